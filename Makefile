@@ -1,0 +1,167 @@
+# make            build everything this machine can build, into build/<variant>/; tools also in build/bin/
+# make demo       install what is missing, build, and run the main job end to end on the fixture
+# make check      the same set-up, then unit, kernel, format, command-line and layering tests
+# make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
+# make bench      time every kernel variant
+# make fuzz       run each fuzz target for FUZZ_SECONDS (60)
+# make setup      install missing Debian packages (or name the command, without root)
+# make install    DESTDIR= PREFIX=/usr/local      make uninstall
+# make clean      make help
+#
+# Variables:  B=dir  V=1  WERROR=1  SAN=address,undefined  PROFILE=1  CC=clang
+#             CUDA=0|1|auto  NVCC=  CUDA_ARCH="90a 100a"
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VERSION := $(shell cat VERSION)
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib
+INCDIR  ?= $(PREFIX)/include
+MANDIR  ?= $(PREFIX)/share/man
+INSTALL ?= install
+
+ifeq ($(origin CC),default)
+CC        := cc
+endif
+NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+CUDA      ?= auto
+CUDA_ARCH ?= 90
+SAN       ?=
+WERROR    ?= 0
+comma     := ,
+variant   := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(findstring clang,$(CC)),-clang)
+B         ?= build/$(variant)
+Q          = $(if $(filter 1,$(V)),,@)
+
+# ---- flags: the user's CFLAGS and LDFLAGS come last and stay theirs ------------
+WARN     := -Wall -Wextra -Wshadow -Wvla -Wundef -Wwrite-strings -Wpointer-arith \
+            -Wstrict-prototypes -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror)
+CFLAGS   ?= -O2 -g
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"'
+sanflags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+repro    := -ffile-prefix-map=$(CURDIR)=.
+std      := -std=c17 -ffp-contract=off -fno-math-errno
+compile   = $(CC) $(std) $(WARN) $(CPPFLAGS) $(repro) $(sanflags) $(isa) $(CFLAGS) -MMD -MP
+linkflags = $(sanflags) $(LDFLAGS)
+
+# ---- sources: a new file needs no edit here ------------------------------------
+isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512)
+tools    := $(sort $(wildcard convert/moe-*.c quantize/moe-*.c runtime/moe-*.c))
+libsrc   := $(filter-out $(tools),$(sort $(wildcard base/*.c formats/*.c kernels/*.c kernels/ref/*.c \
+              $(isa_dirs:%=kernels/%/*.c) model/*.c convert/*.c quantize/*.c runtime/*.c)))
+cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
+tests    := $(sort $(wildcard tests/test-*.c tests/check*.c))
+helpers  := $(sort $(wildcard tests/gen*.c))
+fuzzers  := $(sort $(wildcard tests/fuzz-*.c))
+scripts  := $(sort $(wildcard tests/t-*.sh))
+longs    := $(sort $(wildcard tests/long-*.sh))
+headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h model/*.h convert/*.h quantize/*.h runtime/*.h))
+
+# ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
+# make remakes an included makefile and starts again, so no configure script is needed.
+ifneq ($(filter-out clean help setup demo check check-long,$(or $(MAKECMDGOALS),all)),)
+include $(B)/config.mk
+endif
+
+$(B)/config.mk: Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)exec >$(B)/config.log 2>&1; set -x; \
+	try() { printf '%b' "$$1" >$(B)/probe.c; shift; $(CC) $(CPPFLAGS) -o $(B)/probe $(B)/probe.c $(LDFLAGS) "$$@"; }; \
+	cuda=0; if [ "$(CUDA)" != 0 ] && [ -z "$(SAN)" ]; then \
+	  printf '#include <cuda_runtime.h>\nint main(){return 0;}\n' >$(B)/probe.cu; \
+	  if $(NVCC) -o $(B)/probe $(B)/probe.cu; then cuda=1; fi; fi; \
+	nccl=0; if [ $$cuda = 1 ] && try '#include <nccl.h>\nint main(void){return ncclSuccess;}\n' -I$(dir $(NVCC))../include -lnccl; then nccl=1; fi; \
+	ucx=0; if try '#include <ucp/api/ucp.h>\nint main(void){ucp_config_t *c;return ucp_config_read(0,0,&c)!=UCS_OK;}\n' -lucp -lucs; then ucx=1; fi; \
+	base=0; if try '#include <cjson/cJSON.h>\n#include <xxhash.h>\n#include <zlib.h>\n#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void){return !cJSON_Version()||!XXH3_64bits("",0)||!zlibVersion()||pcre2_config_8(0,0)<0;}\n' -lcjson -lxxhash -lz -lpcre2-8; then base=1; fi; \
+	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\n' $$base $$cuda $$nccl $$ucx >$@; \
+	rm -f $(B)/probe $(B)/probe.c $(B)/probe.cu
+	$(Q)sed 's/ := /=/; s/^/  /' $@
+	$(Q)if grep -q 'HAVE_BASE := 0' $@; then \
+	  echo "cJSON, xxHash, zlib or PCRE2 is missing: run 'make setup' (log: $(B)/config.log)" >&2; rm -f $@; exit 2; fi
+	$(Q)if [ "$(CUDA)" = 1 ] && grep -q 'HAVE_CUDA := 0' $@; then \
+	  echo "CUDA=1, but nvcc does not work: see $(B)/config.log" >&2; rm -f $@; exit 2; fi
+
+CPPFLAGS += -DMOE_HAVE_CUDA=$(or $(HAVE_CUDA),0) -DMOE_HAVE_NCCL=$(or $(HAVE_NCCL),0) -DMOE_HAVE_UCX=$(or $(HAVE_UCX),0)
+LDLIBS   += -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread
+ifeq ($(HAVE_CUDA),1)
+cuobj    := $(cusrc:%.cu=$(B)/%.cu.o)
+LDLIBS   += $(if $(cusrc),-L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt -lstdc++)
+endif
+
+libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
+bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
+testbins := $(tests:tests/%.c=$(B)/tests/%)
+helpbins := $(helpers:tests/%.c=$(B)/tests/%)
+vpath moe-%.c convert quantize runtime
+
+# ---- rules ------------------------------------------------------------------
+.PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
+all: $(bins) $(B)/libmoe.a $(B)/moe.pc $(if $(filter build/release,$(B)),links)
+test-programs: all $(testbins) $(helpbins)
+
+# The release tools also stand in build/bin/, whatever other variants exist.
+.PHONY: links
+links: $(bins)
+	$(Q)mkdir -p build/bin && for b in $(notdir $(bins)); do ln -sfn ../release/bin/$$b build/bin/$$b; done
+
+# Anything compiled depends on the exact command line: change a flag, rebuild.
+$(B)/flags: FORCE
+	$(Q)mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(compile) | $(nvcc) | $(LDLIBS))' >$@.new; \
+	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(B)/kernels/avx2/%.o: isa := -mavx2 -mfma -mf16c
+$(B)/kernels/avx512/%.o: isa := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
+
+$(B)/%.o: %.c $(B)/flags
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+
+# nvcc is only reproducible with a fixed seed and fixed temporary names, and -lineinfo
+# writes the absolute directory into the object: so PROFILE=1 builds are not comparable.
+nvcc = $(NVCC) -std=c++17 -O3 $(if $(filter 1,$(PROFILE)),-lineinfo) -I. -ccbin $(CC) \
+       $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a)
+$(B)/%.cu.o: %.cu $(B)/flags
+	@echo "  NVCC  $<"
+	$(Q)mkdir -p $@.keep && $(nvcc) -frandom-seed=$< --keep --keep-dir $@.keep \
+	  -MMD -MP -MF $(@:.o=.d) -c -o $@ $< && rm -rf $@.keep
+
+# The list of objects is a prerequisite too: a source file that goes away leaves the archive.
+$(B)/libmoe.a: $(libobj)
+	@echo "  AR    $@"
+	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+
+$(B)/bin/moe-%: $(B)/obj/moe-%.o $(B)/libmoe.a
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+$(B)/obj/moe-%.o: moe-%.c $(B)/flags
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+.SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o)
+
+$(testbins) $(helpbins): %: %.o $(B)/libmoe.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+
+$(B)/moe.pc: moe.pc.in VERSION FORCE  # PREFIX may differ at install time
+	$(Q)mkdir -p $(@D) && sed 's|@PREFIX@|$(PREFIX)|;s|@VERSION@|$(VERSION)|' $< >$@
+
+check-layers:
+	$(Q)awk -f tests/layers.awk $(libsrc) $(headers) $(tools)
+
+# Every header compiles alone.
+check-headers: $(headers:%=$(B)/%.alone)
+$(B)/%.h.alone: %.h $(B)/flags
+	$(Q)mkdir -p $(@D) && echo '#include "$<"' | $(compile) -MF $@.d -MT $@ -x c -c -o $@ -
+
+bench: $(B)/tests/checkkern
+	$(Q)$< -b
+
+clean:
+	$(Q)rm -rf build
+
+help:
+	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,26 @@
+/* base/hash.h - XXH3 digests (xxHash).  Digests are written as lower-case hex of the canonical (big-endian) form. */
+#ifndef MOE_BASE_HASH_H
+#define MOE_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_hash; /* a streaming state: XXH3-64 and XXH3-128 of the same bytes come from two of them */
+struct moe_hash128 { uint64_t high, low; };
+
+uint64_t moe_hash64(const void *data, size_t bytes);
+struct moe_hash128 moe_hash128(const void *data, size_t bytes);
+
+struct moe_hash *moe_hash_new(void);          /* NULL when out of memory */
+void moe_hash_free(struct moe_hash *h);       /* NULL-safe */
+void moe_hash_reset64(struct moe_hash *h);
+void moe_hash_reset128(struct moe_hash *h);
+void moe_hash_add64(struct moe_hash *h, const void *data, size_t bytes);
+void moe_hash_add128(struct moe_hash *h, const void *data, size_t bytes);
+uint64_t moe_hash_get64(const struct moe_hash *h);
+struct moe_hash128 moe_hash_get128(const struct moe_hash *h);
+
+void moe_hex64(uint64_t v, char out[17]);
+void moe_hex128(struct moe_hash128 v, char out[33]);
+
+#endif

@@ -1,0 +1,333 @@
+#include "base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
+
+enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
+{
+    struct stat st;
+    do *fd = open(path, O_RDONLY | O_CLOEXEC); while (*fd < 0 && errno == EINTR);
+    if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
+    if (fstat(*fd, &st)) {
+        int e = errno;
+        close(*fd);
+        return moe_fail_errno(err, e, path, "cannot stat");
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(*fd);
+        return moe_fail_at(err, MOE_IO, path, NULL, "not a regular file");
+    }
+    *size = (uint64_t)st.st_size;
+    return MOE_OK;
+}
+
+enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset, struct moe_err *err)
+{
+    unsigned char *p = buf;
+    while (bytes) {
+        ssize_t n = pread(fd, p, bytes < STEP_MAX ? bytes : STEP_MAX, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return moe_fail_errno(err, errno, path, "cannot read");
+        if (n == 0) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%zu bytes short (the file is truncated)", bytes);
+        p += n;
+        bytes -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset, struct moe_err *err)
+{
+    const unsigned char *p = buf;
+    while (bytes) {
+        ssize_t n = pwrite(fd, p, bytes < STEP_MAX ? bytes : STEP_MAX, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return moe_fail_errno(err, errno, path, "cannot write");
+        p += n;
+        bytes -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
+{
+    int fd;
+    uint64_t n;
+    *data = NULL;
+    MOE_TRY(moe_open_read(path, &fd, &n, err));
+    enum moe_code code = MOE_OK;
+    char *p = NULL;
+    if (n > limit)
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu bytes, more than the %zu allowed here",
+                           (unsigned long long)n, limit);
+    else if (!(p = malloc((size_t)n + 1)))
+        code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %llu bytes", (unsigned long long)n);
+    else
+        code = moe_pread(fd, path, p, (size_t)n, 0, err);
+    close(fd);
+    if (code != MOE_OK) {
+        free(p);
+        return code;
+    }
+    p[n] = 0;
+    *data = p;
+    *size = (size_t)n;
+    return MOE_OK;
+}
+
+enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
+{
+    int fd;
+    uint64_t on_disk;
+    *data = NULL;
+    MOE_TRY(moe_open_read(path, &fd, &on_disk, err));
+    gzFile gz = gzdopen(fd, "rb"); /* passes plain text through */
+    if (!gz) {
+        close(fd);
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    }
+    size_t cap = (size_t)on_disk + 4096, n = 0;
+    char *p = malloc(cap + 1);
+    enum moe_code code = p ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %zu bytes", cap);
+    while (code == MOE_OK) {
+        int got = gzread(gz, p + n, (unsigned)(cap - n < STEP_MAX ? cap - n : STEP_MAX));
+        int zerr;
+        if (got < 0) {
+            const char *why = gzerror(gz, &zerr);
+            code = moe_fail_at(err, zerr == Z_ERRNO ? MOE_IO : MOE_CORRUPT, path, NULL, "cannot read: %s", why);
+        }
+        if (got <= 0) break;
+        n += (size_t)got;
+        if (n > limit) code = moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "more than %zu bytes of text", limit);
+        if (code == MOE_OK && n == cap) {
+            char *q = realloc(p, 2 * cap + 1);
+            if (!q) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %zu bytes", 2 * cap);
+            else p = q, cap *= 2;
+        }
+    }
+    if (gzclose(gz) == Z_BUF_ERROR && code == MOE_OK)
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "the compressed text is truncated");
+    if (code != MOE_OK) {
+        free(p);
+        return code;
+    }
+    p[n] = 0;
+    *data = p;
+    *size = n;
+    return MOE_OK;
+}
+
+static void parent_of(const char *path, char out[PATH_MAX])
+{
+    snprintf(out, PATH_MAX, "%s", path);
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') out[--n] = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash) snprintf(out, PATH_MAX, ".");
+    else if (slash == out) out[1] = 0;
+    else *slash = 0;
+}
+
+enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), r;
+    if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
+    do r = fsync(fd); while (r && errno == EINTR);
+    int e = errno;
+    close(fd);
+    if (r && e != EINVAL && e != EROFS) return moe_fail_errno(err, e, path, "cannot sync");
+    return MOE_OK;
+}
+
+static enum moe_code sync_parent(const char *path, struct moe_err *err)
+{
+    char dir[PATH_MAX];
+    parent_of(path, dir);
+    return moe_fsync_path(dir, err);
+}
+
+enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err)
+{
+    char tmp[PATH_MAX];
+    if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp)
+        return moe_fail_at(err, MOE_IO, path, NULL, "the path is too long");
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return moe_fail_errno(err, errno, tmp, "cannot create");
+    enum moe_code code = moe_pwrite(fd, path, data, size, 0, err);
+    if (code == MOE_OK && fsync(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
+    if (close(fd) && code == MOE_OK) code = moe_fail_errno(err, errno, path, "cannot close");
+    if (code == MOE_OK) code = moe_rename(tmp, path, err);
+    if (code != MOE_OK) unlink(tmp);
+    return code;
+}
+
+enum moe_code moe_mkdir(const char *path, struct moe_err *err)
+{
+    if (!mkdir(path, 0777)) return sync_parent(path, err);
+    if (errno == EEXIST && moe_exists(path) == MOE_DIR) return MOE_OK;
+    return moe_fail_errno(err, errno, path, "cannot create the directory");
+}
+
+static enum moe_code remove_at(int at, const char *name, const char *shown, struct moe_err *err)
+{
+    if (!unlinkat(at, name, 0) || errno == ENOENT) return MOE_OK;
+    if (errno != EISDIR && errno != EPERM) return moe_fail_errno(err, errno, shown, "cannot remove");
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        int e = errno;
+        if (fd >= 0) close(fd);
+        return moe_fail_errno(err, e, shown, "cannot remove");
+    }
+    enum moe_code code = MOE_OK;
+    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); )
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) code = remove_at(fd, e->d_name, shown, err);
+    closedir(d);
+    if (code == MOE_OK && unlinkat(at, name, AT_REMOVEDIR)) code = moe_fail_errno(err, errno, shown, "cannot remove");
+    return code;
+}
+
+enum moe_code moe_remove_tree(const char *path, struct moe_err *err)
+{
+    return remove_at(AT_FDCWD, path, path, err);
+}
+
+enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err)
+{
+    if (rename(from, to)) return moe_fail_errno(err, errno, to, "cannot rename into place");
+    return sync_parent(to, err);
+}
+
+enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
+{
+    if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return sync_parent(b, err);
+    if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
+    /* A file system without exchange: the old one steps aside for two renames. */
+    char aside[PATH_MAX];
+    if (snprintf(aside, sizeof aside, "%s.old", b) >= (int)sizeof aside)
+        return moe_fail_at(err, MOE_IO, b, NULL, "the path is too long");
+    MOE_TRY(moe_rename(b, aside, err));
+    MOE_TRY(moe_rename(a, b, err));
+    return moe_rename(aside, a, err);
+}
+
+enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
+{
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
+    int r;
+    do r = flock(*fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
+    if (!r) return MOE_OK;
+    int e = errno;
+    close(*fd);
+    *fd = -1;
+    if (e == EWOULDBLOCK)
+        return moe_fail_at(err, MOE_EXISTS, path, NULL, "another process is writing it (wait for it, or stop it)");
+    return moe_fail_errno(err, e, path, "cannot lock");
+}
+
+void moe_unlock(int fd)
+{
+    if (fd >= 0) close(fd);
+}
+
+enum moe_exists moe_exists(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st)) return lstat(path, &st) ? MOE_ABSENT : MOE_OTHER;
+    return S_ISREG(st.st_mode) ? MOE_FILE : S_ISDIR(st.st_mode) ? MOE_DIR : MOE_OTHER;
+}
+
+enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err)
+{
+    char dir[PATH_MAX], up[PATH_MAX];
+    struct statvfs v;
+    snprintf(dir, sizeof dir, "%s", path);
+    while (statvfs(dir, &v)) {
+        if (errno == EINTR) continue;
+        if (errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
+        parent_of(dir, up);
+        if (!strcmp(up, dir)) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
+        memcpy(dir, up, sizeof dir);
+    }
+    *bytes = (uint64_t)v.f_bavail * v.f_frsize;
+    return MOE_OK;
+}
+
+enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err)
+{
+    size_t n = strlen(dir);
+    int len = snprintf(out, cap, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+    if (len < 0 || (size_t)len >= cap) return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+    return MOE_OK;
+}
+
+bool moe_plain_name(const char *name)
+{
+    return *name && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
+}
+
+enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map, struct moe_err *err)
+{
+    *map = NULL;
+    if (!size) return MOE_OK;
+    if (size > SIZE_MAX) return moe_fail_at(err, MOE_NOMEM, path, NULL, "too large to map");
+    void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) return moe_fail_errno(err, errno, path, "cannot map");
+    *map = p;
+    return MOE_OK;
+}
+
+void moe_unmap(const unsigned char *map, uint64_t size)
+{
+    if (map) munmap((void *)(uintptr_t)map, (size_t)size);
+}
+
+static uint64_t status_kib(const char *file, const char *key)
+{
+    char line[256];
+    unsigned long long v = 0;
+    FILE *f = fopen(file, "re");
+    if (!f) return 0;
+    size_t n = strlen(key);
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, key, n) && sscanf(line + n, " %llu", &v) == 1) break;
+    fclose(f);
+    return (uint64_t)v * 1024;
+}
+
+uint64_t moe_peak_rss(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)u.ru_maxrss * 1024;
+}
+
+/* The kernel keeps no peak of anonymous pages alone: this is the present value, taken at the end of a run whose
+ * buffers live to the end. */
+uint64_t moe_peak_anonymous(void) { return status_kib("/proc/self/status", "RssAnon:"); }
+
+uint64_t moe_available_memory(void) { return status_kib("/proc/meminfo", "MemAvailable:"); }
+
+double moe_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}

@@ -1,0 +1,61 @@
+/* base/io.h - files: whole reads and writes whatever the kernel interrupts, durable renames, locks, space.
+ * Every function reports the path it was given.  No function here knows what is in a file. */
+#ifndef MOE_BASE_IO_H
+#define MOE_BASE_IO_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Open for reading; *size gets the size in bytes.  Refuses what is not a regular file.  O_CLOEXEC. */
+enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err);
+
+/* Read exactly `bytes` bytes at `offset`; short input is MOE_CORRUPT ("N bytes short").  Retries EINTR and short reads. */
+enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset, struct moe_err *err);
+/* Write exactly `bytes` bytes at `offset`; ENOSPC gives MOE_NOSPACE. */
+enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset, struct moe_err *err);
+
+/* The whole file in malloc'd memory with a NUL after it (free() it), refused above `limit` bytes. */
+enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
+/* The same for text that may be gzipped (told by its magic bytes); the limit is on the text. */
+enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
+
+/* Create `path` with these bytes: a temporary file beside it, fsync, rename, fsync of the directory. */
+enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
+
+enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
+enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; an existing directory is fine */
+enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missing one is fine; follows no symbolic link */
+enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);   /* then fsyncs the parent of `to` */
+enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);     /* atomic swap, then fsync of the parent */
+
+/* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it.
+ * The lock dies with the process; moe_unlock closes the descriptor. */
+enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
+void moe_unlock(int fd);
+
+enum moe_exists { MOE_ABSENT, MOE_FILE, MOE_DIR, MOE_OTHER };
+enum moe_exists moe_exists(const char *path);
+
+/* Bytes an unprivileged process may still write on the file system of `path` or its nearest existing parent. */
+enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err);
+
+/* "dir/name" in out; MOE_IO when it does not fit. */
+enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);
+/* True for a plain file name: not empty, no '/', not "." or "..". */
+bool moe_plain_name(const char *name);
+
+/* Map a whole file read-only.  An empty file maps to NULL and 0. */
+enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map, struct moe_err *err);
+void moe_unmap(const unsigned char *map, uint64_t size);
+
+/* Peak resident memory of this process (getrusage), and what the machine could still give (MemAvailable), in bytes. */
+uint64_t moe_peak_rss(void);
+uint64_t moe_peak_anonymous(void); /* VmHWM less mapped file pages, sampled: see io.c */
+uint64_t moe_available_memory(void);
+
+double moe_now(void); /* seconds, monotonic */
+
+#endif

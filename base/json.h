@@ -1,0 +1,32 @@
+/* base/json.h - JSON in and out (cJSON), with the limits that hostile files need.
+ *
+ * cJSON's objects are linked lists: iterate them once and hash, never look up by name inside a loop. */
+#ifndef MOE_BASE_JSON_H
+#define MOE_BASE_JSON_H
+
+#include "base/err.h"
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Parse exactly one JSON value; `file` names it in messages.  MOE_CORRUPT for anything else: bad syntax with its
+ * byte offset, trailing text, nesting deeper than 64, invalid UTF-8 or a NUL inside, a duplicate key in one object. */
+enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err);
+enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err);
+
+/* Members of an object, by name and with a type check.  `need` false: absent (or null) leaves *out alone. */
+enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t min, int64_t max, int64_t *out,
+                           const char *file, struct moe_err *err);
+enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file, struct moe_err *err);
+enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file, struct moe_err *err);
+enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file, struct moe_err *err);
+const cJSON *moe_json_get(const cJSON *o, const char *key); /* NULL when absent or null; case matters */
+
+/* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest that reads
+ * back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text; NULL when out of memory. */
+char *moe_json_print(const cJSON *o, int indent);
+cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v); /* NULL when out of memory */
+
+#endif

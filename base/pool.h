@@ -1,0 +1,34 @@
+/* base/pool.h - threads: a parallel loop, and an ordered pipeline.
+ *
+ * Results must never depend on the number of threads: work items write to places that belong to their index alone,
+ * and whatever is summed over items is summed in index order by the caller. */
+#ifndef MOE_BASE_POOL_H
+#define MOE_BASE_POOL_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_pool;
+
+/* `threads` >= 1 counts the caller; 0 means one for each processor this process may use. */
+enum moe_code moe_pool_open(struct moe_pool **pool, int threads, struct moe_err *err);
+void moe_pool_close(struct moe_pool **pool); /* NULL-safe; nulls */
+int moe_pool_threads(const struct moe_pool *pool); /* 1 for NULL */
+
+/* Run fn(ctx, i, worker) for i in [0, n), each exactly once, on all threads; returns when all are done.
+ * worker is in [0, threads): an index for scratch memory.  A NULL pool runs in the caller.  Not reentrant:
+ * fn must not call it on the same pool.  Waiting workers spin for a few microseconds, then sleep. */
+void moe_pool_run(struct moe_pool *pool, int64_t n, void (*fn)(void *ctx, int64_t i, int worker), void *ctx);
+
+/* The ordered pipeline.  For i in [0, n): produce(ctx, i, slot, err) on any thread, in any order but started in
+ * order; then consume(ctx, i, slot, err) on the calling thread in strictly increasing i.  slot in [0, slots) is owned by
+ * item i from the start of its produce to the end of its consume.  At most `slots` items are in flight.
+ * The first failure (lowest i; the consumer's own included) stops the rest and is returned with its message. */
+enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
+                           enum moe_code (*produce)(void *ctx, int64_t i, int slot, struct moe_err *err),
+                           enum moe_code (*consume)(void *ctx, int64_t i, int slot, struct moe_err *err),
+                           void *ctx, struct moe_err *err);
+
+#endif

@@ -1,0 +1,27 @@
+/* base/progress.h - one object that tells a person how far long work is.
+ *
+ * On a terminal: one line, redrawn at most ten times a second, after the first second: label, bar, share, amount,
+ * rate, ETA.  Elsewhere: a plain line every 30 s.  All calls accept NULL (then they do nothing) and are safe from
+ * any thread.  Writes to the FILE it was opened with (standard error) and nowhere else. */
+#ifndef MOE_BASE_PROGRESS_H
+#define MOE_BASE_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum moe_unit { MOE_UNIT_BYTES, MOE_UNIT_TOKENS, MOE_UNIT_ITEMS };
+
+struct moe_progress;
+struct moe_progress *moe_progress_open(FILE *out, bool tty, bool color, double (*clock)(void)); /* clock NULL: moe_now */
+void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t total, enum moe_unit unit);
+void moe_progress_add(struct moe_progress *p, uint64_t amount);
+void moe_progress_note(struct moe_progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* a line above the bar */
+void moe_progress_end(struct moe_progress *p);    /* clears the bar */
+void moe_progress_close(struct moe_progress **p); /* nulls */
+
+/* "12.3 GiB", "1.2 M": for people.  Returns out. */
+const char *moe_human_bytes(uint64_t bytes, char out[16]);
+const char *moe_human_time(double seconds, char out[16]);
+
+#endif

@@ -1,0 +1,57 @@
+/* base/tool.h - what every moe-* main() shares: the common options, how results, warnings and failures are printed.
+ *
+ * A tool is one option table (base/opt.h) plus
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         struct moe_run r;                       // common options live here
+ *         if (moe_run_begin(&r, &tool, argc, argv)) return r.exit;   // --help etc., or a usage error, was printed
+ *         enum moe_code code = work(&r, &r.err);
+ *         return moe_run_end(&r, code, json);     // prints json under --json, the error on failure; gives the exit code
+ *     }
+ */
+#ifndef MOE_BASE_TOOL_H
+#define MOE_BASE_TOOL_H
+
+#include "base/json.h"
+#include "base/opt.h"
+#include "base/pool.h"
+#include "base/progress.h"
+
+struct moe_run {
+    const struct moe_tool *tool;
+    int argc;            /* operands, in argv[0..argc) */
+    char **argv;
+    int exit;            /* when moe_run_begin returned true */
+    bool json, quiet;
+    int64_t threads;     /* 0: all processors; --threads 0 itself is a usage error */
+    const char *color;   /* auto, always, never */
+    struct moe_progress *progress; /* NULL under --quiet */
+    struct moe_pool *pool;         /* opened by moe_run_begin */
+    double start;
+    struct moe_err err;
+};
+
+/* The rows every tool's table ends with: --json --quiet --threads --color --progress (plus --help --help-man
+ * --help-complete SHELL --help-env --version, which the parser knows). */
+#define MOE_COMMON_OPTIONS(r)                                                                        \
+    MOE_GROUP("common"),                                                                             \
+    MOE_BOOL(0, "json", &(r)->json, "print one JSON object on standard output and nothing else there"), \
+    MOE_INT('t', "threads", &(r)->threads, "n", "threads to use; all processors by default"),       \
+    MOE_BOOL('q', "quiet", &(r)->quiet, "no progress and no notices, only errors"),                  \
+    MOE_STR(0, "color", &(r)->color, "auto|always|never", "color and bars on a terminal")
+
+/* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores SIGPIPE. */
+bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv);
+/* Print and clean up; `json` (may be NULL) is printed under --json when code is OK and is freed either way.
+ * On failure: one line on standard error, and under --json {"error": {...}} on standard output. */
+int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json);
+
+/* A line on standard error unless --quiet. */
+void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come.  Long loops call it between items. */
+enum moe_code moe_interrupted(struct moe_err *err);
+
+#endif

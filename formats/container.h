@@ -1,0 +1,119 @@
+/* formats/container.h - the expert-sharded container NAME.moe/: writer and reader.  docs/format.md is the specification.
+ *
+ * Shard file (*.moe), little-endian: header (128 bytes), a table of 64-byte records (one for each plane of each tensor),
+ * zero padding, data.  Every plane lies at a fixed aligned offset that follows from the list of tensors alone, so a writer
+ * may fill planes in any order and from any thread; header and table are written last.  All padding is zero.
+ * The digest of a shard file in the manifest is XXH3-128 over its header and table: they hold XXH3-64 of every plane,
+ * so the digest covers the file (ADR 2) and an open checks it without reading data. */
+#ifndef MOE_FORMATS_CONTAINER_H
+#define MOE_FORMATS_CONTAINER_H
+
+#include "base/hash.h"
+#include "formats/source.h"
+
+/* ---- one shard file ---- */
+
+#define MOE_SHARD_MAGIC "MOESHARD"
+enum { MOE_SHARD_VERSION = 1, MOE_MANIFEST_VERSION = 1 };
+
+struct moe_shard_header {
+    char magic[8];
+    uint32_t version, header_bytes;       /* 1, 128 */
+    uint64_t incompatible, compatible;    /* feature bits: unknown incompatible ones are refused */
+    uint64_t file_bytes, table_offset, record_count, data_offset;
+    uint64_t extent_bytes, extent_offset; /* stride and start of expert extents; 0 in dense.moe */
+    uint32_t record_bytes, alignment;     /* 64; of extents */
+    int32_t layer, experts;               /* -1 and 0 in dense.moe */
+    uint64_t table_hash, reserved, header_hash; /* XXH3-64 of the table; of this header with header_hash 0 */
+};
+static_assert(sizeof(struct moe_shard_header) == 128, "moe_shard_header is a file layout");
+
+struct moe_shard_record {
+    int16_t role, layer;
+    int32_t expert;
+    uint8_t type, layout, plane, flags; /* flags bit 0: NVFP4 globals divide */
+    uint32_t reserved;
+    uint64_t rows, cols, offset, bytes, hash;
+    uint64_t reserved2;
+};
+static_assert(sizeof(struct moe_shard_record) == 64, "moe_shard_record is a file layout");
+
+/* Assign plane[].offset and .bytes (and .file = 0) to n tensors of one file, in their order, and give the header without
+ * hashes.  layer -1: dense.moe; else all n are experts of that layer, in ascending expert, each expert's tensors together.
+ * Extents: one stride for all experts; inside an extent first the data planes, then scales, then globals, then input
+ * scales, each at 256 bytes (globals and input scales at 4). */
+enum moe_code moe_shard_layout(struct moe_tensor *t, int64_t n, int layer, struct moe_shard_header *h, struct moe_err *err);
+
+struct moe_shard_writer;
+/* Create `path` (pre-allocated to its full size, so that a full disk shows now); tensors are copied. */
+enum moe_code moe_shard_create(struct moe_shard_writer **w, const char *path, const struct moe_tensor *t, int64_t n,
+                               const struct moe_shard_header *h, struct moe_err *err);
+/* Write part of a plane: any order, any thread. */
+enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset, const void *data,
+                              size_t bytes, struct moe_err *err);
+void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t hash); /* before finish, each plane */
+/* Write table and header, fsync, close; gives size and digest.  On failure, and by abort, the file is removed. */
+enum moe_code moe_shard_finish(struct moe_shard_writer **w, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err);
+void moe_shard_abort(struct moe_shard_writer **w);
+
+/* ---- the directory ---- */
+
+enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
+
+struct moe_writer;
+
+/* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md.  `options`: a flat object of every
+ * option that changes bytes (kept; compared on resume, the difference named); `identity`: moe_source_identity of the
+ * input.  *done is set when the container is complete already and was made from the same input with the same options
+ * (only under --resume): nothing is left to do and *w is NULL.  Takes ownership of nothing. */
+enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode, const cJSON *options,
+                              uint64_t identity, bool *done, struct moe_err *err);
+/* Close without publishing: what is finished stays for --resume. */
+void moe_writer_close(struct moe_writer **w);
+
+const char *moe_writer_dir(const struct moe_writer *w); /* the partial directory */
+
+/* A unit is one shard file and its journal; durable once its journal is.  Names: "dense", "layer-001". */
+bool moe_writer_has_unit(const struct moe_writer *w, const char *unit);
+/* The path to write the unit's shard to (a temporary name). */
+enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap, struct moe_err *err);
+/* After moe_shard_finish: rename the shard into place and make the journal durable.  `source`: an array, one element for each source
+ * tensor that went into this unit, [name, dtype, [shape], file, "xxh3-64 hex" or null, skipped or null, "hex bytes" or null];
+ * `report`: what the tool wants in its report, returned by moe_writer_report.  Both stay the caller's. */
+enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
+                                     const cJSON *source, const cJSON *report, struct moe_err *err);
+/* Reports of all finished units, in unit order: an array of {"unit", "report"}; the caller deletes it. */
+cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err);
+
+/* A whole small file inside the container: "tokenizer/tiktoken.model", "hf/config.json", "routing.json". */
+enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes, struct moe_err *err);
+
+/* Write source.jsonl from the units' journals (or `source_jsonl` verbatim when not NULL: quantizing a container), then
+ * manifest.json, sync all, and publish: rename, or exchange with the old one under --force.  `quantization` may be NULL.
+ * *bytes gets the size of all files. */
+enum moe_code moe_writer_publish(struct moe_writer **w, const struct moe_config *config, const cJSON *types,
+                                 const cJSON *quantization, const char *source_jsonl, size_t source_bytes,
+                                 uint64_t *bytes, struct moe_err *err);
+
+/* ---- reading ---- */
+
+/* What a container source adds (source.h: src->container). */
+struct moe_container {
+    cJSON *manifest;   /* parsed; "quantization", "provenance", "files" ... */
+    char *dir;
+    uint64_t bytes;    /* of all files */
+};
+
+/* Used by moe_source_open for a directory with manifest.json: checks manifest checksum, every file's presence and size,
+ * every shard's header and table against the manifest's digest, bounds, overlaps, completeness.  No data is read. */
+enum moe_code moe_container_open(struct moe_source **src, const char *path, cJSON *problems, struct moe_err *err);
+void moe_container_release(struct moe_source *src);
+
+/* Read every byte: each plane against its hash, padding against zero, small files against their digests.  Problems are
+ * appended as "file: tensor: what" (an expert's tensor named canonically).  MOE_VERIFY when there are any.  NULLs allowed
+ * for pool and progress. */
+struct moe_pool; struct moe_progress;
+enum moe_code moe_container_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
+                                   cJSON *problems, struct moe_err *err);
+
+#endif

@@ -1,0 +1,61 @@
+/* formats/dtype.h - element types, the planes a tensor is made of, and the descriptor that kernels read.
+ *
+ * No arithmetic here.  Formulas are in kernels/. */
+#ifndef MOE_FORMATS_DTYPE_H
+#define MOE_FORMATS_DTYPE_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum moe_dtype {
+#define DTYPE(ID, name, id, bits) MOE_##ID = id,
+#include "formats/dtype.def"
+#undef DTYPE
+    MOE_DTYPE_COUNT
+};
+
+/* A tensor is stored as up to four planes.  Ids are written to files: append, never renumber. */
+enum moe_plane {
+    MOE_PLANE_DATA = 0,   /* the codes or values, row-major [rows, cols] */
+    MOE_PLANE_SCALE = 1,  /* block or group scales */
+    MOE_PLANE_GLOBAL = 2, /* F32: NVFP4 second-level scale */
+    MOE_PLANE_INPUT = 3,  /* F32: NVFP4 activation scale */
+    MOE_PLANE_COUNT
+};
+
+/* How the scale plane lies.  LINEAR: row-major, one row of scales a row (or block row) of weights.
+ * TILE_128X4: the 128x4 tile that tcgen05 and cuBLASLt read (NVFP4 only), rows padded to 128 and blocks to 4 with
+ * zero bytes:  off(m,k) = (m/128)*KT*512 + (k/4)*512 + (m%32)*16 + ((m%128)/32)*4 + k%4, KT = ceil((cols/16)/4). */
+enum moe_layout { MOE_LAYOUT_LINEAR = 0, MOE_LAYOUT_TILE_128X4 = 1 };
+
+/* One tensor as it lies in memory (mapped or read): what kernels take.  Pointers need no alignment (safetensors has
+ * none) and are not owned.  A vector is rows 1. */
+struct moe_weight {
+    uint8_t type;        /* enum moe_dtype */
+    uint8_t layout;      /* enum moe_layout of the scale plane */
+    bool reciprocal;     /* NVFP4: the globals divide (compressed-tensors) instead of multiplying (modelopt) */
+    int64_t rows, cols;
+    const uint8_t *data;
+    const uint8_t *scale;
+    float global;        /* NVFP4, as stored */
+    float input_scale;   /* NVFP4, as stored; 0 when absent */
+};
+
+/* The name in dtype.def; NULL for an id this build does not know.  And back: -1 when unknown. */
+const char *moe_dtype_name(int type);
+int moe_dtype_find(const char *name);
+
+/* Bytes of one plane of a rows x cols tensor (0 when the type has no such plane); -1 when rows or cols do not suit
+ * the type (NVFP4 needs cols % 16 == 0, INT4 % 32; rows, cols >= 1) or the size overflows. */
+int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t cols);
+
+/* Byte offset in a TILE_128X4 scale plane, formula above.  m = row, k = 16-column block, blocks = cols / 16. */
+static inline size_t moe_tile_offset(size_t m, size_t k, size_t blocks)
+{
+    size_t kt = (blocks + 3) / 4;
+    return (m / 128) * kt * 512 + (k / 4) * 512 + (m % 32) * 16 + ((m % 128) / 32) * 4 + k % 4;
+}
+
+#endif

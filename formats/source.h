@@ -1,0 +1,104 @@
+/* formats/source.h - a model on disk, whatever its layout, as canonical tensors.
+ *
+ * One reader sees a Hugging Face checkpoint directory (BF16, F32, FP8 128x128, INT4 pack-quantized, NVFP4 in both
+ * spellings; mixed by tensor) and a container NAME.moe alike.  It owns descriptors, names and file handles and does no
+ * arithmetic.  Opening reads headers only, never weights.  After open a source is immutable and safe from any thread. */
+#ifndef MOE_FORMATS_SOURCE_H
+#define MOE_FORMATS_SOURCE_H
+
+#include "base/err.h"
+#include "formats/config.h"
+#include "formats/dtype.h"
+
+enum moe_role {
+#define ROLE(ID, id, class, name) MOE_ROLE_##ID = id,
+#include "formats/role.def"
+#undef ROLE
+    MOE_ROLE_COUNT
+};
+enum moe_class { MOE_CLASS_MODEL, MOE_CLASS_ATTN, MOE_CLASS_DENSE, MOE_CLASS_MOE, MOE_CLASS_SHARED, MOE_CLASS_EXPERT };
+enum moe_class moe_role_class(enum moe_role role);
+
+/* The canonical name: "model.layers.3.mlp.experts.17.gate_proj.weight", "lm_head.weight".  Returns out. */
+const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128]);
+
+/* The shape the config demands; a vector (norms, router bias) has rows 1.  False when the config has no such tensor. */
+bool moe_tensor_shape(const struct moe_config *c, enum moe_role role, int layer, int64_t *rows, int64_t *cols);
+
+struct moe_span { int32_t file; uint64_t offset, bytes; }; /* file -1: absent.  offset is from the start of the file */
+
+struct moe_tensor {
+    int16_t role, layer;   /* layer -1: of the model */
+    int32_t expert;        /* -1: none */
+    uint8_t type, layout;  /* enum moe_dtype, enum moe_layout of the scale plane */
+    bool reciprocal;       /* NVFP4 globals divide */
+    int64_t rows, cols;
+    struct moe_span plane[MOE_PLANE_COUNT];
+    uint64_t hash[MOE_PLANE_COUNT]; /* containers: XXH3-64 of each plane; 0 in a checkpoint */
+    float global, input_scale;      /* NVFP4: read at open (they are 4 bytes each); input_scale 0 when absent */
+};
+
+/* A tensor as the checkpoint names it, in the order of the files.  Checkpoints only. */
+struct moe_raw {
+    const char *name;
+    char dtype[8];         /* safetensors: "BF16", "F8_E4M3", "I32" ... */
+    int32_t ndim;
+    int64_t shape[8];
+    struct moe_span span;
+    int32_t tensor, plane; /* index of the canonical tensor and its plane, or tensor -1 and why it is not used: */
+    const char *skipped;   /* NULL, or "vision", "rotary buffer", "multi-token prediction", "kv scale", "weight_shape" */
+};
+
+struct moe_file { char *name /* inside the directory */, *path; int fd; uint64_t size; const unsigned char *map; uint64_t header_hash; };
+
+enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
+
+struct moe_source {
+    enum moe_kind kind;
+    char *path;
+    struct moe_config config;
+    enum moe_scheme scheme;
+    const char *layout;        /* "bf16|fp8-block128|int4-g32|nvfp4|f32": the type most routed-expert weights have */
+    struct moe_file *files;  int32_t n_files;
+    struct moe_tensor *tensors; int64_t n_tensors;  /* ascending (layer, expert, role); layer -1 first */
+    struct moe_raw *raws;    int64_t n_raws;
+    struct moe_container *container; /* formats/container.h; NULL for a checkpoint */
+    struct moe_source_index *index;
+};
+
+/* Open either kind: a directory with a manifest.json is a container, one with a config.json a checkpoint.  Completeness
+ * is checked: every canonical tensor that the config calls for is there once with the right shape, type and bytes inside
+ * its file, and no tensor is unaccounted for.  The message names the first problem and how many more there are;
+ * moe_source_problems lists them all.  Nothing is owned on failure. */
+enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err);
+void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
+
+/* As open, but collects every problem as a line "file: tensor: what" in a JSON array (caller deletes) and returns MOE_OK
+ * when the rest could be read; *src then must only be inspected. */
+enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err);
+
+/* A directory with only config.json: config and nothing else (plans, estimates). */
+enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);
+
+/* NULL when the model has no such tensor.  O(1). */
+const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer, int expert);
+
+/* Map all files read-only (once); then every tensor's planes can be seen in place.  Spans were checked at open against
+ * the file's size; a file that shrinks later gives SIGBUS. */
+enum moe_code moe_source_map(struct moe_source *src, struct moe_err *err);
+void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w); /* needs moe_source_map */
+
+/* Read bytes [offset, offset+bytes) of one plane; for bounded-memory work.  Names file and tensor on failure. */
+enum moe_code moe_source_read(const struct moe_source *src, const struct moe_tensor *t, int plane, uint64_t offset,
+                              size_t bytes, void *buf, struct moe_err *err);
+/* The same for a raw tensor. */
+enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe_raw *r, uint64_t offset, size_t bytes,
+                                  void *buf, struct moe_err *err);
+/* Tell the kernel that these bytes will not be needed again (posix_fadvise DONTNEED); never fails. */
+void moe_source_drop(const struct moe_source *src, const struct moe_span *span);
+
+/* What identifies a source cheaply: XXH3-64 over config.json, the names and sizes of all files and all their headers
+ * (a container: its manifest).  Used to refuse resuming with another input. */
+uint64_t moe_source_identity(const struct moe_source *src);
+
+#endif

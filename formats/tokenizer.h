@@ -1,0 +1,46 @@
+/* formats/tokenizer.h - the K2 tokenizer: tiktoken.model and tokenizer_config.json; encoding, streaming decode, chat.
+ *
+ * Source: tiktoken's BPE with K2's pre-tokenizer pattern (PCRE2, class intersections expressed as look-aheads).
+ * Text is literal: special tokens are ordinary text unless `special` is asked for.  No BOS is ever added here. */
+#ifndef MOE_FORMATS_TOKENIZER_H
+#define MOE_FORMATS_TOKENIZER_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_tokenizer;
+
+/* From the directory that holds tiktoken.model and tokenizer_config.json (a checkpoint, or NAME.moe/tokenizer); a
+ * container's own directory works too.  vocab_size: the model's (ids at or above it are never produced, a larger
+ * vocabulary is MOE_MISMATCH); 0: take it from the files.  After open safe from any thread. */
+enum moe_code moe_tokenizer_open(struct moe_tokenizer **t, const char *dir, int64_t vocab_size, struct moe_err *err);
+void moe_tokenizer_close(struct moe_tokenizer **t);
+
+int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* ranks + special slots */
+/* Bytes of one token (special tokens: their name); NULL for an id outside. */
+const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, size_t *len);
+bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id);
+int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name); /* -1 when unknown */
+
+/* Encode `bytes` bytes; *ids is malloc'd (free() it).  Invalid UTF-8 goes through byte fallback: every byte that is not part of
+ * a valid sequence is its own piece.  Time is linear in the text (n log n in one pre-token). */
+enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
+                           size_t *count, struct moe_err *err);
+
+/* Streaming decode: feed tokens, get text that is whole UTF-8 so far; what may still become a character is held back
+ * (at most 3 bytes).  flush gives what is left, each stray byte as U+FFFD.  Special tokens are skipped unless keep_special. */
+struct moe_decoder { unsigned char held[4]; int n; bool keep_special; };
+/* out must hold moe_token_bytes' len + 16 (an invalid byte becomes three); returns bytes written. */
+size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out);
+size_t moe_decode_flush(struct moe_decoder *d, char out[16]);
+
+/* Chat: K2's template for system, user, assistant (and tool result) turns, ending with the generation prompt.  Content is
+ * literal text.  No system turn given: `default_system` (NULL: none is added). */
+struct moe_message { const char *role, *content; };
+enum moe_code moe_chat_encode(const struct moe_tokenizer *t, const struct moe_message *m, size_t n, const char *default_system,
+                              int32_t **ids, size_t *count, struct moe_err *err);
+
+#endif

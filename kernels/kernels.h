@@ -1,0 +1,26 @@
+/* kernels/kernels.h - the compute primitives and how one variant of each is chosen. */
+#ifndef MOE_KERNELS_KERNELS_H
+#define MOE_KERNELS_KERNELS_H
+
+#include "formats/dtype.h"
+#include "kernels/nvfp4.h"
+
+enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1 };
+
+struct moe_kernels {
+#define KERNEL(name, ret, params) ret (*name) params;
+#include "kernels/kernels.def"
+#undef KERNEL
+};
+
+/* What this machine can run, as enum moe_cpu bits, less what the environment variable MOE_CPU (ref, avx2, avx512) masks. */
+unsigned moe_cpu_flags(void);
+
+/* Fill every slot with the best variant that `flags` allows; 0 gives the portable C reference. */
+void moe_kernels_init(struct moe_kernels *k, unsigned flags);
+
+/* The table for this machine, filled once; safe from any thread. */
+const struct moe_kernels *moe_kernels(void);
+const char *moe_kernels_name(void); /* "ref", "avx2", "avx512" */
+
+#endif

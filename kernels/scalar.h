@@ -1,0 +1,58 @@
+/* kernels/scalar.h - one value at a time: the definition of every number format here.  Static inline on purpose. */
+#ifndef MOE_KERNELS_SCALAR_H
+#define MOE_KERNELS_SCALAR_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline float moe_f32_from_bits(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static inline uint32_t moe_f32_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static inline uint16_t moe_load_le16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static inline uint32_t moe_load_le32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static inline float moe_load_f32(const uint8_t *p) { return moe_f32_from_bits(moe_load_le32(p)); }
+
+static inline float moe_bf16_to_f32(uint16_t b) { return moe_f32_from_bits((uint32_t)b << 16); }
+/* Nearest, ties to even; a NaN stays a (quiet) NaN. */
+static inline uint16_t moe_f32_to_bf16(float f)
+{
+    uint32_t u = moe_f32_bits(f);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* E4M3FN: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no Inf; 0x7f and 0xff are NaN. */
+static inline float moe_e4m3_to_f32(uint8_t c)
+{
+    int e = c >> 3 & 15, m = c & 7;
+    if ((c & 0x7f) == 0x7f) return moe_f32_from_bits((uint32_t)(c & 0x80) << 24 | 0x7fc00000);
+    float v = e ? moe_f32_from_bits((uint32_t)(e + 120) << 23 | (uint32_t)m << 20) : (float)m * 0x1p-9f;
+    return c & 0x80 ? -v : v;
+}
+/* A positive scale: clamped to [2^-9, 448], then nearest, ties to even.  Never 0, never NaN. */
+static inline uint8_t moe_f32_to_ue4m3(float v)
+{
+    v = v < 0x1p-9f ? 0x1p-9f : v > 448.0f ? 448.0f : v;
+    if (v < 0x1p-6f) return (uint8_t)lrintf(v * 512.0f);
+    uint32_t u = moe_f32_bits(v);
+    u += 0x7ffff + (u >> 20 & 1);
+    return (uint8_t)((u >> 20) - (120u << 3));
+}
+
+static inline float moe_e2m1_to_f32(uint8_t c)
+{
+    static const float v[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
+    return c & 8 ? -v[c & 7] : v[c & 7];
+}
+/* Nearest, ties to the even code, saturating; the sign bit is x < 0. */
+static inline uint8_t moe_f32_to_e2m1(float x)
+{
+    float a = fabsf(x);
+    uint8_t c = a <= .25f ? 0 : a < .75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 : a <= 5.f ? 6 : 7;
+    return (uint8_t)(c | (x < 0) << 3);
+}
+
+#endif

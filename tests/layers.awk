@@ -1,0 +1,14 @@
+# Fail where a folder includes one above it.  awk -f layers.awk FILES
+BEGIN { r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4 }
+/^#include "/ {
+    split(FILENAME, f, "/"); split($2, i, /["\/]/)
+    if (!(f[1] in r) || !(i[2] in r)) next
+    if (r[i[2]] > r[f[1]] || (r[i[2]] == 4 && i[2] != f[1])) {
+        print FILENAME ":" FNR ": " f[1] " may not include " i[2]; bad = 1
+    }
+}
+/^#include <cuda/ && FILENAME !~ /^kernels\/cuda\// { print FILENAME ":" FNR ": CUDA types stay in kernels/cuda"; bad = 1 }
+/(^|[^a-z_])(exit|printf|puts) *\(/ && FILENAME ~ /^(base|formats|kernels|model|convert|quantize|runtime)\// && FILENAME !~ /moe-[a-z]*\.c$/ {
+    print FILENAME ":" FNR ": only a tool's main prints or exits"; bad = 1
+}
+END { exit bad }
