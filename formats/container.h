@@ -24,7 +24,7 @@ struct moe_shard_header {
     uint64_t extent_bytes, extent_offset; /* stride and start of expert extents; 0 in dense.moe */
     uint32_t record_bytes, alignment;     /* 64; of extents */
     int32_t layer, experts;               /* -1 and 0 in dense.moe */
-    uint64_t table_hash, reserved, header_hash; /* XXH3-64 of the table; of this header with header_hash 0 */
+    uint64_t table_hash, reserved[2], header_hash; /* XXH3-64 of the table; of this header with header_hash 0 */
 };
 static_assert(sizeof(struct moe_shard_header) == 128, "moe_shard_header is a file layout");
 
