@@ -33,12 +33,15 @@ enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size
 /* Streaming decode: feed tokens, get text that is whole UTF-8 so far; what may still become a character is held back
  * (at most 3 bytes).  flush gives what is left, each stray byte as U+FFFD.  Special tokens are skipped unless keep_special. */
 struct moe_decoder { unsigned char held[4]; int n; bool keep_special; };
-/* out must hold moe_token_bytes' len + 16 (an invalid byte becomes three); returns bytes written. */
+/* out must hold MOE_DECODE_BOUND(len) bytes, len as moe_token_bytes gives it (each stray byte, held ones included,
+ * becomes three); returns bytes written, 0 for an id outside.  No NUL is added. */
+#define MOE_DECODE_BOUND(len) (3 * ((size_t)(len) + 3))
 size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out);
 size_t moe_decode_flush(struct moe_decoder *d, char out[16]);
 
 /* Chat: K2's template for system, user, assistant (and tool result) turns, ending with the generation prompt.  Content is
- * literal text.  No system turn given: `default_system` (NULL: none is added). */
+ * literal text (NULL: empty).  When the first message is not a system turn, `default_system` goes first (NULL: none is
+ * added).  Another role is MOE_USAGE; a template token that the vocabulary lacks is MOE_UNSUPPORTED and named. */
 struct moe_message { const char *role, *content; };
 enum moe_code moe_chat_encode(const struct moe_tokenizer *t, const struct moe_message *m, size_t n, const char *default_system,
                               int32_t **ids, size_t *count, struct moe_err *err);
