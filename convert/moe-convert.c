@@ -1,0 +1,154 @@
+/* moe-convert - main() only: parse, call, report. */
+#include "base/io.h"
+#include "base/tool.h"
+#include "convert/export.h"
+#include "model/check.h"
+#include "model/rewrite.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct options {
+    struct moe_run run;
+    const char *out, *to, *flavor;
+    int64_t memory;
+    bool dry_run, resume, force;
+};
+
+static void finish(struct options *o, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *what)
+{
+    double seconds = moe_now() - o->run.start;
+    uint64_t peak = moe_peak_rss();
+    char a[16], b[16], c[16];
+    moe_json_add_i64(json, "input_bytes", (int64_t)in);
+    moe_json_add_i64(json, "output_bytes", (int64_t)out);
+    moe_json_add_i64(json, "tensors", tensors);
+    cJSON_AddNumberToObject(json, "seconds", seconds);
+    moe_json_add_i64(json, "peak_rss", (int64_t)peak);
+    cJSON_AddStringToObject(json, "output", o->out);
+    moe_notice(&o->run, "'%s' %s: %s in %s, peak memory %s", o->out, what, moe_human_bytes(out, a), moe_human_time(seconds, b),
+               moe_human_bytes(peak, c));
+}
+
+/* One notice for each reason why source tensors were left out. */
+static void name_skipped(const struct moe_run *run, const struct moe_source *src)
+{
+    const char *seen[8];
+    int n_seen = 0;
+    for (int64_t i = 0; i < src->n_raws; i++) {
+        const char *why = src->raws[i].skipped;
+        int64_t n = 0;
+        if (!why || !strcmp(why, "weight_shape")) continue;
+        for (int s = 0; why && s < n_seen; s++)
+            if (!strcmp(seen[s], why)) why = NULL;
+        if (!why || n_seen == 8) continue;
+        seen[n_seen++] = why;
+        for (int64_t k = i; k < src->n_raws; k++) n += src->raws[k].skipped && !strcmp(src->raws[k].skipped, why);
+        moe_notice(run, "%lld tensors left out (%s), '%s' the first", (long long)n, why, src->raws[i].name);
+    }
+}
+
+static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
+                             struct moe_err *err)
+{
+    struct moe_rewrite_estimate e;
+    char a[16], b[16], c[16], d[16];
+    MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
+    moe_json_add_i64(json, "input_bytes", (int64_t)e.input_bytes);
+    moe_json_add_i64(json, "output_bytes", (int64_t)e.output_bytes);
+    moe_json_add_i64(json, "scratch_bytes", 0);
+    moe_json_add_i64(json, "memory_bytes", (int64_t)e.memory_bytes);
+    moe_json_add_i64(json, "tensors", src->n_tensors);
+    cJSON_AddNumberToObject(json, "seconds_estimated", e.seconds);
+    moe_notice(&o->run, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(e.input_bytes, a),
+               moe_human_bytes(e.output_bytes, b), moe_human_bytes(e.memory_bytes, c), moe_human_time(e.seconds, d));
+    return MOE_OK;
+}
+
+static enum moe_code to_container(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+{
+    struct moe_rewrite_result got;
+    bool nvfp4 = !strcmp(o->to, "nvfp4");
+    struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
+                                     .memory = (uint64_t)o->memory };
+    enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
+    if (o->dry_run) return dry_run(o, src, &r, json, err);
+    MOE_TRY(moe_check_vocabulary(src, err));
+    name_skipped(&o->run, src);
+    MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
+    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
+    if (got.unequal_pairs)
+        moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
+    finish(o, json, got.input_bytes, got.output_bytes, got.tensors, got.was_done ? "was complete already" : "written");
+    return MOE_OK;
+}
+
+static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+{
+    struct moe_export_result got;
+    struct moe_export_options x = { .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN,
+                                    .dry_run = o->dry_run };
+    MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
+    if (o->dry_run) {
+        moe_json_add_i64(json, "input_bytes", (int64_t)got.input_bytes);
+        moe_json_add_i64(json, "output_bytes", (int64_t)got.output_bytes);
+        moe_json_add_i64(json, "scratch_bytes", 0);
+        moe_json_add_i64(json, "memory_bytes", (int64_t)got.memory_bytes);
+        moe_json_add_i64(json, "tensors", got.tensors);
+        cJSON_AddNumberToObject(json, "seconds_estimated", (double)got.output_bytes / 1e9);
+        return MOE_OK;
+    }
+    if (got.skipped) moe_notice(&o->run, "%lld tensors of the source were not kept and do not return, '%s' the first",
+                                (long long)got.skipped, got.first_skipped);
+    finish(o, json, got.input_bytes, got.output_bytes, got.tensors, "written");
+    return MOE_OK;
+}
+
+static enum moe_code check_options(struct options *o, struct moe_err *err)
+{
+    static const char *const known[] = { "source", "nvfp4", "hf" }, *const later[] = { "hf-nvfp4", "gguf" };
+    bool ok = false;
+    for (int i = 0; i < 3; i++) ok |= !strcmp(o->to, known[i]);
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(o->to, later[i])) return moe_fail(err, MOE_UNSUPPORTED, "--to %s is not in this version (source, nvfp4 or hf)", o->to);
+    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4 or hf)", o->to);
+    if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
+    if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
+    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    return MOE_OK;
+}
+
+static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct moe_source *src;
+    MOE_TRY(check_options(o, err));
+    MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
+    enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) : to_container(o, src, json, err);
+    moe_source_close(&src);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = { .to = "source" };
+    const struct moe_opt opts[] = {
+        MOE_GROUP("output"),
+        MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, or the checkpoint directory, here"),
+        MOE_STR(0, "to", &o.to, "source|nvfp4|hf", "a container in source precision, one quantized without data in the same pass, or a checkpoint again"),
+        MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
+        MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished PATH.partial"),
+        MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
+        MOE_GROUP("resources"),
+        MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_tool tool = {
+        .name = "moe-convert", .synopsis = "[options] MODEL -o PATH",
+        .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
+    };
+    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    cJSON *json = cJSON_CreateObject();
+    enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    return moe_run_end(&o.run, code, json);
+}

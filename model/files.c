@@ -1,0 +1,166 @@
+#include "model/files.h"
+
+#include "base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 64 };
+
+static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t raw, const char *hash, const char *bytes,
+                           struct moe_err *err)
+{
+    const struct moe_raw *r = &src->raws[raw];
+    double shape[8];
+    for (int i = 0; i < r->ndim; i++) shape[i] = (double)r->shape[i];
+    cJSON *a = cJSON_CreateArray();
+    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(r->name)) && cJSON_AddItemToArray(a, cJSON_CreateString(r->dtype)) &&
+              cJSON_AddItemToArray(a, r->ndim ? cJSON_CreateDoubleArray(shape, r->ndim) : cJSON_CreateArray()) &&
+              cJSON_AddItemToArray(a, cJSON_CreateString(src->files[r->span.file].name)) &&
+              cJSON_AddItemToArray(a, hash ? cJSON_CreateString(hash) : cJSON_CreateNull()) &&
+              cJSON_AddItemToArray(a, r->skipped ? cJSON_CreateString(r->skipped) : cJSON_CreateNull()) &&
+              cJSON_AddItemToArray(a, bytes ? cJSON_CreateString(bytes) : cJSON_CreateNull()) &&
+              cJSON_AddItemToArray(a, cJSON_CreateNumber((double)raw)) && cJSON_AddItemToArray(source, a);
+    if (ok) return MOE_OK;
+    cJSON_Delete(a);
+    return moe_fail(err, MOE_NOMEM, "no memory for provenance");
+}
+
+enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash, struct moe_err *err)
+{
+    char hex[17];
+    moe_hex64(hash, hex);
+    return entry(source, src, raw, hex, NULL, err);
+}
+
+enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, struct moe_err *err)
+{
+    for (int64_t i = 0; i < src->n_raws; i++) {
+        const struct moe_raw *r = &src->raws[i];
+        unsigned char b[KEEP_BYTES];
+        char hex[17], text[2 * KEEP_BYTES + 1];
+        if (r->tensor >= 0) continue;
+        if (!r->skipped || strcmp(r->skipped, "weight_shape") || r->span.bytes > sizeof b) {
+            MOE_TRY(entry(source, src, i, NULL, NULL, err));
+            continue;
+        }
+        MOE_TRY(moe_source_read_raw(src, r, 0, (size_t)r->span.bytes, b, err));
+        for (size_t k = 0; k < r->span.bytes; k++) snprintf(text + 2 * k, 3, "%02x", b[k]);
+        text[2 * r->span.bytes] = 0;
+        moe_hex64(moe_hash64(b, (size_t)r->span.bytes), hex);
+        MOE_TRY(entry(source, src, i, hex, text, err));
+    }
+    return MOE_OK;
+}
+
+static bool ends(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+static bool starts(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
+
+/* Where a checkpoint's file goes in the container; NULL: it is not kept. */
+static const char *folder_for(const char *name)
+{
+    static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
+                                             "added_tokens", "vocab", "merges", "tool_" };
+    if (ends(name, ".index.json") || ends(name, ".safetensors")) return NULL;
+    for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
+        if (starts(name, tokenizer[i])) return "tokenizer";
+    if (ends(name, ".json") || ends(name, ".py") || ends(name, ".jinja") || ends(name, ".model") || starts(name, "LICENSE")) return "hf";
+    return NULL;
+}
+
+static enum moe_code copy_one(const char *dir, const char *name, struct moe_writer *w, const char *to, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    char *data;
+    size_t n;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
+    if (moe_exists(path) != MOE_FILE) return MOE_OK;
+    MOE_TRY(moe_read_file(path, SMALL_FILE, &data, &n, err));
+    enum moe_code code = moe_writer_add_file(w, to, data, n, err);
+    free(data);
+    return code;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The names in a directory, sorted: the order that files are added in must not depend on the disk. */
+static enum moe_code list(const char *dir, char ***names, size_t *n, struct moe_err *err)
+{
+    DIR *d = opendir(dir);
+    *names = NULL;
+    *n = 0;
+    if (!d) return moe_fail_errno(err, errno, dir, "cannot list");
+    bool ok = true;
+    for (struct dirent *e; ok && (e = readdir(d)); ) {
+        if (e->d_name[0] == '.') continue;
+        char **more = realloc(*names, (*n + 1) * sizeof **names);
+        if (more) *names = more;
+        ok = more && ((*names)[*n] = strdup(e->d_name));
+        *n += ok;
+    }
+    closedir(d);
+    if (!ok) return moe_fail(err, MOE_NOMEM, "no memory for a list of files");
+    if (*n) qsort(*names, *n, sizeof **names, by_name);
+    return MOE_OK;
+}
+
+static void free_list(char **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) free(names[i]);
+    free(names);
+}
+
+static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, struct moe_err *err)
+{
+    char **names, to[PATH_MAX];
+    size_t n;
+    enum moe_code code = list(dir, &names, &n, err);
+    for (size_t i = 0; code == MOE_OK && i < n; i++) {
+        const char *folder = folder_for(names[i]);
+        if (!folder) continue;
+        snprintf(to, sizeof to, "%s/%s", folder, names[i]);
+        code = copy_one(dir, names[i], w, to, err);
+    }
+    free_list(names, n);
+    return code;
+}
+
+static enum moe_code copy_container(const char *dir, struct moe_writer *w, struct moe_err *err)
+{
+    static const char *const folders[] = { "hf", "tokenizer" };
+    char path[PATH_MAX], to[PATH_MAX];
+    for (int f = 0; f < 2; f++) {
+        char **names;
+        size_t n;
+        MOE_TRY(moe_path_join(path, sizeof path, dir, folders[f], err));
+        if (moe_exists(path) != MOE_DIR) continue;
+        enum moe_code code = list(path, &names, &n, err);
+        for (size_t i = 0; code == MOE_OK && i < n; i++) {
+            snprintf(to, sizeof to, "%s/%s", folders[f], names[i]);
+            code = copy_one(path, names[i], w, to, err);
+        }
+        free_list(names, n);
+        MOE_TRY(code);
+    }
+    return copy_one(dir, "routing.json", w, "routing.json", err);
+}
+
+enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, char **jsonl, size_t *jsonl_bytes, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    *jsonl = NULL;
+    *jsonl_bytes = 0;
+    if (src->kind == MOE_CHECKPOINT) return copy_checkpoint(src->path, w, err);
+    MOE_TRY(copy_container(src->path, w, err));
+    MOE_TRY(moe_path_join(path, sizeof path, src->path, "source.jsonl", err));
+    return moe_read_file(path, (size_t)1 << 30, jsonl, jsonl_bytes, err);
+}

@@ -1,0 +1,177 @@
+#include "model/report.h"
+
+#include "model/unit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const methods[] = { "max", "four-over-six", "search" };
+
+const char *moe_method_name(enum moe_nvfp4_method m) { return methods[m]; }
+
+int moe_method_find(const char *name)
+{
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(methods[i], name)) return i;
+    return -1;
+}
+
+void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num, double den)
+{
+    struct moe_tally_row *r = NULL;
+    for (size_t i = 0; i < t->n && !r; i++) /* a unit has a few roles; dense.moe a few a layer, the latest at the end */
+        if (t->rows[t->n - 1 - i].layer == in->layer && t->rows[t->n - 1 - i].role == in->role) r = &t->rows[t->n - 1 - i];
+        else if (i > 32) break;
+    if (!r) {
+        if (t->n == t->cap) {
+            size_t cap = t->cap ? 2 * t->cap : 16;
+            struct moe_tally_row *rows = realloc(t->rows, cap * sizeof *rows);
+            if (!rows) {
+                t->failed = true;
+                return;
+            }
+            t->rows = rows;
+            t->cap = cap;
+        }
+        r = &t->rows[t->n++];
+        *r = (struct moe_tally_row){ .layer = in->layer, .role = in->role };
+    }
+    r->num += num;
+    r->den += den;
+    r->weights += in->rows * in->cols;
+}
+
+cJSON *moe_tally_json(const struct moe_tally *t)
+{
+    cJSON *a = t->failed ? NULL : cJSON_CreateArray();
+    for (size_t i = 0; a && i < t->n; i++) {
+        const struct moe_tally_row *r = &t->rows[i];
+        double v[5] = { r->layer, r->role, r->num, r->den, (double)r->weights };
+        cJSON *row = cJSON_CreateDoubleArray(v, 5);
+        if (!row || !cJSON_AddItemToArray(a, row)) {
+            cJSON_Delete(row);
+            cJSON_Delete(a);
+            return NULL;
+        }
+    }
+    return a;
+}
+
+void moe_tally_release(struct moe_tally *t)
+{
+    free(t->rows);
+    *t = (struct moe_tally){ 0 };
+}
+
+static cJSON *rules_json(const struct moe_rewrite_options *o)
+{
+    return cJSON_CreateStringArray(o->rules, (int)o->n_rules);
+}
+
+cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
+{
+    cJSON *j = cJSON_CreateObject();
+    bool changes = o->scope != MOE_SCOPE_NONE || o->n_rules;
+    if (!j) return NULL;
+    cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source");
+    if (changes) cJSON_AddStringToObject(j, "method", moe_method_name(o->method));
+    if (changes) cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope));
+    cJSON_AddItemToObject(j, "tensor-type", rules_json(o));
+    return j;
+}
+
+cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
+{
+    int seen[MOE_ROLE_COUNT];
+    for (int r = 0; r < MOE_ROLE_COUNT; r++) seen[r] = -1;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        int *s = &seen[src->tensors[i].role];
+        *s = *s == -1 || *s == type[i] ? type[i] : MOE_DTYPE_COUNT;
+    }
+    cJSON *j = cJSON_CreateObject();
+    for (int r = 0; j && r < MOE_ROLE_COUNT; r++)
+        if (seen[r] >= 0)
+            cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r), seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
+    return j;
+}
+
+static cJSON *layer_row(cJSON *layers, int layer)
+{
+    cJSON *last = NULL;
+    for (cJSON *l = layers->child; l; l = l->next) {
+        last = l;
+        if (cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint == layer) return l;
+    }
+    cJSON *row = cJSON_CreateObject();
+    if (!row) return NULL;
+    cJSON_AddNumberToObject(row, "layer", layer);
+    int at = 0;
+    for (cJSON *l = layers->child; last && l; l = l->next)
+        at += cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint < layer;
+    cJSON_InsertItemInArray(layers, at, row);
+    return row;
+}
+
+/* Six significant digits: what is measured is known to far more, what is printed need not carry the last bits. */
+static double rounded(double v)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.6g", v);
+    return strtod(text, NULL);
+}
+
+static cJSON *errors_json(const cJSON *reports)
+{
+    double num = 0, den = 0;
+    cJSON *j = cJSON_CreateObject(), *layers = j ? cJSON_AddArrayToObject(j, "layers") : NULL;
+    if (!layers) {
+        cJSON_Delete(j);
+        return NULL;
+    }
+    for (const cJSON *u = reports->child; u; u = u->next) {
+        const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
+        for (const cJSON *r = report ? report->child : NULL; r; r = r->next) {
+            if (cJSON_GetArraySize(r) != 5) continue;
+            double v[5];
+            int i = 0;
+            for (const cJSON *c = r->child; c; c = c->next) v[i++] = c->valuedouble;
+            if (v[1] < 0 || v[1] >= MOE_ROLE_COUNT) continue;
+            cJSON *row = layer_row(layers, (int)v[0]);
+            if (row) cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]), rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
+            num += v[2];
+            den += v[3];
+        }
+    }
+    cJSON_AddNumberToObject(j, "total", rounded(den > 0 ? sqrt(num / den) : 0));
+    return j;
+}
+
+enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o, const cJSON *reports,
+                                    cJSON **quantization, cJSON **relative_error, struct moe_err *err)
+{
+    bool any = false;
+    *quantization = *relative_error = NULL;
+    for (const cJSON *u = reports->child; u; u = u->next) {
+        const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
+        any |= report && report->child;
+    }
+    if (!any) {
+        const cJSON *old = src->container ? moe_json_get(src->container->manifest, "quantization") : NULL;
+        if (old && !(*quantization = cJSON_Duplicate(old, 1))) return moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+        return MOE_OK;
+    }
+    cJSON *q = cJSON_CreateObject();
+    *relative_error = errors_json(reports);
+    if (!q || !*relative_error) {
+        cJSON_Delete(q);
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    }
+    cJSON_AddStringToObject(q, "method", moe_method_name(o->method));
+    cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope));
+    cJSON_AddItemToObject(q, "tensor-type", rules_json(o));
+    cJSON_AddStringToObject(q, "input_scale", "uncalibrated");
+    cJSON_AddItemToObject(q, "relative_error", cJSON_Duplicate(*relative_error, 1));
+    *quantization = q;
+    return MOE_OK;
+}

@@ -1,0 +1,349 @@
+#include "model/rewrite.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "kernels/kernels.h"
+#include "model/emit.h"
+#include "model/files.h"
+#include "model/report.h"
+#include "model/unit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct work {
+    const struct moe_source *src;
+    const struct moe_rewrite_options *o;
+    struct moe_pool *pool;
+    struct moe_progress *progress;
+    uint8_t *type;                  /* [n_tensors] */
+    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
+    int workers;
+    struct moe_emit **emit;         /* [workers] */
+    struct moe_emitted (*done)[3];  /* [workers] */
+    /* of the unit at hand */
+    struct moe_shard_unit *unit;
+    struct moe_shard_writer *shard;
+    cJSON *source;
+    struct moe_tally *tally;
+};
+
+/* ---- one group of tensors ---- */
+
+static enum moe_code write_one(struct work *k, struct moe_emit *e, int64_t i, const float *shared, struct moe_emitted *d,
+                               struct moe_err *err)
+{
+    const struct moe_tensor *in = &k->src->tensors[k->unit->in[i]];
+    int type = k->unit->out[i].type;
+    if (type == in->type) return moe_emit_copy(e, in, k->shard, i, d, err);
+    if (type != MOE_NVFP4) return moe_emit_decoded(e, in, type, k->shard, i, d, err);
+    float global;
+    if (shared) {
+        global = *shared;
+    } else {
+        float amax;
+        MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
+        global = moe_nvfp4_global(amax, k->o->method);
+    }
+    return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, k->shard, i, d, err);
+}
+
+static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct work *k = ctx;
+    const struct moe_group *g = &k->unit->groups[i];
+    struct moe_emit *e = k->emit[slot];
+    struct moe_emitted *d = k->done[slot];
+    float shared = 0;
+    for (int j = 0; g->share && j < 2; j++) {
+        float a;
+        MOE_TRY(moe_emit_amax(e, &k->src->tensors[k->unit->in[g->first + j]], &a, &d[j], err));
+        if (a > shared) shared = a;
+    }
+    shared = moe_nvfp4_global(shared, k->o->method);
+    for (int j = 0; j < g->n; j++)
+        MOE_TRY(write_one(k, e, g->first + j, g->share && j < 2 ? &shared : NULL, &d[j], err));
+    return MOE_OK;
+}
+
+static uint64_t tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
+    return n;
+}
+
+static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct work *k = ctx;
+    const struct moe_group *g = &k->unit->groups[i];
+    uint64_t bytes = 0;
+    for (int j = 0; j < g->n; j++) {
+        int64_t index = k->unit->in[g->first + j];
+        const struct moe_tensor *in = &k->src->tensors[index], *out = &k->unit->out[g->first + j];
+        const struct moe_emitted *d = &k->done[slot][j];
+        bytes += tensor_bytes(in);
+        if (out->type != in->type) moe_tally_add(k->tally, in, d->num, d->den);
+        for (int p = 0; k->source && p < MOE_PLANE_COUNT; p++) {
+            int32_t raw = k->raw_of[index * MOE_PLANE_COUNT + p];
+            if (raw >= 0) MOE_TRY(moe_source_entry(k->source, k->src, raw, d->source_hash[p], err));
+        }
+    }
+    moe_progress_add(k->progress, bytes);
+    return moe_interrupted(err);
+}
+
+/* ---- one unit ---- */
+
+static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char *path, struct moe_err *err)
+{
+    struct moe_hash128 digest;
+    uint64_t bytes;
+    MOE_TRY(moe_shard_create(&k->shard, path, k->unit->out, k->unit->n, &k->unit->header, err));
+    enum moe_code code = moe_pipe_run(k->pool, k->unit->n_groups, k->workers, produce, consume, k, err);
+    if (code != MOE_OK) {
+        moe_shard_abort(&k->shard);
+        return code;
+    }
+    if (k->source && k->unit->layer < 0) MOE_TRY(moe_source_skipped(k->source, k->src, err));
+    MOE_TRY(moe_shard_finish(&k->shard, &bytes, &digest, err));
+    cJSON *report = moe_tally_json(k->tally);
+    if (!report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    code = moe_writer_commit_unit(w, k->unit->name, bytes, digest, k->source, report, err);
+    cJSON_Delete(report);
+    return code;
+}
+
+static enum moe_code write_unit(struct work *k, struct moe_writer *w, int number, struct moe_err *err)
+{
+    char path[4096];
+    struct moe_shard_unit unit;
+    struct moe_tally tally = { 0 };
+    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
+    k->unit = &unit;
+    k->tally = &tally;
+    k->source = k->src->kind == MOE_CHECKPOINT ? cJSON_CreateArray() : NULL;
+    enum moe_code code = moe_writer_unit_path(w, unit.name, path, sizeof path, err);
+    if (code == MOE_OK) code = fill_unit(k, w, path, err);
+    cJSON_Delete(k->source);
+    moe_tally_release(&tally);
+    moe_unit_release(&unit);
+    return code;
+}
+
+/* ---- the whole model ---- */
+
+static uint64_t input_bytes(const struct moe_source *src)
+{
+    uint64_t n = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) n += tensor_bytes(&src->tensors[i]);
+    return n;
+}
+
+/* What a worker and the unit at hand hold, beside what the process has now. */
+static uint64_t unit_memory(const struct moe_source *src)
+{
+    int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
+    for (int64_t i = 0; i < src->n_tensors; i++) dense += src->tensors[i].expert < 0;
+    most = c > dense ? c : dense;
+    return (uint64_t)most * 4096; /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+}
+
+static enum moe_code plan_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
+                                  int *workers, uint64_t *memory, struct moe_err *err)
+{
+    uint64_t base = moe_peak_rss() + unit_memory(src), each = moe_emit_estimate(src) + (256 << 10);
+    uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
+    int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
+    *workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
+    if (fit < *workers) *workers = (int)fit;
+    if (*workers < 1)
+        return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+                        (unsigned long long)((base + each) >> 20) + 1, (unsigned long long)(limit >> 20));
+    *memory = base + (uint64_t)*workers * each;
+    return MOE_OK;
+}
+
+static enum moe_code map_types(const struct moe_source *src, const struct moe_rewrite_options *o, uint8_t **type, struct moe_err *err)
+{
+    *type = malloc((size_t)src->n_tensors + 1);
+    if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
+    enum moe_code code = moe_precision_map(src, o->scope, o->rules, o->n_rules, *type, err);
+    if (code != MOE_OK) {
+        free(*type);
+        *type = NULL;
+    }
+    return code;
+}
+
+/* Seconds one thread takes for a weight: decode and quantize, or decode and copy; from a sample. */
+static double seconds_per_weight(const struct moe_rewrite_options *o)
+{
+    enum { N = 1 << 18 };
+    float *x = malloc(N * sizeof *x);
+    uint8_t *codes = malloc(N);
+    if (!x || !codes) {
+        free(x);
+        free(codes);
+        return 1e-9;
+    }
+    for (int i = 0; i < N; i++) x[i] = (float)((i * 2654435761u >> 8) % 65537) / 32768.0f - 1.0f;
+    double best = 1;
+    for (int pass = 0; pass < 4; pass++) {
+        double t = moe_now();
+        moe_kernels()->nvfp4_quantize(o->method, x, N, 1.0f / 2688, codes, codes + N / 2);
+        t = moe_now() - t;
+        if (t < best) best = t;
+    }
+    free(x);
+    free(codes);
+    return best / N;
+}
+
+enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
+                                   struct moe_rewrite_estimate *e, struct moe_err *err)
+{
+    uint8_t *type;
+    *e = (struct moe_rewrite_estimate){ .input_bytes = input_bytes(src) };
+    MOE_TRY(map_types(src, o, &type, err));
+    enum moe_code code = plan_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
+    for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
+        struct moe_shard_unit unit;
+        code = moe_unit_open(&unit, src, type, u, err);
+        if (code != MOE_OK) break;
+        e->output_bytes += unit.header.file_bytes;
+        moe_unit_release(&unit);
+    }
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4)
+            e->weights_quantized += src->tensors[i].rows * src->tensors[i].cols;
+    free(type);
+    MOE_TRY(code);
+    const double disk = 1e9;
+    double compute = ((double)e->weights_quantized * seconds_per_weight(o) + (double)e->input_bytes / 2e9) / e->workers;
+    double io = fmax((double)e->input_bytes, (double)e->output_bytes) / disk;
+    e->seconds = fmax(compute, io);
+    return MOE_OK;
+}
+
+static enum moe_code check_space(const struct work *k, const struct moe_writer *w, const char *out, struct moe_err *err)
+{
+    uint64_t need = 1 << 20, have;
+    for (int u = 0; u < moe_unit_count(k->src); u++) {
+        struct moe_shard_unit unit;
+        MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
+        if (!moe_writer_has_unit(w, unit.name)) need += unit.header.file_bytes;
+        moe_unit_release(&unit);
+    }
+    MOE_TRY(moe_free_space(moe_writer_dir(w), &have, err));
+    if (have >= need) return MOE_OK;
+    char a[16], b[16];
+    return moe_fail_at(err, MOE_NOSPACE, out, NULL, "needs %s, %s free (choose another disk with -o)", moe_human_bytes(need, a),
+                       moe_human_bytes(have, b));
+}
+
+static enum moe_code open_work(struct work *k, struct moe_err *err)
+{
+    uint64_t memory;
+    const struct moe_source *src = k->src;
+    MOE_TRY(plan_workers(src, k->o, k->pool, &k->workers, &memory, err));
+    k->emit = calloc((size_t)k->workers, sizeof *k->emit);
+    k->done = calloc((size_t)k->workers, sizeof *k->done);
+    k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    if (!k->emit || !k->done || !k->raw_of) return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
+    for (int i = 0; i < k->workers; i++) MOE_TRY(moe_emit_open(&k->emit[i], src, err));
+    memset(k->raw_of, 0xff, (size_t)src->n_tensors * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    for (int64_t i = 0; i < src->n_raws; i++)
+        if (src->raws[i].tensor >= 0) k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
+    return MOE_OK;
+}
+
+static void close_work(struct work *k)
+{
+    for (int i = 0; k->emit && i < k->workers; i++) moe_emit_close(&k->emit[i]);
+    free(k->emit);
+    free(k->done);
+    free(k->raw_of);
+    free(k->type);
+}
+
+/* A sum over the model of what the precision map means for it. */
+static void count(const struct work *k, struct moe_rewrite_result *r)
+{
+    r->input_bytes = input_bytes(k->src);
+    r->tensors = k->src->n_tensors;
+    for (int64_t i = 0; i < k->src->n_tensors; i++) {
+        const struct moe_tensor *t = &k->src->tensors[i];
+        if (t->type == MOE_NVFP4 && k->type[i] == MOE_NVFP4) {
+            r->kept_nvfp4++;
+            const struct moe_tensor *g = t - 1;
+            if (i && (t->role == MOE_ROLE_EXPERT_UP || t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP) &&
+                g->role == t->role - 1 && g->expert == t->expert && g->type == MOE_NVFP4 && g->global != t->global)
+                r->unequal_pairs++;
+        } else if (k->type[i] == MOE_NVFP4) {
+            r->weights_quantized += t->rows * t->cols;
+        }
+    }
+}
+
+static enum moe_code write_units(struct work *k, struct moe_writer *w, const char *out, struct moe_err *err)
+{
+    MOE_TRY(check_space(k, w, out, err));
+    MOE_TRY(open_work(k, err));
+    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes(k->src), MOE_UNIT_BYTES);
+    enum moe_code code = MOE_OK;
+    for (int u = 0; code == MOE_OK && u < moe_unit_count(k->src); u++) {
+        struct moe_shard_unit unit;
+        code = moe_unit_open(&unit, k->src, k->type, u, err);
+        if (code != MOE_OK) break;
+        bool have = moe_writer_has_unit(w, unit.name);
+        for (int64_t i = 0; have && i < unit.n; i++) moe_progress_add(k->progress, tensor_bytes(&k->src->tensors[unit.in[i]]));
+        moe_unit_release(&unit);
+        if (!have) code = write_unit(k, w, u, err);
+    }
+    moe_progress_end(k->progress);
+    return code;
+}
+
+static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_rewrite_result *r, struct moe_err *err)
+{
+    char *jsonl = NULL;
+    size_t jsonl_bytes = 0;
+    cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
+    enum moe_code code = moe_copy_files(k->src, *w, &jsonl, &jsonl_bytes, err);
+    if (code == MOE_OK && !(reports = moe_writer_reports(*w, err))) code = err->code;
+    if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    if (code == MOE_OK) code = moe_writer_publish(w, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
+    free(jsonl);
+    cJSON_Delete(reports);
+    cJSON_Delete(types);
+    cJSON_Delete(quantization);
+    return code;
+}
+
+enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
+                          const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
+                          struct moe_rewrite_result *r, struct moe_err *err)
+{
+    struct work k = { .src = src, .o = o, .pool = pool, .progress = progress };
+    struct moe_writer *w = NULL;
+    *r = (struct moe_rewrite_result){ 0 };
+    MOE_TRY(map_types(src, o, &k.type, err));
+    count(&k, r);
+    cJSON *options = moe_rewrite_options_json(o);
+    enum moe_code code = options ? moe_writer_open(&w, out, mode, options, moe_source_identity(src), &r->was_done, err)
+                                 : moe_fail(err, MOE_NOMEM, "no memory for the options");
+    cJSON_Delete(options);
+    if (code == MOE_OK && !r->was_done) code = write_units(&k, w, out, err);
+    if (code == MOE_OK && !r->was_done) code = publish(&k, &w, r, err);
+    moe_writer_close(&w);
+    close_work(&k);
+    if (code != MOE_OK) {
+        cJSON_Delete(r->relative_error);
+        r->relative_error = NULL;
+    }
+    return code;
+}

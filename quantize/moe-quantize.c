@@ -1,0 +1,137 @@
+/* moe-quantize - main() only: parse, call, report. */
+#include "base/io.h"
+#include "base/tool.h"
+#include "model/report.h"
+#include "model/rewrite.h"
+#include "model/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options {
+    struct moe_run run;
+    const char *out, *method, *quantize, *report;
+    struct moe_strlist types;
+    int64_t memory;
+    bool dry_run, resume, force;
+};
+
+static enum moe_code choose(const struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
+{
+    int scope = moe_scope_find(o->quantize), method = moe_method_find(o->method);
+    if (!strcmp(o->method, "auto")) method = MOE_NVFP4_SEARCH;
+    if (!strcmp(o->method, "weighted") || !strcmp(o->method, "gptq"))
+        return moe_fail(err, MOE_UNSUPPORTED, "--method %s needs calibration, which this version does not do (use --method search)", o->method);
+    if (method < 0) return moe_fail(err, MOE_USAGE, "unknown --method '%s' (max, four-over-six, search or auto)", o->method);
+    if (scope < 0) return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", o->quantize);
+    if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
+    if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o NAME.moe)");
+    *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = (enum moe_nvfp4_method)method,
+                                       .rules = o->types.v, .n_rules = o->types.n, .memory = (uint64_t)o->memory };
+    return MOE_OK;
+}
+
+static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
+                             struct moe_err *err)
+{
+    struct moe_rewrite_estimate e;
+    char a[16], b[16], c[16], d[16];
+    MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
+    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
+    moe_json_add_i64(json, "input_bytes", (int64_t)e.input_bytes);
+    moe_json_add_i64(json, "output_bytes", (int64_t)e.output_bytes);
+    moe_json_add_i64(json, "scratch_bytes", 0);
+    moe_json_add_i64(json, "memory_bytes", (int64_t)e.memory_bytes);
+    moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
+    cJSON_AddNumberToObject(json, "seconds_estimated", e.seconds);
+    moe_notice(&o->run, "would read %s, write %s, hold %s, take about %s (method %s)", moe_human_bytes(e.input_bytes, a),
+               moe_human_bytes(e.output_bytes, b), moe_human_bytes(e.memory_bytes, c), moe_human_time(e.seconds, d),
+               moe_method_name(r->method));
+    return MOE_OK;
+}
+
+static void print_errors(const struct moe_run *run, const cJSON *relative_error)
+{
+    char line[512];
+    for (const cJSON *l = relative_error ? moe_json_get(relative_error, "layers")->child : NULL; l; l = l->next) {
+        size_t n = 0;
+        for (const cJSON *c = l->child; c && n + 40 < sizeof line; c = c->next)
+            n += (size_t)snprintf(line + n, sizeof line - n, !strcmp(c->string, "layer") ? "%s %.0f:" : " %s %.5f", c->string, c->valuedouble);
+        moe_notice(run, "relative error, %s", line);
+    }
+}
+
+static enum moe_code quantize(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
+                              struct moe_err *err)
+{
+    struct moe_rewrite_result got;
+    enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
+    MOE_TRY(moe_rewrite(src, o->out, mode, r, o->run.pool, o->run.progress, &got, err));
+    double seconds = moe_now() - o->run.start;
+    uint64_t peak = moe_peak_rss();
+    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
+    cJSON_AddNumberToObject(json, "seconds", seconds);
+    moe_json_add_i64(json, "peak_rss", (int64_t)peak);
+    moe_json_add_i64(json, "input_bytes", (int64_t)got.input_bytes);
+    moe_json_add_i64(json, "output_bytes", (int64_t)got.output_bytes);
+    moe_json_add_i64(json, "tensors", got.tensors);
+    moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
+    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
+    cJSON_AddArrayToObject(json, "cold_experts");
+    cJSON_AddStringToObject(json, "output", o->out);
+    if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
+    if (got.unequal_pairs)
+        moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
+    if (!got.was_done) print_errors(&o->run, got.relative_error);
+    char a[16], b[16], c[16];
+    moe_notice(&o->run, "'%s' %s: %s in %s, peak memory %s", o->out, got.was_done ? "was complete already" : "written",
+               moe_human_bytes(got.output_bytes, a), moe_human_time(seconds, b), moe_human_bytes(peak, c));
+    if (!o->report) return MOE_OK;
+    char *text = moe_json_print(json, 2);
+    enum moe_code code = text ? moe_write_file(o->report, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    free(text);
+    return code;
+}
+
+static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct moe_rewrite_options r;
+    struct moe_source *src;
+    MOE_TRY(choose(o, &r, err));
+    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
+    enum moe_code code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
+    if (code == MOE_OK && !o->dry_run) code = quantize(o, src, &r, json, err);
+    moe_source_close(&src);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = { .method = "auto", .quantize = "experts" };
+    const struct moe_opt opts[] = {
+        MOE_GROUP("output"),
+        MOE_STR('o', "output", &o.out, "NAME.moe", "write the quantized container here"),
+        MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
+        MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished NAME.moe.partial"),
+        MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
+        MOE_STR(0, "report", &o.report, "FILE", "write the report here too, as JSON"),
+        MOE_GROUP("quantization"),
+        MOE_STR('m', "method", &o.method, "max|four-over-six|search|auto", "how block scales are chosen; auto is search"),
+        MOE_STR(0, "quantize", &o.quantize, "experts|mlp|all-linear", "what becomes NVFP4: routed experts, all MLPs, or attention projections too"),
+        MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
+        MOE_GROUP("resources"),
+        MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_tool tool = {
+        .name = "moe-quantize", .synopsis = "[options] MODEL -o NAME.moe",
+        .about = "quantize a checkpoint or container to NVFP4", .opts = opts,
+    };
+    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    cJSON *json = cJSON_CreateObject();
+    enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    return moe_run_end(&o.run, code, json);
+}
