@@ -1,0 +1,243 @@
+#include "base/json.h"
+
+#include "base/io.h"
+#include "base/strmap.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEPTH = 64 };
+
+/* cJSON accepts raw control bytes, invalid UTF-8 and any depth up to 1000: look at the text first. */
+static const char *bad_text(const char *s, size_t n, size_t *at)
+{
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        *at = i;
+        if (!c) return "a NUL byte";
+        if (in_string && c < 0x20) return "a raw control character in a string";
+        if (in_string && c == '\\') { i++; continue; }
+        if (c == '"') in_string = !in_string;
+        if (in_string) {
+            if (c < 0x80) continue;
+            int more = c >= 0xf0 && c <= 0xf4 ? 3 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xc2 && c < 0xe0 ? 1 : -1;
+            if (more < 0 || i + (size_t)more >= n) return "invalid UTF-8";
+            unsigned char d = (unsigned char)s[i + 1];
+            if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f)) return "invalid UTF-8";
+            for (int k = 1; k <= more; k++)
+                if (((unsigned char)s[i + (size_t)k] & 0xc0) != 0x80) return "invalid UTF-8";
+            i += (size_t)more;
+            continue;
+        }
+        if (c >= 0x80) return "a character outside of a string";
+        if ((c == '{' || c == '[') && ++depth > DEPTH) return "nested too deeply";
+        if ((c == '}' || c == ']') && depth) depth--;
+    }
+    return NULL;
+}
+
+static enum moe_code check_keys(const cJSON *o, const char *file, struct moe_err *err)
+{
+    struct moe_strmap seen = { 0 };
+    enum moe_code code = MOE_OK;
+    for (const cJSON *c = o->child; c && code == MOE_OK; c = c->next) {
+        int added = cJSON_IsObject(o) ? moe_strmap_add(&seen, c->string, strlen(c->string), 0, NULL) : 1;
+        if (added < 0) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory to check it");
+        else if (!added) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key '%.100s' appears twice", c->string);
+        else if (c->child) code = check_keys(c, file, err);
+    }
+    moe_strmap_release(&seen);
+    return code;
+}
+
+enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
+{
+    size_t at = 0;
+    const char *end = NULL, *why = bad_text(text, size, &at);
+    *out = NULL;
+    if (why) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: %s at byte %zu", why, at);
+    cJSON *j = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    if (!j) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: bad syntax at byte %zu",
+                               end && end >= text ? (size_t)(end - text) : 0);
+    for (; end < text + size; end++)
+        if (!strchr(" \t\r\n", *end)) {
+            cJSON_Delete(j);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: text after the value at byte %zu", (size_t)(end - text));
+        }
+    enum moe_code code = check_keys(j, file, err);
+    if (code != MOE_OK) cJSON_Delete(j);
+    else *out = j;
+    return code;
+}
+
+enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err)
+{
+    char *text;
+    size_t n;
+    *out = NULL;
+    MOE_TRY(moe_read_file(path, limit, &text, &n, err));
+    enum moe_code code = moe_json_parse(text, n, path, out, err);
+    free(text);
+    return code;
+}
+
+const cJSON *moe_json_get(const cJSON *o, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return v && !cJSON_IsNull(v) ? v : NULL;
+}
+
+static enum moe_code member(const cJSON *o, const char *key, bool need, const cJSON **v, const char *file, struct moe_err *err)
+{
+    *v = moe_json_get(o, key);
+    return *v || !need ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key '%s' is missing", key);
+}
+
+enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t min, int64_t max, int64_t *out, const char *file,
+                           struct moe_err *err)
+{
+    const cJSON *v;
+    MOE_TRY(member(o, key, need, &v, file, err));
+    if (!v) return MOE_OK;
+    if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not a whole number", key);
+    if (!(v->valuedouble >= (double)min && v->valuedouble <= (double)max))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is %.17g, outside %lld to %lld", key, v->valuedouble,
+                           (long long)min, (long long)max);
+    *out = (int64_t)v->valuedouble;
+    return MOE_OK;
+}
+
+enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file, struct moe_err *err)
+{
+    const cJSON *v;
+    MOE_TRY(member(o, key, need, &v, file, err));
+    if (!v) return MOE_OK;
+    if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not a finite number", key);
+    *out = v->valuedouble;
+    return MOE_OK;
+}
+
+enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file, struct moe_err *err)
+{
+    const cJSON *v;
+    MOE_TRY(member(o, key, need, &v, file, err));
+    if (!v) return MOE_OK;
+    if (!cJSON_IsBool(v)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not true or false", key);
+    *out = cJSON_IsTrue(v);
+    return MOE_OK;
+}
+
+enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file, struct moe_err *err)
+{
+    const cJSON *v;
+    MOE_TRY(member(o, key, need, &v, file, err));
+    if (!v) return MOE_OK;
+    if (!cJSON_IsString(v)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not a string", key);
+    *out = v->valuestring;
+    return MOE_OK;
+}
+
+cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v) { return cJSON_AddNumberToObject(o, key, (double)v); }
+
+/* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */
+
+struct text { char *p; size_t n, cap; bool failed; };
+
+static void put(struct text *t, const char *s, size_t n)
+{
+    if (t->failed) return;
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = 2 * t->cap + n + 256;
+        char *p = realloc(t->p, cap);
+        if (!p) {
+            t->failed = true;
+            return;
+        }
+        t->p = p;
+        t->cap = cap;
+    }
+    memcpy(t->p + t->n, s, n);
+    t->n += n;
+    t->p[t->n] = 0;
+}
+
+static void put_string(struct text *t, const char *s)
+{
+    put(t, "\"", 1);
+    for (; *s; s++) {
+        char esc[8];
+        unsigned char c = (unsigned char)*s;
+        static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
+        const char *short_form = strchr(special, c);
+        if (short_form) {
+            esc[0] = '\\';
+            esc[1] = letters[short_form - special];
+            put(t, esc, 2);
+        } else if (c < 0x20) {
+            put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", c));
+        } else {
+            put(t, s, 1);
+        }
+    }
+    put(t, "\"", 1);
+}
+
+static void put_number(struct text *t, double v)
+{
+    char s[40];
+    if (!isfinite(v)) snprintf(s, sizeof s, "null");
+    else if (v == floor(v) && fabs(v) < 0x1p53) snprintf(s, sizeof s, "%.0f", v == 0 ? 0.0 : v);
+    else
+        for (int digits = 6; digits <= 17; digits++) {
+            snprintf(s, sizeof s, "%.*g", digits, v);
+            if (strtod(s, NULL) == v) break;
+        }
+    put(t, s, strlen(s));
+}
+
+static void newline(struct text *t, int indent, int depth)
+{
+    if (!indent) return;
+    put(t, "\n", 1);
+    for (int i = 0; i < indent * depth; i++) put(t, " ", 1);
+}
+
+static void put_value(struct text *t, const cJSON *v, int indent, int depth)
+{
+    if (cJSON_IsNumber(v)) put_number(t, v->valuedouble);
+    else if (cJSON_IsString(v)) put_string(t, v->valuestring);
+    else if (cJSON_IsBool(v)) put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
+    else if (cJSON_IsArray(v) || cJSON_IsObject(v)) {
+        bool flat = cJSON_IsArray(v) && (!v->child || !(v->child->type & (cJSON_Array | cJSON_Object)));
+        put(t, cJSON_IsArray(v) ? "[" : "{", 1);
+        for (const cJSON *c = v->child; c; c = c->next) {
+            if (!flat) newline(t, indent, depth + 1);
+            if (cJSON_IsObject(v)) {
+                put_string(t, c->string);
+                put(t, ": ", 2);
+            }
+            put_value(t, c, indent, depth + 1);
+            if (c->next) put(t, indent && !flat ? "," : ", ", indent && !flat ? 1 : 2);
+        }
+        if (v->child && !flat) newline(t, indent, depth);
+        put(t, cJSON_IsArray(v) ? "]" : "}", 1);
+    } else {
+        put(t, "null", 4);
+    }
+}
+
+char *moe_json_print(const cJSON *o, int indent)
+{
+    struct text t = { 0 };
+    put_value(&t, o, indent, 0);
+    if (indent) put(&t, "\n", 1);
+    if (!t.failed) return t.p;
+    free(t.p);
+    return NULL;
+}
