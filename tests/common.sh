@@ -1,0 +1,45 @@
+# tests/common.sh - what the shell tests that generate models share; sourced, never run.
+# Gives BIN and GEN (directories of the tools and of the helpers), T (a temporary directory, removed at exit) and the
+# functions below.  Called with the test's arguments:  . tests/common.sh
+set -u
+BIN=$1 GEN=$2
+T=$(mktemp -d "${TMPDIR:-/tmp}/moe-test.XXXXXX") || exit 1
+trap 'rm -rf "$T"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+skip() { echo "skip: $*"; exit 77; }
+fail() { echo "FAIL: $*"; exit 1; }
+# Run a command that must succeed; its output is shown only when it does not.
+ok() { "$@" >"$T/out" 2>"$T/err" || { r=$?; cat "$T/out" "$T/err"; fail "exit $r: $*"; }; }
+
+need_tool() { for tool; do [ -x "$BIN/$tool" ] || skip "no $tool"; done; }
+need_helper() { for tool; do [ -x "$GEN/$tool" ] || fail "no helper $tool (make test-programs)"; done; }
+need_python() { command -v python3 >/dev/null || skip "no python3"; }
+# need_space MIB: that much room where temporary files go.
+need_space()
+{
+    free=$(df -Pk "$T" | awk 'NR == 2 { print int($4 / 1024) }')
+    [ "$free" -ge "$1" ] || skip "needs $1 MiB in ${TMPDIR:-/tmp}, $free MiB are free"
+}
+# The sanitizers multiply memory and time, so limits on them do not hold there.
+sanitized() { [ "${MOE_SAN:-0}" = 1 ]; }
+
+# json KEY FILE: a number or a word at the top level of the object that a tool printed.
+json() { tr -d '\n' <"$2" | sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+
+# measure LIMIT_MIB LIMIT_SECONDS COMMAND...: run it, and hold its peak memory (seen from outside, and what it says in
+# its JSON, which may not be less than 9/10 of that) and its time against the limits.
+measure()
+{
+    mib=$1 sec=$2
+    shift 2
+    "$GEN/genrss" "$T/rss" "$@" >"$T/out" 2>"$T/err" || { r=$?; cat "$T/err"; fail "exit $r: $*"; }
+    read -r bytes seconds <"$T/rss"
+    said=$(json peak_rss "$T/out")
+    echo "$(basename "$1") $(($bytes / 1048576)) MiB (says $((${said:-0} / 1048576))) $seconds s: $*" | cut -c 1-150
+    sanitized && return 0
+    [ "$bytes" -le $(($mib * 1048576)) ] || fail "peak memory $(($bytes / 1048576)) MiB is above $mib MiB: $*"
+    [ -z "$said" ] || [ "$said" -ge $(($bytes / 10 * 9)) ] || fail "says peak_rss $said, was $bytes: $*"
+    awk "BEGIN { exit !($seconds <= $sec) }" || fail "took $seconds s, limit $sec s: $*"
+}

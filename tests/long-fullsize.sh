@@ -1,0 +1,32 @@
+#!/bin/sh
+# Every full-size checkpoint: inspect and each dry run within 5 s and 1 GiB.
+. tests/common.sh
+need_tool moe-inspect moe-convert moe-quantize
+need_helper genmodel genrss
+need_space 400
+
+look() # NAME ARGUMENTS...
+{
+    name=$1
+    shift
+    ok "$GEN/genmodel" -o "$T/$name" --sparse "$@"
+    measure 1024 5 "$BIN/moe-inspect" "$T/$name" --json
+    [ "$(json parameters "$T/out")" = 1026408209408 ] || fail "$name: parameters: $(json parameters "$T/out")"
+    [ "$(json experts "$T/out")" = 384 ] || fail "$name: experts: $(json experts "$T/out")"
+    measure 1024 5 "$BIN/moe-inspect" "$T/$name" --tensors 'layers\.60\.mlp\.experts\.383\.' --json
+    measure 1024 5 "$BIN/moe-convert" "$T/$name" -o "$T/x.moe" --dry-run --json
+    case $name in k2-nvfp4) ;; *)
+        measure 1024 5 "$BIN/moe-convert" "$T/$name" -o "$T/x.moe" --to nvfp4 --dry-run --json
+        for method in max four-over-six search; do
+            measure 1024 5 "$BIN/moe-quantize" "$T/$name" -o "$T/x.moe" --method $method --dry-run --json
+        done
+        measure 1024 5 "$BIN/moe-quantize" "$T/$name" -o "$T/x.moe" --quantize all-linear --dry-run --json ;;
+    esac
+    [ -z "$(find "$T" -name 'x.moe*')" ] || fail "$name: a dry run wrote something"
+    rm -rf "${T:?}/$name"
+}
+look k2 --preset k2
+look k2-thinking --preset k2-thinking
+look k2.6 --preset k2-thinking --vision --prefix language_model
+look k2-nvfp4 --preset k2-nvfp4
+look k2-bf16 --preset k2 --format bf16

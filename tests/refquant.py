@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""A second implementation of the NVFP4 quantization rules, and a checker of containers made by moe-quantize.
+
+    refquant.py CHECKPOINT NAME.moe METHOD [--sample N] [--pure]     METHOD: max, four-over-six, search
+    refquant.py --selftest                                           the two engines below against each other
+
+For every routed expert it decodes the source (refdecode.py), computes globals, block scales and codes, and compares bytes
+with the container, whose files it parses itself.  For `search` it checks per block that the stored scale is as good as the
+best of all 126 (to 1e-12 relative) and no worse than max and four-over-six under the same global, and that the codes are
+the nearest ones under that scale.  With numpy all experts are checked; in pure Python N spread over the model (default 6).
+
+The rules are those of modelopt's NVFP4 tensor, in float32:
+    global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax
+    b = block amax / (6 * global), 1 where that is 0; scale = e4m3 of b clamped to [2^-9, 448]
+    code = nearest e2m1 of w / (scale * global), ties to even; the sign bit is w < 0
+Errors are sums over a block of (w - e2m1 * (scale * global))^2, in double.
+"""
+import array
+import json
+import math
+import os
+import struct
+import sys
+
+import refdecode
+from refdecode import E2M1, E4M3, f32
+
+try:
+    import numpy
+except ImportError:
+    numpy = None
+
+FLT_MIN = 2.0 ** -126
+ROLES = {20: "gate_proj", 21: "up_proj", 22: "down_proj"}
+NVFP4, TILE_128X4 = 4, 1
+
+
+# ---- the rules, one value at a time ---------------------------------------------------------------------------------
+
+def e4m3_nearest(v):
+    """Code of the positive e4m3 number nearest v after clamping to [2^-9, 448]; ties to the even code."""
+    v = min(max(v, 2.0 ** -9), 448.0)
+    lo = max(c for c in range(127) if E4M3[c] <= v)
+    if E4M3[lo] == v:
+        return lo
+    below, above = v - E4M3[lo], E4M3[lo + 1] - v  # exact: few bits apart
+    return lo if below < above or (below == above and lo % 2 == 0) else lo + 1
+
+
+def e2m1_magnitude(a):
+    """Code 0..7 of the nearest e2m1 magnitude: one more for each midpoint passed, ties to the even code."""
+    return ((a > .25) + (a >= .75) + (a > 1.25) + (a >= 1.75) + (a > 2.5) + (a >= 3.5) + (a > 5))
+
+
+def global_scale(amax, method):
+    return max(f32(amax / (6.0 * (256 if method == "four-over-six" else 448))), FLT_MIN)
+
+
+def pack(codes):
+    return bytes(codes[i] | codes[i + 1] << 4 for i in range(0, len(codes), 2))
+
+
+# ---- engine 1: plain Python -----------------------------------------------------------------------------------------
+
+class Plain:
+    name = "plain Python"
+    _e4m3 = {}
+
+    @staticmethod
+    def amax(w):
+        return max(max(w), -min(w))
+
+    @classmethod
+    def _scale_codes(cls, amax, g):
+        b = f32(amax / f32(6.0 * g))
+        return [cls._code(x) for x in ((b, f32(b * 1.5)) if b else (1.0, 1.0))]
+
+    @classmethod
+    def _code(cls, b):
+        if b not in cls._e4m3:
+            cls._e4m3[b] = e4m3_nearest(b)
+        return cls._e4m3[b]
+
+    @staticmethod
+    def codes(block, s):
+        return [e2m1_magnitude(abs(q)) | (8 if w < 0 else 0) for w, q in zip(block, array.array("f", [w / s for w in block]))]
+
+    @staticmethod
+    def error(block, codes, s):
+        return math.fsum((w - E2M1[c] * s) ** 2 for w, c in zip(block, codes))
+
+    @classmethod
+    def check(cls, w, g, method, codes, scales):
+        """Faults in one tensor: list of (block, text)."""
+        faults = []
+        for b, stored in enumerate(scales):
+            block, kept = w[16 * b:16 * b + 16], [n for byte in codes[8 * b:8 * b + 8] for n in (byte & 15, byte >> 4)]
+            amax = max(max(block), -min(block))
+            if not 0 < stored < 127:
+                faults.append((b, "scale code %#x" % stored))
+                continue
+            s = f32(E4M3[stored] * g)
+            if kept != cls.codes(block, s):
+                faults.append((b, "codes are not the nearest ones under their scale"))
+            six, four = cls._scale_codes(amax, g)
+            if amax == 0:
+                want = [0x38]
+            elif method == "max":
+                want = [six]
+            else:
+                want = cls._best(block, g, (six, four) if method == "four-over-six" else range(1, 127))
+                if method == "search" and cls.error(block, kept, s) > (1 + 1e-12) * min(cls._errors(block, g, (six, four))):
+                    faults.append((b, "worse than max or four-over-six"))
+            if stored not in want:
+                faults.append((b, "scale code %#x, not %s" % (stored, " or ".join(map(hex, want)))))
+        return faults
+
+    @classmethod
+    def _errors(cls, block, g, candidates):
+        scales = [f32(E4M3[c] * g) for c in candidates]
+        return [cls.error(block, cls.codes(block, s), s) for s in scales]
+
+    @classmethod
+    def _best(cls, block, g, candidates):
+        """The candidates that tie for the least error, to 1e-12."""
+        errors = cls._errors(block, g, candidates)
+        return [c for c, e in zip(candidates, errors) if e <= (1 + 1e-12) * min(errors)]
+
+
+# ---- engine 2: numpy, the same operations on all blocks at once ------------------------------------------------------
+
+class Vector:
+    name = "numpy"
+
+    @staticmethod
+    def amax(w):
+        return float(numpy.max(numpy.abs(numpy.frombuffer(w, numpy.float32))))
+
+    @staticmethod
+    def _codes(w, s):
+        """w [blocks, 16] float32, s [blocks] float32 -> codes"""
+        with numpy.errstate(all="ignore"):
+            a = numpy.abs(w / s[:, None])
+        n = (a > .25).astype(numpy.uint8)
+        for bound, tie in ((.75, 1), (1.25, 0), (1.75, 1), (2.5, 0), (3.5, 1), (5, 0)):
+            n += a >= bound if tie else a > bound
+        return n | (w < 0).astype(numpy.uint8) << 3
+
+    @staticmethod
+    def _error(w, codes, s):
+        value = numpy.array(E2M1, numpy.float64)[codes] * s[:, None].astype(numpy.float64)
+        return ((w.astype(numpy.float64) - value) ** 2).sum(1)
+
+    @staticmethod
+    def _nearest(b):
+        table = numpy.array(E4M3[:127], numpy.float64)
+        v = numpy.clip(b.astype(numpy.float64), 2.0 ** -9, 448.0)
+        lo = numpy.searchsorted(table, v, "right") - 1
+        hi = numpy.minimum(lo + 1, 126)
+        below, above = v - table[lo], table[hi] - v
+        return numpy.where((below < above) | ((below == above) & (lo % 2 == 0)) | (below == 0), lo, hi)
+
+    @classmethod
+    def _try(cls, w, g, code):
+        with numpy.errstate(all="ignore"):
+            s = numpy.array(E4M3, numpy.float32)[code] * numpy.float32(g)
+        return cls._error(w, cls._codes(w, s), s)
+
+    @classmethod
+    def check(cls, w, g, method, codes, scales):
+        w = numpy.frombuffer(w, numpy.float32).reshape(-1, 16)
+        stored = numpy.frombuffer(scales, numpy.uint8)
+        packed = numpy.frombuffer(codes, numpy.uint8).reshape(-1, 8)
+        kept = numpy.stack((packed & 15, packed >> 4), 2).reshape(-1, 16)
+        amax = numpy.abs(w).max(1)
+        faults = [(int(b), "scale code %#x" % stored[b]) for b in numpy.nonzero((stored == 0) | (stored >= 127))[0]]
+        stored = numpy.clip(stored, 1, 126)
+        with numpy.errstate(all="ignore"):
+            b = amax / (numpy.float32(6) * numpy.float32(g))
+            s = numpy.array(E4M3, numpy.float32)[stored] * numpy.float32(g)
+        b[b == 0] = 1
+        six, four = cls._nearest(b), cls._nearest(b * numpy.float32(1.5))
+        bad = (kept != cls._codes(w, s)).any(1)
+        faults += [(int(i), "codes are not the nearest ones under their scale") for i in numpy.nonzero(bad)[0]]
+        zero = amax == 0
+        own = cls._error(w, kept, s)
+        if method == "max":
+            good = stored == six
+        elif method == "four-over-six":
+            e6, e4 = cls._try(w, g, six), cls._try(w, g, four)
+            near = own <= (1 + 1e-12) * numpy.minimum(e6, e4)
+            good = near & ((stored == six) | (stored == four))
+        else:
+            best = numpy.minimum(cls._try(w, g, six), cls._try(w, g, four))
+            faults += [(int(i), "worse than max or four-over-six") for i in numpy.nonzero((own > (1 + 1e-12) * best) & ~zero)[0]]
+            for c in range(1, 127):
+                best = numpy.minimum(best, cls._try(w, g, numpy.full(len(w), c)))
+            good = own <= (1 + 1e-12) * best
+        good = numpy.where(zero, stored == 0x38, good)
+        return faults + [(int(i), "scale code %#x is not the one the rule gives" % stored[i]) for i in numpy.nonzero(~good)[0]]
+
+
+# ---- the container, by formats/container.h --------------------------------------------------------------------------
+
+def read_shard(path):
+    """Records of one shard file: (role, layer, expert) -> {plane: (type, layout, rows, cols, bytes)}."""
+    with open(path, "rb") as f:
+        data = f.read()
+    magic, version, header_bytes = struct.unpack_from("<8sII", data)
+    file_bytes, table, count, _ = struct.unpack_from("<QQQQ", data, 32)
+    (record_bytes,) = struct.unpack_from("<I", data, 80)
+    assert (magic, version, header_bytes, record_bytes, file_bytes) == (b"MOESHARD", 1, 128, 64, len(data)), path
+    out = {}
+    for i in range(count):
+        role, layer, expert, kind, layout, plane, flags, _, rows, cols, offset, size, _, _ = struct.unpack_from(
+            "<hhiBBBBIQQQQQQ", data, table + 64 * i)
+        assert offset + size <= len(data), path
+        out.setdefault((role, layer, expert), {})[plane] = (kind, layout, rows, cols, data[offset:offset + size])
+        assert not flags & 1, "a container's globals multiply"
+    return out
+
+
+def linear_scales(layout, rows, blocks, data):
+    if layout != TILE_128X4:
+        return bytes(data)
+    wide = (blocks + 3) // 4
+    assert len(data) == (rows + 127) // 128 * wide * 512
+    out, used = bytearray(rows * blocks), 0
+    for m in range(rows):
+        base = m // 128 * wide * 512 + m % 32 * 16 + m % 128 // 32 * 4
+        for t in range(wide):
+            n = min(4, blocks - 4 * t)
+            out[m * blocks + 4 * t:m * blocks + 4 * t + n] = data[base + 512 * t:base + 512 * t + n]
+    used = sum(1 for x in out if x)
+    assert used == sum(1 for x in data if x), "padding of the scale tile is not zero"
+    return bytes(out)
+
+
+def load_experts(path):
+    with open(os.path.join(path, "manifest.json")) as f:
+        json.load(f)
+    experts = {}
+    for name in sorted(os.listdir(path)):
+        if name.startswith("layer-") and name.endswith(".moe"):
+            for (role, layer, expert), planes in read_shard(os.path.join(path, name)).items():
+                if role in ROLES:
+                    experts.setdefault((layer, expert), {})[ROLES[role]] = planes
+    return experts
+
+
+# ---- comparing --------------------------------------------------------------------------------------------------------
+
+def check_expert(engine, source, where, planes, method):
+    """Faults of one expert's three tensors, and the number of weights compared."""
+    faults, weights = [], 0
+    stem = "model.layers.%d.mlp.experts.%d." % where
+    values = {p: source[stem + p + ".weight"]() for p in ROLES.values()}
+    amax = {p: engine.amax(v) for p, (_, v) in values.items()}
+    amax["gate_proj"] = amax["up_proj"] = max(amax["gate_proj"], amax["up_proj"])
+    for part, (shape, w) in values.items():
+        got, name = planes[part], stem + part
+        kind, _, rows, cols, codes = got[0]
+        assert kind == NVFP4 and [rows, cols] == shape, name
+        g = global_scale(amax[part], method)
+        if got[2][4] != struct.pack("<f", g):
+            faults.append("%s: global %r, not %r" % (name, struct.unpack("<f", got[2][4])[0], g))
+            continue
+        scales = linear_scales(got[1][1], rows, cols // 16, got[1][4])
+        faults += ["%s: block %d: %s" % (name, b, text) for b, text in engine.check(w, g, method, codes, scales)]
+        weights += len(w)
+    return faults, weights
+
+
+def check_container(checkpoint, container, method, sample, engine):
+    c = refdecode.Checkpoint(checkpoint)
+    source = {c.canonical(n): (lambda n=n: c.decode(n)) for n in c.weights}
+    experts = load_experts(container)
+    want = {n.rsplit(".", 2)[0] for n in source if ".mlp.experts." in n}
+    assert {"model.layers.%d.mlp.experts.%d" % k for k in experts} == want, "the container lacks experts, or has others"
+    keys = sorted(experts)
+    if sample and sample < len(keys):
+        keys = [keys[i * len(keys) // sample] for i in range(sample)]
+    faults, weights = [], 0
+    for key in keys:
+        f, n = check_expert(engine, source, key, experts[key], method)
+        faults, weights = faults + f, weights + n
+    for line in faults[:20]:
+        print(line)
+    print("%s: %d experts, %d weights, %d faults (%s)" % (method, len(keys), weights, len(faults), engine.name))
+    return 1 if faults or not weights else 0
+
+
+def selftest():
+    """Both engines agree that what Plain quantizes is right, and both see every change of a byte of it."""
+    import random
+    rng, blocks, seen = random.Random(1), 12, 0
+    for method in ("max", "four-over-six", "search"):
+        for shift in (0, -20, -130, 100):
+            w = array.array("f", [rng.gauss(0, 1) * 2.0 ** (shift - 2 * (i // 32)) for i in range(16 * blocks)])
+            g = global_scale(Plain.amax(w), method)
+            scales, codes = bytearray(), bytearray()
+            for b in range(blocks):
+                block = w[16 * b:16 * b + 16]
+                six, four = Plain._scale_codes(max(map(abs, block)), g)
+                pick = [six] if method == "max" or not any(block) else Plain._best(
+                    block, g, (six, four) if method == "four-over-six" else range(1, 127))
+                scales.append(pick[0])
+                codes += pack(Plain.codes(block, f32(E4M3[pick[0]] * g)))
+            for engine in (Plain, Vector) if numpy else (Plain,):
+                assert engine.check(w, g, method, bytes(codes), bytes(scales)) == [], (engine.name, method, shift)
+                broken = bytearray(codes)
+                broken[5] ^= 1
+                assert engine.check(w, g, method, bytes(broken), bytes(scales)), "a wrong code went unseen"
+                broken = bytearray(scales)
+                broken[3] = broken[3] - 40 if broken[3] > 60 else broken[3] + 40
+                assert engine.check(w, g, method, bytes(codes), bytes(broken)), "a wrong scale went unseen"
+                seen += 3
+    print("selftest: %d checks%s" % (seen, "" if numpy else " (without numpy)"))
+    return 0
+
+
+def main(args):
+    if args == ["--selftest"]:
+        return selftest()
+    sample, pure = None, "--pure" in args
+    if pure:
+        args.remove("--pure")
+    if "--sample" in args:
+        i = args.index("--sample")
+        sample = int(args[i + 1])
+        del args[i:i + 2]
+    if len(args) != 3 or args[2] not in ("max", "four-over-six", "search"):
+        sys.exit("usage: refquant.py CHECKPOINT NAME.moe max|four-over-six|search [--sample N] [--pure]")
+    engine = Plain if pure or not numpy else Vector
+    return check_container(args[0], args[1], args[2], 6 if sample is None and engine is Plain else sample, engine)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

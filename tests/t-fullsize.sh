@@ -1,0 +1,17 @@
+#!/bin/sh
+# The whole of Kimi K2 as a sparse checkpoint (real headers, data are holes): looking and planning take seconds.
+. tests/common.sh
+need_tool moe-inspect
+need_helper genmodel genrss
+need_space 200
+
+ok "$GEN/genmodel" -o "$T/k2" --preset k2 --sparse
+measure 1024 5 "$BIN/moe-inspect" "$T/k2" --json
+[ "$(json parameters "$T/out")" = 1026408209408 ] || fail "parameters: $(json parameters "$T/out")"
+[ "$(json parameters_active "$T/out")" = 32861477888 ] || fail "parameters_active: $(json parameters_active "$T/out")"
+[ "$(json layout "$T/out")" = fp8-block128 ] || fail "layout: $(json layout "$T/out")"
+for tool in moe-convert moe-quantize; do
+    [ -x "$BIN/$tool" ] || { echo "no $tool yet"; continue; }
+    measure 1024 5 "$BIN/$tool" "$T/k2" -o "$T/k2.moe" --dry-run --json
+    [ -z "$(find "$T" -name 'k2.moe*')" ] || fail "$tool --dry-run wrote something"
+done

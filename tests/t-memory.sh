@@ -1,0 +1,13 @@
+#!/bin/sh
+# Convert and quantize stay far below the size of the model: 420 MB of weights, two layers of 64 experts, within 160 MiB.
+. tests/common.sh
+sanitized && skip "sanitizers change memory use"
+need_tool moe-convert moe-quantize
+need_helper genmodel genrss
+need_space 1500
+
+ok "$GEN/genmodel" -o "$T/m" --format bf16 --layers 3 --experts 64 --hidden 1024 --inter 512 --dense-inter 2048 --heads 8
+measure 160 120 "$BIN/moe-convert" "$T/m" -o "$T/c.moe" --json
+measure 160 120 "$BIN/moe-quantize" "$T/m" -o "$T/q.moe" --method search --json
+rm -rf "$T/q.moe"
+measure 160 120 "$BIN/moe-quantize" "$T/c.moe" -o "$T/q.moe" --method max --json
