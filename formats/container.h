@@ -39,7 +39,8 @@ struct moe_shard_record {
 static_assert(sizeof(struct moe_shard_record) == 64, "moe_shard_record is a file layout");
 
 /* Assign plane[].offset and .bytes (and .file = 0) to n tensors of one file, in their order, and give the header without
- * hashes.  layer -1: dense.moe; else all n are experts of that layer, in ascending expert, each expert's tensors together.
+ * hashes.  layer -1: dense.moe; else all n are experts of that layer, from 0 on, ascending, each expert's tensors together.
+ * Sets .layout: NVFP4 scales always lie in tiles.  An NVFP4 tensor always has all four planes.
  * Extents: one stride for all experts; inside an extent first the data planes, then scales, then globals, then input
  * scales, each at 256 bytes (globals and input scales at 4). */
 enum moe_code moe_shard_layout(struct moe_tensor *t, int64_t n, int layer, struct moe_shard_header *h, struct moe_err *err);
@@ -64,10 +65,12 @@ struct moe_writer;
 
 /* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md.  `options`: a flat object of every
  * option that changes bytes (kept; compared on resume, the difference named); `identity`: moe_source_identity of the
- * input.  *done is set when the container is complete already and was made from the same input with the same options
- * (only under --resume): nothing is left to do and *w is NULL.  Takes ownership of nothing. */
+ * input (kept in the partial directory); `origin`: moe_source_origin of it (kept in the manifest, so that a container made
+ * from a checkpoint and one made from that checkpoint's container are the same bytes).  *done is set when the container
+ * is complete already and was made from the same origin with the same options (only under --resume; what an earlier run
+ * left undone after its manifest is done here): nothing is left to do and *w is NULL.  Takes ownership of nothing. */
 enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode, const cJSON *options,
-                              uint64_t identity, bool *done, struct moe_err *err);
+                              uint64_t identity, uint64_t origin, bool *done, struct moe_err *err);
 /* Close without publishing: what is finished stays for --resume. */
 void moe_writer_close(struct moe_writer **w);
 
@@ -78,7 +81,8 @@ bool moe_writer_has_unit(const struct moe_writer *w, const char *unit);
 /* The path to write the unit's shard to (a temporary name). */
 enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap, struct moe_err *err);
 /* After moe_shard_finish: rename the shard into place and make the journal durable.  `source`: an array, one element for each source
- * tensor that went into this unit, [name, dtype, [shape], file, "xxh3-64 hex" or null, skipped or null, "hex bytes" or null];
+ * tensor that went into this unit, [name, dtype, [shape], file, "xxh3-64 hex" or null, skipped or null, "hex bytes" or null, ordinal];
+ * the ordinal is the tensor's place in the source (its index in raws): source.jsonl is sorted by it and does not keep it.
  * `report`: what the tool wants in its report, returned by moe_writer_report.  Both stay the caller's. */
 enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
                                      const cJSON *source, const cJSON *report, struct moe_err *err);
@@ -108,6 +112,9 @@ struct moe_container {
  * every shard's header and table against the manifest's digest, bounds, overlaps, completeness.  No data is read. */
 enum moe_code moe_container_open(struct moe_source **src, const char *path, cJSON *problems, struct moe_err *err);
 void moe_container_release(struct moe_source *src);
+
+/* The moe_source_identity of the checkpoint that a source is or was made from. */
+uint64_t moe_source_origin(const struct moe_source *src);
 
 /* Read every byte: each plane against its hash, padding against zero, small files against their digests.  Problems are
  * appended as "file: tensor: what" (an expert's tensor named canonically).  MOE_VERIFY when there are any.  NULLs allowed
