@@ -334,7 +334,8 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     MOE_TRY(map_types(src, o, &k.type, err));
     count(&k, r);
     cJSON *options = moe_rewrite_options_json(o);
-    enum moe_code code = options ? moe_writer_open(&w, out, mode, options, moe_source_identity(src), &r->was_done, err)
+    enum moe_code code = options ? moe_writer_open(&w, out, mode, options, moe_source_identity(src), moe_source_origin(src),
+                                             &r->was_done, err)
                                  : moe_fail(err, MOE_NOMEM, "no memory for the options");
     cJSON_Delete(options);
     if (code == MOE_OK && !r->was_done) code = write_units(&k, w, out, err);
