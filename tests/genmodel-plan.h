@@ -153,7 +153,7 @@ static void add_mlp(struct plan *p, const struct options *o, int64_t layer, cons
     static const char *const part[3] = { "gate_proj", "up_proj", "down_proj" };
     for (int i = 0; i < 3; i++) {
         int64_t in = i == 2 ? inter : o->hidden;
-        struct weight *w = add_weight(p, o, k, i == 2 ? o->hidden : inter, in, (i == 2 ? 0.7 : 1) / sqrt((double)in),
+        struct weight *w = add_weight(p, o, k, i == 2 ? o->hidden : inter, in, (i == 2 ? 0.5 : 1) / sqrt((double)in),
                                       "model.layers.%d.mlp.%s%s", (int)layer, where, part[i]);
         w->part = i;
         w->expert = expert;

@@ -17,11 +17,12 @@
 
 static uint64_t weight_key(const struct options *o, const struct weight *w) { return mix_text(mix((uint64_t)o->seed + 1), w->name); }
 
-/* Column scales: those of the residual stream are the model's, others the tensor's. */
+/* Column scales: those of the residual stream are the model's, others the tensor's; the router has none. */
 static void weight_columns(const struct options *o, const struct weight *w, float *column)
 {
     uint64_t key = w->cols == o->hidden ? mix_text(mix((uint64_t)o->seed + 1), "residual") : weight_key(o, w);
     column_scales(key, w->cols, column);
+    for (int64_t c = 0; c < w->cols && w->kind == K_ROUTER; c++) column[c] = 1;
 }
 
 /* Share of tokens that should reach expert e: log-normal with --skew, the last --dead never, the --cold before them hardly. */
@@ -32,39 +33,46 @@ static double popularity(const struct options *o, uint64_t key, int64_t e)
     return exp(o->skew * normal_of(mix2(key ^ 0x706f70, (uint64_t)e)));
 }
 
-/* The bias that gives expert e its share: its score is sigmoid(N(0, sd)), and it is chosen when score + bias passes a
+/* The bias that gives expert e its share: its score is sigmoid(N(0, |row|)), and it is chosen when score + bias passes a
  * threshold that is the same for all, so bias = threshold - the score that a token exceeds with probability share. */
 static void fill_bias(const struct options *o, const struct weight *w, const struct weight *router, float *out)
 {
     uint64_t key = weight_key(o, w), rk = weight_key(o, router);
-    float *row = need(malloc((size_t)o->hidden * sizeof *row)), *col = need(malloc((size_t)o->hidden * sizeof *col));
-    double sum = 0, scale = 1, power = 0;
-    weight_columns(o, router, col);
-    for (int64_t c = 0; c < o->hidden; c++) power += (double)col[c] * col[c] / (double)o->hidden;
+    float *row = need(malloc((size_t)o->hidden * sizeof *row)), *column = need(malloc((size_t)o->hidden * sizeof *column));
+    double sum = 0, scale = 1;
+    weight_columns(o, router, column);
     for (int pass = 0; pass < 30; pass++, scale *= (double)o->top_k / sum) { /* shares that sum to top-k, none above 0.9 */
         sum = 0;
         for (int64_t e = 0; e < o->experts; e++) sum += fmin(fmax(popularity(o, key, e), 0) * scale, 0.9);
-        if (!(sum > 0)) sum = 1;
     }
     for (int64_t e = 0; e < o->experts; e++) {
         double share = popularity(o, key, e), var = 0;
-        fill_row(rk, e, o->hidden, router->sigma, col, row);
-        for (int64_t c = 0; c < o->hidden; c++) var += (double)row[c] * row[c] * col[c] * col[c] / power;
+        fill_row(rk, e, o->hidden, router->sigma, column, row);
+        for (int64_t c = 0; c < o->hidden; c++) var += (double)row[c] * row[c];
         share = share < 0 ? 0.0005 : fmin(share * scale, 0.9);
         out[e] = share == 0 ? -10.0f : (float)(0.9 - 1 / (1 + exp(-sqrt(var) * normal_above(share))));
     }
     free(row);
-    free(col);
+    free(column);
+}
+
+/* Norms are about 1, and small where the residual stream has an outlier channel, as training makes them. */
+static void fill_norm(const struct options *o, const struct weight *w, float *out)
+{
+    uint64_t key = weight_key(o, w);
+    weight_columns(o, w, out);
+    for (int64_t c = 0; c < w->cols; c++) {
+        double n = fmax(1 + 0.15 * normal_of(mix2(key, (uint64_t)c)), 0.1);
+        out[c] = (float)(out[c] > 2 && w->cols == o->hidden ? n / 4 : n);
+    }
 }
 
 static void fill_vector(const struct options *o, const struct weight *w, float *out)
 {
-    uint64_t key = weight_key(o, w);
     if (w->kind == K_BIAS) { fill_bias(o, w, w - 1, out); return; }
-    for (int64_t c = 0; c < w->cols; c++) {
-        double n = normal_of(mix2(key, (uint64_t)c));
-        out[c] = (float)(w->kind == K_NORM ? fmax(1 + 0.15 * n, 0.1) : 0.02 * n);
-    }
+    if (w->kind == K_NORM) { fill_norm(o, w, out); return; }
+    uint64_t key = weight_key(o, w);
+    for (int64_t c = 0; c < w->cols; c++) out[c] = (float)(0.02 * normal_of(mix2(key, (uint64_t)c)));
 }
 
 static void fill_rows(const struct options *o, const struct weight *w, int64_t r0, int64_t n, const float *column, float *out)

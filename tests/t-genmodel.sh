@@ -49,4 +49,28 @@ for form, limit in (("bf16", .003), ("fp8", .03), ("fp8-other", .03), ("int4", .
         n += 1
 print("t-genmodel: %d tensors agree" % n)
 P
-python3 "$T/check.py" "$T"
+ok python3 "$T/check.py" "$T"
+cat "$T/out"
+[ -x "$BIN/moe-run" ] || { echo "t-genmodel: routing not looked at, no moe-run"; exit 0; }
+
+# A skewed model runs, and routes as asked: dead experts never, cold ones hardly, popular ones often.
+ok "$GEN/genmodel" -o "$T/skew" --layers 3 --experts 32 --top-k 4 --hidden 96 --inter 32 --skew 1.2 --cold 3 --dead 2
+ok "$BIN/moe-run" "$T/skew" --tokens "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "%s%d", i ? "," : "", (i * 7919) % 1000 }')" -n 0 --trace "$T/trace"
+cat >"$T/routing.py" <<'P'
+import array, math, sys
+sys.path.insert(0, "tests")
+from refdecode import Checkpoint
+c = Checkpoint.__new__(Checkpoint)
+c.tensors = {}
+c._read_header(sys.argv[1])
+logits = c.floats("logits")[1]
+assert all(map(math.isfinite, logits)) and max(logits) < 1000
+for layer in (1, 2):
+    dtype, (tokens, k), data = c.raw("experts.%d" % layer)
+    chosen = array.array("i", data)
+    load = [chosen.count(e) for e in range(32)]
+    assert sum(load) == 600 * 4, load
+    assert load[30:] == [0, 0] and sum(load[27:30]) < 60 and max(load) > 3 * 75, load
+print("t-genmodel: routing is skewed as asked")
+P
+python3 "$T/routing.py" "$T/trace"
