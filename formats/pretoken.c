@@ -95,6 +95,8 @@ enum moe_code moe_pretoken_open(struct moe_pretoken **out, struct moe_err *err)
     return MOE_OK;
 }
 
+void moe_pretoken_no_jit(struct moe_pretoken *p) { p->jit = false; }
+
 void moe_pretoken_close(struct moe_pretoken **p)
 {
     if (!*p) return;

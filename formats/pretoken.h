@@ -11,6 +11,7 @@ struct moe_pretoken_scan; /* one thread's working memory */
 
 /* Compile the pattern; afterwards safe from any thread. */
 enum moe_code moe_pretoken_open(struct moe_pretoken **p, struct moe_err *err);
+void moe_pretoken_no_jit(struct moe_pretoken *p); /* for tests: use PCRE2's interpreter, as where a system forbids JIT */
 void moe_pretoken_close(struct moe_pretoken **p);
 
 struct moe_pretoken_scan *moe_pretoken_scan_new(const struct moe_pretoken *p); /* NULL when out of memory */

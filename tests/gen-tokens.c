@@ -1,10 +1,14 @@
-/* gen-tokens DIR FILE [REPEAT] - the ids of every NUL-separated text in FILE, one line a text; with REPEAT: encode the whole
- * file REPEAT times over and print the speed.  gen-tokens -p FILE: the pieces' ends in bytes instead. */
+/* gen-tokens DIR FILE          the ids of each line of FILE, which is a text in hexadecimal
+ * gen-tokens -p FILE           the same with the ends of the pieces, in bytes
+ * gen-tokens -u                the code points this PCRE2 has no character for, as ranges
+ * gen-tokens DIR FILE REPEAT   encode FILE, plain text, REPEAT times over at once and print the speed */
 #undef NDEBUG
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include "base/io.h"
 #include "formats/pretoken.h"
 #include "formats/tokenizer.h"
 
+#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +54,37 @@ static int speed(const struct moe_tokenizer *t, const char *text, size_t size, s
     return 0;
 }
 
+/* Hexadecimal digits to bytes in place; the bytes. */
+static size_t unhex(char *s, size_t digits)
+{
+    for (size_t i = 0; i < digits / 2; i++) {
+        char two[3] = { s[2 * i], s[2 * i + 1], 0 };
+        s[i] = (char)strtoul(two, NULL, 16);
+    }
+    return digits / 2;
+}
+
+static int unassigned(void)
+{
+    int number, from = -1;
+    PCRE2_SIZE offset;
+    pcre2_code_8 *code = pcre2_compile((PCRE2_SPTR) "^\\p{Cn}", PCRE2_ZERO_TERMINATED, PCRE2_UTF, &number, &offset, NULL);
+    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    for (int c = 0x80; c <= 0x110000; c++) {
+        unsigned char s[4] = { (unsigned char)(0xf0 | c >> 18), (unsigned char)(0x80 | (c >> 12 & 63)),
+                               (unsigned char)(0x80 | (c >> 6 & 63)), (unsigned char)(0x80 | (c & 63)) };
+        int skip = 0, n = 4;
+        if (c < 0x800) { skip = 2; n = 2; s[2] = (unsigned char)(0xc0 | c >> 6); }
+        else if (c < 0x10000) { skip = 1; n = 3; s[1] = (unsigned char)(0xe0 | c >> 12); }
+        int none = c < 0x110000 && (c < 0xd800 || c > 0xdfff) && pcre2_match(code, s + skip, (size_t)n, 0, 0, data, NULL) > 0;
+        if (none && from < 0) from = c;
+        if (!none && from >= 0) { printf("%x %x\n", (unsigned)from, (unsigned)c - 1); from = -1; }
+    }
+    pcre2_match_data_free(data);
+    pcre2_code_free(code);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct moe_err err = MOE_ERR_INIT;
@@ -57,6 +92,7 @@ int main(int argc, char **argv)
     struct moe_pretoken *p = NULL;
     char *text;
     size_t size;
+    if (argc == 2 && !strcmp(argv[1], "-u")) return unassigned();
     if (argc < 3) return 2;
     int pieces = !strcmp(argv[1], "-p");
     double from = moe_now();
@@ -67,11 +103,11 @@ int main(int argc, char **argv)
         printf("open: %.3f s\n", took);
         return speed(t, text, size, strtoul(argv[3], NULL, 10), &err);
     }
-    for (size_t at = 0; at <= size; putchar('\n')) {
-        size_t len = strlen(text + at);
+    for (size_t at = 0; at < size; putchar('\n')) {
+        size_t digits = strcspn(text + at, "\n"), len = unhex(text + at, digits);
         if (pieces) put_pieces(p, text + at, len, &err);
         else put_ids(t, text + at, len, &err);
-        at += len + 1;
+        at += digits + 1;
     }
     free(text);
     moe_tokenizer_close(&t);
