@@ -1,0 +1,47 @@
+/* formats/container-internal.h - what the container's writer, reader and verifier share. */
+#ifndef MOE_FORMATS_CONTAINER_INTERNAL_H
+#define MOE_FORMATS_CONTAINER_INTERNAL_H
+
+#include "formats/container.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shard files are read and written in place: little-endian only");
+
+enum { MOE_HEAD_LIMIT = 1 << 30, MOE_JSON_LIMIT = 1 << 28 }; /* largest table, largest manifest or journal */
+
+/* The only names a container's files have. */
+#define MOE_MANIFEST_NAME "manifest.json"
+#define MOE_SOURCE_NAME "source.jsonl"
+#define MOE_STATE_NAME "state.json" /* of a partial directory */
+
+static inline uint64_t moe_round_up(uint64_t v, uint64_t a) { return (v + a - 1) / a * a; }
+
+/* Where the planes of one expert go, and how far apart experts lie: docs/format.md. */
+uint64_t moe_extent_alignment(uint64_t expert_bytes, uint64_t head_bytes, uint64_t experts);
+uint64_t moe_dense_alignment(uint64_t plane_bytes);
+
+/* Read and check header and table of an open shard of `size` bytes: magic, version, hashes, sizes.  *head is malloc'd and
+ * holds both, *bytes of it; the records start at byte 128. */
+enum moe_code moe_shard_read_head(int fd, const char *path, uint64_t size, unsigned char **head, size_t *bytes, struct moe_err *err);
+
+/* A JSON object whose last key "checksum" covers its text: XXH3-128 of the text in which the last occurrence of the
+ * checksum's 32 digits is replaced by zeros.  Seal adds the key and prints (free() it); NULL when out of memory. */
+char *moe_json_seal(cJSON *object, int indent);
+enum moe_code moe_json_open_sealed(const char *path, cJSON **out, struct moe_err *err);
+
+/* Read DIR/manifest.json: checksum, format, version, list of files (names allowed, each once).  No other file is looked at. */
+enum moe_code moe_manifest_read(const char *dir, cJSON **manifest, struct moe_err *err);
+/* One entry of "files", checked by moe_manifest_read. */
+struct moe_listed { const char *name; uint64_t bytes; struct moe_hash128 digest; };
+void moe_manifest_entry(const cJSON *entry, struct moe_listed *out);
+bool moe_is_shard_name(const char *name);
+/* Check presence, size and (shards) header and table digest of every listed file of DIR. */
+enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, struct moe_err *err);
+
+bool moe_parse_hex64(const char *s, uint64_t *v);
+bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
+static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { return a.high == b.high && a.low == b.low; }
+
+/* The option that differs between two flat objects, as "option 'x' was A and is now B"; false when they are equal. */
+bool moe_options_differ(const cJSON *was, const cJSON *is, char out[256]);
+
+#endif
