@@ -260,7 +260,7 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
     end_planes(e, w, at, moe_plane_bytes(in->type, in->layout, MOE_PLANE_SCALE, in->rows, in->cols) > 0);
     if (in->type == MOE_NVFP4) {
         MOE_TRY(put_scalar(w, at, MOE_PLANE_GLOBAL, in->global, err));
-        if (in->plane[MOE_PLANE_INPUT].file >= 0) MOE_TRY(put_scalar(w, at, MOE_PLANE_INPUT, in->input_scale, err));
+        MOE_TRY(put_scalar(w, at, MOE_PLANE_INPUT, in->plane[MOE_PLANE_INPUT].file >= 0 ? in->input_scale : 1.0f, err));
     }
     return end_source(e, in, d, err);
 }

@@ -26,7 +26,7 @@ enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, flo
 enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
                              float input_scale, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d, struct moe_err *err);
 
-/* The same type: bytes as they are, NVFP4 scales moved into tiles.  Checked for NaN and Inf on the way.  Fills source_hash. */
+/* The same type: bytes as they are, NVFP4 scales moved into tiles, a missing input scale written as 1.0.  Checked for NaN and Inf on the way.  Fills source_hash. */
 enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, struct moe_shard_writer *w, int64_t at,
                             struct moe_emitted *d, struct moe_err *err);
 

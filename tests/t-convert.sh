@@ -1,0 +1,63 @@
+#!/bin/sh
+# Convert and back: byte-identical tensors for every layout, from prefixed and single-file checkpoints; damaged input.
+. tests/common.sh
+need_tool moe-convert moe-inspect
+need_helper genmodel
+F=tests/data/tiny-k2
+command -v python3 >/dev/null || skip "no python3"
+
+round() # NAME CHECKPOINT
+{
+    ok "$BIN/moe-convert" -q "$2" -o "$T/$1.moe"
+    ok "$BIN/moe-inspect" -q --verify "$T/$1.moe" >/dev/null
+    ok "$BIN/moe-convert" -q --to hf "$T/$1.moe" -o "$T/$1.hf"
+    ok python3 tests/sametensors.py "$2" "$T/$1.hf"
+    ok "$BIN/moe-convert" -q "$T/$1.hf" -o "$T/$1-2.moe"
+    for f in "$T/$1.moe"/*.moe; do ok cmp "$f" "$T/$1-2.moe/$(basename "$f")"; done
+}
+for l in bf16 fp8 int4; do round $l $F/$l; done
+for g in f32 nvfp4 nvfp4-ct; do
+    ok "$GEN/genmodel" -o "$T/g-$g" --format $g --layers 3 --experts 4 --hidden 256 --inter 160 --seed 5
+    round $g "$T/g-$g"
+done
+ok "$GEN/genmodel" -o "$T/vision" --format int4 --prefix language_model --vision --layers 2 --experts 4 --hidden 128 --inter 64 --seed 6
+ok "$BIN/moe-convert" "$T/vision" -o "$T/vision.moe" 2>"$T/err"
+grep -q 'left out (vision)' "$T/err" || fail "no notice about vision tensors"
+ok "$BIN/moe-convert" --to hf "$T/vision.moe" -o "$T/vision.hf" 2>"$T/err"
+grep -q 'do not return' "$T/err" || fail "no notice about what does not return"
+ok python3 tests/sametensors.py --allow-missing vision_tower,mm_projector "$T/vision" "$T/vision.hf"
+ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --inv-freq --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
+round one "$T/one"
+
+code() { want=$1 text=$2; shift 2; got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
+    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
+    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }; }
+gone() { [ ! -e "$T/x.moe" ] || fail "$1: something stands under the final name"; rm -rf "$T/x.moe.partial"; }
+
+ok "$GEN/genmodel" -o "$T/nan" --format bf16 --layers 2 --experts 4 --hidden 128 --inter 64 --seed 8 --nan model.layers.1.mlp.experts.2.up_proj.weight
+code 18 'experts.2.up_proj' "$BIN/moe-convert" -q "$T/nan" -o "$T/x.moe"; gone nan
+code 18 'experts.2.up_proj' "$BIN/moe-convert" -q --to nvfp4 "$T/nan" -o "$T/x.moe"; gone nan
+cp -r $F/bf16 "$T/cut"; truncate -s -1000 "$T/cut/model-00003-of-000003.safetensors"
+code 13 'model-00003' "$BIN/moe-convert" -q "$T/cut" -o "$T/x.moe"; gone cut
+cp -r $F/bf16 "$T/less"; rm "$T/less/model-00002-of-000003.safetensors"
+code 3 'model-00002' "$BIN/moe-convert" -q "$T/less" -o "$T/x.moe"; gone less
+mkdir "$T/empty"; code 3 'config.json' "$BIN/moe-convert" -q "$T/empty" -o "$T/x.moe"
+code 14 'is a checkpoint already' "$BIN/moe-convert" -q --to hf $F/bf16 -o "$T/x"
+ok "$BIN/moe-convert" -q --to nvfp4 $F/bf16 -o "$T/q.moe"
+code 14 'quantized container' "$BIN/moe-convert" -q --to hf "$T/q.moe" -o "$T/x"
+code 4 'already exists' "$BIN/moe-convert" -q $F/bf16 -o "$T/q.moe"
+cp -r $F/bf16 "$T/vocab"; sed -i 's/"vocab_size": 1024/"vocab_size": 1000/' "$T/vocab/config.json"
+code 13 'embed_tokens' "$BIN/moe-convert" -q "$T/vocab" -o "$T/x.moe"; gone vocab
+if [ "$(id -u)" != 0 ]; then
+    mkdir "$T/ro"; chmod a-w "$T/ro"; code 11 'ro' "$BIN/moe-convert" -q $F/bf16 -o "$T/ro/x.moe"
+fi
+# a lock: another process holds the partial directory
+mkdir "$T/x.moe.partial"
+( exec 9<"$T/x.moe.partial"; flock -n 9 || exit 1; code 4 'another process' "$BIN/moe-convert" -q --force $F/bf16 -o "$T/x.moe" ) || fail "the lock"
+rm -rf "$T/x.moe.partial"
+# a full disk, where a small file system can be had
+if mkdir "$T/small" && mount -t tmpfs -o size=2m none "$T/small" 2>/dev/null; then
+    code 12 'free' "$BIN/moe-convert" -q $F/bf16 -o "$T/small/x.moe"
+    [ ! -e "$T/small/x.moe" ] || fail "full disk"
+    umount "$T/small"
+fi
