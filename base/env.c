@@ -1,0 +1,32 @@
+#include "base/env.h"
+
+#include "base/err.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct { const char *name, *values, *help; } table[] = {
+    { "MOE_CPU", "ref|avx2|avx512", "use no kernel variant above this level" },
+    { "NO_COLOR", "1", "no color on a terminal (no-color.org)" },
+};
+
+enum { ROWS = sizeof table / sizeof *table };
+
+void moe_env_help(FILE *out)
+{
+    for (int i = 0; i < ROWS; i++) fprintf(out, "%s=%s\n    %s\n", table[i].name, table[i].values, table[i].help);
+}
+
+void moe_env_man(FILE *out)
+{
+    for (int i = 0; i < ROWS; i++) fprintf(out, ".TP\n.B %s\n%s: %s\n", table[i].name, table[i].values, table[i].help);
+}
+
+const char *moe_env(const char *name)
+{
+    int i = 0;
+    while (i < ROWS && strcmp(table[i].name, name)) i++;
+    MOE_CHECK(i < ROWS);
+    const char *v = getenv(name);
+    return v && *v ? v : NULL;
+}

@@ -1,0 +1,142 @@
+#include "base/progress.h"
+
+#include "base/io.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double redraw = 0.1, line_every = 30, quiet_first = 1;
+
+struct moe_progress {
+    FILE *out;
+    bool tty, color, drawn;
+    double (*clock)(void);
+    pthread_mutex_t lock;
+    char label[48];
+    uint64_t done, total;
+    enum moe_unit unit;
+    double start, last;
+};
+
+struct moe_progress *moe_progress_open(FILE *out, bool tty, bool color, double (*clock)(void))
+{
+    struct moe_progress *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->out = out;
+    p->tty = tty;
+    p->color = color;
+    p->clock = clock ? clock : moe_now;
+    pthread_mutex_init(&p->lock, NULL);
+    return p;
+}
+
+void moe_progress_close(struct moe_progress **p)
+{
+    if (!*p) return;
+    moe_progress_end(*p);
+    pthread_mutex_destroy(&(*p)->lock);
+    free(*p);
+    *p = NULL;
+}
+
+const char *moe_human_bytes(uint64_t bytes, char out[16])
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1024 && u < 4) v /= 1024, u++;
+    snprintf(out, 16, u ? "%.1f %s" : "%.0f %s", v, units[u]);
+    return out;
+}
+
+const char *moe_human_time(double s, char out[16])
+{
+    unsigned n = s < 3.6e8 ? (unsigned)s : 0;
+    if (s < 10) snprintf(out, 16, "%.1f s", s);
+    else if (s < 100) snprintf(out, 16, "%.0f s", s);
+    else if (s < 6000) snprintf(out, 16, "%u min %02u s", n / 60 % 100, n % 60);
+    else if (s < 3.6e8) snprintf(out, 16, "%u h %02u min", n / 3600 % 100000, n / 60 % 60);
+    else snprintf(out, 16, "forever");
+    return out;
+}
+
+static const char *amount(const struct moe_progress *p, double v, char out[16])
+{
+    if (p->unit == MOE_UNIT_BYTES) return moe_human_bytes((uint64_t)v, out);
+    if (v >= 1e6) snprintf(out, 16, "%.2f M", v / 1e6);
+    else snprintf(out, 16, "%.0f", v);
+    return out;
+}
+
+static void draw(struct moe_progress *p, double now)
+{
+    char done[16], total[16], rate[16], eta[16], bar[24];
+    double t = now - p->start, share = p->total ? (double)p->done / (double)p->total : 0;
+    if (share > 1) share = 1;
+    amount(p, (double)p->done, done);
+    amount(p, (double)p->total, total);
+    amount(p, t > 0 ? (double)p->done / t : 0, rate);
+    if (share > 0) moe_human_time(t * (1 - share) / share, eta);
+    else snprintf(eta, sizeof eta, "?");
+    int full = (int)(share * 20);
+    memset(bar, ' ', sizeof bar);
+    memset(bar, '#', (size_t)full);
+    bar[20] = 0;
+    fprintf(p->out, "%s%s%s%s [%s] %3.0f%%  %s of %s  %s/s  %s left%s", p->tty ? "\r\033[K" : "", p->color ? "\033[1m" : "", p->label,
+            p->color ? "\033[0m" : "", bar, share * 100, done, total, rate, eta, p->tty ? "" : "\n");
+    fflush(p->out);
+    p->drawn = p->tty;
+    p->last = now;
+}
+
+static void clear(struct moe_progress *p)
+{
+    if (p->drawn) fputs("\r\033[K", p->out);
+    fflush(p->out);
+    p->drawn = false;
+}
+
+void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t total, enum moe_unit unit)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    snprintf(p->label, sizeof p->label, "%s", label);
+    p->done = 0;
+    p->total = total;
+    p->unit = unit;
+    p->start = p->last = p->clock();
+    pthread_mutex_unlock(&p->lock);
+}
+
+void moe_progress_add(struct moe_progress *p, uint64_t n)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    double now = p->clock();
+    p->done += n;
+    if (now - p->start >= quiet_first && now - p->last >= (p->tty ? redraw : line_every)) draw(p, now);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void moe_progress_note(struct moe_progress *p, const char *fmt, ...)
+{
+    va_list ap;
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    clear(p);
+    va_start(ap, fmt);
+    vfprintf(p->out, fmt, ap);
+    va_end(ap);
+    fputc('\n', p->out);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void moe_progress_end(struct moe_progress *p)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    clear(p);
+    pthread_mutex_unlock(&p->lock);
+}

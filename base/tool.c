@@ -1,0 +1,140 @@
+#include "base/tool.h"
+
+#include "base/env.h"
+#include "base/io.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int sig)
+{
+    if (caught) { /* the second one does not wait */
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    caught = sig;
+}
+
+static void install_handlers(void)
+{
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+enum moe_code moe_interrupted(struct moe_err *err)
+{
+    if (!caught) return MOE_OK;
+    return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s (what is finished is kept; go on with --resume)",
+                    caught == SIGINT ? "interrupted" : "terminated");
+}
+
+static enum moe_code check_common(struct moe_run *r, bool threads_given)
+{
+    if (strcmp(r->color, "auto") && strcmp(r->color, "always") && strcmp(r->color, "never"))
+        return moe_fail(&r->err, MOE_USAGE, "unknown --color '%s' (auto, always or never)", r->color);
+    if (r->threads < 0 || r->threads > 4096 || (threads_given && r->threads == 0))
+        return moe_fail(&r->err, MOE_USAGE, "--threads %lld: want 1 to 4096 (leave it out for all processors)", (long long)r->threads);
+    return moe_pool_open(&r->pool, (int)r->threads, &r->err);
+}
+
+bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv)
+{
+    bool done = false, threads_given = moe_opt_given(argc, argv, "threads");
+    for (int i = 1; i < argc && !threads_given; i++) threads_given = !strncmp(argv[i], "-t", 2);
+    r->tool = tool;
+    r->argv = argv;
+    r->color = r->color ? r->color : "auto";
+    r->start = moe_now();
+    r->err = (struct moe_err)MOE_ERR_INIT;
+    for (int i = 1; i < argc; i++) r->json |= !strcmp(argv[i], "--json"); /* so that a usage error is JSON too */
+    enum moe_code code = moe_opt_parse(tool, argc, argv, &r->argc, &done, &r->err);
+    if (code == MOE_OK && done) {
+        r->exit = fflush(stdout) ? MOE_IO : MOE_OK;
+        return true;
+    }
+    if (code == MOE_OK) code = check_common(r, threads_given);
+    if (code != MOE_OK) {
+        r->exit = moe_run_end(r, code, NULL);
+        return true;
+    }
+    install_handlers();
+    bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
+    if (!r->quiet) r->progress = moe_progress_open(stderr, bars, !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
+    return false;
+}
+
+static void print_json(const cJSON *j)
+{
+    char *text = moe_json_print(j, 0);
+    if (text) fprintf(stdout, "%s\n", text);
+    free(text);
+}
+
+static void print_failure(const struct moe_run *r, enum moe_code code)
+{
+    fprintf(stderr, "%s: %s\n", r->tool->name, r->err.msg);
+    cJSON *j = r->json ? cJSON_CreateObject() : NULL, *e = j ? cJSON_AddObjectToObject(j, "error") : NULL;
+    if (e) {
+        cJSON_AddNumberToObject(e, "code", code);
+        cJSON_AddStringToObject(e, "name", moe_code_name(code));
+        cJSON_AddStringToObject(e, "message", r->err.msg);
+        if (r->err.file[0]) cJSON_AddStringToObject(e, "file", r->err.file);
+        else cJSON_AddNullToObject(e, "file");
+        if (r->err.tensor[0]) cJSON_AddStringToObject(e, "tensor", r->err.tensor);
+        else cJSON_AddNullToObject(e, "tensor");
+        print_json(j);
+    }
+    cJSON_Delete(j);
+}
+
+int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
+{
+    moe_progress_close(&r->progress);
+    moe_pool_close(&r->pool);
+    if (code != MOE_OK) print_failure(r, code);
+    else if (r->json && json) print_json(json);
+    cJSON_Delete(json);
+    for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++)
+        if (o->kind == MOE_OPT_LIST) free(((struct moe_strlist *)o->value)->v);
+    if (fflush(stdout) && code == MOE_OK) {
+        fprintf(stderr, "%s: cannot write to standard output\n", r->tool->name);
+        code = MOE_IO;
+    }
+    return (int)code;
+}
+
+static void say(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
+{
+    char line[1024];
+    vsnprintf(line, sizeof line, fmt, ap);
+    if (r->progress) moe_progress_note(r->progress, "%s%s", head, line);
+    else fprintf(stderr, "%s%s\n", head, line);
+}
+
+void moe_notice(const struct moe_run *r, const char *fmt, ...)
+{
+    va_list ap;
+    if (r->quiet) return;
+    va_start(ap, fmt);
+    say(r, "", fmt, ap);
+    va_end(ap);
+}
+
+void moe_warn(const struct moe_run *r, const char *fmt, ...)
+{
+    va_list ap;
+    if (r->quiet) return;
+    va_start(ap, fmt);
+    say(r, "warning: ", fmt, ap);
+    va_end(ap);
+}
