@@ -1,0 +1,52 @@
+#include "kernels/variants.h"
+
+#include "base/env.h"
+
+#include <pthread.h>
+#include <string.h>
+
+unsigned moe_cpu_flags(void)
+{
+    unsigned flags = 0;
+    const char *mask = moe_env("MOE_CPU");
+    if (mask && !strcmp(mask, "ref")) return 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags |= MOE_CPU_AVX2;
+    if (mask && !strcmp(mask, "avx2")) return flags;
+    if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        flags |= MOE_CPU_AVX512;
+#endif
+    return flags;
+}
+
+void moe_kernels_init(struct moe_kernels *k, unsigned flags)
+{
+    (void)flags;
+#define KERNEL(name, ret, params) k->name = moe_##name##_ref;
+#include "kernels/kernels.def"
+#undef KERNEL
+}
+
+static struct moe_kernels table;
+static unsigned table_flags;
+
+static void fill(void)
+{
+    table_flags = moe_cpu_flags();
+    moe_kernels_init(&table, table_flags);
+}
+
+const struct moe_kernels *moe_kernels(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill);
+    return &table;
+}
+
+const char *moe_kernels_name(void)
+{
+    moe_kernels();
+    return table_flags & MOE_CPU_AVX512 ? "avx512" : table_flags & MOE_CPU_AVX2 ? "avx2" : "ref";
+}

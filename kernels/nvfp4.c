@@ -1,0 +1,28 @@
+#include "kernels/nvfp4.h"
+
+#include "formats/dtype.h"
+
+#include <float.h>
+#include <string.h>
+
+float moe_nvfp4_global(float amax, enum moe_nvfp4_method method)
+{
+    float g = amax / (6.0f * (method == MOE_NVFP4_FOUR_OVER_SIX ? 256.0f : 448.0f));
+    return g < FLT_MIN ? FLT_MIN : g;
+}
+
+void moe_scales_to_tile(const uint8_t *linear, int64_t rows, int64_t blocks, uint8_t *tile)
+{
+    size_t kt = ((size_t)blocks + 3) / 4;
+    memset(tile, 0, ((size_t)rows + 127) / 128 * kt * 512);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t k = 0; k < blocks; k++)
+            tile[moe_tile_offset((size_t)m, (size_t)k, (size_t)blocks)] = linear[m * blocks + k];
+}
+
+void moe_scales_from_tile(const uint8_t *tile, int64_t row0, int64_t rows, int64_t blocks, uint8_t *linear)
+{
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t k = 0; k < blocks; k++)
+            linear[m * blocks + k] = tile[moe_tile_offset((size_t)(row0 + m), (size_t)k, (size_t)blocks)];
+}

@@ -1,0 +1,48 @@
+/* The NVFP4 quantizers, block by block, by the rules in kernels/nvfp4.h. */
+#include "kernels/scalar.h"
+#include "kernels/variants.h"
+
+#include <math.h>
+
+/* Codes of a block under scale code `c`; returns the squared error in double. */
+static double try_scale(const float *x, float global, uint8_t c, uint8_t q[16])
+{
+    float s = moe_e4m3_to_f32(c) * global;
+    double err = 0;
+    for (int i = 0; i < 16; i++) {
+        q[i] = moe_f32_to_e2m1(x[i] / s);
+        double d = (double)x[i] - (double)(moe_e2m1_to_f32(q[i]) * s);
+        err += d * d;
+    }
+    return err;
+}
+
+static uint8_t choose(enum moe_nvfp4_method method, const float *x, float global, float amax)
+{
+    uint8_t q[16];
+    float b = amax / (6.0f * global);
+    uint8_t six = b > 0 ? moe_f32_to_ue4m3(b) : 0x38; /* modelopt: a quotient of 0 becomes 1.0 */
+    if (method == MOE_NVFP4_MAX) return six;
+    if (method == MOE_NVFP4_FOUR_OVER_SIX) {
+        uint8_t four = b > 0 ? moe_f32_to_ue4m3(b * 1.5f) : six;
+        return try_scale(x, global, four, q) < try_scale(x, global, six, q) ? four : six;
+    }
+    double least = INFINITY;
+    uint8_t best = six;
+    for (int c = 1; c <= 126; c++) {
+        double e = try_scale(x, global, (uint8_t)c, q);
+        if (e < least) least = e, best = (uint8_t)c;
+    }
+    return best;
+}
+
+void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+{
+    for (int64_t b = 0; b < n / 16; b++, x += 16) {
+        uint8_t q[16] = { 0 };
+        float amax = moe_amax_ref(x, 16);
+        scales[b] = amax > 0 ? choose(method, x, global, amax) : 0x38;
+        if (amax > 0) try_scale(x, global, scales[b], q);
+        for (int i = 0; i < 8; i++) codes[b * 8 + i] = (uint8_t)(q[2 * i] | q[2 * i + 1] << 4);
+    }
+}
