@@ -7,7 +7,7 @@
 For every routed expert it decodes the source (refdecode.py), computes globals, block scales and codes, and compares bytes
 with the container, whose files it parses itself.  For `search` it checks per block that the stored scale is as good as the
 best of all 126 (to 1e-12 relative) and no worse than max and four-over-six under the same global, and that the codes are
-the nearest ones under that scale.  With numpy all experts are checked; in pure Python N spread over the model (default 6).
+the nearest ones under that scale.  With numpy all experts are checked; in plain Python (--pure, or no numpy) N spread over the model (default 6).
 
 The rules are those of modelopt's NVFP4 tensor, in float32:
     global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax
@@ -322,7 +322,7 @@ def selftest():
 def main(args):
     if args == ["--selftest"]:
         return selftest()
-    sample, pure = None, "--pure" in args
+    sample, pure = 6, "--pure" in args
     if pure:
         args.remove("--pure")
     if "--sample" in args:
@@ -332,7 +332,7 @@ def main(args):
     if len(args) != 3 or args[2] not in ("max", "four-over-six", "search"):
         sys.exit("usage: refquant.py CHECKPOINT NAME.moe max|four-over-six|search [--sample N] [--pure]")
     engine = Plain if pure or not numpy else Vector
-    return check_container(args[0], args[1], args[2], 6 if sample is None and engine is Plain else sample, engine)
+    return check_container(args[0], args[1], args[2], sample if engine is Plain else 0, engine)
 
 
 if __name__ == "__main__":

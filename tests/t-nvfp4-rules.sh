@@ -7,7 +7,10 @@ need_python
 need_space 200
 
 ok python3 tests/refquant.py --selftest
-ok "$GEN/genmodel" -o "$T/hostile" --hostile --layers 2 --experts 24 --top-k 2 --hidden 64 --inter 48 --seed 5
+# More than one row of scale tiles, a last tile that is partly padding; and a small one for the slow check of the search.
+ok "$GEN/genmodel" -o "$T/hostile" --hostile --layers 2 --experts 24 --top-k 2 --hidden 208 --inter 48 --seed 5
+ok "$GEN/genmodel" -o "$T/hostile-small" --hostile --layers 2 --experts 24 --top-k 2 --hidden 32 --inter 32 --seed 6
+ok "$GEN/genmodel" -o "$T/hostile-int4" --hostile --format int4 --layers 2 --experts 12 --top-k 2 --hidden 32 --inter 32 --seed 6
 check() # CHECKPOINT METHOD ARGUMENTS...
 {
     model=$1 method=$2
@@ -17,9 +20,10 @@ check() # CHECKPOINT METHOD ARGUMENTS...
     python3 tests/refquant.py "$model" "$T/x.moe" "$method" "$@" || fail "$method on $model"
 }
 for method in max four-over-six; do
-    for format in bf16 fp8 int4; do check "tests/data/tiny-k2/$format" $method; done
-    check "$T/hostile" $method --sample 48
+    check tests/data/tiny-k2/bf16 $method --sample 96
+    for format in fp8 int4; do check "tests/data/tiny-k2/$format" $method --sample 12; done
+    check "$T/hostile" $method --sample 24
 done
-check tests/data/tiny-k2/bf16 search --sample 4
-check tests/data/tiny-k2/int4 search --sample 2
-check "$T/hostile" search --sample 24
+check tests/data/tiny-k2/bf16 search --sample 3
+check "$T/hostile-small" search --sample 24
+check "$T/hostile-int4" search --sample 12
