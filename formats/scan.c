@@ -1,0 +1,162 @@
+#include "formats/scan.h"
+
+#include <string.h>
+
+enum { DEPTH = 64 };
+
+static void space(struct moe_scan *s)
+{
+    while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r')) s->at++;
+}
+
+bool moe_scan_take(struct moe_scan *s, char c)
+{
+    space(s);
+    if (s->at >= s->end || *s->at != c) return false;
+    s->at++;
+    return true;
+}
+
+static int hex4(const char *p, const char *end)
+{
+    int v = 0;
+    if (end - p < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        char c = p[i];
+        int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (d < 0) return -1;
+        v = 16 * v + d;
+    }
+    return v;
+}
+
+static char *put_utf8(char *out, unsigned c)
+{
+    if (c < 0x80) *out++ = (char)c;
+    else if (c < 0x800) *out++ = (char)(0xc0 | c >> 6);
+    else if (c < 0x10000) *out++ = (char)(0xe0 | c >> 12), *out++ = (char)(0x80 | (c >> 6 & 63));
+    else *out++ = (char)(0xf0 | c >> 18), *out++ = (char)(0x80 | (c >> 12 & 63)), *out++ = (char)(0x80 | (c >> 6 & 63));
+    if (c >= 0x80) *out++ = (char)(0x80 | (c & 63));
+    return out;
+}
+
+/* \uXXXX after the 'u', surrogate pairs joined; the result is never longer than its spelling. */
+static const char *escape_unicode(struct moe_scan *s, char **out)
+{
+    int c = hex4(s->at, s->end);
+    if (c <= 0) return c ? "a bad \\u escape" : "a NUL in a string";
+    s->at += 4;
+    if (c >= 0xdc00 && c < 0xe000) return "half a surrogate pair";
+    if (c >= 0xd800 && c < 0xdc00) {
+        int low = s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u' ? hex4(s->at + 2, s->end) : -1;
+        if (low < 0xdc00 || low >= 0xe000) return "half a surrogate pair";
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+        s->at += 6;
+    }
+    *out = put_utf8(*out, (unsigned)c);
+    return NULL;
+}
+
+static const char *escape(struct moe_scan *s, char **out)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    if (s->at >= s->end) return "a string without end";
+    char c = *s->at++;
+    if (c == 'u') return escape_unicode(s, out);
+    const char *k = c ? strchr(from, c) : NULL;
+    if (!k) return "a bad escape";
+    *(*out)++ = to[k - from];
+    return NULL;
+}
+
+/* Length of the UTF-8 sequence at p; 0 when it is none. */
+static int utf8(const unsigned char *p, const unsigned char *end)
+{
+    unsigned char c = p[0];
+    int n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    if (!n || end - p < n) return 0;
+    for (int i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f)) return 0;
+    return n;
+}
+
+const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len)
+{
+    if (!moe_scan_take(s, '"')) return "a string is missing";
+    char *out = *text = s->at;
+    for (;;) {
+        if (s->at >= s->end) return "a string without end";
+        unsigned char c = (unsigned char)*s->at;
+        if (c == '"') break;
+        if (c < 0x20) return "a raw control character in a string";
+        if (c == '\\') {
+            s->at++;
+            const char *why = escape(s, &out);
+            if (why) return why;
+            continue;
+        }
+        int n = utf8((const unsigned char *)s->at, (const unsigned char *)s->end);
+        if (!n) return "invalid UTF-8";
+        while (n--) *out++ = *s->at++;
+    }
+    s->at++;
+    *out = 0;
+    *len = (size_t)(out - *text);
+    return NULL;
+}
+
+const char *moe_scan_u64(struct moe_scan *s, uint64_t *v)
+{
+    space(s);
+    char *first = s->at;
+    for (*v = 0; s->at < s->end && *s->at >= '0' && *s->at <= '9'; s->at++)
+        if (__builtin_mul_overflow(*v, (uint64_t)10, v) || __builtin_add_overflow(*v, (uint64_t)(*s->at - '0'), v) || *v >> 63)
+            return "a number too large";
+    if (s->at == first || (s->at - first > 1 && *first == '0')) return "not a whole number";
+    if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E')) return "not a whole number";
+    return NULL;
+}
+
+static const char *skip_scalar(struct moe_scan *s)
+{
+    static const char *const words[] = { "true", "false", "null" };
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if ((size_t)(s->end - s->at) >= n && !memcmp(s->at, words[i], n)) {
+            s->at += n;
+            return NULL;
+        }
+    }
+    char *first = s->at;
+    while (s->at < s->end && *s->at && strchr("+-.0123456789eE", *s->at)) s->at++;
+    return s->at == first ? "bad syntax" : NULL;
+}
+
+static const char *skip(struct moe_scan *s, int depth)
+{
+    char *text, close;
+    size_t len;
+    space(s);
+    if (s->at >= s->end) return "bad syntax";
+    if (*s->at == '"') return moe_scan_string(s, &text, &len);
+    if (*s->at != '{' && *s->at != '[') return skip_scalar(s);
+    if (depth >= DEPTH) return "nested too deeply";
+    close = *s->at++ == '{' ? '}' : ']';
+    if (moe_scan_take(s, close)) return NULL;
+    do {
+        const char *why = close == '}' ? moe_scan_string(s, &text, &len) : NULL;
+        if (!why && close == '}' && !moe_scan_take(s, ':')) why = "bad syntax";
+        if (!why) why = skip(s, depth + 1);
+        if (why) return why;
+    } while (moe_scan_take(s, ','));
+    return moe_scan_take(s, close) ? NULL : "bad syntax";
+}
+
+const char *moe_scan_skip(struct moe_scan *s) { return skip(s, 0); }
+
+const char *moe_scan_end(struct moe_scan *s)
+{
+    space(s);
+    return s->at == s->end ? NULL : "text after the value";
+}

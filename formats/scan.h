@@ -1,0 +1,25 @@
+/* formats/scan.h - a cursor over JSON text, for files whose objects are too large to build a tree of.
+ *
+ * Each step returns NULL or what is wrong ("bad syntax"); the caller adds file and tensor.  Strings are decoded in
+ * place, so the text must be writable and outlive them; text[size] must be NUL. */
+#ifndef MOE_FORMATS_SCAN_H
+#define MOE_FORMATS_SCAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_scan { char *start, *at, *end; };
+
+/* Skip white space; true and step over it when `c` comes next. */
+bool moe_scan_take(struct moe_scan *s, char c);
+/* A string: *text gets it, NUL terminated.  A NUL inside, a raw control character and invalid UTF-8 are refused. */
+const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len);
+/* A whole number of plain digits below 2^63. */
+const char *moe_scan_u64(struct moe_scan *s, uint64_t *v);
+/* Any value, not kept; at most 64 deep. */
+const char *moe_scan_skip(struct moe_scan *s);
+/* White space up to the end. */
+const char *moe_scan_end(struct moe_scan *s);
+
+#endif
