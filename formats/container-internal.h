@@ -34,12 +34,29 @@ enum moe_code moe_manifest_read(const char *dir, cJSON **manifest, struct moe_er
 struct moe_listed { const char *name; uint64_t bytes; struct moe_hash128 digest; };
 void moe_manifest_entry(const cJSON *entry, struct moe_listed *out);
 bool moe_is_shard_name(const char *name);
+bool moe_container_name_allowed(const char *name);
 /* Check presence, size and (shards) header and table digest of every listed file of DIR. */
 enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, struct moe_err *err);
 
 bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
 static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { return a.high == b.high && a.low == b.low; }
+
+/* What a partial directory remembers of who works in it (formats/state.c). */
+struct moe_work {
+    const cJSON *options;
+    uint64_t identity, origin;
+};
+enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what stands under NAME.moe */
+enum moe_partial { MOE_PARTIAL_FRESH, MOE_PARTIAL_STATE, MOE_PARTIAL_JUNK, MOE_PARTIAL_FOREIGN };
+enum moe_final moe_final_look(const char *path);
+enum moe_partial moe_partial_look(const char *dir); /* JUNK: a container's files, but no state.json */
+char *moe_state_text(const struct moe_work *k);     /* free() it; NULL when out of memory */
+/* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read. */
+enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_err *err);
+enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, struct moe_err *err);
+/* Remove all entries of a directory but `keep` and, when it is not NULL, those in the manifest's list. */
+enum moe_code moe_dir_clear(const char *dir, const char *keep, const cJSON *listed, struct moe_err *err);
 
 /* The option that differs between two flat objects, as "option 'x' was A and is now B"; false when they are equal. */
 bool moe_options_differ(const cJSON *was, const cJSON *is, char out[256]);
