@@ -13,7 +13,7 @@ The rules are those of modelopt's NVFP4 tensor, in float32:
     global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax
     b = block amax / (6 * global), 1 where that is 0; scale = e4m3 of b clamped to [2^-9, 448]
     code = nearest e2m1 of w / (scale * global), ties to even; the sign bit is w < 0
-Errors are sums over a block of (w - e2m1 * (scale * global))^2, in double.
+Errors are sums over a block of (w - v)^2 in double, v = e2m1 * (scale * global) in float32 as a reader decodes it.
 """
 import array
 import bisect
@@ -106,7 +106,7 @@ class Plain:
 
     @staticmethod
     def error(block, codes, s):
-        return math.dist(block, list(map([e * s for e in E2M1].__getitem__, codes))) ** 2
+        return math.dist(block, list(map(array.array("f", [e * s for e in E2M1]).__getitem__, codes))) ** 2
 
     @classmethod
     def check(cls, w, g, method, codes, scales):
@@ -175,7 +175,8 @@ class Vector:
 
     @staticmethod
     def _error(w, codes, s):
-        value = numpy.array(E2M1, numpy.float64)[codes] * s[:, None].astype(numpy.float64)
+        with numpy.errstate(all="ignore"):
+            value = numpy.array(E2M1, numpy.float32)[codes] * s[:, None]
         return ((w.astype(numpy.float64) - value) ** 2).sum(1)
 
     @staticmethod
