@@ -20,6 +20,7 @@ BINDIR  ?= $(PREFIX)/bin
 LIBDIR  ?= $(PREFIX)/lib
 INCDIR  ?= $(PREFIX)/include
 MANDIR  ?= $(PREFIX)/share/man
+COMPDIR ?= $(PREFIX)/share
 INSTALL ?= install
 
 ifeq ($(origin CC),default)
@@ -61,7 +62,7 @@ headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h 
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
-ifneq ($(filter-out clean help setup demo check check-long,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help setup demo check check-long fuzz,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -94,12 +95,13 @@ libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
 bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:tests/%.c=$(B)/tests/%)
 helpbins := $(helpers:tests/%.c=$(B)/tests/%)
+fuzzbins := $(fuzzers:tests/%.c=$(B)/tests/%)
 vpath moe-%.c convert quantize runtime
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins)
+test-programs: all $(testbins) $(helpbins) $(fuzzbins)
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -138,7 +140,7 @@ $(B)/bin/moe-%: $(B)/obj/moe-%.o $(B)/libmoe.a
 $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
-.SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o)
+.SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o) $(fuzzbins:%=%.o) $(B)/tests/replay.o
 
 $(testbins) $(helpbins): %: %.o $(B)/libmoe.a
 	@echo "  LINK  $@"
@@ -157,6 +159,65 @@ $(B)/%.h.alone: %.h $(B)/flags
 
 bench: $(B)/tests/checkkern
 	$(Q)$< -b
+
+# ---- set-up, demo, tests: each starts make again, so that probes run after packages are there ----
+again := $(MAKE) --no-print-directory -j$(shell nproc 2>/dev/null || echo 2)
+setup:
+	@sh tests/setup.sh
+demo: setup
+	@$(again) all
+	@sh tests/demo.sh
+check: setup
+	@$(again) test-programs check-headers
+	@$(MAKE) --no-print-directory run-tests TESTS="check-layers $(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(scripts:tests/%.sh=%)"
+check-long: setup
+	@$(again) test-programs
+	@$(MAKE) --no-print-directory run-tests TESTS="$(longs:tests/%.sh=%)"
+
+# A test passes with 0, skips with 77; its log is shown when it fails.  The last line is the count.
+.PHONY: run-tests
+run-tests:
+	@MOE_SAN=$(if $(SAN),1,) $(sanenv) LAYERED="$(libsrc) $(headers) $(tools)" sh tests/run.sh $(B) $(TESTS)
+sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1)
+
+# Fuzz targets are libFuzzer entry points.  gcc builds them with a driver that replays a corpus; clang makes real fuzzers.
+FUZZ_SECONDS ?= 60
+$(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/libmoe.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+fuzz: setup
+	@$(MAKE) --no-print-directory -j2 B=build/fuzz CC=clang SAN=address,undefined fuzz-build
+	@for f in $(fuzzers:tests/fuzz-%.c=%); do mkdir -p build/fuzz/corpus/$$f tests/corpus/$$f; echo "fuzz $$f"; \
+	  build/fuzz/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -max_len=65536 -rss_limit_mb=4096 build/fuzz/corpus/$$f tests/corpus/$$f \
+	    >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
+.PHONY: fuzz-build
+fuzz-build: $(fuzzers:tests/%.c=$(B)/%)
+$(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
+	@echo "  FUZZ  $@"
+	$(Q)$(compile) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+# ---- install ------------------------------------------------------------------
+# The public headers.  Adding one is a promise: it needs a CHANGELOG entry.
+public := $(sort $(wildcard base/*.h formats/*.h formats/*.def kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h model/*.h))
+names  := $(notdir $(bins))
+install: all
+	$(Q)$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(COMPDIR)/bash-completion/completions \
+	  $(DESTDIR)$(COMPDIR)/zsh/site-functions $(DESTDIR)$(COMPDIR)/fish/vendor_completions.d
+	$(Q)$(INSTALL) -m 755 $(bins) $(DESTDIR)$(BINDIR)
+	$(Q)$(INSTALL) -m 644 $(B)/libmoe.a $(DESTDIR)$(LIBDIR)
+	$(Q)$(INSTALL) -m 644 $(B)/moe.pc $(DESTDIR)$(LIBDIR)/pkgconfig
+	$(Q)for h in $(public); do $(INSTALL) -D -m 644 $$h $(DESTDIR)$(INCDIR)/moe/$$h; done
+	$(Q)for n in $(names); do \
+	  $(B)/bin/$$n --help-man >$(DESTDIR)$(MANDIR)/man1/$$n.1 && \
+	  $(B)/bin/$$n --help-complete bash >$(DESTDIR)$(COMPDIR)/bash-completion/completions/$$n && \
+	  $(B)/bin/$$n --help-complete zsh >$(DESTDIR)$(COMPDIR)/zsh/site-functions/_$$n && \
+	  $(B)/bin/$$n --help-complete fish >$(DESTDIR)$(COMPDIR)/fish/vendor_completions.d/$$n.fish || exit 1; done
+
+uninstall:
+	$(Q)rm -rf $(DESTDIR)$(INCDIR)/moe
+	$(Q)rm -f $(names:%=$(DESTDIR)$(BINDIR)/%) $(names:%=$(DESTDIR)$(MANDIR)/man1/%.1) \
+	  $(names:%=$(DESTDIR)$(COMPDIR)/bash-completion/completions/%) $(names:%=$(DESTDIR)$(COMPDIR)/zsh/site-functions/_%) \
+	  $(names:%=$(DESTDIR)$(COMPDIR)/fish/vendor_completions.d/%.fish) $(DESTDIR)$(LIBDIR)/libmoe.a $(DESTDIR)$(LIBDIR)/pkgconfig/moe.pc
 
 clean:
 	$(Q)rm -rf build
