@@ -1,0 +1,270 @@
+#include "formats/config.h"
+
+#include "base/io.h"
+#include "formats/quantconfig.h"
+#include "formats/source.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIG_BYTES = 16 << 20, SIZE_MAX_OF_ONE = 1 << 24 };
+
+/* Sizes that must be there, and others with the default that Hugging Face's DeepseekV3Config has. */
+static const struct { const char *key; size_t at; bool need; int64_t min, max, value; } ints[] = {
+#define NEED(key, min, max)        { #key, offsetof(struct moe_config, key), true, min, max, 0 }
+#define MAY(key, min, max, value)  { #key, offsetof(struct moe_config, key), false, min, max, value }
+    NEED(hidden_size, 1, SIZE_MAX_OF_ONE), NEED(intermediate_size, 1, SIZE_MAX_OF_ONE), NEED(num_hidden_layers, 1, 4096),
+    NEED(num_attention_heads, 1, 65536), NEED(kv_lora_rank, 1, 65536), NEED(qk_nope_head_dim, 1, 65536),
+    NEED(qk_rope_head_dim, 2, 65536), NEED(v_head_dim, 1, 65536), NEED(vocab_size, 1, SIZE_MAX_OF_ONE),
+    NEED(q_lora_rank, 0, 65536), MAY(n_routed_experts, 0, 65536, 0), MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
+    MAY(num_experts_per_tok, 0, 65536, 0), MAY(first_k_dense_replace, 0, 65536, 3), MAY(moe_layer_freq, 1, 65536, 1),
+    MAY(n_shared_experts, 0, 65536, 1), MAY(n_group, 1, 65536, 8), MAY(topk_group, 1, 65536, 4),
+    MAY(num_nextn_predict_layers, 0, 1024, 0), MAY(max_position_embeddings, 1, INT32_MAX, 4096),
+#undef NEED
+#undef MAY
+};
+
+static int64_t *int_at(struct moe_config *c, int i) { return (int64_t *)(void *)((char *)c + ints[i].at); }
+
+static enum moe_code read_ints(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    for (int i = 0; i < (int)(sizeof ints / sizeof *ints); i++) {
+        const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, ints[i].key);
+        bool none = v && cJSON_IsNull(v) && ints[i].min == 0; /* "q_lora_rank": null */
+        *int_at(c, i) = none ? 0 : ints[i].value;
+        MOE_TRY(moe_json_i64(o, ints[i].key, ints[i].need && !none, ints[i].min, ints[i].max, int_at(c, i), file, err));
+    }
+    return MOE_OK;
+}
+
+/* ---- what this code does not do ---- */
+
+static enum moe_code want_str(const cJSON *o, const char *key, const char *want, const char *file, struct moe_err *err)
+{
+    const char *s = want;
+    MOE_TRY(moe_json_str(o, key, false, &s, file, err));
+    if (!strcmp(s, want)) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s '%.60s' is not supported ('%s' is)", key, s, want);
+}
+
+static enum moe_code want_bool(const cJSON *o, const char *key, bool want, const char *file, struct moe_err *err)
+{
+    bool b = want;
+    MOE_TRY(moe_json_bool(o, key, false, &b, file, err));
+    return b == want ? MOE_OK : moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %s is not supported", key, b ? "true" : "false");
+}
+
+static const char *const architectures[] = { "DeepseekV3ForCausalLM", "KimiK2ForCausalLM", "KimiK25ForConditionalGeneration",
+                                             "DeepseekV2ForCausalLM" };
+static const char *const model_types[] = { "kimi_k2", "kimi_k25", "deepseek_v3", "deepseek_v2" };
+
+static bool listed(const char *s, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(s, list[i])) return true;
+    return false;
+}
+
+/* DeepSeek-V2 is the same architecture only when it scores as V3 does; its own default is softmax. */
+static enum moe_code read_architecture(const cJSON *root, const cJSON *text, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    const cJSON *list = moe_json_get(root, "architectures");
+    const char *type = "", *inner = "", *arch = NULL;
+    if (list && (!cJSON_IsArray(list) || (list->child && !cJSON_IsString(list->child))))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'architectures' is not a list of strings");
+    if (list && list->child) arch = list->child->valuestring;
+    MOE_TRY(moe_json_str(root, "model_type", !arch, &type, file, err));
+    if (arch && !listed(arch, architectures, sizeof architectures / sizeof *architectures))
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "architecture '%.60s' is not supported (Kimi K2 and DeepSeek-V3 are)", arch);
+    if (!arch && !listed(type, model_types, sizeof model_types / sizeof *model_types))
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported (Kimi K2 and DeepSeek-V3 are)", type);
+    if (!arch) arch = !strcmp(type, "kimi_k25") ? architectures[2] : !strcmp(type, "deepseek_v2") ? architectures[3] : architectures[0];
+    MOE_TRY(moe_json_str(text, "model_type", false, &inner, file, err));
+    if (!strcmp(arch, "DeepseekV2ForCausalLM") && !moe_json_get(text, "scoring_func"))
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "DeepSeek-V2's softmax router is not supported");
+    if (strlen(type) >= sizeof c->model_type) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported", type);
+    strcpy(c->architecture, arch);
+    strcpy(c->model_type, type);
+    return MOE_OK;
+}
+
+static enum moe_code refuse_variants(const cJSON *o, const char *file, const struct moe_config *c, struct moe_err *err)
+{
+    int64_t kv = c->num_attention_heads;
+    MOE_TRY(want_str(o, "hidden_act", "silu", file, err));
+    MOE_TRY(want_bool(o, "attention_bias", false, file, err));
+    MOE_TRY(want_bool(o, "mlp_bias", false, file, err));
+    MOE_TRY(want_bool(o, "rope_interleave", true, file, err));
+    if (c->n_routed_experts) {
+        MOE_TRY(want_str(o, "scoring_func", "sigmoid", file, err));
+        MOE_TRY(want_str(o, "topk_method", "noaux_tc", file, err));
+    }
+    MOE_TRY(moe_json_i64(o, "num_key_value_heads", false, 1, 65536, &kv, file, err));
+    if (kv != c->num_attention_heads) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "num_key_value_heads other than num_attention_heads is not supported");
+    return MOE_OK;
+}
+
+/* ---- rotary ---- */
+
+static enum moe_code rope_kind(const cJSON *r, const char **kind, const char *file, struct moe_err *err)
+{
+    const char *a = NULL, *b = NULL;
+    MOE_TRY(moe_json_str(r, "rope_type", false, &a, file, err));
+    MOE_TRY(moe_json_str(r, "type", false, &b, file, err));
+    if (a && b && strcmp(a, b)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "rope_type '%.40s' and type '%.40s' disagree", a, b);
+    *kind = a ? a : b ? b : "default";
+    return MOE_OK;
+}
+
+static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    c->yarn = true;
+    c->beta_fast = 32;
+    c->beta_slow = c->mscale = 1;
+    c->mscale_all_dim = 0;
+    if (moe_json_get(r, "attention_factor")) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
+    MOE_TRY(moe_json_f64(r, "factor", true, &c->yarn_factor, file, err));
+    MOE_TRY(moe_json_f64(r, "original_max_position_embeddings", true, &c->original_max_position_embeddings, file, err));
+    MOE_TRY(moe_json_f64(r, "beta_fast", false, &c->beta_fast, file, err));
+    MOE_TRY(moe_json_f64(r, "beta_slow", false, &c->beta_slow, file, err));
+    MOE_TRY(moe_json_f64(r, "mscale", false, &c->mscale, file, err));
+    MOE_TRY(moe_json_f64(r, "mscale_all_dim", false, &c->mscale_all_dim, file, err));
+    if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6) || !(c->original_max_position_embeddings >= 1 && c->original_max_position_embeddings <= 1e9) ||
+        !(c->beta_fast > 0 && c->beta_slow > 0 && c->beta_fast <= 1e6 && c->beta_slow <= 1e6) || fabs(c->mscale) > 100 || fabs(c->mscale_all_dim) > 100)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a yarn parameter is out of range");
+    return MOE_OK;
+}
+
+static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    const cJSON *both[2] = { moe_json_get(o, "rope_parameters"), moe_json_get(o, "rope_scaling") };
+    const char *kind = "default";
+    c->rope_theta = 10000;
+    MOE_TRY(moe_json_f64(o, "rope_theta", false, &c->rope_theta, file, err));
+    for (int i = 1; i >= 0; i--) {
+        if (!both[i]) continue;
+        if (!cJSON_IsObject(both[i])) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not an object", i ? "rope_scaling" : "rope_parameters");
+        MOE_TRY(moe_json_f64(both[i], "rope_theta", false, &c->rope_theta, file, err));
+        MOE_TRY(rope_kind(both[i], &kind, file, err));
+        if (!strcmp(kind, "yarn")) MOE_TRY(read_yarn(both[i], file, c, err));
+        else if (strcmp(kind, "default"))
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
+    }
+    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
+    return MOE_OK;
+}
+
+/* ---- tokens ---- */
+
+static enum moe_code add_eos(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    const cJSON *v = moe_json_get(o, "eos_token_id");
+    for (const cJSON *e = v && cJSON_IsArray(v) ? v->child : v; e; e = v == e ? NULL : e->next) {
+        int known = 0;
+        if (!cJSON_IsNumber(e) || e->valuedouble != floor(e->valuedouble) || e->valuedouble < 0 || e->valuedouble > INT32_MAX)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'eos_token_id' is not a token");
+        int64_t id = (int64_t)e->valuedouble;
+        while (known < c->n_eos && c->eos_token_id[known] != id) known++;
+        if (known < c->n_eos) continue;
+        if (c->n_eos == 4) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than 4 end-of-sequence tokens");
+        c->eos_token_id[c->n_eos++] = id;
+    }
+    return MOE_OK;
+}
+
+static enum moe_code read_tokens(const cJSON *root, const cJSON *text, const char *file, struct moe_config *c, struct moe_err *err)
+{
+    c->bos_token_id = c->pad_token_id = -1;
+    c->n_eos = 0;
+    for (int i = 0; i < 2; i++) {
+        const cJSON *o = i ? text : root;
+        MOE_TRY(moe_json_i64(o, "bos_token_id", false, -1, INT32_MAX, &c->bos_token_id, file, err));
+        MOE_TRY(moe_json_i64(o, "pad_token_id", false, -1, INT32_MAX, &c->pad_token_id, file, err));
+    }
+    MOE_TRY(add_eos(text, file, c, err));
+    return add_eos(root, file, c, err);
+}
+
+/* ---- the whole ---- */
+
+static enum moe_code check(const char *file, const struct moe_config *c, struct moe_err *err)
+{
+    int64_t e = c->n_routed_experts;
+    const char *bad = NULL;
+    if (c->qk_rope_head_dim % 2) bad = "'qk_rope_head_dim' is odd";
+    if (e && (!c->num_experts_per_tok || c->num_experts_per_tok > e)) bad = "'num_experts_per_tok' is not in 1 to n_routed_experts";
+    if (e && !c->moe_intermediate_size) bad = "'moe_intermediate_size' is missing";
+    if (e && (c->n_group > e || e % c->n_group)) bad = "'n_group' does not divide n_routed_experts";
+    else if (e && c->topk_group > c->n_group) bad = "'topk_group' is more than n_group";
+    else if (e && c->num_experts_per_tok > e / c->n_group * c->topk_group) bad = "'num_experts_per_tok' is more than topk_group groups have";
+    if (c->num_hidden_layers * e > (int64_t)1 << 22) bad = "more than 4194304 experts";
+    if (bad) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s", bad);
+    for (int role = 0; role < MOE_ROLE_COUNT; role++) {
+        int64_t rows = 0, cols = 0;
+        int layers[3] = { -1, 0, (int)c->num_hidden_layers - 1 };
+        for (int i = 0; i < 3; i++)
+            if (moe_tensor_shape(c, (enum moe_role)role, layers[i], &rows, &cols) && rows > ((int64_t)1 << 48) / cols) {
+                char name[128];
+                return moe_fail_at(err, MOE_CORRUPT, file, moe_tensor_name((enum moe_role)role, layers[i], 0, name), "its shape would be %lld x %lld",
+                                   (long long)rows, (long long)cols);
+            }
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err)
+{
+    memset(c, 0, sizeof *c);
+    if (!cJSON_IsObject(root)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not a JSON object");
+    const cJSON *text = moe_json_get(root, "text_config");
+    if (text && !cJSON_IsObject(text)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'text_config' is not an object");
+    if (!text) text = root;
+    MOE_TRY(read_architecture(root, text, file, c, err));
+    MOE_TRY(read_ints(text, file, c, err));
+    MOE_TRY(refuse_variants(text, file, c, err));
+    c->rms_norm_eps = 1e-6;
+    c->routed_scaling_factor = 2.5;
+    c->norm_topk_prob = true;
+    MOE_TRY(moe_json_f64(text, "rms_norm_eps", false, &c->rms_norm_eps, file, err));
+    MOE_TRY(moe_json_f64(text, "routed_scaling_factor", false, &c->routed_scaling_factor, file, err));
+    MOE_TRY(moe_json_bool(text, "norm_topk_prob", false, &c->norm_topk_prob, file, err));
+    if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rms_norm_eps' is out of range");
+    if (!(fabs(c->routed_scaling_factor) <= 1e6)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'routed_scaling_factor' is out of range");
+    MOE_TRY(moe_json_bool(root, "tie_word_embeddings", false, &c->tie_word_embeddings, file, err));
+    MOE_TRY(moe_json_bool(text, "tie_word_embeddings", false, &c->tie_word_embeddings, file, err));
+    MOE_TRY(read_rope(text, file, c, err));
+    MOE_TRY(read_tokens(root, text, file, c, err));
+    MOE_TRY(check(file, c, err));
+    return moe_quant_scheme(root, text, file, scheme, err);
+}
+
+/* A file beside config.json that need not be there; *root NULL then. */
+static enum moe_code read_beside(const char *dir, const char *name, char path[PATH_MAX], cJSON **root, struct moe_err *err)
+{
+    *root = NULL;
+    MOE_TRY(moe_path_join(path, PATH_MAX, dir, name, err));
+    return moe_exists(path) == MOE_ABSENT ? MOE_OK : moe_json_read(path, CONFIG_BYTES, root, err);
+}
+
+enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    cJSON *root;
+    MOE_TRY(read_beside(dir, "config.json", path, &root, err));
+    if (!root) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found (is '%s' a model's directory?)", dir);
+    enum moe_code code = moe_config_parse(root, path, c, scheme, err);
+    cJSON_Delete(root);
+    MOE_TRY(code);
+    MOE_TRY(read_beside(dir, "generation_config.json", path, &root, err));
+    if (root) code = add_eos(root, path, c, err);
+    cJSON_Delete(root);
+    MOE_TRY(code);
+    if (*scheme != MOE_SCHEME_NONE) return MOE_OK;
+    MOE_TRY(read_beside(dir, "hf_quant_config.json", path, &root, err));
+    if (root) code = moe_quant_scheme_modelopt(root, path, scheme, err);
+    cJSON_Delete(root);
+    return code;
+}

@@ -1,0 +1,90 @@
+#include "formats/quantconfig.h"
+
+#include <string.h>
+
+static enum moe_code unsupported(const char *file, const char *what, const char *value, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: %s '%.60s' is not supported "
+                       "(fp8 128x128, int4 pack-quantized g32 and nvfp4 are)", what, value);
+}
+
+static enum moe_code fp8(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const char *fmt = "e4m3";
+    const cJSON *block = moe_json_get(q, "weight_block_size");
+    MOE_TRY(moe_json_str(q, "fmt", false, &fmt, file, err));
+    if (strcmp(fmt, "e4m3") && strcmp(fmt, "float8_e4m3fn")) return unsupported(file, "fmt", fmt, err);
+    if (!block || !cJSON_IsArray(block)) return unsupported(file, "fp8 without", "weight_block_size", err);
+    int n = 0;
+    for (const cJSON *b = block->child; b; b = b->next, n++)
+        if (!cJSON_IsNumber(b) || b->valuedouble != 128) return unsupported(file, "fp8 with another", "weight_block_size", err);
+    if (n != 2) return unsupported(file, "fp8 with another", "weight_block_size", err);
+    *scheme = MOE_SCHEME_FP8;
+    return MOE_OK;
+}
+
+static enum moe_code int4_group(const cJSON *group, const char *file, struct moe_err *err)
+{
+    const cJSON *w = moe_json_get(group, "weights");
+    int64_t bits = 0, size = 0;
+    bool symmetric = true;
+    const char *type = "int";
+    if (!w) return MOE_OK;
+    MOE_TRY(moe_json_i64(w, "num_bits", true, 1, 64, &bits, file, err));
+    MOE_TRY(moe_json_i64(w, "group_size", false, -1, 1 << 20, &size, file, err));
+    MOE_TRY(moe_json_bool(w, "symmetric", false, &symmetric, file, err));
+    MOE_TRY(moe_json_str(w, "type", false, &type, file, err));
+    if (bits != 4) return unsupported(file, "pack-quantized with other", "num_bits", err);
+    if (size != 32) return unsupported(file, "pack-quantized with another", "group_size", err);
+    if (!symmetric) return unsupported(file, "pack-quantized", "asymmetric", err);
+    const cJSON *order = moe_json_get(w, "actorder");
+    if (order && !cJSON_IsFalse(order) && !(cJSON_IsString(order) && !strcmp(order->valuestring, "weight")))
+        return unsupported(file, "pack-quantized with", "actorder", err);
+    return strcmp(type, "int") ? unsupported(file, "pack-quantized of type", type, err) : MOE_OK;
+}
+
+static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const char *format = "";
+    MOE_TRY(moe_json_str(q, "format", true, &format, file, err));
+    *scheme = MOE_SCHEME_NVFP4_CT;
+    if (!strcmp(format, "nvfp4-pack-quantized")) return MOE_OK;
+    if (strcmp(format, "pack-quantized")) return unsupported(file, "format", format, err);
+    *scheme = MOE_SCHEME_INT4;
+    const cJSON *groups = moe_json_get(q, "config_groups");
+    for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) MOE_TRY(int4_group(g, file, err));
+    return MOE_OK;
+}
+
+static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const char *algo = "";
+    int64_t group = 16;
+    MOE_TRY(moe_json_str(q, "quant_algo", true, &algo, file, err));
+    MOE_TRY(moe_json_i64(q, "group_size", false, 1, 1 << 20, &group, file, err));
+    if (strcmp(algo, "NVFP4")) return unsupported(file, "quant_algo", algo, err);
+    if (group != 16) return unsupported(file, "nvfp4 with another", "group_size", err);
+    *scheme = MOE_SCHEME_NVFP4_MODELOPT;
+    return MOE_OK;
+}
+
+enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const cJSON *q = moe_json_get(text, "quantization_config");
+    const char *method = "";
+    *scheme = MOE_SCHEME_NONE;
+    if (!q) q = moe_json_get(root, "quantization_config");
+    if (!q) return MOE_OK;
+    MOE_TRY(moe_json_str(q, "quant_method", true, &method, file, err));
+    if (!strcmp(method, "fp8")) return fp8(q, file, scheme, err);
+    if (!strcmp(method, "compressed-tensors")) return compressed_tensors(q, file, scheme, err);
+    if (!strcmp(method, "modelopt") || !strcmp(method, "modelopt_fp4")) return modelopt(q, file, scheme, err);
+    return unsupported(file, "quant_method", method, err);
+}
+
+enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const cJSON *q = moe_json_get(root, "quantization");
+    if (!q || !cJSON_IsObject(q)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'quantization' is missing");
+    return moe_json_get(q, "quant_algo") ? modelopt(q, file, scheme, err) : MOE_OK;
+}
