@@ -23,6 +23,13 @@ uint64_t moe_dense_alignment(uint64_t plane_bytes);
  * holds both, *bytes of it; the records start at byte 128. */
 enum moe_code moe_shard_read_head(int fd, const char *path, uint64_t size, unsigned char **head, size_t *bytes, struct moe_err *err);
 
+/* Fill `t` from the records of one tensor, r[0..*used): the run of equal (role, layer, expert) at the start of n > 0 records.
+ * Everything the shard tells by itself is checked; *used is set on failure too. */
+enum moe_code moe_shard_tensor(const struct moe_shard_header *h, const struct moe_shard_record *r, uint64_t n, int32_t file,
+                               const char *path, struct moe_tensor *t, uint64_t *used, struct moe_err *err);
+/* MOE_CORRUPT when two planes of the table share a byte. */
+enum moe_code moe_shard_check_overlap(const struct moe_shard_record *r, uint64_t n, const char *path, struct moe_err *err);
+
 /* A JSON object whose last key "checksum" covers its text: XXH3-128 of the text in which the last occurrence of the
  * checksum's 32 digits is replaced by zeros.  Seal adds the key and prints (free() it); NULL when out of memory. */
 char *moe_json_seal(cJSON *object, int indent);

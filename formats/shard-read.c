@@ -60,3 +60,108 @@ enum moe_code moe_shard_read_head(int fd, const char *path, uint64_t size, unsig
     *head = p;
     return MOE_OK;
 }
+
+/* ---- records ---- */
+
+static bool same_tensor(const struct moe_shard_record *a, const struct moe_shard_record *b)
+{
+    return a->role == b->role && a->layer == b->layer && a->expert == b->expert;
+}
+
+static const char *record_name(const struct moe_shard_record *r, char out[128])
+{
+    return r->role >= 0 && r->role < MOE_ROLE_COUNT ? moe_tensor_name((enum moe_role)r->role, r->layer, r->expert, out) : NULL;
+}
+
+#define BAD(code, ...) return moe_fail_at(err, code, path, record_name(r, name), __VA_ARGS__)
+
+/* What it is: known, and in the file where it belongs. */
+static enum moe_code check_identity(const struct moe_shard_header *h, const struct moe_shard_record *r, const char *path, struct moe_err *err)
+{
+    char name[128];
+    if (r->role < 0 || r->role >= MOE_ROLE_COUNT) BAD(MOE_UNSUPPORTED, "a tensor of unknown role %d (use a newer program)", r->role);
+    if (!moe_dtype_name(r->type)) BAD(MOE_UNSUPPORTED, "unknown element type %d (use a newer program)", r->type);
+    if (r->plane >= MOE_PLANE_COUNT) BAD(MOE_UNSUPPORTED, "unknown plane %d (use a newer program)", r->plane);
+    if (r->flags & ~1u) BAD(MOE_UNSUPPORTED, "unknown flags 0x%x (use a newer program)", r->flags);
+    enum moe_class class = moe_role_class((enum moe_role)r->role);
+    if (h->layer < 0 ? class == MOE_CLASS_EXPERT || r->expert != -1 || (class == MOE_CLASS_MODEL) != (r->layer == -1) || r->layer < -1
+                     : class != MOE_CLASS_EXPERT || r->layer != h->layer || r->expert < 0 || r->expert >= h->experts)
+        BAD(MOE_CORRUPT, "role %d, layer %d, expert %d do not belong in this file", r->role, r->layer, r->expert);
+    if (r->flags && r->type != MOE_NVFP4) BAD(MOE_CORRUPT, "flags 0x%x on a tensor without globals", r->flags);
+    if (r->reserved || r->reserved2) BAD(MOE_CORRUPT, "reserved fields of its record are not zero");
+    return MOE_OK;
+}
+
+/* Where it lies: the size its type demands, inside the file (and its expert's extent), aligned. */
+static enum moe_code check_place(const struct moe_shard_header *h, const struct moe_shard_record *r, const char *path, struct moe_err *err)
+{
+    char name[128];
+    int layout = r->type == MOE_NVFP4 && r->plane == MOE_PLANE_SCALE ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
+    uint64_t from = h->data_offset, to = h->file_bytes;
+    uint64_t align = h->layer < 0 ? 64 : r->plane == MOE_PLANE_DATA || r->plane == MOE_PLANE_SCALE ? 256 : 4;
+    if (h->layer >= 0) {
+        from = h->extent_offset + (uint64_t)r->expert * h->extent_bytes;
+        to = from + h->extent_bytes;
+    }
+    if (r->layout != layout) BAD(MOE_CORRUPT, "plane %d has layout %d, should be %d", r->plane, r->layout, layout);
+    int64_t bytes = r->rows > (uint64_t)1 << 40 || r->cols > (uint64_t)1 << 40 ? -1
+                  : moe_plane_bytes(r->type, layout, r->plane, (int64_t)r->rows, (int64_t)r->cols);
+    if (bytes <= 0 || (uint64_t)bytes != r->bytes)
+        BAD(MOE_CORRUPT, "plane %d: %llu bytes do not hold %llu x %llu of type %s", r->plane, (unsigned long long)r->bytes,
+            (unsigned long long)r->rows, (unsigned long long)r->cols, moe_dtype_name(r->type));
+    if (r->offset < from || r->offset > to || r->bytes > to - r->offset) BAD(MOE_CORRUPT, "plane %d lies outside of its place in the file", r->plane);
+    if (r->offset % align) BAD(MOE_CORRUPT, "plane %d is not aligned to %llu bytes", r->plane, (unsigned long long)align);
+    return MOE_OK;
+}
+
+static enum moe_code take_record(const struct moe_shard_header *h, const struct moe_shard_record *first, const struct moe_shard_record *r,
+                                 int32_t file, const char *path, struct moe_tensor *t, struct moe_err *err)
+{
+    char name[128];
+    MOE_TRY(check_identity(h, r, path, err));
+    MOE_TRY(check_place(h, r, path, err));
+    if (r->type != first->type || r->flags != first->flags || r->rows != first->rows || r->cols != first->cols)
+        BAD(MOE_CORRUPT, "its planes disagree on type or shape");
+    if (t->plane[r->plane].file >= 0) BAD(MOE_CORRUPT, "plane %d is there twice", r->plane);
+    t->plane[r->plane] = (struct moe_span){ file, r->offset, r->bytes };
+    t->hash[r->plane] = r->hash;
+    if (r->plane == MOE_PLANE_SCALE) t->layout = r->layout;
+    return MOE_OK;
+}
+
+enum moe_code moe_shard_tensor(const struct moe_shard_header *h, const struct moe_shard_record *r, uint64_t n, int32_t file,
+                               const char *path, struct moe_tensor *t, uint64_t *used, struct moe_err *err)
+{
+    char name[128];
+    for (*used = 1; *used < n && same_tensor(r, r + *used); ) ++*used;
+    *t = (struct moe_tensor){ .role = r->role, .layer = r->layer, .expert = r->expert, .type = r->type, .reciprocal = r->flags & 1,
+                              .rows = (int64_t)r->rows, .cols = (int64_t)r->cols };
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) t->plane[p].file = -1;
+    for (uint64_t i = 0; i < *used; i++) MOE_TRY(take_record(h, r, r + i, file, path, t, err));
+    for (int p = 0; p < MOE_PLANE_COUNT; p++)
+        if (t->plane[p].file < 0 && moe_plane_bytes(t->type, t->layout, p, t->rows, t->cols) != 0)
+            BAD(MOE_CORRUPT, "plane %d is missing", p);
+    return MOE_OK;
+}
+#undef BAD
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct moe_shard_record *const *x = a, *const *y = b;
+    return ((*x)->offset > (*y)->offset) - ((*x)->offset < (*y)->offset);
+}
+
+enum moe_code moe_shard_check_overlap(const struct moe_shard_record *r, uint64_t n, const char *path, struct moe_err *err)
+{
+    char name[128];
+    const struct moe_shard_record **sorted = malloc((size_t)n * sizeof *sorted);
+    if (!sorted) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
+    for (uint64_t i = 0; i < n; i++) sorted[i] = r + i;
+    qsort(sorted, (size_t)n, sizeof *sorted, by_offset);
+    enum moe_code code = MOE_OK;
+    for (uint64_t i = 1; i < n && code == MOE_OK; i++)
+        if (sorted[i]->offset - sorted[i - 1]->offset < sorted[i - 1]->bytes)
+            code = moe_fail_at(err, MOE_CORRUPT, path, record_name(sorted[i], name), "plane %d overlaps another", sorted[i]->plane);
+    free(sorted);
+    return code;
+}

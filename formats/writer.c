@@ -1,5 +1,5 @@
 /* NAME.moe.partial/: units and their journals, and how it becomes NAME.moe. */
-#include "formats/container-internal.h"
+#include "formats/writer-internal.h"
 
 #include "base/io.h"
 
@@ -12,26 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct unit { char name[32]; uint64_t bytes; struct moe_hash128 digest; cJSON *report; };
-struct file { char *name; uint64_t bytes; struct moe_hash128 digest; };
-
-struct moe_writer {
-    char *final, *dir, *state;   /* state: the text of state.json */
-    char key[17];                /* its hash: binds a journal to it */
-    int lock;
-    bool fresh, replace;         /* started here; a container may stand under the final name */
-    cJSON *options;
-    struct moe_work work;
-    struct unit *units;  size_t n_units;
-    struct file *files;  size_t n_files;
-};
-
-static enum moe_code no_memory(const struct moe_writer *w, struct moe_err *err)
+enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_NOMEM, w->dir, NULL, "no memory to write it");
 }
 
-static void writer_free(struct moe_writer *w)
+void moe_writer_free(struct moe_writer *w)
 {
     for (size_t i = 0; i < w->n_units; i++) cJSON_Delete(w->units[i].report);
     for (size_t i = 0; i < w->n_files; i++) free(w->files[i].name);
@@ -56,7 +42,7 @@ static bool is_unit_name(const char *s, size_t n)
     return true;
 }
 
-static enum moe_code unit_file(const struct moe_writer *w, const char *unit, const char *suffix, char out[PATH_MAX], struct moe_err *err)
+enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix, char *out, struct moe_err *err)
 {
     char name[64];
     snprintf(name, sizeof name, "%s%s", unit, suffix);
@@ -66,15 +52,15 @@ static enum moe_code unit_file(const struct moe_writer *w, const char *unit, con
 /* dense, then layers by number. */
 static int by_unit(const void *a, const void *b)
 {
-    const struct unit *x = a, *y = b;
+    const struct moe_unit_done *x = a, *y = b;
     size_t n = strlen(x->name), m = strlen(y->name);
     return n != m ? (n > m) - (n < m) : strcmp(x->name, y->name);
 }
 
-static enum moe_code add_unit(struct moe_writer *w, const struct unit *u, struct moe_err *err)
+static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *u, struct moe_err *err)
 {
-    struct unit *p = realloc(w->units, (w->n_units + 1) * sizeof *p);
-    if (!p) return no_memory(w, err);
+    struct moe_unit_done *p = realloc(w->units, (w->n_units + 1) * sizeof *p);
+    if (!p) return moe_writer_no_memory(w, err);
     w->units = p;
     p[w->n_units++] = *u;
     return MOE_OK;
@@ -103,12 +89,12 @@ static enum moe_code load_unit(struct moe_writer *w, const char *name, struct mo
 {
     char path[PATH_MAX];
     struct moe_err e;
-    struct unit u = { .bytes = 0 };
+    struct moe_unit_done u = { .bytes = 0 };
     cJSON *j;
     int64_t bytes;
     const char *unit, *key, *hex;
     snprintf(u.name, sizeof u.name, "%s", name);
-    MOE_TRY(unit_file(w, name, ".json", path, err));
+    MOE_TRY(moe_writer_unit_file(w, name, ".json", path, err));
     if (moe_json_open_sealed(path, &j, &e) != MOE_OK) return MOE_OK;
     bool ok = !moe_json_str(j, "unit", true, &unit, path, &e) && !moe_json_str(j, "state", true, &key, path, &e) &&
               !moe_json_i64(j, "bytes", true, 0, (int64_t)1 << 53, &bytes, path, &e) &&
@@ -116,7 +102,7 @@ static enum moe_code load_unit(struct moe_writer *w, const char *name, struct mo
               moe_parse_hex128(hex, &u.digest);
     if (ok) {
         u.bytes = (uint64_t)bytes;
-        ok = !unit_file(w, name, ".moe", path, &e) && shard_is(path, u.bytes, u.digest);
+        ok = !moe_writer_unit_file(w, name, ".moe", path, &e) && shard_is(path, u.bytes, u.digest);
     }
     enum moe_code code = MOE_OK;
     if (ok) {
@@ -157,27 +143,6 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
     return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
 }
 
-/* The directory is whole and its manifest durable: drop what is not listed, state.json last, and take the final name. */
-static enum moe_code settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
-{
-    int old = -1;
-    MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
-    MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
-    MOE_TRY(moe_fsync_path(w->dir, err));
-    switch (moe_final_look(w->final)) {
-    case MOE_FINAL_ABSENT: return moe_rename(w->dir, w->final, err);
-    case MOE_FINAL_CONTAINER:
-        if (w->replace) break;
-        /* fall through */
-    default: return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it appeared while this was written (move it away and use --resume)");
-    }
-    MOE_TRY(moe_lock_dir(w->final, &old, err));
-    enum moe_code code = moe_exchange(w->dir, w->final, err);
-    if (code == MOE_OK) code = moe_remove_tree(w->dir, err);
-    moe_unlock(old);
-    return code;
-}
-
 /* An earlier run that ended between its manifest and its new name. */
 static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe_err *err)
 {
@@ -189,7 +154,7 @@ static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe
     enum moe_code code = MOE_OK;
     if (moe_manifest_read(w->dir, &m, &e) == MOE_OK) {
         if (moe_manifest_compare(w->dir, m, &w->work, &e) == MOE_OK && moe_manifest_check_files(w->dir, m, &e) == MOE_OK) {
-            code = settle(w, m, err);
+            code = moe_writer_settle(w, m, err);
             *done = code == MOE_OK;
         }
         cJSON_Delete(m);
@@ -306,11 +271,11 @@ enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum mo
     *done = false;
     struct moe_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
-    enum moe_code code = init(w, path, mode, options, identity, origin) ? MOE_OK : no_memory(w, err);
+    enum moe_code code = init(w, path, mode, options, identity, origin) ? MOE_OK : moe_writer_no_memory(w, err);
     bool again = true;
     for (int tries = 0; code == MOE_OK && again && tries < 5; tries++) again = false, code = try_open(w, mode, done, &again, err);
     if (code == MOE_OK && again) code = moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "another process is writing it (wait for it, or stop it)");
-    if (code != MOE_OK || *done) writer_free(w);
+    if (code != MOE_OK || *done) moe_writer_free(w);
     else *out = w;
     return code;
 }
@@ -321,7 +286,7 @@ void moe_writer_close(struct moe_writer **out)
     struct moe_err e;
     if (!w) return;
     if (!w->n_units && w->fresh) moe_remove_tree(w->dir, &e); /* nothing was finished: nothing to go on from */
-    writer_free(w);
+    moe_writer_free(w);
     *out = NULL;
 }
 
@@ -350,7 +315,7 @@ static void check_elements(const cJSON *source)
         MOE_CHECK(cJSON_GetArraySize(e) == 8 && cJSON_IsNumber(cJSON_GetArrayItem(e, 7)));
 }
 
-static char *journal_text(const struct moe_writer *w, const struct unit *u, const cJSON *source, const cJSON *report)
+static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source, const cJSON *report)
 {
     char hex[33];
     moe_hex128(u->digest, hex);
@@ -370,20 +335,20 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
                                      const cJSON *source, const cJSON *report, struct moe_err *err)
 {
     char tmp[PATH_MAX], path[PATH_MAX], journal[PATH_MAX];
-    struct unit u = { .bytes = bytes, .digest = digest };
+    struct moe_unit_done u = { .bytes = bytes, .digest = digest };
     MOE_CHECK(is_unit_name(unit, strlen(unit)) && !moe_writer_has_unit(w, unit));
     check_elements(source);
     snprintf(u.name, sizeof u.name, "%s", unit);
     MOE_TRY(moe_writer_unit_path(w, unit, tmp, sizeof tmp, err));
-    MOE_TRY(unit_file(w, unit, ".moe", path, err));
-    MOE_TRY(unit_file(w, unit, ".json", journal, err));
+    MOE_TRY(moe_writer_unit_file(w, unit, ".moe", path, err));
+    MOE_TRY(moe_writer_unit_file(w, unit, ".json", journal, err));
     MOE_TRY(moe_rename(tmp, path, err));
     char *text = journal_text(w, &u, source, report);
-    if (!text) return no_memory(w, err);
+    if (!text) return moe_writer_no_memory(w, err);
     enum moe_code code = moe_write_file(journal, text, strlen(text), err);
     free(text);
     MOE_TRY(code);
-    if (report && !(u.report = cJSON_Duplicate(report, true))) return no_memory(w, err);
+    if (report && !(u.report = cJSON_Duplicate(report, true))) return moe_writer_no_memory(w, err);
     code = add_unit(w, &u, err);
     if (code != MOE_OK) cJSON_Delete(u.report);
     else qsort(w->units, w->n_units, sizeof *w->units, by_unit);
@@ -402,20 +367,20 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
     }
     if (ok) return all;
     cJSON_Delete(all);
-    no_memory(w, err);
+    moe_writer_no_memory(w, err);
     return NULL;
 }
 
-static enum moe_code list_file(struct moe_writer *w, const char *name, uint64_t bytes, struct moe_hash128 digest, struct moe_err *err)
+enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes, struct moe_hash128 digest, struct moe_err *err)
 {
     for (size_t i = 0; i < w->n_files; i++)
         if (!strcmp(w->files[i].name, name)) return w->files[i].bytes = bytes, w->files[i].digest = digest, MOE_OK;
-    struct file *p = realloc(w->files, (w->n_files + 1) * sizeof *p);
-    if (!p) return no_memory(w, err);
+    struct moe_file_done *p = realloc(w->files, (w->n_files + 1) * sizeof *p);
+    if (!p) return moe_writer_no_memory(w, err);
     w->files = p;
     char *copy = strdup(name);
-    if (!copy) return no_memory(w, err);
-    p[w->n_files++] = (struct file){ copy, bytes, digest };
+    if (!copy) return moe_writer_no_memory(w, err);
+    p[w->n_files++] = (struct moe_file_done){ copy, bytes, digest };
     return MOE_OK;
 }
 
@@ -432,171 +397,5 @@ enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const 
         MOE_TRY(moe_mkdir(folder, err));
     }
     MOE_TRY(moe_write_file(path, data, bytes, err));
-    return list_file(w, name, bytes, moe_hash128(data, bytes), err);
-}
-
-/* ---- publishing ---- */
-
-struct line { double ordinal; size_t order; char *text; };
-struct lines { struct line *p; size_t n, cap, bytes; };
-
-static int by_ordinal(const void *a, const void *b)
-{
-    const struct line *x = a, *y = b;
-    if (x->ordinal != y->ordinal) return (x->ordinal > y->ordinal) - (x->ordinal < y->ordinal);
-    return (x->order > y->order) - (x->order < y->order);
-}
-
-static bool add_line(struct lines *l, cJSON *element)
-{
-    if (l->n == l->cap) {
-        size_t cap = 2 * l->cap + 1024;
-        struct line *p = realloc(l->p, cap * sizeof *p);
-        if (!p) return false;
-        l->p = p;
-        l->cap = cap;
-    }
-    cJSON *ordinal = cJSON_DetachItemFromArray(element, 7);
-    char *text = moe_json_print(element, 0);
-    if (text) {
-        l->p[l->n] = (struct line){ ordinal ? ordinal->valuedouble : 0, l->n, text };
-        l->bytes += strlen(text) + 1;
-        l->n++;
-    }
-    cJSON_Delete(ordinal);
-    return text != NULL;
-}
-
-static enum moe_code read_lines(const struct moe_writer *w, struct lines *l, struct moe_err *err)
-{
-    for (size_t i = 0; i < w->n_units; i++) {
-        char path[PATH_MAX];
-        cJSON *j;
-        MOE_TRY(unit_file(w, w->units[i].name, ".json", path, err));
-        MOE_TRY(moe_json_open_sealed(path, &j, err));
-        cJSON *source = cJSON_GetObjectItemCaseSensitive(j, "source");
-        bool ok = true;
-        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e);
-        cJSON_Delete(j);
-        if (!ok) return no_memory(w, err);
-    }
-    return MOE_OK;
-}
-
-static enum moe_code write_source(struct moe_writer *w, const char *verbatim, size_t bytes, struct moe_err *err)
-{
-    if (verbatim) return moe_writer_add_file(w, MOE_SOURCE_NAME, verbatim, bytes, err);
-    struct lines l = { 0 };
-    char *all = NULL;
-    enum moe_code code = read_lines(w, &l, err);
-    if (code == MOE_OK && !(all = malloc(l.bytes + 1))) code = no_memory(w, err);
-    if (code == MOE_OK) {
-        size_t at = 0;
-        if (l.n) qsort(l.p, l.n, sizeof *l.p, by_ordinal);
-        for (size_t i = 0; i < l.n; i++) {
-            size_t n = strlen(l.p[i].text);
-            memcpy(all + at, l.p[i].text, n);
-            at += n;
-            all[at++] = '\n';
-        }
-        code = moe_writer_add_file(w, MOE_SOURCE_NAME, all, at, err);
-    }
-    for (size_t i = 0; i < l.n; i++) free(l.p[i].text);
-    free(l.p);
-    free(all);
-    return code;
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct file *)a)->name, ((const struct file *)b)->name);
-}
-
-static bool add_files(cJSON *m, const struct moe_writer *w)
-{
-    cJSON *files = cJSON_AddArrayToObject(m, "files");
-    bool ok = files != NULL;
-    for (size_t i = 0; ok && i < w->n_files; i++) {
-        char hex[33];
-        moe_hex128(w->files[i].digest, hex);
-        cJSON *f = cJSON_CreateObject();
-        ok = f && cJSON_AddItemToArray(files, f) && cJSON_AddStringToObject(f, "name", w->files[i].name) &&
-             cJSON_AddNumberToObject(f, "bytes", (double)w->files[i].bytes) && cJSON_AddStringToObject(f, "xxh3_128", hex);
-    }
-    return ok;
-}
-
-static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types, const cJSON *quantization)
-{
-    char origin[17];
-    moe_hex64(w->work.origin, origin);
-    cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config), *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
-          *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(), *o = cJSON_Duplicate(w->options, true), *p;
-    bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
-              cJSON_AddNumberToObject(m, "version", MOE_MANIFEST_VERSION);
-    if (!ok) {
-        cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
-        return NULL;
-    }
-    cJSON_AddItemToObject(m, "config", c);
-    cJSON_AddItemToObject(m, "types", t);
-    cJSON_AddItemToObject(m, "quantization", q);
-    p = cJSON_AddObjectToObject(m, "provenance");
-    if (p && cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
-        cJSON_AddStringToObject(p, "origin", origin) && cJSON_AddItemToObject(p, "options", o)) {
-        if (add_files(m, w)) return m;
-    } else {
-        cJSON_Delete(o);
-    }
-    cJSON_Delete(m);
-    return NULL;
-}
-
-static enum moe_code sync_folders(const struct moe_writer *w, struct moe_err *err)
-{
-    static const char *const folders[] = { "tokenizer", "hf" };
-    for (int i = 0; i < 2; i++) {
-        char path[PATH_MAX];
-        MOE_TRY(moe_path_join(path, sizeof path, w->dir, folders[i], err));
-        if (moe_exists(path) == MOE_DIR) MOE_TRY(moe_fsync_path(path, err));
-    }
-    return moe_fsync_path(w->dir, err);
-}
-
-static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint64_t *bytes, struct moe_err *err)
-{
-    char path[PATH_MAX];
-    MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
-    char *text = moe_json_seal(manifest, 2);
-    if (!text) return no_memory(w, err);
-    *bytes = strlen(text);
-    for (size_t i = 0; i < w->n_files; i++) *bytes += w->files[i].bytes;
-    enum moe_code code = moe_write_file(path, text, strlen(text), err);
-    free(text);
-    return code;
-}
-
-enum moe_code moe_writer_publish(struct moe_writer **out, const struct moe_config *config, const cJSON *types,
-                                 const cJSON *quantization, const char *source_jsonl, size_t source_bytes, uint64_t *bytes,
-                                 struct moe_err *err)
-{
-    struct moe_writer *w = *out;
-    MOE_CHECK(w->n_units > 0);
-    MOE_TRY(write_source(w, source_jsonl, source_bytes, err));
-    for (size_t i = 0; i < w->n_units; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s.moe", w->units[i].name);
-        MOE_TRY(list_file(w, name, w->units[i].bytes, w->units[i].digest, err));
-    }
-    qsort(w->files, w->n_files, sizeof *w->files, by_name);
-    MOE_TRY(sync_folders(w, err));
-    cJSON *m = make_manifest(w, config, types, quantization);
-    if (!m) return no_memory(w, err);
-    enum moe_code code = write_manifest(w, m, bytes, err);
-    if (code == MOE_OK) code = settle(w, m, err);
-    cJSON_Delete(m);
-    MOE_TRY(code);
-    writer_free(w);
-    *out = NULL;
-    return MOE_OK;
+    return moe_writer_list_file(w, name, bytes, moe_hash128(data, bytes), err);
 }

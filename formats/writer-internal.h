@@ -1,0 +1,29 @@
+/* formats/writer-internal.h - the state of a container being written; for formats/writer.c and publish.c. */
+#ifndef MOE_FORMATS_WRITER_INTERNAL_H
+#define MOE_FORMATS_WRITER_INTERNAL_H
+
+#include "formats/container-internal.h"
+
+struct moe_unit_done { char name[32]; uint64_t bytes; struct moe_hash128 digest; cJSON *report; };
+struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
+
+struct moe_writer {
+    char *final, *dir, *state;   /* state: the text of state.json */
+    char key[17];                /* its hash: binds a journal to it */
+    int lock;
+    bool fresh, replace;         /* started here; a container may stand under the final name */
+    cJSON *options;
+    struct moe_work work;
+    struct moe_unit_done *units;  size_t n_units;
+    struct moe_file_done *files;  size_t n_files;
+};
+
+enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err);
+void moe_writer_free(struct moe_writer *w);
+/* The path of "UNITsuffix" in the partial directory; out holds PATH_MAX bytes. */
+enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix, char *out, struct moe_err *err);
+enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes, struct moe_hash128 digest, struct moe_err *err);
+/* The directory is whole and its manifest durable: drop what is not listed, state.json last, and take the final name. */
+enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err);
+
+#endif
