@@ -1,0 +1,74 @@
+#include "formats/sane.h"
+
+#include <string.h>
+
+/* Each loop first asks whether there is any (it vectorizes), then where. */
+
+static size_t find_e4m3(const uint8_t *p, size_t n)
+{
+    unsigned any = 0;
+    for (size_t i = 0; i < n; i++) any |= (p[i] & 0x7f) == 0x7f;
+    for (size_t i = 0; any && i < n; i++)
+        if ((p[i] & 0x7f) == 0x7f) return i;
+    return n;
+}
+
+static size_t find_bf16(const uint8_t *p, size_t n)
+{
+    unsigned any = 0;
+    for (size_t i = 0; i + 2 <= n; i += 2) any |= (p[i + 1] & 0x7f) == 0x7f && p[i] & 0x80;
+    for (size_t i = 0; any && i + 2 <= n; i += 2)
+        if ((p[i + 1] & 0x7f) == 0x7f && p[i] & 0x80) return i;
+    return n;
+}
+
+static size_t find_f32(const uint8_t *p, size_t n)
+{
+    unsigned any = 0;
+    for (size_t i = 0; i + 4 <= n; i += 4) any |= (p[i + 3] & 0x7f) == 0x7f && p[i + 2] & 0x80;
+    for (size_t i = 0; any && i + 4 <= n; i += 4)
+        if ((p[i + 3] & 0x7f) == 0x7f && p[i + 2] & 0x80) return i;
+    return n;
+}
+
+/* moe_tile_offset backwards: a byte whose row or block is past the end must be zero. */
+static size_t find_padding(const struct moe_tensor *t, uint64_t offset, const uint8_t *p, size_t n)
+{
+    uint64_t blocks = (uint64_t)t->cols / 16, kt = (blocks + 3) / 4, rows = (uint64_t)t->rows;
+    if (rows % 128 == 0 && blocks % 4 == 0) return n;
+    for (size_t i = 0; i < n; i++) {
+        if (!p[i]) continue;
+        uint64_t tile = (offset + i) / 512, in = (offset + i) % 512;
+        uint64_t m = tile / kt * 128 + in % 16 / 4 * 32 + in / 16, k = tile % kt * 4 + in % 4;
+        if (m >= rows || k >= blocks) return i;
+    }
+    return n;
+}
+
+enum kind { ANY, E4M3, BF16, F32 };
+
+static enum kind kind_of(const struct moe_tensor *t, int plane)
+{
+    if (plane >= MOE_PLANE_GLOBAL) return F32;
+    bool data = plane == MOE_PLANE_DATA;
+    switch (t->type) {
+    case MOE_F32: return F32;
+    case MOE_BF16: return BF16;
+    case MOE_FP8_B128: return data ? E4M3 : F32;
+    case MOE_INT4_G32: return data ? ANY : BF16;
+    case MOE_NVFP4: return data ? ANY : E4M3;
+    }
+    return ANY;
+}
+
+bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n, struct moe_insane *bad)
+{
+    enum kind kind = kind_of(t, plane);
+    size_t at = kind == E4M3 ? find_e4m3(p, n) : kind == BF16 ? find_bf16(p, n) : kind == F32 ? find_f32(p, n) : n;
+    *bad = (struct moe_insane){ offset + at, kind == E4M3 ? "a NaN code" : "a NaN or Inf value" };
+    if (at < n) return false;
+    if (plane != MOE_PLANE_SCALE || t->type != MOE_NVFP4 || t->layout != MOE_LAYOUT_TILE_128X4) return true;
+    at = find_padding(t, offset, p, n);
+    *bad = (struct moe_insane){ offset + at, "padding that is not zero" };
+    return at == n;
+}
