@@ -249,7 +249,7 @@ static void assign_shards(struct plan *p, const struct options *o)
         struct out *t = &p->o[i];
         const char *l = strstr(t->name, ".layers.");
         if (p->shards == 1) t->shard = 0;
-        else if (o->layer_shards && l) t->shard = atoi(l + 8);
+        else if (o->layer_shards && l) t->shard = (int)strtol(l + 8, NULL, 10);
         else if (o->layer_shards) t->shard = strstr(t->name, "embed_tokens") && o->format == F_FP8 ? 0 : (int)(o->format == F_FP8 ? o->layers - 1 : o->layers);
         else t->shard = (int)(seen * (uint64_t)p->shards / (total + 1));
         seen += t->bytes;
@@ -292,7 +292,7 @@ static void make_plan(struct plan *p, const struct options *o)
 
 static const char *shard_name(const struct plan *p, const struct options *o, int i, char out[64])
 {
-    if (o->single_file) return strcpy(out, "model.safetensors");
-    snprintf(out, 64, o->short_names ? "model-%d-of-%d.safetensors" : "model-%05d-of-%06d.safetensors", i + 1, p->shards);
+    if (o->single_file) snprintf(out, 64, "model.safetensors");
+    else snprintf(out, 64, o->short_names ? "model-%d-of-%d.safetensors" : "model-%05d-of-%06d.safetensors", i + 1, p->shards);
     return out;
 }

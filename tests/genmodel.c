@@ -401,7 +401,9 @@ static void set_option(struct options *o, int c)
     case O_TOKENIZER: o->tokenizer = optarg; return;
     case O_NAN: o->nan = optarg; return;
     case O_INF: o->inf = optarg; return;
-    case O_SKEW: o->skew = atof(optarg); return;
+    case O_SKEW:
+        if (sscanf(optarg, "%lf%c", &o->skew, &end) != 1) die("--skew wants a number");
+        return;
     case O_GROUPS:
         if (sscanf(optarg, "%" SCNd64 ",%" SCNd64 "%c", &o->n_group, &o->topk_group, &end) != 2) die("--groups wants N,N");
         return;
