@@ -198,25 +198,22 @@ static enum moe_code check_cover(const struct parser *p, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Names and entries move from the text and the heap to the arena: two allocations a file. */
+/* Names move from the text to the arena: one allocation a file. */
 static enum moe_code keep(struct parser *p, struct moe_err *err)
 {
     struct moe_st_header *h = p->h;
     size_t total = 1;
     for (int64_t i = 0; i < h->n; i++) total += strlen(h->entries[i].name) + 1;
     char *names = moe_arena_alloc(p->arena, total);
-    struct moe_st_entry *e = MOE_NEWN(p->arena, struct moe_st_entry, h->n + 1);
-    if (!names || !e) return moe_fail_at(err, MOE_NOMEM, p->file, NULL, "no memory for its header");
+    if (!names) return moe_fail_at(err, MOE_NOMEM, p->file, NULL, "no memory for its header");
     for (int64_t i = 0; i < h->n; i++) {
-        size_t n = strlen(h->entries[i].name) + 1;
-        e[i] = h->entries[i];
-        e[i].offset += h->data_offset;
-        e[i].name = memcpy(names, e[i].name, n);
+        struct moe_st_entry *e = &h->entries[i];
+        size_t n = strlen(e->name) + 1;
+        e->offset += h->data_offset;
+        e->name = memcpy(names, e->name, n);
         names += n;
     }
     h->end += h->data_offset;
-    free(h->entries);
-    h->entries = e;
     return MOE_OK;
 }
 

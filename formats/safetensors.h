@@ -21,7 +21,7 @@ struct moe_st_entry {
 };
 
 struct moe_st_header {
-    struct moe_st_entry *entries;  /* ascending offset */
+    struct moe_st_entry *entries;  /* ascending offset; free() them */
     int64_t n;
     uint64_t data_offset, end;     /* of the data in the file; end: what the file's size must be */
     uint64_t hash;                 /* XXH3-64 of the header with its length */
@@ -30,7 +30,7 @@ struct moe_st_header {
 /* Bytes of a tensor; -1 when the dtype is unknown, a dimension negative, or the size overflows or is no whole byte. */
 int64_t moe_st_bytes(const char *dtype, const int64_t *shape, int ndim);
 
-/* Parse the `bytes` bytes of JSON (changed in place) after the length word.  Entries and names come from the arena.
+/* Parse the `bytes` bytes of JSON (changed in place) after the length word.  Names come from the arena, entries from malloc; nothing is owned on failure.
  * MOE_CORRUPT, with the tensor where there is one: bad syntax, depth, duplicate key, a size that is not shape times dtype, overlap, hole.
  * MOE_UNSUPPORTED: an unknown dtype.  The size of the file is not looked at. */
 enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct moe_arena *arena, struct moe_st_header *h,

@@ -1,0 +1,289 @@
+#include "base/hash.h"
+#include "base/io.h"
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
+#include "formats/scan.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { INDEX_BYTES = 1 << 30 };
+
+static enum moe_code no_memory(const struct moe_checkpoint *k, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_NOMEM, k->src->path, NULL, "no memory for its list of tensors");
+}
+
+/* ---- which files ---- */
+
+static enum moe_code add_file(struct moe_checkpoint *k, const char *name, struct moe_err *err)
+{
+    struct moe_source *src = k->src;
+    char path[PATH_MAX];
+    MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));
+    if (src->n_files == 1 << 20) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "too many files");
+    if (!(src->n_files & (src->n_files - 1))) { /* the array doubles */
+        struct moe_file *f = realloc(src->files, (src->n_files ? 2 * (size_t)src->n_files : 1) * sizeof *f);
+        if (!f) return no_memory(k, err);
+        src->files = f;
+    }
+    struct moe_file *f = &src->files[src->n_files++];
+    *f = (struct moe_file){ .name = strdup(name), .path = strdup(path), .fd = -1 };
+    return f->name && f->path ? MOE_OK : no_memory(k, err);
+}
+
+/* model-2-of-61 before model-10-of-61. */
+static int by_name(const void *x, const void *y)
+{
+    const struct moe_file *a = x, *b = y;
+    int c = strverscmp(a->name, b->name);
+    return c ? c : strcmp(a->name, b->name);
+}
+
+static bool is_safetensors(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 12 && !strcmp(name + n - 12, ".safetensors");
+}
+
+static enum moe_code list_directory(struct moe_checkpoint *k, struct moe_err *err)
+{
+    DIR *d = opendir(k->src->path);
+    enum moe_code code = MOE_OK;
+    if (!d) return moe_fail_errno(err, errno, k->src->path, "cannot list the directory");
+    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); )
+        if (is_safetensors(e->d_name)) code = add_file(k, e->d_name, err);
+    closedir(d);
+    MOE_TRY(code);
+    if (!k->src->n_files)
+        return moe_fail_at(err, MOE_NOT_FOUND, k->src->path, NULL, "holds no safetensors files (is the download complete?)");
+    qsort(k->src->files, (size_t)k->src->n_files, sizeof *k->src->files, by_name);
+    return MOE_OK;
+}
+
+/* ---- the index ---- */
+
+static enum moe_code bad_index(const struct moe_checkpoint *k, const struct moe_scan *s, const char *why, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "malformed: %s at byte %zu", why, (size_t)(s->at - s->start));
+}
+
+static enum moe_code add_index(struct moe_checkpoint *k, const char *name, size_t len, int32_t file, struct moe_err *err)
+{
+    if (k->n_index == k->index_cap) {
+        size_t cap = k->index_cap ? 2 * (size_t)k->index_cap : 1024;
+        const char **names = realloc(k->names, cap * sizeof *names);
+        if (names) k->names = names;
+        int32_t *file_of = realloc(k->file_of, cap * sizeof *file_of);
+        if (file_of) k->file_of = file_of;
+        if (!names || !file_of) return no_memory(k, err);
+        k->index_cap = (int64_t)cap;
+    }
+    int added = moe_strmap_add(&k->map, name, len, k->n_index, NULL);
+    if (added < 0) return no_memory(k, err);
+    if (!added) return moe_fail_at(err, MOE_CORRUPT, k->index_path, name, "is named twice");
+    k->names[k->n_index] = name;
+    k->file_of[k->n_index++] = file;
+    return MOE_OK;
+}
+
+static enum moe_code weight_map(struct moe_checkpoint *k, struct moe_scan *s, struct moe_strmap *files, struct moe_err *err)
+{
+    if (!moe_scan_take(s, '{')) return bad_index(k, s, "'weight_map' is not an object", err);
+    if (moe_scan_take(s, '}')) return MOE_OK;
+    do {
+        char *name, *file;
+        size_t n, m;
+        const char *why = moe_scan_string(s, &name, &n);
+        if (!why && !moe_scan_take(s, ':')) why = "bad syntax";
+        if (!why) why = moe_scan_string(s, &file, &m);
+        if (why) return bad_index(k, s, why, err);
+        int64_t id = k->src->n_files;
+        int added = moe_strmap_add(files, file, m, id, &id);
+        if (added < 0) return no_memory(k, err);
+        if (added && !moe_plain_name(file))
+            return moe_fail_at(err, MOE_CORRUPT, k->index_path, name, "lies in '%.200s', which is no plain file name", file);
+        if (added) MOE_TRY(add_file(k, file, err));
+        MOE_TRY(add_index(k, name, n, (int32_t)id, err));
+    } while (moe_scan_take(s, ','));
+    return moe_scan_take(s, '}') ? MOE_OK : bad_index(k, s, "bad syntax", err);
+}
+
+static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct moe_strmap *files, struct moe_err *err)
+{
+    struct moe_scan s = { k->index_text, k->index_text, k->index_text + size };
+    bool found = false;
+    if (!moe_scan_take(&s, '{')) return bad_index(k, &s, "not an object", err);
+    if (!moe_scan_take(&s, '}')) {
+        do {
+            char *key;
+            size_t n;
+            const char *why = moe_scan_string(&s, &key, &n);
+            if (!why && !moe_scan_take(&s, ':')) why = "bad syntax";
+            if (!why && !strcmp(key, "weight_map")) {
+                if (found) return bad_index(k, &s, "'weight_map' appears twice", err);
+                found = true;
+                MOE_TRY(weight_map(k, &s, files, err));
+            } else if (!why) {
+                why = moe_scan_skip(&s);
+            }
+            if (why) return bad_index(k, &s, why, err);
+        } while (moe_scan_take(&s, ','));
+        if (!moe_scan_take(&s, '}')) return bad_index(k, &s, "bad syntax", err);
+    }
+    const char *why = moe_scan_end(&s);
+    if (why) return bad_index(k, &s, why, err);
+    if (!found || !k->n_index) return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "has no 'weight_map'");
+    return MOE_OK;
+}
+
+/* Files come in order of first mention; bring them into the order of names. */
+static enum moe_code sort_files(struct moe_checkpoint *k, struct moe_strmap *files, struct moe_err *err)
+{
+    struct moe_source *src = k->src;
+    int32_t *now = malloc((size_t)src->n_files * sizeof *now);
+    if (!now) return no_memory(k, err);
+    qsort(src->files, (size_t)src->n_files, sizeof *src->files, by_name);
+    for (int32_t i = 0; i < src->n_files; i++)
+        now[moe_strmap_get(files, src->files[i].name, strlen(src->files[i].name))] = i;
+    for (int64_t i = 0; i < k->n_index; i++) k->file_of[i] = now[k->file_of[i]];
+    free(now);
+    return MOE_OK;
+}
+
+static enum moe_code read_index(struct moe_checkpoint *k, struct moe_err *err)
+{
+    struct moe_strmap files = { 0 };
+    size_t size;
+    k->has_index = true;
+    MOE_TRY(moe_read_file(k->index_path, INDEX_BYTES, &k->index_text, &size, err));
+    enum moe_code code = parse_index(k, size, &files, err);
+    if (code == MOE_OK) code = sort_files(k, &files, err);
+    moe_strmap_release(&files);
+    if (code == MOE_OK && !(k->seen = calloc((size_t)k->n_index, 1))) code = no_memory(k, err);
+    return code;
+}
+
+enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
+{
+    char single[PATH_MAX];
+    MOE_TRY(moe_path_join(k->index_path, sizeof k->index_path, k->src->path, "model.safetensors.index.json", err));
+    MOE_TRY(moe_path_join(single, sizeof single, k->src->path, "model.safetensors", err));
+    if (moe_exists(k->index_path) != MOE_ABSENT) return read_index(k, err);
+    if (moe_exists(single) != MOE_ABSENT) return add_file(k, "model.safetensors", err);
+    return list_directory(k, err);
+}
+
+/* ---- headers ---- */
+
+static enum moe_code grow_raws(struct moe_checkpoint *k, int64_t more, struct moe_err *err)
+{
+    struct moe_source *src = k->src;
+    if (src->n_raws + more > INT32_MAX - 1) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "too many tensors");
+    if (src->n_raws + more <= k->raw_cap) return MOE_OK;
+    int64_t cap = src->n_raws + more + k->raw_cap / 2;
+    struct moe_raw *r = realloc(src->raws, (size_t)cap * sizeof *r);
+    if (!r) return no_memory(k, err);
+    src->raws = r;
+    k->raw_cap = cap;
+    return MOE_OK;
+}
+
+static void check_index(struct moe_checkpoint *k, const struct moe_raw *r)
+{
+    if (!k->has_index) return;
+    const char *path = k->src->files[r->span.file].path;
+    int64_t i = moe_strmap_get(&k->map, r->name, strlen(r->name));
+    if (i < 0) {
+        if (!moe_name_skipped(&k->src->config, r->name)) moe_problem(k->p, MOE_CORRUPT, path, r->name, "the index does not name it");
+    } else if (k->file_of[i] != r->span.file) {
+        moe_problem(k->p, MOE_CORRUPT, path, r->name, "the index says that '%s' holds it", k->src->files[k->file_of[i]].name);
+    } else {
+        k->seen[i] = 1;
+    }
+}
+
+static enum moe_code add_raws(struct moe_checkpoint *k, int32_t file, const struct moe_st_header *h, struct moe_err *err)
+{
+    MOE_TRY(grow_raws(k, h->n, err));
+    for (int64_t i = 0; i < h->n; i++) {
+        const struct moe_st_entry *e = &h->entries[i];
+        struct moe_raw *r = &k->src->raws[k->src->n_raws++];
+        *r = (struct moe_raw){ .name = e->name, .ndim = e->ndim, .span = { file, e->offset, e->bytes }, .tensor = -1, .plane = -1 };
+        memcpy(r->dtype, e->dtype, strlen(e->dtype) + 1);
+        memcpy(r->shape, e->shape, sizeof r->shape);
+        check_index(k, r);
+    }
+    return MOE_OK;
+}
+
+/* Tensors of a file that cannot be read are not reported one by one. */
+static void excuse_file(struct moe_checkpoint *k, int32_t file)
+{
+    int64_t slots = moe_source_slots(&k->src->config);
+    for (int64_t s = 0; !k->has_index && s < slots; s++) moe_checkpoint_excuse(k, s);
+    for (int64_t i = 0; i < k->n_index; i++) {
+        struct moe_name n;
+        if (k->file_of[i] != file) continue;
+        k->seen[i] = 1;
+        if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
+    }
+}
+
+static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
+{
+    struct moe_file *f = &k->src->files[file];
+    struct moe_st_header h = { 0 };
+    struct moe_err why = MOE_ERR_INIT;
+    enum moe_code code = moe_source_open_file(k->src, file, &why);
+    if (code == MOE_OK) code = moe_st_read(f->fd, f->path, f->size, &k->src->index->arena, &h, &why);
+    if (code != MOE_OK) {
+        moe_problem_err(k->p, &why);
+        excuse_file(k, file);
+        return MOE_OK;
+    }
+    f->header_hash = h.hash;
+    code = add_raws(k, file, &h, err);
+    if (code == MOE_OK && moe_st_check_size(&h, f->path, f->size, &why) != MOE_OK) moe_problem_err(k->p, &why);
+    free(h.entries);
+    return code;
+}
+
+static enum moe_code set_identity(struct moe_checkpoint *k, struct moe_err *err)
+{
+    char path[PATH_MAX], *text;
+    size_t n;
+    MOE_TRY(moe_path_join(path, sizeof path, k->src->path, "config.json", err));
+    MOE_TRY(moe_read_file(path, INDEX_BYTES, &text, &n, err));
+    struct moe_hash *h = moe_hash_new();
+    if (h) {
+        moe_hash_reset64(h);
+        moe_hash_add64(h, text, n);
+        for (int32_t i = 0; i < k->src->n_files; i++) {
+            const struct moe_file *f = &k->src->files[i];
+            moe_hash_add64(h, f->name, strlen(f->name) + 1);
+            moe_hash_add64(h, &f->size, sizeof f->size);
+            moe_hash_add64(h, &f->header_hash, sizeof f->header_hash);
+        }
+        k->src->index->identity = moe_hash_get64(h);
+    }
+    free(text);
+    if (!h) return no_memory(k, err);
+    moe_hash_free(h);
+    return MOE_OK;
+}
+
+enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err)
+{
+    for (int32_t i = 0; i < k->src->n_files; i++) MOE_TRY(read_header(k, i, err));
+    for (int64_t i = 0; i < k->n_index; i++) {
+        struct moe_name n;
+        if (k->seen[i]) continue;
+        moe_problem(k->p, MOE_CORRUPT, k->src->files[k->file_of[i]].path, k->names[i], "the index says that it is in this file, which does not hold it");
+        if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
+    }
+    return set_identity(k, err);
+}

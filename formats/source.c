@@ -1,0 +1,256 @@
+#include "formats/source.h"
+
+#include "base/hash.h"
+#include "base/io.h"
+#include "formats/container.h"
+#include "formats/source-internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* ---- life ---- */
+
+enum moe_code moe_source_new(struct moe_source **out, enum moe_kind kind, const char *path, struct moe_err *err)
+{
+    struct moe_source *src = calloc(1, sizeof *src);
+    *out = NULL;
+    if (src) {
+        src->kind = kind;
+        src->layout = moe_dtype_name(MOE_BF16);
+        src->path = strdup(path);
+        src->index = calloc(1, sizeof *src->index);
+    }
+    if (!src || !src->path || !src->index) {
+        moe_source_close(&src);
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to open it");
+    }
+    *out = src;
+    return MOE_OK;
+}
+
+void moe_source_close(struct moe_source **out)
+{
+    struct moe_source *src = *out;
+    *out = NULL;
+    if (!src) return;
+    if (src->container) moe_container_release(src);
+    for (int32_t i = 0; i < src->n_files; i++) {
+        struct moe_file *f = &src->files[i];
+        moe_unmap(f->map, f->size);
+        if (f->fd >= 0) close(f->fd);
+        free(f->name);
+        free(f->path);
+    }
+    if (src->index) {
+        moe_arena_clear(&src->index->arena);
+        free(src->index->slot);
+        free(src->index->raw_of);
+        free(src->index->excused);
+        free(src->index);
+    }
+    free(src->files);
+    free(src->tensors);
+    free(src->raws);
+    free(src->path);
+    free(src);
+}
+
+static bool raise_file_limit(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur == r.rlim_max) return false;
+    r.rlim_cur = r.rlim_max;
+    return !setrlimit(RLIMIT_NOFILE, &r);
+}
+
+enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe_err *err)
+{
+    struct moe_file *f = &src->files[i];
+    enum moe_code code = moe_open_read(f->path, &f->fd, &f->size, err);
+    int e = errno;
+    if (code == MOE_OK) return code;
+    bool full = code == MOE_IO && e == EMFILE;
+    if (full && raise_file_limit()) {
+        code = moe_open_read(f->path, &f->fd, &f->size, err);
+        full = code == MOE_IO && errno == EMFILE;
+    }
+    if (code != MOE_OK) f->fd = -1;
+    if (full) return moe_fail_at(err, MOE_IO, f->path, NULL, "too many open files: %d are needed (raise ulimit -n)", src->n_files);
+    return code;
+}
+
+/* ---- open ---- */
+
+static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *list, struct moe_err *err)
+{
+    char manifest[PATH_MAX], config[PATH_MAX];
+    struct moe_problems p = { .list = list };
+    enum moe_exists there = moe_exists(path);
+    *src = NULL;
+    if (there == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "no such directory");
+    if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
+    MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
+    MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
+    if (moe_exists(manifest) != MOE_ABSENT) return moe_container_open(src, path, list, err);
+    if (moe_exists(config) == MOE_ABSENT)
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "holds neither a config.json nor a manifest.json (is it a model's directory?)");
+    enum moe_code code = moe_checkpoint_open(src, path, &p, err);
+    if (code == MOE_OK) code = moe_problems_end(&p, err);
+    if (code != MOE_OK) moe_source_close(src);
+    return code;
+}
+
+enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    return open_any(src, path, NULL, err);
+}
+
+enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err)
+{
+    *src = NULL;
+    *problems = cJSON_CreateArray();
+    if (!*problems) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to open it");
+    enum moe_code code = open_any(src, path, *problems, err);
+    if (code == MOE_OK) return code;
+    cJSON_Delete(*problems);
+    *problems = NULL;
+    return code;
+}
+
+enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    char manifest[PATH_MAX];
+    *src = NULL;
+    MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
+    if (moe_exists(manifest) != MOE_ABSENT) return moe_container_open(src, path, NULL, err);
+    MOE_TRY(moe_source_new(src, MOE_CHECKPOINT, path, err));
+    enum moe_code code = moe_config_read(path, &(*src)->config, &(*src)->scheme, err);
+    if (code != MOE_OK) moe_source_close(src);
+    return code;
+}
+
+/* ---- use ---- */
+
+const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer, int expert)
+{
+    int64_t slot = moe_source_slot(&src->config, role, layer, expert);
+    if (slot < 0 || !src->index->slot) return NULL;
+    int32_t i = src->index->slot[slot];
+    if (i < 0 && role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) i = src->index->slot[MOE_ROLE_EMBED];
+    return i < 0 ? NULL : &src->tensors[i];
+}
+
+enum moe_code moe_source_map(struct moe_source *src, struct moe_err *err)
+{
+    for (int32_t i = 0; i < src->n_files; i++) {
+        struct moe_file *f = &src->files[i];
+        if (f->map || !f->size) continue;
+        if (f->fd < 0) return moe_fail_at(err, MOE_IO, f->path, NULL, "is not open");
+        MOE_TRY(moe_map(f->fd, f->path, f->size, &f->map, err));
+    }
+    return MOE_OK;
+}
+
+static const uint8_t *in_place(const struct moe_source *src, const struct moe_span *s)
+{
+    return s->file < 0 ? NULL : src->files[s->file].map + s->offset;
+}
+
+void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w)
+{
+    *w = (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = t->rows, .cols = t->cols,
+                              .data = in_place(src, &t->plane[MOE_PLANE_DATA]), .scale = in_place(src, &t->plane[MOE_PLANE_SCALE]),
+                              .global = t->global, .input_scale = t->input_scale };
+}
+
+static enum moe_code read_span(const struct moe_source *src, const struct moe_span *s, uint64_t offset, size_t bytes, void *buf,
+                               struct moe_err *err)
+{
+    MOE_CHECK(s->file >= 0 && bytes <= s->bytes && offset <= s->bytes - bytes);
+    const struct moe_file *f = &src->files[s->file];
+    if (f->fd < 0) return moe_fail_at(err, MOE_IO, f->path, NULL, "is not open");
+    return moe_pread(f->fd, f->path, buf, bytes, s->offset + offset, err);
+}
+
+/* Say again what went wrong, with the tensor. */
+static enum moe_code in_tensor(const struct moe_source *src, const struct moe_span *s, const char *name, struct moe_err *err)
+{
+    const char *path = src->files[s->file].path;
+    size_t n = strlen(path) + 4; /* "'path': " */
+    char what[sizeof err->msg];
+    memcpy(what, err->msg, sizeof what);
+    return moe_fail_at(err, err->code, path, name, "%s", strlen(what) > n ? what + n : what);
+}
+
+enum moe_code moe_source_read(const struct moe_source *src, const struct moe_tensor *t, int plane, uint64_t offset, size_t bytes,
+                              void *buf, struct moe_err *err)
+{
+    char name[128];
+    if (read_span(src, &t->plane[plane], offset, bytes, buf, err) == MOE_OK) return MOE_OK;
+    bool ours = t >= src->tensors && t < src->tensors + src->n_tensors;
+    return in_tensor(src, &t->plane[plane], ours ? moe_source_tensor_name(src, t - src->tensors, name)
+                     : moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), err);
+}
+
+enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe_raw *r, uint64_t offset, size_t bytes, void *buf,
+                                  struct moe_err *err)
+{
+    return read_span(src, &r->span, offset, bytes, buf, err) == MOE_OK ? MOE_OK : in_tensor(src, &r->span, r->name, err);
+}
+
+void moe_source_drop(const struct moe_source *src, const struct moe_span *s)
+{
+    if (s->file < 0 || src->files[s->file].fd < 0) return;
+    const struct moe_file *f = &src->files[s->file];
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = (s->offset + page - 1) / page * page, last = (s->offset + s->bytes) / page * page;
+    if (f->map && last > first) madvise((void *)(uintptr_t)(f->map + first), (size_t)(last - first), MADV_DONTNEED);
+    posix_fadvise(f->fd, (off_t)s->offset, (off_t)s->bytes, POSIX_FADV_DONTNEED);
+}
+
+uint64_t moe_source_identity(const struct moe_source *src) { return src->index->identity; }
+
+/* ---- scalars ---- */
+
+static void read_scalar(struct moe_source *src, int64_t i, int plane, float *out, struct moe_problems *p)
+{
+    struct moe_tensor *t = &src->tensors[i];
+    const struct moe_span *s = &t->plane[plane];
+    struct moe_err err;
+    char buffer[128];
+    float v = 0;
+    if (s->file < 0 || s->bytes != 4 || s->offset > src->files[s->file].size || src->files[s->file].size - s->offset < 4) return;
+    if (moe_source_read(src, t, plane, 0, 4, &v, &err) != MOE_OK) {
+        moe_problem_err(p, &err);
+        return;
+    }
+    const char *what = plane == MOE_PLANE_GLOBAL ? "global scale" : "input scale";
+    const char *name = isfinite(v) && v >= 0 && (v > 0 || plane == MOE_PLANE_INPUT) ? NULL : moe_source_tensor_name(src, i, buffer);
+    if (name)
+        moe_problem(p, isfinite(v) ? MOE_CORRUPT : MOE_NONFINITE, src->files[s->file].path, name, "its %s is %g", what, (double)v);
+    *out = v;
+}
+
+/* Four bytes here and there: without the advice each read would pull in a whole window of read-ahead. */
+enum moe_code moe_source_read_scalars(struct moe_source *src, struct moe_problems *p, struct moe_err *err)
+{
+    (void)err;
+    bool any = false;
+    for (int64_t i = 0; i < src->n_tensors && !any; i++) any = src->tensors[i].type == MOE_NVFP4;
+    for (int32_t f = 0; any && f < src->n_files; f++)
+        if (src->files[f].fd >= 0) posix_fadvise(src->files[f].fd, 0, 0, POSIX_FADV_RANDOM);
+    for (int64_t i = 0; any && i < src->n_tensors; i++) {
+        if (src->tensors[i].type != MOE_NVFP4) continue;
+        read_scalar(src, i, MOE_PLANE_GLOBAL, &src->tensors[i].global, p);
+        read_scalar(src, i, MOE_PLANE_INPUT, &src->tensors[i].input_scale, p);
+    }
+    for (int32_t f = 0; any && f < src->n_files; f++)
+        if (src->files[f].fd >= 0) posix_fadvise(src->files[f].fd, 0, 0, POSIX_FADV_NORMAL);
+    return MOE_OK;
+}
