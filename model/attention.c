@@ -1,0 +1,147 @@
+/* Multi-head latent attention, absorbed and plain.
+ *
+ *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c = rms(ckv[0:kl]), k_pe = ckv[kl:]
+ *   absorbed: q_lat = Wuk[h]^T q_nope; s = scale (q_lat . c + q_pe . k_pe); o_lat = sum p c; o[h] = Wuv[h] o_lat
+ *   plain:    k = {Wuk[h] c, k_pe}; s = scale q . k; o[h] = sum p (Wuv[h] c)
+ *   Wuk[h], Wuv[h]: the first `nope` and the other `v` rows of the head's part of kv_b.
+ *
+ * Source: DeepSeek-V3's attention; shared reference kimi-k2.md 3.2. */
+#include "model/forward-internal.h"
+
+#include <string.h>
+
+enum { BLOCK = 16 }; /* queries of one head that a work item takes */
+
+struct attention {
+    struct moe_forward *f;
+    const struct moe_layer *y;
+    int layer;
+    const struct moe_segment *s;
+    int64_t n_segments, tokens, heads, nope, rope, v, kl, width;
+    float *h;
+};
+
+static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens,
+                                 float *h)
+{
+    const struct moe_config *c = &f->m->config;
+    return (struct attention){ f, &f->m->layers[layer], layer, s, n_segments, tokens, c->num_attention_heads, c->qk_nope_head_dim,
+                               c->qk_rope_head_dim, c->v_head_dim, c->kv_lora_rank, c->kv_lora_rank + c->qk_rope_head_dim, h };
+}
+
+int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla)
+{
+    int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
+    int64_t n = context + BLOCK * (width + c->kv_lora_rank);
+    if (mla == MOE_MLA_PLAIN) n += context * (c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim + c->qk_nope_head_dim);
+    return n + 64;
+}
+
+/* ---- projections and the cache ---- */
+
+static void rotate_and_store(void *ctx, int64_t t, int worker)
+{
+    struct attention *a = ctx;
+    struct moe_forward *f = a->f;
+    int64_t half = a->rope / 2, qd = a->nope + a->rope, i = t;
+    const struct moe_segment *s = a->s;
+    (void)worker;
+    while (i >= s->n) i -= (s++)->n;
+    int64_t pos = s->first + i;
+    float *cs = f->cos + t * half, *sn = f->sin + t * half, *ckv = f->ckv + t * a->width, *row = s->kv->layer[a->layer] + pos * a->width;
+    moe_rope_angles(&f->m->rope, f->m->inv_freq, pos, cs, sn);
+    for (int64_t h = 0; h < a->heads; h++) f->k->rope(f->q + (t * a->heads + h) * qd + a->nope, cs, sn, half);
+    f->k->rmsnorm(ckv, a->y->kv_a_norm, f->m->lora_eps, a->kl, row);
+    memcpy(row + a->kl, ckv + a->kl, (size_t)a->rope * sizeof *row);
+    f->k->rope(row + a->kl, cs, sn, half);
+}
+
+static void project(struct attention *a)
+{
+    struct moe_forward *f = a->f;
+    const struct moe_config *c = &f->m->config;
+    if (c->q_lora_rank) {
+        moe_forward_matmul(f, &a->y->q_a, f->x, c->hidden_size, a->tokens, f->qa);
+        moe_forward_norm(f, f->qa, c->q_lora_rank, a->y->q_a_norm, f->m->lora_eps, c->q_lora_rank, a->tokens, f->qa, c->q_lora_rank);
+        moe_forward_matmul(f, &a->y->q_b, f->qa, c->q_lora_rank, a->tokens, f->q);
+    } else {
+        moe_forward_matmul(f, &a->y->q, f->x, c->hidden_size, a->tokens, f->q);
+    }
+    moe_forward_matmul(f, &a->y->kv_a, f->x, c->hidden_size, a->tokens, f->ckv);
+    moe_pool_run(f->pool, a->tokens, rotate_and_store, a);
+}
+
+/* ---- absorbed: item = a head and a block of queries ---- */
+
+/* Which segment and position token t is. */
+static const struct moe_segment *find(const struct attention *a, int64_t t, int64_t *pos)
+{
+    const struct moe_segment *s = a->s;
+    while (t >= s->n) t -= (s++)->n;
+    *pos = s->first + t;
+    return s;
+}
+
+static void absorbed(void *ctx, int64_t item, int worker)
+{
+    struct attention *a = ctx;
+    struct moe_forward *f = a->f;
+    int64_t h = item % a->heads, t0 = item / a->heads * BLOCK, n = a->tokens - t0 < BLOCK ? a->tokens - t0 : BLOCK;
+    int64_t qd = a->nope + a->rope, r0 = h * (a->nope + a->v);
+    float *q = f->worker + worker * f->worker_floats, *o = q + BLOCK * a->width, *scores = o + BLOCK * a->kl;
+    for (int64_t i = 0; i < n; i++) {
+        const float *from = f->q + ((t0 + i) * a->heads + h) * qd;
+        int64_t pos;
+        const struct moe_segment *s = find(a, t0 + i, &pos);
+        const float *cache = s->kv->layer[a->layer];
+        f->k->matmul_t(&a->y->kv_b, r0, r0 + a->nope, from, q + i * a->width);
+        memcpy(q + i * a->width + a->kl, from + a->nope, (size_t)a->rope * sizeof *q);
+        f->k->attend(q + i * a->width, cache, a->width, cache, a->width, pos + 1, a->width, a->kl, f->m->softmax_scale, scores, o + i * a->kl);
+    }
+    f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, o, a->kl, n, f->attn + (t0 * a->heads + h) * a->v, a->heads * a->v);
+}
+
+/* ---- plain: item = a head of a segment ---- */
+
+static void plain(void *ctx, int64_t item, int worker)
+{
+    struct attention *a = ctx;
+    struct moe_forward *f = a->f;
+    int64_t h = item % a->heads, qd = a->nope + a->rope, r0 = h * (a->nope + a->v), t0 = 0;
+    for (int64_t i = 0; i < item / a->heads; i++) t0 += a->s[i].n;
+    const struct moe_segment *s = &a->s[item / a->heads];
+    const float *cache = s->kv->layer[a->layer];
+    int64_t n = s->first + s->n;
+    float *k = f->worker + worker * f->worker_floats, *v = k + n * qd, *nope = v + n * a->v, *scores = nope + n * a->nope;
+    f->k->matmul(&a->y->kv_b, r0, r0 + a->nope, cache, a->width, n, nope, a->nope);
+    f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, cache, a->width, n, v, a->v);
+    for (int64_t j = 0; j < n; j++) {
+        memcpy(k + j * qd, nope + j * a->nope, (size_t)a->nope * sizeof *k);
+        memcpy(k + j * qd + a->nope, cache + j * a->width + a->kl, (size_t)a->rope * sizeof *k);
+    }
+    for (int64_t i = 0; i < s->n; i++)
+        f->k->attend(f->q + ((t0 + i) * a->heads + h) * qd, k, qd, v, a->v, s->first + i + 1, qd, a->v, f->m->softmax_scale, scores,
+                     f->attn + ((t0 + i) * a->heads + h) * a->v);
+}
+
+static void add_rows(void *ctx, int64_t t, int worker)
+{
+    struct attention *a = ctx;
+    int64_t hidden = a->f->m->config.hidden_size;
+    float *h = a->h + t * hidden;
+    const float *y = a->f->y + t * hidden;
+    (void)worker;
+    for (int64_t i = 0; i < hidden; i++) h[i] += y[i];
+}
+
+void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens, float *h)
+{
+    struct attention a = describe(f, layer, s, n_segments, tokens, h);
+    int64_t hidden = f->m->config.hidden_size;
+    moe_forward_norm(f, h, hidden, a.y->input_norm, f->m->eps, hidden, tokens, f->x, hidden);
+    project(&a);
+    if (f->mla == MOE_MLA_PLAIN) moe_pool_run(f->pool, n_segments * a.heads, plain, &a);
+    else moe_pool_run(f->pool, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed, &a);
+    moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);
+    moe_pool_run(f->pool, tokens, add_rows, &a);
+}

@@ -1,0 +1,37 @@
+/* model/forward-internal.h - the buffers that attention.c, ffn.c and forward.c share; for model/ alone. */
+#ifndef MOE_MODEL_FORWARD_INTERNAL_H
+#define MOE_MODEL_FORWARD_INTERNAL_H
+
+#include "kernels/kernels.h"
+#include "model/forward.h"
+
+struct moe_forward {
+    const struct moe_model *m;
+    const struct moe_kernels *k;
+    struct moe_pool *pool;
+    struct moe_hooks hooks;
+    enum moe_mla mla;
+    int64_t max_tokens, context;
+    struct moe_arena arena;
+    float *x, *y;                     /* [T, H] */
+    float *qa, *q, *ckv, *attn;       /* [T, ql], [T, heads * (nope + rope)], [T, kl + rope], [T, heads * v] */
+    float *cos, *sin;                 /* [T, rope / 2] */
+    float *logits, *choose;           /* router: [T, E], [threads, 2 E] */
+    int32_t *experts; float *weights; /* [T, k] */
+    int32_t *slot;                    /* [T, k]: the place of this choice among the gathered rows */
+    int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
+    int32_t *row;                     /* [T k]: the token of each gathered row */
+    float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k or T, inter] */
+    float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
+};
+
+/* y [n, rows of w] = w x, on all threads. */
+void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y);
+void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo);
+
+void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens, float *h);
+void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h);
+
+int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla);
+
+#endif

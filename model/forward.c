@@ -1,0 +1,181 @@
+#include "model/forward-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the cache ---- */
+
+enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err)
+{
+    *kv = (struct moe_kv){ .layers = c->num_hidden_layers, .width = c->kv_lora_rank + c->qk_rope_head_dim };
+    kv->layer = calloc((size_t)kv->layers, sizeof *kv->layer);
+    return kv->layer ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a cache");
+}
+
+enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err)
+{
+    int64_t cap = kv->cap ? kv->cap : 64;
+    if (positions <= kv->cap) return MOE_OK;
+    while (cap < positions) cap *= 2;
+    for (int64_t l = 0; l < kv->layers; l++) {
+        float *p = realloc(kv->layer[l], (size_t)(cap * kv->width) * sizeof *p);
+        if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a cache of %lld positions (try a smaller --context)", (long long)cap);
+        kv->layer[l] = p;
+    }
+    kv->cap = cap;
+    return MOE_OK;
+}
+
+void moe_kv_release(struct moe_kv *kv)
+{
+    for (int64_t l = 0; kv->layer && l < kv->layers; l++) free(kv->layer[l]);
+    free(kv->layer);
+    *kv = (struct moe_kv){ 0 };
+}
+
+/* ---- buffers ---- */
+
+static int64_t most_inter(const struct moe_config *c, int64_t tokens)
+{
+    int64_t dense = tokens * c->intermediate_size, shared = tokens * c->n_shared_experts * c->moe_intermediate_size;
+    int64_t routed = tokens * c->num_experts_per_tok * c->moe_intermediate_size;
+    return dense > routed ? (dense > shared ? dense : shared) : (routed > shared ? routed : shared);
+}
+
+struct plan { int64_t x, qa, q, ckv, attn, angles, logits, choose, chosen, first, gathered, inter, worker; };
+
+static struct plan measure(const struct moe_config *c, int64_t t, int64_t context, int threads, enum moe_mla mla)
+{
+    return (struct plan){
+        .x = t * c->hidden_size, .qa = t * (c->q_lora_rank + 1), .q = t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
+        .ckv = t * (c->kv_lora_rank + c->qk_rope_head_dim), .attn = t * c->num_attention_heads * c->v_head_dim,
+        .angles = t * (c->qk_rope_head_dim / 2 + 1), .logits = t * (c->n_routed_experts + 1), .choose = 2 * threads * (c->n_routed_experts + 1),
+        .chosen = t * (c->num_experts_per_tok + 1), .first = c->n_routed_experts + 2, .gathered = t * c->num_experts_per_tok * c->hidden_size + 1,
+        .inter = most_inter(c, t), .worker = (int64_t)threads * moe_attention_worker_floats(c, context, mla),
+    };
+}
+
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, int threads)
+{
+    struct plan p = measure(c, t, context, threads, MOE_MLA_ABSORBED);
+    return 4 * (uint64_t)(2 * p.x + p.qa + p.q + p.ckv + p.attn + 2 * p.angles + p.logits + p.choose + 4 * p.chosen + 2 * p.first +
+                          p.gathered + 2 * p.inter + p.worker);
+}
+
+enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
+                               struct moe_pool *pool, struct moe_err *err)
+{
+    int threads = moe_pool_threads(pool);
+    struct plan p = measure(&m->config, max_tokens, context, threads, mla);
+    struct moe_forward *f = calloc(1, sizeof *f);
+    *out = NULL;
+    if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
+    *f = (struct moe_forward){ .m = m, .k = moe_kernels(), .pool = pool, .mla = mla, .max_tokens = max_tokens, .context = context };
+    struct moe_arena *a = &f->arena;
+    f->worker_floats = moe_attention_worker_floats(&m->config, context, mla);
+    bool ok = (f->x = MOE_NEWN(a, float, p.x)) && (f->y = MOE_NEWN(a, float, p.x)) && (f->qa = MOE_NEWN(a, float, p.qa)) &&
+              (f->q = MOE_NEWN(a, float, p.q)) && (f->ckv = MOE_NEWN(a, float, p.ckv)) && (f->attn = MOE_NEWN(a, float, p.attn)) &&
+              (f->cos = MOE_NEWN(a, float, p.angles)) && (f->sin = MOE_NEWN(a, float, p.angles)) &&
+              (f->logits = MOE_NEWN(a, float, p.logits)) && (f->choose = MOE_NEWN(a, float, p.choose)) &&
+              (f->experts = MOE_NEWN(a, int32_t, p.chosen)) && (f->weights = MOE_NEWN(a, float, p.chosen)) &&
+              (f->slot = MOE_NEWN(a, int32_t, p.chosen)) && (f->row = MOE_NEWN(a, int32_t, p.chosen)) &&
+              (f->first = MOE_NEWN(a, int64_t, p.first)) && (f->gathered = MOE_NEWN(a, float, p.gathered)) &&
+              (f->gate = MOE_NEWN(a, float, p.inter)) && (f->up = MOE_NEWN(a, float, p.inter)) && (f->worker = MOE_NEWN(a, float, p.worker));
+    if (!ok) {
+        moe_forward_close(&f);
+        return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)", (long long)max_tokens);
+    }
+    *out = f;
+    return MOE_OK;
+}
+
+void moe_forward_close(struct moe_forward **f)
+{
+    if (!*f) return;
+    moe_arena_clear(&(*f)->arena);
+    free(*f);
+    *f = NULL;
+}
+
+void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = *hooks; }
+
+/* ---- parallel pieces ---- */
+
+struct product { struct moe_forward *f; const struct moe_weight *w; const float *x; int64_t ldx, n, rows; float *y; };
+
+static void product(void *ctx, int64_t i, int worker)
+{
+    struct product *p = ctx;
+    int64_t r0 = i * p->rows, r1 = r0 + p->rows < p->w->rows ? r0 + p->rows : p->w->rows;
+    (void)worker;
+    p->f->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->w->rows);
+}
+
+void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y)
+{
+    struct product p = { f, w, x, ldx, n, 0, y };
+    int64_t pieces = 4 * moe_pool_threads(f->pool), work = w->rows * w->cols * n;
+    if (work < 1 << 16) pieces = 1; /* not worth a wake-up */
+    p.rows = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16;
+    moe_pool_run(f->pool, (w->rows + p.rows - 1) / p.rows, product, &p);
+}
+
+struct norm { struct moe_forward *f; const float *x, *w; float eps; int64_t ldx, dim, ldo; float *out; };
+
+static void norm(void *ctx, int64_t t, int worker)
+{
+    struct norm *n = ctx;
+    (void)worker;
+    n->f->k->rmsnorm(n->x + t * n->ldx, n->w, n->eps, n->dim, n->out + t * n->ldo);
+}
+
+void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo)
+{
+    struct norm a = { f, x, w, eps, ldx, dim, ldo, out };
+    moe_pool_run(f->pool, n, norm, &a);
+}
+
+/* ---- the pass ---- */
+
+enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err)
+{
+    const struct moe_config *c = &f->m->config;
+    for (int64_t t = 0; t < n; t++) {
+        if (tokens[t] < 0 || tokens[t] >= c->vocab_size)
+            return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld", tokens[t], (long long)c->vocab_size);
+        f->k->decode(&f->m->embed, tokens[t], 0, c->hidden_size, h + t * c->hidden_size);
+    }
+    return MOE_OK;
+}
+
+void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, float *h)
+{
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < n_segments; i++) {
+        MOE_CHECK(s[i].first + s[i].n <= s[i].kv->cap && s[i].first + s[i].n <= f->context);
+        tokens += s[i].n;
+    }
+    MOE_CHECK(tokens <= f->max_tokens);
+    moe_forward_attention(f, layer, s, n_segments, tokens, h);
+    moe_forward_ffn(f, layer, tokens, h);
+}
+
+void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits)
+{
+    int64_t hidden = f->m->config.hidden_size;
+    for (int64_t t = 0; t < n; t += f->max_tokens) {
+        int64_t m = n - t < f->max_tokens ? n - t : f->max_tokens;
+        moe_forward_norm(f, h + t * hidden, hidden, f->m->norm, f->m->eps, hidden, m, f->x, hidden);
+        moe_forward_matmul(f, &f->m->head, f->x, hidden, m, logits + t * f->m->config.vocab_size);
+    }
+}
+
+enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,
+                              struct moe_err *err)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_segments; i++) n += s[i].n;
+    MOE_TRY(moe_forward_embed(f, tokens, n, h, err));
+    for (int l = 0; l < f->m->config.num_hidden_layers; l++) moe_forward_layer(f, l, s, n_segments, h);
+    return MOE_OK;
+}

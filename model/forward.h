@@ -1,0 +1,52 @@
+/* model/forward.h - the forward pass of the K2 family, a layer at a time over a batch of tokens.
+ *
+ * Calibration and serving use the same code.  Float32 throughout: no intermediate is rounded to BF16.
+ *
+ *   h += attention(rms(h, input_norm));  h += ffn(rms(h, post_norm));  logits = head . rms(h, norm)
+ *
+ * A token's result depends neither on the batch it is computed in, nor on how a prompt is cut into batches, nor on threads:
+ * every product goes through a kernel whose order depends on its own row alone, and experts' outputs are added in top-k
+ * order (fma from 0), the shared expert last. */
+#ifndef MOE_MODEL_FORWARD_H
+#define MOE_MODEL_FORWARD_H
+
+#include "base/pool.h"
+#include "model/model.h"
+
+/* The latent cache of one sequence: for every layer [cap, width] float32, width = kv_lora_rank + qk_rope_head_dim:
+ * the latent after its norm, then the rotary key after rotation. */
+struct moe_kv { float **layer; int64_t layers, width, cap; };
+
+enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err);
+enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err); /* grows by doubling */
+void moe_kv_release(struct moe_kv *kv);
+
+/* Part of a batch: `n` consecutive tokens of one sequence, the first at position `first`; what is before lies in kv. */
+struct moe_segment { struct moe_kv *kv; int64_t first, n; };
+
+enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
+
+/* Called, when set, after a MoE layer's router: experts [T, k], weights [T, k]. */
+struct moe_hooks { void *ctx; void (*routed)(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights); };
+
+struct moe_forward; /* buffers for up to max_tokens tokens; one batch at a time */
+
+/* Bytes of those buffers, for contexts of up to `context` positions. */
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t context, int threads);
+enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
+                               struct moe_pool *pool, struct moe_err *err);
+void moe_forward_close(struct moe_forward **f);
+void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);
+
+/* h [n, H] of n tokens; MOE_MISMATCH for an id outside the vocabulary. */
+enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err);
+/* One layer over the tokens of all segments, in order; h [T, H] in place.  T <= max_tokens; kv has room; its rows are written. */
+void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, float *h);
+/* logits [n, V] of n rows of h (not changed). */
+void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits);
+
+/* All of it: tokens of all segments -> h after the last layer. */
+enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,
+                              struct moe_err *err);
+
+#endif
