@@ -116,11 +116,12 @@ void moe_container_release(struct moe_source *src);
 /* The moe_source_identity of the checkpoint that a source is or was made from. */
 uint64_t moe_source_origin(const struct moe_source *src);
 
-/* Read every byte: each plane against its hash, padding against zero, small files against their digests.  Problems are
- * appended as "file: tensor: what" (an expert's tensor named canonically).  MOE_VERIFY when there are any.  NULLs allowed
- * for pool and progress. */
+/* Read every byte, in pieces.  A container: each plane against its hash, padding against zero, small files against their
+ * digests, nothing unlisted in the directory.  Both kinds: no NaN or Inf among values and scales; a checkpoint: gate and up
+ * with one global scale.  Problems are appended as "file: tensor: what" (at most 1000).  MOE_VERIFY when there are any, with
+ * the first in *err; NULLs allowed for pool, progress and problems. */
 struct moe_pool; struct moe_progress;
-enum moe_code moe_container_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
-                                   cJSON *problems, struct moe_err *err);
+enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
+                                cJSON *problems, struct moe_err *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Every byte of a container against what its manifest and tables say of it. */
+/* Every byte of a model: a container's against what its manifest and tables say of it, a checkpoint's for sane values. */
 #include "formats/container-internal.h"
 
 #include "base/io.h"
@@ -7,6 +7,7 @@
 #include "base/strmap.h"
 #include "base/tool.h"
 #include "formats/sane.h"
+#include "formats/source-internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,7 +25,7 @@ enum { PIECE = 4 << 20, PROBLEMS_MAX = 1000 };
 
 /* One stretch of bytes: a plane, padding (plane -1), or a small file (file -1). */
 struct item { int64_t tensor; int32_t file; int32_t plane; uint64_t offset, bytes; };
-struct found { int64_t item; char *text; };
+struct found { int64_t item; char *file, *tensor, *what; };
 
 struct job {
     const struct moe_source *src;
@@ -47,30 +48,45 @@ static void stop(struct job *j, const struct moe_err *e)
     atomic_store(&j->stop, true);
 }
 
-__attribute__((format(printf, 5, 6)))
-static void tell(struct job *j, int64_t item, const char *file, const struct moe_tensor *t, const char *fmt, ...)
+static void free_found(struct found *f)
 {
-    char name[128], what[512], text[900];
+    free(f->file);
+    free(f->tensor);
+    free(f->what);
+}
+
+static bool keep(struct job *j, struct found f)
+{
+    if (j->n_found == j->cap_found) {
+        int64_t cap = 2 * j->cap_found + 16;
+        struct found *p = realloc(j->found, (size_t)cap * sizeof *p);
+        if (!p) return false;
+        j->found = p;
+        j->cap_found = cap;
+    }
+    if (!f.file || !f.tensor || !f.what) return false;
+    j->found[j->n_found++] = f;
+    return true;
+}
+
+/* tensor: its index, or -1. */
+__attribute__((format(printf, 5, 6)))
+static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, const char *fmt, ...)
+{
+    char name[128], what[512];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    snprintf(text, sizeof text, "%s: %s%s%s", file, t ? moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name) : "",
-             t ? ": " : "", what);
+    struct found f = { item, strdup(file), strdup(tensor < 0 ? "" : moe_source_tensor_name(j->src, tensor, name)), strdup(what) };
     pthread_mutex_lock(&j->lock);
-    if (j->n_found == j->cap_found) {
-        int64_t cap = 2 * j->cap_found + 16;
-        struct found *p = realloc(j->found, (size_t)cap * sizeof *p);
-        if (p) j->found = p, j->cap_found = cap;
-    }
-    char *copy = j->n_found < j->cap_found ? strdup(text) : NULL;
-    if (copy) j->found[j->n_found++] = (struct found){ item, copy };
+    bool kept = keep(j, f);
     pthread_mutex_unlock(&j->lock);
-    if (!copy) {
-        struct moe_err e;
-        moe_fail(&e, MOE_NOMEM, "no memory for the list of problems");
-        stop(j, &e);
-    }
+    if (kept) return;
+    free_found(&f);
+    struct moe_err e;
+    moe_fail(&e, MOE_NOMEM, "no memory for the list of problems");
+    stop(j, &e);
 }
 
 /* ---- what to read ---- */
@@ -111,6 +127,7 @@ static bool add_gaps(struct job *j)
     int64_t n = j->n, i = 0;
     for (int32_t f = 0; f < j->src->n_files; f++) {
         uint64_t at = table_end(j->src, f);
+        if (i == n || j->items[i].file != f) continue; /* an unusable shard: told at open */
         for (; i < n && j->items[i].file == f; i++) {
             struct item *x = &j->items[i];
             if (x->offset > at && !add_item(j, (struct item){ -1, f, -1, at, x->offset - at })) return false;
@@ -147,6 +164,7 @@ static bool collect(struct job *j)
             if (s->file >= 0 && !add_item(j, (struct item){ i, s->file, p, s->offset, s->bytes })) return false;
         }
     if (j->n) qsort(j->items, (size_t)j->n, sizeof *j->items, by_place);
+    if (src->kind == MOE_CHECKPOINT) return true;
     if (!add_gaps(j) || !add_small(j)) return false;
     qsort(j->items, (size_t)j->n, sizeof *j->items, by_place); /* small files first, then each shard from its front */
     return true;
@@ -167,7 +185,7 @@ static void check_plane(struct job *j, int64_t i, int worker)
     for (uint64_t at = 0, n; at < x->bytes; at += n) {
         n = x->bytes - at < PIECE ? x->bytes - at : PIECE;
         if (moe_source_read(j->src, t, x->plane, at, (size_t)n, j->buffer[worker], &e) != MOE_OK) {
-            tell(j, i, f->name, t, "cannot be read: %s", e.msg);
+            tell(j, i, f->name, x->tensor, "cannot be read: %s", e.msg);
             return;
         }
         moe_hash_add64(hash, j->buffer[worker], (size_t)n);
@@ -175,10 +193,10 @@ static void check_plane(struct job *j, int64_t i, int worker)
         moe_progress_add(j->progress, n);
     }
     static const char *const word[] = { "data", "scale", "global scale", "input scale" };
-    if (moe_hash_get64(hash) != t->hash[x->plane])
-        tell(j, i, f->name, t, "the %s plane does not match its checksum (copy the file again)", word[x->plane]);
+    if (j->src->kind == MOE_CONTAINER && moe_hash_get64(hash) != t->hash[x->plane])
+        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)", word[x->plane]);
     else if (!sane)
-        tell(j, i, f->name, t, "the %s plane holds %s at byte %llu", word[x->plane], bad.what, (unsigned long long)bad.offset);
+        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", word[x->plane], bad.what, (unsigned long long)bad.offset);
 }
 
 static void check_padding(struct job *j, int64_t i, int worker)
@@ -189,12 +207,12 @@ static void check_padding(struct job *j, int64_t i, int worker)
     for (uint64_t at = 0, n; at < x->bytes; at += n) {
         n = x->bytes - at < PIECE ? x->bytes - at : PIECE;
         if (moe_pread(f->fd, f->path, j->buffer[worker], (size_t)n, x->offset + at, &e) != MOE_OK) {
-            tell(j, i, f->name, NULL, "cannot be read: %s", e.msg);
+            tell(j, i, f->name, -1, "cannot be read: %s", e.msg);
             return;
         }
         for (uint64_t k = 0; k < n; k++)
             if (j->buffer[worker][k]) {
-                tell(j, i, f->name, NULL, "padding at byte %llu is not zero", (unsigned long long)(x->offset + at + k));
+                tell(j, i, f->name, -1, "padding at byte %llu is not zero", (unsigned long long)(x->offset + at + k));
                 return;
             }
         moe_progress_add(j->progress, n);
@@ -218,9 +236,9 @@ static void check_small(struct job *j, int64_t i, int worker)
         moe_progress_add(j->progress, n);
     }
     if (fd >= 0) close(fd);
-    if (code != MOE_OK) tell(j, i, s->name, NULL, "cannot be read: %s", e.msg);
-    else if (size != s->bytes) tell(j, i, s->name, NULL, "%llu bytes, the manifest says %llu", (unsigned long long)size, (unsigned long long)s->bytes);
-    else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest)) tell(j, i, s->name, NULL, "does not match its checksum (copy the file again)");
+    if (code != MOE_OK) tell(j, i, s->name, -1, "cannot be read: %s", e.msg);
+    else if (size != s->bytes) tell(j, i, s->name, -1, "%llu bytes, the manifest says %llu", (unsigned long long)size, (unsigned long long)s->bytes);
+    else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest)) tell(j, i, s->name, -1, "does not match its checksum (copy the file again)");
 }
 
 static void check_item(void *ctx, int64_t i, int worker)
@@ -252,7 +270,7 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
     if (moe_path_join(path, sizeof path, j->src->path, folder, &e) != MOE_OK) return;
     DIR *d = opendir(path);
     if (!d) {
-        if (errno != ENOENT) tell(j, j->n, *folder ? folder : j->src->path, NULL, "cannot list: %s", strerror(errno));
+        if (errno != ENOENT) tell(j, j->n, *folder ? folder : j->src->path, -1, "cannot list: %s", strerror(errno));
         return;
     }
     for (struct dirent *e2; (e2 = readdir(d)); ) {
@@ -262,7 +280,7 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
         if (!strcmp(n, ".") || !strcmp(n, "..") || plan) continue;
         if (!*folder && (!strcmp(n, MOE_MANIFEST_NAME) || !strcmp(n, "tokenizer") || !strcmp(n, "hf"))) continue;
         snprintf(name, sizeof name, "%s%s", folder, n);
-        if (moe_strmap_get(names, name, strlen(name)) < 0) tell(j, j->n, name, NULL, "the manifest does not list it (remove it)");
+        if (moe_strmap_get(names, name, strlen(name)) < 0) tell(j, j->n, name, -1, "the manifest does not list it (remove it)");
     }
     closedir(d);
 }
@@ -290,7 +308,7 @@ static void check_manifest(struct job *j)
 {
     cJSON *m;
     struct moe_err e;
-    if (moe_manifest_read(j->src->path, &m, &e) != MOE_OK) tell(j, -1, MOE_MANIFEST_NAME, NULL, "%s", e.msg);
+    if (moe_manifest_read(j->src->path, &m, &e) != MOE_OK) tell(j, -1, MOE_MANIFEST_NAME, -1, "%s", e.msg);
     else cJSON_Delete(m);
 }
 
@@ -310,7 +328,7 @@ static void close_job(struct job *j)
 {
     for (int i = 0; j->buffer && i < j->workers; i++) free(j->buffer[i]);
     for (int i = 0; j->hash && i < j->workers; i++) moe_hash_free(j->hash[i]);
-    for (int64_t i = 0; i < j->n_found; i++) free(j->found[i].text);
+    for (int64_t i = 0; i < j->n_found; i++) free_found(&j->found[i]);
     free(j->buffer);
     free(j->hash);
     free(j->found);
@@ -322,7 +340,7 @@ static void close_job(struct job *j)
 static int by_item(const void *a, const void *b)
 {
     const struct found *x = a, *y = b;
-    return x->item != y->item ? (x->item > y->item) - (x->item < y->item) : strcmp(x->text, y->text);
+    return x->item != y->item ? (x->item > y->item) - (x->item < y->item) : strcmp(x->file, y->file);
 }
 
 static enum moe_code report(struct job *j, cJSON *problems, struct moe_err *err)
@@ -330,24 +348,43 @@ static enum moe_code report(struct job *j, cJSON *problems, struct moe_err *err)
     if (j->fatal.code != MOE_OK) return *err = j->fatal, err->code;
     if (!j->n_found) return MOE_OK;
     qsort(j->found, (size_t)j->n_found, sizeof *j->found, by_item);
-    for (int64_t i = 0; problems && i < j->n_found && i < PROBLEMS_MAX; i++)
-        if (!cJSON_AddItemToArray(problems, cJSON_CreateString(j->found[i].text))) return moe_fail(err, MOE_NOMEM, "no memory for the list of problems");
+    for (int64_t i = 0; problems && i < j->n_found && i < PROBLEMS_MAX; i++) {
+        const struct found *f = &j->found[i];
+        char line[1024];
+        snprintf(line, sizeof line, "%s: %s%s%s", f->file, f->tensor, *f->tensor ? ": " : "", f->what);
+        cJSON *s = cJSON_CreateString(line);
+        if (!s || !cJSON_AddItemToArray(problems, s)) return moe_fail(err, MOE_NOMEM, "no memory for the list of problems");
+    }
     char more[64] = "";
+    const struct found *f = &j->found[0];
     if (j->n_found > 1) snprintf(more, sizeof more, " (and %lld more)", (long long)j->n_found - 1);
-    return moe_fail(err, MOE_VERIFY, "%s%s", j->found[0].text, more);
+    return moe_fail_at(err, MOE_VERIFY, f->file, *f->tensor ? f->tensor : NULL, "%s%s", f->what, more);
 }
 
-enum moe_code moe_container_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
-                                   cJSON *problems, struct moe_err *err)
+/* Gate and up of one MLP are read by one matrix product: their global scales must be the same. */
+static void check_pairs(struct job *j)
+{
+    for (int64_t i = 1; i < j->src->n_tensors; i++) {
+        const struct moe_tensor *t = &j->src->tensors[i], *g = t - 1;
+        bool up = t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP || t->role == MOE_ROLE_EXPERT_UP;
+        if (up && g->role == t->role - 1 && g->layer == t->layer && g->expert == t->expert && t->type == MOE_NVFP4 &&
+            g->type == MOE_NVFP4 && g->global != t->global)
+            tell(j, j->n, j->src->files[t->plane[0].file].name, i, "its global scale is not that of the gate projection");
+    }
+}
+
+enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
+                                cJSON *problems, struct moe_err *err)
 {
     struct job j = { .src = src, .progress = progress, .lock = PTHREAD_MUTEX_INITIALIZER };
     enum moe_code code = MOE_OK;
-    MOE_CHECK(src->kind == MOE_CONTAINER);
+    uint64_t total = 0;
     if (!open_workers(&j, pool) || !collect(&j)) code = moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to verify it");
+    for (int64_t i = 0; i < j.n; i++) total += j.items[i].bytes;
     if (code == MOE_OK) {
-        moe_progress_begin(progress, "verify", src->container->bytes, MOE_UNIT_BYTES);
-        check_manifest(&j);
-        check_listing(&j);
+        moe_progress_begin(progress, "verify", total, MOE_UNIT_BYTES);
+        if (src->kind == MOE_CONTAINER) check_manifest(&j), check_listing(&j);
+        else check_pairs(&j);
         moe_pool_run(pool, j.n, check_item, &j);
         moe_progress_end(progress);
         code = report(&j, problems, err);

@@ -1,0 +1,188 @@
+#include "convert/inspect.h"
+
+#include "base/io.h"
+#include "base/re.h"
+#include "formats/container.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++)
+        if (t->plane[p].file >= 0) n += t->plane[p].bytes;
+    return n;
+}
+
+/* ---- summary ---- */
+
+static bool add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
+{
+    int64_t tensors[MOE_DTYPE_COUNT] = { 0 };
+    uint64_t bytes[MOE_DTYPE_COUNT] = { 0 };
+    cJSON *types = cJSON_AddObjectToObject(into, "types");
+    for (int64_t i = 0; i < n; i++) tensors[t[i].type]++, bytes[t[i].type] += tensor_bytes(&t[i]);
+    bool ok = types != NULL;
+    for (int k = 0; ok && k < MOE_DTYPE_COUNT; k++) {
+        if (!tensors[k]) continue;
+        cJSON *one = cJSON_AddObjectToObject(types, moe_dtype_name(k));
+        ok = one && moe_json_add_i64(one, "tensors", tensors[k]) && moe_json_add_i64(one, "bytes", (int64_t)bytes[k]);
+    }
+    return ok;
+}
+
+enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, struct moe_err *err)
+{
+    const struct moe_config *c = &src->config;
+    bool container = src->kind == MOE_CONTAINER;
+    uint64_t bytes = 0;
+    for (int64_t i = 0; container && i < src->n_tensors; i++) bytes += tensor_bytes(&src->tensors[i]);
+    for (int64_t i = 0; !container && i < src->n_raws; i++) bytes += src->raws[i].span.bytes;
+    cJSON *j = cJSON_CreateObject();
+    bool ok = j && cJSON_AddStringToObject(j, "kind", container ? "container" : "checkpoint") &&
+              cJSON_AddStringToObject(j, "layout", src->layout ? src->layout : "unknown") &&
+              cJSON_AddStringToObject(j, "architecture", c->architecture) &&
+              moe_json_add_i64(j, "layers", c->num_hidden_layers) && moe_json_add_i64(j, "experts", c->n_routed_experts) &&
+              moe_json_add_i64(j, "experts_per_token", c->num_experts_per_tok) &&
+              moe_json_add_i64(j, "hidden_size", c->hidden_size) && moe_json_add_i64(j, "vocab_size", c->vocab_size) &&
+              moe_json_add_i64(j, "parameters", (int64_t)moe_config_parameters(c)) &&
+              moe_json_add_i64(j, "parameters_active", (int64_t)moe_config_parameters_active(c)) &&
+              moe_json_add_i64(j, "tensors", container ? src->n_tensors : src->n_raws) &&
+              moe_json_add_i64(j, "bytes", (int64_t)bytes) && add_types(j, src->tensors, src->n_tensors);
+    if (!ok) {
+        cJSON_Delete(j);
+        return moe_fail(err, MOE_NOMEM, "no memory for the summary");
+    }
+    *out = j;
+    return MOE_OK;
+}
+
+/* ---- tensors ---- */
+
+static cJSON *tensor_row(const char *name, const char *type, const int64_t *shape, int ndim, uint64_t bytes, const char *file, uint64_t offset)
+{
+    cJSON *row = cJSON_CreateObject(), *s = NULL;
+    bool ok = row && cJSON_AddStringToObject(row, "name", name) && cJSON_AddStringToObject(row, "type", type) &&
+              (s = cJSON_AddArrayToObject(row, "shape"));
+    for (int i = 0; ok && i < ndim; i++) {
+        cJSON *n = cJSON_CreateNumber((double)shape[i]);
+        ok = n && cJSON_AddItemToArray(s, n);
+    }
+    if (ok && moe_json_add_i64(row, "bytes", (int64_t)bytes) && cJSON_AddStringToObject(row, "file", file) &&
+        moe_json_add_i64(row, "offset", (int64_t)offset)) return row;
+    cJSON_Delete(row);
+    return NULL;
+}
+
+static bool add_tensor(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, const struct moe_re *re)
+{
+    char name[128];
+    moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
+    if (re && !moe_re_match(re, name, strlen(name))) return true;
+    int64_t shape[2] = { t->rows, t->cols };
+    const struct moe_span *s = &t->plane[MOE_PLANE_DATA];
+    cJSON *row = tensor_row(name, moe_dtype_name(t->type), t->rows == 1 ? shape + 1 : shape, t->rows == 1 ? 1 : 2, tensor_bytes(t),
+                            s->file >= 0 ? src->files[s->file].name : "", s->offset);
+    return row && cJSON_AddItemToArray(list, row);
+}
+
+static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_raw *r, const struct moe_re *re)
+{
+    if (re && !moe_re_match(re, r->name, strlen(r->name))) return true;
+    cJSON *row = tensor_row(r->name, r->dtype, r->shape, r->ndim, r->span.bytes, src->files[r->span.file].name, r->span.offset);
+    if (!row) return false;
+    bool ok = r->skipped ? cJSON_AddStringToObject(row, "skipped", r->skipped) != NULL : cJSON_AddNullToObject(row, "skipped") != NULL;
+    return cJSON_AddItemToArray(list, row) && ok;
+}
+
+enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *pattern, cJSON **out, struct moe_err *err)
+{
+    struct moe_re *re = NULL;
+    if (*pattern) MOE_TRY(moe_re_open(&re, pattern, err));
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    if (src->kind == MOE_CONTAINER)
+        for (int64_t i = 0; ok && i < src->n_tensors; i++) ok = add_tensor(list, src, &src->tensors[i], re);
+    else
+        for (int64_t i = 0; ok && i < src->n_raws; i++) ok = add_raw(list, src, &src->raws[i], re);
+    moe_re_close(&re);
+    if (!ok) {
+        cJSON_Delete(list);
+        return moe_fail(err, MOE_NOMEM, "no memory for the list of tensors");
+    }
+    *out = list;
+    return MOE_OK;
+}
+
+/* ---- experts ---- */
+
+static bool add_extents(cJSON *row, const struct moe_source *src, const struct moe_tensor *t, struct moe_err *err)
+{
+    static const char *const keys[] = { "file", "alignment", "extent_offset", "extent_bytes" };
+    struct moe_shard_header h;
+    bool ok = true;
+    if (src->kind == MOE_CHECKPOINT) {
+        for (int i = 0; ok && i < 4; i++) ok = cJSON_AddNullToObject(row, keys[i]);
+        return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+    }
+    const struct moe_file *f = &src->files[t->plane[MOE_PLANE_DATA].file];
+    if (moe_pread(f->fd, f->path, &h, sizeof h, 0, err) != MOE_OK) return false;
+    ok = cJSON_AddStringToObject(row, keys[0], f->name) && moe_json_add_i64(row, keys[1], h.alignment) &&
+         moe_json_add_i64(row, keys[2], (int64_t)h.extent_offset) && moe_json_add_i64(row, keys[3], (int64_t)h.extent_bytes);
+    return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+}
+
+/* t[0..n): all expert tensors of one layer, sorted by expert. */
+static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n, struct moe_err *err)
+{
+    uint64_t least = UINT64_MAX, most = 0, sum = 0;
+    int64_t experts = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += tensor_bytes(&t[i]);
+        if (i + 1 < n && t[i + 1].expert == t[i].expert) continue;
+        if (sum < least) least = sum;
+        if (sum > most) most = sum;
+        experts++;
+        sum = 0;
+    }
+    cJSON *row = cJSON_CreateObject();
+    if (!row || !cJSON_AddItemToArray(list, row)) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+    bool ok = moe_json_add_i64(row, "layer", t->layer) && moe_json_add_i64(row, "experts", experts);
+    if (ok && !add_extents(row, src, t, err)) return false;
+    ok = ok && moe_json_add_i64(row, "expert_bytes_min", (int64_t)least) && moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) &&
+         add_types(row, t, n);
+    return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+}
+
+enum moe_code moe_inspect_experts(const struct moe_source *src, cJSON **out, struct moe_err *err)
+{
+    cJSON *list = cJSON_CreateArray();
+    if (!list) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts");
+    for (int64_t i = 0, k; i < src->n_tensors; i = k) {
+        for (; i < src->n_tensors && src->tensors[i].expert < 0; i++) continue;
+        for (k = i; k < src->n_tensors && src->tensors[k].expert >= 0 && src->tensors[k].layer == src->tensors[i].layer; k++) continue;
+        if (k > i && !add_layer(list, src, src->tensors + i, k - i, err)) {
+            cJSON_Delete(list);
+            return err->code;
+        }
+    }
+    *out = list;
+    return MOE_OK;
+}
+
+char *moe_base64(const void *data, size_t n)
+{
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *p = data;
+    char *out = malloc((n + 2) / 3 * 4 + 1), *o = out;
+    for (size_t i = 0; out && i < n; i += 3) {
+        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+        *o++ = digit[v >> 18];
+        *o++ = digit[v >> 12 & 63];
+        *o++ = i + 1 < n ? digit[v >> 6 & 63] : '=';
+        *o++ = i + 2 < n ? digit[v & 63] : '=';
+    }
+    if (out) *o = 0;
+    return out;
+}

@@ -1,0 +1,251 @@
+/* moe-inspect - main() only: parse, call, report. */
+#include "base/io.h"
+#include "base/tool.h"
+#include "convert/inspect.h"
+#include "formats/container.h"
+#include "formats/tokenizer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options {
+    struct moe_run run;
+    const char *tensors, *tokenize, *detokenize;
+    bool experts, verify, special;
+};
+
+/* ---- text for people ---- */
+
+static double number(const cJSON *o, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
+static const char *word(const cJSON *o, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsString(v) ? v->valuestring : "";
+}
+
+static void print_types(const cJSON *types)
+{
+    char a[16];
+    for (const cJSON *t = types->child; t; t = t->next)
+        printf("  %-14s %8.0f tensors  %s\n", t->string, number(t, "tensors"), moe_human_bytes((uint64_t)number(t, "bytes"), a));
+}
+
+static void print_summary(const cJSON *j)
+{
+    char a[16];
+    printf("%s, %s, %s\n", word(j, "kind"), word(j, "layout"), word(j, "architecture"));
+    printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"), number(j, "hidden_size"), number(j, "vocab_size"));
+    printf("  %.0f experts, %.0f for each token\n", number(j, "experts"), number(j, "experts_per_token"));
+    printf("  %.0f parameters, %.0f active\n", number(j, "parameters"), number(j, "parameters_active"));
+    printf("  %.0f tensors, %s\n", number(j, "tensors"), moe_human_bytes((uint64_t)number(j, "bytes"), a));
+    print_types(cJSON_GetObjectItemCaseSensitive(j, "types"));
+}
+
+static void print_experts(const cJSON *rows)
+{
+    for (const cJSON *r = rows->child; r; r = r->next) {
+        char a[16], b[16];
+        printf("layer %.0f: %.0f experts, %s each", number(r, "layer"), number(r, "experts"), moe_human_bytes((uint64_t)number(r, "expert_bytes_max"), a));
+        if (*word(r, "file"))
+            printf(", extents of %s from byte %.0f of %s, aligned to %.0f", moe_human_bytes((uint64_t)number(r, "extent_bytes"), b),
+                   number(r, "extent_offset"), word(r, "file"), number(r, "alignment"));
+        printf("\n");
+        print_types(cJSON_GetObjectItemCaseSensitive(r, "types"));
+    }
+}
+
+static void print_tensors(const cJSON *rows)
+{
+    for (const cJSON *r = rows->child; r; r = r->next) {
+        const cJSON *shape = cJSON_GetObjectItemCaseSensitive(r, "shape");
+        printf("%s  %s  [", word(r, "name"), word(r, "type"));
+        for (const cJSON *s = shape->child; s; s = s->next) printf("%s%.0f", s == shape->child ? "" : ", ", s->valuedouble);
+        printf("]  %.0f bytes  %s", number(r, "bytes"), word(r, "file"));
+        printf(*word(r, "skipped") ? "  (left out: %s)\n" : "\n", word(r, "skipped"));
+    }
+}
+
+/* ---- the model ---- */
+
+static enum moe_code lists(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+{
+    cJSON *list;
+    if (o->experts) {
+        MOE_TRY(moe_inspect_experts(src, &list, err));
+        cJSON_AddItemToObject(json, "expert_layers", list);
+        if (!o->run.json) print_experts(list);
+    }
+    if (o->tensors) {
+        MOE_TRY(moe_inspect_tensors(src, o->tensors, &list, err));
+        cJSON_AddItemToObject(json, "tensor_list", list);
+        if (!o->run.json) print_tensors(list);
+    }
+    return MOE_OK;
+}
+
+/* The verdict goes into the summary; what is wrong comes back as *verdict with *why. */
+static enum moe_code judge(struct options *o, const struct moe_source *src, cJSON *json, cJSON *problems, enum moe_code *verdict,
+                           struct moe_err *why, struct moe_err *err)
+{
+    if (problems->child) {
+        *verdict = moe_fail(why, o->verify ? MOE_VERIFY : MOE_CORRUPT, "'%s': %s", o->run.argv[0], problems->child->valuestring);
+    } else if (o->verify) {
+        enum moe_code code = moe_source_verify(src, o->run.pool, o->run.progress, problems, why);
+        if (code != MOE_OK && code != MOE_VERIFY) return *err = *why, code;
+        *verdict = code;
+    }
+    if (o->verify) cJSON_AddBoolToObject(json, "verified", *verdict == MOE_OK);
+    else cJSON_AddNullToObject(json, "verified");
+    return MOE_OK;
+}
+
+static void add_error(cJSON *json, enum moe_code code, const struct moe_err *e)
+{
+    cJSON *o = cJSON_AddObjectToObject(json, "error");
+    cJSON_AddNumberToObject(o, "code", code);
+    cJSON_AddStringToObject(o, "name", moe_code_name(code));
+    cJSON_AddStringToObject(o, "message", e->msg);
+    cJSON_AddItemToObject(o, "file", e->file[0] ? cJSON_CreateString(e->file) : cJSON_CreateNull());
+    cJSON_AddItemToObject(o, "tensor", e->tensor[0] ? cJSON_CreateString(e->tensor) : cJSON_CreateNull());
+}
+
+static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
+{
+    struct moe_source *src;
+    struct moe_err why = MOE_ERR_INIT;
+    cJSON *problems = NULL;
+    MOE_TRY(moe_source_survey(&src, o->run.argv[0], &problems, err));
+    enum moe_code code = moe_inspect_summary(src, json, err);
+    if (code == MOE_OK && !o->run.json) print_summary(*json);
+    if (code == MOE_OK) code = lists(o, src, *json, err);
+    if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
+    if (code == MOE_OK && !o->run.json) {
+        for (const cJSON *p = problems->child; p; p = p->next) printf("problem: %s\n", p->valuestring);
+        if (o->verify && *verdict == MOE_OK) printf("verified: every byte was read, nothing is wrong\n");
+    }
+    if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
+    else cJSON_Delete(problems);
+    if (code == MOE_OK && *verdict != MOE_OK) {
+        add_error(*json, *verdict, &why);
+        fflush(stdout);
+        fprintf(stderr, "moe-inspect: %s\n", why.msg);
+    }
+    moe_source_close(&src);
+    return code;
+}
+
+/* ---- tokens: printed as they are, a tree of them would not fit ---- */
+
+static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, struct moe_err *err)
+{
+    char *text;
+    size_t n, count;
+    int32_t *ids;
+    MOE_TRY(moe_read_file(o->tokenize, SIZE_MAX / 2, &text, &n, err));
+    enum moe_code code = moe_tokenize(t, text, n, o->special, &ids, &count, err);
+    free(text);
+    MOE_TRY(code);
+    if (o->run.json) printf("{\"tokens\": [");
+    for (size_t i = 0; i < count; i++) printf("%s%d", i ? o->run.json ? ", " : " " : "", ids[i]);
+    printf(o->run.json ? "]}\n" : "\n");
+    free(ids);
+    return MOE_OK;
+}
+
+static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, int32_t **ids, size_t *count, struct moe_err *err)
+{
+    *count = 0;
+    *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids);
+    if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the tokens");
+    for (const char *p = text; *p; ) {
+        char *end;
+        size_t len;
+        errno = 0;
+        long v = strtol(p, &end, 10);
+        if (end == p || errno || v < 0 || v >= moe_tokenizer_size(t) || !moe_token_bytes(t, (int32_t)v, &len) || (*end && *end != ',')) {
+            free(*ids);
+            return moe_fail(err, MOE_USAGE, "--detokenize: '%.20s' is no token of this model (want 1,2,3)", p);
+        }
+        (*ids)[(*count)++] = (int32_t)v;
+        p = *end ? end + 1 : end;
+    }
+    return MOE_OK;
+}
+
+static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t, cJSON **json, struct moe_err *err)
+{
+    int32_t *ids;
+    size_t count, n = 0, m = 0, room = 16, raw_room = 1, len;
+    struct moe_decoder d = { .keep_special = true };
+    MOE_TRY(parse_ids(o->detokenize, t, &ids, &count, err));
+    for (size_t i = 0; i < count; i++) {
+        moe_token_bytes(t, ids[i], &len);
+        room += MOE_DECODE_BOUND(len);
+        raw_room += len;
+    }
+    char *text = malloc(room + 1), *raw = malloc(raw_room), *b64 = NULL;
+    for (size_t i = 0; text && raw && i < count; i++) {
+        const char *bytes = moe_token_bytes(t, ids[i], &len);
+        memcpy(raw + m, bytes, len);
+        m += len;
+        n += moe_decode(t, &d, ids[i], text + n);
+    }
+    bool ok = text && raw;
+    if (ok) {
+        n += moe_decode_flush(&d, text + n);
+        text[n] = 0;
+        if (!o->run.json) fwrite(raw, 1, m, stdout);
+        ok = (*json = cJSON_CreateObject()) && cJSON_AddStringToObject(*json, "text", text) && (b64 = moe_base64(raw, m)) &&
+             cJSON_AddStringToObject(*json, "bytes_base64", b64);
+    }
+    free(ids);
+    free(text);
+    free(raw);
+    free(b64);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the text");
+}
+
+static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
+{
+    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    if (!o->tokenize && !o->detokenize) return inspect(o, json, verdict, err);
+    struct moe_tokenizer *t;
+    if (o->tokenize && o->detokenize) return moe_fail(err, MOE_USAGE, "--tokenize and --detokenize exclude each other");
+    MOE_TRY(moe_tokenizer_open(&t, o->run.argv[0], 0, err));
+    enum moe_code code = o->tokenize ? tokenize(o, t, err) : detokenize(o, t, json, err);
+    moe_tokenizer_close(&t);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = { .special = false };
+    const struct moe_opt opts[] = {
+        MOE_GROUP("what to show"),
+        MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
+        MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
+        MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
+        MOE_GROUP("the tokenizer"),
+        MOE_STR(0, "tokenize", &o.tokenize, "FILE", "print the tokens of this file's text"),
+        MOE_STR(0, "detokenize", &o.detokenize, "1,2,3", "print the text of these tokens"),
+        MOE_BOOL(0, "special", &o.special, "with --tokenize: names of special tokens in the text are those tokens"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_tool tool = {
+        .name = "moe-inspect", .synopsis = "[options] MODEL", .about = "say what a model is, whether it is whole, and whether it is sound",
+        .opts = opts,
+    };
+    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    cJSON *json = NULL;
+    enum moe_code verdict = MOE_OK, code = work(&o, &json, &verdict, &o.run.err);
+    int exit_code = moe_run_end(&o.run, code, json);
+    return exit_code ? exit_code : (int)verdict;
+}
