@@ -252,38 +252,43 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     return code;
 }
 
-static enum moe_code set_identity(struct moe_checkpoint *k, struct moe_err *err)
+static enum moe_code hash_config(struct moe_checkpoint *k, struct moe_hash *h, struct moe_err *err)
 {
     char path[PATH_MAX], *text;
     size_t n;
     MOE_TRY(moe_path_join(path, sizeof path, k->src->path, "config.json", err));
     MOE_TRY(moe_read_file(path, INDEX_BYTES, &text, &n, err));
-    struct moe_hash *h = moe_hash_new();
-    if (h) {
-        moe_hash_reset64(h);
-        moe_hash_add64(h, text, n);
-        for (int32_t i = 0; i < k->src->n_files; i++) {
-            const struct moe_file *f = &k->src->files[i];
-            moe_hash_add64(h, f->name, strlen(f->name) + 1);
-            moe_hash_add64(h, &f->size, sizeof f->size);
-            moe_hash_add64(h, &f->header_hash, sizeof f->header_hash);
-        }
-        k->src->index->identity = moe_hash_get64(h);
-    }
+    moe_hash_reset64(h);
+    moe_hash_add64(h, text, n);
     free(text);
-    if (!h) return no_memory(k, err);
-    moe_hash_free(h);
+    return MOE_OK;
+}
+
+static enum moe_code read_headers(struct moe_checkpoint *k, struct moe_hash *h, struct moe_err *err)
+{
+    MOE_TRY(hash_config(k, h, err)); /* first: descriptors may run out below */
+    for (int32_t i = 0; i < k->src->n_files; i++) {
+        const struct moe_file *f = &k->src->files[i];
+        MOE_TRY(read_header(k, i, err));
+        moe_hash_add64(h, f->name, strlen(f->name) + 1);
+        moe_hash_add64(h, &f->size, sizeof f->size);
+        moe_hash_add64(h, &f->header_hash, sizeof f->header_hash);
+    }
+    k->src->index->identity = moe_hash_get64(h);
     return MOE_OK;
 }
 
 enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err)
 {
-    for (int32_t i = 0; i < k->src->n_files; i++) MOE_TRY(read_header(k, i, err));
-    for (int64_t i = 0; i < k->n_index; i++) {
+    struct moe_hash *h = moe_hash_new();
+    if (!h) return no_memory(k, err);
+    enum moe_code code = read_headers(k, h, err);
+    moe_hash_free(h);
+    for (int64_t i = 0; code == MOE_OK && i < k->n_index; i++) {
         struct moe_name n;
         if (k->seen[i]) continue;
         moe_problem(k->p, MOE_CORRUPT, k->src->files[k->file_of[i]].path, k->names[i], "the index says that it is in this file, which does not hold it");
         if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
-    return set_identity(k, err);
+    return code;
 }

@@ -1,7 +1,7 @@
 /* formats/scan.h - a cursor over JSON text, for files whose objects are too large to build a tree of.
  *
  * Each step returns NULL or what is wrong ("bad syntax"); the caller adds file and tensor.  Strings are decoded in
- * place, so the text must be writable and outlive them; text[size] must be NUL. */
+ * place, so the text must be writable and outlive them.  Nothing at or after `end` is read or written. */
 #ifndef MOE_FORMATS_SCAN_H
 #define MOE_FORMATS_SCAN_H
 
