@@ -12,6 +12,8 @@ state=$(($seed % 2147483647))
 random() { state=$(($state * 48271 % 2147483647)); } # sets $state, in [1, 2^31 - 2]
 
 ok "$GEN/genmodel" -o "$T/m" --format fp8 $SIZE --seed 21
+# Searching scales is slow work: fewer weights do.
+ok "$GEN/genmodel" -o "$T/small" --format int4 --layers 8 --experts 16 --hidden 128 --inter 64 --seed 22
 
 torment() # NAME COMMAND...   (the output comes last)
 {
@@ -47,5 +49,5 @@ torment() # NAME COMMAND...   (the output comes last)
     rm -rf "$T/$name.moe" "$T/$name-ref.moe"
 }
 torment convert "$BIN/moe-convert" "$T/m" -o
-torment nvfp4 "$BIN/moe-convert" "$T/m" --to nvfp4 -o
+torment nvfp4 "$BIN/moe-convert" "$T/small" --to nvfp4 -o
 torment quantize "$BIN/moe-quantize" "$T/m" --method four-over-six -o

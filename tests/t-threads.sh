@@ -5,7 +5,7 @@ need_tool moe-convert moe-quantize
 need_helper genmodel
 need_space 300
 
-ok "$GEN/genmodel" -o "$T/fp8" --format fp8 --layers 4 --experts 24 --hidden 256 --inter 160 --seed 11
+ok "$GEN/genmodel" -o "$T/fp8" --format fp8 --layers 3 --experts 10 --hidden 256 --inter 160 --seed 11
 ok "$GEN/genmodel" -o "$T/hostile" --format bf16 --hostile --layers 3 --experts 24 --seed 12
 for model in "$T/fp8" "$T/hostile"; do
     for n in 1 2 7; do
