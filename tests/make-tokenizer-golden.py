@@ -2,7 +2,8 @@
 """Goldens of the tokenizer, from the real tiktoken (pip install tiktoken).
 
   make-tokenizer-golden.py               write tests/data/tokenizer-golden.txt
-  make-tokenizer-golden.py --live GEN    compare GEN (tests/gen-tokens) with tiktoken on many more texts
+  make-tokenizer-golden.py --live GEN DIR   compare GEN (tests/gen-tokens) with tiktoken on many more texts, also on the
+                                         vocabulary in DIR
 
 Ids alone hardly show where a text was cut, least of all with 1,008 ranks.  So a second encoding is made whose tokens are
 all the substrings of the texts: every piece is then one token, and its id tells the piece.
@@ -70,9 +71,9 @@ def encoding(tokens, pattern=PATTERN):
     return tiktoken.Encoding("k2", pat_str=pattern, mergeable_ranks=tokens, special_tokens={})
 
 
-def fixture():
+def fixture(where=DIR + "bf16"):
     ranks = {}
-    with open(DIR + "bf16/tiktoken.model") as f:
+    with open(where + "/tiktoken.model") as f:
         for line in f:
             b, r = line.split()
             ranks[base64.b64decode(b)] = int(r)
@@ -139,18 +140,21 @@ class Live:
             self.count += 1
             if numbers(want) != got: self.report(name, t, numbers(want), got)
 
-    def ids(self, name, e, texts):
-        for t, got in zip(texts, run(self.gen, texts, DIR + "bf16")):
+    def ids(self, name, e, texts, where=DIR + "bf16"):
+        for t, got in zip(texts, run(self.gen, texts, where)):
             self.count += 1
             want = numbers(e.encode_ordinary(t))
             if want != got: self.report(name, t, want, got)
 
 
-def live(gen):
+def live(gen, k2):
     l, e, r = Live(gen), fixture(), rng(3)
     for name in ("valid.txt", "calib.txt"):
         with open(DIR + name, newline="") as f: l.ids(name, e, [f.read()])
     l.ids("hostile ids", e, TEXTS + list(spaces()) + mixed(3000, 4, 40))
+    with open(DIR + "calib.txt", newline="") as f: calib = f.read()
+    runs = ["".join(r.choice(u) for _ in range(n)) for u in ("ab", "the ", "世界一", "aA", "\n ") for n in (47, 48, 49, 50, 300, 3000)]
+    l.ids("vocabulary of K2's size", fixture(k2), [calib] + TEXTS + mixed(3000, 6, 40) + runs, k2)
     l.pieces("texts", TEXTS)
     l.pieces("white space", spaces())
     l.pieces("pairs", ("".join(p) for p in itertools.product(ATOMS, ATOMS)))
@@ -166,4 +170,4 @@ def live(gen):
 
 
 if __name__ == "__main__":
-    live(sys.argv[2]) if sys.argv[1:2] == ["--live"] else write_golden()
+    live(*sys.argv[2:4]) if sys.argv[1:2] == ["--live"] else write_golden()
