@@ -186,7 +186,7 @@ $(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/lib
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(LDLIBS)
 fuzz: setup
-	@$(MAKE) --no-print-directory -j2 B=build/fuzz CC=clang SAN=address,undefined fuzz-build
+	@$(MAKE) --no-print-directory -j2 B=build/fuzz CC=clang SAN=address,undefined,fuzzer-no-link fuzz-build
 	@for f in $(fuzzers:tests/fuzz-%.c=%); do mkdir -p build/fuzz/corpus/$$f tests/corpus/$$f; echo "fuzz $$f"; \
 	  build/fuzz/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -max_len=65536 -rss_limit_mb=4096 build/fuzz/corpus/$$f tests/corpus/$$f \
 	    >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
