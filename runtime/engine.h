@@ -1,0 +1,63 @@
+/* runtime/engine.h - a model, its tokenizer and one sequence: prefill, decode, text.
+ *
+ * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins with them (a
+ * chat's next turn) computes only what is new. */
+#ifndef MOE_RUNTIME_ENGINE_H
+#define MOE_RUNTIME_ENGINE_H
+
+#include "formats/tokenizer.h"
+#include "model/forward.h"
+
+struct moe_engine {
+    struct moe_source *source;
+    struct moe_model *model;
+    struct moe_tokenizer *tokenizer;  /* NULL when opened without */
+    struct moe_forward *forward;
+    struct moe_kv kv;
+    int32_t *ids; int64_t n_ids;      /* what kv holds */
+    int64_t context, batch;           /* most positions, most tokens in a batch */
+    float *h, *logits;                /* [batch, H], [V] */
+    int32_t *order; float *p;         /* [V]: sampling */
+    int64_t vocab;                    /* ids that may be produced: the smaller of the model's and the tokenizer's */
+};
+
+struct moe_engine_options {
+    bool tokenizer;                   /* needed */
+    int64_t context;                  /* 0: the model's */
+    double lora_eps;                  /* moe_model_open */
+    enum moe_mla mla;
+};
+
+/* Tokens in a batch for this model: as many as keep the experts' outputs near 64 MiB, 64 to 1024. */
+int64_t moe_engine_batch(const struct moe_config *c);
+
+/* path: a container or checkpoint.  MOE_USAGE when the context asked for is larger than the model's. */
+enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
+                              struct moe_err *err);
+void moe_engine_close(struct moe_engine **e);
+
+/* Make the sequence be ids [n]; e->logits is then of its last token.  *computed (may be NULL) gets how many were new. */
+enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed, struct moe_err *err);
+
+enum moe_finish { MOE_FINISH_STOP, MOE_FINISH_LENGTH };
+
+struct moe_generate {
+    int64_t max_tokens;               /* -1: until the end or the context is full */
+    struct moe_sampler sampler;
+    uint64_t seed;
+    const char *const *stop; size_t n_stop;
+    bool ignore_eos, keep_special;
+    void (*text)(void *ctx, const char *bytes, size_t n); /* called with whole characters as they come; may be NULL */
+    void *ctx;
+};
+
+struct moe_generated {
+    int32_t *tokens; int64_t n;       /* malloc'd; the end token, when one came, is not among them */
+    char *text; size_t text_bytes;    /* malloc'd, NUL after; without the stop text */
+    enum moe_finish finish;
+};
+
+/* Go on from e->logits.  free() tokens and text in any case. */
+enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g, struct moe_generated *out, struct moe_err *err);
+
+#endif
