@@ -59,7 +59,8 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
     *err = p->first;
     size_t n = strlen(err->msg);
     if (p->count > 1 && n < sizeof err->msg)
-        snprintf(err->msg + n, sizeof err->msg - n, "; and %lld more problems (moe-inspect lists them)", (long long)(p->count - 1));
+        snprintf(err->msg + n, sizeof err->msg - n, "; and %lld more problem%s (moe-inspect lists them)", (long long)(p->count - 1),
+                 p->count > 2 ? "s" : "");
     return err->code;
 }
 
