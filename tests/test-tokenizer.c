@@ -376,10 +376,12 @@ static void *work(void *arg)
 
 static void test_k2_size(void)
 {
-    char dir[] = "/tmp/test-tokenizer-XXXXXX";
+    const char *tmp = getenv("TMPDIR");
+    char dir[4096];
     size_t size;
     char *text = read_file(DATA "calib.txt", &size);
     struct moe_tokenizer *t;
+    snprintf(dir, sizeof dir, "%s/test-tokenizer-XXXXXX", tmp && *tmp ? tmp : "/tmp");
     assert(mkdtemp(dir));
     write_k2_vocabulary(dir, text, size);
     OK(moe_tokenizer_open(&t, dir, K2_VOCAB, &err) == MOE_OK && moe_tokenizer_size(t) == K2_VOCAB);
