@@ -21,7 +21,8 @@ enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
 {
     struct stat st;
-    do *fd = open(path, O_RDONLY | O_CLOEXEC); while (*fd < 0 && errno == EINTR);
+    int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK; /* opening a FIFO must not wait */
+    do *fd = open(path, flags); while (*fd < 0 && errno == EINTR);
     if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     if (fstat(*fd, &st)) {
         int e = errno;

@@ -10,7 +10,27 @@
 
 enum { DEPTH = 64 };
 
-/* cJSON accepts raw control bytes, invalid UTF-8 and any depth up to 1000: look at the text first. */
+/* The length of the JSON number at s; 0 for what only strtod takes (01, 1., .5, 1e). */
+static size_t number(const char *s, size_t n)
+{
+    size_t i = n && *s == '-', digits = i;
+    while (i < n && s[i] >= '0' && s[i] <= '9') i++;
+    if (i == digits || (s[digits] == '0' && i > digits + 1)) return 0;
+    if (i < n && s[i] == '.') {
+        for (digits = ++i; i < n && s[i] >= '0' && s[i] <= '9'; i++) ;
+        if (i == digits) return 0;
+    }
+    if (i < n && (s[i] == 'e' || s[i] == 'E')) {
+        i++;
+        if (i < n && (s[i] == '+' || s[i] == '-')) i++;
+        for (digits = i; i < n && s[i] >= '0' && s[i] <= '9'; i++) ;
+        if (i == digits) return 0;
+    }
+    return i;
+}
+
+/* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
+ * first. */
 static const char *bad_text(const char *s, size_t n, size_t *at)
 {
     int depth = 0;
@@ -20,7 +40,11 @@ static const char *bad_text(const char *s, size_t n, size_t *at)
         *at = i;
         if (!c) return "a NUL byte";
         if (in_string && c < 0x20) return "a raw control character in a string";
-        if (in_string && c == '\\') { i++; continue; }
+        if (in_string && c == '\\') {
+            if (n - i >= 6 && !memcmp(s + i, "\\u0000", 6)) return "a NUL byte";
+            i++;
+            continue;
+        }
         if (c == '"') in_string = !in_string;
         if (in_string) {
             if (c < 0x80) continue;
@@ -33,7 +57,13 @@ static const char *bad_text(const char *s, size_t n, size_t *at)
             i += (size_t)more;
             continue;
         }
-        if (c >= 0x80) return "a character outside of a string";
+        if (c >= 0x80 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r')) return "a stray character";
+        if (c == '-' || (c >= '0' && c <= '9')) {
+            size_t len = number(s + i, n - i);
+            if (!len) return "a bad number";
+            i += len - 1;
+            continue;
+        }
         if ((c == '{' || c == '[') && ++depth > DEPTH) return "nested too deeply";
         if ((c == '}' || c == ']') && depth) depth--;
     }
@@ -105,7 +135,7 @@ enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t m
     if (!v) return MOE_OK;
     if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not a whole number", key);
-    if (!(v->valuedouble >= (double)min && v->valuedouble <= (double)max))
+    if (!(v->valuedouble >= (double)min && v->valuedouble <= (double)max && v->valuedouble < 0x1p63))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is %.17g, outside %lld to %lld", key, v->valuedouble,
                            (long long)min, (long long)max);
     *out = (int64_t)v->valuedouble;

@@ -195,20 +195,12 @@ enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int
     return MOE_OK;
 }
 
-bool moe_opt_given(int argc, char *const *argv, const char *name)
-{
-    size_t n = strlen(name);
-    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-        if (!strncmp(argv[i], "--", 2) && !strncmp(argv[i] + 2, name, n) && (!argv[i][2 + n] || argv[i][2 + n] == '=')) return true;
-    return false;
-}
-
 /* ---- help ---- */
 
 static void print_default(const struct moe_opt *o, FILE *out)
 {
     if (o->kind == MOE_OPT_STR && *(const char **)o->value) fprintf(out, " [%s]", *(const char **)o->value);
-    if (o->kind == MOE_OPT_INT && *(int64_t *)o->value) fprintf(out, " [%" PRId64 "]", *(int64_t *)o->value);
+    if (o->kind == MOE_OPT_INT && *(int64_t *)o->value && *(int64_t *)o->value != MOE_UNSET) fprintf(out, " [%" PRId64 "]", *(int64_t *)o->value);
     if (o->kind == MOE_OPT_FLOAT) fprintf(out, " [%g]", *(double *)o->value);
     if (o->kind == MOE_OPT_LIST) fprintf(out, " (repeatable)");
 }

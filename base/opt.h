@@ -15,6 +15,9 @@ enum moe_opt_kind { MOE_OPT_END, MOE_OPT_GROUP, MOE_OPT_BOOL, MOE_OPT_STR, MOE_O
 /* Values of an option that may be given several times, in order.  Owned by the process (options live as long as it does). */
 struct moe_strlist { const char **v; size_t n; };
 
+/* The value of a MOE_INT without a default: not shown in help. */
+#define MOE_UNSET INT64_MIN
+
 struct moe_opt {
     enum moe_opt_kind kind;
     char short_name;        /* 0 for none */
@@ -49,8 +52,6 @@ struct moe_tool {
  * argv (from argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version
  * print to standard output and set *done.  MOE_USAGE with one sentence otherwise. */
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err);
-/* True when `name` was among the arguments: to tell a value that was given from a default. */
-bool moe_opt_given(int argc, char *const *argv, const char *name);
 
 void moe_opt_help(const struct moe_tool *t, FILE *out);
 void moe_opt_man(const struct moe_tool *t, FILE *out);

@@ -38,19 +38,20 @@ enum moe_code moe_interrupted(struct moe_err *err)
                     caught == SIGINT ? "interrupted" : "terminated");
 }
 
-static enum moe_code check_common(struct moe_run *r, bool threads_given)
+static enum moe_code check_common(struct moe_run *r)
 {
     if (strcmp(r->color, "auto") && strcmp(r->color, "always") && strcmp(r->color, "never"))
         return moe_fail(&r->err, MOE_USAGE, "unknown --color '%s' (auto, always or never)", r->color);
-    if (r->threads < 0 || r->threads > 4096 || (threads_given && r->threads == 0))
+    if (r->threads == MOE_UNSET) r->threads = 0;
+    else if (r->threads < 1 || r->threads > 4096)
         return moe_fail(&r->err, MOE_USAGE, "--threads %lld: want 1 to 4096 (leave it out for all processors)", (long long)r->threads);
     return moe_pool_open(&r->pool, (int)r->threads, &r->err);
 }
 
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv)
 {
-    bool done = false, threads_given = moe_opt_given(argc, argv, "threads");
-    for (int i = 1; i < argc && !threads_given; i++) threads_given = !strncmp(argv[i], "-t", 2);
+    bool done = false;
+    r->threads = MOE_UNSET;
     r->tool = tool;
     r->argv = argv;
     r->color = r->color ? r->color : "auto";
@@ -62,7 +63,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
         r->exit = fflush(stdout) ? MOE_IO : MOE_OK;
         return true;
     }
-    if (code == MOE_OK) code = check_common(r, threads_given);
+    if (code == MOE_OK) code = check_common(r);
     if (code != MOE_OK) {
         r->exit = moe_run_end(r, code, NULL);
         return true;

@@ -1,0 +1,199 @@
+/* Errors, arenas, hashes, string maps, human numbers. */
+#include "tests/ok.h"
+#include "base/arena.h"
+#include "base/env.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/progress.h"
+#include "base/re.h"
+#include "base/strmap.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static enum moe_code passes_up(struct moe_err *err)
+{
+    MOE_TRY(moe_fail_at(err, MOE_CORRUPT, "m.safetensors", "norm", "%d bytes short", 48));
+    return MOE_OK;
+}
+
+static void test_err(void)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    OK(passes_up(&err) == MOE_CORRUPT && !strcmp(err.msg, "'m.safetensors': tensor 'norm': 48 bytes short"));
+    OK(!strcmp(err.file, "m.safetensors") && !strcmp(err.tensor, "norm"));
+    OK(moe_wrap(&err, "layer %d", 7) == MOE_CORRUPT && !strncmp(err.msg, "layer 7: 'm.safe", 16) && err.tensor[0]);
+    OK(moe_fail(&err, MOE_USAGE, "no") == MOE_USAGE && !err.file[0] && !err.tensor[0]);
+    OK(moe_fail_errno(&err, ENOSPC, "f", "cannot write") == MOE_NOSPACE && strstr(err.msg, "'f': cannot write: "));
+    OK(moe_fail_errno(&err, ENOENT, "f", "x") == MOE_NOT_FOUND && moe_fail_errno(&err, EIO, "f", "x") == MOE_IO);
+    OK(!strcmp(moe_code_name(MOE_NOSPACE), "no-space") && moe_code_text((enum moe_code)99)[0]);
+    /* What is too long loses its end, never its beginning. */
+    char longer[4096];
+    memset(longer, 'x', sizeof longer);
+    longer[sizeof longer - 1] = 0;
+    moe_fail_at(&err, MOE_IO, longer, longer, "what");
+    OK(strlen(err.msg) == sizeof err.msg - 1 && strlen(err.file) == sizeof err.file - 1 && err.msg[0] == '\'');
+    moe_fail(&err, MOE_IO, "%s", longer);
+    moe_wrap(&err, "head");
+    OK(!strncmp(err.msg, "head: xxx", 9) && strlen(err.msg) < sizeof err.msg);
+}
+
+static void test_arena(void)
+{
+    struct moe_arena a = MOE_ARENA_INIT;
+    unsigned char *small = moe_arena_alloc(&a, 3), *large = moe_arena_alloc(&a, 5u << 20), *none = moe_arena_alloc(&a, 0);
+    OK(small && large && none && (uintptr_t)small % 64 == 0 && (uintptr_t)large % 64 == 0);
+    OK(small[0] == 0 && large[(5u << 20) - 1] == 0);
+    memset(small, 1, 3);
+    memset(large, 1, 5u << 20);
+    OK(a.used == 3 + (5u << 20) && a.peak == a.used);
+    OK(!moe_arena_alloc(&a, SIZE_MAX) && !moe_arena_alloc(&a, SIZE_MAX / 2 - 1));
+    moe_arena_clear(&a);
+    OK(a.used == 0 && a.peak > 0 && (small = moe_arena_alloc(&a, 3)) && small[0] == 0);
+    moe_arena_clear(&a);
+}
+
+/* One byte past an allocation must end the process under AddressSanitizer (which this build may not be). */
+static void test_redzone(void)
+{
+    const char *san = getenv("MOE_SAN");
+    if (!san || *san != '1') return;
+    pid_t pid = fork();
+    if (!pid) {
+        struct moe_arena a = MOE_ARENA_INIT;
+        volatile unsigned char *p = moe_arena_alloc(&a, 64);
+        if (!freopen("/dev/null", "w", stderr)) _exit(0);
+        p[64] = 1;
+        _exit(0);
+    }
+    int status;
+    OK(pid > 0 && waitpid(pid, &status, 0) == pid && status != 0);
+}
+
+static void test_hash(void)
+{
+    static const struct { const char *text, *h64, *h128; } v[] = { /* from xxHash's own xxhsum */
+        { "", "2d06800538d394c2", "99aa06d3014798d86001c324468d497f" },
+        { "a", "e6c632b61e964e1f", "a96faf705af16834e6c632b61e964e1f" },
+        { "abc", "78af5f94892f3950", "06b05ab6733a618578af5f94892f3950" },
+    };
+    char a[17], b[33];
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        moe_hex64(moe_hash64(v[i].text, strlen(v[i].text)), a);
+        moe_hex128(moe_hash128(v[i].text, strlen(v[i].text)), b);
+        OK(!strcmp(a, v[i].h64) && !strcmp(b, v[i].h128));
+    }
+    /* Pieces of any size give the digest of the whole. */
+    static unsigned char data[100003];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 2654435761u >> 13);
+    struct moe_hash *h = moe_hash_new(), *g = moe_hash_new();
+    moe_hash_reset64(h);
+    moe_hash_reset128(g);
+    for (size_t at = 0, n = 1; at < sizeof data; at += n, n = n * 3 % 977 + 1) {
+        if (n > sizeof data - at) n = sizeof data - at;
+        moe_hash_add64(h, data + at, n);
+        moe_hash_add128(g, data + at, n);
+    }
+    struct moe_hash128 x = moe_hash_get128(g), y = moe_hash128(data, sizeof data);
+    OK(moe_hash_get64(h) == moe_hash64(data, sizeof data) && x.low == y.low && x.high == y.high);
+    moe_hash_free(h);
+    moe_hash_free(g);
+    moe_hash_free(NULL);
+}
+
+static void test_strmap(void)
+{
+    enum { N = 300000, W = 64 };
+    char *keys = malloc((size_t)N * W);
+    struct moe_strmap m = { 0 };
+    int64_t old = -7;
+    OK(keys && moe_strmap_get(&m, "x", 1) == -1);
+    for (int i = 0; i < N; i++) {
+        int n = snprintf(keys + (size_t)i * W, W, "model.layers.%d.mlp.experts.%d.gate_proj.weight", i / 384, i % 384);
+        if (moe_strmap_add(&m, keys + (size_t)i * W, (size_t)n, i, NULL) != 1) OK(!"added");
+    }
+    OK(m.count == N && m.cap >= N);
+    for (int i = 0; i < N; i++)
+        if (moe_strmap_get(&m, keys + (size_t)i * W, strlen(keys + (size_t)i * W)) != i) OK(!"found");
+    OK(moe_strmap_add(&m, keys, strlen(keys), 99, &old) == 0 && old == 0 && moe_strmap_get(&m, keys, strlen(keys)) == 0);
+    OK(moe_strmap_get(&m, keys, strlen(keys) - 1) == -1);
+    OK(moe_strmap_add(&m, "a\0b", 3, 5, NULL) == 1 && moe_strmap_get(&m, "a\0c", 3) == -1 && moe_strmap_get(&m, "a\0b", 3) == 5);
+    OK(moe_strmap_add(&m, "", 0, 6, NULL) == 1 && moe_strmap_get(&m, "", 0) == 6);
+    moe_strmap_release(&m);
+    OK(!m.slots && !m.count);
+    free(keys);
+}
+
+static double now;
+static double clock_(void) { return now; }
+
+static void test_progress(void)
+{
+    char *text = NULL, s[16];
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    moe_progress_begin(p, "reading", 1000, MOE_UNIT_ITEMS);
+    now = 0.5;
+    moe_progress_add(p, 100);
+    fflush(f);
+    OK(n == 0); /* silent in the first second */
+    now = 2;
+    moe_progress_add(p, 400);
+    fflush(f);
+    OK(strstr(text, "reading") && strstr(text, " 50%") && strstr(text, "2.0 s left") && text[0] == '\r');
+    size_t drawn = n;
+    now = 2.05;
+    moe_progress_add(p, 1);
+    fflush(f);
+    OK(n == drawn); /* at most ten times a second */
+    moe_progress_close(&p);
+    fclose(f);
+    OK(!p && n > drawn);
+    free(text);
+    moe_progress_begin(NULL, "x", 1, MOE_UNIT_BYTES);
+    moe_progress_add(NULL, 1);
+    moe_progress_end(NULL);
+    OK(!strcmp(moe_human_bytes(1536, s), "1.5 KiB") && !strcmp(moe_human_bytes(7, s), "7 B"));
+    moe_human_bytes(UINT64_MAX, s);
+    moe_human_time(1e300, s);
+    OK(!strcmp(moe_human_time(3700, s), "61 min 40 s"));
+}
+
+static void test_re(void)
+{
+    struct moe_re *re;
+    struct moe_err err = MOE_ERR_INIT;
+    OK(moe_re_open(&re, "experts\\.[0-9]+\\.", &err) == MOE_OK);
+    OK(moe_re_match(re, "a.experts.12.b", 14) && !moe_re_match(re, "a.experts.b", 11));
+    moe_re_close(&re);
+    moe_re_close(&re);
+    FAILS(MOE_USAGE, moe_re_open(&re, "a(b", &err));
+    SAYS("a(b");
+}
+
+static void test_env(void)
+{
+    setenv("MOE_CPU", "", 1);
+    OK(!moe_env("MOE_CPU"));
+    setenv("MOE_CPU", "ref", 1);
+    OK(!strcmp(moe_env("MOE_CPU"), "ref"));
+}
+
+int main(void)
+{
+    test_err();
+    test_arena();
+    test_redzone();
+    test_hash();
+    test_strmap();
+    test_progress();
+    test_re();
+    test_env();
+    printf("test-base: %ld checks\n", checks);
+    return 0;
+}

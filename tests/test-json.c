@@ -1,0 +1,140 @@
+/* JSON: what is refused and how fast, and how numbers are printed. */
+#include "tests/ok.h"
+#include "base/io.h"
+#include "base/json.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct moe_err err;
+
+static bool refuses(const char *text, size_t n, const char *why)
+{
+    cJSON *j = (cJSON *)&err;
+    char *exact = malloc(n + !n); /* no NUL behind it: an overread is seen */
+    memcpy(exact, text, n);
+    enum moe_code code = moe_json_parse(exact, n, "f.json", &j, &err);
+    free(exact);
+    if (code == MOE_OK) cJSON_Delete(j);
+    if (code != MOE_CORRUPT || j || !strstr(err.msg, "'f.json'") || !strstr(err.msg, why)) {
+        printf("%.*s: %d %s\n", (int)n, text, (int)code, err.msg);
+        return false;
+    }
+    return true;
+}
+
+static void test_refused(void)
+{
+    static const struct { const char *text, *why; } bad[] = {
+        { "", "byte" }, { " ", "byte" }, { "{", "byte" }, { "{\"a\":1", "byte" }, { "[1,]", "byte" }, { "{\"a\":1,}", "byte" }, { "[1 2]", "byte" },
+        { "{\"a\":1} x", "byte 8" }, { "{}{}", "after the value" }, { "nul", "byte" }, { "'a'", "byte" }, { "\"a", "byte" },
+        { "\"\\", "byte" }, { "\"\\x41\"", "byte" }, { "01", "number" }, { "-", "number" }, { "1.", "number" }, { "1e", "number" }, { "-01", "number" },
+        { "1.e3", "number" }, { "+1", "byte" }, { ".5", "byte" }, { "NaN", "byte" }, { "Infinity", "byte" }, { "0x10", "byte" }, { "\xef\xbb\xbf{}", "byte 0" },
+        { "\"\xff\"", "UTF-8" }, { "\"\xc0\x80\"", "UTF-8" }, { "\"\xed\xa0\x80\"", "UTF-8" }, { "\"\xf4\x90\x80\x80\"", "UTF-8" }, { "\"\xe2\x82\"", "UTF-8" },
+        { "\"a\nb\"", "control" }, { "\"a\\u0000b\"", "NUL" }, { "\"\\ud800\"", "byte" }, { "\"\\udc00\"", "byte" }, { "{\v}", "stray" },
+        { "{\"a\":1,\"b\":2,\"a\":3}", "'a' appears twice" }, { "{\"a\":1,\"\\u0061\":3}", "twice" }, { "[{\"x\":{\"y\":1,\"y\":1}}]", "'y' appears twice" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) OK(refuses(bad[i].text, strlen(bad[i].text), bad[i].why));
+    OK(refuses("{\"a\0\":1}", 8, "NUL") && refuses("1\0", 2, "NUL") && refuses("\"\\\0\"", 4, "byte"));
+}
+
+static void test_depth(void)
+{
+    enum { BIG = 1000000 };
+    char *s = malloc(2 * BIG);
+    cJSON *j;
+    for (int open = 63; open <= 65; open++) {
+        memset(s, '[', (size_t)open);
+        memset(s + open, ']', (size_t)open);
+        OK(moe_json_parse(s, 2 * (size_t)open, "d", &j, &err) == (open <= 64 ? MOE_OK : MOE_CORRUPT));
+        cJSON_Delete(j);
+    }
+    memset(s, '[', BIG);
+    OK(refuses(s, BIG, "deep"));
+    free(s);
+}
+
+/* 300,000 keys, then one twice: hashed, not compared pairwise. */
+static void test_many_keys(void)
+{
+    enum { KEYS = 300000 };
+    char *s = malloc(KEYS * 24 + 64);
+    size_t n = 0;
+    s[n++] = '{';
+    for (int i = 0; i < KEYS; i++) n += (size_t)snprintf(s + n, 24, "\"key%d\":%d,", i, i);
+    cJSON *j;
+    double start = moe_now();
+    size_t one = n + (size_t)snprintf(s + n, 32, "\"last\":1}");
+    OK(moe_json_parse(s, one, "k", &j, &err) == MOE_OK && cJSON_GetArraySize(j) == KEYS + 1);
+    cJSON_Delete(j);
+    one = n + (size_t)snprintf(s + n, 32, "\"key7\":1}");
+    OK(refuses(s, one, "'key7' appears twice"));
+    OK(moe_now() - start < 30); /* quadratic would be minutes */
+    free(s);
+}
+
+static void test_members(void)
+{
+    static const char text[] = "{\"i\": 7, \"h\": 1.5, \"big\": 9223372036854775807, \"inf\": 1e999, \"s\": \"x\", \"b\": true, \"n\": null, \"I\": 8}";
+    cJSON *j;
+    int64_t i = -1;
+    double d = -1;
+    bool b = false;
+    const char *s = "kept";
+    OK(moe_json_parse(text, strlen(text), "m", &j, &err) == MOE_OK);
+    OK(moe_json_i64(j, "i", true, 0, 10, &i, "m", &err) == MOE_OK && i == 7);
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "i", true, 8, 10, &i, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "h", true, 0, 10, &i, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "big", true, INT64_MIN, INT64_MAX, &i, "m", &err)); /* 2^63 as a double */
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "inf", true, 0, INT64_MAX, &i, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_f64(j, "inf", true, &d, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "s", false, 0, 10, &i, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_str(j, "i", true, &s, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_bool(j, "i", true, &b, "m", &err));
+    FAILS(MOE_CORRUPT, moe_json_str(j, "gone", true, &s, "m", &err));
+    SAYS("'gone' is missing");
+    FAILS(MOE_CORRUPT, moe_json_str(j, "n", true, &s, "m", &err));
+    OK(moe_json_str(j, "n", false, &s, "m", &err) == MOE_OK && !strcmp(s, "kept") && !moe_json_get(j, "n") && !moe_json_get(j, "S"));
+    OK(moe_json_bool(j, "b", true, &b, "m", &err) == MOE_OK && b && moe_json_f64(j, "h", true, &d, "m", &err) == MOE_OK && d == 1.5);
+    cJSON_Delete(j);
+}
+
+static bool prints(double v, const char *want)
+{
+    cJSON *j = cJSON_CreateNumber(v);
+    char *s = moe_json_print(j, 0);
+    bool same = s && !strcmp(s, want);
+    if (!same) printf("%.17g: %s, not %s\n", v, s, want);
+    free(s);
+    cJSON_Delete(j);
+    return same;
+}
+
+static void test_print(void)
+{
+    OK(prints(0, "0") && prints(-0.0, "0") && prints(-3, "-3") && prints(9007199254740991.0, "9007199254740991") && prints(0.1, "0.1"));
+    OK(prints(15.7035, "15.7035") && prints(1.0 / 3, "0.3333333333333333") && prints(1e300, "1e+300") && prints(NAN, "null") && prints(INFINITY, "null"));
+    static const char text[] = "{\"b\": [1, 2.5], \"a\": {\"s\": \"\\\"\\\\\\n\\u0001\xc3\xa9\", \"e\": [], \"o\": {}, \"t\": true, \"f\": false, \"n\": null}, \"c\": [{\"x\": 1}]}";
+    for (int indent = 0; indent <= 2; indent += 2) {
+        cJSON *j, *k;
+        OK(moe_json_parse(text, strlen(text), "p", &j, &err) == MOE_OK);
+        char *s = moe_json_print(j, indent);
+        OK(s && (indent ? !!strchr(s, '\n') : !strcmp(s, text)));
+        OK(moe_json_parse(s, strlen(s), "p", &k, &err) == MOE_OK && cJSON_Compare(j, k, true));
+        free(s);
+        cJSON_Delete(j);
+        cJSON_Delete(k);
+    }
+}
+
+int main(void)
+{
+    test_refused();
+    test_depth();
+    test_many_keys();
+    test_members();
+    test_print();
+    printf("test-json: %ld checks\n", checks);
+    return 0;
+}
