@@ -10,18 +10,31 @@
 
 enum { ROWS = 256 }; /* of a matrix that a work item takes */
 
-static void mlp(struct moe_forward *f, const struct moe_expert *e, const float *x, int64_t n, float *out)
+struct activation { struct moe_forward *f; int64_t inter; };
+
+static void activate(void *ctx, int64_t t, int worker)
 {
-    int64_t inter = e->gate.rows;
-    moe_forward_matmul(f, &e->gate, x, e->gate.cols, n, f->gate);
-    moe_forward_matmul(f, &e->up, x, e->up.cols, n, f->up);
-    f->k->swiglu(f->gate, f->up, n * inter, f->gate);
-    moe_forward_matmul(f, &e->down, f->gate, inter, n, out);
+    struct activation *a = ctx;
+    float *g = a->f->gate + t * a->inter;
+    (void)worker;
+    a->f->k->swiglu(g, a->f->up + t * a->inter, a->inter, g);
+}
+
+/* A dense or shared MLP over all tokens of f->x, into f->y. */
+static void mlp(struct moe_forward *f, int layer, enum moe_role gate, const struct moe_expert *e, int64_t n)
+{
+    struct activation a = { f, e->gate.rows };
+    moe_forward_saw(f, layer, gate, f->x, e->gate.cols, n);
+    moe_forward_matmul(f, &e->gate, f->x, e->gate.cols, n, f->gate);
+    moe_forward_matmul(f, &e->up, f->x, e->up.cols, n, f->up);
+    moe_pool_run(f->pool, n, activate, &a);
+    moe_forward_saw(f, layer, (enum moe_role)(gate + 2), f->gate, a.inter, n);
+    moe_forward_matmul(f, &e->down, f->gate, a.inter, n, f->y);
 }
 
 /* ---- routed experts ---- */
 
-struct routed { struct moe_forward *f; const struct moe_layer *y; int64_t tokens; int64_t blocks; float *h; };
+struct routed { struct moe_forward *f; const struct moe_layer *y; int layer; int64_t tokens; int64_t blocks; float *h; };
 
 static void choose(void *ctx, int64_t t, int worker)
 {
@@ -53,6 +66,17 @@ static void gather(void *ctx, int64_t i, int worker)
     int64_t hidden = r->f->m->config.hidden_size;
     (void)worker;
     memcpy(r->f->gathered + i * hidden, r->f->x + r->f->row[i] * hidden, (size_t)hidden * sizeof(float));
+}
+
+static void show_expert(void *ctx, int64_t e, int worker)
+{
+    struct routed *r = ctx;
+    struct moe_forward *f = r->f;
+    int64_t at = f->first[e], n = f->first[e + 1] - at, hidden = f->m->config.hidden_size, inter = r->y->experts[e].gate.rows;
+    (void)worker;
+    if (!n) return;
+    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, f->gathered + at * hidden, hidden, n);
+    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
 }
 
 /* Rows [item's block] of gate and up of one expert, and their product, for all its tokens. */
@@ -103,15 +127,16 @@ static int64_t blocks(int64_t rows) { return (rows + ROWS - 1) / ROWS; }
 static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
-    struct routed r = { f, &f->m->layers[layer], tokens, 0, h };
+    struct routed r = { f, &f->m->layers[layer], layer, tokens, 0, h };
     moe_forward_matmul(f, &r.y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_pool_run(f->pool, tokens, choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
-    if (r.y->shared.gate.data) mlp(f, &r.y->shared, f->x, tokens, f->y);
+    if (r.y->shared.gate.data) mlp(f, layer, MOE_ROLE_SHARED_GATE, &r.y->shared, tokens);
     group(&r);
     moe_pool_run(f->pool, tokens * c->num_experts_per_tok, gather, &r);
     r.blocks = blocks(c->moe_intermediate_size);
     moe_pool_run(f->pool, c->n_routed_experts * r.blocks, gate_up, &r);
+    if (f->hooks.input) moe_pool_run(f->pool, c->n_routed_experts, show_expert, &r); /* before down writes over what was gathered */
     r.blocks = blocks(c->hidden_size);
     moe_pool_run(f->pool, c->n_routed_experts * r.blocks, down, &r);
     moe_pool_run(f->pool, tokens, combine, &r);
@@ -126,6 +151,6 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
         experts(f, layer, tokens, h);
         return;
     }
-    mlp(f, &y->dense, f->x, tokens, f->y);
+    mlp(f, layer, MOE_ROLE_GATE, &y->dense, tokens);
     for (int64_t i = 0; i < tokens * hidden; i++) h[i] += f->y[i];
 }

@@ -29,6 +29,11 @@ struct moe_forward {
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y);
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo);
 
+static inline void moe_forward_saw(const struct moe_forward *f, int layer, enum moe_role role, const float *x, int64_t ldx, int64_t n)
+{
+    if (f->hooks.input) f->hooks.input(f->hooks.ctx, layer, role, -1, x, ldx, n);
+}
+
 void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens, float *h);
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h);
 

@@ -97,7 +97,7 @@ void moe_forward_close(struct moe_forward **f)
     *f = NULL;
 }
 
-void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = *hooks; }
+void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
 
 /* ---- parallel pieces ---- */
 

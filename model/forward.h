@@ -26,8 +26,18 @@ struct moe_segment { struct moe_kv *kv; int64_t first, n; };
 
 enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
 
-/* Called, when set, after a MoE layer's router: experts [T, k], weights [T, k]. */
-struct moe_hooks { void *ctx; void (*routed)(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights); };
+/* Observers, for calibration and traces; NULL when not wanted.  They must not change what they are given.
+ * routed: after a MoE layer's router: experts [T, k], weights [T, k].
+ * input: the rows x [n, cols of the weight] (ldx floats apart) that a projection is about to multiply, as computed: each token of
+ *   the batch once, in batch order, for attention, dense and shared weights; for an expert the tokens that chose it, in batch
+ *   order (no call when there are none).  gate and up share their input and come as gate, as do q_a (or q) and kv_a, which come
+ *   as MOE_ROLE_KV_A.  kv_b sees the latents that the batch added.  expert is -1 but for EXPERT_GATE and EXPERT_DOWN, which come
+ *   from worker threads, one call an expert at a time; all others from the calling thread. */
+struct moe_hooks {
+    void *ctx;
+    void (*routed)(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights);
+    void (*input)(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n);
+};
 
 struct moe_forward; /* buffers for up to max_tokens tokens; one batch at a time */
 
@@ -36,7 +46,7 @@ uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens, in
 enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
                                struct moe_pool *pool, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f);
-void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);
+void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /* NULL: none */
 
 /* h [n, H] of n tokens; MOE_MISMATCH for an id outside the vocabulary. */
 enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err);

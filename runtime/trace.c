@@ -100,9 +100,9 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     t.experts = malloc(k * sizeof *t.experts);
     t.weights = malloc(k * sizeof *t.weights);
     enum moe_code code = t.h && t.logits && t.experts && t.weights ? start(&t, path, err) : moe_fail(err, MOE_NOMEM, "no memory for a trace");
-    moe_forward_hooks(e->forward, &(struct moe_hooks){ &t, routed });
+    moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &t, .routed = routed });
     if (code == MOE_OK) code = run(&t, ids, err);
-    moe_forward_hooks(e->forward, &(struct moe_hooks){ NULL, NULL });
+    moe_forward_hooks(e->forward, NULL);
     if (code == MOE_OK) code = moe_st_finish(&t.w, err);
     else moe_st_abort(&t.w);
     free(t.h);

@@ -82,7 +82,7 @@ static void check_prompt(struct moe_engine *e, int prompt)
     memcpy(ids, bytes + t->offset, (size_t)n * 4);
     OK(moe_kv_reserve(&e->kv, n, &err));
     OK(moe_forward_embed(e->forward, ids, n, x, &err));
-    moe_forward_hooks(e->forward, &(struct moe_hooks){ &s, routed });
+    moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &s, .routed = routed });
     for (int l = 0; l < c->num_hidden_layers; l++) {
         struct moe_segment seg = { &e->kv, 0, n };
         s.at = 0;
@@ -108,7 +108,7 @@ static void check_prompt(struct moe_engine *e, int prompt)
     }
     if (most / scale > largest_logit_error) largest_logit_error = most / scale;
     CHECK(most <= 2e-4 * scale);
-    moe_forward_hooks(e->forward, &(struct moe_hooks){ NULL, NULL });
+    moe_forward_hooks(e->forward, NULL);
     free(ids);
     free(x);
     free(logits);
