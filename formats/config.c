@@ -86,8 +86,8 @@ static enum moe_code read_architecture(const cJSON *root, const cJSON *text, con
     if (!strcmp(arch, "DeepseekV2ForCausalLM") && !moe_json_get(text, "scoring_func"))
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "DeepSeek-V2's softmax router is not supported");
     if (strlen(type) >= sizeof c->model_type) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported", type);
-    strcpy(c->architecture, arch);
-    strcpy(c->model_type, type);
+    memcpy(c->architecture, arch, strlen(arch) + 1);
+    memcpy(c->model_type, type, strlen(type) + 1);
     return MOE_OK;
 }
 

@@ -3,6 +3,9 @@
 #include "formats/names.h"
 #include "formats/safetensors.h"
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+
 #define DATA "tests/data/tiny-k2/"
 #define E0 "model.layers.1.mlp.experts.0."
 
@@ -402,6 +405,30 @@ static void refused_headers(void)
     expect(MOE_CORRUPT, "model.safetensors", "", "4 bytes are no safetensors file", true);
 }
 
+/* More shards than the soft limit of open files: it is raised. More than the hard limit: said so. */
+static void few_descriptors(void)
+{
+    struct rlimit old, low;
+    OK(!getrlimit(RLIMIT_NOFILE, &old));
+    CASE('8', (void)0);
+    int next = dup(0); /* the lowest free one */
+    close(next);
+    low = (struct rlimit){ (rlim_t)next + 1, old.rlim_max };
+    OK(!setrlimit(RLIMIT_NOFILE, &low));
+    open_fine();
+    OK(!getrlimit(RLIMIT_NOFILE, &low) && low.rlim_cur == old.rlim_max);
+    OK(!setrlimit(RLIMIT_NOFILE, &old));
+    pid_t child = fork();
+    if (!child) {
+        low = (struct rlimit){ (rlim_t)next + 1, (rlim_t)next + 1 };
+        assert(!setrlimit(RLIMIT_NOFILE, &low));
+        expect(MOE_IO, file_name(1), "", "too many open files: 2 are needed", true);
+        _exit(0);
+    }
+    int status;
+    OK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* ---- the writer ---- */
 
 static void writer(void)
@@ -465,6 +492,7 @@ int main(void)
     refused_tensors();
     refused_shards();
     refused_headers();
+    few_descriptors();
     writer();
     assert(moe_remove_tree(dir, &err) == MOE_OK);
     printf("test-source: %ld checks\n", checks);
