@@ -12,7 +12,7 @@ unsigned moe_cpu_flags(void)
     if (mask && !strcmp(mask, "ref")) return 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags |= MOE_CPU_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) flags |= MOE_CPU_AVX2;
     if (mask && !strcmp(mask, "avx2")) return flags;
     if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
@@ -23,10 +23,16 @@ unsigned moe_cpu_flags(void)
 
 void moe_kernels_init(struct moe_kernels *k, unsigned flags)
 {
-    (void)flags;
+    (void)flags; /* read on x86-64 only */
 #define KERNEL(name, ret, params) k->name = moe_##name##_ref;
 #include "kernels/kernels.def"
 #undef KERNEL
+#if defined(__x86_64__)
+    if (!(flags & MOE_CPU_AVX2)) return;
+    k->decode = moe_decode_avx2, k->matmul = moe_matmul_avx2, k->matmul_t = moe_matmul_t_avx2;
+    if (!(flags & MOE_CPU_AVX512)) return;
+    k->decode = moe_decode_avx512, k->matmul = moe_matmul_avx512, k->matmul_t = moe_matmul_t_avx512;
+#endif
 }
 
 static struct moe_kernels table;

@@ -8,4 +8,10 @@
 #include "kernels/kernels.def"
 #undef KERNEL
 
+#if defined(__x86_64__)
+#define KERNEL(name, ret, params) ret moe_##name##_avx2 params; ret moe_##name##_avx512 params;
+#include "kernels/kernels.def"
+#undef KERNEL
+#endif
+
 #endif

@@ -1,0 +1,126 @@
+/* kernels/avx2/lanes.h - sixteen lanes in two ymm: what kernels/body/ is written in.  kernels/avx512/lanes.h has the same
+ * names on one zmm.  Every operation here rounds once, so both give the same bits. */
+#ifndef MOE_KERNELS_AVX2_LANES_H
+#define MOE_KERNELS_AVX2_LANES_H
+
+#include "kernels/variants.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define VARIANT(name) moe_##name##_avx2
+#define LANE static inline __attribute__((always_inline, unused))
+
+typedef struct { __m256 a, b; } vf;  /* 16 floats: lanes 0-7 and 8-15 */
+typedef struct { __m256i a, b; } vi; /* 16 int32 */
+typedef vi vm;                       /* 16 conditions: all ones or all zeros */
+
+LANE vm vm_first(int64_t n) /* lanes 0..n-1, n in [0,16] */
+{
+    const __m256i lo = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), k = _mm256_set1_epi32((int)n);
+    return (vm){ _mm256_cmpgt_epi32(k, lo), _mm256_cmpgt_epi32(k, _mm256_add_epi32(lo, _mm256_set1_epi32(8))) };
+}
+LANE vf vf_zero(void) { return (vf){ _mm256_setzero_ps(), _mm256_setzero_ps() }; }
+LANE vf vf_set(float f) { return (vf){ _mm256_set1_ps(f), _mm256_set1_ps(f) }; }
+LANE vf vf_load(const void *p) { return (vf){ _mm256_loadu_ps(p), _mm256_loadu_ps((const float *)p + 8) }; }
+LANE vf vf_loadn(const void *p, int64_t n)
+{
+    vm m = vm_first(n);
+    return (vf){ _mm256_maskload_ps(p, m.a), _mm256_maskload_ps((const float *)p + 8, m.b) };
+}
+LANE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v.a), _mm256_storeu_ps(p + 8, v.b); }
+LANE void vf_storen(float *p, int64_t n, vf v)
+{
+    vm m = vm_first(n);
+    _mm256_maskstore_ps(p, m.a, v.a), _mm256_maskstore_ps(p + 8, m.b, v.b);
+}
+LANE vf vf_add(vf x, vf y) { return (vf){ _mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b) }; }
+LANE vf vf_sub(vf x, vf y) { return (vf){ _mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b) }; }
+LANE vf vf_mul(vf x, vf y) { return (vf){ _mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b) }; }
+LANE vf vf_div(vf x, vf y) { return (vf){ _mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b) }; }
+LANE vf vf_fma(vf x, vf y, vf z) { return (vf){ _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) }; }
+LANE float vf_fold(vf s)
+{
+    __m256 a = _mm256_add_ps(s.a, s.b);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+/* ---- stored types, 16 values at p ---- */
+
+LANE __m256 bf16_lanes(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+LANE vf vf_bf16(const uint8_t *p)
+{
+    return (vf){ bf16_lanes(_mm_loadu_si128((const void *)p)), bf16_lanes(_mm_loadu_si128((const void *)(p + 16))) };
+}
+LANE vf vf_bf16n(const uint8_t *p, int64_t n)
+{
+    uint8_t tail[32] = { 0 };
+    memcpy(tail, p, 2 * (size_t)n);
+    return vf_bf16(tail);
+}
+
+/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8, subnormals too.  Only NaN differs. */
+LANE vf vf_e4m3(const uint8_t *p)
+{
+    __m256i u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p)), mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
+    __m256i nan = _mm256_cmpeq_epi16(mag, _mm256_set1_epi16(0x7f));
+    __m256i half = _mm256_blendv_epi8(_mm256_slli_epi16(mag, 7), _mm256_set1_epi16(0x7e00), nan);
+    half = _mm256_or_si256(half, _mm256_slli_epi16(_mm256_srli_epi16(u, 7), 15));
+    vf h = { _mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)) };
+    return vf_mul(h, vf_set(256));
+}
+LANE vf vf_e4m3n(const uint8_t *p, int64_t n)
+{
+    uint8_t tail[16] = { 0 };
+    memcpy(tail, p, (size_t)n);
+    return vf_e4m3(tail);
+}
+
+/* Nibble k of 8 bytes in the low bits of lane k; what is above is not cleared. */
+LANE vi nibbles(const uint8_t *p)
+{
+    const __m256i by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    int32_t d[2];
+    memcpy(d, p, 8);
+    return (vi){ _mm256_srlv_epi32(_mm256_set1_epi32(d[0]), by), _mm256_srlv_epi32(_mm256_set1_epi32(d[1]), by) };
+}
+LANE __m256 e2m1_lanes(__m256i c)
+{
+    const __m256 t = _mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6);
+    __m256i sign = _mm256_and_si256(_mm256_slli_epi32(c, 28), _mm256_set1_epi32(INT32_MIN));
+    return _mm256_xor_ps(_mm256_permutevar8x32_ps(t, c), _mm256_castsi256_ps(sign));
+}
+LANE vf vf_e2m1(const uint8_t *p)
+{
+    vi c = nibbles(p);
+    return (vf){ e2m1_lanes(c.a), e2m1_lanes(c.b) };
+}
+LANE __m256 int4_lanes(__m256i q)
+{
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(q, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
+}
+LANE vf vf_int4(const uint8_t *p)
+{
+    vi q = nibbles(p);
+    return (vf){ int4_lanes(q.a), int4_lanes(q.b) };
+}
+
+/* ---- the register tile of matmul: 4 rows x 3 tokens = 12 ymm of sums, lanes 0-7 and then 8-15 ---- */
+
+typedef __m256 vt;
+enum { TILE_PARTS = 2, TILE_LANES = 8, TILE_TOKENS = 3 };
+#define TILE_WIDE 0 /* at most 3 tokens a tile */
+LANE vt vt_load(const float *p) { return _mm256_loadu_ps(p); }
+LANE vt vt_loadn(const float *p, int64_t n) /* n in [0,8] */
+{
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+}
+LANE void vt_store(float *p, vt a) { _mm256_storeu_ps(p, a); }
+LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
+
+/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency, sums within 16 registers. */
+#define FUSED_ROWS(n) ((n) == 1 ? 4 : 2)
+
+#endif

@@ -1,0 +1,182 @@
+/* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h. */
+#include "kernels/body/weights.h"
+
+#include <string.h>
+
+LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- decode ---- */
+
+LANE void decode_as(int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
+{
+    struct row r;
+    for (int64_t k0 = 0; k0 < n; k0 += CHUNK) {
+        int64_t m = least(CHUNK, n - k0), k = 0;
+        row_at(&r, type, w, row, col + k0, m);
+        for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, k, 16));
+        if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, k, m - k));
+    }
+}
+
+void VARIANT(decode)(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
+{
+    BY_TYPE(w, decode_as(type, w, row, col, n, out))
+}
+
+/* ---- few tokens: values go from the codes to the sums without touching memory ---- */
+
+struct product { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0, r1; };
+
+/* R rows from `r` for T tokens; a row past the end repeats the last one and is not stored. */
+LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
+{
+    struct row row[4];
+    vf sum[4][3];
+    for (int i = 0; i < R; i++)
+        for (int t = 0; t < T; t++) sum[i][t] = vf_zero();
+    for (int64_t k0 = 0; k0 < p->w->cols; k0 += CHUNK) {
+        int64_t m = least(CHUNK, p->w->cols - k0);
+        for (int i = 0; i < R; i++) row_at(&row[i], type, p->w, least(r + i, p->r1 - 1), k0, m);
+        for (int64_t k = 0; k < m; k += 16) {
+            vf x[3];
+            if (k + 16 <= m) {
+                for (int t = 0; t < T; t++) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
+                for (int i = 0; i < R; i++) {
+                    vf v = row_get(&row[i], type, k, 16);
+                    for (int t = 0; t < T; t++) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
+                }
+            } else {
+                for (int t = 0; t < T; t++) x[t] = vf_loadn(p->x + t * p->ldx + k0 + k, m - k);
+                for (int i = 0; i < R; i++) {
+                    vf v = row_get(&row[i], type, k, m - k);
+                    for (int t = 0; t < T; t++) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
+                }
+            }
+        }
+    }
+    for (int i = 0; i < R && r + i < p->r1; i++)
+        for (int t = 0; t < T; t++) p->y[t * p->ldy + r + i - p->r0] = vf_fold(sum[i][t]);
+}
+
+LANE void fused(int type, int T, const struct product *p)
+{
+    for (int64_t r = p->r0; r < p->r1; r += FUSED_ROWS(T)) fused_rows(type, FUSED_ROWS(T), T, p, r);
+}
+
+/* ---- many tokens: a panel of decoded rows, then a register tile over it ---- */
+
+enum { PANEL_ROWS = 8, PANEL_COLS = 512, PANEL_TOKENS = 24 };
+
+struct panel {
+    float w[PANEL_ROWS][PANEL_COLS];          /* decoded values of these columns; zero past the end */
+    float sum[PANEL_ROWS][PANEL_TOKENS][16];  /* partial sums so far */
+};
+
+/* 4 rows x T tokens over the m columns of the panel; x is at the first of these columns. */
+LANE void tile(int T, struct panel *p, int row, int64_t token, const float *x, int64_t ldx, int64_t m)
+{
+    for (int part = 0; part < TILE_PARTS; part++) {
+        int64_t lane = part * TILE_LANES, k = lane;
+        vt sum[4][TILE_TOKENS], v[TILE_TOKENS];
+        for (int i = 0; i < 4; i++)
+            for (int t = 0; t < T; t++) sum[i][t] = vt_load(p->sum[row + i][token + t] + lane);
+        for (; k - lane + 16 <= m; k += 16) {
+            for (int t = 0; t < T; t++) v[t] = vt_load(x + t * ldx + k);
+            for (int i = 0; i < 4; i++) {
+                vt w = vt_load(p->w[row + i] + k);
+                for (int t = 0; t < T; t++) sum[i][t] = vt_fma(w, v[t], sum[i][t]);
+            }
+        }
+        if (k - lane < m) {
+            int64_t left = m - k < 0 ? 0 : least(m - k, TILE_LANES);
+            for (int t = 0; t < T; t++) v[t] = vt_loadn(x + t * ldx + (left ? k : 0), left);
+            for (int i = 0; i < 4; i++)
+                for (int t = 0; t < T; t++) sum[i][t] = vt_fma(vt_load(p->w[row + i] + k), v[t], sum[i][t]);
+        }
+        for (int i = 0; i < 4; i++)
+            for (int t = 0; t < T; t++) vt_store(p->sum[row + i][token + t] + lane, sum[i][t]);
+    }
+}
+
+static void tiles(struct panel *p, int64_t rows, int64_t tokens, const float *x, int64_t ldx, int64_t m)
+{
+    for (int64_t t = 0; t < tokens; t += TILE_TOKENS)
+        for (int row = 0; row < rows; row += 4) {
+            const float *at = x + t * ldx;
+            switch (least(tokens - t, TILE_TOKENS)) {
+            case 1: tile(1, p, row, t, at, ldx, m); break;
+            case 2: tile(2, p, row, t, at, ldx, m); break;
+            case 3: tile(3, p, row, t, at, ldx, m); break;
+#if TILE_WIDE
+            case 4: tile(4, p, row, t, at, ldx, m); break;
+            case 5: tile(5, p, row, t, at, ldx, m); break;
+            default: tile(6, p, row, t, at, ldx, m); break;
+#endif
+            }
+        }
+}
+
+static void panel_product(const struct product *p, int64_t r, int64_t t0, int64_t tokens)
+{
+    struct panel panel;
+    int64_t rows = least(PANEL_ROWS, p->r1 - r);
+    memset(panel.sum, 0, sizeof panel.sum);
+    memset(panel.w, 0, sizeof panel.w);
+    for (int64_t k = 0; k < p->w->cols; k += PANEL_COLS) {
+        int64_t m = least(PANEL_COLS, p->w->cols - k), padded = (m + 15) & ~(int64_t)15;
+        for (int64_t i = 0; i < rows; i++) {
+            VARIANT(decode)(p->w, r + i, k, m, panel.w[i]);
+            memset(panel.w[i] + m, 0, sizeof(float) * (size_t)(padded - m));
+        }
+        tiles(&panel, rows, tokens, p->x + t0 * p->ldx + k, p->ldx, m);
+    }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t t = 0; t < tokens; t++) p->y[(t0 + t) * p->ldy + r + i - p->r0] = vf_fold(vf_load(panel.sum[i][t]));
+}
+
+void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+{
+    struct product p = { w, x, y, ldx, ldy, r0, r1 };
+    switch (n) {
+    case 1: BY_TYPE(w, fused(type, 1, &p)) break;
+    case 2: BY_TYPE(w, fused(type, 2, &p)) break;
+    case 3: BY_TYPE(w, fused(type, 3, &p)) break;
+    default:
+        for (int64_t t = 0; t < n; t += PANEL_TOKENS)
+            for (int64_t r = r0; r < r1; r += PANEL_ROWS) panel_product(&p, r, t, least(PANEL_TOKENS, n - t));
+    }
+}
+
+/* ---- the transposed product: y stays in cache, four rows go by at once ---- */
+
+LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const float *x, float *y)
+{
+    struct row row[4];
+    for (int64_t k0 = 0; k0 < w->cols; k0 += CHUNK) {
+        int64_t m = least(CHUNK, w->cols - k0), k = 0;
+        for (int i = 0; i < R; i++) row_at(&row[i], type, w, r + i, k0, m);
+        for (; k + 16 <= m; k += 16) {
+            vf sum = vf_load(y + k0 + k);
+            for (int i = 0; i < R; i++) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, 16), sum);
+            vf_store(y + k0 + k, sum);
+        }
+        if (k < m) {
+            vf sum = vf_loadn(y + k0 + k, m - k);
+            for (int i = 0; i < R; i++) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, m - k), sum);
+            vf_storen(y + k0 + k, m - k, sum);
+        }
+    }
+}
+
+LANE void t_all(int type, const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, float *y)
+{
+    int64_t r = r0;
+    for (; r + 4 <= r1; r += 4) t_rows(type, 4, w, r, x + (r - r0), y);
+    for (; r < r1; r++) t_rows(type, 1, w, r, x + (r - r0), y);
+}
+
+void VARIANT(matmul_t)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, float *y)
+{
+    memset(y, 0, sizeof(float) * (size_t)w->cols);
+    BY_TYPE(w, t_all(type, w, r0, r1, x, y))
+}

@@ -1,0 +1,77 @@
+/* kernels/body/weights.h - one row of a stored weight, 16 values at a time.  Included after a lanes.h. */
+#ifndef MOE_KERNELS_BODY_WEIGHTS_H
+#define MOE_KERNELS_BODY_WEIGHTS_H
+
+#include "kernels/scalar.h"
+
+/* Scales are made float32 once for CHUNK columns.  A chunk starts at a multiple of 32 columns (of 1 for F32 and BF16). */
+enum { CHUNK = 256 };
+
+struct row {
+    const uint8_t *data;  /* of the first column of the chunk */
+    int64_t first;        /* that column, relative to its scale block (FP8 alone: col % 128) */
+    float s[CHUNK / 16];  /* scales of the chunk's blocks */
+};
+
+/* The four scales of a tile's row lie together; the next four are 512 bytes on. */
+LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block, int64_t n)
+{
+    int64_t blocks = w->cols / 16;
+    if (w->layout != MOE_LAYOUT_TILE_128X4) {
+        const uint8_t *p = w->scale + row * blocks + block;
+        return n == 16 ? vf_e4m3(p) : vf_e4m3n(p, n);
+    }
+    uint8_t c[16] = { 0 };
+    for (int64_t i = 0; i < n; i++) c[i] = w->scale[moe_tile_offset((size_t)row, (size_t)(block + i), (size_t)blocks)];
+    return vf_e4m3(c);
+}
+
+/* Make `r` stand at W[row][col], for n <= CHUNK columns. */
+LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n)
+{
+    int64_t i = row * w->cols + col;
+    if (type == MOE_F32) r->data = w->data + 4 * i;
+    if (type == MOE_BF16) r->data = w->data + 2 * i;
+    if (type == MOE_FP8_B128) {
+        int64_t per = (w->cols + 127) / 128;
+        r->data = w->data + i;
+        r->first = col % 128;
+        for (int64_t b = 0; b * 128 < r->first + n; b++) r->s[b] = moe_load_f32(w->scale + 4 * (row / 128 * per + col / 128 + b));
+    }
+    if (type == MOE_INT4_G32) {
+        r->data = w->data + i / 2;
+        vf_store(r->s, vf_bf16n(w->scale + i / 32 * 2, (n + 31) / 32));
+    }
+    if (type == MOE_NVFP4) {
+        vf s = nvfp4_scale_codes(w, row, col / 16, (n + 15) / 16), g = vf_set(w->global);
+        r->data = w->data + i / 2;
+        vf_store(r->s, w->reciprocal ? vf_div(s, g) : vf_mul(s, g));
+    }
+}
+
+/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16. */
+LANE vf row_get(const struct row *r, int type, int64_t k, int64_t m)
+{
+    if (type == MOE_F32) return m == 16 ? vf_load(r->data + 4 * k) : vf_loadn(r->data + 4 * k, m);
+    if (type == MOE_BF16) return m == 16 ? vf_bf16(r->data + 2 * k) : vf_bf16n(r->data + 2 * k, m);
+    if (type == MOE_INT4_G32) return vf_mul(vf_int4(r->data + k / 2), vf_set(r->s[k / 32]));
+    if (type == MOE_NVFP4) return vf_mul(vf_e2m1(r->data + k / 2), vf_set(r->s[k / 16]));
+    vf v = m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m);
+    int64_t b = (r->first + k) / 128, left = (b + 1) * 128 - (r->first + k);
+    if (left >= m) return vf_mul(v, vf_set(r->s[b]));
+    float s[16]; /* a group across the edge of a scale block: only when decode starts off the grid */
+    for (int i = 0; i < 16; i++) s[i] = r->s[i < left ? b : b + 1];
+    return vf_mul(v, vf_load(s));
+}
+
+/* Runs `body` with `type` a constant, so that each stored type gets code of its own. */
+#define BY_TYPE(w, body) \
+    switch ((w)->type) { \
+    case MOE_F32: { enum { type = MOE_F32 }; body; break; } \
+    case MOE_BF16: { enum { type = MOE_BF16 }; body; break; } \
+    case MOE_FP8_B128: { enum { type = MOE_FP8_B128 }; body; break; } \
+    case MOE_INT4_G32: { enum { type = MOE_INT4_G32 }; body; break; } \
+    default: { enum { type = MOE_NVFP4 }; body; break; } \
+    }
+
+#endif

@@ -1,0 +1,143 @@
+/* tests/checkkern-weight.h - checks of the kernels that read stored weights: decode, matmul, matmul_t. */
+#ifndef CHECKKERN_WEIGHT_H
+#define CHECKKERN_WEIGHT_H
+
+#include "tests/checkkern.h"
+
+static const int weight_types[] = { MOE_F32, MOE_BF16, MOE_FP8_B128, MOE_INT4_G32, MOE_NVFP4 };
+enum { WEIGHT_TYPES = 5 };
+static int64_t unit(int type) { return type == MOE_NVFP4 ? 16 : type == MOE_INT4_G32 ? 32 : 1; }
+
+/* A weight of random codes at a guard page; finite unless `any` asks for every code there is. */
+static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, bool any)
+{
+    struct moe_weight w = { .type = (uint8_t)type, .rows = rows, .cols = cols };
+    w.layout = type == MOE_NVFP4 && below(2) ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
+    w.reciprocal = below(2);
+    w.global = w.reciprocal ? 3000.0f : 1.0f / 3000;
+    int64_t bytes = moe_plane_bytes(type, w.layout, MOE_PLANE_DATA, rows, cols), scales = moe_plane_bytes(type, w.layout, MOE_PLANE_SCALE, rows, cols);
+    uint8_t *d = buf((size_t)bytes, (size_t)below(4)), *s = buf((size_t)scales, (size_t)below(4));
+    for (int64_t i = 0; i < bytes; i++) d[i] = (uint8_t)next();
+    for (int64_t i = 0; i < scales; i++) s[i] = type == MOE_NVFP4 ? (uint8_t)below(any ? 256 : 127) : (uint8_t)next();
+    if (type == MOE_FP8_B128)
+        for (int64_t i = 0; i < scales / 4; i++) { float f = uniform(); memcpy(s + 4 * i, &f, 4); }
+    if (type == MOE_INT4_G32)
+        for (int64_t i = 0; i < scales / 2; i++) { uint16_t h = moe_f32_to_bf16(uniform()); memcpy(s + 2 * i, &h, 2); }
+    for (int64_t i = 0; !any && i < rows * cols; i++) {
+        float f = normal();
+        uint16_t h = moe_f32_to_bf16(f);
+        if (type == MOE_F32) memcpy(d + 4 * i, &f, 4);
+        if (type == MOE_BF16) memcpy(d + 2 * i, &h, 2);
+        if (type == MOE_FP8_B128 && (d[i] & 0x7f) == 0x7f) d[i] = 0;
+    }
+    w.data = d, w.scale = s;
+    return w;
+}
+
+static int64_t odd_size(int64_t most, int64_t of) { return (1 + below(most / of)) * of; }
+
+static void check_decode(const struct variant *v)
+{
+    for (int i = 0; i < 200; i++) {
+        int type = weight_types[i % WEIGHT_TYPES];
+        int64_t rows = 1 + below(200), cols = odd_size(900, unit(type));
+        struct moe_weight w = random_weight(type, rows, cols, true);
+        for (int j = 0; j < 8; j++) {
+            int64_t step = type == MOE_NVFP4 || type == MOE_INT4_G32 ? 32 : 1;
+            int64_t row = j ? below(rows) : rows - 1, col = j & 1 ? below((cols + step - 1) / step) * step : 0;
+            int64_t n = j < 2 ? cols - col : 1 + below(cols - col);
+            float *want = floats(n), *got = floats(n);
+            snprintf(now_case, sizeof now_case, "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64, moe_dtype_name(type),
+                     w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows, cols, row, col, n);
+            variants[0].k.decode(&w, row, col, n, want);
+            v->k.decode(&w, row, col, n, got);
+            CHECK(same_bits(want, got, n), "differs from ref");
+            guarded_free(&held[--n_held]), guarded_free(&held[--n_held]);
+        }
+        done();
+    }
+}
+
+/* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within 2^-24 relative or
+ * 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.  Relative to the sum of magnitudes. */
+static double dot_bound(int64_t k, double magnitude)
+{
+    return ((double)((k + 15) / 16) + 6) * 0x1p-24 * magnitude + (double)(k + 16) * 0x1p-149;
+}
+
+static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1, int64_t n, int64_t ldx, const float *x)
+{
+    int64_t rows = r1 - r0, ldy = rows + below(3);
+    float *want = floats(n * ldy), *got = floats((n - 1) * ldy + rows), *one = floats(w->rows), *row = floats(w->cols), *other = floats(n * ldy);
+    variants[0].k.matmul(w, r0, r1, x, ldx, n, want, ldy);
+    v->k.matmul(w, r0, r1, x, ldx, n, got, ldy);
+    if (v == &variants[2]) variants[1].k.matmul(w, r0, r1, x, ldx, n, other, ldy);
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t r = 0; r < rows; r++) {
+            double size = 0;
+            variants[0].k.decode(w, r0 + r, 0, w->cols, row);
+            for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
+            double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
+            CHECK(d <= dot_bound(w->cols, size), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
+            if (n_variants > 1 && v != &variants[0]) {
+                float d1 = 0;
+                d1 = v->k.dot(row, x + t * ldx, w->cols);
+                if (v->k.dot != variants[0].k.dot) CHECK(same_bits(&d1, &got[t * ldy + r], 1), "row %" PRId64 " token %" PRId64 ": not the dot order", r0 + r, t);
+            }
+        }
+        if (v == &variants[0]) continue;
+        v->k.matmul(w, 0, w->rows, x + t * ldx, ldx, 1, one, w->rows);
+        CHECK(same_bits(one + r0, got + t * ldy, rows), "token %" PRId64 " alone, of all rows, differs", t);
+        if (v == &variants[2]) CHECK(same_bits(other + t * ldy, got + t * ldy, rows), "avx2 and avx512 differ");
+    }
+}
+
+static void check_matmul(const struct variant *v)
+{
+    static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
+    for (int i = 0; i < 150; i++) {
+        int type = weight_types[i % WEIGHT_TYPES];
+        int64_t rows = 1 + below(i < 100 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 100 ? 10 : 4)], ldx = cols + below(4);
+        int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0);
+        enum pattern p = (enum pattern)below(PATTERNS);
+        struct moe_weight w = random_weight(type, rows, cols, false);
+        float *x = floats((n - 1) * ldx + cols);
+        fill(x, (n - 1) * ldx + cols, p);
+        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens, %s", moe_dtype_name(type),
+                 w.layout ? " tile" : "", rows, cols, r0, r1, n, pattern_name[p]);
+        compare_matmul(v, &w, r0, r1, n, ldx, x);
+        done();
+    }
+}
+
+/* One fma a row: rows roundings of 2^-24 relative to the sum of magnitudes, and ref's own. */
+static void check_matmul_t(const struct variant *v)
+{
+    for (int i = 0; i < 100; i++) {
+        int type = weight_types[i % WEIGHT_TYPES];
+        int64_t rows = 1 + below(40), cols = odd_size(700, unit(type)), r0 = below(rows), r1 = r0 + below(rows - r0 + 1);
+        struct moe_weight w = random_weight(type, rows, cols, false);
+        float *x = floats(r1 - r0), *want = floats(cols), *got = floats(cols), *row = floats(cols), *other = floats(cols);
+        double *size = calloc((size_t)cols, sizeof *size);
+        assert(size);
+        fill(x, r1 - r0, (enum pattern)(i % PATTERNS));
+        snprintf(now_case, sizeof now_case, "%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64, moe_dtype_name(type), rows, cols, r0, r1);
+        variants[0].k.matmul_t(&w, r0, r1, x, want);
+        v->k.matmul_t(&w, r0, r1, x, got);
+        for (int64_t r = r0; r < r1; r++) {
+            variants[0].k.decode(&w, r, 0, cols, row);
+            for (int64_t k = 0; k < cols; k++) size[k] += fabs((double)row[k] * (double)x[r - r0]);
+        }
+        for (int64_t k = 0; k < cols; k++)
+            CHECK(fabs((double)want[k] - (double)got[k]) <= ((double)(r1 - r0) + 2) * 0x1p-24 * size[k] + (double)(r1 - r0 + 2) * 0x1p-149,
+                  "column %" PRId64 ": %g, ref %g", k, (double)got[k], (double)want[k]);
+        if (v == &variants[2]) {
+            variants[1].k.matmul_t(&w, r0, r1, x, other);
+            CHECK(same_bits(other, got, cols), "avx2 and avx512 differ");
+        }
+        free(size);
+        done();
+    }
+}
+
+#endif

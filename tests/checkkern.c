@@ -1,0 +1,43 @@
+/* checkkern: every variant of every kernel against the C reference.
+ *
+ *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure)
+
+#include "tests/checkkern.h"
+#include "tests/checkkern-weight.h"
+
+struct check { const char *name; void (*run)(const struct variant *v); };
+static const struct check all_checks[] = {
+    { "decode", check_decode }, { "matmul", check_matmul }, { "matmul_t", check_matmul_t },
+};
+
+static void run_checks(const char *filter)
+{
+    for (size_t c = 0; c < sizeof all_checks / sizeof *all_checks; c++)
+        for (int v = 1; v < n_variants; v++) {
+            if (filter && !strstr(all_checks[c].name, filter)) continue;
+            now_kernel = all_checks[c].name, now_variant = variants[v].name, now_case[0] = 0;
+            rng = seed * 2 + 1;
+            all_checks[c].run(&variants[v]);
+        }
+}
+
+int main(int argc, char **argv)
+{
+    const char *filter = NULL;
+    struct timespec t;
+    int o;
+    clock_gettime(CLOCK_REALTIME, &t);
+    seed = (uint64_t)t.tv_nsec % 1000000;
+    while ((o = getopt(argc, argv, "s:f:")) != -1)
+        switch (o) {
+        case 's': seed = strtoull(optarg, NULL, 10); break;
+        case 'f': filter = optarg; break;
+        default: fprintf(stderr, "usage: checkkern [-s SEED] [-f NAME]\n"); return 2;
+        }
+    static const int signals[] = { SIGSEGV, SIGBUS, SIGILL };
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], on_fault);
+    find_variants();
+    run_checks(filter);
+    printf("checkkern: %" PRId64 " checks, %d variants besides ref, seed %" PRIu64 "\n", checks, n_variants - 1, seed);
+    return 0;
+}
