@@ -1,0 +1,104 @@
+#!/bin/sh
+# The command line as a contract, for every tool that was built: help, version, man page, completions, refusals, JSON errors.
+. tests/common.sh
+
+checks=0
+count() { checks=$(($checks + 1)); }
+# refused CODE TEXT COMMAND...: that exit code, one line on standard error holding TEXT, nothing on standard output.
+refused()
+{
+    code=$1 text=$2
+    shift 2
+    "$@" >"$T/out" 2>"$T/err" </dev/null
+    r=$?
+    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "not one line on standard error: $*"; }
+    grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "does not say '$text': $*"; }
+    [ ! -s "$T/out" ] || { cat "$T/out"; fail "something on standard output: $*"; }
+    count
+}
+
+cli()
+{
+    tool=$1 x=$BIN/$1
+    ok "$x" --help
+    grep -q "^usage: $tool " "$T/out" || fail "$tool --help has no usage line"
+    for name in json threads quiet color help-man version; do grep -q -- "--$name" "$T/out" || fail "$tool --help lacks --$name"; done
+    [ "$(wc -L <"$T/out" 2>/dev/null || echo 0)" -le 130 ] || fail "$tool --help has lines over 130 columns"
+    ok "$x" --version
+    [ "$(cat "$T/out")" = "$tool $(cat VERSION)" ] || fail "$tool --version says $(cat "$T/out")"
+    ok "$x" --help-env
+    grep -q MOE_CPU "$T/out" || fail "$tool --help-env lacks MOE_CPU"
+    count
+
+    ok "$x" --help-man
+    mv "$T/out" "$T/$tool.1"
+    for section in NAME SYNOPSIS OPTIONS "EXIT STATUS" ENVIRONMENT; do
+        grep -q "^.SH $section" "$T/$tool.1" || fail "$tool --help-man lacks $section"
+    done
+    if command -v groff >/dev/null; then
+        groff -man -Tascii -wall -z "$T/$tool.1" >"$T/out" 2>"$T/err" || fail "groff fails on $tool.1"
+        [ ! -s "$T/err" ] || { cat "$T/err"; fail "groff warns about $tool.1"; }
+    fi
+    count
+
+    for shell in bash zsh fish; do
+        ok "$x" --help-complete $shell
+        mv "$T/out" "$T/$shell"
+        grep -q threads "$T/$shell" || fail "$tool: completion for $shell lacks threads"
+        ! command -v $shell >/dev/null || $shell -n "$T/$shell" || fail "$tool: $shell cannot parse its completion"
+    done
+    if command -v bash >/dev/null; then
+        got=$(bash -c '. "$1"; COMP_WORDS=($2 --color al); COMP_CWORD=2; _'"$(echo "$tool" | tr - _)"'; echo "${COMPREPLY[*]}"' x "$T/bash" "$tool")
+        [ "$got" = always ] || fail "$tool: bash completes '--color al' to '$got'"
+        got=$(bash -c '. "$1"; COMP_WORDS=($2 --thr); COMP_CWORD=1; _'"$(echo "$tool" | tr - _)"'; echo "${COMPREPLY[*]}"' x "$T/bash" "$tool")
+        [ "$got" = --threads ] || fail "$tool: bash completes '--thr' to '$got'"
+    fi
+    refused 2 "tcsh" "$x" --help-complete tcsh
+
+    refused 2 "--no-such-option-at-all" "$x" --no-such-option-at-all
+    refused 2 "did you mean '--threads'" "$x" --thread 2
+    refused 2 "--threads" "$x" --threads 0 tests/data/tiny-k2/bf16
+    refused 2 "1 to 4096" "$x" -t 5000 tests/data/tiny-k2/bf16
+    refused 2 "threads" "$x" --threads x
+    refused 2 "purple" "$x" --color purple tests/data/tiny-k2/bf16
+    refused 2 "wants a value" "$x" --threads
+    refused 2 "takes no value" "$x" --json=yes
+    "$x" </dev/null >"$T/out" 2>"$T/err"
+    [ $? = 2 ] || fail "$tool without operands does not exit with 2"
+    count
+
+    # A value that looks like an option is not one: no word about --threads.
+    "$x" --color never "$T/none" -- -t --threads 0 >"$T/out" 2>"$T/err" </dev/null
+    ! grep -q 'threads' "$T/err" || { cat "$T/err"; fail "$tool takes an operand for --threads"; }
+    count
+    json_error "$x"
+    ! [ -e /dev/full ] || { "$x" --help >/dev/full 2>"$T/err"; [ $? != 0 ] || fail "$tool --help hides a full disk"; }
+}
+
+# With --json a failure is an object on standard output and the same sentence on standard error.
+json_error()
+{
+    "$1" --json --no-such-option >"$T/out" 2>"$T/err" </dev/null
+    [ $? = 2 ] || fail "$1 --json --no-such-option: wrong exit code"
+    grep -q "^$(basename "$1"): unknown option" "$T/err" || { cat "$T/err"; fail "$1: no sentence on standard error"; }
+    [ "$(wc -l <"$T/out")" = 1 ] || fail "$1: --json printed more than one line"
+    command -v python3 >/dev/null || return 0
+    python3 -c '
+import json, sys
+e = json.load(open(sys.argv[1]))
+assert list(e) == ["error"] and sorted(e["error"]) == ["code", "file", "message", "name", "tensor"], e
+assert e["error"]["code"] == 2 and e["error"]["name"] == "usage" and e["error"]["file"] is None, e
+assert open(sys.argv[2]).read().split(": ", 1)[1].rstrip("\n") == e["error"]["message"], e
+' "$T/out" "$T/err" || { cat "$T/out"; fail "$1: the error object is wrong"; }
+    count
+}
+
+n=0
+for f in "$BIN"/moe-*; do
+    [ -x "$f" ] || continue
+    cli "$(basename "$f")"
+    n=$(($n + 1))
+done
+[ $n -gt 0 ] || fail "no tools in $BIN"
+echo "t-cli: $n tools, $checks checks"
