@@ -349,7 +349,7 @@ static const char help[] =
     "  --hostile    experts of zeros, subnormals, ties, outliers   --nan TENSOR, --inf TENSOR   plant one\n"
     "  --scales-apart  scales in another shard than their weight   --sparse  headers are real, data are file holes\n";
 
-enum { O_FORMAT = 1, O_PRESET, O_PREFIX, O_TOKENIZER, O_NAN, O_INF, O_SKEW, O_GROUPS, O_INT = 100, O_HELP = 200 };
+enum { O_FORMAT = 1, O_PRESET, O_PREFIX, O_TOKENIZER, O_NAN, O_INF, O_SKEW, O_GROUPS, O_HELP, O_INT = 256 }; /* above every character */
 
 static struct { const char *name; int64_t *to; } ints[24];
 static struct option longs[64];

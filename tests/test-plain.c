@@ -1,0 +1,186 @@
+/* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does not have: no
+ * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; and what hooks are shown. */
+#undef NDEBUG
+#include "model/forward-internal.h"
+#include "tests/plain-forward.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { N = 21 };
+
+static long checks;
+static struct moe_err err;
+#define OK(cond) (assert(cond), checks++)
+#define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
+
+static char genmodel[512], dir[] = "/tmp/moe-plain.XXXXXX";
+static double worst;
+
+/* ---- what the hooks saw of the layer at hand ---- */
+
+struct seen { const struct moe_model *m; int32_t experts[N * 64]; float weights[N * 64]; int64_t tokens, rows[MOE_ROLE_COUNT], calls; int64_t per_expert[1024]; bool bad; };
+
+static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
+{
+    struct seen *s = ctx;
+    size_t k = (size_t)s->m->config.num_experts_per_tok;
+    (void)layer;
+    memcpy(s->experts + (size_t)s->tokens * k, experts, (size_t)tokens * k * sizeof *experts);
+    memcpy(s->weights + (size_t)s->tokens * k, weights, (size_t)tokens * k * sizeof *weights);
+    s->tokens += tokens;
+}
+
+/* Runs with one thread, so counting needs no care. */
+static void input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct seen *s = ctx;
+    int64_t rows, cols;
+    s->rows[role] += n;
+    s->calls++;
+    if (!moe_tensor_shape(&s->m->config, role, layer, &rows, &cols) || ldx < cols || n < 1) s->bad = true;
+    if ((role == MOE_ROLE_EXPERT_GATE || role == MOE_ROLE_EXPERT_DOWN) != (expert >= 0)) s->bad = true;
+    if (role == MOE_ROLE_EXPERT_GATE) s->per_expert[expert] += n;
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t i = 0; i < cols; i++)
+            if (!isfinite(x[t * ldx + i])) s->bad = true;
+}
+
+static void check_seen(const struct seen *s, int layer)
+{
+    const struct moe_config *c = &s->m->config;
+    bool moe = moe_layer_is_moe(c, layer);
+    int64_t chosen = moe ? N * c->num_experts_per_tok : 0, count[1024] = { 0 };
+    OK(!s->bad && s->tokens == (moe ? N : 0));
+    OK(s->rows[MOE_ROLE_KV_A] == N && s->rows[MOE_ROLE_O] == N && s->rows[MOE_ROLE_KV_B] == N);
+    OK(s->rows[MOE_ROLE_Q_B] == (c->q_lora_rank ? N : 0));
+    OK(s->rows[MOE_ROLE_GATE] == (moe ? 0 : N) && s->rows[MOE_ROLE_DOWN] == s->rows[MOE_ROLE_GATE]);
+    OK(s->rows[MOE_ROLE_SHARED_GATE] == (moe && c->n_shared_experts ? N : 0) && s->rows[MOE_ROLE_SHARED_DOWN] == s->rows[MOE_ROLE_SHARED_GATE]);
+    OK(s->rows[MOE_ROLE_EXPERT_GATE] == chosen && s->rows[MOE_ROLE_EXPERT_DOWN] == chosen);
+    for (int64_t i = 0; i < chosen; i++) count[s->experts[i]]++;
+    for (int64_t e = 0; e < c->n_routed_experts; e++) OK(count[e] == s->per_expert[e]);
+}
+
+/* ---- one model ---- */
+
+static double apart(const float *a, const double *b, int64_t n)
+{
+    double most = 0, scale = 1e-30;
+    for (int64_t i = 0; i < n; i++) most = fmax(most, fabs((double)a[i] - b[i])), scale = fmax(scale, fabs(b[i]));
+    return most / scale;
+}
+
+static void check_choice(const struct seen *s, const struct plain *p)
+{
+    int64_t k = p->m->config.num_experts_per_tok;
+    for (int64_t t = 0; t < p->n; t++) {
+        if (p->gap[t] < 1e-5) continue; /* float32 may order these two otherwise */
+        OK(!memcmp(s->experts + t * k, p->experts + t * k, (size_t)k * sizeof *p->experts));
+        for (int64_t j = 0; j < k; j++) OK(fabs((double)s->weights[t * k + j] - p->weights[t * k + j]) < 1e-4);
+    }
+}
+
+/* Cut the batch in two, so that the second part reads the first one's cache. */
+static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla, double lora_eps)
+{
+    const struct moe_config *c = &m->config;
+    int32_t ids[N];
+    float *h = room(N * c->hidden_size, sizeof *h), *logits = room(N * c->vocab_size, sizeof *logits);
+    struct moe_forward *f;
+    struct moe_kernels table;
+    struct moe_kv kv;
+    struct plain p;
+    OK(c->n_routed_experts <= 1024 && c->num_experts_per_tok <= 64);
+    OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    plain_begin(&p, m, ids, N);
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
+    moe_kernels_init(&table, flags);
+    f->k = &table;
+    DONE(moe_forward_embed(f, ids, N, h, &err));
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        static struct seen s;
+        struct moe_segment first = { &kv, 0, 13 }, rest = { &kv, 13, N - 13 };
+        memset(&s, 0, sizeof s);
+        s.m = m;
+        moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
+        moe_forward_layer(f, l, &first, 1, h);
+        moe_forward_layer(f, l, &rest, 1, h + 13 * c->hidden_size);
+        plain_layer(&p, l);
+        check_seen(&s, l);
+        if (moe_layer_is_moe(c, l)) check_choice(&s, &p);
+        OK(apart(h, p.h, N * c->hidden_size) < 2e-5);
+    }
+    moe_forward_logits(f, h, N, logits);
+    double *want = plain_logits(&p), error = apart(logits, want, N * c->vocab_size);
+    OK(error < 2e-5);
+    worst = fmax(worst, error);
+    free(want), free(h), free(logits);
+    plain_end(&p);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
+static void check_model(const char *path, double lora_eps)
+{
+    struct moe_source *src;
+    struct moe_model *m;
+    unsigned all = moe_cpu_flags(), levels[3] = { 0, MOE_CPU_AVX2, MOE_CPU_AVX2 | MOE_CPU_AVX512 };
+    DONE(moe_source_open(&src, path, &err));
+    DONE(moe_model_open(&m, src, lora_eps, &err));
+    for (int i = 0; i < 3; i++)
+        if ((levels[i] & all) == levels[i])
+            for (int mla = 0; mla < 2; mla++) compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
+    moe_model_close(&m);
+    moe_source_close(&src);
+}
+
+static void run(const char *const *argv)
+{
+    pid_t pid = fork();
+    int status = -1;
+    if (pid == 0) {
+        execv(argv[0], (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    assert(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Generate a model with these options and check it. */
+static void generated(const char *options, double lora_eps)
+{
+    const char *argv[40] = { genmodel, "-o", dir };
+    char words[512];
+    int n = 3;
+    static const char common[] = "--layers 3 --hidden 64 --dense-inter 96 --inter 32 --heads 3 --kv-lora 32 --nope 16 --rope 8 --v 24 --vocab 300 ";
+    snprintf(words, sizeof words, "%s%s", common, options);
+    for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[n++] = w;
+    printf("%s\n", options);
+    fflush(stdout);
+    run(argv);
+    check_model(dir, lora_eps);
+    run((const char *const[]){ "/bin/rm", "-rf", dir, NULL });
+}
+
+int main(int argc, char **argv)
+{
+    char *slash = argc ? strrchr(argv[0], '/') : NULL;
+    assert(slash && mkdtemp(dir));
+    snprintf(genmodel, sizeof genmodel, "%.*s/genmodel", (int)(slash - argv[0]), argv[0]);
+    generated("--q-lora 40 --experts 6 --top-k 2", 0);
+    generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 2", 1e-6);
+    generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0);
+    generated("--q-lora 24 --experts 16 --top-k 6 --groups 8,3 --shared 0 --dense 2", 0);
+    generated("--q-lora 40 --experts 5 --top-k 5 --format f32 --prefix language_model", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
+    check_model("tests/data/tiny-k2/bf16", 0);
+    printf("test-plain: %ld checks, largest error %.2g of the largest logit\n", checks, worst);
+    return 0;
+}
