@@ -212,8 +212,19 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the text");
 }
 
+/* `--tensors REGEX` without "=": the operand that is no directory is the pattern. */
+static void find_pattern(struct options *o)
+{
+    if (!o->tensors || *o->tensors || o->run.argc != 2) return;
+    int pattern = moe_exists(o->run.argv[1]) == MOE_DIR && moe_exists(o->run.argv[0]) != MOE_DIR ? 0 : 1;
+    o->tensors = o->run.argv[pattern];
+    o->run.argv[0] = o->run.argv[1 - pattern];
+    o->run.argc = 1;
+}
+
 static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
 {
+    find_pattern(o);
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
     if (!o->tokenize && !o->detokenize) return inspect(o, json, verdict, err);
     struct moe_tokenizer *t;

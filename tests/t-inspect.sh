@@ -1,0 +1,109 @@
+#!/bin/sh
+# moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
+. tests/common.sh
+need_tool moe-inspect moe-convert
+need_python
+I=$BIN/moe-inspect
+K=tests/data/tiny-k2
+
+check() # EXPRESSION on j, the object in $T/out
+{
+    python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), (sys.argv[2], str(j)[:600])' "$T/out" "$1" 2>"$T/why" || {
+        cat "$T/why"
+        fail "$1"
+    }
+}
+exits() # CODE COMMAND...
+{
+    want=$1
+    shift
+    "$@" >"$T/out" 2>"$T/err"
+    got=$?
+    [ $got = "$want" ] || { cat "$T/out" "$T/err"; fail "exit $got, want $want: $*"; }
+}
+
+KEYS='["kind","layout","architecture","layers","experts","experts_per_token","hidden_size","vocab_size","parameters","parameters_active","tensors","bytes","types","verified","problems"]'
+for layout in bf16 fp8 int4; do
+    ok "$BIN/moe-convert" $K/$layout -o "$T/$layout.moe"
+    for m in "$K/$layout" "$T/$layout.moe"; do
+        exits 0 "$I" "$m" --json
+        check "list(j) == $KEYS and j['verified'] is None and j['problems'] == []"
+        check "(j['layers'], j['experts'], j['experts_per_token'], j['hidden_size'], j['vocab_size']) == (4, 32, 4, 128, 1024)"
+        check "j['parameters'] == 3151616 and sum(t['tensors'] for t in j['types'].values()) == 345"
+        exits 0 "$I" --verify "$m" --json
+        check "j['verified'] is True"
+        exits 0 "$I" "$m"
+        grep -q "32 experts, 4 for each token" "$T/out" || fail "text"
+        [ ! -s "$T/err" ] || fail "noise on standard error"
+    done
+done
+exits 0 "$I" "$K/fp8" --json
+check "j['layout'] == 'fp8-block128' and j['kind'] == 'checkpoint' and j['tensors'] == 665 and j['types']['fp8-block128']['tensors'] == 320"
+exits 0 "$I" "$T/int4.moe" --json
+check "j['layout'] == 'int4-g32' and j['kind'] == 'container' and j['tensors'] == 345"
+
+# Lists.
+exits 0 "$I" "$T/fp8.moe" --json --tensors 'experts\.31\.'
+check "len(j['tensor_list']) == 9 and all(t['type'] == 'fp8-block128' and t['shape'] and t['bytes'] > 0 for t in j['tensor_list'])"
+exits 0 "$I" --tensors=lm_head "$K/int4" --json
+check "[t['name'] for t in j['tensor_list']] == ['lm_head.weight'] and j['tensor_list'][0]['type'] == 'BF16'"
+exits 0 "$I" "$K/int4" --json --tensors
+check "len(j['tensor_list']) == 921 and sum(t['skipped'] == 'weight_shape' for t in j['tensor_list']) == 288"
+exits 0 "$I" "$T/bf16.moe" --tensors --experts
+[ "$(grep -c '  bf16  ' "$T/out")" -ge 340 ] || fail "list for people"
+exits 0 "$I" "$T/bf16.moe" --experts --json
+check "[r['layer'] for r in j['expert_layers']] == [1, 2, 3] and all(r['experts'] == 32 and r['expert_bytes_max'] == 49152 and r['extent_bytes'] % r['alignment'] == 0 for r in j['expert_layers'])"
+exits 0 "$I" "$K/bf16" --experts --json
+check "j['expert_layers'][0]['extent_bytes'] is None"
+exits 2 "$I" "$K/bf16" --tensors='('
+
+# Verdicts.
+cp -R "$K/bf16" "$T/nan"
+chmod -R u+w "$T/nan"
+python3 - "$T/nan" <<'P'
+import json, struct, sys
+name = "model.layers.2.mlp.experts.5.up_proj.weight"
+file = json.load(open(sys.argv[1] + "/model.safetensors.index.json"))["weight_map"][name]
+with open(sys.argv[1] + "/" + file, "r+b") as f:
+    n, = struct.unpack("<Q", f.read(8))
+    f.seek(8 + n + json.loads(f.read(n))[name]["data_offsets"][0] + 100)
+    f.write(b"\xc0\x7f")
+P
+exits 0 "$I" "$T/nan"
+exits 16 "$I" "$T/nan" --verify --json
+check "j['verified'] is False and len(j['problems']) == 1 and 'model.layers.2.mlp.experts.5.up_proj.weight' in j['problems'][0]"
+check "j['error']['code'] == 16 and j['error']['tensor'] == 'model.layers.2.mlp.experts.5.up_proj.weight' and j['error']['file']"
+rm "$T/nan/model-00002-of-000003.safetensors"
+exits 13 "$I" "$T/nan" --json
+check "j['verified'] is None and j['problems'] and 'model-00002-of-000003.safetensors' in j['problems'][0]"
+exits 16 "$I" "$T/nan" --json --verify
+check "j['verified'] is False"
+rm "$T/bf16.moe/layer-002.moe"
+exits 13 "$I" "$T/bf16.moe" --json
+check "len(j['problems']) == 1 and 'layer-002.moe' in j['problems'][0]"
+exits 3 "$I" "$T/none" --json
+check "j['error']['name'] == 'not-found'"
+exits 2 "$I" --json
+exits 2 "$I" a b --json
+mkdir "$T/empty"
+exits 3 "$I" "$T/empty"
+
+# Tokens: there and back.
+head -c 3000 $K/valid.txt >"$T/text"
+exits 0 "$I" $K/bf16 --tokenize "$T/text" --json
+check "len(j['tokens']) > 300 and all(0 <= t < 1008 for t in j['tokens'])"
+ids=$(python3 -c 'import json, sys; print(",".join(map(str, json.load(open(sys.argv[1]))["tokens"])))' "$T/out")
+exits 0 "$I" "$T/fp8.moe" --detokenize "$ids"
+cmp "$T/out" "$T/text" || fail "the text does not come back"
+exits 0 "$I" $K/bf16 --detokenize "$ids" --json
+python3 -c 'import base64, json, sys
+j, text = json.load(open(sys.argv[1])), open(sys.argv[2], "rb").read()
+assert base64.b64decode(j["bytes_base64"]) == text and j["text"].encode() == text' "$T/out" "$T/text" || fail "detokenize --json"
+exits 2 "$I" $K/bf16 --detokenize 1,x
+exits 2 "$I" $K/bf16 --detokenize 99999999
+printf 'a<|im_end|>' >"$T/text"
+exits 0 "$I" $K/bf16 --tokenize "$T/text"
+[ "$(wc -w <"$T/out")" -gt 2 ] || fail "a special token came out of plain text"
+exits 0 "$I" $K/bf16 --tokenize "$T/text" --special
+[ "$(wc -w <"$T/out")" = 2 ] || fail "--special"
+echo "t-inspect: ok"
