@@ -13,7 +13,7 @@ look() # NAME ARGUMENTS...
     measure 1024 5 "$BIN/moe-inspect" "$T/$name" --json
     [ "$(json parameters "$T/out")" = 1026408209408 ] || fail "$name: parameters: $(json parameters "$T/out")"
     [ "$(json experts "$T/out")" = 384 ] || fail "$name: experts: $(json experts "$T/out")"
-    measure 1024 5 "$BIN/moe-inspect" "$T/$name" --tensors 'layers\.60\.mlp\.experts\.383\.' --json
+    measure 1024 5 "$BIN/moe-inspect" "$T/$name" '--tensors=layers\.60\.mlp\.experts\.383\.' --json
     measure 1024 5 "$BIN/moe-convert" "$T/$name" -o "$T/x.moe" --dry-run --json
     case $name in k2-nvfp4) ;; *)
         measure 1024 5 "$BIN/moe-convert" "$T/$name" -o "$T/x.moe" --to nvfp4 --dry-run --json
