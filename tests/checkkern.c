@@ -1,13 +1,15 @@
 /* checkkern: every variant of every kernel against the C reference.
  *
- *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure)
-
+ *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure) */
 #include "tests/checkkern.h"
+#include "tests/checkkern-vector.h"
 #include "tests/checkkern-weight.h"
 
 struct check { const char *name; void (*run)(const struct variant *v); };
 static const struct check all_checks[] = {
     { "decode", check_decode }, { "matmul", check_matmul }, { "matmul_t", check_matmul_t },
+    { "dot", check_dot }, { "amax", check_amax }, { "sqerr", check_sqerr }, { "rmsnorm", check_rmsnorm },
+    { "swiglu", check_swiglu }, { "softmax", check_softmax }, { "rope", check_rope }, { "attend", check_attend },
 };
 
 static void run_checks(const char *filter)

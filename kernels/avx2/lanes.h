@@ -47,6 +47,67 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
+LANE vf vf_max(vf x, vf y) { return (vf){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; } /* y when either is NaN */
+LANE vf vf_min(vf x, vf y) { return (vf){ _mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b) }; }
+LANE vf vf_abs(vf x) { return (vf){ _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.a), _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.b) }; }
+LANE vi vi_bits(vf x) { return (vi){ _mm256_castps_si256(x.a), _mm256_castps_si256(x.b) }; }
+LANE vf vf_bits(vi x) { return (vf){ _mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b) }; }
+LANE vm vf_lt(vf x, vf y) { return vi_bits((vf){ _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ) }); }
+LANE vf vf_blend(vm m, vf yes, vf no)
+{
+    return (vf){ _mm256_blendv_ps(no.a, yes.a, vf_bits(m).a), _mm256_blendv_ps(no.b, yes.b, vf_bits(m).b) };
+}
+LANE vi vi_set(int32_t x) { return (vi){ _mm256_set1_epi32(x), _mm256_set1_epi32(x) }; }
+LANE vi vi_add(vi x, vi y) { return (vi){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
+LANE vi vi_sub(vi x, vi y) { return (vi){ _mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b) }; }
+LANE vi vi_and(vi x, vi y) { return (vi){ _mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b) }; }
+LANE vi vi_max(vi x, vi y) { return (vi){ _mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b) }; }
+#define vi_shl(x, n) ((vi){ _mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n) })
+#define vi_sar(x, n) ((vi){ _mm256_srai_epi32((x).a, n), _mm256_srai_epi32((x).b, n) })
+LANE uint32_t vi_fold_max(vi x)
+{
+    __m256i a = _mm256_max_epi32(x.a, x.b);
+    __m128i b = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_max_epi32(b, _mm_shuffle_epi32(b, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
+}
+
+/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; x * y - z in even lanes, x * y + z in odd ones. */
+LANE vf vf_twice(const float *p, int64_t n)
+{
+    __m256 v = _mm256_maskload_ps(p, vm_first(n).a);
+    return (vf){ _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+                 _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)) };
+}
+LANE vf vf_swap(vf x) { return (vf){ _mm256_permute_ps(x.a, 0xb1), _mm256_permute_ps(x.b, 0xb1) }; }
+LANE vf vf_fmaddsub(vf x, vf y, vf z) { return (vf){ _mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b) }; }
+
+/* ---- 16 doubles ---- */
+
+typedef struct { __m256d q[4]; } vd;
+LANE vd vd_zero(void) { return (vd){ { _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd() } }; }
+LANE vd vd_of(vf v)
+{
+    return (vd){ { _mm256_cvtps_pd(_mm256_castps256_ps128(v.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.a, 1)),
+                   _mm256_cvtps_pd(_mm256_castps256_ps128(v.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.b, 1)) } };
+}
+LANE vd vd_sub(vd x, vd y)
+{
+    for (int i = 0; i < 4; i++) x.q[i] = _mm256_sub_pd(x.q[i], y.q[i]);
+    return x;
+}
+LANE vd vd_fma(vd x, vd y, vd z)
+{
+    for (int i = 0; i < 4; i++) z.q[i] = _mm256_fmadd_pd(x.q[i], y.q[i], z.q[i]);
+    return z;
+}
+LANE double vd_fold(vd s)
+{
+    __m256d a = _mm256_add_pd(_mm256_add_pd(s.q[0], s.q[2]), _mm256_add_pd(s.q[1], s.q[3]));
+    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+
 /* ---- stored types, 16 values at p ---- */
 
 LANE __m256 bf16_lanes(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
@@ -122,5 +183,8 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
 
 /* Rows that the fused product takes at once for n tokens: enough chains for the fma latency, sums within 16 registers. */
 #define FUSED_ROWS(n) ((n) == 1 ? 4 : 2)
+
+/* 16-wide columns of values that attention sums at once. */
+enum { ATTEND_WIDE = 4 };
 
 #endif

@@ -34,6 +34,46 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
+LANE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
+LANE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+LANE vf vf_abs(vf a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.f), a); }
+LANE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+LANE vf vf_blend(vm m, vf yes, vf no) { return _mm512_mask_mov_ps(no, m, yes); }
+LANE vi vi_bits(vf a) { return _mm512_castps_si512(a); }
+LANE vf vf_bits(vi a) { return _mm512_castsi512_ps(a); }
+LANE vi vi_set(int32_t a) { return _mm512_set1_epi32(a); }
+LANE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+LANE vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+LANE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+LANE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
+#define vi_shl(a, n) _mm512_slli_epi32(a, n)
+#define vi_sar(a, n) _mm512_srai_epi32(a, n)
+LANE uint32_t vi_fold_max(vi a) { return (uint32_t)_mm512_reduce_max_epi32(a); }
+
+/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; a * b - c in even lanes, a * b + c in odd ones. */
+LANE vf vf_twice(const float *p, int64_t n)
+{
+    const __m512i pick = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(pick, _mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)vm_first(n), p)));
+}
+LANE vf vf_swap(vf a) { return _mm512_permute_ps(a, 0xb1); }
+LANE vf vf_fmaddsub(vf a, vf b, vf c) { return _mm512_fmaddsub_ps(a, b, c); }
+
+/* ---- 16 doubles ---- */
+
+typedef struct { __m512d a, b; } vd;
+LANE vd vd_zero(void) { return (vd){ _mm512_setzero_pd(), _mm512_setzero_pd() }; }
+LANE vd vd_of(vf v) { return (vd){ _mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)) }; }
+LANE vd vd_sub(vd x, vd y) { return (vd){ _mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b) }; }
+LANE vd vd_fma(vd x, vd y, vd z) { return (vd){ _mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b) }; }
+LANE double vd_fold(vd s)
+{
+    __m512d h = _mm512_add_pd(s.a, s.b);
+    __m256d a = _mm256_add_pd(_mm512_castpd512_pd256(h), _mm512_extractf64x4_pd(h, 1));
+    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+
 /* ---- stored types, 16 values at p ---- */
 
 LANE vf bf16_lanes(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
@@ -83,5 +123,8 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm512_fmadd_ps(a, b, c); }
 
 /* Rows that the fused product takes at once for n tokens: enough chains for the fma latency, sums within 32 registers. */
 #define FUSED_ROWS(n) 4
+
+/* 16-wide columns of values that attention sums at once. */
+enum { ATTEND_WIDE = 8 };
 
 #endif

@@ -1,0 +1,158 @@
+/* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by each kernels/<isa>/vector.c. */
+#include "kernels/scalar.h"
+
+#include <math.h>
+
+LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+/* Sixteen values of which m exist; the others are 0. */
+LANE vf load_to(const float *p, int64_t m) { return m >= 16 ? vf_load(p) : vf_loadn(p, m); }
+LANE void store_to(float *p, int64_t m, vf v)
+{
+    if (m >= 16) vf_store(p, v);
+    else vf_storen(p, m, v);
+}
+
+/* ---- sums ---- */
+
+/* One dot has one chain of fused products by contract, so R of them with the same a go on at once: b, b + ldb, ... */
+LANE void dots(int R, const float *a, const float *b, int64_t ldb, int64_t n, float *out)
+{
+    vf sum[8];
+    int64_t k = 0;
+    for (int i = 0; i < R; i++) sum[i] = vf_zero();
+    for (; k + 16 <= n; k += 16) {
+        vf v = vf_load(a + k);
+        for (int i = 0; i < R; i++) sum[i] = vf_fma(v, vf_load(b + i * ldb + k), sum[i]);
+    }
+    if (k < n)
+        for (int i = 0; i < R; i++) sum[i] = vf_fma(vf_loadn(a + k, n - k), vf_loadn(b + i * ldb + k, n - k), sum[i]);
+    for (int i = 0; i < R; i++) out[i] = vf_fold(sum[i]);
+}
+
+float VARIANT(dot)(const float *a, const float *b, int64_t n)
+{
+    float d;
+    dots(1, a, b, 0, n, &d);
+    return d;
+}
+
+/* Without its sign bit a float orders like an integer, Inf and NaN on top. */
+float VARIANT(amax)(const float *x, int64_t n)
+{
+    const vi sign = vi_set(0x7fffffff);
+    vi most[4] = { vi_set(0), vi_set(0), vi_set(0), vi_set(0) };
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64)
+        for (int j = 0; j < 4; j++) most[j] = vi_max(most[j], vi_and(vi_bits(vf_load(x + i + 16 * j)), sign));
+    for (; i < n; i += 16) most[0] = vi_max(most[0], vi_and(vi_bits(load_to(x + i, n - i)), sign));
+    return moe_f32_from_bits(vi_fold_max(vi_max(vi_max(most[0], most[1]), vi_max(most[2], most[3]))));
+}
+
+void VARIANT(sqerr)(const float *x, const float *y, int64_t n, double *num, double *den)
+{
+    vd a = vd_zero(), b = vd_zero();
+    for (int64_t i = 0; i < n; i += 16) {
+        vd v = vd_of(load_to(x + i, n - i)), d = vd_sub(v, vd_of(load_to(y + i, n - i)));
+        a = vd_fma(d, d, a);
+        b = vd_fma(v, v, b);
+    }
+    *num += vd_fold(a);
+    *den += vd_fold(b);
+}
+
+void VARIANT(rmsnorm)(const float *x, const float *w, float eps, int64_t n, float *out)
+{
+    double mean = (double)VARIANT(dot)(x, x, n) / (double)n;
+    vf scale = vf_set((float)(1 / sqrt(mean + (double)eps)));
+    for (int64_t i = 0; i < n; i += 16)
+        store_to(out + i, n - i, vf_mul(vf_mul(load_to(x + i, n - i), scale), load_to(w + i, n - i)));
+}
+
+/* ---- exponentials ---- */
+
+/* e^x within 2 units in the last place; 0 from -104 down, Inf from 88.73 up, NaN stays.  x = k ln 2 + r with |r| <= 0.347, where
+ * ln 2 has a short first part so that x - k * hi is exact; the Taylor polynomial to r^7 is off by < 2^-27.  2^k goes on in
+ * two halves: the first product is exact, the second rounds once, also into subnormals and to Inf. */
+LANE vf exp_lanes(vf x)
+{
+    const vf magic = vf_set(0x1.8p23f);
+    static const float c[] = { 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, .5f };
+    x = vf_min(vf_set(90), vf_max(vf_set(-105), x));
+    vf shifted = vf_fma(x, vf_set(0x1.715476p0f), magic), k = vf_sub(shifted, magic);
+    vf r = vf_fma(k, vf_set(-0x1.63p-1f), x), p = vf_set(1.f / 5040);
+    r = vf_fma(k, vf_set(0x1.bd0106p-13f), r);
+    for (int i = 0; i < 5; i++) p = vf_fma(p, r, vf_set(c[i]));
+    vf e = vf_add(vf_fma(p, vf_mul(r, r), r), vf_set(1));
+    vi n = vi_sub(vi_bits(shifted), vi_bits(magic)), half = vi_sar(n, 1), rest = vi_sub(n, half);
+    e = vf_mul(e, vf_bits(vi_shl(vi_add(half, vi_set(127)), 23)));
+    return vf_mul(e, vf_bits(vi_shl(vi_add(rest, vi_set(127)), 23)));
+}
+
+/* With e = exp(-|g|), which cannot overflow: g / (1 + e), or g * e / (1 + e) for a negative g. */
+void VARIANT(swiglu)(const float *g, const float *u, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i += 16) {
+        vf v = load_to(g + i, n - i), e = exp_lanes(vf_sub(vf_zero(), vf_abs(v)));
+        vf top = vf_mul(v, vf_blend(vf_lt(v, vf_zero()), e, vf_set(1)));
+        store_to(out + i, n - i, vf_mul(vf_div(top, vf_add(vf_set(1), e)), load_to(u + i, n - i)));
+    }
+}
+
+LANE float largest(const float *x, int64_t n)
+{
+    float lane[16], most = -INFINITY;
+    vf m = vf_set(-INFINITY);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
+    if (i < n) m = vf_max(vf_blend(vm_first(n - i), vf_loadn(x + i, n - i), m), m);
+    vf_store(lane, m);
+    for (int j = 0; j < 16; j++)
+        if (lane[j] > most) most = lane[j];
+    return most;
+}
+
+void VARIANT(softmax)(float *x, int64_t n)
+{
+    vf most = vf_set(largest(x, n)), sum = vf_zero();
+    for (int64_t i = 0; i < n; i += 16) {
+        vf e = exp_lanes(vf_sub(load_to(x + i, n - i), most));
+        if (n - i < 16) e = vf_blend(vm_first(n - i), e, vf_zero());
+        sum = vf_add(sum, e);
+        store_to(x + i, n - i, e);
+    }
+    sum = vf_set(vf_fold(sum));
+    for (int64_t i = 0; i < n; i += 16) store_to(x + i, n - i, vf_div(load_to(x + i, n - i), sum));
+}
+
+/* ---- attention ---- */
+
+void VARIANT(rope)(float *x, const float *cos, const float *sin, int64_t pairs)
+{
+    for (int64_t i = 0; i < pairs; i += 8) {
+        int64_t m = least(8, pairs - i);
+        vf v = load_to(x + 2 * i, 2 * m);
+        store_to(x + 2 * i, 2 * m, vf_fmaddsub(v, vf_twice(cos + i, m), vf_mul(vf_swap(v), vf_twice(sin + i, m))));
+    }
+}
+
+/* C columns of 16 values, of which the last may be short (m of all C * 16 exist). */
+LANE void weighted(int C, const float *s, const float *v, int64_t ldv, int64_t n, int64_t m, float *out)
+{
+    vf sum[8];
+    for (int c = 0; c < C; c++) sum[c] = vf_zero();
+    for (int64_t j = 0; j < n; j++)
+        for (int c = 0; c < C; c++) sum[c] = vf_fma(vf_set(s[j]), load_to(v + j * ldv + 16 * c, m - 16 * c), sum[c]);
+    for (int c = 0; c < C; c++) store_to(out + 16 * c, m - 16 * c, sum[c]);
+}
+
+void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n, int64_t dk, int64_t dv,
+                     float scale, float *s, float *out)
+{
+    int64_t j = 0, i = 0;
+    for (; j + 4 <= n; j += 4) dots(4, q, k + j * ldk, ldk, dk, s + j);
+    for (; j < n; j++) dots(1, q, k + j * ldk, ldk, dk, s + j);
+    for (j = 0; j < n; j += 16) store_to(s + j, n - j, vf_mul(vf_set(scale), load_to(s + j, n - j)));
+    VARIANT(softmax)(s, n);
+    for (; i + 16 * ATTEND_WIDE <= dv; i += 16 * ATTEND_WIDE) weighted(ATTEND_WIDE, s, v + i, ldv, n, 16 * ATTEND_WIDE, out + i);
+    for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, least(16, dv - i), out + i);
+}
