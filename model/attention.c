@@ -18,15 +18,13 @@ struct attention {
     int layer;
     const struct moe_segment *s;
     int64_t n_segments, tokens, heads, nope, rope, v, kl, width;
-    float *h;
 };
 
-static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens,
-                                 float *h)
+static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens)
 {
     const struct moe_config *c = &f->m->config;
     return (struct attention){ f, &f->m->layers[layer], layer, s, n_segments, tokens, c->num_attention_heads, c->qk_nope_head_dim,
-                               c->qk_rope_head_dim, c->v_head_dim, c->kv_lora_rank, c->kv_lora_rank + c->qk_rope_head_dim, h };
+                               c->qk_rope_head_dim, c->v_head_dim, c->kv_lora_rank, c->kv_lora_rank + c->qk_rope_head_dim };
 }
 
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla)
@@ -128,19 +126,9 @@ static void plain(void *ctx, int64_t item, int worker)
                      f->attn + ((t0 + i) * a->heads + h) * a->v);
 }
 
-static void add_rows(void *ctx, int64_t t, int worker)
-{
-    struct attention *a = ctx;
-    int64_t hidden = a->f->m->config.hidden_size;
-    float *h = a->h + t * hidden;
-    const float *y = a->f->y + t * hidden;
-    (void)worker;
-    for (int64_t i = 0; i < hidden; i++) h[i] += y[i];
-}
-
 void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens, float *h)
 {
-    struct attention a = describe(f, layer, s, n_segments, tokens, h);
+    struct attention a = describe(f, layer, s, n_segments, tokens);
     int64_t hidden = f->m->config.hidden_size;
     moe_forward_norm(f, h, hidden, a.y->input_norm, f->m->eps, hidden, tokens, f->x, hidden);
     project(&a);
@@ -148,5 +136,5 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
     else moe_pool_run(f->pool, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed, &a);
     moe_forward_saw(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
     moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);
-    moe_pool_run(f->pool, tokens, add_rows, &a);
+    moe_forward_add(f, h, f->y, tokens);
 }

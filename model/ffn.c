@@ -5,10 +5,9 @@
  * Tokens are gathered by expert, so that each expert's weights are read once for a batch. */
 #include "model/forward-internal.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { ROWS = 256 }; /* of a matrix that a work item takes */
+enum { ROWS = 256, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
 
 struct activation { struct moe_forward *f; int64_t inter; };
 
@@ -34,7 +33,7 @@ static void mlp(struct moe_forward *f, int layer, enum moe_role gate, const stru
 
 /* ---- routed experts ---- */
 
-struct routed { struct moe_forward *f; const struct moe_layer *y; int layer; int64_t tokens; int64_t blocks; float *h; };
+struct routed { struct moe_forward *f; const struct moe_layer *y; int layer; int64_t tokens, blocks, active; float *h; };
 
 static void choose(void *ctx, int64_t t, int worker)
 {
@@ -44,7 +43,7 @@ static void choose(void *ctx, int64_t t, int worker)
     moe_route(&f->m->route, f->logits + t * n, r->y->router_bias, f->choose + worker * 2 * n, f->experts + t * k, f->weights + t * k);
 }
 
-/* Count, then place: a stable sort of the choices by expert. */
+/* Count, then place: a stable sort of the choices by expert; and the list of experts that were chosen at all. */
 static void group(struct routed *r)
 {
     struct moe_forward *f = r->f;
@@ -58,6 +57,9 @@ static void group(struct routed *r)
     }
     for (int64_t e = n; e > 0; e--) f->first[e] = f->first[e - 1];
     f->first[0] = 0;
+    r->active = 0;
+    for (int64_t e = 0; e < n; e++)
+        if (f->first[e + 1] > f->first[e]) f->active[r->active++] = (int32_t)e;
 }
 
 static void gather(void *ctx, int64_t i, int worker)
@@ -68,13 +70,12 @@ static void gather(void *ctx, int64_t i, int worker)
     memcpy(r->f->gathered + i * hidden, r->f->x + r->f->row[i] * hidden, (size_t)hidden * sizeof(float));
 }
 
-static void show_expert(void *ctx, int64_t e, int worker)
+static void show_expert(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t at = f->first[e], n = f->first[e + 1] - at, hidden = f->m->config.hidden_size, inter = r->y->experts[e].gate.rows;
+    int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at, hidden = f->m->config.hidden_size, inter = r->y->experts[e].gate.rows;
     (void)worker;
-    if (!n) return;
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, f->gathered + at * hidden, hidden, n);
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
 }
@@ -84,11 +85,10 @@ static void gate_up(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = item / r->blocks, r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
+    int64_t e = f->active[item / r->blocks], r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
     const struct moe_expert *x = &r->y->experts[e];
     int64_t inter = x->gate.rows, r1 = r0 + ROWS < inter ? r0 + ROWS : inter, hidden = x->gate.cols;
     (void)worker;
-    if (!n) return;
     f->k->matmul(&x->gate, r0, r1, f->gathered + at * hidden, hidden, n, f->gate + at * inter + r0, inter);
     f->k->matmul(&x->up, r0, r1, f->gathered + at * hidden, hidden, n, f->up + at * inter + r0, inter);
     for (int64_t t = at; t < at + n; t++)
@@ -99,47 +99,50 @@ static void down(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = item / r->blocks, r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
+    int64_t e = f->active[item / r->blocks], r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
     const struct moe_weight *w = &r->y->experts[e].down;
     int64_t r1 = r0 + ROWS < w->rows ? r0 + ROWS : w->rows;
     (void)worker;
-    if (n) f->k->matmul(w, r0, r1, f->gate + at * w->cols, w->cols, n, f->gathered + at * w->rows + r0, w->rows);
+    f->k->matmul(w, r0, r1, f->gate + at * w->cols, w->cols, n, f->gathered + at * w->rows + r0, w->rows);
 }
 
-/* h += sum in top-k order + shared. */
-static void combine(void *ctx, int64_t t, int worker)
+/* h += (sum of weight * output in top-k order) + shared, for a block of columns: each product and each sum rounded. */
+static void combine(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t hidden = f->m->config.hidden_size, k = f->m->config.num_experts_per_tok;
-    float *h = r->h + t * hidden;
-    const float *shared = r->y->shared.gate.data ? f->y + t * hidden : NULL;
+    int64_t hidden = f->m->config.hidden_size, k = f->m->config.num_experts_per_tok, t = item / r->blocks, c0 = item % r->blocks * COLS;
+    int64_t n = hidden - c0 < COLS ? hidden - c0 : COLS;
+    float sum[COLS] = { 0 }, *h = r->h + t * hidden + c0;
     (void)worker;
-    for (int64_t i = 0; i < hidden; i++) {
-        float sum = 0;
-        for (int64_t j = 0; j < k; j++) sum = fmaf(f->weights[t * k + j], f->gathered[f->slot[t * k + j] * hidden + i], sum);
-        h[i] += shared ? sum + shared[i] : sum;
+    for (int64_t j = 0; j < k; j++) {
+        const float *y = f->gathered + f->slot[t * k + j] * hidden + c0, w = f->weights[t * k + j];
+        for (int64_t i = 0; i < n; i++) sum[i] += w * y[i];
     }
+    const float *shared = r->y->shared.gate.data ? f->y + t * hidden + c0 : NULL;
+    for (int64_t i = 0; i < n && shared; i++) sum[i] += shared[i];
+    for (int64_t i = 0; i < n; i++) h[i] += sum[i];
 }
 
-static int64_t blocks(int64_t rows) { return (rows + ROWS - 1) / ROWS; }
+static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
-    struct routed r = { f, &f->m->layers[layer], layer, tokens, 0, h };
+    struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .tokens = tokens, .h = h };
     moe_forward_matmul(f, &r.y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_pool_run(f->pool, tokens, choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
     if (r.y->shared.gate.data) mlp(f, layer, MOE_ROLE_SHARED_GATE, &r.y->shared, tokens);
     group(&r);
     moe_pool_run(f->pool, tokens * c->num_experts_per_tok, gather, &r);
-    r.blocks = blocks(c->moe_intermediate_size);
-    moe_pool_run(f->pool, c->n_routed_experts * r.blocks, gate_up, &r);
-    if (f->hooks.input) moe_pool_run(f->pool, c->n_routed_experts, show_expert, &r); /* before down writes over what was gathered */
-    r.blocks = blocks(c->hidden_size);
-    moe_pool_run(f->pool, c->n_routed_experts * r.blocks, down, &r);
-    moe_pool_run(f->pool, tokens, combine, &r);
+    r.blocks = blocks(c->moe_intermediate_size, ROWS);
+    moe_pool_run(f->pool, r.active * r.blocks, gate_up, &r);
+    if (f->hooks.input) moe_pool_run(f->pool, r.active, show_expert, &r); /* before down writes over what was gathered */
+    r.blocks = blocks(c->hidden_size, ROWS);
+    moe_pool_run(f->pool, r.active * r.blocks, down, &r);
+    r.blocks = blocks(c->hidden_size, COLS);
+    moe_pool_run(f->pool, tokens * r.blocks, combine, &r);
 }
 
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
@@ -152,5 +155,5 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
         return;
     }
     mlp(f, layer, MOE_ROLE_GATE, &y->dense, tokens);
-    for (int64_t i = 0; i < tokens * hidden; i++) h[i] += f->y[i];
+    moe_forward_add(f, h, f->y, tokens);
 }

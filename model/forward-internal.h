@@ -20,6 +20,7 @@ struct moe_forward {
     int32_t *experts; float *weights; /* [T, k] */
     int32_t *slot;                    /* [T, k]: the place of this choice among the gathered rows */
     int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
+    int32_t *active;                  /* [E]: the experts that were chosen, ascending */
     int32_t *row;                     /* [T k]: the token of each gathered row */
     float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k or T, inter] */
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
@@ -28,6 +29,9 @@ struct moe_forward {
 /* y [n, rows of w] = w x, on all threads. */
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y);
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo);
+
+/* h [n, H] += y [n, H], on all threads. */
+void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n);
 
 static inline void moe_forward_saw(const struct moe_forward *f, int layer, enum moe_role role, const float *x, int64_t ldx, int64_t n)
 {

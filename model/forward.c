@@ -1,5 +1,6 @@
 #include "model/forward-internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,7 +59,7 @@ static struct plan measure(const struct moe_config *c, int64_t t, int64_t contex
 uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, int threads)
 {
     struct plan p = measure(c, t, context, threads, MOE_MLA_ABSORBED);
-    return 4 * (uint64_t)(2 * p.x + p.qa + p.q + p.ckv + p.attn + 2 * p.angles + p.logits + p.choose + 4 * p.chosen + 2 * p.first +
+    return 4 * (uint64_t)(2 * p.x + p.qa + p.q + p.ckv + p.attn + 2 * p.angles + p.logits + p.choose + 4 * p.chosen + 3 * p.first +
                           p.gathered + 2 * p.inter + p.worker);
 }
 
@@ -79,8 +80,9 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
               (f->logits = MOE_NEWN(a, float, p.logits)) && (f->choose = MOE_NEWN(a, float, p.choose)) &&
               (f->experts = MOE_NEWN(a, int32_t, p.chosen)) && (f->weights = MOE_NEWN(a, float, p.chosen)) &&
               (f->slot = MOE_NEWN(a, int32_t, p.chosen)) && (f->row = MOE_NEWN(a, int32_t, p.chosen)) &&
-              (f->first = MOE_NEWN(a, int64_t, p.first)) && (f->gathered = MOE_NEWN(a, float, p.gathered)) &&
-              (f->gate = MOE_NEWN(a, float, p.inter)) && (f->up = MOE_NEWN(a, float, p.inter)) && (f->worker = MOE_NEWN(a, float, p.worker));
+              (f->first = MOE_NEWN(a, int64_t, p.first)) && (f->active = MOE_NEWN(a, int32_t, p.first)) && (f->gathered = MOE_NEWN(a, float, p.gathered)) &&
+              (f->gate = MOE_NEWN(a, float, p.inter)) && (f->up = MOE_NEWN(a, float, p.inter)) &&
+              (f->worker = malloc((size_t)p.worker * sizeof *f->worker)); /* touched as far as contexts grow */
     if (!ok) {
         moe_forward_close(&f);
         return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)", (long long)max_tokens);
@@ -93,6 +95,7 @@ void moe_forward_close(struct moe_forward **f)
 {
     if (!*f) return;
     moe_arena_clear(&(*f)->arena);
+    free((*f)->worker);
     free(*f);
     *f = NULL;
 }
@@ -135,6 +138,26 @@ void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const 
     moe_pool_run(f->pool, n, norm, &a);
 }
 
+enum { COLS = 1024 }; /* of a row that a work item takes */
+
+struct sum { float *h; const float *y; int64_t floats; };
+
+static void add(void *ctx, int64_t i, int worker)
+{
+    struct sum *s = ctx;
+    int64_t from = i * COLS, n = s->floats - from < COLS ? s->floats - from : COLS;
+    float *h = s->h + from;
+    const float *y = s->y + from;
+    (void)worker;
+    for (int64_t k = 0; k < n; k++) h[k] += y[k];
+}
+
+void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n)
+{
+    struct sum s = { h, y, n * f->m->config.hidden_size };
+    moe_pool_run(f->pool, (s.floats + COLS - 1) / COLS, add, &s);
+}
+
 /* ---- the pass ---- */
 
 enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err)
@@ -160,6 +183,13 @@ void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segmen
     moe_forward_ffn(f, layer, tokens, h);
 }
 
+enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n, struct moe_err *err)
+{
+    int64_t hidden = f->m->config.hidden_size;
+    if (isfinite(f->k->amax(h, n * hidden))) return MOE_OK;
+    return moe_fail(err, MOE_NONFINITE, "layer %d: the residual stream holds a NaN or Inf (find the damaged tensor with moe-inspect --verify)", layer);
+}
+
 void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits)
 {
     int64_t hidden = f->m->config.hidden_size;
@@ -176,6 +206,9 @@ enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, cons
     int64_t n = 0;
     for (int64_t i = 0; i < n_segments; i++) n += s[i].n;
     MOE_TRY(moe_forward_embed(f, tokens, n, h, err));
-    for (int l = 0; l < f->m->config.num_hidden_layers; l++) moe_forward_layer(f, l, s, n_segments, h);
+    for (int l = 0; l < f->m->config.num_hidden_layers; l++) {
+        moe_forward_layer(f, l, s, n_segments, h);
+        MOE_TRY(moe_forward_check(f, l, h, n, err));
+    }
     return MOE_OK;
 }

@@ -6,7 +6,7 @@
  *
  * A token's result depends neither on the batch it is computed in, nor on how a prompt is cut into batches, nor on threads:
  * every product goes through a kernel whose order depends on its own row alone, and experts' outputs are added in top-k
- * order (fma from 0), the shared expert last. */
+ * order (a product, then a sum, each rounded, from 0), the shared expert last. */
 #ifndef MOE_MODEL_FORWARD_H
 #define MOE_MODEL_FORWARD_H
 
@@ -52,10 +52,12 @@ void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /
 enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err);
 /* One layer over the tokens of all segments, in order; h [T, H] in place.  T <= max_tokens; kv has room; its rows are written. */
 void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, float *h);
+/* MOE_NONFINITE when h [n, H], as `layer` left it, holds a NaN or Inf: the weights are damaged. */
+enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n, struct moe_err *err);
 /* logits [n, V] of n rows of h (not changed). */
 void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits);
 
-/* All of it: tokens of all segments -> h after the last layer. */
+/* All of it: tokens of all segments -> h after the last layer, checked after each. */
 enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,
                               struct moe_err *err);
 

@@ -62,6 +62,7 @@ static enum moe_code one_layer(struct tracer *t, int l, struct moe_err *err)
         struct moe_segment s = { &e->kv, i, t->n - i < e->batch ? t->n - i : e->batch };
         moe_forward_layer(e->forward, l, &s, 1, t->h + i * c->hidden_size);
     }
+    MOE_TRY(moe_forward_check(e->forward, l, t->h, t->n, err));
     MOE_TRY(moe_st_write(t->w, t->h, (size_t)(t->n * c->hidden_size) * sizeof *t->h, err));
     if (moe_layer_is_moe(c, l)) {
         size_t k = (size_t)(t->n * c->num_experts_per_tok);
