@@ -235,9 +235,9 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, bo
     bool created;
     enum moe_final final = moe_final_look(w->final);
     if (final == MOE_FINAL_FOREIGN)
-        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it exists and is not a container (choose another name with -o)");
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists and is not a container (choose another name with -o)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
-        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it exists (replace it with --force)");
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME && final_compare(w, &differs) == MOE_OK) {
         *done = true;
         return drop_leftover(w, err);
