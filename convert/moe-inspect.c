@@ -1,6 +1,7 @@
 /* moe-inspect - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/tool.h"
+#include "convert/diff.h"
 #include "convert/inspect.h"
 #include "formats/container.h"
 #include "formats/tokenizer.h"
@@ -12,7 +13,7 @@
 
 struct options {
     struct moe_run run;
-    const char *tensors, *tokenize, *detokenize;
+    const char *tensors, *tokenize, *detokenize, *diff;
     bool experts, verify, special;
 };
 
@@ -141,6 +142,30 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     return code;
 }
 
+/* Two models: the answer is MOE_MISMATCH when they differ. */
+static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
+{
+    struct moe_source *a, *b = NULL;
+    struct moe_err why = MOE_ERR_INIT;
+    MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
+    enum moe_code code = moe_source_open(&b, o->diff, err);
+    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->run.progress, json, err);
+    moe_source_close(&a);
+    moe_source_close(&b);
+    MOE_TRY(code);
+    if (!o->run.json) {
+        const cJSON *list = cJSON_GetObjectItemCaseSensitive(*json, "differences");
+        for (const cJSON *d = list->child; d; d = d->next) printf("%s\n", d->valuestring);
+        printf("%.0f tensors are the same, %.0f differ\n", number(*json, "tensors_same"), number(*json, "tensors_different"));
+    }
+    if (number(*json, "tensors_different") == 0) return MOE_OK;
+    *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors", o->run.argv[0], o->diff, number(*json, "tensors_different"));
+    add_error(*json, *verdict, &why);
+    fflush(stdout);
+    fprintf(stderr, "moe-inspect: %s\n", why.msg);
+    return MOE_OK;
+}
+
 /* ---- tokens: printed as they are, a tree of them would not fit ---- */
 
 static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, struct moe_err *err)
@@ -226,6 +251,9 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
 {
     find_pattern(o);
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    if (o->diff && (o->tokenize || o->detokenize || o->verify || o->experts || o->tensors))
+        return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
+    if (o->diff) return compare(o, json, verdict, err);
     if (!o->tokenize && !o->detokenize) return inspect(o, json, verdict, err);
     struct moe_tokenizer *t;
     if (o->tokenize && o->detokenize) return moe_fail(err, MOE_USAGE, "--tokenize and --detokenize exclude each other");
@@ -243,6 +271,7 @@ int main(int argc, char **argv)
         MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
         MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
+        MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored"),
         MOE_GROUP("the tokenizer"),
         MOE_STR(0, "tokenize", &o.tokenize, "FILE", "print the tokens of this file's text"),
         MOE_STR(0, "detokenize", &o.detokenize, "1,2,3", "print the text of these tokens"),

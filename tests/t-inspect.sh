@@ -2,6 +2,7 @@
 # moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
 . tests/common.sh
 need_tool moe-inspect moe-convert
+need_helper genmodel
 need_python
 I=$BIN/moe-inspect
 K=tests/data/tiny-k2
@@ -56,6 +57,18 @@ check "[r['layer'] for r in j['expert_layers']] == [1, 2, 3] and all(r['experts'
 exits 0 "$I" "$K/bf16" --experts --json
 check "j['expert_layers'][0]['extent_bytes'] is None"
 exits 2 "$I" "$K/bf16" --tensors='('
+
+# Two models.
+exits 0 "$I" "$K/fp8" --diff "$T/fp8.moe" --json
+check "j['same'] and j['tensors_same'] == 345 and j['differences'] == []"
+exits 15 "$I" "$T/fp8.moe" --diff "$K/bf16" --json
+check "not j['same'] and j['tensors_different'] > 300 and j['error']['code'] == 15 and 'fp8-block128, bf16 in the second' in j['differences'][0]"
+ok "$GEN/genmodel" -o "$T/nv" --format nvfp4 --layers 2 --experts 4 --hidden 160 --seed 3
+ok "$BIN/moe-convert" "$T/nv" -o "$T/nv.moe"
+exits 0 "$I" "$T/nv" --diff "$T/nv.moe" # rows against tiles
+ok "$GEN/genmodel" -o "$T/nv4" --format nvfp4 --layers 2 --experts 4 --hidden 160 --seed 4
+exits 15 "$I" "$T/nv.moe" --diff "$T/nv4"
+exits 2 "$I" "$T/nv.moe" --diff "$T/nv4" --verify
 
 # Verdicts.
 cp -R "$K/bf16" "$T/nan"
