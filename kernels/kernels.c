@@ -29,25 +29,13 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags)
 #undef KERNEL
 #if defined(__x86_64__)
     if (!(flags & MOE_CPU_AVX2)) return;
-    k->decode = moe_decode_avx2, k->matmul = moe_matmul_avx2, k->matmul_t = moe_matmul_t_avx2;
-    k->dot = moe_dot_avx2;
-    k->amax = moe_amax_avx2;
-    k->sqerr = moe_sqerr_avx2;
-    k->rmsnorm = moe_rmsnorm_avx2;
-    k->swiglu = moe_swiglu_avx2;
-    k->softmax = moe_softmax_avx2;
-    k->rope = moe_rope_avx2;
-    k->attend = moe_attend_avx2;
+#define KERNEL(name, ret, params) k->name = moe_##name##_avx2;
+#include "kernels/kernels.def"
+#undef KERNEL
     if (!(flags & MOE_CPU_AVX512)) return;
-    k->decode = moe_decode_avx512, k->matmul = moe_matmul_avx512, k->matmul_t = moe_matmul_t_avx512;
-    k->dot = moe_dot_avx512;
-    k->amax = moe_amax_avx512;
-    k->sqerr = moe_sqerr_avx512;
-    k->rmsnorm = moe_rmsnorm_avx512;
-    k->swiglu = moe_swiglu_avx512;
-    k->softmax = moe_softmax_avx512;
-    k->rope = moe_rope_avx512;
-    k->attend = moe_attend_avx512;
+#define KERNEL(name, ret, params) k->name = moe_##name##_avx512;
+#include "kernels/kernels.def"
+#undef KERNEL
 #endif
 }
 

@@ -4,12 +4,14 @@
 #include "tests/checkkern.h"
 #include "tests/checkkern-vector.h"
 #include "tests/checkkern-weight.h"
+#include "tests/checkkern-nvfp4.h"
 
 struct check { const char *name; void (*run)(const struct variant *v); };
 static const struct check all_checks[] = {
     { "decode", check_decode }, { "matmul", check_matmul }, { "matmul_t", check_matmul_t },
     { "dot", check_dot }, { "amax", check_amax }, { "sqerr", check_sqerr }, { "rmsnorm", check_rmsnorm },
     { "swiglu", check_swiglu }, { "softmax", check_softmax }, { "rope", check_rope }, { "attend", check_attend },
+    { "nvfp4_quantize", check_nvfp4_quantize },
 };
 
 static void run_checks(const char *filter)
