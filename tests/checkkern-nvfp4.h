@@ -66,7 +66,7 @@ static void check_nvfp4_quantize(const struct variant *v)
             compare_nvfp4(v, x, 16 * blocks, globals[below(sizeof globals / sizeof *globals)]);
             done();
         }
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 110; round++) {
         enum { BLOCKS = 1000 };
         float *x = buf(64 * BLOCKS, (size_t)below(64)), global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
         snprintf(now_case, sizeof now_case, "round %d", round);
