@@ -172,7 +172,8 @@ static int settle_lane(const struct running *r, const struct batch *b, int l)
 
 static bi choose_search(const struct batch *b)
 {
-    struct running r = { .n = 0, .least = f_set(INFINITY), .best = i_set(1) };
+    struct running r; /* 20 KiB: only what is tried gets written */
+    r.n = 0, r.least = f_set(INFINITY), r.best = i_set(1);
     bf a = f_load(b->amax), g = f_set(b->global), scaled = f_div(f_mul(a, f_set(SLACK)), f_mul(g, f_set(3.5f)));
     bi low = i_max(i_sub(choose_max(b), i_set(2)), i_set(1));
     bi top = i_sub(i_shr(f_bits(f_min(scaled, f_set(448))), 20), i_set(120 << 3));
