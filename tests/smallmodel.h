@@ -101,7 +101,7 @@ static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uin
 #define SMALL_TRY(call) do { enum moe_code c_ = (call); if (c_ != MOE_OK) return c_; } while (0)
 
 /* One unit into the writer; backwards: planes and their pieces in the opposite order. */
-static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix, bool backwards, struct moe_err *err)
+static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix, int option, bool backwards, struct moe_err *err)
 {
     char name[32], path[PATH_MAX], tensor[128];
     int64_t n;
@@ -121,7 +121,7 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
         if (sp->file < 0) continue;
         uint8_t *bytes = malloc((size_t)sp->bytes);
         assert(bytes);
-        small_fill(&t[i], p, (uint32_t)((unit + 2) * 1000 + i * 4 + p), bytes);
+        small_fill(&t[i], p, (uint32_t)((unit + 2) * 1000 + i * 4 + p + (option - 1) * 77777), bytes);
         size_t half = backwards ? (size_t)sp->bytes / 2 : 0;
         SMALL_TRY(moe_shard_write(s, i, p, half, bytes + half, (size_t)sp->bytes - half, err));
         if (half) SMALL_TRY(moe_shard_write(s, i, p, 0, bytes, half, err));
@@ -148,7 +148,7 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
     return code;
 }
 
-/* All of it.  option: the value of the one option; units: stop (unpublished) after so many, 2 for all. */
+/* All of it.  option: the value of the one option, which changes all data; units: stop (unpublished) after so many, 2 for all. */
 static enum moe_code small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool backwards, int units, bool *done,
                                  struct moe_err *err)
 {
@@ -164,7 +164,7 @@ static enum moe_code small_write(const char *out, enum moe_write_mode mode, int 
     cJSON_Delete(o);
     if (done) *done = was_done;
     if (code != MOE_OK || was_done) return code;
-    for (int u = 0; u < units && code == MOE_OK; u++) code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, backwards, err);
+    for (int u = 0; u < units && code == MOE_OK; u++) code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
     if (code == MOE_OK && units == 2) {
         code = moe_writer_add_file(w, "hf/config.json", small_config_text, sizeof small_config_text - 1, err);
         if (code == MOE_OK) code = moe_writer_add_file(w, "tokenizer/note", "none", 4, err);

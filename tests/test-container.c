@@ -519,22 +519,25 @@ static int child(const char *out, enum moe_write_mode mode, int option, long ste
     return WEXITSTATUS(status);
 }
 
-/* A run over `before` (0: nothing there, else a container with option 9) ends at its step'th call; --resume completes it; a second
- * kill hits the resuming run as well. */
-static bool kill_at(long step, bool over, enum moe_write_mode mode)
+enum before { NOTHING, CONTAINER, PARTIAL }; /* the latter two with option 9, whose data are others */
+
+/* A run over `before` ends at its step'th call; --resume completes it; a second kill hits the resuming run as well. */
+static bool kill_at(long step, enum before before)
 {
+    enum moe_write_mode mode = before == NOTHING ? MOE_WRITE_PLAIN : MOE_WRITE_FORCE;
     CHECK(moe_remove_tree(in("k.moe"), &err) == MOE_OK && moe_remove_tree(in("k.moe.partial"), &err) == MOE_OK);
-    if (over) CHECK(small_write(in("k.moe"), MOE_WRITE_PLAIN, -1, 9, false, 2, NULL, &err) == MOE_OK);
+    if (before != NOTHING)
+        CHECK(small_write(in("k.moe"), MOE_WRITE_PLAIN, -1, 9, false, before == PARTIAL ? 1 : 2, NULL, &err) == MOE_OK);
     int r = child(in("k.moe"), mode, 1, step);
     CHECK(r == 99 || r == 0);
-    if (over) CHECK(try_open(in("k.moe")) == MOE_OK); /* at every moment a whole one, old or new */
+    if (before == CONTAINER) CHECK(try_open(in("k.moe")) == MOE_OK); /* at every moment a whole one, old or new */
     else if (moe_exists(in("k.moe")) != MOE_ABSENT) CHECK(verify(in("k.moe"), NULL) == MOE_OK);
     if (r == 0) return false;
     int again = child(in("k.moe"), MOE_WRITE_RESUME, 1, step % 7);
-    CHECK(again == 99 || again == 0 || over);
+    CHECK(again == 99 || again == 0 || before != NOTHING);
     enum moe_code code = small_write(in("k.moe"), MOE_WRITE_RESUME, -1, 1, false, 2, NULL, &err);
-    if (code == MOE_MISMATCH && over) /* killed before it had written anything: the old one stands there alone */
-        code = step < 8 ? small_write(in("k.moe"), MOE_WRITE_FORCE, -1, 1, false, 2, NULL, &err) : code;
+    if (code == MOE_MISMATCH && before != NOTHING && step < 8) /* killed before it had written anything: the old one stands there alone */
+        code = small_write(in("k.moe"), MOE_WRITE_FORCE, -1, 1, false, 2, NULL, &err);
     if (code != MOE_OK) fprintf(stderr, "step %ld: %s\n", step, err.msg);
     CHECK(code == MOE_OK && same_container(in("k.moe"), in("a-1.moe")));
     CHECK(moe_exists(in("k.moe.partial")) == MOE_ABSENT);
@@ -543,11 +546,11 @@ static bool kill_at(long step, bool over, enum moe_write_mode mode)
 
 static void test_kills(void)
 {
-    long steps[2] = { 0, 0 };
-    while (kill_at(steps[0], false, MOE_WRITE_PLAIN)) steps[0]++;
-    while (kill_at(steps[1], true, MOE_WRITE_FORCE)) steps[1]++;
-    CHECK(steps[0] > 20 && steps[1] > steps[0]);
-    printf("test-container: killed before each of %ld and %ld calls\n", steps[0], steps[1]);
+    long steps[3] = { 0, 0, 0 };
+    for (int i = 0; i < 3; i++)
+        while (kill_at(steps[i], (enum before)i)) steps[i]++;
+    CHECK(steps[0] > 20 && steps[1] > steps[0] && steps[2] > steps[0]);
+    printf("test-container: killed before each of %ld, %ld and %ld calls\n", steps[0], steps[1], steps[2]);
 }
 
 int main(void)
