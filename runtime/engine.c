@@ -24,10 +24,9 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     e->context = o->context > 0 ? o->context : c->max_position_embeddings;
     e->batch = moe_engine_batch(c);
     e->vocab = c->vocab_size;
-    if (o->tokenizer) {
-        MOE_TRY(moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err));
-        if (moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
-    }
+    enum moe_code code = moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
+    if (code != MOE_OK && (o->tokenizer || code != MOE_NOT_FOUND)) return code;
+    if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
     MOE_TRY(moe_model_open(&e->model, e->source, o->lora_eps, err));
     MOE_TRY(moe_kv_open(&e->kv, c, err));
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));

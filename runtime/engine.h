@@ -11,7 +11,7 @@
 struct moe_engine {
     struct moe_source *source;
     struct moe_model *model;
-    struct moe_tokenizer *tokenizer;  /* NULL when opened without */
+    struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
     struct moe_forward *forward;
     struct moe_kv kv;
     int32_t *ids; int64_t n_ids;      /* what kv holds */
@@ -22,7 +22,7 @@ struct moe_engine {
 };
 
 struct moe_engine_options {
-    bool tokenizer;                   /* needed */
+    bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
     int64_t context;                  /* 0: the model's */
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;

@@ -153,6 +153,7 @@ static double rate(double n, double seconds) { return seconds > 0 ? n / seconds 
 static void report(const struct options *o, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
 {
     cJSON *tokens, *s;
+    char peak[16];
     cJSON_AddStringToObject(json, "text", g->text ? g->text : "");
     tokens = cJSON_AddArrayToObject(json, "tokens");
     for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
@@ -168,8 +169,9 @@ static void report(const struct options *o, cJSON *json, const struct moe_genera
     add_memory(json);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
     if (!o->run.json && g->n) fputc('\n', stdout);
-    moe_notice(&o->run, "%lld + %lld tokens; load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s (%s)", (long long)prompt,
-               (long long)g->n, seconds[0], rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_code_text(MOE_OK));
+    moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
+               (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
+               rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
 static enum moe_code generate(const struct options *o, struct moe_engine *e, double loaded, cJSON *json, struct moe_err *err)

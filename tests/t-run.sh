@@ -1,0 +1,194 @@
+#!/bin/sh
+# moe-run from outside: scores, traces against goldens by plain Python, generation, stops, chat, refusals, containers.
+. tests/common.sh
+need_tool moe-run
+need_helper genmodel
+M=tests/data/tiny-k2
+R=$BIN/moe-run
+checks=0
+count() { checks=$(($checks + 1)); }
+# refused CODE TEXT ARGUMENTS...: that exit code and one line that holds TEXT.
+refused()
+{
+    code=$1 text=$2
+    shift 2
+    "$R" "$@" >"$T/out" 2>"$T/err" </dev/null
+    r=$?
+    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-run $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
+    count
+}
+same() { cmp -s "$1" "$2" || fail "$3"; count; }
+near() { awk "BEGIN { d = $1 - $2; exit !(d <= $3 && d >= -$3) }" || fail "$4: $1, not $2 within $3"; count; }
+
+# ---- scores -----------------------------------------------------------------
+head -c 30000 $M/valid.txt >"$T/short.txt"
+if sanitized; then
+    ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 256
+else
+    ok "$R" -q --json $M/bf16 --score $M/valid.txt --window 256
+    [ "$(json tokens "$T/out")" = 69120 ] || fail "scored $(json tokens "$T/out") positions, not 69120"
+    near "$(json perplexity "$T/out")" 15.7035 0.002 perplexity
+    ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 256
+fi
+json nll "$T/out" >"$T/nll"
+for threads in 1 7; do
+    ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 256 --threads $threads
+    json nll "$T/out" >"$T/other"
+    same "$T/nll" "$T/other" "--score depends on --threads $threads"
+done
+gzip -c "$T/short.txt" >"$T/short.gz"
+ok "$R" -q --json $M/bf16 --score "$T/short.gz" --window 256 --mla plain
+near "$(json nll "$T/out")" "$(cat "$T/nll")" 1e-5 "plain MLA"
+ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 100 --reference $M/bf16
+[ "$(json kl "$T/out")" = 0 ] && [ "$(json top1_agreement "$T/out")" = 1 ] || { cat "$T/out"; fail "a model differs from itself"; }
+ok "$R" -q --json $M/int4 --score "$T/short.txt" --window 100 --reference $M/bf16
+awk "BEGIN { exit !(0 < $(json kl_p50 "$T/out") && $(json kl_p50 "$T/out") < $(json kl "$T/out") && $(json kl "$T/out") < $(json kl_p99 "$T/out") &&
+    $(json kl_p99 "$T/out") < $(json kl_max "$T/out") && $(json kl "$T/out") < 0.5 && $(json top1_agreement "$T/out") > 0.7) }" || { cat "$T/out"; fail "KL of int4"; }
+count
+
+# ---- traces -----------------------------------------------------------------
+ids=$(awk 'BEGIN { for (i = 0; i < 90; i++) printf "%s%d", i ? "," : "", i * 7919 % 1000 }')
+trace() { ok "$R" -q "$1" --tokens "$ids" -n 0 --trace "$T/$2"; }
+trace $M/bf16 trace
+for threads in 1 2 7; do
+    ok "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/other" --threads $threads
+    same "$T/trace" "$T/other" "--trace depends on --threads $threads"
+done
+if [ -x "$BIN/moe-convert" ]; then
+    for layout in bf16 fp8 int4; do
+        ok "$BIN/moe-convert" $M/$layout -o "$T/$layout.moe"
+        trace $M/$layout checkpoint
+        trace "$T/$layout.moe" container
+        same "$T/checkpoint" "$T/container" "$layout: checkpoint and container compute different bits"
+    done
+    ok "$R" -q --json "$T/bf16.moe" --score "$T/short.txt" --window 256
+    json nll "$T/out" >"$T/other"
+    same "$T/nll" "$T/other" "the container's score differs from the checkpoint's"
+    ok "$R" -q --json "$T/bf16.moe" --prompt "And God said" -n 8 # its own tokenizer
+fi
+if command -v python3 >/dev/null; then
+    cat >"$T/golden.py" <<'P'
+import array, json, struct, subprocess, sys
+def load(path):
+    with open(path, "rb") as f:
+        n = struct.unpack("<Q", f.read(8))[0]
+        head, data = json.loads(f.read(n)), f.read()
+    head.pop("__metadata__", None)
+    out = {}
+    for name, t in head.items():
+        a = array.array({"F32": "f", "I32": "i"}[t["dtype"]])
+        a.frombytes(data[slice(*t["data_offsets"])])
+        out[name] = (t["shape"], a)
+    return out
+run, model, out = sys.argv[1:4]
+golden, worst = load("tests/data/tiny-k2/golden.safetensors"), 0
+for prompt in range(3):
+    want = {k.split(".", 1)[1]: v for k, v in golden.items() if k.startswith("prompt%d." % prompt)}
+    tokens = ",".join(map(str, want["tokens"][1]))
+    for cpu in ("", "avx2", "ref")[:3 if prompt < 2 else 1]:
+        subprocess.run([run, "-q", model, "--tokens", tokens, "-n", "0", "--trace", out], check=True, env={"MOE_CPU": cpu, "PATH": "/bin:/usr/bin"})
+        got = load(out)
+        assert set(got) == set(want), (sorted(got), sorted(want))
+        for name, (shape, w) in want.items():
+            g = got[name]
+            assert g[0] == shape, (name, g[0], shape)
+            if w.typecode == "i":
+                assert g[1] == w, name
+                continue
+            error = max(abs(a - b) for a, b in zip(g[1], w)) / max(map(abs, w))
+            assert error <= 2e-4, (name, error)
+            if name == "logits":
+                worst = max(worst, error)
+print("t-run: logits within %.1e of the goldens" % worst)
+P
+    python3 "$T/golden.py" "$R" $M/bf16 "$T/t" || fail "the trace differs from golden.safetensors"
+    count
+fi
+
+# ---- text -------------------------------------------------------------------
+gen() { ok "$R" -q $M/bf16 --prompt "And it came to pass" "$@"; mv "$T/out" "$T/text"; }
+gen -n 30
+mv "$T/text" "$T/greedy"
+[ "$(wc -c <"$T/greedy")" -gt 40 ] || fail "30 tokens make $(wc -c <"$T/greedy") bytes"
+gen -n 30 --temperature 0 --seed 9 --threads 1
+same "$T/text" "$T/greedy" "greedy text depends on the seed or on threads"
+ok "$R" -q --json $M/bf16 --prompt "And it came to pass" -n 30
+[ "$(json finish_reason "$T/out")" = length ] && [ "$(json prompt_tokens "$T/out")" -gt 2 ] || { cat "$T/out"; fail "finish_reason"; }
+gen -n 30 --temperature 1 --top-p 0.9 --top-k 50 --min-p 0.01 --seed 3
+mv "$T/text" "$T/sampled"
+gen -n 30 --temperature 1 --top-p 0.9 --top-k 50 --min-p 0.01 --seed 3 --threads 7
+same "$T/text" "$T/sampled" "sampled text is not the seed's"
+gen -n 30 --temperature 1 --top-p 0.9 --top-k 50 --min-p 0.01 --seed 4
+! cmp -s "$T/text" "$T/sampled" || fail "another seed, the same text"
+gen -n 30 --temperature 1 --top-k 1 --seed 4
+same "$T/text" "$T/greedy" "top-k 1 is not greedy"
+# A stop text that begins inside one token and ends inside another: neither it nor its start is printed.
+stop=$(cut -c 9-14 "$T/greedy" | head -n 1)
+gen -n 30 --stop "never there" --stop "$stop"
+[ "$(cat "$T/text")" = "$(cut -c 1-8 "$T/greedy" | head -n 1)" ] || { cat "$T/greedy" "$T/text"; fail "--stop '$stop'"; }
+ok "$R" -q --json $M/bf16 --prompt "And it came to pass" -n 30 --stop "$stop"
+[ "$(json finish_reason "$T/out")" = stop ] || fail "a stop text is not finish_reason stop"
+gen -n 30 --stop "$stop zzz" # begins like the text, then does not: what was held back comes
+same "$T/text" "$T/greedy" "text was lost at a stop text that did not come"
+count
+
+# Prompts: file, standard input, tokens, invalid UTF-8, special tokens, BOS.
+printf 'And it came to pass' >"$T/prompt"
+ok "$R" -q $M/bf16 --prompt-file "$T/prompt" -n 30
+same "$T/out" "$T/greedy" "--prompt-file"
+"$R" -q $M/bf16 -n 30 <"$T/prompt" >"$T/out" || fail "a prompt from standard input"
+same "$T/out" "$T/greedy" "a prompt from standard input"
+printf 'a\377\300b' >"$T/bad"
+ok "$R" -q --json $M/bf16 --prompt-file "$T/bad" -n 3
+[ "$(json prompt_tokens "$T/out")" = 4 ] || fail "invalid UTF-8: $(json prompt_tokens "$T/out") tokens, not 4"
+ok "$R" -q --json $M/bf16 --prompt '<|im_end|>' -n 0
+[ "$(json prompt_tokens "$T/out")" -gt 1 ] || fail "special text became a special token"
+ok "$R" -q --json $M/bf16 --prompt '<|im_end|>' -n 0 --special
+[ "$(json prompt_tokens "$T/out")" = 1 ] || fail "--special does not"
+ok "$R" -q --json $M/bf16 --prompt '<|im_end|>' -n 0 --special --bos
+[ "$(json prompt_tokens "$T/out")" = 2 ] || fail "--bos does not"
+ok "$R" -q --json $M/bf16 --chat --prompt 'Hello' -n 3
+chat=$(json prompt_tokens "$T/out")
+ok "$R" -q --json $M/bf16 --prompt 'Hello' -n 3
+[ "$chat" -gt $(($(json prompt_tokens "$T/out") + 5)) ] || fail "--chat adds no template"
+ok "$R" -q --json $M/bf16 --tokens 5 -n -1 --ignore-eos --context 12
+[ "$(json finish_reason "$T/out")" = length ] && [ -n "$(json text "$T/out")" ] || fail "a full context is not finish_reason length"
+[ "$(tr -d '\n' <"$T/out" | sed 's/.*"tokens": *\[\([^]]*\).*/\1/' | awk -F, '{ print NF }')" = 11 ] || { cat "$T/out"; fail "1 + 11 tokens fill a context of 12"; }
+count
+
+# ---- refusals ---------------------------------------------------------------
+refused 3 "nowhere" "$T/nowhere" --prompt x
+refused 2 "one model" --prompt x
+refused 2 "empty" $M/bf16 --prompt ""
+refused 2 "do not fit the context" $M/bf16 --prompt "And it came to pass, when men began to multiply" --context 3
+refused 2 "--context" $M/bf16 --prompt x --context 100000
+refused 2 "--threads" $M/bf16 --prompt x --threads 0
+refused 15 "vocabulary" $M/bf16 --tokens 1,2,1024
+refused 2 "--tokens" $M/bf16 --tokens 1,x
+refused 2 "--tokens" $M/bf16 --tokens 1,-2
+refused 2 "--window" $M/bf16 --score "$T/short.txt" --window 5000
+refused 2 "smaller --window" $M/bf16 --score "$T/prompt"
+refused 2 "--reference" $M/bf16 --prompt x --reference $M/int4
+refused 3 "no-text" $M/bf16 --score "$T/no-text"
+refused 2 "--top-p" $M/bf16 --prompt x --top-p 0
+refused 2 "--temperature" $M/bf16 --prompt x --temperature -1
+refused 2 "--mla" $M/bf16 --prompt x --mla other
+refused 2 "--mla-norm-eps" $M/bf16 --prompt x --mla-norm-eps 1
+refused 14 "nvfp4" $M/bf16 --prompt x --activations nvfp4
+refused 14 "cuda" $M/bf16 --prompt x --device cuda
+refused 14 "expert parallel" $M/bf16 --prompt x --ranks 2
+refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
+ok "$GEN/genmodel" -o "$T/other-vocab" --layers 2 --experts 4 --top-k 2 --vocab 300
+refused 15 "vocabular" $M/bf16 --score "$T/short.txt" --window 100 --reference "$T/other-vocab"
+ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.layers.1.mlp.experts.2.up_proj.weight
+refused 18 "layer 1" "$T/nan" --tokens 1,2,3 -n 2
+refused 18 "layer 1" "$T/nan" --tokens 1,2,3 -n 0 --trace "$T/never"
+[ ! -e "$T/never" ] && [ ! -e "$T/never.tmp" ] || fail "a failed trace left a file"
+ok "$GEN/genmodel" -o "$T/norm" --layers 2 --experts 4 --top-k 2 --inf model.norm.weight
+refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3
+refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3 --json
+grep -q '"error"' "$T/out" || fail "no error object"
+ok "$R" -q --json $M/bf16 --bench
+grep -q '"share_of_peak"' "$T/out" || fail "--bench"
+echo "t-run: $checks checks"
