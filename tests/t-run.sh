@@ -55,6 +55,8 @@ for threads in 1 2 7; do
     ok "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/other" --threads $threads
     same "$T/trace" "$T/other" "--trace depends on --threads $threads"
 done
+MOE_CPU=avx2 "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/other" || fail "MOE_CPU=avx2"
+same "$T/trace" "$T/other" "AVX2 and AVX-512 compute different bits"
 if [ -x "$BIN/moe-convert" ]; then
     for layout in bf16 fp8 int4; do
         ok "$BIN/moe-convert" $M/$layout -o "$T/$layout.moe"
