@@ -168,7 +168,7 @@ static void report(const struct options *o, cJSON *json, const struct moe_genera
     cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
     add_memory(json);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
-    if (!o->run.json && g->n) fputc('\n', stdout);
+    if (!o->run.json && g->n) print_text(NULL, "\n", 1);
     moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
                (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));

@@ -3,8 +3,18 @@
 set -eu
 M=tests/data/tiny-k2 D=build/demo
 mkdir -p $D
-step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
-[ -t 1 ] || step() { printf '\n$ %s\n' "$*"; "$@"; }
+bold= plain=
+[ -t 1 ] && bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+step() # show a command as it would be typed, then run it
+{
+    line=
+    for word; do
+        case $word in *[!a-zA-Z0-9_./=-]*) word="'$word'" ;; esac
+        line="$line $word"
+    done
+    printf '\n%s$%s%s\n' "$bold" "$line" "$plain"
+    "$@"
+}
 PATH=$PWD/build/bin:$PATH
 echo "(the tools are in build/bin: export PATH=\$PWD/build/bin:\$PATH)"
 
