@@ -156,3 +156,31 @@ void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v
     for (; i + 16 * ATTEND_WIDE <= dv; i += 16 * ATTEND_WIDE) weighted(ATTEND_WIDE, s, v + i, ldv, n, 16 * ATTEND_WIDE, out + i);
     for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, least(16, dv - i), out + i);
 }
+
+/* As many chains as hide the latency of an fma and fit the registers: 12 zmm, or 12 ymm.  No two lanes start alike, or a
+ * compiler computes one for both. */
+double VARIANT(peak)(int64_t rounds, float *sink)
+{
+    static const float ramp[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    vf a = vf_set(0.999f), b = vf_set(0.001f), s0 = vf_load(ramp), s1 = vf_add(s0, vf_set(16)), s2 = vf_add(s0, vf_set(32));
+    vf s3 = vf_add(s0, vf_set(48)), s4 = vf_add(s0, vf_set(64)), s5 = vf_add(s0, vf_set(80));
+#if defined(__AVX512F__)
+    vf s6 = vf_add(s0, vf_set(96)), s7 = vf_add(s1, vf_set(96)), s8 = vf_add(s2, vf_set(96)), s9 = vf_add(s3, vf_set(96));
+    vf s10 = vf_add(s4, vf_set(96)), s11 = vf_add(s5, vf_set(96));
+#endif
+    for (int64_t r = 0; r < rounds; r++) {
+        s0 = vf_fma(s0, a, b), s1 = vf_fma(s1, a, b), s2 = vf_fma(s2, a, b), s3 = vf_fma(s3, a, b), s4 = vf_fma(s4, a, b), s5 = vf_fma(s5, a, b);
+#if defined(__AVX512F__)
+        s6 = vf_fma(s6, a, b), s7 = vf_fma(s7, a, b), s8 = vf_fma(s8, a, b), s9 = vf_fma(s9, a, b), s10 = vf_fma(s10, a, b), s11 = vf_fma(s11, a, b);
+#endif
+    }
+    vf sum = vf_add(vf_add(vf_add(s0, s1), vf_add(s2, s3)), vf_add(s4, s5));
+#if defined(__AVX512F__)
+    sum = vf_add(sum, vf_add(vf_add(vf_add(s6, s7), vf_add(s8, s9)), vf_add(s10, s11)));
+    const int chains = 12;
+#else
+    const int chains = 6;
+#endif
+    *sink = vf_fold(sum);
+    return 16.0 * chains * (double)rounds;
+}
