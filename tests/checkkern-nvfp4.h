@@ -68,7 +68,7 @@ static void check_nvfp4_quantize(const struct variant *v)
         }
     for (int round = 0; round < 110; round++) {
         enum { BLOCKS = 1000 };
-        float *x = buf(64 * BLOCKS, (size_t)below(64)), global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
+        float *x = buf(64 * BLOCKS, 4 * (size_t)below(16)), global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
         snprintf(now_case, sizeof now_case, "round %d", round);
         if (round % 2) fill_grid(x, 16 * BLOCKS, global);
         else fill_regions(x, 16 * BLOCKS, global);
