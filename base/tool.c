@@ -3,6 +3,8 @@
 #include "base/env.h"
 #include "base/io.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -34,8 +36,23 @@ static void install_handlers(void)
 enum moe_code moe_interrupted(struct moe_err *err)
 {
     if (!caught) return MOE_OK;
+    return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s",
+                    caught == SIGINT ? "interrupted" : "terminated");
+}
+
+enum moe_code moe_interrupted_resumable(struct moe_err *err)
+{
+    if (!caught) return MOE_OK;
     return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s (what is finished is kept; go on with --resume)",
                     caught == SIGINT ? "interrupted" : "terminated");
+}
+
+/* A standard stream that the caller closed must not become the next file that is opened: what was meant for a person would go
+ * into it.  The wrong direction makes each use fail. */
+static void fill_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
 }
 
 static enum moe_code check_common(struct moe_run *r)
@@ -48,6 +65,16 @@ static enum moe_code check_common(struct moe_run *r)
     return moe_pool_open(&r->pool, (int)r->threads, &r->err);
 }
 
+/* What was printed must have arrived: a full disk or a closed pipe is a failure. */
+static enum moe_code flush_output(const struct moe_tool *tool)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout)) return MOE_OK;
+    int e = errno;
+    fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "", e ? strerror(e) : "");
+    return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
+}
+
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv)
 {
     bool done = false;
@@ -57,12 +84,15 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     r->color = r->color ? r->color : "auto";
     r->start = moe_now();
     r->err = (struct moe_err)MOE_ERR_INIT;
-    for (int i = 1; i < argc; i++) r->json |= !strcmp(argv[i], "--json"); /* so that a usage error is JSON too */
+    fill_standard_streams();
+    bool json = false;
+    for (int i = 1; i < argc; i++) json |= !strcmp(argv[i], "--json");
     enum moe_code code = moe_opt_parse(tool, argc, argv, &r->argc, &done, &r->err);
     if (code == MOE_OK && done) {
-        r->exit = fflush(stdout) ? MOE_IO : MOE_OK;
+        r->exit = (int)flush_output(tool);
         return true;
     }
+    if (code != MOE_OK) r->json |= json; /* a usage error is JSON too, wherever --json stands */
     if (code == MOE_OK) code = check_common(r);
     if (code != MOE_OK) {
         r->exit = moe_run_end(r, code, NULL);
@@ -74,11 +104,12 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     return false;
 }
 
-static void print_json(const cJSON *j)
+static bool print_json(const cJSON *j)
 {
     char *text = moe_json_print(j, 0);
     if (text) fprintf(stdout, "%s\n", text);
     free(text);
+    return text != NULL;
 }
 
 static void print_failure(const struct moe_run *r, enum moe_code code)
@@ -102,15 +133,13 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 {
     moe_progress_close(&r->progress);
     moe_pool_close(&r->pool);
+    if (code == MOE_OK && r->json && json && !print_json(json)) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code != MOE_OK) print_failure(r, code);
-    else if (r->json && json) print_json(json);
     cJSON_Delete(json);
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++)
         if (o->kind == MOE_OPT_LIST) free(((struct moe_strlist *)o->value)->v);
-    if (fflush(stdout) && code == MOE_OK) {
-        fprintf(stderr, "%s: cannot write to standard output\n", r->tool->name);
-        code = MOE_IO;
-    }
+    if (code == MOE_OK) code = flush_output(r->tool);
+    else fflush(stdout);
     return (int)code;
 }
 

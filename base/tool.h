@@ -41,7 +41,8 @@ struct moe_run {
     MOE_BOOL('q', "quiet", &(r)->quiet, "no progress and no notices, only errors"),                  \
     MOE_STR(0, "color", &(r)->color, "auto|always|never", "color and bars on a terminal")
 
-/* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores SIGPIPE. */
+/* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores SIGPIPE,
+ * and opens standard streams that are closed, so that no file gets their numbers. */
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv);
 /* Print and clean up; `json` (may be NULL) is printed under --json when code is OK and is freed either way.
  * On failure: one line on standard error, and under --json {"error": {...}} on standard output. */
@@ -53,5 +54,7 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((form
 
 /* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come.  Long loops call it between items. */
 enum moe_code moe_interrupted(struct moe_err *err);
+/* The same where what is finished is kept: the message names --resume. */
+enum moe_code moe_interrupted_resumable(struct moe_err *err);
 
 #endif

@@ -107,7 +107,7 @@ static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e,
         return moe_fail_at(err, MOE_VERIFY, x->src->path, e->name,
                            "its bytes are not those that were converted (moe-inspect --verify finds where)");
     moe_progress_add(x->progress, e->bytes);
-    return moe_interrupted(err);
+    return moe_interrupted_resumable(err);
 }
 
 /* ---- files ---- */

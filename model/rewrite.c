@@ -92,7 +92,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
         }
     }
     moe_progress_add(k->progress, bytes);
-    return moe_interrupted(err);
+    return moe_interrupted_resumable(err);
 }
 
 /* ---- one unit ---- */

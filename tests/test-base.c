@@ -50,8 +50,9 @@ static void test_arena(void)
     OK(small[0] == 0 && large[(5u << 20) - 1] == 0);
     memset(small, 1, 3);
     memset(large, 1, 5u << 20);
-    OK(a.used == 3 + (5u << 20) && a.peak == a.used);
+    OK(a.used == 3 + (5u << 20) && a.peak == a.used); /* what is asked for, not what is taken */
     OK(!moe_arena_alloc(&a, SIZE_MAX) && !moe_arena_alloc(&a, SIZE_MAX / 2 - 1));
+    OK(!MOE_NEWN(&a, double, INT64_MAX / 4) && !MOE_NEWN(&a, double, -1) && MOE_NEWN(&a, double, 3));
     moe_arena_clear(&a);
     OK(a.used == 0 && a.peak > 0 && (small = moe_arena_alloc(&a, 3)) && small[0] == 0);
     moe_arena_clear(&a);
