@@ -49,7 +49,7 @@ static enum moe_code read_added(const cJSON *item, const char *file, struct adde
     size_t n = strlen(key);
     if (n == 0 || n > 9 || strspn(key, "0123456789") != n || (n > 1 && *key == '0') || !cJSON_IsObject(item))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: '%.64s' is not an id with an object", key);
-    a->id = atol(key);
+    a->id = strtol(key, NULL, 10); /* nine digits at most */
     MOE_TRY(moe_json_str(item, "content", true, &a->name, file, err));
     if (!*a->name) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: token %s has an empty name", key);
     return MOE_OK;
