@@ -68,7 +68,7 @@ static void project(struct attention *a)
         moe_forward_matmul(f, &a->y->q, f->x, c->hidden_size, a->tokens, f->q);
     }
     moe_forward_matmul(f, &a->y->kv_a, f->x, c->hidden_size, a->tokens, f->ckv);
-    moe_pool_run(f->pool, a->tokens, rotate_and_store, a);
+    moe_forward_each(f, a->tokens, a->tokens * (a->heads * a->rope + a->width + 512 * a->rope), rotate_and_store, a);
     for (int64_t i = 0; i < a->n_segments; i++)
         moe_forward_saw(f, a->layer, MOE_ROLE_KV_B, a->s[i].kv->layer[a->layer] + a->s[i].first * a->width, a->width, a->s[i].n);
 }
@@ -103,6 +103,13 @@ static void absorbed(void *ctx, int64_t item, int worker)
     f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, o, a->kl, n, f->attn + (t0 * a->heads + h) * a->v, a->heads * a->v);
 }
 
+static int64_t absorbed_work(const struct attention *a)
+{
+    int64_t scores = 0;
+    for (int64_t i = 0; i < a->n_segments; i++) scores += a->s[i].n * (a->s[i].first + a->s[i].n);
+    return a->heads * (a->tokens * (a->nope + a->v) * a->kl + scores * (a->width + a->kl));
+}
+
 /* ---- plain: item = a head of a segment ---- */
 
 static void plain(void *ctx, int64_t item, int worker)
@@ -133,7 +140,7 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
     moe_forward_norm(f, h, hidden, a.y->input_norm, f->m->eps, hidden, tokens, f->x, hidden);
     project(&a);
     if (f->mla == MOE_MLA_PLAIN) moe_pool_run(f->pool, n_segments * a.heads, plain, &a);
-    else moe_pool_run(f->pool, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed, &a);
+    else moe_forward_each(f, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed_work(&a), absorbed, &a);
     moe_forward_saw(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
     moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);
     moe_forward_add(f, h, f->y, tokens);

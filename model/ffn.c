@@ -26,7 +26,7 @@ static void mlp(struct moe_forward *f, int layer, enum moe_role gate, const stru
     moe_forward_saw(f, layer, gate, f->x, e->gate.cols, n);
     moe_forward_matmul(f, &e->gate, f->x, e->gate.cols, n, f->gate);
     moe_forward_matmul(f, &e->up, f->x, e->up.cols, n, f->up);
-    moe_pool_run(f->pool, n, activate, &a);
+    moe_forward_each(f, n, 16 * n * a.inter, activate, &a);
     moe_forward_saw(f, layer, (enum moe_role)(gate + 2), f->gate, a.inter, n);
     moe_forward_matmul(f, &e->down, f->gate, a.inter, n, f->y);
 }
@@ -130,19 +130,20 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
     struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .tokens = tokens, .h = h };
+    int64_t chosen = tokens * c->num_experts_per_tok, work = chosen * c->moe_intermediate_size * c->hidden_size;
     moe_forward_matmul(f, &r.y->router, f->x, c->hidden_size, tokens, f->logits);
-    moe_pool_run(f->pool, tokens, choose, &r);
+    moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
     if (r.y->shared.gate.data) mlp(f, layer, MOE_ROLE_SHARED_GATE, &r.y->shared, tokens);
     group(&r);
-    moe_pool_run(f->pool, tokens * c->num_experts_per_tok, gather, &r);
+    moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
     r.blocks = blocks(c->moe_intermediate_size, ROWS);
-    moe_pool_run(f->pool, r.active * r.blocks, gate_up, &r);
+    moe_forward_each(f, r.active * r.blocks, 2 * work, gate_up, &r);
     if (f->hooks.input) moe_pool_run(f->pool, r.active, show_expert, &r); /* before down writes over what was gathered */
     r.blocks = blocks(c->hidden_size, ROWS);
-    moe_pool_run(f->pool, r.active * r.blocks, down, &r);
+    moe_forward_each(f, r.active * r.blocks, work, down, &r);
     r.blocks = blocks(c->hidden_size, COLS);
-    moe_pool_run(f->pool, tokens * r.blocks, combine, &r);
+    moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, combine, &r);
 }
 
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)

@@ -26,6 +26,13 @@ struct moe_forward {
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
 };
 
+/* moe_pool_run, or in the caller when the whole `work` (about the multiply-adds that a kernel would do in that time) is worth less
+ * than waking threads. */
+static inline void moe_forward_each(struct moe_forward *f, int64_t n, int64_t work, void (*fn)(void *, int64_t, int), void *ctx)
+{
+    moe_pool_run(work < (int64_t)1 << 19 ? NULL : f->pool, n, fn, ctx);
+}
+
 /* y [n, rows of w] = w x, on all threads. */
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y);
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo);

@@ -118,9 +118,8 @@ void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const
 {
     struct product p = { f, w, x, ldx, n, 0, y };
     int64_t pieces = 4 * moe_pool_threads(f->pool), work = w->rows * w->cols * n;
-    if (work < 1 << 16) pieces = 1; /* not worth a wake-up */
     p.rows = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16;
-    moe_pool_run(f->pool, (w->rows + p.rows - 1) / p.rows, product, &p);
+    moe_forward_each(f, (w->rows + p.rows - 1) / p.rows, work, product, &p);
 }
 
 struct norm { struct moe_forward *f; const float *x, *w; float eps; int64_t ldx, dim, ldo; float *out; };
@@ -135,7 +134,7 @@ static void norm(void *ctx, int64_t t, int worker)
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo)
 {
     struct norm a = { f, x, w, eps, ldx, dim, ldo, out };
-    moe_pool_run(f->pool, n, norm, &a);
+    moe_forward_each(f, n, 2 * n * dim, norm, &a);
 }
 
 enum { COLS = 1024 }; /* of a row that a work item takes */
@@ -155,7 +154,7 @@ static void add(void *ctx, int64_t i, int worker)
 void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n)
 {
     struct sum s = { h, y, n * f->m->config.hidden_size };
-    moe_pool_run(f->pool, (s.floats + COLS - 1) / COLS, add, &s);
+    moe_forward_each(f, (s.floats + COLS - 1) / COLS, 8 * s.floats, add, &s);
 }
 
 /* ---- the pass ---- */
