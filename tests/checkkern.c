@@ -1,7 +1,9 @@
 /* checkkern: every variant of every kernel against the C reference.
  *
- *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure) */
+ *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure)
+ *   checkkern -b [-f NAME]            measure */
 #include "tests/checkkern.h"
+#include "tests/checkkern-bench.h"
 #include "tests/checkkern-vector.h"
 #include "tests/checkkern-weight.h"
 #include "tests/checkkern-nvfp4.h"
@@ -29,18 +31,25 @@ int main(int argc, char **argv)
 {
     const char *filter = NULL;
     struct timespec t;
+    bool bench = false;
     int o;
     clock_gettime(CLOCK_REALTIME, &t);
     seed = (uint64_t)t.tv_nsec % 1000000;
-    while ((o = getopt(argc, argv, "s:f:")) != -1)
+    while ((o = getopt(argc, argv, "s:f:b")) != -1)
         switch (o) {
         case 's': seed = strtoull(optarg, NULL, 10); break;
         case 'f': filter = optarg; break;
-        default: fprintf(stderr, "usage: checkkern [-s SEED] [-f NAME]\n"); return 2;
+        case 'b': bench = true; break;
+        default: fprintf(stderr, "usage: checkkern [-b] [-s SEED] [-f NAME]\n"); return 2;
         }
     static const int signals[] = { SIGSEGV, SIGBUS, SIGILL };
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], on_fault);
     find_variants();
+    if (bench) {
+        rng = seed * 2 + 1;
+        run_bench(filter);
+        return 0;
+    }
     run_checks(filter);
     printf("checkkern: %" PRId64 " checks, %d variants besides ref, seed %" PRIu64 "\n", checks, n_variants - 1, seed);
     return 0;

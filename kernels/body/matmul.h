@@ -32,30 +32,30 @@ LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
 {
     struct row row[4];
     vf sum[4][3];
-    for (int i = 0; i < R; i++)
-        for (int t = 0; t < T; t++) sum[i][t] = vf_zero();
+    EACH(i, R)
+        EACH(t, T) sum[i][t] = vf_zero();
     for (int64_t k0 = 0; k0 < p->w->cols; k0 += CHUNK) {
         int64_t m = least(CHUNK, p->w->cols - k0);
-        for (int i = 0; i < R; i++) row_at(&row[i], type, p->w, least(r + i, p->r1 - 1), k0, m);
+        EACH(i, R) row_at(&row[i], type, p->w, least(r + i, p->r1 - 1), k0, m);
         for (int64_t k = 0; k < m; k += 16) {
             vf x[3];
             if (k + 16 <= m) {
-                for (int t = 0; t < T; t++) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
-                for (int i = 0; i < R; i++) {
+                EACH(t, T) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
+                EACH(i, R) {
                     vf v = row_get(&row[i], type, k, 16);
-                    for (int t = 0; t < T; t++) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
+                    EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
                 }
             } else {
-                for (int t = 0; t < T; t++) x[t] = vf_loadn(p->x + t * p->ldx + k0 + k, m - k);
-                for (int i = 0; i < R; i++) {
+                EACH(t, T) x[t] = vf_loadn(p->x + t * p->ldx + k0 + k, m - k);
+                EACH(i, R) {
                     vf v = row_get(&row[i], type, k, m - k);
-                    for (int t = 0; t < T; t++) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
+                    EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
                 }
             }
         }
     }
     for (int i = 0; i < R && r + i < p->r1; i++)
-        for (int t = 0; t < T; t++) p->y[t * p->ldy + r + i - p->r0] = vf_fold(sum[i][t]);
+        EACH(t, T) p->y[t * p->ldy + r + i - p->r0] = vf_fold(sum[i][t]);
 }
 
 LANE void fused(int type, int T, const struct product *p)
@@ -78,23 +78,23 @@ LANE void tile(int T, struct panel *p, int row, int64_t token, const float *x, i
     for (int part = 0; part < TILE_PARTS; part++) {
         int64_t lane = part * TILE_LANES, k = lane;
         vt sum[4][TILE_TOKENS], v[TILE_TOKENS];
-        for (int i = 0; i < 4; i++)
-            for (int t = 0; t < T; t++) sum[i][t] = vt_load(p->sum[row + i][token + t] + lane);
+        EACH(i, 4)
+            EACH(t, T) sum[i][t] = vt_load(p->sum[row + i][token + t] + lane);
         for (; k - lane + 16 <= m; k += 16) {
-            for (int t = 0; t < T; t++) v[t] = vt_load(x + t * ldx + k);
-            for (int i = 0; i < 4; i++) {
+            EACH(t, T) v[t] = vt_load(x + t * ldx + k);
+            EACH(i, 4) {
                 vt w = vt_load(p->w[row + i] + k);
-                for (int t = 0; t < T; t++) sum[i][t] = vt_fma(w, v[t], sum[i][t]);
+                EACH(t, T) sum[i][t] = vt_fma(w, v[t], sum[i][t]);
             }
         }
         if (k - lane < m) {
             int64_t left = m - k < 0 ? 0 : least(m - k, TILE_LANES);
-            for (int t = 0; t < T; t++) v[t] = vt_loadn(x + t * ldx + (left ? k : 0), left);
-            for (int i = 0; i < 4; i++)
-                for (int t = 0; t < T; t++) sum[i][t] = vt_fma(vt_load(p->w[row + i] + k), v[t], sum[i][t]);
+            EACH(t, T) v[t] = vt_loadn(x + t * ldx + (left ? k : 0), left);
+            EACH(i, 4)
+                EACH(t, T) sum[i][t] = vt_fma(vt_load(p->w[row + i] + k), v[t], sum[i][t]);
         }
-        for (int i = 0; i < 4; i++)
-            for (int t = 0; t < T; t++) vt_store(p->sum[row + i][token + t] + lane, sum[i][t]);
+        EACH(i, 4)
+            EACH(t, T) vt_store(p->sum[row + i][token + t] + lane, sum[i][t]);
     }
 }
 
@@ -154,15 +154,15 @@ LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const f
     struct row row[4];
     for (int64_t k0 = 0; k0 < w->cols; k0 += CHUNK) {
         int64_t m = least(CHUNK, w->cols - k0), k = 0;
-        for (int i = 0; i < R; i++) row_at(&row[i], type, w, r + i, k0, m);
+        EACH(i, R) row_at(&row[i], type, w, r + i, k0, m);
         for (; k + 16 <= m; k += 16) {
             vf sum = vf_load(y + k0 + k);
-            for (int i = 0; i < R; i++) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, 16), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, 16), sum);
             vf_store(y + k0 + k, sum);
         }
         if (k < m) {
             vf sum = vf_loadn(y + k0 + k, m - k);
-            for (int i = 0; i < R; i++) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, m - k), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, m - k), sum);
             vf_storen(y + k0 + k, m - k, sum);
         }
     }

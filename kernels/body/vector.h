@@ -19,14 +19,14 @@ LANE void dots(int R, const float *a, const float *b, int64_t ldb, int64_t n, fl
 {
     vf sum[8];
     int64_t k = 0;
-    for (int i = 0; i < R; i++) sum[i] = vf_zero();
+    EACH(i, R) sum[i] = vf_zero();
     for (; k + 16 <= n; k += 16) {
         vf v = vf_load(a + k);
-        for (int i = 0; i < R; i++) sum[i] = vf_fma(v, vf_load(b + i * ldb + k), sum[i]);
+        EACH(i, R) sum[i] = vf_fma(v, vf_load(b + i * ldb + k), sum[i]);
     }
     if (k < n)
-        for (int i = 0; i < R; i++) sum[i] = vf_fma(vf_loadn(a + k, n - k), vf_loadn(b + i * ldb + k, n - k), sum[i]);
-    for (int i = 0; i < R; i++) out[i] = vf_fold(sum[i]);
+        EACH(i, R) sum[i] = vf_fma(vf_loadn(a + k, n - k), vf_loadn(b + i * ldb + k, n - k), sum[i]);
+    EACH(i, R) out[i] = vf_fold(sum[i]);
 }
 
 float VARIANT(dot)(const float *a, const float *b, int64_t n)
@@ -43,7 +43,7 @@ float VARIANT(amax)(const float *x, int64_t n)
     vi most[4] = { vi_set(0), vi_set(0), vi_set(0), vi_set(0) };
     int64_t i = 0;
     for (; i + 64 <= n; i += 64)
-        for (int j = 0; j < 4; j++) most[j] = vi_max(most[j], vi_and(vi_bits(vf_load(x + i + 16 * j)), sign));
+        EACH(j, 4) most[j] = vi_max(most[j], vi_and(vi_bits(vf_load(x + i + 16 * j)), sign));
     for (; i < n; i += 16) most[0] = vi_max(most[0], vi_and(vi_bits(load_to(x + i, n - i)), sign));
     return moe_f32_from_bits(vi_fold_max(vi_max(vi_max(most[0], most[1]), vi_max(most[2], most[3]))));
 }
@@ -139,10 +139,10 @@ void VARIANT(rope)(float *x, const float *cos, const float *sin, int64_t pairs)
 LANE void weighted(int C, const float *s, const float *v, int64_t ldv, int64_t n, int64_t m, float *out)
 {
     vf sum[8];
-    for (int c = 0; c < C; c++) sum[c] = vf_zero();
+    EACH(c, C) sum[c] = vf_zero();
     for (int64_t j = 0; j < n; j++)
-        for (int c = 0; c < C; c++) sum[c] = vf_fma(vf_set(s[j]), load_to(v + j * ldv + 16 * c, m - 16 * c), sum[c]);
-    for (int c = 0; c < C; c++) store_to(out + 16 * c, m - 16 * c, sum[c]);
+        EACH(c, C) sum[c] = vf_fma(vf_set(s[j]), load_to(v + j * ldv + 16 * c, m - 16 * c), sum[c]);
+    EACH(c, C) store_to(out + 16 * c, m - 16 * c, sum[c]);
 }
 
 void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n, int64_t dk, int64_t dv,
