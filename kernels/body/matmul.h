@@ -13,8 +13,10 @@ LANE void decode_as(int type, const struct moe_weight *w, int64_t row, int64_t c
     for (int64_t k0 = 0; k0 < n; k0 += CHUNK) {
         int64_t m = least(CHUNK, n - k0), k = 0;
         row_at(&r, type, w, row, col + k0, m);
-        for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, k, 16));
-        if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, k, m - k));
+        if (type == MOE_FP8_B128 && r.first)
+            for (; k < m; k += 16) vf_storen(out + k0 + k, least(16, m - k), row_get_anywhere(&r, k, least(16, m - k)));
+        for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, (size_t)k, 16));
+        if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, (size_t)k, m - k));
     }
 }
 
@@ -42,13 +44,13 @@ LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
             if (k + 16 <= m) {
                 EACH(t, T) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
                 EACH(i, R) {
-                    vf v = row_get(&row[i], type, k, 16);
+                    vf v = row_get(&row[i], type, (size_t)k, 16);
                     EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
                 }
             } else {
                 EACH(t, T) x[t] = vf_loadn(p->x + t * p->ldx + k0 + k, m - k);
                 EACH(i, R) {
-                    vf v = row_get(&row[i], type, k, m - k);
+                    vf v = row_get(&row[i], type, (size_t)k, m - k);
                     EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
                 }
             }
@@ -157,12 +159,12 @@ LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const f
         EACH(i, R) row_at(&row[i], type, w, r + i, k0, m);
         for (; k + 16 <= m; k += 16) {
             vf sum = vf_load(y + k0 + k);
-            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, 16), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, (size_t)k, 16), sum);
             vf_store(y + k0 + k, sum);
         }
         if (k < m) {
             vf sum = vf_loadn(y + k0 + k, m - k);
-            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, k, m - k), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, (size_t)k, m - k), sum);
             vf_storen(y + k0 + k, m - k, sum);
         }
     }

@@ -49,19 +49,23 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
     }
 }
 
-/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16. */
-LANE vf row_get(const struct row *r, int type, int64_t k, int64_t m)
+/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16.  An FP8 chunk starts
+ * at a scale block; see row_get_anywhere. */
+LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
 {
     if (type == MOE_F32) return m == 16 ? vf_load(r->data + 4 * k) : vf_loadn(r->data + 4 * k, m);
     if (type == MOE_BF16) return m == 16 ? vf_bf16(r->data + 2 * k) : vf_bf16n(r->data + 2 * k, m);
     if (type == MOE_INT4_G32) return vf_mul(vf_int4(r->data + k / 2), vf_set(r->s[k / 32]));
     if (type == MOE_NVFP4) return vf_mul(vf_e2m1(r->data + k / 2), vf_set(r->s[k / 16]));
-    vf v = m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m);
-    int64_t b = (r->first + k) / 128, left = (b + 1) * 128 - (r->first + k);
-    if (left >= m) return vf_mul(v, vf_set(r->s[b]));
-    float s[16]; /* a group across the edge of a scale block: only when decode starts off the grid */
-    for (int i = 0; i < 16; i++) s[i] = r->s[i < left ? b : b + 1];
-    return vf_mul(v, vf_load(s));
+    return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
+}
+
+/* The same of FP8 where a group may lie across the edge of a scale block: only when decode starts off the grid. */
+LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
+{
+    float s[16];
+    for (int i = 0; i < 16; i++) s[i] = r->s[(r->first + k + (i < m ? i : 0)) / 128];
+    return vf_mul(vf_e4m3n(r->data + k, m), vf_load(s));
 }
 
 /* Runs `body` with `type` a constant, so that each stored type gets code of its own. */
