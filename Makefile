@@ -36,15 +36,15 @@ variant   := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(findstring cl
 B         ?= build/$(variant)
 Q          = $(if $(filter 1,$(V)),,@)
 
-# ---- flags: the user's CFLAGS and LDFLAGS come last and stay theirs ------------
+# ---- flags: the user's CPPFLAGS, CFLAGS, LDFLAGS and LDLIBS come last and stay theirs, on make's command line too ----
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wundef -Wwrite-strings -Wpointer-arith \
             -Wstrict-prototypes -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror)
 CFLAGS   ?= -O2 -g
-CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"'
+ours     := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"'
 sanflags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-repro    := -ffile-prefix-map=$(CURDIR)=.
+repro    := -ffile-prefix-map='$(CURDIR)=.'
 std      := -std=c17 -ffp-contract=off -fno-math-errno
-compile   = $(CC) $(std) $(WARN) $(CPPFLAGS) $(repro) $(sanflags) $(isa) $(CFLAGS) -MMD -MP
+compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(sanflags) $(isa) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 linkflags = $(sanflags) $(LDFLAGS)
 
 # ---- sources: a new file needs no edit here ------------------------------------
@@ -62,12 +62,15 @@ headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h 
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
+keep = printf '%s\n' '$(subst ','\'',$1)' >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 ifneq ($(filter-out clean help setup demo check check-long fuzz,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
-$(B)/config.mk: Makefile
-	$(Q)mkdir -p $(@D)
+# What the probes depend on: `make CUDA=1` after `make` must look again.
+$(B)/config.in: FORCE
+	$(Q)mkdir -p $(@D); $(call keep,$(CC) $(CPPFLAGS) $(LDFLAGS) CUDA=$(CUDA) SAN=$(SAN) $(NVCC))
+$(B)/config.mk: Makefile $(B)/config.in
 	$(Q)exec >$(B)/config.log 2>&1; set -x; \
 	try() { printf '%b' "$$1" >$(B)/probe.c; shift; $(CC) $(CPPFLAGS) -o $(B)/probe $(B)/probe.c $(LDFLAGS) "$$@"; }; \
 	cuda=0; if [ "$(CUDA)" != 0 ] && [ -z "$(SAN)" ]; then \
@@ -84,11 +87,11 @@ $(B)/config.mk: Makefile
 	$(Q)if [ "$(CUDA)" = 1 ] && grep -q 'HAVE_CUDA := 0' $@; then \
 	  echo "CUDA=1, but nvcc does not work: see $(B)/config.log" >&2; rm -f $@; exit 2; fi
 
-CPPFLAGS += -DMOE_HAVE_CUDA=$(or $(HAVE_CUDA),0) -DMOE_HAVE_NCCL=$(or $(HAVE_NCCL),0) -DMOE_HAVE_UCX=$(or $(HAVE_UCX),0)
-LDLIBS   += -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread
+ours     += -DMOE_HAVE_CUDA=$(or $(HAVE_CUDA),0) -DMOE_HAVE_NCCL=$(or $(HAVE_NCCL),0) -DMOE_HAVE_UCX=$(or $(HAVE_UCX),0)
+libs      = $(cudalibs) -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread $(LDLIBS)
 ifeq ($(HAVE_CUDA),1)
 cuobj    := $(cusrc:%.cu=$(B)/%.cu.o)
-LDLIBS   += $(if $(cusrc),-L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt -lstdc++)
+cudalibs := $(if $(cusrc),-L$(dir $(realpath $(shell command -v $(NVCC))))../lib64 -lcudart_static -ldl -lrt -lstdc++)
 endif
 
 libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
@@ -110,8 +113,7 @@ links: $(bins)
 
 # Anything compiled depends on the exact command line: change a flag, rebuild.
 $(B)/flags: FORCE
-	$(Q)mkdir -p $(@D); printf '%s\n' '$(subst ','\'',$(compile) | $(nvcc) | $(LDLIBS))' >$@.new; \
-	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+	$(Q)mkdir -p $(@D); $(call keep,$(compile) | $(nvcc) | $(linkflags) $(libs))
 
 $(B)/kernels/avx2/%.o: isa := -mavx2 -mfma -mf16c
 $(B)/kernels/avx512/%.o: isa := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
@@ -130,13 +132,15 @@ $(B)/%.cu.o: %.cu $(B)/flags
 	  -MMD -MP -MF $(@:.o=.d) -c -o $@ $< && rm -rf $@.keep
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.
-$(B)/libmoe.a: $(libobj)
+$(B)/objects: FORCE
+	$(Q)mkdir -p $(@D); $(call keep,$(libobj))
+$(B)/libmoe.a: $(libobj) $(B)/objects
 	@echo "  AR    $@"
-	$(Q)rm -f $@ && $(AR) rcsD $@ $^
+	$(Q)rm -f $@ && $(AR) rcsD $@ $(libobj)
 
 $(B)/bin/moe-%: $(B)/obj/moe-%.o $(B)/libmoe.a
 	@echo "  LINK  $@"
-	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(libs)
 $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
@@ -144,10 +148,12 @@ $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 
 $(testbins) $(helpbins): %: %.o $(B)/libmoe.a
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 
+under = $(patsubst $(PREFIX)/%,$${prefix}/%,$1)
 $(B)/moe.pc: moe.pc.in VERSION FORCE  # PREFIX may differ at install time
-	$(Q)mkdir -p $(@D) && sed 's|@PREFIX@|$(PREFIX)|;s|@VERSION@|$(VERSION)|' $< >$@
+	$(Q)mkdir -p $(@D); sed 's|@PREFIX@|$(PREFIX)|;s|@LIBDIR@|$(call under,$(LIBDIR))|;s|@INCDIR@|$(call under,$(INCDIR))|;s|@VERSION@|$(VERSION)|' $< >$@.new; \
+	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 check-layers:
 	$(Q)awk -f tests/layers.awk $(libsrc) $(headers) $(tools)
@@ -184,7 +190,7 @@ sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UB
 FUZZ_SECONDS ?= 60
 $(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/libmoe.a
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(linkflags) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 fuzz: setup
 	@$(MAKE) --no-print-directory -j2 B=build/fuzz CC=clang SAN=address,undefined,fuzzer-no-link fuzz-build
 	@for f in $(fuzzers:tests/fuzz-%.c=%); do mkdir -p build/fuzz/corpus/$$f tests/corpus/$$f; echo "fuzz $$f"; \
@@ -194,30 +200,30 @@ fuzz: setup
 fuzz-build: $(fuzzers:tests/%.c=$(B)/%)
 $(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
 	@echo "  FUZZ  $@"
-	$(Q)$(compile) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(Q)$(compile) -fsanitize=fuzzer -o $@ $^ $(libs)
 
 # ---- install ------------------------------------------------------------------
 # The public headers.  Adding one is a promise: it needs a CHANGELOG entry.
 public := $(sort $(wildcard base/*.h formats/*.h formats/*.def kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h model/*.h))
 names  := $(notdir $(bins))
 install: all
-	$(Q)$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(COMPDIR)/bash-completion/completions \
-	  $(DESTDIR)$(COMPDIR)/zsh/site-functions $(DESTDIR)$(COMPDIR)/fish/vendor_completions.d
-	$(Q)$(INSTALL) -m 755 $(bins) $(DESTDIR)$(BINDIR)
-	$(Q)$(INSTALL) -m 644 $(B)/libmoe.a $(DESTDIR)$(LIBDIR)
-	$(Q)$(INSTALL) -m 644 $(B)/moe.pc $(DESTDIR)$(LIBDIR)/pkgconfig
-	$(Q)for h in $(public); do $(INSTALL) -D -m 644 $$h $(DESTDIR)$(INCDIR)/moe/$$h; done
+	$(Q)$(INSTALL) -d "$(DESTDIR)"$(BINDIR) "$(DESTDIR)"$(LIBDIR)/pkgconfig "$(DESTDIR)"$(MANDIR)/man1 "$(DESTDIR)"$(COMPDIR)/bash-completion/completions \
+	  "$(DESTDIR)"$(COMPDIR)/zsh/site-functions "$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d
+	$(Q)$(INSTALL) -m 755 $(bins) "$(DESTDIR)"$(BINDIR)
+	$(Q)$(INSTALL) -m 644 $(B)/libmoe.a "$(DESTDIR)"$(LIBDIR)
+	$(Q)$(INSTALL) -m 644 $(B)/moe.pc "$(DESTDIR)"$(LIBDIR)/pkgconfig
+	$(Q)for h in $(public); do $(INSTALL) -D -m 644 $$h "$(DESTDIR)"$(INCDIR)/moe/$$h; done
 	$(Q)for n in $(names); do \
-	  $(B)/bin/$$n --help-man >$(DESTDIR)$(MANDIR)/man1/$$n.1 && \
-	  $(B)/bin/$$n --help-complete bash >$(DESTDIR)$(COMPDIR)/bash-completion/completions/$$n && \
-	  $(B)/bin/$$n --help-complete zsh >$(DESTDIR)$(COMPDIR)/zsh/site-functions/_$$n && \
-	  $(B)/bin/$$n --help-complete fish >$(DESTDIR)$(COMPDIR)/fish/vendor_completions.d/$$n.fish || exit 1; done
+	  $(B)/bin/$$n --help-man >"$(DESTDIR)"$(MANDIR)/man1/$$n.1 && \
+	  $(B)/bin/$$n --help-complete bash >"$(DESTDIR)"$(COMPDIR)/bash-completion/completions/$$n && \
+	  $(B)/bin/$$n --help-complete zsh >"$(DESTDIR)"$(COMPDIR)/zsh/site-functions/_$$n && \
+	  $(B)/bin/$$n --help-complete fish >"$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d/$$n.fish || exit 1; done
 
 uninstall:
-	$(Q)rm -rf $(DESTDIR)$(INCDIR)/moe
-	$(Q)rm -f $(names:%=$(DESTDIR)$(BINDIR)/%) $(names:%=$(DESTDIR)$(MANDIR)/man1/%.1) \
-	  $(names:%=$(DESTDIR)$(COMPDIR)/bash-completion/completions/%) $(names:%=$(DESTDIR)$(COMPDIR)/zsh/site-functions/_%) \
-	  $(names:%=$(DESTDIR)$(COMPDIR)/fish/vendor_completions.d/%.fish) $(DESTDIR)$(LIBDIR)/libmoe.a $(DESTDIR)$(LIBDIR)/pkgconfig/moe.pc
+	$(Q)rm -rf "$(DESTDIR)"$(INCDIR)/moe
+	$(Q)rm -f $(names:%="$(DESTDIR)"$(BINDIR)/%) $(names:%="$(DESTDIR)"$(MANDIR)/man1/%.1) \
+	  $(names:%="$(DESTDIR)"$(COMPDIR)/bash-completion/completions/%) $(names:%="$(DESTDIR)"$(COMPDIR)/zsh/site-functions/_%) \
+	  $(names:%="$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d/%.fish) "$(DESTDIR)"$(LIBDIR)/libmoe.a "$(DESTDIR)"$(LIBDIR)/pkgconfig/moe.pc
 
 clean:
 	$(Q)rm -rf build

@@ -8,6 +8,14 @@ stage=$T/stage
 staged() { ok make --no-print-directory "$1" B="$B" DESTDIR="$stage" PREFIX=/opt/moe; }
 
 staged install
+made() { ok make --no-print-directory "$@"; ! grep -E '^  (CC|AR|LINK)' "$T/out" >"$T/did" || return 1; }
+made all B="$B" || { cat "$T/did"; fail "a second build compiles something"; }
+mkdir "$T/with space"
+ok make --no-print-directory install B="$B" DESTDIR="$T/with space" PREFIX=/opt/moe
+ok diff -r "$stage" "$T/with space"
+ok make --no-print-directory uninstall B="$B" DESTDIR="$T/with space" PREFIX=/opt/moe
+[ -z "$(find "$T/with space" ! -type d)" ] || fail "uninstall from a directory with a space in its name"
+rm -r "$T/with space"
 root=$stage/opt/moe
 for f in lib/libmoe.a lib/pkgconfig/moe.pc include/moe/base/err.h include/moe/formats/container.h include/moe/kernels/kernels.h; do
     [ -s "$root/$f" ] || fail "not installed: $f"
@@ -52,4 +60,30 @@ installed=$(find "$stage" ! -type d | wc -l)
 staged uninstall
 left=$(find "$stage" ! -type d)
 [ -z "$left" ] || fail "left by uninstall: $left"
+
+# Out of the tree: what is built again when, with the two smallest sources as the library.
+O=$T/b
+few() { made B="$O" libsrc="base/err.c base/env.c" cusrc= "$@"; }
+few "$O/libmoe.a" && fail "nothing was compiled"
+few "$O/libmoe.a" || { cat "$T/did"; fail "compiled twice"; }
+few "$O/libmoe.a" CFLAGS="-O1 -DWITH='\"quotes, and a comma\"'" && fail "other CFLAGS, but nothing was compiled"
+grep -q quotes "$O/flags" || fail "the flags are not recorded"
+few "$O/libmoe.a" CFLAGS=-O2
+few "$O/libmoe.a" CFLAGS=-O2 || fail "compiled again for the same flags"
+few "$O/libmoe.a" CFLAGS=-O2 CPPFLAGS=-DUSER=1 LDLIBS=-lm && fail "CPPFLAGS of the command line are lost"
+few "$O/libmoe.a" CFLAGS=-O2 CPPFLAGS=-DUSER=1 LDLIBS=-lm libsrc=base/err.c && fail "a source less, but the archive stays"
+[ "$(ar t "$O/libmoe.a")" = err.o ] || fail "the archive holds: $(ar t "$O/libmoe.a")"
+make --no-print-directory B="$O" CUDA=1 SAN= NVCC="$T/no-nvcc" >"$T/out" 2>"$T/err"
+[ $? = 2 ] || fail "CUDA=1 without nvcc does not exit with 2"
+grep -q "$O/config.log" "$T/err" && grep -q no-nvcc "$O/config.log" || { cat "$T/err"; fail "CUDA=1 without nvcc names no log"; }
+ok make --no-print-directory B="$O" CUDA=auto NVCC="$T/no-nvcc" "$O/base/err.o"
+grep -q 'HAVE_CUDA := 0' "$O/config.mk" || fail "CUDA=auto without nvcc"
+ok make help
+grep -q 'make check' "$T/out" || fail "make help says nothing about make check"
+
+# A directory with a space in its name, and no path of it in what is built.
+mkdir "$T/a b"
+cp -R Makefile VERSION moe.pc.in base "$T/a b"
+ok make --no-print-directory -C "$T/a b" B=o CUDA=0 o/base/err.o o/base/io.o
+! grep -qF "$T" "$T/a b/o/base/err.o" || fail "the object names the directory it was built in"
 echo "t-install: $installed files"
