@@ -7,11 +7,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t caught;
+static atomic_int caught;
 
 static void on_signal(int sig)
 {
