@@ -12,7 +12,7 @@ unsigned moe_cpu_flags(void)
     if (mask && !strcmp(mask, "ref")) return 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) flags |= MOE_CPU_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags |= MOE_CPU_AVX2;
     if (mask && !strcmp(mask, "avx2")) return flags;
     if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
