@@ -234,6 +234,10 @@ static enum moe_code export_all(struct exporter *x, const char *out, const struc
     if (code == MOE_OK) code = copy_small(x, err);
     moe_progress_end(x->progress);
     if (code == MOE_OK) code = publish(partial, out, err);
+    if (code != MOE_OK && lock >= 0) { /* nothing in it could be gone on with */
+        struct moe_err ignored;
+        moe_remove_tree(partial, &ignored);
+    }
     moe_unlock(lock);
     return code;
 }

@@ -95,8 +95,8 @@ static enum moe_code lists(struct options *o, const struct moe_source *src, cJSO
 static enum moe_code judge(struct options *o, const struct moe_source *src, cJSON *json, cJSON *problems, enum moe_code *verdict,
                            struct moe_err *why, struct moe_err *err)
 {
-    if (problems->child) {
-        *verdict = moe_fail(why, o->verify ? MOE_VERIFY : MOE_CORRUPT, "'%s': %s", o->run.argv[0], problems->child->valuestring);
+    if (problems->child) { /* the first of them is in *why, as any other tool would say it */
+        *verdict = o->verify ? MOE_VERIFY : why->code;
     } else if (o->verify) {
         enum moe_code code = moe_source_verify(src, o->run.pool, o->run.progress, problems, why);
         if (code != MOE_OK && code != MOE_VERIFY) return *err = *why, code;
@@ -123,6 +123,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     struct moe_err why = MOE_ERR_INIT;
     cJSON *problems = NULL;
     MOE_TRY(moe_source_survey(&src, o->run.argv[0], &problems, err));
+    why = *err;
     enum moe_code code = moe_inspect_summary(src, json, err);
     if (code == MOE_OK && !o->run.json) print_summary(*json);
     if (code == MOE_OK) code = lists(o, src, *json, err);

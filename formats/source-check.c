@@ -50,6 +50,7 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
     if (!p->count) return MOE_OK;
     if (p->list) {
         char line[64];
+        *err = p->first; /* moe_source_survey hands it on */
         if (p->count > MOE_PROBLEMS_MAX) {
             snprintf(line, sizeof line, "and %lld more", (long long)(p->count - MOE_PROBLEMS_MAX));
             cJSON_AddItemToArray(p->list, cJSON_CreateString(line));

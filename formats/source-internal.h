@@ -27,7 +27,7 @@ __attribute__((format(printf, 5, 6)))
 void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor, const char *fmt, ...);
 /* Note what *err says. */
 void moe_problem_err(struct moe_problems *p, const struct moe_err *err);
-/* MOE_OK when there is none or when they are listed; else *err is the first, saying how many more there are.  Ends the list. */
+/* MOE_OK when there is none or when they are listed (*err is then the first of them); else *err is the first, saying how many more there are.  Ends the list. */
 enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err);
 
 enum moe_code moe_source_new(struct moe_source **src, enum moe_kind kind, const char *path, struct moe_err *err);

@@ -115,6 +115,7 @@ enum moe_code moe_source_open(struct moe_source **src, const char *path, struct 
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err)
 {
     *src = NULL;
+    *err = (struct moe_err)MOE_ERR_INIT;
     *problems = cJSON_CreateArray();
     if (!*problems) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to open it");
     enum moe_code code = open_any(src, path, *problems, err);

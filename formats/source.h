@@ -74,7 +74,7 @@ enum moe_code moe_source_open(struct moe_source **src, const char *path, struct 
 void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
 
 /* As open, but collects every problem as a line "file: tensor: what" in a JSON array (caller deletes) and returns MOE_OK
- * when the rest could be read; *src then must only be inspected. */
+ * when the rest could be read; *src then must only be inspected.  *err is then the first problem, its code MOE_OK when there is none. */
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err);
 
 /* A directory with only config.json: config and nothing else (plans, estimates). */

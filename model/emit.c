@@ -131,7 +131,7 @@ static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor
     return moe_fail_at(err, MOE_NONFINITE, e->src->files[t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                        "the value at row %lld, column %lld is %s (the checkpoint is damaged; fetch it again)",
-                       (long long)(r0 + i / t->cols), (long long)(i % t->cols), isnan(e->x[i]) ? "NaN" : "infinite");
+                       (long long)(r0 + i / t->cols), (long long)(i % t->cols), isnan(e->x[i]) ? "NaN" : "Inf");
 }
 
 /* Load and decode rows into e->x; *amax gets their largest magnitude. */

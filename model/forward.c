@@ -186,10 +186,10 @@ enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h
 {
     int64_t hidden = f->m->config.hidden_size;
     if (isfinite(f->k->amax(h, n * hidden))) return MOE_OK;
-    return moe_fail(err, MOE_NONFINITE, "layer %d: the residual stream holds a NaN or Inf (find the damaged tensor with moe-inspect --verify)", layer);
+    return moe_model_blame(f->m, layer, err);
 }
 
-void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits)
+enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits, struct moe_err *err)
 {
     int64_t hidden = f->m->config.hidden_size;
     for (int64_t t = 0; t < n; t += f->max_tokens) {
@@ -197,6 +197,7 @@ void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float 
         moe_forward_norm(f, h + t * hidden, hidden, f->m->norm, f->m->eps, hidden, m, f->x, hidden);
         moe_forward_matmul(f, &f->m->head, f->x, hidden, m, logits + t * f->m->config.vocab_size);
     }
+    return isfinite(f->k->amax(logits, n * f->m->config.vocab_size)) ? MOE_OK : moe_model_blame(f->m, -1, err);
 }
 
 enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,

@@ -54,8 +54,8 @@ enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, in
 void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, float *h);
 /* MOE_NONFINITE when h [n, H], as `layer` left it, holds a NaN or Inf: the weights are damaged. */
 enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n, struct moe_err *err);
-/* logits [n, V] of n rows of h (not changed). */
-void moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits);
+/* logits [n, V] of n rows of h (not changed); MOE_NONFINITE when one is NaN or Inf. */
+enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits, struct moe_err *err);
 
 /* All of it: tokens of all segments -> h after the last layer, checked after each. */
 enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,

@@ -41,4 +41,8 @@ struct moe_model {
 enum moe_code moe_model_open(struct moe_model **m, struct moe_source *src, double lora_eps, struct moe_err *err);
 void moe_model_close(struct moe_model **m);
 
+/* After a NaN or Inf in what `layer` (-1: the head) computed: MOE_NONFINITE naming the first damaged tensor of that layer, or of
+ * the embedding and head.  Reads these weights whole: for the way out only. */
+enum moe_code moe_model_blame(const struct moe_model *m, int layer, struct moe_err *err);
+
 #endif

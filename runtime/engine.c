@@ -86,7 +86,7 @@ static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at
         MOE_TRY(moe_forward_run(e->forward, ids + i, &s, 1, e->h, err));
         memcpy(e->ids + at + i, ids + i, (size_t)m * sizeof *ids);
         e->n_ids = at + i + m;
-        if (i + m == n) moe_forward_logits(e->forward, e->h + (m - 1) * hidden, 1, e->logits);
+        if (i + m == n) MOE_TRY(moe_forward_logits(e->forward, e->h + (m - 1) * hidden, 1, e->logits, err));
         MOE_TRY(moe_interrupted(err));
     }
     return MOE_OK;
@@ -195,7 +195,6 @@ enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generat
     if (!out->tokens) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)most);
     while (out->n < most) {
         int32_t id = moe_sample(&g->sampler, &rng, e->logits, e->vocab, e->order, e->p);
-        if (!isfinite(e->logits[id])) return moe_fail(err, MOE_NONFINITE, "the model computed a NaN or Inf (moe-inspect --verify checks it)");
         if (!g->ignore_eos && is_end(e, id)) {
             out->finish = MOE_FINISH_STOP;
             break;

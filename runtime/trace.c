@@ -80,7 +80,7 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
     MOE_TRY(moe_forward_embed(e->forward, ids, t->n, t->h, err));
     for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(one_layer(t, l, err));
     for (int64_t i = 0; i < t->n; i++) {
-        moe_forward_logits(e->forward, t->h + i * c->hidden_size, 1, t->logits);
+        MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, 1, t->logits, err));
         MOE_TRY(moe_st_write(t->w, t->logits, (size_t)c->vocab_size * sizeof *t->logits, err));
     }
     memcpy(e->logits, t->logits, (size_t)c->vocab_size * sizeof *t->logits);

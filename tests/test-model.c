@@ -99,7 +99,7 @@ static void check_prompt(struct moe_engine *e, int prompt)
         CHECK(!memcmp(s.experts, data(prompt, "experts", l), (size_t)(n * k) * 4));
         for (int64_t i = 0; i < n * k; i++) CHECK(fabs((double)s.weights[i] - (double)value(data(prompt, "expert_weights", l), i)) < 1e-4);
     }
-    moe_forward_logits(e->forward, x, n, logits);
+    OK(moe_forward_logits(e->forward, x, n, logits, &err));
     const void *want = data(prompt, "logits", -1);
     double most = 0, scale = 0;
     for (int64_t i = 0; i < n * v; i++) {
@@ -159,7 +159,7 @@ static void check_cuts(const char *path)
     memcpy(both + 7, ids, sizeof ids);
     struct moe_segment s[2] = { { &other, 0, 7 }, { &e->kv, 0, N } };
     OK(moe_forward_run(e->forward, both, s, 2, h, &err));
-    moe_forward_logits(e->forward, h + (7 + N - 1) * e->model->config.hidden_size, 1, b);
+    OK(moe_forward_logits(e->forward, h + (7 + N - 1) * e->model->config.hidden_size, 1, b, &err));
     CHECK(!memcmp(a, b, v * 4));
     moe_kv_release(&other);
     free(h);

@@ -115,7 +115,7 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
         if (moe_layer_is_moe(c, l)) check_choice(&s, &p);
         OK(apart(h, p.h, N * c->hidden_size) < 2e-5);
     }
-    moe_forward_logits(f, h, N, logits);
+    OK(!moe_forward_logits(f, h, N, logits, &err));
     double *want = plain_logits(&p), error = apart(logits, want, N * c->vocab_size);
     OK(error < 2e-5);
     worst = fmax(worst, error);
