@@ -43,6 +43,8 @@ size_t moe_decode_flush(struct moe_decoder *d, char out[16]);
  * literal text (NULL: empty).  When the first message is not a system turn, `default_system` goes first (NULL: none is
  * added).  Another role is MOE_USAGE; a template token that the vocabulary lacks is MOE_UNSUPPORTED and named. */
 struct moe_message { const char *role, *content; };
+/* What K2's own template (Base, Instruct, Thinking) puts first when a conversation has no system turn.  K2.5's is not known to. */
+#define MOE_CHAT_DEFAULT_SYSTEM "You are Kimi, an AI assistant created by Moonshot AI."
 enum moe_code moe_chat_encode(const struct moe_tokenizer *t, const struct moe_message *m, size_t n, const char *default_system,
                               int32_t **ids, size_t *count, struct moe_err *err);
 

@@ -105,6 +105,14 @@ static enum moe_code add_bos(const struct moe_engine *e, int32_t **ids, size_t *
     return MOE_OK;
 }
 
+/* --system TEXT, nothing for an empty one; without the option what the model's own template would put there. */
+static const char *system_turn(const struct options *o, const struct moe_engine *e)
+{
+    const struct moe_config *c = &e->model->config;
+    if (o->system) return *o->system ? o->system : NULL;
+    return !strcmp(c->model_type, "kimi_k2") && !strstr(c->architecture, "K25") ? MOE_CHAT_DEFAULT_SYSTEM : NULL;
+}
+
 /* The ids to begin with: --tokens, or text (as one chat turn under --chat). */
 static enum moe_code prompt_ids(const struct options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
 {
@@ -118,7 +126,7 @@ static enum moe_code prompt_ids(const struct options *o, const struct moe_engine
     }
     enum moe_code code = prompt_text(o, &text, &bytes, err);
     if (code == MOE_OK && o->chat)
-        code = moe_chat_encode(e->tokenizer, &(struct moe_message){ "user", text }, 1, o->system, ids, n, err);
+        code = moe_chat_encode(e->tokenizer, &(struct moe_message){ "user", text }, 1, system_turn(o, e), ids, n, err);
     else if (code == MOE_OK) code = moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err);
     free(text);
     return code == MOE_OK && o->bos ? add_bos(e, ids, n, err) : code;
@@ -202,7 +210,7 @@ static enum moe_code one_turn(const struct options *o, struct moe_engine *e, str
     size_t n_ids;
     struct moe_generate set = settings(o);
     struct moe_generated g = { 0 };
-    enum moe_code code = moe_chat_encode(e->tokenizer, m, *n, o->system, &ids, &n_ids, err);
+    enum moe_code code = moe_chat_encode(e->tokenizer, m, *n, system_turn(o, e), &ids, &n_ids, err);
     if (code == MOE_OK) code = moe_engine_prefill(e, ids, (int64_t)n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     free(ids);
@@ -330,7 +338,7 @@ int main(int argc, char **argv)
         MOE_STR('p', "prompt", &o.prompt, "TEXT", "go on from this text; standard input when there is no other prompt"),
         MOE_STR(0, "prompt-file", &o.prompt_file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
         MOE_BOOL(0, "chat", &o.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
-        MOE_STR(0, "system", &o.system, "TEXT", "the system turn of a chat"),
+        MOE_STR(0, "system", &o.system, "TEXT", "the system turn of a chat; K2's own by default, none when empty"),
         MOE_STR(0, "tokens", &o.tokens, "IDS", "go on from these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.special, "special tokens in text are tokens, and are printed"),
         MOE_BOOL(0, "bos", &o.bos, "begin with the model's BOS token"),

@@ -184,8 +184,8 @@ refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
 ok "$GEN/genmodel" -o "$T/other-vocab" --layers 2 --experts 4 --top-k 2 --vocab 300
 refused 15 "vocabular" $M/bf16 --score "$T/short.txt" --window 100 --reference "$T/other-vocab"
 ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.layers.1.mlp.experts.2.up_proj.weight
-refused 18 "layer 1" "$T/nan" --tokens 1,2,3 -n 2
-refused 18 "layer 1" "$T/nan" --tokens 1,2,3 -n 0 --trace "$T/never"
+refused 18 "layers.1.mlp.experts.2.up_proj" "$T/nan" --tokens 1,2,3 -n 2
+refused 18 "layers.1.mlp.experts.2.up_proj" "$T/nan" --tokens 1,2,3 -n 0 --trace "$T/never"
 [ ! -e "$T/never" ] && [ ! -e "$T/never.tmp" ] || fail "a failed trace left a file"
 ok "$GEN/genmodel" -o "$T/norm" --layers 2 --experts 4 --top-k 2 --inf model.norm.weight
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3
