@@ -29,6 +29,18 @@ static size_t number(const char *s, size_t n)
     return i;
 }
 
+/* The length of the UTF-8 character at s, which has n > 0 bytes; 0 when it is not one. */
+static size_t character(const char *s, size_t n)
+{
+    unsigned char c = (unsigned char)s[0], d = n > 1 ? (unsigned char)s[1] : 0;
+    size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    if (!len || len > n) return 0;
+    if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f)) return 0;
+    for (size_t k = 1; k < len; k++)
+        if (((unsigned char)s[k] & 0xc0) != 0x80) return 0;
+    return len;
+}
+
 /* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
  * first. */
 static const char *bad_text(const char *s, size_t n, size_t *at)
@@ -48,13 +60,9 @@ static const char *bad_text(const char *s, size_t n, size_t *at)
         if (c == '"') in_string = !in_string;
         if (in_string) {
             if (c < 0x80) continue;
-            int more = c >= 0xf0 && c <= 0xf4 ? 3 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xc2 && c < 0xe0 ? 1 : -1;
-            if (more < 0 || i + (size_t)more >= n) return "invalid UTF-8";
-            unsigned char d = (unsigned char)s[i + 1];
-            if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f)) return "invalid UTF-8";
-            for (int k = 1; k <= more; k++)
-                if (((unsigned char)s[i + (size_t)k] & 0xc0) != 0x80) return "invalid UTF-8";
-            i += (size_t)more;
+            size_t len = character(s + i, n - i);
+            if (!len) return "invalid UTF-8";
+            i += len - 1;
             continue;
         }
         if (c >= 0x80 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r')) return "a stray character";
@@ -197,8 +205,10 @@ static void put(struct text *t, const char *s, size_t n)
     t->p[t->n] = 0;
 }
 
+/* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays JSON. */
 static void put_string(struct text *t, const char *s)
 {
+    const char *end = s + strlen(s);
     put(t, "\"", 1);
     for (; *s; s++) {
         char esc[8];
@@ -212,7 +222,9 @@ static void put_string(struct text *t, const char *s)
         } else if (c < 0x20) {
             put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", c));
         } else {
-            put(t, s, 1);
+            size_t len = character(s, (size_t)(end - s));
+            put(t, len ? s : "\xef\xbf\xbd", len ? len : 3);
+            if (len) s += len - 1;
         }
     }
     put(t, "\"", 1);

@@ -128,8 +128,20 @@ static void test_print(void)
     }
 }
 
+static void test_print_bytes(void)
+{
+    cJSON *j = cJSON_CreateString("a\xff" "b\xc3\xa9\xe2\x82"), *k;
+    char *s = moe_json_print(j, 0);
+    OK(s && !strcmp(s, "\"a\xef\xbf\xbd" "b\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\""));
+    OK(moe_json_parse(s, strlen(s), "b", &k, &err) == MOE_OK);
+    free(s);
+    cJSON_Delete(j);
+    cJSON_Delete(k);
+}
+
 int main(void)
 {
+    test_print_bytes();
     test_refused();
     test_depth();
     test_many_keys();
