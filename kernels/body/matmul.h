@@ -39,21 +39,19 @@ LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
     for (int64_t k0 = 0; k0 < p->w->cols; k0 += CHUNK) {
         int64_t m = least(CHUNK, p->w->cols - k0);
         EACH(i, R) row_at(&row[i], type, p->w, least(r + i, p->r1 - 1), k0, m);
-        for (int64_t k = 0; k < m; k += 16) {
+        int64_t k = 0;
+        for (; k + 16 <= m; k += 16) {
             vf x[3];
-            if (k + 16 <= m) {
-                EACH(t, T) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
-                EACH(i, R) {
-                    vf v = row_get(&row[i], type, (size_t)k, 16);
-                    EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
-                }
-            } else {
-                EACH(t, T) x[t] = vf_loadn(p->x + t * p->ldx + k0 + k, m - k);
-                EACH(i, R) {
-                    vf v = row_get(&row[i], type, (size_t)k, m - k);
-                    EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
-                }
+            EACH(t, T) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
+            EACH(i, R) {
+                vf v = row_get(&row[i], type, (size_t)k, 16);
+                EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
             }
+        }
+        if (k == m) continue;
+        EACH(i, R) {
+            vf v = row_get(&row[i], type, (size_t)k, m - k);
+            EACH(t, T) sum[i][t] = vf_fma(v, vf_loadn(p->x + t * p->ldx + k0 + k, m - k), sum[i][t]);
         }
     }
     for (int i = 0; i < R && r + i < p->r1; i++)
