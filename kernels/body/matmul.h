@@ -1,4 +1,14 @@
-/* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h. */
+/* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h.
+ *
+ * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time, other work on the machine;
+ * avx512 / avx2.  Copying the f32 bytes: about 100 GB/s.
+ *                                        n = 1: bf16            nvfp4                n = 32: bf16
+ *   ref                                  340 us                 2090 us              10960 us
+ *   loops over sums left to the compiler  31 / 28 us (wall)      28 / 46 us (wall)     912 / 525 us (wall)
+ *   EACH unrolls them into registers      17.4 / 14.7 us         26.1 / 40.7 us        179 / 214 us = 82 / 69 GFLOPS
+ *   no signed division by group           17.0 / 14.8 us         19.7 / 30.0 us        180 / 206 us
+ *   whole groups apart from the tail       7.8 / 7.9 us          15.4 / 26.7 us        unchanged code
+ *                                         (63 / 62 GB/s)        (10.2 / 5.9 GB/s) */
 #include "kernels/body/weights.h"
 
 #include <string.h>
