@@ -125,12 +125,21 @@ static enum moe_code append(struct writer *w, const char *s, size_t n, struct mo
     return MOE_OK;
 }
 
+/* Where `what` first stands in text [n], which may hold NULs; NULL: nowhere. */
+static char *locate(char *text, size_t n, const char *what)
+{
+    size_t len = strlen(what);
+    for (size_t i = 0; len && i + len <= n; i++)
+        if (!memcmp(text + i, what, len)) return text + i;
+    return NULL;
+}
+
 /* True when a stop text is complete; the text is cut before the first. */
 static bool stopped(struct writer *w)
 {
     char *first = NULL;
     for (size_t i = 0; i < w->g->n_stop; i++) {
-        char *at = *w->g->stop[i] ? strstr(w->out->text + w->sent, w->g->stop[i]) : NULL;
+        char *at = locate(w->out->text + w->sent, w->out->text_bytes - w->sent, w->g->stop[i]);
         if (at && (!first || at < first)) first = at;
     }
     if (!first) return false;
@@ -163,7 +172,7 @@ static enum moe_code add_token(struct writer *w, const struct moe_engine *e, str
     size_t len = 0;
     if (!e->tokenizer) return MOE_OK;
     moe_token_bytes(e->tokenizer, id, &len);
-    char *piece = malloc(3 * len + 32);
+    char *piece = malloc(MOE_DECODE_BOUND(len));
     if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a token");
     size_t n = moe_decode(e->tokenizer, d, id, piece);
     enum moe_code code = append(w, piece, n, err);

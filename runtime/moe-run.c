@@ -41,7 +41,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     *e = (struct moe_engine_options){ .context = o->context, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
-                                      .tokenizer = !o->tokens && !o->bench };
+                                      .tokenizer = o->score || o->stop.n || (!o->tokens && !o->bench) };
     return MOE_OK;
 }
 
@@ -125,6 +125,7 @@ static enum moe_code prompt_ids(const struct options *o, const struct moe_engine
         return o->bos ? add_bos(e, ids, n, err) : MOE_OK;
     }
     enum moe_code code = prompt_text(o, &text, &bytes, err);
+    if (code == MOE_OK && o->chat && memchr(text, 0, bytes)) code = moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
     if (code == MOE_OK && o->chat)
         code = moe_chat_encode(e->tokenizer, &(struct moe_message){ "user", text }, 1, system_turn(o, e), ids, n, err);
     else if (code == MOE_OK) code = moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err);

@@ -181,6 +181,13 @@ refused 14 "nvfp4" $M/bf16 --prompt x --activations nvfp4
 refused 14 "cuda" $M/bf16 --prompt x --device cuda
 refused 14 "expert parallel" $M/bf16 --prompt x --ranks 2
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
+mkdir "$T/bare"
+cp $M/bf16/*.safetensors* $M/bf16/config.json "$T/bare/"
+ok "$R" -q "$T/bare" --tokens 1,2 -n 2
+refused 3 "tiktoken.model" "$T/bare" --score "$T/short.txt" --window 100 --tokens 1,2
+refused 3 "tiktoken.model" "$T/bare" --tokens 1,2 -n 2 --stop x
+printf 'a\0b' >"$T/nul"
+refused 2 "NUL" $M/bf16 --chat --prompt-file "$T/nul" -n 0
 ok "$GEN/genmodel" -o "$T/other-vocab" --layers 2 --experts 4 --top-k 2 --vocab 300
 refused 15 "vocabular" $M/bf16 --score "$T/short.txt" --window 100 --reference "$T/other-vocab"
 ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.layers.1.mlp.experts.2.up_proj.weight
