@@ -277,7 +277,9 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
     size_t n = 0;
     struct moe_score s;
     int64_t window = o->window ? o->window : e->context < 2048 ? e->context : 2048;
-    enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, eo, o->run.pool, err) : MOE_OK;
+    struct moe_engine_options bare = *eo;
+    bare.tokenizer = false; /* the text becomes ids by the model's own */
+    enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, o->run.pool, err) : MOE_OK;
     if (code == MOE_OK) code = read_ids(o, e, &ids, &n, err);
     if (code == MOE_OK) code = moe_score_text(e, ref, ids, (int64_t)n, window, o->run.pool, o->run.progress, &s, err);
     free(ids);

@@ -185,6 +185,7 @@ mkdir "$T/bare"
 cp $M/bf16/*.safetensors* $M/bf16/config.json "$T/bare/"
 ok "$R" -q "$T/bare" --tokens 1,2 -n 2
 refused 3 "tiktoken.model" "$T/bare" --score "$T/short.txt" --window 100 --tokens 1,2
+ok "$R" -q $M/bf16 --score "$T/short.txt" --window 100 --reference "$T/bare"
 refused 3 "tiktoken.model" "$T/bare" --tokens 1,2 -n 2 --stop x
 printf 'a\0b' >"$T/nul"
 refused 2 "NUL" $M/bf16 --chat --prompt-file "$T/nul" -n 0
