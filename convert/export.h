@@ -14,7 +14,8 @@ struct moe_export_result {
 };
 
 /* Write `out`, a directory, from the container `src`.  Every file appears under its final name complete or not at all;
- * the directory is built as out.partial and renamed (under MOE_WRITE_FORCE exchanged).  MOE_UNSUPPORTED when a tensor is
+ * the directory is built as out.partial and renamed (under MOE_WRITE_FORCE exchanged; only a checkpoint or an empty directory
+ * is ever replaced, anything else is MOE_EXISTS).  MOE_UNSUPPORTED when a tensor is
  * stored in another type than the source had (a quantized container), or src is no container.  Each tensor's bytes are
  * checked against the hash taken when it was converted (MOE_VERIFY). */
 enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const struct moe_export_options *o,

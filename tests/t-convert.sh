@@ -51,6 +51,24 @@ code 13 'embed_tokens' "$BIN/moe-convert" -q "$T/vocab" -o "$T/x.moe"; gone voca
 if [ "$(id -u)" != 0 ]; then
     mkdir "$T/ro"; chmod a-w "$T/ro"; code 11 'ro' "$BIN/moe-convert" -q $F/bf16 -o "$T/ro/x.moe"
 fi
+# --force replaces a checkpoint, never anything else: not a stranger's directory, not the container it reads
+mkdir -p "$T/precious/sub"; echo mine >"$T/precious/sub/file"; cp -r "$T/bf16.moe" "$T/keep.moe"
+for d in precious keep.moe; do
+    code 4 'not a checkpoint' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/$d"
+done
+cmp -s "$T/precious/sub/file" - <<EOF || fail "--force touched a stranger's directory"
+mine
+EOF
+ok diff -r "$T/bf16.moe" "$T/keep.moe"
+cp -r "$T/precious" "$T/x.partial"
+for how in --resume --force; do code 4 'not from an export' "$BIN/moe-convert" -q $how --to hf "$T/keep.moe" -o "$T/x"; done
+[ -f "$T/x.partial/sub/file" ] || fail "$how touched a directory that only has the name"
+rm -rf "$T/x.partial"; cp -r "$T/bf16.hf" "$T/x"; mkdir "$T/x.partial"; : >"$T/x.partial/.moe-export"; echo junk >"$T/x.partial/model.safetensors.tmp"
+code 4 'already exists' "$BIN/moe-convert" -q --to hf "$T/keep.moe" -o "$T/x"
+ok "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/x"
+ok diff -r "$T/bf16.hf" "$T/x"
+[ ! -e "$T/x.partial" ] || fail "an export left its partial directory"
+rm -rf "$T/x"
 # a lock: another process holds the partial directory
 mkdir "$T/x.moe.partial"
 ( exec 9<"$T/x.moe.partial"; flock -n 9 || exit 1; code 4 'another process' "$BIN/moe-convert" -q --force $F/bf16 -o "$T/x.moe" ) || fail "the lock"
