@@ -1,5 +1,7 @@
 #include "base/io.h"
 
+#include "base/progress.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -297,6 +299,16 @@ enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *
     }
     *bytes = (uint64_t)v.f_bavail * v.f_frsize;
     return MOE_OK;
+}
+
+enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown, struct moe_err *err)
+{
+    uint64_t have;
+    char a[16], b[16];
+    MOE_TRY(moe_free_space(path, &have, err));
+    if (have >= bytes) return MOE_OK;
+    return moe_fail_at(err, MOE_NOSPACE, shown, NULL, "needs %s, %s free (choose another disk with -o)", moe_human_bytes(bytes, a),
+                       moe_human_bytes(have, b));
 }
 
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err)

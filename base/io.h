@@ -41,6 +41,8 @@ enum moe_exists moe_exists(const char *path);
 
 /* Bytes an unprivileged process may still write on the file system of `path` or its nearest existing parent. */
 enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err);
+/* MOE_NOSPACE, naming the output `shown`, when fewer than `bytes` are free where `path` is. */
+enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown, struct moe_err *err);
 
 /* "dir/name" in out; MOE_IO when it does not fit. */
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);

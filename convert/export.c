@@ -252,16 +252,6 @@ static enum moe_code publish(const char *partial, const char *out, struct moe_er
     return moe_remove_tree(partial, err);
 }
 
-static enum moe_code check_space(const struct exporter *x, const char *out, struct moe_err *err)
-{
-    uint64_t have;
-    char a[16], b[16];
-    MOE_TRY(moe_free_space(x->dir, &have, err));
-    if (have >= x->r->output_bytes + (1 << 20)) return MOE_OK;
-    return moe_fail_at(err, MOE_NOSPACE, out, NULL, "needs %s, %s free (choose another disk with -o)",
-                       moe_human_bytes(x->r->output_bytes, a), moe_human_bytes(have, b));
-}
-
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
 {
     char partial[PATH_MAX];
@@ -269,7 +259,7 @@ static enum moe_code export_all(struct exporter *x, const char *out, const struc
     enum moe_code code = prepare(out, partial, o, &lock, err);
     bool ours = code == MOE_OK;
     x->dir = partial;
-    if (code == MOE_OK) code = check_space(x, out, err);
+    if (code == MOE_OK) code = moe_need_space(partial, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
     if (code == MOE_OK) code = copy_small(x, err);

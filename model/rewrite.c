@@ -101,13 +101,13 @@ static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char 
 {
     struct moe_hash128 digest;
     uint64_t bytes;
+    if (k->source && k->unit->layer < 0) MOE_TRY(moe_source_skipped(k->source, k->src, err));
     MOE_TRY(moe_shard_create(&k->shard, path, k->unit->out, k->unit->n, &k->unit->header, err));
     enum moe_code code = moe_pipe_run(k->pool, k->unit->n_groups, k->workers, produce, consume, k, err);
     if (code != MOE_OK) {
         moe_shard_abort(&k->shard);
         return code;
     }
-    if (k->source && k->unit->layer < 0) MOE_TRY(moe_source_skipped(k->source, k->src, err));
     MOE_TRY(moe_shard_finish(&k->shard, &bytes, &digest, err));
     cJSON *report = moe_tally_json(k->tally);
     if (!report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
@@ -116,20 +116,17 @@ static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char 
     return code;
 }
 
-static enum moe_code write_unit(struct work *k, struct moe_writer *w, int number, struct moe_err *err)
+static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe_shard_unit *unit, struct moe_err *err)
 {
     char path[4096];
-    struct moe_shard_unit unit;
     struct moe_tally tally = { 0 };
-    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
-    k->unit = &unit;
+    k->unit = unit;
     k->tally = &tally;
     k->source = k->src->kind == MOE_CHECKPOINT ? cJSON_CreateArray() : NULL;
-    enum moe_code code = moe_writer_unit_path(w, unit.name, path, sizeof path, err);
+    enum moe_code code = moe_writer_unit_path(w, unit->name, path, sizeof path, err);
     if (code == MOE_OK) code = fill_unit(k, w, path, err);
     cJSON_Delete(k->source);
     moe_tally_release(&tally);
-    moe_unit_release(&unit);
     return code;
 }
 
@@ -202,6 +199,28 @@ static double seconds_per_weight(const struct moe_rewrite_options *o)
     return best / N;
 }
 
+/* Bytes of the shards that are still to write; w NULL: of all. */
+static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, const struct moe_writer *w, uint64_t *bytes,
+                                 struct moe_err *err)
+{
+    *bytes = 0;
+    for (int u = 0; u < moe_unit_count(src); u++) {
+        struct moe_shard_unit unit;
+        MOE_TRY(moe_unit_open(&unit, src, type, u, err));
+        if (!w || !moe_writer_has_unit(w, unit.name)) *bytes += unit.header.file_bytes;
+        moe_unit_release(&unit);
+    }
+    return MOE_OK;
+}
+
+static int64_t weights_to_quantize(const struct moe_source *src, const uint8_t *type)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4) n += src->tensors[i].rows * src->tensors[i].cols;
+    return n;
+}
+
 enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
                                    struct moe_rewrite_estimate *e, struct moe_err *err)
 {
@@ -209,16 +228,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     *e = (struct moe_rewrite_estimate){ .input_bytes = input_bytes(src) };
     MOE_TRY(map_types(src, o, &type, err));
     enum moe_code code = plan_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
-    for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
-        struct moe_shard_unit unit;
-        code = moe_unit_open(&unit, src, type, u, err);
-        if (code != MOE_OK) break;
-        e->output_bytes += unit.header.file_bytes;
-        moe_unit_release(&unit);
-    }
-    for (int64_t i = 0; i < src->n_tensors; i++)
-        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4)
-            e->weights_quantized += src->tensors[i].rows * src->tensors[i].cols;
+    if (code == MOE_OK) code = shard_bytes(src, type, NULL, &e->output_bytes, err);
+    e->weights_quantized = weights_to_quantize(src, type);
     free(type);
     MOE_TRY(code);
     const double disk = 1e9;
@@ -226,22 +237,6 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     double io = fmax((double)e->input_bytes, (double)e->output_bytes) / disk;
     e->seconds = fmax(compute, io);
     return MOE_OK;
-}
-
-static enum moe_code check_space(const struct work *k, const struct moe_writer *w, const char *out, struct moe_err *err)
-{
-    uint64_t need = 1 << 20, have;
-    for (int u = 0; u < moe_unit_count(k->src); u++) {
-        struct moe_shard_unit unit;
-        MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
-        if (!moe_writer_has_unit(w, unit.name)) need += unit.header.file_bytes;
-        moe_unit_release(&unit);
-    }
-    MOE_TRY(moe_free_space(moe_writer_dir(w), &have, err));
-    if (have >= need) return MOE_OK;
-    char a[16], b[16];
-    return moe_fail_at(err, MOE_NOSPACE, out, NULL, "needs %s, %s free (choose another disk with -o)", moe_human_bytes(need, a),
-                       moe_human_bytes(have, b));
 }
 
 static enum moe_code open_work(struct work *k, struct moe_err *err)
@@ -274,23 +269,23 @@ static void count(const struct work *k, struct moe_rewrite_result *r)
 {
     r->input_bytes = input_bytes(k->src);
     r->tensors = k->src->n_tensors;
+    r->weights_quantized = weights_to_quantize(k->src, k->type);
     for (int64_t i = 0; i < k->src->n_tensors; i++) {
         const struct moe_tensor *t = &k->src->tensors[i];
-        if (t->type == MOE_NVFP4 && k->type[i] == MOE_NVFP4) {
-            r->kept_nvfp4++;
-            const struct moe_tensor *g = t - 1;
-            if (i && (t->role == MOE_ROLE_EXPERT_UP || t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP) &&
-                g->role == t->role - 1 && g->expert == t->expert && g->type == MOE_NVFP4 && g->global != t->global)
-                r->unequal_pairs++;
-        } else if (k->type[i] == MOE_NVFP4) {
-            r->weights_quantized += t->rows * t->cols;
-        }
+        const struct moe_tensor *g = t - 1;
+        if (t->type != MOE_NVFP4 || k->type[i] != MOE_NVFP4) continue;
+        r->kept_nvfp4++;
+        if (i && (t->role == MOE_ROLE_EXPERT_UP || t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP) &&
+            g->role == t->role - 1 && g->expert == t->expert && g->type == MOE_NVFP4 && g->global != t->global)
+            r->unequal_pairs++;
     }
 }
 
 static enum moe_code write_units(struct work *k, struct moe_writer *w, const char *out, struct moe_err *err)
 {
-    MOE_TRY(check_space(k, w, out, err));
+    uint64_t need;
+    MOE_TRY(shard_bytes(k->src, k->type, w, &need, err));
+    MOE_TRY(moe_need_space(moe_writer_dir(w), need + (1 << 20), out, err));
     MOE_TRY(open_work(k, err));
     moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes(k->src), MOE_UNIT_BYTES);
     enum moe_code code = MOE_OK;
@@ -298,10 +293,10 @@ static enum moe_code write_units(struct work *k, struct moe_writer *w, const cha
         struct moe_shard_unit unit;
         code = moe_unit_open(&unit, k->src, k->type, u, err);
         if (code != MOE_OK) break;
-        bool have = moe_writer_has_unit(w, unit.name);
-        for (int64_t i = 0; have && i < unit.n; i++) moe_progress_add(k->progress, tensor_bytes(&k->src->tensors[unit.in[i]]));
+        if (!moe_writer_has_unit(w, unit.name)) code = write_unit(k, w, &unit, err);
+        else
+            for (int64_t i = 0; i < unit.n; i++) moe_progress_add(k->progress, tensor_bytes(&k->src->tensors[unit.in[i]]));
         moe_unit_release(&unit);
-        if (!have) code = write_unit(k, w, u, err);
     }
     moe_progress_end(k->progress);
     return code;
