@@ -169,3 +169,30 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...)
     say(r, "warning: ", fmt, ap);
     va_end(ap);
 }
+
+void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds)
+{
+    char a[16], b[16], c[16], d[16];
+    moe_json_add_i64(json, "input_bytes", (int64_t)in);
+    moe_json_add_i64(json, "output_bytes", (int64_t)out);
+    moe_json_add_i64(json, "scratch_bytes", 0);
+    moe_json_add_i64(json, "memory_bytes", (int64_t)memory);
+    cJSON_AddNumberToObject(json, "seconds_estimated", seconds);
+    moe_notice(r, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(in, a), moe_human_bytes(out, b),
+               moe_human_bytes(memory, c), moe_human_time(seconds, d));
+}
+
+void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done)
+{
+    double seconds = moe_now() - r->start;
+    uint64_t peak = moe_peak_rss();
+    char a[16], b[16], c[16];
+    moe_json_add_i64(json, "input_bytes", (int64_t)in);
+    moe_json_add_i64(json, "output_bytes", (int64_t)out);
+    moe_json_add_i64(json, "tensors", tensors);
+    cJSON_AddNumberToObject(json, "seconds", seconds);
+    moe_json_add_i64(json, "peak_rss", (int64_t)peak);
+    cJSON_AddStringToObject(json, "output", path);
+    moe_notice(r, "'%s' %s: %s in %s, peak memory %s", path, was_done ? "was complete already" : "written", moe_human_bytes(out, a),
+               moe_human_time(seconds, b), moe_human_bytes(peak, c));
+}

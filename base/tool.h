@@ -52,6 +52,10 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json);
 void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* What every tool that writes a model says under --dry-run, and when it is done: into `json` and as a notice. */
+void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);
+void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done);
+
 /* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come.  Long loops call it between items. */
 enum moe_code moe_interrupted(struct moe_err *err);
 /* The same where what is finished is kept: the message names --resume. */

@@ -15,21 +15,6 @@ struct options {
     bool dry_run, resume, force;
 };
 
-static void finish(struct options *o, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *what)
-{
-    double seconds = moe_now() - o->run.start;
-    uint64_t peak = moe_peak_rss();
-    char a[16], b[16], c[16];
-    moe_json_add_i64(json, "input_bytes", (int64_t)in);
-    moe_json_add_i64(json, "output_bytes", (int64_t)out);
-    moe_json_add_i64(json, "tensors", tensors);
-    cJSON_AddNumberToObject(json, "seconds", seconds);
-    moe_json_add_i64(json, "peak_rss", (int64_t)peak);
-    cJSON_AddStringToObject(json, "output", o->out);
-    moe_notice(&o->run, "'%s' %s: %s in %s, peak memory %s", o->out, what, moe_human_bytes(out, a), moe_human_time(seconds, b),
-               moe_human_bytes(peak, c));
-}
-
 /* One notice for each reason why source tensors were left out. */
 static void name_skipped(const struct moe_run *run, const struct moe_source *src)
 {
@@ -52,16 +37,9 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
                              struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
-    char a[16], b[16], c[16], d[16];
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
-    moe_json_add_i64(json, "input_bytes", (int64_t)e.input_bytes);
-    moe_json_add_i64(json, "output_bytes", (int64_t)e.output_bytes);
-    moe_json_add_i64(json, "scratch_bytes", 0);
-    moe_json_add_i64(json, "memory_bytes", (int64_t)e.memory_bytes);
+    moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     moe_json_add_i64(json, "tensors", src->n_tensors);
-    cJSON_AddNumberToObject(json, "seconds_estimated", e.seconds);
-    moe_notice(&o->run, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(e.input_bytes, a),
-               moe_human_bytes(e.output_bytes, b), moe_human_bytes(e.memory_bytes, c), moe_human_time(e.seconds, d));
     return MOE_OK;
 }
 
@@ -79,7 +57,7 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.unequal_pairs)
         moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
-    finish(o, json, got.input_bytes, got.output_bytes, got.tensors, got.was_done ? "was complete already" : "written");
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
 
@@ -90,17 +68,13 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
                                     .dry_run = o->dry_run };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
-        moe_json_add_i64(json, "input_bytes", (int64_t)got.input_bytes);
-        moe_json_add_i64(json, "output_bytes", (int64_t)got.output_bytes);
-        moe_json_add_i64(json, "scratch_bytes", 0);
-        moe_json_add_i64(json, "memory_bytes", (int64_t)got.memory_bytes);
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
-        cJSON_AddNumberToObject(json, "seconds_estimated", (double)got.output_bytes / 1e9);
         return MOE_OK;
     }
     if (got.skipped) moe_notice(&o->run, "%lld tensors of the source were not kept and do not return, '%s' the first",
                                 (long long)got.skipped, got.first_skipped);
-    finish(o, json, got.input_bytes, got.output_bytes, got.tensors, "written");
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
     return MOE_OK;
 }
 

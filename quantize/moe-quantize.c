@@ -36,18 +36,10 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
                              struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
-    char a[16], b[16], c[16], d[16];
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
     cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
-    moe_json_add_i64(json, "input_bytes", (int64_t)e.input_bytes);
-    moe_json_add_i64(json, "output_bytes", (int64_t)e.output_bytes);
-    moe_json_add_i64(json, "scratch_bytes", 0);
-    moe_json_add_i64(json, "memory_bytes", (int64_t)e.memory_bytes);
+    moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
-    cJSON_AddNumberToObject(json, "seconds_estimated", e.seconds);
-    moe_notice(&o->run, "would read %s, write %s, hold %s, take about %s (method %s)", moe_human_bytes(e.input_bytes, a),
-               moe_human_bytes(e.output_bytes, b), moe_human_bytes(e.memory_bytes, c), moe_human_time(e.seconds, d),
-               moe_method_name(r->method));
     return MOE_OK;
 }
 
@@ -68,25 +60,15 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     struct moe_rewrite_result got;
     enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
     MOE_TRY(moe_rewrite(src, o->out, mode, r, o->run.pool, o->run.progress, &got, err));
-    double seconds = moe_now() - o->run.start;
-    uint64_t peak = moe_peak_rss();
-    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
-    cJSON_AddNumberToObject(json, "seconds", seconds);
-    moe_json_add_i64(json, "peak_rss", (int64_t)peak);
-    moe_json_add_i64(json, "input_bytes", (int64_t)got.input_bytes);
-    moe_json_add_i64(json, "output_bytes", (int64_t)got.output_bytes);
-    moe_json_add_i64(json, "tensors", got.tensors);
-    moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
-    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
-    cJSON_AddArrayToObject(json, "cold_experts");
-    cJSON_AddStringToObject(json, "output", o->out);
     if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
     if (got.unequal_pairs)
         moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
     if (!got.was_done) print_errors(&o->run, got.relative_error);
-    char a[16], b[16], c[16];
-    moe_notice(&o->run, "'%s' %s: %s in %s, peak memory %s", o->out, got.was_done ? "was complete already" : "written",
-               moe_human_bytes(got.output_bytes, a), moe_human_time(seconds, b), moe_human_bytes(peak, c));
+    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
+    moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
+    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
+    cJSON_AddArrayToObject(json, "cold_experts");
     if (!o->report) return MOE_OK;
     char *text = moe_json_print(json, 2);
     enum moe_code code = text ? moe_write_file(o->report, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
