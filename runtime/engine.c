@@ -68,17 +68,29 @@ void moe_engine_close(struct moe_engine **pe)
     *pe = NULL;
 }
 
+enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err *err)
+{
+    if (n > e->context)
+        return moe_fail(err, MOE_USAGE, "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)", (long long)n,
+                        (long long)e->context);
+    MOE_TRY(moe_kv_reserve(&e->kv, n, err));
+    int32_t *more = realloc(e->ids, (size_t)n * sizeof *more);
+    if (!more) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
+    e->ids = more;
+    return MOE_OK;
+}
+
+int64_t moe_engine_logit_rows(const struct moe_config *c)
+{
+    int64_t n = ((int64_t)32 << 20) / (4 * c->vocab_size);
+    return n < 8 ? 8 : n;
+}
+
 /* Compute ids [n] at positions [at, at + n); the last one's logits. */
 static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at, int64_t n, struct moe_err *err)
 {
     int64_t hidden = e->model->config.hidden_size;
-    if (at + n > e->context)
-        return moe_fail(err, MOE_USAGE, "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
-                        (long long)(at + n), (long long)e->context);
-    MOE_TRY(moe_kv_reserve(&e->kv, at + n, err));
-    int32_t *more = realloc(e->ids, (size_t)(at + n) * sizeof *more);
-    if (!more) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)(at + n));
-    e->ids = more;
+    MOE_TRY(moe_engine_reserve(e, at + n, err));
     for (int64_t i = 0; i < n; i += e->batch) {
         int64_t m = n - i < e->batch ? n - i : e->batch;
         struct moe_segment s = { &e->kv, at + i, m };

@@ -36,6 +36,12 @@ enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const str
                               struct moe_err *err);
 void moe_engine_close(struct moe_engine **e);
 
+/* Room for n positions, in the cache and in ids; MOE_USAGE beyond the context. */
+enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err *err);
+
+/* Rows of logits that keep near 32 MiB: the head is read once for that many tokens.  At least 8. */
+int64_t moe_engine_logit_rows(const struct moe_config *c);
+
 /* Make the sequence be ids [n]; e->logits is then of its last token.  *computed (may be NULL) gets how many were new. */
 enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed, struct moe_err *err);
 

@@ -193,7 +193,6 @@ static enum moe_code generate(const struct options *o, struct moe_engine *e, dou
     double t0 = moe_now(), t1 = t0;
     if (code == MOE_OK) code = o->trace ? moe_trace(e, ids, (int64_t)n, o->trace, err) : moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
     t1 = moe_now();
-    if (code == MOE_OK && o->trace && o->n) code = moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };
     if (code == MOE_OK) report(o, json, &g, (int64_t)n, seconds);

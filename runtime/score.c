@@ -165,12 +165,12 @@ static void fill(struct moe_score *r, const struct sums *t, int64_t n, bool refe
 
 static enum moe_code prepare(struct scorer *s, struct sums *t, int64_t windows, struct moe_err *err)
 {
-    int64_t v = s->model.e->model->config.vocab_size, least = s->model.e->batch;
+    int64_t least = s->model.e->batch;
     if (s->reference.e && s->reference.e->batch < least) least = s->reference.e->batch;
     s->batch = s->window < least ? least / s->window : 1;
     if (s->batch > windows) s->batch = windows;
-    s->rows = ((int64_t)32 << 20) / (4 * v);
-    s->rows = s->rows < 8 ? 8 : s->rows > s->batch * s->window ? s->batch * s->window : s->rows;
+    s->rows = moe_engine_logit_rows(&s->model.e->model->config);
+    if (s->rows > s->batch * s->window) s->rows = s->batch * s->window;
     size_t n = (size_t)(s->batch * s->window);
     s->nll = malloc(n * sizeof *s->nll);
     s->nll_ref = malloc(n * sizeof *s->nll_ref);

@@ -9,7 +9,7 @@
 
 struct tracer {
     struct moe_engine *e;
-    int64_t n;
+    int64_t n, rows;             /* tokens; of them, whose logits are in memory at once */
     float *h, *logits, *weights;
     int32_t *experts;
     int64_t routed;              /* tokens that the layer at hand has routed */
@@ -79,25 +79,28 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
     MOE_TRY(moe_st_write(t->w, ids, (size_t)t->n * sizeof *ids, err));
     MOE_TRY(moe_forward_embed(e->forward, ids, t->n, t->h, err));
     for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(one_layer(t, l, err));
-    for (int64_t i = 0; i < t->n; i++) {
-        MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, 1, t->logits, err));
-        MOE_TRY(moe_st_write(t->w, t->logits, (size_t)c->vocab_size * sizeof *t->logits, err));
+    for (int64_t i = 0, m; i < t->n; i += m) {
+        m = t->n - i < t->rows ? t->n - i : t->rows;
+        MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, m, t->logits, err));
+        MOE_TRY(moe_st_write(t->w, t->logits, (size_t)(m * c->vocab_size) * sizeof *t->logits, err));
+        if (i + m == t->n) memcpy(e->logits, t->logits + (m - 1) * c->vocab_size, (size_t)c->vocab_size * sizeof *t->logits);
     }
-    memcpy(e->logits, t->logits, (size_t)c->vocab_size * sizeof *t->logits);
+    memcpy(e->ids, ids, (size_t)t->n * sizeof *ids); /* the cache holds them now: generation can go on from here */
+    e->n_ids = t->n;
     return MOE_OK;
 }
 
 enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path, struct moe_err *err)
 {
     const struct moe_config *c = &e->model->config;
-    struct tracer t = { .e = e, .n = n };
+    struct tracer t = { .e = e, .n = n, .rows = moe_engine_logit_rows(c) };
     size_t k = (size_t)(n * (c->num_experts_per_tok + 1));
     if (n < 1) return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
-    if (n > e->context) return moe_fail(err, MOE_USAGE, "%lld tokens do not fit the context of %lld", (long long)n, (long long)e->context);
-    MOE_TRY(moe_kv_reserve(&e->kv, n, err));
+    if (t.rows > n) t.rows = n;
+    MOE_TRY(moe_engine_reserve(e, n, err));
     e->n_ids = 0;
     t.h = malloc((size_t)(n * c->hidden_size) * sizeof *t.h);
-    t.logits = malloc((size_t)c->vocab_size * sizeof *t.logits);
+    t.logits = malloc((size_t)(t.rows * c->vocab_size) * sizeof *t.logits);
     t.experts = malloc(k * sizeof *t.experts);
     t.weights = malloc(k * sizeof *t.weights);
     enum moe_code code = t.h && t.logits && t.experts && t.weights ? start(&t, path, err) : moe_fail(err, MOE_NOMEM, "no memory for a trace");

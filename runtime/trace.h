@@ -1,7 +1,8 @@
 /* runtime/trace.h - everything a forward pass computes for a prompt, as a safetensors file to compare with other code.
  *
  * tokens [T] I32; for each layer L hidden.L [T, H] F32 (the residual stream after it) and, with routed experts, experts.L [T, k] I32 and
- * expert_weights.L [T, k] F32; logits [T, V] F32.  Layers run one at a time over all tokens: memory is [T, H] plus one batch. */
+ * expert_weights.L [T, k] F32; logits [T, V] F32.  Layers run one at a time over all tokens: memory is [T, H] plus one batch.
+ * The engine then holds the prompt, as after moe_engine_prefill. */
 #ifndef MOE_RUNTIME_TRACE_H
 #define MOE_RUNTIME_TRACE_H
 

@@ -77,6 +77,10 @@ py ign "len(j['tokens']) == 20 and $first in j['tokens'] and j['finish_reason'] 
 run full --json $F/bf16 --prompt "$P" --context 24 --ignore-eos
 py full 'j["finish_reason"] == "length" and j["prompt_tokens"] + len(j["tokens"]) in (24, 25)'
 
+# generation goes on from a traced prompt as from any other
+run plain --json $F/bf16 --prompt "$P" -n 12; pick plain text tokens
+run traced --json $F/bf16 --prompt "$P" -n 12 --trace "$T/trace.safetensors"; pick traced text tokens; same plain traced
+
 # ---- prompts ----
 run chat --json $F/bf16 --chat --prompt 'Who made the heaven?' -n 12
 printf 'Who made the heaven?' | "$RUN" -q --json $F/bf16 --chat -n 12 >"$T/chat2" 2>"$T/err" || fail "chat from standard input"
