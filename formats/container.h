@@ -113,6 +113,10 @@ struct moe_container {
 enum moe_code moe_container_open(struct moe_source **src, const char *path, cJSON *problems, struct moe_err *err);
 void moe_container_release(struct moe_source *src);
 
+/* Read one listed file that is not a shard ("source.jsonl", "tokenizer/tiktoken.model") and hold it against its digest.
+ * MOE_NOT_FOUND when the manifest does not list it, MOE_CORRUPT when it is not what the manifest says.  free(*data). */
+enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err);
+
 /* The moe_source_identity of the checkpoint that a source is or was made from. */
 uint64_t moe_source_origin(const struct moe_source *src);
 

@@ -20,6 +20,12 @@ int moe_dtype_find(const char *name)
     return -1;
 }
 
+const char *moe_plane_word(int plane)
+{
+    static const char *const word[MOE_PLANE_COUNT] = { "data", "scale", "global scale", "input scale" };
+    return word[plane];
+}
+
 static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t cols)

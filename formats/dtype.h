@@ -47,6 +47,9 @@ struct moe_weight {
 const char *moe_dtype_name(int type);
 int moe_dtype_find(const char *name);
 
+/* What messages call a plane: "data", "scale", "global scale", "input scale". */
+const char *moe_plane_word(int plane);
+
 /* Bytes of one plane of a rows x cols tensor (0 when the type has no such plane); -1 when rows or cols do not suit
  * the type (NVFP4 needs cols % 16 == 0, INT4 % 32; rows, cols >= 1) or the size overflows. */
 int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t cols);

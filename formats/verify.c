@@ -192,11 +192,10 @@ static void check_plane(struct job *j, int64_t i, int worker)
         if (sane) sane = moe_plane_sane(t, x->plane, at, j->buffer[worker], (size_t)n, &bad);
         moe_progress_add(j->progress, n);
     }
-    static const char *const word[] = { "data", "scale", "global scale", "input scale" };
     if (j->src->kind == MOE_CONTAINER && moe_hash_get64(hash) != t->hash[x->plane])
-        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)", word[x->plane]);
+        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)", moe_plane_word(x->plane));
     else if (!sane)
-        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", word[x->plane], bad.what, (unsigned long long)bad.offset);
+        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane), bad.what, (unsigned long long)bad.offset);
 }
 
 static void check_padding(struct job *j, int64_t i, int worker)

@@ -149,7 +149,19 @@ static void begin(struct moe_emit *e)
     for (int i = 0; i < HASHES; i++) moe_hash_reset64(e->hash[i]);
 }
 
-/* The last of the source's hashes: its two scalars. */
+/* A container says what each plane's hash is: damage must not be written again under a hash of its own. */
+static enum moe_code check_hashes(const struct moe_emit *e, const struct moe_tensor *t, const struct moe_emitted *d, struct moe_err *err)
+{
+    char name[128];
+    for (int p = 0; p < MOE_PLANE_COUNT && e->src->kind == MOE_CONTAINER; p++)
+        if (t->plane[p].file >= 0 && d->source_hash[p] != t->hash[p])
+            return moe_fail_at(err, MOE_CORRUPT, e->src->files[t->plane[p].file].path,
+                               moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                               "the %s plane does not match its checksum (copy the file again)", moe_plane_word(p));
+    return MOE_OK;
+}
+
+/* The last of the source's hashes, its two scalars; and what they must be. */
 static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d, struct moe_err *err)
 {
     d->source_hash[MOE_PLANE_DATA] = moe_hash_get64(e->hash[HASH_SRC_DATA]);
@@ -162,7 +174,7 @@ static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, 
     }
     for (int p = 0; p < MOE_PLANE_COUNT; p++)
         if (t->plane[p].file >= 0) moe_source_drop(e->src, &t->plane[p]);
-    return MOE_OK;
+    return check_hashes(e, t, d, err);
 }
 
 static enum moe_code put(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, uint64_t offset, const void *data,

@@ -11,6 +11,8 @@
 
 enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 64 };
 
+#define SOURCE "source.jsonl"
+
 static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t raw, const char *hash, const char *bytes,
                            struct moe_err *err)
 {
@@ -134,33 +136,28 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
     return code;
 }
 
-static enum moe_code copy_container(const char *dir, struct moe_writer *w, struct moe_err *err)
+/* All that the manifest lists beside shards and source.jsonl. */
+static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, struct moe_err *err)
 {
-    static const char *const folders[] = { "hf", "tokenizer" };
-    char path[PATH_MAX], to[PATH_MAX];
-    for (int f = 0; f < 2; f++) {
-        char **names;
+    const cJSON *files = moe_json_get(src->container->manifest, "files");
+    for (const cJSON *e = files ? files->child : NULL; e; e = e->next) {
+        const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
+        char *data;
         size_t n;
-        MOE_TRY(moe_path_join(path, sizeof path, dir, folders[f], err));
-        if (moe_exists(path) != MOE_DIR) continue;
-        enum moe_code code = list(path, &names, &n, err);
-        for (size_t i = 0; code == MOE_OK && i < n; i++) {
-            snprintf(to, sizeof to, "%s/%s", folders[f], names[i]);
-            code = copy_one(path, names[i], w, to, err);
-        }
-        free_list(names, n);
+        if (ends(name, ".moe") || !strcmp(name, SOURCE)) continue;
+        MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
+        enum moe_code code = moe_writer_add_file(w, name, data, n, err);
+        free(data);
         MOE_TRY(code);
     }
-    return copy_one(dir, "routing.json", w, "routing.json", err);
+    return MOE_OK;
 }
 
 enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, char **jsonl, size_t *jsonl_bytes, struct moe_err *err)
 {
-    char path[PATH_MAX];
     *jsonl = NULL;
     *jsonl_bytes = 0;
     if (src->kind == MOE_CHECKPOINT) return copy_checkpoint(src->path, w, err);
-    MOE_TRY(copy_container(src->path, w, err));
-    MOE_TRY(moe_path_join(path, sizeof path, src->path, "source.jsonl", err));
-    return moe_read_file(path, (size_t)1 << 30, jsonl, jsonl_bytes, err);
+    MOE_TRY(copy_container(src, w, err));
+    return moe_container_read_file(src, SOURCE, jsonl, jsonl_bytes, err);
 }
