@@ -56,8 +56,8 @@ flip() { printf 'import sys\nf = open(sys.argv[1], "r+b"); f.seek(int(sys.argv[2
     ok python3 "$T/flip.py" "$@"; }
 cp -r "$T/bf16.moe" "$T/hurt.moe"; flip "$T/hurt.moe/layer-002.moe" $(($(stat -c %s "$T/hurt.moe/layer-002.moe") - 65536))
 for to in source nvfp4; do code 13 'layers.2.mlp.experts.30.*checksum' "$BIN/moe-convert" -q --to $to "$T/hurt.moe" -o "$T/x.moe"; gone hurt; done
-cp -r "$T/bf16.moe" "$T/hurt2.moe"; flip "$T/hurt2.moe/tokenizer/tiktoken.model" 100
-code 13 'tiktoken.model.*checksum' "$BIN/moe-convert" -q "$T/hurt2.moe" -o "$T/x.moe"; gone hurt2
+cp -r "$T/bf16.moe" "$T/hurt2.moe"; flip "$T/hurt2.moe/hf/config.json" 100
+code 13 'config.json.*checksum' "$BIN/moe-convert" -q "$T/hurt2.moe" -o "$T/x.moe"; gone hurt2
 # --force replaces a checkpoint, never anything else: not a stranger's directory, not the container it reads
 mkdir -p "$T/precious/sub"; echo mine >"$T/precious/sub/file"; cp -r "$T/bf16.moe" "$T/keep.moe"
 for d in precious keep.moe; do
