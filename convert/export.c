@@ -2,12 +2,12 @@
 
 #include "base/io.h"
 #include "base/tool.h"
+#include "convert/export-dir.h"
 #include "convert/provenance.h"
 #include "formats/names.h"
 #include "formats/safetensors.h"
 #include "kernels/nvfp4.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,113 +163,19 @@ static enum moe_code write_shards(struct exporter *x, struct moe_err *err)
     return code;
 }
 
-static enum moe_code copy_small(struct exporter *x, struct moe_err *err)
-{
-    const cJSON *files = moe_json_get(x->src->container->manifest, "files");
-    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
-        char from[PATH_MAX], to[PATH_MAX];
-        const cJSON *name = moe_json_get(f, "name");
-        const char *base = cJSON_IsString(name) ? strchr(name->valuestring, '/') : NULL;
-        char *data;
-        size_t n;
-        if (!base || !moe_plain_name(base + 1)) continue;
-        MOE_TRY(moe_path_join(from, sizeof from, x->src->path, name->valuestring, err));
-        MOE_TRY(moe_path_join(to, sizeof to, x->dir, base + 1, err));
-        MOE_TRY(moe_read_file(from, (size_t)1 << 30, &data, &n, err));
-        enum moe_code code = moe_write_file(to, data, n, err);
-        free(data);
-        MOE_TRY(code);
-    }
-    return MOE_OK;
-}
-
-/* ---- the directory ---- */
-
-#define MARK ".moe-export" /* in an unfinished directory: that it is ours to throw away */
-
-/* What stands at a path that an export would replace. */
-enum look { NOTHING, EMPTY, UNFINISHED, CHECKPOINT, FOREIGN };
-
-static enum look look_at(const char *path)
-{
-    bool config = false, weights = false, any = false, mark = false;
-    if (moe_exists(path) == MOE_ABSENT) return NOTHING;
-    DIR *d = opendir(path);
-    if (!d) return FOREIGN;
-    for (struct dirent *e; (e = readdir(d)); ) {
-        const char *dot = strrchr(e->d_name, '.');
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        any = true;
-        mark |= !strcmp(e->d_name, MARK);
-        config |= !strcmp(e->d_name, "config.json");
-        weights |= dot && !strcmp(dot, ".safetensors");
-    }
-    closedir(d);
-    return mark ? UNFINISHED : config && weights ? CHECKPOINT : any ? FOREIGN : EMPTY;
-}
-
-static enum moe_code mark_path(const char *dir, char mark[PATH_MAX], struct moe_err *err)
-{
-    return moe_path_join(mark, PATH_MAX, dir, MARK, err);
-}
-
-/* out.partial, empty, marked and locked.  --force replaces a checkpoint and nothing else; an unfinished directory is thrown
- * away only when an export left it (killed between taking the mark away and renaming, it is a checkpoint). */
-static enum moe_code prepare(const char *out, char partial[PATH_MAX], const struct moe_export_options *o, int *lock, struct moe_err *err)
-{
-    char mark[PATH_MAX];
-    size_t n = strlen(out);
-    while (n > 1 && out[n - 1] == '/') n--;
-    if (snprintf(partial, PATH_MAX, "%.*s.partial", (int)n, out) >= PATH_MAX)
-        return moe_fail_at(err, MOE_IO, out, NULL, "the path is too long");
-    enum look there = look_at(out), left = look_at(partial);
-    if (there == FOREIGN) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists and is not a checkpoint (choose another name with -o)");
-    if (there != NOTHING && o->mode != MOE_WRITE_FORCE)
-        return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
-    if (left == FOREIGN) return moe_fail_at(err, MOE_EXISTS, partial, NULL, "is in the way and not from an export (choose another name with -o)");
-    if (left != NOTHING) {
-        MOE_TRY(moe_lock_dir(partial, lock, err));
-        if (o->mode == MOE_WRITE_PLAIN)
-            return moe_fail_at(err, MOE_EXISTS, partial, NULL, "holds unfinished work (go on with --resume, start over with --force)");
-        MOE_TRY(moe_remove_tree(partial, err)); /* an export keeps no journal: it is a copy, and starts over */
-        moe_unlock(*lock);
-        *lock = -1;
-    }
-    MOE_TRY(moe_mkdir(partial, err));
-    MOE_TRY(moe_lock_dir(partial, lock, err));
-    MOE_TRY(mark_path(partial, mark, err));
-    return moe_write_file(mark, "", 0, err);
-}
-
-static enum moe_code publish(const char *partial, const char *out, struct moe_err *err)
-{
-    char mark[PATH_MAX];
-    MOE_TRY(mark_path(partial, mark, err));
-    MOE_TRY(moe_remove_tree(mark, err));
-    MOE_TRY(moe_fsync_path(partial, err));
-    if (moe_exists(out) == MOE_ABSENT) return moe_rename(partial, out, err);
-    MOE_TRY(moe_exchange(partial, out, err));
-    return moe_remove_tree(partial, err);
-}
-
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
 {
-    char partial[PATH_MAX];
-    int lock = -1;
-    enum moe_code code = prepare(out, partial, o, &lock, err);
-    bool ours = code == MOE_OK;
-    x->dir = partial;
-    if (code == MOE_OK) code = moe_need_space(partial, x->r->output_bytes + (1 << 20), out, err);
+    static const char *const all[] = { NULL };
+    struct moe_export_dir d;
+    enum moe_code code = moe_export_dir_begin(&d, out, o->mode, err);
+    x->dir = d.path;
+    if (code == MOE_OK) code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
-    if (code == MOE_OK) code = copy_small(x, err);
+    if (code == MOE_OK) code = moe_export_small_files(x->src, d.path, all, err);
     moe_progress_end(x->progress);
-    if (code == MOE_OK) code = publish(partial, out, err);
-    if (code != MOE_OK && ours) { /* nothing in it could be gone on with */
-        struct moe_err ignored;
-        moe_remove_tree(partial, &ignored);
-    }
-    moe_unlock(lock);
+    if (code == MOE_OK) code = moe_export_dir_publish(&d, out, err);
+    moe_export_dir_end(&d, code);
     return code;
 }
 
