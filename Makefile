@@ -48,7 +48,7 @@ compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(sanflags) $(isa) $(CPPFLAGS)
 linkflags = $(sanflags) $(LDFLAGS)
 
 # ---- sources: a new file needs no edit here ------------------------------------
-isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512)
+isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512 avx512dot)
 tools    := $(sort $(wildcard convert/moe-*.c quantize/moe-*.c runtime/moe-*.c))
 libsrc   := $(filter-out $(tools),$(sort $(wildcard base/*.c formats/*.c kernels/*.c kernels/ref/*.c \
               $(isa_dirs:%=kernels/%/*.c) model/*.c convert/*.c quantize/*.c runtime/*.c)))
@@ -116,7 +116,10 @@ $(B)/flags: FORCE
 	$(Q)mkdir -p $(@D); $(call keep,$(compile) | $(nvcc) | $(linkflags) $(libs))
 
 $(B)/kernels/avx2/%.o: isa := -mavx2 -mfma -mf16c
-$(B)/kernels/avx512/%.o: isa := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
+avx512   := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
+$(B)/kernels/avx512/%.o: isa := $(avx512)
+$(B)/kernels/avx512dot/bf16.o: isa := $(avx512) -mavx512bf16
+$(B)/kernels/avx512dot/vnni.o: isa := $(avx512) -mavx512vnni
 
 $(B)/%.o: %.c $(B)/flags
 	@echo "  CC    $<"

@@ -17,6 +17,9 @@ unsigned moe_cpu_flags(void)
     if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
         flags |= MOE_CPU_AVX512;
+    if (!(flags & MOE_CPU_AVX512) || (mask && !strcmp(mask, "avx512"))) return flags;
+    if (__builtin_cpu_supports("avx512bf16")) flags |= MOE_CPU_BF16;
+    if (__builtin_cpu_supports("avx512vnni")) flags |= MOE_CPU_VNNI;
 #endif
     return flags;
 }
@@ -36,6 +39,8 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags)
 #define KERNEL(name, ret, params) k->name = moe_##name##_avx512;
 #include "kernels/kernels.def"
 #undef KERNEL
+    if (flags & MOE_CPU_BF16) k->peak_bf16 = moe_peak_bf16_dot;
+    if (flags & MOE_CPU_VNNI) k->peak_vnni = moe_peak_vnni_dot;
 #endif
 }
 

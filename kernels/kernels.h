@@ -5,7 +5,8 @@
 #include "formats/dtype.h"
 #include "kernels/nvfp4.h"
 
-enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1 };
+/* BF16 and VNNI: dot products of bf16 pairs and of int8 quadruples, which some CPUs with AVX-512 have. */
+enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1, MOE_CPU_BF16 = 1u << 2, MOE_CPU_VNNI = 1u << 3 };
 
 struct moe_kernels {
 #define KERNEL(name, ret, params) ret (*name) params;
@@ -13,7 +14,8 @@ struct moe_kernels {
 #undef KERNEL
 };
 
-/* What this machine can run, as enum moe_cpu bits, less what the environment variable MOE_CPU (ref, avx2, avx512) masks. */
+/* What this machine can run, as enum moe_cpu bits, less what the environment variable MOE_CPU masks: no more
+ * than ref, avx2 or avx512 (AVX-512 without BF16 and VNNI). */
 unsigned moe_cpu_flags(void);
 
 /* Fill every slot with the best variant that `flags` allows; 0 gives the portable C reference. */

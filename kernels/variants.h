@@ -12,6 +12,10 @@
 #define KERNEL(name, ret, params) ret moe_##name##_avx2 params; ret moe_##name##_avx512 params;
 #include "kernels/kernels.def"
 #undef KERNEL
+
+/* avx512dot/: the few that gain from MOE_CPU_BF16 or MOE_CPU_VNNI. */
+double moe_peak_bf16_dot(int64_t rounds, float *sink);
+double moe_peak_vnni_dot(int64_t rounds, float *sink);
 #endif
 
 #endif

@@ -200,4 +200,17 @@ static void check_attend(const struct variant *v)
     }
 }
 
+/* They do what they say on every CPU: count, and end with a number; those of dot products where the CPU has them, and only there. */
+static void check_peak(const struct variant *v)
+{
+    unsigned flags = v == &variants[3] ? moe_cpu_flags() : 0;
+    float sum = NAN;
+    snprintf(now_case, sizeof now_case, "1000 rounds");
+    CHECK(v->k.peak(1000, &sum) >= 8000 && isfinite(sum), "peak");
+    for (int i = 0; i < 2; i++) {
+        double done = (i ? v->k.peak_vnni : v->k.peak_bf16)(1000, &sum);
+        CHECK(isfinite(sum) && (flags & (i ? MOE_CPU_VNNI : MOE_CPU_BF16) ? done >= 16000 : done == 0), "peak_%s: %g", i ? "vnni" : "bf16", done);
+    }
+}
+
 #endif

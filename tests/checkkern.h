@@ -20,19 +20,22 @@
 /* ---- variants ---- */
 
 struct variant { const char *name; struct moe_kernels k; };
-static struct variant variants[3]; /* [0] is ref */
+static struct variant variants[4]; /* [0] is ref; [3] is avx512 with what avx512dot/ replaces */
 static int n_variants;
 
 static void find_variants(void)
 {
     static const struct { const char *name; unsigned need; } level[] = {
         { "ref", 0 }, { "avx2", MOE_CPU_AVX2 }, { "avx512", MOE_CPU_AVX2 | MOE_CPU_AVX512 } };
-    unsigned have = moe_cpu_flags();
+    unsigned have = moe_cpu_flags(), dot = have & (MOE_CPU_BF16 | MOE_CPU_VNNI);
     for (int i = 0; i < 3; i++)
         if ((have & level[i].need) == level[i].need) {
             variants[n_variants].name = level[i].name;
             moe_kernels_init(&variants[n_variants++].k, level[i].need);
         }
+    if (!dot) return;
+    variants[n_variants].name = "avx512dot";
+    moe_kernels_init(&variants[n_variants++].k, have);
 }
 
 /* ---- reports ---- */

@@ -11,7 +11,7 @@
 #define VARIANT(name) moe_##name##_avx2
 #define LANE static inline __attribute__((always_inline, unused))
 /* A loop over registers: unrolled, or arrays of sums live in memory (5x slower). */
-#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 typedef struct { __m256 a, b; } vf;  /* 16 floats: lanes 0-7 and 8-15 */
 typedef struct { __m256i a, b; } vi; /* 16 int32 */

@@ -10,7 +10,7 @@
 #define VARIANT(name) moe_##name##_avx512
 #define LANE static inline __attribute__((always_inline, unused))
 /* A loop over registers: unrolled, or arrays of sums live in memory (5x slower). */
-#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 typedef __m512 vf;    /* 16 floats */
 typedef __m512i vi;   /* 16 int32 */
