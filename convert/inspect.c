@@ -50,6 +50,10 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
               moe_json_add_i64(j, "parameters_active", (int64_t)moe_config_parameters_active(c)) &&
               moe_json_add_i64(j, "tensors", container ? src->n_tensors : src->n_raws) &&
               moe_json_add_i64(j, "bytes", (int64_t)bytes) && add_types(j, src->tensors, src->n_tensors);
+    if (ok && src->is_part) {
+        cJSON *part = cJSON_CreateIntArray((const int[]){ src->part.first, src->part.last }, 2);
+        ok = part && cJSON_AddItemToObject(j, "part", part);
+    }
     if (!ok) {
         cJSON_Delete(j);
         return moe_fail(err, MOE_NOMEM, "no memory for the summary");

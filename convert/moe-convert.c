@@ -12,7 +12,7 @@ struct options {
     struct moe_run run;
     const char *out, *to, *flavor;
     int64_t memory;
-    bool dry_run, resume, force;
+    bool dry_run, resume, force, merge;
 };
 
 /* One notice for each reason why source tensors were left out. */
@@ -88,6 +88,9 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4 or hf)", o->to);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
+    if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
+    if (o->merge && !o->run.argc) return moe_fail(err, MOE_USAGE, "want the parts of a model");
+    if (o->merge) return MOE_OK;
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
     return MOE_OK;
 }
@@ -96,7 +99,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
-    MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
+    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, err) : moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) : to_container(o, src, json, err);
     moe_source_close(&src);
     return code;
@@ -109,6 +112,7 @@ int main(int argc, char **argv)
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, or the checkpoint directory, here"),
         MOE_STR(0, "to", &o.to, "source|nvfp4|hf", "a container in source precision, one quantized without data in the same pass, or a checkpoint again"),
+        MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
         MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished PATH.partial"),
         MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
@@ -118,7 +122,7 @@ int main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_tool tool = {
-        .name = "moe-convert", .synopsis = "[options] MODEL -o PATH",
+        .name = "moe-convert", .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
         .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;

@@ -43,6 +43,8 @@ static void print_summary(const cJSON *j)
     char a[16];
     printf("%s, %s, %s\n", word(j, "kind"), word(j, "layout"), word(j, "architecture"));
     printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"), number(j, "hidden_size"), number(j, "vocab_size"));
+    const cJSON *part = moe_json_get(j, "part");
+    if (part) printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n", part->child->valuedouble, part->child->next->valuedouble);
     printf("  %.0f experts, %.0f for each token\n", number(j, "experts"), number(j, "experts_per_token"));
     printf("  %.0f parameters, %.0f active\n", number(j, "parameters"), number(j, "parameters_active"));
     printf("  %.0f tensors, %s\n", number(j, "tensors"), moe_human_bytes((uint64_t)number(j, "bytes"), a));

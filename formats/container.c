@@ -169,6 +169,20 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
     return MOE_OK;
 }
 
+static enum moe_code read_part(struct moe_source *src, const char *path, struct moe_err *err)
+{
+    const cJSON *part = moe_json_get(src->container->manifest, "part"), *layers = moe_json_get(part, "layers");
+    int64_t n = src->config.num_hidden_layers;
+    if (!part) return MOE_OK;
+    const cJSON *a = layers ? layers->child : NULL, *b = a ? a->next : NULL;
+    bool ok = cJSON_IsArray(layers) && cJSON_IsNumber(a) && cJSON_IsNumber(b) && !b->next && a->valuedouble >= 0 && b->valuedouble < (double)n;
+    if (ok) src->part = (struct moe_layer_range){ (int32_t)a->valuedouble, (int32_t)b->valuedouble };
+    if (!ok || src->part.first > src->part.last)
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'part' does not give its first and last layer within %lld", (long long)n);
+    src->is_part = true;
+    return MOE_OK;
+}
+
 static enum moe_code read_manifest(struct moe_source *src, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -184,7 +198,8 @@ static enum moe_code read_manifest(struct moe_source *src, struct moe_err *err)
     MOE_TRY(moe_manifest_read(src->path, &c->manifest, err));
     const char *sum = cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
     src->index->identity = moe_hash64(sum, strlen(sum));
-    return moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err);
+    MOE_TRY(moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err));
+    return read_part(src, path, err);
 }
 
 static enum moe_code open_all(struct moe_source *src, struct moe_problems *p, struct moe_err *err)
@@ -213,6 +228,8 @@ void moe_container_release(struct moe_source *src)
 {
     struct moe_container *c = src->container;
     if (!c) return;
+    for (int i = 0; i < c->n_parts; i++) moe_source_close(&c->parts[i]);
+    free(c->parts);
     cJSON_Delete(c->manifest);
     free(c->dir);
     free(c);

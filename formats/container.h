@@ -92,6 +92,10 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err);
 /* A whole small file inside the container: "tokenizer/tiktoken.model", "hf/config.json", "routing.json". */
 enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes, struct moe_err *err);
 
+/* Before publish: what is written is a part of a model; `part` (copied) becomes the manifest's "part", and each line of
+ * source.jsonl keeps its ordinal as an eighth element, for the merge. */
+enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struct moe_err *err);
+
 /* Write source.jsonl from the units' journals (or `source_jsonl` verbatim when not NULL: quantizing a container), then
  * manifest.json, sync all, and publish: rename, or exchange with the old one under --force.  `quantization` may be NULL.
  * *bytes gets the size of all files. */
@@ -106,6 +110,8 @@ struct moe_container {
     cJSON *manifest;   /* parsed; "quantization", "provenance", "files" ... */
     char *dir;
     uint64_t bytes;    /* of all files */
+    struct moe_source **parts; /* of moe_source_merge: what it was put together from, their files moved to the whole */
+    int n_parts;
 };
 
 /* Used by moe_source_open for a directory with manifest.json: checks manifest checksum, every file's presence and size,

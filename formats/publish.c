@@ -20,7 +20,7 @@ static int by_ordinal(const void *a, const void *b)
     return (x->order > y->order) - (x->order < y->order);
 }
 
-static bool add_line(struct lines *l, cJSON *element)
+static bool add_line(struct lines *l, cJSON *element, bool keep_ordinal)
 {
     if (l->n == l->cap) {
         size_t cap = 2 * l->cap + 1024;
@@ -29,14 +29,15 @@ static bool add_line(struct lines *l, cJSON *element)
         l->p = p;
         l->cap = cap;
     }
-    cJSON *ordinal = cJSON_DetachItemFromArray(element, 7);
+    cJSON *ordinal = cJSON_GetArrayItem(element, 7);
+    double place = ordinal ? ordinal->valuedouble : 0;
+    if (!keep_ordinal) cJSON_DeleteItemFromArray(element, 7);
     char *text = moe_json_print(element, 0);
     if (text) {
-        l->p[l->n] = (struct line){ ordinal ? ordinal->valuedouble : 0, l->n, text };
+        l->p[l->n] = (struct line){ place, l->n, text };
         l->bytes += strlen(text) + 1;
         l->n++;
     }
-    cJSON_Delete(ordinal);
     return text != NULL;
 }
 
@@ -49,7 +50,7 @@ static enum moe_code read_lines(const struct moe_writer *w, struct lines *l, str
         MOE_TRY(moe_json_open_sealed(path, &j, err));
         cJSON *source = cJSON_GetObjectItemCaseSensitive(j, "source");
         bool ok = true;
-        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e);
+        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e, w->part != NULL);
         cJSON_Delete(j);
         if (!ok) return moe_writer_no_memory(w, err);
     }
@@ -114,6 +115,10 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
     cJSON_AddItemToObject(m, "config", c);
     cJSON_AddItemToObject(m, "types", t);
     cJSON_AddItemToObject(m, "quantization", q);
+    if (w->part && !cJSON_AddItemReferenceToObject(m, "part", w->part)) {
+        cJSON_Delete(o), cJSON_Delete(m);
+        return NULL;
+    }
     p = cJSON_AddObjectToObject(m, "provenance");
     if (p && cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
         cJSON_AddStringToObject(p, "origin", origin) && cJSON_AddItemToObject(p, "options", o)) {
@@ -167,6 +172,13 @@ enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, str
     if (code == MOE_OK) code = moe_remove_tree(w->dir, err);
     moe_unlock(old);
     return code;
+}
+
+enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struct moe_err *err)
+{
+    cJSON_Delete(w->part);
+    w->part = cJSON_Duplicate(part, true);
+    return w->part ? MOE_OK : moe_writer_no_memory(w, err);
 }
 
 enum moe_code moe_writer_publish(struct moe_writer **out, const struct moe_config *config, const cJSON *types,

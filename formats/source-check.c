@@ -88,6 +88,12 @@ int64_t moe_source_slot(const struct moe_config *c, enum moe_role role, int laye
 
 /* ---- completeness ---- */
 
+bool moe_range_has(const struct moe_layer_range *p, const struct moe_config *c, enum moe_role role, int layer)
+{
+    if (layer >= 0) return layer >= p->first && layer <= p->last;
+    return role == MOE_ROLE_EMBED ? p->first == 0 : p->last == c->num_hidden_layers - 1;
+}
+
 const char *moe_source_tensor_name(const struct moe_source *src, int64_t i, char out[128])
 {
     const struct moe_tensor *t = &src->tensors[i];
@@ -165,6 +171,8 @@ static void index_tensors(struct moe_source *src, struct moe_problems *p)
         else
             src->index->slot[slot] = (int32_t)i;
         if (slot >= 0) check_tensor(src, i, p);
+        if (slot >= 0 && src->is_part && !moe_range_has(&src->part, &src->config, (enum moe_role)t->role, t->layer))
+            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "is not of the layers that this part says it holds");
     }
 }
 
@@ -175,6 +183,7 @@ static void find_missing(const struct moe_source *src, enum moe_role role, int l
     int64_t rows, cols, slot = moe_source_slot(&src->config, role, layer, expert);
     if (slot < 0 || src->index->slot[slot] >= 0 || !moe_tensor_shape(&src->config, role, layer, &rows, &cols)) return;
     if (role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) return;
+    if (src->is_part && !moe_range_has(&src->part, &src->config, role, layer)) return;
     if (src->index->excused && src->index->excused[slot / 8] >> slot % 8 & 1) return;
     if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++; /* there may be millions: no names then */
     else moe_problem(p, MOE_CORRUPT, p->list ? file : src->path, moe_tensor_name(role, layer, expert, name),

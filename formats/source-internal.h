@@ -49,6 +49,9 @@ const char *moe_source_tensor_name(const struct moe_source *src, int64_t i, char
 /* Open src->files[i] (name and path set); raises the soft limit of open files to the hard one when it is reached. */
 enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe_err *err);
 
+/* A part of a model; MOE_MISMATCH for a whole one. */
+enum moe_code moe_source_open_part(struct moe_source **src, const char *path, struct moe_err *err);
+
 /* A checkpoint directory; formats/checkpoint.c. */
 enum moe_code moe_checkpoint_open(struct moe_source **src, const char *path, struct moe_problems *p, struct moe_err *err);
 

@@ -109,7 +109,20 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
 
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err)
 {
-    return open_any(src, path, NULL, err);
+    MOE_TRY(open_any(src, path, NULL, err));
+    if (!(*src)->is_part) return MOE_OK;
+    struct moe_layer_range p = (*src)->part;
+    moe_source_close(src);
+    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
+                       p.first, p.last);
+}
+
+enum moe_code moe_source_open_part(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    MOE_TRY(open_any(src, path, NULL, err));
+    if ((*src)->is_part) return MOE_OK;
+    moe_source_close(src);
+    return moe_fail_at(err, MOE_MISMATCH, path, NULL, "is a whole model, not a part (moe-quantize --layers writes parts)");
 }
 
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err)

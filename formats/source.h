@@ -53,6 +53,11 @@ struct moe_file { char *name /* inside the directory */, *path; int fd; uint64_t
 
 enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
 
+/* The layers that a part of a model holds (moe-quantize --layers): first to last, the embedding with layer 0, the final
+ * norm and the head with the last layer of the model. */
+struct moe_layer_range { int32_t first, last; };
+bool moe_range_has(const struct moe_layer_range *p, const struct moe_config *c, enum moe_role role, int layer);
+
 struct moe_source {
     enum moe_kind kind;
     char *path;
@@ -63,19 +68,30 @@ struct moe_source {
     struct moe_tensor *tensors; int64_t n_tensors;  /* ascending (layer, expert, role); layer -1 first */
     struct moe_raw *raws;    int64_t n_raws;
     struct moe_container *container; /* formats/container.h; NULL for a checkpoint */
+    bool is_part;
+    struct moe_layer_range part;      /* when is_part */
     struct moe_source_index *index;
 };
 
 /* Open either kind: a directory with a manifest.json is a container, one with a config.json a checkpoint.  Completeness
  * is checked: every canonical tensor that the config calls for is there once with the right shape, type and bytes inside
  * its file, and no tensor is unaccounted for.  The message names the first problem and how many more there are;
- * moe_source_problems lists them all.  Nothing is owned on failure. */
+ * moe_source_survey lists them all.  A part of a model is refused (MOE_UNSUPPORTED).  Nothing is owned on failure. */
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err);
 void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
 
 /* As open, but collects every problem as a line "file: tensor: what" in a JSON array (caller deletes) and returns MOE_OK
- * when the rest could be read; *src then must only be inspected.  *err is then the first problem, its code MOE_OK when there is none. */
+ * when the rest could be read; *src then must only be inspected.  *err is then the first problem, its code MOE_OK when there is none.
+ * A part of a model is taken, and complete with its layers. */
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err);
+
+/* Open n >= 1 parts of one model, in any order, as the whole: a container source whose files lie in several directories.
+ * Identity and origin are a whole container's; manifest: the first part's (lowest layers) without "part" and the option
+ * "layers"; src->container->parts are the parts, ascending.  MOE_MISMATCH when they were not made from the same input with
+ * the same options, when layers are missing or there twice, or when one is no part. */
+enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, struct moe_err *err);
+/* Their source.jsonl as one run writes it.  Memory: twice its size.  free(*text). */
+enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err);
 
 /* A directory with only config.json: config and nothing else (plans, estimates). */
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);

@@ -12,7 +12,7 @@ struct moe_writer {
     char key[17];                /* its hash: binds a journal to it */
     int lock;
     bool fresh, replace;         /* started here; a container may stand under the final name */
-    cJSON *options;
+    cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;
     struct moe_unit_done *units;  size_t n_units;
     struct moe_file_done *files;  size_t n_files;

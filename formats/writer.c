@@ -23,6 +23,7 @@ void moe_writer_free(struct moe_writer *w)
     for (size_t i = 0; i < w->n_files; i++) free(w->files[i].name);
     moe_unlock(w->lock);
     cJSON_Delete(w->options);
+    cJSON_Delete(w->part);
     free(w->units);
     free(w->files);
     free(w->final);

@@ -159,5 +159,6 @@ enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w,
     *jsonl_bytes = 0;
     if (src->kind == MOE_CHECKPOINT) return copy_checkpoint(src->path, w, err);
     MOE_TRY(copy_container(src, w, err));
+    if (src->container->n_parts) return moe_source_merge_lines(src, jsonl, jsonl_bytes, err);
     return moe_container_read_file(src, SOURCE, jsonl, jsonl_bytes, err);
 }

@@ -8,6 +8,8 @@
 
 #include <stddef.h>
 
+enum { MOE_TYPE_LEFT_OUT = 255 }; /* in a precision map: not written, the tensor belongs to another part of the model */
+
 enum moe_scope {
     MOE_SCOPE_NONE,       /* everything as the source has it */
     MOE_SCOPE_EXPERTS,    /* routed experts */

@@ -78,6 +78,11 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     if (changes) cJSON_AddStringToObject(j, "method", moe_method_name(o->method));
     if (changes) cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope));
     cJSON_AddItemToObject(j, "tensor-type", rules_json(o));
+    if (o->layers) {
+        char text[32];
+        snprintf(text, sizeof text, "%d-%d", o->layers->first, o->layers->last);
+        cJSON_AddStringToObject(j, "layers", text);
+    }
     return j;
 }
 
@@ -86,6 +91,7 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
     int seen[MOE_ROLE_COUNT];
     for (int r = 0; r < MOE_ROLE_COUNT; r++) seen[r] = -1;
     for (int64_t i = 0; i < src->n_tensors; i++) {
+        if (type[i] == MOE_TYPE_LEFT_OUT) continue;
         int *s = &seen[src->tensors[i].role];
         *s = *s == -1 || *s == type[i] ? type[i] : MOE_DTYPE_COUNT;
     }
@@ -174,4 +180,79 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     cJSON_AddItemToObject(q, "relative_error", cJSON_Duplicate(*relative_error, 1));
     *quantization = q;
     return MOE_OK;
+}
+
+/* ---- parts ---- */
+
+cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
+{
+    cJSON *j = cJSON_CreateObject(), *range = cJSON_CreateIntArray((const int[]){ layers->first, layers->last }, 2),
+          *copy = cJSON_Duplicate(reports, 1);
+    if (j && range && copy && cJSON_AddItemToObject(j, "layers", range)) {
+        range = NULL;
+        if (cJSON_AddItemToObject(j, "reports", copy)) return j;
+    }
+    cJSON_Delete(range);
+    cJSON_Delete(copy);
+    cJSON_Delete(j);
+    return NULL;
+}
+
+static cJSON *report_of(const struct moe_source *part, bool dense)
+{
+    cJSON *all = cJSON_CreateArray();
+    const cJSON *reports = moe_json_get(moe_json_get(part->container->manifest, "part"), "reports");
+    for (const cJSON *u = reports ? reports->child : NULL; all && u; u = u->next) {
+        const cJSON *name = moe_json_get(u, "unit"), *rows = moe_json_get(u, "report");
+        if (!cJSON_IsString(name) || !strcmp(name->valuestring, "dense") != dense) continue;
+        for (const cJSON *r = rows ? rows->child : NULL; r; r = r->next) cJSON_AddItemToArray(all, cJSON_Duplicate(r, 1));
+    }
+    return all;
+}
+
+/* The rows of all parts in the order of one run, as one report: dense.moe's first, of the whole model (layer -1) and then by
+ * layer, then the experts'.  The sums of the error are rounded in this order. */
+static cJSON *join_reports(const struct moe_source *src)
+{
+    cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(), *rows = unit ? cJSON_AddArrayToObject(unit, "report") : NULL;
+    if (!rows || !all) {
+        cJSON_Delete(unit);
+        cJSON_Delete(all);
+        return NULL;
+    }
+    for (int pass = 0; pass < 3; pass++)
+        for (int i = 0; i < src->container->n_parts; i++) {
+            cJSON *r = report_of(src->container->parts[i], pass < 2);
+            for (const cJSON *row = r ? r->child : NULL; row; row = row->next) {
+                bool of_model = cJSON_IsArray(row) && row->child && row->child->valuedouble < 0;
+                if (pass == 2 || of_model == (pass == 0)) cJSON_AddItemToArray(rows, cJSON_Duplicate(row, 1));
+            }
+            cJSON_Delete(r);
+        }
+    cJSON_AddItemToArray(all, unit);
+    return all;
+}
+
+enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON **quantization, cJSON **relative_error, struct moe_err *err)
+{
+    const struct moe_container *c = src->container;
+    const cJSON *from = NULL;
+    *quantization = *relative_error = NULL;
+    cJSON *reports = join_reports(src);
+    if (!reports) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    bool any = moe_json_get(reports->child, "report")->child;
+    for (int i = 0; i < c->n_parts && !from; i++) { /* one that quantized, when any did */
+        const cJSON *r = moe_json_get(moe_json_get(c->parts[i]->container->manifest, "part"), "reports");
+        bool did = false;
+        for (const cJSON *u = r ? r->child : NULL; u; u = u->next) did |= moe_json_get(u, "report") && moe_json_get(u, "report")->child;
+        if (did || !any) from = c->parts[i]->container->manifest;
+    }
+    const cJSON *q = from ? moe_json_get(from, "quantization") : NULL;
+    if (any) *relative_error = errors_json(reports);
+    if (q) *quantization = cJSON_Duplicate(q, 1);
+    cJSON *copy = any ? cJSON_Duplicate(*relative_error, 1) : NULL;
+    if (any && *quantization && copy) cJSON_ReplaceItemInObjectCaseSensitive(*quantization, "relative_error", copy);
+    else cJSON_Delete(copy);
+    cJSON_Delete(reports);
+    return (q && !*quantization) || (any && !copy) ? moe_fail(err, MOE_NOMEM, "no memory for a report") : MOE_OK;
 }

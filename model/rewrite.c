@@ -101,7 +101,7 @@ static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char 
 {
     struct moe_hash128 digest;
     uint64_t bytes;
-    if (k->source && k->unit->layer < 0) MOE_TRY(moe_source_skipped(k->source, k->src, err));
+    if (k->source && k->unit->layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(k->source, k->src, err));
     MOE_TRY(moe_shard_create(&k->shard, path, k->unit->out, k->unit->n, &k->unit->header, err));
     enum moe_code code = moe_pipe_run(k->pool, k->unit->n_groups, k->workers, produce, consume, k, err);
     if (code != MOE_OK) {
@@ -132,10 +132,10 @@ static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe
 
 /* ---- the whole model ---- */
 
-static uint64_t input_bytes(const struct moe_source *src)
+static uint64_t input_bytes(const struct moe_source *src, const uint8_t *type)
 {
     uint64_t n = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) n += tensor_bytes(&src->tensors[i]);
+    for (int64_t i = 0; i < src->n_tensors; i++) n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : tensor_bytes(&src->tensors[i]);
     return n;
 }
 
@@ -168,6 +168,11 @@ static enum moe_code map_types(const struct moe_source *src, const struct moe_re
     *type = malloc((size_t)src->n_tensors + 1);
     if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
     enum moe_code code = moe_precision_map(src, o->scope, o->rules, o->n_rules, *type, err);
+    int64_t layers = src->config.num_hidden_layers;
+    if (code == MOE_OK && o->layers && (o->layers->first < 0 || o->layers->first > o->layers->last || o->layers->last >= layers))
+        code = moe_fail(err, MOE_USAGE, "layers %d-%d are not within 0-%lld", o->layers->first, o->layers->last, (long long)layers - 1);
+    for (int64_t i = 0; code == MOE_OK && o->layers && i < src->n_tensors; i++)
+        if (!moe_range_has(o->layers, &src->config, (enum moe_role)src->tensors[i].role, src->tensors[i].layer)) (*type)[i] = MOE_TYPE_LEFT_OUT;
     if (code != MOE_OK) {
         free(*type);
         *type = NULL;
@@ -207,7 +212,7 @@ static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *ty
     for (int u = 0; u < moe_unit_count(src); u++) {
         struct moe_shard_unit unit;
         MOE_TRY(moe_unit_open(&unit, src, type, u, err));
-        if (!w || !moe_writer_has_unit(w, unit.name)) *bytes += unit.header.file_bytes;
+        if (unit.n && (!w || !moe_writer_has_unit(w, unit.name))) *bytes += unit.header.file_bytes;
         moe_unit_release(&unit);
     }
     return MOE_OK;
@@ -225,8 +230,9 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
                                    struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     uint8_t *type;
-    *e = (struct moe_rewrite_estimate){ .input_bytes = input_bytes(src) };
+    *e = (struct moe_rewrite_estimate){ 0 };
     MOE_TRY(map_types(src, o, &type, err));
+    e->input_bytes = input_bytes(src, type);
     enum moe_code code = plan_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
     if (code == MOE_OK) code = shard_bytes(src, type, NULL, &e->output_bytes, err);
     e->weights_quantized = weights_to_quantize(src, type);
@@ -267,8 +273,8 @@ static void close_work(struct work *k)
 /* A sum over the model of what the precision map means for it. */
 static void count(const struct work *k, struct moe_rewrite_result *r)
 {
-    r->input_bytes = input_bytes(k->src);
-    r->tensors = k->src->n_tensors;
+    r->input_bytes = input_bytes(k->src, k->type);
+    for (int64_t i = 0; i < k->src->n_tensors; i++) r->tensors += k->type[i] != MOE_TYPE_LEFT_OUT;
     r->weights_quantized = weights_to_quantize(k->src, k->type);
     for (int64_t i = 0; i < k->src->n_tensors; i++) {
         const struct moe_tensor *t = &k->src->tensors[i];
@@ -287,19 +293,35 @@ static enum moe_code write_units(struct work *k, struct moe_writer *w, const cha
     MOE_TRY(shard_bytes(k->src, k->type, w, &need, err));
     MOE_TRY(moe_need_space(moe_writer_dir(w), need + (1 << 20), out, err));
     MOE_TRY(open_work(k, err));
-    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes(k->src), MOE_UNIT_BYTES);
+    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes(k->src, k->type), MOE_UNIT_BYTES);
     enum moe_code code = MOE_OK;
     for (int u = 0; code == MOE_OK && u < moe_unit_count(k->src); u++) {
         struct moe_shard_unit unit;
         code = moe_unit_open(&unit, k->src, k->type, u, err);
         if (code != MOE_OK) break;
-        if (!moe_writer_has_unit(w, unit.name)) code = write_unit(k, w, &unit, err);
+        if (unit.n && !moe_writer_has_unit(w, unit.name)) code = write_unit(k, w, &unit, err);
         else
             for (int64_t i = 0; i < unit.n; i++) moe_progress_add(k->progress, tensor_bytes(&k->src->tensors[unit.in[i]]));
         moe_unit_release(&unit);
     }
     moe_progress_end(k->progress);
     return code;
+}
+
+static enum moe_code set_part(struct work *k, struct moe_writer *w, const cJSON *reports, struct moe_err *err)
+{
+    cJSON *part = moe_part_json(k->o->layers, reports);
+    enum moe_code code = part ? moe_writer_set_part(w, part, err) : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    cJSON_Delete(part);
+    return code;
+}
+
+static bool is_merged(const struct moe_source *src) { return src->container && src->container->n_parts; }
+
+static cJSON *options_json(const struct moe_source *src, const struct moe_rewrite_options *o)
+{
+    return is_merged(src) ? cJSON_Duplicate(moe_json_get(moe_json_get(src->container->manifest, "provenance"), "options"), true)
+                          : moe_rewrite_options_json(o);
 }
 
 static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_rewrite_result *r, struct moe_err *err)
@@ -309,7 +331,9 @@ static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_r
     cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
     enum moe_code code = moe_copy_files(k->src, *w, &jsonl, &jsonl_bytes, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(*w, err))) code = err->code;
-    if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
+    else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && k->o->layers) code = set_part(k, *w, reports, err);
     if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
     if (code == MOE_OK) code = moe_writer_publish(w, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
     free(jsonl);
@@ -328,7 +352,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(map_types(src, o, &k.type, err));
     count(&k, r);
-    cJSON *options = moe_rewrite_options_json(o);
+    cJSON *options = options_json(src, o);
     enum moe_code code = options ? moe_writer_open(&w, out, mode, options, moe_source_identity(src), moe_source_origin(src),
                                              &r->was_done, err)
                                  : moe_fail(err, MOE_NOMEM, "no memory for the options");

@@ -19,6 +19,7 @@ struct moe_rewrite_options {
     enum moe_nvfp4_method method;
     const char *const *rules;        /* --tensor-type */
     size_t n_rules;
+    const struct moe_layer_range *layers; /* write a part of the model, these layers; NULL: all */
     uint64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what the machine has free */
 };
 
@@ -43,7 +44,8 @@ struct moe_rewrite_result {
     cJSON *relative_error;           /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
 };
 
-/* Write `out` (NAME.moe).  States of NAME.moe.partial as in cli.md.  Free space is checked first.  progress may be NULL. */
+/* Write `out` (NAME.moe).  A source put together by moe_source_merge is written as the run over all layers would have been,
+ * whatever `o` says of scope and method (give MOE_SCOPE_NONE).  States of NAME.moe.partial as in cli.md.  Free space is checked first.  progress may be NULL. */
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err);

@@ -1,5 +1,7 @@
 #include "model/unit.h"
 
+#include "model/precision.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,13 +73,20 @@ static struct moe_tensor describe(const struct moe_tensor *in, uint8_t type)
     return t;
 }
 
+/* layer -1: dense. */
+static bool belongs(const struct moe_source *src, const uint8_t *type, int64_t i, int layer)
+{
+    const struct moe_tensor *t = &src->tensors[i];
+    return type[i] != MOE_TYPE_LEFT_OUT && (layer < 0 ? t->expert < 0 : t->expert >= 0 && t->layer == layer);
+}
+
 enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err)
 {
     *u = (struct moe_shard_unit){ .layer = number ? layer_of_unit(src, number) : -1 };
     if (number) snprintf(u->name, sizeof u->name, "layer-%03d", u->layer);
     else snprintf(u->name, sizeof u->name, "dense");
-    for (int64_t i = 0; i < src->n_tensors; i++)
-        u->n += number ? src->tensors[i].expert >= 0 && src->tensors[i].layer == u->layer : src->tensors[i].expert < 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) u->n += belongs(src, type, i, u->layer);
+    if (!u->n) return MOE_OK;
     size_t n = (size_t)u->n;
     u->in = malloc(n * sizeof *u->in);
     u->out = malloc(n * sizeof *u->out);
@@ -88,10 +97,9 @@ enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *s
     }
     int64_t k = 0;
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        const struct moe_tensor *t = &src->tensors[i];
-        if (number ? t->expert < 0 || t->layer != u->layer : t->expert >= 0) continue;
+        if (!belongs(src, type, i, u->layer)) continue;
         u->in[k] = i;
-        u->out[k++] = describe(t, type[i]);
+        u->out[k++] = describe(&src->tensors[i], type[i]);
     }
     make_groups(u, src);
     enum moe_code code = moe_shard_layout(u->out, u->n, u->layer, &u->header, err);

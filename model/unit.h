@@ -19,7 +19,8 @@ struct moe_shard_unit {
     struct moe_shard_header header;
 };
 
-/* Unit number u in [0, moe_unit_count): dense first, then every layer with experts, ascending.  type as from moe_precision_map. */
+/* Unit number u in [0, moe_unit_count): dense first, then every layer with experts, ascending.  type as from moe_precision_map; n is 0 when
+ * all of its tensors are left out. */
 int moe_unit_count(const struct moe_source *src);
 enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err);
 void moe_unit_release(struct moe_shard_unit *u);

@@ -11,13 +11,25 @@
 
 struct options {
     struct moe_run run;
-    const char *out, *method, *quantize, *report;
+    const char *out, *method, *quantize, *report, *layers;
+    struct moe_layer_range range;
     struct moe_strlist types;
     int64_t memory;
     bool dry_run, resume, force;
 };
 
-static enum moe_code choose(const struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
+/* "A-B" or "A". */
+static enum moe_code parse_layers(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
+{
+    int end = 0, n = sscanf(o->layers, "%5d%n-%5d%n", &o->range.first, &end, &o->range.last, &end);
+    if (n == 1) o->range.last = o->range.first;
+    if (n < 1 || o->layers[end] || o->range.first < 0 || o->range.last < o->range.first)
+        return moe_fail(err, MOE_USAGE, "--layers wants A-B, a first and a last layer, not '%s'", o->layers);
+    r->layers = &o->range;
+    return MOE_OK;
+}
+
+static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
 {
     int scope = moe_scope_find(o->quantize), method = moe_method_find(o->method);
     if (!strcmp(o->method, "auto")) method = MOE_NVFP4_SEARCH;
@@ -29,7 +41,7 @@ static enum moe_code choose(const struct options *o, struct moe_rewrite_options 
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o NAME.moe)");
     *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = (enum moe_nvfp4_method)method,
                                        .rules = o->types.v, .n_rules = o->types.n, .memory = (uint64_t)o->memory };
-    return MOE_OK;
+    return o->layers ? parse_layers(o, r, err) : MOE_OK;
 }
 
 static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
@@ -103,6 +115,7 @@ int main(int argc, char **argv)
         MOE_STR('m', "method", &o.method, "max|four-over-six|search|auto", "how block scales are chosen; auto is search"),
         MOE_STR(0, "quantize", &o.quantize, "experts|mlp|all-linear", "what becomes NVFP4: routed experts, all MLPs, or attention projections too"),
         MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
+        MOE_STR(0, "layers", &o.layers, "A-B", "these layers only, as a part of the model: several machines share the work, then moe-convert --merge"),
         MOE_GROUP("resources"),
         MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
         MOE_COMMON_OPTIONS(&o.run),

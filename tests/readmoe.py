@@ -493,6 +493,9 @@ class Container:
         c = self.manifest["config"]
         names = {n for s in self.shards.values() for n in s.tensors}
         layers = [l for l in range(c["first_k_dense_replace"], c["num_hidden_layers"]) if l % c["moe_layer_freq"] == 0]
+        part = self.manifest.get("part")
+        if part:
+            layers = [l for l in layers if part["layers"][0] <= l <= part["layers"][1]]
         for l in layers if c["n_routed_experts"] else []:
             for e in range(c["n_routed_experts"]):
                 for role in (20, 21, 22):
@@ -501,7 +504,7 @@ class Container:
         with open(os.path.join(self.path, "source.jsonl")) as f:
             for i, line in enumerate(f):
                 row = json.loads(line)
-                if len(row) != 7 or not isinstance(row[0], str) or not isinstance(row[2], list):
+                if len(row) not in ((7, 8) if part else (7,)) or not isinstance(row[0], str) or not isinstance(row[2], list):
                     self.problems.append("source.jsonl: line %d" % (i + 1))
 
     def find(self, name):
