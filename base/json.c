@@ -206,15 +206,15 @@ static void put(struct text *t, const char *s, size_t n)
 }
 
 /* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays JSON. */
-static void put_string(struct text *t, const char *s)
+static void put_string(struct text *t, const char *s, size_t n)
 {
-    const char *end = s + strlen(s);
+    const char *end = s + n;
     put(t, "\"", 1);
-    for (; *s; s++) {
+    for (; s < end; s++) {
         char esc[8];
         unsigned char c = (unsigned char)*s;
         static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
-        const char *short_form = strchr(special, c);
+        const char *short_form = c ? strchr(special, c) : NULL;
         if (short_form) {
             esc[0] = '\\';
             esc[1] = letters[short_form - special];
@@ -253,7 +253,8 @@ static void newline(struct text *t, int indent, int depth)
 static void put_value(struct text *t, const cJSON *v, int indent, int depth)
 {
     if (cJSON_IsNumber(v)) put_number(t, v->valuedouble);
-    else if (cJSON_IsString(v)) put_string(t, v->valuestring);
+    else if (cJSON_IsString(v)) put_string(t, v->valuestring, strlen(v->valuestring));
+    else if (cJSON_IsRaw(v)) put(t, v->valuestring, strlen(v->valuestring)); /* moe_json_add_text made it */
     else if (cJSON_IsBool(v)) put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
     else if (cJSON_IsArray(v) || cJSON_IsObject(v)) {
         bool flat = cJSON_IsArray(v) && (!v->child || !(v->child->type & (cJSON_Array | cJSON_Object)));
@@ -261,7 +262,7 @@ static void put_value(struct text *t, const cJSON *v, int indent, int depth)
         for (const cJSON *c = v->child; c; c = c->next) {
             if (!flat) newline(t, indent, depth + 1);
             if (cJSON_IsObject(v)) {
-                put_string(t, c->string);
+                put_string(t, c->string, strlen(c->string));
                 put(t, ": ", 2);
             }
             put_value(t, c, indent, depth + 1);
@@ -282,4 +283,13 @@ char *moe_json_print(const cJSON *o, int indent)
     if (!t.failed) return t.p;
     free(t.p);
     return NULL;
+}
+
+cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n)
+{
+    struct text t = { 0 };
+    put_string(&t, s, n);
+    cJSON *added = t.failed ? NULL : cJSON_AddRawToObject(o, key, t.p);
+    free(t.p);
+    return added;
 }

@@ -230,7 +230,7 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
         n += moe_decode_flush(&d, text + n);
         text[n] = 0;
         if (!o->run.json) fwrite(raw, 1, m, stdout);
-        ok = (*json = cJSON_CreateObject()) && cJSON_AddStringToObject(*json, "text", text) && (b64 = moe_base64(raw, m)) &&
+        ok = (*json = cJSON_CreateObject()) && moe_json_add_text(*json, "text", text, n) && (b64 = moe_base64(raw, m)) &&
              cJSON_AddStringToObject(*json, "bytes_base64", b64);
     }
     free(ids);

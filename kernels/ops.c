@@ -116,27 +116,108 @@ static int by_logit(const void *a, const void *b, void *logits)
     return x > y ? -1 : x < y ? 1 : (i > k) - (i < k);
 }
 
+/* Ids in descending order of their logits, sorted no further than asked for: incremental quicksort.  edge[depth - 1] is the end of
+ * the innermost part of which all comes before what follows; the ids before `done` stand in order. */
+enum { EDGES = 96 };
+struct ranking { const float *logits; int32_t *order; int64_t done, edge[EDGES]; int depth; };
+
+static void rank_begin(struct ranking *r, const float *logits, int64_t n, int32_t *order)
+{
+    *r = (struct ranking){ .logits = logits, .order = order, .edge = { n }, .depth = 1 };
+    for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;
+}
+
+static bool ahead(const float *x, int32_t i, int32_t k) { return x[i] > x[k] || (x[i] == x[k] && i < k); }
+
+/* Put the id at `pivot` where it belongs in [from, to), what is ahead of it before it; returns its place. */
+static int64_t partition(const struct ranking *r, int64_t from, int64_t to, int64_t pivot)
+{
+    int32_t *o = r->order, id = o[pivot];
+    int64_t at = from;
+    o[pivot] = o[to - 1];
+    for (int64_t i = from; i < to - 1; i++) {
+        int32_t k = o[i]; /* no branch on a comparison that goes either way */
+        bool first = ahead(r->logits, k, id);
+        o[i] = o[at];
+        o[at] = k;
+        at += first;
+    }
+    o[to - 1] = o[at];
+    o[at] = id;
+    return at;
+}
+
+/* The id of rank i; asked for in ascending i. */
+static int32_t rank_at(struct ranking *r, int64_t i)
+{
+    while (r->done <= i) {
+        int64_t end = r->edge[r->depth - 1], from = r->done;
+        if (end - from <= 32 || r->depth == EDGES) {
+            qsort_r(r->order + from, (size_t)(end - from), sizeof *r->order, by_logit, (void *)(uintptr_t)r->logits);
+            r->done = end;
+            r->depth--;
+            continue;
+        }
+        int64_t at = partition(r, from, end, from + (end - from) / 2);
+        if (at > from) r->edge[r->depth++] = at; /* next time that part; the pivot opens what follows it */
+        else r->done = at + 1;
+    }
+    return r->order[i];
+}
+
+/* What moe_sample promises, in order of rank, where `total` (of e^...) was added in order of rank. */
+static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double total, double top_p, double uniform)
+{
+    double limit = top_p > 0 && top_p < 1 ? top_p * total : total, part = 0;
+    int64_t n = 0;
+    while (n < kept && (n == 0 || part < limit)) part += (double)p[rank_at(rank, n++)];
+    double u = uniform * part;
+    for (int64_t i = 0; i < n; i++)
+        if ((u -= (double)p[rank->order[i]]) < 0) return rank->order[i];
+    return rank->order[n - 1];
+}
+
+/* The same with a total that may be off by `slack` and as little ranked as that allows; -1 where the slack could matter. */
+static int32_t draw_early(struct ranking *rank, const float *p, int64_t kept, double total, double slack, double top_p, double uniform)
+{
+    double part = 0, limit = top_p * total, u = uniform * total;
+    int64_t n = 0;
+    if (!(top_p > 0 && top_p < 1)) {
+        for (; n < kept; n++) {
+            u -= (double)p[rank_at(rank, n)];
+            if (!(fabs(u) > slack)) return -1;
+            if (u < 0) return rank->order[n];
+        }
+        return -1;
+    }
+    while (n < kept && (n == 0 || part < limit)) {
+        part += (double)p[rank_at(rank, n++)];
+        if (!(fabs(part - limit) > slack)) return -1;
+    }
+    u = uniform * part;
+    for (int64_t i = 0; i < n; i++)
+        if ((u -= (double)p[rank->order[i]]) < 0) return rank->order[i];
+    return rank->order[n - 1];
+}
+
 int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n, int32_t *order, float *p)
 {
     int32_t best = largest(logits, n);
     if (!(s->temperature > 0)) return best;
-    for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;
-    qsort_r(order, (size_t)n, sizeof *order, by_logit, (void *)(uintptr_t)logits);
-    int64_t kept = s->top_k > 0 && s->top_k < n ? s->top_k : n;
-    double total = 0, part = 0;
-    for (int64_t i = 0; i < kept; i++) {
+    struct ranking rank;
+    int64_t kept = n;
+    double sum = 0, total = 0;
+    rank_begin(&rank, logits, n, order);
+    if (s->top_k > 0 && s->top_k < n) rank_at(&rank, (kept = s->top_k) - 1);
+    for (int64_t i = 0; i < kept; i++) { /* of the ids in whatever order they stand: the first `kept` are the best */
         double e = exp(((double)logits[order[i]] - (double)logits[best]) / s->temperature);
-        if (e < s->min_p) {
-            kept = i;
-            break;
-        }
-        total += p[i] = (float)e;
+        p[order[i]] = (float)(e < s->min_p ? 0 : e);
+        sum += (double)p[order[i]];
     }
-    double limit = s->top_p > 0 && s->top_p < 1 ? s->top_p * total : total;
-    int64_t m_kept = 0;
-    while (m_kept < kept && (m_kept == 0 || part < limit)) part += (double)p[m_kept++];
-    double u = moe_rng_next(r) * part;
-    for (int64_t i = 0; i < m_kept; i++)
-        if ((u -= (double)p[i]) < 0) return order[i];
-    return order[m_kept - 1];
+    double uniform = moe_rng_next(r), slack = 4 * (double)(kept + 4) * 0x1p-53 * sum; /* two orders of adding, each off by half of it */
+    int32_t early = draw_early(&rank, p, kept, sum, slack, s->top_p, uniform);
+    if (early >= 0) return early;
+    rank_at(&rank, kept - 1);
+    for (int64_t i = 0; i < kept; i++) total += (double)p[order[i]];
+    return draw(&rank, p, kept, total, s->top_p, uniform);
 }

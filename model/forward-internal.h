@@ -12,8 +12,9 @@ struct moe_forward {
     struct moe_hooks hooks;
     enum moe_mla mla;
     int64_t max_tokens, context;
-    struct moe_arena arena;
-    float *x, *y;                     /* [T, H] */
+    void *owned[24]; int n_owned;     /* the buffers below */
+    uint64_t bytes; bool counting, failed; /* of them; only count; memory ran out */
+    float *x, *y;                     /* [T, H]; these and what follows are aligned to 64 bytes */
     float *qa, *q, *ckv, *attn;       /* [T, ql], [T, heads * (nope + rope)], [T, kl + rope], [T, heads * v] */
     float *cos, *sin;                 /* [T, rope / 2] */
     float *logits, *choose;           /* router: [T, E], [threads, 2 E] */

@@ -18,6 +18,7 @@ enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_er
     int64_t cap = kv->cap ? kv->cap : 64;
     if (positions <= kv->cap) return MOE_OK;
     while (cap < positions) cap *= 2;
+    if (kv->most && cap > kv->most) cap = kv->most > positions ? kv->most : positions;
     for (int64_t l = 0; l < kv->layers; l++) {
         float *p = realloc(kv->layer[l], (size_t)(cap * kv->width) * sizeof *p);
         if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a cache of %lld positions (try a smaller --context)", (long long)cap);
@@ -25,6 +26,11 @@ enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_er
     }
     kv->cap = cap;
     return MOE_OK;
+}
+
+uint64_t moe_kv_estimate(const struct moe_config *c, int64_t positions)
+{
+    return (uint64_t)c->num_hidden_layers * (uint64_t)positions * (uint64_t)(c->kv_lora_rank + c->qk_rope_head_dim) * sizeof(float);
 }
 
 void moe_kv_release(struct moe_kv *kv)
@@ -36,54 +42,64 @@ void moe_kv_release(struct moe_kv *kv)
 
 /* ---- buffers ---- */
 
-static int64_t most_inter(const struct moe_config *c, int64_t tokens)
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Memory for a buffer, aligned for vectors; left as the kernel gives it: pages that no batch reaches cost nothing. */
+static void *take(struct moe_forward *f, int64_t n, size_t size)
 {
-    int64_t dense = tokens * c->intermediate_size, shared = tokens * c->n_shared_experts * c->moe_intermediate_size;
-    int64_t routed = tokens * c->num_experts_per_tok * c->moe_intermediate_size;
-    return dense > routed ? (dense > shared ? dense : shared) : (routed > shared ? routed : shared);
+    size_t bytes = ((size_t)n * size + 127) / 64 * 64;
+    f->bytes += bytes;
+    if (f->counting) return NULL;
+    void *p = f->n_owned < (int)(sizeof f->owned / sizeof *f->owned) ? aligned_alloc(64, bytes) : NULL;
+    if (p) f->owned[f->n_owned++] = p;
+    else f->failed = true;
+    return p;
 }
 
-struct plan { int64_t x, qa, q, ckv, attn, angles, logits, choose, chosen, first, gathered, inter, worker; };
-
-static struct plan measure(const struct moe_config *c, int64_t t, int64_t context, int threads, enum moe_mla mla)
+/* All buffers, for batches of t tokens; under f->counting only their bytes. */
+static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
-    return (struct plan){
-        .x = t * c->hidden_size, .qa = t * (c->q_lora_rank + 1), .q = t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
-        .ckv = t * (c->kv_lora_rank + c->qk_rope_head_dim), .attn = t * c->num_attention_heads * c->v_head_dim,
-        .angles = t * (c->qk_rope_head_dim / 2 + 1), .logits = t * (c->n_routed_experts + 1), .choose = 2 * threads * (c->n_routed_experts + 1),
-        .chosen = t * (c->num_experts_per_tok + 1), .first = c->n_routed_experts + 2, .gathered = t * c->num_experts_per_tok * c->hidden_size + 1,
-        .inter = most_inter(c, t), .worker = (int64_t)threads * moe_attention_worker_floats(c, context, mla),
-    };
+    int64_t k = c->num_experts_per_tok, e = c->n_routed_experts, shared = c->n_shared_experts * c->moe_intermediate_size;
+    int64_t inter = t * larger(larger(c->intermediate_size, shared), k * c->moe_intermediate_size);
+    f->x = take(f, t * c->hidden_size, sizeof *f->x);
+    f->y = take(f, t * c->hidden_size, sizeof *f->y);
+    f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
+    f->q = take(f, t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim), sizeof *f->q);
+    f->ckv = take(f, t * (c->kv_lora_rank + c->qk_rope_head_dim), sizeof *f->ckv);
+    f->attn = take(f, t * c->num_attention_heads * c->v_head_dim, sizeof *f->attn);
+    f->cos = take(f, t * c->qk_rope_head_dim / 2, sizeof *f->cos);
+    f->sin = take(f, t * c->qk_rope_head_dim / 2, sizeof *f->sin);
+    f->logits = take(f, t * e, sizeof *f->logits);
+    f->choose = take(f, 2 * threads * e, sizeof *f->choose);
+    f->experts = take(f, t * k, sizeof *f->experts);
+    f->weights = take(f, t * k, sizeof *f->weights);
+    f->slot = take(f, t * k, sizeof *f->slot);
+    f->row = take(f, t * k, sizeof *f->row);
+    f->first = take(f, e + 1, sizeof *f->first);
+    f->active = take(f, e, sizeof *f->active);
+    f->gathered = take(f, t * k * c->hidden_size, sizeof *f->gathered);
+    f->gate = take(f, inter, sizeof *f->gate);
+    f->up = take(f, inter, sizeof *f->up);
+    f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
+    f->worker = take(f, threads * f->worker_floats, sizeof *f->worker);
 }
 
-uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, int threads)
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla, int threads)
 {
-    struct plan p = measure(c, t, context, threads, MOE_MLA_ABSORBED);
-    return 4 * (uint64_t)(2 * p.x + p.qa + p.q + p.ckv + p.attn + 2 * p.angles + p.logits + p.choose + 4 * p.chosen + 3 * p.first +
-                          p.gathered + 2 * p.inter + p.worker);
+    struct moe_forward f = { .counting = true, .mla = mla, .context = context };
+    take_all(&f, c, t, threads);
+    return f.bytes + sizeof f;
 }
 
 enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
                                struct moe_pool *pool, struct moe_err *err)
 {
-    int threads = moe_pool_threads(pool);
-    struct plan p = measure(&m->config, max_tokens, context, threads, mla);
     struct moe_forward *f = calloc(1, sizeof *f);
     *out = NULL;
     if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
     *f = (struct moe_forward){ .m = m, .k = moe_kernels(), .pool = pool, .mla = mla, .max_tokens = max_tokens, .context = context };
-    struct moe_arena *a = &f->arena;
-    f->worker_floats = moe_attention_worker_floats(&m->config, context, mla);
-    bool ok = (f->x = MOE_NEWN(a, float, p.x)) && (f->y = MOE_NEWN(a, float, p.x)) && (f->qa = MOE_NEWN(a, float, p.qa)) &&
-              (f->q = MOE_NEWN(a, float, p.q)) && (f->ckv = MOE_NEWN(a, float, p.ckv)) && (f->attn = MOE_NEWN(a, float, p.attn)) &&
-              (f->cos = MOE_NEWN(a, float, p.angles)) && (f->sin = MOE_NEWN(a, float, p.angles)) &&
-              (f->logits = MOE_NEWN(a, float, p.logits)) && (f->choose = MOE_NEWN(a, float, p.choose)) &&
-              (f->experts = MOE_NEWN(a, int32_t, p.chosen)) && (f->weights = MOE_NEWN(a, float, p.chosen)) &&
-              (f->slot = MOE_NEWN(a, int32_t, p.chosen)) && (f->row = MOE_NEWN(a, int32_t, p.chosen)) &&
-              (f->first = MOE_NEWN(a, int64_t, p.first)) && (f->active = MOE_NEWN(a, int32_t, p.first)) && (f->gathered = MOE_NEWN(a, float, p.gathered)) &&
-              (f->gate = MOE_NEWN(a, float, p.inter)) && (f->up = MOE_NEWN(a, float, p.inter)) &&
-              (f->worker = malloc((size_t)p.worker * sizeof *f->worker)); /* touched as far as contexts grow */
-    if (!ok) {
+    take_all(f, &m->config, max_tokens, moe_pool_threads(pool));
+    if (f->failed) {
         moe_forward_close(&f);
         return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)", (long long)max_tokens);
     }
@@ -94,8 +110,7 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
 void moe_forward_close(struct moe_forward **f)
 {
     if (!*f) return;
-    moe_arena_clear(&(*f)->arena);
-    free((*f)->worker);
+    for (int i = 0; i < (*f)->n_owned; i++) free((*f)->owned[i]);
     free(*f);
     *f = NULL;
 }

@@ -14,11 +14,13 @@
 #include "model/model.h"
 
 /* The latent cache of one sequence: for every layer [cap, width] float32, width = kv_lora_rank + qk_rope_head_dim:
- * the latent after its norm, then the rotary key after rotation. */
-struct moe_kv { float **layer; int64_t layers, width, cap; };
+ * the latent after its norm, then the rotary key after rotation.  most: where growing by doubling stops; 0: nowhere. */
+struct moe_kv { float **layer; int64_t layers, width, cap, most; };
 
 enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err);
-enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err); /* grows by doubling */
+enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err); /* grows by doubling, not beyond most unless asked to */
+/* Bytes of a cache of exactly that many positions. */
+uint64_t moe_kv_estimate(const struct moe_config *c, int64_t positions);
 void moe_kv_release(struct moe_kv *kv);
 
 /* Part of a batch: `n` consecutive tokens of one sequence, the first at position `first`; what is before lies in kv. */
@@ -41,8 +43,9 @@ struct moe_hooks {
 
 struct moe_forward; /* buffers for up to max_tokens tokens; one batch at a time */
 
-/* Bytes of those buffers, for contexts of up to `context` positions. */
-uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t context, int threads);
+/* Bytes of those buffers, for contexts of up to `context` positions: what moe_forward_open asks for.  Pages are touched only as
+ * far as batches and contexts reach. */
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t context, enum moe_mla mla, int threads);
 enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
                                struct moe_pool *pool, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f);

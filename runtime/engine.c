@@ -1,17 +1,58 @@
 #include "runtime/engine.h"
 
+#include "base/io.h"
 #include "base/tool.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-int64_t moe_engine_batch(const struct moe_config *c)
+/* ---- memory ---- */
+
+enum { BATCH_LEAST = 16, BATCH_MOST = 1024, BATCH_BYTES = 512 << 20 };
+
+uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla, int threads)
 {
-    int64_t k = c->n_routed_experts ? c->num_experts_per_tok : 1;
-    int64_t n = ((int64_t)64 << 20) / (4 * k * c->hidden_size);
-    return n < 64 ? 64 : n > 1024 ? 1024 : n / 16 * 16;
+    uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)), ids = (uint64_t)context * sizeof(int32_t);
+    return moe_kv_estimate(c, context) + moe_forward_estimate(c, batch, context, mla, threads) + sampling + ids +
+           (uint64_t)(batch * c->hidden_size) * sizeof(float);
 }
+
+/* The largest n in [lo, hi] whose estimate is within `limit` (all that is larger is estimated higher); lo - 1 when none is. */
+static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo, int64_t hi, enum moe_mla mla, int threads,
+                             uint64_t limit)
+{
+    while (lo <= hi) {
+        int64_t n = lo + (hi - lo) / 2;
+        if (moe_engine_estimate(c, context ? context : n, batch ? batch : n, mla, threads) <= limit) lo = n + 1;
+        else hi = n - 1;
+    }
+    return hi;
+}
+
+/* Context first, then as large a batch as the rest allows: it saves reading experts, but the last few tokens save little. */
+static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o, int threads, struct moe_err *err)
+{
+    int64_t most = c->max_position_embeddings, least = most < BATCH_LEAST ? most : BATCH_LEAST;
+    uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held : o->memory ? 1 : moe_available_memory();
+    char need[16], have[16];
+    if (!limit) limit = UINT64_MAX; /* not known */
+    e->context = o->context > 0 ? o->context : most_that_fit(c, 0, least, 1, most, o->mla, threads, limit);
+    uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, least, o->mla, threads);
+    if (bytes > limit)
+        return moe_fail(err, MOE_NOMEM, "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
+                        (long long)(e->context ? e->context : 1), moe_human_bytes(bytes + (o->memory ? held : 0), need),
+                        moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
+                        o->memory ? " or a larger --memory" : "");
+    uint64_t full = moe_engine_estimate(c, e->context, least, o->mla, threads), room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
+    e->batch = most_that_fit(c, e->context, 0, least, e->context < BATCH_MOST ? e->context : BATCH_MOST, o->mla, threads, full + room);
+    if (e->batch > BATCH_LEAST) e->batch -= e->batch % BATCH_LEAST;
+    if (e->batch < 1) e->batch = 1;
+    e->spare = limit - moe_engine_estimate(c, e->context, e->batch, o->mla, threads);
+    return MOE_OK;
+}
+
+/* ---- life ---- */
 
 static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
                                 struct moe_err *err)
@@ -21,14 +62,14 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     if (o->context > c->max_position_embeddings)
         return moe_fail(err, MOE_USAGE, "--context %lld is more than the model's %lld positions", (long long)o->context,
                         (long long)c->max_position_embeddings);
-    e->context = o->context > 0 ? o->context : c->max_position_embeddings;
-    e->batch = moe_engine_batch(c);
     e->vocab = c->vocab_size;
     enum moe_code code = moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
     if (code != MOE_OK && (o->tokenizer || code != MOE_NOT_FOUND)) return code;
     if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
     MOE_TRY(moe_model_open(&e->model, e->source, o->lora_eps, err));
+    MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err)); /* knows what descriptors and tokenizer took */
     MOE_TRY(moe_kv_open(&e->kv, c, err));
+    e->kv.most = e->context;
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
     e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
     e->logits = malloc((size_t)c->vocab_size * sizeof *e->logits);

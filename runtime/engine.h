@@ -16,6 +16,7 @@ struct moe_engine {
     struct moe_kv kv;
     int32_t *ids; int64_t n_ids;      /* what kv holds */
     int64_t context, batch;           /* most positions, most tokens in a batch */
+    uint64_t spare;                   /* of the memory allowed, what a full context leaves */
     float *h, *logits;                /* [batch, H], [V] */
     int32_t *order; float *p;         /* [V]: sampling */
     int64_t vocab;                    /* ids that may be produced: the smaller of the model's and the tokenizer's */
@@ -23,15 +24,17 @@ struct moe_engine {
 
 struct moe_engine_options {
     bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
-    int64_t context;                  /* 0: the model's */
+    int64_t context;                  /* 0: the model's, or less where memory does not hold it */
+    uint64_t memory;                  /* bytes the engine may hold besides mapped files; 0: what the machine has available */
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;
 };
 
-/* Tokens in a batch for this model: as many as keep the experts' outputs near 64 MiB, 64 to 1024. */
-int64_t moe_engine_batch(const struct moe_config *c);
+/* Bytes that an engine holds at most, besides mapped files: a full cache, the buffers of a batch, hidden states, logits, sampling. */
+uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla, int threads);
 
-/* path: a container or checkpoint.  MOE_USAGE when the context asked for is larger than the model's. */
+/* path: a container or checkpoint.  MOE_USAGE when the context asked for is larger than the model's, MOE_NOMEM when memory does not
+ * hold it.  The batch is as large as is of use and memory allows. */
 enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
                               struct moe_err *err);
 void moe_engine_close(struct moe_engine **e);

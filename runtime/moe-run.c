@@ -14,7 +14,7 @@ struct options {
     struct moe_run run;
     const char *prompt, *prompt_file, *tokens, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *system;
     struct moe_strlist stop;
-    int64_t n, top_k, seed, context, window, ranks;
+    int64_t n, top_k, seed, context, window, ranks, memory;
     double temperature, top_p, min_p;
     bool chat, special, bos, ignore_eos, bench;
 };
@@ -38,8 +38,9 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
     if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
     if (o->top_k < 0 || o->context < 0 || o->n < -1) return moe_fail(err, MOE_USAGE, "--top-k, --context and -n want no negative number");
+    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
-    *e = (struct moe_engine_options){ .context = o->context, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
+    *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .tokenizer = o->score || o->stop.n || (!o->tokens && !o->bench) };
     return MOE_OK;
@@ -163,7 +164,7 @@ static void report(const struct options *o, cJSON *json, const struct moe_genera
 {
     cJSON *tokens, *s;
     char peak[16];
-    cJSON_AddStringToObject(json, "text", g->text ? g->text : "");
+    moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
     tokens = cJSON_AddArrayToObject(json, "tokens");
     for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
     moe_json_add_i64(json, "prompt_tokens", prompt);
@@ -360,7 +361,8 @@ int main(int argc, char **argv)
         MOE_STR(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
         MOE_BOOL(0, "bench", &o.bench, "time the model's matrix products against floors measured in the same run"),
         MOE_GROUP("model"),
-        MOE_INT('c', "context", &o.context, "N", "positions to hold; the model's maximum by default"),
+        MOE_INT('c', "context", &o.context, "N", "positions to hold; by default the model's maximum, or what --memory holds"),
+        MOE_SIZE(0, "memory", &o.memory, "SIZE", "bytes to hold besides the model's files; what the machine has available by default"),
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),

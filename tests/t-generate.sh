@@ -58,6 +58,10 @@ done <"$T/stops"
 streamed almost $F/bf16 --prompt "$P" -n 60 --ignore-eos --stop "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["text"][3:20] + "~")' "$T/st")"
 py almost "j['text'] == json.load(open('$T/st'))['text'] and j['finish_reason'] == 'length'"
 
+# Text may hold any byte: a hot sampler produces NULs, which JSON spells \u0000.
+streamed nul $F/bf16 --prompt "And it" -n 1000 --temperature 1000 --seed 3 --ignore-eos
+py nul 'j["text"].count(chr(0)) >= 1 and len(j["text"]) > 2000'
+
 run n0 --json $F/bf16 --prompt "$P" -n 0
 py n0 'j["text"] == "" and j["tokens"] == [] and j["prompt_tokens"] > 2 and j["finish_reason"] == "length"'
 run n0t $F/bf16 --prompt "$P" -n 0

@@ -158,6 +158,16 @@ ok "$R" -q --json $M/bf16 --tokens 5 -n -1 --ignore-eos --context 12
 [ "$(json finish_reason "$T/out")" = length ] && [ -n "$(json text "$T/out")" ] || fail "a full context is not finish_reason length"
 [ "$(tr -d '\n' <"$T/out" | sed 's/.*"tokens": *\[\([^]]*\).*/\1/' | awk -F, '{ print NF }')" = 11 ] || { cat "$T/out"; fail "1 + 11 tokens fill a context of 12"; }
 count
+if ! sanitized; then # which hold more memory than is allowed here
+    # --memory bounds what is held beside the files, and smaller batches compute the same.
+    gen -n 30 --memory 6M
+    same "$T/text" "$T/greedy" "text depends on --memory"
+    head -c 2600 "$T/short.txt" >"$T/long.txt"
+    ok "$R" -q --json $M/bf16 --prompt-file "$T/long.txt" -n 0 --context 1024 --memory 8M
+    [ "$(json prompt_tokens "$T/out")" -gt 700 ] || fail "long.txt is $(json prompt_tokens "$T/out") tokens"
+    [ "$(json peak_anonymous "$T/out")" -le $((8 << 20)) ] || fail "--memory 8M: peak_anonymous $(json peak_anonymous "$T/out")"
+    count
+fi
 
 # ---- refusals ---------------------------------------------------------------
 refused 3 "nowhere" "$T/nowhere" --prompt x
@@ -165,6 +175,9 @@ refused 2 "one model" --prompt x
 refused 2 "empty" $M/bf16 --prompt ""
 refused 2 "do not fit the context" $M/bf16 --prompt "And it came to pass, when men began to multiply" --context 3
 refused 2 "--context" $M/bf16 --prompt x --context 100000
+refused 10 "smaller --context" $M/bf16 --prompt x --context 1024 --memory 1M
+refused 10 "larger --memory" $M/bf16 --prompt x --memory 1
+refused 2 "--memory" $M/bf16 --prompt x --memory -1
 refused 2 "--threads" $M/bf16 --prompt x --threads 0
 refused 15 "vocabulary" $M/bf16 --tokens 1,2,1024
 refused 2 "--tokens" $M/bf16 --tokens 1,x

@@ -139,8 +139,21 @@ static void test_print_bytes(void)
     cJSON_Delete(k);
 }
 
+/* Text that a model wrote may hold NULs; so may what a NUL stands next to. */
+static void test_print_text(void)
+{
+    static const char with[] = "a\0\"b\0\0\xc3\xa9\xff";
+    cJSON *j = cJSON_CreateObject();
+    OK(moe_json_add_text(j, "t", with, sizeof with - 1) && moe_json_add_text(j, "e", "", 0) && cJSON_AddStringToObject(j, "s", "x"));
+    char *s = moe_json_print(j, 0);
+    OK(s && !strcmp(s, "{\"t\": \"a\\u0000\\\"b\\u0000\\u0000\xc3\xa9\xef\xbf\xbd\", \"e\": \"\", \"s\": \"x\"}"));
+    free(s);
+    cJSON_Delete(j);
+}
+
 int main(void)
 {
+    test_print_text();
     test_print_bytes();
     test_refused();
     test_depth();

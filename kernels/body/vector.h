@@ -60,10 +60,19 @@ void VARIANT(sqerr)(const float *x, const float *y, int64_t n, double *num, doub
     *den += vd_fold(b);
 }
 
+/* Values above 1e19 have squares that float32 does not hold. */
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double sum = (double)VARIANT(dot)(x, x, n), none = 0;
+    if (isfinite(sum)) return sum;
+    sum = 0;
+    VARIANT(sqerr)(x, x, n, &none, &sum);
+    return sum;
+}
+
 void VARIANT(rmsnorm)(const float *x, const float *w, float eps, int64_t n, float *out)
 {
-    double mean = (double)VARIANT(dot)(x, x, n) / (double)n;
-    vf scale = vf_set((float)(1 / sqrt(mean + (double)eps)));
+    vf scale = vf_set((float)(1 / sqrt(sum_of_squares(x, n) / (double)n + (double)eps)));
     for (int64_t i = 0; i < n; i += 16)
         store_to(out + i, n - i, vf_mul(vf_mul(load_to(x + i, n - i), scale), load_to(w + i, n - i)));
 }
