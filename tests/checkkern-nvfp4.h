@@ -7,22 +7,45 @@
 
 #include "tests/checkkern.h"
 
-static void compare_nvfp4(const struct variant *v, const float *x, int64_t n, float global)
+static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint8_t *scales, size_t blocks, int method, const char *from, const float *x, float global)
+{
+    for (size_t b = 0; b < blocks; b++)
+        CHECK(scales[b] == want[8 * blocks + b] && !memcmp(codes + 8 * b, want + 8 * b, 8),
+              "method %d, %s, block %zu of %zu, global %a: scale %#x, ref %#x; first %a %a, largest %a", method, from, b, blocks, (double)global,
+              scales[b], want[8 * blocks + b], (double)x[16 * b], (double)x[16 * b + 1], (double)variants[0].k.amax(x + 16 * b, 16));
+}
+
+/* From float32 and from bf16, each against ref on the float32 values. */
+static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float global)
 {
     size_t blocks = (size_t)n / 16;
-    uint8_t *want = malloc(9 * blocks + 1), *codes = buf(8 * blocks, 0), *scales = buf(blocks, 0);
+    uint8_t *want = malloc(9 * blocks + 1), *codes = buf(8 * blocks, 0), *scales = buf(blocks, 0), *h = buf(2 * (size_t)n, (size_t)below(3));
     assert(want);
-    for (enum moe_nvfp4_method m = MOE_NVFP4_MAX; m <= MOE_NVFP4_SEARCH; m++) {
-        variants[0].k.nvfp4_quantize(m, x, n, global, want, want + 8 * blocks);
-        memset(codes, 0xaa, 8 * blocks), memset(scales, 0xaa, blocks);
-        v->k.nvfp4_quantize(m, x, n, global, codes, scales);
-        for (size_t b = 0; b < blocks; b++)
-            CHECK(scales[b] == want[8 * blocks + b] && !memcmp(codes + 8 * b, want + 8 * b, 8),
-                  "method %d, block %zu of %zu, global %a: scale %#x, ref %#x; first %a %a, largest %a", (int)m, b, blocks,
-                  (double)global, scales[b], want[8 * blocks + b], (double)x[16 * b], (double)x[16 * b + 1],
-                  (double)variants[0].k.amax(x + 16 * b, 16));
+    for (int half = 0; half < 2; half++) {
+        for (int64_t i = 0; half && i < n; i++) {
+            uint16_t b = moe_f32_to_bf16(x[i]);
+            memcpy(h + 2 * i, &b, 2);
+            x[i] = moe_bf16_to_f32(b);
+        }
+        for (enum moe_nvfp4_method m = MOE_NVFP4_MAX; m <= MOE_NVFP4_SEARCH; m++) {
+            variants[0].k.nvfp4_quantize(m, x, n, global, want, want + 8 * blocks);
+            memset(codes, 0xaa, 8 * blocks), memset(scales, 0xaa, blocks);
+            if (half) v->k.nvfp4_quantize_bf16(m, h, n, global, codes, scales);
+            else v->k.nvfp4_quantize(m, x, n, global, codes, scales);
+            compare_blocks(want, codes, scales, blocks, (int)m, half ? "bf16" : "f32", x, global);
+        }
     }
     free(want);
+}
+
+/* A block's values are few multiples of one number, as INT4 has them: codes and their halves tie exactly, others nearly. */
+static void fill_int4(float *x, int64_t n, float global)
+{
+    for (int64_t b = 0; b < n; b += 16) {
+        float s = moe_bf16_to_f32(moe_f32_to_bf16(ldexpf(global, (int)below(8)) * (1 + fabsf(uniform()))));
+        int64_t most = 1 + below(8);
+        for (int64_t i = b; i < b + 16; i++) x[i] = (float)(below(2 * most + 1) - most) * s;
+    }
 }
 
 /* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to tell apart. */
@@ -66,12 +89,11 @@ static void check_nvfp4_quantize(const struct variant *v)
             compare_nvfp4(v, x, 16 * blocks, globals[below(sizeof globals / sizeof *globals)]);
             done();
         }
-    for (int round = 0; round < 110; round++) {
+    for (int round = 0; round < 80; round++) {
         enum { BLOCKS = 1000 };
         float *x = buf(64 * BLOCKS, 4 * (size_t)below(16)), global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
         snprintf(now_case, sizeof now_case, "round %d", round);
-        if (round % 2) fill_grid(x, 16 * BLOCKS, global);
-        else fill_regions(x, 16 * BLOCKS, global);
+        (round % 5 == 4 ? fill_int4 : round % 2 ? fill_grid : fill_regions)(x, 16 * BLOCKS, global);
         compare_nvfp4(v, x, 16 * BLOCKS, global);
         done();
     }

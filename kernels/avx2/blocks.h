@@ -5,13 +5,24 @@
 #include "kernels/variants.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 #define VARIANT(name) moe_##name##_avx2
 #define OP static inline __attribute__((always_inline, unused))
+/* A loop over registers: unrolled, or they live in memory. */
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 enum { LANES = 8 };
 
-typedef __m256 bf;
-typedef __m256i bi;
+typedef __m256 bf;  /* a float a block */
+typedef __m256i bi; /* an int32, or two 16-bit words, a block */
+typedef __m256i bm; /* a condition a block: all ones or all zeros */
+
+OP unsigned m_bits(bm m) { return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(m)); }
+OP bm m_of(unsigned bits)
+{
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), bit), bit);
+}
 
 OP bf f_set(float x) { return _mm256_set1_ps(x); }
 OP bf f_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -23,42 +34,104 @@ OP bf f_div(bf x, bf y) { return _mm256_div_ps(x, y); }
 OP bf f_min(bf x, bf y) { return _mm256_min_ps(x, y); }
 OP bf f_max(bf x, bf y) { return _mm256_max_ps(x, y); }
 OP bf f_fma(bf x, bf y, bf z) { return _mm256_fmadd_ps(x, y, z); }
+OP bf f_sqrt(bf x) { return _mm256_sqrt_ps(x); }
 OP bf f_abs(bf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), x); }
-OP unsigned f_lt(bf x, bf y) { return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_LT_OQ)); }
-OP unsigned f_le(bf x, bf y) { return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_LE_OQ)); }
-OP __m256i lanes_of(unsigned m)
-{
-    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)m), bit), bit);
-}
-OP bf f_pick(unsigned m, bf x, bf y) { return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(lanes_of(m))); } /* m ? x : y */
+OP bm f_lt(bf x, bf y) { return _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_LT_OQ)); }
+OP bm f_le(bf x, bf y) { return _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_LE_OQ)); }
+OP bf f_pick(bm m, bf x, bf y) { return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(m)); } /* m ? x : y */
 OP bi f_round(bf x) { return _mm256_cvtps_epi32(x); }
 OP bi f_bits(bf x) { return _mm256_castps_si256(x); }
 OP bf i_float(bi x) { return _mm256_castsi256_ps(x); }
 OP bf i_value(bi x) { return _mm256_cvtepi32_ps(x); }
 OP bi i_set(int x) { return _mm256_set1_epi32(x); }
-OP bi i_load(const int32_t *p) { return _mm256_loadu_si256((const void *)p); }
-OP void i_store(int32_t *p, bi x) { _mm256_storeu_si256((void *)p, x); }
+OP bi i_load(const void *p) { return _mm256_loadu_si256(p); }
+OP void i_store(void *p, bi x) { _mm256_storeu_si256(p, x); }
 OP bi i_add(bi x, bi y) { return _mm256_add_epi32(x, y); }
 OP bi i_sub(bi x, bi y) { return _mm256_sub_epi32(x, y); }
 OP bi i_and(bi x, bi y) { return _mm256_and_si256(x, y); }
 OP bi i_or(bi x, bi y) { return _mm256_or_si256(x, y); }
-OP bi i_shl(bi x, int n) { return _mm256_slli_epi32(x, n); }
-OP bi i_shr(bi x, int n) { return _mm256_srli_epi32(x, n); }
+OP bi i_or_and(bi x, bi y, bi z) { return i_or(x, i_and(y, z)); }
+#define i_shl(x, n) _mm256_slli_epi32(x, n)
+#define i_shr(x, n) _mm256_srli_epi32(x, n)
 OP bi i_min(bi x, bi y) { return _mm256_min_epi32(x, y); }
 OP bi i_max(bi x, bi y) { return _mm256_max_epi32(x, y); }
-OP unsigned i_gt(bi x, bi y) { return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))); }
-OP bi i_pick(unsigned m, bi x, bi y) { return _mm256_blendv_epi8(y, x, lanes_of(m)); }
-
-/* The e2m1 value near a = |x| / s, from 4a; a tie or an ulp beside one may go either way.  Below 4a = 4 steps of 2 by
- * the adding of a large number, above it one bit of mantissa. */
-OP bf near_e2m1(bf a4)
+OP bm i_gt(bi x, bi y) { return _mm256_cmpgt_epi32(x, y); }
+OP bm i_any(bi x) { return _mm256_xor_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), _mm256_set1_epi32(-1)); } /* not 0 */
+OP bi i_pick(bm m, bi x, bi y) { return _mm256_blendv_epi8(y, x, m); }
+OP void i_store_bytes(uint8_t *p, bi x) /* LANES bytes */
 {
-    const bf big = _mm256_set1_ps(0x1.8p24f);
-    bf t = f_min(a4, f_set(24)), fine = f_sub(f_add(t, big), big);
-    bf wide = i_float(i_and(i_add(f_bits(t), i_set(0x200000)), i_set((int)0xffc00000u)));
-    bf q = _mm256_blendv_ps(wide, fine, _mm256_cmp_ps(t, f_set(4), _CMP_LT_OQ));
-    return f_mul(q, f_set(.25f));
+    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((void *)p, _mm_packus_epi16(w, w));
+}
+
+/* ---- 16-bit words, two a block ---- */
+
+OP bi w_set(int x) { return _mm256_set1_epi16((short)x); }
+OP bi w_twice(bi x) { return _mm256_or_si256(x, _mm256_slli_epi32(x, 16)); } /* x < 2^16 into both words */
+OP bi w_mulhi(bi x, bi y) { return _mm256_mulhi_epu16(x, y); }
+OP bi w_sub(bi x, bi y) { return _mm256_sub_epi16(x, y); }
+OP bi w_less(bi x, bi y) { return _mm256_subs_epu16(x, y); } /* max(x - y, 0) */
+OP bi w_max(bi x, bi y) { return _mm256_max_epu16(x, y); }
+OP bi w_signed_min(bi x, bi y) { return _mm256_min_epi16(x, y); }
+#define w_shr(x, n) _mm256_srli_epi16(x, n)
+OP bi w_squares(bi x) { return _mm256_madd_epi16(x, x); } /* of both words, added */
+/* Of a sum of squares, < 2^32, less at most 1. */
+OP bf w_value(bi x) { bf h = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 1)); return _mm256_add_ps(h, h); }
+/* (low word of x) | (low word of y) << 16 */
+OP bi w_join(bi x, bi y) { return _mm256_blend_epi16(x, _mm256_slli_epi32(y, 16), 0xaa); }
+
+/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the upper byte. The
+ * low byte of the index asks for a zero; entries 0 to 15 and 16 to 31 are looked up both, the top bit of u decides. */
+OP bi w_look(__m128i lo, __m128i hi, bi u)
+{
+    bi at = _mm256_or_si256(_mm256_srli_epi16(u, 3), _mm256_set1_epi16(0x80));
+    return _mm256_blendv_epi8(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(lo), at), _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(hi), at), u);
+}
+#define LOW_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) _mm_setr_epi8(v0, v1, v1, v2, v2, v3, v3, v4, v4, v4, v5, v5, v5, v5, v6, v6)
+#define HIGH_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) _mm_setr_epi8(v6, v6, v6, v6, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7)
+OP bi w_e2m1(bi u) { return w_look(LOW_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64), HIGH_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64), u); }
+OP bi w_code(bi u) { return w_look(LOW_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), HIGH_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), u); }
+
+/* Entry c % 8 of a table of 8. */
+OP bf f_of8(const float *t, bi c) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), c); }
+
+/* r[k] gets dword k of each block: of `p`, `p + stride` .., 32 bytes each. */
+OP void columns(const uint8_t *p, int64_t stride, bi r[8])
+{
+    bi u[8];
+    EACH(i, 8) {
+        const uint8_t *q = p + i % 4 * stride + i / 4 * 16; /* half a block, and that of the block four on */
+        r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)q)), _mm_loadu_si128((const void *)(q + 4 * stride)), 1);
+    }
+    EACH(i, 4) u[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]), u[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    EACH(h, 2) EACH(i, 2) {
+        r[4 * h + 2 * i] = _mm256_unpacklo_epi64(u[4 * h + i], u[4 * h + i + 2]);
+        r[4 * h + 2 * i + 1] = _mm256_unpackhi_epi64(u[4 * h + i], u[4 * h + i + 2]);
+    }
+}
+
+/* Eight bytes a block: those of x, then those of y. */
+OP void store_pairs(uint8_t *p, bi x, bi y)
+{
+    bi lo = _mm256_unpacklo_epi32(x, y), hi = _mm256_unpackhi_epi32(x, y);
+    i_store(p, _mm256_permute2x128_si256(lo, hi, 0x20));
+    i_store(p + 32, _mm256_permute2x128_si256(lo, hi, 0x31));
+}
+
+/* ---- one block: LANES of its values ---- */
+
+OP double f_distance(bf x, bf y) /* sum of (x - y)^2 in double */
+{
+    __m256d a = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_castps256_ps128(y)));
+    __m256d b = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)), _mm256_cvtps_pd(_mm256_extractf128_ps(y, 1)));
+    a = _mm256_fmadd_pd(a, a, _mm256_mul_pd(b, b));
+    __m128d h = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+
+OP void f_from_bf16(float *to, const uint8_t *p) /* LANES values */
+{
+    f_store(to, i_float(i_shl(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16)));
 }
 
 #endif

@@ -46,3 +46,12 @@ void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_
         for (int i = 0; i < 8; i++) codes[b * 8 + i] = (uint8_t)(q[2 * i] | q[2 * i + 1] << 4);
     }
 }
+
+void moe_nvfp4_quantize_bf16_ref(enum moe_nvfp4_method method, const uint8_t *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+{
+    for (int64_t b = 0; b < n / 16; b++) {
+        float v[16];
+        for (int i = 0; i < 16; i++) v[i] = moe_bf16_to_f32(moe_load_le16(x + 2 * (16 * b + i)));
+        moe_nvfp4_quantize_ref(method, v, 16, global, codes + 8 * b, scales + b);
+    }
+}

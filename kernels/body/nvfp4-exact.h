@@ -1,0 +1,108 @@
+/* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: what kernels/body/nvfp4.h cannot tell apart.
+ *
+ * ref divides, rounds, multiplies back and adds squares in double in ascending order.  Sums are made here in another order
+ * first; where two are within 2^-40 of each other, in ref's. */
+#include "kernels/scalar.h"
+
+#include <string.h>
+
+struct codes { uint64_t bits[2]; }; /* a set of scale codes */
+OP void codes_add(struct codes *s, int c) { s->bits[c >> 6] |= (uint64_t)1 << (c & 63); }
+OP int codes_take(struct codes *s) /* the least one, out of the set; 127 when empty */
+{
+    int i = s->bits[0] ? 0 : 1;
+    if (!s->bits[i]) return 127;
+    int c = 64 * i + __builtin_ctzll(s->bits[i]);
+    s->bits[i] &= s->bits[i] - 1;
+    return c;
+}
+
+/* moe_f32_to_e2m1 of a >= 0: below 1 to halves, from 1 on to one bit of mantissa, both to even. */
+OP bi e2m1_code(bf a)
+{
+    bi u = f_bits(a), low = f_round(f_mul(a, f_set(2)));
+    bi high = i_sub(i_shr(i_add(u, i_add(i_set(0x1fffff), i_and(i_shr(u, 22), i_set(1)))), 22), i_set(252));
+    return i_pick(f_lt(a, f_set(1)), low, i_min(high, i_set(7)));
+}
+
+/* |x| as scale s stores it. */
+OP bf stored(bf x, bf s)
+{
+    static const float e2m1[8] = { 0, .5f, 1, 1.5f, 2, 3, 4, 6 };
+    return f_mul(f_of8(e2m1, e2m1_code(f_div(x, s))), s);
+}
+
+/* Sum of squared differences of 16 values as ref makes it. */
+static double ordered(const float *x, const float *y)
+{
+    double err = 0;
+    for (int i = 0; i < 16; i++) {
+        double d = (double)x[i] - (double)y[i];
+        err += d * d;
+    }
+    return err;
+}
+
+struct trial { float v[16]; double err; };
+static void try_scale(const float *x, float global, int c, struct trial *t) /* x: magnitudes */
+{
+    bf s = f_set(moe_e4m3_to_f32((uint8_t)c) * global);
+    t->err = 0;
+    EACH(i, 16 / LANES) {
+        bf a = f_load(x + i * LANES), v = stored(a, s);
+        f_store(t->v + i * LANES, v);
+        t->err += f_distance(a, v);
+    }
+}
+
+static bool better(const float *x, const struct trial *a, const struct trial *b) /* a is */
+{
+    if (fabs(a->err - b->err) > 0x1p-40 * b->err) return a->err < b->err;
+    if (!memcmp(a->v, b->v, sizeof a->v)) return false; /* the ties of a code and its half, of INT4 sources above all */
+    return ordered(x, a->v) < ordered(x, b->v);
+}
+
+/* The best of the codes in `in`, each with its codes eight, sixteen .. above. */
+static int settle(const float *x, float global, struct codes in)
+{
+    struct trial t[2] = { { .err = INFINITY } };
+    int best = 1, at = 0;
+    for (int c; (c = codes_take(&in)) <= 126;) {
+        struct trial *n = &t[1 - at];
+        try_scale(x, global, c, n);
+        if (c + 8 <= 126 && n->err <= t[at].err * (1 + 0x1p-12)) codes_add(&in, c + 8);
+        if (t[at].err == INFINITY || better(x, n, &t[at])) best = c, at = 1 - at;
+    }
+    return best;
+}
+
+/* The best of all, from the rounded amax / (6 global) on: by the bounds in kernels/body/nvfp4.h. */
+static int search_one(const float *x, float global, float amax, int c0)
+{
+    struct trial t;
+    struct codes in = { { 0 } };
+    int low = c0;
+    try_scale(x, global, c0, &t);
+    for (; low > 1; low--) {
+        double over = (double)amax - 6 * (double)(moe_e4m3_to_f32((uint8_t)(low - 1)) * global);
+        if (over > 0 && over * over > t.err * (1 + 0x1p-12)) break;
+    }
+    for (int c = low; c <= 126 && (c < 16 || 3.5 * (double)(moe_e4m3_to_f32((uint8_t)c) * global) <= (double)amax * (1 + 0x1p-12)); c++) codes_add(&in, c);
+    return settle(x, global, in);
+}
+
+static void encode_one(const float *x, float scale, uint8_t *codes)
+{
+    int32_t c[16];
+    EACH(i, 16 / LANES) {
+        bf v = f_div(f_load(x + i * LANES), f_set(scale));
+        bi q = e2m1_code(f_abs(v));
+        i_store(c + i * LANES, i_pick(f_lt(v, f_set(0)), i_or(q, i_set(8)), q));
+    }
+    /* 16 codes of 32 bits -> 16 bytes -> low + 16 * high nibble in 8 words -> 8 bytes */
+    const __m128i *p = (const void *)c;
+    __m128i lo = _mm_packs_epi32(_mm_loadu_si128(p), _mm_loadu_si128(p + 1));
+    __m128i hi = _mm_packs_epi32(_mm_loadu_si128(p + 2), _mm_loadu_si128(p + 3));
+    __m128i w = _mm_maddubs_epi16(_mm_packus_epi16(lo, hi), _mm_set1_epi16(0x1001));
+    _mm_storel_epi64((void *)codes, _mm_packus_epi16(w, w));
+}
