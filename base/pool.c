@@ -244,7 +244,7 @@ enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
                            enum moe_code (*consume)(void *, int64_t, int, struct moe_err *), void *ctx, struct moe_err *err)
 {
     struct pipe p = { .n = n, .slots = slots, .produce = produce, .consume = consume, .ctx = ctx, .err = err };
-    int helpers = moe_pool_threads(pool) - 1, started = 0;
+    int helpers = moe_pool_threads(pool) > 1 ? moe_pool_threads(pool) : 0, started = 0;
     if (helpers > slots - 1) helpers = slots - 1;
     p.state = calloc((size_t)slots, sizeof *p.state);
     p.errs = calloc((size_t)slots, sizeof *p.errs);

@@ -1,4 +1,5 @@
 #include "base/io.h"
+#include "base/writeback.h"
 #include "formats/safetensors.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct moe_st_writer { int fd; uint64_t at, end; char *path, *tmp; };
+struct moe_st_writer { int fd; uint64_t at, end; char *path, *tmp; struct moe_writeback *behind; };
 
 /* ---- text of any length ---- */
 
@@ -94,6 +95,7 @@ static enum moe_code start(struct moe_st_writer *w, const char *path, const stru
     snprintf(w->tmp, n + 5, "%s.tmp", path);
     do w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); while (w->fd < 0 && errno == EINTR);
     if (w->fd < 0) return moe_fail_errno(err, errno, w->tmp, "cannot create");
+    w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
     w->at = h->n;
     w->end += h->n;
     return moe_pwrite(w->fd, w->tmp, h->p, h->n, 0, err);
@@ -122,12 +124,14 @@ enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t byt
 {
     if (bytes > w->end - w->at) return moe_fail_at(err, MOE_INTERNAL, w->path, NULL, "more data than its header has room for");
     MOE_TRY(moe_pwrite(w->fd, w->tmp, data, bytes, w->at, err));
+    moe_writeback_add(w->behind, w->at, bytes);
     w->at += bytes;
     return MOE_OK;
 }
 
 static void release(struct moe_st_writer **w)
 {
+    moe_writeback_close(&(*w)->behind);
     free((*w)->path);
     free((*w)->tmp);
     free(*w);
@@ -153,6 +157,7 @@ enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
     if (code == MOE_OK) {
         do r = fsync(w->fd); while (r && errno == EINTR);
         if (r) code = moe_fail_errno(err, errno, w->tmp, "cannot sync");
+        else moe_writeback_drop(w->behind, w->end);
     }
     if (close(w->fd) && code == MOE_OK) code = moe_fail_errno(err, errno, w->tmp, "cannot close");
     if (code == MOE_OK) code = moe_rename(w->tmp, w->path, err);

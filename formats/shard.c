@@ -1,6 +1,7 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/writeback.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -124,6 +125,7 @@ enum moe_code moe_shard_layout(struct moe_tensor *t, int64_t n, int layer, struc
 struct moe_shard_writer {
     int fd;
     char *path;
+    struct moe_writeback *behind;
     struct moe_shard_header head;
     struct moe_tensor *t;
     int64_t n;
@@ -132,6 +134,7 @@ struct moe_shard_writer {
 
 static void writer_free(struct moe_shard_writer *w)
 {
+    moe_writeback_close(&w->behind);
     if (w->fd >= 0) close(w->fd);
     free(w->path);
     free(w->t);
@@ -175,6 +178,7 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
         return code;
     }
     memcpy(w->t, t, (size_t)n * sizeof *t);
+    w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
     *out = w;
     return MOE_OK;
 }
@@ -185,7 +189,9 @@ enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int pl
     MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT);
     const struct moe_span *s = &w->t[tensor].plane[plane];
     MOE_CHECK(s->file >= 0 && offset <= s->bytes && bytes <= s->bytes - offset);
-    return moe_pwrite(w->fd, w->path, data, bytes, s->offset + offset, err);
+    MOE_TRY(moe_pwrite(w->fd, w->path, data, bytes, s->offset + offset, err));
+    moe_writeback_add(w->behind, s->offset + offset, bytes);
+    return MOE_OK;
 }
 
 void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t hash)
@@ -235,6 +241,7 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, s
         if (r) code = moe_fail_errno(err, errno, w->path, "cannot sync");
     }
     if (code == MOE_OK) {
+        moe_writeback_drop(w->behind, w->head.file_bytes);
         *bytes = w->head.file_bytes;
         *digest = moe_hash128(head, n);
         r = close(w->fd);

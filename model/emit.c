@@ -1,6 +1,7 @@
 #include "model/emit.h"
 
 #include "base/hash.h"
+#include "base/io.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
 
@@ -8,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks. */
-enum { STRIPE = 128, CHUNK_VALUES = 1 << 20 };
+/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks.
+ * Inside a chunk they are worked on in blocks whose every form fits a core's second-level cache. */
+enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, BLOCK_VALUES = 1 << 16 };
 
 enum { HASH_SRC_DATA, HASH_SRC_SCALE, HASH_OUT_DATA, HASH_OUT_SCALE, HASHES };
 
@@ -18,16 +20,31 @@ struct moe_emit {
     const struct moe_kernels *k;
     struct moe_hash *hash[HASHES];
     uint8_t *raw, *scale;            /* the chunk as the source stores it */
-    float *x, *row;                  /* decoded chunk; one row decoded back */
-    uint8_t *data, *linear, *tile;   /* the chunk as it is written */
-    void *block;                     /* all of the above */
+    float *x, *row;                  /* a block decoded; one row decoded back */
+    uint8_t *data, *linear, *tile;   /* the chunk as it is written (F32 and BF16: a block of it) */
+    void *memory;                    /* all of the above */
+    double mark, seconds[MOE_EMIT_PHASES];
 };
+
+/* The time since the last mark went into this phase. */
+static void spent(struct moe_emit *e, enum moe_emit_phase phase)
+{
+    double now = moe_now();
+    e->seconds[phase] += now - e->mark;
+    e->mark = now;
+}
 
 static int64_t chunk_rows(const struct moe_tensor *t)
 {
     int64_t n = CHUNK_VALUES / t->cols / STRIPE * STRIPE;
     if (n < STRIPE) n = STRIPE;
     return n < t->rows ? n : t->rows;
+}
+
+static int64_t block_rows(const struct moe_tensor *t)
+{
+    int64_t n = BLOCK_VALUES / t->cols, chunk = chunk_rows(t);
+    return n < 1 ? 1 : n < chunk ? n : chunk;
 }
 
 struct sizes { size_t raw, scale, x, row, data, linear, tile; };
@@ -41,13 +58,14 @@ static struct sizes measure(const struct moe_source *src)
     struct sizes s = { 0 };
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        int64_t n = chunk_rows(t);
+        int64_t n = chunk_rows(t), block = block_rows(t) * t->cols;
         at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));
-        at_least(&s.x, n * t->cols * 4);
+        at_least(&s.x, block * 4);
         at_least(&s.row, t->cols * 4);
-        at_least(&s.data, moe_plane_bytes(MOE_F32, 0, MOE_PLANE_DATA, n, t->cols));
+        at_least(&s.data, block * 4);
         if (t->cols % 16) continue;
+        at_least(&s.data, moe_plane_bytes(MOE_NVFP4, 0, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.linear, moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_LINEAR, MOE_PLANE_SCALE, n, t->cols));
         at_least(&s.tile, moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, n, t->cols));
     }
@@ -74,7 +92,7 @@ enum moe_code moe_emit_open(struct moe_emit **out, const struct moe_source *src,
     }
     e->src = src;
     e->k = moe_kernels();
-    e->block = p;
+    e->memory = p;
     e->raw = p;                     p += s.raw;
     e->scale = p;                   p += s.scale;
     e->x = (float *)(void *)p;      p += s.x;
@@ -96,7 +114,7 @@ void moe_emit_close(struct moe_emit **pe)
     struct moe_emit *e = *pe;
     if (!e) return;
     for (int i = 0; i < HASHES; i++) moe_hash_free(e->hash[i]);
-    free(e->block);
+    free(e->memory);
     free(e);
     *pe = NULL;
 }
@@ -107,19 +125,35 @@ static uint64_t plane_offset(const struct moe_tensor *t, int type, int layout, i
     return r0 ? (uint64_t)moe_plane_bytes(type, layout, plane, r0, t->cols) : 0;
 }
 
-/* Read rows [r0, r0+n) into e->raw and e->scale, add them to the source hashes, and describe them as a weight of n rows. */
-static enum moe_code load(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, struct moe_weight *w,
-                          struct moe_err *err)
+/* Begin the chunk of rows [r0, r0+n): read its scales, and describe it as a weight of n rows whose data come block by block. */
+static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, bool hash,
+                                struct moe_weight *w, struct moe_err *err)
 {
     *w = (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = n, .cols = t->cols,
                               .data = e->raw, .scale = e->scale, .global = t->global, .input_scale = t->input_scale };
-    for (int p = MOE_PLANE_DATA; p <= MOE_PLANE_SCALE; p++) {
-        int64_t bytes = moe_plane_bytes(t->type, t->layout, p, n, t->cols);
-        uint8_t *to = p == MOE_PLANE_DATA ? e->raw : e->scale;
-        if (!bytes) continue;
-        MOE_TRY(moe_source_read(e->src, t, p, plane_offset(t, t->type, t->layout, p, r0), (size_t)bytes, to, err));
-        moe_hash_add64(e->hash[p == MOE_PLANE_DATA ? HASH_SRC_DATA : HASH_SRC_SCALE], to, (size_t)bytes);
-    }
+    int64_t bytes = moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols);
+    if (!bytes) return MOE_OK;
+    uint64_t at = plane_offset(t, t->type, t->layout, MOE_PLANE_SCALE, r0);
+    MOE_TRY(moe_source_read(e->src, t, MOE_PLANE_SCALE, at, (size_t)bytes, e->scale, err));
+    spent(e, MOE_EMIT_READ);
+    if (hash) moe_hash_add64(e->hash[HASH_SRC_SCALE], e->scale, (size_t)bytes);
+    spent(e, MOE_EMIT_HASH);
+    return MOE_OK;
+}
+
+/* Rows [b, b+m) of the chunk `w`, which begins at row r0: read them to their place in e->raw and decode them to e->x. */
+static enum moe_code load_block(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w, int64_t r0, int64_t b,
+                                int64_t m, bool hash, struct moe_err *err)
+{
+    uint64_t at = plane_offset(t, t->type, t->layout, MOE_PLANE_DATA, b);
+    size_t bytes = (size_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, m, t->cols);
+    uint64_t from = plane_offset(t, t->type, t->layout, MOE_PLANE_DATA, r0) + at;
+    MOE_TRY(moe_source_read(e->src, t, MOE_PLANE_DATA, from, bytes, e->raw + at, err));
+    spent(e, MOE_EMIT_READ);
+    if (hash) moe_hash_add64(e->hash[HASH_SRC_DATA], e->raw + at, bytes);
+    spent(e, MOE_EMIT_HASH);
+    for (int64_t r = 0; r < m; r++) e->k->decode(w, b + r, 0, t->cols, e->x + r * t->cols);
+    spent(e, MOE_EMIT_DECODE);
     return MOE_OK;
 }
 
@@ -134,19 +168,20 @@ static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor
                        (long long)(r0 + i / t->cols), (long long)(i % t->cols), isnan(e->x[i]) ? "NaN" : "Inf");
 }
 
-/* Load and decode rows into e->x; *amax gets their largest magnitude. */
-static enum moe_code load_values(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, struct moe_weight *w,
-                                 float *amax, struct moe_err *err)
+/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused. */
+static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w, int64_t r0, int64_t b,
+                                  int64_t m, float *amax, struct moe_err *err)
 {
-    MOE_TRY(load(e, t, r0, n, w, err));
-    for (int64_t r = 0; r < n; r++) e->k->decode(w, r, 0, t->cols, e->x + r * t->cols);
-    *amax = e->k->amax(e->x, n * t->cols);
-    return isfinite(*amax) ? MOE_OK : nonfinite(e, t, r0, n, err);
+    MOE_TRY(load_block(e, t, w, r0, b, m, true, err));
+    *amax = e->k->amax(e->x, m * t->cols);
+    spent(e, MOE_EMIT_DECODE);
+    return isfinite(*amax) ? MOE_OK : nonfinite(e, t, r0 + b, m, err);
 }
 
 static void begin(struct moe_emit *e)
 {
     for (int i = 0; i < HASHES; i++) moe_hash_reset64(e->hash[i]);
+    e->mark = moe_now();
 }
 
 /* A container says what each plane's hash is: damage must not be written again under a hash of its own. */
@@ -161,8 +196,14 @@ static enum moe_code check_hashes(const struct moe_emit *e, const struct moe_ten
     return MOE_OK;
 }
 
-/* The last of the source's hashes, its two scalars; and what they must be. */
-static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d, struct moe_err *err)
+static void drop(const struct moe_emit *e, const struct moe_tensor *t)
+{
+    for (int p = 0; p < MOE_PLANE_COUNT; p++)
+        if (t->plane[p].file >= 0) moe_source_drop(e->src, &t->plane[p]);
+}
+
+/* The last of the source's hashes, its two scalars; and what they must be.  `last`: the tensor is not read again. */
+static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d, bool last, struct moe_err *err)
 {
     d->source_hash[MOE_PLANE_DATA] = moe_hash_get64(e->hash[HASH_SRC_DATA]);
     d->source_hash[MOE_PLANE_SCALE] = moe_hash_get64(e->hash[HASH_SRC_SCALE]);
@@ -172,22 +213,22 @@ static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, 
         MOE_TRY(moe_source_read(e->src, t, p, 0, sizeof b, b, err));
         d->source_hash[p] = moe_hash64(b, sizeof b);
     }
-    for (int p = 0; p < MOE_PLANE_COUNT; p++)
-        if (t->plane[p].file >= 0) moe_source_drop(e->src, &t->plane[p]);
+    if (last) drop(e, t);
     return check_hashes(e, t, d, err);
 }
 
-static enum moe_code put(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, uint64_t offset, const void *data,
-                         int64_t bytes, struct moe_err *err)
+static enum moe_code write_plane(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, uint64_t offset, const void *data,
+                                 int64_t bytes, struct moe_err *err)
 {
-    moe_hash_add64(e->hash[plane == MOE_PLANE_DATA ? HASH_OUT_DATA : HASH_OUT_SCALE], data, (size_t)bytes);
-    return moe_shard_write(w, at, plane, offset, data, (size_t)bytes, err);
+    MOE_TRY(moe_shard_write(w, at, plane, offset, data, (size_t)bytes, err));
+    spent(e, MOE_EMIT_WRITE);
+    return MOE_OK;
 }
 
-static void end_planes(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, bool scales)
+static void hash_out(struct moe_emit *e, int plane, const void *data, int64_t bytes)
 {
-    moe_shard_set_hash(w, at, MOE_PLANE_DATA, moe_hash_get64(e->hash[HASH_OUT_DATA]));
-    if (scales) moe_shard_set_hash(w, at, MOE_PLANE_SCALE, moe_hash_get64(e->hash[HASH_OUT_SCALE]));
+    moe_hash_add64(e->hash[plane == MOE_PLANE_DATA ? HASH_OUT_DATA : HASH_OUT_SCALE], data, (size_t)bytes);
+    spent(e, MOE_EMIT_HASH);
 }
 
 static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plane, float v, struct moe_err *err)
@@ -202,34 +243,63 @@ static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plan
 static enum moe_code put_scales(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, const uint8_t *linear,
                                 struct moe_shard_writer *w, int64_t at, struct moe_err *err)
 {
+    int64_t bytes = moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, n, t->cols);
     moe_scales_to_tile(linear, n, t->cols / 16, e->tile);
-    return put(e, w, at, MOE_PLANE_SCALE, plane_offset(t, MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, r0), e->tile,
-               moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, n, t->cols), err);
+    spent(e, MOE_EMIT_QUANTIZE);
+    hash_out(e, MOE_PLANE_SCALE, e->tile, bytes);
+    return write_plane(e, w, at, MOE_PLANE_SCALE, plane_offset(t, MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, r0), e->tile, bytes, err);
 }
 
-#define FOR_CHUNKS(t, r0, n) \
-    for (int64_t step_ = chunk_rows(t), r0 = 0, n; r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
+/* A plane's hash is that of the bytes put out, or the source's where the same bytes went through. */
+static void set_hash(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, int from)
+{
+    moe_shard_set_hash(w, at, plane, moe_hash_get64(e->hash[from]));
+}
+
+#define FOR_PIECES(total, step, at, n) \
+    for (int64_t at = 0, n; at < (total) && (n = (total) - at < (step) ? (total) - at : (step)); at += n)
 
 enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax, struct moe_emitted *d, struct moe_err *err)
 {
     *amax = 0;
     begin(e);
-    FOR_CHUNKS(in, r0, n) {
+    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         struct moe_weight w;
-        float a;
-        MOE_TRY(load_values(e, in, r0, n, &w, &a, err));
-        if (a > *amax) *amax = a;
+        MOE_TRY(load_chunk(e, in, r0, n, true, &w, err));
+        FOR_PIECES(n, block_rows(in), b, m) {
+            float a;
+            MOE_TRY(load_checked(e, in, &w, r0, b, m, &a, err));
+            if (a > *amax) *amax = a;
+        }
     }
-    return end_source(e, in, d, err);
+    return end_source(e, in, d, false, err);
 }
 
-/* Add the error of the chunk `w` (as written) against e->x. */
-static void add_error(struct moe_emit *e, const struct moe_weight *w, struct moe_emitted *d)
+/* Add the error of rows [b, b+m) of `w`, as written, against e->x. */
+static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m, struct moe_emitted *d)
 {
-    for (int64_t r = 0; r < w->rows; r++) {
-        e->k->decode(w, r, 0, w->cols, e->row);
+    for (int64_t r = 0; r < m; r++) {
+        e->k->decode(w, b + r, 0, w->cols, e->row);
         e->k->sqerr(e->x + r * w->cols, e->row, w->cols, &d->num, &d->den);
     }
+    spent(e, MOE_EMIT_ERROR);
+}
+
+/* Quantize the chunk of n rows from r0 into e->data and e->linear. */
+static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
+                                    int64_t r0, int64_t n, struct moe_emitted *d, struct moe_err *err)
+{
+    struct moe_weight s, q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = in->cols,
+                               .data = e->data, .scale = e->linear, .global = global };
+    MOE_TRY(load_chunk(e, in, r0, n, false, &s, err));
+    FOR_PIECES(n, block_rows(in), b, m) {
+        MOE_TRY(load_block(e, in, &s, r0, b, m, false, err));
+        e->k->nvfp4_quantize(method, e->x, m * in->cols, global, e->data + b * in->cols / 2, e->linear + b * in->cols / 16);
+        spent(e, MOE_EMIT_QUANTIZE);
+        add_error(e, &q, b, m, d);
+        hash_out(e, MOE_PLANE_DATA, e->data + b * in->cols / 2, m * in->cols / 2);
+    }
+    return MOE_OK;
 }
 
 enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
@@ -237,18 +307,14 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
 {
     d->num = d->den = 0;
     begin(e);
-    FOR_CHUNKS(in, r0, n) {
-        struct moe_weight s;
-        float a;
-        MOE_TRY(load_values(e, in, r0, n, &s, &a, err));
-        e->k->nvfp4_quantize(method, e->x, n * in->cols, global, e->data, e->linear);
-        struct moe_weight q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = in->cols,
-                                .data = e->data, .scale = e->linear, .global = global };
-        add_error(e, &q, d);
-        MOE_TRY(put(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0), e->data, n * in->cols / 2, err));
+    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+        MOE_TRY(quantize_chunk(e, in, method, global, r0, n, d, err));
+        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0), e->data, n * in->cols / 2, err));
         MOE_TRY(put_scales(e, in, r0, n, e->linear, w, at, err));
     }
-    end_planes(e, w, at, true);
+    drop(e, in);
+    set_hash(e, w, at, MOE_PLANE_DATA, HASH_OUT_DATA);
+    set_hash(e, w, at, MOE_PLANE_SCALE, HASH_OUT_SCALE);
     MOE_TRY(put_scalar(w, at, MOE_PLANE_GLOBAL, global, err));
     return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
 }
@@ -258,23 +324,26 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
 {
     bool retile = in->type == MOE_NVFP4 && in->layout == MOE_LAYOUT_LINEAR;
     begin(e);
-    FOR_CHUNKS(in, r0, n) {
+    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         struct moe_weight s;
         float a;
-        MOE_TRY(load_values(e, in, r0, n, &s, &a, err));
+        MOE_TRY(load_chunk(e, in, r0, n, true, &s, err));
+        FOR_PIECES(n, block_rows(in), b, m) MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
         for (int p = MOE_PLANE_DATA; p <= MOE_PLANE_SCALE; p++) {
             int64_t bytes = moe_plane_bytes(in->type, in->layout, p, n, in->cols);
             if (!bytes) continue;
             if (p == MOE_PLANE_SCALE && retile) MOE_TRY(put_scales(e, in, r0, n, e->scale, w, at, err));
-            else MOE_TRY(put(e, w, at, p, plane_offset(in, in->type, in->layout, p, r0), p ? e->scale : e->raw, bytes, err));
+            else MOE_TRY(write_plane(e, w, at, p, plane_offset(in, in->type, in->layout, p, r0), p ? e->scale : e->raw, bytes, err));
         }
     }
-    end_planes(e, w, at, moe_plane_bytes(in->type, in->layout, MOE_PLANE_SCALE, in->rows, in->cols) > 0);
+    set_hash(e, w, at, MOE_PLANE_DATA, HASH_SRC_DATA);
+    if (moe_plane_bytes(in->type, in->layout, MOE_PLANE_SCALE, in->rows, in->cols))
+        set_hash(e, w, at, MOE_PLANE_SCALE, retile ? HASH_OUT_SCALE : HASH_SRC_SCALE);
     if (in->type == MOE_NVFP4) {
         MOE_TRY(put_scalar(w, at, MOE_PLANE_GLOBAL, in->global, err));
         MOE_TRY(put_scalar(w, at, MOE_PLANE_INPUT, in->plane[MOE_PLANE_INPUT].file >= 0 ? in->input_scale : 1.0f, err));
     }
-    return end_source(e, in, d, err);
+    return end_source(e, in, d, true, err);
 }
 
 static void to_bf16(const float *x, int64_t n, uint8_t *out)
@@ -286,22 +355,36 @@ static void to_bf16(const float *x, int64_t n, uint8_t *out)
     }
 }
 
+/* Rows [b, b+m) of the tensor, which lie in e->x, as `type`. */
+static enum moe_code put_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, int64_t b, int64_t m, struct moe_shard_writer *w,
+                                 int64_t at, struct moe_emitted *d, struct moe_err *err)
+{
+    int64_t bytes = moe_plane_bytes(type, 0, MOE_PLANE_DATA, m, in->cols);
+    struct moe_weight q = { .type = (uint8_t)type, .rows = m, .cols = in->cols, .data = e->data };
+    if (type == MOE_BF16) to_bf16(e->x, m * in->cols, e->data);
+    else memcpy(e->data, e->x, (size_t)bytes);
+    spent(e, MOE_EMIT_QUANTIZE);
+    add_error(e, &q, 0, m, d);
+    hash_out(e, MOE_PLANE_DATA, e->data, bytes);
+    return write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, type, 0, MOE_PLANE_DATA, b), e->data, bytes, err);
+}
+
 enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, struct moe_shard_writer *w, int64_t at,
                                struct moe_emitted *d, struct moe_err *err)
 {
     d->num = d->den = 0;
     begin(e);
-    FOR_CHUNKS(in, r0, n) {
+    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         struct moe_weight s;
         float a;
-        MOE_TRY(load_values(e, in, r0, n, &s, &a, err));
-        if (type == MOE_BF16) to_bf16(e->x, n * in->cols, e->data);
-        else memcpy(e->data, e->x, (size_t)(n * in->cols) * 4);
-        struct moe_weight q = { .type = (uint8_t)type, .rows = n, .cols = in->cols, .data = e->data };
-        add_error(e, &q, d);
-        MOE_TRY(put(e, w, at, MOE_PLANE_DATA, plane_offset(in, type, 0, MOE_PLANE_DATA, r0), e->data,
-                    moe_plane_bytes(type, 0, MOE_PLANE_DATA, n, in->cols), err));
+        MOE_TRY(load_chunk(e, in, r0, n, true, &s, err));
+        FOR_PIECES(n, block_rows(in), b, m) {
+            MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
+            MOE_TRY(put_decoded(e, in, type, r0 + b, m, w, at, d, err));
+        }
     }
-    end_planes(e, w, at, false);
-    return end_source(e, in, d, err);
+    set_hash(e, w, at, MOE_PLANE_DATA, HASH_OUT_DATA);
+    return end_source(e, in, d, true, err);
 }
+
+const double *moe_emit_seconds(const struct moe_emit *e) { return e->seconds; }

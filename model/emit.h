@@ -14,6 +14,10 @@ uint64_t moe_emit_estimate(const struct moe_source *src);
 enum moe_code moe_emit_open(struct moe_emit **e, const struct moe_source *src, struct moe_err *err);
 void moe_emit_close(struct moe_emit **e); /* NULL-safe; nulls */
 
+/* Where its time went, waiting included: seconds[MOE_EMIT_PHASES], since it was opened. */
+enum moe_emit_phase { MOE_EMIT_READ, MOE_EMIT_HASH, MOE_EMIT_DECODE, MOE_EMIT_QUANTIZE, MOE_EMIT_ERROR, MOE_EMIT_WRITE, MOE_EMIT_PHASES };
+const double *moe_emit_seconds(const struct moe_emit *e);
+
 struct moe_emitted {
     uint64_t source_hash[MOE_PLANE_COUNT]; /* XXH3-64 of the planes as the source stores them */
     double num, den;                       /* sum of (w - w')^2 and of w^2, when quantized */
@@ -22,7 +26,7 @@ struct moe_emitted {
 /* Pass 1 of quantizing: the largest |value|, MOE_NONFINITE naming the element when there is a NaN or Inf.  Fills source_hash. */
 enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax, struct moe_emitted *d, struct moe_err *err);
 
-/* Pass 2: codes, scales (tile order), global and input scale into tensor `at` of the shard; fills num and den. */
+/* Pass 2, reading what pass 1 left in the page cache: codes, scales (tile order), global and input scale into tensor `at` of the shard; fills num and den. */
 enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
                              float input_scale, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d, struct moe_err *err);
 

@@ -1,0 +1,78 @@
+#include "base/writeback.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+enum { PIECES = 4096, SMALL = 32 << 10 };
+
+struct piece { uint64_t offset, bytes; };
+
+struct moe_writeback {
+    int fd;
+    uint64_t window, held;       /* held: bytes of the pieces in the ring */
+    unsigned first, n;           /* ring: piece[first] is the oldest of n */
+    pthread_mutex_t lock;
+    struct piece piece[PIECES];
+};
+
+struct moe_writeback *moe_writeback_open(int fd, uint64_t window)
+{
+    struct moe_writeback *b = malloc(sizeof *b);
+    if (!b) return NULL;
+    b->fd = fd;
+    b->window = window;
+    b->held = 0;
+    b->first = b->n = 0;
+    pthread_mutex_init(&b->lock, NULL);
+    return b;
+}
+
+void moe_writeback_close(struct moe_writeback **b)
+{
+    if (!*b) return;
+    pthread_mutex_destroy(&(*b)->lock);
+    free(*b);
+    *b = NULL;
+}
+
+/* Take the oldest piece out when `more` bytes would be too much beside it. */
+static bool take_oldest(struct moe_writeback *b, uint64_t more, struct piece *p)
+{
+    if (!b->n || (b->n < PIECES && b->held + more <= b->window)) return false;
+    *p = b->piece[b->first];
+    b->first = (b->first + 1) % PIECES;
+    b->n--;
+    b->held -= p->bytes;
+    return true;
+}
+
+/* Errors are left where fsync finds them. */
+static void settle(const struct moe_writeback *b, const struct piece *p)
+{
+    sync_file_range(b->fd, (off64_t)p->offset, (off64_t)p->bytes,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    posix_fadvise(b->fd, (off_t)p->offset, (off_t)p->bytes, POSIX_FADV_DONTNEED);
+}
+
+void moe_writeback_add(struct moe_writeback *b, uint64_t offset, uint64_t bytes)
+{
+    struct piece old;
+    if (!b || bytes < SMALL) return;
+    sync_file_range(b->fd, (off64_t)offset, (off64_t)bytes, SYNC_FILE_RANGE_WRITE);
+    pthread_mutex_lock(&b->lock);
+    while (take_oldest(b, bytes, &old)) {
+        pthread_mutex_unlock(&b->lock);
+        settle(b, &old);
+        pthread_mutex_lock(&b->lock);
+    }
+    b->piece[(b->first + b->n++) % PIECES] = (struct piece){ offset, bytes };
+    b->held += bytes;
+    pthread_mutex_unlock(&b->lock);
+}
+
+void moe_writeback_drop(const struct moe_writeback *b, uint64_t bytes)
+{
+    if (b && bytes > b->window) posix_fadvise(b->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
