@@ -2,6 +2,7 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "convert/export.h"
+#include "convert/gguf.h"
 #include "model/check.h"
 #include "model/rewrite.h"
 
@@ -10,7 +11,7 @@
 
 struct options {
     struct moe_run run;
-    const char *out, *to, *flavor;
+    const char *out, *to, *flavor, *outtype;
     int64_t memory;
     bool dry_run, resume, force, merge;
 };
@@ -78,14 +79,43 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
     return MOE_OK;
 }
 
+/* What a GGUF file does not hold as the model does. */
+static void say_decoded(struct options *o, const struct moe_gguf_result *got, cJSON *json)
+{
+    moe_json_add_i64(json, "tensors_decoded", got->decoded);
+    moe_json_add_i64(json, "tensors_rounded", got->rounded);
+    cJSON_AddNumberToObject(json, "relative_error", got->relative_error);
+    if (got->decoded) moe_notice(&o->run, "%lld tensors of types that GGUF lacks are decoded, relative error %.2g%s", (long long)got->decoded,
+                                 got->relative_error, got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
+    else if (got->rounded) moe_notice(&o->run, "%lld tensors have a scale that GGUF holds rounded", (long long)got->rounded);
+}
+
+static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+{
+    struct moe_gguf_result got;
+    struct moe_gguf_options x = { .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN,
+                                  .outtype = (enum moe_outtype)moe_outtype_find(o->outtype), .memory = (uint64_t)o->memory,
+                                  .dry_run = o->dry_run };
+    MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
+    if (got.no_tokenizer) moe_warn(&o->run, "the model has no tokenizer, so the file has none either");
+    if (o->dry_run) {
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
+        moe_json_add_i64(json, "tensors", got.tensors);
+        return MOE_OK;
+    }
+    say_decoded(o, &got, json);
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
+    return MOE_OK;
+}
+
 static enum moe_code check_options(struct options *o, struct moe_err *err)
 {
-    static const char *const known[] = { "source", "nvfp4", "hf" }, *const later[] = { "hf-nvfp4", "gguf" };
+    static const char *const known[] = { "source", "nvfp4", "hf", "gguf" };
     bool ok = false;
-    for (int i = 0; i < 3; i++) ok |= !strcmp(o->to, known[i]);
-    for (int i = 0; i < 2; i++)
-        if (!strcmp(o->to, later[i])) return moe_fail(err, MOE_UNSUPPORTED, "--to %s is not in this version (source, nvfp4 or hf)", o->to);
-    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4 or hf)", o->to);
+    for (int i = 0; i < 4; i++) ok |= !strcmp(o->to, known[i]);
+    if (!strcmp(o->to, "hf-nvfp4")) return moe_fail(err, MOE_UNSUPPORTED, "--to %s is not in this version (source, nvfp4, hf or gguf)", o->to);
+    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf or gguf)", o->to);
+    if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, bf16 or f32)", o->outtype);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
@@ -100,18 +130,20 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
     MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, err) : moe_source_open(&src, o->run.argv[0], err));
-    enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) : to_container(o, src, json, err);
+    enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
+                         !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
     moe_source_close(&src);
     return code;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = { .to = "source" };
+    struct options o = { .to = "source", .outtype = "auto" };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
-        MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, or the checkpoint directory, here"),
-        MOE_STR(0, "to", &o.to, "source|nvfp4|hf", "a container in source precision, one quantized without data in the same pass, or a checkpoint again"),
+        MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
+        MOE_STR(0, "to", &o.to, "source|nvfp4|hf|gguf", "a container in source precision, one quantized without data in the same pass, a checkpoint again, or a GGUF file"),
+        MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: what weights become that GGUF has no type for; auto keeps INT4 as Q4_0"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
         MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished PATH.partial"),

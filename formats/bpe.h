@@ -47,4 +47,8 @@ int moe_ids_room(struct moe_ids *ids, size_t more);
 enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
                              struct moe_ids *ids, struct moe_err *err);
 
+/* Merge the bytes of token `id` with the ranks below `id` alone: *n_parts is what is left, 2 for a token that one last merge
+ * makes, 1 for a single byte; parts[0] and parts[1] get the ranks of the first two.  MOE_UNSUPPORTED above 1024 bytes. */
+enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2], int *n_parts, struct moe_err *err);
+
 #endif

@@ -222,6 +222,14 @@ int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name)
     return (int32_t)moe_strmap_get(&t->by_name, name, strlen(name));
 }
 
+enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t pair[2], bool *two, struct moe_err *err)
+{
+    int n = 0;
+    if (id >= 0 && id < t->bpe.count) MOE_TRY(moe_bpe_split(&t->bpe, id, pair, &n, err));
+    *two = n == 2;
+    return MOE_OK;
+}
+
 /* ---- encoding ------------------------------------------------------------- */
 
 enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, struct moe_err *err)

@@ -24,6 +24,9 @@ int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* ranks + special s
 const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, size_t *len);
 bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id);
 int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name); /* -1 when unknown */
+/* The two tokens whose merge makes `id`: what merging its bytes by lower ranks alone leaves.  *two is false when that is not
+ * two tokens (a single byte, a special token, a token no merge reaches). */
+enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t pair[2], bool *two, struct moe_err *err);
 
 /* Encode `bytes` bytes; *ids is malloc'd (free() it).  Invalid UTF-8 goes through byte fallback: every byte that is not part of
  * a valid sequence is its own piece.  Time is linear in the text (n log n in one pre-token). */

@@ -1,0 +1,302 @@
+#include "convert/gguf.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "convert/gguf-internal.h"
+#include "convert/rows.h"
+#include "kernels/kernels.h"
+#include "kernels/scalar.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One worker: its buffers, and what it found out about the tensor at hand. */
+struct worker {
+    struct moe_rows rows;
+    uint8_t *out;           /* a stripe as it is written */
+    float *row;             /* a row decoded back */
+    uint8_t *head;          /* one head of k_b, transposed */
+    bool decoded, rounded;
+    double num, den;
+};
+
+struct work {
+    const struct moe_source *src;
+    const struct moe_gguf_plan *plan;
+    struct moe_gguf_writer *w;
+    struct moe_progress *progress;
+    struct moe_gguf_result *r;
+    struct worker *worker;  /* [workers] */
+    int workers;
+    double num, den;
+};
+
+/* ---- a stripe in another form ---- */
+
+/* `n` values as F32 or BF16 (nearest, ties to even). */
+static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
+{
+    if (type == MOE_GGUF_F32) {
+        memcpy(out, x, (size_t)n * sizeof *x);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t b = moe_f32_to_bf16(x[i]);
+        out[2 * i] = (uint8_t)b;
+        out[2 * i + 1] = (uint8_t)(b >> 8);
+    }
+}
+
+static bool smaller_than_bf16(const struct moe_tensor *t) { return t->type != MOE_F32 && t->type != MOE_BF16; }
+
+/* The error of the encoded stripe in k->out; nothing is lost from BF16 to BF16, or to F32. */
+static void add_error(struct worker *k, uint32_t type)
+{
+    const struct moe_kernels *kernels = moe_kernels();
+    const struct moe_weight *w = &k->rows.w;
+    struct moe_weight q = { .type = type == MOE_GGUF_F32 ? MOE_F32 : MOE_BF16, .rows = w->rows, .cols = w->cols, .data = k->out };
+    double before = k->num;
+    for (int64_t r = 0; r < w->rows; r++) {
+        kernels->decode(&q, r, 0, w->cols, k->row);
+        kernels->sqerr(k->rows.values + r * w->cols, k->row, w->cols, &k->num, &k->den);
+    }
+    k->rounded |= k->num > before;
+}
+
+static enum moe_code decoded_stripe(struct worker *k, uint32_t type, struct moe_err *err)
+{
+    MOE_TRY(moe_rows_decode(&k->rows, true, err));
+    encode(type, k->rows.values, k->rows.w.rows * k->rows.w.cols, k->out);
+    if (smaller_than_bf16(k->rows.t)) {
+        add_error(k, type);
+        k->decoded = true;
+    }
+    return MOE_OK;
+}
+
+static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *err)
+{
+    const struct moe_tensor *t = k->rows.t;
+    char name[128];
+    MOE_TRY(moe_rows_decode(&k->rows, true, err)); /* a NaN or Inf is the better reason */
+    return moe_fail_at(err, MOE_UNSUPPORTED, k->rows.src->files[t->plane[0].file].name,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "%s", what);
+}
+
+static enum moe_code nvfp4_stripe(struct worker *k, size_t row_bytes, struct moe_err *err)
+{
+    const struct moe_weight *w = &k->rows.w;
+    const uint8_t *scales = moe_rows_scales(&k->rows);
+    bool ok = isfinite(moe_gguf_scale(k->rows.t)) && fabsf(moe_gguf_scale(k->rows.t)) < FLT_MAX / 4096;
+    for (int64_t r = 0; ok && r < w->rows; r++)
+        ok = moe_gguf_pack_nvfp4(w->data + r * w->cols / 2, scales + r * w->cols / 16, w->cols, k->out + (size_t)r * row_bytes);
+    return ok ? MOE_OK : refuse(k, "has a block scale below zero or a global scale near the largest float: GGUF's NVFP4 has neither", err);
+}
+
+static enum moe_code q4_0_stripe(struct worker *k, size_t row_bytes, struct moe_err *err)
+{
+    const struct moe_weight *w = &k->rows.w;
+    for (int64_t r = 0; r < w->rows; r++) {
+        int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, w->cols, k->out + (size_t)r * row_bytes);
+        if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
+        k->rounded |= rounded > 0;
+    }
+    return MOE_OK;
+}
+
+/* Rows of kv_b: a head's qk_nope rows become columns of its k_b, its v rows stay rows of v_b. */
+static enum moe_code split_stripe(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb, struct moe_err *err)
+{
+    const struct moe_weight *w = &k->rows.w;
+    int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
+    size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
+    MOE_TRY(decoded_stripe(k, kb->type, err));
+    for (int64_t r = 0; r < w->rows; r++) {
+        int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
+        const uint8_t *row = k->out + (size_t)(r * rank) * e;
+        if (i >= nope) {
+            MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row, (size_t)rank * e, err));
+            continue;
+        }
+        for (int64_t c = 0; c < rank; c++) memcpy(k->head + (size_t)(c * nope + i) * e, row + (size_t)c * e, e);
+        if (i == nope - 1) MOE_TRY(moe_gguf_write(x->w, kb, (uint64_t)(h * rank * nope) * e, k->head, (size_t)(rank * nope) * e, err));
+    }
+    return MOE_OK;
+}
+
+/* ---- tensors ---- */
+
+static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct work *x = ctx;
+    struct worker *k = &x->worker[slot];
+    const struct moe_tensor *t = &x->src->tensors[i];
+    const struct moe_gguf_tensor *to = &x->plan->t[x->plan->to[i]];
+    uint64_t row_bytes = (uint64_t)moe_gguf_row_bytes(to->type, (uint64_t)t->cols);
+    uint64_t base = t->expert > 0 ? (uint64_t)t->expert * (uint64_t)t->rows * row_bytes : 0;
+    bool more = true;
+    k->decoded = k->rounded = false;
+    k->num = k->den = 0;
+    moe_rows_begin(&k->rows, t);
+    for (;;) {
+        MOE_TRY(moe_rows_next(&k->rows, &more, err));
+        if (!more) break;
+        if (t->role == MOE_ROLE_KV_B) {
+            MOE_TRY(split_stripe(x, k, to, err));
+            continue;
+        }
+        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, row_bytes, err));
+        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, row_bytes, err));
+        else MOE_TRY(decoded_stripe(k, to->type, err));
+        MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out, (size_t)k->rows.w.rows * row_bytes, err));
+    }
+    /* 1 / global, in float32; the product of two floats is exact in double */
+    if (to->type == MOE_GGUF_NVFP4 && t->reciprocal) k->rounded |= (double)moe_gguf_scale(t) * (double)t->global != 1;
+    return MOE_OK;
+}
+
+static uint64_t tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
+    return n;
+}
+
+static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct work *x = ctx;
+    const struct worker *k = &x->worker[slot];
+    x->r->decoded += k->decoded;
+    x->r->rounded += k->rounded;
+    x->num += k->num;
+    x->den += k->den;
+    moe_progress_add(x->progress, tensor_bytes(&x->src->tensors[i]));
+    return moe_interrupted(err);
+}
+
+/* The second scales, small F32 tensors: one value for a matrix or for each expert of a stack. */
+static enum moe_code write_scales(struct work *x, struct moe_err *err)
+{
+    const struct moe_gguf_plan *p = x->plan;
+    for (int64_t i = 0; i < x->src->n_tensors; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        uint64_t at = t->expert > 0 ? 4 * (uint64_t)t->expert : 0;
+        int32_t scale = p->scale[p->to[i]], input = p->input[p->to[i]];
+        uint8_t b[4];
+        if (scale < 0) continue;
+        float v = moe_gguf_scale(t);
+        encode(MOE_GGUF_F32, &v, 1, b);
+        MOE_TRY(moe_gguf_write(x->w, &p->t[scale], at, b, sizeof b, err));
+        v = moe_gguf_input_scale(t);
+        encode(MOE_GGUF_F32, &v, 1, b);
+        if (input >= 0) MOE_TRY(moe_gguf_write(x->w, &p->t[input], at, b, sizeof b, err));
+    }
+    return MOE_OK;
+}
+
+/* ---- workers ---- */
+
+struct buffers { size_t out, row, head; };
+
+static size_t up(size_t n) { return (n + 63) / 64 * 64; }
+
+static struct buffers measure(const struct moe_source *src)
+{
+    const struct moe_config *c = &src->config;
+    struct buffers b = { 0, 0, up((size_t)(c->kv_lora_rank * c->qk_nope_head_dim) * 4) };
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        size_t row = up((size_t)src->tensors[i].cols * 4), out = up((size_t)moe_rows_stripe(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
+        if (row > b.row) b.row = row;
+        if (out > b.out) b.out = out;
+    }
+    return b;
+}
+
+static enum moe_code plan_workers(struct work *x, const struct moe_gguf_options *o, const struct moe_pool *pool, struct moe_err *err)
+{
+    struct buffers b = measure(x->src);
+    uint64_t base = moe_peak_rss() + (8 << 20), each = moe_rows_estimate(x->src) + b.out + b.row + b.head + (256 << 10);
+    uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
+    int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
+    x->workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
+    if (fit < x->workers) x->workers = (int)fit;
+    x->r->memory_bytes = base + (uint64_t)x->workers * each;
+    if (x->workers > 0) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+                    (unsigned long long)((base + each) >> 20) + 1, (unsigned long long)(limit >> 20));
+}
+
+static enum moe_code open_workers(struct work *x, struct moe_err *err)
+{
+    struct buffers b = measure(x->src);
+    x->worker = calloc((size_t)x->workers, sizeof *x->worker);
+    if (!x->worker) return moe_fail(err, MOE_NOMEM, "no memory for workers");
+    for (int i = 0; i < x->workers; i++) {
+        struct worker *k = &x->worker[i];
+        MOE_TRY(moe_rows_open(&k->rows, x->src, err));
+        k->out = aligned_alloc(64, b.out + b.row + b.head);
+        if (!k->out) return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (try fewer --threads)");
+        k->row = (float *)(void *)(k->out + b.out);
+        k->head = k->out + b.out + b.row;
+    }
+    return MOE_OK;
+}
+
+static void close_workers(struct work *x)
+{
+    for (int i = 0; x->worker && i < x->workers; i++) {
+        moe_rows_release(&x->worker[i].rows);
+        free(x->worker[i].out);
+    }
+    free(x->worker);
+}
+
+/* ---- the file ---- */
+
+static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
+                                const struct moe_gguf_meta *m, struct moe_err *err)
+{
+    bool force = o->mode == MOE_WRITE_FORCE;
+    MOE_TRY(moe_gguf_may_write(out, force, err));
+    MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
+    MOE_TRY(moe_gguf_create(&x->w, out, force, o->mode != MOE_WRITE_PLAIN, m, x->plan->t, x->plan->n, err));
+    enum moe_code code = open_workers(x, err);
+    moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);
+    if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);
+    moe_progress_end(x->progress);
+    if (code == MOE_OK) code = write_scales(x, err);
+    close_workers(x);
+    if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
+    moe_gguf_abort(&x->w);
+    return code;
+}
+
+enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
+                              struct moe_progress *progress, struct moe_gguf_result *r, struct moe_err *err)
+{
+    struct moe_gguf_plan plan;
+    struct moe_gguf_meta meta = { 0 };
+    struct work x = { .src = src, .plan = &plan, .progress = progress, .r = r };
+    *r = (struct moe_gguf_result){ 0 };
+    MOE_TRY(moe_gguf_plan(&plan, src, o->outtype, err));
+    r->tensors = plan.n;
+    for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += tensor_bytes(&src->tensors[i]);
+    enum moe_code code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
+    if (code == MOE_OK) code = moe_gguf_place(plan.t, plan.n, &meta, &r->output_bytes, err);
+    if (code == MOE_OK) code = plan_workers(&x, o, pool, err);
+    if (code == MOE_OK && !o->dry_run) code = write_file(&x, out, o, pool, &meta, err);
+    if (x.den > 0) r->relative_error = sqrt(x.num / x.den);
+    moe_gguf_meta_release(&meta);
+    moe_gguf_plan_release(&plan);
+    return code;
+}
+
+int moe_outtype_find(const char *name)
+{
+    static const char *const names[] = { [MOE_OUT_AUTO] = "auto", [MOE_OUT_BF16] = "bf16", [MOE_OUT_F32] = "f32" };
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(names[i], name)) return i;
+    return -1;
+}

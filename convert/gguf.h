@@ -1,0 +1,37 @@
+/* convert/gguf.h - a model as one GGUF file of the "deepseek2" architecture, as llama.cpp's convert_hf_to_gguf.py writes it.
+ * docs/gguf.md says which bits go where, and what is exact. */
+#ifndef MOE_CONVERT_GGUF_H
+#define MOE_CONVERT_GGUF_H
+
+#include "base/pool.h"
+#include "base/progress.h"
+#include "formats/container.h"
+
+/* What weights become that GGUF has no type for (FP8; INT4, and NVFP4 where llama.cpp has no place for the second scale):
+ * AUTO: INT4 Q4_0, the rest BF16; BF16 and F32: that. */
+enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32 };
+
+struct moe_gguf_options {
+    enum moe_write_mode mode;  /* RESUME starts over: a copy keeps no journal */
+    enum moe_outtype outtype;
+    uint64_t memory;           /* bytes of peak_rss to stay below; 0: half of what the machine has free */
+    bool dry_run;              /* fill in the first line of the result, and stop */
+};
+
+struct moe_gguf_result {
+    uint64_t input_bytes, output_bytes, memory_bytes;
+    int64_t tensors;           /* in the file, scales counted */
+    int64_t decoded;           /* tensors of the model that become BF16 or F32 and were something smaller */
+    int64_t rounded;           /* tensors of the model with a value or scale that the file does not hold exactly */
+    double relative_error;     /* over all decoded tensors: sqrt(sum (w - w')^2 / sum w^2) */
+    bool no_tokenizer;         /* the model has none: the file says "none" */
+};
+
+/* Write `out`: whole or not at all, the same bytes at any number of threads.  MOE_UNSUPPORTED: a shape, rotary scaling or mix
+ * of types that GGUF cannot say.  MOE_VERIFY, MOE_NONFINITE: the model is damaged.  pool and progress may be NULL. */
+enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
+                              struct moe_progress *progress, struct moe_gguf_result *r, struct moe_err *err);
+
+int moe_outtype_find(const char *name); /* "auto", "bf16", "f32"; -1 when it is none of these */
+
+#endif

@@ -1,0 +1,286 @@
+#include "formats/gguf.h"
+
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ALIGN = 32, VERSION = 3 };
+#define FILE_MAX_BYTES ((uint64_t)1 << 60)
+
+/* Numbers of metadata types in files. */
+enum { T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_STRING = 8, T_ARRAY = 9 };
+
+int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n)
+{
+    static const struct { uint32_t type, values, bytes; } block[] = {
+        { MOE_GGUF_F32, 1, 4 }, { MOE_GGUF_Q4_0, 32, 18 }, { MOE_GGUF_BF16, 1, 2 }, { MOE_GGUF_NVFP4, 64, 36 },
+    };
+    for (size_t i = 0; i < sizeof block / sizeof *block; i++)
+        if (block[i].type == type && n % block[i].values == 0 && n < FILE_MAX_BYTES) return (int64_t)(n / block[i].values * block[i].bytes);
+    return -1;
+}
+
+/* ---- metadata ---- */
+
+static void put(struct moe_gguf_meta *m, const void *data, size_t n)
+{
+    if (n > m->cap - m->n && !m->failed) {
+        size_t cap = 2 * m->cap + n + 4096;
+        unsigned char *p = realloc(m->p, cap);
+        if (p) m->p = p, m->cap = cap;
+        else m->failed = true;
+    }
+    if (m->failed || !n) return;
+    memcpy(m->p + m->n, data, n);
+    m->n += n;
+}
+
+static void put_int(struct moe_gguf_meta *m, uint64_t v, int bytes)
+{
+    unsigned char b[8];
+    for (int i = 0; i < bytes; i++) b[i] = (unsigned char)(v >> 8 * i);
+    put(m, b, (size_t)bytes);
+}
+
+static void put_str(struct moe_gguf_meta *m, const char *s, size_t len)
+{
+    put_int(m, len, 8);
+    put(m, s, len);
+}
+
+static void key(struct moe_gguf_meta *m, const char *name, uint32_t type)
+{
+    put_str(m, name, strlen(name));
+    put_int(m, type, 4);
+    m->pairs++;
+}
+
+void moe_gguf_u32(struct moe_gguf_meta *m, const char *name, uint64_t v)
+{
+    key(m, name, T_U32);
+    put_int(m, v, 4);
+}
+
+void moe_gguf_f32(struct moe_gguf_meta *m, const char *name, double v)
+{
+    float f = (float)v;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    key(m, name, T_F32);
+    put_int(m, u, 4);
+}
+
+void moe_gguf_bool(struct moe_gguf_meta *m, const char *name, bool v)
+{
+    key(m, name, T_BOOL);
+    put_int(m, v, 1);
+}
+
+void moe_gguf_str(struct moe_gguf_meta *m, const char *name, const char *s, size_t len)
+{
+    key(m, name, T_STRING);
+    put_str(m, s, len);
+}
+
+static void array(struct moe_gguf_meta *m, const char *name, uint32_t type, uint64_t n)
+{
+    key(m, name, T_ARRAY);
+    put_int(m, type, 4);
+    put_int(m, n, 8);
+}
+
+void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, T_STRING, n); }
+void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, T_I32, n); }
+void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
+void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
+
+void moe_gguf_meta_release(struct moe_gguf_meta *m)
+{
+    free(m->p);
+    *m = (struct moe_gguf_meta){ 0 };
+}
+
+/* ---- layout ---- */
+
+static uint64_t align(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+
+static uint64_t head_bytes(const struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m)
+{
+    uint64_t at = 24 + m->n;
+    for (int64_t i = 0; i < n; i++) at += 8 + strlen(t[i].name) + 4 + 8 * t[i].ndim + 4 + 8;
+    return align(at);
+}
+
+enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m, uint64_t *file_bytes, struct moe_err *err)
+{
+    uint64_t at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = moe_gguf_row_bytes(t[i].type, t[i].ne[0]);
+        uint64_t bytes = (uint64_t)row;
+        if (row < 0)
+            return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "has rows of %llu values, GGUF's type for them needs a multiple of %d",
+                               (unsigned long long)t[i].ne[0], t[i].type == MOE_GGUF_NVFP4 ? 64 : 32);
+        for (int d = 1; d < 4; d++)
+            if (__builtin_mul_overflow(bytes, t[i].ne[d], &bytes) || bytes > FILE_MAX_BYTES || at > FILE_MAX_BYTES)
+                return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "is too large for a file");
+        t[i].offset = at;
+        t[i].bytes = bytes;
+        at += align(bytes);
+    }
+    *file_bytes = head_bytes(t, n, m) + at;
+    return MOE_OK;
+}
+
+/* ---- the file ---- */
+
+struct moe_gguf_writer { int fd; uint64_t data; char *path, *partial; };
+
+static bool is_gguf(const char *path)
+{
+    char magic[4] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool yes = fd >= 0 && read(fd, magic, sizeof magic) == (ssize_t)sizeof magic && !memcmp(magic, "GGUF", sizeof magic);
+    if (fd >= 0) close(fd);
+    return yes;
+}
+
+enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err *err)
+{
+    size_t n = strlen(path);
+    if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
+    enum moe_exists there = moe_exists(path);
+    if (there == MOE_ABSENT) return MOE_OK;
+    if (there != MOE_FILE || !is_gguf(path))
+        return moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a GGUF file (choose another name with -o)");
+    return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+}
+
+/* Open path.partial for this process alone.  Whoever has the lock may find that the file was renamed or removed under it:
+ * then another writer was faster. */
+static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struct moe_err *err)
+{
+    struct stat a, b;
+    int r;
+    bool was_there = moe_exists(w->partial) != MOE_ABSENT;
+    if (was_there && moe_exists(w->partial) != MOE_FILE)
+        return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
+    do w->fd = open(w->partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666); while (w->fd < 0 && errno == EINTR);
+    if (w->fd < 0) return moe_fail_errno(err, errno, w->partial, "cannot create");
+    do r = flock(w->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
+    enum moe_code code = MOE_OK;
+    if ((r && errno == EWOULDBLOCK) || fstat(w->fd, &a) || stat(w->partial, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+        code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "another process is writing it (wait for it, or stop it)");
+    else if (r) code = moe_fail_errno(err, errno, w->partial, "cannot lock");
+    else if (was_there && !restart)
+        code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "holds unfinished work (start over with --resume or --force)");
+    else if (ftruncate(w->fd, 0)) code = moe_fail_errno(err, errno, w->partial, "cannot empty");
+    if (code == MOE_OK) return MOE_OK;
+    close(w->fd);
+    w->fd = -1; /* not ours to remove */
+    return code;
+}
+
+/* fallocate, not posix_fallocate: where the file system has none, glibc's writes every block. */
+static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
+{
+    int r;
+    do r = fallocate(w->fd, 0, 0, (off_t)bytes); while (r && errno == EINTR);
+    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) do r = ftruncate(w->fd, (off_t)bytes); while (r && errno == EINTR);
+    if (!r) return MOE_OK;
+    if (errno == ENOSPC || errno == EDQUOT)
+        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
+    return moe_fail_errno(err, errno, w->partial, "cannot reserve space");
+}
+
+static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m, const struct moe_gguf_tensor *t, int64_t n,
+                                struct moe_err *err)
+{
+    struct moe_gguf_meta h = { 0 };
+    put(&h, "GGUF", 4);
+    put_int(&h, VERSION, 4);
+    put_int(&h, (uint64_t)n, 8);
+    put_int(&h, m->pairs, 8);
+    put(&h, m->p, m->n);
+    for (int64_t i = 0; i < n; i++) {
+        put_str(&h, t[i].name, strlen(t[i].name));
+        put_int(&h, t[i].ndim, 4);
+        for (uint32_t d = 0; d < t[i].ndim; d++) put_int(&h, t[i].ne[d], 8);
+        put_int(&h, t[i].type, 4);
+        put_int(&h, t[i].offset, 8);
+    }
+    while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
+    enum moe_code code = h.failed || m->failed ? moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its header")
+                                               : moe_pwrite(w->fd, w->partial, h.p, h.n, 0, err);
+    moe_gguf_meta_release(&h);
+    return code;
+}
+
+enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bool replace, bool restart, const struct moe_gguf_meta *m,
+                              const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
+{
+    *out = NULL;
+    MOE_TRY(moe_gguf_may_write(path, replace, err));
+    struct moe_gguf_writer *w = calloc(1, sizeof *w);
+    size_t len = strlen(path);
+    if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
+    w->fd = -1;
+    w->data = head_bytes(t, n, m);
+    w->path = strdup(path);
+    w->partial = malloc(len + 9);
+    enum moe_code code = w->path && w->partial ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to write a file");
+    if (w->partial) snprintf(w->partial, len + 9, "%s.partial", path);
+    if (code == MOE_OK) code = open_partial(w, restart, err);
+    uint64_t end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
+    if (code == MOE_OK) code = reserve(w, end, err);
+    if (code == MOE_OK) code = write_head(w, m, t, n, err);
+    if (code != MOE_OK) moe_gguf_abort(&w);
+    *out = w;
+    return code;
+}
+
+enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset, const void *data, size_t bytes,
+                             struct moe_err *err)
+{
+    MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
+    return moe_pwrite(w->fd, w->partial, data, bytes, w->data + t->offset + offset, err);
+}
+
+static void release(struct moe_gguf_writer **w)
+{
+    free((*w)->path);
+    free((*w)->partial);
+    free(*w);
+    *w = NULL;
+}
+
+void moe_gguf_abort(struct moe_gguf_writer **w)
+{
+    if (!*w) return;
+    if ((*w)->fd >= 0) {
+        unlink((*w)->partial); /* before the lock goes with the descriptor */
+        close((*w)->fd);
+    }
+    release(w);
+}
+
+enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
+{
+    struct moe_gguf_writer *w = *out;
+    enum moe_code code = MOE_OK;
+    int r;
+    do r = fsync(w->fd); while (r && errno == EINTR);
+    if (r) code = moe_fail_errno(err, errno, w->partial, "cannot sync");
+    if (code == MOE_OK) code = moe_rename(w->partial, w->path, err);
+    if (code != MOE_OK) unlink(w->partial);
+    close(w->fd); /* synced: nothing can be lost here */
+    release(out);
+    return code;
+}

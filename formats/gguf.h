@@ -1,0 +1,67 @@
+/* formats/gguf.h - writing a GGUF file (version 3, little-endian): metadata, tensors, and their data in any order.
+ *
+ * Layout: "GGUF", u32 3, u64 tensors, u64 pairs; the pairs; the tensors' descriptions; zero padding to 32; data, every tensor
+ * from a multiple of 32 on and padded to one.  Source: ggml's docs/gguf.md.  Knows types and byte ranges, nothing of models. */
+#ifndef MOE_FORMATS_GGUF_H
+#define MOE_FORMATS_GGUF_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Of ggml's types, those written here, by their numbers in files.
+ * Q4_0: 32 values in 18 bytes, an F16 d and 16 bytes; byte j holds value j low and j + 16 high; a value is d * (nibble - 8).
+ * NVFP4: 64 values in 36 bytes, 4 e4m3 scales without sign, then 4 x 8 bytes, one for each 16 values; byte j holds the e2m1
+ * code of value j low and j + 8 high. */
+enum moe_gguf_type { MOE_GGUF_F32 = 0, MOE_GGUF_Q4_0 = 2, MOE_GGUF_BF16 = 30, MOE_GGUF_NVFP4 = 40 };
+
+struct moe_gguf_tensor {
+    char name[64];          /* NUL included: ggml's limit */
+    uint32_t type, ndim;    /* enum moe_gguf_type; 1 to 4 */
+    uint64_t ne[4];         /* as ggml counts: ne[0] values are contiguous; 1 beyond ndim */
+    uint64_t offset, bytes; /* from the start of the data; moe_gguf_place fills both in */
+};
+
+/* Bytes of a row of `n` values; -1 when n is not a whole number of the type's blocks. */
+int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n);
+
+/* ---- metadata: pairs, packed as they are added ---- */
+
+struct moe_gguf_meta { unsigned char *p; size_t n, cap; uint64_t pairs; bool failed; }; /* zero-initialised is empty; failed: out of memory */
+
+void moe_gguf_u32(struct moe_gguf_meta *m, const char *key, uint64_t v); /* the low 32 bits */
+void moe_gguf_f32(struct moe_gguf_meta *m, const char *key, double v);
+void moe_gguf_bool(struct moe_gguf_meta *m, const char *key, bool v);
+void moe_gguf_str(struct moe_gguf_meta *m, const char *key, const char *s, size_t len);
+/* The head of an array of n strings, or of n i32; then exactly n items. */
+void moe_gguf_strings(struct moe_gguf_meta *m, const char *key, uint64_t n);
+void moe_gguf_i32s(struct moe_gguf_meta *m, const char *key, uint64_t n);
+void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len);
+void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v);
+void moe_gguf_meta_release(struct moe_gguf_meta *m);
+
+/* ---- the file ---- */
+
+/* Fill in offsets and bytes; *file_bytes is the size of the whole file.  MOE_UNSUPPORTED, naming the tensor, when its rows do
+ * not suit its type. */
+enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m, uint64_t *file_bytes, struct moe_err *err);
+
+struct moe_gguf_writer;
+
+/* Begin path.partial, locked, reserved in full, its head written.  `path` itself appears at finish.
+ * MOE_EXISTS: `path` is there and not `replace` (or it is no GGUF file: nothing else is ever replaced); path.partial is there,
+ * left by a writer that was killed, and not `restart`; or another process is writing it.  The tensors are not kept. */
+enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, bool replace, bool restart, const struct moe_gguf_meta *m,
+                              const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
+/* What moe_gguf_create would say of `path`, without touching it. */
+enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err *err);
+/* `bytes` bytes of tensor t from byte `offset` of it on.  Any order, any thread. */
+enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset, const void *data, size_t bytes,
+                             struct moe_err *err);
+/* fsync, rename to the final name.  Closes the writer either way; on failure, and by abort, path.partial is removed. */
+enum moe_code moe_gguf_finish(struct moe_gguf_writer **w, struct moe_err *err);
+void moe_gguf_abort(struct moe_gguf_writer **w); /* NULL-safe; nulls */
+
+#endif
