@@ -40,10 +40,9 @@ static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
     uint32_t decoded = o == MOE_OUT_F32 ? MOE_GGUF_F32 : MOE_GGUF_BF16;
     if (table[t->role].f32 || t->type == MOE_F32) return MOE_GGUF_F32;
     if (t->type == MOE_BF16) return MOE_GGUF_BF16;
-    if (t->role == MOE_ROLE_KV_B) return decoded;
+    if (t->role == MOE_ROLE_KV_B || o != MOE_OUT_AUTO) return decoded;
     if (t->type == MOE_NVFP4 && table[t->role].second) return MOE_GGUF_NVFP4;
-    if (t->type == MOE_INT4_G32 && o == MOE_OUT_AUTO) return MOE_GGUF_Q4_0;
-    return decoded;
+    return t->type == MOE_INT4_G32 ? MOE_GGUF_Q4_0 : decoded;
 }
 
 /* modelopt multiplies by the global scale, compressed-tensors divides. */

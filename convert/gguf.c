@@ -282,6 +282,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
     *r = (struct moe_gguf_result){ 0 };
     MOE_TRY(moe_gguf_plan(&plan, src, o->outtype, err));
     r->tensors = plan.n;
+    for (int64_t i = 0; i < plan.n; i++) r->nvfp4 += plan.t[i].type == MOE_GGUF_NVFP4;
     for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += tensor_bytes(&src->tensors[i]);
     enum moe_code code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
     if (code == MOE_OK) code = moe_gguf_place(plan.t, plan.n, &meta, &r->output_bytes, err);

@@ -7,8 +7,8 @@
 #include "base/progress.h"
 #include "formats/container.h"
 
-/* What weights become that GGUF has no type for (FP8; INT4, and NVFP4 where llama.cpp has no place for the second scale):
- * AUTO: INT4 Q4_0, the rest BF16; BF16 and F32: that. */
+/* What becomes of weights that are not BF16 or F32 (those stay what they are).  AUTO: NVFP4 stays NVFP4 where llama.cpp has a
+ * place for its second scale, INT4 is Q4_0, the rest is decoded to BF16.  BF16 and F32: all are decoded to that. */
 enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32 };
 
 struct moe_gguf_options {
@@ -21,6 +21,7 @@ struct moe_gguf_options {
 struct moe_gguf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors;           /* in the file, scales counted */
+    int64_t nvfp4;             /* tensors in the file with a second scale beside them */
     int64_t decoded;           /* tensors of the model that become BF16 or F32 and were something smaller */
     int64_t rounded;           /* tensors of the model with a value or scale that the file does not hold exactly */
     double relative_error;     /* over all decoded tensors: sqrt(sum (w - w')^2 / sum w^2) */

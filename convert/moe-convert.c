@@ -79,14 +79,18 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
     return MOE_OK;
 }
 
-/* What a GGUF file does not hold as the model does. */
-static void say_decoded(struct options *o, const struct moe_gguf_result *got, cJSON *json)
+/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/gguf.md: measured). */
+static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
-    moe_json_add_i64(json, "tensors_decoded", got->decoded);
-    moe_json_add_i64(json, "tensors_rounded", got->rounded);
-    cJSON_AddNumberToObject(json, "relative_error", got->relative_error);
-    if (got->decoded) moe_notice(&o->run, "%lld tensors of types that GGUF lacks are decoded, relative error %.2g%s", (long long)got->decoded,
-                                 got->relative_error, got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
+    const struct moe_config *c = &src->config;
+    if (got->no_tokenizer) moe_warn(&o->run, "the model has no tokenizer, so the file has none either");
+    if (got->nvfp4)
+        moe_warn(&o->run, "llama.cpp loads this architecture's NVFP4 but leaves out its second scales, and computes nonsense (use --outtype bf16 there)");
+    if (c->yarn && (c->beta_fast != 32 || c->beta_slow != 1))
+        moe_notice(&o->run, "llama.cpp does not take this model's YaRN betas from the file: give it --yarn-beta-fast %g --yarn-beta-slow %g",
+                   c->beta_fast, c->beta_slow);
+    if (got->decoded) moe_notice(&o->run, "%lld tensors are decoded, relative error %.2g%s", (long long)got->decoded, got->relative_error,
+                                 got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
     else if (got->rounded) moe_notice(&o->run, "%lld tensors have a scale that GGUF holds rounded", (long long)got->rounded);
 }
 
@@ -97,13 +101,15 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
                                   .outtype = (enum moe_outtype)moe_outtype_find(o->outtype), .memory = (uint64_t)o->memory,
                                   .dry_run = o->dry_run };
     MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
-    if (got.no_tokenizer) moe_warn(&o->run, "the model has no tokenizer, so the file has none either");
+    say_limits(o, src, &got);
     if (o->dry_run) {
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
-    say_decoded(o, &got, json);
+    moe_json_add_i64(json, "tensors_decoded", got.decoded);
+    moe_json_add_i64(json, "tensors_rounded", got.rounded);
+    cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
     return MOE_OK;
 }
@@ -143,7 +149,7 @@ int main(int argc, char **argv)
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
         MOE_STR(0, "to", &o.to, "source|nvfp4|hf|gguf", "a container in source precision, one quantized without data in the same pass, a checkpoint again, or a GGUF file"),
-        MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: what weights become that GGUF has no type for; auto keeps INT4 as Q4_0"),
+        MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
         MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished PATH.partial"),

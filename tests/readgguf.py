@@ -1,0 +1,384 @@
+#!/usr/bin/env python3
+"""A reader of GGUF files in Python's standard library alone, written from ggml's description of the format.
+
+    readgguf.py check FILE.gguf               structure: bounds, order, alignment, zero padding, names
+    readgguf.py same FILE.gguf NAME.moe TYPE  metadata, tokenizer and every value against the container's, as readmoe.py reads it;
+                                              TYPE: what --outtype was (auto, bf16, f32)
+    readgguf.py package FILE.gguf             the PyPI package gguf reads the same pairs, descriptions and values (exit 77 without it)
+
+Exit 0, or 1 with what is wrong.
+"""
+import array
+import base64
+import json
+import math
+import os
+import struct
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import readmoe  # noqa: E402
+
+E2M1 = readmoe.E2M1
+TYPES = {0: ("F32", 1, 4), 2: ("Q4_0", 32, 18), 30: ("BF16", 1, 2), 40: ("NVFP4", 64, 36)}
+
+
+def need(ok, *what):
+    if not ok:
+        sys.exit("readgguf: " + " ".join(str(w) for w in what))
+
+
+def f32(x):
+    return array.array("f", (x,))[0]
+
+
+class Gguf:
+    def __init__(self, path):
+        with open(path, "rb") as f:
+            self.b = f.read()
+        self.at = 24
+        magic, version, n_tensors, n_pairs = struct.unpack_from("<4sIQQ", self.b)
+        need(magic == b"GGUF" and version == 3, "magic or version")
+        self.meta = {}
+        for _ in range(n_pairs):
+            key = self.string().decode()
+            need(key not in self.meta, key, "twice")
+            self.meta[key] = self.value(self.number("<I"))
+        self.tensors = {}
+        for _ in range(n_tensors):
+            name = self.string().decode()
+            dims = [self.number("<Q") for _ in range(self.number("<I"))]
+            kind, offset = self.number("<I"), self.number("<Q")
+            need(name not in self.tensors and len(name) < 64 and 1 <= len(dims) <= 4 and kind in TYPES, name, dims, kind)
+            size = math.prod(dims) // TYPES[kind][1] * TYPES[kind][2]
+            need(dims[0] % TYPES[kind][1] == 0, name, "blocks")
+            self.tensors[name] = (TYPES[kind][0], dims, offset, size)
+        self.data = (self.at + 31) // 32 * 32
+        need(not any(self.b[self.at:self.data]), "padding of the head")
+        at = 0
+        for name, (_, _, offset, size) in self.tensors.items():
+            need(offset == at, name, "offset", offset, "not", at)
+            at = (offset + size + 31) // 32 * 32
+            need(self.data + at <= len(self.b) and not any(self.b[self.data + offset + size:self.data + at]), name, "bounds or padding")
+        need(self.data + at == len(self.b), "bytes after the last tensor")
+
+    def number(self, form):
+        v, = struct.unpack_from(form, self.b, self.at)
+        self.at += struct.calcsize(form)
+        return v
+
+    def string(self):
+        n = self.number("<Q")
+        need(self.at + n <= len(self.b), "a string of", n)
+        self.at += n
+        return self.b[self.at - n:self.at]
+
+    def value(self, kind):
+        if kind == 9:
+            kind, n = self.number("<I"), self.number("<Q")
+            return [self.value(kind) for _ in range(n)]
+        if kind == 8:
+            return self.string().decode()
+        form = {4: "<I", 5: "<i", 6: "<f", 7: "<?"}
+        need(kind in form, "type", kind, "of a value")
+        return self.number(form[kind])
+
+    def bytes(self, name):
+        _, _, offset, size = self.tensors[name]
+        return self.b[self.data + offset:self.data + offset + size]
+
+    def values(self, name):
+        """Row-major float32, with the second scale multiplied in before the code is: the order of our own decoders."""
+        kind, dims, _, _ = self.tensors[name]
+        d = self.bytes(name)
+        if kind == "F32":
+            return readmoe.floats(d)
+        if kind == "BF16":
+            return readmoe.bf16(d)
+        out = array.array("f", bytes(4 * math.prod(dims)))
+        if kind == "Q4_0":
+            for b in range(len(d) // 18):
+                s, = struct.unpack_from("<e", d, 18 * b)
+                row = [(q - 8) * s for q in range(16)]
+                code = d[18 * b + 2:18 * b + 18]
+                out[32 * b:32 * b + 32] = array.array("f", [row[c & 15] for c in code] + [row[c >> 4] for c in code])
+            return out
+        second = self.values(name[:-6] + "scale")
+        each = dims[0] * dims[1] // 64  # blocks under one second scale
+        for b in range(len(d) // 36):
+            for k in range(4):
+                c = d[36 * b + k]
+                need(c < 0x7f, name, "has a scale byte", c)
+                s = f32(readmoe.e4m3(c) * second[b // each])
+                row = [v * s for v in E2M1]
+                code = d[36 * b + 4 + 8 * k:36 * b + 12 + 8 * k]
+                at = 64 * b + 16 * k
+                out[at:at + 16] = array.array("f", [row[c & 15] for c in code] + [row[c >> 4] for c in code])
+        return out
+
+
+# ---- against a container ----
+
+LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_a_proj": "attn_q_a",
+         "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b", "self_attn.q_proj": "attn_q",
+         "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+         "mlp.gate": "ffn_gate_inp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
+         "mlp.shared_experts.down_proj": "ffn_down_shexp"}
+MODEL = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+NO_SECOND = ("token_embd", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b")
+
+
+def place(name):
+    """Of a canonical name: (GGUF name, expert or None)."""
+    if name in MODEL:
+        return MODEL[name], None
+    layer, rest = name[len("model.layers."):].split(".", 1)
+    if rest.startswith("mlp.experts."):
+        expert, proj, _ = rest[len("mlp.experts."):].split(".")
+        return "blk.%s.ffn_%s_exps.weight" % (layer, proj[:-5]), int(expert)
+    if rest == "mlp.gate.e_score_correction_bias":
+        return "blk.%s.exp_probs_b.bias" % layer, None
+    return "blk.%s.%s.weight" % (layer, LAYER[rest[:-7]]), None
+
+
+def to_bf16(a):
+    """float32 rounded to nearest, ties to even, at 8 bits."""
+    u = array.array("I", a.tobytes())
+    return array.array("f", array.array("I", [(x + 0x7fff + (x >> 16 & 1)) & 0xffff0000 for x in u]).tobytes())
+
+
+def wanted_type(name, typ, outtype):
+    base = name.rsplit(".", 2)[-2]
+    if base.endswith("_norm") or base in ("ffn_gate_inp", "exp_probs_b", "output_norm") or typ == readmoe.F32:
+        return "F32"
+    if typ == readmoe.BF16:
+        return "BF16"
+    if outtype == "auto" and typ == readmoe.NVFP4 and base not in NO_SECOND:
+        return "NVFP4"
+    if outtype == "auto" and typ == readmoe.INT4 and base not in ("attn_k_b", "attn_v_b"):
+        return "Q4_0"
+    return "F32" if outtype == "f32" else "BF16"
+
+
+class Compare:
+    def __init__(self, path, container, outtype):
+        self.g, self.outtype = Gguf(path), outtype
+        self.c = readmoe.Container(container)
+        need(not self.c.problems, self.c.problems)
+        with open(os.path.join(container, "hf", "config.json")) as f:
+            config = json.load(f)
+        self.config = config.get("text_config", config)
+        self.dir = container
+        self.have, self.seen, self.rounded = {}, set(), False
+
+    def values(self, name):
+        if name not in self.have:
+            self.have = {k: v for k, v in self.have.items() if "_exps" in k}  # stacks are used again and again
+            if len(self.have) > 3:
+                self.have.clear()
+            self.have[name] = self.g.values(name)
+        return self.have[name]
+
+    def tensor(self, name, part, typ, dims, want, flags):
+        need(name in self.g.tensors, name, "missing")
+        kind, have_dims = self.g.tensors[name][:2]
+        need(kind == wanted_type(name, typ, self.outtype), name, "is", kind)
+        need(have_dims == dims, name, have_dims, "not", dims)
+        got, n = self.values(name), len(want)
+        if part is not None:
+            got = got[part * n:part * n + n]
+        if kind == "BF16" and typ != readmoe.BF16:
+            want = to_bf16(want)
+        self.seen.add(name)
+        if kind == "NVFP4":
+            self.seen.add(name[:-6] + "scale")
+            if name[:-6] + "input_scale" in self.g.tensors:
+                self.seen.add(name[:-6] + "input_scale")
+        if flags and kind == "NVFP4":  # 1 / global in float32, then a product in place of a quotient
+            bad = [i for i in range(n) if abs(got[i] - want[i]) > 3e-7 * abs(want[i])]
+        else:
+            bad = [] if got.tobytes() == want.tobytes() else [i for i in range(n) if struct.pack("f", got[i]) != struct.pack("f", want[i])]
+        need(not bad, name, part, "differs at", bad[:3], [got[i] for i in bad[:3]], [want[i] for i in bad[:3]])
+        return n
+
+    def kv_b(self, layer, t, want):
+        c = self.config
+        heads, nope, v, rank = c["num_attention_heads"], c["qk_nope_head_dim"], c["v_head_dim"], c["kv_lora_rank"]
+        k_b, v_b = array.array("f"), array.array("f")
+        for h in range(heads):
+            rows = [want[(h * (nope + v) + i) * rank:(h * (nope + v) + i + 1) * rank] for i in range(nope + v)]
+            for col in range(rank):
+                k_b.extend([rows[i][col] for i in range(nope)])
+            for row in rows[nope:]:
+                v_b.extend(row)
+        n = self.tensor("blk.%s.attn_k_b.weight" % layer, None, t["type"], [nope, rank, heads], k_b, 0)
+        return n + self.tensor("blk.%s.attn_v_b.weight" % layer, None, t["type"], [rank, v, heads], v_b, 0)
+
+    def tensors(self):
+        n = 0
+        for shard in self.c.shards.values():
+            for name, t in shard.tensors.items():
+                want = readmoe.decode(shard, t)
+                if name.endswith("self_attn.kv_b_proj.weight"):
+                    n += self.kv_b(name.split(".")[2], t, want)
+                    continue
+                to, expert = place(name)
+                dims = [t["cols"]] + ([] if t["rows"] == 1 and self.one_row(to) else [t["rows"]])
+                if expert is not None:
+                    dims.append(self.config["n_routed_experts"])
+                n += self.tensor(to, expert, t["type"], dims, want, t["flags"])
+                if t["type"] == readmoe.NVFP4 and wanted_type(to, t["type"], self.outtype) == "NVFP4":
+                    self.second(shard, t, to, expert or 0)
+        need(self.seen == set(self.g.tensors), "not accounted for:", sorted(set(self.g.tensors) - self.seen)[:5])
+        return n
+
+    @staticmethod
+    def one_row(to):
+        return to.endswith("_norm.weight") or to.endswith(".bias")
+
+    def second(self, shard, t, to, at):
+        """The scales beside the codes: the global bits themselves, or the reciprocal; no input scales where all are 1."""
+        for plane, suffix in ((readmoe.GLOBAL, "scale"), (readmoe.INPUT, "input_scale")):
+            want = readmoe.floats(shard.plane(t, plane))[0]
+            want = f32(1 / want) if t["flags"] else want
+            name = to[:-6] + suffix
+            if suffix == "scale" or name in self.g.tensors:
+                need(self.g.values(name)[at] == want, name, at)
+            else:
+                need(want == 1.0, name, "is missing")
+
+    def metadata(self):
+        c, m = self.config, self.g.meta
+        want = {"general.architecture": "deepseek2", "general.type": "model", "general.quantization_version": 2}
+        arch = {"block_count": c["num_hidden_layers"], "context_length": c["max_position_embeddings"], "embedding_length": c["hidden_size"],
+                "feed_forward_length": c["intermediate_size"], "attention.head_count": c["num_attention_heads"], "attention.head_count_kv": 1,
+                "rope.freq_base": f32(c["rope_theta"]), "attention.layer_norm_rms_epsilon": f32(c["rms_norm_eps"]),
+                "expert_used_count": c["num_experts_per_tok"], "expert_gating_func": 2, "leading_dense_block_count": c["first_k_dense_replace"],
+                "vocab_size": c["vocab_size"], "attention.kv_lora_rank": c["kv_lora_rank"],
+                "attention.key_length": c["kv_lora_rank"] + c["qk_rope_head_dim"], "attention.value_length": c["kv_lora_rank"],
+                "attention.key_length_mla": c["qk_nope_head_dim"] + c["qk_rope_head_dim"], "attention.value_length_mla": c["v_head_dim"],
+                "expert_feed_forward_length": c["moe_intermediate_size"], "expert_count": c["n_routed_experts"],
+                "expert_shared_count": c["n_shared_experts"], "expert_weights_scale": f32(c["routed_scaling_factor"]),
+                "expert_weights_norm": True, "rope.dimension_count": c["qk_rope_head_dim"], "expert_group_count": c["n_group"],
+                "expert_group_used_count": c["topk_group"]}
+        if c.get("q_lora_rank"):
+            arch["attention.q_lora_rank"] = c["q_lora_rank"]
+        r = c.get("rope_scaling")
+        if r:
+            arch.update({"rope.scaling.type": "yarn", "rope.scaling.factor": f32(r["factor"]),
+                         "rope.scaling.original_context_length": r["original_max_position_embeddings"],
+                         "rope.scaling.yarn_beta_fast": f32(r["beta_fast"]), "rope.scaling.yarn_beta_slow": f32(r["beta_slow"]),
+                         "rope.scaling.yarn_log_multiplier": f32(0.1 * r["mscale_all_dim"])})
+        want.update({"deepseek2." + k: v for k, v in arch.items()})
+        kinds = {t[0] for t in self.g.tensors.values()}
+        want["general.file_type"] = 39 if "NVFP4" in kinds else 2 if "Q4_0" in kinds else 32 if "BF16" in kinds else 0
+        for k, v in want.items():
+            need(m.get(k) == v, k, "is", m.get(k), "not", v)
+        rest = {k for k in m if not k.startswith("tokenizer.")} - set(want)
+        need(rest == {"general.name", "general.size_label"}, "other keys:", rest)
+
+    def tokenizer(self):
+        m, files = self.g.meta, os.path.join(self.dir, "tokenizer")
+        if not os.path.exists(os.path.join(files, "tiktoken.model")):
+            need(m["tokenizer.ggml.model"] == "none" and "tokenizer.ggml.tokens" not in m, "tokenizer")
+            return 0
+        need((m["tokenizer.ggml.model"], m["tokenizer.ggml.pre"]) == ("gpt2", "kimi-k2"), "kind of tokenizer")
+        ranks = {}
+        with open(os.path.join(files, "tiktoken.model"), "rb") as f:
+            for line in f:
+                token, rank = line.split()
+                ranks[base64.b64decode(token)] = int(rank)
+        letters = gpt2_letters()
+        spell = lambda b: "".join(letters[x] for x in b)  # noqa: E731
+        with open(os.path.join(files, "tokenizer_config.json")) as f:
+            config = json.load(f)
+        special = {int(k): v["content"] for k, v in config["added_tokens_decoder"].items()}
+        by_rank = sorted(ranks, key=ranks.get)
+        tokens = [spell(b) for b in by_rank]
+        tokens += [special.get(i, "<|reserved_token_%d|>" % i) for i in range(len(tokens), self.config["vocab_size"])]
+        need(m["tokenizer.ggml.tokens"] == tokens, "tokens")
+        need(m["tokenizer.ggml.token_type"] == [1] * len(by_rank) + [3] * (len(tokens) - len(by_rank)), "types")
+        merges = []
+        for b in by_rank:
+            parts = split(ranks, b)
+            if len(b) > 1 and len(parts) == 2:
+                merges.append(" ".join(map(spell, parts)))
+        need(m["tokenizer.ggml.merges"] == merges, "merges")
+        for k in ("bos", "eos", "pad"):
+            key = "tokenizer.ggml.%s_token_id" % ("padding" if k == "pad" else k)
+            v = self.config.get(k + "_token_id")
+            need(m.get(key) == (v[0] if isinstance(v, list) else v), key, m.get(key))
+        template = config.get("chat_template")
+        path = os.path.join(files, "chat_template.jinja")
+        if template is None and os.path.exists(path):
+            with open(path, encoding="utf-8", newline="") as f:
+                template = f.read()
+        need(m.get("tokenizer.chat_template") == template, "chat template")
+        return len(merges)
+
+
+def gpt2_letters():
+    plain = list(range(0x21, 0x7f)) + list(range(0xa1, 0xad)) + list(range(0xae, 0x100))
+    other = [b for b in range(256) if b not in plain]
+    letters = {b: chr(b) for b in plain}
+    letters.update({b: chr(256 + i) for i, b in enumerate(other)})
+    return letters
+
+
+def split(ranks, token):
+    """Merge the bytes of a token by ranks below its own, lowest first, leftmost among equals."""
+    parts, limit = [token[i:i + 1] for i in range(len(token))], ranks[token]
+    while len(parts) > 1:
+        rank, i = min((ranks.get(parts[i] + parts[i + 1], limit), i) for i in range(len(parts) - 1))
+        if rank >= limit:
+            break
+        parts[i:i + 2] = [parts[i] + parts[i + 1]]
+    return parts
+
+
+# ---- against the package ----
+
+def package(path):
+    try:
+        import gguf
+        import numpy
+    except ImportError:
+        print("readgguf: no package gguf")
+        sys.exit(77)
+    g, r = Gguf(path), gguf.GGUFReader(path)
+    theirs = {k: f.contents() for k, f in r.fields.items() if not k.startswith("GGUF.")}
+    need(theirs == g.meta, "metadata differs:", [k for k in g.meta if theirs.get(k) != g.meta[k]][:5], set(theirs) - set(g.meta))
+    need([t.name for t in r.tensors] == list(g.tensors), "names or order")
+    n = 0
+    for t in r.tensors:
+        kind, dims, _, size = g.tensors[t.name]
+        need((t.tensor_type.name, [int(x) for x in t.shape], t.n_bytes) == (kind, dims, size), t.name)
+        values = gguf.dequantize(t.data, t.tensor_type).reshape(-1)
+        ours = numpy.frombuffer(g.values(t.name).tobytes(), dtype=numpy.float32)
+        if kind == "NVFP4":  # the package leaves the second scale to the caller: code * block scale is exact, so this rounds once
+            second = numpy.frombuffer(g.values(t.name[:-6] + "scale").tobytes(), dtype=numpy.float32)
+            values = values.astype(numpy.float64) * numpy.repeat(second.astype(numpy.float64), dims[0] * dims[1])
+            need((abs(values - ours) <= 2.0 ** -23 * abs(values)).all(), t.name, "values")
+        else:
+            need((values.view(numpy.uint32) == ours.view(numpy.uint32)).all(), t.name, "values")
+        n += len(values)
+    print("readgguf: package gguf reads %d pairs, %d tensors, %d values the same" % (len(theirs), len(r.tensors), n))
+
+
+def main():
+    if sys.argv[1:2] == ["check"]:
+        g = Gguf(sys.argv[2])
+        print("readgguf: %d pairs, %d tensors, %d bytes" % (len(g.meta), len(g.tensors), len(g.b)))
+    elif sys.argv[1:2] == ["same"]:
+        c = Compare(*sys.argv[2:5])
+        c.metadata()
+        merges, n = c.tokenizer(), c.tensors()
+        print("readgguf: %d values, %d merges and all metadata are the container's" % (n, merges))
+    elif sys.argv[1:2] == ["package"]:
+        package(sys.argv[2])
+    else:
+        sys.exit(__doc__)
+
+
+main()

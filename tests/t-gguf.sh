@@ -1,0 +1,145 @@
+#!/bin/sh
+# --to gguf: every value, name and pair as an independent reader sees them; the gguf package and llama.cpp where they are
+# installed; whole or not at all; the same bytes at any number of threads.
+. tests/common.sh
+need_tool moe-convert moe-quantize moe-inspect moe-run
+need_helper genmodel
+need_python
+C=$BIN/moe-convert K=tests/data/tiny-k2 R="python3 tests/readgguf.py"
+PY=${PYTHON:-python3}
+
+exits() # CODE TEXT COMMAND...
+{
+    want=$1 text=$2
+    shift 2
+    "$@" >"$T/out" 2>"$T/err"
+    got=$?
+    [ $got = "$want" ] || { cat "$T/out" "$T/err"; fail "exit $got, want $want: $*"; }
+    grep -q "$text" "$T/err" || { cat "$T/err"; fail "no '$text': $*"; }
+}
+has() # PACKAGE
+{
+    "$PY" -c "import $1" 2>/dev/null
+}
+same() # MODEL.moe OUTTYPE
+{
+    ok "$C" "$1" --to gguf --outtype "$2" -o "$1.$2.gguf"
+    ok $R check "$1.$2.gguf"
+    ok $R same "$1.$2.gguf" "$1" "$2"
+    if has gguf; then ok "$PY" tests/readgguf.py package "$1.$2.gguf"; fi
+}
+
+# The fixture, with NVFP4 in attention too, where llama.cpp has no place for second scales.
+ok "$BIN/moe-quantize" $K/bf16 --quantize all-linear --method max -o "$T/q.moe"
+ok "$C" $K/int4 -o "$T/int4.moe"
+ok "$C" $K/fp8 -o "$T/fp8.moe"
+same "$T/q.moe" auto
+for m in int4 fp8; do ok "$C" "$T/$m.moe" --to gguf -o "$T/$m.moe.auto.gguf"; done
+
+# Small models of every other layout, with and without a low rank of queries.
+small="--layers 3 --experts 4 --hidden 192 --inter 64 --vocab 320 --dense-inter 256 --seed 5"
+for format in bf16 fp8 nvfp4 nvfp4-ct int4; do
+    ok "$GEN/genmodel" -o "$T/$format" $small --format $format --top-k 2 --groups 2,1
+    ok "$C" "$T/$format" -o "$T/s-$format.moe"
+    same "$T/s-$format.moe" auto
+done
+same "$T/s-nvfp4.moe" f32
+same "$T/s-nvfp4.moe" bf16
+ok "$GEN/genmodel" -o "$T/lite" $small --q-lora 0 --format nvfp4 --all-mlp --shared 2 --tokenizer $K/bf16 --vocab 1024 --vision --prefix language_model
+ok "$C" "$T/lite" -o "$T/lite.moe"
+same "$T/lite.moe" auto
+
+rm "$T/bf16/tiktoken.model" # a model needs none to be exported
+ok "$C" "$T/bf16" -o "$T/mute.moe"
+same "$T/mute.moe" auto
+ok "$C" "$T/mute.moe" --to gguf --force -o "$T/mute.moe.auto.gguf"
+grep -q "has no tokenizer" "$T/err" || fail "no word about the tokenizer"
+
+# A checkpoint in place of its container, and any number of threads: the same bytes.
+for n in 1 2 5; do
+    ok "$C" "$T/nvfp4" --to gguf --threads $n -o "$T/t$n.gguf"
+    ok cmp "$T/t$n.gguf" "$T/s-nvfp4.moe.auto.gguf"
+done
+
+# What it says: sizes before and after, what was decoded.
+ok "$C" "$T/fp8.moe" --to gguf --dry-run --json -o "$T/dry.gguf"
+[ "$(json output_bytes "$T/out")" = "$(wc -c <"$T/fp8.moe.auto.gguf" | tr -d ' ')" ] || fail "--dry-run says another size"
+[ ! -e "$T/dry.gguf" ] && [ ! -e "$T/dry.gguf.partial" ] || fail "--dry-run wrote something"
+ok "$C" "$T/fp8.moe" --to gguf --json -o "$T/j.gguf"
+python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert j["tensors"] == 70 and j["tensors_decoded"] == 320 and 200 < j["tensors_rounded"] <= 320 and 0.001 < j["relative_error"] < 0.002, j' "$T/out" || fail "JSON"
+grep -q -- "--yarn-beta-fast 1 " "$T/err" || fail "no word about YaRN"
+ok "$C" "$T/fp8.moe" --to gguf --outtype f32 --json -o "$T/j32.gguf"
+python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert j["tensors_decoded"] == 320 and j["tensors_rounded"] == 0 == j["relative_error"], j' "$T/out" || fail "JSON, f32"
+ok "$C" "$T/q.moe" --to gguf --json -o "$T/jq.gguf"
+grep -q "leaves out its second scales" "$T/err" || fail "no word about llama.cpp's NVFP4"
+ok "$C" "$T/s-bf16.moe" --to gguf --quiet --json -o "$T/j16.gguf"
+[ ! -s "$T/err" ] || fail "noise under --quiet"
+
+# What is there is not replaced unless asked, and never when it is no GGUF file.
+cp "$T/j.gguf" "$T/before"
+exits 4 "already exists (replace it with --force)" "$C" "$T/q.moe" --to gguf -o "$T/j.gguf"
+ok cmp "$T/before" "$T/j.gguf"
+ok "$C" "$T/q.moe" --to gguf --force -o "$T/j.gguf"
+ok cmp "$T/jq.gguf" "$T/j.gguf"
+echo precious >"$T/notes"
+mkdir "$T/dir"
+for there in notes dir; do exits 4 "is not a GGUF file" "$C" "$T/q.moe" --to gguf --force -o "$T/$there"; done
+exits 4 "is not a GGUF file" "$C" "$T/q.moe" --to gguf --force -o "$T/q.moe"
+[ "$(cat "$T/notes")" = precious ] || fail "a stranger's file was touched"
+exits 2 "is no name for a file" "$C" "$T/q.moe" --to gguf -o "$T/new/"
+: >"$T/n.gguf.partial"
+exits 4 "holds unfinished work" "$C" "$T/q.moe" --to gguf -o "$T/n.gguf"
+ok "$C" "$T/q.moe" --to gguf --resume -o "$T/n.gguf"
+ok cmp "$T/jq.gguf" "$T/n.gguf"
+ln -s "$T/notes" "$T/m.gguf.partial"
+exits 11 "cannot create" "$C" "$T/q.moe" --to gguf --force -o "$T/m.gguf"
+[ "$(cat "$T/notes")" = precious ] || fail "a symbolic link was followed"
+exits 3 "cannot create" "$C" "$T/q.moe" --to gguf -o "$T/none/x.gguf"
+
+# What GGUF cannot say, and what is damaged: one sentence, nothing left.
+left() { ls "$T"/bad.gguf* 2>/dev/null && fail "something was left: $1"; return 0; }
+ok "$GEN/genmodel" -o "$T/odd" --layers 2 --experts 4 --hidden 160 --top-k 2 --format nvfp4 --seed 2
+exits 14 "needs a multiple of 64" "$C" "$T/odd" --to gguf -o "$T/bad.gguf"
+left "rows of 160"
+ok "$C" "$T/odd" --to gguf --outtype f32 -o "$T/odd.gguf"
+ok "$BIN/moe-quantize" $K/bf16 --method max --tensor-type 'layers.2.mlp.experts.7.gate_proj=bf16' -o "$T/mixed.moe"
+exits 14 "experts.7.gate_proj.weight.*one type a layer" "$C" "$T/mixed.moe" --to gguf -o "$T/bad.gguf"
+left "mixed types"
+ok "$C" "$T/mixed.moe" --to gguf --outtype bf16 -o "$T/mixed.gguf"
+cp -R $K/bf16 "$T/mscale"
+chmod -R u+w "$T/mscale"
+sed 's/"mscale": 1.0/"mscale": 0.5/' $K/bf16/config.json >"$T/mscale/config.json"
+exits 14 "wants them equal" "$C" "$T/mscale" --to gguf -o "$T/bad.gguf"
+ok "$GEN/genmodel" -o "$T/nan" $small --format bf16 --nan model.layers.1.mlp.experts.2.up_proj.weight
+exits 18 "model.layers.1.mlp.experts.2.up_proj.weight.*NaN" "$C" "$T/nan" --to gguf -o "$T/bad.gguf"
+left "NaN"
+python3 - "$T/q.moe" "$T/s-nvfp4.moe" <<'P'
+import sys
+sys.path.insert(0, "tests")
+import readmoe
+for path, plane, value in ((sys.argv[1], readmoe.DATA, None), (sys.argv[2], readmoe.SCALE, 0x7f)):
+    s = readmoe.Shard(path + "/layer-001.moe", "layer-001.moe")
+    at = s.tensors["model.layers.1.mlp.experts.1.down_proj.weight"]["planes"][plane][0]
+    with open(path + "/layer-001.moe", "r+b") as f:
+        f.seek(at)
+        b = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes(((b ^ 0x10) if value is None else value,)))
+P
+exits 16 "layer-001.moe.*experts.1.down_proj.weight" "$C" "$T/q.moe" --to gguf -o "$T/bad.gguf"
+left "damage"
+exits 18 "layer-001.moe.*experts.1.down_proj.weight" "$C" "$T/s-nvfp4.moe" --to gguf -o "$T/bad.gguf"
+left "NaN scale"
+exits 2 "unknown --outtype" "$C" "$T/q.moe" --to gguf --outtype q8_0 -o "$T/bad.gguf"
+exits 10 "raise --memory" "$C" "$T/fp8.moe" --to gguf --memory 1M -o "$T/bad.gguf"
+left "--memory"
+
+if has xllamacpp; then
+    ok "$PY" tests/ggufllama.py "$BIN" "$T/int4.moe.auto.gguf" $K/int4 $K/valid.txt
+    cat "$T/out"
+    ok "$PY" tests/ggufllama.py "$BIN" "$T/fp8.moe.auto.gguf" $K/fp8 $K/valid.txt
+    cat "$T/out"
+fi
+has gguf || echo "t-gguf: without the package gguf (PYTHON= names another interpreter)"
+has xllamacpp || echo "t-gguf: without llama.cpp (package xllamacpp)"
+echo "t-gguf: ok"
