@@ -1,6 +1,7 @@
 #include "formats/gguf.h"
 
 #include "base/io.h"
+#include "base/writeback.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -141,7 +142,7 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 
 /* ---- the file ---- */
 
-struct moe_gguf_writer { int fd; uint64_t data; char *path, *partial; };
+struct moe_gguf_writer { int fd; uint64_t data, end; char *path, *partial; struct moe_writeback *behind; };
 
 static bool is_gguf(const char *path)
 {
@@ -238,8 +239,9 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bo
     enum moe_code code = w->path && w->partial ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to write a file");
     if (w->partial) snprintf(w->partial, len + 9, "%s.partial", path);
     if (code == MOE_OK) code = open_partial(w, restart, err);
-    uint64_t end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
-    if (code == MOE_OK) code = reserve(w, end, err);
+    w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
+    if (code == MOE_OK) code = reserve(w, w->end, err);
+    if (code == MOE_OK) w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
     if (code == MOE_OK) code = write_head(w, m, t, n, err);
     if (code != MOE_OK) moe_gguf_abort(&w);
     *out = w;
@@ -250,7 +252,9 @@ enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_te
                              struct moe_err *err)
 {
     MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
-    return moe_pwrite(w->fd, w->partial, data, bytes, w->data + t->offset + offset, err);
+    MOE_TRY(moe_pwrite(w->fd, w->partial, data, bytes, w->data + t->offset + offset, err));
+    moe_writeback_add(w->behind, w->data + t->offset + offset, bytes);
+    return MOE_OK;
 }
 
 static void release(struct moe_gguf_writer **w)
@@ -266,6 +270,7 @@ void moe_gguf_abort(struct moe_gguf_writer **w)
     if (!*w) return;
     if ((*w)->fd >= 0) {
         unlink((*w)->partial); /* before the lock goes with the descriptor */
+        moe_writeback_close(&(*w)->behind);
         close((*w)->fd);
     }
     release(w);
@@ -278,8 +283,10 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
     int r;
     do r = fsync(w->fd); while (r && errno == EINTR);
     if (r) code = moe_fail_errno(err, errno, w->partial, "cannot sync");
+    else moe_writeback_drop(w->behind, w->end);
     if (code == MOE_OK) code = moe_rename(w->partial, w->path, err);
     if (code != MOE_OK) unlink(w->partial);
+    moe_writeback_close(&w->behind);
     close(w->fd); /* synced: nothing can be lost here */
     release(out);
     return code;
