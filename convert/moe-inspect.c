@@ -145,6 +145,22 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     return code;
 }
 
+static void print_differences(const cJSON *j)
+{
+    for (const char *const *key = (const char *const[]){ "config", "differences", NULL }; *key; key++)
+        for (const cJSON *d = cJSON_GetObjectItemCaseSensitive(j, *key)->child; d; d = d->next) printf("%s\n", d->valuestring);
+    const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
+    if (worst->child) printf("the worst by relative error, and their largest single difference:\n");
+    for (const cJSON *w = worst->child; w; w = w->next)
+        printf("  %8.3g  %s  %.7g, %.7g in the second at row %.0f, column %.0f\n", number(w, "relative_error"), word(w, "tensor"),
+               number(w, "first"), number(w, "second"), number(w, "row"), number(w, "column"));
+    printf("%.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored\n",
+           number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
+           number(j, "tensors_shape"), number(j, "tensors_type"), number(j, "tensors_values"));
+    if (number(j, "tensors_type") + number(j, "tensors_values") > 0)
+        printf("relative error of those compared by value: %.3g\n", number(j, "relative_error"));
+}
+
 /* Two models: the answer is MOE_MISMATCH when they differ. */
 static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
 {
@@ -152,17 +168,14 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     struct moe_err why = MOE_ERR_INIT;
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
-    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->run.progress, json, err);
+    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->run.pool, o->run.progress, json, err);
     moe_source_close(&a);
     moe_source_close(&b);
     MOE_TRY(code);
-    if (!o->run.json) {
-        const cJSON *list = cJSON_GetObjectItemCaseSensitive(*json, "differences");
-        for (const cJSON *d = list->child; d; d = d->next) printf("%s\n", d->valuestring);
-        printf("%.0f tensors are the same, %.0f differ\n", number(*json, "tensors_same"), number(*json, "tensors_different"));
-    }
-    if (number(*json, "tensors_different") == 0) return MOE_OK;
-    *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors", o->run.argv[0], o->diff, number(*json, "tensors_different"));
+    if (!o->run.json) print_differences(*json);
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(*json, "same"))) return MOE_OK;
+    *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff, number(*json, "tensors_different"),
+                        cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs" : "");
     add_error(*json, *verdict, &why);
     fflush(stdout);
     fprintf(stderr, "moe-inspect: %s\n", why.msg);
@@ -274,7 +287,7 @@ int main(int argc, char **argv)
         MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
         MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
-        MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored"),
+        MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored and in values"),
         MOE_GROUP("the tokenizer"),
         MOE_STR(0, "tokenize", &o.tokenize, "FILE", "print the tokens of this file's text"),
         MOE_STR(0, "detokenize", &o.detokenize, "1,2,3", "print the text of these tokens"),
