@@ -43,7 +43,8 @@ struct moe_opt {
 struct moe_tool {
     const char *name, *synopsis, *about;
     const struct moe_opt *opts;
-    const char *description; /* paragraphs for the man page; NULL: none */
+    const char *description; /* paragraphs for the man page, an empty line between; NULL: none */
+    const char *json;        /* the same: the keys of --json */
     const char *examples;    /* lines of commands; NULL: none */
 };
 

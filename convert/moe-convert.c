@@ -162,6 +162,11 @@ int main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-convert", .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
         .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
+        .json =
+            "input_bytes, output_bytes, tensors, seconds, peak_rss, output; with --to nvfp4 also relative_error (layers, total). With --to gguf also "
+            "tensors_decoded (written as BF16 or F32 and smaller in the model), tensors_rounded (with a value or scale that the file does not "
+            "hold exactly) and relative_error of the decoded ones.\n\n"
+            "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, tensors.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

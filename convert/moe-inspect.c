@@ -297,6 +297,17 @@ int main(int argc, char **argv)
     };
     const struct moe_tool tool = {
         .name = "moe-inspect", .synopsis = "[options] MODEL", .about = "say what a model is, whether it is whole, and whether it is sound",
+        .json =
+            "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, parameters, parameters_active, tensors, "
+            "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. With --tensors also "
+            "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers.\n\n"
+            "With --diff: same (nothing differs), values_same (no value, shape or tensor does), tensors_same, tensors_different, and of these "
+            "tensors_only_first, tensors_only_second, tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "
+            "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; worst: the ten tensors with the largest "
+            "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
+            "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
+            "status is 0 when the models are the same and 15 when they differ.\n\n"
+            "With --tokenize: tokens. With --detokenize: text, bytes_base64.",
         .opts = opts,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;

@@ -124,6 +124,10 @@ int main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-quantize", .synopsis = "[options] MODEL -o NAME.moe",
         .about = "quantize a checkpoint or container to NVFP4", .opts = opts,
+        .json =
+            "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, relative_error (layers: one object for each "
+            "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), cold_experts. --report writes the same to a file.\n\n"
+            "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

@@ -375,6 +375,12 @@ int main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-run", .synopsis = "[options] MODEL",
         .about = "run a checkpoint or container: generate text, score it, trace it", .opts = opts,
+        .json =
+            "text, tokens, prompt_tokens, seconds (load, prefill, decode), prefill_tokens_per_second, decode_tokens_per_second, peak_rss, "
+            "peak_anonymous, finish_reason (stop or length).\n\n"
+            "With --score: tokens (positions scored), nll, perplexity, seconds, peak_rss, peak_anonymous; with --reference also kl (the mean over "
+            "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference.\n\n"
+            "With --bench: bench, an array of op, shape, seconds, gbytes_per_second, gflops, share_of_peak.",
         .examples = "moe-run model.moe --prompt 'The capital of France is' -n 20\nmoe-run model.moe --chat\n"
                     "moe-run quantized.moe --score text.txt --reference model.moe --json",
     };

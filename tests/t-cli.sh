@@ -18,13 +18,48 @@ refused()
     count
 }
 
+# reply WORD...: what bash offers for the last word, after it has loaded the completion as a shell does.
+reply()
+{
+    bash -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        f=$(complete -p "$1" | sed "s/.*-F \([^ ]*\).*/\1/"); "$f" "$1" "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[*]}"' x "$T/bash" "$@"
+}
+offers() # EXPECTED WORD...
+{
+    want=$1
+    shift
+    got=$(reply "$@") || fail "$tool: bash completion fails for: $*"
+    [ "$got" = "$want" ] || fail "$tool: bash completes '$*' to '$got', not '$want'"
+    count
+}
+completes_in_bash()
+{
+    offers always "$tool" --color al
+    offers "auto always" "$tool" tests --color a
+    offers --threads "$tool" --thr
+    offers tests/common.sh "$tool" tests/comm
+    offers "" "$tool" --threads "" # a number: nothing to offer
+    offers "" "$tool" -t ""
+    all=$(reply "$tool" --)
+    for name in $(sed -n 's/^.\{6\}\(--[a-z0-9-]*\).*/\1/p' "$T/help"); do
+        case " $all " in *" $name "*) ;; *) fail "$tool: bash does not offer $name" ;; esac
+    done
+    case $tool in
+    moe-convert) offers gguf moe-convert x --to gg ;;
+    moe-inspect) offers tests/data moe-inspect x --diff tests/dat ;;
+    esac
+}
+
 cli()
 {
     tool=$1 x=$BIN/$1
     ok "$x" --help
     grep -q "^usage: $tool " "$T/out" || fail "$tool --help has no usage line"
+    cp "$T/out" "$T/help"
     for name in json threads quiet color help-man version; do grep -q -- "--$name" "$T/out" || fail "$tool --help lacks --$name"; done
-    [ "$(wc -L <"$T/out" 2>/dev/null || echo 0)" -le 130 ] || fail "$tool --help has lines over 130 columns"
+    awk 'length > 80' "$T/out" >"$T/long"
+    [ ! -s "$T/long" ] || { cat "$T/long"; fail "$tool --help has lines over 80 columns"; }
+    ! grep -q ' $' "$T/out" || fail "$tool --help has spaces at the end of a line"
     ok "$x" --version
     [ "$(cat "$T/out")" = "$tool $(cat VERSION)" ] || fail "$tool --version says $(cat "$T/out")"
     ok "$x" --help-env
@@ -33,12 +68,18 @@ cli()
 
     ok "$x" --help-man
     mv "$T/out" "$T/$tool.1"
-    for section in NAME SYNOPSIS OPTIONS "EXIT STATUS" ENVIRONMENT; do
+    for section in NAME SYNOPSIS OPTIONS JSON "EXIT STATUS" ENVIRONMENT; do
         grep -q "^.SH $section" "$T/$tool.1" || fail "$tool --help-man lacks $section"
     done
     if command -v groff >/dev/null; then
         groff -man -Tascii -wall -z "$T/$tool.1" >"$T/out" 2>"$T/err" || fail "groff fails on $tool.1"
         [ ! -s "$T/err" ] || { cat "$T/err"; fail "groff warns about $tool.1"; }
+    fi
+    if command -v mandoc >/dev/null; then
+        mandoc -Tlint "$T/$tool.1" >"$T/out" 2>&1 || { cat "$T/out"; fail "mandoc -Tlint on $tool.1"; }
+        [ ! -s "$T/out" ] || { cat "$T/out"; fail "mandoc -Tlint on $tool.1"; }
+    else
+        linted=no
     fi
     count
 
@@ -48,12 +89,7 @@ cli()
         grep -q threads "$T/$shell" || fail "$tool: completion for $shell lacks threads"
         ! command -v $shell >/dev/null || $shell -n "$T/$shell" || fail "$tool: $shell cannot parse its completion"
     done
-    if command -v bash >/dev/null; then
-        got=$(bash -c '. "$1"; COMP_WORDS=($2 --color al); COMP_CWORD=2; _'"$(echo "$tool" | tr - _)"'; echo "${COMPREPLY[*]}"' x "$T/bash" "$tool")
-        [ "$got" = always ] || fail "$tool: bash completes '--color al' to '$got'"
-        got=$(bash -c '. "$1"; COMP_WORDS=($2 --thr); COMP_CWORD=1; _'"$(echo "$tool" | tr - _)"'; echo "${COMPREPLY[*]}"' x "$T/bash" "$tool")
-        [ "$got" = --threads ] || fail "$tool: bash completes '--thr' to '$got'"
-    fi
+    ! command -v bash >/dev/null || completes_in_bash
     refused 2 "tcsh" "$x" --help-complete tcsh
 
     refused 2 "--no-such-option-at-all" "$x" --no-such-option-at-all
@@ -101,4 +137,5 @@ for f in "$BIN"/moe-*; do
     n=$(($n + 1))
 done
 [ $n -gt 0 ] || fail "no tools in $BIN"
+[ -z "${linted-}" ] || echo "t-cli: man pages not linted, no mandoc"
 echo "t-cli: $n tools, $checks checks"

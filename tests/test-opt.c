@@ -21,7 +21,8 @@ static const struct moe_opt table[] = {
     MOE_MAYBE(0, "bench", &o.bench, "FILTER", "time it"),
     MOE_END()
 };
-static const struct moe_tool tool = { "moe-test", "[options] MODEL", "a tool - for tests", table, "One.\n.Two\\three", "moe-test x" };
+static const struct moe_tool tool = { "moe-test", "[options] MODEL", "a tool - for tests", table,
+                                      .description = "One.\n.Two\\three", .json = "keys", .examples = "moe-test x" };
 
 static struct moe_err err;
 static char *argv[16];
