@@ -129,6 +129,10 @@ enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *sr
     enum moe_code code = p->t && p->to && p->scale && p->input ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     for (int64_t i = 0; code == MOE_OK && i < src->n_tensors; i++)
         code = src->tensors[i].expert >= 0 ? add_expert(p, src, i, outtype, err) : add_dense(p, src, i, outtype);
+    for (int64_t i = 0; code == MOE_OK && i < p->n; i++)
+        if (moe_gguf_row_bytes(p->t[i].type, p->t[i].ne[0]) < 0)
+            code = moe_fail_at(err, MOE_UNSUPPORTED, src->path, p->t[i].name, "has rows of %llu values, GGUF's NVFP4 needs a multiple of 64 (write --outtype bf16)",
+                               (unsigned long long)p->t[i].ne[0]); /* Q4_0's 32 are INT4's own */
     if (code != MOE_OK) moe_gguf_plan_release(p);
     return code;
 }

@@ -350,7 +350,11 @@ def package(path):
     theirs = {k: f.contents() for k, f in r.fields.items() if not k.startswith("GGUF.")}
     need(theirs == g.meta, "metadata differs:", [k for k in g.meta if theirs.get(k) != g.meta[k]][:5], set(theirs) - set(g.meta))
     need([t.name for t in r.tensors] == list(g.tensors), "names or order")
-    n = 0
+    n, shared, expert, experts = 0, 0, 0, g.meta["deepseek2.expert_count"]
+    for name, (_, dims, _, _) in g.tensors.items():
+        stack = "_exps." in name and len(dims) == 3
+        expert, shared = expert + (math.prod(dims) // dims[2] if stack else 0), shared + (0 if stack else math.prod(dims))
+    need(g.meta["general.size_label"] == gguf.size_label(shared + expert * experts, shared, expert, experts), g.meta["general.size_label"])
     for t in r.tensors:
         kind, dims, _, size = g.tensors[t.name]
         need((t.tensor_type.name, [int(x) for x in t.shape], t.n_bytes) == (kind, dims, size), t.name)

@@ -134,6 +134,13 @@ exits 2 "unknown --outtype" "$C" "$T/q.moe" --to gguf --outtype q8_0 -o "$T/bad.
 exits 10 "raise --memory" "$C" "$T/fp8.moe" --to gguf --memory 1M -o "$T/bad.gguf"
 left "--memory"
 
+# K2 in full, headers alone: nothing grows with the square of its tensors.
+need_space 400
+ok "$GEN/genmodel" -o "$T/k2" --preset k2-nvfp4 --sparse
+measure 180 20 "$C" "$T/k2" --to gguf --dry-run --json
+[ "$(json tensors "$T/out")" = 1456 ] || fail "$(json tensors "$T/out") tensors of K2"
+rm -rf "${T:?}/k2"
+
 if has xllamacpp; then
     ok "$PY" tests/ggufllama.py "$BIN" "$T/int4.moe.auto.gguf" $K/int4 $K/valid.txt
     cat "$T/out"
