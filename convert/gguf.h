@@ -25,7 +25,7 @@ struct moe_gguf_result {
     int64_t decoded;           /* tensors of the model that become BF16 or F32 and were something smaller */
     int64_t rounded;           /* tensors of the model with a value or scale that the file does not hold exactly */
     double relative_error;     /* over all decoded tensors: sqrt(sum (w - w')^2 / sum w^2) */
-    bool no_tokenizer;         /* the model has none: the file says "none" */
+    bool no_tokenizer;         /* the model has no tiktoken.model: the file says "none" */
 };
 
 /* Write `out`: whole or not at all, the same bytes at any number of threads.  MOE_UNSUPPORTED: a shape, rotary scaling or mix

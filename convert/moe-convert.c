@@ -83,7 +83,7 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
 static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;
-    if (got->no_tokenizer) moe_warn(&o->run, "the model has no tokenizer, so the file has none either");
+    if (got->no_tokenizer) moe_warn(&o->run, "the model has no tiktoken.model, so the file has no tokenizer");
     if (got->nvfp4)
         moe_warn(&o->run, "llama.cpp loads this architecture's NVFP4 but leaves out its second scales, and computes nonsense (use --outtype bf16 there)");
     if (c->yarn && (c->beta_fast != 32 || c->beta_slow != 1))

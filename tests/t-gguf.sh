@@ -53,7 +53,7 @@ rm "$T/bf16/tiktoken.model" # a model needs none to be exported
 ok "$C" "$T/bf16" -o "$T/mute.moe"
 same "$T/mute.moe" auto
 ok "$C" "$T/mute.moe" --to gguf --force -o "$T/mute.moe.auto.gguf"
-grep -q "has no tokenizer" "$T/err" || fail "no word about the tokenizer"
+grep -q "no tiktoken.model, so the file has no tokenizer" "$T/err" || fail "no word about the tokenizer"
 
 # A checkpoint in place of its container, and any number of threads: the same bytes.
 for n in 1 2 5; do
