@@ -113,11 +113,12 @@ static enum moe_code split_stripe(struct work *x, struct worker *k, const struct
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
     size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
     MOE_TRY(decoded_stripe(k, kb->type, err));
-    for (int64_t r = 0; r < w->rows; r++) {
+    for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
+        n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r; /* v rows lie together in v_b, too */
         if (i >= nope) {
-            MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row, (size_t)rank * e, err));
+            MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row, (size_t)(n * rank) * e, err));
             continue;
         }
         for (int64_t c = 0; c < rank; c++) memcpy(k->head + (size_t)(c * nope + i) * e, row + (size_t)c * e, e);

@@ -49,6 +49,13 @@ ok "$GEN/genmodel" -o "$T/lite" $small --q-lora 0 --format nvfp4 --all-mlp --sha
 ok "$C" "$T/lite" -o "$T/lite.moe"
 same "$T/lite.moe" auto
 
+# More than one stripe of rows: kv_b cut inside a head, matrices of 4096 columns and of 4096 rows.
+ok "$GEN/genmodel" -o "$T/kv" --layers 1 --dense 1 --hidden 64 --heads 12 --nope 128 --v 72 --kv-lora 512 --vocab 320 --dense-inter 64 --seed 5 --format fp8
+ok "$C" "$T/kv" -o "$T/kv.moe"
+same "$T/kv.moe" auto
+ok "$GEN/genmodel" -o "$T/wide" --layers 1 --dense 1 --hidden 4096 --heads 1 --q-lora 64 --kv-lora 64 --vocab 320 --dense-inter 320 --seed 5 --format nvfp4 --all-mlp
+ok "$C" "$T/wide" -o "$T/wide.moe"
+same "$T/wide.moe" auto
 rm "$T/bf16/tiktoken.model" # a model needs none to be exported
 ok "$C" "$T/bf16" -o "$T/mute.moe"
 same "$T/mute.moe" auto
