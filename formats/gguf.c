@@ -164,28 +164,41 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
     return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
-/* Open path.partial for this process alone.  Whoever has the lock may find that the file was renamed or removed under it:
- * then another writer was faster. */
+/* Open path.partial; *created says that it was not there before. */
+static enum moe_code open_new_or_old(struct moe_gguf_writer *w, bool *created, struct moe_err *err)
+{
+    enum { FLAGS = O_RDWR | O_CLOEXEC | O_NOFOLLOW };
+    enum moe_exists there = moe_exists(w->partial);
+    if (there != MOE_ABSENT && there != MOE_FILE)
+        return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
+    do w->fd = open(w->partial, FLAGS | O_CREAT | O_EXCL, 0666); while (w->fd < 0 && errno == EINTR);
+    *created = w->fd >= 0;
+    if (w->fd < 0 && errno == EEXIST) do w->fd = open(w->partial, FLAGS); while (w->fd < 0 && errno == EINTR);
+    return w->fd >= 0 ? MOE_OK : moe_fail_errno(err, errno, w->partial, "cannot create");
+}
+
+/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or removed under it: then
+ * another writer was faster. */
 static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struct moe_err *err)
 {
     struct stat a, b;
+    bool created, ours = true;
     int r;
-    bool was_there = moe_exists(w->partial) != MOE_ABSENT;
-    if (was_there && moe_exists(w->partial) != MOE_FILE)
-        return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
-    do w->fd = open(w->partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666); while (w->fd < 0 && errno == EINTR);
-    if (w->fd < 0) return moe_fail_errno(err, errno, w->partial, "cannot create");
+    MOE_TRY(open_new_or_old(w, &created, err));
     do r = flock(w->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
-    enum moe_code code = MOE_OK;
-    if ((r && errno == EWOULDBLOCK) || fstat(w->fd, &a) || stat(w->partial, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+    enum moe_code code = r && errno != EWOULDBLOCK ? moe_fail_errno(err, errno, w->partial, "cannot lock") : MOE_OK;
+    if (code == MOE_OK && (r || fstat(w->fd, &a) || stat(w->partial, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
+        ours = false;
         code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "another process is writing it (wait for it, or stop it)");
-    else if (r) code = moe_fail_errno(err, errno, w->partial, "cannot lock");
-    else if (was_there && !restart)
+    } else if (code == MOE_OK && !created && !restart) {
         code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "holds unfinished work (start over with --resume or --force)");
-    else if (ftruncate(w->fd, 0)) code = moe_fail_errno(err, errno, w->partial, "cannot empty");
+    } else if (code == MOE_OK && ftruncate(w->fd, 0)) {
+        code = moe_fail_errno(err, errno, w->partial, "cannot empty");
+    }
     if (code == MOE_OK) return MOE_OK;
+    if (created && ours) unlink(w->partial);
     close(w->fd);
-    w->fd = -1; /* not ours to remove */
+    w->fd = -1; /* what was there before is not ours to remove */
     return code;
 }
 
