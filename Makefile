@@ -2,7 +2,7 @@
 # make demo       install what is missing, build, and run the main job end to end on the fixture
 # make check      the same set-up, then unit, kernel, format, command-line and layering tests
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
-# make bench      time every kernel variant
+# make bench      one table of speeds beside what this machine can do (docs/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
 # make install    DESTDIR= PREFIX=/usr/local      make uninstall
@@ -54,7 +54,7 @@ libsrc   := $(filter-out $(tools),$(sort $(wildcard base/*.c formats/*.c kernels
               $(isa_dirs:%=kernels/%/*.c) model/*.c convert/*.c quantize/*.c runtime/*.c)))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 tests    := $(sort $(wildcard tests/test-*.c tests/check*.c))
-helpers  := $(sort $(wildcard tests/gen*.c))
+helpers  := $(sort $(wildcard tests/gen*.c)) tests/bench.c
 fuzzers  := $(sort $(wildcard tests/fuzz-*.c))
 scripts  := $(sort $(wildcard tests/t-*.sh))
 longs    := $(sort $(wildcard tests/long-*.sh))
@@ -166,8 +166,8 @@ check-headers: $(headers:%=$(B)/%.alone)
 $(B)/%.h.alone: %.h $(B)/flags
 	$(Q)mkdir -p $(@D) && echo '#include "$<"' | $(compile) -MF $@.d -MT $@ -x c -c -o $@ -
 
-bench: $(B)/tests/checkkern
-	$(Q)$< -b
+bench: all $(B)/tests/bench $(B)/tests/genmodel
+	$(Q)$(B)/tests/bench $(B)/bin $(B)/tests
 
 # ---- set-up, demo, tests: each starts make again, so that probes run after packages are there ----
 again := $(MAKE) --no-print-directory -j$(shell nproc 2>/dev/null || echo 2)
