@@ -70,7 +70,10 @@ static void put_row(const struct row *r)
     if (r->floor) snprintf(share, sizeof share, "%4.2f %s", r->share, r->floor);
     if (r->about == AIM_SHARE) snprintf(aim, sizeof aim, "%.2f %s", r->aim, r->share >= r->aim ? "met" : "-");
     if (r->about == AIM_RATE) snprintf(aim, sizeof aim, "%.1f %s %s", r->aim, r->unit, v >= r->aim ? "met" : "-");
-    printf("%-36s %-10s %10s %9s %19s  %-23s %s\n", r->what, r->how, duration(r->seconds, time), gb, rate, share, aim);
+    char line[200];
+    int n = snprintf(line, sizeof line, "%-36s %-10s %10s %9s %19s  %-23s %s", r->what, r->how, duration(r->seconds, time), gb, rate, share, aim);
+    while (n > 0 && line[n - 1] == ' ') line[--n] = 0;
+    puts(line);
     fflush(stdout);
     row_json(r, v);
 }
