@@ -3,7 +3,7 @@
 # make check      the same set-up, then unit, kernel, format, command-line and layering tests
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
 # make bench      one table of speeds beside what this machine can do (docs/performance.md); BENCH_JSON=FILE
-# make fuzz       run each fuzz target for FUZZ_SECONDS (60)
+# make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
 # make install    DESTDIR= PREFIX=/usr/local      make uninstall
 # make clean      make help
@@ -191,19 +191,22 @@ sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UB
 
 # Fuzz targets are libFuzzer entry points.  gcc builds them with a driver that replays a corpus; clang makes real fuzzers.
 FUZZ_SECONDS ?= 60
+FUZZ ?= $(fuzzers:tests/fuzz-%.c=%)
 $(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/libmoe.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 fuzz: setup
 	@$(MAKE) --no-print-directory -j2 B=build/fuzz CC=clang SAN=address,undefined,fuzzer-no-link fuzz-build
-	@for f in $(fuzzers:tests/fuzz-%.c=%); do mkdir -p build/fuzz/corpus/$$f tests/corpus/$$f; echo "fuzz $$f"; \
-	  build/fuzz/fuzz-$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -max_len=65536 -rss_limit_mb=4096 build/fuzz/corpus/$$f tests/corpus/$$f \
-	    >build/fuzz/$$f.log 2>&1 || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
+	@for f in $(FUZZ); do mkdir -p build/fuzz/corpus/$$f; echo "fuzz $$f"; \
+	  dict=tests/corpus/dict/$$f.dict; [ -f $$dict ] && dict=-dict=$$dict || dict=; \
+	  build/fuzz/fuzz-$$f $$dict -max_total_time=$(FUZZ_SECONDS) -timeout=60 -print_final_stats=1 -max_len=65536 -rss_limit_mb=4096 \
+	    -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f tests/corpus/$$f >build/fuzz/$$f.log 2>&1 \
+	    || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
 .PHONY: fuzz-build
 fuzz-build: $(fuzzers:tests/%.c=$(B)/%)
 $(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
 	@echo "  FUZZ  $@"
-	$(Q)$(compile) -fsanitize=fuzzer -o $@ $^ $(libs)
+	$(Q)$(compile) -fsanitize=fuzzer -o $@ $< $(B)/libmoe.a $(libs)
 
 # ---- install ------------------------------------------------------------------
 # The public headers.  Adding one is a promise: it needs a CHANGELOG entry.

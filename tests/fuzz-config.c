@@ -1,6 +1,7 @@
-/* A config.json: whatever the text, either an error or a configuration that survives its canonical form. */
+/* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that survives its canonical form. */
 #undef NDEBUG
 #include "formats/config.h"
+#include "formats/quantconfig.h"
 #include "formats/source.h"
 
 #include <assert.h>
@@ -24,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         assert(*err.msg);
     }
+    if (moe_quant_scheme_modelopt(root, "fuzz", &scheme, &err) != MOE_OK) assert(*err.msg);
     cJSON_Delete(root);
     return 0;
 }

@@ -1,12 +1,11 @@
-/* A safetensors header: whatever the bytes, either an error or entries that tile the data. */
-#undef NDEBUG
+/* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that header is
+ * then opened as a checkpoint: it may be refused, or every tensor can be read. */
+#include "tests/fuzzsource.h"
 #include "formats/names.h"
 #include "formats/safetensors.h"
 #include "formats/scan.h"
 
-#include <assert.h>
-#include <stdlib.h>
-#include <string.h>
+#include <fcntl.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -28,6 +27,29 @@ static void check(const struct moe_st_header *h, size_t size)
     for (uint64_t s = 8; s < at && s < 64; s++) moe_st_check_size(h, "fuzz", s, &err);
 }
 
+/* The largest that is made.  Small data are a pattern that is a sane value in every type; large ones a hole. */
+enum { FILE_MAX = 1 << 28, FILL_MAX = 1 << 16 };
+
+static void open_as_checkpoint(const uint8_t *text, size_t size, uint64_t end)
+{
+    unsigned char length[8];
+    char path[PATH_MAX];
+    if (end > FILE_MAX) return;
+    if (fuzz_dir_make()) fuzz_put("config.json", fuzz_config, sizeof fuzz_config - 1);
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)size >> 8 * i);
+    snprintf(path, sizeof path, "%s/model.safetensors", fuzz_dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    assert(fd >= 0 && write(fd, length, 8) == 8 && write(fd, text, size) == (ssize_t)size);
+    uint64_t data = end - 8 - size;
+    if (data <= FILL_MAX) {
+        static char fill[FILL_MAX];
+        memset(fill, 0x3d, sizeof fill);
+        assert(write(fd, fill, data) == (ssize_t)data);
+    }
+    assert(!ftruncate(fd, (off_t)end) && !close(fd));
+    fuzz_open(fuzz_dir);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct moe_arena arena = MOE_ARENA_INIT;
@@ -38,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(text, data, size);
     if (moe_st_parse(text, size, "fuzz", &arena, &h, &err) == MOE_OK) {
         check(&h, size);
+        open_as_checkpoint(data, size, h.end);
         free(h.entries);
     } else {
         assert(err.code == MOE_CORRUPT || err.code == MOE_UNSUPPORTED);
