@@ -5,6 +5,7 @@
 #include "formats/source-internal.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,9 +176,11 @@ static enum moe_code read_part(struct moe_source *src, const char *path, struct 
     int64_t n = src->config.num_hidden_layers;
     if (!part) return MOE_OK;
     const cJSON *a = layers ? layers->child : NULL, *b = a ? a->next : NULL;
-    bool ok = cJSON_IsArray(layers) && cJSON_IsNumber(a) && cJSON_IsNumber(b) && !b->next && a->valuedouble >= 0 && b->valuedouble < (double)n;
+    bool ok = cJSON_IsArray(layers) && cJSON_IsNumber(a) && cJSON_IsNumber(b) && !b->next && a->valuedouble >= 0 &&
+              a->valuedouble <= b->valuedouble && b->valuedouble < (double)n && a->valuedouble == floor(a->valuedouble) &&
+              b->valuedouble == floor(b->valuedouble);
     if (ok) src->part = (struct moe_layer_range){ (int32_t)a->valuedouble, (int32_t)b->valuedouble };
-    if (!ok || src->part.first > src->part.last)
+    if (!ok)
         return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'part' does not give its first and last layer within %lld", (long long)n);
     src->is_part = true;
     return MOE_OK;
