@@ -28,7 +28,7 @@ static const struct moe_opt table[] = {
     MOE_MAYBE(0, "bench", &o.bench, "FILTER", "time it"),
     MOE_END()
 };
-static const struct moe_tool tool = { "moe-fuzz", "[options] MODEL", "a tool for the fuzzer", table, NULL, NULL };
+static const struct moe_tool tool = { .name = "moe-fuzz", .synopsis = "[options] MODEL", .about = "a tool for the fuzzer", .opts = table };
 
 static bool within(const char *s, const char *text, size_t size)
 {
