@@ -56,6 +56,7 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     name_skipped(&o->run, src);
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
+    if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)
         moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
@@ -163,7 +164,8 @@ int main(int argc, char **argv)
         .name = "moe-convert", .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
         .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
         .json =
-            "input_bytes, output_bytes, tensors, seconds, peak_rss, output; with --to nvfp4 also relative_error (layers, total). With --to gguf also "
+            "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile (seconds in read, hash, decode, "
+            "quantize, error, write, summed over threads, and in sync); with --to nvfp4 relative_error (layers, total). With --to gguf also "
             "tensors_decoded (written as BF16 or F32 and smaller in the model), tensors_rounded (with a value or scale that the file does not "
             "hold exactly) and relative_error of the decoded ones.\n\n"
             "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, tensors.",

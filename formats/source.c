@@ -15,6 +15,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { FOLIO = 2 << 20 };
+
 /* ---- life ---- */
 
 enum moe_code moe_source_new(struct moe_source **out, enum moe_kind kind, const char *path, struct moe_err *err)
@@ -219,13 +221,20 @@ enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe
     return read_span(src, &r->span, offset, bytes, buf, err) == MOE_OK ? MOE_OK : in_tensor(src, &r->span, r->name, err);
 }
 
+/* The kernel drops whole folios only, which may be 2 MiB and reach into the span before: that one's end goes along. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *s)
 {
     if (s->file < 0 || src->files[s->file].fd < 0) return;
     const struct moe_file *f = &src->files[s->file];
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = (s->offset + page - 1) / page * page, last = (s->offset + s->bytes) / page * page;
     if (f->map && last > first) madvise((void *)(uintptr_t)(f->map + first), (size_t)(last - first), MADV_DONTNEED);
-    posix_fadvise(f->fd, (off_t)s->offset, (off_t)s->bytes, POSIX_FADV_DONTNEED);
+    uint64_t from = s->offset < FOLIO ? 0 : s->offset - FOLIO;
+    posix_fadvise(f->fd, (off_t)from, (off_t)(s->offset + s->bytes - from), POSIX_FADV_DONTNEED);
+}
+
+void moe_source_drop_file(const struct moe_source *src, int32_t file)
+{
+    if (file >= 0 && src->files[file].fd >= 0) posix_fadvise(src->files[file].fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 uint64_t moe_source_identity(const struct moe_source *src) { return src->index->identity; }

@@ -112,6 +112,7 @@ enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe
                                   void *buf, struct moe_err *err);
 /* Tell the kernel that these bytes will not be needed again (posix_fadvise DONTNEED); never fails. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *span);
+void moe_source_drop_file(const struct moe_source *src, int32_t file); /* the same of a whole file */
 
 /* What identifies a source cheaply: XXH3-64 over config.json, the names and sizes of all files and all their headers
  * (a container: its manifest).  Used to refuse resuming with another input. */

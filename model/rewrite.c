@@ -28,6 +28,7 @@ struct work {
     struct moe_shard_writer *shard;
     cJSON *source;
     struct moe_tally *tally;
+    double sync;                    /* seconds in making units durable */
 };
 
 /* ---- one group of tensors ---- */
@@ -108,12 +109,25 @@ static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char 
         moe_shard_abort(&k->shard);
         return code;
     }
+    double from = moe_now();
     MOE_TRY(moe_shard_finish(&k->shard, &bytes, &digest, err));
     cJSON *report = moe_tally_json(k->tally);
     if (!report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     code = moe_writer_commit_unit(w, k->unit->name, bytes, digest, k->source, report, err);
     cJSON_Delete(report);
+    k->sync += moe_now() - from;
     return code;
+}
+
+/* What reading ahead and pages that tensors share have left of the unit's files in the page cache. */
+static void drop_sources(const struct work *k)
+{
+    int32_t last = -1;
+    for (int64_t i = 0; i < k->unit->n; i++) {
+        int32_t file = k->src->tensors[k->unit->in[i]].plane[MOE_PLANE_DATA].file;
+        if (file != last) moe_source_drop_file(k->src, file);
+        last = file;
+    }
 }
 
 static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe_shard_unit *unit, struct moe_err *err)
@@ -125,6 +139,7 @@ static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe
     k->source = k->src->kind == MOE_CHECKPOINT ? cJSON_CreateArray() : NULL;
     enum moe_code code = moe_writer_unit_path(w, unit->name, path, sizeof path, err);
     if (code == MOE_OK) code = fill_unit(k, w, path, err);
+    drop_sources(k);
     cJSON_Delete(k->source);
     moe_tally_release(&tally);
     return code;
@@ -343,6 +358,22 @@ static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_r
     return code;
 }
 
+/* Where the time went; NULL when out of memory. */
+static cJSON *profile_json(const struct work *k)
+{
+    static const char *const names[MOE_EMIT_PHASES] = {
+        [MOE_EMIT_READ] = "read", [MOE_EMIT_HASH] = "hash", [MOE_EMIT_DECODE] = "decode", [MOE_EMIT_QUANTIZE] = "quantize",
+        [MOE_EMIT_ERROR] = "error", [MOE_EMIT_WRITE] = "write" };
+    cJSON *o = cJSON_CreateObject();
+    for (int p = 0; o && p < MOE_EMIT_PHASES; p++) {
+        double sum = 0;
+        for (int i = 0; k->emit && i < k->workers; i++) sum += k->emit[i] ? moe_emit_seconds(k->emit[i])[p] : 0;
+        cJSON_AddNumberToObject(o, names[p], sum);
+    }
+    if (o) cJSON_AddNumberToObject(o, "sync", k->sync);
+    return o;
+}
+
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err)
@@ -358,7 +389,10 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
                                  : moe_fail(err, MOE_NOMEM, "no memory for the options");
     cJSON_Delete(options);
     if (code == MOE_OK && !r->was_done) code = write_units(&k, w, out, err);
+    double from = moe_now();
     if (code == MOE_OK && !r->was_done) code = publish(&k, &w, r, err);
+    k.sync += moe_now() - from;
+    if (code == MOE_OK && !r->was_done) r->profile = profile_json(&k);
     moe_writer_close(&w);
     close_work(&k);
     if (code != MOE_OK) {

@@ -42,6 +42,8 @@ struct moe_rewrite_result {
     int64_t unequal_pairs;           /* of these, gate/up pairs with different global scales */
     bool was_done;                   /* --resume found it complete */
     cJSON *relative_error;           /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
+    cJSON *profile;                  /* {"read", "hash", "decode", "quantize", "error", "write", "sync"}: seconds, summed over threads,
+                                        waiting included; the caller deletes it; NULL when all was done before */
 };
 
 /* Write `out` (NAME.moe).  A source put together by moe_source_merge is written as the run over all layers would have been,

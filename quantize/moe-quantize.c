@@ -80,6 +80,7 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
+    if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     cJSON_AddArrayToObject(json, "cold_experts");
     if (!o->report) return MOE_OK;
     char *text = moe_json_print(json, 2);
@@ -126,7 +127,8 @@ int main(int argc, char **argv)
         .about = "quantize a checkpoint or container to NVFP4", .opts = opts,
         .json =
             "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, relative_error (layers: one object for each "
-            "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), cold_experts. --report writes the same to a file.\n\n"
+            "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, "
+            "error, write, summed over threads, and in sync), cold_experts. --report writes the same to a file.\n\n"
             "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
