@@ -198,6 +198,17 @@ static void check_plane(struct job *j, int64_t i, int worker)
         tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane), bad.what, (unsigned long long)bad.offset);
 }
 
+/* Whose padding it is: " in the extent of expert 3", or "" outside of extents. */
+static const char *owner_of(const struct moe_file *f, uint64_t at, char out[64])
+{
+    struct moe_shard_header h;
+    struct moe_err e;
+    *out = 0;
+    if (moe_pread(f->fd, f->path, &h, sizeof h, 0, &e) == MOE_OK && h.extent_bytes && at >= h.extent_offset)
+        snprintf(out, 64, " in the extent of expert %llu", (unsigned long long)((at - h.extent_offset) / h.extent_bytes));
+    return out;
+}
+
 static void check_padding(struct job *j, int64_t i, int worker)
 {
     const struct item *x = &j->items[i];
@@ -211,7 +222,9 @@ static void check_padding(struct job *j, int64_t i, int worker)
         }
         for (uint64_t k = 0; k < n; k++)
             if (j->buffer[worker][k]) {
-                tell(j, i, f->name, -1, "padding at byte %llu is not zero", (unsigned long long)(x->offset + at + k));
+                char owner[64];
+                tell(j, i, f->name, -1, "padding at byte %llu%s is not zero", (unsigned long long)(x->offset + at + k),
+                     owner_of(f, x->offset + at + k, owner));
                 return;
             }
         moe_progress_add(j->progress, n);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SOME __attribute__((unused)) /* not every program that includes this uses it */
+
 struct spec { char name[160], dtype[12]; int ndim; int64_t shape[3]; int file; bool drop; float value; };
 
 static struct spec list[1024];
@@ -49,7 +51,7 @@ static struct spec *add(const char *name, const char *dtype, int ndim, int64_t a
     return s;
 }
 
-static struct spec *spec(const char *name)
+SOME static struct spec *spec(const char *name)
 {
     for (int i = 0; i < n_list; i++)
         if (!strcmp(list[i].name, name)) return &list[i];
@@ -80,7 +82,7 @@ static void add_linear(char format, const char *stem, int64_t rows, int64_t cols
 #undef NAME
 }
 
-static void replace(char *text, size_t cap, const char *from, const char *to)
+SOME static void replace(char *text, size_t cap, const char *from, const char *to)
 {
     char tail[8192], *at = strstr(text, from);
     assert(at);
@@ -143,7 +145,7 @@ static const char *file_name(int f)
 }
 
 /* A file with this header and `data` bytes of zeros. */
-static void write_raw(const char *name, const char *header, uint64_t length, size_t data)
+SOME static void write_raw(const char *name, const char *header, uint64_t length, size_t data)
 {
     size_t n = strlen(header);
     char *p = calloc(1, 8 + n + data);
@@ -206,7 +208,7 @@ static void write_model(void)
     if (with_index) write_index();
 }
 
-static void cut(const char *name, int64_t by)
+SOME static void cut(const char *name, int64_t by)
 {
     char path[256];
     struct moe_err err;
@@ -220,7 +222,7 @@ static void cut(const char *name, int64_t by)
 
 /* Opening what is in `dir` fails with this code; the message's file ends in `file`, its tensor is `tensor` ("": none), and
  * `what` is part of it.  A survey lists it when `survey`. */
-static void expect(enum moe_code code, const char *file, const char *tensor, const char *what, bool survey)
+SOME static void expect(enum moe_code code, const char *file, const char *tensor, const char *what, bool survey)
 {
     struct moe_source *src;
     struct moe_err err = MOE_ERR_INIT;
@@ -254,7 +256,7 @@ static struct moe_source *opened(void)
     return src;
 }
 
-static void open_fine(void)
+SOME static void open_fine(void)
 {
     struct moe_source *src = opened();
     moe_source_close(&src);
