@@ -220,17 +220,38 @@ static enum moe_code add_raws(struct moe_checkpoint *k, int32_t file, const stru
     return MOE_OK;
 }
 
+/* Chain the index's entries by file, once: there may be as many files that cannot be read as there are tensors. */
+static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
+{
+    size_t files = (size_t)k->src->n_files;
+    if (k->first_in) return MOE_OK;
+    k->next_in = malloc((size_t)k->n_index * sizeof *k->next_in);
+    k->first_in = malloc(files * sizeof *k->first_in);
+    if (!k->next_in || !k->first_in) return no_memory(k, err);
+    for (size_t f = 0; f < files; f++) k->first_in[f] = -1;
+    for (int64_t i = k->n_index - 1; i >= 0; i--) {
+        k->next_in[i] = k->first_in[k->file_of[i]];
+        k->first_in[k->file_of[i]] = i;
+    }
+    return MOE_OK;
+}
+
 /* Tensors of a file that cannot be read are not reported one by one. */
-static void excuse_file(struct moe_checkpoint *k, int32_t file)
+static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
 {
     int64_t slots = moe_source_slots(&k->src->config);
-    for (int64_t s = 0; !k->has_index && s < slots; s++) moe_checkpoint_excuse(k, s);
-    for (int64_t i = 0; i < k->n_index; i++) {
+    if (!k->has_index) { /* it could have held any */
+        for (int64_t s = 0; !k->all_excused && s < slots; s++) moe_checkpoint_excuse(k, s);
+        k->all_excused = true;
+        return MOE_OK;
+    }
+    MOE_TRY(chain_index(k, err));
+    for (int64_t i = k->first_in[file]; i >= 0; i = k->next_in[i]) {
         struct moe_name n;
-        if (k->file_of[i] != file) continue;
         k->seen[i] = 1;
         if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
+    return MOE_OK;
 }
 
 static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
@@ -242,8 +263,7 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     if (code == MOE_OK) code = moe_st_read(f->fd, f->path, f->size, &k->src->index->arena, &h, &why);
     if (code != MOE_OK) {
         moe_problem_err(k->p, &why);
-        excuse_file(k, file);
-        return MOE_OK;
+        return excuse_file(k, file, err);
     }
     f->header_hash = h.hash;
     code = add_raws(k, file, &h, err);

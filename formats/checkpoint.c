@@ -39,6 +39,8 @@ enum moe_code moe_checkpoint_open(struct moe_source **src, const char *path, str
     free(k->index_text);
     free(k->names);
     free(k->file_of);
+    free(k->first_in);
+    free(k->next_in);
     free(k->seen);
     free(k->parts);
     if (code == MOE_OK) *src = k->src;

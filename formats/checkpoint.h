@@ -18,6 +18,8 @@ struct moe_checkpoint {
     int64_t n_index, index_cap;
     const char **names;
     int32_t *file_of;
+    int64_t *first_in, *next_in; /* of excuse_file: the first entry of each file and the one after each; NULL until a file cannot be read */
+    bool all_excused;
     unsigned char *seen;
     bool has_index;
     int32_t *parts; /* [slot][enum moe_part] -> raw + 1, 0: none */

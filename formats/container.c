@@ -32,6 +32,7 @@ static enum moe_code excuse(struct reader *r, enum moe_role role, int layer, int
 static enum moe_code excuse_file(struct reader *r, int layer, struct moe_err *err)
 {
     const struct moe_config *c = &r->src->config;
+    if (layer >= c->num_hidden_layers) return MOE_OK; /* nothing of the model */
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         enum moe_class class = moe_role_class((enum moe_role)role);
         if ((class == MOE_CLASS_EXPERT) != (layer >= 0)) continue;

@@ -80,12 +80,25 @@ static bool belongs(const struct moe_source *src, const uint8_t *type, int64_t i
     return type[i] != MOE_TYPE_LEFT_OUT && (layer < 0 ? t->expert < 0 : t->expert >= 0 && t->layer == layer);
 }
 
+/* The first tensor of this layer or one above: they ascend by layer. */
+static int64_t first_of_layer(const struct moe_source *src, int layer)
+{
+    int64_t low = 0, high = src->n_tensors;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        if (src->tensors[mid].layer < layer) low = mid + 1;
+        else high = mid;
+    }
+    return low;
+}
+
 enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err)
 {
     *u = (struct moe_shard_unit){ .layer = number ? layer_of_unit(src, number) : -1 };
     if (number) snprintf(u->name, sizeof u->name, "layer-%03d", u->layer);
     else snprintf(u->name, sizeof u->name, "dense");
-    for (int64_t i = 0; i < src->n_tensors; i++) u->n += belongs(src, type, i, u->layer);
+    int64_t from = u->layer < 0 ? 0 : first_of_layer(src, u->layer), to = u->layer < 0 ? src->n_tensors : first_of_layer(src, u->layer + 1);
+    for (int64_t i = from; i < to; i++) u->n += belongs(src, type, i, u->layer);
     if (!u->n) return MOE_OK;
     size_t n = (size_t)u->n;
     u->in = malloc(n * sizeof *u->in);
@@ -96,7 +109,7 @@ enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *s
         return moe_fail(err, MOE_NOMEM, "no memory for a unit of %zu tensors", n);
     }
     int64_t k = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) {
+    for (int64_t i = from; i < to; i++) {
         if (!belongs(src, type, i, u->layer)) continue;
         u->in[k] = i;
         u->out[k++] = describe(&src->tensors[i], type[i]);

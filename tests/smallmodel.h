@@ -149,6 +149,7 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
 }
 
 /* All of it.  option: the value of the one option, which changes all data; units: stop (unpublished) after so many, 2 for all. */
+__attribute__((unused)) /* a program may want the config alone */
 static enum moe_code small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool backwards, int units, bool *done,
                                  struct moe_err *err)
 {
