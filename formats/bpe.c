@@ -143,6 +143,7 @@ static int push(struct moe_bpe_work *w, uint64_t v)
         w->heap_cap = cap;
     }
     size_t i = w->heap_count++;
+    w->steps++;
     for (; i && w->heap[(i - 1) / 2] > v; i = (i - 1) / 2) w->heap[i] = w->heap[(i - 1) / 2];
     w->heap[i] = v;
     return 1;
@@ -151,6 +152,7 @@ static int push(struct moe_bpe_work *w, uint64_t v)
 static uint64_t pop(struct moe_bpe_work *w)
 {
     uint64_t least = w->heap[0];
+    w->steps++;
     w->heap[0] = w->heap[--w->heap_count];
     if (w->heap_count) sift_down(w->heap, w->heap_count, 0);
     return least;

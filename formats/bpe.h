@@ -37,7 +37,13 @@ int32_t moe_bpe_find(const struct moe_bpe *b, const unsigned char *s, size_t len
 
 /* Ids that grow, and the memory merging needs; zero-initialised is empty.  Belongs to one thread. */
 struct moe_ids { int32_t *v; size_t count, cap; };
-struct moe_bpe_work { uint32_t *next, *prev; int32_t *rank; uint64_t *heap; size_t cap, heap_cap, heap_count; };
+struct moe_bpe_work {
+    uint32_t *next, *prev;
+    int32_t *rank;
+    uint64_t *heap;
+    size_t cap, heap_cap, heap_count;
+    uint64_t steps; /* entries that went into the heap and out of it: what merging costs, counted for tests */
+};
 void moe_bpe_work_release(struct moe_bpe_work *w);
 
 /* Room for `more` further ids; false when out of memory. */

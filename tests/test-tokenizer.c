@@ -1,12 +1,14 @@
 /* Encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's goldens and a plain BPE. */
 #undef NDEBUG
 #include "base/io.h"
+#include "formats/bpe.h"
 #include "formats/pretoken.h"
 #include "formats/tokenizer.h"
 #include "tests/tokenizer-vocab.h"
 
 #include <cjson/cJSON.h>
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DATA "tests/data/tiny-k2/"
@@ -249,21 +251,88 @@ static void test_special(void)
     free(ids);
 }
 
+static const char *const long_units[] = { "a", "A", " ", "\n", "!", "7", "\xe4\xb8\x96", "\xcc\x81", "\xf0\x9f\x98\x80", "\xff", "th", "\xe2\x80", "'", " x", "<|", "[" };
+enum { LONG_UNITS = sizeof long_units / sizeof *long_units, LONG = 1 << 20 };
+
+static size_t fill_long(char *text, size_t size, const char *unit)
+{
+    size_t len = 0;
+    for (; len < size; len += strlen(unit)) memcpy(text + len, unit, strlen(unit));
+    return len;
+}
+
+static double seconds_to_encode(const struct moe_tokenizer *t, const char *text, size_t len)
+{
+    struct timespec from, to;
+    double least = 1e9;
+    for (int i = 0; i < 3; i++) {
+        size_t n, total = 0, part;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+        int32_t *ids = encode(t, text, len, true, &n);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+        for (size_t k = 0; k < n; k++) { moe_token_bytes(t, ids[k], &part); total += part; }
+        OK(n > 0 && n <= len && total == len);
+        free(ids);
+        double s = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+        if (s < least) least = s;
+    }
+    return least;
+}
+
+/* No quadratic case: 32 times the text takes about 32 times the time, where a quadratic case takes 1024 times; 256 leaves room
+ * for caches and for whatever else the machine does. */
 static void test_long(const struct moe_tokenizer *t)
 {
-    static const char *const units[] = { "a", "A", " ", "\n", "!", "7", "\xe4\xb8\x96", "\xcc\x81", "\xff", "th", "\xe2\x80", "'", " x", "<|", "[" };
-    size_t size = 1 << 20, n;
-    char *text = malloc(size + 8);
-    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-        size_t len = 0;
-        while (len < size) { memcpy(text + len, units[u], strlen(units[u])); len += strlen(units[u]); }
-        int32_t *ids = encode(t, text, len, true, &n);
-        OK(n > 0 && n <= len);
-        size_t total = 0, part;
-        for (size_t i = 0; i < n; i++) { moe_token_bytes(t, ids[i], &part); total += part; }
-        OK(total == len);
-        free(ids);
+    char *text = malloc(LONG + 8);
+    for (int u = 0; u < LONG_UNITS; u++) {
+        double few = seconds_to_encode(t, text, fill_long(text, LONG / 32, long_units[u])), many = seconds_to_encode(t, text, fill_long(text, LONG, long_units[u]));
+        if (many > 256 * few + .05) fprintf(stderr, "'%s': %g s for 32 KiB, %g s for 1 MiB\n", long_units[u], few, many);
+        OK(many <= 256 * few + .05);
     }
+    free(text);
+}
+
+/* A vocabulary in which each unit of long_units merges as often as it can: its beginnings, and 2, 4, 8, 16 of it. */
+static char *merging_vocabulary(size_t *size)
+{
+    char *text, (*token)[68] = calloc(512, sizeof *token);
+    size_t len[512], n = 0;
+    FILE *f = open_memstream(&text, size);
+    assert(f && token);
+    for (; n < 256; n++) *token[n] = (char)n, len[n] = 1;
+    for (int u = 0; u < LONG_UNITS; u++) {
+        size_t unit = strlen(long_units[u]);
+        for (size_t k = unit > 1 ? 2 : 2 * unit, known; k <= 16 * unit; k = k < unit ? k + 1 : 2 * k) { /* unit is at most 4: k meets it */
+            for (size_t i = 0; i < k; i++) token[n][i] = long_units[u][i % unit];
+            for (known = 0; known < n && (len[known] != k || memcmp(token[known], token[n], k)); known++) { }
+            len[n] = k;
+            n += known == n;
+        }
+    }
+    for (size_t i = 0; i < n; i++) put_base64(f, (unsigned char *)token[i], len[i]), fprintf(f, " %zu\n", i);
+    fclose(f);
+    free(token);
+    return text;
+}
+
+/* The same of merging alone, in steps counted: at most three entries of the heap for a byte, each in and out once. */
+static void test_long_steps(void)
+{
+    size_t size;
+    struct moe_bpe b;
+    char *model = merging_vocabulary(&size), *text = malloc(LONG + 8);
+    OK(moe_bpe_parse(&b, model, size, "tiktoken.model", &err) == MOE_OK);
+    for (int u = 0; u < LONG_UNITS; u++) {
+        struct moe_bpe_work w = { 0 };
+        struct moe_ids ids = { 0 };
+        size_t len = fill_long(text, LONG, long_units[u]);
+        OK(moe_bpe_encode(&b, &w, (const unsigned char *)text, len, &ids, &err) == MOE_OK && ids.count);
+        OK(w.steps >= len && w.steps <= 6 * len); /* at least: it was merging that was counted */
+        moe_bpe_work_release(&w);
+        free(ids.v);
+    }
+    moe_bpe_release(&b);
+    free(model);
     free(text);
 }
 
@@ -419,6 +488,7 @@ int main(void)
     test_bpe();
     test_special();
     test_long(tok);
+    test_long_steps();
     test_decode();
     test_decode_special();
     test_chat();
