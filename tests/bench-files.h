@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -68,7 +69,7 @@ static double sync_one(int fd, uint64_t bytes) { (void)bytes; return fsync(fd); 
 /* Out of the page cache, without root, and nobody else's pages. */
 static double drop_one(int fd, uint64_t bytes) { fsync(fd); (void)bytes; return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
 
-static unsigned char *piece;     /* PIECE bytes */
+static unsigned char *piece, *piece_out;     /* PIECE bytes */
 enum { PIECE = 4 << 20 };
 
 static double read_one(int fd, uint64_t bytes)
@@ -92,18 +93,18 @@ static double time_read(const char *dir, double (*fn)(int, uint64_t))
 }
 
 /* The best that a plain writer does: large pieces, past the cache where the file system allows, then fsync. */
-static double time_write(const char *dir, double bytes)
+static double time_write(const char *dir, double bytes, int ways)
 {
     char path[PATH_MAX];
     double least = INFINITY;
-    memset(piece, 7, PIECE);
-    snprintf(path, sizeof path, "%s/write", dir);
-    for (int direct = 0; direct < 2; direct++) {
+        snprintf(path, sizeof path, "%s/write", dir);
+    for (int direct = 1; direct > 1 - ways; direct--) {
         double t = moe_now();
         int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | (direct ? O_DIRECT : 0), 0666);
+        if (fd < 0 && ways == 1) fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (fd < 0) continue;
         for (double at = 0; at < bytes; at += PIECE) {
-            assert(write(fd, piece, PIECE) == PIECE);
+            assert(write(fd, piece_out, PIECE) == PIECE);
             if (!direct) sync_file_range(fd, (off64_t)at, PIECE, SYNC_FILE_RANGE_WRITE);
         }
         assert(!fsync(fd));
@@ -112,6 +113,20 @@ static double time_write(const char *dir, double bytes)
         unlink(path);
     }
     return least;
+}
+
+/* Both at once: what a device can do for a program that reads and writes. */
+static double write_bytes;
+static void *write_beside(void *dir) { time_write(dir, write_bytes, 1); return NULL; }
+static double time_both(const char *dir, const char *in, bool cold, double bytes)
+{
+    pthread_t writer;
+    double t = moe_now();
+    write_bytes = bytes;
+    assert(!pthread_create(&writer, NULL, write_beside, (void *)(uintptr_t)dir));
+    each_file(in, cold ? read_past_cache : read_one);
+    pthread_join(writer, NULL);
+    return moe_now() - t;
 }
 
 static void remove_dir(const char *dir)
@@ -154,7 +169,7 @@ static double time_job(int job, const char *dir, bool cold, int runs, double *ou
 static void bench_place(const char *name, const char *dir, bool cold, int rounds, double weights)
 {
     char in[PATH_MAX], how[16];
-    double read = INFINITY, write[JOBS], job[JOBS], out[JOBS] = { 0 }, bytes;
+    double read = INFINITY, both = INFINITY, write[JOBS], job[JOBS], out[JOBS] = { 0 }, bytes;
     snprintf(in, sizeof in, "%s/m", dir);
     snprintf(how, sizeof how, "%s", name);
     bytes = each_file(in, size_of);
@@ -164,9 +179,11 @@ static void bench_place(const char *name, const char *dir, bool cold, int rounds
             if (cold) each_file(in, drop_one);
             read = fmin(read, time_read(in, past ? read_past_cache : read_one));
         }
+        if (cold) each_file(in, drop_one);
+        both = fmin(both, time_both(dir, in, cold, bytes));
         for (int j = 0; j < JOBS; j++) {
             job[j] = fmin(job[j], time_job(j, dir, cold, 1, &out[j]));
-            if (j <= CONVERT || j == MAX) write[j] = fmin(write[j], time_write(dir, out[j]));
+            if (j <= CONVERT || j == MAX) write[j] = fmin(write[j], time_write(dir, out[j], 2));
         }
     }
     write[FOUR_OVER_SIX] = write[SEARCH] = write[MAX];
@@ -174,6 +191,7 @@ static void bench_place(const char *name, const char *dir, bool cold, int rounds
     put_row(&(struct row){ "plain read of the source", how, read, bytes, 0, NULL, NULL, 0, NO_AIM, 0 });
     put_row(&(struct row){ "plain write of as much", how, write[CP], out[CP], 0, NULL, NULL, 0, NO_AIM, 0 });
     put_row(&(struct row){ "plain write of the NVFP4 model", how, write[MAX], out[MAX], 0, NULL, NULL, 0, NO_AIM, 0 });
+    put_row(&(struct row){ "read and write at once", how, both, bytes, 0, NULL, "its slower part", fmax(read, write[CP]) / both, NO_AIM, 0 });
     for (int j = 0; j < JOBS; j++) {
         double compute = j >= MAX && quantize_rate[j - MAX] > 0 ? weights * 1e-9 / (quantize_rate[j - MAX] * machine.threads) : 0;
         double bound = fmax(fmax(read, write[j]), compute);
@@ -207,7 +225,8 @@ static void bench_files(int experts, int rounds)
         printf("skipped: %.0f GB of disk are needed in %s\n", 3e-9 * (double)need, bench_dir);
         return;
     }
-    piece = get(PIECE);
+    piece = get(PIECE), piece_out = get(PIECE);
+    memset(piece_out, 7, PIECE);
     double weights = generate(bench_dir, experts);
     bench_place("disk, cold", bench_dir, true, rounds, weights);
     if (*shm_dir && moe_free_space(shm_dir, &free_bytes, &err) == MOE_OK && free_bytes > 3 * need && moe_available_memory() > 3 * need) {

@@ -68,20 +68,47 @@ static void bench_peers(void)
 
 /* ---- moe-run ---- */
 
-/* tests/bench-run.sh prints lines "what|how|seconds|bytes|work|unit|floor|share|aim". */
-static void bench_run(void)
+static double number_of(const cJSON *o, const char *key)
 {
-    char command[2 * PATH_MAX + 64], line[512], what[80], how[40], unit[24], floor[40];
-    double seconds, bytes, work, share, aim;
-    if (access("tests/bench-run.sh", R_OK)) return;
-    snprintf(command, sizeof command, "sh tests/bench-run.sh '%s' '%s'%s", bin_dir, gen_dir, quick ? " --quick" : "");
-    FILE *f = popen(command, "r");
-    heading("moe-run");
-    while (f && fgets(line, sizeof line, f)) {
-        if (sscanf(line, "%79[^|]|%39[^|]|%lf|%lf|%lf|%23[^|]|%39[^|]|%lf|%lf", what, how, &seconds, &bytes, &work, unit, floor, &share, &aim) != 9) continue;
-        put_row(&(struct row){ what, how, seconds, bytes, work, work > 0 ? unit : NULL, share > 0 ? floor : NULL, share, aim > 0 ? AIM_SHARE : NO_AIM, aim });
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
+/* What `moe-run --bench` says of a whole pass; of single products there are rows above.  Shares are taken from processor time where it says so. */
+static void run_row(const cJSON *o)
+{
+    static const struct { const char *op, *floor; double aim; } ops[] = {
+        { "open", NULL, 0 }, { "first token", NULL, 0 }, { "decode", "read, all cores", .7 }, { "prefill", "its products", .6 } };
+    const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "op"));
+    for (size_t i = 0; op && i < sizeof ops / sizeof *ops; i++) {
+        if (strcmp(op, ops[i].op)) continue;
+        double share = number_of(o, "share_of_peak"), cpu = number_of(o, "processor_share"), s = number_of(o, "seconds"), over = number_of(o, "overhead_seconds");
+        char what[64];
+        snprintf(what, sizeof what, "moe-run: %s", op);
+        put_row(&(struct row){ what, "warm", s, number_of(o, "gbytes_per_second") * 1e9 * s, number_of(o, "gflops") * s, ops[i].floor ? "GFLOPS" : NULL,
+                               ops[i].floor, cpu > share ? cpu : share, ops[i].aim > 0 ? AIM_SHARE : NO_AIM, ops[i].aim });
+        if (over > 0) put_row(&(struct row){ "moe-run: first token less arithmetic", "warm", over, 0, 0, NULL, "50 ms allowed", .05 / over, AIM_SHARE, 1 });
     }
-    if (f) pclose(f);
+}
+
+/* On the NVFP4 container of the model that bench_files generated, which no cache holds. */
+static void bench_run(int experts)
+{
+    char command[3 * PATH_MAX], *text = get(1 << 20), path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/m", bench_dir);
+    heading("moe-run, NVFP4 at Kimi K2's widths");
+    if (access(path, R_OK)) generate(bench_dir, experts);
+    snprintf(command, sizeof command, "'%s/moe-quantize' '%s/m' -o '%s/run.moe' --method max --quiet >/dev/null && '%s/moe-run' '%s/run.moe' --bench --json 2>/dev/null",
+             bin_dir, bench_dir, bench_dir, bin_dir, bench_dir);
+    FILE *f = popen(command, "r");
+    assert(f);
+    size_t n = fread(text, 1, (1 << 20) - 1, f);
+    pclose(f);
+    text[n] = 0;
+    cJSON *all = cJSON_ParseWithLength(text, n);
+    for (const cJSON *o = all ? cJSON_GetObjectItemCaseSensitive(all, "bench") : NULL, *r = o ? o->child : NULL; r; r = r->next) run_row(r);
+    cJSON_Delete(all);
+    free(text);
 }
 
 #endif

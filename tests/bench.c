@@ -86,10 +86,11 @@ int main(int argc, char **argv)
     if (wanted("kernels") || wanted("files")) bench_quantizers();
     if (wanted("kernels")) bench_codecs(), bench_products();
     if (wanted("text")) bench_tokenizer();
-    if (wanted("run")) bench_run();
     if (wanted("kernels") || wanted("text")) bench_peers();
     close_machine();
-    if (wanted("files")) bench_files(number("BENCH_EXPERTS", quick ? 8 : 12), number("BENCH_ROUNDS", quick ? 1 : 3));
+    int experts = number("BENCH_EXPERTS", quick ? 8 : 12);
+    if (wanted("files")) bench_files(experts, number("BENCH_ROUNDS", quick ? 1 : 3));
+    if (wanted("run")) bench_run(experts);
     cJSON_AddItemToObject(all, "rows", rows_json);
     char *text = moe_json_print(all, 2);
     const char *to = getenv("BENCH_JSON");
