@@ -1,6 +1,7 @@
 /* moe-run - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/tool.h"
+#include "runtime/bench-pass.h"
 #include "runtime/bench.h"
 #include "runtime/score.h"
 #include "runtime/trace.h"
@@ -307,15 +308,20 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
     return MOE_OK;
 }
 
-static enum moe_code bench(const struct options *o, struct moe_engine *e, cJSON *json, struct moe_err *err)
+static enum moe_code bench(const struct options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
 {
     cJSON *list = moe_bench_model(e, o->run.pool);
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
     cJSON_AddItemToObject(json, "bench", list);
-    for (const cJSON *r = list->child; r && !o->run.json; r = r->next)
-        printf("%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS %5.1f %%\n", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
+    MOE_TRY(moe_bench_pass(list, o->run.argv[0], eo, o->run.pool, err));
+    for (const cJSON *r = list->child; r && !o->run.json; r = r->next) {
+        const cJSON *share = moe_json_get(r, "share_of_peak");
+        printf("%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
                1e6 * moe_json_get(r, "seconds")->valuedouble, moe_json_get(r, "gbytes_per_second")->valuedouble,
-               moe_json_get(r, "gflops")->valuedouble, 100 * moe_json_get(r, "share_of_peak")->valuedouble);
+               moe_json_get(r, "gflops")->valuedouble);
+        if (share) printf(" %5.1f %%", 100 * share->valuedouble);
+        putchar('\n');
+    }
     return MOE_OK;
 }
 
@@ -327,7 +333,7 @@ static enum moe_code run(const struct options *o, cJSON *json, struct moe_err *e
     MOE_TRY(moe_engine_open(&e, o->run.argv[0], &eo, o->run.pool, err));
     double loaded = moe_now() - o->run.start;
     bool turns = o->chat && !o->prompt && !o->prompt_file && !o->run.json && isatty(STDIN_FILENO);
-    enum moe_code code = o->bench ? bench(o, e, json, err) : o->score ? score(o, e, &eo, json, err)
+    enum moe_code code = o->bench ? bench(o, e, &eo, json, err) : o->score ? score(o, e, &eo, json, err)
                        : turns ? chat(o, e, err) : generate(o, e, loaded, json, err);
     moe_engine_close(&e);
     return code;

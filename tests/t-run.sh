@@ -214,4 +214,5 @@ refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3 --json
 grep -q '"error"' "$T/out" || fail "no error object"
 ok "$R" -q --json $M/bf16 --bench
 grep -q '"share_of_peak"' "$T/out" || fail "--bench"
+for op in open "first token" decode prefill; do grep -qF "\"op\": \"$op\"" "$T/out" || fail "--bench has no row '$op'"; done
 echo "t-run: $checks checks"
