@@ -7,33 +7,19 @@
 
 #include <string.h>
 
-enum { ROWS = 256, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
+enum { ROWS = 128, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
 
-struct activation { struct moe_forward *f; int64_t inter; };
-
-static void activate(void *ctx, int64_t t, int worker)
-{
-    struct activation *a = ctx;
-    float *g = a->f->gate + t * a->inter;
-    (void)worker;
-    a->f->k->swiglu(g, a->f->up + t * a->inter, a->inter, g);
-}
-
-/* A dense or shared MLP over all tokens of f->x, into f->y. */
-static void mlp(struct moe_forward *f, int layer, enum moe_role gate, const struct moe_expert *e, int64_t n)
-{
-    struct activation a = { f, e->gate.rows };
-    moe_forward_saw(f, layer, gate, f->x, e->gate.cols, n);
-    moe_forward_matmul(f, &e->gate, f->x, e->gate.cols, n, f->gate);
-    moe_forward_matmul(f, &e->up, f->x, e->up.cols, n, f->up);
-    moe_forward_each(f, n, 16 * n * a.inter, activate, &a);
-    moe_forward_saw(f, layer, (enum moe_role)(gate + 2), f->gate, a.inter, n);
-    moe_forward_matmul(f, &e->down, f->gate, a.inter, n, f->y);
-}
-
-/* ---- routed experts ---- */
-
-struct routed { struct moe_forward *f; const struct moe_layer *y; int layer; int64_t tokens, blocks, active; float *h; };
+/* `all`: the MLP that every token passes, shared or dense, into f->y; NULL for none.  Its work items come first in each loop, the
+ * chosen experts' after them. */
+struct routed {
+    struct moe_forward *f;
+    const struct moe_layer *y;
+    const struct moe_expert *all;
+    float *all_gate, *all_up;         /* [T, inter of all] */
+    int layer;
+    int64_t tokens, all_blocks, blocks, active; /* blocks: of all, and of each expert, in the loop at hand */
+    float *h;
+};
 
 static void choose(void *ctx, int64_t t, int worker)
 {
@@ -70,40 +56,65 @@ static void gather(void *ctx, int64_t i, int worker)
     memcpy(r->f->gathered + i * hidden, r->f->x + r->f->row[i] * hidden, (size_t)hidden * sizeof(float));
 }
 
+/* The inputs of an expert with n tokens from `at` on; one is not gathered. */
+static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
+{
+    return n == 1 ? f->x + f->row[at] * f->m->config.hidden_size : f->gathered + at * f->m->config.hidden_size;
+}
+
 static void show_expert(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
     int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at, hidden = f->m->config.hidden_size, inter = r->y->experts[e].gate.rows;
     (void)worker;
-    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, f->gathered + at * hidden, hidden, n);
+    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, rows_of(f, at, n), hidden, n);
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
 }
 
-/* Rows [item's block] of gate and up of one expert, and their product, for all its tokens. */
+/* Rows [block] of gate and up, and their product, for n tokens. */
+static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block, const float *in, int64_t n, float *gate, float *up)
+{
+    int64_t inter = e->gate.rows, hidden = e->gate.cols, r0 = block * ROWS, r1 = r0 + ROWS < inter ? r0 + ROWS : inter;
+    f->k->matmul(&e->gate, r0, r1, in, hidden, n, gate + r0, inter);
+    f->k->matmul(&e->up, r0, r1, in, hidden, n, up + r0, inter);
+    for (int64_t t = 0; t < n; t++) f->k->swiglu(gate + t * inter + r0, up + t * inter + r0, r1 - r0, gate + t * inter + r0);
+}
+
 static void gate_up(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = f->active[item / r->blocks], r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
-    const struct moe_expert *x = &r->y->experts[e];
-    int64_t inter = x->gate.rows, r1 = r0 + ROWS < inter ? r0 + ROWS : inter, hidden = x->gate.cols;
     (void)worker;
-    f->k->matmul(&x->gate, r0, r1, f->gathered + at * hidden, hidden, n, f->gate + at * inter + r0, inter);
-    f->k->matmul(&x->up, r0, r1, f->gathered + at * hidden, hidden, n, f->up + at * inter + r0, inter);
-    for (int64_t t = at; t < at + n; t++)
-        f->k->swiglu(f->gate + t * inter + r0, f->up + t * inter + r0, r1 - r0, f->gate + t * inter + r0);
+    if (item < r->all_blocks) {
+        gate_up_rows(f, r->all, item, f->x, r->tokens, r->all_gate, r->all_up);
+        return;
+    }
+    item -= r->all_blocks;
+    int64_t e = f->active[item / r->blocks], at = f->first[e], n = f->first[e + 1] - at;
+    const struct moe_expert *x = &r->y->experts[e];
+    gate_up_rows(f, x, item % r->blocks, rows_of(f, at, n), n, f->gate + at * x->gate.rows, f->up + at * x->gate.rows);
+}
+
+static void down_rows(const struct moe_forward *f, const struct moe_weight *w, int64_t block, const float *in, int64_t n, float *out)
+{
+    int64_t r0 = block * ROWS, r1 = r0 + ROWS < w->rows ? r0 + ROWS : w->rows;
+    f->k->matmul(w, r0, r1, in, w->cols, n, out + r0, w->rows);
 }
 
 static void down(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = f->active[item / r->blocks], r0 = item % r->blocks * ROWS, at = f->first[e], n = f->first[e + 1] - at;
-    const struct moe_weight *w = &r->y->experts[e].down;
-    int64_t r1 = r0 + ROWS < w->rows ? r0 + ROWS : w->rows;
     (void)worker;
-    f->k->matmul(w, r0, r1, f->gate + at * w->cols, w->cols, n, f->gathered + at * w->rows + r0, w->rows);
+    if (item < r->all_blocks) {
+        down_rows(f, &r->all->down, item, r->all_gate, r->tokens, f->y);
+        return;
+    }
+    item -= r->all_blocks;
+    int64_t e = f->active[item / r->blocks], at = f->first[e], n = f->first[e + 1] - at;
+    const struct moe_weight *w = &r->y->experts[e].down;
+    down_rows(f, w, item % r->blocks, f->gate + at * w->cols, n, f->gathered + at * w->rows);
 }
 
 /* h += (sum of weight * output in top-k order) + shared, for a block of columns: each product and each sum rounded. */
@@ -126,22 +137,37 @@ static void combine(void *ctx, int64_t item, int worker)
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
+/* Everything from f->x to f->y (all) and f->gathered (chosen experts): two loops over the blocks of all of it. */
+static void mlps(struct routed *r, enum moe_role gate)
+{
+    struct moe_forward *f = r->f;
+    const struct moe_config *c = &f->m->config;
+    int64_t hidden = c->hidden_size, all = r->all ? r->all->gate.rows : 0;
+    int64_t work = hidden * r->tokens * (all + (r->active ? c->num_experts_per_tok * c->moe_intermediate_size : 0));
+    if (r->all) moe_forward_saw(f, r->layer, gate, f->x, hidden, r->tokens);
+    r->all_blocks = blocks(all, ROWS);
+    r->blocks = blocks(c->moe_intermediate_size, ROWS);
+    moe_forward_each(f, r->all_blocks + r->active * r->blocks, 2 * work, gate_up, r);
+    if (r->all) moe_forward_saw(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
+    if (f->hooks.input) moe_pool_run(f->pool, r->active, show_expert, r); /* before down writes over what was gathered */
+    r->all_blocks = r->all ? blocks(hidden, ROWS) : 0;
+    r->blocks = blocks(hidden, ROWS);
+    moe_forward_each(f, r->all_blocks + r->active * r->blocks, work, down, r);
+}
+
 static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
-    struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .tokens = tokens, .h = h };
-    int64_t chosen = tokens * c->num_experts_per_tok, work = chosen * c->moe_intermediate_size * c->hidden_size;
-    moe_forward_matmul(f, &r.y->router, f->x, c->hidden_size, tokens, f->logits);
+    const struct moe_layer *y = &f->m->layers[layer];
+    int64_t chosen = tokens * c->num_experts_per_tok, behind = chosen * c->moe_intermediate_size;
+    struct routed r = { .f = f, .y = y, .all = y->shared.gate.data ? &y->shared : NULL, .all_gate = f->gate + behind, .all_up = f->up + behind,
+                        .layer = layer, .tokens = tokens, .h = h };
+    moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
-    if (r.y->shared.gate.data) mlp(f, layer, MOE_ROLE_SHARED_GATE, &r.y->shared, tokens);
     group(&r);
-    moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
-    r.blocks = blocks(c->moe_intermediate_size, ROWS);
-    moe_forward_each(f, r.active * r.blocks, 2 * work, gate_up, &r);
-    if (f->hooks.input) moe_pool_run(f->pool, r.active, show_expert, &r); /* before down writes over what was gathered */
-    r.blocks = blocks(c->hidden_size, ROWS);
-    moe_forward_each(f, r.active * r.blocks, work, down, &r);
+    if (tokens > 1) moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
+    mlps(&r, MOE_ROLE_SHARED_GATE);
     r.blocks = blocks(c->hidden_size, COLS);
     moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, combine, &r);
 }
@@ -155,6 +181,7 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
         experts(f, layer, tokens, h);
         return;
     }
-    mlp(f, layer, MOE_ROLE_GATE, &y->dense, tokens);
+    struct routed r = { .f = f, .y = y, .all = &y->dense, .all_gate = f->gate, .all_up = f->up, .layer = layer, .tokens = tokens, .h = h };
+    mlps(&r, MOE_ROLE_GATE);
     moe_forward_add(f, h, f->y, tokens);
 }

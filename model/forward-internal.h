@@ -23,7 +23,7 @@ struct moe_forward {
     int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
     int32_t *row;                     /* [T k]: the token of each gathered row */
-    float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k or T, inter] */
+    float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k, inter] and behind it [T, shared inter]; or [T, dense inter] */
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
 };
 

@@ -60,7 +60,7 @@ static void *take(struct moe_forward *f, int64_t n, size_t size)
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
     int64_t k = c->num_experts_per_tok, e = c->n_routed_experts, shared = c->n_shared_experts * c->moe_intermediate_size;
-    int64_t inter = t * larger(larger(c->intermediate_size, shared), k * c->moe_intermediate_size);
+    int64_t inter = t * larger(c->intermediate_size, k * c->moe_intermediate_size + shared);
     f->x = take(f, t * c->hidden_size, sizeof *f->x);
     f->y = take(f, t * c->hidden_size, sizeof *f->y);
     f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
@@ -129,11 +129,21 @@ static void product(void *ctx, int64_t i, int worker)
     p->f->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->w->rows);
 }
 
+/* Rows of a work item: small, or a thread waits for another's last one, yet some microseconds of reading (few tokens) or of
+ * arithmetic (many).  The scales of 128 rows of NVFP4 share cache lines, so these stay together. */
+static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, int64_t n)
+{
+    enum { BYTES = 256 << 10, FEW = 4, MANY_ROWS = 256, TILE_ROWS = 128 };
+    int64_t pieces = 4 * moe_pool_threads(f->pool), even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16, rows = MANY_ROWS;
+    if (w->type == MOE_NVFP4) rows = TILE_ROWS;
+    else if (n <= FEW) rows = larger(16, BYTES / (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) / 16 * 16);
+    return rows < even ? rows : even;
+}
+
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y)
 {
-    struct product p = { f, w, x, ldx, n, 0, y };
-    int64_t pieces = 4 * moe_pool_threads(f->pool), work = w->rows * w->cols * n;
-    p.rows = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16;
+    struct product p = { f, w, x, ldx, n, piece(f, w, n), y };
+    int64_t work = w->rows * w->cols * n;
     moe_forward_each(f, (w->rows + p.rows - 1) / p.rows, work, product, &p);
 }
 
