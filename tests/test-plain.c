@@ -180,6 +180,8 @@ int main(int argc, char **argv)
     generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0);
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --layers 1 --dense 0", 0);
+    generated("--q-lora 40 --experts 4 --top-k 2 --layers 1 --dense 1", 0);
     check_model("tests/data/tiny-k2/bf16", 0);
     printf("test-plain: %ld checks, largest error %.2g of the largest logit\n", checks, worst);
     return 0;
