@@ -65,6 +65,40 @@ static double dot_bound(int64_t k, double magnitude)
     return ((double)((k + 15) / 16) + 6) * 0x1p-24 * magnitude + (double)(k + 16) * 0x1p-149;
 }
 
+static float fold(float *s)
+{
+    for (int n = 8; n; n /= 2)
+        for (int i = 0; i < n; i++) s[i] += s[i + n];
+    return s[0];
+}
+
+/* The NVFP4 order of kernels.def, from the stored bytes. */
+static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
+{
+    static const int order[16] = { 4, 0, 5, 1, 6, 2, 7, 3, 12, 8, 13, 9, 14, 10, 15, 11 };
+    float s[16] = { 0 };
+    for (int64_t b = 0, blocks = w->cols / 16; b < (blocks + 15) / 16 * 16; b++) {
+        float p = 0, scale = 0;
+        if (b < blocks) scale = moe_e4m3_to_f32(w->scale[w->layout ? (int64_t)moe_tile_offset((size_t)r, (size_t)b, (size_t)blocks) : r * blocks + b]);
+        for (int i = 0; i < 16 && b < blocks; i++) {
+            int64_t k = 16 * b + order[i];
+            p = fmaf(moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15), x[k], p);
+        }
+        int to = (int)(b % 8 * 2 + b / 8 % 2);
+        s[to] = fmaf(p, scale, s[to]);
+    }
+    return w->reciprocal ? fold(s) / w->global : fold(s) * w->global;
+}
+
+/* Its error: 16 fused products a block, one for each block of a sum, 4 additions, the global; ref's two roundings of a value and one of
+ * its sum; relative to the sum of magnitudes.  Subnormals: 2^-150 for each product and sum, which the scale and the global may
+ * multiply. */
+static double nvfp4_bound(const struct moe_weight *w, double magnitude)
+{
+    double global = w->reciprocal ? 1 / (double)w->global : (double)w->global;
+    return (16 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude + (double)(w->cols + 16) * 0x1p-149 * (1 + 448 * global);
+}
+
 static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1, int64_t n, int64_t ldx, const float *x)
 {
     int64_t rows = r1 - r0, ldy = rows + below(3);
@@ -78,11 +112,10 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
             variants[0].k.decode(w, r0 + r, 0, w->cols, row);
             for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
             double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
-            CHECK(d <= dot_bound(w->cols, size), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
+            CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, size) : dot_bound(w->cols, size)), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
             if (n_variants > 1 && v != &variants[0]) {
-                float d1 = 0;
-                d1 = v->k.dot(row, x + t * ldx, w->cols);
-                if (v->k.dot != variants[0].k.dot) CHECK(same_bits(&d1, &got[t * ldy + r], 1), "row %" PRId64 " token %" PRId64 ": not the dot order", r0 + r, t);
+                float d1 = w->type == MOE_NVFP4 ? nvfp4_order(w, r0 + r, x + t * ldx) : v->k.dot(row, x + t * ldx, w->cols);
+                CHECK(same_bits(&d1, &got[t * ldy + r], 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t, (double)got[t * ldy + r], (double)d1);
             }
         }
         if (v == &variants[0]) continue;

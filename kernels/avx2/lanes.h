@@ -175,6 +175,7 @@ LANE vf vf_int4(const uint8_t *p)
 typedef __m256 vt;
 enum { TILE_PARTS = 2, TILE_LANES = 8, TILE_TOKENS = 3 };
 #define TILE_WIDE 0 /* at most 3 tokens a tile */
+LANE vt vt_zero(void) { return _mm256_setzero_ps(); }
 LANE vt vt_load(const float *p) { return _mm256_loadu_ps(p); }
 LANE vt vt_loadn(const float *p, int64_t n) /* n in [0,8] */
 {

@@ -1,4 +1,4 @@
 /* Products with a stored weight. */
-#include "kernels/avx2/lanes.h"
+#include "kernels/avx2/fp4.h"
 
 #include "kernels/body/matmul.h"

@@ -118,6 +118,7 @@ LANE vf vf_int4(const uint8_t *p)
 typedef __m512 vt;
 enum { TILE_PARTS = 1, TILE_LANES = 16, TILE_TOKENS = 6 };
 #define TILE_WIDE 1 /* more than 3 tokens a tile */
+LANE vt vt_zero(void) { return _mm512_setzero_ps(); }
 LANE vt vt_load(const float *p) { return _mm512_loadu_ps(p); }
 LANE vt vt_loadn(const float *p, int64_t n) { return vf_loadn(p, n); }
 LANE void vt_store(float *p, vt a) { _mm512_storeu_ps(p, a); }

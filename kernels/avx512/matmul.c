@@ -1,4 +1,4 @@
 /* Products with a stored weight. */
-#include "kernels/avx512/lanes.h"
+#include "kernels/avx512/fp4.h"
 
 #include "kernels/body/matmul.h"

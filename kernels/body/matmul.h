@@ -1,7 +1,7 @@
 /* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h.
  *
  * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time, other work on the machine;
- * avx512 / avx2.  Copying the f32 bytes: about 100 GB/s.
+ * avx512 / avx2.  NVFP4 has a path of its own, body/fp4.h.  Copying the f32 bytes: about 100 GB/s.
  *                                        n = 1: bf16            nvfp4                n = 32: bf16
  *   ref                                  340 us                 2090 us              10960 us
  *   loops over sums left to the compiler  31 / 28 us (wall)      28 / 46 us (wall)     912 / 525 us (wall)
@@ -14,6 +14,8 @@
 #include <string.h>
 
 LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#include "kernels/body/fp4.h"
 
 /* ---- decode ---- */
 
@@ -147,6 +149,10 @@ static void panel_product(const struct product *p, int64_t r, int64_t t0, int64_
 void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
 {
     struct product p = { w, x, y, ldx, ldy, r0, r1 };
+    if (w->type == MOE_NVFP4) {
+        fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0, false }, r1, n);
+        return;
+    }
     switch (n) {
     case 1: BY_TYPE(w, fused(type, 1, &p)) break;
     case 2: BY_TYPE(w, fused(type, 2, &p)) break;
