@@ -85,7 +85,7 @@ static void run_row(const cJSON *o)
         double share = number_of(o, "share_of_peak"), cpu = number_of(o, "processor_share"), s = number_of(o, "seconds"), over = number_of(o, "overhead_seconds");
         char what[64];
         snprintf(what, sizeof what, "moe-run: %s", op);
-        put_row(&(struct row){ what, "warm", s, number_of(o, "gbytes_per_second") * 1e9 * s, number_of(o, "gflops") * s, ops[i].floor ? "GFLOPS" : NULL,
+        put_row(&(struct row){ what, "warm", s, number_of(o, "gbytes_per_second") * 1e9 * s, number_of(o, "gflops") * s, number_of(o, "gflops") > 0 ? "GFLOPS" : NULL,
                                ops[i].floor, cpu > share ? cpu : share, ops[i].aim > 0 ? AIM_SHARE : NO_AIM, ops[i].aim });
         if (over > 0) put_row(&(struct row){ "moe-run: first token less arithmetic", "warm", over, 0, 0, NULL, "50 ms allowed", .05 / over, AIM_SHARE, 1 });
     }
