@@ -74,7 +74,8 @@ static void write_config(const struct options *o, int64_t bos, int64_t eos)
               "  \"text_config\": {\n", f);
     fprintf(f, "  \"architectures\": [\"DeepseekV3ForCausalLM\"],\n  \"model_type\": \"%s\",\n  \"torch_dtype\": \"%s\",\n", o->model_type,
             o->format == F_F32 ? "float32" : "bfloat16");
-    fputs("  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"tie_word_embeddings\": false,\n  \"moe_layer_freq\": 1,\n"
+    fprintf(f, "  \"tie_word_embeddings\": %s,\n", o->tied ? "true" : "false");
+    fputs("  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"moe_layer_freq\": 1,\n"
           "  \"scoring_func\": \"sigmoid\",\n  \"topk_method\": \"noaux_tc\",\n  \"norm_topk_prob\": true,\n  \"num_nextn_predict_layers\": 0,\n"
           "  \"ep_size\": 1,\n  \"use_cache\": true,\n  \"initializer_range\": 0.02,\n", f);
     const struct { const char *key; int64_t v; } n[] = {

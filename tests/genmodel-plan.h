@@ -16,7 +16,7 @@ struct options {
     double skew, eps, scaling, yarn_factor, beta_fast, yarn_original;
     int64_t max_position;
     const char *model_type;
-    int vision, inv_freq, hostile, scales_apart, single_file, sparse, all_mlp, rope_parameters, short_names, layer_shards, no_yarn;
+    int vision, inv_freq, hostile, scales_apart, single_file, sparse, all_mlp, rope_parameters, short_names, layer_shards, no_yarn, tied;
 };
 
 enum kind { K_EMBED, K_HEAD, K_NORM, K_LINEAR, K_EXPERT, K_ROUTER, K_BIAS, K_JUNK };
@@ -280,7 +280,7 @@ static void make_plan(struct plan *p, const struct options *o)
     add_weight(p, o, K_EMBED, o->vocab, o->hidden, 1, "model.embed_tokens");
     for (int l = 0; l < o->layers; l++) add_layer(p, o, l);
     add_weight(p, o, K_NORM, 1, o->hidden, 1, "model.norm");
-    add_weight(p, o, K_HEAD, o->vocab, o->hidden, 2 / sqrt((double)o->hidden), "lm_head");
+    if (!o->tied) add_weight(p, o, K_HEAD, o->vocab, o->hidden, 2 / sqrt((double)o->hidden), "lm_head");
     if (o->vision) add_vision(p, o);
     assign_shards(p, o);
     p->order = need(malloc((size_t)p->n_o * sizeof *p->order));

@@ -342,7 +342,7 @@ static const char help[] =
     "  --format bf16|f32|fp8|int4|nvfp4|nvfp4-ct    --all-mlp (NVFP4 of shared experts and dense layers too)\n"
     "  --layers --dense --experts --top-k --hidden --inter --dense-inter --heads --q-lora (0: none) --kv-lora --nope --rope --v\n"
     "  --vocab --shared --groups N,N      sizes\n"
-    "  --seed N --threads N --shards N --single-file --prefix model|language_model --tokenizer DIR\n"
+    "  --seed N --threads N --shards N --single-file --prefix model|language_model --tokenizer DIR  --tied (no lm_head)\n"
     "  --skew S     expert popularity log-normal with sigma S      --cold N, --dead N   the last N experts of every layer are never\n"
     "               reached, the N before them hardly\n"
     "  --vision     vision and projector tensors, config in text_config    --inv-freq  junk rotary buffers   --rope-parameters\n"
@@ -365,7 +365,7 @@ static void option_table(struct options *o)
 #undef I
     const struct { const char *name; int *flag; } flags[] = {
         { "vision", &o->vision }, { "inv-freq", &o->inv_freq }, { "hostile", &o->hostile }, { "scales-apart", &o->scales_apart },
-        { "single-file", &o->single_file }, { "sparse", &o->sparse }, { "all-mlp", &o->all_mlp }, { "rope-parameters", &o->rope_parameters } };
+        { "single-file", &o->single_file }, { "tied", &o->tied }, { "sparse", &o->sparse }, { "all-mlp", &o->all_mlp }, { "rope-parameters", &o->rope_parameters } };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) longs[n++] = (struct option){ flags[i].name, no_argument, flags[i].flag, 1 };
     const struct { const char *name; int id; } texts[] = {
         { "format", O_FORMAT }, { "preset", O_PRESET }, { "prefix", O_PREFIX }, { "tokenizer", O_TOKENIZER }, { "nan", O_NAN },

@@ -92,6 +92,7 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     struct moe_kernels table;
     struct moe_kv kv;
     struct plain p;
+    OK((m->head.data == m->embed.data) == c->tie_word_embeddings && m->head.rows == c->vocab_size && m->head.cols == c->hidden_size);
     OK(c->n_routed_experts <= 1024 && c->num_experts_per_tok <= 64);
     OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
@@ -181,6 +182,7 @@ int main(int argc, char **argv)
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
     generated("--q-lora 40 --experts 6 --top-k 2 --layers 1 --dense 0", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --layers 2 --tied", 0);
     generated("--q-lora 40 --experts 4 --top-k 2 --layers 1 --dense 1", 0);
     check_model("tests/data/tiny-k2/bf16", 0);
     printf("test-plain: %ld checks, largest error %.2g of the largest logit\n", checks, worst);
