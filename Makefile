@@ -104,7 +104,7 @@ vpath moe-%.c convert quantize runtime
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins)
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -152,6 +152,11 @@ $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 $(testbins) $(helpbins): %: %.o $(B)/libmoe.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
+
+# Makes a call of a tool fail (LD_PRELOAD); not sanitized: it stands between the tool and the sanitizer's own allocator.
+$(B)/tests/fault-preload.so: tests/fault-preload.c $(B)/flags
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) -D_GNU_SOURCE -O1 -g -fPIC -shared -o $@ $< -ldl
 
 under = $(patsubst $(PREFIX)/%,$${prefix}/%,$1)
 $(B)/moe.pc: moe.pc.in VERSION FORCE  # PREFIX may differ at install time

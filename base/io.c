@@ -20,11 +20,24 @@
 
 enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
 
+static int open_again(const char *path, int flags)
+{
+    int fd;
+    do fd = open(path, flags | O_CLOEXEC, 0666); while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+static int fsync_again(int fd)
+{
+    int r;
+    do r = fsync(fd); while (r && errno == EINTR);
+    return r;
+}
+
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
 {
     struct stat st;
-    int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK; /* opening a FIFO must not wait */
-    do *fd = open(path, flags); while (*fd < 0 && errno == EINTR);
+    *fd = open_again(path, O_RDONLY | O_NOCTTY | O_NONBLOCK); /* opening a FIFO must not wait */
     if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     if (fstat(*fd, &st)) {
         int e = errno;
@@ -177,10 +190,9 @@ static void parent_of(const char *path, char out[PATH_MAX])
 
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r;
+    int fd = open_again(path, O_RDONLY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
-    do r = fsync(fd); while (r && errno == EINTR);
-    int e = errno;
+    int r = fsync_again(fd), e = errno;
     close(fd);
     if (r && e != EINVAL && e != EROFS) return moe_fail_errno(err, e, path, "cannot sync");
     return MOE_OK;
@@ -198,10 +210,10 @@ enum moe_code moe_write_file(const char *path, const void *data, size_t size, st
     char tmp[PATH_MAX];
     if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp)
         return moe_fail_at(err, MOE_IO, path, NULL, "the path is too long");
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = open_again(tmp, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0) return moe_fail_errno(err, errno, tmp, "cannot create");
     enum moe_code code = moe_pwrite(fd, path, data, size, 0, err);
-    if (code == MOE_OK && fsync(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
+    if (code == MOE_OK && fsync_again(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
     if (close(fd) && code == MOE_OK) code = moe_fail_errno(err, errno, path, "cannot close");
     if (code == MOE_OK) code = moe_rename(tmp, path, err);
     if (code != MOE_OK) unlink(tmp);
@@ -219,7 +231,8 @@ static enum moe_code remove_at(int at, const char *name, const char *shown, stru
 {
     if (!unlinkat(at, name, 0) || errno == ENOENT) return MOE_OK;
     if (errno != EISDIR && errno != EPERM) return moe_fail_errno(err, errno, shown, "cannot remove");
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd;
+    do fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); while (fd < 0 && errno == EINTR);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     if (!d) {
         int e = errno;
@@ -227,8 +240,9 @@ static enum moe_code remove_at(int at, const char *name, const char *shown, stru
         return moe_fail_errno(err, e, shown, "cannot remove");
     }
     enum moe_code code = MOE_OK;
-    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); )
+    for (struct dirent *e; code == MOE_OK && (errno = 0, e = readdir(d)); )
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) code = remove_at(fd, e->d_name, shown, err);
+    if (code == MOE_OK && errno) code = moe_fail_errno(err, errno, shown, "cannot list");
     closedir(d);
     if (code == MOE_OK && unlinkat(at, name, AT_REMOVEDIR)) code = moe_fail_errno(err, errno, shown, "cannot remove");
     return code;
@@ -249,10 +263,12 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
 {
     if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return sync_parent(b, err);
     if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
-    /* A file system without exchange: the old one steps aside for two renames. */
+    /* A file system without exchange (NFS): the old one steps aside for two renames; a crash between leaves it there, whole. */
     char aside[PATH_MAX];
     if (snprintf(aside, sizeof aside, "%s.old", b) >= (int)sizeof aside)
         return moe_fail_at(err, MOE_IO, b, NULL, "the path is too long");
+    if (moe_exists(aside) != MOE_ABSENT)
+        return moe_fail_at(err, MOE_EXISTS, aside, NULL, "is in the way (an earlier run ended here: it is what was replaced then; remove it)");
     MOE_TRY(moe_rename(b, aside, err));
     MOE_TRY(moe_rename(a, b, err));
     return moe_rename(aside, a, err);
@@ -260,7 +276,7 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
 
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
 {
-    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *fd = open_again(path, O_RDONLY | O_DIRECTORY);
     if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     int r;
     do r = flock(*fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
@@ -278,11 +294,59 @@ void moe_unlock(int fd)
     if (fd >= 0) close(fd);
 }
 
-enum moe_exists moe_exists(const char *path)
+enum moe_code moe_look(const char *path, enum moe_exists *what, struct moe_err *err)
 {
     struct stat st;
-    if (stat(path, &st)) return lstat(path, &st) ? MOE_ABSENT : MOE_OTHER;
-    return S_ISREG(st.st_mode) ? MOE_FILE : S_ISDIR(st.st_mode) ? MOE_DIR : MOE_OTHER;
+    *what = MOE_ABSENT;
+    if (!stat(path, &st)) *what = S_ISREG(st.st_mode) ? MOE_FILE : S_ISDIR(st.st_mode) ? MOE_DIR : MOE_OTHER;
+    else if (errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
+    else if (!lstat(path, &st)) *what = MOE_OTHER;
+    else if (errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
+    return MOE_OK;
+}
+
+enum moe_exists moe_exists(const char *path)
+{
+    struct moe_err e;
+    enum moe_exists what;
+    return moe_look(path, &what, &e) == MOE_OK ? what : MOE_OTHER;
+}
+
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static bool add_name(struct moe_names *l, const char *name)
+{
+    if (!(l->n & (l->n - 1))) { /* the array doubles */
+        char **v = realloc(l->v, (l->n ? 2 * l->n : 1) * sizeof *v);
+        if (!v) return false;
+        l->v = v;
+    }
+    if (!(l->v[l->n] = strdup(name))) return false;
+    l->n++;
+    return true;
+}
+
+enum moe_code moe_list_dir(const char *path, struct moe_names *l, struct moe_err *err)
+{
+    enum moe_code code = MOE_OK;
+    *l = (struct moe_names){ 0 };
+    DIR *d = opendir(path);
+    if (!d) return moe_fail_errno(err, errno, path, "cannot list");
+    for (struct dirent *e; code == MOE_OK && (errno = 0, e = readdir(d)); )
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && !add_name(l, e->d_name))
+            code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to list it");
+    if (code == MOE_OK && errno) code = moe_fail_errno(err, errno, path, "cannot list");
+    closedir(d);
+    if (code != MOE_OK) moe_names_release(l);
+    else if (l->n) qsort(l->v, l->n, sizeof *l->v, by_bytes);
+    return code;
+}
+
+void moe_names_release(struct moe_names *l)
+{
+    for (size_t i = 0; i < l->n; i++) free(l->v[i]);
+    free(l->v);
+    *l = (struct moe_names){ 0 };
 }
 
 enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err)
@@ -364,7 +428,11 @@ uint64_t moe_peak_rss(void)
  * buffers live to the end. */
 uint64_t moe_peak_anonymous(void) { return status_kib("/proc/self/status", "RssAnon:"); }
 
-uint64_t moe_available_memory(void) { return status_kib("/proc/meminfo", "MemAvailable:"); }
+uint64_t moe_available_memory(void)
+{
+    uint64_t n = status_kib("/proc/meminfo", "MemAvailable:");
+    return n ? n : (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE); /* no /proc here */
+}
 
 double moe_now(void)
 {

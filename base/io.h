@@ -36,8 +36,16 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);  
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
+/* What stands there, links followed; a link to nothing is MOE_OTHER.  moe_look fails when that cannot be known (a directory that may
+ * not be searched, an I/O error); moe_exists says MOE_OTHER then, for callers whose next step meets the error. */
 enum moe_exists { MOE_ABSENT, MOE_FILE, MOE_DIR, MOE_OTHER };
+enum moe_code moe_look(const char *path, enum moe_exists *what, struct moe_err *err);
 enum moe_exists moe_exists(const char *path);
+
+/* What a directory holds, without "." and "..", sorted by bytes; the caller releases it, empty after a failure. */
+struct moe_names { char **v; size_t n; };
+enum moe_code moe_list_dir(const char *path, struct moe_names *names, struct moe_err *err);
+void moe_names_release(struct moe_names *names);
 
 /* Bytes an unprivileged process may still write on the file system of `path` or its nearest existing parent. */
 enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum { DEPTH = 64 };
@@ -92,13 +93,34 @@ static enum moe_code check_keys(const cJSON *o, const char *file, struct moe_err
     return code;
 }
 
+/* cJSON says NULL for bad text and for no memory alike, and a tree built without looking lacks what did not fit: so its
+ * allocations are watched. */
+static atomic_bool any_failed;
+static _Thread_local bool failed;
+
+static void *watched(size_t n)
+{
+    void *p = malloc(n);
+    if (!p) atomic_store(&any_failed, failed = true);
+    return p;
+}
+
+__attribute__((constructor)) static void watch(void)
+{
+    cJSON_InitHooks(&(cJSON_Hooks){ watched, free });
+}
+
+bool moe_json_failed(void) { return atomic_load(&any_failed); }
+
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
 {
     size_t at = 0;
     const char *end = NULL, *why = bad_text(text, size, &at);
     *out = NULL;
     if (why) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: %s at byte %zu", why, at);
+    failed = false;
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    if (!j && failed) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its JSON");
     if (!j) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: bad syntax at byte %zu",
                                end && end >= text ? (size_t)(end - text) : 0);
     for (; end < text + size; end++)

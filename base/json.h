@@ -27,6 +27,9 @@ const cJSON *moe_json_get(const cJSON *o, const char *key); /* NULL when absent 
 /* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest that reads
  * back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text; NULL when out of memory. */
 char *moe_json_print(const cJSON *o, int indent);
+/* True once any of cJSON's allocations has failed in this process: a tree that was built without looking may lack something.
+ * Linking base/json.c sets cJSON's hooks for that, to malloc and free. */
+bool moe_json_failed(void);
 cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v); /* NULL when out of memory */
 /* A string of n bytes, of which some may be NUL (cJSON's own strings end there): printed as \u0000. */
 cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n); /* NULL when out of memory */

@@ -2,7 +2,6 @@
 
 #include "base/io.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,27 +11,44 @@
 /* What stands at a path that an export would replace. */
 enum look { NOTHING, EMPTY, UNFINISHED, CHECKPOINT, FOREIGN };
 
-static enum look look_at(const char *path)
+static enum moe_code look_at(const char *path, enum look *what, struct moe_err *err)
 {
-    bool config = false, weights = false, any = false, mark = false;
-    if (moe_exists(path) == MOE_ABSENT) return NOTHING;
-    DIR *d = opendir(path);
-    if (!d) return FOREIGN;
-    for (struct dirent *e; (e = readdir(d)); ) {
-        const char *dot = strrchr(e->d_name, '.');
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        any = true;
-        mark |= !strcmp(e->d_name, MARK);
-        config |= !strcmp(e->d_name, "config.json");
+    bool config = false, weights = false, mark = false;
+    enum moe_exists there;
+    struct moe_names names;
+    MOE_TRY(moe_look(path, &there, err));
+    *what = there == MOE_ABSENT ? NOTHING : FOREIGN;
+    if (there != MOE_DIR) return MOE_OK;
+    MOE_TRY(moe_list_dir(path, &names, err));
+    for (size_t i = 0; i < names.n; i++) {
+        const char *dot = strrchr(names.v[i], '.');
+        mark |= !strcmp(names.v[i], MARK) || !strcmp(names.v[i], MARK ".tmp");
+        config |= !strcmp(names.v[i], "config.json");
         weights |= dot && !strcmp(dot, ".safetensors");
     }
-    closedir(d);
-    return mark ? UNFINISHED : config && weights ? CHECKPOINT : any ? FOREIGN : EMPTY;
+    *what = mark ? UNFINISHED : config && weights ? CHECKPOINT : names.n ? FOREIGN : EMPTY;
+    moe_names_release(&names);
+    return MOE_OK;
 }
 
 static enum moe_code mark_path(const char *dir, char mark[PATH_MAX], struct moe_err *err)
 {
     return moe_path_join(mark, PATH_MAX, dir, MARK, err);
+}
+
+/* Remove a marked directory, the mark last. */
+static enum moe_code remove_marked(const char *dir, struct moe_err *err)
+{
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        char path[PATH_MAX];
+        if (!strcmp(names.v[i], MARK)) continue;
+        code = moe_path_join(path, sizeof path, dir, names.v[i], err);
+        if (code == MOE_OK) code = moe_remove_tree(path, err);
+    }
+    moe_names_release(&names);
+    return code == MOE_OK ? moe_remove_tree(dir, err) : code;
 }
 
 /* Killed between taking the mark away and renaming, an unfinished directory is a checkpoint: that one is thrown away too. */
@@ -45,7 +61,9 @@ enum moe_code moe_export_dir_begin(struct moe_export_dir *d, const char *out, en
     while (n > 1 && out[n - 1] == '/') n--;
     if (snprintf(partial, PATH_MAX, "%.*s.partial", (int)n, out) >= PATH_MAX)
         return moe_fail_at(err, MOE_IO, out, NULL, "the path is too long");
-    enum look there = look_at(out), left = look_at(partial);
+    enum look there, left;
+    MOE_TRY(look_at(out, &there, err));
+    MOE_TRY(look_at(partial, &left, err));
     if (there == FOREIGN) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists and is not a checkpoint (choose another name with -o)");
     if (there != NOTHING && mode != MOE_WRITE_FORCE)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
@@ -54,7 +72,7 @@ enum moe_code moe_export_dir_begin(struct moe_export_dir *d, const char *out, en
         MOE_TRY(moe_lock_dir(partial, &d->lock, err));
         if (mode == MOE_WRITE_PLAIN)
             return moe_fail_at(err, MOE_EXISTS, partial, NULL, "holds unfinished work (go on with --resume, start over with --force)");
-        MOE_TRY(moe_remove_tree(partial, err)); /* an export keeps no journal: it is a copy, and starts over */
+        MOE_TRY(remove_marked(partial, err)); /* an export keeps no journal: it is a copy, and starts over */
         moe_unlock(d->lock);
         d->lock = -1;
     }
@@ -68,12 +86,15 @@ enum moe_code moe_export_dir_begin(struct moe_export_dir *d, const char *out, en
 enum moe_code moe_export_dir_publish(struct moe_export_dir *d, const char *out, struct moe_err *err)
 {
     char mark[PATH_MAX];
+    enum moe_exists there;
     MOE_TRY(mark_path(d->path, mark, err));
     MOE_TRY(moe_remove_tree(mark, err));
     MOE_TRY(moe_fsync_path(d->path, err));
-    if (moe_exists(out) == MOE_ABSENT) return moe_rename(d->path, out, err);
+    MOE_TRY(moe_look(out, &there, err));
+    if (there == MOE_ABSENT) return moe_rename(d->path, out, err);
     MOE_TRY(moe_exchange(d->path, out, err));
-    return moe_remove_tree(d->path, err);
+    MOE_TRY(moe_write_file(mark, "", 0, err)); /* whoever finds half of the old one knows that it may go */
+    return remove_marked(d->path, err);
 }
 
 void moe_export_dir_end(struct moe_export_dir *d, enum moe_code code)

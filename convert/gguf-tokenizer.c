@@ -144,6 +144,7 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     char path[PATH_MAX], *text;
     size_t n;
     cJSON *config;
+    enum moe_exists there;
     MOE_TRY(small_file(src, "tokenizer_config.json", path, err));
     MOE_TRY(moe_json_read(path, (size_t)16 << 20, &config, err));
     for (int i = 0; i < 2; i++) { /* only when the file says so */
@@ -155,7 +156,8 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     bool found = in != NULL;
     cJSON_Delete(config);
     MOE_TRY(small_file(src, "chat_template.jinja", path, err));
-    if (found || moe_exists(path) != MOE_FILE) return MOE_OK;
+    MOE_TRY(moe_look(path, &there, err));
+    if (found || there == MOE_ABSENT) return MOE_OK;
     MOE_TRY(moe_read_file(path, (size_t)16 << 20, &text, &n, err));
     moe_gguf_str(m, "tokenizer.chat_template", text, n);
     free(text);
@@ -168,8 +170,10 @@ enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_sourc
     struct alphabet a;
     struct text s = { 0 };
     char path[PATH_MAX];
+    enum moe_exists there;
     MOE_TRY(small_file(src, "tiktoken.model", path, err));
-    *none = moe_exists(path) == MOE_ABSENT;
+    MOE_TRY(moe_look(path, &there, err));
+    *none = there == MOE_ABSENT;
     moe_gguf_str(m, "tokenizer.ggml.model", *none ? "none" : "gpt2", 4);
     if (*none) return MOE_OK;
     MOE_TRY(moe_tokenizer_open(&t, src->path, src->config.vocab_size, err));

@@ -8,10 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char *keep(struct moe_arena *a, const char *s)
+static char *keep(struct moe_provenance *x, const char *s)
 {
     size_t n = strlen(s) + 1;
-    char *p = moe_arena_alloc(a, n);
+    char *p = moe_arena_alloc(&x->arena, n);
+    if (!p) x->no_memory = true;
     return p ? memcpy(p, s, n) : NULL;
 }
 
@@ -44,16 +45,17 @@ static bool parse_line(struct moe_provenance *p, const cJSON *line, struct moe_o
     if (bytes < 0) return false;
     e->bytes = (uint64_t)bytes;
     if (cJSON_IsString(c[4]) && sscanf(c[4]->valuestring, "%16llx", (unsigned long long *)&e->hash) != 1) return false;
-    if (cJSON_IsString(c[5]) && !(e->skipped = keep(&p->arena, c[5]->valuestring))) return false;
+    if (cJSON_IsString(c[5]) && !(e->skipped = keep(p, c[5]->valuestring))) return false;
     if (cJSON_IsString(c[6])) {
         size_t k = strlen(c[6]->valuestring) / 2;
         unsigned char *b = moe_arena_alloc(&p->arena, k + 1);
+        if (!b) p->no_memory = true;
         if (k != e->bytes || !b || !from_hex(c[6]->valuestring, b, k)) return false;
         e->literal = b;
         e->literal_bytes = k;
     }
-    e->file = last_file && !strcmp(last_file, c[3]->valuestring) ? last_file : keep(&p->arena, c[3]->valuestring);
-    e->name = keep(&p->arena, c[0]->valuestring);
+    e->file = last_file && !strcmp(last_file, c[3]->valuestring) ? last_file : keep(p, c[3]->valuestring);
+    e->name = keep(p, c[0]->valuestring);
     return e->file && e->name;
 }
 
@@ -70,6 +72,7 @@ static enum moe_code parse(struct moe_provenance *p, char *text, size_t size, co
         MOE_TRY(moe_json_parse(s, (size_t)(end - s), path, &line, err));
         bool ok = parse_line(p, line, &p->entries[p->n], p->n ? p->entries[p->n - 1].file : NULL);
         cJSON_Delete(line);
+        if (p->no_memory) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its lines");
         if (!ok) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "line %lld is malformed", (long long)p->n + 1);
         p->n++;
     }

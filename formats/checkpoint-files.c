@@ -4,8 +4,6 @@
 #include "formats/safetensors.h"
 #include "formats/scan.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,12 +49,11 @@ static bool is_safetensors(const char *name)
 
 static enum moe_code list_directory(struct moe_checkpoint *k, struct moe_err *err)
 {
-    DIR *d = opendir(k->src->path);
-    enum moe_code code = MOE_OK;
-    if (!d) return moe_fail_errno(err, errno, k->src->path, "cannot list the directory");
-    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); )
-        if (is_safetensors(e->d_name)) code = add_file(k, e->d_name, err);
-    closedir(d);
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(k->src->path, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++)
+        if (is_safetensors(names.v[i])) code = add_file(k, names.v[i], err);
+    moe_names_release(&names);
     MOE_TRY(code);
     if (!k->src->n_files)
         return moe_fail_at(err, MOE_NOT_FOUND, k->src->path, NULL, "holds no safetensors files (is the download complete?)");
@@ -170,10 +167,13 @@ static enum moe_code read_index(struct moe_checkpoint *k, struct moe_err *err)
 enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
 {
     char single[PATH_MAX];
+    enum moe_exists there;
     MOE_TRY(moe_path_join(k->index_path, sizeof k->index_path, k->src->path, "model.safetensors.index.json", err));
     MOE_TRY(moe_path_join(single, sizeof single, k->src->path, "model.safetensors", err));
-    if (moe_exists(k->index_path) != MOE_ABSENT) return read_index(k, err);
-    if (moe_exists(single) != MOE_ABSENT) return add_file(k, "model.safetensors", err);
+    MOE_TRY(moe_look(k->index_path, &there, err));
+    if (there != MOE_ABSENT) return read_index(k, err);
+    MOE_TRY(moe_look(single, &there, err));
+    if (there != MOE_ABSENT) return add_file(k, "model.safetensors", err);
     return list_directory(k, err);
 }
 

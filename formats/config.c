@@ -244,9 +244,11 @@ enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_c
 /* A file beside config.json that need not be there; *root NULL then. */
 static enum moe_code read_beside(const char *dir, const char *name, char path[PATH_MAX], cJSON **root, struct moe_err *err)
 {
+    enum moe_exists there;
     *root = NULL;
     MOE_TRY(moe_path_join(path, PATH_MAX, dir, name, err));
-    return moe_exists(path) == MOE_ABSENT ? MOE_OK : moe_json_read(path, CONFIG_BYTES, root, err);
+    MOE_TRY(moe_look(path, &there, err));
+    return there == MOE_ABSENT ? MOE_OK : moe_json_read(path, CONFIG_BYTES, root, err);
 }
 
 enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err)

@@ -56,8 +56,8 @@ struct moe_work {
 };
 enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what stands under NAME.moe */
 enum moe_partial { MOE_PARTIAL_FRESH, MOE_PARTIAL_STATE, MOE_PARTIAL_JUNK, MOE_PARTIAL_FOREIGN };
-enum moe_final moe_final_look(const char *path);
-enum moe_partial moe_partial_look(const char *dir); /* JUNK: a container's files, but no state.json */
+enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err);
+enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err); /* JUNK: a container's files, but no state.json */
 char *moe_state_text(const struct moe_work *k);     /* free() it; NULL when out of memory */
 /* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read. */
 enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_err *err);

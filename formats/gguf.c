@@ -147,9 +147,12 @@ struct moe_gguf_writer { int fd; uint64_t data, end; char *path, *partial; struc
 static bool is_gguf(const char *path)
 {
     char magic[4] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool yes = fd >= 0 && read(fd, magic, sizeof magic) == (ssize_t)sizeof magic && !memcmp(magic, "GGUF", sizeof magic);
-    if (fd >= 0) close(fd);
+    int fd;
+    uint64_t size;
+    struct moe_err e;
+    if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
+    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK && !memcmp(magic, "GGUF", sizeof magic);
+    close(fd);
     return yes;
 }
 
@@ -157,7 +160,8 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
 {
     size_t n = strlen(path);
     if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
-    enum moe_exists there = moe_exists(path);
+    enum moe_exists there;
+    MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
     if (there != MOE_FILE || !is_gguf(path))
         return moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a GGUF file (choose another name with -o)");
@@ -168,7 +172,8 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
 static enum moe_code open_new_or_old(struct moe_gguf_writer *w, bool *created, struct moe_err *err)
 {
     enum { FLAGS = O_RDWR | O_CLOEXEC | O_NOFOLLOW };
-    enum moe_exists there = moe_exists(w->partial);
+    enum moe_exists there;
+    MOE_TRY(moe_look(w->partial, &there, err));
     if (there != MOE_ABSENT && there != MOE_FILE)
         return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
     do w->fd = open(w->partial, FLAGS | O_CREAT | O_EXCL, 0666); while (w->fd < 0 && errno == EINTR);
@@ -187,13 +192,18 @@ static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struc
     MOE_TRY(open_new_or_old(w, &created, err));
     do r = flock(w->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
     enum moe_code code = r && errno != EWOULDBLOCK ? moe_fail_errno(err, errno, w->partial, "cannot lock") : MOE_OK;
-    if (code == MOE_OK && (r || fstat(w->fd, &a) || stat(w->partial, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
+    bool moved = code == MOE_OK && !r && stat(w->partial, &b);
+    if ((moved && errno != ENOENT) || (code == MOE_OK && !r && fstat(w->fd, &a)))
+        code = moe_fail_errno(err, errno, w->partial, "cannot stat");
+    if (code == MOE_OK && (r || moved || a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
         ours = false;
         code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "another process is writing it (wait for it, or stop it)");
     } else if (code == MOE_OK && !created && !restart) {
         code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "holds unfinished work (start over with --resume or --force)");
-    } else if (code == MOE_OK && ftruncate(w->fd, 0)) {
-        code = moe_fail_errno(err, errno, w->partial, "cannot empty");
+    }
+    if (code == MOE_OK) {
+        do r = ftruncate(w->fd, 0); while (r && errno == EINTR);
+        if (r) code = moe_fail_errno(err, errno, w->partial, "cannot empty");
     }
     if (code == MOE_OK) return MOE_OK;
     if (created && ours) unlink(w->partial);

@@ -200,12 +200,12 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
 
 static bool value_differs(const cJSON *was, const cJSON *is, const char *key, char out[256])
 {
+    if (was && is && cJSON_Compare(was, is, true)) return false;
     char *a = was ? moe_json_print(was, 0) : strdup("not set"), *b = is ? moe_json_print(is, 0) : strdup("not set");
-    bool differ = !a || !b || strcmp(a, b);
-    if (differ) snprintf(out, 256, "option '%.60s' was %.80s and is now %.80s", key, a ? a : "?", b ? b : "?");
+    snprintf(out, 256, "option '%.60s' was %.80s and is now %.80s", key, a ? a : "?", b ? b : "?");
     free(a);
     free(b);
-    return differ;
+    return true;
 }
 
 bool moe_options_differ(const cJSON *was, const cJSON *is, char out[256])

@@ -82,7 +82,9 @@ enum moe_code moe_pretoken_open(struct moe_pretoken **out, struct moe_err *err)
     if (!p->code || !p->limits) {
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(number, why, sizeof why);
+        bool memory = p->code || number == PCRE2_ERROR_HEAP_FAILED;
         moe_pretoken_close(&p);
+        if (memory) return moe_fail(err, MOE_NOMEM, "out of memory for the pre-tokenizer");
         return moe_fail(err, MOE_UNSUPPORTED, "this PCRE2 does not take the pre-tokenizer pattern: at %zu: %s (needs 10.40 or newer)",
                         offset, (char *)why);
     }

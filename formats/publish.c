@@ -100,6 +100,14 @@ static bool add_files(cJSON *m, const struct moe_writer *w)
     return ok;
 }
 
+/* Hand *v over; it is NULL then. */
+static bool put(cJSON *to, const char *key, cJSON **v)
+{
+    if (!cJSON_AddItemToObject(to, key, *v)) return false;
+    *v = NULL;
+    return true;
+}
+
 static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types, const cJSON *quantization)
 {
     char origin[17];
@@ -108,25 +116,12 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
           *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(), *o = cJSON_Duplicate(w->options, true), *p;
     bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
               cJSON_AddNumberToObject(m, "version", MOE_MANIFEST_VERSION);
-    if (!ok) {
-        cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
-        return NULL;
-    }
-    cJSON_AddItemToObject(m, "config", c);
-    cJSON_AddItemToObject(m, "types", t);
-    cJSON_AddItemToObject(m, "quantization", q);
-    if (w->part && !cJSON_AddItemReferenceToObject(m, "part", w->part)) {
-        cJSON_Delete(o), cJSON_Delete(m);
-        return NULL;
-    }
-    p = cJSON_AddObjectToObject(m, "provenance");
-    if (p && cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
-        cJSON_AddStringToObject(p, "origin", origin) && cJSON_AddItemToObject(p, "options", o)) {
-        if (add_files(m, w)) return m;
-    } else {
-        cJSON_Delete(o);
-    }
-    cJSON_Delete(m);
+    ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
+         (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
+         cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
+         cJSON_AddStringToObject(p, "origin", origin) && put(p, "options", &o) && add_files(m, w);
+    if (ok) return m;
+    cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
     return NULL;
 }
 
@@ -135,8 +130,10 @@ static enum moe_code sync_folders(const struct moe_writer *w, struct moe_err *er
     static const char *const folders[] = { "tokenizer", "hf" };
     for (int i = 0; i < 2; i++) {
         char path[PATH_MAX];
+        enum moe_exists there;
         MOE_TRY(moe_path_join(path, sizeof path, w->dir, folders[i], err));
-        if (moe_exists(path) == MOE_DIR) MOE_TRY(moe_fsync_path(path, err));
+        MOE_TRY(moe_look(path, &there, err));
+        if (there == MOE_DIR) MOE_TRY(moe_fsync_path(path, err));
     }
     return moe_fsync_path(w->dir, err);
 }
@@ -157,10 +154,12 @@ static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint6
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
 {
     int old = -1;
+    enum moe_final final;
     MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
     MOE_TRY(moe_fsync_path(w->dir, err));
-    switch (moe_final_look(w->final)) {
+    MOE_TRY(moe_final_look(w->final, &final, err));
+    switch (final) {
     case MOE_FINAL_ABSENT: return moe_rename(w->dir, w->final, err);
     case MOE_FINAL_CONTAINER:
         if (w->replace) break;

@@ -167,7 +167,7 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     w->path = strdup(path);
     w->t = malloc((size_t)n * sizeof *t);
     w->hashed = calloc((size_t)n, sizeof *w->hashed);
-    w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    do w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); while (w->fd < 0 && errno == EINTR);
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");
     else if (!w->path || !w->t || !w->hashed) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");

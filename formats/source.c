@@ -94,14 +94,17 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
 {
     char manifest[PATH_MAX], config[PATH_MAX];
     struct moe_problems p = { .list = list };
-    enum moe_exists there = moe_exists(path);
+    enum moe_exists there;
     *src = NULL;
+    MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "no such directory");
     if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
     MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
-    if (moe_exists(manifest) != MOE_ABSENT) return moe_container_open(src, path, list, err);
-    if (moe_exists(config) == MOE_ABSENT)
+    MOE_TRY(moe_look(manifest, &there, err));
+    if (there != MOE_ABSENT) return moe_container_open(src, path, list, err);
+    MOE_TRY(moe_look(config, &there, err));
+    if (there == MOE_ABSENT)
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "holds neither a config.json nor a manifest.json (is it a model's directory?)");
     enum moe_code code = moe_checkpoint_open(src, path, &p, err);
     if (code == MOE_OK) code = moe_problems_end(&p, err);
@@ -143,9 +146,11 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err)
 {
     char manifest[PATH_MAX];
+    enum moe_exists there;
     *src = NULL;
     MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
-    if (moe_exists(manifest) != MOE_ABSENT) return moe_container_open(src, path, NULL, err);
+    MOE_TRY(moe_look(manifest, &there, err));
+    if (there != MOE_ABSENT) return moe_container_open(src, path, NULL, err);
     MOE_TRY(moe_source_new(src, MOE_CHECKPOINT, path, err));
     enum moe_code code = moe_config_read(path, &(*src)->config, &(*src)->scheme, err);
     if (code != MOE_OK) moe_source_close(src);

@@ -4,8 +4,6 @@
 #include "base/io.h"
 #include "base/strmap.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,41 +28,44 @@ static bool name_is_ours(const char *n)
            (!strncmp(base, "plan-", 5) && has_suffix(base, ".json"));
 }
 
-/* Counts entries other than a state file; *ours is false when one is no container's. */
-static int look(const char *dir, bool *ours, bool *state)
+/* What a directory holds: others (no container's), a state file, a manifest, anything else of a container. */
+struct holds { bool foreign, state, manifest, more; };
+
+static enum moe_code look(const char *dir, struct holds *h, struct moe_err *err)
 {
-    DIR *d = opendir(dir);
-    int n = 0;
-    *ours = true;
-    *state = false;
-    if (!d) return *ours = false, 1;
-    for (struct dirent *e; (e = readdir(d)); ) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !strcmp(e->d_name, MOE_STATE_NAME ".tmp")) continue;
-        if (!strcmp(e->d_name, MOE_STATE_NAME)) { *state = true; continue; }
-        if (!name_is_ours(e->d_name)) *ours = false;
-        n++;
+    struct moe_names names;
+    *h = (struct holds){ .foreign = false };
+    MOE_TRY(moe_list_dir(dir, &names, err));
+    for (size_t i = 0; i < names.n; i++) {
+        const char *n = names.v[i];
+        if (!strcmp(n, MOE_STATE_NAME ".tmp")) continue;
+        if (!strcmp(n, MOE_STATE_NAME)) h->state = true;
+        else h->more = true;
+        h->manifest |= !strcmp(n, MOE_MANIFEST_NAME);
+        h->foreign |= !name_is_ours(n);
     }
-    closedir(d);
-    return n;
+    moe_names_release(&names);
+    return MOE_OK;
 }
 
-enum moe_final moe_final_look(const char *path)
+enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err)
 {
-    char manifest[PATH_MAX];
-    struct moe_err e;
-    bool ours, state;
-    if (moe_exists(path) == MOE_ABSENT) return MOE_FINAL_ABSENT;
-    if (moe_exists(path) != MOE_DIR || moe_path_join(manifest, sizeof manifest, path, MOE_MANIFEST_NAME, &e)) return MOE_FINAL_FOREIGN;
-    look(path, &ours, &state);
-    return ours && moe_exists(manifest) == MOE_FILE ? MOE_FINAL_CONTAINER : MOE_FINAL_FOREIGN;
+    enum moe_exists there;
+    struct holds h;
+    MOE_TRY(moe_look(path, &there, err));
+    *what = there == MOE_ABSENT ? MOE_FINAL_ABSENT : MOE_FINAL_FOREIGN;
+    if (there != MOE_DIR) return MOE_OK;
+    MOE_TRY(look(path, &h, err));
+    if (!h.foreign && h.manifest) *what = MOE_FINAL_CONTAINER;
+    return MOE_OK;
 }
 
-enum moe_partial moe_partial_look(const char *dir)
+enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err)
 {
-    bool ours, state;
-    int n = look(dir, &ours, &state);
-    if (!ours) return MOE_PARTIAL_FOREIGN;
-    return state ? MOE_PARTIAL_STATE : n ? MOE_PARTIAL_JUNK : MOE_PARTIAL_FRESH;
+    struct holds h;
+    MOE_TRY(look(dir, &h, err));
+    *what = h.foreign ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : h.more ? MOE_PARTIAL_JUNK : MOE_PARTIAL_FRESH;
+    return MOE_OK;
 }
 
 char *moe_state_text(const struct moe_work *k)
@@ -135,22 +136,21 @@ static bool is_listed(const cJSON *listed, const char *name)
 
 static enum moe_code clear_in(const char *dir, const char *prefix, const char *keep, const cJSON *listed, struct moe_err *err)
 {
-    DIR *d = opendir(dir);
-    enum moe_code code = MOE_OK;
-    if (!d) return moe_fail_errno(err, errno, dir, "cannot list");
-    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); ) {
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char path[PATH_MAX], name[2 * NAME_MAX];
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || (keep && !strcmp(e->d_name, keep))) continue;
-        snprintf(name, sizeof name, "%s%s", prefix, e->d_name);
-        code = moe_path_join(path, sizeof path, dir, e->d_name, err);
-        if (code != MOE_OK) break;
-        if (!is_listed(listed, name)) code = moe_remove_tree(path, err);
-        else if (!*prefix && moe_exists(path) == MOE_DIR) {
-            snprintf(name, sizeof name, "%s/", e->d_name);
-            code = clear_in(path, name, NULL, listed, err);
-        }
+        enum moe_exists there = MOE_FILE;
+        if (keep && !strcmp(names.v[i], keep)) continue;
+        snprintf(name, sizeof name, "%s%s", prefix, names.v[i]);
+        code = moe_path_join(path, sizeof path, dir, names.v[i], err);
+        if (code == MOE_OK && !is_listed(listed, name)) code = moe_remove_tree(path, err);
+        else if (code == MOE_OK && !*prefix) code = moe_look(path, &there, err);
+        if (code != MOE_OK || there != MOE_DIR) continue;
+        snprintf(name, sizeof name, "%s/", names.v[i]);
+        code = clear_in(path, name, NULL, listed, err);
     }
-    closedir(d);
+    moe_names_release(&names);
     return code;
 }
 

@@ -18,14 +18,18 @@ struct paths { char model[4096], config[4096]; };
 static enum moe_code find_files(const char *dir, struct paths *p, struct moe_err *err)
 {
     char sub[4096];
+    enum moe_exists there;
     MOE_TRY(moe_path_join(p->model, sizeof p->model, dir, "tiktoken.model", err));
     MOE_TRY(moe_path_join(p->config, sizeof p->config, dir, "tokenizer_config.json", err));
-    if (moe_exists(p->model) != MOE_ABSENT) return MOE_OK;
+    MOE_TRY(moe_look(p->model, &there, err));
+    if (there != MOE_ABSENT) return MOE_OK;
     MOE_TRY(moe_path_join(sub, sizeof sub, dir, "tokenizer", err));
-    if (moe_exists(sub) == MOE_DIR) {
+    MOE_TRY(moe_look(sub, &there, err));
+    if (there == MOE_DIR) {
         MOE_TRY(moe_path_join(p->model, sizeof p->model, sub, "tiktoken.model", err));
         MOE_TRY(moe_path_join(p->config, sizeof p->config, sub, "tokenizer_config.json", err));
-        if (moe_exists(p->model) != MOE_ABSENT) return MOE_OK;
+        MOE_TRY(moe_look(p->model, &there, err));
+        if (there != MOE_ABSENT) return MOE_OK;
     }
     return moe_fail_at(err, MOE_NOT_FOUND, dir, NULL, "no tiktoken.model in it (a checkpoint or container has one)");
 }

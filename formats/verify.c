@@ -9,8 +9,6 @@
 #include "formats/sane.h"
 #include "formats/source-internal.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -280,21 +278,20 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
     char path[PATH_MAX];
     struct moe_err e;
     if (moe_path_join(path, sizeof path, j->src->path, folder, &e) != MOE_OK) return;
-    DIR *d = opendir(path);
-    if (!d) {
-        if (errno != ENOENT) tell(j, j->n, *folder ? folder : j->src->path, -1, "cannot list: %s", strerror(errno));
-        return;
-    }
-    for (struct dirent *e2; (e2 = readdir(d)); ) {
+    struct moe_names list;
+    enum moe_code code = moe_list_dir(path, &list, &e);
+    if (code == MOE_NOMEM) stop(j, &e);
+    else if (code != MOE_OK && code != MOE_NOT_FOUND) tell(j, j->n, *folder ? folder : j->src->path, -1, "%s", e.msg);
+    for (size_t i = 0; i < list.n; i++) {
         char name[2 * NAME_MAX];
-        const char *n = e2->d_name;
+        const char *n = list.v[i];
         bool plan = !*folder && !strncmp(n, "plan-", 5) && strlen(n) > 10 && !strcmp(n + strlen(n) - 5, ".json");
-        if (!strcmp(n, ".") || !strcmp(n, "..") || plan) continue;
+        if (plan) continue;
         if (!*folder && (!strcmp(n, MOE_MANIFEST_NAME) || !strcmp(n, "tokenizer") || !strcmp(n, "hf"))) continue;
         snprintf(name, sizeof name, "%s%s", folder, n);
         if (moe_strmap_get(names, name, strlen(name)) < 0) tell(j, j->n, name, -1, "the manifest does not list it (remove it)");
     }
-    closedir(d);
+    moe_names_release(&list);
 }
 
 static void check_listing(struct job *j)
@@ -311,6 +308,10 @@ static void check_listing(struct job *j)
         check_folder(j, &names, "");
         check_folder(j, &names, "tokenizer/");
         check_folder(j, &names, "hf/");
+    } else {
+        struct moe_err e;
+        moe_fail_at(&e, MOE_NOMEM, j->src->path, NULL, "no memory to verify it");
+        stop(j, &e);
     }
     moe_strmap_release(&names);
 }
@@ -320,7 +321,9 @@ static void check_manifest(struct job *j)
 {
     cJSON *m;
     struct moe_err e;
-    if (moe_manifest_read(j->src->path, &m, &e) != MOE_OK) tell(j, -1, MOE_MANIFEST_NAME, -1, "%s", e.msg);
+    enum moe_code code = moe_manifest_read(j->src->path, &m, &e);
+    if (code == MOE_NOMEM) stop(j, &e);
+    else if (code != MOE_OK) tell(j, -1, MOE_MANIFEST_NAME, -1, "%s", e.msg);
     else cJSON_Delete(m);
 }
 

@@ -3,8 +3,6 @@
 
 #include "base/io.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,25 +65,26 @@ static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *
     return MOE_OK;
 }
 
-static bool shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest)
+/* What says nothing of a file's content. */
+static bool is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
+
+static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest, bool *same, struct moe_err *err)
 {
-    struct moe_err e;
     int fd;
     uint64_t size;
-    unsigned char *head;
+    unsigned char *head = NULL;
     size_t n;
-    if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    bool same = size == bytes && moe_shard_read_head(fd, path, size, &head, &n, &e) == MOE_OK;
-    if (same) {
-        same = moe_same128(moe_hash128(head, n), digest);
-        free(head);
-    }
+    *same = false;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = size == bytes ? moe_shard_read_head(fd, path, size, &head, &n, err) : MOE_OK;
+    if (head) *same = moe_same128(moe_hash128(head, n), digest);
+    free(head);
     close(fd);
-    return same;
+    return code;
 }
 
 /* A unit counts when its journal is whole, belongs to this work, and its shard is the one the journal speaks of; else it is
- * done again.  Fails only without memory. */
+ * done again.  Fails without memory, and when it cannot be read. */
 static enum moe_code load_unit(struct moe_writer *w, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -96,16 +95,22 @@ static enum moe_code load_unit(struct moe_writer *w, const char *name, struct mo
     const char *unit, *key, *hex;
     snprintf(u.name, sizeof u.name, "%s", name);
     MOE_TRY(moe_writer_unit_file(w, name, ".json", path, err));
-    if (moe_json_open_sealed(path, &j, &e) != MOE_OK) return MOE_OK;
+    enum moe_code code = moe_json_open_sealed(path, &j, &e);
+    if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
     bool ok = !moe_json_str(j, "unit", true, &unit, path, &e) && !moe_json_str(j, "state", true, &key, path, &e) &&
               !moe_json_i64(j, "bytes", true, 0, (int64_t)1 << 53, &bytes, path, &e) &&
               !moe_json_str(j, "xxh3_128", true, &hex, path, &e) && !strcmp(unit, name) && !strcmp(key, w->key) &&
               moe_parse_hex128(hex, &u.digest);
     if (ok) {
         u.bytes = (uint64_t)bytes;
-        ok = !moe_writer_unit_file(w, name, ".moe", path, &e) && shard_is(path, u.bytes, u.digest);
+        code = moe_writer_unit_file(w, name, ".moe", path, &e);
+        if (code == MOE_OK) code = shard_is(path, u.bytes, u.digest, &ok, &e);
+        if (is_fatal(code)) {
+            cJSON_Delete(j);
+            return *err = e, code;
+        }
+        code = MOE_OK;
     }
-    enum moe_code code = MOE_OK;
     if (ok) {
         u.report = cJSON_DetachItemFromObjectCaseSensitive(j, "report");
         code = add_unit(w, &u, err);
@@ -117,17 +122,16 @@ static enum moe_code load_unit(struct moe_writer *w, const char *name, struct mo
 
 static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
 {
-    DIR *d = opendir(w->dir);
-    enum moe_code code = MOE_OK;
-    if (!d) return moe_fail_errno(err, errno, w->dir, "cannot list");
-    for (struct dirent *e; code == MOE_OK && (e = readdir(d)); ) {
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(w->dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char name[32];
-        size_t n = strlen(e->d_name);
-        if (n < 6 || n > 20 || strcmp(e->d_name + n - 5, ".json") || !is_unit_name(e->d_name, n - 5)) continue;
-        snprintf(name, sizeof name, "%.*s", (int)(n - 5), e->d_name);
+        size_t n = strlen(names.v[i]);
+        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !is_unit_name(names.v[i], n - 5)) continue;
+        snprintf(name, sizeof name, "%.*s", (int)(n - 5), names.v[i]);
         code = load_unit(w, name, err);
     }
-    closedir(d);
+    moe_names_release(&names);
     if (w->n_units) qsort(w->units, w->n_units, sizeof *w->units, by_unit);
     return code;
 }
@@ -150,23 +154,30 @@ static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe
     char path[PATH_MAX];
     struct moe_err e;
     cJSON *m;
+    enum moe_exists there;
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
-    if (moe_exists(path) == MOE_ABSENT) return MOE_OK;
-    enum moe_code code = MOE_OK;
-    if (moe_manifest_read(w->dir, &m, &e) == MOE_OK) {
-        if (moe_manifest_compare(w->dir, m, &w->work, &e) == MOE_OK && moe_manifest_check_files(w->dir, m, &e) == MOE_OK) {
-            code = moe_writer_settle(w, m, err);
-            *done = code == MOE_OK;
-        }
-        cJSON_Delete(m);
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    enum moe_code code = moe_manifest_read(w->dir, &m, &e);
+    if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
+    code = moe_manifest_compare(w->dir, m, &w->work, &e);
+    if (code == MOE_OK) code = moe_manifest_check_files(w->dir, m, &e);
+    if (code == MOE_OK) {
+        code = moe_writer_settle(w, m, err);
+        *done = code == MOE_OK;
+    } else {
+        code = is_fatal(code) ? (*err = e, code) : MOE_OK;
     }
+    cJSON_Delete(m);
     return code;
 }
 
 static enum moe_code go_on(struct moe_writer *w, bool *done, struct moe_err *err)
 {
     char path[PATH_MAX];
-    bool has_state = moe_partial_look(w->dir) == MOE_PARTIAL_STATE;
+    enum moe_partial partial;
+    MOE_TRY(moe_partial_look(w->dir, &partial, err));
+    bool has_state = partial == MOE_PARTIAL_STATE;
     if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, err));
     MOE_TRY(settle_pending(w, done, err));
     if (*done) return MOE_OK;
@@ -181,7 +192,9 @@ static enum moe_code go_on(struct moe_writer *w, bool *done, struct moe_err *err
 static enum moe_code lock(struct moe_writer *w, bool *created, bool *gone, struct moe_err *err)
 {
     struct stat a, b;
-    *created = moe_exists(w->dir) == MOE_ABSENT;
+    enum moe_exists there;
+    MOE_TRY(moe_look(w->dir, &there, err));
+    *created = there == MOE_ABSENT;
     MOE_TRY(moe_mkdir(w->dir, err));
     enum moe_code code = moe_lock_dir(w->dir, &w->lock, err);
     *gone = code == MOE_NOT_FOUND || (code == MOE_OK && (fstat(w->lock, &a) || stat(w->dir, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev));
@@ -207,9 +220,12 @@ static enum moe_code final_compare(const struct moe_writer *w, struct moe_err *e
 static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
 {
     struct moe_err e;
-    if (moe_exists(w->dir) != MOE_DIR) return MOE_OK;
+    enum moe_exists there;
+    enum moe_partial p;
+    MOE_TRY(moe_look(w->dir, &there, err));
+    if (there != MOE_DIR) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->lock, err));
-    enum moe_partial p = moe_partial_look(w->dir);
+    MOE_TRY(moe_partial_look(w->dir, &p, err));
     if (p == MOE_PARTIAL_FOREIGN || (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &e) != MOE_OK)) return MOE_OK;
     return moe_remove_tree(w->dir, err);
 }
@@ -217,7 +233,9 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
 static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final, const struct moe_err *differs,
                                  bool *done, struct moe_err *err)
 {
-    switch (moe_partial_look(w->dir)) {
+    enum moe_partial partial;
+    MOE_TRY(moe_partial_look(w->dir, &partial, err));
+    switch (partial) {
     case MOE_PARTIAL_FOREIGN:
         return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "it holds files that are not a container's (choose another name with -o)");
     case MOE_PARTIAL_FRESH:
@@ -234,14 +252,17 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, bo
 {
     struct moe_err differs = MOE_ERR_INIT;
     bool created;
-    enum moe_final final = moe_final_look(w->final);
+    enum moe_final final;
+    MOE_TRY(moe_final_look(w->final, &final, err));
     if (final == MOE_FINAL_FOREIGN)
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists and is not a container (choose another name with -o)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
-    if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME && final_compare(w, &differs) == MOE_OK) {
-        *done = true;
-        return drop_leftover(w, err);
+    if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME) {
+        enum moe_code code = final_compare(w, &differs);
+        *done = code == MOE_OK;
+        if (*done) return drop_leftover(w, err);
+        if (is_fatal(code)) return *err = differs, code;
     }
     MOE_TRY(lock(w, &created, again, err));
     if (*again) return MOE_OK;

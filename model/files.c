@@ -2,8 +2,6 @@
 
 #include "base/io.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +70,7 @@ static const char *folder_for(const char *name)
 {
     static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
                                              "added_tokens", "vocab", "merges", "tool_" };
-    if (ends(name, ".index.json") || ends(name, ".safetensors")) return NULL;
+    if (*name == '.' || ends(name, ".index.json") || ends(name, ".safetensors")) return NULL;
     for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
         if (starts(name, tokenizer[i])) return "tokenizer";
     if (ends(name, ".json") || ends(name, ".py") || ends(name, ".jinja") || ends(name, ".model") || starts(name, "LICENSE")) return "hf";
@@ -84,55 +82,28 @@ static enum moe_code copy_one(const char *dir, const char *name, struct moe_writ
     char path[PATH_MAX];
     char *data;
     size_t n;
+    enum moe_exists there;
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
-    if (moe_exists(path) != MOE_FILE) return MOE_OK;
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_DIR) return MOE_OK; /* a link to nothing, a pipe: reading it says so */
     MOE_TRY(moe_read_file(path, SMALL_FILE, &data, &n, err));
     enum moe_code code = moe_writer_add_file(w, to, data, n, err);
     free(data);
     return code;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-/* The names in a directory, sorted: the order that files are added in must not depend on the disk. */
-static enum moe_code list(const char *dir, char ***names, size_t *n, struct moe_err *err)
-{
-    DIR *d = opendir(dir);
-    *names = NULL;
-    *n = 0;
-    if (!d) return moe_fail_errno(err, errno, dir, "cannot list");
-    bool ok = true;
-    for (struct dirent *e; ok && (e = readdir(d)); ) {
-        if (e->d_name[0] == '.') continue;
-        char **more = realloc(*names, (*n + 1) * sizeof **names);
-        if (more) *names = more;
-        ok = more && ((*names)[*n] = strdup(e->d_name));
-        *n += ok;
-    }
-    closedir(d);
-    if (!ok) return moe_fail(err, MOE_NOMEM, "no memory for a list of files");
-    if (*n) qsort(*names, *n, sizeof **names, by_name);
-    return MOE_OK;
-}
-
-static void free_list(char **names, size_t n)
-{
-    for (size_t i = 0; i < n; i++) free(names[i]);
-    free(names);
-}
-
 static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, struct moe_err *err)
 {
-    char **names, to[PATH_MAX];
-    size_t n;
-    enum moe_code code = list(dir, &names, &n, err);
-    for (size_t i = 0; code == MOE_OK && i < n; i++) {
-        const char *folder = folder_for(names[i]);
+    char to[PATH_MAX];
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        const char *folder = folder_for(names.v[i]);
         if (!folder) continue;
-        snprintf(to, sizeof to, "%s/%s", folder, names[i]);
-        code = copy_one(dir, names[i], w, to, err);
+        snprintf(to, sizeof to, "%s/%s", folder, names.v[i]);
+        code = copy_one(dir, names.v[i], w, to, err);
     }
-    free_list(names, n);
+    moe_names_release(&names);
     return code;
 }
 

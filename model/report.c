@@ -64,26 +64,32 @@ void moe_tally_release(struct moe_tally *t)
     *t = (struct moe_tally){ 0 };
 }
 
-static cJSON *rules_json(const struct moe_rewrite_options *o)
+static bool put(cJSON *o, const char *key, cJSON *v)
 {
-    return cJSON_CreateStringArray(o->rules, (int)o->n_rules);
+    if (v && cJSON_AddItemToObject(o, key, v)) return true;
+    cJSON_Delete(v);
+    return false;
+}
+
+/* No key when there are no rules. */
+static bool put_rules(cJSON *o, const struct moe_rewrite_options *r)
+{
+    return !r->n_rules || put(o, "tensor-type", cJSON_CreateStringArray(r->rules, (int)r->n_rules));
 }
 
 cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
 {
     cJSON *j = cJSON_CreateObject();
     bool changes = o->scope != MOE_SCOPE_NONE || o->n_rules;
-    if (!j) return NULL;
-    cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source");
-    if (changes) cJSON_AddStringToObject(j, "method", moe_method_name(o->method));
-    if (changes) cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope));
-    cJSON_AddItemToObject(j, "tensor-type", rules_json(o));
-    if (o->layers) {
-        char text[32];
-        snprintf(text, sizeof text, "%d-%d", o->layers->first, o->layers->last);
-        cJSON_AddStringToObject(j, "layers", text);
-    }
-    return j;
+    char range[32] = "";
+    if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
+    bool ok = j && cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
+              (!changes || cJSON_AddStringToObject(j, "method", moe_method_name(o->method))) &&
+              (!changes || cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope))) &&
+              put_rules(j, o) && (!*range || cJSON_AddStringToObject(j, "layers", range));
+    if (ok) return j;
+    cJSON_Delete(j);
+    return NULL;
 }
 
 cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
@@ -96,10 +102,13 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
         *s = *s == -1 || *s == type[i] ? type[i] : MOE_DTYPE_COUNT;
     }
     cJSON *j = cJSON_CreateObject();
-    for (int r = 0; j && r < MOE_ROLE_COUNT; r++)
+    bool ok = j != NULL;
+    for (int r = 0; ok && r < MOE_ROLE_COUNT; r++)
         if (seen[r] >= 0)
-            cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r), seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
-    return j;
+            ok = cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r), seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
+    if (ok) return j;
+    cJSON_Delete(j);
+    return NULL;
 }
 
 static cJSON *layer_row(cJSON *layers, int layer)
@@ -110,8 +119,10 @@ static cJSON *layer_row(cJSON *layers, int layer)
         if (cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint == layer) return l;
     }
     cJSON *row = cJSON_CreateObject();
-    if (!row) return NULL;
-    cJSON_AddNumberToObject(row, "layer", layer);
+    if (!row || !cJSON_AddNumberToObject(row, "layer", layer)) {
+        cJSON_Delete(row);
+        return NULL;
+    }
     int at = 0;
     for (cJSON *l = layers->child; last && l; l = l->next)
         at += cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint < layer;
@@ -130,6 +141,7 @@ static double rounded(double v)
 static cJSON *errors_json(const cJSON *reports)
 {
     double num = 0, den = 0;
+    bool ok = true;
     cJSON *j = cJSON_CreateObject(), *layers = j ? cJSON_AddArrayToObject(j, "layers") : NULL;
     if (!layers) {
         cJSON_Delete(j);
@@ -144,13 +156,14 @@ static cJSON *errors_json(const cJSON *reports)
             for (const cJSON *c = r->child; c; c = c->next) v[i++] = c->valuedouble;
             if (v[1] < 0 || v[1] >= MOE_ROLE_COUNT) continue;
             cJSON *row = layer_row(layers, (int)v[0]);
-            if (row) cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]), rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
+            ok = ok && row && cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]), rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
             num += v[2];
             den += v[3];
         }
     }
-    cJSON_AddNumberToObject(j, "total", rounded(den > 0 ? sqrt(num / den) : 0));
-    return j;
+    if (ok && cJSON_AddNumberToObject(j, "total", rounded(den > 0 ? sqrt(num / den) : 0))) return j;
+    cJSON_Delete(j);
+    return NULL;
 }
 
 enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o, const cJSON *reports,
@@ -169,17 +182,14 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     }
     cJSON *q = cJSON_CreateObject();
     *relative_error = errors_json(reports);
-    if (!q || !*relative_error) {
-        cJSON_Delete(q);
-        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (q && *relative_error && cJSON_AddStringToObject(q, "method", moe_method_name(o->method)) &&
+        cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
+        cJSON_AddStringToObject(q, "input_scale", "uncalibrated") && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1))) {
+        *quantization = q;
+        return MOE_OK;
     }
-    cJSON_AddStringToObject(q, "method", moe_method_name(o->method));
-    cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope));
-    cJSON_AddItemToObject(q, "tensor-type", rules_json(o));
-    cJSON_AddStringToObject(q, "input_scale", "uncalibrated");
-    cJSON_AddItemToObject(q, "relative_error", cJSON_Duplicate(*relative_error, 1));
-    *quantization = q;
-    return MOE_OK;
+    cJSON_Delete(q);
+    return moe_fail(err, MOE_NOMEM, "no memory for a report");
 }
 
 /* ---- parts ---- */
@@ -198,6 +208,13 @@ cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
     return NULL;
 }
 
+static bool append(cJSON *array, cJSON *v)
+{
+    if (v && cJSON_AddItemToArray(array, v)) return true;
+    cJSON_Delete(v);
+    return false;
+}
+
 static cJSON *report_of(const struct moe_source *part, bool dense)
 {
     cJSON *all = cJSON_CreateArray();
@@ -205,7 +222,11 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
     for (const cJSON *u = reports ? reports->child : NULL; all && u; u = u->next) {
         const cJSON *name = moe_json_get(u, "unit"), *rows = moe_json_get(u, "report");
         if (!cJSON_IsString(name) || !strcmp(name->valuestring, "dense") != dense) continue;
-        for (const cJSON *r = rows ? rows->child : NULL; r; r = r->next) cJSON_AddItemToArray(all, cJSON_Duplicate(r, 1));
+        for (const cJSON *r = rows ? rows->child : NULL; all && r; r = r->next)
+            if (!append(all, cJSON_Duplicate(r, 1))) {
+                cJSON_Delete(all);
+                all = NULL;
+            }
     }
     return all;
 }
@@ -215,22 +236,21 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
 static cJSON *join_reports(const struct moe_source *src)
 {
     cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(), *rows = unit ? cJSON_AddArrayToObject(unit, "report") : NULL;
-    if (!rows || !all) {
-        cJSON_Delete(unit);
-        cJSON_Delete(all);
-        return NULL;
-    }
-    for (int pass = 0; pass < 3; pass++)
-        for (int i = 0; i < src->container->n_parts; i++) {
+    bool ok = rows && all;
+    for (int pass = 0; ok && pass < 3; pass++)
+        for (int i = 0; ok && i < src->container->n_parts; i++) {
             cJSON *r = report_of(src->container->parts[i], pass < 2);
-            for (const cJSON *row = r ? r->child : NULL; row; row = row->next) {
+            ok = r != NULL;
+            for (const cJSON *row = r ? r->child : NULL; ok && row; row = row->next) {
                 bool of_model = cJSON_IsArray(row) && row->child && row->child->valuedouble < 0;
-                if (pass == 2 || of_model == (pass == 0)) cJSON_AddItemToArray(rows, cJSON_Duplicate(row, 1));
+                if (pass == 2 || of_model == (pass == 0)) ok = append(rows, cJSON_Duplicate(row, 1));
             }
             cJSON_Delete(r);
         }
-    cJSON_AddItemToArray(all, unit);
-    return all;
+    if (ok && cJSON_AddItemToArray(all, unit)) return all;
+    cJSON_Delete(unit);
+    cJSON_Delete(all);
+    return NULL;
 }
 
 enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON **quantization, cJSON **relative_error, struct moe_err *err)

@@ -137,7 +137,8 @@ static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe
     k->unit = unit;
     k->tally = &tally;
     k->source = k->src->kind == MOE_CHECKPOINT ? cJSON_CreateArray() : NULL;
-    enum moe_code code = moe_writer_unit_path(w, unit->name, path, sizeof path, err);
+    bool ok = k->source || k->src->kind != MOE_CHECKPOINT;
+    enum moe_code code = ok ? moe_writer_unit_path(w, unit->name, path, sizeof path, err) : moe_fail(err, MOE_NOMEM, "no memory for provenance");
     if (code == MOE_OK) code = fill_unit(k, w, path, err);
     drop_sources(k);
     cJSON_Delete(k->source);
@@ -374,6 +375,19 @@ static cJSON *profile_json(const struct work *k)
     return o;
 }
 
+/* An earlier run wrote it: say of it what that run said. */
+static enum moe_code report_done(const char *out, struct moe_rewrite_result *r, struct moe_err *err)
+{
+    struct moe_source *made;
+    MOE_TRY(moe_source_open_config(&made, out, err));
+    const cJSON *q = moe_json_get(made->container->manifest, "quantization"), *e = q ? moe_json_get(q, "relative_error") : NULL;
+    r->output_bytes = made->container->bytes;
+    enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true)) ? MOE_OK
+                       : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    moe_source_close(&made);
+    return code;
+}
+
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err)
@@ -390,9 +404,9 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     cJSON_Delete(options);
     if (code == MOE_OK && !r->was_done) code = write_units(&k, w, out, err);
     double from = moe_now();
-    if (code == MOE_OK && !r->was_done) code = publish(&k, &w, r, err);
+    if (code == MOE_OK) code = r->was_done ? report_done(out, r, err) : publish(&k, &w, r, err);
     k.sync += moe_now() - from;
-    if (code == MOE_OK && !r->was_done) r->profile = profile_json(&k);
+    if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_writer_close(&w);
     close_work(&k);
     if (code != MOE_OK) {

@@ -83,7 +83,7 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     cJSON_AddArrayToObject(json, "cold_experts");
     if (!o->report) return MOE_OK;
-    char *text = moe_json_print(json, 2);
+    char *text = moe_json_failed() ? NULL : moe_json_print(json, 2);
     enum moe_code code = text ? moe_write_file(o->report, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
     free(text);
     return code;

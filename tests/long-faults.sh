@@ -1,0 +1,5 @@
+#!/bin/sh
+# Every call of every kind fails once, with every error it can have: see t-faults.sh.
+FAULTS=all
+export FAULTS
+exec sh tests/t-faults.sh "$@"
