@@ -3,6 +3,7 @@
 #include "base/tool.h"
 #include "convert/export.h"
 #include "convert/gguf.h"
+#include "convert/hf-nvfp4.h"
 #include "model/check.h"
 #include "model/rewrite.h"
 
@@ -12,7 +13,7 @@
 struct options {
     struct moe_run run;
     const char *out, *to, *flavor, *outtype;
-    int64_t memory;
+    int64_t memory, shard_size;
     bool dry_run, resume, force, merge;
 };
 
@@ -115,14 +116,58 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     return MOE_OK;
 }
 
+/* What a reader of the checkpoint ought to know. */
+static void tell_hf_nvfp4(const struct moe_run *run, const struct moe_hf_result *got)
+{
+    if (got->uncalibrated == got->nvfp4)
+        moe_notice(run, got->weight_only ? "nothing was calibrated: the checkpoint is weight-only (W4A16)"
+                                         : "nothing was calibrated: every input_scale is 1.0");
+    else if (got->uncalibrated)
+        moe_warn(run, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0", (long long)got->uncalibrated, (long long)got->nvfp4);
+    if (got->decoded)
+        moe_notice(run, "%lld tensors are written as bf16, '%s' (%s) the first: engines read no other type beside NVFP4",
+                   (long long)got->decoded, got->first_decoded, got->decoded_type);
+    if (got->reencoded)
+        moe_warn(run, "%lld weights had another global scale than the one that engines fuse them with and are quantized again, relative error %.3g",
+                 (long long)got->reencoded, got->relative_error);
+    if (got->text_only) moe_notice(run, "only the text model is written");
+}
+
+static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+{
+    struct moe_hf_result got;
+    int flavor = moe_hf_flavor_find(o->flavor ? o->flavor : "modelopt");
+    struct moe_hf_options x = { .flavor = (enum moe_hf_flavor)flavor, .shard_bytes = o->shard_size ? (uint64_t)o->shard_size : MOE_HF_SHARD_BYTES,
+                                .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN, .dry_run = o->dry_run };
+    MOE_TRY(moe_export_hf_nvfp4(src, o->out, &x, o->run.progress, &got, err));
+    cJSON_AddStringToObject(json, "flavor", moe_hf_flavor_name(x.flavor));
+    moe_json_add_i64(json, "files", got.files);
+    moe_json_add_i64(json, "weights_nvfp4", got.nvfp4);
+    moe_json_add_i64(json, "weights_uncalibrated", got.uncalibrated);
+    moe_json_add_i64(json, "weights_decoded", got.decoded);
+    moe_json_add_i64(json, "weights_requantized", got.reencoded);
+    if (o->dry_run) {
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
+        moe_json_add_i64(json, "tensors", got.tensors);
+        return MOE_OK;
+    }
+    if (got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
+    tell_hf_nvfp4(&o->run, &got);
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
+    return MOE_OK;
+}
+
 static enum moe_code check_options(struct options *o, struct moe_err *err)
 {
-    static const char *const known[] = { "source", "nvfp4", "hf", "gguf" };
-    bool ok = false;
-    for (int i = 0; i < 4; i++) ok |= !strcmp(o->to, known[i]);
-    if (!strcmp(o->to, "hf-nvfp4")) return moe_fail(err, MOE_UNSUPPORTED, "--to %s is not in this version (source, nvfp4, hf or gguf)", o->to);
-    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf or gguf)", o->to);
+    static const char *const known[] = { "source", "nvfp4", "hf", "hf-nvfp4", "gguf" };
+    bool ok = false, hf_nvfp4 = !strcmp(o->to, "hf-nvfp4");
+    for (int i = 0; i < 5; i++) ok |= !strcmp(o->to, known[i]);
+    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
     if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, bf16 or f32)", o->outtype);
+    if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
+        return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
+    if (!hf_nvfp4 && (o->flavor || o->shard_size)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
+    if (hf_nvfp4 && o->shard_size && o->shard_size < MOE_HF_SHARD_MIN) return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
@@ -138,6 +183,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     MOE_TRY(check_options(o, err));
     MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, err) : moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
+                         !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
     moe_source_close(&src);
     return code;
@@ -149,7 +195,10 @@ int main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
-        MOE_STR(0, "to", &o.to, "source|nvfp4|hf|gguf", "a container in source precision, one quantized without data in the same pass, a checkpoint again, or a GGUF file"),
+        MOE_STR(0, "to", &o.to, "source|nvfp4|hf|hf-nvfp4|gguf",
+                "a container in source precision, one quantized without data in the same pass, the checkpoint again, one in NVFP4 for other engines, or a GGUF file"),
+        MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors", "whose spelling --to hf-nvfp4 writes; modelopt by default"),
+        MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),

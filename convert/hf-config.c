@@ -1,0 +1,298 @@
+#include "base/io.h"
+#include "convert/hf-internal.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The tools whose files these are, and the versions that were compared with (tests/interop.py). */
+#define MODELOPT_VERSION "0.47.0"
+#define COMPRESSED_TENSORS_VERSION "0.20.0"
+
+static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a configuration"); }
+
+/* Give `v` to object or array `o`; false, with v deleted, when that fails. */
+static bool put(cJSON *o, const char *key, cJSON *v)
+{
+    if (v && (key ? cJSON_AddItemToObject(o, key, v) : cJSON_AddItemToArray(o, v))) return true;
+    cJSON_Delete(v);
+    return false;
+}
+
+/* ---- which modules are not quantized ---- */
+
+struct names { struct moe_arena arena; const char **v; int64_t n; };
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* Modules that a quantizer would look at: linear layers, the router, and to modelopt the embedding. */
+static bool is_module(const struct moe_tensor *t, enum moe_hf_flavor flavor)
+{
+    if (t->role == MOE_ROLE_EMBED) return flavor == MOE_HF_MODELOPT;
+    return t->rows > 1 && t->role != MOE_ROLE_ROUTER_BIAS;
+}
+
+static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct names *out, struct moe_err *err)
+{
+    const struct moe_source *src = p->src;
+    out->v = malloc((size_t)src->n_tensors * sizeof *out->v);
+    if (!out->v) return no_memory(err);
+    for (int pass = 0; pass < 2; pass++) /* the head last */
+        for (int64_t i = 0; i < src->n_tensors; i++) {
+            const struct moe_tensor *t = &src->tensors[i];
+            char name[128];
+            if ((t->role == MOE_ROLE_HEAD) != pass || !is_module(t, p->flavor) || moe_hf_is_nvfp4(t) != quantized) continue;
+            size_t n = strlen(moe_hf_module_name(t, name)) + 1;
+            char *keep = moe_arena_alloc(&out->arena, n);
+            if (!keep) return no_memory(err);
+            out->v[out->n++] = memcpy(keep, name, n);
+        }
+    return MOE_OK;
+}
+
+static void release(struct names *s)
+{
+    moe_arena_clear(&s->arena);
+    free(s->v);
+}
+
+/* Whether any name in the sorted list begins with these bytes. */
+static bool any_begins(const struct names *s, const char *head, size_t n)
+{
+    int64_t low = 0, high = s->n;
+    while (low < high) {
+        int64_t mid = (low + high) / 2;
+        if (strncmp(s->v[mid], head, n) < 0) low = mid + 1;
+        else high = mid;
+    }
+    return low < s->n && !strncmp(s->v[low], head, n);
+}
+
+/* The widest pattern that modelopt would write for `name`: cut at each dot from the left, "prefix*" when no quantized module begins so;
+ * else "prefix.*" when none lies below prefix (layers.1* would take layers.10); at last the name itself. */
+static void widest(const struct names *quantized, const char *name, char out[160])
+{
+    for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
+        size_t n = (size_t)(dot - name);
+        if (!any_begins(quantized, name, n)) {
+            snprintf(out, 160, "%.*s*", (int)n, name);
+            return;
+        }
+        if (!any_begins(quantized, name, n + 1)) {
+            snprintf(out, 160, "%.*s.*", (int)n, name);
+            return;
+        }
+    }
+    snprintf(out, 160, "%s", name);
+}
+
+static enum moe_code summarize(const struct names *quantized, struct names *plain, struct moe_err *err)
+{
+    int64_t kept = 0;
+    qsort(quantized->v, (size_t)quantized->n, sizeof *quantized->v, by_name);
+    for (int64_t i = 0; i < plain->n; i++) {
+        char pattern[160];
+        widest(quantized, plain->v[i], pattern);
+        char *keep = moe_arena_alloc(&plain->arena, strlen(pattern) + 1);
+        if (!keep) return no_memory(err);
+        plain->v[i] = memcpy(keep, pattern, strlen(pattern) + 1);
+    }
+    if (plain->n) qsort(plain->v, (size_t)plain->n, sizeof *plain->v, by_name);
+    for (int64_t i = 0; i < plain->n; i++)
+        if (!i || strcmp(plain->v[i], plain->v[kept - 1])) plain->v[kept++] = plain->v[i];
+    plain->n = kept;
+    return MOE_OK;
+}
+
+enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err)
+{
+    struct names plain = { 0 }, quantized = { 0 };
+    enum moe_code code = collect(p, false, &plain, err);
+    if (code == MOE_OK && p->flavor == MOE_HF_MODELOPT) {
+        code = collect(p, true, &quantized, err);
+        if (code == MOE_OK) code = summarize(&quantized, &plain, err);
+    }
+    *list = code == MOE_OK ? cJSON_CreateStringArray(plain.v, (int)plain.n) : NULL;
+    if (code == MOE_OK && !*list) code = no_memory(err);
+    release(&plain);
+    release(&quantized);
+    return code;
+}
+
+/* ---- quantization_config ---- */
+
+/* Objects whose values are fixed are written as the text that they are. */
+static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
+
+#define MODELOPT_ARGS "{\"dynamic\": false, \"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}"
+
+static cJSON *modelopt_config(const cJSON *ignore)
+{
+    cJSON *q = parsed("{\"config_groups\": {\"group_0\": {\"input_activations\": " MODELOPT_ARGS ", \"weights\": " MODELOPT_ARGS
+                      ", \"targets\": [\"Linear\"]}}}");
+    bool ok = q && put(q, "ignore", cJSON_Duplicate(ignore, true)) && put(q, "quant_algo", cJSON_CreateString("NVFP4")) &&
+              put(q, "producer", parsed("{\"name\": \"modelopt\", \"version\": \"" MODELOPT_VERSION "\"}")) &&
+              put(q, "quant_method", cJSON_CreateString("modelopt"));
+    if (ok) return q;
+    cJSON_Delete(q);
+    return NULL;
+}
+
+/* hf_quant_config.json: what older readers look at, and TensorRT-LLM. */
+static cJSON *modelopt_file(const cJSON *ignore)
+{
+    cJSON *f = parsed("{\"producer\": {\"name\": \"modelopt\", \"version\": \"" MODELOPT_VERSION "\"}, \"quantization\": {"
+                      "\"quant_algo\": \"NVFP4\", \"kv_cache_quant_algo\": null, \"group_size\": 16}}");
+    cJSON *q = f ? cJSON_GetObjectItemCaseSensitive(f, "quantization") : NULL;
+    if (q && put(q, "exclude_modules", cJSON_Duplicate(ignore, true))) return f;
+    cJSON_Delete(f);
+    return NULL;
+}
+
+#define CT_FORMAT "\"format\": \"nvfp4-pack-quantized\""
+#define CT_ARGS "\"group_size\": 16, \"num_bits\": 4, \"scale_dtype\": \"torch.float8_e4m3fn\", \"strategy\": \"tensor_group\", " \
+                "\"symmetric\": true, \"type\": \"float\""
+#define CT_INPUT "{\"dynamic\": \"local\", \"observer\": \"static_minmax\", " CT_ARGS "}"
+#define CT(input) "{\"config_groups\": {\"group_0\": {" CT_FORMAT ", \"input_activations\": " input ", \"output_activations\": null, "    \
+                  "\"targets\": [\"Linear\"], \"weights\": {\"dynamic\": false, " CT_ARGS "}}}, " CT_FORMAT ", "                          \
+                  "\"global_compression_ratio\": null, \"kv_cache_scheme\": null, \"moe_sparsity_config\": null, "                      \
+                  "\"quant_method\": \"compressed-tensors\", \"quantization_status\": \"compressed\", \"sparsity_config\": {}, "         \
+                  "\"transform_config\": {}, \"version\": \"" COMPRESSED_TENSORS_VERSION "\"}"
+
+static cJSON *compressed_config(const struct moe_hf_plan *p, const cJSON *ignore)
+{
+    cJSON *q = parsed(p->weight_only ? CT("null") : CT(CT_INPUT));
+    if (q && put(q, "ignore", cJSON_Duplicate(ignore, true))) return q;
+    cJSON_Delete(q);
+    return NULL;
+}
+
+/* ---- config.json ---- */
+
+static enum moe_code source_config(const struct moe_source *src, cJSON **root, struct moe_err *err)
+{
+    char *text;
+    size_t n;
+    enum moe_code code = moe_container_read_file(src, "hf/config.json", &text, &n, err);
+    if (code == MOE_NOT_FOUND) {
+        *root = moe_config_json(&src->config);
+        return *root ? MOE_OK : no_memory(err);
+    }
+    MOE_TRY(code);
+    code = moe_json_parse(text, n, "hf/config.json", root, err);
+    free(text);
+    return code;
+}
+
+static bool has_file(const struct moe_source *src, const char *name)
+{
+    const cJSON *files = moe_json_get(src->container->manifest, "files");
+    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
+        const cJSON *v = moe_json_get(f, "name");
+        const char *base = cJSON_IsString(v) ? strchr(v->valuestring, '/') : NULL;
+        if (base && !strcmp(base + 1, name)) return true;
+    }
+    return false;
+}
+
+/* auto_map names classes in Python files ("configuration_deepseek.DeepseekV3Config"): of use when all of them came along. */
+static bool map_holds(const struct moe_source *src, const cJSON *map)
+{
+    for (const cJSON *m = map ? map->child : NULL; m; m = m->next) {
+        char file[256];
+        const char *dot = cJSON_IsString(m) ? strchr(m->valuestring, '.') : NULL;
+        if (!dot) return false;
+        snprintf(file, sizeof file, "%.*s.py", (int)(dot - m->valuestring), m->valuestring);
+        if (!has_file(src, file)) return false;
+    }
+    return map && map->child;
+}
+
+static bool set(cJSON *o, const char *key, cJSON *v)
+{
+    if (!v) return false;
+    if (!cJSON_GetObjectItemCaseSensitive(o, key)) return put(o, key, v);
+    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return true;
+    cJSON_Delete(v);
+    return false;
+}
+
+static void drop(cJSON *o, const char *key) { cJSON_DeleteItemFromObjectCaseSensitive(o, key); }
+
+/* The text model's own configuration: of a multimodal one its text_config, with the token ids that stand beside it. */
+static cJSON *text_part(const cJSON *root, bool *text_only)
+{
+    static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype" };
+    const cJSON *inner = moe_json_get(root, "text_config");
+    cJSON *c = cJSON_Duplicate(inner ? inner : root, true);
+    *text_only = inner != NULL;
+    for (size_t i = 0; c && inner && i < sizeof beside / sizeof *beside; i++) {
+        const cJSON *v = moe_json_get(root, beside[i]);
+        if (v && !moe_json_get(inner, beside[i]) && !set(c, beside[i], cJSON_Duplicate(v, true))) {
+            cJSON_Delete(c);
+            c = NULL;
+        }
+    }
+    return c;
+}
+
+static bool adapt(const struct moe_hf_plan *p, cJSON *c, bool *text_only, cJSON *quantization)
+{
+    static const char *const text = "DeepseekV3ForCausalLM";
+    const struct moe_source *src = p->src;
+    bool ok = true;
+    if (*text_only) ok = set(c, "architectures", cJSON_CreateStringArray(&text, 1));
+    if (!map_holds(src, moe_json_get(c, "auto_map"))) { /* then only engines' own classes can load it: the name that all know */
+        drop(c, "auto_map");
+        if (*text_only || !strcmp(src->config.model_type, "kimi_k2")) ok = ok && set(c, "model_type", cJSON_CreateString("deepseek_v3"));
+    }
+    if (src->config.num_nextn_predict_layers) {             /* those layers are not in the container */
+        ok = ok && set(c, "num_nextn_predict_layers", cJSON_CreateNumber(0));
+        *text_only = true;
+    }
+    if (!moe_json_get(c, "torch_dtype") && !moe_json_get(c, "dtype")) ok = ok && set(c, "torch_dtype", cJSON_CreateString("bfloat16"));
+    drop(c, "compression_config");
+    drop(c, "quantization_config");
+    if (ok) return put(c, "quantization_config", quantization);
+    cJSON_Delete(quantization);
+    return false;
+}
+
+static enum moe_code write_json(const char *dir, const char *name, const cJSON *o, struct moe_err *err)
+{
+    char path[PATH_MAX], *text;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
+    if (!(text = moe_json_print(o, 2))) return no_memory(err);
+    enum moe_code code = moe_write_file(path, text, strlen(text), err);
+    free(text);
+    return code;
+}
+
+static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, const cJSON *ignore, bool *text_only, struct moe_err *err)
+{
+    cJSON *root;
+    MOE_TRY(source_config(p->src, &root, err));
+    cJSON *c = text_part(root, text_only);
+    cJSON *q = p->flavor == MOE_HF_MODELOPT ? modelopt_config(ignore) : compressed_config(p, ignore);
+    bool ok = c && q && adapt(p, c, text_only, q); /* takes q */
+    if (!c) cJSON_Delete(q);
+    enum moe_code code = ok ? write_json(dir, "config.json", c, err) : no_memory(err);
+    cJSON_Delete(c);
+    cJSON_Delete(root);
+    return code;
+}
+
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, bool *text_only, struct moe_err *err)
+{
+    cJSON *ignore;
+    MOE_TRY(moe_hf_ignore(p, &ignore, err));
+    enum moe_code code = write_config(p, dir, ignore, text_only, err);
+    if (code == MOE_OK && p->flavor == MOE_HF_MODELOPT) {
+        cJSON *f = modelopt_file(ignore);
+        code = f ? write_json(dir, "hf_quant_config.json", f, err) : no_memory(err);
+        cJSON_Delete(f);
+    }
+    cJSON_Delete(ignore);
+    return code;
+}

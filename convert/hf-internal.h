@@ -1,0 +1,55 @@
+/* convert/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-write.c writes; for convert/ alone. */
+#ifndef MOE_CONVERT_HF_INTERNAL_H
+#define MOE_CONVERT_HF_INTERNAL_H
+
+#include "base/arena.h"
+#include "convert/hf-nvfp4.h"
+
+/* What of a weight one tensor of the checkpoint holds. */
+enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };
+
+struct moe_hf_entry { int32_t tensor /* index in src->tensors */; uint8_t part; };
+struct moe_hf_shard { int64_t first, n; uint64_t bytes; };  /* entries [first, first + n) */
+
+struct moe_hf_plan {
+    const struct moe_source *src;
+    enum moe_hf_flavor flavor;
+    bool weight_only;
+    struct moe_hf_entry *entries; int64_t n;
+    struct moe_hf_shard *shards;  int64_t n_shards;
+    uint64_t bytes;
+};
+
+/* Decide everything, and count into *r.  On failure nothing is owned. */
+enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src, const struct moe_hf_options *o,
+                               struct moe_hf_result *r, struct moe_err *err);
+void moe_hf_plan_release(struct moe_hf_plan *p);
+
+/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router, norms). */
+bool moe_hf_is_nvfp4(const struct moe_tensor *t);
+/* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and kv_a), the one with the
+ * larger; itself when it is alone or they agree. */
+const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t);
+float moe_hf_multiplier(const struct moe_tensor *t);        /* its global as a factor, whatever the spelling */
+/* Its two scalars as this flavor stores them. */
+float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t);
+float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t);
+
+/* "model.layers.0.mlp.up_proj.weight_packed"; returns out. */
+const char *moe_hf_entry_name(const struct moe_hf_plan *p, const struct moe_hf_entry *e, char out[160]);
+/* The name of a weight's module: the canonical name without ".weight". */
+const char *moe_hf_module_name(const struct moe_tensor *t, char out[128]);
+uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_entry *e);
+/* "model.safetensors", or "model-00002-of-00014.safetensors"; returns out. */
+const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64]);
+
+/* Modules that the config must name as not quantized, as each tool would; an array of strings, the caller deletes it. */
+enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
+/* config.json and, for modelopt, hf_quant_config.json in `dir`.  *text_only: the source's config described more than is written. */
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, bool *text_only, struct moe_err *err);
+
+/* All shards and, when there are several, the index. */
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                  struct moe_err *err);
+
+#endif

@@ -1,0 +1,41 @@
+#include "convert/hf-nvfp4.h"
+
+#include "base/io.h"
+#include "convert/export-dir.h"
+#include "convert/hf-internal.h"
+
+static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, const struct moe_hf_options *o, struct moe_progress *progress,
+                                struct moe_hf_result *r, struct moe_err *err)
+{
+    static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
+    struct moe_export_dir d;
+    enum moe_code code = moe_export_dir_begin(&d, out, o->mode, err);
+    if (code == MOE_OK) code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
+    moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
+    if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, &r->text_only, err);
+    if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, err);
+    if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
+    moe_progress_end(progress);
+    if (code == MOE_OK) code = moe_export_dir_publish(&d, out, err);
+    moe_export_dir_end(&d, code);
+    return code;
+}
+
+/* What is held besides: a chunk in all its forms, a header, and for the index every name with its place. */
+static uint64_t memory(const struct moe_hf_result *r) { return moe_peak_rss() + (16 << 20) + (uint64_t)r->tensors * (r->files > 1 ? 400 : 280); }
+
+enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out, const struct moe_hf_options *o,
+                                  struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
+{
+    struct moe_hf_plan p;
+    *r = (struct moe_hf_result){ 0 };
+    if (src->kind != MOE_CONTAINER)
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint (--to hf-nvfp4 wants a container: moe-convert %s -o NAME.moe)", src->path);
+    MOE_CHECK(o->shard_bytes >= MOE_HF_SHARD_MIN);
+    MOE_TRY(moe_hf_plan_open(&p, src, o, r, err));
+    r->input_bytes = src->container->bytes;
+    r->memory_bytes = memory(r);
+    enum moe_code code = o->dry_run ? MOE_OK : export_all(&p, out, o, progress, r, err);
+    moe_hf_plan_release(&p);
+    return code;
+}

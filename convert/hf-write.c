@@ -1,0 +1,356 @@
+#include "base/hash.h"
+#include "base/io.h"
+#include "base/tool.h"
+#include "convert/hf-internal.h"
+#include "formats/safetensors.h"
+#include "kernels/kernels.h"
+#include "kernels/scalar.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks. */
+enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, PIECE = 4 << 20 };
+
+struct writer {
+    const struct moe_hf_plan *p;
+    const struct moe_kernels *k;
+    struct moe_progress *progress;
+    struct moe_hash *data_hash, *scale_hash;
+    struct moe_st_writer *st;
+    unsigned char *raw, *scale, *out; /* a chunk as the container has it, and as it is written */
+    float *x, *y;                     /* its values; what one row of it decodes to when encoded again */
+    double num, den;                  /* error of what is encoded again */
+};
+
+static int64_t chunk_rows(const struct moe_tensor *t)
+{
+    int64_t n = CHUNK_VALUES / t->cols / STRIPE * STRIPE;
+    if (n < STRIPE) n = STRIPE;
+    return n < t->rows ? n : t->rows;
+}
+
+#define FOR_CHUNKS(t, r0, n) \
+    for (int64_t step_ = chunk_rows(t), r0 = 0, n; r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
+
+/* ---- reading ---- */
+
+static enum moe_code read_rows(struct writer *w, const struct moe_tensor *t, int plane, int64_t r0, int64_t n, unsigned char *to, struct moe_err *err)
+{
+    int64_t bytes = moe_plane_bytes(t->type, t->layout, plane, n, t->cols);
+    uint64_t at = r0 ? (uint64_t)moe_plane_bytes(t->type, t->layout, plane, r0, t->cols) : 0;
+    if (!bytes) return MOE_OK;
+    MOE_TRY(moe_source_read(w->p->src, t, plane, at, (size_t)bytes, to, err));
+    moe_hash_add64(plane == MOE_PLANE_DATA ? w->data_hash : w->scale_hash, to, (size_t)bytes);
+    return MOE_OK;
+}
+
+static void begin(struct writer *w)
+{
+    moe_hash_reset64(w->data_hash);
+    moe_hash_reset64(w->scale_hash);
+}
+
+/* The planes that were read from end to end hold what the container says they do. */
+static enum moe_code check(struct writer *w, const struct moe_tensor *t, bool data, bool scale, struct moe_err *err)
+{
+    char name[128];
+    bool bad_data = data && moe_hash_get64(w->data_hash) != t->hash[MOE_PLANE_DATA];
+    bool bad_scale = scale && t->plane[MOE_PLANE_SCALE].file >= 0 && moe_hash_get64(w->scale_hash) != t->hash[MOE_PLANE_SCALE];
+    int plane = bad_data ? MOE_PLANE_DATA : MOE_PLANE_SCALE;
+    if (!bad_data && !bad_scale) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, w->p->src->files[t->plane[plane].file].path,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "the %s plane does not match its checksum (copy the file again)", moe_plane_word(plane));
+}
+
+/* Rows [r0, r0+n) as values in w->x; *amax gets the largest magnitude. */
+static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, int64_t r0, int64_t n, float *amax, struct moe_err *err)
+{
+    char name[128];
+    struct moe_weight q = { .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = n, .cols = t->cols,
+                            .data = w->raw, .scale = w->scale, .global = t->global };
+    MOE_TRY(read_rows(w, t, MOE_PLANE_DATA, r0, n, w->raw, err));
+    MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
+    for (int64_t r = 0; r < n; r++) w->k->decode(&q, r, 0, t->cols, w->x + r * t->cols);
+    *amax = w->k->amax(w->x, n * t->cols);
+    if (isfinite(*amax)) return MOE_OK;
+    return moe_fail_at(err, MOE_NONFINITE, w->p->src->files[t->plane[MOE_PLANE_DATA].file].path,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "a value is NaN or Inf");
+}
+
+/* ---- one tensor of the checkpoint ---- */
+
+static enum moe_code write_plain(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
+{
+    uint64_t bytes = t->plane[MOE_PLANE_DATA].bytes;
+    begin(w);
+    for (uint64_t at = 0; at < bytes; at += PIECE) {
+        size_t n = bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
+        MOE_TRY(moe_source_read(w->p->src, t, MOE_PLANE_DATA, at, n, w->raw, err));
+        moe_hash_add64(w->data_hash, w->raw, n);
+        MOE_TRY(moe_st_write(w->st, w->raw, n, err));
+    }
+    return check(w, t, true, false, err);
+}
+
+static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
+{
+    char name[128];
+    begin(w);
+    FOR_CHUNKS(t, r0, n) {
+        float amax;
+        MOE_TRY(read_values(w, t, r0, n, &amax, err));
+        if (!isfinite(moe_bf16_to_f32(moe_f32_to_bf16(amax))))
+            return moe_fail_at(err, MOE_NONFINITE, w->p->src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                               "the value %g is too large for bf16", (double)amax);
+        for (int64_t i = 0; i < n * t->cols; i++) {
+            uint16_t b = moe_f32_to_bf16(w->x[i]);
+            w->out[2 * i] = (unsigned char)b;
+            w->out[2 * i + 1] = (unsigned char)(b >> 8);
+        }
+        MOE_TRY(moe_st_write(w->st, w->out, (size_t)(2 * n * t->cols), err));
+    }
+    return check(w, t, true, true, err);
+}
+
+/* Scales lie in tiles of 128 rows; a checkpoint has them by rows. */
+static enum moe_code write_scales(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
+{
+    begin(w);
+    FOR_CHUNKS(t, r0, n) {
+        MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
+        moe_scales_from_tile(w->scale, 0, n, t->cols / 16, w->out);
+        MOE_TRY(moe_st_write(w->st, w->out, (size_t)(n * t->cols / 16), err));
+    }
+    return check(w, t, false, true, err);
+}
+
+static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, float global, const unsigned char *scales)
+{
+    struct moe_weight q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = t->cols, .data = w->out,
+                            .scale = scales, .global = global };
+    for (int64_t r = 0; r < n; r++) {
+        w->k->decode(&q, r, 0, t->cols, w->y);
+        w->k->sqerr(w->x + r * t->cols, w->y, t->cols, &w->num, &w->den);
+    }
+}
+
+/* Quantize the weight's own values again under its partner's larger global.  The search finds the same values again where they can
+ * be had, as when one global is a power of two of the other and no block scale gets too small. */
+static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *t, bool codes, struct moe_err *err)
+{
+    float global = moe_hf_multiplier(moe_hf_lead(w->p->src, t));
+    unsigned char *scales = w->out + (size_t)(chunk_rows(t) * t->cols / 2);
+    begin(w);
+    FOR_CHUNKS(t, r0, n) {
+        float amax;
+        MOE_TRY(read_values(w, t, r0, n, &amax, err));
+        w->k->nvfp4_quantize(MOE_NVFP4_SEARCH, w->x, n * t->cols, global, w->out, scales);
+        if (codes) add_error(w, t, n, global, scales);
+        MOE_TRY(moe_st_write(w->st, codes ? w->out : scales, (size_t)(n * t->cols / (codes ? 2 : 16)), err));
+    }
+    return check(w, t, true, true, err);
+}
+
+static enum moe_code write_scalar(struct writer *w, float v, struct moe_err *err)
+{
+    uint32_t u = moe_f32_bits(v);
+    unsigned char b[4] = { (unsigned char)u, (unsigned char)(u >> 8), (unsigned char)(u >> 16), (unsigned char)(u >> 24) };
+    return moe_st_write(w->st, b, sizeof b, err);
+}
+
+static enum moe_code write_entry(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
+{
+    const struct moe_tensor *t = &w->p->src->tensors[e->tensor];
+    bool again = moe_hf_multiplier(moe_hf_lead(w->p->src, t)) != moe_hf_multiplier(t);
+    switch ((enum moe_hf_part)e->part) {
+    case MOE_HF_PLAIN: return write_plain(w, t, err);
+    case MOE_HF_DECODED: return write_decoded(w, t, err);
+    case MOE_HF_CODES: return again ? write_reencoded(w, t, true, err) : write_plain(w, t, err);
+    case MOE_HF_SCALES: return again ? write_reencoded(w, t, false, err) : write_scales(w, t, err);
+    case MOE_HF_GLOBAL: return write_scalar(w, moe_hf_global(w->p, t), err);
+    default: return write_scalar(w, moe_hf_input_scale(w->p, t), err);
+    }
+}
+
+/* ---- one file ---- */
+
+struct item { struct moe_hf_entry e; int rank; char name[160]; };
+
+/* F32, BF16, F8_E4M3, U8: the order of the safetensors library, which keeps every tensor aligned to its own type. */
+static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
+{
+    switch ((enum moe_hf_part)e->part) {
+    case MOE_HF_PLAIN: return p->src->tensors[e->tensor].type == MOE_F32 ? 0 : 1;
+    case MOE_HF_DECODED: return 1;
+    case MOE_HF_SCALES: return 2;
+    case MOE_HF_CODES: return 3;
+    default: return 0;
+    }
+}
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct item *x = a, *y = b;
+    return x->rank != y->rank ? x->rank - y->rank : strcmp(x->name, y->name);
+}
+
+static void describe(const struct moe_hf_plan *p, const struct item *i, struct moe_st_entry *s)
+{
+    static const char *const dtypes[] = { "F32", "BF16", "F8_E4M3", "U8" };
+    const struct moe_tensor *t = &p->src->tensors[i->e.tensor];
+    bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT, vector = t->rows == 1;
+    *s = (struct moe_st_entry){ .name = i->name, .dtype = dtypes[i->rank] };
+    if (scalar) { /* modelopt: no dimensions; compressed-tensors: one */
+        s->ndim = p->flavor == MOE_HF_COMPRESSED_TENSORS;
+        s->shape[0] = 1;
+        return;
+    }
+    s->ndim = vector ? 1 : 2;
+    s->shape[0] = vector ? t->cols : t->rows;
+    s->shape[1] = i->e.part == MOE_HF_CODES ? t->cols / 2 : i->e.part == MOE_HF_SCALES ? t->cols / 16 : t->cols;
+}
+
+static enum moe_code write_items(struct writer *w, const char *path, const struct item *items, struct moe_st_entry *header, int64_t n,
+                                 struct moe_err *err)
+{
+    for (int64_t i = 0; i < n; i++) describe(w->p, &items[i], &header[i]);
+    MOE_TRY(moe_st_create(&w->st, path, header, n, err));
+    enum moe_code code = MOE_OK;
+    for (int64_t i = 0; code == MOE_OK && i < n; i++) {
+        code = write_entry(w, &items[i].e, err);
+        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, &items[i].e));
+    }
+    if (code == MOE_OK) return moe_st_finish(&w->st, err);
+    moe_st_abort(&w->st);
+    return code;
+}
+
+static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shard, struct moe_err *err)
+{
+    const struct moe_hf_shard *s = &w->p->shards[shard];
+    char path[PATH_MAX], name[64];
+    MOE_TRY(moe_path_join(path, sizeof path, dir, moe_hf_shard_name(w->p, shard, name), err));
+    struct item *items = malloc((size_t)s->n * sizeof *items);
+    struct moe_st_entry *header = malloc((size_t)s->n * sizeof *header);
+    enum moe_code code = items && header ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a header");
+    for (int64_t i = 0; code == MOE_OK && i < s->n; i++) {
+        items[i].e = w->p->entries[s->first + i];
+        items[i].rank = rank(w->p, &items[i].e);
+        moe_hf_entry_name(w->p, &items[i].e, items[i].name);
+    }
+    if (code == MOE_OK) {
+        qsort(items, (size_t)s->n, sizeof *items, by_rank);
+        code = write_items(w, path, items, header, s->n, err);
+    }
+    free(items);
+    free(header);
+    return code;
+}
+
+/* ---- the index ---- */
+
+struct place { const char *name; int64_t shard; };
+
+static int by_place(const void *a, const void *b) { return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name); }
+
+static enum moe_code list_places(const struct moe_hf_plan *p, struct moe_arena *a, struct place *places, struct moe_err *err)
+{
+    for (int64_t s = 0; s < p->n_shards; s++)
+        for (int64_t i = p->shards[s].first; i < p->shards[s].first + p->shards[s].n; i++) {
+            char name[160];
+            size_t n = strlen(moe_hf_entry_name(p, &p->entries[i], name)) + 1;
+            char *keep = moe_arena_alloc(a, n);
+            if (!keep) return moe_fail(err, MOE_NOMEM, "no memory for an index");
+            places[i] = (struct place){ .name = memcpy(keep, name, n), .shard = s };
+        }
+    qsort(places, (size_t)p->n, sizeof *places, by_place);
+    return MOE_OK;
+}
+
+static enum moe_code write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err)
+{
+    struct moe_arena a = MOE_ARENA_INIT;
+    struct place *places = malloc((size_t)p->n * sizeof *places);
+    struct moe_st_entry *index = calloc((size_t)p->n, sizeof *index);
+    const char **files = malloc((size_t)p->n * sizeof *files);
+    char (*names)[64] = malloc((size_t)p->n_shards * sizeof *names);
+    enum moe_code code = places && index && files && names ? list_places(p, &a, places, err) : moe_fail(err, MOE_NOMEM, "no memory for an index");
+    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, names[s]);
+    for (int64_t i = 0; code == MOE_OK && i < p->n; i++) {
+        index[i].name = places[i].name;
+        files[i] = names[places[i].shard];
+    }
+    if (code == MOE_OK) code = moe_st_write_index(dir, index, files, p->n, p->bytes, err);
+    free(places);
+    free(index);
+    free(files);
+    free(names);
+    moe_arena_clear(&a);
+    return code;
+}
+
+/* ---- all of it ---- */
+
+struct sizes { size_t raw, scale, out, x, y; };
+
+static void at_least(size_t *a, int64_t b) { if (b > 0 && (size_t)b > *a) *a = (size_t)b; }
+
+/* The largest chunk of any tensor, in every form it can take. */
+static struct sizes measure(const struct moe_source *src)
+{
+    struct sizes s = { .raw = PIECE };
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        int64_t n = chunk_rows(t);
+        if (t->type == MOE_BF16 || t->type == MOE_F32) continue;
+        at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
+        at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));
+        at_least(&s.out, n * t->cols * 2);
+        at_least(&s.x, n * t->cols * 4);
+        at_least(&s.y, t->cols * 4);
+    }
+    return s;
+}
+
+static enum moe_code start(struct writer *w, struct moe_err *err)
+{
+    struct sizes s = measure(w->p->src);
+    w->raw = malloc(s.raw);
+    w->scale = malloc(s.scale);
+    w->out = malloc(s.out);
+    w->x = malloc(s.x);
+    w->y = malloc(s.y);
+    w->data_hash = moe_hash_new();
+    w->scale_hash = moe_hash_new();
+    if (w->raw && w->scale && w->out && w->x && w->y && w->data_hash && w->scale_hash) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
+}
+
+static void stop(struct writer *w)
+{
+    free(w->raw);
+    free(w->scale);
+    free(w->out);
+    free(w->x);
+    free(w->y);
+    moe_hash_free(w->data_hash);
+    moe_hash_free(w->scale_hash);
+}
+
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                  struct moe_err *err)
+{
+    struct writer w = { .p = p, .k = moe_kernels(), .progress = progress };
+    enum moe_code code = start(&w, err);
+    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) code = write_shard(&w, dir, s, err);
+    if (code == MOE_OK && p->n_shards > 1) code = write_index(p, dir, err);
+    r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
+    stop(&w);
+    return code;
+}

@@ -1,0 +1,57 @@
+#!/bin/sh
+# --to hf-nvfp4 in both spellings: the bytes that the tools themselves write, read back to the same container, from every layout; bad input.
+. tests/common.sh
+need_tool moe-convert moe-quantize moe-inspect
+need_python
+F=tests/data/tiny-k2 G=tests/data/export-golden.json
+
+code() { want=$1 text=$2; shift 2; got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
+    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
+    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }; }
+export_() { ok "$BIN/moe-convert" "$1" --to hf-nvfp4 -o "$2" --flavor "$3"; }
+
+# what modelopt and compressed-tensors write of this model by the same rule, tensor by tensor
+ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/max.moe"
+for f in modelopt compressed-tensors; do
+    export_ "$T/max.moe" "$T/max-$f" $f
+    ok python3 tests/digests.py $G "$T/max-$f" $f
+    export_ "$T/max.moe" "$T/max-$f-again" $f; ok diff -r "$T/max-$f" "$T/max-$f-again"
+done
+# and back, from each layout
+for l in bf16 fp8 int4; do
+    ok "$BIN/moe-quantize" -q $F/$l -m search -o "$T/$l.moe"
+    for f in modelopt compressed-tensors; do
+        export_ "$T/$l.moe" "$T/$l-$f" $f
+        grep -q uncalibrated "$T/err" || grep -q 'nothing was calibrated' "$T/err" || fail "$l, $f: does not say that nothing was calibrated"
+        ok "$BIN/moe-inspect" -q --verify "$T/$l-$f"
+        ok "$BIN/moe-convert" -q "$T/$l-$f" -o "$T/$l-$f.moe"
+        for n in 1 2 3; do
+            if [ $f = modelopt ]; then ok cmp "$T/$l.moe/layer-00$n.moe" "$T/$l-$f.moe/layer-00$n.moe"; fi
+        done
+        # a second trip changes nothing: the divisor of one spelling is kept as it is
+        export_ "$T/$l-$f.moe" "$T/$l-$f-2" $f
+        for x in "$T/$l-$f"/*.safetensors; do ok cmp "$x" "$T/$l-$f-2/$(basename "$x")"; done
+    done
+done
+# several files: the same tensors under an index
+ok "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 -o "$T/cut" --shard-size 512K
+[ -e "$T/cut/model.safetensors.index.json" ] || fail "no index"
+ok python3 tests/digests.py $G "$T/cut" modelopt
+ok "$BIN/moe-convert" -q "$T/cut" -o "$T/cut.moe"; for n in 1 2 3; do ok cmp "$T/cut.moe/layer-00$n.moe" "$T/max.moe/layer-00$n.moe"; done
+
+ok "$BIN/moe-convert" -q $F/bf16 -o "$T/plain.moe"
+code 14 'moe-quantize' "$BIN/moe-convert" -q "$T/plain.moe" --to hf-nvfp4 -o "$T/x"
+code 2 'flavor' "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 --flavor other -o "$T/x"
+code 2 'flavor' "$BIN/moe-convert" -q "$T/max.moe" --to hf --flavor modelopt -o "$T/x"
+mkdir "$T/there"; echo mine >"$T/there/file"
+code 4 'there' "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 -o "$T/there"
+code 4 'there' "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 --force -o "$T/there"
+[ "$(cat "$T/there/file")" = mine ] || fail "a stranger's directory was touched"
+ok "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 -o "$T/max-modelopt" --force; ok python3 tests/digests.py $G "$T/max-modelopt" modelopt
+ok "$BIN/moe-convert" --json --dry-run "$T/max.moe" --to hf-nvfp4 -o "$T/dry"; [ ! -e "$T/dry" ] || fail "a dry run wrote"
+[ ! -e "$T/x" ] || fail "something was written"
+cp -r "$T/max.moe" "$T/hurt.moe"
+dd if=/dev/zero of="$T/hurt.moe/layer-003.moe" bs=1 seek=$(($(stat -c %s "$T/hurt.moe/layer-003.moe") / 2)) count=64 conv=notrunc 2>/dev/null
+code 13 'layers.3' "$BIN/moe-convert" -q "$T/hurt.moe" --to hf-nvfp4 -o "$T/x"
+[ ! -e "$T/x" ] || fail "a damaged container was exported"
+echo "t-export: both spellings, bit for bit what the tools write"

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Exports as other people's packages read them: safetensors, modelopt, compressed-tensors, transformers.  Runs what is installed.
+. tests/common.sh
+need_tool moe-convert moe-quantize moe-run moe-inspect
+need_helper gen-values
+P=${PYTHON:-python3}
+has() { for m; do "$P" -c "import $m" >/dev/null 2>&1 || return 1; done; }
+has torch safetensors || skip "no torch and safetensors for $P (pip install torch safetensors transformers compressed-tensors nvidia-modelopt)"
+sanitized && skip "the packages are not for sanitizers"
+F=tests/data/tiny-k2
+check() { what=$1; shift; ok "$P" tests/interop.py "$what" "$@"; tail -1 "$T/out"; }
+
+ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"
+ok "$BIN/moe-convert" -q "$T/src.moe" --to hf -o "$T/src-hf"
+ok "$BIN/moe-quantize" -q "$T/src.moe" -m search -o "$T/q.moe"
+for f in modelopt compressed-tensors; do
+    ok "$BIN/moe-convert" -q "$T/q.moe" --to hf-nvfp4 --flavor $f -o "$T/$f"
+    ok "$GEN/gen-values" "$T/$f" "$T/$f.safetensors"
+    check safetensors "$T/$f"
+done
+if has modelopt; then check modelopt "$T/modelopt" "$T/modelopt.safetensors"; check configs "$T/modelopt" modelopt; fi
+if has compressed_tensors; then
+    check compressed-tensors "$T/compressed-tensors" "$T/compressed-tensors.safetensors"; check configs "$T/compressed-tensors" compressed-tensors
+fi
+has transformers || exit 0
+tokens=$(awk 'BEGIN { for (i = 0; i < 200; i++) printf "%s%d", i ? "," : "", (i * i * 7 + 13 * i) % 1000 }')
+for m in src-hf modelopt; do
+    ok "$BIN/moe-run" -q "$T/$m" --tokens "$tokens" -n 0 --trace "$T/$m.trace"
+    if [ $m = src-hf ]; then check transformers "$T/$m" "$T/$m.trace" "$tokens"
+    else check transformers "$T/$m" "$T/$m.trace" "$tokens" "$T/$m.safetensors"; fi
+done
