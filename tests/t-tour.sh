@@ -1,0 +1,12 @@
+#!/bin/sh
+# docs/tour.md names every source file, and no file that is not there.
+set -u
+fail() { echo "FAIL: $*"; exit 1; }
+want=$(for f in base/*.[ch] formats/*.[ch] formats/*.def kernels/*.[ch] kernels/*.def kernels/*/*.[ch] model/*.[ch] convert/*.[ch] quantize/*.[ch] runtime/*.[ch]; do
+    case $f in *.c) [ -e "${f%.c}.h" ] && continue ;; esac
+    [ -e "$f" ] && echo "$f"
+done | sort)
+got=$(awk '/^## / { d = $2 } /^\| `/ { split($0, a, "`"); print d a[2] }' docs/tour.md | sort)
+[ -n "$got" ] || fail "docs/tour.md lists nothing"
+[ "$want" = "$got" ] || { printf '%s\n' "$want" >"${TMPDIR:-/tmp}/tour.$$"; printf '%s\n' "$got" | diff "${TMPDIR:-/tmp}/tour.$$" -; rm -f "${TMPDIR:-/tmp}/tour.$$"; fail "docs/tour.md (>) is not the tree (<)"; }
+echo "t-tour: $(printf '%s\n' "$got" | wc -l) files"
