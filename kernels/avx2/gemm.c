@@ -1,0 +1,6 @@
+/* The general matrix product. */
+#include "kernels/avx2/lanes.h"
+
+#define GEMM_ROWS 6
+#define GEMM_WIDE 1
+#include "kernels/body/gemm.h"

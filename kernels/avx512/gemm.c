@@ -1,0 +1,6 @@
+/* The general matrix product. */
+#include "kernels/avx512/lanes.h"
+
+#define GEMM_ROWS 8
+#define GEMM_WIDE 3
+#include "kernels/body/gemm.h"
