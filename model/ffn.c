@@ -2,7 +2,8 @@
  *
  *   ffn(x) = down(silu(gate x) * (up x));  moe(x) = sum_j w_j ffn_{e_j}(x) + ffn_shared(x), j in top-k order
  *
- * Tokens are gathered by expert, so that each expert's weights are read once for a batch. */
+ * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has someone else for its routed
+ * experts (struct moe_elsewhere), that one gets the rows before the shared expert is computed, and gives pointers to the outputs after it. */
 #include "model/forward-internal.h"
 
 #include <string.h>
@@ -10,14 +11,15 @@
 enum { ROWS = 128, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
 
 /* `all`: the MLP that every token passes, shared or dense, into f->y; NULL for none.  Its work items come first in each loop, the
- * chosen experts' after them. */
+ * chosen experts' after them.  `list`: the choices, NULL when they are the router's (choice i is of token i / k). */
 struct routed {
     struct moe_forward *f;
     const struct moe_layer *y;
     const struct moe_expert *all;
     float *all_gate, *all_up;         /* [T, inter of all] */
     int layer;
-    int64_t tokens, all_blocks, blocks, active; /* blocks: of all, and of each expert, in the loop at hand */
+    const struct moe_choice *list;
+    int64_t tokens, chosen, all_blocks, blocks, active; /* blocks: of all, and of each expert, in the loop at hand */
     float *h;
 };
 
@@ -29,17 +31,25 @@ static void choose(void *ctx, int64_t t, int worker)
     moe_route(&f->m->route, f->logits + t * n, r->y->router_bias, f->choose + worker * 2 * n, f->experts + t * k, f->weights + t * k);
 }
 
+static int32_t expert_of(const struct routed *r, int64_t i) { return r->list ? r->list[i].expert : r->f->experts[i]; }
+
+static const float *input_of(const struct routed *r, int64_t i)
+{
+    const struct moe_config *c = &r->f->m->config;
+    return r->list ? r->list[i].x : r->f->x + i / c->num_experts_per_tok * c->hidden_size;
+}
+
 /* Count, then place: a stable sort of the choices by expert; and the list of experts that were chosen at all. */
 static void group(struct routed *r)
 {
     struct moe_forward *f = r->f;
-    int64_t n = f->m->config.n_routed_experts, k = f->m->config.num_experts_per_tok;
+    int64_t n = f->m->config.n_routed_experts;
     memset(f->first, 0, (size_t)(n + 1) * sizeof *f->first);
-    for (int64_t i = 0; i < r->tokens * k; i++) f->first[f->experts[i] + 1]++;
+    for (int64_t i = 0; i < r->chosen; i++) f->first[expert_of(r, i) + 1]++;
     for (int64_t e = 0; e < n; e++) f->first[e + 1] += f->first[e];
-    for (int64_t i = 0; i < r->tokens * k; i++) {
-        f->slot[i] = (int32_t)f->first[f->experts[i]]++;
-        f->row[f->slot[i]] = (int32_t)(i / k);
+    for (int64_t i = 0; i < r->chosen; i++) {
+        f->slot[i] = (int32_t)f->first[expert_of(r, i)]++;
+        f->from[f->slot[i]] = input_of(r, i);
     }
     for (int64_t e = n; e > 0; e--) f->first[e] = f->first[e - 1];
     f->first[0] = 0;
@@ -53,13 +63,13 @@ static void gather(void *ctx, int64_t i, int worker)
     struct routed *r = ctx;
     int64_t hidden = r->f->m->config.hidden_size;
     (void)worker;
-    memcpy(r->f->gathered + i * hidden, r->f->x + r->f->row[i] * hidden, (size_t)hidden * sizeof(float));
+    memcpy(r->f->gathered + i * hidden, r->f->from[i], (size_t)hidden * sizeof(float));
 }
 
 /* The inputs of an expert with n tokens from `at` on; one is not gathered. */
 static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
 {
-    return n == 1 ? f->x + f->row[at] * f->m->config.hidden_size : f->gathered + at * f->m->config.hidden_size;
+    return n == 1 ? f->from[at] : f->gathered + at * f->m->config.hidden_size;
 }
 
 static void show_expert(void *ctx, int64_t i, int worker)
@@ -127,7 +137,8 @@ static void combine(void *ctx, int64_t item, int worker)
     float sum[COLS] = { 0 }, *h = r->h + t * hidden + c0;
     (void)worker;
     for (int64_t j = 0; j < k; j++) {
-        const float *y = f->gathered + f->slot[t * k + j] * hidden + c0, w = f->weights[t * k + j];
+        const float *from = f->elsewhere.receive ? f->result[t * k + j] : f->gathered + f->slot[t * k + j] * hidden;
+        const float *y = from + c0, w = f->weights[t * k + j];
         for (int64_t i = 0; i < n; i++) sum[i] += w * y[i];
     }
     const float *shared = r->y->shared.gate.data ? f->y + t * hidden + c0 : NULL;
@@ -143,7 +154,7 @@ static void mlps(struct routed *r, enum moe_role gate)
     struct moe_forward *f = r->f;
     const struct moe_config *c = &f->m->config;
     int64_t hidden = c->hidden_size, all = r->all ? r->all->gate.rows : 0;
-    int64_t work = hidden * r->tokens * (all + (r->active ? c->num_experts_per_tok * c->moe_intermediate_size : 0));
+    int64_t work = hidden * (r->tokens * all + r->chosen * c->moe_intermediate_size);
     if (r->all) moe_forward_saw(f, r->layer, gate, f->x, hidden, r->tokens);
     r->all_blocks = blocks(all, ROWS);
     r->blocks = blocks(c->moe_intermediate_size, ROWS);
@@ -155,19 +166,53 @@ static void mlps(struct routed *r, enum moe_role gate)
     moe_forward_each(f, r->all_blocks + r->active * r->blocks, work, down, r);
 }
 
+static void scatter(void *ctx, int64_t i, int worker)
+{
+    struct routed *r = ctx;
+    int64_t hidden = r->f->m->config.hidden_size;
+    (void)worker;
+    memcpy(r->list[i].y, r->f->gathered + r->f->slot[i] * hidden, (size_t)hidden * sizeof(float));
+}
+
+void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choice *list, int64_t n)
+{
+    int64_t hidden = f->m->config.hidden_size;
+    struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .list = list, .chosen = n };
+    MOE_CHECK(n <= f->max_tokens * f->m->config.num_experts_per_tok && r.y->moe);
+    group(&r);
+    if (n > 1) moe_forward_each(f, n, n * hidden, gather, &r);
+    mlps(&r, MOE_ROLE_SHARED_GATE);
+    moe_forward_each(f, n, n * hidden, scatter, &r);
+}
+
+/* The routed experts, elsewhere; the shared one here, meanwhile.  A failure is kept for moe_forward_check. */
+static bool ask(struct routed *r)
+{
+    struct moe_forward *f = r->f;
+    r->chosen = 0;
+    if (f->code == MOE_OK) f->code = f->elsewhere.send(f->elsewhere.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
+    if (f->code == MOE_OK) mlps(r, MOE_ROLE_SHARED_GATE);
+    if (f->code == MOE_OK) f->code = f->elsewhere.receive(f->elsewhere.ctx, f->result, &f->err);
+    return f->code == MOE_OK;
+}
+
 static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
     const struct moe_layer *y = &f->m->layers[layer];
     int64_t chosen = tokens * c->num_experts_per_tok, behind = chosen * c->moe_intermediate_size;
     struct routed r = { .f = f, .y = y, .all = y->shared.gate.data ? &y->shared : NULL, .all_gate = f->gate + behind, .all_up = f->up + behind,
-                        .layer = layer, .tokens = tokens, .h = h };
+                        .layer = layer, .tokens = tokens, .chosen = chosen, .h = h };
     moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
-    group(&r);
-    if (tokens > 1) moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
-    mlps(&r, MOE_ROLE_SHARED_GATE);
+    if (f->elsewhere.send) {
+        if (!ask(&r)) return;
+    } else {
+        group(&r);
+        if (tokens > 1) moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
+        mlps(&r, MOE_ROLE_SHARED_GATE);
+    }
     r.blocks = blocks(c->hidden_size, COLS);
     moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, combine, &r);
 }

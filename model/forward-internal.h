@@ -10,6 +10,8 @@ struct moe_forward {
     const struct moe_kernels *k;
     struct moe_pool *pool;
     struct moe_hooks hooks;
+    struct moe_elsewhere elsewhere;
+    enum moe_code code; struct moe_err err; /* its first failure */
     enum moe_mla mla;
     int64_t max_tokens, context;
     void *owned[24]; int n_owned;     /* the buffers below */
@@ -22,7 +24,7 @@ struct moe_forward {
     int32_t *slot;                    /* [T, k]: the place of this choice among the gathered rows */
     int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
-    int32_t *row;                     /* [T k]: the token of each gathered row */
+    const float **from, **result;     /* [T k]: the input of each gathered row; the output of each choice, when it comes from elsewhere */
     float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k, inter] and behind it [T, shared inter]; or [T, dense inter] */
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
 };

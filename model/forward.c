@@ -74,7 +74,8 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->experts = take(f, t * k, sizeof *f->experts);
     f->weights = take(f, t * k, sizeof *f->weights);
     f->slot = take(f, t * k, sizeof *f->slot);
-    f->row = take(f, t * k, sizeof *f->row);
+    f->from = take(f, t * k, sizeof *f->from);
+    f->result = take(f, t * k, sizeof *f->result);
     f->first = take(f, e + 1, sizeof *f->first);
     f->active = take(f, e, sizeof *f->active);
     f->gathered = take(f, t * k * c->hidden_size, sizeof *f->gathered);
@@ -116,6 +117,8 @@ void moe_forward_close(struct moe_forward **f)
 }
 
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
+
+void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
 
 /* ---- parallel pieces ---- */
 
@@ -210,6 +213,10 @@ void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segmen
 enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n, struct moe_err *err)
 {
     int64_t hidden = f->m->config.hidden_size;
+    if (f->code != MOE_OK) {
+        *err = f->err;
+        return f->code;
+    }
     if (isfinite(f->k->amax(h, n * hidden))) return MOE_OK;
     return moe_model_blame(f->m, layer, err);
 }

@@ -41,6 +41,21 @@ struct moe_hooks {
     void (*input)(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n);
 };
 
+/* One routed expert applied to one row: y [H] = E(x [H]), without its weight. */
+struct moe_choice { const float *x; float *y; int32_t expert; };
+
+/* Who computes the routed experts of the MoE layers instead of the pass itself (expert parallelism, runtime/ep.h).
+ * send: the rows x [T, H] and what the router chose for them, experts [T, k].  x changes once it returns.  The shared expert is
+ *   computed between the two calls.
+ * receive: out[t k + j] becomes where E(x[t]) of experts[t k + j] lies, until the next send.
+ * The pass weights and adds the outputs in top-k order as ever, so the result does not depend on where they were computed.
+ * After a failure the pass computes no more, and moe_forward_check returns it. */
+struct moe_elsewhere {
+    void *ctx;
+    enum moe_code (*send)(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts, struct moe_err *err);
+    enum moe_code (*receive)(void *ctx, const float **out, struct moe_err *err);
+};
+
 struct moe_forward; /* buffers for up to max_tokens tokens; one batch at a time */
 
 /* Bytes of those buffers, for contexts of up to `context` positions: what moe_forward_open asks for.  Pages are touched only as
@@ -50,6 +65,12 @@ enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m
                                struct moe_pool *pool, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f);
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /* NULL: none */
+
+void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e); /* NULL: the pass itself */
+
+/* n <= max_tokens k choices of a MoE layer, bit for bit what the pass computes for them, in any company.  Not during a pass, but in
+ * moe_elsewhere.receive. */
+void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choice *list, int64_t n);
 
 /* h [n, H] of n tokens; MOE_MISMATCH for an id outside the vocabulary. */
 enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err);
