@@ -3,6 +3,7 @@
  *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c = rms(ckv[0:kl]), k_pe = ckv[kl:]
  *   absorbed: q_lat = Wuk[h]^T q_nope; s = scale (q_lat . c + q_pe . k_pe); o_lat = sum p c; o[h] = Wuv[h] o_lat
  *   plain:    k = {Wuk[h] c, k_pe}; s = scale q . k; o[h] = sum p (Wuv[h] c)
+ *   With NVFP4 activations kv_b's input is c, as in the plain form: the cache keeps what quantizing c gives, and both forms use it.
  *   Wuk[h], Wuv[h]: the first `nope` and the other `v` rows of the head's part of kv_b.
  *
  * Source: DeepSeek-V3's attention; shared reference kimi-k2.md 3.2. */
@@ -69,8 +70,12 @@ static void project(struct attention *a)
     }
     moe_forward_matmul(f, &a->y->kv_a, f->x, c->hidden_size, a->tokens, f->ckv);
     moe_forward_each(f, a->tokens, a->tokens * (a->heads * a->rope + a->width + 512 * a->rope), rotate_and_store, a);
-    for (int64_t i = 0; i < a->n_segments; i++)
-        moe_forward_saw(f, a->layer, MOE_ROLE_KV_B, a->s[i].kv->layer[a->layer] + a->s[i].first * a->width, a->width, a->s[i].n);
+    for (int64_t i = 0; i < a->n_segments; i++) {
+        float *rows = a->s[i].kv->layer[a->layer] + a->s[i].first * a->width;
+        moe_forward_saw(f, a->layer, MOE_ROLE_KV_B, rows, a->width, a->s[i].n);
+        if (moe_forward_quantizes(f, &a->y->kv_b))
+            moe_forward_quantize(f, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, a->s[i].n, rows, a->width);
+    }
 }
 
 /* ---- absorbed: item = a head and a block of queries ---- */

@@ -3,7 +3,8 @@
  *   ffn(x) = down(silu(gate x) * (up x));  moe(x) = sum_j w_j ffn_{e_j}(x) + ffn_shared(x), j in top-k order
  *
  * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has someone else for its routed
- * experts (struct moe_elsewhere), that one gets the rows before the shared expert is computed, and gives pointers to the outputs after it. */
+ * experts (struct moe_elsewhere), that one gets the rows before the shared expert is computed, and gives pointers to the outputs after it.
+ * With NVFP4 activations (forward.h) gathered rows and what goes into down are quantized in place; observers are shown both before. */
 #include "model/forward-internal.h"
 
 #include <string.h>
@@ -66,20 +67,58 @@ static void gather(void *ctx, int64_t i, int worker)
     memcpy(r->f->gathered + i * hidden, r->f->from[i], (size_t)hidden * sizeof(float));
 }
 
-/* The inputs of an expert with n tokens from `at` on; one is not gathered. */
-static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
+/* A single choice is read where it lies, unless it is to be quantized. */
+static void gather_all(struct routed *r)
 {
-    return n == 1 ? f->from[at] : f->gathered + at * f->m->config.hidden_size;
+    struct moe_forward *f = r->f;
+    bool there = r->chosen == 1 || (!r->list && r->tokens == 1);
+    if (!there || f->activations != MOE_ACTIVATIONS_FLOAT) moe_forward_each(f, r->chosen, r->chosen * f->m->config.hidden_size, gather, r);
 }
 
-static void show_expert(void *ctx, int64_t i, int worker)
+/* The inputs of an expert with n tokens from `at` on; one is not gathered, unless to be quantized. */
+static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
+{
+    return n == 1 && f->activations == MOE_ACTIVATIONS_FLOAT ? f->from[at] : f->gathered + at * f->m->config.hidden_size;
+}
+
+static void show_gate(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at, hidden = f->m->config.hidden_size, inter = r->y->experts[e].gate.rows;
+    int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at;
     (void)worker;
-    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, rows_of(f, at, n), hidden, n);
+    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, rows_of(f, at, n), f->m->config.hidden_size, n);
+}
+
+static void show_down(void *ctx, int64_t i, int worker)
+{
+    struct routed *r = ctx;
+    struct moe_forward *f = r->f;
+    int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at, inter = r->y->experts[e].gate.rows;
+    (void)worker;
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
+}
+
+/* One expert's gathered rows, then its inputs of down, as NVFP4 products see them. */
+static void quantize_gate(void *ctx, int64_t i, int worker)
+{
+    struct routed *r = ctx;
+    struct moe_forward *f = r->f;
+    int64_t e = f->active[i], at = f->first[e], hidden = f->m->config.hidden_size;
+    float scale = moe_forward_gate_up_scale(f, &r->y->experts[e]), *x = f->gathered + at * hidden;
+    (void)worker;
+    if (scale > 0) f->k->nvfp4_activations(x, (f->first[e + 1] - at) * hidden, scale, x);
+}
+
+static void quantize_down(void *ctx, int64_t i, int worker)
+{
+    struct routed *r = ctx;
+    struct moe_forward *f = r->f;
+    int64_t e = f->active[i], at = f->first[e];
+    const struct moe_weight *w = &r->y->experts[e].down;
+    float *x = f->gate + at * w->cols;
+    (void)worker;
+    if (moe_forward_quantizes(f, w)) f->k->nvfp4_activations(x, (f->first[e + 1] - at) * w->cols, moe_input_scale(w), x);
 }
 
 /* Rows [block] of gate and up, and their product, for n tokens. */
@@ -155,12 +194,20 @@ static void mlps(struct routed *r, enum moe_role gate)
     const struct moe_config *c = &f->m->config;
     int64_t hidden = c->hidden_size, all = r->all ? r->all->gate.rows : 0;
     int64_t work = hidden * (r->tokens * all + r->chosen * c->moe_intermediate_size);
+    bool quantize = f->activations != MOE_ACTIVATIONS_FLOAT;
+    float scale = quantize && r->all ? moe_forward_gate_up_scale(f, r->all) : 0;
     if (r->all) moe_forward_saw(f, r->layer, gate, f->x, hidden, r->tokens);
+    if (f->hooks.input) moe_pool_run(f->pool, r->active, show_gate, r);
+    if (scale > 0) moe_forward_quantize(f, f->x, hidden, scale, hidden, r->tokens, f->x, hidden);
+    if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * hidden, quantize_gate, r);
     r->all_blocks = blocks(all, ROWS);
     r->blocks = blocks(c->moe_intermediate_size, ROWS);
     moe_forward_each(f, r->all_blocks + r->active * r->blocks, 2 * work, gate_up, r);
     if (r->all) moe_forward_saw(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
-    if (f->hooks.input) moe_pool_run(f->pool, r->active, show_expert, r); /* before down writes over what was gathered */
+    if (f->hooks.input) moe_pool_run(f->pool, r->active, show_down, r);
+    if (r->all && moe_forward_quantizes(f, &r->all->down))
+        moe_forward_quantize(f, r->all_gate, all, moe_input_scale(&r->all->down), all, r->tokens, r->all_gate, all);
+    if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * c->moe_intermediate_size, quantize_down, r);
     r->all_blocks = r->all ? blocks(hidden, ROWS) : 0;
     r->blocks = blocks(hidden, ROWS);
     moe_forward_each(f, r->all_blocks + r->active * r->blocks, work, down, r);
@@ -180,7 +227,7 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
     struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .list = list, .chosen = n };
     MOE_CHECK(n <= f->max_tokens * f->m->config.num_experts_per_tok && r.y->moe);
     group(&r);
-    if (n > 1) moe_forward_each(f, n, n * hidden, gather, &r);
+    gather_all(&r);
     mlps(&r, MOE_ROLE_SHARED_GATE);
     moe_forward_each(f, n, n * hidden, scatter, &r);
 }
@@ -210,7 +257,7 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
         if (!ask(&r)) return;
     } else {
         group(&r);
-        if (tokens > 1) moe_forward_each(f, chosen, chosen * c->hidden_size, gather, &r);
+        gather_all(&r);
         mlps(&r, MOE_ROLE_SHARED_GATE);
     }
     r.blocks = blocks(c->hidden_size, COLS);

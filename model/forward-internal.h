@@ -13,6 +13,7 @@ struct moe_forward {
     struct moe_elsewhere elsewhere;
     enum moe_code code; struct moe_err err; /* its first failure */
     enum moe_mla mla;
+    enum moe_activations activations;
     int64_t max_tokens, context;
     void *owned[24]; int n_owned;     /* the buffers below */
     uint64_t bytes; bool counting, failed; /* of them; only count; memory ran out */
@@ -26,6 +27,7 @@ struct moe_forward {
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
     const float **from, **result;     /* [T k]: the input of each gathered row; the output of each choice, when it comes from elsewhere */
     float *gathered, *gate, *up;      /* [T k, H] (then the experts' outputs), [T k, inter] and behind it [T, shared inter]; or [T, dense inter] */
+    float *quantized;                 /* [T, the widest input]: gathered, while no experts' rows are in it */
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
 };
 
@@ -36,7 +38,17 @@ static inline void moe_forward_each(struct moe_forward *f, int64_t n, int64_t wo
     moe_pool_run(work < (int64_t)1 << 19 ? NULL : f->pool, n, fn, ctx);
 }
 
-/* y [n, rows of w] = w x, on all threads. */
+/* Whether products with w take quantized input. */
+static inline bool moe_forward_quantizes(const struct moe_forward *f, const struct moe_weight *w)
+{
+    return f->activations != MOE_ACTIVATIONS_FLOAT && (w->type == MOE_NVFP4 || (f->activations == MOE_ACTIVATIONS_NVFP4_ALL && w->input_scale > 0));
+}
+/* x [n, dim] (ldx apart) quantized into out (ldo apart; may be x), on all threads. */
+void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim, int64_t n, float *out, int64_t ldo);
+/* Of what gate and up both multiply; 0: not quantized. */
+float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e);
+
+/* y [n, rows of w] = w x, on all threads; x quantized first where that is asked.  Not while experts' rows are in f->gathered. */
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y);
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo);
 

@@ -61,6 +61,7 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
 {
     int64_t k = c->num_experts_per_tok, e = c->n_routed_experts, shared = c->n_shared_experts * c->moe_intermediate_size;
     int64_t inter = t * larger(c->intermediate_size, k * c->moe_intermediate_size + shared);
+    int64_t widest = larger(larger(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
     f->x = take(f, t * c->hidden_size, sizeof *f->x);
     f->y = take(f, t * c->hidden_size, sizeof *f->y);
     f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
@@ -78,7 +79,8 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->result = take(f, t * k, sizeof *f->result);
     f->first = take(f, e + 1, sizeof *f->first);
     f->active = take(f, e, sizeof *f->active);
-    f->gathered = take(f, t * k * c->hidden_size, sizeof *f->gathered);
+    f->gathered = take(f, t * larger(k * c->hidden_size, widest), sizeof *f->gathered);
+    f->quantized = f->gathered;
     f->gate = take(f, inter, sizeof *f->gate);
     f->up = take(f, inter, sizeof *f->up);
     f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
@@ -119,8 +121,32 @@ void moe_forward_close(struct moe_forward **f)
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
+void moe_forward_activations(struct moe_forward *f, enum moe_activations a) { f->activations = a; }
+
+float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
+
+float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e)
+{
+    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0, up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
+    return gate > up ? gate : up;
+}
 
 /* ---- parallel pieces ---- */
+
+struct quantize { struct moe_forward *f; const float *x; float scale; int64_t ldx, dim, ldo; float *out; };
+
+static void quantize(void *ctx, int64_t t, int worker)
+{
+    struct quantize *q = ctx;
+    (void)worker;
+    q->f->k->nvfp4_activations(q->x + t * q->ldx, q->dim, q->scale, q->out + t * q->ldo);
+}
+
+void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim, int64_t n, float *out, int64_t ldo)
+{
+    struct quantize q = { f, x, scale, ldx, dim, ldo, out };
+    moe_forward_each(f, n, 8 * n * dim, quantize, &q);
+}
 
 struct product { struct moe_forward *f; const struct moe_weight *w; const float *x; int64_t ldx, n, rows; float *y; };
 
@@ -147,6 +173,10 @@ void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const
 {
     struct product p = { f, w, x, ldx, n, piece(f, w, n), y };
     int64_t work = w->rows * w->cols * n;
+    if (moe_forward_quantizes(f, w)) {
+        moe_forward_quantize(f, x, ldx, moe_input_scale(w), w->cols, n, f->quantized, w->cols);
+        p.x = f->quantized, p.ldx = w->cols;
+    }
     moe_forward_each(f, (w->rows + p.rows - 1) / p.rows, work, product, &p);
 }
 

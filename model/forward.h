@@ -28,9 +28,18 @@ struct moe_segment { struct moe_kv *kv; int64_t first, n; };
 
 enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
 
+/* What products multiply.  FLOAT: activations as computed.
+ * NVFP4: what a GPU's tensor cores would see (kernels.def, nvfp4_activations): the input of every product whose weight is stored as
+ *   NVFP4 is quantized under that weight's input scale, with dynamic block scales; everything else as under FLOAT.  gate and up share
+ *   their input, so both take the larger of their two scales (engines fuse them).  Engines also take the largest of a layer's experts;
+ *   here each expert has its own, which a calibrated model makes the same.  kv_b multiplies latents: the cache then holds them
+ *   quantized, so that the absorbed form computes what the plain one does.
+ * NVFP4_ALL: the same for every weight with an input scale (moe_weight.input_scale above 0), whatever its type: for experiments. */
+enum moe_activations { MOE_ACTIVATIONS_FLOAT, MOE_ACTIVATIONS_NVFP4, MOE_ACTIVATIONS_NVFP4_ALL };
+
 /* Observers, for calibration and traces; NULL when not wanted.  They must not change what they are given.
  * routed: after a MoE layer's router: experts [T, k], weights [T, k].
- * input: the rows x [n, cols of the weight] (ldx floats apart) that a projection is about to multiply, as computed: each token of
+ * input: the rows x [n, cols of the weight] (ldx floats apart) that a projection is about to multiply, as computed (not quantized, whatever enum moe_activations says): each token of
  *   the batch once, in batch order, for attention, dense and shared weights; for an expert the tokens that chose it, in batch
  *   order (no call when there are none).  gate and up share their input and come as gate, as do q_a (or q) and kv_a, which come
  *   as MOE_ROLE_KV_A.  kv_b sees the latents that the batch added.  expert is -1 but for EXPERT_GATE and EXPERT_DOWN, which come
@@ -65,6 +74,9 @@ enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m
                                struct moe_pool *pool, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f);
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /* NULL: none */
+void moe_forward_activations(struct moe_forward *f, enum moe_activations a);   /* FLOAT until called; needs no more memory */
+/* The factor of a weight's input codes: as modelopt stores it, the inverse of what compressed-tensors stores, 1 when absent. */
+float moe_input_scale(const struct moe_weight *w);
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e); /* NULL: the pass itself */
 

@@ -71,6 +71,7 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     MOE_TRY(moe_kv_open(&e->kv, c, err));
     e->kv.most = e->context;
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
+    moe_forward_activations(e->forward, o->activations);
     e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
     e->logits = malloc((size_t)c->vocab_size * sizeof *e->logits);
     e->order = malloc((size_t)c->vocab_size * sizeof *e->order);

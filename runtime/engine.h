@@ -28,6 +28,7 @@ struct moe_engine_options {
     uint64_t memory;                  /* bytes the engine may hold besides mapped files; 0: what the machine has available */
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;
+    enum moe_activations activations; /* moe_forward_activations */
 };
 
 /* Bytes that an engine holds at most, besides mapped files: a full cache, the buffers of a batch, hidden states, logits, sampling. */

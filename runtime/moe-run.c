@@ -31,8 +31,8 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
-    if (!strcmp(o->activations, "nvfp4")) return moe_fail(err, MOE_UNSUPPORTED, "--activations nvfp4 is not in this version (float)");
-    if (strcmp(o->activations, "float")) return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float)", o->activations);
+    if (strcmp(o->activations, "float") && strcmp(o->activations, "nvfp4"))
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float or nvfp4)", o->activations);
     if (o->ranks != 1 || strcmp(o->comm, "local"))
         return moe_fail(err, MOE_UNSUPPORTED, "expert parallelism is not in this version (--ranks 1, --comm local)");
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
@@ -43,8 +43,25 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
+                                      .activations = strcmp(o->activations, "nvfp4") ? MOE_ACTIVATIONS_FLOAT : MOE_ACTIVATIONS_NVFP4,
                                       .tokenizer = o->score || o->stop.n || (!o->tokens && !o->bench) };
     return MOE_OK;
+}
+
+/* --activations nvfp4 on a model that has nothing to quantize, or nobody measured how large its activations are. */
+static void warn_activations(const struct options *o, const struct moe_source *s)
+{
+    int64_t all = 0, uncalibrated = 0;
+    for (int64_t i = 0; i < s->n_tensors; i++) {
+        const struct moe_tensor *t = &s->tensors[i];
+        if (t->type != MOE_NVFP4) continue;
+        all++;
+        uncalibrated += t->plane[MOE_PLANE_INPUT].file < 0 || t->input_scale == 1;
+    }
+    if (!all) moe_warn(&o->run, "--activations nvfp4: no weight of the model is NVFP4, so activations stay float");
+    if (uncalibrated)
+        moe_warn(&o->run, "--activations nvfp4: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
+                 (long long)uncalibrated, (long long)all);
 }
 
 /* ---- prompts ---- */
@@ -280,6 +297,7 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
     int64_t window = o->window ? o->window : e->context < 2048 ? e->context : 2048;
     struct moe_engine_options bare = *eo;
     bare.tokenizer = false; /* the text becomes ids by the model's own */
+    bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
     enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, o->run.pool, err) : MOE_OK;
     if (code == MOE_OK) code = read_ids(o, e, &ids, &n, err);
     if (code == MOE_OK) code = moe_score_text(e, ref, ids, (int64_t)n, window, o->run.pool, o->run.progress, &s, err);
@@ -332,6 +350,7 @@ static enum moe_code run(const struct options *o, cJSON *json, struct moe_err *e
     MOE_TRY(check(o, &eo, err));
     MOE_TRY(moe_engine_open(&e, o->run.argv[0], &eo, o->run.pool, err));
     double loaded = moe_now() - o->run.start;
+    if (eo.activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, e->source);
     bool turns = o->chat && !o->prompt && !o->prompt_file && !o->run.json && isatty(STDIN_FILENO);
     enum moe_code code = o->bench ? bench(o, e, &eo, json, err) : o->score ? score(o, e, &eo, json, err)
                        : turns ? chat(o, e, err) : generate(o, e, loaded, json, err);
@@ -372,7 +391,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
-        MOE_STR(0, "activations", &o.activations, "float", "precision of activations"),
+        MOE_STR(0, "activations", &o.activations, "float|nvfp4", "nvfp4: the inputs of NVFP4 weights as a GPU's tensor cores would see them (W4A4)"),
         MOE_INT(0, "ranks", &o.ranks, "N", "expert-parallel ranks; 1 in this version"),
         MOE_STR(0, "comm", &o.comm, "local", "how ranks talk"),
         MOE_COMMON_OPTIONS(&o.run),

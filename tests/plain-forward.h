@@ -1,6 +1,8 @@
 /* tests/plain-forward.h - the forward pass again, in double, straight from the equations: no batches, no cache, no absorbed
  * form, every score of every pair of tokens.  Shares with the code under test the decoding of stored weights alone. */
 #include "kernels/kernels.h"
+#include "kernels/scalar.h"
+#include "model/forward.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -29,9 +31,48 @@ static double *decoded(const struct moe_weight *w)
     return out;
 }
 
+/* Products' inputs are quantized first: of NVFP4 weights, or of all that have an input scale (forward.h). */
+static enum moe_activations plain_activations;
+
+static bool plain_quantizes(const struct moe_weight *w)
+{
+    return plain_activations == MOE_ACTIVATIONS_NVFP4 ? w->type == MOE_NVFP4 : plain_activations == MOE_ACTIVATIONS_NVFP4_ALL && w->input_scale > 0;
+}
+
+static float plain_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
+
+/* x [n, cols] as an NVFP4 product sees it, by codes and scales one at a time; malloc'd. */
+static double *plain_quantized(const double *x, int64_t cols, int64_t n, float scale)
+{
+    double *q = room(n * cols, sizeof *q);
+    for (int64_t b = 0; b < n * cols; b += 16) {
+        float most = 0, s = 0;
+        for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf((float)x[b + i]));
+        for (int c = 1; c <= 126; c++) /* the e4m3 value nearest to what is asked */
+            if (fabsf(moe_e4m3_to_f32((uint8_t)c) - most / 6 / scale) < fabsf(s - most / 6 / scale)) s = moe_e4m3_to_f32((uint8_t)c);
+        for (int i = 0; i < 16 && s > 0; i++)
+            q[b + i] = (double)moe_e2m1_to_f32(moe_f32_to_e2m1((float)x[b + i] / (s * scale))) * (double)(s * scale);
+    }
+    return q;
+}
+
+static double *times(const struct moe_weight *w, const double *x, int64_t n);
+/* The same with the input as a product under `scale` sees it; 0: as it is. */
+static double *times_under(const struct moe_weight *w, float scale, const double *x, int64_t n)
+{
+    enum moe_activations was = plain_activations;
+    double *q = scale > 0 ? plain_quantized(x, w->cols, n, scale) : NULL;
+    plain_activations = MOE_ACTIVATIONS_FLOAT;
+    double *y = times(w, q ? q : x, n);
+    plain_activations = was;
+    free(q);
+    return y;
+}
+
 /* y [n, rows] = W x [n, cols]; malloc'd. */
 static double *times(const struct moe_weight *w, const double *x, int64_t n)
 {
+    if (plain_quantizes(w)) return times_under(w, plain_scale(w), x, n);
     double *m = decoded(w), *y = room(n * w->rows, sizeof *y);
     for (int64_t t = 0; t < n; t++)
         for (int64_t r = 0; r < w->rows; r++) {
@@ -126,7 +167,8 @@ static void plain_attention(struct plain *p, int layer)
 
 static double *plain_mlp(const struct moe_expert *e, const double *x, int64_t n)
 {
-    double *g = times(&e->gate, x, n), *u = times(&e->up, x, n);
+    float gate = plain_quantizes(&e->gate) ? plain_scale(&e->gate) : 0, up = plain_quantizes(&e->up) ? plain_scale(&e->up) : 0;
+    double *g = times_under(&e->gate, fmaxf(gate, up), x, n), *u = times_under(&e->up, fmaxf(gate, up), x, n);
     for (int64_t i = 0; i < n * e->gate.rows; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
     double *y = times(&e->down, g, n);
     free(g), free(u);

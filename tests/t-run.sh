@@ -47,6 +47,22 @@ awk "BEGIN { exit !(0 < $(json kl_p50 "$T/out") && $(json kl_p50 "$T/out") < $(j
     $(json kl_p99 "$T/out") < $(json kl_max "$T/out") && $(json kl "$T/out") < 0.5 && $(json top1_agreement "$T/out") > 0.7) }" || { cat "$T/out"; fail "KL of int4"; }
 count
 
+# ---- NVFP4 activations (test-plain has the arithmetic) ----------------------
+if [ -x "$BIN/moe-quantize" ]; then
+    ok "$BIN/moe-quantize" -q $M/bf16 -o "$T/w4.moe" --method max
+    ok "$R" -q --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference $M/bf16
+    weights=$(json kl "$T/out")
+    ok "$R" --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference $M/bf16 --activations nvfp4
+    grep -q 'warning: .*288 of 288 NVFP4 weights are uncalibrated' "$T/err" || { cat "$T/err"; fail "no warning about uncalibrated weights"; }
+    awk "BEGIN { exit !($(json kl "$T/out") > 1.5 * $weights && $(json kl "$T/out") < 2.5 * $weights) }" || { cat "$T/out"; fail "KL with NVFP4 activations, $weights without"; }
+    cp "$T/out" "$T/w4a4"
+    ok "$R" -q --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference $M/bf16 --activations nvfp4 --threads 7
+    [ "$(json kl "$T/out")" = "$(json kl "$T/w4a4")" ] || fail "--activations nvfp4 depends on --threads"
+    ok "$R" --json $M/bf16 --tokens 1,2,3 -n 2 --activations nvfp4
+    grep -q 'warning: .*no weight of the model is NVFP4' "$T/err" || { cat "$T/err"; fail "no warning without NVFP4 weights"; }
+    count
+fi
+
 # ---- traces -----------------------------------------------------------------
 ids=$(awk 'BEGIN { for (i = 0; i < 90; i++) printf "%s%d", i ? "," : "", i * 7919 % 1000 }')
 trace() { ok "$R" -q "$1" --tokens "$ids" -n 0 --trace "$T/$2"; }
@@ -190,7 +206,7 @@ refused 2 "--top-p" $M/bf16 --prompt x --top-p 0
 refused 2 "--temperature" $M/bf16 --prompt x --temperature -1
 refused 2 "--mla" $M/bf16 --prompt x --mla other
 refused 2 "--mla-norm-eps" $M/bf16 --prompt x --mla-norm-eps 1
-refused 14 "nvfp4" $M/bf16 --prompt x --activations nvfp4
+refused 2 "--activations" $M/bf16 --prompt x --activations int8
 refused 14 "cuda" $M/bf16 --prompt x --device cuda
 refused 14 "expert parallel" $M/bf16 --prompt x --ranks 2
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"

@@ -1,5 +1,6 @@
 /* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does not have: no
- * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; and what hooks are shown. */
+ * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; with NVFP4 activations; and what
+ * hooks are shown. */
 #undef NDEBUG
 #include "model/forward-internal.h"
 #include "tests/plain-forward.h"
@@ -82,6 +83,109 @@ static void check_choice(const struct seen *s, const struct plain *p)
     }
 }
 
+/* ---- NVFP4 activations ---- */
+
+/* The largest input of a projection so far becomes its input scale: that over 6 * 448, for weights that have none. */
+static void measure(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct moe_layer *y = &((struct moe_model *)ctx)->layers[layer];
+    struct moe_expert *mlp = expert >= 0 ? &y->experts[expert] : role == MOE_ROLE_GATE || role == MOE_ROLE_DOWN ? &y->dense : &y->shared;
+    struct moe_weight *to[3] = { NULL, NULL, NULL };
+    switch (role) {
+    case MOE_ROLE_KV_A: to[0] = &y->kv_a, to[1] = &y->q_a, to[2] = &y->q; break;
+    case MOE_ROLE_Q_B: to[0] = &y->q_b; break;
+    case MOE_ROLE_KV_B: to[0] = &y->kv_b; break;
+    case MOE_ROLE_O: to[0] = &y->o; break;
+    case MOE_ROLE_DOWN: case MOE_ROLE_SHARED_DOWN: case MOE_ROLE_EXPERT_DOWN: to[0] = &mlp->down; break;
+    default: to[0] = &mlp->gate, to[1] = &mlp->up; break;
+    }
+    for (int i = 0; i < 3 && to[i]; i++) {
+        if (!to[i]->data || to[i]->cols % 16) continue;
+        for (int64_t t = 0; t < n; t++) {
+            float scale = moe_kernels()->amax(x + t * ldx, to[i]->cols) / (6 * 448) * (1 + (float)i / 8); /* up's is larger than gate's */
+            if (scale > to[i]->input_scale) to[i]->input_scale = scale;
+        }
+    }
+}
+
+static void calibrate(struct moe_model *m)
+{
+    const struct moe_config *c = &m->config;
+    float *h = room(N * c->hidden_size, sizeof *h);
+    int32_t ids[N];
+    struct moe_forward *f;
+    struct moe_kv kv;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, MOE_MLA_ABSORBED, NULL, &err));
+    moe_forward_hooks(f, &(struct moe_hooks){ .ctx = m, .input = measure });
+    DONE(moe_forward_run(f, ids, &(struct moe_segment){ &kv, 0, N }, 1, h, &err));
+    free(h);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
+/* How much of a layer's output [n, hidden] is what the equations give.  Float32 may round an input beside a tie the other way, which
+ * shows in that token, or through its latent in those after it: most tokens must be right, the others near. */
+static void check_quantized(const float *h, const double *want, int64_t hidden, int64_t n, int64_t *right)
+{
+    for (int64_t t = 0; t < n; t++) {
+        double e = apart(h + t * hidden, want + t * hidden, hidden);
+        *right += e < 2e-5;
+        OK(e < 0.1);
+    }
+}
+
+/* The equations with quantized inputs, layer by layer from the same hidden states; observers see what was not quantized. */
+static void compare_quantized(struct moe_model *m, enum moe_activations mode, enum moe_mla mla)
+{
+    const struct moe_config *c = &m->config;
+    int64_t hidden = c->hidden_size, right = 0, same = 0;
+    int32_t ids[N];
+    float *h = room(N * hidden, sizeof *h), *alone = room(N * hidden, sizeof *alone);
+    struct moe_forward *f;
+    struct moe_kv kv;
+    struct plain p;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    plain_begin(&p, m, ids, N);
+    plain_activations = mode;
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
+    moe_forward_activations(f, mode);
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        static struct seen s;
+        struct moe_segment first = { &kv, 0, N - 1 }, last = { &kv, N - 1, 1 };
+        for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i] = (float)p.h[i];
+        memset(&s, 0, sizeof s);
+        s.m = m;
+        moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
+        moe_forward_layer(f, l, &first, 1, h);
+        moe_forward_layer(f, l, &last, 1, h + (N - 1) * hidden); /* one token: nothing to gather */
+        check_seen(&s, l);
+        moe_forward_hooks(f, NULL);
+        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h)); /* neither the batch nor an observer changes anything */
+        plain_layer(&p, l);
+        check_quantized(h, p.h, hidden, N, &right);
+        for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i];
+        moe_forward_activations(f, MOE_ACTIVATIONS_FLOAT);
+        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        moe_forward_activations(f, mode);
+        plain_activations = mode;
+        for (int64_t t = 0; t < N; t++) same += apart(alone + t * hidden, p.h + t * hidden, hidden) < 2e-5;
+    }
+    plain_activations = MOE_ACTIVATIONS_FLOAT;
+    int64_t all = N * c->num_hidden_layers;
+    printf("  quantized activations: %d of %d tokens as the equations say, %d without them\n", (int)right, (int)all, (int)same);
+    OK(right > all * 3 / 4 && same < all / 10);
+    plain_end(&p);
+    free(h), free(alone);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
 /* Cut the batch in two, so that the second part reads the first one's cache. */
 static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla, double lora_eps)
 {
@@ -136,6 +240,10 @@ static void check_model(const char *path, double lora_eps)
     for (int i = 0; i < 3; i++)
         if ((levels[i] & all) == levels[i])
             for (int mla = 0; mla < 2; mla++) compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
+    bool stored = m->layers[m->config.num_hidden_layers - 1].moe && m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
+    if (stored) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
+    else calibrate(m);
+    for (int mla = 0; mla < 2 && !stored; mla++) compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED);
     moe_model_close(&m);
     moe_source_close(&src);
 }

@@ -1,0 +1,4 @@
+/* Activations as an NVFP4 product sees them. */
+#include "kernels/avx512/lanes.h"
+
+#include "kernels/body/activations.h"

@@ -1,0 +1,30 @@
+/* kernels/body/activations.h - activations as an NVFP4 product sees them.  Included once by each kernels/<isa>/activations.c.
+ *
+ * A block is 16 lanes.  Its scale is computed once, in scalar code that ref shares.  Magnitudes round by the float32 adder: for a below 2
+ * the e2m1 values are the multiples of 1/2, from there to 4 those of 1, above those of 2, and (a + m) - m rounds a to a multiple of
+ * the last place of m, ties to even, which is e2m1's even code. */
+#include "kernels/scalar.h"
+
+LANE vf round_e2m1(vf a) /* 0 <= a <= 6 */
+{
+    const vf halves = vf_set(0x1.8p22f), ones = vf_set(0x1.8p23f), twos = vf_set(0x1.8p24f);
+    vf m = vf_blend(vf_lt(a, vf_set(2)), halves, vf_blend(vf_lt(a, vf_set(4)), ones, twos));
+    return vf_sub(vf_add(a, m), m);
+}
+
+void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out)
+{
+    const vi magnitude = vi_set(0x7fffffff), sign = vi_set(INT32_MIN);
+    float global = 1 / input_scale;
+    for (int64_t b = 0; b < n; b += 16) {
+        vi bits = vi_bits(vf_load(x + b)), most = vi_and(bits, magnitude);
+        uint32_t amax = vi_fold_max(most);
+        if (amax >= 0x7f800000) { /* Inf or NaN */
+            vf_store(out + b, vf_set(NAN));
+            continue;
+        }
+        struct moe_act_scale s = moe_act_scale(moe_f32_from_bits(amax), input_scale, global);
+        vf q = round_e2m1(vf_min(vf_mul(vf_bits(most), vf_set(s.inverse)), vf_set(6)));
+        vf_store(out + b, vf_bits(vi_add(vi_bits(vf_mul(q, vf_set(s.value))), vi_and(bits, sign))));
+    }
+}

@@ -1,0 +1,64 @@
+/* tests/checkkern-activations.h - NVFP4 activations give ref's bits, and ref gives what the rule says. */
+#ifndef CHECKKERN_ACTIVATIONS_H
+#define CHECKKERN_ACTIVATIONS_H
+
+#include "tests/checkkern.h"
+
+static void compare_activations(const struct variant *v, const float *x, int64_t n, float scale)
+{
+    float *want = floats(n), *got = floats(n), *place = floats(n);
+    memcpy(place, x, 4 * (size_t)n);
+    variants[0].k.nvfp4_activations(x, n, scale, want);
+    v->k.nvfp4_activations(x, n, scale, got);
+    v->k.nvfp4_activations(place, n, scale, place);
+    for (int64_t i = 0; i < n; i++)
+        CHECK((moe_f32_bits(want[i]) == moe_f32_bits(got[i]) && moe_f32_bits(want[i]) == moe_f32_bits(place[i])) ||
+                  (isnan(want[i]) && isnan(got[i]) && isnan(place[i])),
+              "[%" PRId64 "] of %a under %a: %a, in place %a, ref %a", i, (double)x[i], (double)scale, (double)got[i], (double)place[i], (double)want[i]);
+}
+
+/* By search over all codes: no other code is nearer, and the scale is the e4m3 value nearest to what is asked. */
+static void check_meaning(const float *x, float scale, const float *out)
+{
+    float amax = variants[0].k.amax(x, 16), want = (1 / scale) * (amax * (1 / 6.0f)), s = 0;
+    for (int c = 0; c <= 126; c++) {
+        float e = moe_e4m3_to_f32((uint8_t)c);
+        double d = fabs((double)e - (double)want), best = fabs((double)s - (double)want);
+        if (d < best || (d == best && c % 2 == 0)) s = e;
+    }
+    float r = s * scale > 0 ? 1 / (s * scale) : 0;
+    for (int i = 0; i < 16; i++) {
+        double a = fabs((double)x[i]) * (double)r, got = s * scale > 0 ? fabs((double)out[i]) / (double)(s * scale) : 0, least = INFINITY;
+        for (int c = 0; c < 8; c++) least = fmin(least, fabs((double)moe_e2m1_to_f32((uint8_t)c) - a));
+        CHECK(s > 0 ? fabs(got - a) <= least + 1e-6 * a : out[i] == 0, "[%d] of %a, scale %a * %a: %a", i, (double)x[i], (double)s, (double)scale, (double)out[i]);
+        CHECK(signbit(out[i]) == signbit(x[i]), "[%d]: sign of %a", i, (double)x[i]);
+    }
+}
+
+static void check_nvfp4_activations(const struct variant *v)
+{
+    static const float scales[] = { 1, 0x1p-126f, 0x1p-140f, 0x1p100f, 1e-3f, 0.0137f, 3.3e-7f, 2.9f };
+    static float x[16], out[16];
+    for (int i = 0; i < 600; i++) {
+        int64_t n = 16 * below(40);
+        enum pattern p = (enum pattern)(i % PATTERNS);
+        float *in = floats(n), scale = below(2) ? scales[below(8)] : ldexpf(1 + fabsf(uniform()), -(int)below(24));
+        fill(in, n, p);
+        for (int64_t k = 0; k < n; k++) /* blocks of every size beside the scale, from vanishing to clipped */
+            if (i % 3 == 0) in[k] *= ldexpf(scale, (int)(k / 16 * 7 % 24) - 12);
+        for (int j = below(5) ? 0 : 2; n && j; j--) in[below(n)] = j == 1 ? NAN : -INFINITY;
+        snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);
+        compare_activations(v, in, n, scale);
+        done();
+    }
+    for (int i = 0; i < 2000; i++) { /* the meaning, once: ref is what all others equal */
+        float scale = ldexpf(1 + fabsf(uniform()), -(int)below(20));
+        fill(x, 16, (enum pattern)(i % 2 ? NORMAL : TIES));
+        for (int k = 0; k < 16; k++) x[k] *= ldexpf(scale, (int)(i % 26) - 13);
+        snprintf(now_case, sizeof now_case, "meaning %d", i);
+        v->k.nvfp4_activations(x, 16, scale, out);
+        check_meaning(x, scale, out);
+    }
+}
+
+#endif
