@@ -40,7 +40,10 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags)
 #include "kernels/kernels.def"
 #undef KERNEL
     if (flags & MOE_CPU_BF16) k->peak_bf16 = moe_peak_bf16_dot;
-    if (flags & MOE_CPU_VNNI) k->peak_vnni = moe_peak_vnni_dot;
+    if (!(flags & MOE_CPU_VNNI)) return;
+    k->peak_vnni = moe_peak_vnni_dot;
+    k->nvfp4_quantize = moe_nvfp4_quantize_vnni;
+    k->nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_vnni;
 #endif
 }
 

@@ -48,17 +48,19 @@ static void fill_int4(float *x, int64_t n, float global)
     }
 }
 
-/* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to tell apart. */
+/* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to tell apart.  The largest
+ * scales too, past which there is none. */
 static void fill_grid(float *x, int64_t n, float global)
 {
     static const float grid[] = { 0, .25f, .5f, .75f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7 };
     for (int64_t b = 0; b < n; b += 16) {
         float s = moe_e4m3_to_f32((uint8_t)(1 + below(126))) * global;
-        int64_t few = 1 + below(16), off = below(3);
+        int64_t few = 1 + below(16), off = below(3), far = below(3);
         for (int64_t i = b; i < b + 16; i++) {
             float f = grid[below(few)] * s * (below(2) ? 1.0f : -1.0f);
             x[i] = off == 0 || f == 0 ? f : moe_f32_from_bits(moe_f32_bits(f) + (uint32_t)(off == 1 ? below(3) - 1 : below(2001) - 1000));
         }
+        if (far == 0) x[b + below(16)] = s * (6 + 3 * uniform()); /* one alone past the grid, as far as a search looks and farther */
     }
 }
 

@@ -55,6 +55,8 @@ OP bi i_or_and(bi x, bi y, bi z) { return i_or(x, i_and(y, z)); }
 #define i_shr(x, n) _mm256_srli_epi32(x, n)
 OP bi i_min(bi x, bi y) { return _mm256_min_epi32(x, y); }
 OP bi i_max(bi x, bi y) { return _mm256_max_epi32(x, y); }
+OP bi i_low4(bi x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }
+OP bi i_tag(bi x, bi low) { return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi32(15), x), low); } /* (x & ~15) | low */
 OP bm i_gt(bi x, bi y) { return _mm256_cmpgt_epi32(x, y); }
 OP bm i_any(bi x) { return _mm256_xor_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), _mm256_set1_epi32(-1)); } /* not 0 */
 OP bi i_pick(bm m, bi x, bi y) { return _mm256_blendv_epi8(y, x, m); }
@@ -74,7 +76,7 @@ OP bi w_less(bi x, bi y) { return _mm256_subs_epu16(x, y); } /* max(x - y, 0) */
 OP bi w_max(bi x, bi y) { return _mm256_max_epu16(x, y); }
 OP bi w_signed_min(bi x, bi y) { return _mm256_min_epi16(x, y); }
 #define w_shr(x, n) _mm256_srli_epi16(x, n)
-OP bi w_squares(bi x) { return _mm256_madd_epi16(x, x); } /* of both words, added */
+OP bi w_add_squares(bi sum, bi x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, x)); } /* of both words */
 /* Of a sum of squares, < 2^32, less at most 1. */
 OP bf w_value(bi x) { bf h = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 1)); return _mm256_add_ps(h, h); }
 /* (low word of x) | (low word of y) << 16 */

@@ -6,7 +6,9 @@
 
 #include <immintrin.h>
 
+#ifndef VARIANT
 #define VARIANT(name) moe_##name##_avx512
+#endif
 #define OP static inline __attribute__((always_inline, unused))
 /* A loop over registers: unrolled, or they live in memory. */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
@@ -50,6 +52,8 @@ OP bi i_or_and(bi x, bi y, bi z) { return _mm512_ternarylogic_epi32(x, y, z, 0xf
 #define i_shr(x, n) _mm512_srli_epi32(x, n)
 OP bi i_min(bi x, bi y) { return _mm512_min_epi32(x, y); }
 OP bi i_max(bi x, bi y) { return _mm512_max_epi32(x, y); }
+OP bi i_low4(bi x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }
+OP bi i_tag(bi x, bi low) { return _mm512_ternarylogic_epi32(x, _mm512_set1_epi32(-16), low, 0xea); } /* (x & ~15) | low */
 OP bm i_gt(bi x, bi y) { return _mm512_cmpgt_epi32_mask(x, y); }
 OP bm i_any(bi x) { return _mm512_test_epi32_mask(x, x); } /* not 0 */
 OP bi i_pick(bm m, bi x, bi y) { return _mm512_mask_blend_epi32(m, y, x); }
@@ -58,17 +62,30 @@ OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvt
 /* ---- 16-bit words, two a block ---- */
 
 OP bi w_set(int x) { return _mm512_set1_epi16((short)x); }
-OP bi w_twice(bi x) { return _mm512_or_si512(x, _mm512_slli_epi32(x, 16)); } /* x < 2^16 into both words */
+OP bi w_twice(bi x) /* the low word into both */
+{
+    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+}
 OP bi w_mulhi(bi x, bi y) { return _mm512_mulhi_epu16(x, y); }
 OP bi w_sub(bi x, bi y) { return _mm512_sub_epi16(x, y); }
 OP bi w_less(bi x, bi y) { return _mm512_subs_epu16(x, y); } /* max(x - y, 0) */
 OP bi w_max(bi x, bi y) { return _mm512_max_epu16(x, y); }
 OP bi w_signed_min(bi x, bi y) { return _mm512_min_epi16(x, y); }
 #define w_shr(x, n) _mm512_srli_epi16(x, n)
-OP bi w_squares(bi x) { return _mm512_madd_epi16(x, x); } /* of both words, added */
+OP bi w_add_squares(bi sum, bi x) /* of both words */
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpwssd_epi32(sum, x, x);
+#else
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(x, x));
+#endif
+}
 OP bf w_value(bi x) { return _mm512_cvtepu32_ps(x); }     /* of a sum of squares, < 2^32 */
 /* (low word of x) | (low word of y) << 16 */
-OP bi w_join(bi x, bi y) { return _mm512_mask_blend_epi16(0xaaaaaaaau, x, _mm512_slli_epi32(y, 16)); }
+OP bi w_join(bi x, bi y)
+{
+    return _mm512_mask_shuffle_epi8(x, 0xcccccccccccccccc, y, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+}
 
 /* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the upper byte. */
 OP bi w_look(const bi table, bi u) { return _mm512_permutexvar_epi16(_mm512_srli_epi16(u, 11), table); }

@@ -25,11 +25,12 @@ OP bi e2m1_code(bf a)
     return i_pick(f_lt(a, f_set(1)), low, i_min(high, i_set(7)));
 }
 
-/* |x| as scale s stores it. */
-OP bf stored(bf x, bf s)
+/* a >= 0 lies halfway between two e2m1 values; also of few others. */
+OP unsigned ties(bf a)
 {
-    static const float e2m1[8] = { 0, .5f, 1, 1.5f, 2, 3, 4, 6 };
-    return f_mul(f_of8(e2m1, e2m1_code(f_div(x, s))), s);
+    bf low = f_abs(f_sub(f_abs(f_sub(a, f_set(.5f))), f_set(.25f)));                       /* 0 of .25 and .75 */
+    bi high = i_sub(i_and(f_bits(a), i_set(0x3fffff)), i_set(0x200000));                    /* 0 of 1.25, 1.75, 2.5, 3.5, 5 */
+    return m_bits(f_le(low, f_set(0))) | (~m_bits(i_any(high)) & ((1u << LANES) - 1));
 }
 
 /* Sum of squared differences of 16 values as ref makes it. */
@@ -43,14 +44,16 @@ static double ordered(const float *x, const float *y)
     return err;
 }
 
-struct trial { float v[16]; double err; };
+struct trial { float v[16]; double err; unsigned ties; }; /* ties: of 0 where none of the quotients is one */
 static void try_scale(const float *x, float global, int c, struct trial *t) /* x: magnitudes */
 {
+    static const float e2m1[8] = { 0, .5f, 1, 1.5f, 2, 3, 4, 6 };
     bf s = f_set(moe_e4m3_to_f32((uint8_t)c) * global);
-    t->err = 0;
+    t->err = 0, t->ties = 0;
     EACH(i, 16 / LANES) {
-        bf a = f_load(x + i * LANES), v = stored(a, s);
+        bf a = f_load(x + i * LANES), q = f_div(a, s), v = f_mul(f_of8(e2m1, e2m1_code(q)), s);
         f_store(t->v + i * LANES, v);
+        t->ties |= ties(q);
         t->err += f_distance(a, v);
     }
 }
@@ -62,7 +65,7 @@ static bool better(const float *x, const struct trial *a, const struct trial *b)
     return ordered(x, a->v) < ordered(x, b->v);
 }
 
-/* The best of the codes in `in`, each with its codes eight, sixteen .. above. */
+/* The best of the codes in `in`, each with its codes eight, sixteen .. above where those may be better (kernels/body/nvfp4.h, WINDOW). */
 static int settle(const float *x, float global, struct codes in)
 {
     struct trial t[2] = { { .err = INFINITY } };
@@ -70,7 +73,7 @@ static int settle(const float *x, float global, struct codes in)
     for (int c; (c = codes_take(&in)) <= 126;) {
         struct trial *n = &t[1 - at];
         try_scale(x, global, c, n);
-        if (c + 8 <= 126 && n->err <= t[at].err * (1 + 0x1p-12)) codes_add(&in, c + 8);
+        if (n->ties && c + 8 <= 126 && n->err <= t[at].err * (1 + 0x1p-12)) codes_add(&in, c + 8);
         if (t[at].err == INFINITY || better(x, n, &t[at])) best = c, at = 1 - at;
     }
     return best;
@@ -91,12 +94,14 @@ static int search_one(const float *x, float global, float amax, int c0)
     return settle(x, global, in);
 }
 
-static void encode_one(const float *x, float scale, uint8_t *codes)
+static bool encode_one(const float *x, float scale, uint8_t *codes) /* whether a quotient lies on a tie */
 {
     int32_t c[16];
+    unsigned tie = 0;
     EACH(i, 16 / LANES) {
         bf v = f_div(f_load(x + i * LANES), f_set(scale));
         bi q = e2m1_code(f_abs(v));
+        tie |= ties(f_abs(v));
         i_store(c + i * LANES, i_pick(f_lt(v, f_set(0)), i_or(q, i_set(8)), q));
     }
     /* 16 codes of 32 bits -> 16 bytes -> low + 16 * high nibble in 8 words -> 8 bytes */
@@ -105,4 +110,5 @@ static void encode_one(const float *x, float scale, uint8_t *codes)
     __m128i hi = _mm_packs_epi32(_mm_loadu_si128(p + 2), _mm_loadu_si128(p + 3));
     __m128i w = _mm_maddubs_epi16(_mm_packus_epi16(lo, hi), _mm_set1_epi16(0x1001));
     _mm_storel_epi64((void *)codes, _mm_packus_epi16(w, w));
+    return tie;
 }

@@ -6,27 +6,39 @@
  *
  * BOUND.  Magnitudes are made words first, xi = round(65535 |x| / A) with A the block's largest; then u = floor(xi R / 2^16),
  * R = ceil of 2^29 A / (65535 s), at most 64512.  Against 8192 |x| / s: rounding xi adds within R / 2^17 < 1/2, R lies up to 1 too
- * high (less than 1 in u), floor up to 1 too low; float32 on the way adds less than .02: u is within 1.52.
- * - The nearest e2m1 value is looked up by the quarter that u lies in, all ties being ends of quarters.  It is ref's unless u
- *   is within 1.52 of a tie, UNSURE: ref's code is then computed as ref does.
- * - Distance to the nearest value changes by at most as much as u: with D = sum of 16 squared distances, sqrt(D) is within
- *   4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s, ref's own roundings included.  Codes that this cannot tell apart are settled.
+ * high (less than 1 in u), floor up to 1 too low; float32 on the way adds less than .02: u is within 1.52.  The nearest e2m1 value is
+ * looked up by the quarter that u lies in, all ties being ends of quarters.  Distance to the nearest value changes by at most as much as
+ * u: with D = sum of 16 squared distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s, ref's own roundings and
+ * the four bits taken from an estimate included.  Codes that this cannot tell apart are settled.
  *
- * WINDOW.  With s_c the scale of code c and c0 = code of A / 6 (so that A / s_c < 7.9 for c >= c0 - 2):
- * - From below: any c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of c0 - 3 is not above the
- *   least of the window, search_one goes on.
+ * CODES, once the scale is chosen, are looked up by u = round(8192 |x| / s) in one float32 operation: within .52, so that only u on a
+ * tie itself leaves a code open.  Such blocks are mended with ref's arithmetic.
+ *
+ * WINDOW.  With s_c the scale of code c and top the largest code with 3.5 s <= A; A / s < 7.9 for the nine codes top - 8 to top:
+ * - From below: any c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of top - 9 is not above the
+ *   least of the window, settle_lane takes what lies below, too.
  * - From above: for c >= 16, code c - 8 is exactly half of c.  While A < 7 s_(c-8), each value that c can choose (0, .5, 1,
  *   1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6 times s_(c-8)), the same float32: c - 8 is no worse in
- *   any element, hence none in ref's sum, whose roundings are monotonic, and the lower code wins ties.  Only an element
- *   within rounding of a tie may go elsewhere.  So c is needed only if c < 16, or 3.5 s_c <= A, or c - 8 may be the best and is
- *   UNSURE: then settle tries c, c + 8 ..
+ *   any element, hence none in ref's sum, whose roundings are monotonic, and the lower code wins ties.  Only an element whose quotient
+ *   in float32 is a tie may go elsewhere (beside a tie, the rounding of a stored value is smaller than the difference that the
+ *   quotient shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or c - 8 may be the best and has such a tie: then settle
+ *   tries c, c + 8 ..
  *
- * LADDER (Zen 4, one core, G weights/s of max / four-over-six / search, from float32 in L2): float32 estimates, a division a weight for
- * codes, ties in double: 1.6 / 1.1 / 0.50, AVX2 1.1 / 0.7 / 0.28. */
+ * LADDER (one core, G weights/s of max / four-over-six / search).
+ * Zen 4, from float32 in L2: float32 estimates, a division a weight for codes, ties in double: 1.6 / 1.1 / 0.50, AVX2 1.1 / 0.7 / 0.28.
+ * Intel Xeon (family 6 model 207), normal bf16 in L2:             avx512                avx2
+ *   words, ten codes, blocks below the window one by one           3.0 / 1.7 / 0.49      1.9 / 1.0 / 0.29
+ *   a window of nine from the top, factors from tables, words by
+ *   an fma, only u on a tie left open                              3.4 / 1.9 / 0.88      2.1 / 1.1 / 0.50
+ *   c + 8 only for ties, two codes below the window not ten        3.5 / 1.9 / 0.92      2.1 / 1.1 / 0.52
+ *   codes of one batch made while the next chooses, prefetch       3.8 / 2.1 / 1.01      2.3 / 1.2 / 0.56
+ *   squares by VNNI                                                3.8 / 2.1 / 1.08 */
 #include "kernels/body/nvfp4-exact.h"
 
-#define NEAR 6.25f
-#define FAST_CODE 11 /* from here on, every code of the window is a normal number */
+#define NEAR 6.375f
+#define FAST_CODE 8 /* from here on, codes are normal numbers */
+#define FAST_TOP 17 /* search: from here on, all codes that it tries or bounds */
+#define AHEAD 2048  /* bytes of input that are asked for before they are needed */
 
 /* ---- LANES blocks ---- */
 
@@ -36,6 +48,8 @@ struct batch {
     int32_t xi[8][LANES];      /* as in BOUND */
     float amax[LANES];
     unsigned ready;            /* blocks in the range where the bounds hold, not zero */
+    unsigned zero, decided, odd;
+    int32_t code[LANES];       /* of the scale */
     const uint8_t *x;
     int bytes;                 /* a value of x: 2 or 4 */
     float global;
@@ -104,10 +118,11 @@ static const float *magnitudes(const struct batch *b, int l, float to[16])
     return to;
 }
 
-/* |x| times f by block, elements 2j and 2j + 1, as words. */
+/* |x| times f by block, elements 2j and 2j + 1, as words: rounded once, to where 2^23 leaves the ones. */
 OP bi words(const struct batch *b, int j, bf f)
 {
-    return w_join(f_round(f_mul(f_load(b->t[2 * j]), f)), f_round(f_mul(f_load(b->t[2 * j + 1]), f)));
+    const bf ones = f_set(0x1p23f);
+    return w_join(f_bits(f_fma(f_load(b->t[2 * j]), f, ones)), f_bits(f_fma(f_load(b->t[2 * j + 1]), f, ones)));
 }
 
 OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); } /* no division by 0 */
@@ -131,27 +146,29 @@ OP bi choose_max(struct batch *b)
 
 /* ---- candidates ---- */
 
-/* R of normal codes c, in both words; k = 2^29 A / (65535 global). */
-OP bi multiplier(bi c, bf k)
-{
-    static const float inverse[8] = { 1, 8.f / 9, 8.f / 10, 8.f / 11, 8.f / 12, 8.f / 13, 8.f / 14, 8.f / 15 };
-    bi power = i_shl(i_and(c, i_set(0x78)), 20); /* exponent bits of 2^(e - 7 + 7) */
-    bf v = i_float(i_sub(i_add(f_bits(f_of8(inverse, c)), i_set(7 << 23)), power));
-    return w_twice(f_round(f_fma(v, k, f_set(.5f))));
-}
+/* 2^29 A / (65535 global): R is this over the scale. */
 OP bf multiplier_base(const struct batch *b) { return f_div(f_mul(some_amax(b), f_set(0x1p29f / 65535)), f_set(b->global)); }
 
-/* (global / 8192)^2 of the squared error under codes c. */
-OP bf estimate(const struct batch *b, bi c, bf k)
+/* R of scales 1 / inverse, in both words. */
+OP bi multiplier(bf inverse, bf k) { return w_twice(f_round(f_fma(inverse, k, f_set(.5f)))); }
+
+/* (scale / 8192)^-2 of the squared error under the scales of m. */
+OP bf distance(const struct batch *b, bi m)
 {
-    bi m = multiplier(c, k), d0 = i_set(0), d1 = i_set(0);
+    bi d0 = i_set(0), d1 = i_set(0);
     EACH(j, 4) {
         bi u = w_mulhi(i_load(b->xi[2 * j]), m), v = w_mulhi(i_load(b->xi[2 * j + 1]), m);
-        d0 = i_add(d0, w_squares(w_sub(u, w_e2m1(u))));
-        d1 = i_add(d1, w_squares(w_sub(v, w_e2m1(v))));
+        d0 = w_add_squares(d0, w_sub(u, w_e2m1(u)));
+        d1 = w_add_squares(d1, w_sub(v, w_e2m1(v)));
     }
+    return w_value(i_add(d0, d1));
+}
+
+/* (global / 8192)^-2 of the squared error under normal codes c. */
+OP bf estimate(const struct batch *b, bi c, bf k)
+{
     bf s = from_normal(c);
-    return f_mul(f_mul(w_value(i_add(d0, d1)), s), s);
+    return f_mul(f_mul(distance(b, multiplier(f_div(f_set(1), s), k)), s), s);
 }
 
 /* The most that the root of an estimate with scale at most `top` can be off. */
@@ -182,63 +199,98 @@ static bi choose_four_over_six(struct batch *b)
 
 /* ---- search ---- */
 
-enum { BELOW = 2, WINDOW = 10 }; /* c0 - 2 .. c0 + 7 */
+/* Scales of codes top, top - 1 .. in units of top's power of two: row i is of top - i, column m of top % 8 = m. */
+#define SCALE(n) ((float)((8 + (n) % 8) << (n) / 8) / 128)
+#define INVERSE(n) (1 / SCALE(n))
+#define SQUARE(n) (SCALE(n) * SCALE(n))
+#define STEP(f, i) { f(32 - (i)), f(33 - (i)), f(34 - (i)), f(35 - (i)), f(36 - (i)), f(37 - (i)), f(38 - (i)), f(39 - (i)) }
+#define STEPS(f) { STEP(f, 0), STEP(f, 1), STEP(f, 2), STEP(f, 3), STEP(f, 4), STEP(f, 5), STEP(f, 6), STEP(f, 7), STEP(f, 8), STEP(f, 9) }
+static const float step_scale[10][8] = STEPS(SCALE), step_inverse[10][8] = STEPS(INVERSE), step_square[10][8] = STEPS(SQUARE);
+
+enum { WINDOW = 9 }; /* top .. top - 8 */
 struct window {
-    float est[WINDOW][LANES];
-    int n;
-    bi c0, best;
+    float est[WINDOW][LANES]; /* of (unit global / 8192)^2, i in the lowest four bits */
+    bi top, i;
+    bf unit, k;               /* unit: top's power of two; k: R times the scale over unit */
     bf least, second;
 };
 
-OP void try_window(struct window *w, const struct batch *b, bf k, bool capped)
+OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
 {
-    bi c = i_add(w->c0, i_set(w->n - BELOW));
-    bf e = estimate(b, c, k);
-    if (capped) e = f_pick(i_gt(c, i_set(126)), f_set(INFINITY), e);
-    bm m = f_lt(e, w->least);
+    bf e = f_mul(distance(b, multiplier(f_of8(step_inverse[i], w->top), w->k)), f_of8(step_square[i], w->top));
+    if (capped) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e);
+    e = i_float(i_tag(f_bits(e), w->i));
+    w->i = i_add(w->i, i_set(1));
     w->second = f_min(w->second, f_max(e, w->least));
     w->least = f_min(e, w->least);
-    w->best = i_pick(m, c, w->best);
-    f_store(w->est[w->n++], e);
+    f_store(w->est[i], e);
 }
 
-static int settle_lane(const struct window *w, const struct batch *b, int l, float limit, int c0)
+static void window_open(struct window *w, const struct batch *b)
+{
+    bf scaled = f_div(f_mul(f_load(b->amax), f_set(1 + 0x1p-12f)), f_set(3.5f * b->global));
+    bi power = i_and(f_bits(scaled), i_set(0x7f800000));
+    w->least = w->second = f_set(0x1p125f);
+    w->top = i_sub(i_shr(f_bits(scaled), 20), i_set(120 << 3)); /* the largest with 3.5 s <= A; above 126 there is nothing */
+    w->i = i_set(0);
+    w->unit = i_float(power);
+    w->k = i_float(i_sub(i_add(f_bits(multiplier_base(b)), i_set(127 << 23)), power));
+}
+
+/* Fills `limit`, the most that an estimate in the running has; returns the blocks where code top - WINDOW might be, too. */
+OP unsigned window_limit(const struct window *w, bf *limit)
+{
+    bf best = i_float(i_sub(i_add(f_bits(from_normal(i_sub(w->top, i_low4(f_bits(w->least))))), i_set(127 << 23)), f_bits(w->unit)));
+    bf root = f_add(f_sqrt(w->least), off(best)), most = f_add(root, off(f_of8(step_scale[0], w->top)));
+    bf over = f_sub(f_mul(w->k, f_set(65535.f / 65536)), f_mul(f_of8(step_scale[WINDOW], w->top), f_set(6 * 8192)));
+    *limit = f_mul(most, most);
+    return ~m_bits(f_lt(root, over));
+}
+
+/* With codes below the window while 6 times their scale leaves less of the largest value than `limit`. */
+static int settle_lane(const struct window *w, const struct batch *b, int l, float limit, int top, float unit)
 {
     float x[16];
     struct codes in = { { 0 } };
-    for (int i = 0; i < w->n; i++)
-        if (w->est[i][l] <= limit) codes_add(&in, c0 + i - BELOW);
+    double most = (double)limit * (double)unit * (double)unit * (double)b->global * (double)b->global * (0x1p-26 * (1 + 0x1p-12));
+    for (int i = 0; i < WINDOW; i++)
+        if (w->est[i][l] <= limit) codes_add(&in, top - i);
+    for (int c = top - WINDOW; c > 0; c--) {
+        double over = (double)b->amax[l] - 6 * (double)(moe_e4m3_to_f32((uint8_t)c) * b->global);
+        if (over > 0 && over * over > most) break;
+        codes_add(&in, c);
+    }
     return settle(magnitudes(b, l, x), b->global, in);
 }
 
-static bi choose_search(struct batch *b, unsigned *unsure_twin)
+/* Sets b->decided, the blocks whose scale nothing but a quotient on a tie can change, and b->odd, those whose largest value may exceed
+ * 7.9 scales. */
+static bi choose_search(struct batch *b)
 {
-    struct window w = { .n = 0, .least = f_set(INFINITY), .second = f_set(INFINITY), .c0 = choose_max(b) };
-    bf a = f_load(b->amax), g = f_set(b->global), k = multiplier_base(b);
-    bf scaled = f_div(f_mul(a, f_set(1 + 0x1p-12f)), f_mul(g, f_set(3.5f)));
-    bi top = i_sub(i_shr(f_bits(f_min(scaled, f_set(448))), 20), i_set(120 << 3)); /* the largest with 3.5 s <= A */
-    w.best = w.c0;
+    struct window w;
+    bi six = choose_max(b);
     make_xi(b);
-    unsigned fast = m_bits(i_gt(w.c0, i_set(FAST_CODE - 1))) & b->ready;
-    bool wide = m_bits(i_gt(top, i_add(w.c0, i_set(6)))) & fast, capped = m_bits(i_gt(w.c0, i_set(126 - 7))) & fast;
-    for (int i = 0; i < BELOW + 7 + wide; i++) try_window(&w, b, k, capped);
-    /* limits of what is in the running, and of what lies below the window */
-    bf root = f_add(f_sqrt(w.least), off(from_normal(w.best))), limit = f_add(root, off(f_min(scaled, f_set(448))));
-    bf over = f_mul(f_sub(f_div(a, g), f_mul(from_normal(i_sub(w.c0, i_set(BELOW + 1))), f_set(6))), f_set(8192));
-    limit = f_mul(limit, limit);
-    unsigned beyond = ~m_bits(f_lt(root, over)) | ~fast, open = m_bits(f_le(w.second, limit)) | beyond;
-    open &= b->ready;
-    *unsure_twin = ~open;
-    int32_t best[LANES], c0[LANES];
-    float limits[LANES];
-    if (!open) return w.best;
-    i_store(best, w.best), i_store(c0, w.c0), f_store(limits, limit);
+    window_open(&w, b);
+    unsigned fast = m_bits(i_gt(w.top, i_set(FAST_TOP - 1))) & b->ready;
+    bool capped = m_bits(i_gt(w.top, i_set(126))) & fast;
+    if (capped) EACH(i, WINDOW) try_window(&w, b, i, true);
+    else EACH(i, WINDOW) try_window(&w, b, i, false);
+    bf limit;
+    unsigned beyond = (window_limit(&w, &limit) | ~fast) & b->ready;
+    unsigned open = (m_bits(f_le(w.second, limit)) & b->ready) | beyond;
+    bi best = i_sub(w.top, i_low4(f_bits(w.least)));
+    b->decided = ~open, b->odd = beyond;
+    if (!open) return best;
+    int32_t code[LANES], from[LANES], top[LANES];
+    float limits[LANES], unit[LANES];
+    i_store(code, best), i_store(from, six), i_store(top, w.top), f_store(limits, limit), f_store(unit, w.unit);
     for (; open; open &= open - 1) {
         int l = __builtin_ctz(open);
         float x[16];
-        best[l] = beyond >> l & 1 ? search_one(magnitudes(b, l, x), b->global, b->amax[l], c0[l]) : settle_lane(&w, b, l, limits[l], c0[l]);
+        if (fast >> l & 1) code[l] = settle_lane(&w, b, l, limits[l], top[l], unit[l]);
+        else code[l] = search_one(magnitudes(b, l, x), b->global, b->amax[l], from[l]);
     }
-    return i_load(best);
+    return i_load(code);
 }
 
 /* ---- codes ---- */
@@ -255,7 +307,7 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
         EACH(i, 2) {
             bi v = u[2 * j + i], w = i_load(b->w[2 * j + i]);
             c[i] = i_or_and(w_code(v), w_shr(w, 4), sign); /* code and sign in the low nibble of the upper byte */
-            unsure = w_max(unsure, i_and(w_less(v, w_set(2)), w_set(2047)));
+            unsure = w_max(unsure, i_and(w_less(v, w_set(1)), w_set(2047)));
             least = w_signed_min(least, w);
         }
         bi x = i_or(i_shr(c[0], 8), c[1]); /* bytes: element 4j, 4j + 2, 4j + 1, 4j + 3 */
@@ -263,19 +315,19 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
     }
     struct encoded e = { .low = w_join(half[0], half[1]), .high = w_join(half[2], half[3]) };
     bi zeros = w_less(w_set(1), w_sub(least, w_set(0x8000))); /* -0.0 */
-    e.unsure = m_bits(i_any(i_or(w_less(unsure, w_set(2044)), zeros)));
+    e.unsure = m_bits(i_any(i_or(w_less(unsure, w_set(2046)), zeros)));
     return e;
 }
 
-static bi choose(enum moe_nvfp4_method method, struct batch *b, unsigned *decided)
+static bi choose(enum moe_nvfp4_method method, struct batch *b)
 {
-    *decided = 0;
+    b->decided = b->odd = 0;
     if (method == MOE_NVFP4_MAX) return choose_max(b);
-    return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b, decided);
+    return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b);
 }
 
 /* Blocks whose u left a code open, and those out of range. */
-static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, unsigned decided, uint8_t *codes, uint8_t *scales)
+static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes, uint8_t *scales)
 {
     for (; todo; todo &= todo - 1) {
         int l = __builtin_ctz(todo);
@@ -285,44 +337,57 @@ static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned t
             moe_nvfp4_quantize_ref(method, x, 16, b->global, codes + 8 * l, scales + l);
             continue;
         }
-        if (decided >> l & 1 && b->ready >> l & 1) {
+        bool tie = encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
+        if (tie && (b->decided & b->ready) >> l & 1) {
             struct codes in = { { 0 } };
             codes_add(&in, scales[l]);
             scales[l] = (uint8_t)settle(magnitudes(b, l, m), b->global, in);
+            encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
         }
-        encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
     }
 }
 
-OP void batch_quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, float global, uint8_t *codes, uint8_t *scales)
+/* Two steps, so that one batch's codes are made while the next one's scales are chosen. */
+OP void batch_choose(struct batch *b, enum moe_nvfp4_method method, const uint8_t *x, int bytes, float global)
 {
-    struct batch b;
-    b.x = x, b.bytes = bytes, b.global = global;
-    batch_load(&b);
-    unsigned decided;
-    bi c = choose(method, &b, &decided), u[8];
-    bm zero = f_le(f_load(b.amax), f_set(0));
-    c = i_pick(zero, i_set(0x38), c);
-    bf r = f_div(f_set(8192), f_mul(from_ue4m3(c), f_set(global)));
-    EACH(j, 8) u[j] = words(&b, j, r);
-    struct encoded e = encode(&b, u);
+    b->x = x, b->bytes = bytes, b->global = global;
+    batch_load(b);
+    bi c = choose(method, b);
+    bm zero = f_le(f_load(b->amax), f_set(0));
+    b->zero = m_bits(zero);
+    i_store(b->code, i_pick(zero, i_set(0x38), c));
+}
+
+OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, uint8_t *codes, uint8_t *scales)
+{
+    bi c = i_load(b->code), u[8];
+    bf r = f_div(f_set(8192), f_mul(from_ue4m3(c), f_set(b->global)));
+    EACH(j, 8) u[j] = words(b, j, r);
+    struct encoded e = encode(b, u);
     i_store_bytes(scales, c);
     store_pairs(codes, e.low, e.high);
-    unsigned all = (1u << LANES) - 1, todo = (e.unsure | (~b.ready & ~m_bits(zero))) & all;
-    if (todo) mend(method, &b, todo, decided, codes, scales);
+    unsigned all = (1u << LANES) - 1, todo = (e.unsure | b->odd | (~b->ready & ~b->zero)) & all;
+    if (todo) mend(method, b, todo, codes, scales);
 }
 
 OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int64_t n, float global, uint8_t *codes, uint8_t *scales)
 {
-    int64_t blocks = n / 16, b = 0;
-    for (; b + LANES <= blocks; b += LANES) batch_quantize(method, x + 16 * bytes * b, bytes, global, codes + 8 * b, scales + b);
-    if (b < blocks) { /* the rest, filled up with blocks of zeros */
-        uint8_t rest[64 * LANES] = { 0 }, q[8 * LANES], s[LANES];
-        memcpy(rest, x + 16 * bytes * b, 16 * (size_t)bytes * (size_t)(blocks - b));
-        batch_quantize(method, rest, bytes, global, q, s);
-        memcpy(codes + 8 * b, q, 8 * (size_t)(blocks - b));
-        memcpy(scales + b, s, (size_t)(blocks - b));
+    struct batch b[2];
+    int64_t blocks = n / 16, batches = blocks / LANES, left = blocks % LANES, done = batches * LANES;
+    for (int64_t i = 0; i < batches; i++) {
+        const uint8_t *at = x + 16 * LANES * bytes * i;
+        for (int k = 0; k < 16 * LANES * bytes; k += 64) __builtin_prefetch((const void *)((uintptr_t)at + AHEAD + (unsigned)k));
+        batch_choose(&b[i & 1], method, at, bytes, global);
+        if (i) batch_encode(&b[~i & 1], method, codes + 8 * LANES * (i - 1), scales + LANES * (i - 1));
     }
+    if (batches) batch_encode(&b[~batches & 1], method, codes + 8 * LANES * (batches - 1), scales + LANES * (batches - 1));
+    if (!left) return;
+    uint8_t rest[64 * LANES] = { 0 }, q[8 * LANES], s[LANES]; /* filled up with blocks of zeros */
+    memcpy(rest, x + 16 * bytes * done, 16 * (size_t)bytes * (size_t)left);
+    batch_choose(b, method, rest, bytes, global);
+    batch_encode(b, method, q, s);
+    memcpy(codes + 8 * done, q, 8 * (size_t)left);
+    memcpy(scales + done, s, (size_t)left);
 }
 
 static bool in_range(float global) { return global >= 0x1p-60f && global <= 0x1p60f; }
