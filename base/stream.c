@@ -1,0 +1,112 @@
+#include "base/stream.h"
+
+#include "base/io.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30 };
+
+struct moe_stream {
+    char *path;
+    int fd;
+    uint64_t size, at;
+    bool zipped, inflating;           /* inflating: z holds state to end */
+    bool between;                     /* members: the file may end here */
+    z_stream z;
+    unsigned char in[BUFFER];         /* what z has not taken yet; of a plain file only its first two bytes */
+    size_t first;                     /* of these, not given yet */
+};
+
+static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *err)
+{
+    size_t n = s->size - s->at < most ? (size_t)(s->size - s->at) : most;
+    MOE_TRY(moe_pread(s->fd, s->path, s->in, n, s->at, err));
+    s->at += n;
+    s->z.next_in = s->in;
+    s->z.avail_in = (uInt)n;
+    return MOE_OK;
+}
+
+static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_err *err)
+{
+    s->path = strdup(path);
+    if (!s->path) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    MOE_TRY(moe_open_read(path, &s->fd, &s->size, err));
+    MOE_TRY(refill(s, 2, err));
+    s->first = s->z.avail_in;
+    s->zipped = s->first == 2 && !memcmp(s->in, "\x1f\x8b", 2);
+    if (!s->zipped) return MOE_OK;
+    if (inflateInit2(&s->z, 16 + MAX_WBITS) != Z_OK) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
+    s->inflating = true;
+    return MOE_OK;
+}
+
+enum moe_code moe_stream_open(struct moe_stream **out, const char *path, struct moe_err *err)
+{
+    struct moe_stream *s = calloc(1, sizeof *s);
+    *out = NULL;
+    if (!s) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    s->fd = -1;
+    enum moe_code code = begin(s, path, err);
+    if (code != MOE_OK) moe_stream_close(&s);
+    *out = s;
+    return code;
+}
+
+void moe_stream_close(struct moe_stream **ps)
+{
+    struct moe_stream *s = *ps;
+    if (!s) return;
+    if (s->inflating) inflateEnd(&s->z);
+    if (s->fd >= 0) close(s->fd);
+    free(s->path);
+    free(s);
+    *ps = NULL;
+}
+
+static enum moe_code read_plain(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err)
+{
+    size_t head = s->first < room ? s->first : room, rest = room - head;
+    memcpy(to, s->in + (s->z.avail_in - s->first), head);
+    s->first -= head;
+    if (rest > s->size - s->at) rest = (size_t)(s->size - s->at);
+    if (rest) MOE_TRY(moe_pread(s->fd, s->path, to + head, rest, s->at, err));
+    s->at += rest;
+    *n = head + rest;
+    return MOE_OK;
+}
+
+static enum moe_code read_zipped(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err)
+{
+    *n = 0;
+    while (*n < room) {
+        if (!s->z.avail_in && s->at < s->size) MOE_TRY(refill(s, BUFFER, err));
+        if (!s->z.avail_in && s->between) return MOE_OK;
+        size_t step = room - *n < STEP_MAX ? room - *n : STEP_MAX;
+        s->z.next_out = (Bytef *)(to + *n);
+        s->z.avail_out = (uInt)step;
+        s->between = false;
+        int r = inflate(&s->z, Z_NO_FLUSH);
+        *n += step - s->z.avail_out;
+        if (r == Z_STREAM_END) {
+            s->between = true;
+            r = inflateReset(&s->z);
+        } else if (r == Z_BUF_ERROR || (r == Z_OK && !s->z.avail_in && s->at == s->size && s->z.avail_out)) {
+            return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the compressed text is truncated");
+        }
+        if (r == Z_MEM_ERROR) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
+        if (r != Z_OK) return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "cannot decompress: %s", s->z.msg ? s->z.msg : "bad data");
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err)
+{
+    return s->zipped ? read_zipped(s, to, room, n, err) : read_plain(s, to, room, n, err);
+}
+
+uint64_t moe_stream_size(const struct moe_stream *s) { return s->size; }
+uint64_t moe_stream_at(const struct moe_stream *s) { return s->at - (s->zipped ? s->z.avail_in : s->first); }

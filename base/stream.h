@@ -1,0 +1,25 @@
+/* base/stream.h - a file's bytes from front to end, decompressed when it is gzipped (told by its magic bytes), in bounded memory.
+ *
+ * Every member of a gzip file is read; one that is cut short, or has something else behind it, is MOE_CORRUPT. */
+#ifndef MOE_BASE_STREAM_H
+#define MOE_BASE_STREAM_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_stream;
+
+enum moe_code moe_stream_open(struct moe_stream **s, const char *path, struct moe_err *err);
+void moe_stream_close(struct moe_stream **s);
+
+/* Up to `room` > 0 bytes into `to`; *n is less only at the end, and 0 from then on. */
+enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err);
+
+/* Bytes of the file: all, and read so far. */
+uint64_t moe_stream_size(const struct moe_stream *s);
+uint64_t moe_stream_at(const struct moe_stream *s);
+
+#endif
