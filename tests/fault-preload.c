@@ -11,7 +11,8 @@
  * page: what a mapped file does when somebody overwrites it).
  *
  * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls inside libc do not
- * pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor, as on Linux.
+ * pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor, as on Linux.  What a thread calls before its
+ * own function begins is nobody's: there a sanitizer asks for memory and ends the program when it gets none.
  * The functions are declared here and not by headers: the names with and without 64 are both needed. */
 #undef _FILE_OFFSET_BITS
 #include <dlfcn.h>
@@ -19,6 +20,7 @@
 #include <execinfo.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +47,7 @@ enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
+static _Thread_local bool begun __attribute__((tls_model("initial-exec"))); /* this thread runs code of the program */
 
 static void *next(const char *name)
 {
@@ -58,7 +61,7 @@ int truncate(const char *path, long size);
 /* Counts the call; what is to happen to it. */
 static int hit(int kind)
 {
-    if (!atomic_load_explicit(&armed, memory_order_relaxed)) return NOTHING;
+    if (!begun || !atomic_load_explicit(&armed, memory_order_relaxed)) return NOTHING;
     long n = 1 + atomic_fetch_add(&calls[kind], 1);
     if (kind != plan.kind || n < plan.from || n > plan.to) return NOTHING;
     const char *where = n == plan.from ? getenv("MOE_FAULT_WHERE") : NULL;
@@ -116,6 +119,7 @@ static int (*real_main)(int, char **, char **);
 static int counted_main(int argc, char **argv, char **env)
 {
     read_plan();
+    begun = true;
     atomic_store(&armed, 1);
     int code = real_main(argc, argv, env);
     atomic_store(&armed, 0);
@@ -184,7 +188,7 @@ WRAP(unlinkat, int, -1, unlinkat, (int at, const char *p, int flags), (at, p, fl
 WRAP(flock, int, -1, flock, (int fd, int op), (fd, op), )
 BOTH(mmap, void *, (void *)-1, mmap, (void *p, size_t n, int prot, int flags, int fd, long at), (p, n, prot, flags, fd, at), )
 WRAP(madvise, int, -1, madvise, (void *p, size_t n, int advice), (p, n, advice), )
-WRAP(pthread_create, int, plan.value, pthread_create, (void *t, const void *a, void *(*fn)(void *), void *arg), (t, a, fn, arg), )
+
 
 int close(int fd);
 int close(int fd)
@@ -202,3 +206,31 @@ WRAP(alloc, void *, NULL, calloc, (size_t n, size_t size), (n, size), )
 WRAP(alloc, void *, NULL, realloc, (void *p, size_t n), (p, n), )
 WRAP(alloc, void *, NULL, aligned_alloc, (size_t a, size_t n), (a, n), )
 WRAP(alloc, int, plan.value, posix_memalign, (void **p, size_t a, size_t n), (p, a, n), )
+
+/* ---- threads ---- */
+
+struct start { void *(*fn)(void *); void *arg; };
+
+static void *begin(void *p)
+{
+    struct start s = *(struct start *)p;
+    free(p);
+    begun = true;
+    return s.fn(s.arg);
+}
+
+int pthread_create(void *t, const void *attributes, void *(*fn)(void *), void *arg);
+int pthread_create(void *t, const void *attributes, void *(*fn)(void *), void *arg)
+{
+    static int (*real)(void *, const void *, void *(*)(void *), void *);
+    if (!real) real = (int (*)(void *, const void *, void *(*)(void *), void *))next("pthread_create");
+    if (hit(K_pthread_create) == ERROR) return plan.value;
+    begun = false;
+    struct start *s = malloc(sizeof *s);
+    begun = true;
+    if (!s) abort();
+    *s = (struct start){ fn, arg };
+    int r = real(t, attributes, begin, s);
+    if (r) free(s);
+    return r;
+}
