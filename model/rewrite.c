@@ -1,171 +1,34 @@
-#include "model/rewrite.h"
+#include "model/rewrite-internal.h"
 
 #include "base/io.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
-#include "model/emit.h"
 #include "model/files.h"
 #include "model/report.h"
-#include "model/unit.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct work {
-    const struct moe_source *src;
-    const struct moe_rewrite_options *o;
-    struct moe_pool *pool;
-    struct moe_progress *progress;
-    uint8_t *type;                  /* [n_tensors] */
-    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
-    int workers;
-    struct moe_emit **emit;         /* [workers] */
-    struct moe_emitted (*done)[3];  /* [workers] */
-    /* of the unit at hand */
-    struct moe_shard_unit *unit;
-    struct moe_shard_writer *shard;
-    cJSON *source;
-    struct moe_tally *tally;
-    double sync;                    /* seconds in making units durable */
-};
-
-/* ---- one group of tensors ---- */
-
-static enum moe_code write_one(struct work *k, struct moe_emit *e, int64_t i, const float *shared, struct moe_emitted *d,
-                               struct moe_err *err)
-{
-    const struct moe_tensor *in = &k->src->tensors[k->unit->in[i]];
-    int type = k->unit->out[i].type;
-    if (type == in->type) return moe_emit_copy(e, in, k->shard, i, d, err);
-    if (type != MOE_NVFP4) return moe_emit_decoded(e, in, type, k->shard, i, d, err);
-    float global;
-    if (shared) {
-        global = *shared;
-    } else {
-        float amax;
-        MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
-        global = moe_nvfp4_global(amax, k->o->method);
-    }
-    return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, k->shard, i, d, err);
-}
-
-static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
-{
-    struct work *k = ctx;
-    const struct moe_group *g = &k->unit->groups[i];
-    struct moe_emit *e = k->emit[slot];
-    struct moe_emitted *d = k->done[slot];
-    float shared = 0;
-    for (int j = 0; g->share && j < 2; j++) {
-        float a;
-        MOE_TRY(moe_emit_amax(e, &k->src->tensors[k->unit->in[g->first + j]], &a, &d[j], err));
-        if (a > shared) shared = a;
-    }
-    shared = moe_nvfp4_global(shared, k->o->method);
-    for (int j = 0; j < g->n; j++)
-        MOE_TRY(write_one(k, e, g->first + j, g->share && j < 2 ? &shared : NULL, &d[j], err));
-    return MOE_OK;
-}
-
-static uint64_t tensor_bytes(const struct moe_tensor *t)
-{
-    uint64_t n = 0;
-    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
-    return n;
-}
-
-static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
-{
-    struct work *k = ctx;
-    const struct moe_group *g = &k->unit->groups[i];
-    uint64_t bytes = 0;
-    for (int j = 0; j < g->n; j++) {
-        int64_t index = k->unit->in[g->first + j];
-        const struct moe_tensor *in = &k->src->tensors[index], *out = &k->unit->out[g->first + j];
-        const struct moe_emitted *d = &k->done[slot][j];
-        bytes += tensor_bytes(in);
-        if (out->type != in->type) moe_tally_add(k->tally, in, d->num, d->den);
-        for (int p = 0; k->source && p < MOE_PLANE_COUNT; p++) {
-            int32_t raw = k->raw_of[index * MOE_PLANE_COUNT + p];
-            if (raw >= 0) MOE_TRY(moe_source_entry(k->source, k->src, raw, d->source_hash[p], err));
-        }
-    }
-    moe_progress_add(k->progress, bytes);
-    return moe_interrupted_resumable(err);
-}
-
-/* ---- one unit ---- */
-
-static enum moe_code fill_unit(struct work *k, struct moe_writer *w, const char *path, struct moe_err *err)
-{
-    struct moe_hash128 digest;
-    uint64_t bytes;
-    if (k->source && k->unit->layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(k->source, k->src, err));
-    MOE_TRY(moe_shard_create(&k->shard, path, k->unit->out, k->unit->n, &k->unit->header, err));
-    enum moe_code code = moe_pipe_run(k->pool, k->unit->n_groups, k->workers, produce, consume, k, err);
-    if (code != MOE_OK) {
-        moe_shard_abort(&k->shard);
-        return code;
-    }
-    double from = moe_now();
-    MOE_TRY(moe_shard_finish(&k->shard, &bytes, &digest, err));
-    cJSON *report = moe_tally_json(k->tally);
-    if (!report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
-    code = moe_writer_commit_unit(w, k->unit->name, bytes, digest, k->source, report, err);
-    cJSON_Delete(report);
-    k->sync += moe_now() - from;
-    return code;
-}
-
-/* What reading ahead and pages that tensors share have left of the unit's files in the page cache. */
-static void drop_sources(const struct work *k)
-{
-    int32_t last = -1;
-    for (int64_t i = 0; i < k->unit->n; i++) {
-        int32_t file = k->src->tensors[k->unit->in[i]].plane[MOE_PLANE_DATA].file;
-        if (file != last) moe_source_drop_file(k->src, file);
-        last = file;
-    }
-}
-
-static enum moe_code write_unit(struct work *k, struct moe_writer *w, struct moe_shard_unit *unit, struct moe_err *err)
-{
-    char path[4096];
-    struct moe_tally tally = { 0 };
-    k->unit = unit;
-    k->tally = &tally;
-    k->source = k->src->kind == MOE_CHECKPOINT ? cJSON_CreateArray() : NULL;
-    bool ok = k->source || k->src->kind != MOE_CHECKPOINT;
-    enum moe_code code = ok ? moe_writer_unit_path(w, unit->name, path, sizeof path, err) : moe_fail(err, MOE_NOMEM, "no memory for provenance");
-    if (code == MOE_OK) code = fill_unit(k, w, path, err);
-    drop_sources(k);
-    cJSON_Delete(k->source);
-    moe_tally_release(&tally);
-    return code;
-}
-
-/* ---- the whole model ---- */
-
 static uint64_t input_bytes(const struct moe_source *src, const uint8_t *type)
 {
     uint64_t n = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : tensor_bytes(&src->tensors[i]);
+    for (int64_t i = 0; i < src->n_tensors; i++) n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : moe_tensor_bytes(&src->tensors[i]);
     return n;
 }
 
-/* What a worker and the unit at hand hold, beside what the process has now. */
+/* What the unit on its way to the disk and the one at hand hold, beside what the process has now. */
 static uint64_t unit_memory(const struct moe_source *src)
 {
     int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
     for (int64_t i = 0; i < src->n_tensors; i++) dense += src->tensors[i].expert < 0;
     most = c > dense ? c : dense;
-    return (uint64_t)most * 4096; /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+    return (uint64_t)most * 2 * 4096; /* descriptors, journal tree and text: measured at about 3 KB a tensor */
 }
 
-static enum moe_code plan_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
-                                  int *workers, uint64_t *memory, struct moe_err *err)
+enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool, int *workers,
+                                  uint64_t *memory, struct moe_err *err)
 {
     uint64_t base = moe_peak_rss() + unit_memory(src), each = moe_emit_estimate(src) + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
@@ -220,15 +83,13 @@ static double seconds_per_weight(const struct moe_rewrite_options *o)
     return best / N;
 }
 
-/* Bytes of the shards that are still to write; w NULL: of all. */
-static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, const struct moe_writer *w, uint64_t *bytes,
-                                 struct moe_err *err)
+static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
     for (int u = 0; u < moe_unit_count(src); u++) {
         struct moe_shard_unit unit;
         MOE_TRY(moe_unit_open(&unit, src, type, u, err));
-        if (unit.n && (!w || !moe_writer_has_unit(w, unit.name))) *bytes += unit.header.file_bytes;
+        if (unit.n) *bytes += unit.header.file_bytes;
         moe_unit_release(&unit);
     }
     return MOE_OK;
@@ -249,8 +110,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     *e = (struct moe_rewrite_estimate){ 0 };
     MOE_TRY(map_types(src, o, &type, err));
     e->input_bytes = input_bytes(src, type);
-    enum moe_code code = plan_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
-    if (code == MOE_OK) code = shard_bytes(src, type, NULL, &e->output_bytes, err);
+    enum moe_code code = moe_rewrite_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
+    if (code == MOE_OK) code = shard_bytes(src, type, &e->output_bytes, err);
     e->weights_quantized = weights_to_quantize(src, type);
     free(type);
     MOE_TRY(code);
@@ -261,33 +122,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     return MOE_OK;
 }
 
-static enum moe_code open_work(struct work *k, struct moe_err *err)
-{
-    uint64_t memory;
-    const struct moe_source *src = k->src;
-    MOE_TRY(plan_workers(src, k->o, k->pool, &k->workers, &memory, err));
-    k->emit = calloc((size_t)k->workers, sizeof *k->emit);
-    k->done = calloc((size_t)k->workers, sizeof *k->done);
-    k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
-    if (!k->emit || !k->done || !k->raw_of) return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
-    for (int i = 0; i < k->workers; i++) MOE_TRY(moe_emit_open(&k->emit[i], src, err));
-    memset(k->raw_of, 0xff, (size_t)src->n_tensors * MOE_PLANE_COUNT * sizeof *k->raw_of);
-    for (int64_t i = 0; i < src->n_raws; i++)
-        if (src->raws[i].tensor >= 0) k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
-    return MOE_OK;
-}
-
-static void close_work(struct work *k)
-{
-    for (int i = 0; k->emit && i < k->workers; i++) moe_emit_close(&k->emit[i]);
-    free(k->emit);
-    free(k->done);
-    free(k->raw_of);
-    free(k->type);
-}
-
 /* A sum over the model of what the precision map means for it. */
-static void count(const struct work *k, struct moe_rewrite_result *r)
+static void count(const struct moe_rewrite_work *k, struct moe_rewrite_result *r)
 {
     r->input_bytes = input_bytes(k->src, k->type);
     for (int64_t i = 0; i < k->src->n_tensors; i++) r->tensors += k->type[i] != MOE_TYPE_LEFT_OUT;
@@ -303,31 +139,10 @@ static void count(const struct work *k, struct moe_rewrite_result *r)
     }
 }
 
-static enum moe_code write_units(struct work *k, struct moe_writer *w, const char *out, struct moe_err *err)
-{
-    uint64_t need;
-    MOE_TRY(shard_bytes(k->src, k->type, w, &need, err));
-    MOE_TRY(moe_need_space(moe_writer_dir(w), need + (1 << 20), out, err));
-    MOE_TRY(open_work(k, err));
-    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes(k->src, k->type), MOE_UNIT_BYTES);
-    enum moe_code code = MOE_OK;
-    for (int u = 0; code == MOE_OK && u < moe_unit_count(k->src); u++) {
-        struct moe_shard_unit unit;
-        code = moe_unit_open(&unit, k->src, k->type, u, err);
-        if (code != MOE_OK) break;
-        if (unit.n && !moe_writer_has_unit(w, unit.name)) code = write_unit(k, w, &unit, err);
-        else
-            for (int64_t i = 0; i < unit.n; i++) moe_progress_add(k->progress, tensor_bytes(&k->src->tensors[unit.in[i]]));
-        moe_unit_release(&unit);
-    }
-    moe_progress_end(k->progress);
-    return code;
-}
-
-static enum moe_code set_part(struct work *k, struct moe_writer *w, const cJSON *reports, struct moe_err *err)
+static enum moe_code set_part(struct moe_rewrite_work *k, const cJSON *reports, struct moe_err *err)
 {
     cJSON *part = moe_part_json(k->o->layers, reports);
-    enum moe_code code = part ? moe_writer_set_part(w, part, err) : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    enum moe_code code = part ? moe_writer_set_part(k->writer, part, err) : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
     cJSON_Delete(part);
     return code;
 }
@@ -340,18 +155,18 @@ static cJSON *options_json(const struct moe_source *src, const struct moe_rewrit
                           : moe_rewrite_options_json(o);
 }
 
-static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_rewrite_result *r, struct moe_err *err)
+static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_result *r, struct moe_err *err)
 {
     char *jsonl = NULL;
     size_t jsonl_bytes = 0;
     cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
-    enum moe_code code = moe_copy_files(k->src, *w, &jsonl, &jsonl_bytes, err);
-    if (code == MOE_OK && !(reports = moe_writer_reports(*w, err))) code = err->code;
+    enum moe_code code = moe_copy_files(k->src, k->writer, &jsonl, &jsonl_bytes, err);
+    if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
     if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
     else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
-    if (code == MOE_OK && k->o->layers) code = set_part(k, *w, reports, err);
+    if (code == MOE_OK && k->o->layers) code = set_part(k, reports, err);
     if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
-    if (code == MOE_OK) code = moe_writer_publish(w, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
+    if (code == MOE_OK) code = moe_writer_publish(&k->writer, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
     free(jsonl);
     cJSON_Delete(reports);
     cJSON_Delete(types);
@@ -360,7 +175,7 @@ static enum moe_code publish(struct work *k, struct moe_writer **w, struct moe_r
 }
 
 /* Where the time went; NULL when out of memory. */
-static cJSON *profile_json(const struct work *k)
+static cJSON *profile_json(const struct moe_rewrite_work *k)
 {
     static const char *const names[MOE_EMIT_PHASES] = {
         [MOE_EMIT_READ] = "read", [MOE_EMIT_HASH] = "hash", [MOE_EMIT_DECODE] = "decode", [MOE_EMIT_QUANTIZE] = "quantize",
@@ -392,23 +207,23 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err)
 {
-    struct work k = { .src = src, .o = o, .pool = pool, .progress = progress };
-    struct moe_writer *w = NULL;
+    struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(map_types(src, o, &k.type, err));
     count(&k, r);
     cJSON *options = options_json(src, o);
-    enum moe_code code = options ? moe_writer_open(&w, out, mode, options, moe_source_identity(src), moe_source_origin(src),
-                                             &r->was_done, err)
+    enum moe_code code = options ? moe_writer_open(&k.writer, out, mode, options, moe_source_identity(src), moe_source_origin(src),
+                                                   &r->was_done, err)
                                  : moe_fail(err, MOE_NOMEM, "no memory for the options");
     cJSON_Delete(options);
-    if (code == MOE_OK && !r->was_done) code = write_units(&k, w, out, err);
+    if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
     double from = moe_now();
-    if (code == MOE_OK) code = r->was_done ? report_done(out, r, err) : publish(&k, &w, r, err);
+    if (code == MOE_OK) code = r->was_done ? report_done(out, r, err) : publish(&k, r, err);
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
-    moe_writer_close(&w);
-    close_work(&k);
+    moe_rewrite_release(&k);
+    moe_writer_close(&k.writer);
+    free(k.type);
     if (code != MOE_OK) {
         cJSON_Delete(r->relative_error);
         r->relative_error = NULL;

@@ -1,0 +1,277 @@
+/* The units of a container: the groups of all units as one sequence through a pipeline, so that the end of a unit and the beginning of
+ * the next are written at the same time, while the unit before them is made durable (commit.h). */
+#include "model/rewrite-internal.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "model/files.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Finished groups wait for those before them: a worker need not wait for another that has a larger one at hand. */
+enum { SLOTS_PER_WORKER = 8 };
+
+uint64_t moe_tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
+    return n;
+}
+
+/* ---- units come and go ---- */
+
+static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }
+
+static const struct moe_group *group(const struct moe_rewrite_work *k, int t, int64_t item)
+{
+    return &live(k, t)->unit.groups[item - k->todo[t].first];
+}
+
+/* Which unit of todo an item belongs to. */
+static int find(const struct moe_rewrite_work *k, int64_t item)
+{
+    int low = 0, high = k->n_todo - 1;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (item < k->todo[mid].end) high = mid;
+        else low = mid + 1;
+    }
+    return low;
+}
+
+static void release(struct moe_live *l)
+{
+    moe_shard_abort(&l->shard);
+    cJSON_Delete(l->source);
+    moe_tally_release(&l->tally);
+    moe_unit_release(&l->unit);
+    *l = (struct moe_live){ 0 };
+}
+
+static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+{
+    char path[4096];
+    if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray())) return moe_fail(err, MOE_NOMEM, "no memory for provenance");
+    if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(l->source, k->src, err));
+    MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
+    return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
+}
+
+/* An item is about to be made: open its unit if this is the first, and take a worker's buffers. */
+static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **e, struct moe_err *err)
+{
+    enum moe_code code = MOE_OK;
+    struct moe_live *l = live(k, t);
+    pthread_mutex_lock(&k->lock);
+    if (!l->open) {
+        code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
+        if (code == MOE_OK) code = create(k, l, err);
+        if (code == MOE_OK) l->open = true;
+        else release(l);
+    }
+    if (code == MOE_OK) *e = k->idle[--k->n_idle];
+    pthread_mutex_unlock(&k->lock);
+    return code;
+}
+
+static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
+{
+    pthread_mutex_lock(&k->lock);
+    k->idle[k->n_idle++] = e;
+    pthread_mutex_unlock(&k->lock);
+}
+
+static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, int32_t file)
+{
+    for (int64_t i = 0; i < l->unit.n; i++)
+        if (k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file == file) return true;
+    return false;
+}
+
+/* What reading ahead and pages that tensors share have left of the unit's files in the page cache; but not of files that another open
+ * unit reads: that one drops them at its end. */
+static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
+{
+    int32_t last = -1;
+    pthread_mutex_lock(&k->lock);
+    for (int64_t i = 0; i < l->unit.n; i++) {
+        int32_t file = k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file;
+        bool used = file == last;
+        last = file;
+        for (int s = 0; s < k->slots && !used; s++) used = &k->live[s] != l && k->live[s].open && reads(k, &k->live[s], file);
+        if (!used) moe_source_drop_file(k->src, file);
+    }
+    pthread_mutex_unlock(&k->lock);
+}
+
+static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+{
+    struct moe_finished done = { .shard = l->shard, .source = l->source, .report = moe_tally_json(&l->tally) };
+    if (!done.report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    memcpy(done.name, l->unit.name, sizeof done.name);
+    l->shard = NULL;
+    l->source = NULL;
+    drop_sources(k, l);
+    pthread_mutex_lock(&k->lock);
+    release(l);
+    pthread_mutex_unlock(&k->lock);
+    return moe_commit_unit(k->commit, &done, err);
+}
+
+/* ---- one group of tensors ---- */
+
+static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e, int64_t i, const float *shared,
+                               struct moe_emitted *d, struct moe_err *err)
+{
+    const struct moe_tensor *in = &k->src->tensors[l->unit.in[i]];
+    int type = l->unit.out[i].type;
+    if (type == in->type) return moe_emit_copy(e, in, l->shard, i, d, err);
+    if (type != MOE_NVFP4) return moe_emit_decoded(e, in, type, l->shard, i, d, err);
+    float global;
+    if (shared) {
+        global = *shared;
+    } else {
+        float amax;
+        MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
+        global = moe_nvfp4_global(amax, k->o->method);
+    }
+    return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
+}
+
+static enum moe_code write_group(struct moe_rewrite_work *k, const struct moe_live *l, const struct moe_group *g, struct moe_emit *e,
+                                 struct moe_emitted *d, struct moe_err *err)
+{
+    float shared = 0;
+    for (int j = 0; g->share && j < 2; j++) {
+        float a;
+        MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &a, &d[j], err));
+        if (a > shared) shared = a;
+    }
+    shared = moe_nvfp4_global(shared, k->o->method);
+    for (int j = 0; j < g->n; j++)
+        MOE_TRY(write_one(k, l, e, g->first + j, g->share && j < 2 ? &shared : NULL, &d[j], err));
+    return MOE_OK;
+}
+
+static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    struct moe_emit *e;
+    int t = find(k, i);
+    MOE_TRY(enter(k, t, &e, err));
+    enum moe_code code = write_group(k, live(k, t), group(k, t, i), e, k->done[slot], err);
+    leave(k, e);
+    return code;
+}
+
+static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    int t = find(k, i);
+    struct moe_live *l = live(k, t);
+    const struct moe_group *g = group(k, t, i);
+    uint64_t bytes = 0;
+    for (int j = 0; j < g->n; j++) {
+        int64_t index = l->unit.in[g->first + j];
+        const struct moe_tensor *in = &k->src->tensors[index], *out = &l->unit.out[g->first + j];
+        const struct moe_emitted *d = &k->done[slot][j];
+        bytes += moe_tensor_bytes(in);
+        if (out->type != in->type) moe_tally_add(&l->tally, in, d->num, d->den);
+        for (int p = 0; l->source && p < MOE_PLANE_COUNT; p++) {
+            int32_t raw = k->raw_of[index * MOE_PLANE_COUNT + p];
+            if (raw >= 0) MOE_TRY(moe_source_entry(l->source, k->src, raw, d->source_hash[p], err));
+        }
+    }
+    moe_progress_add(k->progress, bytes);
+    if (i + 1 == k->todo[t].end) MOE_TRY(hand_over(k, l, err));
+    MOE_TRY(moe_commit_check(k->commit, err));
+    return moe_interrupted_resumable(err);
+}
+
+/* ---- all of them ---- */
+
+/* Which units are to be written and how large they are; what is there counts as progress. */
+static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, struct moe_err *err)
+{
+    int units = moe_unit_count(k->src);
+    int64_t items = 0;
+    *bytes = 0;
+    if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
+    for (int u = 0; u < units; u++) {
+        struct moe_shard_unit unit;
+        MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
+        if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
+            k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_groups };
+            items += unit.n_groups;
+            *bytes += unit.header.file_bytes;
+        } else {
+            for (int64_t i = 0; i < unit.n; i++) moe_progress_add(k->progress, moe_tensor_bytes(&k->src->tensors[unit.in[i]]));
+        }
+        moe_unit_release(&unit);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    uint64_t memory;
+    const struct moe_source *src = k->src;
+    MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
+    /* The pipeline runs one thread more than the pool; with less memory than that, no more than there are slots. */
+    k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
+    k->emit = calloc((size_t)k->workers, sizeof *k->emit);
+    k->idle = calloc((size_t)k->workers, sizeof *k->idle);
+    k->done = calloc((size_t)k->slots, sizeof *k->done);
+    k->live = calloc((size_t)k->slots, sizeof *k->live);
+    k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    if (!k->emit || !k->idle || !k->done || !k->live || !k->raw_of) return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
+    for (; k->n_idle < k->workers; k->n_idle++) {
+        MOE_TRY(moe_emit_open(&k->emit[k->n_idle], src, err));
+        k->idle[k->n_idle] = k->emit[k->n_idle];
+    }
+    memset(k->raw_of, 0xff, (size_t)src->n_tensors * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    for (int64_t i = 0; i < src->n_raws; i++)
+        if (src->raws[i].tensor >= 0) k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
+    return MOE_OK;
+}
+
+static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    struct moe_err e;
+    MOE_TRY(open_workers(k, err));
+    MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
+    pthread_mutex_init(&k->lock, NULL);
+    enum moe_code code = k->n_todo ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce, consume, k, err) : MOE_OK;
+    for (int s = 0; s < k->slots; s++) {
+        if (k->live[s].open) drop_sources(k, &k->live[s]);
+        release(&k->live[s]);
+    }
+    if (moe_commit_wait(k->commit, &e) != MOE_OK && code == MOE_OK) *err = e, code = e.code;
+    k->sync += moe_commit_seconds(k->commit);
+    pthread_mutex_destroy(&k->lock);
+    return code;
+}
+
+enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err)
+{
+    uint64_t need;
+    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
+    enum moe_code code = list_units(k, &need, err);
+    if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);
+    if (code == MOE_OK) code = run(k, err);
+    moe_progress_end(k->progress);
+    return code;
+}
+
+void moe_rewrite_release(struct moe_rewrite_work *k)
+{
+    moe_commit_close(&k->commit);
+    for (int i = 0; k->emit && i < k->workers; i++) moe_emit_close(&k->emit[i]);
+    free(k->emit);
+    free(k->idle);
+    free(k->done);
+    free(k->live);
+    free(k->raw_of);
+    free(k->todo);
+}
