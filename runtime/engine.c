@@ -33,10 +33,11 @@ static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_
 /* Context first, then as large a batch as the rest allows: it saves reading experts, but the last few tokens save little. */
 static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o, int threads, struct moe_err *err)
 {
-    int64_t most = c->max_position_embeddings, least = most < BATCH_LEAST ? most : BATCH_LEAST;
+    int64_t most = o->most > 0 && o->most < c->max_position_embeddings ? o->most : c->max_position_embeddings, least = most < BATCH_LEAST ? most : BATCH_LEAST;
     uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held : o->memory ? 1 : moe_available_memory();
     char need[16], have[16];
     if (!limit) limit = UINT64_MAX; /* not known */
+    if (o->sharers > 1) limit /= (uint64_t)o->sharers;
     e->context = o->context > 0 ? o->context : most_that_fit(c, 0, least, 1, most, o->mla, threads, limit);
     uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, least, o->mla, threads);
     if (bytes > limit)

@@ -24,7 +24,9 @@ struct moe_engine {
 
 struct moe_engine_options {
     bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
+    int sharers;                      /* engines in this process that the memory is for; 0 is 1 */
     int64_t context;                  /* 0: the model's, or less where memory does not hold it */
+    int64_t most;                     /* positions that are of use where context is 0; 0: all */
     uint64_t memory;                  /* bytes the engine may hold besides mapped files; 0: what the machine has available */
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;

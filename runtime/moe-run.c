@@ -13,7 +13,7 @@
 
 struct options {
     struct moe_run run;
-    const char *prompt, *prompt_file, *tokens, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *system;
+    const char *prompt, *prompt_file, *tokens, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *system, *scratch;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, memory;
     double temperature, top_p, min_p;
@@ -40,11 +40,16 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
     if (o->top_k < 0 || o->context < 0 || o->n < -1) return moe_fail(err, MOE_USAGE, "--top-k, --context and -n want no negative number");
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
+    if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .activations = strcmp(o->activations, "nvfp4") ? MOE_ACTIVATIONS_FLOAT : MOE_ACTIVATIONS_NVFP4,
                                       .tokenizer = o->score || o->stop.n || (!o->tokens && !o->bench) };
+    if (o->score) { /* a model, its reference, and the states of both */
+        e->sharers = o->reference ? 3 : 2;
+        e->most = o->window > 0 ? o->window : 2048;
+    }
     return MOE_OK;
 }
 
@@ -170,10 +175,11 @@ static struct moe_generate settings(const struct options *o)
     };
 }
 
-static void add_memory(cJSON *json)
+static void add_memory(cJSON *json, uint64_t before)
 {
+    uint64_t now = moe_peak_anonymous();
     moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
-    moe_json_add_i64(json, "peak_anonymous", (int64_t)moe_peak_anonymous());
+    moe_json_add_i64(json, "peak_anonymous", (int64_t)(now > before ? now : before));
 }
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
@@ -194,7 +200,7 @@ static void report(const struct options *o, cJSON *json, const struct moe_genera
     double decoded = (double)(g->n > 0 ? g->n - 1 : 0);
     cJSON_AddNumberToObject(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
     cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
-    add_memory(json);
+    add_memory(json, 0);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
     if (!o->run.json && g->n) print_text(NULL, "\n", 1);
     moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
@@ -300,7 +306,8 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
     bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
     enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, o->run.pool, err) : MOE_OK;
     if (code == MOE_OK) code = read_ids(o, e, &ids, &n, err);
-    if (code == MOE_OK) code = moe_score_text(e, ref, ids, (int64_t)n, window, o->run.pool, o->run.progress, &s, err);
+    struct moe_score_text t = { .ids = ids, .n = (int64_t)n, .window = window, .memory = (uint64_t)o->memory, .scratch = o->scratch };
+    if (code == MOE_OK) code = moe_score_text(e, ref, &t, o->run.pool, o->run.progress, &s, err);
     free(ids);
     moe_engine_close(&ref);
     MOE_TRY(code);
@@ -315,9 +322,10 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
         cJSON_AddNumberToObject(json, "kl_max", s.kl_max);
         cJSON_AddNumberToObject(json, "top1_agreement", s.top1_agreement);
         cJSON_AddNumberToObject(json, "perplexity_reference", s.perplexity_reference);
+        cJSON_AddNumberToObject(json, "perplexity_ratio", s.perplexity_ratio);
     }
     cJSON_AddNumberToObject(json, "seconds", seconds);
-    add_memory(json);
+    add_memory(json, s.anonymous);
     if (o->run.json) return MOE_OK;
     printf("perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
     if (o->reference)
@@ -383,6 +391,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "score", &o.score, "FILE", "perplexity of a text"),
         MOE_INT(0, "window", &o.window, "N", "tokens in a window of --score; the smaller of 2048 and the context by default"),
         MOE_STR(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
+        MOE_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
         MOE_STR(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
         MOE_BOOL(0, "bench", &o.bench, "time the model's matrix products against floors measured in the same run"),
         MOE_GROUP("model"),
@@ -404,7 +413,7 @@ int main(int argc, char **argv)
             "text, tokens, prompt_tokens, seconds (load, prefill, decode), prefill_tokens_per_second, decode_tokens_per_second, peak_rss, "
             "peak_anonymous, finish_reason (stop or length).\n\n"
             "With --score: tokens (positions scored), nll, perplexity, seconds, peak_rss, peak_anonymous; with --reference also kl (the mean over "
-            "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference.\n\n"
+            "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference, perplexity_ratio.\n\n"
             "With --bench: bench, an array of op, shape, seconds, gbytes_per_second, gflops, share_of_peak.",
         .examples = "moe-run model.moe --prompt 'The capital of France is' -n 20\nmoe-run model.moe --chat\n"
                     "moe-run quantized.moe --score text.txt --reference model.moe --json",
