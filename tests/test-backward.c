@@ -1,0 +1,311 @@
+/* Vector-Jacobian products against central differences of the equations written out in double (plain-forward.h, which test-plain holds
+ * against the forward pass), on shapes and stored types of every kind; a whole layer against the forward pass itself; and that neither
+ * batches nor threads nor max_tokens change a bit. */
+#undef NDEBUG
+#include "quantize/backward-internal.h"
+#include "tests/plain-forward.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static long checks;
+static struct moe_err err;
+static double worst;
+#define OK(cond) (assert(cond), checks++)
+#define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
+
+static char genmodel[512], dir[] = "/tmp/moe-backward.XXXXXX";
+
+/* ---- random numbers ---- */
+
+static struct moe_rng rng;
+
+static float *normals(int64_t n, double scale)
+{
+    float *x = room(n, sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(scale * sqrt(-2 * log(1 - moe_rng_next(&rng))) * cos(2 * acos(-1) * moe_rng_next(&rng)));
+    return x;
+}
+
+/* ---- one function of rows, and what is wanted of it ---- */
+
+/* Whatever the functions below need to know. */
+struct at {
+    const struct moe_model *m;
+    int layer;
+    int64_t n;                        /* rows of the whole input */
+    const struct moe_expert *mlp;
+    const float *weight;              /* [n] */
+    const int32_t *experts;           /* [n, k] */
+};
+
+typedef double *function(const struct at *a, const double *x); /* [n, out], malloc'd */
+
+static double inner(const float *v, const double *y, int64_t n)
+{
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += (double)v[i] * y[i];
+    return s;
+}
+
+/* g [n, in] must be J^T v, v [n, out]: <v, J u> by central differences against <g, u> for random u.  The differences are of order 1e-9 off
+ * (double, a step of 1e-5 of x), g as float32 rounds: some 1e-6 of its length.  u has independent elements, so <g, u> is about |g|. */
+static void check(const char *what, function *f, const struct at *a, const float *x, int64_t in, const float *v, int64_t out, const float *g)
+{
+    int64_t n = a->n * in;
+    double *at = room(n, sizeof *at), length = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) length += (double)g[i] * (double)g[i], size += (double)x[i] * (double)x[i];
+    length = sqrt(length);
+    OK(isfinite(length) && length > 0);
+    for (int round = 0; round < 3; round++) {
+        double step = 1e-5 * sqrt(size / (double)n), difference = 0, product = 0;
+        float *u = normals(n, 1);
+        for (int side = -1; side <= 1; side += 2) {
+            for (int64_t i = 0; i < n; i++) at[i] = (double)x[i] + side * step * (double)u[i];
+            double *y = f(a, at);
+            difference += side * inner(v, y, a->n * out) / (2 * step);
+            free(y);
+        }
+        for (int64_t i = 0; i < n; i++) product += (double)g[i] * (double)u[i];
+        double error = fabs(difference - product) / length;
+        if (!(error < 2e-5)) fprintf(stderr, "%s, layer %d: %.9g by differences, %.9g, |g| %.3g\n", what, a->layer, difference, product, length);
+        OK(error < 2e-5);
+        worst = fmax(worst, error);
+        free(u);
+    }
+    free(at);
+}
+
+/* What a call must add to: some of dx before. */
+static float *added(float *dx, const float *before, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) dx[i] -= before[i];
+    return dx;
+}
+
+static float *copy(const float *x, int64_t n)
+{
+    float *y = room(n, sizeof *y);
+    memcpy(y, x, (size_t)n * sizeof *y);
+    return y;
+}
+
+/* ---- norm, MLP, router ---- */
+
+static double *norm_of(const struct at *a, const double *x)
+{
+    int64_t H = a->m->config.hidden_size;
+    return normed(x, H, a->m->layers[a->layer].input_norm, (double)a->m->eps, H, a->n);
+}
+
+static void check_norm(struct moe_backward *b, const struct at *a)
+{
+    int64_t H = a->m->config.hidden_size;
+    float *x = normals(a->n * H, 0.7), *v = normals(a->n * H, 1), *dx = room(a->n * H, sizeof *dx);
+    moe_backward_norm(b, x, a->m->layers[a->layer].input_norm, a->m->eps, H, H, a->n, v, dx);
+    check("norm", norm_of, a, x, H, v, H, dx);
+    free(x), free(v), free(dx);
+}
+
+static double *mlp_of(const struct at *a, const double *x)
+{
+    double *y = plain_mlp(a->mlp, x, a->n);
+    for (int64_t i = 0; i < a->n * a->mlp->down.rows; i++) y[i] *= a->weight ? (double)a->weight[i / a->mlp->down.rows] : 1;
+    return y;
+}
+
+static void check_mlp(struct moe_backward *b, struct at a, const struct moe_expert *e, bool weighted)
+{
+    int64_t H = a.m->config.hidden_size;
+    float *x = normals(a.n * H, 1), *v = normals(a.n * H, 1), *dot = room(a.n, sizeof *dot), *weight = normals(a.n, 1);
+    float *before = normals(a.n * H, 1e-6), *dx = copy(before, a.n * H);
+    double *exact = room(a.n * H, sizeof *exact), off = 0, size = 0;
+    const struct moe_weight w[3] = { e->gate, e->up, e->down };
+    for (int64_t i = 0; i < a.n * H; i++) exact[i] = (double)x[i];
+    a.mlp = e;
+    double *y = mlp_of(&a, exact); /* of weight 1 */
+    a.weight = weighted ? weight : NULL;
+    moe_backward_mlp(b, w, x, a.n, v, a.weight, dx, dot);
+    check("mlp", mlp_of, &a, x, H, v, H, added(dx, before, a.n * H));
+    for (int64_t t = 0; t < a.n; t++) {
+        double want = inner(v + t * H, y + t * H, H);
+        off += (want - (double)dot[t]) * (want - (double)dot[t]), size += want * want;
+    }
+    OK(off < 1e-10 * size);
+    free(x), free(v), free(dot), free(weight), free(before), free(dx), free(exact), free(y);
+}
+
+/* The weights of a constant choice. */
+static double *router_of(const struct at *a, const double *x)
+{
+    const struct moe_config *c = &a->m->config;
+    int64_t E = c->n_routed_experts, k = c->num_experts_per_tok;
+    double *logits = times(&a->m->layers[a->layer].router, x, a->n), *y = room(a->n * k, sizeof *y);
+    for (int64_t t = 0; t < a->n; t++) {
+        double sum = 0;
+        for (int64_t j = 0; j < k; j++) sum += y[t * k + j] = 1 / (1 + exp(-logits[t * E + a->experts[t * k + j]]));
+        for (int64_t j = 0; j < k; j++) y[t * k + j] *= c->routed_scaling_factor / (c->norm_topk_prob ? sum : 1);
+    }
+    free(logits);
+    return y;
+}
+
+static void check_router(struct moe_backward *b, struct at a)
+{
+    int64_t H = a.m->config.hidden_size, k = a.m->config.num_experts_per_tok, E = a.m->config.n_routed_experts;
+    float *x = normals(a.n * H, 1), *v = normals(a.n * k, 1), *dx = room(a.n * H, sizeof *dx);
+    int32_t *experts = room(a.n * k, sizeof *experts);
+    for (int64_t i = 0; i < a.n * k; i++) experts[i] = (int32_t)((i / k * 5 + i % k) % E); /* k different ones a token */
+    a.experts = experts;
+    moe_backward_router(b, a.layer, x, a.n, experts, v, dx);
+    check("router", router_of, &a, x, H, v, k, dx);
+    free(x), free(v), free(dx), free(experts);
+}
+
+/* ---- one model ---- */
+
+struct shape { int64_t n, n_sequences, lengths[8]; };
+
+static void check_functions(const struct moe_model *m, unsigned flags, struct moe_pool *pool, const struct shape *s)
+{
+    struct moe_backward *b;
+    struct moe_kernels table;
+    int64_t longest = 0;
+    for (int64_t i = 0; i < s->n_sequences; i++) longest = s->lengths[i] > longest ? s->lengths[i] : longest;
+    DONE(moe_backward_open(&b, m, longest + 2, longest, pool, &err)); /* not all fits at once */
+    moe_kernels_init(&table, flags);
+    b->k = &table;
+    for (int l = 0; l < m->config.num_hidden_layers; l++) {
+        const struct moe_layer *y = &m->layers[l];
+        struct at a = { .m = m, .layer = l, .n = s->n };
+        if (l == 0) check_norm(b, &a);
+        if (!y->moe) {
+            check_mlp(b, a, &y->dense, false);
+            continue;
+        }
+        check_mlp(b, a, &y->experts[1], true);
+        if (y->shared.gate.data) check_mlp(b, a, &y->shared, false);
+        check_router(b, a);
+    }
+    moe_backward_close(&b);
+    OK(!b);
+}
+
+/* ---- the same bits whatever the threads and the batches ---- */
+
+/* Every function once, in calls of `part` sequences; results one after another in out. */
+static int64_t everything(const struct moe_model *m, int threads, int64_t max_tokens, const struct shape *s, int64_t part, float *out)
+{
+    const struct moe_config *c = &m->config;
+    int64_t H = c->hidden_size, k = c->num_experts_per_tok, longest = 0, at = 0, t = 0;
+    const struct moe_layer *y = &m->layers[c->num_hidden_layers - 1];
+    const struct moe_weight w[3] = { y->experts[0].gate, y->experts[0].up, y->experts[0].down };
+    struct moe_backward *b;
+    struct moe_pool *pool;
+    int32_t *experts = room(s->n * k, sizeof *experts);
+    for (int64_t i = 0; i < s->n * k; i++) experts[i] = (int32_t)(i % k);
+    for (int64_t i = 0; i < s->n_sequences; i++) longest = s->lengths[i] > longest ? s->lengths[i] : longest;
+    rng = (struct moe_rng){ 77 };
+    float *x = normals(s->n * H, 1), *v = normals(s->n * H, 1), *dw = normals(s->n * k, 1);
+    DONE(moe_pool_open(&pool, threads, &err));
+    DONE(moe_backward_open(&b, m, max_tokens, longest, pool, &err));
+    float *dx = out, *dot = dx + s->n * H, *dr = dot + s->n, *dn = dr + s->n * H;
+    at = 3 * s->n * H + s->n;
+    memset(out, 0, (size_t)at * sizeof *out);
+    for (int64_t i = 0; i < s->n_sequences; i += part) {
+        int64_t n = 0;
+        for (int64_t q = i; q < i + part && q < s->n_sequences; q++) n += s->lengths[q];
+        moe_backward_mlp(b, w, x + t * H, n, v + t * H, dw + t, dx + t * H, dot + t);
+        moe_backward_router(b, (int)c->num_hidden_layers - 1, x + t * H, n, experts + t * k, dw + t * k, dr + t * H);
+        moe_backward_norm(b, x + t * H, y->post_norm, m->eps, H, H, n, v + t * H, dn + t * H);
+        t += n;
+    }
+    OK(t == s->n);
+    moe_backward_close(&b);
+    moe_pool_close(&pool);
+    free(x), free(v), free(dw), free(experts);
+    return at;
+}
+
+static void check_same(const struct moe_model *m, const struct shape *s)
+{
+    int64_t room_for = 8 * s->n * m->config.hidden_size, longest = 0;
+    float *first = room(room_for, sizeof *first), *other = room(room_for, sizeof *other);
+    for (int64_t i = 0; i < s->n_sequences; i++) longest = s->lengths[i] > longest ? s->lengths[i] : longest;
+    int64_t n = everything(m, 1, s->n, s, s->n_sequences, first);
+    OK(n <= room_for);
+    const struct { int threads; int64_t max_tokens, part; } ways[] = { { 2, s->n, 8 }, { 7, s->n, 8 }, { 7, longest, 8 }, { 2, s->n + 9, 1 }, { 1, longest + 1, 2 } };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        OK(everything(m, ways[i].threads, ways[i].max_tokens, s, ways[i].part, other) == n);
+        OK(!memcmp(first, other, (size_t)n * sizeof *first));
+    }
+    free(first), free(other);
+}
+
+/* ---- models ---- */
+
+static void check_model(const char *path, double lora_eps, const struct shape *s)
+{
+    struct moe_source *src;
+    struct moe_model *m;
+    struct moe_pool *pool;
+    unsigned all = moe_cpu_flags(), levels[2] = { 0, all };
+    rng = (struct moe_rng){ 5 };
+    DONE(moe_source_open(&src, path, &err));
+    DONE(moe_model_open(&m, src, lora_eps, &err));
+    DONE(moe_pool_open(&pool, 2, &err));
+    for (int i = 0; i < 2; i++) check_functions(m, levels[i], i ? pool : NULL, s);
+    if (m->layers[m->config.num_hidden_layers - 1].moe) check_same(m, s);
+    moe_pool_close(&pool);
+    moe_model_close(&m);
+    moe_source_close(&src);
+}
+
+static void run(const char *const *argv)
+{
+    pid_t pid = fork();
+    int status = -1;
+    if (pid == 0) {
+        execv(argv[0], (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    assert(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Generate a model with these options and check it. */
+static void generated(const char *options, double lora_eps, const struct shape *s)
+{
+    const char *argv[40] = { genmodel, "-o", dir };
+    char words[512];
+    int n = 3;
+    static const char common[] = "--layers 2 --hidden 64 --dense-inter 96 --inter 32 --heads 3 --kv-lora 32 --nope 16 --rope 8 --v 24 --vocab 300 ";
+    snprintf(words, sizeof words, "%s%s", common, options);
+    for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[n++] = w;
+    printf("%s\n", options);
+    fflush(stdout);
+    run(argv);
+    check_model(dir, lora_eps, s);
+    run((const char *const[]){ "/bin/rm", "-rf", dir, NULL });
+}
+
+int main(int argc, char **argv)
+{
+    const struct shape few = { 21, 4, { 1, 9, 4, 7 } }, many = { 430, 4, { 150, 1, 200, 79 } };
+    char *slash = argc ? strrchr(argv[0], '/') : NULL;
+    assert(slash && mkdtemp(dir));
+    snprintf(genmodel, sizeof genmodel, "%.*s/genmodel", (int)(slash - argv[0]), argv[0]);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format f32", 0, &few);
+    generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 3", 1e-6, &few);
+    generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0, &few);
+    generated("--q-lora 24 --experts 6 --top-k 2 --shared 0 --tied", 0, &few);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0, &few);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0, &few);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0, &few);
+    generated("--q-lora 40 --experts 4 --top-k 2 --hidden 320 --inter 288 --dense-inter 320 --heads 5 --vocab 4500", 0, &many);
+    (void)plain_begin, (void)plain_layer, (void)plain_logits, (void)plain_end;
+    check_model("tests/data/tiny-k2/bf16", 0, &few);
+    printf("test-backward: %ld checks, largest error %.2g of a gradient\n", checks, worst);
+    return 0;
+}
