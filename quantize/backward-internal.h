@@ -48,4 +48,9 @@ void moe_backward_transposed(const struct moe_backward_transposed *t);
 /* out [n, dim] = rms(x [n, dim], w), both ld apart: k->rmsnorm. */
 void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim, int64_t ld, int64_t n, float *out);
 
+/* Of struct moe_backward's rows and of one worker's memory, what these take. */
+int64_t moe_backward_head_floats(const struct moe_config *c, int64_t n);
+int64_t moe_backward_attention_floats(const struct moe_config *c, int64_t n);
+int64_t moe_backward_attention_worker_floats(const struct moe_config *c, int64_t sequence);
+
 #endif

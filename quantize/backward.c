@@ -38,12 +38,12 @@ static int64_t row_floats(const struct moe_config *c, int64_t tokens)
 {
     struct moe_backward_room r = { 0 };
     mlp_room(&(struct mlp){ 0 }, &r, tokens, widest_mlp(c));
-    return r.used;
+    return most(r.used, most(moe_backward_head_floats(c, tokens), moe_backward_attention_floats(c, tokens)));
 }
 
-static int64_t worker_floats(const struct moe_config *c)
+static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 {
-    int64_t n = MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS;
+    int64_t n = most(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS, moe_backward_attention_worker_floats(c, sequence));
     return (most(n, c->num_experts_per_tok * (c->hidden_size + 1)) + 15) / 16 * 16;
 }
 
@@ -51,8 +51,7 @@ static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 1
 
 uint64_t moe_backward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t sequence, int threads)
 {
-    (void)sequence;
-    return sizeof(struct moe_backward) + bytes(row_floats(c, max_tokens)) + bytes(threads * worker_floats(c));
+    return sizeof(struct moe_backward) + bytes(row_floats(c, max_tokens)) + bytes(threads * worker_floats(c, sequence));
 }
 
 enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_model *m, int64_t max_tokens, int64_t sequence, struct moe_pool *pool,
@@ -63,7 +62,7 @@ enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_mode
     *out = NULL;
     if (!b) return moe_fail(err, MOE_NOMEM, "no memory for a backward pass");
     *b = (struct moe_backward){ .m = m, .k = moe_kernels(), .pool = pool, .max_tokens = max_tokens, .sequence = sequence,
-                                .worker_floats = worker_floats(&m->config) };
+                                .worker_floats = worker_floats(&m->config, sequence) };
     b->rows = aligned_alloc(64, bytes(row_floats(&m->config, max_tokens)));
     b->worker = aligned_alloc(64, bytes(moe_pool_threads(pool) * b->worker_floats));
     if (!b->rows || !b->worker) {

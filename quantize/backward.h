@@ -46,4 +46,15 @@ void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], cons
  *   ds_j = scale / sum (dw_j - sum_i dw_i s_i / sum);  dx += sum over j ascending of ds_j s_j (1 - s_j) R[e_j] */
 void moe_backward_router(struct moe_backward *b, int layer, const float *x, int64_t n, const int32_t *experts, const float *dweight, float *dx);
 
+/* Where a backward pass starts.  h [n, H]: the states after the last layer.  For every row a label is drawn from p = softmax(head rms(h, norm));
+ * dh [n, H] = the gradient of -log p(label) with respect to h (not added; may not be h).  Row i of the call is row first + i of all: its draw
+ * is number first + i of struct moe_rng's from `seed`, so that labels depend on nothing else.  labels [n], NULL: not wanted.  No more than
+ * 2048 ids' logits of a row are held at once.  MOE_NONFINITE, naming the tensor, when a logit is NaN or Inf; dh is then in part written. */
+enum moe_code moe_backward_head(struct moe_backward *b, const float *h, int64_t n, int64_t first, uint64_t seed, float *dh, int32_t *labels,
+                                struct moe_err *err);
+
+/* h2 = h + attention(rms(h, input_norm)) of `layer`, over whole causal sequences one after another, each from position 0: lengths
+ * [n_sequences], none longer than b's `sequence`; h, dh [sum of lengths, H].  dh: in d h2, out d h (residual, norm and all). */
+void moe_backward_attention(struct moe_backward *b, int layer, const float *h, const int64_t *lengths, int64_t n_sequences, float *dh);
+
 #endif

@@ -2,6 +2,7 @@
  * against the forward pass), on shapes and stored types of every kind; a whole layer against the forward pass itself; and that neither
  * batches nor threads nor max_tokens change a bit. */
 #undef NDEBUG
+#include "model/forward-internal.h"
 #include "quantize/backward-internal.h"
 #include "tests/plain-forward.h"
 
@@ -12,7 +13,7 @@
 
 static long checks;
 static struct moe_err err;
-static double worst;
+static double worst, worst_layer;
 #define OK(cond) (assert(cond), checks++)
 #define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
 
@@ -31,6 +32,8 @@ static float *normals(int64_t n, double scale)
 
 /* ---- one function of rows, and what is wanted of it ---- */
 
+struct shape { int64_t n, n_sequences, lengths[8]; }; /* n tokens, in sequences */
+
 /* Whatever the functions below need to know. */
 struct at {
     const struct moe_model *m;
@@ -39,6 +42,8 @@ struct at {
     const struct moe_expert *mlp;
     const float *weight;              /* [n] */
     const int32_t *experts;           /* [n, k] */
+    const int32_t *labels;            /* [n] */
+    const struct shape *s;
 };
 
 typedef double *function(const struct at *a, const double *x); /* [n, out], malloc'd */
@@ -164,9 +169,197 @@ static void check_router(struct moe_backward *b, struct at a)
     free(x), free(v), free(dx), free(experts);
 }
 
-/* ---- one model ---- */
+/* ---- head ---- */
 
-struct shape { int64_t n, n_sequences, lengths[8]; };
+static double *logits_of(const struct moe_model *m, const double *x, int64_t n)
+{
+    struct plain p = { .m = m, .n = n, .h = room(n * m->config.hidden_size, sizeof *p.h) };
+    memcpy(p.h, x, (size_t)(n * m->config.hidden_size) * sizeof *x);
+    double *y = plain_logits(&p);
+    plain_end(&p);
+    return y;
+}
+
+/* -log p of each row's label. */
+static double *head_of(const struct at *a, const double *x)
+{
+    int64_t V = a->m->config.vocab_size;
+    double *logits = logits_of(a->m, x, a->n), *y = room(a->n, sizeof *y);
+    for (int64_t t = 0; t < a->n; t++) {
+        double sum = 0;
+        for (int64_t i = 0; i < V; i++) sum += exp(logits[t * V + i]);
+        y[t] = log(sum) - logits[t * V + a->labels[t]];
+    }
+    free(logits);
+    return y;
+}
+
+/* The labels are where the row's own number of the stream falls in the cumulative distribution. */
+static void check_labels(const struct at *a, const float *x, uint64_t seed, int64_t first)
+{
+    int64_t V = a->m->config.vocab_size, H = a->m->config.hidden_size;
+    double *exact = room(a->n * H, sizeof *exact);
+    struct moe_rng r = { seed };
+    for (int64_t i = 0; i < a->n * H; i++) exact[i] = (double)x[i];
+    for (int64_t i = 0; i < first; i++) moe_rng_next(&r);
+    double *logits = logits_of(a->m, exact, a->n);
+    for (int64_t t = 0; t < a->n; t++) {
+        double sum = 0, before = 0, u = moe_rng_next(&r);
+        OK(a->labels[t] >= 0 && a->labels[t] < V);
+        for (int64_t i = 0; i < V; i++) sum += exp(logits[t * V + i]);
+        for (int64_t i = 0; i < a->labels[t]; i++) before += exp(logits[t * V + i]) / sum;
+        OK(before - 1e-5 <= u && u <= before + exp(logits[t * V + a->labels[t]]) / sum + 1e-5);
+    }
+    free(logits), free(exact);
+}
+
+static void check_head(struct moe_backward *b, struct at a)
+{
+    int64_t H = a.m->config.hidden_size;
+    a.n = a.n < 40 ? a.n : 40;
+    float *x = normals(a.n * H, 1), *dx = normals(a.n * H, 1), *v = room(a.n, sizeof *v);
+    int32_t *labels = room(a.n, sizeof *labels);
+    for (int64_t i = 0; i < a.n; i++) v[i] = 1;
+    DONE(moe_backward_head(b, x, a.n, 1000, 99, dx, labels, &err));
+    a.labels = labels;
+    check("head", head_of, &a, x, H, v, 1, dx);
+    check_labels(&a, x, 99, 1000);
+    x[a.n * H - 3] = NAN;
+    OK(moe_backward_head(b, x, a.n, 1000, 99, dx, NULL, &err) == MOE_NONFINITE);
+    free(x), free(dx), free(v), free(labels);
+}
+
+/* ---- attention ---- */
+
+static double *attention_of(const struct at *a, const double *x)
+{
+    int64_t H = a->m->config.hidden_size, t = 0;
+    double *y = room(a->n * H, sizeof *y);
+    for (int64_t i = 0; i < a->s->n_sequences; t += a->s->lengths[i++]) {
+        struct plain p = { .m = a->m, .n = a->s->lengths[i], .h = room(a->s->lengths[i] * H, sizeof *p.h) };
+        memcpy(p.h, x + t * H, (size_t)(p.n * H) * sizeof *x);
+        plain_attention(&p, a->layer);
+        memcpy(y + t * H, p.h, (size_t)(p.n * H) * sizeof *x);
+        plain_end(&p);
+    }
+    return y;
+}
+
+/* Without the residual, which would hide an error of what is small beside it. */
+static double *attention_alone(const struct at *a, const double *x)
+{
+    double *y = attention_of(a, x);
+    for (int64_t i = 0; i < a->n * a->m->config.hidden_size; i++) y[i] -= x[i];
+    return y;
+}
+
+static void check_attention(struct moe_backward *b, const struct at *a)
+{
+    int64_t H = a->m->config.hidden_size;
+    float *x = normals(a->n * H, 1), *v = normals(a->n * H, 1), *dx = copy(v, a->n * H);
+    moe_backward_attention(b, a->layer, x, a->s->lengths, a->s->n_sequences, dx);
+    check("attention with its residual", attention_of, a, x, H, v, H, dx);
+    check("attention alone", attention_alone, a, x, H, v, H, added(dx, v, a->n * H));
+    free(x), free(v), free(dx);
+}
+
+/* ---- a whole layer, and the forward pass itself ---- */
+
+struct pass { const struct moe_model *m; struct moe_forward *f; struct moe_kv kv[8]; struct moe_segment segment[8]; int32_t *experts; float *weights; };
+
+static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
+{
+    struct pass *p = ctx;
+    size_t n = (size_t)(tokens * p->m->config.num_experts_per_tok);
+    (void)layer;
+    memcpy(p->experts, experts, n * sizeof *experts);
+    memcpy(p->weights, weights, n * sizeof *weights);
+}
+
+static void pass_begin(struct pass *p, const struct moe_model *m, const struct shape *s)
+{
+    int64_t k = m->config.num_experts_per_tok;
+    *p = (struct pass){ .m = m, .experts = room(s->n * k, sizeof *p->experts), .weights = room(s->n * k, sizeof *p->weights) };
+    for (int64_t i = 0; i < s->n_sequences; i++) {
+        DONE(moe_kv_open(&p->kv[i], &m->config, &err));
+        DONE(moe_kv_reserve(&p->kv[i], s->lengths[i], &err));
+        p->segment[i] = (struct moe_segment){ &p->kv[i], 0, s->lengths[i] };
+    }
+    DONE(moe_forward_open(&p->f, m, s->n, s->n, MOE_MLA_PLAIN, NULL, &err));
+    moe_forward_hooks(p->f, &(struct moe_hooks){ .ctx = p, .routed = routed });
+}
+
+static void pass_end(struct pass *p)
+{
+    for (int i = 0; i < 8; i++) moe_kv_release(&p->kv[i]);
+    moe_forward_close(&p->f);
+    free(p->experts), free(p->weights);
+}
+
+/* What a caller does with the pieces: dh through `layer`, of which h is the input. */
+static void layer_back(struct moe_backward *b, struct pass *p, int layer, const struct shape *s, const float *h, float *dh)
+{
+    const struct moe_config *c = &p->m->config;
+    const struct moe_layer *y = &p->m->layers[layer];
+    int64_t H = c->hidden_size, k = c->num_experts_per_tok, n = s->n;
+    float *h1 = copy(h, n * H), *x = room(n * H, sizeof *x), *dx = room(n * H, sizeof *dx), *dot = room(n * k, sizeof *dot);
+    moe_forward_attention(p->f, layer, p->segment, s->n_sequences, n, h1);
+    moe_backward_normed(b, h1, y->post_norm, p->m->eps, H, H, n, x);
+    const struct moe_expert *all = y->moe ? &y->shared : &y->dense;
+    if (all->gate.data) moe_backward_mlp(b, (struct moe_weight[3]){ all->gate, all->up, all->down }, x, n, dh, NULL, dx, NULL);
+    for (int64_t i = 0; i < n * k && y->moe; i++) {
+        const struct moe_expert *e = &y->experts[p->experts[i]];
+        int64_t t = i / k * H;
+        moe_backward_mlp(b, (struct moe_weight[3]){ e->gate, e->up, e->down }, x + t, 1, dh + t, p->weights + i, dx + t, dot + i);
+    }
+    if (y->moe) moe_backward_router(b, layer, x, n, p->experts, dot, dx);
+    moe_backward_norm(b, h1, y->post_norm, p->m->eps, H, H, n, dx, dh);
+    moe_backward_attention(b, layer, h, s->lengths, s->n_sequences, dh);
+    free(h1), free(x), free(dx), free(dot);
+}
+
+/* Differences of float32 results: with steps of 1/256 of h both rounding (some 1e-6 / step) and curvature (step squared) stay near 1e-4 of a gradient.
+ * Only tokens whose experts are the same on both sides are asked about. */
+static void check_layer(struct moe_backward *b, const struct moe_model *m, int layer, const struct shape *s)
+{
+    int64_t H = m->config.hidden_size, k = m->config.num_experts_per_tok, N = s->n * H, kept = 0;
+    float *h = normals(N, 1), *u = normals(N, 1), *v = normals(N, 1), *side[2];
+    int32_t *chosen = room(s->n * k, sizeof *chosen);
+    bool *same = room(s->n, sizeof *same);
+    struct pass p;
+    pass_begin(&p, m, s);
+    side[0] = copy(h, N);
+    moe_forward_layer(p.f, layer, p.segment, s->n_sequences, side[0]);
+    free(side[0]);
+    memcpy(chosen, p.experts, (size_t)(s->n * k) * sizeof *chosen);
+    float *weights = copy(p.weights, s->n * k);
+    memset(same, 1, (size_t)s->n);
+    for (int i = 0; i < 2; i++) {
+        side[i] = copy(h, N);
+        for (int64_t j = 0; j < N; j++) side[i][j] += (i ? 1.0f : -1.0f) / 256 * u[j];
+        moe_forward_layer(p.f, layer, p.segment, s->n_sequences, side[i]);
+        for (int64_t t = 0; t < s->n && m->layers[layer].moe; t++) same[t] = same[t] && !memcmp(p.experts + t * k, chosen + t * k, (size_t)k * sizeof *chosen);
+    }
+    memcpy(p.experts, chosen, (size_t)(s->n * k) * sizeof *chosen);
+    memcpy(p.weights, weights, (size_t)(s->n * k) * sizeof *weights);
+    for (int64_t t = 0; t < s->n; t++) {
+        kept += same[t];
+        if (!same[t]) memset(v + t * H, 0, (size_t)H * sizeof *v);
+    }
+    OK(kept > s->n / 2);
+    double difference = 0, product = 0, length = 0;
+    for (int64_t j = 0; j < N; j++) difference += (double)v[j] * ((double)side[1][j] - (double)side[0][j]) * 128;
+    layer_back(b, &p, layer, s, h, v);
+    for (int64_t j = 0; j < N; j++) product += (double)v[j] * (double)u[j], length += (double)v[j] * (double)v[j];
+    double error = fabs(difference - product) / sqrt(length);
+    if (!(error < 2e-3)) fprintf(stderr, "layer %d: %.9g by differences, %.9g, |g| %.3g\n", layer, difference, product, sqrt(length));
+    OK(error < 2e-3);
+    worst_layer = fmax(worst_layer, error);
+    pass_end(&p);
+    free(h), free(u), free(v), free(side[0]), free(side[1]), free(chosen), free(same), free(weights);
+}
+
+/* ---- one model ---- */
 
 static void check_functions(const struct moe_model *m, unsigned flags, struct moe_pool *pool, const struct shape *s)
 {
@@ -179,8 +372,9 @@ static void check_functions(const struct moe_model *m, unsigned flags, struct mo
     b->k = &table;
     for (int l = 0; l < m->config.num_hidden_layers; l++) {
         const struct moe_layer *y = &m->layers[l];
-        struct at a = { .m = m, .layer = l, .n = s->n };
-        if (l == 0) check_norm(b, &a);
+        struct at a = { .m = m, .layer = l, .n = s->n, .s = s };
+        if (l == 0) check_norm(b, &a), check_head(b, a);
+        check_attention(b, &a);
         if (!y->moe) {
             check_mlp(b, a, &y->dense, false);
             continue;
@@ -191,6 +385,9 @@ static void check_functions(const struct moe_model *m, unsigned flags, struct mo
     }
     moe_backward_close(&b);
     OK(!b);
+    DONE(moe_backward_open(&b, m, s->n, longest, pool, &err));
+    for (int l = 0; l < m->config.num_hidden_layers; l++) check_layer(b, m, l, s);
+    moe_backward_close(&b);
 }
 
 /* ---- the same bits whatever the threads and the batches ---- */
@@ -211,15 +408,18 @@ static int64_t everything(const struct moe_model *m, int threads, int64_t max_to
     float *x = normals(s->n * H, 1), *v = normals(s->n * H, 1), *dw = normals(s->n * k, 1);
     DONE(moe_pool_open(&pool, threads, &err));
     DONE(moe_backward_open(&b, m, max_tokens, longest, pool, &err));
-    float *dx = out, *dot = dx + s->n * H, *dr = dot + s->n, *dn = dr + s->n * H;
-    at = 3 * s->n * H + s->n;
+    float *dx = out, *dot = dx + s->n * H, *dr = dot + s->n, *dn = dr + s->n * H, *dh = dn + s->n * H, *da = dh + s->n * H;
+    at = 5 * s->n * H + s->n;
     memset(out, 0, (size_t)at * sizeof *out);
+    memcpy(da, v, (size_t)(s->n * H) * sizeof *da);
     for (int64_t i = 0; i < s->n_sequences; i += part) {
         int64_t n = 0;
         for (int64_t q = i; q < i + part && q < s->n_sequences; q++) n += s->lengths[q];
         moe_backward_mlp(b, w, x + t * H, n, v + t * H, dw + t, dx + t * H, dot + t);
         moe_backward_router(b, (int)c->num_hidden_layers - 1, x + t * H, n, experts + t * k, dw + t * k, dr + t * H);
         moe_backward_norm(b, x + t * H, y->post_norm, m->eps, H, H, n, v + t * H, dn + t * H);
+        DONE(moe_backward_head(b, x + t * H, n, 7 + t, 3, dh + t * H, NULL, &err));
+        moe_backward_attention(b, 0, x + t * H, s->lengths + i, i + part < s->n_sequences ? part : s->n_sequences - i, da + t * H);
         t += n;
     }
     OK(t == s->n);
@@ -304,8 +504,8 @@ int main(int argc, char **argv)
     generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0, &few);
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0, &few);
     generated("--q-lora 40 --experts 4 --top-k 2 --hidden 320 --inter 288 --dense-inter 320 --heads 5 --vocab 4500", 0, &many);
-    (void)plain_begin, (void)plain_layer, (void)plain_logits, (void)plain_end;
+    (void)plain_begin, (void)plain_layer; /* for whole passes, which are test-plain's */
     check_model("tests/data/tiny-k2/bf16", 0, &few);
-    printf("test-backward: %ld checks, largest error %.2g of a gradient\n", checks, worst);
+    printf("test-backward: %ld checks, largest error %.2g of a gradient; of a layer by differences in float32 %.2g\n", checks, worst, worst_layer);
     return 0;
 }
