@@ -7,6 +7,7 @@
 
 static const struct { const char *name, *values, *help; } table[] = {
     { "MOE_CPU", "ref|avx2|avx512", "use no kernel variant above this level" },
+    { "MOE_DIE", "RANK:STEP", "moe-run: that expert-parallel rank stops dead at that step of its work, to see the others go on" },
     { "NO_COLOR", "1", "no color on a terminal (no-color.org)" },
 };
 

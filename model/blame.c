@@ -19,6 +19,12 @@ static bool damaged(const struct moe_source *src, const struct moe_tensor *t, fl
     return false;
 }
 
+/* False for an expert of another rank, which is not mapped here (runtime/part.h). */
+static bool within_reach(const struct moe_model *m, const struct moe_tensor *t)
+{
+    return t->expert < 0 || m->layers[t->layer].experts[t->expert].gate.data;
+}
+
 static bool blame_layer(const struct moe_model *m, int layer, struct moe_err *err)
 {
     const struct moe_source *src = m->source;
@@ -26,7 +32,7 @@ static bool blame_layer(const struct moe_model *m, int layer, struct moe_err *er
         const struct moe_tensor *t = &src->tensors[i];
         int64_t r, c;
         char name[128];
-        if (t->layer != layer) continue;
+        if (t->layer != layer || !within_reach(m, t)) continue;
         float *row = malloc((size_t)t->cols * sizeof *row);
         bool bad = row && damaged(src, t, row, &r, &c);
         if (bad)

@@ -2,6 +2,7 @@
 
 #include "base/io.h"
 #include "base/tool.h"
+#include "runtime/reply.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     int64_t most = o->most > 0 && o->most < c->max_position_embeddings ? o->most : c->max_position_embeddings, least = most < BATCH_LEAST ? most : BATCH_LEAST;
     uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held : o->memory ? 1 : moe_available_memory();
     char need[16], have[16];
+    int64_t batch = o->batch > 0 && o->batch < BATCH_MOST ? o->batch : BATCH_MOST;
     if (!limit) limit = UINT64_MAX; /* not known */
     if (o->sharers > 1) limit /= (uint64_t)o->sharers;
     e->context = o->context > 0 ? o->context : most_that_fit(c, 0, least, 1, most, o->mla, threads, limit);
@@ -46,7 +48,7 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
                         moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
                         o->memory ? " or a larger --memory" : "");
     uint64_t full = moe_engine_estimate(c, e->context, least, o->mla, threads), room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
-    e->batch = most_that_fit(c, e->context, 0, least, e->context < BATCH_MOST ? e->context : BATCH_MOST, o->mla, threads, full + room);
+    e->batch = most_that_fit(c, e->context, 0, least, e->context < batch ? e->context : batch, o->mla, threads, full + room);
     if (e->batch > BATCH_LEAST) e->batch -= e->batch % BATCH_LEAST;
     if (e->batch < 1) e->batch = 1;
     e->spare = limit - moe_engine_estimate(c, e->context, e->batch, o->mla, threads);
@@ -55,19 +57,33 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
 
 /* ---- life ---- */
 
-static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
-                                struct moe_err *err)
+static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_err *err)
 {
-    MOE_TRY(moe_source_open(&e->source, path, err));
+    if (o->lender) {
+        e->borrowed = true;
+        e->source = o->lender->source;
+        e->tokenizer = o->lender->tokenizer;
+    } else {
+        MOE_TRY(moe_source_open(&e->source, path, err));
+    }
     const struct moe_config *c = &e->source->config;
     if (o->context > c->max_position_embeddings)
         return moe_fail(err, MOE_USAGE, "--context %lld is more than the model's %lld positions", (long long)o->context,
                         (long long)c->max_position_embeddings);
     e->vocab = c->vocab_size;
-    enum moe_code code = moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
+    enum moe_code code = o->lender ? MOE_OK : moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
     if (code != MOE_OK && (o->tokenizer || code != MOE_NOT_FOUND)) return code;
     if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
-    MOE_TRY(moe_model_open(&e->model, e->source, o->lora_eps, err));
+    return MOE_OK;
+}
+
+static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
+                                struct moe_err *err)
+{
+    MOE_TRY(open_source(e, path, o, err));
+    const struct moe_config *c = &e->source->config;
+    if (o->part) MOE_TRY(moe_part_open(&e->part, e->source, err));
+    MOE_TRY(moe_model_open(&e->model, e->part ? &e->part->source : e->source, o->lora_eps, err));
     MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err)); /* knows what descriptors and tokenizer took */
     MOE_TRY(moe_kv_open(&e->kv, c, err));
     e->kv.most = e->context;
@@ -93,6 +109,17 @@ enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const s
     return code;
 }
 
+enum moe_code moe_engine_open_lender(struct moe_engine **out, const char *path, const struct moe_engine_options *o, struct moe_err *err)
+{
+    struct moe_engine *e = calloc(1, sizeof *e);
+    *out = NULL;
+    if (!e) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
+    enum moe_code code = open_source(e, path, o, err);
+    if (code != MOE_OK) moe_engine_close(&e);
+    *out = e;
+    return code;
+}
+
 void moe_engine_close(struct moe_engine **pe)
 {
     struct moe_engine *e = *pe;
@@ -100,8 +127,11 @@ void moe_engine_close(struct moe_engine **pe)
     moe_forward_close(&e->forward);
     moe_kv_release(&e->kv);
     moe_model_close(&e->model);
-    moe_tokenizer_close(&e->tokenizer);
-    moe_source_close(&e->source);
+    moe_part_close(&e->part);
+    if (!e->borrowed) {
+        moe_tokenizer_close(&e->tokenizer);
+        moe_source_close(&e->source);
+    }
     free(e->ids);
     free(e->h);
     free(e->logits);
@@ -156,123 +186,19 @@ enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64
     return extend(e, ids + same, same, n - same, err);
 }
 
-/* ---- text as it comes ---- */
-
-struct writer {
-    const struct moe_generate *g;
-    struct moe_generated *out;
-    size_t cap, sent;
-};
-
-static enum moe_code append(struct writer *w, const char *s, size_t n, struct moe_err *err)
-{
-    struct moe_generated *o = w->out;
-    if (o->text_bytes + n + 1 > w->cap) {
-        size_t cap = 2 * w->cap + n + 256;
-        char *p = realloc(o->text, cap);
-        if (!p) return moe_fail(err, MOE_NOMEM, "no memory for %zu bytes of text", cap);
-        o->text = p;
-        w->cap = cap;
-    }
-    memcpy(o->text + o->text_bytes, s, n);
-    o->text_bytes += n;
-    o->text[o->text_bytes] = 0;
-    return MOE_OK;
-}
-
-/* Where `what` first stands in text [n], which may hold NULs; NULL: nowhere. */
-static char *locate(char *text, size_t n, const char *what)
-{
-    size_t len = strlen(what);
-    for (size_t i = 0; len && i + len <= n; i++)
-        if (!memcmp(text + i, what, len)) return text + i;
-    return NULL;
-}
-
-/* True when a stop text is complete; the text is cut before the first. */
-static bool stopped(struct writer *w)
-{
-    char *first = NULL;
-    for (size_t i = 0; i < w->g->n_stop; i++) {
-        char *at = locate(w->out->text + w->sent, w->out->text_bytes - w->sent, w->g->stop[i]);
-        if (at && (!first || at < first)) first = at;
-    }
-    if (!first) return false;
-    *first = 0;
-    w->out->text_bytes = (size_t)(first - w->out->text);
-    return true;
-}
-
-/* Bytes at the end that may still become a stop text. */
-static size_t held(const struct writer *w)
-{
-    size_t most = 0, len = w->out->text_bytes - w->sent;
-    for (size_t i = 0; i < w->g->n_stop; i++) {
-        size_t n = strlen(w->g->stop[i]);
-        for (size_t k = n ? n - 1 : 0; k > most; k--)
-            if (k <= len && !memcmp(w->out->text + w->out->text_bytes - k, w->g->stop[i], k)) most = k;
-    }
-    return most;
-}
-
-static void send(struct writer *w, size_t keep)
-{
-    size_t n = w->out->text_bytes - w->sent - keep;
-    if (n && w->g->text) w->g->text(w->g->ctx, w->out->text + w->sent, n);
-    w->sent += n;
-}
-
-static enum moe_code add_token(struct writer *w, const struct moe_engine *e, struct moe_decoder *d, int32_t id, bool *stop, struct moe_err *err)
-{
-    size_t len = 0;
-    if (!e->tokenizer) return MOE_OK;
-    moe_token_bytes(e->tokenizer, id, &len);
-    char *piece = malloc(MOE_DECODE_BOUND(len));
-    if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a token");
-    size_t n = moe_decode(e->tokenizer, d, id, piece);
-    enum moe_code code = append(w, piece, n, err);
-    free(piece);
-    MOE_TRY(code);
-    *stop = stopped(w);
-    send(w, *stop ? 0 : held(w));
-    return MOE_OK;
-}
-
-static bool is_end(const struct moe_engine *e, int32_t id)
-{
-    const struct moe_config *c = &e->model->config;
-    for (int64_t i = 0; i < c->n_eos; i++)
-        if (c->eos_token_id[i] == id) return true;
-    return e->tokenizer && (id == moe_token_find_special(e->tokenizer, "<|im_end|>") || id == moe_token_find_special(e->tokenizer, "[EOS]"));
-}
+/* ---- generation ---- */
 
 enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g, struct moe_generated *out, struct moe_err *err)
 {
-    struct writer w = { .g = g, .out = out };
-    struct moe_decoder d = { .keep_special = g->keep_special };
-    struct moe_rng rng = { g->seed };
-    bool stop = false;
-    *out = (struct moe_generated){ .finish = MOE_FINISH_LENGTH };
-    MOE_TRY(append(&w, "", 0, err));
+    struct moe_reply r;
     int64_t most = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens : e->context - e->n_ids;
-    out->tokens = malloc((size_t)(most + 1) * sizeof *out->tokens);
-    if (!out->tokens) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)most);
-    while (out->n < most) {
-        int32_t id = moe_sample(&g->sampler, &rng, e->logits, e->vocab, e->order, e->p);
-        if (!g->ignore_eos && is_end(e, id)) {
-            out->finish = MOE_FINISH_STOP;
-            break;
-        }
-        out->tokens[out->n++] = id;
-        MOE_TRY(add_token(&w, e, &d, id, &stop, err));
-        if (stop) {
-            out->finish = MOE_FINISH_STOP;
-            break;
-        }
-        if (out->n < most) MOE_TRY(extend(e, &id, e->n_ids, 1, err));
+    enum moe_code code = moe_reply_begin(&r, e, g, most, err);
+    while (code == MOE_OK && !r.done) {
+        int32_t id;
+        code = moe_reply_next(&r, e->logits, &id, err);
+        if (code == MOE_OK && !r.done) code = extend(e, &id, e->n_ids, 1, err);
     }
-    char rest[16];
-    if (!stop) MOE_TRY(append(&w, rest, moe_decode_flush(&d, rest), err));
-    send(&w, 0);
-    return MOE_OK;
+    if (code == MOE_OK) code = moe_reply_end(&r, err);
+    *out = r.out;
+    return code;
 }

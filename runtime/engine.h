@@ -7,9 +7,12 @@
 
 #include "formats/tokenizer.h"
 #include "model/forward.h"
+#include "runtime/part.h"
 
 struct moe_engine {
     struct moe_source *source;
+    bool borrowed;                    /* source and tokenizer are another engine's */
+    struct moe_part *part;            /* NULL: the whole model is mapped */
     struct moe_model *model;
     struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
     struct moe_forward *forward;
@@ -24,7 +27,10 @@ struct moe_engine {
 
 struct moe_engine_options {
     bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
+    bool part;                        /* map no routed expert: struct moe_engine.part does that (runtime/ep.h) */
     int sharers;                      /* engines in this process that the memory is for; 0 is 1 */
+    const struct moe_engine *lender;  /* whose source and tokenizer to use (it stays open); NULL: open them */
+    int64_t batch;                    /* most tokens in a batch; 0: what is of use */
     int64_t context;                  /* 0: the model's, or less where memory does not hold it */
     int64_t most;                     /* positions that are of use where context is 0; 0: all */
     uint64_t memory;                  /* bytes the engine may hold besides mapped files; 0: what the machine has available */
@@ -40,6 +46,8 @@ uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_
  * hold it.  The batch is as large as is of use and memory allows. */
 enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
                               struct moe_err *err);
+/* Source and tokenizer alone, for others to use (moe_engine_options.lender): no model, no buffers. */
+enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_err *err);
 void moe_engine_close(struct moe_engine **e);
 
 /* Room for n positions, in the cache and in ids; MOE_USAGE beyond the context. */

@@ -1,8 +1,11 @@
 /* moe-run - main() only: parse, call, report. */
+#include "base/env.h"
 #include "base/io.h"
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
+#include "runtime/prompts.h"
+#include "runtime/ranks.h"
 #include "runtime/score.h"
 #include "runtime/trace.h"
 
@@ -13,16 +16,30 @@
 
 struct options {
     struct moe_run run;
-    const char *prompt, *prompt_file, *tokens, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *system, *scratch;
+    struct moe_prompt prompt;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, memory;
-    double temperature, top_p, min_p;
-    bool chat, special, bos, ignore_eos, bench;
+    double temperature, top_p, min_p, rank_timeout;
+    bool ignore_eos, bench;
 };
 
-enum { TEXT_MAX = 1 << 30 };
+enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
 /* ---- options ---- */
+
+static enum moe_code check_ranks(const struct options *o, struct moe_err *err)
+{
+    if (!strcmp(o->comm, "ucx") || !strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm %s is not in this version (local)", o->comm);
+    if (strcmp(o->comm, "local")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local)", o->comm);
+    if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
+        return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
+    if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
+    if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
+    if (o->prompts && (o->trace || o->score || o->bench)) return moe_fail(err, MOE_USAGE, "--prompts does not go with --trace, --score or --bench");
+    if (o->record && (o->trace || o->bench)) return moe_fail(err, MOE_USAGE, "--record-routing does not go with --trace or --bench (a trace has the experts)");
+    return MOE_OK;
+}
 
 static enum moe_code check(const struct options *o, struct moe_engine_options *e, struct moe_err *err)
 {
@@ -33,8 +50,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
     if (strcmp(o->activations, "float") && strcmp(o->activations, "nvfp4"))
         return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float or nvfp4)", o->activations);
-    if (o->ranks != 1 || strcmp(o->comm, "local"))
-        return moe_fail(err, MOE_UNSUPPORTED, "expert parallelism is not in this version (--ranks 1, --comm local)");
+    MOE_TRY(check_ranks(o, err));
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
     if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
@@ -45,7 +61,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .activations = strcmp(o->activations, "nvfp4") ? MOE_ACTIVATIONS_FLOAT : MOE_ACTIVATIONS_NVFP4,
-                                      .tokenizer = o->score || o->stop.n || (!o->tokens && !o->bench) };
+                                      .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
         e->most = o->window > 0 ? o->window : 2048;
@@ -69,94 +85,6 @@ static void warn_activations(const struct options *o, const struct moe_source *s
                  (long long)uncalibrated, (long long)all);
 }
 
-/* ---- prompts ---- */
-
-static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struct moe_err *err)
-{
-    *ids = malloc((strlen(s) + 1) * sizeof **ids);
-    *n = 0;
-    if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
-    while (*s) {
-        char *end;
-        long v = strtol(s, &end, 10);
-        if (end == s || v < 0 || v > INT32_MAX || (*end && *end != ',')) return moe_fail(err, MOE_USAGE, "--tokens wants ids such as 1,2,3, not '%s'", s);
-        (*ids)[(*n)++] = (int32_t)v;
-        s = *end ? end + 1 : end;
-    }
-    return MOE_OK;
-}
-
-static enum moe_code read_stdin(char **text, size_t *n, struct moe_err *err)
-{
-    size_t cap = 4096;
-    *n = 0;
-    *text = malloc(cap + 1);
-    for (;;) {
-        if (!*text) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
-        size_t got = fread(*text + *n, 1, cap - *n, stdin);
-        *n += got;
-        if (!got) break;
-        if (*n == cap) {
-            char *more = realloc(*text, 2 * cap + 1);
-            if (!more) free(*text);
-            *text = more;
-            cap *= 2;
-        }
-    }
-    (*text)[*n] = 0;
-    return ferror(stdin) ? moe_fail(err, MOE_IO, "cannot read standard input") : MOE_OK;
-}
-
-static enum moe_code prompt_text(const struct options *o, char **text, size_t *n, struct moe_err *err)
-{
-    if (o->prompt_file && strcmp(o->prompt_file, "-")) return moe_read_text(o->prompt_file, TEXT_MAX, text, n, err);
-    if (o->prompt_file || !o->prompt) return read_stdin(text, n, err);
-    *text = strdup(o->prompt);
-    *n = *text ? strlen(*text) : 0;
-    return *text ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the prompt");
-}
-
-static enum moe_code add_bos(const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
-{
-    int64_t bos = e->model->config.bos_token_id;
-    if (bos < 0) return moe_fail(err, MOE_UNSUPPORTED, "--bos: the model's config has no bos_token_id");
-    int32_t *more = realloc(*ids, (*n + 1) * sizeof *more);
-    if (!more) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
-    memmove(more + 1, more, *n * sizeof *more);
-    more[0] = (int32_t)bos;
-    *ids = more;
-    ++*n;
-    return MOE_OK;
-}
-
-/* --system TEXT, nothing for an empty one; without the option what the model's own template would put there. */
-static const char *system_turn(const struct options *o, const struct moe_engine *e)
-{
-    const struct moe_config *c = &e->model->config;
-    if (o->system) return *o->system ? o->system : NULL;
-    return !strcmp(c->model_type, "kimi_k2") && !strstr(c->architecture, "K25") ? MOE_CHAT_DEFAULT_SYSTEM : NULL;
-}
-
-/* The ids to begin with: --tokens, or text (as one chat turn under --chat). */
-static enum moe_code prompt_ids(const struct options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
-{
-    char *text = NULL;
-    size_t bytes;
-    *ids = NULL;
-    *n = 0;
-    if (o->tokens) {
-        MOE_TRY(parse_tokens(o->tokens, ids, n, err));
-        return o->bos ? add_bos(e, ids, n, err) : MOE_OK;
-    }
-    enum moe_code code = prompt_text(o, &text, &bytes, err);
-    if (code == MOE_OK && o->chat && memchr(text, 0, bytes)) code = moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
-    if (code == MOE_OK && o->chat)
-        code = moe_chat_encode(e->tokenizer, &(struct moe_message){ "user", text }, 1, system_turn(o, e), ids, n, err);
-    else if (code == MOE_OK) code = moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err);
-    free(text);
-    return code == MOE_OK && o->bos ? add_bos(e, ids, n, err) : code;
-}
-
 /* ---- generation ---- */
 
 static void print_text(void *ctx, const char *s, size_t n)
@@ -170,7 +98,7 @@ static struct moe_generate settings(const struct options *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
-        .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->special,
+        .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
         .text = o->run.json ? NULL : print_text,
     };
 }
@@ -214,7 +142,7 @@ static enum moe_code generate(const struct options *o, struct moe_engine *e, dou
     size_t n;
     struct moe_generate set = settings(o);
     struct moe_generated g = { 0 };
-    enum moe_code code = prompt_ids(o, e, &ids, &n, err);
+    enum moe_code code = moe_prompt_ids(&o->prompt, e, &ids, &n, err);
     double t0 = moe_now(), t1 = t0;
     if (code == MOE_OK) code = o->trace ? moe_trace(e, ids, (int64_t)n, o->trace, err) : moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
     t1 = moe_now();
@@ -235,7 +163,7 @@ static enum moe_code one_turn(const struct options *o, struct moe_engine *e, str
     size_t n_ids;
     struct moe_generate set = settings(o);
     struct moe_generated g = { 0 };
-    enum moe_code code = moe_chat_encode(e->tokenizer, m, *n, system_turn(o, e), &ids, &n_ids, err);
+    enum moe_code code = moe_chat_encode(e->tokenizer, m, *n, moe_prompt_system(&o->prompt, e), &ids, &n_ids, err);
     if (code == MOE_OK) code = moe_engine_prefill(e, ids, (int64_t)n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     free(ids);
@@ -249,8 +177,9 @@ static enum moe_code one_turn(const struct options *o, struct moe_engine *e, str
     return MOE_OK;
 }
 
-static enum moe_code chat(const struct options *o, struct moe_engine *e, struct moe_err *err)
+static enum moe_code chat(const struct options *o, struct moe_rank *r, struct moe_err *err)
 {
+    struct moe_engine *e = r->engine;
     struct moe_message *m = NULL;
     size_t n = 0, cap = 0;
     char *line = NULL;
@@ -258,6 +187,7 @@ static enum moe_code chat(const struct options *o, struct moe_engine *e, struct 
     moe_notice(&o->run, "chat: one line is one turn; end with control-D");
     for (;;) {
         size_t room = 0;
+        if (r->ep) code = moe_ep_rest(r->ep, err); /* a person may take longer than ranks wait */
         fputs("> ", stderr);
         ssize_t got = getline(&line, &room, stdin);
         if (got <= 0 || code != MOE_OK) break;
@@ -289,29 +219,43 @@ static enum moe_code read_ids(const struct options *o, const struct moe_engine *
     char *text;
     size_t bytes;
     MOE_TRY(moe_read_text(o->score, TEXT_MAX, &text, &bytes, err));
-    enum moe_code code = moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err);
+    enum moe_code code = moe_tokenize(e->tokenizer, text, bytes, o->prompt.special, ids, n, err);
     free(text);
-    return code == MOE_OK && o->bos ? add_bos(e, ids, n, err) : code;
+    return code == MOE_OK && o->prompt.bos ? moe_prompt_bos(e, ids, n, err) : code;
 }
 
-static enum moe_code score(const struct options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
+static int64_t window_of(const struct options *o, const struct moe_engine *e)
+{
+    return o->window ? o->window : e->context < 2048 ? e->context : 2048;
+}
+
+/* This rank's windows. */
+static enum moe_code score(const struct options *o, struct moe_rank *r, const struct moe_engine_options *eo, struct moe_err *err)
 {
     struct moe_engine *ref = NULL;
     int32_t *ids = NULL;
     size_t n = 0;
-    struct moe_score s;
-    int64_t window = o->window ? o->window : e->context < 2048 ? e->context : 2048;
+    struct moe_score_sums s = { 0 };
     struct moe_engine_options bare = *eo;
     bare.tokenizer = false; /* the text becomes ids by the model's own */
     bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
-    enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, o->run.pool, err) : MOE_OK;
-    if (code == MOE_OK) code = read_ids(o, e, &ids, &n, err);
-    struct moe_score_text t = { .ids = ids, .n = (int64_t)n, .window = window, .memory = (uint64_t)o->memory, .scratch = o->scratch };
-    if (code == MOE_OK) code = moe_score_text(e, ref, &t, o->run.pool, o->run.progress, &s, err);
+    bare.sharers = (eo->sharers ? eo->sharers : 1) * r->ranks;
+    enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, r->pool, err) : MOE_OK;
+    if (code == MOE_OK) code = read_ids(o, r->engine, &ids, &n, err);
+    struct moe_score_text t = { .ids = ids, .n = (int64_t)n, .window = window_of(o, r->engine), .memory = (uint64_t)(o->memory / r->ranks), .scratch = o->scratch };
+    if (code == MOE_OK) code = moe_score_part(r->engine, ref, &t, r->rank, r->ranks, r->pool, r->rank ? NULL : o->run.progress, &s, err);
+    if (code == MOE_OK) code = moe_results_score(r->results, r->ep, &s, err);
+    free(s.all);
     free(ids);
     moe_engine_close(&ref);
-    MOE_TRY(code);
+    return code;
+}
+
+static void report_score(const struct options *o, struct moe_score_sums *sums, int64_t window, cJSON *json)
+{
+    struct moe_score s;
     double seconds = moe_now() - o->run.start;
+    moe_score_total(&s, sums);
     moe_json_add_i64(json, "tokens", s.tokens);
     cJSON_AddNumberToObject(json, "nll", s.nll);
     cJSON_AddNumberToObject(json, "perplexity", s.perplexity);
@@ -326,12 +270,11 @@ static enum moe_code score(const struct options *o, struct moe_engine *e, const 
     }
     cJSON_AddNumberToObject(json, "seconds", seconds);
     add_memory(json, s.anonymous);
-    if (o->run.json) return MOE_OK;
+    if (o->run.json) return;
     printf("perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
     if (o->reference)
         printf("reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
                s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
-    return MOE_OK;
 }
 
 static enum moe_code bench(const struct options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
@@ -351,33 +294,198 @@ static enum moe_code bench(const struct options *o, struct moe_engine *e, const 
     return MOE_OK;
 }
 
+/* ---- ranks ---- */
+
+struct job {
+    const struct options *o;
+    const struct moe_engine_options *eo;
+    cJSON *json;
+    struct moe_prompts prompts;
+    bool turns;
+    int64_t window;
+};
+
+static enum moe_code told(void *ctx, const struct moe_sequence *s, struct moe_err *err)
+{
+    struct moe_rank *r = ctx;
+    return moe_results_sequence(r->results, r->ep, r->rank, s, err);
+}
+
+/* Sequence i is of rank i mod ranks. */
+static enum moe_code own_prompts(const struct job *j, struct moe_rank *r, struct moe_err *err)
+{
+    struct moe_generate set = settings(j->o);
+    int64_t n = 0;
+    struct moe_sequence *own = calloc((size_t)(j->prompts.n / r->ranks + 1), sizeof *own);
+    if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
+    for (int64_t i = r->rank; i < j->prompts.n; i += r->ranks) own[n++] = j->prompts.v[i];
+    enum moe_code code = moe_sequences_run(r->engine, own, n, &set, told, r, err);
+    for (int64_t i = 0; i < n; i++) {
+        free(own[i].out.tokens);
+        free(own[i].out.text);
+    }
+    free(own);
+    return code;
+}
+
+static enum moe_code own_work(struct job *j, struct moe_rank *r, struct moe_err *err)
+{
+    const struct options *o = j->o;
+    if (o->prompts) return own_prompts(j, r, err);
+    if (o->score) {
+        if (!r->rank) j->window = window_of(o, r->engine);
+        return score(o, r, j->eo, err);
+    }
+    if (r->rank) return MOE_OK; /* one sequence: rank 0 has it */
+    if (o->bench) return bench(o, r->engine, j->eo, j->json, err);
+    return j->turns ? chat(o, r, err) : generate(o, r->engine, moe_now() - o->run.start, j->json, err);
+}
+
+static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
+{
+    struct job *j = ctx;
+    struct moe_recorder *m = NULL;
+    if (j->o->record) MOE_TRY(moe_recorder_open(&m, &r->engine->model->config, r->engine->forward, err));
+    enum moe_code code = own_work(j, r, err);
+    if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, m, err);
+    moe_forward_hooks(r->engine->forward, NULL);
+    moe_recorder_close(&m);
+    return code;
+}
+
+/* Texts in order, each with a line end; what is lost is named. */
+static void report_prompts(const struct job *j, const struct moe_results *r)
+{
+    int64_t in = 0, out = 0;
+    for (int64_t i = 0; i < r->n_sequences; i++) {
+        const struct moe_result *s = &r->sequence[i];
+        in += j->prompts.v[i].n_ids;
+        out += s->out.n;
+        if (!s->there) moe_warn(&j->o->run, "prompt %lld was lost with rank %lld", (long long)i + 1, (long long)(i % r->ranks));
+        else if (!j->o->run.json) {
+            print_text(NULL, s->out.text, s->out.text_bytes);
+            print_text(NULL, "\n", 1);
+        }
+    }
+    moe_notice(&j->o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)in, (long long)out,
+               moe_now() - j->o->run.start);
+    moe_results_json(r, j->prompts.v, j->json);
+    cJSON_AddNumberToObject(j->json, "seconds", moe_now() - j->o->run.start);
+    add_memory(j->json, 0);
+}
+
+static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r, const bool *dead, struct moe_err *err)
+{
+    const struct options *o = j->o;
+    for (int k = 0; k < r->ranks; k++)
+        if (dead[k]) moe_warn(&o->run, "rank %d was lost", k);
+    if (o->prompts && moe_results_lost(r) == r->n_sequences) return moe_fail(err, MOE_DEVICE, "all prompts were lost with their ranks");
+    if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
+    for (int k = 0; k < r->ranks; k++)
+        if (o->score && dead[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
+    if (o->prompts) report_prompts(j, r);
+    if (o->score) report_score(o, &r->sums, j->window, j->json);
+    if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
+    return o->record && r->routing ? moe_recorder_write(c, r->routing, o->record, err) : MOE_OK;
+}
+
+/* ---- one rank, or several ---- */
+
+static enum moe_code alone(struct job *j, struct moe_err *err)
+{
+    const struct options *o = j->o;
+    struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
+    bool dead = false;
+    enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
+    if (code == MOE_OK && j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, r.engine->source);
+    if (code == MOE_OK && o->prompts) code = moe_prompts_read(&j->prompts, o->prompts, &o->prompt, r.engine, err);
+    if (code == MOE_OK) code = moe_results_open(&r.results, 1, j->prompts.n, err);
+    if (code == MOE_OK) code = work(j, &r, err);
+    if (code == MOE_OK) code = report_all(j, &r.engine->model->config, r.results, &dead, err);
+    moe_results_close(&r.results);
+    moe_engine_close(&r.engine);
+    return code;
+}
+
+/* MOE_DIE=RANK:STEP */
+static void dying(struct moe_ranks *m)
+{
+    const char *v = moe_env("MOE_DIE"), *colon = v ? strchr(v, ':') : NULL;
+    if (!colon) return;
+    m->die_rank = (int)strtol(v, NULL, 10);
+    m->die_step = strtoull(colon + 1, NULL, 10);
+}
+
+static enum moe_code together(struct job *j, struct moe_engine *lender, const struct moe_plan *plan, struct moe_err *err)
+{
+    const struct options *o = j->o;
+    struct moe_ranks m = { .ranks = plan->ranks, .path = o->run.argv[0], .engine = *j->eo, .plan = plan, .threads = moe_pool_threads(o->run.pool),
+                           .timeout = o->rank_timeout, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
+    struct moe_results *r = NULL;
+    int reporter;
+    m.engine.batch = RANK_BATCH;
+    dying(&m);
+    if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, lender, err));
+    m.n_sequences = j->prompts.n;
+    bool *dead = calloc((size_t)plan->ranks, sizeof *dead);
+    enum moe_code code = dead ? moe_ranks_local(&m, lender, &r, &reporter, dead, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", plan->ranks);
+    if (code == MOE_OK) code = report_all(j, &lender->source->config, r, dead, err);
+    moe_results_close(&r);
+    free(dead);
+    return code;
+}
+
+static enum moe_code open_plan(const struct options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err)
+{
+    int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
+    if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
+    MOE_TRY(moe_plan_read(plan, o->plan, ranks, err));
+    enum moe_code code = moe_plan_fits(*plan, c, ranks, o->plan, err);
+    if (code == MOE_OK && (*plan)->ranks > MOE_COMM_RANKS_MAX)
+        code = moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
+    if (code != MOE_OK) moe_plan_free(plan);
+    return code;
+}
+
+static enum moe_code several(struct job *j, struct moe_err *err)
+{
+    const struct options *o = j->o;
+    struct moe_engine *lender;
+    struct moe_plan *plan = NULL;
+    MOE_TRY(moe_engine_open_lender(&lender, o->run.argv[0], j->eo, err));
+    const struct moe_config *c = &lender->source->config;
+    enum moe_code code = c->n_routed_experts > 0 ? open_plan(o, c, &plan, err) : moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
+    if (code == MOE_OK && j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, lender->source);
+    if (code == MOE_OK) code = together(j, lender, plan, err);
+    moe_plan_free(&plan);
+    moe_engine_close(&lender);
+    return code;
+}
+
 static enum moe_code run(const struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_engine_options eo;
-    struct moe_engine *e;
+    struct job j = { .o = o, .eo = &eo, .json = json };
     MOE_TRY(check(o, &eo, err));
-    MOE_TRY(moe_engine_open(&e, o->run.argv[0], &eo, o->run.pool, err));
-    double loaded = moe_now() - o->run.start;
-    if (eo.activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, e->source);
-    bool turns = o->chat && !o->prompt && !o->prompt_file && !o->run.json && isatty(STDIN_FILENO);
-    enum moe_code code = o->bench ? bench(o, e, &eo, json, err) : o->score ? score(o, e, &eo, json, err)
-                       : turns ? chat(o, e, err) : generate(o, e, loaded, json, err);
-    moe_engine_close(&e);
+    j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
+    enum moe_code code = o->ranks == 1 || (o->ranks == MOE_UNSET && !o->plan) ? alone(&j, err) : several(&j, err);
+    moe_prompts_release(&j.prompts);
     return code;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = { .n = -1, .top_p = 1, .ranks = 1, .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
+    struct options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
-        MOE_STR('p', "prompt", &o.prompt, "TEXT", "go on from this text; standard input when there is no other prompt"),
-        MOE_STR(0, "prompt-file", &o.prompt_file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
-        MOE_BOOL(0, "chat", &o.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
-        MOE_STR(0, "system", &o.system, "TEXT", "the system turn of a chat; K2's own by default, none when empty"),
-        MOE_STR(0, "tokens", &o.tokens, "IDS", "go on from these token ids: 1,2,3"),
-        MOE_BOOL(0, "special", &o.special, "special tokens in text are tokens, and are printed"),
-        MOE_BOOL(0, "bos", &o.bos, "begin with the model's BOS token"),
+        MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
+        MOE_STR(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
+        MOE_STR(0, "prompts", &o.prompts, "FILE", "every line is a prompt of its own (may be gzipped); they run together"),
+        MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
+        MOE_STR(0, "system", &o.prompt.system, "TEXT", "the system turn of a chat; K2's own by default, none when empty"),
+        MOE_STR(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
+        MOE_BOOL(0, "special", &o.prompt.special, "special tokens in text are tokens, and are printed"),
+        MOE_BOOL(0, "bos", &o.prompt.bos, "begin with the model's BOS token"),
         MOE_GROUP("generation"),
         MOE_INT('n', "n-predict", &o.n, "N", "tokens to generate; 0 computes the prompt only, -1 goes on until the end"),
         MOE_FLOAT(0, "temperature", &o.temperature, "T", "0 takes the likeliest token"),
@@ -401,8 +509,13 @@ int main(int argc, char **argv)
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
         MOE_STR(0, "activations", &o.activations, "float|nvfp4", "nvfp4: the inputs of NVFP4 weights as a GPU's tensor cores would see them (W4A4)"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "expert-parallel ranks; 1 in this version"),
-        MOE_STR(0, "comm", &o.comm, "local", "how ranks talk"),
+        MOE_STR(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
+        MOE_GROUP("expert parallelism"),
+        MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
+        MOE_STR(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
+        MOE_STR(0, "comm", &o.comm, "local", "how ranks talk; local: they are threads"),
+        MOE_STR(0, "split", &o.split, "best|equal", "how replicas of an expert share its tokens; best: the least largest load"),
+        MOE_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
@@ -412,6 +525,10 @@ int main(int argc, char **argv)
         .json =
             "text, tokens, prompt_tokens, seconds (load, prefill, decode), prefill_tokens_per_second, decode_tokens_per_second, peak_rss, "
             "peak_anonymous, finish_reason (stop or length).\n\n"
+            "With --prompts: sequences, an array of text, tokens, prompt_tokens, finish_reason (stop, length, or lost with the rank that had it), rank; "
+            "seconds, peak_rss, peak_anonymous.\n\n"
+            "With several ranks also: ranks, an array of rank, lost, mapped_bytes (of the model), requests, requests_again (after a loss), bytes_sent, "
+            "seconds_send, seconds_wait, seconds_serve, plans (that it moved to).\n\n"
             "With --score: tokens (positions scored), nll, perplexity, seconds, peak_rss, peak_anonymous; with --reference also kl (the mean over "
             "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference, perplexity_ratio.\n\n"
             "With --bench: bench, an array of op, shape, seconds, gbytes_per_second, gflops, share_of_peak.",

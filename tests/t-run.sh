@@ -208,7 +208,7 @@ refused 2 "--mla" $M/bf16 --prompt x --mla other
 refused 2 "--mla-norm-eps" $M/bf16 --prompt x --mla-norm-eps 1
 refused 2 "--activations" $M/bf16 --prompt x --activations int8
 refused 14 "cuda" $M/bf16 --prompt x --device cuda
-refused 14 "expert parallel" $M/bf16 --prompt x --ranks 2
+refused 14 "nccl" $M/bf16 --prompt x --ranks 2 --comm nccl
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
 mkdir "$T/bare"
 cp $M/bf16/*.safetensors* $M/bf16/config.json "$T/bare/"

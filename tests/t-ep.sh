@@ -1,0 +1,166 @@
+#!/bin/sh
+# Expert parallelism on threads: the answer of one rank from 1, 2, 3, 8 and 72, whatever the plan; what each maps; ranks that die.
+. tests/common.sh
+need_tool moe-run
+need_python
+M=tests/data/tiny-k2/bf16
+R=$BIN/moe-run
+checks=0
+count() { checks=$(($checks + 1)); }
+refused()
+{
+    code=$1 text=$2
+    shift 2
+    "$R" "$@" >"$T/out" 2>"$T/err" </dev/null
+    r=$?
+    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-run $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
+    count
+}
+plan() { python3 tests/makeplan.py "$@" >"$T/plan-$1-$2.json" || fail "makeplan.py"; }
+# check EXPRESSION: a Python expression on j (what was printed) and w (what one rank printed).
+check()
+{
+    python3 - "$T/out" "$T/one" "$1" <<'P' || { cat "$T/err"; fail "$what: $1"; }
+import json, sys
+j, w = [json.load(open(f)) for f in sys.argv[1:3]]
+def texts(o): return [(s["text"], s["tokens"], s["finish_reason"]) for s in o["sequences"]]
+def lost(o): return [i for i, s in enumerate(o["sequences"]) if s["finish_reason"] == "lost"]
+sys.exit(not eval(sys.argv[3]))
+P
+    count
+}
+
+grep -v '^$' tests/data/tiny-k2/valid.txt | head -n 20 | cut -c 1-50 >"$T/prompts"
+head -c 6000 tests/data/tiny-k2/valid.txt >"$T/text"
+plan 3 2; plan 4 2; plan 8 3; plan 72 4
+many="72"
+sanitized && many="9" && plan 9 4
+
+# ---- the same text and scores from any number of ranks, any plan -------------
+for model in $M nvfp4; do
+    if [ $model = nvfp4 ]; then
+        [ -x "$BIN/moe-quantize" ] || continue
+        ok "$BIN/moe-quantize" -q $M -o "$T/nvfp4.moe"
+        model=$T/nvfp4.moe
+    fi
+    ok "$R" -q $model --prompt "And it came to pass" -n 24
+    mv "$T/out" "$T/greedy"
+    ok "$R" -q --json $model --score "$T/text" --window 64
+    mv "$T/out" "$T/score"
+    ok "$R" -q --json $model --prompts "$T/prompts" -n 12
+    mv "$T/out" "$T/one"
+    for n in "1" 2 3 8 $many "3 $T/plan-3-2.json" "8 $T/plan-8-3.json" "$many $T/plan-$many-4.json"; do
+        set -- --ranks ${n% *}
+        [ "${n#* }" = "$n" ] || set -- "$@" --plan "${n#* }"
+        what="$model $*"
+        ok "$R" -q $model --prompt "And it came to pass" -n 24 "$@"
+        cmp -s "$T/out" "$T/greedy" || fail "$what: other text"
+        ok "$R" -q --json $model --prompts "$T/prompts" -n 12 "$@"
+        check 'texts(j) == texts(w) and len(texts(j)) == 20'
+        cp "$T/out" "$T/prompts.json"
+        ok "$R" -q --json $model --score "$T/text" --window 64 "$@"
+        cp "$T/one" "$T/keep"; cp "$T/score" "$T/one"
+        check 'abs(j["perplexity"] / w["perplexity"] - 1) < 1e-6 and j["tokens"] == w["tokens"]'
+        mv "$T/keep" "$T/one"
+    done
+done
+what="equal split"
+ok "$R" -q --json "$model" --prompts "$T/prompts" -n 12 --plan "$T/plan-4-2.json" --split equal # ranks are the plan's
+check 'texts(j) == texts(w) and len(j["ranks"]) == 4'
+what="sampling"
+ok "$R" -q --json "$model" --prompts "$T/prompts" -n 12 --temperature 1 --top-k 20 --seed 5
+mv "$T/out" "$T/one"
+ok "$R" -q --json "$model" --prompts "$T/prompts" -n 12 --temperature 1 --top-k 20 --seed 5 --ranks 3 --threads 7
+check 'texts(j) == texts(w)'
+what="sequences run together and alone"
+head -n 1 "$T/prompts" | tr -d '\n' >"$T/first"
+ok "$R" -q --json "$model" --prompt-file "$T/first" -n 12 --temperature 1 --top-k 20 --seed 5
+check 'j["tokens"] == w["sequences"][0]["tokens"] and j["prompt_tokens"] == w["sequences"][0]["prompt_tokens"]'
+what="-n 0 and a full context"
+ok "$R" -q --json "$model" --prompts "$T/prompts" -n 0 --ranks 2
+check '[len(s["tokens"]) for s in j["sequences"]] == [0] * 20'
+ok "$R" -q --json "$model" --prompts "$T/prompts" --ignore-eos --context 40 --ranks 2
+check 'all(len(s["tokens"]) + s["prompt_tokens"] == 40 for s in j["sequences"])'
+ok "$R" -q $M --tokens 5,6,7 -n 2 --trace "$T/trace1"
+ok "$R" -q $M --tokens 5,6,7 -n 2 --trace "$T/trace3" --ranks 3
+cmp -s "$T/trace1" "$T/trace3" || fail "--trace depends on ranks"
+ok "$R" -q --json $M --score "$T/text" --window 100 --reference "$model"
+mv "$T/out" "$T/one"
+ok "$R" -q --json $M --score "$T/text" --window 100 --reference "$model" --ranks 3
+what="--reference"
+check 'all(abs(j[k] - w[k]) <= 1e-9 * abs(w[k]) for k in ("kl", "kl_p50", "kl_p99", "kl_max", "top1_agreement", "perplexity_reference"))'
+
+# ---- each rank maps its own extents: others' are not even readable -----------
+ok "$BIN/moe-convert" -q $M -o "$T/bf16.moe"
+cat >"$T/mapped.py" <<'P'
+import json, os, sys
+out, model, ranks, of_plan = json.load(open(sys.argv[1])), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+dense = os.path.getsize(model + "/dense.moe")
+layers = sum(os.path.getsize("%s/%s" % (model, f)) for f in os.listdir(model) if f.startswith("layer-"))
+for r in out["ranks"]:
+    most = dense + layers * of_plan / ranks * 1.05 + 3 * 32 * 8192
+    assert 0.9 * layers * of_plan / ranks < r["mapped_bytes"] - dense * 0.9 and r["mapped_bytes"] < most, (r, dense, layers, most)
+P
+for n in 2 8; do
+    ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 4 --ranks $n
+    python3 "$T/mapped.py" "$T/out" "$T/bf16.moe" $n 1 || fail "bytes mapped by $n ranks"
+done
+ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 4 --plan "$T/plan-8-3.json"
+python3 "$T/mapped.py" "$T/out" "$T/bf16.moe" 8 3 || fail "bytes mapped under a plan with three copies"
+count
+
+# ---- routing is recorded alike ------------------------------------------------
+for n in 1 3; do
+    ok "$R" -q $M --prompts "$T/prompts" -n 12 --ranks $n --record-routing "$T/routing-$n.json.gz"
+    gzip -dc "$T/routing-$n.json.gz" >"$T/routing-$n" || fail "not gzip"
+done
+cmp -s "$T/routing-1" "$T/routing-3" || fail "--record-routing depends on ranks"
+python3 - "$T/routing-1" <<'P' || fail "--record-routing"
+import json, sys
+text = open(sys.argv[1]).read()
+assert text.count("[") >= 4 and '"layers"' in text, text[:200]
+P
+count
+
+# ---- ranks that stop dead -----------------------------------------------------
+ok "$R" -q --json $M --prompts "$T/prompts" -n 12
+mv "$T/out" "$T/one"
+kills="1 17 60 130 290"
+sanitized && kills="17 130"
+for step in $kills; do
+    rank=$(($step % 4))
+    MOE_DIE=$rank:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan-4-2.json" --rank-timeout 1 >"$T/out" 2>"$T/err" ||
+        { cat "$T/err"; fail "exit $? with rank $rank dead at step $step"; }
+    what="rank $rank dead at step $step"
+    check "lost(j) == list(range($rank, 20, 4)) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
+    check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
+done
+export MOE_DIE=2:40
+refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" $M --prompts "$T/prompts" -n 12 --ranks 4 --rank-timeout 1
+MOE_DIE=0:40 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan-4-2.json" --rank-timeout 1
+MOE_DIE=1:9 refused 17 "rank 1 was lost" -q $M --score "$T/text" --window 64 --plan "$T/plan-4-2.json" --rank-timeout 1
+unset MOE_DIE
+
+# ---- refusals -------------------------------------------------------------------
+refused 2 "--ranks" $M --prompt x --ranks 0
+refused 2 "--ranks" $M --prompt x --ranks 100000
+refused 2 "--comm" $M --prompt x --ranks 2 --comm pigeon
+refused 14 "nccl" $M --prompt x --ranks 2 --comm nccl
+refused 2 "--split" $M --prompt x --split odd
+refused 2 "--rank-timeout" $M --prompt x --ranks 2 --rank-timeout 0
+refused 2 "--prompts" $M --prompts "$T/prompts" --trace "$T/x"
+refused 2 "--record-routing" $M --prompt x --trace "$T/x" --record-routing "$T/y"
+: >"$T/empty"
+refused 2 "no prompts" $M --prompts "$T/empty" --ranks 2
+refused 3 "no-plan" $M --prompt x --plan "$T/no-plan"
+refused 15 "" $M --prompt x --ranks 3 --plan "$T/plan-4-2.json"
+refused 2 "of prompt 1 do not fit" $M --prompts "$T/prompts" --context 4 --ranks 2
+printf 'a\n\nb\r\n' >"$T/two"
+ok "$R" -q --json $M --prompts "$T/two" -n 1
+python3 -c 'import json,sys; s = json.load(open(sys.argv[1]))["sequences"]; assert [x["prompt_tokens"] for x in s] == [1, 1]' "$T/out" || fail "lines of --prompts"
+if [ -x "$GEN/genmodel" ]; then
+    ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.layers.1.mlp.experts.2.up_proj.weight
+    refused 18 "layers.1.mlp.experts.2.up_proj" "$T/nan" --tokens 1,2,3 -n 2 --ranks 2
+fi
+echo "t-ep: $checks checks"
