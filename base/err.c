@@ -26,6 +26,38 @@ const char *moe_code_text(enum moe_code code)
     return "unknown error";
 }
 
+/* The character at s when it must not reach a terminal, 0 else; *n gets its bytes. */
+static unsigned hidden(const unsigned char *s, size_t *n)
+{
+    *n = 1;
+    if (*s < 0x20 || *s == 0x7f) return *s;
+    *n = 2;
+    if (*s == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0) return s[1];
+    *n = 3;
+    unsigned u = *s == 0xe2 && (s[1] == 0x80 || s[1] == 0x81) ? 0x2000u + (s[1] & 3u) * 64 + (s[2] & 63u) : 0;
+    return (u >= 0x2028 && u <= 0x202e) || (u >= 0x2066 && u <= 0x2069) ? u : 0;
+}
+
+void moe_show(char *text, size_t cap)
+{
+    char out[sizeof ((struct moe_err *)0)->msg];
+    size_t at = 0, n, shown;
+    const char *s = text;
+    while (*s && (unsigned char)*s >= 0x20 && *s != 0x7f && (unsigned char)*s != 0xc2 && (unsigned char)*s != 0xe2) s++;
+    if (!*s) return; /* nearly always */
+    if (cap > sizeof out) cap = sizeof out;
+    for (s = text; *s; s += n, at += shown) {
+        char e[8];
+        unsigned u = hidden((const unsigned char *)s, &n);
+        if (!u) e[0] = *s, shown = n = 1;
+        else shown = (size_t)snprintf(e, sizeof e, u == '\n' ? "\\n" : u == '\t' ? "\\t" : u < 256 ? "\\x%02x" : "\\u%04x", u);
+        if (at + shown >= cap) break;
+        memcpy(out + at, e, shown);
+    }
+    memcpy(text, out, at);
+    text[at] = 0;
+}
+
 enum moe_code moe_fail(struct moe_err *err, enum moe_code code, const char *fmt, ...)
 {
     va_list ap;
@@ -34,6 +66,7 @@ enum moe_code moe_fail(struct moe_err *err, enum moe_code code, const char *fmt,
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    moe_show(err->msg, sizeof err->msg);
     return code;
 }
 
@@ -52,6 +85,7 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
                      tensor ? "tensor '" : "", tensor ? tensor : "", tensor ? "': " : "");
     if (n >= 0 && (size_t)n < sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - (size_t)n, "%.*s", (int)(sizeof err->msg - (size_t)n - 1), what);
+    moe_show(err->msg, sizeof err->msg);
     return code;
 }
 
@@ -67,6 +101,7 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...)
     if (n >= 0 && (size_t)n + 3 < sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %.*s",
                  (int)(sizeof err->msg - (size_t)n - 3), old);
+    moe_show(err->msg, sizeof err->msg);
     return err->code;
 }
 

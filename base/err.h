@@ -10,6 +10,8 @@
 #ifndef MOE_BASE_ERR_H
 #define MOE_BASE_ERR_H
 
+#include <stddef.h>
+
 /* The codes are the exit codes of every tool, and part of the command-line contract: append, never renumber. */
 #define MOE_CODES(X)                                                                  \
     X(OK,            0, "ok",            "done")                                      \
@@ -65,6 +67,11 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 /* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT MOE_NOT_FOUND,
  * ENOMEM MOE_NOMEM, the rest MOE_IO.  `what` is a verb: "cannot open". */
 enum moe_code moe_fail_errno(struct moe_err *err, int errno_value, const char *file, const char *what);
+
+/* Text from a file fit for a terminal, in place in `cap` bytes, cut where it does not fit: control characters, and those that turn the
+ * direction of text, become \n, \t, \x1b, \u202e.  A message in a struct moe_err has had this done: it is one line, whatever the
+ * names in it; its file and tensor are as they are. */
+void moe_show(char *text, size_t cap);
 
 /* Pass a failure up unchanged. */
 #define MOE_TRY(call)                                    \

@@ -388,22 +388,6 @@ bool moe_plain_name(const char *name)
     return *name && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
 }
 
-enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map, struct moe_err *err)
-{
-    *map = NULL;
-    if (!size) return MOE_OK;
-    if (size > SIZE_MAX) return moe_fail_at(err, MOE_NOMEM, path, NULL, "too large to map");
-    void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED) return moe_fail_errno(err, errno, path, "cannot map");
-    *map = p;
-    return MOE_OK;
-}
-
-void moe_unmap(const unsigned char *map, uint64_t size)
-{
-    if (map) munmap((void *)(uintptr_t)map, (size_t)size);
-}
-
 static uint64_t status_kib(const char *file, const char *key)
 {
     char line[256];

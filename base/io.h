@@ -57,9 +57,12 @@ enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
 
-/* Map a whole file read-only.  An empty file maps to NULL and 0. */
+/* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the file was cut or the
+ * disk failed, is SIGBUS, unless the program called moe_map_guard: it then reads as zeros, and moe_map_check says so from then on. */
 enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map, struct moe_err *err);
 void moe_unmap(const unsigned char *map, uint64_t size);
+void moe_map_guard(void);                        /* takes SIGBUS; other ones than these end the program as before */
+enum moe_code moe_map_check(struct moe_err *err); /* MOE_IO naming the first such file: what was computed since may be wrong */
 
 /* Peak resident memory of this process (getrusage), and what the machine could still give (MemAvailable), in bytes. */
 uint64_t moe_peak_rss(void);

@@ -32,10 +32,12 @@ static void install_handlers(void)
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     signal(SIGPIPE, SIG_IGN);
+    moe_map_guard();
 }
 
 enum moe_code moe_interrupted(struct moe_err *err)
 {
+    MOE_TRY(moe_map_check(err));
     if (!caught) return MOE_OK;
     return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s",
                     caught == SIGINT ? "interrupted" : "terminated");
@@ -134,6 +136,7 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 {
     moe_progress_close(&r->progress);
     moe_pool_close(&r->pool);
+    if (moe_map_check(&r->err) != MOE_OK) code = MOE_IO; /* the cause of whatever else went wrong */
     if (code == MOE_OK && moe_json_failed()) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code == MOE_OK && r->json && json && !print_json(json)) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code != MOE_OK) print_failure(r, code);
@@ -149,6 +152,7 @@ static void say(const struct moe_run *r, const char *head, const char *fmt, va_l
 {
     char line[1024];
     vsnprintf(line, sizeof line, fmt, ap);
+    moe_show(line, sizeof line);
     if (r->progress) moe_progress_note(r->progress, "%s%s", head, line);
     else fprintf(stderr, "%s%s\n", head, line);
 }

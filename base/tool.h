@@ -56,7 +56,8 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((form
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done);
 
-/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come.  Long loops call it between items. */
+/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file could not be read
+ * (moe_map_check).  Long loops call it between items, and before a result is given out. */
 enum moe_code moe_interrupted(struct moe_err *err);
 /* The same where what is finished is kept: the message names --resume. */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);

@@ -31,6 +31,16 @@ static const char *word(const cJSON *o, const char *key)
     return cJSON_IsString(v) ? v->valuestring : "";
 }
 
+enum { LINE = 2048 };
+
+/* What a file says of itself may hold anything. */
+static const char *shown(const char *s, char line[LINE])
+{
+    snprintf(line, LINE, "%s", s);
+    moe_show(line, LINE);
+    return line;
+}
+
 static void print_types(const cJSON *types)
 {
     char a[16];
@@ -66,11 +76,12 @@ static void print_experts(const cJSON *rows)
 
 static void print_tensors(const cJSON *rows)
 {
+    char line[LINE];
     for (const cJSON *r = rows->child; r; r = r->next) {
         const cJSON *shape = cJSON_GetObjectItemCaseSensitive(r, "shape");
-        printf("%s  %s  [", word(r, "name"), word(r, "type"));
+        printf("%s  %s  [", shown(word(r, "name"), line), word(r, "type"));
         for (const cJSON *s = shape->child; s; s = s->next) printf("%s%.0f", s == shape->child ? "" : ", ", s->valuedouble);
-        printf("]  %.0f bytes  %s", number(r, "bytes"), word(r, "file"));
+        printf("]  %.0f bytes  %s", number(r, "bytes"), shown(word(r, "file"), line));
         printf(*word(r, "skipped") ? "  (left out: %s)\n" : "\n", word(r, "skipped"));
     }
 }
@@ -131,7 +142,8 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     if (code == MOE_OK) code = lists(o, src, *json, err);
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
     if (code == MOE_OK && !o->run.json) {
-        for (const cJSON *p = problems->child; p; p = p->next) printf("problem: %s\n", p->valuestring);
+        char line[LINE];
+        for (const cJSON *p = problems->child; p; p = p->next) printf("problem: %s\n", shown(p->valuestring, line));
         if (o->verify && *verdict == MOE_OK) printf("verified: every byte was read, nothing is wrong\n");
     }
     if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);

@@ -100,7 +100,7 @@ enum moe_code moe_source_open_config(struct moe_source **src, const char *path, 
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer, int expert);
 
 /* Map all files read-only (once); then every tensor's planes can be seen in place.  Spans were checked at open against
- * the file's size; a file that shrinks later gives SIGBUS. */
+ * the file's size; for a file that shrinks later see moe_map_guard (base/io.h). */
 enum moe_code moe_source_map(struct moe_source *src, struct moe_err *err);
 void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w); /* needs moe_source_map */
 

@@ -87,7 +87,7 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
     }
     memcpy(e->ids, ids, (size_t)t->n * sizeof *ids); /* the cache holds them now: generation can go on from here */
     e->n_ids = t->n;
-    return MOE_OK;
+    return moe_interrupted(err);
 }
 
 enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path, struct moe_err *err)

@@ -42,6 +42,28 @@ static void test_err(void)
     OK(!strncmp(err.msg, "head: xxx", 9) && strlen(err.msg) < sizeof err.msg);
 }
 
+/* Names from files: one line, and nothing that a terminal acts on. */
+static void test_show(void)
+{
+    static const struct { const char *in, *out; } cases[] = {
+        { "", "" }, { "plain 'text'", "plain 'text'" }, { "a\nb\tc\rd", "a\\nb\\tc\\x0dd" }, { "\033[2J\177", "\\x1b[2J\\x7f" },
+        { "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026", "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026" }, { "\302\233J", "\\x9bJ" },
+        { "a\u202eb\u2069c\u2028", "a\\u202eb\\u2069c\\u2028" }, { "\302", "\302" }, { "\342\200", "\342\200" }, { "\342", "\342" } };
+    char b[64];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(b, sizeof b, "%s", cases[i].in);
+        moe_show(b, sizeof b);
+        OK(!strcmp(b, cases[i].out));
+    }
+    memset(b, '\n', sizeof b - 1);
+    b[sizeof b - 1] = 0;
+    moe_show(b, sizeof b);
+    OK(strlen(b) == 62 && !strncmp(b, "\\n\\n", 4)); /* whole escapes only */
+    struct moe_err err = MOE_ERR_INIT;
+    moe_fail_at(&err, MOE_IO, "a\nb", "t\033", "what\n");
+    OK(!strcmp(err.msg, "'a\\nb': tensor 't\\x1b': what\\n") && !strcmp(err.file, "a\nb") && !strcmp(err.tensor, "t\033"));
+}
+
 static void test_arena(void)
 {
     struct moe_arena a = MOE_ARENA_INIT;
@@ -188,6 +210,7 @@ static void test_env(void)
 int main(void)
 {
     test_err();
+    test_show();
     test_arena();
     test_redzone();
     test_hash();

@@ -183,6 +183,47 @@ static void test_rest(void)
     OK(moe_peak_rss() > 1 << 16 && moe_available_memory() > 0 && moe_now() > 0);
 }
 
+/* A mapped file that is cut reads as zeros, and says so; in a process of its own, since that stays. */
+static void cut_while_mapped(void)
+{
+    static char bytes[3 << 20];
+    uint64_t size, zeros = 0;
+    int fd, other;
+    const unsigned char *map, *still;
+    memset(bytes, 7, sizeof bytes);
+    OK(moe_write_file(at("large"), bytes, sizeof bytes, &err) == MOE_OK && moe_write_file(at("other"), bytes, 100, &err) == MOE_OK);
+    moe_map_guard();
+    OK(moe_open_read(at("large"), &fd, &size, &err) == MOE_OK && moe_map(fd, "large", size, &map, &err) == MOE_OK);
+    OK(moe_open_read(at("other"), &other, &size, &err) == MOE_OK && moe_map(other, "other", size, &still, &err) == MOE_OK);
+    OK(moe_map_check(&err) == MOE_OK && map[sizeof bytes - 1] == 7);
+    OK(!truncate(at("large"), 4096));
+    for (size_t i = 0; i < sizeof bytes; i++) zeros += !map[i];
+    OK(zeros == sizeof bytes - 4096 && map[0] == 7 && still[99] == 7);
+    FAILS(MOE_IO, moe_map_check(&err));
+    OK(strstr(err.msg, "'large': cannot be read any more"));
+    moe_unmap(still, 100);
+    OK(moe_map(other, "again", 100, &still, &err) == MOE_OK && still[0] == 7);
+    FAILS(MOE_IO, moe_map_check(&err));
+    OK(strstr(err.msg, "'large'"));
+    moe_unmap(still, 100);
+    moe_unmap(map, sizeof bytes);
+    close(fd);
+    close(other);
+}
+
+static void test_cut(void)
+{
+    int status;
+    fflush(stdout);
+    pid_t pid = fork();
+    OK(pid >= 0);
+    if (!pid) {
+        cut_while_mapped();
+        _exit(0);
+    }
+    OK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -195,6 +236,7 @@ int main(void)
     test_lock();
     test_remove();
     test_rest();
+    test_cut();
     OK(moe_remove_tree(root, &err) == MOE_OK);
     printf("test-io: %ld checks\n", checks);
     return 0;

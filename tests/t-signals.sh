@@ -1,0 +1,59 @@
+#!/bin/sh
+# SIGINT and SIGTERM (a shell's ^C, a scheduler's end) at eight moments of each tool's work: it stops at the next item with 130 or 143, one
+# sentence, the same in JSON, nothing under the final name, nothing beside it but what --resume takes up; or it was done already.
+. tests/common.sh
+need_tool moe-inspect moe-convert moe-quantize moe-run
+[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+F=tests/data/tiny-k2/bf16 stopped=0 whole=0
+ok "$BIN/moe-convert" -q $F -o "$T/c.moe"
+ok "$BIN/moe-quantize" -q $F --method max -o "$T/q.moe"
+head -c 3000 CONTRIBUTING.md >"$T/text"
+shim() { LD_PRELOAD="$GEN/fault-preload.so" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@" </dev/null; }
+
+# try KIND OUTPUT COMMAND...: OUTPUT is what it writes, - when nothing
+try()
+{
+    kind=$1 output=$2
+    shift 2
+    rm -rf "$T/w" "$T/want"; mkdir "$T/w"
+    MOE_FAULT_COUNT="$T/counts" shim "$@" >"$T/want" 2>"$T/err" || { cat "$T/err"; fail "$*"; }
+    [ "$output" = - ] || mv "$output" "$T/w.want"
+    n=$(awk -v k="$kind" '$1 == k { print $2 }' "$T/counts")
+    for eighth in 1 2 3 4 5 6 7 8; do
+        for sig in INT:130 TERM:143; do
+            r=0
+            MOE_FAULT="$kind:$((($n * $eighth + 7) / 8)):SIG${sig%:*}" shim "$@" --json >"$T/out" 2>"$T/err" || r=$?
+            if [ $r = 0 ]; then
+                whole=$(($whole + 1))
+                [ "$output" = - ] || diff -r "$output" "$T/w.want" >/dev/null || fail "$sig at $eighth/8: other bytes: $*"
+            else
+                stopped=$(($stopped + 1))
+                [ $r = "${sig#*:}" ] || { cat "$T/err"; fail "exit $r, $sig at $eighth/8: $*"; }
+                [ "$(wc -l <"$T/err")" = 1 ] && grep -q 'interrupted\|terminated' "$T/err" || { cat "$T/err"; fail "not one sentence, $sig at $eighth/8: $*"; }
+                tr -d '\n ' <"$T/out" | grep -q "\"error\":{\"code\":$r," || { cat "$T/out"; fail "no error in JSON, $sig at $eighth/8: $*"; }
+                [ ! -e "$T/w/out" ] || fail "something under the final name, $sig at $eighth/8: $*"
+                left=$(ls -A "$T/w" | grep -v '^out.partial$')
+                [ -z "$left" ] || fail "left $left, $sig at $eighth/8: $*"
+                case $1 in *moe-convert|*moe-quantize)
+                    ok "$@" --resume
+                    diff -r "$output" "$T/w.want" >/dev/null || fail "other bytes after --resume, $sig at $eighth/8: $*" ;;
+                esac
+            fi
+            rm -rf "$T/w"; mkdir "$T/w"
+        done
+    done
+    rm -rf "$T/w.want"
+}
+try pread "$T/w/out" "$BIN/moe-convert" -q $F -t 2 -o "$T/w/out"
+try pwrite "$T/w/out" "$BIN/moe-convert" -q $F --to nvfp4 -t 2 -o "$T/w/out"
+try pwrite "$T/w/out" "$BIN/moe-quantize" -q "$T/c.moe" --method max -t 2 -o "$T/w/out"
+try pread "$T/w/out" "$BIN/moe-convert" -q "$T/c.moe" --to hf -t 2 -o "$T/w/out"
+try pread "$T/w/out" "$BIN/moe-convert" -q "$T/q.moe" --to hf-nvfp4 -t 2 -o "$T/w/out"
+try pread "$T/w/out" "$BIN/moe-convert" -q "$T/q.moe" --to gguf -t 2 -o "$T/w/out"
+try pread - "$BIN/moe-inspect" -q --verify "$T/q.moe" -t 2
+try pread - "$BIN/moe-inspect" -q "$T/c.moe" --diff $F -t 2
+try alloc - "$BIN/moe-run" -q $F --tokens 1,2,3 -n 8 --ignore-eos -t 2
+try pwrite "$T/w/out" "$BIN/moe-run" -q $F --tokens 1,2,3 -n 0 -t 2 --trace "$T/w/out"
+try alloc - "$BIN/moe-run" -q $F --score "$T/text" --window 64 -t 2
+[ $stopped -ge 80 ] || fail "only $stopped runs met their signal"
+echo "$stopped runs stopped, $whole were done"
