@@ -206,8 +206,9 @@ static void rotate_back(void *ctx, int64_t t, int worker)
 }
 
 /* dx = or += w^T dy, all rows of w. */
-static void back(const struct attention *a, const struct moe_weight *w, const float *dy, float *dx, int64_t lddx, bool fresh)
+static void back(const struct attention *a, enum moe_role role, const struct moe_weight *w, const float *dy, float *dx, int64_t lddx, bool fresh)
 {
+    if (role != MOE_ROLE_O) moe_backward_saw(a->b, role, dy, w->rows, a->tokens);
     moe_backward_transposed(&(struct moe_backward_transposed){ a->b, w, 0, w->rows, dy, w->rows, a->tokens, dx, lddx, fresh });
 }
 
@@ -216,17 +217,17 @@ static void unproject(struct attention *a)
     struct moe_backward *b = a->b;
     int64_t n = a->tokens, hidden = b->m->config.hidden_size;
     moe_backward_each(b, n, 4 * n * a->heads * a->rope, rotate_back, a);
-    back(a, &a->y->kv_b, a->dkv, a->dlatent, a->width, true);
+    back(a, MOE_ROLE_KV_B, &a->y->kv_b, a->dkv, a->dlatent, a->width, true);
     moe_backward_norm(b, a->ckv, a->y->kv_a_norm, b->m->lora_eps, a->kl, a->width, n, a->dlatent, a->latent);
-    back(a, &a->y->kv_a, a->latent, a->dx, hidden, true);
+    back(a, MOE_ROLE_KV_A, &a->y->kv_a, a->latent, a->dx, hidden, true);
     if (!a->ql) {
-        back(a, &a->y->q, a->q, a->dx, hidden, false);
+        back(a, MOE_ROLE_Q, &a->y->q, a->q, a->dx, hidden, false);
         return;
     }
-    back(a, &a->y->q_b, a->q, a->dqa, a->ql, true);
+    back(a, MOE_ROLE_Q_B, &a->y->q_b, a->q, a->dqa, a->ql, true);
     zero(a->normed_qa, a->ql, n, a->ql);
     moe_backward_norm(b, a->qa, a->y->q_a_norm, b->m->lora_eps, a->ql, a->ql, n, a->dqa, a->normed_qa);
-    back(a, &a->y->q_a, a->normed_qa, a->dx, hidden, false);
+    back(a, MOE_ROLE_Q_A, &a->y->q_a, a->normed_qa, a->dx, hidden, false);
 }
 
 static void attention(struct attention *a, const float *h, float *dh)
@@ -235,7 +236,7 @@ static void attention(struct attention *a, const float *h, float *dh)
     int64_t hidden = b->m->config.hidden_size, pairs = 0;
     for (int64_t i = 0; i < a->n_sequences; i++) pairs += a->lengths[i] * a->lengths[i];
     project(a, h);
-    back(a, &a->y->o, dh, a->d_o, a->heads * a->v, true);
+    back(a, MOE_ROLE_O, &a->y->o, dh, a->d_o, a->heads * a->v, true);
     moe_backward_each(b, a->n_sequences * a->heads, a->heads * (a->tokens * a->kvd * a->kl + pairs * 2 * (a->qd + a->v)), head, a);
     unproject(a);
     moe_backward_norm(b, h, a->y->input_norm, b->m->eps, hidden, hidden, a->tokens, a->dx, dh);

@@ -9,6 +9,7 @@ struct moe_backward {
     const struct moe_model *m;
     const struct moe_kernels *k;
     struct moe_pool *pool;
+    struct moe_backward_observer observer;
     int64_t max_tokens, sequence;
     float *rows;                          /* of the call at hand, which lays it out (struct moe_backward_room) */
     float *worker; int64_t worker_floats; /* [threads, worker_floats] */
@@ -28,6 +29,11 @@ static inline float *moe_backward_take(struct moe_backward_room *r, int64_t floa
 static inline void moe_backward_each(struct moe_backward *b, int64_t n, int64_t work, void (*fn)(void *, int64_t, int), void *ctx)
 {
     moe_pool_run(work < (int64_t)1 << 19 ? NULL : b->pool, n, fn, ctx);
+}
+
+static inline void moe_backward_saw(const struct moe_backward *b, enum moe_role role, const float *dy, int64_t ldy, int64_t n)
+{
+    if (b->observer.output) b->observer.output(b->observer.ctx, role, dy, ldy, n);
 }
 
 /* y [n, rows of w] (ldy apart) = w x: what the forward pass computes.  Items of moe_backward_product_item. */

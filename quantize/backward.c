@@ -82,6 +82,11 @@ void moe_backward_close(struct moe_backward **b)
     *b = NULL;
 }
 
+void moe_backward_observe(struct moe_backward *b, const struct moe_backward_observer *o)
+{
+    b->observer = o ? *o : (struct moe_backward_observer){ .ctx = NULL };
+}
+
 /* ---- products ---- */
 
 int64_t moe_backward_product_items(const struct moe_backward_product *p) { return blocks(p->w->rows, ROWS); }
@@ -217,6 +222,8 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back), work = hidden * inter * n;
     moe_backward_each(b, items, 3 * work, mlp_products, &m);
     moe_backward_each(b, n, 32 * n * inter, mlp_row, &m);
+    moe_backward_saw(b, MOE_ROLE_GATE, m.gate, inter, n);
+    moe_backward_saw(b, MOE_ROLE_UP, m.up, inter, n);
     moe_backward_each(b, moe_backward_transposed_items(&m.in[0]), 2 * work, mlp_inputs, &m);
 }
 

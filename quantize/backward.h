@@ -30,6 +30,13 @@ enum moe_code moe_backward_open(struct moe_backward **b, const struct moe_model 
                                 struct moe_err *err);
 void moe_backward_close(struct moe_backward **b); /* NULL-safe; nulls */
 
+/* Shows the gradients dy [n, rows of the weight] (ldy apart) at the outputs of the projections inside an MLP or attention: with their inputs
+ * (struct moe_hooks) all that a weight's own gradient or Fisher information is made of.  GATE and UP of whichever MLP it is, with weight_i in;
+ * Q_A and Q_B or Q, KV_A, KV_B: of q before rotation, of kv_a's latent before its norm.  Those of down (weight_i dy_i) and o (dh) the caller
+ * has.  From the calling thread, rows in order; dy is not to be changed, and lasts for the call. */
+struct moe_backward_observer { void *ctx; void (*output)(void *ctx, enum moe_role role, const float *dy, int64_t ldy, int64_t n); };
+void moe_backward_observe(struct moe_backward *b, const struct moe_backward_observer *o); /* NULL: none */
+
 /* y = w * x * r, r = 1 / sqrt(mean(x^2) + eps), for n rows of dim elements; x, dy and dx are rows of ld floats:
  *   dx_j += r w_j dy_j - x_j r^3 / dim * sum_i dy_i w_i x_i.   w [dim] float32, as struct moe_layer has it. */
 void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim, int64_t ld, int64_t n, const float *dy, float *dx);

@@ -359,9 +359,106 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
     free(h), free(u), free(v), free(side[0]), free(side[1]), free(chosen), free(same), free(weights);
 }
 
+/* ---- gradients at the outputs of projections: dy^T x must be the gradient of the weight ---- */
+
+struct saw { const struct moe_model *m; int layer; float *x[MOE_ROLE_COUNT], *dy[MOE_ROLE_COUNT]; int64_t nx[MOE_ROLE_COUNT], ny[MOE_ROLE_COUNT]; };
+
+static void keep(float **to, int64_t *have, int64_t width, const float *x, int64_t ld, int64_t n)
+{
+    *to = realloc(*to, (size_t)((*have + n) * width) * sizeof **to);
+    assert(*to);
+    for (int64_t t = 0; t < n; t++) memcpy(*to + (*have + t) * width, x + t * ld, (size_t)width * sizeof *x);
+    *have += n;
+}
+
+static void saw_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct saw *s = ctx;
+    int64_t rows, cols;
+    (void)expert;
+    if (moe_tensor_shape(&s->m->config, role, layer, &rows, &cols)) keep(&s->x[role], &s->nx[role], cols, x, ldx, n);
+}
+
+static void saw_output(void *ctx, enum moe_role role, const float *dy, int64_t ldy, int64_t n)
+{
+    struct saw *s = ctx;
+    int64_t rows, cols;
+    OK(moe_tensor_shape(&s->m->config, role, s->layer, &rows, &cols));
+    keep(&s->dy[role], &s->ny[role], rows, dy, ldy, n);
+}
+
+/* w moved a thousandth either way, in float32: v . f changes by sum dy (w+ - w-) x, up to the step's square. */
+static void check_weight(function *f, const struct at *a, const float *at, const float *v, struct moe_weight *w, const float *dy, const float *x)
+{
+    struct moe_weight was = *w;
+    int64_t cells = w->rows * w->cols, H = a->m->config.hidden_size;
+    double *value = decoded(w), *exact = room(a->n * H, sizeof *exact), size = 0, difference = 0, product = 0, length = 0, moved = 0;
+    float *side[2] = { normals(cells, 1), room(cells, sizeof *side[1]) };
+    for (int64_t i = 0; i < cells; i++) size += value[i] * value[i];
+    size = 1e-3 * sqrt(size / (double)cells);
+    for (int64_t i = 0; i < cells; i++) {
+        float step = (float)size * side[0][i];
+        side[0][i] = (float)(value[i] + (double)step);
+        side[1][i] = (float)(value[i] - (double)step);
+    }
+    for (int64_t i = 0; i < a->n * H; i++) exact[i] = (double)at[i];
+    for (int i = 0; i < 2; i++) {
+        *w = (struct moe_weight){ .type = MOE_F32, .rows = was.rows, .cols = was.cols, .data = (const uint8_t *)side[i] };
+        double *y = f(a, exact);
+        difference += (i ? -1 : 1) * inner(v, y, a->n * H);
+        free(y);
+    }
+    *w = was;
+    for (int64_t r = 0; r < was.rows; r++)
+        for (int64_t c = 0; c < was.cols; c++) {
+            double g = 0, step = (double)side[0][r * was.cols + c] - (double)side[1][r * was.cols + c];
+            for (int64_t t = 0; t < a->n; t++) g += (double)dy[t * was.rows + r] * (double)x[t * was.cols + c];
+            product += g * step, length += g * g, moved += step * step;
+        }
+    double error = fabs(difference - product) / sqrt(length * moved / (double)cells);
+    if (!(error < 1e-3)) fprintf(stderr, "weight [%d, %d]: %.9g by differences, %.9g\n", (int)was.rows, (int)was.cols, difference, product);
+    OK(length > 0 && error < 1e-3);
+    free(value), free(exact), free(side[0]), free(side[1]);
+}
+
+static void check_outputs(struct moe_backward *b, struct moe_model *m, int layer, const struct shape *s)
+{
+    struct moe_layer *y = &m->layers[layer];
+    struct moe_expert *e = y->moe ? &y->experts[0] : &y->dense;
+    struct { enum moe_role role, input; struct moe_weight *w; } all[] = { { MOE_ROLE_Q_A, MOE_ROLE_KV_A, &y->q_a }, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, &y->q_b },
+        { MOE_ROLE_Q, MOE_ROLE_KV_A, &y->q }, { MOE_ROLE_KV_A, MOE_ROLE_KV_A, &y->kv_a }, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, &y->kv_b } };
+    struct at a = { .m = m, .layer = layer, .n = s->n, .s = s, .mlp = e };
+    int64_t N = s->n * m->config.hidden_size;
+    float *h = normals(N, 1), *v = normals(N, 1), *out = copy(h, N), *dh = copy(v, N), *weight = normals(s->n, 1);
+    struct saw saw = { .m = m, .layer = layer };
+    struct pass p;
+    pass_begin(&p, m, s);
+    moe_forward_hooks(p.f, &(struct moe_hooks){ .ctx = &saw, .input = saw_input });
+    moe_forward_attention(p.f, layer, p.segment, s->n_sequences, s->n, out);
+    moe_backward_observe(b, &(struct moe_backward_observer){ &saw, saw_output });
+    moe_backward_attention(b, layer, h, s->lengths, s->n_sequences, dh);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        OK(saw.ny[all[i].role] == (all[i].w->data ? s->n : 0));
+        if (!all[i].w->data) continue;
+        OK(saw.nx[all[i].input] == s->n);
+        check_weight(attention_of, &a, h, v, all[i].w, saw.dy[all[i].role], saw.x[all[i].input]);
+    }
+    a.weight = weight;
+    if (!y->moe) { /* roles by whose shape the rows are kept */
+        moe_backward_mlp(b, (struct moe_weight[3]){ e->gate, e->up, e->down }, h, s->n, v, weight, dh, NULL);
+        OK(saw.ny[MOE_ROLE_GATE] == s->n && saw.ny[MOE_ROLE_UP] == s->n);
+        check_weight(mlp_of, &a, h, v, &e->gate, saw.dy[MOE_ROLE_GATE], h);
+        check_weight(mlp_of, &a, h, v, &e->up, saw.dy[MOE_ROLE_UP], h);
+    }
+    moe_backward_observe(b, NULL);
+    for (int i = 0; i < MOE_ROLE_COUNT; i++) free(saw.x[i]), free(saw.dy[i]);
+    pass_end(&p);
+    free(h), free(v), free(out), free(dh), free(weight);
+}
+
 /* ---- one model ---- */
 
-static void check_functions(const struct moe_model *m, unsigned flags, struct moe_pool *pool, const struct shape *s)
+static void check_functions(struct moe_model *m, unsigned flags, struct moe_pool *pool, const struct shape *s)
 {
     struct moe_backward *b;
     struct moe_kernels table;
@@ -387,6 +484,9 @@ static void check_functions(const struct moe_model *m, unsigned flags, struct mo
     OK(!b);
     DONE(moe_backward_open(&b, m, s->n, longest, pool, &err));
     for (int l = 0; l < m->config.num_hidden_layers; l++) check_layer(b, m, l, s);
+    moe_backward_close(&b);
+    DONE(moe_backward_open(&b, m, longest + 2, longest, pool, &err));
+    if (s->n < 100) check_outputs(b, m, 0, s);
     moe_backward_close(&b);
 }
 
@@ -444,6 +544,16 @@ static void check_same(const struct moe_model *m, const struct shape *s)
     free(first), free(other);
 }
 
+static void check_memory(const struct moe_model *m)
+{
+    const struct moe_config *c = &m->config;
+    struct moe_backward *b;
+    uint64_t least = moe_backward_estimate(c, 4000, 1000, 1);
+    OK(least > 4000 * 3 * sizeof(float) * (uint64_t)c->hidden_size);
+    OK(moe_backward_estimate(c, 8000, 1000, 1) > least && moe_backward_estimate(c, 4000, 2000, 1) > least && moe_backward_estimate(c, 4000, 1000, 2) > least);
+    OK(moe_backward_open(&b, m, (int64_t)1 << 38, 16, NULL, &err) == MOE_NOMEM && !b);
+}
+
 /* ---- models ---- */
 
 static void check_model(const char *path, double lora_eps, const struct shape *s)
@@ -458,6 +568,7 @@ static void check_model(const char *path, double lora_eps, const struct shape *s
     DONE(moe_pool_open(&pool, 2, &err));
     for (int i = 0; i < 2; i++) check_functions(m, levels[i], i ? pool : NULL, s);
     if (m->layers[m->config.num_hidden_layers - 1].moe) check_same(m, s);
+    check_memory(m);
     moe_pool_close(&pool);
     moe_model_close(&m);
     moe_source_close(&src);
