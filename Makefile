@@ -119,6 +119,7 @@ $(B)/kernels/avx2/%.o: isa := -mavx2 -mfma -mf16c
 avx512   := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
 $(B)/kernels/avx512/%.o: isa := $(avx512)
 $(B)/kernels/avx512dot/bf16.o: isa := $(avx512) -mavx512bf16
+$(B)/kernels/avx512dot/matmul.o: isa := $(avx512) -mavx512vnni -mavx512vbmi
 $(B)/kernels/avx512dot/vnni.o $(B)/kernels/avx512dot/nvfp4.o: isa := $(avx512) -mavx512vnni
 
 $(B)/%.o: %.c $(B)/flags

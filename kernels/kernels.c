@@ -20,6 +20,7 @@ unsigned moe_cpu_flags(void)
     if (!(flags & MOE_CPU_AVX512) || (mask && !strcmp(mask, "avx512"))) return flags;
     if (__builtin_cpu_supports("avx512bf16")) flags |= MOE_CPU_BF16;
     if (__builtin_cpu_supports("avx512vnni")) flags |= MOE_CPU_VNNI;
+    if (__builtin_cpu_supports("avx512vbmi")) flags |= MOE_CPU_VBMI;
 #endif
     return flags;
 }
@@ -44,6 +45,7 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags)
     k->peak_vnni = moe_peak_vnni_dot;
     k->nvfp4_quantize = moe_nvfp4_quantize_vnni;
     k->nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_vnni;
+    if (flags & MOE_CPU_VBMI) k->matmul = moe_matmul_vnni;
 #endif
 }
 

@@ -5,8 +5,8 @@
 #include "formats/dtype.h"
 #include "kernels/nvfp4.h"
 
-/* BF16 and VNNI: dot products of bf16 pairs and of int8 quadruples, which some CPUs with AVX-512 have. */
-enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1, MOE_CPU_BF16 = 1u << 2, MOE_CPU_VNNI = 1u << 3 };
+/* Some CPUs with AVX-512 have BF16 and VNNI: dot products of bf16 pairs, of int8 quadruples; VBMI: permutations of bytes. */
+enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1, MOE_CPU_BF16 = 1u << 2, MOE_CPU_VNNI = 1u << 3, MOE_CPU_VBMI = 1u << 4 };
 
 struct moe_kernels {
 #define KERNEL(name, ret, params) ret (*name) params;
@@ -15,7 +15,7 @@ struct moe_kernels {
 };
 
 /* What this machine can run, as enum moe_cpu bits, less what the environment variable MOE_CPU masks: no more
- * than ref, avx2 or avx512 (AVX-512 without BF16 and VNNI). */
+ * than ref, avx2 or avx512 (AVX-512 without BF16, VNNI and VBMI). */
 unsigned moe_cpu_flags(void);
 
 /* Fill every slot with the best variant that `flags` allows; 0 gives the portable C reference. */

@@ -95,10 +95,10 @@ static void bench_one(const struct bench *b, const char *filter)
     if (filter && !strstr(label, filter)) return;
     if (b->type >= 0) load.w = random_weight(b->type, b->rows, b->cols, false), load.w.layout = MOE_LAYOUT_LINEAR;
     double copy = measure_memcpy(b->bytes), ref = 0;
-    for (int v = 0; v < n_variants && v < 3; v++) {
+    for (int v = 0; v < n_variants; v++) {
         double t = measure(&variants[v].k, b, v == 0 && b->slow);
         if (v == 0) ref = t;
-        printf("%-38s %-7s %12.0f ns %8.2f GB/s %8.3f %-10s x%-7.1f %5.2f of memcpy\n", label, variants[v].name, t * 1e9, b->bytes / t * 1e-9, b->work / t, b->unit,
+        printf("%-38s %-9s %12.0f ns %8.2f GB/s %8.3f %-10s x%-7.1f %5.2f of memcpy\n", label, variants[v].name, t * 1e9, b->bytes / t * 1e-9, b->work / t, b->unit,
                ref / t, copy / t);
         fflush(stdout);
     }

@@ -75,28 +75,48 @@ static float fold(float *s)
 /* The NVFP4 order of kernels.def, from the stored bytes. */
 static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
 {
-    static const int order[16] = { 4, 0, 5, 1, 6, 2, 7, 3, 12, 8, 13, 9, 14, 10, 15, 11 };
     float s[16] = { 0 };
     for (int64_t b = 0, blocks = w->cols / 16; b < (blocks + 15) / 16 * 16; b++) {
-        float p = 0, scale = 0;
+        float scale = 0;
+        double p = 0, size = 0;
+        int e;
         if (b < blocks) scale = moe_e4m3_to_f32(w->scale[w->layout ? (int64_t)moe_tile_offset((size_t)r, (size_t)b, (size_t)blocks) : r * blocks + b]);
-        for (int i = 0; i < 16 && b < blocks; i++) {
-            int64_t k = 16 * b + order[i];
-            p = fmaf(moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15), x[k], p);
+        for (int64_t k = 16 * b; k < 16 * b + 16 && b < blocks; k++) {
+            if (!isfinite(x[k])) return NAN;
+            size = fmax(size, (double)fabsf(x[k]));
         }
+        float top = (float)size * 1.004f;
+        if (isinf(top)) e = 129;
+        else frexp((double)top, &e);
+        if (e < -96 || size == 0) e = -96;
+        for (int64_t k = 16 * b; k < 16 * b + 16 && b < blocks; k++)
+            p += (double)moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15) * 2 * rint(ldexp((double)x[k], 23 - e)); /* exact */
         int to = (int)(b % 8 * 2 + b / 8 % 2);
-        s[to] = fmaf(p, scale, s[to]);
+        s[to] = fmaf((float)p, scale * ldexpf(1, e - 24), s[to]);
     }
     return w->reciprocal ? fold(s) / w->global : fold(s) * w->global;
 }
 
-/* Its error: 16 fused products a block, one for each block of a sum, 4 additions, the global; ref's two roundings of a value and one of
- * its sum; relative to the sum of magnitudes.  Subnormals: 2^-150 for each product and sum, which the scale and the global may
- * multiply. */
-static double nvfp4_bound(const struct moe_weight *w, double magnitude)
+/* The largest |x| of the block of column k. */
+static double block_amax(const float *x, int64_t k)
 {
-    double global = w->reciprocal ? 1 / (double)w->global : (double)w->global;
-    return (16 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude + (double)(w->cols + 16) * 0x1p-149 * (1 + 448 * global);
+    double m = 0;
+    for (int64_t i = k / 16 * 16; i < k / 16 * 16 + 16; i++) m = fmax(m, (double)fabsf(x[i]));
+    return m;
+}
+
+/* Its error.  Of x: half of 2^(e - 23) where 2^e <= 2.008 times the block's largest, or 2^-120: times the weight.  Of sums: a block's
+ * rounded to float32, one fused product for each block of a partial sum, 4 additions, the global; ref's two roundings of a value and one
+ * of its sum, relative to the sum of magnitudes.  Subnormals: 2^-150 for each sum, which the global may multiply. */
+static double nvfp4_bound(const struct moe_weight *w, const float *row, const float *x)
+{
+    double global = w->reciprocal ? 1 / (double)w->global : (double)w->global, magnitude = 0, fixed = 0;
+    for (int64_t k = 0; k < w->cols; k++) {
+        double off = fmax(1.004 * 0x1p-23 * block_amax(x, k), 0x1p-120) * fabs((double)row[k]);
+        fixed += off;
+        magnitude += fabs((double)row[k] * (double)x[k]) + off;
+    }
+    return fixed + (1 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude + (double)(w->cols + 16) * 0x1p-149 * (1 + global);
 }
 
 static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1, int64_t n, int64_t ldx, const float *x)
@@ -105,14 +125,14 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
     float *want = floats(n * ldy), *got = floats((n - 1) * ldy + rows), *one = floats(w->rows), *row = floats(w->cols), *other = floats(n * ldy);
     variants[0].k.matmul(w, r0, r1, x, ldx, n, want, ldy);
     v->k.matmul(w, r0, r1, x, ldx, n, got, ldy);
-    if (v == &variants[2]) variants[1].k.matmul(w, r0, r1, x, ldx, n, other, ldy);
+    if (v >= &variants[2]) variants[1].k.matmul(w, r0, r1, x, ldx, n, other, ldy);
     for (int64_t t = 0; t < n; t++) {
         for (int64_t r = 0; r < rows; r++) {
             double size = 0;
             variants[0].k.decode(w, r0 + r, 0, w->cols, row);
             for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
             double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
-            CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, size) : dot_bound(w->cols, size)), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
+            CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, row, x + t * ldx) : dot_bound(w->cols, size)), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
             if (n_variants > 1 && v != &variants[0]) {
                 float d1 = w->type == MOE_NVFP4 ? nvfp4_order(w, r0 + r, x + t * ldx) : v->k.dot(row, x + t * ldx, w->cols);
                 CHECK(same_bits(&d1, &got[t * ldy + r], 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t, (double)got[t * ldy + r], (double)d1);
@@ -121,12 +141,37 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
         if (v == &variants[0]) continue;
         v->k.matmul(w, 0, w->rows, x + t * ldx, ldx, 1, one, w->rows);
         CHECK(same_bits(one + r0, got + t * ldy, rows), "token %" PRId64 " alone, of all rows, differs", t);
-        if (v == &variants[2]) CHECK(same_bits(other + t * ldy, got + t * ldy, rows), "avx2 and avx512 differ");
+        if (v >= &variants[2]) CHECK(same_bits(other + t * ldy, got + t * ldy, rows), "differs from avx2");
+    }
+}
+
+/* What is not finite makes its token's results NaN and no other's; what hardly is gives the order's results, infinite or not. */
+static void check_matmul_hostile(const struct variant *v)
+{
+    for (int i = 0; i < 40; i++) {
+        int64_t rows = 1 + below(150), cols = odd_size(900, 16), n = 1 + below(9), r0 = below(rows), bad = below(n), at = below(cols);
+        struct moe_weight w = random_weight(MOE_NVFP4, rows, cols, false);
+        float *x = floats(n * cols), *want = floats(n * (rows - r0)), *got = floats(n * (rows - r0));
+        fill(x, n * cols, NORMAL);
+        for (int64_t k = 0; k < cols && i % 4 == 3; k++) x[bad * cols + k] *= k % 3 ? 1e38f : 1e-38f;
+        snprintf(now_case, sizeof now_case, "nvfp4 [%" PRId64 " x %" PRId64 "] rows from %" PRId64 ", of %" PRId64 " tokens the %" PRId64 "th not finite or large", rows, cols, r0, n, bad);
+        v->k.matmul(&w, r0, rows, x, cols, n, want, rows - r0);
+        if (i % 4 < 3) x[bad * cols + at] = i % 4 == 0 ? NAN : i % 4 == 1 ? INFINITY : -INFINITY;
+        v->k.matmul(&w, r0, rows, x, cols, n, got, rows - r0);
+        for (int64_t t = 0; t < n; t++)
+            for (int64_t r = 0; r < rows - r0; r++) {
+                float y = got[t * (rows - r0) + r], order = nvfp4_order(&w, r0 + r, x + t * cols);
+                if (t == bad && i % 4 < 3) CHECK(isnan(y), "row %" PRId64 ": %g", r0 + r, (double)y);
+                else CHECK(same_bits(&y, &order, 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t, (double)y, (double)order);
+                if (t != bad) CHECK(same_bits(&y, want + t * (rows - r0) + r, 1), "row %" PRId64 " token %" PRId64 " depends on another", r0 + r, t);
+            }
+        done();
     }
 }
 
 static void check_matmul(const struct variant *v)
 {
+    check_matmul_hostile(v);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
     for (int i = 0; i < 150; i++) {
         int type = weight_types[i % WEIGHT_TYPES];

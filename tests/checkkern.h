@@ -27,7 +27,7 @@ static void find_variants(void)
 {
     static const struct { const char *name; unsigned need; } level[] = {
         { "ref", 0 }, { "avx2", MOE_CPU_AVX2 }, { "avx512", MOE_CPU_AVX2 | MOE_CPU_AVX512 } };
-    unsigned have = moe_cpu_flags(), dot = have & (MOE_CPU_BF16 | MOE_CPU_VNNI);
+    unsigned have = moe_cpu_flags(), dot = have & (MOE_CPU_BF16 | MOE_CPU_VNNI | MOE_CPU_VBMI);
     for (int i = 0; i < 3; i++)
         if ((have & level[i].need) == level[i].need) {
             variants[n_variants].name = level[i].name;

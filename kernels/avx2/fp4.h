@@ -6,22 +6,36 @@
 #include "kernels/avx2/lanes.h"
 
 enum { FP4_PARTS = 2, FP4_LANES = 8 };
-#define FP4_ROWS(T) ((T) == 1 ? 4 : 2)
-
-LANE vt fp4_load(const float *p) { return vt_load(p); } /* again in every product: registers are short, loads are not */
+#define FP4_ROWS(T) 2
 
 typedef __m256i codes;
+typedef __m256i words;
 
 LANE codes fp4_codes(const uint8_t *p, int half, int part)
 {
     const __m256i *a = (const void *)(p + 32 * part + 4 * half), *b = (const void *)(p + 32 * part + 60 + 4 * half);
     return _mm256_blend_epi32(_mm256_loadu_si256(a), _mm256_loadu_si256(b), 0xaa);
 }
-LANE codes fp4_next(codes c) { return _mm256_srli_epi32(c, 4); }
-LANE vt fp4_value0(codes c) { return e2m1_lanes(c); }
-LANE vt fp4_value4(codes c) { return e2m1_lanes(_mm256_srli_epi32(c, 16)); }
+LANE words fp4_even(codes c)
+{
+    const __m128i t = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), _mm256_and_si256(c, _mm256_set1_epi8(15)));
+}
+LANE words fp4_odd(codes c) { return fp4_even(_mm256_srli_epi32(c, 4)); }
 
-LANE vt fp4_scales(const uint8_t *p, int part, bool plain)
+LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); } /* again in every product: registers are short, loads are not */
+LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
+LANE words fp4_up(words a) { return _mm256_slli_epi32(a, 8); }
+LANE words fp4_add(words a, words b) { return _mm256_add_epi32(a, b); }
+LANE words fp4_dot(words a, const words *w, const words *x)
+{
+    words s = _mm256_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
+    EACH(i, 3) s = _mm256_add_epi16(s, _mm256_maddubs_epi16(w[i + 1], x[i + 1]));
+    return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+LANE vt fp4_float(words a) { return _mm256_cvtepi32_ps(a); }
+
+LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     __m128i s = _mm_loadu_si128((const void *)p);
     s = _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); /* in lane order */
@@ -29,10 +43,41 @@ LANE vt fp4_scales(const uint8_t *p, int part, bool plain)
         uint8_t c[16];
         _mm_storeu_si128((void *)c, s);
         vf v = vf_e4m3(c);
-        return part ? v.b : v.a;
+        return _mm256_castps_si256(part ? v.b : v.a);
     }
-    __m256i c = _mm256_cvtepu8_epi32(part ? _mm_unpackhi_epi64(s, s) : s);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(c, 20), _mm256_set1_epi32(120 << 23)));
+    return _mm256_slli_epi32(_mm256_cvtepu8_epi32(part ? _mm_unpackhi_epi64(s, s) : s), 20);
+}
+LANE vt fp4_factor(words scale, words power, bool plain)
+{
+    if (plain) return _mm256_castsi256_ps(_mm256_add_epi32(scale, power));
+    return _mm256_mul_ps(_mm256_castsi256_ps(scale), _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
+}
+
+LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart)
+{
+#define AT(q) (const void *)(p + (q) * stride + i)
+#define TO(q) (void *)(out + (q) * apart + i)
+    for (int i = 0; i < 64; i += 32) {
+        __m256i a = _mm256_loadu_si256(AT(0)), b = _mm256_loadu_si256(AT(1)), c = _mm256_loadu_si256(AT(2)), d = _mm256_loadu_si256(AT(3));
+        __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+        a = _mm256_unpackhi_epi32(a, b), c = _mm256_unpackhi_epi32(c, d);
+        _mm256_storeu_si256(TO(0), _mm256_unpacklo_epi64(ab, cd)), _mm256_storeu_si256(TO(1), _mm256_unpackhi_epi64(ab, cd));
+        _mm256_storeu_si256(TO(2), _mm256_unpacklo_epi64(a, c)), _mm256_storeu_si256(TO(3), _mm256_unpackhi_epi64(a, c));
+    }
+#undef AT
+#undef TO
+}
+
+LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int digit)
+{
+    const __m256i from = _mm256_add_epi8(_mm256_set1_epi8((char)digit), _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, -128, 4, -128, -128, -128, 8, -128, -128, -128, 12, -128, -128, -128)));
+    a = _mm256_or_si256(_mm256_shuffle_epi8(a, from), _mm256_slli_epi32(_mm256_shuffle_epi8(b, from), 8));
+    c = _mm256_or_si256(_mm256_shuffle_epi8(c, from), _mm256_slli_epi32(_mm256_shuffle_epi8(d, from), 8));
+    return _mm256_or_si256(a, _mm256_slli_epi32(c, 16));
+}
+LANE vi fp4_bytes(const vi *v, int digit)
+{
+    return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, digit), fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, digit) };
 }
 
 LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
@@ -71,15 +116,5 @@ LANE void vf_transpose(vf *v)
     for (int i = 0; i < 4; i++) transpose8(q[i]);
     EACH(i, 8) v[i] = (vf){ q[0][i], q[1][i] }, v[8 + i] = (vf){ q[2][i], q[3][i] };
 }
-
-LANE __m256 round_bf16(__m256 a)
-{
-    __m256i u = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
-    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
-    r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
-    return _mm256_castsi256_ps(_mm256_and_si256(r, _mm256_set1_epi32((int)0xffff0000)));
-}
-LANE vf vf_round_bf16(vf a) { return (vf){ round_bf16(a.a), round_bf16(a.b) }; }
 
 #endif

@@ -63,6 +63,10 @@ LANE vi vi_set(int32_t x) { return (vi){ _mm256_set1_epi32(x), _mm256_set1_epi32
 LANE vi vi_add(vi x, vi y) { return (vi){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
 LANE vi vi_sub(vi x, vi y) { return (vi){ _mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b) }; }
 LANE vi vi_and(vi x, vi y) { return (vi){ _mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b) }; }
+LANE vi vi_xor(vi x, vi y) { return (vi){ _mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b) }; }
+LANE vi vi_mul(vi x, vi y) { return (vi){ _mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b) }; }
+LANE vi vi_round(vf x) { return (vi){ _mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b) }; }
+LANE void vi_store(void *p, vi x) { _mm256_storeu_si256(p, x.a), _mm256_storeu_si256((__m256i *)p + 1, x.b); }
 LANE vi vi_max(vi x, vi y) { return (vi){ _mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b) }; }
 #define vi_shl(x, n) ((vi){ _mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n) })
 #define vi_sar(x, n) ((vi){ _mm256_srai_epi32((x).a, n), _mm256_srai_epi32((x).b, n) })

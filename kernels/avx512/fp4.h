@@ -10,17 +10,10 @@
 
 enum { FP4_PARTS = 1, FP4_LANES = 16 };
 /* Rows at once for a tile of T tokens: chains to hide the latency, sums and values within the registers. */
-#define FP4_ROWS(T) ((T) == 1 ? 8 : (T) == 2 ? 4 : 2)
-
-/* A load for all rows: left to itself gcc repeats it in every product, and one load a cycle is all there is. */
-LANE vt fp4_load(const float *p)
-{
-    vt a = vt_load(p);
-    __asm__("" : "+v"(a));
-    return a;
-}
+#define FP4_ROWS(T) ((T) <= 2 ? 4 : 2)
 
 typedef __m512i codes; /* a lane: eight codes, column 0 of them lowest */
+typedef __m512i words; /* a lane: an int32, or four bytes */
 
 /* Columns 0-7 (half 0) or 8-15 of every block of the group of 128 bytes at p. */
 LANE codes fp4_codes(const uint8_t *p, int half, int part)
@@ -28,33 +21,81 @@ LANE codes fp4_codes(const uint8_t *p, int half, int part)
     (void)part;
     return half ? _mm512_mask_loadu_epi32(_mm512_loadu_si512(p + 64), 0x5555, p + 4) : _mm512_mask_loadu_epi32(_mm512_loadu_si512(p), 0xaaaa, p + 60);
 }
-LANE codes fp4_next(codes c) { return _mm512_srli_epi32(c, 4); }
 
-/* The value of column 0; of column 4: bf16 holds it, and the permutation of words clears what is below. */
-LANE vt fp4_value0(codes c)
+/* 12 + twice the values of the even, of the odd columns of eight. */
+LANE words fp4_values(__m512i c)
 {
-    return _mm512_permutexvar_ps(c, _mm512_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -.5f, -1, -1.5f, -2, -3, -4, -6));
+    const __m128i t = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+#ifdef __AVX512VBMI__
+    return _mm512_permutexvar_epi8(c, _mm512_broadcast_i32x4(t)); /* looks at six bits of an index, and so at four */
+#else
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), _mm512_and_si512(c, _mm512_set1_epi8(15)));
+#endif
 }
-LANE __m512i fp4_bf16_table(void)
-{
-    const __m256i t = _mm256_setr_epi16(0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, (short)0x8000, (short)0xbf00, (short)0xbf80,
-                                        (short)0xbfc0, (short)0xc000, (short)0xc040, (short)0xc080, (short)0xc0c0);
-    return _mm512_broadcast_i64x4(t);
-}
-LANE vt fp4_value4(codes c) { return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, c, fp4_bf16_table())); }
+LANE words fp4_even(codes c) { return fp4_values(c); }
+LANE words fp4_odd(codes c) { return fp4_values(_mm512_srli_epi32(c, 4)); }
 
-/* The scales of a group, 16 codes at p, in lane order; plain ones are normal positive numbers: their bits are a shift and a sum away. */
+LANE words fp4_load(const void *p)
+{
+    words a = _mm512_loadu_si512(p);
+    __asm__("" : "+v"(a)); /* a load for all rows: left to itself gcc repeats it in every product */
+    return a;
+}
+LANE words fp4_zero(void) { return _mm512_setzero_si512(); }
+LANE words fp4_up(words a) { return _mm512_slli_epi32(a, 8); }
+LANE words fp4_add(words a, words b) { return _mm512_add_epi32(a, b); }
+
+/* a + the products of w[0..3] (0 to 24) and x[0..3] (signed), bytes in a lane. */
+LANE words fp4_dot(words a, const words *w, const words *x)
+{
+#ifdef __AVX512VNNI__
+    EACH(i, 4) a = _mm512_dpbusd_epi32(a, w[i], x[i]);
+    return a;
+#else
+    words s = _mm512_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
+    EACH(i, 3) s = _mm512_add_epi16(s, _mm512_maddubs_epi16(w[i + 1], x[i + 1]));
+    return _mm512_add_epi32(a, _mm512_madd_epi16(s, _mm512_set1_epi16(1)));
+#endif
+}
+LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
+
+/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits are a shift away, and a sum makes
+ * the product with a power of two.  powers: exponents less 7, in place. */
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
-LANE vt fp4_scales(const uint8_t *p, int part, bool plain)
+LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     const __m512i pick = _mm512_setr_epi32(
         (int)0x80808000, (int)0x80808008, (int)0x80808001, (int)0x80808009, (int)0x80808002, (int)0x8080800a, (int)0x80808003, (int)0x8080800b,
         (int)0x80808004, (int)0x8080800c, (int)0x80808005, (int)0x8080800d, (int)0x80808006, (int)0x8080800e, (int)0x80808007, (int)0x8080800f);
     __m128i s = _mm_loadu_si128((const void *)p);
     (void)part;
-    if (!plain) return e4m3_lanes(fp4_lane_order(s));
-    __m512i c = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(s), pick);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(c, 20), _mm512_set1_epi32(120 << 23)));
+    if (!plain) return _mm512_castps_si512(e4m3_lanes(fp4_lane_order(s)));
+    return _mm512_slli_epi32(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(s), pick), 20);
+}
+LANE vt fp4_factor(words scale, words power, bool plain)
+{
+    if (plain) return _mm512_castsi512_ps(_mm512_add_epi32(scale, power));
+    return _mm512_mul_ps(_mm512_castsi512_ps(scale), _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
+}
+
+/* Scales of 16 rows and 16 blocks: four lines at p, `stride` apart, of a dword for rows 0 32 64 96 1 33 .. 99 each; to `out`, four lines
+ * `apart`: 16 bytes a row of rows 0-3, of 32-35, ... */
+LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart)
+{
+    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride), c = _mm512_loadu_si512(p + 2 * stride), d = _mm512_loadu_si512(p + 3 * stride);
+    __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    a = _mm512_unpackhi_epi32(a, b), c = _mm512_unpackhi_epi32(c, d);
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi64(ab, cd)), _mm512_storeu_si512(out + apart, _mm512_unpackhi_epi64(ab, cd));
+    _mm512_storeu_si512(out + 2 * apart, _mm512_unpacklo_epi64(a, c)), _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
+}
+
+/* Bytes `digit` of four int32 in each lane. */
+LANE vi fp4_bytes(const vi *v, int digit)
+{
+    const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set1_epi8((char)digit), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+    vi a = _mm512_shuffle_epi8(v[0], from);
+    EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222 << i, v[i + 1], from);
+    return a;
 }
 
 /* True when all n codes are plain: 8 to 126. */
@@ -92,15 +133,6 @@ LANE void vf_transpose(vf *v)
         t[4 + i] = _mm512_shuffle_f32x4(b, d, 0x88), t[12 + i] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
     EACH(i, 16) v[i] = t[i];
-}
-
-/* Nearest bf16, ties to even, as float32; a NaN stays one. */
-LANE vf vf_round_bf16(vf a)
-{
-    __m512i u = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
-    return _mm512_castsi512_ps(_mm512_and_si512(r, _mm512_set1_epi32((int)0xffff0000)));
 }
 
 #endif

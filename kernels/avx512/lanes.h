@@ -47,6 +47,10 @@ LANE vi vi_set(int32_t a) { return _mm512_set1_epi32(a); }
 LANE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 LANE vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 LANE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+LANE vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+LANE vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+LANE vi vi_round(vf a) { return _mm512_cvtps_epi32(a); }
+LANE void vi_store(void *p, vi a) { _mm512_storeu_si512(p, a); }
 LANE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 #define vi_shl(a, n) _mm512_slli_epi32(a, n)
 #define vi_sar(a, n) _mm512_srai_epi32(a, n)

@@ -1,147 +1,206 @@
 /* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in memory: the NVFP4 order
- * of kernels.def.  Included once by each matmul.c, after its fp4.h.
+ * of kernels.def.  Included once by each file that has a variant, after its fp4.h.
  *
- * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of the group; step s
- * multiplies one column of each block, for FP4_ROWS rows and up to TILE tokens.  x is laid out once for all rows so that a step
- * reads it in order.
+ * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of the group; a step
+ * multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE tokens.  x is made digits once for all rows,
+ * in the order of steps.  Weights are doubled, and 12 more so that they are not negative: `bias` takes that away.
  *
- * Ladder, AVX-512, the same EPYC, one core, processor time, other work on the machine, FMA peak 116 GFLOPS, read 15-18 GB/s; 32 x 7168,
- * in cache, n = 1 (GFLOPS):
- *   values decoded 16 at a time, global in each scale (body/matmul.h before)     24
- *   a block a lane, scale once a block, 8 permutations and 7 shifts              58    8 rows at once: 61
- *   columns 4-7 by a masked permutation of words: half of the shifts             63    64
- *   two loads and a blend instead of a permutation of two registers              66    68 without, 60 with all of the call
- * n = 4, tile in L1: 4 rows x 4 tokens 86-92, 2 x 4 98-106 (loads of x kept in registers, x and sums on cache lines).
- * 2048 x 7168 from memory, n = 1: prefetching 2 KiB ahead 22, the same columns of the next rows 48. */
+ * LADDER, one core, GFLOPS; other work on the machine.
+ *   float32, AVX-512, an EPYC (FMA peak 116), 32 x 7168 in cache, n = 1:
+ *     values decoded 16 at a time, global in each scale                            24
+ *     a block a lane, scale once a block, 8 permutations and 7 shifts              58
+ *     columns 4-7 by a masked permutation, two loads and a blend for codes         66
+ *   Intel Xeon (family 6 model 207: FMA 177, int8 dot 700; reads 14 GB/s), 2048 x 7168:
+ *                                              n = 1 from memory, cache   n = 8    avx512   avx2 (n = 1 in cache, 8)
+ *     float32, as above: 16 permutations a group       33   42            83       42 83    20 42
+ *     x of three digits, one chain of 12 products      35   57            82       44 70    29 46
+ *     a chain for each digit                           35   57            99       45 68    29 44
+ *     scales of 16 rows out of their tiles at once     40   68            104      51 68    34 47
+ *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 15 cycles of work on the two ports, 19 measured. */
 
 enum {
     FP4_TILE = 4,         /* tokens in registers at once */
     FP4_BATCH = 16,       /* tokens for which x lies prepared */
-    FP4_X = 1 << 14,      /* floats of prepared x */
+    FP4_X = 64,           /* groups of prepared x */
     FP4_SUMS = 1 << 12,   /* (row, token) pairs that have sums: 16 floats each */
-    FP4_NEAR = 1024,      /* columns of a tile's x that stay in L1 */
-    FP4_AT_ONCE = 8,      /* most rows of a tile */
+    FP4_NEAR = 4,         /* groups of a tile's x that stay in L1 */
+    FP4_DIGITS = 3,       /* bytes of an x */
 };
 
-struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; bool bf16; };
+/* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of each block, in lane order. */
+struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[16], power[16]; };
 
-/* ---- x, in the order of steps ---- */
+struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; };
 
-/* A group of one token, `blocks` of its 16 blocks: columns of a block by step, within eight 4 0 5 1 6 2 7 3.  `apart`: floats between steps. */
-LANE void fp4_prepare_group(const float *x, int64_t blocks, bool bf16, float *out, int64_t apart)
+LANE int64_t fewest(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- x ---- */
+
+/* `blocks` of the 16 blocks of a group.  Returns the largest magnitude's bits: from 0x7f800000 on, something is not finite. */
+LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, struct fp4_x *out)
 {
     vf v[16];
-    EACH(i, 16) {
-        v[i] = i / 2 + i % 2 * 8 < blocks ? vf_load(x + 16 * (i / 2 + i % 2 * 8)) : vf_zero();
-        if (bf16) v[i] = vf_round_bf16(v[i]);
-    }
+    vi most = vi_set(0), sum = vi_set(0), c[16];
+    EACH(i, 16) v[i] = i / 2 + i % 2 * 8 < blocks ? vf_load(x + 16 * (i / 2 + i % 2 * 8)) : vf_zero();
     vf_transpose(v);
-    EACH(s, 16) vf_store(out + s * apart, v[s / 8 * 8 + s % 8 / 2 + (s % 2 ? 0 : 4)]);
+    EACH(i, 16) most = vi_max(most, vi_and(vi_bits(v[i]), vi_set(0x7fffffff)));
+    vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)), vi_set(30 << 23));
+    vf f = vf_bits(vi_sub(vi_set(276 << 23), e));
+    EACH(i, 16) {
+        c[i] = vi_round(vf_mul(v[i], f));
+        sum = vi_add(sum, c[i]);
+        c[i] = vi_add(c[i], vi_set(0x808080)); /* digits + 128 */
+    }
+    EACH(s, 4) {
+        vi four[4];
+        EACH(i, 4) four[i] = c[s / 2 * 8 + s % 2 + 2 * i];
+        EACH(d, FP4_DIGITS) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
+    }
+    vi_store(out->bias, vi_mul(sum, vi_set(-12)));
+    vi_store(out->power, vi_sub(e, vi_set(30 << 23)));
+    return vi_fold_max(most);
 }
 
-/* Token t of a tile of T. */
-static void fp4_prepare(const struct fp4 *a, const float *x, int64_t cols, int T, int t, float *out)
+/* Token t of a tile of T; false where x is not finite. */
+static bool fp4_prepare(const float *x, int64_t cols, int T, int t, struct fp4_x *out)
 {
-    int64_t k = 0;
-    for (; k + 256 <= cols && a->bf16; k += 256) fp4_prepare_group(x + k, 16, true, out + (k * T + t * 16), 16 * T);
-    for (; k + 256 <= cols; k += 256) fp4_prepare_group(x + k, 16, false, out + (k * T + t * 16), 16 * T);
-    if (k < cols) fp4_prepare_group(x + k, (cols - k) / 16, a->bf16, out + (k * T + t * 16), 16 * T);
+    uint32_t most = 0;
+    for (int64_t k = 0; k < cols; k += 256, out += T) {
+        uint32_t m = cols - k >= 256 ? fp4_prepare_group(x + k, 16, out + t) : fp4_prepare_group(x + k, (cols - k) / 16, out + t);
+        most = m > most ? m : most;
+    }
+    return most < 0x7f800000;
 }
 
 /* ---- some rows and tokens over some groups ---- */
 
-struct fp4_rows { const uint8_t *code[FP4_AT_ONCE], *scale[FP4_AT_ONCE]; int64_t ahead; /* bytes of codes to the next rows */ };
+/* step: bytes of scales to the next group.  ahead: bytes of codes to the next rows; soon: scales of later rows, soon_step bytes a group. */
+struct fp4_rows { const uint8_t *code[4], *scale[4], *soon; int64_t step, ahead, soon_step; };
 
-/* x: [groups, 16, T, 16]; sum: [R, T, 16]. */
-LANE void fp4_tile(int R, int T, bool plain, const struct fp4_rows *a, const float *x, int64_t groups, float *sum)
+/* x: [groups, T]; sum: [R, T, 16]. */
+LANE void fp4_tile(int R, int T, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
 {
-    for (int part = 0; part < FP4_PARTS; part++)
+    for (int part = 0; part < FP4_PARTS; part++) {
+        vt s[4][FP4_TILE];
+        EACH(i, R) EACH(t, T) s[i][t] = vt_load(sum + (i * T + t) * 16 + part * FP4_LANES);
         for (int64_t g = 0; g < groups; g++) {
-            const float *at = x + g * 256 * T + part * FP4_LANES;
-            vt u[FP4_AT_ONCE][FP4_TILE], v[FP4_TILE];
-            codes c[FP4_AT_ONCE];
+            words w[4][4], scale[4];
+            __builtin_prefetch((const void *)((uintptr_t)a->soon + (uintptr_t)(a->soon_step * g)), 0, 1);
             EACH(i, R) {
-                EACH(t, T) u[i][t] = vt_zero();
-                if (part == 0) __builtin_prefetch(a->code[i] + 128 * g + a->ahead, 0, 2), __builtin_prefetch(a->code[i] + 128 * g + 64 + a->ahead, 0, 2);
+                const uint8_t *p = a->code[i] + 128 * g;
+                if (part == 0) __builtin_prefetch(p + a->ahead, 0, 1), __builtin_prefetch(p + 64 + a->ahead, 0, 1);
+                EACH(half, 2) {
+                    codes c = fp4_codes(p, half, part);
+                    w[i][2 * half] = fp4_even(c), w[i][2 * half + 1] = fp4_odd(c);
+                }
+                scale[i] = fp4_scales(a->scale[i] + a->step * g, part, plain);
             }
-            EACH(half, 2) {
-                EACH(i, R) c[i] = fp4_codes(a->code[i] + 128 * g, half, part);
-                EACH(s, 4) {
-                    EACH(t, T) v[t] = fp4_load(at + ((half * 8 + 2 * s) * T + t) * 16);
+            EACH(t, T) {
+                const struct fp4_x *at = x + g * T + t;
+                words u[4];
+                EACH(d, FP4_DIGITS) { /* the highest first; each a short chain of its own */
+                    words v[4], start = d == FP4_DIGITS - 1 ? fp4_load(at->bias + part * FP4_LANES) : fp4_zero();
+                    EACH(k, 4) v[k] = fp4_load(at->digit[FP4_DIGITS - 1 - d][k] + 4 * part * FP4_LANES);
                     EACH(i, R) {
-                        vt w = fp4_value4(c[i]);
-                        EACH(t, T) u[i][t] = vt_fma(w, v[t], u[i][t]);
-                    }
-                    EACH(t, T) v[t] = fp4_load(at + ((half * 8 + 2 * s + 1) * T + t) * 16);
-                    EACH(i, R) {
-                        vt w = fp4_value0(c[i]);
-                        EACH(t, T) u[i][t] = vt_fma(w, v[t], u[i][t]);
-                        if (s < 3) c[i] = fp4_next(c[i]);
+                        words p = fp4_dot(start, w[i], v);
+                        u[i] = d ? fp4_add(fp4_up(u[i]), p) : p;
                     }
                 }
-            }
-            EACH(i, R) {
-                vt scale = fp4_scales(a->scale[i] + 16 * g, part, plain);
-                EACH(t, T) {
-                    float *to = sum + (i * T + t) * 16 + part * FP4_LANES;
-                    vt_store(to, vt_fma(u[i][t], scale, vt_load(to)));
-                }
+                words power = fp4_load(at->power + part * FP4_LANES);
+                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i]), fp4_factor(scale[i], power, plain), s[i][t]);
             }
         }
+        EACH(i, R) EACH(t, T) vt_store(sum + (i * T + t) * 16 + part * FP4_LANES, s[i][t]);
+    }
 }
 
 #define FP4_TILES(T) \
-    static void fp4_tile##T##_plain(const struct fp4_rows *a, const float *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, true, a, x, groups, sum); } \
-    static void fp4_tile##T##_any(const struct fp4_rows *a, const float *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, false, a, x, groups, sum); }
+    static void fp4_tile##T##_plain(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, true, a, x, groups, sum); } \
+    static void fp4_tile##T##_any(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, false, a, x, groups, sum); }
 FP4_TILES(1)
 FP4_TILES(2)
 FP4_TILES(3)
 FP4_TILES(4)
-static void (*const fp4_tiles[2][FP4_TILE])(const struct fp4_rows *a, const float *x, int64_t groups, float *sum) = {
+static void (*const fp4_tiles[2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) = {
     { fp4_tile1_any, fp4_tile2_any, fp4_tile3_any, fp4_tile4_any }, { fp4_tile1_plain, fp4_tile2_plain, fp4_tile3_plain, fp4_tile4_plain } };
 
-/* ---- scales ---- */
-
-/* The scale codes of R rows from row r on (those past `last` repeat it), blocks [b, b + n): in place, or gathered into `out`, n bytes a row
- * (`room` apart), when they lie in tiles of four. */
-static void fp4_find_scales(const struct moe_weight *w, int64_t r, int64_t last, int R, int64_t b, int64_t n, struct fp4_rows *a, uint8_t *out, int64_t room)
+/* Four rows, in as many tiles as it takes. */
+static void fp4_four(const struct fp4_rows *a, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
 {
-    int64_t blocks = w->cols / 16, tiles = (n + 3) / 4;
-    for (int i = 0; i < R; i++) {
-        int64_t row = r + i < last ? r + i : last;
-        a->scale[i] = w->scale + row * blocks + b;
-        if (w->layout != MOE_LAYOUT_TILE_128X4) continue;
-        const uint8_t *from = w->scale + moe_tile_offset((size_t)row, (size_t)b, (size_t)blocks);
-        a->scale[i] = out + i * room;
-        for (int64_t j = 0; j < tiles; j++) memcpy(out + i * room + 4 * j, from + 512 * j, 4);
+    struct fp4_rows rows = *a;
+    for (int i = 0;; rows.code[0] = rows.code[2], rows.code[1] = rows.code[3], rows.scale[0] = rows.scale[2], rows.scale[1] = rows.scale[3]) {
+        fp4_tiles[plain][T - 1](&rows, x, groups, sum + i * T * 16);
+        if ((i += FP4_ROWS(T)) >= 4) return;
     }
 }
 
-/* ---- all ---- */
+/* ---- rows ---- */
 
-/* Rows [r, r + R) over columns [k, k + cols), cols a multiple of 256 but for the last ones of the row. */
-static void fp4_block(const struct fp4 *a, int64_t r, int64_t last, int T, int64_t k, int64_t cols, const float *x, float *sum)
+/* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a multiple of 256 but for the last
+ * ones of the row. */
+struct fp4_span { const struct moe_weight *w; int64_t base, first, last, k, cols; };
+
+/* Rows r to r + 3; next: the four after them; soon, soon_step: see struct fp4_rows.  scale[i]: of row r + i. */
+static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uint8_t *soon, int64_t soon_step, const uint8_t *const scale[4], int64_t step, int T, const struct fp4_x *x, float *sum)
 {
-    const struct moe_weight *w = a->w;
-    int R = FP4_ROWS(T);
-    int64_t groups = cols / 256, rest = cols % 256, stride = w->cols / 2;
-    struct fp4_rows rows = { .ahead = R * stride };
-    uint8_t gathered[FP4_AT_ONCE * (FP4_X / 16 + 16)];
-    fp4_find_scales(w, r, last, R, k / 16, cols / 16, &rows, gathered, FP4_X / 16 + 16);
-    bool plain = true;
-    for (int i = 0; i < R; i++) {
-        rows.code[i] = w->data + (r + i < last ? r + i : last) * stride + k / 2;
-        plain = plain && fp4_all_plain(rows.scale[i], 16 * groups);
+    int64_t groups = s->cols / 256, rest = s->cols % 256, stride = s->w->cols / 2;
+    struct fp4_rows rows = { .step = step, .ahead = (next - r) * stride, .soon = soon, .soon_step = soon_step };
+    bool plain = step == 16 || fp4_all_plain(scale[0], step * groups);
+    for (int i = 0; i < 4; i++) {
+        int64_t row = r + i < s->first ? s->first : fewest(r + i, s->last);
+        rows.code[i] = s->w->data + row * stride + s->k / 2, rows.scale[i] = scale[i];
+        plain = plain && (step != 16 || fp4_all_plain(scale[i], 16 * groups));
     }
-    fp4_tiles[plain][T - 1](&rows, x, groups, sum);
+    sum += (r - s->base) * T * 16;
+    fp4_four(&rows, plain, T, x, groups, sum);
     if (!rest) return;
-    uint8_t code[FP4_AT_ONCE][128] = { 0 }, scale[FP4_AT_ONCE][16] = { 0 };
-    for (int i = 0; i < R; i++) {
+    uint8_t code[4][128] = { 0 }, last[4][16] = { 0 };
+    for (int i = 0; i < 4; i++) {
         memcpy(code[i], rows.code[i] + 128 * groups, (size_t)rest / 2);
-        memcpy(scale[i], rows.scale[i] + 16 * groups, (size_t)rest / 16);
-        rows.code[i] = code[i], rows.scale[i] = scale[i];
+        memcpy(last[i], rows.scale[i] + step * groups, (size_t)rest / 16);
+        rows.code[i] = code[i], rows.scale[i] = last[i];
     }
-    fp4_tiles[0][T - 1](&rows, x + groups * 256 * T, 1, sum);
+    fp4_four(&rows, false, T, x + groups * T, 1, sum);
+}
+
+/* Scales of 16 rows, four from `row` on and those 32, 64, 96 after them, which lie together in tiles: out [4][FP4_X + 1][4 rows][16].
+ * Returns where they lie. */
+static const uint8_t *fp4_gather(const struct fp4_span *s, int64_t row, uint8_t *out)
+{
+    int64_t blocks = s->w->cols / 16, groups = s->cols / 256, rest = s->cols % 256 / 16;
+    const uint8_t *from = s->w->scale + moe_tile_offset((size_t)row, (size_t)s->k / 16, (size_t)blocks);
+    for (int64_t g = 0; g < groups; g++) fp4_untile(from + 2048 * g, 512, out + 64 * g, 64 * (FP4_X + 1));
+    uint8_t lines[256] = { 0 };
+    for (int64_t j = 0; j < (rest + 3) / 4; j++) memcpy(lines + 64 * j, from + 2048 * groups + 512 * j, 64);
+    if (rest) fp4_untile(lines, 64, out + 64 * groups, 64 * (FP4_X + 1));
+    return from;
+}
+
+static void fp4_span_tiled(const struct fp4_span *s, int T, const struct fp4_x *x, float *sum)
+{
+    _Alignas(64) uint8_t scale[4][64 * (FP4_X + 1)];
+    for (int64_t tile = s->base / 128 * 128; tile <= s->last; tile += 128)
+        for (int64_t i = 0; i < 32; i += 4) {
+            const uint8_t *from = NULL;
+            int64_t ahead = i < 28 ? 64 : (s->w->cols / 16 + 3) / 4 * 512 - 28 * 16; /* to those of the next sixteen rows */
+            for (int64_t r = tile + i; r < tile + 128; r += 32) {
+                if (r < s->base || r > s->last) continue;
+                if (!from) from = fp4_gather(s, tile + i, scale[0]);
+                int64_t q = (r - tile) / 32;
+                const uint8_t *at = scale[q], *soon = (const uint8_t *)((uintptr_t)from + (uintptr_t)(ahead + 512 * q));
+                fp4_set(s, r, q < 3 ? r + 32 : i < 28 ? tile + i + 4 : tile + 128, soon, 2048, (const uint8_t *const[4]){ at, at + 16, at + 32, at + 48 }, 64, T, x, sum);
+            }
+        }
+}
+
+static void fp4_span_linear(const struct fp4_span *s, int T, const struct fp4_x *x, float *sum)
+{
+    const uint8_t *scale[4];
+    int64_t blocks = s->w->cols / 16;
+    for (int64_t r = s->base; r <= s->last; r += 4) {
+        for (int i = 0; i < 4; i++) scale[i] = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
+        fp4_set(s, r, r + 4, scale[0], 16, scale, 16, T, x, sum);
+    }
 }
 
 /* The sums of n <= 16 rows of one token, `apart` floats from row to row, into y: 16 folds at once, in the order of vf_fold. */
@@ -158,34 +217,43 @@ static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apa
     else vf_storen(y, n, s);
 }
 
-/* Tokens [t0, t0 + n), n <= FP4_BATCH, and rows [r, r + rows), n * rows <= FP4_SUMS with rows rounded up to FP4_AT_ONCE. */
+/* Tokens [t0, t0 + n), n <= FP4_BATCH, and rows [r, r + rows), n * rows <= FP4_SUMS with rows filled up to multiples of 4 on both sides. */
 static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int64_t rows)
 {
-    _Alignas(64) float x[FP4_X], sum[FP4_SUMS * 16]; /* a load across two lines costs two */
-    int64_t all = (rows + FP4_AT_ONCE - 1) / FP4_AT_ONCE * FP4_AT_ONCE, tiles = (n + FP4_TILE - 1) / FP4_TILE, cols = a->w->cols;
-    int64_t most = least(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n / 256 * 256), pieces = (cols + most - 1) / most, piece = ((cols + pieces - 1) / pieces + 255) / 256 * 256;
+    _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two lines costs two */
+    _Alignas(64) float sum[FP4_SUMS * 16];
+    bool finite[FP4_BATCH];
+    struct fp4_span s = { .w = a->w, .base = r / 4 * 4, .first = r, .last = r + rows - 1 };
+    int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE, cols = a->w->cols;
+    int64_t groups = (cols + 255) / 256, most = fewest(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n), pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
     memset(sum, 0, sizeof *sum * (size_t)(all * n * 16));
-    for (int64_t k = 0; k < cols; k += piece) {
-        int64_t m = least(piece, cols - k), padded = (m + 255) / 256 * 256;
+    for (int64_t t = 0; t < n; t++) finite[t] = true;
+    for (s.k = 0; s.k < cols; s.k += 256 * piece) {
+        s.cols = fewest(256 * piece, cols - s.k);
         for (int64_t i = 0; i < tiles; i++) {
             int64_t t = i * n / tiles;
             int T = (int)((i + 1) * n / tiles - t);
-            for (int j = 0; j < T; j++) fp4_prepare(a, a->x + (t0 + t + j) * a->ldx + k, m, T, j, x + t * padded);
-            for (int64_t q = 0; q < rows; q += FP4_ROWS(T)) fp4_block(a, r + q, r + rows - 1, T, k, m, x + t * padded, sum + (t * all + q * T) * 16);
+            for (int j = 0; j < T; j++) finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, T, j, x + t * piece);
+            (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s, T, x + t * piece, sum + t * all * 16);
         }
     }
     for (int64_t i = 0; i < tiles; i++) {
         int64_t t = i * n / tiles, T = (i + 1) * n / tiles - t;
-        for (int64_t j = 0; j < T; j++)
-            for (int64_t q = 0; q < rows; q += 16)
-                fp4_finish(a->w, sum + (t * all + q * T + j) * 16, 16 * T, least(16, rows - q), a->y + (t0 + t + j) * a->ldy + r + q - a->r0);
+        for (int64_t j = 0; j < T; j++) {
+            float *y = a->y + (t0 + t + j) * a->ldy + r - a->r0;
+            for (int64_t q = 0; q < rows; q += 16) fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T, fewest(16, rows - q), y + q);
+            for (int64_t q = 0; q < rows && !finite[t + j]; q++) y[q] = NAN;
+        }
     }
 }
 
 static void fp4_product(const struct fp4 *a, int64_t r1, int64_t n)
 {
     for (int64_t t = 0; t < n; t += FP4_BATCH) {
-        int64_t m = least(FP4_BATCH, n - t), most = FP4_SUMS / m / FP4_AT_ONCE * FP4_AT_ONCE;
-        for (int64_t r = a->r0; r < r1; r += most) fp4_batch(a, t, m, r, least(most, r1 - r));
+        int64_t m = fewest(FP4_BATCH, n - t), most = FP4_SUMS / m / 128 * 128;
+        for (int64_t r = a->r0, next; r < r1; r = next) {
+            next = fewest(r / 4 * 4 + most, r1);
+            fp4_batch(a, t, m, r, next - r);
+        }
     }
 }

@@ -150,7 +150,7 @@ void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const f
 {
     struct product p = { w, x, y, ldx, ldy, r0, r1 };
     if (w->type == MOE_NVFP4) {
-        fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0, false }, r1, n);
+        fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0 }, r1, n);
         return;
     }
     switch (n) {
