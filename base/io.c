@@ -224,6 +224,7 @@ enum moe_code moe_mkdir(const char *path, struct moe_err *err)
 {
     if (!mkdir(path, 0777)) return sync_parent(path, err);
     if (errno == EEXIST && moe_exists(path) == MOE_DIR) return MOE_OK;
+    if (errno == ENOENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "cannot create the directory: the one that it is to be in does not exist");
     return moe_fail_errno(err, errno, path, "cannot create the directory");
 }
 

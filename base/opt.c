@@ -124,6 +124,11 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
         int d = o->name ? distance(a + 2, n - 2, o->name) : 99;
         if (d < least) least = d, best = o->name;
     }
+    static const char *const own[] = { "help", "version" };
+    for (size_t i = 0; a[1] == '-' && i < sizeof own / sizeof *own; i++) {
+        int d = distance(a + 2, n - 2, own[i]);
+        if (d < least) least = d, best = own[i];
+    }
     if (best) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (did you mean '--%s'?)", (int)n, a, best);
     return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s --help)", (int)n, a, t->name);
 }

@@ -48,6 +48,9 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
  * On failure: one line on standard error, and under --json {"error": {...}} on standard output. */
 int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json);
 
+/* MOE_USAGE unless there is exactly one operand, the model. */
+enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err);
+
 /* A line on standard error unless --quiet. */
 void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

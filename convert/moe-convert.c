@@ -169,11 +169,10 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     if (!hf_nvfp4 && (o->flavor || o->shard_size)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     if (hf_nvfp4 && o->shard_size && o->shard_size < MOE_HF_SHARD_MIN) return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
+    if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
     if (o->merge && !o->run.argc) return moe_fail(err, MOE_USAGE, "want the parts of a model");
-    if (o->merge) return MOE_OK;
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
     return MOE_OK;
 }
 

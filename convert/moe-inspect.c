@@ -278,7 +278,7 @@ static void find_pattern(struct options *o)
 static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
 {
     find_pattern(o);
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    MOE_TRY(moe_want_model(&o->run, err));
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
     if (o->diff) return compare(o, json, verdict, err);

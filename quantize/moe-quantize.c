@@ -94,7 +94,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     struct moe_rewrite_options r;
     struct moe_source *src;
     MOE_TRY(choose(o, &r, err));
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = quantize(o, src, &r, json, err);

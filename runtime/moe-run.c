@@ -43,7 +43,7 @@ static enum moe_code check_ranks(const struct options *o, struct moe_err *err)
 
 static enum moe_code check(const struct options *o, struct moe_engine_options *e, struct moe_err *err)
 {
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    MOE_TRY(moe_want_model(&o->run, err));
     if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6")) return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
