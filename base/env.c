@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +14,35 @@ static const struct { const char *name, *values, *help; } table[] = {
 
 enum { ROWS = sizeof table / sizeof *table };
 
+/* Text in lines of at most 76 bytes, each after `indent`. */
+static void wrap(const char *s, const char *indent, FILE *out)
+{
+    size_t at = 0, margin = strlen(indent);
+    while (*s) {
+        size_t n = strcspn(s, " ");
+        bool first = !at;
+        if (at && at + 1 + n > 76) fputc('\n', out), first = true;
+        at = first ? margin + n : at + 1 + n;
+        fprintf(out, "%s%.*s", first ? indent : " ", (int)n, s);
+        s += n + (s[n] == ' ');
+    }
+    fputc('\n', out);
+}
+
 void moe_env_help(FILE *out)
 {
-    for (int i = 0; i < ROWS; i++) fprintf(out, "%s=%s\n    %s\n", table[i].name, table[i].values, table[i].help);
+    for (int i = 0; i < ROWS; i++) {
+        fprintf(out, "%s=%s\n", table[i].name, table[i].values);
+        wrap(table[i].help, "    ", out);
+    }
 }
 
 void moe_env_man(FILE *out)
 {
-    for (int i = 0; i < ROWS; i++) fprintf(out, ".TP\n.B %s\n%s: %s\n", table[i].name, table[i].values, table[i].help);
+    for (int i = 0; i < ROWS; i++) {
+        fprintf(out, ".TP\n.B %s\n%s:\n", table[i].name, table[i].values);
+        wrap(table[i].help, "", out);
+    }
 }
 
 const char *moe_env(const char *name)
