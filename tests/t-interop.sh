@@ -2,7 +2,7 @@
 # Exports as other people's packages read them: safetensors, modelopt, compressed-tensors, transformers.  Runs what is installed.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect
-need_helper gen-values
+need_helper gen-values gen-activations genmodel
 P=${PYTHON:-python3}
 has() { for m; do "$P" -c "import $m" >/dev/null 2>&1 || return 1; done; }
 has torch safetensors || skip "no torch and safetensors for $P (pip install torch safetensors transformers compressed-tensors nvidia-modelopt)"
@@ -21,6 +21,20 @@ done
 if has modelopt; then check modelopt "$T/modelopt" "$T/modelopt.safetensors"; check configs "$T/modelopt" modelopt; fi
 if has compressed_tensors; then
     check compressed-tensors "$T/compressed-tensors" "$T/compressed-tensors.safetensors"; check configs "$T/compressed-tensors" compressed-tensors
+fi
+# A calibrated model: its input scales, and what they do to activations.
+ok "$GEN/genmodel" -o "$T/cal" --format nvfp4 --layers 3 --experts 6 --top-k 2 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16
+ok "$BIN/moe-convert" -q "$T/cal" -o "$T/cal.moe"
+for f in modelopt compressed-tensors; do
+    ok "$BIN/moe-convert" -q "$T/cal.moe" --to hf-nvfp4 --flavor $f -o "$T/cal-$f"
+    ok "$GEN/gen-values" "$T/cal-$f" "$T/cal-$f.safetensors"
+    check inputs "$T/cal" "$T/cal-$f" $f
+done
+if has modelopt; then check modelopt "$T/cal-modelopt" "$T/cal-modelopt.safetensors"; check configs "$T/cal-modelopt" modelopt; fi
+if has compressed_tensors; then
+    check compressed-tensors "$T/cal-compressed-tensors" "$T/cal-compressed-tensors.safetensors"; check configs "$T/cal-compressed-tensors" compressed-tensors
+    ok "$GEN/gen-activations" "$T/act.safetensors"
+    check activations "$T/act.safetensors"
 fi
 has transformers || exit 0
 tokens=$(awk 'BEGIN { for (i = 0; i < 200; i++) printf "%s%d", i ? "," : "", (i * i * 7 + 13 * i) % 1000 }')
