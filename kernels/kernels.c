@@ -45,7 +45,7 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags)
     k->peak_vnni = moe_peak_vnni_dot;
     k->nvfp4_quantize = moe_nvfp4_quantize_vnni;
     k->nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_vnni;
-    if (flags & MOE_CPU_VBMI) k->matmul = moe_matmul_vnni;
+    if (flags & MOE_CPU_VBMI) k->matmul = moe_matmul_vnni, k->matmul_int16 = moe_matmul_int16_vnni;
 #endif
 }
 

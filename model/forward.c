@@ -121,7 +121,15 @@ void moe_forward_close(struct moe_forward **f)
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
-void moe_forward_activations(struct moe_forward *f, enum moe_activations a) { f->activations = a; }
+void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
+{
+    f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a; /* the kernel rounds, nothing is stored so */
+    f->k = moe_kernels();
+    if (a != MOE_ACTIVATIONS_INT16) return;
+    f->other = *f->k;
+    f->other.matmul = f->k->matmul_int16;
+    f->k = &f->other;
+}
 
 float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
 

@@ -48,8 +48,8 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
-    if (strcmp(o->activations, "float") && strcmp(o->activations, "nvfp4"))
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float or nvfp4)", o->activations);
+    if (strcmp(o->activations, "float") && strcmp(o->activations, "int16") && strcmp(o->activations, "nvfp4"))
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16 or nvfp4)", o->activations);
     MOE_TRY(check_ranks(o, err));
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
@@ -60,7 +60,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
-                                      .activations = strcmp(o->activations, "nvfp4") ? MOE_ACTIVATIONS_FLOAT : MOE_ACTIVATIONS_NVFP4,
+                                      .activations = *o->activations == 'f' ? MOE_ACTIVATIONS_FLOAT : *o->activations == 'i' ? MOE_ACTIVATIONS_INT16 : MOE_ACTIVATIONS_NVFP4,
                                       .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
@@ -508,7 +508,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
-        MOE_STR(0, "activations", &o.activations, "float|nvfp4", "nvfp4: the inputs of NVFP4 weights as a GPU's tensor cores would see them (W4A4)"),
+        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4)"),
         MOE_STR(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
         MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),

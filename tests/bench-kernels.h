@@ -158,14 +158,14 @@ static void bench_codecs(void)
 
 /* ---- matrix products ---- */
 
-struct product { const struct copies *c; const float *x; float *y; int64_t n, rows; };
+struct product { const struct copies *c; const float *x; float *y; int64_t n, rows; bool int16; };
 
 static void product_all(void *ctx)
 {
     const struct product *p = ctx;
     for (int i = 0; i < p->c->n; i++) {
         struct moe_weight w = copy_of(p->c, i);
-        moe_kernels()->matmul(&w, 0, p->rows, p->x, w.cols, p->n, p->y, p->rows);
+        (p->int16 ? moe_kernels()->matmul_int16 : moe_kernels()->matmul)(&w, 0, p->rows, p->x, w.cols, p->n, p->y, p->rows);
     }
 }
 
@@ -198,12 +198,14 @@ static void bench_product(int type, int64_t rows, int64_t cols)
     float *x = get((size_t)cols * 128 * 4), *y = get((size_t)rows * 128 * 4);
     for (int64_t i = 0; i < cols * 128; i++) x[i] = random_normal();
     memset(y, 0, (size_t)rows * 128 * 4);
-    product_row(name, &(struct product){ &c, x, y, 1, rows }, "memory", "plain read", machine.read, .8);
+    product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read, .8);
     c.n = 1;
     int64_t few = (int64_t)((double)rows * 400e3 / bytes) / 16 * 16; /* as many rows as half a second-level cache holds */
-    product_row(name, &(struct product){ &c, x, y, 1, few < rows ? few : rows }, "cache", "multiply-add", machine.fma, .6);
+    product_row(name, &(struct product){ &c, x, y, 1, few < rows ? few : rows, false }, "cache", "multiply-add", machine.fma, .6);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        product_row(name, &(struct product){ &c, x, y, sizes[i], rows }, "1 core", dot, peak, sizes[i] == 8 ? .6 : sizes[i] == 128 ? .75 : 0);
+        product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak, sizes[i] == 8 ? .6 : sizes[i] == 128 ? .75 : 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && type == MOE_NVFP4; i++)
+        if (sizes[i] >= 8) product_row("nvfp4, int16", &(struct product){ &c, x, y, sizes[i], rows, true }, "1 core", dot, peak, 0);
     free_weight(&c), free(x), free(y);
 }
 
@@ -217,7 +219,7 @@ static void bench_scaling(void)
     for (int64_t i = 0; i < 7168 * 128; i++) x[i] = random_normal();
     snprintf(how, sizeof how, "%d cores", machine.threads);
     for (int i = 0; i < 3 && machine.threads > 1; i++) {
-        struct product p = { &c, x, y, sizes[i], 2048 };
+        struct product p = { &c, x, y, sizes[i], 2048, false };
         double one = best(moe_now, product_alone, &p), all = best(moe_now, product_shared, &p), flops = 2.0 * 2048 * 7168 * (double)sizes[i];
         snprintf(what, sizeof what, "nvfp4 2048 x 7168, N = %lld", (long long)sizes[i]);
         put_row(&(struct row){ what, how, all, (double)(c.data + c.scale), flops * 1e-9, "GFLOPS", "one core's speed", one / all, AIM_SHARE, .9 * machine.threads });

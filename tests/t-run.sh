@@ -58,6 +58,11 @@ if [ -x "$BIN/moe-quantize" ]; then
     cp "$T/out" "$T/w4a4"
     ok "$R" -q --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference $M/bf16 --activations nvfp4 --threads 7
     [ "$(json kl "$T/out")" = "$(json kl "$T/w4a4")" ] || fail "--activations nvfp4 depends on --threads"
+    ok "$R" -q --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference "$T/w4.moe" --activations int16
+    awk "BEGIN { exit !($(json kl "$T/out") > 1e-12 && $(json kl "$T/out") < 1e-7) }" || { cat "$T/out"; fail "KL of 16-bit activations"; }
+    cp "$T/out" "$T/int16"
+    ok "$R" -q --json "$T/w4.moe" --score "$T/short.txt" --window 100 --reference "$T/w4.moe" --activations int16 --threads 7
+    [ "$(json kl "$T/out")" = "$(json kl "$T/int16")" ] || fail "--activations int16 depends on --threads"
     ok "$R" --json $M/bf16 --tokens 1,2,3 -n 2 --activations nvfp4
     grep -q 'warning: .*no weight of the model is NVFP4' "$T/err" || { cat "$T/err"; fail "no warning without NVFP4 weights"; }
     count

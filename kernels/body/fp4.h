@@ -24,20 +24,20 @@ enum {
     FP4_X = 64,           /* groups of prepared x */
     FP4_SUMS = 1 << 12,   /* (row, token) pairs that have sums: 16 floats each */
     FP4_NEAR = 4,         /* groups of a tile's x that stay in L1 */
-    FP4_DIGITS = 3,       /* bytes of an x */
+    FP4_DIGITS = 3,       /* most bytes of an x */
 };
 
 /* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of each block, in lane order. */
 struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[16], power[16]; };
 
-struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; };
+struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; int digits; /* 3, or 2: matmul_int16 */ };
 
 LANE int64_t fewest(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- x ---- */
 
 /* `blocks` of the 16 blocks of a group.  Returns the largest magnitude's bits: from 0x7f800000 on, something is not finite. */
-LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, struct fp4_x *out)
+LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp4_x *out)
 {
     vf v[16];
     vi most = vi_set(0), sum = vi_set(0), c[16];
@@ -45,31 +45,36 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, struct fp4_x *ou
     vf_transpose(v);
     EACH(i, 16) most = vi_max(most, vi_and(vi_bits(v[i]), vi_set(0x7fffffff)));
     vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)), vi_set(30 << 23));
-    vf f = vf_bits(vi_sub(vi_set(276 << 23), e));
+    vf f = vf_bits(vi_sub(vi_set((252 + 8 * D) << 23), e));
     EACH(i, 16) {
         c[i] = vi_round(vf_mul(v[i], f));
         sum = vi_add(sum, c[i]);
-        c[i] = vi_add(c[i], vi_set(0x808080)); /* digits + 128 */
+        c[i] = vi_add(c[i], vi_set(D == 3 ? 0x808080 : 0x8080)); /* digits + 128 */
     }
     EACH(s, 4) {
         vi four[4];
         EACH(i, 4) four[i] = c[s / 2 * 8 + s % 2 + 2 * i];
-        EACH(d, FP4_DIGITS) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
+        EACH(d, D) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
     }
     vi_store(out->bias, vi_mul(sum, vi_set(-12)));
-    vi_store(out->power, vi_sub(e, vi_set(30 << 23)));
+    vi_store(out->power, vi_sub(e, vi_set((6 + 8 * D) << 23)));
     return vi_fold_max(most);
 }
 
 /* Token t of a tile of T; false where x is not finite. */
-static bool fp4_prepare(const float *x, int64_t cols, int T, int t, struct fp4_x *out)
+LANE bool fp4_prepare_digits(const float *x, int64_t cols, int D, int T, int t, struct fp4_x *out)
 {
     uint32_t most = 0;
     for (int64_t k = 0; k < cols; k += 256, out += T) {
-        uint32_t m = cols - k >= 256 ? fp4_prepare_group(x + k, 16, out + t) : fp4_prepare_group(x + k, (cols - k) / 16, out + t);
+        uint32_t m = cols - k >= 256 ? fp4_prepare_group(x + k, 16, D, out + t) : fp4_prepare_group(x + k, (cols - k) / 16, D, out + t);
         most = m > most ? m : most;
     }
     return most < 0x7f800000;
+}
+
+static bool fp4_prepare(const float *x, int64_t cols, int digits, int T, int t, struct fp4_x *out)
+{
+    return digits == 2 ? fp4_prepare_digits(x, cols, 2, T, t, out) : fp4_prepare_digits(x, cols, 3, T, t, out);
 }
 
 /* ---- some rows and tokens over some groups ---- */
@@ -78,7 +83,7 @@ static bool fp4_prepare(const float *x, int64_t cols, int T, int t, struct fp4_x
 struct fp4_rows { const uint8_t *code[4], *scale[4], *soon; int64_t step, ahead, soon_step; };
 
 /* x: [groups, T]; sum: [R, T, 16]. */
-LANE void fp4_tile(int R, int T, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
+LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
 {
     for (int part = 0; part < FP4_PARTS; part++) {
         vt s[4][FP4_TILE];
@@ -98,9 +103,9 @@ LANE void fp4_tile(int R, int T, bool plain, const struct fp4_rows *a, const str
             EACH(t, T) {
                 const struct fp4_x *at = x + g * T + t;
                 words u[4];
-                EACH(d, FP4_DIGITS) { /* the highest first; each a short chain of its own */
-                    words v[4], start = d == FP4_DIGITS - 1 ? fp4_load(at->bias + part * FP4_LANES) : fp4_zero();
-                    EACH(k, 4) v[k] = fp4_load(at->digit[FP4_DIGITS - 1 - d][k] + 4 * part * FP4_LANES);
+                EACH(d, D) { /* the highest first; each a short chain of its own */
+                    words v[4], start = d == D - 1 ? fp4_load(at->bias + part * FP4_LANES) : fp4_zero();
+                    EACH(k, 4) v[k] = fp4_load(at->digit[D - 1 - d][k] + 4 * part * FP4_LANES);
                     EACH(i, R) {
                         words p = fp4_dot(start, w[i], v);
                         u[i] = d ? fp4_add(fp4_up(u[i]), p) : p;
@@ -114,22 +119,23 @@ LANE void fp4_tile(int R, int T, bool plain, const struct fp4_rows *a, const str
     }
 }
 
-#define FP4_TILES(T) \
-    static void fp4_tile##T##_plain(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, true, a, x, groups, sum); } \
-    static void fp4_tile##T##_any(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, false, a, x, groups, sum); }
+#define FP4_ONE(T, D, name, plain) \
+    static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, D, plain, a, x, groups, sum); }
+#define FP4_TILES(T) FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, plain, true) FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, plain, true)
 FP4_TILES(1)
 FP4_TILES(2)
 FP4_TILES(3)
 FP4_TILES(4)
-static void (*const fp4_tiles[2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) = {
-    { fp4_tile1_any, fp4_tile2_any, fp4_tile3_any, fp4_tile4_any }, { fp4_tile1_plain, fp4_tile2_plain, fp4_tile3_plain, fp4_tile4_plain } };
+#define FP4_EACH(suffix) { fp4_tile1_##suffix, fp4_tile2_##suffix, fp4_tile3_##suffix, fp4_tile4_##suffix }
+static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) = {
+    { FP4_EACH(2any), FP4_EACH(2plain) }, { FP4_EACH(3any), FP4_EACH(3plain) } };
 
 /* Four rows, in as many tiles as it takes. */
-static void fp4_four(const struct fp4_rows *a, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
+static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
 {
     struct fp4_rows rows = *a;
     for (int i = 0;; rows.code[0] = rows.code[2], rows.code[1] = rows.code[3], rows.scale[0] = rows.scale[2], rows.scale[1] = rows.scale[3]) {
-        fp4_tiles[plain][T - 1](&rows, x, groups, sum + i * T * 16);
+        fp4_tiles[digits - 2][plain][T - 1](&rows, x, groups, sum + i * T * 16);
         if ((i += FP4_ROWS(T)) >= 4) return;
     }
 }
@@ -138,7 +144,7 @@ static void fp4_four(const struct fp4_rows *a, bool plain, int T, const struct f
 
 /* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a multiple of 256 but for the last
  * ones of the row. */
-struct fp4_span { const struct moe_weight *w; int64_t base, first, last, k, cols; };
+struct fp4_span { const struct moe_weight *w; int digits; int64_t base, first, last, k, cols; };
 
 /* Rows r to r + 3; next: the four after them; soon, soon_step: see struct fp4_rows.  scale[i]: of row r + i. */
 static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uint8_t *soon, int64_t soon_step, const uint8_t *const scale[4], int64_t step, int T, const struct fp4_x *x, float *sum)
@@ -152,7 +158,7 @@ static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uin
         plain = plain && (step != 16 || fp4_all_plain(scale[i], 16 * groups));
     }
     sum += (r - s->base) * T * 16;
-    fp4_four(&rows, plain, T, x, groups, sum);
+    fp4_four(&rows, s->digits, plain, T, x, groups, sum);
     if (!rest) return;
     uint8_t code[4][128] = { 0 }, last[4][16] = { 0 };
     for (int i = 0; i < 4; i++) {
@@ -160,7 +166,7 @@ static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uin
         memcpy(last[i], rows.scale[i] + step * groups, (size_t)rest / 16);
         rows.code[i] = code[i], rows.scale[i] = last[i];
     }
-    fp4_four(&rows, false, T, x + groups * T, 1, sum);
+    fp4_four(&rows, s->digits, false, T, x + groups * T, 1, sum);
 }
 
 /* Scales of 16 rows, four from `row` on and those 32, 64, 96 after them, which lie together in tiles: out [4][FP4_X + 1][4 rows][16].
@@ -223,7 +229,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
     _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two lines costs two */
     _Alignas(64) float sum[FP4_SUMS * 16];
     bool finite[FP4_BATCH];
-    struct fp4_span s = { .w = a->w, .base = r / 4 * 4, .first = r, .last = r + rows - 1 };
+    struct fp4_span s = { .w = a->w, .digits = a->digits, .base = r / 4 * 4, .first = r, .last = r + rows - 1 };
     int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE, cols = a->w->cols;
     int64_t groups = (cols + 255) / 256, most = fewest(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n), pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
     memset(sum, 0, sizeof *sum * (size_t)(all * n * 16));
@@ -233,7 +239,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
         for (int64_t i = 0; i < tiles; i++) {
             int64_t t = i * n / tiles;
             int T = (int)((i + 1) * n / tiles - t);
-            for (int j = 0; j < T; j++) finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, T, j, x + t * piece);
+            for (int j = 0; j < T; j++) finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->digits, T, j, x + t * piece);
             (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s, T, x + t * piece, sum + t * all * 16);
         }
     }

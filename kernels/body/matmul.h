@@ -150,7 +150,7 @@ void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const f
 {
     struct product p = { w, x, y, ldx, ldy, r0, r1 };
     if (w->type == MOE_NVFP4) {
-        fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0 }, r1, n);
+        fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0, 3 }, r1, n);
         return;
     }
     switch (n) {
@@ -161,6 +161,12 @@ void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const f
         for (int64_t t = 0; t < n; t += PANEL_TOKENS)
             for (int64_t r = r0; r < r1; r += PANEL_ROWS) panel_product(&p, r, t, least(PANEL_TOKENS, n - t));
     }
+}
+
+void VARIANT(matmul_int16)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+{
+    if (w->type == MOE_NVFP4) fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0, 2 }, r1, n);
+    else VARIANT(matmul)(w, r0, r1, x, ldx, n, y, ldy);
 }
 
 /* ---- the transposed product: y stays in cache, four rows go by at once ---- */

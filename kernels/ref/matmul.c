@@ -1,5 +1,8 @@
 /* Products with a stored weight, one value at a time. */
+#include "kernels/scalar.h"
 #include "kernels/variants.h"
+
+#include <float.h>
 
 enum { PIECE = 256 };
 
@@ -13,6 +16,40 @@ void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const fl
                 int64_t m = w->cols - k < PIECE ? w->cols - k : PIECE;
                 moe_decode_ref(w, r, k, m, v);
                 for (int64_t i = 0; i < m; i++) sum += (double)v[i] * (double)x[t * ldx + k + i];
+            }
+            y[t * ldy + (r - r0)] = (float)sum;
+        }
+}
+
+/* 16 values as fixed-point of 16 bits, by kernels.def. */
+static void fixed16(const float *x, double *out)
+{
+    float most = 0;
+    int e = 129;
+    for (int i = 0; i < 16; i++) {
+        most = fmaxf(most, fabsf(x[i]));
+        if (!isfinite(x[i])) most = NAN;
+        if (isnan(most)) break;
+    }
+    if (most * 1.004f <= FLT_MAX) frexp((double)(most * 1.004f), &e);
+    if (most == 0 || e < -96) e = -96;
+    for (int i = 0; i < 16; i++) out[i] = isnan(most) ? NAN : ldexp(rint(ldexp((double)x[i], 15 - e)), e - 15);
+}
+
+void moe_matmul_int16_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+{
+    if (w->type != MOE_NVFP4) {
+        moe_matmul_ref(w, r0, r1, x, ldx, n, y, ldy);
+        return;
+    }
+    for (int64_t r = r0; r < r1; r++)
+        for (int64_t t = 0; t < n; t++) {
+            double sum = 0, f[16];
+            for (int64_t k = 0; k < w->cols; k += 16) {
+                float v[16];
+                moe_decode_ref(w, r, k, 16, v);
+                fixed16(x + t * ldx + k, f);
+                for (int i = 0; i < 16; i++) sum += (double)v[i] * f[i];
             }
             y[t * ldy + (r - r0)] = (float)sum;
         }
