@@ -1,5 +1,6 @@
 /* Placement plans read and refused; the split of a batch held against every cut. */
-#include "runtime/plan.h"
+#include "runtime/plan-internal.h"
+#include "runtime/plan-proof.h"
 #include "tests/ok.h"
 
 #include <stdlib.h>
@@ -210,8 +211,175 @@ static void test_split(void)
     }
 }
 
+/* The example of EPLB's README, which its own tests and vLLM's hold too. */
+static void test_eplb(void)
+{
+    static const float load[2][12] = { { 90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86 }, { 20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27 } };
+    static const int32_t want[2][16] = { { 5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1 }, { 7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1 } };
+    int32_t got[16];
+    for (int i = 0; i < 2; i++) {
+        OK(moe_eplb(got, load[i], 12, 16, 4, 2, 8, &err) == MOE_OK);
+        OK(!memcmp(got, want[i], sizeof got));
+    }
+    FAILS(MOE_UNSUPPORTED, moe_eplb(got, load[0], 12, 15, 4, 2, 8, &err));
+    FAILS(MOE_UNSUPPORTED, moe_eplb(got, load[0], 12, 8, 4, 2, 8, &err));
+}
+
+static struct moe_routing *random_stats(int32_t experts, int32_t windows, uint32_t scale)
+{
+    static const int32_t layer = 3;
+    struct moe_routing *r;
+    OK(moe_routing_new(&r, experts, 1, 1, &layer, windows, &err) == MOE_OK);
+    for (int32_t i = 0; i < experts * windows; i++) r->counts[i] = 1 + (random_below(3) ? random_below(scale) : random_below(scale / 8 + 1));
+    return r;
+}
+
+/* The least largest load of any placement, by trying all: expert by expert, every set of ranks. */
+struct all { const struct moe_plan_task *t; const double *w; double load[4], best; int32_t room[4]; };
+
+static void try_all(struct all *x, int32_t e)
+{
+    const struct moe_plan_task *t = x->t;
+    double max = 0;
+    int32_t room = 0;
+    for (int32_t r = 0; r < t->ranks; r++) max = x->load[r] > max ? x->load[r] : max, room += x->room[r];
+    if (max >= x->best) return;
+    if (e == t->stats->experts) {
+        if (!room) x->best = max;
+        return;
+    }
+    for (unsigned set = 1; set < 1u << t->ranks; set++) {
+        int n = __builtin_popcount(set);
+        bool fits = n > t->survive;
+        for (int32_t r = 0; r < t->ranks; r++) fits &= !(set >> r & 1) || x->room[r];
+        if (!fits) continue;
+        double keep[4];
+        memcpy(keep, x->load, sizeof keep);
+        for (int32_t r = 0; r < t->ranks; r++)
+            if (set >> r & 1) x->load[r] += x->w[e] / n, x->room[r]--;
+        try_all(x, e + 1);
+        memcpy(x->load, keep, sizeof keep);
+        for (int32_t r = 0; r < t->ranks; r++)
+            if (set >> r & 1) x->room[r]++;
+    }
+}
+
+static double optimum(const struct moe_plan_task *t)
+{
+    double w[64], mean;
+    struct all x = { .t = t, .w = w, .best = 1e300 };
+    moe_place_weights(t, 0, w, &mean);
+    for (int32_t r = 0; r < t->ranks; r++) x.room[r] = t->slots / t->ranks + (r < t->slots % t->ranks);
+    try_all(&x, 0);
+    return x.best;
+}
+
+/* Small tasks: the plan is the optimum, no bound is above it, "exact" is it. */
+static void test_small(void)
+{
+    for (int round = 0; round < 120; round++) {
+        int32_t ranks = 2 + (int32_t)random_below(3), experts = 3 + (int32_t)random_below(4), survive = ranks > 2 && !random_below(4);
+        int32_t slots = experts * (1 + survive) + (int32_t)random_below((uint32_t)(experts * (ranks - 1 - survive)) + 1);
+        struct moe_routing *r = random_stats(experts, 1, 1000);
+        struct moe_plan_task t = { .ranks = ranks, .slots = slots, .survive = survive, .stats = r };
+        struct moe_plan *p;
+        struct moe_plan_proofs *f;
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        double best = optimum(&t);
+        const struct moe_plan_proof *l = &f->layers[0];
+        OK(l->load_max >= best * (1 - 1e-9) && l->load_max <= best * (1 + 4e-4));
+        for (int k = 0; k < MOE_BOUND_COUNT; k++) OK(l->bounds.of[k] <= best * (1 + 1e-9));
+        if (l->bounds.kind == MOE_BOUND_EXACT) OK(l->bounds.best >= best * (1 - 1e-9));
+        OK(l->gap <= 4e-4 && l->copies_min > survive && l->lost_worst == 0 + (survive ? 0 : l->lost_worst));
+        OK(l->split <= l->load_max * (1 + 1e-9) && l->split >= l->load_mean * (1 - 1e-9));
+        moe_plan_proofs_free(&f);
+        moe_plan_free(&p);
+        moe_routing_free(&r);
+    }
+}
+
+/* Any task: a whole plan with the slots, copies and nodes asked for; from an old plan of another shape too; bounds below loads. */
+static void test_any(void)
+{
+    struct moe_plan *old = NULL;
+    struct moe_routing *r = random_stats(40, 3, 5000);
+    for (int round = 0; round < 150; round++) {
+        int32_t ranks = 2 + (int32_t)random_below(14), survive = (int32_t)random_below(3) % ranks, least = 40 * (survive + 1);
+        int32_t most = 40 * ranks, slots = least + (int32_t)random_below((uint32_t)(most - least < 60 ? most - least + 1 : 60));
+        int32_t node = ranks % 2 || random_below(2) ? 0 : ranks / 2;
+        struct moe_plan_task t = { .ranks = ranks, .slots = slots, .survive = survive, .ranks_per_node = node, .stats = r, .target = 0.05,
+                                   .from = old && random_below(3) ? old : NULL };
+        struct moe_plan *p;
+        struct moe_plan_proofs *f;
+        for (int32_t i = 0; i < 120; i++) r->counts[i] += random_below(50);
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        const struct moe_plan_proof *l = &f->layers[0];
+        OK(p->layers[0].slots == slots && l->copies_min > survive && l->gap >= 0 && l->load_max >= l->load_mean * (1 - 1e-9));
+        for (int32_t q = 0; q < ranks; q++) OK(p->layers[0].first[q + 1] - p->layers[0].first[q] == slots / ranks + (q < slots % ranks));
+        if (survive) OK(!l->lost_worst && l->load_max_after_loss >= l->bounds.after_loss * (1 - 1e-6));
+        moe_plan_proofs_free(&f);
+        moe_plan_free(&old);
+        old = p;
+    }
+    moe_plan_free(&old);
+    moe_routing_free(&r);
+}
+
+/* From a plan whose loads have not changed nothing moves; one rank's name changed is found again. */
+static void test_from(void)
+{
+    struct moe_routing *r = random_stats(96, 1, 100000);
+    struct moe_plan_task t = { .ranks = 12, .slots = 120, .stats = r, .target = 0.01 };
+    struct moe_plan *p, *q;
+    struct moe_plan_proofs *f;
+    OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK);
+    t.from = p;
+    OK(moe_plan_search(&q, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, q, &t, 16, NULL, &err) == MOE_OK);
+    OK(!f->moves && !memcmp(p->layers[0].slot, q->layers[0].slot, 120 * sizeof(int32_t)));
+    moe_plan_proofs_free(&f);
+    struct moe_place *s;
+    OK(moe_place_open(&s, &t, 0, &err) == MOE_OK);
+    for (int32_t k = 0; k < 120; k++) s->slot[k] = p->layers[0].slot[(k + 30) % 120]; /* every rank three places on */
+    moe_place_loads(s);
+    OK(moe_place_moves(s, p, &p->layers[0]) > 60);
+    OK(moe_place_relabel(s, p, &p->layers[0], &err) == MOE_OK && !moe_place_moves(s, p, &p->layers[0]));
+    moe_place_order(s, p, &p->layers[0]);
+    OK(!memcmp(p->layers[0].slot, s->slot, 120 * sizeof(int32_t)));
+    moe_place_close(&s);
+    moe_plan_free(&q);
+    moe_plan_free(&p);
+    moe_routing_free(&r);
+}
+
+static void test_task(void)
+{
+    struct moe_routing *r = random_stats(8, 1, 100);
+    struct moe_plan *p;
+    const struct moe_plan_task bad[] = { { .ranks = 0, .slots = 8 }, { .ranks = 2, .slots = 7 }, { .ranks = 2, .slots = 17 }, { .ranks = 2, .slots = 16, .survive = 2 },
+        { .ranks = 4, .slots = 15, .survive = 1 }, { .ranks = 9, .slots = 9, .ranks_per_node = 2 } };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct moe_plan_task t = bad[i];
+        t.stats = r;
+        FAILS(MOE_USAGE, moe_plan_search(&p, &t, NULL, &err));
+        OK(!p);
+    }
+    for (int32_t i = 0; i < 8; i++) r->counts[i] = 0; /* a layer that nothing was routed in */
+    struct moe_plan_task t = { .ranks = 3, .slots = 9, .stats = r };
+    struct moe_plan_proofs *f;
+    OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+    OK(!f->layers[0].load_max && !f->gap);
+    moe_plan_proofs_free(&f);
+    moe_plan_free(&p);
+    moe_routing_free(&r);
+}
+
 int main(void)
 {
+    test_eplb();
+    test_task();
+    test_small();
+    test_any();
+    test_from();
     test_read();
     test_refused();
     test_trivial();

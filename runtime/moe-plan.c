@@ -1,0 +1,645 @@
+/* moe-plan - main() only: parse, call, report. */
+#include "base/hash.h"
+#include "base/io.h"
+#include "base/tool.h"
+#include "formats/container.h"
+#include "runtime/plan-inputs.h"
+#include "runtime/plan-model.h"
+#include "runtime/plan-out.h"
+#include "runtime/plan-proof.h"
+#include "runtime/plan-verify.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct options {
+    struct moe_run run;
+    int64_t ranks, slots, memory, per_node, survive, windows, batch, context, prefill, reserve;
+    double target;
+    const char *from, *out, *gpu, *expert_type, *dense_type, *kv_type, *compare, *to, *rank, *how, *model;
+    struct moe_strlist stats, baselines;
+    bool dry_run, force, check;
+};
+
+/* Processor time of all threads. */
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- the task ---- */
+
+struct work {
+    struct options *o;
+    struct moe_source *src;
+    struct moe_routing *stats;
+    struct moe_plan *from, *plan;
+    struct moe_plan_proofs *proofs;
+    struct moe_plan_task task;
+    struct moe_weight_bytes bytes;
+    struct moe_gpu gpu;
+    double seconds, cpu;      /* of planning alone: wall, and of all threads */
+};
+
+static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
+{
+    return v == MOE_UNSET || (v >= min && v <= max) ? MOE_OK
+                                                    : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
+}
+
+static enum moe_code check_options(const struct options *o, struct moe_err *err)
+{
+    MOE_TRY(in_range("ranks", o->ranks, 1, MOE_PLAN_RANKS_MAX, err));
+    MOE_TRY(in_range("slots", o->slots, 1, (int64_t)1 << 24, err));
+    MOE_TRY(in_range("ranks-per-node", o->per_node, 0, MOE_PLAN_RANKS_MAX, err));
+    MOE_TRY(in_range("survive", o->survive, 0, MOE_PLAN_RANKS_MAX - 1, err));
+    MOE_TRY(in_range("windows", o->windows, 1, MOE_ROUTING_WINDOWS_MAX, err));
+    MOE_TRY(in_range("batch", o->batch, 1, 1 << 24, err));
+    MOE_TRY(in_range("context", o->context, 1, 1 << 24, err));
+    MOE_TRY(in_range("prefill", o->prefill, 1, 1 << 24, err));
+    if (o->slots != MOE_UNSET && o->memory != MOE_UNSET) return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
+    if (!(o->target >= 0 && o->target < 100)) return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
+    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
+    if (o->out && !o->force && moe_exists(o->out) != MOE_ABSENT) return moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+    return MOE_OK;
+}
+
+/* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s, domain in ranks. */
+static enum moe_code parse_gpu(const char *text, struct moe_gpu *g, struct moe_err *err)
+{
+    char name[64];
+    int n = (int)strcspn(text, ",");
+    snprintf(name, sizeof name, "%.*s", n, text);
+    const struct moe_gpu *known = moe_gpu_find(name);
+    if (!known) return moe_fail(err, MOE_USAGE, "unknown --gpu '%s' (gb200-nvl72 or hgx-h200, figures can be changed: %s,bandwidth=7000)", name, moe_gpus[0].name);
+    *g = *known;
+    struct { const char *key; double *value, unit; } keys[] = { { "memory", &g->memory, 1e9 }, { "bandwidth", &g->bandwidth, 1e9 }, { "link", &g->link, 1e9 },
+        { "network", &g->domain_link, 1e9 }, { "fp4", &g->fp4, 1e12 }, { "fp8", &g->fp8, 1e12 }, { "bf16", &g->bf16, 1e12 } };
+    for (const char *at = text + n; *at; at += strcspn(at, ",")) {
+        char key[32], end = 0;
+        double v;
+        bool found = false;
+        if (sscanf(++at, "%31[a-z0-9]=%lf%c", key, &v, &end) < 2 || (end && end != ',') || !(v >= 0 && v < 1e9)) return moe_fail(err, MOE_USAGE, "--gpu: want key=number, not '%s'", at);
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            if (!strcmp(keys[i].key, key)) *keys[i].value = v * keys[i].unit, found = true;
+        if (!strcmp(key, "domain") && v >= 1) g->domain = (int32_t)v, found = true;
+        if (!found) return moe_fail(err, MOE_USAGE, "--gpu: unknown figure '%s' (memory, bandwidth, link, network, domain, fp4, fp8, bf16)", key);
+    }
+    return g->memory > 0 && g->bandwidth > 0 && g->link > 0 && g->domain_link > 0 && g->fp8 > 0 && g->bf16 > 0
+               ? MOE_OK : moe_fail(err, MOE_USAGE, "--gpu: a figure is 0");
+}
+
+static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
+{
+    *b = !strcmp(t, "source") ? 0 : !strcmp(t, "bf16") ? 2 : !strcmp(t, "fp8") ? 1 : -1;
+    return *b >= 0 ? MOE_OK : moe_fail(err, MOE_USAGE, "unknown --dense-type '%s' (source, bf16 or fp8)", t);
+}
+
+static enum moe_code choose_slots(struct work *w, struct moe_err *err)
+{
+    struct options *o = w->o;
+    int64_t experts = w->stats->experts, need = experts * (w->task.survive + 1), ranks = w->task.ranks, slots = o->slots;
+    if (o->memory != MOE_UNSET) {
+        double each = w->bytes.expert * (double)w->bytes.moe_layers, fixed = moe_weight_bytes_replicated(&w->bytes), room = floor(((double)o->memory - fixed) / each);
+        if (room < 0) room = 0;
+        slots = room * (double)ranks > (double)(experts * ranks) ? experts * ranks : (int64_t)room * ranks;
+        if (slots < need) {
+            char a[16], b[16];
+            return moe_fail(err, MOE_USAGE, "%s a rank hold %lld experts of each layer, %d copies of %lld on %lld ranks need %lld: %s", moe_human_bytes((uint64_t)o->memory, a),
+                            (long long)room, (int)w->task.survive + 1, (long long)experts, (long long)ranks, (long long)((need + ranks - 1) / ranks),
+                            moe_human_bytes((uint64_t)(fixed + each * (double)((need + ranks - 1) / ranks)), b));
+        }
+    } else if (slots == MOE_UNSET) slots = w->from ? w->from->layers[0].slots : 0;
+    if (slots < 1 || (o->slots == MOE_UNSET && slots < need)) slots = (need + ranks - 1) / ranks * ranks;
+    if (slots > INT32_MAX) return moe_fail(err, MOE_USAGE, "%lld slots are too many", (long long)slots);
+    w->task.slots = (int32_t)slots;
+    return MOE_OK;
+}
+
+static enum moe_code prepare(struct work *w, struct moe_err *err)
+{
+    struct options *o = w->o;
+    enum moe_stats_origin origin;
+    double dense;
+    MOE_TRY(check_options(o, err));
+    MOE_TRY(parse_gpu(o->gpu, &w->gpu, err));
+    MOE_TRY(dense_bytes(o->dense_type, &dense, err));
+    if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16")) return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
+    MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
+    MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
+    MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, (int32_t)o->windows, err));
+    if (origin == MOE_STATS_NONE) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
+    if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
+    w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks, .survive = (int32_t)o->survive,
+                                      .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target };
+    if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
+    if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
+    MOE_TRY(choose_slots(w, err));
+    return moe_plan_task_check(&w->task, err);
+}
+
+/* ---- memory and time ---- */
+
+static void model_step(const struct work *w, int32_t ranks, int32_t slots, double imbalance, double active, struct moe_step *s)
+{
+    const struct options *o = w->o;
+    struct moe_step_task t = { .c = &w->src->config, .w = &w->bytes, .gpu = w->gpu, .ranks = ranks, .slots = slots, .batch = o->batch, .context = o->context,
+                               .prefill = o->prefill, .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1, .reserve = (double)o->reserve, .imbalance = imbalance, .activated = active };
+    moe_step_model(s, &t);
+}
+
+static cJSON *step_json(const struct moe_step *s, int32_t ranks, int32_t slots)
+{
+    const struct { const char *key; double v; } rows[] = {
+        { "ranks", ranks }, { "slots", slots }, { "routed_bytes", s->routed }, { "replicated_bytes", s->replicated }, { "buffer_bytes", s->buffers },
+        { "cache_bytes", s->cache }, { "cache_tokens", floor(s->cache_tokens) }, { "sequences", s->sequences }, { "decode_seconds", s->decode },
+        { "decode_floor_seconds", s->decode_floor }, { "decode_tokens_per_second_rank", s->tokens_per_second },
+        { "decode_tokens_per_second_user", s->tokens_per_second_user }, { "prefill_seconds", s->prefill },
+        { "prefill_tokens_per_second_rank", s->prefill_tokens_per_second }, { "moe_seconds", s->moe }, { "attention_seconds", s->attention },
+        { "shared_seconds", s->shared }, { "cache_seconds", s->kv }, { "dispatch_seconds", s->dispatch }, { "combine_seconds", s->combine } };
+    cJSON *j = cJSON_CreateObject();
+    for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++) cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
+    return j;
+}
+
+static void print_step_head(const struct options *o, const struct moe_gpu *g)
+{
+    printf("\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens of context, %s cache; prefill of %lld tokens\n", g->name, (long long)o->batch,
+           (long long)o->context, o->kv_type, (long long)o->prefill);
+    printf("  ranks slots | experts  others  cache GB   seqs | moe attn shared cache disp comb us/layer | decode ms  tok/s/rank tok/s/user | prefill tok/s/rank\n");
+}
+
+static void print_step(const struct moe_step *s, int32_t ranks, int32_t slots)
+{
+    printf("  %5d %5d | %7.1f %7.1f %8.1f %8.0f | %5.0f %4.0f %5.0f %5.0f %4.0f %4.0f          | %8.2f %10.0f %10.1f | %10.0f%s\n", (int)ranks, (int)slots, s->routed / 1e9,
+           s->replicated / 1e9, s->cache / 1e9, s->sequences, s->moe * 1e6, s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6,
+           s->combine * 1e6, s->decode * 1e3, s->tokens_per_second, s->tokens_per_second_user, s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
+}
+
+/* --compare 8,16,72 or 8x384,72x432; `list` NULL: only checked. */
+static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *err)
+{
+    const struct options *o = w->o;
+    for (const char *at = o->compare; *at; at += *at == ',') {
+        char *end;
+        struct moe_step s;
+        long ranks = strtol(at, &end, 10), need = w->stats->experts * (w->task.survive + 1L), slots = ranks > 0 ? (need + ranks - 1) / ranks * ranks : 0;
+        if (*end == 'x') slots = strtol(end + 1, &end, 10);
+        if (ranks < 1 || ranks > MOE_PLAN_RANKS_MAX || slots < need || slots > (long)w->stats->experts * ranks || (*end && *end != ','))
+            return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), enough for all experts, not '%s'", at);
+        at = end;
+        if (!list) continue;
+        model_step(w, (int32_t)ranks, (int32_t)slots, 1, 0, &s);
+        if (!o->run.json) print_step(&s, (int32_t)ranks, (int32_t)slots);
+        cJSON_AddItemToArray(list, step_json(&s, (int32_t)ranks, (int32_t)slots));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code report_model(const struct work *w, cJSON *json, double imbalance, double active, struct moe_err *err)
+{
+    struct moe_step s;
+    model_step(w, w->task.ranks, w->task.slots, imbalance, active, &s);
+    cJSON_AddStringToObject(json, "gpu", w->gpu.name);
+    cJSON_AddStringToObject(json, "gpu_source", w->gpu.source);
+    cJSON_AddItemToObject(json, "model", step_json(&s, w->task.ranks, w->task.slots));
+    if (!w->o->run.json) {
+        print_step_head(w->o, &w->gpu);
+        print_step(&s, w->task.ranks, w->task.slots);
+    }
+    return w->o->compare ? compare(w, cJSON_AddArrayToObject(json, "compare"), err) : MOE_OK;
+}
+
+/* ---- baselines ---- */
+
+static const char *const baseline_names[] = { "trivial", "round-robin", "eplb" };
+
+static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
+{
+    int64_t n = 0;
+    for (int32_t r = 0, k = 0; r < t->ranks; r++) {
+        int32_t start = k, end = k + t->slots / t->ranks + (r < t->slots % t->ranks);
+        for (; k < end; k++)
+            for (int32_t j = start; j < k; j++) n += slot[j] == slot[k];
+    }
+    return n;
+}
+
+static enum moe_code baseline(const struct work *w, enum moe_baseline kind, const char *name, cJSON *all, struct moe_err *err)
+{
+    const struct moe_plan_task *t = &w->task;
+    int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
+    double *load = calloc((size_t)t->ranks, sizeof *load), sum = 0, start = moe_now(), cpu = cpu_seconds();
+    int64_t twice = 0;
+    enum moe_code code = slot && load ? moe_plan_baseline(slot, kind, t, err) : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    double seconds = moe_now() - start, used = cpu_seconds() - cpu;
+    cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
+    for (int32_t i = 0; code == MOE_OK && i < n; i++) {
+        double most = 0;
+        moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load);
+        for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
+        twice += duplicates(t, slot + (int64_t)i * t->slots);
+        sum += most;
+        cJSON_AddItemToArray(layers, cJSON_CreateNumber(most));
+    }
+    if (code == MOE_OK) {
+        cJSON_AddNumberToObject(j, "load_max", sum);
+        cJSON_AddNumberToObject(j, "gap_total", w->proofs->bound > 0 ? sum / w->proofs->bound - 1 : 0);
+        moe_json_add_i64(j, "duplicates", twice);
+        cJSON_AddNumberToObject(j, "seconds", seconds);
+        cJSON_AddNumberToObject(j, "cpu_seconds", used);
+        if (!w->o->run.json)
+            printf("  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; %lld slots hold an expert that their rank has already\n", name, sum, sum / w->proofs->load_mean,
+                   w->proofs->bound > 0 ? 100 * (sum / w->proofs->bound - 1) : 0, (long long)twice);
+    }
+    free(slot);
+    free(load);
+    return code;
+}
+
+static bool wants_baseline(const struct options *o, int kind)
+{
+    bool yes = false;
+    for (size_t i = 0; i < o->baselines.n; i++) yes |= !strcmp(o->baselines.v[i], "all") || !strcmp(o->baselines.v[i], baseline_names[kind]);
+    return yes;
+}
+
+static enum moe_code baselines(const struct work *w, cJSON *json, struct moe_err *err)
+{
+    cJSON *all = w->o->baselines.n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
+    for (int k = 0; all && k < 3; k++)
+        if (wants_baseline(w->o, k)) MOE_TRY(baseline(w, (enum moe_baseline)k, baseline_names[k], all, err));
+    return MOE_OK;
+}
+
+/* What could fail only in the report, before any work. */
+static enum moe_code check_report(const struct work *w, struct moe_err *err)
+{
+    const struct options *o = w->o;
+    for (size_t i = 0; i < o->baselines.n; i++) {
+        bool known = !strcmp(o->baselines.v[i], "all");
+        for (int k = 0; k < 3; k++) known |= !strcmp(o->baselines.v[i], baseline_names[k]);
+        if (!known) return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)", o->baselines.v[i]);
+    }
+    if (wants_baseline(o, MOE_BASE_EPLB) && w->task.slots % w->task.ranks)
+        return moe_fail(err, MOE_UNSUPPORTED, "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks", (int)w->task.slots, (int)w->task.ranks);
+    return o->compare ? compare(w, NULL, err) : MOE_OK;
+}
+
+/* ---- report ---- */
+
+static void print_layers(const struct work *w)
+{
+    const struct moe_plan_proofs *f = w->proofs;
+    printf("%d layers of %d experts in %d slots on %d ranks\n", (int)f->n_layers, (int)w->plan->experts, (int)w->task.slots, (int)w->task.ranks);
+    printf("  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  lost  active  noise  moved\n");
+    for (int32_t i = 0; i < f->n_layers; i++) {
+        const struct moe_plan_proof *p = &f->layers[i];
+        double mean = p->load_mean > 0 ? p->load_mean : 1;
+        printf("  %5d %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %7.2f %6.3f %6d\n", (int)p->layer, p->load_max, p->load_max / mean, moe_bound_name(p->bounds.kind), 100 * p->gap,
+               p->split / mean, p->load_max_after_loss / mean, (int)p->lost_worst, p->activated_max, p->noise_floor, (int)p->moves);
+    }
+    printf("  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d\n", f->load_max, f->load_mean > 0 ? f->load_max / f->load_mean : 1, "", 100 * f->gap,
+           f->load_mean > 0 ? f->split / f->load_mean : 1, f->load_mean > 0 ? f->load_max_after_loss / f->load_mean : 1, (int)f->lost_worst);
+    if (w->from) printf("  %lld of %lld slots change, %.3f GB to move\n", (long long)f->moves, (long long)f->n_layers * w->task.slots, (double)f->moves * w->bytes.expert / 1e9);
+}
+
+static double bytes_per_rank(const struct work *w)
+{
+    double most = ceil((double)w->task.slots / w->task.ranks);
+    return moe_weight_bytes_replicated(&w->bytes) + most * (double)w->bytes.moe_layers * w->bytes.expert;
+}
+
+/* What plan.json and --json both say. */
+static void add_totals(const struct work *w, cJSON *j)
+{
+    const struct moe_plan_proofs *f = w->proofs;
+    char hex[17];
+    cJSON_AddNumberToObject(j, "gap_total", f->gap);
+    moe_json_add_i64(j, "experts_lost_worst", f->lost_worst);
+    moe_json_add_i64(j, "experts_lost_worst_node", f->lost_worst_node);
+    moe_json_add_i64(j, "copies_min", f->copies_min);
+    cJSON_AddNumberToObject(j, "bytes_per_rank", bytes_per_rank(w));
+    cJSON_AddNumberToObject(j, "expert_bytes", w->bytes.expert);
+    cJSON_AddNumberToObject(j, "replicated_bytes", moe_weight_bytes_replicated(&w->bytes));
+    moe_json_add_i64(j, "slots_moved", f->moves);
+    cJSON_AddNumberToObject(j, "bytes_moved", (double)f->moves * w->bytes.expert);
+    moe_hex64(moe_routing_digest(w->stats), hex);
+    cJSON_AddStringToObject(j, "statistics", hex);
+    moe_json_add_i64(j, "windows", w->stats->n_windows);
+    moe_json_add_i64(j, "batch", w->o->batch);
+    cJSON_AddStringToObject(j, "model", w->o->run.argv[0]);
+    moe_hex64(moe_source_origin(w->src), hex);
+    cJSON_AddStringToObject(j, "model_origin", hex);
+}
+
+static enum moe_code write_plan(const struct work *w, struct moe_err *err)
+{
+    cJSON *head = cJSON_CreateObject();
+    if (head) add_totals(w, head);
+    char *text = head && !moe_json_failed() ? moe_plan_print(w->plan, w->proofs, head) : NULL;
+    cJSON_Delete(head);
+    enum moe_code code = text ? moe_write_file(w->o->out, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
+    free(text);
+    return code;
+}
+
+static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *err)
+{
+    const struct moe_plan_proofs *f = w->proofs;
+    double active = 0;
+    cJSON *layers = moe_plan_proofs_json(w->plan, f);
+    if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
+    if (!w->o->run.json) print_layers(w);
+    MOE_TRY(baselines(w, json, err));
+    add_totals(w, json);
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
+    moe_json_add_i64(json, "ranks", w->task.ranks);
+    moe_json_add_i64(json, "slots", w->task.slots);
+    const struct { const char *key; double v; } sums[] = { { "load_max", f->load_max }, { "load_mean", f->load_mean }, { "bound", f->bound }, { "min_cut", f->split },
+        { "load_max_after_loss", f->load_max_after_loss }, { "seconds", w->seconds }, { "cpu_seconds", w->cpu } };
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) cJSON_AddNumberToObject(json, sums[i].key, sums[i].v);
+    MOE_TRY(report_model(w, json, f->load_mean > 0 ? f->load_max / f->load_mean : 1, active, err));
+    moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
+    if (w->o->out) moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out, 100 * f->gap, w->seconds);
+    return MOE_OK;
+}
+
+static enum moe_code dry_run(const struct work *w, cJSON *json, struct moe_err *err)
+{
+    double bound = 0, mean = 0;
+    for (int32_t i = 0; i < w->stats->n_layers; i++) {
+        struct moe_bounds b;
+        MOE_TRY(moe_plan_bounds(&b, &w->task, i, err));
+        bound += b.best;
+        mean += b.of[MOE_BOUND_MEAN];
+    }
+    moe_json_add_i64(json, "ranks", w->task.ranks);
+    moe_json_add_i64(json, "slots", w->task.slots);
+    cJSON_AddNumberToObject(json, "bytes_per_rank", bytes_per_rank(w));
+    cJSON_AddNumberToObject(json, "bound", bound);
+    cJSON_AddNumberToObject(json, "load_mean", mean);
+    if (!w->o->run.json) printf("%d slots on %d ranks, %.1f GB of weights a rank; no plan is better than %.4f x mean\n", (int)w->task.slots, (int)w->task.ranks, bytes_per_rank(w) / 1e9, mean > 0 ? bound / mean : 1);
+    return report_model(w, json, mean > 0 ? bound / mean : 1, 0, err);
+}
+
+static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
+{
+    MOE_TRY(prepare(w, err));
+    MOE_TRY(check_report(w, err));
+    if (w->o->dry_run) return dry_run(w, json, err);
+    double start = moe_now(), cpu = cpu_seconds();
+    MOE_TRY(moe_plan_search(&w->plan, &w->task, w->o->run.pool, err));
+    w->seconds = moe_now() - start;
+    w->cpu = cpu_seconds() - cpu;
+    MOE_TRY(moe_interrupted(err));
+    MOE_TRY(moe_plan_prove(&w->proofs, w->plan, &w->task, w->o->batch, w->o->run.pool, err));
+    MOE_TRY(moe_interrupted(err));
+    if (w->o->out) MOE_TRY(write_plan(w, err));
+    return report(w, json, err);
+}
+
+static enum moe_code run_plan(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct work w = { .o = o };
+    enum moe_code code = plan(&w, json, err);
+    moe_plan_proofs_free(&w.proofs);
+    moe_plan_free(&w.plan);
+    moe_plan_free(&w.from);
+    moe_routing_free(&w.stats);
+    moe_source_close(&w.src);
+    return code;
+}
+
+/* ---- verify, export, plot, stage ---- */
+
+static enum moe_code one_plan(const struct options *o, const char *what, struct moe_err *err)
+{
+    return o->run.argc == 2 ? MOE_OK : moe_fail(err, MOE_USAGE, "moe-plan %s wants one PLAN, got %d operands", what, o->run.argc - 1);
+}
+
+static enum moe_code run_verify(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct moe_plan_checked c;
+    cJSON *problems = cJSON_AddArrayToObject(json, "problems");
+    struct moe_routing **stats = calloc(o->stats.n + 1, sizeof *stats);
+    enum moe_code code = stats && problems ? one_plan(o, "verify", err) : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    for (size_t i = 0; code == MOE_OK && i < o->stats.n; i++) {
+        code = moe_routing_read(o->stats.v[i], &stats[i], err);
+        if (code == MOE_OK) moe_routing_merge(stats[i], (int32_t)o->windows);
+    }
+    if (code == MOE_OK) {
+        code = moe_plan_verify(&c, o->run.argv[1], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, err);
+        cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
+        if (code == MOE_OK || code == MOE_VERIFY) {
+            cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
+            moe_json_add_i64(json, "claims", c.claims);
+            moe_json_add_i64(json, "copies_min", c.copies_min);
+            moe_json_add_i64(json, "experts_lost_worst", c.lost_worst);
+            if (c.had_statistics) cJSON_AddNumberToObject(json, "load_max", c.load_max);
+            if (c.had_statistics) cJSON_AddNumberToObject(json, "load_mean", c.load_mean);
+        }
+        for (const cJSON *p = problems->child; p && code == MOE_VERIFY && !o->run.json; p = p->next) printf("%s\n", p->valuestring);
+    }
+    for (size_t i = 0; stats && i < o->stats.n; i++) moe_routing_free(&stats[i]);
+    free(stats);
+    MOE_TRY(code);
+    if (c.had_statistics && !c.same_statistics) moe_warn(&o->run, "the plan was made from other statistics: its claims about loads were not compared");
+    if (c.unproven) moe_warn(&o->run, "%d bounds claimed as exact are too large to be found again", (int)c.unproven);
+    if (!o->run.json) {
+        printf("verified: %lld claims, at least %d copies of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, (int)c.lost_worst);
+        if (c.had_statistics) printf(", load %.6g, %.4f x mean", c.load_max, c.load_mean > 0 ? c.load_max / c.load_mean : 1);
+        printf("%s\n", c.had_statistics ? "" : " (loads and bounds need --stats)");
+    }
+    return MOE_OK;
+}
+
+/* To -o FILE, else to standard output. */
+static enum moe_code put_text(const struct options *o, const char *text, struct moe_err *err)
+{
+    if (o->out && !o->force && moe_exists(o->out) != MOE_ABSENT) return moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+    if (o->out) return moe_write_file(o->out, text, strlen(text), err);
+    if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
+    fputs(text, stdout);
+    return MOE_OK;
+}
+
+static enum moe_code run_export(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct moe_plan *p;
+    char *text = NULL;
+    MOE_TRY(one_plan(o, "export", err));
+    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "moe-plan export wants --to sglang or --to tensorrt-llm");
+    MOE_TRY(moe_plan_read(&p, o->run.argv[1], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    enum moe_code code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
+    moe_plan_free(&p);
+    if (code == MOE_OK) code = put_text(o, text, err);
+    free(text);
+    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
+    return code;
+}
+
+static enum moe_code run_plot(struct options *o, cJSON *json, struct moe_err *err)
+{
+    cJSON *root;
+    char *svg = NULL;
+    MOE_TRY(one_plan(o, "plot", err));
+    MOE_TRY(moe_json_read(o->run.argv[1], 256 << 20, &root, err));
+    enum moe_code code = moe_plan_plot(root, o->run.argv[1], &svg, err);
+    cJSON_Delete(root);
+    if (code == MOE_OK) code = put_text(o, svg, err);
+    free(svg);
+    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
+    return code;
+}
+
+/* The container that a plan was made for: --model, the directory it lies in, or the path that it names. */
+static enum moe_code find_model(const struct options *o, char path[PATH_MAX], char origin[17], struct moe_err *err)
+{
+    const char *plan_path = o->run.argv[1], *model = NULL, *said = "";
+    char manifest[PATH_MAX], dir[PATH_MAX];
+    cJSON *root;
+    MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
+    moe_json_str(root, "model", false, &model, plan_path, err);
+    moe_json_str(root, "model_origin", false, &said, plan_path, err);
+    snprintf(origin, 17, "%s", said);
+    const char *slash = strrchr(plan_path, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");
+    bool inside = moe_path_join(manifest, sizeof manifest, dir, "manifest.json", err) == MOE_OK && moe_exists(manifest) == MOE_FILE;
+    const char *use = o->model ? o->model : inside ? dir : model;
+    if (use) snprintf(path, PATH_MAX, "%s", use);
+    cJSON_Delete(root);
+    return use ? MOE_OK : moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
+}
+
+static enum moe_code parse_ranks(const struct options *o, const struct moe_plan *p, int32_t *first, int32_t *last, struct moe_err *err)
+{
+    int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
+    if (n == 1) *last = *first;
+    if (n < 1 || o->rank[end] || *first < 0 || *last < *first || *last >= p->ranks)
+        return moe_fail(err, MOE_USAGE, "moe-plan stage wants --rank R or A-B, ranks of 0 to %d%s%s", (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
+    return MOE_OK;
+}
+
+static enum moe_code stage(struct options *o, struct moe_source **src, const struct moe_plan *p, cJSON *json, struct moe_err *err)
+{
+    int32_t first = 0, last = 0;
+    char model[PATH_MAX] = "", said[17] = "", origin[17];
+    uint64_t bytes = 0;
+    bool link = !strcmp(o->how, "link");
+    MOE_TRY(parse_ranks(o, p, &first, &last, err));
+    if (!link && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
+    if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
+    MOE_TRY(find_model(o, model, said, err));
+    MOE_TRY(moe_source_open(src, o->check ? o->out : model, err));
+    moe_hex64(moe_source_origin(*src), origin);
+    if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[1]);
+    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[1], err));
+    if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
+    else MOE_TRY(moe_plan_stage(p, o->run.argv[1], *src, first, last, link, o->out, o->force, &bytes, err));
+    moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %.3f GB match their checksums" : "'%s' written for ranks %d to %d: %.3f GB copied", o->out, (int)first, (int)last, (double)bytes / 1e9);
+    cJSON_AddStringToObject(json, "output", o->out);
+    moe_json_add_i64(json, "bytes", (int64_t)bytes);
+    return MOE_OK;
+}
+
+static enum moe_code run_stage(struct options *o, cJSON *json, struct moe_err *err)
+{
+    struct moe_plan *p;
+    struct moe_source *src = NULL;
+    MOE_TRY(one_plan(o, "stage", err));
+    MOE_TRY(moe_plan_read(&p, o->run.argv[1], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    enum moe_code code = stage(o, &src, p, json, err);
+    moe_source_close(&src);
+    moe_plan_free(&p);
+    return code;
+}
+
+static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
+{
+    const char *word = o->run.argc ? o->run.argv[0] : "";
+    if (!o->run.argc) return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
+    if (!strcmp(word, "verify")) return run_verify(o, json, err);
+    if (!strcmp(word, "export")) return run_export(o, json, err);
+    if (!strcmp(word, "plot")) return run_plot(o, json, err);
+    if (!strcmp(word, "stage")) return run_stage(o, json, err);
+    if (!strcmp(word, "plan")) o->run.argv++, o->run.argc--;
+    return run_plan(o, json, err);
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
+                         .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = 0.0195, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
+                         .kv_type = "fp8", .how = "copy" };
+    const struct moe_opt opts[] = {
+        MOE_GROUP("plan"),
+        MOE_INT(0, "ranks", &o.ranks, "N", "ranks to place experts on"),
+        MOE_INT(0, "slots", &o.slots, "S", "slots a layer, over all ranks; by default what all experts need, rounded up to a multiple of the ranks"),
+        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE", "as many slots as the weights of a rank, experts and all others, fit into this"),
+        MOE_LIST(0, "stats", &o.stats, "FILE", "routing statistics: routing.json, SGLang's JSON or a directory of TensorRT-LLM's; several are planned for together"),
+        MOE_INT(0, "windows", &o.windows, "N", "windows of one file that are kept apart; more are added up"),
+        MOE_INT(0, "ranks-per-node", &o.per_node, "N", "copies of an expert go to different nodes as far as there are nodes"),
+        MOE_INT(0, "survive", &o.survive, "R", "no expert is lost with any R ranks"),
+        MOE_STR(0, "from", &o.from, "PLAN", "start from this plan and move few slots (verify: check the moves from it)"),
+        MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: move slots until each layer is within this of its bound"),
+        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all", "show this placement beside the plan"),
+        MOE_GROUP("memory and time model"),
+        MOE_STR(0, "gpu", &o.gpu, "NAME", "gb200-nvl72 or hgx-h200; other figures can follow the name, see below"),
+        MOE_INT(0, "batch", &o.batch, "N", "sequences that a rank decodes at once"),
+        MOE_INT(0, "context", &o.context, "N", "tokens of context of each"),
+        MOE_INT(0, "prefill", &o.prefill, "N", "tokens of a prefill step of a rank"),
+        MOE_STR(0, "expert-type", &o.expert_type, "source|bf16|fp8|int4|nvfp4", "type that routed experts will have"),
+        MOE_STR(0, "dense-type", &o.dense_type, "source|bf16|fp8", "type that attention, shared experts and dense layers will have"),
+        MOE_STR(0, "kv-type", &o.kv_type, "fp8|bf16", "type of the cache"),
+        MOE_SIZE(0, "reserve", &o.reserve, "SIZE", "memory of a rank that is neither weights nor cache"),
+        MOE_STR(0, "compare", &o.compare, "N,N...", "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
+        MOE_GROUP("verify, export, plot, stage"),
+        MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "export: for this engine"),
+        MOE_STR(0, "rank", &o.rank, "R|A-B", "stage: what this rank, or these, need"),
+        MOE_STR(0, "how", &o.how, "copy|link", "stage: sparse copies of the extents needed, or hard links of whole files"),
+        MOE_STR(0, "model", &o.model, "NAME.moe", "stage: the container, where the plan does not say or it has moved"),
+        MOE_BOOL(0, "check", &o.check, "stage: read what is at -o and hold it against its checksums"),
+        MOE_GROUP("output"),
+        MOE_STR('o', "output", &o.out, "FILE", "write the plan, export, picture or staged container here"),
+        MOE_BOOL('n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
+        MOE_BOOL('f', "force", &o.force, "replace what is there"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_tool tool = {
+        .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]",
+        .about = "place experts on ranks, with a proof of how good the placement is", .opts = opts,
+        .description =
+            "MODEL is a container, a checkpoint, or a directory with only a config.json. The plan says which experts lie in the slots of which rank, layer by layer: first so that "
+            "no expert is lost with --survive ranks, then so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
+            "Beside every layer stands a bound that no plan can beat. verify computes all numbers again, in code of its own; export writes what SGLang and TensorRT-LLM read; "
+            "plot draws the loads; stage puts what one rank or node needs of a container into a directory.\n\n"
+            "The model of memory and time is arithmetic on published figures, not a measurement. --gpu NAME,key=value... changes figures: memory in GB, bandwidth, link and network "
+            "(between link domains) in GB/s one way, fp4, fp8 and bf16 in dense TFLOP/s, domain in ranks.",
+        .json =
+            "layers (layer, load_max, load_mean, bound, gap, bound_kind, load_max_after_loss, loss_rank, bounds, load_max_rank, min_cut, min_cut_ranks, copies_min, "
+            "experts_lost_worst, experts_lost_worst_node, activated_max, noise_floor, slots_moved), gap_total, experts_lost_worst, bytes_per_rank, bytes_moved, seconds (planning alone), cpu_seconds (the same, of all threads), "
+            "expert_bytes, replicated_bytes, slots_moved, statistics, windows, batch, ranks, slots, the sums load_max, load_mean, bound, min_cut, load_max_after_loss, "
+            "baselines, gpu, model, compare, peak_rss.\n\n"
+            "verify: verified, problems, claims, same_statistics, load_max, load_mean, copies_min, experts_lost_worst. export, plot, stage: output; stage: bytes.",
+        .examples =
+            "moe-plan k2.moe --ranks 72 --slots 432 --stats routing.json -o plan.json\n"
+            "moe-plan k2.moe --stats today.json --from plan.json -o plan2.json\n"
+            "moe-plan verify plan.json --stats routing.json\n"
+            "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run\n"
+            "moe-plan stage plan.json --rank 0-3 -o node0.moe",
+    };
+    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    cJSON *json = cJSON_CreateObject();
+    enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    return moe_run_end(&o.run, code, json);
+}

@@ -1,0 +1,104 @@
+#include "runtime/plan-inputs.h"
+
+#include "base/io.h"
+#include "formats/container.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    struct moe_names names;
+    bool container = false, weights = false;
+    *src = NULL;
+    if (moe_exists(path) == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found");
+    MOE_TRY(moe_list_dir(path, &names, err));
+    for (size_t i = 0; i < names.n; i++) {
+        size_t n = strlen(names.v[i]);
+        container |= !strcmp(names.v[i], "manifest.json");
+        weights |= (n > 12 && !strcmp(names.v[i] + n - 12, ".safetensors")) || !strcmp(names.v[i], "model.safetensors.index.json");
+    }
+    moe_names_release(&names);
+    return container || weights ? moe_source_open(src, path, err) : moe_source_open_config(src, path, err);
+}
+
+/* Each MoE layer of the model, every expert once. */
+static enum moe_code uniform(struct moe_routing **r, const struct moe_config *c, struct moe_err *err)
+{
+    int32_t n = 0, *layers = calloc((size_t)c->num_hidden_layers + 1, sizeof *layers);
+    if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for statistics");
+    for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
+        if (moe_layer_is_moe(c, l)) layers[n++] = l;
+    enum moe_code code = moe_routing_new(r, (int32_t)c->n_routed_experts, (int32_t)c->num_experts_per_tok, n, layers, 1, err);
+    free(layers);
+    for (int64_t i = 0; code == MOE_OK && i < (int64_t)n * c->n_routed_experts; i++) (*r)->counts[i] = 1;
+    return code;
+}
+
+/* a with the windows of b behind its own; both have the model's rows. */
+static enum moe_code append(struct moe_routing **a, const struct moe_routing *b, struct moe_err *err)
+{
+    struct moe_routing *old = *a, *r;
+    int64_t size = (int64_t)b->n_layers * b->experts;
+    int32_t before = old ? old->n_windows : 0;
+    MOE_TRY(moe_routing_new(&r, b->experts, b->experts_per_token, b->n_layers, b->layers, before + b->n_windows, err));
+    for (int32_t w = 0; w < before; w++) r->tokens[w] = old->tokens[w];
+    for (int32_t w = 0; w < b->n_windows; w++) r->tokens[before + w] = b->tokens[w];
+    if (old) memcpy(r->counts, old->counts, (size_t)(before * size) * sizeof *r->counts);
+    memcpy(r->counts + before * size, b->counts, (size_t)(b->n_windows * size) * sizeof *r->counts);
+    moe_routing_free(a);
+    *a = r;
+    return MOE_OK;
+}
+
+static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const struct moe_config *c, const char *file, int32_t most, struct moe_err *err)
+{
+    struct moe_routing *bound;
+    moe_routing_merge(r, most);
+    MOE_TRY(moe_routing_bind(r, c, file, &bound, err));
+    enum moe_code code = append(all, bound, err);
+    moe_routing_free(&bound);
+    return code;
+}
+
+static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src, int32_t most, struct moe_err *err)
+{
+    static const char name[] = "routing.json";
+    struct moe_routing *r;
+    char *text;
+    size_t n;
+    enum moe_code code = src->container ? moe_container_read_file(src, name, &text, &n, err) : MOE_NOT_FOUND;
+    if (code == MOE_NOT_FOUND) return MOE_OK;
+    MOE_TRY(code);
+    code = moe_routing_parse(text, n, name, &r, err);
+    free(text);
+    MOE_TRY(code);
+    code = add(all, r, &src->config, name, most, err);
+    moe_routing_free(&r);
+    return code;
+}
+
+enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
+                                    int32_t most, struct moe_err *err)
+{
+    struct moe_routing *all = NULL, *r;
+    enum moe_code code = MOE_OK;
+    *out = NULL;
+    *origin = n ? MOE_STATS_GIVEN : MOE_STATS_CONTAINER;
+    if (src->config.n_routed_experts < 1) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no routed experts to place");
+    for (size_t i = 0; code == MOE_OK && i < n; i++) {
+        code = moe_routing_read(paths[i], &r, err);
+        if (code != MOE_OK) break;
+        code = add(&all, r, &src->config, paths[i], most, err);
+        moe_routing_free(&r);
+    }
+    if (code == MOE_OK && !n) code = from_container(&all, src, most, err);
+    if (code == MOE_OK && !all) {
+        *origin = MOE_STATS_NONE;
+        code = uniform(&all, &src->config, err);
+    }
+    if (code == MOE_OK) *out = all;
+    else moe_routing_free(&all);
+    return code;
+}

@@ -1,0 +1,17 @@
+/* runtime/plan-inputs.h - what moe-plan reads: a model of three kinds, statistics of several. */
+#ifndef MOE_RUNTIME_PLAN_INPUTS_H
+#define MOE_RUNTIME_PLAN_INPUTS_H
+
+#include "formats/routing.h"
+#include "formats/source.h"
+
+/* A container, a checkpoint, or a directory with only config.json (told by what is in it). */
+enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, struct moe_err *err);
+
+enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
+/* One row for each MoE layer of the model.  Each file's windows, at most `most` of them (neighbours added up), follow each other in the order of
+ * paths.  No paths: the container's routing.json; without one every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
+enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
+                                    int32_t most, struct moe_err *err);
+
+#endif

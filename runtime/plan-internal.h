@@ -1,0 +1,63 @@
+/* runtime/plan-internal.h - one layer while it is being planned; for runtime/plan-*.c alone. */
+#ifndef MOE_RUNTIME_PLAN_INTERNAL_H
+#define MOE_RUNTIME_PLAN_INTERNAL_H
+
+#include "runtime/plan-search.h"
+
+struct moe_place {
+    int32_t ranks, experts, windows, slots;
+    int32_t floor;          /* copies each expert has at least */
+    int32_t per_node;       /* ranks a node; ranks: one node */
+    const double *w;        /* [experts][windows] load, scaled */
+    int32_t *first;         /* [ranks + 1] */
+    int32_t *slot;          /* [slots]; -1: empty */
+    int32_t *fill;          /* [ranks] slots in use, while filling */
+    int32_t *count;         /* [experts] */
+    uint8_t *has;           /* [ranks][experts] */
+    double *piece;          /* [experts][windows] w / count */
+    double *size;           /* [experts] the largest of them over windows */
+    double *load;           /* [ranks][windows] */
+    double *pair;           /* [ranks][ranks] load of the experts whose only two copies lie there; NULL unless one rank is to be survived */
+    int32_t *home;          /* [experts] sum of rank + 1 over the ranks that hold it: tells the other of two */
+    double pair_most;       /* what a pair may have: when one of the two is lost, the other has all of it */
+    double *cost;           /* [ranks] the largest over windows */
+    int32_t *order, *had;   /* [experts] scratch */
+    int32_t *kept;          /* [slots] scratch */
+    double mean;
+    int32_t lose;           /* copies are given so that pieces stay small with this many of each lost; at most floor - 1 */
+    int64_t work;           /* evaluations left: the search ends by counting, not by the clock */
+    struct moe_arena arena;
+};
+
+enum moe_code moe_place_open(struct moe_place **s, const struct moe_plan_task *t, int32_t row, struct moe_err *err);
+void moe_place_close(struct moe_place **s);
+/* The scaled loads of a row: w [experts][windows], as struct moe_place has it; *mean the load of a rank on average. */
+void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean);
+
+void moe_place_counts(struct moe_place *s);                 /* copies of each expert: least largest piece */
+void moe_place_more(struct moe_place *s, int32_t left);      /* so many more of them */
+void moe_place_pack(struct moe_place *s);                   /* longest piece first */
+void moe_place_empty(struct moe_place *s);                  /* no slot in use; then: */
+void moe_place_put(struct moe_place *s, int32_t rank, int32_t e); /* into the next slot of a rank with room that lacks it */
+void moe_place_one(struct moe_place *s, int32_t e);         /* where the cost is least */
+void moe_place_loads(struct moe_place *s);                  /* piece, size, load, cost, has from slot and count */
+void moe_place_exchange(struct moe_place *s, double goal);  /* until the largest cost is at most goal, or nothing helps */
+/* May expert e, coming to rank `to`, share it with the other rank that has it (but `from`, which it leaves; -1: none)? */
+bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
+void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign); /* e, not yet or no longer there, with its other rank */
+double moe_place_max(const struct moe_place *s, int32_t *rank);
+
+/* From an old plan: what fits of it stays where it was, the rest is filled. */
+void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
+/* Move few slots until the largest cost is at most goal. */
+enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, double goal, struct moe_err *err);
+/* Rename ranks with equally many slots so that most experts stay where they were. */
+enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, struct moe_err *err);
+int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
+/* Slots in order: by expert, but what stays from `old` keeps its place. */
+void moe_place_order(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
+
+/* The optimum where the instance is small, by branch and bound: true when it was proven, s then holds it if it is better. */
+bool moe_place_exact(struct moe_place *s, double *optimum);
+
+#endif

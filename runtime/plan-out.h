@@ -1,0 +1,27 @@
+/* runtime/plan-out.h - a plan for others: engines' files, a picture, and the part of a container that some ranks need. */
+#ifndef MOE_RUNTIME_PLAN_OUT_H
+#define MOE_RUNTIME_PLAN_OUT_H
+
+#include "base/json.h"
+#include "formats/source.h"
+#include "runtime/plan.h"
+
+/* Texts; free() them.  MOE_UNSUPPORTED when ranks have unequally many slots: both engines take slot j to be on rank j / (slots / ranks).
+ * SGLang: {"physical_to_logical_map": [[...]]} with a row for each layer up to the last, experts in order where the plan has none.
+ * TensorRT-LLM: moe_load_balancer.yaml, static (layer_updates_per_iter 0). */
+enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err);
+enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
+
+/* A heat map, layers by ranks, of load / mean, from the loads in plan.json (its parsed root).  MOE_UNSUPPORTED for a plan without loads. */
+enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, struct moe_err *err);
+
+/* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
+ * Copy: layer files keep their size and place, with the extents of these ranks' experts, holes elsewhere; every other file whole.  Each plane
+ * copied is held against its hash.  Link: hard links of all files (same file system only).  The plan is kept as plan-staged.json.
+ * moe_source_open takes such a directory; a full verification of it finds the experts that are not there.  *bytes: what was copied. */
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src, int32_t first, int32_t last, bool link,
+                             const char *out, bool force, uint64_t *bytes, struct moe_err *err);
+/* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT names file and tensor. */
+enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err);
+
+#endif

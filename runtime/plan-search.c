@@ -1,0 +1,163 @@
+/* Planning all layers: each by itself, on any thread. */
+#include "runtime/plan-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The search stops here: closer to the bound costs more time than it saves. */
+static const double CLOSE = 3e-4;
+
+enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
+{
+    int64_t experts = t->stats->experts, least = experts * (t->survive + 1), most = experts * t->ranks;
+    if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX) return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
+    if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d ranks cannot survive the loss of %d", (int)t->ranks, (int)t->survive);
+    if (t->slots < least)
+        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d copies of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
+                        (int)experts, (long long)least);
+    if (t->slots > most)
+        return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld", (long long)t->slots, (int)experts,
+                        (int)t->ranks, (long long)most);
+    if (t->ranks_per_node && t->ranks % t->ranks_per_node && t->ranks_per_node < t->ranks)
+        return moe_fail(err, MOE_USAGE, "%d ranks are no whole number of nodes of %d", (int)t->ranks, (int)t->ranks_per_node);
+    if (t->from && t->from->experts != experts)
+        return moe_fail(err, MOE_MISMATCH, "the old plan has %d experts, the model %d", (int)t->from->experts, (int)experts);
+    for (int32_t i = 0; t->from && i < t->stats->n_layers; i++)
+        if (!moe_plan_find(t->from, t->stats->layers[i])) return moe_fail(err, MOE_MISMATCH, "the old plan has no layer %d", (int)t->stats->layers[i]);
+    return MOE_OK;
+}
+
+/* ---- one layer ---- */
+
+static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task *t, int32_t row, int32_t lose, double goal, struct moe_err *err)
+{
+    double optimum;
+    MOE_TRY(moe_place_open(s, t, row, err));
+    (*s)->lose = lose;
+    moe_place_counts(*s);
+    moe_place_pack(*s);
+    moe_place_exchange(*s, goal);
+    if (moe_place_max(*s, NULL) > goal) moe_place_exact(*s, &optimum);
+    return MOE_OK;
+}
+
+/* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may not cost balance before it. */
+static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal, struct moe_err *err)
+{
+    struct moe_place *plain;
+    MOE_TRY(fresh_with(s, t, row, t->survive, goal, err));
+    if (!t->survive || moe_place_max(*s, NULL) <= goal) return MOE_OK;
+    enum moe_code code = fresh_with(&plain, t, row, 0, goal, err);
+    if (code == MOE_OK && moe_place_max(plain, NULL) < moe_place_max(*s, NULL)) {
+        struct moe_place *swap = *s;
+        *s = plain, plain = swap;
+    }
+    if (code == MOE_OK) moe_place_close(&plain);
+    else moe_place_close(s);
+    return code;
+}
+
+/* From the old plan by few moves; where that does not reach the goal, what comes closer: going on from there, or a fresh plan under the names that keep most. */
+static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row, double bound, struct moe_err *err)
+{
+    const struct moe_plan_layer *old = moe_plan_find(t->from, t->stats->layers[row]);
+    struct moe_place *s = NULL, *f = NULL;
+    double goal = bound * (1 + t->target);
+    MOE_TRY(moe_place_open(&s, t, row, err));
+    moe_place_keep(s, t->from, old);
+    enum moe_code code = moe_place_drift(s, t->from, old, goal, err);
+    if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
+    if (code == MOE_OK && moe_place_max(s, NULL) > goal) {
+        code = fresh(&f, t, row, bound * (1 + CLOSE), err);
+        if (code == MOE_OK) {
+            double a = moe_place_max(s, NULL), b = moe_place_max(f, NULL);
+            bool better = a > goal && (b <= goal || b < a * (1 - 1e-6));
+            if (better) {
+                struct moe_place *swap = s;
+                s = f, f = swap;
+                code = moe_place_relabel(s, t->from, old, err);
+            }
+        }
+    }
+    moe_place_close(&f);
+    if (code == MOE_OK) *out = s;
+    else moe_place_close(&s);
+    return code;
+}
+
+struct job {
+    const struct moe_plan_task *t;
+    struct moe_plan *p;
+    struct moe_err *errs; /* [layers] */
+};
+
+static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err *err)
+{
+    const struct moe_plan_task *t = j->t;
+    struct moe_plan_layer *l = &j->p->layers[row];
+    const struct moe_plan_layer *old = t->from ? moe_plan_find(t->from, l->layer) : NULL;
+    struct moe_bounds b;
+    struct moe_place *s;
+    MOE_TRY(moe_plan_bounds(&b, t, row, err));
+    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best * (1 + CLOSE), err));
+    moe_place_order(s, t->from, old);
+    memcpy(l->slot, s->slot, (size_t)t->slots * sizeof *l->slot);
+    moe_place_close(&s);
+    return MOE_OK;
+}
+
+static void run(void *ctx, int64_t i, int worker)
+{
+    struct job *j = ctx;
+    (void)worker;
+    plan_layer(j, (int32_t)i, &j->errs[i]);
+}
+
+enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task *t, struct moe_pool *pool, struct moe_err *err)
+{
+    const struct moe_routing *r = t->stats;
+    *out = NULL;
+    MOE_TRY(moe_plan_task_check(t, err));
+    struct job j = { .t = t, .errs = calloc((size_t)r->n_layers + 1, sizeof *j.errs) };
+    if (!j.errs) return moe_fail(err, MOE_NOMEM, "no memory to plan");
+    enum moe_code code = moe_plan_new(&j.p, t->ranks, r->experts, r->n_layers, r->layers, t->slots, err);
+    if (code == MOE_OK) {
+        moe_pool_run(pool, r->n_layers, run, &j);
+        for (int32_t i = 0; code == MOE_OK && i < r->n_layers; i++)
+            if (j.errs[i].code != MOE_OK) *err = j.errs[i], code = err->code;
+    }
+    free(j.errs);
+    if (code == MOE_OK) {
+        j.p->experts_per_token = r->experts_per_token;
+        j.p->ranks_per_node = t->ranks_per_node;
+        j.p->survive = t->survive;
+        code = moe_plan_index(j.p, "the plan", err);
+    }
+    if (code == MOE_OK) *out = j.p;
+    else moe_plan_free(&j.p);
+    return code;
+}
+
+void moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot, double *load)
+{
+    const struct moe_routing *r = t->stats;
+    int32_t n = r->experts, windows = r->n_windows, k = 0;
+    double mean, *weight = calloc((size_t)n * (size_t)windows, sizeof *weight);
+    int32_t *count = calloc((size_t)n, sizeof *count);
+    memset(load, 0, (size_t)t->ranks * sizeof *load);
+    if (weight && count) {
+        moe_place_weights(t, row, weight, &mean);
+        for (int32_t i = 0; i < t->slots; i++) count[slot[i]]++;
+        for (int32_t q = 0; q < t->ranks; q++) {
+            int32_t end = k + t->slots / t->ranks + (q < t->slots % t->ranks), start = k;
+            for (int32_t v = w < 0 ? 0 : w; v < (w < 0 ? windows : w + 1); v++) {
+                double sum = 0;
+                for (k = start; k < end; k++) sum += weight[(int64_t)slot[k] * windows + v] / count[slot[k]];
+                load[q] = sum > load[q] ? sum : load[q];
+            }
+            k = end;
+        }
+    }
+    free(weight);
+    free(count);
+}

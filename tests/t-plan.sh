@@ -1,0 +1,258 @@
+#!/bin/sh
+# moe-plan from outside: gaps, baselines, drift, losses, proofs held by two verifiers, exports read back, pictures, staging, refusals.
+. tests/common.sh
+need_tool moe-plan moe-convert moe-inspect
+need_helper genrouting
+P=$BIN/moe-plan G=$GEN/genrouting checks=0
+count() { checks=$(($checks + 1)); }
+# refused CODE TEXT ARGUMENTS...: that exit code and one line that holds TEXT.
+refused()
+{
+    code=$1 text=$2
+    shift 2
+    "$P" "$@" >"$T/out" 2>"$T/err" </dev/null
+    r=$?
+    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-plan $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-plan $*"; }
+    count
+}
+# is EXPRESSION WHAT: awk's truth of it.
+is() { awk "BEGIN { exit !($1) }" || fail "$2: $1"; count; }
+# total KEY FILE: a number behind the list of layers.
+total() { tr -d '\n' <"$2" | sed 's/.*\],"gap_total"/"gap_total"/; s/.*\], *"gap_total"/"gap_total"/' | sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p"; }
+
+mkdir "$T/k2"
+cat >"$T/k2/config.json" <<'J'
+{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+ "num_hidden_layers": 61, "first_k_dense_replace": 1, "moe_layer_freq": 1, "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1536,
+ "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "vocab_size": 163840, "n_routed_experts": 384,
+ "num_experts_per_tok": 8, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "max_position_embeddings": 131072, "norm_topk_prob": true,
+ "routed_scaling_factor": 2.827, "rms_norm_eps": 1e-6, "rope_theta": 50000, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "hidden_act": "silu",
+ "bos_token_id": 163584, "eos_token_id": 163585, "tie_word_embeddings": false}
+J
+K="$T/k2 -q --expert-type nvfp4"
+
+# ---- gaps: 60 layers of 384 experts, log-normal popularity; a spare slot somewhere means at most 0.1 % above the bound, in every layer ----
+shapes="72/432 72/504 36/432 32/416 16/384 8/384"
+sanitized && shapes="72/432 16/384"
+for sigma in 0.5 1 1.5; do
+    "$G" sigma=$sigma seed=11 >"$T/r$sigma" || fail genrouting
+    for shape in $shapes; do
+        ok "$P" $K --ranks ${shape%/*} --slots ${shape#*/} --stats "$T/r$sigma" --baseline all -f -o "$T/p.json" --json
+        gap=$(total gap_total "$T/out")
+        eplb=$(tr -d '\n' <"$T/out" | sed 's/.*"eplb"//' | sed -n 's/[^}]*"gap_total": *\([-0-9.e+]*\).*/\1/p')
+        echo "$shape sigma $sigma: gap $gap, EPLB $eplb, $(total seconds "$T/out") s"
+        is "$gap >= 0 && $gap <= $eplb + 1e-9" "$shape sigma $sigma beside EPLB"
+        [ ${shape#*/} = 384 ] || is "$gap <= 0.001" "$shape sigma $sigma"
+        grep -o '"gap":[^,]*' "$T/p.json" | cut -d : -f 2 >"$T/gaps"
+        [ "$(wc -l <"$T/gaps")" = 60 ] || fail "not 60 layers"
+        [ ${shape#*/} = 384 ] || awk '$1 > 0.001 { exit 1 }' "$T/gaps" || fail "$shape sigma $sigma: a layer above 0.1 %"
+        ok "$P" verify "$T/p.json" --stats "$T/r$sigma" -q
+        grep -q '^verified: [1-9][0-9][0-9]' "$T/out" || fail "nothing was verified"
+        count
+    done
+done
+
+# ---- the same bytes for any number of threads ----
+for threads in 1 2 7; do
+    ok "$P" $K --ranks 72 --slots 432 --stats "$T/r1" -f -o "$T/t$threads" -t $threads
+    cmp -s "$T/t1" "$T/t$threads" || fail "the plan depends on --threads $threads"
+    count
+done
+
+# ---- drift: few slots move ----
+"$G" sigma=1 seed=11 drift=0.1 >"$T/drifted"
+ok "$P" $K --from "$T/t1" --stats "$T/drifted" -f -o "$T/p2" --json
+moved=$(total slots_moved "$T/out")
+echo "drift 0.1: $moved of 25920 slots move, gap $(total gap_total "$T/out"), $(total seconds "$T/out") s"
+is "$moved > 0 && $moved <= 0.12 * 25920" "slots moved after drift"
+grep -o '"gap":[^,]*' "$T/p2" | cut -d : -f 2 | awk '$1 > 0.02 { exit 1 }' || fail "a layer is above 1.02 after drift"
+ok "$P" verify "$T/p2" --stats "$T/drifted" --from "$T/t1" -q
+ok "$P" $K --from "$T/t1" --stats "$T/r1" --json
+[ "$(total slots_moved "$T/out")" = 0 ] || fail "slots move without a reason"
+ok "$P" $K --from "$T/t1" --stats "$T/drifted" --ranks 71 --slots 426 -f -o "$T/p71" --json # a rank less
+ok "$P" verify "$T/p71" --stats "$T/drifted" --from "$T/t1" -q
+ok "$P" $K --from "$T/t1" --stats "$T/drifted" --slots 792 --survive 1 -f -o "$T/p792" --json
+ok "$P" verify "$T/p792" --stats "$T/drifted" --from "$T/t1" -q
+count
+
+# ---- a rank lost ----
+for sigma in 0.5 1 1.5; do
+    ok "$P" $K --ranks 72 --slots 792 --survive 1 --stats "$T/r$sigma" -f -o "$T/s.json" --json
+    [ "$(total experts_lost_worst "$T/out")" = 0 ] && [ "$(total copies_min "$T/out")" = 2 ] || fail "experts are lost with one rank"
+    is "$(total gap_total "$T/out") <= 0.001" "balance with --survive 1"
+    grep -o '"load_max_after_loss":[^,]*\|"bound_after_loss":[^,]*' "$T/s.json" | cut -d : -f 2 | paste - - >"$T/loss"
+    awk '{ a += $1; b += $2 } END { printf "after a loss, sigma '$sigma': %.6f x the bound for any plan\n", a / b; exit !(NR == 60 && a <= 1.01 * b) }' "$T/loss" || fail "load after loss"
+    ok "$P" verify "$T/s.json" --stats "$T/r$sigma" -q
+    count
+done
+ok "$P" $K --ranks 72 --slots 1152 --survive 2 --ranks-per-node 4 --stats "$T/r1" -f -o "$T/n.json" --json
+[ "$(total experts_lost_worst_node "$T/out")" = 0 ] || fail "copies are not spread over nodes"
+ok "$P" verify "$T/n.json" --stats "$T/r1" -q
+ok "$P" $K --ranks 72 --slots 450 --stats "$T/r1" -f -o "$T/uneven.json" --json # 450 = 6.25 x 72
+is "$(total gap_total "$T/out") <= 0.001" "uneven slots"
+ok "$P" verify "$T/uneven.json" --stats "$T/r1" -q
+
+# ---- several windows, other forms of statistics ----
+"$G" sigma=1 seed=11 drift=0.3 windows=3 >"$T/w3"
+"$G" sigma=1 seed=11 drift=0.3 windows=3 form=sglang >"$T/w3s"
+"$G" sigma=1 seed=11 drift=0.3 windows=3 form=sglang-all >"$T/w3a"
+"$G" sigma=1 seed=11 drift=0.3 windows=3 form=gzip:"$T/w3z" >/dev/null
+for f in w3 w3s w3a w3z; do
+    ok "$P" $K --ranks 72 --slots 504 --stats "$T/$f" -f -o "$T/$f.json"
+    grep -v '"model"' "$T/$f.json" >"$T/$f.cmp"
+    cmp -s "$T/w3.cmp" "$T/$f.cmp" || fail "statistics in another form ($f) give another plan"
+    ok "$P" verify "$T/$f.json" --stats "$T/$f" -q
+    count
+done
+ok "$P" $K --ranks 72 --slots 504 --stats "$T/r1" --stats "$T/drifted" --stats "$T/w3" --windows 1 -f -o "$T/many.json" --json
+[ "$(total windows "$T/out")" = 3 ] || fail "windows are not added up"
+ok "$P" verify "$T/many.json" --stats "$T/r1" --stats "$T/drifted" --stats "$T/w3" --windows 1 -q
+
+# ---- the verifier shares no code with the planner, and finds what is wrong ----
+! grep -h '#include "runtime/' runtime/plan-verify*.[ch] | grep -v 'runtime/plan-verify' || fail "the verifier includes the planner"
+! grep -l 'runtime/plan-verify' runtime/*.[ch] | grep -v 'runtime/plan-verify\|runtime/moe-plan.c' || fail "the planner includes the verifier"
+if command -v python3 >/dev/null; then
+    for f in t1:r1 s.json:r1.5 w3.json:w3a; do
+        ok python3 tests/verifyplan.py "$T/${f%:*}" "$T/${f#*:}"
+        count
+    done
+    mkdir "$T/few"
+    sed 's/"num_hidden_layers": 61/"num_hidden_layers": 10/; s/"n_routed_experts": 384/"n_routed_experts": 64/' "$T/k2/config.json" >"$T/few/config.json"
+    "$G" layers=9 experts=64 >"$T/few.json"
+    ok "$P" -q "$T/few" --ranks 16 --slots 80 --stats "$T/few.json" -o "$T/few.plan"
+    ok python3 tests/verifyplan.py "$T/p2" "$T/drifted" --from "$T/t1"
+    cat >"$T/tamper.py" <<'Y'
+import json, sys
+p = json.load(open(sys.argv[1])); how = sys.argv[3]; l = p["layers"][7]
+if how == "swap": l["ranks"][3][0], l["ranks"][11][1] = l["ranks"][11][1], l["ranks"][3][0]
+elif how == "twice": l["ranks"][3][0] = l["ranks"][3][1]
+elif how == "gone":
+    n = [e for r in l["ranks"] for e in r]; one = next(e for e in n if n.count(e) == 1); two = next(e for e in n if n.count(e) == 2)
+    for r in l["ranks"]:
+        if one in r and two not in r: r[r.index(one)] = two
+elif how == "cut": l["min_cut_ranks"] = l["min_cut_ranks"][:-1] or [0, 1]
+elif how == "loads": l["loads"][9] *= 1.001
+elif how == "total": p["gap_total"] *= 1.1
+elif how == "bytes": p["bytes_per_rank"] += 1e6
+elif how == "survive": p["survive"] = 1
+elif how == "rank": l["ranks"][0].append(l["ranks"][1].pop())
+else: l[how] = l[how] * 1.001 + (l[how] == 0)
+json.dump(p, open(sys.argv[2], "w"))
+Y
+    for how in swap gone cut loads total bytes survive twice load_max load_mean bound min_cut load_max_after_loss gap copies_min experts_lost_worst activated_max noise_floor; do
+        python3 "$T/tamper.py" "$T/few.plan" "$T/bad" $how || fail "tamper $how"
+        "$P" verify "$T/bad" --stats "$T/few.json" -q >"$T/out" 2>"$T/err"
+        [ $? = 16 ] || { cat "$T/out" "$T/err"; fail "a plan with a wrong $how is verified"; }
+        python3 tests/verifyplan.py "$T/bad" "$T/few.json" >"$T/out" 2>&1 && fail "verifyplan.py takes a plan with a wrong $how"
+        count
+    done
+fi
+ok "$P" verify "$T/t1" --stats "$T/drifted" --json
+grep -q '"same_statistics": *false' "$T/out" || fail "other statistics are taken for the plan's"
+ok "$P" verify "$T/t1"
+count
+
+# ---- export, and back ----
+for to in sglang tensorrt-llm; do
+    ok "$P" export "$T/t1" --to $to -f -o "$T/x"
+    "$P" export "$T/t1" --to $to >"$T/y" 2>/dev/null && cmp -s "$T/x" "$T/y" || fail "export to standard output is another"
+    ok "$P" $K --ranks 72 --from "$T/x" --stats "$T/r1" --json
+    [ "$(total slots_moved "$T/out")" = 0 ] || fail "what was exported to $to is another plan"
+    count
+done
+refused 14 'as many slots on each rank' export "$T/uneven.json" --to sglang
+
+# ---- picture ----
+ok "$P" plot "$T/t1" -o "$T/t.svg"
+[ "$(grep -c 'rank 71' "$T/t.svg")" = 60 ] && [ "$(grep -c '<title>' "$T/t.svg")" = 4320 ] || fail "the picture lacks cells"
+command -v python3 >/dev/null && ok python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$T/t.svg"
+refused 4 'already exists' plot "$T/t1" -o "$T/t.svg"
+
+# ---- model of memory and time: the reference's table for K2 in NVFP4 (docs/placement.md) ----
+ok "$P" $K --ranks 72 --slots 432 --dense-type fp8 --dry-run --compare 72x432,72x576,36x432,32x416,16x384,8x384 --json
+grep -o '"decode_tokens_per_second_rank":[^,]*' "$T/out" | cut -d : -f 2 | sed 1d >"$T/rates"
+paste "$T/rates" - <<'N' | awk '{ if ($1 / $2 < 0.95 || $1 / $2 > 1.05) exit 1; n++ } END { exit n != 6 }' || fail "the model of time has changed: $(tr '\n' ' ' <"$T/rates")"
+9500
+9200
+8600
+8500
+7300
+5500
+N
+ok "$P" $K --ranks 72 --slots 792 --dry-run --json
+is "$(total bytes_per_rank "$T/out" || json bytes_per_rank "$T/out") > 39.7e9 && $(json bytes_per_rank "$T/out") < 39.9e9" "39.8 GB a rank at 792 slots"
+ok "$P" $K --ranks 72 --memory-per-rank 38G --dry-run --json
+[ "$(json slots "$T/out")" = 792 ] || fail "38 GiB a rank hold $(json slots "$T/out") slots, not 792"
+refused 2 'a rank hold' $K --ranks 8 --memory-per-rank 40G
+count
+
+# ---- tiny-k2: all kinds of model, exact optima, staging ----
+ok "$BIN/moe-convert" -q tests/data/tiny-k2/bf16 -o "$T/tiny.moe"
+mkdir "$T/tiny-config"
+cp tests/data/tiny-k2/bf16/config.json "$T/tiny-config/"
+experts=$(sed -n 's/.*"n_routed_experts": *\([0-9]*\).*/\1/p' "$T/tiny-config/config.json")
+layers=$(sed -n 's/.*"num_hidden_layers": *\([0-9]*\).*/\1/p' "$T/tiny-config/config.json")
+dense=$(sed -n 's/.*"first_k_dense_replace": *\([0-9]*\).*/\1/p' "$T/tiny-config/config.json")
+top=$(sed -n 's/.*"num_experts_per_tok": *\([0-9]*\).*/\1/p' "$T/tiny-config/config.json")
+"$G" experts=$experts layers=$(($layers - $dense)) first=$dense top=$top >"$T/tiny.json"
+for m in "$T/tiny.moe" tests/data/tiny-k2/bf16 "$T/tiny-config"; do
+    ok "$P" -q "$m" --ranks 3 --slots $((3 * (($experts + 5) / 3))) --stats "$T/tiny.json" -f -o "$T/tiny-plan.json"
+    grep -v '"model\|"expert_bytes\|"replicated_bytes\|"bytes_' "$T/tiny-plan.json" >"$T/now"
+    [ -e "$T/before" ] || cp "$T/now" "$T/before"
+    cmp -s "$T/before" "$T/now" || fail "the plan of $m differs"
+    ok "$P" verify "$T/tiny-plan.json" --stats "$T/tiny.json" -q
+    count
+done
+ok "$P" -q "$T/tiny.moe" --ranks 8 --slots $((8 * (($experts + 15) / 8))) --stats "$T/tiny.json" -f -o "$T/tiny.moe/plan-8.json"
+ok "$P" stage "$T/tiny.moe/plan-8.json" --rank 1 -o "$T/one.moe" --json
+ok "$P" stage "$T/tiny.moe/plan-8.json" --rank 0-3 -o "$T/four.moe"
+ok "$P" stage "$T/tiny.moe/plan-8.json" --rank 0-7 -o "$T/all.moe"
+ok "$P" stage "$T/tiny.moe/plan-8.json" --rank 1 -o "$T/linked.moe" --how link
+for d in one:1 four:0-3 all:0-7 linked:1; do
+    ok "$P" stage "$T/tiny.moe/plan-8.json" --rank ${d#*:} -o "$T/${d%:*}.moe" --check
+    ok "$BIN/moe-inspect" "$T/${d%:*}.moe"
+    cmp -s "$T/${d%:*}.moe/plan-staged.json" "$T/tiny.moe/plan-8.json" || fail "the plan is not beside what was staged"
+    count
+done
+ok "$BIN/moe-inspect" --verify "$T/all.moe"
+cmp -s "$T/all.moe/layer-00$dense.moe" "$T/tiny.moe/layer-00$dense.moe" || fail "all ranks' extents are not the file"
+"$BIN/moe-inspect" --verify "$T/one.moe" >/dev/null 2>&1 && fail "a part is taken for the whole"
+[ "$(stat -c %i "$T/linked.moe/dense.moe")" = "$(stat -c %i "$T/tiny.moe/dense.moe")" ] || fail "no hard link"
+used() { cat "$1"/layer-*.moe | tr -d '\0' | wc -c; }
+[ "$(used "$T/one.moe")" -lt $(($(used "$T/tiny.moe") / 3)) ] || fail "one rank's part has $(used "$T/one.moe") bytes of $(used "$T/tiny.moe")"
+refused 4 'already exists' stage "$T/tiny.moe/plan-8.json" --rank 1 -o "$T/one.moe"
+refused 13 'does not match its checksum' stage "$T/tiny.moe/plan-8.json" --rank 0-7 -o "$T/one.moe" --check
+refused 2 'ranks of 0 to 7' stage "$T/tiny.moe/plan-8.json" --rank 8 -o "$T/x.moe"
+refused 14 'only a container' stage "$T/tiny.moe/plan-8.json" --rank 1 --model tests/data/tiny-k2/bf16 -o "$T/x.moe"
+[ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
+cp "$T/tiny.moe/plan-8.json" "$T/away.json"
+ok "$BIN/moe-convert" -q tests/data/tiny-k2/fp8 -o "$T/other.moe"
+refused 15 'another model' stage "$T/away.json" --rank 1 --model "$T/other.moe" -o "$T/x.moe"
+
+# ---- refusals ----
+refused 2 'for how many ranks' $K
+refused 2 'too few' $K --ranks 72 --slots 383
+refused 2 'too many' $K --ranks 2 --slots 800
+refused 2 'too few: 2 copies' $K --ranks 72 --slots 700 --survive 1
+refused 2 'cannot survive' $K --ranks 4 --survive 4
+refused 2 'no whole number of nodes' $K --ranks 10 --ranks-per-node 4
+refused 2 'exclude each other' $K --ranks 8 --slots 384 --memory-per-rank 100G
+refused 2 "unknown --baseline 'x'" $K --ranks 8 --baseline x
+refused 2 "unknown --gpu 'x'" $K --ranks 8 --gpu x
+refused 2 "unknown figure 'x'" $K --ranks 8 --gpu hgx-h200,x=1
+refused 2 "unknown --expert-type" "$T/k2" --ranks 8 --expert-type x
+refused 2 '--compare wants' $K --ranks 8 -n --compare 8,x
+refused 3 'not found' "$T/none" --ranks 8
+refused 3 "none.json" $K --ranks 8 --stats "$T/none.json"
+refused 15 'statistics of another model' $K --ranks 8 --stats "$T/tiny.json"
+refused 15 'the old plan has' $K --ranks 8 --from "$T/tiny-plan.json"
+refused 4 'already exists' $K --ranks 8 -o "$T/t1"
+printf '{"version":1,"experts":384,"experts_per_token":8,"tokens":5,"layers":[{"layer":1,"counts":[-1]}]}' >"$T/hostile"
+refused 13 'not a whole number' $K --ranks 8 --stats "$T/hostile"
+refused 13 'not JSON' verify "$T/t.svg"
+echo '{"version":1,"layers":[{"layer":1,"ranks":[[0,0]]}]}' >"$T/dup"
+refused 13 'there twice' export "$T/dup" --to sglang
+refused 2 'want a model' 
+refused 2 'wants one PLAN' verify
+echo "t-plan: $checks checks"
