@@ -45,15 +45,15 @@ static void bench_activations(const struct moe_kernels *k, const struct bench *b
 static void bench_gemm(const struct moe_kernels *k, const struct bench *b) { k->gemm(b->rows, b->cols, b->n, -1, load.x, 1, b->rows, load.y, b->cols, load.z, b->cols); }
 static void bench_feedback(const struct moe_kernels *k, const struct bench *b)
 {
-    memset(load.bytes, 0, (size_t)b->cols);
-    k->nvfp4_feedback(load.y, 128, load.y + 65536, load.x, load.x, b->cols, b->cols, 1.5e-3f, load.z, load.bytes, load.z + 16 * b->cols);
+    memcpy(load.z, load.x, sizeof(float) * (size_t)b->cols);
+    k->nvfp4_feedback(load.y, b->cols, load.y + 65536, b->cols, load.x, load.z, 1.5e-3f, load.z + b->cols, load.bytes);
 }
 static void bench_descend(const struct moe_kernels *k, const struct bench *b)
 {
-    float *q = load.z, *d = q + b->rows * b->cols, *g = d + b->rows * b->cols, *s = g + b->rows * b->cols, *h = s + b->rows * b->cols;
-    for (int64_t i = 0; i < b->rows * b->cols; i++) q[i] = 0, d[i] = 0, g[i] = load.x[i], s[i] = .5f;
-    for (int64_t i = 0; i < b->rows * b->rows; i++) h[i] = i % (b->rows + 1) ? load.y[i] * .01f : 1.5f;
-    k->nvfp4_descend(h, b->rows, b->rows, s, q, g, d, b->cols, b->cols);
+    float *q = load.z, *d = q + b->cols, *g = d + b->cols, *s = g + b->cols, *h = s + b->cols;
+    for (int64_t i = 0; i < b->cols; i++) q[i] = 0, d[i] = 0, g[i] = load.x[i], s[i] = .5f;
+    for (int64_t i = 0; i < b->cols * b->cols; i++) h[i] = i % (b->cols + 1) ? load.y[i] * .01f : 1.5f;
+    k->nvfp4_descend(h, b->cols, b->cols, s, q, g, d);
 }
 
 /* The least time of one run in seconds. */
@@ -133,8 +133,8 @@ static void run_bench(const char *filter)
         { "rope", "Gvalues/s", -1, 1, 4096, 1, 4096e-9, 12.0 * 4096, bench_rope, false },
         { "attend", "GFLOPS", -1, 1, 576, 1024, 2e-9 * 1024 * (576 + 512), 4.0 * 1024 * 576, bench_attend, false },
         { "gemm", "GFLOPS", -1, 384, 384, 512, 2e-9 * 384 * 384 * 512, 4.0 * (384 * 512 * 2 + 384 * 384 * 2), bench_gemm, true },
-        { "nvfp4_feedback", "Gweights/s", -1, 16, 1024, 1, 16e-9 * 1024, 8.0 * 16 * 1024, bench_feedback, true },
-        { "nvfp4_descend", "Gweights/s", -1, 128, 256, 1, 128e-9 * 256, 16.0 * 128 * 256, bench_descend, true },
+        { "nvfp4_feedback", "Gweights/s", -1, 1, 128, 1, 128e-9, 8.0 * 128, bench_feedback, true },
+        { "nvfp4_descend", "Gweights/s", -1, 1, 128, 1, 128e-9, 16.0 * 128, bench_descend, true },
         { "nvfp4_quantize max", "Gweights/s", -1, 1, V, 1, 1e-9 * V, 4.5625 * V, bench_max, false },
         { "nvfp4_quantize 4/6", "Gweights/s", -1, 1, V, 1, 1e-9 * V, 4.5625 * V, bench_46, false },
         { "nvfp4_quantize search", "Gweights/s", -1, 1, V, 1, 1e-9 * V, 4.5625 * V, bench_search, true },

@@ -1,5 +1,5 @@
-/* kernels/body/feedback.h - NVFP4 rounding against a quadratic form, sixteen rows at a time: a row a lane.
- * Included once by each kernels/<isa>/feedback.c, after its lanes.h and vf_any (some lane is not zero). */
+/* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form, all scales of a block at once: a scale a lane.
+ * Included once by each kernels/<isa>/feedback.c, after its lanes.h. */
 #include "kernels/scalar.h"
 
 
@@ -20,91 +20,67 @@ LANE vf e4m3_of(vi c)
     return vf_blend(vf_lt(small, vf_set(0x1p-6f)), small, whole);
 }
 
-struct block { const float *l, *d, *w, *a; int64_t ldl, ld; };
+struct block { const float *l, *d, *w; float *a; int64_t ldl; float global; };
 
-LANE vf column(const float *p, int64_t n) { return n >= 16 ? vf_load(p) : vf_loadn(p, n); }
-
-/* The 16 columns of n <= 16 rows under the steps s; returns the cost. */
-LANE vf try_step(const struct block *b, int64_t n, vf s, vf q[16])
+/* The block under 16 scales: values and targets of each. */
+LANE vf try_scales(const struct block *b, vf s, float q[16][16], float t[16][16])
 {
     vf e[16], cost = vf_zero();
     for (int j = 15; j >= 0; j--) {
-        vf t = column(b->a + j * b->ld, n);
-        for (int i = 15; i > j; i--) t = vf_fma(vf_set(b->l[i * b->ldl + j]), e[i], t);
-        q[j] = round_e2m1(t, s);
-        e[j] = vf_sub(column(b->w + j * b->ld, n), q[j]);
-        t = vf_sub(t, q[j]);
-        cost = vf_fma(vf_mul(vf_set(b->d[j]), t), t, cost);
+        vf x = vf_set(b->a[j]);
+        for (int i = 15; i > j; i--) x = vf_fma(e[i], vf_set(b->l[i * b->ldl + j]), x);
+        vf v = round_e2m1(x, s);
+        e[j] = vf_sub(vf_set(b->w[j]), v);
+        vf_store(q[j], v);
+        vf_store(t[j], x);
+        x = vf_sub(x, v);
+        cost = vf_fma(vf_mul(vf_set(b->d[j]), x), x, cost);
     }
     return cost;
 }
 
-/* The codes a row tries: span of them, from low. */
-struct codes { int32_t low[16]; float span[16]; };
-
-static void codes_of(const float amax[16], int64_t n, float global, const uint8_t *only, struct codes *c)
+/* Codes low .. high in the lanes; those past the end try high again. */
+LANE vf steps(int low, int high, float global)
 {
-    for (int r = 0; r < 16; r++) {
-        int mid = r < n && amax[r] > 0 ? moe_f32_to_ue4m3(amax[r] / (6.0f * global)) : 0x38, low = mid, high = mid;
-        if (r < n && only[r]) low = high = only[r];
-        else if (r < n && amax[r] > 0) low = mid < 3 ? 1 : mid - 2, high = mid < 14 ? mid + 12 : mid > 120 ? 126 : mid + 6;
-        c->low[r] = low;
-        c->span[r] = (float)(high - low + 1);
-    }
+    int32_t code[16];
+    for (int k = 0; k < 16; k++) code[k] = low + k < high ? low + k : high;
+    return vf_mul(e4m3_of(vi_bits(vf_load(code))), vf_set(global));
 }
 
-static void feedback_lanes(const struct block *b, int64_t n, float global, float *q, int64_t ldq, uint8_t *scale, float *cost)
+static uint8_t feedback_block(const struct block *b, float *q)
 {
-    struct codes c;
-    float amax[16], code[16];
-    vf most = vf_zero(), best[16], v[16], least, chosen = vf_zero();
-    for (int j = 0; j < 16; j++) most = vf_max(most, vf_abs(column(b->a + j * b->ld, n)));
-    vf_store(amax, most);
-    codes_of(amax, n, global, scale, &c);
-    vi low = vi_bits(vf_load(c.low));
-    vf span = vf_load(c.span);
-    least = try_step(b, n, vf_mul(e4m3_of(low), vf_set(global)), best);
-    for (int k = 1; k < 15; k++) {
-        vm in = vf_lt(vf_set((float)k), span);
-        if (!vf_any(vf_blend(in, vf_set(1), vf_zero()))) break;
-        vf x = try_step(b, n, vf_mul(e4m3_of(vi_add(low, vi_set(k))), vf_set(global)), v);
-        x = vf_blend(in, x, vf_set(INFINITY));
-        vm better = vf_lt(x, least);
-        least = vf_blend(better, x, least);
-        chosen = vf_blend(better, vf_set((float)k), chosen);
-        EACH(j, 16) best[j] = vf_blend(better, v[j], best[j]);
-    }
-    vf_store(code, chosen);
-    for (int r = 0; r < n; r++) scale[r] = (uint8_t)(c.low[r] + (int)code[r]);
-    vf_storen(cost, n, least);
-    EACH(j, 16) vf_storen(q + j * ldq, n, best[j]);
+    float amax = 0, cost[16], v[16][16], t[16][16];
+    for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(b->a[j]));
+    int c = moe_f32_to_ue4m3(amax / (6.0f * b->global)), low = c < 3 ? 1 : c - 2, high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6, best = 0;
+    if (!(amax > 0)) low = high = 0x38;
+    vf_store(cost, try_scales(b, steps(low, high, b->global), v, t));
+    for (int k = 1; k <= high - low; k++)
+        if (cost[k] < cost[best]) best = k;
+    for (int j = 0; j < 16; j++) q[j] = v[j][best], b->a[j] = t[j][best];
+    return (uint8_t)(low + best);
 }
 
-void VARIANT(nvfp4_feedback)(const float *l, int64_t ldl, const float *d, const float *w, const float *a, int64_t ld, int64_t n, float global,
-                             float *q, uint8_t *scale, float *cost)
+void VARIANT(nvfp4_feedback)(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a, float global, float *q, uint8_t *scale)
 {
-    for (int64_t r = 0; r < n; r += 16) {
-        const struct block b = { l, d, w + r, a + r, ldl, ld };
-        feedback_lanes(&b, n - r < 16 ? n - r : 16, global, q + r, ld, scale + r, cost + r);
-    }
-}
-
-void VARIANT(nvfp4_descend)(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d, int64_t ld, int64_t n)
-{
-    for (int64_t r = 0; r < n; r += 16) {
-        int64_t m = n - r < 16 ? n - r : 16;
-        for (int64_t j = 0; j < b; j++) {
-            float *at = q + j * ld + r, *gj = g + j * ld + r;
-            vf old = column(at, m), step = column(s + j / 16 * ld + r, m);
-            if (m < 16) step = vf_blend(vm_first(m), step, vf_set(1));
-            vf t = vf_sub(old, vf_div(column(gj, m), vf_set(h[j * ldh + j]))), to = round_e2m1(t, step), x = vf_sub(to, old);
-            if (!vf_any(x)) continue;
-            vf_storen(at, m, to);
-            vf_storen(d + j * ld + r, m, vf_add(column(d + j * ld + r, m), x));
-            const float *row = h + j * ldh;
-            float *to_g = g + r;
-            if (m == 16) for (int64_t k = 0; k < b; k++, to_g += ld) vf_store(to_g, vf_fma(x, vf_set(row[k]), vf_load(to_g)));
-            else for (int64_t k = 0; k < b; k++, to_g += ld) vf_storen(to_g, m, vf_fma(x, vf_set(row[k]), vf_loadn(to_g, m)));
+    for (int64_t j0 = b - 16; j0 >= 0; j0 -= 16) {
+        const struct block x = { l + j0 * ldl + j0, d + j0, w + j0, a + j0, ldl, global };
+        scale[j0 / 16] = feedback_block(&x, q + j0);
+        for (int64_t k = 0; k < j0; k += 16) {
+            vf s = vf_load(a + k);
+            for (int i = 15; i >= 0; i--) s = vf_fma(vf_set(w[j0 + i] - q[j0 + i]), vf_load(l + (j0 + i) * ldl + k), s);
+            vf_store(a + k, s);
         }
+    }
+}
+
+void VARIANT(nvfp4_descend)(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d)
+{
+    for (int64_t j = 0; j < b; j++) {
+        float step = s[j / 16], t = q[j] - g[j] / h[j * ldh + j], to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / step)) * step, x = to - q[j];
+        if (x == 0) continue;
+        q[j] = to;
+        d[j] += x;
+        const float *row = h + j * ldh;
+        for (int64_t k = 0; k < b; k += 16) vf_store(g + k, vf_fma(vf_set(x), vf_load(row + k), vf_load(g + k)));
     }
 }

@@ -1,55 +1,48 @@
-/* NVFP4 rounding against a quadratic form, one row at a time: the order of kernels.def, in float32. */
+/* NVFP4 rounding of a row against a quadratic form: the order of kernels.def, in float32. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
 #include <math.h>
 
-struct block { const float *l, *d, *w, *a; int64_t ldl, ld; };
-
-/* The 16 values of row r under scale code `c`; returns the cost. */
-static float try_code(const struct block *b, int64_t r, float global, uint8_t c, float q[16])
+/* A block of 16 under scale code `c`: values, errors, targets as they were met; returns the cost. */
+static float try_code(const float *l, int64_t ldl, const float *d, const float *w, const float *a, float global, uint8_t c, float q[16], float e[16], float t[16])
 {
-    float s = moe_e4m3_to_f32(c) * global, e[16], cost = 0;
+    float s = moe_e4m3_to_f32(c) * global, cost = 0;
     for (int j = 15; j >= 0; j--) {
-        float t = b->a[j * b->ld + r];
-        for (int i = 15; i > j; i--) t = fmaf(b->l[i * b->ldl + j], e[i], t);
-        q[j] = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s)) * s;
-        e[j] = b->w[j * b->ld + r] - q[j];
-        cost = fmaf(b->d[j] * (t - q[j]), t - q[j], cost);
+        t[j] = a[j];
+        for (int i = 15; i > j; i--) t[j] = fmaf(e[i], l[i * ldl + j], t[j]);
+        q[j] = moe_e2m1_to_f32(moe_f32_to_e2m1(t[j] / s)) * s;
+        e[j] = w[j] - q[j];
+        cost = fmaf(d[j] * (t[j] - q[j]), t[j] - q[j], cost);
     }
     return cost;
 }
 
-void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, const float *w, const float *a, int64_t ld, int64_t n, float global,
-                            float *q, uint8_t *scale, float *cost)
+void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a, float global, float *q, uint8_t *scale)
 {
-    const struct block b = { l, d, w, a, ldl, ld };
-    for (int64_t r = 0; r < n; r++) {
-        float amax = 0, v[16], best[16];
-        for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(a[j * ld + r]));
-        int c = moe_f32_to_ue4m3(amax / (6.0f * global)), last = c < 14 ? c + 12 : c + 6, first = c - 2;
-        if (scale[r]) first = last = scale[r];
-        else if (!(amax > 0)) first = last = 0x38;
-        cost[r] = INFINITY;
-        for (int k = first < 1 ? 1 : first; k <= last && k <= 126; k++) {
-            float x = try_code(&b, r, global, (uint8_t)k, v);
-            if (!(x < cost[r]) && k > (first < 1 ? 1 : first)) continue;
-            cost[r] = x, scale[r] = (uint8_t)k;
-            for (int j = 0; j < 16; j++) best[j] = v[j];
+    for (int64_t j0 = b - 16; j0 >= 0; j0 -= 16) {
+        float amax = 0, least = INFINITY, v[16], e[16], t[16];
+        for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(a[j0 + j]));
+        int c = moe_f32_to_ue4m3(amax / (6.0f * global)), low = c < 3 ? 1 : c - 2, high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6, best = amax > 0 ? low : 0x38;
+        for (int k = low; amax > 0 && k <= high; k++) {
+            float x = try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)k, v, e, t);
+            if (x < least) least = x, best = k;
         }
-        for (int j = 0; j < 16; j++) q[j * ld + r] = best[j];
+        scale[j0 / 16] = (uint8_t)best;
+        try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)best, q + j0, e, t);
+        for (int j = 0; j < 16; j++) a[j0 + j] = t[j];
+        for (int i = 15; i >= 0; i--)
+            for (int64_t k = 0; k < j0; k++) a[k] = fmaf(e[i], l[(j0 + i) * ldl + k], a[k]);
     }
 }
 
-void moe_nvfp4_descend_ref(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d, int64_t ld, int64_t n)
+void moe_nvfp4_descend_ref(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d)
 {
-    for (int64_t r = 0; r < n; r++)
-        for (int64_t j = 0; j < b; j++) {
-            float step = s[j / 16 * ld + r], *at = &q[j * ld + r];
-            float t = *at - g[j * ld + r] / h[j * ldh + j], to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / step)) * step, x = to - *at;
-            if (x == 0) continue;
-            *at = to;
-            d[j * ld + r] += x;
-            for (int64_t k = 0; k < b; k++) g[k * ld + r] = fmaf(x, h[j * ldh + k], g[k * ld + r]);
-        }
+    for (int64_t j = 0; j < b; j++) {
+        float t = q[j] - g[j] / h[j * ldh + j], to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s[j / 16])) * s[j / 16], x = to - q[j];
+        if (x == 0) continue;
+        q[j] = to;
+        d[j] += x;
+        for (int64_t k = 0; k < b; k++) g[k] = fmaf(x, h[j * ldh + k], g[k]);
+    }
 }
