@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
+#include "model/rewrite.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -316,6 +317,28 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
     set_hash(e, w, at, MOE_PLANE_DATA, HASH_OUT_DATA);
     set_hash(e, w, at, MOE_PLANE_SCALE, HASH_OUT_SCALE);
     MOE_TRY(put_scalar(w, at, MOE_PLANE_GLOBAL, global, err));
+    return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
+}
+
+enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c, struct moe_shard_writer *w, int64_t at,
+                             struct moe_emitted *d, struct moe_err *err)
+{
+    d->num = c->num, d->den = c->den;
+    begin(e);
+    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+        const uint8_t *codes = c->codes + r0 * in->cols / 2;
+        hash_out(e, MOE_PLANE_DATA, codes, n * in->cols / 2);
+        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0), codes, n * in->cols / 2, err));
+        MOE_TRY(put_scales(e, in, r0, n, c->scales + r0 * in->cols / 16, w, at, err));
+    }
+    drop(e, in);
+    set_hash(e, w, at, MOE_PLANE_DATA, HASH_OUT_DATA);
+    set_hash(e, w, at, MOE_PLANE_SCALE, HASH_OUT_SCALE);
+    return put_scalar(w, at, MOE_PLANE_GLOBAL, c->global, err);
+}
+
+enum moe_code moe_emit_input(struct moe_shard_writer *w, int64_t at, float input_scale, struct moe_err *err)
+{
     return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
 }
 

@@ -30,6 +30,12 @@ enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, flo
 enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
                              float input_scale, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d, struct moe_err *err);
 
+/* Codes that somebody else chose: scales [rows, cols / 16] in rows; the input scale is set later, by moe_emit_input. */
+struct moe_coded;
+enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c, struct moe_shard_writer *w, int64_t at,
+                             struct moe_emitted *d, struct moe_err *err);
+enum moe_code moe_emit_input(struct moe_shard_writer *w, int64_t at, float input_scale, struct moe_err *err);
+
 /* The same type: bytes as they are, NVFP4 scales moved into tiles, a missing input scale written as 1.0.  Checked for NaN and Inf on the way.  Fills source_hash. */
 enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, struct moe_shard_writer *w, int64_t at,
                             struct moe_emitted *d, struct moe_err *err);

@@ -64,6 +64,33 @@ void moe_tally_release(struct moe_tally *t)
     *t = (struct moe_tally){ 0 };
 }
 
+bool moe_report_add_note(cJSON *report, cJSON *note)
+{
+    cJSON *wrap = cJSON_CreateArray();
+    if (!wrap || !cJSON_AddItemToArray(wrap, note)) {
+        cJSON_Delete(note);
+        cJSON_Delete(wrap);
+        return false;
+    }
+    if (cJSON_AddItemToArray(report, wrap)) return true;
+    cJSON_Delete(wrap);
+    return false;
+}
+
+cJSON *moe_report_notes(const cJSON *reports)
+{
+    cJSON *all = cJSON_CreateArray();
+    for (const cJSON *u = all ? reports->child : NULL; u; u = u->next) {
+        const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
+        for (const cJSON *r = report ? report->child : NULL; all && r; r = r->next)
+            if (cJSON_GetArraySize(r) == 1 && cJSON_IsObject(r->child) && !cJSON_AddItemReferenceToArray(all, r->child)) {
+                cJSON_Delete(all);
+                all = NULL;
+            }
+    }
+    return all;
+}
+
 static bool put(cJSON *o, const char *key, cJSON *v)
 {
     if (v && cJSON_AddItemToObject(o, key, v)) return true;
@@ -84,9 +111,10 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     char range[32] = "";
     if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
     bool ok = j && cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
-              (!changes || cJSON_AddStringToObject(j, "method", moe_method_name(o->method))) &&
+              (!changes || cJSON_AddStringToObject(j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
               (!changes || cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope))) &&
-              put_rules(j, o) && (!*range || cJSON_AddStringToObject(j, "layers", range));
+              put_rules(j, o) && (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
+              (!o->coder || put(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -182,9 +210,11 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     }
     cJSON *q = cJSON_CreateObject();
     *relative_error = errors_json(reports);
-    if (q && *relative_error && cJSON_AddStringToObject(q, "method", moe_method_name(o->method)) &&
+    const struct moe_coder *c = o->coder;
+    if (q && *relative_error && cJSON_AddStringToObject(q, "method", c ? c->method : moe_method_name(o->method)) &&
         cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
-        cJSON_AddStringToObject(q, "input_scale", "uncalibrated") && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1))) {
+        cJSON_AddStringToObject(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
+        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1))) {
         *quantization = q;
         return MOE_OK;
     }

@@ -11,6 +11,11 @@ void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num,
 cJSON *moe_tally_json(const struct moe_tally *t); /* [[layer, role, num, den, weights], ...]; NULL when out of memory */
 void moe_tally_release(struct moe_tally *t);
 
+/* A coder's note in a unit's report: taken, whatever is returned.  And all notes of moe_writer_reports' array, in the order of the layers, each
+ * borrowed; NULL when out of memory. */
+bool moe_report_add_note(cJSON *report, cJSON *note);
+cJSON *moe_report_notes(const cJSON *reports);
+
 /* The options that change bytes, as kept for --resume and in the manifest. */
 cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o);
 

@@ -6,6 +6,7 @@
 #include "base/tool.h"
 #include "model/files.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,18 +59,22 @@ static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, stru
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
+static enum moe_code open_unit(struct moe_rewrite_work *k, int t, struct moe_err *err)
+{
+    struct moe_live *l = live(k, t);
+    enum moe_code code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
+    if (code == MOE_OK) code = create(k, l, err);
+    if (code == MOE_OK) l->open = true;
+    else release(l);
+    return code;
+}
+
 /* An item is about to be made: open its unit if this is the first, and take a worker's buffers. */
 static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
-    struct moe_live *l = live(k, t);
     pthread_mutex_lock(&k->lock);
-    if (!l->open) {
-        code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
-        if (code == MOE_OK) code = create(k, l, err);
-        if (code == MOE_OK) l->open = true;
-        else release(l);
-    }
+    if (!live(k, t)->open) code = open_unit(k, t, err);
     if (code == MOE_OK) *e = k->idle[--k->n_idle];
     pthread_mutex_unlock(&k->lock);
     return code;
@@ -105,10 +110,15 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
     pthread_mutex_unlock(&k->lock);
 }
 
-static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+/* note: what a coder keeps, NULL for none; taken, whatever is returned. */
+static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note, struct moe_err *err)
 {
-    struct moe_finished done = { .shard = l->shard, .source = l->source, .report = moe_tally_json(&l->tally) };
-    if (!done.report) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    cJSON *report = moe_tally_json(&l->tally);
+    if (!report || (note && !moe_report_add_note(report, note))) {
+        cJSON_Delete(report);
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    }
+    struct moe_finished done = { .shard = l->shard, .source = l->source, .report = report };
     memcpy(done.name, l->unit.name, sizeof done.name);
     l->shard = NULL;
     l->source = NULL;
@@ -184,9 +194,106 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
         }
     }
     moe_progress_add(k->progress, bytes);
-    if (i + 1 == k->todo[t].end) MOE_TRY(hand_over(k, l, err));
+    if (i + 1 == k->todo[t].end && !k->o->coder) MOE_TRY(hand_over(k, l, NULL, err));
     MOE_TRY(moe_commit_check(k->commit, err));
     return moe_interrupted_resumable(err);
+}
+
+/* ---- units whose codes a coder chooses: one after the other ---- */
+
+/* Dense.moe last: what is quantized in it is known when all layers have been seen. */
+static int unit_at(const struct moe_rewrite_work *k, int i) { return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i; }
+
+static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l, int64_t i)
+{
+    return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
+}
+
+static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_live *l, int64_t group, int worker, struct moe_emit *e, struct moe_emitted *d,
+                                struct moe_err *err)
+{
+    const struct moe_group *g = &l->unit.groups[group];
+    struct moe_coded coded[3] = { { NULL } };
+    float amax[3] = { 0 };
+    for (int j = 0; j < g->n; j++)
+        if (is_coded(k, l, g->first + j)) MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
+    MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, group, worker, amax, coded, err));
+    for (int j = 0; j < g->n; j++) {
+        const struct moe_tensor *in = &k->src->tensors[l->unit.in[g->first + j]];
+        if (coded[j].codes) MOE_TRY(moe_emit_coded(e, in, &coded[j], l->shard, g->first + j, &d[j], err));
+        else MOE_TRY(write_one(k, l, e, g->first + j, NULL, &d[j], err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code produce_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    struct moe_emit *e;
+    MOE_TRY(enter(k, k->now, &e, err));
+    enum moe_code code = code_group(k, live(k, k->now), i, slot, e, k->done[slot], err);
+    leave(k, e);
+    return code;
+}
+
+static enum moe_code consume_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    return consume(k, k->todo[k->now].first + i, slot, err);
+}
+
+static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+{
+    char path[4096];
+    cJSON *note = NULL;
+    float *input = malloc((size_t)l->unit.n * sizeof *input);
+    if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
+    enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
+    if (code == MOE_OK) code = k->o->coder->end(k->o->coder->ctx, &l->unit, path, input, &note, err);
+    for (int64_t i = 0; code == MOE_OK && i < l->unit.n; i++)
+        if (is_coded(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
+    free(input);
+    if (code == MOE_OK) return hand_over(k, l, note, err);
+    cJSON_Delete(note);
+    return code;
+}
+
+static enum moe_code write_coded(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    struct moe_live *l = live(k, k->now);
+    const struct moe_todo *t = &k->todo[k->now];
+    MOE_TRY(open_unit(k, k->now, err));
+    MOE_TRY(k->o->coder->begin(k->o->coder->ctx, &l->unit, err));
+    MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_coded, consume_coded, k, err));
+    return end_coded(k, l, err);
+}
+
+static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct moe_err *err)
+{
+    char path[4096];
+    struct moe_shard_unit unit;
+    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
+    int n = unit.n ? snprintf(path, sizeof path, "%s/%s.moe", moe_writer_dir(k->writer), unit.name) : 0;
+    enum moe_code code = MOE_OK;
+    if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
+    else if (n) code = k->o->coder->replay(k->o->coder->ctx, &unit, path, err);
+    moe_unit_release(&unit);
+    return code;
+}
+
+static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    int units = moe_unit_count(k->src);
+    if (k->n_todo) MOE_TRY(k->o->coder->start(k->o->coder->ctx, moe_writer_dir(k->writer), err));
+    for (int i = 0; i < units && k->now < k->n_todo; i++) {
+        if (k->todo[k->now].number != unit_at(k, i)) {
+            MOE_TRY(replay_unit(k, unit_at(k, i), err));
+            continue;
+        }
+        MOE_TRY(write_coded(k, err));
+        k->now++;
+    }
+    return MOE_OK;
 }
 
 /* ---- all of them ---- */
@@ -198,15 +305,16 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, str
     int64_t items = 0;
     *bytes = 0;
     if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
-    for (int u = 0; u < units; u++) {
+    for (int i = 0; i < units; i++) {
         struct moe_shard_unit unit;
+        int u = unit_at(k, i);
         MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
         if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
             k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_groups };
             items += unit.n_groups;
             *bytes += unit.header.file_bytes;
         } else {
-            for (int64_t i = 0; i < unit.n; i++) moe_progress_add(k->progress, moe_tensor_bytes(&k->src->tensors[unit.in[i]]));
+            for (int64_t t = 0; t < unit.n; t++) moe_progress_add(k->progress, moe_tensor_bytes(&k->src->tensors[unit.in[t]]));
         }
         moe_unit_release(&unit);
     }
@@ -220,6 +328,7 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
     /* The pipeline runs one thread more than the pool; with less memory than that, no more than there are slots. */
     k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
+    if (k->o->coder) k->slots = k->workers < k->o->coder->workers ? k->workers : k->o->coder->workers;
     k->emit = calloc((size_t)k->workers, sizeof *k->emit);
     k->idle = calloc((size_t)k->workers, sizeof *k->idle);
     k->done = calloc((size_t)k->slots, sizeof *k->done);
@@ -242,7 +351,7 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
     MOE_TRY(open_workers(k, err));
     MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
     pthread_mutex_init(&k->lock, NULL);
-    enum moe_code code = k->n_todo ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce, consume, k, err) : MOE_OK;
+    enum moe_code code = k->o->coder ? run_coded(k, err) : k->n_todo ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce, consume, k, err) : MOE_OK;
     for (int s = 0; s < k->slots; s++) {
         if (k->live[s].open) drop_sources(k, &k->live[s]);
         release(&k->live[s]);

@@ -155,6 +155,16 @@ static cJSON *options_json(const struct moe_source *src, const struct moe_rewrit
                           : moe_rewrite_options_json(o);
 }
 
+static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *reports, struct moe_rewrite_result *r, struct moe_err *err)
+{
+    cJSON *notes = moe_report_notes(reports);
+    if (!notes) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    enum moe_code code = k->o->coder->publish(k->o->coder->ctx, k->writer, notes, err);
+    if (code == MOE_OK && !(r->notes = cJSON_Duplicate(notes, 1))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
+    cJSON_Delete(notes);
+    return code;
+}
+
 static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_result *r, struct moe_err *err)
 {
     char *jsonl = NULL;
@@ -164,6 +174,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
     if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
     else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && k->o->coder) code = publish_notes(k, reports, r, err);
     if (code == MOE_OK && k->o->layers) code = set_part(k, reports, err);
     if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
     if (code == MOE_OK) code = moe_writer_publish(&k->writer, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
@@ -226,7 +237,8 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     free(k.type);
     if (code != MOE_OK) {
         cJSON_Delete(r->relative_error);
-        r->relative_error = NULL;
+        cJSON_Delete(r->notes);
+        r->relative_error = r->notes = NULL;
     }
     return code;
 }

@@ -14,12 +14,45 @@
 #include "kernels/nvfp4.h"
 #include "model/precision.h"
 
+struct moe_shard_unit;
+struct moe_writer;
+
+/* Codes chosen by more than a tensor's own values: what a calibration gives. */
+struct moe_coded {
+    const uint8_t *codes, *scales;   /* [rows, cols / 2]; [rows, cols / 16] e4m3, row-major.  NULL codes: the tensor stays as it is */
+    float global;
+    double num, den;                 /* sum of (w - w')^2 and of w^2 */
+};
+
+/* A coder sees every unit in the order of the layers, dense.moe last, so that it can carry hidden states from layer to layer. */
+struct moe_coder {
+    void *ctx;
+    const char *method;              /* for the manifest and for --resume */
+    const cJSON *options;            /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
+    int workers;                     /* groups that are coded at once */
+    /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when the container is published. */
+    enum moe_code (*start)(void *ctx, const char *dir, struct moe_err *err);
+    /* A unit starts; from the caller's thread, with the pool free. */
+    enum moe_code (*begin)(void *ctx, const struct moe_shard_unit *u, struct moe_err *err);
+    /* Codes of the group's tensors that become NVFP4; amax: the largest |value| of each.  From any thread, worker in [0, workers) at work on
+     * one group at a time.  What `out` points to lives until the worker's next call. */
+    enum moe_code (*code)(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker, const float *amax, struct moe_coded *out, struct moe_err *err);
+    /* All groups are written, to the file `path` whose planes lie as u->out says: the input scale of every tensor [u->n] that became
+     * NVFP4, and what the unit's journal keeps (the caller deletes it; NULL: nothing).  From the caller's thread, with the pool free. */
+    enum moe_code (*end)(void *ctx, const struct moe_shard_unit *u, const char *path, float *input_scale, cJSON **note, struct moe_err *err);
+    /* A unit that an earlier run finished: its file. */
+    enum moe_code (*replay)(void *ctx, const struct moe_shard_unit *u, const char *path, struct moe_err *err);
+    /* Before the container is published: files to add (moe_writer_add_file); notes of all units, in their order. */
+    enum moe_code (*publish)(void *ctx, struct moe_writer *w, const cJSON *notes, struct moe_err *err);
+};
+
 struct moe_rewrite_options {
     enum moe_scope scope;            /* MOE_SCOPE_NONE: a plain conversion */
     enum moe_nvfp4_method method;
     const char *const *rules;        /* --tensor-type */
     size_t n_rules;
     const struct moe_layer_range *layers; /* write a part of the model, these layers; NULL: all */
+    const struct moe_coder *coder;   /* NULL: codes by `method` */
     uint64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what the machine has free */
 };
 
@@ -42,6 +75,7 @@ struct moe_rewrite_result {
     int64_t unequal_pairs;           /* of these, gate/up pairs with different global scales */
     bool was_done;                   /* --resume found it complete */
     cJSON *relative_error;           /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
+    cJSON *notes;                    /* of a coder's units, in their order; the caller deletes it; NULL without a coder or when all was done before */
     cJSON *profile;                  /* {"read", "hash", "decode", "quantize", "error", "write", "sync"}: seconds, summed over threads,
                                         waiting included; the caller deletes it; NULL when all was done before */
 };
