@@ -1,21 +1,29 @@
 /* moe-quantize - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/tool.h"
+#include "kernels/kernels.h"
 #include "model/report.h"
 #include "model/rewrite.h"
 #include "model/check.h"
+#include "quantize/calibrate.h"
+#include "quantize/corpus.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Methods that need text, from cheap to good. */
+enum calibrated { NO_CALIBRATION, WEIGHTED, GPTQ, FISHER };
+static const char *const calibrated_name[] = { "", "weighted", "gptq", "fisher" };
+
 struct options {
     struct moe_run run;
-    const char *out, *method, *quantize, *report, *layers;
+    const char *out, *method, *quantize, *report, *layers, *effort, *scratch, *activations, *upstream;
     struct moe_layer_range range;
-    struct moe_strlist types;
-    int64_t memory;
+    struct moe_strlist types, calib;
+    int64_t memory, calib_tokens, sequence, seed, sensitivity;
     bool dry_run, resume, force;
+    enum calibrated calibrated;       /* what --method and --calib come to */
 };
 
 /* "A-B" or "A". */
@@ -29,28 +37,146 @@ static enum moe_code parse_layers(struct options *o, struct moe_rewrite_options 
     return MOE_OK;
 }
 
+static enum moe_code choose_word(const char *option, const char *word, const char *const *words, int *which, struct moe_err *err)
+{
+    char all[64] = "";
+    for (*which = 0; words[*which]; ++*which) {
+        if (!strcmp(word, words[*which])) return MOE_OK;
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", *which ? " or " : "", words[*which]);
+    }
+    return moe_fail(err, MOE_USAGE, "--%s wants %s, not '%s'", option, all, word);
+}
+
+/* auto: the best that the effort allows when there is text, else search. */
+static enum moe_code choose_method(struct options *o, int effort, enum moe_nvfp4_method *method, struct moe_err *err)
+{
+    int data_free = moe_method_find(o->method);
+    *method = MOE_NVFP4_SEARCH;
+    if (data_free >= 0) *method = (enum moe_nvfp4_method)data_free;
+    for (int i = WEIGHTED; i <= FISHER; i++)
+        if (!strcmp(o->method, calibrated_name[i])) o->calibrated = (enum calibrated)i;
+    if (!strcmp(o->method, "auto") && o->calib.n) o->calibrated = effort ? FISHER : GPTQ;
+    if (data_free < 0 && !o->calibrated && strcmp(o->method, "auto"))
+        return moe_fail(err, MOE_USAGE, "unknown --method '%s' (max, four-over-six, search, weighted, gptq, fisher or auto)", o->method);
+    if (o->calibrated && !o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s needs text to calibrate with (--calib FILE)", o->method);
+    if (!o->calibrated && o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s takes no --calib (leave one of them out)", o->method);
+    return MOE_OK;
+}
+
+static enum moe_code check_calibration(struct options *o, struct moe_err *err)
+{
+    if (o->calib_tokens < 1 || o->calib_tokens > INT32_MAX) return moe_fail(err, MOE_USAGE, "--calib-tokens wants 1 to %d", INT32_MAX);
+    if (o->sequence != MOE_UNSET && o->sequence < 1) return moe_fail(err, MOE_USAGE, "--sequence-length wants a positive number");
+    if (o->sensitivity < 1) return moe_fail(err, MOE_USAGE, "--sensitivity-tokens wants a positive number");
+    if (o->seed < 0) return moe_fail(err, MOE_USAGE, "--seed wants a number from 0 on");
+    if (o->calibrated && o->layers && strcmp(o->upstream, "source"))
+        return moe_fail(err, MOE_USAGE, "--layers with calibration needs --upstream source: a layer that is fitted to the quantized layers before it cannot be made without them");
+    return MOE_OK;
+}
+
 static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
 {
-    int scope = moe_scope_find(o->quantize), method = moe_method_find(o->method);
-    if (!strcmp(o->method, "auto")) method = MOE_NVFP4_SEARCH;
-    if (!strcmp(o->method, "weighted") || !strcmp(o->method, "gptq"))
-        return moe_fail(err, MOE_UNSUPPORTED, "--method %s needs calibration, which this version does not do (use --method search)", o->method);
-    if (method < 0) return moe_fail(err, MOE_USAGE, "unknown --method '%s' (max, four-over-six, search or auto)", o->method);
+    static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const activations[] = { "float", "nvfp4", NULL }, *const upstream[] = { "quantized", "source", NULL };
+    int scope = moe_scope_find(o->quantize), effort, word;
+    enum moe_nvfp4_method method;
+    MOE_TRY(choose_word("effort", o->effort, efforts, &effort, err));
+    MOE_TRY(choose_word("activations", o->activations, activations, &word, err));
+    MOE_TRY(choose_word("upstream", o->upstream, upstream, &word, err));
+    MOE_TRY(choose_method(o, effort, &method, err));
+    MOE_TRY(check_calibration(o, err));
     if (scope < 0) return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", o->quantize);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o NAME.moe)");
-    *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = (enum moe_nvfp4_method)method,
-                                       .rules = o->types.v, .n_rules = o->types.n, .memory = (uint64_t)o->memory };
+    *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = method, .rules = o->types.v, .n_rules = o->types.n, .memory = (uint64_t)o->memory };
     return o->layers ? parse_layers(o, r, err) : MOE_OK;
+}
+
+/* How much to do for quality: passes of descent over all codes. */
+static int sweeps_of(const struct options *o)
+{
+    if (o->calibrated < GPTQ) return 0;
+    if (!strcmp(o->method, "gptq")) return !strcmp(o->effort, "best") ? 4 : 0;
+    return !strcmp(o->effort, "fast") ? 0 : !strcmp(o->effort, "balanced") ? 2 : 4;
+}
+
+static struct moe_calibration calibration_of(const struct options *o, const struct moe_source *src, const struct moe_corpus *text)
+{
+    int64_t most = src->config.max_position_embeddings > 0 && src->config.max_position_embeddings < 2048 ? src->config.max_position_embeddings : 2048;
+    bool plain = o->calibrated == WEIGHTED || !strcmp(o->method, "gptq");
+    return (struct moe_calibration){
+        .tokens = text->tokens, .n = text->n, .sequence = o->sequence == MOE_UNSET ? most : o->sequence,
+        .method = { .matrix = { .diagonal = o->calibrated == WEIGHTED, .fit = !plain, .sided = o->calibrated == FISHER, .sweeps = sweeps_of(o), .damp = 0.01, .damp_rows = 0.001 },
+                    .activations = !strcmp(o->activations, "nvfp4") },
+        .fisher = o->calibrated == FISHER ? o->sensitivity : 0, .seed = (uint64_t)o->seed, .upstream_source = !strcmp(o->upstream, "source"),
+        .memory = (uint64_t)o->memory, .scratch = o->scratch,
+    };
+}
+
+/* What changes bytes, beside method and precision map. */
+static cJSON *calibration_json(const struct moe_calibration *c, const struct moe_corpus *text)
+{
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)text->hash);
+    cJSON *j = cJSON_CreateObject();
+    bool ok = j && cJSON_AddNumberToObject(j, "tokens", (double)c->n) && cJSON_AddStringToObject(j, "tokens_xxh3_64", hash) &&
+              cJSON_AddNumberToObject(j, "sequence_length", (double)c->sequence) && cJSON_AddNumberToObject(j, "sweeps", c->method.matrix.sweeps) &&
+              cJSON_AddBoolToObject(j, "fit", c->method.matrix.fit) && cJSON_AddNumberToObject(j, "damping", c->method.matrix.damp) &&
+              cJSON_AddNumberToObject(j, "sensitivity_tokens", (double)(c->fisher < c->n ? c->fisher : c->n)) && cJSON_AddNumberToObject(j, "seed", (double)c->seed) &&
+              cJSON_AddStringToObject(j, "activations", c->method.activations ? "nvfp4" : "float") &&
+              cJSON_AddStringToObject(j, "upstream", c->upstream_source ? "source" : "quantized");
+    if (ok) return j;
+    cJSON_Delete(j);
+    return NULL;
+}
+
+/* Seconds for so many operations, from a product on all threads. */
+struct sample { const float *a, *b; float *c; int64_t n; };
+static void sample_item(void *ctx, int64_t i, int worker)
+{
+    const struct sample *s = ctx;
+    (void)worker;
+    moe_kernels()->gemm(s->n, s->n, s->n, 1, s->a, s->n, 1, s->b, s->n, s->c + i * s->n * s->n, s->n);
+}
+
+static double operations_per_second(struct moe_pool *pool)
+{
+    enum { N = 384 };
+    int threads = moe_pool_threads(pool);
+    float *m = calloc((size_t)(2 + threads) * N * N, sizeof *m);
+    struct sample s = { m, m, m ? m + 2 * N * N : NULL, N };
+    double best = 1e9;
+    for (int i = 0; m && i < 4; i++) {
+        double from = moe_now();
+        moe_pool_run(pool, threads, sample_item, &s);
+        double t = moe_now() - from;
+        if (t < best) best = t;
+    }
+    free(m);
+    return m ? 2.0 * N * N * N * threads / best : 1e10;
 }
 
 static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
                              struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
+    struct moe_calibration_plan p = { 0 };
+    struct moe_corpus text = { .n = o->calib_tokens };
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
-    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
+    if (o->calibrated) {
+        struct moe_calibration c = calibration_of(o, src, &text); /* of as many tokens as asked for: the files are not read */
+        MOE_TRY(moe_calibrate_plan(src, &c, moe_pool_threads(o->run.pool), &p, err));
+        e.seconds += p.work / (0.6 * operations_per_second(o->run.pool));
+        if (p.memory > e.memory_bytes) e.memory_bytes = p.memory;
+    }
+    cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
+    if (o->calibrated) {
+        cJSON *scratch = cJSON_GetObjectItemCaseSensitive(json, "scratch_bytes");
+        if (scratch) cJSON_SetNumberValue(scratch, (double)p.scratch);
+        moe_json_add_i64(json, "partial_bytes", (int64_t)p.partial);
+        cJSON_AddNumberToObject(json, "flops", p.work);
+        moe_json_add_i64(json, "experts_at_once", p.workers);
+    }
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
     return MOE_OK;
 }
@@ -66,6 +192,25 @@ static void print_errors(const struct moe_run *run, const cJSON *relative_error)
     }
 }
 
+/* cold_experts, and of a calibration what each layer's note says. */
+static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, struct moe_err *err)
+{
+    cJSON *cold = notes ? moe_calibrate_cold(notes) : cJSON_CreateArray();
+    if (!cold || !cJSON_AddItemToObject(json, "cold_experts", cold)) {
+        cJSON_Delete(cold);
+        cJSON_Delete(notes);
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    }
+    if (cJSON_GetArraySize(cold))
+        moe_warn(&o->run, "%d experts saw less than a twentieth of the mean number of tokens, the first is expert %.0f of layer %.0f (more or other --calib text reaches them)",
+                 cJSON_GetArraySize(cold), cold->child->child->next->valuedouble, cold->child->child->valuedouble);
+    if (notes && !cJSON_AddItemToObject(json, "calibration", notes)) {
+        cJSON_Delete(notes);
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    }
+    return MOE_OK;
+}
+
 static enum moe_code quantize(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
                               struct moe_err *err)
 {
@@ -76,16 +221,40 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     if (got.unequal_pairs)
         moe_warn(&o->run, "%lld gate/up pairs have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
     if (!got.was_done) print_errors(&o->run, got.relative_error);
-    cJSON_AddStringToObject(json, "method", moe_method_name(r->method));
+    cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
-    cJSON_AddArrayToObject(json, "cold_experts");
+    MOE_TRY(add_notes(o, json, got.notes, err));
     if (!o->report) return MOE_OK;
     char *text = moe_json_failed() ? NULL : moe_json_print(json, 2);
     enum moe_code code = text ? moe_write_file(o->report, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
     free(text);
+    return code;
+}
+
+static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
+{
+    struct moe_corpus text;
+    struct moe_calibration_plan plan;
+    struct moe_calibrate *c = NULL;
+    char dir[4096];
+    int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
+    if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
+    MOE_TRY(moe_corpus_read(&text, dir, src->config.vocab_size, o->calib.v, o->calib.n, o->calib_tokens, err));
+    struct moe_calibration cal = calibration_of(o, src, &text);
+    struct moe_coder coder = { .method = calibrated_name[o->calibrated], .options = calibration_json(&cal, &text) };
+    enum moe_code code = coder.options ? moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
+    if (code == MOE_OK) code = moe_calibrate_open(&c, src, &cal, &plan, o->run.pool, o->run.progress, err);
+    if (code == MOE_OK) {
+        moe_calibrate_coder(c, &coder);
+        r->coder = &coder;
+        code = quantize(o, src, r, json, err);
+    }
+    moe_calibrate_close(&c);
+    cJSON_Delete((cJSON *)(uintptr_t)coder.options);
+    moe_corpus_release(&text);
     return code;
 }
 
@@ -97,14 +266,15 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
-    if (code == MOE_OK && !o->dry_run) code = quantize(o, src, &r, json, err);
+    if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);
     moe_source_close(&src);
     return code;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = { .method = "auto", .quantize = "experts" };
+    struct options o = { .method = "auto", .quantize = "experts", .effort = "best", .activations = "float", .upstream = "quantized", .calib_tokens = 1 << 20,
+                         .sequence = MOE_UNSET, .sensitivity = 16384 };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "NAME.moe", "write the quantized container here"),
@@ -113,11 +283,22 @@ int main(int argc, char **argv)
         MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
         MOE_STR(0, "report", &o.report, "FILE", "write the report here too, as JSON"),
         MOE_GROUP("quantization"),
-        MOE_STR('m', "method", &o.method, "max|four-over-six|search|auto", "how block scales are chosen; auto is search"),
+        MOE_STR('m', "method", &o.method, "max|four-over-six|search|weighted|gptq|fisher|auto",
+                "how scales and codes are chosen; auto is fisher with --calib, else search"),
         MOE_STR(0, "quantize", &o.quantize, "experts|mlp|all-linear", "what becomes NVFP4: routed experts, all MLPs, or attention projections too"),
         MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
         MOE_STR(0, "layers", &o.layers, "A-B", "these layers only, as a part of the model: several machines share the work, then moe-convert --merge"),
+        MOE_GROUP("calibration"),
+        MOE_LIST(0, "calib", &o.calib, "FILE", "text to calibrate with: .txt or .jsonl (\"text\" or \"messages\"), either gzipped; may be repeated"),
+        MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
+        MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
+        MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),
+        MOE_STR(0, "activations", &o.activations, "float|nvfp4", "fit the weights to activations as they are, or as NVFP4 products will see them"),
+        MOE_STR(0, "upstream", &o.upstream, "quantized|source", "fit a layer to what the quantized layers before it compute, or the source's"),
+        MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N", "tokens of the pass that says which outputs matter (method fisher)"),
+        MOE_INT(0, "seed", &o.seed, "N", "of the labels drawn in that pass"),
         MOE_GROUP("resources"),
+        MOE_STR(0, "scratch", &o.scratch, "DIR", "hidden states that memory does not hold go here"),
         MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
@@ -128,8 +309,10 @@ int main(int argc, char **argv)
         .json =
             "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, relative_error (layers: one object for each "
             "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, "
-            "error, write, summed over threads, and in sync), cold_experts. --report writes the same to a file.\n\n"
-            "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized.",
+            "error, write, summed over threads, and in sync), cold_experts ([layer, expert] of those that calibration hardly reached), calibration (of each "
+            "layer: tokens of each expert, cold experts, output_error, amax_x and amax_y, seconds of each phase). --report writes the same to a file.\n\n"
+            "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
+            "partial_bytes (beside the container while it is written), flops, experts_at_once.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

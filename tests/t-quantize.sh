@@ -64,7 +64,7 @@ code 15 'method' "$BIN/moe-quantize" -q --resume --method max $F/bf16 -o "$T/sea
 ok "$BIN/moe-quantize" -q --force --method max $F/bf16 -o "$T/search.moe"
 ok diff -r "$T/search.moe" "$T/max.moe"
 code 2 'unknown --method' "$BIN/moe-quantize" --method best $F/bf16 -o "$T/x.moe"
-code 14 'calibration' "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
+code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
 code 2 'matches no tensor' "$BIN/moe-quantize" --tensor-type 'nothing=bf16' $F/bf16 -o "$T/x.moe"
 code 2 'cannot write type' "$BIN/moe-quantize" --tensor-type 'experts=int4' $F/bf16 -o "$T/x.moe"
 code 2 'regular expression' "$BIN/moe-quantize" --tensor-type '(=bf16' $F/bf16 -o "$T/x.moe"

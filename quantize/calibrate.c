@@ -1,0 +1,351 @@
+#include "quantize/calibrate.h"
+
+#include "base/io.h"
+#include "formats/routing.h"
+#include "model/unit.h"
+#include "quantize/fisher.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than FEW tokens borrows the statistics of up to LENT
+ * tokens of the layer, evenly spaced, which together count as MASS tokens of its own. */
+enum { COLD_SHARE = 20, FEW = 512, LENT = 512, MASS = 16 };
+
+struct expert_stats { int64_t tokens; float amax_x, amax_y; bool cold; double out_num, out_den, seconds[3]; };
+
+/* What one expert at work needs. */
+struct bench {
+    struct moe_mlp *mlp;
+    struct moe_held held;
+    int32_t row[FEW + LENT]; float importance[FEW + LENT];
+};
+
+struct moe_calibrate {
+    struct moe_calibration o;
+    struct moe_calibration_plan plan;
+    struct moe_source *src;
+    struct moe_pool *pool;
+    struct moe_progress *progress;
+    const char *dir;                /* for files of our own */
+    struct moe_walk walk;
+    bool walking;
+    struct bench *bench;            /* [workers] */
+    struct moe_metric f;            /* of the layer at hand, when o.fisher */
+    struct expert_stats *stats;     /* [E] of the layer at hand */
+};
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static enum moe_code name_expert(const struct moe_calibrate *c, int64_t e, struct moe_err *err)
+{
+    return moe_wrap(err, "layer %d, expert %lld", c->walk.layer, (long long)e);
+}
+
+static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp_tokens *t, const struct moe_mlp_result *r)
+{
+    int64_t n = c->src->config.n_routed_experts, mean = c->o.n * c->src->config.num_experts_per_tok / n;
+    c->stats[e] = (struct expert_stats){ t->own, r->amax_x, r->amax_y, t->own * COLD_SHARE < mean || !t->own, r->out_num, r->out_den,
+                                         { r->seconds[0], r->seconds[1], r->seconds[2] } };
+}
+
+/* The tokens of an expert that has few, and some that others chose. */
+static struct moe_mlp_tokens with_lent(struct moe_calibrate *c, struct bench *b, struct moe_mlp_tokens t)
+{
+    int64_t n = least(LENT, c->walk.n), step = c->walk.n / n;
+    double own = 0;
+    for (int64_t i = 0; i < t.n; i++) {
+        b->row[i] = t.row[i];
+        b->importance[i] = t.importance[i];
+        own += (double)t.importance[i] * (double)t.importance[i];
+    }
+    /* a lent token weighs what the mean of its own does, or its own 1 / rms where it has none */
+    float weight = t.n ? (float)sqrt(own / (double)t.n * MASS / (double)n) : (float)sqrt((double)MASS / (double)n);
+    for (int64_t i = 0; i < n; i++) {
+        b->row[t.n + i] = (int32_t)(i * step);
+        b->importance[t.n + i] = t.n ? weight : weight * c->walk.importance[i * step];
+    }
+    t.row = b->row;
+    t.importance = b->importance;
+    t.n += n;
+    return t;
+}
+
+static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_group *g, int worker, const float *amax,
+                                 struct moe_coded *out, struct moe_err *err)
+{
+    struct moe_mlp_weights w = { .quantize = { false } };
+    struct moe_mlp_result r;
+    struct bench *b = &c->bench[worker];
+    int64_t e = u->out[g->first].expert;
+    for (int i = 0; i < 3; i++) {
+        const struct moe_tensor *in = &c->src->tensors[u->in[g->first + i]];
+        MOE_TRY(moe_walk_read(&c->walk, &b->held, in, i, &w.w[i], err));
+        w.quantize[i] = u->out[g->first + i].type == MOE_NVFP4 && in->type != MOE_NVFP4;
+        w.amax[i] = amax[i];
+    }
+    struct moe_mlp_tokens t = moe_walk_expert(&c->walk, e);
+    if (t.n < FEW) t = with_lent(c, b, t);
+    if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK) return name_expert(c, e, err);
+    note_expert(c, e, &t, &r);
+    for (int i = 0; i < 3; i++)
+        if (w.quantize[i]) out[i] = (struct moe_coded){ r.rounded[i].codes, r.rounded[i].scales, r.global[i], r.rounded[i].num, r.rounded[i].den };
+    return MOE_OK;
+}
+
+/* ---- the coder ---- */
+
+/* Everything that is held, once the sensitivity pass has let go of what it held. */
+static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
+{
+    const struct moe_config *g = &c->src->config;
+    c->bench = calloc((size_t)c->plan.workers, sizeof *c->bench);
+    c->stats = calloc((size_t)g->n_routed_experts + 1, sizeof *c->stats);
+    if (!c->bench || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
+    for (int i = 0; i < c->plan.workers; i++) MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false, NULL, err));
+    if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
+    MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
+    c->walking = true;
+    return MOE_OK;
+}
+
+static struct moe_fisher sensitivity(const struct moe_calibration *o)
+{
+    return (struct moe_fisher){ o->tokens, least(o->fisher, o->n), o->sequence, o->seed };
+}
+
+static enum moe_code start(void *ctx, const char *dir, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    struct moe_fisher f = sensitivity(&c->o);
+    c->dir = dir;
+    if (c->o.fisher) MOE_TRY(moe_fisher_run(c->src, &f, dir, c->plan.in_files ? c->o.scratch : NULL, c->pool, c->progress, err));
+    return take_all(c, err);
+}
+
+static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    if (u->layer < 0) return MOE_OK;
+    memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
+    if (c->o.fisher) {
+        c->f.form.k = c->src->config.hidden_size;
+        MOE_TRY(moe_fisher_read(c->dir, u->layer, &c->f, err));
+        MOE_TRY(moe_metric_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
+    }
+    return moe_walk_reach(&c->walk, u->layer, err);
+}
+
+static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker, const float *amax, struct moe_coded *out, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    return u->layer < 0 ? MOE_OK : code_expert(c, u, &u->groups[group], worker, amax, out, err);
+}
+
+/* The largest over the layer's experts: engines use one scale for all, and a cold expert has none of its own. */
+static float peer_amax(const struct moe_calibrate *c, bool of_y)
+{
+    float amax = 0;
+    for (int64_t e = 0; e < c->src->config.n_routed_experts; e++) amax = fmaxf(amax, of_y ? c->stats[e].amax_y : c->stats[e].amax_x);
+    return amax;
+}
+
+static cJSON *layer_note(const struct moe_calibrate *c)
+{
+    static const char *const phase[6] = { "attention", "router", "forward", "statistics", "factoring", "rounding" };
+    cJSON *j = cJSON_CreateObject(), *tokens = j ? cJSON_AddArrayToObject(j, "tokens") : NULL, *cold = j ? cJSON_AddArrayToObject(j, "cold") : NULL;
+    bool ok = tokens && cold && cJSON_AddNumberToObject(j, "layer", c->walk.layer);
+    double num = 0, den = 0, seconds[6] = { c->walk.seconds[0], c->walk.seconds[1], c->walk.seconds[2] };
+    for (int64_t e = 0; ok && e < c->src->config.n_routed_experts; e++) {
+        const struct expert_stats *s = &c->stats[e];
+        ok = cJSON_AddItemToArray(tokens, cJSON_CreateNumber((double)s->tokens));
+        if (ok && s->cold) ok = cJSON_AddItemToArray(cold, cJSON_CreateNumber((double)e));
+        num += s->out_num;
+        den += s->out_den;
+        for (int i = 0; i < 3; i++) seconds[3 + i] += s->seconds[i];
+    }
+    cJSON *s = ok ? cJSON_AddObjectToObject(j, "seconds") : NULL;
+    ok = s && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) &&
+         cJSON_AddNumberToObject(j, "amax_x", (double)peer_amax(c, false)) && cJSON_AddNumberToObject(j, "amax_y", (double)peer_amax(c, true));
+    for (int i = 0; ok && i < 6; i++) ok = cJSON_AddNumberToObject(s, phase[i], seconds[i]);
+    if (ok) return j;
+    cJSON_Delete(j);
+    return NULL;
+}
+
+static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *path, float *input_scale, cJSON **note, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    *note = NULL;
+    for (int64_t i = 0; i < u->n; i++) input_scale[i] = 1;
+    if (u->layer < 0) return MOE_OK;
+    float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
+    for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
+    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
+    if (!(*note = layer_note(c))) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    return moe_walk_next(&c->walk, err);
+}
+
+static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const char *path, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    if (u->layer < 0) return MOE_OK;
+    MOE_TRY(moe_walk_reach(&c->walk, u->layer, err));
+    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
+    return moe_walk_next(&c->walk, err);
+}
+
+/* routing.json: how many calibration tokens went to each expert. */
+static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    struct moe_routing *r;
+    int32_t *layers = malloc((size_t)(cJSON_GetArraySize(notes) + 1) * sizeof *layers), n = 0;
+    if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing.json");
+    for (const cJSON *j = notes->child; j; j = j->next) layers[n++] = (int32_t)cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble;
+    enum moe_code code = n ? moe_routing_new(&r, (int32_t)c->src->config.n_routed_experts, (int32_t)c->src->config.num_experts_per_tok, n, layers, 1, err) : MOE_OK;
+    free(layers);
+    if (code != MOE_OK || !n) return code;
+    r->tokens[0] = c->o.n;
+    n = 0;
+    for (const cJSON *j = notes->child; j; j = j->next, n++) {
+        int64_t *row = moe_routing_row(r, 0, n), e = 0;
+        for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "tokens")->child; t && e < r->experts; t = t->next) row[e++] = (int64_t)t->valuedouble;
+    }
+    size_t bytes;
+    char *text = moe_routing_print(r, &bytes);
+    code = text ? moe_writer_add_file(w, "routing.json", text, bytes, err) : moe_fail(err, MOE_NOMEM, "no memory for routing.json");
+    free(text);
+    moe_routing_free(&r);
+    return code;
+}
+
+void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder)
+{
+    coder->ctx = c;
+    coder->workers = c->plan.workers;
+    coder->start = start;
+    coder->begin = begin;
+    coder->code = code;
+    coder->end = end;
+    coder->replay = replay;
+    coder->publish = publish;
+}
+
+cJSON *moe_calibrate_cold(const cJSON *notes)
+{
+    cJSON *all = cJSON_CreateArray();
+    for (const cJSON *j = notes->child; all && j; j = j->next)
+        for (const cJSON *e = cJSON_GetObjectItemCaseSensitive(j, "cold")->child; all && e; e = e->next) {
+            cJSON *pair = cJSON_CreateDoubleArray((const double[]){ cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble, e->valuedouble }, 2);
+            if (pair && cJSON_AddItemToArray(all, pair)) continue;
+            cJSON_Delete(pair);
+            cJSON_Delete(all);
+            all = NULL;
+        }
+    return all;
+}
+
+/* ---- what it takes ---- */
+
+/* Floating-point operations for n tokens through all layers once, and for one expert's rounding. */
+static double forward_work(const struct moe_config *c, double n, double sequence)
+{
+    double h = (double)c->hidden_size, i = (double)c->moe_intermediate_size, heads = (double)c->num_attention_heads, total = 0;
+    double qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim), kv = (double)(c->kv_lora_rank + c->qk_rope_head_dim), v = (double)c->v_head_dim, ql = (double)c->q_lora_rank;
+    double attention = h * (kv + ql) + (ql > 0 ? ql : h) * heads * qd + (double)c->kv_lora_rank * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h +
+                       heads * (qd + v) * sequence / 2;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++)
+        total += attention + (moe_layer_is_moe(c, l) ? 3 * h * i * (double)(c->num_experts_per_tok + c->n_shared_experts) + h * (double)c->n_routed_experts : 3 * h * (double)c->intermediate_size);
+    return 2 * n * total;
+}
+
+static double expert_work(const struct moe_config *c, const struct moe_calibration *o, double n)
+{
+    const struct moe_matrix_method *m = &o->method.matrix;
+    double h = (double)c->hidden_size, i = (double)c->moe_intermediate_size, sweeps = m->diagonal ? 0 : (double)m->sweeps + 1, rows = m->sided && !m->diagonal;
+    double statistics = n * (h * h + i * i) + n * 2 * 3 * 2 * h * i * (m->diagonal ? .5 : 1) + (m->fit ? 2 * n * i * i : 0) + rows * n * 4 * i * i;
+    if (m->diagonal) return statistics;
+    double factors = (h * h * h + i * i * i) / 3 + rows * (8 * i * i * i / 3 + 2 * h * h * i + 2 * h * i * i);
+    double columns = 2 * i * h * h + h * i * i, both = rows * (4 * i * i * h + h * h * i); /* feedback: half of a product with H, and with G */
+    return statistics + factors + (1 + 2 * sweeps) * (columns + (sweeps > 0 ? both : 0)) + (m->fit ? 2 * i * i * (h + i) : 0);
+}
+
+static double work_of(const struct moe_source *src, const struct moe_calibration *o)
+{
+    const struct moe_config *c = &src->config;
+    double layers = 0, n = (double)o->n, s = (double)o->sequence;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) layers += moe_layer_is_moe(c, l);
+    double each = n * (double)c->num_experts_per_tok / (double)c->n_routed_experts;
+    double fisher = o->fisher ? 4 * forward_work(c, (double)least(o->fisher, o->n), s) : 0;
+    return forward_work(c, n, s) + fisher + layers * (double)c->n_routed_experts * expert_work(c, o, each);
+}
+
+enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p, struct moe_err *err)
+{
+    const struct moe_config *c = &src->config;
+    struct moe_fisher f = sensitivity(o);
+    uint64_t base = moe_peak_rss(), limit = o->memory ? o->memory : base + moe_available_memory() / 2, most_raw = 0, layer = 0, fisher = 0, files = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        uint64_t bytes = 0;
+        for (int k = 0; k < MOE_PLANE_COUNT; k++) bytes += src->tensors[i].plane[k].file >= 0 ? src->tensors[i].plane[k].bytes : 0;
+        if (src->tensors[i].expert >= 0 && 3 * bytes > most_raw) most_raw = 3 * bytes;
+        if (src->tensors[i].expert < 0 && src->tensors[i].layer < 0 && bytes > layer) layer = bytes;
+    }
+    uint64_t dense[2] = { 0, 0 }; /* bytes mapped of a layer: the one at hand, the largest */
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (i && t->layer != t[-1].layer) dense[0] = 0;
+        for (int k = 0; t->expert < 0 && t->layer >= 0 && k < MOE_PLANE_COUNT; k++) dense[0] += t->plane[k].file >= 0 ? t->plane[k].bytes : 0;
+        if (dense[0] > dense[1]) dense[1] = dense[0];
+    }
+    if (dense[1] > layer) layer = dense[1];
+    *p = (struct moe_calibration_plan){ .work = work_of(src, o) };
+    uint64_t each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + most_raw + sizeof(struct bench) + (4 << 20);
+    uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20);
+    for (int in_files = 0; in_files <= (o->scratch != NULL); in_files++) {
+        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads), left = limit > fixed + walk ? limit - fixed - walk : 0;
+        if (o->fisher) moe_fisher_estimate(src, &f, in_files, threads, &fisher, &files);
+        fisher += base + most_raw + layer;
+        p->workers = (int)least((int64_t)(left / each), threads);
+        p->in_files = in_files;
+        p->memory = fixed + walk + (uint64_t)(p->workers ? p->workers : 1) * each;
+        if (o->fisher && fisher > p->memory) p->memory = fisher;
+        p->scratch = in_files ? 2 * (uint64_t)(o->n * c->hidden_size) * sizeof(float) + (o->fisher ? files : 0) : 0;
+        if (p->workers && p->memory <= limit) break;
+    }
+    for (int64_t l = 0; o->fisher && l < c->num_hidden_layers; l++)
+        p->partial += moe_layer_is_moe(c, l) ? (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float) : 0;
+    if (p->workers && p->memory <= limit) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "calibration needs %llu MiB of memory, %llu MiB allowed (raise --memory, %s)", (unsigned long long)(p->memory >> 20) + 1,
+                    (unsigned long long)(limit >> 20), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
+}
+
+/* ---- open and close ---- */
+
+enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *src, const struct moe_calibration *o, const struct moe_calibration_plan *p,
+                                 struct moe_pool *pool, struct moe_progress *progress, struct moe_err *err)
+{
+    struct moe_calibrate *c = calloc(1, sizeof *c);
+    *out = c;
+    if (!c) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
+    *c = (struct moe_calibrate){ .o = *o, .plan = *p, .src = src, .pool = pool, .progress = progress };
+    return MOE_OK;
+}
+
+void moe_calibrate_close(struct moe_calibrate **pc)
+{
+    struct moe_calibrate *c = *pc;
+    if (!c) return;
+    for (int i = 0; c->bench && i < c->plan.workers; i++) {
+        moe_mlp_close(&c->bench[i].mlp);
+        moe_held_release(&c->bench[i].held);
+    }
+    moe_metric_release(&c->f);
+    if (c->walking) moe_walk_close(&c->walk);
+    free(c->bench);
+    free(c->stats);
+    free(c);
+    *pc = NULL;
+}

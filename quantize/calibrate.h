@@ -1,0 +1,48 @@
+/* quantize/calibrate.h - a model calibrated layer by layer while it is written (model/rewrite.h moe_coder).
+ *
+ * For each layer: attention over all tokens, the router, then the experts, each quantized over the tokens that chose it (quantize/mlp.h),
+ * as many at once as memory holds; then the states go on through the quantized weights, so that later layers are fitted to what they
+ * will see.  Before all that, once, a pass over some of the tokens says what of each layer's output matters (quantize/fisher.h).
+ *
+ * An interrupted run goes through the finished layers again with their quantized weights, without statistics. */
+#ifndef MOE_QUANTIZE_CALIBRATE_H
+#define MOE_QUANTIZE_CALIBRATE_H
+
+#include "base/progress.h"
+#include "model/rewrite.h"
+#include "quantize/mlp.h"
+
+struct moe_calibration {
+    const int32_t *tokens; int64_t n;   /* of all sequences, one after the other */
+    int64_t sequence;                   /* tokens of a sequence; the last one may be shorter */
+    struct moe_mlp_method method;
+    int64_t fisher;                     /* tokens of the sensitivity pass; 0: none */
+    uint64_t seed;                      /* of the labels drawn in it */
+    bool upstream_source;               /* later layers see what the source computes */
+    uint64_t memory;                    /* bytes of peak_rss to stay below; 0: half of what the machine has free */
+    const char *scratch;                /* directory for hidden states that memory does not hold; NULL: none */
+};
+
+/* What a run will take. */
+struct moe_calibration_plan {
+    int workers;                        /* experts at once */
+    bool in_files;                      /* hidden states go to scratch */
+    uint64_t memory, scratch, partial;  /* bytes: peak, files in scratch, files beside the container while it is written */
+    double work;                        /* floating-point operations, two for a multiply-add */
+};
+
+/* MOE_NOMEM when it does not fit memory, in one sentence that names what would do. */
+enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p, struct moe_err *err);
+
+struct moe_calibrate;
+/* `o` is copied, what it points to must stay, as must the source, which is mapped.  Memory is taken when the first unit starts. */
+enum moe_code moe_calibrate_open(struct moe_calibrate **c, struct moe_source *src, const struct moe_calibration *o, const struct moe_calibration_plan *p,
+                                 struct moe_pool *pool, struct moe_progress *progress, struct moe_err *err);
+void moe_calibrate_close(struct moe_calibrate **c);
+/* Fills ctx, workers and the functions; method and options are the caller's. */
+void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder);
+
+/* Of the notes of all units: experts that saw less than a twentieth of the mean number of tokens, [[layer, expert], ...].  NULL when out of memory. */
+cJSON *moe_calibrate_cold(const cJSON *notes);
+
+#endif

@@ -1,0 +1,322 @@
+#include "quantize/fisher.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "model/forward-internal.h"
+#include "quantize/backward.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PIECE = 1024 };
+
+struct work {
+    const struct moe_fisher *o;
+    struct moe_walk walk;
+    struct moe_backward *back;
+    const char *dir;
+    uint8_t *type;                      /* [n_tensors]: as the source has it */
+    struct moe_states *before; int layers; /* [layers] the states before each layer */
+    struct moe_states dh, dx;           /* gradients: after the layer at hand; of its MLPs' input */
+    float *dot;                         /* [n, k] gradients of routing weights */
+    float *x, *dy, *out;                /* a piece, or a batch: [.., H] */
+    float *dots;                        /* [PIECE] */
+    int64_t *lengths;                   /* of the sequences of a batch */
+    struct moe_form form;
+    struct moe_progress *progress;
+    int first;                          /* the first layer with experts */
+};
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
+{
+    char name[32];
+    snprintf(name, sizeof name, "fisher-%03d.bin", layer);
+    return moe_path_join(path, PATH_MAX, dir, name, err);
+}
+
+static size_t file_bytes(const struct moe_config *c) { return (size_t)c->hidden_size * (size_t)c->hidden_size * sizeof(float); }
+
+/* ---- forward ---- */
+
+static enum moe_code save_states(struct work *w, struct moe_err *err)
+{
+    struct moe_states *to = &w->before[w->walk.layer];
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        n = least(PIECE, w->o->n - at);
+        MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
+        MOE_TRY(moe_states_write(to, at, n, w->x, err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code unit_of(struct work *w, int layer, struct moe_shard_unit *u, struct moe_err *err)
+{
+    int number = 0;
+    for (int l = 0; l <= layer; l++) number += moe_layer_is_moe(&w->walk.src->config, l);
+    return moe_unit_open(u, w->walk.src, w->type, number, err);
+}
+
+/* States before layer l, for all l from the first with experts on; then after the last. */
+static enum moe_code keep_states(struct work *w, struct moe_err *err)
+{
+    while (w->walk.layer < w->layers) {
+        int l = w->walk.layer;
+        bool experts = moe_layer_is_moe(&w->walk.src->config, l);
+        if (l >= w->first) MOE_TRY(save_states(w, err));
+        if (!experts) {
+            MOE_TRY(moe_walk_through(&w->walk, err));
+            continue;
+        }
+        struct moe_shard_unit u;
+        MOE_TRY(moe_walk_reach(&w->walk, l, err));
+        MOE_TRY(unit_of(w, l, &u, err));
+        enum moe_code code = moe_walk_experts(&w->walk, &u, NULL, err);
+        moe_unit_release(&u);
+        MOE_TRY(code);
+        MOE_TRY(moe_walk_next(&w->walk, err));
+        moe_progress_add(w->progress, 1);
+    }
+    return MOE_OK;
+}
+
+/* ---- backward ---- */
+
+static enum moe_code start(struct work *w, struct moe_err *err)
+{
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        n = least(PIECE, w->o->n - at);
+        MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
+        MOE_TRY(moe_backward_head(w->back, w->x, n, at, w->o->seed, w->dy, NULL, err));
+        MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* F of the layer whose states' gradients are in dh. */
+static enum moe_code write_form(struct work *w, int layer, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    int64_t h = w->dh.width;
+    moe_form_clear(&w->form);
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        n = least(PIECE, w->o->n - at);
+        MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
+        moe_form_add(&w->form, w->dy, h, n, w->walk.pool);
+    }
+    MOE_TRY(file_of(w->dir, layer, path, err));
+    return moe_write_file(path, w->form.h, file_bytes(&w->walk.src->config), err);
+}
+
+/* dx += what an MLP's tokens give; dots: the gradients of their weights go to w->dot at choices of expert e. */
+static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], const struct moe_mlp_tokens *t, int64_t e, struct moe_err *err)
+{
+    int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
+    for (int64_t at = 0, n; at < t->n; at += n) {
+        n = least(PIECE, t->n - at);
+        MOE_TRY(moe_states_gather(&w->walk.h, t->row + at, n, w->x, err));
+        for (int64_t i = 0; i < n; i++) moe_kernels()->rmsnorm(w->x + i * h, t->norm, t->eps, h, w->x + i * h);
+        MOE_TRY(moe_states_gather(&w->dh, t->row + at, n, w->dy, err));
+        memset(w->out, 0, (size_t)(n * h) * sizeof *w->out);
+        moe_backward_mlp(w->back, mlp, w->x, n, w->dy, t->weight ? t->weight + at : NULL, w->out, e >= 0 ? w->dots : NULL);
+        for (int64_t i = 0; e >= 0 && i < n; i++)
+            for (int64_t j = 0, token = t->row[at + i]; j < k; j++)
+                if (w->walk.experts[token * k + j] == e) w->dot[token * k + j] = w->dots[i];
+        MOE_TRY(moe_states_add(&w->dx, t->row + at, n, w->out, NULL, w->x, err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code experts_back(struct work *w, int layer, struct moe_err *err)
+{
+    struct moe_shard_unit u;
+    struct moe_weight mlp[3];
+    const struct moe_layer *y = &w->walk.m->layers[layer];
+    MOE_TRY(moe_states_zero(&w->dx, err));
+    if (y->shared.gate.data) {
+        const struct moe_weight shared[3] = { y->shared.gate, y->shared.up, y->shared.down };
+        struct moe_mlp_tokens all = moe_walk_all(&w->walk);
+        MOE_TRY(mlp_back(w, shared, &all, -1, err));
+    }
+    MOE_TRY(unit_of(w, layer, &u, err));
+    enum moe_code code = MOE_OK;
+    for (int64_t g = 0; code == MOE_OK && g < u.n_groups; g++) {
+        int64_t e = u.out[u.groups[g].first].expert;
+        struct moe_mlp_tokens t = moe_walk_expert(&w->walk, e);
+        for (int i = 0; code == MOE_OK && i < 3; i++)
+            code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.groups[g].first + i]], i, &mlp[i], err);
+        if (code == MOE_OK) code = mlp_back(w, mlp, &t, e, err);
+        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+    }
+    moe_unit_release(&u);
+    return code;
+}
+
+/* Through the router and the norm before it: dh is then the gradient between attention and MLPs. */
+static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
+{
+    const struct moe_layer *y = &w->walk.m->layers[layer];
+    int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        n = least(PIECE, w->o->n - at);
+        MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
+        MOE_TRY(moe_states_read(&w->dx, at, n, w->out, err));
+        for (int64_t i = 0; i < n; i++) moe_kernels()->rmsnorm(w->x + i * h, y->post_norm, w->walk.m->eps, h, w->dy + i * h);
+        moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
+        MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
+        moe_backward_norm(w->back, w->x, y->post_norm, w->walk.m->eps, h, h, n, w->out, w->dy);
+        MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code attention_back(struct work *w, int layer, struct moe_err *err)
+{
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        int64_t s = w->o->sequence, count = 0;
+        n = least(moe_walk_batch(s), w->o->n - at);
+        for (int64_t i = 0; i < n; i += s) w->lengths[count++] = least(s, n - i);
+        MOE_TRY(moe_states_read(&w->before[layer], at, n, w->x, err));
+        MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
+        moe_backward_attention(w->back, layer, w->x, w->lengths, count, w->dy);
+        MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* The walk's states are those before `layer`, as kept. */
+static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
+{
+    for (int64_t at = 0, n; at < w->o->n; at += n) {
+        n = least(PIECE, w->o->n - at);
+        MOE_TRY(moe_states_read(&w->before[layer], at, n, w->x, err));
+        MOE_TRY(moe_states_write(&w->walk.h, at, n, w->x, err));
+    }
+    w->walk.layer = layer;
+    w->walk.routed = false;
+    return moe_walk_reach(&w->walk, layer, err);
+}
+
+static enum moe_code backward(struct work *w, struct moe_err *err)
+{
+    MOE_TRY(start(w, err));
+    for (int l = w->layers - 1; l >= w->first; l--) {
+        MOE_TRY(write_form(w, l, err));
+        moe_progress_add(w->progress, 2);
+        if (l == w->first) break;
+        MOE_TRY(go_back(w, l, err));
+        MOE_TRY(experts_back(w, l, err));
+        MOE_TRY(norm_back(w, l, err));
+        MOE_TRY(attention_back(w, l, err));
+    }
+    return MOE_OK;
+}
+
+/* ---- the whole ---- */
+
+static enum moe_code open_work(struct work *w, struct moe_source *src, const char *states, struct moe_pool *pool, struct moe_err *err)
+{
+    const struct moe_config *c = &src->config;
+    int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok, piece = most(PIECE, moe_walk_batch(w->o->sequence));
+    MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
+    MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
+    MOE_TRY(moe_form_open(&w->form, h, err));
+    w->layers = (int)c->num_hidden_layers;
+    w->before = calloc((size_t)w->layers, sizeof *w->before);
+    w->type = malloc((size_t)src->n_tensors + 1);
+    w->dot = calloc((size_t)(n * k) + 1, sizeof *w->dot);
+    w->x = malloc((size_t)(piece * h) * sizeof *w->x);
+    w->dy = malloc((size_t)(piece * h) * sizeof *w->dy);
+    w->out = malloc((size_t)(PIECE * h) * sizeof *w->out);
+    w->dots = malloc(PIECE * sizeof *w->dots);
+    w->lengths = malloc((size_t)(piece + 1) * sizeof *w->lengths);
+    if (!w->before || !w->type || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
+    for (int l = 0; l < w->layers; l++) w->before[l].fd = -1;
+    for (int64_t i = 0; i < src->n_tensors; i++) w->type[i] = src->tensors[i].type;
+    while (w->first < w->layers && !moe_layer_is_moe(c, w->first)) w->first++;
+    for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
+    MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
+    return moe_states_open(&w->dx, n, h, states, err);
+}
+
+static void close_work(struct work *w)
+{
+    for (int l = 0; w->before && l < w->layers; l++) moe_states_close(&w->before[l]);
+    moe_states_close(&w->dh);
+    moe_states_close(&w->dx);
+    moe_backward_close(&w->back);
+    moe_form_release(&w->form);
+    if (w->walk.src) moe_walk_close(&w->walk);
+    free(w->before);
+    free(w->type);
+    free(w->dot);
+    free(w->x);
+    free(w->dy);
+    free(w->out);
+    free(w->dots);
+    free(w->lengths);
+}
+
+static enum moe_code all_there(const struct moe_source *src, const char *dir, bool *all, struct moe_err *err)
+{
+    *all = true;
+    for (int l = 0; l < src->config.num_hidden_layers; l++) {
+        char path[PATH_MAX];
+        enum moe_exists there;
+        if (!moe_layer_is_moe(&src->config, l)) continue;
+        MOE_TRY(file_of(dir, l, path, err));
+        MOE_TRY(moe_look(path, &there, err));
+        if (there != MOE_FILE) *all = false;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
+                             struct moe_progress *progress, struct moe_err *err)
+{
+    struct work w = { .o = o, .dir = dir, .progress = progress, .dh = { .fd = -1 }, .dx = { .fd = -1 } };
+    bool all;
+    MOE_TRY(all_there(src, dir, &all, err));
+    if (all) return MOE_OK;
+    moe_progress_begin(progress, "sensitivity, layers", 3 * (uint64_t)src->config.num_hidden_layers, MOE_UNIT_ITEMS);
+    enum moe_code code = open_work(&w, src, states, pool, err);
+    if (code == MOE_OK) code = keep_states(&w, err);
+    if (code == MOE_OK) code = backward(&w, err);
+    moe_progress_end(progress);
+    close_work(&w);
+    return code;
+}
+
+enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    uint64_t size;
+    int fd;
+    size_t want = (size_t)m->form.k * (size_t)m->form.k * sizeof(float);
+    MOE_TRY(file_of(dir, layer, path, err));
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = size == want ? moe_pread(fd, path, m->form.h, want, 0, err)
+                                      : moe_fail_at(err, MOE_CORRUPT, path, NULL, "is not %zu bytes long (remove it and use --resume)", want);
+    if (code == MOE_OK) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+    return code;
+}
+
+void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files)
+{
+    const struct moe_config *c = &src->config;
+    uint64_t states = (uint64_t)(c->num_hidden_layers + 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float);
+    int64_t piece = most(PIECE, moe_walk_batch(o->sequence));
+    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_backward_estimate(c, piece, o->sequence, threads) + moe_form_estimate(c->hidden_size) +
+              (in_files ? 0 : states) + (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float) + (uint64_t)(2 * piece + PIECE) * (uint64_t)c->hidden_size * sizeof(float);
+    *files = (in_files ? states + 2 * (uint64_t)(o->n * c->hidden_size) * sizeof(float) : 0);
+    for (int l = 0; l < c->num_hidden_layers; l++) *files += moe_layer_is_moe(c, l) ? file_bytes(c) : 0;
+}

@@ -1,0 +1,324 @@
+#include "quantize/walk.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "kernels/scalar.h"
+#include "model/forward-internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BATCH = 2048 };             /* tokens that pass attention and the router at once, or one sequence */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int64_t moe_walk_batch(int64_t sequence) { return sequence >= BATCH ? sequence : BATCH / sequence * sequence; }
+
+/* ---- whole layers over all tokens ---- */
+
+enum moe_code moe_walk_batches(struct moe_walk *c, enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err)
+{
+    for (int64_t at = 0, n; at < c->n; at += n) {
+        n = least(moe_walk_batch(c->sequence), c->n - at);
+        MOE_TRY(fn(c, at, n, err));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a sequence share one buffer. */
+static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    struct moe_segment seg[BATCH];
+    struct moe_kv kv[BATCH];
+    const struct moe_config *g = &c->m->config;
+    int64_t width = g->kv_lora_rank + g->qk_rope_head_dim, k = 0, count = g->num_hidden_layers;
+    for (int64_t at = 0; at < n; at += c->sequence, k++) {
+        kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count, .layers = count, .width = width, .cap = c->sequence, .most = c->sequence };
+        for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
+        seg[k] = (struct moe_segment){ &kv[k], 0, least(c->sequence, n - at) };
+    }
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    if (c->m->layers[c->layer].moe) moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
+    else moe_forward_layer(c->f, c->layer, seg, k, c->batch);
+    MOE_TRY(moe_forward_check(c->f, c->layer, c->batch, n, err));
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+static enum moe_code embed_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    MOE_TRY(moe_forward_embed(c->f, c->tokens + first, n, c->batch, err));
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+struct routing { struct moe_walk *c; int64_t first; const float *x; };
+
+static void route_token(void *ctx, int64_t t, int worker)
+{
+    struct routing *r = ctx;
+    struct moe_walk *c = r->c;
+    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, h = c->h.width;
+    double sum = 0;
+    moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias, c->f->choose + worker * 2 * e,
+              c->experts + (r->first + t) * k, c->weights + (r->first + t) * k);
+    for (int64_t i = 0; i < h; i++) sum += (double)r->x[t * h + i] * (double)r->x[t * h + i];
+    c->importance[r->first + t] = (float)(1 / sqrt(sum / (double)h + 1e-12));
+}
+
+static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    const struct moe_layer *y = &c->m->layers[c->layer];
+    int64_t h = c->h.width;
+    struct routing r = { c, first, c->batch };
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    moe_forward_norm(c->f, c->batch, h, y->post_norm, c->m->eps, h, n, c->f->x, h);
+    moe_forward_matmul(c->f, &y->router, c->f->x, h, n, c->f->logits);
+    moe_pool_run(c->pool, n, route_token, &r);
+    return MOE_OK;
+}
+
+static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    MOE_TRY(moe_states_read(&c->sum, first, n, c->f->x, err));
+    for (int64_t i = 0; i < n * c->h.width; i++) c->batch[i] += c->f->x[i];
+    MOE_TRY(moe_forward_check(c->f, c->layer, c->batch, n, err));
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+/* The choices of all tokens, sorted by expert and then by token. */
+static void group(struct moe_walk *c)
+{
+    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, n = c->n;
+    memset(c->first, 0, (size_t)(e + 1) * sizeof *c->first);
+    for (int64_t i = 0; i < n * k; i++) c->first[c->experts[i] + 1]++;
+    for (int64_t i = 0; i < e; i++) c->first[i + 1] += c->first[i];
+    for (int64_t i = 0; i < n * k; i++) {
+        int64_t at = c->first[c->experts[i]]++;
+        c->row[at] = (int32_t)(i / k);
+        c->row_weight[at] = c->weights[i];
+        c->row_importance[at] = c->weights[i] * c->importance[i / k];
+    }
+    for (int64_t i = e; i > 0; i--) c->first[i] = c->first[i - 1];
+    c->first[0] = 0;
+}
+
+struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
+{
+    return (struct moe_mlp_tokens){ .h = &c->h, .norm = c->m->layers[c->layer].post_norm, .eps = c->m->eps, .row = c->all,
+                                    .importance = c->importance, .n = c->n, .own = c->n };
+}
+
+/* Everything of the layer up to its routed experts. */
+static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
+{
+    const struct moe_layer *y = &c->m->layers[c->layer];
+    double from = moe_now();
+    MOE_TRY(moe_walk_batches(c, attention_batch, err));
+    c->seconds[0] += moe_now() - from;
+    if (!y->moe) return MOE_OK;
+    from = moe_now();
+    MOE_TRY(moe_walk_batches(c, route_batch, err));
+    group(c);
+    MOE_TRY(moe_states_zero(&c->sum, err));
+    c->seconds[1] += moe_now() - from;
+    if (y->shared.gate.data) {
+        const struct moe_weight shared[3] = { y->shared.gate, y->shared.up, y->shared.down };
+        struct moe_mlp_tokens t = moe_walk_all(c);
+        from = moe_now();
+        MOE_TRY(moe_mlp_forward(c->mlp, shared, &t, &c->sum, err));
+        c->seconds[2] += moe_now() - from;
+    }
+    c->routed = true;
+    return MOE_OK;
+}
+
+/* Pages of what is used where it is mapped: of a layer all but its routed experts; -1: the model's own. */
+static void drop_mapped(const struct moe_walk *c, int layer)
+{
+    for (int64_t i = 0; i < c->src->n_tensors; i++)
+        for (int p = 0; c->src->tensors[i].layer == layer && c->src->tensors[i].expert < 0 && p < MOE_PLANE_COUNT; p++)
+            moe_source_drop(c->src, &c->src->tensors[i].plane[p]);
+}
+
+enum moe_code moe_walk_next(struct moe_walk *c, struct moe_err *err)
+{
+    if (c->m->layers[c->layer].moe) MOE_TRY(moe_walk_batches(c, add_batch, err));
+    drop_mapped(c, c->layer);
+    memset(c->seconds, 0, sizeof c->seconds);
+    c->routed = false;
+    c->layer++;
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_through(struct moe_walk *c, struct moe_err *err)
+{
+    MOE_CHECK(!c->m->layers[c->layer].moe);
+    MOE_TRY(begin_layer(c, err));
+    return moe_walk_next(c, err);
+}
+
+enum moe_code moe_walk_reach(struct moe_walk *c, int layer, struct moe_err *err)
+{
+    while (c->layer < layer) MOE_TRY(moe_walk_through(c, err));
+    return c->routed ? MOE_OK : begin_layer(c, err);
+}
+
+/* ---- experts ---- */
+
+struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *c, int64_t e)
+{
+    struct moe_mlp_tokens t = moe_walk_all(c);
+    t.row = c->row + c->first[e];
+    t.weight = c->row_weight + c->first[e];
+    t.importance = c->row_importance + c->first[e];
+    t.n = t.own = c->first[e + 1] - c->first[e];
+    return t;
+}
+
+static enum moe_code room(struct moe_held *r, int i, size_t bytes, struct moe_err *err)
+{
+    if (bytes <= r->bytes[i]) return MOE_OK;
+    free(r->data[i]);
+    r->data[i] = malloc(bytes);
+    r->bytes[i] = r->data[i] ? bytes : 0;
+    return r->data[i] ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an expert's weights");
+}
+
+static struct moe_weight in_memory(const struct moe_held *r, int i, const struct moe_tensor *t)
+{
+    return (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = t->rows, .cols = t->cols,
+                                .data = r->data[i], .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes, .global = t->global, .input_scale = t->input_scale };
+}
+
+enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+{
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = t->plane[MOE_PLANE_SCALE].file >= 0 ? (size_t)t->plane[MOE_PLANE_SCALE].bytes : 0;
+    MOE_TRY(room(r, i, data + scale, err));
+    MOE_TRY(moe_source_read(c->src, t, MOE_PLANE_DATA, 0, data, r->data[i], err));
+    if (scale) MOE_TRY(moe_source_read(c->src, t, MOE_PLANE_SCALE, 0, scale, r->data[i] + data, err));
+    *w = in_memory(r, i, t);
+    return MOE_OK;
+}
+
+/* The same of a unit's file. */
+static enum moe_code written_weight(struct moe_held *r, const struct moe_tensor *t, int fd, const char *path, int i, struct moe_weight *w, struct moe_err *err)
+{
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = (size_t)t->plane[MOE_PLANE_SCALE].bytes;
+    uint8_t global[4];
+    MOE_TRY(room(r, i, data + scale, err));
+    MOE_TRY(moe_pread(fd, path, r->data[i], data, t->plane[MOE_PLANE_DATA].offset, err));
+    if (scale) MOE_TRY(moe_pread(fd, path, r->data[i] + data, scale, t->plane[MOE_PLANE_SCALE].offset, err));
+    *w = in_memory(r, i, t);
+    if (t->type != MOE_NVFP4) return MOE_OK;
+    MOE_TRY(moe_pread(fd, path, global, sizeof global, t->plane[MOE_PLANE_GLOBAL].offset, err));
+    w->global = moe_load_f32(global);
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u, const char *path, struct moe_err *err)
+{
+    struct moe_weight w[3];
+    double from = moe_now();
+    uint64_t size;
+    int fd = -1;
+    if (path) MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = MOE_OK;
+    for (int64_t k = 0; code == MOE_OK && k < u->n_groups; k++) {
+        const struct moe_group *g = &u->groups[k];
+        int64_t e = u->out[g->first].expert;
+        struct moe_mlp_tokens t = moe_walk_expert(c, e);
+        if (!t.n) continue;
+        for (int i = 0; code == MOE_OK && i < 3; i++)
+            code = path ? written_weight(&c->raw, &u->out[g->first + i], fd, path, i, &w[i], err)
+                        : moe_walk_read(c, &c->raw, &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
+        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
+        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+    }
+    if (fd >= 0) close(fd);
+    c->seconds[2] += moe_now() - from;
+    return code;
+}
+
+/* ---- open and close ---- */
+
+void moe_held_release(struct moe_held *r)
+{
+    for (int i = 0; i < 3; i++) free(r->data[i]);
+    memset(r, 0, sizeof *r);
+}
+
+static int64_t widest(const struct moe_config *c)
+{
+    return most(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+}
+
+static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };
+
+uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
+{
+    const struct moe_config *g = &src->config;
+    int64_t batch = moe_walk_batch(sequence), k = g->num_experts_per_tok;
+    uint64_t bytes = in_files ? 0 : 2 * (uint64_t)(n * g->hidden_size) * sizeof(float);
+    bytes += (uint64_t)n * (uint64_t)k * 20 + (uint64_t)n * 8;
+    bytes += (uint64_t)batch * (uint64_t)(6 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim) +
+                                          2 * (g->kv_lora_rank + g->qk_rope_head_dim) + g->n_routed_experts + 3 * g->intermediate_size) * sizeof(float);
+    bytes += (uint64_t)threads * (uint64_t)sequence * (uint64_t)(2 * g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim + 1) * sizeof(float);
+    return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
+}
+
+static void *array(int64_t n, size_t size) { return calloc((size_t)n + 1, size); }
+
+static enum moe_code take_all(struct moe_walk *c, struct moe_err *err)
+{
+    const struct moe_config *g = &c->src->config;
+    int64_t n = c->n, e = g->n_routed_experts, k = g->num_experts_per_tok, s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
+    c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
+    c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
+    c->batch = array(batch * g->hidden_size, sizeof *c->batch);
+    c->experts = array(n * k, sizeof *c->experts);
+    c->weights = array(n * k, sizeof *c->weights);
+    c->importance = array(n, sizeof *c->importance);
+    c->first = array(e + 1, sizeof *c->first);
+    c->row = array(n * k, sizeof *c->row);
+    c->row_weight = array(n * k, sizeof *c->row_weight);
+    c->row_importance = array(n * k, sizeof *c->row_importance);
+    c->all = array(n, sizeof *c->all);
+    if (!(c->kv_buffer && c->kv_layer && c->batch && c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all))
+        return moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens", (long long)n);
+    for (int64_t i = 0; i < n; i++) c->all[i] = (int32_t)i;
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
+                            struct moe_pool *pool, struct moe_err *err)
+{
+    const struct moe_config *g = &src->config;
+    *c = (struct moe_walk){ .src = src, .pool = pool, .tokens = tokens, .n = n, .sequence = sequence, .h = { .fd = -1 }, .sum = { .fd = -1 } };
+    enum moe_code code = moe_model_open(&c->m, src, 0, err);
+    if (code == MOE_OK) code = moe_forward_open(&c->f, c->m, moe_walk_batch(sequence), sequence, MOE_MLA_PLAIN, pool, err);
+    if (code == MOE_OK) code = moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, pool, err);
+    if (code == MOE_OK) code = moe_states_open(&c->h, n, g->hidden_size, states, err);
+    if (code == MOE_OK) code = moe_states_open(&c->sum, n, g->hidden_size, states, err);
+    if (code == MOE_OK) code = take_all(c, err);
+    if (code == MOE_OK) code = moe_walk_batches(c, embed_batch, err);
+    if (code == MOE_OK) drop_mapped(c, -1);
+    if (code != MOE_OK) moe_walk_close(c);
+    return code;
+}
+
+void moe_walk_close(struct moe_walk *c)
+{
+    void *owned[] = { c->kv_buffer, c->kv_layer, c->batch, c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all };
+    moe_mlp_close(&c->mlp);
+    moe_forward_close(&c->f);
+    moe_states_close(&c->h);
+    moe_states_close(&c->sum);
+    moe_model_close(&c->m);
+    moe_held_release(&c->raw);
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    *c = (struct moe_walk){ .h = { .fd = -1 }, .sum = { .fd = -1 } };
+}

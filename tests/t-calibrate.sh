@@ -1,0 +1,134 @@
+#!/bin/sh
+# Calibrated quantization of tiny-k2 and of generated models: quality against the data-free methods, the same bytes from container and
+# checkpoint, for any number of threads, through scratch files and after kills; experts that text never reaches, zeros, NaN.
+. tests/common.sh
+need_tool moe-convert moe-quantize moe-run moe-inspect
+need_helper genmodel
+need_python
+F=tests/data/tiny-k2
+
+look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
+code() # EXPECTED TEXT COMMAND...
+{
+    want=$1 text=$2; shift 2
+    got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
+    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
+    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
+    [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
+}
+quantize() { out=$1; shift; ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 -o "$T/$out.moe" "$@"; }
+kl() # NAME [OPTION...]
+{
+    name=$1; shift
+    ok "$BIN/moe-run" "$T/$name.moe" --score "$T/text" --window 256 --reference $F/bf16 -q --json "$@"
+    look "$T/out" "v['kl']"
+}
+better() { awk "BEGIN { exit !($1 < $3 * $2) }" || fail "$4: $1 is not below $3 of $2"; }
+
+# --- the same bytes ---
+quantize one $F/bf16 --calib-tokens 4000 --threads 1
+ok "$BIN/moe-inspect" -q --verify "$T/one.moe"
+quantize two $F/bf16 --calib-tokens 4000 --threads 2
+quantize seven $F/bf16 --calib-tokens 4000 --threads 7
+mkdir "$T/scratch"
+memory=56M
+sanitized && memory=4G
+quantize files $F/bf16 --calib-tokens 4000 --threads 1 --memory $memory --scratch "$T/scratch"
+ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"
+quantize container "$T/src.moe" --calib-tokens 4000
+for other in two seven files container; do ok diff -r "$T/one.moe" "$T/$other.moe"; done
+[ -z "$(ls "$T/scratch")" ] || fail "scratch is not empty"
+gzip -c $F/calib.txt >"$T/calib.txt.gz"
+python3 -c "import json,sys; print(json.dumps({'text': open(sys.argv[1]).read()}))" $F/calib.txt >"$T/calib.jsonl"
+for text in calib.txt.gz calib.jsonl; do
+    rm -rf "$T/two.moe"
+    ok "$BIN/moe-quantize" -q --calib "$T/$text" --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens 4000
+    ok diff -r "$T/one.moe" "$T/two.moe"
+done
+
+# --- killed and resumed: each time a little later ---
+i=0 kills=0
+while [ $i -lt "${KILLS:-4}" ]; do
+    i=$(($i + 1))
+    "$BIN/moe-quantize" -q --resume --calib $F/calib.txt --sequence-length 256 --calib-tokens 4000 $F/bf16 -o "$T/killed.moe" >"$T/out" 2>"$T/err" &
+    pid=$!
+    sleep "0.$i"
+    kill -9 $pid 2>/dev/null && kills=$(($kills + 1))
+    wait $pid 2>/dev/null
+done
+ok "$BIN/moe-quantize" -q --resume --calib $F/calib.txt --sequence-length 256 --calib-tokens 4000 $F/bf16 -o "$T/killed.moe"
+ok diff -r "$T/one.moe" "$T/killed.moe"
+
+if sanitized; then
+    echo "t-calibrate: the same bytes; quality is not measured under sanitizers"
+    exit 0
+fi
+
+# --- quality, on text that is not part of the calibration ---
+tail -c 30000 $F/calib.txt >"$T/text"
+ok "$BIN/moe-quantize" -q $F/bf16 -o "$T/search.moe"
+quantize weighted $F/bf16 --calib-tokens 16000 --method weighted
+quantize gptq $F/bf16 --calib-tokens 16000 --method gptq
+ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 256 -o "$T/auto.moe" $F/bf16 --calib-tokens 16000 --report "$T/report.json"
+cp "$T/out" "$T/auto.json"
+search=$(kl search) weighted=$(kl weighted) gptq=$(kl gptq) auto=$(kl auto)
+better "$weighted" "$search" 1.03 "weighted against search"
+better "$gptq" "$search" 0.85 "gptq against search"
+better "$auto" "$search" 0.65 "auto against search"
+[ "$(look "$T/report.json" "v['calibration'][2]['tokens']")" = "$(look "$T/auto.json" "v['calibration'][2]['tokens']")" ] || fail "--report is not the report"
+[ "$(look "$T/auto.json" "v['method']")" = fisher ] || fail "method of auto"
+[ "$(look "$T/auto.json" "[l['layer'] for l in v['calibration']]")" = "[1, 2, 3]" ] || fail "layers of the calibration"
+[ "$(look "$T/auto.json" "[sum(l['tokens']) for l in v['calibration']]")" = "[64000, 64000, 64000]" ] || fail "tokens of the calibration"
+[ "$(look "$T/auto.json" "v['cold_experts']")" = "[]" ] || fail "cold experts of tiny-k2"
+[ "$(look "$T/auto.moe/routing.json" "[sum(l['counts']) for l in v['layers']]")" = "[64000, 64000, 64000]" ] || fail "routing.json"
+[ "$(look "$T/auto.moe/manifest.json" "v['quantization']['input_scale']")" = calibrated ] || fail "input_scale in the manifest"
+
+# --- activations: fitted to them is better with them ---
+quantize w4a4 $F/bf16 --calib-tokens 16000 --activations nvfp4
+better "$(kl w4a4 --activations nvfp4)" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 fitted against search"
+
+# --- fp8 and int4 are read in place ---
+for s in fp8 int4; do
+    quantize $s $F/$s --calib-tokens 4000
+    ok "$BIN/moe-inspect" -q --verify "$T/$s.moe"
+done
+
+# --- experts that the text does not reach, weights of zero ---
+ok "$GEN/genmodel" -o "$T/cold" --format bf16 --layers 3 --experts 16 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --dead 1 --cold 1 --seed 5
+ok "$BIN/moe-quantize" --json --calib $F/calib.txt --calib-tokens 2000 "$T/cold" -o "$T/cold.moe"
+grep -q "experts saw less than a twentieth" "$T/err" || { cat "$T/err"; fail "cold experts are not told"; }
+[ "$(look "$T/out" "all([l, 15] in v['cold_experts'] for l in {c[0] for c in v['cold_experts']})")" = True ] || fail "the dead expert is not cold: $(look "$T/out" "v['cold_experts']")"
+ok "$BIN/moe-inspect" -q --verify "$T/cold.moe"
+# In tiny-k2: an expert of zeros, half of the blocks of another, and one input of layer 2 ten thousand times the others.
+cp -r $F/bf16 "$T/odd" && chmod -R u+w "$T/odd"
+ok python3 - "$T/odd" <<'PY'
+import glob, json, struct, sys
+for path in glob.glob(sys.argv[1] + "/*.safetensors"):
+    data = bytearray(open(path, "rb").read())
+    n = struct.unpack("<Q", data[:8])[0]
+    for name, t in json.loads(data[8:8 + n]).items():
+        if name == "__metadata__": continue
+        a, b = t["data_offsets"][0] + 8 + n, t["data_offsets"][1] + 8 + n
+        if "layers.1.mlp.experts.3." in name: data[a:b] = bytes(b - a)
+        if "layers.1.mlp.experts.4." in name:
+            for at in range(a, b, 64): data[at:at + 32] = bytes(32)
+        if name.endswith("layers.2.post_attention_layernorm.weight"): data[a:a + 2] = b"\x1c\x46" # bf16 9984
+    open(path, "wb").write(data)
+PY
+quantize odd "$T/odd" --calib-tokens 2000 --json
+[ "$(look "$T/out" "all(0 <= l[k] < 0.5 for l in v['relative_error']['layers'] for k in ('gate','up','down'))")" = True ] || fail "errors with an outlier and zeros: $(look "$T/out" "v['relative_error']")"
+ok "$BIN/moe-inspect" -q --verify "$T/odd.moe"
+
+# --- what goes wrong ---
+code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
+code 2 "takes no --calib" "$BIN/moe-quantize" --method max --calib $F/calib.txt $F/bf16 -o "$T/x.moe"
+code 2 "--upstream source" "$BIN/moe-quantize" --layers 1-2 --calib $F/calib.txt $F/bf16 -o "$T/x.moe"
+code 2 "--effort wants" "$BIN/moe-quantize" --effort most --calib $F/calib.txt $F/bf16 -o "$T/x.moe"
+code 3 "nowhere.txt" "$BIN/moe-quantize" --calib nowhere.txt $F/bf16 -o "$T/x.moe"
+code 10 "raise --memory" "$BIN/moe-quantize" --calib $F/calib.txt --memory 20M $F/bf16 -o "$T/x.moe"
+code 15 "differ" "$BIN/moe-quantize" --resume --calib $F/calib.txt --calib-tokens 3000 $F/bf16 -o "$T/one.moe"
+[ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
+ok "$GEN/genmodel" -o "$T/nan" --format bf16 --layers 3 --experts 8 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --nan model.layers.2.self_attn.o_proj.weight --seed 5
+code 18 "layers.2" "$BIN/moe-quantize" -q --calib $F/calib.txt --calib-tokens 1000 "$T/nan" -o "$T/x.moe"
+[ ! -e "$T/x.moe" ] || fail "a model with a NaN was published"
+echo "t-calibrate: KL search $search, weighted $weighted, gptq $gptq, auto $auto; $kills kills"

@@ -1,0 +1,277 @@
+/* Forms and rounding: factors against double arithmetic, the error under the form against other ways to round, extreme statistics. */
+#undef NDEBUG
+#include "kernels/kernels.h"
+#include "kernels/scalar.h"
+#include "quantize/matrix.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct moe_err err = MOE_ERR_INIT;
+static void ok(enum moe_code code)
+{
+    if (code != MOE_OK) fprintf(stderr, "%s\n", err.msg);
+    assert(code == MOE_OK);
+}
+
+static uint64_t state = 88172645463325252ULL;
+static double uniform(void)
+{
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return (double)(state >> 11) * 0x1p-53;
+}
+static double normal(void) { return sqrt(-2 * log(uniform() + 1e-300)) * cos(6.283185307179586 * uniform()); }
+
+static float *numbers(int64_t n)
+{
+    float *x = malloc((size_t)n * sizeof *x);
+    assert(x);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)normal();
+    return x;
+}
+
+/* Inputs whose columns go together: a few directions and noise, some columns ten times the others. */
+static float *inputs(int64_t n, int64_t k)
+{
+    float *x = numbers(n * k), *basis = numbers(4 * k);
+    for (int64_t t = 0; t < n; t++) {
+        double w[4] = { 3 * normal(), 2 * normal(), normal(), normal() };
+        for (int64_t i = 0; i < k; i++) {
+            for (int b = 0; b < 4; b++) x[t * k + i] += (float)(w[b] * (double)basis[b * k + i]);
+            if (i % 17 == 3) x[t * k + i] *= 10;
+        }
+    }
+    free(basis);
+    return x;
+}
+
+static void fill(struct moe_form *f, int64_t n, struct moe_pool *pool)
+{
+    float *x = inputs(n, f->k);
+    moe_form_clear(f);
+    moe_form_add(f, x, f->k, n, pool);
+    free(x);
+}
+
+/* L D L^T is H, and solving gives what H takes back. */
+static void test_factor(struct moe_pool *pool)
+{
+    static const int64_t sizes[] = { 16, 96, 208, 400 };
+    for (int s = 0; s < 4; s++) {
+        int64_t k = sizes[s];
+        struct moe_form f;
+        ok(moe_form_open(&f, k, &err));
+        fill(&f, 3 * k, pool);
+        ok(moe_form_factor(&f, .01, pool, &err));
+        double worst = 0, size = 0;
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t j = 0; j <= i; j++) {
+                double sum = 0;
+                for (int64_t p = 0; p <= j; p++) sum += (double)f.l[i * k + p] * (double)f.d[p] * (double)f.l[j * k + p];
+                worst = fmax(worst, fabs(sum - (double)f.h[i * k + j]));
+                size = fmax(size, fabs((double)f.h[i * k + j]));
+                assert(f.h[i * k + j] == f.h[j * k + i] && (i == j || f.l[j * k + i] == 0));
+            }
+        assert(worst <= 2e-5 * size);
+        float *x = numbers(k * 5), *y = malloc((size_t)(k * 5) * sizeof *y);
+        memset(y, 0, (size_t)(k * 5) * sizeof *y);
+        moe_gemm(pool, k, 5, k, 1, f.h, k, 1, x, 5, y, 5);
+        moe_form_solve(&f, y, 5, pool);
+        for (int64_t i = 0; i < k * 5; i++) assert(fabs((double)y[i] - (double)x[i]) < .05);
+        free(x), free(y);
+        moe_form_release(&f);
+    }
+}
+
+/* tr(G E H E^T) in double. */
+static double judge(const struct moe_form *h, const struct moe_form *g, const float *w, const float *q, int64_t n)
+{
+    int64_t k = h->k;
+    double *eh = calloc((size_t)(n * k), sizeof *eh), total = 0;
+    assert(eh);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < k; j++) {
+            double e = (double)w[i * k + j] - (double)q[i * k + j];
+            for (int64_t l = 0; l < k; l++) eh[i * k + l] += e * (double)h->h[j * k + l];
+        }
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t p = 0; p < n; p++) {
+            double m = g ? (double)g->h[i * g->k + p] : i == p;
+            for (int64_t j = 0; m != 0 && j < k; j++) total += m * eh[i * k + j] * ((double)w[p * k + j] - (double)q[p * k + j]);
+        }
+    free(eh);
+    return total;
+}
+
+static void run(const struct moe_form *h, const struct moe_form *g, const float *w, int64_t n, int sweeps, float *q, uint8_t *scale, struct moe_pool *pool)
+{
+    int64_t k = h->k;
+    float amax = moe_kernels()->amax(w, n * k), *scratch = malloc((size_t)moe_round_scratch(n, k) * sizeof *scratch);
+    struct moe_round r = { h, g, sweeps, moe_nvfp4_global(amax, MOE_NVFP4_MAX), n, w, q, scale, scratch };
+    assert(scratch);
+    moe_round_run(&r, pool);
+    for (int64_t i = 0; i < n * k; i++) { /* every value is on its grid */
+        float s = moe_e4m3_to_f32(scale[i / 16]) * r.global;
+        assert(q[i] == moe_e2m1_to_f32(moe_f32_to_e2m1(q[i] / s)) * s);
+    }
+    free(scratch);
+}
+
+/* The best of all scales without regard to the form, as --method search. */
+static void search(const float *w, int64_t n, float *q)
+{
+    float global = moe_nvfp4_global(moe_kernels()->amax(w, n), MOE_NVFP4_MAX);
+    uint8_t *codes = malloc((size_t)n / 2), *scales = malloc((size_t)n / 16);
+    assert(codes && scales);
+    moe_kernels()->nvfp4_quantize(MOE_NVFP4_SEARCH, w, n, global, codes, scales);
+    for (int64_t i = 0; i < n; i++) q[i] = moe_e2m1_to_f32(codes[i / 2] >> 4 * (i & 1) & 15) * (moe_e4m3_to_f32(scales[i / 16]) * global);
+    free(codes), free(scales);
+}
+
+/* Feedback halves the error of search and more; descent never makes it larger; rows that matter together gain from a metric. */
+static void test_error(struct moe_pool *pool)
+{
+    for (int round = 0; round < 3; round++) {
+        int64_t k = 64 + 80 * round, n = 48 + 32 * round;
+        struct moe_form h, g;
+        ok(moe_form_open(&h, k, &err)), ok(moe_form_open(&g, n, &err));
+        fill(&h, 4 * k, pool), fill(&g, 4 * n, pool);
+        ok(moe_form_factor(&h, .01, pool, &err)), ok(moe_form_factor(&g, .01, pool, &err));
+        float *w = numbers(n * k), *q = numbers(n * k), *plain = numbers(n * k);
+        uint8_t *scale = malloc((size_t)(n * k / 16));
+        double e[2][4];
+        for (int sided = 0; sided < 2; sided++) {
+            const struct moe_form *m = sided ? &g : NULL;
+            search(w, n * k, plain);
+            e[sided][0] = judge(&h, m, w, plain, n);
+            for (int s = 0; s < 3; s++) {
+                run(&h, m, w, n, s * 2, q, scale, pool);
+                e[sided][1 + s] = judge(&h, m, w, q, n);
+                if (s == 0 && sided) { /* against rounding that knows nothing of the rows */
+                    run(&h, NULL, w, n, 4, plain, scale, pool);
+                    assert(e[1][1] < .8 * judge(&h, &g, w, plain, n));
+                }
+            }
+            assert(e[sided][1] < .5 * e[sided][0]);
+            assert(e[sided][2] < e[sided][1] && e[sided][3] <= e[sided][2] * 1.00001);
+        }
+        free(w), free(q), free(plain), free(scale);
+        moe_form_release(&h), moe_form_release(&g);
+    }
+}
+
+/* One input ten thousand times the others, dead inputs, no input at all, zero weights: finite, on the grid, no worse than search under the form. */
+static void test_extremes(struct moe_pool *pool)
+{
+    enum { K = 96, N = 32 };
+    for (int what = 0; what < 4; what++) {
+        struct moe_form h;
+        ok(moe_form_open(&h, K, &err));
+        float *x = inputs(300, K), *w = numbers(N * K), *q = numbers(N * K), *plain = numbers(N * K);
+        uint8_t scale[N * K / 16];
+        for (int64_t t = 0; t < 300; t++)
+            for (int64_t i = 0; i < K; i++) {
+                if (what == 0 && i == 40) x[t * K + i] *= 1e4f;
+                if (what == 1 && i % 3) x[t * K + i] = 0;
+                if (what == 2) x[t * K + i] = 0;
+            }
+        if (what == 3) memset(w, 0, sizeof(float) * 16 * K / 2);
+        moe_form_clear(&h);
+        moe_form_add(&h, x, K, 300, pool);
+        ok(moe_form_factor(&h, .01, pool, &err));
+        run(&h, NULL, w, N, 4, q, scale, pool);
+        search(w, N * K, plain);
+        double mine = judge(&h, NULL, w, q, N), other = judge(&h, NULL, w, plain, N);
+        assert(isfinite(mine) && mine <= other * 1.02);
+        if (what == 3)
+            for (int i = 0; i < 16 * K / 2; i++) assert(q[i] == 0);
+        free(x), free(w), free(q), free(plain);
+        moe_form_release(&h);
+    }
+    struct moe_form h;
+    ok(moe_form_open(&h, 32, &err));
+    float x[32] = { NAN };
+    moe_form_add(&h, x, 32, 1, pool);
+    assert(moe_form_factor(&h, .01, pool, &err) == MOE_NONFINITE);
+    moe_form_release(&h);
+}
+
+/* The same bits whatever the threads, and whatever pieces the tokens come in. */
+static void test_threads(void)
+{
+    enum { K = 400, N = 80, T = 1024 };
+    float *x = inputs(T, K), *w = numbers(N * K), *q[3];
+    uint8_t *scale[3];
+    for (int i = 0; i < 3; i++) {
+        struct moe_pool *pool;
+        struct moe_form h, g;
+        static const int threads[] = { 1, 2, 7 };
+        ok(moe_pool_open(&pool, threads[i], &err));
+        ok(moe_form_open(&h, K, &err)), ok(moe_form_open(&g, N, &err));
+        for (int at = 0; at < T; at += T >> i) moe_form_add(&h, x + at * K, K, T >> i, pool);
+        moe_form_add(&g, x, K, 512, pool);
+        ok(moe_form_factor(&h, .01, pool, &err)), ok(moe_form_factor(&g, .01, pool, &err));
+        q[i] = numbers(N * K);
+        scale[i] = malloc(N * K / 16);
+        run(&h, &g, w, N, 2, q[i], scale[i], pool);
+        assert(!i || (!memcmp(q[0], q[i], sizeof(float) * N * K) && !memcmp(scale[0], scale[i], N * K / 16)));
+        moe_form_release(&h), moe_form_release(&g);
+        moe_pool_close(&pool);
+    }
+    for (int i = 0; i < 3; i++) free(q[i]), free(scale[i]);
+    free(x), free(w);
+}
+
+/* Inputs that quantizing changed: a weight moved first loses less of the output than one that is not. */
+static void test_fit(struct moe_pool *pool)
+{
+    enum { K = 64, N = 32, T = 512 };
+    float *x = inputs(T, K), *xq = malloc(sizeof(float) * T * K), *lost = malloc(sizeof(float) * T * K), *w = numbers(N * K);
+    double error[2];
+    assert(xq && lost);
+    for (int i = 0; i < T * K; i++) xq[i] = .9f * x[i] + .05f * x[(i * 7) % (T * K)], lost[i] = x[i] - xq[i];
+    struct moe_weight weight = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w };
+    const struct moe_weight *weights[1] = { &weight };
+    for (int fit = 0; fit < 2; fit++) {
+        struct moe_matrix_method how = { .fit = fit, .sweeps = 2, .damp = .01 };
+        struct moe_inputs s;
+        struct moe_matrix m;
+        uint8_t codes[N * K / 2], scales[N * K / 16];
+        struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
+        ok(moe_inputs_open(&s, K, true, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
+        moe_inputs_begin(&s, 0, K);
+        moe_inputs_add(&s, xq, lost, K, T, pool);
+        ok(moe_inputs_end(&s, &how, pool, &err));
+        float global = moe_nvfp4_global(moe_matrix_load(&m, &s, weights, 1, NULL), MOE_NVFP4_MAX);
+        ok(moe_matrix_round(&m, &s, weights, 1, NULL, global, out, &err));
+        struct moe_weight got = { .type = MOE_NVFP4, .rows = N, .cols = K, .data = codes, .scale = scales, .global = global };
+        float *y = malloc(sizeof(float) * T * N), *yq = malloc(sizeof(float) * T * N);
+        double den = 0;
+        error[fit] = 0;
+        assert(y && yq && r.den > 0 && r.num > 0);
+        moe_matrix_multiply(pool, &weight, x, T, y);
+        moe_matrix_multiply(pool, &got, xq, T, yq);
+        moe_kernels()->sqerr(y, yq, T * N, &error[fit], &den);
+        free(y), free(yq);
+        moe_inputs_release(&s), moe_matrix_release(&m);
+    }
+    assert(error[1] < .7 * error[0]);
+    free(x), free(xq), free(lost), free(w);
+}
+
+int main(void)
+{
+    struct moe_pool *pool;
+    ok(moe_pool_open(&pool, 2, &err));
+    test_factor(pool);
+    test_error(pool);
+    test_extremes(pool);
+    test_fit(pool);
+    test_threads();
+    moe_pool_close(&pool);
+    puts("test-round: factors, errors under forms of columns and rows, extremes, moved weights, threads");
+    return 0;
+}
