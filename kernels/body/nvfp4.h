@@ -38,7 +38,7 @@
 #define NEAR 6.375f
 #define FAST_CODE 8 /* from here on, codes are normal numbers */
 #define FAST_TOP 17 /* search: from here on, all codes that it tries or bounds */
-#define AHEAD 2048  /* bytes of input that are asked for before they are needed */
+#define AHEAD 4096  /* bytes of input that are asked for before they are needed */
 
 /* ---- LANES blocks ---- */
 
@@ -218,7 +218,7 @@ struct window {
 OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
 {
     bf e = f_mul(distance(b, multiplier(f_of8(step_inverse[i], w->top), w->k)), f_of8(step_square[i], w->top));
-    if (capped) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e);
+    if (capped && i < 6) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e); /* top is at most that of 6.4 * 448 / 3.5: 132 */
     e = i_float(i_tag(f_bits(e), w->i));
     w->i = i_add(w->i, i_set(1));
     w->second = f_min(w->second, f_max(e, w->least));
