@@ -45,7 +45,7 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
     vf_transpose(v);
     EACH(i, 16) most = vi_max(most, vi_and(vi_bits(v[i]), vi_set(0x7fffffff)));
     vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)), vi_set(30 << 23));
-    vf f = vf_bits(vi_sub(vi_set((252 + 8 * D) << 23), e));
+    vf f = vf_bits(vi_sub(vi_set((int32_t)((252u + 8 * (uint32_t)D) << 23)), e));
     EACH(i, 16) {
         c[i] = vi_round(vf_mul(v[i], f));
         sum = vi_add(sum, c[i]);
