@@ -17,11 +17,12 @@
 struct options {
     struct moe_run run;
     struct moe_prompt prompt;
-    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous;
     struct moe_strlist stop;
-    int64_t n, top_k, seed, context, window, ranks, memory;
+    int64_t n, top_k, seed, context, window, ranks, rank, memory;
     double temperature, top_p, min_p, rank_timeout;
     bool ignore_eos, bench;
+    bool silent; /* one rank of several, and another one reports */
 };
 
 enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
@@ -30,8 +31,10 @@ enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
 static enum moe_code check_ranks(const struct options *o, struct moe_err *err)
 {
-    if (!strcmp(o->comm, "ucx") || !strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm %s is not in this version (local)", o->comm);
-    if (strcmp(o->comm, "local")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local)", o->comm);
+    if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
+    if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
+    if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
+    if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
     if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
@@ -416,66 +419,130 @@ static void dying(struct moe_ranks *m)
     m->die_step = strtoull(colon + 1, NULL, 10);
 }
 
-static enum moe_code together(struct job *j, struct moe_engine *lender, const struct moe_plan *plan, struct moe_err *err)
-{
-    const struct options *o = j->o;
-    struct moe_ranks m = { .ranks = plan->ranks, .path = o->run.argv[0], .engine = *j->eo, .plan = plan, .threads = moe_pool_threads(o->run.pool),
-                           .timeout = o->rank_timeout, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
-    struct moe_results *r = NULL;
-    int reporter;
-    m.engine.batch = RANK_BATCH;
-    dying(&m);
-    if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, lender, err));
-    m.n_sequences = j->prompts.n;
-    bool *dead = calloc((size_t)plan->ranks, sizeof *dead);
-    enum moe_code code = dead ? moe_ranks_local(&m, lender, &r, &reporter, dead, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", plan->ranks);
-    if (code == MOE_OK) code = report_all(j, &lender->source->config, r, dead, err);
-    moe_results_close(&r);
-    free(dead);
-    return code;
-}
-
 static enum moe_code open_plan(const struct options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err)
 {
     int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
+    if (c->n_routed_experts < 1) return moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
+    if (!o->plan && !ranks) return moe_fail(err, MOE_USAGE, "--comm %s wants --ranks or --plan", o->comm);
     if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
     MOE_TRY(moe_plan_read(plan, o->plan, ranks, err));
-    enum moe_code code = moe_plan_fits(*plan, c, ranks, o->plan, err);
-    if (code == MOE_OK && (*plan)->ranks > MOE_COMM_RANKS_MAX)
-        code = moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
-    if (code != MOE_OK) moe_plan_free(plan);
-    return code;
+    MOE_TRY(moe_plan_fits(*plan, c, ranks, o->plan, err));
+    if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
+    return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
 }
 
-static enum moe_code several(struct job *j, struct moe_err *err)
+/* What all ranks need to know before there are any. */
+struct common { struct moe_engine *lender; struct moe_plan *plan; struct moe_ranks m; bool *dead; };
+
+static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *err)
 {
     const struct options *o = j->o;
-    struct moe_engine *lender;
-    struct moe_plan *plan = NULL;
-    MOE_TRY(moe_engine_open_lender(&lender, o->run.argv[0], j->eo, err));
-    const struct moe_config *c = &lender->source->config;
-    enum moe_code code = c->n_routed_experts > 0 ? open_plan(o, c, &plan, err) : moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
-    if (code == MOE_OK && j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, lender->source);
-    if (code == MOE_OK) code = together(j, lender, plan, err);
-    moe_plan_free(&plan);
-    moe_engine_close(&lender);
+    s->m = (struct moe_ranks){ .path = o->run.argv[0], .engine = *j->eo, .threads = moe_pool_threads(o->run.pool), .timeout = o->rank_timeout,
+                               .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
+    s->m.engine.batch = RANK_BATCH;
+    dying(&s->m);
+    MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
+    MOE_TRY(open_plan(o, &s->lender->source->config, &s->plan, err));
+    s->m.plan = s->plan;
+    s->m.ranks = s->plan->ranks;
+    if (j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, s->lender->source);
+    if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
+    s->m.n_sequences = j->prompts.n;
+    return MOE_OK;
+}
+
+static enum moe_code threads(struct job *j, struct common *s, struct moe_err *err)
+{
+    struct moe_results *r = NULL;
+    int reporter;
+    enum moe_code code = moe_ranks_local(&s->m, s->lender, &r, &reporter, s->dead, err);
+    if (code == MOE_OK) code = report_all(j, &s->lender->source->config, r, s->dead, err);
+    moe_results_close(&r);
     return code;
 }
 
-static enum moe_code run(const struct options *o, cJSON *json, struct moe_err *err)
+/* The rank of this process, and how many there are, by what mpirun or srun put into the environment. */
+static int launched_as(const char *const names[], int n)
+{
+    for (int i = 0; i < n; i++) {
+        const char *v = moe_env(names[i]);
+        if (v) return (int)strtol(v, NULL, 10);
+    }
+    return -1;
+}
+
+static enum moe_code process(struct options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
+{
+    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID" };
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120 };
+    struct moe_results *r = NULL;
+    int reporter;
+    bool quiet = o->run.quiet;
+    if (p.rank < 0 || p.rank >= s->m.ranks)
+        return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
+    if (p.rank) {
+        o->run.quiet = true;
+        moe_progress_close(&o->run.progress);
+    }
+    enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &r, &reporter, s->dead, err);
+    o->silent = reporter != p.rank;
+    o->run.quiet = o->silent || quiet;
+    if (code == MOE_OK) code = report_all(j, &s->lender->source->config, r, s->dead, err);
+    moe_results_close(&r);
+    return code;
+}
+
+static enum moe_code processes(struct options *o, const struct common *s, char **argv, struct moe_err *err)
+{
+    int n = s->m.ranks, exit = 0, *killed = calloc((size_t)n, sizeof *killed);
+    pid_t *pid = calloc((size_t)n, sizeof *pid);
+    enum moe_code code = killed && pid ? moe_ranks_spawn(argv, n, s->m.threads, pid, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", n);
+    for (int r = 0; code == MOE_OK && r < n; r++) moe_notice(&o->run, "rank %d is process %ld", r, (long)pid[r]);
+    if (code == MOE_OK) code = moe_ranks_reap(n, pid, &exit, killed, err);
+    int lost = 0;
+    for (int r = 0; code == MOE_OK && r < n; r++) {
+        if (killed[r]) moe_warn(&o->run, "rank %d was ended by signal %d", r, killed[r]);
+        lost += killed[r] != 0;
+    }
+    o->silent = code == MOE_OK && lost < n; /* a rank has reported */
+    if (code == MOE_OK && lost == n) code = moe_fail(err, MOE_DEVICE, "all %d ranks were ended by signals", n);
+    free(killed);
+    free(pid);
+    return code != MOE_OK ? code : (enum moe_code)exit;
+}
+
+static enum moe_code several(struct options *o, struct job *j, char **argv, struct moe_err *err)
+{
+    static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS" };
+    struct common s = { 0 };
+    if (o->rendezvous && o->ranks == MOE_UNSET && launched_as(names, 3) > 0) o->ranks = launched_as(names, 3);
+    enum moe_code code = prepare(j, &s, err);
+    bool told = o->rendezvous && s.m.ranks > 0; /* the others must know of a failure */
+    if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
+    if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
+    else if (told) code = process(o, j, &s, code, err);
+    else if (code == MOE_OK) code = strcmp(o->comm, "local") ? processes(o, &s, argv, err) : threads(j, &s, err);
+    free(s.dead);
+    moe_plan_free(&s.plan);
+    moe_engine_close(&s.lender);
+    return code;
+}
+
+static enum moe_code run(struct options *o, cJSON *json, char **argv, struct moe_err *err)
 {
     struct moe_engine_options eo;
     struct job j = { .o = o, .eo = &eo, .json = json };
     MOE_TRY(check(o, &eo, err));
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
-    enum moe_code code = o->ranks == 1 || (o->ranks == MOE_UNSET && !o->plan) ? alone(&j, err) : several(&j, err);
+    bool one = !o->rendezvous && !o->plan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
+    enum moe_code code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, err);
     moe_prompts_release(&j.prompts);
     return code;
 }
 
 int main(int argc, char **argv)
 {
-    struct options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
+    struct options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
@@ -513,7 +580,9 @@ int main(int argc, char **argv)
         MOE_GROUP("expert parallelism"),
         MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
         MOE_STR(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
-        MOE_STR(0, "comm", &o.comm, "local", "how ranks talk; local: they are threads"),
+        MOE_STR(0, "comm", &o.comm, "local|ucx", "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at --rendezvous"),
+        MOE_INT(0, "rank", &o.rank, "R", "which one this process is; mpirun's and srun's environment say it, too"),
+        MOE_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT", "where rank 0 listens for the others"),
         MOE_STR(0, "split", &o.split, "best|equal", "how replicas of an expert share its tokens; best: the least largest load"),
         MOE_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
         MOE_COMMON_OPTIONS(&o.run),
@@ -535,8 +604,17 @@ int main(int argc, char **argv)
         .examples = "moe-run model.moe --prompt 'The capital of France is' -n 20\nmoe-run model.moe --chat\n"
                     "moe-run quantized.moe --score text.txt --reference model.moe --json",
     };
-    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
+    if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
+    if (moe_run_begin(&o.run, &tool, argc, argv)) {
+        free(words);
+        return o.run.exit;
+    }
     cJSON *json = cJSON_CreateObject();
-    enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
-    return moe_run_end(&o.run, code, json);
+    enum moe_code code = json && words ? run(&o, json, words, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    free(words);
+    if (!o.silent) return moe_run_end(&o.run, code, json);
+    o.run.json = false;
+    moe_run_end(&o.run, MOE_OK, json);
+    return (int)code;
 }

@@ -1,15 +1,18 @@
 #include "runtime/ranks.h"
 
+#include "base/hash.h"
+#include "runtime/comm-ucx.h"
+#include "runtime/rendezvous.h"
+
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* One rank as a thread. */
-struct thread {
+/* A rank under way. */
+struct seat {
     const struct moe_ranks *o;
-    const struct moe_engine *lender;
-    struct moe_hub *hub;
-    pthread_t id;
     struct moe_rank r;
     struct moe_comm *comm;
     bool gone;                        /* told to die, or given up by the others */
@@ -17,40 +20,40 @@ struct thread {
     struct moe_err err;
 };
 
-static enum moe_code open_rank(struct thread *t)
+static enum moe_code open_engine(struct seat *t, const struct moe_engine *lender, int here)
 {
-    const struct moe_ranks *o = t->o;
-    struct moe_engine_options e = o->engine;
-    struct moe_rank *r = &t->r;
-    int threads = o->threads / o->ranks;
+    struct moe_engine_options e = t->o->engine;
+    int threads = t->o->threads / here;
     e.part = true;
-    e.sharers = (e.sharers ? e.sharers : 1) * o->ranks;
-    e.lender = t->lender;
-    if (threads > 1) MOE_TRY(moe_pool_open(&r->pool, threads, &t->err));
-    MOE_TRY(moe_comm_local(&t->comm, t->hub, r->rank, &t->err));
-    MOE_TRY(moe_results_open(&r->results, o->ranks, o->n_sequences, &t->err));
-    MOE_TRY(moe_engine_open(&r->engine, o->path, &e, r->pool, &t->err));
-    struct moe_ep_options x = { .comm = t->comm, .forward = r->engine->forward, .model = r->engine->model, .part = r->engine->part, .plan = o->plan,
-                                .max_tokens = r->engine->batch, .equal = o->equal, .die = o->die_rank == r->rank ? o->die_step : 0,
-                                .heard = moe_results_heard, .ctx = r->results };
-    return moe_ep_open(&r->ep, &x, &t->err);
+    e.sharers = (e.sharers ? e.sharers : 1) * here;
+    e.lender = lender;
+    if (threads > 1) MOE_TRY(moe_pool_open(&t->r.pool, threads, &t->err));
+    MOE_TRY(moe_results_open(&t->r.results, t->o->ranks, t->o->n_sequences, &t->err));
+    return moe_engine_open(&t->r.engine, t->o->path, &e, t->r.pool, &t->err);
 }
 
-static void *run_rank(void *arg)
+static enum moe_code open_ep(struct seat *t)
 {
-    struct thread *t = arg;
-    t->code = open_rank(t);
+    const struct moe_ranks *o = t->o;
+    struct moe_engine *e = t->r.engine;
+    struct moe_ep_options x = { .comm = t->comm, .forward = e->forward, .model = e->model, .part = e->part, .plan = o->plan, .max_tokens = e->batch,
+                                .equal = o->equal, .die = o->die_rank == t->r.rank ? o->die_step : 0, .heard = moe_results_heard, .ctx = t->r.results };
+    return moe_ep_open(&t->r.ep, &x, &t->err);
+}
+
+/* What it has to do, then what the others need; and what is said about a failure. */
+static void run_seat(struct seat *t)
+{
+    if (t->code == MOE_OK) t->code = open_ep(t);
     if (t->code == MOE_OK) t->code = t->o->work(t->o->ctx, &t->r, &t->err);
     if (t->code == MOE_OK) t->code = moe_results_stats(t->r.results, t->r.ep, t->r.rank, &t->err);
     if (t->code == MOE_OK) t->code = moe_ep_finish(t->r.ep, &t->err);
-    t->gone = (t->r.ep && moe_ep_stats(t->r.ep).died) || (t->comm && t->comm->dead[t->r.rank]);
-    if (t->code != MOE_OK && !t->gone && t->r.ep) moe_ep_fail(t->r.ep, &t->err);
-    else if (t->code != MOE_OK && !t->gone && t->comm) moe_comm_say(t->comm, MOE_EP_FAILED, &t->err, sizeof t->err, &(struct moe_err)MOE_ERR_INIT);
+    t->gone = (t->r.ep && moe_ep_stats(t->r.ep).died) || t->comm->dead[t->r.rank];
+    if (t->code != MOE_OK && !t->gone) moe_comm_say(t->comm, MOE_EP_FAILED, &t->err, sizeof t->err, &(struct moe_err)MOE_ERR_INIT);
     if (t->r.ep) t->r.results->stats[t->r.rank] = moe_ep_stats(t->r.ep);
-    return NULL;
 }
 
-static void close_rank(struct thread *t)
+static void close_seat(struct seat *t)
 {
     moe_ep_close(&t->r.ep);
     moe_engine_close(&t->r.engine);
@@ -59,40 +62,56 @@ static void close_rank(struct thread *t)
     moe_pool_close(&t->r.pool);
 }
 
-/* The lowest rank that is left tells how it went; without one, the first that was lost. */
-static enum moe_code gather(struct thread *t, int ranks, struct moe_results **results, int *reporter, bool *dead, struct moe_err *err)
+/* ---- ranks as threads ---- */
+
+struct thread { struct seat seat; const struct moe_engine *lender; struct moe_hub *hub; pthread_t id; };
+
+static void *run_rank(void *arg)
 {
-    int who = 0;
-    while (who < ranks && t[who].gone) who++;
-    if (who == ranks) who = 0;
-    *reporter = who;
-    for (int r = 0; r < ranks; r++) {
-        dead[r] = t[r].gone;
-        if (t[who].r.results && t[r].r.results) t[who].r.results->stats[r] = t[r].r.results->stats[r];
-    }
-    *results = t[who].r.results;
-    t[who].r.results = NULL;
-    if (t[who].code != MOE_OK) *err = t[who].err;
-    return t[who].code;
+    struct thread *h = arg;
+    struct seat *t = &h->seat;
+    t->code = moe_comm_local(&t->comm, h->hub, t->r.rank, &t->err);
+    if (t->code != MOE_OK) return NULL;
+    t->code = open_engine(t, h->lender, t->o->ranks);
+    run_seat(t);
+    return NULL;
 }
 
-static enum moe_code start(struct thread *t, const struct moe_ranks *o, const struct moe_engine *lender, struct moe_hub *hub, struct moe_results **results,
+/* The lowest rank that is left tells how it went; without one, the first. */
+static enum moe_code gather(struct thread *h, int ranks, struct moe_results **results, int *reporter, bool *dead, struct moe_err *err)
+{
+    int who = 0;
+    while (who < ranks && h[who].seat.gone) who++;
+    if (who == ranks) who = 0;
+    struct seat *t = &h[who].seat;
+    *reporter = who;
+    for (int r = 0; r < ranks; r++) {
+        dead[r] = h[r].seat.gone;
+        if (t->r.results && h[r].seat.r.results) t->r.results->stats[r] = h[r].seat.r.results->stats[r];
+    }
+    *results = t->r.results;
+    t->r.results = NULL;
+    if (t->code != MOE_OK) *err = t->err;
+    return t->code;
+}
+
+static enum moe_code start(struct thread *h, const struct moe_ranks *o, const struct moe_engine *lender, struct moe_hub *hub, struct moe_results **results,
                            int *reporter, bool *dead, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     int n = 0;
     for (; n < o->ranks && code == MOE_OK; n++) {
-        t[n] = (struct thread){ .o = o, .lender = lender, .hub = hub, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT };
-        if (!pthread_create(&t[n].id, NULL, run_rank, &t[n])) continue;
+        h[n] = (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT }, .lender = lender, .hub = hub };
+        if (!pthread_create(&h[n].id, NULL, run_rank, &h[n])) continue;
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d of %d", n + 1, o->ranks);
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
-        if (moe_comm_local(&c, hub, n, &t[n].err) == MOE_OK) moe_comm_say(c, MOE_EP_FAILED, err, sizeof *err, &t[n].err);
+        if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_comm_say(c, MOE_EP_FAILED, err, sizeof *err, &h[n].seat.err);
         moe_comm_close(&c);
         break;
     }
-    for (int r = 0; r < n; r++) pthread_join(t[r].id, NULL);
-    if (code == MOE_OK) code = gather(t, o->ranks, results, reporter, dead, err);
-    for (int r = 0; r < n; r++) close_rank(&t[r]);
+    for (int r = 0; r < n; r++) pthread_join(h[r].id, NULL);
+    if (code == MOE_OK) code = gather(h, o->ranks, results, reporter, dead, err);
+    for (int r = 0; r < n; r++) close_seat(&h[r].seat);
     return code;
 }
 
@@ -101,16 +120,80 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
 {
     const struct moe_config *c = &lender->source->config;
     struct moe_hub *hub;
-    struct thread *t = calloc((size_t)o->ranks, sizeof *t);
+    struct thread *h = calloc((size_t)o->ranks, sizeof *h);
     *results = NULL;
     *reporter = 0;
-    if (!t) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
+    if (!h) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
     int64_t most = o->engine.batch;
     enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, most), moe_ep_reply_bytes(c, most), o->timeout, err);
-    if (code == MOE_OK) code = start(t, o, lender, hub, results, reporter, dead, err);
+    if (code == MOE_OK) code = start(h, o, lender, hub, results, reporter, dead, err);
     moe_hub_close(&hub);
-    free(t);
+    free(h);
     return code;
+}
+
+/* ---- this process is one rank ---- */
+
+/* Of the model, the plan, and all that slots and splits depend on. */
+static uint64_t identity(const struct moe_ranks *o, const struct moe_engine *lender)
+{
+    uint64_t h = lender && lender->source ? moe_source_identity(lender->source) : 0;
+    int64_t more[] = { (int64_t)h, o->engine.batch, o->n_sequences, o->equal };
+    h = moe_hash64(more, sizeof more);
+    for (int32_t i = 0; o->plan && i < o->plan->n_layers; i++) {
+        const struct moe_plan_layer *l = &o->plan->layers[i];
+        uint64_t parts[] = { h, moe_hash64(l->first, (size_t)(o->plan->ranks + 1) * sizeof *l->first), moe_hash64(l->slot, (size_t)l->slots * sizeof *l->slot) };
+        h = moe_hash64(parts, sizeof parts);
+    }
+    return h;
+}
+
+/* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */
+static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const struct moe_engine *lender)
+{
+    const struct moe_ranks *o = t->o;
+    const void *mine = NULL;
+    size_t bytes = 0, *offset = calloc((size_t)o->ranks + 1, sizeof *offset);
+    unsigned char *all = NULL;
+    struct moe_rendezvous v = { .where = p->rendezvous, .rank = p->rank, .ranks = o->ranks, .timeout = p->patience, .identity = identity(o, lender) };
+    if (!offset) return moe_fail(&t->err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
+    if (t->code == MOE_OK) {
+        const struct moe_config *c = &lender->source->config;
+        t->code = moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_ep_request_bytes(c, o->engine.batch), moe_ep_reply_bytes(c, o->engine.batch),
+                                    o->timeout, &mine, &bytes, &t->err);
+    }
+    if (t->code == MOE_OK) t->err = (struct moe_err)MOE_ERR_INIT;
+    struct moe_err before = t->err;
+    enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &all, offset, &t->err);
+    for (int r = 0; code == MOE_OK && r < o->ranks; r++)
+        if (r != p->rank) code = moe_comm_ucx_connect(t->comm, r, all + offset[r], &t->err);
+    if (code == MOE_OK) code = moe_comm_ucx_ready(t->comm, p->patience, &t->err);
+    free(all);
+    free(offset);
+    return code;
+}
+
+enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, struct moe_results **results,
+                                int *reporter, bool *dead, struct moe_err *err)
+{
+    struct seat t = { .o = o, .r = { .rank = p->rank, .ranks = o->ranks }, .err = *err };
+    *reporter = 0;
+    *results = NULL;
+    t.code = t.err.code;
+    if (t.code == MOE_OK) t.code = open_engine(&t, lender, 1);
+    t.code = meet(&t, p, lender);
+    if (t.code == MOE_OK) {
+        run_seat(&t);
+        if (t.r.ep && moe_ep_stats(t.r.ep).died) kill(getpid(), SIGKILL);
+        memcpy(dead, t.comm->dead, (size_t)o->ranks * sizeof *dead);
+        while (*reporter < o->ranks && dead[*reporter]) ++*reporter;
+        if (dead[p->rank]) *reporter = p->rank; /* it alone can say that it was given up */
+        *results = t.r.results;
+        t.r.results = NULL;
+    }
+    *err = t.err;
+    close_seat(&t);
+    return t.code;
 }
 
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)

@@ -4,6 +4,8 @@
 
 #include "runtime/results.h"
 
+#include <sys/types.h>
+
 struct moe_rank {
     int rank, ranks;
     struct moe_engine *engine;
@@ -31,6 +33,25 @@ struct moe_ranks {
  * *reporter; the caller's, also after a failure.  dead [ranks]: which were lost. */
 enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine *lender, struct moe_results **results, int *reporter, bool *dead,
                               struct moe_err *err);
+
+/* This process as one rank of several (comm-ucx). */
+struct moe_ranks_place {
+    int rank;
+    const char *rendezvous;           /* rendezvous.h */
+    double patience;                  /* seconds that ranks have to come there */
+};
+
+/* *err: what this rank has failed with already, its code MOE_OK for nothing; the others then fail with it, and lender may be NULL.  *reporter: who is
+ * to say how it went.  *results may be NULL after a failure.  Leaves when all have heard all. */
+enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, struct moe_results **results,
+                                int *reporter, bool *dead, struct moe_err *err);
+
+/* Start `ranks` processes of this program on this host, each with the arguments argv and, behind them (in front of "--"), --rank, --rendezvous, --ranks
+ * and --threads; rank 0 has this process's standard input.  Those that run end with this process.  pid [ranks]. */
+enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, struct moe_err *err);
+/* Wait for all of them; a signal to this process is passed on.  *exit: what this process should exit with: what those that were left agree on.
+ * killed [ranks]: the signal that ended it, 0: none. */
+enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int *exit, int *killed, struct moe_err *err);
 
 /* "ranks": an array of rank, mapped_bytes, requests, ... */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);

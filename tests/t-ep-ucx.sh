@@ -1,0 +1,182 @@
+#!/bin/sh
+# Expert parallelism over UCX: ranks as processes of one host, as processes that meet by a launcher's environment, in two network namespaces; killed.
+. tests/common.sh
+need_tool moe-run
+need_python
+M=tests/data/tiny-k2/bf16
+R=$BIN/moe-run
+sanitized && skip "UCX is not built with sanitizers"
+"$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >"$T/out" 2>"$T/err" || {
+    grep -q "libucx" "$T/err" && skip "no UCX (libucx-dev at build time, libucx0 at run time)"
+    cat "$T/err"
+    fail "exit $?: two ranks over UCX"
+}
+checks=0
+count() { checks=$(($checks + 1)); }
+check()
+{
+    python3 - "$T/out" "$T/one" "$1" <<'P' || { cat "$T/err"; fail "$what: $1"; }
+import json, sys
+j, w = [json.load(open(f)) for f in sys.argv[1:3]]
+def texts(o): return [(s["text"], s["tokens"], s["finish_reason"]) for s in o["sequences"]]
+def lost(o): return [i for i, s in enumerate(o["sequences"]) if s["finish_reason"] == "lost"]
+sys.exit(not eval(sys.argv[3]))
+P
+    count
+}
+grep -v '^$' tests/data/tiny-k2/valid.txt | head -n 12 | cut -c 1-50 >"$T/prompts"
+head -c 6000 tests/data/tiny-k2/valid.txt >"$T/text"
+python3 tests/makeplan.py 4 2 >"$T/plan.json" || fail "makeplan.py"
+ok "$R" -q $M --prompt "And it came to pass" -n 24
+mv "$T/out" "$T/greedy"
+ok "$R" -q --json $M --score "$T/text" --window 64
+mv "$T/out" "$T/score"
+ok "$R" -q --json $M --prompts "$T/prompts" -n 12
+mv "$T/out" "$T/one"
+
+# ---- processes that moe-run starts ------------------------------------------
+for how in "--ranks 3" "--ranks 4" "--plan $T/plan.json"; do
+    what="--comm ucx $how"
+    ok "$R" -q $M --prompt "And it came to pass" -n 24 --comm ucx $how
+    cmp -s "$T/out" "$T/greedy" || fail "$what: other text"
+    ok "$R" -q --json $M --prompts "$T/prompts" -n 12 --comm ucx $how
+    check 'texts(j) == texts(w) and len(texts(j)) == 12'
+    ok "$R" -q --json $M --score "$T/text" --window 64 --comm ucx $how
+    cp "$T/one" "$T/keep"; mv "$T/score" "$T/one"
+    check 'abs(j["perplexity"] / w["perplexity"] - 1) < 1e-6 and j["tokens"] == w["tokens"]'
+    mv "$T/one" "$T/score"; mv "$T/keep" "$T/one"
+done
+what="standard input"
+printf 'And it came to pass' | "$R" -q $M -n 24 --ranks 2 --comm ucx >"$T/out" 2>"$T/err" || fail "a prompt from standard input"
+cmp -s "$T/out" "$T/greedy" || fail "a prompt from standard input"
+what="--record-routing"
+ok "$R" -q $M --prompts "$T/prompts" -n 4 --record-routing "$T/routing-1.json.gz"
+ok "$R" -q $M --prompts "$T/prompts" -n 4 --record-routing "$T/routing-4.json.gz" --ranks 4 --comm ucx
+gzip -dc "$T/routing-1.json.gz" >"$T/routing-1"
+gzip -dc "$T/routing-4.json.gz" | cmp -s - "$T/routing-1" || fail "--record-routing depends on ranks"
+count
+
+# ---- one message, whoever meets the trouble ----------------------------------
+refused()
+{
+    code=$1 text=$2
+    shift 2
+    timeout 60 "$R" "$@" >"$T/out" 2>"$T/err" </dev/null
+    r=$?
+    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-run $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
+    count
+}
+refused 3 "nowhere" "$T/nowhere" --prompt x --ranks 2 --comm ucx
+refused 2 "empty" -q $M --prompt "" --ranks 2 --comm ucx
+refused 2 "--rendezvous" $M --prompt x --ranks 2 --comm ucx --rank 1
+refused 2 "--comm ucx" $M --prompt x --ranks 2 --rank 1 --rendezvous localhost:1
+refused 2 "rank -1 of 2" $M --prompt x --ranks 2 --comm ucx --rendezvous localhost:1
+refused 2 "--ranks or --plan" $M --prompt x --comm ucx
+if [ -x "$GEN/genmodel" ]; then
+    ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.layers.1.mlp.experts.2.up_proj.weight
+    refused 18 "layers.1.mlp.experts.2.up_proj" -q "$T/nan" --tokens 1,2,3 -n 2 --ranks 2 --comm ucx
+fi
+
+# ---- started by a launcher: rank and number from its environment --------------
+port=$((20000 + $$ % 20000))
+together() # the environment's names for rank and number; what each process gets besides
+{
+    rank=$1 size=$2
+    shift 2
+    pids=
+    for r in 1 2; do
+        env $rank=$r $size=3 "$R" -q --json $M --prompts "$T/prompts" -n 12 --comm ucx "$@" >"$T/out$r" 2>"$T/err$r" &
+        pids="$pids $!"
+    done
+    env $rank=0 $size=3 timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --comm ucx "$@" >"$T/out" 2>"$T/err"
+    r=$?
+    for p in $pids; do wait $p || r="$r, $?"; done
+}
+what="mpirun's environment"
+together OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE --rendezvous 127.0.0.1:$port
+[ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
+check 'texts(j) == texts(w)'
+[ ! -s "$T/out1" ] && [ ! -s "$T/out2" ] && [ ! -s "$T/err1" ] || fail "ranks that do not report print something"
+what="srun's environment"
+together SLURM_PROCID SLURM_NTASKS --rendezvous 127.0.0.1:$(($port + 1))
+[ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
+check 'texts(j) == texts(w)'
+what="ranks with different plans"
+python3 tests/makeplan.py 3 2 1 >"$T/a.json" && python3 tests/makeplan.py 3 2 2 >"$T/b.json"
+for r in 1 2; do
+    "$R" -q $M --prompt x -n 2 --comm ucx --plan "$T/b.json" --rank $r --rendezvous 127.0.0.1:$(($port + 2)) >/dev/null 2>"$T/err$r" &
+done
+refused 15 "rank 1 has another model, plan or settings than rank 0" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$(($port + 2))
+wait
+
+# ---- killed ---------------------------------------------------------------------
+for step in 1 30 77 200; do
+    rank=$(($step % 4))
+    what="rank $rank killed at step $step"
+    MOE_DIE=$rank:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan.json" --comm ucx >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+    check "lost(j) == list(range($rank, 12, 4)) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
+    check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
+done
+MOE_DIE=2:40 refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" -q $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx
+MOE_DIE=0:30 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan.json" --comm ucx
+
+# A rank that hangs (stopped, so that its sockets stay) is found by the timeout.
+what="a rank that hangs"
+"$R" --json $M --prompts "$T/prompts" -n 400 --ignore-eos --plan "$T/plan.json" --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" &
+run=$!
+while ! grep -q "rank 3 is process" "$T/err"; do sleep 0.05; done
+sleep 0.5
+hung=$(sed -n 's/^rank 1 is process //p' "$T/err")
+kill -STOP "$hung" 2>/dev/null
+start=$(date +%s)
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -s "$T/out" ] && break
+    sleep 1
+done
+kill -KILL "$hung" 2>/dev/null
+wait $run || fail "$what: exit $?: $(cat "$T/err")"
+check "lost(j) in ([], [1, 5, 9])"
+echo "hung rank: reported after $(($(date +%s) - $start)) s"
+
+# ---- two ranks here, two in another network namespace ----------------------------
+cat >"$T/net.sh" <<'N'
+ip link set lo up && mount -t sysfs sysfs /sys || exit 77
+unshare -nm sh -c 'mount -t sysfs sysfs /sys && exec sleep 300' &
+other=$!
+trap 'kill $other' EXIT
+i=0
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ] && [ "$(cat /proc/$other/comm)" = sleep ]; do
+    i=$(($i + 1)); [ $i -lt 200 ] || exit 77
+    sleep 0.05
+done
+there() { nsenter -t $other -n -m --wd="$PWD" "$@"; }
+ip link add veth0 type veth peer name veth1 netns $other || exit 77
+ip addr add 10.77.0.1/24 dev veth0 && ip link set veth0 up && there ip link set lo up && there ip addr add 10.77.0.2/24 dev veth1 && there ip link set veth1 up || exit 77
+i=0
+until ip link show veth0 | grep -q 'state UP' && there ip link show veth1 | grep -q 'state UP'; do
+    i=$(($i + 1)); [ $i -lt 200 ] || exit 77
+    sleep 0.05
+done
+at="--comm ucx --ranks 4 --rendezvous 10.77.0.1:7000"
+"$R" -q --json $M "$@" $at --rank 1 & one=$!
+there "$R" -q --json $M "$@" $at --rank 2 & two=$!
+there "$R" -q --json $M "$@" $at --rank 3 & three=$!
+"$R" -q --json $M "$@" $at --rank 0 || exit 1
+wait $one && wait $two && wait $three || exit 2
+[ "$(cat /sys/class/net/veth0/statistics/tx_bytes)" -gt 100000 ] || exit 3
+N
+command -v ip >/dev/null && command -v nsenter >/dev/null && unshare -Urnm true 2>/dev/null || { echo "t-ep-ucx: $checks checks; no network namespaces here"; exit 0; }
+export R M
+for plan in "" "--plan $T/plan.json"; do
+    what="two network namespaces $plan"
+    timeout 180 unshare -Urnm sh "$T/net.sh" --prompts "$T/prompts" -n 12 $plan >"$T/out" 2>"$T/err"
+    r=$?
+    [ $r = 77 ] && { cat "$T/err"; echo "t-ep-ucx: $checks checks; network namespaces do not work here"; exit 0; }
+    [ $r = 0 ] || { cat "$T/err"; fail "$what: exit $r"; }
+    check 'texts(j) == texts(w) and len(texts(j)) == 12'
+done
+timeout 180 unshare -Urnm sh "$T/net.sh" --score "$T/text" --window 64 >"$T/out" 2>"$T/err" || fail "$what: --score: exit $?"
+mv "$T/score" "$T/one"
+check 'abs(j["perplexity"] / w["perplexity"] - 1) < 1e-6 and j["tokens"] == w["tokens"]'
+echo "t-ep-ucx: $checks checks"
