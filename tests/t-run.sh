@@ -192,7 +192,7 @@ fi
 
 # ---- refusals ---------------------------------------------------------------
 refused 3 "nowhere" "$T/nowhere" --prompt x
-refused 2 "one model" --prompt x
+refused 2 "which model" --prompt x
 refused 2 "empty" $M/bf16 --prompt ""
 refused 2 "do not fit the context" $M/bf16 --prompt "And it came to pass, when men began to multiply" --context 3
 refused 2 "--context" $M/bf16 --prompt x --context 100000
