@@ -7,6 +7,7 @@
 #include "runtime/plan-model.h"
 #include "runtime/plan-out.h"
 #include "runtime/plan-proof.h"
+#include "runtime/plan-report.h"
 #include "runtime/plan-verify.h"
 
 #include <limits.h>
@@ -44,6 +45,8 @@ struct work {
     struct moe_plan_task task;
     struct moe_weight_bytes bytes;
     struct moe_gpu gpu;
+    uint64_t digest;          /* of the statistics */
+    struct moe_text *text;    /* the report for people */
     double seconds, cpu;      /* of planning alone: wall, and of all threads */
 };
 
@@ -68,31 +71,6 @@ static enum moe_code check_options(const struct options *o, struct moe_err *err)
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
     if (o->out && !o->force && moe_exists(o->out) != MOE_ABSENT) return moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
     return MOE_OK;
-}
-
-/* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s, domain in ranks. */
-static enum moe_code parse_gpu(const char *text, struct moe_gpu *g, struct moe_err *err)
-{
-    char name[64];
-    int n = (int)strcspn(text, ",");
-    snprintf(name, sizeof name, "%.*s", n, text);
-    const struct moe_gpu *known = moe_gpu_find(name);
-    if (!known) return moe_fail(err, MOE_USAGE, "unknown --gpu '%s' (gb200-nvl72 or hgx-h200, figures can be changed: %s,bandwidth=7000)", name, moe_gpus[0].name);
-    *g = *known;
-    struct { const char *key; double *value, unit; } keys[] = { { "memory", &g->memory, 1e9 }, { "bandwidth", &g->bandwidth, 1e9 }, { "link", &g->link, 1e9 },
-        { "network", &g->domain_link, 1e9 }, { "fp4", &g->fp4, 1e12 }, { "fp8", &g->fp8, 1e12 }, { "bf16", &g->bf16, 1e12 } };
-    for (const char *at = text + n; *at; at += strcspn(at, ",")) {
-        char key[32], end = 0;
-        double v;
-        bool found = false;
-        if (sscanf(++at, "%31[a-z0-9]=%lf%c", key, &v, &end) < 2 || (end && end != ',') || !(v >= 0 && v < 1e9)) return moe_fail(err, MOE_USAGE, "--gpu: want key=number, not '%s'", at);
-        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-            if (!strcmp(keys[i].key, key)) *keys[i].value = v * keys[i].unit, found = true;
-        if (!strcmp(key, "domain") && v >= 1) g->domain = (int32_t)v, found = true;
-        if (!found) return moe_fail(err, MOE_USAGE, "--gpu: unknown figure '%s' (memory, bandwidth, link, network, domain, fp4, fp8, bf16)", key);
-    }
-    return g->memory > 0 && g->bandwidth > 0 && g->link > 0 && g->domain_link > 0 && g->fp8 > 0 && g->bf16 > 0
-               ? MOE_OK : moe_fail(err, MOE_USAGE, "--gpu: a figure is 0");
 }
 
 static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
@@ -128,7 +106,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     enum moe_stats_origin origin;
     double dense;
     MOE_TRY(check_options(o, err));
-    MOE_TRY(parse_gpu(o->gpu, &w->gpu, err));
+    MOE_TRY(moe_gpu_parse(&w->gpu, o->gpu, err));
     MOE_TRY(dense_bytes(o->dense_type, &dense, err));
     if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16")) return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
@@ -155,34 +133,6 @@ static void model_step(const struct work *w, int32_t ranks, int32_t slots, doubl
     moe_step_model(s, &t);
 }
 
-static cJSON *step_json(const struct moe_step *s, int32_t ranks, int32_t slots)
-{
-    const struct { const char *key; double v; } rows[] = {
-        { "ranks", ranks }, { "slots", slots }, { "routed_bytes", s->routed }, { "replicated_bytes", s->replicated }, { "buffer_bytes", s->buffers },
-        { "cache_bytes", s->cache }, { "cache_tokens", floor(s->cache_tokens) }, { "sequences", s->sequences }, { "decode_seconds", s->decode },
-        { "decode_floor_seconds", s->decode_floor }, { "decode_tokens_per_second_rank", s->tokens_per_second },
-        { "decode_tokens_per_second_user", s->tokens_per_second_user }, { "prefill_seconds", s->prefill },
-        { "prefill_tokens_per_second_rank", s->prefill_tokens_per_second }, { "moe_seconds", s->moe }, { "attention_seconds", s->attention },
-        { "shared_seconds", s->shared }, { "cache_seconds", s->kv }, { "dispatch_seconds", s->dispatch }, { "combine_seconds", s->combine } };
-    cJSON *j = cJSON_CreateObject();
-    for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++) cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
-    return j;
-}
-
-static void print_step_head(const struct options *o, const struct moe_gpu *g)
-{
-    printf("\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens of context, %s cache; prefill of %lld tokens\n", g->name, (long long)o->batch,
-           (long long)o->context, o->kv_type, (long long)o->prefill);
-    printf("  ranks slots | experts  others  cache GB   seqs | moe attn shared cache disp comb us/layer | decode ms  tok/s/rank tok/s/user | prefill tok/s/rank\n");
-}
-
-static void print_step(const struct moe_step *s, int32_t ranks, int32_t slots)
-{
-    printf("  %5d %5d | %7.1f %7.1f %8.1f %8.0f | %5.0f %4.0f %5.0f %5.0f %4.0f %4.0f          | %8.2f %10.0f %10.1f | %10.0f%s\n", (int)ranks, (int)slots, s->routed / 1e9,
-           s->replicated / 1e9, s->cache / 1e9, s->sequences, s->moe * 1e6, s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6,
-           s->combine * 1e6, s->decode * 1e3, s->tokens_per_second, s->tokens_per_second_user, s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
-}
-
 /* --compare 8,16,72 or 8x384,72x432; `list` NULL: only checked. */
 static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *err)
 {
@@ -197,8 +147,8 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
         at = end;
         if (!list) continue;
         model_step(w, (int32_t)ranks, (int32_t)slots, 1, 0, &s);
-        if (!o->run.json) print_step(&s, (int32_t)ranks, (int32_t)slots);
-        cJSON_AddItemToArray(list, step_json(&s, (int32_t)ranks, (int32_t)slots));
+        moe_report_step(w->text, &s, (int32_t)ranks, (int32_t)slots);
+        cJSON_AddItemToArray(list, moe_step_json(&s, (int32_t)ranks, (int32_t)slots));
     }
     return MOE_OK;
 }
@@ -209,11 +159,9 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     model_step(w, w->task.ranks, w->task.slots, imbalance, active, &s);
     cJSON_AddStringToObject(json, "gpu", w->gpu.name);
     cJSON_AddStringToObject(json, "gpu_source", w->gpu.source);
-    cJSON_AddItemToObject(json, "model", step_json(&s, w->task.ranks, w->task.slots));
-    if (!w->o->run.json) {
-        print_step_head(w->o, &w->gpu);
-        print_step(&s, w->task.ranks, w->task.slots);
-    }
+    cJSON_AddItemToObject(json, "model", moe_step_json(&s, w->task.ranks, w->task.slots));
+    moe_report_steps(w->text, &w->gpu, w->o->batch, w->o->context, w->o->prefill, w->o->kv_type);
+    moe_report_step(w->text, &s, w->task.ranks, w->task.slots);
     return w->o->compare ? compare(w, cJSON_AddArrayToObject(json, "compare"), err) : MOE_OK;
 }
 
@@ -243,7 +191,7 @@ static enum moe_code baseline(const struct work *w, enum moe_baseline kind, cons
     cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
         double most = 0;
-        moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load);
+        code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
         for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
         twice += duplicates(t, slot + (int64_t)i * t->slots);
         sum += most;
@@ -255,9 +203,8 @@ static enum moe_code baseline(const struct work *w, enum moe_baseline kind, cons
         moe_json_add_i64(j, "duplicates", twice);
         cJSON_AddNumberToObject(j, "seconds", seconds);
         cJSON_AddNumberToObject(j, "cpu_seconds", used);
-        if (!w->o->run.json)
-            printf("  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; %lld slots hold an expert that their rank has already\n", name, sum, sum / w->proofs->load_mean,
-                   w->proofs->bound > 0 ? 100 * (sum / w->proofs->bound - 1) : 0, (long long)twice);
+        moe_text_add(w->text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; %lld slots hold an expert that their rank has already\n", name, sum,
+                     sum / w->proofs->load_mean, w->proofs->bound > 0 ? 100 * (sum / w->proofs->bound - 1) : 0, (long long)twice);
     }
     free(slot);
     free(load);
@@ -295,22 +242,6 @@ static enum moe_code check_report(const struct work *w, struct moe_err *err)
 
 /* ---- report ---- */
 
-static void print_layers(const struct work *w)
-{
-    const struct moe_plan_proofs *f = w->proofs;
-    printf("%d layers of %d experts in %d slots on %d ranks\n", (int)f->n_layers, (int)w->plan->experts, (int)w->task.slots, (int)w->task.ranks);
-    printf("  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  lost  active  noise  moved\n");
-    for (int32_t i = 0; i < f->n_layers; i++) {
-        const struct moe_plan_proof *p = &f->layers[i];
-        double mean = p->load_mean > 0 ? p->load_mean : 1;
-        printf("  %5d %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %7.2f %6.3f %6d\n", (int)p->layer, p->load_max, p->load_max / mean, moe_bound_name(p->bounds.kind), 100 * p->gap,
-               p->split / mean, p->load_max_after_loss / mean, (int)p->lost_worst, p->activated_max, p->noise_floor, (int)p->moves);
-    }
-    printf("  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d\n", f->load_max, f->load_mean > 0 ? f->load_max / f->load_mean : 1, "", 100 * f->gap,
-           f->load_mean > 0 ? f->split / f->load_mean : 1, f->load_mean > 0 ? f->load_max_after_loss / f->load_mean : 1, (int)f->lost_worst);
-    if (w->from) printf("  %lld of %lld slots change, %.3f GB to move\n", (long long)f->moves, (long long)f->n_layers * w->task.slots, (double)f->moves * w->bytes.expert / 1e9);
-}
-
 static double bytes_per_rank(const struct work *w)
 {
     double most = ceil((double)w->task.slots / w->task.ranks);
@@ -331,7 +262,7 @@ static void add_totals(const struct work *w, cJSON *j)
     cJSON_AddNumberToObject(j, "replicated_bytes", moe_weight_bytes_replicated(&w->bytes));
     moe_json_add_i64(j, "slots_moved", f->moves);
     cJSON_AddNumberToObject(j, "bytes_moved", (double)f->moves * w->bytes.expert);
-    moe_hex64(moe_routing_digest(w->stats), hex);
+    moe_hex64(w->digest, hex);
     cJSON_AddStringToObject(j, "statistics", hex);
     moe_json_add_i64(j, "windows", w->stats->n_windows);
     moe_json_add_i64(j, "batch", w->o->batch);
@@ -358,7 +289,7 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     cJSON *layers = moe_plan_proofs_json(w->plan, f);
     if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
-    if (!w->o->run.json) print_layers(w);
+    moe_report_layers(w->text, &w->task, f, w->bytes.expert);
     MOE_TRY(baselines(w, json, err));
     add_totals(w, json);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
@@ -387,7 +318,7 @@ static enum moe_code dry_run(const struct work *w, cJSON *json, struct moe_err *
     cJSON_AddNumberToObject(json, "bytes_per_rank", bytes_per_rank(w));
     cJSON_AddNumberToObject(json, "bound", bound);
     cJSON_AddNumberToObject(json, "load_mean", mean);
-    if (!w->o->run.json) printf("%d slots on %d ranks, %.1f GB of weights a rank; no plan is better than %.4f x mean\n", (int)w->task.slots, (int)w->task.ranks, bytes_per_rank(w) / 1e9, mean > 0 ? bound / mean : 1);
+    moe_text_add(w->text, "%d slots on %d ranks, %.1f GB of weights a rank; no plan is better than %.4f x mean\n", (int)w->task.slots, (int)w->task.ranks, bytes_per_rank(w) / 1e9, mean > 0 ? bound / mean : 1);
     return report_model(w, json, mean > 0 ? bound / mean : 1, 0, err);
 }
 
@@ -396,6 +327,7 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     MOE_TRY(prepare(w, err));
     MOE_TRY(check_report(w, err));
     if (w->o->dry_run) return dry_run(w, json, err);
+    MOE_TRY(moe_routing_digest(w->stats, &w->digest, err));
     double start = moe_now(), cpu = cpu_seconds();
     MOE_TRY(moe_plan_search(&w->plan, &w->task, w->o->run.pool, err));
     w->seconds = moe_now() - start;
@@ -409,8 +341,14 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
 
 static enum moe_code run_plan(struct options *o, cJSON *json, struct moe_err *err)
 {
-    struct work w = { .o = o };
+    struct moe_text text = { 0 };
+    struct work w = { .o = o, .text = &text };
+    char *said = NULL;
     enum moe_code code = plan(&w, json, err);
+    if (code == MOE_OK) code = moe_text_finish(&text, &said, err);
+    else free(text.v);
+    if (code == MOE_OK && !o->run.json) fputs(said, stdout);
+    free(said);
     moe_plan_proofs_free(&w.proofs);
     moe_plan_free(&w.plan);
     moe_plan_free(&w.from);
@@ -501,25 +439,6 @@ static enum moe_code run_plot(struct options *o, cJSON *json, struct moe_err *er
     return code;
 }
 
-/* The container that a plan was made for: --model, the directory it lies in, or the path that it names. */
-static enum moe_code find_model(const struct options *o, char path[PATH_MAX], char origin[17], struct moe_err *err)
-{
-    const char *plan_path = o->run.argv[1], *model = NULL, *said = "";
-    char manifest[PATH_MAX], dir[PATH_MAX];
-    cJSON *root;
-    MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
-    moe_json_str(root, "model", false, &model, plan_path, err);
-    moe_json_str(root, "model_origin", false, &said, plan_path, err);
-    snprintf(origin, 17, "%s", said);
-    const char *slash = strrchr(plan_path, '/');
-    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");
-    bool inside = moe_path_join(manifest, sizeof manifest, dir, "manifest.json", err) == MOE_OK && moe_exists(manifest) == MOE_FILE;
-    const char *use = o->model ? o->model : inside ? dir : model;
-    if (use) snprintf(path, PATH_MAX, "%s", use);
-    cJSON_Delete(root);
-    return use ? MOE_OK : moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
-}
-
 static enum moe_code parse_ranks(const struct options *o, const struct moe_plan *p, int32_t *first, int32_t *last, struct moe_err *err)
 {
     int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
@@ -538,7 +457,7 @@ static enum moe_code stage(struct options *o, struct moe_source **src, const str
     MOE_TRY(parse_ranks(o, p, &first, &last, err));
     if (!link && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
-    MOE_TRY(find_model(o, model, said, err));
+    MOE_TRY(moe_plan_find_model(o->run.argv[1], o->model, model, said, err));
     MOE_TRY(moe_source_open(src, o->check ? o->out : model, err));
     moe_hex64(moe_source_origin(*src), origin);
     if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[1]);

@@ -101,19 +101,15 @@ static double least(const struct window *x, bool (*fits)(const struct window *, 
 static double pigeonhole(const struct window *x)
 {
     double best = 0;
-    int32_t n = x->experts * x->floor, k = 0;
-    double *p = malloc((size_t)n * sizeof *p);
-    if (!p) return 0;
-    for (int32_t e = 0; e < x->experts; e++)
-        for (int32_t c = 0; c < x->floor; c++) p[k++] = x->w[e] / x->floor;
-    qsort(p, (size_t)n, sizeof *p, rising);
-    for (int32_t j = 0; (int64_t)j * x->ranks < n; j++) { /* p[n - 1 - i]: the i-th largest */
+    int32_t c = x->floor, n = x->experts * c, top = x->experts - 1, each = x->slots / x->ranks;
+    for (int32_t e = 0; e <= top; e++) x->piece[e] = x->w[e] / c;
+    qsort(x->piece, (size_t)x->experts, sizeof *x->piece, rising);
+    for (int32_t j = 0; (int64_t)j * x->ranks < n; j++) { /* c pieces of each expert: the i-th largest is that of the i / c-th expert from the top */
         double sum = 0;
-        for (int32_t i = 0; i <= j; i++) sum += p[n - 1 - (j * x->ranks - i)];
-        for (int32_t i = 0; i < x->slots / x->ranks - 1 - j; i++) sum += p[i];
+        for (int32_t i = 0; i <= j; i++) sum += x->piece[top - (j * x->ranks - i) / c];
+        for (int32_t i = 0; i < each - 1 - j; i++) sum += x->piece[i / c];
         best = sum > best ? sum : best;
     }
-    free(p);
     return best;
 }
 

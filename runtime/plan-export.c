@@ -1,46 +1,9 @@
 /* Plans as other engines read them, and as a picture. */
 #include "runtime/plan-out.h"
+#include "runtime/plan-text.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-struct text { char *v; size_t n, cap; bool failed; };
-
-static void __attribute__((format(printf, 2, 3))) add(struct text *t, const char *fmt, ...)
-{
-    char buf[512];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(buf, sizeof buf, fmt, ap);
-    va_end(ap);
-    if (t->failed || n < 0 || n >= (int)sizeof buf) {
-        t->failed = true;
-        return;
-    }
-    if (t->n + (size_t)n + 1 > t->cap) {
-        size_t cap = 2 * t->cap + 4096;
-        char *v = realloc(t->v, cap);
-        if (!v) {
-            t->failed = true;
-            return;
-        }
-        t->v = v;
-        t->cap = cap;
-    }
-    memcpy(t->v + t->n, buf, (size_t)n + 1);
-    t->n += (size_t)n;
-}
-
-static enum moe_code finish(struct text *t, char **out, struct moe_err *err)
-{
-    *out = t->failed ? NULL : t->v;
-    if (!t->failed) return MOE_OK;
-    free(t->v);
-    return moe_fail(err, MOE_NOMEM, "no memory for a text");
-}
 
 static enum moe_code even_slots(const struct moe_plan *p, const char *engine, struct moe_err *err)
 {
@@ -52,37 +15,37 @@ static enum moe_code even_slots(const struct moe_plan *p, const char *engine, st
     return MOE_OK;
 }
 
-static void add_slots(struct text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts, const char *comma)
+static void add_slots(struct moe_text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts, const char *comma)
 {
-    for (int32_t k = 0; k < slots; k++) add(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
+    for (int32_t k = 0; k < slots; k++) moe_text_add(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
 }
 
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err)
 {
-    struct text t = { 0 };
+    struct moe_text t = { 0 };
     MOE_TRY(even_slots(p, "SGLang", err));
     int32_t last = p->layers[p->n_layers - 1].layer;
-    add(&t, "{\"physical_to_logical_map\":[\n");
+    moe_text_add(&t, "{\"physical_to_logical_map\":[\n");
     for (int32_t l = 0; l <= last; l++) {
-        add(&t, "[");
+        moe_text_add(&t, "[");
         add_slots(&t, moe_plan_find(p, l), p->layers[0].slots, p->experts, ",");
-        add(&t, l < last ? "],\n" : "]\n");
+        moe_text_add(&t, l < last ? "],\n" : "]\n");
     }
-    add(&t, "]}\n");
-    return finish(&t, text, err);
+    moe_text_add(&t, "]}\n");
+    return moe_text_finish(&t, text, err);
 }
 
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err)
 {
-    struct text t = { 0 };
+    struct moe_text t = { 0 };
     MOE_TRY(even_slots(p, "TensorRT-LLM", err));
-    add(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n", (int)p->layers[0].slots);
+    moe_text_add(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n", (int)p->layers[0].slots);
     for (int32_t i = 0; i < p->n_layers; i++) {
-        add(&t, "  %d: [", (int)p->layers[i].layer);
+        moe_text_add(&t, "  %d: [", (int)p->layers[i].layer);
         add_slots(&t, &p->layers[i], p->layers[i].slots, p->experts, ", ");
-        add(&t, "]\n");
+        moe_text_add(&t, "]\n");
     }
-    return finish(&t, text, err);
+    return moe_text_finish(&t, text, err);
 }
 
 /* ---- picture ---- */
@@ -121,20 +84,20 @@ static enum moe_code survey(const cJSON *layers, const char *file, int *rows, in
     return *rows && *ranks && *ranks <= 4096 && *rows <= 65536 ? MOE_OK : no_loads(file, err);
 }
 
-static void legend(struct text *t, int y, double span)
+static void legend(struct moe_text *t, int y, double span)
 {
     char c[8];
     for (int i = -10; i <= 10; i++) {
         color(1 + span * i / 10, span, c);
-        add(t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>\n", LEFT + (i + 10) * CELL, y, CELL, CELL, c);
+        moe_text_add(t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"/>\n", LEFT + (i + 10) * CELL, y, CELL, CELL, c);
     }
-    add(t, "<text x=\"%d\" y=\"%d\">%.4f</text><text x=\"%d\" y=\"%d\" text-anchor=\"middle\">1</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.4f</text>\n", LEFT,
+    moe_text_add(t, "<text x=\"%d\" y=\"%d\">%.4f</text><text x=\"%d\" y=\"%d\" text-anchor=\"middle\">1</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%.4f</text>\n", LEFT,
         y + CELL + 14, 1 - span, LEFT + 21 * CELL / 2, y + CELL + 14, LEFT + 21 * CELL, y + CELL + 14, 1 + span);
 }
 
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, struct moe_err *err)
 {
-    struct text t = { 0 };
+    struct moe_text t = { 0 };
     const cJSON *layers = moe_json_get(root, "layers"), *gap = moe_json_get(root, "gap_total");
     int rows = 0, ranks = 0, row = 0;
     double span = 0;
@@ -142,24 +105,24 @@ enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, str
     MOE_TRY(survey(layers, file, &rows, &ranks, &span, err));
     if (span < 1e-6) span = 1e-6;
     int width = LEFT + CELL * (ranks > 21 ? ranks : 21) + 20, height = TOP + CELL * rows + FOOT;
-    add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"10\">\n", width, height, width, height);
-    add(&t, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n<text x=\"%d\" y=\"18\" font-size=\"13\">Load of each rank / mean, by layer", LEFT);
-    if (cJSON_IsNumber(gap)) add(&t, "; gap to the bound %.3f %%", 100 * gap->valuedouble);
-    add(&t, "</text>\n<text x=\"%d\" y=\"34\">rank</text>\n", LEFT);
-    for (int r = 0; r < ranks; r += ranks > 16 ? 8 : 1) add(&t, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%d</text>\n", LEFT + r * CELL + CELL / 2, TOP - 6, r);
+    moe_text_add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"10\">\n", width, height, width, height);
+    moe_text_add(&t, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n<text x=\"%d\" y=\"18\" font-size=\"13\">Load of each rank / mean, by layer", LEFT);
+    if (cJSON_IsNumber(gap)) moe_text_add(&t, "; gap to the bound %.3f %%", 100 * gap->valuedouble);
+    moe_text_add(&t, "</text>\n<text x=\"%d\" y=\"34\">rank</text>\n", LEFT);
+    for (int r = 0; r < ranks; r += ranks > 16 ? 8 : 1) moe_text_add(&t, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%d</text>\n", LEFT + r * CELL + CELL / 2, TOP - 6, r);
     for (const cJSON *l = layers->child; l; l = l->next, row++) {
         const cJSON *number = moe_json_get(l, "layer");
         double mean = moe_json_get(l, "load_mean")->valuedouble;
         int r = 0, y = TOP + row * CELL;
-        add(&t, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%d</text>\n", LEFT - 6, y + CELL - 2, cJSON_IsNumber(number) ? number->valueint : row);
+        moe_text_add(&t, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%d</text>\n", LEFT - 6, y + CELL - 2, cJSON_IsNumber(number) ? number->valueint : row);
         for (const cJSON *x = moe_json_get(l, "loads")->child; x; x = x->next, r++) {
             double ratio = mean > 0 ? x->valuedouble / mean : 1;
             color(ratio, span, c);
-            add(&t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>layer %d rank %d: %.4f</title></rect>\n", LEFT + r * CELL, y, CELL, CELL, c,
+            moe_text_add(&t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>layer %d rank %d: %.4f</title></rect>\n", LEFT + r * CELL, y, CELL, CELL, c,
                 cJSON_IsNumber(number) ? number->valueint : row, r, ratio);
         }
     }
     legend(&t, TOP + rows * CELL + 18, span);
-    add(&t, "</svg>\n");
-    return finish(&t, svg, err);
+    moe_text_add(&t, "</svg>\n");
+    return moe_text_finish(&t, svg, err);
 }

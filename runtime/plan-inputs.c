@@ -3,7 +3,7 @@
 #include "base/io.h"
 #include "formats/container.h"
 
-#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,4 +101,22 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     if (code == MOE_OK) *out = all;
     else moe_routing_free(&all);
     return code;
+}
+
+enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err)
+{
+    const char *model = NULL, *said = "";
+    char manifest[PATH_MAX], dir[PATH_MAX];
+    cJSON *root;
+    MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
+    moe_json_str(root, "model", false, &model, plan_path, err);
+    moe_json_str(root, "model_origin", false, &said, plan_path, err);
+    snprintf(origin, 17, "%s", said);
+    const char *slash = strrchr(plan_path, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");
+    bool inside = moe_path_join(manifest, sizeof manifest, dir, "manifest.json", err) == MOE_OK && moe_exists(manifest) == MOE_FILE;
+    const char *use = given ? given : inside ? dir : model;
+    if (use) snprintf(path, PATH_MAX, "%s", use);
+    cJSON_Delete(root);
+    return use ? MOE_OK : moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
 }

@@ -5,6 +5,8 @@
 #include "formats/routing.h"
 #include "formats/source.h"
 
+#include <limits.h>
+
 /* A container, a checkpoint, or a directory with only config.json (told by what is in it). */
 enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, struct moe_err *err);
 
@@ -13,5 +15,9 @@ enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
  * paths.  No paths: the container's routing.json; without one every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
                                     int32_t most, struct moe_err *err);
+
+/* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when that is a container, or the path that it
+ * names.  origin: what the plan says of it, "" when nothing.  MOE_USAGE when none of the three is there. */
+enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err);
 
 #endif

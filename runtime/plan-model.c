@@ -1,6 +1,7 @@
 #include "runtime/plan-model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* What real kernels attain of the peaks. */
@@ -21,6 +22,30 @@ const struct moe_gpu *moe_gpu_find(const char *name)
     for (int i = 0; i < moe_gpu_count; i++)
         if (!strcmp(moe_gpus[i].name, name)) return &moe_gpus[i];
     return NULL;
+}
+
+enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err *err)
+{
+    char name[64];
+    int n = (int)strcspn(text, ",");
+    snprintf(name, sizeof name, "%.*s", n, text);
+    const struct moe_gpu *known = moe_gpu_find(name);
+    if (!known) return moe_fail(err, MOE_USAGE, "unknown --gpu '%s' (gb200-nvl72 or hgx-h200, figures can be changed: %s,bandwidth=7000)", name, moe_gpus[0].name);
+    *g = *known;
+    struct { const char *key; double *value, unit; } keys[] = { { "memory", &g->memory, 1e9 }, { "bandwidth", &g->bandwidth, 1e9 }, { "link", &g->link, 1e9 },
+        { "network", &g->domain_link, 1e9 }, { "fp4", &g->fp4, 1e12 }, { "fp8", &g->fp8, 1e12 }, { "bf16", &g->bf16, 1e12 } };
+    for (const char *at = text + n; *at; at += strcspn(at, ",")) {
+        char key[32], end = 0;
+        double v;
+        bool found = false;
+        if (sscanf(++at, "%31[a-z0-9]=%lf%c", key, &v, &end) < 2 || (end && end != ',') || !(v >= 0 && v < 1e9)) return moe_fail(err, MOE_USAGE, "--gpu: want key=number, not '%s'", at);
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            if (!strcmp(keys[i].key, key)) *keys[i].value = v * keys[i].unit, found = true;
+        if (!strcmp(key, "domain") && v >= 1) g->domain = (int32_t)v, found = true;
+        if (!found) return moe_fail(err, MOE_USAGE, "--gpu: unknown figure '%s' (memory, bandwidth, link, network, domain, fp4, fp8, bf16)", key);
+    }
+    return g->memory > 0 && g->bandwidth > 0 && g->link > 0 && g->domain_link > 0 && g->fp8 > 0 && g->bf16 > 0
+               ? MOE_OK : moe_fail(err, MOE_USAGE, "--gpu: a figure is 0");
 }
 
 /* ---- weights ---- */
@@ -203,4 +228,18 @@ void moe_step_model(struct moe_step *s, const struct moe_step_task *t)
     double chunk = (double)t->prefill;
     s->prefill = step(s, t, &x, chunk, chunk / 2, true, activated(t, chunk));
     s->prefill_tokens_per_second = chunk / s->prefill;
+}
+
+cJSON *moe_step_json(const struct moe_step *s, int32_t ranks, int32_t slots)
+{
+    const struct { const char *key; double v; } rows[] = {
+        { "ranks", ranks }, { "slots", slots }, { "routed_bytes", s->routed }, { "replicated_bytes", s->replicated }, { "buffer_bytes", s->buffers },
+        { "cache_bytes", s->cache }, { "cache_tokens", floor(s->cache_tokens) }, { "sequences", s->sequences }, { "decode_seconds", s->decode },
+        { "decode_floor_seconds", s->decode_floor }, { "decode_tokens_per_second_rank", s->tokens_per_second },
+        { "decode_tokens_per_second_user", s->tokens_per_second_user }, { "prefill_seconds", s->prefill },
+        { "prefill_tokens_per_second_rank", s->prefill_tokens_per_second }, { "moe_seconds", s->moe }, { "attention_seconds", s->attention },
+        { "shared_seconds", s->shared }, { "cache_seconds", s->kv }, { "dispatch_seconds", s->dispatch }, { "combine_seconds", s->combine } };
+    cJSON *j = cJSON_CreateObject();
+    for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++) cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
+    return j;
 }

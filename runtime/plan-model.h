@@ -29,6 +29,8 @@ struct moe_gpu {
 extern const struct moe_gpu moe_gpus[];
 extern const int moe_gpu_count;
 const struct moe_gpu *moe_gpu_find(const char *name); /* NULL: none */
+/* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s, domain in ranks.  MOE_USAGE. */
+enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err *err);
 
 struct moe_step_task {
     const struct moe_config *c;
@@ -51,5 +53,6 @@ struct moe_step {
 };
 
 void moe_step_model(struct moe_step *s, const struct moe_step_task *t);
+cJSON *moe_step_json(const struct moe_step *s, int32_t ranks, int32_t slots); /* NULL when out of memory */
 
 #endif

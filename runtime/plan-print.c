@@ -1,8 +1,8 @@
 /* Plans and proofs as JSON. */
 #include "runtime/plan-proof.h"
+#include "runtime/plan-text.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static bool number(cJSON *o, const char *key, double v) { return cJSON_AddNumberToObject(o, key, v); }
 
@@ -86,45 +86,20 @@ cJSON *moe_plan_proofs_json(const struct moe_plan *p, const struct moe_plan_proo
 
 /* ---- text: the head, then one layer a line ---- */
 
-struct text { char *v; size_t n, cap; bool ok; };
-
-static void add(struct text *t, const char *s)
-{
-    size_t n = strlen(s);
-    if (!t->ok) return;
-    if (t->n + n + 1 > t->cap) {
-        size_t cap = 2 * t->cap + n + 4096;
-        char *v = realloc(t->v, cap);
-        if (!v) {
-            t->ok = false;
-            return;
-        }
-        t->v = v;
-        t->cap = cap;
-    }
-    memcpy(t->v + t->n, s, n + 1);
-    t->n += n;
-}
-
-static void add_json(struct text *t, cJSON *o)
+static void add_json(struct moe_text *t, cJSON *o)
 {
     char *s = o ? moe_json_print(o, 0) : NULL;
-    if (s) add(t, s);
-    else t->ok = false;
+    if (s) moe_text_add(t, "%s", s);
+    else t->failed = true;
     free(s);
     cJSON_Delete(o);
 }
 
-static void add_member(struct text *t, const char *key, const cJSON *v)
+static void add_member(struct moe_text *t, const char *key, const cJSON *v)
 {
-    char *s = moe_json_print(v, 0);
-    add(t, "\"");
-    add(t, key);
-    add(t, "\":");
-    if (s) add(t, s);
-    else t->ok = false;
-    free(s);
-    add(t, ",\n");
+    moe_text_add(t, "\"%s\":", key);
+    add_json(t, cJSON_Duplicate(v, true));
+    moe_text_add(t, ",\n");
 }
 
 static cJSON *root(const struct moe_plan *p)
@@ -140,20 +115,21 @@ static cJSON *root(const struct moe_plan *p)
 
 char *moe_plan_print(const struct moe_plan *p, const struct moe_plan_proofs *proofs, const cJSON *head)
 {
-    struct text t = { .ok = true };
+    struct moe_text t = { 0 };
+    char *text;
+    struct moe_err ignored;
     cJSON *o = root(p);
     if (!o) return NULL;
-    add(&t, "{");
+    moe_text_add(&t, "{");
     for (const cJSON *m = o->child; m; m = m->next) add_member(&t, m->string, m);
     for (const cJSON *m = head ? head->child : NULL; m; m = m->next) add_member(&t, m->string, m);
     cJSON_Delete(o);
-    add(&t, "\"layers\":[\n");
+    moe_text_add(&t, "\"layers\":[\n");
     for (int32_t i = 0; i < p->n_layers; i++) {
         add_json(&t, layer(p, &p->layers[i], proofs ? &proofs->layers[i] : NULL, p->layers[i].layer));
-        add(&t, i + 1 < p->n_layers ? ",\n" : "\n");
+        moe_text_add(&t, i + 1 < p->n_layers ? ",\n" : "\n");
     }
-    add(&t, "]}\n");
-    if (t.ok) return t.v;
-    free(t.v);
-    return NULL;
+    moe_text_add(&t, "]}\n");
+    moe_text_finish(&t, &text, &ignored);
+    return text;
 }

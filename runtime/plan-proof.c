@@ -245,10 +245,10 @@ void moe_plan_proofs_free(struct moe_plan_proofs **p)
     *p = NULL;
 }
 
-uint64_t moe_routing_digest(const struct moe_routing *r)
+enum moe_code moe_routing_digest(const struct moe_routing *r, uint64_t *digest, struct moe_err *err)
 {
     struct moe_hash *h = moe_hash_new();
-    if (!h) return 0;
+    if (!h) return moe_fail(err, MOE_NOMEM, "no memory for a digest");
     moe_hash_reset64(h);
     int64_t n = (int64_t)r->n_windows * r->n_layers * r->experts;
     for (int64_t i = 0; i < n; i++) {
@@ -256,7 +256,7 @@ uint64_t moe_routing_digest(const struct moe_routing *r)
         for (int k = 0; k < 8; k++) b[k] = (unsigned char)((uint64_t)r->counts[i] >> 8 * k);
         moe_hash_add64(h, b, 8);
     }
-    uint64_t v = moe_hash_get64(h);
+    *digest = moe_hash_get64(h);
     moe_hash_free(h);
-    return v;
+    return MOE_OK;
 }

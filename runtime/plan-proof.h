@@ -41,7 +41,7 @@ enum moe_code moe_plan_prove(struct moe_plan_proofs **out, const struct moe_plan
 void moe_plan_proofs_free(struct moe_plan_proofs **p); /* NULL-safe; nulls */
 
 /* Identifies statistics: XXH3-64 of the counts, little-endian. */
-uint64_t moe_routing_digest(const struct moe_routing *r);
+enum moe_code moe_routing_digest(const struct moe_routing *r, uint64_t *digest, struct moe_err *err);
 
 /* plan.json as text (docs/placement.md), free() it; NULL when out of memory.  `head`: further members of the root, may be NULL. */
 char *moe_plan_print(const struct moe_plan *p, const struct moe_plan_proofs *proofs, const cJSON *head);

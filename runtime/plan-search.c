@@ -138,14 +138,15 @@ enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task 
     return code;
 }
 
-void moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot, double *load)
+enum moe_code moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot, double *load, struct moe_err *err)
 {
     const struct moe_routing *r = t->stats;
     int32_t n = r->experts, windows = r->n_windows, k = 0;
     double mean, *weight = calloc((size_t)n * (size_t)windows, sizeof *weight);
     int32_t *count = calloc((size_t)n, sizeof *count);
     memset(load, 0, (size_t)t->ranks * sizeof *load);
-    if (weight && count) {
+    bool ok = weight && count;
+    if (ok) {
         moe_place_weights(t, row, weight, &mean);
         for (int32_t i = 0; i < t->slots; i++) count[slot[i]]++;
         for (int32_t q = 0; q < t->ranks; q++) {
@@ -160,4 +161,5 @@ void moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, 
     }
     free(weight);
     free(count);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for loads");
 }

@@ -33,7 +33,7 @@ enum moe_code moe_plan_baseline(int32_t *slot, enum moe_baseline kind, const str
 enum moe_code moe_eplb(int32_t *physical, const float *load, int32_t experts, int32_t slots, int32_t groups, int32_t nodes, int32_t ranks,
                        struct moe_err *err);
 /* Loads of ranks, [ranks] for window w (-1: the largest over windows), of any list of slots of layer row i, equal shares. */
-void moe_plan_slot_loads(const struct moe_plan_task *t, int32_t i, int32_t w, const int32_t *slot, double *load);
+enum moe_code moe_plan_slot_loads(const struct moe_plan_task *t, int32_t i, int32_t w, const int32_t *slot, double *load, struct moe_err *err);
 
 /* Lower bounds on the largest load of a layer, for any placement of the task: no plan has less with equal shares. */
 enum moe_bound_kind { MOE_BOUND_MEAN, MOE_BOUND_PIECE, MOE_BOUND_PIGEONHOLE, MOE_BOUND_PACKING, MOE_BOUND_EXACT, MOE_BOUND_COUNT };

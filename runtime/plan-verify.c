@@ -11,13 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_MAX = 256 << 20, EXPERTS_MAX = 65536, RANKS_MAX = 4096 };
+enum { FILE_MAX = 256 << 20, EXPERTS_MAX = 65536, RANKS_MAX = 4096, SLOTS_MAX = 1 << 24 };
 static const double CLOSE = 1e-6; /* claims are printed to 17 digits; splits are found to a part in 2^40 */
 
 struct verify {
     const char *path;
     const cJSON *root;
-    int32_t ranks, experts, survive, per_node, n_layers, windows;
+    int32_t ranks, experts, slots, survive, per_node, n_layers, windows;
     struct check_layer layer;
     int64_t *counts;         /* [windows][n_layers][experts], rows in the order of the plan's layers */
     bool compare;            /* loads and bounds */
@@ -87,7 +87,7 @@ static enum moe_code read_slots(struct verify *v, const cJSON *o, int number, st
         for (const cJSON *x = list->child; x; x = x->next, n++, mine++) {
             if (!cJSON_IsNumber(x) || x->valuedouble != floor(x->valuedouble) || x->valuedouble < 0 || x->valuedouble >= v->experts)
                 return bad(v, number, "a slot holds no expert of the model", err);
-            if (n >= l->cap) return bad(v, number, "more slots than 'slots' says", err);
+            if (n >= l->cap) return bad(v, number, "more slots than other layers, or 'slots', say", err);
             l->rank_of[n] = r;
             l->expert_of[n] = (int32_t)x->valuedouble;
         }
@@ -331,6 +331,15 @@ static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, c
 
 /* ---- all ---- */
 
+/* What the lists of the first layer say of ranks, experts and slots: for plans whose head does not. */
+static void shape_of(const cJSON *layers, int64_t *ranks, int64_t *experts, int64_t *slots)
+{
+    const cJSON *lists = moe_json_get(layers->child, "ranks");
+    for (const cJSON *l = cJSON_IsArray(lists) ? lists->child : NULL; l; l = l->next, ++*ranks)
+        for (const cJSON *x = l->child; x; x = x->next, ++*slots)
+            if (cJSON_IsNumber(x) && x->valuedouble >= (double)*experts && x->valuedouble < EXPERTS_MAX) *experts = (int64_t)x->valuedouble + 1;
+}
+
 static enum moe_code read_head(struct verify *v, struct moe_err *err)
 {
     int64_t version = 0, ranks = 0, experts = 0, slots = 0, survive = 0, per_node = 0;
@@ -338,17 +347,18 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
     if (!cJSON_IsObject(v->root)) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "is not a JSON object");
     MOE_TRY(moe_json_i64(v->root, "version", true, 0, INT32_MAX, &version, f, err));
     if (version != 1) return moe_fail_at(err, MOE_UNSUPPORTED, f, NULL, "version %lld of a placement plan", (long long)version);
-    MOE_TRY(moe_json_i64(v->root, "ranks", true, 1, RANKS_MAX, &ranks, f, err));
-    MOE_TRY(moe_json_i64(v->root, "experts", true, 1, EXPERTS_MAX, &experts, f, err));
-    MOE_TRY(moe_json_i64(v->root, "slots", true, 1, 1 << 24, &slots, f, err));
-    MOE_TRY(moe_json_i64(v->root, "survive", false, 0, RANKS_MAX, &survive, f, err));
-    MOE_TRY(moe_json_i64(v->root, "ranks_per_node", false, 0, RANKS_MAX, &per_node, f, err));
     const cJSON *layers = moe_json_get(v->root, "layers");
     if (!cJSON_IsArray(layers) || !layers->child) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'layers' is missing or empty");
-    v->ranks = (int32_t)ranks, v->experts = (int32_t)experts, v->survive = (int32_t)survive, v->per_node = (int32_t)per_node;
+    shape_of(layers, &ranks, &experts, &slots);
+    MOE_TRY(moe_json_i64(v->root, "ranks", false, 1, RANKS_MAX, &ranks, f, err));
+    MOE_TRY(moe_json_i64(v->root, "experts", false, 1, EXPERTS_MAX, &experts, f, err));
+    MOE_TRY(moe_json_i64(v->root, "slots", false, 1, SLOTS_MAX, &slots, f, err));
+    MOE_TRY(moe_json_i64(v->root, "survive", false, 0, RANKS_MAX, &survive, f, err));
+    MOE_TRY(moe_json_i64(v->root, "ranks_per_node", false, 0, RANKS_MAX, &per_node, f, err));
+    if (ranks < 1 || ranks > RANKS_MAX || experts < 1 || slots < 1 || slots > SLOTS_MAX) return bad(v, 0, "a plan of no or too many slots", err);
+    v->ranks = (int32_t)ranks, v->experts = (int32_t)experts, v->survive = (int32_t)survive, v->per_node = (int32_t)per_node, v->slots = (int32_t)slots;
     v->n_layers = cJSON_GetArraySize(layers);
-    return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, (int32_t)slots)
-               ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, v->slots) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
 }
 
 /* Which row of r is the plan's layer number i, which is the model's `number`; -1: none. */
@@ -404,16 +414,14 @@ static bool same_digest(const struct verify *v)
 
 static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe_err *err)
 {
-    int64_t slots = 0;
     int32_t row = 0, before = -1;
-    moe_json_i64(v->root, "slots", true, 1, 1 << 24, &slots, v->path, err);
     for (const cJSON *o = moe_json_get(v->root, "layers")->child; o; o = o->next, row++) {
         int64_t number = 0;
         MOE_TRY(moe_json_i64(o, "layer", true, 0, 65536, &number, v->path, err));
         if (number <= before) return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %lld is there twice or out of order", (long long)number);
         before = (int32_t)number;
         MOE_TRY(read_slots(v, o, (int)number, err));
-        if (v->layer.slots != slots) problem(v, "layer %d: %d slots are in use, 'slots' says %lld", (int)number, (int)v->layer.slots, (long long)slots);
+        if (v->layer.slots != v->slots) problem(v, "layer %d: %d slots are in use, not %d", (int)number, (int)v->layer.slots, (int)v->slots);
         check_coverage(v, o, (int)number);
         if (v->windows) check_loads(v, o, (int)number, row);
         if (old) MOE_TRY(check_moves(v, o, (int)number, old, err));
