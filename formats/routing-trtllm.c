@@ -17,7 +17,8 @@ static const int64_t SUM_MAX = (int64_t)1 << 53;
 struct sums {
     const char *file;
     int32_t experts, n_layers;
-    int64_t *of_layer[MOE_ROUTING_LAYERS_MAX + 1]; /* [experts], NULL: not met */
+    int64_t **of_layer;                            /* [cap][experts], NULL: not met */
+    int32_t cap;
     unsigned char *raw;                            /* room for one tensor */
 };
 
@@ -39,6 +40,17 @@ static int64_t load(const unsigned char *p, int bytes)
     return (int64_t)v;
 }
 
+static enum moe_code make_room(struct sums *s, int32_t layer, struct moe_err *err)
+{
+    int32_t cap = s->cap > layer ? s->cap : 2 * layer + 64;
+    int64_t **p = cap > s->cap ? realloc(s->of_layer, (size_t)cap * sizeof *p) : s->of_layer;
+    if (!p) return moe_fail_at(err, MOE_NOMEM, s->file, NULL, "no memory for its counts");
+    for (int32_t l = s->cap; l < cap; l++) p[l] = NULL;
+    s->of_layer = p;
+    s->cap = cap;
+    return MOE_OK;
+}
+
 static enum moe_code add(struct sums *s, int fd, const struct moe_st_entry *t, struct moe_err *err)
 {
     int32_t layer;
@@ -48,6 +60,7 @@ static enum moe_code add(struct sums *s, int fd, const struct moe_st_entry *t, s
     if (t->ndim != 1 || t->shape[0] != s->experts)
         return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "is not a list of %d counts", (int)s->experts);
     MOE_TRY(moe_pread(fd, s->file, s->raw, (size_t)t->bytes, t->offset, err));
+    MOE_TRY(make_room(s, layer, err));
     int64_t **c = &s->of_layer[layer];
     if (!*c) {
         *c = calloc((size_t)s->experts, sizeof **c);
@@ -111,7 +124,7 @@ static enum moe_code collect(const struct sums *s, int32_t top, struct moe_routi
 {
     int32_t n = 0, *layers = malloc((size_t)s->n_layers * sizeof *layers);
     if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing statistics");
-    for (int32_t l = 0; l <= MOE_ROUTING_LAYERS_MAX; l++)
+    for (int32_t l = 0; l < s->cap; l++)
         if (s->of_layer[l]) layers[n++] = l;
     enum moe_code code = moe_routing_new(r, s->experts, top, n, layers, 1, err);
     for (int32_t i = 0; code == MOE_OK && i < n; i++)
@@ -139,19 +152,14 @@ enum moe_code moe_routing_read_trtllm(const char *dir, struct moe_routing **r, s
     int64_t experts = 0, top = 0;
     *r = NULL;
     MOE_TRY(read_meta(dir, &experts, &top, err));
-    struct sums *s = calloc(1, sizeof *s);
-    if (s) s->raw = malloc((size_t)experts * 8);
-    if (!s || !s->raw) {
-        free(s);
-        return moe_fail(err, MOE_NOMEM, "no memory for routing statistics");
-    }
-    s->experts = (int32_t)experts;
-    enum moe_code code = add_all(s, dir, err);
-    if (code == MOE_OK) code = collect(s, (int32_t)top, r, err);
+    struct sums s = { .experts = (int32_t)experts, .raw = malloc((size_t)experts * 8) };
+    if (!s.raw) return moe_fail(err, MOE_NOMEM, "no memory for routing statistics");
+    enum moe_code code = add_all(&s, dir, err);
+    if (code == MOE_OK) code = collect(&s, (int32_t)top, r, err);
     if (code == MOE_OK) code = moe_routing_check(*r, dir, err);
     if (code != MOE_OK) moe_routing_free(r);
-    for (int32_t l = 0; l <= MOE_ROUTING_LAYERS_MAX; l++) free(s->of_layer[l]);
-    free(s->raw);
-    free(s);
+    for (int32_t l = 0; l < s.cap; l++) free(s.of_layer[l]);
+    free(s.of_layer);
+    free(s.raw);
     return code;
 }
