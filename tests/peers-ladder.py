@@ -16,7 +16,7 @@ The calibration forward pass is a plain one in this file: its experts are nn.Lin
 of modelopt's calls need CUDA; they are replaced by the same arithmetic in torch (see cpu_modelopt).  llm-compressor's own functions for Hessians,
 factorisation and rounding are called layer by layer as its sequential pipeline does: the layer's Hessians from what reaches it through
 the quantized layers before, all of its modules at once, and by default every token through every expert (llmc-gptq-routed: its own tokens
-alone).  gate and up share their global scale everywhere."""
+alone).  gate and up share their global scale everywhere but in AWQ, whose channel scales differ between them."""
 import argparse, copy, json, math, os, shutil, subprocess, sys
 
 import numpy as np
