@@ -85,6 +85,8 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
 
 /* ---- moving few: excess is what ranks have above the goal, all together; each step is the one that takes away most of it for each slot moved ---- */
 
+enum { FULLEST = 8 }; /* ranks looked at for a step: all of those above the goal would make little difference, and take their number in time */
+
 struct drift {
     struct moe_place *s;
     const uint8_t *was;   /* [ranks][experts] in the old plan */
@@ -205,6 +207,20 @@ static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
     consider(d, -copy_change(d, r, f, e), is_new(d, r, e) - is_new(d, r, f), -1, k, e);
 }
 
+/* The fullest ranks above the goal, falling. */
+static int32_t fullest_ranks(const struct moe_place *s, double goal, int32_t out[FULLEST])
+{
+    int32_t n = 0;
+    for (int32_t r = 0; r < s->ranks; r++) {
+        int32_t i = n < FULLEST ? n : FULLEST - 1;
+        if (s->cost[r] <= goal || (n == FULLEST && s->cost[r] <= s->cost[out[i]])) continue;
+        for (; i > 0 && s->cost[out[i - 1]] < s->cost[r]; i--) out[i] = out[i - 1];
+        out[i] = r;
+        n += n < FULLEST;
+    }
+    return n;
+}
+
 static bool best_step(struct drift *d)
 {
     struct moe_place *s = d->s;
@@ -225,15 +241,16 @@ static bool best_step(struct drift *d)
             d->most[e] += s->windows > 1 || over < -d->more[e] ? over : -d->more[e];
         }
     }
-    for (int32_t a = 0; a < s->ranks; a++) {
-        if (s->cost[a] <= d->goal) continue;
+    int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t a = fullest[i];
         for (int32_t b = 0; b < s->ranks; b++)
             if (b != a) swaps(d, a, b);
         for (int32_t k = s->first[a]; k < s->first[a + 1]; k++)
             for (int32_t e = 0; e < s->experts && s->count[s->slot[k]] > s->floor; e++) copy(d, a, k, e);
         for (int32_t r = 0; r < s->ranks; r++)
             for (int32_t k = s->first[r]; r != a && k < s->first[r + 1]; k++)
-                for (int32_t i = s->first[a]; s->count[s->slot[k]] > s->floor && i < s->first[a + 1]; i++) copy(d, r, k, s->slot[i]);
+                for (int32_t j = s->first[a]; s->count[s->slot[k]] > s->floor && j < s->first[a + 1]; j++) copy(d, r, k, s->slot[j]);
     }
     return d->score > 0;
 }

@@ -72,8 +72,8 @@ ok "$P" $K --from "$T/t1" --stats "$T/r1" --json
 [ "$(total slots_moved "$T/out")" = 0 ] || fail "slots move without a reason"
 ok "$P" $K --from "$T/t1" --stats "$T/drifted" --ranks 71 --slots 426 -f -o "$T/p71" --json # a rank less
 ok "$P" verify "$T/p71" --stats "$T/drifted" --from "$T/t1" -q
-ok "$P" $K --from "$T/t1" --stats "$T/drifted" --slots 792 --survive 1 -f -o "$T/p792" --json
-ok "$P" verify "$T/p792" --stats "$T/drifted" --from "$T/t1" -q
+sanitized || ok "$P" $K --from "$T/t1" --stats "$T/drifted" --slots 792 --survive 1 -f -o "$T/p792" --json
+sanitized || ok "$P" verify "$T/p792" --stats "$T/drifted" --from "$T/t1" -q
 count
 
 # ---- a rank lost ----
