@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "formats/routing.h"
 #include "model/unit.h"
+#include "quantize/dense.h"
 #include "quantize/fisher.h"
 
 #include <math.h>
@@ -19,6 +20,7 @@ struct expert_stats { int64_t tokens; float amax_x, amax_y; bool cold; double ou
 struct bench {
     struct moe_mlp *mlp;
     struct moe_held held;
+    struct moe_aside aside;         /* of the layer of dense.moe at hand */
     int32_t row[FEW + LENT]; float importance[FEW + LENT];
 };
 
@@ -30,9 +32,10 @@ struct moe_calibrate {
     struct moe_progress *progress;
     const char *dir;                /* for files of our own */
     struct moe_walk walk;
+    struct moe_dense dense;
     bool walking;
     struct bench *bench;            /* [workers] */
-    struct moe_metric f;            /* of the layer at hand, when o.fisher */
+    struct moe_metric f; int f_layer; /* F of that layer; -1: none yet */
     struct expert_stats *stats;     /* [E] of the layer at hand */
 };
 
@@ -96,6 +99,31 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
 
 /* ---- the coder ---- */
 
+/* F of the layer at hand, once. */
+static enum moe_code load_metric(struct moe_calibrate *c, int layer, struct moe_err *err)
+{
+    if (!c->o.fisher || !moe_layer_is_moe(&c->src->config, layer) || c->f_layer == layer) return MOE_OK;
+    c->f.form.k = c->src->config.hidden_size;
+    MOE_TRY(moe_fisher_read(c->dir, layer, &c->f, err));
+    MOE_TRY(moe_metric_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
+    c->f_layer = layer;
+    return MOE_OK;
+}
+
+static enum moe_code before_attention(void *ctx, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    MOE_TRY(load_metric(c, c->walk.layer, err));
+    c->dense.f = c->f_layer == c->walk.layer ? &c->f : NULL;
+    return moe_dense_attention(&c->dense, err);
+}
+
+static enum moe_code before_mlp(void *ctx, struct moe_err *err)
+{
+    struct moe_calibrate *c = ctx;
+    return moe_dense_mlp(&c->dense, err);
+}
+
 /* Everything that is held, once the sensitivity pass has let go of what it held. */
 static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
 {
@@ -107,6 +135,12 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
     c->walking = true;
+    for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
+    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = c->o.method, .dir = c->dir, .here = { .layer = -1 } };
+    if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
+    c->walk.ctx = c;
+    c->walk.before[0] = before_attention;
+    c->walk.before[1] = before_mlp;
     return MOE_OK;
 }
 
@@ -124,23 +158,46 @@ static enum moe_code start(void *ctx, const char *dir, struct moe_err *err)
     return take_all(c, err);
 }
 
+/* Layers without experts behind the last one that has some: nothing else asks for them. */
+static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
+{
+    while (c->walk.before[0] && c->walk.layer < c->src->config.num_hidden_layers && !moe_layer_is_moe(&c->src->config, c->walk.layer)) MOE_TRY(moe_walk_through(&c->walk, err));
+    return MOE_OK;
+}
+
 static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    if (u->layer < 0) return MOE_OK;
+    if (u->layer < 0) return finish_layers(c, err);
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
-    if (c->o.fisher) {
-        c->f.form.k = c->src->config.hidden_size;
-        MOE_TRY(moe_fisher_read(c->dir, u->layer, &c->f, err));
-        MOE_TRY(moe_metric_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
-    }
+    MOE_TRY(load_metric(c, u->layer, err));
     return moe_walk_reach(&c->walk, u->layer, err);
+}
+
+/* What was put aside of a layer, in a worker's hands. */
+static enum moe_code fetch(struct moe_calibrate *c, struct moe_aside *a, int layer, struct moe_err *err)
+{
+    bool there;
+    return a->layer == layer ? MOE_OK : moe_aside_read(c->dir, layer, a, &there, err);
+}
+
+static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_group *g, int worker, struct moe_coded *out, struct moe_err *err)
+{
+    struct moe_aside *a = &c->bench[worker].aside;
+    for (int i = 0; i < g->n; i++) {
+        const struct moe_tensor *t = &u->out[g->first + i], *in = &c->src->tensors[u->in[g->first + i]];
+        if (t->type != MOE_NVFP4 || in->type == MOE_NVFP4 || t->layer < 0) continue;
+        MOE_TRY(fetch(c, a, t->layer, err));
+        const struct moe_aside_tensor *k = moe_aside_find(a, t->role);
+        if (k) out[i] = (struct moe_coded){ k->codes, k->scales, k->global, k->num, k->den };
+    }
+    return MOE_OK;
 }
 
 static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker, const float *amax, struct moe_coded *out, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    return u->layer < 0 ? MOE_OK : code_expert(c, u, &u->groups[group], worker, amax, out, err);
+    return u->layer < 0 ? code_dense(c, u, &u->groups[group], worker, out, err) : code_expert(c, u, &u->groups[group], worker, amax, out, err);
 }
 
 /* The largest over the layer's experts: engines use one scale for all, and a cold expert has none of its own. */
@@ -179,6 +236,13 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *
     struct moe_calibrate *c = ctx;
     *note = NULL;
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = 1;
+    for (int64_t i = 0; u->layer < 0 && i < u->n; i++) {
+        struct moe_aside *a = &c->bench[0].aside;
+        if (u->out[i].type != MOE_NVFP4 || u->out[i].layer < 0) continue;
+        MOE_TRY(fetch(c, a, u->out[i].layer, err));
+        const struct moe_aside_tensor *k = moe_aside_find(a, u->out[i].role);
+        if (k) input_scale[i] = k->input_scale;
+    }
     if (u->layer < 0) return MOE_OK;
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
@@ -303,7 +367,8 @@ enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_
     if (dense[1] > layer) layer = dense[1];
     *p = (struct moe_calibration_plan){ .work = work_of(src, o) };
     uint64_t each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + most_raw + sizeof(struct bench) + (4 << 20);
-    uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20);
+    uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20) +
+                     moe_dense_estimate(src, o->type, &o->method);
     for (int in_files = 0; in_files <= (o->scratch != NULL); in_files++) {
         uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads), left = limit > fixed + walk ? limit - fixed - walk : 0;
         if (o->fisher) moe_fisher_estimate(src, &f, in_files, threads, &fisher, &files);
@@ -330,7 +395,7 @@ enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *
     struct moe_calibrate *c = calloc(1, sizeof *c);
     *out = c;
     if (!c) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
-    *c = (struct moe_calibrate){ .o = *o, .plan = *p, .src = src, .pool = pool, .progress = progress };
+    *c = (struct moe_calibrate){ .o = *o, .plan = *p, .src = src, .pool = pool, .progress = progress, .f_layer = -1 };
     return MOE_OK;
 }
 
@@ -341,8 +406,10 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     for (int i = 0; c->bench && i < c->plan.workers; i++) {
         moe_mlp_close(&c->bench[i].mlp);
         moe_held_release(&c->bench[i].held);
+        moe_aside_release(&c->bench[i].aside);
     }
     moe_metric_release(&c->f);
+    if (c->walking) moe_dense_release(&c->dense);
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);

@@ -99,7 +99,7 @@ static int sweeps_of(const struct options *o)
     return !strcmp(o->effort, "fast") ? 0 : !strcmp(o->effort, "balanced") ? 2 : 4;
 }
 
-static struct moe_calibration calibration_of(const struct options *o, const struct moe_source *src, const struct moe_corpus *text)
+static struct moe_calibration calibration_of(const struct options *o, const struct moe_source *src, const struct moe_corpus *text, const uint8_t *type)
 {
     int64_t most = src->config.max_position_embeddings > 0 && src->config.max_position_embeddings < 2048 ? src->config.max_position_embeddings : 2048;
     bool plain = o->calibrated == WEIGHTED || !strcmp(o->method, "gptq");
@@ -108,8 +108,17 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
         .method = { .matrix = { .diagonal = o->calibrated == WEIGHTED, .fit = !plain, .sided = o->calibrated == FISHER, .sweeps = sweeps_of(o), .damp = 0.01, .damp_rows = 0.001 },
                     .activations = !strcmp(o->activations, "nvfp4") },
         .fisher = o->calibrated == FISHER ? o->sensitivity : 0, .seed = (uint64_t)o->seed, .upstream_source = !strcmp(o->upstream, "source"),
-        .memory = (uint64_t)o->memory, .scratch = o->scratch,
+        .memory = (uint64_t)o->memory, .scratch = o->scratch, .type = type,
     };
+}
+
+static enum moe_code precision_of(const struct moe_source *src, const struct moe_rewrite_options *r, uint8_t **type, struct moe_err *err)
+{
+    *type = malloc((size_t)src->n_tensors + 1);
+    if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
+    enum moe_code code = moe_precision_map(src, r->scope, r->rules, r->n_rules, *type, err);
+    if (code != MOE_OK) free(*type);
+    return code;
 }
 
 /* What changes bytes, beside method and precision map. */
@@ -163,8 +172,12 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     struct moe_corpus text = { .n = o->calib_tokens };
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
     if (o->calibrated) {
-        struct moe_calibration c = calibration_of(o, src, &text); /* of as many tokens as asked for: the files are not read */
-        MOE_TRY(moe_calibrate_plan(src, &c, moe_pool_threads(o->run.pool), &p, err));
+        uint8_t *type;
+        MOE_TRY(precision_of(src, r, &type, err));
+        struct moe_calibration c = calibration_of(o, src, &text, type); /* of as many tokens as asked for: the files are not read */
+        enum moe_code code = moe_calibrate_plan(src, &c, moe_pool_threads(o->run.pool), &p, err);
+        free(type);
+        MOE_TRY(code);
         e.seconds += p.work / (0.6 * operations_per_second(o->run.pool));
         if (p.memory > e.memory_bytes) e.memory_bytes = p.memory;
     }
@@ -243,9 +256,15 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
     if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
     MOE_TRY(moe_corpus_read(&text, dir, src->config.vocab_size, o->calib.v, o->calib.n, o->calib_tokens, err));
-    struct moe_calibration cal = calibration_of(o, src, &text);
+    uint8_t *type = NULL;
+    enum moe_code code = precision_of(src, r, &type, err);
+    if (code != MOE_OK) {
+        moe_corpus_release(&text);
+        return code;
+    }
+    struct moe_calibration cal = calibration_of(o, src, &text, type);
     struct moe_coder coder = { .method = calibrated_name[o->calibrated], .options = calibration_json(&cal, &text) };
-    enum moe_code code = coder.options ? moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
+    code = coder.options ? moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
     if (code == MOE_OK) code = moe_calibrate_open(&c, src, &cal, &plan, o->run.pool, o->run.progress, err);
     if (code == MOE_OK) {
         moe_calibrate_coder(c, &coder);
@@ -254,6 +273,7 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     }
     moe_calibrate_close(&c);
     cJSON_Delete((cJSON *)(uintptr_t)coder.options);
+    free(type);
     moe_corpus_release(&text);
     return code;
 }

@@ -30,7 +30,7 @@ enum moe_code moe_walk_batches(struct moe_walk *c, enum moe_code (*fn)(struct mo
 }
 
 /* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a sequence share one buffer. */
-static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_segment seg[BATCH];
     struct moe_kv kv[BATCH];
@@ -42,9 +42,28 @@ static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t 
         seg[k] = (struct moe_segment){ &kv[k], 0, least(c->sequence, n - at) };
     }
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
-    if (c->m->layers[c->layer].moe) moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
-    else moe_forward_layer(c->f, c->layer, seg, k, c->batch);
-    MOE_TRY(moe_forward_check(c->f, c->layer, c->batch, n, err));
+    moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
+    return moe_forward_check(c->f, c->layer, c->batch, n, err);
+}
+
+struct rows { struct moe_walk *c; int64_t first; };
+
+static void row_importance(void *ctx, int64_t t, int worker)
+{
+    struct rows *r = ctx;
+    int64_t h = r->c->h.width;
+    const float *x = r->c->batch + t * h;
+    double sum = 0;
+    (void)worker;
+    for (int64_t i = 0; i < h; i++) sum += (double)x[i] * (double)x[i];
+    r->c->importance[r->first + t] = (float)(1 / sqrt(sum / (double)h + 1e-12));
+}
+
+static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    struct rows r = { c, first };
+    MOE_TRY(moe_walk_attend(c, first, n, err));
+    moe_pool_run(c->pool, n, row_importance, &r);
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
 
@@ -54,25 +73,20 @@ static enum moe_code embed_batch(struct moe_walk *c, int64_t first, int64_t n, s
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
 
-struct routing { struct moe_walk *c; int64_t first; const float *x; };
-
 static void route_token(void *ctx, int64_t t, int worker)
 {
-    struct routing *r = ctx;
+    struct rows *r = ctx;
     struct moe_walk *c = r->c;
-    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, h = c->h.width;
-    double sum = 0;
+    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok;
     moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias, c->f->choose + worker * 2 * e,
               c->experts + (r->first + t) * k, c->weights + (r->first + t) * k);
-    for (int64_t i = 0; i < h; i++) sum += (double)r->x[t * h + i] * (double)r->x[t * h + i];
-    c->importance[r->first + t] = (float)(1 / sqrt(sum / (double)h + 1e-12));
 }
 
 static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
     int64_t h = c->h.width;
-    struct routing r = { c, first, c->batch };
+    struct rows r = { c, first };
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
     moe_forward_norm(c->f, c->batch, h, y->post_norm, c->m->eps, h, n, c->f->x, h);
     moe_forward_matmul(c->f, &y->router, c->f->x, h, n, c->f->logits);
@@ -112,24 +126,31 @@ struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
                                     .importance = c->importance, .n = c->n, .own = c->n };
 }
 
+/* The MLP that all tokens pass: dense, or the shared one; NULL data: none. */
+static const struct moe_expert *common_mlp(const struct moe_layer *y) { return y->moe ? &y->shared : &y->dense; }
+
 /* Everything of the layer up to its routed experts. */
 static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
+    if (c->before[0]) MOE_TRY(c->before[0](c->ctx, err));
     double from = moe_now();
     MOE_TRY(moe_walk_batches(c, attention_batch, err));
     c->seconds[0] += moe_now() - from;
-    if (!y->moe) return MOE_OK;
     from = moe_now();
-    MOE_TRY(moe_walk_batches(c, route_batch, err));
-    group(c);
+    if (y->moe) {
+        MOE_TRY(moe_walk_batches(c, route_batch, err));
+        group(c);
+    }
     MOE_TRY(moe_states_zero(&c->sum, err));
     c->seconds[1] += moe_now() - from;
-    if (y->shared.gate.data) {
-        const struct moe_weight shared[3] = { y->shared.gate, y->shared.up, y->shared.down };
+    if (c->before[1]) MOE_TRY(c->before[1](c->ctx, err));
+    if (common_mlp(y)->gate.data) {
+        const struct moe_expert *m = common_mlp(y);
+        const struct moe_weight w[3] = { m->gate, m->up, m->down };
         struct moe_mlp_tokens t = moe_walk_all(c);
         from = moe_now();
-        MOE_TRY(moe_mlp_forward(c->mlp, shared, &t, &c->sum, err));
+        MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
         c->seconds[2] += moe_now() - from;
     }
     c->routed = true;
@@ -146,7 +167,7 @@ static void drop_mapped(const struct moe_walk *c, int layer)
 
 enum moe_code moe_walk_next(struct moe_walk *c, struct moe_err *err)
 {
-    if (c->m->layers[c->layer].moe) MOE_TRY(moe_walk_batches(c, add_batch, err));
+    MOE_TRY(moe_walk_batches(c, add_batch, err));
     drop_mapped(c, c->layer);
     memset(c->seconds, 0, sizeof c->seconds);
     c->routed = false;
@@ -253,7 +274,8 @@ void moe_held_release(struct moe_held *r)
 
 static int64_t widest(const struct moe_config *c)
 {
-    return most(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+    int64_t shared = most(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+    return c->first_k_dense_replace > 0 ? most(shared, c->intermediate_size) : shared;
 }
 
 static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };

@@ -31,7 +31,9 @@ struct moe_walk {
     int32_t *row; float *row_weight, *row_importance; /* [n k] token; routing weight; that times importance */
     int32_t *all;                     /* [n]: 0, 1, 2 ... */
     struct moe_held raw;
-    double seconds[3];                /* attention, router, experts forward: of the layer at hand */
+    double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
+    /* Called when the states are those before the layer's attention; before its dense or shared MLP.  They may replace weights in m->layers. */
+    enum moe_code (*before[2])(void *ctx, struct moe_err *err); void *ctx;
 };
 
 uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads);
@@ -55,6 +57,8 @@ enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *
 enum moe_code moe_walk_next(struct moe_walk *w, struct moe_err *err);
 
 /* fn over batches of whole sequences (or parts of one where it is longer than a batch): tokens [first, first + n). */
+/* That batch's states through the attention of the layer at hand, in w->batch: read, not written back. */
+enum moe_code moe_walk_attend(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err);
 enum moe_code moe_walk_batches(struct moe_walk *w, enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err);
 int64_t moe_walk_batch(int64_t sequence); /* at most so many tokens */
 

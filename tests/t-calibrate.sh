@@ -48,6 +48,14 @@ done
 
 # --- killed and resumed: each time a little later ---
 i=0 kills=0
+quantize all $F/bf16 --calib-tokens 2000 --quantize all-linear --threads 1
+"$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens 2000 --quantize all-linear $F/bf16 -o "$T/all-2.moe" >"$T/out" 2>"$T/err" &
+pid=$!
+sleep 0.7
+kill -9 $pid 2>/dev/null && kills=$(($kills + 1))
+wait $pid 2>/dev/null
+quantize all-2 $F/bf16 --calib-tokens 2000 --quantize all-linear --resume
+ok diff -r "$T/all.moe" "$T/all-2.moe"
 while [ $i -lt "${KILLS:-4}" ]; do
     i=$(($i + 1))
     "$BIN/moe-quantize" -q --resume --calib $F/calib.txt --sequence-length 256 --calib-tokens 4000 $F/bf16 -o "$T/killed.moe" >"$T/out" 2>"$T/err" &
@@ -82,6 +90,11 @@ better "$auto" "$search" 0.65 "auto against search"
 [ "$(look "$T/auto.json" "v['cold_experts']")" = "[]" ] || fail "cold experts of tiny-k2"
 [ "$(look "$T/auto.moe/routing.json" "[sum(l['counts']) for l in v['layers']]")" = "[64000, 64000, 64000]" ] || fail "routing.json"
 [ "$(look "$T/auto.moe/manifest.json" "v['quantization']['input_scale']")" = calibrated ] || fail "input_scale in the manifest"
+
+ok "$BIN/moe-quantize" -q $F/bf16 --quantize all-linear -o "$T/all-search.moe"
+rm -rf "$T/all.moe"
+quantize all $F/bf16 --calib-tokens 8000 --quantize all-linear
+better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
 # --- activations: fitted to them is better with them ---
 quantize w4a4 $F/bf16 --calib-tokens 16000 --activations nvfp4

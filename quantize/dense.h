@@ -1,0 +1,32 @@
+/* quantize/dense.h - calibration of what is not a routed expert: attention projections, dense MLPs, the shared expert.
+ *
+ * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the unquantized layer computes them, then they
+ * are rounded (o's rows by the layer's metric) and put in place of the source's; then its dense or shared MLP likewise (quantize/mlp.h).
+ * What was chosen is kept (quantize/aside.h) until dense.moe is written, and taken from there when a run is resumed. */
+#ifndef MOE_QUANTIZE_DENSE_H
+#define MOE_QUANTIZE_DENSE_H
+
+#include "quantize/aside.h"
+#include "quantize/walk.h"
+
+struct moe_dense {
+    struct moe_walk *walk;
+    const uint8_t *type;                /* the precision map */
+    struct moe_mlp_method method;
+    const char *dir;
+    const struct moe_metric *f;         /* of the layer at hand; NULL: none.  Set by the caller before each layer */
+    struct moe_aside here;              /* of the layer at hand */
+    bool known;                         /* ... read from its file: nothing to compute */
+};
+
+/* True when any tensor is to be quantized here. */
+bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type);
+/* Bytes held beside the walk while a layer is calibrated. */
+uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how);
+
+/* The walk's two callbacks (ctx: struct moe_dense). */
+enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
+enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err);
+void moe_dense_release(struct moe_dense *d);
+
+#endif

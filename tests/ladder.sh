@@ -1,0 +1,43 @@
+#!/bin/sh
+# The ladder of docs/quantization.md on tiny-k2: each method's KL divergence from its source over valid.txt.  Takes minutes; not a test.
+#   sh tests/ladder.sh BIN_DIR WORK_DIR [ROW...]    rows by name: see the end
+set -eu
+BIN=$1 W=$2; shift 2
+F=tests/data/tiny-k2
+mkdir -p "$W"
+
+row() # NAME SOURCE SCORE_OPTIONS QUANTIZE_OPTIONS...
+{
+    name=$1 source=$2 score=$3; shift 3
+    case " $rows " in *" $name "*|"  ") ;; *) return 0 ;; esac
+    rm -rf "$W/$name.moe"
+    "$BIN/moe-quantize" -q "$F/$source" -o "$W/$name.moe" "$@" >/dev/null
+    for s in $score; do
+        case $s in float) o= ;; *) o="--activations $s" ;; esac
+        # shellcheck disable=SC2086
+        "$BIN/moe-run" "$W/$name.moe" --score $F/valid.txt --window 256 --reference "$F/$source" -q --json $o 2>/dev/null |
+            python3 -c "import json,sys; v=json.load(sys.stdin); print('%-24s %-6s KL %.5f  top-1 %.4f  perplexity %.4f   %s' % ('$name', '$s', v['kl'], v['top1_agreement'], v['perplexity'], '$*'))"
+    done
+}
+rows=$*
+C="--calib $F/calib.txt --calib-tokens 131072 --sequence-length 256"
+for source in bf16 int4; do
+    p=; [ $source = bf16 ] || p=$source-
+    for m in max four-over-six search; do row $p$m $source "float nvfp4" --method $m; done
+    # shellcheck disable=SC2086
+    {
+        row ${p}weighted $source "float nvfp4" $C --method weighted
+        row ${p}gptq $source "float nvfp4" $C --method gptq
+        row ${p}gptq-best $source "float nvfp4" $C --method gptq --effort best
+        row ${p}fast $source "float nvfp4" $C --effort fast
+        row ${p}balanced $source "float nvfp4" $C --effort balanced
+        row ${p}default $source "float nvfp4" $C
+        row ${p}default-nvfp4 $source "float nvfp4" $C --activations nvfp4
+    }
+done
+row all-max bf16 "float nvfp4" --method max --quantize all-linear
+row all-search bf16 "float nvfp4" --method search --quantize all-linear
+# shellcheck disable=SC2086
+row all-default bf16 "float nvfp4" $C --quantize all-linear
+# shellcheck disable=SC2086
+row upstream-source bf16 "float" $C --upstream source
