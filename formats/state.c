@@ -23,6 +23,7 @@ static bool name_is_ours(const char *n)
     if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
         !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, "routing.json"))
         return true;
+    if (has_suffix(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
     return (unit && (has_suffix(base, ".moe") || has_suffix(base, ".json"))) ||
            (!strncmp(base, "plan-", 5) && has_suffix(base, ".json"));

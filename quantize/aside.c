@@ -16,7 +16,7 @@ static size_t scale_bytes(const struct moe_aside_tensor *t) { return (size_t)(t-
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
     char name[32];
-    snprintf(name, sizeof name, "coded-%03d.bin", layer);
+    snprintf(name, sizeof name, "coded-%03d.work", layer);
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 

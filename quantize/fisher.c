@@ -37,7 +37,7 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
     char name[32];
-    snprintf(name, sizeof name, "fisher-%03d.bin", layer);
+    snprintf(name, sizeof name, "fisher-%03d.work", layer);
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 

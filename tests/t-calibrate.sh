@@ -73,11 +73,11 @@ if sanitized; then
 fi
 
 # --- quality, on text that is not part of the calibration ---
-tail -c 30000 $F/calib.txt >"$T/text"
+tail -c 20000 $F/calib.txt >"$T/text"
 ok "$BIN/moe-quantize" -q $F/bf16 -o "$T/search.moe"
-quantize weighted $F/bf16 --calib-tokens 16000 --method weighted
-quantize gptq $F/bf16 --calib-tokens 16000 --method gptq
-ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 256 -o "$T/auto.moe" $F/bf16 --calib-tokens 16000 --report "$T/report.json"
+quantize weighted $F/bf16 --calib-tokens 8000 --method weighted
+quantize gptq $F/bf16 --calib-tokens 8000 --method gptq
+ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 256 -o "$T/auto.moe" $F/bf16 --calib-tokens 8000 --report "$T/report.json"
 cp "$T/out" "$T/auto.json"
 search=$(kl search) weighted=$(kl weighted) gptq=$(kl gptq) auto=$(kl auto)
 better "$weighted" "$search" 1.03 "weighted against search"
@@ -86,9 +86,9 @@ better "$auto" "$search" 0.65 "auto against search"
 [ "$(look "$T/report.json" "v['calibration'][2]['tokens']")" = "$(look "$T/auto.json" "v['calibration'][2]['tokens']")" ] || fail "--report is not the report"
 [ "$(look "$T/auto.json" "v['method']")" = fisher ] || fail "method of auto"
 [ "$(look "$T/auto.json" "[l['layer'] for l in v['calibration']]")" = "[1, 2, 3]" ] || fail "layers of the calibration"
-[ "$(look "$T/auto.json" "[sum(l['tokens']) for l in v['calibration']]")" = "[64000, 64000, 64000]" ] || fail "tokens of the calibration"
+[ "$(look "$T/auto.json" "[sum(l['tokens']) for l in v['calibration']]")" = "[32000, 32000, 32000]" ] || fail "tokens of the calibration"
 [ "$(look "$T/auto.json" "v['cold_experts']")" = "[]" ] || fail "cold experts of tiny-k2"
-[ "$(look "$T/auto.moe/routing.json" "[sum(l['counts']) for l in v['layers']]")" = "[64000, 64000, 64000]" ] || fail "routing.json"
+[ "$(look "$T/auto.moe/routing.json" "[sum(l['counts']) for l in v['layers']]")" = "[32000, 32000, 32000]" ] || fail "routing.json"
 [ "$(look "$T/auto.moe/manifest.json" "v['quantization']['input_scale']")" = calibrated ] || fail "input_scale in the manifest"
 
 ok "$BIN/moe-quantize" -q $F/bf16 --quantize all-linear -o "$T/all-search.moe"
@@ -97,7 +97,7 @@ quantize all $F/bf16 --calib-tokens 8000 --quantize all-linear
 better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
 # --- activations: fitted to them is better with them ---
-quantize w4a4 $F/bf16 --calib-tokens 16000 --activations nvfp4
+quantize w4a4 $F/bf16 --calib-tokens 8000 --activations nvfp4
 better "$(kl w4a4 --activations nvfp4)" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 fitted against search"
 
 # --- fp8 and int4 are read in place ---
@@ -139,7 +139,7 @@ code 2 "--upstream source" "$BIN/moe-quantize" --layers 1-2 --calib $F/calib.txt
 code 2 "--effort wants" "$BIN/moe-quantize" --effort most --calib $F/calib.txt $F/bf16 -o "$T/x.moe"
 code 3 "nowhere.txt" "$BIN/moe-quantize" --calib nowhere.txt $F/bf16 -o "$T/x.moe"
 code 10 "raise --memory" "$BIN/moe-quantize" --calib $F/calib.txt --memory 20M $F/bf16 -o "$T/x.moe"
-code 15 "differ" "$BIN/moe-quantize" --resume --calib $F/calib.txt --calib-tokens 3000 $F/bf16 -o "$T/one.moe"
+code 15 "calibration" "$BIN/moe-quantize" --resume --calib $F/calib.txt --calib-tokens 3000 $F/bf16 -o "$T/one.moe"
 [ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
 ok "$GEN/genmodel" -o "$T/nan" --format bf16 --layers 3 --experts 8 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --nan model.layers.2.self_attn.o_proj.weight --seed 5
 code 18 "layers.2" "$BIN/moe-quantize" -q --calib $F/calib.txt --calib-tokens 1000 "$T/nan" -o "$T/x.moe"
