@@ -68,7 +68,7 @@ static void take_all(struct moe_mlp *m)
 
 /* Columns of a group, and rows that are rounded at once: gate and up together, where columns are in groups one after the other. */
 static int64_t group_columns(int64_t k) { return least(k, MOE_GROUP_COLUMNS); }
-static bool crosses(const struct moe_mlp_method *how, bool of_x) { return how->matrix.fit && !how->matrix.diagonal && (!of_x || how->activations); }
+static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
 
 /* The larger of [2 inter, hidden] and [hidden, inter], columns in groups: rows for moe_matrix_open with the columns in *k. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
@@ -83,7 +83,7 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
     struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .how = *how };
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     take_all(&m);
-    return m.bytes + moe_inputs_estimate(group_columns(hidden), crosses(how, true)) + moe_inputs_estimate(group_columns(inter), crosses(how, false)) +
+    return m.bytes + moe_inputs_estimate(group_columns(hidden), false) + moe_inputs_estimate(group_columns(inter), crosses(how)) +
            moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_metric_estimate(2 * inter) : 0);
 }
 
@@ -109,8 +109,8 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter, 
         return MOE_OK;
     }
     if (code == MOE_OK) code = moe_matrix_open(&m->matrix, rows, k, &how->matrix, pool, err);
-    if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), crosses(how, true), err);
-    if (code == MOE_OK) code = moe_inputs_open(&m->y, group_columns(inter), crosses(how, false), err);
+    if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), false, err);
+    if (code == MOE_OK) code = moe_inputs_open(&m->y, group_columns(inter), crosses(how), err);
     if (code == MOE_OK && is_sided(how, inter)) code = moe_metric_open(&m->both, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
@@ -272,18 +272,11 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     float *x = m->h, factor[PIECE];
     if (!m->how.activations && !m->x.c0) MOE_TRY(look_x(p, first, n, err));
     if (p->sided) add_slopes(p, first, n, factor);
-    if (m->how.activations) {
-        activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
-        subtract(m->h, x, n * width);
-        weigh(p->t, first, n, m->h, width);
-    }
+    if (m->how.activations) activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
     weigh(p->t, first, n, x, width);
     for (int64_t t = 0; p->sided && t < n; t++)
-        for (int64_t i = 0; i < width; i++) {
-            x[t * width + i] *= factor[t];
-            if (x != m->h) m->h[t * width + i] *= factor[t];
-        }
-    moe_inputs_add(&m->x, x, m->h, width, n, m->pool);
+        for (int64_t i = 0; i < width; i++) x[t * width + i] *= factor[t];
+    moe_inputs_add(&m->x, x, NULL, width, n, m->pool);
     return MOE_OK;
 }
 
@@ -325,8 +318,8 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
     int64_t k = p->w[2].cols;
     if (m->how.activations || m->y.c0) middle(p, n);
     else MOE_TRY(look_y(p, first, n, err));
+    subtract(m->gate, m->gq, n * k); /* what rounding took; not what NVFP4 takes from activations: fitting to that noise loses more than it gains */
     if (m->how.activations) activations(m, m->gq, k, n, p->r->amax_y, m->gq);
-    subtract(m->gate, m->gq, n * k);
     weigh(p->t, first, n, m->gate, k);
     weigh(p->t, first, n, m->gq, k);
     moe_inputs_add(&m->y, m->gq, m->gate, k, n, m->pool);

@@ -14,7 +14,7 @@
 #include "quantize/matrix.h"
 #include "quantize/states.h"
 
-/* activations: inputs are NVFP4 when the model runs, and both sides are fitted to that. */
+/* activations: inputs are NVFP4 when the model runs, and the forms are those of such inputs. */
 struct moe_mlp_method { struct moe_matrix_method matrix; bool activations; };
 
 /* The tokens that pass an MLP.  x = rms(h) * norm. */
