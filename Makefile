@@ -2,6 +2,7 @@
 # make demo       install what is missing, build, and run the main job end to end on the fixture
 # make check      the same set-up, then unit, kernel, format, command-line and layering tests
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
+# make check-threads  pools, communicator and expert-parallel runs under ThreadSanitizer
 # make bench      one table of speeds beside what this machine can do (docs/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
@@ -63,7 +64,7 @@ headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
 keep = printf '%s\n' '$(subst ','\'',$1)' >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-ifneq ($(filter-out clean help setup demo check check-long fuzz,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help setup demo check check-long check-threads fuzz,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -188,6 +189,12 @@ check: setup
 check-long: setup
 	@$(again) test-programs
 	@$(MAKE) --no-print-directory run-tests TESTS="$(longs:tests/%.sh=%)"
+
+# What threads share, under ThreadSanitizer: pools, the local communicator, expert-parallel runs.
+.PHONY: check-threads
+check-threads: setup
+	@$(again) SAN=thread CUDA=0 all build/thread/tests/test-comm build/thread/tests/test-pool build/thread/tests/genmodel
+	@$(MAKE) --no-print-directory SAN=thread CUDA=0 run-tests TESTS="test-pool test-comm t-ep"
 
 # A test passes with 0, skips with 77; its log is shown when it fails.  The last line is the count.
 .PHONY: run-tests

@@ -438,7 +438,7 @@ enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *add
     ucp_ep_params_t p = { .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
                           .address = address, .err_mode = UCP_ERR_HANDLING_MODE_PEER, .err_handler = { failed, x } };
     ucs_status_t s = x->u->ucp_ep_create(x->worker, &p, &x->link[rank].ep);
-    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: no way from rank %d to rank %d (status %d; UCX_LOG_LEVEL=info tells more)", c->rank, rank, (int)s);
+    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)", c->rank, rank, (int)s);
 }
 
 static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *err)
@@ -451,7 +451,7 @@ static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *
         s = x->u->ucp_request_check_status(q);
     }
     if (UCS_PTR_IS_PTR(q)) x->u->ucp_request_free(q);
-    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d does not reach rank %d (status %d; UCX_LOG_LEVEL=info tells more)", x->c.rank, rank, (int)s);
+    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)", x->c.rank, rank, (int)s);
 }
 
 /* Say `kind` to all and wait to hear it from all.  A rank that has said WELCOME may be at work already, and die: that is a loss like any other. */

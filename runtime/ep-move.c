@@ -91,6 +91,10 @@ static int least(const struct moe_ep *ep, bool asking)
 
 enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err)
 {
+    if (!ep->next && ep->o.next && ep->stats.served >= ep->o.next_after) {
+        MOE_TRY(moe_ep_replan(ep, ep->o.next, err));
+        ep->o.next = NULL;
+    }
     if (!ep->next) return MOE_OK;
     if (ep->at.ready < ep->n_moe) {
         MOE_TRY(moe_ep_map(ep, &ep->next->layers[ep->at.ready], err));

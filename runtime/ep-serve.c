@@ -148,6 +148,7 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
         MOE_TRY(answer(ep, r, q, err));
     }
+    ep->stats.served++;
     ep->stats.seconds_serve += moe_now() - t;
     if (ep->done[ep->rank]) MOE_TRY(moe_ep_move(ep, err)); /* one at work moves where it asks */
     return MOE_OK;

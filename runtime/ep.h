@@ -32,6 +32,8 @@ struct moe_ep_options {
     struct moe_part *part;          /* what the plan gives this rank gets mapped here */
     const struct moe_plan *plan;    /* fits the model and the number of ranks */
     int64_t max_tokens;             /* of a batch */
+    const struct moe_plan *next;    /* to move to, once this rank has served `next_after` layers; NULL: none.  All ranks are given the same */
+    uint64_t next_after;
     bool equal;                     /* replicas share tokens equally; else by the best split */
     uint64_t die;                   /* this rank stops dead at that step of its work, for tests; 0: never */
     /* Something was said by another rank (moe_ep_say); in the rank's thread, whenever it waits. */
@@ -56,13 +58,14 @@ enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err);
 /* This rank cannot go on: all others fail with this error. */
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why);
 
-/* The plan to move to, which outlives the run or the next one; experts that the move needs stay mapped until it is over.  MOE_EXISTS while
- * a move is under way.  All ranks must be given the same, at any time. */
+/* Move to another plan from now on; it outlives the run or the next move.  MOE_EXISTS while a move is under way.  All ranks must be given the same, at any
+ * time. */
 enum moe_code moe_ep_replan(struct moe_ep *ep, const struct moe_plan *plan, struct moe_err *err);
 
 struct moe_ep_stats {
     uint64_t requests;                 /* MoE layers that this rank asked for */
-    uint64_t again;                    /* of these, because a rank had died */
+    uint64_t served;                   /* layers that it computed for others and itself */
+    uint64_t again;                    /* of the requests, because a rank had died */
     uint64_t bytes_sent, bytes_rows;   /* in requests and replies; of that, rows */
     double seconds_send, seconds_wait, seconds_serve; /* filling requests; waiting for others; computing for others and itself */
     uint64_t mapped;                   /* bytes of the model that this rank maps now */

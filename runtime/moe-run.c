@@ -17,9 +17,9 @@
 struct options {
     struct moe_run run;
     struct moe_prompt prompt;
-    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous, *replan;
     struct moe_strlist stop;
-    int64_t n, top_k, seed, context, window, ranks, rank, memory;
+    int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
     double temperature, top_p, min_p, rank_timeout;
     bool ignore_eos, bench;
     bool silent; /* one rank of several, and another one reports */
@@ -37,6 +37,8 @@ static enum moe_code check_ranks(const struct options *o, struct moe_err *err)
     if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
+    if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
+    if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
     if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
     if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
     if (o->prompts && (o->trace || o->score || o->bench)) return moe_fail(err, MOE_USAGE, "--prompts does not go with --trace, --score or --bench");
@@ -348,6 +350,7 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
 {
     struct job *j = ctx;
     struct moe_recorder *m = NULL;
+    if (j->o->rendezvous && !r->rank) moe_notice(&j->o->run, "all %d ranks are there", r->ranks);
     if (j->o->record) MOE_TRY(moe_recorder_open(&m, &r->engine->model->config, r->engine->forward, err));
     enum moe_code code = own_work(j, r, err);
     if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, m, err);
@@ -432,7 +435,17 @@ static enum moe_code open_plan(const struct options *o, const struct moe_config 
 }
 
 /* What all ranks need to know before there are any. */
-struct common { struct moe_engine *lender; struct moe_plan *plan; struct moe_ranks m; bool *dead; };
+struct common { struct moe_engine *lender; struct moe_plan *plan, *next; struct moe_ranks m; bool *dead; };
+
+static enum moe_code open_next(const struct options *o, struct common *s, struct moe_err *err)
+{
+    const struct moe_config *c = &s->lender->source->config;
+    MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, err));
+    MOE_TRY(moe_plan_fits(s->next, c, s->plan->ranks, o->replan, err));
+    s->m.next = s->next;
+    s->m.next_after = (uint64_t)o->replan_after;
+    return MOE_OK;
+}
 
 static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *err)
 {
@@ -445,6 +458,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     MOE_TRY(open_plan(o, &s->lender->source->config, &s->plan, err));
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
+    if (o->replan) MOE_TRY(open_next(o, s, err));
     if (j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, s->lender->source);
     if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
     s->m.n_sequences = j->prompts.n;
@@ -506,6 +520,10 @@ static enum moe_code processes(struct options *o, const struct common *s, char *
     }
     o->silent = code == MOE_OK && lost < n; /* a rank has reported */
     if (code == MOE_OK && lost == n) code = moe_fail(err, MOE_DEVICE, "all %d ranks were ended by signals", n);
+    if (code == MOE_OK && exit == MOE_RANK_SILENT) {
+        o->silent = false;
+        code = moe_fail(err, MOE_DEVICE, "the rank that reports was ended when the work was done, before it had reported (run again)");
+    }
     free(killed);
     free(pid);
     return code != MOE_OK ? code : (enum moe_code)exit;
@@ -524,6 +542,7 @@ static enum moe_code several(struct options *o, struct job *j, char **argv, stru
     else if (code == MOE_OK) code = strcmp(o->comm, "local") ? processes(o, &s, argv, err) : threads(j, &s, err);
     free(s.dead);
     moe_plan_free(&s.plan);
+    moe_plan_free(&s.next);
     moe_engine_close(&s.lender);
     return code;
 }
@@ -534,7 +553,7 @@ static enum moe_code run(struct options *o, cJSON *json, char **argv, struct moe
     struct job j = { .o = o, .eo = &eo, .json = json };
     MOE_TRY(check(o, &eo, err));
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
-    bool one = !o->rendezvous && !o->plan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
+    bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     enum moe_code code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, err);
     moe_prompts_release(&j.prompts);
     return code;
@@ -580,6 +599,8 @@ int main(int argc, char **argv)
         MOE_GROUP("expert parallelism"),
         MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
         MOE_STR(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
+        MOE_STR(0, "replan", &o.replan, "PLAN", "move to this plan while running, a layer at a time"),
+        MOE_INT(0, "replan-after", &o.replan_after, "N", "begin once a rank has served N layers"),
         MOE_STR(0, "comm", &o.comm, "local|ucx", "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at --rendezvous"),
         MOE_INT(0, "rank", &o.rank, "R", "which one this process is; mpirun's and srun's environment say it, too"),
         MOE_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT", "where rank 0 listens for the others"),
@@ -616,5 +637,5 @@ int main(int argc, char **argv)
     if (!o.silent) return moe_run_end(&o.run, code, json);
     o.run.json = false;
     moe_run_end(&o.run, MOE_OK, json);
-    return (int)code;
+    return code == MOE_OK && o.rendezvous && !strncmp(o.rendezvous, "unix:", 5) ? MOE_RANK_SILENT : (int)code;
 }

@@ -37,7 +37,7 @@ static enum moe_code open_ep(struct seat *t)
     const struct moe_ranks *o = t->o;
     struct moe_engine *e = t->r.engine;
     struct moe_ep_options x = { .comm = t->comm, .forward = e->forward, .model = e->model, .part = e->part, .plan = o->plan, .max_tokens = e->batch,
-                                .equal = o->equal, .die = o->die_rank == t->r.rank ? o->die_step : 0, .heard = moe_results_heard, .ctx = t->r.results };
+                                .next = o->next, .next_after = o->next_after, .equal = o->equal, .die = o->die_rank == t->r.rank ? o->die_step : 0, .heard = moe_results_heard, .ctx = t->r.results };
     return moe_ep_open(&t->r.ep, &x, &t->err);
 }
 
@@ -134,18 +134,23 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
 
 /* ---- this process is one rank ---- */
 
-/* Of the model, the plan, and all that slots and splits depend on. */
+static uint64_t add_plan(uint64_t h, const struct moe_plan *p)
+{
+    for (int32_t i = 0; p && i < p->n_layers; i++) {
+        const struct moe_plan_layer *l = &p->layers[i];
+        uint64_t parts[] = { h, moe_hash64(l->first, (size_t)(p->ranks + 1) * sizeof *l->first), moe_hash64(l->slot, (size_t)l->slots * sizeof *l->slot) };
+        h = moe_hash64(parts, sizeof parts);
+    }
+    return h;
+}
+
+/* Of the model, the plans, and all that slots and splits depend on. */
 static uint64_t identity(const struct moe_ranks *o, const struct moe_engine *lender)
 {
     uint64_t h = lender && lender->source ? moe_source_identity(lender->source) : 0;
     int64_t more[] = { (int64_t)h, o->engine.batch, o->n_sequences, o->equal };
     h = moe_hash64(more, sizeof more);
-    for (int32_t i = 0; o->plan && i < o->plan->n_layers; i++) {
-        const struct moe_plan_layer *l = &o->plan->layers[i];
-        uint64_t parts[] = { h, moe_hash64(l->first, (size_t)(o->plan->ranks + 1) * sizeof *l->first), moe_hash64(l->slot, (size_t)l->slots * sizeof *l->slot) };
-        h = moe_hash64(parts, sizeof parts);
-    }
-    return h;
+    return add_plan(add_plan(h, o->plan), o->next);
 }
 
 /* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */

@@ -19,6 +19,7 @@ struct moe_ranks {
     const char *path;                 /* of the model */
     struct moe_engine_options engine;
     const struct moe_plan *plan;
+    const struct moe_plan *next; uint64_t next_after; /* moe_ep_options */
     int threads;                      /* for all ranks of this process together */
     double timeout;                   /* seconds of silence after which a rank is given up */
     bool equal;                       /* moe_ep_options */
@@ -49,7 +50,11 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
 /* Start `ranks` processes of this program on this host, each with the arguments argv and, behind them (in front of "--"), --rank, --rendezvous, --ranks
  * and --threads; rank 0 has this process's standard input.  Those that run end with this process.  pid [ranks]. */
 enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, struct moe_err *err);
-/* Wait for all of them; a signal to this process is passed on.  *exit: what this process should exit with: what those that were left agree on.
+/* What a process so started exits with when all is well and another one reports. */
+enum { MOE_RANK_SILENT = 99 };
+
+/* Wait for all of them; a signal to this process is passed on.  *exit: what this process should exit with: what those that were left agree on;
+ * MOE_RANK_SILENT when the one that should have reported was ended before it had.
  * killed [ranks]: the signal that ended it, 0: none. */
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int *exit, int *killed, struct moe_err *err);
 

@@ -80,12 +80,14 @@ enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, s
 static int verdict(int ranks, const int *code)
 {
     int first = -1;
-    bool fine = false;
+    bool fine = false, silent = false;
     for (int r = 0; r < ranks; r++) {
-        if (first < 0 && code[r] >= 0) first = code[r];
+        if (first < 0 && code[r] >= 0 && code[r] != MOE_RANK_SILENT) first = code[r];
         fine |= code[r] == MOE_OK;
+        silent |= code[r] == MOE_RANK_SILENT;
     }
-    return first < 0 || (first == MOE_DEVICE && fine) ? (fine ? MOE_OK : MOE_DEVICE) : first;
+    if (fine && (first < 0 || first == MOE_DEVICE)) return MOE_OK;
+    return first >= 0 ? first : silent ? MOE_RANK_SILENT : MOE_DEVICE;
 }
 
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int *exit, int *killed, struct moe_err *err)

@@ -110,6 +110,28 @@ ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 4 --plan "$T/plan-8-3.
 python3 "$T/mapped.py" "$T/out" "$T/bf16.moe" 8 3 || fail "bytes mapped under a plan with three copies"
 count
 
+# ---- a new plan while it runs: the same text, and the new plan's extents at the end ----
+ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24
+mv "$T/out" "$T/one"
+python3 tests/makeplan.py 4 1 7 >"$T/plan-new.json"
+for after in 0 7 31; do
+    what="--replan after $after"
+    ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24 --plan "$T/plan-4-2.json" --replan "$T/plan-new.json" --replan-after $after
+    check 'texts(j) == texts(w) and [r["plans"] for r in j["ranks"]] == [1] * 4'
+    python3 "$T/mapped.py" "$T/out" "$T/bf16.moe" 4 1 || fail "bytes mapped $what"
+    ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24 --plan "$T/plan-new.json" --replan "$T/plan-4-2.json" --replan-after $after
+    check 'texts(j) == texts(w) and [r["plans"] for r in j["ranks"]] == [1] * 4'
+done
+python3 tests/makeplan.py 4 2 9 >"$T/plan-two.json"
+for step in 20 45 70; do # a death in the middle of the move
+    what="dead at step $step of a move"
+    MOE_DIE=1:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 24 --plan "$T/plan-4-2.json" --replan "$T/plan-two.json" --replan-after 2 --rank-timeout 1 \
+        >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+    check 'lost(j) == list(range(1, 20, 4)) and all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
+    check '[r["plans"] for r in j["ranks"] if not r["lost"]] == [1] * 3'
+done
+refused 15 "" $M --prompt x --ranks 3 --replan "$T/plan-4-2.json"
+
 # ---- routing is recorded alike ------------------------------------------------
 for n in 1 3; do
     ok "$R" -q $M --prompts "$T/prompts" -n 12 --ranks $n --record-routing "$T/routing-$n.json.gz"

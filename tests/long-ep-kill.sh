@@ -1,0 +1,81 @@
+#!/bin/sh
+# Ranks that die at random moments while sequences are generated, with copies of all experts left: 100 threads told to stop dead, 100 processes ended by
+# SIGKILL, half of these from outside.  Every sequence that the dead rank did not own comes out as ever, its own are reported, nothing hangs.
+. tests/common.sh
+need_tool moe-run
+need_python
+M=tests/data/tiny-k2/bf16
+R=$BIN/moe-run
+KILLS=${KILLS:-100}
+grep -v '^$' tests/data/tiny-k2/valid.txt | head -n 20 | cut -c 1-50 >"$T/prompts"
+python3 tests/makeplan.py 4 2 >"$T/plan-4.json" && python3 tests/makeplan.py 6 3 >"$T/plan-6.json" || fail "makeplan.py"
+ok "$R" -q --json $M --prompts "$T/prompts" -n 24
+mv "$T/out" "$T/one"
+kinds=local
+"$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >/dev/null 2>&1 && kinds="local ucx"
+cat >"$T/kill.py" <<'P'
+import json, os, random, re, signal, subprocess, sys, tempfile, time
+run, model, prompts, one, plans, kind, count, timeout = sys.argv[1:9]
+count, timeout, plans = int(count), float(timeout), plans.split(",")
+want = json.load(open(one))["sequences"]
+draw = random.Random(20261125)
+late = worst = lost = 0
+for i in range(count):
+    plan, ranks = draw.choice([(p, int(re.search(r"plan-(\d+)", p).group(1))) for p in plans])
+    rank, step, outside = draw.randrange(ranks), draw.randrange(1, 700), kind == "ucx" and i % 2
+    env = dict(os.environ)
+    if not outside:
+        env["MOE_DIE"] = "%d:%d" % (rank, step)
+    what = "%s %d: rank %d of %d, %s" % (kind, i, rank, ranks, "killed" if outside else "step %d" % step)
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+") as out, tempfile.NamedTemporaryFile("w") as to, open(to.name) as err:
+        p = subprocess.Popen([run, "--json", model, "--prompts", prompts, "-n", "24", "--plan", plan, "--comm", kind, "--rank-timeout", str(timeout)],
+                             stdout=out, stderr=to, env=env, stdin=subprocess.DEVNULL)
+        if outside:
+            pid = None
+            while pid is None and p.poll() is None:
+                err.seek(0)
+                so_far = err.read()
+                m = re.search(r"rank %d is process (\d+)\n" % rank, so_far)
+                pid = int(m.group(1)) if m and "ranks are there" in so_far else None
+                time.sleep(0.002)
+            time.sleep(draw.random() * 0.3)
+            try:
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            code = p.wait(timeout=60 + 4 * timeout)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            sys.exit(what + ": hangs")
+        out.seek(0), err.seek(0)
+        text, said = out.read(), err.read()
+    if code == 17 and outside and "before it had reported" in said:
+        late += 1
+        continue
+    if code:
+        sys.exit("%s: exit %d: %s" % (what, code, said))
+    got = json.loads(text)
+    gone = [r["rank"] for r in got["ranks"] if r["lost"]]
+    if gone not in ([], [rank]):
+        sys.exit("%s: lost %s" % (what, gone))
+    for k, (s, w) in enumerate(zip(got["sequences"], want)):
+        own = gone and k % ranks == rank
+        if s["finish_reason"] == "lost":
+            if not own or "prompt %d was lost with rank %d" % (k + 1, rank) not in said:
+                sys.exit("%s: sequence %d is lost" % (what, k))
+            lost += 1
+        elif (s["text"], s["tokens"]) != (w["text"], w["tokens"]):
+            sys.exit("%s: sequence %d differs" % (what, k))
+    late += not gone
+    worst = max(worst, time.monotonic() - start)
+print("%s: %d kills, of these %d before or after generation; %d sequences lost, all of dead ranks; longest run %.1f s, timeout %g s" %
+      (kind, count, late, lost, worst, timeout))
+P
+for kind in $kinds; do
+    timeout=2
+    [ $kind = local ] || timeout=20
+    python3 "$T/kill.py" "$R" $M "$T/prompts" "$T/one" "$T/plan-4.json,$T/plan-6.json" $kind "$KILLS" $timeout || fail "$kind"
+done
