@@ -389,6 +389,7 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
         if (o->score && dead[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
+    if (o->silent) return MOE_OK; /* another rank says and writes all that */
     if (o->prompts) report_prompts(j, r);
     if (o->score) report_score(o, &r->sums, j->window, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);

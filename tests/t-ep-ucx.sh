@@ -49,6 +49,11 @@ done
 what="standard input"
 printf 'And it came to pass' | "$R" -q $M -n 24 --ranks 2 --comm ucx >"$T/out" 2>"$T/err" || fail "a prompt from standard input"
 cmp -s "$T/out" "$T/greedy" || fail "a prompt from standard input"
+what="texts come once"
+ok "$R" -q $M --prompts "$T/prompts" -n 12
+mv "$T/out" "$T/texts"
+ok "$R" -q $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx
+cmp -s "$T/out" "$T/texts" || fail "--prompts without --json: other text"
 what="--record-routing"
 ok "$R" -q $M --prompts "$T/prompts" -n 4 --record-routing "$T/routing-1.json.gz"
 ok "$R" -q $M --prompts "$T/prompts" -n 4 --record-routing "$T/routing-4.json.gz" --ranks 4 --comm ucx
