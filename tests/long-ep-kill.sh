@@ -22,7 +22,7 @@ draw = random.Random(20261125)
 late = worst = lost = 0
 for i in range(count):
     plan, ranks = draw.choice([(p, int(re.search(r"plan-(\d+)", p).group(1))) for p in plans])
-    rank, step, outside = draw.randrange(ranks), draw.randrange(1, 700), kind == "ucx" and i % 2
+    rank, step, outside = draw.randrange(ranks), draw.randrange(1, 500), kind == "ucx" and i % 2
     env = dict(os.environ)
     if not outside:
         env["MOE_DIE"] = "%d:%d" % (rank, step)
@@ -39,7 +39,7 @@ for i in range(count):
                 m = re.search(r"rank %d is process (\d+)\n" % rank, so_far)
                 pid = int(m.group(1)) if m and "ranks are there" in so_far else None
                 time.sleep(0.002)
-            time.sleep(draw.random() * 0.3)
+            time.sleep(draw.random() * 0.12)
             try:
                 if pid:
                     os.kill(pid, signal.SIGKILL)
