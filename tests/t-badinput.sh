@@ -212,7 +212,7 @@ for tool in moe-inspect moe-convert moe-quantize moe-run; do
     out=; case $tool in moe-convert | moe-quantize) out="-o $T/x.moe" ;; esac
     bad 2 '' '' '--threads' $tool --threads 0 $F/bf16 $out
     bad 2 '' '' '--threads' $tool --threads -3 $F/bf16 $out
-    bad 2 '' '' 'operands' $tool $F/bf16 $F/fp8 $out
+    bad 2 '' '' 'want one' $tool $F/bf16 $F/fp8 $out
 done
 ok "$BIN/moe-run" -q $F/bf16 --chat -n 2 <$NULL || true # no terminal: standard input is one turn, not a conversation
 
