@@ -94,7 +94,7 @@ LANE vi fp4_bytes(const vi *v, int digit)
 {
     const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set1_epi8((char)digit), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
     vi a = _mm512_shuffle_epi8(v[0], from);
-    EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222 << i, v[i + 1], from);
+    EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222ULL << i, v[i + 1], from);
     return a;
 }
 
