@@ -213,8 +213,9 @@ static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_liv
                                 struct moe_err *err)
 {
     const struct moe_group *g = &l->unit.groups[group];
-    struct moe_coded coded[3] = { { NULL } };
+    struct moe_coded coded[3];
     float amax[3] = { 0 };
+    memset(coded, 0, sizeof coded);
     for (int j = 0; j < g->n; j++)
         if (is_coded(k, l, g->first + j)) MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
     MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, group, worker, amax, coded, err));

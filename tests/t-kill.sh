@@ -1,5 +1,5 @@
 #!/bin/sh
-# kill -9 at random moments, then --resume: the bytes are those of an unbroken run.  KILLS kills for each of three jobs.
+# kill -9 at random moments, then --resume: the bytes are those of an unbroken run.  KILLS kills for each of four jobs.
 . tests/common.sh
 need_tool moe-convert moe-quantize
 need_helper genmodel genrss
@@ -51,3 +51,4 @@ torment() # NAME COMMAND...   (the output comes last)
 torment convert "$BIN/moe-convert" "$T/m" -o
 torment nvfp4 "$BIN/moe-convert" "$T/small" --to nvfp4 -o
 torment quantize "$BIN/moe-quantize" "$T/m" --method four-over-six -o
+torment calibrate "$BIN/moe-quantize" tests/data/tiny-k2/bf16 --calib tests/data/tiny-k2/calib.txt --calib-tokens 2000 --sequence-length 256 --quantize all-linear -o
