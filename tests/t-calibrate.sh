@@ -26,34 +26,36 @@ kl() # NAME [OPTION...]
 better() { awk "BEGIN { exit !($1 < $3 * $2) }" || fail "$4: $1 is not below $3 of $2"; }
 
 # --- the same bytes ---
-quantize one $F/bf16 --calib-tokens 4000 --threads 1
+N=4000
+sanitized && N=520
+quantize one $F/bf16 --calib-tokens $N --threads 1
 ok "$BIN/moe-inspect" -q --verify "$T/one.moe"
-quantize two $F/bf16 --calib-tokens 4000 --threads 2
-quantize seven $F/bf16 --calib-tokens 4000 --threads 7
+quantize two $F/bf16 --calib-tokens $N --threads 2
+quantize seven $F/bf16 --calib-tokens $N --threads 7
 mkdir "$T/scratch"
 memory=56M
-sanitized && memory=4G
-quantize files $F/bf16 --calib-tokens 4000 --threads 1 --memory $memory --scratch "$T/scratch"
+sanitized && memory=4G # which is room enough for everything
+quantize files $F/bf16 --calib-tokens $N --threads 1 --memory $memory --scratch "$T/scratch"
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"
-quantize container "$T/src.moe" --calib-tokens 4000
+quantize container "$T/src.moe" --calib-tokens $N
 for other in two seven files container; do ok diff -r "$T/one.moe" "$T/$other.moe"; done
 [ -z "$(ls "$T/scratch")" ] || fail "scratch is not empty"
 gzip -c $F/calib.txt >"$T/calib.txt.gz"
 python3 -c "import json,sys; print(json.dumps({'text': open(sys.argv[1]).read()}))" $F/calib.txt >"$T/calib.jsonl"
 for text in calib.txt.gz calib.jsonl; do
     rm -rf "$T/two.moe"
-    ok "$BIN/moe-quantize" -q --calib "$T/$text" --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens 4000
+    ok "$BIN/moe-quantize" -q --calib "$T/$text" --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens $N
     ok diff -r "$T/one.moe" "$T/two.moe"
 done
 
 # --- killed and resumed (more of this: t-kill) ---
-quantize all $F/bf16 --calib-tokens 2000 --quantize all-linear --threads 1
-"$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens 2000 --quantize all-linear $F/bf16 -o "$T/all-2.moe" >"$T/out" 2>"$T/err" &
+quantize all $F/bf16 --calib-tokens $N --quantize all-linear --threads 1
+"$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens $N --quantize all-linear $F/bf16 -o "$T/all-2.moe" >"$T/out" 2>"$T/err" &
 pid=$!
 sleep 0.7
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
-quantize all-2 $F/bf16 --calib-tokens 2000 --quantize all-linear --resume
+quantize all-2 $F/bf16 --calib-tokens $N --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
 
 if sanitized; then

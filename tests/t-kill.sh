@@ -51,4 +51,6 @@ torment() # NAME COMMAND...   (the output comes last)
 torment convert "$BIN/moe-convert" "$T/m" -o
 torment nvfp4 "$BIN/moe-convert" "$T/small" --to nvfp4 -o
 torment quantize "$BIN/moe-quantize" "$T/m" --method four-over-six -o
-torment calibrate "$BIN/moe-quantize" tests/data/tiny-k2/bf16 --calib tests/data/tiny-k2/calib.txt --calib-tokens 2000 --sequence-length 256 --quantize all-linear -o
+tokens=2000
+sanitized && tokens=520
+torment calibrate "$BIN/moe-quantize" tests/data/tiny-k2/bf16 --calib tests/data/tiny-k2/calib.txt --calib-tokens $tokens --sequence-length 256 --quantize all-linear -o
