@@ -45,7 +45,7 @@ struct moe_matrix {
     int64_t rows;                     /* loaded */
 };
 
-/* Bytes for weights of up to `values` values in groups of up to k columns, stacked to up to `rows` rows. */
+/* Bytes for weights stacked to up to `rows` rows, in groups of up to k columns. */
 uint64_t moe_matrix_estimate(int64_t rows, int64_t k);
 enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k, const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err);
 void moe_matrix_release(struct moe_matrix *m);
