@@ -84,7 +84,19 @@ if [ -x "$GEN/genmodel" ]; then
 fi
 
 # ---- started by a launcher: rank and number from its environment --------------
-port=$((20000 + $$ % 20000))
+free_port() # one that nobody listens at, below those which the system gives to connections (UCX has many open)
+{
+    python3 - <<'P'
+import os, socket
+for k in range(12000):
+    port = 20000 + (os.getpid() * 7 + k) % 12000
+    try:
+        with socket.socket() as s: s.bind(("127.0.0.1", port))
+    except OSError: continue
+    print(port)
+    break
+P
+}
 together() # the environment's names for rank and number; what each process gets besides
 {
     rank=$1 size=$2
@@ -99,20 +111,21 @@ together() # the environment's names for rank and number; what each process gets
     for p in $pids; do wait $p || r="$r, $?"; done
 }
 what="mpirun's environment"
-together OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE --rendezvous 127.0.0.1:$port
+together OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE --rendezvous 127.0.0.1:$(free_port)
 [ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
 check 'texts(j) == texts(w)'
 [ ! -s "$T/out1" ] && [ ! -s "$T/out2" ] && [ ! -s "$T/err1" ] || fail "ranks that do not report print something"
 what="srun's environment"
-together SLURM_PROCID SLURM_NTASKS --rendezvous 127.0.0.1:$(($port + 1))
+together SLURM_PROCID SLURM_NTASKS --rendezvous 127.0.0.1:$(free_port)
 [ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
 check 'texts(j) == texts(w)'
 what="ranks with different plans"
 python3 tests/makeplan.py 3 2 1 >"$T/a.json" && python3 tests/makeplan.py 3 2 2 >"$T/b.json"
+port=$(free_port)
 for r in 1 2; do
-    "$R" -q $M --prompt x -n 2 --comm ucx --plan "$T/b.json" --rank $r --rendezvous 127.0.0.1:$(($port + 2)) >/dev/null 2>"$T/err$r" &
+    "$R" -q $M --prompt x -n 2 --comm ucx --plan "$T/b.json" --rank $r --rendezvous 127.0.0.1:$port >/dev/null 2>"$T/err$r" &
 done
-refused 15 "rank 1 has another model, plan or settings than rank 0" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$(($port + 2))
+refused 15 "rank 1 has another model, plan or settings than rank 0" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$port
 wait
 
 # ---- killed ---------------------------------------------------------------------
