@@ -1,5 +1,6 @@
 #include "base/progress.h"
 
+#include "base/err.h"
 #include "base/io.h"
 
 #include <pthread.h>
@@ -11,11 +12,11 @@ static const double redraw = 0.1, line_every = 30, quiet_first = 1;
 
 struct moe_progress {
     FILE *out;
-    bool tty, color, drawn;
+    bool tty, color, drawn, begun;
     double (*clock)(void);
     pthread_mutex_t lock;
     char label[48];
-    uint64_t done, total;
+    uint64_t done, skipped, total;
     enum moe_unit unit;
     double start, last;
 };
@@ -65,7 +66,8 @@ const char *moe_human_time(double s, char out[16])
 static const char *amount(const struct moe_progress *p, double v, char out[16])
 {
     if (p->unit == MOE_UNIT_BYTES) return moe_human_bytes((uint64_t)v, out);
-    if (v >= 1e6) snprintf(out, 16, "%.2f M", v / 1e6);
+    if (p->unit == MOE_UNIT_MFLOP) snprintf(out, 16, v >= 1e9 ? "%.2f PFLOP" : v >= 1e6 ? "%.2f TFLOP" : "%.2f GFLOP", v / (v >= 1e9 ? 1e9 : v >= 1e6 ? 1e6 : 1e3));
+    else if (v >= 1e6) snprintf(out, 16, "%.2f M", v / 1e6);
     else snprintf(out, 16, "%.0f", v);
     return out;
 }
@@ -73,12 +75,12 @@ static const char *amount(const struct moe_progress *p, double v, char out[16])
 static void draw(struct moe_progress *p, double now)
 {
     char done[16], total[16], rate[16], eta[16], bar[24];
-    double t = now - p->start, share = p->total ? (double)p->done / (double)p->total : 0;
+    double t = now - p->start, share = p->total ? (double)p->done / (double)p->total : 0, ran = (double)(p->done - p->skipped);
     if (share > 1) share = 1;
     amount(p, (double)p->done, done);
     amount(p, (double)p->total, total);
-    amount(p, t > 0 ? (double)p->done / t : 0, rate);
-    if (share > 0) moe_human_time(t * (1 - share) / share, eta);
+    amount(p, t > 0 ? ran / t : 0, rate);
+    if (ran > 0) moe_human_time(p->total > p->done ? t * (double)(p->total - p->done) / ran : 0, eta);
     else snprintf(eta, sizeof eta, "?");
     int full = (int)(share * 20);
     memset(bar, ' ', sizeof bar);
@@ -102,8 +104,10 @@ void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t tota
 {
     if (!p) return;
     pthread_mutex_lock(&p->lock);
+    MOE_CHECK(!p->begun);
+    p->begun = true;
     snprintf(p->label, sizeof p->label, "%s", label);
-    p->done = 0;
+    p->done = p->skipped = 0;
     p->total = total;
     p->unit = unit;
     p->start = p->last = p->clock();
@@ -117,6 +121,23 @@ void moe_progress_add(struct moe_progress *p, uint64_t n)
     double now = p->clock();
     p->done += n;
     if (now - p->start >= quiet_first && now - p->last >= (p->tty ? redraw : line_every)) draw(p, now);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void moe_progress_skip(struct moe_progress *p, uint64_t n)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    p->done += n;
+    p->skipped += n;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void moe_progress_label(struct moe_progress *p, const char *label)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    snprintf(p->label, sizeof p->label, "%s", label);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -138,5 +159,6 @@ void moe_progress_end(struct moe_progress *p)
     if (!p) return;
     pthread_mutex_lock(&p->lock);
     clear(p);
+    p->begun = false;
     pthread_mutex_unlock(&p->lock);
 }

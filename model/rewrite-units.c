@@ -193,7 +193,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
             if (raw >= 0) MOE_TRY(moe_source_entry(l->source, k->src, raw, d->source_hash[p], err));
         }
     }
-    moe_progress_add(k->progress, bytes);
+    if (!k->o->coder) moe_progress_add(k->progress, bytes);
     if (i + 1 == k->todo[t].end && !k->o->coder) MOE_TRY(hand_over(k, l, NULL, err));
     MOE_TRY(moe_commit_check(k->commit, err));
     return moe_interrupted_resumable(err);
@@ -282,10 +282,20 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     return code;
 }
 
+static enum moe_code start_coder(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    bool *todo = calloc((size_t)moe_unit_count(k->src) + 1, sizeof *todo);
+    if (!todo) return moe_fail(err, MOE_NOMEM, "no memory for %d units", moe_unit_count(k->src));
+    for (int i = 0; i < k->n_todo; i++) todo[k->todo[i].number] = true;
+    enum moe_code code = k->o->coder->start(k->o->coder->ctx, moe_writer_dir(k->writer), todo, err);
+    free(todo);
+    return code;
+}
+
 static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
-    if (k->n_todo) MOE_TRY(k->o->coder->start(k->o->coder->ctx, moe_writer_dir(k->writer), err));
+    if (k->n_todo) MOE_TRY(start_coder(k, err));
     for (int i = 0; i < units && k->now < k->n_todo; i++) {
         if (k->todo[k->now].number != unit_at(k, i)) {
             MOE_TRY(replay_unit(k, unit_at(k, i), err));
@@ -299,12 +309,12 @@ static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
 
 /* ---- all of them ---- */
 
-/* Which units are to be written and how large they are; what is there counts as progress. */
-static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, struct moe_err *err)
+/* Which units are to be written and how large they are; bytes of the source whose units are there. */
+static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done, struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
     int64_t items = 0;
-    *bytes = 0;
+    *bytes = *done = 0;
     if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
     for (int i = 0; i < units; i++) {
         struct moe_shard_unit unit;
@@ -315,7 +325,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, str
             items += unit.n_groups;
             *bytes += unit.header.file_bytes;
         } else {
-            for (int64_t t = 0; t < unit.n; t++) moe_progress_add(k->progress, moe_tensor_bytes(&k->src->tensors[unit.in[t]]));
+            for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
         }
         moe_unit_release(&unit);
     }
@@ -365,9 +375,10 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
 
 enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err)
 {
-    uint64_t need;
-    moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
-    enum moe_code code = list_units(k, &need, err);
+    uint64_t need, done;
+    enum moe_code code = list_units(k, &need, &done, err);
+    if (!k->o->coder) moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
+    if (!k->o->coder) moe_progress_skip(k->progress, done);
     if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);
     if (code == MOE_OK) code = run(k, err);
     moe_progress_end(k->progress);

@@ -30,8 +30,10 @@ struct moe_coder {
     const char *method;              /* for the manifest and for --resume */
     const cJSON *options;            /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
     int workers;                     /* groups that are coded at once */
-    /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when the container is published. */
-    enum moe_code (*start)(void *ctx, const char *dir, struct moe_err *err);
+    /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when the container is published.
+     * todo [moe_unit_count]: units that are still to be written.  Progress is the coder's: it begins it here or in what follows, and the rewrite
+     * ends it. */
+    enum moe_code (*start)(void *ctx, const char *dir, const bool *todo, struct moe_err *err);
     /* A unit starts; from the caller's thread, with the pool free. */
     enum moe_code (*begin)(void *ctx, const struct moe_shard_unit *u, struct moe_err *err);
     /* Codes of the group's tensors that become NVFP4; amax: the largest |value| of each.  From any thread, worker in [0, workers) at work on

@@ -61,16 +61,24 @@ static bool bind(struct moe_aside *a, size_t size, int layer)
     return at == size;
 }
 
-enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there, struct moe_err *err)
+enum moe_code moe_aside_there(const char *dir, int layer, bool *there, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists what;
-    size_t size;
-    moe_aside_release(a);
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_look(path, &what, err));
     *there = what == MOE_FILE;
+    return MOE_OK;
+}
+
+enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    size_t size;
+    moe_aside_release(a);
+    MOE_TRY(moe_aside_there(dir, layer, there, err));
     if (!*there) return MOE_OK;
+    MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
     if (bind(a, size, layer)) return MOE_OK;
     moe_aside_release(a);

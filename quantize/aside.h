@@ -21,6 +21,7 @@ struct moe_aside { int layer; int n; struct moe_aside_tensor t[MOE_ASIDE_MOST]; 
 enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside_tensor *t, int n, struct moe_err *err);
 /* *there false when the layer has none.  Releases what `a` held. */
 enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there, struct moe_err *err);
+enum moe_code moe_aside_there(const char *dir, int layer, bool *there, struct moe_err *err);
 void moe_aside_release(struct moe_aside *a);
 const struct moe_aside_tensor *moe_aside_find(const struct moe_aside *a, int role);
 struct moe_weight moe_aside_weight(const struct moe_aside_tensor *t); /* row-major scales */

@@ -7,6 +7,7 @@
 #include "quantize/fisher.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ struct moe_calibrate {
     struct moe_calibration_plan plan;
     struct moe_source *src;
     struct moe_pool *pool;
-    struct moe_progress *progress;
+    struct moe_meter meter; double done_before, copied; /* progress; of it, what earlier runs did and what was only copied */
     const char *dir;                /* for files of our own */
     struct moe_walk walk;
     struct moe_dense dense;
@@ -40,6 +41,93 @@ struct moe_calibrate {
 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static uint64_t stored_bytes(const struct moe_tensor *t)
+{
+    uint64_t bytes = 0;
+    for (int k = 0; k < MOE_PLANE_COUNT; k++) bytes += t->plane[k].file >= 0 ? t->plane[k].bytes : 0;
+    return bytes;
+}
+
+/* ---- operations ---- */
+
+/* Routed experts of a layer that are to be quantized. */
+static int64_t coded_experts(const struct moe_source *src, const uint8_t *type, int64_t layer)
+{
+    int64_t n = 0, last = -1;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (t->layer != layer || t->expert < 0 || t->expert == last || t->type == MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
+        last = t->expert;
+        n++;
+    }
+    return n;
+}
+
+/* What a layer takes beside its way forward: its experts; attention and the MLP of all tokens. */
+static double expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens)
+{
+    return moe_work_sum(moe_work_quantize(&o->method, src->config.hidden_size, src->config.moe_intermediate_size, o->fisher > 0, tokens));
+}
+
+static double layer_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer)
+{
+    double each = (double)o->n * (double)src->config.num_experts_per_tok / (double)src->config.n_routed_experts;
+    int64_t n = moe_layer_is_moe(&src->config, layer) ? coded_experts(src, o->type, layer) : 0;
+    return n ? (double)n * expert_work(src, o, each) : 0;
+}
+
+static double dense_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer)
+{
+    struct moe_work_dense w = moe_work_dense(src, o->type, &o->method, layer, (double)o->n, (double)o->sequence);
+    return w.pass + w.projections + w.mlp;
+}
+
+/* Layers that tokens pass: up to the last of which anything is written. */
+static int64_t layers_passed(const struct moe_source *src, const uint8_t *type)
+{
+    int64_t layers = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (type[i] != MOE_TYPE_LEFT_OUT && src->tensors[i].layer >= layers) layers = src->tensors[i].layer + 1;
+    while (layers && !moe_dense_wanted(src, type) && !moe_layer_is_moe(&src->config, layers - 1)) layers--;
+    return layers;
+}
+
+static double work_of(const struct moe_source *src, const struct moe_calibration *o)
+{
+    double work = o->fisher ? moe_work_sensitivity(&src->config, (double)least(o->fisher, o->n), (double)o->sequence) : 0;
+    for (int64_t l = 0, n = layers_passed(src, o->type); l < n; l++)
+        work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) + layer_work(src, o, l) + dense_work(src, o, l);
+    return work;
+}
+
+/* As long as a product of so many operations: a byte that is copied, where the disk does 1 GB/s and the processors 100 GFLOP/s. */
+enum { COPY = 100 };
+
+static double copy_work(const struct moe_tensor *t, uint8_t type) { return type == MOE_TYPE_LEFT_OUT ? 0 : COPY * (double)stored_bytes(t); }
+
+static double copies(const struct moe_source *src, const uint8_t *type)
+{
+    double work = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) work += src->tensors[i].expert < 0 ? copy_work(&src->tensors[i], type[i]) : 0;
+    return work;
+}
+
+/* What earlier runs left: the sensitivity pass, whole units, what was put aside of layers. */
+static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, double *work, struct moe_err *err)
+{
+    bool there = false;
+    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, &there, err));
+    *work = there ? moe_work_sensitivity(&c->src->config, (double)least(c->o.fisher, c->o.n), (double)c->o.sequence) : 0;
+    for (int l = 0, unit = 0, n = (int)layers_passed(c->src, c->o.type); l < n; l++) {
+        MOE_TRY(moe_aside_there(c->dir, l, &there, err));
+        if (there) *work += dense_work(c->src, &c->o, l);
+        if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit]) *work += layer_work(c->src, &c->o, l);
+    }
+    return MOE_OK;
+}
+
+/* ---- experts ---- */
 
 static enum moe_code name_expert(const struct moe_calibrate *c, int64_t e, struct moe_err *err)
 {
@@ -92,6 +180,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
     if (t.n < FEW) t = with_lent(c, b, t);
     if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK) return name_expert(c, e, err);
     note_expert(c, e, &t, &r);
+    if (w.quantize[0] || w.quantize[1] || w.quantize[2]) moe_meter_add(&c->meter, expert_work(c->src, &c->o, (double)t.own));
     for (int i = 0; i < 3; i++)
         if (w.quantize[i]) out[i] = (struct moe_coded){ r.rounded[i].codes, r.rounded[i].scales, r.global[i], r.rounded[i].num, r.rounded[i].den };
     return MOE_OK;
@@ -135,6 +224,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
     c->walking = true;
+    c->walk.meter = &c->meter;
     for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
     c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = c->o.method, .dir = c->dir, .here = { .layer = -1 } };
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
@@ -149,12 +239,15 @@ static struct moe_fisher sensitivity(const struct moe_calibration *o)
     return (struct moe_fisher){ o->tokens, least(o->fisher, o->n), o->sequence, o->seed };
 }
 
-static enum moe_code start(void *ctx, const char *dir, struct moe_err *err)
+static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     struct moe_fisher f = sensitivity(&c->o);
     c->dir = dir;
-    if (c->o.fisher) MOE_TRY(moe_fisher_run(c->src, &f, dir, c->plan.in_files ? c->o.scratch : NULL, c->pool, c->progress, err));
+    MOE_TRY(done_before(c, todo, &c->done_before, err));
+    moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate", c->plan.work + copies(c->src, c->o.type));
+    moe_meter_skip(&c->meter, c->done_before);
+    if (c->o.fisher) MOE_TRY(moe_fisher_run(c->src, &f, dir, c->plan.in_files ? c->o.scratch : NULL, c->pool, &c->meter, err));
     return take_all(c, err);
 }
 
@@ -165,13 +258,28 @@ static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Layers of which nothing is written go through the source's weights. */
+static enum moe_code reach(struct moe_calibrate *c, int layer, struct moe_err *err)
+{
+    while (c->walk.layer < layer) MOE_TRY(moe_walk_pass(&c->walk, err));
+    return moe_walk_reach(&c->walk, layer, err);
+}
+
+static void name_phase(struct moe_calibrate *c, int layer)
+{
+    char label[48];
+    snprintf(label, sizeof label, "calibrate, layer %d of %lld", layer, (long long)c->src->config.num_hidden_layers);
+    moe_meter_label(&c->meter, layer < 0 ? "write dense.moe" : label);
+}
+
 static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
+    name_phase(c, u->layer);
     if (u->layer < 0) return finish_layers(c, err);
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
     MOE_TRY(load_metric(c, u->layer, err));
-    return moe_walk_reach(&c->walk, u->layer, err);
+    return reach(c, u->layer, err);
 }
 
 /* What was put aside of a layer, in a worker's hands. */
@@ -186,6 +294,7 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
     struct moe_aside *a = &c->bench[worker].aside;
     for (int i = 0; i < g->n; i++) {
         const struct moe_tensor *t = &u->out[g->first + i], *in = &c->src->tensors[u->in[g->first + i]];
+        moe_meter_add(&c->meter, copy_work(in, (uint8_t)t->type));
         if (t->type != MOE_NVFP4 || in->type == MOE_NVFP4 || t->layer < 0) continue;
         MOE_TRY(fetch(c, a, t->layer, err));
         const struct moe_aside_tensor *k = moe_aside_find(a, t->role);
@@ -243,7 +352,10 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *
         const struct moe_aside_tensor *k = moe_aside_find(a, u->out[i].role);
         if (k) input_scale[i] = k->input_scale;
     }
-    if (u->layer < 0) return MOE_OK;
+    if (u->layer < 0) {
+        c->copied = copies(c->src, c->o.type);
+        return MOE_OK;
+    }
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
@@ -255,7 +367,8 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const cha
 {
     struct moe_calibrate *c = ctx;
     if (u->layer < 0) return MOE_OK;
-    MOE_TRY(moe_walk_reach(&c->walk, u->layer, err));
+    name_phase(c, u->layer);
+    MOE_TRY(reach(c, u->layer, err));
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
     return moe_walk_next(&c->walk, err);
 }
@@ -313,47 +426,13 @@ cJSON *moe_calibrate_cold(const cJSON *notes)
 
 /* ---- what it takes ---- */
 
-/* Floating-point operations for n tokens through all layers once, and for one expert's rounding. */
-static double forward_work(const struct moe_config *c, double n, double sequence)
-{
-    double h = (double)c->hidden_size, i = (double)c->moe_intermediate_size, heads = (double)c->num_attention_heads, total = 0;
-    double qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim), kv = (double)(c->kv_lora_rank + c->qk_rope_head_dim), v = (double)c->v_head_dim, ql = (double)c->q_lora_rank;
-    double attention = h * (kv + ql) + (ql > 0 ? ql : h) * heads * qd + (double)c->kv_lora_rank * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h +
-                       heads * (qd + v) * sequence / 2;
-    for (int64_t l = 0; l < c->num_hidden_layers; l++)
-        total += attention + (moe_layer_is_moe(c, l) ? 3 * h * i * (double)(c->num_experts_per_tok + c->n_shared_experts) + h * (double)c->n_routed_experts : 3 * h * (double)c->intermediate_size);
-    return 2 * n * total;
-}
-
-static double expert_work(const struct moe_config *c, const struct moe_calibration *o, double n)
-{
-    const struct moe_matrix_method *m = &o->method.matrix;
-    double h = (double)c->hidden_size, i = (double)c->moe_intermediate_size, sweeps = m->diagonal ? 0 : (double)m->sweeps + 1, rows = m->sided && !m->diagonal;
-    double statistics = n * (h * h + i * i) + n * 2 * 3 * 2 * h * i * (m->diagonal ? .5 : 1) + (m->fit ? 2 * n * i * i : 0) + rows * n * 4 * i * i;
-    if (m->diagonal) return statistics;
-    double factors = (h * h * h + i * i * i) / 3 + rows * (8 * i * i * i / 3 + 2 * h * h * i + 2 * h * i * i);
-    double columns = 2 * i * h * h + h * i * i, both = rows * (4 * i * i * h + h * h * i); /* feedback: half of a product with H, and with G */
-    return statistics + factors + (1 + 2 * sweeps) * (columns + (sweeps > 0 ? both : 0)) + (m->fit ? 2 * i * i * (h + i) : 0);
-}
-
-static double work_of(const struct moe_source *src, const struct moe_calibration *o)
-{
-    const struct moe_config *c = &src->config;
-    double layers = 0, n = (double)o->n, s = (double)o->sequence;
-    for (int64_t l = 0; l < c->num_hidden_layers; l++) layers += moe_layer_is_moe(c, l);
-    double each = n * (double)c->num_experts_per_tok / (double)c->n_routed_experts;
-    double fisher = o->fisher ? 4 * forward_work(c, (double)least(o->fisher, o->n), s) : 0;
-    return forward_work(c, n, s) + fisher + layers * (double)c->n_routed_experts * expert_work(c, o, each);
-}
-
 enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     struct moe_fisher f = sensitivity(o);
     uint64_t base = moe_peak_rss(), limit = o->memory ? o->memory : base + moe_available_memory() / 2, most_raw = 0, layer = 0, fisher = 0, files = 0;
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        uint64_t bytes = 0;
-        for (int k = 0; k < MOE_PLANE_COUNT; k++) bytes += src->tensors[i].plane[k].file >= 0 ? src->tensors[i].plane[k].bytes : 0;
+        uint64_t bytes = stored_bytes(&src->tensors[i]);
         if (src->tensors[i].expert >= 0 && 3 * bytes > most_raw) most_raw = 3 * bytes;
         if (src->tensors[i].expert < 0 && src->tensors[i].layer < 0 && bytes > layer) layer = bytes;
     }
@@ -361,7 +440,7 @@ enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         if (i && t->layer != t[-1].layer) dense[0] = 0;
-        for (int k = 0; t->expert < 0 && t->layer >= 0 && k < MOE_PLANE_COUNT; k++) dense[0] += t->plane[k].file >= 0 ? t->plane[k].bytes : 0;
+        dense[0] += t->expert < 0 && t->layer >= 0 ? stored_bytes(t) : 0;
         if (dense[0] > dense[1]) dense[1] = dense[0];
     }
     if (dense[1] > layer) layer = dense[1];
@@ -395,9 +474,12 @@ enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *
     struct moe_calibrate *c = calloc(1, sizeof *c);
     *out = c;
     if (!c) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
-    *c = (struct moe_calibrate){ .o = *o, .plan = *p, .src = src, .pool = pool, .progress = progress, .f_layer = -1 };
+    *c = (struct moe_calibrate){ .o = *o, .plan = *p, .src = src, .pool = pool, .f_layer = -1 };
+    moe_meter_init(&c->meter, progress);
     return MOE_OK;
 }
+
+double moe_calibrate_flops(const struct moe_calibrate *c) { return c->meter.done - c->done_before - c->copied; }
 
 void moe_calibrate_close(struct moe_calibrate **pc)
 {
@@ -413,6 +495,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);
+    moe_meter_release(&c->meter);
     free(c);
     *pc = NULL;
 }

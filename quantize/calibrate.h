@@ -40,6 +40,8 @@ struct moe_calibrate;
 enum moe_code moe_calibrate_open(struct moe_calibrate **c, struct moe_source *src, const struct moe_calibration *o, const struct moe_calibration_plan *p,
                                  struct moe_pool *pool, struct moe_progress *progress, struct moe_err *err);
 void moe_calibrate_close(struct moe_calibrate **c);
+/* Operations that this run has done, as moe_calibration_plan counts them. */
+double moe_calibrate_flops(const struct moe_calibrate *c);
 /* Fills ctx, workers and the functions; method and options are the caller's. */
 void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder);
 

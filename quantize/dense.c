@@ -1,6 +1,7 @@
 #include "quantize/dense.h"
 
 #include "kernels/kernels.h"
+#include "quantize/work.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -74,10 +75,20 @@ static void see(void *ctx, int layer, enum moe_role role, int expert, const floa
             if (!(m <= a->amax[i])) a->amax[i] = m;
         }
         moe_inputs_add(&a->in[i], x, NULL, ldx, n, a->d->walk->pool);
+        moe_meter_add(a->d->walk->meter, (double)n * (double)a->cols[i] * (double)a->cols[i]);
     }
 }
 
-static enum moe_code see_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err) { return moe_walk_attend(w, first, n, err); }
+static enum moe_code see_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err)
+{
+    moe_meter_add(w->meter, moe_work_attention(&w->src->config, (double)n, (double)w->sequence));
+    return moe_walk_attend(w, first, n, err);
+}
+
+static struct moe_work_dense work_here(const struct moe_dense *d)
+{
+    return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n, (double)d->walk->sequence);
+}
 
 /* One projection: rounded, appended to d->here. */
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
@@ -125,6 +136,7 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
     moe_forward_hooks(a->d->walk->f, &hooks);
     enum moe_code code = moe_walk_batches(a->d->walk, see_batch, err);
     moe_forward_hooks(a->d->walk->f, NULL);
+    if (code == MOE_OK) moe_meter_add(a->d->walk->meter, work_here(a->d).projections);
     for (int k = 0; code == MOE_OK && k < INPUTS; k++)
         if (a->cols[k]) code = moe_inputs_end(&a->in[k], &a->d->method.matrix, a->d->walk->pool, err);
     for (int i = 0; code == MOE_OK && i < PROJECTIONS; i++)
@@ -212,6 +224,7 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     for (int i = 0; code == MOE_OK && i < 3; i++)
         if (w.quantize[i]) code = keep(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i], i == 2 ? r.amax_y : r.amax_x, err);
     moe_mlp_close(&m);
+    moe_meter_add(d->walk->meter, work_here(d).mlp);
     return code == MOE_OK ? code : moe_wrap(err, "layer %d, %s MLP", d->walk->layer, y->moe ? "shared" : "dense");
 }
 

@@ -19,7 +19,6 @@ struct work {
     struct moe_walk walk;
     struct moe_backward *back;
     const char *dir;
-    uint8_t *type;                      /* [n_tensors]: as the source has it */
     struct moe_states *before; int layers; /* [layers] the states before each layer */
     struct moe_states dh, dx;           /* gradients: after the layer at hand; of its MLPs' input */
     float *dot;                         /* [n, k] gradients of routing weights */
@@ -27,7 +26,7 @@ struct work {
     float *dots;                        /* [PIECE] */
     int64_t *lengths;                   /* of the sequences of a batch */
     struct moe_form form;
-    struct moe_progress *progress;
+    struct moe_meter *meter;
     int first;                          /* the first layer with experts */
 };
 
@@ -56,32 +55,12 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code unit_of(struct work *w, int layer, struct moe_shard_unit *u, struct moe_err *err)
-{
-    int number = 0;
-    for (int l = 0; l <= layer; l++) number += moe_layer_is_moe(&w->walk.src->config, l);
-    return moe_unit_open(u, w->walk.src, w->type, number, err);
-}
-
 /* States before layer l, for all l from the first with experts on; then after the last. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
     while (w->walk.layer < w->layers) {
-        int l = w->walk.layer;
-        bool experts = moe_layer_is_moe(&w->walk.src->config, l);
-        if (l >= w->first) MOE_TRY(save_states(w, err));
-        if (!experts) {
-            MOE_TRY(moe_walk_through(&w->walk, err));
-            continue;
-        }
-        struct moe_shard_unit u;
-        MOE_TRY(moe_walk_reach(&w->walk, l, err));
-        MOE_TRY(unit_of(w, l, &u, err));
-        enum moe_code code = moe_walk_experts(&w->walk, &u, NULL, err);
-        moe_unit_release(&u);
-        MOE_TRY(code);
-        MOE_TRY(moe_walk_next(&w->walk, err));
-        moe_progress_add(w->progress, 1);
+        if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
+        MOE_TRY(moe_walk_pass(&w->walk, err));
     }
     return MOE_OK;
 }
@@ -95,6 +74,7 @@ static enum moe_code start(struct work *w, struct moe_err *err)
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_backward_head(w->back, w->x, n, at, w->o->seed, w->dy, NULL, err));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
+        moe_meter_add(w->meter, moe_work_head_back(&w->walk.src->config, (double)n));
         MOE_TRY(moe_interrupted_resumable(err));
     }
     return MOE_OK;
@@ -110,6 +90,7 @@ static enum moe_code write_form(struct work *w, int layer, struct moe_err *err)
         n = least(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_form_add(&w->form, w->dy, h, n, w->walk.pool);
+        moe_meter_add(w->meter, moe_work_metric(&w->walk.src->config, (double)n));
     }
     MOE_TRY(file_of(w->dir, layer, path, err));
     return moe_write_file(path, w->form.h, file_bytes(&w->walk.src->config), err);
@@ -130,6 +111,7 @@ static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], co
             for (int64_t j = 0, token = t->row[at + i]; j < k; j++)
                 if (w->walk.experts[token * k + j] == e) w->dot[token * k + j] = w->dots[i];
         MOE_TRY(moe_states_add(&w->dx, t->row + at, n, w->out, NULL, w->x, err));
+        moe_meter_add(w->meter, moe_work_mlp_back(h, mlp[0].rows, (double)n));
     }
     return MOE_OK;
 }
@@ -145,7 +127,7 @@ static enum moe_code experts_back(struct work *w, int layer, struct moe_err *err
         struct moe_mlp_tokens all = moe_walk_all(&w->walk);
         MOE_TRY(mlp_back(w, shared, &all, -1, err));
     }
-    MOE_TRY(unit_of(w, layer, &u, err));
+    MOE_TRY(moe_walk_unit(&w->walk, layer, &u, err));
     enum moe_code code = MOE_OK;
     for (int64_t g = 0; code == MOE_OK && g < u.n_groups; g++) {
         int64_t e = u.out[u.groups[g].first].expert;
@@ -172,6 +154,7 @@ static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
         moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_backward_norm(w->back, w->x, y->post_norm, w->walk.m->eps, h, h, n, w->out, w->dy);
+        moe_meter_add(w->meter, moe_work_router_back(&w->walk.src->config, (double)n));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
     }
     return MOE_OK;
@@ -186,6 +169,7 @@ static enum moe_code attention_back(struct work *w, int layer, struct moe_err *e
         MOE_TRY(moe_states_read(&w->before[layer], at, n, w->x, err));
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_backward_attention(w->back, layer, w->x, w->lengths, count, w->dy);
+        moe_meter_add(w->meter, moe_work_attention_back(&w->walk.src->config, (double)n, (double)s));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
         MOE_TRY(moe_interrupted_resumable(err));
     }
@@ -210,7 +194,6 @@ static enum moe_code backward(struct work *w, struct moe_err *err)
     MOE_TRY(start(w, err));
     for (int l = w->layers - 1; l >= w->first; l--) {
         MOE_TRY(write_form(w, l, err));
-        moe_progress_add(w->progress, 2);
         if (l == w->first) break;
         MOE_TRY(go_back(w, l, err));
         MOE_TRY(experts_back(w, l, err));
@@ -227,20 +210,19 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, const cha
     const struct moe_config *c = &src->config;
     int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok, piece = most(PIECE, moe_walk_batch(w->o->sequence));
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
+    w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
     MOE_TRY(moe_form_open(&w->form, h, err));
     w->layers = (int)c->num_hidden_layers;
     w->before = calloc((size_t)w->layers, sizeof *w->before);
-    w->type = malloc((size_t)src->n_tensors + 1);
     w->dot = calloc((size_t)(n * k) + 1, sizeof *w->dot);
     w->x = malloc((size_t)(piece * h) * sizeof *w->x);
     w->dy = malloc((size_t)(piece * h) * sizeof *w->dy);
     w->out = malloc((size_t)(PIECE * h) * sizeof *w->out);
     w->dots = malloc(PIECE * sizeof *w->dots);
     w->lengths = malloc((size_t)(piece + 1) * sizeof *w->lengths);
-    if (!w->before || !w->type || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
+    if (!w->before || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
     for (int l = 0; l < w->layers; l++) w->before[l].fd = -1;
-    for (int64_t i = 0; i < src->n_tensors; i++) w->type[i] = src->tensors[i].type;
     while (w->first < w->layers && !moe_layer_is_moe(c, w->first)) w->first++;
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
     MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
@@ -256,7 +238,6 @@ static void close_work(struct work *w)
     moe_form_release(&w->form);
     if (w->walk.src) moe_walk_close(&w->walk);
     free(w->before);
-    free(w->type);
     free(w->dot);
     free(w->x);
     free(w->dy);
@@ -265,7 +246,7 @@ static void close_work(struct work *w)
     free(w->lengths);
 }
 
-static enum moe_code all_there(const struct moe_source *src, const char *dir, bool *all, struct moe_err *err)
+enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *all, struct moe_err *err)
 {
     *all = true;
     for (int l = 0; l < src->config.num_hidden_layers; l++) {
@@ -280,17 +261,15 @@ static enum moe_code all_there(const struct moe_source *src, const char *dir, bo
 }
 
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
-                             struct moe_progress *progress, struct moe_err *err)
+                             struct moe_meter *meter, struct moe_err *err)
 {
-    struct work w = { .o = o, .dir = dir, .progress = progress, .dh = { .fd = -1 }, .dx = { .fd = -1 } };
+    struct work w = { .o = o, .dir = dir, .meter = meter, .dh = { .fd = -1 }, .dx = { .fd = -1 } };
     bool all;
-    MOE_TRY(all_there(src, dir, &all, err));
+    MOE_TRY(moe_fisher_there(src, dir, &all, err));
     if (all) return MOE_OK;
-    moe_progress_begin(progress, "sensitivity, layers", 3 * (uint64_t)src->config.num_hidden_layers, MOE_UNIT_ITEMS);
     enum moe_code code = open_work(&w, src, states, pool, err);
     if (code == MOE_OK) code = keep_states(&w, err);
     if (code == MOE_OK) code = backward(&w, err);
-    moe_progress_end(progress);
     close_work(&w);
     return code;
 }

@@ -8,9 +8,9 @@
 #ifndef MOE_QUANTIZE_FISHER_H
 #define MOE_QUANTIZE_FISHER_H
 
-#include "base/progress.h"
 #include "quantize/metric.h"
 #include "quantize/walk.h"
+#include "quantize/work.h"
 
 struct moe_fisher {
     const int32_t *tokens; int64_t n;   /* of all sequences */
@@ -22,9 +22,11 @@ struct moe_fisher {
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files);
 
 /* Write F of every layer with experts into `dir`, a file each, durable once there; what is there already stays.  states: a directory for the hidden
- * states; NULL: memory. */
+ * states; NULL: memory.  meter: counts moe_work_sensitivity. */
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
-                             struct moe_progress *progress, struct moe_err *err);
+                             struct moe_meter *meter, struct moe_err *err);
+/* Whether all of them are there already. */
+enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there, struct moe_err *err);
 
 /* F of a layer into m->form.h (k = hidden size). */
 enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, struct moe_err *err);

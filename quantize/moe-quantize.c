@@ -19,6 +19,7 @@ static const char *const calibrated_name[] = { "", "weighted", "gptq", "fisher" 
 struct options {
     struct moe_run run;
     const char *out, *method, *quantize, *report, *layers, *effort, *scratch, *activations, *upstream;
+    struct moe_calibrate *calibrate;  /* NULL: none */
     struct moe_layer_range range;
     struct moe_strlist types, calib;
     int64_t memory, calib_tokens, sequence, seed, sensitivity;
@@ -117,6 +118,8 @@ static enum moe_code precision_of(const struct moe_source *src, const struct moe
     *type = malloc((size_t)src->n_tensors + 1);
     if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
     enum moe_code code = moe_precision_map(src, r->scope, r->rules, r->n_rules, *type, err);
+    for (int64_t i = 0; code == MOE_OK && r->layers && i < src->n_tensors; i++)
+        if (!moe_range_has(r->layers, &src->config, (enum moe_role)src->tensors[i].role, src->tensors[i].layer)) (*type)[i] = MOE_TYPE_LEFT_OUT;
     if (code != MOE_OK) free(*type);
     return code;
 }
@@ -239,6 +242,7 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
+    if (o->calibrate && !got.was_done) cJSON_AddNumberToObject(json, "flops", moe_calibrate_flops(o->calibrate));
     MOE_TRY(add_notes(o, json, got.notes, err));
     if (!o->report) return MOE_OK;
     char *text = moe_json_failed() ? NULL : moe_json_print(json, 2);
@@ -269,6 +273,7 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     if (code == MOE_OK) {
         moe_calibrate_coder(c, &coder);
         r->coder = &coder;
+        o->calibrate = c;
         code = quantize(o, src, r, json, err);
     }
     moe_calibrate_close(&c);
@@ -329,7 +334,7 @@ int main(int argc, char **argv)
         .json =
             "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, relative_error (layers: one object for each "
             "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, "
-            "error, write, summed over threads, and in sync), cold_experts ([layer, expert] of those that calibration hardly reached), calibration (of each "
+            "error, write, summed over threads, and in sync), flops (floating-point operations of a calibration, by this run), cold_experts ([layer, expert] of those that calibration hardly reached), calibration (of each "
             "layer: tokens of each expert, cold experts, output_error, amax_x and amax_y, seconds of each phase). --report writes the same to a file.\n\n"
             "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
             "partial_bytes (beside the container while it is written), flops, experts_at_once.",

@@ -4,6 +4,7 @@
 #include "base/tool.h"
 #include "kernels/scalar.h"
 #include "model/forward-internal.h"
+#include "quantize/work.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -63,6 +64,7 @@ static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t 
 {
     struct rows r = { c, first };
     MOE_TRY(moe_walk_attend(c, first, n, err));
+    moe_meter_add(c->meter, moe_work_attention(&c->m->config, (double)n, (double)c->sequence));
     moe_pool_run(c->pool, n, row_importance, &r);
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
@@ -91,6 +93,7 @@ static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, s
     moe_forward_norm(c->f, c->batch, h, y->post_norm, c->m->eps, h, n, c->f->x, h);
     moe_forward_matmul(c->f, &y->router, c->f->x, h, n, c->f->logits);
     moe_pool_run(c->pool, n, route_token, &r);
+    moe_meter_add(c->meter, moe_work_router(&c->m->config, (double)n));
     return MOE_OK;
 }
 
@@ -129,6 +132,23 @@ struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
 /* The MLP that all tokens pass: dense, or the shared one; NULL data: none. */
 static const struct moe_expert *common_mlp(const struct moe_layer *y) { return y->moe ? &y->shared : &y->dense; }
 
+/* All tokens through it, some at a time so that progress is seen. */
+static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
+{
+    const struct moe_weight w[3] = { m->gate, m->up, m->down };
+    for (int64_t at = 0, n; at < c->n; at += n) {
+        struct moe_mlp_tokens t = moe_walk_all(c);
+        n = least(8 * BATCH, c->n - at);
+        t.row += at;
+        t.importance += at;
+        t.n = t.own = n;
+        MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
+        moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)n));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
 /* Everything of the layer up to its routed experts. */
 static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
@@ -146,11 +166,8 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
     c->seconds[1] += moe_now() - from;
     if (c->before[1]) MOE_TRY(c->before[1](c->ctx, err));
     if (common_mlp(y)->gate.data) {
-        const struct moe_expert *m = common_mlp(y);
-        const struct moe_weight w[3] = { m->gate, m->up, m->down };
-        struct moe_mlp_tokens t = moe_walk_all(c);
         from = moe_now();
-        MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
+        MOE_TRY(common_forward(c, common_mlp(y), err));
         c->seconds[2] += moe_now() - from;
     }
     c->routed = true;
@@ -257,11 +274,30 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
             code = path ? written_weight(&c->raw, &u->out[g->first + i], fd, path, i, &w[i], err)
                         : moe_walk_read(c, &c->raw, &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
         if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
+        if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
     }
     if (fd >= 0) close(fd);
     c->seconds[2] += moe_now() - from;
     return code;
+}
+
+enum moe_code moe_walk_unit(const struct moe_walk *c, int layer, struct moe_shard_unit *u, struct moe_err *err)
+{
+    int number = 0;
+    for (int l = 0; l <= layer; l++) number += moe_layer_is_moe(&c->src->config, l);
+    return moe_unit_open(u, c->src, c->stored, number, err);
+}
+
+enum moe_code moe_walk_pass(struct moe_walk *c, struct moe_err *err)
+{
+    struct moe_shard_unit u;
+    if (!c->m->layers[c->layer].moe) return moe_walk_through(c, err);
+    MOE_TRY(moe_walk_reach(c, c->layer, err));
+    MOE_TRY(moe_walk_unit(c, c->layer, &u, err));
+    enum moe_code code = moe_walk_experts(c, &u, NULL, err);
+    moe_unit_release(&u);
+    return code == MOE_OK ? moe_walk_next(c, err) : code;
 }
 
 /* ---- open and close ---- */
@@ -309,9 +345,11 @@ static enum moe_code take_all(struct moe_walk *c, struct moe_err *err)
     c->row_weight = array(n * k, sizeof *c->row_weight);
     c->row_importance = array(n * k, sizeof *c->row_importance);
     c->all = array(n, sizeof *c->all);
-    if (!(c->kv_buffer && c->kv_layer && c->batch && c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all))
+    c->stored = array(c->src->n_tensors, sizeof *c->stored);
+    if (!(c->kv_buffer && c->kv_layer && c->batch && c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all && c->stored))
         return moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens", (long long)n);
     for (int64_t i = 0; i < n; i++) c->all[i] = (int32_t)i;
+    for (int64_t i = 0; i < c->src->n_tensors; i++) c->stored[i] = c->src->tensors[i].type;
     return MOE_OK;
 }
 
@@ -334,7 +372,7 @@ enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const in
 
 void moe_walk_close(struct moe_walk *c)
 {
-    void *owned[] = { c->kv_buffer, c->kv_layer, c->batch, c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all };
+    void *owned[] = { c->kv_buffer, c->kv_layer, c->batch, c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all, c->stored };
     moe_mlp_close(&c->mlp);
     moe_forward_close(&c->f);
     moe_states_close(&c->h);

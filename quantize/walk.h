@@ -9,6 +9,8 @@
 #include "model/unit.h"
 #include "quantize/mlp.h"
 
+struct moe_meter; /* quantize/work.h */
+
 struct moe_held { uint8_t *data[3]; size_t bytes[3]; }; /* an expert's weights as stored, read into memory */
 void moe_held_release(struct moe_held *r);
 
@@ -32,6 +34,8 @@ struct moe_walk {
     int32_t *all;                     /* [n]: 0, 1, 2 ... */
     struct moe_held raw;
     double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
+    struct moe_meter *meter;          /* what is done is counted here; NULL: nowhere */
+    uint8_t *stored;                  /* [n_tensors]: the types of the source */
     /* Called when the states are those before the layer's attention; before its dense or shared MLP.  They may replace weights in m->layers. */
     enum moe_code (*before[2])(void *ctx, struct moe_err *err); void *ctx;
 };
@@ -45,6 +49,10 @@ void moe_walk_close(struct moe_walk *w);
 /* Through one layer without experts.  Through layers without experts, up to `layer`; then that one's attention, router and shared expert. */
 enum moe_code moe_walk_through(struct moe_walk *w, struct moe_err *err);
 enum moe_code moe_walk_reach(struct moe_walk *w, int layer, struct moe_err *err);
+/* Through one layer of any kind by the source's weights. */
+enum moe_code moe_walk_pass(struct moe_walk *w, struct moe_err *err);
+/* A layer's experts as a unit, in the types of the source; the caller releases it. */
+enum moe_code moe_walk_unit(const struct moe_walk *w, int layer, struct moe_shard_unit *u, struct moe_err *err);
 /* The tokens that chose expert e; all tokens. */
 struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *w, int64_t e);
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *w);

@@ -58,10 +58,37 @@ wait $pid 2>/dev/null
 quantize all-2 $F/bf16 --calib-tokens $N --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
 
+# --- the parts of several machines; layers before a part's are passed through as the source has them ---
+part() { ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens 520 --upstream source $F/bf16 -o "$T/$1.moe" --layers "$2"; }
+part last 2-3
+part first 0-1
+for p in first last; do ok "$BIN/moe-inspect" -q --verify "$T/$p.moe"; done
+
 if sanitized; then
     echo "t-calibrate: the same bytes; quality is not measured under sanitizers"
     exit 0
 fi
+
+# --- progress: one line of work from the first operation to the last; what --dry-run says is what is done ---
+watch() # NAME [OPTION...]: progress.json of a run
+{
+    name=$1; shift
+    python3 tests/progress.py "$BIN/moe-quantize" --json --calib $F/calib.txt --sequence-length 256 -o "$T/$name.moe" $F/bf16 "$@" >"$T/progress.json" || fail "no progress"
+    look "$T/progress.json" "v['exit']" | grep -q '^0$' || { cat "$T/progress.json"; fail "progress of $name"; }
+}
+watch seen --calib-tokens 16000 --quantize all-linear
+[ "$(look "$T/progress.json" "len(v['lines']) > 3 and len({l['total'] for l in v['lines']}) == 1")" = True ] || { cat "$T/progress.json"; fail "more than one total"; }
+[ "$(look "$T/progress.json" "all(a['percent'] <= b['percent'] <= 100 for a, b in zip(v['lines'], v['lines'][1:]))")" = True ] || { cat "$T/progress.json"; fail "progress goes back"; }
+[ "$(look "$T/progress.json" "v['lines'][-1]['percent'] >= 90")" = True ] || { cat "$T/progress.json"; fail "progress ends early"; }
+[ "$(look "$T/progress.json" "(lambda s: s == sorted(s, key=s.index) and len(s) == len(set(s)))([a['label'] for a, b in zip(v['lines'], v['lines'][1:] + [{'label': ''}]) if a['label'] != b['label']])")" = True ] ||
+    { cat "$T/progress.json"; fail "phases are mixed"; }
+for q in experts all-linear; do
+    set -- --calib $F/calib.txt --sequence-length 256 --calib-tokens 3000 --quantize $q $F/bf16 --effort balanced
+    ok "$BIN/moe-quantize" -q --json --dry-run "$@"
+    planned=$(look "$T/out" "v['flops']")
+    ok "$BIN/moe-quantize" -q --json "$@" -o "$T/counted-$q.moe"
+    look "$T/out" "abs(v['flops'] / $planned - 1) < 1e-6" | grep -q True || fail "--dry-run says $planned operations, $(look "$T/out" "v['flops']") were done"
+done
 
 # --- quality, on text that is not part of the calibration ---
 tail -c 20000 $F/calib.txt >"$T/text"

@@ -154,6 +154,32 @@ static void test_strmap(void)
 static double now;
 static double clock_(void) { return now; }
 
+/* What an earlier run did is a part of the share, but says nothing of how fast this one is. */
+static void test_progress_resumed(void)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    now = 100;
+    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    moe_progress_begin(p, "first", 8000000, MOE_UNIT_MFLOP);
+    moe_progress_skip(p, 4000000);
+    moe_progress_label(p, "second");
+    now = 110;
+    moe_progress_add(p, 1000000);
+    fflush(f);
+    OK(strstr(text, "second") && !strstr(text, "first") && strstr(text, " 62%  5.00 TFLOP of 8.00 TFLOP  100.00 GFLOP/s  30 s left"));
+    moe_progress_end(p);
+    moe_progress_begin(p, "third", 10, MOE_UNIT_ITEMS);
+    now = 112;
+    moe_progress_add(p, 20); /* more than was said */
+    fflush(f);
+    OK(strstr(text, "third") && strstr(text, "100%") && strstr(text, " 0.0 s left"));
+    moe_progress_close(&p);
+    fclose(f);
+    free(text);
+}
+
 static void test_progress(void)
 {
     char *text = NULL, s[16];
@@ -178,7 +204,10 @@ static void test_progress(void)
     fclose(f);
     OK(!p && n > drawn);
     free(text);
+    test_progress_resumed();
     moe_progress_begin(NULL, "x", 1, MOE_UNIT_BYTES);
+    moe_progress_skip(NULL, 1);
+    moe_progress_label(NULL, "y");
     moe_progress_add(NULL, 1);
     moe_progress_end(NULL);
     OK(!strcmp(moe_human_bytes(1536, s), "1.5 KiB") && !strcmp(moe_human_bytes(7, s), "7 B"));
