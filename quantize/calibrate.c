@@ -5,6 +5,7 @@
 #include "model/unit.h"
 #include "quantize/dense.h"
 #include "quantize/fisher.h"
+#include "quantize/report.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
  * tokens of the layer, evenly spaced, which together count as MASS tokens of its own. */
 enum { COLD_SHARE = 20, FEW = 512, LENT = 512, MASS = 16 };
 
-struct expert_stats { int64_t tokens; float amax_x, amax_y; bool cold; double out_num, out_den, seconds[3]; };
+enum { ATTENTION_INPUTS = 4 };
 
 /* What one expert at work needs. */
 struct bench {
@@ -37,7 +38,10 @@ struct moe_calibrate {
     bool walking;
     struct bench *bench;            /* [workers] */
     struct moe_metric f; int f_layer; /* F of that layer; -1: none yet */
-    struct expert_stats *stats;     /* [E] of the layer at hand */
+    struct moe_expert_stats *stats; /* [E] of the layer at hand */
+    struct moe_clip attention[ATTENTION_INPUTS], common[2]; int common_layer;
+    struct moe_hooks hooks;
+    struct moe_clipped *clipped; int n_clipped; /* since the last layer's note; at most 8 a layer */
 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -137,7 +141,7 @@ static enum moe_code name_expert(const struct moe_calibrate *c, int64_t e, struc
 static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp_tokens *t, const struct moe_mlp_result *r)
 {
     int64_t n = c->src->config.n_routed_experts, mean = c->o.n * c->src->config.num_experts_per_tok / n;
-    c->stats[e] = (struct expert_stats){ t->own, r->amax_x, r->amax_y, t->own * COLD_SHARE < mean || !t->own, r->out_num, r->out_den,
+    c->stats[e] = (struct moe_expert_stats){ t->own, r->amax_x, r->amax_y, t->own * COLD_SHARE < mean || !t->own, r->out_num, r->out_den,
                                          { r->seconds[0], r->seconds[1], r->seconds[2] } };
 }
 
@@ -199,18 +203,86 @@ static enum moe_code load_metric(struct moe_calibrate *c, int layer, struct moe_
     return MOE_OK;
 }
 
+/* ---- what static input scales clip (quantize/clip.h) ---- */
+
+static void add_clipped(struct moe_calibrate *c, int layer, const char *input, const struct moe_clip *clip)
+{
+    if (clip->seen && isfinite(clip->limit)) c->clipped[c->n_clipped++] = (struct moe_clipped){ layer, input, *clip };
+}
+
+/* The inputs of attention's projections, by the role that shows them. */
+static const struct { enum moe_role role, projection[3]; const char *name; } seen[ATTENTION_INPUTS] = {
+    { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" }, { MOE_ROLE_Q_B, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, MOE_ROLE_Q_B }, "q_b" },
+    { MOE_ROLE_KV_B, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, MOE_ROLE_KV_B }, "kv_b" }, { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
+};
+
+static const struct moe_aside_tensor *written(const struct moe_calibrate *c, int input)
+{
+    const struct moe_aside_tensor *t = NULL;
+    for (int i = 0; !t && i < 3; i++) t = moe_aside_find(&c->dense.here, seen[input].projection[i]);
+    return t;
+}
+
+static void see_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct moe_calibrate *c = ctx;
+    (void)layer, (void)expert;
+    for (int i = 0; i < ATTENTION_INPUTS; i++)
+        if (seen[i].role == role && c->attention[i].limit > 0) moe_clip_count(&c->attention[i], x, ldx, written(c, i)->cols, n);
+}
+
+static void watch_attention(struct moe_calibrate *c)
+{
+    bool any = false;
+    for (int i = 0; i < ATTENTION_INPUTS; i++) {
+        const struct moe_aside_tensor *t = written(c, i);
+        c->attention[i] = t ? moe_clip_under(t->input_scale) : (struct moe_clip){ 0 };
+        any |= t != NULL;
+    }
+    c->hooks = (struct moe_hooks){ .ctx = c, .input = see_input };
+    if (any) moe_forward_hooks(c->walk.f, &c->hooks);
+}
+
+/* Then the MLP that all tokens pass. */
+static void watch_common(struct moe_calibrate *c)
+{
+    enum moe_role gate = moe_layer_is_moe(&c->src->config, c->walk.layer) ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
+    const struct moe_aside_tensor *x = moe_aside_find(&c->dense.here, (int)gate), *y = moe_aside_find(&c->dense.here, (int)gate + 2);
+    for (int i = 0; i < ATTENTION_INPUTS; i++) add_clipped(c, c->walk.layer, seen[i].name, &c->attention[i]);
+    c->common_layer = c->walk.layer;
+    c->common[0] = x ? moe_clip_under(x->input_scale) : (struct moe_clip){ .limit = INFINITY };
+    c->common[1] = y ? moe_clip_under(y->input_scale) : (struct moe_clip){ .limit = INFINITY };
+    c->walk.clip = x || y ? c->common : NULL;
+}
+
+static void common_passed(struct moe_calibrate *c)
+{
+    static const char *const name[2][2] = { { "gate_up", "down" }, { "shared_gate_up", "shared_down" } };
+    bool moe = moe_layer_is_moe(&c->src->config, c->common_layer);
+    for (int i = 0; c->walk.clip && i < 2; i++) add_clipped(c, c->common_layer, name[moe][i], &c->common[i]);
+    c->walk.clip = NULL;
+}
+
+/* ---- the walk's callbacks ---- */
+
 static enum moe_code before_attention(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
+    common_passed(c);
     MOE_TRY(load_metric(c, c->walk.layer, err));
     c->dense.f = c->f_layer == c->walk.layer ? &c->f : NULL;
-    return moe_dense_attention(&c->dense, err);
+    MOE_TRY(moe_dense_attention(&c->dense, err));
+    watch_attention(c);
+    return MOE_OK;
 }
 
 static enum moe_code before_mlp(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    return moe_dense_mlp(&c->dense, err);
+    moe_forward_hooks(c->walk.f, NULL);
+    MOE_TRY(moe_dense_mlp(&c->dense, err));
+    watch_common(c);
+    return MOE_OK;
 }
 
 /* Everything that is held, once the sensitivity pass has let go of what it held. */
@@ -219,7 +291,8 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     const struct moe_config *g = &c->src->config;
     c->bench = calloc((size_t)c->plan.workers, sizeof *c->bench);
     c->stats = calloc((size_t)g->n_routed_experts + 1, sizeof *c->stats);
-    if (!c->bench || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
+    c->clipped = calloc(8 * (size_t)g->num_hidden_layers, sizeof *c->clipped);
+    if (!c->bench || !c->stats || !c->clipped) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
     for (int i = 0; i < c->plan.workers; i++) MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false, NULL, err));
     if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
@@ -279,7 +352,9 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     if (u->layer < 0) return finish_layers(c, err);
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
     MOE_TRY(load_metric(c, u->layer, err));
-    return reach(c, u->layer, err);
+    MOE_TRY(reach(c, u->layer, err));
+    common_passed(c);
+    return MOE_OK;
 }
 
 /* What was put aside of a layer, in a worker's hands. */
@@ -317,27 +392,38 @@ static float peer_amax(const struct moe_calibrate *c, bool of_y)
     return amax;
 }
 
-static cJSON *layer_note(const struct moe_calibrate *c)
+static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u)
 {
-    static const char *const phase[6] = { "attention", "router", "forward", "statistics", "factoring", "rounding" };
-    cJSON *j = cJSON_CreateObject(), *tokens = j ? cJSON_AddArrayToObject(j, "tokens") : NULL, *cold = j ? cJSON_AddArrayToObject(j, "cold") : NULL;
-    bool ok = tokens && cold && cJSON_AddNumberToObject(j, "layer", c->walk.layer);
-    double num = 0, den = 0, seconds[6] = { c->walk.seconds[0], c->walk.seconds[1], c->walk.seconds[2] };
-    for (int64_t e = 0; ok && e < c->src->config.n_routed_experts; e++) {
-        const struct expert_stats *s = &c->stats[e];
-        ok = cJSON_AddItemToArray(tokens, cJSON_CreateNumber((double)s->tokens));
-        if (ok && s->cold) ok = cJSON_AddItemToArray(cold, cJSON_CreateNumber((double)e));
-        num += s->out_num;
-        den += s->out_den;
-        for (int i = 0; i < 3; i++) seconds[3 + i] += s->seconds[i];
+    const struct moe_config *g = &c->src->config;
+    double n = (double)c->o.n, choices = n * (double)g->num_experts_per_tok;
+    struct moe_layer_stats s = { .layer = u->layer, .n = g->n_routed_experts, .experts = c->stats, .amax_x = peer_amax(c, false), .amax_y = peer_amax(c, true),
+                                 .bytes = u->header.file_bytes, .peak_rss = moe_peak_rss(), .clipped = c->clipped, .n_clipped = c->n_clipped };
+    for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
+    s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
+    s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
+    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_mlp(g->hidden_size, g->moe_intermediate_size, choices);
+    for (int64_t e = 0; e < s.n; e++) {
+        struct moe_work_quantize w = moe_work_quantize(&c->o.method, g->hidden_size, g->moe_intermediate_size, c->o.fisher > 0, (double)c->stats[e].tokens);
+        const double *t = c->stats[e].seconds;
+        for (int i = 0; i < 3; i++) s.seconds[MOE_PHASE_STATISTICS + i] += t[i];
+        if (t[0] + t[1] + t[2] <= 0) continue; /* it was not quantized */
+        s.flops[MOE_PHASE_STATISTICS] += w.statistics;
+        s.flops[MOE_PHASE_FACTORING] += w.factoring;
+        s.flops[MOE_PHASE_ROUNDING] += w.rounding;
     }
-    cJSON *s = ok ? cJSON_AddObjectToObject(j, "seconds") : NULL;
-    ok = s && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) &&
-         cJSON_AddNumberToObject(j, "amax_x", (double)peer_amax(c, false)) && cJSON_AddNumberToObject(j, "amax_y", (double)peer_amax(c, true));
-    for (int i = 0; ok && i < 6; i++) ok = cJSON_AddNumberToObject(s, phase[i], seconds[i]);
-    if (ok) return j;
-    cJSON_Delete(j);
-    return NULL;
+    return moe_layer_note(&s);
+}
+
+/* Experts as they were written, over all tokens; counting what their input scales clip. */
+static enum moe_code experts_as_written(struct moe_calibrate *c, const struct moe_shard_unit *u, const char *path, float x, float y, struct moe_err *err)
+{
+    struct moe_clip clip[2] = { moe_clip_under(x), moe_clip_under(y) };
+    c->walk.clip = clip;
+    enum moe_code code = moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err);
+    c->walk.clip = NULL;
+    add_clipped(c, u->layer, "gate_up", &clip[0]);
+    add_clipped(c, u->layer, "down", &clip[1]);
+    return code;
 }
 
 static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *path, float *input_scale, cJSON **note, struct moe_err *err)
@@ -358,8 +444,10 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *
     }
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
-    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
-    if (!(*note = layer_note(c))) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    MOE_TRY(experts_as_written(c, u, path, x, y, err));
+    *note = layer_note(c, u);
+    c->n_clipped = 0;
+    if (!*note) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     return moe_walk_next(&c->walk, err);
 }
 
@@ -369,6 +457,8 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const cha
     if (u->layer < 0) return MOE_OK;
     name_phase(c, u->layer);
     MOE_TRY(reach(c, u->layer, err));
+    common_passed(c);
+    c->n_clipped = 0; /* the layer's note has them */
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
     return moe_walk_next(&c->walk, err);
 }
@@ -408,20 +498,6 @@ void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder)
     coder->end = end;
     coder->replay = replay;
     coder->publish = publish;
-}
-
-cJSON *moe_calibrate_cold(const cJSON *notes)
-{
-    cJSON *all = cJSON_CreateArray();
-    for (const cJSON *j = notes->child; all && j; j = j->next)
-        for (const cJSON *e = cJSON_GetObjectItemCaseSensitive(j, "cold")->child; all && e; e = e->next) {
-            cJSON *pair = cJSON_CreateDoubleArray((const double[]){ cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble, e->valuedouble }, 2);
-            if (pair && cJSON_AddItemToArray(all, pair)) continue;
-            cJSON_Delete(pair);
-            cJSON_Delete(all);
-            all = NULL;
-        }
-    return all;
 }
 
 /* ---- what it takes ---- */
@@ -495,6 +571,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);
+    free(c->clipped);
     moe_meter_release(&c->meter);
     free(c);
     *pc = NULL;

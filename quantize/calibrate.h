@@ -45,7 +45,4 @@ double moe_calibrate_flops(const struct moe_calibrate *c);
 /* Fills ctx, workers and the functions; method and options are the caller's. */
 void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder);
 
-/* Of the notes of all units: experts that saw less than a twentieth of the mean number of tokens, [[layer, expert], ...].  NULL when out of memory. */
-cJSON *moe_calibrate_cold(const cJSON *notes);
-
 #endif

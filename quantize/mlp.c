@@ -429,6 +429,8 @@ enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], c
         n = least(PIECE, t->own - at);
         MOE_TRY(load_tokens(m, t, at, n, err));
         gate_up(m, w, m->h, n, m->gate, m->up);
+        if (t->clip) moe_clip_count(&t->clip[0], m->h, h, h, n);
+        if (t->clip) moe_clip_count(&t->clip[1], m->gate, w[0].rows, w[0].rows, n);
         moe_matrix_multiply(m->pool, &w[2], m->gate, n, m->out);
         MOE_TRY(check_finite(m->k->amax(m->out, n * h), err));
         MOE_TRY(moe_states_add(out, t->row + at, n, m->out, t->weight ? t->weight + at : NULL, m->h, err));

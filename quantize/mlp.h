@@ -11,6 +11,7 @@
 #ifndef MOE_QUANTIZE_MLP_H
 #define MOE_QUANTIZE_MLP_H
 
+#include "quantize/clip.h"
 #include "quantize/matrix.h"
 #include "quantize/states.h"
 
@@ -25,6 +26,7 @@ struct moe_mlp_tokens {
     const int32_t *row;               /* [n] rows of h */
     const float *weight;              /* [n] of the output in the layer's sum; NULL: 1 */
     const float *importance;          /* [n] factor on a row in statistics; NULL: 1 */
+    struct moe_clip *clip;            /* [2]: moe_mlp_forward counts inputs of gate and up, and of down, here; NULL: nowhere */
     int64_t n, own;                   /* those from `own` on lend statistics, where its own are few: they did not choose this MLP */
 };
 

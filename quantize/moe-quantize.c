@@ -7,6 +7,7 @@
 #include "model/check.h"
 #include "quantize/calibrate.h"
 #include "quantize/corpus.h"
+#include "quantize/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,10 +19,10 @@ static const char *const calibrated_name[] = { "", "weighted", "gptq", "fisher" 
 
 struct options {
     struct moe_run run;
-    const char *out, *method, *quantize, *report, *layers, *effort, *scratch, *activations, *upstream;
+    const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream;
     struct moe_calibrate *calibrate;  /* NULL: none */
     struct moe_layer_range range;
-    struct moe_strlist types, calib;
+    struct moe_strlist types, calib, report;
     int64_t memory, calib_tokens, sequence, seed, sensitivity;
     bool dry_run, resume, force;
     enum calibrated calibrated;       /* what --method and --calib come to */
@@ -211,7 +212,7 @@ static void print_errors(const struct moe_run *run, const cJSON *relative_error)
 /* cold_experts, and of a calibration what each layer's note says. */
 static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, struct moe_err *err)
 {
-    cJSON *cold = notes ? moe_calibrate_cold(notes) : cJSON_CreateArray();
+    cJSON *cold = notes ? moe_cold_experts(notes) : cJSON_CreateArray();
     if (!cold || !cJSON_AddItemToObject(json, "cold_experts", cold)) {
         cJSON_Delete(cold);
         cJSON_Delete(notes);
@@ -225,6 +226,20 @@ static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, str
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
     }
     return MOE_OK;
+}
+
+static bool is_text(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 4 && !strcmp(path + n - 4, ".txt");
+}
+
+static enum moe_code write_report(const char *path, const cJSON *json, struct moe_err *err)
+{
+    char *text = moe_json_failed() ? NULL : is_text(path) ? moe_quantize_text(json) : moe_json_print(json, 2);
+    enum moe_code code = text ? moe_write_file(path, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    free(text);
+    return code;
 }
 
 static enum moe_code quantize(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
@@ -244,11 +259,8 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (o->calibrate && !got.was_done) cJSON_AddNumberToObject(json, "flops", moe_calibrate_flops(o->calibrate));
     MOE_TRY(add_notes(o, json, got.notes, err));
-    if (!o->report) return MOE_OK;
-    char *text = moe_json_failed() ? NULL : moe_json_print(json, 2);
-    enum moe_code code = text ? moe_write_file(o->report, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
-    free(text);
-    return code;
+    for (size_t i = 0; i < o->report.n; i++) MOE_TRY(write_report(o->report.v[i], json, err));
+    return MOE_OK;
 }
 
 static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
@@ -306,7 +318,7 @@ int main(int argc, char **argv)
         MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
         MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished NAME.moe.partial"),
         MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
-        MOE_STR(0, "report", &o.report, "FILE", "write the report here too, as JSON"),
+        MOE_LIST(0, "report", &o.report, "FILE", "write the report here too: FILE.txt as text, else as JSON; may be repeated"),
         MOE_GROUP("quantization"),
         MOE_STR('m', "method", &o.method, "max|four-over-six|search|weighted|gptq|fisher|auto",
                 "how scales and codes are chosen; auto is fisher with --calib, else search"),
@@ -335,7 +347,8 @@ int main(int argc, char **argv)
             "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, relative_error (layers: one object for each "
             "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, "
             "error, write, summed over threads, and in sync), flops (floating-point operations of a calibration, by this run), cold_experts ([layer, expert] of those that calibration hardly reached), calibration (of each "
-            "layer: tokens of each expert, cold experts, output_error, amax_x and amax_y, seconds of each phase). --report writes the same to a file.\n\n"
+            "layer: tokens of each expert, cold experts, the ten worst ([expert, output error, tokens]), output_error, amax_x and amax_y, clipped (activations that the "
+            "input scale cannot represent: layer, input, clipped, of, largest, limit), bytes, peak_rss, seconds and flops of each phase). --report writes the same to a file.\n\n"
             "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
             "partial_bytes (beside the container while it is written), flops, experts_at_once.",
     };

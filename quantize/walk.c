@@ -142,6 +142,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
         t.row += at;
         t.importance += at;
         t.n = t.own = n;
+        t.clip = c->clip;
         MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
         moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)n));
         MOE_TRY(moe_interrupted_resumable(err));
@@ -270,6 +271,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         int64_t e = u->out[g->first].expert;
         struct moe_mlp_tokens t = moe_walk_expert(c, e);
         if (!t.n) continue;
+        t.clip = c->clip;
         for (int i = 0; code == MOE_OK && i < 3; i++)
             code = path ? written_weight(&c->raw, &u->out[g->first + i], fd, path, i, &w[i], err)
                         : moe_walk_read(c, &c->raw, &c->src->tensors[u->in[g->first + i]], i, &w[i], err);

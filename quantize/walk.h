@@ -34,6 +34,7 @@ struct moe_walk {
     int32_t *all;                     /* [n]: 0, 1, 2 ... */
     struct moe_held raw;
     double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
+    struct moe_clip *clip;            /* [2] of the MLPs that tokens pass (struct moe_mlp_tokens); NULL: not counted */
     struct moe_meter *meter;          /* what is done is counted here; NULL: nowhere */
     uint8_t *stored;                  /* [n_tensors]: the types of the source */
     /* Called when the states are those before the layer's attention; before its dense or shared MLP.  They may replace weights in m->layers. */

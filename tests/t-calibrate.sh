@@ -111,7 +111,20 @@ better "$auto" "$search" 0.65 "auto against search"
 
 ok "$BIN/moe-quantize" -q $F/bf16 --quantize all-linear -o "$T/all-search.moe"
 rm -rf "$T/all.moe"
-quantize all $F/bf16 --calib-tokens 8000 --quantize all-linear
+quantize all $F/bf16 --calib-tokens 8000 --quantize all-linear --report "$T/all.json" --report "$T/all.txt"
+ok python3 tests/reportcheck.py "$T/all.json" "$T/all.moe" "$T/src.moe" 2
+ok python3 tests/reportcheck.py "$T/report.json" "$T/auto.moe" "$T/src.moe" 1
+for said in 'method fisher' 'relative error of weights' 'layer   3   output error' 'GFLOP/s' 'largest output error' 'input scale can represent' 'no expert is cold'; do
+    grep -q -- "$said" "$T/all.txt" || { cat "$T/all.txt"; fail "the report's text does not say '$said'"; }
+done
+[ "$(wc -l <"$T/all.txt")" -lt 60 ] || fail "the report's text is long"
+# routing before anything was quantized: as moe-run sees it
+ok "$BIN/moe-inspect" $F/bf16 --tokenize $F/calib.txt --json
+tokens=$(look "$T/out" "(len(v['tokens']) - 1) // 256 * 256")
+ok "$BIN/moe-run" -q --json $F/bf16 --score $F/calib.txt --window 256 --record-routing "$T/routing.json.gz"
+ok gzip -df "$T/routing.json.gz"
+quantize routed $F/bf16 --calib-tokens $tokens --method weighted
+[ "$(look "$T/routing.json" "v['layers'][0]['counts']")" = "$(look "$T/routed.moe/routing.json" "v['layers'][0]['counts']")" ] || fail "calibration routes layer 1 another way than moe-run"
 better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
 # --- with NVFP4 activations: calibrated weights and input scales against search with an input scale of 1; weights fitted to them ---
@@ -127,7 +140,8 @@ done
 
 # --- experts that the text does not reach, weights of zero ---
 ok "$GEN/genmodel" -o "$T/cold" --format bf16 --layers 3 --experts 16 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --dead 1 --cold 1 --seed 5
-ok "$BIN/moe-quantize" --json --calib $F/calib.txt --calib-tokens 2000 "$T/cold" -o "$T/cold.moe"
+ok "$BIN/moe-quantize" --json --calib $F/calib.txt --calib-tokens 2000 "$T/cold" -o "$T/cold.moe" --report "$T/cold.txt"
+grep -A 3 'hardly reached' "$T/cold.txt" | grep -q 'layer   [12] .* 15' || { cat "$T/cold.txt"; fail "the text does not name the dead expert"; }
 grep -q "experts saw less than a twentieth" "$T/err" || { cat "$T/err"; fail "cold experts are not told"; }
 [ "$(look "$T/out" "all([l, 15] in v['cold_experts'] for l in {c[0] for c in v['cold_experts']})")" = True ] || fail "the dead expert is not cold: $(look "$T/out" "v['cold_experts']")"
 ok "$BIN/moe-inspect" -q --verify "$T/cold.moe"
