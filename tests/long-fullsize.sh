@@ -5,6 +5,19 @@ need_tool moe-inspect moe-convert moe-quantize
 need_helper genmodel genrss
 need_space 400
 
+# The table of docs/quantization.md: operations of each effort and number of tokens, and hours at 3 TFLOP/s.
+costs()
+{
+    grep -E '^\| `(fast|balanced|best)` \| [0-9,]+ \| [0-9.]+e' docs/quantization.md | tr -d '`,' >"$T/table"
+    [ "$(wc -l <"$T/table")" = 9 ] || fail "docs/quantization.md has no table of costs"
+    while read -r _ effort _ tokens _ flops _ hours _; do
+        measure 1024 5 "$BIN/moe-quantize" "$T/k2" -o "$T/x.moe" --calib text --calib-tokens "$tokens" --effort "$effort" --memory 256G --dry-run --json
+        said=$(json flops "$T/out")
+        awk "BEGIN { d = $said / $flops - 1; h = $said / 3e12 / 3600 - $hours; exit !(d < 0.005 && d > -0.005 && h < 0.06 && h > -0.06) }" ||
+            fail "docs/quantization.md: $effort with $tokens tokens: $flops operations, $hours hours; --dry-run says $said"
+    done <"$T/table"
+}
+
 look() # NAME ARGUMENTS...
 {
     name=$1
@@ -20,7 +33,8 @@ look() # NAME ARGUMENTS...
         for method in max four-over-six search; do
             measure 1024 5 "$BIN/moe-quantize" "$T/$name" -o "$T/x.moe" --method $method --dry-run --json
         done
-        measure 1024 5 "$BIN/moe-quantize" "$T/$name" -o "$T/x.moe" --quantize all-linear --dry-run --json ;;
+        measure 1024 5 "$BIN/moe-quantize" "$T/$name" -o "$T/x.moe" --quantize all-linear --dry-run --json
+        [ "$name" != k2 ] || costs ;;
     esac
     [ -z "$(find "$T" -name 'x.moe*')" ] || fail "$name: a dry run wrote something"
     rm -rf "${T:?}/$name"
