@@ -3,6 +3,7 @@
 #include "kernels/kernels.h"
 #include "quantize/work.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,7 +61,7 @@ static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
 struct attention {
     struct moe_dense *d;
     struct moe_inputs in[INPUTS];
-    float amax[INPUTS];
+    float amax[INPUTS], fused;          /* of inputs; of the weights of q_a and kv_a, where both are wanted */
     int64_t cols[INPUTS];               /* 0: not wanted */
 };
 
@@ -90,6 +91,32 @@ static struct moe_work_dense work_here(const struct moe_dense *d)
     return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n, (double)d->walk->sequence);
 }
 
+/* The largest |value|; row [cols] is scratch. */
+static float amax_of(const struct moe_weight *w, float *row)
+{
+    float amax = 0;
+    for (int64_t r = 0; r < w->rows; r++) {
+        moe_kernels()->decode(w, r, 0, w->cols, row);
+        float a = moe_kernels()->amax(row, w->cols);
+        if (!(a <= amax)) amax = a;
+    }
+    return amax;
+}
+
+/* Engines fuse q_a and kv_a, and read one global scale: that of the larger. */
+static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
+{
+    static const enum moe_role fused[2] = { MOE_ROLE_Q_A, MOE_ROLE_KV_A };
+    *amax = 0;
+    if (!wanted(d, fused[0]) || !wanted(d, fused[1])) return MOE_OK;
+    struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
+    float *row = malloc((size_t)y->kv_a.cols * sizeof *row);
+    if (!row) return moe_fail(err, MOE_NOMEM, "no memory for a projection");
+    for (int i = 0; i < 2; i++) *amax = fmaxf(*amax, amax_of(place(y, fused[i]), row));
+    free(row);
+    return MOE_OK;
+}
+
 /* One projection: rounded, appended to d->here. */
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
 {
@@ -103,7 +130,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
     enum moe_code code = codes && scales ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err) : moe_fail(err, MOE_NOMEM, "no memory for a projection");
     if (code == MOE_OK) {
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
-        float global = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
+        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_MAX);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
         *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = moe_nvfp4_global(a->amax[input], MOE_NVFP4_MAX),
                                         .num = r.num, .den = r.den, .codes = codes, .scales = scales };
@@ -133,6 +160,7 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
 {
     struct moe_hooks hooks = { .ctx = a, .input = see };
     MOE_TRY(open_inputs(a, err));
+    MOE_TRY(fused_amax(a->d, &a->fused, err));
     moe_forward_hooks(a->d->walk->f, &hooks);
     enum moe_code code = moe_walk_batches(a->d->walk, see_batch, err);
     moe_forward_hooks(a->d->walk->f, NULL);
@@ -190,17 +218,6 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
                                     .num = r->num, .den = r->den, .codes = c, .scales = s };
     d->here.n++;
     return MOE_OK;
-}
-
-static float amax_of(const struct moe_weight *w, float *row)
-{
-    float amax = 0;
-    for (int64_t r = 0; r < w->rows; r++) {
-        moe_kernels()->decode(w, r, 0, w->cols, row);
-        float a = moe_kernels()->amax(row, w->cols);
-        if (!(a <= amax)) amax = a;
-    }
-    return amax;
 }
 
 static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, struct moe_err *err)

@@ -11,15 +11,42 @@
 
 static size_t row_bytes(const struct moe_states *s) { return (size_t)s->width * sizeof(float); }
 
-static enum moe_code open_file(struct moe_states *s, const char *scratch, struct moe_err *err)
+/* A file without a name; where the file system has none, one whose name goes at once. */
+static enum moe_code open_nameless(struct moe_states *s, const char *scratch, struct moe_err *err)
 {
-    snprintf(s->path, sizeof s->path, "%s/moe-states-XXXXXX", scratch);
+    snprintf(s->path, sizeof s->path, "%s", scratch);
+    do s->fd = open(scratch, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); while (s->fd < 0 && errno == EINTR);
+    if (s->fd >= 0) return MOE_OK;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return moe_fail_errno(err, errno, scratch, "cannot make a file in --scratch");
+    if (snprintf(s->path, sizeof s->path, "%s/moe-states-XXXXXX", scratch) >= (int)sizeof s->path) return moe_fail_at(err, MOE_IO, scratch, NULL, "the path is too long");
     s->fd = mkostemp(s->path, O_CLOEXEC);
     if (s->fd < 0) return moe_fail_errno(err, errno, scratch, "cannot make a file in --scratch");
-    unlink(s->path);
+    return unlink(s->path) ? moe_fail_errno(err, errno, s->path, "cannot remove the name of a scratch file") : MOE_OK;
+}
+
+static enum moe_code set_size(struct moe_states *s, off_t size, struct moe_err *err)
+{
+    int r;
+    do r = ftruncate(s->fd, size); while (r && errno == EINTR);
+    return r ? moe_fail_errno(err, errno, s->path, "cannot clear a scratch file") : MOE_OK;
+}
+
+/* All zeros, and room for them: fallocate, not posix_fallocate, which writes every block where the file system has none. */
+static enum moe_code clear_file(struct moe_states *s, struct moe_err *err)
+{
+    off_t size = (off_t)((uint64_t)s->n * row_bytes(s));
+    int r;
+    MOE_TRY(set_size(s, 0, err));
+    MOE_TRY(set_size(s, size, err));
+    do r = fallocate(s->fd, 0, 0, size); while (r && errno == EINTR);
+    return !r || errno == EOPNOTSUPP || errno == ENOSYS ? MOE_OK : moe_fail_errno(err, errno, s->path, "cannot keep room in --scratch");
+}
+
+static enum moe_code open_file(struct moe_states *s, const char *scratch, struct moe_err *err)
+{
     MOE_TRY(moe_need_space(scratch, (uint64_t)s->n * row_bytes(s), scratch, err));
-    int e = posix_fallocate(s->fd, 0, (off_t)((uint64_t)s->n * row_bytes(s)));
-    return e ? moe_fail_errno(err, e, scratch, "cannot keep room in --scratch") : MOE_OK;
+    MOE_TRY(open_nameless(s, scratch, err));
+    return clear_file(s, err);
 }
 
 enum moe_code moe_states_open(struct moe_states *s, int64_t n, int64_t width, const char *scratch, struct moe_err *err)
@@ -47,10 +74,7 @@ enum moe_code moe_states_zero(struct moe_states *s, struct moe_err *err)
         memset(s->memory, 0, (size_t)s->n * row_bytes(s));
         return MOE_OK;
     }
-    off_t size = (off_t)((uint64_t)s->n * row_bytes(s));
-    if (ftruncate(s->fd, 0) || ftruncate(s->fd, size)) return moe_fail_errno(err, errno, s->path, "cannot clear");
-    int e = posix_fallocate(s->fd, 0, size);
-    return e ? moe_fail_errno(err, e, s->path, "cannot keep room in --scratch") : MOE_OK;
+    return clear_file(s, err);
 }
 
 enum moe_code moe_states_read(const struct moe_states *s, int64_t first, int64_t n, float *out, struct moe_err *err)

@@ -5,6 +5,7 @@
   interop.py modelopt DIR VALUES                NVFP4QTensor's own dequantization gives VALUES (gen-values DIR), bit for bit
   interop.py compressed-tensors DIR VALUES      the library's own decompression gives VALUES rounded to BF16, bit for bit
   interop.py inputs SOURCE DIR FLAVOR           the input scales of a calibrated checkpoint are in its export
+  interop.py calibrated NAME.moe DIR FLAVOR     the input scales that a calibration left in a container are in its export, and so are its values (DIR.safetensors)
   interop.py activations FILE                   the library's own quantization of activations gives what gen-activations wrote
   interop.py configs DIR FLAVOR                 the configuration is what the tool's own code makes of it
   interop.py transformers DIR TRACE TOKENS [VALUES]
@@ -125,6 +126,35 @@ def check_inputs(source, d, flavor):
     group = config_of(d)["quantization_config"]["config_groups"]["group_0"]
     need(group["input_activations"] is not None, "the configuration does not quantize activations")
     print("inputs: %d input scales in %s" % (n, d))
+
+
+def check_calibrated(container, d, flavor):
+    """Input scales of the container, as tests/readmoe.py reads them: none is 1, gate and up share theirs, all experts of a layer theirs."""
+    import torch
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import readmoe
+    t, values, n, layers = tensors_of(d), tensors_of(d + ".safetensors"), 0, {}
+    for shard in readmoe.Container(container).shards.values():
+        for name, w in shard.tensors.items():
+            if w["type"] != readmoe.NVFP4:
+                continue
+            head, scale = name[:-len("weight")], torch.tensor(list(readmoe.floats(shard.plane(w, readmoe.INPUT))))
+            got = t[head + "input_scale"] if flavor == "modelopt" else t[head + "input_global_scale"]
+            need(bool(torch.isfinite(got)) and float(got) > 0 and float(got) != 1, name, "input scale", got)
+            need(torch.equal(got.reshape(1), scale if flavor == "modelopt" else 1 / scale), name, got, scale)
+            here, there = torch.frombuffer(readmoe.decode(shard, w), dtype=torch.float32), values[name].reshape(-1)
+            if flavor == "modelopt":
+                same_values(there, here, name)
+            else:  # its global scale is the inverse, rounded
+                need(bool(((there - here).abs() <= 2 ** -21 * here.abs()).all()), name, "other values")
+            if ".experts." in name:
+                a, b = name.split(".experts.")
+                layers.setdefault((a, b.split(".")[1] == "down_proj"), set()).add(float(got))
+            n += 1
+    need(n > 0 and all(len(s) == 1 for s in layers.values()) and len({min(s) for s in layers.values()}) > 2, "input scales of experts", layers)
+    group = config_of(d)["quantization_config"]["config_groups"]["group_0"]
+    need(group["input_activations"] is not None, "the configuration does not quantize activations")
+    print("calibrated: %d input scales of %s in %s" % (n, container, d))
 
 
 def check_activations(path):
@@ -310,7 +340,7 @@ def golden(out):
 
 if __name__ == "__main__":
     checks = {"safetensors": check_safetensors, "modelopt": check_modelopt, "compressed-tensors": check_compressed_tensors,
-              "inputs": check_inputs, "activations": check_activations, "configs": check_configs, "transformers": check_transformers, "golden": golden}
+              "inputs": check_inputs, "calibrated": check_calibrated, "activations": check_activations, "configs": check_configs, "transformers": check_transformers, "golden": golden}
     if len(sys.argv) < 3 or sys.argv[1] not in checks:
         sys.exit(__doc__)
     checks[sys.argv[1]](*sys.argv[2:])

@@ -36,9 +36,23 @@ if has compressed_tensors; then
     ok "$GEN/gen-activations" "$T/act.safetensors"
     check activations "$T/act.safetensors"
 fi
+# What moe-quantize calibrated itself: routed experts, and all linear layers.
+for q in experts all-linear; do
+    ok "$BIN/moe-quantize" -q "$T/src.moe" --calib $F/calib.txt --calib-tokens 2000 --sequence-length 256 --quantize $q -o "$T/own-$q.moe"
+    for f in modelopt compressed-tensors; do
+        d=$T/own-$q-$f
+        ok "$BIN/moe-convert" -q "$T/own-$q.moe" --to hf-nvfp4 --flavor $f -o "$d"
+        ok "$GEN/gen-values" "$d" "$d.safetensors"
+        check safetensors "$d"
+        check calibrated "$T/own-$q.moe" "$d" $f
+        if [ $f = modelopt ]; then has modelopt || continue; else has compressed_tensors || continue; fi
+        check $f "$d" "$d.safetensors"
+        check configs "$d" $f
+    done
+done
 has transformers || exit 0
 tokens=$(awk 'BEGIN { for (i = 0; i < 200; i++) printf "%s%d", i ? "," : "", (i * i * 7 + 13 * i) % 1000 }')
-for m in src-hf modelopt; do
+for m in src-hf modelopt own-experts-modelopt; do
     ok "$BIN/moe-run" -q "$T/$m" --tokens "$tokens" -n 0 --trace "$T/$m.trace"
     if [ $m = src-hf ]; then check transformers "$T/$m" "$T/$m.trace" "$tokens"
     else check transformers "$T/$m" "$T/$m.trace" "$tokens" "$T/$m.safetensors"; fi
