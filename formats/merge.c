@@ -2,6 +2,7 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "formats/routing.h"
 #include "formats/source-internal.h"
 
 #include <stdlib.h>
@@ -47,14 +48,17 @@ static bool same_json(const cJSON *a, const cJSON *b)
     return same;
 }
 
-/* The small files of both are the same; source.jsonl is looked at when it is joined. */
+/* Each part's own, joined in the end. */
+static bool is_joined(const char *name) { return moe_is_shard_name(name) || !strcmp(name, MOE_SOURCE_NAME) || !strcmp(name, MOE_ROUTING_NAME); }
+
+/* The small files of both are the same. */
 static bool same_files(const cJSON *a, const cJSON *b)
 {
     const cJSON *x = moe_json_get(a, "files")->child, *y = moe_json_get(b, "files")->child;
     for (;; x = x->next, y = y->next) {
         struct moe_listed f, g;
-        for (; x && (moe_manifest_entry(x, &f), moe_is_shard_name(f.name) || !strcmp(f.name, MOE_SOURCE_NAME)); x = x->next) continue;
-        for (; y && (moe_manifest_entry(y, &g), moe_is_shard_name(g.name) || !strcmp(g.name, MOE_SOURCE_NAME)); y = y->next) continue;
+        for (; x && (moe_manifest_entry(x, &f), is_joined(f.name)); x = x->next) continue;
+        for (; y && (moe_manifest_entry(y, &g), is_joined(g.name)); y = y->next) continue;
         if (!x || !y) return !x && !y;
         if (strcmp(f.name, g.name) || f.bytes != g.bytes || !moe_same128(f.digest, g.digest)) return false;
     }
@@ -256,5 +260,64 @@ enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, 
     for (int i = 0; j.text && i < src->container->n_parts; i++) free(j.text[i]);
     free(j.text);
     free(j.line);
+    return code;
+}
+
+/* ---- routing.json ---- */
+
+static bool lists(const struct moe_source *part, const char *name)
+{
+    struct moe_listed f;
+    for (const cJSON *e = moe_json_get(part->container->manifest, "files")->child; e; e = e->next)
+        if (moe_manifest_entry(e, &f), !strcmp(f.name, name)) return true;
+    return false;
+}
+
+static enum moe_code read_routing(const struct moe_source *part, struct moe_routing **r, struct moe_err *err)
+{
+    char *text;
+    size_t bytes;
+    MOE_TRY(moe_container_read_file(part, MOE_ROUTING_NAME, &text, &bytes, err));
+    enum moe_code code = moe_routing_parse(text, bytes, MOE_ROUTING_NAME, r, err);
+    free(text);
+    return code == MOE_OK ? code : moe_wrap(err, "%s", part->path);
+}
+
+/* Rows of all parts in their order, which is that of the layers. */
+static enum moe_code join_routing(struct moe_routing *const *part, int n, struct moe_routing **all, struct moe_err *err)
+{
+    int32_t rows = 0, *layers, at = 0;
+    for (int i = 0; i < n; i++) rows += part[i]->n_layers;
+    if (!(layers = malloc((size_t)rows * sizeof *layers))) return no_memory(err);
+    bool same = true;
+    for (int i = 0; i < n; i++) {
+        const struct moe_routing *p = part[i], *first = part[0];
+        same &= p->layers && p->n_windows == 1 && p->experts == first->experts && p->experts_per_token == first->experts_per_token && p->tokens[0] == first->tokens[0];
+        for (int32_t k = 0; same && k < p->n_layers; k++) layers[at++] = p->layers[k];
+    }
+    enum moe_code code = same ? moe_routing_new(all, part[0]->experts, part[0]->experts_per_token, rows, layers, 1, err)
+                              : moe_fail(err, MOE_MISMATCH, "the parts' routing.json count other tokens or experts (quantize them with the same text)");
+    free(layers);
+    MOE_TRY(code);
+    (*all)->tokens[0] = part[0]->tokens[0];
+    for (int i = 0, row = 0; i < n; row += part[i++]->n_layers)
+        memcpy(moe_routing_row(*all, 0, row), part[i]->counts, (size_t)part[i]->n_layers * (size_t)part[i]->experts * sizeof *part[i]->counts);
+    return MOE_OK;
+}
+
+enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err)
+{
+    const struct moe_container *c = src->container;
+    struct moe_routing **part = calloc((size_t)c->n_parts, sizeof *part), *all = NULL;
+    int n = 0;
+    *text = NULL;
+    enum moe_code code = part ? MOE_OK : no_memory(err);
+    for (int i = 0; code == MOE_OK && i < c->n_parts; i++)
+        if (lists(c->parts[i], MOE_ROUTING_NAME) && (code = read_routing(c->parts[i], &part[n], err)) == MOE_OK) n++;
+    if (code == MOE_OK && n) code = join_routing(part, n, &all, err);
+    if (all && !(*text = moe_routing_print(all, bytes))) code = no_memory(err);
+    for (int i = 0; i < n; i++) moe_routing_free(&part[i]);
+    moe_routing_free(&all);
+    free(part);
     return code;
 }

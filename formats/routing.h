@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MOE_ROUTING_NAME "routing.json"
 enum { MOE_ROUTING_VERSION = 1, MOE_ROUTING_EXPERTS_MAX = 65536, MOE_ROUTING_LAYERS_MAX = 65536, MOE_ROUTING_WINDOWS_MAX = 1 << 20 };
 
 struct moe_routing {

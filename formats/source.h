@@ -92,6 +92,8 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, struct moe_err *err);
 /* Their source.jsonl as one run writes it.  Memory: twice its size.  free(*text). */
 enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err);
+/* Their routing.json, of calibrated parts that have experts: the same.  *text NULL: none has one. */
+enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err);
 
 /* A directory with only config.json: config and nothing else (plans, estimates). */
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);

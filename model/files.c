@@ -1,6 +1,7 @@
 #include "model/files.h"
 
 #include "base/io.h"
+#include "formats/routing.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -115,7 +116,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
         char *data;
         size_t n;
-        if (ends(name, ".moe") || !strcmp(name, SOURCE)) continue;
+        if (ends(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);
@@ -124,12 +125,23 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
     return MOE_OK;
 }
 
+static enum moe_code add_merged_routing(const struct moe_source *src, struct moe_writer *w, struct moe_err *err)
+{
+    char *text;
+    size_t bytes;
+    MOE_TRY(moe_source_merge_routing(src, &text, &bytes, err));
+    enum moe_code code = text ? moe_writer_add_file(w, MOE_ROUTING_NAME, text, bytes, err) : MOE_OK;
+    free(text);
+    return code;
+}
+
 enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, char **jsonl, size_t *jsonl_bytes, struct moe_err *err)
 {
     *jsonl = NULL;
     *jsonl_bytes = 0;
     if (src->kind == MOE_CHECKPOINT) return copy_checkpoint(src->path, w, err);
     MOE_TRY(copy_container(src, w, err));
+    if (src->container->n_parts) MOE_TRY(add_merged_routing(src, w, err));
     if (src->container->n_parts) return moe_source_merge_lines(src, jsonl, jsonl_bytes, err);
     return moe_container_read_file(src, SOURCE, jsonl, jsonl_bytes, err);
 }

@@ -299,7 +299,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     c->walking = true;
     c->walk.meter = &c->meter;
     for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
-    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = c->o.method, .dir = c->dir, .here = { .layer = -1 } };
+    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = c->o.method, .dir = c->dir, .upstream_source = c->o.upstream_source, .here = { .layer = -1 } };
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
     c->walk.ctx = c;
     c->walk.before[0] = before_attention;

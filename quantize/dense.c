@@ -53,7 +53,7 @@ static bool wanted(const struct moe_dense *d, enum moe_role role)
 /* The weight is from now on what was chosen for it. */
 static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
 {
-    *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
+    if (!d->upstream_source) *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
 }
 
 /* ---- attention ---- */

@@ -14,6 +14,7 @@ struct moe_dense {
     const uint8_t *type;                /* the precision map */
     struct moe_mlp_method method;
     const char *dir;
+    bool upstream_source;               /* nothing is put in place: what follows sees the source's weights */
     const struct moe_metric *f;         /* of the layer at hand; NULL: none.  Set by the caller before each layer */
     struct moe_aside here;              /* of the layer at hand */
     bool known;                         /* ... read from its file: nothing to compute */

@@ -59,10 +59,21 @@ quantize all-2 $F/bf16 --calib-tokens $N --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
 
 # --- the parts of several machines; layers before a part's are passed through as the source has them ---
-part() { ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens 520 --upstream source $F/bf16 -o "$T/$1.moe" --layers "$2"; }
-part last 2-3
-part first 0-1
-for p in first last; do ok "$BIN/moe-inspect" -q --verify "$T/$p.moe"; done
+part() # NAME [OPTION...]
+{
+    name=$1; shift
+    ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens 520 --upstream source $F/bf16 -o "$T/$name.moe" "$@"
+}
+for q in experts all-linear; do
+    rm -rf "$T/whole.moe" "$T/merged.moe" "$T"/part-?.moe
+    part whole --quantize $q
+    part part-a --quantize $q --layers 0
+    part part-b --quantize $q --layers 1-2
+    part part-c --quantize $q --layers 3
+    ok "$BIN/moe-inspect" -q --verify "$T/part-c.moe"
+    ok "$BIN/moe-convert" -q --merge "$T/part-c.moe" "$T/part-a.moe" "$T/part-b.moe" -o "$T/merged.moe"
+    ok diff -r "$T/whole.moe" "$T/merged.moe"
+done
 
 if sanitized; then
     echo "t-calibrate: the same bytes; quality is not measured under sanitizers"
