@@ -1,13 +1,13 @@
 #include "quantize/backward-internal.h"
 
+#include "quantize/least.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 128, TOKENS = 384 }; /* of a product's w, of a transposed product's dy, that a work item takes */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 /* ---- buffers ---- */

@@ -5,6 +5,7 @@
 #include "model/unit.h"
 #include "quantize/dense.h"
 #include "quantize/fisher.h"
+#include "quantize/least.h"
 #include "quantize/report.h"
 
 #include <math.h>
@@ -43,8 +44,6 @@ struct moe_calibrate {
     struct moe_hooks hooks;
     struct moe_clipped *clipped; int n_clipped; /* since the last layer's note; at most 8 a layer */
 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static uint64_t stored_bytes(const struct moe_tensor *t)
 {

@@ -4,6 +4,7 @@
 #include "base/tool.h"
 #include "model/forward-internal.h"
 #include "quantize/backward.h"
+#include "quantize/least.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -29,9 +30,6 @@ struct work {
     struct moe_meter *meter;
     int first;                          /* the first layer with experts */
 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {

@@ -1,6 +1,7 @@
 #include "quantize/form.h"
 
 #include "kernels/kernels.h"
+#include "quantize/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,7 +10,6 @@
 enum { TILE = 192, PANEL = 96 }; /* of a Gram matrix that a work item takes; columns factored at once */
 
 static int64_t tiles(int64_t k) { return (k + TILE - 1) / TILE; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static size_t matrix_bytes(int64_t k) { return ((size_t)k * (size_t)k * sizeof(float) + 127) / 64 * 64; }
 static size_t vector_bytes(int64_t k) { return ((size_t)k * sizeof(float) + 127) / 64 * 64; }

@@ -2,14 +2,13 @@
 
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
+#include "quantize/least.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MULTIPLY_ROWS = 128 };        /* of a weight that a work item multiplies */
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- statistics ---- */
 

@@ -2,6 +2,7 @@
 
 #include "base/io.h"
 #include "kernels/kernels.h"
+#include "quantize/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -26,9 +27,6 @@ struct moe_mlp {
     void *owned[20]; int n_owned;
     uint64_t bytes; bool forward_only, counting, failed;
 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- memory ---- */
 

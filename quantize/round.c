@@ -2,13 +2,12 @@
 
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
+#include "quantize/least.h"
 
 #include <string.h>
 
 /* Columns that are worked on together; rows that are, within these; tiles of a product. */
 enum { WIDE = 128, DEEP = 16, TILE_M = 192, TILE_N = 384 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- products on all threads ---- */
 

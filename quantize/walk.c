@@ -4,6 +4,7 @@
 #include "base/tool.h"
 #include "kernels/scalar.h"
 #include "model/forward-internal.h"
+#include "quantize/least.h"
 #include "quantize/work.h"
 
 #include <math.h>
@@ -12,9 +13,6 @@
 #include <unistd.h>
 
 enum { BATCH = 2048 };             /* tokens that pass attention and the router at once, or one sequence */
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t moe_walk_batch(int64_t sequence) { return sequence >= BATCH ? sequence : BATCH / sequence * sequence; }
 

@@ -28,6 +28,33 @@ sanitized() { [ "${MOE_SAN:-0}" = 1 ]; }
 # json KEY FILE: a number or a word at the top level of the object that a tool printed.
 json() { tr -d '\n' <"$2" | sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
+# look FILE EXPRESSION: a Python expression over v, the JSON in the file.
+look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
+# code EXPECTED TEXT COMMAND...: that exit code, and one line that matches TEXT.
+code()
+{
+    want=$1 text=$2
+    shift 2
+    got=0
+    "$@" >"$T/out" 2>"$T/err" </dev/null || got=$?
+    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
+    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
+    [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
+}
+# refused EXPECTED TEXT ARGUMENTS...: moe-run with these, as above; TEXT as it is.  Counts.
+refused()
+{
+    want=$1 text=$2
+    shift 2
+    got=0
+    "$BIN/moe-run" "$@" >"$T/out" 2>"$T/err" </dev/null || got=$?
+    [ $got = "$want" ] || { cat "$T/err"; fail "exit $got, not $want: moe-run $*"; }
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
+    count
+}
+checks=0
+count() { checks=$(($checks + 1)); }
+
 # measure LIMIT_MIB LIMIT_SECONDS COMMAND...: run it, and hold its peak memory (seen from outside, and what it says in
 # its JSON, which may not be less than 9/10 of that) and its time against the limits.
 measure()

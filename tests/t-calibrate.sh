@@ -7,15 +7,6 @@ need_helper genmodel
 need_python
 F=tests/data/tiny-k2
 
-look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
-code() # EXPECTED TEXT COMMAND...
-{
-    want=$1 text=$2; shift 2
-    got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
-    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
-    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
-    [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
-}
 quantize() { out=$1; shift; ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 -o "$T/$out.moe" "$@"; }
 kl() # NAME [OPTION...]
 {

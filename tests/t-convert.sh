@@ -29,9 +29,6 @@ ok python3 tests/sametensors.py --allow-missing vision_tower,mm_projector "$T/vi
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --inv-freq --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
 round one "$T/one"
 
-code() { want=$1 text=$2; shift 2; got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
-    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
-    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }; }
 gone() { [ ! -e "$T/x.moe" ] || fail "$1: something stands under the final name"; rm -rf "$T/x.moe.partial"; }
 
 ok "$GEN/genmodel" -o "$T/nan" --format bf16 --layers 2 --experts 4 --hidden 128 --inter 64 --seed 8 --nan model.layers.1.mlp.experts.2.up_proj.weight

@@ -5,9 +5,6 @@ need_tool moe-convert moe-quantize moe-inspect
 need_python
 F=tests/data/tiny-k2 G=tests/data/export-golden.json
 
-code() { want=$1 text=$2; shift 2; got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
-    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
-    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }; }
 export_() { ok "$BIN/moe-convert" "$1" --to hf-nvfp4 -o "$2" --flavor "$3"; }
 
 # what modelopt and compressed-tensors write of this model by the same rule, tensor by tensor

@@ -5,9 +5,6 @@ need_tool moe-convert moe-quantize moe-inspect moe-run
 need_helper genmodel
 F=tests/data/tiny-k2
 
-code() { want=$1 text=$2; shift 2; got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
-    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
-    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }; }
 part() { from=$1 to=$2 range=$3; shift 3; ok "$BIN/moe-quantize" -q "$from" -o "$T/$to" --layers "$range" "$@"; }
 same() { ok "$BIN/moe-inspect" -q --verify "$T/$2"; diff -r "$T/$1" "$T/$2" >/dev/null || { diff -r "$T/$1" "$T/$2" | head -5; fail "$2 is not $1"; }; }
 

@@ -5,16 +5,7 @@
 need_tool moe-convert moe-quantize moe-run moe-inspect
 F=tests/data/tiny-k2
 
-look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
 near() { awk "BEGIN { d = ($1) / ($2) - 1; exit !(d < $3 && d > -$3) }" || fail "$4: $1 is not within $3 of $2"; }
-code() # EXPECTED TEXT COMMAND...
-{
-    want=$1 text=$2; shift 2
-    got=0; "$@" >"$T/out" 2>"$T/err" || got=$?
-    [ $got = "$want" ] || { cat "$T/err"; fail "'$*' gave $got, want $want"; }
-    grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
-    [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
-}
 need_python
 
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"

@@ -5,19 +5,6 @@ need_tool moe-run
 need_helper genmodel
 M=tests/data/tiny-k2
 R=$BIN/moe-run
-checks=0
-count() { checks=$(($checks + 1)); }
-# refused CODE TEXT ARGUMENTS...: that exit code and one line that holds TEXT.
-refused()
-{
-    code=$1 text=$2
-    shift 2
-    "$R" "$@" >"$T/out" 2>"$T/err" </dev/null
-    r=$?
-    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-run $*"; }
-    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
-    count
-}
 same() { cmp -s "$1" "$2" || fail "$3"; count; }
 near() { awk "BEGIN { d = $1 - $2; exit !(d <= $3 && d >= -$3) }" || fail "$4: $1, not $2 within $3"; count; }
 

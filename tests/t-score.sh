@@ -5,19 +5,6 @@ need_tool moe-run moe-quantize moe-convert
 need_helper genmodel genrss
 M=tests/data/tiny-k2
 R=$BIN/moe-run
-checks=0
-count() { checks=$(($checks + 1)); }
-# refused CODE TEXT ARGUMENTS...
-refused()
-{
-    code=$1 text=$2
-    shift 2
-    "$R" "$@" >"$T/out" 2>"$T/err" </dev/null
-    r=$?
-    [ $r = "$code" ] || { cat "$T/err"; fail "exit $r, not $code: moe-run $*"; }
-    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-run $*"; }
-    count
-}
 # What a score says, less time and memory.
 numbers() { sed 's/, "seconds".*//' "$T/out"; }
 same() { numbers >"$T/other"; cmp -s "$T/numbers" "$T/other" || { cat "$T/numbers" "$T/other"; fail "$1"; }; count; }
