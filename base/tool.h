@@ -41,6 +41,13 @@ struct moe_run {
     MOE_BOOL('q', "quiet", &(r)->quiet, "no progress and no notices, only errors"),                  \
     MOE_STR(0, "color", &(r)->color, "auto|always|never", "color and bars on a terminal")
 
+/* What the tools that write a model share; `o` has dry_run, resume, force and memory. */
+#define MOE_WRITER_OPTIONS(o)                                                                        \
+    MOE_BOOL('n', "dry-run", &(o)->dry_run, "say size, memory and time, and stop"),                  \
+    MOE_BOOL(0, "resume", &(o)->resume, "go on with an unfinished PATH.partial"),                    \
+    MOE_BOOL('f', "force", &(o)->force, "replace what is there, only when the new one is complete"), \
+    MOE_SIZE(0, "memory", &(o)->memory, "SIZE", "stay below this; half of the free memory by default")
+
 /* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores SIGPIPE,
  * and opens standard streams that are closed, so that no file gets their numbers. */
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv);

@@ -200,11 +200,7 @@ int main(int argc, char **argv)
         MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
-        MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
-        MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished PATH.partial"),
-        MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
-        MOE_GROUP("resources"),
-        MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
+        MOE_WRITER_OPTIONS(&o),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };

@@ -315,9 +315,7 @@ int main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "NAME.moe", "write the quantized container here"),
-        MOE_BOOL('n', "dry-run", &o.dry_run, "say size, memory and time, and stop"),
-        MOE_BOOL(0, "resume", &o.resume, "go on with an unfinished NAME.moe.partial"),
-        MOE_BOOL('f', "force", &o.force, "replace what is there, only when the new one is complete"),
+        MOE_WRITER_OPTIONS(&o),
         MOE_LIST(0, "report", &o.report, "FILE", "write the report here too: FILE.txt as text, else as JSON; may be repeated"),
         MOE_GROUP("quantization"),
         MOE_STR('m', "method", &o.method, "max|four-over-six|search|weighted|gptq|fisher|auto",
@@ -334,9 +332,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "upstream", &o.upstream, "quantized|source", "fit a layer to what the quantized layers before it compute, or the source's"),
         MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N", "tokens of the pass that says which outputs matter (method fisher)"),
         MOE_INT(0, "seed", &o.seed, "N", "of the labels drawn in that pass"),
-        MOE_GROUP("resources"),
         MOE_STR(0, "scratch", &o.scratch, "DIR", "hidden states that memory does not hold go here"),
-        MOE_SIZE(0, "memory", &o.memory, "SIZE", "stay below this; half of the free memory by default"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };

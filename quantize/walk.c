@@ -231,29 +231,31 @@ static struct moe_weight in_memory(const struct moe_held *r, int i, const struct
                                 .data = r->data[i], .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes, .global = t->global, .input_scale = t->input_scale };
 }
 
-enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+/* Where weights are read from: a source; or, when NULL, a unit's file, whose planes lie as the tensor says. */
+struct place { const struct moe_source *src; int fd; const char *path; };
+
+static enum moe_code read_plane(const struct place *p, const struct moe_tensor *t, int plane, size_t bytes, uint8_t *to, struct moe_err *err)
 {
-    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = t->plane[MOE_PLANE_SCALE].file >= 0 ? (size_t)t->plane[MOE_PLANE_SCALE].bytes : 0;
+    return p->src ? moe_source_read(p->src, t, plane, 0, bytes, to, err) : moe_pread(p->fd, p->path, to, bytes, t->plane[plane].offset, err);
+}
+
+static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+{
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
+    uint8_t global[4];
     MOE_TRY(room(r, i, data + scale, err));
-    MOE_TRY(moe_source_read(c->src, t, MOE_PLANE_DATA, 0, data, r->data[i], err));
-    if (scale) MOE_TRY(moe_source_read(c->src, t, MOE_PLANE_SCALE, 0, scale, r->data[i] + data, err));
+    MOE_TRY(read_plane(p, t, MOE_PLANE_DATA, data, r->data[i], err));
+    if (scale) MOE_TRY(read_plane(p, t, MOE_PLANE_SCALE, scale, r->data[i] + data, err));
     *w = in_memory(r, i, t);
+    if (p->src || t->type != MOE_NVFP4) return MOE_OK;
+    MOE_TRY(read_plane(p, t, MOE_PLANE_GLOBAL, sizeof global, global, err)); /* a source's tensors know it */
+    w->global = moe_load_f32(global);
     return MOE_OK;
 }
 
-/* The same of a unit's file. */
-static enum moe_code written_weight(struct moe_held *r, const struct moe_tensor *t, int fd, const char *path, int i, struct moe_weight *w, struct moe_err *err)
+enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
 {
-    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = (size_t)t->plane[MOE_PLANE_SCALE].bytes;
-    uint8_t global[4];
-    MOE_TRY(room(r, i, data + scale, err));
-    MOE_TRY(moe_pread(fd, path, r->data[i], data, t->plane[MOE_PLANE_DATA].offset, err));
-    if (scale) MOE_TRY(moe_pread(fd, path, r->data[i] + data, scale, t->plane[MOE_PLANE_SCALE].offset, err));
-    *w = in_memory(r, i, t);
-    if (t->type != MOE_NVFP4) return MOE_OK;
-    MOE_TRY(moe_pread(fd, path, global, sizeof global, t->plane[MOE_PLANE_GLOBAL].offset, err));
-    w->global = moe_load_f32(global);
-    return MOE_OK;
+    return read_weight(&(struct place){ .src = c->src }, r, t, i, w, err);
 }
 
 enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u, const char *path, struct moe_err *err)
@@ -263,6 +265,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
     uint64_t size;
     int fd = -1;
     if (path) MOE_TRY(moe_open_read(path, &fd, &size, err));
+    const struct place from_where = { path ? NULL : c->src, fd, path };
     enum moe_code code = MOE_OK;
     for (int64_t k = 0; code == MOE_OK && k < u->n_groups; k++) {
         const struct moe_group *g = &u->groups[k];
@@ -271,8 +274,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         if (!t.n) continue;
         t.clip = c->clip;
         for (int i = 0; code == MOE_OK && i < 3; i++)
-            code = path ? written_weight(&c->raw, &u->out[g->first + i], fd, path, i, &w[i], err)
-                        : moe_walk_read(c, &c->raw, &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
+            code = read_weight(&from_where, &c->raw, path ? &u->out[g->first + i] : &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
         if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
         if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
         if (code == MOE_OK) code = moe_interrupted_resumable(err);

@@ -4,20 +4,17 @@
 #undef NDEBUG
 #include "model/forward-internal.h"
 #include "quantize/backward-internal.h"
+#include "tests/generated.h"
 #include "tests/plain-forward.h"
 
 #include <assert.h>
 #include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static long checks;
 static struct moe_err err;
 static double worst, worst_layer;
 #define OK(cond) (assert(cond), checks++)
 #define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
-
-static char genmodel[512], dir[] = "/tmp/moe-backward.XXXXXX";
 
 /* ---- random numbers ---- */
 
@@ -574,39 +571,18 @@ static void check_model(const char *path, double lora_eps, const struct shape *s
     moe_source_close(&src);
 }
 
-static void run(const char *const *argv)
-{
-    pid_t pid = fork();
-    int status = -1;
-    if (pid == 0) {
-        execv(argv[0], (char *const *)(uintptr_t)argv);
-        _exit(127);
-    }
-    assert(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 /* Generate a model with these options and check it. */
 static void generated(const char *options, double lora_eps, const struct shape *s)
 {
-    const char *argv[40] = { genmodel, "-o", dir };
-    char words[512];
-    int n = 3;
-    static const char common[] = "--layers 2 --hidden 64 --dense-inter 96 --inter 32 --heads 3 --kv-lora 32 --nope 16 --rope 8 --v 24 --vocab 300 ";
-    snprintf(words, sizeof words, "%s%s", common, options);
-    for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[n++] = w;
-    printf("%s\n", options);
-    fflush(stdout);
-    run(argv);
+    generate("2", options);
     check_model(dir, lora_eps, s);
-    run((const char *const[]){ "/bin/rm", "-rf", dir, NULL });
+    generated_end();
 }
 
 int main(int argc, char **argv)
 {
     const struct shape few = { 21, 4, { 1, 9, 4, 7 } }, many = { 430, 4, { 150, 1, 200, 79 } };
-    char *slash = argc ? strrchr(argv[0], '/') : NULL;
-    assert(slash && mkdtemp(dir));
-    snprintf(genmodel, sizeof genmodel, "%.*s/genmodel", (int)(slash - argv[0]), argv[0]);
+    generated_begin(argc, argv);
     generated("--q-lora 40 --experts 6 --top-k 2 --format f32", 0, &few);
     generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 3", 1e-6, &few);
     generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0, &few);
