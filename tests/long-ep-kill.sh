@@ -6,8 +6,8 @@ KILLS=${KILLS:-100}
 plan plan-4 4 70 1; plan plan-6 6 100 2
 ok "$R" -q --json $M --prompts "$T/prompts" -n 24
 mv "$T/out" "$T/one"
-kinds=local
-"$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >/dev/null 2>&1 && kinds="local ucx"
+kinds=${KINDS:-local}
+[ -n "${KINDS:-}" ] || { "$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >/dev/null 2>&1 && kinds="local ucx"; }
 cat >"$T/kill.py" <<'P'
 import json, os, random, re, signal, subprocess, sys, tempfile, time
 run, model, prompts, one, plans, kind, count, timeout = sys.argv[1:9]
