@@ -60,11 +60,11 @@ static inline uint8_t moe_f32_to_e2m1(float x)
 static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f ? 0 : moe_f32_to_ue4m3(v); }
 
 /* The scale of a block of activations whose largest magnitude is amax (finite), and what its elements are multiplied by before rounding;
- * the rule in kernels.def, global = 1 / input_scale.  Both 0 for a block that becomes 0. */
+ * the rule in kernels.def, global = 1 / input_scale, share = 1 / (the code that amax becomes).  Both 0 for a block that becomes 0. */
 struct moe_act_scale { float value, inverse; };
-static inline struct moe_act_scale moe_act_scale(float amax, float input_scale, float global)
+static inline struct moe_act_scale moe_act_scale(float amax, float share, float input_scale, float global)
 {
-    float s = moe_e4m3_to_f32(moe_f32_to_e4m3_satfinite(global * (amax * (1 / 6.0f)))) * input_scale, inverse = 1 / s;
+    float s = moe_e4m3_to_f32(moe_f32_to_e4m3_satfinite(global * (amax * share))) * input_scale, inverse = 1 / s;
     if (!(amax > 0 && s > 0)) return (struct moe_act_scale){ 0, 0 };
     return (struct moe_act_scale){ s, inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f };
 }

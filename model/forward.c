@@ -121,14 +121,25 @@ void moe_forward_close(struct moe_forward **f)
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
+
+static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = { "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-all", "int16" };
+
+const char *moe_activations_name(enum moe_activations a) { return activation_words[a]; }
+
+int moe_activations_find(const char *word)
+{
+    for (int a = 0; a < MOE_ACTIVATIONS_COUNT; a++)
+        if (!strcmp(word, activation_words[a])) return a;
+    return -1;
+}
+
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 {
     f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a; /* the kernel rounds, nothing is stored so */
-    f->k = moe_kernels();
-    if (a != MOE_ACTIVATIONS_INT16) return;
-    f->other = *f->k;
-    f->other.matmul = f->k->matmul_int16;
+    f->other = *moe_kernels();
     f->k = &f->other;
+    if (a == MOE_ACTIVATIONS_INT16) f->other.matmul = f->k->matmul_int16;
+    if (a == MOE_ACTIVATIONS_NVFP4_46) f->other.nvfp4_activations = f->k->nvfp4_activations_46;
 }
 
 float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }

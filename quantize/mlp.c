@@ -147,7 +147,7 @@ static void activation_row(void *ctx, int64_t i, int worker)
 {
     struct rows *r = ctx;
     (void)worker;
-    r->m->k->nvfp4_activations(r->in + i * r->width, r->width, r->scale, r->out + i * r->width);
+    (r->m->how.activations == MOE_ACTIVATIONS_NVFP4_46 ? r->m->k->nvfp4_activations_46 : r->m->k->nvfp4_activations)(r->in + i * r->width, r->width, r->scale, r->out + i * r->width);
 }
 
 /* x of n tokens from `first` on into m->h. */

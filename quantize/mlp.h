@@ -11,12 +11,13 @@
 #ifndef MOE_QUANTIZE_MLP_H
 #define MOE_QUANTIZE_MLP_H
 
+#include "model/forward.h"
 #include "quantize/clip.h"
 #include "quantize/matrix.h"
 #include "quantize/states.h"
 
-/* activations: inputs are NVFP4 when the model runs, and the forms are those of such inputs. */
-struct moe_mlp_method { struct moe_matrix_method matrix; bool activations; };
+/* activations: FLOAT; NVFP4 or NVFP4_46: inputs are that when the model runs, and the forms are those of such inputs. */
+struct moe_mlp_method { struct moe_matrix_method matrix; enum moe_activations activations; };
 
 /* The tokens that pass an MLP.  x = rms(h) * norm. */
 struct moe_mlp_tokens {

@@ -78,11 +78,12 @@ static enum moe_code check_calibration(struct options *o, struct moe_err *err)
 
 static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
 {
-    static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const activations[] = { "float", "nvfp4", NULL }, *const upstream[] = { "quantized", "source", NULL };
+    static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const upstream[] = { "quantized", "source", NULL };
     int scope = moe_scope_find(o->quantize), effort, word;
     enum moe_nvfp4_method method;
     MOE_TRY(choose_word("effort", o->effort, efforts, &effort, err));
-    MOE_TRY(choose_word("activations", o->activations, activations, &word, err));
+    if ((word = moe_activations_find(o->activations)) < 0 || word > MOE_ACTIVATIONS_NVFP4_46)
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, nvfp4 or nvfp4-four-over-six)", o->activations);
     MOE_TRY(choose_word("upstream", o->upstream, upstream, &word, err));
     MOE_TRY(choose_method(o, effort, &method, err));
     MOE_TRY(check_calibration(o, err));
@@ -108,7 +109,7 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
     return (struct moe_calibration){
         .tokens = text->tokens, .n = text->n, .sequence = o->sequence == MOE_UNSET ? most : o->sequence,
         .method = { .matrix = { .diagonal = o->calibrated == WEIGHTED, .fit = !plain, .sided = o->calibrated == FISHER, .sweeps = sweeps_of(o), .damp = 0.01, .damp_rows = 0.001 },
-                    .activations = !strcmp(o->activations, "nvfp4") },
+                    .activations = (enum moe_activations)moe_activations_find(o->activations) },
         .fisher = o->calibrated == FISHER ? o->sensitivity : 0, .seed = (uint64_t)o->seed, .upstream_source = !strcmp(o->upstream, "source"),
         .memory = (uint64_t)o->memory, .scratch = o->scratch, .type = type,
     };
@@ -135,7 +136,7 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
               cJSON_AddNumberToObject(j, "sequence_length", (double)c->sequence) && cJSON_AddNumberToObject(j, "sweeps", c->method.matrix.sweeps) &&
               cJSON_AddBoolToObject(j, "fit", c->method.matrix.fit) && cJSON_AddNumberToObject(j, "damping", c->method.matrix.damp) &&
               cJSON_AddNumberToObject(j, "sensitivity_tokens", (double)(c->fisher < c->n ? c->fisher : c->n)) && cJSON_AddNumberToObject(j, "seed", (double)c->seed) &&
-              cJSON_AddStringToObject(j, "activations", c->method.activations ? "nvfp4" : "float") &&
+              cJSON_AddStringToObject(j, "activations", moe_activations_name(c->method.activations)) &&
               cJSON_AddStringToObject(j, "upstream", c->upstream_source ? "source" : "quantized");
     if (ok) return j;
     cJSON_Delete(j);
@@ -328,7 +329,7 @@ int main(int argc, char **argv)
         MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),
-        MOE_STR(0, "activations", &o.activations, "float|nvfp4", "fit the weights to activations as they are, or as NVFP4 products will see them"),
+        MOE_STR(0, "activations", &o.activations, "float|nvfp4|nvfp4-four-over-six", "fit the weights to activations as they are, or as NVFP4 products will see them"),
         MOE_STR(0, "upstream", &o.upstream, "quantized|source", "fit a layer to what the quantized layers before it compute, or the source's"),
         MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N", "tokens of the pass that says which outputs matter (method fisher)"),
         MOE_INT(0, "seed", &o.seed, "N", "of the labels drawn in that pass"),

@@ -53,8 +53,9 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
-    if (strcmp(o->activations, "float") && strcmp(o->activations, "int16") && strcmp(o->activations, "nvfp4"))
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16 or nvfp4)", o->activations);
+    int activations = moe_activations_find(o->activations);
+    if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4 or nvfp4-four-over-six)", o->activations);
     MOE_TRY(check_ranks(o, err));
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
@@ -65,7 +66,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
-                                      .activations = *o->activations == 'f' ? MOE_ACTIVATIONS_FLOAT : *o->activations == 'i' ? MOE_ACTIVATIONS_INT16 : MOE_ACTIVATIONS_NVFP4,
+                                      .activations = (enum moe_activations)activations,
                                       .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
@@ -74,7 +75,7 @@ static enum moe_code check(const struct options *o, struct moe_engine_options *e
     return MOE_OK;
 }
 
-/* --activations nvfp4 on a model that has nothing to quantize, or nobody measured how large its activations are. */
+/* NVFP4 activations on a model that has nothing to quantize, or nobody measured how large its activations are. */
 static void warn_activations(const struct options *o, const struct moe_source *s)
 {
     int64_t all = 0, uncalibrated = 0;
@@ -84,10 +85,10 @@ static void warn_activations(const struct options *o, const struct moe_source *s
         all++;
         uncalibrated += t->plane[MOE_PLANE_INPUT].file < 0 || t->input_scale == 1;
     }
-    if (!all) moe_warn(&o->run, "--activations nvfp4: no weight of the model is NVFP4, so activations stay float");
+    if (!all) moe_warn(&o->run, "--activations %s: no weight of the model is NVFP4, so activations stay float", o->activations);
     if (uncalibrated)
-        moe_warn(&o->run, "--activations nvfp4: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
-                 (long long)uncalibrated, (long long)all);
+        moe_warn(&o->run, "--activations %s: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
+                 o->activations, (long long)uncalibrated, (long long)all);
 }
 
 /* ---- generation ---- */
@@ -404,7 +405,7 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
-    if (code == MOE_OK && j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, r.engine->source);
+    if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) warn_activations(o, r.engine->source);
     if (code == MOE_OK && o->prompts) code = moe_prompts_read(&j->prompts, o->prompts, &o->prompt, r.engine, err);
     if (code == MOE_OK) code = moe_results_open(&r.results, 1, j->prompts.n, err);
     if (code == MOE_OK) code = work(j, &r, err);
@@ -460,7 +461,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));
-    if (j->eo->activations == MOE_ACTIVATIONS_NVFP4) warn_activations(o, s->lender->source);
+    if (moe_activations_nvfp4(j->eo->activations)) warn_activations(o, s->lender->source);
     if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
     s->m.n_sequences = j->prompts.n;
     return MOE_OK;
@@ -595,7 +596,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
-        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4)"),
+        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4); four-over-six: the better of two scales a block"),
         MOE_STR(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
         MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),

@@ -1,41 +1,81 @@
-/* tests/checkkern-activations.h - NVFP4 activations give ref's bits, and ref gives what the rule says. */
+/* tests/checkkern-activations.h - NVFP4 activations give ref's bits, and ref gives what the rules say. */
 #ifndef CHECKKERN_ACTIVATIONS_H
 #define CHECKKERN_ACTIVATIONS_H
 
 #include "tests/checkkern.h"
 
-static void compare_activations(const struct variant *v, const float *x, int64_t n, float scale)
+typedef void activations_fn(const float *x, int64_t n, float input_scale, float *out);
+
+static void compare_activations(activations_fn *fn, activations_fn *ref, const float *x, int64_t n, float scale)
 {
     float *want = floats(n), *got = floats(n), *place = floats(n);
     memcpy(place, x, 4 * (size_t)n);
-    variants[0].k.nvfp4_activations(x, n, scale, want);
-    v->k.nvfp4_activations(x, n, scale, got);
-    v->k.nvfp4_activations(place, n, scale, place);
+    ref(x, n, scale, want);
+    fn(x, n, scale, got);
+    fn(place, n, scale, place);
     for (int64_t i = 0; i < n; i++)
         CHECK((moe_f32_bits(want[i]) == moe_f32_bits(got[i]) && moe_f32_bits(want[i]) == moe_f32_bits(place[i])) ||
                   (isnan(want[i]) && isnan(got[i]) && isnan(place[i])),
               "[%" PRId64 "] of %a under %a: %a, in place %a, ref %a", i, (double)x[i], (double)scale, (double)got[i], (double)place[i], (double)want[i]);
 }
 
-/* By search over all codes: no other code is nearer, and the scale is the e4m3 value nearest to what is asked. */
-static void check_meaning(const float *x, float scale, const float *out)
+/* By search over all codes: the e4m3 value nearest to what is asked. */
+static float nearest_scale(float want)
 {
-    float amax = variants[0].k.amax(x, 16), want = (1 / scale) * (amax * (1 / 6.0f)), s = 0;
+    float s = 0;
     for (int c = 0; c <= 126; c++) {
         float e = moe_e4m3_to_f32((uint8_t)c);
         double d = fabs((double)e - (double)want), best = fabs((double)s - (double)want);
         if (d < best || (d == best && c % 2 == 0)) s = e;
     }
+    return s;
+}
+
+/* How far no other code is nearer: 0 when out is the block x under that scale. */
+static bool is_nearest(const float *x, float s, float scale, const float *out)
+{
     float r = s * scale > 0 ? 1 / (s * scale) : 0;
     for (int i = 0; i < 16; i++) {
         double a = fabs((double)x[i]) * (double)r, got = s * scale > 0 ? fabs((double)out[i]) / (double)(s * scale) : 0, least = INFINITY;
         for (int c = 0; c < 8; c++) least = fmin(least, fabs((double)moe_e2m1_to_f32((uint8_t)c) - a));
-        CHECK(s > 0 ? fabs(got - a) <= least + 1e-6 * a : out[i] == 0, "[%d] of %a, scale %a * %a: %a", i, (double)x[i], (double)s, (double)scale, (double)out[i]);
-        CHECK(signbit(out[i]) == signbit(x[i]), "[%d]: sign of %a", i, (double)x[i]);
+        if (s > 0 ? !(fabs(got - a) <= least + 1e-6 * a) : out[i] != 0) return false;
+        if (signbit(out[i]) != signbit(x[i])) return false;
     }
+    return true;
 }
 
-static void check_nvfp4_activations(const struct variant *v)
+/* The sum of squares that is lost with every element on the nearest code. */
+static double least_lost(const float *x, float s, float scale)
+{
+    double sum = 0;
+    for (int i = 0; i < 16; i++) {
+        double a = fabs((double)x[i]), least = a;
+        for (int c = 0; c < 8; c++) least = fmin(least, fabs((double)(moe_e2m1_to_f32((uint8_t)c) * (s * scale)) - a));
+        sum += least * least;
+    }
+    return sum;
+}
+
+static void check_meaning(const float *x, float scale, const float *out)
+{
+    float s = nearest_scale((1 / scale) * (variants[0].k.amax(x, 16) * (1 / 6.0f)));
+    CHECK(is_nearest(x, s, scale, out), "scale %a * %a: %a ...", (double)s, (double)scale, (double)out[0]);
+}
+
+/* Of two blocks that the rule allows it is one, and no worse than the other. */
+static void check_meaning_46(const float *x, float scale, const float *out)
+{
+    scale *= 448 / 256.0f;
+    float amax = variants[0].k.amax(x, 16), six = nearest_scale((1 / scale) * (amax * (1 / 6.0f))), four = nearest_scale((1 / scale) * (amax * (1 / 4.0f)));
+    double lost = 0, none = 0;
+    CHECK(is_nearest(x, six, scale, out) || is_nearest(x, four, scale, out), "neither scale %a nor %a (* %a): %a ...", (double)six, (double)four, (double)scale, (double)out[0]);
+    variants[0].k.sqerr(x, out, 16, &lost, &none);
+    double least = fmin(least_lost(x, six, scale), least_lost(x, four, scale));
+    CHECK(lost <= least * (1 + 1e-5), "scales %a, %a * %a: %g lost, %g at least", (double)six, (double)four, (double)scale, lost, least);
+}
+
+/* Hostile rows in every pattern, then the meaning, once: ref is what all others equal. */
+static void check_activations(activations_fn *fn, activations_fn *ref, void (*meaning)(const float *x, float scale, const float *out))
 {
     static const float scales[] = { 1, 0x1p-126f, 0x1p-140f, 0x1p100f, 1e-3f, 0.0137f, 3.3e-7f, 2.9f };
     static float x[16], out[16];
@@ -48,17 +88,20 @@ static void check_nvfp4_activations(const struct variant *v)
             if (i % 3 == 0) in[k] *= ldexpf(scale, (int)(k / 16 * 7 % 24) - 12);
         for (int j = below(5) ? 0 : 2; n && j; j--) in[below(n)] = j == 1 ? NAN : -INFINITY;
         snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);
-        compare_activations(v, in, n, scale);
+        compare_activations(fn, ref, in, n, scale);
         done();
     }
-    for (int i = 0; i < 2000; i++) { /* the meaning, once: ref is what all others equal */
+    for (int i = 0; i < 2000; i++) {
         float scale = ldexpf(1 + fabsf(uniform()), -(int)below(20));
         fill(x, 16, (enum pattern)(i % 2 ? NORMAL : TIES));
         for (int k = 0; k < 16; k++) x[k] *= ldexpf(scale, (int)(i % 26) - 13);
         snprintf(now_case, sizeof now_case, "meaning %d", i);
-        v->k.nvfp4_activations(x, 16, scale, out);
-        check_meaning(x, scale, out);
+        fn(x, 16, scale, out);
+        meaning(x, scale, out);
     }
 }
+
+static void check_nvfp4_activations(const struct variant *v) { check_activations(v->k.nvfp4_activations, variants[0].k.nvfp4_activations, check_meaning); }
+static void check_nvfp4_activations_46(const struct variant *v) { check_activations(v->k.nvfp4_activations_46, variants[0].k.nvfp4_activations_46, check_meaning_46); }
 
 #endif

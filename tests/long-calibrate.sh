@@ -13,7 +13,8 @@ for effort in $EFFORT; do
     ok "$GEN/genrss" "$T/rss" "$BIN/moe-quantize" -q --json --calib $F/calib.txt --calib-tokens $TOKENS --sequence-length 512 --effort $effort --memory 4G "$T/m" -o "$T/$effort.moe"
     read -r bytes seconds <"$T/rss"
     [ "$bytes" -lt 4294967296 ] || fail "$effort: $bytes bytes of memory, 4 GiB allowed"
-    ok python3 - "$T/out" "$effort" "$bytes" "$seconds" <<'PY'
+    mv "$T/out" "$T/said"
+    ok python3 - "$T/said" "$effort" "$bytes" "$seconds" <<'PY'
 import json, sys
 v = json.load(open(sys.argv[1]))
 phases = {}

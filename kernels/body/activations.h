@@ -12,7 +12,17 @@ LANE vf round_e2m1(vf a) /* 0 <= a <= 6 */
     return vf_sub(vf_add(a, m), m);
 }
 
-void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out)
+/* Magnitudes of a block under a scale. */
+LANE vf round_block(vf a, struct moe_act_scale s) { return vf_mul(round_e2m1(vf_min(vf_mul(a, vf_set(s.inverse)), vf_set(6))), vf_set(s.value)); }
+
+LANE double lost(vf a, vf q)
+{
+    vd d = vd_sub(vd_of(a), vd_of(q));
+    return vd_fold(vd_fma(d, d, vd_zero()));
+}
+
+/* Signs are put back on what `choose` makes of magnitudes. */
+LANE void each_block(const float *x, int64_t n, float input_scale, float *out, vf (*choose)(vf a, float amax, float input_scale, float global))
 {
     const vi magnitude = vi_set(0x7fffffff), sign = vi_set(INT32_MIN);
     float global = 1 / input_scale;
@@ -23,8 +33,17 @@ void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, fl
             vf_store(out + b, vf_set(NAN));
             continue;
         }
-        struct moe_act_scale s = moe_act_scale(moe_f32_from_bits(amax), input_scale, global);
-        vf q = round_e2m1(vf_min(vf_mul(vf_bits(most), vf_set(s.inverse)), vf_set(6)));
-        vf_store(out + b, vf_bits(vi_add(vi_bits(vf_mul(q, vf_set(s.value))), vi_and(bits, sign))));
+        vf q = choose(vf_bits(most), moe_f32_from_bits(amax), input_scale, global);
+        vf_store(out + b, vf_bits(vi_add(vi_bits(q), vi_and(bits, sign))));
     }
 }
+
+LANE vf on_six(vf a, float amax, float input_scale, float global) { return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global)); }
+LANE vf four_over_six(vf a, float amax, float input_scale, float global)
+{
+    vf six = on_six(a, amax, input_scale, global), four = round_block(a, moe_act_scale(amax, 1 / 4.0f, input_scale, global));
+    return lost(a, four) < lost(a, six) ? four : six;
+}
+
+void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale, out, on_six); }
+void VARIANT(nvfp4_activations_46)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale * (448 / 256.0f), out, four_over_six); }
