@@ -89,10 +89,12 @@ static void compute(struct moe_ep *ep, int layer, int64_t n)
 {
     int64_t most = ep->o.max_tokens * ep->k;
     sort(ep, n);
+    double t = moe_now();
     for (int64_t i = 0; i < n; i += most) {
         moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < most ? n - i : most);
         if (i + most < n) ep->c->ops->wait(ep->c, 0); /* a sign of life */
     }
+    ep->stats.seconds_experts += moe_now() - t;
 }
 
 /* NaN and Inf are told to whoever asked, with the damaged weight's name, which only this rank can find. */

@@ -67,7 +67,8 @@ struct moe_ep_stats {
     uint64_t served;                   /* layers that it computed for others and itself */
     uint64_t again;                    /* of the requests, because a rank had died */
     uint64_t bytes_sent, bytes_rows;   /* in requests and replies; of that, rows */
-    double seconds_send, seconds_wait, seconds_serve; /* filling requests; waiting for others; computing for others and itself */
+    double seconds_send, seconds_wait, seconds_serve; /* filling and posting requests; waiting for others; requests served, for others and itself */
+    double seconds_experts;            /* of seconds_serve, the experts' arithmetic */
     uint64_t mapped;                   /* bytes of the model that this rank maps now */
     bool died;                         /* by options.die */
     int moves;                         /* plans that came in force */

@@ -620,7 +620,7 @@ int main(int argc, char **argv)
             "With --prompts: sequences, an array of text, tokens, prompt_tokens, finish_reason (stop, length, or lost with the rank that had it), rank; "
             "seconds, peak_rss, peak_anonymous.\n\n"
             "With several ranks also: ranks, an array of rank, lost, mapped_bytes (of the model), requests, requests_again (after a loss), bytes_sent, "
-            "seconds_send, seconds_wait, seconds_serve, plans (that it moved to).\n\n"
+            "seconds_send, seconds_wait, seconds_serve (of it seconds_experts in products), plans (that it moved to).\n\n"
             "With --score: tokens (positions scored), nll, perplexity, seconds, peak_rss, peak_anonymous; with --reference also kl (the mean over "
             "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference, perplexity_ratio.\n\n"
             "With --bench: bench, an array of op, shape, seconds, gbytes_per_second, gflops, share_of_peak.",

@@ -217,6 +217,7 @@ void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
         cJSON_AddNumberToObject(o, "seconds_send", s->seconds_send);
         cJSON_AddNumberToObject(o, "seconds_wait", s->seconds_wait);
         cJSON_AddNumberToObject(o, "seconds_serve", s->seconds_serve);
+        cJSON_AddNumberToObject(o, "seconds_experts", s->seconds_experts);
         moe_json_add_i64(o, "plans", s->moves);
         cJSON_AddItemToArray(list, o);
     }

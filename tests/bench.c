@@ -1,10 +1,9 @@
 /* bench BINDIR TESTBINDIR   one table of every speed that docs/performance.md speaks of (see there), measured in one run.
  *
  * Environment: BENCH_JSON=FILE also writes the rows as JSON; BENCH_DIR: where a model of 3 GB and its copies are made (TMPDIR);
- * BENCH_ONLY=kernels|files|text|run; BENCH_EXPERTS, BENCH_ROUNDS: size of that model and repeats; BENCH_QUICK=1: tiny sizes and
+ * BENCH_ONLY=kernels|files|text|run|ep; BENCH_EXPERTS, BENCH_ROUNDS: size of that model and repeats; BENCH_QUICK=1: tiny sizes and
  * single runs, whose numbers mean nothing. */
-#include "tests/bench-files.h"
-#include "tests/bench-other.h"
+#include "tests/bench-ep.h"
 
 #include <signal.h>
 #include <sys/utsname.h>
@@ -91,6 +90,7 @@ int main(int argc, char **argv)
     int experts = number("BENCH_EXPERTS", quick ? 8 : 12);
     if (wanted("files")) bench_files(experts, number("BENCH_ROUNDS", quick ? 1 : 3));
     if (wanted("run")) bench_run(experts);
+    if (wanted("ep")) bench_plans(), bench_dispatch();
     cJSON_AddItemToObject(all, "rows", rows_json);
     char *text = moe_json_print(all, 2);
     const char *to = getenv("BENCH_JSON");
