@@ -19,8 +19,13 @@ import json, sys
 v = json.load(open(sys.argv[1]))
 phases = {}
 for l in v["calibration"]:
-    for k, s in l["seconds"].items(): phases[k] = phases.get(k, 0) + s
-print("long-calibrate: %s: peak %.0f MiB, %s s;" % (sys.argv[2], int(sys.argv[3]) / 1048576, sys.argv[4]), ", ".join("%s %.0f s" % p for p in phases.items()), "(thread-seconds)")
+    for k, t in l["seconds"].items():
+        p = phases.setdefault(k, [0, 0])
+        p[0] += t
+        p[1] += l["flops"].get(k, 0)
+print("long-calibrate: %s: peak %.0f MiB, %s s" % (sys.argv[2], int(sys.argv[3]) / 1048576, sys.argv[4]))
+for k, (t, f) in phases.items():
+    print("    %-10s %7.1f s  %6.1f GFLOPS (%s)" % (k, t, f / t / 1e9 if t else 0, "all threads" if k in ("attention", "router", "forward") else "a thread"))
 PY
     cat "$T/out"
     rm -rf "$T/$effort.moe"
