@@ -114,17 +114,20 @@ static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], co
     return MOE_OK;
 }
 
-static enum moe_code experts_back(struct work *w, int layer, struct moe_err *err)
+/* The MLP that all tokens pass, and the routed experts where there are any. */
+static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
 {
     struct moe_shard_unit u;
     struct moe_weight mlp[3];
     const struct moe_layer *y = &w->walk.m->layers[layer];
+    const struct moe_expert *common = y->moe ? &y->shared : &y->dense;
     MOE_TRY(moe_states_zero(&w->dx, err));
-    if (y->shared.gate.data) {
-        const struct moe_weight shared[3] = { y->shared.gate, y->shared.up, y->shared.down };
+    if (common->gate.data) {
+        const struct moe_weight each[3] = { common->gate, common->up, common->down };
         struct moe_mlp_tokens all = moe_walk_all(&w->walk);
-        MOE_TRY(mlp_back(w, shared, &all, -1, err));
+        MOE_TRY(mlp_back(w, each, &all, -1, err));
     }
+    if (!y->moe) return MOE_OK;
     MOE_TRY(moe_walk_unit(&w->walk, layer, &u, err));
     enum moe_code code = MOE_OK;
     for (int64_t g = 0; code == MOE_OK && g < u.n_groups; g++) {
@@ -139,7 +142,7 @@ static enum moe_code experts_back(struct work *w, int layer, struct moe_err *err
     return code;
 }
 
-/* Through the router and the norm before it: dh is then the gradient between attention and MLPs. */
+/* Through the router, where there is one, and the norm before it: dh is then the gradient between attention and MLPs. */
 static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
 {
     const struct moe_layer *y = &w->walk.m->layers[layer];
@@ -149,10 +152,10 @@ static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_states_read(&w->dx, at, n, w->out, err));
         for (int64_t i = 0; i < n; i++) moe_kernels()->rmsnorm(w->x + i * h, y->post_norm, w->walk.m->eps, h, w->dy + i * h);
-        moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
+        if (y->moe) moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_backward_norm(w->back, w->x, y->post_norm, w->walk.m->eps, h, h, n, w->out, w->dy);
-        moe_meter_add(w->meter, moe_work_router_back(&w->walk.src->config, (double)n));
+        if (y->moe) moe_meter_add(w->meter, moe_work_router_back(&w->walk.src->config, (double)n));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
     }
     return MOE_OK;
@@ -191,10 +194,10 @@ static enum moe_code backward(struct work *w, struct moe_err *err)
 {
     MOE_TRY(start(w, err));
     for (int l = w->layers - 1; l >= w->first; l--) {
-        MOE_TRY(write_form(w, l, err));
+        if (w->walk.m->layers[l].moe) MOE_TRY(write_form(w, l, err));
         if (l == w->first) break;
         MOE_TRY(go_back(w, l, err));
-        MOE_TRY(experts_back(w, l, err));
+        MOE_TRY(mlps_back(w, l, err));
         MOE_TRY(norm_back(w, l, err));
         MOE_TRY(attention_back(w, l, err));
     }

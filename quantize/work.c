@@ -108,7 +108,7 @@ double moe_work_sensitivity(const struct moe_config *c, double n, double sequenc
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         int64_t common = moe_work_common(c, l);
         double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0;
-        work += moe_work_forward(c, l, n, sequence) + (l >= first ? moe_work_metric(c, n) : 0);
+        work += moe_work_forward(c, l, n, sequence) + (moe_layer_is_moe(c, l) ? moe_work_metric(c, n) : 0);
         if (l <= first) continue; /* gradients end at the first layer's output */
         work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) + (chosen > 0 ? moe_work_router(c, n) : 0);
         work += moe_work_mlp_back(c->hidden_size, common, n) + moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, chosen) +

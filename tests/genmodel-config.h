@@ -75,11 +75,11 @@ static void write_config(const struct options *o, int64_t bos, int64_t eos)
     fprintf(f, "  \"architectures\": [\"DeepseekV3ForCausalLM\"],\n  \"model_type\": \"%s\",\n  \"torch_dtype\": \"%s\",\n", o->model_type,
             o->format == F_F32 ? "float32" : "bfloat16");
     fprintf(f, "  \"tie_word_embeddings\": %s,\n", o->tied ? "true" : "false");
-    fputs("  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"moe_layer_freq\": 1,\n"
+    fputs("  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
           "  \"scoring_func\": \"sigmoid\",\n  \"topk_method\": \"noaux_tc\",\n  \"norm_topk_prob\": true,\n  \"num_nextn_predict_layers\": 0,\n"
           "  \"ep_size\": 1,\n  \"use_cache\": true,\n  \"initializer_range\": 0.02,\n", f);
     const struct { const char *key; int64_t v; } n[] = {
-        { "hidden_size", o->hidden }, { "num_hidden_layers", o->layers }, { "first_k_dense_replace", o->dense },
+        { "hidden_size", o->hidden }, { "num_hidden_layers", o->layers }, { "first_k_dense_replace", o->dense }, { "moe_layer_freq", o->freq },
         { "intermediate_size", o->dense_inter }, { "moe_intermediate_size", o->inter }, { "n_routed_experts", o->experts },
         { "num_experts_per_tok", o->top_k }, { "n_shared_experts", o->shared }, { "n_group", o->n_group }, { "topk_group", o->topk_group },
         { "num_attention_heads", o->heads }, { "num_key_value_heads", o->heads }, { "kv_lora_rank", o->kv_lora },

@@ -11,7 +11,7 @@ static const char *const format_names[F_COUNT] = { "bf16", "f32", "fp8", "int4",
 struct options {
     const char *out, *preset, *prefix, *tokenizer, *nan, *inf;
     enum format format;
-    int64_t layers, dense, experts, top_k, hidden, inter, dense_inter, heads, q_lora, kv_lora, nope, rope, v, vocab, shared;
+    int64_t layers, dense, freq, experts, top_k, hidden, inter, dense_inter, heads, q_lora, kv_lora, nope, rope, v, vocab, shared;
     int64_t seed, shards, cold, dead, n_group, topk_group, threads;
     double skew, eps, scaling, yarn_factor, beta_fast, yarn_original;
     int64_t max_position;
@@ -185,7 +185,7 @@ static void add_layer(struct plan *p, const struct options *o, int l)
     add_weight(p, o, K_NORM, 1, o->hidden, 1, "model.layers.%d.input_layernorm", l);
     add_attention(p, o, l);
     add_weight(p, o, K_NORM, 1, o->hidden, 1, "model.layers.%d.post_attention_layernorm", l);
-    if (l < o->dense || !o->experts) {
+    if (l < o->dense || l % o->freq || !o->experts) {
         add_mlp(p, o, l, "", K_LINEAR, o->dense_inter, -1);
         return;
     }

@@ -317,13 +317,13 @@ static void put_scalars(struct job *j)
 /* ---- options ----------------------------------------------------------------------------------------------------------- */
 
 static const struct options small = {
-    .prefix = "model", .layers = 4, .dense = 1, .experts = 32, .top_k = 4, .hidden = 128, .inter = 64, .dense_inter = 384, .heads = 4,
+    .prefix = "model", .layers = 4, .dense = 1, .freq = 1, .experts = 32, .top_k = 4, .hidden = 128, .inter = 64, .dense_inter = 384, .heads = 4,
     .q_lora = 96, .kv_lora = 64, .nope = 32, .rope = 16, .v = 32, .vocab = 1024, .shared = 1, .shards = 3, .n_group = 1, .topk_group = 1,
     .eps = 1e-6, .scaling = 2.827, .yarn_factor = 4, .beta_fast = 1, .yarn_original = 1024, .max_position = 4096, .model_type = "kimi_k2" };
 
 static void set_preset(struct options *o, const char *name)
 {
-    *o = (struct options){ .out = o->out, .preset = name, .prefix = "model", .layers = 61, .dense = 1, .experts = 384, .top_k = 8,
+    *o = (struct options){ .out = o->out, .preset = name, .prefix = "model", .layers = 61, .dense = 1, .freq = 1, .experts = 384, .top_k = 8,
         .hidden = 7168, .inter = 2048, .dense_inter = 18432, .heads = 64, .q_lora = 1536, .kv_lora = 512, .nope = 128, .rope = 64, .v = 128,
         .vocab = 163840, .shared = 1, .n_group = 1, .topk_group = 1, .eps = 1e-6, .scaling = 2.827, .yarn_factor = 32, .beta_fast = 1,
         .yarn_original = 4096, .max_position = 131072, .model_type = "kimi_k2", .layer_shards = 1 };
@@ -340,7 +340,7 @@ static const char help[] =
     "usage: genmodel -o DIR [option]...   writes a K2-shaped checkpoint\n"
     "  --preset k2|k2-thinking|k2-nvfp4|moonlight   true sizes, layout and shards; other options change them\n"
     "  --format bf16|f32|fp8|int4|nvfp4|nvfp4-ct    --all-mlp (NVFP4 of shared experts and dense layers too)\n"
-    "  --layers --dense --experts --top-k --hidden --inter --dense-inter --heads --q-lora (0: none) --kv-lora --nope --rope --v\n"
+    "  --layers --dense --freq (of layers with experts) --experts --top-k --hidden --inter --dense-inter --heads --q-lora (0: none) --kv-lora --nope --rope --v\n"
     "  --vocab --shared --groups N,N      sizes\n"
     "  --seed N --threads N --shards N --single-file --prefix model|language_model --tokenizer DIR  --tied (no lm_head)\n"
     "  --skew S     expert popularity log-normal with sigma S      --cold N, --dead N   the last N experts of every layer are never\n"
@@ -358,7 +358,7 @@ static void option_table(struct options *o)
 {
     int n = 0, k = 0;
 #define I(text, field) (ints[k].name = text, ints[k].to = &o->field, longs[n++] = (struct option){ text, required_argument, NULL, O_INT + k }, k++)
-    I("layers", layers), I("dense", dense), I("experts", experts), I("top-k", top_k), I("hidden", hidden), I("inter", inter);
+    I("layers", layers), I("dense", dense), I("freq", freq), I("experts", experts), I("top-k", top_k), I("hidden", hidden), I("inter", inter);
     I("dense-inter", dense_inter), I("heads", heads), I("q-lora", q_lora), I("kv-lora", kv_lora), I("nope", nope), I("rope", rope);
     I("v", v), I("vocab", vocab), I("shared", shared), I("seed", seed), I("shards", shards), I("cold", cold), I("dead", dead);
     I("threads", threads);
@@ -425,7 +425,7 @@ static void check_options(struct options *o)
     if (o->hidden % step || o->inter % step || (o->all_mlp && o->dense_inter % step)) die("widths must be multiples of %d", (int)step);
     if (o->hostile && (o->hidden % 16 || o->inter % 16)) die("--hostile wants widths that are multiples of 16");
     if (o->experts && o->experts - o->dead - o->cold < o->top_k) die("too many cold and dead experts for --top-k");
-    if (o->layers < 1 || o->hidden < 1 || o->heads < 1 || o->kv_lora < 1 || o->inter < 1 || o->vocab < 2) die("a size is zero");
+    if (o->layers < 1 || o->hidden < 1 || o->heads < 1 || o->kv_lora < 1 || o->inter < 1 || o->vocab < 2 || o->freq < 1) die("a size is zero");
     bool whole_k2 = o->preset && !strcmp(o->preset, "k2-nvfp4") && o->layers != 61 && o->shards == 119;
     if (whole_k2) o->layer_shards = 1;
     if (o->layer_shards) o->shards = (o->format == F_FP8 ? o->layers : o->layers + 1) + (o->vision ? 2 : 0);

@@ -141,6 +141,17 @@ for s in fp8 int4; do
     ok "$BIN/moe-inspect" -q --verify "$T/$s.moe"
 done
 
+# --- layers with experts that have layers without between them ---
+ok "$GEN/genmodel" -o "$T/apart" --format bf16 --layers 5 --dense 1 --freq 2 --experts 8 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --seed 6
+for q in experts all-linear; do
+    ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 128 --calib-tokens 2000 --quantize $q "$T/apart" -o "$T/apart-$q.moe"
+    cp "$T/out" "$T/apart.json"
+    [ "$(look "$T/apart.json" "[l['layer'] for l in v['calibration']]")" = "[2, 4]" ] || fail "layers with experts apart: other layers"
+    ok "$BIN/moe-quantize" -q --json --dry-run --calib $F/calib.txt --sequence-length 128 --calib-tokens 2000 --quantize $q "$T/apart"
+    look "$T/out" "abs(v['flops'] / $(look "$T/apart.json" "v['flops']") - 1) < 1e-6" | grep -q True || fail "layers with experts apart: other operations than planned"
+    ok "$BIN/moe-inspect" -q --verify "$T/apart-$q.moe"
+done
+
 # --- experts that the text does not reach, weights of zero ---
 ok "$GEN/genmodel" -o "$T/cold" --format bf16 --layers 3 --experts 16 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --dead 1 --cold 1 --seed 5
 ok "$BIN/moe-quantize" --json --calib $F/calib.txt --calib-tokens 2000 "$T/cold" -o "$T/cold.moe" --report "$T/cold.txt"
