@@ -27,7 +27,7 @@ static int open_again(const char *path, int flags)
     return fd;
 }
 
-static int fsync_again(int fd)
+int moe_fsync(int fd)
 {
     int r;
     do r = fsync(fd); while (r && errno == EINTR);
@@ -192,7 +192,7 @@ enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
 {
     int fd = open_again(path, O_RDONLY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
-    int r = fsync_again(fd), e = errno;
+    int r = moe_fsync(fd), e = errno;
     close(fd);
     if (r && e != EINVAL && e != EROFS) return moe_fail_errno(err, e, path, "cannot sync");
     return MOE_OK;
@@ -213,7 +213,7 @@ enum moe_code moe_write_file(const char *path, const void *data, size_t size, st
     int fd = open_again(tmp, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0) return moe_fail_errno(err, errno, tmp, "cannot create");
     enum moe_code code = moe_pwrite(fd, path, data, size, 0, err);
-    if (code == MOE_OK && fsync_again(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
+    if (code == MOE_OK && moe_fsync(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
     if (close(fd) && code == MOE_OK) code = moe_fail_errno(err, errno, path, "cannot close");
     if (code == MOE_OK) code = moe_rename(tmp, path, err);
     if (code != MOE_OK) unlink(tmp);

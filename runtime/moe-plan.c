@@ -56,6 +56,14 @@ static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t 
                                                     : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
 }
 
+/* Nothing stands at -o, or may be replaced. */
+static enum moe_code check_free(const struct options *o, struct moe_err *err)
+{
+    enum moe_exists there = MOE_ABSENT;
+    if (o->out && !o->force) MOE_TRY(moe_look(o->out, &there, err));
+    return there == MOE_ABSENT ? MOE_OK : moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+}
+
 static enum moe_code check_options(const struct options *o, struct moe_err *err)
 {
     MOE_TRY(in_range("ranks", o->ranks, 1, MOE_PLAN_RANKS_MAX, err));
@@ -69,7 +77,7 @@ static enum moe_code check_options(const struct options *o, struct moe_err *err)
     if (o->slots != MOE_UNSET && o->memory != MOE_UNSET) return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
     if (!(o->target >= 0 && o->target < 100)) return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
-    if (o->out && !o->force && moe_exists(o->out) != MOE_ABSENT) return moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+    MOE_TRY(check_free(o, err));
     return MOE_OK;
 }
 
@@ -403,7 +411,7 @@ static enum moe_code run_verify(struct options *o, cJSON *json, struct moe_err *
 /* To -o FILE, else to standard output. */
 static enum moe_code put_text(const struct options *o, const char *text, struct moe_err *err)
 {
-    if (o->out && !o->force && moe_exists(o->out) != MOE_ABSENT) return moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+    MOE_TRY(check_free(o, err));
     if (o->out) return moe_write_file(o->out, text, strlen(text), err);
     if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
     fputs(text, stdout);

@@ -51,7 +51,9 @@ static enum moe_code copy_layer(struct stage *s, const struct moe_plan_layer *l,
 {
     struct moe_shard_header h;
     MOE_TRY(moe_pread(from, from_path, &h, sizeof h, 0, err));
-    if (ftruncate(to, (off_t)size)) return moe_fail_errno(err, errno, to_path, "cannot extend");
+    int r;
+    do r = ftruncate(to, (off_t)size); while (r && errno == EINTR);
+    if (r) return moe_fail_errno(err, errno, to_path, "cannot extend");
     MOE_TRY(copy_range(s, from, from_path, to, to_path, 0, h.extent_offset, err)); /* the reader has checked the header */
     for (int32_t e = 0; e < h.experts && e < s->p->experts; e++)
         if (wanted(s, l, e)) MOE_TRY(copy_range(s, from, from_path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes, h.extent_bytes, err));
@@ -63,10 +65,10 @@ static enum moe_code copy_file(struct stage *s, const char *from_path, const cha
     uint64_t size;
     int from, to;
     MOE_TRY(moe_open_read(from_path, &from, &size, err));
-    to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    do to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); while (to < 0 && errno == EINTR);
     enum moe_code code = to < 0 ? moe_fail_errno(err, errno, to_path, "cannot create") : MOE_OK;
     if (code == MOE_OK) code = l ? copy_layer(s, l, from, from_path, to, to_path, size, err) : copy_range(s, from, from_path, to, to_path, 0, size, err);
-    if (code == MOE_OK && fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");
+    if (code == MOE_OK && moe_fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");
     if (to >= 0 && close(to) && code == MOE_OK) code = moe_fail_errno(err, errno, to_path, "cannot close");
     close(from);
     return code;

@@ -25,7 +25,7 @@ ERRORS = {
     "mkdir": "EIO ENOSPC SIGKILL", "rmdir": "EIO", "unlink": "EIO", "unlinkat": "EIO SIGKILL", "flock": "EIO EINTR", "mmap": "ENOMEM",
     "madvise": "EIO", "pthread_create": "EAGAIN EAGAIN+",
 }
-EXPORTS = {"export", "export-force", "gguf", "hf-nvfp4"}
+EXPORTS = {"export", "export-force", "gguf", "hf-nvfp4", "plan", "plan-stage"}
 # What a tool may do without: it goes on (EOPNOTSUPP of fallocate, EINVAL of renameat2: another way is taken).
 GOES_ON = {"fadvise", "madvise", "sync_file_range", ("fallocate", "EOPNOTSUPP"), ("renameat2", "EINVAL")}
 
@@ -228,6 +228,9 @@ def main():
     small = Job("calibrate-scratch", ["moe-quantize", s, *calib, "1536", "--scratch", scratch, *out], ["out"], s, scratch=scratch)
     memory = memory_for_scratch(small)
     small.argv += ["--memory", memory or ""]
+    stats, plan = os.path.join(WORK, "routing.json.gz"), os.path.join(WORK, "plan.json")
+    make(f"{BIN}/moe-run", "-q", c, "--tokens", "1,2,3,4,5,6,7", "-n", "1", "--record-routing", stats)
+    make(f"{BIN}/moe-plan", "-q", c, "--ranks", "2", "--stats", stats, "-o", plan)
     jobs = [
         Job("convert", ["moe-convert", m, "-t", "1", *out], ["out"], m),
         Job("convert-threads", ["moe-convert", m, "-t", "3", *out], ["out"], m),
@@ -247,6 +250,9 @@ def main():
         Job("trace", ["moe-run", q, "--tokens", "1,2,3", "-n", "1", "-t", "2", "--trace", "@/trace"], ["trace"], q, resume=False),
         Job("calibrate", ["moe-quantize", s, *calib, "64", "--report", "@/report", *out], ["out", "report"], s),
         small,
+        Job("plan", ["moe-plan", c, "--ranks", "2", "--stats", stats, "--from", plan, "--baseline", "all", "-o", "@/plan.json", "-t", "2"], ["plan.json"], c, resume=False),
+        Job("plan-verify", ["moe-plan", "verify", plan, "--stats", stats], source=c),
+        Job("plan-stage", ["moe-plan", "stage", plan, "--model", c, "--rank", "0", "-o", "@/out"], ["out"], c, resume=False),
         Job("score", ["moe-run", TINY, "--score", os.path.join(WORK, "text"), "--window", "16", "--reference", TINY, "-t", "1"], source=TINY),
     ]
     with open("tests/data/tiny-k2/valid.txt") as f, open(os.path.join(WORK, "text"), "w") as g: g.write(f.read(400))

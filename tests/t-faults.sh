@@ -3,7 +3,7 @@
 # FAULTS=all and FAULT_JOBS="job..." choose.  In memory where there is room: each run syncs some thirty times.
 [ -n "${TMPDIR:-}" ] || { [ -w /dev/shm ] && TMPDIR=/dev/shm && export TMPDIR; }
 . tests/common.sh
-need_tool moe-inspect moe-convert moe-quantize moe-run
+need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
 need_helper genmodel
 need_python
 need_space 100
