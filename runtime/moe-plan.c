@@ -5,6 +5,7 @@
 #include "formats/container.h"
 #include "runtime/plan-inputs.h"
 #include "runtime/plan-model.h"
+#include "runtime/plan-options.h"
 #include "runtime/plan-out.h"
 #include "runtime/plan-proof.h"
 #include "runtime/plan-report.h"
@@ -17,15 +18,6 @@
 #include <string.h>
 #include <time.h>
 
-struct options {
-    struct moe_run run;
-    int64_t ranks, slots, memory, per_node, survive, windows, batch, context, prefill, reserve;
-    double target;
-    const char *from, *out, *gpu, *expert_type, *dense_type, *kv_type, *compare, *to, *rank, *how, *model;
-    struct moe_strlist stats, baselines;
-    bool dry_run, force, check;
-};
-
 /* Processor time of all threads. */
 static double cpu_seconds(void)
 {
@@ -37,7 +29,7 @@ static double cpu_seconds(void)
 /* ---- the task ---- */
 
 struct work {
-    struct options *o;
+    struct moe_plan_options *o;
     struct moe_source *src;
     struct moe_routing *stats;
     struct moe_plan *from, *plan;
@@ -50,37 +42,6 @@ struct work {
     double seconds, cpu;      /* of planning alone: wall, and of all threads */
 };
 
-static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
-{
-    return v == MOE_UNSET || (v >= min && v <= max) ? MOE_OK
-                                                    : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
-}
-
-/* Nothing stands at -o, or may be replaced. */
-static enum moe_code check_free(const struct options *o, struct moe_err *err)
-{
-    enum moe_exists there = MOE_ABSENT;
-    if (o->out && !o->force) MOE_TRY(moe_look(o->out, &there, err));
-    return there == MOE_ABSENT ? MOE_OK : moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
-}
-
-static enum moe_code check_options(const struct options *o, struct moe_err *err)
-{
-    MOE_TRY(in_range("ranks", o->ranks, 1, MOE_PLAN_RANKS_MAX, err));
-    MOE_TRY(in_range("slots", o->slots, 1, (int64_t)1 << 24, err));
-    MOE_TRY(in_range("ranks-per-node", o->per_node, 0, MOE_PLAN_RANKS_MAX, err));
-    MOE_TRY(in_range("survive", o->survive, 0, MOE_PLAN_RANKS_MAX - 1, err));
-    MOE_TRY(in_range("windows", o->windows, 1, MOE_ROUTING_WINDOWS_MAX, err));
-    MOE_TRY(in_range("batch", o->batch, 1, 1 << 24, err));
-    MOE_TRY(in_range("context", o->context, 1, 1 << 24, err));
-    MOE_TRY(in_range("prefill", o->prefill, 1, 1 << 24, err));
-    if (o->slots != MOE_UNSET && o->memory != MOE_UNSET) return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
-    if (!(o->target >= 0 && o->target < 100)) return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "want one model, got %d operands", o->run.argc);
-    MOE_TRY(check_free(o, err));
-    return MOE_OK;
-}
-
 static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
 {
     *b = !strcmp(t, "source") ? 0 : !strcmp(t, "bf16") ? 2 : !strcmp(t, "fp8") ? 1 : -1;
@@ -89,7 +50,7 @@ static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
 
 static enum moe_code choose_slots(struct work *w, struct moe_err *err)
 {
-    struct options *o = w->o;
+    struct moe_plan_options *o = w->o;
     int64_t experts = w->stats->experts, need = experts * (w->task.survive + 1), ranks = w->task.ranks, slots = o->slots;
     if (o->memory != MOE_UNSET) {
         double each = w->bytes.expert * (double)w->bytes.moe_layers, fixed = moe_weight_bytes_replicated(&w->bytes), room = floor(((double)o->memory - fixed) / each);
@@ -110,10 +71,10 @@ static enum moe_code choose_slots(struct work *w, struct moe_err *err)
 
 static enum moe_code prepare(struct work *w, struct moe_err *err)
 {
-    struct options *o = w->o;
+    struct moe_plan_options *o = w->o;
     enum moe_stats_origin origin;
     double dense;
-    MOE_TRY(check_options(o, err));
+    MOE_TRY(moe_plan_options_check(o, err));
     MOE_TRY(moe_gpu_parse(&w->gpu, o->gpu, err));
     MOE_TRY(dense_bytes(o->dense_type, &dense, err));
     if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16")) return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
@@ -135,7 +96,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
 
 static void model_step(const struct work *w, int32_t ranks, int32_t slots, double imbalance, double active, struct moe_step *s)
 {
-    const struct options *o = w->o;
+    const struct moe_plan_options *o = w->o;
     struct moe_step_task t = { .c = &w->src->config, .w = &w->bytes, .gpu = w->gpu, .ranks = ranks, .slots = slots, .batch = o->batch, .context = o->context,
                                .prefill = o->prefill, .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1, .reserve = (double)o->reserve, .imbalance = imbalance, .activated = active };
     moe_step_model(s, &t);
@@ -144,7 +105,7 @@ static void model_step(const struct work *w, int32_t ranks, int32_t slots, doubl
 /* --compare 8,16,72 or 8x384,72x432; `list` NULL: only checked. */
 static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *err)
 {
-    const struct options *o = w->o;
+    const struct moe_plan_options *o = w->o;
     for (const char *at = o->compare; *at; at += *at == ',') {
         char *end;
         struct moe_step s;
@@ -219,7 +180,7 @@ static enum moe_code baseline(const struct work *w, enum moe_baseline kind, cons
     return code;
 }
 
-static bool wants_baseline(const struct options *o, int kind)
+static bool wants_baseline(const struct moe_plan_options *o, int kind)
 {
     bool yes = false;
     for (size_t i = 0; i < o->baselines.n; i++) yes |= !strcmp(o->baselines.v[i], "all") || !strcmp(o->baselines.v[i], baseline_names[kind]);
@@ -237,7 +198,7 @@ static enum moe_code baselines(const struct work *w, cJSON *json, struct moe_err
 /* What could fail only in the report, before any work. */
 static enum moe_code check_report(const struct work *w, struct moe_err *err)
 {
-    const struct options *o = w->o;
+    const struct moe_plan_options *o = w->o;
     for (size_t i = 0; i < o->baselines.n; i++) {
         bool known = !strcmp(o->baselines.v[i], "all");
         for (int k = 0; k < 3; k++) known |= !strcmp(o->baselines.v[i], baseline_names[k]);
@@ -347,7 +308,7 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     return report(w, json, err);
 }
 
-static enum moe_code run_plan(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_text text = { 0 };
     struct work w = { .o = o, .text = &text };
@@ -367,12 +328,12 @@ static enum moe_code run_plan(struct options *o, cJSON *json, struct moe_err *er
 
 /* ---- verify, export, plot, stage ---- */
 
-static enum moe_code one_plan(const struct options *o, const char *what, struct moe_err *err)
+static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
     return o->run.argc == 2 ? MOE_OK : moe_fail(err, MOE_USAGE, "moe-plan %s wants one PLAN, got %d operands", what, o->run.argc - 1);
 }
 
-static enum moe_code run_verify(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
     cJSON *problems = cJSON_AddArrayToObject(json, "problems");
@@ -409,16 +370,16 @@ static enum moe_code run_verify(struct options *o, cJSON *json, struct moe_err *
 }
 
 /* To -o FILE, else to standard output. */
-static enum moe_code put_text(const struct options *o, const char *text, struct moe_err *err)
+static enum moe_code put_text(const struct moe_plan_options *o, const char *text, struct moe_err *err)
 {
-    MOE_TRY(check_free(o, err));
+    MOE_TRY(moe_plan_options_free(o, err));
     if (o->out) return moe_write_file(o->out, text, strlen(text), err);
     if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
     fputs(text, stdout);
     return MOE_OK;
 }
 
-static enum moe_code run_export(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan *p;
     char *text = NULL;
@@ -433,7 +394,7 @@ static enum moe_code run_export(struct options *o, cJSON *json, struct moe_err *
     return code;
 }
 
-static enum moe_code run_plot(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     cJSON *root;
     char *svg = NULL;
@@ -447,7 +408,7 @@ static enum moe_code run_plot(struct options *o, cJSON *json, struct moe_err *er
     return code;
 }
 
-static enum moe_code parse_ranks(const struct options *o, const struct moe_plan *p, int32_t *first, int32_t *last, struct moe_err *err)
+static enum moe_code parse_ranks(const struct moe_plan_options *o, const struct moe_plan *p, int32_t *first, int32_t *last, struct moe_err *err)
 {
     int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
     if (n == 1) *last = *first;
@@ -456,7 +417,7 @@ static enum moe_code parse_ranks(const struct options *o, const struct moe_plan 
     return MOE_OK;
 }
 
-static enum moe_code stage(struct options *o, struct moe_source **src, const struct moe_plan *p, cJSON *json, struct moe_err *err)
+static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, const struct moe_plan *p, cJSON *json, struct moe_err *err)
 {
     int32_t first = 0, last = 0;
     char model[PATH_MAX] = "", said[17] = "", origin[17];
@@ -478,7 +439,7 @@ static enum moe_code stage(struct options *o, struct moe_source **src, const str
     return MOE_OK;
 }
 
-static enum moe_code run_stage(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan *p;
     struct moe_source *src = NULL;
@@ -490,7 +451,7 @@ static enum moe_code run_stage(struct options *o, cJSON *json, struct moe_err *e
     return code;
 }
 
-static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     const char *word = o->run.argc ? o->run.argv[0] : "";
     if (!o->run.argc) return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
@@ -504,7 +465,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 
 int main(int argc, char **argv)
 {
-    struct options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
+    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
                          .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = 0.0195, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
                          .kv_type = "fp8", .how = "copy" };
     const struct moe_opt opts[] = {

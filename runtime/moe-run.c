@@ -6,6 +6,7 @@
 #include "runtime/bench.h"
 #include "runtime/prompts.h"
 #include "runtime/ranks.h"
+#include "runtime/run-options.h"
 #include "runtime/score.h"
 #include "runtime/trace.h"
 
@@ -14,69 +15,10 @@
 #include <string.h>
 #include <unistd.h>
 
-struct options {
-    struct moe_run run;
-    struct moe_prompt prompt;
-    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous, *replan;
-    struct moe_strlist stop;
-    int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
-    double temperature, top_p, min_p, rank_timeout;
-    bool ignore_eos, bench;
-    bool silent; /* one rank of several, and another one reports */
-};
-
 enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
-/* ---- options ---- */
-
-static enum moe_code check_ranks(const struct options *o, struct moe_err *err)
-{
-    if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
-    if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
-    if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
-    if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
-    if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
-        return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
-    if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
-    if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
-    if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
-    if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
-    if (o->prompts && (o->trace || o->score || o->bench)) return moe_fail(err, MOE_USAGE, "--prompts does not go with --trace, --score or --bench");
-    if (o->record && (o->trace || o->bench)) return moe_fail(err, MOE_USAGE, "--record-routing does not go with --trace or --bench (a trace has the experts)");
-    return MOE_OK;
-}
-
-static enum moe_code check(const struct options *o, struct moe_engine_options *e, struct moe_err *err)
-{
-    MOE_TRY(moe_want_model(&o->run, err));
-    if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6")) return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
-    if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
-    if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
-    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
-    int activations = moe_activations_find(o->activations);
-    if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4 or nvfp4-four-over-six)", o->activations);
-    MOE_TRY(check_ranks(o, err));
-    if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
-    if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
-    if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
-    if (o->top_k < 0 || o->context < 0 || o->n < -1) return moe_fail(err, MOE_USAGE, "--top-k, --context and -n want no negative number");
-    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
-    if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
-    if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
-    *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
-                                      .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
-                                      .activations = (enum moe_activations)activations,
-                                      .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
-    if (o->score) { /* a model, its reference, and the states of both */
-        e->sharers = o->reference ? 3 : 2;
-        e->most = o->window > 0 ? o->window : 2048;
-    }
-    return MOE_OK;
-}
-
 /* NVFP4 activations on a model that has nothing to quantize, or nobody measured how large its activations are. */
-static void warn_activations(const struct options *o, const struct moe_source *s)
+static void warn_activations(const struct moe_run_options *o, const struct moe_source *s)
 {
     int64_t all = 0, uncalibrated = 0;
     for (int64_t i = 0; i < s->n_tensors; i++) {
@@ -100,7 +42,7 @@ static void print_text(void *ctx, const char *s, size_t n)
     fflush(stdout);
 }
 
-static struct moe_generate settings(const struct options *o)
+static struct moe_generate settings(const struct moe_run_options *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
@@ -118,7 +60,7 @@ static void add_memory(cJSON *json, uint64_t before)
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
-static void report(const struct options *o, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
+static void report(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
 {
     cJSON *tokens, *s;
     char peak[16];
@@ -142,7 +84,7 @@ static void report(const struct options *o, cJSON *json, const struct moe_genera
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-static enum moe_code generate(const struct options *o, struct moe_engine *e, double loaded, cJSON *json, struct moe_err *err)
+static enum moe_code generate(const struct moe_run_options *o, struct moe_engine *e, double loaded, cJSON *json, struct moe_err *err)
 {
     int32_t *ids;
     size_t n;
@@ -163,7 +105,7 @@ static enum moe_code generate(const struct options *o, struct moe_engine *e, dou
 
 /* ---- chat on a terminal: turns until the end of input ---- */
 
-static enum moe_code one_turn(const struct options *o, struct moe_engine *e, struct moe_message *m, size_t *n, struct moe_err *err)
+static enum moe_code one_turn(const struct moe_run_options *o, struct moe_engine *e, struct moe_message *m, size_t *n, struct moe_err *err)
 {
     int32_t *ids = NULL;
     size_t n_ids;
@@ -183,7 +125,7 @@ static enum moe_code one_turn(const struct options *o, struct moe_engine *e, str
     return MOE_OK;
 }
 
-static enum moe_code chat(const struct options *o, struct moe_rank *r, struct moe_err *err)
+static enum moe_code chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
 {
     struct moe_engine *e = r->engine;
     struct moe_message *m = NULL;
@@ -220,7 +162,7 @@ static enum moe_code chat(const struct options *o, struct moe_rank *r, struct mo
 
 /* ---- score ---- */
 
-static enum moe_code read_ids(const struct options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
+static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
 {
     char *text;
     size_t bytes;
@@ -230,13 +172,13 @@ static enum moe_code read_ids(const struct options *o, const struct moe_engine *
     return code == MOE_OK && o->prompt.bos ? moe_prompt_bos(e, ids, n, err) : code;
 }
 
-static int64_t window_of(const struct options *o, const struct moe_engine *e)
+static int64_t window_of(const struct moe_run_options *o, const struct moe_engine *e)
 {
     return o->window ? o->window : e->context < 2048 ? e->context : 2048;
 }
 
 /* This rank's windows. */
-static enum moe_code score(const struct options *o, struct moe_rank *r, const struct moe_engine_options *eo, struct moe_err *err)
+static enum moe_code score(const struct moe_run_options *o, struct moe_rank *r, const struct moe_engine_options *eo, struct moe_err *err)
 {
     struct moe_engine *ref = NULL;
     int32_t *ids = NULL;
@@ -257,7 +199,7 @@ static enum moe_code score(const struct options *o, struct moe_rank *r, const st
     return code;
 }
 
-static void report_score(const struct options *o, struct moe_score_sums *sums, int64_t window, cJSON *json)
+static void report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, cJSON *json)
 {
     struct moe_score s;
     double seconds = moe_now() - o->run.start;
@@ -283,7 +225,7 @@ static void report_score(const struct options *o, struct moe_score_sums *sums, i
                s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
 }
 
-static enum moe_code bench(const struct options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
+static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
 {
     cJSON *list = moe_bench_model(e, o->run.pool);
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
@@ -303,7 +245,7 @@ static enum moe_code bench(const struct options *o, struct moe_engine *e, const 
 /* ---- ranks ---- */
 
 struct job {
-    const struct options *o;
+    const struct moe_run_options *o;
     const struct moe_engine_options *eo;
     cJSON *json;
     struct moe_prompts prompts;
@@ -336,7 +278,7 @@ static enum moe_code own_prompts(const struct job *j, struct moe_rank *r, struct
 
 static enum moe_code own_work(struct job *j, struct moe_rank *r, struct moe_err *err)
 {
-    const struct options *o = j->o;
+    const struct moe_run_options *o = j->o;
     if (o->prompts) return own_prompts(j, r, err);
     if (o->score) {
         if (!r->rank) j->window = window_of(o, r->engine);
@@ -383,7 +325,7 @@ static void report_prompts(const struct job *j, const struct moe_results *r)
 
 static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r, const bool *dead, struct moe_err *err)
 {
-    const struct options *o = j->o;
+    const struct moe_run_options *o = j->o;
     for (int k = 0; k < r->ranks; k++)
         if (dead[k]) moe_warn(&o->run, "rank %d was lost", k);
     if (o->prompts && moe_results_lost(r) == r->n_sequences) return moe_fail(err, MOE_DEVICE, "all prompts were lost with their ranks");
@@ -401,7 +343,7 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
 
 static enum moe_code alone(struct job *j, struct moe_err *err)
 {
-    const struct options *o = j->o;
+    const struct moe_run_options *o = j->o;
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
@@ -415,31 +357,10 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     return code;
 }
 
-/* MOE_DIE=RANK:STEP */
-static void dying(struct moe_ranks *m)
-{
-    const char *v = moe_env("MOE_DIE"), *colon = v ? strchr(v, ':') : NULL;
-    if (!colon) return;
-    m->die_rank = (int)strtol(v, NULL, 10);
-    m->die_step = strtoull(colon + 1, NULL, 10);
-}
-
-static enum moe_code open_plan(const struct options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err)
-{
-    int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
-    if (c->n_routed_experts < 1) return moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
-    if (!o->plan && !ranks) return moe_fail(err, MOE_USAGE, "--comm %s wants --ranks or --plan", o->comm);
-    if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
-    MOE_TRY(moe_plan_read(plan, o->plan, ranks, err));
-    MOE_TRY(moe_plan_fits(*plan, c, ranks, o->plan, err));
-    if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
-    return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
-}
-
 /* What all ranks need to know before there are any. */
 struct common { struct moe_engine *lender; struct moe_plan *plan, *next; struct moe_ranks m; bool *dead; };
 
-static enum moe_code open_next(const struct options *o, struct common *s, struct moe_err *err)
+static enum moe_code open_next(const struct moe_run_options *o, struct common *s, struct moe_err *err)
 {
     const struct moe_config *c = &s->lender->source->config;
     MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, err));
@@ -451,13 +372,13 @@ static enum moe_code open_next(const struct options *o, struct common *s, struct
 
 static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *err)
 {
-    const struct options *o = j->o;
+    const struct moe_run_options *o = j->o;
     s->m = (struct moe_ranks){ .path = o->run.argv[0], .engine = *j->eo, .threads = moe_pool_threads(o->run.pool), .timeout = o->rank_timeout,
                                .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
     s->m.engine.batch = RANK_BATCH;
-    dying(&s->m);
+    moe_run_options_die(&s->m.die_rank, &s->m.die_step);
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
-    MOE_TRY(open_plan(o, &s->lender->source->config, &s->plan, err));
+    MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));
@@ -477,20 +398,10 @@ static enum moe_code threads(struct job *j, struct common *s, struct moe_err *er
     return code;
 }
 
-/* The rank of this process, and how many there are, by what mpirun or srun put into the environment. */
-static int launched_as(const char *const names[], int n)
-{
-    for (int i = 0; i < n; i++) {
-        const char *v = moe_env(names[i]);
-        if (v) return (int)strtol(v, NULL, 10);
-    }
-    return -1;
-}
-
-static enum moe_code process(struct options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
+static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
     static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID" };
-    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120 };
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? moe_run_launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120 };
     struct moe_results *r = NULL;
     int reporter;
     bool quiet = o->run.quiet;
@@ -508,7 +419,7 @@ static enum moe_code process(struct options *o, struct job *j, struct common *s,
     return code;
 }
 
-static enum moe_code processes(struct options *o, const struct common *s, char **argv, struct moe_err *err)
+static enum moe_code processes(struct moe_run_options *o, const struct common *s, char **argv, struct moe_err *err)
 {
     int n = s->m.ranks, exit = 0, *killed = calloc((size_t)n, sizeof *killed);
     pid_t *pid = calloc((size_t)n, sizeof *pid);
@@ -531,11 +442,11 @@ static enum moe_code processes(struct options *o, const struct common *s, char *
     return code != MOE_OK ? code : (enum moe_code)exit;
 }
 
-static enum moe_code several(struct options *o, struct job *j, char **argv, struct moe_err *err)
+static enum moe_code several(struct moe_run_options *o, struct job *j, char **argv, struct moe_err *err)
 {
     static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS" };
     struct common s = { 0 };
-    if (o->rendezvous && o->ranks == MOE_UNSET && launched_as(names, 3) > 0) o->ranks = launched_as(names, 3);
+    if (o->rendezvous && o->ranks == MOE_UNSET && moe_run_launched_as(names, 3) > 0) o->ranks = moe_run_launched_as(names, 3);
     enum moe_code code = prepare(j, &s, err);
     bool told = o->rendezvous && s.m.ranks > 0; /* the others must know of a failure */
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
@@ -549,11 +460,11 @@ static enum moe_code several(struct options *o, struct job *j, char **argv, stru
     return code;
 }
 
-static enum moe_code run(struct options *o, cJSON *json, char **argv, struct moe_err *err)
+static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, struct moe_err *err)
 {
     struct moe_engine_options eo;
     struct job j = { .o = o, .eo = &eo, .json = json };
-    MOE_TRY(check(o, &eo, err));
+    MOE_TRY(moe_run_options_check(o, &eo, err));
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     enum moe_code code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, err);
@@ -563,7 +474,7 @@ static enum moe_code run(struct options *o, cJSON *json, char **argv, struct moe
 
 int main(int argc, char **argv)
 {
-    struct options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
+    struct moe_run_options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),

@@ -1,0 +1,21 @@
+/* runtime/plan-options.h - what moe-plan is asked for, and whether it can be. */
+#ifndef MOE_RUNTIME_PLAN_OPTIONS_H
+#define MOE_RUNTIME_PLAN_OPTIONS_H
+
+#include "base/tool.h"
+
+struct moe_plan_options {
+    struct moe_run run;
+    int64_t ranks, slots, memory, per_node, survive, windows, batch, context, prefill, reserve;
+    double target;
+    const char *from, *out, *gpu, *expert_type, *dense_type, *kv_type, *compare, *to, *rank, *how, *model;
+    struct moe_strlist stats, baselines;
+    bool dry_run, force, check;
+};
+
+/* Of planning (no subcommand): MOE_USAGE in a sentence. */
+enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
+/* Nothing stands at -o, or may be replaced; MOE_EXISTS. */
+enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
+
+#endif

@@ -1,0 +1,82 @@
+#include "runtime/run-options.h"
+
+#include "base/env.h"
+#include "runtime/comm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
+{
+    if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
+    if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
+    if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
+    if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
+    if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
+        return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
+    if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
+    if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
+    if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
+    if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
+    if (o->prompts && (o->trace || o->score || o->bench)) return moe_fail(err, MOE_USAGE, "--prompts does not go with --trace, --score or --bench");
+    if (o->record && (o->trace || o->bench)) return moe_fail(err, MOE_USAGE, "--record-routing does not go with --trace or --bench (a trace has the experts)");
+    return MOE_OK;
+}
+
+enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err)
+{
+    MOE_TRY(moe_want_model(&o->run, err));
+    if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6")) return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
+    if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
+    if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
+    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
+    int activations = moe_activations_find(o->activations);
+    if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4 or nvfp4-four-over-six)", o->activations);
+    MOE_TRY(check_ranks(o, err));
+    if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
+    if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
+    if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
+    if (o->top_k < 0 || o->context < 0 || o->n < -1) return moe_fail(err, MOE_USAGE, "--top-k, --context and -n want no negative number");
+    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
+    if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
+    if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
+    *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
+                                      .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
+                                      .activations = (enum moe_activations)activations,
+                                      .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
+    if (o->score) { /* a model, its reference, and the states of both */
+        e->sharers = o->reference ? 3 : 2;
+        e->most = o->window > 0 ? o->window : 2048;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err)
+{
+    int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
+    if (c->n_routed_experts < 1) return moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
+    if (!o->plan && !ranks) return moe_fail(err, MOE_USAGE, "--comm %s wants --ranks or --plan", o->comm);
+    if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
+    MOE_TRY(moe_plan_read(plan, o->plan, ranks, err));
+    MOE_TRY(moe_plan_fits(*plan, c, ranks, o->plan, err));
+    if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
+    return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
+}
+
+void moe_run_options_die(int *rank, uint64_t *step)
+{
+    const char *v = moe_env("MOE_DIE"), *colon = v ? strchr(v, ':') : NULL;
+    if (!colon) return;
+    *rank = (int)strtol(v, NULL, 10);
+    *step = strtoull(colon + 1, NULL, 10);
+}
+
+int moe_run_launched_as(const char *const names[], int n)
+{
+    for (int i = 0; i < n; i++) {
+        const char *v = moe_env(names[i]);
+        if (v) return (int)strtol(v, NULL, 10);
+    }
+    return -1;
+}

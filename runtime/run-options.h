@@ -1,0 +1,30 @@
+/* runtime/run-options.h - what moe-run is asked for, and whether it can be. */
+#ifndef MOE_RUNTIME_RUN_OPTIONS_H
+#define MOE_RUNTIME_RUN_OPTIONS_H
+
+#include "base/tool.h"
+#include "runtime/engine.h"
+#include "runtime/plan.h"
+#include "runtime/prompts.h"
+
+struct moe_run_options {
+    struct moe_run run;
+    struct moe_prompt prompt;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous, *replan;
+    struct moe_strlist stop;
+    int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
+    double temperature, top_p, min_p, rank_timeout;
+    bool ignore_eos, bench;
+    bool silent; /* one rank of several, and another one reports */
+};
+
+/* MOE_USAGE or MOE_UNSUPPORTED in a sentence; else how to open the model. */
+enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err);
+/* The plan of --plan or --ranks for a model; the caller frees it. */
+enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err);
+/* MOE_DIE=RANK:STEP, for tests; left alone without it. */
+void moe_run_options_die(int *rank, uint64_t *step);
+/* The number in the first of n environment variables that is set, where mpirun and srun put ranks and their number; -1: none is. */
+int moe_run_launched_as(const char *const names[], int n);
+
+#endif
