@@ -173,7 +173,7 @@ check-headers: $(headers:%=$(B)/%.alone)
 $(B)/%.h.alone: %.h $(B)/flags
 	$(Q)mkdir -p $(@D) && echo '#include "$<"' | $(compile) -MF $@.d -MT $@ -x c -c -o $@ -
 
-bench: all $(B)/tests/bench $(B)/tests/genmodel
+bench: all $(B)/tests/bench $(B)/tests/genmodel $(B)/tests/genrouting
 	$(Q)$(B)/tests/bench $(B)/bin $(B)/tests
 
 # ---- set-up, demo, tests: each starts make again, so that probes run after packages are there ----
