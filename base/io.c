@@ -34,6 +34,13 @@ int moe_fsync(int fd)
     return r;
 }
 
+int moe_ftruncate(int fd, uint64_t bytes)
+{
+    int r;
+    do r = ftruncate(fd, (off_t)bytes); while (r && errno == EINTR);
+    return r;
+}
+
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
 {
     struct stat st;

@@ -25,7 +25,9 @@ enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t 
 /* Create `path` with these bytes: a temporary file beside it, fsync, rename, fsync of the directory. */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
-int moe_fsync(int fd); /* fsync, again when a signal interrupts it; errno as it leaves it */
+/* fsync, ftruncate; again when a signal interrupts them; errno as they leave it. */
+int moe_fsync(int fd);
+int moe_ftruncate(int fd, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; an existing directory is fine */
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missing one is fine; follows no symbolic link */

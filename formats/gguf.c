@@ -202,7 +202,7 @@ static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struc
         code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "holds unfinished work (start over with --resume or --force)");
     }
     if (code == MOE_OK) {
-        do r = ftruncate(w->fd, 0); while (r && errno == EINTR);
+        r = moe_ftruncate(w->fd, 0);
         if (r) code = moe_fail_errno(err, errno, w->partial, "cannot empty");
     }
     if (code == MOE_OK) return MOE_OK;
@@ -217,7 +217,7 @@ static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct m
 {
     int r;
     do r = fallocate(w->fd, 0, 0, (off_t)bytes); while (r && errno == EINTR);
-    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) do r = ftruncate(w->fd, (off_t)bytes); while (r && errno == EINTR);
+    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) r = moe_ftruncate(w->fd, bytes);
     if (!r) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
@@ -303,9 +303,7 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
 {
     struct moe_gguf_writer *w = *out;
     enum moe_code code = MOE_OK;
-    int r;
-    do r = fsync(w->fd); while (r && errno == EINTR);
-    if (r) code = moe_fail_errno(err, errno, w->partial, "cannot sync");
+    if (moe_fsync(w->fd)) code = moe_fail_errno(err, errno, w->partial, "cannot sync");
     else moe_writeback_drop(w->behind, w->end);
     if (code == MOE_OK) code = moe_rename(w->partial, w->path, err);
     if (code != MOE_OK) unlink(w->partial);

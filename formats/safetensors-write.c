@@ -152,11 +152,9 @@ enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
 {
     struct moe_st_writer *w = *out;
     enum moe_code code = MOE_OK;
-    int r;
     if (w->at != w->end) code = moe_fail_at(err, MOE_INTERNAL, w->path, NULL, "%llu bytes were never written", (unsigned long long)(w->end - w->at));
     if (code == MOE_OK) {
-        do r = fsync(w->fd); while (r && errno == EINTR);
-        if (r) code = moe_fail_errno(err, errno, w->tmp, "cannot sync");
+        if (moe_fsync(w->fd)) code = moe_fail_errno(err, errno, w->tmp, "cannot sync");
         else moe_writeback_drop(w->behind, w->end);
     }
     if (close(w->fd) && code == MOE_OK) code = moe_fail_errno(err, errno, w->tmp, "cannot close");

@@ -148,7 +148,7 @@ static enum moe_code reserve(struct moe_shard_writer *w, struct moe_err *err)
     off_t size = (off_t)w->head.file_bytes;
     int r;
     do r = fallocate(w->fd, 0, 0, size); while (r && errno == EINTR);
-    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) do r = ftruncate(w->fd, size); while (r && errno == EINTR);
+    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) r = moe_ftruncate(w->fd, (uint64_t)size);
     if (!r) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes (free some and use --resume)",
@@ -237,7 +237,7 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, s
     enum moe_code code = head ? moe_pwrite(w->fd, w->path, head, n, 0, err)
                               : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
     if (code == MOE_OK) {
-        do r = fsync(w->fd); while (r && errno == EINTR);
+        r = moe_fsync(w->fd);
         if (r) code = moe_fail_errno(err, errno, w->path, "cannot sync");
     }
     if (code == MOE_OK) {

@@ -24,21 +24,19 @@ static enum moe_code open_nameless(struct moe_states *s, const char *scratch, st
     return unlink(s->path) ? moe_fail_errno(err, errno, s->path, "cannot remove the name of a scratch file") : MOE_OK;
 }
 
-static enum moe_code set_size(struct moe_states *s, off_t size, struct moe_err *err)
+static enum moe_code set_size(struct moe_states *s, uint64_t size, struct moe_err *err)
 {
-    int r;
-    do r = ftruncate(s->fd, size); while (r && errno == EINTR);
-    return r ? moe_fail_errno(err, errno, s->path, "cannot clear a scratch file") : MOE_OK;
+    return moe_ftruncate(s->fd, size) ? moe_fail_errno(err, errno, s->path, "cannot clear a scratch file") : MOE_OK;
 }
 
 /* All zeros, and room for them: fallocate, not posix_fallocate, which writes every block where the file system has none. */
 static enum moe_code clear_file(struct moe_states *s, struct moe_err *err)
 {
-    off_t size = (off_t)((uint64_t)s->n * row_bytes(s));
+    uint64_t size = (uint64_t)s->n * row_bytes(s);
     int r;
     MOE_TRY(set_size(s, 0, err));
     MOE_TRY(set_size(s, size, err));
-    do r = fallocate(s->fd, 0, 0, size); while (r && errno == EINTR);
+    do r = fallocate(s->fd, 0, 0, (off_t)size); while (r && errno == EINTR);
     return !r || errno == EOPNOTSUPP || errno == ENOSYS ? MOE_OK : moe_fail_errno(err, errno, s->path, "cannot keep room in --scratch");
 }
 

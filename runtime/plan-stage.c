@@ -51,9 +51,7 @@ static enum moe_code copy_layer(struct stage *s, const struct moe_plan_layer *l,
 {
     struct moe_shard_header h;
     MOE_TRY(moe_pread(from, from_path, &h, sizeof h, 0, err));
-    int r;
-    do r = ftruncate(to, (off_t)size); while (r && errno == EINTR);
-    if (r) return moe_fail_errno(err, errno, to_path, "cannot extend");
+    if (moe_ftruncate(to, size)) return moe_fail_errno(err, errno, to_path, "cannot extend");
     MOE_TRY(copy_range(s, from, from_path, to, to_path, 0, h.extent_offset, err)); /* the reader has checked the header */
     for (int32_t e = 0; e < h.experts && e < s->p->experts; e++)
         if (wanted(s, l, e)) MOE_TRY(copy_range(s, from, from_path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes, h.extent_bytes, err));
