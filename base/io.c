@@ -411,6 +411,8 @@ static uint64_t status_kib(const char *file, const char *key)
 
 uint64_t moe_peak_rss(void)
 {
+    uint64_t n = status_kib("/proc/self/status", "VmHWM:");
+    if (n) return n;
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
     return (uint64_t)u.ru_maxrss * 1024;
