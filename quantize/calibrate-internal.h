@@ -1,0 +1,34 @@
+/* quantize/calibrate-internal.h - what calibrate.c (the run) and calibrate-plan.c (its memory and its operations) share. */
+#ifndef MOE_QUANTIZE_CALIBRATE_INTERNAL_H
+#define MOE_QUANTIZE_CALIBRATE_INTERNAL_H
+
+#include "quantize/aside.h"
+#include "quantize/calibrate.h"
+#include "quantize/fisher.h"
+#include "quantize/walk.h"
+
+/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than MOE_FEW tokens borrows the statistics of up to MOE_LENT
+ * tokens of the layer, evenly spaced, which together count as MOE_MASS tokens of its own. */
+enum { MOE_COLD_SHARE = 20, MOE_FEW = 512, MOE_LENT = 512, MOE_MASS = 16 };
+
+/* What one expert at work needs. */
+struct moe_bench {
+    struct moe_mlp *mlp;
+    struct moe_held held;
+    struct moe_aside aside;         /* of the layer of dense.moe at hand */
+    int32_t row[MOE_FEW + MOE_LENT]; float importance[MOE_FEW + MOE_LENT];
+};
+
+struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o);
+
+/* Operations beside the way forward: of one expert over so many tokens; of a layer's routed experts; of what all tokens pass in a layer. */
+double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens);
+double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer);
+double moe_calibrate_dense_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer);
+/* Layers that tokens pass: up to the last of which anything is written. */
+int64_t moe_calibrate_layers(const struct moe_source *src, const uint8_t *type);
+/* What writing dense.moe counts as: one tensor of type[its index], all of them.  0 for what is left out. */
+double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type);
+double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type);
+
+#endif

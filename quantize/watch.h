@@ -1,0 +1,31 @@
+/* quantize/watch.h - which of a layer's activations its static input scales clip (quantize/clip.h), seen as the layer is walked through with the
+ * weights that were written: attention's inputs by hooks, MLPs' by the walk. */
+#ifndef MOE_QUANTIZE_WATCH_H
+#define MOE_QUANTIZE_WATCH_H
+
+#include "quantize/dense.h"
+#include "quantize/report.h"
+
+enum { MOE_WATCH_ATTENTION = 4 };
+
+struct moe_watch {
+    struct moe_walk *walk;
+    const struct moe_dense *dense;
+    struct moe_clip attention[MOE_WATCH_ATTENTION], common[2];
+    int common_layer;
+    struct moe_hooks hooks;
+    struct moe_clipped *clipped; int n; /* since the last layer's note; at most 8 a layer */
+};
+
+/* walk and dense stay the caller's, and must stay. */
+enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, const struct moe_dense *dense, struct moe_err *err);
+void moe_watch_release(struct moe_watch *w);
+
+/* In the order of a layer: its attention comes now; attention has passed, and the MLP that all tokens pass comes now; that has passed; its routed
+ * experts, through the weights in the unit's file (NULL: the source's), under the input scales x of gate and up and y of down. */
+void moe_watch_attention(struct moe_watch *w);
+void moe_watch_common(struct moe_watch *w);
+void moe_watch_common_passed(struct moe_watch *w);
+enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, float x, float y, struct moe_err *err);
+
+#endif
