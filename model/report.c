@@ -203,8 +203,8 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
         const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
         any |= report && report->child;
     }
+    const cJSON *old = src->container ? moe_json_get(src->container->manifest, "quantization") : NULL;
     if (!any) {
-        const cJSON *old = src->container ? moe_json_get(src->container->manifest, "quantization") : NULL;
         if (old && !(*quantization = cJSON_Duplicate(old, 1))) return moe_fail(err, MOE_NOMEM, "no memory for the manifest");
         return MOE_OK;
     }
@@ -214,7 +214,8 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     if (q && *relative_error && cJSON_AddStringToObject(q, "method", c ? c->method : moe_method_name(o->method)) &&
         cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
         cJSON_AddStringToObject(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
-        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1))) {
+        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
+        (!cJSON_IsObject(old) || put(q, "before", cJSON_Duplicate(old, 1)))) {
         *quantization = q;
         return MOE_OK;
     }

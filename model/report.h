@@ -23,7 +23,7 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o);
 cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type);
 
 /* The manifest's "quantization" and the report's "relative_error", both NULL when nothing was changed; a container's own
- * quantization is kept then.  relative_error: {"layers": [{"layer", "gate", "up", "down", ...}], "total"}, each
+ * quantization is kept then, else it stands in the new one as "before".  relative_error: {"layers": [{"layer", "gate", "up", "down", ...}], "total"}, each
  * sqrt(sum (w - w')^2 / sum w^2). */
 enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o, const cJSON *reports,
                                     cJSON **quantization, cJSON **relative_error, struct moe_err *err);

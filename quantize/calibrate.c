@@ -239,7 +239,22 @@ static float peer_amax(const struct moe_calibrate *c, bool of_y)
     return amax;
 }
 
-static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u)
+/* The limit of what enters gate and up, or down: under the scale that calibration gave; where nothing was quantized, under the one that the source's
+ * NVFP4 weights have (of several the largest, which engines take), or none. */
+static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_shard_unit *u, bool of_y)
+{
+    float kept = 0;
+    for (int64_t i = 0; i < u->n; i++) {
+        const struct moe_tensor *in = &c->src->tensors[u->in[i]];
+        if (u->out[i].type != MOE_NVFP4 || (u->out[i].role == MOE_ROLE_EXPERT_DOWN) != of_y) continue;
+        if (in->type != MOE_NVFP4) return moe_clip_under(moe_nvfp4_global(peer_amax(c, of_y), MOE_NVFP4_MAX));
+        if (in->input_scale > 0 && in->input_scale != 1) kept = fmaxf(kept, in->reciprocal ? 1 / in->input_scale : in->input_scale);
+    }
+    return kept > 0 ? moe_clip_under(kept) : (struct moe_clip){ .limit = INFINITY };
+}
+
+/* seen [2]: what went through the experts as they were written. */
+static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_clip *seen)
 {
     const struct moe_config *g = &c->src->config;
     double n = (double)c->o.n, choices = n * (double)g->num_experts_per_tok;
@@ -249,6 +264,8 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
     s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_mlp(g->hidden_size, g->moe_intermediate_size, choices);
+    if (!s.amax_x) s.amax_x = seen[0].largest; /* nothing was quantized */
+    if (!s.amax_y) s.amax_y = seen[1].largest;
     for (int64_t e = 0; e < s.n; e++) {
         struct moe_work_quantize w = moe_work_quantize(&c->o.method, g->hidden_size, g->moe_intermediate_size, c->o.fisher > 0, (double)c->stats[e].tokens);
         const double *t = c->stats[e].seconds;
@@ -279,8 +296,9 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *
     }
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
-    MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : path, x, y, err));
-    *note = layer_note(c, u);
+    struct moe_clip clip[2] = { clip_of(c, u, false), clip_of(c, u, true) };
+    MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : path, clip, err));
+    *note = layer_note(c, u, clip);
     c->watch.n = 0;
     if (!*note) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     return moe_walk_next(&c->walk, err);

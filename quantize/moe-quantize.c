@@ -126,6 +126,26 @@ static enum moe_code precision_of(const struct moe_source *src, const struct moe
     return code;
 }
 
+/* A model that is NVFP4 already, or whose types leave nothing to quantize: refused before hours are spent.  A part may hold nothing of what the
+ * whole model has. */
+static enum moe_code check_something(const struct moe_source *src, const struct moe_rewrite_options *r, struct moe_err *err)
+{
+    struct moe_rewrite_options whole = *r;
+    int64_t kept = 0;
+    uint8_t *type;
+    bool any = false;
+    whole.layers = NULL;
+    MOE_TRY(precision_of(src, &whole, &type, err));
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        kept += type[i] == MOE_NVFP4 && src->tensors[i].type == MOE_NVFP4;
+        any |= type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4;
+    }
+    free(type);
+    if (any) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "nothing is left to calibrate: %s (calibrate the model it was quantized from, or name more with --quantize or --tensor-type)",
+                       kept ? "what --quantize and --tensor-type name is NVFP4 already, which stays as it is" : "--quantize and --tensor-type name no tensor that can be quantized");
+}
+
 /* What changes bytes, beside method and precision map. */
 static cJSON *calibration_json(const struct moe_calibration *c, const struct moe_corpus *text)
 {
@@ -303,7 +323,8 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     MOE_TRY(choose(o, &r, err));
     MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
-    enum moe_code code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
+    enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
+    if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);
     moe_source_close(&src);
     return code;

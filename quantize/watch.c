@@ -80,9 +80,8 @@ void moe_watch_common_passed(struct moe_watch *w)
     w->walk->clip = NULL;
 }
 
-enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, float x, float y, struct moe_err *err)
+enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, struct moe_clip *clip, struct moe_err *err)
 {
-    struct moe_clip clip[2] = { moe_clip_under(x), moe_clip_under(y) };
     w->walk->clip = clip;
     enum moe_code code = moe_walk_experts(w->walk, u, path, err);
     w->walk->clip = NULL;

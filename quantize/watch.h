@@ -22,10 +22,11 @@ enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, const s
 void moe_watch_release(struct moe_watch *w);
 
 /* In the order of a layer: its attention comes now; attention has passed, and the MLP that all tokens pass comes now; that has passed; its routed
- * experts, through the weights in the unit's file (NULL: the source's), under the input scales x of gate and up and y of down. */
+ * experts, through the weights in the unit's file (NULL: the source's), clip [2]: the inputs of gate and up, and of down (limit INFINITY: they have no
+ * input scale). */
 void moe_watch_attention(struct moe_watch *w);
 void moe_watch_common(struct moe_watch *w);
 void moe_watch_common_passed(struct moe_watch *w);
-enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, float x, float y, struct moe_err *err);
+enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, struct moe_clip *clip, struct moe_err *err);
 
 #endif

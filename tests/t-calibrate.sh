@@ -66,6 +66,39 @@ for q in experts all-linear; do
     ok diff -r "$T/whole.moe" "$T/merged.moe"
 done
 
+# --- containers that were quantized before: what is NVFP4 stays, with its input scales; routing.json is the new one ---
+again() # OUT SOURCE [OPTION...]
+{
+    out=$1 src=$2; shift 2
+    ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 256 --calib-tokens 520 "$T/$src.moe" -o "$T/$out.moe" "$@"
+    cp "$T/out" "$T/again.json"
+    ok "$BIN/moe-inspect" -q --verify "$T/$out.moe"
+}
+[ "$(look "$T/one.moe/routing.json" "v['tokens']")" = $N ] || fail "routing.json of the first run"
+again twice one --quantize all-linear
+for l in 1 2 3; do ok cmp "$T/one.moe/layer-00$l.moe" "$T/twice.moe/layer-00$l.moe"; done
+[ "$(look "$T/twice.moe/routing.json" "(v['tokens'], [sum(l['counts']) for l in v['layers']])")" = "(520, [2080, 2080, 2080])" ] || fail "routing.json is not that of the last calibration"
+[ "$(look "$T/twice.moe/manifest.json" "(v['quantization']['quantize'], v['quantization']['calibration']['tokens'], v['quantization']['before'] == $(look "$T/one.moe/manifest.json" "v['quantization']"))")" = \
+  "('all-linear', 520, True)" ] || fail "the manifest of what was quantized twice"
+[ "$(look "$T/twice.moe/manifest.json" "sum(f['name'] == 'routing.json' for f in v['files'])")" = 1 ] || fail "routing.json is listed twice"
+# the experts' input scales are those of the first run: activations are held against them
+[ "$(look "$T/again.json" "[(c['limit'] > 1, c['of']) for l in v['calibration'] for c in l['clipped'] if c['input'] == 'gate_up' and c['layer']]")" = "[(True, 266240), (True, 266240), (True, 266240)]" ] ||
+    fail "input scales that were there: $(look "$T/again.json" "[l['clipped'] for l in v['calibration']]")"
+ok "$BIN/moe-quantize" -q $F/bf16 --tensor-type 'layers\.[23]\..*\.experts\.=source' --tensor-type 'layers\.1\.(self_attn\.q_a_proj|mlp\.shared_experts\.gate)=nvfp4' -o "$T/some.moe"
+for q in experts all-linear; do
+    again some-$q some --quantize $q
+    ok cmp "$T/some.moe/layer-001.moe" "$T/some-$q.moe/layer-001.moe"
+    # nobody calibrated the input scales of layer 1: nothing is said of what they clip
+    [ "$(look "$T/again.json" "[sum(c['layer'] == l['layer'] and c['input'] == 'down' for c in l['clipped']) for l in v['calibration']]")" = "[0, 1, 1]" ] || fail "clipped of a layer that was NVFP4 before"
+    [ "$(look "$T/again.json" "all(l['amax_x'] > 0.1 and l['amax_y'] > 0.1 for l in v['calibration'])")" = True ] || fail "amax of a layer that was NVFP4 before"
+    flops=$(look "$T/again.json" "v['flops']")
+    ok "$BIN/moe-quantize" -q --json --dry-run --calib $F/calib.txt --sequence-length 256 --calib-tokens 520 --quantize $q "$T/some.moe"
+    [ "$(look "$T/out" "abs(v['flops'] / $flops - 1) < 1e-6")" = True ] || fail "--dry-run of a model that is NVFP4 in part"
+done
+code 14 "nothing is left to calibrate: .* NVFP4 already" "$BIN/moe-quantize" --calib $F/calib.txt "$T/one.moe" -o "$T/x.moe"
+code 14 "nothing is left to calibrate" "$BIN/moe-quantize" --calib $F/calib.txt --tensor-type '.*=source' $F/bf16 --dry-run
+[ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
+
 if sanitized; then
     echo "t-calibrate: the same bytes; quality is not measured under sanitizers"
     exit 0
