@@ -54,15 +54,22 @@ void moe_comm_begin_wait(struct moe_comm *c)
     c->tick = moe_now();
 }
 
-enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err)
+static enum moe_code wait_for(struct moe_comm *c, double seconds, struct moe_err *err)
 {
-    double tick = c->timeout / MOE_COMM_TICKS, left = c->tick + tick - moe_now();
     MOE_TRY(moe_interrupted(err));
-    c->ops->wait(c, left > 0 ? left : 0);
+    c->ops->wait(c, seconds);
     if (c->dead[c->rank])
         return moe_fail(err, MOE_DEVICE, "rank %d was given up by the others (silent for %g seconds; raise --rank-timeout)", c->rank, c->timeout);
     return MOE_OK;
 }
+
+enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err)
+{
+    double left = c->tick + c->timeout / MOE_COMM_TICKS - moe_now();
+    return wait_for(c, left > 0 ? left : 0, err);
+}
+
+enum moe_code moe_comm_alive(struct moe_comm *c, struct moe_err *err) { return wait_for(c, 0, err); }
 
 bool moe_comm_bury(struct moe_comm *c, const bool *awaited)
 {

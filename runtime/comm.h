@@ -88,6 +88,8 @@ static inline bool moe_comm_heard(struct moe_comm *c, int *from, uint32_t *kind,
 void moe_comm_begin_wait(struct moe_comm *c);
 /* Wait until something came or a tick has passed.  MOE_DEVICE when this rank has been given up by the others; MOE_SIGINT and the like. */
 enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err);
+/* The same without waiting: a sign of life from a rank that is busy. */
+enum moe_code moe_comm_alive(struct moe_comm *c, struct moe_err *err);
 /* Give up those of `awaited` [ranks] that have been silent for the timeout; true when c->dead has changed. */
 bool moe_comm_bury(struct moe_comm *c, const bool *awaited);
 /* For back ends: `rank` is gone. */

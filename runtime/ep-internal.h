@@ -5,7 +5,7 @@
 #include "runtime/ep.h"
 
 /* Said among the ranks; what callers say has FIRST_USER added. */
-enum { SAY_REST, SAY_DONE, SAY_FAIL = MOE_EP_FAILED, FIRST_USER };
+enum { SAY_REST, SAY_DONE, SAY_FAIL = MOE_EP_FAILED, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
 
 /* How far a rank has moved to a new plan: in front of every request and reply. */
 struct moe_ep_progress {
@@ -38,6 +38,8 @@ struct moe_ep {
     uint64_t steps;                 /* towards options.die */
     struct moe_ep_stats stats;
     struct moe_err failed;          /* what another rank failed with; code MOE_OK: nothing */
+    int began;                      /* the last other rank that began to speak for all, counted from 1; 0: none has */
+    bool spoken;                    /* another rank has spoken for all */
 
     /* asking */
     uint64_t pass;

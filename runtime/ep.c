@@ -134,6 +134,8 @@ enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err)
     while (moe_comm_heard(ep->c, &from, &kind, &data, &bytes)) {
         if (kind == SAY_REST || kind == SAY_DONE) ep->active[from] = false;
         if (kind == SAY_DONE) ep->done[from] = true;
+        if (kind == SAY_BEGIN) ep->began = from + 1;
+        if (kind == SAY_SPOKE) ep->spoken = true;
         if (kind == SAY_FAIL && !ep->c->dead[from]) heard_failure(ep, from, data, bytes);
         if (kind >= FIRST_USER && ep->o.heard) ep->o.heard(ep->o.ctx, from, kind - FIRST_USER, data, bytes);
     }
@@ -151,7 +153,8 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
     ep->stats.seconds_wait += moe_now() - t;
     MOE_TRY(code);
     moe_comm_bury(ep->c, ep->awaited);
-    return ep->c->n_dead == dead ? MOE_OK : moe_ep_covered(ep, err);
+    if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK; /* those that still ask will find out, and say so */
+    return moe_ep_covered(ep, err);
 }
 
 enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err)

@@ -52,9 +52,19 @@ void moe_ep_close(struct moe_ep **ep); /* NULL-safe; nulls */
 enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes, struct moe_err *err);
 /* This rank will not ask for a while (it waits for a person, say): the others do not wait for it.  The next request ends it. */
 enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err);
-/* This rank has nothing more to ask: serve the others until they say the same.  MOE_DEVICE as soon as an expert is nowhere left, and when
- * this rank was given up by the others; a failure that another rank met (moe_ep_fail) is returned as its own. */
+/* This rank has nothing more to ask: serve the others until they say the same.  MOE_DEVICE when this rank was given up by the others; a failure that another rank met (moe_ep_fail) is returned as its own. */
 enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err);
+/* After moe_ep_finish: one rank speaks for all, the lowest that is left.  Waits until that is this one (*mine), or another has spoken.  The one whose turn
+ * it is says so when it has (moe_ep_spoke); when it is lost before, it is the next one's turn.  If it does what cannot be undone it says that it
+ * begins (moe_ep_begin), so that the next one knows; signs of life are its own affair (moe_ep_alive at least every moe_ep_tick_ms milliseconds, from
+ * which MOE_DEVICE: this rank was given up, another one speaks). */
+enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err);
+int moe_ep_began(const struct moe_ep *ep); /* the last other rank that began; -1: none */
+enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err);
+enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err);
+enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err);
+int moe_ep_tick_ms(const struct moe_ep *ep);
+
 /* This rank cannot go on: all others fail with this error. */
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why);
 

@@ -4,6 +4,7 @@
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
+#include "runtime/handover.h"
 #include "runtime/prompts.h"
 #include "runtime/ranks.h"
 #include "runtime/run-options.h"
@@ -192,7 +193,7 @@ static enum moe_code score(const struct moe_run_options *o, struct moe_rank *r, 
     if (code == MOE_OK) code = read_ids(o, r->engine, &ids, &n, err);
     struct moe_score_text t = { .ids = ids, .n = (int64_t)n, .window = window_of(o, r->engine), .memory = (uint64_t)(o->memory / r->ranks), .scratch = o->scratch };
     if (code == MOE_OK) code = moe_score_part(r->engine, ref, &t, r->rank, r->ranks, r->pool, r->rank ? NULL : o->run.progress, &s, err);
-    if (code == MOE_OK) code = moe_results_score(r->results, r->ep, &s, err);
+    if (code == MOE_OK) code = moe_results_score(r->results, r->ep, r->rank, &s, err);
     free(s.all);
     free(ids);
     moe_engine_close(&ref);
@@ -281,7 +282,7 @@ static enum moe_code own_work(struct job *j, struct moe_rank *r, struct moe_err 
     const struct moe_run_options *o = j->o;
     if (o->prompts) return own_prompts(j, r, err);
     if (o->score) {
-        if (!r->rank) j->window = window_of(o, r->engine);
+        if (!r->rank || o->rendezvous) j->window = window_of(o, r->engine); /* threads share it */
         return score(o, r, j->eo, err);
     }
     if (r->rank) return MOE_OK; /* one sequence: rank 0 has it */
@@ -331,8 +332,7 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (o->prompts && moe_results_lost(r) == r->n_sequences) return moe_fail(err, MOE_DEVICE, "all prompts were lost with their ranks");
     if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
-        if (o->score && dead[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
-    if (o->silent) return MOE_OK; /* another rank says and writes all that */
+        if (o->score && dead[k] && !r->scored[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
     if (o->prompts) report_prompts(j, r);
     if (o->score) report_score(o, &r->sums, j->window, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
@@ -398,45 +398,92 @@ static enum moe_code threads(struct job *j, struct common *s, struct moe_err *er
     return code;
 }
 
+/* One process of several. */
+struct seat { struct moe_run_options *o; struct job *j; bool quiet; };
+
+/* What was kept in memory, to whoever reads it. */
+static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text, struct moe_err *err)
+{
+    int give = moe_handover_end(o->rendezvous), before = moe_ep_began(r->ep);
+    off_t size = lseek(text, 0, SEEK_END);
+    uint64_t bytes = size > 0 ? (uint64_t)size : 0;
+    if (give >= 0) {
+        moe_run_options_die_at(r->rank, "printing");
+        return moe_handover_give(give, text, o->run.exit, err);
+    }
+    if (before >= 0) {
+        moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
+        print_text(NULL, "\n", 1);
+    }
+    MOE_TRY(moe_ep_begin(r->ep, err));
+    MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
+    moe_run_options_die_at(r->rank, "printing");
+    return moe_handover_print(text, bytes / 2, bytes, STDOUT_FILENO, r->ep, err);
+}
+
+static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
+{
+    struct seat *t = ctx;
+    struct moe_run_options *o = t->o;
+    struct moe_capture c;
+    moe_run_options_die_at(r->rank, "report");
+    o->run.quiet = t->quiet;
+    MOE_TRY(moe_capture_begin(&c, err));
+    enum moe_code code = report_all(t->j, &r->engine->model->config, r->results, dead, &o->run.err);
+    o->run.exit = moe_run_end(&o->run, code, t->j->json);
+    o->ended = true;
+    moe_capture_end(&c);
+    code = hand_over(o, r, c.text, err);
+    close(c.text);
+    moe_run_options_die_at(r->rank, "reported");
+    if (code == MOE_OK) return MOE_OK;
+    fprintf(stderr, "moe-run: %s\n", err->msg);
+    o->run.exit = (int)code;
+    return code;
+}
+
 static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
     static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID" };
-    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? moe_run_launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120 };
-    struct moe_results *r = NULL;
+    struct seat t = { o, j, o->run.quiet };
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? moe_run_launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120,
+                                 .report = speak, .ctx = &t };
     int reporter;
-    bool quiet = o->run.quiet;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
     if (p.rank) {
         o->run.quiet = true;
         moe_progress_close(&o->run.progress);
     }
-    enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &r, &reporter, s->dead, err);
-    o->silent = reporter != p.rank;
-    o->run.quiet = o->silent || quiet;
-    if (code == MOE_OK) code = report_all(j, &s->lender->source->config, r, s->dead, err);
-    moe_results_close(&r);
+    enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
+    o->silent = code == MOE_OK || reporter != p.rank; /* one has reported; or says the same */
+    o->run.quiet = o->silent || t.quiet;
     return code;
+}
+
+/* The report of a rank. */
+static void print_report(int text)
+{
+    char block[65536];
+    ssize_t n;
+    for (off_t at = 0; (n = pread(text, block, sizeof block, at)) > 0; at += n) fwrite(block, 1, (size_t)n, stdout);
+    fflush(stdout);
 }
 
 static enum moe_code processes(struct moe_run_options *o, const struct common *s, char **argv, struct moe_err *err)
 {
-    int n = s->m.ranks, exit = 0, *killed = calloc((size_t)n, sizeof *killed);
+    int n = s->m.ranks, exit = 0, reports, lost = 0, *killed = calloc((size_t)n, sizeof *killed);
     pid_t *pid = calloc((size_t)n, sizeof *pid);
-    enum moe_code code = killed && pid ? moe_ranks_spawn(argv, n, s->m.threads, pid, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", n);
+    bool reported = false;
+    enum moe_code code = killed && pid ? moe_ranks_spawn(argv, n, s->m.threads, pid, &reports, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", n);
     for (int r = 0; code == MOE_OK && r < n; r++) moe_notice(&o->run, "rank %d is process %ld", r, (long)pid[r]);
-    if (code == MOE_OK) code = moe_ranks_reap(n, pid, &exit, killed, err);
-    int lost = 0;
+    if (code == MOE_OK) code = moe_ranks_reap(n, pid, reports, print_report, &exit, killed, &reported, err);
     for (int r = 0; code == MOE_OK && r < n; r++) {
         if (killed[r]) moe_warn(&o->run, "rank %d was ended by signal %d", r, killed[r]);
         lost += killed[r] != 0;
     }
-    o->silent = code == MOE_OK && lost < n; /* a rank has reported */
-    if (code == MOE_OK && lost == n) code = moe_fail(err, MOE_DEVICE, "all %d ranks were ended by signals", n);
-    if (code == MOE_OK && exit == MOE_RANK_SILENT) {
-        o->silent = false;
-        code = moe_fail(err, MOE_DEVICE, "the rank that reports was ended when the work was done, before it had reported (run again)");
-    }
+    o->silent = code == MOE_OK && (reported || exit != MOE_OK); /* a rank has said it */
+    if (code == MOE_OK && !o->silent) code = moe_fail(err, MOE_DEVICE, "%d of %d ranks were ended by signals, and none has reported", lost, n);
     free(killed);
     free(pid);
     return code != MOE_OK ? code : (enum moe_code)exit;
@@ -547,8 +594,9 @@ int main(int argc, char **argv)
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json && words ? run(&o, json, words, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     free(words);
-    if (!o.silent) return moe_run_end(&o.run, code, json);
+    if (!o.silent && !o.ended) return moe_run_end(&o.run, code, json);
+    if (o.ended) return o.run.exit;
     o.run.json = false;
-    moe_run_end(&o.run, MOE_OK, json);
-    return code == MOE_OK && o.rendezvous && !strncmp(o.rendezvous, "unix:", 5) ? MOE_RANK_SILENT : (int)code;
+    int flushed = moe_run_end(&o.run, MOE_OK, json);
+    return code == MOE_OK ? flushed : (int)code;
 }

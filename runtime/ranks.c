@@ -178,23 +178,33 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
     return code;
 }
 
-enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, struct moe_results **results,
-                                int *reporter, bool *dead, struct moe_err *err)
+/* One rank reports for all.  Whatever came of it, it is done, unless this rank was given up: then another one does it. */
+static enum moe_code report(struct seat *t, const struct moe_ranks_place *p)
+{
+    struct moe_err ignored;
+    bool mine;
+    MOE_TRY(moe_ep_turn(t->r.ep, &mine, &t->err));
+    if (!mine) return MOE_OK;
+    enum moe_code code = p->report(p->ctx, &t->r, t->comm->dead, &t->err);
+    if (!t->comm->dead[t->r.rank]) moe_ep_spoke(t->r.ep, &ignored);
+    return code;
+}
+
+enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, int *reporter, bool *dead,
+                                struct moe_err *err)
 {
     struct seat t = { .o = o, .r = { .rank = p->rank, .ranks = o->ranks }, .err = *err };
     *reporter = 0;
-    *results = NULL;
     t.code = t.err.code;
     if (t.code == MOE_OK) t.code = open_engine(&t, lender, 1);
     t.code = meet(&t, p, lender);
     if (t.code == MOE_OK) {
         run_seat(&t);
         if (t.r.ep && moe_ep_stats(t.r.ep).died) kill(getpid(), SIGKILL);
+        if (t.code == MOE_OK) t.code = report(&t, p);
         memcpy(dead, t.comm->dead, (size_t)o->ranks * sizeof *dead);
         while (*reporter < o->ranks && dead[*reporter]) ++*reporter;
         if (dead[p->rank]) *reporter = p->rank; /* it alone can say that it was given up */
-        *results = t.r.results;
-        t.r.results = NULL;
     }
     *err = t.err;
     close_seat(&t);

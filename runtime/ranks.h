@@ -40,23 +40,26 @@ struct moe_ranks_place {
     int rank;
     const char *rendezvous;           /* rendezvous.h */
     double patience;                  /* seconds that ranks have to come there */
+    /* When all work is done: this rank is the one that reports, and does it now, whatever comes of it.  Another one does when this one is lost before it
+     * returns.  MOE_DEVICE: it was given up meanwhile. */
+    enum moe_code (*report)(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err);
+    void *ctx;
 };
 
 /* *err: what this rank has failed with already, its code MOE_OK for nothing; the others then fail with it, and lender may be NULL.  *reporter: who is
- * to say how it went.  *results may be NULL after a failure.  Leaves when all have heard all. */
-enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, struct moe_results **results,
-                                int *reporter, bool *dead, struct moe_err *err);
+ * to say how it failed.  Leaves when all have heard all, and one has reported. */
+enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, int *reporter, bool *dead,
+                                struct moe_err *err);
 
 /* Start `ranks` processes of this program on this host, each with the arguments argv and, behind them (in front of "--"), --rank, --rendezvous, --ranks
- * and --threads; rank 0 has this process's standard input.  Those that run end with this process.  pid [ranks]. */
-enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, struct moe_err *err);
-/* What a process so started exits with when all is well and another one reports. */
-enum { MOE_RANK_SILENT = 99 };
+ * and --threads; rank 0 has this process's standard input.  Those that run end with this process.  pid [ranks]; *reports: where they hand over
+ * their report (handover.h). */
+enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports, struct moe_err *err);
 
-/* Wait for all of them; a signal to this process is passed on.  *exit: what this process should exit with: what those that were left agree on;
- * MOE_RANK_SILENT when the one that should have reported was ended before it had.
- * killed [ranks]: the signal that ended it, 0: none. */
-enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int *exit, int *killed, struct moe_err *err);
+/* Wait for all of them; a signal to this process is passed on.  The first report that comes, whole, is given to `print` (a file; once), and *exit is
+ * its exit code; without one *exit is what the lowest rank that failed exited with, MOE_OK when none did by itself.
+ * Ranks that are still there long after the report (they hang) are killed.  killed [ranks]: the signal that ended it, 0: none.  Closes `reports`. */
+enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text), int *exit, int *killed, bool *reported, struct moe_err *err);
 
 /* "ranks": an array of rank, mapped_bytes, requests, ... */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);

@@ -17,7 +17,7 @@
 struct hello { char magic[8]; uint32_t version; int32_t rank, ranks; uint32_t code; uint64_t identity, bytes; };
 
 #define MAGIC "MOERANKS"
-enum { VERSION = 1, ADDRESS_MAX = 1 << 20, PATIENCE = 10 /* seconds for a message once it has begun */ };
+enum { VERSION = 2, ADDRESS_MAX = 1 << 20, PATIENCE = 10 /* seconds for a message once it has begun */ };
 
 /* ---- sockets ---- */
 

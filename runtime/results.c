@@ -17,7 +17,8 @@ enum moe_code moe_results_open(struct moe_results **out, int ranks, int64_t n_se
     r->n_sequences = n_sequences;
     r->sequence = calloc((size_t)n_sequences + 1, sizeof *r->sequence);
     r->stats = calloc((size_t)ranks, sizeof *r->stats);
-    if (!r->sequence || !r->stats) {
+    r->scored = calloc((size_t)ranks, sizeof *r->scored);
+    if (!r->sequence || !r->stats || !r->scored) {
         moe_results_close(&r);
         return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences", (long long)n_sequences);
     }
@@ -38,6 +39,7 @@ void moe_results_close(struct moe_results **pr)
     free(r->sums.all);
     free(r->routing);
     free(r->stats);
+    free(r->scored);
     free(r);
 }
 
@@ -66,7 +68,7 @@ static bool keep_sequence(struct moe_results *r, int from, const void *data, siz
     return true;
 }
 
-static bool keep_score(struct moe_results *r, const void *data, size_t bytes)
+static bool keep_score(struct moe_results *r, int from, const void *data, size_t bytes)
 {
     struct score_head h;
     struct moe_err ignored;
@@ -81,6 +83,7 @@ static bool keep_score(struct moe_results *r, const void *data, size_t bytes)
     }
     bool kept = moe_score_join(&r->sums, &s, &ignored) == MOE_OK;
     free(s.all);
+    if (kept && from < r->ranks) r->scored[from] = true;
     return kept;
 }
 
@@ -101,7 +104,7 @@ static bool keep_routing(struct moe_results *r, const void *data, size_t bytes)
 void moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes)
 {
     struct moe_results *r = results;
-    bool kept = kind == SEQUENCE ? keep_sequence(r, from, data, bytes) : kind == SCORE ? keep_score(r, data, bytes)
+    bool kept = kind == SEQUENCE ? keep_sequence(r, from, data, bytes) : kind == SCORE ? keep_score(r, from, data, bytes)
               : kind == ROUTING ? keep_routing(r, data, bytes) : true;
     if (kind == STATS && bytes == sizeof *r->stats && from < r->ranks) memcpy(&r->stats[from], data, bytes);
     if (!kept) r->code = MOE_NOMEM;
@@ -130,7 +133,7 @@ enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int
     return code;
 }
 
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, const struct moe_score_sums *s, struct moe_err *err)
+enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err)
 {
     struct score_head h = { s->n, s->same, s->all ? s->n : 0, (int64_t)s->anonymous, s->nll, s->nll_reference, s->kl };
     size_t all = (size_t)h.n_all * sizeof(double);
@@ -138,7 +141,7 @@ enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, const 
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for results");
     memcpy(p, &h, sizeof h);
     if (all) memcpy(p + sizeof h, s->all, all);
-    enum moe_code code = tell(r, ep, 0, SCORE, p, sizeof h + all, err);
+    enum moe_code code = tell(r, ep, rank, SCORE, p, sizeof h + all, err);
     free(p);
     return code;
 }

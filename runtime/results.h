@@ -15,6 +15,7 @@ struct moe_results {
     int64_t n_sequences;
     struct moe_result *sequence;      /* [n_sequences] by index */
     struct moe_score_sums sums;       /* of all ranks that told theirs */
+    bool *scored;                     /* [ranks] which did */
     int64_t *routing;                 /* counts and tokens of the others, as in struct moe_recorder; NULL: none were told */
     size_t routing_bytes;
     struct moe_ep_stats *stats;       /* [ranks] at the end of their own work */
@@ -29,7 +30,7 @@ void moe_results_heard(void *results, int from, uint32_t kind, const void *data,
 
 /* This rank has it: keep (a copy), and tell the others unless ep is NULL. */
 enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_sequence *s, struct moe_err *err);
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, const struct moe_score_sums *s, struct moe_err *err);
+enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err);
 enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 

@@ -3,8 +3,10 @@
 #include "base/env.h"
 #include "runtime/comm.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
 {
@@ -70,6 +72,16 @@ void moe_run_options_die(int *rank, uint64_t *step)
     if (!colon) return;
     *rank = (int)strtol(v, NULL, 10);
     *step = strtoull(colon + 1, NULL, 10);
+}
+
+void moe_run_options_die_at(int rank, const char *point)
+{
+    for (const char *v = moe_env("MOE_DIE"); v; v = strchr(v, ',')) {
+        char *end;
+        size_t n = strlen(point);
+        v += *v == ',';
+        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) && (!end[n + 1] || end[n + 1] == ',')) kill(getpid(), SIGKILL);
+    }
 }
 
 int moe_run_launched_as(const char *const names[], int n)

@@ -1,5 +1,7 @@
 /* Ranks as processes of this host, started by this one. */
+#include "base/io.h"
 #include "base/tool.h"
+#include "runtime/handover.h"
 #include "runtime/ranks.h"
 
 #include <errno.h>
@@ -11,10 +13,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { EXTRA = 8, GRACE = 5 }; /* arguments; seconds between SIGTERM and SIGKILL */
+enum { EXTRA = 8, GRACE = 5, REST = 12 }; /* arguments; seconds between SIGTERM and SIGKILL; between the report and SIGKILL */
 
 struct words { char rank[16], ranks[16], threads[16], where[64]; };
 
@@ -53,18 +54,12 @@ static void end(const pid_t *pid, int ranks, int sig)
         if (pid[r] > 0) kill(pid[r], sig);
 }
 
-enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, struct moe_err *err)
+static enum moe_code start(char **argv, int ranks, struct words *w, pid_t *pid, struct moe_err *err)
 {
-    struct timespec now;
-    struct words w;
     pid_t self = getpid();
-    clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(w.where, sizeof w.where, "unix:moe-run-%ld-%lx%lx", (long)self, (unsigned long)now.tv_sec, (unsigned long)now.tv_nsec);
-    snprintf(w.ranks, sizeof w.ranks, "%d", ranks);
-    snprintf(w.threads, sizeof w.threads, "%d", threads / ranks > 1 ? threads / ranks : 1);
     for (int r = 0; r < ranks; r++) {
-        snprintf(w.rank, sizeof w.rank, "%d", r);
-        char **v = arguments(argv, &w);
+        snprintf(w->rank, sizeof w->rank, "%d", r);
+        char **v = arguments(argv, w);
         pid[r] = v ? fork() : -1;
         if (v && !pid[r]) become(v, r, self);
         free(v);
@@ -76,48 +71,101 @@ enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, s
     return MOE_OK;
 }
 
-/* The lowest rank that ended by itself speaks for all; but one that was given up by the others (they went on without it) does not. */
-static int verdict(int ranks, const int *code)
+enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports, struct moe_err *err)
 {
-    int first = -1;
-    bool fine = false, silent = false;
-    for (int r = 0; r < ranks; r++) {
-        if (first < 0 && code[r] >= 0 && code[r] != MOE_RANK_SILENT) first = code[r];
-        fine |= code[r] == MOE_OK;
-        silent |= code[r] == MOE_RANK_SILENT;
-    }
-    if (fine && (first < 0 || first == MOE_DEVICE)) return MOE_OK;
-    return first >= 0 ? first : silent ? MOE_RANK_SILENT : MOE_DEVICE;
+    struct words w;
+    int give;
+    MOE_TRY(moe_handover_open(&give, reports, err));
+    moe_handover_name(w.where, sizeof w.where, give);
+    snprintf(w.ranks, sizeof w.ranks, "%d", ranks);
+    snprintf(w.threads, sizeof w.threads, "%d", threads / ranks > 1 ? threads / ranks : 1);
+    enum moe_code code = start(argv, ranks, &w, pid, err);
+    close(give);
+    if (code != MOE_OK) close(*reports);
+    return code;
 }
 
-enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int *exit, int *killed, struct moe_err *err)
+/* Ranks under way, and what has come of them. */
+struct watch {
+    int ranks, left;
+    pid_t *pid;
+    int *codes, *killed;              /* [ranks]; codes: -1 until it has ended by itself */
+    int reports;
+    void (*print)(int text);
+    int *exit;
+    double reported;                  /* when; 0: not yet */
+};
+
+/* The first report is printed, later ones (of a rank that was given up wrongly) are not. */
+static void look_for_report(struct watch *w)
+{
+    int text, exit;
+    bool open = true;
+    while (w->reports >= 0 && moe_handover_take(w->reports, &text, &exit, &open)) {
+        if (!w->reported) {
+            w->print(text);
+            *w->exit = exit;
+            w->reported = moe_now();
+        }
+        close(text);
+    }
+    if (open || w->reports < 0) return;
+    close(w->reports);
+    w->reports = -1;
+}
+
+/* True when a process has ended. */
+static bool look_for_end(struct watch *w)
+{
+    int status, r = 0;
+    pid_t p = waitpid(-1, &status, WNOHANG);
+    if (p < 0 && errno == ECHILD) w->left = 0;
+    while (p > 0 && r < w->ranks && w->pid[r] != p) r++;
+    if (p > 0 && r < w->ranks) {
+        if (WIFSIGNALED(status)) w->killed[r] = WTERMSIG(status);
+        else w->codes[r] = WEXITSTATUS(status);
+        w->pid[r] = 0;
+        w->left--;
+    }
+    return p > 0;
+}
+
+static enum moe_code watch(struct watch *w, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
-    struct timespec since = { 0 }, now;
-    int left = ranks, *codes = calloc((size_t)ranks, sizeof *codes);
-    for (int r = 0; r < ranks; r++) killed[r] = 0;
-    for (int r = 0; codes && r < ranks; r++) codes[r] = -1;
-    while (left) {
-        int status, r = 0;
-        pid_t p = waitpid(-1, &status, WNOHANG);
-        while (p > 0 && r < ranks && pid[r] != p) r++;
-        if (p > 0 && r < ranks) {
-            if (WIFSIGNALED(status)) killed[r] = WTERMSIG(status);
-            else if (codes) codes[r] = WEXITSTATUS(status);
-            pid[r] = 0;
-            left--;
-        }
-        if (p > 0) continue;
-        if (p < 0 && errno == ECHILD) break;
-        clock_gettime(CLOCK_MONOTONIC, &now);
+    double since = 0;
+    while (w->left) {
+        look_for_report(w);
+        if (look_for_end(w) || !w->left) continue;
         if (code == MOE_OK && (code = moe_interrupted(err)) != MOE_OK) {
-            since = now;
-            end(pid, ranks, SIGTERM);
+            since = moe_now();
+            end(w->pid, w->ranks, SIGTERM);
         }
-        if (code != MOE_OK && now.tv_sec > since.tv_sec + GRACE) end(pid, ranks, SIGKILL);
-        poll(NULL, 0, 5);
+        if ((code != MOE_OK && moe_now() > since + GRACE) || (w->reported > 0 && moe_now() > w->reported + REST)) end(w->pid, w->ranks, SIGKILL);
+        poll(&(struct pollfd){ .fd = w->reports, .events = POLLIN }, 1, 5);
     }
-    *exit = codes ? verdict(ranks, codes) : MOE_NOMEM;
-    free(codes);
+    look_for_report(w);
+    return code;
+}
+
+enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text), int *exit, int *killed, bool *reported, struct moe_err *err)
+{
+    struct watch w = { .ranks = ranks, .left = ranks, .pid = pid, .codes = calloc((size_t)ranks, sizeof *w.codes), .killed = killed, .reports = reports,
+                       .print = print, .exit = exit };
+    if (!w.codes) {
+        end(pid, ranks, SIGKILL);
+        close(reports);
+        return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
+    }
+    for (int r = 0; r < ranks; r++) {
+        killed[r] = 0;
+        w.codes[r] = -1;
+    }
+    *exit = MOE_OK;
+    enum moe_code code = watch(&w, err);
+    for (int r = 0; r < ranks && !w.reported && *exit == MOE_OK; r++) *exit = w.codes[r] > 0 ? w.codes[r] : MOE_OK;
+    *reported = w.reported > 0;
+    if (w.reports >= 0) close(w.reports);
+    free(w.codes);
     return code;
 }

@@ -89,6 +89,21 @@ what="srun's environment"
 together SLURM_PROCID SLURM_NTASKS --rendezvous 127.0.0.1:$(free_port)
 [ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
 check 'texts(j) == texts(w)'
+# Nobody starts the next process here, so a rank that dies while it prints leaves a part: the next one begins a line of its own and prints all.
+plan three 3 70 1
+for at in report printing reported 0:report,1:printing; do
+    what="a launcher's rank killed at $at"
+    case $at in *:*) die=$at by=2 ;; *) die=0:$at by=1 ;; esac
+    case $at in report) lines=1 ;; reported) lines=3 ;; *) lines=2 ;; esac # all, an empty one, all; a part, all
+    export MOE_DIE=$die
+    together PMI_RANK PMI_SIZE --rendezvous 127.0.0.1:$(free_port) --plan "$T/three.json"
+    unset MOE_DIE
+    case $r in 137*) ;; *) cat "$T/err"*; fail "$what: exit $r" ;; esac
+    got=$(cat "$T/out" "$T/out1" "$T/out2" | wc -l)
+    [ "$got" = $lines ] || fail "$what: $got lines, not $lines"
+    tail -n 1 "$T/out$by" >"$T/out"
+    check 'texts(j) == texts(w)'
+done
 launch() { timeout 120 mpirun --allow-run-as-root --oversubscribe -n 4 "$R" -q $M --comm ucx --rendezvous 127.0.0.1:$(free_port) "$@" >"$T/out" 2>"$T/err"; }
 if command -v mpirun >/dev/null && mpirun --version 2>/dev/null | grep -q 'Open MPI'; then
     for how in "" "--plan $T/plan.json"; do
@@ -118,10 +133,22 @@ for step in 1 30 77 200; do
     check "lost(j) == list(range($rank, 12, 4)) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
     check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
 done
+# When all is done, a dead rank costs nothing: the next one reports, and what is printed is printed once, by the process that started them.
+for at in 0:report 0:printing 0:reported 3:report,0:report 0:report,1:printing 0:printing,1:report,2:reported; do
+    what="killed at $at"
+    MOE_DIE=$at timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+    [ "$(wc -l <"$T/out")" = 1 ] || fail "$what: $(wc -l <"$T/out") lines"
+    check "texts(j) == texts(w)"
+done
+what="--score, the reporting rank killed"
+MOE_DIE=0:report ok "$R" -q --json $M --score "$T/text" --window 64 --ranks 4 --comm ucx
+check_score
+MOE_DIE=0:report refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --ranks 4 --comm ucx
+MOE_DIE=0:report,1:report refused 17 "2 of 2 ranks were ended by signals, and none has reported" -q $M --prompts "$T/prompts" -n 2 --ranks 2 --comm ucx
 MOE_DIE=2:40 refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" -q $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx
 MOE_DIE=0:30 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan.json" --comm ucx
 
-# A rank that hangs (stopped, so that its sockets stay) is found by the timeout.
+# A rank that hangs (stopped, so that its sockets stay) is found by the timeout; what is left of it when all is reported is killed.
 what="a rank that hangs"
 "$R" --json $M --prompts "$T/prompts" -n 400 --ignore-eos --plan "$T/plan.json" --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" &
 run=$!
@@ -136,7 +163,6 @@ for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$T/out" ] && break
     sleep 1
 done
-kill -KILL "$hung" 2>/dev/null
 wait $run || fail "$what: exit $?: $(cat "$T/err")"
 check "lost(j) in ([], [1, 5, 9])"
 echo "hung rank: reported after $(($(date +%s) - $start)) s"
