@@ -6,7 +6,7 @@
 #ifndef BENCH_EP_H
 #define BENCH_EP_H
 
-#include "tests/bench-other.h"
+#include "tests/bench-comm.h"
 
 /* The JSON that a command prints; NULL when it fails. */
 static cJSON *said(const char *command)

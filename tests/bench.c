@@ -90,7 +90,7 @@ int main(int argc, char **argv)
     int experts = number("BENCH_EXPERTS", quick ? 8 : 12);
     if (wanted("files")) bench_files(experts, number("BENCH_ROUNDS", quick ? 1 : 3));
     if (wanted("run")) bench_run(experts);
-    if (wanted("ep")) bench_plans(), bench_dispatch();
+    if (wanted("ep")) bench_plans(), bench_dispatch(), bench_comm();
     cJSON_AddItemToObject(all, "rows", rows_json);
     char *text = moe_json_print(all, 2);
     const char *to = getenv("BENCH_JSON");
