@@ -25,20 +25,9 @@ bool moe_hf_is_nvfp4(const struct moe_tensor *t)
     return t->type == MOE_NVFP4 && t->rows > 1 && class != MOE_CLASS_MOE && t->role != MOE_ROLE_EMBED;
 }
 
-static int fused_with(int role)
-{
-    static const int8_t pairs[][2] = {
-        { MOE_ROLE_GATE, MOE_ROLE_UP }, { MOE_ROLE_SHARED_GATE, MOE_ROLE_SHARED_UP }, { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP },
-        { MOE_ROLE_Q_A, MOE_ROLE_KV_A } };
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-        for (int k = 0; k < 2; k++)
-            if (pairs[i][k] == role) return pairs[i][1 - k];
-    return -1;
-}
-
 static const struct moe_tensor *partner(const struct moe_source *src, const struct moe_tensor *t)
 {
-    int role = fused_with(t->role);
+    int role = moe_role_fused((enum moe_role)t->role);
     return role < 0 ? NULL : moe_source_find(src, (enum moe_role)role, t->layer, t->expert);
 }
 

@@ -18,6 +18,16 @@ static const char *const parts[MOE_PART_COUNT] = {
 
 enum moe_class moe_role_class(enum moe_role role) { return roles[role].class; }
 
+int moe_role_fused(enum moe_role role)
+{
+    static const enum moe_role pairs[][2] = { { MOE_ROLE_GATE, MOE_ROLE_UP }, { MOE_ROLE_SHARED_GATE, MOE_ROLE_SHARED_UP },
+                                              { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP }, { MOE_ROLE_Q_A, MOE_ROLE_KV_A } };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        for (int k = 0; k < 2; k++)
+            if (pairs[i][k] == role) return (int)pairs[i][1 - k];
+    return -1;
+}
+
 const char *moe_part_name(enum moe_part part) { return parts[part]; }
 
 const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128])

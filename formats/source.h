@@ -18,6 +18,8 @@ enum moe_role {
 };
 enum moe_class { MOE_CLASS_MODEL, MOE_CLASS_ATTN, MOE_CLASS_DENSE, MOE_CLASS_MOE, MOE_CLASS_SHARED, MOE_CLASS_EXPERT };
 enum moe_class moe_role_class(enum moe_role role);
+/* The role of the weight that engines fuse with this one, to read both under one global scale: gate and up of an MLP, q_a and kv_a.  -1: none. */
+int moe_role_fused(enum moe_role role);
 
 /* The canonical name: "model.layers.3.mlp.experts.17.gate_proj.weight", "lm_head.weight".  Returns out. */
 const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128]);

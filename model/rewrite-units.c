@@ -131,6 +131,26 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
 
 /* ---- one group of tensors ---- */
 
+/* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie side by side.  NULL: none. */
+static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
+{
+    int role = moe_role_fused((enum moe_role)in->role);
+    const struct moe_tensor *o = role < 0 ? NULL : moe_source_find(k->src, (enum moe_role)role, in->layer, in->expert);
+    return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
+}
+
+/* Of a tensor, and of the one it is fused with: read for this a second time, by whoever has it at hand. */
+static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in, float *global, struct moe_emitted *d, struct moe_err *err)
+{
+    const struct moe_tensor *fused = fused_elsewhere(k, in);
+    struct moe_emitted other;
+    float amax, with = 0;
+    if (fused) MOE_TRY(moe_emit_amax(e, fused, &with, &other, err));
+    MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
+    *global = moe_nvfp4_global(with > amax ? with : amax, k->o->method);
+    return MOE_OK;
+}
+
 static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e, int64_t i, const float *shared,
                                struct moe_emitted *d, struct moe_err *err)
 {
@@ -138,14 +158,8 @@ static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live
     int type = l->unit.out[i].type;
     if (type == in->type) return moe_emit_copy(e, in, l->shard, i, d, err);
     if (type != MOE_NVFP4) return moe_emit_decoded(e, in, type, l->shard, i, d, err);
-    float global;
-    if (shared) {
-        global = *shared;
-    } else {
-        float amax;
-        MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
-        global = moe_nvfp4_global(amax, k->o->method);
-    }
+    float global = shared ? *shared : 0;
+    if (!shared) MOE_TRY(own_global(k, e, in, &global, d, err));
     return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
 }
 

@@ -2,8 +2,8 @@
  *
  * What moe-convert and the data-free methods of moe-quantize share.  Streams: a worker holds one chunk of rows (at least
  * 128) of one tensor, so memory is threads times a few MB plus the descriptors, whatever the model's size.  Quantizing
- * reads a tensor twice (largest value, then codes); gate and up of one MLP share their global scale, found before any
- * code is chosen.  The bytes written depend on the source's values and the options alone: not on threads, nor on whether
+ * reads a tensor twice (largest value, then codes); gate and up of one MLP, and q_a and kv_a, share their global scale,
+ * found before any code is chosen (for q_a and kv_a by reading the other for its largest value too).  The bytes written depend on the source's values and the options alone: not on threads, nor on whether
  * the source is a checkpoint or a container made from it. */
 #ifndef MOE_MODEL_REWRITE_H
 #define MOE_MODEL_REWRITE_H
@@ -74,7 +74,7 @@ struct moe_rewrite_result {
     uint64_t input_bytes, output_bytes;
     int64_t tensors, weights_quantized;
     int64_t kept_nvfp4;              /* tensors that were NVFP4 already and stay as they are */
-    int64_t unequal_pairs;           /* of these, gate/up pairs with different global scales */
+    int64_t unequal_pairs;           /* of these, pairs that engines fuse (moe_role_fused) with different global scales */
     bool was_done;                   /* --resume found it complete */
     cJSON *relative_error;           /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
     cJSON *notes;                    /* of a coder's units, in their order; the caller deletes it; NULL without a coder or when all was done before */

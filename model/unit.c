@@ -36,13 +36,10 @@ static int layer_of_unit(const struct moe_source *src, int number)
     return -1;
 }
 
-static bool is_gate(int role) { return role == MOE_ROLE_GATE || role == MOE_ROLE_SHARED_GATE || role == MOE_ROLE_EXPERT_GATE; }
-static bool is_up(int role) { return role == MOE_ROLE_UP || role == MOE_ROLE_SHARED_UP || role == MOE_ROLE_EXPERT_UP; }
-
 static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
 {
     if (prev->layer != t->layer || prev->expert != t->expert) return false;
-    return t->expert >= 0 || (is_gate(prev->role) && is_up(t->role));
+    return t->expert >= 0 || moe_role_fused((enum moe_role)prev->role) == t->role;
 }
 
 static void make_groups(struct moe_shard_unit *u, const struct moe_source *src)
@@ -58,7 +55,7 @@ static void make_groups(struct moe_shard_unit *u, const struct moe_source *src)
         const struct moe_tensor *gate = &src->tensors[u->in[g->first]], *up = gate;
         if (g->n < 2) continue;
         up = &src->tensors[u->in[g->first + 1]];
-        g->share = is_gate(gate->role) && is_up(up->role) && gate->type != MOE_NVFP4 && up->type != MOE_NVFP4 &&
+        g->share = moe_role_fused((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 && up->type != MOE_NVFP4 &&
                    u->out[g->first].type == MOE_NVFP4 && u->out[g->first + 1].type == MOE_NVFP4;
     }
 }

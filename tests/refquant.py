@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """A second implementation of the NVFP4 quantization rules, and a checker of containers made by moe-quantize.
 
-    refquant.py CHECKPOINT NAME.moe METHOD [--sample N] [--pure]     METHOD: max, four-over-six, search
-    refquant.py --selftest                                           the two engines below against each other
+    refquant.py CHECKPOINT NAME.moe METHOD [--sample N] [--fused] [--pure]     METHOD: max, four-over-six, search
+    refquant.py --selftest                                                     the two engines below against each other
 
 For every routed expert it decodes the source (refdecode.py), computes globals, block scales and codes, and compares bytes
 with the container, whose files it parses itself.  For `search` it checks per block that the stored scale is as good as the
 best of all 126 (to 1e-12 relative) and no worse than max and four-over-six under the same global, and that the codes are
 the nearest ones under that scale.  With numpy all experts are checked; in plain Python (--pure, or no numpy) N spread over the model (default 6).
+--fused: q_a and kv_a of every layer likewise.
 
 The rules are those of modelopt's NVFP4 tensor, in float32:
-    global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax
+    global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax, as do q_a and kv_a
     b = block amax / (6 * global), 1 where that is 0; scale = e4m3 of b clamped to [2^-9, 448]
     code = nearest e2m1 of w / (scale * global), ties to even; the sign bit is w < 0
 Errors are sums over a block of (w - v)^2 in double, v = e2m1 * (scale * global) in float32 as a reader decodes it.
@@ -299,7 +300,28 @@ def check_expert(engine, source, where, planes, method):
     return faults, weights
 
 
-def check_container(checkpoint, container, method, sample, engine):
+def check_fused(engine, c, source, container, method):
+    """Faults of q_a and kv_a of all layers, which share the larger of their global scales, and the number of weights compared."""
+    faults, weights = [], 0
+    names = {5: "self_attn.q_a_proj", 8: "self_attn.kv_a_proj_with_mqa"}
+    shard = read_shard(os.path.join(container, "dense.moe"))
+    for layer in sorted({l for role, l, _ in shard if role in names}):
+        values = {role: source["model.layers.%d.%s.weight" % (layer, name)]() for role, name in names.items()}
+        g = global_scale(max(engine.amax(w) for _, w in values.values()), method)
+        for role, (shape, w) in values.items():
+            got = shard[role, layer, -1]
+            kind, _, rows, cols, codes = got[0]
+            name = "layer %d, %s" % (layer, names[role])
+            assert kind == NVFP4 and [rows, cols] == shape, name
+            if got[2][4] != struct.pack("<f", g):
+                faults.append("%s: global %r, not %r" % (name, struct.unpack("<f", got[2][4])[0], g))
+                continue
+            faults += ["%s: block %d: %s" % (name, b, text) for b, text in engine.check(w, g, method, codes, linear_scales(got[1][1], rows, cols // 16, got[1][4]))]
+            weights += len(w)
+    return faults, weights
+
+
+def check_container(checkpoint, container, method, sample, fused, engine):
     c = refdecode.Checkpoint(checkpoint)
     source = {c.canonical(n): (lambda n=n: c.decode(n)) for n in c.weights}
     experts = load_experts(container)
@@ -311,6 +333,10 @@ def check_container(checkpoint, container, method, sample, engine):
     faults, weights = [], 0
     for key in keys:
         f, n = check_expert(engine, source, key, experts[key], method)
+        faults, weights = faults + f, weights + n
+    if fused:
+        f, n = check_fused(engine, c, source, container, method)
+        assert n, "no q_a and kv_a"
         faults, weights = faults + f, weights + n
     for line in faults[:20]:
         print(line)
@@ -349,17 +375,16 @@ def selftest():
 def main(args):
     if args == ["--selftest"]:
         return selftest()
-    sample, pure = 6, "--pure" in args
-    if pure:
-        args.remove("--pure")
+    sample, pure, fused = 6, "--pure" in args, "--fused" in args
+    args = [a for a in args if a not in ("--pure", "--fused")]
     if "--sample" in args:
         i = args.index("--sample")
         sample = int(args[i + 1])
         del args[i:i + 2]
     if len(args) != 3 or args[2] not in ("max", "four-over-six", "search"):
-        sys.exit("usage: refquant.py CHECKPOINT NAME.moe max|four-over-six|search [--sample N] [--pure]")
+        sys.exit("usage: refquant.py CHECKPOINT NAME.moe max|four-over-six|search [--sample N] [--fused] [--pure]")
     engine = Plain if pure or not numpy else Vector
-    return check_container(args[0], args[1], args[2], sample if engine is Plain else 0, engine)
+    return check_container(args[0], args[1], args[2], sample if engine is Plain else 0, fused, engine)
 
 
 if __name__ == "__main__":

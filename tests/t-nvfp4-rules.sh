@@ -26,5 +26,26 @@ for method in max four-over-six; do
     check "$T/hostile" $method --sample 24
 done
 check tests/data/tiny-k2/bf16 search --sample 2
+# q_a and kv_a are fused by engines: one global scale, found by whoever has either at hand
+for method in max four-over-six search; do
+    for threads in 1 3; do
+        rm -rf "$T/all-$threads.moe"
+        ok "$BIN/moe-quantize" tests/data/tiny-k2/bf16 -o "$T/all-$threads.moe" --method $method --quantize all-linear --threads $threads
+    done
+    ok diff -r "$T/all-1.moe" "$T/all-3.moe"
+    python3 tests/refquant.py tests/data/tiny-k2/bf16 "$T/all-1.moe" $method --sample 1 --fused || fail "$method: q_a and kv_a"
+    ok "$BIN/moe-convert" -q --json "$T/all-1.moe" --to hf-nvfp4 -o "$T/hf-$method"
+    [ "$(json weights_requantized "$T/out")" = 0 ] || fail "$method: the export quantizes again"
+done
+rm -rf "$T/all-3.moe"
+ok "$BIN/moe-quantize" tests/data/tiny-k2/bf16 -o "$T/all-3.moe" --tensor-type 'q_a_proj=nvfp4' # alone: its own, here below kv_a's
+ok python3 - "$T/all-3.moe" "$T/all-1.moe" <<'PY'
+import sys
+sys.path.insert(0, "tests")
+import readmoe
+name = "model.layers.%d.self_attn.q_a_proj.weight"
+alone, shared = ([readmoe.floats(s.plane(t, readmoe.GLOBAL))[0] for s, t in (readmoe.Container(p).find(name % l) for l in range(4))] for p in sys.argv[1:])
+assert all(a < b for a, b in zip(alone, shared)), (alone, shared)
+PY
 check "$T/hostile-small" search --sample 24
 check "$T/hostile-int4" search --sample 12
