@@ -132,6 +132,7 @@ static enum moe_code before_attention(void *ctx, struct moe_err *err)
 static enum moe_code before_mlp(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
+    moe_watch_attention_passed(&c->watch);
     MOE_TRY(moe_dense_mlp(&c->dense, err));
     moe_watch_common(&c->watch);
     return MOE_OK;

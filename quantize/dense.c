@@ -61,7 +61,7 @@ static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
 struct attention {
     struct moe_dense *d;
     struct moe_inputs in[INPUTS];
-    float amax[INPUTS], fused;          /* of inputs; of the weights of q_a and kv_a, where both are wanted */
+    float fused;                        /* the largest |weight| of q_a and kv_a, where both are wanted */
     int64_t cols[INPUTS];               /* 0: not wanted */
 };
 
@@ -71,10 +71,6 @@ static void see(void *ctx, int layer, enum moe_role role, int expert, const floa
     (void)layer, (void)expert;
     for (int i = 0; i < INPUTS; i++) {
         if (input_role[i] != role || !a->cols[i]) continue;
-        for (int64_t t = 0; t < n; t++) {
-            float m = moe_kernels()->amax(x + t * ldx, a->cols[i]);
-            if (!(m <= a->amax[i])) a->amax[i] = m;
-        }
         moe_inputs_add(&a->in[i], x, NULL, ldx, n, a->d->walk->pool);
         moe_meter_add(a->d->walk->meter, (double)n * (double)a->cols[i] * (double)a->cols[i]);
     }
@@ -132,7 +128,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
         float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_MAX);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
-        *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = moe_nvfp4_global(a->amax[input], MOE_NVFP4_MAX),
+        *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = 1,
                                         .num = r.num, .den = r.den, .codes = codes, .scales = scales };
         moe_matrix_release(&m);
     }
@@ -198,6 +194,12 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     for (int i = 0; code == MOE_OK && i < d->here.n; i++)
         if (moe_role_class((enum moe_role)d->here.t[i].role) == MOE_CLASS_ATTN) put(d, &d->here.t[i]);
     return code;
+}
+
+void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
+{
+    for (int i = 0; !d->known && i < d->here.n; i++) /* what a file has was seen before it was written */
+        if (d->here.t[i].role == (int)role) d->here.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
 }
 
 /* ---- the MLP that all tokens pass ---- */

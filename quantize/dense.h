@@ -27,6 +27,9 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, c
 
 /* The walk's two callbacks (ctx: struct moe_dense). */
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
+/* Between them: the largest |input| that a projection of attention multiplied on the way forward through what was chosen.  Its input scale is from
+ * this one: q_b, kv_b and o come behind projections that were rounded. */
+void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax);
 enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err);
 void moe_dense_release(struct moe_dense *d);
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, const struct moe_dense *dense, struct moe_err *err)
+enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense, struct moe_err *err)
 {
     *w = (struct moe_watch){ .walk = walk, .dense = dense, .clipped = calloc(8 * (size_t)walk->src->config.num_hidden_layers, sizeof *w->clipped) };
     return w->clipped ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for calibration");
@@ -43,18 +43,29 @@ static void see_input(void *ctx, int layer, enum moe_role role, int expert, cons
     struct moe_watch *w = ctx;
     (void)layer, (void)expert;
     for (int i = 0; i < MOE_WATCH_ATTENTION; i++)
-        if (seen[i].role == role && isfinite(w->attention[i].limit)) moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
+        if (seen[i].role == role && written(w, i)) moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
 }
 
+/* Nothing is clipped by a scale that is chosen when all has been seen. */
 void moe_watch_attention(struct moe_watch *w)
 {
     bool any = false;
     for (int i = 0; i < MOE_WATCH_ATTENTION; i++) {
-        w->attention[i] = under(written(w, i));
-        any |= isfinite(w->attention[i].limit);
+        w->attention[i] = w->dense->known ? under(written(w, i)) : (struct moe_clip){ .limit = INFINITY };
+        any |= written(w, i) != NULL;
     }
     w->hooks = (struct moe_hooks){ .ctx = w, .input = see_input };
     if (any) moe_forward_hooks(w->walk->f, &w->hooks);
+}
+
+void moe_watch_attention_passed(struct moe_watch *w)
+{
+    moe_forward_hooks(w->walk->f, NULL);
+    for (int i = 0; i < MOE_WATCH_ATTENTION; i++) {
+        for (int k = 0; k < 3 && w->attention[i].seen; k++) moe_dense_seen(w->dense, seen[i].projection[k], w->attention[i].largest);
+        w->attention[i].limit = under(written(w, i)).limit;
+        add(w, w->walk->layer, seen[i].name, &w->attention[i]);
+    }
 }
 
 /* ---- MLPs ---- */
@@ -63,8 +74,6 @@ void moe_watch_common(struct moe_watch *w)
 {
     enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
     const struct moe_aside_tensor *x = moe_aside_find(&w->dense->here, (int)gate), *y = moe_aside_find(&w->dense->here, (int)gate + 2);
-    moe_forward_hooks(w->walk->f, NULL);
-    for (int i = 0; i < MOE_WATCH_ATTENTION; i++) add(w, w->walk->layer, seen[i].name, &w->attention[i]);
     if (!x) x = moe_aside_find(&w->dense->here, (int)gate + 1);
     w->common_layer = w->walk->layer;
     w->common[0] = under(x);

@@ -2,7 +2,7 @@
 
     reportcheck.py REPORT.json QUANTIZED.moe SOURCE.moe LAYER
 
-Relative errors of the layer's experts, their input scales against the largest activation, tokens against routing.json, clipped activations counted
+Relative errors of the layer's experts, their input scales and those of attention against the largest activation, tokens against routing.json, clipped activations counted
 over all that there are.  Prints the number of checks."""
 import json, math, os, sys
 
@@ -52,6 +52,12 @@ for c in here:
 experts = {c["input"]: c for c in here}
 check(experts["gate_up"]["clipped"] == 0 and abs(experts["gate_up"]["largest"] - note["amax_x"]) < 1e-6 * note["amax_x"], "amax_x", experts["gate_up"])
 check(experts["down"]["clipped"] == 0 and abs(experts["down"]["largest"] - note["amax_y"]) < 1e-6 * note["amax_y"], "amax_y", experts["down"])
+attention = {"q_a_kv_a": ("q_a_proj", "kv_a_proj_with_mqa"), "q_b": ("q_b_proj",), "kv_b": ("kv_b_proj",), "o": ("o_proj",)}
+for c in here: # the scale is of what the rounded projections before it give
+    for module in attention.get(c["input"], ()):
+        s, t = got.find("model.layers.%d.self_attn.%s.weight" % (layer, module))
+        scale, = readmoe.floats(s.plane(t, readmoe.INPUT))
+        check(c["clipped"] == 0 and abs(scale * 6 * 448 / c["largest"] - 1) < 1e-6, module, "input scale", scale, c)
 worst = [w[1] for w in note["worst"]]
 check(len(worst) == min(10, len(counts)) and worst == sorted(worst, reverse=True) and worst[0] >= note["output_error"], "worst", note["worst"])
 check(all(counts[w[0]] == w[2] for w in note["worst"]), "worst")
