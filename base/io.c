@@ -20,31 +20,10 @@
 
 enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
 
-static int open_again(const char *path, int flags)
-{
-    int fd;
-    do fd = open(path, flags | O_CLOEXEC, 0666); while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
-int moe_fsync(int fd)
-{
-    int r;
-    do r = fsync(fd); while (r && errno == EINTR);
-    return r;
-}
-
-int moe_ftruncate(int fd, uint64_t bytes)
-{
-    int r;
-    do r = ftruncate(fd, (off_t)bytes); while (r && errno == EINTR);
-    return r;
-}
-
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
 {
     struct stat st;
-    *fd = open_again(path, O_RDONLY | O_NOCTTY | O_NONBLOCK); /* opening a FIFO must not wait */
+    *fd = moe_open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK); /* opening a FIFO must not wait */
     if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     if (fstat(*fd, &st)) {
         int e = errno;
@@ -197,7 +176,7 @@ static void parent_of(const char *path, char out[PATH_MAX])
 
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
 {
-    int fd = open_again(path, O_RDONLY);
+    int fd = moe_open(path, O_RDONLY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     int r = moe_fsync(fd), e = errno;
     close(fd);
@@ -217,7 +196,7 @@ enum moe_code moe_write_file(const char *path, const void *data, size_t size, st
     char tmp[PATH_MAX];
     if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp)
         return moe_fail_at(err, MOE_IO, path, NULL, "the path is too long");
-    int fd = open_again(tmp, O_WRONLY | O_CREAT | O_TRUNC);
+    int fd = moe_open(tmp, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0) return moe_fail_errno(err, errno, tmp, "cannot create");
     enum moe_code code = moe_pwrite(fd, path, data, size, 0, err);
     if (code == MOE_OK && moe_fsync(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
@@ -284,7 +263,7 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
 
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
 {
-    *fd = open_again(path, O_RDONLY | O_DIRECTORY);
+    *fd = moe_open(path, O_RDONLY | O_DIRECTORY);
     if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
     int r;
     do r = flock(*fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);

@@ -25,9 +25,13 @@ enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t 
 /* Create `path` with these bytes: a temporary file beside it, fsync, rename, fsync of the directory. */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
-/* fsync, ftruncate; again when a signal interrupts them; errno as they leave it. */
+/* open with O_CLOEXEC (a new file may be read and written by all that the umask allows), fsync, ftruncate; again when a signal interrupts them;
+ * errno as they leave it. */
+int moe_open(const char *path, int flags);
 int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
+/* Room for a file of so many bytes, and that size: where the file system cannot reserve, the size alone.  0, or -1 and errno. */
+int moe_reserve(int fd, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; an existing directory is fine */
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missing one is fine; follows no symbolic link */
@@ -54,6 +58,11 @@ void moe_names_release(struct moe_names *names);
 enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err);
 /* MOE_NOSPACE, naming the output `shown`, when fewer than `bytes` are free where `path` is. */
 enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown, struct moe_err *err);
+
+/* A file without a name in `dir`, all zeros, with room for `bytes`: it goes when it is closed.  path [cap]: what to call it in messages.  fd -1 on
+ * failure.  Then all zeros again. */
+enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size_t cap, int *fd, struct moe_err *err);
+enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct moe_err *err);
 
 /* "dir/name" in out; MOE_IO when it does not fit. */
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);

@@ -171,14 +171,14 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
 /* Open path.partial; *created says that it was not there before. */
 static enum moe_code open_new_or_old(struct moe_gguf_writer *w, bool *created, struct moe_err *err)
 {
-    enum { FLAGS = O_RDWR | O_CLOEXEC | O_NOFOLLOW };
+    enum { FLAGS = O_RDWR | O_NOFOLLOW };
     enum moe_exists there;
     MOE_TRY(moe_look(w->partial, &there, err));
     if (there != MOE_ABSENT && there != MOE_FILE)
         return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
-    do w->fd = open(w->partial, FLAGS | O_CREAT | O_EXCL, 0666); while (w->fd < 0 && errno == EINTR);
+    w->fd = moe_open(w->partial, FLAGS | O_CREAT | O_EXCL);
     *created = w->fd >= 0;
-    if (w->fd < 0 && errno == EEXIST) do w->fd = open(w->partial, FLAGS); while (w->fd < 0 && errno == EINTR);
+    if (w->fd < 0 && errno == EEXIST) w->fd = moe_open(w->partial, FLAGS);
     return w->fd >= 0 ? MOE_OK : moe_fail_errno(err, errno, w->partial, "cannot create");
 }
 
@@ -212,13 +212,9 @@ static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struc
     return code;
 }
 
-/* fallocate, not posix_fallocate: where the file system has none, glibc's writes every block. */
 static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
 {
-    int r;
-    do r = fallocate(w->fd, 0, 0, (off_t)bytes); while (r && errno == EINTR);
-    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) r = moe_ftruncate(w->fd, bytes);
-    if (!r) return MOE_OK;
+    if (!moe_reserve(w->fd, bytes)) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
     return moe_fail_errno(err, errno, w->partial, "cannot reserve space");

@@ -93,7 +93,7 @@ static enum moe_code start(struct moe_st_writer *w, const char *path, const stru
     if (h->n - 8 > MOE_ST_HEADER_MAX) return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
     memcpy(w->path, path, n + 1);
     snprintf(w->tmp, n + 5, "%s.tmp", path);
-    do w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); while (w->fd < 0 && errno == EINTR);
+    w->fd = moe_open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC);
     if (w->fd < 0) return moe_fail_errno(err, errno, w->tmp, "cannot create");
     w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
     w->at = h->n;

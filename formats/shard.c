@@ -142,14 +142,10 @@ static void writer_free(struct moe_shard_writer *w)
     free(w);
 }
 
-/* Reserve the whole file.  fallocate, not posix_fallocate: where the file system has none, glibc's writes every block. */
+/* The whole file. */
 static enum moe_code reserve(struct moe_shard_writer *w, struct moe_err *err)
 {
-    off_t size = (off_t)w->head.file_bytes;
-    int r;
-    do r = fallocate(w->fd, 0, 0, size); while (r && errno == EINTR);
-    if (r && (errno == EOPNOTSUPP || errno == ENOSYS)) r = moe_ftruncate(w->fd, (uint64_t)size);
-    if (!r) return MOE_OK;
+    if (!moe_reserve(w->fd, w->head.file_bytes)) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes (free some and use --resume)",
                            (unsigned long long)w->head.file_bytes);
@@ -167,7 +163,7 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     w->path = strdup(path);
     w->t = malloc((size_t)n * sizeof *t);
     w->hashed = calloc((size_t)n, sizeof *w->hashed);
-    do w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); while (w->fd < 0 && errno == EINTR);
+    w->fd = moe_open(path, O_RDWR | O_CREAT | O_TRUNC);
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");
     else if (!w->path || !w->t || !w->hashed) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");

@@ -2,56 +2,17 @@
 
 #include "base/io.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static size_t row_bytes(const struct moe_states *s) { return (size_t)s->width * sizeof(float); }
 
-/* A file without a name; where the file system has none, one whose name goes at once. */
-static enum moe_code open_nameless(struct moe_states *s, const char *scratch, struct moe_err *err)
-{
-    snprintf(s->path, sizeof s->path, "%s", scratch);
-    do s->fd = open(scratch, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); while (s->fd < 0 && errno == EINTR);
-    if (s->fd >= 0) return MOE_OK;
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return moe_fail_errno(err, errno, scratch, "cannot make a file in --scratch");
-    if (snprintf(s->path, sizeof s->path, "%s/moe-states-XXXXXX", scratch) >= (int)sizeof s->path) return moe_fail_at(err, MOE_IO, scratch, NULL, "the path is too long");
-    s->fd = mkostemp(s->path, O_CLOEXEC);
-    if (s->fd < 0) return moe_fail_errno(err, errno, scratch, "cannot make a file in --scratch");
-    return unlink(s->path) ? moe_fail_errno(err, errno, s->path, "cannot remove the name of a scratch file") : MOE_OK;
-}
-
-static enum moe_code set_size(struct moe_states *s, uint64_t size, struct moe_err *err)
-{
-    return moe_ftruncate(s->fd, size) ? moe_fail_errno(err, errno, s->path, "cannot clear a scratch file") : MOE_OK;
-}
-
-/* All zeros, and room for them: fallocate, not posix_fallocate, which writes every block where the file system has none. */
-static enum moe_code clear_file(struct moe_states *s, struct moe_err *err)
-{
-    uint64_t size = (uint64_t)s->n * row_bytes(s);
-    int r;
-    MOE_TRY(set_size(s, 0, err));
-    MOE_TRY(set_size(s, size, err));
-    do r = fallocate(s->fd, 0, 0, (off_t)size); while (r && errno == EINTR);
-    return !r || errno == EOPNOTSUPP || errno == ENOSYS ? MOE_OK : moe_fail_errno(err, errno, s->path, "cannot keep room in --scratch");
-}
-
-static enum moe_code open_file(struct moe_states *s, const char *scratch, struct moe_err *err)
-{
-    MOE_TRY(moe_need_space(scratch, (uint64_t)s->n * row_bytes(s), scratch, err));
-    MOE_TRY(open_nameless(s, scratch, err));
-    return clear_file(s, err);
-}
-
 enum moe_code moe_states_open(struct moe_states *s, int64_t n, int64_t width, const char *scratch, struct moe_err *err)
 {
     *s = (struct moe_states){ .fd = -1, .n = n, .width = width };
     if (scratch) {
-        enum moe_code code = open_file(s, scratch, err);
+        enum moe_code code = moe_scratch_open(scratch, (uint64_t)n * row_bytes(s), s->path, sizeof s->path, &s->fd, err);
         if (code != MOE_OK) moe_states_close(s);
         return code;
     }
@@ -72,7 +33,7 @@ enum moe_code moe_states_zero(struct moe_states *s, struct moe_err *err)
         memset(s->memory, 0, (size_t)s->n * row_bytes(s));
         return MOE_OK;
     }
-    return clear_file(s, err);
+    return moe_scratch_clear(s->fd, s->path, (uint64_t)s->n * row_bytes(s), err);
 }
 
 enum moe_code moe_states_read(const struct moe_states *s, int64_t first, int64_t n, float *out, struct moe_err *err)

@@ -63,7 +63,7 @@ static enum moe_code copy_file(struct stage *s, const char *from_path, const cha
     uint64_t size;
     int from, to;
     MOE_TRY(moe_open_read(from_path, &from, &size, err));
-    do to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); while (to < 0 && errno == EINTR);
+    to = moe_open(to_path, O_WRONLY | O_CREAT | O_EXCL);
     enum moe_code code = to < 0 ? moe_fail_errno(err, errno, to_path, "cannot create") : MOE_OK;
     if (code == MOE_OK) code = l ? copy_layer(s, l, from, from_path, to, to_path, size, err) : copy_range(s, from, from_path, to, to_path, 0, size, err);
     if (code == MOE_OK && moe_fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");

@@ -3,8 +3,6 @@
 #include "base/io.h"
 #include "base/tool.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,19 +22,6 @@ uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int th
     int64_t batch = moe_score_batch(e, window);
     return moe_forward_estimate(&e->model->config, e->batch, window, MOE_MLA_ABSORBED, threads) + moe_score_state_bytes(e, batch) +
            (uint64_t)(cached(batch, window) * kv_width(e)) * sizeof(float);
-}
-
-static enum moe_code open_file(struct moe_score_side *d, const char *scratch, struct moe_err *err)
-{
-    uint64_t bytes = moe_score_state_bytes(d->e, d->n);
-    if (snprintf(d->path, sizeof d->path, "%s/moe-states-XXXXXX", scratch) >= (int)sizeof d->path)
-        return moe_fail_at(err, MOE_USAGE, scratch, NULL, "the name of --scratch is too long");
-    MOE_TRY(moe_need_space(scratch, bytes, scratch, err));
-    d->fd = mkostemp(d->path, O_CLOEXEC);
-    if (d->fd < 0) return moe_fail_errno(err, errno, scratch, "cannot make a file in --scratch");
-    unlink(d->path); /* it goes when the process does */
-    int e = posix_fallocate(d->fd, 0, (off_t)bytes);
-    return e ? moe_fail_errno(err, e, scratch, "cannot keep room in --scratch") : MOE_OK;
 }
 
 static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)
@@ -61,7 +46,7 @@ enum moe_code moe_score_side_open(struct moe_score_side *d, struct moe_engine *e
                                   struct moe_err *err)
 {
     *d = (struct moe_score_side){ .e = e, .n = n, .window = window, .batch = moe_score_batch(e, window), .fd = -1, .drop = drop };
-    if (scratch) MOE_TRY(open_file(d, scratch, err));
+    if (scratch) MOE_TRY(moe_scratch_open(scratch, moe_score_state_bytes(d->e, d->n), d->path, sizeof d->path, &d->fd, err));
     return open_buffers(d, err);
 }
 
