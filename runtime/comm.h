@@ -17,7 +17,20 @@
  * nobody.  A rank gives signs of life while it waits, posts and answers; one that computes for longer than the timeout between two of these
  * is taken for dead.  Who gives a rank up tells all others, and the rank itself, if it can still hear; it must stop then.
  *
- * A struct moe_comm belongs to one rank and one thread. */
+ * A struct moe_comm belongs to one rank and one thread.
+ *
+ * Devices.  What is in a slot, its counts included, is the caller's; a back end looks at none of it.  `bytes` of post and answer is a bound: no byte behind it
+ * is read, and a back end whose slots are mapped by both sides (local; NCCL's windows) ignores it.  So the same calls serve ranks whose rows and
+ * counts never leave a device, with these meanings (nothing here does so yet; docs/expert-parallel.md has the whole table):
+ *
+ *     request, reply          addresses for kernels: of a slot in the peer's window, or in this rank's; fixed for the life of the comm
+ *     post, answer            enqueued behind the kernels that fill the slot: a flag, stored with release at system scope
+ *     requested, answered     the address to read once the flag has come, which kernels wait for: a bounded spin under the mask of the living, as nobody
+ *                             can stop a kernel from outside; never NULL for a living rank
+ *     wait, life              what the host sees of it: the end of the enqueued work, and the word in pinned memory where a spin that ran out
+ *                             names the rank it waited for
+ *     give_up, dead           the mask, copied to the device before the next launch
+ *     say, heard              among hosts, by another back end (ucx): they are for failures, results and plans, which devices have no part in */
 #ifndef MOE_RUNTIME_COMM_H
 #define MOE_RUNTIME_COMM_H
 
@@ -71,6 +84,7 @@ void moe_comm_close(struct moe_comm **c); /* NULL-safe; nulls */
 /* Where to write the next request to `to`: request_bytes bytes, aligned to 64.  Only once the last one was answered, or its server died;
  * what was posted can be read there until then. */
 static inline void *moe_comm_request(struct moe_comm *c, int to) { return c->ops->request(c, to); }
+/* The first `bytes` bytes of the slot, or more, will be there. */
 enum moe_code moe_comm_post(struct moe_comm *c, int to, size_t bytes, struct moe_err *err);
 /* The request of `from` that waits for an answer; NULL: none. */
 static inline const void *moe_comm_requested(struct moe_comm *c, int from) { return c->dead[from] ? NULL : c->ops->requested(c, from); }
