@@ -20,7 +20,7 @@ static char bench_dir[PATH_MAX - 64];  /* ours: removed at the end */
 static char shm_dir[PATH_MAX - 64];    /* the same in memory; empty where there is none */
 static const char *bin_dir, *gen_dir;
 
-struct ran { double wall, cpu; uint64_t rss; };
+struct ran { double wall, cpu; };
 
 /* Run a program without output.  Exits of the bench itself clean up. */
 static void run_program(const char *const argv[], struct ran *r)
@@ -43,7 +43,6 @@ static void run_program(const char *const argv[], struct ran *r)
     }
     r->wall = moe_now() - t;
     r->cpu = (double)use.ru_utime.tv_sec + (double)use.ru_stime.tv_sec + 1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
-    r->rss = (uint64_t)use.ru_maxrss * 1024;
 }
 
 /* fn on every regular file of a directory (one level); the sum of what it returns. */
