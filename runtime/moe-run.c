@@ -427,6 +427,7 @@ static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, stru
     struct moe_run_options *o = t->o;
     struct moe_capture c;
     moe_run_options_die_at(r->rank, "report");
+    moe_run_options_die_at(r->rank, "hang");
     o->run.quiet = t->quiet;
     MOE_TRY(moe_capture_begin(&c, err));
     enum moe_code code = report_all(t->j, &r->engine->model->config, r->results, dead, &o->run.err);

@@ -80,7 +80,7 @@ void moe_run_options_die_at(int rank, const char *point)
         char *end;
         size_t n = strlen(point);
         v += *v == ',';
-        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) && (!end[n + 1] || end[n + 1] == ',')) kill(getpid(), SIGKILL);
+        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) && (!end[n + 1] || end[n + 1] == ',')) kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
     }
 }
 

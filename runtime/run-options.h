@@ -25,7 +25,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
 enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err);
 /* MOE_DIE=RANK:STEP, for tests; left alone without it. */
 void moe_run_options_die(int *rank, uint64_t *step);
-/* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this point. */
+/* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this point, or stops it (SIGSTOP) at "hang". */
 void moe_run_options_die_at(int rank, const char *point);
 /* The number in the first of n environment variables that is set, where mpirun and srun put ranks and their number; -1: none is. */
 int moe_run_launched_as(const char *const names[], int n);

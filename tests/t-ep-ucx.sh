@@ -148,7 +148,7 @@ MOE_DIE=0:report,1:report refused 17 "2 of 2 ranks were ended by signals, and no
 MOE_DIE=2:40 refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" -q $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx
 MOE_DIE=0:30 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan.json" --comm ucx
 
-# A rank that hangs (stopped, so that its sockets stay) is found by the timeout; what is left of it when all is reported is killed.
+# A rank that hangs (stopped, so that its sockets stay) is found by the timeout.
 what="a rank that hangs"
 "$R" --json $M --prompts "$T/prompts" -n 400 --ignore-eos --plan "$T/plan.json" --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" &
 run=$!
@@ -163,9 +163,16 @@ for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$T/out" ] && break
     sleep 1
 done
+kill -KILL "$hung" 2>/dev/null
 wait $run || fail "$what: exit $?: $(cat "$T/err")"
 check "lost(j) in ([], [1, 5, 9])"
 echo "hung rank: reported after $(($(date +%s) - $start)) s"
+
+# One that hangs when it is to report: the next one does after the timeout, and what hangs is killed in the end.
+what="the reporting rank hangs"
+MOE_DIE=0:hang timeout 120 "$R" --json $M --prompts "$T/prompts" -n 12 --ranks 3 --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+[ "$(wc -l <"$T/out")" = 1 ] && grep -q "rank 0 was ended by signal 9" "$T/err" || fail "$what: $(cat "$T/err")"
+check "texts(j) == texts(w) and [r['lost'] for r in j['ranks']] == [True, False, False]"
 
 # ---- two ranks here, two in another network namespace ----------------------------
 cat >"$T/net.sh" <<'N'
