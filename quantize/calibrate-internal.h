@@ -4,6 +4,7 @@
 
 #include "quantize/aside.h"
 #include "quantize/calibrate.h"
+#include "quantize/drift.h"
 #include "quantize/fisher.h"
 #include "quantize/walk.h"
 
@@ -20,6 +21,9 @@ struct moe_bench {
 };
 
 struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o);
+
+/* Of what all tokens pass: it has nothing to make up for. */
+struct moe_mlp_method moe_calibrate_dense_method(const struct moe_calibration *o);
 
 /* Operations beside the way forward: of one expert over so many tokens; of a layer's routed experts; of what all tokens pass in a layer. */
 double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens);

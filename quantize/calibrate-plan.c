@@ -40,9 +40,17 @@ double moe_calibrate_experts_work(const struct moe_source *src, const struct moe
     return n ? (double)n * moe_calibrate_expert_work(src, o, each) : 0;
 }
 
+struct moe_mlp_method moe_calibrate_dense_method(const struct moe_calibration *o)
+{
+    struct moe_mlp_method m = o->method;
+    m.corrects = false;
+    return m;
+}
+
 double moe_calibrate_dense_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer)
 {
-    struct moe_work_dense w = moe_work_dense(src, o->type, &o->method, layer, (double)o->n, (double)o->sequence);
+    struct moe_mlp_method how = moe_calibrate_dense_method(o);
+    struct moe_work_dense w = moe_work_dense(src, o->type, &how, layer, (double)o->n, (double)o->sequence);
     return w.pass + w.projections + w.mlp;
 }
 
@@ -59,7 +67,8 @@ static double work_of(const struct moe_source *src, const struct moe_calibration
 {
     double work = o->fisher ? moe_work_sensitivity(&src->config, (double)least(o->fisher, o->n), (double)o->sequence) : 0;
     for (int64_t l = 0, n = moe_calibrate_layers(src, o->type); l < n; l++)
-        work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) + moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l);
+        work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) + moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l) +
+                (o->method.corrects ? moe_work_drift(&src->config, l, (double)o->n, (double)o->sequence) : 0);
     return work;
 }
 
@@ -101,18 +110,20 @@ enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_
     }
     if (dense[1] > layer) layer = dense[1];
     *p = (struct moe_calibration_plan){ .work = work_of(src, o) };
+    struct moe_mlp_method dense_method = moe_calibrate_dense_method(o);
     uint64_t each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + most_raw + sizeof(struct moe_bench) + (4 << 20);
     uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20) +
-                     moe_dense_estimate(src, o->type, &o->method);
+                     moe_dense_estimate(src, o->type, &dense_method);
     for (int in_files = 0; in_files <= (o->scratch != NULL); in_files++) {
-        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads), left = limit > fixed + walk ? limit - fixed - walk : 0;
+        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, o->sequence, in_files, threads) : 0);
+        uint64_t left = limit > fixed + walk ? limit - fixed - walk : 0;
         if (o->fisher) moe_fisher_estimate(src, &f, in_files, threads, &fisher, &files);
         fisher += base + most_raw + layer;
         p->workers = (int)least((int64_t)(left / each), threads);
         p->in_files = in_files;
         p->memory = fixed + walk + (uint64_t)(p->workers ? p->workers : 1) * each;
         if (o->fisher && fisher > p->memory) p->memory = fisher;
-        p->scratch = in_files ? 2 * (uint64_t)(o->n * c->hidden_size) * sizeof(float) + (o->fisher ? files : 0) : 0;
+        p->scratch = in_files ? (o->method.corrects ? 4 : 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float) + (o->fisher ? files : 0) : 0;
         if (p->workers && p->memory <= limit) break;
     }
     for (int64_t l = 0; o->fisher && l < c->num_hidden_layers; l++)

@@ -22,6 +22,7 @@ struct moe_calibrate {
     struct moe_meter meter; double done_before, copied; /* progress; of it, what earlier runs did and what was only copied */
     const char *dir;                /* for files of our own */
     struct moe_walk walk;
+    struct moe_drift drift;
     struct moe_dense dense;
     bool walking;
     struct moe_bench *bench;        /* [workers] */
@@ -39,7 +40,8 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
     for (int l = 0, unit = 0, n = (int)moe_calibrate_layers(c->src, c->o.type); l < n; l++) {
         MOE_TRY(moe_aside_there(c->dir, l, &there, err));
         if (there) *work += moe_calibrate_dense_work(c->src, &c->o, l);
-        if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit]) *work += moe_calibrate_experts_work(c->src, &c->o, l);
+        if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
+            *work += moe_calibrate_experts_work(c->src, &c->o, l) + (c->o.method.corrects ? moe_work_own_experts(&c->src->config, (double)c->o.n) : 0);
     }
     return MOE_OK;
 }
@@ -94,6 +96,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
         w.amax[i] = amax[i];
     }
     struct moe_mlp_tokens t = moe_walk_expert(&c->walk, e);
+    if (c->drift.open) moe_drift_expert(&c->drift, &c->walk, e, &t);
     if (t.n < MOE_FEW) t = with_lent(c, b, t);
     if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK) return name_expert(c, e, err);
     note_expert(c, e, &t, &r);
@@ -150,8 +153,9 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
     c->walking = true;
     c->walk.meter = &c->meter;
+    if (c->o.method.corrects) MOE_TRY(moe_drift_open(&c->drift, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
     for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
-    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = c->o.method, .dir = c->dir, .upstream_source = c->o.upstream_source, .here = { .layer = -1 } };
+    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = moe_calibrate_dense_method(&c->o), .dir = c->dir, .upstream_source = c->o.upstream_source, .here = { .layer = -1 } };
     MOE_TRY(moe_watch_open(&c->watch, &c->walk, &c->dense, err));
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
     c->walk.ctx = c;
@@ -202,7 +206,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     MOE_TRY(load_metric(c, u->layer, err));
     MOE_TRY(reach(c, u->layer, err));
     moe_watch_common_passed(&c->watch);
-    return MOE_OK;
+    return c->drift.open ? moe_drift_measure(&c->drift, &c->walk, u, err) : MOE_OK;
 }
 
 /* What was put aside of a layer, in a worker's hands. */
@@ -259,9 +263,14 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
 {
     const struct moe_config *g = &c->src->config;
     double n = (double)c->o.n, choices = n * (double)g->num_experts_per_tok;
-    struct moe_layer_stats s = { .layer = u->layer, .n = g->n_routed_experts, .experts = c->stats, .amax_x = peer_amax(c, false), .amax_y = peer_amax(c, true),
+    struct moe_layer_stats s = { .layer = u->layer, .n = g->n_routed_experts, .experts = c->stats, .amax_x = peer_amax(c, false), .amax_y = peer_amax(c, true), .drift = -1,
                                  .bytes = u->header.file_bytes, .peak_rss = moe_peak_rss(), .clipped = c->watch.clipped, .n_clipped = c->watch.n };
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
+    if (c->drift.open) {
+        s.seconds[MOE_PHASE_DRIFT] = c->drift.seconds;
+        s.flops[MOE_PHASE_DRIFT] = moe_work_drift(g, u->layer, n, (double)c->o.sequence);
+        s.drift = c->drift.size > 0 ? sqrt(c->drift.lack / c->drift.size) : 0;
+    }
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
     s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_mlp(g->hidden_size, g->moe_intermediate_size, choices);
@@ -313,7 +322,8 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const cha
     MOE_TRY(reach(c, u->layer, err));
     moe_watch_common_passed(&c->watch);
     c->watch.n = 0; /* the layer's note has them */
-    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, err));
+    if (c->drift.open) MOE_TRY(moe_drift_pass(&c->drift, u->layer, err));
+    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, NULL, err));
     return moe_walk_next(&c->walk, err);
 }
 
@@ -380,6 +390,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     }
     moe_metric_release(&c->f);
     if (c->walking) moe_dense_release(&c->dense);
+    moe_drift_close(&c->drift);
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);

@@ -146,7 +146,7 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
     }
     for (int k = 0; k < INPUTS; k++) {
         if (!a->cols[k]) continue;
-        MOE_TRY(moe_inputs_open(&a->in[k], a->cols[k], false, err));
+        MOE_TRY(moe_inputs_open(&a->in[k], a->cols[k], false, 0, err));
         moe_inputs_begin(&a->in[k], 0, a->cols[k]);
     }
     return MOE_OK;
@@ -275,8 +275,8 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, c
         if ((uint64_t)(t->rows * t->cols) > codes) codes = (uint64_t)(t->rows * t->cols);
     }
     if (largest)
-        attention = largest + moe_inputs_estimate(c->hidden_size, false) + moe_inputs_estimate(c->q_lora_rank + 1, false) + moe_inputs_estimate(c->kv_lora_rank, false) +
-                    moe_inputs_estimate(c->num_attention_heads * c->v_head_dim, false);
+        attention = largest + moe_inputs_estimate(c->hidden_size, false, 0) + moe_inputs_estimate(c->q_lora_rank + 1, false, 0) + moe_inputs_estimate(c->kv_lora_rank, false, 0) +
+                    moe_inputs_estimate(c->num_attention_heads * c->v_head_dim, false, 0);
     int64_t inter = c->n_shared_experts * c->moe_intermediate_size;
     if (c->first_k_dense_replace > 0 && c->intermediate_size > inter) inter = c->intermediate_size;
     if (inter) mlp = moe_mlp_estimate(c->hidden_size, inter, how);

@@ -8,17 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MULTIPLY_ROWS = 128 };        /* of a weight that a work item multiplies */
+enum { MULTIPLY_ROWS = 128, SOLVED = 64 }; /* rows of a weight that a work item multiplies; outputs that are solved for at once */
 
 /* ---- statistics ---- */
 
-uint64_t moe_inputs_estimate(int64_t k, bool cross) { return moe_form_estimate(k) + (cross ? (uint64_t)(k * k) * sizeof(float) : 0); }
-
-enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, struct moe_err *err)
+uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs)
 {
-    *s = (struct moe_inputs){ .k = k };
+    return moe_form_estimate(k) + (uint64_t)((cross ? k * k : 0) + (outputs ? k * (outputs + 2 * SOLVED) : 0)) * sizeof(float);
+}
+
+enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64_t outputs, struct moe_err *err)
+{
+    *s = (struct moe_inputs){ .k = k, .outputs = outputs };
     enum moe_code code = moe_form_open(&s->form, k, err);
-    if (code == MOE_OK && cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross)))
+    if (code == MOE_OK && ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
+                           (outputs && !(s->more = malloc((size_t)(k * (outputs + 2 * SOLVED)) * sizeof *s->more)))))
         code = moe_fail(err, MOE_NOMEM, "no memory for the statistics of %lld columns", (long long)k);
     if (code != MOE_OK) moe_inputs_release(s);
     return code;
@@ -28,6 +32,7 @@ void moe_inputs_release(struct moe_inputs *s)
 {
     moe_form_release(&s->form);
     free(s->cross);
+    free(s->more);
     *s = (struct moe_inputs){ 0 };
 }
 
@@ -37,12 +42,47 @@ void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k)
     s->k = s->form.k = k;
     moe_form_clear(&s->form);
     if (s->cross) memset(s->cross, 0, (size_t)(k * k) * sizeof *s->cross);
+    if (s->more) memset(s->more, 0, (size_t)(k * s->outputs) * sizeof *s->more);
+    s->z2 = s->n1 = s->n2 = 0;
 }
 
 void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n, struct moe_pool *pool)
 {
     moe_form_add(&s->form, xq + s->c0, ldx, n, pool);
     if (s->cross) moe_gemm(pool, s->k, s->k, n, 1, xq + s->c0, 1, ldx, lost + s->c0, ldx, s->cross, s->k);
+}
+
+void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight, int64_t n, struct moe_pool *pool)
+{
+    for (int64_t i = 0; i < n * s->outputs; i++) s->z2 += (double)z[i] * (double)z[i];
+    for (int64_t i = 0; i < n; i++) s->n1 += (double)weight[i], s->n2 += (double)weight[i] * (double)weight[i];
+    moe_gemm(pool, s->k, s->outputs, n, 1, xq + s->c0, 1, ldx, z, s->outputs, s->more, s->outputs);
+}
+
+/* more = H^-1 more, some outputs at a time; returns what it explains of z2. */
+static double regress(struct moe_inputs *s, struct moe_pool *pool)
+{
+    int64_t k = s->k, all = s->outputs;
+    float *x = s->more + k * all, *was = x + k * SOLVED;
+    double explained = 0;
+    for (int64_t o = 0, n; o < all; o += n) {
+        n = least(SOLVED, all - o);
+        for (int64_t i = 0; i < k; i++) memcpy(x + i * n, s->more + i * all + o, (size_t)n * sizeof *x);
+        memcpy(was, x, (size_t)(k * n) * sizeof *x);
+        moe_form_solve(&s->form, x, n, pool);
+        for (int64_t i = 0; i < k * n; i++) explained += (double)x[i] * (double)was[i];
+        for (int64_t i = 0; i < k; i++) memcpy(s->more + i * all + o, x + i * n, (size_t)n * sizeof *x);
+    }
+    return explained;
+}
+
+static void shrink(struct moe_inputs *s, double explained)
+{
+    double n = s->n2 > 0 ? s->n1 * s->n1 / s->n2 : 0, k = (double)s->k, c = 0;
+    if (n > k && explained > 0) c = 1 - k * (s->z2 - explained) / ((n - k) * explained);
+    if (!(c > 0)) c = 0;
+    if (c > 1) c = 1;
+    for (int64_t i = 0; i < s->k * s->outputs; i++) s->more[i] = c > 0 ? (float)c * s->more[i] : 0;
 }
 
 static void transpose(float *x, int64_t k)
@@ -59,6 +99,7 @@ enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_metho
 {
     if (how->diagonal) return moe_form_diagonal(&s->form, how->damp, err);
     MOE_TRY(moe_form_factor(&s->form, how->damp, pool, err));
+    if (s->more) shrink(s, s->z2 > 0 ? regress(s, pool) : 0);
     if (!s->cross) return MOE_OK;
     moe_form_solve(&s->form, s->cross, s->k, pool);
     transpose(s->cross, s->k);
@@ -131,6 +172,10 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
     if (s->cross && m->how.fit && !m->how.diagonal) {
         memcpy(m->q, m->w, (size_t)(m->rows * k) * sizeof *m->q);
         moe_gemm(m->pool, m->rows, k, k, 1, m->q, k, 1, s->cross, k, m->w, k);
+    }
+    for (int64_t i = 0; s->more && s->z2 > 0 && i < m->rows; i++) {
+        const float *more = s->more + (metric ? metric->order[i] : i);
+        for (int64_t j = 0; j < k; j++) m->w[i * k + j] += more[j * s->outputs];
     }
     return moe_kernels()->amax(m->w, m->rows * k);
 }

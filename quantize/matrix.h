@@ -26,14 +26,21 @@ struct moe_inputs {
     int64_t c0, k;
     struct moe_form form;             /* of the inputs as the quantized model has them */
     float *cross;                     /* [k, k] sum of xq^T (x - xq), x the unquantized inputs; NULL: inputs are what they were */
+    float *more; int64_t outputs;     /* [k, outputs] sum of xq^T z, z what outputs are to have beside; NULL: nothing */
+    double z2, n1, n2;                /* sum of z^2; of the weights of rows that asked, and of their squares */
 };
-uint64_t moe_inputs_estimate(int64_t k, bool cross);
-enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, struct moe_err *err); /* room for k columns */
+uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs);
+/* Room for k columns, and for z of so many outputs (0: none). */
+enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64_t outputs, struct moe_err *err);
 void moe_inputs_release(struct moe_inputs *s);
 void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k);
 /* Add n rows [n, ldx]: xq as they will be, lost = x - xq (ignored without cross); both already weighed. */
 void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n, struct moe_pool *pool);
-/* Factor, by the method; cross becomes (H^-1 cross)^T, what w is multiplied by to move it. */
+/* Rows that were added ask for z [n, outputs] beside, weighed as they are: by the square roots of weight[n]. */
+void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight, int64_t n, struct moe_pool *pool);
+/* Factor, by the method; cross becomes (H^-1 cross)^T, what w is multiplied by to move it; more becomes c H^-1 more, whose transpose is added to w.
+ * c shrinks a regression that chance could have given (James and Stein's estimator, its positive part): with n = n1^2 / n2 rows, of z^2 a part
+ * E explained by k columns in these rows, c = max(0, 1 - k (1 - E) / ((n - k) E)); 0 where n <= k. */
 enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err);
 
 /* ---- weights ---- */

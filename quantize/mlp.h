@@ -5,7 +5,8 @@
  *                  G = C o [A A; A A],  A = down^T F down,  C = sum_t d_t d_t^T,  d = [silu'(g) * u; silu(g)],
  *              each token weighed in the columns' form by how much its output moves, d^T (diagonal of [A; A]) d.
  *   down       rounded after them.  Columns: the form of its inputs yq as the rounded gate and up give them; rows: F.  First moved to where it
- *              does most of what the unrounded down did with the unrounded y: W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1.
+ *              does most of what the unrounded down did with the unrounded y: W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1; and then to where it
+ *              gives what its tokens lack as far as yq foretells it: + Z^T Yq (Yq^T Yq + damping)^-1, shrunk (quantize/matrix.h).
  *
  * Tokens come in pieces, once for each set of statistics; nothing is held for each of them. */
 #ifndef MOE_QUANTIZE_MLP_H
@@ -17,7 +18,10 @@
 #include "quantize/states.h"
 
 /* activations: FLOAT; NVFP4 or NVFP4_46: inputs are that when the model runs, and the forms are those of such inputs. */
-struct moe_mlp_method { struct moe_matrix_method matrix; enum moe_activations activations; };
+struct moe_mlp_method {
+    struct moe_matrix_method matrix; enum moe_activations activations;
+    bool corrects;                    /* down gives what tokens lack, where they say so */
+};
 
 /* The tokens that pass an MLP.  x = rms(h) * norm. */
 struct moe_mlp_tokens {
@@ -27,6 +31,8 @@ struct moe_mlp_tokens {
     const int32_t *row;               /* [n] rows of h */
     const float *weight;              /* [n] of the output in the layer's sum; NULL: 1 */
     const float *importance;          /* [n] factor on a row in statistics; NULL: 1 */
+    const struct moe_states *lack;    /* rows as h: what the layer's output lacks (quantize/drift.h); NULL: nothing */
+    const float *share;               /* [n] of it that this MLP is to give */
     struct moe_clip *clip;            /* [2]: moe_mlp_forward counts inputs of gate and up, and of down, here; NULL: nowhere */
     int64_t n, own;                   /* those from `own` on lend statistics, where its own are few: they did not choose this MLP */
 };

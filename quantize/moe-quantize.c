@@ -78,14 +78,16 @@ static enum moe_code check_calibration(struct options *o, struct moe_err *err)
 
 static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
 {
-    static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const upstream[] = { "quantized", "source", NULL };
+    static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const upstream[] = { "corrected", "quantized", "source", NULL };
     int scope = moe_scope_find(o->quantize), effort, word;
     enum moe_nvfp4_method method;
     MOE_TRY(choose_word("effort", o->effort, efforts, &effort, err));
     if ((word = moe_activations_find(o->activations)) < 0 || word > MOE_ACTIVATIONS_NVFP4_46)
         return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, nvfp4 or nvfp4-four-over-six)", o->activations);
-    MOE_TRY(choose_word("upstream", o->upstream, upstream, &word, err));
     MOE_TRY(choose_method(o, effort, &method, err));
+    if (!o->upstream) o->upstream = o->calibrated == FISHER && effort ? "corrected" : "quantized";
+    MOE_TRY(choose_word("upstream", o->upstream, upstream, &word, err));
+    if (word == 0 && o->calibrated < GPTQ) return moe_fail(err, MOE_USAGE, "--upstream corrected needs --method gptq or fisher: the others do not move weights");
     MOE_TRY(check_calibration(o, err));
     if (scope < 0) return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", o->quantize);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
@@ -109,7 +111,7 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
     return (struct moe_calibration){
         .tokens = text->tokens, .n = text->n, .sequence = o->sequence == MOE_UNSET ? most : o->sequence,
         .method = { .matrix = { .diagonal = o->calibrated == WEIGHTED, .fit = !plain, .sided = o->calibrated == FISHER, .sweeps = sweeps_of(o), .damp = 0.01, .damp_rows = 0.001 },
-                    .activations = (enum moe_activations)moe_activations_find(o->activations) },
+                    .activations = (enum moe_activations)moe_activations_find(o->activations), .corrects = !strcmp(o->upstream, "corrected") },
         .fisher = o->calibrated == FISHER ? o->sensitivity : 0, .seed = (uint64_t)o->seed, .upstream_source = !strcmp(o->upstream, "source"),
         .memory = (uint64_t)o->memory, .scratch = o->scratch, .type = type,
     };
@@ -157,7 +159,7 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
               cJSON_AddBoolToObject(j, "fit", c->method.matrix.fit) && cJSON_AddNumberToObject(j, "damping", c->method.matrix.damp) &&
               cJSON_AddNumberToObject(j, "sensitivity_tokens", (double)(c->fisher < c->n ? c->fisher : c->n)) && cJSON_AddNumberToObject(j, "seed", (double)c->seed) &&
               cJSON_AddStringToObject(j, "activations", moe_activations_name(c->method.activations)) &&
-              cJSON_AddStringToObject(j, "upstream", c->upstream_source ? "source" : "quantized");
+              cJSON_AddStringToObject(j, "upstream", c->upstream_source ? "source" : c->method.corrects ? "corrected" : "quantized");
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -332,7 +334,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 
 int main(int argc, char **argv)
 {
-    struct options o = { .method = "auto", .quantize = "experts", .effort = "best", .activations = "float", .upstream = "quantized", .calib_tokens = 1 << 20,
+    struct options o = { .method = "auto", .quantize = "experts", .effort = "best", .activations = "float", .calib_tokens = 1 << 20,
                          .sequence = MOE_UNSET, .sensitivity = 16384 };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
@@ -351,7 +353,7 @@ int main(int argc, char **argv)
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),
         MOE_STR(0, "activations", &o.activations, "float|nvfp4|nvfp4-four-over-six", "fit the weights to activations as they are, or as NVFP4 products will see them"),
-        MOE_STR(0, "upstream", &o.upstream, "quantized|source", "fit a layer to what the quantized layers before it compute, or the source's"),
+        MOE_STR(0, "upstream", &o.upstream, "corrected|quantized|source", "fit a layer to what the quantized layers before it compute and to make up for their error; to the former alone; to what the source's compute"),
         MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N", "tokens of the pass that says which outputs matter (method fisher)"),
         MOE_INT(0, "seed", &o.seed, "N", "of the labels drawn in that pass"),
         MOE_STR(0, "scratch", &o.scratch, "DIR", "hidden states that memory does not hold go here"),

@@ -10,7 +10,7 @@
 
 enum { WORST = 10, NAMES = 24 };             /* entries of a list; cold experts named of a layer */
 
-static const char *const phase_name[MOE_PHASES] = { "attention", "router", "forward", "statistics", "factoring", "rounding" };
+static const char *const phase_name[MOE_PHASES] = { "attention", "router", "forward", "drift", "statistics", "factoring", "rounding" };
 
 /* ---- a layer's note ---- */
 
@@ -83,6 +83,7 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
         den += x->out_den;
     }
     ok = ok && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
+         (s->drift < 0 || cJSON_AddNumberToObject(j, "drift", s->drift)) &&
          cJSON_AddNumberToObject(j, "amax_x", (double)s->amax_x) && cJSON_AddNumberToObject(j, "amax_y", (double)s->amax_y) && add_clipped(j, s) &&
          cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) && cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&
          add_phases(j, "seconds", s->seconds) && add_phases(j, "flops", s->flops);

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-enum moe_phase { MOE_PHASE_ATTENTION, MOE_PHASE_ROUTER, MOE_PHASE_FORWARD, MOE_PHASE_STATISTICS, MOE_PHASE_FACTORING, MOE_PHASE_ROUNDING, MOE_PHASES };
+enum moe_phase { MOE_PHASE_ATTENTION, MOE_PHASE_ROUTER, MOE_PHASE_FORWARD, MOE_PHASE_DRIFT, MOE_PHASE_STATISTICS, MOE_PHASE_FACTORING, MOE_PHASE_ROUNDING, MOE_PHASES };
 
 /* out_*: squared error and square of the expert's output; amax: of the inputs of gate and up, and of down. */
 struct moe_expert_stats { int64_t tokens; float amax_x, amax_y; bool cold; double out_num, out_den, seconds[3]; };
@@ -21,12 +21,13 @@ struct moe_layer_stats {
     const struct moe_expert_stats *experts;
     double seconds[MOE_PHASES], flops[MOE_PHASES]; /* the last three summed over experts at work at once */
     float amax_x, amax_y;
+    double drift;                           /* of the states after the layer, before its experts were quantized, from the source's, relative; below 0: not known */
     uint64_t bytes, peak_rss;               /* of the layer's file; of the process when it was written */
     const struct moe_clipped *clipped;      /* of this layer and of those without experts before it */
     int n_clipped;
 };
 
-/* {"layer", "tokens", "cold", "worst", "output_error", "amax_x", "amax_y", "clipped", "bytes", "peak_rss", "seconds", "flops"}; NULL when out of memory.
+/* {"layer", "tokens", "cold", "worst", "output_error", "drift", "amax_x", "amax_y", "clipped", "bytes", "peak_rss", "seconds", "flops"}; NULL when out of memory.
  * worst: the ten experts with the largest output_error, [[expert, error, tokens], ...]. */
 cJSON *moe_layer_note(const struct moe_layer_stats *s);
 

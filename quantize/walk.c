@@ -258,7 +258,7 @@ enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const 
     return read_weight(&(struct place){ .src = c->src }, r, t, i, w, err);
 }
 
-enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u, const char *path, struct moe_err *err)
+enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u, const char *path, struct moe_states *out, struct moe_err *err)
 {
     struct moe_weight w[3];
     double from = moe_now();
@@ -275,7 +275,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         t.clip = c->clip;
         for (int i = 0; code == MOE_OK && i < 3; i++)
             code = read_weight(&from_where, &c->raw, path ? &u->out[g->first + i] : &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
-        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
+        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
         if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
     }
@@ -297,7 +297,7 @@ enum moe_code moe_walk_pass(struct moe_walk *c, struct moe_err *err)
     if (!c->m->layers[c->layer].moe) return moe_walk_through(c, err);
     MOE_TRY(moe_walk_reach(c, c->layer, err));
     MOE_TRY(moe_walk_unit(c, c->layer, &u, err));
-    enum moe_code code = moe_walk_experts(c, &u, NULL, err);
+    enum moe_code code = moe_walk_experts(c, &u, NULL, NULL, err);
     moe_unit_release(&u);
     return code == MOE_OK ? moe_walk_next(c, err) : code;
 }
