@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#define STEP 2.0
+#define STEP 1.5
 
 uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
 {

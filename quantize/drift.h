@@ -4,8 +4,8 @@
  *     D = (source's state after the layer) - (own state after the layer, were its experts not quantized),
  * which is what the quantized layers before have lost and this one's attention and shared expert have made of it.  Each of the token's experts
  * is to give z = STEP D w / sum w^2 more (w: routing weights), so that together their weighted outputs give STEP D; what of it their inputs
- * foretell goes into `down` (quantize/mlp.h).  An expert foretells but a part of D and not the same part as the others: STEP 1 falls short, at 2 the
- * iteration that this is the first step of is still stable.
+ * foretell goes into `down` (quantize/mlp.h).  An expert foretells but a part of D, and not the same part as the others: with STEP 1 their sum falls
+ * short of the joint regression, whose first Richardson iteration this is (stable up to 2).
  *
  * Memory: a second walk (quantize/walk.h) and 4 bytes for each token and chosen expert. */
 #ifndef MOE_QUANTIZE_DRIFT_H
