@@ -118,6 +118,8 @@ void moe_forward_close(struct moe_forward **f)
     *f = NULL;
 }
 
+void moe_forward_model(struct moe_forward *f, const struct moe_model *m) { f->m = m; }
+
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }

@@ -79,6 +79,7 @@ uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens, in
 enum moe_code moe_forward_open(struct moe_forward **f, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
                                struct moe_pool *pool, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f);
+void moe_forward_model(struct moe_forward *f, const struct moe_model *m); /* from now on through m, another one of the same shapes */
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /* NULL: none */
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a);   /* FLOAT until called; needs no more memory */
 /* The factor of a weight's input codes: as modelopt stores it, the inverse of what compressed-tensors stores, 1 when absent. */

@@ -115,7 +115,7 @@ enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_
     uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20) +
                      moe_dense_estimate(src, o->type, &dense_method);
     for (int in_files = 0; in_files <= (o->scratch != NULL); in_files++) {
-        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, o->sequence, in_files, threads) : 0);
+        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
         uint64_t left = limit > fixed + walk ? limit - fixed - walk : 0;
         if (o->fisher) moe_fisher_estimate(src, &f, in_files, threads, &fisher, &files);
         fisher += base + most_raw + layer;

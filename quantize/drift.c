@@ -1,15 +1,16 @@
 #include "quantize/drift.h"
 
 #include "base/io.h"
+#include "model/forward-internal.h"
 #include "quantize/work.h"
 
 #include <stdlib.h>
 
 #define STEP 1.5
 
-uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
+uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, bool in_files)
 {
-    return moe_walk_estimate(src, n, sequence, in_files, threads) + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * sizeof(float);
+    return moe_walk_twin_estimate(src, n, in_files) + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * sizeof(float);
 }
 
 double moe_work_own_experts(const struct moe_config *c, double n) { return moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok); }
@@ -22,8 +23,7 @@ double moe_work_drift(const struct moe_config *c, int64_t layer, double n, doubl
 enum moe_code moe_drift_open(struct moe_drift *d, const struct moe_walk *w, const char *states, struct moe_err *err)
 {
     *d = (struct moe_drift){ .open = true };
-    MOE_TRY(moe_walk_open(&d->walk, w->src, w->tokens, w->n, w->sequence, states, w->pool, err));
-    d->walk.meter = w->meter;
+    MOE_TRY(moe_walk_twin(&d->walk, w, states, err));
     d->share = malloc((size_t)(w->n * w->src->config.num_experts_per_tok + 1) * sizeof *d->share);
     return d->share ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for calibration");
 }
@@ -46,7 +46,7 @@ enum moe_code moe_drift_pass(struct moe_drift *d, int layer, struct moe_err *err
 static enum moe_code subtract(struct moe_drift *d, struct moe_walk *w, struct moe_err *err)
 {
     const struct moe_states *minus[] = { &w->h, &w->sum, &d->walk.sum };
-    float *lack = d->walk.batch, *x = w->batch;
+    float *lack = w->batch, *x = w->f->x;
     d->lack = d->size = 0;
     for (int64_t at = 0, n, width = w->h.width; at < w->n; at += n) {
         n = moe_walk_batch(w->sequence);

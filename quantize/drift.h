@@ -7,7 +7,7 @@
  * foretell goes into `down` (quantize/mlp.h).  An expert foretells but a part of D, and not the same part as the others: with STEP 1 their sum falls
  * short of the joint regression, whose first Richardson iteration this is (stable up to 2).
  *
- * Memory: a second walk (quantize/walk.h) and 4 bytes for each token and chosen expert. */
+ * Memory: the walk's twin (quantize/walk.h) and 4 bytes for each token and chosen expert. */
 #ifndef MOE_QUANTIZE_DRIFT_H
 #define MOE_QUANTIZE_DRIFT_H
 
@@ -21,7 +21,7 @@ struct moe_drift {
     bool open;
 };
 
-uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads);
+uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, bool in_files);
 /* Operations: of n tokens through a layer's unquantized experts; with the source's pass through the layer, if it has experts. */
 double moe_work_own_experts(const struct moe_config *c, double n);
 double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MULTIPLY_ROWS = 128, SOLVED = 64 }; /* rows of a weight that a work item multiplies; outputs that are solved for at once */
+enum { MULTIPLY_ROWS = 128, SOLVED = 64, REPEATED = 2 }; /* rows of a weight that a work item multiplies; outputs that are solved for at once; tokens that tell what one does */
 
 /* ---- statistics ---- */
 
@@ -78,7 +78,7 @@ static double regress(struct moe_inputs *s, struct moe_pool *pool)
 
 static void shrink(struct moe_inputs *s, double explained)
 {
-    double n = s->n2 > 0 ? s->n1 * s->n1 / s->n2 : 0, k = (double)s->k, c = 0;
+    double n = s->n2 > 0 ? s->n1 * s->n1 / s->n2 / REPEATED : 0, k = (double)s->k, c = 0;
     if (n > k && explained > 0) c = 1 - k * (s->z2 - explained) / ((n - k) * explained);
     if (!(c > 0)) c = 0;
     if (c > 1) c = 1;

@@ -39,8 +39,8 @@ void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, in
 /* Rows that were added ask for z [n, outputs] beside, weighed as they are: by the square roots of weight[n]. */
 void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight, int64_t n, struct moe_pool *pool);
 /* Factor, by the method; cross becomes (H^-1 cross)^T, what w is multiplied by to move it; more becomes c H^-1 more, whose transpose is added to w.
- * c shrinks a regression that chance could have given (James and Stein's estimator, its positive part): with n = n1^2 / n2 rows, of z^2 a part
- * E explained by k columns in these rows, c = max(0, 1 - k (1 - E) / ((n - k) E)); 0 where n <= k. */
+ * c shrinks a regression that chance could have given (James and Stein's estimator, its positive part): with n = n1^2 / (2 n2) rows (tokens of a text repeat
+ * each other), of z^2 a part E explained by k columns in these rows, c = max(0, 1 - k (1 - E) / ((n - k) E)); 0 where n <= k. */
 enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err);
 
 /* ---- weights ---- */

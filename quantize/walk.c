@@ -152,6 +152,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
 static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
+    moe_forward_model(c->f, c->m);
     if (c->before[0]) MOE_TRY(c->before[0](c->ctx, err));
     double from = moe_now();
     MOE_TRY(moe_walk_batches(c, attention_batch, err));
@@ -318,12 +319,17 @@ static int64_t widest(const struct moe_config *c)
 
 static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };
 
+uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files)
+{
+    uint64_t states = in_files ? 0 : 2 * (uint64_t)(n * src->config.hidden_size) * sizeof(float);
+    return states + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * 20 + (uint64_t)n * 8;
+}
+
 uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
 {
     const struct moe_config *g = &src->config;
-    int64_t batch = moe_walk_batch(sequence), k = g->num_experts_per_tok;
-    uint64_t bytes = in_files ? 0 : 2 * (uint64_t)(n * g->hidden_size) * sizeof(float);
-    bytes += (uint64_t)n * (uint64_t)k * 20 + (uint64_t)n * 8;
+    int64_t batch = moe_walk_batch(sequence);
+    uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
     bytes += (uint64_t)batch * (uint64_t)(6 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim) +
                                           2 * (g->kv_lora_rank + g->qk_rope_head_dim) + g->n_routed_experts + 3 * g->intermediate_size) * sizeof(float);
     bytes += (uint64_t)threads * (uint64_t)sequence * (uint64_t)(2 * g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim + 1) * sizeof(float);
@@ -332,13 +338,22 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
 
 static void *array(int64_t n, size_t size) { return calloc((size_t)n + 1, size); }
 
-static enum moe_code take_all(struct moe_walk *c, struct moe_err *err)
+/* What is at work in a layer; a twin's is another walk's. */
+static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;
-    int64_t n = c->n, e = g->n_routed_experts, k = g->num_experts_per_tok, s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
+    int64_t s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
+    MOE_TRY(moe_forward_open(&c->f, c->m, batch, s, MOE_MLA_PLAIN, c->pool, err));
+    MOE_TRY(moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, c->pool, err));
     c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
     c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
     c->batch = array(batch * g->hidden_size, sizeof *c->batch);
+    return c->kv_buffer && c->kv_layer && c->batch ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
+}
+
+static enum moe_code take_choices(struct moe_walk *c, struct moe_err *err)
+{
+    int64_t n = c->n, e = c->src->config.n_routed_experts, k = c->src->config.num_experts_per_tok;
     c->experts = array(n * k, sizeof *c->experts);
     c->weights = array(n * k, sizeof *c->weights);
     c->importance = array(n, sizeof *c->importance);
@@ -348,35 +363,55 @@ static enum moe_code take_all(struct moe_walk *c, struct moe_err *err)
     c->row_importance = array(n * k, sizeof *c->row_importance);
     c->all = array(n, sizeof *c->all);
     c->stored = array(c->src->n_tensors, sizeof *c->stored);
-    if (!(c->kv_buffer && c->kv_layer && c->batch && c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all && c->stored))
+    if (!(c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all && c->stored))
         return moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens", (long long)n);
     for (int64_t i = 0; i < n; i++) c->all[i] = (int32_t)i;
     for (int64_t i = 0; i < c->src->n_tensors; i++) c->stored[i] = c->src->tensors[i].type;
     return MOE_OK;
 }
 
+static enum moe_code begin_walk(struct moe_walk *c, const char *states, struct moe_err *err)
+{
+    int64_t width = c->src->config.hidden_size;
+    MOE_TRY(moe_model_open(&c->m, c->src, 0, err));
+    if (!c->twin) MOE_TRY(take_buffers(c, err));
+    MOE_TRY(moe_states_open(&c->h, c->n, width, states, err));
+    MOE_TRY(moe_states_open(&c->sum, c->n, width, states, err));
+    MOE_TRY(take_choices(c, err));
+    moe_forward_model(c->f, c->m);
+    MOE_TRY(moe_walk_batches(c, embed_batch, err));
+    drop_mapped(c, -1);
+    return MOE_OK;
+}
+
 enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
                             struct moe_pool *pool, struct moe_err *err)
 {
-    const struct moe_config *g = &src->config;
     *c = (struct moe_walk){ .src = src, .pool = pool, .tokens = tokens, .n = n, .sequence = sequence, .h = { .fd = -1 }, .sum = { .fd = -1 } };
-    enum moe_code code = moe_model_open(&c->m, src, 0, err);
-    if (code == MOE_OK) code = moe_forward_open(&c->f, c->m, moe_walk_batch(sequence), sequence, MOE_MLA_PLAIN, pool, err);
-    if (code == MOE_OK) code = moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, pool, err);
-    if (code == MOE_OK) code = moe_states_open(&c->h, n, g->hidden_size, states, err);
-    if (code == MOE_OK) code = moe_states_open(&c->sum, n, g->hidden_size, states, err);
-    if (code == MOE_OK) code = take_all(c, err);
-    if (code == MOE_OK) code = moe_walk_batches(c, embed_batch, err);
-    if (code == MOE_OK) drop_mapped(c, -1);
+    enum moe_code code = begin_walk(c, states, err);
+    if (code != MOE_OK) moe_walk_close(c);
+    return code;
+}
+
+enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const char *states, struct moe_err *err)
+{
+    *c = (struct moe_walk){ .src = w->src, .pool = w->pool, .tokens = w->tokens, .n = w->n, .sequence = w->sequence, .h = { .fd = -1 }, .sum = { .fd = -1 },
+                            .twin = true, .f = w->f, .mlp = w->mlp, .batch = w->batch, .kv_buffer = w->kv_buffer, .kv_layer = w->kv_layer, .meter = w->meter };
+    enum moe_code code = begin_walk(c, states, err);
     if (code != MOE_OK) moe_walk_close(c);
     return code;
 }
 
 void moe_walk_close(struct moe_walk *c)
 {
-    void *owned[] = { c->kv_buffer, c->kv_layer, c->batch, c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all, c->stored };
-    moe_mlp_close(&c->mlp);
-    moe_forward_close(&c->f);
+    void *owned[] = { c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all, c->stored };
+    if (!c->twin) {
+        moe_mlp_close(&c->mlp);
+        moe_forward_close(&c->f);
+        free(c->kv_buffer);
+        free(c->kv_layer);
+        free(c->batch);
+    }
     moe_states_close(&c->h);
     moe_states_close(&c->sum);
     moe_model_close(&c->m);

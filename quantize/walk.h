@@ -33,6 +33,7 @@ struct moe_walk {
     int32_t *row; float *row_weight, *row_importance; /* [n k] token; routing weight; that times importance */
     int32_t *all;                     /* [n]: 0, 1, 2 ... */
     struct moe_held raw;
+    bool twin;                        /* f, mlp, batch and the caches are another walk's */
     double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
     struct moe_clip *clip;            /* [2] of the MLPs that tokens pass (struct moe_mlp_tokens); NULL: not counted */
     struct moe_meter *meter;          /* what is done is counted here; NULL: nowhere */
@@ -45,6 +46,9 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
 /* Maps the source; embeds the tokens, which must stay.  states: a directory for the hidden states; NULL: memory. */
 enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
                             struct moe_pool *pool, struct moe_err *err);
+/* The same tokens through the source once more: states, choices and model of its own, the buffers at work are w's.  w outlives it. */
+uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files);
+enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, const char *states, struct moe_err *err);
 void moe_walk_close(struct moe_walk *w);
 
 /* Through one layer without experts.  Through layers without experts, up to `layer`; then that one's attention, router and shared expert. */

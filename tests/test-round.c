@@ -241,7 +241,7 @@ static void test_fit(struct moe_pool *pool)
         struct moe_matrix m;
         uint8_t codes[N * K / 2], scales[N * K / 16];
         struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
-        ok(moe_inputs_open(&s, K, true, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
+        ok(moe_inputs_open(&s, K, true, 0, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, xq, lost, K, T, pool);
         ok(moe_inputs_end(&s, &how, pool, &err));
@@ -262,6 +262,47 @@ static void test_fit(struct moe_pool *pool)
     free(x), free(xq), free(lost), free(w);
 }
 
+/* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the metric's order, what chance gives is not. */
+static void test_ask(struct moe_pool *pool)
+{
+    enum { K = 32, N = 80, T = 1024 };
+    float *x = numbers(T * K), *b = numbers(N * K), *noise = numbers(T * N), *z = malloc(sizeof(float) * T * N), *w = numbers(N * K), weight[T];
+    struct moe_weight source = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w }, wanted = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)b };
+    const struct moe_weight *weights[1] = { &source };
+    struct moe_metric metric;
+    assert(z);
+    for (int i = 0; i < T; i++) weight[i] = 1;
+    ok(moe_metric_open(&metric, N, &err));
+    for (int i = 0; i < N * N; i++) metric.form.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
+    ok(moe_metric_finish(&metric, .001, pool, &err));
+    for (int round = 0; round < 4; round++) { /* all of it foretold; half; nothing; too few rows to tell */
+        struct moe_matrix_method how = { .damp = 1e-6 };
+        struct moe_inputs s;
+        struct moe_matrix m;
+        int64_t rows = round == 3 ? K : T;
+        double square = 0, size = 0;
+        moe_matrix_multiply(pool, &wanted, x, T, z);
+        for (int i = 0; i < T * N; i++) z[i] = (round == 2 ? 0 : z[i]) + (round ? 5.6f * noise[i] : 0); /* rows of b have a length of 5.6 */
+        ok(moe_inputs_open(&s, K, false, N, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
+        moe_inputs_begin(&s, 0, K);
+        moe_inputs_add(&s, x, NULL, K, rows, pool);
+        moe_inputs_ask(&s, x, K, z, weight, rows, pool);
+        ok(moe_inputs_end(&s, &how, pool, &err));
+        moe_matrix_load(&m, &s, weights, 1, &metric);
+        for (int i = 0; i < N; i++) {
+            for (int j = 0; j < K; j++) {
+                double moved = (double)m.w[i * K + j] - (double)w[metric.order[i] * K + j], want = (double)b[metric.order[i] * K + j];
+                square += (moved - (round < 2 ? want : 0)) * (moved - (round < 2 ? want : 0));
+                size += want * want;
+            }
+        }
+        assert(round == 0 ? square < 1e-4 * size : round == 1 ? square < .04 * size : round == 2 ? square < .01 * size : square == 0);
+        moe_inputs_release(&s), moe_matrix_release(&m);
+    }
+    moe_metric_release(&metric);
+    free(x), free(b), free(noise), free(z), free(w);
+}
+
 int main(void)
 {
     struct moe_pool *pool;
@@ -270,8 +311,9 @@ int main(void)
     test_error(pool);
     test_extremes(pool);
     test_fit(pool);
+    test_ask(pool);
     test_threads();
     moe_pool_close(&pool);
-    puts("test-round: factors, errors under forms of columns and rows, extremes, moved weights, threads");
+    puts("test-round: factors, errors under forms of columns and rows, extremes, moved weights and what outputs ask for, threads");
     return 0;
 }
