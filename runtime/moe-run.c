@@ -4,11 +4,7 @@
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
-#include "runtime/handover.h"
-#include "runtime/prompts.h"
-#include "runtime/ranks.h"
-#include "runtime/run-options.h"
-#include "runtime/score.h"
+#include "runtime/run-report.h"
 #include "runtime/trace.h"
 
 #include <stdio.h>
@@ -18,71 +14,15 @@
 
 enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
-/* NVFP4 activations on a model that has nothing to quantize, or nobody measured how large its activations are. */
-static void warn_activations(const struct moe_run_options *o, const struct moe_source *s)
-{
-    int64_t all = 0, uncalibrated = 0;
-    for (int64_t i = 0; i < s->n_tensors; i++) {
-        const struct moe_tensor *t = &s->tensors[i];
-        if (t->type != MOE_NVFP4) continue;
-        all++;
-        uncalibrated += t->plane[MOE_PLANE_INPUT].file < 0 || t->input_scale == 1;
-    }
-    if (!all) moe_warn(&o->run, "--activations %s: no weight of the model is NVFP4, so activations stay float", o->activations);
-    if (uncalibrated)
-        moe_warn(&o->run, "--activations %s: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
-                 o->activations, (long long)uncalibrated, (long long)all);
-}
-
 /* ---- generation ---- */
-
-static void print_text(void *ctx, const char *s, size_t n)
-{
-    (void)ctx;
-    fwrite(s, 1, n, stdout);
-    fflush(stdout);
-}
 
 static struct moe_generate settings(const struct moe_run_options *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
         .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
-        .text = o->run.json ? NULL : print_text,
+        .text = o->run.json ? NULL : moe_run_print,
     };
-}
-
-static void add_memory(cJSON *json, uint64_t before)
-{
-    uint64_t now = moe_peak_anonymous();
-    moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
-    moe_json_add_i64(json, "peak_anonymous", (int64_t)(now > before ? now : before));
-}
-
-static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
-
-static void report(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
-{
-    cJSON *tokens, *s;
-    char peak[16];
-    moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
-    tokens = cJSON_AddArrayToObject(json, "tokens");
-    for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
-    moe_json_add_i64(json, "prompt_tokens", prompt);
-    if ((s = cJSON_AddObjectToObject(json, "seconds"))) {
-        cJSON_AddNumberToObject(s, "load", seconds[0]);
-        cJSON_AddNumberToObject(s, "prefill", seconds[1]);
-        cJSON_AddNumberToObject(s, "decode", seconds[2]);
-    }
-    double decoded = (double)(g->n > 0 ? g->n - 1 : 0);
-    cJSON_AddNumberToObject(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
-    cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
-    add_memory(json, 0);
-    cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
-    if (!o->run.json && g->n) print_text(NULL, "\n", 1);
-    moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
-               (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
-               rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
 static enum moe_code generate(const struct moe_run_options *o, struct moe_engine *e, double loaded, cJSON *json, struct moe_err *err)
@@ -97,7 +37,7 @@ static enum moe_code generate(const struct moe_run_options *o, struct moe_engine
     t1 = moe_now();
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };
-    if (code == MOE_OK) report(o, json, &g, (int64_t)n, seconds);
+    if (code == MOE_OK) moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
     free(g.tokens);
     free(g.text);
     free(ids);
@@ -200,46 +140,13 @@ static enum moe_code score(const struct moe_run_options *o, struct moe_rank *r, 
     return code;
 }
 
-static void report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, cJSON *json)
-{
-    struct moe_score s;
-    double seconds = moe_now() - o->run.start;
-    moe_score_total(&s, sums);
-    moe_json_add_i64(json, "tokens", s.tokens);
-    cJSON_AddNumberToObject(json, "nll", s.nll);
-    cJSON_AddNumberToObject(json, "perplexity", s.perplexity);
-    if (o->reference) {
-        cJSON_AddNumberToObject(json, "kl", s.kl);
-        cJSON_AddNumberToObject(json, "kl_p50", s.kl_p50);
-        cJSON_AddNumberToObject(json, "kl_p99", s.kl_p99);
-        cJSON_AddNumberToObject(json, "kl_max", s.kl_max);
-        cJSON_AddNumberToObject(json, "top1_agreement", s.top1_agreement);
-        cJSON_AddNumberToObject(json, "perplexity_reference", s.perplexity_reference);
-        cJSON_AddNumberToObject(json, "perplexity_ratio", s.perplexity_ratio);
-    }
-    cJSON_AddNumberToObject(json, "seconds", seconds);
-    add_memory(json, s.anonymous);
-    if (o->run.json) return;
-    printf("perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
-    if (o->reference)
-        printf("reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
-               s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
-}
-
 static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
 {
     cJSON *list = moe_bench_model(e, o->run.pool);
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
     cJSON_AddItemToObject(json, "bench", list);
     MOE_TRY(moe_bench_pass(list, o->run.argv[0], eo, o->run.pool, err));
-    for (const cJSON *r = list->child; r && !o->run.json; r = r->next) {
-        const cJSON *share = moe_json_get(r, "share_of_peak");
-        printf("%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
-               1e6 * moe_json_get(r, "seconds")->valuedouble, moe_json_get(r, "gbytes_per_second")->valuedouble,
-               moe_json_get(r, "gflops")->valuedouble);
-        if (share) printf(" %5.1f %%", 100 * share->valuedouble);
-        putchar('\n');
-    }
+    if (!o->run.json) moe_run_print_bench(list);
     return MOE_OK;
 }
 
@@ -303,27 +210,6 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
     return code;
 }
 
-/* Texts in order, each with a line end; what is lost is named. */
-static void report_prompts(const struct job *j, const struct moe_results *r)
-{
-    int64_t in = 0, out = 0;
-    for (int64_t i = 0; i < r->n_sequences; i++) {
-        const struct moe_result *s = &r->sequence[i];
-        in += j->prompts.v[i].n_ids;
-        out += s->out.n;
-        if (!s->there) moe_warn(&j->o->run, "prompt %lld was lost with rank %lld", (long long)i + 1, (long long)(i % r->ranks));
-        else if (!j->o->run.json) {
-            print_text(NULL, s->out.text, s->out.text_bytes);
-            print_text(NULL, "\n", 1);
-        }
-    }
-    moe_notice(&j->o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)in, (long long)out,
-               moe_now() - j->o->run.start);
-    moe_results_json(r, j->prompts.v, j->json);
-    cJSON_AddNumberToObject(j->json, "seconds", moe_now() - j->o->run.start);
-    add_memory(j->json, 0);
-}
-
 static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r, const bool *dead, struct moe_err *err)
 {
     const struct moe_run_options *o = j->o;
@@ -333,8 +219,8 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
         if (o->score && dead[k] && !r->scored[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
-    if (o->prompts) report_prompts(j, r);
-    if (o->score) report_score(o, &r->sums, j->window, j->json);
+    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
+    if (o->score) moe_run_report_score(o, &r->sums, j->window, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     return o->record && r->routing ? moe_recorder_write(c, r->routing, o->record, err) : MOE_OK;
 }
@@ -347,7 +233,7 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
-    if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) warn_activations(o, r.engine->source);
+    if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, r.engine->source);
     if (code == MOE_OK && o->prompts) code = moe_prompts_read(&j->prompts, o->prompts, &o->prompt, r.engine, err);
     if (code == MOE_OK) code = moe_results_open(&r.results, 1, j->prompts.n, err);
     if (code == MOE_OK) code = work(j, &r, err);
@@ -382,7 +268,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));
-    if (moe_activations_nvfp4(j->eo->activations)) warn_activations(o, s->lender->source);
+    if (moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, s->lender->source);
     if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
     s->m.n_sequences = j->prompts.n;
     return MOE_OK;
@@ -413,7 +299,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     }
     if (before >= 0) {
         moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
-        print_text(NULL, "\n", 1);
+        moe_run_print(NULL, "\n", 1);
     }
     MOE_TRY(moe_ep_begin(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
