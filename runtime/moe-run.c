@@ -16,12 +16,19 @@ enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
 /* ---- generation ---- */
 
+static void print_text(void *ctx, const char *s, size_t n)
+{
+    (void)ctx;
+    fwrite(s, 1, n, stdout);
+    fflush(stdout);
+}
+
 static struct moe_generate settings(const struct moe_run_options *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
         .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
-        .text = o->run.json ? NULL : moe_run_print,
+        .text = o->run.json ? NULL : print_text,
     };
 }
 
@@ -37,7 +44,7 @@ static enum moe_code generate(const struct moe_run_options *o, struct moe_engine
     t1 = moe_now();
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };
-    if (code == MOE_OK) moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
+    if (code == MOE_OK) moe_run_report_generated(o, stdout, json, &g, (int64_t)n, seconds);
     free(g.tokens);
     free(g.text);
     free(ids);
@@ -146,7 +153,7 @@ static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
     cJSON_AddItemToObject(json, "bench", list);
     MOE_TRY(moe_bench_pass(list, o->run.argv[0], eo, o->run.pool, err));
-    if (!o->run.json) moe_run_print_bench(list);
+    if (!o->run.json) moe_run_print_bench(stdout, list);
     return MOE_OK;
 }
 
@@ -219,8 +226,8 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
         if (o->score && dead[k] && !r->scored[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
-    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
-    if (o->score) moe_run_report_score(o, &r->sums, j->window, j->json);
+    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, stdout, j->json);
+    if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     return o->record && r->routing ? moe_recorder_write(c, r->routing, o->record, err) : MOE_OK;
 }
@@ -299,7 +306,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     }
     if (before >= 0) {
         moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
-        moe_run_print(NULL, "\n", 1);
+        print_text(NULL, "\n", 1);
     }
     MOE_TRY(moe_ep_begin(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));

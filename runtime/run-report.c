@@ -5,11 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-void moe_run_print(void *ctx, const char *s, size_t n)
+static void print(FILE *out, const char *s, size_t n)
 {
-    (void)ctx;
-    fwrite(s, 1, n, stdout);
-    fflush(stdout);
+    if (n) fwrite(s, 1, n, out);
+    fflush(out);
 }
 
 void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s)
@@ -36,7 +35,7 @@ static void add_memory(cJSON *json, uint64_t before)
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
-void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
+void moe_run_report_generated(const struct moe_run_options *o, FILE *out, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
 {
     cJSON *tokens, *s;
     char peak[16];
@@ -54,33 +53,33 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
     add_memory(json, 0);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
-    if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
+    if (!o->run.json && g->n) print(out, "\n", 1);
     moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
                (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p, const struct moe_results *r, cJSON *json)
+void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p, const struct moe_results *r, FILE *out, cJSON *json)
 {
-    int64_t in = 0, out = 0;
+    int64_t read = 0, made = 0;
     for (int64_t i = 0; i < r->n_sequences; i++) {
         const struct moe_result *s = &r->sequence[i];
-        in += p->v[i].n_ids;
-        out += s->out.n;
+        read += p->v[i].n_ids;
+        made += s->out.n;
         if (!s->there) moe_warn(&o->run, "prompt %lld was lost with rank %lld", (long long)i + 1, (long long)(i % r->ranks));
         else if (!o->run.json) {
-            moe_run_print(NULL, s->out.text, s->out.text_bytes);
-            moe_run_print(NULL, "\n", 1);
+            print(out, s->out.text, s->out.text_bytes);
+            print(out, "\n", 1);
         }
     }
-    moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)in, (long long)out,
+    moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,
                moe_now() - o->run.start);
     moe_results_json(r, p->v, json);
     cJSON_AddNumberToObject(json, "seconds", moe_now() - o->run.start);
     add_memory(json, 0);
 }
 
-void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, cJSON *json)
+void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, FILE *out, cJSON *json)
 {
     struct moe_score s;
     double seconds = moe_now() - o->run.start;
@@ -100,20 +99,20 @@ void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums
     cJSON_AddNumberToObject(json, "seconds", seconds);
     add_memory(json, s.anonymous);
     if (o->run.json) return;
-    printf("perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
+    fprintf(out, "perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
     if (o->reference)
-        printf("reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
+        fprintf(out, "reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
                s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
 }
 
-void moe_run_print_bench(const cJSON *rows)
+void moe_run_print_bench(FILE *out, const cJSON *rows)
 {
     for (const cJSON *r = rows->child; r; r = r->next) {
         const cJSON *share = moe_json_get(r, "share_of_peak");
-        printf("%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
+        fprintf(out, "%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
                1e6 * moe_json_get(r, "seconds")->valuedouble, moe_json_get(r, "gbytes_per_second")->valuedouble,
                moe_json_get(r, "gflops")->valuedouble);
-        if (share) printf(" %5.1f %%", 100 * share->valuedouble);
-        putchar('\n');
+        if (share) fprintf(out, " %5.1f %%", 100 * share->valuedouble);
+        fputc('\n', out);
     }
 }
