@@ -42,3 +42,5 @@ row all-search bf16 "float nvfp4 nvfp4-four-over-six" --method search --quantize
 row all-default bf16 "float nvfp4 nvfp4-four-over-six" $C --quantize all-linear
 # shellcheck disable=SC2086
 row upstream-source bf16 "float" $C --upstream source
+# shellcheck disable=SC2086
+row upstream-quantized bf16 "float nvfp4 nvfp4-four-over-six" $C --upstream quantized
