@@ -197,6 +197,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     struct moe_rewrite_estimate e;
     struct moe_calibration_plan p = { 0 };
     struct moe_corpus text = { .n = o->calib_tokens };
+    double speed = 0;
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
     if (o->calibrated) {
         uint8_t *type;
@@ -205,7 +206,8 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
         enum moe_code code = moe_calibrate_plan(src, &c, moe_pool_threads(o->run.pool), &p, err);
         free(type);
         MOE_TRY(code);
-        e.seconds += p.work / (0.6 * operations_per_second(o->run.pool));
+        speed = operations_per_second(o->run.pool);
+        e.seconds += p.work / (0.6 * speed);
         if (p.memory > e.memory_bytes) e.memory_bytes = p.memory;
     }
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
@@ -215,6 +217,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
         if (scratch) cJSON_SetNumberValue(scratch, (double)p.scratch);
         moe_json_add_i64(json, "partial_bytes", (int64_t)p.partial);
         cJSON_AddNumberToObject(json, "flops", p.work);
+        cJSON_AddNumberToObject(json, "product_flops_per_second", speed);
         moe_json_add_i64(json, "experts_at_once", p.workers);
     }
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
