@@ -11,7 +11,7 @@ F=tests/data/tiny-k2
 ok "$GEN/genmodel" -o "$T/m" --format bf16 --layers $(($LAYERS + 1)) --dense 1 --experts $EXPERTS --hidden 7168 --inter 2048 --dense-inter 2048 --vocab 1024 --tokenizer $F/bf16 --seed 31
 for effort in $EFFORT; do
     # the best product of this machine: what --dry-run times, before and after
-    speed() { ok "$BIN/moe-quantize" --json --calib $F/calib.txt --effort $effort --dry-run "$T/m"; look "$T/out" "v['product_flops_per_second']"; }
+    speed() { ok "$BIN/moe-quantize" --json --calib $F/calib.txt --calib-tokens $TOKENS --effort $effort --memory 4G --dry-run "$T/m"; look "$T/out" "v['product_flops_per_second']"; }
     best=$(speed)
     ok "$GEN/genrss" "$T/rss" "$BIN/moe-quantize" -q --json --calib $F/calib.txt --calib-tokens $TOKENS --sequence-length 512 --effort $effort --memory 4G "$T/m" -o "$T/$effort.moe"
     read -r bytes seconds <"$T/rss"
