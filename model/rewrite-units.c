@@ -114,6 +114,7 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
 static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note, struct moe_err *err)
 {
     cJSON *report = moe_tally_json(&l->tally);
+    if (!report) cJSON_Delete(note);
     if (!report || (note && !moe_report_add_note(report, note))) {
         cJSON_Delete(report);
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
