@@ -337,6 +337,15 @@ static void check_elements(const cJSON *source)
         MOE_CHECK(cJSON_GetArraySize(e) == 8 && cJSON_IsNumber(cJSON_GetArrayItem(e, 7)));
 }
 
+/* Nothing large is copied.  (cJSON_AddItemReferenceToObject leaks its reference when there is no memory for the key.) */
+static bool refer(cJSON *j, const char *key, const cJSON *item)
+{
+    cJSON *r = cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child) : cJSON_CreateObjectReference(item->child);
+    if (r && cJSON_AddItemToObject(j, key, r)) return true;
+    cJSON_Delete(r);
+    return false;
+}
+
 static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source, const cJSON *report)
 {
     char hex[33];
@@ -345,9 +354,8 @@ static char *journal_text(const struct moe_writer *w, const struct moe_unit_done
     bool ok = j && cJSON_AddStringToObject(j, "format", "moe-journal") && cJSON_AddStringToObject(j, "unit", u->name) &&
               cJSON_AddStringToObject(j, "state", w->key) && cJSON_AddNumberToObject(j, "bytes", (double)u->bytes) &&
               cJSON_AddStringToObject(j, "xxh3_128", hex);
-    /* References: nothing large is copied. */
-    if (ok && report) ok = cJSON_AddItemReferenceToObject(j, "report", (cJSON *)(uintptr_t)report);
-    if (ok && source) ok = cJSON_AddItemReferenceToObject(j, "source", (cJSON *)(uintptr_t)source);
+    if (ok && report) ok = refer(j, "report", report);
+    if (ok && source) ok = refer(j, "source", source);
     char *text = ok ? moe_json_seal(j, 0) : NULL;
     cJSON_Delete(j);
     return text;
