@@ -76,7 +76,8 @@ void moe_unmap(const unsigned char *map, uint64_t size);
 void moe_map_guard(void);                        /* takes SIGBUS; other ones than these end the program as before */
 enum moe_code moe_map_check(struct moe_err *err); /* MOE_IO naming the first such file: what was computed since may be wrong */
 
-/* Peak resident memory of this process (VmHWM: getrusage's figure begins at the peak of the program that started this one), and what the machine could still give (MemAvailable), in bytes. */
+/* Peak resident memory of this process (VmHWM: getrusage's figure begins at the peak of the program that started this one), and what the machine
+ * could still give (MemAvailable), in bytes. */
 uint64_t moe_peak_rss(void);
 uint64_t moe_peak_anonymous(void); /* VmHWM less mapped file pages, sampled: see io.c */
 uint64_t moe_available_memory(void);

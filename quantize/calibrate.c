@@ -41,7 +41,7 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
         MOE_TRY(moe_aside_there(c->dir, l, &there, err));
         if (there) *work += moe_calibrate_dense_work(c->src, &c->o, l);
         if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
-            *work += moe_calibrate_experts_work(c->src, &c->o, l) + (c->o.method.corrects ? moe_work_own_experts(&c->src->config, (double)c->o.n) : 0);
+            *work += moe_calibrate_experts_work(c->src, &c->o, l) + (c->o.method.corrects ? moe_work_experts(&c->src->config, (double)c->o.n) : 0);
     }
     return MOE_OK;
 }
@@ -262,7 +262,7 @@ static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_s
 static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_clip *seen)
 {
     const struct moe_config *g = &c->src->config;
-    double n = (double)c->o.n, choices = n * (double)g->num_experts_per_tok;
+    double n = (double)c->o.n;
     struct moe_layer_stats s = { .layer = u->layer, .n = g->n_routed_experts, .experts = c->stats, .amax_x = peer_amax(c, false), .amax_y = peer_amax(c, true), .drift = -1,
                                  .bytes = u->header.file_bytes, .peak_rss = moe_peak_rss(), .clipped = c->watch.clipped, .n_clipped = c->watch.n };
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
@@ -273,7 +273,7 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
     }
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
-    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_mlp(g->hidden_size, g->moe_intermediate_size, choices);
+    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_experts(g, n);
     if (!s.amax_x) s.amax_x = seen[0].largest; /* nothing was quantized */
     if (!s.amax_y) s.amax_y = seen[1].largest;
     for (int64_t e = 0; e < s.n; e++) {

@@ -2,7 +2,7 @@
 
 #include "base/io.h"
 #include "model/forward-internal.h"
-#include "quantize/work.h"
+#include "quantize/least.h"
 
 #include <stdlib.h>
 
@@ -11,13 +11,6 @@
 uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, bool in_files)
 {
     return moe_walk_twin_estimate(src, n, in_files) + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * sizeof(float);
-}
-
-double moe_work_own_experts(const struct moe_config *c, double n) { return moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok); }
-
-double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence)
-{
-    return moe_work_forward(c, layer, n, sequence) + (moe_layer_is_moe(c, layer) ? moe_work_own_experts(c, n) : 0);
 }
 
 enum moe_code moe_drift_open(struct moe_drift *d, const struct moe_walk *w, const char *states, struct moe_err *err)
@@ -49,8 +42,7 @@ static enum moe_code subtract(struct moe_drift *d, struct moe_walk *w, struct mo
     float *lack = w->batch, *x = w->f->x;
     d->lack = d->size = 0;
     for (int64_t at = 0, n, width = w->h.width; at < w->n; at += n) {
-        n = moe_walk_batch(w->sequence);
-        if (n > w->n - at) n = w->n - at;
+        n = least(moe_walk_batch(w->sequence), w->n - at);
         MOE_TRY(moe_states_read(&d->walk.h, at, n, lack, err));
         for (int64_t i = 0; i < n * width; i++) d->size += (double)lack[i] * (double)lack[i];
         for (int k = 0; k < 3; k++) {

@@ -22,9 +22,6 @@ struct moe_drift {
 };
 
 uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, bool in_files);
-/* Operations: of n tokens through a layer's unquantized experts; with the source's pass through the layer, if it has experts. */
-double moe_work_own_experts(const struct moe_config *c, double n);
-double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence);
 /* For tokens that walk w has. */
 enum moe_code moe_drift_open(struct moe_drift *d, const struct moe_walk *w, const char *states, struct moe_err *err);
 void moe_drift_close(struct moe_drift *d);

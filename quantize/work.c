@@ -24,11 +24,18 @@ int64_t moe_work_common(const struct moe_config *c, int64_t layer)
     return moe_layer_is_moe(c, layer) ? c->n_shared_experts * c->moe_intermediate_size : c->intermediate_size;
 }
 
+double moe_work_experts(const struct moe_config *c, double n) { return moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok); }
+
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence)
 {
     double work = moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n);
     if (!moe_layer_is_moe(c, layer)) return work;
-    return work + moe_work_router(c, n) + moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok);
+    return work + moe_work_router(c, n) + moe_work_experts(c, n);
+}
+
+double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence)
+{
+    return moe_work_forward(c, layer, n, sequence) + (moe_layer_is_moe(c, layer) ? moe_work_experts(c, n) : 0);
 }
 
 /* ---- quantizing ---- */
