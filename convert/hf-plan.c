@@ -25,12 +25,6 @@ bool moe_hf_is_nvfp4(const struct moe_tensor *t)
     return t->type == MOE_NVFP4 && t->rows > 1 && class != MOE_CLASS_MOE && t->role != MOE_ROLE_EMBED;
 }
 
-static const struct moe_tensor *partner(const struct moe_source *src, const struct moe_tensor *t)
-{
-    int role = moe_role_fused((enum moe_role)t->role);
-    return role < 0 ? NULL : moe_source_find(src, (enum moe_role)role, t->layer, t->expert);
-}
-
 static float factor(const struct moe_tensor *t, float v) { return t->reciprocal ? 1.0f / v : v; }
 
 float moe_hf_multiplier(const struct moe_tensor *t) { return factor(t, t->global); }
@@ -40,7 +34,7 @@ static float input_factor(const struct moe_tensor *t) { return t->input_scale > 
 
 const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t)
 {
-    const struct moe_tensor *p = partner(src, t);
+    const struct moe_tensor *p = moe_source_fused(src, t);
     return p && moe_hf_multiplier(p) > moe_hf_multiplier(t) ? p : t;
 }
 
@@ -58,7 +52,7 @@ float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t)
 
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t)
 {
-    const struct moe_tensor *o = partner(p->src, t);
+    const struct moe_tensor *o = moe_source_fused(p->src, t);
     if (o && input_factor(o) > input_factor(t)) t = o;
     return t->input_scale > 0 ? spelled(p, t, t->input_scale) : 1.0f;
 }
@@ -78,7 +72,7 @@ static enum moe_code check_fused(const struct moe_source *src, struct moe_err *e
 {
     const struct moe_tensor *first = NULL; /* expert weight of this layer */
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        const struct moe_tensor *t = &src->tensors[i], *o = partner(src, t);
+        const struct moe_tensor *t = &src->tensors[i], *o = moe_source_fused(src, t);
         if (o && moe_hf_is_nvfp4(t) && !moe_hf_is_nvfp4(o)) return mixed(src, t, o, "the two", err);
         if (t->expert < 0) continue;
         if (!first || first->layer != t->layer) first = t;

@@ -102,6 +102,8 @@ enum moe_code moe_source_open_config(struct moe_source **src, const char *path, 
 
 /* NULL when the model has no such tensor.  O(1). */
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer, int expert);
+/* The tensor that engines fuse with t (moe_role_fused); NULL: none. */
+const struct moe_tensor *moe_source_fused(const struct moe_source *src, const struct moe_tensor *t);
 
 /* Map all files read-only (once); then every tensor's planes can be seen in place.  Spans were checked at open against
  * the file's size; for a file that shrinks later see moe_map_guard (base/io.h). */

@@ -135,8 +135,7 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
 /* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie side by side.  NULL: none. */
 static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
 {
-    int role = moe_role_fused((enum moe_role)in->role);
-    const struct moe_tensor *o = role < 0 ? NULL : moe_source_find(k->src, (enum moe_role)role, in->layer, in->expert);
+    const struct moe_tensor *o = moe_source_fused(k->src, in);
     return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
 }
 

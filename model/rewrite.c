@@ -130,12 +130,11 @@ static void count(const struct moe_rewrite_work *k, struct moe_rewrite_result *r
     r->weights_quantized = weights_to_quantize(k->src, k->type);
     for (int64_t i = 0; i < k->src->n_tensors; i++) {
         const struct moe_tensor *t = &k->src->tensors[i];
-        int fused = moe_role_fused((enum moe_role)t->role);
         if (t->type != MOE_NVFP4 || k->type[i] != MOE_NVFP4) continue;
         r->kept_nvfp4++;
-        if (fused < 0 || fused > t->role) continue; /* a pair counts at its second weight */
-        const struct moe_tensor *o = moe_source_find(k->src, (enum moe_role)fused, t->layer, t->expert);
-        r->unequal_pairs += o && o->type == MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 && o->global != t->global;
+        const struct moe_tensor *o = moe_source_fused(k->src, t);
+        if (!o || o->role > t->role) continue; /* a pair counts at its second weight */
+        r->unequal_pairs += o->type == MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 && o->global != t->global;
     }
 }
 

@@ -16,19 +16,12 @@ enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
 
 /* ---- generation ---- */
 
-static void print_text(void *ctx, const char *s, size_t n)
-{
-    (void)ctx;
-    fwrite(s, 1, n, stdout);
-    fflush(stdout);
-}
-
 static struct moe_generate settings(const struct moe_run_options *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
         .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
-        .text = o->run.json ? NULL : print_text,
+        .text = o->run.json ? NULL : moe_run_print, .ctx = stdout,
     };
 }
 
@@ -306,7 +299,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     }
     if (before >= 0) {
         moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
-        print_text(NULL, "\n", 1);
+        moe_run_print(stdout, "\n", 1);
     }
     MOE_TRY(moe_ep_begin(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));

@@ -10,6 +10,9 @@
 
 #include <stdio.h>
 
+/* n bytes to `out`, a FILE, at once. */
+void moe_run_print(void *out, const char *s, size_t n);
+
 /* NVFP4 activations on a model that has nothing to quantize, or nobody measured how large its activations are. */
 void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s);
 
