@@ -395,12 +395,12 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
     return MOE_OK;
 }
 
-static bool same_digest(const struct verify *v)
+static enum moe_code same_digest(const struct verify *v, bool *same, struct moe_err *err)
 {
     const cJSON *said = moe_json_get(v->root, "statistics");
     struct moe_hash *h = moe_hash_new();
     char hex[17];
-    if (!h) return false;
+    if (!h) return moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     moe_hash_reset64(h);
     for (int64_t i = 0; i < (int64_t)v->windows * v->n_layers * v->experts; i++) {
         uint8_t b[8];
@@ -409,7 +409,8 @@ static bool same_digest(const struct verify *v)
     }
     moe_hex64(moe_hash_get64(h), hex);
     moe_hash_free(h);
-    return cJSON_IsString(said) && !strcmp(said->valuestring, hex);
+    *same = cJSON_IsString(said) && !strcmp(said->valuestring, hex);
+    return MOE_OK;
 }
 
 static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe_err *err)
@@ -446,7 +447,8 @@ static enum moe_code verify(struct verify *v, const struct moe_routing *const *s
     MOE_TRY(read_head(v, err));
     MOE_TRY(gather(v, stats, n, err));
     v->out->had_statistics = n > 0;
-    v->out->same_statistics = v->compare = n && same_digest(v);
+    if (n) MOE_TRY(same_digest(v, &v->compare, err));
+    v->out->same_statistics = v->compare;
     if (from) MOE_TRY(moe_json_read(from, FILE_MAX, &old, err));
     enum moe_code code = check_layers(v, old, err);
     cJSON_Delete(old);

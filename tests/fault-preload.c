@@ -47,7 +47,7 @@ enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
-static _Thread_local bool begun __attribute__((tls_model("initial-exec"))); /* this thread runs code of the program */
+static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec"))); /* this thread runs code of the program; volatile: malloc here reads it, which a compiler cannot know */
 
 static void *next(const char *name)
 {
