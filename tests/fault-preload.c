@@ -47,7 +47,8 @@ enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
-static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec"))); /* this thread runs code of the program; volatile: malloc here reads it, which a compiler cannot know */
+/* This thread runs code of the program.  Volatile: malloc below reads it, and a compiler takes malloc for one that does not. */
+static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec")));
 
 static void *next(const char *name)
 {
