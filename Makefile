@@ -223,7 +223,7 @@ $(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
 
 # ---- install ------------------------------------------------------------------
 # The public headers.  Adding one is a promise: it needs a CHANGELOG entry.
-public := $(sort $(wildcard base/*.h formats/*.h formats/*.def kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h model/*.h))
+public := $(sort $(wildcard base/*.h formats/*.h formats/*.def kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h model/*.h))
 names  := $(notdir $(bins))
 install: all
 	$(Q)$(INSTALL) -d "$(DESTDIR)"$(BINDIR) "$(DESTDIR)"$(LIBDIR)/pkgconfig "$(DESTDIR)"$(MANDIR)/man1 "$(DESTDIR)"$(COMPDIR)/bash-completion/completions \

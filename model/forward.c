@@ -1,5 +1,7 @@
 #include "model/forward-internal.h"
 
+#include "kernels/many.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +144,13 @@ void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
     f->k = &f->other;
     if (a == MOE_ACTIVATIONS_INT16) f->other.matmul = f->k->matmul_int16;
     if (a == MOE_ACTIVATIONS_NVFP4_46) f->other.nvfp4_activations = f->k->nvfp4_activations_46;
+}
+
+void moe_forward_many(struct moe_forward *f)
+{
+    if (f->k != &f->other) f->other = *f->k;
+    f->k = &f->other;
+    f->other.matmul = moe_matmul_many;
 }
 
 float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }

@@ -82,6 +82,8 @@ void moe_forward_close(struct moe_forward **f);
 void moe_forward_model(struct moe_forward *f, const struct moe_model *m); /* from now on through m, another one of the same shapes */
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);  /* NULL: none */
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a);   /* FLOAT until called; needs no more memory */
+/* Products by moe_matmul_many (kernels/many.h) from now on, unless activations are called for again: for calibration's hundreds of tokens at once. */
+void moe_forward_many(struct moe_forward *f);
 /* The factor of a weight's input codes: as modelopt stores it, the inverse of what compressed-tensors stores, 1 when absent. */
 float moe_input_scale(const struct moe_weight *w);
 

@@ -1,6 +1,7 @@
 #include "quantize/matrix.h"
 
 #include "kernels/kernels.h"
+#include "kernels/many.h"
 #include "kernels/scalar.h"
 #include "quantize/least.h"
 
@@ -8,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MULTIPLY_ROWS = 128, SOLVED = 64, REPEATED = 2 }; /* rows of a weight that a work item multiplies; outputs that are solved for at once; tokens that tell what one does */
+/* Rows of a weight that a work item multiplies, with no fewer tokens where these are shared out too; outputs that are solved for at once; tokens that tell
+ * what one does. */
+enum { MULTIPLY_ROWS = 192, MULTIPLY_TOKENS = 256, SOLVED = 64, REPEATED = 2 };
 
 /* ---- statistics ---- */
 
@@ -134,20 +137,23 @@ void moe_matrix_release(struct moe_matrix *m)
 
 /* ---- products ---- */
 
-struct product { const struct moe_weight *w; const float *x; int64_t n; float *y; };
+struct product { const struct moe_weight *w; const float *x; int64_t n, tokens; float *y; };
 
-static void product(void *ctx, int64_t i, int worker)
+static void product(void *ctx, int64_t item, int worker)
 {
     struct product *p = ctx;
-    int64_t r0 = i * MULTIPLY_ROWS, r1 = least(r0 + MULTIPLY_ROWS, p->w->rows);
+    int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, r0 = item % down * MULTIPLY_ROWS, t = item / down * p->tokens;
     (void)worker;
-    moe_kernels()->matmul(p->w, r0, r1, p->x, p->w->cols, p->n, p->y + r0, p->w->rows);
+    moe_matmul_many(p->w, r0, least(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols, least(p->tokens, p->n - t),
+                    p->y + t * p->w->rows + r0, p->w->rows);
 }
 
 void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, const float *x, int64_t n, float *y)
 {
-    struct product p = { w, x, n, y };
-    moe_pool_run(pool, (w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, product, &p);
+    int64_t down = (w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, tokens = n;
+    while (tokens > MULTIPLY_TOKENS && (n + tokens - 1) / tokens * down < 4 * moe_pool_threads(pool)) tokens = (tokens + 1) / 2;
+    struct product p = { w, x, n, tokens, y };
+    if (n > 0) moe_pool_run(pool, (n + tokens - 1) / tokens * down, product, &p);
 }
 
 /* ---- rounding ---- */

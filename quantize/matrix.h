@@ -67,7 +67,7 @@ struct moe_rounded { uint8_t *codes, *scales; double num, den; };
 enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w, int n, const struct moe_metric *metric,
                                float global, struct moe_rounded *const *out, struct moe_err *err);
 
-/* y [n, rows] = w x [n, cols], on all threads. */
+/* y [n, rows] = w x [n, cols], on all threads, by moe_matmul_many (kernels/many.h). */
 void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, const float *x, int64_t n, float *y);
 
 #endif
