@@ -2,6 +2,7 @@
 # make demo       install what is missing, build, and run the main job end to end on the fixture
 # make check      the same set-up, then unit, kernel, format, command-line and layering tests
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
+# make check-compiler CC=clang  those of make check that another compiler can change
 # make check-threads  pools, communicator and expert-parallel runs under ThreadSanitizer
 # make bench      one table of speeds beside what this machine can do (docs/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
@@ -64,7 +65,7 @@ headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
 keep = printf '%s\n' '$(subst ','\'',$1)' >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-ifneq ($(filter-out clean help setup demo check check-long check-threads fuzz,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help setup demo check check-long check-compiler check-threads fuzz,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -189,6 +190,13 @@ check: setup
 check-long: setup
 	@$(again) test-programs
 	@$(MAKE) --no-print-directory run-tests TESTS="$(longs:tests/%.sh=%)"
+
+# What another compiler can change: numbers and bytes, not how calls fail, names look or processes die.
+.PHONY: check-compiler
+compiled := $(addprefix t-,calibrate convert decode diff ep export generate gguf nvfp4-rules plan quantize run score streams threads)
+check-compiler: setup
+	@$(again) test-programs check-headers
+	@$(MAKE) --no-print-directory run-tests TESTS="$(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(compiled)"
 
 # What threads share, under ThreadSanitizer: pools, the local communicator, expert-parallel runs.
 .PHONY: check-threads

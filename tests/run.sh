@@ -1,12 +1,13 @@
 #!/bin/sh
 # Run tests and count: run.sh BUILD_DIR NAME...   (from the Makefile)
 # A NAME is a program of BUILD_DIR/tests, a script tests/NAME.sh, a fuzz-NAME (its corpus is replayed) or check-layers.
+# Some run side by side (TEST_JOBS, by default one a processor); those that wait for silence of a rank come last, alone.
 set -u
-B=$1; shift
-passed=0 failed=0 skipped=0
-mkdir -p "$B/log"
-for t; do
-    log=$B/log/$t.log
+
+# One test: its line, and where it failed the end of its log, go out at once; passed, failed or skipped into a file.
+one()
+{
+    t=$1 log=$B/log/$1.log said=$B/log/$1.said
     start=$(date +%s)
     case $t in
     check-layers) awk -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 ;;
@@ -17,10 +18,27 @@ for t; do
     r=$?
     took=$(($(date +%s) - start))
     case $r in
-    0) passed=$((passed + 1)); echo "  ok    $t ($took s)" ;;
-    77) skipped=$((skipped + 1)); echo "  skip  $t: $(tail -n 1 "$log" | sed 's/^skip: //')" ;;
-    *) failed=$((failed + 1)); echo "  FAIL  $t (exit $r, $took s)"; tail -n 60 "$log" | sed 's/^/        /' ;;
+    0) echo passed >"$B/log/$t.result"; echo "  ok    $t ($took s)" >"$said" ;;
+    77) echo skipped >"$B/log/$t.result"; echo "  skip  $t: $(tail -n 1 "$log" | sed 's/^skip: //')" >"$said" ;;
+    *) echo failed >"$B/log/$t.result"; { echo "  FAIL  $t (exit $r, $took s)"; tail -n 60 "$log" | sed 's/^/        /'; } >"$said" ;;
     esac
+    flock "$B/log/lock" cat "$said"
+    rm -f "$said"
+}
+
+if [ "$1" = --one ]; then B=$2; one "$3"; exit 0; fi
+B=$1; shift
+mkdir -p "$B/log"
+alone=
+names=
+for t; do
+    rm -f "$B/log/$t.result"
+    case $t in t-ep|t-ep-ucx|test-comm|long-*) alone="$alone $t" ;; *) names="$names $t" ;; esac
 done
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+[ -z "$names" ] || printf '%s\n' $names | xargs -P "${TEST_JOBS:-$(nproc 2>/dev/null || echo 1)}" -n 1 sh "$0" --one "$B"
+for t in $alone; do one "$t"; done
+
+count() { n=0; for t in $names $alone; do [ "$(cat "$B/log/$t.result" 2>/dev/null || echo failed)" != "$1" ] || n=$((n + 1)); done; echo $n; }
+failed=$(count failed)
+echo "$(count passed) passed, $failed failed, $(count skipped) skipped"
+[ "$failed" = 0 ]
