@@ -59,14 +59,30 @@ static inline uint8_t moe_f32_to_e2m1(float x)
 /* Of v >= 0: nearest, ties to even, at most 448; 0 up to 2^-10. */
 static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f ? 0 : moe_f32_to_ue4m3(v); }
 
-/* The scale of a block of activations whose largest magnitude is amax (finite), and what its elements are multiplied by before rounding;
- * the rule in kernels.def, global = 1 / input_scale, share = 1 / (the code that amax becomes).  Both 0 for a block that becomes 0. */
+/* The scale of a block of activations by its code, what a stored value stands for and what elements are multiplied by before rounding; both 0 for a
+ * block that becomes 0.  Rules in kernels.def. */
 struct moe_act_scale { float value, inverse; };
+static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_scale)
+{
+    float s = moe_e4m3_to_f32(code) * input_scale, inverse = 1 / s;
+    if (!(s > 0)) return (struct moe_act_scale){ 0, 0 };
+    return (struct moe_act_scale){ s, inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f };
+}
+
+/* The one that puts the largest magnitude amax (finite) on 1 / share; global = 1 / input_scale. */
+static inline uint8_t moe_act_code(float amax, float share, float global) { return moe_f32_to_e4m3_satfinite(global * (amax * share)); }
 static inline struct moe_act_scale moe_act_scale(float amax, float share, float input_scale, float global)
 {
-    float s = moe_e4m3_to_f32(moe_f32_to_e4m3_satfinite(global * (amax * share))) * input_scale, inverse = 1 / s;
-    if (!(amax > 0 && s > 0)) return (struct moe_act_scale){ 0, 0 };
-    return (struct moe_act_scale){ s, inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f };
+    return moe_act_scale_of(amax > 0 ? moe_act_code(amax, share, global) : 0, input_scale);
+}
+
+/* Codes that nvfp4_activations_search tries, as distances from that of amax on 6; within [1, 126]. */
+enum { MOE_ACT_TRIES = 6 };
+static inline uint8_t moe_act_try(uint8_t code, int i)
+{
+    static const int8_t off[MOE_ACT_TRIES] = { -1, 0, 1, 4, 5, 6 };
+    int c = code + off[i];
+    return (uint8_t)(c < 1 ? 1 : c > 126 ? 126 : c);
 }
 
 #endif

@@ -126,7 +126,7 @@ void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f
 
 void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
 
-static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = { "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-all", "int16" };
+static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = { "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-search", "nvfp4-all", "int16" };
 
 const char *moe_activations_name(enum moe_activations a) { return activation_words[a]; }
 
@@ -137,13 +137,19 @@ int moe_activations_find(const char *word)
     return -1;
 }
 
+void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n, float input_scale, float *out)
+{
+    if (a == MOE_ACTIVATIONS_NVFP4_46) return k->nvfp4_activations_46;
+    return a == MOE_ACTIVATIONS_NVFP4_SEARCH ? k->nvfp4_activations_search : k->nvfp4_activations;
+}
+
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 {
     f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a; /* the kernel rounds, nothing is stored so */
     f->other = *moe_kernels();
     f->k = &f->other;
     if (a == MOE_ACTIVATIONS_INT16) f->other.matmul = f->k->matmul_int16;
-    if (a == MOE_ACTIVATIONS_NVFP4_46) f->other.nvfp4_activations = f->k->nvfp4_activations_46;
+    f->other.nvfp4_activations = moe_activations_kernel(f->k, a);
 }
 
 void moe_forward_many(struct moe_forward *f)

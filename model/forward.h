@@ -35,12 +35,16 @@ enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
  *   here each expert has its own, which a calibrated model makes the same.  kv_b multiplies latents: the cache then holds them
  *   quantized, so that the absorbed form computes what the plain one does.
  * NVFP4_46: as NVFP4, with the better of two dynamic scales a block (kernels.def, nvfp4_activations_46).
+ * NVFP4_SEARCH: with the best of six (nvfp4_activations_search).
  * INT16: products with NVFP4 weights take fixed-point of 16 bits in blocks of 16 (kernels.def, matmul_int16) instead of 24: faster for several tokens.
  * NVFP4_ALL: as NVFP4 for every weight with an input scale (moe_weight.input_scale above 0), whatever its type: for experiments. */
-enum moe_activations { MOE_ACTIVATIONS_FLOAT, MOE_ACTIVATIONS_NVFP4, MOE_ACTIVATIONS_NVFP4_46, MOE_ACTIVATIONS_NVFP4_ALL, MOE_ACTIVATIONS_INT16, MOE_ACTIVATIONS_COUNT };
-/* By its word in command lines: float, nvfp4, nvfp4-four-over-six, nvfp4-all, int16.  -1 for another word. */
+enum moe_activations { MOE_ACTIVATIONS_FLOAT, MOE_ACTIVATIONS_NVFP4, MOE_ACTIVATIONS_NVFP4_46, MOE_ACTIVATIONS_NVFP4_SEARCH, MOE_ACTIVATIONS_NVFP4_ALL, MOE_ACTIVATIONS_INT16, MOE_ACTIVATIONS_COUNT };
+/* By its word in command lines: float, nvfp4, nvfp4-four-over-six, nvfp4-search, nvfp4-all, int16.  -1 for another word. */
 int moe_activations_find(const char *word);
 const char *moe_activations_name(enum moe_activations a);
+/* The kernel (kernels/kernels.h) that makes NVFP4 activations of that form. */
+struct moe_kernels;
+void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n, float input_scale, float *out);
 static inline bool moe_activations_nvfp4(enum moe_activations a) { return a >= MOE_ACTIVATIONS_NVFP4 && a <= MOE_ACTIVATIONS_NVFP4_ALL; }
 
 /* Observers, for calibration and traces; NULL when not wanted.  They must not change what they are given.

@@ -149,7 +149,7 @@ static void activation_row(void *ctx, int64_t i, int worker)
 {
     struct rows *r = ctx;
     (void)worker;
-    (r->m->how.activations == MOE_ACTIVATIONS_NVFP4_46 ? r->m->k->nvfp4_activations_46 : r->m->k->nvfp4_activations)(r->in + i * r->width, r->width, r->scale, r->out + i * r->width);
+    moe_activations_kernel(r->m->k, r->m->how.activations)(r->in + i * r->width, r->width, r->scale, r->out + i * r->width);
 }
 
 /* x of n tokens from `first` on into m->h. */

@@ -82,8 +82,8 @@ static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, st
     int scope = moe_scope_find(o->quantize), effort, word;
     enum moe_nvfp4_method method;
     MOE_TRY(choose_word("effort", o->effort, efforts, &effort, err));
-    if ((word = moe_activations_find(o->activations)) < 0 || word > MOE_ACTIVATIONS_NVFP4_46)
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, nvfp4 or nvfp4-four-over-six)", o->activations);
+    if ((word = moe_activations_find(o->activations)) < 0 || word > MOE_ACTIVATIONS_NVFP4_SEARCH)
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, nvfp4, nvfp4-four-over-six or nvfp4-search)", o->activations);
     MOE_TRY(choose_method(o, effort, &method, err));
     if (!o->upstream) o->upstream = o->calibrated == FISHER && effort ? "corrected" : "quantized";
     MOE_TRY(choose_word("upstream", o->upstream, upstream, &word, err));
@@ -355,7 +355,7 @@ int main(int argc, char **argv)
         MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),
-        MOE_STR(0, "activations", &o.activations, "float|nvfp4|nvfp4-four-over-six", "fit the weights to activations as they are, or as NVFP4 products will see them"),
+        MOE_STR(0, "activations", &o.activations, "float|nvfp4|nvfp4-four-over-six|nvfp4-search", "fit the weights to activations as they are, or as NVFP4 products will see them"),
         MOE_STR(0, "upstream", &o.upstream, "corrected|quantized|source", "fit a layer to what the quantized layers before it compute and to make up for their error; to the former alone; to what the source's compute"),
         MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N", "tokens of the pass that says which outputs matter (method fisher)"),
         MOE_INT(0, "seed", &o.seed, "N", "of the labels drawn in that pass"),

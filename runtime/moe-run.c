@@ -441,7 +441,7 @@ int main(int argc, char **argv)
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
         MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
-        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4); four-over-six: the better of two scales a block"),
+        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4); four-over-six, search: the best of two scales a block, of six"),
         MOE_STR(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
         MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),

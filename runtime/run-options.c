@@ -34,7 +34,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4 or nvfp4-four-over-six)", o->activations);
+        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4, nvfp4-four-over-six or nvfp4-search)", o->activations);
     MOE_TRY(check_ranks(o, err));
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);

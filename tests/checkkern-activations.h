@@ -74,6 +74,27 @@ static void check_meaning_46(const float *x, float scale, const float *out)
     CHECK(lost <= least * (1 + 1e-5), "scales %a, %a * %a: %g lost, %g at least", (double)six, (double)four, (double)scale, lost, least);
 }
 
+/* Of the blocks that six scales give it is one, and no worse than the others. */
+static void check_meaning_search(const float *x, float scale, const float *out)
+{
+    static const int off[] = { -1, 0, 1, 4, 5, 6 };
+    scale *= 448 / 256.0f;
+    float six = nearest_scale((1 / scale) * (variants[0].k.amax(x, 16) * (1 / 6.0f)));
+    double lost = 0, none = 0, least = INFINITY;
+    bool one = variants[0].k.amax(x, 16) > 0 ? false : is_nearest(x, 0, scale, out);
+    int c = 0;
+    while (moe_e4m3_to_f32((uint8_t)c) < six) c++;
+    for (int i = 0; i < 6; i++) {
+        int k = c + off[i] < 1 ? 1 : c + off[i] > 126 ? 126 : c + off[i];
+        float s = moe_e4m3_to_f32((uint8_t)k);
+        one = one || is_nearest(x, s, scale, out);
+        least = fmin(least, least_lost(x, s, scale));
+    }
+    CHECK(one, "none of the scales about code %d (* %a): %a ...", c, (double)scale, (double)out[0]);
+    variants[0].k.sqerr(x, out, 16, &lost, &none);
+    CHECK(lost <= least * (1 + 1e-5), "code %d, * %a: %g lost, %g at least", c, (double)scale, lost, least);
+}
+
 /* Hostile rows in every pattern, then the meaning, once: ref is what all others equal. */
 static void check_activations(activations_fn *fn, activations_fn *ref, void (*meaning)(const float *x, float scale, const float *out))
 {
@@ -103,5 +124,9 @@ static void check_activations(activations_fn *fn, activations_fn *ref, void (*me
 
 static void check_nvfp4_activations(const struct variant *v) { check_activations(v->k.nvfp4_activations, variants[0].k.nvfp4_activations, check_meaning); }
 static void check_nvfp4_activations_46(const struct variant *v) { check_activations(v->k.nvfp4_activations_46, variants[0].k.nvfp4_activations_46, check_meaning_46); }
+static void check_nvfp4_activations_search(const struct variant *v)
+{
+    check_activations(v->k.nvfp4_activations_search, variants[0].k.nvfp4_activations_search, check_meaning_search);
+}
 
 #endif

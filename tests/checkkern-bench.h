@@ -41,6 +41,7 @@ static void bench_46(const struct moe_kernels *k, const struct bench *b) { k->nv
 static void bench_search(const struct moe_kernels *k, const struct bench *b) { k->nvfp4_quantize(MOE_NVFP4_SEARCH, load.x, b->cols, 1.5e-3f, load.bytes, load.bytes + b->cols / 2); }
 static void bench_activations(const struct moe_kernels *k, const struct bench *b) { k->nvfp4_activations(load.x, b->cols, 1.5e-3f, load.y); }
 static void bench_activations_46(const struct moe_kernels *k, const struct bench *b) { k->nvfp4_activations_46(load.x, b->cols, 1.5e-3f, load.y); }
+static void bench_activations_search(const struct moe_kernels *k, const struct bench *b) { k->nvfp4_activations_search(load.x, b->cols, 1.5e-3f, load.y); }
 
 /* z: sums and costs; y: the form; x: targets, one column a row of the array. */
 static void bench_gemm(const struct moe_kernels *k, const struct bench *b) { k->gemm(b->rows, b->cols, b->n, -1, load.x, 1, b->rows, load.y, b->cols, load.z, b->cols); }
@@ -141,6 +142,7 @@ static void run_bench(const char *filter)
         { "nvfp4_quantize search", "Gweights/s", -1, 1, V, 1, 1e-9 * V, 4.5625 * V, bench_search, true },
         { "nvfp4_activations", "Gvalues/s", -1, 1, C, 1, 1e-9 * C, 8.0 * C, bench_activations, false },
         { "nvfp4_activations_46", "Gvalues/s", -1, 1, C, 1, 1e-9 * C, 8.0 * C, bench_activations_46, false },
+        { "nvfp4_activations_search", "Gvalues/s", -1, 1, C, 1, 1e-9 * C, 8.0 * C, bench_activations_search, false },
     };
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) bench_one(&vectors[i], filter);
     free(load.x), free(load.y), free(load.z), free(load.bytes);

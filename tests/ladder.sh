@@ -20,27 +20,29 @@ row() # NAME SOURCE SCORE_OPTIONS QUANTIZE_OPTIONS...
     done
 }
 rows=$*
+ALL="float nvfp4 nvfp4-four-over-six nvfp4-search"
 C="--calib $F/calib.txt --calib-tokens 131072 --sequence-length 256"
 for source in bf16 int4; do
     p=; [ $source = bf16 ] || p=$source-
-    for m in max four-over-six search; do row $p$m $source "float nvfp4 nvfp4-four-over-six" --method $m; done
+    for m in max four-over-six search; do row $p$m $source "$ALL" --method $m; done
     # shellcheck disable=SC2086
     {
-        row ${p}weighted $source "float nvfp4 nvfp4-four-over-six" $C --method weighted
-        row ${p}gptq $source "float nvfp4 nvfp4-four-over-six" $C --method gptq
-        row ${p}gptq-best $source "float nvfp4 nvfp4-four-over-six" $C --method gptq --effort best
-        row ${p}fast $source "float nvfp4 nvfp4-four-over-six" $C --effort fast
-        row ${p}balanced $source "float nvfp4 nvfp4-four-over-six" $C --effort balanced
-        row ${p}default $source "float nvfp4 nvfp4-four-over-six" $C
-        row ${p}default-nvfp4 $source "float nvfp4 nvfp4-four-over-six" $C --activations nvfp4
+        row ${p}weighted $source "$ALL" $C --method weighted
+        row ${p}gptq $source "$ALL" $C --method gptq
+        row ${p}gptq-best $source "$ALL" $C --method gptq --effort best
+        row ${p}fast $source "$ALL" $C --effort fast
+        row ${p}balanced $source "$ALL" $C --effort balanced
+        row ${p}default $source "$ALL" $C
+        row ${p}default-nvfp4 $source "$ALL" $C --activations nvfp4
         row ${p}default-46 $source "float nvfp4-four-over-six" $C --activations nvfp4-four-over-six
+        row ${p}default-act-search $source "float nvfp4-search" $C --activations nvfp4-search
     }
 done
-row all-max bf16 "float nvfp4 nvfp4-four-over-six" --method max --quantize all-linear
-row all-search bf16 "float nvfp4 nvfp4-four-over-six" --method search --quantize all-linear
+row all-max bf16 "$ALL" --method max --quantize all-linear
+row all-search bf16 "$ALL" --method search --quantize all-linear
 # shellcheck disable=SC2086
-row all-default bf16 "float nvfp4 nvfp4-four-over-six" $C --quantize all-linear
+row all-default bf16 "$ALL" $C --quantize all-linear
 # shellcheck disable=SC2086
 row upstream-source bf16 "float" $C --upstream source
 # shellcheck disable=SC2086
-row upstream-quantized bf16 "float nvfp4 nvfp4-four-over-six" $C --upstream quantized
+row upstream-quantized bf16 "$ALL" $C --upstream quantized

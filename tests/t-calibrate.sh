@@ -172,7 +172,8 @@ better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 # --- with NVFP4 activations: calibrated weights and input scales against search with an input scale of 1; weights fitted to them ---
 better "$(kl auto --activations nvfp4)" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 calibrated against search"
 better "$(kl auto --activations nvfp4-four-over-six)" "$(kl auto --activations nvfp4)" 0.98 "four-over-six scales of activations"
-quantize w4a4 $F/bf16 --calib-tokens 2000 --activations nvfp4
+better "$(kl auto --activations nvfp4-search)" "$(kl auto --activations nvfp4-four-over-six)" 0.97 "the best of six scales of activations"
+quantize w4a4 $F/bf16 --calib-tokens 2000 --activations nvfp4-search
 ok "$BIN/moe-inspect" -q --verify "$T/w4a4.moe"
 
 # --- fp8 and int4 are read in place ---

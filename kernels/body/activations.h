@@ -45,5 +45,19 @@ LANE vf four_over_six(vf a, float amax, float input_scale, float global)
     return lost(a, four) < lost(a, six) ? four : six;
 }
 
+LANE vf search(vf a, float amax, float input_scale, float global)
+{
+    uint8_t six = moe_act_code(amax, 1 / 6.0f, global);
+    vf best = vf_zero();
+    double least = INFINITY;
+    for (int i = 0; amax > 0 && i < MOE_ACT_TRIES; i++) {
+        vf q = round_block(a, moe_act_scale_of(moe_act_try(six, i), input_scale));
+        double l = lost(a, q);
+        if (l < least) least = l, best = q;
+    }
+    return best;
+}
+
 void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale, out, on_six); }
 void VARIANT(nvfp4_activations_46)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale * (448 / 256.0f), out, four_over_six); }
+void VARIANT(nvfp4_activations_search)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale * (448 / 256.0f), out, search); }
