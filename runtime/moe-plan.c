@@ -58,8 +58,8 @@ static enum moe_code choose_slots(struct work *w, struct moe_err *err)
         slots = room * (double)ranks > (double)(experts * ranks) ? experts * ranks : (int64_t)room * ranks;
         if (slots < need) {
             char a[16], b[16];
-            return moe_fail(err, MOE_USAGE, "%s a rank hold %lld experts of each layer, %d copies of %lld on %lld ranks need %lld: %s", moe_human_bytes((uint64_t)o->memory, a),
-                            (long long)room, (int)w->task.survive + 1, (long long)experts, (long long)ranks, (long long)((need + ranks - 1) / ranks),
+            return moe_fail(err, MOE_USAGE, "%s a rank hold %lld experts of each layer, %d cop%s of %lld on %lld ranks need %lld: %s", moe_human_bytes((uint64_t)o->memory, a),
+                            (long long)room, (int)w->task.survive + 1, w->task.survive ? "ies" : "y", (long long)experts, (long long)ranks, (long long)((need + ranks - 1) / ranks),
                             moe_human_bytes((uint64_t)(fixed + each * (double)((need + ranks - 1) / ranks)), b));
         }
     } else if (slots == MOE_UNSET) slots = w->from ? w->from->layers[0].slots : 0;

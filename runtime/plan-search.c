@@ -13,8 +13,8 @@ enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err 
     if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX) return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
     if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d ranks cannot survive the loss of %d", (int)t->ranks, (int)t->survive);
     if (t->slots < least)
-        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d copies of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
-                        (int)experts, (long long)least);
+        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
+                        t->survive ? "ies" : "y", (int)experts, (long long)least);
     if (t->slots > most)
         return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld", (long long)t->slots, (int)experts,
                         (int)t->ranks, (long long)most);
