@@ -2,6 +2,7 @@
 #ifndef CHECKKERN_WEIGHT_H
 #define CHECKKERN_WEIGHT_H
 
+#include "kernels/many.h"
 #include "tests/checkkern.h"
 
 static const int weight_types[] = { MOE_F32, MOE_BF16, MOE_FP8_B128, MOE_INT4_G32, MOE_NVFP4 };
@@ -197,6 +198,44 @@ static void check_matmul_int16(const struct variant *v)
     x_bits = 16;
     check_matmul(v);
     x_bits = 24;
+}
+
+/* The order of kernels/many.h. */
+static float many_order(const float *row, const float *x, int64_t k)
+{
+    float y = 0;
+    for (int64_t p = 0; p < k; p += 256) {
+        float s = 0;
+        for (int64_t i = p; i < k && i < p + 256; i++) s = fmaf(x[i], row[i], s);
+        y += s;
+    }
+    return y;
+}
+
+/* moe_matmul_many, which takes this machine's kernels: every result by its order, whatever goes with it; nothing beside them is written. */
+static void check_matmul_many(const struct variant *v)
+{
+    for (int i = 0; i < 40 && v == &variants[1]; i++) {
+        int type = weight_types[i % WEIGHT_TYPES];
+        int64_t rows = 1 + below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)), n = 1 + below(i % 2 ? 20 : 130), ldx = cols + below(4);
+        int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0), ldy = r1 - r0 + below(3);
+        struct moe_weight w = random_weight(type, rows, cols, false);
+        float *x = floats((n - 1) * ldx + cols), *y = floats((n - 1) * ldy + r1 - r0), *row = floats(cols);
+        fill(x, (n - 1) * ldx + cols, (enum pattern)below(PATTERNS));
+        for (int64_t k = 0; k < (n - 1) * ldy + r1 - r0; k++) y[k] = 77;
+        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens", moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n);
+        moe_matmul_many(&w, r0, r1, x, ldx, n, y, ldy);
+        for (int64_t r = r0; r < r1; r++) {
+            variants[0].k.decode(&w, r, 0, cols, row);
+            for (int64_t t = 0; t < n; t++) {
+                float want = many_order(row, x + t * ldx, cols), got = y[t * ldy + r - r0];
+                CHECK(same_bits(&want, &got, 1) || (want == 0 && got == 0), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r, t, (double)got, (double)want);
+            }
+        }
+        for (int64_t t = 0; t < n - 1; t++)
+            for (int64_t k = r1 - r0; k < ldy; k++) CHECK(y[t * ldy + k] == 77, "token %" PRId64 ": written past row %" PRId64, t, r1);
+        done();
+    }
 }
 
 /* One fma a row: rows roundings of 2^-24 relative to the sum of magnitudes, and ref's own. */
