@@ -76,13 +76,16 @@ static inline struct moe_act_scale moe_act_scale(float amax, float share, float 
     return moe_act_scale_of(amax > 0 ? moe_act_code(amax, share, global) : 0, input_scale);
 }
 
-/* Codes that nvfp4_activations_search tries, as distances from that of amax on 6; within [1, 126]. */
+/* What nvfp4_activations_search tries: codes at these distances from that of amax on 6, within [1, 126]. */
 enum { MOE_ACT_TRIES = 6 };
-static inline uint8_t moe_act_try(uint8_t code, int i)
+static inline void moe_act_tries(float amax, float input_scale, float global, struct moe_act_scale s[MOE_ACT_TRIES])
 {
     static const int8_t off[MOE_ACT_TRIES] = { -1, 0, 1, 4, 5, 6 };
-    int c = code + off[i];
-    return (uint8_t)(c < 1 ? 1 : c > 126 ? 126 : c);
+    int six = moe_act_code(amax, 1 / 6.0f, global);
+    for (int i = 0; i < MOE_ACT_TRIES; i++) {
+        int c = six + off[i];
+        s[i] = moe_act_scale_of((uint8_t)(!(amax > 0) ? 0 : c < 1 ? 1 : c > 126 ? 126 : c), input_scale);
+    }
 }
 
 #endif

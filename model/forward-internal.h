@@ -8,7 +8,7 @@
 struct moe_forward {
     const struct moe_model *m;
     const struct moe_kernels *k;
-    struct moe_kernels other;         /* what k is when it is not this machine's */
+    struct moe_kernels own;           /* k: this machine's, but for what activations and moe_forward_many change */
     struct moe_pool *pool;
     struct moe_hooks hooks;
     struct moe_elsewhere elsewhere;

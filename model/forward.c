@@ -102,7 +102,7 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
     struct moe_forward *f = calloc(1, sizeof *f);
     *out = NULL;
     if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
-    *f = (struct moe_forward){ .m = m, .k = moe_kernels(), .pool = pool, .mla = mla, .max_tokens = max_tokens, .context = context };
+    *f = (struct moe_forward){ .m = m, .k = &f->own, .own = *moe_kernels(), .pool = pool, .mla = mla, .max_tokens = max_tokens, .context = context };
     take_all(f, &m->config, max_tokens, moe_pool_threads(pool));
     if (f->failed) {
         moe_forward_close(&f);
@@ -146,18 +146,12 @@ void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations 
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 {
     f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a; /* the kernel rounds, nothing is stored so */
-    f->other = *moe_kernels();
-    f->k = &f->other;
-    if (a == MOE_ACTIVATIONS_INT16) f->other.matmul = f->k->matmul_int16;
-    f->other.nvfp4_activations = moe_activations_kernel(f->k, a);
+    f->own = *moe_kernels();
+    if (a == MOE_ACTIVATIONS_INT16) f->own.matmul = f->own.matmul_int16;
+    f->own.nvfp4_activations = moe_activations_kernel(&f->own, a);
 }
 
-void moe_forward_many(struct moe_forward *f)
-{
-    if (f->k != &f->other) f->other = *f->k;
-    f->k = &f->other;
-    f->other.matmul = moe_matmul_many;
-}
+void moe_forward_many(struct moe_forward *f) { f->own.matmul = moe_matmul_many; }
 
 float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
 

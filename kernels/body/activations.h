@@ -39,23 +39,31 @@ LANE void each_block(const float *x, int64_t n, float input_scale, float *out, v
 }
 
 LANE vf on_six(vf a, float amax, float input_scale, float global) { return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global)); }
-LANE vf four_over_six(vf a, float amax, float input_scale, float global)
-{
-    vf six = on_six(a, amax, input_scale, global), four = round_block(a, moe_act_scale(amax, 1 / 4.0f, input_scale, global));
-    return lost(a, four) < lost(a, six) ? four : six;
-}
 
-LANE vf search(vf a, float amax, float input_scale, float global)
+/* Under the scale that loses least; the first on a tie. */
+LANE vf best_of(vf a, const struct moe_act_scale *s, int n)
 {
-    uint8_t six = moe_act_code(amax, 1 / 6.0f, global);
-    vf best = vf_zero();
-    double least = INFINITY;
-    for (int i = 0; amax > 0 && i < MOE_ACT_TRIES; i++) {
-        vf q = round_block(a, moe_act_scale_of(moe_act_try(six, i), input_scale));
+    vf best = round_block(a, s[0]);
+    double least = lost(a, best);
+    for (int i = 1; i < n; i++) {
+        vf q = round_block(a, s[i]);
         double l = lost(a, q);
         if (l < least) least = l, best = q;
     }
     return best;
+}
+
+LANE vf four_over_six(vf a, float amax, float input_scale, float global)
+{
+    struct moe_act_scale s[2] = { moe_act_scale(amax, 1 / 6.0f, input_scale, global), moe_act_scale(amax, 1 / 4.0f, input_scale, global) };
+    return best_of(a, s, 2);
+}
+
+LANE vf search(vf a, float amax, float input_scale, float global)
+{
+    struct moe_act_scale s[MOE_ACT_TRIES];
+    moe_act_tries(amax, input_scale, global, s);
+    return best_of(a, s, MOE_ACT_TRIES);
 }
 
 void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale, out, on_six); }

@@ -23,17 +23,29 @@ void moe_nvfp4_activations_ref(const float *x, int64_t n, float input_scale, flo
     }
 }
 
+/* out = a block under the scale that loses least; the first on a tie. */
+static void best_block(const float *x, const struct moe_act_scale *s, int n, float out[16])
+{
+    double least = 0, none = 0;
+    round_block(x, s[0], out);
+    moe_sqerr_ref(x, out, 16, &least, &none);
+    for (int i = 1; i < n; i++) {
+        float q[16];
+        double lost = 0;
+        round_block(x, s[i], q);
+        moe_sqerr_ref(x, q, 16, &lost, &none);
+        if (lost < least) least = lost, memcpy(out, q, sizeof q);
+    }
+}
+
 void moe_nvfp4_activations_46_ref(const float *x, int64_t n, float input_scale, float *out)
 {
     input_scale *= 448 / 256.0f;
     for (int64_t b = 0; b < n; b += 16) {
-        float six[16], four[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0;
-        double lost_six = 0, lost_four = 0, none = 0;
-        round_block(x + b, moe_act_scale(m, 1 / 6.0f, input_scale, 1 / input_scale), six);
-        round_block(x + b, moe_act_scale(m, 1 / 4.0f, input_scale, 1 / input_scale), four);
-        moe_sqerr_ref(x + b, six, 16, &lost_six, &none);
-        moe_sqerr_ref(x + b, four, 16, &lost_four, &none);
-        give_block(lost_four < lost_six ? four : six, isfinite(amax), out + b);
+        float q[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0, global = 1 / input_scale;
+        struct moe_act_scale s[2] = { moe_act_scale(m, 1 / 6.0f, input_scale, global), moe_act_scale(m, 1 / 4.0f, input_scale, global) };
+        best_block(x + b, s, 2, q);
+        give_block(q, isfinite(amax), out + b);
     }
 }
 
@@ -41,15 +53,10 @@ void moe_nvfp4_activations_search_ref(const float *x, int64_t n, float input_sca
 {
     input_scale *= 448 / 256.0f;
     for (int64_t b = 0; b < n; b += 16) {
-        float q[16], best[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0;
-        double least = INFINITY;
-        for (int i = 0; i < 16; i++) best[i] = copysignf(0, x[b + i]);
-        for (int t = 0; m > 0 && t < MOE_ACT_TRIES; t++) {
-            double lost = 0, none = 0;
-            round_block(x + b, moe_act_scale_of(moe_act_try(moe_act_code(m, 1 / 6.0f, 1 / input_scale), t), input_scale), q);
-            moe_sqerr_ref(x + b, q, 16, &lost, &none);
-            if (lost < least) least = lost, memcpy(best, q, sizeof q);
-        }
-        give_block(best, isfinite(amax), out + b);
+        struct moe_act_scale s[MOE_ACT_TRIES];
+        float q[16], amax = moe_amax_ref(x + b, 16);
+        moe_act_tries(isfinite(amax) ? amax : 0, input_scale, 1 / input_scale, s);
+        best_block(x + b, s, MOE_ACT_TRIES, q);
+        give_block(q, isfinite(amax), out + b);
     }
 }
