@@ -5,6 +5,8 @@
 #include "kernels/scalar.h"
 #include "tests/bench-floors.h"
 
+#include <unistd.h>
+
 /* ---- inputs ---- */
 
 static uint64_t random_state = 88172645463325252u;
@@ -189,6 +191,13 @@ static void product_row(const char *type, const struct product *p, const char *h
     put_row(&(struct row){ what, how, t, bytes, flops * 1e-9, "GFLOPS", floor, memory ? bytes / t / peak : flops / t / peak, aim > 0 ? AIM_SHARE : NO_AIM, aim });
 }
 
+/* Half of a core's second-level cache, in bytes. */
+static double half_cache(void)
+{
+    long n = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return n > 0 ? (double)n / 2 : 400e3;
+}
+
 static void bench_product(int type, int64_t rows, int64_t cols)
 {
     static const int64_t sizes[] = { 2, 4, 8, 32, 128 };
@@ -200,8 +209,9 @@ static void bench_product(int type, int64_t rows, int64_t cols)
     memset(y, 0, (size_t)rows * 128 * 4);
     product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read, .8);
     c.n = 1;
-    int64_t few = (int64_t)((double)rows * 400e3 / bytes) / 16 * 16; /* as many rows as half a second-level cache holds */
-    product_row(name, &(struct product){ &c, x, y, 1, few < rows ? few : rows, false }, "cache", "multiply-add", machine.fma, .6);
+    int64_t few = (int64_t)((double)rows * half_cache() / bytes) / 16 * 16;
+    product_row(name, &(struct product){ &c, x, y, 1, few < rows ? few : rows, false }, "cache", "multiply-add", machine.fma, type == MOE_NVFP4 ? .6 : 0);
+    if (type == MOE_NVFP4) product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few < rows ? few : rows, true }, "cache", "multiply-add", machine.fma, .6);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak, sizes[i] == 8 ? .6 : sizes[i] == 128 ? .75 : 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && type == MOE_NVFP4; i++)

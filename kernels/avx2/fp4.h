@@ -24,9 +24,12 @@ LANE words fp4_even(codes c)
 LANE words fp4_odd(codes c) { return fp4_even(_mm256_srli_epi32(c, 4)); }
 
 LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); } /* again in every product: registers are short, loads are not */
+LANE void fp4_store(void *p, words a) { _mm256_storeu_si256(p, a); }
 LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
 LANE words fp4_up(words a) { return _mm256_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm256_add_epi32(a, b); }
+#define FP4_JOINS 0
+LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
     words s = _mm256_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
@@ -53,12 +56,26 @@ LANE vt fp4_factor(words scale, words power, bool plain)
     return _mm256_mul_ps(_mm256_castsi256_ps(scale), _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
 }
 
-LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart)
+LANE codes fp4_over(codes most, __m256i c) { return _mm256_max_epu8(most, _mm256_sub_epi8(c, _mm256_set1_epi8(8))); }
+LANE bool fp4_plain(codes most)
+{
+    most = _mm256_subs_epu8(most, _mm256_set1_epi8(126 - 8));
+    return _mm256_testz_si256(most, most);
+}
+LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
+{
+    codes most = fp4_zero();
+    for (int64_t i = 0; i < n; i += 16) most = fp4_over(most, _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(p + i))));
+    return fp4_plain(most);
+}
+
+LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
 #define AT(q) (const void *)(p + (q) * stride + i)
 #define TO(q) (void *)(out + (q) * apart + i)
     for (int i = 0; i < 64; i += 32) {
         __m256i a = _mm256_loadu_si256(AT(0)), b = _mm256_loadu_si256(AT(1)), c = _mm256_loadu_si256(AT(2)), d = _mm256_loadu_si256(AT(3));
+        *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
         __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
         a = _mm256_unpackhi_epi32(a, b), c = _mm256_unpackhi_epi32(c, d);
         _mm256_storeu_si256(TO(0), _mm256_unpacklo_epi64(ab, cd)), _mm256_storeu_si256(TO(1), _mm256_unpackhi_epi64(ab, cd));
@@ -78,16 +95,6 @@ LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int digit)
 LANE vi fp4_bytes(const vi *v, int digit)
 {
     return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, digit), fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, digit) };
-}
-
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
-{
-    __m128i odd = _mm_setzero_si128();
-    for (int64_t i = 0; i < n; i += 16) {
-        __m128i c = _mm_sub_epi8(_mm_loadu_si128((const void *)(p + i)), _mm_set1_epi8(8));
-        odd = _mm_or_si128(odd, _mm_subs_epu8(c, _mm_set1_epi8(126 - 8)));
-    }
-    return _mm_testz_si128(odd, odd);
 }
 
 LANE void transpose8(__m256 *v)

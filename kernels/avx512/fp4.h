@@ -41,49 +41,80 @@ LANE words fp4_load(const void *p)
     __asm__("" : "+v"(a)); /* a load for all rows: left to itself gcc repeats it in every product */
     return a;
 }
+LANE void fp4_store(void *p, words a) { _mm512_storeu_si512(p, a); }
 LANE words fp4_zero(void) { return _mm512_setzero_si512(); }
 LANE words fp4_up(words a) { return _mm512_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm512_add_epi32(a, b); }
 
 /* a + the products of w[0..3] (0 to 24) and x[0..3] (signed), bytes in a lane. */
+#ifdef __AVX512VNNI__
+LANE words fp4_step(words a, words w, words x) { return _mm512_dpbusd_epi32(a, w, x); }
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
-#ifdef __AVX512VNNI__
-    EACH(i, 4) a = _mm512_dpbusd_epi32(a, w[i], x[i]);
+    EACH(i, 4) a = fp4_step(a, w[i], x[i]);
     return a;
+}
+/* From the products of each digit, lowest first, bias added: those of all but the highest of three have 16 bits, as 16 * 12 * 128 < 2^15. */
+#define FP4_JOINS 1 /* digits have a bias each, and are joined at the end */
+LANE words fp4_join(const words *u, int d, int D)
+{
+    if (d) return u[d];
+    words a = _mm512_dpwssd_epi32(u[0], u[1], _mm512_set1_epi32(256));
+    return D == 2 ? a : _mm512_add_epi32(a, _mm512_slli_epi32(u[2], 16));
+}
 #else
+#define FP4_JOINS 0
+LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
+LANE words fp4_dot(words a, const words *w, const words *x)
+{
     words s = _mm512_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
     EACH(i, 3) s = _mm512_add_epi16(s, _mm512_maddubs_epi16(w[i + 1], x[i + 1]));
     return _mm512_add_epi32(a, _mm512_madd_epi16(s, _mm512_set1_epi16(1)));
-#endif
 }
+#endif
 LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
 
-/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits are a shift away, and a sum makes
- * the product with a power of two.  powers: exponents less 7, in place. */
+/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits are a shift by 20 away, and a sum makes
+ * the product with a power of two; a dot product does both, of the code as the upper byte of a word.  powers: exponents less 7, in place. */
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
 LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     const __m512i pick = _mm512_setr_epi32(
-        (int)0x80808000, (int)0x80808008, (int)0x80808001, (int)0x80808009, (int)0x80808002, (int)0x8080800a, (int)0x80808003, (int)0x8080800b,
-        (int)0x80808004, (int)0x8080800c, (int)0x80808005, (int)0x8080800d, (int)0x80808006, (int)0x8080800e, (int)0x80808007, (int)0x8080800f);
+        (int)0x80800080, (int)0x80800880, (int)0x80800180, (int)0x80800980, (int)0x80800280, (int)0x80800a80, (int)0x80800380, (int)0x80800b80,
+        (int)0x80800480, (int)0x80800c80, (int)0x80800580, (int)0x80800d80, (int)0x80800680, (int)0x80800e80, (int)0x80800780, (int)0x80800f80);
     __m128i s = _mm_loadu_si128((const void *)p);
     (void)part;
     if (!plain) return _mm512_castps_si512(e4m3_lanes(fp4_lane_order(s)));
-    return _mm512_slli_epi32(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(s), pick), 20);
+    words a = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(s), pick);
+    return FP4_JOINS ? a : _mm512_slli_epi32(a, 12);
 }
 LANE vt fp4_factor(words scale, words power, bool plain)
 {
+#ifdef __AVX512VNNI__
+    if (plain) return _mm512_castsi512_ps(_mm512_dpwssd_epi32(power, scale, _mm512_set1_epi32(1 << 12)));
+#endif
     if (plain) return _mm512_castsi512_ps(_mm512_add_epi32(scale, power));
     return _mm512_mul_ps(_mm512_castsi512_ps(scale), _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
+/* Scale codes are plain from 8 to 126: the largest of what fp4_over has seen, of n <= 64 codes at a time, is then at most 126 - 8. */
+LANE codes fp4_over(codes most, __m512i c) { return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8))); }
+LANE bool fp4_plain(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(126 - 8)); }
+LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
+{
+    codes most = fp4_zero();
+    for (; n >= 64; n -= 64, p += 64) most = fp4_over(most, _mm512_loadu_si512(p));
+    if (n) most = fp4_over(most, _mm512_mask_loadu_epi8(_mm512_set1_epi8(8), ((__mmask64)1 << n) - 1, p));
+    return fp4_plain(most);
+}
+
 /* Scales of 16 rows and 16 blocks: four lines at p, `stride` apart, of a dword for rows 0 32 64 96 1 33 .. 99 each; to `out`, four lines
- * `apart`: 16 bytes a row of rows 0-3, of 32-35, ... */
-LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart)
+ * `apart`: 16 bytes a row of rows 0-3, of 32-35, ...  *most: see fp4_over. */
+LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
     __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride), c = _mm512_loadu_si512(p + 2 * stride), d = _mm512_loadu_si512(p + 3 * stride);
     __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
     a = _mm512_unpackhi_epi32(a, b), c = _mm512_unpackhi_epi32(c, d);
     _mm512_storeu_si512(out, _mm512_unpacklo_epi64(ab, cd)), _mm512_storeu_si512(out + apart, _mm512_unpackhi_epi64(ab, cd));
     _mm512_storeu_si512(out + 2 * apart, _mm512_unpacklo_epi64(a, c)), _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
@@ -96,18 +127,6 @@ LANE vi fp4_bytes(const vi *v, int digit)
     vi a = _mm512_shuffle_epi8(v[0], from);
     EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222ULL << i, v[i + 1], from);
     return a;
-}
-
-/* True when all n codes are plain: 8 to 126. */
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n)
-{
-    __mmask64 odd = 0;
-    for (int64_t i = 0; i < n; i += 64) {
-        __mmask64 m = n - i < 64 ? ((__mmask64)1 << (n - i)) - 1 : ~(__mmask64)0;
-        __m512i c = _mm512_sub_epi8(_mm512_maskz_loadu_epi8(m, p + i), _mm512_set1_epi8(8));
-        odd |= _mm512_mask_cmpgt_epu8_mask(m, c, _mm512_set1_epi8(126 - 8));
-    }
-    return !odd;
 }
 
 /* v[r] lane c <-> v[c] lane r. */

@@ -16,7 +16,12 @@
  *     x of three digits, one chain of 12 products      35   57            82       44 70    29 46
  *     a chain for each digit                           35   57            99       45 68    29 44
  *     scales of 16 rows out of their tiles at once     40   68            104      51 68    34 47
- *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 15 cycles of work on the two ports, 19 measured. */
+ *     16-bit digits joined, scales times powers of two
+ *     each by one dot product; one token: all digits of
+ *     a step at once; the next 16 rows' scales beside  46   88            112      57 68    35 47
+ *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of digits, 4 look-ups, 2 shifts and
+ *   2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That is 13.5 cycles, or 0.60 of the multiply-add peak; 14.5 are
+ *   measured, 17 with scales, x and sums around it.  matmul_int16: 21, at best 0.77 of the peak; 109 GFLOPS at n = 1 in cache. */
 
 enum {
     FP4_TILE = 4,         /* tokens in registers at once */
@@ -25,10 +30,11 @@ enum {
     FP4_SUMS = 1 << 12,   /* (row, token) pairs that have sums: 16 floats each */
     FP4_NEAR = 4,         /* groups of a tile's x that stay in L1 */
     FP4_DIGITS = 3,       /* most bytes of an x */
+    FP4_QUARTER = 64 * (FP4_X + 1), /* scales of four rows */
 };
 
 /* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of each block, in lane order. */
-struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[16], power[16]; };
+struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[FP4_DIGITS][16], power[16]; };
 
 struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; int digits; /* 3, or 2: matmul_int16 */ };
 
@@ -56,7 +62,14 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
         EACH(i, 4) four[i] = c[s / 2 * 8 + s % 2 + 2 * i];
         EACH(d, D) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
     }
-    vi_store(out->bias, vi_mul(sum, vi_set(-12)));
+    vi_store(out->bias[0], vi_mul(sum, vi_set(-12)));
+#if FP4_JOINS
+    EACH(d, D) {
+        words b = fp4_zero();
+        EACH(s, 4) b = fp4_step(b, vi_set(0x0c0c0c0c), fp4_load(out->digit[d][s]));
+        vi_store(out->bias[d], vi_sub(vi_set(0), b));
+    }
+#endif
     vi_store(out->power, vi_sub(e, vi_set((6 + 8 * D) << 23)));
     return vi_fold_max(most);
 }
@@ -79,8 +92,21 @@ static bool fp4_prepare(const float *x, int64_t cols, int digits, int T, int t, 
 
 /* ---- some rows and tokens over some groups ---- */
 
-/* step: bytes of scales to the next group.  ahead: bytes of codes to the next rows; soon: scales of later rows, soon_step bytes a group. */
-struct fp4_rows { const uint8_t *code[4], *scale[4], *soon; int64_t step, ahead, soon_step; };
+/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied: those of every fourth group, from `first` on.
+ * soon: bytes from these to the next ones.  most: see fp4_over. */
+struct fp4_ahead { const uint8_t *tiles; uint8_t *out; int64_t first, soon; _Alignas(64) uint8_t most[64]; };
+
+/* step: bytes of scales to the next group.  ahead: bytes of codes to the next rows.  next: NULL, or what to do beside. */
+struct fp4_rows { const uint8_t *code[4], *scale[4]; int64_t step, ahead; struct fp4_ahead *next; };
+
+LANE void fp4_untile_one(struct fp4_ahead *a, int64_t g)
+{
+    const uint8_t *p = a->tiles + 2048 * g;
+    EACH(i, 4) __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)(512 * i + a->soon)), 0, 1);
+    codes most = fp4_load(a->most);
+    fp4_untile(p, 512, a->out + 64 * g, FP4_QUARTER, &most);
+    fp4_store(a->most, most);
+}
 
 /* x: [groups, T]; sum: [R, T, 16]. */
 LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
@@ -90,7 +116,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
         EACH(i, R) EACH(t, T) s[i][t] = vt_load(sum + (i * T + t) * 16 + part * FP4_LANES);
         for (int64_t g = 0; g < groups; g++) {
             words w[4][4], scale[4];
-            __builtin_prefetch((const void *)((uintptr_t)a->soon + (uintptr_t)(a->soon_step * g)), 0, 1);
+            if (part == 0 && a->next && (g - a->next->first) % 4 == 0) fp4_untile_one(a->next, g);
             EACH(i, R) {
                 const uint8_t *p = a->code[i] + 128 * g;
                 if (part == 0) __builtin_prefetch(p + a->ahead, 0, 1), __builtin_prefetch(p + 64 + a->ahead, 0, 1);
@@ -102,25 +128,65 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
             }
             EACH(t, T) {
                 const struct fp4_x *at = x + g * T + t;
-                words u[4];
-                EACH(d, D) { /* the highest first; each a short chain of its own */
-                    words v[4], start = d == D - 1 ? fp4_load(at->bias + part * FP4_LANES) : fp4_zero();
-                    EACH(k, 4) v[k] = fp4_load(at->digit[D - 1 - d][k] + 4 * part * FP4_LANES);
+                words u[4][FP4_DIGITS];
+                EACH(e, D) { /* the highest first; each a short chain of its own */
+                    int d = D - 1 - e;
+                    words v[4], start = FP4_JOINS || !d ? fp4_load(at->bias[d] + part * FP4_LANES) : fp4_zero();
+                    EACH(k, 4) v[k] = fp4_load(at->digit[d][k] + 4 * part * FP4_LANES);
                     EACH(i, R) {
-                        words p = fp4_dot(start, w[i], v);
-                        u[i] = d ? fp4_add(fp4_up(u[i]), p) : p;
+                        u[i][d] = fp4_dot(start, w[i], v);
+                        u[i][d] = fp4_join(u[i], d, D);
                     }
                 }
                 words power = fp4_load(at->power + part * FP4_LANES);
-                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i]), fp4_factor(scale[i], power, plain), s[i][t]);
+                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i][0]), fp4_factor(scale[i], power, plain), s[i][t]);
             }
         }
         EACH(i, R) EACH(t, T) vt_store(sum + (i * T + t) * 16 + part * FP4_LANES, s[i][t]);
     }
 }
 
+#if FP4_JOINS
+/* The same of four rows and one token: step by step, all digits at once, so that no chain of products is long. */
+LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
+{
+    vt s[4];
+    EACH(i, 4) s[i] = vt_load(sum + i * 16);
+    for (int64_t g = 0; g < groups; g++, x++) {
+        words u[4][FP4_DIGITS];
+        if (a->next && (g - a->next->first) % 4 == 0) fp4_untile_one(a->next, g);
+        EACH(d, D) EACH(i, 4) u[i][d] = fp4_load(x->bias[d]);
+        EACH(half, 2) {
+            codes c[4];
+            EACH(i, 4) {
+                const uint8_t *p = a->code[i] + 128 * g;
+                __builtin_prefetch(p + 64 * half + a->ahead, 0, 1);
+                c[i] = fp4_codes(p, half, 0);
+            }
+            EACH(odd, 2) {
+                words v[FP4_DIGITS];
+                EACH(d, D) v[d] = fp4_load(x->digit[d][2 * half + odd]);
+                EACH(i, 4) {
+                    words w = odd ? fp4_odd(c[i]) : fp4_even(c[i]);
+                    EACH(d, D) u[i][d] = fp4_step(u[i][d], w, v[d]);
+                }
+            }
+        }
+        words power = fp4_load(x->power);
+        EACH(i, 4) s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)), fp4_factor(fp4_scales(a->scale[i] + a->step * g, 0, plain), power, plain), s[i]);
+    }
+    EACH(i, 4) vt_store(sum + i * 16, s[i]);
+}
+#else
+#define fp4_tile_one(D, plain, a, x, groups, sum) fp4_tile(FP4_ROWS(1), 1, D, plain, a, x, groups, sum)
+#endif
+
 #define FP4_ONE(T, D, name, plain) \
-    static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) { fp4_tile(FP4_ROWS(T), T, D, plain, a, x, groups, sum); }
+    static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) \
+    { \
+        if (T == 1) fp4_tile_one(D, plain, a, x, groups, sum); \
+        else fp4_tile(FP4_ROWS(T), T, D, plain, a, x, groups, sum); \
+    }
 #define FP4_TILES(T) FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, plain, true) FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, plain, true)
 FP4_TILES(1)
 FP4_TILES(2)
@@ -133,32 +199,29 @@ static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const s
 /* Four rows, in as many tiles as it takes. */
 static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
 {
-    struct fp4_rows rows = *a;
-    for (int i = 0;; rows.code[0] = rows.code[2], rows.code[1] = rows.code[3], rows.scale[0] = rows.scale[2], rows.scale[1] = rows.scale[3]) {
-        fp4_tiles[digits - 2][plain][T - 1](&rows, x, groups, sum + i * T * 16);
-        if ((i += FP4_ROWS(T)) >= 4) return;
-    }
+    fp4_tiles[digits - 2][plain][T - 1](a, x, groups, sum);
+    if (FP4_ROWS(T) == 4) return;
+    struct fp4_rows last = { { a->code[2], a->code[3] }, { a->scale[2], a->scale[3] }, a->step, a->ahead, NULL };
+    fp4_tiles[digits - 2][plain][T - 1](&last, x, groups, sum + 2 * T * 16);
 }
 
 /* ---- rows ---- */
 
 /* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a multiple of 256 but for the last
- * ones of the row. */
-struct fp4_span { const struct moe_weight *w; int digits; int64_t base, first, last, k, cols; };
+ * ones of the row; T tokens at x, sums at sum. */
+struct fp4_span { const struct moe_weight *w; int digits, T; int64_t base, first, last, k, cols; const struct fp4_x *x; float *sum; };
 
-/* Rows r to r + 3; next: the four after them; soon, soon_step: see struct fp4_rows.  scale[i]: of row r + i. */
-static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uint8_t *soon, int64_t soon_step, const uint8_t *const scale[4], int64_t step, int T, const struct fp4_x *x, float *sum)
+/* Rows r to r + 3; after: the four to come; scale[i]: of row r + i; plain: whether all these are. */
+static void fp4_set(const struct fp4_span *s, int64_t r, int64_t after, const uint8_t *const scale[4], int64_t step, bool plain, struct fp4_ahead *next)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256, stride = s->w->cols / 2;
-    struct fp4_rows rows = { .step = step, .ahead = (next - r) * stride, .soon = soon, .soon_step = soon_step };
-    bool plain = step == 16 || fp4_all_plain(scale[0], step * groups);
+    struct fp4_rows rows = { .step = step, .ahead = (after - r) * stride, .next = next };
     for (int i = 0; i < 4; i++) {
         int64_t row = r + i < s->first ? s->first : fewest(r + i, s->last);
         rows.code[i] = s->w->data + row * stride + s->k / 2, rows.scale[i] = scale[i];
-        plain = plain && (step != 16 || fp4_all_plain(scale[i], 16 * groups));
     }
-    sum += (r - s->base) * T * 16;
-    fp4_four(&rows, s->digits, plain, T, x, groups, sum);
+    float *sum = s->sum + (r - s->base) * s->T * 16;
+    fp4_four(&rows, s->digits, plain, s->T, s->x, groups, sum);
     if (!rest) return;
     uint8_t code[4][128] = { 0 }, last[4][16] = { 0 };
     for (int i = 0; i < 4; i++) {
@@ -166,46 +229,69 @@ static void fp4_set(const struct fp4_span *s, int64_t r, int64_t next, const uin
         memcpy(last[i], rows.scale[i] + step * groups, (size_t)rest / 16);
         rows.code[i] = code[i], rows.scale[i] = last[i];
     }
-    fp4_four(&rows, s->digits, false, T, x + groups * T, 1, sum);
+    rows.next = NULL;
+    fp4_four(&rows, s->digits, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
-/* Scales of 16 rows, four from `row` on and those 32, 64, 96 after them, which lie together in tiles: out [4][FP4_X + 1][4 rows][16].
- * Returns where they lie. */
-static const uint8_t *fp4_gather(const struct fp4_span *s, int64_t row, uint8_t *out)
+/* Tiles hold the scales of 16 rows together: four from some row on, and those 32, 64, 96 after them.  Put in order: out [4][FP4_X + 1][4 rows][16],
+ * whole groups by fp4_untile_one, what is left of the row by this. */
+static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
 {
-    int64_t blocks = s->w->cols / 16, groups = s->cols / 256, rest = s->cols % 256 / 16;
-    const uint8_t *from = s->w->scale + moe_tile_offset((size_t)row, (size_t)s->k / 16, (size_t)blocks);
-    for (int64_t g = 0; g < groups; g++) fp4_untile(from + 2048 * g, 512, out + 64 * g, 64 * (FP4_X + 1));
+    int64_t groups = s->cols / 256, rest = s->cols % 256 / 16;
     uint8_t lines[256] = { 0 };
-    for (int64_t j = 0; j < (rest + 3) / 4; j++) memcpy(lines + 64 * j, from + 2048 * groups + 512 * j, 64);
-    if (rest) fp4_untile(lines, 64, out + 64 * groups, 64 * (FP4_X + 1));
-    return from;
+    codes most = fp4_zero();
+    for (int64_t j = 0; j < (rest + 3) / 4; j++) memcpy(lines + 64 * j, a->tiles + 2048 * groups + 512 * j, 64);
+    if (rest) fp4_untile(lines, 64, a->out + 64 * groups, FP4_QUARTER, &most);
 }
 
-static void fp4_span_tiled(const struct fp4_span *s, int T, const struct fp4_x *x, float *sum)
+static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, struct fp4_ahead *a)
 {
-    _Alignas(64) uint8_t scale[4][64 * (FP4_X + 1)];
-    for (int64_t tile = s->base / 128 * 128; tile <= s->last; tile += 128)
-        for (int64_t i = 0; i < 32; i += 4) {
-            const uint8_t *from = NULL;
-            int64_t ahead = i < 28 ? 64 : (s->w->cols / 16 + 3) / 4 * 512 - 28 * 16; /* to those of the next sixteen rows */
-            for (int64_t r = tile + i; r < tile + 128; r += 32) {
-                if (r < s->base || r > s->last) continue;
-                if (!from) from = fp4_gather(s, tile + i, scale[0]);
-                int64_t q = (r - tile) / 32;
-                const uint8_t *at = scale[q], *soon = (const uint8_t *)((uintptr_t)from + (uintptr_t)(ahead + 512 * q));
-                fp4_set(s, r, q < 3 ? r + 32 : i < 28 ? tile + i + 4 : tile + 128, soon, 2048, (const uint8_t *const[4]){ at, at + 16, at + 32, at + 48 }, 64, T, x, sum);
-            }
-        }
+    int64_t blocks = s->w->cols / 16, tile = (blocks + 3) / 4 * 512;
+    *a = (struct fp4_ahead){ .tiles = s->w->scale + moe_tile_offset((size_t)row, (size_t)s->k / 16, (size_t)blocks), .out = out,
+                             .soon = row % 128 < 28 ? 64 : tile - 28 * 16 };
 }
 
-static void fp4_span_linear(const struct fp4_span *s, int T, const struct fp4_x *x, float *sum)
+/* The scales of the next 16 rows are put in order while these are multiplied, where all four sets of these are. */
+static void fp4_span_tiled(const struct fp4_span *s)
+{
+    _Alignas(64) uint8_t scale[2][4 * FP4_QUARTER];
+    struct fp4_ahead a[2];
+    int now = 0;
+    bool ready = false;
+    for (int64_t row = s->base / 128 * 128; row <= s->last; row += row % 128 < 28 ? 4 : 100) {
+        int64_t after = row % 128 < 28 ? row + 4 : row + 100;
+        if (row + 96 + 3 < s->base) continue;
+        bool all = row >= s->base && row + 96 <= s->last, go_on = all && after <= s->last;
+        if (!ready) {
+            fp4_ahead_at(s, row, scale[now], &a[now]);
+            for (int64_t g = 0; g < s->cols / 256; g++) fp4_untile_one(&a[now], g);
+        }
+        fp4_untile_rest(s, &a[now]);
+        bool plain = fp4_plain(fp4_load(a[now].most));
+        if (go_on) fp4_ahead_at(s, after, scale[!now], &a[!now]);
+        for (int q = 0; q < 4; q++) {
+            int64_t r = row + 32 * q;
+            const uint8_t *at = scale[now] + q * FP4_QUARTER;
+            if (r < s->base || r > s->last) continue;
+            a[!now].first = q;
+            fp4_set(s, r, q < 3 ? r + 32 : after, (const uint8_t *const[4]){ at, at + 16, at + 32, at + 48 }, 64, plain, go_on ? &a[!now] : NULL);
+        }
+        ready = go_on;
+        if (go_on) now = !now;
+    }
+}
+
+static void fp4_span_linear(const struct fp4_span *s)
 {
     const uint8_t *scale[4];
     int64_t blocks = s->w->cols / 16;
     for (int64_t r = s->base; r <= s->last; r += 4) {
-        for (int i = 0; i < 4; i++) scale[i] = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
-        fp4_set(s, r, r + 4, scale[0], 16, scale, 16, T, x, sum);
+        bool plain = true;
+        for (int i = 0; i < 4; i++) {
+            scale[i] = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
+            plain = plain && fp4_all_plain(scale[i], s->cols / 256 * 16);
+        }
+        fp4_set(s, r, r + 4, scale, 16, plain, NULL);
     }
 }
 
@@ -239,8 +325,9 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
         for (int64_t i = 0; i < tiles; i++) {
             int64_t t = i * n / tiles;
             int T = (int)((i + 1) * n / tiles - t);
+            s.T = T, s.x = x + t * piece, s.sum = sum + t * all * 16;
             for (int j = 0; j < T; j++) finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->digits, T, j, x + t * piece);
-            (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s, T, x + t * piece, sum + t * all * 16);
+            (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s);
         }
     }
     for (int64_t i = 0; i < tiles; i++) {
