@@ -7,6 +7,14 @@
 /* A panel is [COLUMNS, ROWS], as gemm wants it (ROWS: the columns that gemm packs at once), and decoded by strips of rows. */
 enum { ROWS = 192, COLUMNS = 256, STRIP = 16 };
 
+void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+{
+    const struct moe_kernels *k = moe_kernels();
+    if ((r1 - r0) * w->cols > 4 << 20) k->decode_past(w, r0, r1, out);
+    else
+        for (int64_t r = r0; r < r1; r++) k->decode(w, r, 0, w->cols, out + (r - r0) * w->cols);
+}
+
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_t r0, int64_t rows, int64_t c0, int64_t columns, float *panel)

@@ -1,8 +1,12 @@
-/* kernels/many.h - the product with a stored weight, for many tokens at once. */
+/* kernels/many.h - many rows of a stored weight decoded, and its product for many tokens at once. */
 #ifndef MOE_KERNELS_MANY_H
 #define MOE_KERNELS_MANY_H
 
 #include "formats/dtype.h"
+
+/* Rows [r0,r1) to out [r1 - r0, cols], float32: by `decode`, or `decode_past` where they take more than 16 MiB, which no core's second-level cache
+ * will hold when they are read. */
+void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out);
 
 /* What kernels.def's matmul computes, in another order of summation: panels of w are decoded to float32, to `decode`, and go through `gemm`.
  *

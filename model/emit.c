@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "kernels/kernels.h"
+#include "kernels/many.h"
 #include "kernels/scalar.h"
 #include "model/rewrite.h"
 
@@ -153,7 +154,7 @@ static enum moe_code load_block(struct moe_emit *e, const struct moe_tensor *t, 
     spent(e, MOE_EMIT_READ);
     if (hash) moe_hash_add64(e->hash[HASH_SRC_DATA], e->raw + at, bytes);
     spent(e, MOE_EMIT_HASH);
-    for (int64_t r = 0; r < m; r++) e->k->decode(w, b + r, 0, t->cols, e->x + r * t->cols);
+    moe_decode_many(w, b, b + m, e->x);
     spent(e, MOE_EMIT_DECODE);
     return MOE_OK;
 }

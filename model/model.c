@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include "kernels/kernels.h"
+#include "kernels/many.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ static const float *vector(struct opener *o, enum moe_role role, int layer)
         o->code = moe_fail(o->err, MOE_NOMEM, "no memory for the norms");
         return NULL;
     }
-    for (int64_t r = 0; r < w.rows; r++) moe_kernels()->decode(&w, r, 0, w.cols, v + r * w.cols);
+    moe_decode_many(&w, 0, w.rows, v);
     if (!isfinite(moe_kernels()->amax(v, w.rows * w.cols))) {
         const struct moe_tensor *t = moe_source_find(o->m->source, role, layer, -1);
         char name[128];

@@ -59,6 +59,23 @@ static void check_decode(const struct variant *v)
     }
 }
 
+static void check_decode_past(const struct variant *v)
+{
+    for (int i = 0; i < 200; i++) {
+        int type = weight_types[i % WEIGHT_TYPES], u = i % 3 ? unit(type) : 16 * unit(type); /* rows with and without a multiple of 64 bytes */
+        int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows), r1 = r0 + below(rows - r0) + 1;
+        struct moe_weight w = random_weight(type, rows, cols, true);
+        float *want = floats(cols), *got = floats((r1 - r0) * cols);
+        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 " to %" PRId64, moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
+        v->k.decode_past(&w, r0, r1, got);
+        for (int64_t r = r0; r < r1; r++) {
+            variants[0].k.decode(&w, r, 0, cols, want);
+            CHECK(same_bits(want, got + (r - r0) * cols, cols), "row %lld differs from ref", (long long)r);
+        }
+        done();
+    }
+}
+
 /* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within 2^-24 relative or
  * 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.  Relative to the sum of magnitudes. */
 static double dot_bound(int64_t k, double magnitude)

@@ -31,6 +31,7 @@ LANE vf vf_loadn(const void *p, int64_t n)
     return (vf){ _mm256_maskload_ps(p, m.a), _mm256_maskload_ps((const float *)p + 8, m.b) };
 }
 LANE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v.a), _mm256_storeu_ps(p + 8, v.b); }
+LANE void vf_stream(float *p, vf v) { _mm256_stream_ps(p, v.a), _mm256_stream_ps(p + 8, v.b); }
 LANE void vf_storen(float *p, int64_t n, vf v)
 {
     vm m = vm_first(n);
@@ -153,16 +154,17 @@ LANE vi nibbles(const uint8_t *p)
     memcpy(d, p, 8);
     return (vi){ _mm256_srlv_epi32(_mm256_set1_epi32(d[0]), by), _mm256_srlv_epi32(_mm256_set1_epi32(d[1]), by) };
 }
-LANE __m256 e2m1_lanes(__m256i c)
-{
-    const __m256 t = _mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6);
-    __m256i sign = _mm256_and_si256(_mm256_slli_epi32(c, 28), _mm256_set1_epi32(INT32_MIN));
-    return _mm256_xor_ps(_mm256_permutevar8x32_ps(t, c), _mm256_castsi256_ps(sign));
-}
+/* The two bytes of each value as bfloat16, looked up: of codes 0-3, 8-11 in one half of a register, 4-7, 12-15 in the other, so that putting
+ * them together puts them in order. */
 LANE vf vf_e2m1(const uint8_t *p)
 {
-    vi c = nibbles(p);
-    return (vf){ e2m1_lanes(c.a), e2m1_lanes(c.b) };
+    const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, -1, -1, -1, -1, -1, -1, -1, -1, 2, 2, 3, 3, 6, 6, 7, 7, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i low = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, -128, -64, 0, 64, -128, -64, 0, 0, -128, -64, 0, 64, -128, -64));
+    const __m256i high = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 63, 63, 63, 64, 64, 64, 64, -128, -65, -65, -65, -64, -64, -64, -64));
+    __m256i c = _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64((const void *)p)), twice);
+    c = _mm256_or_si256(_mm256_and_si256(c, _mm256_set1_epi16(15)), _mm256_and_si256(_mm256_srli_epi16(c, 4), _mm256_set1_epi16(15 << 8)));
+    __m256i h = _mm256_unpacklo_epi8(_mm256_shuffle_epi8(low, c), _mm256_shuffle_epi8(high, c)), zero = _mm256_setzero_si256();
+    return (vf){ _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, h)), _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, h)) };
 }
 LANE __m256 int4_lanes(__m256i q)
 {

@@ -37,6 +37,22 @@ void VARIANT(decode)(const struct moe_weight *w, int64_t row, int64_t col, int64
     BY_TYPE(w, decode_as(type, w, row, col, n, out))
 }
 
+/* Values that are decoded to L1 first: long enough for the scales that are made ready for each piece, short enough for the write buffers. */
+enum { PAST = 1024 };
+
+void VARIANT(decode_past)(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+{
+    _Alignas(64) float piece[PAST];
+    bool whole = (uintptr_t)out % 64 == 0 && w->cols % 16 == 0;
+    for (int64_t r = r0; r < r1; r++, out += w->cols)
+        for (int64_t k = 0; k < w->cols; k += PAST) {
+            int64_t m = least(PAST, w->cols - k);
+            VARIANT(decode)(w, r, k, m, whole ? piece : out + k);
+            for (int64_t i = 0; whole && i < m; i += 16) vf_stream(out + k + i, vf_load(piece + i));
+        }
+    _mm_sfence();
+}
+
 /* ---- few tokens: values go from the codes to the sums without touching memory ---- */
 
 struct product { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0, r1; };

@@ -4,6 +4,8 @@
 
 #include "kernels/scalar.h"
 
+#include <string.h>
+
 /* Scales are made float32 once for CHUNK columns.  A chunk starts at a multiple of 32 columns (of 1 for F32 and BF16). */
 enum { CHUNK = 256 };
 
@@ -22,6 +24,12 @@ LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block
         return n == 16 ? vf_e4m3(p) : vf_e4m3n(p, n);
     }
     uint8_t c[16] = { 0 };
+    if (block % 4 == 0) {
+        const uint8_t *p = w->scale + moe_tile_offset((size_t)row, (size_t)block, (size_t)blocks);
+        if (n == 16) EACH(i, 4) memcpy(c + 4 * i, p + 512 * i, 4);
+        else for (int64_t i = 0; i < n; i += 4, p += 512) memcpy(c + i, p, 4);
+        return vf_e4m3(c);
+    }
     for (int64_t i = 0; i < n; i++) c[i] = w->scale[moe_tile_offset((size_t)row, (size_t)(block + i), (size_t)blocks)];
     return vf_e4m3(c);
 }

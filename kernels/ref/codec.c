@@ -30,3 +30,8 @@ void moe_decode_ref(const struct moe_weight *w, int64_t row, int64_t col, int64_
 {
     for (int64_t i = 0; i < n; i++) out[i] = value(w, row, col + i);
 }
+
+void moe_decode_past_ref(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+{
+    for (int64_t r = r0; r < r1; r++) moe_decode_ref(w, r, 0, w->cols, out + (r - r0) * w->cols);
+}
