@@ -18,10 +18,10 @@
  *     scales of 16 rows out of their tiles at once     40   68            104      51 68    34 47
  *     16-bit digits joined, scales times powers of two
  *     each by one dot product; one token: all digits of
- *     a step at once; the next 16 rows' scales beside  46   88            112      57 68    35 47
+ *     a step at once; the next 16 rows' scales beside  46   91            116      58 68    36 49
  *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of digits, 4 look-ups, 2 shifts and
- *   2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That is 13.5 cycles, or 0.60 of the multiply-add peak; 14.5 are
- *   measured, 17 with scales, x and sums around it.  matmul_int16: 21, at best 0.77 of the peak; 109 GFLOPS at n = 1 in cache. */
+ *   2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5
+ *   are measured, 16.7 with scales, x and sums around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
 
 enum {
     FP4_TILE = 4,         /* tokens in registers at once */
@@ -92,42 +92,51 @@ static bool fp4_prepare(const float *x, int64_t cols, int digits, int T, int t, 
 
 /* ---- some rows and tokens over some groups ---- */
 
-/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied: those of every fourth group, from `first` on.
- * soon: bytes from these to the next ones.  most: see fp4_over. */
-struct fp4_ahead { const uint8_t *tiles; uint8_t *out; int64_t first, soon; _Alignas(64) uint8_t most[64]; };
+/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied.  soon: bytes from these to the next ones.
+ * most: see fp4_over. */
+struct fp4_ahead { const uint8_t *tiles; uint8_t *out; int64_t soon; _Alignas(64) uint8_t most[64]; };
 
-/* step: bytes of scales to the next group.  ahead: bytes of codes to the next rows.  next: NULL, or what to do beside. */
-struct fp4_rows { const uint8_t *code[4], *scale[4]; int64_t step, ahead; struct fp4_ahead *next; };
+/* `sets` (1 or 4) of four rows, each 32 rows after the one before: code_step bytes.  scale: [sets, FP4_X + 1, 4 rows, 16 blocks].
+ * ahead: bytes of codes to the rows to come.  next: NULL, or what to do beside, a quarter with each of four sets. */
+struct fp4_rows { const uint8_t *code[4], *scale; int sets; int64_t code_step, ahead; struct fp4_ahead *next; };
 
-LANE void fp4_untile_one(struct fp4_ahead *a, int64_t g)
+/* Every step-th group from `first` on. */
+static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, int64_t step)
 {
-    const uint8_t *p = a->tiles + 2048 * g;
-    EACH(i, 4) __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)(512 * i + a->soon)), 0, 1);
     codes most = fp4_load(a->most);
-    fp4_untile(p, 512, a->out + 64 * g, FP4_QUARTER, &most);
+    for (int64_t g = first; g < groups; g += step) {
+        const uint8_t *p = a->tiles + 2048 * g;
+        EACH(i, 4) __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)(512 * i + a->soon)), 0, 1);
+        fp4_untile(p, 512, a->out + 64 * g, FP4_QUARTER, &most);
+    }
     fp4_store(a->most, most);
 }
 
-/* x: [groups, T]; sum: [R, T, 16]. */
+/* x: [groups, T]; sum: [R, T, 16], of the next set 32 rows on. */
 LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
 {
-    for (int part = 0; part < FP4_PARTS; part++) {
+    int64_t ahead = a->ahead;
+    for (int n = 0; n < a->sets * FP4_PARTS; n++) {
+        int set = n / FP4_PARTS, part = n % FP4_PARTS;
+        const struct fp4_x *at = x;
+        const uint8_t *code[4], *scale = a->scale + set * FP4_QUARTER, *end = scale + 64 * groups;
+        float *to = sum + set * 32 * T * 16 + part * FP4_LANES;
         vt s[4][FP4_TILE];
-        EACH(i, R) EACH(t, T) s[i][t] = vt_load(sum + (i * T + t) * 16 + part * FP4_LANES);
-        for (int64_t g = 0; g < groups; g++) {
-            words w[4][4], scale[4];
-            if (part == 0 && a->next && (g - a->next->first) % 4 == 0) fp4_untile_one(a->next, g);
+        if (part == 0 && a->next) fp4_untile_some(a->next, set, groups, 4);
+        EACH(i, R) code[i] = a->code[i] + set * a->code_step;
+        EACH(i, R) EACH(t, T) s[i][t] = vt_load(to + (i * T + t) * 16);
+        for (; scale < end; scale += 64) {
+            words w[4][4], f[4];
             EACH(i, R) {
-                const uint8_t *p = a->code[i] + 128 * g;
-                if (part == 0) __builtin_prefetch(p + a->ahead, 0, 1), __builtin_prefetch(p + 64 + a->ahead, 0, 1);
+                if (part == 0) __builtin_prefetch(code[i] + ahead, 0, 1), __builtin_prefetch(code[i] + 64 + ahead, 0, 1);
                 EACH(half, 2) {
-                    codes c = fp4_codes(p, half, part);
+                    codes c = fp4_codes(code[i], half, part);
                     w[i][2 * half] = fp4_even(c), w[i][2 * half + 1] = fp4_odd(c);
                 }
-                scale[i] = fp4_scales(a->scale[i] + a->step * g, part, plain);
+                f[i] = fp4_scales(scale + 16 * i, part, plain);
+                code[i] += 128;
             }
             EACH(t, T) {
-                const struct fp4_x *at = x + g * T + t;
                 words u[4][FP4_DIGITS];
                 EACH(e, D) { /* the highest first; each a short chain of its own */
                     int d = D - 1 - e;
@@ -139,10 +148,11 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
                     }
                 }
                 words power = fp4_load(at->power + part * FP4_LANES);
-                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i][0]), fp4_factor(scale[i], power, plain), s[i][t]);
+                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i][0]), fp4_factor(f[i], power, plain), s[i][t]);
+                at++;
             }
         }
-        EACH(i, R) EACH(t, T) vt_store(sum + (i * T + t) * 16 + part * FP4_LANES, s[i][t]);
+        EACH(i, R) EACH(t, T) vt_store(to + (i * T + t) * 16, s[i][t]);
     }
 }
 
@@ -150,32 +160,40 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
 /* The same of four rows and one token: step by step, all digits at once, so that no chain of products is long. */
 LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
 {
-    vt s[4];
-    EACH(i, 4) s[i] = vt_load(sum + i * 16);
-    for (int64_t g = 0; g < groups; g++, x++) {
-        words u[4][FP4_DIGITS];
-        if (a->next && (g - a->next->first) % 4 == 0) fp4_untile_one(a->next, g);
-        EACH(d, D) EACH(i, 4) u[i][d] = fp4_load(x->bias[d]);
-        EACH(half, 2) {
-            codes c[4];
-            EACH(i, 4) {
-                const uint8_t *p = a->code[i] + 128 * g;
-                __builtin_prefetch(p + 64 * half + a->ahead, 0, 1);
-                c[i] = fp4_codes(p, half, 0);
-            }
-            EACH(odd, 2) {
-                words v[FP4_DIGITS];
-                EACH(d, D) v[d] = fp4_load(x->digit[d][2 * half + odd]);
+    int64_t ahead = a->ahead;
+    for (int set = 0; set < a->sets; set++, sum += 32 * 16) {
+        const struct fp4_x *at = x;
+        const uint8_t *code[4], *scale = a->scale + set * FP4_QUARTER, *end = scale + 64 * groups;
+        vt s[4];
+        if (a->next) fp4_untile_some(a->next, set, groups, 4);
+        EACH(i, 4) code[i] = a->code[i] + set * a->code_step;
+        EACH(i, 4) s[i] = vt_load(sum + i * 16);
+        for (; scale < end; scale += 64, at++) {
+            words u[4][FP4_DIGITS];
+            EACH(d, D) EACH(i, 4) u[i][d] = fp4_load(at->bias[d]);
+            EACH(half, 2) {
+                codes c[4];
                 EACH(i, 4) {
-                    words w = odd ? fp4_odd(c[i]) : fp4_even(c[i]);
-                    EACH(d, D) u[i][d] = fp4_step(u[i][d], w, v[d]);
+                    __builtin_prefetch(code[i] + 64 * half + ahead, 0, 1);
+                    c[i] = fp4_codes(code[i], half, 0);
+                }
+                EACH(odd, 2) {
+                    words v[FP4_DIGITS];
+                    EACH(d, D) v[d] = fp4_load(at->digit[d][2 * half + odd]);
+                    EACH(i, 4) {
+                        words w = odd ? fp4_odd(c[i]) : fp4_even(c[i]);
+                        EACH(d, D) u[i][d] = fp4_step(u[i][d], w, v[d]);
+                    }
                 }
             }
+            words power = fp4_load(at->power);
+            EACH(i, 4) {
+                s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)), fp4_factor(fp4_scales(scale + 16 * i, 0, plain), power, plain), s[i]);
+                code[i] += 128;
+            }
         }
-        words power = fp4_load(x->power);
-        EACH(i, 4) s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)), fp4_factor(fp4_scales(a->scale[i] + a->step * g, 0, plain), power, plain), s[i]);
+        EACH(i, 4) vt_store(sum + i * 16, s[i]);
     }
-    EACH(i, 4) vt_store(sum + i * 16, s[i]);
 }
 #else
 #define fp4_tile_one(D, plain, a, x, groups, sum) fp4_tile(FP4_ROWS(1), 1, D, plain, a, x, groups, sum)
@@ -196,12 +214,14 @@ FP4_TILES(4)
 static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) = {
     { FP4_EACH(2any), FP4_EACH(2plain) }, { FP4_EACH(3any), FP4_EACH(3plain) } };
 
-/* Four rows, in as many tiles as it takes. */
+/* Four rows (of each set), in as many tiles as it takes. */
 static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
 {
     fp4_tiles[digits - 2][plain][T - 1](a, x, groups, sum);
     if (FP4_ROWS(T) == 4) return;
-    struct fp4_rows last = { { a->code[2], a->code[3] }, { a->scale[2], a->scale[3] }, a->step, a->ahead, NULL };
+    struct fp4_rows last = *a;
+    last.code[0] = a->code[2], last.code[1] = a->code[3], last.scale += 32;
+    last.next = NULL;
     fp4_tiles[digits - 2][plain][T - 1](&last, x, groups, sum + 2 * T * 16);
 }
 
@@ -211,30 +231,32 @@ static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, co
  * ones of the row; T tokens at x, sums at sum. */
 struct fp4_span { const struct moe_weight *w; int digits, T; int64_t base, first, last, k, cols; const struct fp4_x *x; float *sum; };
 
-/* Rows r to r + 3; after: the four to come; scale[i]: of row r + i; plain: whether all these are. */
-static void fp4_set(const struct fp4_span *s, int64_t r, int64_t after, const uint8_t *const scale[4], int64_t step, bool plain, struct fp4_ahead *next)
+/* The columns that are left of a row's last group, of one set. */
+static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set, float *sum)
 {
-    int64_t groups = s->cols / 256, rest = s->cols % 256, stride = s->w->cols / 2;
-    struct fp4_rows rows = { .step = step, .ahead = (after - r) * stride, .next = next };
+    int64_t groups = s->cols / 256, rest = s->cols % 256;
+    uint8_t code[4][128] = { 0 };
+    struct fp4_rows rows = { .scale = a->scale + set * FP4_QUARTER + 64 * groups, .sets = 1 };
     for (int i = 0; i < 4; i++) {
-        int64_t row = r + i < s->first ? s->first : fewest(r + i, s->last);
-        rows.code[i] = s->w->data + row * stride + s->k / 2, rows.scale[i] = scale[i];
+        memcpy(code[i], a->code[i] + set * a->code_step + 128 * groups, (size_t)rest / 2);
+        rows.code[i] = code[i];
     }
-    float *sum = s->sum + (r - s->base) * s->T * 16;
-    fp4_four(&rows, s->digits, plain, s->T, s->x, groups, sum);
-    if (!rest) return;
-    uint8_t code[4][128] = { 0 }, last[4][16] = { 0 };
-    for (int i = 0; i < 4; i++) {
-        memcpy(code[i], rows.code[i] + 128 * groups, (size_t)rest / 2);
-        memcpy(last[i], rows.scale[i] + step * groups, (size_t)rest / 16);
-        rows.code[i] = code[i], rows.scale[i] = last[i];
-    }
-    rows.next = NULL;
     fp4_four(&rows, s->digits, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
+/* Rows r to r + 3, and those 32, 64, 96 after them where there are four sets; a: all but their codes.  plain: whether their scales are. */
+static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool plain)
+{
+    int64_t stride = s->w->cols / 2;
+    float *sum = s->sum + (r - s->base) * s->T * 16;
+    for (int i = 0; i < 4; i++) a->code[i] = s->w->data + (r + i < s->first ? s->first : fewest(r + i, s->last)) * stride + s->k / 2;
+    a->code_step = 32 * stride;
+    fp4_four(a, s->digits, plain, s->T, s->x, s->cols / 256, sum);
+    for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
+}
+
 /* Tiles hold the scales of 16 rows together: four from some row on, and those 32, 64, 96 after them.  Put in order: out [4][FP4_X + 1][4 rows][16],
- * whole groups by fp4_untile_one, what is left of the row by this. */
+ * whole groups by fp4_untile_some, what is left of the row by this. */
 static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256 / 16;
@@ -251,47 +273,46 @@ static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, st
                              .soon = row % 128 < 28 ? 64 : tile - 28 * 16 };
 }
 
-/* The scales of the next 16 rows are put in order while these are multiplied, where all four sets of these are. */
+/* Where all of 16 rows are wanted, the scales of the next 16 are put in order beside their products. */
 static void fp4_span_tiled(const struct fp4_span *s)
 {
     _Alignas(64) uint8_t scale[2][4 * FP4_QUARTER];
-    struct fp4_ahead a[2];
+    struct fp4_ahead ahead[2];
     int now = 0;
     bool ready = false;
-    for (int64_t row = s->base / 128 * 128; row <= s->last; row += row % 128 < 28 ? 4 : 100) {
-        int64_t after = row % 128 < 28 ? row + 4 : row + 100;
-        if (row + 96 + 3 < s->base) continue;
-        bool all = row >= s->base && row + 96 <= s->last, go_on = all && after <= s->last;
+    for (int64_t row = s->base / 128 * 128, after; row <= s->last; row = after) {
+        after = row + (row % 128 < 28 ? 4 : 100);
+        if (row + 99 < s->base) continue;
+        bool all = row >= s->first && row + 99 <= s->last;
         if (!ready) {
-            fp4_ahead_at(s, row, scale[now], &a[now]);
-            for (int64_t g = 0; g < s->cols / 256; g++) fp4_untile_one(&a[now], g);
+            fp4_ahead_at(s, row, scale[now], &ahead[now]);
+            fp4_untile_some(&ahead[now], 0, s->cols / 256, 1);
         }
-        fp4_untile_rest(s, &a[now]);
-        bool plain = fp4_plain(fp4_load(a[now].most));
-        if (go_on) fp4_ahead_at(s, after, scale[!now], &a[!now]);
-        for (int q = 0; q < 4; q++) {
+        fp4_untile_rest(s, &ahead[now]);
+        bool plain = fp4_plain(fp4_load(ahead[now].most));
+        struct fp4_rows rows = { .sets = all ? 4 : 1, .ahead = (after - row) * s->w->cols / 2 };
+        if ((ready = all && after <= s->last)) rows.next = &ahead[!now], fp4_ahead_at(s, after, scale[!now], rows.next);
+        for (int q = 0; q < 4; q += rows.sets) {
             int64_t r = row + 32 * q;
-            const uint8_t *at = scale[now] + q * FP4_QUARTER;
-            if (r < s->base || r > s->last) continue;
-            a[!now].first = q;
-            fp4_set(s, r, q < 3 ? r + 32 : after, (const uint8_t *const[4]){ at, at + 16, at + 32, at + 48 }, 64, plain, go_on ? &a[!now] : NULL);
+            rows.scale = scale[now] + q * FP4_QUARTER;
+            if (r >= s->base && r <= s->last) fp4_set(s, r, &rows, plain);
         }
-        ready = go_on;
-        if (go_on) now = !now;
+        if (ready) now = !now;
     }
 }
 
 static void fp4_span_linear(const struct fp4_span *s)
 {
-    const uint8_t *scale[4];
-    int64_t blocks = s->w->cols / 16;
+    int64_t blocks = s->w->cols / 16, here = s->cols / 16;
+    uint8_t scale[FP4_QUARTER];
     for (int64_t r = s->base; r <= s->last; r += 4) {
-        bool plain = true;
+        struct fp4_rows rows = { .scale = scale, .sets = 1, .ahead = 4 * s->w->cols / 2 };
+        memset(scale, 8, sizeof scale); /* plain */
         for (int i = 0; i < 4; i++) {
-            scale[i] = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
-            plain = plain && fp4_all_plain(scale[i], s->cols / 256 * 16);
+            const uint8_t *p = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
+            for (int64_t b = 0; b < here; b += 16) memcpy(scale + 4 * b + 16 * i, p + b, (size_t)fewest(16, here - b));
         }
-        fp4_set(s, r, r + 4, scale, 16, plain, NULL);
+        fp4_set(s, r, &rows, fp4_all_plain(scale, s->cols / 256 * 64));
     }
 }
 
