@@ -74,6 +74,15 @@ static void check_decode_past(const struct variant *v)
         }
         done();
     }
+    struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true); /* moe_decode_many: of more than 16 MiB */
+    float *want = floats(1024), *got = floats(4097 * 1024);
+    snprintf(now_case, sizeof now_case, "decode_many");
+    moe_decode_many(&w, 0, 4097, got);
+    for (int64_t r = 0; r < 4097; r += 64) {
+        variants[0].k.decode(&w, r, 0, 1024, want);
+        CHECK(same_bits(want, got + r * 1024, 1024), "row %lld differs from ref", (long long)r);
+    }
+    done();
 }
 
 /* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within 2^-24 relative or
@@ -195,9 +204,12 @@ static void check_matmul(const struct variant *v)
 {
     if (v != &variants[0]) check_matmul_hostile(v);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
-    for (int i = 0; i < 150; i++) {
-        int type = weight_types[i % WEIGHT_TYPES];
-        int64_t rows = 1 + below(i < 100 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 100 ? 10 : 4)], ldx = cols + below(4);
+    for (int i = 0; i < 170; i++) {
+        int type = i < 150 ? weight_types[i % WEIGHT_TYPES] : MOE_NVFP4;
+        int64_t rows = 1 + below(i < 100 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 100 ? 10 : 4)];
+        if (i >= 160) rows = 1 + below(8), cols += 16384; /* in pieces */
+        else if (i >= 150) rows += 240, cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
+        int64_t ldx = cols + below(4);
         int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0);
         enum pattern p = (enum pattern)below(PATTERNS);
         struct moe_weight w = random_weight(type, rows, cols, false);
