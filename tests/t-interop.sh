@@ -8,6 +8,7 @@ has() { for m; do "$P" -c "import $m" >/dev/null 2>&1 || return 1; done; }
 has torch safetensors || skip "no torch and safetensors for $P (pip install torch safetensors transformers compressed-tensors nvidia-modelopt)"
 sanitized && skip "the packages are not for sanitizers"
 F=tests/data/tiny-k2
+export TORCHINDUCTOR_CACHE_DIR="$T/torch" # not by the name of a user, who may have none
 check() { what=$1; shift; ok "$P" tests/interop.py "$what" "$@"; tail -1 "$T/out"; }
 
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"
