@@ -81,7 +81,6 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
     MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, (int32_t)o->windows, err));
-    if (origin == MOE_STATS_NONE) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
     if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
     w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks, .survive = (int32_t)o->survive,
@@ -89,7 +88,9 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     MOE_TRY(choose_slots(w, err));
-    return moe_plan_task_check(&w->task, err);
+    MOE_TRY(moe_plan_task_check(&w->task, err));
+    if (origin == MOE_STATS_NONE) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
+    return MOE_OK;
 }
 
 /* ---- memory and time ---- */
@@ -362,7 +363,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     if (c.had_statistics && !c.same_statistics) moe_warn(&o->run, "the plan was made from other statistics: its claims about loads were not compared");
     if (c.unproven) moe_warn(&o->run, "%d bounds claimed as exact are too large to be found again", (int)c.unproven);
     if (!o->run.json) {
-        printf("verified: %lld claims, at least %d copies of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, (int)c.lost_worst);
+        printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
         if (c.had_statistics) printf(", load %.6g, %.4f x mean", c.load_max, c.load_mean > 0 ? c.load_max / c.load_mean : 1);
         printf("%s\n", c.had_statistics ? "" : " (loads and bounds need --stats)");
     }

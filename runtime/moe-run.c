@@ -115,7 +115,7 @@ static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_
 
 static int64_t window_of(const struct moe_run_options *o, const struct moe_engine *e)
 {
-    return o->window ? o->window : e->context < 2048 ? e->context : 2048;
+    return o->window != MOE_UNSET ? o->window : e->context < 2048 ? e->context : 2048;
 }
 
 /* This rank's windows. */
@@ -408,7 +408,7 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, st
 
 int main(int argc, char **argv)
 {
-    struct moe_run_options o = { .n = -1, .top_p = 1, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
+    struct moe_run_options o = { .n = -1, .top_p = 1, .window = MOE_UNSET, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),

@@ -153,7 +153,7 @@ grep -q '"same_statistics": *false' "$T/out" || fail "other statistics are taken
 ok "$P" verify "$T/t1"
 echo '{"version":1,"layers":[{"layer":1,"ranks":[[0,1],[2,0]]},{"layer":2,"ranks":[[0,1],[2,1]]}]}' >"$T/bare" # what others may write
 ok "$P" verify "$T/bare"
-grep -q 'at least 1 copies of each expert, 1 lost' "$T/out" || fail "a bare plan: $(cat "$T/out")"
+grep -q 'at least 1 copy of each expert, 1 lost' "$T/out" || fail "a bare plan: $(cat "$T/out")"
 count
 
 # ---- export, and back ----

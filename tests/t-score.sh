@@ -34,6 +34,7 @@ if ! sanitized; then
     count
 fi
 refused 2 "--scratch goes with" $M/bf16 --prompt x --scratch "$T/scratch"
+refused 2 "--window 0: want 1 to" $M/bf16 --score "$T/short.txt" --window 0
 # A window of several batches.
 ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 1000
 ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 1000
