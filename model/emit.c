@@ -143,9 +143,8 @@ static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, 
     return MOE_OK;
 }
 
-/* Rows [b, b+m) of the chunk `w`, which begins at row r0: read them to their place in e->raw and decode them to e->x. */
-static enum moe_code load_block(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w, int64_t r0, int64_t b,
-                                int64_t m, bool hash, struct moe_err *err)
+/* Rows [b, b+m) of the chunk `w`, which begins at row r0: read them to their place in e->raw. */
+static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t b, int64_t m, bool hash, struct moe_err *err)
 {
     uint64_t at = plane_offset(t, t->type, t->layout, MOE_PLANE_DATA, b);
     size_t bytes = (size_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, m, t->cols);
@@ -154,9 +153,14 @@ static enum moe_code load_block(struct moe_emit *e, const struct moe_tensor *t, 
     spent(e, MOE_EMIT_READ);
     if (hash) moe_hash_add64(e->hash[HASH_SRC_DATA], e->raw + at, bytes);
     spent(e, MOE_EMIT_HASH);
+    return MOE_OK;
+}
+
+/* And decode them to e->x. */
+static void decode_block(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m)
+{
     moe_decode_many(w, b, b + m, e->x);
     spent(e, MOE_EMIT_DECODE);
-    return MOE_OK;
 }
 
 static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, struct moe_err *err)
@@ -170,14 +174,21 @@ static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor
                        (long long)(r0 + i / t->cols), (long long)(i % t->cols), isnan(e->x[i]) ? "NaN" : "Inf");
 }
 
-/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused. */
+/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused.  BF16 need not be decoded for it. */
 static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w, int64_t r0, int64_t b,
                                   int64_t m, float *amax, struct moe_err *err)
 {
-    MOE_TRY(load_block(e, t, w, r0, b, m, true, err));
-    *amax = e->k->amax(e->x, m * t->cols);
+    MOE_TRY(read_block(e, t, r0, b, m, true, err));
+    if (t->type == MOE_BF16) {
+        *amax = e->k->amax_bf16(w->data + 2 * b * t->cols, m * t->cols);
+    } else {
+        decode_block(e, w, b, m);
+        *amax = e->k->amax(e->x, m * t->cols);
+    }
     spent(e, MOE_EMIT_DECODE);
-    return isfinite(*amax) ? MOE_OK : nonfinite(e, t, r0 + b, m, err);
+    if (isfinite(*amax)) return MOE_OK;
+    decode_block(e, w, b, m);
+    return nonfinite(e, t, r0 + b, m, err);
 }
 
 static void begin(struct moe_emit *e)
@@ -295,11 +306,14 @@ static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor 
                                .data = e->data, .scale = e->linear, .global = global };
     MOE_TRY(load_chunk(e, in, r0, n, false, &s, err));
     FOR_PIECES(n, block_rows(in), b, m) {
-        MOE_TRY(load_block(e, in, &s, r0, b, m, false, err));
-        e->k->nvfp4_quantize(method, e->x, m * in->cols, global, e->data + b * in->cols / 2, e->linear + b * in->cols / 16);
+        MOE_TRY(read_block(e, in, r0, b, m, false, err));
+        decode_block(e, &s, b, m);
+        uint8_t *codes = e->data + b * in->cols / 2, *scales = e->linear + b * in->cols / 16;
+        if (in->type == MOE_BF16) e->k->nvfp4_quantize_bf16(method, s.data + 2 * b * in->cols, m * in->cols, global, codes, scales);
+        else e->k->nvfp4_quantize(method, e->x, m * in->cols, global, codes, scales);
         spent(e, MOE_EMIT_QUANTIZE);
         add_error(e, &q, b, m, d);
-        hash_out(e, MOE_PLANE_DATA, e->data + b * in->cols / 2, m * in->cols / 2);
+        hash_out(e, MOE_PLANE_DATA, codes, m * in->cols / 2);
     }
     return MOE_OK;
 }
@@ -404,6 +418,7 @@ enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, 
         MOE_TRY(load_chunk(e, in, r0, n, true, &s, err));
         FOR_PIECES(n, block_rows(in), b, m) {
             MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
+            if (in->type == MOE_BF16) decode_block(e, &s, b, m);
             MOE_TRY(put_decoded(e, in, type, r0 + b, m, w, at, d, err));
         }
     }

@@ -54,6 +54,21 @@ static void check_amax(const struct variant *v)
     }
 }
 
+static void check_amax_bf16(const struct variant *v)
+{
+    for (int i = 0; i < 400; i++) {
+        int64_t n = size_of(i % 200, 0);
+        uint8_t *x = buf(2 * (size_t)n, (size_t)below(4));
+        for (int64_t k = 0; k < 2 * n; k++) x[k] = (uint8_t)(k % 2 && i % 4 ? next() & 0xbf : next()); /* any bits; three times of four no NaN */
+        if (n && i % 4 == 1) memcpy(x + 2 * below(n), &(uint16_t){ 0xff80 }, 2);
+        if (n && i % 8 == 2) memcpy(x + 2 * (n - 1), &(uint16_t){ 0x7f7f }, 2);
+        snprintf(now_case, sizeof now_case, "n %" PRId64, n);
+        float want = variants[0].k.amax_bf16(x, n), got = v->k.amax_bf16(x, n);
+        CHECK(moe_f32_bits(want) == moe_f32_bits(got), "%g, ref %g", (double)got, (double)want);
+        done();
+    }
+}
+
 static void check_sqerr(const struct variant *v)
 {
     for (int i = 0; i < 300; i++) {

@@ -14,7 +14,7 @@ struct check { const char *name; void (*run)(const struct variant *v); bool dot;
 static const struct check all_checks[] = {
     { "decode", check_decode, false }, { "decode_past", check_decode_past, false }, { "matmul", check_matmul, true }, { "matmul_int16", check_matmul_int16, true }, { "matmul_t", check_matmul_t, false },
     { "matmul_many", check_matmul_many, false },
-    { "dot", check_dot, false }, { "amax", check_amax, false }, { "sqerr", check_sqerr, false }, { "rmsnorm", check_rmsnorm, false },
+    { "dot", check_dot, false }, { "amax", check_amax, false }, { "amax_bf16", check_amax_bf16, false }, { "sqerr", check_sqerr, false }, { "rmsnorm", check_rmsnorm, false },
     { "swiglu", check_swiglu, false }, { "softmax", check_softmax, false }, { "rope", check_rope, false }, { "attend", check_attend, false },
     { "nvfp4_quantize", check_nvfp4_quantize, true }, { "nvfp4_activations", check_nvfp4_activations, false }, { "nvfp4_activations_46", check_nvfp4_activations_46, false },
     { "nvfp4_activations_search", check_nvfp4_activations_search, false }, { "gemm", check_gemm, false },

@@ -48,6 +48,27 @@ float VARIANT(amax)(const float *x, int64_t n)
     return moe_f32_from_bits(vi_fold_max(vi_max(vi_max(most[0], most[1]), vi_max(most[2], most[3]))));
 }
 
+/* Of a pair in each lane, as the upper halves of float32. */
+LANE vi amax_pairs(vi most, const void *p)
+{
+    const vi upper = vi_set(0x7fff0000);
+    vi u = vi_bits(vf_load(p));
+    return vi_max(most, vi_max(vi_and(vi_shl(u, 16), upper), vi_and(u, upper)));
+}
+
+float VARIANT(amax_bf16)(const uint8_t *x, int64_t n)
+{
+    vi most[4] = { vi_set(0), vi_set(0), vi_set(0), vi_set(0) };
+    uint8_t rest[64] = { 0 };
+    int64_t i = 0;
+    for (; i + 128 <= n; i += 128)
+        EACH(j, 4) most[j] = amax_pairs(most[j], x + 2 * i + 64 * j);
+    for (; i + 32 <= n; i += 32) most[0] = amax_pairs(most[0], x + 2 * i);
+    if (i < n) memcpy(rest, x + 2 * i, 2 * (size_t)(n - i));
+    most[1] = amax_pairs(most[1], rest);
+    return moe_f32_from_bits(vi_fold_max(vi_max(vi_max(most[0], most[1]), vi_max(most[2], most[3]))));
+}
+
 void VARIANT(sqerr)(const float *x, const float *y, int64_t n, double *num, double *den)
 {
     vd a = vd_zero(), b = vd_zero();

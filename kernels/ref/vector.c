@@ -21,6 +21,16 @@ float moe_amax_ref(const float *x, int64_t n)
     return moe_f32_from_bits(most);
 }
 
+float moe_amax_bf16_ref(const uint8_t *x, int64_t n)
+{
+    uint16_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t u = moe_load_le16(x + 2 * i) & 0x7fff;
+        if (u > most) most = u;
+    }
+    return moe_bf16_to_f32(most);
+}
+
 static double fold(const double s[16])
 {
     double a[8];
