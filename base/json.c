@@ -307,11 +307,19 @@ char *moe_json_print(const cJSON *o, int indent)
     return NULL;
 }
 
+bool moe_json_replace(cJSON *o, const char *key, cJSON *v)
+{
+    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return v->string != NULL; /* cJSON 1.7.15 has put it there without a name */
+    cJSON_Delete(v);
+    return false;
+}
+
 cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n)
 {
     struct text t = { 0 };
     put_string(&t, s, n);
     cJSON *added = t.failed ? NULL : cJSON_AddRawToObject(o, key, t.p);
+    if (!added) atomic_store(&any_failed, true);
     free(t.p);
     return added;
 }

@@ -24,6 +24,10 @@ enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *ou
 enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file, struct moe_err *err);
 const cJSON *moe_json_get(const cJSON *o, const char *key); /* NULL when absent or null; case matters */
 
+/* Put v in the place of o's member `key`, which must be there.  v is taken, whatever is returned; false: no such member, or no memory, after
+ * which o may only be deleted. */
+bool moe_json_replace(cJSON *o, const char *key, cJSON *v);
+
 /* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest that reads
  * back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text; NULL when out of memory. */
 char *moe_json_print(const cJSON *o, int indent);

@@ -213,9 +213,7 @@ static bool set(cJSON *o, const char *key, cJSON *v)
 {
     if (!v) return false;
     if (!cJSON_GetObjectItemCaseSensitive(o, key)) return put(o, key, v);
-    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return true;
-    cJSON_Delete(v);
-    return false;
+    return moe_json_replace(o, key, v);
 }
 
 static void drop(cJSON *o, const char *key) { cJSON_DeleteItemFromObjectCaseSensitive(o, key); }

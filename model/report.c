@@ -302,8 +302,9 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
     if (any) *relative_error = errors_json(reports);
     if (q) *quantization = cJSON_Duplicate(q, 1);
     cJSON *copy = any ? cJSON_Duplicate(*relative_error, 1) : NULL;
-    if (any && *quantization && copy) cJSON_ReplaceItemInObjectCaseSensitive(*quantization, "relative_error", copy);
+    bool ok = copy || !any;
+    if (any && *quantization && copy) ok = moe_json_replace(*quantization, "relative_error", copy) || !moe_json_get(q, "relative_error");
     else cJSON_Delete(copy);
     cJSON_Delete(reports);
-    return (q && !*quantization) || (any && !copy) ? moe_fail(err, MOE_NOMEM, "no memory for a report") : MOE_OK;
+    return (q && !*quantization) || !ok ? moe_fail(err, MOE_NOMEM, "no memory for a report") : MOE_OK;
 }
