@@ -4,6 +4,7 @@
 #include "convert/hf-internal.h"
 #include "formats/safetensors.h"
 #include "kernels/kernels.h"
+#include "kernels/many.h"
 #include "kernels/scalar.h"
 
 #include <limits.h>
@@ -75,7 +76,7 @@ static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, i
                             .data = w->raw, .scale = w->scale, .global = t->global };
     MOE_TRY(read_rows(w, t, MOE_PLANE_DATA, r0, n, w->raw, err));
     MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
-    for (int64_t r = 0; r < n; r++) w->k->decode(&q, r, 0, t->cols, w->x + r * t->cols);
+    moe_decode_many(&q, 0, n, w->x);
     *amax = w->k->amax(w->x, n * t->cols);
     if (isfinite(*amax)) return MOE_OK;
     return moe_fail_at(err, MOE_NONFINITE, w->p->src->files[t->plane[MOE_PLANE_DATA].file].path,

@@ -212,8 +212,9 @@ static void bench_product(int type, int64_t rows, int64_t cols)
     product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read, .8);
     c.n = 1;
     int64_t few = (int64_t)((double)rows * half_cache() / bytes) / 16 * 16;
-    product_row(name, &(struct product){ &c, x, y, 1, few < rows ? few : rows, false }, "cache", "multiply-add", machine.fma, type == MOE_NVFP4 ? .6 : 0);
-    if (type == MOE_NVFP4) product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few < rows ? few : rows, true }, "cache", "multiply-add", machine.fma, .6);
+    if (few > rows) few = rows;
+    product_row(name, &(struct product){ &c, x, y, 1, few, false }, "cache", "multiply-add", machine.fma, type == MOE_NVFP4 ? .6 : 0);
+    if (type == MOE_NVFP4) product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few, true }, "cache", "multiply-add", machine.fma, .6);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak, sizes[i] == 8 ? .6 : sizes[i] == 128 ? .75 : 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && type == MOE_NVFP4; i++)

@@ -29,7 +29,6 @@ LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
 LANE words fp4_up(words a) { return _mm256_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm256_add_epi32(a, b); }
 #define FP4_JOINS 0
-LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
     words s = _mm256_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
@@ -62,10 +61,10 @@ LANE bool fp4_plain(codes most)
     most = _mm256_subs_epu8(most, _mm256_set1_epi8(126 - 8));
     return _mm256_testz_si256(most, most);
 }
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
+LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
-    for (int64_t i = 0; i < n; i += 16) most = fp4_over(most, _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(p + i))));
+    for (int64_t i = 0; i < n; i += 32) most = fp4_over(most, fp4_load(p + i));
     return fp4_plain(most);
 }
 

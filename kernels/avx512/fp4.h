@@ -64,7 +64,6 @@ LANE words fp4_join(const words *u, int d, int D)
 }
 #else
 #define FP4_JOINS 0
-LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
     words s = _mm512_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
@@ -97,14 +96,13 @@ LANE vt fp4_factor(words scale, words power, bool plain)
     return _mm512_mul_ps(_mm512_castsi512_ps(scale), _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
-/* Scale codes are plain from 8 to 126: the largest of what fp4_over has seen, of n <= 64 codes at a time, is then at most 126 - 8. */
+/* Scale codes are plain from 8 to 126: the largest of what fp4_over has seen is then at most 126 - 8. */
 LANE codes fp4_over(codes most, __m512i c) { return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8))); }
 LANE bool fp4_plain(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(126 - 8)); }
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 16 == 0 */
+LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
-    for (; n >= 64; n -= 64, p += 64) most = fp4_over(most, _mm512_loadu_si512(p));
-    if (n) most = fp4_over(most, _mm512_mask_loadu_epi8(_mm512_set1_epi8(8), ((__mmask64)1 << n) - 1, p));
+    for (int64_t i = 0; i < n; i += 64) most = fp4_over(most, _mm512_loadu_si512(p + i));
     return fp4_plain(most);
 }
 

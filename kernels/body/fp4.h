@@ -38,6 +38,10 @@ struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[FP4_DIGITS][16], po
 
 struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; int digits; /* 3, or 2: matmul_int16 */ };
 
+#if !FP4_JOINS /* digits have one bias together, and are joined one by one */
+LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
+#endif
+
 LANE int64_t fewest(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- x ---- */
@@ -62,13 +66,14 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
         EACH(i, 4) four[i] = c[s / 2 * 8 + s % 2 + 2 * i];
         EACH(d, D) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
     }
-    vi_store(out->bias[0], vi_mul(sum, vi_set(-12)));
 #if FP4_JOINS
     EACH(d, D) {
         words b = fp4_zero();
         EACH(s, 4) b = fp4_step(b, vi_set(0x0c0c0c0c), fp4_load(out->digit[d][s]));
         vi_store(out->bias[d], vi_sub(vi_set(0), b));
     }
+#else
+    vi_store(out->bias[0], vi_mul(sum, vi_set(-12)));
 #endif
     vi_store(out->power, vi_sub(e, vi_set((6 + 8 * D) << 23)));
     return vi_fold_max(most);
@@ -305,9 +310,9 @@ static void fp4_span_linear(const struct fp4_span *s)
 {
     int64_t blocks = s->w->cols / 16, here = s->cols / 16;
     uint8_t scale[FP4_QUARTER];
+    memset(scale, 8, sizeof scale); /* plain, also past the end of a row */
     for (int64_t r = s->base; r <= s->last; r += 4) {
         struct fp4_rows rows = { .scale = scale, .sets = 1, .ahead = 4 * s->w->cols / 2 };
-        memset(scale, 8, sizeof scale); /* plain */
         for (int i = 0; i < 4; i++) {
             const uint8_t *p = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
             for (int64_t b = 0; b < here; b += 16) memcpy(scale + 4 * b + 16 * i, p + b, (size_t)fewest(16, here - b));
