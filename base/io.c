@@ -16,7 +16,6 @@
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
-#include <zlib.h>
 
 enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
 
@@ -91,76 +90,6 @@ enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t 
     *data = p;
     *size = (size_t)n;
     return MOE_OK;
-}
-
-/* Make room for more text after n bytes (and a NUL); refused above the limit. */
-static enum moe_code grow_text(char **p, size_t *cap, size_t limit, const char *path, struct moe_err *err)
-{
-    if (*cap > limit) return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "more than %zu bytes of text", limit);
-    size_t more = *cap < limit / 2 ? 2 * *cap + 4096 : limit + 1; /* one more than allowed tells that there is more */
-    char *q = realloc(*p, more + 1);
-    if (!q) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %zu bytes", more);
-    *p = q;
-    *cap = more;
-    return MOE_OK;
-}
-
-/* Every member of a gzip file.  Not gzread: it takes a file cut where its own buffers end for a whole one. */
-static enum moe_code inflate_all(z_stream *z, const char *in, size_t size, size_t limit, const char *path, char **out, size_t *n,
-                                 struct moe_err *err)
-{
-    size_t cap = 0, fed = 0;
-    for (int r = Z_OK; ; ) {
-        if (*n == cap) MOE_TRY(grow_text(out, &cap, limit, path, err));
-        size_t feed = size - fed < STEP_MAX ? size - fed : STEP_MAX, room = cap - *n < STEP_MAX ? cap - *n : STEP_MAX;
-        z->next_in = (Bytef *)(uintptr_t)(in + fed);
-        z->avail_in = (uInt)feed;
-        z->next_out = (Bytef *)(*out + *n);
-        z->avail_out = (uInt)room;
-        r = inflate(z, Z_NO_FLUSH);
-        fed += feed - z->avail_in;
-        *n += room - z->avail_out;
-        if (*n > limit) return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "more than %zu bytes of text", limit);
-        if (r == Z_STREAM_END && fed == size) return MOE_OK;
-        if (r == Z_STREAM_END) r = inflateReset(z); /* another member */
-        else if (r == Z_BUF_ERROR || (r == Z_OK && fed == size && z->avail_out))
-            return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the compressed text is truncated");
-        if (r == Z_MEM_ERROR) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
-        if (r != Z_OK) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "cannot decompress: %s", z->msg ? z->msg : "bad data");
-    }
-}
-
-static enum moe_code gunzip(const char *in, size_t size, size_t limit, const char *path, char **out, size_t *n, struct moe_err *err)
-{
-    z_stream z = { 0 };
-    *n = 0;
-    if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
-    enum moe_code code = inflate_all(&z, in, size, limit, path, out, n, err);
-    inflateEnd(&z);
-    if (code == MOE_OK) (*out)[*n] = 0;
-    return code;
-}
-
-enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
-{
-    char *raw, *text = NULL;
-    size_t n;
-    *data = NULL;
-    MOE_TRY(moe_read_file(path, SIZE_MAX - 1, &raw, &n, err));
-    if (n < 2 || memcmp(raw, "\x1f\x8b", 2)) {
-        if (n <= limit) {
-            *data = raw;
-            *size = n;
-            return MOE_OK;
-        }
-        free(raw);
-        return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "more than %zu bytes of text", limit);
-    }
-    enum moe_code code = gunzip(raw, n, limit, path, &text, size, err);
-    free(raw);
-    if (code == MOE_OK) *data = text;
-    else free(text);
-    return code;
 }
 
 static void parent_of(const char *path, char out[PATH_MAX])

@@ -19,8 +19,6 @@ enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes
 
 /* The whole file in malloc'd memory with a NUL after it (free() it), refused above `limit` bytes. */
 enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
-/* The same for text that may be gzipped (told by its magic bytes); the limit is on the text. */
-enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
 
 /* Create `path` with these bytes: a temporary file beside it, fsync, rename, fsync of the directory. */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);

@@ -110,3 +110,57 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
 
 uint64_t moe_stream_size(const struct moe_stream *s) { return s->size; }
 uint64_t moe_stream_at(const struct moe_stream *s) { return s->at - (s->zipped ? s->z.avail_in : s->first); }
+
+/* ---- a text as a whole ---- */
+
+/* What a gzipped file holds, by decompressing it; no further than one buffer beyond the limit. */
+static enum moe_code count_zipped(struct moe_stream *s, size_t limit, uint64_t *total, struct moe_err *err)
+{
+    char *buf = malloc(BUFFER);
+    size_t n = BUFFER;
+    enum moe_code code = buf ? MOE_OK : moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
+    for (*total = 0; code == MOE_OK && n == BUFFER && *total <= limit; *total += n) code = moe_stream_read(s, buf, BUFFER, &n, err);
+    free(buf);
+    return code;
+}
+
+static enum moe_code measure(const char *path, size_t limit, uint64_t *total, struct moe_err *err)
+{
+    struct moe_stream *s;
+    MOE_TRY(moe_stream_open(&s, path, err));
+    *total = s->size;
+    enum moe_code code = s->zipped ? count_zipped(s, limit, total, err) : MOE_OK;
+    moe_stream_close(&s);
+    if (code != MOE_OK || *total <= limit) return code;
+    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "has more than the %zu bytes of text that are read here", limit);
+}
+
+static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, struct moe_err *err)
+{
+    size_t n, more = 0;
+    char one;
+    MOE_TRY(moe_stream_read(s, text, want, &n, err));
+    if (n == want) MOE_TRY(moe_stream_read(s, &one, 1, &more, err));
+    return n == want && !more ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the file was changed while it was read");
+}
+
+enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
+{
+    struct moe_stream *s;
+    uint64_t total;
+    *data = NULL;
+    MOE_TRY(measure(path, limit, &total, err));
+    MOE_TRY(moe_stream_open(&s, path, err));
+    char *text = malloc((size_t)total + 1);
+    enum moe_code code = text ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %llu bytes", (unsigned long long)total);
+    if (code == MOE_OK && total) code = read_whole(s, (size_t)total, text, err);
+    moe_stream_close(&s);
+    if (code != MOE_OK) {
+        free(text);
+        return code;
+    }
+    text[total] = 0;
+    *data = text;
+    *size = (size_t)total;
+    return MOE_OK;
+}

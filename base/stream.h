@@ -22,4 +22,8 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
 uint64_t moe_stream_size(const struct moe_stream *s);
 uint64_t moe_stream_at(const struct moe_stream *s);
 
+/* The whole text in malloc'd memory of its size with a NUL after it (free() it).  A text above `limit` bytes is MOE_UNSUPPORTED before
+ * memory is taken for it: a plain file's size says so, a gzipped one is decompressed once to count. */
+enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
+
 #endif

@@ -2,6 +2,7 @@
 #include "formats/routing.h"
 
 #include "base/io.h"
+#include "base/stream.h"
 #include "formats/scan.h"
 
 #include <limits.h>

@@ -1,6 +1,7 @@
 /* moe-run - main() only: parse, call, report. */
 #include "base/env.h"
 #include "base/io.h"
+#include "base/stream.h"
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
+#include "base/stream.h"
 
 #include <stdlib.h>
 #include <string.h>

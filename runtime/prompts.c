@@ -1,6 +1,7 @@
 #include "runtime/prompts.h"
 
 #include "base/io.h"
+#include "base/stream.h"
 
 #include <stdint.h>
 #include <stdio.h>

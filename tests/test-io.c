@@ -1,6 +1,7 @@
 /* Files: short, gzipped, locked, exchanged, atomically written, removed without following links. */
 #include "tests/ok.h"
 #include "base/io.h"
+#include "base/stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -97,6 +98,25 @@ static void test_text(void)
     packed[size - 6] ^= 1; /* the checksum */
     put("bad.gz", packed, size);
     FAILS(MOE_CORRUPT, moe_read_text(at("bad.gz"), sizeof line, &s, &n, &err));
+}
+
+/* What is above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64 KiB, a plain file of 4 GiB. */
+static void test_text_limit(void)
+{
+    char *s, zeros[65536] = { 0 };
+    size_t n;
+    uint64_t before = moe_peak_rss();
+    gzFile gz = gzopen(at("bomb.gz"), "wb");
+    for (int i = 0; i < 1024; i++) OK(gz && gzwrite(gz, zeros, sizeof zeros) == (int)sizeof zeros);
+    OK(gzclose(gz) == Z_OK);
+    FAILS(MOE_UNSUPPORTED, moe_read_text(at("bomb.gz"), 32 << 20, &s, &n, &err));
+    SAYS("more than the 33554432 bytes");
+    put("vast", "", 0);
+    OK(!truncate(at("vast"), (off_t)4 << 30));
+    FAILS(MOE_UNSUPPORTED, moe_read_text(at("vast"), (size_t)1 << 30, &s, &n, &err));
+    OK(moe_peak_rss() < before + (16 << 20));
+    OK(moe_read_text(at("bomb.gz"), 64 << 20, &s, &n, &err) == MOE_OK && n == 64 << 20 && !s[n - 1]);
+    free(s);
 }
 
 static void test_write(void)
@@ -231,6 +251,7 @@ int main(void)
     OK(mkdtemp(root));
     test_read();
     test_text();
+    test_text_limit();
     test_write();
     test_exchange();
     test_lock();
