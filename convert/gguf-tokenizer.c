@@ -65,11 +65,12 @@ static bool unused(int32_t id, int32_t ranks, const char *name, size_t len)
 static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a, int32_t ranks, struct text *s)
 {
     int32_t n = (int32_t)moe_tokenizer_size(t);
+    char room[MOE_TOKEN_ROOM];
     size_t len;
     moe_gguf_strings(m, "tokenizer.ggml.tokens", (uint64_t)n);
     for (int32_t id = 0; id < n; id++) {
         char pad[32];
-        const char *bytes = moe_token_bytes(t, id, &len);
+        const char *bytes = moe_token_bytes(t, id, room, &len);
         s->n = 0;
         if (id < ranks) spell(s, a, bytes, len);
         else if (unused(id, ranks, bytes, len)) put(s, pad, (size_t)snprintf(pad, sizeof pad, "[PAD%d]", id));
@@ -78,15 +79,16 @@ static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const
     }
     moe_gguf_i32s(m, "tokenizer.ggml.token_type", (uint64_t)n);
     for (int32_t id = 0; id < n; id++) {
-        const char *bytes = moe_token_bytes(t, id, &len);
+        const char *bytes = moe_token_bytes(t, id, room, &len);
         moe_gguf_item_i32(m, id < ranks ? TOKEN_NORMAL : unused(id, ranks, bytes, len) ? TOKEN_UNUSED : TOKEN_CONTROL);
     }
 }
 
 static void put_token(struct text *s, const struct moe_tokenizer *t, const struct alphabet *a, int32_t id)
 {
+    char room[MOE_TOKEN_ROOM];
     size_t len;
-    const char *bytes = moe_token_bytes(t, id, &len);
+    const char *bytes = moe_token_bytes(t, id, room, &len);
     spell(s, a, bytes, len);
 }
 

@@ -218,11 +218,11 @@ static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, 
     *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids);
     if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the tokens");
     for (const char *p = text; *p; ) {
-        char *end;
+        char *end, room[MOE_TOKEN_ROOM];
         size_t len;
         errno = 0;
         long v = strtol(p, &end, 10);
-        if (end == p || errno || v < 0 || v >= moe_tokenizer_size(t) || !moe_token_bytes(t, (int32_t)v, &len) || (*end && *end != ',')) {
+        if (end == p || errno || v < 0 || v >= moe_tokenizer_size(t) || !moe_token_bytes(t, (int32_t)v, room, &len) || (*end && *end != ',')) {
             free(*ids);
             return moe_fail(err, MOE_USAGE, "--detokenize: '%.20s' is no token of this model (want 1,2,3)", p);
         }
@@ -235,17 +235,18 @@ static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, 
 static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t, cJSON **json, struct moe_err *err)
 {
     int32_t *ids;
-    size_t count, n = 0, m = 0, room = 16, raw_room = 1, len;
+    char room[MOE_TOKEN_ROOM];
+    size_t count, n = 0, m = 0, cap = 16, raw_cap = 1, len;
     struct moe_decoder d = { .keep_special = true };
     MOE_TRY(parse_ids(o->detokenize, t, &ids, &count, err));
     for (size_t i = 0; i < count; i++) {
-        moe_token_bytes(t, ids[i], &len);
-        room += MOE_DECODE_BOUND(len);
-        raw_room += len;
+        moe_token_bytes(t, ids[i], room, &len);
+        cap += MOE_DECODE_BOUND(len);
+        raw_cap += len;
     }
-    char *text = malloc(room + 1), *raw = malloc(raw_room), *b64 = NULL;
+    char *text = malloc(cap + 1), *raw = malloc(raw_cap), *b64 = NULL;
     for (size_t i = 0; text && raw && i < count; i++) {
-        const char *bytes = moe_token_bytes(t, ids[i], &len);
+        const char *bytes = moe_token_bytes(t, ids[i], room, &len);
         memcpy(raw + m, bytes, len);
         m += len;
         n += moe_decode(t, &d, ids[i], text + n);

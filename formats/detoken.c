@@ -38,9 +38,10 @@ static size_t put_byte(struct moe_decoder *d, unsigned char c, char *out)
 
 size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out)
 {
+    char room[MOE_TOKEN_ROOM];
     size_t len, n = 0;
-    const char *s = moe_token_bytes(t, id, &len);
-    if (!s || (moe_token_is_special(t, id) && !d->keep_special)) return 0;
+    const char *s = moe_token_bytes(t, id, room, &len);
+    if (!s || !(d->keep_special || moe_token_is_text(t, id))) return 0;
     for (size_t i = 0; i < len; i++) {
         if (!d->n && (unsigned char)s[i] < 0x80) out[n++] = s[i];
         else n += put_byte(d, (unsigned char)s[i], out + n);

@@ -20,9 +20,13 @@ enum moe_code moe_tokenizer_open(struct moe_tokenizer **t, const char *dir, int6
 void moe_tokenizer_close(struct moe_tokenizer **t);
 
 int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* ranks + special slots */
-/* Bytes of one token (special tokens: their name); NULL for an id outside. */
-const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, size_t *len);
+/* Bytes of one token (special tokens: their name); NULL for an id outside.  They lie in the tokenizer, or in `room`: the names of
+ * placeholders are made when they are asked for. */
+#define MOE_TOKEN_ROOM 32
+const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, char room[MOE_TOKEN_ROOM], size_t *len);
 bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id);
+/* Does the token belong to what people read: a rank, or an added token whose entry says "special": false (</think>, tool markers)? */
+bool moe_token_is_text(const struct moe_tokenizer *t, int32_t id);
 int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name); /* -1 when unknown */
 /* The two tokens whose merge makes `id`: what merging its bytes by lower ranks alone leaves.  *two is false when that is not
  * two tokens (a single byte, a special token, a token no merge reaches). */
@@ -34,7 +38,8 @@ enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size
                            size_t *count, struct moe_err *err);
 
 /* Streaming decode: feed tokens, get text that is whole UTF-8 so far; what may still become a character is held back
- * (at most 3 bytes).  flush gives what is left, each stray byte as U+FFFD.  Special tokens are skipped unless keep_special. */
+ * (at most 3 bytes).  flush gives what is left, each stray byte as U+FFFD.  What is not text (moe_token_is_text)
+ * is skipped unless keep_special. */
 struct moe_decoder { unsigned char held[4]; int n; bool keep_special; };
 /* out must hold MOE_DECODE_BOUND(len) bytes, len as moe_token_bytes gives it (each stray byte, held ones included,
  * becomes three); returns bytes written, 0 for an id outside.  No NUL is added. */

@@ -1,4 +1,4 @@
-/* formats/tokenizer_impl.h - what tokenizer.c, detoken.c and chat.c share; nobody else includes it. */
+/* formats/tokenizer_impl.h - what tokenizer*.c, detoken.c and chat*.c share; nobody else includes it. */
 #ifndef MOE_FORMATS_TOKENIZER_IMPL_H
 #define MOE_FORMATS_TOKENIZER_IMPL_H
 
@@ -7,18 +7,25 @@
 #include "formats/pretoken.h"
 #include "formats/tokenizer.h"
 
-struct moe_special { const char *name; size_t len; };
+/* An id that tokenizer_config.json names. */
+struct moe_added { int64_t id; const char *name; size_t len; bool text; /* "special": false */ };
 
 struct moe_tokenizer {
     struct moe_bpe bpe;
     struct moe_pretoken *pre;
     int64_t size;                /* ranks + special slots */
-    struct moe_special *special; /* [size - bpe.count], every one named */
+    struct moe_added *added;     /* by id; other ids from bpe.count on are placeholders, whose names are made when asked for */
+    size_t n_added;
     char *names;                 /* their bytes */
-    struct moe_strmap by_name;   /* name -> id */
+    struct moe_strmap by_name;   /* name -> id, of the added ones */
     size_t *lengths, length_count; /* the lengths that occur, longest first */
-    bool first[256];             /* bytes some special begins with */
+    bool first[256];             /* bytes some added name begins with */
 };
+
+/* The id in the name of a placeholder; -1 when it is none. */
+int64_t moe_reserved_id(const char *s, size_t len);
+/* Is `id` a placeholder of this vocabulary, one that tokenizer_config.json gives no name? */
+bool moe_added_makes(const struct moe_tokenizer *t, int64_t id);
 
 /* One call's working memory. */
 struct moe_encoding {

@@ -63,9 +63,10 @@ static void send(struct moe_reply *r, size_t keep)
 
 static enum moe_code add_text(struct moe_reply *r, int32_t id, struct moe_err *err)
 {
+    char room[MOE_TOKEN_ROOM];
     size_t len = 0;
     if (!r->e->tokenizer) return MOE_OK;
-    moe_token_bytes(r->e->tokenizer, id, &len);
+    moe_token_bytes(r->e->tokenizer, id, room, &len);
     char *piece = malloc(MOE_DECODE_BOUND(len));
     if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a token");
     size_t n = moe_decode(r->e->tokenizer, &r->decoder, id, piece);

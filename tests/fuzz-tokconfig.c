@@ -3,6 +3,8 @@
 #include "tests/fuzzdir.h"
 #include "formats/tokenizer.h"
 
+static char room[MOE_TOKEN_ROOM];
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* The 256 ranks, each of one byte. */
@@ -22,7 +24,7 @@ static void check_tokenizer(const struct moe_tokenizer *t, const char *text, siz
     int32_t *ids;
     size_t n, len, at = 0;
     for (int64_t i = 256, end = moe_tokenizer_size(t); i < end && i < 1024; i++) {
-        const char *name = moe_token_bytes(t, (int32_t)i, &len);
+        const char *name = moe_token_bytes(t, (int32_t)i, room, &len);
         assert(name && len && moe_token_is_special(t, (int32_t)i));
         char *s = strndup(name, len);
         assert(s && moe_token_find_special(t, s) == (int32_t)i);
@@ -30,7 +32,7 @@ static void check_tokenizer(const struct moe_tokenizer *t, const char *text, siz
     }
     assert(moe_tokenize(t, text, size, true, &ids, &n, &err) == MOE_OK);
     for (size_t i = 0; i < n; i++) {
-        const char *s = moe_token_bytes(t, ids[i], &len);
+        const char *s = moe_token_bytes(t, ids[i], room, &len);
         assert(s && len <= size - at && !memcmp(s, text + at, len));
         at += len;
     }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static char room[MOE_TOKEN_ROOM];
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -22,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(moe_tokenize(t, text, size - 1, data[0] & 1, &ids, &n, &err) == MOE_OK);
     for (size_t i = 0; i < n; i++) {
         size_t len;
-        const char *b = moe_token_bytes(t, ids[i], &len);
+        const char *b = moe_token_bytes(t, ids[i], room, &len);
         assert(b && len <= size - 1 - at && !memcmp(b, text + at, len));
         assert(data[0] & 1 || !moe_token_is_special(t, ids[i]));
         char *out = malloc(MOE_DECODE_BOUND(len));

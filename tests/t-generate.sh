@@ -110,4 +110,22 @@ run tok --json $F/bf16 --tokens 320,678,44 -n 5
 run tok2 --json "$T/c.moe" --tokens 320,678,44 -n 5
 pick tok tokens prompt_tokens; pick tok2 tokens prompt_tokens; same tok tok2
 py tok 'len(j[0]) == 5 and j[1] == 3'
+
+# ---- a token that tokenizer_config.json marks "special": false is text (</think>, tool markers); other added tokens are not ----
+mkdir "$T/marks" || fail "mkdir"
+for f in $F/bf16/*; do ln -s "$PWD/$f" "$T/marks/" || fail "ln"; done
+rm "$T/marks/tiktoken.model" "$T/marks/tokenizer_config.json"
+# The fixture's last ranks become added tokens: the largest id that is generated `</think>`, those above it placeholders.
+run before --json $F/bf16 --tokens 320,678,44 -n 30
+mark() { python3 - "$T/before" "$T/marks" $F/bf16 $1 <<'E' || fail "a vocabulary with </think>"; }
+import json, sys
+run, dst, src, special = sys.argv[1:]
+x = max(json.load(open(run))["tokens"])
+open(dst + "/tiktoken.model", "w").writelines(l for l in open(src + "/tiktoken.model") if int(l.split()[1]) < x)
+json.dump({"added_tokens_decoder": {str(x): {"content": "</think>", "special": special == "True"}}}, open(dst + "/tokenizer_config.json", "w"))
+E
+mark False; streamed mark "$T/marks" --tokens 320,678,44 -n 30
+py mark 'j["text"].count("</think>") == j["tokens"].count(max(j["tokens"])) > 0'
+mark True; streamed mark "$T/marks" --tokens 320,678,44 -n 30
+py mark '"</think>" not in j["text"]'
 echo "t-generate: $checks checks"

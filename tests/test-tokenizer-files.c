@@ -150,6 +150,46 @@ static void test_two_more(void)
     }
 }
 
+/* A token whose entry says "special": false is text: decoding keeps it.  Other added tokens and placeholders are skipped. */
+static void test_not_special(void)
+{
+    struct moe_tokenizer *t;
+    struct moe_decoder d = { .n = 0 }, keep = { .keep_special = true };
+    char out[128];
+    config(ADDED("\"258\": {\"content\": \"x\", \"special\": 1}"), MOE_CORRUPT, "special", 0);
+    put_file("tokenizer_config.json", ADDED("\"258\": {\"content\": \"</think>\", \"special\": false}, \"259\": {\"content\": \"<|im_end|>\", \"special\": true}, "
+                                            "\"260\": {\"content\": \"[EOT]\"}"));
+    OK(moe_tokenizer_open(&t, dir, 270, &err) == MOE_OK);
+    OK(moe_decode(t, &d, 258, out) == 8 && !memcmp(out, "</think>", 8));
+    OK(moe_token_is_text(t, 0) && moe_token_is_text(t, 258) && moe_token_is_special(t, 258));
+    for (int32_t id = 259; id < 270; id++) OK(!moe_token_is_text(t, id) && !moe_decode(t, &d, id, out) && moe_decode(t, &keep, id, out) > 4);
+    OK(!moe_token_is_text(t, 270) && !moe_token_is_text(t, -1));
+    moe_tokenizer_close(&t);
+}
+
+/* Names of placeholders are made when they are asked for: a vocabulary of 2^24 takes no more memory than a small one. */
+static void test_placeholders(void)
+{
+    struct moe_tokenizer *t;
+    int64_t last = (1 << 24) - 1;
+    char room[MOE_TOKEN_ROOM];
+    int32_t *ids;
+    size_t n, len;
+    uint64_t before = moe_peak_rss();
+    put_file("tokenizer_config.json", ADDED("\"300\": {\"content\": \"<|reserved_token_\"}, \"301\": {\"content\": \"<|reserved_token_302|>!\"}"));
+    OK(moe_tokenizer_open(&t, dir, last + 1, &err) == MOE_OK && moe_tokenizer_size(t) == last + 1);
+    OK(moe_peak_rss() < before + (16 << 20));
+    const char *name = moe_token_bytes(t, (int32_t)last, room, &len);
+    OK(len == 27 && !memcmp(name, "<|reserved_token_16777215|>", len) && moe_token_find_special(t, name) == last);
+    OK(moe_token_find_special(t, "<|reserved_token_16777216|>") == -1 && moe_token_find_special(t, "<|reserved_token_5|>") == -1);
+    OK(moe_token_find_special(t, "<|reserved_token_300|>") == -1 && moe_token_find_special(t, "<|reserved_token_0400|>") == -1);
+    static const char text[] = "<|reserved_token_302|>!<|reserved_token_302|><|reserved_token_303|><|reserved_token_301|>";
+    static const int32_t want[] = { 301, 302, 303, 300 }; /* the longest name that stands there */
+    OK(moe_tokenize(t, text, sizeof text - 1, true, &ids, &n, &err) == MOE_OK && n > 4 && !memcmp(ids, want, sizeof want));
+    free(ids);
+    moe_tokenizer_close(&t);
+}
+
 static void test_places(void)
 {
     struct moe_tokenizer *t;
@@ -184,6 +224,8 @@ int main(void)
     test_big();
     test_configs();
     test_two_more();
+    test_not_special();
+    test_placeholders();
     test_places();
     assert(moe_remove_tree(dir, &err) == MOE_OK);
     printf("test-tokenizer-files: %ld checks\n", checks);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static char room[MOE_TOKEN_ROOM];
+
 #define DATA "tests/data/tiny-k2/"
 
 static long checks;
@@ -120,7 +122,7 @@ static void expect_bytes_back(const struct moe_tokenizer *t, const char *s, size
     int32_t *ids = encode(t, s, len, false, &n);
     for (size_t i = 0; i < n; i++) {
         size_t part;
-        const char *b = moe_token_bytes(t, ids[i], &part);
+        const char *b = moe_token_bytes(t, ids[i], room, &part);
         OK(b && at + part <= len && !memcmp(b, s + at, part) && !moe_token_is_special(t, ids[i]));
         at += part;
     }
@@ -134,11 +136,11 @@ static void test_round_trip(const struct moe_tokenizer *t, int rounds)
     uint64_t state = 42;
     size_t len;
     for (int32_t id = 0; id < moe_tokenizer_size(t); id++) {
-        const char *b = moe_token_bytes(t, id, &len);
+        const char *b = moe_token_bytes(t, id, room, &len);
         OK(b && len);
         expect_bytes_back(t, b, len);
     }
-    OK(!moe_token_bytes(t, -1, &len) && !moe_token_bytes(t, (int32_t)moe_tokenizer_size(t), &len));
+    OK(!moe_token_bytes(t, -1, room, &len) && !moe_token_bytes(t, (int32_t)moe_tokenizer_size(t), room, &len));
     for (int i = 0; i < rounds; i++) {
         expect_bytes_back(t, text, random_text(&state, text, 64));
         len = next_random(&state) % 64;
@@ -155,7 +157,7 @@ static void test_fallback(void)
         char c = (char)n;
         one[n] = -1;
         for (int32_t id = 0; id < moe_tokenizer_size(tok); id++)
-            if (moe_token_bytes(tok, id, &len)[0] == c && len == 1) one[n] = id;
+            if (moe_token_bytes(tok, id, room, &len)[0] == c && len == 1) one[n] = id;
         expect(&c, 1, false, &one[n], 1);
     }
     /* Each byte outside a valid sequence alone, valid stretches as texts: an overlong form, a surrogate, a cut character. */
@@ -213,7 +215,7 @@ static void test_bpe(void)
     cJSON *ranks = cJSON_CreateObject();
     for (int32_t id = 0; id < moe_tokenizer_size(tok) && !moe_token_is_special(tok, id); id++) {
         size_t len;
-        const char *b = moe_token_bytes(tok, id, &len);
+        const char *b = moe_token_bytes(tok, id, room, &len);
         char key[64] = "";
         bool letters = true;
         for (size_t i = 0; i < len && i < 30; i++) {
@@ -270,7 +272,7 @@ static double seconds_to_encode(const struct moe_tokenizer *t, const char *text,
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
         int32_t *ids = encode(t, text, len, true, &n);
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
-        for (size_t k = 0; k < n; k++) { moe_token_bytes(t, ids[k], &part); total += part; }
+        for (size_t k = 0; k < n; k++) { moe_token_bytes(t, ids[k], room, &part); total += part; }
         OK(n > 0 && n <= len && total == len);
         free(ids);
         double s = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
