@@ -25,7 +25,8 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
                                struct moe_hf_result *r, struct moe_err *err);
 void moe_hf_plan_release(struct moe_hf_plan *p);
 
-/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router, norms). */
+/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router, norms, and kv_b, which
+ * engines split into W_UK and W_UV: SGLang and TensorRT-LLM fail on it in NVFP4, vLLM derives them through the W4A4 layer). */
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
 /* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and kv_a), the one with the
  * larger; itself when it is alone or they agree. */

@@ -25,7 +25,7 @@ static bool in_scope(enum moe_role role, enum moe_scope scope)
     case MOE_ROLE_GATE: case MOE_ROLE_UP: case MOE_ROLE_DOWN:
     case MOE_ROLE_SHARED_GATE: case MOE_ROLE_SHARED_UP: case MOE_ROLE_SHARED_DOWN:
         return scope >= MOE_SCOPE_MLP;
-    case MOE_ROLE_Q: case MOE_ROLE_Q_A: case MOE_ROLE_Q_B: case MOE_ROLE_KV_A: case MOE_ROLE_KV_B: case MOE_ROLE_O:
+    case MOE_ROLE_Q: case MOE_ROLE_Q_A: case MOE_ROLE_Q_B: case MOE_ROLE_KV_A: case MOE_ROLE_O:
         return scope >= MOE_SCOPE_ALL_LINEAR;
     default:
         return false;

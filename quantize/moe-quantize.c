@@ -347,7 +347,7 @@ int main(int argc, char **argv)
         MOE_GROUP("quantization"),
         MOE_STR('m', "method", &o.method, "max|four-over-six|search|weighted|gptq|fisher|auto",
                 "how scales and codes are chosen; auto is fisher with --calib, else search"),
-        MOE_STR(0, "quantize", &o.quantize, "experts|mlp|all-linear", "what becomes NVFP4: routed experts, all MLPs, or attention projections too"),
+        MOE_STR(0, "quantize", &o.quantize, "experts|mlp|all-linear", "what becomes NVFP4: routed experts, all MLPs, or attention projections too (not kv_b)"),
         MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
         MOE_STR(0, "layers", &o.layers, "A-B", "these layers only, as a part of the model: several machines share the work, then moe-convert --merge"),
         MOE_GROUP("calibration"),

@@ -36,6 +36,14 @@ ok "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 -o "$T/cut" --shard-size 512
 ok python3 tests/digests.py $G "$T/cut" modelopt
 ok "$BIN/moe-convert" -q "$T/cut" -o "$T/cut.moe"; for n in 1 2 3; do ok cmp "$T/cut.moe/layer-00$n.moe" "$T/max.moe/layer-00$n.moe"; done
 
+# engines take kv_b apart in BF16, so it is never written as NVFP4
+ok "$BIN/moe-quantize" -q $F/bf16 -m max --quantize all-linear --tensor-type kv_b_proj=nvfp4 -o "$T/kv-b.moe"
+for f in modelopt compressed-tensors; do
+    export_ "$T/kv-b.moe" "$T/kv-b-$f" $f
+    grep -q "4 tensors are written as bf16, 'model.layers.0.self_attn.kv_b_proj.weight' (nvfp4) the first" "$T/err" || fail "$f: does not say that kv_b is BF16"
+    ok "$BIN/moe-inspect" --json --tensors kv_b_proj "$T/kv-b-$f"
+    [ "$(look "$T/out" "sorted({(t['name'].rsplit('.', 1)[1], t['type']) for t in v['tensor_list']})")" = "[('weight', 'BF16')]" ] || fail "$f: kv_b is not BF16"
+done
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/plain.moe"
 code 14 'moe-quantize' "$BIN/moe-convert" -q "$T/plain.moe" --to hf-nvfp4 -o "$T/x"
 code 2 'flavor' "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 --flavor other -o "$T/x"

@@ -39,6 +39,14 @@ if ! sanitized; then
 fi
 
 # precision map
+# all-linear leaves kv_b as the source has it, unless a rule names it
+attention() { ok "$BIN/moe-inspect" --json --tensors '_proj(_with_mqa)?\.weight$' "$1"; look "$T/out" "' '.join(sorted({t['name'].split('.')[4] + ':' + t['type'] for t in v['tensor_list'] if 'self_attn' in t['name']}))"; }
+for l in bf16:bf16 fp8:fp8-block128 int4:bf16; do
+    ok "$BIN/moe-quantize" -q --method max --quantize all-linear $F/${l%:*} -o "$T/linear.moe" --force
+    [ "$(attention "$T/linear.moe")" = "kv_a_proj_with_mqa:nvfp4 kv_b_proj:${l#*:} o_proj:nvfp4 q_a_proj:nvfp4 q_b_proj:nvfp4" ] || fail "all-linear of ${l%:*}: $(attention "$T/linear.moe")"
+done
+ok "$BIN/moe-quantize" -q --method max --quantize all-linear --tensor-type 'kv_b_proj=nvfp4' $F/bf16 -o "$T/named.moe"
+attention "$T/named.moe" | grep -q 'kv_b_proj:nvfp4' || fail "kv_b by name: $(attention "$T/named.moe")"
 ok "$BIN/moe-quantize" -q --quantize all-linear --tensor-type 'kv_b_proj=bf16' --tensor-type 'experts\.31\.=source' $F/fp8 -o "$T/all.moe"
 ok "$BIN/moe-inspect" --json --tensors "$T/all.moe"
 ok "$BIN/moe-inspect" -q --verify "$T/all.moe"
