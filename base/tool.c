@@ -194,6 +194,11 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
                moe_human_bytes(memory, c), moe_human_time(seconds, d));
 }
 
+void moe_warn_unweighed(const struct moe_run *r, const char *path)
+{
+    moe_warn(r, "'%s' is an older version's, which recorded no digest of the weights: that it was made from this model is known by names, sizes and headers alone", path);
+}
+
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done)
 {
     double seconds = moe_now() - r->start;

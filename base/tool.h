@@ -64,6 +64,8 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((form
 
 /* What every tool that writes a model says under --dry-run, and when it is done: into `json` and as a notice. */
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);
+/* Work that an older version left was gone on with, though it does not record its input's weights. */
+void moe_warn_unweighed(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done);
 
 /* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file could not be read

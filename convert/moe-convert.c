@@ -56,6 +56,7 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     MOE_TRY(moe_check_vocabulary(src, err));
     name_skipped(&o->run, src);
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
+    if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)

@@ -27,7 +27,7 @@ struct moe_checkpoint {
 
 /* Fill src->files, each with name and path, none open. */
 enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err);
-/* Open the files, fill src->raws (tensor -1, skipped NULL), check them against the index, and set the identity. */
+/* Open the files, fill src->raws (tensor -1, skipped NULL), check them against the index, and set the identity's form. */
 enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err);
 /* Fill src->tensors and the raws' use of them. */
 enum moe_code moe_checkpoint_types(struct moe_checkpoint *k, struct moe_err *err);

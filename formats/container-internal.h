@@ -37,9 +37,10 @@ enum moe_code moe_json_open_sealed(const char *path, cJSON **out, struct moe_err
 
 /* Read DIR/manifest.json: checksum, format, version, list of files (names allowed, each once).  No other file is looked at. */
 enum moe_code moe_manifest_read(const char *dir, cJSON **manifest, struct moe_err *err);
-/* One entry of "files", checked by moe_manifest_read. */
+/* One entry of "files", checked by moe_manifest_read; and the one of this name, false when there is none. */
 struct moe_listed { const char *name; uint64_t bytes; struct moe_hash128 digest; };
 void moe_manifest_entry(const cJSON *entry, struct moe_listed *out);
+bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed *out);
 bool moe_is_shard_name(const char *name);
 bool moe_container_name_allowed(const char *name);
 /* Check presence, size and (shards) header and table digest of every listed file of DIR. */
@@ -49,19 +50,25 @@ bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
 static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { return a.high == b.high && a.low == b.low; }
 
+/* An identity as two members of an object: `form_key`, 16 digits, and "weights", 32, which old files do not have.  put: false without
+ * memory; get: false when they are not there or malformed. */
+bool moe_identity_put(cJSON *o, const char *form_key, const struct moe_identity *id);
+bool moe_identity_get(const cJSON *o, const char *form_key, struct moe_identity *id);
+
 /* What a partial directory remembers of who works in it (formats/state.c). */
-struct moe_work {
-    const cJSON *options;
-    uint64_t identity, origin;
+struct moe_state {
+    char key[17];    /* hash of its text: binds the journals to it */
+    bool replace;    /* the run was begun with --force */
+    bool unweighed;  /* it says nothing of the weights' samples */
 };
 enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what stands under NAME.moe */
 enum moe_partial { MOE_PARTIAL_FRESH, MOE_PARTIAL_STATE, MOE_PARTIAL_JUNK, MOE_PARTIAL_FOREIGN };
 enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err);
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err); /* JUNK: a container's files, but no state.json */
-char *moe_state_text(const struct moe_work *k);     /* free() it; NULL when out of memory */
-/* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read. */
-enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_err *err);
-enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, struct moe_err *err);
+char *moe_state_text(const struct moe_work *k, bool replace); /* free() it; NULL when out of memory */
+/* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read.  *unweighed: as in struct moe_state, of the manifest. */
+enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state, struct moe_err *err);
+enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, bool *unweighed, struct moe_err *err);
 /* Remove all entries of a directory but `keep` and, when it is not NULL, those in the manifest's list. */
 enum moe_code moe_dir_clear(const char *dir, const char *keep, const cJSON *listed, struct moe_err *err);
 

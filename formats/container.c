@@ -201,7 +201,8 @@ static enum moe_code read_manifest(struct moe_source *src, struct moe_err *err)
     c->bytes = size;
     MOE_TRY(moe_manifest_read(src->path, &c->manifest, err));
     const char *sum = cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
-    src->index->identity = moe_hash64(sum, strlen(sum));
+    src->index->form = moe_hash64(sum, strlen(sum));
+    MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum)); /* it was compared */
     MOE_TRY(moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err));
     return read_part(src, path, err);
 }
@@ -243,25 +244,13 @@ void moe_container_release(struct moe_source *src)
 enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err)
 {
     char path[PATH_MAX];
-    struct moe_listed f = { 0 };
-    const cJSON *e = cJSON_GetObjectItemCaseSensitive(src->container->manifest, "files")->child;
-    for (; e; e = e->next) {
-        moe_manifest_entry(e, &f);
-        if (!strcmp(f.name, name)) break;
-    }
-    if (!e) return moe_fail_at(err, MOE_NOT_FOUND, src->path, NULL, "its manifest lists no '%.100s'", name);
+    struct moe_listed f;
+    if (!moe_manifest_find(src->container->manifest, name, &f))
+        return moe_fail_at(err, MOE_NOT_FOUND, src->path, NULL, "its manifest lists no '%.100s'", name);
     MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));
     MOE_TRY(moe_read_file(path, (size_t)1 << 30, data, bytes, err));
     if (*bytes == f.bytes && moe_same128(moe_hash128(*data, *bytes), f.digest)) return MOE_OK;
     free(*data);
     *data = NULL;
     return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (copy the file again)");
-}
-
-uint64_t moe_source_origin(const struct moe_source *src)
-{
-    const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
-    const cJSON *o = p ? moe_json_get(p, "origin") : NULL;
-    uint64_t v;
-    return cJSON_IsString(o) && moe_parse_hex64(o->valuestring, &v) ? v : moe_source_identity(src);
 }

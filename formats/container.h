@@ -9,6 +9,7 @@
 #define MOE_FORMATS_CONTAINER_H
 
 #include "base/hash.h"
+#include "formats/identity.h"
 #include "formats/source.h"
 
 /* ---- one shard file ---- */
@@ -63,16 +64,29 @@ enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
 
 struct moe_writer;
 
-/* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md.  `options`: a flat object of every
- * option that changes bytes (kept; compared on resume, the difference named); `identity`: moe_source_identity of the
- * input (kept in the partial directory); `origin`: moe_source_origin of it (kept in the manifest, so that a container made
- * from a checkpoint and one made from that checkpoint's container are the same bytes).  *done is set when the container
+/* What a container is written from, and how: kept, and compared on --resume.  Nothing is owned. */
+struct moe_work {
+    const cJSON *options;       /* a flat object of every option that changes bytes; a difference is named */
+    struct moe_identity input;  /* of the source; kept in the partial directory */
+    struct moe_identity origin; /* moe_source_origin of it: kept in the manifest, so that a container made from a checkpoint and one made
+                                   from that checkpoint's container are the same bytes */
+    const struct moe_source *from; /* when it is one container: a complete one made from it has its source.jsonl; else NULL */
+};
+
+/* What opening found: the container is complete already (see moe_writer_open); what was there is of a version that recorded no samples
+ * of a checkpoint's weights, so that only their form could be compared. */
+struct moe_found { bool done, unweighed; };
+
+/* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md.  found->done is set when the container
  * is complete already and was made from the same origin with the same options (only under --resume; what an earlier run
- * left undone after its manifest is done here): nothing is left to do and *w is NULL.  Takes ownership of nothing. */
-enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode, const cJSON *options,
-                              uint64_t identity, uint64_t origin, bool *done, struct moe_err *err);
+ * left undone after its manifest is done here): nothing is left to do and *w is NULL.  Unfinished work takes the place of a
+ * container under the final name only when it was begun with MOE_WRITE_FORCE: MOE_EXISTS otherwise. */
+enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode, const struct moe_work *work,
+                              struct moe_found *found, struct moe_err *err);
 /* Close without publishing: what is finished stays for --resume. */
 void moe_writer_close(struct moe_writer **w);
+/* The input turned out not to be one model: what is finished must not be gone on with.  The partial directory goes, then as close. */
+void moe_writer_discard(struct moe_writer **w);
 
 const char *moe_writer_dir(const struct moe_writer *w); /* the partial directory */
 
@@ -122,9 +136,6 @@ void moe_container_release(struct moe_source *src);
 /* Read one listed file that is not a shard ("source.jsonl", "tokenizer/tiktoken.model") and hold it against its digest.
  * MOE_NOT_FOUND when the manifest does not list it, MOE_CORRUPT when it is not what the manifest says.  free(*data). */
 enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err);
-
-/* The moe_source_identity of the checkpoint that a source is or was made from. */
-uint64_t moe_source_origin(const struct moe_source *src);
 
 /* Read every byte, in pieces.  A container: each plane against its hash, padding against zero, small files against their
  * digests, nothing unlisted in the directory.  Both kinds: no NaN or Inf among values and scales; a checkpoint: gate and up

@@ -132,6 +132,13 @@ void moe_manifest_entry(const cJSON *e, struct moe_listed *out)
     MOE_CHECK(moe_parse_hex128(cJSON_GetObjectItemCaseSensitive(e, "xxh3_128")->valuestring, &out->digest));
 }
 
+bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed *out)
+{
+    for (const cJSON *e = moe_json_get(manifest, "files")->child; e; e = e->next)
+        if (moe_manifest_entry(e, out), !strcmp(out->name, name)) return true;
+    return false;
+}
+
 static enum moe_code check_manifest(const cJSON *m, const char *path, struct moe_err *err)
 {
     const char *format;

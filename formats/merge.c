@@ -64,6 +64,12 @@ static bool same_files(const cJSON *a, const cJSON *b)
     }
 }
 
+static bool same_origin(const struct moe_source *a, const struct moe_source *b)
+{
+    struct moe_identity x = moe_source_origin(a, NULL), y = moe_source_origin(b, NULL);
+    return moe_identity_same(&x, &y);
+}
+
 static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, struct moe_err *err)
 {
     const cJSON *m = a->container->manifest, *k = b->container->manifest;
@@ -75,7 +81,7 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
     if (!o || !q) code = no_memory(err);
     else if (differ) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
     else if (!same_json(v, w)) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
-    else if (moe_source_origin(a) != moe_source_origin(b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) || !same_files(m, k))
+    else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) || !same_files(m, k))
         code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'", a->path);
     cJSON_Delete(o);
     cJSON_Delete(q);
@@ -88,22 +94,27 @@ static enum moe_code take_manifest(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
     cJSON *m = c->manifest = cJSON_Duplicate(c->parts[0]->container->manifest, true);
-    struct moe_hash *h = m ? moe_hash_new() : NULL;
-    if (!h || !(c->dir = strdup(src->path))) {
+    struct moe_hash *h = m ? moe_hash_new() : NULL, *all = h ? moe_hash_new() : NULL;
+    if (!all || !(c->dir = strdup(src->path))) {
         moe_hash_free(h);
+        moe_hash_free(all);
         return no_memory(err);
     }
     cJSON_DeleteItemFromObjectCaseSensitive(m, "part");
     cJSON *provenance = cJSON_GetObjectItemCaseSensitive(m, "provenance");
     cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(provenance, "options"), "layers");
     moe_hash_reset64(h);
+    moe_hash_reset128(all);
     for (int i = 0; i < c->n_parts; i++) {
-        uint64_t id = moe_source_identity(c->parts[i]);
-        moe_hash_add64(h, &id, sizeof id);
+        const struct moe_source_index *x = c->parts[i]->index;
+        moe_hash_add64(h, &x->form, sizeof x->form);
+        moe_hash_add128(all, &x->checksum, sizeof x->checksum);
         c->bytes += c->parts[i]->container->bytes;
     }
-    src->index->identity = moe_hash_get64(h);
+    src->index->form = moe_hash_get64(h);
+    src->index->checksum = moe_hash_get128(all);
     moe_hash_free(h);
+    moe_hash_free(all);
     return MOE_OK;
 }
 
@@ -265,14 +276,6 @@ enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, 
 
 /* ---- routing.json ---- */
 
-static bool lists(const struct moe_source *part, const char *name)
-{
-    struct moe_listed f;
-    for (const cJSON *e = moe_json_get(part->container->manifest, "files")->child; e; e = e->next)
-        if (moe_manifest_entry(e, &f), !strcmp(f.name, name)) return true;
-    return false;
-}
-
 static enum moe_code read_routing(const struct moe_source *part, struct moe_routing **r, struct moe_err *err)
 {
     char *text;
@@ -309,11 +312,12 @@ enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text
 {
     const struct moe_container *c = src->container;
     struct moe_routing **part = calloc((size_t)c->n_parts, sizeof *part), *all = NULL;
+    struct moe_listed f;
     int n = 0;
     *text = NULL;
     enum moe_code code = part ? MOE_OK : no_memory(err);
     for (int i = 0; code == MOE_OK && i < c->n_parts; i++)
-        if (lists(c->parts[i], MOE_ROUTING_NAME) && (code = read_routing(c->parts[i], &part[n], err)) == MOE_OK) n++;
+        if (moe_manifest_find(c->parts[i]->container->manifest, MOE_ROUTING_NAME, &f) && (code = read_routing(c->parts[i], &part[n], err)) == MOE_OK) n++;
     if (code == MOE_OK && n) code = join_routing(part, n, &all, err);
     if (all && !(*text = moe_routing_print(all, bytes))) code = no_memory(err);
     for (int i = 0; i < n; i++) moe_routing_free(&part[i]);

@@ -110,8 +110,6 @@ static bool put(cJSON *to, const char *key, cJSON **v)
 
 static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types, const cJSON *quantization)
 {
-    char origin[17];
-    moe_hex64(w->work.origin, origin);
     cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config), *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
           *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(), *o = cJSON_Duplicate(w->options, true), *p;
     bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
@@ -119,7 +117,7 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
     ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
          (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
          cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
-         cJSON_AddStringToObject(p, "origin", origin) && put(p, "options", &o) && add_files(m, w);
+         moe_identity_put(p, "origin", &w->work.origin) && put(p, "options", &o) && add_files(m, w);
     if (ok) return m;
     cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
     return NULL;
@@ -151,21 +149,24 @@ static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint6
     return code;
 }
 
+/* What stands under the final name, when the work may take its place. */
+static enum moe_code may_take(const struct moe_writer *w, enum moe_final *final, struct moe_err *err)
+{
+    MOE_TRY(moe_final_look(w->final, final, err));
+    if (*final == MOE_FINAL_ABSENT || (*final == MOE_FINAL_CONTAINER && w->replace)) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it appeared while this was written (move it away and use --resume)");
+}
+
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
 {
     int old = -1;
     enum moe_final final;
     MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
+    MOE_TRY(may_take(w, &final, err)); /* while the state still says whether it may */
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
     MOE_TRY(moe_fsync_path(w->dir, err));
-    MOE_TRY(moe_final_look(w->final, &final, err));
-    switch (final) {
-    case MOE_FINAL_ABSENT: return moe_rename(w->dir, w->final, err);
-    case MOE_FINAL_CONTAINER:
-        if (w->replace) break;
-        /* fall through */
-    default: return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it appeared while this was written (move it away and use --resume)");
-    }
+    MOE_TRY(may_take(w, &final, err));
+    if (final == MOE_FINAL_ABSENT) return moe_rename(w->dir, w->final, err);
     MOE_TRY(moe_lock_dir(w->final, &old, err));
     enum moe_code code = moe_exchange(w->dir, w->final, err);
     if (code == MOE_OK) code = moe_remove_tree(w->dir, err);

@@ -7,6 +7,7 @@
 #define MOE_FORMATS_SOURCE_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "formats/source.h"
 
 struct moe_source_index {
@@ -14,7 +15,8 @@ struct moe_source_index {
     int32_t *slot;          /* moe_source_slot -> index of the tensor, -1: none; malloc'd by moe_source_finish */
     int32_t *raw_of;        /* tensor -> its first raw; NULL in a container; malloc'd */
     unsigned char *excused; /* a bit a slot: its absence was reported already; NULL: none; malloc'd */
-    uint64_t identity;      /* moe_source_identity; a container's reader sets it */
+    uint64_t form;          /* of moe_source_identity; a container's reader sets it, and its checksum */
+    struct moe_hash128 checksum;
 };
 
 /* What is wrong, in the order found.  list NULL: only the first is kept, and how many there are. */

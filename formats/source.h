@@ -51,7 +51,8 @@ struct moe_raw {
     const char *skipped;   /* NULL, or "vision", "rotary buffer", "multi-token prediction", "kv scale", "weight_shape" */
 };
 
-struct moe_file { char *name /* inside the directory */, *path; int fd; uint64_t size; const unsigned char *map; uint64_t header_hash; };
+struct moe_file { char *name /* inside the directory */, *path; int fd; uint64_t size; const unsigned char *map; uint64_t header_hash;
+                  int64_t written; /* moe_written_at, when it was opened */ };
 
 enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
 
@@ -119,9 +120,5 @@ enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe
 /* Tell the kernel that these bytes will not be needed again (posix_fadvise DONTNEED); never fails. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *span);
 void moe_source_drop_file(const struct moe_source *src, int32_t file); /* the same of a whole file */
-
-/* What identifies a source cheaply: XXH3-64 over config.json, the names and sizes of all files and all their headers
- * (a container: its manifest).  Used to refuse resuming with another input. */
-uint64_t moe_source_identity(const struct moe_source *src);
 
 #endif

@@ -69,13 +69,12 @@ enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct m
     return MOE_OK;
 }
 
-char *moe_state_text(const struct moe_work *k)
+char *moe_state_text(const struct moe_work *k, bool replace)
 {
-    char hex[17];
-    moe_hex64(k->identity, hex);
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
     bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
-              cJSON_AddStringToObject(s, "tool", MOE_VERSION) && cJSON_AddStringToObject(s, "input", hex) && options;
+              cJSON_AddStringToObject(s, "tool", MOE_VERSION) && moe_identity_put(s, "input", &k->input) &&
+              (!replace || cJSON_AddTrueToObject(s, "replace")) && options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
     else cJSON_Delete(options);
     char *text = ok ? moe_json_seal(s, 2) : NULL;
@@ -93,30 +92,54 @@ static enum moe_code compare(const char *dir, const char *version, const cJSON *
     return MOE_OK;
 }
 
-enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_err *err)
+/* Journals are bound to the state by the hash of its text. */
+static enum moe_code key_of(const char *path, char key[17], struct moe_err *err)
 {
-    char path[PATH_MAX], hex[17];
-    const char *version, *input;
+    char *text;
+    size_t n;
+    MOE_TRY(moe_read_file(path, MOE_JSON_LIMIT, &text, &n, err));
+    moe_hex64(moe_hash64(text, n), key);
+    free(text);
+    return MOE_OK;
+}
+
+enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    const char *version;
+    struct moe_identity input;
     cJSON *s;
-    moe_hex64(k->identity, hex);
     MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
     MOE_TRY(moe_json_open_sealed(path, &s, err));
     enum moe_code code = moe_json_str(s, "tool", true, &version, path, err);
-    if (code == MOE_OK) code = moe_json_str(s, "input", true, &input, path, err);
-    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), !strcmp(input, hex), k->options, err);
+    if (code == MOE_OK && !moe_identity_get(s, "input", &input))
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "it does not say what it was made from (start over with --force)");
+    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), moe_identity_same(&input, &k->input), k->options, err);
+    if (code == MOE_OK) code = key_of(path, state->key, err);
+    if (code == MOE_OK) state->unweighed = !input.has_weights && !k->from;
+    if (code == MOE_OK) state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
     cJSON_Delete(s);
     return code;
 }
 
-enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, struct moe_err *err)
+/* A container keeps the lines of the one that it was made from: in them is the hash of every tensor of the checkpoint. */
+static bool same_lines(const cJSON *manifest, const struct moe_source *from)
 {
-    char hex[17];
-    const char *version = "", *origin = "";
+    struct moe_listed a, b;
+    return !from || (moe_manifest_find(manifest, MOE_SOURCE_NAME, &a) && moe_manifest_find(from->container->manifest, MOE_SOURCE_NAME, &b) &&
+                     moe_same128(a.digest, b.digest));
+}
+
+enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, bool *unweighed, struct moe_err *err)
+{
+    const char *version = "";
     const cJSON *p = moe_json_get(manifest, "provenance");
-    moe_hex64(k->origin, hex);
+    struct moe_identity origin;
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
-    MOE_TRY(moe_json_str(p, "origin", true, &origin, dir, err));
-    return compare(dir, version, moe_json_get(p, "options"), !strcmp(origin, hex), k->options, err);
+    if (!moe_identity_get(p, "origin", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
+    bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);
+    *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
+    return compare(dir, version, moe_json_get(p, "options"), same, k->options, err);
 }
 
 /* ---- clearing ---- */

@@ -8,10 +8,10 @@ struct moe_unit_done { char name[32]; uint64_t bytes; struct moe_hash128 digest;
 struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
 
 struct moe_writer {
-    char *final, *dir, *state;   /* state: the text of state.json */
-    char key[17];                /* its hash: binds a journal to it */
+    char *final, *dir, *state;   /* state: the text of state.json, when it is started here */
+    char key[17];                /* the hash of that file's text: binds a journal to it */
     int lock;
-    bool fresh, replace;         /* started here; a container may stand under the final name */
+    bool fresh, replace;         /* started here; a container may stand under the final name (begun with --force) */
     cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;
     struct moe_unit_done *units;  size_t n_units;

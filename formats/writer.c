@@ -149,7 +149,7 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
 }
 
 /* An earlier run that ended between its manifest and its new name. */
-static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe_err *err)
+static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_err e;
@@ -160,11 +160,11 @@ static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe
     if (there == MOE_ABSENT) return MOE_OK;
     enum moe_code code = moe_manifest_read(w->dir, &m, &e);
     if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
-    code = moe_manifest_compare(w->dir, m, &w->work, &e);
+    code = moe_manifest_compare(w->dir, m, &w->work, &found->unweighed, &e);
     if (code == MOE_OK) code = moe_manifest_check_files(w->dir, m, &e);
     if (code == MOE_OK) {
         code = moe_writer_settle(w, m, err);
-        *done = code == MOE_OK;
+        found->done = code == MOE_OK;
     } else {
         code = is_fatal(code) ? (*err = e, code) : MOE_OK;
     }
@@ -172,15 +172,30 @@ static enum moe_code settle_pending(struct moe_writer *w, bool *done, struct moe
     return code;
 }
 
-static enum moe_code go_on(struct moe_writer *w, bool *done, struct moe_err *err)
+/* The state goes just before the new name is taken, when it has said that this may be: what stood under that name then may still be
+ * replaced.  What came later changed later than the directory that lost its state. */
+static bool was_there(const struct moe_writer *w)
+{
+    struct stat final, dir;
+    if (stat(w->final, &final) || stat(w->dir, &dir)) return false;
+    return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
+}
+
+static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_partial partial;
+    struct moe_state state = { .replace = false };
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
     bool has_state = partial == MOE_PARTIAL_STATE;
-    if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, err));
-    MOE_TRY(settle_pending(w, done, err));
-    if (*done) return MOE_OK;
+    if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, &state, err));
+    w->replace = has_state ? state.replace : was_there(w);
+    if (final == MOE_FINAL_CONTAINER && !w->replace)
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
+    MOE_TRY(settle_pending(w, found, err));
+    if (found->done) return MOE_OK;
+    found->unweighed = state.unweighed;
+    memcpy(w->key, state.key, sizeof w->key);
     if (!has_state)
         return moe_fail_at(err, MOE_MISMATCH, w->dir, NULL, "it does not say what it was made from (start over with --force)");
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
@@ -205,11 +220,11 @@ static enum moe_code lock(struct moe_writer *w, bool *created, bool *gone, struc
 }
 
 /* Under --resume, a container under the final name: is it what this run would write? */
-static enum moe_code final_compare(const struct moe_writer *w, struct moe_err *err)
+static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, struct moe_err *err)
 {
     cJSON *m;
     MOE_TRY(moe_manifest_read(w->final, &m, err));
-    enum moe_code code = moe_manifest_compare(w->final, m, &w->work, err);
+    enum moe_code code = moe_manifest_compare(w->final, m, &w->work, unweighed, err);
     if (code == MOE_OK && (code = moe_manifest_check_files(w->final, m, err)) != MOE_OK && code != MOE_NOMEM)
         moe_wrap(err, "'%s' is damaged (write it again with --force)", w->final);
     cJSON_Delete(m);
@@ -222,16 +237,17 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
     struct moe_err e;
     enum moe_exists there;
     enum moe_partial p;
+    struct moe_state state;
     MOE_TRY(moe_look(w->dir, &there, err));
     if (there != MOE_DIR) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->lock, err));
     MOE_TRY(moe_partial_look(w->dir, &p, err));
-    if (p == MOE_PARTIAL_FOREIGN || (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &e) != MOE_OK)) return MOE_OK;
+    if (p == MOE_PARTIAL_FOREIGN || (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK)) return MOE_OK;
     return moe_remove_tree(w->dir, err);
 }
 
 static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final, const struct moe_err *differs,
-                                 bool *done, struct moe_err *err)
+                                 struct moe_found *found, struct moe_err *err)
 {
     enum moe_partial partial;
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
@@ -243,12 +259,12 @@ static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode,
         return start(w, err);
     default:
         if (mode == MOE_WRITE_FORCE) return start(w, err);
-        if (mode == MOE_WRITE_RESUME) return go_on(w, done, err);
+        if (mode == MOE_WRITE_RESUME) return go_on(w, final, found, err);
         return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "unfinished work is there (go on with --resume, start over with --force)");
     }
 }
 
-static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, bool *done, bool *again, struct moe_err *err)
+static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found, bool *again, struct moe_err *err)
 {
     struct moe_err differs = MOE_ERR_INIT;
     bool created;
@@ -259,45 +275,46 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, bo
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME) {
-        enum moe_code code = final_compare(w, &differs);
-        *done = code == MOE_OK;
-        if (*done) return drop_leftover(w, err);
+        enum moe_code code = final_compare(w, &found->unweighed, &differs);
+        found->done = code == MOE_OK;
+        if (found->done) return drop_leftover(w, err);
         if (is_fatal(code)) return *err = differs, code;
     }
     MOE_TRY(lock(w, &created, again, err));
     if (*again) return MOE_OK;
-    enum moe_code code = open_locked(w, mode, final, &differs, done, err);
+    enum moe_code code = open_locked(w, mode, final, &differs, found, err);
     if (code != MOE_OK && created) rmdir(w->dir);
     return code;
 }
 
-static bool init(struct moe_writer *w, const char *out, enum moe_write_mode mode, const cJSON *options, uint64_t identity, uint64_t origin)
+static bool init(struct moe_writer *w, const char *out, enum moe_write_mode mode, const struct moe_work *work)
 {
     size_t n = strlen(out);
     while (n > 1 && out[n - 1] == '/') n--;
     w->lock = -1;
-    w->replace = mode != MOE_WRITE_PLAIN;
+    w->replace = mode == MOE_WRITE_FORCE;
     w->final = strndup(out, n);
-    w->options = options ? cJSON_Duplicate(options, true) : cJSON_CreateObject();
-    w->work = (struct moe_work){ w->options, identity, origin };
+    w->options = work->options ? cJSON_Duplicate(work->options, true) : cJSON_CreateObject();
+    w->work = *work;
+    w->work.options = w->options;
     if (asprintf(&w->dir, "%.*s.partial", (int)n, out) < 0) w->dir = NULL;
-    if (!w->final || !w->dir || !w->options || !(w->state = moe_state_text(&w->work))) return false;
+    if (!w->final || !w->dir || !w->options || !(w->state = moe_state_text(&w->work, w->replace))) return false;
     moe_hex64(moe_hash64(w->state, strlen(w->state)), w->key);
     return true;
 }
 
-enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode, const cJSON *options,
-                              uint64_t identity, uint64_t origin, bool *done, struct moe_err *err)
+enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode, const struct moe_work *work,
+                              struct moe_found *found, struct moe_err *err)
 {
     *out = NULL;
-    *done = false;
+    *found = (struct moe_found){ .done = false };
     struct moe_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
-    enum moe_code code = init(w, path, mode, options, identity, origin) ? MOE_OK : moe_writer_no_memory(w, err);
+    enum moe_code code = init(w, path, mode, work) ? MOE_OK : moe_writer_no_memory(w, err);
     bool again = true;
-    for (int tries = 0; code == MOE_OK && again && tries < 5; tries++) again = false, code = try_open(w, mode, done, &again, err);
+    for (int tries = 0; code == MOE_OK && again && tries < 5; tries++) again = false, code = try_open(w, mode, found, &again, err);
     if (code == MOE_OK && again) code = moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "another process is writing it (wait for it, or stop it)");
-    if (code != MOE_OK || *done) moe_writer_free(w);
+    if (code != MOE_OK || found->done) moe_writer_free(w);
     else *out = w;
     return code;
 }
@@ -310,6 +327,13 @@ void moe_writer_close(struct moe_writer **out)
     if (!w->n_units && w->fresh) moe_remove_tree(w->dir, &e); /* nothing was finished: nothing to go on from */
     moe_writer_free(w);
     *out = NULL;
+}
+
+void moe_writer_discard(struct moe_writer **out)
+{
+    struct moe_err e;
+    if (*out) moe_remove_tree((*out)->dir, &e);
+    moe_writer_close(out);
 }
 
 const char *moe_writer_dir(const struct moe_writer *w) { return w->dir; }

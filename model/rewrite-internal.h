@@ -28,6 +28,7 @@ struct moe_rewrite_work {
     struct moe_pool *pool;
     struct moe_progress *progress;
     struct moe_writer *writer;
+    struct moe_identity before;     /* of the source, when work began */
     uint8_t *type;                  /* [n_tensors] as from moe_precision_map */
     int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
     int workers, slots;             /* groups at work at once; those and the finished ones that wait for their turn */

@@ -213,26 +213,44 @@ static enum moe_code report_done(const char *out, struct moe_rewrite_result *r, 
     return code;
 }
 
+/* What --resume compares. */
+static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode, struct moe_rewrite_result *r,
+                                 struct moe_err *err)
+{
+    struct moe_found found;
+    struct moe_work work = { .from = k->src->kind == MOE_CONTAINER && !is_merged(k->src) ? k->src : NULL };
+    MOE_TRY(moe_source_identity(k->src, &k->before, err));
+    work.input = k->before;
+    work.origin = moe_source_origin(k->src, &k->before);
+    cJSON *options = options_json(k->src, k->o);
+    if (!options) return moe_fail(err, MOE_NOMEM, "no memory for the options");
+    work.options = options;
+    enum moe_code code = moe_writer_open(&k->writer, out, mode, &work, &found, err);
+    cJSON_Delete(options);
+    r->was_done = code == MOE_OK && found.done;
+    r->unweighed = code == MOE_OK && found.unweighed;
+    return code;
+}
+
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err)
 {
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
+    bool spoiled = false; /* what was written is of two models: nothing of it is kept */
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(map_types(src, o, &k.type, err));
     count(&k, r);
-    cJSON *options = options_json(src, o);
-    enum moe_code code = options ? moe_writer_open(&k.writer, out, mode, options, moe_source_identity(src), moe_source_origin(src),
-                                                   &r->was_done, err)
-                                 : moe_fail(err, MOE_NOMEM, "no memory for the options");
-    cJSON_Delete(options);
+    enum moe_code code = open_writer(&k, out, mode, r, err);
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
     double from = moe_now();
+    if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, &spoiled, err);
     if (code == MOE_OK) code = r->was_done ? report_done(out, r, err) : publish(&k, r, err);
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_rewrite_release(&k);
-    moe_writer_close(&k.writer);
+    if (spoiled) moe_writer_discard(&k.writer);
+    else moe_writer_close(&k.writer);
     free(k.type);
     if (code != MOE_OK) {
         cJSON_Delete(r->relative_error);

@@ -274,6 +274,7 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     struct moe_rewrite_result got;
     enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
     MOE_TRY(moe_rewrite(src, o->out, mode, r, o->run.pool, o->run.progress, &got, err));
+    if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
     if (got.unequal_pairs)
         moe_warn(&o->run, "%lld pairs of gate and up or of q_a and kv_a have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);

@@ -2,6 +2,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/tool.h"
+#include "formats/identity.h"
 #include "formats/container.h"
 #include "runtime/plan-inputs.h"
 #include "runtime/plan-model.h"
@@ -237,7 +238,7 @@ static void add_totals(const struct work *w, cJSON *j)
     moe_json_add_i64(j, "windows", w->stats->n_windows);
     moe_json_add_i64(j, "batch", w->o->batch);
     cJSON_AddStringToObject(j, "model", w->o->run.argv[0]);
-    moe_hex64(moe_source_origin(w->src), hex);
+    moe_hex64(moe_source_origin(w->src, NULL).form, hex);
     cJSON_AddStringToObject(j, "model_origin", hex);
 }
 
@@ -429,7 +430,7 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
     MOE_TRY(moe_plan_find_model(o->run.argv[1], o->model, model, said, err));
     MOE_TRY(moe_source_open(src, o->check ? o->out : model, err));
-    moe_hex64(moe_source_origin(*src), origin);
+    moe_hex64(moe_source_origin(*src, NULL).form, origin);
     if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[1]);
     MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[1], err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));

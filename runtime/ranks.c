@@ -1,6 +1,7 @@
 #include "runtime/ranks.h"
 
 #include "base/hash.h"
+#include "formats/identity.h"
 #include "runtime/comm-ucx.h"
 #include "runtime/rendezvous.h"
 
@@ -145,12 +146,14 @@ static uint64_t add_plan(uint64_t h, const struct moe_plan *p)
 }
 
 /* Of the model, the plans, and all that slots and splits depend on. */
-static uint64_t identity(const struct moe_ranks *o, const struct moe_engine *lender)
+static enum moe_code identity(const struct moe_ranks *o, const struct moe_engine *lender, uint64_t *all, struct moe_err *err)
 {
-    uint64_t h = lender && lender->source ? moe_source_identity(lender->source) : 0;
-    int64_t more[] = { (int64_t)h, o->engine.batch, o->n_sequences, o->equal };
-    h = moe_hash64(more, sizeof more);
-    return add_plan(add_plan(h, o->plan), o->next);
+    struct moe_identity id = { 0 };
+    if (lender && lender->source) MOE_TRY(moe_source_identity(lender->source, &id, err));
+    struct moe_hash128 model = moe_identity_digest(&id);
+    int64_t more[] = { (int64_t)model.high, (int64_t)model.low, o->engine.batch, o->n_sequences, o->equal };
+    *all = add_plan(add_plan(moe_hash64(more, sizeof more), o->plan), o->next);
+    return MOE_OK;
 }
 
 /* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */
@@ -160,7 +163,8 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
     const void *mine = NULL;
     size_t bytes = 0, *offset = calloc((size_t)o->ranks + 1, sizeof *offset);
     unsigned char *all = NULL;
-    struct moe_rendezvous v = { .where = p->rendezvous, .rank = p->rank, .ranks = o->ranks, .timeout = p->patience, .identity = identity(o, lender) };
+    struct moe_rendezvous v = { .where = p->rendezvous, .rank = p->rank, .ranks = o->ranks, .timeout = p->patience };
+    if (t->code == MOE_OK) t->code = identity(o, lender, &v.identity, &t->err);
     if (!offset) return moe_fail(&t->err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
     if (t->code == MOE_OK) {
         const struct moe_config *c = &lender->source->config;

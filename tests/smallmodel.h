@@ -156,15 +156,16 @@ static enum moe_code small_write(const char *out, enum moe_write_mode mode, int 
     struct moe_config c;
     struct moe_writer *w;
     uint64_t bytes;
-    bool was_done;
+    struct moe_found found;
     small_config(&c);
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "option", option);
     cJSON_AddNumberToObject(o, "mix", mix);
-    enum moe_code code = moe_writer_open(&w, out, mode, o, 7, 7, &was_done, err);
+    const struct moe_identity seven = { 7, { 7, 7 }, true };
+    enum moe_code code = moe_writer_open(&w, out, mode, &(struct moe_work){ o, seven, seven, NULL }, &found, err);
     cJSON_Delete(o);
-    if (done) *done = was_done;
-    if (code != MOE_OK || was_done) return code;
+    if (done) *done = found.done;
+    if (code != MOE_OK || found.done) return code;
     for (int u = 0; u < units && code == MOE_OK; u++) code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
     if (code == MOE_OK && units == 2) {
         code = moe_writer_add_file(w, "hf/config.json", small_config_text, sizeof small_config_text - 1, err);

@@ -1,0 +1,107 @@
+#!/bin/sh
+# Which model is this?  Two checkpoints of one config, with the same names, sizes and headers and other weights, are two models to --resume,
+# to "complete already" and to --merge; a source rewritten while it is read is noticed; what older versions began is gone on with.
+. tests/common.sh
+need_tool moe-convert moe-quantize moe-inspect
+need_helper genmodel
+need_python
+
+gen() { ok "$GEN/genmodel" -o "$T/$1" --layers 8 --experts 8 --hidden 128 --inter 64 --seed "$2" --format "${3:-bf16}"; }
+gen a 1; gen b 2
+for f in a/*.safetensors; do [ "$(stat -c %s "$T/a/${f#a/}" 2>/dev/null)" = "$(stat -c %s "$T/b/${f#a/}" 2>/dev/null)" ] || fail "not two models of one form"; done
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/ra.moe"
+ok "$BIN/moe-convert" -q "$T/b" -o "$T/rb.moe"
+
+# kill COMMAND...: of a run that writes $T/x.moe, once a layer of it is done.
+killed()
+{
+    for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        rm -rf "$T/x.moe.partial"; [ -n "${keep:-}" ] || rm -rf "$T/x.moe"
+        "$@" -t 1 -q -o "$T/x.moe" & pid=$!
+        while kill -0 $pid 2>/dev/null && [ ! -e "$T/x.moe.partial/layer-001.json" ]; do :; done
+        kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+        [ -e "$T/x.moe.partial/layer-001.json" ] && [ ! -e "$T/x.moe.partial/manifest.json" ] && return
+    done
+    fail "no run was killed half-way"
+}
+
+# --resume: the same model alone
+killed "$BIN/moe-convert" "$T/a"
+code 15 'another input' "$BIN/moe-convert" -q "$T/b" -o "$T/x.moe" --resume
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
+diff -r "$T/x.moe" "$T/ra.moe" || fail "a resumed run gives other bytes"
+# complete already: of the same model alone, from a checkpoint and from a container
+code 15 'another input' "$BIN/moe-convert" -q "$T/b" -o "$T/x.moe" --resume
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
+code 15 'another input' "$BIN/moe-convert" -q "$T/rb.moe" -o "$T/x.moe" --resume
+ok "$BIN/moe-convert" -q "$T/ra.moe" -o "$T/x.moe" --resume
+# a tensor's last value is of the model too
+cp -r "$T/a" "$T/c"
+python3 - "$T/c" <<'PY' || fail "cannot change a value"
+import glob, sys
+f = sorted(glob.glob(sys.argv[1] + "/*.safetensors"))[-1]
+with open(f, "r+b") as h: h.seek(-1, 2); v = h.read(1); h.seek(-1, 2); h.write(bytes([v[0] ^ 1]))
+PY
+code 15 'another input' "$BIN/moe-convert" -q "$T/c" -o "$T/x.moe" --resume
+
+# --merge: parts of one model alone
+for m in a b; do
+    ok "$BIN/moe-quantize" -q "$T/$m" -o "$T/$m-0.moe" --layers 0-3 -m max
+    ok "$BIN/moe-quantize" -q "$T/$m" -o "$T/$m-1.moe" --layers 4-7 -m max
+done
+code 15 'another input' "$BIN/moe-convert" -q --merge "$T/a-0.moe" "$T/b-1.moe" -o "$T/m.moe"
+ok "$BIN/moe-convert" -q --merge "$T/a-0.moe" "$T/a-1.moe" -o "$T/m.moe"
+ok "$BIN/moe-quantize" -q "$T/a" -o "$T/qa.moe" -m max
+diff -r "$T/m.moe" "$T/qa.moe" || fail "merged parts are not the whole"
+
+# another container under the name is replaced by work that was begun with --force alone
+rm -rf "$T/x.moe"
+killed "$BIN/moe-convert" "$T/a"
+cp -r "$T/rb.moe" "$T/x.moe"
+code 4 'another container is there' "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
+diff -r "$T/x.moe" "$T/rb.moe" || fail "a container was replaced without --force"
+rm -rf "$T/x.moe"
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
+rm -rf "$T/x.moe"; cp -r "$T/rb.moe" "$T/x.moe"
+keep=1; killed "$BIN/moe-convert" "$T/a" --force; keep=
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
+diff -r "$T/x.moe" "$T/ra.moe" || fail "work begun with --force is not gone on with"
+
+# a source that becomes another model while it is read: nothing is published, nothing is gone on with
+cp -r "$T/a" "$T/d"
+python3 - "$BIN/moe-convert" "$T/d" "$T/b" "$T/y.moe" <<'PY' || fail "a rewritten source is not noticed"
+import glob, os, shutil, signal, subprocess, sys
+tool, src, other, out = sys.argv[1:]
+files = sorted(glob.glob(src + "/*.safetensors"))
+for tries in range(30):
+    p = subprocess.Popen([tool, "-q", "-t", "1", src, "-o", out], stderr=subprocess.PIPE)
+    while p.poll() is None and not os.path.exists(out + ".partial/layer-001.json"): pass
+    p.send_signal(signal.SIGSTOP)
+    early = p.poll() is None and not os.path.exists(out + ".partial/source.jsonl") and os.path.exists(out + ".partial")
+    if early:
+        for f in files:
+            with open(f, "r+b") as h, open(other + "/" + os.path.basename(f), "rb") as g: h.write(g.read())
+    p.send_signal(signal.SIGCONT)
+    err = p.communicate()[1].decode()
+    if early: break
+    shutil.rmtree(out, True)
+else: sys.exit("the run was always too fast")
+print(p.returncode, err)
+ok = p.returncode == 15 and "changed while they were read" in err and not os.path.exists(out) and not os.path.exists(out + ".partial")
+sys.exit(not ok)
+PY
+
+# what a version without the digest of the weights left: gone on with, and said
+old() { python3 tests/oldstate.py "$1"; }
+rm -rf "$T/x.moe"
+killed "$BIN/moe-convert" "$T/a"
+ok old "$T/x.moe.partial"
+ok "$BIN/moe-convert" "$T/a" -o "$T/x.moe" --resume
+grep -q 'older version' "$T/err" || { cat "$T/err"; fail "it is not said that the weights could not be compared"; }
+diff -r "$T/x.moe" "$T/ra.moe" || fail "old work is not gone on with"
+ok old "$T/x.moe"
+ok "$BIN/moe-inspect" -q --verify "$T/x.moe"
+ok "$BIN/moe-convert" "$T/a" -o "$T/x.moe" --resume
+grep -q 'older version' "$T/err" || { cat "$T/err"; fail "it is not said that the weights could not be compared"; }
+code 15 'another input' "$BIN/moe-convert" -q "$T/rb.moe" -o "$T/x.moe" --resume # its source.jsonl tells
+echo "t-identity: two models of one form are two"
