@@ -5,6 +5,7 @@
 #include "convert/export-dir.h"
 #include "convert/provenance.h"
 #include "formats/names.h"
+#include "formats/original.h"
 #include "formats/safetensors.h"
 #include "kernels/nvfp4.h"
 
@@ -23,6 +24,9 @@ struct exporter {
     struct moe_export_result *r;
     unsigned char *buffer;           /* PIECE, or a stripe of scales and its tile when that is more */
     struct moe_hash *hash;
+    struct moe_originals own;        /* records of source.rest; none in a container of an older version */
+    char *own_text;
+    int64_t at;                      /* where the search for the next record begins */
 };
 
 /* ---- what a source tensor was made of ---- */
@@ -50,7 +54,7 @@ static enum moe_code resolve_all(struct exporter *x, struct moe_err *err)
 {
     for (int64_t i = 0; i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
-        if (e->literal_bytes) {
+        if (e->literal_bytes) { /* kept in source.jsonl */
             x->r->tensors++;
             x->r->output_bytes += e->bytes;
         } else if (e->skipped) {
@@ -113,7 +117,57 @@ static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e,
 
 /* ---- files ---- */
 
-static enum moe_code write_shard(struct exporter *x, int64_t first, int64_t n, struct moe_err *err)
+static bool is_kept(const struct moe_origin *e) { return !e->skipped || e->literal_bytes; }
+
+/* The record of a file's header or of the index, NULL when there is none; records stand in the order of the source's files. */
+static const struct moe_original *record_of(struct exporter *x, enum moe_original_kind kind, const char *file)
+{
+    for (int64_t i = 0; i < x->own.n; i++) {
+        const struct moe_original *o = &x->own.v[(x->at + i) % x->own.n];
+        if (o->kind != kind || strcmp(o->name, file)) continue;
+        x->at = (x->at + i + 1) % x->own.n;
+        return o;
+    }
+    return NULL;
+}
+
+/* That a header names these tensors in this order, and nothing else. */
+static enum moe_code check_header(const char *path, const char *text, size_t n, const struct moe_st_entry *t, int64_t count, struct moe_err *err)
+{
+    struct moe_arena names = MOE_ARENA_INIT;
+    struct moe_st_header h = { 0 };
+    char *copy = malloc(n + 1);
+    if (!copy) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for a header");
+    memcpy(copy, text, n + 1);
+    enum moe_code code = moe_st_parse(copy, n, path, &names, &h, err);
+    bool same = code == MOE_OK && h.n == count;
+    for (int64_t i = 0; same && i < count; i++)
+        same = !strcmp(h.entries[i].name, t[i].name) && !strcmp(h.entries[i].dtype, t[i].dtype) && h.entries[i].ndim == t[i].ndim &&
+               !memcmp(h.entries[i].shape, t[i].shape, (size_t)t[i].ndim * sizeof *t[i].shape);
+    if (code == MOE_OK && !same) code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "its header names other tensors than source.jsonl");
+    free(h.entries);
+    moe_arena_clear(&names);
+    free(copy);
+    return code;
+}
+
+/* Create a file of these tensors: with the source's header when the record `o` keeps it, else with our own. */
+static enum moe_code create(struct exporter *x, const char *path, const struct moe_original *o, struct moe_st_entry *t, int64_t n,
+                            struct moe_st_writer **w, struct moe_err *err)
+{
+    char *plain, *text = NULL;
+    size_t plain_n, text_n;
+    if (!o) return moe_st_create(w, path, t, n, err);
+    MOE_TRY(moe_st_header_text(t, n, path, &plain, &plain_n, err));
+    enum moe_code code = moe_original_text(o, plain, plain_n, MOE_ST_HEADER_MAX, x->src->path, &text, &text_n, err);
+    if (code == MOE_OK) code = check_header(path, text, text_n, t, n, err);
+    if (code == MOE_OK) code = moe_st_create_as(w, path, text, text_n, n ? t[n - 1].offset + t[n - 1].bytes : 0, err);
+    free(plain);
+    free(text);
+    return code;
+}
+
+static enum moe_code write_shard(struct exporter *x, const char *file, int64_t first, int64_t n, struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_st_writer *w;
@@ -122,21 +176,48 @@ static enum moe_code write_shard(struct exporter *x, int64_t first, int64_t n, s
     if (!t) return moe_fail(err, MOE_NOMEM, "no memory for a header");
     for (int64_t i = first; i < first + n; i++) {
         const struct moe_origin *e = &x->p->entries[i];
-        if (e->skipped && !e->literal_bytes) continue;
+        if (!is_kept(e)) continue;
         t[kept] = (struct moe_st_entry){ .name = e->name, .dtype = e->dtype, .ndim = e->ndim };
         memcpy(t[kept++].shape, e->shape, sizeof e->shape);
     }
-    enum moe_code code = moe_path_join(path, sizeof path, x->dir, x->p->entries[first].file, err);
-    if (code == MOE_OK && kept) code = moe_st_create(&w, path, t, kept, err);
-    if (code != MOE_OK || !kept) {
-        free(t);
-        return code;
-    }
-    for (int64_t i = first; code == MOE_OK && i < first + n; i++)
-        if (!x->p->entries[i].skipped || x->p->entries[i].literal_bytes) code = write_entry(x, &x->p->entries[i], w, err);
-    if (code == MOE_OK) code = moe_st_finish(&w, err);
-    else moe_st_abort(&w);
+    enum moe_code code = moe_path_join(path, sizeof path, x->dir, file, err);
+    if (code == MOE_OK && (kept || !n)) code = create(x, path, kept == n ? record_of(x, MOE_ORIGINAL_HEADER, file) : NULL, t, kept, &w, err);
     free(t);
+    if (code != MOE_OK || (!kept && n)) return code;
+    for (int64_t i = first; code == MOE_OK && i < first + n; i++)
+        if (is_kept(&x->p->entries[i])) code = write_entry(x, &x->p->entries[i], w, err);
+    if (code == MOE_OK) return moe_st_finish(&w, err);
+    moe_st_abort(&w);
+    return code;
+}
+
+/* Files that hold no tensor have a record alone. */
+static enum moe_code write_empty_shards(struct exporter *x, struct moe_err *err)
+{
+    for (int64_t i = 0; i < x->own.n; i++) {
+        bool has = x->own.v[i].kind != MOE_ORIGINAL_HEADER;
+        for (int64_t k = 0; !has && k < x->p->n; k++)
+            has = (!k || x->p->entries[k].file != x->p->entries[k - 1].file) && !strcmp(x->p->entries[k].file, x->own.v[i].name);
+        if (!has) MOE_TRY(write_shard(x, x->own.v[i].name, 0, 0, err));
+    }
+    return MOE_OK;
+}
+
+/* The source's index when all of it is there; else one of what is there, unless it is one file that needs none. */
+static enum moe_code write_index(struct exporter *x, const char *const *names, const char *const *files, int64_t n, int64_t n_files, struct moe_err *err)
+{
+    char path[PATH_MAX], *plain, *text;
+    size_t plain_n, text_n;
+    const struct moe_original *o = x->r->skipped ? NULL : record_of(x, MOE_ORIGINAL_INDEX, MOE_INDEX_NAME);
+    if (!o && x->own.n && !x->r->skipped) return MOE_OK; /* the source had none */
+    if (!o && n_files == 1 && !strcmp(files[0], "model.safetensors")) return MOE_OK;
+    if (!o) return moe_st_write_index(x->dir, names, files, n, x->r->output_bytes, err);
+    MOE_TRY(moe_path_join(path, sizeof path, x->dir, MOE_INDEX_NAME, err));
+    MOE_TRY(moe_st_index_text(names, files, n, x->r->output_bytes, &plain, &plain_n, err));
+    enum moe_code code = moe_original_text(o, plain, plain_n, (size_t)1 << 30, x->src->path, &text, &text_n, err);
+    if (code == MOE_OK) code = moe_write_file(path, text, text_n, err);
+    free(plain);
+    free(text);
     return code;
 }
 
@@ -144,23 +225,52 @@ static enum moe_code write_shards(struct exporter *x, struct moe_err *err)
 {
     const struct moe_provenance *p = x->p;
     int64_t files = 0, kept = 0;
-    struct moe_st_entry *index = calloc((size_t)p->n + 1, sizeof *index);
-    const char **in = calloc((size_t)p->n + 1, sizeof *in);
-    enum moe_code code = index && in ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
-    for (int64_t i = 0, n; code == MOE_OK && i < p->n; i += n, files++) {
+    const char **names = calloc((size_t)p->n + 1, sizeof *names), **in = calloc((size_t)p->n + 1, sizeof *in);
+    enum moe_code code = names && in ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
+    for (int64_t i = 0, n; code == MOE_OK && i < p->n; i += n) {
+        int64_t before = kept;
         for (n = 1; i + n < p->n && p->entries[i + n].file == p->entries[i].file; n++) { }
-        code = write_shard(x, i, n, err);
+        for (int64_t k = i; k < i + n; k++)
+            if (is_kept(&p->entries[k])) names[kept] = p->entries[k].name, in[kept++] = p->entries[k].file;
+        files += kept > before;
+        code = write_shard(x, p->entries[i].file, i, n, err);
     }
-    for (int64_t i = 0; code == MOE_OK && i < p->n; i++)
-        if (!p->entries[i].skipped || p->entries[i].literal_bytes) {
-            index[kept].name = p->entries[i].name;
-            in[kept++] = p->entries[i].file;
-        }
-    if (code == MOE_OK && (files > 1 || strcmp(p->entries[0].file, "model.safetensors")))
-        code = moe_st_write_index(x->dir, index, in, kept, x->r->output_bytes, err);
-    free(index);
+    if (code == MOE_OK) code = write_empty_shards(x, err);
+    if (code == MOE_OK) code = write_index(x, names, in, kept, files, err);
+    free(names);
     free(in);
     return code;
+}
+
+/* ---- the other files ---- */
+
+/* The directories of "docs/figures/a.png" under the export. */
+static enum moe_code make_folders(const struct exporter *x, const char *name, struct moe_err *err)
+{
+    char folder[PATH_MAX], path[PATH_MAX];
+    for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(folder, sizeof folder, "%.*s", (int)(slash - name), name);
+        MOE_TRY(moe_path_join(path, sizeof path, x->dir, folder, err));
+        MOE_TRY(moe_mkdir(path, err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code write_others(struct exporter *x, struct moe_err *err)
+{
+    for (int64_t i = 0; i < x->own.n; i++) {
+        const struct moe_original *o = &x->own.v[i];
+        char path[PATH_MAX], *text;
+        size_t n;
+        if (o->kind != MOE_ORIGINAL_FILE) continue;
+        MOE_TRY(make_folders(x, o->name, err));
+        MOE_TRY(moe_path_join(path, sizeof path, x->dir, o->name, err));
+        MOE_TRY(moe_original_text(o, "", 0, (size_t)1 << 30, x->src->path, &text, &n, err));
+        enum moe_code code = moe_write_file(path, text, n, err);
+        free(text);
+        MOE_TRY(code);
+    }
+    return MOE_OK;
 }
 
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
@@ -173,10 +283,20 @@ static enum moe_code export_all(struct exporter *x, const char *out, const struc
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
     if (code == MOE_OK) code = moe_export_small_files(x->src, d.path, all, err);
+    if (code == MOE_OK) code = write_others(x, err);
     moe_progress_end(x->progress);
     if (code == MOE_OK) code = moe_export_dir_publish(&d, out, err);
     moe_export_dir_end(&d, code);
     return code;
+}
+
+static enum moe_code read_rest(struct exporter *x, struct moe_err *err)
+{
+    size_t n;
+    enum moe_code code = moe_container_read_file(x->src, MOE_ORIGINAL_NAME, &x->own_text, &n, err);
+    if (code == MOE_NOT_FOUND) return MOE_OK;
+    MOE_TRY(code);
+    return moe_originals_parse(x->own_text, n, MOE_ORIGINAL_NAME, &x->own, err);
 }
 
 enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const struct moe_export_options *o,
@@ -189,9 +309,12 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);
     if (code == MOE_OK) code = resolve_all(&x, err);
+    if (code == MOE_OK) code = read_rest(&x, err);
     r->memory_bytes = moe_peak_rss() + PIECE;
     if (code == MOE_OK && !o->dry_run) code = export_all(&x, out, o, err);
     moe_provenance_close(&x.p);
+    moe_originals_release(&x.own);
+    free(x.own_text);
     moe_hash_free(x.hash);
     free(x.buffer);
     return code;

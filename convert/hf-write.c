@@ -256,11 +256,8 @@ static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shar
 
 /* ---- the index ---- */
 
-struct place { const char *name; int64_t shard; };
-
-static int by_place(const void *a, const void *b) { return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name); }
-
-static enum moe_code list_places(const struct moe_hf_plan *p, struct moe_arena *a, struct place *places, struct moe_err *err)
+static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a, char (*shards)[64], const char **index, const char **files,
+                                struct moe_err *err)
 {
     for (int64_t s = 0; s < p->n_shards; s++)
         for (int64_t i = p->shards[s].first; i < p->shards[s].first + p->shards[s].n; i++) {
@@ -268,30 +265,24 @@ static enum moe_code list_places(const struct moe_hf_plan *p, struct moe_arena *
             size_t n = strlen(moe_hf_entry_name(p, &p->entries[i], name)) + 1;
             char *keep = moe_arena_alloc(a, n);
             if (!keep) return moe_fail(err, MOE_NOMEM, "no memory for an index");
-            places[i] = (struct place){ .name = memcpy(keep, name, n), .shard = s };
+            index[i] = memcpy(keep, name, n);
+            files[i] = shards[s];
         }
-    qsort(places, (size_t)p->n, sizeof *places, by_place);
     return MOE_OK;
 }
 
 static enum moe_code write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err)
 {
     struct moe_arena a = MOE_ARENA_INIT;
-    struct place *places = malloc((size_t)p->n * sizeof *places);
-    struct moe_st_entry *index = calloc((size_t)p->n, sizeof *index);
-    const char **files = malloc((size_t)p->n * sizeof *files);
-    char (*names)[64] = malloc((size_t)p->n_shards * sizeof *names);
-    enum moe_code code = places && index && files && names ? list_places(p, &a, places, err) : moe_fail(err, MOE_NOMEM, "no memory for an index");
-    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, names[s]);
-    for (int64_t i = 0; code == MOE_OK && i < p->n; i++) {
-        index[i].name = places[i].name;
-        files[i] = names[places[i].shard];
-    }
+    const char **index = malloc((size_t)p->n * sizeof *index), **files = malloc((size_t)p->n * sizeof *files);
+    char (*shards)[64] = malloc((size_t)p->n_shards * sizeof *shards);
+    enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
+    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, shards[s]);
+    if (code == MOE_OK) code = list_names(p, &a, shards, index, files, err);
     if (code == MOE_OK) code = moe_st_write_index(dir, index, files, p->n, p->bytes, err);
-    free(places);
     free(index);
     free(files);
-    free(names);
+    free(shards);
     moe_arena_clear(&a);
     return code;
 }

@@ -5,6 +5,7 @@
 #include "convert/gguf.h"
 #include "convert/hf-nvfp4.h"
 #include "model/check.h"
+#include "model/files.h"
 #include "model/rewrite.h"
 
 #include <stdio.h>
@@ -17,6 +18,8 @@ struct options {
     bool dry_run, resume, force, merge;
 };
 
+static bool is_left_out(const struct moe_raw *r, const char *why) { return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r); }
+
 /* One notice for each reason why source tensors were left out. */
 static void name_skipped(const struct moe_run *run, const struct moe_source *src)
 {
@@ -25,12 +28,12 @@ static void name_skipped(const struct moe_run *run, const struct moe_source *src
     for (int64_t i = 0; i < src->n_raws; i++) {
         const char *why = src->raws[i].skipped;
         int64_t n = 0;
-        if (!why || !strcmp(why, "weight_shape")) continue;
+        if (!why || moe_raw_is_kept(&src->raws[i])) continue;
         for (int s = 0; why && s < n_seen; s++)
             if (!strcmp(seen[s], why)) why = NULL;
         if (!why || n_seen == 8) continue;
         seen[n_seen++] = why;
-        for (int64_t k = i; k < src->n_raws; k++) n += src->raws[k].skipped && !strcmp(src->raws[k].skipped, why);
+        for (int64_t k = i; k < src->n_raws; k++) n += is_left_out(&src->raws[k], why);
         moe_notice(run, "%lld tensors left out (%s), '%s' the first", (long long)n, why, src->raws[i].name);
     }
 }
@@ -45,16 +48,27 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     return MOE_OK;
 }
 
+/* A notice about files of a checkpoint that no container keeps. */
+static enum moe_code name_left_out(const struct moe_run *run, const struct moe_source *src, struct moe_err *err)
+{
+    char first[256];
+    int64_t n = 0;
+    if (src->kind == MOE_CHECKPOINT) MOE_TRY(moe_keep_rest(src, NULL, &n, first, err));
+    if (n) moe_notice(run, "%lld other files or directories of the checkpoint are left out, '%s' the first", (long long)n, first);
+    return MOE_OK;
+}
+
 static enum moe_code to_container(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_result got;
     bool nvfp4 = !strcmp(o->to, "nvfp4");
     struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
-                                     .memory = (uint64_t)o->memory };
+                                     .rest = !nvfp4, .memory = (uint64_t)o->memory };
     enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
     if (o->dry_run) return dry_run(o, src, &r, json, err);
     MOE_TRY(moe_check_vocabulary(src, err));
     name_skipped(&o->run, src);
+    if (r.rest) MOE_TRY(name_left_out(&o->run, src, err));
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);

@@ -71,7 +71,7 @@ static enum moe_code place(struct moe_st_entry *t, int64_t n, uint64_t *end, con
 
 static void put_header(struct text *h, const struct moe_st_entry *t, int64_t n)
 {
-    put(h, "\0\0\0\0\0\0\0\0{\"__metadata__\":{\"format\":\"pt\"}", 8 + 31);
+    put(h, "{\"__metadata__\":{\"format\":\"pt\"}", 31);
     for (int64_t i = 0; i < n; i++) {
         put(h, ",", 1);
         put_string(h, t[i].name);
@@ -80,8 +80,33 @@ static void put_header(struct text *h, const struct moe_st_entry *t, int64_t n)
         putf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t[i].offset, (unsigned long long)(t[i].offset + t[i].bytes));
     }
     put(h, "}", 1);
-    while (h->n % 8 && !h->failed) put(h, " ", 1);
-    for (int i = 0; i < 8 && !h->failed; i++) h->p[i] = (char)((uint64_t)(h->n - 8) >> 8 * i);
+}
+
+static enum moe_code give(struct text *t, const char *path, char **out, size_t *n, struct moe_err *err)
+{
+    put(t, "", 1);
+    if (t->failed) {
+        free(t->p);
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its text");
+    }
+    *out = t->p;
+    *n = t->n - 1;
+    return MOE_OK;
+}
+
+enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out, size_t *bytes, struct moe_err *err)
+{
+    struct text h = { 0 };
+    uint64_t end;
+    MOE_TRY(place(t, n, &end, file, err));
+    put_header(&h, t, n);
+    return give(&h, file, out, bytes, err);
+}
+
+/* The length word before the JSON text, which is all that h holds until now. */
+static void put_length(struct text *h, uint64_t n)
+{
+    for (int i = 0; i < 8; i++) put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
 }
 
 static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h, struct moe_err *err)
@@ -101,22 +126,35 @@ static enum moe_code start(struct moe_st_writer *w, const char *path, const stru
     return moe_pwrite(w->fd, w->tmp, h->p, h->n, 0, err);
 }
 
-enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n, struct moe_err *err)
+enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, const char *header, size_t n, uint64_t data_bytes, struct moe_err *err)
 {
     struct moe_st_writer *w = calloc(1, sizeof *w);
     struct text h = { 0 };
     *out = NULL;
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
     w->fd = -1;
-    enum moe_code code = place(t, n, &w->end, path, err);
-    if (code == MOE_OK) {
-        put_header(&h, t, n);
-        code = start(w, path, &h, err);
-    }
-    if (code == MOE_OK) for (int64_t i = 0; i < n; i++) t[i].offset += h.n;
+    w->end = data_bytes;
+    put_length(&h, n);
+    put(&h, header, n);
+    enum moe_code code = start(w, path, &h, err);
     free(h.p);
     if (code != MOE_OK) moe_st_abort(&w);
     *out = w;
+    return code;
+}
+
+enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n, struct moe_err *err)
+{
+    struct text h = { 0 };
+    uint64_t end;
+    *out = NULL;
+    MOE_TRY(place(t, n, &end, path, err));
+    put_header(&h, t, n);
+    while (h.n % 8 && !h.failed) put(&h, " ", 1);
+    enum moe_code code = h.failed ? moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header")
+                                  : moe_st_create_as(out, path, h.p, h.n, end, err);
+    if (code == MOE_OK) for (int64_t i = 0; i < n; i++) t[i].offset += h.n + 8;
+    free(h.p);
     return code;
 }
 
@@ -164,21 +202,38 @@ enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
     return code;
 }
 
-enum moe_code moe_st_write_index(const char *dir, const struct moe_st_entry *t, const char *const *files, int64_t n,
-                                 uint64_t total_size, struct moe_err *err)
+struct place { const char *name, *file; };
+
+static int by_name(const void *a, const void *b) { return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name); }
+
+enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n, uint64_t total_size, char **out, size_t *bytes,
+                                struct moe_err *err)
 {
-    char path[PATH_MAX];
     struct text x = { 0 };
-    MOE_TRY(moe_path_join(path, sizeof path, dir, "model.safetensors.index.json", err));
+    struct place *p = malloc((size_t)(n ? n : 1) * sizeof *p);
+    if (!p) return moe_fail(err, MOE_NOMEM, "no memory for an index");
+    for (int64_t i = 0; i < n; i++) p[i] = (struct place){ names[i], files[i] };
+    if (n) qsort(p, (size_t)n, sizeof *p, by_name);
     putf(&x, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {", (unsigned long long)total_size);
     for (int64_t i = 0; i < n; i++) {
         putf(&x, "%s\n    ", i ? "," : "");
-        put_string(&x, t[i].name);
+        put_string(&x, p[i].name);
         put(&x, ": ", 2);
-        put_string(&x, files[i]);
+        put_string(&x, p[i].file);
     }
     putf(&x, "\n  }\n}\n");
-    enum moe_code code = x.failed ? moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it") : moe_write_file(path, x.p, x.n, err);
-    free(x.p);
+    free(p);
+    return give(&x, "model.safetensors.index.json", out, bytes, err);
+}
+
+enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files, int64_t n, uint64_t total_size,
+                                 struct moe_err *err)
+{
+    char path[PATH_MAX], *text;
+    size_t bytes;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, "model.safetensors.index.json", err));
+    MOE_TRY(moe_st_index_text(names, files, n, total_size, &text, &bytes, err));
+    enum moe_code code = moe_write_file(path, text, bytes, err);
+    free(text);
     return code;
 }

@@ -1,6 +1,7 @@
 #include "model/files.h"
 
 #include "base/io.h"
+#include "formats/original.h"
 #include "formats/routing.h"
 
 #include <limits.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 64 };
+enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 1024 };
 
 #define SOURCE "source.jsonl"
 
@@ -38,6 +39,15 @@ enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int6
     return entry(source, src, raw, hex, NULL, err);
 }
 
+bool moe_raw_is_kept(const struct moe_raw *r)
+{
+    static const char *const small[] = { "weight_shape", "kv scale", "rotary buffer" };
+    bool kept = r->tensor >= 0;
+    for (size_t i = 0; !kept && r->skipped && i < sizeof small / sizeof *small; i++)
+        kept = !strcmp(r->skipped, small[i]) && r->span.bytes && r->span.bytes <= KEEP_BYTES;
+    return kept;
+}
+
 enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, struct moe_err *err)
 {
     for (int64_t i = 0; i < src->n_raws; i++) {
@@ -45,7 +55,7 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
         unsigned char b[KEEP_BYTES];
         char hex[17], text[2 * KEEP_BYTES + 1];
         if (r->tensor >= 0) continue;
-        if (!r->skipped || strcmp(r->skipped, "weight_shape") || r->span.bytes > sizeof b) {
+        if (!moe_raw_is_kept(r)) {
             MOE_TRY(entry(source, src, i, NULL, NULL, err));
             continue;
         }
@@ -66,8 +76,7 @@ static bool ends(const char *s, const char *tail)
 
 static bool starts(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
 
-/* Where a checkpoint's file goes in the container; NULL: it is not kept. */
-static const char *folder_for(const char *name)
+const char *moe_folder_for(const char *name)
 {
     static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
                                              "added_tokens", "vocab", "merges", "tool_" };
@@ -99,7 +108,7 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
-        const char *folder = folder_for(names.v[i]);
+        const char *folder = moe_folder_for(names.v[i]);
         if (!folder) continue;
         snprintf(to, sizeof to, "%s/%s", folder, names.v[i]);
         code = copy_one(dir, names.v[i], w, to, err);
@@ -109,7 +118,7 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
 }
 
 /* All that the manifest lists beside shards and source.jsonl. */
-static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, struct moe_err *err)
+static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, bool rest, struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
     for (const cJSON *e = files ? files->child : NULL; e; e = e->next) {
@@ -117,6 +126,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         char *data;
         size_t n;
         if (ends(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
+        if (!rest && !strcmp(name, MOE_ORIGINAL_NAME)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);
@@ -135,12 +145,18 @@ static enum moe_code add_merged_routing(const struct moe_source *src, struct moe
     return code;
 }
 
-enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, char **jsonl, size_t *jsonl_bytes, struct moe_err *err)
+enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, bool rest, char **jsonl, size_t *jsonl_bytes,
+                             struct moe_err *err)
 {
     *jsonl = NULL;
     *jsonl_bytes = 0;
-    if (src->kind == MOE_CHECKPOINT) return copy_checkpoint(src->path, w, err);
-    MOE_TRY(copy_container(src, w, err));
+    if (src->kind == MOE_CHECKPOINT) {
+        char first[256];
+        int64_t left_out;
+        MOE_TRY(copy_checkpoint(src->path, w, err));
+        return rest ? moe_keep_rest(src, w, &left_out, first, err) : MOE_OK;
+    }
+    MOE_TRY(copy_container(src, w, rest, err));
     if (src->container->n_parts) MOE_TRY(add_merged_routing(src, w, err));
     if (src->container->n_parts) return moe_source_merge_lines(src, jsonl, jsonl_bytes, err);
     return moe_container_read_file(src, SOURCE, jsonl, jsonl_bytes, err);

@@ -169,7 +169,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     char *jsonl = NULL;
     size_t jsonl_bytes = 0;
     cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
-    enum moe_code code = moe_copy_files(k->src, k->writer, &jsonl, &jsonl_bytes, err);
+    enum moe_code code = moe_copy_files(k->src, k->writer, k->o->rest, &jsonl, &jsonl_bytes, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
     if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
     else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);

@@ -1,0 +1,217 @@
+/* model/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing else of a container keeps. */
+#include "model/files.h"
+
+#include "base/io.h"
+#include "formats/original.h"
+#include "formats/pretoken.h"
+#include "formats/safetensors.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OTHER_BYTES = 64 << 20 /* of all other files together */, DEPTH = 4, INDEX_BYTES = 1 << 30 };
+
+struct keeper {
+    const struct moe_source *src;
+    struct moe_original_writer out;
+    bool look;                    /* only count what is left out */
+    uint64_t others;              /* bytes of other files until now */
+    int64_t *left_out;
+    char *first;
+};
+
+/* ---- headers ---- */
+
+static enum moe_code read_header(const struct moe_file *f, char **text, size_t *n, struct moe_err *err)
+{
+    unsigned char word[8];
+    uint64_t size, bytes = 0;
+    int fd;
+    MOE_TRY(moe_open_read(f->path, &fd, &size, err));
+    enum moe_code code = moe_pread(fd, f->path, word, 8, 0, err);
+    for (int i = 7; i >= 0; i--) bytes = bytes << 8 | word[i];
+    if (code == MOE_OK && bytes > MOE_ST_HEADER_MAX) code = moe_fail_at(err, MOE_CORRUPT, f->path, NULL, "was changed while it was read");
+    *text = code == MOE_OK ? malloc((size_t)bytes + 8) : NULL;
+    if (code == MOE_OK && !*text) code = moe_fail_at(err, MOE_NOMEM, f->path, NULL, "no memory for its header");
+    if (code == MOE_OK) code = moe_pread(fd, f->path, *text, (size_t)bytes + 8, 0, err);
+    close(fd);
+    if (code == MOE_OK && moe_hash64(*text, (size_t)bytes + 8) != f->header_hash)
+        code = moe_fail_at(err, MOE_CORRUPT, f->path, NULL, "was changed while it was read");
+    if (code != MOE_OK) free(*text);
+    *n = (size_t)bytes;
+    return code;
+}
+
+/* The header of file i, whose tensors are src->raws [first, first + n). */
+static enum moe_code keep_header(struct keeper *k, int32_t i, int64_t first, int64_t n, struct moe_err *err)
+{
+    const struct moe_file *f = &k->src->files[i];
+    char *plain = NULL, *text = NULL;
+    size_t plain_n = 0, text_n = 0;
+    struct moe_st_entry *t = calloc((size_t)n + 1, sizeof *t);
+    if (!t) return moe_fail_at(err, MOE_NOMEM, f->path, NULL, "no memory for its header");
+    for (int64_t r = 0; r < n; r++) {
+        const struct moe_raw *raw = &k->src->raws[first + r];
+        t[r] = (struct moe_st_entry){ .name = raw->name, .dtype = raw->dtype, .ndim = raw->ndim };
+        memcpy(t[r].shape, raw->shape, sizeof t[r].shape);
+    }
+    enum moe_code code = moe_st_header_text(t, n, f->path, &plain, &plain_n, err);
+    if (code == MOE_OK) code = read_header(f, &text, &text_n, err);
+    if (code == MOE_OK) {
+        code = moe_original_add(&k->out, MOE_ORIGINAL_HEADER, f->name, text + 8, text_n, plain, plain_n, err);
+        free(text);
+    }
+    free(plain);
+    free(t);
+    return code;
+}
+
+static enum moe_code keep_headers(struct keeper *k, struct moe_err *err)
+{
+    int64_t at = 0;
+    for (int32_t i = 0; i < k->src->n_files; i++) {
+        int64_t first = at;
+        while (at < k->src->n_raws && k->src->raws[at].span.file == i) at++;
+        MOE_TRY(keep_header(k, i, first, at - first, err));
+    }
+    return MOE_OK;
+}
+
+/* ---- the index ---- */
+
+static enum moe_code plain_index(const struct moe_source *src, char **text, size_t *n, struct moe_err *err)
+{
+    size_t count = (size_t)src->n_raws + 1;
+    const char **names = malloc(count * sizeof *names), **files = malloc(count * sizeof *files);
+    enum moe_code code = names && files ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
+    uint64_t bytes = 0;
+    for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
+        names[i] = src->raws[i].name;
+        files[i] = src->files[src->raws[i].span.file].name;
+        bytes += src->raws[i].span.bytes;
+    }
+    if (code == MOE_OK) code = moe_st_index_text(names, files, src->n_raws, bytes, text, n, err);
+    free(names);
+    free(files);
+    return code;
+}
+
+static enum moe_code keep_index(struct keeper *k, struct moe_err *err)
+{
+    char path[PATH_MAX], *text, *plain;
+    size_t n, plain_n;
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(path, sizeof path, k->src->path, MOE_INDEX_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    MOE_TRY(moe_read_file(path, INDEX_BYTES, &text, &n, err));
+    enum moe_code code = plain_index(k->src, &plain, &plain_n, err);
+    if (code == MOE_OK) {
+        code = moe_original_add(&k->out, MOE_ORIGINAL_INDEX, MOE_INDEX_NAME, text, n, plain, plain_n, err);
+        free(plain);
+    }
+    free(text);
+    return code;
+}
+
+/* ---- other files ---- */
+
+static void leave_out(struct keeper *k, const char *name)
+{
+    if (!(*k->left_out)++) snprintf(k->first, 256, "%s", name);
+}
+
+static bool ends(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+/* A file of the model that has been seen to already; weights that the index does not name are none of it. */
+static bool is_weights(const struct keeper *k, const char *name)
+{
+    for (int32_t i = 0; i < k->src->n_files; i++)
+        if (!strcmp(k->src->files[i].name, name)) return true;
+    return false;
+}
+
+static enum moe_code keep_file(struct keeper *k, const char *path, const char *name, struct moe_err *err)
+{
+    char *data;
+    size_t n;
+    uint64_t size;
+    int fd;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    close(fd);
+    if (size > OTHER_BYTES - k->others || ends(name, ".safetensors")) {
+        leave_out(k, name);
+        return MOE_OK;
+    }
+    k->others += size;
+    if (k->look) return MOE_OK;
+    MOE_TRY(moe_read_file(path, OTHER_BYTES, &data, &n, err));
+    enum moe_code code = moe_original_add(&k->out, MOE_ORIGINAL_FILE, name, data, n, "", 0, err);
+    free(data);
+    return code;
+}
+
+/* Records are JSON, which is UTF-8. */
+static bool is_text(const char *name)
+{
+    size_t n = strlen(name);
+    return moe_utf8_prefix((const unsigned char *)name, n) == n;
+}
+
+/* A directory that is a model of its own, or work of these tools. */
+static bool is_foreign(const char *path, const char *name)
+{
+    static const char *const marks[] = { "manifest.json", "state.json", "config.json" };
+    struct moe_err ignored;
+    char mark[PATH_MAX];
+    if (*name == '.' || ends(name, ".moe") || ends(name, ".partial")) return true;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (moe_path_join(mark, sizeof mark, path, marks[i], &ignored) != MOE_OK || moe_exists(mark) != MOE_ABSENT) return true;
+    return false;
+}
+
+/* `dir` under the checkpoint is called `under` ("" for itself, else "docs/"). */
+static enum moe_code keep_others(struct keeper *k, const char *dir, const char *under, int depth, struct moe_err *err)
+{
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        char path[PATH_MAX], name[PATH_MAX];
+        enum moe_exists there;
+        bool fits = snprintf(name, sizeof name, "%s%s", under, names.v[i]) < PATH_MAX;
+        code = moe_path_join(path, sizeof path, dir, names.v[i], err);
+        if (code == MOE_OK) code = moe_look(path, &there, err);
+        if (code != MOE_OK) break;
+        if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) || (there != MOE_DIR && moe_folder_for(name)))) continue;
+        if (there == MOE_DIR && depth && fits && !is_foreign(path, names.v[i])) {
+            char below[PATH_MAX + 1];
+            snprintf(below, sizeof below, "%s/", name);
+            code = keep_others(k, path, below, depth - 1, err);
+        } else if (there == MOE_FILE && fits && moe_original_name(name) && is_text(name)) {
+            code = keep_file(k, path, name, err);
+        } else {
+            leave_out(k, name);
+        }
+    }
+    moe_names_release(&names);
+    return code;
+}
+
+enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out, char first[256], struct moe_err *err)
+{
+    struct keeper k = { .src = src, .look = !w, .left_out = left_out, .first = first };
+    *left_out = 0;
+    enum moe_code code = w ? keep_headers(&k, err) : MOE_OK;
+    if (code == MOE_OK && w) code = keep_index(&k, err);
+    if (code == MOE_OK) code = keep_others(&k, src->path, "", DEPTH, err);
+    if (code == MOE_OK && w) code = moe_writer_add_file(w, MOE_ORIGINAL_NAME, k.out.text, k.out.n, err);
+    free(k.out.text);
+    return code;
+}

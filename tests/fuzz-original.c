@@ -1,0 +1,52 @@
+/* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces of a plain text; written again they
+ * stand for the same texts. */
+#undef NDEBUG
+#include "formats/original.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const char plain[] = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
+enum { PLAIN = sizeof plain - 1, LIMIT = 1 << 20 };
+
+static void again(const struct moe_original *o, const char *text, size_t n)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    struct moe_original_writer w = { 0 };
+    struct moe_originals back;
+    char *same;
+    size_t m;
+    assert(moe_original_add(&w, o->kind, o->name, text, n, plain, PLAIN, &err) == MOE_OK);
+    assert(moe_originals_parse(w.text, w.n, "again", &back, &err) == MOE_OK && back.n == 1 && !strcmp(back.v->name, o->name) && back.v->kind == o->kind);
+    assert(moe_original_text(back.v, plain, PLAIN, LIMIT, "again", &same, &m, &err) == MOE_OK && m == n && !memcmp(same, text, n));
+    free(same);
+    free(w.text);
+    moe_originals_release(&back);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    struct moe_originals o;
+    char *text, *copy = malloc(size + 1);
+    size_t n;
+    assert(copy);
+    if (size) memcpy(copy, data, size);
+    if (moe_originals_parse(copy, size, "fuzz", &o, &err) != MOE_OK) assert(err.msg[0] && !o.n && !o.v);
+    for (int64_t i = 0; i < o.n; i++) {
+        assert(moe_original_name(o.v[i].name) && *o.v[i].name != '/' && !strstr(o.v[i].name, "../"));
+        if (moe_original_text(&o.v[i], plain, PLAIN, LIMIT, "fuzz", &text, &n, &err) != MOE_OK) {
+            assert(err.msg[0] && !text);
+            continue;
+        }
+        assert(n <= LIMIT && n == o.v[i].head + o.v[i].n + o.v[i].tail + o.v[i].spaces);
+        again(&o.v[i], text, n);
+        free(text);
+    }
+    moe_originals_release(&o);
+    free(copy);
+    return 0;
+}
