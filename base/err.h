@@ -39,8 +39,8 @@ enum moe_code {
 
 struct moe_err {
     enum moe_code code;
-    char msg[1024];   /* NUL terminated, truncated at the end, never at the front */
-    char file[512];   /* the file the failure is about, "" when none; for --json */
+    char msg[1024];   /* NUL terminated; a line fit for a terminal; long paths are shortened (base/show.h) */
+    char file[4096];  /* the file the failure is about, as it is called and whole, "" when none; for --json */
     char tensor[256]; /* the tensor, "" when none; for --json */
 };
 
@@ -67,11 +67,6 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 /* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT MOE_NOT_FOUND,
  * ENOMEM MOE_NOMEM, the rest MOE_IO.  `what` is a verb: "cannot open". */
 enum moe_code moe_fail_errno(struct moe_err *err, int errno_value, const char *file, const char *what);
-
-/* Text from a file fit for a terminal, in place in `cap` bytes, cut where it does not fit: control characters, and those that turn the
- * direction of text, become \n, \t, \x1b, \u202e.  A message in a struct moe_err has had this done: it is one line, whatever the
- * names in it; its file and tensor are as they are. */
-void moe_show(char *text, size_t cap);
 
 /* Pass a failure up unchanged. */
 #define MOE_TRY(call)                                    \

@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "base/strmap.h"
 
 #include <math.h>
@@ -30,18 +31,6 @@ static size_t number(const char *s, size_t n)
     return i;
 }
 
-/* The length of the UTF-8 character at s, which has n > 0 bytes; 0 when it is not one. */
-static size_t character(const char *s, size_t n)
-{
-    unsigned char c = (unsigned char)s[0], d = n > 1 ? (unsigned char)s[1] : 0;
-    size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-    if (!len || len > n) return 0;
-    if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) || (c == 0xf4 && d > 0x8f)) return 0;
-    for (size_t k = 1; k < len; k++)
-        if (((unsigned char)s[k] & 0xc0) != 0x80) return 0;
-    return len;
-}
-
 /* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
  * first. */
 static const char *bad_text(const char *s, size_t n, size_t *at)
@@ -61,7 +50,7 @@ static const char *bad_text(const char *s, size_t n, size_t *at)
         if (c == '"') in_string = !in_string;
         if (in_string) {
             if (c < 0x80) continue;
-            size_t len = character(s + i, n - i);
+            size_t len = (size_t)moe_utf8_char((const unsigned char *)s + i, n - i);
             if (!len) return "invalid UTF-8";
             i += len - 1;
             continue;
@@ -227,27 +216,23 @@ static void put(struct text *t, const char *s, size_t n)
     t->p[t->n] = 0;
 }
 
-/* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays JSON. */
+/* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays
+ * JSON.  What must not reach a terminal is escaped: people look at JSON, too. */
 static void put_string(struct text *t, const char *s, size_t n)
 {
-    const char *end = s + n;
+    static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
+    size_t len;
     put(t, "\"", 1);
-    for (; s < end; s++) {
-        char esc[8];
-        unsigned char c = (unsigned char)*s;
-        static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
-        const char *short_form = c ? strchr(special, c) : NULL;
-        if (short_form) {
-            esc[0] = '\\';
-            esc[1] = letters[short_form - special];
-            put(t, esc, 2);
-        } else if (c < 0x20) {
-            put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", c));
-        } else {
-            size_t len = character(s, (size_t)(end - s));
-            put(t, len ? s : "\xef\xbf\xbd", len ? len : 3);
-            if (len) s += len - 1;
-        }
+    for (const char *end = s + n; s < end; s += len) {
+        char esc[8] = { '\\' };
+        uint32_t code = 0;
+        const char *short_form = *s ? strchr(special, *s) : NULL;
+        int whole = moe_utf8_decode((const unsigned char *)s, (size_t)(end - s), &code);
+        len = whole ? (size_t)whole : 1;
+        if (!whole) put(t, "\xef\xbf\xbd", 3);
+        else if (short_form) esc[1] = letters[short_form - special], put(t, esc, 2);
+        else if (moe_is_hidden(code)) put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", code));
+        else put(t, s, len);
     }
     put(t, "\"", 1);
 }

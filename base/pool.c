@@ -1,5 +1,7 @@
 #include "base/pool.h"
 
+#include "base/thread.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -94,7 +96,7 @@ enum moe_code moe_pool_open(struct moe_pool **out, int threads, struct moe_err *
     pthread_cond_init(&p->finished, NULL);
     for (int i = 1; i < threads; i++) {
         w[i - 1] = (struct worker){ .pool = p, .index = i };
-        if (pthread_create(&w[i - 1].thread, NULL, run_worker, &w[i - 1])) {
+        if (moe_thread_start(&w[i - 1].thread, run_worker, &w[i - 1])) {
             moe_pool_close(&p);
             return moe_fail(err, MOE_NOMEM, "cannot start thread %d of %d (try fewer --threads)", i + 1, threads);
         }
@@ -259,7 +261,7 @@ enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
     pthread_cond_init(&p.changed, NULL);
     /* Threads of its own: the consumer must stay the calling thread, which a pool's loop does not promise. */
     for (; started < helpers; started++)
-        if (pthread_create(&h[started], NULL, run_helper, &p)) break;
+        if (moe_thread_start(&h[started], run_helper, &p)) break;
     consume_loop(&p);
     for (int i = 0; i < started; i++) pthread_join(h[i], NULL);
     pthread_mutex_destroy(&p.lock);

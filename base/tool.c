@@ -2,17 +2,22 @@
 
 #include "base/env.h"
 #include "base/io.h"
+#include "base/show.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static atomic_int caught;
+static bool on_terminal; /* standard output, as it was when the tool began */
 
 static void on_signal(int sig)
 {
@@ -32,6 +37,7 @@ static void install_handlers(void)
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write above the limit fails with EFBIG */
     moe_map_guard();
 }
 
@@ -88,6 +94,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     r->start = moe_now();
     r->err = (struct moe_err)MOE_ERR_INIT;
     fill_standard_streams();
+    on_terminal = isatty(STDOUT_FILENO);
     bool json = false;
     for (int i = 1; i < argc; i++) json |= !strcmp(argv[i], "--json");
     enum moe_code code = moe_opt_parse(tool, argc, argv, &r->argc, &done, &r->err);
@@ -105,6 +112,31 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
     if (!r->quiet) r->progress = moe_progress_open(stderr, bars, !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
     return false;
+}
+
+struct call { int (*fn)(int, char **); int argc; char **argv; int exit; };
+
+static void *call(void *arg)
+{
+    struct call *c = arg;
+    c->exit = c->fn(c->argc, c->argv);
+    return NULL;
+}
+
+int moe_main(int (*fn)(int, char **), int argc, char **argv)
+{
+    struct rlimit stack;
+    struct call c = { fn, argc, argv, MOE_INTERNAL };
+    pthread_t thread;
+    if (getrlimit(RLIMIT_STACK, &stack) || stack.rlim_cur >= MOE_STACK_BYTES) return fn(argc, argv);
+    int e = moe_thread_start(&thread, call, &c);
+    if (e) {
+        fprintf(stderr, "cannot start a thread with a stack of %d MiB: %s (raise ulimit -s)\n",
+                MOE_STACK_BYTES >> 20, strerror(e));
+        return MOE_NOMEM;
+    }
+    pthread_join(thread, NULL);
+    return c.exit;
 }
 
 static bool print_json(const cJSON *j)
@@ -158,8 +190,7 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
 static void say(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
 {
     char line[1024];
-    vsnprintf(line, sizeof line, fmt, ap);
-    moe_show(line, sizeof line);
+    moe_show_line(line, sizeof line, fmt, ap);
     if (r->progress) moe_progress_note(r->progress, "%s%s", head, line);
     else fprintf(stderr, "%s%s\n", head, line);
 }
@@ -180,6 +211,23 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...)
     va_start(ap, fmt);
     say(r, "warning: ", fmt, ap);
     va_end(ap);
+}
+
+void moe_print_line(const char *fmt, ...)
+{
+    char line[3 * PATH_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    moe_show_line(line, sizeof line, fmt, ap);
+    va_end(ap);
+    fprintf(stdout, "%s\n", line);
+}
+
+void moe_print_text(const char *text, size_t n)
+{
+    if (on_terminal) moe_show_print(stdout, text, n, true);
+    else fwrite(text, 1, n, stdout);
+    fflush(stdout);
 }
 
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds)

@@ -2,13 +2,15 @@
  *
  * A tool is one option table (base/opt.h) plus
  *
- *     int main(int argc, char **argv)
+ *     static int tool_main(int argc, char **argv)
  *     {
  *         struct moe_run r;                       // common options live here
  *         if (moe_run_begin(&r, &tool, argc, argv)) return r.exit;   // --help etc., or a usage error, was printed
  *         enum moe_code code = work(&r, &r.err);
  *         return moe_run_end(&r, code, json);     // prints json under --json, the error on failure; gives the exit code
  *     }
+ *
+ *     int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }
  */
 #ifndef MOE_BASE_TOOL_H
 #define MOE_BASE_TOOL_H
@@ -48,8 +50,11 @@ struct moe_run {
     MOE_BOOL('f', "force", &(o)->force, "replace what is there, only when the new one is complete"), \
     MOE_SIZE(0, "memory", &(o)->memory, "SIZE", "stay below this; half of the free memory by default")
 
-/* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores SIGPIPE,
- * and opens standard streams that are closed, so that no file gets their numbers. */
+/* Call fn, in a thread where the shell's limit leaves this one a small stack (base/thread.h); its result. */
+int moe_main(int (*fn)(int argc, char **argv), int argc, char **argv);
+
+/* True when main should return r->exit now.  Installs SIGINT and SIGTERM handlers that set a flag, ignores
+ * SIGPIPE and SIGXFSZ, and opens standard streams that are closed, so that no file gets their numbers. */
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv);
 /* Print and clean up; `json` (may be NULL) is printed under --json when code is OK and is freed either way.
  * On failure: one line on standard error, and under --json {"error": {...}} on standard output. */
@@ -61,6 +66,12 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err);
 /* A line on standard error unless --quiet. */
 void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* A line on standard output for people, escaped as base/show.h says, whatever the names in it. */
+void moe_print_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Text of a model on standard output, at once: its own bytes into a file or a pipe, escaped (but for newlines
+ * and tabs) on a terminal. */
+void moe_print_text(const char *text, size_t n);
 
 /* What every tool that writes a model says under --dry-run, and when it is done: into `json` and as a notice. */
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);

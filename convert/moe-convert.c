@@ -203,7 +203,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     return code;
 }
 
-int main(int argc, char **argv)
+static int tool_main(int argc, char **argv)
 {
     struct options o = { .to = "source", .outtype = "auto" };
     const struct moe_opt opts[] = {
@@ -234,3 +234,5 @@ int main(int argc, char **argv)
     enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     return moe_run_end(&o.run, code, json);
 }
+
+int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

@@ -31,27 +31,18 @@ static const char *word(const cJSON *o, const char *key)
     return cJSON_IsString(v) ? v->valuestring : "";
 }
 
-enum { LINE = 2048 };
-
-/* What a file says of itself may hold anything. */
-static const char *shown(const char *s, char line[LINE])
-{
-    snprintf(line, LINE, "%s", s);
-    moe_show(line, LINE);
-    return line;
-}
-
 static void print_types(const cJSON *types)
 {
     char a[16];
     for (const cJSON *t = types->child; t; t = t->next)
-        printf("  %-14s %8.0f tensors  %s\n", t->string, number(t, "tensors"), moe_human_bytes((uint64_t)number(t, "bytes"), a));
+        moe_print_line("  %-14s %8.0f tensors  %s", t->string, number(t, "tensors"),
+                       moe_human_bytes((uint64_t)number(t, "bytes"), a));
 }
 
 static void print_summary(const cJSON *j)
 {
     char a[16];
-    printf("%s, %s, %s\n", word(j, "kind"), word(j, "layout"), word(j, "architecture"));
+    moe_print_line("%s, %s, %s", word(j, "kind"), word(j, "layout"), word(j, "architecture"));
     printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"), number(j, "hidden_size"), number(j, "vocab_size"));
     const cJSON *part = moe_json_get(j, "part");
     if (part) printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n", part->child->valuedouble, part->child->next->valuedouble);
@@ -64,25 +55,33 @@ static void print_summary(const cJSON *j)
 static void print_experts(const cJSON *rows)
 {
     for (const cJSON *r = rows->child; r; r = r->next) {
-        char a[16], b[16];
-        printf("layer %.0f: %.0f experts, %s each", number(r, "layer"), number(r, "experts"), moe_human_bytes((uint64_t)number(r, "expert_bytes_max"), a));
-        if (*word(r, "file"))
-            printf(", extents of %s from byte %.0f of %s, aligned to %.0f", moe_human_bytes((uint64_t)number(r, "extent_bytes"), b),
-                   number(r, "extent_offset"), word(r, "file"), number(r, "alignment"));
-        printf("\n");
+        char a[16], b[16], where[96] = "", aligned[64] = "";
+        moe_human_bytes((uint64_t)number(r, "expert_bytes_max"), a);
+        if (*word(r, "file")) {
+            snprintf(where, sizeof where, ", extents of %s from byte %.0f of ",
+                     moe_human_bytes((uint64_t)number(r, "extent_bytes"), b), number(r, "extent_offset"));
+            snprintf(aligned, sizeof aligned, ", aligned to %.0f", number(r, "alignment"));
+        }
+        moe_print_line("layer %.0f: %.0f experts, %s each%s%s%s", number(r, "layer"), number(r, "experts"), a,
+                       where, word(r, "file"), aligned);
         print_types(cJSON_GetObjectItemCaseSensitive(r, "types"));
     }
 }
 
 static void print_tensors(const cJSON *rows)
 {
-    char line[LINE];
     for (const cJSON *r = rows->child; r; r = r->next) {
-        const cJSON *shape = cJSON_GetObjectItemCaseSensitive(r, "shape");
-        printf("%s  %s  [", shown(word(r, "name"), line), word(r, "type"));
-        for (const cJSON *s = shape->child; s; s = s->next) printf("%s%.0f", s == shape->child ? "" : ", ", s->valuedouble);
-        printf("]  %.0f bytes  %s", number(r, "bytes"), shown(word(r, "file"), line));
-        printf(*word(r, "skipped") ? "  (left out: %s)\n" : "\n", word(r, "skipped"));
+        char shape[256] = "";
+        size_t n = 0;
+        const cJSON *first = cJSON_GetObjectItemCaseSensitive(r, "shape")->child, *s = first;
+        for (; s && n + 32 < sizeof shape; s = s->next) {
+            const char *comma = s == first ? "" : ", ";
+            n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%.0f", comma, s->valuedouble);
+        }
+        const char *skipped = word(r, "skipped");
+        moe_print_line("%s  %s  [%s]  %.0f bytes  %s%s%s%s", word(r, "name"), word(r, "type"), shape,
+                       number(r, "bytes"), word(r, "file"), *skipped ? "  (left out: " : "", skipped,
+                       *skipped ? ")" : "");
     }
 }
 
@@ -142,8 +141,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     if (code == MOE_OK) code = lists(o, src, *json, err);
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
     if (code == MOE_OK && !o->run.json) {
-        char line[LINE];
-        for (const cJSON *p = problems->child; p; p = p->next) printf("problem: %s\n", shown(p->valuestring, line));
+        for (const cJSON *p = problems->child; p; p = p->next) moe_print_line("problem: %s", p->valuestring);
         if (o->verify && *verdict == MOE_OK) printf("verified: every byte was read, nothing is wrong\n");
     }
     if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
@@ -160,12 +158,14 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
 static void print_differences(const cJSON *j)
 {
     for (const char *const *key = (const char *const[]){ "config", "differences", NULL }; *key; key++)
-        for (const cJSON *d = cJSON_GetObjectItemCaseSensitive(j, *key)->child; d; d = d->next) printf("%s\n", d->valuestring);
+        for (const cJSON *d = cJSON_GetObjectItemCaseSensitive(j, *key)->child; d; d = d->next)
+            moe_print_line("%s", d->valuestring);
     const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
     if (worst->child) printf("the worst by relative error, and their largest single difference:\n");
     for (const cJSON *w = worst->child; w; w = w->next)
-        printf("  %8.3g  %s  %.7g, %.7g in the second at row %.0f, column %.0f\n", number(w, "relative_error"), word(w, "tensor"),
-               number(w, "first"), number(w, "second"), number(w, "row"), number(w, "column"));
+        moe_print_line("  %8.3g  %s  %.7g, %.7g in the second at row %.0f, column %.0f",
+                       number(w, "relative_error"), word(w, "tensor"), number(w, "first"),
+                       number(w, "second"), number(w, "row"), number(w, "column"));
     printf("%.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored\n",
            number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
            number(j, "tensors_shape"), number(j, "tensors_type"), number(j, "tensors_values"));
@@ -255,7 +255,7 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
     if (ok) {
         n += moe_decode_flush(&d, text + n);
         text[n] = 0;
-        if (!o->run.json) fwrite(raw, 1, m, stdout);
+        if (!o->run.json) moe_print_text(raw, m);
         ok = (*json = cJSON_CreateObject()) && moe_json_add_text(*json, "text", text, n) && (b64 = moe_base64(raw, m)) &&
              cJSON_AddStringToObject(*json, "bytes_base64", b64);
     }
@@ -292,7 +292,7 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     return code;
 }
 
-int main(int argc, char **argv)
+static int tool_main(int argc, char **argv)
 {
     struct options o = { .special = false };
     const struct moe_opt opts[] = {
@@ -329,3 +329,5 @@ int main(int argc, char **argv)
     int exit_code = moe_run_end(&o.run, code, json);
     return exit_code ? exit_code : (int)verdict;
 }
+
+int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

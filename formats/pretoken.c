@@ -143,21 +143,6 @@ enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, s
 
 /* ---- UTF-8 ------------------------------------------------------------------ */
 
-int moe_utf8_char(const unsigned char *s, size_t len)
-{
-    if (len == 0) return 0;
-    if (s[0] < 0x80) return 1;
-    int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
-    if (n == 0 || len < (size_t)n) return 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    if (s[0] == 0xe0 && s[1] < 0xa0) return 0; /* overlong */
-    if (s[0] == 0xed && s[1] > 0x9f) return 0; /* surrogate */
-    if (s[0] == 0xf0 && s[1] < 0x90) return 0; /* overlong */
-    if (s[0] == 0xf4 && s[1] > 0x8f) return 0; /* above U+10FFFF */
-    return n;
-}
-
 size_t moe_utf8_prefix(const unsigned char *s, size_t len)
 {
     size_t i = 0;

@@ -3,6 +3,7 @@
 #define MOE_FORMATS_PRETOKEN_H
 
 #include "base/err.h"
+#include "base/show.h"
 
 #include <stddef.h>
 
@@ -22,9 +23,6 @@ void moe_pretoken_scan_free(struct moe_pretoken_scan *s);                      /
 enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, size_t len, size_t at, size_t *end,
                                 struct moe_err *err);
 
-/* Bytes of the well-formed UTF-8 character at s[0..len), 1 to 4, or 0 when there is none (surrogates, overlong forms
- * and values above U+10FFFF are not well-formed). */
-int moe_utf8_char(const unsigned char *s, size_t len);
 /* Bytes at the front of s that are well-formed, whole characters. */
 size_t moe_utf8_prefix(const unsigned char *s, size_t len);
 

@@ -98,7 +98,9 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
     enum moe_exists there;
     *src = NULL;
     MOE_TRY(moe_look(path, &there, err));
-    if (there == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "no such directory (models are directories on this machine; nothing is fetched)");
+    if (there == MOE_ABSENT)
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
+                           "does not exist (models are directories on this machine; nothing is fetched)");
     if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
     MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));

@@ -1,6 +1,7 @@
 #include "model/commit.h"
 
 #include "base/io.h"
+#include "base/thread.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -71,7 +72,7 @@ enum moe_code moe_commit_unit(struct moe_commit *c, const struct moe_finished *u
         return code;
     }
     c->unit = mine;
-    c->running = c->threaded && !pthread_create(&c->thread, NULL, commit, c);
+    c->running = c->threaded && !moe_thread_start(&c->thread, commit, c);
     if (c->running) return MOE_OK;
     commit(c);
     return moe_commit_wait(c, err);

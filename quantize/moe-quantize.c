@@ -336,7 +336,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     return code;
 }
 
-int main(int argc, char **argv)
+static int tool_main(int argc, char **argv)
 {
     struct options o = { .method = "auto", .quantize = "experts", .effort = "best", .activations = "float", .calib_tokens = 1 << 20,
                          .sequence = MOE_UNSET, .sensitivity = 16384 };
@@ -381,3 +381,5 @@ int main(int argc, char **argv)
     enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     return moe_run_end(&o.run, code, json);
 }
+
+int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

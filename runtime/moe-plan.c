@@ -356,7 +356,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
             if (c.had_statistics) cJSON_AddNumberToObject(json, "load_max", c.load_max);
             if (c.had_statistics) cJSON_AddNumberToObject(json, "load_mean", c.load_mean);
         }
-        for (const cJSON *p = problems->child; p && code == MOE_VERIFY && !o->run.json; p = p->next) printf("%s\n", p->valuestring);
+        for (const cJSON *p = problems->child; p && code == MOE_VERIFY && !o->run.json; p = p->next)
+            moe_print_line("%s", p->valuestring);
     }
     for (size_t i = 0; stats && i < o->stats.n; i++) moe_routing_free(&stats[i]);
     free(stats);
@@ -465,7 +466,7 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
     return run_plan(o, json, err);
 }
 
-int main(int argc, char **argv)
+static int tool_main(int argc, char **argv)
 {
     struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
                          .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = 0.0195, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
@@ -533,3 +534,5 @@ int main(int argc, char **argv)
     enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     return moe_run_end(&o.run, code, json);
 }
+
+int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

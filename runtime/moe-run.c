@@ -22,7 +22,7 @@ static struct moe_generate settings(const struct moe_run_options *o)
     return (struct moe_generate){
         .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
         .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
-        .text = o->run.json ? NULL : moe_run_print, .ctx = stdout,
+        .text = o->run.json ? NULL : moe_run_print,
     };
 }
 
@@ -38,7 +38,7 @@ static enum moe_code generate(const struct moe_run_options *o, struct moe_engine
     t1 = moe_now();
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };
-    if (code == MOE_OK) moe_run_report_generated(o, stdout, json, &g, (int64_t)n, seconds);
+    if (code == MOE_OK) moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
     free(g.tokens);
     free(g.text);
     free(ids);
@@ -220,7 +220,7 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
         if (o->score && dead[k] && !r->scored[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
-    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, stdout, j->json);
+    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     return o->record && r->routing ? moe_recorder_write(c, r->routing, o->record, err) : MOE_OK;
@@ -300,7 +300,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     }
     if (before >= 0) {
         moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
-        moe_run_print(stdout, "\n", 1);
+        moe_run_print(NULL, "\n", 1);
     }
     MOE_TRY(moe_ep_begin(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
@@ -407,7 +407,7 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, st
     return code;
 }
 
-int main(int argc, char **argv)
+static int tool_main(int argc, char **argv)
 {
     struct moe_run_options o = { .n = -1, .top_p = 1, .window = MOE_UNSET, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
@@ -488,3 +488,5 @@ int main(int argc, char **argv)
     int flushed = moe_run_end(&o.run, MOE_OK, json);
     return code == MOE_OK ? flushed : (int)code;
 }
+
+int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

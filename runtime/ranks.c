@@ -2,6 +2,7 @@
 
 #include "base/hash.h"
 #include "formats/identity.h"
+#include "base/thread.h"
 #include "runtime/comm-ucx.h"
 #include "runtime/rendezvous.h"
 
@@ -103,7 +104,7 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
     int n = 0;
     for (; n < o->ranks && code == MOE_OK; n++) {
         h[n] = (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT }, .lender = lender, .hub = hub };
-        if (!pthread_create(&h[n].id, NULL, run_rank, &h[n])) continue;
+        if (!moe_thread_start(&h[n].id, run_rank, &h[n])) continue;
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d of %d", n + 1, o->ranks);
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
         if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_comm_say(c, MOE_EP_FAILED, err, sizeof *err, &h[n].seat.err);

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-void moe_run_print(void *out, const char *s, size_t n)
+void moe_run_print(void *ctx, const char *s, size_t n)
 {
-    if (n) fwrite(s, 1, n, out);
-    fflush(out);
+    (void)ctx;
+    moe_print_text(s, n);
 }
 
 void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s)
@@ -35,7 +35,8 @@ static void add_memory(cJSON *json, uint64_t before)
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
-void moe_run_report_generated(const struct moe_run_options *o, FILE *out, cJSON *json, const struct moe_generated *g, int64_t prompt, const double seconds[3])
+void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
+                              int64_t prompt, const double seconds[3])
 {
     cJSON *tokens, *s;
     char peak[16];
@@ -53,13 +54,14 @@ void moe_run_report_generated(const struct moe_run_options *o, FILE *out, cJSON 
     cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
     add_memory(json, 0);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
-    if (!o->run.json && g->n) moe_run_print(out, "\n", 1);
+    if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
     moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
                (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p, const struct moe_results *r, FILE *out, cJSON *json)
+void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
+                            const struct moe_results *r, cJSON *json)
 {
     int64_t read = 0, made = 0;
     for (int64_t i = 0; i < r->n_sequences; i++) {
@@ -68,8 +70,8 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
         made += s->out.n;
         if (!s->there) moe_warn(&o->run, "prompt %lld was lost with rank %lld", (long long)i + 1, (long long)(i % r->ranks));
         else if (!o->run.json) {
-            moe_run_print(out, s->out.text, s->out.text_bytes);
-            moe_run_print(out, "\n", 1);
+            moe_run_print(NULL, s->out.text, s->out.text_bytes);
+            moe_run_print(NULL, "\n", 1);
         }
     }
     moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/progress.h"
 #include "base/re.h"
+#include "base/show.h"
 #include "base/strmap.h"
 
 #include <errno.h>
@@ -31,34 +32,94 @@ static void test_err(void)
     OK(moe_fail_errno(&err, ENOSPC, "f", "cannot write") == MOE_NOSPACE && strstr(err.msg, "'f': cannot write: "));
     OK(moe_fail_errno(&err, ENOENT, "f", "x") == MOE_NOT_FOUND && moe_fail_errno(&err, EIO, "f", "x") == MOE_IO);
     OK(!strcmp(moe_code_name(MOE_NOSPACE), "no-space") && moe_code_text((enum moe_code)99)[0]);
-    /* What is too long loses its end, never its beginning. */
-    char longer[4096];
-    memset(longer, 'x', sizeof longer);
-    longer[sizeof longer - 1] = 0;
-    moe_fail_at(&err, MOE_IO, longer, longer, "what");
-    OK(strlen(err.msg) == sizeof err.msg - 1 && strlen(err.file) == sizeof err.file - 1 && err.msg[0] == '\'');
-    moe_fail(&err, MOE_IO, "%s", longer);
+}
+
+/* A long path loses its middle, whoever puts it into the message; what is said of it stays, at either end. */
+static void test_long_paths(void)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    char path[4096], other[2000];
+    memset(path, 'x', sizeof path);
+    for (size_t i = 0; i < sizeof path; i += 10) path[i] = '/';
+    strcpy(path + sizeof path - 10, "/end.json");
+    memset(other, 'y', sizeof other);
+    other[sizeof other - 1] = 0;
+    moe_fail_errno(&err, ENOENT, path, "cannot open");
+    OK(strlen(err.msg) < sizeof err.msg && strlen(err.msg) > sizeof err.msg / 2 && !strcmp(err.file, path));
+    OK(!strncmp(err.msg, "'/xxxxxxxxx/xxx", 15) && strstr(err.msg, "/.../xxx"));
+    OK(strstr(err.msg, "/end.json': cannot open: No such"));
+    moe_wrap(&err, "copying to '%s'", other);
+    OK(!strncmp(err.msg, "copying to 'yyy", 15) && strstr(err.msg, "yyy...yyy"));
+    OK(strstr(err.msg, "/end.json': cannot open: No such"));
+    moe_fail(&err, MOE_EXISTS, "'%s' and '%s' differ (%s)", path, other, "look");
+    OK(strlen(err.msg) < sizeof err.msg);
+    OK(strstr(err.msg, "/end.json' and 'yyy") && strstr(err.msg, "yyy' differ (look)"));
+    moe_fail_at(&err, MOE_IO, other, other, "what");
+    OK(strstr(err.msg, "': tensor 'yyy") && strstr(err.msg, "': what"));
+    moe_fail(&err, MOE_IO, "%s", path + 1); /* without quotes, too */
     moe_wrap(&err, "head");
-    OK(!strncmp(err.msg, "head: xxx", 9) && strlen(err.msg) < sizeof err.msg);
+    OK(!strncmp(err.msg, "head: xxx", 9) && strstr(err.msg, "/end.json") && strlen(err.msg) < sizeof err.msg);
+    for (size_t i = 0; i + 2 < sizeof other; i += 3) memcpy(other + i, "\u6f22", 3);
+    for (size_t cut = 0; cut < 3; cut++) {
+        moe_fail(&err, MOE_IO, "%.*s'%s': what", (int)cut, "abc", other);
+        OK(strstr(err.msg, "': what") && !strstr(err.msg, "\\x"));
+        const unsigned char *s = (const unsigned char *)err.msg; /* characters stay whole */
+        for (int one; *s && (one = moe_utf8_char(s, strlen((const char *)s))); s += one) { }
+        OK(!*s);
+    }
+    memset(path, ' ', sizeof path - 1); /* no word to shorten: the end goes */
+    moe_fail(&err, MOE_IO, "%s", path);
+    OK(strlen(err.msg) == sizeof err.msg - 1);
 }
 
 /* Names from files: one line, and nothing that a terminal acts on. */
+static const struct { const char *in, *out; } shows[] = {
+    { "", "" }, { "plain 'text'", "plain 'text'" },
+    { "a\nb\tc\rd", "a\\nb\\tc\\x0dd" }, { "\033[2J\177", "\\x1b[2J\\x7f" },
+    { "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026 \U0001f600",
+      "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026 \U0001f600" },
+    { "\302\200\302\233J\302\237\302\240", "\\x80\\x9bJ\\x9f\302\240" },
+    { "a\u202eb\u2069c\u2028\u2029", "a\\u202eb\\u2069c\\u2028\\u2029" },
+    { "\u202a\u202b\u202c\u202d\u2066\u2067\u2068", "\\u202a\\u202b\\u202c\\u202d\\u2066\\u2067\\u2068" },
+    { "\u200e\u200f\u061c|\u200d\u2027\u202f\u2065\u206a",
+      "\\u200e\\u200f\\u061c|\u200d\u2027\u202f\u2065\u206a" },
+    { "\302", "\\xc2" }, { "\342\200", "\\xe2\\x80" }, { "\233[2J\377", "\\x9b[2J\\xff" },
+    { "\355\240\200", "\\xed\\xa0\\x80" } };
+
+/* What moe_show_print makes of n bytes. */
+static const char *printed(const char *s, size_t n, bool layout)
+{
+    static char text[256];
+    FILE *f = tmpfile();
+    if (!f) abort();
+    moe_show_print(f, s, n, layout);
+    rewind(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    return text;
+}
+
 static void test_show(void)
 {
-    static const struct { const char *in, *out; } cases[] = {
-        { "", "" }, { "plain 'text'", "plain 'text'" }, { "a\nb\tc\rd", "a\\nb\\tc\\x0dd" }, { "\033[2J\177", "\\x1b[2J\\x7f" },
-        { "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026", "gr\u00fc\u00dfe, \u6f22\u5b57, \u2026" }, { "\302\233J", "\\x9bJ" },
-        { "a\u202eb\u2069c\u2028", "a\\u202eb\\u2069c\\u2028" }, { "\302", "\302" }, { "\342\200", "\342\200" }, { "\342", "\342" } };
-    char b[64];
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        snprintf(b, sizeof b, "%s", cases[i].in);
+    char b[96];
+    for (size_t i = 0; i < sizeof shows / sizeof *shows; i++) {
+        snprintf(b, sizeof b, "%s", shows[i].in);
         moe_show(b, sizeof b);
-        OK(!strcmp(b, cases[i].out));
+        OK(!strcmp(b, shows[i].out));
+        OK(!strcmp(printed(shows[i].in, strlen(shows[i].in), false), shows[i].out));
     }
-    memset(b, '\n', sizeof b - 1);
-    b[sizeof b - 1] = 0;
-    moe_show(b, sizeof b);
+    OK(!strcmp(printed("a\n\tb\r\n\302\233\0c", 10, true), "a\n\tb\\x0d\n\\x9b\\x00c"));
+    memset(b, '\n', 63);
+    b[63] = 0;
+    moe_show(b, 64);
     OK(strlen(b) == 62 && !strncmp(b, "\\n\\n", 4)); /* whole escapes only */
+    snprintf(b, sizeof b, "abc\033\033\342\202\254x");
+    for (size_t cap = 4; cap < 20; cap++) { /* where the room ends */
+        char c[96];
+        memcpy(c, b, sizeof b);
+        moe_show(c, cap < strlen(b) + 1 ? strlen(b) + 1 : cap);
+        OK(!strncmp(c, "abc\\x1b\\x1b\342\202\254x", strlen(c)) && strlen(c) < (cap < 10 ? 10 : cap));
+    }
     struct moe_err err = MOE_ERR_INIT;
     moe_fail_at(&err, MOE_IO, "a\nb", "t\033", "what\n");
     OK(!strcmp(err.msg, "'a\\nb': tensor 't\\x1b': what\\n") && !strcmp(err.file, "a\nb") && !strcmp(err.tensor, "t\033"));
@@ -239,6 +300,7 @@ static void test_env(void)
 int main(void)
 {
     test_err();
+    test_long_paths();
     test_show();
     test_arena();
     test_redzone();

@@ -229,7 +229,7 @@ static void refused_configs(void)
 {
     snprintf(config, sizeof config, "%s", dir);
     strcat(dir, "/none");
-    expect(MOE_NOT_FOUND, "none", "", "no such directory", false);
+    expect(MOE_NOT_FOUND, "none", "", "does not exist", false);
     strcpy(dir, config);
     CASE('b', *config = 0);
     expect(MOE_NOT_FOUND, strrchr(dir, '/') + 1, "", "holds neither a config.json nor", false);

@@ -1,0 +1,170 @@
+#include "base/show.h"
+
+#include <limits.h>
+#include <string.h>
+
+int moe_utf8_char(const unsigned char *s, size_t len)
+{
+    if (len == 0) return 0;
+    if (s[0] < 0x80) return 1;
+    int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+    if (n == 0 || len < (size_t)n) return 0;
+    for (int i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    if (s[0] == 0xe0 && s[1] < 0xa0) return 0; /* overlong */
+    if (s[0] == 0xed && s[1] > 0x9f) return 0; /* surrogate */
+    if (s[0] == 0xf0 && s[1] < 0x90) return 0; /* overlong */
+    if (s[0] == 0xf4 && s[1] > 0x8f) return 0; /* above U+10FFFF */
+    return n;
+}
+
+int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code)
+{
+    int n = moe_utf8_char(s, len);
+    if (n == 1) *code = s[0];
+    if (n == 2) *code = (s[0] & 31u) << 6 | (s[1] & 63u);
+    if (n == 3) *code = (s[0] & 15u) << 12 | (s[1] & 63u) << 6 | (s[2] & 63u);
+    if (n == 4) *code = (s[0] & 7u) << 18 | (s[1] & 63u) << 12 | (s[2] & 63u) << 6 | (s[3] & 63u);
+    return n;
+}
+
+bool moe_is_hidden(uint32_t c)
+{
+    return c < 0x20 || (c >= 0x7f && c < 0xa0)      /* C0, DEL, C1 */
+        || c == 0x61c || c == 0x200e || c == 0x200f /* direction marks */
+        || (c >= 0x2028 && c <= 0x202e)             /* line separators, embeddings, overrides */
+        || (c >= 0x2066 && c <= 0x2069);            /* isolates */
+}
+
+/* ---- one character ---- */
+
+enum { ESCAPE = 8 }; /* bytes of the longest escape, with its NUL */
+
+/* The character at s[0..n), n > 0: *len gets its bytes, `escape` what is shown instead of it.  Returns the
+ * bytes shown; those of the character itself where `escape` is "". */
+static size_t shown(const unsigned char *s, size_t n, size_t *len, char escape[ESCAPE])
+{
+    uint32_t code = s[0]; /* of a byte that begins no character */
+    int whole = moe_utf8_decode(s, n, &code);
+    escape[0] = 0;
+    *len = whole ? (size_t)whole : 1;
+    if (whole && !moe_is_hidden(code)) return *len;
+    const char *fmt = code == '\n' ? "\\n" : code == '\t' ? "\\t" : code < 256 ? "\\x%02x" : "\\u%04x";
+    return (size_t)snprintf(escape, ESCAPE, fmt, (unsigned)code);
+}
+
+static size_t plain_prefix(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n && (unsigned char)s[i] >= 0x20 && (unsigned char)s[i] < 0x7f) i++;
+    return i;
+}
+
+void moe_show(char *text, size_t cap)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t bytes = strlen(text), len, used = plain_prefix(text, bytes), room = used, one;
+    char escape[ESCAPE];
+    if (used == bytes) return; /* nearly always */
+    for (; used < bytes; used += len, room += one) {
+        one = shown(s + used, bytes - used, &len, escape);
+        if (room + one >= cap) break;
+    }
+    /* From the back, so that nothing is overwritten before it is read: the input moves to the end of the
+     * room first. */
+    size_t gap = room - used, from = gap, at = 0;
+    memmove(text + gap, text, used);
+    while (from < room) {
+        one = shown(s + from, room - from, &len, escape);
+        memmove(text + at, *escape ? escape : text + from, one);
+        from += len;
+        at += one;
+    }
+    text[room] = 0;
+}
+
+void moe_show_print(FILE *out, const char *text, size_t n, bool layout)
+{
+    size_t len;
+    char escape[ESCAPE];
+    for (size_t at = 0; at < n; at += len) {
+        if ((len = plain_prefix(text + at, n - at))) {
+            fwrite(text + at, 1, len, out);
+            continue;
+        }
+        size_t one = shown((const unsigned char *)text + at, n - at, &len, escape);
+        bool as_it_is = !*escape || (layout && (text[at] == '\n' || text[at] == '\t'));
+        fwrite(as_it_is ? text + at : escape, 1, as_it_is ? len : one, out);
+    }
+}
+
+/* ---- one line ---- */
+
+enum { LINE_ROOM = 3 * PATH_MAX + 2048, WORD_LEAST = 32 };
+
+struct word { size_t at, n; };
+
+/* A closing quote stands before the end, a space or punctuation. */
+static size_t quoted_length(const char *s)
+{
+    for (const char *e = s + 1; (e = strchr(e, '\'')); e++)
+        if (!e[1] || strchr(" :,;)", e[1])) return (size_t)(e - s - 1);
+    return 0;
+}
+
+/* The longest text between quotes, or between spaces. */
+static struct word longest_word(const char *s)
+{
+    struct word best = { 0, 0 };
+    for (size_t i = 0; s[i]; i++) {
+        if (i && s[i - 1] != ' ' && s[i - 1] != '(') continue;
+        size_t quoted = s[i] == '\'' ? quoted_length(s + i) : 0, n = strcspn(s + i, " ");
+        struct word w = quoted ? (struct word){ i + 1, quoted } : (struct word){ i, n };
+        if (w.n > best.n) best = w;
+    }
+    return best;
+}
+
+static bool inside_character(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
+
+/* Take at least `excess` bytes from the middle of a word, up to slashes where some are near; false: it is
+ * too short for that. */
+static bool cut_middle(char *s, struct word w, size_t excess)
+{
+    if (w.n < WORD_LEAST + 8) return false;
+    size_t keep = w.n > WORD_LEAST + excess + 3 ? w.n - excess - 3 : WORD_LEAST;
+    size_t head = w.at + keep / 3, tail = w.at + w.n - (keep - keep / 3);
+    for (size_t i = head; i > w.at && i + 64 > head; i--)
+        if (s[i - 1] == '/') {
+            head = i;
+            break;
+        }
+    for (size_t i = tail; i + 1 < w.at + w.n && i < tail + 64; i++)
+        if (s[i] == '/') {
+            tail = i;
+            break;
+        }
+    while (head > w.at && inside_character(s[head])) head--;
+    while (inside_character(s[tail])) tail++;
+    memcpy(s + head, "...", 3);
+    memmove(s + head + 3, s + tail, strlen(s + tail) + 1);
+    return true;
+}
+
+static void fit(char *s, size_t cap)
+{
+    size_t n;
+    while ((n = strlen(s)) >= cap && cut_middle(s, longest_word(s), n - (cap - 1))) { }
+    if (n < cap) return;
+    for (n = cap - 1; n > 0 && inside_character(s[n]); n--) { }
+    s[n] = 0;
+}
+
+void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap)
+{
+    char line[LINE_ROOM];
+    vsnprintf(line, sizeof line, fmt, ap);
+    moe_show(line, sizeof line);
+    fit(line, cap < sizeof line ? cap : sizeof line);
+    memcpy(out, line, strlen(line) + 1);
+}
