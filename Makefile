@@ -46,8 +46,15 @@ ours     := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"
 sanflags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 repro    := -ffile-prefix-map='$(CURDIR)=.'
 std      := -std=c17 -ffp-contract=off -fno-math-errno
-compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(sanflags) $(isa) $(CPPFLAGS) $(CFLAGS) -MMD -MP
-linkflags = $(sanflags) $(LDFLAGS)
+compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(sanflags) $(harden) $(isa) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+linkflags = $(sanflags) $(if $(SAN),,$(HARDEN_LINK)) $(LDFLAGS)
+# Hardening, as far as compiler and linker have it (probed below): a canary behind arrays on the stack, stacks
+# that grow page by page, checked copies, tables that are read-only once a tool runs.  Sanitizers check more.
+# Checked copies need an optimizer, and the user may choose their level.
+chosen    = $(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS))
+optimized = $(filter-out -O0,$(lastword $(filter -O%,$(CPPFLAGS) $(CFLAGS))))
+fortify   = $(if $(chosen),,$(if $(optimized),$(FORTIFY:%=-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=%)))
+harden    = $(if $(SAN),,$(HARDEN) $(fortify))
 
 # ---- sources: a new file needs no edit here ------------------------------------
 isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512 avx512dot)
@@ -81,9 +88,16 @@ $(B)/config.mk: Makefile $(B)/config.in
 	nccl=0; if [ $$cuda = 1 ] && try '#include <nccl.h>\nint main(void){return ncclSuccess;}\n' -I$(dir $(NVCC))../include -lnccl; then nccl=1; fi; \
 	ucx=0; if try '#include <ucp/api/ucp.h>\nint main(void){ucp_config_t *c;return ucp_config_read(0,0,&c)!=UCS_OK;}\n' -lucp -lucs; then ucx=1; fi; \
 	base=0; if try '#include <cjson/cJSON.h>\n#include <xxhash.h>\n#include <zlib.h>\n#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void){return !cJSON_Version()||!XXH3_64bits("",0)||!zlibVersion()||pcre2_config_8(0,0)<0;}\n' -lcjson -lxxhash -lz -lpcre2-8; then base=1; fi; \
+	harden= hardlink= fortify=; main='int main(void){return 0;}\n'; copy='#include <string.h>\n'"$$main"; \
+	for f in -fstack-protector-strong -fstack-clash-protection; do \
+	  if try "$$main" -Werror $$f; then harden="$$harden $$f"; fi; done; \
+	for f in -Wl,-z,relro -Wl,-z,now; do if try "$$main" -Werror $$f; then hardlink="$$hardlink $$f"; fi; done; \
+	for n in 2 3; do \
+	  if try "$$copy" -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$n; then fortify=$$n; fi; done; \
 	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\n' $$base $$cuda $$nccl $$ucx >$@; \
+	printf 'HARDEN :=%s\nHARDEN_LINK :=%s\nFORTIFY := %s\n' "$$harden" "$$hardlink" "$$fortify" >>$@; \
 	rm -f $(B)/probe $(B)/probe.c $(B)/probe.cu
-	$(Q)sed 's/ := /=/; s/^/  /' $@
+	$(Q)sed 's/ := */=/; s/ :=/=/; s/^/  /' $@
 	$(Q)if grep -q 'HAVE_BASE := 0' $@; then \
 	  echo "cJSON, xxHash, zlib or PCRE2 is missing: run 'make setup' (log: $(B)/config.log)" >&2; rm -f $@; exit 2; fi
 	$(Q)if [ "$(CUDA)" = 1 ] && grep -q 'HAVE_CUDA := 0' $@; then \
