@@ -259,8 +259,10 @@ static void close_workers(struct work *x)
 static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                                 const struct moe_gguf_meta *m, struct moe_err *err)
 {
-    bool force = o->mode == MOE_WRITE_FORCE;
+    bool force = o->mode == MOE_WRITE_FORCE, spoiled;
+    struct moe_identity before;
     MOE_TRY(moe_gguf_may_write(out, force, err));
+    MOE_TRY(moe_source_identity(x->src, &before, err));
     MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
     MOE_TRY(moe_gguf_create(&x->w, out, force, o->mode != MOE_WRITE_PLAIN, m, x->plan->t, x->plan->n, err));
     enum moe_code code = open_workers(x, err);
@@ -268,6 +270,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);
     moe_progress_end(x->progress);
     if (code == MOE_OK) code = write_scales(x, err);
+    if (code == MOE_OK) code = moe_source_unchanged(x->src, &before, &spoiled, err);
     close_workers(x);
     if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
     moe_gguf_abort(&x->w);

@@ -15,7 +15,7 @@ struct options {
     struct moe_run run;
     const char *out, *to, *flavor, *outtype;
     int64_t memory, shard_size;
-    bool dry_run, resume, force, merge;
+    bool dry_run, resume, force, merge, mix_kernels;
 };
 
 static bool is_left_out(const struct moe_raw *r, const char *why) { return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r); }
@@ -71,6 +71,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     if (r.rest) MOE_TRY(name_left_out(&o->run, src, err));
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
+    if (o->merge && !moe_source_origin(src, NULL).has_weights)
+        moe_warn(&o->run, "parts of an older version record no digest of the weights: that they are of one model is known by names, sizes and headers alone");
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)
@@ -187,6 +189,7 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
+    if (o->mix_kernels && !o->merge) return moe_fail(err, MOE_USAGE, "--mix-kernels goes with --merge");
     if (o->merge && !o->run.argc) return moe_fail(err, MOE_USAGE, "want the parts of a model");
     return MOE_OK;
 }
@@ -195,7 +198,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
-    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, err) : moe_source_open(&src, o->run.argv[0], err));
+    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err) : moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
@@ -215,6 +218,7 @@ static int tool_main(int argc, char **argv)
         MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
+        MOE_BOOL(0, "mix-kernels", &o.mix_kernels, "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
         MOE_WRITER_OPTIONS(&o),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),

@@ -70,6 +70,7 @@ struct moe_work {
     struct moe_identity input;  /* of the source; kept in the partial directory */
     struct moe_identity origin; /* moe_source_origin of it: kept in the manifest, so that a container made from a checkpoint and one made
                                    from that checkpoint's container are the same bytes */
+    const char *kernels;        /* the kernels that the bytes depend on (kernels/kernels.h: moe_kernels_level; "mixed"); NULL: on none */
     const struct moe_source *from; /* when it is one container: a complete one made from it has its source.jsonl; else NULL */
 };
 

@@ -145,6 +145,12 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
     return own ? *own : (struct moe_identity){ .form = src->index->form };
 }
 
+const char *moe_source_kernels(const struct moe_source *src)
+{
+    const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL, *k = p ? moe_json_get(p, "kernels") : NULL;
+    return cJSON_IsString(k) ? k->valuestring : NULL;
+}
+
 bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *b)
 {
     return a->form == b->form && (!a->has_weights || !b->has_weights || moe_same128(a->weights, b->weights));

@@ -28,6 +28,9 @@ enum moe_code moe_source_identity(const struct moe_source *src, struct moe_ident
  * checkpoint the form alone is known then. */
 struct moe_identity moe_source_origin(const struct moe_source *src, const struct moe_identity *own);
 
+/* The kernels that the bytes of a container depend on, as its manifest says; NULL: on none, or it is older than this record. */
+const char *moe_source_kernels(const struct moe_source *src);
+
 /* Of one model, as far as both sides know: the weights are compared where both have them. */
 bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *b);
 /* Both halves in one number, for those who compare with others over a wire. */

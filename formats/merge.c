@@ -70,7 +70,14 @@ static bool same_origin(const struct moe_source *a, const struct moe_source *b)
     return moe_identity_same(&x, &y);
 }
 
-static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, struct moe_err *err)
+/* Calibrated by the same kernels, or, of older parts, by kernels that nobody recorded. */
+static bool same_kernels(const struct moe_source *a, const struct moe_source *b)
+{
+    const char *x = moe_source_kernels(a), *y = moe_source_kernels(b);
+    return !x || !y || !strcmp(x, y);
+}
+
+static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, bool mix, struct moe_err *err)
 {
     const cJSON *m = a->container->manifest, *k = b->container->manifest;
     const cJSON *v = moe_json_get(moe_json_get(m, "provenance"), "version"), *w = moe_json_get(moe_json_get(k, "provenance"), "version");
@@ -83,6 +90,9 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
     else if (!same_json(v, w)) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
     else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) || !same_files(m, k))
         code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'", a->path);
+    else if (!mix && !same_kernels(a, b))
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes (merge them all the same with --mix-kernels)",
+                           moe_source_kernels(b), moe_source_kernels(a), a->path);
     cJSON_Delete(o);
     cJSON_Delete(q);
     return code;
@@ -90,32 +100,52 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
 
 /* ---- the whole ---- */
 
+/* The whole has what all parts have: a digest of the weights when each says it, their kernels when each says the same. */
+static bool join_provenance(const struct moe_container *c, cJSON *provenance)
+{
+    const char *kernels = moe_source_kernels(c->parts[0]);
+    bool weighed = true, mixed = false;
+    for (int i = 0; i < c->n_parts; i++) {
+        const char *k = moe_source_kernels(c->parts[i]);
+        weighed &= moe_source_origin(c->parts[i], NULL).has_weights;
+        for (int j = 0; j < i; j++) mixed |= !same_kernels(c->parts[j], c->parts[i]);
+        if (!k) kernels = NULL;
+    }
+    if (!weighed) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "weights");
+    if (mixed || !kernels) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "kernels");
+    return !mixed || cJSON_AddStringToObject(provenance, "kernels", "mixed");
+}
+
+/* Of all parts' manifests. */
+static enum moe_code take_identity(struct moe_source *src, struct moe_err *err)
+{
+    struct moe_container *c = src->container;
+    struct moe_hash *form = moe_hash_new(), *sums = moe_hash_new();
+    if (form) moe_hash_reset64(form);
+    if (sums) moe_hash_reset128(sums);
+    for (int i = 0; form && sums && i < c->n_parts; i++) {
+        const struct moe_source_index *x = c->parts[i]->index;
+        moe_hash_add64(form, &x->form, sizeof x->form);
+        moe_hash_add128(sums, &x->checksum, sizeof x->checksum);
+    }
+    bool ok = form && sums;
+    if (ok) src->index->form = moe_hash_get64(form), src->index->checksum = moe_hash_get128(sums);
+    moe_hash_free(form);
+    moe_hash_free(sums);
+    return ok ? MOE_OK : no_memory(err);
+}
+
 static enum moe_code take_manifest(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
     cJSON *m = c->manifest = cJSON_Duplicate(c->parts[0]->container->manifest, true);
-    struct moe_hash *h = m ? moe_hash_new() : NULL, *all = h ? moe_hash_new() : NULL;
-    if (!all || !(c->dir = strdup(src->path))) {
-        moe_hash_free(h);
-        moe_hash_free(all);
-        return no_memory(err);
-    }
+    if (!m || !(c->dir = strdup(src->path))) return no_memory(err);
     cJSON_DeleteItemFromObjectCaseSensitive(m, "part");
     cJSON *provenance = cJSON_GetObjectItemCaseSensitive(m, "provenance");
     cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(provenance, "options"), "layers");
-    moe_hash_reset64(h);
-    moe_hash_reset128(all);
-    for (int i = 0; i < c->n_parts; i++) {
-        const struct moe_source_index *x = c->parts[i]->index;
-        moe_hash_add64(h, &x->form, sizeof x->form);
-        moe_hash_add128(all, &x->checksum, sizeof x->checksum);
-        c->bytes += c->parts[i]->container->bytes;
-    }
-    src->index->form = moe_hash_get64(h);
-    src->index->checksum = moe_hash_get128(all);
-    moe_hash_free(h);
-    moe_hash_free(all);
-    return MOE_OK;
+    if (!join_provenance(c, provenance)) return no_memory(err);
+    for (int i = 0; i < c->n_parts; i++) c->bytes += c->parts[i]->container->bytes;
+    return take_identity(src, err);
 }
 
 static enum moe_code take_tensors(struct moe_source *src, struct moe_err *err)
@@ -142,20 +172,20 @@ static enum moe_code take_tensors(struct moe_source *src, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code open_parts(struct moe_source *src, char *const *paths, int n, struct moe_err *err)
+static enum moe_code open_parts(struct moe_source *src, char *const *paths, int n, bool mix, struct moe_err *err)
 {
     struct moe_container *c = src->container = calloc(1, sizeof *c);
     if (!c || !(c->parts = calloc((size_t)n, sizeof *c->parts))) return no_memory(err);
     for (; c->n_parts < n; c->n_parts++) MOE_TRY(moe_source_open_part(&c->parts[c->n_parts], paths[c->n_parts], err));
     qsort(c->parts, (size_t)n, sizeof *c->parts, by_first);
-    for (int i = 1; i < n; i++) MOE_TRY(check_same(c->parts[0], c->parts[i], err));
+    for (int i = 1; i < n; i++) for (int k = 0; k < i; k++) MOE_TRY(check_same(c->parts[k], c->parts[i], mix, err));
     return check_cover(c->parts, n, err);
 }
 
-static enum moe_code put_together(struct moe_source *src, char *const *paths, int n, struct moe_err *err)
+static enum moe_code put_together(struct moe_source *src, char *const *paths, int n, bool mix, struct moe_err *err)
 {
     struct moe_problems p = { .list = NULL };
-    MOE_TRY(open_parts(src, paths, n, err));
+    MOE_TRY(open_parts(src, paths, n, mix, err));
     free(src->path);
     if (!(src->path = strdup(src->container->parts[0]->path))) return no_memory(err);
     src->config = src->container->parts[0]->config;
@@ -165,11 +195,11 @@ static enum moe_code put_together(struct moe_source *src, char *const *paths, in
     return moe_problems_end(&p, err);
 }
 
-enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, struct moe_err *err)
+enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, bool mix_kernels, struct moe_err *err)
 {
     MOE_CHECK(n >= 1);
     MOE_TRY(moe_source_new(src, MOE_CONTAINER, paths[0], err));
-    enum moe_code code = put_together(*src, paths, n, err);
+    enum moe_code code = put_together(*src, paths, n, mix_kernels, err);
     if (code != MOE_OK) moe_source_close(src);
     return code;
 }

@@ -91,8 +91,9 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 /* Open n >= 1 parts of one model, in any order, as the whole: a container source whose files lie in several directories.
  * Identity and origin are a whole container's; manifest: the first part's (lowest layers) without "part" and the option
  * "layers"; src->container->parts are the parts, ascending.  MOE_MISMATCH when they were not made from the same input with
- * the same options, when layers are missing or there twice, or when one is no part. */
-enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, struct moe_err *err);
+ * the same options, when layers are missing or there twice, or when one is no part; and unless mix_kernels when different kernels
+ * calibrated them (moe_source_kernels, which is "mixed" of the whole then). */
+enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, bool mix_kernels, struct moe_err *err);
 /* Their source.jsonl as one run writes it.  Memory: twice its size.  free(*text). */
 enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err);
 /* Their routing.json, of calibrated parts that have experts: the same.  *text NULL: none has one. */

@@ -74,6 +74,7 @@ char *moe_state_text(const struct moe_work *k, bool replace)
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
     bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
               cJSON_AddStringToObject(s, "tool", MOE_VERSION) && moe_identity_put(s, "input", &k->input) &&
+              (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
               (!replace || cJSON_AddTrueToObject(s, "replace")) && options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
     else cJSON_Delete(options);
@@ -82,14 +83,26 @@ char *moe_state_text(const struct moe_work *k, bool replace)
     return text;
 }
 
-static enum moe_code compare(const char *dir, const char *version, const cJSON *options, bool same_input, const cJSON *now, struct moe_err *err)
+/* Calibrated bytes depend on the kernels; a record without them is an older version's, or of bytes that do not. */
+static enum moe_code compare_kernels(const char *dir, const cJSON *was, const struct moe_work *k, struct moe_err *err)
+{
+    if (!cJSON_IsString(was) || !k->kernels || !strcmp(was->valuestring, k->kernels)) return MOE_OK;
+    const char *remedy = !strcmp(was->valuestring, "ref") ? "set MOE_CPU=ref" : "take a machine with AVX2, without MOE_CPU=ref";
+    return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "its calibration was computed by '%.40s' kernels, this run's are '%s', which give other bytes (%s, or start over with --force)",
+                       was->valuestring, k->kernels, remedy);
+}
+
+/* from: the object that has the identity and "kernels". */
+static enum moe_code compare(const char *dir, const char *version, const cJSON *options, bool same_input, const cJSON *from, const struct moe_work *k,
+                             struct moe_err *err)
 {
     char why[256];
+    const cJSON *now = k->options;
     if (strcmp(version, MOE_VERSION))
         return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "version %.40s wrote it, this is %s (start over with --force)", version, MOE_VERSION);
     if (moe_options_differ(options, now, why)) return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "%s (start over with --force)", why);
     if (!same_input) return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it was made from another input (start over with --force)");
-    return MOE_OK;
+    return compare_kernels(dir, moe_json_get(from, "kernels"), k, err);
 }
 
 /* Journals are bound to the state by the hash of its text. */
@@ -114,7 +127,7 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     enum moe_code code = moe_json_str(s, "tool", true, &version, path, err);
     if (code == MOE_OK && !moe_identity_get(s, "input", &input))
         code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "it does not say what it was made from (start over with --force)");
-    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), moe_identity_same(&input, &k->input), k->options, err);
+    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), moe_identity_same(&input, &k->input), s, k, err);
     if (code == MOE_OK) code = key_of(path, state->key, err);
     if (code == MOE_OK) state->unweighed = !input.has_weights && !k->from;
     if (code == MOE_OK) state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
@@ -139,7 +152,7 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     if (!moe_identity_get(p, "origin", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
     bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);
     *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
-    return compare(dir, version, moe_json_get(p, "options"), same, k->options, err);
+    return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);
 }
 
 /* ---- clearing ---- */

@@ -70,3 +70,9 @@ const char *moe_kernels_name(void)
     moe_kernels();
     return table_flags & MOE_CPU_AVX512 ? "avx512" : table_flags & MOE_CPU_AVX2 ? "avx2" : "ref";
 }
+
+const char *moe_kernels_level(void)
+{
+    moe_kernels();
+    return table_flags & MOE_CPU_AVX2 ? "vector" : "ref";
+}

@@ -213,12 +213,20 @@ static enum moe_code report_done(const char *out, struct moe_rewrite_result *r, 
     return code;
 }
 
+/* The kernels that the bytes depend on: the coder's, and those that calibrated the source. */
+static const char *kernels_of(const struct moe_source *src, const struct moe_rewrite_options *o)
+{
+    const char *own = o->coder ? o->coder->kernels : NULL, *before = moe_source_kernels(src);
+    if (own && before && strcmp(own, before)) return "mixed";
+    return own ? own : before;
+}
+
 /* What --resume compares. */
 static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode, struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
     struct moe_found found;
-    struct moe_work work = { .from = k->src->kind == MOE_CONTAINER && !is_merged(k->src) ? k->src : NULL };
+    struct moe_work work = { .kernels = kernels_of(k->src, k->o), .from = k->src->kind == MOE_CONTAINER && !is_merged(k->src) ? k->src : NULL };
     MOE_TRY(moe_source_identity(k->src, &k->before, err));
     work.input = k->before;
     work.origin = moe_source_origin(k->src, &k->before);

@@ -29,6 +29,7 @@ struct moe_coder {
     void *ctx;
     const char *method;              /* for the manifest and for --resume */
     const cJSON *options;            /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
+    const char *kernels;             /* the kernels that the codes depend on (moe_kernels_level); NULL: on none */
     int workers;                     /* groups that are coded at once */
     /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when the container is published.
      * todo [moe_unit_count]: units that are still to be written.  Progress is the coder's: it begins it here or in what follows, and the rewrite

@@ -306,7 +306,7 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
         return code;
     }
     struct moe_calibration cal = calibration_of(o, src, &text, type);
-    struct moe_coder coder = { .method = calibrated_name[o->calibrated], .options = calibration_json(&cal, &text) };
+    struct moe_coder coder = { .method = calibrated_name[o->calibrated], .kernels = moe_kernels_level(), .options = calibration_json(&cal, &text) };
     code = coder.options ? moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
     if (code == MOE_OK) code = moe_calibrate_open(&c, src, &cal, &plan, o->run.pool, o->run.progress, err);
     if (code == MOE_OK) {

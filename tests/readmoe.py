@@ -463,6 +463,9 @@ class Container:
         need(m["format"] == "moe" and m["version"] == 1, "format or version")
         need(len(m["checksum"]) == 32 and "%032x" % xxh3_128(text[:sum_at] + b"0" * 32 + text[sum_at + 32:]) == m["checksum"],
              "manifest.json: checksum")
+        p = m["provenance"]
+        need(re.match(r"[0-9a-f]{16}\Z", p["origin"]) and re.match(r"[0-9a-f]{32}\Z", p.get("weights", "0" * 32)) and
+             p.get("kernels", "ref") in ("ref", "vector", "mixed"), "manifest.json: provenance")
         names = [f["name"] for f in m["files"]]
         need(names == sorted(set(names), key=str.encode) and all(FILE.match(n) for n in names), "manifest.json: files")
         for f in m["files"]:

@@ -162,7 +162,7 @@ static enum moe_code small_write(const char *out, enum moe_write_mode mode, int 
     cJSON_AddNumberToObject(o, "option", option);
     cJSON_AddNumberToObject(o, "mix", mix);
     const struct moe_identity seven = { 7, { 7, 7 }, true };
-    enum moe_code code = moe_writer_open(&w, out, mode, &(struct moe_work){ o, seven, seven, NULL }, &found, err);
+    enum moe_code code = moe_writer_open(&w, out, mode, &(struct moe_work){ .options = o, .input = seven, .origin = seven }, &found, err);
     cJSON_Delete(o);
     if (done) *done = found.done;
     if (code != MOE_OK || found.done) return code;

@@ -91,6 +91,53 @@ ok = p.returncode == 15 and "changed while they were read" in err and not os.pat
 sys.exit(not ok)
 PY
 
+# the same of a GGUF file, whose writer keeps no journal: stopped when the source has been read once for its identity and a half for the file
+ok "$GEN/genmodel" -o "$T/e" --layers 4 --experts 16 --hidden 512 --inter 512 --seed 1
+ok "$GEN/genmodel" -o "$T/f" --layers 4 --experts 16 --hidden 512 --inter 512 --seed 2
+python3 - "$BIN/moe-convert" "$T/e" "$T/f" "$T/y.gguf" <<'PY' || fail "a source rewritten while it becomes a GGUF file is not noticed"
+import glob, os, shutil, signal, subprocess, sys
+tool, src, other, out = sys.argv[1:]
+files = sorted(glob.glob(src + "/*.safetensors"))
+total = sum(map(os.path.getsize, files))
+shutil.copytree(src, src + ".kept")
+for tries in range(30):
+    p = subprocess.Popen([tool, "-q", "-t", "1", "--to", "gguf", "--outtype", "f32", src, "-o", out], stderr=subprocess.PIPE)
+    read = lambda: int(open("/proc/%d/io" % p.pid).readline().split()[1])
+    try:
+        while p.poll() is None and read() < 0.9 * total: pass
+        p.send_signal(signal.SIGSTOP)
+        early = p.poll() is None and read() < 1.1 * total
+    except (OSError, ProcessLookupError, IndexError): early = False
+    if early:
+        for f in files:
+            with open(f, "r+b") as h, open(other + "/" + os.path.basename(f), "rb") as g: h.write(g.read())
+    p.send_signal(signal.SIGCONT)
+    err = p.communicate()[1].decode()
+    if early: break
+    if os.path.exists(out): os.unlink(out)
+else: sys.exit("the run was always too fast")
+print(p.returncode, err)
+sys.exit(not (p.returncode == 15 and "changed while they were read" in err and not os.path.exists(out)))
+PY
+
+# calibrated bytes depend on the kernels: recorded, and not mixed in silence
+F=tests/data/tiny-k2
+calibrate() { out=$1; shift; "$@" "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 64 --calib-tokens 128 --effort fast --upstream source $F/bf16 -o "$T/$out.moe" $more; }
+kernels() { look "$T/$1.moe/manifest.json" "v['provenance'].get('kernels')"; }
+more="--layers 0-1"; ok calibrate k0 env
+more="--layers 2-3"; ok calibrate k1 env; ok calibrate r1 env MOE_CPU=ref
+[ "$(kernels r1)" = ref ] || fail "the manifest says '$(kernels r1)' of plain C"
+[ "$(kernels qa)" = None ] || fail "data-free bytes do not depend on kernels"
+if [ "$(kernels k1)" = vector ]; then
+    cmp -s "$T/k1.moe/layer-002.moe" "$T/r1.moe/layer-002.moe" && echo "(here the kernels give the same bytes)"
+    code 15 'mix-kernels' "$BIN/moe-convert" -q --merge "$T/k0.moe" "$T/r1.moe" -o "$T/k.moe"
+    ok "$BIN/moe-convert" -q --merge --mix-kernels "$T/k0.moe" "$T/r1.moe" -o "$T/k.moe"
+    [ "$(kernels k)" = mixed ] || fail "what was mixed is '$(kernels k)'"
+    more="$more --resume"; code 15 'MOE_CPU=ref' calibrate r1 env # complete, but not what this run would write
+    code 15 'AVX2' calibrate k1 env MOE_CPU=ref
+fi
+code 2 'mix-kernels goes with' "$BIN/moe-convert" -q --mix-kernels "$T/a" -o "$T/k.moe"
+
 # what a version without the digest of the weights left: gone on with, and said
 old() { python3 tests/oldstate.py "$1"; }
 rm -rf "$T/x.moe"
@@ -101,6 +148,9 @@ grep -q 'older version' "$T/err" || { cat "$T/err"; fail "it is not said that th
 diff -r "$T/x.moe" "$T/ra.moe" || fail "old work is not gone on with"
 ok old "$T/x.moe"
 ok "$BIN/moe-inspect" -q --verify "$T/x.moe"
+ok old "$T/a-0.moe"
+ok "$BIN/moe-convert" --merge "$T/a-0.moe" "$T/a-1.moe" -o "$T/m2.moe"
+grep -q 'parts of an older version' "$T/err" || { cat "$T/err"; fail "it is not said that the parts' weights could not be compared"; }
 ok "$BIN/moe-convert" "$T/a" -o "$T/x.moe" --resume
 grep -q 'older version' "$T/err" || { cat "$T/err"; fail "it is not said that the weights could not be compared"; }
 code 15 'another input' "$BIN/moe-convert" -q "$T/rb.moe" -o "$T/x.moe" --resume # its source.jsonl tells
