@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The tools whose files these are, and the versions that were compared with (tests/interop.py). */
-#define MODELOPT_VERSION "0.47.0"
+/* The version of compressed-tensors whose fields these are (tests/interop.py compares with it): a reader goes by it. */
 #define COMPRESSED_TENSORS_VERSION "0.20.0"
 
 static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a configuration"); }
@@ -105,6 +104,26 @@ static enum moe_code summarize(const struct names *quantized, struct names *plai
     return MOE_OK;
 }
 
+bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160])
+{
+    static const enum moe_role fused[] = { MOE_ROLE_Q_A, MOE_ROLE_Q_B, MOE_ROLE_KV_A, MOE_ROLE_KV_B };
+    for (const cJSON *i = ignore->child; i; i = i->next) {
+        const char *dot = strrchr(i->valuestring, '.');
+        for (size_t k = 0; dot && k < sizeof fused / sizeof *fused; k++) {
+            char name[128];
+            const struct moe_tensor t = { .role = (int16_t)fused[k], .layer = 0, .expert = -1 };
+            if (strcmp(strrchr(moe_hf_module_name(&t, name), '.'), dot)) continue;
+            for (int64_t l = 0; l < p->src->config.num_hidden_layers; l++) {
+                const struct moe_tensor *other = moe_source_find(p->src, fused[k], (int)l, -1);
+                if (!other || !moe_hf_is_nvfp4(other)) continue;
+                snprintf(first, 160, "%s", i->valuestring);
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err)
 {
     struct names plain = { 0 }, quantized = { 0 };
@@ -125,27 +144,30 @@ enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct mo
 /* Objects whose values are fixed are written as the text that they are. */
 static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
 
+#define PRODUCER "{\"name\": \"moe\", \"version\": \"" MOE_VERSION "\"}"
 #define MODELOPT_ARGS "{\"dynamic\": false, \"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}"
+#define MODELOPT(inputs) "{\"config_groups\": {\"group_0\": {" inputs "\"weights\": " MODELOPT_ARGS ", \"targets\": [\"Linear\"]}}}"
 
-static cJSON *modelopt_config(const cJSON *ignore)
+static cJSON *modelopt_algo(const struct moe_hf_plan *p) { return cJSON_CreateString(p->weight_only ? "W4A16_NVFP4" : "NVFP4"); }
+
+static cJSON *modelopt_config(const struct moe_hf_plan *p, const cJSON *ignore)
 {
-    cJSON *q = parsed("{\"config_groups\": {\"group_0\": {\"input_activations\": " MODELOPT_ARGS ", \"weights\": " MODELOPT_ARGS
-                      ", \"targets\": [\"Linear\"]}}}");
-    bool ok = q && put(q, "ignore", cJSON_Duplicate(ignore, true)) && put(q, "quant_algo", cJSON_CreateString("NVFP4")) &&
-              put(q, "producer", parsed("{\"name\": \"modelopt\", \"version\": \"" MODELOPT_VERSION "\"}")) &&
-              put(q, "quant_method", cJSON_CreateString("modelopt"));
+    cJSON *q = parsed(p->weight_only ? MODELOPT("") : MODELOPT("\"input_activations\": " MODELOPT_ARGS ", "));
+    bool ok = q && put(q, "ignore", cJSON_Duplicate(ignore, true)) && put(q, "quant_algo", modelopt_algo(p)) &&
+              put(q, "producer", parsed(PRODUCER)) && put(q, "quant_method", cJSON_CreateString("modelopt"));
     if (ok) return q;
     cJSON_Delete(q);
     return NULL;
 }
 
-/* hf_quant_config.json: what older readers look at, and TensorRT-LLM. */
-static cJSON *modelopt_file(const cJSON *ignore)
+/* hf_quant_config.json: what older readers look at, and TensorRT-LLM.  vLLM wants kv_cache_quant_algo to be there, though none is. */
+static cJSON *modelopt_file(const struct moe_hf_plan *p, const cJSON *ignore)
 {
-    cJSON *f = parsed("{\"producer\": {\"name\": \"modelopt\", \"version\": \"" MODELOPT_VERSION "\"}, \"quantization\": {"
-                      "\"quant_algo\": \"NVFP4\", \"kv_cache_quant_algo\": null, \"group_size\": 16}}");
+    cJSON *f = parsed("{\"producer\": " PRODUCER ", \"quantization\": {}}");
     cJSON *q = f ? cJSON_GetObjectItemCaseSensitive(f, "quantization") : NULL;
-    if (q && put(q, "exclude_modules", cJSON_Duplicate(ignore, true))) return f;
+    bool ok = q && put(q, "quant_algo", modelopt_algo(p)) && put(q, "kv_cache_quant_algo", cJSON_CreateNull()) &&
+              put(q, "group_size", cJSON_CreateNumber(16)) && put(q, "exclude_modules", cJSON_Duplicate(ignore, true));
+    if (ok) return f;
     cJSON_Delete(f);
     return NULL;
 }
@@ -272,7 +294,7 @@ static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, 
     cJSON *root;
     MOE_TRY(source_config(p->src, &root, err));
     cJSON *c = text_part(root, text_only);
-    cJSON *q = p->flavor == MOE_HF_MODELOPT ? modelopt_config(ignore) : compressed_config(p, ignore);
+    cJSON *q = p->flavor == MOE_HF_MODELOPT ? modelopt_config(p, ignore) : compressed_config(p, ignore);
     bool ok = c && q && adapt(p, c, text_only, q); /* takes q */
     if (!c) cJSON_Delete(q);
     enum moe_code code = ok ? write_json(dir, "config.json", c, err) : no_memory(err);
@@ -281,13 +303,14 @@ static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, 
     return code;
 }
 
-enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, bool *text_only, struct moe_err *err)
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r, struct moe_err *err)
 {
     cJSON *ignore;
     MOE_TRY(moe_hf_ignore(p, &ignore, err));
-    enum moe_code code = write_config(p, dir, ignore, text_only, err);
+    r->spreads = p->flavor == MOE_HF_MODELOPT && moe_hf_spreads(p, ignore, r->first_spread);
+    enum moe_code code = write_config(p, dir, ignore, &r->text_only, err);
     if (code == MOE_OK && p->flavor == MOE_HF_MODELOPT) {
-        cJSON *f = modelopt_file(ignore);
+        cJSON *f = modelopt_file(p, ignore);
         code = f ? write_json(dir, "hf_quant_config.json", f, err) : no_memory(err);
         cJSON_Delete(f);
     }

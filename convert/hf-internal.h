@@ -46,8 +46,10 @@ const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char o
 
 /* Modules that the config must name as not quantized, as each tool would; an array of strings, the caller deletes it. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
-/* config.json and, for modelopt, hf_quant_config.json in `dir`.  *text_only: the source's config described more than is written. */
-enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, bool *text_only, struct moe_err *err);
+/* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the entry, when another layer's is NVFP4. */
+bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
+/* config.json and, for modelopt, hf_quant_config.json in `dir`.  Fills in r->text_only and r->spreads. */
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r, struct moe_err *err);
 
 /* All shards and, when there are several, the index. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,

@@ -190,7 +190,7 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
     if (!r->nvfp4)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no NVFP4 weights (quantize it first: moe-quantize %s -o Q.moe)", src->path);
     MOE_TRY(check_fused(src, err));
-    p->weight_only = o->flavor == MOE_HF_COMPRESSED_TENSORS && r->uncalibrated == r->nvfp4;
+    p->weight_only = r->uncalibrated == r->nvfp4;
     r->weight_only = p->weight_only;
     p->entries = malloc((size_t)(src->n_tensors * 4) * sizeof *p->entries);
     p->shards = malloc((size_t)src->n_tensors * sizeof *p->shards);

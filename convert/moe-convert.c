@@ -133,12 +133,27 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     return MOE_OK;
 }
 
-/* What a reader of the checkpoint ought to know. */
+/* Where a reader of the checkpoint is known to err (docs/export.md names the versions that were read). */
+static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got, enum moe_hf_flavor flavor)
+{
+    if (flavor == MOE_HF_COMPRESSED_TENSORS) {
+        moe_warn(run, "transformers leaves weight_global_scale out of its sums and then runs another model (serve this flavor with vLLM)");
+        moe_warn(run, "TensorRT-LLM does not read this flavor (write it --flavor modelopt, from a calibrated container)");
+        return;
+    }
+    if (got->weight_only) {
+        moe_warn(run, "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the container for it: moe-quantize --calib)");
+        moe_warn(run, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless it is started with --moe-runner-backend marlin");
+    }
+    if (got->spreads)
+        moe_warn(run, "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this projection in all layers or in none)", got->first_spread);
+}
+
+/* What is in the checkpoint and is not what was in the container. */
 static void tell_hf_nvfp4(const struct moe_run *run, const struct moe_hf_result *got)
 {
-    if (got->uncalibrated == got->nvfp4)
-        moe_notice(run, got->weight_only ? "nothing was calibrated: the checkpoint is weight-only (W4A16)"
-                                         : "nothing was calibrated: every input_scale is 1.0");
+    if (got->weight_only)
+        moe_notice(run, "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
     else if (got->uncalibrated)
         moe_warn(run, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0", (long long)got->uncalibrated, (long long)got->nvfp4);
     if (got->decoded)
@@ -170,6 +185,7 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
     }
     if (got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
     tell_hf_nvfp4(&o->run, &got);
+    tell_readers(&o->run, &got, x.flavor);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
     return MOE_OK;
 }

@@ -13,7 +13,7 @@
                                                 with VALUES these replace the weights that transformers cannot read itself
   interop.py golden OUT                         make tests/data/export-golden.json anew, with modelopt and compressed-tensors alone
 """
-import glob, hashlib, json, os, struct, sys, tempfile
+import copy, glob, hashlib, json, os, struct, sys, tempfile
 
 TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "tiny-k2")
 
@@ -80,10 +80,14 @@ def check_modelopt(d, values):
     import torch
     from modelopt.torch.quantization.qtensor.nvfp4_tensor import NVFP4QTensor
     t, want, n = tensors_of(d), tensors_of(values), 0
+    calibrated = config_of(d)["quantization_config"]["quant_algo"] == "NVFP4"
     for name, w in want.items():
         head = name[:-len("weight")]
-        need(t[head + "weight_scale_2"].shape == () and t[head + "input_scale"].shape == (), name, "its scalars have dimensions")
-        need(torch.isfinite(t[head + "input_scale"]) and t[head + "input_scale"] > 0, name, "input_scale")
+        need(t[head + "weight_scale_2"].shape == (), name, "its global scale has dimensions")
+        need((head + "input_scale" in t) == calibrated, name, "an input scale under W4A16_NVFP4, or none under NVFP4")
+        if calibrated:
+            x = t[head + "input_scale"]
+            need(x.shape == () and torch.isfinite(x) and x > 0, name, "input_scale", x)
         q = NVFP4QTensor(w.shape, torch.float32, t[name])
         got = q.dequantize(dtype=torch.float32, scale=t[head + "weight_scale"], double_scale=t[head + "weight_scale_2"], block_sizes={-1: 16})
         same_values(got, w, name)
@@ -215,6 +219,7 @@ def check_configs(d, flavor):
         with open(os.path.join(d, "hf_quant_config.json")) as f:
             hf = json.load(f)
         need(convert_hf_quant_config_format(hf) == q, "config.json does not follow from hf_quant_config.json")
+        need(hf["producer"]["name"] == "moe" and hf["quantization"]["kv_cache_quant_algo"] is None, "hf_quant_config.json", hf)
         need(sorted(_prefix_wildcard_summarize_exclude_modules(sorted(plain), quantized)) == q["ignore"], "exclude_modules", q["ignore"])
     else:
         from compressed_tensors.quantization import QuantizationConfig
@@ -293,18 +298,19 @@ def digests(tensors):
 
 
 def modelopt_export(tmp):
-    """tiny-k2 quantized and exported by modelopt itself: experts only, the max rule, input scales of 1.0."""
+    """tiny-k2 quantized and exported by modelopt itself: experts only, the max rule, weights alone (W4A16_NVFP4)."""
     import torch
     import modelopt.torch.quantization as mtq
     from modelopt.torch.export import export_hf_checkpoint
     src = os.path.join(TINY, "bf16")
     model = load_model(src, tensors_of(src), torch.bfloat16)
-    model = mtq.quantize(model, mtq.NVFP4_EXPERTS_ONLY_CFG, lambda m: [m(torch.arange(a, a + 252).view(1, -1)) for a in range(0, 1008, 252)])
+    config = copy.deepcopy(mtq.NVFP4_EXPERTS_ONLY_CFG)
+    config["quant_cfg"].append({"quantizer_name": "*input_quantizer", "enable": False})
+    model = mtq.quantize(model, config, lambda m: [m(torch.arange(a, a + 252).view(1, -1)) for a in range(0, 1008, 252)])
     export_hf_checkpoint(model, export_dir=tmp)
     t = tensors_of(tmp)
-    for n in t:
-        if n.endswith(".input_scale"):
-            t[n] = torch.ones_like(t[n])  # it calibrated on nonsense; an uncalibrated export says 1.0
+    need(config_of(tmp)["quantization_config"]["quant_algo"] == "W4A16_NVFP4", "modelopt calls it otherwise")
+    need(not [n for n in t if n.endswith(".input_scale")], "modelopt wrote input scales")
     source = tensors_of(src)
     for n in t:
         if n.endswith(("e_score_correction_bias", "mlp.gate.weight")):

@@ -14,12 +14,30 @@ for f in modelopt compressed-tensors; do
     ok python3 tests/digests.py $G "$T/max-$f" $f
     export_ "$T/max.moe" "$T/max-$f-again" $f; ok diff -r "$T/max-$f" "$T/max-$f-again"
 done
+# nothing was calibrated: weight-only in both flavors, no input scale, and who does not read that is named
+said() { grep -q "$1" "$T/err" || { cat "$T/err"; fail "the export does not say '$1'"; }; }
+export_ "$T/max.moe" "$T/said" modelopt; said 'W4A16'; said 'TensorRT-LLM reads W4A16_NVFP4 on SM120'; said 'moe-runner-backend marlin'
+[ "$(look "$T/said/config.json" "(lambda q: (q['quant_algo'], list(q['config_groups']['group_0']), q['producer']['name'], q['quant_method']))(v['quantization_config'])")" = \
+  "('W4A16_NVFP4', ['weights', 'targets'], 'moe', 'modelopt')" ] || fail "quantization_config of an uncalibrated model"
+[ "$(look "$T/said/hf_quant_config.json" "(v['quantization']['quant_algo'], v['quantization']['kv_cache_quant_algo'], v['producer']['name'])")" = "('W4A16_NVFP4', None, 'moe')" ] || fail "hf_quant_config.json"
+if grep -aq input_scale "$T/said/model.safetensors"; then fail "input scales that nobody calibrated"; fi
+export_ "$T/max.moe" "$T/said-ct" compressed-tensors; said 'transformers leaves weight_global_scale out'; said 'TensorRT-LLM does not read this flavor'
+if grep -aq input_global_scale "$T/said-ct/model.safetensors"; then fail "input scales that nobody calibrated"; fi
+# calibrated: W4A4 with input scales, nothing to warn of; one projection of one layer left out is what SGLang takes for all layers'
+ok "$BIN/moe-quantize" -q $F/bf16 --calib $F/calib.txt --calib-tokens 512 --sequence-length 128 --method weighted --quantize all-linear -o "$T/calibrated.moe"
+export_ "$T/calibrated.moe" "$T/calibrated" modelopt
+if grep warning "$T/err"; then fail "a calibrated export warns"; fi
+[ "$(look "$T/calibrated/config.json" "(v['quantization_config']['quant_algo'], 'input_activations' in v['quantization_config']['config_groups']['group_0'])")" = "('NVFP4', True)" ] || fail "quantization_config of a calibrated model"
+grep -aq input_scale "$T/calibrated/model.safetensors" || fail "no input scales"
+ok "$BIN/moe-quantize" -q $F/bf16 -m max --quantize all-linear --tensor-type 'layers\.2\.self_attn\.q_b_proj=source' -o "$T/spread.moe"
+export_ "$T/spread.moe" "$T/spread" modelopt; said "SGLang takes 'model.layers.2.self_attn.q_b_proj' for excluded in every layer"
+export_ "$T/spread.moe" "$T/spread-ct" compressed-tensors; if grep SGLang "$T/err"; then fail "the other flavor has no such list"; fi
 # and back, from each layout
 for l in bf16 fp8 int4; do
     ok "$BIN/moe-quantize" -q $F/$l -m search -o "$T/$l.moe"
     for f in modelopt compressed-tensors; do
         export_ "$T/$l.moe" "$T/$l-$f" $f
-        grep -q uncalibrated "$T/err" || grep -q 'nothing was calibrated' "$T/err" || fail "$l, $f: does not say that nothing was calibrated"
+        grep -q 'nothing was calibrated' "$T/err" || fail "$l, $f: does not say that nothing was calibrated"
         ok "$BIN/moe-inspect" -q --verify "$T/$l-$f"
         ok "$BIN/moe-convert" -q "$T/$l-$f" -o "$T/$l-$f.moe"
         for n in 1 2 3; do
