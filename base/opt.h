@@ -18,6 +18,11 @@ struct moe_strlist { const char **v; size_t n; };
 /* The value of a MOE_INT without a default: not shown in help. */
 #define MOE_UNSET INT64_MIN
 
+/* What processes that work together (the ranks of a run) must agree on.  A row that says nothing is ALL_SAME, so that a
+ * new option is compared until somebody decides that it need not be.  FILE: given by all or by none, the name may
+ * differ; whoever reads the file compares what is in it.  OWN: each process has its own. */
+enum moe_opt_scope { MOE_OPT_ALL_SAME, MOE_OPT_FILE, MOE_OPT_OWN };
+
 struct moe_opt {
     enum moe_opt_kind kind;
     char short_name;        /* 0 for none */
@@ -25,20 +30,28 @@ struct moe_opt {
     const char *arg;        /* "FILE", "a|b|c"; NULL for a flag */
     void *value;            /* bool *, const char **, int64_t *, double *, struct moe_strlist * by kind; its value is the default */
     const char *help;       /* lower case, no full stop */
+    enum moe_opt_scope scope;
 };
 
 /* The ?: makes the compiler reject a pointer of the wrong type.
  * MAYBE is a string whose value may be left out: --name gives "", only --name=VALUE gives a value. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
-#define MOE_BOOL(s, l, v, h)     { MOE_OPT_BOOL, s, l, NULL, MOE_PTR(bool, v), h }
-#define MOE_STR(s, l, v, a, h)   { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h }
-#define MOE_MAYBE(s, l, v, a, h) { MOE_OPT_MAYBE, s, l, a, MOE_PTR(const char *, v), h }
-#define MOE_INT(s, l, v, a, h)   { MOE_OPT_INT, s, l, a, MOE_PTR(int64_t, v), h }
-#define MOE_SIZE(s, l, v, a, h)  { MOE_OPT_SIZE, s, l, a, MOE_PTR(int64_t, v), h }
-#define MOE_FLOAT(s, l, v, a, h) { MOE_OPT_FLOAT, s, l, a, MOE_PTR(double, v), h }
-#define MOE_LIST(s, l, v, a, h)  { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h }
-#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h }
-#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL }
+#define MOE_ROW(kind, T, s, l, v, a, h, scope) { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope }
+#define MOE_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, ALL_SAME)
+#define MOE_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, ALL_SAME)
+#define MOE_MAYBE(s, l, v, a, h) MOE_ROW(MAYBE, const char *, s, l, v, a, h, ALL_SAME)
+#define MOE_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, ALL_SAME)
+#define MOE_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, ALL_SAME)
+#define MOE_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, ALL_SAME)
+#define MOE_LIST(s, l, v, a, h)  MOE_ROW(LIST, struct moe_strlist, s, l, v, a, h, ALL_SAME)
+#define MOE_FILE(s, l, v, a, h)      MOE_ROW(STR, const char *, s, l, v, a, h, FILE)
+#define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
+#define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)
+#define MOE_OWN_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, OWN)
+#define MOE_OWN_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, OWN)
+#define MOE_OWN_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, OWN)
+#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN }
+#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN }
 
 struct moe_tool {
     const char *name, *synopsis, *about;

@@ -69,7 +69,8 @@ void moe_sha256_add(struct moe_sha256 *s, const void *data, size_t bytes)
 {
     const unsigned char *p = data;
     while (bytes) {
-        size_t at = s->bytes % MOE_SHA256_BLOCK, n = MOE_SHA256_BLOCK - at < bytes ? MOE_SHA256_BLOCK - at : bytes;
+        size_t at = s->bytes % MOE_SHA256_BLOCK,
+               n = MOE_SHA256_BLOCK - at < bytes ? MOE_SHA256_BLOCK - at : bytes;
         memcpy(s->block + at, p, n);
         s->bytes += n;
         p += n;
@@ -109,7 +110,10 @@ void moe_hmac_init(struct moe_hmac *h, const void *key, size_t bytes)
     moe_sha256_add(&h->outer, pad, sizeof pad);
 }
 
-void moe_hmac_add(struct moe_hmac *h, const void *data, size_t bytes) { moe_sha256_add(&h->inner, data, bytes); }
+void moe_hmac_add(struct moe_hmac *h, const void *data, size_t bytes)
+{
+    moe_sha256_add(&h->inner, data, bytes);
+}
 
 void moe_hmac_end(struct moe_hmac *h, unsigned char out[MOE_SHA256_BYTES])
 {

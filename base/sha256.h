@@ -1,6 +1,8 @@
-/* base/sha256.h - SHA-256 (FIPS 180-4) and HMAC with it (RFC 2104), for messages that a stranger must not be able to forge.
+/* base/sha256.h - SHA-256 (FIPS 180-4) and HMAC with it (RFC 2104), for messages that a stranger must not be
+ * able to forge.
  *
- * XXH3 (base/hash.h) is for mistakes; this is for people.  It is plain C and slow: for messages, not for tensors. */
+ * XXH3 (base/hash.h) is for mistakes; this is for people.  It is plain C and slow: for messages, not for
+ * tensors. */
 #ifndef MOE_BASE_SHA256_H
 #define MOE_BASE_SHA256_H
 
@@ -10,14 +12,20 @@
 
 enum { MOE_SHA256_BYTES = 32, MOE_SHA256_BLOCK = 64 };
 
-struct moe_sha256 { uint32_t state[8]; uint64_t bytes; unsigned char block[MOE_SHA256_BLOCK]; };
+struct moe_sha256 {
+    uint32_t state[8];
+    uint64_t bytes;
+    unsigned char block[MOE_SHA256_BLOCK];
+};
 
 void moe_sha256_init(struct moe_sha256 *s);
 void moe_sha256_add(struct moe_sha256 *s, const void *data, size_t bytes);
 /* The digest of what was added; the state is used up. */
 void moe_sha256_end(struct moe_sha256 *s, unsigned char out[MOE_SHA256_BYTES]);
 
-struct moe_hmac { struct moe_sha256 inner, outer; };
+struct moe_hmac {
+    struct moe_sha256 inner, outer;
+};
 
 /* A key of any length. */
 void moe_hmac_init(struct moe_hmac *h, const void *key, size_t bytes);

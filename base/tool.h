@@ -38,10 +38,10 @@ struct moe_run {
  * --help-complete SHELL --help-env --version, which the parser knows). */
 #define MOE_COMMON_OPTIONS(r)                                                                        \
     MOE_GROUP("common"),                                                                             \
-    MOE_BOOL(0, "json", &(r)->json, "print one JSON object on standard output and nothing else there"), \
-    MOE_INT('t', "threads", &(r)->threads, "n", "threads to use; all processors by default"),       \
-    MOE_BOOL('q', "quiet", &(r)->quiet, "no progress and no notices, only errors"),                  \
-    MOE_STR(0, "color", &(r)->color, "auto|always|never", "color and bars on a terminal")
+    MOE_OWN_BOOL(0, "json", &(r)->json, "print one JSON object on standard output and nothing else there"), \
+    MOE_OWN_INT('t', "threads", &(r)->threads, "n", "threads to use; all processors by default"),       \
+    MOE_OWN_BOOL('q', "quiet", &(r)->quiet, "no progress and no notices, only errors"),                  \
+    MOE_OWN_STR(0, "color", &(r)->color, "auto|always|never", "color and bars on a terminal")
 
 /* What the tools that write a model share; `o` has dry_run, resume, force and memory. */
 #define MOE_WRITER_OPTIONS(o)                                                                        \

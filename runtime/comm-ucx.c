@@ -2,128 +2,32 @@
  * there, large ones are fetched into it.  One worker, one thread. */
 #include "runtime/comm-ucx.h"
 
-#include "runtime/ucx.h"
-
 #if MOE_HAVE_UCX
 #include "base/io.h"
 #include "base/tool.h"
+#include "runtime/comm-ucx-internal.h"
 
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum kind { REQUEST, REPLY, SAID, BEAT, GIVEN_UP, BYE, HELLO, WELCOME };
-enum { AM = 1, LINGER = 5 }; /* seconds for farewells, at most */
-
-struct head { uint32_t kind, from, what; uint32_t number; }; /* what: said's kind, or the rank given up; number: of what was said, in order */
-
-/* One message under way. */
-struct slot { unsigned char *p; struct head head; void *pending; };
-
-struct said { struct said *next; struct head head; size_t bytes; bool here; unsigned char data[]; };
+enum { LINGER = 5 }; /* seconds for farewells, at most */
 
 /* A small message, or one that is said; freed when it is gone. */
-struct out { struct head head; unsigned char data[]; };
-
-struct link {
-    ucp_ep_h ep;
-    struct slot request, reply;       /* to that rank */
-    unsigned char *asked, *answer;    /* from it */
-    bool is_asked, is_answered, gone, bye, hello, welcome;
-    uint64_t life;
-    uint32_t heard;                   /* how many of its words */
-};
-
-struct ucx {
-    struct moe_comm c;
-    const struct moe_ucx *u;
-    ucp_context_h context;
-    ucp_worker_h worker;
-    ucp_address_t *address; size_t address_bytes;
-    int efd;
-    struct link *link;                /* [ranks] */
-    unsigned char *memory; size_t memory_bytes;
-    struct said *said, **said_end, *handed;
-    uint32_t words;                   /* that this rank has said */
-    double beat;                      /* when it last gave a sign of life */
-    bool news, ready, leaving;
+struct out {
+    unsigned char head[MOE_WIRE_HEAD_BYTES], data[];
 };
 
 static struct ucx *of(struct moe_comm *c) { return (struct ucx *)(void *)c; }
 
-/* ---- received ---- */
-
-static void arrived(struct ucx *x, const struct head *h)
+/* What goes in front of a message of this rank. */
+static void put_head(const struct ucx *x, unsigned char out[MOE_WIRE_HEAD_BYTES], enum kind kind,
+                     uint32_t what, uint32_t number)
 {
-    struct link *l = &x->link[h->from];
-    if (h->kind == REQUEST) l->is_asked = true;
-    if (h->kind == REPLY) l->is_answered = true;
-    x->news = true;
-}
-
-struct fetch { struct ucx *x; struct head head; struct said *said; };
-
-static void fetched(void *request, ucs_status_t status, size_t length, void *user)
-{
-    struct fetch *f = user;
-    (void)length;
-    if (status == UCS_OK && f->said) f->said->here = true;
-    if (status == UCS_OK) arrived(f->x, &f->head);
-    f->x->u->ucp_request_free(request);
-    free(f);
-}
-
-/* Where a message belongs; NULL: nowhere. */
-static void *place(struct ucx *x, const struct head *h, size_t bytes, struct said **s)
-{
-    struct link *l = &x->link[h->from];
-    *s = NULL;
-    if (h->kind == REQUEST) return bytes <= x->c.request_bytes ? l->asked : NULL;
-    if (h->kind == REPLY) return bytes <= x->c.reply_bytes ? l->answer : NULL;
-    if (h->kind != SAID) return NULL;
-    *s = malloc(sizeof **s + bytes);
-    if (!*s) return NULL;
-    **s = (struct said){ .head = *h, .bytes = bytes };
-    *x->said_end = *s;
-    x->said_end = &(*s)->next;
-    return (*s)->data;
-}
-
-static ucs_status_t receive(void *arg, const void *header, size_t header_bytes, void *data, size_t bytes, const ucp_am_recv_param_t *param)
-{
-    struct ucx *x = arg;
-    struct head h;
-    struct said *s;
-    if (header_bytes != sizeof h) return UCS_OK;
-    memcpy(&h, header, sizeof h);
-    if (h.from >= (uint32_t)x->c.ranks) return UCS_OK;
-    x->link[h.from].life++;
-    if (h.kind == GIVEN_UP && h.what < (uint32_t)x->c.ranks) x->link[h.what].gone = x->news = true;
-    if (h.kind == BYE) x->link[h.from].bye = x->news = true;
-    if (h.kind == HELLO) x->link[h.from].hello = x->news = true;
-    if (h.kind == WELCOME) x->link[h.from].welcome = x->news = true;
-    if (h.kind > SAID || x->c.dead[h.from]) return UCS_OK;
-    void *to = place(x, &h, bytes, &s);
-    if (!to) return UCS_OK;
-    if (!(param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)) {
-        memcpy(to, data, bytes);
-        if (s) s->here = true;
-        arrived(x, &h);
-        return UCS_OK;
-    }
-    struct fetch *f = malloc(sizeof *f);
-    if (!f) return UCS_ERR_NO_MEMORY;
-    *f = (struct fetch){ x, h, s };
-    ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.recv_am = fetched, .user_data = f };
-    void *r = x->u->ucp_am_recv_data_nbx(x->worker, data, to, bytes, &p);
-    if (UCS_PTR_IS_PTR(r)) return UCS_INPROGRESS;
-    if (!r) {
-        if (s) s->here = true;
-        arrived(x, &h);
-    }
-    free(f);
-    return UCS_OK;
+    struct moe_wire_head h = { .kind = kind, .from = (uint32_t)x->c.rank, .what = what, .number = number };
+    memcpy(h.key, x->key, sizeof h.key);
+    moe_wire_head_put(out, &h);
 }
 
 static void failed(void *arg, ucp_ep_h ep, ucs_status_t status)
@@ -158,8 +62,8 @@ static void send_slot(struct ucx *x, int to, struct slot *s, enum kind kind, siz
     struct link *l = &x->link[to];
     ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK, .cb.send = slot_sent };
     if (l->gone || !l->ep) return;
-    s->head = (struct head){ .kind = kind, .from = (uint32_t)x->c.rank };
-    void *r = x->u->ucp_am_send_nbx(l->ep, AM, &s->head, sizeof s->head, s->p, bytes, &p);
+    put_head(x, s->head, kind, 0, 0);
+    void *r = x->u->ucp_am_send_nbx(l->ep, AM, s->head, sizeof s->head, s->p, bytes, &p);
     if (UCS_PTR_IS_ERR(r)) l->gone = x->news = true;
     else s->pending = r;
 }
@@ -187,10 +91,10 @@ static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint3
         return false;
     }
     *g = (struct gone){ x->u, o };
-    o->head = (struct head){ kind, (uint32_t)x->c.rank, what, number };
+    put_head(x, o->head, kind, what, number);
     if (bytes) memcpy(o->data, data, bytes);
     ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.send = out_sent, .user_data = g };
-    void *r = x->u->ucp_am_send_nbx(l->ep, AM, &o->head, sizeof o->head, o->data, bytes, &p);
+    void *r = x->u->ucp_am_send_nbx(l->ep, AM, o->head, sizeof o->head, o->data, bytes, &p);
     if (UCS_PTR_IS_PTR(r)) return true;
     if (UCS_PTR_IS_ERR(r)) l->gone = x->news = true;
     free(o);
@@ -219,6 +123,7 @@ static enum moe_code ucx_post(struct moe_comm *c, int to, size_t bytes, struct m
     struct ucx *x = of(c);
     (void)err;
     x->link[to].is_answered = false;
+    x->link[to].owes = true;
     if (to == c->rank) x->link[to].is_asked = true;
     else send_slot(x, to, &x->link[to].request, REQUEST, bytes);
     return MOE_OK;
@@ -246,6 +151,15 @@ static enum moe_code ucx_answer(struct moe_comm *c, int to, size_t bytes, struct
 
 static const void *ucx_answered(struct moe_comm *c, int from) { return of(c)->link[from].is_answered ? of(c)->link[from].answer : NULL; }
 
+static size_t ucx_request_size(struct moe_comm *c, int from)
+{
+    return from == c->rank ? c->request_bytes : of(c)->link[from].asked_bytes;
+}
+static size_t ucx_reply_size(struct moe_comm *c, int from)
+{
+    return from == c->rank ? c->reply_bytes : of(c)->link[from].answer_bytes;
+}
+
 static enum moe_code ucx_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
 {
     struct ucx *x = of(c);
@@ -265,6 +179,8 @@ static bool ucx_heard(struct moe_comm *c, int *from, uint32_t *kind, const void 
         struct link *l = &x->link[s->head.from];
         if (!s->here || s->head.number != l->heard) continue; /* a large one may come after a small one that was said later */
         l->heard++;
+        l->unheard--;
+        l->unheard_bytes -= s->bytes;
         *at = s->next;
         if (x->said_end == &s->next) x->said_end = at;
         x->handed = s;
@@ -300,7 +216,10 @@ static void ucx_wait(struct moe_comm *c, double seconds)
     double end = moe_now() + seconds;
     beat(x);
     while (!x->news) {
-        if (x->u->ucp_worker_progress(x->worker)) continue;
+        double tick =
+            x->c.timeout /
+            MOE_COMM_TICKS; /* longer than that no stream of messages without news keeps this rank here */
+        if (x->u->ucp_worker_progress(x->worker) && moe_now() < end + tick) continue;
         double left = end - moe_now();
         if (left <= 0) break;
         if (x->u->ucp_worker_arm(x->worker) != UCS_OK) continue; /* something came in between */
@@ -371,7 +290,8 @@ static void ucx_close(struct moe_comm *c)
 }
 
 static const struct moe_comm_ops ops = {
-    "ucx", ucx_request, ucx_post, ucx_requested, ucx_reply, ucx_answer, ucx_answered, ucx_say, ucx_heard, ucx_wait, ucx_life, ucx_give_up, ucx_close,
+    "ucx",     ucx_request, ucx_post, ucx_requested, ucx_reply, ucx_answer,       ucx_answered,   ucx_say,
+    ucx_heard, ucx_wait,    ucx_life, ucx_give_up,   ucx_close, ucx_request_size, ucx_reply_size,
 };
 
 static enum moe_code slots(struct ucx *x, struct moe_err *err)
@@ -395,8 +315,12 @@ static enum moe_code start(struct ucx *x, struct moe_err *err)
 {
     ucp_params_t params = { .field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP };
     ucp_worker_params_t worker = { .field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE, .thread_mode = UCS_THREAD_MODE_SINGLE };
-    ucp_am_handler_param_t handler = { .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
-                                       .id = AM, .cb = receive, .arg = x };
+    ucp_am_handler_param_t handler = { .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
+                                                     UCP_AM_HANDLER_PARAM_FIELD_CB |
+                                                     UCP_AM_HANDLER_PARAM_FIELD_ARG,
+                                       .id = AM,
+                                       .cb = moe_ucx_receive,
+                                       .arg = x };
     ucp_config_t *config;
     if (x->u->ucp_config_read(NULL, NULL, &config) != UCS_OK) return moe_fail(err, MOE_DEVICE, "--comm ucx: UCX refuses its settings (UCX_* in the environment)");
     ucs_status_t s = x->u->ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &params, config, &x->context);
@@ -409,12 +333,13 @@ static enum moe_code start(struct ucx *x, struct moe_err *err)
                                            x->u->ucp_get_version_string(), (int)s);
 }
 
-enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, size_t request_bytes, size_t reply_bytes, double timeout,
-                                const void **address, size_t *address_bytes, struct moe_err *err)
+enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool here, size_t request_bytes,
+                                size_t reply_bytes, double timeout, const void **address,
+                                size_t *address_bytes, struct moe_err *err)
 {
     const struct moe_ucx *u;
     *out = NULL;
-    MOE_TRY(moe_ucx(&u, err));
+    MOE_TRY(moe_ucx(&u, here, err));
     struct ucx *x = calloc(1, sizeof *x);
     if (!x) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
     enum moe_code code = moe_comm_init(&x->c, &ops, rank, ranks, (request_bytes + 63) / 64 * 64, (reply_bytes + 63) / 64 * 64, timeout, err);
@@ -430,6 +355,11 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, size
     *address_bytes = x->address_bytes;
     *out = &x->c;
     return MOE_OK;
+}
+
+void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY])
+{
+    memcpy(of(c)->key, key, MOE_WIRE_KEY);
 }
 
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err)
@@ -466,6 +396,10 @@ static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct 
         while (!(kind == HELLO ? l->hello : l->welcome || l->gone)) {
             MOE_TRY(moe_interrupted(err));
             ucx_wait(&x->c, 0.1);
+            if (x->c.broken.code != MOE_OK) {
+                *err = x->c.broken;
+                return err->code;
+            }
             if ((kind == HELLO && l->gone) || moe_now() > end)
                 return moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d was lost while ranks %d and it connected", r, x->c.rank);
         }
@@ -490,13 +424,17 @@ enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe
     return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: built without UCX");
 }
 
-enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, size_t request_bytes, size_t reply_bytes, double timeout,
-                                const void **address, size_t *address_bytes, struct moe_err *err)
+enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool here, size_t request_bytes,
+                                size_t reply_bytes, double timeout, const void **address,
+                                size_t *address_bytes, struct moe_err *err)
 {
-    (void)rank, (void)ranks, (void)request_bytes, (void)reply_bytes, (void)timeout, (void)address, (void)address_bytes;
+    (void)rank, (void)ranks, (void)here, (void)request_bytes, (void)reply_bytes, (void)timeout, (void)address,
+        (void)address_bytes;
     *out = NULL;
     return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: built without UCX (Debian: libucx-dev, then make again)");
 }
+
+void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]) { (void)c, (void)key; }
 
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err)
 {

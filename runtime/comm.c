@@ -9,7 +9,13 @@
 enum moe_code moe_comm_init(struct moe_comm *c, const struct moe_comm_ops *ops, int rank, int ranks, size_t request_bytes, size_t reply_bytes,
                             double timeout, struct moe_err *err)
 {
-    *c = (struct moe_comm){ .ops = ops, .rank = rank, .ranks = ranks, .request_bytes = request_bytes, .reply_bytes = reply_bytes, .timeout = timeout };
+    *c = (struct moe_comm){ .broken = MOE_ERR_INIT,
+                            .ops = ops,
+                            .rank = rank,
+                            .ranks = ranks,
+                            .request_bytes = request_bytes,
+                            .reply_bytes = reply_bytes,
+                            .timeout = timeout };
     c->dead = calloc((size_t)ranks, sizeof *c->dead);
     c->peer = calloc((size_t)ranks, sizeof *c->peer);
     return c->dead && c->peer ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
@@ -58,6 +64,10 @@ static enum moe_code wait_for(struct moe_comm *c, double seconds, struct moe_err
 {
     MOE_TRY(moe_interrupted(err));
     c->ops->wait(c, seconds);
+    if (c->broken.code != MOE_OK) {
+        *err = c->broken;
+        return err->code;
+    }
     if (c->dead[c->rank])
         return moe_fail(err, MOE_DEVICE, "rank %d was given up by the others (silent for %g seconds; raise --rank-timeout)", c->rank, c->timeout);
     return MOE_OK;
@@ -88,6 +98,12 @@ bool moe_comm_bury(struct moe_comm *c, const bool *awaited)
         any = true;
     }
     return any;
+}
+
+void moe_comm_distrust(struct moe_comm *c, int rank, const char *what)
+{
+    if (c->broken.code == MOE_OK)
+        moe_fail(&c->broken, MOE_DEVICE, "rank %d sent %s (do all ranks run the same version?)", rank, what);
 }
 
 void moe_comm_lost(struct moe_comm *c, int rank)

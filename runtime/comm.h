@@ -59,6 +59,9 @@ struct moe_comm_ops {
     uint64_t (*life)(struct moe_comm *c, int rank);     /* another value whenever that rank gave a sign of life */
     void (*give_up)(struct moe_comm *c, int rank);      /* from now on dead for all */
     void (*close)(struct moe_comm *c);
+    size_t (*request_size)(struct moe_comm *c,
+                           int from); /* bytes of the request, and of the reply, that are there */
+    size_t (*reply_size)(struct moe_comm *c, int from);
 };
 
 struct moe_peer { uint64_t life; int ticks; };
@@ -72,6 +75,7 @@ struct moe_comm {
     int n_dead;
     struct moe_peer *peer;              /* [ranks] */
     double tick;                        /* when the present one began */
+    struct moe_err broken; /* what a rank sent that no rank sends, and who it was; code MOE_OK: nothing */
     uint64_t posts, answers, post_bytes, answer_bytes; /* sent so far, to this rank itself included */
 };
 
@@ -88,10 +92,17 @@ static inline void *moe_comm_request(struct moe_comm *c, int to) { return c->ops
 enum moe_code moe_comm_post(struct moe_comm *c, int to, size_t bytes, struct moe_err *err);
 /* The request of `from` that waits for an answer; NULL: none. */
 static inline const void *moe_comm_requested(struct moe_comm *c, int from) { return c->dead[from] ? NULL : c->ops->requested(c, from); }
+/* How many bytes of it have come, where the back end copies them: whoever reads must not believe its counts
+ * beyond these. */
+static inline size_t moe_comm_request_size(struct moe_comm *c, int from)
+{
+    return c->ops->request_size(c, from);
+}
 static inline void *moe_comm_reply(struct moe_comm *c, int to) { return c->ops->reply(c, to); }
 enum moe_code moe_comm_answer(struct moe_comm *c, int to, size_t bytes, struct moe_err *err);
 /* The reply to the last request to `from`; NULL: not yet. */
 static inline const void *moe_comm_answered(struct moe_comm *c, int from) { return c->dead[from] ? NULL : c->ops->answered(c, from); }
+static inline size_t moe_comm_reply_size(struct moe_comm *c, int from) { return c->ops->reply_size(c, from); }
 
 /* To all others (not to this rank itself); copied.  kind below 2^31. */
 enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes, struct moe_err *err);
@@ -100,12 +111,15 @@ static inline bool moe_comm_heard(struct moe_comm *c, int *from, uint32_t *kind,
 
 /* Begin to wait for something: nobody has been silent so far. */
 void moe_comm_begin_wait(struct moe_comm *c);
-/* Wait until something came or a tick has passed.  MOE_DEVICE when this rank has been given up by the others; MOE_SIGINT and the like. */
+/* Wait until something came or a tick has passed.  MOE_DEVICE when this rank has been given up by the others,
+ * or a rank sends what makes no sense (c->broken); MOE_SIGINT and the like. */
 enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err);
 /* The same without waiting: a sign of life from a rank that is busy. */
 enum moe_code moe_comm_alive(struct moe_comm *c, struct moe_err *err);
 /* Give up those of `awaited` [ranks] that have been silent for the timeout; true when c->dead has changed. */
 bool moe_comm_bury(struct moe_comm *c, const bool *awaited);
+/* For back ends: `rank` has sent what no rank sends; `what` completes "rank 3 sent".  The first counts. */
+void moe_comm_distrust(struct moe_comm *c, int rank, const char *what);
 /* For back ends: `rank` is gone. */
 void moe_comm_lost(struct moe_comm *c, int rank);
 

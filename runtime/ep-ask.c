@@ -70,12 +70,13 @@ static void fill(struct moe_ep *ep)
         int to = ep->place[c].server;
         unsigned char *q = moe_comm_request(ep->c, to);
         if (ep->last[to] != ep->row[c]) {
-            memcpy(q + moe_ep_rows_at(ep->experts, ep->pairs[to]) + (size_t)ep->rows[to]++ * bytes, ep->row[c], bytes);
+            memcpy(q + moe_wire_rows_at(ep->experts, ep->pairs[to]) + (size_t)ep->rows[to]++ * bytes,
+                   ep->row[c], bytes);
             ep->stats.bytes_rows += bytes;
         }
         ep->last[to] = ep->row[c];
-        struct moe_ep_pair *p = (struct moe_ep_pair *)(void *)(q + moe_ep_pairs_at(ep->experts));
-        p[ep->place[c].index] = (struct moe_ep_pair){ ep->rows[to] - 1, ep->chosen[c] };
+        struct moe_wire_pair *p = (struct moe_wire_pair *)(void *)(q + moe_wire_pairs_at(ep->experts));
+        p[ep->place[c].index] = (struct moe_wire_pair){ ep->rows[to] - 1, ep->chosen[c] };
     }
 }
 
@@ -91,10 +92,15 @@ static enum moe_code ask(struct moe_ep *ep, struct moe_err *err)
     for (int r = 0; r < ep->ranks; r++) {
         if (ep->c->dead[r]) continue;
         unsigned char *q = moe_comm_request(ep->c, r);
-        *(struct moe_ep_request *)(void *)q = (struct moe_ep_request){ ep->pass, ep->layer, ep->rows[r], ep->pairs[r], ep->at };
-        memcpy(q + moe_ep_counts_at(), counts + (int64_t)ep->rank * ep->experts, (size_t)ep->experts * sizeof *counts);
+        moe_wire_request_put(
+            q, &(struct moe_wire_request){ ep->pass, ep->layer, ep->rows[r], ep->pairs[r], ep->at });
+        memcpy(q + MOE_WIRE_SLOT_HEAD, counts + (int64_t)ep->rank * ep->experts,
+               (size_t)ep->experts * sizeof *counts);
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
-        MOE_TRY(moe_comm_post(ep->c, r, moe_ep_rows_at(ep->experts, ep->pairs[r]) + (size_t)(ep->rows[r] * ep->hidden) * sizeof(float), err));
+        MOE_TRY(moe_comm_post(ep->c, r,
+                              moe_wire_rows_at(ep->experts, ep->pairs[r]) +
+                                  (size_t)(ep->rows[r] * ep->hidden) * sizeof(float),
+                              err));
     }
     ep->stats.seconds_send += moe_now() - t;
     return MOE_OK;
@@ -118,27 +124,30 @@ enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, 
 
 /* ---- outputs ---- */
 
-static const struct moe_ep_reply *reply_of(struct moe_ep *ep, int from) { return moe_comm_answered(ep->c, from); }
-
 static const float *output(struct moe_ep *ep, int32_t choice)
 {
     const unsigned char *p = moe_comm_answered(ep->c, ep->place[choice].server);
-    return (const float *)(const void *)(p + moe_ep_up(sizeof(struct moe_ep_reply))) + (int64_t)ep->place[choice].index * ep->hidden;
+    return (const float *)(const void *)(p + MOE_WIRE_SLOT_HEAD) +
+           (int64_t)ep->place[choice].index * ep->hidden;
 }
 
 static enum moe_code check_replies(struct moe_ep *ep, struct moe_err *err)
 {
     for (int r = 0; r < ep->ranks; r++) {
-        const struct moe_ep_reply *p = ep->c->dead[r] ? NULL : reply_of(ep, r);
-        if (!p) continue;
-        if (p->code != MOE_OK) {
-            memcpy(err, (const unsigned char *)p + moe_ep_up(sizeof *p), sizeof *err);
+        const unsigned char *slot = moe_comm_answered(ep->c, r);
+        struct moe_err failure;
+        if (!slot) continue;
+        if (!moe_wire_reply_sound(slot, moe_comm_reply_size(ep->c, r), ep->pairs[r], &ep->shape, &failure))
+            return moe_fail(err, MOE_DEVICE,
+                            "rank %d sent a reply that makes no sense (do all ranks run the same version?)",
+                            r);
+        if (failure.code != MOE_OK) {
+            *err = failure;
             return err->code;
         }
-        if (p->pairs != ep->pairs[r])
-            return moe_fail(err, MOE_DEVICE, "rank %d answered %d rows where %d were asked for", r, p->pairs, ep->pairs[r]);
-        if (p->pass > ep->seen) ep->seen = p->pass;
-        moe_ep_told(ep, r, &p->at);
+        struct moe_wire_reply p = moe_wire_reply_get(slot);
+        if (p.pass > ep->seen) ep->seen = p.pass;
+        moe_ep_told(ep, r, &p.at);
     }
     return MOE_OK;
 }
@@ -154,7 +163,7 @@ static enum moe_code await(struct moe_ep *ep, struct moe_err *err)
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
         MOE_TRY(moe_ep_serve(ep, &did, err));
         for (int r = 0; r < ep->ranks; r++) {
-            ep->awaited[r] = !ep->c->dead[r] && !reply_of(ep, r);
+            ep->awaited[r] = !ep->c->dead[r] && !moe_comm_answered(ep->c, r);
             all &= !ep->awaited[r];
         }
         if (all) return check_replies(ep, err);
@@ -168,8 +177,9 @@ static const float *sent_row(struct moe_ep *ep, int32_t choice)
 {
     int to = ep->place[choice].server;
     const unsigned char *q = moe_comm_request(ep->c, to);
-    const struct moe_ep_pair *p = (const struct moe_ep_pair *)(const void *)(q + moe_ep_pairs_at(ep->experts));
-    const float *rows = (const float *)(const void *)(q + moe_ep_rows_at(ep->experts, ep->pairs[to]));
+    const struct moe_wire_pair *p = (const struct moe_wire_pair *)(const void *)(q + moe_wire_pairs_at(
+                                                                                         ep->experts));
+    const float *rows = (const float *)(const void *)(q + moe_wire_rows_at(ep->experts, ep->pairs[to]));
     return rows + (int64_t)p[ep->place[choice].index].row * ep->hidden;
 }
 

@@ -3,29 +3,10 @@
 #define MOE_RUNTIME_EP_INTERNAL_H
 
 #include "runtime/ep.h"
+#include "runtime/wire.h"
 
 /* Said among the ranks; what callers say has FIRST_USER added. */
-enum { SAY_REST, SAY_DONE, SAY_FAIL = MOE_EP_FAILED, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
-
-/* How far a rank has moved to a new plan: in front of every request and reply. */
-struct moe_ep_progress {
-    uint32_t moves;        /* plans that it has left behind */
-    int32_t ready, asking; /* MoE layers that it has mapped by the new plan; that it asks for by it */
-};
-
-/* A request: this, uint16_t counts [E] (the asker's choices in this layer), struct moe_ep_pair [pairs], float rows [rows][H]; each at 64. */
-struct moe_ep_request {
-    uint64_t pass;         /* of the asker: the lowest (pass, layer) is served first */
-    int32_t layer, rows, pairs;
-    struct moe_ep_progress at;
-};
-struct moe_ep_pair { int32_t row, expert; };
-/* A reply: this, float rows [pairs][H]; each at 64.  code: not MOE_OK when the server failed; then its message follows instead. */
-struct moe_ep_reply {
-    uint64_t pass;         /* the largest that the server has seen */
-    int32_t pairs, code;
-    struct moe_ep_progress at;
-};
+enum { SAY_REST, SAY_DONE, SAY_FAIL, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
 
 struct moe_ep_place { int32_t server, index; }; /* of a choice: whom it was asked of, and which pair it is there */
 
@@ -35,6 +16,7 @@ struct moe_ep {
     const struct moe_config *config;
     int ranks, rank;
     int64_t hidden, k, experts, layers, n_moe;
+    struct moe_wire_shape shape;    /* that requests and replies are held against */
     uint64_t steps;                 /* towards options.die */
     struct moe_ep_stats stats;
     struct moe_err failed;          /* what another rank failed with; code MOE_OK: nothing */
@@ -57,6 +39,7 @@ struct moe_ep {
 
     /* serving */
     bool *active, *done;            /* [ranks] asks; will not ask any more */
+    bool *taken; /* [ranks] whose request is served now: checked, and the one that gets an answer */
     uint64_t seen;                  /* the largest pass */
     struct moe_choice *list, *sorted;
     int64_t list_cap;
@@ -64,7 +47,7 @@ struct moe_ep {
 
     /* the plan */
     const struct moe_plan *plan, *next;
-    struct moe_ep_progress at, *peer; /* [ranks] what each rank said last */
+    struct moe_wire_progress at, *peer; /* [ranks] what each rank said last */
     int dropped;                    /* MoE layers of the old plan that were unmapped */
     bool *want;                     /* [E] */
     uint16_t *counts;               /* [n_moe][ranks][E]: what every rank chose when it last asked for the layer */
@@ -73,10 +56,11 @@ struct moe_ep {
     int64_t share_cap;
 };
 
-static inline size_t moe_ep_up(size_t n) { return (n + 63) / 64 * 64; }
-static inline size_t moe_ep_counts_at(void) { return moe_ep_up(sizeof(struct moe_ep_request)); }
-static inline size_t moe_ep_pairs_at(int64_t experts) { return moe_ep_counts_at() + moe_ep_up((size_t)experts * sizeof(uint16_t)); }
-static inline size_t moe_ep_rows_at(int64_t experts, int64_t pairs) { return moe_ep_pairs_at(experts) + moe_ep_up((size_t)pairs * sizeof(struct moe_ep_pair)); }
+/* The float rows of a reply that is being written, or was checked. */
+static inline float *moe_ep_reply_rows(void *reply)
+{
+    return (float *)(void *)((unsigned char *)reply + MOE_WIRE_SLOT_HEAD);
+}
 
 /* The index among MoE layers. */
 int moe_ep_index(const struct moe_ep *ep, int layer);
@@ -100,7 +84,7 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err);
 const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer); /* by which to ask */
 enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, struct moe_err *err);
 enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err); /* a step of a move, if one is possible */
-void moe_ep_told(struct moe_ep *ep, int from, const struct moe_ep_progress *at);
+void moe_ep_told(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
 enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err); /* MOE_DEVICE when experts are nowhere left */
 
 #endif

@@ -24,7 +24,7 @@ const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer)
     return &(ep->next && i < ep->at.asking ? ep->next : ep->plan)->layers[i];
 }
 
-void moe_ep_told(struct moe_ep *ep, int from, const struct moe_ep_progress *at) { ep->peer[from] = *at; }
+void moe_ep_told(struct moe_ep *ep, int from, const struct moe_wire_progress *at) { ep->peer[from] = *at; }
 
 enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err)
 {
@@ -73,7 +73,7 @@ enum moe_code moe_ep_replan(struct moe_ep *ep, const struct moe_plan *plan, stru
 /* How far rank r is in the move that this rank is in; one that finished it, all the way; one that has not begun, nowhere. */
 static int how_far(const struct moe_ep *ep, int r, bool asking)
 {
-    const struct moe_ep_progress *p = &ep->peer[r];
+    const struct moe_wire_progress *p = &ep->peer[r];
     if (p->moves > ep->at.moves) return (int)ep->n_moe;
     return p->moves < ep->at.moves ? 0 : asking ? p->asking : p->ready;
 }
@@ -111,7 +111,7 @@ enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err)
     moe_split_close(&ep->split);
     ep->split = ep->next_split;
     ep->next_split = NULL;
-    ep->at = (struct moe_ep_progress){ ep->at.moves + 1, 0, 0 };
+    ep->at = (struct moe_wire_progress){ ep->at.moves + 1, 0, 0 };
     ep->stats.moves++;
     return MOE_OK;
 }

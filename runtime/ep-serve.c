@@ -13,34 +13,43 @@ static bool due(struct moe_ep *ep, uint64_t *pass, int *layer)
 {
     bool any = false;
     for (int r = 0; r < ep->ranks; r++) {
-        const struct moe_ep_request *q = moe_comm_requested(ep->c, r);
-        if (!q && ep->active[r] && !ep->c->dead[r]) return false;
-        if (!q) continue;
-        if (!any || q->pass < *pass || (q->pass == *pass && q->layer < *layer)) {
-            *pass = q->pass;
-            *layer = q->layer;
+        const unsigned char *slot = moe_comm_requested(ep->c, r);
+        if (!slot && ep->active[r] && !ep->c->dead[r]) return false;
+        if (!slot) continue;
+        struct moe_wire_request q = moe_wire_request_get(slot);
+        if (!any || q.pass < *pass || (q.pass == *pass && q.layer < *layer)) {
+            *pass = q.pass;
+            *layer = q.layer;
         }
         any = true;
     }
     return any;
 }
 
-static const struct moe_ep_request *asked(struct moe_ep *ep, int from, uint64_t pass, int layer)
+/* The request of a rank that is served now; NULL: it has none, or came after the others were checked, or has
+ * died since. */
+static const unsigned char *asked(struct moe_ep *ep, int from, struct moe_wire_request *q)
 {
-    const struct moe_ep_request *q = moe_comm_requested(ep->c, from);
-    return q && q->pass == pass && q->layer == layer ? q : NULL;
+    const unsigned char *slot = ep->taken[from] ? moe_comm_requested(ep->c, from) : NULL;
+    if (slot) *q = moe_wire_request_get(slot);
+    return slot;
+}
+
+static const struct moe_wire_pair *pairs_of(const struct moe_ep *ep, const unsigned char *slot)
+{
+    return (const struct moe_wire_pair *)(const void *)(slot + moe_wire_pairs_at(ep->experts));
 }
 
 /* What came over a network is held against what it may be. */
-static enum moe_code check(const struct moe_ep *ep, int from, const struct moe_ep_request *q, struct moe_err *err)
+static enum moe_code check(const struct moe_ep *ep, int from, const unsigned char *slot,
+                           const struct moe_wire_request *q, struct moe_err *err)
 {
-    const struct moe_ep_pair *p = (const struct moe_ep_pair *)(const void *)((const unsigned char *)q + moe_ep_pairs_at(ep->experts));
-    size_t row = (size_t)ep->hidden * sizeof(float);
-    bool good = q->layer >= 0 && q->layer < ep->layers && moe_layer_is_moe(ep->config, q->layer) && q->rows >= 0 && q->pairs >= q->rows &&
-                moe_ep_up(sizeof(struct moe_ep_reply)) + (size_t)q->pairs * row <= ep->c->reply_bytes &&
-                moe_ep_rows_at(ep->experts, q->pairs) + (size_t)q->rows * row <= ep->c->request_bytes;
-    for (int32_t i = 0; good && i < q->pairs; i++) good = p[i].row >= 0 && p[i].row < q->rows && p[i].expert >= 0 && p[i].expert < ep->experts;
-    if (!good) return moe_fail(err, MOE_DEVICE, "rank %d sent a request that makes no sense (do all ranks run the same version?)", from);
+    const struct moe_wire_pair *p = pairs_of(ep, slot);
+    if (!moe_wire_request_sound(slot, moe_comm_request_size(ep->c, from), &ep->shape) ||
+        !moe_layer_is_moe(ep->config, q->layer))
+        return moe_fail(err, MOE_DEVICE,
+                        "rank %d sent a request that makes no sense (do all ranks run the same version?)",
+                        from);
     for (int32_t i = 0; i < q->pairs; i++)
         if (ep->o.part && !moe_part_holds(ep->o.part, q->layer, p[i].expert))
             return moe_fail(err, MOE_DEVICE, "rank %d asked rank %d for expert %d of layer %d, which it does not hold (do all ranks have the same --plan?)",
@@ -61,17 +70,12 @@ static enum moe_code room(struct moe_ep *ep, int64_t n, struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for the requests of %d ranks", ep->ranks);
 }
 
-static float *reply_rows(struct moe_ep *ep, int to)
+static void add_choices(struct moe_ep *ep, int from, const unsigned char *slot,
+                        const struct moe_wire_request *q, int64_t *n)
 {
-    return (float *)(void *)((unsigned char *)moe_comm_reply(ep->c, to) + moe_ep_up(sizeof(struct moe_ep_reply)));
-}
-
-static void add_choices(struct moe_ep *ep, int from, const struct moe_ep_request *q, int64_t *n)
-{
-    const unsigned char *b = (const unsigned char *)q;
-    const struct moe_ep_pair *p = (const struct moe_ep_pair *)(const void *)(b + moe_ep_pairs_at(ep->experts));
-    const float *rows = (const float *)(const void *)(b + moe_ep_rows_at(ep->experts, q->pairs));
-    float *out = reply_rows(ep, from);
+    const struct moe_wire_pair *p = pairs_of(ep, slot);
+    const float *rows = (const float *)(const void *)(slot + moe_wire_rows_at(ep->experts, q->pairs));
+    float *out = moe_ep_reply_rows(moe_comm_reply(ep->c, from));
     for (int32_t i = 0; i < q->pairs; i++)
         ep->list[(*n)++] = (struct moe_choice){ rows + (int64_t)p[i].row * ep->hidden, out + (int64_t)i * ep->hidden, p[i].expert };
 }
@@ -98,28 +102,45 @@ static void compute(struct moe_ep *ep, int layer, int64_t n)
 }
 
 /* NaN and Inf are told to whoever asked, with the damaged weight's name, which only this rank can find. */
-static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_ep_request *q, struct moe_err *err)
+static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_wire_request *q, struct moe_err *err)
 {
-    struct moe_ep_reply *p = moe_comm_reply(ep->c, to);
+    unsigned char *p = moe_comm_reply(ep->c, to);
+    float *rows = moe_ep_reply_rows(p);
     size_t bytes = (size_t)((int64_t)q->pairs * ep->hidden) * sizeof(float);
     struct moe_err bad = MOE_ERR_INIT;
-    if (bytes && !isfinite(moe_kernels()->amax(reply_rows(ep, to), (int64_t)q->pairs * ep->hidden))) moe_model_blame(ep->o.model, q->layer, &bad);
-    *p = (struct moe_ep_reply){ ep->seen, q->pairs, bad.code, ep->at };
+    if (bytes && !isfinite(moe_kernels()->amax(rows, (int64_t)q->pairs * ep->hidden)))
+        moe_model_blame(ep->o.model, q->layer, &bad);
+    moe_wire_reply_put(p, &(struct moe_wire_reply){ ep->seen, q->pairs, bad.code, ep->at });
     ep->stats.bytes_rows += bytes;
-    if (bad.code != MOE_OK) {
-        bytes = sizeof bad;
-        memcpy(reply_rows(ep, to), &bad, sizeof bad);
-    }
-    return moe_comm_answer(ep->c, to, moe_ep_up(sizeof *p) + bytes, err);
+    if (bad.code != MOE_OK) bytes = moe_wire_err_put(p + MOE_WIRE_SLOT_HEAD, &bad);
+    return moe_comm_answer(ep->c, to, MOE_WIRE_SLOT_HEAD + bytes, err);
 }
 
-static void note(struct moe_ep *ep, int from, const struct moe_ep_request *q)
+static void note(struct moe_ep *ep, int from, const unsigned char *slot, const struct moe_wire_request *q)
 {
     uint16_t *counts = ep->counts + ((int64_t)moe_ep_index(ep, q->layer) * ep->ranks + from) * ep->experts;
-    if (from != ep->rank) memcpy(counts, (const unsigned char *)q + moe_ep_counts_at(), (size_t)ep->experts * sizeof *counts);
+    if (from != ep->rank) memcpy(counts, slot + MOE_WIRE_SLOT_HEAD, (size_t)ep->experts * sizeof *counts);
     ep->active[from] = true;
     if (q->pass > ep->seen) ep->seen = q->pass;
     moe_ep_told(ep, from, &q->at);
+}
+
+/* The requests for a layer that are there now, and how many pairs they have together.  All are checked before
+ * any is computed; one that comes meanwhile waits for its turn. */
+static enum moe_code take(struct moe_ep *ep, uint64_t pass, int layer, int64_t *pairs, struct moe_err *err)
+{
+    *pairs = 0;
+    for (int r = 0; r < ep->ranks; r++) {
+        struct moe_wire_request q;
+        ep->taken[r] = true;
+        const unsigned char *slot = asked(ep, r, &q);
+        ep->taken[r] = slot && q.pass == pass && q.layer == layer;
+        if (!ep->taken[r]) continue;
+        MOE_TRY(check(ep, r, slot, &q, err));
+        note(ep, r, slot, &q);
+        *pairs += q.pairs;
+    }
+    return MOE_OK;
 }
 
 enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
@@ -127,28 +148,22 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
     uint64_t pass = 0;
     int layer = 0;
     int64_t n = 0;
+    struct moe_wire_request q;
     *did = due(ep, &pass, &layer);
     if (!*did) return MOE_OK;
     double t = moe_now();
-    for (int r = 0; r < ep->ranks; r++) {
-        const struct moe_ep_request *q = asked(ep, r, pass, layer);
-        if (!q) continue;
-        MOE_TRY(check(ep, r, q, err));
-        note(ep, r, q);
-        n += q->pairs;
-    }
+    MOE_TRY(take(ep, pass, layer, &n, err));
     MOE_TRY(room(ep, n, err));
     n = 0;
     for (int r = 0; r < ep->ranks; r++) {
-        const struct moe_ep_request *q = asked(ep, r, pass, layer);
-        if (q) add_choices(ep, r, q, &n);
+        const unsigned char *slot = asked(ep, r, &q);
+        if (slot) add_choices(ep, r, slot, &q, &n);
     }
     if (n) compute(ep, layer, n);
     for (int r = 0; r < ep->ranks; r++) {
-        const struct moe_ep_request *q = asked(ep, r, pass, layer);
-        if (!q) continue;
+        if (!asked(ep, r, &q)) continue;
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
-        MOE_TRY(answer(ep, r, q, err));
+        MOE_TRY(answer(ep, r, &q, err));
     }
     ep->stats.served++;
     ep->stats.seconds_serve += moe_now() - t;

@@ -9,13 +9,15 @@
 size_t moe_ep_request_bytes(const struct moe_config *c, int64_t max_tokens)
 {
     int64_t pairs = max_tokens * c->num_experts_per_tok;
-    return moe_ep_rows_at(c->n_routed_experts, pairs) + moe_ep_up((size_t)(max_tokens * c->hidden_size) * sizeof(float));
+    return moe_wire_rows_at(c->n_routed_experts, pairs) +
+           moe_wire_up((size_t)(max_tokens * c->hidden_size) * sizeof(float));
 }
 
 size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens)
 {
-    size_t rows = (size_t)(max_tokens * c->num_experts_per_tok * c->hidden_size) * sizeof(float), least = sizeof(struct moe_err);
-    return moe_ep_up(sizeof(struct moe_ep_reply)) + moe_ep_up(rows > least ? rows : least);
+    size_t rows = (size_t)(max_tokens * c->num_experts_per_tok * c->hidden_size) * sizeof(float),
+           least = MOE_WIRE_ERR_BYTES;
+    return MOE_WIRE_SLOT_HEAD + moe_wire_up(rows > least ? rows : least);
 }
 
 int moe_ep_index(const struct moe_ep *ep, int layer)
@@ -52,14 +54,16 @@ static bool allocate(struct moe_ep *ep)
     ep->awaited = calloc(r, sizeof *ep->awaited);
     ep->active = calloc(r, sizeof *ep->active);
     ep->done = calloc(r, sizeof *ep->done);
+    ep->taken = calloc(r, sizeof *ep->taken);
     ep->peer = calloc(r, sizeof *ep->peer);
     ep->first = calloc(e + 1, sizeof *ep->first);
     ep->want = calloc(e, sizeof *ep->want);
     ep->tokens = calloc(e, sizeof *ep->tokens);
     ep->number = calloc(e, sizeof *ep->number);
     ep->counts = calloc((size_t)ep->n_moe * r * e, sizeof *ep->counts);
-    return ep->place && ep->row && ep->left && ep->rows && ep->pairs && ep->last && ep->awaited && ep->active && ep->done && ep->peer && ep->first &&
-           ep->want && ep->tokens && ep->number && ep->counts;
+    return ep->place && ep->row && ep->left && ep->rows && ep->pairs && ep->last && ep->awaited &&
+           ep->active && ep->done && ep->taken && ep->peer && ep->first && ep->want && ep->tokens &&
+           ep->number && ep->counts;
 }
 
 static enum moe_code start(struct moe_ep *ep, struct moe_err *err)
@@ -84,6 +88,10 @@ enum moe_code moe_ep_open(struct moe_ep **out, const struct moe_ep_options *o, s
     *ep = (struct moe_ep){ .o = *o, .c = o->comm, .config = c, .ranks = o->comm->ranks, .rank = o->comm->rank, .hidden = c->hidden_size,
                            .k = c->num_experts_per_tok, .experts = c->n_routed_experts, .layers = c->num_hidden_layers, .n_moe = o->plan->n_layers,
                            .layer = -1, .plan = o->plan };
+    ep->shape = (struct moe_wire_shape){ ep->layers,        ep->experts,
+                                         ep->hidden,        o->max_tokens * ep->k,
+                                         ep->n_moe,         ep->c->request_bytes,
+                                         ep->c->reply_bytes };
     enum moe_code code = start(ep, err);
     if (code != MOE_OK) {
         moe_ep_close(&ep);
@@ -100,8 +108,9 @@ void moe_ep_close(struct moe_ep **pep)
     *pep = NULL;
     if (!ep) return;
     moe_forward_elsewhere(ep->o.forward, NULL);
-    void *const owned[] = { ep->place, ep->row, ep->left, ep->kept, ep->rows, ep->pairs, ep->last, ep->awaited, ep->active, ep->done, ep->peer,
-                            ep->first, ep->want, ep->tokens, ep->number, ep->counts, ep->share, ep->list, ep->sorted };
+    void *const owned[] = { ep->place,   ep->row,    ep->left,   ep->kept,  ep->rows, ep->pairs, ep->last,
+                            ep->awaited, ep->active, ep->done,   ep->taken, ep->peer, ep->first, ep->want,
+                            ep->tokens,  ep->number, ep->counts, ep->share, ep->list, ep->sorted };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     moe_split_close(&ep->split);
     moe_split_close(&ep->next_split);
@@ -115,14 +124,35 @@ enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, siz
     return moe_comm_say(ep->c, FIRST_USER + kind, data, bytes, err);
 }
 
-static void heard_failure(struct moe_ep *ep, int from, const void *data, size_t bytes)
+static enum moe_code nonsense(int from, struct moe_err *err)
+{
+    return moe_fail(err, MOE_DEVICE, "rank %d said what makes no sense (do all ranks run the same version?)",
+                    from);
+}
+
+static enum moe_code heard_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
+                                   struct moe_err *err)
 {
     struct moe_err e;
-    if (bytes != sizeof e || ep->failed.code != MOE_OK) return;
-    memcpy(&e, data, sizeof e);
-    if (e.code == MOE_OK) return;
+    if (ep->failed.code != MOE_OK || ep->c->dead[from]) return MOE_OK;
+    if (!moe_wire_err_get(data, bytes, &e)) return nonsense(from, err);
     ep->failed = e;
     moe_wrap(&ep->failed, "rank %d", from);
+    return MOE_OK;
+}
+
+static enum moe_code heard(struct moe_ep *ep, int from, uint32_t kind, const void *data, size_t bytes,
+                           struct moe_err *err)
+{
+    if (kind == SAY_FAIL) return heard_failure(ep, from, data, bytes, err);
+    if (kind >= FIRST_USER)
+        return ep->o.heard ? ep->o.heard(ep->o.ctx, from, kind - FIRST_USER, data, bytes, err) : MOE_OK;
+    if (bytes) return nonsense(from, err);
+    if (kind == SAY_REST || kind == SAY_DONE) ep->active[from] = false;
+    if (kind == SAY_DONE) ep->done[from] = true;
+    if (kind == SAY_BEGIN) ep->began = from + 1;
+    if (kind == SAY_SPOKE) ep->spoken = true;
+    return MOE_OK;
 }
 
 enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err)
@@ -131,14 +161,8 @@ enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err)
     uint32_t kind;
     const void *data;
     size_t bytes;
-    while (moe_comm_heard(ep->c, &from, &kind, &data, &bytes)) {
-        if (kind == SAY_REST || kind == SAY_DONE) ep->active[from] = false;
-        if (kind == SAY_DONE) ep->done[from] = true;
-        if (kind == SAY_BEGIN) ep->began = from + 1;
-        if (kind == SAY_SPOKE) ep->spoken = true;
-        if (kind == SAY_FAIL && !ep->c->dead[from]) heard_failure(ep, from, data, bytes);
-        if (kind >= FIRST_USER && ep->o.heard) ep->o.heard(ep->o.ctx, from, kind - FIRST_USER, data, bytes);
-    }
+    while (moe_comm_heard(ep->c, &from, &kind, &data, &bytes))
+        MOE_TRY(heard(ep, from, kind, data, bytes, err));
     if (ep->failed.code == MOE_OK) return MOE_OK;
     *err = ep->failed;
     return ep->failed.code;
@@ -191,10 +215,16 @@ enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err)
     }
 }
 
+enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err)
+{
+    unsigned char out[MOE_WIRE_ERR_BYTES];
+    return moe_comm_say(c, SAY_FAIL, out, moe_wire_err_put(out, why), err);
+}
+
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
 {
     struct moe_err ignored;
-    moe_comm_say(ep->c, SAY_FAIL, why, sizeof *why, &ignored);
+    moe_ep_say_failure(ep->c, why, &ignored);
 }
 
 struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep)

@@ -22,8 +22,8 @@
 
 struct moe_ep;
 
-/* What a rank that failed before it had a moe_ep says through its communicator: a struct moe_err. */
-enum { MOE_EP_FAILED = 2 };
+/* What a rank that failed before it had a moe_ep says through its communicator: moe_ep_say_failure. */
+enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
 
 struct moe_ep_options {
     struct moe_comm *comm;          /* slots of moe_ep_request_bytes and moe_ep_reply_bytes */
@@ -36,8 +36,10 @@ struct moe_ep_options {
     uint64_t next_after;
     bool equal;                     /* replicas share tokens equally; else by the best split */
     uint64_t die;                   /* this rank stops dead at that step of its work, for tests; 0: never */
-    /* Something was said by another rank (moe_ep_say); in the rank's thread, whenever it waits. */
-    void (*heard)(void *ctx, int from, uint32_t kind, const void *data, size_t bytes);
+    /* Something was said by another rank (moe_ep_say); in the rank's thread, whenever it waits.  A failure
+     * (it makes no sense) ends the run. */
+    enum moe_code (*heard)(void *ctx, int from, uint32_t kind, const void *data, size_t bytes,
+                           struct moe_err *err);
     void *ctx;
 };
 

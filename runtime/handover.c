@@ -1,6 +1,7 @@
 #include "runtime/handover.h"
 
 #include "base/io.h"
+#include "runtime/wire.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -87,6 +88,7 @@ bool moe_handover_take(int take, int *text, int *exit, bool *open)
     const struct cmsghdr *h = n == sizeof *exit ? CMSG_FIRSTHDR(&m) : NULL;
     if (!h || h->cmsg_type != SCM_RIGHTS || h->cmsg_len != CMSG_LEN(sizeof *text)) return false;
     memcpy(text, CMSG_DATA(h), sizeof *text);
+    if (*exit != MOE_OK) *exit = (int)moe_wire_code((uint64_t)*exit);
     return true;
 }
 

@@ -5,7 +5,10 @@
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
+#include "runtime/run-agree.h"
+#include "runtime/run-processes.h"
 #include "runtime/run-report.h"
+#include "runtime/secret.h"
 #include "runtime/trace.h"
 
 #include <stdio.h>
@@ -104,10 +107,24 @@ static enum moe_code chat(const struct moe_run_options *o, struct moe_rank *r, s
 
 /* ---- score ---- */
 
+struct job {
+    const struct moe_run_options *o;
+    const struct moe_engine_options *eo;
+    cJSON *json;
+    struct moe_prompts prompts;
+    int32_t *ids; size_t n_ids;       /* of --score */
+    bool turns;
+    int64_t window;
+    const struct moe_plan *plan, *next; /* of several ranks */
+    struct moe_secret *secret;
+};
+
+/* The tokens of --score, if there is one. */
 static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
 {
     char *text;
     size_t bytes;
+    if (!o->score) return MOE_OK;
     MOE_TRY(moe_read_text(o->score, TEXT_MAX, &text, &bytes, err));
     enum moe_code code = moe_tokenize(e->tokenizer, text, bytes, o->prompt.special, ids, n, err);
     free(text);
@@ -120,23 +137,21 @@ static int64_t window_of(const struct moe_run_options *o, const struct moe_engin
 }
 
 /* This rank's windows. */
-static enum moe_code score(const struct moe_run_options *o, struct moe_rank *r, const struct moe_engine_options *eo, struct moe_err *err)
+static enum moe_code score(const struct job *j, struct moe_rank *r, struct moe_err *err)
 {
+    const struct moe_run_options *o = j->o;
     struct moe_engine *ref = NULL;
-    int32_t *ids = NULL;
-    size_t n = 0;
     struct moe_score_sums s = { 0 };
-    struct moe_engine_options bare = *eo;
+    struct moe_engine_options bare = *j->eo;
     bare.tokenizer = false; /* the text becomes ids by the model's own */
     bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
-    bare.sharers = (eo->sharers ? eo->sharers : 1) * r->ranks;
+    bare.sharers = (bare.sharers ? bare.sharers : 1) * r->ranks;
     enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, r->pool, err) : MOE_OK;
-    if (code == MOE_OK) code = read_ids(o, r->engine, &ids, &n, err);
-    struct moe_score_text t = { .ids = ids, .n = (int64_t)n, .window = window_of(o, r->engine), .memory = (uint64_t)(o->memory / r->ranks), .scratch = o->scratch };
+    struct moe_score_text t = { .ids = j->ids, .n = (int64_t)j->n_ids, .window = window_of(o, r->engine),
+                                .memory = (uint64_t)(o->memory / r->ranks), .scratch = o->scratch };
     if (code == MOE_OK) code = moe_score_part(r->engine, ref, &t, r->rank, r->ranks, r->pool, r->rank ? NULL : o->run.progress, &s, err);
     if (code == MOE_OK) code = moe_results_score(r->results, r->ep, r->rank, &s, err);
     free(s.all);
-    free(ids);
     moe_engine_close(&ref);
     return code;
 }
@@ -152,15 +167,6 @@ static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e
 }
 
 /* ---- ranks ---- */
-
-struct job {
-    const struct moe_run_options *o;
-    const struct moe_engine_options *eo;
-    cJSON *json;
-    struct moe_prompts prompts;
-    bool turns;
-    int64_t window;
-};
 
 static enum moe_code told(void *ctx, const struct moe_sequence *s, struct moe_err *err)
 {
@@ -191,7 +197,7 @@ static enum moe_code own_work(struct job *j, struct moe_rank *r, struct moe_err 
     if (o->prompts) return own_prompts(j, r, err);
     if (o->score) {
         if (!r->rank || o->rendezvous) j->window = window_of(o, r->engine); /* threads share it */
-        return score(o, r, j->eo, err);
+        return score(j, r, err);
     }
     if (r->rank) return MOE_OK; /* one sequence: rank 0 has it */
     if (o->bench) return bench(o, r->engine, j->eo, j->json, err);
@@ -205,7 +211,7 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
     if (j->o->rendezvous && !r->rank) moe_notice(&j->o->run, "all %d ranks are there", r->ranks);
     if (j->o->record) MOE_TRY(moe_recorder_open(&m, &r->engine->model->config, r->engine->forward, err));
     enum moe_code code = own_work(j, r, err);
-    if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, m, err);
+    if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, r->rank, m, err);
     moe_forward_hooks(r->engine->forward, NULL);
     moe_recorder_close(&m);
     return code;
@@ -232,11 +238,18 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
 {
     const struct moe_run_options *o = j->o;
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
+    struct moe_results_shape shape = { .reference = o->reference != NULL };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
     if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, r.engine->source);
     if (code == MOE_OK && o->prompts) code = moe_prompts_read(&j->prompts, o->prompts, &o->prompt, r.engine, err);
-    if (code == MOE_OK) code = moe_results_open(&r.results, 1, j->prompts.n, err);
+    if (code == MOE_OK) code = read_ids(o, r.engine, &j->ids, &j->n_ids, err);
+    if (code == MOE_OK) {
+        shape.n_sequences = j->prompts.n;
+        shape.vocab = r.engine->vocab;
+        shape.routing_bytes = o->record ? moe_recorder_bytes(&r.engine->source->config) : 0;
+        code = moe_results_open(&r.results, 1, &shape, err);
+    }
     if (code == MOE_OK) code = work(j, &r, err);
     if (code == MOE_OK) code = report_all(j, &r.engine->model->config, r.results, &dead, err);
     moe_results_close(&r.results);
@@ -271,7 +284,12 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     if (o->replan) MOE_TRY(open_next(o, s, err));
     if (moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, s->lender->source);
     if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
-    s->m.n_sequences = j->prompts.n;
+    MOE_TRY(read_ids(o, s->lender, &j->ids, &j->n_ids, err));
+    s->m.results.n_sequences = j->prompts.n;
+    s->m.results.reference = o->reference != NULL;
+    s->m.results.routing_bytes = o->record ? moe_recorder_bytes(&s->lender->source->config) : 0;
+    j->plan = s->plan;
+    j->next = s->next;
     return MOE_OK;
 }
 
@@ -330,12 +348,21 @@ static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, stru
     return code;
 }
 
+static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agreement *a, struct moe_err *err)
+{
+    const struct seat *t = ctx;
+    const struct job *j = t->j;
+    const struct moe_run_content c = { .engine = e, .plan = j->plan, .next = j->next, .prompts = &j->prompts, .ids = j->ids,
+                                       .n_ids = j->n_ids, .window = t->o->score ? window_of(t->o, e) : 0 };
+    return moe_run_agree(t->o, &c, a, err);
+}
+
 static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
     static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID" };
     struct seat t = { o, j, o->run.quiet };
     struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? moe_run_launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120,
-                                 .report = speak, .ctx = &t };
+                                 .secret = j->secret, .agree = agree, .report = speak, .ctx = &t };
     int reporter;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
@@ -349,34 +376,6 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
     return code;
 }
 
-/* The report of a rank. */
-static void print_report(int text)
-{
-    char block[65536];
-    ssize_t n;
-    for (off_t at = 0; (n = pread(text, block, sizeof block, at)) > 0; at += n) fwrite(block, 1, (size_t)n, stdout);
-    fflush(stdout);
-}
-
-static enum moe_code processes(struct moe_run_options *o, const struct common *s, char **argv, struct moe_err *err)
-{
-    int n = s->m.ranks, exit = 0, reports, lost = 0, *killed = calloc((size_t)n, sizeof *killed);
-    pid_t *pid = calloc((size_t)n, sizeof *pid);
-    bool reported = false;
-    enum moe_code code = killed && pid ? moe_ranks_spawn(argv, n, s->m.threads, pid, &reports, err) : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", n);
-    for (int r = 0; code == MOE_OK && r < n; r++) moe_notice(&o->run, "rank %d is process %ld", r, (long)pid[r]);
-    if (code == MOE_OK) code = moe_ranks_reap(n, pid, reports, print_report, &exit, killed, &reported, err);
-    for (int r = 0; code == MOE_OK && r < n; r++) {
-        if (killed[r]) moe_warn(&o->run, "rank %d was ended by signal %d", r, killed[r]);
-        lost += killed[r] != 0;
-    }
-    o->silent = code == MOE_OK && (reported || exit != MOE_OK); /* a rank has said it */
-    if (code == MOE_OK && !o->silent) code = moe_fail(err, MOE_DEVICE, "%d of %d ranks were ended by signals, and none has reported", lost, n);
-    free(killed);
-    free(pid);
-    return code != MOE_OK ? code : (enum moe_code)exit;
-}
-
 static enum moe_code several(struct moe_run_options *o, struct job *j, char **argv, struct moe_err *err)
 {
     static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS" };
@@ -387,7 +386,7 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
     else if (told) code = process(o, j, &s, code, err);
-    else if (code == MOE_OK) code = strcmp(o->comm, "local") ? processes(o, &s, argv, err) : threads(j, &s, err);
+    else if (code == MOE_OK) code = strcmp(o->comm, "local") ? moe_run_processes(o, s.m.ranks, s.m.threads, argv, err) : threads(j, &s, err);
     free(s.dead);
     moe_plan_free(&s.plan);
     moe_plan_free(&s.next);
@@ -401,9 +400,12 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, st
     struct job j = { .o = o, .eo = &eo, .json = json };
     MOE_TRY(moe_run_options_check(o, &eo, err));
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
+    if (o->secret) MOE_TRY(moe_secret_read(&j.secret, o->secret, err));
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     enum moe_code code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, err);
     moe_prompts_release(&j.prompts);
+    moe_secret_free(&j.secret);
+    free(j.ids);
     return code;
 }
 
@@ -413,8 +415,8 @@ static int tool_main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
-        MOE_STR(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
-        MOE_STR(0, "prompts", &o.prompts, "FILE", "every line is a prompt of its own (may be gzipped); they run together"),
+        MOE_FILE(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
+        MOE_FILE(0, "prompts", &o.prompts, "FILE", "every line is a prompt of its own (may be gzipped); they run together"),
         MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
         MOE_STR(0, "system", &o.prompt.system, "TEXT", "the system turn of a chat; K2's own by default, none when empty"),
         MOE_STR(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
@@ -430,30 +432,32 @@ static int tool_main(int argc, char **argv)
         MOE_LIST(0, "stop", &o.stop, "TEXT", "end before this text"),
         MOE_BOOL(0, "ignore-eos", &o.ignore_eos, "go on after an end token"),
         MOE_GROUP("measuring"),
-        MOE_STR(0, "score", &o.score, "FILE", "perplexity of a text"),
+        MOE_FILE(0, "score", &o.score, "FILE", "perplexity of a text"),
         MOE_INT(0, "window", &o.window, "N", "tokens in a window of --score; the smaller of 2048 and the context by default"),
-        MOE_STR(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
-        MOE_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
-        MOE_STR(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
+        MOE_FILE(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
+        MOE_OWN_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
+        MOE_FILE(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
         MOE_BOOL(0, "bench", &o.bench, "time the model's matrix products against floors measured in the same run"),
         MOE_GROUP("model"),
         MOE_INT('c', "context", &o.context, "N", "positions to hold; by default the model's maximum, or what --memory holds"),
-        MOE_SIZE(0, "memory", &o.memory, "SIZE", "bytes to hold besides the model's files; what the machine has available by default"),
+        MOE_OWN_SIZE(0, "memory", &o.memory, "SIZE", "bytes to hold besides the model's files; what the machine has available by default"),
         MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
         MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
-        MOE_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
+        MOE_OWN_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
         MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4); four-over-six, search: the best of two scales a block, of six"),
-        MOE_STR(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
+        MOE_FILE(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
-        MOE_STR(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
-        MOE_STR(0, "replan", &o.replan, "PLAN", "move to this plan while running, a layer at a time"),
+        MOE_OWN_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
+        MOE_FILE(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
+        MOE_FILE(0, "replan", &o.replan, "PLAN", "move to this plan while running, a layer at a time"),
         MOE_INT(0, "replan-after", &o.replan_after, "N", "begin once a rank has served N layers"),
         MOE_STR(0, "comm", &o.comm, "local|ucx", "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at --rendezvous"),
-        MOE_INT(0, "rank", &o.rank, "R", "which one this process is; mpirun's and srun's environment say it, too"),
-        MOE_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT", "where rank 0 listens for the others"),
+        MOE_OWN_INT(0, "rank", &o.rank, "R", "which one this process is; mpirun's and srun's environment say it, too"),
+        MOE_OWN_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT",
+                    "where rank 0 listens for the others, at that address and no other; :PORT is this host's loopback"),
+        MOE_OWN_STR(0, "secret-file", &o.secret, "FILE", "a secret of 16 bytes or more that ranks must know (chmod 600)"),
         MOE_STR(0, "split", &o.split, "best|equal", "how replicas of an expert share its tokens; best: the least largest load"),
-        MOE_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
+        MOE_OWN_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };

@@ -1,10 +1,9 @@
 #include "runtime/ranks.h"
 
-#include "base/hash.h"
-#include "formats/identity.h"
 #include "base/thread.h"
 #include "runtime/comm-ucx.h"
 #include "runtime/rendezvous.h"
+#include "runtime/socket.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -25,13 +24,15 @@ struct seat {
 static enum moe_code open_engine(struct seat *t, const struct moe_engine *lender, int here)
 {
     struct moe_engine_options e = t->o->engine;
+    struct moe_results_shape shape = t->o->results;
     int threads = t->o->threads / here;
     e.part = true;
     e.sharers = (e.sharers ? e.sharers : 1) * here;
     e.lender = lender;
     if (threads > 1) MOE_TRY(moe_pool_open(&t->r.pool, threads, &t->err));
-    MOE_TRY(moe_results_open(&t->r.results, t->o->ranks, t->o->n_sequences, &t->err));
-    return moe_engine_open(&t->r.engine, t->o->path, &e, t->r.pool, &t->err);
+    MOE_TRY(moe_engine_open(&t->r.engine, t->o->path, &e, t->r.pool, &t->err));
+    shape.vocab = t->r.engine->vocab;
+    return moe_results_open(&t->r.results, t->o->ranks, &shape, &t->err);
 }
 
 static enum moe_code open_ep(struct seat *t)
@@ -51,7 +52,7 @@ static void run_seat(struct seat *t)
     if (t->code == MOE_OK) t->code = moe_results_stats(t->r.results, t->r.ep, t->r.rank, &t->err);
     if (t->code == MOE_OK) t->code = moe_ep_finish(t->r.ep, &t->err);
     t->gone = (t->r.ep && moe_ep_stats(t->r.ep).died) || t->comm->dead[t->r.rank];
-    if (t->code != MOE_OK && !t->gone) moe_comm_say(t->comm, MOE_EP_FAILED, &t->err, sizeof t->err, &(struct moe_err)MOE_ERR_INIT);
+    if (t->code != MOE_OK && !t->gone) moe_ep_say_failure(t->comm, &t->err, &(struct moe_err)MOE_ERR_INIT);
     if (t->r.ep) t->r.results->stats[t->r.rank] = moe_ep_stats(t->r.ep);
 }
 
@@ -107,7 +108,7 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
         if (!moe_thread_start(&h[n].id, run_rank, &h[n])) continue;
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d of %d", n + 1, o->ranks);
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
-        if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_comm_say(c, MOE_EP_FAILED, err, sizeof *err, &h[n].seat.err);
+        if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_ep_say_failure(c, err, &h[n].seat.err);
         moe_comm_close(&c);
         break;
     }
@@ -136,50 +137,45 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
 
 /* ---- this process is one rank ---- */
 
-static uint64_t add_plan(uint64_t h, const struct moe_plan *p)
+/* The address of this rank, and what it must have in common with the others. */
+static enum moe_code prepare(struct seat *t, const struct moe_ranks_place *p, const struct moe_config *c,
+                             struct moe_agreement *settings, const void **mine, size_t *bytes)
 {
-    for (int32_t i = 0; p && i < p->n_layers; i++) {
-        const struct moe_plan_layer *l = &p->layers[i];
-        uint64_t parts[] = { h, moe_hash64(l->first, (size_t)(p->ranks + 1) * sizeof *l->first), moe_hash64(l->slot, (size_t)l->slots * sizeof *l->slot) };
-        h = moe_hash64(parts, sizeof parts);
-    }
-    return h;
+    const struct moe_ranks *o = t->o;
+    int64_t most = o->engine.batch;
+    MOE_TRY(p->agree(p->ctx, t->r.engine, settings, &t->err));
+    return moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_socket_is_here(p->rendezvous),
+                             moe_ep_request_bytes(c, most), moe_ep_reply_bytes(c, most), o->timeout, mine,
+                             bytes, &t->err);
 }
 
-/* Of the model, the plans, and all that slots and splits depend on. */
-static enum moe_code identity(const struct moe_ranks *o, const struct moe_engine *lender, uint64_t *all, struct moe_err *err)
+static enum moe_code connect_all(struct seat *t, const struct moe_ranks_place *p, const struct moe_meeting *m)
 {
-    struct moe_identity id = { 0 };
-    if (lender && lender->source) MOE_TRY(moe_source_identity(lender->source, &id, err));
-    struct moe_hash128 model = moe_identity_digest(&id);
-    int64_t more[] = { (int64_t)model.high, (int64_t)model.low, o->engine.batch, o->n_sequences, o->equal };
-    *all = add_plan(add_plan(moe_hash64(more, sizeof more), o->plan), o->next);
-    return MOE_OK;
+    moe_comm_ucx_key(t->comm, m->key);
+    for (int r = 0; r < t->o->ranks; r++)
+        if (r != p->rank) MOE_TRY(moe_comm_ucx_connect(t->comm, r, m->all + m->offset[r], &t->err));
+    return moe_comm_ucx_ready(t->comm, p->patience, &t->err);
 }
 
 /* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */
 static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const struct moe_engine *lender)
 {
-    const struct moe_ranks *o = t->o;
     const void *mine = NULL;
-    size_t bytes = 0, *offset = calloc((size_t)o->ranks + 1, sizeof *offset);
-    unsigned char *all = NULL;
-    struct moe_rendezvous v = { .where = p->rendezvous, .rank = p->rank, .ranks = o->ranks, .timeout = p->patience };
-    if (t->code == MOE_OK) t->code = identity(o, lender, &v.identity, &t->err);
-    if (!offset) return moe_fail(&t->err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
-    if (t->code == MOE_OK) {
-        const struct moe_config *c = &lender->source->config;
-        t->code = moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_ep_request_bytes(c, o->engine.batch), moe_ep_reply_bytes(c, o->engine.batch),
-                                    o->timeout, &mine, &bytes, &t->err);
-    }
+    size_t bytes = 0;
+    struct moe_agreement settings = { 0 };
+    struct moe_meeting m;
+    struct moe_rendezvous v = { .where = p->rendezvous,
+                                .rank = p->rank,
+                                .ranks = t->o->ranks,
+                                .timeout = p->patience,
+                                .settings = &settings,
+                                .secret = p->secret };
+    if (t->code == MOE_OK) t->code = prepare(t, p, &lender->source->config, &settings, &mine, &bytes);
     if (t->code == MOE_OK) t->err = (struct moe_err)MOE_ERR_INIT;
     struct moe_err before = t->err;
-    enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &all, offset, &t->err);
-    for (int r = 0; code == MOE_OK && r < o->ranks; r++)
-        if (r != p->rank) code = moe_comm_ucx_connect(t->comm, r, all + offset[r], &t->err);
-    if (code == MOE_OK) code = moe_comm_ucx_ready(t->comm, p->patience, &t->err);
-    free(all);
-    free(offset);
+    MOE_TRY(moe_rendezvous(&v, &before, mine, bytes, &m, &t->err));
+    enum moe_code code = connect_all(t, p, &m);
+    moe_meeting_release(&m);
     return code;
 }
 

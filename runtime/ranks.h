@@ -2,7 +2,9 @@
 #ifndef MOE_RUNTIME_RANKS_H
 #define MOE_RUNTIME_RANKS_H
 
+#include "runtime/agree.h"
 #include "runtime/results.h"
+#include "runtime/secret.h"
 
 #include <sys/types.h>
 
@@ -24,7 +26,7 @@ struct moe_ranks {
     double timeout;                   /* seconds of silence after which a rank is given up */
     bool equal;                       /* moe_ep_options */
     int die_rank; uint64_t die_step;  /* for tests: moe_ep_options.die of that rank; 0: nobody */
-    int64_t n_sequences;              /* struct moe_results */
+    struct moe_results_shape results; /* its vocab is found in the model */
     /* This rank's own work, in its thread; then it serves the others until they are done. */
     enum moe_code (*work)(void *ctx, struct moe_rank *r, struct moe_err *err);
     void *ctx;
@@ -40,6 +42,10 @@ struct moe_ranks_place {
     int rank;
     const char *rendezvous;           /* rendezvous.h */
     double patience;                  /* seconds that ranks have to come there */
+    const struct moe_secret *secret;  /* NULL: none */
+    /* What all ranks must have in common, once this one has its engine. */
+    enum moe_code (*agree)(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
+                           struct moe_err *err);
     /* When all work is done: this rank is the one that reports, and does it now, whatever comes of it.  Another one does when this one is lost before it
      * returns.  MOE_DEVICE: it was given up meanwhile. */
     enum moe_code (*report)(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err);

@@ -12,6 +12,13 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
     for (int64_t i = 0; i < n; i++) counts[experts[i]]++;
 }
 
+size_t moe_recorder_bytes(const struct moe_config *c)
+{
+    size_t layers = 0;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) layers += moe_layer_is_moe(c, l);
+    return layers * (size_t)(c->n_routed_experts + 1) * sizeof(int64_t);
+}
+
 enum moe_code moe_recorder_open(struct moe_recorder **out, const struct moe_config *c, struct moe_forward *f, struct moe_err *err)
 {
     struct moe_recorder *r = calloc(1, sizeof *r);
@@ -21,9 +28,8 @@ enum moe_code moe_recorder_open(struct moe_recorder **out, const struct moe_conf
     r->index = calloc((size_t)c->num_hidden_layers, sizeof *r->index);
     for (int64_t l = 0; r->index && l < c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l)) r->index[l] = r->n_layers++;
-    size_t n = (size_t)r->n_layers * (size_t)(c->n_routed_experts + 1);
-    r->bytes = n * sizeof *r->counts;
-    r->counts = calloc(n + 1, sizeof *r->counts);
+    r->bytes = moe_recorder_bytes(c);
+    r->counts = calloc(1, r->bytes + sizeof *r->counts);
     if (!r->index || !r->counts) {
         moe_recorder_close(&r);
         return moe_fail(err, MOE_NOMEM, "no memory to record routing");

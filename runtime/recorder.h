@@ -14,6 +14,8 @@ struct moe_recorder {
     size_t bytes;                  /* of counts and, behind it, tokens */
 };
 
+/* bytes of a recorder for this model. */
+size_t moe_recorder_bytes(const struct moe_config *c);
 /* From now on the pass's router is watched (moe_forward_hooks: any other observer is replaced). */
 enum moe_code moe_recorder_open(struct moe_recorder **r, const struct moe_config *c, struct moe_forward *f, struct moe_err *err);
 void moe_recorder_close(struct moe_recorder **r); /* NULL-safe; nulls; the pass is closed or watched by another */

@@ -10,28 +10,39 @@
 
 struct moe_result { bool there; int rank; struct moe_generated out; };
 
+/* What results a run can have; what other ranks tell is held against it. */
+struct moe_results_shape {
+    int64_t n_sequences;
+    int64_t vocab;        /* tokens are below it */
+    bool reference;       /* --score has one, so every rank tells the divergence of each position */
+    size_t routing_bytes; /* of struct moe_recorder; 0: none is recorded */
+};
+
 struct moe_results {
     int ranks;
+    struct moe_results_shape shape;
     int64_t n_sequences;
     struct moe_result *sequence;      /* [n_sequences] by index */
     struct moe_score_sums sums;       /* of all ranks that told theirs */
-    bool *scored;                     /* [ranks] which did */
-    int64_t *routing;                 /* counts and tokens of the others, as in struct moe_recorder; NULL: none were told */
-    size_t routing_bytes;
-    struct moe_ep_stats *stats;       /* [ranks] at the end of their own work */
-    enum moe_code code;               /* MOE_NOMEM when something heard could not be kept */
+    bool *scored, *routed, *ended;    /* [ranks] which told their sums, their counts, their stats */
+    int64_t *routing; /* counts and tokens of all, as in struct moe_recorder; NULL: none were told */
+    struct moe_ep_stats *stats; /* [ranks] at the end of their own work */
 };
 
-enum moe_code moe_results_open(struct moe_results **r, int ranks, int64_t n_sequences, struct moe_err *err);
+enum moe_code moe_results_open(struct moe_results **r, int ranks, const struct moe_results_shape *shape,
+                               struct moe_err *err);
 void moe_results_close(struct moe_results **r); /* NULL-safe; nulls */
 
-/* moe_ep_options.heard, ctx being the results. */
-void moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes);
+/* moe_ep_options.heard, ctx being the results.  MOE_DEVICE for what no rank of this run tells, or tells
+ * twice. */
+enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
+                                struct moe_err *err);
 
 /* This rank has it: keep (a copy), and tell the others unless ep is NULL. */
 enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_sequence *s, struct moe_err *err);
 enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err);
-enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, const struct moe_recorder *m, struct moe_err *err);
+enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int rank,
+                                  const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
 /* "sequences": an array of text, tokens, prompt_tokens, finish_reason (lost: with the rank that had it), rank. */

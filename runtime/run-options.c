@@ -13,6 +13,8 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
     if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
     if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
+    if (strcmp(o->comm, "ucx") && o->secret)
+        return moe_fail(err, MOE_USAGE, "--secret-file goes with --comm ucx");
     if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);

@@ -10,7 +10,8 @@
 struct moe_run_options {
     struct moe_run run;
     struct moe_prompt prompt;
-    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous, *replan;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous,
+        *replan, *secret;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
     double temperature, top_p, min_p, rank_timeout;

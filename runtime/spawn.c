@@ -3,6 +3,7 @@
 #include "base/tool.h"
 #include "runtime/handover.h"
 #include "runtime/ranks.h"
+#include "runtime/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -163,7 +164,8 @@ enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(i
     }
     *exit = MOE_OK;
     enum moe_code code = watch(&w, err);
-    for (int r = 0; r < ranks && !w.reported && *exit == MOE_OK; r++) *exit = w.codes[r] > 0 ? w.codes[r] : MOE_OK;
+    for (int r = 0; r < ranks && !w.reported && *exit == MOE_OK; r++)
+        *exit = w.codes[r] > 0 ? (int)moe_wire_code((uint64_t)w.codes[r]) : MOE_OK;
     *reported = w.reported > 0;
     if (w.reports >= 0) close(w.reports);
     free(w.codes);

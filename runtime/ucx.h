@@ -5,6 +5,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 #if MOE_HAVE_UCX
 #include <ucp/api/ucp.h>
 
@@ -20,8 +22,9 @@ struct moe_ucx {
 #undef X
 };
 
-/* Loaded once for the process, never unloaded.  MOE_UNSUPPORTED where the library is not installed. */
-enum moe_code moe_ucx(const struct moe_ucx **u, struct moe_err *err);
+/* Loaded once for the process, never unloaded.  here: use the loopback device alone, as all ranks run on this
+ * host; only the first call decides that. MOE_UNSUPPORTED where the library is not installed. */
+enum moe_code moe_ucx(const struct moe_ucx **u, bool here, struct moe_err *err);
 #endif
 
 #endif

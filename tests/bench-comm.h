@@ -211,15 +211,20 @@ static void comm_threads(const struct comm_case *k)
 static enum moe_code comm_meet(struct moe_comm **c, const struct comm_case *k, const char *where, int rank, struct moe_err *err)
 {
     const void *mine = NULL;
-    size_t bytes = 0, offset[COMM_RANKS + 1];
-    unsigned char *all = NULL;
+    size_t bytes = 0;
+    struct moe_meeting m;
     struct moe_err none = MOE_ERR_INIT;
-    struct moe_rendezvous v = { .where = where, .rank = rank, .ranks = k->ranks, .timeout = 60 };
-    MOE_TRY(moe_comm_ucx_open(c, rank, k->ranks, comm_request_most(k), comm_reply_most(k), 60, &mine, &bytes, err));
-    MOE_TRY(moe_rendezvous(&v, &none, mine, bytes, &all, offset, err));
+    const struct moe_agreement same = { 0 };
+    struct moe_rendezvous v = {
+        .where = where, .rank = rank, .ranks = k->ranks, .timeout = 60, .settings = &same
+    };
+    MOE_TRY(moe_comm_ucx_open(c, rank, k->ranks, true, comm_request_most(k), comm_reply_most(k), 60, &mine,
+                              &bytes, err));
+    MOE_TRY(moe_rendezvous(&v, &none, mine, bytes, &m, err));
+    moe_comm_ucx_key(*c, m.key);
     for (int r = 0; r < k->ranks; r++)
-        if (r != rank) MOE_TRY(moe_comm_ucx_connect(*c, r, all + offset[r], err));
-    free(all);
+        if (r != rank) MOE_TRY(moe_comm_ucx_connect(*c, r, m.all + m.offset[r], err));
+    moe_meeting_release(&m);
     return moe_comm_ucx_ready(*c, 60, err);
 }
 
@@ -277,7 +282,7 @@ static bool comm_has_ucx(void)
     int status;
     fflush(stdout);
     if (!(p = fork())) { /* UCX is loaded in processes that end, with the settings of each */
-        if (moe_comm_ucx_open(&c, 0, 2, 64, 64, 1, &address, &bytes, &err) == MOE_OK) _exit(0);
+        if (moe_comm_ucx_open(&c, 0, 2, true, 64, 64, 1, &address, &bytes, &err) == MOE_OK) _exit(0);
         printf("skipped, processes: %s\n", err.msg);
         fflush(stdout);
         _exit(1);
