@@ -3,6 +3,8 @@
 
 #include "base/io.h"
 #include "base/strmap.h"
+#include "formats/original.h"
+#include "formats/routing.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -21,7 +23,7 @@ static bool name_is_ours(const char *n)
     snprintf(base, sizeof base, "%s", n);
     if (has_suffix(base, ".tmp")) base[strlen(base) - 4] = 0;
     if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
-        !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, "routing.json"))
+        !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
         return true;
     if (has_suffix(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
@@ -189,6 +191,20 @@ static enum moe_code clear_in(const char *dir, const char *prefix, const char *k
     }
     moe_names_release(&names);
     return code;
+}
+
+enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err)
+{
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        char path[PATH_MAX];
+        if (!has_suffix(names.v[i], ".work")) continue;
+        code = moe_path_join(path, sizeof path, dir, names.v[i], err);
+        if (code == MOE_OK) code = moe_remove_tree(path, err);
+    }
+    moe_names_release(&names);
+    return code == MOE_OK ? moe_fsync_path(dir, err) : code;
 }
 
 enum moe_code moe_dir_clear(const char *dir, const char *keep, const cJSON *listed, struct moe_err *err)

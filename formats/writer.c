@@ -143,7 +143,8 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
     char path[PATH_MAX];
     w->fresh = true;
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_STATE_NAME, err));
-    /* First the new state, then the old files go: whatever is left of them is not bound to it by its journal. */
+    /* First the new state, then the old files go: whatever is left of them is not bound to it by its journal.  Those that have none go before. */
+    MOE_TRY(moe_dir_drop_work(w->dir, err));
     MOE_TRY(moe_write_file(path, w->state, strlen(w->state), err));
     return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
 }
