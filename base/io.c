@@ -100,7 +100,7 @@ enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t 
     return MOE_OK;
 }
 
-static void parent_of(const char *path, char out[PATH_MAX])
+void moe_path_parent(const char *path, char out[PATH_MAX])
 {
     snprintf(out, PATH_MAX, "%s", path);
     size_t n = strlen(out);
@@ -121,34 +121,31 @@ enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code sync_parent(const char *path, struct moe_err *err)
+enum moe_code moe_fsync_parent(const char *path, struct moe_err *err)
 {
     char dir[PATH_MAX];
-    parent_of(path, dir);
+    moe_path_parent(path, dir);
     return moe_fsync_path(dir, err);
 }
 
-enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err)
+enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err)
 {
-    char tmp[PATH_MAX];
-    if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp)
-        return moe_fail_at(err, MOE_IO, path, NULL, "the path is too long");
-    int fd = moe_open(tmp, O_WRONLY | O_CREAT | O_TRUNC);
-    if (fd < 0) return moe_fail_errno(err, errno, tmp, "cannot create");
-    enum moe_code code = moe_pwrite(fd, path, data, size, 0, err);
-    if (code == MOE_OK && moe_fsync(fd)) code = moe_fail_errno(err, errno, path, "cannot sync");
-    if (close(fd) && code == MOE_OK) code = moe_fail_errno(err, errno, path, "cannot close");
-    if (code == MOE_OK) code = moe_rename(tmp, path, err);
-    if (code != MOE_OK) unlink(tmp);
-    return code;
+    *created = !mkdir(path, mode);
+    if (*created) return moe_fsync_parent(path, err);
+    if (errno == EEXIST) return MOE_OK;
+    if (errno == ENOENT)
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "cannot create the directory: the one that it is to be in does not exist");
+    return moe_fail_errno(err, errno, path, "cannot create the directory");
 }
 
 enum moe_code moe_mkdir(const char *path, struct moe_err *err)
 {
-    if (!mkdir(path, 0777)) return sync_parent(path, err);
-    if (errno == EEXIST && moe_exists(path) == MOE_DIR) return MOE_OK;
-    if (errno == ENOENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "cannot create the directory: the one that it is to be in does not exist");
-    return moe_fail_errno(err, errno, path, "cannot create the directory");
+    struct stat st;
+    bool created;
+    MOE_TRY(moe_mkdir_new(path, 0777, &created, err));
+    if (created) return MOE_OK;
+    if (lstat(path, &st)) return moe_fail_errno(err, errno, path, "cannot stat");
+    return S_ISDIR(st.st_mode) ? MOE_OK : moe_fail_errno(err, EEXIST, path, "cannot create the directory");
 }
 
 static enum moe_code remove_at(int at, const char *name, const char *shown, struct moe_err *err)
@@ -180,12 +177,28 @@ enum moe_code moe_remove_tree(const char *path, struct moe_err *err)
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err)
 {
     if (rename(from, to)) return moe_fail_errno(err, errno, to, "cannot rename into place");
-    return sync_parent(to, err);
+    return moe_fsync_parent(to, err);
+}
+
+/* A directory takes the place of an empty one at most, and a file is linked, where the file system has no such rename. */
+int moe_rename_new(const char *from, const char *to)
+{
+    struct stat st;
+    if (!renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE)) return 0;
+    if (errno == ENOTEMPTY) errno = EEXIST;
+    if ((errno != EINVAL && errno != ENOSYS) || lstat(from, &st)) return -1;
+    if (!S_ISDIR(st.st_mode)) {
+        if (!linkat(AT_FDCWD, from, AT_FDCWD, to, 0)) return unlink(from);
+        if ((errno != EPERM && errno != EOPNOTSUPP) || moe_exists(to) != MOE_ABSENT) return -1;
+    }
+    int r = rename(from, to);
+    if (r && (errno == ENOTEMPTY || errno == ENOTDIR)) errno = EEXIST;
+    return r;
 }
 
 enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
 {
-    if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return sync_parent(b, err);
+    if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return moe_fsync_parent(b, err);
     if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
     /* A file system without exchange (NFS): the old one steps aside for two renames; a crash between leaves it there, whole. */
     char aside[PATH_MAX];
@@ -193,19 +206,21 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
         return moe_fail_at(err, MOE_IO, b, NULL, "the path is too long");
     if (moe_exists(aside) != MOE_ABSENT)
         return moe_fail_at(err, MOE_EXISTS, aside, NULL, "is in the way (an earlier run ended here: it is what was replaced then; remove it)");
-    MOE_TRY(moe_rename(b, aside, err));
+    if (moe_rename_new(b, aside)) return moe_fail_errno(err, errno, aside, "cannot rename into place");
     MOE_TRY(moe_rename(a, b, err));
     return moe_rename(aside, a, err);
 }
 
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
 {
-    *fd = moe_open(path, O_RDONLY | O_DIRECTORY);
-    if (*fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
-    int r;
+    *fd = moe_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    int r, e = errno;
+    if (*fd < 0 && (e == ELOOP || e == ENOTDIR) && moe_exists(path) != MOE_ABSENT)
+        return moe_fail_at(err, MOE_EXISTS, path, NULL, "is in the way: it is no directory (choose another name with -o)");
+    if (*fd < 0) return moe_fail_errno(err, e, path, "cannot open");
     do r = flock(*fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
     if (!r) return MOE_OK;
-    int e = errno;
+    e = errno;
     close(*fd);
     *fd = -1;
     if (e == EWOULDBLOCK)
@@ -281,7 +296,7 @@ enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *
     while (statvfs(dir, &v)) {
         if (errno == EINTR) continue;
         if (errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
-        parent_of(dir, up);
+        moe_path_parent(dir, up);
         if (!strcmp(up, dir)) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
         memcpy(dir, up, sizeof dir);
     }

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,23 +24,31 @@ enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes
 /* The whole file in malloc'd memory with a NUL after it (free() it), refused above `limit` bytes. */
 enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
 
-/* Create `path` with these bytes: a temporary file beside it, fsync, rename, fsync of the directory. */
+/* Write a file of these bytes, whole or not at all, in the place of one that is there (base/newfile.h). */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
 /* open with O_CLOEXEC (a new file may be read and written by all that the umask allows), fsync, ftruncate; again when a signal interrupts them;
  * errno as they leave it. */
 int moe_open(const char *path, int flags);
+/* A file in `dir` that has no name, for reading and writing; errno is EOPNOTSUPP where the file system has no such files. */
+int moe_open_nameless(const char *dir, unsigned mode);
 int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
 /* Room for a file of so many bytes, and that size: where the file system cannot reserve, the size alone.  0, or -1 and errno. */
 int moe_reserve(int fd, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
-enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; an existing directory is fine */
+enum moe_code moe_fsync_parent(const char *path, struct moe_err *err);
+enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; a directory that is there is fine, a link to one is not */
+/* The same with a mode, less the umask; *created is false when anything stands there. */
+enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err);
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missing one is fine; follows no symbolic link */
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);   /* then fsyncs the parent of `to` */
+/* Rename, but replace nothing: 0, or -1 and errno, EEXIST when something stands at `to`.  Syncs nothing. */
+int moe_rename_new(const char *from, const char *to);
 enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);     /* atomic swap, then fsync of the parent */
 
-/* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it.
+/* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or when it is a link or
+ * a file.
  * The lock dies with the process; moe_unlock closes the descriptor. */
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
@@ -67,6 +76,8 @@ enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct
 
 /* "dir/name" in out; MOE_IO when it does not fit. */
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);
+/* The directory that `path` is in, by its text: "." for a plain name; slashes at the end do not count. */
+void moe_path_parent(const char *path, char out[PATH_MAX]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
 

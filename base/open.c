@@ -16,6 +16,13 @@ static int open_again(const char *path, int flags, mode_t mode)
 
 int moe_open(const char *path, int flags) { return open_again(path, flags, 0666); }
 
+int moe_open_nameless(const char *dir, unsigned mode)
+{
+    int fd = open_again(dir, O_TMPFILE | O_RDWR, mode);
+    if (fd < 0 && (errno == EISDIR || errno == EINVAL || errno == ENOSYS)) errno = EOPNOTSUPP;
+    return fd;
+}
+
 int moe_fsync(int fd)
 {
     int r;
@@ -42,9 +49,9 @@ int moe_reserve(int fd, uint64_t bytes)
 static enum moe_code open_nameless(const char *dir, char *path, size_t cap, int *fd, struct moe_err *err)
 {
     if (snprintf(path, cap, "%s", dir) >= (int)cap) return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
-    *fd = open_again(dir, O_TMPFILE | O_RDWR, 0600);
+    *fd = moe_open_nameless(dir, 0600);
     if (*fd >= 0) return MOE_OK;
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) return moe_fail_errno(err, errno, dir, "cannot make a file in --scratch");
+    if (errno != EOPNOTSUPP) return moe_fail_errno(err, errno, dir, "cannot make a file in --scratch");
     if (snprintf(path, cap, "%s/moe-states-XXXXXX", dir) >= (int)cap) return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
     *fd = mkostemp(path, O_CLOEXEC);
     if (*fd < 0) return moe_fail_errno(err, errno, dir, "cannot make a file in --scratch");

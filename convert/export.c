@@ -276,18 +276,16 @@ static enum moe_code write_others(struct exporter *x, struct moe_err *err)
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
 {
     static const char *const all[] = { NULL };
-    struct moe_export_dir d;
-    enum moe_code code = moe_export_dir_begin(&d, out, o->mode, err);
+    struct moe_newdir d;
+    MOE_TRY(moe_export_dir_begin(&d, x->src, out, o->mode, err));
     x->dir = d.path;
-    if (code == MOE_OK) code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
+    enum moe_code code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
     if (code == MOE_OK) code = moe_export_small_files(x->src, d.path, all, err);
     if (code == MOE_OK) code = write_others(x, err);
     moe_progress_end(x->progress);
-    if (code == MOE_OK) code = moe_export_dir_publish(&d, out, err);
-    moe_export_dir_end(&d, code);
-    return code;
+    return moe_export_dir_end(&d, o->mode, code, err);
 }
 
 static enum moe_code read_rest(struct exporter *x, struct moe_err *err)

@@ -262,6 +262,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     bool force = o->mode == MOE_WRITE_FORCE, spoiled;
     struct moe_identity before;
     MOE_TRY(moe_gguf_may_write(out, force, err));
+    MOE_TRY(moe_source_apart(x->src, out, err));
     MOE_TRY(moe_source_identity(x->src, &before, err));
     MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
     MOE_TRY(moe_gguf_create(&x->w, out, force, o->mode != MOE_WRITE_PLAIN, m, x->plan->t, x->plan->n, err));

@@ -8,17 +8,15 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
                                 struct moe_hf_result *r, struct moe_err *err)
 {
     static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
-    struct moe_export_dir d;
-    enum moe_code code = moe_export_dir_begin(&d, out, o->mode, err);
-    if (code == MOE_OK) code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
+    struct moe_newdir d;
+    MOE_TRY(moe_export_dir_begin(&d, p->src, out, o->mode, err));
+    enum moe_code code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, r, err);
     if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, err);
     if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
     moe_progress_end(progress);
-    if (code == MOE_OK) code = moe_export_dir_publish(&d, out, err);
-    moe_export_dir_end(&d, code);
-    return code;
+    return moe_export_dir_end(&d, o->mode, code, err);
 }
 
 /* What is held besides: a chunk in all its forms, a header, and for the index every name with its place. */

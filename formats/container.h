@@ -60,6 +60,9 @@ void moe_shard_abort(struct moe_shard_writer **w);
 
 /* ---- the directory ---- */
 
+/* MOE_OK when a container stands at `path`, nothing else in it, so that --force may replace it; else MOE_EXISTS. */
+enum moe_code moe_container_replaceable(const char *path, struct moe_err *err);
+
 enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
 
 struct moe_writer;

@@ -1,19 +1,17 @@
 #include "formats/gguf.h"
 
 #include "base/io.h"
+#include "base/newfile.h"
 #include "base/writeback.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ALIGN = 32, VERSION = 3 };
+#define MAGIC "GGUF"
 #define FILE_MAX_BYTES ((uint64_t)1 << 60)
 
 /* Numbers of metadata types in files. */
@@ -142,7 +140,7 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 
 /* ---- the file ---- */
 
-struct moe_gguf_writer { int fd; uint64_t data, end; char *path, *partial; struct moe_writeback *behind; };
+struct moe_gguf_writer { struct moe_newfile file; uint64_t data, end; bool replace; struct moe_writeback *behind; };
 
 static bool is_gguf(const char *path)
 {
@@ -151,7 +149,7 @@ static bool is_gguf(const char *path)
     uint64_t size;
     struct moe_err e;
     if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK && !memcmp(magic, "GGUF", sizeof magic);
+    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK && !memcmp(magic, MAGIC, sizeof magic);
     close(fd);
     return yes;
 }
@@ -168,63 +166,19 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
     return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
-/* Open path.partial; *created says that it was not there before. */
-static enum moe_code open_new_or_old(struct moe_gguf_writer *w, bool *created, struct moe_err *err)
-{
-    enum { FLAGS = O_RDWR | O_NOFOLLOW };
-    enum moe_exists there;
-    MOE_TRY(moe_look(w->partial, &there, err));
-    if (there != MOE_ABSENT && there != MOE_FILE)
-        return moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "is in the way (choose another name with -o)");
-    w->fd = moe_open(w->partial, FLAGS | O_CREAT | O_EXCL);
-    *created = w->fd >= 0;
-    if (w->fd < 0 && errno == EEXIST) w->fd = moe_open(w->partial, FLAGS);
-    return w->fd >= 0 ? MOE_OK : moe_fail_errno(err, errno, w->partial, "cannot create");
-}
-
-/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or removed under it: then
- * another writer was faster. */
-static enum moe_code open_partial(struct moe_gguf_writer *w, bool restart, struct moe_err *err)
-{
-    struct stat a, b;
-    bool created, ours = true;
-    int r;
-    MOE_TRY(open_new_or_old(w, &created, err));
-    do r = flock(w->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
-    enum moe_code code = r && errno != EWOULDBLOCK ? moe_fail_errno(err, errno, w->partial, "cannot lock") : MOE_OK;
-    bool moved = code == MOE_OK && !r && stat(w->partial, &b);
-    if ((moved && errno != ENOENT) || (code == MOE_OK && !r && fstat(w->fd, &a)))
-        code = moe_fail_errno(err, errno, w->partial, "cannot stat");
-    if (code == MOE_OK && (r || moved || a.st_ino != b.st_ino || a.st_dev != b.st_dev)) {
-        ours = false;
-        code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "another process is writing it (wait for it, or stop it)");
-    } else if (code == MOE_OK && !created && !restart) {
-        code = moe_fail_at(err, MOE_EXISTS, w->partial, NULL, "holds unfinished work (start over with --resume or --force)");
-    }
-    if (code == MOE_OK) {
-        r = moe_ftruncate(w->fd, 0);
-        if (r) code = moe_fail_errno(err, errno, w->partial, "cannot empty");
-    }
-    if (code == MOE_OK) return MOE_OK;
-    if (created && ours) unlink(w->partial);
-    close(w->fd);
-    w->fd = -1; /* what was there before is not ours to remove */
-    return code;
-}
-
 static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
 {
-    if (!moe_reserve(w->fd, bytes)) return MOE_OK;
+    if (!moe_reserve(w->file.fd, bytes)) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
-        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
-    return moe_fail_errno(err, errno, w->partial, "cannot reserve space");
+        return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
+    return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
 }
 
 static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m, const struct moe_gguf_tensor *t, int64_t n,
                                 struct moe_err *err)
 {
     struct moe_gguf_meta h = { 0 };
-    put(&h, "GGUF", 4);
+    put(&h, MAGIC, 4);
     put_int(&h, VERSION, 4);
     put_int(&h, (uint64_t)n, 8);
     put_int(&h, m->pairs, 8);
@@ -237,8 +191,8 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
         put_int(&h, t[i].offset, 8);
     }
     while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
-    enum moe_code code = h.failed || m->failed ? moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its header")
-                                               : moe_pwrite(w->fd, w->partial, h.p, h.n, 0, err);
+    enum moe_code code = h.failed || m->failed ? moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header")
+                                               : moe_pwrite(w->file.fd, w->file.tmp, h.p, h.n, 0, err);
     moe_gguf_meta_release(&h);
     return code;
 }
@@ -249,18 +203,13 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bo
     *out = NULL;
     MOE_TRY(moe_gguf_may_write(path, replace, err));
     struct moe_gguf_writer *w = calloc(1, sizeof *w);
-    size_t len = strlen(path);
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
-    w->fd = -1;
+    w->replace = replace;
     w->data = head_bytes(t, n, m);
-    w->path = strdup(path);
-    w->partial = malloc(len + 9);
-    enum moe_code code = w->path && w->partial ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to write a file");
-    if (w->partial) snprintf(w->partial, len + 9, "%s.partial", path);
-    if (code == MOE_OK) code = open_partial(w, restart, err);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, MAGIC, restart, err);
     w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
     if (code == MOE_OK) code = reserve(w, w->end, err);
-    if (code == MOE_OK) w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
+    if (code == MOE_OK) w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     if (code == MOE_OK) code = write_head(w, m, t, n, err);
     if (code != MOE_OK) moe_gguf_abort(&w);
     *out = w;
@@ -271,40 +220,33 @@ enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_te
                              struct moe_err *err)
 {
     MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
-    MOE_TRY(moe_pwrite(w->fd, w->partial, data, bytes, w->data + t->offset + offset, err));
+    MOE_TRY(moe_pwrite(w->file.fd, w->file.tmp, data, bytes, w->data + t->offset + offset, err));
     moe_writeback_add(w->behind, w->data + t->offset + offset, bytes);
     return MOE_OK;
 }
 
 static void release(struct moe_gguf_writer **w)
 {
-    free((*w)->path);
-    free((*w)->partial);
+    moe_writeback_close(&(*w)->behind);
+    moe_newfile_abort(&(*w)->file); /* not one that was published */
     free(*w);
     *w = NULL;
 }
 
 void moe_gguf_abort(struct moe_gguf_writer **w)
 {
-    if (!*w) return;
-    if ((*w)->fd >= 0) {
-        unlink((*w)->partial); /* before the lock goes with the descriptor */
-        moe_writeback_close(&(*w)->behind);
-        close((*w)->fd);
-    }
-    release(w);
+    if (*w) release(w);
 }
 
+/* What stands there now is what may be replaced, when it is a GGUF file. */
 enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
 {
     struct moe_gguf_writer *w = *out;
-    enum moe_code code = MOE_OK;
-    if (moe_fsync(w->fd)) code = moe_fail_errno(err, errno, w->partial, "cannot sync");
-    else moe_writeback_drop(w->behind, w->end);
-    if (code == MOE_OK) code = moe_rename(w->partial, w->path, err);
-    if (code != MOE_OK) unlink(w->partial);
-    moe_writeback_close(&w->behind);
-    close(w->fd); /* synced: nothing can be lost here */
+    enum moe_exists there;
+    enum moe_code code = moe_newfile_sync(&w->file, err);
+    if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
+    if (code == MOE_OK) code = moe_newfile_publish(&w->file, w->replace && there == MOE_FILE && is_gguf(w->file.path), err);
     release(out);
     return code;
 }

@@ -150,29 +150,31 @@ static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint6
     return code;
 }
 
-/* What stands under the final name, when the work may take its place. */
-static enum moe_code may_take(const struct moe_writer *w, enum moe_final *final, struct moe_err *err)
+/* The work may take the place of what stands under the final name. */
+static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
 {
-    MOE_TRY(moe_final_look(w->final, final, err));
-    if (*final == MOE_FINAL_ABSENT || (*final == MOE_FINAL_CONTAINER && w->replace)) return MOE_OK;
+    enum moe_final final;
+    MOE_TRY(moe_final_look(w->final, &final, err));
+    if (final == MOE_FINAL_ABSENT || (final == MOE_FINAL_CONTAINER && w->replace)) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it appeared while this was written (move it away and use --resume)");
+}
+
+enum moe_code moe_container_replaceable(const char *path, struct moe_err *err)
+{
+    enum moe_final final;
+    MOE_TRY(moe_final_look(path, &final, err));
+    return final == MOE_FINAL_CONTAINER
+               ? MOE_OK
+               : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a container (choose another name with -o)");
 }
 
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
 {
-    int old = -1;
-    enum moe_final final;
     MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
-    MOE_TRY(may_take(w, &final, err)); /* while the state still says whether it may */
+    MOE_TRY(may_take(w, err)); /* while the state still says whether it may */
+    moe_newdir_mark(&w->out);  /* without state.json it has to say in another way that it is unfinished */
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
-    MOE_TRY(moe_fsync_path(w->dir, err));
-    MOE_TRY(may_take(w, &final, err));
-    if (final == MOE_FINAL_ABSENT) return moe_rename(w->dir, w->final, err);
-    MOE_TRY(moe_lock_dir(w->final, &old, err));
-    enum moe_code code = moe_exchange(w->dir, w->final, err);
-    if (code == MOE_OK) code = moe_remove_tree(w->dir, err);
-    moe_unlock(old);
-    return code;
+    return moe_newdir_publish(&w->out, w->replace ? moe_container_replaceable : NULL, err);
 }
 
 enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struct moe_err *err)

@@ -1,18 +1,16 @@
 #include "base/io.h"
+#include "base/newfile.h"
 #include "base/writeback.h"
 #include "formats/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-struct moe_st_writer { int fd; uint64_t at, end; char *path, *tmp; struct moe_writeback *behind; };
+struct moe_st_writer { struct moe_newfile file; uint64_t at, end; struct moe_writeback *behind; };
 
 /* ---- text of any length ---- */
 
@@ -111,19 +109,13 @@ static void put_length(struct text *h, uint64_t n)
 
 static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h, struct moe_err *err)
 {
-    size_t n = strlen(path);
-    w->path = malloc(n + 1);
-    w->tmp = malloc(n + 5);
-    if (!w->path || !w->tmp || h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
+    if (h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
     if (h->n - 8 > MOE_ST_HEADER_MAX) return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
-    memcpy(w->path, path, n + 1);
-    snprintf(w->tmp, n + 5, "%s.tmp", path);
-    w->fd = moe_open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC);
-    if (w->fd < 0) return moe_fail_errno(err, errno, w->tmp, "cannot create");
-    w->behind = moe_writeback_open(w->fd, MOE_WRITEBACK_WINDOW);
+    MOE_TRY(moe_newfile_open(&w->file, path, err));
+    w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     w->at = h->n;
     w->end += h->n;
-    return moe_pwrite(w->fd, w->tmp, h->p, h->n, 0, err);
+    return moe_pwrite(w->file.fd, path, h->p, h->n, 0, err);
 }
 
 enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, const char *header, size_t n, uint64_t data_bytes, struct moe_err *err)
@@ -132,7 +124,7 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
     struct text h = { 0 };
     *out = NULL;
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
-    w->fd = -1;
+    w->file.fd = -1;
     w->end = data_bytes;
     put_length(&h, n);
     put(&h, header, n);
@@ -160,8 +152,8 @@ enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct
 
 enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t bytes, struct moe_err *err)
 {
-    if (bytes > w->end - w->at) return moe_fail_at(err, MOE_INTERNAL, w->path, NULL, "more data than its header has room for");
-    MOE_TRY(moe_pwrite(w->fd, w->tmp, data, bytes, w->at, err));
+    if (bytes > w->end - w->at) return moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "more data than its header has room for");
+    MOE_TRY(moe_pwrite(w->file.fd, w->file.path, data, bytes, w->at, err));
     moe_writeback_add(w->behind, w->at, bytes);
     w->at += bytes;
     return MOE_OK;
@@ -170,34 +162,26 @@ enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t byt
 static void release(struct moe_st_writer **w)
 {
     moe_writeback_close(&(*w)->behind);
-    free((*w)->path);
-    free((*w)->tmp);
+    moe_newfile_abort(&(*w)->file); /* not one that was published */
     free(*w);
     *w = NULL;
 }
 
 void moe_st_abort(struct moe_st_writer **w)
 {
-    if (!*w) return;
-    if ((*w)->fd >= 0) {
-        close((*w)->fd);
-        unlink((*w)->tmp);
-    }
-    release(w);
+    if (*w) release(w);
 }
 
+/* Published before the writer lets go of the descriptor: the page cache is emptied after the data is on the disk. */
 enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
 {
     struct moe_st_writer *w = *out;
     enum moe_code code = MOE_OK;
-    if (w->at != w->end) code = moe_fail_at(err, MOE_INTERNAL, w->path, NULL, "%llu bytes were never written", (unsigned long long)(w->end - w->at));
-    if (code == MOE_OK) {
-        if (moe_fsync(w->fd)) code = moe_fail_errno(err, errno, w->tmp, "cannot sync");
-        else moe_writeback_drop(w->behind, w->end);
-    }
-    if (close(w->fd) && code == MOE_OK) code = moe_fail_errno(err, errno, w->tmp, "cannot close");
-    if (code == MOE_OK) code = moe_rename(w->tmp, w->path, err);
-    if (code != MOE_OK) unlink(w->tmp);
+    if (w->at != w->end)
+        code = moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "%llu bytes were never written", (unsigned long long)(w->end - w->at));
+    if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
+    if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    if (code == MOE_OK) code = moe_newfile_publish(&w->file, true, err);
     release(out);
     return code;
 }

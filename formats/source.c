@@ -2,6 +2,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/newdir.h"
 #include "formats/container.h"
 #include "formats/source-internal.h"
 
@@ -113,6 +114,13 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
     if (code == MOE_OK) code = moe_problems_end(&p, err);
     if (code != MOE_OK) moe_source_close(src);
     return code;
+}
+
+enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err)
+{
+    int parts = src->container ? src->container->n_parts : 0;
+    for (int i = 0; i < parts; i++) MOE_TRY(moe_source_apart(src->container->parts[i], out, err));
+    return parts ? MOE_OK : moe_newdir_apart(out, src->path, err);
 }
 
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err)

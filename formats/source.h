@@ -99,6 +99,9 @@ enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, 
 /* Their routing.json, of calibrated parts that have experts: the same.  *text NULL: none has one. */
 enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err);
 
+/* MOE_USAGE when the output `out`, or out.partial, is the model's directory (one of a merge's), lies in it or holds it. */
+enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err);
+
 /* A directory with only config.json: config and nothing else (plans, estimates). */
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);
 

@@ -2,6 +2,8 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/newdir.h"
+#include "base/newfile.h"
 #include "base/strmap.h"
 #include "formats/original.h"
 #include "formats/routing.h"
@@ -20,6 +22,7 @@ static bool has_suffix(const char *s, const char *suffix)
 static bool name_is_ours(const char *n)
 {
     char base[NAME_MAX + 1];
+    if (moe_newfile_is_temporary(n) || !strcmp(n, MOE_NEWDIR_MARK)) return true;
     snprintf(base, sizeof base, "%s", n);
     if (has_suffix(base, ".tmp")) base[strlen(base) - 4] = 0;
     if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
@@ -41,7 +44,7 @@ static enum moe_code look(const char *dir, struct holds *h, struct moe_err *err)
     MOE_TRY(moe_list_dir(dir, &names, err));
     for (size_t i = 0; i < names.n; i++) {
         const char *n = names.v[i];
-        if (!strcmp(n, MOE_STATE_NAME ".tmp")) continue;
+        if (!strcmp(n, MOE_STATE_NAME ".tmp") || moe_newfile_is_temporary(n)) continue;
         if (!strcmp(n, MOE_STATE_NAME)) h->state = true;
         else h->more = true;
         h->manifest |= !strcmp(n, MOE_MANIFEST_NAME);
@@ -63,11 +66,30 @@ enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_
     return MOE_OK;
 }
 
+/* state.json is one of ours, whole or damaged, and not a stranger's file of that name. */
+static enum moe_code state_is_ours(const char *dir, bool *ours, struct moe_err *err)
+{
+    char path[PATH_MAX], *text;
+    size_t n;
+    *ours = false;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
+    enum moe_code code = moe_read_file(path, MOE_JSON_LIMIT, &text, &n, err);
+    if (code == MOE_CORRUPT) return MOE_OK; /* too large */
+    MOE_TRY(code);
+    *ours = strstr(text, "\"moe-partial\"") != NULL;
+    free(text);
+    return MOE_OK;
+}
+
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err)
 {
     struct holds h;
+    bool marked, ours = true;
     MOE_TRY(look(dir, &h, err));
-    *what = h.foreign ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : h.more ? MOE_PARTIAL_JUNK : MOE_PARTIAL_FRESH;
+    MOE_TRY(moe_newdir_is_marked(dir, &marked, err));
+    if (h.state) MOE_TRY(state_is_ours(dir, &ours, err));
+    *what = h.foreign || !ours ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : !h.more ? MOE_PARTIAL_FRESH
+          : marked ? MOE_PARTIAL_JUNK : MOE_PARTIAL_UNMARKED;
     return MOE_OK;
 }
 

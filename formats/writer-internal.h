@@ -2,15 +2,17 @@
 #ifndef MOE_FORMATS_WRITER_INTERNAL_H
 #define MOE_FORMATS_WRITER_INTERNAL_H
 
+#include "base/newdir.h"
 #include "formats/container-internal.h"
 
 struct moe_unit_done { char name[32]; uint64_t bytes; struct moe_hash128 digest; cJSON *report; };
 struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
 
 struct moe_writer {
-    char *final, *dir, *state;   /* state: the text of state.json, when it is started here */
+    struct moe_newdir out;       /* NAME.moe.partial, locked */
+    const char *final, *dir;     /* its two names: NAME.moe, NAME.moe.partial */
+    char *state;                 /* the text of state.json, when it is started here */
     char key[17];                /* the hash of that file's text: binds a journal to it */
-    int lock;
     bool fresh, replace;         /* started here; a container may stand under the final name (begun with --force) */
     cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;

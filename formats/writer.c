@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,13 +20,11 @@ void moe_writer_free(struct moe_writer *w)
 {
     for (size_t i = 0; i < w->n_units; i++) cJSON_Delete(w->units[i].report);
     for (size_t i = 0; i < w->n_files; i++) free(w->files[i].name);
-    moe_unlock(w->lock);
+    moe_newdir_unlock(&w->out);
     cJSON_Delete(w->options);
     cJSON_Delete(w->part);
     free(w->units);
     free(w->files);
-    free(w->final);
-    free(w->dir);
     free(w->state);
     free(w);
 }
@@ -178,6 +177,9 @@ static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *foun
 static bool was_there(const struct moe_writer *w)
 {
     struct stat final, dir;
+    struct moe_err ignored;
+    bool marked = false; /* just before it was to be replaced (base/newdir.h) */
+    if (moe_newdir_is_marked(w->final, &marked, &ignored) == MOE_OK && marked) return true;
     if (stat(w->final, &final) || stat(w->dir, &dir)) return false;
     return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
 }
@@ -204,22 +206,6 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     return load_units(w, err);
 }
 
-/* Lock the partial directory, creating it; *gone when it was renamed or removed under us. */
-static enum moe_code lock(struct moe_writer *w, bool *created, bool *gone, struct moe_err *err)
-{
-    struct stat a, b;
-    enum moe_exists there;
-    MOE_TRY(moe_look(w->dir, &there, err));
-    *created = there == MOE_ABSENT;
-    MOE_TRY(moe_mkdir(w->dir, err));
-    enum moe_code code = moe_lock_dir(w->dir, &w->lock, err);
-    *gone = code == MOE_NOT_FOUND || (code == MOE_OK && (fstat(w->lock, &a) || stat(w->dir, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev));
-    if (!*gone) return code;
-    moe_unlock(w->lock);
-    w->lock = -1;
-    return MOE_OK;
-}
-
 /* Under --resume, a container under the final name: is it what this run would write? */
 static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, struct moe_err *err)
 {
@@ -236,14 +222,16 @@ static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, 
 static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
 {
     struct moe_err e;
-    enum moe_exists there;
+    struct stat st;
     enum moe_partial p;
     struct moe_state state;
-    MOE_TRY(moe_look(w->dir, &there, err));
-    if (there != MOE_DIR) return MOE_OK;
-    MOE_TRY(moe_lock_dir(w->dir, &w->lock, err));
+    if (lstat(w->dir, &st)) return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
+    if (!S_ISDIR(st.st_mode)) return MOE_OK;
+    MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
     MOE_TRY(moe_partial_look(w->dir, &p, err));
-    if (p == MOE_PARTIAL_FOREIGN || (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK)) return MOE_OK;
+    if (p == MOE_PARTIAL_FOREIGN || p == MOE_PARTIAL_UNMARKED) return MOE_OK;
+    if (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK) return MOE_OK;
+    moe_newdir_mark(&w->out);
     return moe_remove_tree(w->dir, err);
 }
 
@@ -258,6 +246,11 @@ static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode,
     case MOE_PARTIAL_FRESH:
         if (mode == MOE_WRITE_RESUME && final == MOE_FINAL_CONTAINER) return *err = *differs, err->code;
         return start(w, err);
+    case MOE_PARTIAL_UNMARKED:
+        if (mode != MOE_WRITE_RESUME)
+            return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "holds a container's files, but nothing that marks them "
+                               "as unfinished (move it away, or choose another name with -o)");
+        /* fall through */
     default:
         if (mode == MOE_WRITE_FORCE) return start(w, err);
         if (mode == MOE_WRITE_RESUME) return go_on(w, final, found, err);
@@ -265,10 +258,9 @@ static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode,
     }
 }
 
-static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found, bool *again, struct moe_err *err)
+static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found, struct moe_err *err)
 {
     struct moe_err differs = MOE_ERR_INIT;
-    bool created;
     enum moe_final final;
     MOE_TRY(moe_final_look(w->final, &final, err));
     if (final == MOE_FINAL_FOREIGN)
@@ -281,25 +273,21 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, st
         if (found->done) return drop_leftover(w, err);
         if (is_fatal(code)) return *err = differs, code;
     }
-    MOE_TRY(lock(w, &created, again, err));
-    if (*again) return MOE_OK;
+    MOE_TRY(moe_newdir_lock(&w->out, err));
     enum moe_code code = open_locked(w, mode, final, &differs, found, err);
-    if (code != MOE_OK && created) rmdir(w->dir);
+    if (code != MOE_OK && w->out.created) rmdir(w->dir);
     return code;
 }
 
-static bool init(struct moe_writer *w, const char *out, enum moe_write_mode mode, const struct moe_work *work)
+static bool init(struct moe_writer *w, enum moe_write_mode mode, const struct moe_work *work)
 {
-    size_t n = strlen(out);
-    while (n > 1 && out[n - 1] == '/') n--;
-    w->lock = -1;
+    w->final = w->out.final;
+    w->dir = w->out.path;
     w->replace = mode == MOE_WRITE_FORCE;
-    w->final = strndup(out, n);
     w->options = work->options ? cJSON_Duplicate(work->options, true) : cJSON_CreateObject();
     w->work = *work;
     w->work.options = w->options;
-    if (asprintf(&w->dir, "%.*s.partial", (int)n, out) < 0) w->dir = NULL;
-    if (!w->final || !w->dir || !w->options || !(w->state = moe_state_text(&w->work, w->replace))) return false;
+    if (!w->options || !(w->state = moe_state_text(&w->work, w->replace))) return false;
     moe_hex64(moe_hash64(w->state, strlen(w->state)), w->key);
     return true;
 }
@@ -311,10 +299,9 @@ enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum mo
     *found = (struct moe_found){ .done = false };
     struct moe_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
-    enum moe_code code = init(w, path, mode, work) ? MOE_OK : moe_writer_no_memory(w, err);
-    bool again = true;
-    for (int tries = 0; code == MOE_OK && again && tries < 5; tries++) again = false, code = try_open(w, mode, found, &again, err);
-    if (code == MOE_OK && again) code = moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "another process is writing it (wait for it, or stop it)");
+    enum moe_code code = moe_newdir_name(&w->out, path, err);
+    if (code == MOE_OK && !init(w, mode, work)) code = moe_writer_no_memory(w, err);
+    if (code == MOE_OK) code = try_open(w, mode, found, err);
     if (code != MOE_OK || found->done) moe_writer_free(w);
     else *out = w;
     return code;
@@ -325,7 +312,10 @@ void moe_writer_close(struct moe_writer **out)
     struct moe_writer *w = *out;
     struct moe_err e;
     if (!w) return;
-    if (!w->n_units && w->fresh) moe_remove_tree(w->dir, &e); /* nothing was finished: nothing to go on from */
+    if (!w->n_units && w->fresh) { /* nothing was finished: nothing to go on from */
+        moe_newdir_mark(&w->out);
+        moe_remove_tree(w->dir, &e);
+    }
     moe_writer_free(w);
     *out = NULL;
 }
@@ -333,7 +323,10 @@ void moe_writer_close(struct moe_writer **out)
 void moe_writer_discard(struct moe_writer **out)
 {
     struct moe_err e;
-    if (*out) moe_remove_tree((*out)->dir, &e);
+    if (*out) {
+        moe_newdir_mark(&(*out)->out);
+        moe_remove_tree((*out)->dir, &e);
+    }
     moe_writer_close(out);
 }
 

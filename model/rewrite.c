@@ -247,6 +247,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
     bool spoiled = false; /* what was written is of two models: nothing of it is kept */
     *r = (struct moe_rewrite_result){ 0 };
+    MOE_TRY(moe_source_apart(src, out, err));
     MOE_TRY(map_types(src, o, &k.type, err));
     count(&k, r);
     enum moe_code code = open_writer(&k, out, mode, r, err);

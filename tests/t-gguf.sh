@@ -99,8 +99,11 @@ exits 4 "holds unfinished work" "$C" "$T/q.moe" --to gguf -o "$T/n.gguf"
 ok "$C" "$T/q.moe" --to gguf --resume -o "$T/n.gguf"
 ok cmp "$T/jq.gguf" "$T/n.gguf"
 ln -s "$T/notes" "$T/m.gguf.partial"
-exits 11 "cannot create" "$C" "$T/q.moe" --to gguf --force -o "$T/m.gguf"
+exits 4 "is in the way" "$C" "$T/q.moe" --to gguf --force -o "$T/m.gguf"
 [ "$(cat "$T/notes")" = precious ] || fail "a symbolic link was followed"
+echo thesis >"$T/t.gguf.partial"
+for how in --force --resume; do exits 4 "is in the way" "$C" "$T/q.moe" --to gguf $how -o "$T/t.gguf"; done
+[ "$(cat "$T/t.gguf.partial")" = thesis ] || fail "a stranger's .partial was touched"
 exits 3 "cannot create" "$C" "$T/q.moe" --to gguf -o "$T/none/x.gguf"
 
 # What GGUF cannot say, and what is damaged: one sentence, nothing left.

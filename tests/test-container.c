@@ -43,6 +43,7 @@ int rename(const char *a, const char *b) { maybe_die(); return (int)syscall(SYS_
 int renameat2(int a, const char *x, int b, const char *y, unsigned f) { maybe_die(); return (int)syscall(SYS_renameat2, a, x, b, y, f); }
 int unlinkat(int at, const char *p, int f) { maybe_die(); return (int)syscall(SYS_unlinkat, at, p, f); }
 int fsync(int fd) { maybe_die(); return fcntl(fd, F_GETFD) < 0 ? -1 : 0; } /* quick: nothing here is about power loss */
+int linkat(int a, const char *x, int b, const char *y, int f) { maybe_die(); return (int)syscall(SYS_linkat, a, x, b, y, f); }
 int mkdir(const char *p, mode_t m) { maybe_die(); return (int)syscall(SYS_mkdirat, AT_FDCWD, p, m); }
 
 /* ---- helpers ---- */

@@ -1,0 +1,286 @@
+#include "base/newdir.h"
+
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { TRIES = 5 };
+
+static bool same_file(const struct stat *a, const struct stat *b) { return a->st_ino == b->st_ino && a->st_dev == b->st_dev; }
+
+/* ---- names ---- */
+
+enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err)
+{
+    size_t n = strlen(out);
+    *d = (struct moe_newdir){ .lock = -1 };
+    while (n > 1 && out[n - 1] == '/') n--;
+    if (snprintf(d->path, sizeof d->path, "%.*s.partial", (int)n, out) >= (int)sizeof d->path)
+        return moe_fail_at(err, MOE_IO, out, NULL, "the path is too long");
+    snprintf(d->final, sizeof d->final, "%.*s", (int)n, out);
+    const char *slash = strrchr(d->final, '/');
+    if (moe_plain_name(slash ? slash + 1 : d->final)) return MOE_OK;
+    return moe_fail_at(err, MOE_USAGE, out, NULL, "is no name for a new directory (choose another one with -o)");
+}
+
+/* `path` or a directory above it is `what`. */
+static bool lies_in(const char *path, const struct stat *what)
+{
+    char *real = realpath(path, NULL), up[PATH_MAX];
+    bool found = false;
+    for (bool more = real != NULL; more && !found; ) {
+        struct stat st;
+        found = !stat(real, &st) && same_file(&st, what);
+        more = strcmp(real, "/") != 0;
+        moe_path_parent(real, up);
+        snprintf(real, strlen(real) + 1, "%s", up);
+    }
+    free(real);
+    return found;
+}
+
+static enum moe_code apart(const char *shown, const char *name, const char *input, const struct stat *in, struct moe_err *err)
+{
+    char dir[PATH_MAX];
+    struct stat st;
+    bool there = !stat(name, &st);
+    if (there && same_file(&st, in)) return moe_fail_at(err, MOE_USAGE, shown, NULL, "is '%s', which is read (choose another name with -o)", input);
+    if (there && S_ISDIR(st.st_mode) && lies_in(input, &st))
+        return moe_fail_at(err, MOE_USAGE, shown, NULL, "holds '%s', which is read (choose another name with -o)", input);
+    moe_path_parent(name, dir);
+    if (lies_in(dir, in)) return moe_fail_at(err, MOE_USAGE, shown, NULL, "lies in '%s', which is read (choose another name with -o)", input);
+    return MOE_OK;
+}
+
+enum moe_code moe_newdir_apart(const char *out, const char *input, struct moe_err *err)
+{
+    struct moe_newdir d;
+    struct stat in;
+    MOE_TRY(moe_newdir_name(&d, out, err));
+    if (stat(input, &in)) return MOE_OK;
+    MOE_TRY(apart(d.final, d.final, input, &in, err));
+    return apart(d.path, d.path, input, &in, err);
+}
+
+/* ---- the lock ---- */
+
+void moe_newdir_mark(const struct moe_newdir *d)
+{
+    struct stat st;
+    if (!fstat(d->lock, &st) && !(st.st_mode & S_ISVTX)) (void)!fchmod(d->lock, (st.st_mode & 07777) | S_ISVTX);
+}
+
+enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err)
+{
+    struct stat st;
+    if (lstat(dir, &st)) return moe_fail_errno(err, errno, dir, "cannot stat");
+    *marked = st.st_mode & S_ISVTX;
+    return MOE_OK;
+}
+
+static void unmark(int fd)
+{
+    struct stat st;
+    if (!fstat(fd, &st)) (void)!fchmod(fd, st.st_mode & 07777 & ~(mode_t)S_ISVTX);
+}
+
+void moe_newdir_unlock(struct moe_newdir *d)
+{
+    moe_unlock(d->lock);
+    d->lock = -1;
+}
+
+/* The directory that is locked is the one that has the name. */
+static bool has_name(const struct moe_newdir *d)
+{
+    struct stat a, b;
+    return !fstat(d->lock, &a) && !lstat(d->path, &b) && same_file(&a, &b);
+}
+
+/* Once; *again when it was renamed or removed under us. */
+static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err *err)
+{
+    enum moe_code code = moe_mkdir_new(d->path, 0777 | S_ISVTX, &d->created, err);
+    *again = false;
+    if (code == MOE_OK) {
+        code = moe_lock_dir(d->path, &d->lock, err);
+        *again = code == MOE_NOT_FOUND || (code == MOE_OK && !has_name(d));
+    }
+    if (*again) moe_newdir_unlock(d);
+    else if (code != MOE_OK && d->created) rmdir(d->path);
+    return *again ? MOE_OK : code;
+}
+
+enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
+{
+    bool again = true;
+    for (int i = 0; again && i < TRIES; i++) MOE_TRY(try_lock(d, &again, err));
+    return again ? moe_fail_at(err, MOE_EXISTS, d->path, NULL, "another process is writing it (wait for it, or stop it)") : MOE_OK;
+}
+
+/* ---- work that starts over ---- */
+
+static enum moe_code write_mark(const char *dir, struct moe_err *err)
+{
+    char mark[PATH_MAX];
+    MOE_TRY(moe_path_join(mark, sizeof mark, dir, MOE_NEWDIR_MARK, err));
+    return moe_write_file(mark, "", 0, err);
+}
+
+/* Remove all but the mark. */
+static enum moe_code empty(const char *dir, const struct moe_names *names, struct moe_err *err)
+{
+    for (size_t i = 0; i < names->n; i++) {
+        char path[PATH_MAX];
+        if (!strcmp(names->v[i], MOE_NEWDIR_MARK)) continue;
+        MOE_TRY(moe_path_join(path, sizeof path, dir, names->v[i], err));
+        MOE_TRY(moe_remove_tree(path, err));
+    }
+    return MOE_OK;
+}
+
+/* Remove a directory so that what is left of it after a kill is recognised: the mark is there from the first to the last. */
+static enum moe_code discard(const char *dir, struct moe_err *err)
+{
+    struct moe_names names;
+    MOE_TRY(write_mark(dir, err));
+    MOE_TRY(moe_list_dir(dir, &names, err));
+    enum moe_code code = empty(dir, &names, err);
+    moe_names_release(&names);
+    return code == MOE_OK ? moe_remove_tree(dir, err) : code;
+}
+
+static bool has_mark_file(const struct moe_names *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        if (!strcmp(names->v[i], MOE_NEWDIR_MARK) || !strcmp(names->v[i], MOE_NEWDIR_MARK ".tmp")) return true;
+    return false;
+}
+
+/* path was there before: an empty one goes (*again: one of our own can be made), unfinished work is emptied, all else stays. */
+static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names, moe_newdir_kind *kind, bool restart, bool *again,
+                               struct moe_err *err)
+{
+    bool ours = has_mark_file(names), marked;
+    *again = !names->n && !rmdir(d->path);
+    if (*again) return MOE_OK;
+    MOE_TRY(moe_newdir_is_marked(d->path, &marked, err));
+    if (!ours && marked) {
+        enum moe_code code = kind(d->path, err);
+        if (code != MOE_OK && code != MOE_EXISTS) return code;
+        ours = code == MOE_OK;
+    }
+    if (!ours)
+        return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
+                           "is in the way and not from an export or a stage (move it away, or choose another name with -o)");
+    if (!restart)
+        return moe_fail_at(err, MOE_EXISTS, d->path, NULL, "holds unfinished work (go on with --resume, start over with --force)");
+    moe_newdir_mark(d);
+    MOE_TRY(write_mark(d->path, err));
+    return empty(d->path, names, err);
+}
+
+static enum moe_code begin(struct moe_newdir *d, moe_newdir_kind *kind, bool restart, bool *again, struct moe_err *err)
+{
+    struct moe_names names;
+    *again = false;
+    MOE_TRY(moe_newdir_lock(d, err));
+    if (d->created) return write_mark(d->path, err);
+    MOE_TRY(moe_list_dir(d->path, &names, err));
+    enum moe_code code = take_over(d, &names, kind, restart, again, err);
+    moe_names_release(&names);
+    return code;
+}
+
+enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart, struct moe_err *err)
+{
+    struct moe_err ignored;
+    MOE_TRY(moe_newdir_name(d, out, err));
+    enum moe_code code = MOE_OK;
+    bool again = true;
+    for (int i = 0; code == MOE_OK && again && i < TRIES; i++) {
+        moe_newdir_unlock(d);
+        code = begin(d, kind, restart, &again, err);
+    }
+    if (code == MOE_OK && again) code = moe_fail_at(err, MOE_EXISTS, d->path, NULL, "another process is writing it (wait for it, or stop it)");
+    if (code == MOE_OK) return MOE_OK;
+    if (d->created && d->lock >= 0) moe_remove_tree(d->path, &ignored);
+    moe_newdir_unlock(d);
+    return code;
+}
+
+void moe_newdir_end(struct moe_newdir *d)
+{
+    struct moe_err ignored;
+    if (d->lock >= 0 && !d->keep) moe_remove_tree(d->path, &ignored); /* nothing in it could be gone on with */
+    moe_newdir_unlock(d);
+}
+
+/* ---- publishing ---- */
+
+static enum moe_code appeared(struct moe_newdir *d, struct moe_err *err)
+{
+    d->keep = true;
+    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "appeared while this was written, and is left as it is (what was written is "
+                       "whole in '%s': rename that when the name is free)", d->path);
+}
+
+static enum moe_code drop_mark_file(const struct moe_newdir *d, struct moe_err *err)
+{
+    char mark[PATH_MAX];
+    MOE_TRY(moe_path_join(mark, sizeof mark, d->path, MOE_NEWDIR_MARK, err));
+    return moe_remove_tree(mark, err);
+}
+
+/* Exchange the two, and look at what came: it has to be what `kind` looked at. */
+static enum moe_code exchange(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+{
+    struct stat was, is;
+    if (lstat(d->final, &was)) return moe_fail_errno(err, errno, d->final, "cannot stat");
+    enum moe_code code = kind(d->final, err);
+    if (code != MOE_OK) return code == MOE_EXISTS ? appeared(d, err) : code;
+    MOE_TRY(moe_exchange(d->path, d->final, err));
+    d->keep = true;
+    if (lstat(d->path, &is)) return moe_fail_errno(err, errno, d->path, "cannot stat");
+    if (same_file(&was, &is)) return MOE_OK;
+    MOE_TRY(moe_exchange(d->path, d->final, err));
+    return appeared(d, err);
+}
+
+/* What stands under the final name is replaced and removed; a link alone goes, not what it points to. */
+static enum moe_code replace(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+{
+    struct moe_newdir old = { .lock = -1 };
+    struct stat st;
+    bool link = !lstat(d->final, &st) && S_ISLNK(st.st_mode);
+    if (!link) MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
+    if (!link) moe_newdir_mark(&old); /* from the exchange on it is unfinished: half removed, after a kill */
+    enum moe_code code = exchange(d, kind, err);
+    if (code != MOE_OK && !link) unmark(old.lock);
+    if (code == MOE_OK) {
+        unmark(d->lock);
+        code = link ? moe_remove_tree(d->path, err) : discard(d->path, err);
+    }
+    moe_newdir_unlock(&old);
+    return code;
+}
+
+enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+{
+    moe_newdir_mark(d);
+    MOE_TRY(drop_mark_file(d, err));
+    MOE_TRY(moe_fsync_path(d->path, err));
+    if (!moe_rename_new(d->path, d->final)) {
+        d->keep = true;
+        unmark(d->lock);
+        return moe_fsync_parent(d->final, err);
+    }
+    if (errno != EEXIST) return moe_fail_errno(err, errno, d->final, "cannot rename into place");
+    return kind ? replace(d, kind, err) : appeared(d, err);
+}

@@ -1,0 +1,297 @@
+#include "base/newfile.h"
+
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A temporary name is HEAD, RANDOM digits, TAIL, whatever the file is called: so it fits where the file's own name fits. */
+#define HEAD ".moe-"
+#define TAIL ".tmp"
+enum { RANDOM = 16, TRIES = 100 };
+
+/* ---- names ---- */
+
+bool moe_newfile_is_temporary(const char *name)
+{
+    size_t h = strlen(HEAD);
+    return strlen(name) == h + RANDOM + strlen(TAIL) && !strncmp(name, HEAD, h) &&
+           strspn(name + h, "0123456789abcdef") == RANDOM && !strcmp(name + h + RANDOM, TAIL);
+}
+
+/* A new random name beside `path`; malloc'd, NULL without memory. */
+static char *temporary_beside(const char *path)
+{
+    static unsigned long long count;
+    unsigned long long r;
+    char dir[PATH_MAX], *name;
+    moe_path_parent(path, dir);
+    if (getrandom(&r, sizeof r, 0) != sizeof r) /* O_EXCL keeps us safe, this keeps us from meeting others */
+        r = (unsigned long long)getpid() << 40 ^ (unsigned long long)(moe_now() * 1e9) ^ __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
+    return asprintf(&name, "%s/" HEAD "%016llx" TAIL, dir, r) < 0 ? NULL : name;
+}
+
+static enum moe_code check_name(const char *path, struct moe_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    return moe_plain_name(slash ? slash + 1 : path) ? MOE_OK : moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file");
+}
+
+/* What stands under the final name is nothing, a file, or a link to a file or to nothing. */
+static enum moe_code check_there(const char *path, bool replace, struct moe_err *err)
+{
+    struct stat st;
+    char to[16] = "";
+    bool there = !lstat(path, &st);
+    if (!there && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
+    if (!there) return MOE_OK;
+    bool link = S_ISLNK(st.st_mode);
+    bool to_proc = link && readlink(path, to, sizeof to - 1) > 0 && !strncmp(to, "/proc/", 6); /* /dev/stdout */
+    bool dangling = link && stat(path, &st);
+    if (dangling && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
+    if (!dangling && S_ISDIR(st.st_mode)) return moe_fail_at(err, MOE_EXISTS, path, NULL, "is a directory (choose another name)");
+    if (to_proc || (!dangling && !S_ISREG(st.st_mode)))
+        return moe_fail_at(err, MOE_EXISTS, path, NULL, "is there and is not a file (choose another name)");
+    return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+}
+
+enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *err)
+{
+    char dir[PATH_MAX];
+    MOE_TRY(check_name(path, err));
+    MOE_TRY(check_there(path, replace, err));
+    moe_path_parent(path, dir);
+    if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS)) return moe_fail_errno(err, errno, path, "cannot create");
+    return MOE_OK;
+}
+
+/* ---- opening ---- */
+
+static enum moe_code no_memory(struct moe_newfile *f, const char *path, struct moe_err *err)
+{
+    moe_newfile_abort(f);
+    return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
+}
+
+/* Whether a file without a name can get one: it is linked by its name in /proc. */
+static bool can_be_named(int fd)
+{
+    char proc[40];
+    struct stat st;
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+    return !lstat(proc, &st);
+}
+
+static int open_unnamed(const char *path)
+{
+    char dir[PATH_MAX];
+    moe_path_parent(path, dir);
+    int fd = moe_open_nameless(dir, 0666);
+    if (fd < 0 || can_be_named(fd)) return fd;
+    close(fd);
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+/* Under a random name, which nobody has. */
+static int open_random(struct moe_newfile *f)
+{
+    for (int i = 0; i < TRIES; i++) {
+        free(f->tmp);
+        if (!(f->tmp = temporary_beside(f->path))) return errno = ENOMEM, -1;
+        int fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+        if (fd >= 0 || errno != EEXIST) return fd;
+    }
+    return -1;
+}
+
+enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct moe_err *err)
+{
+    *f = (struct moe_newfile){ .fd = -1 };
+    MOE_TRY(check_name(path, err));
+    MOE_TRY(check_there(path, true, err));
+    if (!(f->path = strdup(path))) return no_memory(f, path, err);
+    f->fd = open_unnamed(path);
+    if (f->fd < 0 && errno == EOPNOTSUPP) f->fd = open_random(f);
+    if (f->fd >= 0) return MOE_OK;
+    int e = errno;
+    free(f->tmp); /* there is no such file: nothing is removed */
+    f->tmp = NULL;
+    moe_newfile_abort(f);
+    return moe_fail_errno(err, e, path, "cannot create");
+}
+
+/* ---- path.partial ---- */
+
+static enum moe_code busy(const struct moe_newfile *f, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "another process is writing it (wait for it, or stop it)");
+}
+
+static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "is in the way (choose another name with -o)");
+}
+
+/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or removed under it: then another
+ * writer was faster. */
+static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
+{
+    struct stat a, b;
+    int r;
+    do r = flock(f->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
+    if (r && errno == EWOULDBLOCK) return busy(f, err);
+    if (r) return moe_fail_errno(err, errno, f->tmp, "cannot lock");
+    if (fstat(f->fd, &a)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
+    if (lstat(f->tmp, &b)) return errno == ENOENT ? busy(f, err) : moe_fail_errno(err, errno, f->tmp, "cannot stat");
+    return a.st_ino == b.st_ino && a.st_dev == b.st_dev ? MOE_OK : busy(f, err);
+}
+
+/* The file is what a killed writer of such files left; then it is emptied. */
+static enum moe_code take_over(const struct moe_newfile *f, const char *magic, bool restart, struct moe_err *err)
+{
+    char head[16] = "";
+    struct stat st;
+    size_t n = strlen(magic);
+    if (fstat(f->fd, &st)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
+    if (!S_ISREG(st.st_mode) || (st.st_size > 0 && (size_t)st.st_size < n)) return in_the_way(f, err);
+    if (st.st_size > 0) MOE_TRY(moe_pread(f->fd, f->tmp, head, n, 0, err));
+    if (st.st_size > 0 && memcmp(head, magic, n)) return in_the_way(f, err);
+    if (!restart) return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "holds unfinished work (start over with --resume or --force)");
+    return moe_ftruncate(f->fd, 0) ? moe_fail_errno(err, errno, f->tmp, "cannot empty") : MOE_OK;
+}
+
+static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct moe_err *err)
+{
+    f->fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+    *created = f->fd >= 0;
+    if (f->fd < 0 && errno == EEXIST) f->fd = moe_open(f->tmp, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (f->fd >= 0) return MOE_OK;
+    if (errno == ELOOP || errno == EISDIR || errno == ENXIO) return in_the_way(f, err);
+    return moe_fail_errno(err, errno, f->tmp, "cannot create");
+}
+
+enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic, bool restart, struct moe_err *err)
+{
+    bool created = false;
+    *f = (struct moe_newfile){ .fd = -1, .partial = true };
+    MOE_CHECK(strlen(magic) < 16);
+    MOE_TRY(check_name(path, err));
+    MOE_TRY(check_there(path, true, err));
+    if (asprintf(&f->tmp, "%s.partial", path) < 0) f->tmp = NULL;
+    if (!f->tmp || !(f->path = strdup(path))) return no_memory(f, path, err);
+    enum moe_code code = open_or_create(f, &created, err), locked = MOE_OK;
+    if (code == MOE_OK) code = locked = lock_partial(f, err);
+    if (code == MOE_OK && !created) code = take_over(f, magic, restart, err);
+    if (code == MOE_OK) code = moe_pwrite(f->fd, f->tmp, magic, strlen(magic), 0, err);
+    if (code == MOE_OK) return MOE_OK;
+    if (!created || locked != MOE_OK) { /* not ours to remove */
+        if (f->fd >= 0) close(f->fd);
+        f->fd = -1;
+    }
+    moe_newfile_abort(f);
+    return code;
+}
+
+/* ---- the end ---- */
+
+static void release(struct moe_newfile *f)
+{
+    if (f->fd >= 0) close(f->fd); /* synced, or thrown away: nothing can be lost here; a lock goes with it */
+    free(f->path);
+    free(f->tmp);
+    *f = (struct moe_newfile){ .fd = -1 };
+}
+
+void moe_newfile_abort(struct moe_newfile *f)
+{
+    if (f->fd >= 0 && f->tmp) unlink(f->tmp);
+    release(f);
+}
+
+static int link_unnamed(int fd, const char *to)
+{
+    char from[40];
+    snprintf(from, sizeof from, "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
+}
+
+/* Give an unnamed file a random name, to be renamed from. */
+static int name_randomly(struct moe_newfile *f)
+{
+    for (int i = 0; i < TRIES; i++) {
+        char *tmp = temporary_beside(f->path);
+        if (!tmp) return errno = ENOMEM, -1;
+        if (!link_unnamed(f->fd, tmp)) return f->tmp = tmp, 0;
+        int e = errno;
+        free(tmp);
+        errno = e;
+        if (errno != EEXIST) return -1;
+    }
+    return -1;
+}
+
+static enum moe_code appeared(const struct moe_newfile *f, struct moe_err *err)
+{
+    if (f->partial)
+        return moe_fail_at(err, MOE_EXISTS, f->path, NULL, "appeared while this was written, and is left as it is ('%s' is the "
+                           "finished file: rename it, or replace what is there with --force)", f->tmp);
+    return moe_fail_at(err, MOE_EXISTS, f->path, NULL, "appeared while this was written, and is left as it is (replace it with --force)");
+}
+
+static enum moe_code take_name(struct moe_newfile *f, bool replace, struct moe_err *err)
+{
+    if (!f->tmp) {
+        if (!link_unnamed(f->fd, f->path)) return MOE_OK;
+        if (errno == EEXIST && !replace) return appeared(f, err);
+        if (errno != EEXIST) return moe_fail_errno(err, errno, f->path, "cannot link into place");
+        MOE_TRY(check_there(f->path, true, err));
+        if (name_randomly(f)) return moe_fail_errno(err, errno, f->path, "cannot link into place");
+    } else if (!replace) {
+        if (!moe_rename_new(f->tmp, f->path)) return MOE_OK;
+        return errno == EEXIST ? appeared(f, err) : moe_fail_errno(err, errno, f->path, "cannot rename into place");
+    } else {
+        MOE_TRY(check_there(f->path, true, err));
+    }
+    return rename(f->tmp, f->path) ? moe_fail_errno(err, errno, f->path, "cannot rename into place") : MOE_OK;
+}
+
+enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
+{
+    if (!f->synced && moe_fsync(f->fd)) return moe_fail_errno(err, errno, f->path, "cannot sync");
+    f->synced = true;
+    return MOE_OK;
+}
+
+enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
+{
+    enum moe_code code = moe_newfile_sync(f, err);
+    if (code == MOE_OK) code = take_name(f, replace, err);
+    if (code != MOE_OK && f->tmp && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
+    if (code == MOE_OK) code = moe_fsync_parent(f->path, err);
+    release(f);
+    return code;
+}
+
+enum moe_code moe_newfile_write(const char *path, const void *data, size_t size, bool replace, struct moe_err *err)
+{
+    struct moe_newfile f;
+    MOE_TRY(moe_newfile_open(&f, path, err));
+    enum moe_code code = moe_pwrite(f.fd, path, data, size, 0, err);
+    if (code == MOE_OK) return moe_newfile_publish(&f, replace, err);
+    moe_newfile_abort(&f);
+    return code;
+}
+
+enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err)
+{
+    return moe_newfile_write(path, data, size, true, err);
+}
