@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/newdir.h"
 #include "formats/container.h"
 
 #include <errno.h>
@@ -12,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define PLAN_NAME "plan-staged.json"
 
 enum { CHUNK = 4 << 20 };
 
@@ -101,7 +104,6 @@ static enum moe_code put_all(struct stage *s, const char *plan_path, struct moe_
     char to[PATH_MAX];
     char *text;
     size_t n;
-    MOE_TRY(moe_mkdir(s->dir, err));
     for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
         const char *name = moe_json_get(f, "name")->valuestring;
         int layer = layer_of(name);
@@ -109,7 +111,7 @@ static enum moe_code put_all(struct stage *s, const char *plan_path, struct moe_
     }
     MOE_TRY(put_file(s, "manifest.json", NULL, err));
     MOE_TRY(moe_read_file(plan_path, INT_MAX, &text, &n, err));
-    enum moe_code code = moe_path_join(to, sizeof to, s->dir, "plan-staged.json", err);
+    enum moe_code code = moe_path_join(to, sizeof to, s->dir, PLAN_NAME, err);
     if (code == MOE_OK) code = moe_write_file(to, text, n, err);
     free(text);
     return code;
@@ -163,41 +165,53 @@ enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_so
     return code;
 }
 
-/* Under its final name, in exchange with what is there under --force. */
-static enum moe_code publish(const char *dir, const char *out, bool there, struct moe_err *err)
+/* Something may be staged at `out`: nothing is there, or a container under --force, and it is not the one that is staged. */
+static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, struct moe_err *err)
 {
-    MOE_TRY(moe_fsync_path(dir, err));
-    if (!there) return moe_rename(dir, out, err);
-    MOE_TRY(moe_exchange(dir, out, err));
-    return moe_remove_tree(dir, err);
+    enum moe_exists there;
+    MOE_TRY(moe_look(out, &there, err));
+    if (there != MOE_ABSENT && !force) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
+    MOE_TRY(moe_source_apart(src, out, err));
+    return there == MOE_ABSENT ? MOE_OK : moe_container_replaceable(out, err);
+}
+
+/* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of another tool has none.) */
+static enum moe_code is_stage(const char *path, struct moe_err *err)
+{
+    char plan[PATH_MAX];
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(plan, sizeof plan, path, PLAN_NAME, err));
+    MOE_TRY(moe_look(plan, &there, err));
+    return there == MOE_FILE ? moe_container_replaceable(path, err) : moe_fail_at(err, MOE_EXISTS, path, NULL, "was not staged");
+}
+
+static enum moe_code build(struct stage *s, const char *plan_path, struct moe_err *err)
+{
+    struct moe_source *staged = NULL;
+    uint64_t checked;
+    enum moe_code code = put_all(s, plan_path, err);
+    if (code == MOE_OK) code = moe_source_open(&staged, s->dir, err);
+    if (code == MOE_OK && !s->link) code = moe_plan_stage_check(s->p, staged, s->first, s->last, &checked, err);
+    moe_source_close(&staged);
+    return code;
 }
 
 enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src, int32_t first, int32_t last, bool link,
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
-    char dir[PATH_MAX];
-    enum moe_exists there;
-    struct moe_source *staged = NULL;
-    uint64_t checked;
+    struct moe_newdir d;
     if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
-    MOE_TRY(moe_look(out, &there, err));
-    if (there != MOE_ABSENT && !force) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
-    if (snprintf(dir, sizeof dir, "%s/manifest.json", out) >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, out, NULL, "the path is too long");
-    if (there != MOE_ABSENT && moe_exists(dir) != MOE_FILE) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists and is no container");
-    snprintf(dir, sizeof dir, "%s.partial", out);
-    struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = dir, .link = link, .buf = malloc(CHUNK) };
+    MOE_TRY(moe_newdir_name(&d, out, err));
+    MOE_TRY(may_stage(src, d.final, force, err));
+    struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to stage");
-    enum moe_code code = moe_remove_tree(dir, err);
-    if (code == MOE_OK) code = put_all(&s, plan_path, err);
-    if (code == MOE_OK) code = moe_source_open(&staged, dir, err);
-    if (code == MOE_OK && !link) code = moe_plan_stage_check(p, staged, first, last, &checked, err);
-    moe_source_close(&staged);
-    free(s.buf);
-    if (code == MOE_OK) code = publish(dir, out, there != MOE_ABSENT, err);
-    else {
-        struct moe_err ignored;
-        moe_remove_tree(dir, &ignored);
+    enum moe_code code = moe_newdir_begin(&d, out, is_stage, true, err);
+    if (code == MOE_OK) {
+        code = build(&s, plan_path, err);
+        if (code == MOE_OK) code = moe_newdir_publish(&d, force ? moe_container_replaceable : NULL, err);
+        moe_newdir_end(&d);
     }
+    free(s.buf);
     *bytes = s.bytes;
     return code;
 }
