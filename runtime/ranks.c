@@ -17,6 +17,7 @@ struct seat {
     struct moe_rank r;
     struct moe_comm *comm;
     bool gone;                        /* told to die, or given up by the others */
+    bool untold;                      /* nobody but this rank knows how it failed */
     enum moe_code code;
     struct moe_err err;
 };
@@ -173,8 +174,9 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
     if (t->code == MOE_OK) t->code = prepare(t, p, &lender->source->config, &settings, &mine, &bytes);
     if (t->code == MOE_OK) t->err = (struct moe_err)MOE_ERR_INIT;
     struct moe_err before = t->err;
-    MOE_TRY(moe_rendezvous(&v, &before, mine, bytes, &m, &t->err));
-    enum moe_code code = connect_all(t, p, &m);
+    enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
+    t->untold = code != MOE_OK && !m.told;
+    if (code == MOE_OK) code = connect_all(t, p, &m);
     moe_meeting_release(&m);
     return code;
 }
@@ -199,6 +201,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
     t.code = t.err.code;
     if (t.code == MOE_OK) t.code = open_engine(&t, lender, 1);
     t.code = meet(&t, p, lender);
+    if (t.untold) *reporter = p->rank;
     if (t.code == MOE_OK) {
         run_seat(&t);
         if (t.r.ep && moe_ep_stats(t.r.ep).died) kill(getpid(), SIGKILL);

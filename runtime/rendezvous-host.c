@@ -14,7 +14,7 @@
 
 /* Connections that have not joined, at most; seconds that a run which cannot be goes on to listen, so that
  * those who come can be told. */
-enum { STRANGERS = 64, GRACE = 2, FIRST_READ = 512 };
+enum { STRANGERS = 64, GRACE = 1, FIRST_READ = 512 };
 
 /* A connection.  `in` is the frame and body under way; once it has joined, its JOIN. */
 struct guest {
@@ -252,9 +252,17 @@ static void too_late(struct host *h)
     give_up(h, &err);
 }
 
+/* As many have joined as there are others, though not all of them for a seat: nobody else will come. */
+static bool all_came(const struct host *h)
+{
+    int joined = 0;
+    for (int i = 0; i < h->n; i++) joined += h->guest[i].state == JOINED;
+    return joined >= h->v->ranks - 1;
+}
+
 static enum moe_code wait_for_all(struct host *h, struct moe_err *err)
 {
-    while (h->missing && moe_now() < h->end) {
+    while (h->missing && moe_now() < h->end && !all_came(h)) {
         MOE_TRY(moe_interrupted(err));
         poll_all(h, POLLIN, 100);
         bool someone = h->poll[h->n].revents != 0;
@@ -381,7 +389,8 @@ enum moe_code moe_rendezvous_host(const struct moe_rendezvous *v, const struct m
     struct host h = { .v = v, .door = -1, .missing = v->ranks - 1, .end = moe_now() + v->timeout };
     enum moe_code code = open_host(&h, err);
     if (code == MOE_OK) code = wait_for_all(&h, err);
-    if (code == MOE_OK && h.failure.code == MOE_OK && failure->code != MOE_OK) h.failure = *failure;
+    /* it says more than that others did not come */
+    if (code == MOE_OK && failure->code != MOE_OK) h.failure = *failure;
     if (code == MOE_OK && h.failure.code == MOE_OK) judge(&h);
     if (code == MOE_OK && h.failure.code != MOE_OK) code = h.failure.code, *err = h.failure;
     if (code == MOE_OK) code = collect(&h, mine, bytes, m, err);

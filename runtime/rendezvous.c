@@ -144,6 +144,7 @@ static enum moe_code decided(const struct moe_rendezvous *v, uint32_t type, cons
     enum moe_code bad = moe_fail(err, MOE_DEVICE, "rank %d: rank 0 at '%s' says what makes no sense", v->rank,
                                  v->where);
     if (type == MOE_WIRE_REFUSED && moe_wire_err_get(body, bytes, &e)) {
+        m->told = true;
         *err = e;
         return e.code;
     }
@@ -204,7 +205,13 @@ enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_er
                  v->rank, bytes, MOE_WIRE_ADDRESS_MAX);
     enum moe_code code = v->rank ? visit(v, &said, mine, bytes, m, err)
                                  : moe_rendezvous_host(v, &said, mine, bytes, m, err);
+    bool told = m->told || !v->rank;
+    if (code != MOE_OK && !told && said.code != MOE_OK) { /* it says more than that nobody could be told */
+        code = said.code;
+        *err = said;
+    }
     if (code != MOE_OK) moe_meeting_release(m);
+    m->told = told;
     return code;
 }
 

@@ -28,8 +28,9 @@ struct moe_rendezvous {
 /* What all ranks have afterwards: the addresses, one behind the other, rank r's at offset[r]. */
 struct moe_meeting {
     unsigned char *all;
-    size_t *offset /* [ranks + 1] */;
+    size_t *offset; /* [ranks + 1] */
     unsigned char key[MOE_WIRE_KEY];
+    bool told; /* after a failure: rank 0 knows of it, so it need not be said twice */
 };
 
 /* mine [bytes]: this rank's address, at most MOE_WIRE_ADDRESS_MAX.  failure: what this rank has failed with
