@@ -123,6 +123,42 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     return code;
 }
 
+/* The next number in the text, strings passed over; its length in *n. */
+static const char *next_number(const char *s, const char *end, size_t *n)
+{
+    for (bool in_string = false; s < end; s++) {
+        if (in_string && *s == '\\') s++;
+        else if (*s == '"') in_string = !in_string;
+        else if (!in_string && (*s == '-' || (*s >= '0' && *s <= '9'))) {
+            *n = number(s, (size_t)(end - s));
+            return s;
+        }
+    }
+    return NULL;
+}
+
+/* The numbers of a tree, in the order they have in the text. */
+static bool keep_numbers(cJSON *v, const char **at, const char *end)
+{
+    size_t n;
+    if (cJSON_IsNumber(v)) {
+        const char *s = next_number(*at, end, &n);
+        v->valuestring = s ? cJSON_malloc(n + 1) : NULL;
+        if (!v->valuestring) return false;
+        memcpy(v->valuestring, s, n);
+        v->valuestring[n] = 0;
+        *at = s + n;
+    }
+    for (cJSON *c = v->child; c; c = c->next)
+        if (!keep_numbers(c, at, end)) return false;
+    return true;
+}
+
+enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err)
+{
+    return keep_numbers(root, &text, text + size) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for JSON");
+}
+
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err)
 {
     char *text;

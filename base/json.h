@@ -14,6 +14,9 @@
 /* Parse exactly one JSON value; `file` names it in messages.  MOE_CORRUPT for anything else: bad syntax with its
  * byte offset, trailing text, nesting deeper than 64, invalid UTF-8 or a NUL inside, a duplicate key in one object. */
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err);
+/* For who prints numbers as they were spelled (1.0, 1e3, 2^53 + 1): every number of a tree gets its spelling
+ * as valuestring.  The text is the one that moe_json_parse made the tree of.  MOE_NOMEM at worst. */
+enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err);
 
 /* Members of an object, by name and with a type check.  `need` false: absent (or null) leaves *out alone. */

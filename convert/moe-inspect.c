@@ -201,7 +201,7 @@ static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, 
     char *text;
     size_t n, count;
     int32_t *ids;
-    MOE_TRY(moe_read_file(o->tokenize, SIZE_MAX / 2, &text, &n, err));
+    MOE_TRY(moe_read_file(o->tokenize, moe_available_memory(), &text, &n, err));
     enum moe_code code = moe_tokenize(t, text, n, o->special, &ids, &count, err);
     free(text);
     MOE_TRY(code);
@@ -287,6 +287,7 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     struct moe_tokenizer *t;
     if (o->tokenize && o->detokenize) return moe_fail(err, MOE_USAGE, "--tokenize and --detokenize exclude each other");
     MOE_TRY(moe_tokenizer_open(&t, o->run.argv[0], 0, err));
+    moe_tokenizer_limit(t, moe_available_memory());
     enum moe_code code = o->tokenize ? tokenize(o, t, err) : detokenize(o, t, json, err);
     moe_tokenizer_close(&t);
     return code;

@@ -80,6 +80,8 @@ int moe_ids_room(struct moe_ids *ids, size_t more)
 {
     if (ids->cap - ids->count >= more) return 1;
     size_t cap = ids->cap + ids->cap / 2 + more + 16;
+    if (ids->most && cap > ids->most) cap = ids->most;
+    if (cap - ids->count < more || cap < ids->count) return 0;
     int32_t *v = cap > SIZE_MAX / sizeof *v ? NULL : realloc(ids->v, cap * sizeof *v);
     if (!v) return 0;
     ids->v = v;

@@ -35,8 +35,9 @@ void moe_bpe_release(struct moe_bpe *b);
 /* The rank of exactly these bytes, or -1. */
 int32_t moe_bpe_find(const struct moe_bpe *b, const unsigned char *s, size_t len);
 
-/* Ids that grow, and the memory merging needs; zero-initialised is empty.  Belongs to one thread. */
-struct moe_ids { int32_t *v; size_t count, cap; };
+/* Ids that grow, and the memory merging needs; zero-initialised is empty.  Belongs to one thread.  most: ids
+ * that there may be room for, 0 for no limit. */
+struct moe_ids { int32_t *v; size_t count, cap, most; };
 struct moe_bpe_work {
     uint32_t *next, *prev;
     int32_t *rank;
@@ -46,10 +47,12 @@ struct moe_bpe_work {
 };
 void moe_bpe_work_release(struct moe_bpe_work *w);
 
-/* Room for `more` further ids; false when out of memory. */
+/* Room for `more` further ids; false when out of memory, or beyond `most`. */
 int moe_ids_room(struct moe_ids *ids, size_t more);
 
-/* Append the tokens of one pre-token of 1 to 2^31-1 bytes.  Time n log n, memory about 28 bytes a byte of a long one. */
+/* Append the tokens of one pre-token of 1 to 2^31-1 bytes.  Time n log n, memory up to MOE_BPE_BYTES a byte
+ * of a long one. */
+#define MOE_BPE_BYTES 28
 enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
                              struct moe_ids *ids, struct moe_err *err);
 

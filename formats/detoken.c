@@ -1,6 +1,7 @@
 /* formats/detoken.c - tokens back to text, as they come. */
 #include "formats/tokenizer_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Could s[0..n), n in 1..3, still become a character? */
@@ -55,4 +56,25 @@ size_t moe_decode_flush(struct moe_decoder *d, char out[16])
     for (int i = 0; i < d->n; i++) n += put_stray(out + n);
     d->n = 0;
     return n;
+}
+
+enum moe_code moe_decode_all(const struct moe_tokenizer *t, const int32_t *ids, size_t n, bool keep_special,
+                             char **text, size_t *bytes,
+                             struct moe_err *err)
+{
+    struct moe_decoder d = { .keep_special = keep_special };
+    char room[MOE_TOKEN_ROOM];
+    size_t cap = 16 + 1, len, at = 0;
+    for (size_t i = 0; i < n; i++) {
+        moe_token_bytes(t, ids[i], room, &len);
+        cap += MOE_DECODE_BOUND(len);
+    }
+    *bytes = 0;
+    *text = malloc(cap);
+    if (!*text) return moe_fail(err, MOE_NOMEM, "no memory for the text of %zu tokens", n);
+    for (size_t i = 0; i < n; i++) at += moe_decode(t, &d, ids[i], *text + at);
+    at += moe_decode_flush(&d, *text + at);
+    (*text)[at] = 0;
+    *bytes = at;
+    return MOE_OK;
 }

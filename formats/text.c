@@ -1,34 +1,22 @@
-#include "formats/text.h"
+#include "formats/text-internal.h"
 
-#include "base/json.h"
-#include "base/stream.h"
 #include "formats/pretoken.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 1 << 20, LINE_MOST = 64 << 20, PIECE_LEAST = 64 };
-
-struct moe_text {
-    struct moe_stream *stream;
-    char *path;
-    bool json, ended;                 /* ended: the stream has no more */
-    size_t piece;
-    char *buf; size_t from, to, cap;  /* read and not given yet: [from, to) */
-    int64_t line;                     /* of buf[from] */
-    int64_t given;                    /* pieces */
-    bool torn;                        /* the last piece ended inside of what might be a token */
-    cJSON *object;                    /* what the last piece of JSON points into, */
-    struct moe_message *messages;     /* its turns */
-    char **joined; size_t n_joined;   /* and contents that were put together from parts */
-};
+enum { PIECE = 1 << 20, ROW_MOST = 64 << 20, PIECE_LEAST = 64, HEAD = 512 };
 
 /* ---- life ---- */
 
-static bool ends_in(const char *s, const char *tail)
+static enum moe_code fill(struct moe_text *t, size_t want, struct moe_err *err);
+
+/* What the file is, a byte order mark skipped. */
+static enum moe_code begin(struct moe_text *t, struct moe_err *err)
 {
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && !strcmp(s + n - m, tail);
+    MOE_TRY(fill(t, t->piece > HEAD ? t->piece : HEAD, err));
+    if (t->to >= 3 && !memcmp(t->buf, "\xef\xbb\xbf", 3)) t->from = 3;
+    return moe_text_tell(t, t->buf + t->from, t->to - t->from, err);
 }
 
 enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, struct moe_err *err)
@@ -36,34 +24,21 @@ enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piec
     struct moe_text *t = calloc(1, sizeof *t);
     *out = NULL;
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    *t = (struct moe_text){ .json = ends_in(path, ".jsonl") || ends_in(path, ".jsonl.gz"), .line = 1,
-                            .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
+    *t = (struct moe_text){ .line = 1, .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
     enum moe_code code = moe_stream_open(&t->stream, path, err);
     t->path = strdup(path);
     if (code == MOE_OK && !t->path) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    if (code == MOE_OK) code = begin(t, err);
     if (code != MOE_OK) moe_text_close(&t);
     *out = t;
     return code;
-}
-
-/* What the last document held. */
-static void drop(struct moe_text *t)
-{
-    for (size_t i = 0; i < t->n_joined; i++) free(t->joined[i]);
-    free(t->joined);
-    free(t->messages);
-    cJSON_Delete(t->object);
-    t->object = NULL;
-    t->messages = NULL;
-    t->joined = NULL;
-    t->n_joined = 0;
 }
 
 void moe_text_close(struct moe_text **pt)
 {
     struct moe_text *t = *pt;
     if (!t) return;
-    drop(t);
+    moe_text_drop_row(t);
     moe_stream_close(&t->stream);
     free(t->path);
     free(t->buf);
@@ -73,6 +48,12 @@ void moe_text_close(struct moe_text **pt)
 
 uint64_t moe_text_size(const struct moe_text *t) { return moe_stream_size(t->stream); }
 uint64_t moe_text_at(const struct moe_text *t) { return moe_stream_at(t->stream); }
+
+int64_t moe_text_left(const struct moe_text *t, const char **first)
+{
+    *first = t->left_key;
+    return t->left;
+}
 
 /* Have at least `want` bytes from `from` on, or all there are. */
 static enum moe_code fill(struct moe_text *t, size_t want, struct moe_err *err)
@@ -101,7 +82,12 @@ static void take(struct moe_text *t, size_t n)
     t->from += n;
 }
 
-/* ---- plain text ---- */
+static enum moe_code bad(const struct moe_text *t, struct moe_err *err, int64_t line, const char *what)
+{
+    return moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "line %lld: %s", (long long)line, what);
+}
+
+/* ---- pieces of text ---- */
 
 static bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 /* Certainly not white space: printable ASCII, or the first byte of a character of which none is. */
@@ -127,18 +113,39 @@ static size_t last_character(const char *p, size_t n)
     return (unsigned char)p[i] >= 0xc0 && !moe_utf8_char((const unsigned char *)p + i, n - i) ? i : n;
 }
 
-static enum moe_code next_text(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err)
+/* How much of n > PIECE_LEAST bytes with more behind them is a piece. */
+static size_t cut_of(const char *text, size_t n, bool *torn)
+{
+    size_t cut = safe_cut(text, n);
+    *torn = !cut;
+    return cut ? cut : last_character(text, n);
+}
+
+/* Valid UTF-8 without NUL? */
+static enum moe_code check_text(const struct moe_text *t, const char *p, size_t n, struct moe_err *err)
+{
+    const char *zero = memchr(p, 0, n);
+    size_t valid = moe_utf8_prefix((const unsigned char *)p, n),
+        at = zero && (size_t)(zero - p) < valid ? (size_t)(zero - p) : valid;
+    int64_t line = t->line;
+    if (at == n) return MOE_OK;
+    for (size_t i = 0; i < at; i++) line += p[i] == '\n';
+    if (!p[at])
+        return bad(t, err, line, "a NUL byte: this is no text in UTF-8 (UTF-16 is converted with iconv)");
+    return moe_fail_at(err, MOE_CORRUPT, t->path, NULL,
+                       "line %lld: byte 0x%02x is not UTF-8 (Latin-1? iconv -f LATIN1 -t UTF-8 converts it)",
+                       (long long)line, (unsigned)(unsigned char)p[at]);
+}
+
+static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err)
 {
     MOE_TRY(fill(t, t->piece, err));
     size_t n = t->to - t->from, cut = n;
     if (!n) return MOE_OK;
     const char *text = t->buf + t->from;
-    bool whole = n < t->piece || t->ended, torn = false;
-    if (!whole) {
-        cut = safe_cut(text, n);
-        torn = !cut;
-        if (torn) cut = last_character(text, n);
-    }
+    bool torn = false, whole = n < t->piece || (t->ended && n == t->piece);
+    if (!whole) cut = cut_of(text, n < t->piece ? n : t->piece, &torn);
+    MOE_TRY(check_text(t, text, cut, err));
     *p = (struct moe_text_piece){ .text = text, .bytes = cut, .begins = !t->given, .torn = t->torn, .line = t->line };
     t->torn = torn;
     take(t, cut);
@@ -146,126 +153,135 @@ static enum moe_code next_text(struct moe_text *t, struct moe_text_piece *p, boo
     return MOE_OK;
 }
 
-/* ---- lines of JSON ---- */
-
-/* The end of the line at `from`, without its newline; the whole of it is in the buffer then. */
-static enum moe_code find_line(struct moe_text *t, size_t *n, struct moe_err *err)
+/* The rest of a row's text, or a piece of it. */
+static void next_of_row(struct moe_text *t, struct moe_text_piece *p)
 {
-    for (size_t seen = 0, want = t->piece; ; want *= 2) {
-        MOE_TRY(fill(t, want < LINE_MOST ? want : LINE_MOST + 1, err));
+    bool torn = false;
+    size_t cut = t->n_rest > t->piece ? cut_of(t->rest, t->piece, &torn) : t->n_rest;
+    p->text = t->rest;
+    p->bytes = cut;
+    p->torn = t->torn;
+    t->torn = torn;
+    t->rest += cut;
+    t->n_rest -= cut;
+}
+
+/* ---- rows of JSON ---- */
+
+/* The end of what begins at `from`, told by `end_of` (more bytes are asked for while it says 0); the whole of
+ * it is in the buffer then. */
+typedef size_t end_fn(const char *p, size_t n, size_t *seen, void *state);
+
+static enum moe_code find_end(struct moe_text *t, end_fn *end_of, void *state, size_t *n, struct moe_err *err)
+{
+    size_t seen = 0;
+    for (size_t want = t->piece; ; want *= 2) {
+        MOE_TRY(fill(t, want < ROW_MOST ? want : ROW_MOST + 1, err));
         size_t have = t->to - t->from;
-        const char *end = have > seen ? memchr(t->buf + t->from + seen, '\n', have - seen) : NULL;
-        *n = end ? (size_t)(end - (t->buf + t->from)) : have;
-        if (*n > LINE_MOST)
-            return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "line %lld is longer than %d MiB", (long long)t->line, LINE_MOST >> 20);
-        if (end || t->ended) return MOE_OK;
-        seen = have;
+        *n = end_of(t->buf + t->from, have, &seen, state);
+        if ((*n ? *n : have) > ROW_MOST)
+            return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "line %lld: an object longer than %d MiB",
+                               (long long)t->line, ROW_MOST >> 20);
+        if (*n || t->ended) return MOE_OK;
     }
 }
 
-static enum moe_code bad(const struct moe_text *t, struct moe_err *err, const char *what)
+/* A line with its newline. */
+static size_t end_of_line(const char *p, size_t n, size_t *seen, void *state)
 {
-    return moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "line %lld: %s", (long long)t->line, what);
+    (void)state;
+    const char *end = n > *seen ? memchr(p + *seen, '\n', n - *seen) : NULL;
+    *seen = n;
+    return end ? (size_t)(end - p) + 1 : 0;
 }
 
-/* The texts of a list of parts, one behind the other. */
-static enum moe_code join(struct moe_text *t, const cJSON *parts, const char **out, struct moe_err *err)
+struct nesting { int depth; bool in_string, escaped; };
+
+/* An object or list with all that is in it; what it holds is looked at when it is parsed. */
+static size_t end_of_value(const char *p, size_t n, size_t *seen, void *state)
 {
-    size_t n = 0, at = 0;
-    const cJSON *part, *type, *text;
-    cJSON_ArrayForEach(part, parts) {
-        type = moe_json_get(part, "type");
-        text = moe_json_get(part, "text");
-        if (!cJSON_IsString(text) || (type && (!cJSON_IsString(type) || strcmp(type->valuestring, "text"))))
-            return bad(t, err, "a part of a message's content is not {\"type\": \"text\", \"text\": TEXT}");
-        n += strlen(text->valuestring);
+    struct nesting *s = state;
+    for (; *seen < n; ++*seen) {
+        char c = p[*seen];
+        if (s->escaped) s->escaped = false;
+        else if (s->in_string) s->escaped = c == '\\', s->in_string = c != '"';
+        else if (c == '"') s->in_string = true;
+        else if (c == '{' || c == '[') s->depth++;
+        else if ((c == '}' || c == ']') && --s->depth <= 0) return *seen + 1;
     }
-    char **list = realloc(t->joined, (t->n_joined + 1) * sizeof *list), *s = malloc(n + 1);
-    if (list) t->joined = list;
-    if (!list || !s) {
-        free(s);
-        return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for a message");
-    }
-    cJSON_ArrayForEach(part, parts) {
-        const char *from = moe_json_get(part, "text")->valuestring;
-        size_t len = strlen(from);
-        memcpy(s + at, from, len);
-        at += len;
-    }
-    s[n] = 0;
-    t->joined[t->n_joined++] = s;
-    *out = s;
-    return MOE_OK;
+    return 0;
 }
 
-static enum moe_code message(struct moe_text *t, const cJSON *o, struct moe_message *m, struct moe_err *err)
+/* Step over white space; the next byte, or 0 at the end. */
+static enum moe_code next_byte(struct moe_text *t, char *c, struct moe_err *err)
 {
-    static const char *const roles[] = { "system", "user", "assistant", "tool" };
-    const cJSON *role = moe_json_get(o, "role"), *content = moe_json_get(o, "content");
-    *m = (struct moe_message){ NULL, "" };
-    if (!cJSON_IsString(role)) return bad(t, err, "a message has no 'role'");
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
-        if (!strcmp(role->valuestring, roles[i])) m->role = roles[i];
-    if (!m->role)
-        return moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "line %lld: a message has the role '%.64s' (system, user, assistant or tool)",
-                           (long long)t->line, role->valuestring);
-    if (cJSON_IsString(content)) m->content = content->valuestring;
-    else if (cJSON_IsArray(content)) return join(t, content, &m->content, err);
-    else if (content) return bad(t, err, "a message's 'content' is neither text nor a list of parts");
-    return MOE_OK;
+    for (;;) {
+        if (t->from == t->to) MOE_TRY(fill(t, t->piece, err));
+        *c = t->from < t->to ? t->buf[t->from] : 0;
+        if (t->from == t->to || !*c || !strchr(" \t\r\n", *c)) return MOE_OK;
+        take(t, 1);
+    }
 }
 
-static enum moe_code turns(struct moe_text *t, const cJSON *list, struct moe_text_piece *p, struct moe_err *err)
+/* The next object of an array, of *n bytes; 0 at its end. */
+static enum moe_code find_element(struct moe_text *t, size_t *n, struct moe_err *err)
 {
-    size_t n = (size_t)cJSON_GetArraySize(list);
-    const cJSON *o;
-    if (!n) return bad(t, err, "'messages' is empty");
-    t->messages = calloc(n, sizeof *t->messages);
-    if (!t->messages) return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for %zu messages", n);
-    cJSON_ArrayForEach(o, list) MOE_TRY(message(t, o, &t->messages[p->n_messages++], err));
-    p->messages = t->messages;
-    return MOE_OK;
-}
-
-static enum moe_code document(struct moe_text *t, size_t n, struct moe_text_piece *p, struct moe_err *err)
-{
-    if (moe_json_parse(t->buf + t->from, n, NULL, &t->object, err) != MOE_OK) {
-        char what[sizeof err->msg];
-        memcpy(what, err->msg, sizeof what);
-        return moe_fail_at(err, err->code, t->path, NULL, "line %lld: %s", (long long)t->line, what);
+    struct nesting s = { 0 };
+    char c;
+    *n = 0;
+    MOE_TRY(next_byte(t, &c, err));
+    if (t->array != BEHIND && (t->array == BEFORE ? c == '[' : c == ',')) {
+        take(t, 1);
+        MOE_TRY(next_byte(t, &c, err));
+    } else if (t->array == BETWEEN && c != ']') {
+        return bad(t, err, t->line, c ? "no comma between the objects of the array" : "the array has no end");
     }
-    *p = (struct moe_text_piece){ .begins = true, .line = t->line };
-    const cJSON *text = moe_json_get(t->object, "text"), *messages = moe_json_get(t->object, "messages");
-    if (cJSON_IsString(text)) {
-        p->text = text->valuestring;
-        p->bytes = strlen(text->valuestring);
-        return MOE_OK;
+    if (c == ']' && t->array != BEHIND) {
+        take(t, 1);
+        t->array = BEHIND;
+        MOE_TRY(next_byte(t, &c, err));
     }
-    if (text) return bad(t, err, "'text' is not a string");
-    if (!cJSON_IsArray(messages)) return bad(t, err, "neither a 'text' string nor a 'messages' list");
-    return turns(t, messages, p, err);
+    if (t->array == BEHIND) return t->from == t->to ? MOE_OK : bad(t, err, t->line, "text behind the array");
+    if (t->from == t->to) return bad(t, err, t->line, "the array has no end");
+    if (c != '{') return bad(t, err, t->line, "an element of the array is not an object");
+    t->array = BETWEEN;
+    MOE_TRY(find_end(t, end_of_value, &s, n, err));
+    return *n ? MOE_OK : bad(t, err, t->line, "the object has no end");
 }
 
 static bool blank(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (p[i] != ' ' && p[i] != '\t' && p[i] != '\r') return false;
+        if (!p[i] || !strchr(" \t\r\n", p[i])) return false;
     return true;
 }
 
-static enum moe_code next_json(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err)
+/* The next line that is not blank, of *n bytes; 0 at the end. */
+static enum moe_code find_line(struct moe_text *t, size_t *n, struct moe_err *err)
 {
     for (;;) {
-        size_t n;
-        drop(t);
-        MOE_TRY(find_line(t, &n, err));
-        if (t->from == t->to && t->ended) return MOE_OK;
-        if (t->line == 1 && n >= 3 && !memcmp(t->buf + t->from, "\xef\xbb\xbf", 3)) t->from += 3, n -= 3; /* a byte order mark */
-        bool empty = blank(t->buf + t->from, n);
-        if (!empty) MOE_TRY(document(t, n, p, err));
-        take(t, n < t->to - t->from ? n + 1 : n);
-        if (!empty && (!p->text || p->bytes)) break;
+        MOE_TRY(find_end(t, end_of_line, NULL, n, err));
+        if (!*n) *n = t->to - t->from;
+        if (!*n || !blank(t->buf + t->from, *n)) return MOE_OK;
+        take(t, *n);
     }
+}
+
+static enum moe_code next_row(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err)
+{
+    while (!t->n_rest) {
+        size_t n;
+        moe_text_drop_row(t);
+        t->torn = false;
+        MOE_TRY(t->kind == MOE_TEXT_ARRAY ? find_element(t, &n, err) : find_line(t, &n, err));
+        if (!n) return MOE_OK;
+        t->row_line = t->line;
+        MOE_TRY(moe_text_row(t, t->buf + t->from, n, p, err));
+        take(t, n);
+        if (p->messages) break;
+    }
+    p->line = t->row_line;
+    if (!p->messages) next_of_row(t, p);
     *more = true;
     return MOE_OK;
 }
@@ -274,7 +290,7 @@ enum moe_code moe_text_next(struct moe_text *t, struct moe_text_piece *p, bool *
 {
     *p = (struct moe_text_piece){ .text = NULL };
     *more = false;
-    MOE_TRY(t->json ? next_json(t, p, more, err) : next_text(t, p, more, err));
+    MOE_TRY(t->kind == MOE_TEXT_PLAIN ? next_plain(t, p, more, err) : next_row(t, p, more, err));
     if (*more) t->given++;
     else *p = (struct moe_text_piece){ .text = NULL };
     return *more || t->given ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "holds no text");
@@ -282,15 +298,11 @@ enum moe_code moe_text_next(struct moe_text *t, struct moe_text_piece *p, bool *
 
 /* ---- tokens ---- */
 
-enum moe_code moe_text_encode(const struct moe_tokenizer *t, const struct moe_text_piece *p, const char *default_system, int32_t **ids,
-                              size_t *count, struct moe_err *err)
+enum moe_code moe_text_encode(const struct moe_tokenizer *t, const struct moe_chat *chat,
+                              const struct moe_text_piece *p, int32_t **ids,
+                              size_t *count, struct moe_chat_left *left, struct moe_err *err)
 {
     if (p->text) return moe_tokenize(t, p->text, p->bytes, false, ids, count, err);
-    int32_t *head;
-    size_t n;
-    MOE_TRY(moe_chat_encode(t, NULL, 0, NULL, &head, &n, err)); /* what asks for an answer, alone */
-    free(head);
-    MOE_TRY(moe_chat_encode(t, p->messages, p->n_messages, default_system, ids, count, err));
-    *count -= n;
-    return MOE_OK;
+    struct moe_chat_request r = { .messages = p->messages, .tools = p->tools, .answered = true };
+    return moe_chat_encode(chat, &r, ids, count, left, err);
 }

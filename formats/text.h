@@ -1,27 +1,38 @@
-/* formats/text.h - text to calibrate with: the documents of a .txt or .jsonl file, either gzipped, in bounded memory.
+/* formats/text.h - text to calibrate with: the documents of a file, gzipped or not, in bounded memory.
  *
- * A file is JSON lines when its name ends in .jsonl (or .jsonl.gz), else plain text; gzip is told by its magic bytes.
+ * What a file is its content says, not its name: it is text when it is valid UTF-8 without NUL (a byte order
+ * mark is skipped, CRLF stays), JSON when it begins with an object or with an array of objects.  Anything
+ * else (Parquet, zstd, UTF-16, other JSON ...) is MOE_CORRUPT or MOE_UNSUPPORTED, named, with what to do.
  *
  * Plain text is one document, given in pieces of about a MiB.  They are cut where K2's pre-tokenizer cuts anyway (between a letter and a
  * space that a letter follows; behind a line's end that something visible follows), so the tokens of the pieces are those of the whole.
- * A piece without such a place, as in text of neither spaces nor lines, ends at a character, and `torn` says so: the tokens around may differ.
+ * A piece without such a place, as in text of neither spaces nor lines, ends at a character, and `torn` says
+ * so: the tokens around may differ.
  *
- * A line of JSON is one document: an object with "text" (a string), or with "messages": [{"role", "content"}], roles system, user,
- * assistant or tool, content a string, null, or a list of {"type": "text", "text"}.  Other keys are ignored, blank lines are skipped.
- * Anything else is MOE_CORRUPT naming file and line, a line above 64 MiB MOE_UNSUPPORTED. */
+ * JSON is rows: lines with an object each (blank lines are skipped), or one array of objects.  A row is one
+ * document:
+ *
+ *     {"text": TEXT}                                        given in pieces, as above
+ *     {"messages": [{"role", "content", ...}], "tools"}     a conversation, as formats/chat.h takes it
+ *     {"conversations": [{"from", "value"}], "system"}      ShareGPT: human or user, gpt or assistant, system
+ *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
+ *                                                           Alpaca; "input" goes on a line of its own
+ *
+ * "tools" may be JSON in a string.  Other keys are counted (moe_text_left).  Anything else is MOE_CORRUPT
+ * naming file and line, a row above 64 MiB MOE_UNSUPPORTED. */
 #ifndef MOE_FORMATS_TEXT_H
 #define MOE_FORMATS_TEXT_H
 
-#include "formats/tokenizer.h"
+#include "formats/chat.h"
 
 struct moe_text;
 
-/* Text of a document, or its turns (text NULL); valid until the next call. */
+/* Text of a document, or a conversation (text NULL); valid until the next call. */
 struct moe_text_piece {
-    const char *text; size_t bytes;          /* any bytes, as they are in the file */
-    const struct moe_message *messages; size_t n_messages;
+    const char *text; size_t bytes;          /* valid UTF-8 without NUL */
+    const cJSON *messages, *tools;           /* tools may be NULL */
     bool begins, torn;                       /* a document begins; the piece before this one ended inside of what might be a token */
-    int64_t line;                            /* where it begins, from 1 */
+    int64_t line;                            /* where it begins, from 1; of a row, where the row does */
 };
 
 /* piece: bytes of plain text at once, at least 64; 0 for the default. */
@@ -35,10 +46,14 @@ enum moe_code moe_text_next(struct moe_text *t, struct moe_text_piece *p, bool *
 /* Bytes of the file: all, and read so far. */
 uint64_t moe_text_size(const struct moe_text *t);
 uint64_t moe_text_at(const struct moe_text *t);
+/* How many keys of rows were left out so far, and the first of them ("" when none was). */
+int64_t moe_text_left(const struct moe_text *t, const char **first);
 
-/* A piece as tokens; *ids is malloc'd.  Text is literal (moe_tokenize with special false); turns go through the chat template, without
- * what asks for an answer behind the last one.  default_system as in moe_chat_encode. */
-enum moe_code moe_text_encode(const struct moe_tokenizer *t, const struct moe_text_piece *p, const char *default_system, int32_t **ids,
-                              size_t *count, struct moe_err *err);
+/* A piece as tokens; *ids is malloc'd.  Text is literal (moe_tokenize with special false); a conversation
+ * goes through the chat template (not NULL then), its last answer as the model gave it.  *left (may be NULL)
+ * is added to. */
+enum moe_code moe_text_encode(const struct moe_tokenizer *t, const struct moe_chat *chat,
+                              const struct moe_text_piece *p, int32_t **ids,
+                              size_t *count, struct moe_chat_left *left, struct moe_err *err);
 
 #endif

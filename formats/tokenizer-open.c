@@ -4,32 +4,45 @@
 #include "base/io.h"
 #include "base/json.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define CONFIG_MAX ((size_t)16 << 20) /* bytes of tokenizer_config.json */
 #define IDS_MAX    (1 << 24)
 
-struct paths { char model[4096], config[4096]; };
+struct paths { char dir[4096], model[4096], config[4096]; };
+
+/* The two names in p->dir; is tiktoken.model there? */
+static enum moe_code look_in(struct paths *p, bool *found, struct moe_err *err)
+{
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(p->model, sizeof p->model, p->dir, "tiktoken.model", err));
+    MOE_TRY(moe_path_join(p->config, sizeof p->config, p->dir, "tokenizer_config.json", err));
+    MOE_TRY(moe_look(p->model, &there, err));
+    *found = there != MOE_ABSENT;
+    return MOE_OK;
+}
 
 /* A container keeps the files in its tokenizer/ folder. */
 static enum moe_code find_files(const char *dir, struct paths *p, struct moe_err *err)
 {
-    char sub[4096];
     enum moe_exists there;
-    MOE_TRY(moe_path_join(p->model, sizeof p->model, dir, "tiktoken.model", err));
-    MOE_TRY(moe_path_join(p->config, sizeof p->config, dir, "tokenizer_config.json", err));
-    MOE_TRY(moe_look(p->model, &there, err));
-    if (there != MOE_ABSENT) return MOE_OK;
-    MOE_TRY(moe_path_join(sub, sizeof sub, dir, "tokenizer", err));
-    MOE_TRY(moe_look(sub, &there, err));
-    if (there == MOE_DIR) {
-        MOE_TRY(moe_path_join(p->model, sizeof p->model, sub, "tiktoken.model", err));
-        MOE_TRY(moe_path_join(p->config, sizeof p->config, sub, "tokenizer_config.json", err));
-        MOE_TRY(moe_look(p->model, &there, err));
-        if (there != MOE_ABSENT) return MOE_OK;
-    }
-    return moe_fail_at(err, MOE_NOT_FOUND, dir, NULL, "no tiktoken.model in it (a checkpoint or container has one)");
+    bool found;
+    if (snprintf(p->dir, sizeof p->dir, "%s", dir) >= (int)sizeof p->dir)
+        return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+    MOE_TRY(look_in(p, &found, err));
+    if (found) return MOE_OK;
+    MOE_TRY(moe_path_join(p->dir, sizeof p->dir, dir, "tokenizer", err));
+    MOE_TRY(moe_look(p->dir, &there, err));
+    if (there == MOE_DIR) MOE_TRY(look_in(p, &found, err));
+    if (!found) MOE_TRY(moe_path_join(p->config, sizeof p->config, dir, "tokenizer.json", err));
+    if (!found && moe_exists(p->config) == MOE_FILE)
+        return moe_fail_at(err, MOE_NOT_FOUND, dir, NULL,
+                           "has a tokenizer.json and no tiktoken.model, the only vocabulary that is read "
+                           "(what remains: token ids, methods without text)");
+    return found ? MOE_OK : moe_fail_at(err, MOE_NOT_FOUND, dir, NULL,
+                                        "no tiktoken.model in it (a checkpoint or container has one)");
 }
 
 static enum moe_code read_ranks(struct moe_tokenizer *t, const char *path, struct moe_err *err)
@@ -173,7 +186,9 @@ enum moe_code moe_tokenizer_open(struct moe_tokenizer **out, const char *dir, in
     MOE_TRY(find_files(dir, &p, err));
     struct moe_tokenizer *t = calloc(1, sizeof *t);
     if (!t) return moe_fail(err, MOE_NOMEM, "out of memory for the tokenizer");
-    enum moe_code code = read_ranks(t, p.model, err);
+    t->dir = strdup(p.dir);
+    enum moe_code code = t->dir ? read_ranks(t, p.model, err) :
+        moe_fail(err, MOE_NOMEM, "out of memory for the tokenizer");
     if (code == MOE_OK) code = read_specials(t, &p, vocab_size, err);
     if (code == MOE_OK) code = moe_pretoken_open(&t->pre, err);
     if (code != MOE_OK) moe_tokenizer_close(&t);
@@ -188,6 +203,7 @@ void moe_tokenizer_close(struct moe_tokenizer **tp)
     moe_bpe_release(&t->bpe);
     moe_pretoken_close(&t->pre);
     moe_strmap_release(&t->by_name);
+    free(t->dir);
     free(t->added);
     free(t->names);
     free(t->lengths);

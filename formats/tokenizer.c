@@ -72,9 +72,14 @@ enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t
 
 /* ---- encoding ------------------------------------------------------------- */
 
-enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, struct moe_err *err)
+void moe_tokenizer_limit(struct moe_tokenizer *t, uint64_t bytes) { t->limit = bytes; }
+
+enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, size_t bytes,
+                                struct moe_err *err)
 {
     *e = (struct moe_encoding){ .t = t, .scan = moe_pretoken_scan_new(t->pre) };
+    if (t->limit) e->limit = t->limit > bytes ? t->limit - bytes : 1;
+    e->ids.most = e->limit / sizeof *e->ids.v + (e->limit != 0);
     return e->scan ? MOE_OK : moe_fail(err, MOE_NOMEM, "out of memory for the tokenizer");
 }
 
@@ -86,10 +91,22 @@ void moe_encoding_release(struct moe_encoding *e)
     *e = (struct moe_encoding){ 0 };
 }
 
+/* A long pre-token is merged with so much memory beside the ids. */
+static enum moe_code check_limit(const struct moe_encoding *e, size_t piece, struct moe_err *err)
+{
+    uint64_t need = (uint64_t)piece * MOE_BPE_BYTES + e->ids.cap * sizeof *e->ids.v;
+    if (!e->limit || need <= e->limit) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM,
+                    "a run of %zu bytes of text needs %llu bytes of memory to become tokens, and "
+                    "%llu are allowed (break it with spaces or lines, or allow more with --memory)", piece,
+                    (unsigned long long)need, (unsigned long long)e->limit);
+}
+
 static enum moe_code encode_valid(struct moe_encoding *e, const char *text, size_t bytes, struct moe_err *err)
 {
     for (size_t at = 0, end; at < bytes; at = end) {
         MOE_TRY(moe_pretoken_next(e->scan, text, bytes, at, &end, err));
+        if (end - at > 4096) MOE_TRY(check_limit(e, end - at, err));
         MOE_TRY(moe_bpe_encode(&e->t->bpe, &e->work, (const unsigned char *)text + at, end - at, &e->ids, err));
     }
     return MOE_OK;
@@ -154,7 +171,7 @@ enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size
     struct moe_encoding e;
     *ids = NULL;
     *count = 0;
-    MOE_TRY(moe_encoding_init(&e, t, err));
+    MOE_TRY(moe_encoding_init(&e, t, bytes, err));
     enum moe_code code = special ? encode_special(&e, text, bytes, err) : moe_encode_text(&e, text, bytes, err);
     if (code == MOE_OK && !moe_ids_room(&e.ids, 1)) code = moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
     if (code == MOE_OK) {

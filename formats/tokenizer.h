@@ -1,4 +1,5 @@
-/* formats/tokenizer.h - the K2 tokenizer: tiktoken.model and tokenizer_config.json; encoding, streaming decode, chat.
+/* formats/tokenizer.h - the K2 tokenizer: tiktoken.model and tokenizer_config.json; encoding, streaming
+ * decode.
  *
  * Source: tiktoken's BPE with K2's pre-tokenizer pattern (PCRE2, class intersections expressed as look-aheads).
  * Text is literal: special tokens are ordinary text unless `special` is asked for.  No BOS is ever added here. */
@@ -19,6 +20,10 @@ struct moe_tokenizer;
 enum moe_code moe_tokenizer_open(struct moe_tokenizer **t, const char *dir, int64_t vocab_size, struct moe_err *err);
 void moe_tokenizer_close(struct moe_tokenizer **t);
 
+/* What making tokens of one text may take besides the text, in bytes: more is MOE_NOMEM before it is taken.
+ * 0, as after open: no limit.  To be set before other threads use *t. */
+void moe_tokenizer_limit(struct moe_tokenizer *t, uint64_t bytes);
+
 int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* ranks + special slots */
 /* Bytes of one token (special tokens: their name); NULL for an id outside.  They lie in the tokenizer, or in `room`: the names of
  * placeholders are made when they are asked for. */
@@ -33,7 +38,8 @@ int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name);
 enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t pair[2], bool *two, struct moe_err *err);
 
 /* Encode `bytes` bytes; *ids is malloc'd (free() it).  Invalid UTF-8 goes through byte fallback: every byte that is not part of
- * a valid sequence is its own piece.  Time is linear in the text (n log n in one pre-token). */
+ * a valid sequence is its own piece.  Time is linear in the text (n log n in one pre-token); memory 4 to 6
+ * bytes a token, and 28 a byte of the longest pre-token. */
 enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
                            size_t *count, struct moe_err *err);
 
@@ -47,13 +53,9 @@ struct moe_decoder { unsigned char held[4]; int n; bool keep_special; };
 size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out);
 size_t moe_decode_flush(struct moe_decoder *d, char out[16]);
 
-/* Chat: K2's template for system, user, assistant (and tool result) turns, ending with the generation prompt.  Content is
- * literal text (NULL: empty).  When the first message is not a system turn, `default_system` goes first (NULL: none is
- * added).  Another role is MOE_USAGE; a template token that the vocabulary lacks is MOE_UNSUPPORTED and named. */
-struct moe_message { const char *role, *content; };
-/* What K2's own template (Base, Instruct, Thinking) puts first when a conversation has no system turn.  K2.5's is not known to. */
-#define MOE_CHAT_DEFAULT_SYSTEM "You are Kimi, an AI assistant created by Moonshot AI."
-enum moe_code moe_chat_encode(const struct moe_tokenizer *t, const struct moe_message *m, size_t n, const char *default_system,
-                              int32_t **ids, size_t *count, struct moe_err *err);
+/* All of n tokens as text, NUL terminated (free() it). */
+enum moe_code moe_decode_all(const struct moe_tokenizer *t, const int32_t *ids, size_t n, bool keep_special,
+                             char **text, size_t *bytes,
+                             struct moe_err *err);
 
 #endif

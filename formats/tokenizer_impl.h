@@ -11,8 +11,10 @@
 struct moe_added { int64_t id; const char *name; size_t len; bool text; /* "special": false */ };
 
 struct moe_tokenizer {
+    char *dir;                   /* where its files are */
     struct moe_bpe bpe;
     struct moe_pretoken *pre;
+    uint64_t limit;              /* bytes that making tokens of one text may take besides it; 0: any */
     int64_t size;                /* ranks + special slots */
     struct moe_added *added;     /* by id; other ids from bpe.count on are placeholders, whose names are made when asked for */
     size_t n_added;
@@ -33,9 +35,12 @@ struct moe_encoding {
     struct moe_pretoken_scan *scan;
     struct moe_bpe_work work;
     struct moe_ids ids;
+    uint64_t limit;              /* t->limit less the text, 0: any */
 };
 
-enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, struct moe_err *err);
+/* For texts of so many bytes, together. */
+enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, size_t bytes,
+                                struct moe_err *err);
 void moe_encoding_release(struct moe_encoding *e);
 
 /* Append the tokens of literal text, a text of its own whatever came before. */

@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "base/tool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,41 +18,77 @@ static enum moe_code append(struct moe_corpus *c, int64_t most, const int32_t *i
     return MOE_OK;
 }
 
-static enum moe_code read_file(struct moe_corpus *c, const struct moe_tokenizer *t, const char *path, int64_t most, struct moe_err *err)
+/* The template is opened when the first conversation needs it. */
+struct reader {
+    struct moe_tokenizer *t;
+    struct moe_chat *chat;
+    const struct moe_chat_hint *hint;
+    int64_t most;
+};
+
+static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct moe_text_piece *p,
+                            struct moe_err *err)
+{
+    int32_t *ids;
+    size_t n;
+    if (p->messages && !r->chat) MOE_TRY(moe_chat_open(&r->chat, r->t, r->hint, err));
+    MOE_TRY(moe_text_encode(r->t, r->chat, p, &ids, &n, &c->left, err));
+    enum moe_code code = append(c, r->most, ids, n, err);
+    free(ids);
+    return code == MOE_OK ? moe_interrupted(err) : code;
+}
+
+static void count_left(struct moe_corpus *c, const struct moe_text *text)
+{
+    const char *first;
+    int64_t n = moe_text_left(text, &first);
+    if (n && !c->row_keys) snprintf(c->row_key, sizeof c->row_key, "%s", first);
+    c->row_keys += n;
+}
+
+static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const char *path, struct moe_err *err)
 {
     struct moe_text *text;
     struct moe_text_piece piece;
     bool more = true;
     MOE_TRY(moe_text_open(&text, path, 0, err));
     enum moe_code code = MOE_OK;
-    while (code == MOE_OK && c->n < most) {
-        int32_t *ids;
-        size_t n;
+    while (code == MOE_OK && c->n < r->most) {
         code = moe_text_next(text, &piece, &more, err);
         if (code != MOE_OK || !more) break;
         c->torn += piece.torn;
-        code = moe_text_encode(t, &piece, MOE_CHAT_DEFAULT_SYSTEM, &ids, &n, err);
-        if (code != MOE_OK) break;
-        code = append(c, most, ids, n, err);
-        free(ids);
-        if (code == MOE_OK) code = moe_interrupted(err);
+        code = encode(c, r, &piece, err);
+        if (code != MOE_OK && piece.messages) moe_wrap(err, "'%s': line %lld", path, (long long)piece.line);
     }
+    count_left(c, text);
     moe_text_close(&text);
     return code;
 }
 
-enum moe_code moe_corpus_read(struct moe_corpus *c, const char *dir, int64_t vocab_size, const char *const *files, size_t n_files, int64_t most, struct moe_err *err)
+static enum moe_code check_ids(const struct moe_corpus *c, int64_t vocab_size, struct moe_err *err)
 {
-    struct moe_tokenizer *t;
-    *c = (struct moe_corpus){ 0 };
-    MOE_TRY(moe_tokenizer_open(&t, dir, vocab_size, err));
-    enum moe_code code = MOE_OK;
-    for (size_t i = 0; code == MOE_OK && i < n_files && c->n < most; i++) code = read_file(c, t, files[i], most, err);
-    moe_tokenizer_close(&t);
-    for (int64_t i = 0; code == MOE_OK && i < c->n; i++)
+    for (int64_t i = 0; i < c->n; i++)
         if (c->tokens[i] < 0 || c->tokens[i] >= vocab_size)
-            code = moe_fail(err, MOE_MISMATCH, "token %d of the calibration text is outside the model's vocabulary of %lld", c->tokens[i], (long long)vocab_size);
-    if (code == MOE_OK && !c->n) code = moe_fail(err, MOE_USAGE, "the calibration text has no tokens");
+            return moe_fail(err, MOE_MISMATCH,
+                            "token %d of the calibration text is outside the model's vocabulary of %lld",
+                            c->tokens[i], (long long)vocab_size);
+    return c->n ? MOE_OK : moe_fail(err, MOE_USAGE, "the calibration text has no tokens");
+}
+
+enum moe_code moe_corpus_read(struct moe_corpus *c, const struct moe_corpus_source *s, int64_t most,
+                              struct moe_err *err)
+{
+    struct reader r = { .hint = &s->chat, .most = most };
+    *c = (struct moe_corpus){ 0 };
+    MOE_TRY(moe_tokenizer_open(&r.t, s->dir, s->vocab_size, err));
+    moe_tokenizer_limit(r.t, s->memory);
+    enum moe_code code = MOE_OK;
+    for (size_t i = 0; code == MOE_OK && i < s->n_files && c->n < most; i++) code = read_file(c, &r,
+                                                                                              s->files[i],
+                                                                                              err);
+    moe_chat_close(&r.chat);
+    moe_tokenizer_close(&r.t);
+    if (code == MOE_OK) code = check_ids(c, s->vocab_size, err);
     if (code != MOE_OK) moe_corpus_release(c);
     else c->hash = moe_hash64(c->tokens, (size_t)c->n * sizeof *c->tokens);
     return code;

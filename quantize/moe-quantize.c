@@ -19,7 +19,7 @@ static const char *const calibrated_name[] = { "", "weighted", "gptq", "fisher" 
 
 struct options {
     struct moe_run run;
-    const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream;
+    const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream, *chat_template;
     struct moe_calibrate *calibrate;  /* NULL: none */
     struct moe_layer_range range;
     struct moe_strlist types, calib, report;
@@ -290,6 +290,33 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     return MOE_OK;
 }
 
+/* What of the text was not calibrated with, and why. */
+static void tell_left(const struct moe_run *run, const struct moe_corpus *c)
+{
+    const struct moe_chat_left *l = &c->left;
+    if (c->row_keys)
+        moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
+                   c->row_key);
+    if (l->keys)
+        moe_notice(run, "--calib: %lld keys of messages are left out, the first is '%s'", (long long)l->keys,
+                   l->key);
+    if (l->reasoning)
+        moe_notice(run,
+                   "--calib: the thinking of %lld answers is left out, since the model's chat template has "
+                   "no place for it there", (long long)l->reasoning);
+    if (l->tools)
+        moe_notice(run,
+                   "--calib: the tools of %lld conversations are left out, since the model's chat template "
+                   "does not declare any", (long long)l->tools);
+    if (l->nameless)
+        moe_notice(run, "--calib: %lld results of tools do not name their call ('tool_call_id')",
+                   (long long)l->nameless);
+    if (l->spelled)
+        moe_notice(run,
+                   "--calib: %lld markers of tools and thinking are written as text, since the vocabulary "
+                   "has no tokens for them", (long long)l->spelled);
+}
+
 static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
 {
     struct moe_corpus text;
@@ -298,7 +325,14 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     char dir[4096];
     int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
     if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
-    MOE_TRY(moe_corpus_read(&text, dir, src->config.vocab_size, o->calib.v, o->calib.n, o->calib_tokens, err));
+    const struct moe_corpus_source from = { .dir = dir, .vocab_size = src->config.vocab_size,
+                                            .chat = { src->config.model_type, src->config.architecture,
+                                                     o->chat_template },
+                                            .memory = o->memory ? (uint64_t)o->memory :
+                                                moe_available_memory() / 2,
+                                            .files = o->calib.v, .n_files = o->calib.n };
+    MOE_TRY(moe_corpus_read(&text, &from, o->calib_tokens, err));
+    tell_left(&o->run, &text);
     uint8_t *type = NULL;
     enum moe_code code = precision_of(src, r, &type, err);
     if (code != MOE_OK) {
@@ -352,7 +386,12 @@ static int tool_main(int argc, char **argv)
         MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
         MOE_STR(0, "layers", &o.layers, "A-B", "these layers only, as a part of the model: several machines share the work, then moe-convert --merge"),
         MOE_GROUP("calibration"),
-        MOE_LIST(0, "calib", &o.calib, "FILE", "text to calibrate with: .txt or .jsonl (\"text\" or \"messages\"), either gzipped; may be repeated"),
+        MOE_LIST(0, "calib", &o.calib, "FILE",
+                 "text to calibrate with: plain, or JSON rows (\"text\", \"messages\" ...), either gzipped; "
+                 "may be repeated"),
+        MOE_STR(0, "chat-template", &o.chat_template, "NAME",
+                "a built-in chat template for --calib's conversations instead of the model's: k2-first, "
+                "k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code or deepseek-v3"),
         MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),

@@ -73,6 +73,8 @@ static enum moe_code open_source(struct moe_engine *e, const char *path, const s
     e->vocab = c->vocab_size;
     enum moe_code code = o->lender ? MOE_OK : moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
     if (code != MOE_OK && (o->tokenizer || code != MOE_NOT_FOUND)) return code;
+    if (e->tokenizer && !o->lender)
+        moe_tokenizer_limit(e->tokenizer, o->memory ? o->memory : moe_available_memory());
     if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
     return MOE_OK;
 }

@@ -1,7 +1,6 @@
 /* moe-run - main() only: parse, call, report. */
 #include "base/env.h"
 #include "base/io.h"
-#include "base/stream.h"
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
@@ -16,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_MAX = 1 << 30, RANK_BATCH = 256 };
+enum { RANK_BATCH = 256 };
 
 /* ---- generation ---- */
 
@@ -50,58 +49,72 @@ static enum moe_code generate(const struct moe_run_options *o, struct moe_engine
 
 /* ---- chat on a terminal: turns until the end of input ---- */
 
-static enum moe_code one_turn(const struct moe_run_options *o, struct moe_engine *e, struct moe_message *m, size_t *n, struct moe_err *err)
+/* The answer becomes a turn: its thinking apart, which the template drops or keeps. */
+static enum moe_code remember(const struct moe_engine *e, const struct moe_chat *c, cJSON *messages,
+                              const struct moe_generated *g, struct moe_err *err)
+{
+    char *thought = NULL, *said = NULL;
+    size_t from, n, end = moe_chat_thinking(c, g->tokens, (size_t)g->n, &from);
+    enum moe_code code = MOE_OK;
+    if (end) code = moe_decode_all(e->tokenizer, g->tokens + from, end - 1 - from, false, &thought, &n, err);
+    if (end && code == MOE_OK)
+        code = moe_decode_all(e->tokenizer, g->tokens + end, (size_t)g->n - end, false, &said, &n, err);
+    cJSON *m = code == MOE_OK ? moe_prompt_turn(messages, "assistant", end ? said : g->text) : NULL;
+    if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
+        code = moe_fail(err, MOE_NOMEM, "no memory for the conversation");
+    free(thought);
+    free(said);
+    return code;
+}
+
+static enum moe_code one_turn(const struct moe_run_options *o, struct moe_engine *e, const struct moe_chat *c,
+                              cJSON *messages, struct moe_err *err)
 {
     int32_t *ids = NULL;
     size_t n_ids;
     struct moe_generate set = settings(o);
     struct moe_generated g = { 0 };
-    enum moe_code code = moe_chat_encode(e->tokenizer, m, *n, moe_prompt_system(&o->prompt, e), &ids, &n_ids, err);
+    struct moe_chat_request r = { .messages = messages, .system = o->prompt.system, .ask = true };
+    enum moe_code code = moe_chat_encode(c, &r, &ids, &n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_prefill(e, ids, (int64_t)n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
+    if (code == MOE_OK) code = remember(e, c, messages, &g, err);
+    if (code == MOE_OK) fputc('\n', stdout);
     free(ids);
     free(g.tokens);
-    if (code != MOE_OK) {
-        free(g.text);
-        return code;
+    free(g.text);
+    return code;
+}
+
+static enum moe_code turns(const struct moe_run_options *o, struct moe_rank *r, const struct moe_chat *c,
+                           cJSON *messages, struct moe_err *err)
+{
+    char *line = NULL;
+    size_t room = 0;
+    enum moe_code code = MOE_OK;
+    while (code == MOE_OK) {
+        /* a person may take longer than ranks wait */
+        if (r->ep && (code = moe_ep_rest(r->ep, err)) != MOE_OK) break;
+        fputs("> ", stderr);
+        if (getline(&line, &room, stdin) <= 0) break;
+        line[strcspn(line, "\n")] = 0;
+        code = moe_prompt_turn(messages, "user", line) ? one_turn(o, r->engine, c, messages, err) :
+            moe_fail(err, MOE_NOMEM, "no memory for the conversation");
     }
-    fputc('\n', stdout);
-    m[(*n)++] = (struct moe_message){ "assistant", g.text };
-    return MOE_OK;
+    free(line);
+    return code;
 }
 
 static enum moe_code chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
 {
-    struct moe_engine *e = r->engine;
-    struct moe_message *m = NULL;
-    size_t n = 0, cap = 0;
-    char *line = NULL;
-    enum moe_code code = MOE_OK;
+    struct moe_chat *c;
+    MOE_TRY(moe_prompt_chat(&o->prompt, r->engine, &c, err));
+    cJSON *messages = cJSON_CreateArray();
     moe_notice(&o->run, "chat: one line is one turn; end with control-D");
-    for (;;) {
-        size_t room = 0;
-        if (r->ep) code = moe_ep_rest(r->ep, err); /* a person may take longer than ranks wait */
-        fputs("> ", stderr);
-        ssize_t got = getline(&line, &room, stdin);
-        if (got <= 0 || code != MOE_OK) break;
-        line[strcspn(line, "\n")] = 0;
-        if (n + 2 > cap) {
-            struct moe_message *more = realloc(m, (cap + 16) * sizeof *m);
-            if (!more) {
-                code = moe_fail(err, MOE_NOMEM, "no memory for the conversation");
-                break;
-            }
-            m = more;
-            cap += 16;
-        }
-        m[n++] = (struct moe_message){ "user", line };
-        line = NULL;
-        code = one_turn(o, e, m, &n, err);
-        if (code != MOE_OK) break;
-    }
-    for (size_t i = 0; i < n; i++) free((char *)(uintptr_t)m[i].content);
-    free(m);
-    free(line);
+    enum moe_code code = messages ? turns(o, r, c, messages, err) :
+        moe_fail(err, MOE_NOMEM, "no memory for the conversation");
+    cJSON_Delete(messages);
+    moe_chat_close(&c);
     return code;
 }
 
@@ -125,7 +138,7 @@ static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_
     char *text;
     size_t bytes;
     if (!o->score) return MOE_OK;
-    MOE_TRY(moe_read_text(o->score, TEXT_MAX, &text, &bytes, err));
+    MOE_TRY(moe_prompt_file(&o->prompt, o->score, &text, &bytes, err));
     enum moe_code code = moe_tokenize(e->tokenizer, text, bytes, o->prompt.special, ids, n, err);
     free(text);
     return code == MOE_OK && o->prompt.bos ? moe_prompt_bos(e, ids, n, err) : code;
@@ -399,6 +412,7 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, st
     struct moe_engine_options eo;
     struct job j = { .o = o, .eo = &eo, .json = json };
     MOE_TRY(moe_run_options_check(o, &eo, err));
+    o->prompt.memory = (uint64_t)o->memory;
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
     if (o->secret) MOE_TRY(moe_secret_read(&j.secret, o->secret, err));
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
@@ -418,7 +432,11 @@ static int tool_main(int argc, char **argv)
         MOE_FILE(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
         MOE_FILE(0, "prompts", &o.prompts, "FILE", "every line is a prompt of its own (may be gzipped); they run together"),
         MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
-        MOE_STR(0, "system", &o.prompt.system, "TEXT", "the system turn of a chat; K2's own by default, none when empty"),
+        MOE_STR(0, "system", &o.prompt.system, "TEXT",
+                "the system turn of a chat; the template's own by default, none when empty"),
+        MOE_STR(0, "chat-template", &o.prompt.chat_template, "NAME",
+                "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
+                "k2.6, k2.7-code or deepseek-v3"),
         MOE_STR(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.prompt.special, "special tokens in text are tokens, and are printed"),
         MOE_BOOL(0, "bos", &o.prompt.bos, "begin with the model's BOS token"),

@@ -1,6 +1,7 @@
 #include "runtime/prompts.h"
 
 #include "base/io.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 #include <stdint.h>
@@ -27,8 +28,22 @@ static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struc
     return MOE_OK;
 }
 
-static enum moe_code read_stdin(char **text, size_t *n, struct moe_err *err)
+enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
+                              struct moe_err *err)
 {
+    uint64_t most = o->memory ? o->memory : moe_available_memory();
+    enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
+    if (code != MOE_UNSUPPORTED || most >= TEXT_MAX) return code;
+    return moe_fail_at(err, MOE_NOMEM, path, NULL,
+                       "the text has more bytes than the %llu that are %s (%sless text)",
+                       (unsigned long long)most,
+                       o->memory ? "allowed" : "available",
+                       o->memory ? "try a larger --memory, or " : "try ");
+}
+
+static enum moe_code read_stdin(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
+{
+    uint64_t most = o->memory && o->memory < TEXT_MAX ? o->memory : TEXT_MAX;
     size_t cap = 4096;
     *n = 0;
     *text = malloc(cap + 1);
@@ -37,6 +52,10 @@ static enum moe_code read_stdin(char **text, size_t *n, struct moe_err *err)
         size_t got = fread(*text + *n, 1, cap - *n, stdin);
         *n += got;
         if (!got) break;
+        if (*n > most)
+            return moe_fail(err, MOE_NOMEM,
+                            "standard input has more than the %llu bytes of text that are allowed",
+                            (unsigned long long)most);
         if (*n == cap) {
             char *more = realloc(*text, 2 * cap + 1);
             if (!more) free(*text);
@@ -50,8 +69,8 @@ static enum moe_code read_stdin(char **text, size_t *n, struct moe_err *err)
 
 static enum moe_code prompt_text(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
 {
-    if (o->file && strcmp(o->file, "-")) return moe_read_text(o->file, TEXT_MAX, text, n, err);
-    if (o->file || !o->text) return read_stdin(text, n, err);
+    if (o->file && strcmp(o->file, "-")) return moe_prompt_file(o, o->file, text, n, err);
+    if (o->file || !o->text) return read_stdin(o, text, n, err);
     *text = strdup(o->text);
     *n = *text ? strlen(*text) : 0;
     return *text ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the prompt");
@@ -70,26 +89,52 @@ enum moe_code moe_prompt_bos(const struct moe_engine *e, int32_t **ids, size_t *
     return MOE_OK;
 }
 
-/* --system TEXT, nothing for an empty one; without the option what the model's own template would put there. */
-const char *moe_prompt_system(const struct moe_prompt *o, const struct moe_engine *e)
+enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engine *e, struct moe_chat **c,
+                              struct moe_err *err)
 {
-    const struct moe_config *c = &e->source->config;
-    if (o->system) return *o->system ? o->system : NULL;
-    return !strcmp(c->model_type, "kimi_k2") && !strstr(c->architecture, "K25") ? MOE_CHAT_DEFAULT_SYSTEM : NULL;
+    const struct moe_config *m = &e->source->config;
+    struct moe_chat_hint hint = { m->model_type, m->architecture, o->chat_template };
+    return moe_chat_open(c, e->tokenizer, &hint, err);
 }
 
-/* The ids of a text of n bytes with a NUL behind it; as one user turn under --chat. */
-static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine *e, char *text, size_t bytes, int32_t **ids, size_t *n, struct moe_err *err)
+cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
+{
+    cJSON *m = messages ? cJSON_CreateObject() : NULL;
+    if (m && cJSON_AddStringToObject(m, "role", role) && cJSON_AddStringToObject(m, "content", content) &&
+        cJSON_AddItemToArray(messages, m)) return m;
+    cJSON_Delete(m);
+    return NULL;
+}
+
+/* One user turn. */
+static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_chat *c, const char *text,
+                                 int32_t **ids, size_t *n, struct moe_err *err)
+{
+    cJSON *messages = cJSON_CreateArray();
+    struct moe_chat_request r = { .messages = messages, .system = o->system, .ask = true };
+    enum moe_code code = moe_prompt_turn(messages, "user", text) ? MOE_OK :
+        moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    if (code == MOE_OK) code = moe_chat_encode(c, &r, ids, n, NULL, err);
+    cJSON_Delete(messages);
+    return code;
+}
+
+/* The ids of a text of n bytes with a NUL behind it; as one user turn when there is a template. */
+static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine *e, const struct moe_chat *c,
+                            char *text, size_t bytes, int32_t **ids, size_t *n,
+                            struct moe_err *err)
 {
     *ids = NULL;
-    if (o->chat && memchr(text, 0, bytes)) return moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
-    if (o->chat) MOE_TRY(moe_chat_encode(e->tokenizer, &(struct moe_message){ "user", text }, 1, moe_prompt_system(o, e), ids, n, err));
+    if (c && memchr(text, 0, bytes))
+        return moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
+    if (c) MOE_TRY(encode_turn(o, c, text, ids, n, err));
     else MOE_TRY(moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err));
     return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
 }
 
 enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
 {
+    struct moe_chat *c = NULL;
     char *text = NULL;
     size_t bytes;
     *ids = NULL;
@@ -98,9 +143,11 @@ enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine
         MOE_TRY(parse_tokens(o->tokens, ids, n, err));
         return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
     }
+    if (o->chat) MOE_TRY(moe_prompt_chat(o, e, &c, err));
     enum moe_code code = prompt_text(o, &text, &bytes, err);
-    if (code == MOE_OK) code = encode(o, e, text, bytes, ids, n, err);
+    if (code == MOE_OK) code = encode(o, e, c, text, bytes, ids, n, err);
     free(text);
+    moe_chat_close(&c);
     return code;
 }
 
@@ -119,27 +166,147 @@ static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, struct m
     return MOE_OK;
 }
 
-enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o, const struct moe_engine *e, struct moe_err *err)
+/* What reading a file of prompts knows. */
+struct reading {
+    const struct moe_prompt *o;
+    const struct moe_engine *e;
+    const char *path;
+    struct moe_chat *chat;
+    int64_t line;
+};
+
+/* The template, once it is needed. */
+static enum moe_code need_chat(struct reading *r, struct moe_err *err)
 {
-    char *text;
-    size_t bytes;
-    *p = (struct moe_prompts){ 0 };
-    MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &bytes, err));
-    enum moe_code code = MOE_OK;
-    for (size_t at = 0; code == MOE_OK && at < bytes; ) {
+    return r->chat ? MOE_OK : moe_prompt_chat(r->o, r->e, &r->chat, err);
+}
+
+static const cJSON *one_of_three(const cJSON *o)
+{
+    const cJSON *v = moe_json_get(o, "messages");
+    if (!v) v = moe_json_get(o, "prompt");
+    return v ? v : moe_json_get(o, "tokens");
+}
+
+/* A key that would change the answer must not be read over. */
+static enum moe_code check_request(const struct reading *r, const cJSON *o, struct moe_err *err)
+{
+    static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
+                                        "model", "id", "index", "user", "metadata" };
+    if (!cJSON_IsObject(o) || !one_of_three(o))
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: not an object with 'messages', 'prompt' or 'tokens'",
+                           (long long)r->line);
+    for (const cJSON *c = o->child; c; c = c->next) {
+        bool found = cJSON_IsNull(c);
+        for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++) found = !strcmp(c->string,
+                                                                                            known[i]);
+        if (!found)
+            return moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL,
+                               "line %lld: '%.64s' cannot be set for one prompt (use moe-run's options, for "
+                               "all)",
+                               (long long)r->line, c->string);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, struct moe_err *err)
+{
+    *ids = malloc(((size_t)cJSON_GetArraySize(list) + 1) * sizeof **ids);
+    *n = 0;
+    if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    for (const cJSON *c = list->child; c; c = c->next) {
+        if (!cJSON_IsNumber(c) || !(c->valuedouble >= 0 && c->valuedouble <= INT32_MAX) ||
+            c->valuedouble != (int32_t)c->valuedouble)
+            return moe_fail(err, MOE_CORRUPT, "'tokens' is not a list of ids");
+        (*ids)[(*n)++] = (int32_t)c->valuedouble;
+    }
+    return MOE_OK;
+}
+
+static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t **ids, size_t *n,
+                                    struct moe_err *err)
+{
+    const cJSON *messages = moe_json_get(o, "messages"), *tokens = moe_json_get(o, "tokens"),
+        *prompt = moe_json_get(o, "prompt");
+    struct moe_chat_request q = { .messages = messages, .tools = moe_json_get(o, "tools"),
+                                 .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
+                                 .ask = true };
+    if (messages) MOE_TRY(need_chat(r, err));
+    if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, NULL, err));
+    else if (cJSON_IsArray(tokens)) MOE_TRY(read_tokens(tokens, ids, n, err));
+    else if (cJSON_IsString(prompt))
+        MOE_TRY(moe_tokenize(r->e->tokenizer, prompt->valuestring, strlen(prompt->valuestring), r->o->special,
+                             ids, n, err));
+    else return moe_fail(err, MOE_CORRUPT, "'prompt' is not text, or 'tokens' no list");
+    return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
+}
+
+static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
+                                 struct moe_err *err)
+{
+    cJSON *o;
+    enum moe_code code = moe_json_parse(line, bytes, NULL, &o, err);
+    if (code == MOE_OK) code = moe_json_keep_numbers(o, line, bytes, err);
+    if (code != MOE_OK) {
+        cJSON_Delete(o);
+        return moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+    }
+    code = check_request(r, o, err);
+    if (code == MOE_OK) {
+        code = encode_request(r, o, ids, n, err);
+        if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+    }
+    cJSON_Delete(o);
+    return code;
+}
+
+/* Are the lines of a file requests: is the first an object with one of the three? */
+static bool is_request(const char *line, size_t n)
+{
+    cJSON *o = NULL;
+    struct moe_err ignored = MOE_ERR_INIT;
+    bool is = *line == '{' && moe_json_parse(line, n, NULL, &o, &ignored) == MOE_OK && one_of_three(o);
+    cJSON_Delete(o);
+    return is;
+}
+
+static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
+                                struct moe_err *err)
+{
+    bool first = true, json = false;
+    for (size_t at = 0; at < bytes; ) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
-        size_t n = end ? (size_t)(end - line) : bytes - at;
+        size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
+        int32_t *ids = NULL;
         at += n + 1;
+        r->line++;
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
         if (!n) continue;
-        int32_t *ids = NULL;
-        size_t n_ids;
-        code = encode(o, e, line, n, &ids, &n_ids, err);
+        if (first) json = is_request(line, n);
+        first = false;
+        enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
+            encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
         if (code == MOE_OK) code = add(p, ids, n_ids, err);
         else free(ids);
+        MOE_TRY(code);
     }
+    return MOE_OK;
+}
+
+enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
+                               const struct moe_engine *e, struct moe_err *err)
+{
+    struct reading r = { .o = o, .e = e, .path = path };
+    char *text;
+    size_t bytes;
+    *p = (struct moe_prompts){ 0 };
+    MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
+    enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
+    if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
     free(text);
+    moe_chat_close(&r.chat);
     if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", path);
     if (code != MOE_OK) moe_prompts_release(p);
     return code;

@@ -32,6 +32,7 @@ static bool fuzz_dir_make(void)
 }
 
 /* Write `n` bytes to NAME in it. */
+__attribute__((unused))
 static void fuzz_put(const char *name, const void *p, size_t n)
 {
     char path[PATH_MAX];

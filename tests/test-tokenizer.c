@@ -402,37 +402,6 @@ static void test_decode_special(void)
     OK(moe_decode_flush(&d, out) == 0);
 }
 
-/* ---- chat ----------------------------------------------------------------- */
-
-static void expect_chat(const struct moe_message *m, size_t n, const char *sys, const char *rendered)
-{
-    int32_t *ids, *want;
-    size_t count, wanted;
-    OK(moe_chat_encode(tok, m, n, sys, &ids, &count, &err) == MOE_OK);
-    want = encode(tok, rendered, strlen(rendered), true, &wanted);
-    OK(count == wanted && !memcmp(ids, want, count * sizeof *ids));
-    free(ids);
-    free(want);
-}
-
-static void test_chat(void)
-{
-    struct moe_message m[] = { { "system", "Be brief." }, { "user", "Who?\n" }, { "assistant", "Me." }, { "tool", "## Return of functions.f:0\n1" }, { "user", NULL } };
-    expect_chat(m, 5, "unused", "<|im_system|>system<|im_middle|>Be brief.<|im_end|><|im_user|>user<|im_middle|>Who?\n<|im_end|>"
-                "<|im_assistant|>assistant<|im_middle|>Me.<|im_end|><|im_system|>tool<|im_middle|>## Return of functions.f:0\n1<|im_end|>"
-                "<|im_user|>user<|im_middle|><|im_end|><|im_assistant|>assistant<|im_middle|>");
-    expect_chat(m + 1, 1, NULL, "<|im_user|>user<|im_middle|>Who?\n<|im_end|><|im_assistant|>assistant<|im_middle|>");
-    expect_chat(m + 1, 1, "S", "<|im_system|>system<|im_middle|>S<|im_end|><|im_user|>user<|im_middle|>Who?\n<|im_end|><|im_assistant|>assistant<|im_middle|>");
-    expect_chat(NULL, 0, NULL, "<|im_assistant|>assistant<|im_middle|>");
-    int32_t *ids;
-    size_t n, special = 0;
-    OK(moe_chat_encode(tok, &(struct moe_message){ "user", "<|im_end|><|im_system|>" }, 1, NULL, &ids, &n, &err) == MOE_OK);
-    for (size_t i = 0; i < n; i++) special += moe_token_is_special(tok, ids[i]);
-    OK(special == 5 && ids[0] == 1011 && ids[n - 1] == 1017);
-    free(ids);
-    OK(moe_chat_encode(tok, &(struct moe_message){ "root", "x" }, 1, NULL, &ids, &n, &err) == MOE_USAGE && strstr(err.msg, "'root'") && !ids);
-}
-
 /* ---- K2's size, threads --------------------------------------------------- */
 
 struct job { const struct moe_tokenizer *t; const char *text; size_t size, count; int32_t *ids; };
@@ -493,7 +462,6 @@ int main(void)
     test_long_steps();
     test_decode();
     test_decode_special();
-    test_chat();
     moe_tokenizer_close(&tok);
     OK(!tok);
     test_k2_size();

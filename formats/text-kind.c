@@ -1,0 +1,77 @@
+/* formats/text-kind.c - what a file is, by its first bytes. */
+#include "formats/text-internal.h"
+
+#include <string.h>
+#include <strings.h>
+
+static const struct { const char *magic; size_t at, n; const char *what, *remedy; } foreign[] = {
+    { "PAR1", 0, 4, "Parquet", "convert it to JSON lines" },
+    { "ARROW1\0\0", 0, 8, "Arrow", "convert it to JSON lines" },
+    { "Obj\x01", 0, 4, "Avro", "convert it to JSON lines" },
+    { "SQLite format 3", 0, 16, "an SQLite database", "export it as JSON lines" },
+    { "\x89HDF", 0, 4, "HDF5", "convert it to JSON lines" },
+    { "\x93NUMPY", 0, 6, "a NumPy array", "convert it to JSON lines" },
+    { "\x28\xb5\x2f\xfd", 0, 4, "compressed with zstd", "decompress it: zstd -d" },
+    { "\xfd\x37zXZ", 0, 6, "compressed with xz", "decompress it: xz -d" },
+    { "\x04\x22\x4d\x18", 0, 4, "compressed with lz4", "decompress it: lz4 -d" },
+    { "\x1f\x8b", 0, 2, "compressed with gzip twice", "decompress it: gzip -d" },
+    { "1AY&SY", 4, 6, "compressed with bzip2", "decompress it: bzip2 -d" },
+    { "7z\xbc\xaf", 0, 4, "a 7z archive", "unpack it" },
+    { "PK\x03\x04", 0, 4, "a ZIP archive", "unpack it" },
+    { "ustar", 257, 5, "a tar archive", "unpack it" },
+    { "%PDF-", 0, 5, "PDF", "extract its text" },
+    { "\xff\xfe", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
+    { "\xfe\xff", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
+    { "\0\0\xfe\xff", 0, 4, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8" },
+};
+
+static bool ends_in(const char *s, size_t n, const char *tail)
+{
+    size_t m = strlen(tail);
+    return n >= m && !strncasecmp(s + n - m, tail, m);
+}
+
+static bool named_json(const char *path)
+{
+    size_t n = strlen(path);
+    if (ends_in(path, n, ".gz")) n -= 3;
+    return ends_in(path, n, ".jsonl") || ends_in(path, n, ".ndjson") || ends_in(path, n, ".json");
+}
+
+static size_t skip_space(const char *s, size_t n, size_t i)
+{
+    while (i < n && strchr(" \t\r\n", s[i]) && s[i]) i++;
+    return i;
+}
+
+/* A string, then the end of the array or a comma and what begins a value. */
+static bool string_in_array(const char *s, size_t n, size_t i)
+{
+    for (i++; i < n && s[i] != '"' && s[i] != '\n'; i++) i += s[i] == '\\';
+    i = i < n && s[i] == '"' ? skip_space(s, n, i + 1) : n;
+    if (i >= n || s[i] != ',') return i < n && s[i] == ']';
+    i = skip_space(s, n, i + 1);
+    return i == n || strchr("\"{[-0123456789", s[i]);
+}
+
+/* Text may begin with a bracket; JSON goes on in a way that text does not. */
+static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
+{
+    bool named = named_json(path);
+    size_t i = skip_space(s, n, 0), next = i < n ? skip_space(s, n, i + 1) : n;
+    char first = i < n ? s[i] : 0, second = next < n ? s[next] : 0;
+    if (first == '[' && (named || second == '{' || (second == '"' && string_in_array(s, n, next))))
+        return MOE_TEXT_ARRAY;
+    return named || (first == '{' && (second == '"' || second == '}')) ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;
+}
+
+enum moe_code moe_text_tell(struct moe_text *t, const char *head, size_t n, struct moe_err *err)
+{
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (n >= foreign[i].at + foreign[i].n && !memcmp(head + foreign[i].at, foreign[i].magic,
+                                                         foreign[i].n))
+            return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "is %s, not text (%s)", foreign[i].what,
+                               foreign[i].remedy);
+    t->kind = kind_of(t->path, head, n);
+    return MOE_OK;
+}

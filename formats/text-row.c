@@ -1,0 +1,204 @@
+/* formats/text-row.c - a row of JSON as a document: text, or a conversation in one of the shapes that people
+ * have. */
+#include "base/json.h"
+#include "formats/text-internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void moe_text_drop_row(struct moe_text *t)
+{
+    cJSON_Delete(t->row);
+    cJSON_Delete(t->made);
+    cJSON_Delete(t->tools);
+    t->row = t->made = t->tools = NULL;
+    t->rest = NULL;
+    t->n_rest = 0;
+}
+
+__attribute__((format(printf, 3, 4)))
+static enum moe_code bad(const struct moe_text *t, struct moe_err *err, const char *fmt, ...)
+{
+    char what[300];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "line %lld: %s", (long long)t->row_line, what);
+}
+
+static enum moe_code nomem(const struct moe_text *t, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for a row");
+}
+
+/* Count the keys that are not read, and keep the first. */
+static void count_keys(struct moe_text *t, const char *const known[])
+{
+    for (const cJSON *c = t->row->child; c; c = c->next) {
+        bool found = cJSON_IsNull(c);
+        for (size_t i = 0; known[i] && !found; i++) found = !strcmp(c->string, known[i]);
+        if (found) continue;
+        if (!t->left++) snprintf(t->left_key, sizeof t->left_key, "%s", c->string);
+    }
+}
+
+/* A turn behind those made before. */
+static bool add_turn(struct moe_text *t, const char *role, const char *content)
+{
+    cJSON *m = cJSON_CreateObject();
+    if (!t->made) t->made = cJSON_CreateArray();
+    if (m && t->made && cJSON_AddStringToObject(m, "role", role) &&
+        cJSON_AddStringToObject(m, "content", content) &&
+        cJSON_AddItemToArray(t->made, m)) return true;
+    cJSON_Delete(m);
+    return false;
+}
+
+static enum moe_code add_system(struct moe_text *t, struct moe_err *err)
+{
+    const cJSON *system = moe_json_get(t->row, "system");
+    if (!system) return MOE_OK;
+    if (!cJSON_IsString(system)) return bad(t, err, "'system' is not text");
+    return !*system->valuestring || add_turn(t, "system", system->valuestring) ? MOE_OK : nomem(t, err);
+}
+
+/* ---- ShareGPT ---- */
+
+static const char *sharegpt_role(const char *from)
+{
+    static const char *const roles[][2] = {
+        { "human", "user" }, { "user", "user" }, { "gpt", "assistant" }, { "assistant", "assistant" },
+        { "chatgpt", "assistant" }, { "model", "assistant" }, { "system", "system" },
+    };
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (!strcmp(roles[i][0], from)) return roles[i][1];
+    return NULL;
+}
+
+static enum moe_code sharegpt(struct moe_text *t, const cJSON *list, struct moe_err *err)
+{
+    const cJSON *c;
+    MOE_TRY(add_system(t, err));
+    cJSON_ArrayForEach(c, list) {
+        const cJSON *from = moe_json_get(c, "from"), *value = moe_json_get(c, "value");
+        if (!cJSON_IsString(from) || !cJSON_IsString(value))
+            return bad(t, err, "a turn of 'conversations' is not {\"from\", \"value\"}, both text");
+        const char *role = sharegpt_role(from->valuestring);
+        if (!role)
+            return bad(t, err,
+                       "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
+                       "'messages')",
+                       from->valuestring);
+        if (!add_turn(t, role, value->valuestring)) return nomem(t, err);
+    }
+    return MOE_OK;
+}
+
+/* ---- Alpaca ---- */
+
+/* The instruction, and the input on a line of its own. */
+static enum moe_code alpaca_question(struct moe_text *t, struct moe_err *err)
+{
+    const cJSON *instruction = moe_json_get(t->row, "instruction"), *input = moe_json_get(t->row, "input");
+    if (!cJSON_IsString(instruction) || (input && !cJSON_IsString(input)))
+        return bad(t, err, "'instruction' and 'input' are not both text");
+    const char *more = input ? input->valuestring : "";
+    size_t n = strlen(instruction->valuestring) + strlen(more) + 2;
+    char *s = malloc(n);
+    if (s) snprintf(s, n, "%s%s%s", instruction->valuestring, *more ? "\n" : "", more);
+    bool ok = s && add_turn(t, "user", s);
+    free(s);
+    return ok ? MOE_OK : nomem(t, err);
+}
+
+static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
+{
+    const cJSON *output = moe_json_get(t->row, "output"), *history = moe_json_get(t->row, "history"), *c;
+    MOE_TRY(add_system(t, err));
+    if (history && !cJSON_IsArray(history)) return bad(t, err, "'history' is not a list of pairs of texts");
+    cJSON_ArrayForEach(c, history) {
+        const cJSON *q = c->child, *a = q ? q->next : NULL;
+        if (!cJSON_IsArray(c) || !a || a->next || !cJSON_IsString(q) || !cJSON_IsString(a))
+            return bad(t, err, "'history' is not a list of pairs of texts");
+        if (!add_turn(t, "user", q->valuestring) || !add_turn(t, "assistant", a->valuestring))
+            return nomem(t, err);
+    }
+    MOE_TRY(alpaca_question(t, err));
+    if (!cJSON_IsString(output)) return bad(t, err, "'output' is not text");
+    return add_turn(t, "assistant", output->valuestring) ? MOE_OK : nomem(t, err);
+}
+
+/* ---- any ---- */
+
+/* Tools as they are, or as JSON in a string. */
+static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
+{
+    const cJSON *tools = moe_json_get(t->row, "tools");
+    p->tools = tools;
+    if (!cJSON_IsString(tools)) return MOE_OK;
+    const char *s = tools->valuestring;
+    if (!*s) {
+        p->tools = NULL;
+        return MOE_OK;
+    }
+    if (moe_json_parse(s, strlen(s), NULL, &t->tools, err) != MOE_OK)
+        return bad(t, err, "'tools' is a text that is not JSON");
+    p->tools = t->tools;
+    return moe_json_keep_numbers(t->tools, s, strlen(s), err);
+}
+
+static enum moe_code conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
+                                  struct moe_err *err)
+{
+    p->messages = messages;
+    if (!messages->child) return bad(t, err, "the conversation is empty");
+    return read_tools(t, p, err);
+}
+
+static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
+{
+    const cJSON *text = moe_json_get(t->row, "text"), *messages = moe_json_get(t->row, "messages"),
+        *list = moe_json_get(t->row, "conversations");
+    if (!cJSON_IsObject(t->row)) return bad(t, err, "is JSON, but not an object");
+    if (text) {
+        count_keys(t, (const char *const[]){ "text", NULL });
+        if (!cJSON_IsString(text)) return bad(t, err, "'text' is not a string");
+        t->rest = text->valuestring;
+        t->n_rest = strlen(text->valuestring);
+        return MOE_OK;
+    }
+    if (messages || (list && list->child && moe_json_get(list->child, "role"))) {
+        count_keys(t, (const char *const[]){ messages ? "messages" : "conversations", "tools", NULL });
+        if (!messages) messages = list;
+        if (!cJSON_IsArray(messages)) return bad(t, err, "'messages' is not a list");
+        return conversation(t, messages, p, err);
+    }
+    if (!list && !moe_json_get(t->row, "instruction"))
+        return bad(t, err, "an object without 'text', 'messages', 'conversations' or 'instruction' "
+                   "(its first key: '%.40s')", t->row->child ? t->row->child->string : "");
+    count_keys(t, list ? (const char *const[]){ "conversations", "system", "tools", NULL }
+                       : (const char *const[]){ "instruction", "input", "output", "system", "history",
+                                               "tools", NULL });
+    if (list && !cJSON_IsArray(list)) return bad(t, err, "'conversations' is not a list");
+    MOE_TRY(list ? sharegpt(t, list, err) : alpaca(t, err));
+    return t->made ? conversation(t, t->made, p, err) : bad(t, err, "the conversation is empty");
+}
+
+enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
+                           struct moe_err *err)
+{
+    enum moe_code code = moe_json_parse(s, n, NULL, &t->row, err);
+    if (code != MOE_OK) {
+        char what[200];
+        snprintf(what, sizeof what, "%.199s", err->msg);
+        return moe_fail_at(err, code, t->path, NULL, "line %lld: %s%s", (long long)t->row_line, what,
+                           t->kind == MOE_TEXT_LINES ? " (JSON is an object a line, or an array of objects)" :
+                               "");
+    }
+    MOE_TRY(moe_json_keep_numbers(t->row, s, n, err));
+    *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
+    return shape(t, p, err);
+}

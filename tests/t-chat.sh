@@ -1,0 +1,105 @@
+#!/bin/sh
+# Text and conversations on the command line: which chat template a model has; requests as lines of --prompts; what --calib takes, tells and
+# refuses; --memory when there is too much text.  The renderer itself: test-chat.
+. tests/common.sh
+need_tool moe-run moe-quantize moe-convert
+need_python
+F=tests/data/tiny-k2 checks=0
+# tokens ARGUMENT...: prompt_tokens of moe-run with these
+tokens() { "$BIN/moe-run" -q --json -n 0 "$@" >"$T/out" 2>"$T/err" </dev/null || { cat "$T/err"; fail "moe-run $*"; }; json prompt_tokens "$T/out"; }
+same() { [ "$1" = "$2" ] || fail "$3: $1 is not $2"; count; }
+
+# The fixture with a vocabulary that has the markers: its last placeholders are named.
+mkdir "$T/m" || fail "mkdir"
+for f in $F/bf16/*; do ln -s "$PWD/$f" "$T/m/" || fail "ln"; done
+rm "$T/m/tokenizer_config.json"
+python3 - $F/bf16/tokenizer_config.json "$T" <<'E' || fail "a vocabulary with markers"
+import json, sys
+src, T = sys.argv[1:]
+c = json.load(open(src)); a = c["added_tokens_decoder"]
+names = ["<think>", "</think>"] + ["<|%s|>" % s for s in ("tool_calls_section_begin", "tool_calls_section_end", "tool_call_begin", "tool_call_argument_begin")]
+for id, name in zip((1013, 1014, 1015, 1018, 1019, 1020), names): a[str(id)] = {"content": name, "special": False}
+a["1021"] = {"content": "<|tool_call_end|>", "special": False}
+json.dump(c, open(T + "/m/tokenizer_config.json", "w"))
+# prompts and what their ids are the same as, by template
+think = "<|im_system|>{{role}}<|im_middle|>## Return of <|tool_calls_section_begin|><think>"
+open(T + "/k25.jinja", "w").write(think + " tools_ts_str, thinking is defined and thinking is false")
+open(T + "/chatml.jinja", "w").write("<|im_start|>{{ role }}")
+U = "<|im_user|>user<|im_middle|>Hello<|im_end|>"; A = "<|im_assistant|>assistant<|im_middle|>"
+S = "<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>"
+for name, text in {"instruct": S + "\n" + U + A, "thinking": S + U + A, "k25": U + A + "<think>", "off": U + A + "<think></think>"}.items(): open(T + "/" + name, "w").write(text)
+rows = [{"messages": [{"role": "user", "content": "Hello"}]}, {"messages": [{"role": "user", "content": "Hello"}], "chat_template_kwargs": {"thinking": False}},
+        {"prompt": "Hello"}, {"tokens": [1, 2, 3], "id": "x"}]
+open(T + "/requests.jsonl", "w").writelines(json.dumps(r) + "\n" for r in rows)
+for name, r in {"max": {"prompt": "a", "max_tokens": 3}, "none": {"text": "a"}, "image": {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "bad": None}.items():
+    open(T + "/" + name + ".jsonl", "w").write(json.dumps({"prompt": "a"}) + "\n" + (json.dumps(r) if r else "{\"prompt\": ") + "\n")
+E
+
+# ---- the template: none and no <think>, none, by name, in a file; kept in a container ----
+same "$(tokens $F/bf16 --chat --prompt Hello)" "$(tokens $F/bf16 --special --prompt-file "$T/instruct")" "K2-Instruct by its vocabulary"
+same "$(tokens "$T/m" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/thinking")" "K2-Thinking by its vocabulary"
+same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2-instruct)" "$(tokens "$T/m" --special --prompt-file "$T/instruct")" "--chat-template"
+same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2.6)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "--chat-template"
+cp "$T/k25.jinja" "$T/m/chat_template.jinja"
+same "$(tokens "$T/m" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "K2.5 by its template"
+ok "$BIN/moe-convert" -q "$T/m" -o "$T/c.moe"
+same "$(tokens "$T/c.moe" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "the template of a container"
+
+# ---- requests ----
+ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/requests.jsonl" -n 1
+[ "$(look "$T/out" "[s['prompt_tokens'] for s in v['sequences']]")" = "[$(tokens "$T/m" --special --prompt-file "$T/k25"), $(tokens "$T/m" --special --prompt-file "$T/off"), $(tokens "$T/m" --prompt Hello), 3]" ] ||
+    { cat "$T/out"; fail "requests of --prompts"; }
+count
+refused 14 "line 2: 'max_tokens' cannot be set for one prompt" "$T/m" --prompts "$T/max.jsonl" -n 1
+refused 13 "line 2: not an object with 'messages', 'prompt' or 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
+refused 14 "line 2: message 0: a part of its content is of type 'image'" "$T/m" --prompts "$T/image.jsonl" -n 1
+refused 13 "line 2: is not JSON" "$T/m" --prompts "$T/bad.jsonl" -n 1
+refused 2 "unknown chat template 'x' (k2-first" "$T/m" --chat --prompt a --chat-template x
+printf '{not a request}\nand a line\n' >"$T/lines"
+ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
+cp "$T/chatml.jinja" "$T/m/chat_template.jinja"
+refused 14 "its chat template is none of those built in" "$T/m" --chat --prompt Hello
+same "$(tokens "$T/m" --prompt Hello)" "$(tokens $F/bf16 --prompt Hello)" "plain text, whatever the template"
+
+# ---- --calib: files of every kind, and what is left out ----
+python3 - $F/calib.txt "$T" <<'E' || fail "texts"
+import gzip, json, sys
+src, T = sys.argv[1:]
+text = open(src).read(); rows = [text[i:i + 400] for i in range(0, 24000, 400)]
+jsonl = "".join(json.dumps({"text": r}) + "\n" for r in rows)
+for name in ("rows.jsonl", "ROWS.JSONL"): open(T + "/" + name, "w").write(jsonl)
+json.dump([{"text": r} for r in rows], open(T + "/rows.json", "w"), indent=1)
+gzip.open(T + "/rows.gz", "wt").write(jsonl)
+open(T + "/t.parquet", "wb").write(b"PAR1" + bytes(range(256))); open(T + "/u16.txt", "wb").write(text[:500].encode("utf-16")); open(T + "/nul.txt", "wb").write(b"one\ntw\0o\n")
+call = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+def chat(i, full): return [{"role": "user", "content": rows[i]}, {"role": "assistant", "content": None if full else "", **({"reasoning_content": rows[i + 1], "tool_calls": [call]} if full else {})},
+                           {"role": "tool", "tool_call_id": call["id"], "content": rows[i + 2]}, {"role": "assistant", "content": rows[i + 3]}]
+for name, full in ("full", True), ("bare", False):
+    open(T + "/" + name + ".jsonl", "w").writelines(json.dumps({"messages": chat(i, full), "id": i, **({"tools": [{"type": "function", "function": {"name": "f"}}]} if full else {})}) + "\n" for i in range(0, 40, 4))
+open(T + "/empty.jsonl", "w").write('{"messages": [{"role": "robot", "content": "x"}]}\n')
+E
+quantize() { "$BIN/moe-quantize" "$1" -o "$T/q.moe" -f --json --effort fast --sequence-length 256 --calib-tokens 1024 --calib "$2" >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "--calib $2"; }; }
+hash() { quantize "$1" "$T/$2"; look "$T/q.moe/manifest.json" "v['quantization']['calibration']['tokens_xxh3_64']"; }
+H=$(hash $F/bf16 rows.jsonl)
+for f in ROWS.JSONL rows.json rows.gz; do same "$(hash $F/bf16 $f)" "$H" "$f"; done
+rm "$T/m/chat_template.jinja"
+full=$(hash "$T/m" full.jsonl)
+grep -q "keys of rows are left out, the first is 'id'" "$T/err" && ! grep -q "thinking" "$T/err" || { cat "$T/err"; fail "notices of chats with everything"; }
+[ "$full" != "$(hash "$T/m" bare.jsonl)" ] || fail "tools, calls and thinking do not count"
+hash $F/bf16 full.jsonl >/dev/null # K2-Instruct, and no tokens for tools
+grep -q "the thinking of [0-9]* answers is left out" "$T/err" && grep -q "markers of tools and thinking are written as text" "$T/err" || { cat "$T/err"; fail "notices"; }
+count
+bad() { code "$1" "$2" "$BIN/moe-quantize" -q "$T/m" -o "$T/bad.moe" --calib "$T/$3"; count; }
+bad 14 "t.parquet': is Parquet, not text (convert it to JSON lines)" t.parquet
+bad 14 "is UTF-16, not text" u16.txt
+bad 13 "line 2: a NUL byte" nul.txt
+bad 13 "line 1: message 0: has the role 'robot'" empty.jsonl
+[ ! -e "$T/bad.moe" ] && [ ! -e "$T/bad.moe.partial" ] || fail "something was written for a bad text"
+
+# ---- memory ----
+sanitized || {
+    head -c 20000000 /dev/zero | tr '\0' a >"$T/run"
+    refused 10 "a run of 20000000 bytes of text needs" $F/bf16 --prompt-file "$T/run" --memory 100M -n 1
+    refused 10 "more bytes than the 10485760 that are allowed" $F/bf16 --prompts "$T/run" --memory 10M -n 1
+}
+echo "t-chat: $checks checks"
