@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "convert/export-dir.h"
+#include "convert/model-config.h"
 #include "convert/provenance.h"
 #include "formats/names.h"
 #include "formats/original.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PIECE = 4 << 20 };
 
@@ -26,6 +28,9 @@ struct exporter {
     struct moe_hash *hash;
     struct moe_originals own;        /* records of source.rest; none in a container of an older version */
     char *own_text;
+    struct moe_left_out left;        /* kinds of tensors that do not go out */
+    int vision_fd;                   /* vision.safetensors, or -1 */
+    char vision_path[PATH_MAX];
     int64_t at;                      /* where the search for the next record begins */
 };
 
@@ -50,22 +55,70 @@ static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e,
     return MOE_OK;
 }
 
+/* Where the vision tensors are, by their names in the order of source.jsonl. */
+static enum moe_code find_vision(struct exporter *x, struct moe_err *err)
+{
+    struct moe_arena names = MOE_ARENA_INIT;
+    struct moe_st_header h = { 0 };
+    uint64_t size;
+    int64_t k = 0;
+    MOE_TRY(moe_container_check_file(x->src, MOE_VISION_NAME, x->vision_path, err));
+    MOE_TRY(moe_open_read(x->vision_path, &x->vision_fd, &size, err));
+    enum moe_code code = moe_st_read(x->vision_fd, x->vision_path, size, &names, &h, err);
+    if (code == MOE_OK) code = moe_st_check_size(&h, x->vision_path, size, err);
+    for (int64_t i = 0; code == MOE_OK && i < x->p->n; i++) {
+        struct moe_origin *e = &x->p->entries[i];
+        if (!e->skipped || strcmp(e->skipped, "vision")) continue;
+        if (k == h.n || strcmp(h.entries[k].name, e->name) || strcmp(h.entries[k].dtype, e->dtype) || h.entries[k].bytes != e->bytes)
+            code = moe_fail_at(err, MOE_CORRUPT, x->vision_path, e->name, "is not where source.jsonl has it");
+        else e->vision = h.entries[k++].offset;
+    }
+    free(h.entries);
+    moe_arena_clear(&names);
+    return code;
+}
+
+static void leave_out(struct exporter *x, const struct moe_origin *e)
+{
+    if (!x->r->skipped++) snprintf(x->r->first_skipped, sizeof x->r->first_skipped, "%s", e->name);
+    x->left.vision |= !strcmp(e->skipped, "vision");
+    x->left.prediction |= !strcmp(e->skipped, "multi-token prediction");
+    x->left.kv_scales |= !strcmp(e->skipped, "kv scale");
+}
+
 static enum moe_code resolve_all(struct exporter *x, struct moe_err *err)
 {
     for (int64_t i = 0; i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
-        if (e->literal_bytes) { /* kept in source.jsonl */
-            x->r->tensors++;
-            x->r->output_bytes += e->bytes;
-        } else if (e->skipped) {
-            if (!x->r->skipped++) snprintf(x->r->first_skipped, sizeof x->r->first_skipped, "%s", e->name);
-        } else {
-            MOE_TRY(resolve(x->src, e, err));
-            x->r->tensors++;
-            x->r->output_bytes += e->bytes;
+        e->kept = !e->skipped || e->literal_bytes || e->vision;
+        if (!e->kept) {
+            leave_out(x, e);
+            continue;
         }
+        if (!e->skipped) MOE_TRY(resolve(x->src, e, err));
+        x->r->tensors++;
+        x->r->output_bytes += e->bytes;
     }
     x->r->input_bytes = x->r->output_bytes;
+    x->r->text_only = x->left.vision;
+    return MOE_OK;
+}
+
+/* A text model's tensors have its own names: "model.layers.0..." for "language_model.model.layers.0..." or "language_model.layers.0...". */
+static enum moe_code text_names(struct exporter *x, struct moe_err *err)
+{
+    static const char wrap[] = "language_model.";
+    for (int64_t i = 0; i < x->p->n; i++) {
+        struct moe_origin *e = &x->p->entries[i];
+        if (strncmp(e->name, wrap, sizeof wrap - 1)) continue;
+        e->name += sizeof wrap - 1;
+        if (!strncmp(e->name, "model.", 6) || !strncmp(e->name, "lm_head.", 8)) continue;
+        size_t n = strlen(e->name) + 7;
+        char *name = moe_arena_alloc(&x->p->arena, n);
+        if (!name) return moe_fail(err, MOE_NOMEM, "no memory for names");
+        snprintf(name, n, "model.%s", e->name);
+        e->name = name;
+    }
     return MOE_OK;
 }
 
@@ -102,8 +155,21 @@ static enum moe_code copy_tiles(struct exporter *x, const struct moe_origin *e, 
     return code;
 }
 
+/* vision.safetensors was held against its digest when it was opened. */
+static enum moe_code copy_vision(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
+{
+    for (uint64_t at = 0; at < e->bytes; at += PIECE) {
+        size_t n = e->bytes - at < PIECE ? (size_t)(e->bytes - at) : PIECE;
+        MOE_TRY(moe_pread(x->vision_fd, x->vision_path, x->buffer, n, e->vision + at, err));
+        MOE_TRY(moe_st_write(w, x->buffer, n, err));
+    }
+    moe_progress_add(x->progress, e->bytes);
+    return moe_interrupted_resumable(err);
+}
+
 static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
 {
+    if (e->vision) return copy_vision(x, e, w, err);
     if (e->literal_bytes) return moe_st_write(w, e->literal, (size_t)e->bytes, err);
     moe_hash_reset64(x->hash);
     bool tiled = e->plane == MOE_PLANE_SCALE && e->tensor->layout == MOE_LAYOUT_TILE_128X4;
@@ -116,8 +182,6 @@ static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e,
 }
 
 /* ---- files ---- */
-
-static bool is_kept(const struct moe_origin *e) { return !e->skipped || e->literal_bytes; }
 
 /* The record of a file's header or of the index, NULL when there is none; records stand in the order of the source's files. */
 static const struct moe_original *record_of(struct exporter *x, enum moe_original_kind kind, const char *file)
@@ -176,16 +240,16 @@ static enum moe_code write_shard(struct exporter *x, const char *file, int64_t f
     if (!t) return moe_fail(err, MOE_NOMEM, "no memory for a header");
     for (int64_t i = first; i < first + n; i++) {
         const struct moe_origin *e = &x->p->entries[i];
-        if (!is_kept(e)) continue;
+        if (!e->kept) continue;
         t[kept] = (struct moe_st_entry){ .name = e->name, .dtype = e->dtype, .ndim = e->ndim };
         memcpy(t[kept++].shape, e->shape, sizeof e->shape);
     }
     enum moe_code code = moe_path_join(path, sizeof path, x->dir, file, err);
-    if (code == MOE_OK && (kept || !n)) code = create(x, path, kept == n ? record_of(x, MOE_ORIGINAL_HEADER, file) : NULL, t, kept, &w, err);
+    if (code == MOE_OK && (kept || !n)) code = create(x, path, kept == n && !x->left.vision ? record_of(x, MOE_ORIGINAL_HEADER, file) : NULL, t, kept, &w, err);
     free(t);
     if (code != MOE_OK || (!kept && n)) return code;
     for (int64_t i = first; code == MOE_OK && i < first + n; i++)
-        if (is_kept(&x->p->entries[i])) code = write_entry(x, &x->p->entries[i], w, err);
+        if (x->p->entries[i].kept) code = write_entry(x, &x->p->entries[i], w, err);
     if (code == MOE_OK) return moe_st_finish(&w, err);
     moe_st_abort(&w);
     return code;
@@ -231,7 +295,7 @@ static enum moe_code write_shards(struct exporter *x, struct moe_err *err)
         int64_t before = kept;
         for (n = 1; i + n < p->n && p->entries[i + n].file == p->entries[i].file; n++) { }
         for (int64_t k = i; k < i + n; k++)
-            if (is_kept(&p->entries[k])) names[kept] = p->entries[k].name, in[kept++] = p->entries[k].file;
+            if (p->entries[k].kept) names[kept] = p->entries[k].name, in[kept++] = p->entries[k].file;
         files += kept > before;
         code = write_shard(x, p->entries[i].file, i, n, err);
     }
@@ -273,17 +337,47 @@ static enum moe_code write_others(struct exporter *x, struct moe_err *err)
     return MOE_OK;
 }
 
+/* config.json, and hf_quant_config.json where there is one, without what is left out. */
+static enum moe_code write_configs(struct exporter *x, struct moe_err *err)
+{
+    cJSON *config;
+    char *text;
+    size_t n;
+    struct moe_left_out left = x->left;
+    MOE_TRY(moe_model_config(x->src, &left, &config, err));
+    enum moe_code code = moe_export_json(x->dir, "config.json", config, err);
+    cJSON_Delete(config);
+    MOE_TRY(code);
+    code = moe_container_read_file(x->src, "hf/hf_quant_config.json", &text, &n, err);
+    if (code == MOE_NOT_FOUND) return MOE_OK;
+    MOE_TRY(code);
+    code = moe_json_parse(text, n, "hf/hf_quant_config.json", &config, err);
+    free(text);
+    MOE_TRY(code);
+    code = moe_model_quant_config(x->src, &left, config, err);
+    if (code == MOE_OK) code = moe_export_json(x->dir, "hf_quant_config.json", config, err);
+    cJSON_Delete(config);
+    return code;
+}
+
+static enum moe_code write_small_files(struct exporter *x, struct moe_err *err)
+{
+    static const char *const all[] = { NULL }, *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
+    bool changed = x->left.vision || x->left.prediction || x->left.kv_scales;
+    MOE_TRY(moe_export_small_files(x->src, x->dir, changed ? replaced : all, !x->left.vision, err));
+    if (changed) MOE_TRY(write_configs(x, err));
+    return write_others(x, err);
+}
+
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
 {
-    static const char *const all[] = { NULL };
     struct moe_newdir d;
     MOE_TRY(moe_export_dir_begin(&d, x->src, out, o->mode, err));
     x->dir = d.path;
     enum moe_code code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
-    if (code == MOE_OK) code = moe_export_small_files(x->src, d.path, all, err);
-    if (code == MOE_OK) code = write_others(x, err);
+    if (code == MOE_OK) code = write_small_files(x, err);
     moe_progress_end(x->progress);
     return moe_export_dir_end(&d, o->mode, code, err);
 }
@@ -303,16 +397,19 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     *r = (struct moe_export_result){ 0 };
     if (src->kind != MOE_CONTAINER)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint already (--to hf wants a container NAME.moe)");
-    struct exporter x = { .src = src, .progress = progress, .r = r, .buffer = malloc(PIECE), .hash = moe_hash_new() };
+    struct exporter x = { .src = src, .progress = progress, .vision_fd = -1, .r = r, .buffer = malloc(PIECE), .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);
+    if (code == MOE_OK && o->vision && moe_container_lists(src, MOE_VISION_NAME)) code = find_vision(&x, err);
     if (code == MOE_OK) code = resolve_all(&x, err);
+    if (code == MOE_OK && x.left.vision) code = text_names(&x, err);
     if (code == MOE_OK) code = read_rest(&x, err);
     r->memory_bytes = moe_peak_rss() + PIECE;
     if (code == MOE_OK && !o->dry_run) code = export_all(&x, out, o, err);
     moe_provenance_close(&x.p);
     moe_originals_release(&x.own);
     free(x.own_text);
+    if (x.vision_fd >= 0) close(x.vision_fd);
     moe_hash_free(x.hash);
     free(x.buffer);
     return code;

@@ -1,5 +1,6 @@
 #include "base/io.h"
 #include "convert/hf-internal.h"
+#include "convert/model-config.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -190,116 +191,20 @@ static cJSON *compressed_config(const struct moe_hf_plan *p, const cJSON *ignore
     return NULL;
 }
 
-/* ---- config.json ---- */
-
-static enum moe_code source_config(const struct moe_source *src, cJSON **root, struct moe_err *err)
-{
-    char *text;
-    size_t n;
-    enum moe_code code = moe_container_read_file(src, "hf/config.json", &text, &n, err);
-    if (code == MOE_NOT_FOUND) {
-        *root = moe_config_json(&src->config);
-        return *root ? MOE_OK : no_memory(err);
-    }
-    MOE_TRY(code);
-    code = moe_json_parse(text, n, "hf/config.json", root, err);
-    free(text);
-    return code;
-}
-
-static bool has_file(const struct moe_source *src, const char *name)
-{
-    const cJSON *files = moe_json_get(src->container->manifest, "files");
-    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
-        const cJSON *v = moe_json_get(f, "name");
-        const char *base = cJSON_IsString(v) ? strchr(v->valuestring, '/') : NULL;
-        if (base && !strcmp(base + 1, name)) return true;
-    }
-    return false;
-}
-
-/* auto_map names classes in Python files ("configuration_deepseek.DeepseekV3Config"): of use when all of them came along. */
-static bool map_holds(const struct moe_source *src, const cJSON *map)
-{
-    for (const cJSON *m = map ? map->child : NULL; m; m = m->next) {
-        char file[256];
-        const char *dot = cJSON_IsString(m) ? strchr(m->valuestring, '.') : NULL;
-        if (!dot) return false;
-        snprintf(file, sizeof file, "%.*s.py", (int)(dot - m->valuestring), m->valuestring);
-        if (!has_file(src, file)) return false;
-    }
-    return map && map->child;
-}
-
-static bool set(cJSON *o, const char *key, cJSON *v)
-{
-    if (!v) return false;
-    if (!cJSON_GetObjectItemCaseSensitive(o, key)) return put(o, key, v);
-    return moe_json_replace(o, key, v);
-}
-
-static void drop(cJSON *o, const char *key) { cJSON_DeleteItemFromObjectCaseSensitive(o, key); }
-
-/* The text model's own configuration: of a multimodal one its text_config, with the token ids that stand beside it. */
-static cJSON *text_part(const cJSON *root, bool *text_only)
-{
-    static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype" };
-    const cJSON *inner = moe_json_get(root, "text_config");
-    cJSON *c = cJSON_Duplicate(inner ? inner : root, true);
-    *text_only = inner != NULL;
-    for (size_t i = 0; c && inner && i < sizeof beside / sizeof *beside; i++) {
-        const cJSON *v = moe_json_get(root, beside[i]);
-        if (v && !moe_json_get(inner, beside[i]) && !set(c, beside[i], cJSON_Duplicate(v, true))) {
-            cJSON_Delete(c);
-            c = NULL;
-        }
-    }
-    return c;
-}
-
-static bool adapt(const struct moe_hf_plan *p, cJSON *c, bool *text_only, cJSON *quantization)
-{
-    static const char *const text = "DeepseekV3ForCausalLM";
-    const struct moe_source *src = p->src;
-    bool ok = true;
-    if (*text_only) ok = set(c, "architectures", cJSON_CreateStringArray(&text, 1));
-    if (!map_holds(src, moe_json_get(c, "auto_map"))) { /* then only engines' own classes can load it: the name that all know */
-        drop(c, "auto_map");
-        if (*text_only || !strcmp(src->config.model_type, "kimi_k2")) ok = ok && set(c, "model_type", cJSON_CreateString("deepseek_v3"));
-    }
-    if (src->config.num_nextn_predict_layers) {             /* those layers are not in the container */
-        ok = ok && set(c, "num_nextn_predict_layers", cJSON_CreateNumber(0));
-        *text_only = true;
-    }
-    if (!moe_json_get(c, "torch_dtype") && !moe_json_get(c, "dtype")) ok = ok && set(c, "torch_dtype", cJSON_CreateString("bfloat16"));
-    drop(c, "compression_config");
-    drop(c, "quantization_config");
-    if (ok) return put(c, "quantization_config", quantization);
-    cJSON_Delete(quantization);
-    return false;
-}
-
-static enum moe_code write_json(const char *dir, const char *name, const cJSON *o, struct moe_err *err)
-{
-    char path[PATH_MAX], *text;
-    MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
-    if (!(text = moe_json_print(o, 2))) return no_memory(err);
-    enum moe_code code = moe_write_file(path, text, strlen(text), err);
-    free(text);
-    return code;
-}
+/* ---- the files ---- */
 
 static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, const cJSON *ignore, bool *text_only, struct moe_err *err)
 {
-    cJSON *root;
-    MOE_TRY(source_config(p->src, &root, err));
-    cJSON *c = text_part(root, text_only);
-    cJSON *q = p->flavor == MOE_HF_MODELOPT ? modelopt_config(p, ignore) : compressed_config(p, ignore);
-    bool ok = c && q && adapt(p, c, text_only, q); /* takes q */
-    if (!c) cJSON_Delete(q);
-    enum moe_code code = ok ? write_json(dir, "config.json", c, err) : no_memory(err);
+    cJSON *c;
+    struct moe_left_out left = { .vision = true, .prediction = p->src->config.num_nextn_predict_layers > 0 };
+    MOE_TRY(moe_model_config(p->src, &left, &c, err));
+    *text_only = left.vision || left.prediction;
+    cJSON_DeleteItemFromObjectCaseSensitive(c, "compression_config");
+    cJSON_DeleteItemFromObjectCaseSensitive(c, "quantization_config");
+    bool ok = (moe_json_get(c, "torch_dtype") || moe_json_get(c, "dtype") || put(c, "torch_dtype", cJSON_CreateString("bfloat16"))) &&
+              put(c, "quantization_config", p->flavor == MOE_HF_MODELOPT ? modelopt_config(p, ignore) : compressed_config(p, ignore));
+    enum moe_code code = ok ? moe_export_json(dir, "config.json", c, err) : no_memory(err);
     cJSON_Delete(c);
-    cJSON_Delete(root);
     return code;
 }
 
@@ -311,7 +216,7 @@ enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir,
     enum moe_code code = write_config(p, dir, ignore, &r->text_only, err);
     if (code == MOE_OK && p->flavor == MOE_HF_MODELOPT) {
         cJSON *f = modelopt_file(p, ignore);
-        code = f ? write_json(dir, "hf_quant_config.json", f, err) : no_memory(err);
+        code = f ? moe_export_json(dir, "hf_quant_config.json", f, err) : no_memory(err);
         cJSON_Delete(f);
     }
     cJSON_Delete(ignore);

@@ -13,7 +13,7 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
     enum moe_code code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, r, err);
-    if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, err);
+    if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, !r->text_only, err);
     if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
     moe_progress_end(progress);
     return moe_export_dir_end(&d, o->mode, code, err);

@@ -15,20 +15,20 @@ struct options {
     struct moe_run run;
     const char *out, *to, *flavor, *outtype;
     int64_t memory, shard_size;
-    bool dry_run, resume, force, merge, mix_kernels;
+    bool dry_run, resume, force, merge, mix_kernels, keep_vision;
 };
 
 static bool is_left_out(const struct moe_raw *r, const char *why) { return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r); }
 
 /* One notice for each reason why source tensors were left out. */
-static void name_skipped(const struct moe_run *run, const struct moe_source *src)
+static void name_skipped(const struct moe_run *run, const struct moe_source *src, bool vision)
 {
     const char *seen[8];
     int n_seen = 0;
     for (int64_t i = 0; i < src->n_raws; i++) {
         const char *why = src->raws[i].skipped;
         int64_t n = 0;
-        if (!why || moe_raw_is_kept(&src->raws[i])) continue;
+        if (!why || moe_raw_is_kept(&src->raws[i]) || (vision && !strcmp(why, "vision"))) continue;
         for (int s = 0; why && s < n_seen; s++)
             if (!strcmp(seen[s], why)) why = NULL;
         if (!why || n_seen == 8) continue;
@@ -63,11 +63,11 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     struct moe_rewrite_result got;
     bool nvfp4 = !strcmp(o->to, "nvfp4");
     struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
-                                     .rest = !nvfp4, .memory = (uint64_t)o->memory };
+                                     .rest = !nvfp4, .vision = !nvfp4 && o->keep_vision, .memory = (uint64_t)o->memory };
     enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
     if (o->dry_run) return dry_run(o, src, &r, json, err);
     MOE_TRY(moe_check_vocabulary(src, err));
-    name_skipped(&o->run, src);
+    name_skipped(&o->run, src, r.vision);
     if (r.rest) MOE_TRY(name_left_out(&o->run, src, err));
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
@@ -81,19 +81,25 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     return MOE_OK;
 }
 
+static void tell_left_out(const struct moe_run *run, const struct moe_export_result *got)
+{
+    if (!got->skipped) return;
+    moe_notice(run, "%lld tensors of the source were not kept and do not return, '%s' the first: config.json and the index say what is there%s",
+               (long long)got->skipped, got->first_skipped, got->text_only ? ", the text model under its own names" : "");
+}
+
 static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_export_result got;
     struct moe_export_options x = { .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN,
-                                    .dry_run = o->dry_run };
+                                    .dry_run = o->dry_run, .vision = o->keep_vision };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
-    if (got.skipped) moe_notice(&o->run, "%lld tensors of the source were not kept and do not return, '%s' the first",
-                                (long long)got.skipped, got.first_skipped);
+    tell_left_out(&o->run, &got);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
     return MOE_OK;
 }
@@ -224,7 +230,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 
 static int tool_main(int argc, char **argv)
 {
-    struct options o = { .to = "source", .outtype = "auto" };
+    struct options o = { .to = "source", .keep_vision = true, .outtype = "auto" };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
@@ -233,6 +239,8 @@ static int tool_main(int argc, char **argv)
         MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors", "whose spelling --to hf-nvfp4 writes; modelopt by default"),
         MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
+        MOE_BOOL(0, "keep-vision", &o.keep_vision,
+                 "a container in source precision keeps the vision tensors, and --to hf brings them back (the default); --no-keep-vision: the text model alone"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL(0, "mix-kernels", &o.mix_kernels, "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
         MOE_WRITER_OPTIONS(&o),

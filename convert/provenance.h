@@ -15,6 +15,8 @@ struct moe_origin {
     size_t literal_bytes;               /* 0: none */
     const struct moe_tensor *tensor;    /* for the exporter to fill */
     int plane;
+    bool kept;                          /* it goes out: a weight, a literal, or */
+    uint64_t vision;                    /* where its bytes are in vision.safetensors; 0: not there */
 };
 
 struct moe_provenance { struct moe_arena arena; struct moe_origin *entries; int64_t n; bool no_memory; }; /* in the order of the source's files */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct reader { struct moe_source *src; struct moe_problems *p; int64_t cap; };
 
@@ -239,6 +240,46 @@ void moe_container_release(struct moe_source *src)
     free(c->dir);
     free(c);
     src->container = NULL;
+}
+
+enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err)
+{
+    enum { PIECE = 1 << 20 };
+    int fd;
+    MOE_TRY(moe_open_read(path, &fd, bytes, err));
+    struct moe_hash *h = moe_hash_new();
+    unsigned char *piece = malloc(PIECE);
+    enum moe_code code = h && piece ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    if (h) moe_hash_reset128(h);
+    for (uint64_t at = 0, n; code == MOE_OK && at < *bytes; at += n) {
+        n = *bytes - at < PIECE ? *bytes - at : PIECE;
+        code = moe_pread(fd, path, piece, (size_t)n, at, err);
+        if (code == MOE_OK) moe_hash_add128(h, piece, (size_t)n);
+    }
+    if (code == MOE_OK) *digest = moe_hash_get128(h);
+    close(fd);
+    moe_hash_free(h);
+    free(piece);
+    return code;
+}
+
+enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX], struct moe_err *err)
+{
+    struct moe_listed f;
+    struct moe_hash128 digest;
+    uint64_t bytes;
+    if (!moe_manifest_find(src->container->manifest, name, &f))
+        return moe_fail_at(err, MOE_NOT_FOUND, src->path, NULL, "its manifest lists no '%.100s'", name);
+    MOE_TRY(moe_path_join(path, PATH_MAX, src->path, name, err));
+    MOE_TRY(moe_file_digest(path, &bytes, &digest, err));
+    if (bytes == f.bytes && moe_same128(digest, f.digest)) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (copy the file again)");
+}
+
+bool moe_container_lists(const struct moe_source *src, const char *name)
+{
+    struct moe_listed f;
+    return src->container && moe_manifest_find(src->container->manifest, name, &f);
 }
 
 enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err)

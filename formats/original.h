@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define MOE_ORIGINAL_NAME "source.rest"
+#define MOE_VISION_NAME "vision.safetensors" /* the tensors that are skipped as "vision", under their names and in their order */
 #define MOE_INDEX_NAME "model.safetensors.index.json"
 
 enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_FILE };

@@ -26,7 +26,8 @@ static bool name_is_ours(const char *n)
     snprintf(base, sizeof base, "%s", n);
     if (has_suffix(base, ".tmp")) base[strlen(base) - 4] = 0;
     if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
-        !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
+        !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, MOE_VISION_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") ||
+        !strcmp(base, MOE_ROUTING_NAME))
         return true;
     if (has_suffix(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);

@@ -447,3 +447,14 @@ enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const 
     MOE_TRY(moe_write_file(path, data, bytes, err));
     return moe_writer_list_file(w, name, bytes, moe_hash128(data, bytes), err);
 }
+
+enum moe_code moe_writer_adopt_file(struct moe_writer *w, const char *name, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    uint64_t bytes;
+    struct moe_hash128 digest;
+    MOE_CHECK(moe_container_name_allowed(name) && !moe_is_shard_name(name));
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, name, err));
+    MOE_TRY(moe_file_digest(path, &bytes, &digest, err));
+    return moe_writer_list_file(w, name, bytes, digest, err);
+}

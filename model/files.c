@@ -126,7 +126,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         char *data;
         size_t n;
         if (ends(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
-        if (!rest && !strcmp(name, MOE_ORIGINAL_NAME)) continue;
+        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || !strcmp(name, MOE_VISION_NAME)) continue; /* the latter: moe_keep_vision */
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);

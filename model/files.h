@@ -14,6 +14,9 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
 /* source.rest of a checkpoint (formats/original.h): headers, index and other small files; *left_out counts files and directories of it that no
  * container keeps, `first` names one.  w NULL: only look. */
 enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out, char first[256], struct moe_err *err);
+/* vision.safetensors: the tensors of a checkpoint that are skipped as "vision", or a container's file again; none when there are none. */
+enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err);
+uint64_t moe_vision_bytes(const struct moe_source *src); /* what it will take */
 /* Where a checkpoint's file goes in the container, "hf" or "tokenizer"; NULL: to neither. */
 const char *moe_folder_for(const char *name);
 

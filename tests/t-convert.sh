@@ -21,11 +21,7 @@ for g in f32 nvfp4 nvfp4-ct; do
     round $g "$T/g-$g"
 done
 ok "$GEN/genmodel" -o "$T/vision" --format int4 --prefix language_model --vision --layers 2 --experts 4 --hidden 128 --inter 64 --seed 6
-ok "$BIN/moe-convert" "$T/vision" -o "$T/vision.moe"
-grep -q 'left out (vision)' "$T/err" || fail "no notice about vision tensors"
-ok "$BIN/moe-convert" --to hf "$T/vision.moe" -o "$T/vision.hf"
-grep -q 'do not return' "$T/err" || fail "no notice about what does not return"
-ok python3 tests/sametensors.py --allow-missing vision_tower,mm_projector "$T/vision" "$T/vision.hf"
+round vision "$T/vision"
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --inv-freq --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
 round one "$T/one"
 

@@ -63,6 +63,82 @@ ok "$BIN/moe-convert" -q --to hf "$T/m.moe" -o "$T/back"
 diff -r "$T/bf16" "$T/back" >"$T/diff"
 [ "$(grep -ac '^Only in' "$T/diff")" = 4 ] && [ "$(wc -l <"$T/diff")" = 4 ] || { cat "$T/diff"; fail "other differences"; }
 
+# a multimodal checkpoint: all of it, or the text model under its own names, with a config and an index of that
+ok "$GEN/genmodel" -o "$T/k25" --format int4 --prefix language_model --vision --shards 3 $small --seed 6
+echo '{}' >"$T/k25/preprocessor_config.json"
+back k25
+if grep 'left out' "$T/convert.err"; then fail "vision tensors are kept"; fi
+ok "$BIN/moe-convert" -q "$T/m.moe" -o "$T/m3.moe"; ok diff -r "$T/m.moe" "$T/m3.moe"
+ok python3 tests/readmoe.py check "$T/m.moe"
+ok "$BIN/moe-quantize" -q "$T/m.moe" -o "$T/q1.moe"; ok "$BIN/moe-quantize" -q "$T/k25" -o "$T/q2.moe"; ok diff -r "$T/q1.moe" "$T/q2.moe"
+ok "$BIN/moe-convert" -q --resume "$T/k25" -o "$T/m.moe"
+cp -r "$T/m.moe" "$T/forced.moe"; ok "$BIN/moe-convert" -q --force "$T/k25" -o "$T/forced.moe"; ok diff -r "$T/m.moe" "$T/forced.moe"
+[ ! -e "$T/q1.moe/vision.safetensors" ] || fail "a quantized container keeps vision tensors"
+cp -r "$T/m.moe" "$T/hurt-vision.moe"; printf x | dd of="$T/hurt-vision.moe/vision.safetensors" bs=1 seek=9000 conv=notrunc 2>/dev/null
+code 13 'vision.safetensors' "$BIN/moe-convert" -q --to hf "$T/hurt-vision.moe" -o "$T/x"; [ ! -e "$T/x" ] || fail "something was written"
+code 16 'vision.safetensors' "$BIN/moe-inspect" -q --verify "$T/hurt-vision.moe"
+# tidy DIR: the index names what the files hold, the config nothing else
+cat >"$T/tidy.py" <<'P'
+import glob, json, os, struct, sys
+d, held = sys.argv[1], {}
+for f in glob.glob(d + "/*.safetensors"):
+    with open(f, "rb") as h:
+        held.update({n: os.path.basename(f) for n in json.loads(h.read(struct.unpack("<Q", h.read(8))[0])) if n != "__metadata__"})
+index, c = d + "/model.safetensors.index.json", json.load(open(d + "/config.json"))
+assert not os.path.exists(index) or json.load(open(index))["weight_map"] == held, "index"
+assert ("vision_config" in c) == any(n.startswith("vision_tower.") for n in held), "vision"
+layers = {int(n.split("layers.")[1].split(".")[0]) for n in held if n.startswith("model.layers.")}
+assert layers == set(range(c["num_hidden_layers"] + c["num_nextn_predict_layers"])), (layers, c["num_nextn_predict_layers"])
+q = c.get("quantization_config", {})
+assert bool(q.get("kv_cache_scheme")) == any(n.endswith("k_scale") for n in held), "kv_cache_scheme"
+assert not [i for i in q.get("ignore", []) if "language_model" in i or "vision" in i or "layers.%d" % len(layers) in i], q["ignore"]
+assert not os.path.exists(d + "/preprocessor_config.json") and all(n.startswith(("model.", "lm_head.")) for n in held)
+P
+tidy() { ok python3 "$T/tidy.py" "$1"; ok "$BIN/moe-inspect" -q --verify "$1"; }
+python3 - "$T/k25/config.json" <<'P'
+import json, sys
+c = json.load(open(sys.argv[1]))
+q = c["text_config"].pop("quantization_config")
+q["ignore"] = ["language_model.lm_head", "re:language_model\\.model\\.layers\\.\\d+\\.self_attn.*", "re:vision_tower.*", "mm_projector.proj.0"] + q["ignore"][2:]
+json.dump({**c, "quantization_config": q}, open(sys.argv[1], "w"))
+P
+back k25
+ok "$BIN/moe-run" -q "$T/k25" --tokens 5,9,100 -n 0 --trace "$T/k25.trace"
+ok "$BIN/moe-convert" --no-keep-vision --to hf "$T/m.moe" -o "$T/text"
+grep -q "23 tensors of the source were not kept and do not return, 'vision_tower.patch_embed.proj.weight' the first" "$T/err" || { cat "$T/err"; fail "what does not return is not named"; }
+ok "$BIN/moe-convert" --no-keep-vision "$T/k25" -o "$T/text.moe"; grep -q 'left out (vision)' "$T/err" || fail "no notice about vision tensors"
+[ ! -e "$T/text.moe/vision.safetensors" ] || fail "--no-keep-vision keeps them"
+ok "$BIN/moe-convert" -q --to hf "$T/text.moe" -o "$T/text2"; ok diff -r "$T/text" "$T/text2"
+tidy "$T/text"
+ok "$BIN/moe-run" -q "$T/text" --tokens 5,9,100 -n 0 --trace "$T/text.trace"; ok cmp "$T/k25.trace" "$T/text.trace"
+code 15 'keep_vision' "$BIN/moe-convert" -q --resume "$T/k25" -o "$T/text.moe"
+
+# layers of multi-token prediction and KV scales of more than a few bytes stay behind: the config no longer promises them
+python3 - "$T/one" "$T/extra" <<'P'
+import json, os, shutil, struct, sys
+a, b = sys.argv[1:]
+shutil.copytree(a, b)
+extra = {"model.layers.2.eh_proj.weight": 64, "model.layers.2.enorm.weight": 8}
+extra.update({"model.layers.%d.self_attn.%s_proj.%s_scale" % (l, s, s): 300 for l in range(2) for s in "kv"})
+with open(a + "/model.safetensors", "rb") as f:
+    n = struct.unpack("<Q", f.read(8))[0]
+    h, data = json.loads(f.read(n)), f.read()
+for name, count in extra.items():
+    h[name] = {"dtype": "F32", "shape": [count], "data_offsets": [len(data), len(data) + 4 * count]}
+    data += struct.pack("<%df" % count, *range(1, count + 1))
+t = json.dumps(h).encode()
+with open(b + "/model.safetensors", "wb") as f:
+    f.write(struct.pack("<Q", len(t)) + t + data)
+c = json.load(open(a + "/config.json"))
+c["num_nextn_predict_layers"] = 1
+json.dump(c, open(b + "/config.json", "w"))
+P
+ok "$BIN/moe-convert" "$T/extra" -o "$T/extra.moe"
+grep -q 'left out (multi-token prediction)' "$T/err" && grep -q 'left out (kv scale)' "$T/err" || { cat "$T/err"; fail "what is left out is not named"; }
+ok "$BIN/moe-convert" --to hf "$T/extra.moe" -o "$T/less"
+grep -q '6 tensors of the source were not kept' "$T/err" || { cat "$T/err"; fail "what does not return is not named"; }
+tidy "$T/less"
+
 # quantized containers do not keep it; one that was damaged is refused; one of an older version goes back with our headers
 ok "$BIN/moe-convert" -q --to nvfp4 "$T/bf16" -o "$T/q.moe"; [ ! -e "$T/q.moe/source.rest" ] || fail "a quantized container keeps what only --to hf wants"
 cp -r "$T/m.moe" "$T/hurt.moe"; printf x | dd of="$T/hurt.moe/source.rest" bs=1 seek=20 conv=notrunc 2>/dev/null
