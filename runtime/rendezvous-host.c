@@ -229,9 +229,10 @@ static bool listen_to(struct host *h, struct guest *g)
 
 /* ---- until all are there ---- */
 
+/* The door is the last one; nobody looks at it when all that is left is to be said. */
 static void poll_all(struct host *h, short events, int timeout)
 {
-    h->poll[h->n] = (struct pollfd){ .fd = h->door, .events = POLLIN };
+    h->poll[h->n] = (struct pollfd){ .fd = events == POLLIN ? h->door : -1, .events = POLLIN };
     for (int i = 0; i < h->n; i++) h->poll[i] = (struct pollfd){ .fd = h->guest[i].fd, .events = events };
     if (poll(h->poll, (nfds_t)h->n + 1, timeout) > 0) return;
     for (int i = 0; i <= h->n; i++) h->poll[i].revents = 0;

@@ -76,7 +76,7 @@ if [ -x "$GEN/genmodel" ]; then # a fine-tune: the same config, names and sizes
     differs MODEL "$T/base" --tokens 1,2 -n 2 / "$T/tuned" --tokens 1,2 -n 2
 fi
 E1=MOE_CPU=ref
-[ "${MOE_CPU:-}" = ref ] || differs MOE_CPU $P / $P
+[ "${MOE_CPU:-}" = ref ] || ! grep -q avx2 /proc/cpuinfo || differs MOE_CPU $P / $P
 E1=
 
 # ---- secrets ------------------------------------------------------------------
