@@ -36,6 +36,9 @@ int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
 /* Room for a file of so many bytes, and that size: where the file system cannot reserve, the size alone.  0, or -1 and errno. */
 int moe_reserve(int fd, uint64_t bytes);
+/* Bytes from `offset` on, at most `bytes`, that are a hole of the file: zeros that need not be read.  0 where holes cannot be told.  Moves the
+ * descriptor's own position, which pread and pwrite do not use. */
+uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
 enum moe_code moe_fsync_parent(const char *path, struct moe_err *err);
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; a directory that is there is fine, a link to one is not */

@@ -37,6 +37,13 @@ int moe_ftruncate(int fd, uint64_t bytes)
     return r;
 }
 
+uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes)
+{
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+    if (data < 0) return errno == ENXIO ? bytes : 0;
+    return (uint64_t)data - offset < bytes ? (uint64_t)data - offset : bytes;
+}
+
 /* Not posix_fallocate: where the file system has no such call, glibc's writes every block. */
 int moe_reserve(int fd, uint64_t bytes)
 {

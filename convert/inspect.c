@@ -15,6 +15,9 @@ static uint64_t tensor_bytes(const struct moe_tensor *t)
     return n;
 }
 
+/* False for an expert that was not staged into this part. */
+static bool is_there(const struct moe_tensor *t) { return t->plane[MOE_PLANE_DATA].file >= 0; }
+
 /* ---- summary ---- */
 
 static bool add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
@@ -22,7 +25,8 @@ static bool add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
     int64_t tensors[MOE_DTYPE_COUNT] = { 0 };
     uint64_t bytes[MOE_DTYPE_COUNT] = { 0 };
     cJSON *types = cJSON_AddObjectToObject(into, "types");
-    for (int64_t i = 0; i < n; i++) tensors[t[i].type]++, bytes[t[i].type] += tensor_bytes(&t[i]);
+    for (int64_t i = 0; i < n; i++)
+        if (is_there(&t[i])) tensors[t[i].type]++, bytes[t[i].type] += tensor_bytes(&t[i]);
     bool ok = types != NULL;
     for (int k = 0; ok && k < MOE_DTYPE_COUNT; k++) {
         if (!tensors[k]) continue;
@@ -32,12 +36,26 @@ static bool add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
     return ok;
 }
 
+static bool add_staged(cJSON *into, const struct moe_staged *s)
+{
+    const int ranks[] = { s->first, s->last };
+    cJSON *o = cJSON_AddObjectToObject(into, "staged"), *pair = o ? cJSON_AddArrayToObject(o, "ranks") : NULL;
+    bool ok = pair != NULL;
+    for (int i = 0; ok && i < 2; i++) {
+        cJSON *n = cJSON_CreateNumber(ranks[i]);
+        ok = n && cJSON_AddItemToArray(pair, n);
+    }
+    return ok && moe_json_add_i64(o, "of", s->ranks) && moe_json_add_i64(o, "experts_absent", s->absent) &&
+           cJSON_AddStringToObject(o, "from", s->from) && cJSON_AddStringToObject(o, "plan", s->plan);
+}
+
 enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     bool container = src->kind == MOE_CONTAINER;
     uint64_t bytes = 0;
-    for (int64_t i = 0; container && i < src->n_tensors; i++) bytes += tensor_bytes(&src->tensors[i]);
+    int64_t there = 0;
+    for (int64_t i = 0; container && i < src->n_tensors; i++) bytes += tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
     for (int64_t i = 0; !container && i < src->n_raws; i++) bytes += src->raws[i].span.bytes;
     cJSON *j = cJSON_CreateObject();
     bool ok = j && cJSON_AddStringToObject(j, "kind", container ? "container" : "checkpoint") &&
@@ -48,12 +66,13 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
               moe_json_add_i64(j, "hidden_size", c->hidden_size) && moe_json_add_i64(j, "vocab_size", c->vocab_size) &&
               moe_json_add_i64(j, "parameters", (int64_t)moe_config_parameters(c)) &&
               moe_json_add_i64(j, "parameters_active", (int64_t)moe_config_parameters_active(c)) &&
-              moe_json_add_i64(j, "tensors", container ? src->n_tensors : src->n_raws) &&
+              moe_json_add_i64(j, "tensors", container ? there : src->n_raws) &&
               moe_json_add_i64(j, "bytes", (int64_t)bytes) && add_types(j, src->tensors, src->n_tensors);
     if (ok && src->is_part) {
         cJSON *part = cJSON_CreateIntArray((const int[]){ src->part.first, src->part.last }, 2);
         ok = part && cJSON_AddItemToObject(j, "part", part);
     }
+    if (ok && src->staged) ok = add_staged(j, src->staged);
     if (!ok) {
         cJSON_Delete(j);
         return moe_fail(err, MOE_NOMEM, "no memory for the summary");
@@ -82,6 +101,7 @@ static cJSON *tensor_row(const char *name, const char *type, const int64_t *shap
 static bool add_tensor(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, const struct moe_re *re)
 {
     char name[128];
+    if (!is_there(t)) return true;
     moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
     if (re && !moe_re_match(re, name, strlen(name))) return true;
     int64_t shape[2] = { t->rows, t->cols };
@@ -121,12 +141,13 @@ enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *patt
 
 /* ---- experts ---- */
 
+/* t: an expert's that is there, or NULL. */
 static bool add_extents(cJSON *row, const struct moe_source *src, const struct moe_tensor *t, struct moe_err *err)
 {
     static const char *const keys[] = { "file", "alignment", "extent_offset", "extent_bytes" };
     struct moe_shard_header h;
     bool ok = true;
-    if (src->kind == MOE_CHECKPOINT) {
+    if (src->kind == MOE_CHECKPOINT || !t) {
         for (int i = 0; ok && i < 4; i++) ok = cJSON_AddNullToObject(row, keys[i]);
         return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
     }
@@ -142,7 +163,10 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
 {
     uint64_t least = UINT64_MAX, most = 0, sum = 0;
     int64_t experts = 0;
+    const struct moe_tensor *one = NULL;
     for (int64_t i = 0; i < n; i++) {
+        if (!is_there(&t[i])) continue;
+        one = &t[i];
         sum += tensor_bytes(&t[i]);
         if (i + 1 < n && t[i + 1].expert == t[i].expert) continue;
         if (sum < least) least = sum;
@@ -153,8 +177,8 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
     cJSON *row = cJSON_CreateObject();
     if (!row || !cJSON_AddItemToArray(list, row)) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
     bool ok = moe_json_add_i64(row, "layer", t->layer) && moe_json_add_i64(row, "experts", experts);
-    if (ok && !add_extents(row, src, t, err)) return false;
-    ok = ok && moe_json_add_i64(row, "expert_bytes_min", (int64_t)least) && moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) &&
+    if (ok && !add_extents(row, src, one, err)) return false;
+    ok = ok && moe_json_add_i64(row, "expert_bytes_min", experts ? (int64_t)least : 0) && moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) &&
          add_types(row, t, n);
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
 }

@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "formats/source.h"
 
-/* The summary, without "verified" and "problems". */
+/* The summary, without "verified" and "problems".  Of a staged part, tensors, bytes and types are those that are there. */
 enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, struct moe_err *err);
 
 /* An array of tensors whose name matches `pattern` (PCRE2; "": all): a checkpoint's as its files name them, {"name", "type",

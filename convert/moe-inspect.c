@@ -39,6 +39,14 @@ static void print_types(const cJSON *types)
                        moe_human_bytes((uint64_t)number(t, "bytes"), a));
 }
 
+static void print_staged(const cJSON *s)
+{
+    const cJSON *a = moe_json_get(s, "ranks");
+    if (!s) return;
+    moe_print_line("  a staged part for ranks %.0f to %.0f of %.0f: %.0f experts are not there (other ranks have them; moe-plan stage)",
+                   a->child->valuedouble, a->child->next->valuedouble, number(s, "of"), number(s, "experts_absent"));
+}
+
 static void print_summary(const cJSON *j)
 {
     char a[16];
@@ -46,6 +54,7 @@ static void print_summary(const cJSON *j)
     printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"), number(j, "hidden_size"), number(j, "vocab_size"));
     const cJSON *part = moe_json_get(j, "part");
     if (part) printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n", part->child->valuedouble, part->child->next->valuedouble);
+    print_staged(moe_json_get(j, "staged"));
     printf("  %.0f experts, %.0f for each token\n", number(j, "experts"), number(j, "experts_per_token"));
     printf("  %.0f parameters, %.0f active\n", number(j, "parameters"), number(j, "parameters_active"));
     printf("  %.0f tensors, %s\n", number(j, "tensors"), moe_human_bytes((uint64_t)number(j, "bytes"), a));
@@ -142,7 +151,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
     if (code == MOE_OK && !o->run.json) {
         for (const cJSON *p = problems->child; p; p = p->next) moe_print_line("problem: %s", p->valuestring);
-        if (o->verify && *verdict == MOE_OK) printf("verified: every byte was read, nothing is wrong\n");
+        if (o->verify && *verdict == MOE_OK) printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
     }
     if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
     else cJSON_Delete(problems);
@@ -313,7 +322,8 @@ static int tool_main(int argc, char **argv)
         .name = "moe-inspect", .synopsis = "[options] MODEL", .about = "say what a model is, whether it is whole, and whether it is sound",
         .json =
             "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, parameters, parameters_active, tensors, "
-            "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. With --tensors also "
+            "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. Of layers of a model also part (the first "
+            "and the last), of a staged part also staged (ranks, of, experts_absent, from, plan), and tensors, bytes and types are those that are there. With --tensors also "
             "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers.\n\n"
             "With --diff: same (nothing differs), values_same (no value, shape or tensor does), tensors_same, tensors_different, and of these "
             "tensors_only_first, tensors_only_second, tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "

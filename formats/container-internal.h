@@ -48,6 +48,15 @@ bool moe_container_name_allowed(const char *name);
 /* Check presence, size and (shards) header and table digest of every listed file of DIR. */
 enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, struct moe_err *err);
 
+/* formats/staged.c: "staged" of the manifest, when it has it, into src->staged and, a flag for each expert of each layer, into
+ * *there (free() it; NULL when it has not); then, once all descriptors are checked, the planes of the others become absent. */
+enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err);
+void moe_staged_take(struct moe_source *src, const bool *there);
+/* MOE_MISMATCH for a part that a version before staged parts made: it has no mark, and holes in the place of experts. */
+enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err);
+/* MOE_MISMATCH when experts are absent. */
+enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err);
+
 bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
 static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { return a.high == b.high && a.low == b.low; }

@@ -109,6 +109,9 @@ static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe
         code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "header and table are not those of the manifest (copy the file again)");
     else if (h.layer != layer_of_name(f->name))
         code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it holds layer %d, which its name does not say", h.layer);
+    else if (!(h.incompatible & MOE_SHARD_STAGED) != !r->src->staged)
+        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it is a file of %s, and the manifest is one of %s (stage it again)",
+                           r->src->staged ? "a whole container" : "a staged part", r->src->staged ? "a staged part" : "a whole container");
     else
         code = take_table(r, file, &h, (const struct moe_shard_record *)(const void *)(head + sizeof h), err);
     free(head);
@@ -188,7 +191,7 @@ static enum moe_code read_part(struct moe_source *src, const char *path, struct 
     return MOE_OK;
 }
 
-static enum moe_code read_manifest(struct moe_source *src, struct moe_err *err)
+static enum moe_code read_manifest(struct moe_source *src, bool **there, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_scheme scheme;
@@ -201,20 +204,31 @@ static enum moe_code read_manifest(struct moe_source *src, struct moe_err *err)
     moe_unlock(fd);
     c->bytes = size;
     MOE_TRY(moe_manifest_read(src->path, &c->manifest, err));
-    const char *sum = cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
-    src->index->form = moe_hash64(sum, strlen(sum));
-    MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum)); /* it was compared */
     MOE_TRY(moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err));
-    return read_part(src, path, err);
+    MOE_TRY(read_part(src, path, err));
+    MOE_TRY(moe_staged_read(src, path, there, err));
+    const char *sum = src->staged ? src->staged->from : cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
+    src->index->form = moe_hash64(sum, strlen(sum));
+    MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum)); /* it was compared, or checked: a staged part has the identity of the whole */
+    return MOE_OK;
+}
+
+static enum moe_code read_tensors(struct moe_source *src, const bool *there, struct moe_problems *p, struct moe_err *err)
+{
+    struct reader r = { .src = src, .p = p };
+    MOE_TRY(read_files(&r, err));
+    MOE_TRY(moe_source_finish(src, p, err));
+    if (src->staged) moe_staged_take(src, there);
+    return moe_source_read_scalars(src, p, err);
 }
 
 static enum moe_code open_all(struct moe_source *src, struct moe_problems *p, struct moe_err *err)
 {
-    struct reader r = { .src = src, .p = p };
-    MOE_TRY(read_manifest(src, err));
-    MOE_TRY(read_files(&r, err));
-    MOE_TRY(moe_source_finish(src, p, err));
-    return moe_source_read_scalars(src, p, err);
+    bool *there = NULL;
+    enum moe_code code = read_manifest(src, &there, err);
+    if (code == MOE_OK) code = read_tensors(src, there, p, err);
+    free(there);
+    return code;
 }
 
 enum moe_code moe_container_open(struct moe_source **out, const char *path, cJSON *list, struct moe_err *err)

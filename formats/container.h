@@ -18,6 +18,8 @@
 
 #define MOE_SHARD_MAGIC "MOESHARD"
 enum { MOE_SHARD_VERSION = 1, MOE_MANIFEST_VERSION = 1 };
+#define MOE_STAGED_PLAN "plan-staged.json" /* what moe-plan stage was given, beside what it made */
+enum { MOE_SHARD_STAGED = 1 }; /* incompatible feature bit: holes where experts would lie that were not staged */
 
 struct moe_shard_header {
     char magic[8];

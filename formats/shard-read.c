@@ -17,7 +17,8 @@ static enum moe_code check_header(const struct moe_shard_header *h, const char *
         BAD(MOE_UNSUPPORTED, "shard version %u (this program reads version %d)", h->version, MOE_SHARD_VERSION);
     z.header_hash = 0;
     if (moe_hash64(&z, HEAD) != h->header_hash) BAD(MOE_CORRUPT, "the header does not match its checksum (copy the file again)");
-    if (h->incompatible) BAD(MOE_UNSUPPORTED, "it needs features 0x%llx (use a newer program)", (unsigned long long)h->incompatible);
+    if (h->incompatible & ~(uint64_t)MOE_SHARD_STAGED)
+        BAD(MOE_UNSUPPORTED, "it needs features 0x%llx (use a newer program)", (unsigned long long)h->incompatible);
     if (h->header_bytes != HEAD || h->record_bytes != RECORD || h->table_offset != HEAD) BAD(MOE_CORRUPT, "impossible sizes in the header");
     if (h->reserved[0] || h->reserved[1]) BAD(MOE_CORRUPT, "reserved fields of the header are not zero");
     if (h->file_bytes != size)

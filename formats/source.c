@@ -3,7 +3,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "formats/container.h"
+#include "formats/container-internal.h"
 #include "formats/source-internal.h"
 
 #include <errno.h>
@@ -61,6 +61,7 @@ void moe_source_close(struct moe_source **out)
     free(src->files);
     free(src->tensors);
     free(src->raws);
+    free(src->staged);
     free(src->path);
     free(src);
 }
@@ -123,22 +124,42 @@ enum moe_code moe_source_apart(const struct moe_source *src, const char *out, st
     return parts ? MOE_OK : moe_newdir_apart(out, src->path, err);
 }
 
-enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err)
+/* Layers of a model, or, unless that is what the caller wants, a staged part. */
+static enum moe_code refuse_part(const struct moe_source *src, bool staged, struct moe_err *err)
+{
+    if (src->is_part)
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
+                           src->part.first, src->part.last);
+    MOE_TRY(moe_staged_unmarked(src, err));
+    return staged ? MOE_OK : moe_staged_whole(src, err);
+}
+
+static enum moe_code open_model(struct moe_source **src, const char *path, bool staged, struct moe_err *err)
 {
     MOE_TRY(open_any(src, path, NULL, err));
-    if (!(*src)->is_part) return MOE_OK;
-    struct moe_layer_range p = (*src)->part;
-    moe_source_close(src);
-    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
-                       p.first, p.last);
+    enum moe_code code = refuse_part(*src, staged, err);
+    if (code != MOE_OK) moe_source_close(src);
+    return code;
+}
+
+enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    return open_model(src, path, false, err);
+}
+
+enum moe_code moe_source_open_staged(struct moe_source **src, const char *path, struct moe_err *err)
+{
+    return open_model(src, path, true, err);
 }
 
 enum moe_code moe_source_open_part(struct moe_source **src, const char *path, struct moe_err *err)
 {
     MOE_TRY(open_any(src, path, NULL, err));
     if ((*src)->is_part) return MOE_OK;
+    if (moe_staged_whole(*src, err) == MOE_OK)
+        moe_fail_at(err, MOE_MISMATCH, path, NULL, "is a whole model, not a part (moe-quantize --layers writes parts)");
     moe_source_close(src);
-    return moe_fail_at(err, MOE_MISMATCH, path, NULL, "is a whole model, not a part (moe-quantize --layers writes parts)");
+    return err->code;
 }
 
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err)
@@ -183,6 +204,12 @@ const struct moe_tensor *moe_source_fused(const struct moe_source *src, const st
 {
     int role = moe_role_fused((enum moe_role)t->role);
     return role < 0 ? NULL : moe_source_find(src, (enum moe_role)role, t->layer, t->expert);
+}
+
+bool moe_source_has_expert(const struct moe_source *src, int layer, int expert)
+{
+    const struct moe_tensor *t = moe_source_find(src, MOE_ROLE_EXPERT_GATE, layer, expert);
+    return t && t->plane[MOE_PLANE_DATA].file >= 0;
 }
 
 enum moe_code moe_source_map(struct moe_source *src, struct moe_err *err)

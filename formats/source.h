@@ -61,6 +61,15 @@ enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
 struct moe_layer_range { int32_t first, last; };
 bool moe_range_has(const struct moe_layer_range *p, const struct moe_config *c, enum moe_role role, int layer);
 
+/* What a staged part holds of its container (moe-plan stage): the routed experts that ranks first to last of a plan for
+ * `ranks` need, and everything else.  The planes of an expert that is not there have file -1: there is nothing to read. */
+struct moe_staged {
+    char from[33];                    /* the checksum in the manifest of the whole container */
+    char plan[33];                    /* which plan, in hex: the maker's digest of it */
+    int32_t first, last, ranks;
+    int64_t absent;                   /* experts that are not there, of all layers together */
+};
+
 struct moe_source {
     enum moe_kind kind;
     char *path;
@@ -73,19 +82,26 @@ struct moe_source {
     struct moe_container *container; /* formats/container.h; NULL for a checkpoint */
     bool is_part;
     struct moe_layer_range part;      /* when is_part */
+    struct moe_staged *staged;        /* NULL: not a staged part */
     struct moe_source_index *index;
 };
 
 /* Open either kind: a directory with a manifest.json is a container, one with a config.json a checkpoint.  Completeness
  * is checked: every canonical tensor that the config calls for is there once with the right shape, type and bytes inside
  * its file, and no tensor is unaccounted for.  The message names the first problem and how many more there are;
- * moe_source_survey lists them all.  A part of a model is refused (MOE_UNSUPPORTED).  Nothing is owned on failure. */
+ * moe_source_survey lists them all.  A part of a model is refused (layers: MOE_UNSUPPORTED; staged: MOE_MISMATCH naming
+ * an expert that is not there, also in one of a version that did not mark them).  Nothing is owned on failure. */
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err);
 void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
 
+/* As open, for one rank of several: takes a staged part too.  The caller uses no expert that moe_source_has_expert denies. */
+enum moe_code moe_source_open_staged(struct moe_source **src, const char *path, struct moe_err *err);
+/* False for an expert that was not staged into this part, and for one that the model has not. */
+bool moe_source_has_expert(const struct moe_source *src, int layer, int expert);
+
 /* As open, but collects every problem as a line "file: tensor: what" in a JSON array (caller deletes) and returns MOE_OK
  * when the rest could be read; *src then must only be inspected.  *err is then the first problem, its code MOE_OK when there is none.
- * A part of a model is taken, and complete with its layers. */
+ * A part of a model is taken, and complete with its layers or its experts. */
 enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err);
 
 /* Open n >= 1 parts of one model, in any order, as the whole: a container source whose files lie in several directories.

@@ -173,6 +173,8 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     const char *version = "";
     const cJSON *p = moe_json_get(manifest, "provenance");
     struct moe_identity origin;
+    if (moe_json_get(manifest, "staged"))
+        return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it is a staged part, without the experts of other ranks (start over with --force)");
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
     if (!moe_identity_get(p, "origin", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
     bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);

@@ -125,7 +125,8 @@ static bool add_gaps(struct job *j)
     int64_t n = j->n, i = 0;
     for (int32_t f = 0; f < j->src->n_files; f++) {
         uint64_t at = table_end(j->src, f);
-        if (i == n || j->items[i].file != f) continue; /* an unusable shard: told at open */
+        bool none = i == n || j->items[i].file != f;
+        if (none && !j->src->staged) continue; /* an unusable shard: told at open; of a staged part, one without experts */
         for (; i < n && j->items[i].file == f; i++) {
             struct item *x = &j->items[i];
             if (x->offset > at && !add_item(j, (struct item){ -1, f, -1, at, x->offset - at })) return false;
@@ -213,6 +214,11 @@ static void check_padding(struct job *j, int64_t i, int worker)
     const struct moe_file *f = &j->src->files[x->file];
     struct moe_err e;
     for (uint64_t at = 0, n; at < x->bytes; at += n) {
+        n = j->src->staged ? moe_hole(f->fd, x->offset + at, x->bytes - at) : 0;
+        if (n) {
+            moe_progress_add(j->progress, n);
+            continue;
+        }
         n = x->bytes - at < PIECE ? x->bytes - at : PIECE;
         if (moe_pread(f->fd, f->path, j->buffer[worker], (size_t)n, x->offset + at, &e) != MOE_OK) {
             tell(j, i, f->name, -1, "cannot be read: %s", e.msg);

@@ -66,6 +66,7 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
     const struct moe_config *c = &e->model->config;
     const struct moe_layer *y = &e->model->layers[c->num_hidden_layers - 1];
     const struct moe_expert *x = y->moe ? &y->experts[0] : &y->dense;
+    for (int64_t i = 0; y->moe && !x->gate.data && i < c->n_routed_experts; i++) x = &y->experts[i]; /* a rank has some of them */
     const struct { const char *name; const struct moe_weight *w; } ops[] = {
         { "expert gate", &x->gate }, { "expert down", &x->down }, { "attention o", &y->o }, { "head", &e->model->head },
     };
@@ -74,6 +75,7 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
         for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
             const struct moe_weight *w = ops[i].w;
             char shape[96];
+            if (!w->data) continue; /* it has none of them */
             snprintf(shape, sizeof shape, "%s %lldx%lld n=%lld", moe_dtype_name(w->type), (long long)w->rows, (long long)w->cols, (long long)sizes[k]);
             t->w = w;
             t->n = sizes[k];

@@ -57,14 +57,15 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
 
 /* ---- life ---- */
 
-static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_err *err)
+/* staged: a staged part will do. */
+static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o, bool staged, struct moe_err *err)
 {
     if (o->lender) {
         e->borrowed = true;
         e->source = o->lender->source;
         e->tokenizer = o->lender->tokenizer;
     } else {
-        MOE_TRY(moe_source_open(&e->source, path, err));
+        MOE_TRY(staged ? moe_source_open_staged(&e->source, path, err) : moe_source_open(&e->source, path, err));
     }
     const struct moe_config *c = &e->source->config;
     if (o->context > c->max_position_embeddings)
@@ -82,7 +83,7 @@ static enum moe_code open_source(struct moe_engine *e, const char *path, const s
 static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
                                 struct moe_err *err)
 {
-    MOE_TRY(open_source(e, path, o, err));
+    MOE_TRY(open_source(e, path, o, false, err));
     const struct moe_config *c = &e->source->config;
     if (o->part) MOE_TRY(moe_part_open(&e->part, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->part ? &e->part->source : e->source, o->lora_eps, err));
@@ -116,7 +117,7 @@ enum moe_code moe_engine_open_lender(struct moe_engine **out, const char *path, 
     struct moe_engine *e = calloc(1, sizeof *e);
     *out = NULL;
     if (!e) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
-    enum moe_code code = open_source(e, path, o, err);
+    enum moe_code code = open_source(e, path, o, true, err);
     if (code != MOE_OK) moe_engine_close(&e);
     *out = e;
     return code;

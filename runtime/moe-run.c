@@ -306,6 +306,13 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     return MOE_OK;
 }
 
+/* All that ranks [first, last] will ever map is there. */
+static enum moe_code check_staged(const struct common *s, int first, int last, struct moe_err *err)
+{
+    MOE_TRY(moe_part_check(s->lender->source, s->plan, first, last, err));
+    return s->next ? moe_part_check(s->lender->source, s->next, first, last, err) : MOE_OK;
+}
+
 static enum moe_code threads(struct job *j, struct common *s, struct moe_err *err)
 {
     struct moe_results *r = NULL;
@@ -379,6 +386,7 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
     int reporter;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
+    if (!so_far) check_staged(s, p.rank, p.rank, err); /* the others are told of it */
     if (p.rank) {
         o->run.quiet = true;
         moe_progress_close(&o->run.progress);
@@ -399,7 +407,8 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
     else if (told) code = process(o, j, &s, code, err);
-    else if (code == MOE_OK) code = strcmp(o->comm, "local") ? moe_run_processes(o, s.m.ranks, s.m.threads, argv, err) : threads(j, &s, err);
+    else if (code == MOE_OK && (code = check_staged(&s, 0, s.m.ranks - 1, err)) == MOE_OK)
+        code = strcmp(o->comm, "local") ? moe_run_processes(o, s.m.ranks, s.m.threads, argv, err) : threads(j, &s, err);
     free(s.dead);
     moe_plan_free(&s.plan);
     moe_plan_free(&s.next);

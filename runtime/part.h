@@ -7,12 +7,16 @@
 #define MOE_RUNTIME_PART_H
 
 #include "model/model.h"
+#include "runtime/plan.h"
 
 struct moe_part {
     struct moe_source source;  /* as the whole one, but for files[].map: for moe_model_open */
     bool *held;                /* [layers, experts] */
     uint64_t mapped;           /* bytes mapped now (pages that two ranges share count twice) */
 };
+
+/* MOE_MISMATCH, naming expert, layer and rank, when ranks [first, last] of the plan need an expert that was not staged into `whole`. */
+enum moe_code moe_part_check(const struct moe_source *whole, const struct moe_plan *p, int32_t first, int32_t last, struct moe_err *err);
 
 /* Maps what is not a routed expert.  `whole` must outlive the part; it need not be mapped. */
 enum moe_code moe_part_open(struct moe_part **p, const struct moe_source *whole, struct moe_err *err);
@@ -24,7 +28,7 @@ static inline bool moe_part_holds(const struct moe_part *p, int layer, int64_t e
 }
 
 /* Map these experts of a layer (held [experts]; those that are mapped stay), and let the model, unless NULL, see them.  What was mapped
- * stays after a failure. */
+ * stays after a failure.  MOE_MISMATCH for one that was not staged into the source. */
 enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m, struct moe_err *err);
 /* Unmap all experts of a layer but these; the model, unless NULL, forgets them.  Nobody may be computing with them. */
 void moe_part_keep(struct moe_part *p, int layer, const bool *held, struct moe_model *m);

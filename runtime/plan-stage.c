@@ -4,7 +4,9 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "formats/container.h"
+#include "base/tool.h"
+#include "formats/staged.h"
+#include "runtime/part.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PLAN_NAME "plan-staged.json"
-
 enum { CHUNK = 4 << 20 };
 
 struct stage {
@@ -23,7 +23,9 @@ struct stage {
     const struct moe_source *src;
     int32_t first, last;
     const char *dir;      /* what is being built */
+    bool whole;           /* every file as it is: hard links, or all experts are wanted */
     bool link;
+    bool *there;          /* [layers, experts]: those that the ranks need */
     unsigned char *buf;   /* [CHUNK] */
     uint64_t bytes;
 };
@@ -35,12 +37,32 @@ static bool wanted(const struct stage *s, const struct moe_plan_layer *l, int32_
     return false;
 }
 
+/* The plan fits the model (moe_plan_fits). */
+static enum moe_code choose(struct stage *s, struct moe_err *err)
+{
+    const struct moe_config *c = &s->src->config;
+    s->there = calloc((size_t)(c->num_hidden_layers * c->n_routed_experts) + 1, sizeof *s->there);
+    if (!s->there) return moe_fail(err, MOE_NOMEM, "no memory to stage");
+    bool all = true;
+    for (int32_t i = 0; i < s->p->n_layers; i++) {
+        const struct moe_plan_layer *l = &s->p->layers[i];
+        for (int32_t e = 0; e < s->p->experts; e++) {
+            bool want = wanted(s, l, e);
+            s->there[l->layer * c->n_routed_experts + e] = want;
+            all &= want;
+        }
+    }
+    s->whole = s->link || all;
+    return MOE_OK;
+}
+
 static enum moe_code copy_range(struct stage *s, int from, const char *from_path, int to, const char *to_path, uint64_t at, uint64_t bytes, struct moe_err *err)
 {
     while (bytes) {
         size_t n = bytes < CHUNK ? (size_t)bytes : CHUNK;
         MOE_TRY(moe_pread(from, from_path, s->buf, n, at, err));
         MOE_TRY(moe_pwrite(to, to_path, s->buf, n, at, err));
+        MOE_TRY(moe_interrupted(err));
         at += n;
         bytes -= n;
         s->bytes += n;
@@ -48,34 +70,58 @@ static enum moe_code copy_range(struct stage *s, int from, const char *from_path
     return MOE_OK;
 }
 
-/* Header, table, and the extents of the ranks' experts; the file as long as it was. */
-static enum moe_code copy_layer(struct stage *s, const struct moe_plan_layer *l, int from, const char *from_path, int to, const char *to_path, uint64_t size,
-                                struct moe_err *err)
+/* Header and table with the mark of a staged part; of dense.moe everything else, of a layer the extents of the ranks' experts.  The file is
+ * as long as it was. */
+static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int to, const char *to_path, struct moe_err *err)
 {
     struct moe_shard_header h;
-    MOE_TRY(moe_pread(from, from_path, &h, sizeof h, 0, err));
-    if (moe_ftruncate(to, size)) return moe_fail_errno(err, errno, to_path, "cannot extend");
-    MOE_TRY(copy_range(s, from, from_path, to, to_path, 0, h.extent_offset, err)); /* the reader has checked the header */
-    for (int32_t e = 0; e < h.experts && e < s->p->experts; e++)
-        if (wanted(s, l, e)) MOE_TRY(copy_range(s, from, from_path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes, h.extent_bytes, err));
+    unsigned char *head;
+    size_t n;
+    MOE_TRY(moe_staged_head(s->src, f, &head, &n, err));
+    memcpy(&h, head, sizeof h);
+    enum moe_code code = moe_pwrite(to, to_path, head, n, 0, err);
+    free(head);
+    MOE_TRY(code);
+    s->bytes += n;
+    if (h.layer < 0) return copy_range(s, f->fd, f->path, to, to_path, n, f->size - n, err);
+    if (moe_ftruncate(to, f->size)) return moe_fail_errno(err, errno, to_path, "cannot extend");
+    int64_t experts = s->src->config.n_routed_experts;
+    const bool *there = s->there + h.layer * experts;
+    for (int32_t e = 0; e < h.experts && e < experts; e++)
+        if (there[e]) MOE_TRY(copy_range(s, f->fd, f->path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes, h.extent_bytes, err));
     return MOE_OK;
 }
 
-static enum moe_code copy_file(struct stage *s, const char *from_path, const char *to_path, const struct moe_plan_layer *l, struct moe_err *err)
+/* The open shard of this name; NULL: another file. */
+static const struct moe_file *shard_of(const struct stage *s, const char *name)
+{
+    for (int32_t i = 0; i < s->src->n_files; i++)
+        if (!strcmp(s->src->files[i].name, name)) return &s->src->files[i];
+    return NULL;
+}
+
+static enum moe_code copy_whole(struct stage *s, const char *from_path, int to, const char *to_path, struct moe_err *err)
 {
     uint64_t size;
-    int from, to;
+    int from;
     MOE_TRY(moe_open_read(from_path, &from, &size, err));
-    to = moe_open(to_path, O_WRONLY | O_CREAT | O_EXCL);
-    enum moe_code code = to < 0 ? moe_fail_errno(err, errno, to_path, "cannot create") : MOE_OK;
-    if (code == MOE_OK) code = l ? copy_layer(s, l, from, from_path, to, to_path, size, err) : copy_range(s, from, from_path, to, to_path, 0, size, err);
-    if (code == MOE_OK && moe_fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");
-    if (to >= 0 && close(to) && code == MOE_OK) code = moe_fail_errno(err, errno, to_path, "cannot close");
+    enum moe_code code = copy_range(s, from, from_path, to, to_path, 0, size, err);
     close(from);
     return code;
 }
 
-static enum moe_code put_file(struct stage *s, const char *name, const struct moe_plan_layer *l, struct moe_err *err)
+static enum moe_code copy_file(struct stage *s, const char *name, const char *from_path, const char *to_path, struct moe_err *err)
+{
+    const struct moe_file *shard = s->whole ? NULL : shard_of(s, name);
+    int to = moe_open(to_path, O_WRONLY | O_CREAT | O_EXCL);
+    enum moe_code code = to < 0 ? moe_fail_errno(err, errno, to_path, "cannot create") : MOE_OK;
+    if (code == MOE_OK) code = shard ? copy_shard(s, shard, to, to_path, err) : copy_whole(s, from_path, to, to_path, err);
+    if (code == MOE_OK && moe_fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");
+    if (to >= 0 && close(to) && code == MOE_OK) code = moe_fail_errno(err, errno, to_path, "cannot close");
+    return code;
+}
+
+static enum moe_code put_file(struct stage *s, const char *name, struct moe_err *err)
 {
     char from[PATH_MAX], to[PATH_MAX];
     MOE_TRY(moe_path_join(from, sizeof from, s->src->container->dir, name, err));
@@ -84,18 +130,25 @@ static enum moe_code put_file(struct stage *s, const char *name, const struct mo
     *slash = 0;
     MOE_TRY(moe_mkdir(to, err));
     *slash = '/';
-    if (!s->link) return copy_file(s, from, to, l, err);
+    if (!s->link) return copy_file(s, name, from, to, err);
     if (!link(from, to)) return MOE_OK;
     int e = errno;
     return e == EXDEV || e == EPERM || e == EMLINK ? moe_fail_at(err, MOE_UNSUPPORTED, to, NULL, "cannot be a hard link to '%s': %s (stage with --how copy)", from, strerror(e))
                                                    : moe_fail_errno(err, e, to, "cannot link");
 }
 
-/* "layer-012.moe" -> 12; -1: another file. */
-static int layer_of(const char *name)
+/* The whole's own, or one that says what is there. */
+static enum moe_code put_manifest(struct stage *s, struct moe_err *err)
 {
-    int n = -1, end = 0;
-    return sscanf(name, "layer-%d.moe%n", &n, &end) == 1 && !name[end] ? n : -1;
+    struct moe_staged part = { .first = s->first, .last = s->last, .ranks = s->p->ranks };
+    char to[PATH_MAX], *text;
+    if (s->whole) return put_file(s, "manifest.json", err);
+    moe_hex128(moe_plan_digest(s->p), part.plan);
+    MOE_TRY(moe_path_join(to, sizeof to, s->dir, "manifest.json", err));
+    MOE_TRY(moe_staged_manifest(s->src, &part, s->there, &text, err));
+    enum moe_code code = moe_write_file(to, text, strlen(text), err);
+    free(text);
+    return code;
 }
 
 static enum moe_code put_all(struct stage *s, const char *plan_path, struct moe_err *err)
@@ -104,65 +157,111 @@ static enum moe_code put_all(struct stage *s, const char *plan_path, struct moe_
     char to[PATH_MAX];
     char *text;
     size_t n;
-    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
-        const char *name = moe_json_get(f, "name")->valuestring;
-        int layer = layer_of(name);
-        MOE_TRY(put_file(s, name, layer >= 0 ? moe_plan_find(s->p, layer) : NULL, err));
-    }
-    MOE_TRY(put_file(s, "manifest.json", NULL, err));
+    for (const cJSON *f = files ? files->child : NULL; f; f = f->next)
+        MOE_TRY(put_file(s, moe_json_get(f, "name")->valuestring, err));
+    MOE_TRY(put_manifest(s, err));
     MOE_TRY(moe_read_file(plan_path, INT_MAX, &text, &n, err));
-    enum moe_code code = moe_path_join(to, sizeof to, s->dir, PLAN_NAME, err);
+    enum moe_code code = moe_path_join(to, sizeof to, s->dir, MOE_STAGED_PLAN, err);
     if (code == MOE_OK) code = moe_write_file(to, text, n, err);
     free(text);
     return code;
 }
 
-static enum moe_code check_tensor(const struct stage *s, const struct moe_tensor *t, uint64_t *bytes, struct moe_err *err)
+/* ---- checking ---- */
+
+enum { AS_HASHED, OTHERWISE, UNREAD };
+
+/* Is a plane what its hash says?  UNREAD: see *err. */
+static int plane_is(const struct moe_source *src, const struct moe_tensor *t, int plane, unsigned char *buf, struct moe_err *err)
+{
+    const struct moe_span *span = &t->plane[plane];
+    struct moe_hash *h = moe_hash_new();
+    enum moe_code code = h ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
+    if (h) moe_hash_reset64(h);
+    for (uint64_t at = 0, n; code == MOE_OK && at < span->bytes; at += n) {
+        n = span->bytes - at < CHUNK ? span->bytes - at : CHUNK;
+        code = moe_source_read(src, t, plane, at, (size_t)n, buf, err);
+        if (code == MOE_OK) moe_hash_add64(h, buf, (size_t)n);
+    }
+    bool same = h && moe_hash_get64(h) == t->hash[plane];
+    moe_hash_free(h);
+    moe_source_drop(src, span);
+    return code != MOE_OK ? UNREAD : same ? AS_HASHED : OTHERWISE;
+}
+
+static enum moe_code damaged(const struct moe_source *src, const struct moe_tensor *t, int plane, const char *remedy, struct moe_err *err)
 {
     char name[128];
+    return moe_fail_at(err, MOE_CORRUPT, src->files[t->plane[plane].file].path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "the %s plane does not match its checksum (%s)", moe_plane_word(plane), remedy);
+}
+
+/* whole: what `src` was just copied from, where the damage may lie; NULL: not known. */
+static enum moe_code check_tensor(const struct moe_source *src, const struct moe_source *whole, int64_t i, unsigned char *buf, uint64_t *bytes,
+                                  struct moe_err *err)
+{
+    const struct moe_tensor *t = &src->tensors[i];
     for (int plane = 0; plane < MOE_PLANE_COUNT; plane++) {
-        const struct moe_span *span = &t->plane[plane];
-        if (span->file < 0 || !span->bytes) continue;
-        struct moe_hash *h = moe_hash_new();
-        enum moe_code code = h ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
-        if (h) moe_hash_reset64(h);
-        for (uint64_t at = 0; code == MOE_OK && at < span->bytes;) {
-            size_t n = span->bytes - at < CHUNK ? (size_t)(span->bytes - at) : CHUNK;
-            code = moe_source_read(s->src, t, plane, at, n, s->buf, err);
-            if (code == MOE_OK) moe_hash_add64(h, s->buf, n);
-            at += n;
+        if (t->plane[plane].file < 0 || !t->plane[plane].bytes) continue;
+        int is = plane_is(src, t, plane, buf, err);
+        if (is == UNREAD) return err->code;
+        if (is == OTHERWISE) { /* both list the same tensors */
+            int there = whole ? plane_is(whole, &whole->tensors[i], plane, buf, err) : AS_HASHED;
+            if (there == UNREAD) return err->code;
+            return there == OTHERWISE ? damaged(whole, &whole->tensors[i], plane, "copy the container again", err)
+                                      : damaged(src, t, plane, "stage it again", err);
         }
-        bool same = h && moe_hash_get64(h) == t->hash[plane];
-        moe_hash_free(h);
-        MOE_TRY(code);
-        if (!same)
-            return moe_fail_at(err, MOE_CORRUPT, s->src->files[span->file].path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                               "%s: does not match its checksum (stage it again)", moe_plane_word(plane));
-        *bytes += span->bytes;
-        moe_source_drop(s->src, span);
+        *bytes += t->plane[plane].bytes;
     }
     return MOE_OK;
 }
 
-static enum moe_code check(struct stage *s, uint64_t *bytes, struct moe_err *err)
+static bool needs(const struct stage *s, const struct moe_tensor *t)
+{
+    const struct moe_plan_layer *l = t->expert >= 0 ? moe_plan_find(s->p, t->layer) : NULL;
+    return t->expert < 0 || (l && wanted(s, l, t->expert));
+}
+
+static enum moe_code check(const struct stage *s, const struct moe_source *staged, const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
-    for (int64_t i = 0; i < s->src->n_tensors; i++) {
-        const struct moe_tensor *t = &s->src->tensors[i];
-        const struct moe_plan_layer *l = t->expert >= 0 ? moe_plan_find(s->p, t->layer) : NULL;
-        if (t->expert >= 0 && (!l || !wanted(s, l, t->expert))) continue;
-        MOE_TRY(check_tensor(s, t, bytes, err));
+    MOE_TRY(moe_part_check(staged, s->p, s->first, s->last, err));
+    for (int64_t i = 0; i < staged->n_tensors; i++) {
+        if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, whole, i, s->buf, bytes, err));
+        MOE_TRY(moe_interrupted(err));
     }
     return MOE_OK;
 }
 
 enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err)
 {
-    struct stage s = { .p = p, .src = staged, .first = first, .last = last, .buf = malloc(CHUNK) };
+    struct stage s = { .p = p, .first = first, .last = last, .buf = malloc(CHUNK) };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
-    enum moe_code code = check(&s, bytes, err);
+    enum moe_code code = check(&s, staged, NULL, bytes, err);
     free(s.buf);
     return code;
+}
+
+/* Open what was written and read it back. */
+static enum moe_code check_written(const struct stage *s, struct moe_err *err)
+{
+    struct moe_source *staged;
+    uint64_t bytes;
+    MOE_TRY(moe_source_open_staged(&staged, s->dir, err));
+    enum moe_code code = s->link ? MOE_OK : check(s, staged, s->src, &bytes, err);
+    moe_source_close(&staged);
+    return code;
+}
+
+/* What was built in `dir` is gone by the time that anybody reads the message: it names `out` and the file in it. */
+static void name_out(const char *dir, const char *out, struct moe_err *err)
+{
+    size_t n = strlen(dir);
+    struct moe_err was = *err;
+    const char *what = was.msg[0] == '\'' ? strstr(was.msg, "': ") : NULL;
+    if (strncmp(was.file, dir, n) || (was.file[n] && was.file[n] != '/') || !what) return;
+    moe_fail_at(err, was.code, out, NULL, "%s%s%s", was.file[n] ? was.file + n + 1 : "", was.file[n] ? ": " : "", what + 3);
+    memcpy(err->tensor, was.tensor, sizeof err->tensor);
 }
 
 /* Something may be staged at `out`: nothing is there, or a container under --force, and it is not the one that is staged. */
@@ -180,19 +279,17 @@ static enum moe_code is_stage(const char *path, struct moe_err *err)
 {
     char plan[PATH_MAX];
     enum moe_exists there;
-    MOE_TRY(moe_path_join(plan, sizeof plan, path, PLAN_NAME, err));
+    MOE_TRY(moe_path_join(plan, sizeof plan, path, MOE_STAGED_PLAN, err));
     MOE_TRY(moe_look(plan, &there, err));
     return there == MOE_FILE ? moe_container_replaceable(path, err) : moe_fail_at(err, MOE_EXISTS, path, NULL, "was not staged");
 }
 
-static enum moe_code build(struct stage *s, const char *plan_path, struct moe_err *err)
+static enum moe_code build(struct stage *s, const char *plan_path, const char *out, struct moe_err *err)
 {
-    struct moe_source *staged = NULL;
-    uint64_t checked;
-    enum moe_code code = put_all(s, plan_path, err);
-    if (code == MOE_OK) code = moe_source_open(&staged, s->dir, err);
-    if (code == MOE_OK && !s->link) code = moe_plan_stage_check(s->p, staged, s->first, s->last, &checked, err);
-    moe_source_close(&staged);
+    enum moe_code code = choose(s, err);
+    if (code == MOE_OK) code = put_all(s, plan_path, err);
+    if (code == MOE_OK) code = check_written(s, err);
+    if (code != MOE_OK) name_out(s->dir, out, err);
     return code;
 }
 
@@ -201,16 +298,18 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, co
 {
     struct moe_newdir d;
     if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
+    if (src->staged) return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "is a staged part: only a whole container can be staged");
     MOE_TRY(moe_newdir_name(&d, out, err));
     MOE_TRY(may_stage(src, d.final, force, err));
     struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to stage");
     enum moe_code code = moe_newdir_begin(&d, out, is_stage, true, err);
     if (code == MOE_OK) {
-        code = build(&s, plan_path, err);
+        code = build(&s, plan_path, out, err);
         if (code == MOE_OK) code = moe_newdir_publish(&d, force ? moe_container_replaceable : NULL, err);
         moe_newdir_end(&d);
     }
+    free(s.there);
     free(s.buf);
     *bytes = s.bytes;
     return code;

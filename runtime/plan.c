@@ -104,6 +104,18 @@ int32_t moe_plan_lost(const struct moe_plan *p, const struct moe_plan_layer *l, 
     return n;
 }
 
+struct moe_hash128 moe_plan_digest(const struct moe_plan *p)
+{
+    struct moe_hash128 all = { 0 };
+    for (int32_t i = 0; p && i < p->n_layers; i++) {
+        const struct moe_plan_layer *l = &p->layers[i];
+        const struct moe_hash128 parts[] = { all, moe_hash128(l->first, (size_t)(p->ranks + 1) * sizeof *l->first),
+                                             moe_hash128(l->slot, (size_t)l->slots * sizeof *l->slot) };
+        all = moe_hash128(parts, sizeof parts);
+    }
+    return all;
+}
+
 const struct moe_plan_layer *moe_plan_find(const struct moe_plan *p, int32_t layer)
 {
     int32_t lo = 0, hi = p->n_layers;

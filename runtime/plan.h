@@ -7,6 +7,7 @@
 #define MOE_RUNTIME_PLAN_H
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "formats/config.h"
 
 enum { MOE_PLAN_VERSION = 1, MOE_PLAN_RANKS_MAX = 4096, MOE_PLAN_EXPERTS_MAX = 65536 };
@@ -51,6 +52,9 @@ enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, cons
 
 /* Does it belong to this model and this many ranks (0: any)?  MOE_MISMATCH when experts, experts per token or layers are others. */
 enum moe_code moe_plan_fits(const struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err);
+
+/* Which plan it is, by its slots alone.  NULL: no plan. */
+struct moe_hash128 moe_plan_digest(const struct moe_plan *p);
 
 /* NULL when the model's layer has no experts. */
 const struct moe_plan_layer *moe_plan_find(const struct moe_plan *p, int32_t layer);

@@ -22,14 +22,7 @@ static enum moe_code add_model(struct moe_agreement *a, const char *name, const 
 
 static void add_plan(struct moe_agreement *a, const char *name, const struct moe_plan *p)
 {
-    struct moe_hash128 all = { 0 };
-    for (int32_t i = 0; p && i < p->n_layers; i++) {
-        const struct moe_plan_layer *l = &p->layers[i];
-        const struct moe_hash128 parts[] = { all,
-                                             moe_hash128(l->first, (size_t)(p->ranks + 1) * sizeof *l->first),
-                                             moe_hash128(l->slot, (size_t)l->slots * sizeof *l->slot) };
-        all = moe_hash128(parts, sizeof parts);
-    }
+    struct moe_hash128 all = moe_plan_digest(p);
     moe_agree_add(a, name, &all, sizeof all);
 }
 

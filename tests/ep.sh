@@ -1,4 +1,4 @@
-# tests/ep.sh - what t-ep, t-ep-ucx and long-ep-kill share; sourced, never run.
+# tests/ep.sh - what t-ep, t-ep-ucx, t-stage and long-ep-kill share; sourced, never run.
 # Gives M and R (tiny-k2 and moe-run), $T/prompts (20 lines), $T/text and the functions below.  Called as:  . tests/ep.sh
 . tests/common.sh
 need_tool moe-run moe-plan
@@ -40,4 +40,17 @@ check_score()
     cp "$T/score" "$T/one"
     check 'abs(j["perplexity"] / w["perplexity"] - 1) < 1e-6 and j["tokens"] == w["tokens"]'
     mv "$T/one-texts" "$T/one"
+}
+free_port() # one that nobody listens at, below those which the system gives to connections (UCX has many open)
+{
+    python3 - <<'P'
+import os, socket
+for k in range(12000):
+    port = 20000 + (os.getpid() * 7 + k) % 12000
+    try:
+        with socket.socket() as s: s.bind(("127.0.0.1", port))
+    except OSError: continue
+    print(port)
+    break
+P
 }

@@ -1,7 +1,8 @@
 /* A manifest from anybody over the files of a small container that is sound: opening it ends in an answer, and no name leads out
- * of the directory.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of that file:
+ * of the directory.  With a "staged" in the manifest, the shards are those of a staged part.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of that file:
  * otherwise nothing would get past them. */
 #include "tests/fuzzcontainer.h"
+#include "base/hash.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -12,6 +13,34 @@ static void check_names(const cJSON *m)
         moe_manifest_entry(e, &f);
         const char *base = !strncmp(f.name, "hf/", 3) ? f.name + 3 : !strncmp(f.name, "tokenizer/", 10) ? f.name + 10 : f.name;
         assert(*base && !strchr(base, '/') && strcmp(base, ".") && strcmp(base, "..") && strlen(base) <= NAME_MAX);
+    }
+}
+
+/* The shards with the mark of a staged part, or without it; their digests in fuzz_manifest. */
+static void mark_shards(bool staged)
+{
+    static bool marked;
+    struct moe_shard_header h;
+    struct moe_err err;
+    if (staged == marked) return;
+    marked = staged;
+    for (cJSON *e = cJSON_GetObjectItemCaseSensitive(fuzz_manifest, "files")->child; e; e = e->next) {
+        const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
+        char path[PATH_MAX], hex[33], *p;
+        size_t n;
+        if (!moe_is_shard_name(name)) continue;
+        snprintf(path, sizeof path, "%.500s/%.500s", fuzz_model, name);
+        assert(moe_read_file(path, 1 << 22, &p, &n, &err) == MOE_OK);
+        memcpy(&h, p, sizeof h);
+        h.incompatible = staged ? MOE_SHARD_STAGED : 0;
+        h.header_hash = 0;
+        h.header_hash = moe_hash64(&h, sizeof h);
+        memcpy(p, &h, sizeof h);
+        moe_hex128(moe_hash128(p, sizeof h + (size_t)h.record_count * sizeof(struct moe_shard_record)), hex);
+        assert(cJSON_SetValuestring(cJSON_GetObjectItemCaseSensitive(e, "xxh3_128"), hex));
+        snprintf(path, sizeof path, "m.moe/%.500s", name);
+        fuzz_put(path, p, n);
+        free(p);
     }
 }
 
@@ -40,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (moe_manifest_read(fuzz_model, &m, &err) == MOE_OK) cJSON_Delete(m); /* the reader with its own checksum */
     if (moe_json_parse((const char *)data, size, "fuzz", &m, &err) != MOE_OK) return 0;
     if (cJSON_IsObject(m)) {
+        mark_shards(moe_json_get(m, "staged") != NULL);
         cJSON_DeleteItemFromObjectCaseSensitive(m, "checksum");
         redo_digests(m);
         fuzz_seal(m);

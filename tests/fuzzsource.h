@@ -58,7 +58,9 @@ static void fuzz_open(const char *path)
     assert(fine == (err.code == MOE_OK));
     for (int32_t i = 0; i < src->n_files; i++) assert(moe_plain_name(src->files[i].name)); /* never out of the directory */
     fuzz_list(src);
-    assert((moe_source_open(&again, path, &err) == MOE_OK) == (fine && !src->is_part));
+    assert((moe_source_open(&again, path, &err) == MOE_OK) == (fine && !src->is_part && !(src->staged && src->staged->absent)));
+    moe_source_close(&again);
+    assert((moe_source_open_staged(&again, path, &err) == MOE_OK) == (fine && !src->is_part));
     moe_source_close(&again);
     if (fine) {
         fuzz_touch(src);

@@ -313,14 +313,16 @@ def extent_alignment(expert, head, experts):
 
 
 class Shard:
-    def __init__(self, path, name):
+    def __init__(self, path, name, there=None):
+        """there: of a staged part, the experts of this layer that it holds."""
         with open(path, "rb") as f:
             self.b = f.read()
         b = self.b
+        self.there = there
         need(len(b) >= 128, "too short")
         (magic, version, self.header_bytes, incompatible, _, size, table, count, self.data, self.stride, self.start, record, self.align,
          self.layer, self.experts, table_hash, res0, res1, header_hash) = HEADER.unpack_from(b)
-        need(magic == b"MOESHARD" and version == 1 and incompatible == 0, "magic, version or features")
+        need(magic == b"MOESHARD" and version == 1 and incompatible == (there is not None), "magic, version or features")
         need(self.header_bytes == 128 and table == 128 and record == 64 and not res0 and not res1, "header sizes")
         need(size == len(b), "file size", len(b), "header says", size)
         need(xxh3_64(b[:120] + bytes(8)) == header_hash, "header checksum")
@@ -348,7 +350,7 @@ class Shard:
         need(layout == (typ == NVFP4 and plane == SCALE), name, "layout")
         need(not flags or typ == NVFP4, name, "flags")
         need(self.data <= offset and offset + size <= len(self.b), name, "bounds")
-        need(xxh3_64(self.b[offset:offset + size]) == digest, name, "plane", plane, "does not match its checksum")
+        need(self.absent(expert) or xxh3_64(self.b[offset:offset + size]) == digest, name, "plane", plane, "does not match its checksum")
         t = self.tensors.setdefault(name, dict(name=name, type=typ, rows=rows, cols=cols, flags=flags, expert=expert, planes={}))
         need((t["type"], t["rows"], t["cols"], t["flags"]) == (typ, rows, cols, flags) and plane not in t["planes"], name, "planes disagree")
         t["planes"][plane] = (offset, size)
@@ -380,9 +382,12 @@ class Shard:
         need((self.align, self.stride) == (align, up(max(ends), align)), "extent alignment or stride")
         need(self.start == self.data == up(self.end, align) and len(self.b) == self.start + self.experts * self.stride, "extents")
 
+    def absent(self, expert):
+        return self.there is not None and expert >= 0 and expert not in self.there
+
     def check_padding(self):
         at = self.end
-        for offset, size in sorted(s for t in self.tensors.values() for s in t["planes"].values()):
+        for offset, size in sorted(s for t in self.tensors.values() if not self.absent(t["expert"]) for s in t["planes"].values()):
             need(offset >= at, "overlap at", offset)
             need(not any(self.b[at:offset]), "padding before", offset)
             at = offset + size
@@ -450,6 +455,25 @@ def decode(s, t):
     return out
 
 
+def staged(m):
+    """The experts that a staged part holds, by the name of their file."""
+    s, c = m["staged"], m["config"]
+    need("part" not in m and re.fullmatch("[0-9a-f]{32}", s["from"]) and re.fullmatch("[0-9a-f]{32}", s["plan"]), "staged: from, plan or part")
+    need(all(isinstance(n, int) for n in s["ranks"] + [s["of"]]), "staged: ranks")
+    need(0 <= s["ranks"][0] <= s["ranks"][1] < s["of"] and len(s["ranks"]) == 2, "staged: ranks")
+    layers = [l["layer"] for l in s["layers"]]
+    need(layers == sorted(set(layers)) and all(c["first_k_dense_replace"] <= l < c["num_hidden_layers"] and l % c["moe_layer_freq"] == 0
+                                               for l in layers), "staged: layers")
+    there = {"dense.moe": set()}
+    for l in s["layers"]:
+        least = 0
+        for a, b in l["experts"]:
+            need(least <= a <= b < c["n_routed_experts"], "staged: experts of layer", l["layer"])
+            there.setdefault("layer-%03d.moe" % l["layer"], set()).update(range(a, b + 1))
+            least = b + 2
+    return there
+
+
 FILE = re.compile(r"(tokenizer/|hf/)?[^/]+\Z")
 
 
@@ -466,6 +490,7 @@ class Container:
         p = m["provenance"]
         need(re.match(r"[0-9a-f]{16}\Z", p["origin"]) and re.match(r"[0-9a-f]{32}\Z", p.get("weights", "0" * 32)) and
              p.get("kernels", "ref") in ("ref", "vector", "mixed"), "manifest.json: provenance")
+        self.there = staged(m) if "staged" in m else None
         names = [f["name"] for f in m["files"]]
         need(names == sorted(set(names), key=str.encode) and all(FILE.match(n) for n in names), "manifest.json: files")
         for f in m["files"]:
@@ -480,7 +505,8 @@ class Container:
         if f["name"].endswith(".moe") and "/" not in f["name"]:
             if only and not only.startswith("model.layers.%d.mlp.experts." % int(f["name"][6:-4]) if f["name"] != "dense.moe" else "model"):
                 return
-            s = self.shards[f["name"]] = Shard(path, f["name"])
+            there = self.there and self.there.get(f["name"], set())
+            s = self.shards[f["name"]] = Shard(path, f["name"], there)
             need("%032x" % s.digest == f["xxh3_128"], "digest")
         elif not only:
             with open(path, "rb") as h:
@@ -513,6 +539,7 @@ class Container:
     def find(self, name):
         for s in self.shards.values():
             if name in s.tensors:
+                need(not s.absent(s.tensors[name]["expert"]), name, "was not staged into this part")
                 return s, s.tensors[name]
         raise Bad("no tensor '%s'" % name)
 

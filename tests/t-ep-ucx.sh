@@ -54,19 +54,6 @@ if [ -x "$GEN/genmodel" ]; then
 fi
 
 # ---- started by a launcher: rank and number from its environment --------------
-free_port() # one that nobody listens at, below those which the system gives to connections (UCX has many open)
-{
-    python3 - <<'P'
-import os, socket
-for k in range(12000):
-    port = 20000 + (os.getpid() * 7 + k) % 12000
-    try:
-        with socket.socket() as s: s.bind(("127.0.0.1", port))
-    except OSError: continue
-    print(port)
-    break
-P
-}
 together() # the environment's names for rank and number; what each process gets besides
 {
     rank=$1 size=$2

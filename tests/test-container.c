@@ -349,7 +349,9 @@ static void test_forged_shards(void)
 #define HEADER_IS(code, stmt) do { memcpy(bad, good, n); memcpy(&h, bad, sizeof h); stmt; memcpy(bad, &h, sizeof h); \
         forge("layer-001.moe", bad, n, head); CHECK(try_open(in("d.moe")) == code && names("layer-001.moe")); } while (0)
     HEADER_IS(MOE_UNSUPPORTED, h.version = 2);
-    HEADER_IS(MOE_UNSUPPORTED, h.incompatible = 1);
+    HEADER_IS(MOE_UNSUPPORTED, h.incompatible = 2);
+    HEADER_IS(MOE_UNSUPPORTED, h.incompatible = MOE_SHARD_STAGED | 2);
+    HEADER_IS(MOE_CORRUPT, h.incompatible = MOE_SHARD_STAGED); /* and the manifest says nothing of a staged part */
     HEADER_IS(MOE_CORRUPT, h.header_bytes = 64);
     HEADER_IS(MOE_CORRUPT, h.file_bytes++);
     HEADER_IS(MOE_CORRUPT, h.record_count = UINT64_MAX / 64);
