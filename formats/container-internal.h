@@ -61,11 +61,6 @@ bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
 static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { return a.high == b.high && a.low == b.low; }
 
-/* An identity as two members of an object: `form_key`, 16 digits, and "weights", 32, which old files do not have.  put: false without
- * memory; get: false when they are not there or malformed. */
-bool moe_identity_put(cJSON *o, const char *form_key, const struct moe_identity *id);
-bool moe_identity_get(const cJSON *o, const char *form_key, struct moe_identity *id);
-
 /* What a partial directory remembers of who works in it (formats/state.c). */
 struct moe_state {
     char key[17];    /* hash of its text: binds the journals to it */

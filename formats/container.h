@@ -108,6 +108,8 @@ enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit,
  * `report`: what the tool wants in its report, returned by moe_writer_report.  Both stay the caller's. */
 enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
                                      const cJSON *source, const cJSON *report, struct moe_err *err);
+/* The array `source` that a finished unit was committed with; the caller deletes it.  *source NULL: it has none. */
+enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source, struct moe_err *err);
 /* Reports of all finished units, in unit order: an array of {"unit", "report"}; the caller deletes it. */
 cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err);
 

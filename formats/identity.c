@@ -131,6 +131,7 @@ enum moe_code moe_source_identity(const struct moe_source *src, struct moe_ident
     if (!h) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to read samples of it");
     enum moe_code code = read_weights(src, h, err);
     id->weights = moe_hash_get128(h);
+    id->has_weights = src->n_raws > 0; /* a config alone has none */
     moe_hash_free(h);
     return code;
 }
@@ -141,7 +142,7 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
 {
     struct moe_identity id;
     const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
-    if (p && moe_identity_get(p, "origin", &id)) return id;
+    if (p && moe_identity_get(p, "origin", "weights", &id)) return id;
     return own ? *own : (struct moe_identity){ .form = src->index->form };
 }
 
@@ -162,22 +163,22 @@ struct moe_hash128 moe_identity_digest(const struct moe_identity *id)
     return moe_hash128(v, sizeof v);
 }
 
-bool moe_identity_put(cJSON *o, const char *form_key, const struct moe_identity *id)
+bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id)
 {
-    char form[17], weights[33];
-    moe_hex64(id->form, form);
-    moe_hex128(id->weights, weights);
-    return cJSON_AddStringToObject(o, form_key, form) && (!id->has_weights || cJSON_AddStringToObject(o, "weights", weights));
+    char f[17], w[33];
+    moe_hex64(id->form, f);
+    moe_hex128(id->weights, w);
+    return cJSON_AddStringToObject(o, form, f) && (!id->has_weights || cJSON_AddStringToObject(o, weights, w));
 }
 
-bool moe_identity_get(const cJSON *o, const char *form_key, struct moe_identity *id)
+bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id)
 {
-    const cJSON *form = moe_json_get(o, form_key), *weights = moe_json_get(o, "weights");
+    const cJSON *f = moe_json_get(o, form), *w = moe_json_get(o, weights);
     *id = (struct moe_identity){ 0 };
-    if (!cJSON_IsString(form) || !moe_parse_hex64(form->valuestring, &id->form)) return false;
-    if (!weights) return true;
+    if (!cJSON_IsString(f) || !moe_parse_hex64(f->valuestring, &id->form)) return false;
+    if (!w) return true;
     id->has_weights = true;
-    return cJSON_IsString(weights) && moe_parse_hex128(weights->valuestring, &id->weights);
+    return cJSON_IsString(w) && moe_parse_hex128(w->valuestring, &id->weights);
 }
 
 /* The first file that was written to since it was opened; NULL: none. */

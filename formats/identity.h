@@ -36,6 +36,11 @@ bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *
 /* Both halves in one number, for those who compare with others over a wire. */
 struct moe_hash128 moe_identity_digest(const struct moe_identity *id);
 
+/* An identity as two members of an object: 16 digits under `form`, and 32 under `weights`, which are not there without has_weights.
+ * put: false without memory; get: false when form is not there or either is malformed. */
+bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id);
+bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id);
+
 /* Is a checkpoint still what `before` says?  MOE_MISMATCH when it is not, naming what changed; *spoiled: samples differ, so that what was
  * read may be of two models.  Not spoiled: a file was only written to since it was opened.  Nothing is read of a container. */
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before, bool *spoiled, struct moe_err *err);

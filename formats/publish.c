@@ -44,14 +44,11 @@ static bool add_line(struct lines *l, cJSON *element, bool keep_ordinal)
 static enum moe_code read_lines(const struct moe_writer *w, struct lines *l, struct moe_err *err)
 {
     for (size_t i = 0; i < w->n_units; i++) {
-        char path[PATH_MAX];
-        cJSON *j;
-        MOE_TRY(moe_writer_unit_file(w, w->units[i].name, ".json", path, err));
-        MOE_TRY(moe_json_open_sealed(path, &j, err));
-        cJSON *source = cJSON_GetObjectItemCaseSensitive(j, "source");
+        cJSON *source;
+        MOE_TRY(moe_writer_unit_source(w, w->units[i].name, &source, err));
         bool ok = true;
         for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e, w->part != NULL);
-        cJSON_Delete(j);
+        cJSON_Delete(source);
         if (!ok) return moe_writer_no_memory(w, err);
     }
     return MOE_OK;
@@ -117,7 +114,7 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
     ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
          (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
          cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
-         moe_identity_put(p, "origin", &w->work.origin) &&
+         moe_identity_put(p, "origin", "weights", &w->work.origin) &&
          (!w->work.kernels || cJSON_AddStringToObject(p, "kernels", w->work.kernels)) && put(p, "options", &o) && add_files(m, w);
     if (ok) return m;
     cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);

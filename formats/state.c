@@ -98,7 +98,7 @@ char *moe_state_text(const struct moe_work *k, bool replace)
 {
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
     bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
-              cJSON_AddStringToObject(s, "tool", MOE_VERSION) && moe_identity_put(s, "input", &k->input) &&
+              cJSON_AddStringToObject(s, "tool", MOE_VERSION) && moe_identity_put(s, "input", "weights", &k->input) &&
               (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
               (!replace || cJSON_AddTrueToObject(s, "replace")) && options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
@@ -150,7 +150,7 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
     MOE_TRY(moe_json_open_sealed(path, &s, err));
     enum moe_code code = moe_json_str(s, "tool", true, &version, path, err);
-    if (code == MOE_OK && !moe_identity_get(s, "input", &input))
+    if (code == MOE_OK && !moe_identity_get(s, "input", "weights", &input))
         code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "it does not say what it was made from (start over with --force)");
     if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), moe_identity_same(&input, &k->input), s, k, err);
     if (code == MOE_OK) code = key_of(path, state->key, err);
@@ -176,7 +176,7 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     if (moe_json_get(manifest, "staged"))
         return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it is a staged part, without the experts of other ranks (start over with --force)");
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
-    if (!moe_identity_get(p, "origin", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
+    if (!moe_identity_get(p, "origin", "weights", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
     bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);
     *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);

@@ -403,6 +403,18 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
     return code;
 }
 
+enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    cJSON *j;
+    *source = NULL;
+    MOE_TRY(moe_writer_unit_file(w, unit, ".json", path, err));
+    MOE_TRY(moe_json_open_sealed(path, &j, err));
+    *source = cJSON_DetachItemFromObjectCaseSensitive(j, "source");
+    cJSON_Delete(j);
+    return MOE_OK;
+}
+
 cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
 {
     cJSON *all = cJSON_CreateArray();

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "model/files.h"
+#include "model/same.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -332,6 +333,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
     if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
     for (int i = 0; i < units; i++) {
         struct moe_shard_unit unit;
+        enum moe_code code = MOE_OK;
         int u = unit_at(k, i);
         MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
         if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
@@ -340,8 +342,10 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
             *bytes += unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
+            if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, err);
         }
         moe_unit_release(&unit);
+        MOE_TRY(code);
     }
     return MOE_OK;
 }

@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 #include "model/files.h"
 #include "model/report.h"
+#include "model/same.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -203,7 +204,7 @@ static cJSON *profile_json(const struct moe_rewrite_work *k)
 }
 
 /* An earlier run wrote it: say of it what that run said. */
-static enum moe_code report_done(const char *out, struct moe_rewrite_result *r, struct moe_err *err)
+static enum moe_code report_done(const struct moe_source *src, const char *out, struct moe_rewrite_result *r, struct moe_err *err)
 {
     struct moe_source *made;
     MOE_TRY(moe_source_open_config(&made, out, err));
@@ -211,6 +212,7 @@ static enum moe_code report_done(const char *out, struct moe_rewrite_result *r, 
     r->output_bytes = made->container->bytes;
     enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true)) ? MOE_OK
                        : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (code == MOE_OK) code = moe_same_files(src, made, err);
     moe_source_close(&made);
     return code;
 }
@@ -256,7 +258,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
     double from = moe_now();
     if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, &spoiled, err);
-    if (code == MOE_OK) code = r->was_done ? report_done(out, r, err) : publish(&k, r, err);
+    if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_rewrite_release(&k);

@@ -39,6 +39,7 @@ struct work {
     struct moe_weight_bytes bytes;
     struct moe_gpu gpu;
     uint64_t digest;          /* of the statistics */
+    struct moe_identity model; /* its checkpoint; a checkpoint's weights are looked at for a plan that is written */
     struct moe_text *text;    /* the report for people */
     double seconds, cpu;      /* of planning alone: wall, and of all threads */
 };
@@ -83,6 +84,9 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
     MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, (int32_t)o->windows, err));
     if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    if (o->from) MOE_TRY(moe_plan_check_model(w->from, w->src, o->from, err));
+    if (o->out && w->src->kind == MOE_CHECKPOINT) MOE_TRY(moe_source_identity(w->src, &w->model, err));
+    else w->model = moe_source_origin(w->src, NULL);
     if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
     w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks, .survive = (int32_t)o->survive,
                                       .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target };
@@ -238,8 +242,7 @@ static void add_totals(const struct work *w, cJSON *j)
     moe_json_add_i64(j, "windows", w->stats->n_windows);
     moe_json_add_i64(j, "batch", w->o->batch);
     cJSON_AddStringToObject(j, "model", w->o->run.argv[0]);
-    moe_hex64(moe_source_origin(w->src, NULL).form, hex);
-    cJSON_AddStringToObject(j, "model_origin", hex);
+    moe_identity_put(j, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &w->model);
 }
 
 static enum moe_code write_plan(const struct work *w, struct moe_err *err)
@@ -434,6 +437,7 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     moe_hex64(moe_source_origin(*src, NULL).form, origin);
     if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[1]);
     MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[1], err));
+    MOE_TRY(moe_plan_check_model(p, *src, o->run.argv[1], err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
     else MOE_TRY(moe_plan_stage(p, o->run.argv[1], *src, first, last, link, o->out, o->force, &bytes, err));
     moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %.3f GB match their checksums" : "'%s' written for ranks %d to %d: %.3f GB copied", o->out, (int)first, (int)last, (double)bytes / 1e9);

@@ -4,6 +4,7 @@
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
+#include "runtime/plan-inputs.h"
 #include "runtime/run-agree.h"
 #include "runtime/run-processes.h"
 #include "runtime/run-report.h"
@@ -278,6 +279,7 @@ static enum moe_code open_next(const struct moe_run_options *o, struct common *s
     const struct moe_config *c = &s->lender->source->config;
     MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, err));
     MOE_TRY(moe_plan_fits(s->next, c, s->plan->ranks, o->replan, err));
+    MOE_TRY(moe_plan_check_model(s->next, s->lender->source, o->replan, err));
     s->m.next = s->next;
     s->m.next_after = (uint64_t)o->replan_after;
     return MOE_OK;
@@ -292,6 +294,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     moe_run_options_die(&s->m.die_rank, &s->m.die_step);
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
     MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
+    if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, err));
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));

@@ -103,6 +103,19 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     return code;
 }
 
+enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file, struct moe_err *err)
+{
+    struct moe_identity own = { 0 }, origin = moe_source_origin(src, NULL);
+    if (!p->model.has_weights || p->model.form != origin.form) return MOE_OK;
+    if (src->kind == MOE_CHECKPOINT) {
+        MOE_TRY(moe_source_identity(src, &own, err));
+        origin = own;
+    }
+    if (moe_identity_same(&p->model, &origin)) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "is a plan for another model than '%.200s', one of the same config with other weights (make a plan for this one with moe-plan)",
+                       src->path);
+}
+
 enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err)
 {
     const char *model = NULL, *said = "";
@@ -110,7 +123,7 @@ enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char
     cJSON *root;
     MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
     moe_json_str(root, "model", false, &model, plan_path, err);
-    moe_json_str(root, "model_origin", false, &said, plan_path, err);
+    moe_json_str(root, MOE_PLAN_ORIGIN, false, &said, plan_path, err);
     snprintf(origin, 17, "%s", said);
     const char *slash = strrchr(plan_path, '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");

@@ -79,7 +79,7 @@ static enum moe_code json_layer(struct lists *t, const cJSON *o, int32_t *ranks,
     return add_layer(t, number, err);
 }
 
-struct head { int64_t experts, top, per_node, survive, ranks; };
+struct head { int64_t experts, top, per_node, survive, ranks; struct moe_identity model; };
 
 static enum moe_code json_head(const cJSON *root, struct head *h, const char *file, struct moe_err *err)
 {
@@ -90,6 +90,8 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
     MOE_TRY(moe_json_i64(root, "ranks_per_node", false, 0, MOE_PLAN_RANKS_MAX, &h->per_node, file, err));
+    if (moe_json_get(root, MOE_PLAN_ORIGIN) && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
     return moe_json_i64(root, "survive", false, 0, MOE_PLAN_RANKS_MAX, &h->survive, file, err);
 }
 
@@ -260,6 +262,7 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
     (*out)->experts_per_token = (int32_t)h->top;
     (*out)->ranks_per_node = (int32_t)h->per_node;
     (*out)->survive = (int32_t)h->survive;
+    (*out)->model = h->model;
     for (int32_t i = 0; i < (int32_t)t->n_layers; i++) fill_layer(*out, i, t, each);
     enum moe_code code = moe_plan_index(*out, t->file, err);
     if (code != MOE_OK) moe_plan_free(out);

@@ -9,6 +9,11 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "formats/config.h"
+#include "formats/identity.h"
+
+/* Which model a plan was made for, in plan.json. */
+#define MOE_PLAN_ORIGIN "model_origin"
+#define MOE_PLAN_WEIGHTS "model_weights"
 
 enum { MOE_PLAN_VERSION = 1, MOE_PLAN_RANKS_MAX = 4096, MOE_PLAN_EXPERTS_MAX = 65536 };
 
@@ -30,6 +35,7 @@ struct moe_plan {
     int32_t ranks_per_node;    /* 0: all in one */
     int32_t survive;           /* ranks that may be lost without losing an expert: what was asked for */
     int32_t n_layers;
+    struct moe_identity model; /* the checkpoint that it was made for (moe_source_origin); all zeros: not told */
     struct moe_plan_layer *layers; /* ascending */
     struct moe_arena arena;
 };

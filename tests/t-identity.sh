@@ -2,7 +2,7 @@
 # Which model is this?  Two checkpoints of one config, with the same names, sizes and headers and other weights, are two models to --resume,
 # to "complete already" and to --merge; a source rewritten while it is read is noticed; what older versions began is gone on with.
 . tests/common.sh
-need_tool moe-convert moe-quantize moe-inspect
+need_tool moe-convert moe-quantize moe-inspect moe-plan moe-run
 need_helper genmodel
 need_python
 
@@ -43,6 +43,25 @@ f = sorted(glob.glob(sys.argv[1] + "/*.safetensors"))[-1]
 with open(f, "r+b") as h: h.seek(-1, 2); v = h.read(1); h.seek(-1, 2); h.write(bytes([v[0] ^ 1]))
 PY
 code 15 'another input' "$BIN/moe-convert" -q "$T/c" -o "$T/x.moe" --resume
+
+# complete already: with the small files of the source, too
+ok "$BIN/moe-convert" -q "$T/a" -o "$T/s.moe"
+cp -r "$T/a" "$T/c2"; echo '{"note": 1}' >"$T/c2/tokenizer_note.json"
+code 15 'tokenizer_note' "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --resume
+ok "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --force
+ok "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --resume
+code 15 'small files' "$BIN/moe-convert" -q "$T/a" -o "$T/s.moe" --resume
+
+# plans: of the same model, as checkpoint or container; not of a fine-tune
+ok "$BIN/moe-plan" "$T/a" --ranks 2 -o "$T/a.json"; ok "$BIN/moe-plan" "$T/rb.moe" --ranks 2 -o "$T/b.json"
+for m in a ra.moe; do
+    ok "$BIN/moe-plan" "$T/$m" --from "$T/a.json"
+    code 15 'another model' "$BIN/moe-plan" "$T/$m" --from "$T/b.json"
+    ok "$BIN/moe-run" "$T/$m" --tokens 1,2 -n 1 --plan "$T/a.json"
+    code 15 'another model' "$BIN/moe-run" -q "$T/$m" --tokens 1,2 -n 1 --plan "$T/b.json"
+    code 15 'another model' "$BIN/moe-run" -q "$T/$m" --tokens 1,2 -n 1 --plan "$T/a.json" --replan "$T/b.json"
+done
+code 15 'another model' "$BIN/moe-plan" stage "$T/b.json" --rank 0 --model "$T/ra.moe" -o "$T/stage.moe"
 
 # --merge: parts of one model alone
 for m in a b; do
@@ -143,6 +162,7 @@ old() { python3 tests/oldstate.py "$1"; }
 rm -rf "$T/x.moe"
 killed "$BIN/moe-convert" "$T/a"
 ok old "$T/x.moe.partial"
+code 15 'is not what .* was made from' "$BIN/moe-convert" -q "$T/b" -o "$T/x.moe" --resume # a tensor that is done is read again
 ok "$BIN/moe-convert" "$T/a" -o "$T/x.moe" --resume
 grep -q 'older version' "$T/err" || { cat "$T/err"; fail "it is not said that the weights could not be compared"; }
 diff -r "$T/x.moe" "$T/ra.moe" || fail "old work is not gone on with"

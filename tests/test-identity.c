@@ -147,12 +147,12 @@ static void test_records(void)
     b.form = 5;
     OK(!moe_identity_same(&a, &b));
     cJSON *j = cJSON_CreateObject();
-    OK(moe_identity_put(j, "input", &a) && moe_identity_get(j, "input", &c) && c.has_weights && moe_identity_same(&a, &c) && c.weights.high == 2);
-    OK(!moe_identity_get(j, "origin", &c));
+    OK(moe_identity_put(j, "input", "weights", &a) && moe_identity_get(j, "input", "weights", &c) && c.has_weights && moe_identity_same(&a, &c) && c.weights.high == 2);
+    OK(!moe_identity_get(j, "origin", "weights", &c));
     cJSON_DeleteItemFromObject(j, "weights");
-    OK(moe_identity_get(j, "input", &c) && !c.has_weights && c.form == 1);
+    OK(moe_identity_get(j, "input", "weights", &c) && !c.has_weights && c.form == 1);
     cJSON_AddStringToObject(j, "weights", "no digits");
-    OK(!moe_identity_get(j, "input", &c));
+    OK(!moe_identity_get(j, "input", "weights", &c));
     cJSON_Delete(j);
 }
 
