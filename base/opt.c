@@ -340,7 +340,7 @@ static void man_section(const char *title, const char *text, FILE *out)
 }
 
 /* Of the last change to what man pages say: they are the same wherever and whenever they are made. */
-#define MAN_DATE "2026-11-24"
+#define MAN_DATE "2026-11-27"
 
 void moe_opt_man(const struct moe_tool *t, FILE *out)
 {
