@@ -52,7 +52,8 @@ static bool listed(const char *name, const char *const *list)
     return *list;
 }
 
-enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except, bool vision, struct moe_err *err)
+enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except,
+                                     bool vision, struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
     for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
@@ -61,7 +62,8 @@ enum moe_code moe_export_small_files(const struct moe_source *src, const char *d
         const char *base = cJSON_IsString(name) ? strchr(name->valuestring, '/') : NULL;
         char *data;
         size_t n;
-        if (!base || !moe_plain_name(base + 1) || listed(base + 1, except) || (!vision && moe_is_vision_file(base + 1))) continue;
+        if (!base || !moe_plain_name(base + 1) || listed(base + 1, except) ||
+            (!vision && moe_is_vision_file(base + 1))) continue;
         MOE_TRY(moe_path_join(to, sizeof to, dir, base + 1, err));
         MOE_TRY(moe_container_read_file(src, name->valuestring, &data, &n, err));
         enum moe_code code = moe_write_file(to, data, n, err);

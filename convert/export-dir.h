@@ -15,8 +15,9 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source
  * was not published is removed, unless only its name was taken meanwhile. */
 enum moe_code moe_export_dir_end(struct moe_newdir *d, enum moe_write_mode mode, enum moe_code code, struct moe_err *err);
 
-/* Copy the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except` (ends with NULL) and, without
- * `vision`, those that speak of images alone. */
-enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except, bool vision, struct moe_err *err);
+/* Copy the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
+ * (ends with NULL) and, without `vision`, those that speak of images alone. */
+enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except,
+                                     bool vision, struct moe_err *err);
 
 #endif

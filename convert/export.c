@@ -69,7 +69,8 @@ static enum moe_code find_vision(struct exporter *x, struct moe_err *err)
     for (int64_t i = 0; code == MOE_OK && i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
         if (!e->skipped || strcmp(e->skipped, "vision")) continue;
-        if (k == h.n || strcmp(h.entries[k].name, e->name) || strcmp(h.entries[k].dtype, e->dtype) || h.entries[k].bytes != e->bytes)
+        if (k == h.n || strcmp(h.entries[k].name, e->name) || strcmp(h.entries[k].dtype, e->dtype) ||
+            h.entries[k].bytes != e->bytes)
             code = moe_fail_at(err, MOE_CORRUPT, x->vision_path, e->name, "is not where source.jsonl has it");
         else e->vision = h.entries[k++].offset;
     }
@@ -104,7 +105,8 @@ static enum moe_code resolve_all(struct exporter *x, struct moe_err *err)
     return MOE_OK;
 }
 
-/* A text model's tensors have its own names: "model.layers.0..." for "language_model.model.layers.0..." or "language_model.layers.0...". */
+/* A text model's tensors have its own names: "model.layers.0..." for "language_model.model.layers.0..." or
+ * "language_model.layers.0...". */
 static enum moe_code text_names(struct exporter *x, struct moe_err *err)
 {
     static const char wrap[] = "language_model.";
@@ -156,7 +158,8 @@ static enum moe_code copy_tiles(struct exporter *x, const struct moe_origin *e, 
 }
 
 /* vision.safetensors was held against its digest when it was opened. */
-static enum moe_code copy_vision(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
+static enum moe_code copy_vision(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+                                 struct moe_err *err)
 {
     for (uint64_t at = 0; at < e->bytes; at += PIECE) {
         size_t n = e->bytes - at < PIECE ? (size_t)(e->bytes - at) : PIECE;
@@ -183,7 +186,8 @@ static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e,
 
 /* ---- files ---- */
 
-/* The record of a file's header or of the index, NULL when there is none; records stand in the order of the source's files. */
+/* The record of a file's header or of the index, NULL when there is none; records stand in the order of the
+ * source's files. */
 static const struct moe_original *record_of(struct exporter *x, enum moe_original_kind kind, const char *file)
 {
     for (int64_t i = 0; i < x->own.n; i++) {
@@ -196,7 +200,8 @@ static const struct moe_original *record_of(struct exporter *x, enum moe_origina
 }
 
 /* That a header names these tensors in this order, and nothing else. */
-static enum moe_code check_header(const char *path, const char *text, size_t n, const struct moe_st_entry *t, int64_t count, struct moe_err *err)
+static enum moe_code check_header(const char *path, const char *text, size_t n, const struct moe_st_entry *t,
+                                  int64_t count, struct moe_err *err)
 {
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_header h = { 0 };
@@ -206,32 +211,39 @@ static enum moe_code check_header(const char *path, const char *text, size_t n, 
     enum moe_code code = moe_st_parse(copy, n, path, &names, &h, err);
     bool same = code == MOE_OK && h.n == count;
     for (int64_t i = 0; same && i < count; i++)
-        same = !strcmp(h.entries[i].name, t[i].name) && !strcmp(h.entries[i].dtype, t[i].dtype) && h.entries[i].ndim == t[i].ndim &&
+        same = !strcmp(h.entries[i].name, t[i].name) && !strcmp(h.entries[i].dtype, t[i].dtype) &&
+               h.entries[i].ndim == t[i].ndim &&
                !memcmp(h.entries[i].shape, t[i].shape, (size_t)t[i].ndim * sizeof *t[i].shape);
-    if (code == MOE_OK && !same) code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "its header names other tensors than source.jsonl");
+    if (code == MOE_OK && !same)
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "its header names other tensors than source.jsonl");
     free(h.entries);
     moe_arena_clear(&names);
     free(copy);
     return code;
 }
 
-/* Create a file of these tensors: with the source's header when the record `o` keeps it, else with our own. */
-static enum moe_code create(struct exporter *x, const char *path, const struct moe_original *o, struct moe_st_entry *t, int64_t n,
+/* Create a file of these tensors: with the source's header when the record `o` keeps it, else with our
+ * own. */
+static enum moe_code create(struct exporter *x, const char *path, const struct moe_original *o,
+                            struct moe_st_entry *t, int64_t n,
                             struct moe_st_writer **w, struct moe_err *err)
 {
     char *plain, *text = NULL;
     size_t plain_n, text_n;
     if (!o) return moe_st_create(w, path, t, n, err);
     MOE_TRY(moe_st_header_text(t, n, path, &plain, &plain_n, err));
-    enum moe_code code = moe_original_text(o, plain, plain_n, MOE_ST_HEADER_MAX, x->src->path, &text, &text_n, err);
+    enum moe_code code = moe_original_text(o, plain, plain_n, MOE_ST_HEADER_MAX, x->src->path, &text, &text_n,
+                                           err);
     if (code == MOE_OK) code = check_header(path, text, text_n, t, n, err);
-    if (code == MOE_OK) code = moe_st_create_as(w, path, text, text_n, n ? t[n - 1].offset + t[n - 1].bytes : 0, err);
+    uint64_t data = n ? t[n - 1].offset + t[n - 1].bytes : 0;
+    if (code == MOE_OK) code = moe_st_create_as(w, path, text, text_n, data, err);
     free(plain);
     free(text);
     return code;
 }
 
-static enum moe_code write_shard(struct exporter *x, const char *file, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code write_shard(struct exporter *x, const char *file, int64_t first, int64_t n,
+                                 struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_st_writer *w;
@@ -245,7 +257,9 @@ static enum moe_code write_shard(struct exporter *x, const char *file, int64_t f
         memcpy(t[kept++].shape, e->shape, sizeof e->shape);
     }
     enum moe_code code = moe_path_join(path, sizeof path, x->dir, file, err);
-    if (code == MOE_OK && (kept || !n)) code = create(x, path, kept == n && !x->left.vision ? record_of(x, MOE_ORIGINAL_HEADER, file) : NULL, t, kept, &w, err);
+    bool whole = kept == n && !x->left.vision;
+    const struct moe_original *o = whole ? record_of(x, MOE_ORIGINAL_HEADER, file) : NULL;
+    if (code == MOE_OK && (kept || !n)) code = create(x, path, o, t, kept, &w, err);
     free(t);
     if (code != MOE_OK || (!kept && n)) return code;
     for (int64_t i = first; code == MOE_OK && i < first + n; i++)
@@ -261,14 +275,17 @@ static enum moe_code write_empty_shards(struct exporter *x, struct moe_err *err)
     for (int64_t i = 0; i < x->own.n; i++) {
         bool has = x->own.v[i].kind != MOE_ORIGINAL_HEADER;
         for (int64_t k = 0; !has && k < x->p->n; k++)
-            has = (!k || x->p->entries[k].file != x->p->entries[k - 1].file) && !strcmp(x->p->entries[k].file, x->own.v[i].name);
+            has = (!k || x->p->entries[k].file != x->p->entries[k - 1].file) &&
+                  !strcmp(x->p->entries[k].file, x->own.v[i].name);
         if (!has) MOE_TRY(write_shard(x, x->own.v[i].name, 0, 0, err));
     }
     return MOE_OK;
 }
 
-/* The source's index when all of it is there; else one of what is there, unless it is one file that needs none. */
-static enum moe_code write_index(struct exporter *x, const char *const *names, const char *const *files, int64_t n, int64_t n_files, struct moe_err *err)
+/* The source's index when all of it is there; else one of what is there, unless it is one file that needs
+ * none. */
+static enum moe_code write_index(struct exporter *x, const char *const *names, const char *const *files,
+                                 int64_t n, int64_t n_files, struct moe_err *err)
 {
     char path[PATH_MAX], *plain, *text;
     size_t plain_n, text_n;
@@ -278,7 +295,8 @@ static enum moe_code write_index(struct exporter *x, const char *const *names, c
     if (!o) return moe_st_write_index(x->dir, names, files, n, x->r->output_bytes, err);
     MOE_TRY(moe_path_join(path, sizeof path, x->dir, MOE_INDEX_NAME, err));
     MOE_TRY(moe_st_index_text(names, files, n, x->r->output_bytes, &plain, &plain_n, err));
-    enum moe_code code = moe_original_text(o, plain, plain_n, (size_t)1 << 30, x->src->path, &text, &text_n, err);
+    enum moe_code code = moe_original_text(o, plain, plain_n, (size_t)1 << 30, x->src->path, &text, &text_n,
+                                           err);
     if (code == MOE_OK) code = moe_write_file(path, text, text_n, err);
     free(plain);
     free(text);
@@ -362,7 +380,8 @@ static enum moe_code write_configs(struct exporter *x, struct moe_err *err)
 
 static enum moe_code write_small_files(struct exporter *x, struct moe_err *err)
 {
-    static const char *const all[] = { NULL }, *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
+    static const char *const all[] = { NULL };
+    static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
     bool changed = x->left.vision || x->left.prediction || x->left.kv_scales;
     MOE_TRY(moe_export_small_files(x->src, x->dir, changed ? replaced : all, !x->left.vision, err));
     if (changed) MOE_TRY(write_configs(x, err));
@@ -397,7 +416,8 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     *r = (struct moe_export_result){ 0 };
     if (src->kind != MOE_CONTAINER)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint already (--to hf wants a container NAME.moe)");
-    struct exporter x = { .src = src, .progress = progress, .vision_fd = -1, .r = r, .buffer = malloc(PIECE), .hash = moe_hash_new() };
+    struct exporter x = { .src = src, .progress = progress, .vision_fd = -1, .r = r, .buffer = malloc(PIECE),
+                          .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);
     if (code == MOE_OK && o->vision && moe_container_lists(src, MOE_VISION_NAME)) code = find_vision(&x, err);

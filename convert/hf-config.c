@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The version of compressed-tensors whose fields these are (tests/interop.py compares with it): a reader goes by it. */
+/* The version of compressed-tensors whose fields these are (tests/interop.py compares with it): a reader goes
+ * by it. */
 #define COMPRESSED_TENSORS_VERSION "0.20.0"
 
 static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a configuration"); }
@@ -149,25 +150,32 @@ static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
 #define MODELOPT_ARGS "{\"dynamic\": false, \"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}"
 #define MODELOPT(inputs) "{\"config_groups\": {\"group_0\": {" inputs "\"weights\": " MODELOPT_ARGS ", \"targets\": [\"Linear\"]}}}"
 
-static cJSON *modelopt_algo(const struct moe_hf_plan *p) { return cJSON_CreateString(p->weight_only ? "W4A16_NVFP4" : "NVFP4"); }
+static cJSON *modelopt_algo(const struct moe_hf_plan *p)
+{
+    return cJSON_CreateString(p->weight_only ? "W4A16_NVFP4" : "NVFP4");
+}
 
 static cJSON *modelopt_config(const struct moe_hf_plan *p, const cJSON *ignore)
 {
     cJSON *q = parsed(p->weight_only ? MODELOPT("") : MODELOPT("\"input_activations\": " MODELOPT_ARGS ", "));
-    bool ok = q && put(q, "ignore", cJSON_Duplicate(ignore, true)) && put(q, "quant_algo", modelopt_algo(p)) &&
+    bool ok = q && put(q, "ignore", cJSON_Duplicate(ignore, true)) &&
+              put(q, "quant_algo", modelopt_algo(p)) &&
               put(q, "producer", parsed(PRODUCER)) && put(q, "quant_method", cJSON_CreateString("modelopt"));
     if (ok) return q;
     cJSON_Delete(q);
     return NULL;
 }
 
-/* hf_quant_config.json: what older readers look at, and TensorRT-LLM.  vLLM wants kv_cache_quant_algo to be there, though none is. */
+/* hf_quant_config.json: what older readers look at, and TensorRT-LLM.  vLLM wants kv_cache_quant_algo to be
+ * there, though none is. */
 static cJSON *modelopt_file(const struct moe_hf_plan *p, const cJSON *ignore)
 {
     cJSON *f = parsed("{\"producer\": " PRODUCER ", \"quantization\": {}}");
     cJSON *q = f ? cJSON_GetObjectItemCaseSensitive(f, "quantization") : NULL;
-    bool ok = q && put(q, "quant_algo", modelopt_algo(p)) && put(q, "kv_cache_quant_algo", cJSON_CreateNull()) &&
-              put(q, "group_size", cJSON_CreateNumber(16)) && put(q, "exclude_modules", cJSON_Duplicate(ignore, true));
+    bool ok = q && put(q, "quant_algo", modelopt_algo(p)) &&
+              put(q, "kv_cache_quant_algo", cJSON_CreateNull()) &&
+              put(q, "group_size", cJSON_CreateNumber(16)) &&
+              put(q, "exclude_modules", cJSON_Duplicate(ignore, true));
     if (ok) return f;
     cJSON_Delete(f);
     return NULL;
@@ -201,14 +209,17 @@ static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, 
     *text_only = left.vision || left.prediction;
     cJSON_DeleteItemFromObjectCaseSensitive(c, "compression_config");
     cJSON_DeleteItemFromObjectCaseSensitive(c, "quantization_config");
-    bool ok = (moe_json_get(c, "torch_dtype") || moe_json_get(c, "dtype") || put(c, "torch_dtype", cJSON_CreateString("bfloat16"))) &&
-              put(c, "quantization_config", p->flavor == MOE_HF_MODELOPT ? modelopt_config(p, ignore) : compressed_config(p, ignore));
+    cJSON *q = p->flavor == MOE_HF_MODELOPT ? modelopt_config(p, ignore) : compressed_config(p, ignore);
+    bool typed = moe_json_get(c, "torch_dtype") || moe_json_get(c, "dtype");
+    bool ok = put(c, "quantization_config", q) &&
+              (typed || put(c, "torch_dtype", cJSON_CreateString("bfloat16")));
     enum moe_code code = ok ? moe_export_json(dir, "config.json", c, err) : no_memory(err);
     cJSON_Delete(c);
     return code;
 }
 
-enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r, struct moe_err *err)
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
+                                   struct moe_err *err)
 {
     cJSON *ignore;
     MOE_TRY(moe_hf_ignore(p, &ignore, err));

@@ -25,8 +25,9 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
                                struct moe_hf_result *r, struct moe_err *err);
 void moe_hf_plan_release(struct moe_hf_plan *p);
 
-/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router, norms, and kv_b, which
- * engines split into W_UK and W_UV: SGLang and TensorRT-LLM fail on it in NVFP4, vLLM derives them through the W4A4 layer). */
+/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router,
+ * norms, and kv_b, which engines split into W_UK and W_UV: SGLang and TensorRT-LLM fail on it in NVFP4, vLLM
+ * derives them through the W4A4 layer). */
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
 /* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and kv_a), the one with the
  * larger; itself when it is alone or they agree. */
@@ -46,10 +47,12 @@ const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char o
 
 /* Modules that the config must name as not quantized, as each tool would; an array of strings, the caller deletes it. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
-/* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the entry, when another layer's is NVFP4. */
+/* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the
+ * entry, when another layer's is NVFP4. */
 bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
 /* config.json and, for modelopt, hf_quant_config.json in `dir`.  Fills in r->text_only and r->spreads. */
-enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r, struct moe_err *err);
+enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
+                                   struct moe_err *err);
 
 /* All shards and, when there are several, the index. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,

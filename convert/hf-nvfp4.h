@@ -34,7 +34,8 @@ struct moe_hf_result {
     const char *decoded_type;        /* and its type there */
     int64_t reencoded;               /* NVFP4 weights quantized again under the larger global of their pair, */
     double relative_error;           /* and the error that added: sqrt(sum (w - w')^2 / sum w^2); 0 under dry_run */
-    bool spreads;                    /* the config excludes a projection of attention in one layer that is NVFP4 in another, */
+    bool spreads;                    /* the config excludes a projection of attention in one layer that is
+                                      * NVFP4 in another, */
     char first_spread[160];          /* by this pattern */
     bool text_only;                  /* the source was more than the text model that is written */
 };

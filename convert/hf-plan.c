@@ -22,7 +22,8 @@ const char *moe_hf_flavor_name(enum moe_hf_flavor flavor) { return flavors[flavo
 bool moe_hf_is_nvfp4(const struct moe_tensor *t)
 {
     enum moe_class class = moe_role_class((enum moe_role)t->role);
-    return t->type == MOE_NVFP4 && t->rows > 1 && class != MOE_CLASS_MOE && t->role != MOE_ROLE_EMBED && t->role != MOE_ROLE_KV_B;
+    return t->type == MOE_NVFP4 && t->rows > 1 && class != MOE_CLASS_MOE && t->role != MOE_ROLE_EMBED &&
+           t->role != MOE_ROLE_KV_B;
 }
 
 static float factor(const struct moe_tensor *t, float v) { return t->reciprocal ? 1.0f / v : v; }

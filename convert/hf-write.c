@@ -256,7 +256,8 @@ static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shar
 
 /* ---- the index ---- */
 
-static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a, char (*shards)[64], const char **index, const char **files,
+static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a, char (*shards)[64],
+                                const char **index, const char **files,
                                 struct moe_err *err)
 {
     for (int64_t s = 0; s < p->n_shards; s++)
@@ -276,7 +277,8 @@ static enum moe_code write_index(const struct moe_hf_plan *p, const char *dir, s
     struct moe_arena a = MOE_ARENA_INIT;
     const char **index = malloc((size_t)p->n * sizeof *index), **files = malloc((size_t)p->n * sizeof *files);
     char (*shards)[64] = malloc((size_t)p->n_shards * sizeof *shards);
-    enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
+    enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM,
+                                                                      "no memory for an index");
     for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, shards[s]);
     if (code == MOE_OK) code = list_names(p, &a, shards, index, files, err);
     if (code == MOE_OK) code = moe_st_write_index(dir, index, files, p->n, p->bytes, err);

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a configuration"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for a configuration");
+}
 
 static enum moe_code source_config(const struct moe_source *src, cJSON **root, struct moe_err *err)
 {
@@ -35,7 +38,8 @@ static bool has_file(const struct moe_source *src, const char *name)
     return false;
 }
 
-/* auto_map names classes in Python files ("configuration_deepseek.DeepseekV3Config"): of use when all of them came along. */
+/* auto_map names classes in Python files ("configuration_deepseek.DeepseekV3Config"): of use when all of them
+ * came along. */
 static bool map_holds(const struct moe_source *src, const cJSON *map)
 {
     for (const cJSON *m = map ? map->child : NULL; m; m = m->next) {
@@ -95,17 +99,20 @@ static void clean_list(cJSON *list, const struct moe_config *c, const struct moe
     for (cJSON *i = list ? list->child : NULL, *next; i; i = next) {
         next = i->next;
         if (!cJSON_IsString(i)) continue;
-        if ((left->vision && names_vision(i->valuestring)) || (left->prediction && layer_of(i->valuestring) >= c->num_hidden_layers))
+        if ((left->vision && names_vision(i->valuestring)) ||
+            (left->prediction && layer_of(i->valuestring) >= c->num_hidden_layers))
             cJSON_Delete(cJSON_DetachItemViaPointer(list, i));
         else if (left->vision)
             strip_prefix(i->valuestring);
     }
 }
 
-/* What a quantization_config, or the "quantization" of a hf_quant_config.json, says of tensors that do not go out. */
+/* What a quantization_config, or the "quantization" of a hf_quant_config.json, says of tensors that do not go
+ * out. */
 static bool clean_quantization(cJSON *q, const struct moe_config *c, const struct moe_left_out *left)
 {
-    static const char *const lists[] = { "ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers" };
+    static const char *const lists[] = { "ignore", "exclude_modules", "modules_to_not_convert",
+                                         "ignored_layers" };
     static const char *const cache[] = { "kv_cache_scheme", "kv_cache_quant_algo" };
     bool ok = true;
     if (!cJSON_IsObject(q)) return true;
@@ -120,10 +127,12 @@ static bool clean_quantization(cJSON *q, const struct moe_config *c, const struc
 
 /* ---- config.json ---- */
 
-/* The text model's own configuration: of a multimodal one its text_config, with what stands beside it and is about the text. */
+/* The text model's own configuration: of a multimodal one its text_config, with what stands beside it and is
+ * about the text. */
 static cJSON *text_part(const cJSON *root)
 {
-    static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype", "quantization_config",
+    static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype",
+                                          "dtype", "quantization_config",
                                           "compression_config" };
     const cJSON *inner = moe_json_get(root, "text_config");
     cJSON *c = cJSON_Duplicate(inner, true);
@@ -141,16 +150,21 @@ static bool adapt(const struct moe_source *src, const struct moe_left_out *left,
 {
     static const char *const text = "DeepseekV3ForCausalLM";
     bool ok = !left->vision || set(c, "architectures", cJSON_CreateStringArray(&text, 1));
-    if (!map_holds(src, moe_json_get(c, "auto_map"))) { /* then only engines' own classes can load it: the name that all know */
+    /* Without its own classes only engines' can load the model, under the name that all know. */
+    if (!map_holds(src, moe_json_get(c, "auto_map"))) {
         cJSON_DeleteItemFromObjectCaseSensitive(c, "auto_map");
-        if (left->vision || !strcmp(src->config.model_type, "kimi_k2")) ok = ok && set(c, "model_type", cJSON_CreateString("deepseek_v3"));
+        if (left->vision || !strcmp(src->config.model_type, "kimi_k2"))
+            ok = ok && set(c, "model_type", cJSON_CreateString("deepseek_v3"));
     }
     if (left->prediction) ok = ok && set(c, "num_nextn_predict_layers", cJSON_CreateNumber(0));
-    ok = ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "quantization_config"), &src->config, left);
-    return ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "compression_config"), &src->config, left);
+    ok = ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "quantization_config"), &src->config,
+                                  left);
+    return ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "compression_config"), &src->config,
+                                    left);
 }
 
-enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out *left, cJSON **config, struct moe_err *err)
+enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out *left, cJSON **config,
+                               struct moe_err *err)
 {
     cJSON *root;
     MOE_TRY(source_config(src, &root, err));
@@ -163,7 +177,8 @@ enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out
     return no_memory(err);
 }
 
-enum moe_code moe_model_quant_config(const struct moe_source *src, const struct moe_left_out *left, cJSON *config, struct moe_err *err)
+enum moe_code moe_model_quant_config(const struct moe_source *src, const struct moe_left_out *left,
+                                     cJSON *config, struct moe_err *err)
 {
     return clean_quantization(cJSON_GetObjectItemCaseSensitive(config, "quantization"), &src->config, left) &&
            clean_quantization(config, &src->config, left) ? MOE_OK : no_memory(err);
@@ -171,7 +186,8 @@ enum moe_code moe_model_quant_config(const struct moe_source *src, const struct 
 
 bool moe_is_vision_file(const char *name)
 {
-    static const char *const names[] = { "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json" };
+    static const char *const names[] = { "preprocessor_config.json", "processor_config.json",
+                                         "video_preprocessor_config.json" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i])) return true;
     return false;

@@ -1,4 +1,5 @@
-/* convert/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing else. */
+/* convert/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing
+ * else. */
 #ifndef MOE_CONVERT_MODEL_CONFIG_H
 #define MOE_CONVERT_MODEL_CONFIG_H
 
@@ -11,11 +12,14 @@ struct moe_left_out {
     bool kv_scales;
 };
 
-/* The source's config.json without what is left out; of a container that has none, the one of its manifest.  The caller deletes it.
- * left->vision is cleared when the source has no vision to leave out.  With vision goes the prefix "language_model." of tensor names. */
-enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out *left, cJSON **config, struct moe_err *err);
+/* The source's config.json without what is left out; of a container that has none, the one of its manifest.
+ * The caller deletes it. left->vision is cleared when the source has no vision to leave out.  With vision
+ * goes the prefix "language_model." of tensor names. */
+enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out *left, cJSON **config,
+                               struct moe_err *err);
 /* The same for the text of a hf_quant_config.json, in place. */
-enum moe_code moe_model_quant_config(const struct moe_source *src, const struct moe_left_out *left, cJSON *config, struct moe_err *err);
+enum moe_code moe_model_quant_config(const struct moe_source *src, const struct moe_left_out *left,
+                                     cJSON *config, struct moe_err *err);
 
 /* A small file that speaks of images alone: it stays behind with the vision tensors. */
 bool moe_is_vision_file(const char *name);

@@ -18,7 +18,10 @@ struct options {
     bool dry_run, resume, force, merge, mix_kernels, keep_vision;
 };
 
-static bool is_left_out(const struct moe_raw *r, const char *why) { return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r); }
+static bool is_left_out(const struct moe_raw *r, const char *why)
+{
+    return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r);
+}
 
 /* One notice for each reason why source tensors were left out. */
 static void name_skipped(const struct moe_run *run, const struct moe_source *src, bool vision)
@@ -49,12 +52,14 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
 }
 
 /* A notice about files of a checkpoint that no container keeps. */
-static enum moe_code name_left_out(const struct moe_run *run, const struct moe_source *src, struct moe_err *err)
+static enum moe_code name_left_out(const struct moe_run *run, const struct moe_source *src,
+                                   struct moe_err *err)
 {
     char first[256];
     int64_t n = 0;
     if (src->kind == MOE_CHECKPOINT) MOE_TRY(moe_keep_rest(src, NULL, &n, first, err));
-    if (n) moe_notice(run, "%lld other files or directories of the checkpoint are left out, '%s' the first", (long long)n, first);
+    if (n) moe_notice(run, "%lld other files or directories of the checkpoint are left out, '%s' the first",
+                      (long long)n, first);
     return MOE_OK;
 }
 
@@ -63,7 +68,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     struct moe_rewrite_result got;
     bool nvfp4 = !strcmp(o->to, "nvfp4");
     struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
-                                     .rest = !nvfp4, .vision = !nvfp4 && o->keep_vision, .memory = (uint64_t)o->memory };
+                                     .rest = !nvfp4, .vision = !nvfp4 && o->keep_vision,
+                                     .memory = (uint64_t)o->memory };
     enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
     if (o->dry_run) return dry_run(o, src, &r, json, err);
     MOE_TRY(moe_check_vocabulary(src, err));
@@ -84,8 +90,11 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
 static void tell_left_out(const struct moe_run *run, const struct moe_export_result *got)
 {
     if (!got->skipped) return;
-    moe_notice(run, "%lld tensors of the source were not kept and do not return, '%s' the first: config.json and the index say what is there%s",
-               (long long)got->skipped, got->first_skipped, got->text_only ? ", the text model under its own names" : "");
+    moe_notice(run,
+               "%lld tensors of the source were not kept and do not return, '%s' the first: config.json and "
+               "the index say what is there%s",
+               (long long)got->skipped, got->first_skipped,
+               got->text_only ? ", the text model under its own names" : "");
 }
 
 static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
@@ -140,26 +149,38 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
 }
 
 /* Where a reader of the checkpoint is known to err (docs/export.md names the versions that were read). */
-static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got, enum moe_hf_flavor flavor)
+static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got,
+                         enum moe_hf_flavor flavor)
 {
     if (flavor == MOE_HF_COMPRESSED_TENSORS) {
-        moe_warn(run, "transformers leaves weight_global_scale out of its sums and then runs another model (serve this flavor with vLLM)");
-        moe_warn(run, "TensorRT-LLM does not read this flavor (write it --flavor modelopt, from a calibrated container)");
+        moe_warn(run,
+                 "transformers leaves weight_global_scale out of its sums and then runs another model (serve "
+                 "this flavor with vLLM)");
+        moe_warn(run,
+                 "TensorRT-LLM does not read this flavor (write it --flavor modelopt, from a calibrated "
+                 "container)");
         return;
     }
     if (got->weight_only) {
-        moe_warn(run, "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the container for it: moe-quantize --calib)");
-        moe_warn(run, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless it is started with --moe-runner-backend marlin");
+        moe_warn(run,
+                 "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the "
+                 "container for it: moe-quantize --calib)");
+        moe_warn(run,
+                 "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless it is "
+                 "started with --moe-runner-backend marlin");
     }
     if (got->spreads)
-        moe_warn(run, "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this projection in all layers or in none)", got->first_spread);
+        moe_warn(run,
+                 "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this "
+                 "projection in all layers or in none)", got->first_spread);
 }
 
 /* What is in the checkpoint and is not what was in the container. */
 static void tell_hf_nvfp4(const struct moe_run *run, const struct moe_hf_result *got)
 {
     if (got->weight_only)
-        moe_notice(run, "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
+        moe_notice(run,
+                   "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
     else if (got->uncalibrated)
         moe_warn(run, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0", (long long)got->uncalibrated, (long long)got->nvfp4);
     if (got->decoded)
@@ -240,7 +261,8 @@ static int tool_main(int argc, char **argv)
         MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
         MOE_BOOL(0, "keep-vision", &o.keep_vision,
-                 "a container in source precision keeps the vision tensors, and --to hf brings them back (the default); --no-keep-vision: the text model alone"),
+                 "a container in source precision keeps the vision tensors, and --to hf brings them back (the "
+                 "default); --no-keep-vision: the text model alone"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL(0, "mix-kernels", &o.mix_kernels, "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
         MOE_WRITER_OPTIONS(&o),

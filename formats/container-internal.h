@@ -42,7 +42,8 @@ struct moe_listed { const char *name; uint64_t bytes; struct moe_hash128 digest;
 void moe_manifest_entry(const cJSON *entry, struct moe_listed *out);
 bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed *out);
 /* Size and digest of a whole file, read in pieces. */
-enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err);
+enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest,
+                              struct moe_err *err);
 bool moe_is_shard_name(const char *name);
 bool moe_container_name_allowed(const char *name);
 /* Check presence, size and (shards) header and table digest of every listed file of DIR. */

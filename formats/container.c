@@ -256,14 +256,16 @@ void moe_container_release(struct moe_source *src)
     src->container = NULL;
 }
 
-enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err)
+enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest,
+                              struct moe_err *err)
 {
     enum { PIECE = 1 << 20 };
     int fd;
     MOE_TRY(moe_open_read(path, &fd, bytes, err));
     struct moe_hash *h = moe_hash_new();
     unsigned char *piece = malloc(PIECE);
-    enum moe_code code = h && piece ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    enum moe_code code = h && piece ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL,
+                                                           "no memory to read it");
     if (h) moe_hash_reset128(h);
     for (uint64_t at = 0, n; code == MOE_OK && at < *bytes; at += n) {
         n = *bytes - at < PIECE ? *bytes - at : PIECE;
@@ -277,7 +279,8 @@ enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash
     return code;
 }
 
-enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX], struct moe_err *err)
+enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
+                                       struct moe_err *err)
 {
     struct moe_listed f;
     struct moe_hash128 digest;

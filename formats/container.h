@@ -116,7 +116,8 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err);
 /* A whole small file inside the container: "tokenizer/tiktoken.model", "hf/config.json", "routing.json". */
 enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes, struct moe_err *err);
 
-/* A file that the caller has written in moe_writer_dir under its name, whole and durable, becomes one of the container's. */
+/* A file that the caller has written in moe_writer_dir under its name, whole and durable, becomes one of the
+ * container's. */
 enum moe_code moe_writer_adopt_file(struct moe_writer *w, const char *name, struct moe_err *err);
 
 /* Before publish: what is written is a part of a model; `part` (copied) becomes the manifest's "part", and each line of
@@ -149,8 +150,10 @@ void moe_container_release(struct moe_source *src);
 /* Read one listed file that is not a shard ("source.jsonl", "tokenizer/tiktoken.model") and hold it against its digest.
  * MOE_NOT_FOUND when the manifest does not list it, MOE_CORRUPT when it is not what the manifest says.  free(*data). */
 enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err);
-/* Hold a listed file of any size against its digest, in pieces, and give its path: MOE_NOT_FOUND, MOE_CORRUPT as above. */
-enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX], struct moe_err *err);
+/* Hold a listed file of any size against its digest, in pieces, and give its path: MOE_NOT_FOUND, MOE_CORRUPT
+ * as above. */
+enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
+                                       struct moe_err *err);
 bool moe_container_lists(const struct moe_source *src, const char *name);
 
 /* Read every byte, in pieces.  A container: each plane against its hash, padding against zero, small files against their

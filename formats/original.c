@@ -26,18 +26,21 @@ static bool put(struct moe_original_writer *w, const char *s, size_t n)
 }
 
 /* ["kind", "name", head, bytes, tail, spaces], without memory NULL; free() it. */
-static char *line_of(enum moe_original_kind kind, const char *name, size_t head, size_t n, size_t tail, size_t spaces)
+static char *line_of(enum moe_original_kind kind, const char *name, size_t head, size_t n, size_t tail,
+                     size_t spaces)
 {
     const double numbers[4] = { (double)head, (double)n, (double)tail, (double)spaces };
     cJSON *a = cJSON_CreateArray();
-    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(kinds[kind])) && cJSON_AddItemToArray(a, cJSON_CreateString(name));
+    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(kinds[kind])) &&
+              cJSON_AddItemToArray(a, cJSON_CreateString(name));
     for (int i = 0; ok && i < 4; i++) ok = cJSON_AddItemToArray(a, cJSON_CreateNumber(numbers[i]));
     char *line = ok ? moe_json_print(a, 0) : NULL;
     cJSON_Delete(a);
     return line;
 }
 
-enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name, const char *text, size_t n,
+enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name,
+                               const char *text, size_t n,
                                const char *plain, size_t n_plain, struct moe_err *err)
 {
     size_t spaces = 0, head = 0, tail = 0;
@@ -48,7 +51,8 @@ enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_
     while (tail < least - head && text[n - tail - 1] == plain[n_plain - tail - 1]) tail++;
     size_t middle = n - head - tail;
     char *line = line_of(kind, name, head, middle, tail, spaces);
-    bool ok = line && put(w, line, strlen(line)) && put(w, "\n", 1) && put(w, text + head, middle) && put(w, "\n", 1);
+    bool ok = line && put(w, line, strlen(line)) && put(w, "\n", 1) && put(w, text + head, middle) &&
+              put(w, "\n", 1);
     free(line);
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for '%.200s'", name);
 }
@@ -82,12 +86,14 @@ static bool parse_line(const cJSON *a, struct moe_original *o)
         if (v[n] != (double)(uint64_t)v[n]) return false;
     }
     if (n != 4) return false;
-    *o = (struct moe_original){ .kind = (enum moe_original_kind)kind, .head = (uint64_t)v[0], .n = (size_t)v[1], .tail = (uint64_t)v[2], .spaces = (uint64_t)v[3] };
+    *o = (struct moe_original){ .kind = (enum moe_original_kind)kind, .head = (uint64_t)v[0],
+                                .n = (size_t)v[1], .tail = (uint64_t)v[2], .spaces = (uint64_t)v[3] };
     return true;
 }
 
 /* The record at *at; *at gets the place behind it. */
-static enum moe_code parse_record(const char *data, size_t size, size_t *at, const char *path, struct moe_original *o, struct moe_err *err)
+static enum moe_code parse_record(const char *data, size_t size, size_t *at, const char *path,
+                                  struct moe_original *o, struct moe_err *err)
 {
     const char *line = data + *at, *end = memchr(line, '\n', size - *at);
     cJSON *a;
@@ -105,7 +111,8 @@ static enum moe_code parse_record(const char *data, size_t size, size_t *at, con
     return MOE_OK;
 }
 
-enum moe_code moe_originals_parse(const char *data, size_t size, const char *path, struct moe_originals *o, struct moe_err *err)
+enum moe_code moe_originals_parse(const char *data, size_t size, const char *path, struct moe_originals *o,
+                                  struct moe_err *err)
 {
     int64_t cap = 0;
     enum moe_code code = MOE_OK;
@@ -130,12 +137,15 @@ void moe_originals_release(struct moe_originals *o)
     *o = (struct moe_originals){ 0 };
 }
 
-enum moe_code moe_original_text(const struct moe_original *o, const char *plain, size_t n_plain, size_t limit, const char *path, char **text,
+enum moe_code moe_original_text(const struct moe_original *o, const char *plain, size_t n_plain, size_t limit,
+                                const char *path, char **text,
                                 size_t *n, struct moe_err *err)
 {
     *text = NULL;
-    if (o->head > n_plain || o->tail > n_plain || o->n > limit || o->spaces > limit || o->head + o->n + o->tail + o->spaces > limit)
-        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the record of '%.200s' does not fit what source.jsonl says of it", o->name);
+    if (o->head > n_plain || o->tail > n_plain || o->n > limit || o->spaces > limit ||
+        o->head + o->n + o->tail + o->spaces > limit)
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "the record of '%.200s' does not fit what source.jsonl says of it", o->name);
     *n = (size_t)(o->head + o->n + o->tail + o->spaces);
     char *p = malloc(*n + 1);
     if (!p) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for '%.200s'", o->name);

@@ -1,9 +1,11 @@
-/* formats/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to hf brings all back byte for byte.
+/* formats/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to hf brings
+ * all back byte for byte.
  *
- * A container's file source.rest (docs/format.md, section 5.1) has a record for the header of each safetensors file, for the index, and for
- * every small file that has no place in hf/ or tokenizer/.  Where a header or the index is what this project would write itself from
- * source.jsonl (its "plain text"), the record only says so; where it differs, the record holds the bytes between the common head and the
- * common tail.  Knows bytes, nothing of tensors. */
+ * A container's file source.rest (docs/format.md, section 5.1) has a record for the header of each
+ * safetensors file, for the index, and for every small file that has no place in hf/ or tokenizer/.  Where a
+ * header or the index is what this project would write itself from source.jsonl (its "plain text"), the
+ * record only says so; where it differs, the record holds the bytes between the common head and the common
+ * tail.  Knows bytes, nothing of tensors. */
 #ifndef MOE_FORMATS_ORIGINAL_H
 #define MOE_FORMATS_ORIGINAL_H
 
@@ -23,8 +25,10 @@ enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_F
 
 struct moe_original_writer { char *text; size_t n, cap; }; /* zero-initialised; free(text) */
 
-/* Append the record of `name`, whose text is these n bytes where `plain` is the text that would be written without it ("", 0: none would). */
-enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name, const char *text, size_t n,
+/* Append the record of `name`, whose text is these n bytes where `plain` is the text that would be written
+ * without it ("", 0: none would). */
+enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name,
+                               const char *text, size_t n,
                                const char *plain, size_t n_plain, struct moe_err *err);
 
 /* ---- reading ---- */
@@ -39,15 +43,19 @@ struct moe_original {
 };
 struct moe_originals { struct moe_original *v; int64_t n; }; /* in the order of the file */
 
-/* Whether a record may have this name: plain names with '/' between them, none beginning with '.' but the last. */
+/* Whether a record may have this name: plain names with '/' between them, none beginning with '.' but the
+ * last. */
 bool moe_original_name(const char *name);
-/* Parse the whole file; `data` has to live as long as *o.  MOE_CORRUPT with the number of the record.  Nothing is owned on failure. */
-enum moe_code moe_originals_parse(const char *data, size_t size, const char *path, struct moe_originals *o, struct moe_err *err);
+/* Parse the whole file; `data` has to live as long as *o.  MOE_CORRUPT with the number of the record.
+ * Nothing is owned on failure. */
+enum moe_code moe_originals_parse(const char *data, size_t size, const char *path, struct moe_originals *o,
+                                  struct moe_err *err);
 void moe_originals_release(struct moe_originals *o); /* zero-initialised is fine */
 
-/* The text that a record stands for; free(*text).  MOE_CORRUPT when its head and tail are more than the plain text has, or it is longer
- * than `limit`. */
-enum moe_code moe_original_text(const struct moe_original *o, const char *plain, size_t n_plain, size_t limit, const char *path, char **text,
+/* The text that a record stands for; free(*text).  MOE_CORRUPT when its head and tail are more than the plain
+ * text has, or it is longer than `limit`. */
+enum moe_code moe_original_text(const struct moe_original *o, const char *plain, size_t n_plain, size_t limit,
+                                const char *path, char **text,
                                 size_t *n, struct moe_err *err);
 
 #endif

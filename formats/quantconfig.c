@@ -62,7 +62,8 @@ static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme 
     int64_t group = 16;
     MOE_TRY(moe_json_str(q, "quant_algo", true, &algo, file, err));
     MOE_TRY(moe_json_i64(q, "group_size", false, 1, 1 << 20, &group, file, err));
-    if (strcmp(algo, "NVFP4") && strcmp(algo, "W4A16_NVFP4")) return unsupported(file, "quant_algo", algo, err);
+    if (strcmp(algo, "NVFP4") && strcmp(algo, "W4A16_NVFP4")) return unsupported(file, "quant_algo", algo,
+            err);
     if (group != 16) return unsupported(file, "nvfp4 with another", "group_size", err);
     *scheme = MOE_SCHEME_NVFP4_MODELOPT;
     return MOE_OK;

@@ -92,7 +92,8 @@ static enum moe_code give(struct text *t, const char *path, char **out, size_t *
     return MOE_OK;
 }
 
-enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out, size_t *bytes, struct moe_err *err)
+enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out,
+                                 size_t *bytes, struct moe_err *err)
 {
     struct text h = { 0 };
     uint64_t end;
@@ -118,7 +119,8 @@ static enum moe_code start(struct moe_st_writer *w, const char *path, const stru
     return moe_pwrite(w->file.fd, path, h->p, h->n, 0, err);
 }
 
-enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, const char *header, size_t n, uint64_t data_bytes, struct moe_err *err)
+enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, const char *header, size_t n,
+                               uint64_t data_bytes, struct moe_err *err)
 {
     struct moe_st_writer *w = calloc(1, sizeof *w);
     struct text h = { 0 };
@@ -135,7 +137,8 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
     return code;
 }
 
-enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n, struct moe_err *err)
+enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n,
+                            struct moe_err *err)
 {
     struct text h = { 0 };
     uint64_t end;
@@ -188,9 +191,13 @@ enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
 
 struct place { const char *name, *file; };
 
-static int by_name(const void *a, const void *b) { return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name);
+}
 
-enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n, uint64_t total_size, char **out, size_t *bytes,
+enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n,
+                                uint64_t total_size, char **out, size_t *bytes,
                                 struct moe_err *err)
 {
     struct text x = { 0 };
@@ -210,7 +217,8 @@ enum moe_code moe_st_index_text(const char *const *names, const char *const *fil
     return give(&x, "model.safetensors.index.json", out, bytes, err);
 }
 
-enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files, int64_t n, uint64_t total_size,
+enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files,
+                                 int64_t n, uint64_t total_size,
                                  struct moe_err *err)
 {
     char path[PATH_MAX], *text;

@@ -46,21 +46,28 @@ enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file,
 struct moe_st_writer;
 /* Start `path` (as path.tmp); the header is written now, padded with spaces to a multiple of 8.  `t` is not kept; its offsets and bytes are filled in. */
 enum moe_code moe_st_create(struct moe_st_writer **w, const char *path, struct moe_st_entry *t, int64_t n, struct moe_err *err);
-/* The same with a header of the caller's, these n bytes of JSON with their padding, before `data_bytes` bytes of data. */
-enum moe_code moe_st_create_as(struct moe_st_writer **w, const char *path, const char *header, size_t n, uint64_t data_bytes, struct moe_err *err);
+/* The same with a header of the caller's, these n bytes of JSON with their padding, before `data_bytes` bytes
+ * of data. */
+enum moe_code moe_st_create_as(struct moe_st_writer **w, const char *path, const char *header, size_t n,
+                               uint64_t data_bytes, struct moe_err *err);
 /* The next bytes of the data, in the order of the entries; tensors may be cut anywhere. */
 enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t bytes, struct moe_err *err);
 /* fsync, rename to `path`.  MOE_INTERNAL when not all bytes were written.  Closes the writer either way; on failure nothing is left. */
 enum moe_code moe_st_finish(struct moe_st_writer **w, struct moe_err *err);
 void moe_st_abort(struct moe_st_writer **w); /* NULL-safe; nulls; nothing is left */
 
-/* dir/model.safetensors.index.json: tensor names[i] lies in files[i]; written in the order of names, as transformers does. */
-enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files, int64_t n, uint64_t total_size,
+/* dir/model.safetensors.index.json: tensor names[i] lies in files[i]; written in the order of names, as
+ * transformers does. */
+enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files,
+                                 int64_t n, uint64_t total_size,
                                  struct moe_err *err);
 
-/* The texts alone: a file's header without its length and padding (`t` gets offsets from 0 on), and an index.  free(*out). */
-enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out, size_t *bytes, struct moe_err *err);
-enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n, uint64_t total_size, char **out, size_t *bytes,
+/* The texts alone: a file's header without its length and padding (`t` gets offsets from 0 on), and an
+ * index.  free(*out). */
+enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out,
+                                 size_t *bytes, struct moe_err *err);
+enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n,
+                                uint64_t total_size, char **out, size_t *bytes,
                                 struct moe_err *err);
 
 #endif

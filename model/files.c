@@ -118,7 +118,8 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
 }
 
 /* All that the manifest lists beside shards and source.jsonl. */
-static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, bool rest, struct moe_err *err)
+static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, bool rest,
+                                    struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
     for (const cJSON *e = files ? files->child : NULL; e; e = e->next) {
@@ -126,7 +127,8 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         char *data;
         size_t n;
         if (ends(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
-        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || !strcmp(name, MOE_VISION_NAME)) continue; /* the latter: moe_keep_vision */
+        /* the latter: moe_keep_vision */
+        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || !strcmp(name, MOE_VISION_NAME)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);
@@ -145,7 +147,8 @@ static enum moe_code add_merged_routing(const struct moe_source *src, struct moe
     return code;
 }
 
-enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, bool rest, char **jsonl, size_t *jsonl_bytes,
+enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, bool rest, char **jsonl,
+                             size_t *jsonl_bytes,
                              struct moe_err *err)
 {
     *jsonl = NULL;

@@ -6,22 +6,27 @@
 
 /* Append the entry of raw tensor `raw` to a unit's source array (formats/container.h, moe_writer_commit_unit). */
 enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash, struct moe_err *err);
-/* A container keeps this tensor: a weight, or a few bytes that no runtime here uses (INT4 weight_shape, KV scales, rotary buffers). */
+/* A container keeps this tensor: a weight, or a few bytes that no runtime here uses (INT4 weight_shape, KV
+ * scales, rotary buffers). */
 bool moe_raw_is_kept(const struct moe_raw *r);
 /* Entries of all raw tensors that are not used, with the bytes of the small ones (moe_raw_is_kept). */
 enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, struct moe_err *err);
 
-/* source.rest of a checkpoint (formats/original.h): headers, index and other small files; *left_out counts files and directories of it that no
- * container keeps, `first` names one.  w NULL: only look. */
-enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out, char first[256], struct moe_err *err);
-/* vision.safetensors: the tensors of a checkpoint that are skipped as "vision", or a container's file again; none when there are none. */
+/* source.rest of a checkpoint (formats/original.h): headers, index and other small files; *left_out counts
+ * files and directories of it that no container keeps, `first` names one.  w NULL: only look. */
+enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out,
+                            char first[256], struct moe_err *err);
+/* vision.safetensors: the tensors of a checkpoint that are skipped as "vision", or a container's file again;
+ * none when there are none. */
 enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err);
 uint64_t moe_vision_bytes(const struct moe_source *src); /* what it will take */
 /* Where a checkpoint's file goes in the container, "hf" or "tokenizer"; NULL: to neither. */
 const char *moe_folder_for(const char *name);
 
-/* Copy the small files: of a checkpoint its JSON, tokenizer, template and code files (to tokenizer/ and hf/), of a
- * container the same again; *jsonl gets a container's source.jsonl (free it), NULL for a checkpoint.  rest: source.rest too. */
-enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, bool rest, char **jsonl, size_t *jsonl_bytes, struct moe_err *err);
+/* Copy the small files: of a checkpoint its JSON, tokenizer, template and code files (to tokenizer/ and hf/),
+ * of a container the same again; *jsonl gets a container's source.jsonl (free it), NULL for a checkpoint.
+ * rest: source.rest too. */
+enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w, bool rest, char **jsonl,
+                             size_t *jsonl_bytes, struct moe_err *err);
 
 #endif

@@ -14,7 +14,8 @@ enum moe_scope {
     MOE_SCOPE_NONE,       /* everything as the source has it */
     MOE_SCOPE_EXPERTS,    /* routed experts */
     MOE_SCOPE_MLP,        /* + shared experts and dense MLPs */
-    MOE_SCOPE_ALL_LINEAR, /* + attention projections q_a, q_b (or q), kv_a, o; never kv_b, which engines take apart in BF16 for absorbed
+    MOE_SCOPE_ALL_LINEAR, /* + attention projections q_a, q_b (or q), kv_a, o; never kv_b,
+        which engines take apart in BF16 for absorbed
                            * attention (only a rule by name makes it NVFP4) */
 };
 

@@ -113,7 +113,8 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     bool ok = j && cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
               (!changes || cJSON_AddStringToObject(j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
               (!changes || cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope))) &&
-              (!o->rest || o->vision || cJSON_AddFalseToObject(j, "keep_vision")) && put_rules(j, o) && (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
+              (!o->rest || o->vision || cJSON_AddFalseToObject(j, "keep_vision")) && put_rules(j, o) &&
+                  (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
               (!o->coder || put(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);

@@ -1,4 +1,5 @@
-/* model/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing else of a container keeps. */
+/* model/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing else of
+ * a container keeps. */
 #include "model/files.h"
 
 #include "base/io.h"
@@ -33,9 +34,11 @@ static enum moe_code read_header(const struct moe_file *f, char **text, size_t *
     MOE_TRY(moe_open_read(f->path, &fd, &size, err));
     enum moe_code code = moe_pread(fd, f->path, word, 8, 0, err);
     for (int i = 7; i >= 0; i--) bytes = bytes << 8 | word[i];
-    if (code == MOE_OK && bytes > MOE_ST_HEADER_MAX) code = moe_fail_at(err, MOE_CORRUPT, f->path, NULL, "was changed while it was read");
+    if (code == MOE_OK && bytes > MOE_ST_HEADER_MAX)
+        code = moe_fail_at(err, MOE_CORRUPT, f->path, NULL, "was changed while it was read");
     *text = code == MOE_OK ? malloc((size_t)bytes + 8) : NULL;
-    if (code == MOE_OK && !*text) code = moe_fail_at(err, MOE_NOMEM, f->path, NULL, "no memory for its header");
+    if (code == MOE_OK && !*text)
+        code = moe_fail_at(err, MOE_NOMEM, f->path, NULL, "no memory for its header");
     if (code == MOE_OK) code = moe_pread(fd, f->path, *text, (size_t)bytes + 8, 0, err);
     close(fd);
     if (code == MOE_OK && moe_hash64(*text, (size_t)bytes + 8) != f->header_hash)
@@ -173,12 +176,14 @@ static bool is_foreign(const char *path, const char *name)
     char mark[PATH_MAX];
     if (*name == '.' || ends(name, ".moe") || ends(name, ".partial")) return true;
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-        if (moe_path_join(mark, sizeof mark, path, marks[i], &ignored) != MOE_OK || moe_exists(mark) != MOE_ABSENT) return true;
+        if (moe_path_join(mark, sizeof mark, path, marks[i], &ignored) != MOE_OK ||
+            moe_exists(mark) != MOE_ABSENT) return true;
     return false;
 }
 
 /* `dir` under the checkpoint is called `under` ("" for itself, else "docs/"). */
-static enum moe_code keep_others(struct keeper *k, const char *dir, const char *under, int depth, struct moe_err *err)
+static enum moe_code keep_others(struct keeper *k, const char *dir, const char *under, int depth,
+                                 struct moe_err *err)
 {
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);
@@ -189,7 +194,8 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
         code = moe_path_join(path, sizeof path, dir, names.v[i], err);
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
-        if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) || (there != MOE_DIR && moe_folder_for(name)))) continue;
+        if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) ||
+                        (there != MOE_DIR && moe_folder_for(name)))) continue;
         if (there == MOE_DIR && depth && fits && !is_foreign(path, names.v[i])) {
             char below[PATH_MAX + 1];
             snprintf(below, sizeof below, "%s/", name);
@@ -204,7 +210,8 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
     return code;
 }
 
-enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out, char first[256], struct moe_err *err)
+enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out,
+                            char first[256], struct moe_err *err)
 {
     struct keeper k = { .src = src, .look = !w, .left_out = left_out, .first = first };
     *left_out = 0;

@@ -56,7 +56,8 @@ struct moe_rewrite_options {
     size_t n_rules;
     const struct moe_layer_range *layers; /* write a part of the model, these layers; NULL: all */
     const struct moe_coder *coder;   /* NULL: codes by `method` */
-    bool rest;                       /* keep what only --to hf wants (source.rest): the container is in source precision */
+    bool rest;                       /* keep what only --to hf wants (source.rest): the container is in source
+                                      * precision */
     bool vision;                     /* and the vision tensors (vision.safetensors) */
     uint64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what the machine has free */
 };

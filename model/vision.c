@@ -1,4 +1,5 @@
-/* model/vision.c - vision.safetensors: what of a multimodal checkpoint no runtime here reads, kept byte for byte for --to hf. */
+/* model/vision.c - vision.safetensors: what of a multimodal checkpoint no runtime here reads, kept byte for
+ * byte for --to hf. */
 #include "model/files.h"
 
 #include "base/io.h"
@@ -13,9 +14,13 @@
 
 enum { PIECE = 4 << 20 };
 
-static bool is_vision(const struct moe_raw *r) { return r->tensor < 0 && r->skipped && !strcmp(r->skipped, "vision"); }
+static bool is_vision(const struct moe_raw *r)
+{
+    return r->tensor < 0 && r->skipped && !strcmp(r->skipped, "vision");
+}
 
-static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw *r, struct moe_st_writer *w, unsigned char *piece, struct moe_err *err)
+static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw *r, struct moe_st_writer *w,
+                              unsigned char *piece, struct moe_err *err)
 {
     for (uint64_t at = 0; at < r->span.bytes; at += PIECE) {
         size_t n = r->span.bytes - at < PIECE ? (size_t)(r->span.bytes - at) : PIECE;
@@ -27,7 +32,8 @@ static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw
     return MOE_OK;
 }
 
-static enum moe_code gather(const struct moe_source *src, const char *path, int64_t n, unsigned char *piece, struct moe_err *err)
+static enum moe_code gather(const struct moe_source *src, const char *path, int64_t n, unsigned char *piece,
+                            struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_st_entry *t = calloc((size_t)n, sizeof *t);
@@ -50,7 +56,8 @@ static enum moe_code gather(const struct moe_source *src, const char *path, int6
 }
 
 /* The same file again, which has been held against its digest. */
-static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, unsigned char *piece, struct moe_err *err)
+static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, unsigned char *piece,
+                          struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
@@ -58,7 +65,8 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     MOE_TRY(moe_st_read(fd, from, size, &names, &h, err));
     size_t n = (size_t)h.data_offset - 8;
     char *header = malloc(n + 1);
-    enum moe_code code = header ? moe_pread(fd, from, header, n, 8, err) : moe_fail_at(err, MOE_NOMEM, to, NULL, "no memory for its header");
+    enum moe_code code = header ? moe_pread(fd, from, header, n, 8, err)
+                         : moe_fail_at(err, MOE_NOMEM, to, NULL, "no memory for its header");
     if (code == MOE_OK) code = moe_st_create_as(&w, to, header, n, size - h.data_offset, err);
     free(header);
     free(h.entries);
@@ -75,7 +83,8 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     return code;
 }
 
-static enum moe_code copy_container(const struct moe_source *src, const char *to, unsigned char *piece, struct moe_err *err)
+static enum moe_code copy_container(const struct moe_source *src, const char *to, unsigned char *piece,
+                                    struct moe_err *err)
 {
     char from[PATH_MAX];
     uint64_t size;

@@ -1,5 +1,5 @@
-/* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces of a plain text; written again they
- * stand for the same texts. */
+/* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces
+ * of a plain text; written again they stand for the same texts. */
 #undef NDEBUG
 #include "formats/original.h"
 
@@ -20,8 +20,10 @@ static void again(const struct moe_original *o, const char *text, size_t n)
     char *same;
     size_t m;
     assert(moe_original_add(&w, o->kind, o->name, text, n, plain, PLAIN, &err) == MOE_OK);
-    assert(moe_originals_parse(w.text, w.n, "again", &back, &err) == MOE_OK && back.n == 1 && !strcmp(back.v->name, o->name) && back.v->kind == o->kind);
-    assert(moe_original_text(back.v, plain, PLAIN, LIMIT, "again", &same, &m, &err) == MOE_OK && m == n && !memcmp(same, text, n));
+    assert(moe_originals_parse(w.text, w.n, "again", &back, &err) == MOE_OK && back.n == 1 &&
+           !strcmp(back.v->name, o->name) && back.v->kind == o->kind);
+    assert(moe_original_text(back.v, plain, PLAIN, LIMIT, "again", &same, &m, &err) == MOE_OK && m == n &&
+           !memcmp(same, text, n));
     free(same);
     free(w.text);
     moe_originals_release(&back);
@@ -38,7 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (moe_originals_parse(copy, size, "fuzz", &o, &err) != MOE_OK) assert(err.msg[0] && !o.n && !o.v);
     for (int64_t i = 0; i < o.n; i++) {
         const char *name = o.v[i].name;
-        assert(moe_original_name(name) && *name != '/' && strncmp(name, "../", 3) && !strstr(name, "/../") && !strstr(name, "//"));
+        assert(moe_original_name(name) && *name != '/' && strncmp(name, "../", 3) && !strstr(name, "/../") &&
+               !strstr(name, "//"));
         if (moe_original_text(&o.v[i], plain, PLAIN, LIMIT, "fuzz", &text, &n, &err) != MOE_OK) {
             assert(err.msg[0] && !text);
             continue;

@@ -466,7 +466,8 @@ static void writer(void)
     moe_st_abort(&w);
     strcat(path, ".tmp");
     OK(moe_exists(path) == MOE_ABSENT);
-    OK(moe_st_write_index(dir, (const char *const[]){ t[0].name, t[1].name, t[2].name }, files, 3, 19, &err) == MOE_OK);
+    OK(moe_st_write_index(dir, (const char *const[]){ t[0].name, t[1].name, t[2].name }, files, 3, 19,
+                          &err) == MOE_OK);
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", dir);
     OK(moe_read_file(path, 1 << 20, &text, &n, &err) == MOE_OK);
     cJSON *j;
