@@ -3,10 +3,20 @@
 #include "formats/dtype.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
+
+/* amax = f * 2^e with f in [1/2, 1), and 6 * 448 = 1.3125 * 2^11 = 0.65625 * 2^12. */
+static float power_of_two(float amax)
+{
+    int e;
+    float f = frexpf(amax, &e);
+    return ldexpf(1, f <= 0.65625f ? e - 12 : e - 11);
+}
 
 float moe_nvfp4_global(float amax, enum moe_nvfp4_method method)
 {
+    if (method == MOE_NVFP4_SEARCH) return amax > 0 ? fmaxf(power_of_two(amax), FLT_MIN) : FLT_MIN;
     float g = amax / (6.0f * (method == MOE_NVFP4_FOUR_OVER_SIX ? 256.0f : 448.0f));
     return g < FLT_MIN ? FLT_MIN : g;
 }

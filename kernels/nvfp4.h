@@ -17,8 +17,12 @@
  * (code 8), -0.0 does not. */
 enum moe_nvfp4_method { MOE_NVFP4_MAX, MOE_NVFP4_FOUR_OVER_SIX, MOE_NVFP4_SEARCH };
 
-/* amax / (6 * 448), or amax / (6 * 256) for FOUR_OVER_SIX, in float32.  An all-zero tensor, or one so small that the
- * quotient is below FLT_MIN, gives FLT_MIN: positive, and finite when inverted. */
+/* The global scale of a tensor whose largest magnitude is amax, >= 0 and finite.
+ * MAX: amax / (6 * 448) in float32.  FOUR_OVER_SIX: amax / (6 * 256).  These two rules are modelopt's.
+ * SEARCH, and every calibrated method: the smallest power of two that is at least amax / (6 * 448).  Block scales then reach
+ *   from 224 to 448 in the block of the largest weight: none overflows, and no smaller power would be free of that, so that
+ *   none underflows that need not.  A power of two has an exact inverse, and moves into exponents elsewhere without rounding.
+ * An all-zero tensor, or one whose result is below FLT_MIN, gives FLT_MIN = 2^-126: positive, and finite when inverted. */
 float moe_nvfp4_global(float amax, enum moe_nvfp4_method method);
 
 /* Copy `rows` rows of linear scales (blocks a row) into tile order (formats/dtype.h), from row `row0` (a multiple of 128)

@@ -126,7 +126,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
     enum moe_code code = codes && scales ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err) : moe_fail(err, MOE_NOMEM, "no memory for a projection");
     if (code == MOE_OK) {
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
-        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_MAX);
+        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_SEARCH);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
         *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = 1,
                                         .num = r.num, .den = r.den, .codes = codes, .scales = scales };

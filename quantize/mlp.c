@@ -367,7 +367,7 @@ static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, con
                                  struct moe_err *err)
 {
     float amax = moe_matrix_load(&p->m->matrix, s, c->w, c->n, rows);
-    if (!s->c0) *global = moe_nvfp4_global(s->k < c->w[0]->cols ? fmaxf(amax, c->amax) : amax, MOE_NVFP4_MAX);
+    if (!s->c0) *global = moe_nvfp4_global(s->k < c->w[0]->cols ? fmaxf(amax, c->amax) : amax, MOE_NVFP4_SEARCH);
     return moe_matrix_round(&p->m->matrix, s, c->w, c->n, rows, *global, c->out, err);
 }
 

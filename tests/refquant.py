@@ -10,8 +10,9 @@ best of all 126 (to 1e-12 relative) and no worse than max and four-over-six unde
 the nearest ones under that scale.  With numpy all experts are checked; in plain Python (--pure, or no numpy) N spread over the model (default 6).
 --fused: q_a and kv_a of every layer likewise.
 
-The rules are those of modelopt's NVFP4 tensor, in float32:
-    global = amax / (6 * 448), 256 in place of 448 for four-over-six; gate and up of an expert share the larger amax, as do q_a and kv_a
+The rules are those of modelopt's NVFP4 tensor (but for the global of search), in float32:
+    global = amax / (6 * 448), 256 in place of 448 for four-over-six; for search the smallest power of two that is no smaller than
+    amax / (6 * 448); gate and up of an expert share the larger amax, as do q_a and kv_a
     b = block amax / (6 * global), 1 where that is 0; scale = e4m3 of b clamped to [2^-9, 448]
     code = nearest e2m1 of w / (scale * global), ties to even; the sign bit is w < 0
 Errors are sums over a block of (w - v)^2 in double, v = e2m1 * (scale * global) in float32 as a reader decodes it.
@@ -61,6 +62,11 @@ def beside(x, step):
 
 
 def global_scale(amax, method):
+    if method == "search":
+        k = -126
+        while 2.0 ** k * 6 * 448 < amax:  # exact: doubles hold both
+            k += 1
+        return 2.0 ** k
     return max(f32(amax / (6.0 * (256 if method == "four-over-six" else 448))), FLT_MIN)
 
 

@@ -27,7 +27,7 @@ for method in max four-over-six; do
 done
 check tests/data/tiny-k2/bf16 search --sample 2
 # q_a and kv_a are fused by engines: one global scale, found by whoever has either at hand
-for method in max four-over-six search; do
+for method in search four-over-six max; do
     for threads in 1 3; do
         rm -rf "$T/all-$threads.moe"
         ok "$BIN/moe-quantize" tests/data/tiny-k2/bf16 -o "$T/all-$threads.moe" --method $method --quantize all-linear --threads $threads
@@ -38,7 +38,7 @@ for method in max four-over-six search; do
     [ "$(json weights_requantized "$T/out")" = 0 ] || fail "$method: the export quantizes again"
 done
 rm -rf "$T/all-3.moe"
-ok "$BIN/moe-quantize" tests/data/tiny-k2/bf16 -o "$T/all-3.moe" --tensor-type 'q_a_proj=nvfp4' # alone: its own, here below kv_a's
+ok "$BIN/moe-quantize" tests/data/tiny-k2/bf16 -o "$T/all-3.moe" --method max --tensor-type 'q_a_proj=nvfp4' # alone: its own, here below kv_a's
 ok python3 - "$T/all-3.moe" "$T/all-1.moe" <<'PY'
 import sys
 sys.path.insert(0, "tests")

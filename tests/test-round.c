@@ -110,7 +110,7 @@ static void run(const struct moe_form *h, const struct moe_form *g, const float 
 {
     int64_t k = h->k;
     float amax = moe_kernels()->amax(w, n * k), *scratch = malloc((size_t)moe_round_scratch(n, k) * sizeof *scratch);
-    struct moe_round r = { h, g, sweeps, moe_nvfp4_global(amax, MOE_NVFP4_MAX), n, w, q, scale, scratch };
+    struct moe_round r = { h, g, sweeps, moe_nvfp4_global(amax, MOE_NVFP4_SEARCH), n, w, q, scale, scratch };
     assert(scratch);
     moe_round_run(&r, pool);
     for (int64_t i = 0; i < n * k; i++) { /* every value is on its grid */
@@ -123,7 +123,7 @@ static void run(const struct moe_form *h, const struct moe_form *g, const float 
 /* The best of all scales without regard to the form, as --method search. */
 static void search(const float *w, int64_t n, float *q)
 {
-    float global = moe_nvfp4_global(moe_kernels()->amax(w, n), MOE_NVFP4_MAX);
+    float global = moe_nvfp4_global(moe_kernels()->amax(w, n), MOE_NVFP4_SEARCH);
     uint8_t *codes = malloc((size_t)n / 2), *scales = malloc((size_t)n / 16);
     assert(codes && scales);
     moe_kernels()->nvfp4_quantize(MOE_NVFP4_SEARCH, w, n, global, codes, scales);
@@ -245,7 +245,7 @@ static void test_fit(struct moe_pool *pool)
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, xq, lost, K, T, pool);
         ok(moe_inputs_end(&s, &how, pool, &err));
-        float global = moe_nvfp4_global(moe_matrix_load(&m, &s, weights, 1, NULL), MOE_NVFP4_MAX);
+        float global = moe_nvfp4_global(moe_matrix_load(&m, &s, weights, 1, NULL), MOE_NVFP4_SEARCH);
         ok(moe_matrix_round(&m, &s, weights, 1, NULL, global, out, &err));
         struct moe_weight got = { .type = MOE_NVFP4, .rows = N, .cols = K, .data = codes, .scale = scales, .global = global };
         float *y = malloc(sizeof(float) * T * N), *yq = malloc(sizeof(float) * T * N);
@@ -303,10 +303,25 @@ static void test_ask(struct moe_pool *pool)
     free(x), free(b), free(noise), free(z), free(w);
 }
 
+/* The smallest power of two with which no block scale is above 448. */
+static void test_global(void)
+{
+    for (int e = -100; e < 110; e++) {
+        float edge = ldexpf(2688, e);
+        assert(moe_nvfp4_global(edge, MOE_NVFP4_SEARCH) == ldexpf(1, e));
+        assert(moe_nvfp4_global(nextafterf(edge, INFINITY), MOE_NVFP4_SEARCH) == ldexpf(1, e + 1));
+        assert(moe_nvfp4_global(ldexpf(1345, e), MOE_NVFP4_SEARCH) == ldexpf(1, e));
+    }
+    assert(moe_nvfp4_global(0, MOE_NVFP4_SEARCH) == 0x1p-126f && moe_nvfp4_global(0x1p-149f, MOE_NVFP4_SEARCH) == 0x1p-126f);
+    assert(moe_nvfp4_global(0x1.fffffep127f, MOE_NVFP4_SEARCH) == 0x1p117f);
+    assert(moe_nvfp4_global(1, MOE_NVFP4_MAX) == 1 / 2688.0f && moe_nvfp4_global(1, MOE_NVFP4_FOUR_OVER_SIX) == 1 / 1536.0f);
+}
+
 int main(void)
 {
     struct moe_pool *pool;
     ok(moe_pool_open(&pool, 2, &err));
+    test_global();
     test_factor(pool);
     test_error(pool);
     test_extremes(pool);
@@ -314,6 +329,6 @@ int main(void)
     test_ask(pool);
     test_threads();
     moe_pool_close(&pool);
-    puts("test-round: factors, errors under forms of columns and rows, extremes, moved weights and what outputs ask for, threads");
+    puts("test-round: global scales, factors, errors under forms of columns and rows, extremes, moved weights and what outputs ask for, threads");
     return 0;
 }
