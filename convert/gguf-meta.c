@@ -2,11 +2,15 @@
 #include "convert/gguf-internal.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* Numbers that GGUF files give to these. */
-enum { FILE_TYPE_F32 = 0, FILE_TYPE_Q4_0 = 2, FILE_TYPE_BF16 = 32, FILE_TYPE_NVFP4 = 39, GATING_SIGMOID = 2, QUANTIZATION_VERSION = 2 };
+enum {
+    FILE_TYPE_F32 = 0, FILE_TYPE_Q4_0 = 2, FILE_TYPE_Q6_K = 18, FILE_TYPE_BF16 = 32, FILE_TYPE_NVFP4 = 39,
+    GATING_SIGMOID = 2, QUANTIZATION_VERSION = 2
+};
 
 static void str(struct moe_gguf_meta *m, const char *key, const char *s) { moe_gguf_str(m, key, s, strlen(s)); }
 
@@ -40,13 +44,15 @@ static void size_label(struct moe_gguf_meta *m, const struct moe_gguf_plan *p, i
 
 static uint64_t file_type(const struct moe_gguf_plan *p)
 {
-    bool q4_0 = false, bf16 = false, nvfp4 = false;
+    bool q4_0 = false, q6_k = false, bf16 = false, nvfp4 = false;
     for (int64_t i = 0; i < p->n; i++) {
         q4_0 |= p->t[i].type == MOE_GGUF_Q4_0;
+        q6_k |= p->t[i].type == MOE_GGUF_Q6_K;
         bf16 |= p->t[i].type == MOE_GGUF_BF16;
         nvfp4 |= p->t[i].type == MOE_GGUF_NVFP4;
     }
-    return nvfp4 ? FILE_TYPE_NVFP4 : q4_0 ? FILE_TYPE_Q4_0 : bf16 ? FILE_TYPE_BF16 : FILE_TYPE_F32;
+    if (nvfp4) return FILE_TYPE_NVFP4;
+    return q6_k ? FILE_TYPE_Q6_K : q4_0 ? FILE_TYPE_Q4_0 : bf16 ? FILE_TYPE_BF16 : FILE_TYPE_F32;
 }
 
 /* What the architecture has no key for. */
@@ -108,7 +114,8 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
             { "attention.value_length", c->kv_lora_rank }, { "attention.key_length_mla", c->qk_nope_head_dim + c->qk_rope_head_dim },
             { "attention.value_length_mla", c->v_head_dim }, { "expert_feed_forward_length", c->moe_intermediate_size },
             { "expert_count", c->n_routed_experts }, { "expert_shared_count", c->n_shared_experts });
-    moe_gguf_f32(m, "deepseek2.expert_weights_scale", c->routed_scaling_factor);
+    moe_gguf_f32(m, "deepseek2.expert_weights_scale",
+                 ldexp(c->routed_scaling_factor, p->fold->routing));
     if (c->norm_topk_prob) moe_gguf_bool(m, "deepseek2.expert_weights_norm", true);
     NUMBERS(m, err, { "rope.dimension_count", c->qk_rope_head_dim });
     /* A tenth of it: the loader divides by 0.1, for old files' sake. */

@@ -15,30 +15,45 @@ static uint64_t spread(uint32_t v)
     return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
 }
 
+static double f16_value(uint16_t h) /* of h >= 0, finite */
+{
+    int e = h >> 10, m = h & 1023;
+    return e ? (double)((uint64_t)(1024 + m) << e) * 0x1p-25 : m * 0x1p-24;
+}
+
 static void store64(uint8_t *p, uint64_t v)
 {
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
+/* Of 16 codes in 8 bytes: whether one is other than 0 or -0. */
+static bool any_value(const uint8_t *codes)
+{
+    return ((moe_load_le32(codes) | moe_load_le32(codes + 4)) & 0x77777777u) != 0;
+}
+
 /* Source: block_nvfp4 in ggml-common.h; checked against gguf-py's NVFP4. */
-bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, int64_t cols, uint8_t *out)
+bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
+                         int64_t cols, uint8_t *out, int64_t *rounded)
 {
     bool ok = true;
     for (int64_t b = 0; b < cols / 64; b++, codes += 32, scales += 4, out += 36) {
         for (int s = 0; s < 4; s++) {
-            ok &= scales[s] < 0x7f;
-            out[s] = scales[s];
+            uint8_t c = scales[s] & 0x7f;
+            out[s] = shift->code[c];
+            ok &= c == scales[s] && out[s] != MOE_GGUF_NO_SCALE;
+            if (!shift->exact[c]) *rounded += any_value(codes + 8 * s);
             store64(out + 4 + 8 * s, spread(moe_load_le32(codes + 8 * s)) | spread(moe_load_le32(codes + 8 * s + 4)) << 4);
         }
     }
     return ok;
 }
 
-/* Nearest, ties to even.  False when the result is not the value. */
-static bool bf16_to_f16(uint16_t b, uint16_t *h)
+/* Nearest, ties to even; at most 65504 in magnitude.  False when the result is not the value. */
+static bool to_f16(double v, uint16_t *h)
 {
-    double v = (double)moe_bf16_to_f32(b), a = fabs(v);
-    uint16_t sign = b & 0x8000;
+    double a = fabs(v);
+    uint32_t sign = v < 0 ? 0x8000 : 0;
     int e;
     frexp(a, &e); /* a = m * 2^e, m in [0.5, 1) */
     if (e < -13) e = -13; /* below 2^-14 the step stays 2^-24 */
@@ -48,17 +63,136 @@ static bool bf16_to_f16(uint16_t b, uint16_t *h)
     return n * step == a;
 }
 
-int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int64_t cols, uint8_t *out)
+int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out)
 {
     int64_t rounded = 0;
     for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales += 2, out += 18) {
-        uint16_t s = moe_load_le16(scales), h;
-        if (!(fabsf(moe_bf16_to_f32(s)) <= 65504.0f)) return -1;
-        rounded += !bf16_to_f16(s, &h);
+        double s = ldexp((double)moe_bf16_to_f32(moe_load_le16(scales)), power);
+        uint16_t h;
+        if (!(fabs(s) <= 65504)) return -1;
+        rounded += !to_f16(s, &h);
         out[0] = (uint8_t)h;
         out[1] = (uint8_t)(h >> 8);
         for (int k = 0; k < 2; k++)
             store64(out + 2 + 8 * k, spread(moe_load_le32(codes + 4 * k)) | spread(moe_load_le32(codes + 8 + 4 * k)) << 4);
     }
     return rounded;
+}
+
+/* ---- Q6_K ----
+ *
+ * A value e2m1 * s, s = e4m3 * factor, becomes d * scale * q with q = 2 * e2m1 * t, t 1 or 2, so that codes are
+ * exact and s is 2 d k with k = scale * t: whole numbers up to 127, even ones up to 254.  An e4m3 number is
+ * m * 2^e, m of 8 to 15.  With a k of 16 m for the largest of the 16, all that are up to 4 exponents smaller have
+ * whole k, too, and nothing is lost but what d loses as an F16: nothing where factor is a power of two, else up to
+ * 2^-12.  Other multiples of m, from 8 m on, give d another mantissa, which may round better.  Where scales are
+ * farther apart and that is not enough, the largest is put on other numbers. */
+
+enum { SUPER = 16, K_MOST = 254 }; /* blocks under one d */
+#define ENOUGH 0x1p-24             /* of squares: what rounding d alone may cost */
+
+static int nearest_k(double k)
+{
+    if (k >= K_MOST) return K_MOST;
+    int n = (int)(k + 0.5);
+    return n > 127 ? 2 * (int)(k / 2 + 0.5) : n;
+}
+
+/* Squared error of scales s with these weights when 2 d is two_d; stops above `least`. */
+static double try_d(const double s[SUPER], const double w[SUPER], double two_d, double least)
+{
+    double num = 0, inverse = two_d > 0 ? 1 / two_d : 0;
+    for (int b = 0; b < SUPER && num < least; b++) {
+        double d = s[b] - two_d * nearest_k(s[b] * inverse);
+        num += w[b] * d * d;
+    }
+    return num;
+}
+
+/* A choice of d for scales s * factor, s >= 0. */
+struct choice { const double *s, *w; double factor, largest, num; uint16_t best; }; /* num: error of s */
+
+static void try_top(struct choice *c, int top)
+{
+    uint16_t h;
+    to_f16(c->largest * c->factor / (2 * top), &h);
+    double n = try_d(c->s, c->w, 2 * f16_value(h) / c->factor, c->num);
+    if (n < c->num) c->num = n, c->best = h;
+}
+
+static uint16_t choose_d(const double s[SUPER], const double w[SUPER], double factor, double *num)
+{
+    struct choice c = { .s = s, .w = w, .factor = factor, .num = INFINITY };
+    double all = 0;
+    int e;
+    *num = 0;
+    for (int b = 0; b < SUPER; b++) {
+        all += w[b] * s[b] * s[b];
+        if (w[b] > 0 && s[b] > c.largest) c.largest = s[b];
+    }
+    if (!(c.largest > 0) || !(factor > 0)) return 0;
+    int m = (int)(16 * frexp(c.largest, &e));
+    for (int j = 16; j >= 8 && c.num > 0; j--) try_top(&c, m * j);
+    for (int top = 96; top <= 127 && c.num > ENOUGH * all; top++) try_top(&c, top);
+    for (int top = 192; top <= K_MOST && c.num > ENOUGH * all; top += 2) try_top(&c, top);
+    *num = c.num;
+    return c.best;
+}
+
+/* The 6 bits of value i of 256 into the block's 192 bytes of them. */
+static void put_q(uint8_t *out, int i, int q)
+{
+    int half = i / 128, l = i % 128;
+    out[64 * half + l % 64] |= (uint8_t)((q & 15) << (l < 64 ? 0 : 4));
+    out[128 + 32 * half + l % 32] |= (uint8_t)((q >> 4) << 2 * (l / 32));
+}
+
+static void pack_super(const uint8_t *codes, const double s[SUPER], const bool negative[SUPER], double two_d,
+                       uint8_t *out)
+{
+    static const int8_t twice[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+    memset(out, 0, 208);
+    for (int b = 0; b < SUPER; b++) {
+        int k = two_d > 0 ? nearest_k(s[b] / two_d) : 0, t = k > 127 ? 2 : 1;
+        out[192 + b] = (uint8_t)(int8_t)(negative[b] ? -(k / t) : k / t);
+        for (int i = 0; i < 16; i++) {
+            int c = codes[8 * b + i / 2] >> (i & 1 ? 4 : 0) & 15;
+            put_q(out, 16 * b + i, twice[c] * t + 32);
+        }
+    }
+}
+
+/* Sum of the squares of 16 codes. */
+static double squares(const uint8_t *codes)
+{
+    double sum = 0;
+    for (int i = 0; i < 16; i++) {
+        double v = (double)moe_e2m1_to_f32(codes[i / 2] >> (i & 1 ? 4 : 0) & 15);
+        sum += v * v;
+    }
+    return sum;
+}
+
+bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double factor, int64_t cols, uint8_t *out,
+                        double *num, double *den)
+{
+    double size = fabs(factor);
+    for (int64_t at = 0; at < cols / 256; at++, codes += 128, scales += SUPER, out += 210) {
+        double s[SUPER], w[SUPER], lost;
+        bool negative[SUPER];
+        for (int b = 0; b < SUPER; b++) {
+            double v = (double)moe_e4m3_to_f32(scales[b]);
+            if (!(fabs(v) * size < 65504.0 * 128)) return false;
+            s[b] = fabs(v);
+            negative[b] = (v < 0) != (factor < 0);
+            w[b] = squares(codes + 8 * b);
+            *den += w[b] * s[b] * s[b] * size * size;
+        }
+        uint16_t h = choose_d(s, w, size, &lost);
+        pack_super(codes, s, negative, size > 0 ? 2 * f16_value(h) / size : 0, out);
+        out[208] = (uint8_t)h;
+        out[209] = (uint8_t)(h >> 8);
+        *num += lost * size * size;
+    }
+    return true;
 }

@@ -19,6 +19,7 @@ struct worker {
     float *row;             /* a row decoded back */
     uint8_t *head;          /* one head of k_b, transposed */
     bool decoded, rounded;
+    int64_t blocks;         /* of NVFP4, whose scale was rounded */
     double num, den;
 };
 
@@ -31,6 +32,7 @@ struct work {
     struct worker *worker;  /* [workers] */
     int workers;
     double num, den;
+    struct moe_identity before;
 };
 
 /* ---- a stripe in another form ---- */
@@ -51,6 +53,26 @@ static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
 
 static bool smaller_than_bf16(const struct moe_tensor *t) { return t->type != MOE_F32 && t->type != MOE_BF16; }
 
+/* The stripe's values times 2^power, encoded: exact, but for what leaves a float's normal range. */
+static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows, int power,
+                            struct moe_err *err)
+{
+    const struct moe_tensor *t = k->rows.t;
+    int64_t n = rows * k->rows.w.cols;
+    float *x = k->rows.values + first_row * k->rows.w.cols, by = ldexpf(1, power);
+    char name[128];
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] * by;
+        k->rounded |= v != 0 ? fabsf(v) < FLT_MIN : x[i] != 0;
+        x[i] = v;
+    }
+    encode(type, x, n, k->out + (size_t)(first_row * k->rows.w.cols) * (type == MOE_GGUF_F32 ? 4 : 2));
+    if (moe_kernels()->amax(x, n) < 0x1p127f) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, k->rows.src->files[t->plane[0].file].name,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "has values that are too large times 2^%d, from a global scale (write --outtype bf16)", power);
+}
+
 /* The error of the encoded stripe in k->out; nothing is lost from BF16 to BF16, or to F32. */
 static void add_error(struct worker *k, uint32_t type)
 {
@@ -65,7 +87,7 @@ static void add_error(struct worker *k, uint32_t type)
     k->rounded |= k->num > before;
 }
 
-static enum moe_code decoded_stripe(struct worker *k, uint32_t type, struct moe_err *err)
+static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, struct moe_err *err)
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
     encode(type, k->rows.values, k->rows.w.rows * k->rows.w.cols, k->out);
@@ -73,7 +95,7 @@ static enum moe_code decoded_stripe(struct worker *k, uint32_t type, struct moe_
         add_error(k, type);
         k->decoded = true;
     }
-    return MOE_OK;
+    return power ? scaled(k, type, 0, k->rows.w.rows, power, err) : MOE_OK;
 }
 
 static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *err)
@@ -85,21 +107,44 @@ static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "%s", what);
 }
 
-static enum moe_code nvfp4_stripe(struct worker *k, size_t row_bytes, struct moe_err *err)
+static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift *shift, size_t row_bytes,
+                                  struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
-    bool ok = isfinite(moe_gguf_scale(k->rows.t)) && fabsf(moe_gguf_scale(k->rows.t)) < FLT_MAX / 4096;
+    bool ok = true;
     for (int64_t r = 0; ok && r < w->rows; r++)
-        ok = moe_gguf_pack_nvfp4(w->data + r * w->cols / 2, scales + r * w->cols / 16, w->cols, k->out + (size_t)r * row_bytes);
-    return ok ? MOE_OK : refuse(k, "has a block scale below zero or a global scale near the largest float: GGUF's NVFP4 has neither", err);
+        ok = moe_gguf_pack_nvfp4(w->data + r * w->cols / 2, scales + r * w->cols / 16, shift, w->cols,
+                                 k->out + (size_t)r * row_bytes, &k->blocks);
+    k->rounded |= k->blocks > 0;
+    if (ok) return MOE_OK;
+    return refuse(k, "has a block scale below zero: GGUF's NVFP4 has none (write --outtype q6_k)", err);
 }
 
-static enum moe_code q4_0_stripe(struct worker *k, size_t row_bytes, struct moe_err *err)
+static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
+{
+    const struct moe_weight *w = &k->rows.w;
+    const uint8_t *scales = moe_rows_scales(&k->rows);
+    double factor = ldexp(w->reciprocal ? 1 / (double)w->global : (double)w->global, power);
+    double to_model = ldexp(1, -2 * power), num = 0, den = 0;
+    bool ok = isfinite(factor);
+    for (int64_t r = 0; ok && r < w->rows; r++)
+        ok = moe_gguf_pack_q6_k(w->data + r * w->cols / 2, scales + r * w->cols / 16, factor, w->cols,
+                                k->out + (size_t)r * row_bytes, &num, &den);
+    k->num += num * to_model;
+    k->den += den * to_model;
+    k->decoded = true;
+    k->rounded |= num > 0;
+    if (ok) return MOE_OK;
+    return refuse(k, "has a scale above 65504 * 127, the largest of GGUF's Q6_K (write --outtype bf16)", err);
+}
+
+static enum moe_code q4_0_stripe(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     for (int64_t r = 0; r < w->rows; r++) {
-        int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, w->cols, k->out + (size_t)r * row_bytes);
+        int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, power,
+                                             w->cols, k->out + (size_t)r * row_bytes);
         if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
         k->rounded |= rounded > 0;
     }
@@ -112,12 +157,14 @@ static enum moe_code split_stripe(struct work *x, struct worker *k, const struct
     const struct moe_weight *w = &k->rows.w;
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
     size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
-    MOE_TRY(decoded_stripe(k, kb->type, err));
+    int power = x->plan->fold->power[k->rows.t - x->src->tensors];
+    MOE_TRY(decoded_stripe(k, kb->type, 0, err));
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
         n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r; /* v rows lie together in v_b, too */
         if (i >= nope) {
+            if (power) MOE_TRY(scaled(k, kb->type, r, n, power, err));
             MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row, (size_t)(n * rank) * e, err));
             continue;
         }
@@ -138,8 +185,12 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     uint64_t row_bytes = (uint64_t)moe_gguf_row_bytes(to->type, (uint64_t)t->cols);
     uint64_t base = t->expert > 0 ? (uint64_t)t->expert * (uint64_t)t->rows * row_bytes : 0;
     bool more = true;
+    int power = x->plan->fold->power[i];
+    struct moe_gguf_shift shift;
+    if (to->type == MOE_GGUF_NVFP4) moe_gguf_shift_of(moe_gguf_shift(x->plan->fold, x->src, i), &shift);
     k->decoded = k->rounded = false;
     k->num = k->den = 0;
+    k->blocks = 0;
     moe_rows_begin(&k->rows, t);
     for (;;) {
         MOE_TRY(moe_rows_next(&k->rows, &more, err));
@@ -148,13 +199,12 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
             MOE_TRY(split_stripe(x, k, to, err));
             continue;
         }
-        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, row_bytes, err));
-        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, row_bytes, err));
-        else MOE_TRY(decoded_stripe(k, to->type, err));
+        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, &shift, row_bytes, err));
+        else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
+        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, power, row_bytes, err));
+        else MOE_TRY(decoded_stripe(k, to->type, power, err));
         MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out, (size_t)k->rows.w.rows * row_bytes, err));
     }
-    /* 1 / global, in float32; the product of two floats is exact in double */
-    if (to->type == MOE_GGUF_NVFP4 && t->reciprocal) k->rounded |= (double)moe_gguf_scale(t) * (double)t->global != 1;
     return MOE_OK;
 }
 
@@ -171,28 +221,26 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     const struct worker *k = &x->worker[slot];
     x->r->decoded += k->decoded;
     x->r->rounded += k->rounded;
+    x->r->blocks_rounded += k->blocks;
     x->num += k->num;
     x->den += k->den;
     moe_progress_add(x->progress, tensor_bytes(&x->src->tensors[i]));
     return moe_interrupted(err);
 }
 
-/* The second scales, small F32 tensors: one value for a matrix or for each expert of a stack. */
-static enum moe_code write_scales(struct work *x, struct moe_err *err)
+/* The input scales, small F32 tensors: one value for a matrix or for each expert of a stack. */
+static enum moe_code write_inputs(struct work *x, struct moe_err *err)
 {
     const struct moe_gguf_plan *p = x->plan;
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        uint64_t at = t->expert > 0 ? 4 * (uint64_t)t->expert : 0;
-        int32_t scale = p->scale[p->to[i]], input = p->input[p->to[i]];
+        int32_t input = p->input[p->to[i]];
         uint8_t b[4];
-        if (scale < 0) continue;
-        float v = moe_gguf_scale(t);
+        if (input < 0) continue;
+        float v = moe_gguf_input_scale(p, x->src, i);
         encode(MOE_GGUF_F32, &v, 1, b);
-        MOE_TRY(moe_gguf_write(x->w, &p->t[scale], at, b, sizeof b, err));
-        v = moe_gguf_input_scale(t);
-        encode(MOE_GGUF_F32, &v, 1, b);
-        if (input >= 0) MOE_TRY(moe_gguf_write(x->w, &p->t[input], at, b, sizeof b, err));
+        uint64_t at = t->expert > 0 ? 4 * (uint64_t)t->expert : 0;
+        MOE_TRY(moe_gguf_write(x->w, &p->t[input], at, b, sizeof b, err));
     }
     return MOE_OK;
 }
@@ -256,22 +304,27 @@ static void close_workers(struct work *x)
 
 /* ---- the file ---- */
 
+/* What would be in the way at the end, before anything of the model is read. */
+static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_err *err)
+{
+    if (o->dry_run) return MOE_OK;
+    MOE_TRY(moe_gguf_may_write(out, o->mode == MOE_WRITE_FORCE, err));
+    MOE_TRY(moe_source_apart(x->src, out, err));
+    return moe_source_identity(x->src, &x->before, err);
+}
+
 static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                                 const struct moe_gguf_meta *m, struct moe_err *err)
 {
     bool force = o->mode == MOE_WRITE_FORCE, spoiled;
-    struct moe_identity before;
-    MOE_TRY(moe_gguf_may_write(out, force, err));
-    MOE_TRY(moe_source_apart(x->src, out, err));
-    MOE_TRY(moe_source_identity(x->src, &before, err));
     MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
     MOE_TRY(moe_gguf_create(&x->w, out, force, o->mode != MOE_WRITE_PLAIN, m, x->plan->t, x->plan->n, err));
     enum moe_code code = open_workers(x, err);
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);
     moe_progress_end(x->progress);
-    if (code == MOE_OK) code = write_scales(x, err);
-    if (code == MOE_OK) code = moe_source_unchanged(x->src, &before, &spoiled, err);
+    if (code == MOE_OK) code = write_inputs(x, err);
+    if (code == MOE_OK) code = moe_source_unchanged(x->src, &x->before, &spoiled, err);
     close_workers(x);
     if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
     moe_gguf_abort(&x->w);
@@ -281,28 +334,38 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
 enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                               struct moe_progress *progress, struct moe_gguf_result *r, struct moe_err *err)
 {
-    struct moe_gguf_plan plan;
+    struct moe_gguf_plan plan = { 0 };
+    struct moe_gguf_fold fold;
     struct moe_gguf_meta meta = { 0 };
     struct work x = { .src = src, .plan = &plan, .progress = progress, .r = r };
     *r = (struct moe_gguf_result){ 0 };
-    MOE_TRY(moe_gguf_plan(&plan, src, o->outtype, err));
+    MOE_TRY(begin(&x, out, o, err));
+    MOE_TRY(moe_gguf_fold(&fold, src, o, pool, progress, err));
+    enum moe_code code = moe_gguf_plan(&plan, src, &fold, err);
     r->tensors = plan.n;
-    for (int64_t i = 0; i < plan.n; i++) r->nvfp4 += plan.t[i].type == MOE_GGUF_NVFP4;
+    memcpy(r->dropped, fold.dropped, sizeof r->dropped);
+    for (int64_t i = 0; i < plan.n; i++) {
+        r->nvfp4 += plan.t[i].type == MOE_GGUF_NVFP4;
+        r->q6_k += plan.t[i].type == MOE_GGUF_Q6_K;
+    }
     for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += tensor_bytes(&src->tensors[i]);
-    enum moe_code code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
+    if (code == MOE_OK) code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
     if (code == MOE_OK) code = moe_gguf_place(plan.t, plan.n, &meta, &r->output_bytes, err);
     if (code == MOE_OK) code = plan_workers(&x, o, pool, err);
     if (code == MOE_OK && !o->dry_run) code = write_file(&x, out, o, pool, &meta, err);
     if (x.den > 0) r->relative_error = sqrt(x.num / x.den);
     moe_gguf_meta_release(&meta);
     moe_gguf_plan_release(&plan);
+    moe_gguf_fold_release(&fold);
     return code;
 }
 
 int moe_outtype_find(const char *name)
 {
-    static const char *const names[] = { [MOE_OUT_AUTO] = "auto", [MOE_OUT_BF16] = "bf16", [MOE_OUT_F32] = "f32" };
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {
+        [MOE_OUT_AUTO] = "auto", [MOE_OUT_BF16] = "bf16", [MOE_OUT_F32] = "f32", [MOE_OUT_Q6_K] = "q6_k"
+    };
+    for (int i = 0; i < 4; i++)
         if (!strcmp(names[i], name)) return i;
     return -1;
 }

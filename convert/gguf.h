@@ -7,9 +7,15 @@
 #include "base/progress.h"
 #include "formats/container.h"
 
-/* What becomes of weights that are not BF16 or F32 (those stay what they are).  AUTO: NVFP4 stays NVFP4 where llama.cpp has a
- * place for its second scale, INT4 is Q4_0, the rest is decoded to BF16.  BF16 and F32: all are decoded to that. */
-enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32 };
+/* What becomes of weights that are not BF16 or F32 (those stay what they are).  AUTO: NVFP4 stays NVFP4 where its
+ * global scale can go into other exponents, and is Q6_K elsewhere, or BF16 where rows are not a multiple of 256;
+ * INT4 is Q4_0, the rest is decoded to BF16.  Q6_K: the same without NVFP4.  BF16 and F32: all are decoded to that. */
+enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32, MOE_OUT_Q6_K };
+
+/* Why what is NVFP4 in the model is not what was asked for: Q6_K was; its rows are not a multiple of 64 (Q6_K: 256);
+ * its global scale is not a power of two; it is one, and neither block scales nor anything else can take it. */
+enum moe_gguf_why { MOE_GGUF_ASKED, MOE_GGUF_ROWS, MOE_GGUF_GLOBAL, MOE_GGUF_RANGE, MOE_GGUF_WHYS };
+struct moe_gguf_dropped { int64_t n, first; }; /* tensors of the file; the first one in the model */
 
 struct moe_gguf_options {
     enum moe_write_mode mode;  /* RESUME starts over: a copy keeps no journal */
@@ -21,8 +27,10 @@ struct moe_gguf_options {
 struct moe_gguf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors;           /* in the file, scales counted */
-    int64_t nvfp4;             /* tensors in the file with a second scale beside them */
-    int64_t decoded;           /* tensors of the model that become BF16 or F32 and were something smaller */
+    int64_t nvfp4, q6_k;       /* tensors in the file of these types */
+    int64_t blocks_rounded;    /* NVFP4 blocks whose scale the file does not hold exactly */
+    int64_t decoded;           /* tensors of the model that become BF16, F32 or Q6_K and were something smaller */
+    struct moe_gguf_dropped dropped[MOE_GGUF_WHYS];
     int64_t rounded;           /* tensors of the model with a value or scale that the file does not hold exactly */
     double relative_error;     /* over all decoded tensors: sqrt(sum (w - w')^2 / sum w^2) */
     bool no_tokenizer;         /* the model has no tiktoken.model: the file says "none" */
@@ -33,6 +41,6 @@ struct moe_gguf_result {
 enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                               struct moe_progress *progress, struct moe_gguf_result *r, struct moe_err *err);
 
-int moe_outtype_find(const char *name); /* "auto", "bf16", "f32"; -1 when it is none of these */
+int moe_outtype_find(const char *name); /* "auto", "bf16", "f32", "q6_k"; -1 when it is none of these */
 
 #endif

@@ -113,13 +113,35 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
     return MOE_OK;
 }
 
+/* What is NVFP4 in the model and not in the file. */
+static void say_dropped(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got,
+                        enum moe_gguf_why why)
+{
+    bool q6_k = !strcmp(o->outtype, "q6_k");
+    const char *const because[MOE_GGUF_WHYS] = {
+        [MOE_GGUF_ROWS] = q6_k ? "their rows are not a multiple of 256 long"
+                               : "their rows are not a multiple of 64 long",
+        [MOE_GGUF_GLOBAL] = "their global scales are not powers of two, and llama.cpp multiplies by none",
+        [MOE_GGUF_RANGE] = "their global scales have no place that llama.cpp reads, and their block scales no room for them",
+    };
+    const struct moe_gguf_dropped *d = &got->dropped[why];
+    char name[128];
+    if (!d->n || !because[why]) return;
+    const struct moe_tensor *t = &src->tensors[d->first];
+    moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
+    moe_notice(&o->run, "%lld tensors of the file are not %s but %s, '%s' the first: %s", (long long)d->n,
+               q6_k ? "Q6_K" : "NVFP4", t->cols % 256 ? "BF16" : "Q6_K", name, because[why]);
+}
+
 /* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/gguf.md: measured). */
 static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;
     if (got->no_tokenizer) moe_warn(&o->run, "the model has no tiktoken.model, so the file has no tokenizer");
-    if (got->nvfp4)
-        moe_warn(&o->run, "llama.cpp loads this architecture's NVFP4 but leaves out its second scales, and computes nonsense (use --outtype bf16 there)");
+    for (int why = 0; why < MOE_GGUF_WHYS; why++) say_dropped(o, src, got, (enum moe_gguf_why)why);
+    if (got->blocks_rounded)
+        moe_notice(&o->run, "%lld NVFP4 blocks have their scale rounded, for at most 0.0001 of a tensor's values",
+                   (long long)got->blocks_rounded);
     if (c->yarn && (c->beta_fast != 32 || c->beta_slow != 1))
         moe_notice(&o->run, "llama.cpp does not take this model's YaRN betas from the file: give it --yarn-beta-fast %g --yarn-beta-slow %g",
                    c->beta_fast, c->beta_slow);
@@ -141,6 +163,9 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
+    moe_json_add_i64(json, "tensors_nvfp4", got.nvfp4);
+    moe_json_add_i64(json, "tensors_q6_k", got.q6_k);
+    moe_json_add_i64(json, "nvfp4_blocks_rounded", got.blocks_rounded);
     moe_json_add_i64(json, "tensors_decoded", got.decoded);
     moe_json_add_i64(json, "tensors_rounded", got.rounded);
     cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
@@ -223,7 +248,7 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     bool ok = false, hf_nvfp4 = !strcmp(o->to, "hf-nvfp4");
     for (int i = 0; i < 5; i++) ok |= !strcmp(o->to, known[i]);
     if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
-    if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, bf16 or f32)", o->outtype);
+    if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
     if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
         return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
     if (!hf_nvfp4 && (o->flavor || o->shard_size)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
@@ -259,7 +284,9 @@ static int tool_main(int argc, char **argv)
                 "a container in source precision, one quantized without data in the same pass, the checkpoint again, one in NVFP4 for other engines, or a GGUF file"),
         MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors", "whose spelling --to hf-nvfp4 writes; modelopt by default"),
         MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
-        MOE_STR(0, "outtype", &o.outtype, "auto|bf16|f32", "with --to gguf: decode packed weights to this; auto keeps NVFP4, and INT4 as Q4_0"),
+        MOE_STR(0, "outtype", &o.outtype, "auto|q6_k|bf16|f32",
+                "with --to gguf: decode packed weights to this; auto keeps NVFP4 where llama.cpp takes it, and INT4 "
+                "as Q4_0; q6_k: without NVFP4"),
         MOE_BOOL(0, "keep-vision", &o.keep_vision,
                  "a container in source precision keeps the vision tensors, and --to hf brings them back (the "
                  "default); --no-keep-vision: the text model alone"),
@@ -275,7 +302,8 @@ static int tool_main(int argc, char **argv)
         .json =
             "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile (seconds in read, hash, decode, "
             "quantize, error, write, summed over threads, and in sync); with --to nvfp4 relative_error (layers, total). With --to gguf also "
-            "tensors_decoded (written as BF16 or F32 and smaller in the model), tensors_rounded (with a value or scale that the file does not "
+            "tensors_nvfp4 and tensors_q6_k (of the file), nvfp4_blocks_rounded (whose scale was), "
+            "tensors_decoded (written as BF16, F32 or Q6_K and smaller in the model), tensors_rounded (with a value or scale that the file does not "
             "hold exactly) and relative_error of the decoded ones.\n\n"
             "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, tensors.",
     };

@@ -3,7 +3,7 @@
 
     readgguf.py check FILE.gguf               structure: bounds, order, alignment, zero padding, names
     readgguf.py same FILE.gguf NAME.moe TYPE  metadata, tokenizer and every value against the container's, as readmoe.py reads it;
-                                              TYPE: what --outtype was (auto, bf16, f32)
+                                              TYPE: what --outtype was (auto, q6_k, bf16, f32)
     readgguf.py package FILE.gguf             the PyPI package gguf reads the same pairs, descriptions and values (exit 77 without it)
 
 Exit 0, or 1 with what is wrong.
@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import readmoe  # noqa: E402
 
 E2M1 = readmoe.E2M1
-TYPES = {0: ("F32", 1, 4), 2: ("Q4_0", 32, 18), 30: ("BF16", 1, 2), 40: ("NVFP4", 64, 36)}
+TYPES = {0: ("F32", 1, 4), 2: ("Q4_0", 32, 18), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2), 40: ("NVFP4", 64, 36)}
 
 
 def need(ok, *what):
@@ -88,7 +88,7 @@ class Gguf:
         return self.b[self.data + offset:self.data + offset + size]
 
     def values(self, name):
-        """Row-major float32, with the second scale multiplied in before the code is: the order of our own decoders."""
+        """Row-major float32."""
         kind, dims, _, _ = self.tensors[name]
         d = self.bytes(name)
         if kind == "F32":
@@ -103,18 +103,32 @@ class Gguf:
                 code = d[18 * b + 2:18 * b + 18]
                 out[32 * b:32 * b + 32] = array.array("f", [row[c & 15] for c in code] + [row[c >> 4] for c in code])
             return out
-        second = self.values(name[:-6] + "scale")
-        each = dims[0] * dims[1] // 64  # blocks under one second scale
+        if kind == "Q6_K":
+            for b in range(len(d) // 210):
+                out[256 * b:256 * b + 256] = q6_k(d[210 * b:210 * b + 210])
+            return out
+        need(name[:-6] + "scale" not in self.tensors, name, "has a second scale")  # llama.cpp would not multiply by it
         for b in range(len(d) // 36):
             for k in range(4):
                 c = d[36 * b + k]
                 need(c < 0x7f, name, "has a scale byte", c)
-                s = f32(readmoe.e4m3(c) * second[b // each])
+                s = readmoe.e4m3(c)
                 row = [v * s for v in E2M1]
                 code = d[36 * b + 4 + 8 * k:36 * b + 12 + 8 * k]
                 at = 64 * b + 16 * k
                 out[at:at + 16] = array.array("f", [row[c & 15] for c in code] + [row[c >> 4] for c in code])
         return out
+
+
+def q6_k(b):
+    """256 values of one block."""
+    low, high, scales, (d,) = b[:128], b[128:192], struct.unpack_from("16b", b, 192), struct.unpack_from("<e", b, 208)
+    out = array.array("f")
+    for i in range(256):
+        half, j = divmod(i, 128)
+        q = low[64 * half + j % 64] >> (4 if j >= 64 else 0) & 15 | (high[32 * half + j % 32] >> 2 * (j // 32) & 3) << 4
+        out.append(d * scales[i // 16] * (q - 32))  # exact: 11 + 7 + 5 bits
+    return out
 
 
 # ---- against a container ----
@@ -126,7 +140,13 @@ LAYER = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "mlp.gate": "ffn_gate_inp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
          "mlp.shared_experts.down_proj": "ffn_down_shexp"}
 MODEL = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
-NO_SECOND = ("token_embd", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b")
+# What reads a vector that a power of two was multiplied into, by the tensor that carries it.
+READERS = {"attn_norm": ("attn_q_a", "attn_kv_a_mqa", "attn_q"), "attn_q_a_norm": ("attn_q_b",), "attn_v_b": ("attn_output",),
+           "ffn_norm": ("ffn_gate_inp", "ffn_gate", "ffn_up", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_exps", "ffn_up_exps"),
+           "output_norm": ("output",)}
+CARRIER = {reader: carrier for carrier, readers in READERS.items() for reader in readers}
+NO_INPUTS = ("attn_q_a", "attn_q_b", "attn_kv_a_mqa")  # llama.cpp has no place for theirs
+HARD = ("ffn_down", "ffn_down_shexp")  # no place for their powers of two but their own block scales
 
 
 def place(name):
@@ -148,17 +168,26 @@ def to_bf16(a):
     return array.array("f", array.array("I", [(x + 0x7fff + (x >> 16 & 1)) & 0xffff0000 for x in u]).tobytes())
 
 
-def wanted_type(name, typ, outtype):
+def is_power(x):
+    return x > 0 and math.frexp(x)[0] == 0.5
+
+
+def wanted_types(name, typ, cols, outtype, powers):
+    """powers: all global scales of the tensor, or stack, are powers of two."""
     base = name.rsplit(".", 2)[-2]
+    packed = ("Q6_K",) if cols % 256 == 0 else ("BF16",)
     if base.endswith("_norm") or base in ("ffn_gate_inp", "exp_probs_b", "output_norm") or typ == readmoe.F32:
-        return "F32"
+        return ("F32",)
     if typ == readmoe.BF16:
-        return "BF16"
-    if outtype == "auto" and typ == readmoe.NVFP4 and base not in NO_SECOND:
-        return "NVFP4"
-    if outtype == "auto" and typ == readmoe.INT4 and base not in ("attn_k_b", "attn_v_b"):
-        return "Q4_0"
-    return "F32" if outtype == "f32" else "BF16"
+        return ("BF16",)
+    if outtype in ("auto", "q6_k") and base not in ("attn_k_b", "attn_v_b"):
+        if typ == readmoe.INT4:
+            return ("Q4_0",)
+        if typ == readmoe.NVFP4 and (outtype == "q6_k" or not powers or cols % 64 or base == "token_embd"):
+            return packed
+        if typ == readmoe.NVFP4:
+            return ("NVFP4",) + (packed if base in HARD else ())
+    return ("F32",) if outtype == "f32" else ("BF16",)
 
 
 class Compare:
@@ -170,7 +199,14 @@ class Compare:
             config = json.load(f)
         self.config = config.get("text_config", config)
         self.dir = container
-        self.have, self.seen, self.rounded = {}, set(), False
+        self.have, self.seen, self.power, self.kinds = {}, set(), {}, {}
+        self.globals = {}  # of each tensor of the file: whether all that make it are powers of two
+        for shard in self.c.shards.values():
+            for name, t in shard.tensors.items():
+                if t["type"] == readmoe.NVFP4:
+                    to = place(name)[0] if not name.endswith("kv_b_proj.weight") else name
+                    power = is_power(readmoe.floats(shard.plane(t, readmoe.GLOBAL))[0])
+                    self.globals[to] = self.globals.get(to, True) and power
 
     def values(self, name):
         if name not in self.have:
@@ -180,27 +216,59 @@ class Compare:
             self.have[name] = self.g.values(name)
         return self.have[name]
 
-    def tensor(self, name, part, typ, dims, want, flags):
+    def carried(self, name, got, want):
+        """The power of two between a norm, or v_b, as the file and as the model has it."""
+        i = max(range(len(want)), key=lambda k: abs(want[k]))
+        p = got[i] / want[i] if want[i] else 1.0
+        need(is_power(p), name, "is the model's times", p)
+        self.power[name.rsplit(".", 1)[0]] = p
+        return p
+
+    def factor(self, name):
+        """What the values of a tensor are in the file, over what they are in the model."""
+        stem, base = name.rsplit(".", 1)[0], name.rsplit(".", 2)[-2]
+        layer = stem[:len(stem) - len(base)]
+        if base == "ffn_down_exps":
+            return f32(self.config["routed_scaling_factor"]) / self.routing
+        return 1 / self.power.get(layer + CARRIER[base], 1.0) if base in CARRIER else 1.0
+
+    def tensor(self, name, part, typ, dims, want):
         need(name in self.g.tensors, name, "missing")
         kind, have_dims = self.g.tensors[name][:2]
-        need(kind == wanted_type(name, typ, self.outtype), name, "is", kind)
+        kinds = wanted_types(name, typ, dims[0], self.outtype, self.globals.get(name, False))
+        need(kind in kinds, name, "is", kind, "not", kinds)
         need(have_dims == dims, name, have_dims, "not", dims)
         got, n = self.values(name), len(want)
         if part is not None:
             got = got[part * n:part * n + n]
+        base = name.rsplit(".", 2)[-2]
         if kind == "BF16" and typ != readmoe.BF16:
             want = to_bf16(want)
+        by = self.carried(name, got, want) if base in READERS and self.outtype in ("auto", "q6_k") else self.factor(name)
+        if by != 1:
+            want = array.array("f", [v * by for v in want])
         self.seen.add(name)
-        if kind == "NVFP4":
-            self.seen.add(name[:-6] + "scale")
-            if name[:-6] + "input_scale" in self.g.tensors:
-                self.seen.add(name[:-6] + "input_scale")
-        if flags and kind == "NVFP4":  # 1 / global in float32, then a product in place of a quotient
-            bad = [i for i in range(n) if abs(got[i] - want[i]) > 3e-7 * abs(want[i])]
-        else:
-            bad = [] if got.tobytes() == want.tobytes() else [i for i in range(n) if struct.pack("f", got[i]) != struct.pack("f", want[i])]
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if kind == "Q6_K":
+            self.near(name, part, got, want)
+            return n
+        bad = [] if got.tobytes() == want.tobytes() else [i for i in range(n) if struct.pack("f", got[i]) != struct.pack("f", want[i])]
         need(not bad, name, part, "differs at", bad[:3], [got[i] for i in bad[:3]], [want[i] for i in bad[:3]])
         return n
+
+    def near(self, name, part, got, want):
+        """Q6_K: all of a block within a 250th of its largest value, on average within a 500th (real weights: 1e-4); codes of 0 exact."""
+        num = den = 0.0
+        for b in range(0, len(want), 256):
+            g, w = got[b:b + 256], want[b:b + 256]
+            most = max(map(abs, w))
+            far = max(abs(x - y) for x, y in zip(g, w))
+            need(far <= most / 250, name, part, "block", b // 256, "is off by", far, "of", most)
+            need(all(x == 0 for x, y in zip(g, w) if y == 0), name, part, "zeros")
+            num += math.dist(g, w) ** 2
+            den += sum(y * y for y in w)
+        need(num <= 4e-6 * den, name, part, "relative error", math.sqrt(num / den if den else num))
+        self.worst = max(getattr(self, "worst", 0.0), math.sqrt(num / den) if den else 0.0)
 
     def kv_b(self, layer, t, want):
         c = self.config
@@ -212,24 +280,25 @@ class Compare:
                 k_b.extend([rows[i][col] for i in range(nope)])
             for row in rows[nope:]:
                 v_b.extend(row)
-        n = self.tensor("blk.%s.attn_k_b.weight" % layer, None, t["type"], [nope, rank, heads], k_b, 0)
-        return n + self.tensor("blk.%s.attn_v_b.weight" % layer, None, t["type"], [rank, v, heads], v_b, 0)
+        n = self.tensor("blk.%s.attn_k_b.weight" % layer, None, t["type"], [nope, rank, heads], k_b)
+        return n + self.tensor("blk.%s.attn_v_b.weight" % layer, None, t["type"], [rank, v, heads], v_b)
 
     def tensors(self):
-        n = 0
-        for shard in self.c.shards.values():
-            for name, t in shard.tensors.items():
-                want = readmoe.decode(shard, t)
-                if name.endswith("self_attn.kv_b_proj.weight"):
-                    n += self.kv_b(name.split(".")[2], t, want)
-                    continue
-                to, expert = place(name)
-                dims = [t["cols"]] + ([] if t["rows"] == 1 and self.one_row(to) else [t["rows"]])
-                if expert is not None:
-                    dims.append(self.config["n_routed_experts"])
-                n += self.tensor(to, expert, t["type"], dims, want, t["flags"])
-                if t["type"] == readmoe.NVFP4 and wanted_type(to, t["type"], self.outtype) == "NVFP4":
-                    self.second(shard, t, to, expert or 0)
+        n, all_of_it = 0, [(name, shard, t) for shard in self.c.shards.values() for name, t in shard.tensors.items()]
+        self.routing = self.g.meta["deepseek2.expert_weights_scale"]
+        # what carries powers of two first
+        for name, shard, t in sorted(all_of_it, key=lambda x: not x[0].endswith(("norm.weight", "kv_b_proj.weight"))):
+            want = readmoe.decode(shard, t)
+            if name.endswith("self_attn.kv_b_proj.weight"):
+                n += self.kv_b(name.split(".")[2], t, want)
+                continue
+            to, expert = place(name)
+            dims = [t["cols"]] + ([] if t["rows"] == 1 and self.one_row(to) else [t["rows"]])
+            if expert is not None:
+                dims.append(self.config["n_routed_experts"])
+            n += self.tensor(to, expert, t["type"], dims, want)
+            if self.g.tensors[to][0] == "NVFP4":
+                self.inputs(shard, t, to, expert or 0)
         need(self.seen == set(self.g.tensors), "not accounted for:", sorted(set(self.g.tensors) - self.seen)[:5])
         return n
 
@@ -237,16 +306,18 @@ class Compare:
     def one_row(to):
         return to.endswith("_norm.weight") or to.endswith(".bias")
 
-    def second(self, shard, t, to, at):
-        """The scales beside the codes: the global bits themselves, or the reciprocal; no input scales where all are 1."""
-        for plane, suffix in ((readmoe.GLOBAL, "scale"), (readmoe.INPUT, "input_scale")):
-            want = readmoe.floats(shard.plane(t, plane))[0]
-            want = f32(1 / want) if t["flags"] else want
-            name = to[:-6] + suffix
-            if suffix == "scale" or name in self.g.tensors:
-                need(self.g.values(name)[at] == want, name, at)
-            else:
-                need(want == 1.0, name, "is missing")
+    def inputs(self, shard, t, to, at):
+        """The input scales: those of the vector that the file's weight reads; none where all are 1."""
+        want = readmoe.floats(shard.plane(t, readmoe.INPUT))[0]
+        want = f32(1 / want) if t["flags"] else want
+        base, name = to.rsplit(".", 2)[-2], to[:-6] + "input_scale"
+        if want != 1 and not base.startswith("ffn_down"):
+            want = f32(want / self.factor(to))
+        if name in self.g.tensors:
+            need(self.g.values(name)[at] == want, name, at, self.g.values(name)[at], "not", want)
+            self.seen.add(name)
+        else:
+            need(want == 1.0 or base in NO_INPUTS, name, "is missing")
 
     def metadata(self):
         c, m = self.config, self.g.meta
@@ -259,7 +330,7 @@ class Compare:
                 "attention.key_length": c["kv_lora_rank"] + c["qk_rope_head_dim"], "attention.value_length": c["kv_lora_rank"],
                 "attention.key_length_mla": c["qk_nope_head_dim"] + c["qk_rope_head_dim"], "attention.value_length_mla": c["v_head_dim"],
                 "expert_feed_forward_length": c["moe_intermediate_size"], "expert_count": c["n_routed_experts"],
-                "expert_shared_count": c["n_shared_experts"], "expert_weights_scale": f32(c["routed_scaling_factor"]),
+                "expert_shared_count": c["n_shared_experts"],
                 "expert_weights_norm": True, "rope.dimension_count": c["qk_rope_head_dim"], "expert_group_count": c["n_group"],
                 "expert_group_used_count": c["topk_group"]}
         if c.get("q_lora_rank"):
@@ -271,8 +342,11 @@ class Compare:
                          "rope.scaling.yarn_beta_fast": f32(r["beta_fast"]), "rope.scaling.yarn_beta_slow": f32(r["beta_slow"]),
                          "rope.scaling.yarn_log_multiplier": f32(0.1 * r["mscale_all_dim"])})
         want.update({"deepseek2." + k: v for k, v in arch.items()})
+        routing = m.get("deepseek2.expert_weights_scale") / f32(c["routed_scaling_factor"])
+        need(is_power(routing) if self.outtype in ("auto", "q6_k") else routing == 1, "routing weights times", routing)
+        want["deepseek2.expert_weights_scale"] = m["deepseek2.expert_weights_scale"]
         kinds = {t[0] for t in self.g.tensors.values()}
-        want["general.file_type"] = 39 if "NVFP4" in kinds else 2 if "Q4_0" in kinds else 32 if "BF16" in kinds else 0
+        want["general.file_type"] = 39 if "NVFP4" in kinds else 18 if "Q6_K" in kinds else 2 if "Q4_0" in kinds else 32 if "BF16" in kinds else 0
         for k, v in want.items():
             need(m.get(k) == v, k, "is", m.get(k), "not", v)
         rest = {k for k in m if not k.startswith("tokenizer.")} - set(want)
@@ -360,12 +434,8 @@ def package(path):
         need((t.tensor_type.name, [int(x) for x in t.shape], t.n_bytes) == (kind, dims, size), t.name)
         values = gguf.dequantize(t.data, t.tensor_type).reshape(-1)
         ours = numpy.frombuffer(g.values(t.name).tobytes(), dtype=numpy.float32)
-        if kind == "NVFP4":  # the package leaves the second scale to the caller: code * block scale is exact, so this rounds once
-            second = numpy.frombuffer(g.values(t.name[:-6] + "scale").tobytes(), dtype=numpy.float32)
-            values = values.astype(numpy.float64) * numpy.repeat(second.astype(numpy.float64), dims[0] * dims[1])
-            need((abs(values - ours) <= 2.0 ** -23 * abs(values)).all(), t.name, "values")
-        else:
-            need((values.view(numpy.uint32) == ours.view(numpy.uint32)).all(), t.name, "values")
+        same = values == ours if kind in ("NVFP4", "Q6_K") else values.view(numpy.uint32) == ours.view(numpy.uint32)  # -0 is 0 there
+        need(same.all(), t.name, "values")
         n += len(values)
     print("readgguf: package gguf reads %d pairs, %d tensors, %d values the same" % (len(theirs), len(r.tensors), n))
 
@@ -378,11 +448,13 @@ def main():
         c = Compare(*sys.argv[2:5])
         c.metadata()
         merges, n = c.tokenizer(), c.tensors()
-        print("readgguf: %d values, %d merges and all metadata are the container's" % (n, merges))
+        print("readgguf: %d values, %d merges and all metadata are the container's; %s%s" %
+              (n, merges, c.kinds, "; Q6_K within %.2g" % c.worst if hasattr(c, "worst") else ""))
     elif sys.argv[1:2] == ["package"]:
         package(sys.argv[2])
     else:
         sys.exit(__doc__)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# --to gguf: every value, name and pair as an independent reader sees them; the gguf package and llama.cpp where they are
+# --to gguf: every value, name and pair as an independent reader sees them, powers of two of global scales where llama.cpp reads them; the gguf package and llama.cpp where they are
 # installed; whole or not at all; the same bytes at any number of threads.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run
@@ -29,8 +29,36 @@ same() # MODEL.moe OUTTYPE
     if has gguf; then ok "$PY" tests/readgguf.py package "$1.$2.gguf"; fi
 }
 
-# The fixture, with NVFP4 in attention too, where llama.cpp has no place for second scales.
+kinds() # FILE.gguf TYPE:COUNT...
+{
+    have=$(python3 -c 'import collections, sys
+sys.path.insert(0, "tests")
+import readgguf
+print(" ".join("%s:%d" % x for x in sorted(collections.Counter(t[0] for t in readgguf.Gguf(sys.argv[1]).tensors.values()).items())))' "$1")
+    [ "$have" = "$2" ] || fail "types in $1: $have, not $2"
+}
+said() # TEXT
+{
+    grep -q -- "$1" "$T/err" || { cat "$T/err"; fail "no word: $1"; }
+}
+
+# The fixture with NVFP4 in attention too: global scales that are powers of two, and others.
 ok "$BIN/moe-quantize" $K/bf16 --quantize all-linear --method max -o "$T/q.moe"
+ok "$BIN/moe-quantize" $K/bf16 --quantize all-linear -o "$T/p.moe"
+same "$T/p.moe" auto
+kinds "$T/p.moe.auto.gguf" "BF16:18 F32:23 NVFP4:29"
+ok "$C" "$T/p.moe" --to gguf --json -o "$T/jp.gguf" --threads 3
+python3 - "$T/out" <<'P' || fail "JSON, powers of two"
+import json, sys
+j = json.load(open(sys.argv[1]))
+assert (j["tensors_nvfp4"], j["tensors_q6_k"], j["nvfp4_blocks_rounded"], j["tensors_rounded"]) == (29, 0, 0, 0), j
+P
+said "4 tensors of the file are not NVFP4 but BF16, 'model.layers.0.mlp.down_proj.weight' the first: their global scales have no place"
+said "'model.layers.0.self_attn.q_b_proj.weight' the first: their rows are not a multiple of 64"
+ok cmp "$T/jp.gguf" "$T/p.moe.auto.gguf"
+# calibrated: input scales are those of the vectors that the file's weights read
+ok "$BIN/moe-quantize" -q $K/bf16 --quantize mlp --calib $K/calib.txt --calib-tokens 1000 --sequence-length 256 --effort fast -o "$T/c.moe"
+same "$T/c.moe" auto
 ok "$C" $K/int4 -o "$T/int4.moe"
 ok "$C" $K/fp8 -o "$T/fp8.moe"
 same "$T/q.moe" auto
@@ -48,6 +76,25 @@ same "$T/s-nvfp4.moe" bf16
 ok "$GEN/genmodel" -o "$T/lite" $small --q-lora 0 --format nvfp4 --all-mlp --shared 2 --tokenizer $K/bf16 --vocab 1024 --vision --prefix language_model
 ok "$C" "$T/lite" -o "$T/lite.moe"
 same "$T/lite.moe" auto
+
+# Rows that are a multiple of 256: Q6_K where NVFP4 cannot be, and where it is not wanted.
+big="--layers 2 --experts 2 --hidden 256 --inter 256 --vocab 276 --dense-inter 256 --seed 5 --top-k 2"
+ok "$GEN/genmodel" -o "$T/b" $big --format bf16
+ok "$BIN/moe-quantize" -q "$T/b" -o "$T/b.moe" --quantize all-linear
+same "$T/b.moe" auto
+kinds "$T/b.moe.auto.gguf" "BF16:8 F32:11 NVFP4:13 Q6_K:2"
+same "$T/b.moe" q6_k
+ok "$C" "$T/b.moe" --to gguf --outtype q6_k --force -o "$T/b.moe.q6_k.gguf"
+said "4 tensors of the file are not Q6_K but BF16, 'model.layers.0.self_attn.q_b_proj.weight' the first: their rows are not a multiple of 256"
+kinds "$T/b.moe.q6_k.gguf" "BF16:10 F32:11 Q6_K:13"
+for format in nvfp4 nvfp4-ct; do
+    ok "$GEN/genmodel" -o "$T/b-$format" $big --format $format --all-mlp
+    ok "$C" "$T/b-$format" -o "$T/b-$format.moe"
+    same "$T/b-$format.moe" auto
+done
+ok "$C" "$T/b-nvfp4" --to gguf -o "$T/said.gguf"
+said "9 tensors of the file are not NVFP4 but Q6_K, 'model.layers.0.mlp.gate_proj.weight' the first: their global scales are not powers of two"
+ok cmp "$T/said.gguf" "$T/b-nvfp4.moe.auto.gguf"
 
 # More than one stripe of rows: kv_b cut inside a head, matrices of 4096 columns and of 4096 rows.
 ok "$GEN/genmodel" -o "$T/kv" --layers 1 --dense 1 --hidden 64 --heads 12 --nope 128 --v 72 --kv-lora 512 --vocab 320 --dense-inter 64 --seed 5 --format fp8
@@ -78,7 +125,7 @@ grep -q -- "--yarn-beta-fast 1 " "$T/err" || fail "no word about YaRN"
 ok "$C" "$T/fp8.moe" --to gguf --outtype f32 --json -o "$T/j32.gguf"
 python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert j["tensors_decoded"] == 320 and j["tensors_rounded"] == 0 == j["relative_error"], j' "$T/out" || fail "JSON, f32"
 ok "$C" "$T/q.moe" --to gguf --json -o "$T/jq.gguf"
-grep -q "leaves out its second scales" "$T/err" || fail "no word about llama.cpp's NVFP4"
+said "their global scales are not powers of two, and llama.cpp multiplies by none"
 ok "$C" "$T/s-bf16.moe" --to gguf --quiet --json -o "$T/j16.gguf"
 [ ! -s "$T/err" ] || fail "noise under --quiet"
 
@@ -109,10 +156,10 @@ exits 3 "cannot create" "$C" "$T/q.moe" --to gguf -o "$T/none/x.gguf"
 # What GGUF cannot say, and what is damaged: one sentence, nothing left.
 left() { ls "$T"/bad.gguf* 2>/dev/null && fail "something was left: $1"; return 0; }
 ok "$GEN/genmodel" -o "$T/odd" --layers 2 --experts 4 --hidden 160 --top-k 2 --format nvfp4 --seed 2
-exits 14 "needs a multiple of 64" "$C" "$T/odd" --to gguf -o "$T/bad.gguf"
-left "rows of 160"
+ok "$C" "$T/odd" --to gguf -o "$T/odd16.gguf"
+said "not NVFP4 but BF16, 'model.layers.1.mlp.experts.0.gate_proj.weight' the first: their rows are not a multiple of 64 long"
 ok "$C" "$T/odd" --to gguf --outtype f32 -o "$T/odd.gguf"
-ok "$BIN/moe-quantize" $K/bf16 --method max --tensor-type 'layers.2.mlp.experts.7.gate_proj=bf16' -o "$T/mixed.moe"
+ok "$BIN/moe-quantize" $K/bf16 --tensor-type 'layers.2.mlp.experts.7.gate_proj=bf16' -o "$T/mixed.moe"
 exits 14 "experts.7.gate_proj.weight.*one type a layer" "$C" "$T/mixed.moe" --to gguf -o "$T/bad.gguf"
 left "mixed types"
 ok "$C" "$T/mixed.moe" --to gguf --outtype bf16 -o "$T/mixed.gguf"
@@ -148,7 +195,7 @@ left "--memory"
 need_space 400
 ok "$GEN/genmodel" -o "$T/k2" --preset k2-nvfp4 --sparse
 measure 180 20 "$C" "$T/k2" --to gguf --dry-run --json
-[ "$(json tensors "$T/out")" = 1456 ] || fail "$(json tensors "$T/out") tensors of K2"
+[ "$(json tensors "$T/out")" = 1276 ] || fail "$(json tensors "$T/out") tensors of K2"
 rm -rf "${T:?}/k2"
 
 if has xllamacpp; then
@@ -156,6 +203,10 @@ if has xllamacpp; then
     cat "$T/out"
     ok "$PY" tests/ggufllama.py "$BIN" "$T/fp8.moe.auto.gguf" $K/fp8 $K/valid.txt
     cat "$T/out"
+    for m in p c; do
+        ok "$PY" tests/ggufllama.py "$BIN" "$T/$m.moe.auto.gguf" "$T/$m.moe" $K/valid.txt rounded
+        cat "$T/out"
+    done
 fi
 has gguf || echo "t-gguf: without the package gguf (PYTHON= names another interpreter)"
 has xllamacpp || echo "t-gguf: without llama.cpp (package xllamacpp)"

@@ -1,0 +1,336 @@
+/* convert/gguf-fold.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
+ *
+ * llama.cpp's deepseek2 multiplies by no second scale, so a file that it computes rightly from has none.  A
+ * global scale that is a power of two can go elsewhere without rounding.  With W = 2^p * B (B: e2m1 codes times
+ * block scales), a group of weights that read the same vector x can be written as
+ * W x = (2^(p - n) B) (2^n x): n goes into what makes x, one number for the group, and what is left of each
+ * weight's own p into its block scales, which are e4m3 and have 15 exponents.
+ *
+ *     what takes 2^n                   the weights that read it
+ *     input norm                       q_a, kv_a, q
+ *     q_a's norm                       q_b
+ *     v rows of kv_b                   o
+ *     post-attention norm              router; gate and up of the dense MLP, the shared expert and all experts
+ *     final norm                       head
+ *     the factor of routing weights    down of all experts of all layers: there is one factor for the model
+ *
+ * Down of a dense MLP or shared expert has no such place: its power has to fit its block scales, or it is not
+ * NVFP4 in the file.  n is as near to 0 as it can be: products round their inputs to 8 bits under an F16 scale,
+ * which small inputs would make subnormal.
+ *
+ * Whether block scales bear a shift is known from how often each code occurs: their plane is read once before
+ * the export. */
+#include "convert/gguf-internal.h"
+
+#include "base/tool.h"
+#include "kernels/scalar.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Shifts of block scales that are looked at: 448 is less than 2^-9, the smallest, after 18.  And the largest
+ * exponent that is tried for a group. */
+enum { SHIFT_LEAST = -18, SHIFT_MOST = 17, SHIFTS = SHIFT_MOST - SHIFT_LEAST + 1, POWER_MOST = 40 };
+#define ANY_SHIFT UINT64_MAX   /* of a weight whose values are all but zero */
+#define NEXT_TO_ZERO (-90)     /* exponent of such a weight's global scale */
+#define ROUNDING_MOST 1e-8     /* share of a weight's squares that rounded block scales may cost */
+
+struct work {
+    const struct moe_source *src;
+    struct moe_gguf_fold *f;
+    uint64_t *fits;      /* [n_tensors] bit k: block scales bear a shift by SHIFT_LEAST + k */
+    int64_t *todo, n;    /* weights whose block scales are read */
+    uint8_t *buf;        /* [slots][CHUNK] */
+    bool *bad;           /* [units] has a weight that does not bear the shift tried */
+    double *weights;     /* [units] how many are in it */
+    struct moe_progress *progress;
+};
+enum { CHUNK = 64 << 10 };
+
+/* Roles as bits. */
+#define BIT(role) (1u << MOE_ROLE_##role)
+static_assert(MOE_ROLE_COUNT <= 32, "roles are bits of a word");
+#define DOWNS (BIT(DOWN) | BIT(SHARED_DOWN))
+#define NO_PLACE (BIT(EMBED) | BIT(KV_B))
+
+static const struct group { enum moe_role place; uint32_t readers; } groups[] = {
+    { MOE_ROLE_INPUT_NORM, BIT(Q_A) | BIT(KV_A) | BIT(Q) },
+    { MOE_ROLE_Q_A_NORM, BIT(Q_B) },
+    { MOE_ROLE_KV_B, BIT(O) },
+    { MOE_ROLE_POST_NORM, BIT(ROUTER) | BIT(GATE) | BIT(UP) | BIT(SHARED_GATE) | BIT(SHARED_UP) |
+                          BIT(EXPERT_GATE) | BIT(EXPERT_UP) },
+    { MOE_ROLE_NORM, BIT(HEAD) },
+    { MOE_ROLE_COUNT, BIT(EXPERT_DOWN) }, /* the factor of routing weights */
+};
+
+static bool has(uint32_t roles, const struct moe_tensor *t) { return roles >> t->role & 1; }
+
+/* The exponent of a global scale that is a power of two. */
+static bool exponent(const struct moe_tensor *t, int *e)
+{
+    bool power = t->global > 0 && isfinite(t->global) && frexpf(t->global, e) == 0.5f;
+    *e = t->reciprocal ? 1 - *e : *e - 1;
+    return power;
+}
+
+/* ---- block scales times a power of two ---- */
+
+void moe_gguf_shift_of(int by, struct moe_gguf_shift *s)
+{
+    for (int c = 0; c < 127; c++) {
+        double v = ldexp((double)moe_e4m3_to_f32((uint8_t)c), by);
+        s->code[c] = v > 448 ? MOE_GGUF_NO_SCALE : moe_f32_to_e4m3_satfinite((float)v);
+        s->exact[c] = v <= 448 && (double)moe_e4m3_to_f32(s->code[c]) == v;
+    }
+    s->code[127] = MOE_GGUF_NO_SCALE;
+    s->exact[127] = false;
+}
+
+/* Of block scales that occur so often, which shifts cost next to nothing. */
+static uint64_t bearable(const uint64_t count[128])
+{
+    uint64_t fits = 0;
+    for (int k = 0; k < SHIFTS; k++) {
+        struct moe_gguf_shift s;
+        double num = 0, den = 0;
+        moe_gguf_shift_of(SHIFT_LEAST + k, &s);
+        for (int c = 1; c < 127; c++) {
+            double v = (double)moe_e4m3_to_f32((uint8_t)c), n = (double)count[c];
+            if (!count[c]) continue;
+            double d = v - ldexp((double)moe_e4m3_to_f32(s.code[c] & 0x7f), -SHIFT_LEAST - k);
+            if (s.code[c] == MOE_GGUF_NO_SCALE) d = INFINITY;
+            num += n * d * d;
+            den += n * v * v;
+        }
+        if (num <= ROUNDING_MOST * den) fits |= (uint64_t)1 << k;
+    }
+    return fits;
+}
+
+static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_err *err)
+{
+    struct work *x = ctx;
+    const struct moe_tensor *t = &x->src->tensors[x->todo[item]];
+    uint8_t *buf = x->buf + (size_t)slot * CHUNK;
+    uint64_t count[128] = { 0 };
+    uint64_t bytes = (uint64_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, t->rows, t->cols);
+    for (uint64_t at = 0; at < bytes; at += CHUNK) {
+        size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
+        MOE_TRY(moe_source_read(x->src, t, MOE_PLANE_SCALE, at, n, buf, err));
+        for (size_t i = 0; i < n; i++) count[buf[i] < 127 ? buf[i] : 0]++; /* others are refused later */
+    }
+    moe_source_drop(x->src, &t->plane[MOE_PLANE_SCALE]);
+    x->fits[x->todo[item]] = bearable(count);
+    return MOE_OK;
+}
+
+static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_err *err)
+{
+    struct work *x = ctx;
+    (void)slot;
+    moe_progress_add(x->progress, x->src->tensors[x->todo[item]].plane[MOE_PLANE_SCALE].bytes);
+    return moe_interrupted(err);
+}
+
+/* ---- types ---- */
+
+static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
+{
+    uint32_t decoded = o == MOE_OUT_F32 ? MOE_GGUF_F32 : MOE_GGUF_BF16;
+    if (moe_gguf_keeps_f32((enum moe_role)t->role) || t->type == MOE_F32) return MOE_GGUF_F32;
+    if (t->type == MOE_BF16) return MOE_GGUF_BF16;
+    if (t->role == MOE_ROLE_KV_B) return decoded; /* cut by rows, one half transposed: that breaks blocks */
+    if (o == MOE_OUT_BF16 || o == MOE_OUT_F32) return decoded;
+    if (t->type == MOE_NVFP4) return MOE_GGUF_NVFP4;
+    return t->type == MOE_INT4_G32 ? MOE_GGUF_Q4_0 : decoded;
+}
+
+static int64_t unit_of(const struct moe_tensor *t)
+{
+    return (int64_t)(t->layer + 1) * MOE_ROLE_COUNT + t->role;
+}
+static bool is_nvfp4(const struct work *x, int64_t i) { return x->f->type[i] == MOE_GGUF_NVFP4; }
+
+/* A weight as Q6_K, or as BF16 where rows are not a whole number of its blocks. */
+static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
+{
+    const struct moe_tensor *t = &x->src->tensors[i];
+    struct moe_gguf_dropped *d = &x->f->dropped[why];
+    x->f->type[i] = t->cols % 256 ? MOE_GGUF_BF16 : MOE_GGUF_Q6_K;
+    if (t->expert > 0) return;
+    if (!d->n++) d->first = i;
+}
+
+static void drop_unit(struct work *x, int64_t i, enum moe_gguf_why why)
+{
+    const struct moe_tensor *first = &x->src->tensors[i];
+    for (int64_t k = i; k < x->src->n_tensors && x->src->tensors[k].layer == first->layer; k++)
+        if (x->src->tensors[k].role == first->role && is_nvfp4(x, k)) drop(x, k, why);
+}
+
+/* Whether a weight can be NVFP4 in the file at all. */
+static bool hopeless(const struct moe_tensor *t, enum moe_outtype o, enum moe_gguf_why *why)
+{
+    int e;
+    if (o == MOE_OUT_Q6_K) *why = t->cols % 256 ? MOE_GGUF_ROWS : MOE_GGUF_ASKED;
+    else if (t->cols % 64) *why = MOE_GGUF_ROWS;
+    else if (!exponent(t, &e)) *why = MOE_GGUF_GLOBAL;
+    else if (has(NO_PLACE, t)) *why = MOE_GGUF_RANGE;
+    else return false;
+    return true;
+}
+
+static void first_types(struct work *x, enum moe_outtype o)
+{
+    const struct moe_source *src = x->src;
+    enum moe_gguf_why why;
+    for (int64_t i = 0; i < src->n_tensors; i++) x->f->type[i] = (uint8_t)type_for(&src->tensors[i], o);
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (!is_nvfp4(x, i) || !hopeless(t, o, &why)) continue;
+        if (t->expert > 0) t = moe_source_find(src, (enum moe_role)t->role, t->layer, 0);
+        drop_unit(x, t - src->tensors, why);
+    }
+}
+
+/* ---- exponents ---- */
+
+static bool bears(const struct work *x, int64_t i, int shift)
+{
+    if (x->fits[i] == ANY_SHIFT) return true;
+    return shift >= SHIFT_LEAST && shift <= SHIFT_MOST && (x->fits[i] >> (shift - SHIFT_LEAST) & 1);
+}
+
+/* Marks the units of tensors first .. end - 1 that have a weight among these roles which does not bear n.
+ * Returns how many weights are in the rest. */
+static double try_power(struct work *x, int64_t first, int64_t end, uint32_t roles, int n)
+{
+    double kept = 0;
+    int e = 0;
+    for (int64_t i = first; i < end; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        if (has(roles, t)) x->bad[unit_of(t)] = false, x->weights[unit_of(t)] = 0;
+    }
+    for (int64_t i = first; i < end; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        if (!has(roles, t) || !is_nvfp4(x, i)) continue;
+        exponent(t, &e);
+        if (!bears(x, i, e - n)) x->bad[unit_of(t)] = true;
+        x->weights[unit_of(t)] += (double)t->rows * (double)t->cols;
+    }
+    for (int64_t i = first; i < end; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        if (has(roles, t) && t->expert <= 0 && !x->bad[unit_of(t)]) kept += x->weights[unit_of(t)];
+    }
+    return kept;
+}
+
+/* The exponent that keeps the most weights NVFP4, the nearest to 0 of several; `fixed`: 0.  Units that do not
+ * bear it are not NVFP4 then. */
+static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t roles, bool fixed)
+{
+    double most = 0;
+    int n = 0;
+    bool any = false;
+    for (int64_t i = first; i < end; i++) any |= has(roles, &x->src->tensors[i]) && is_nvfp4(x, i);
+    if (!any) return 0;
+    for (int k = 0; k <= (fixed ? 0 : 2 * POWER_MOST); k++) {
+        int tried = k & 1 ? -(k + 1) / 2 : k / 2; /* 0, -1, 1, -2 .. */
+        double kept = try_power(x, first, end, roles, tried);
+        if (kept > most) most = kept, n = tried;
+    }
+    try_power(x, first, end, roles, n);
+    for (int64_t i = first; i < end; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        if (!has(roles, t) || !is_nvfp4(x, i) || !x->bad[unit_of(t)] || t->expert > 0) continue;
+        drop_unit(x, i, MOE_GGUF_RANGE);
+    }
+    return n;
+}
+
+static void fold_group(struct work *x, int64_t first, int64_t end, const struct group *g)
+{
+    int n = choose_power(x, first, end, g->readers, false);
+    for (int64_t i = first; i < end; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        if (has(g->readers, t)) x->f->power[i] = (int16_t)-n;
+        if (t->role == (int)g->place) x->f->power[i] = (int16_t)n;
+    }
+    if (g->place == MOE_ROLE_COUNT) x->f->routing = n;
+}
+
+static void fold_all(struct work *x)
+{
+    const struct moe_source *src = x->src;
+    for (int64_t first = 0, end; first < src->n_tensors; first = end) {
+        end = first + 1;
+        while (end < src->n_tensors && src->tensors[end].layer == src->tensors[first].layer) end++;
+        for (size_t k = 0; k < sizeof groups / sizeof *groups; k++)
+            if (groups[k].place != MOE_ROLE_COUNT) fold_group(x, first, end, &groups[k]);
+        choose_power(x, first, end, DOWNS, true);
+    }
+    fold_group(x, 0, src->n_tensors, &groups[sizeof groups / sizeof *groups - 1]);
+}
+
+/* ---- the whole ---- */
+
+static void list_todo(struct work *x, bool dry_run)
+{
+    int e;
+    for (int64_t i = 0; i < x->src->n_tensors; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        x->fits[i] = ANY_SHIFT;
+        if (!is_nvfp4(x, i) || (dry_run && t->expert >= 0)) continue;
+        if (exponent(t, &e) && e >= NEXT_TO_ZERO) x->todo[x->n++] = i;
+    }
+}
+
+enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *src,
+                            const struct moe_gguf_options *o, struct moe_pool *pool,
+                            struct moe_progress *progress, struct moe_err *err)
+{
+    size_t n = (size_t)src->n_tensors + 1;
+    size_t units = (size_t)(src->config.num_hidden_layers + 1) * MOE_ROLE_COUNT;
+    int slots = moe_pool_threads(pool) + 1;
+    struct work x = { .src = src, .f = f, .progress = progress };
+    *f = (struct moe_gguf_fold){ .type = calloc(n, sizeof *f->type), .power = calloc(n, sizeof *f->power) };
+    x.fits = calloc(n, sizeof *x.fits);
+    x.todo = calloc(n, sizeof *x.todo);
+    x.bad = calloc(units, sizeof *x.bad);
+    x.weights = calloc(units, sizeof *x.weights);
+    x.buf = malloc((size_t)slots * CHUNK);
+    bool ok = f->type && f->power && x.fits && x.todo && x.bad && x.weights && x.buf;
+    enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
+    if (code == MOE_OK) {
+        uint64_t bytes = 0;
+        first_types(&x, o->outtype);
+        list_todo(&x, o->dry_run);
+        for (int64_t i = 0; i < x.n; i++) bytes += src->tensors[x.todo[i]].plane[MOE_PLANE_SCALE].bytes;
+        if (x.n) moe_progress_begin(progress, "block scales", bytes, MOE_UNIT_BYTES);
+        code = moe_pipe_run(pool, x.n, slots, read_scales, scales_read, &x, err);
+        if (x.n) moe_progress_end(progress);
+    }
+    if (code == MOE_OK) fold_all(&x);
+    free(x.fits);
+    free(x.todo);
+    free(x.bad);
+    free(x.weights);
+    free(x.buf);
+    if (code != MOE_OK) moe_gguf_fold_release(f);
+    return code;
+}
+
+void moe_gguf_fold_release(struct moe_gguf_fold *f)
+{
+    free(f->type);
+    free(f->power);
+    *f = (struct moe_gguf_fold){ 0 };
+}
+
+int moe_gguf_shift(const struct moe_gguf_fold *f, const struct moe_source *src, int64_t i)
+{
+    int e = 0;
+    exponent(&src->tensors[i], &e);
+    return e + f->power[i];
+}
