@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Connections that have not joined, at most; seconds that a run which cannot be goes on to listen, so that
- * those who come can be told. */
+/* Connections that have not joined, at most, beside one for each rank; seconds that a run which cannot be
+ * goes on to listen, so that those who come can be told. */
 enum { STRANGERS = 64, GRACE = 1, FIRST_READ = 512 };
 
 /* A connection.  `in` is the frame and body under way; once it has joined, its JOIN. */
@@ -58,33 +58,36 @@ static void drop(struct host *h, int i)
     if (i < h->n && g->rank >= 0) h->seat[g->rank] = i;
 }
 
-/* The connection that has been here longest without joining; -1: all have joined. */
-static int oldest_stranger(const struct host *h, int *strangers)
+/* The connection that goes first when there are too many: of those that have not joined, one that has not
+ * even said hello, and of these the oldest; -1: all have joined. */
+static int least_likely(const struct host *h, int *strangers)
 {
-    int oldest = -1;
+    int least = -1;
     *strangers = 0;
     for (int i = 0; i < h->n; i++) {
-        if (h->guest[i].state == JOINED) continue;
-        if (oldest < 0 || h->guest[i].since < h->guest[oldest].since) oldest = i;
+        const struct guest *g = &h->guest[i], *than = least < 0 ? NULL : &h->guest[least];
+        if (g->state == JOINED) continue;
+        if (!than || g->state < than->state || (g->state == than->state && g->since < than->since)) least = i;
         ++*strangers;
     }
-    return oldest;
+    return least;
 }
 
+/* All ranks may come at the same moment, so there is room for them beside the strangers. */
 static void let_in(struct host *h)
 {
     for (int most = STRANGERS; most; most--) { /* then those who are in get their turn */
         bool full;
-        int strangers, oldest = oldest_stranger(h, &strangers), fd = moe_socket_accept(h->door, &full);
-        if (full && oldest >= 0) drop(h, oldest);
-        if (full && oldest < 0) poll(NULL, 0, 10);
+        int strangers, least = least_likely(h, &strangers), fd = moe_socket_accept(h->door, &full);
+        if (full && least >= 0) drop(h, least);
+        if (full && least < 0) poll(NULL, 0, 10);
         if (fd < 0) return;
-        if (strangers >= STRANGERS || h->n == h->cap) {
-            if (oldest >= 0) drop(h, oldest);
-            else {
+        if (strangers >= h->v->ranks + STRANGERS || h->n == h->cap) {
+            if (least < 0) {
                 close(fd);
                 continue;
             }
+            drop(h, least);
         }
         h->guest[h->n++] = (struct guest){ .fd = fd, .rank = -1, .since = moe_now() };
     }

@@ -140,6 +140,20 @@ static void plain(const struct moe_secret *secret)
     all_met(r, RANKS_MAX);
 }
 
+/* More ranks at the same moment than there are places for strangers; none is taken for one. */
+static void many_ranks(void)
+{
+    enum { MANY = 200 };
+    struct rank *r = malloc(MANY * sizeof *r);
+    OK(r);
+    new_place();
+    for (int k = 0; k < MANY; k++) r[k] = rank(k, MANY, NULL);
+    for (int k = MANY - 1; k >= 0; k--) start(&r[k]); /* rank 0 comes last, when all others knock */
+    for (int k = 0; k < MANY; k++) end(&r[k]);
+    all_met(r, MANY);
+    free(r);
+}
+
 /* Silent, slow, talkative and mistaken connections, more than are kept; then the ranks. */
 static void strangers(const struct moe_secret *secret)
 {
@@ -510,6 +524,7 @@ int main(void)
         other_versions(with ? a : NULL);
         failures(with ? a : NULL);
     }
+    many_ranks();
     bad_frames();
     comes_again();
     secrets(a, b);
