@@ -172,17 +172,17 @@ static void next_of_row(struct moe_text *t, struct moe_text_piece *p)
  * it is in the buffer then. */
 typedef size_t end_fn(const char *p, size_t n, size_t *seen, void *state);
 
+/* What is in the buffer is looked at first: a file is read once, whatever the size of its rows. */
 static enum moe_code find_end(struct moe_text *t, end_fn *end_of, void *state, size_t *n, struct moe_err *err)
 {
-    size_t seen = 0;
-    for (size_t want = t->piece; ; want *= 2) {
-        MOE_TRY(fill(t, want < ROW_MOST ? want : ROW_MOST + 1, err));
-        size_t have = t->to - t->from;
+    for (size_t seen = 0; ; ) {
+        size_t have = t->to - t->from, want = have < t->piece ? t->piece : 2 * have;
         *n = end_of(t->buf + t->from, have, &seen, state);
         if ((*n ? *n : have) > ROW_MOST)
             return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "line %lld: an object longer than %d MiB",
                                (long long)t->line, ROW_MOST >> 20);
         if (*n || t->ended) return MOE_OK;
+        MOE_TRY(fill(t, want < ROW_MOST ? want : ROW_MOST + 1, err));
     }
 }
 

@@ -237,6 +237,30 @@ static void test_json(void)
     free(line);
 }
 
+/* An array of any size is read in bounded memory, and once: 24 MiB in rows of 80 bytes. */
+static void test_array(void)
+{
+    static const char row[] = "{\"text\": \"all that glitters is not gold, and not all that is gold glitters\"},\n";
+    size_t rows = (24 << 20) / (sizeof row - 1), got = 0;
+    struct moe_text *t;
+    struct moe_text_piece p;
+    bool more;
+    snprintf(path, sizeof path, "%s/big.json", dir);
+    FILE *f = fopen(path, "w");
+    OK(f && fputs("[", f) >= 0);
+    for (size_t i = 0; i < rows; i++) OK(fputs(row, f) >= 0);
+    OK(fputs("{\"text\": \"end\"}]", f) >= 0 && !fclose(f));
+    uint64_t before = moe_peak_rss();
+    double from = moe_now();
+    OK(moe_text_open(&t, path, 0, &err) == MOE_OK);
+    while (moe_text_next(t, &p, &more, &err) == MOE_OK && more) got++;
+    OK(got == rows + 1 && p.text == NULL);
+    moe_text_close(&t);
+    TAKES_LESS(moe_peak_rss() < before + (16 << 20));
+    OK(moe_now() - from < 60);
+    OK(!unlink(path));
+}
+
 /* ---- refusals ---- */
 
 static void refused(enum moe_code code, const char *file, const char *text)
@@ -335,6 +359,7 @@ int main(void)
     test_plain();
     test_shapes();
     test_json();
+    test_array();
     test_refusals();
     moe_chat_close(&chat);
     moe_tokenizer_close(&tok);
