@@ -134,7 +134,8 @@ enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, stru
     if (*created) return moe_fsync_parent(path, err);
     if (errno == EEXIST) return MOE_OK;
     if (errno == ENOENT)
-        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "cannot create the directory: the one that it is to be in does not exist");
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
+                           "cannot create the directory: the one that it is to be in does not exist");
     return moe_fail_errno(err, errno, path, "cannot create the directory");
 }
 
@@ -180,7 +181,8 @@ enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err)
     return moe_fsync_parent(to, err);
 }
 
-/* A directory takes the place of an empty one at most, and a file is linked, where the file system has no such rename. */
+/* A directory takes the place of an empty one at most, and a file is linked, where the file system has no
+ * such rename. */
 int moe_rename_new(const char *from, const char *to)
 {
     struct stat st;
@@ -189,7 +191,8 @@ int moe_rename_new(const char *from, const char *to)
     if ((errno != EINVAL && errno != ENOSYS) || lstat(from, &st)) return -1;
     if (!S_ISDIR(st.st_mode)) {
         if (!linkat(AT_FDCWD, from, AT_FDCWD, to, 0)) return unlink(from);
-        if ((errno != EPERM && errno != EOPNOTSUPP) || moe_exists(to) != MOE_ABSENT) return -1;
+        if (errno != EPERM && errno != EOPNOTSUPP) return -1;
+        if (!lstat(to, &st)) return errno = EEXIST, -1; /* no hard links either: looking has to do */
     }
     int r = rename(from, to);
     if (r && (errno == ENOTEMPTY || errno == ENOTDIR)) errno = EEXIST;
@@ -216,7 +219,8 @@ enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
     *fd = moe_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     int r, e = errno;
     if (*fd < 0 && (e == ELOOP || e == ENOTDIR) && moe_exists(path) != MOE_ABSENT)
-        return moe_fail_at(err, MOE_EXISTS, path, NULL, "is in the way: it is no directory (choose another name with -o)");
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "is in the way: it is no directory (choose another name with -o)");
     if (*fd < 0) return moe_fail_errno(err, e, path, "cannot open");
     do r = flock(*fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
     if (!r) return MOE_OK;

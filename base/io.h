@@ -30,7 +30,8 @@ enum moe_code moe_write_file(const char *path, const void *data, size_t size, st
 /* open with O_CLOEXEC (a new file may be read and written by all that the umask allows), fsync, ftruncate; again when a signal interrupts them;
  * errno as they leave it. */
 int moe_open(const char *path, int flags);
-/* A file in `dir` that has no name, for reading and writing; errno is EOPNOTSUPP where the file system has no such files. */
+/* A file in `dir` that has no name, for reading and writing; errno is EOPNOTSUPP where the file system
+ * has no such files. */
 int moe_open_nameless(const char *dir, unsigned mode);
 int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
@@ -41,7 +42,8 @@ int moe_reserve(int fd, uint64_t bytes);
 uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
 enum moe_code moe_fsync_parent(const char *path, struct moe_err *err);
-enum moe_code moe_mkdir(const char *path, struct moe_err *err);      /* one level; a directory that is there is fine, a link to one is not */
+/* One level; a directory that is there is fine, a link to one is not. */
+enum moe_code moe_mkdir(const char *path, struct moe_err *err);
 /* The same with a mode, less the umask; *created is false when anything stands there. */
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err);
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missing one is fine; follows no symbolic link */
@@ -50,9 +52,8 @@ enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);
 int moe_rename_new(const char *from, const char *to);
 enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);     /* atomic swap, then fsync of the parent */
 
-/* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or when it is a link or
- * a file.
- * The lock dies with the process; moe_unlock closes the descriptor. */
+/* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
+ * when it is a link or a file. The lock dies with the process; moe_unlock closes the descriptor. */
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 

@@ -12,7 +12,10 @@
 
 enum { TRIES = 5 };
 
-static bool same_file(const struct stat *a, const struct stat *b) { return a->st_ino == b->st_ino && a->st_dev == b->st_dev; }
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
 
 /* ---- names ---- */
 
@@ -26,7 +29,8 @@ enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_
     snprintf(d->final, sizeof d->final, "%.*s", (int)n, out);
     const char *slash = strrchr(d->final, '/');
     if (moe_plain_name(slash ? slash + 1 : d->final)) return MOE_OK;
-    return moe_fail_at(err, MOE_USAGE, out, NULL, "is no name for a new directory (choose another one with -o)");
+    return moe_fail_at(err, MOE_USAGE, out, NULL,
+                       "is no name for a new directory (choose another one with -o)");
 }
 
 /* `path` or a directory above it is `what`. */
@@ -45,16 +49,22 @@ static bool lies_in(const char *path, const struct stat *what)
     return found;
 }
 
-static enum moe_code apart(const char *shown, const char *name, const char *input, const struct stat *in, struct moe_err *err)
+static enum moe_code apart(const char *shown, const char *name, const char *input, const struct stat *in,
+                           struct moe_err *err)
 {
     char dir[PATH_MAX];
     struct stat st;
     bool there = !stat(name, &st);
-    if (there && same_file(&st, in)) return moe_fail_at(err, MOE_USAGE, shown, NULL, "is '%s', which is read (choose another name with -o)", input);
+    if (there && same_file(&st, in))
+        return moe_fail_at(err, MOE_USAGE, shown, NULL,
+                           "is '%s', which is read (choose another name with -o)", input);
     if (there && S_ISDIR(st.st_mode) && lies_in(input, &st))
-        return moe_fail_at(err, MOE_USAGE, shown, NULL, "holds '%s', which is read (choose another name with -o)", input);
+        return moe_fail_at(err, MOE_USAGE, shown, NULL,
+                           "holds '%s', which is read (choose another name with -o)", input);
     moe_path_parent(name, dir);
-    if (lies_in(dir, in)) return moe_fail_at(err, MOE_USAGE, shown, NULL, "lies in '%s', which is read (choose another name with -o)", input);
+    if (lies_in(dir, in))
+        return moe_fail_at(err, MOE_USAGE, shown, NULL,
+                           "lies in '%s', which is read (choose another name with -o)", input);
     return MOE_OK;
 }
 
@@ -68,12 +78,24 @@ enum moe_code moe_newdir_apart(const char *out, const char *input, struct moe_er
     return apart(d.path, d.path, input, &in, err);
 }
 
+enum moe_code moe_newdir_spares(const char *path, const char *input, struct moe_err *err)
+{
+    char dir[PATH_MAX];
+    struct stat in, st;
+    if (lstat(path, &st) || stat(input, &in)) return MOE_OK;
+    moe_path_parent(path, dir);
+    if (!lies_in(dir, &in)) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "is a file in '%s', which is read (choose another name)", input);
+}
+
 /* ---- the lock ---- */
 
 void moe_newdir_mark(const struct moe_newdir *d)
 {
     struct stat st;
-    if (!fstat(d->lock, &st) && !(st.st_mode & S_ISVTX)) (void)!fchmod(d->lock, (st.st_mode & 07777) | S_ISVTX);
+    if (!fstat(d->lock, &st) && !(st.st_mode & S_ISVTX))
+        (void)!fchmod(d->lock, (st.st_mode & 07777) | S_ISVTX);
 }
 
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err)
@@ -103,6 +125,12 @@ static bool has_name(const struct moe_newdir *d)
     return !fstat(d->lock, &a) && !lstat(d->path, &b) && same_file(&a, &b);
 }
 
+static enum moe_code busy(const struct moe_newdir *d, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
+                       "another process is writing it (wait for it, or stop it)");
+}
+
 /* Once; *again when it was renamed or removed under us. */
 static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err *err)
 {
@@ -121,7 +149,7 @@ enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
 {
     bool again = true;
     for (int i = 0; again && i < TRIES; i++) MOE_TRY(try_lock(d, &again, err));
-    return again ? moe_fail_at(err, MOE_EXISTS, d->path, NULL, "another process is writing it (wait for it, or stop it)") : MOE_OK;
+    return again ? busy(d, err) : MOE_OK;
 }
 
 /* ---- work that starts over ---- */
@@ -145,7 +173,8 @@ static enum moe_code empty(const char *dir, const struct moe_names *names, struc
     return MOE_OK;
 }
 
-/* Remove a directory so that what is left of it after a kill is recognised: the mark is there from the first to the last. */
+/* Remove a directory so that what is left of it after a kill is recognised: the mark is there from the
+ * first to the last. */
 static enum moe_code discard(const char *dir, struct moe_err *err)
 {
     struct moe_names names;
@@ -159,13 +188,15 @@ static enum moe_code discard(const char *dir, struct moe_err *err)
 static bool has_mark_file(const struct moe_names *names)
 {
     for (size_t i = 0; i < names->n; i++)
-        if (!strcmp(names->v[i], MOE_NEWDIR_MARK) || !strcmp(names->v[i], MOE_NEWDIR_MARK ".tmp")) return true;
+        if (!strcmp(names->v[i], MOE_NEWDIR_MARK) || !strcmp(names->v[i], MOE_NEWDIR_MARK ".tmp"))
+            return true;
     return false;
 }
 
-/* path was there before: an empty one goes (*again: one of our own can be made), unfinished work is emptied, all else stays. */
-static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names, moe_newdir_kind *kind, bool restart, bool *again,
-                               struct moe_err *err)
+/* path was there before: an empty one goes (*again: one of our own can be made), unfinished work is
+ * emptied, all else stays. */
+static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names, moe_newdir_kind *kind,
+                               bool restart, bool *again, struct moe_err *err)
 {
     bool ours = has_mark_file(names), marked;
     *again = !names->n && !rmdir(d->path);
@@ -178,15 +209,18 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     }
     if (!ours)
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
-                           "is in the way and not from an export or a stage (move it away, or choose another name with -o)");
+                           "is in the way and not from an export or a stage (move it away, or choose "
+                           "another name with -o)");
     if (!restart)
-        return moe_fail_at(err, MOE_EXISTS, d->path, NULL, "holds unfinished work (go on with --resume, start over with --force)");
+        return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
+                           "holds unfinished work (go on with --resume, start over with --force)");
     moe_newdir_mark(d);
     MOE_TRY(write_mark(d->path, err));
     return empty(d->path, names, err);
 }
 
-static enum moe_code begin(struct moe_newdir *d, moe_newdir_kind *kind, bool restart, bool *again, struct moe_err *err)
+static enum moe_code begin(struct moe_newdir *d, moe_newdir_kind *kind, bool restart, bool *again,
+                           struct moe_err *err)
 {
     struct moe_names names;
     *again = false;
@@ -198,7 +232,8 @@ static enum moe_code begin(struct moe_newdir *d, moe_newdir_kind *kind, bool res
     return code;
 }
 
-enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart, struct moe_err *err)
+enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart,
+                               struct moe_err *err)
 {
     struct moe_err ignored;
     MOE_TRY(moe_newdir_name(d, out, err));
@@ -208,7 +243,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir
         moe_newdir_unlock(d);
         code = begin(d, kind, restart, &again, err);
     }
-    if (code == MOE_OK && again) code = moe_fail_at(err, MOE_EXISTS, d->path, NULL, "another process is writing it (wait for it, or stop it)");
+    if (code == MOE_OK && again) code = busy(d, err);
     if (code == MOE_OK) return MOE_OK;
     if (d->created && d->lock >= 0) moe_remove_tree(d->path, &ignored);
     moe_newdir_unlock(d);
@@ -218,7 +253,8 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir
 void moe_newdir_end(struct moe_newdir *d)
 {
     struct moe_err ignored;
-    if (d->lock >= 0 && !d->keep) moe_remove_tree(d->path, &ignored); /* nothing in it could be gone on with */
+    if (d->lock >= 0 && !d->keep)
+        moe_remove_tree(d->path, &ignored); /* nothing in it could be gone on with */
     moe_newdir_unlock(d);
 }
 
@@ -227,7 +263,8 @@ void moe_newdir_end(struct moe_newdir *d)
 static enum moe_code appeared(struct moe_newdir *d, struct moe_err *err)
 {
     d->keep = true;
-    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "appeared while this was written, and is left as it is (what was written is "
+    return moe_fail_at(err, MOE_EXISTS, d->final, NULL,
+                       "appeared while this was written, and is left as it is (what was written is "
                        "whole in '%s': rename that when the name is free)", d->path);
 }
 

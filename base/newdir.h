@@ -1,13 +1,13 @@
-/* base/newdir.h - a directory that is being built: as NAME.partial, locked, and published as NAME whole or not at all.
+/* base/newdir.h - a directory that is being built: as NAME.partial, locked, and published as NAME, whole.
  *
- * NAME.partial is made by this process or is recognisably unfinished work of this tool; a stranger's, a link, and one that
- * another process has locked are refused and left as they are.  Publishing replaces nothing unless the caller says what may be
- * replaced.  What is unfinished has the sticky bit, which is set with the directory and goes by one call once it has its final
- * name: a mark that is never among its files.
+ * NAME.partial is made by this process or is recognisably unfinished work of this tool; a stranger's, a
+ * link, and one that another process has locked are refused and left as they are.  Publishing replaces
+ * nothing unless the caller says what may be replaced.  What is unfinished has the sticky bit, which is set
+ * with the directory and goes by one call once it has its final name: a mark that is never among its files.
  *
- * Two ways to use it: a writer that keeps journals (formats/writer.c) recognises its work by itself and calls _name, _lock and
- * _publish; one that starts over when it was interrupted calls _begin, _publish and _end.
- * A struct belongs to one thread.  Nothing here knows what is in a directory. */
+ * Two ways to use it: a writer that keeps journals (formats/writer.c) recognises its work by itself and
+ * calls _name, _lock and _publish; one that starts over when it was interrupted calls _begin, _publish and
+ * _end.  A struct belongs to one thread.  Nothing here knows what is in a directory. */
 #ifndef MOE_BASE_NEWDIR_H
 #define MOE_BASE_NEWDIR_H
 
@@ -24,30 +24,40 @@ struct moe_newdir {
     bool keep;            /* published, or whole and without its name: _end removes nothing */
 };
 
-/* MOE_OK when the directory at `path` is of the caller's kind (a container, a checkpoint), so that this tool may replace it;
- * MOE_EXISTS with a sentence when it is not. */
+/* MOE_OK when the directory at `path` is of the caller's kind (a container, a checkpoint), so that this
+ * tool may replace it; MOE_EXISTS with a sentence when it is not. */
 typedef enum moe_code moe_newdir_kind(const char *path, struct moe_err *err);
 
 /* Fill in the two names.  MOE_USAGE when the last part of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
-/* MOE_USAGE when `out` or its .partial is the directory `input`, lies in it or holds it, by whatever links the two are reached. */
+/* MOE_USAGE when `out` or its .partial is the directory `input`, lies in it or holds it, by whatever
+ * links the two are reached. */
 enum moe_code moe_newdir_apart(const char *out, const char *input, struct moe_err *err);
 
-/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it or when it is no directory. */
+/* For tools that replace a file without being asked: MOE_EXISTS when one stands at `path` and lies in the
+ * directory `input`. */
+enum moe_code moe_newdir_spares(const char *path, const char *input, struct moe_err *err);
+
+/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it or when
+ * it is no directory. */
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err);
 void moe_newdir_unlock(struct moe_newdir *d);
 /* After _lock: set the mark on path (one made by _lock has it), as far as the file system keeps such bits. */
 void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
-/* _name and _lock; then path is empty but for a file that marks it, too.  Unfinished work is emptied under `restart`, else MOE_EXISTS.
- * It is recognised by that file, or by the mark when it is of this kind.  After a failure nothing is to be ended. */
-enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart, struct moe_err *err);
-/* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken (MOE_EXISTS of _publish). */
+/* _name and _lock; then path is empty but for a file that marks it, too.  Unfinished work is emptied
+ * under `restart`, else MOE_EXISTS. It is recognised by that file, or by the mark when it is of this
+ * kind.  After a failure nothing is to be ended. */
+enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart,
+                               struct moe_err *err);
+/* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken
+ * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);
 
-/* Sync path and rename it to `final`.  Does something stand there, then it is MOE_EXISTS, path stays, and the sentence says where it
- * is; but when `kind` is given and accepts what is there, the two are exchanged and the old one is removed. */
+/* Sync path and rename it to `final`.  Does something stand there, then it is MOE_EXISTS, path stays, and
+ * the sentence says where it is; but when `kind` is given and accepts what is there, the two are
+ * exchanged and the old one is removed. */
 enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err);
 
 #define MOE_NEWDIR_MARK ".moe-export" /* that file; older versions have it, too */

@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A temporary name is HEAD, RANDOM digits, TAIL, whatever the file is called: so it fits where the file's own name fits. */
+/* A temporary name is HEAD, RANDOM digits, TAIL, whatever the file is called: so it fits where the file's
+ * own name fits. */
 #define HEAD ".moe-"
 #define TAIL ".tmp"
 enum { RANDOM = 16, TRIES = 100 };
@@ -34,15 +35,18 @@ static char *temporary_beside(const char *path)
     unsigned long long r;
     char dir[PATH_MAX], *name;
     moe_path_parent(path, dir);
-    if (getrandom(&r, sizeof r, 0) != sizeof r) /* O_EXCL keeps us safe, this keeps us from meeting others */
-        r = (unsigned long long)getpid() << 40 ^ (unsigned long long)(moe_now() * 1e9) ^ __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
+    if (getrandom(&r, sizeof r, 0) != sizeof r) { /* O_EXCL keeps it safe all the same */
+        r = (unsigned long long)getpid() << 40 ^ (unsigned long long)(moe_now() * 1e9);
+        r ^= __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
+    }
     return asprintf(&name, "%s/" HEAD "%016llx" TAIL, dir, r) < 0 ? NULL : name;
 }
 
 static enum moe_code check_name(const char *path, struct moe_err *err)
 {
     const char *slash = strrchr(path, '/');
-    return moe_plain_name(slash ? slash + 1 : path) ? MOE_OK : moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file");
+    if (moe_plain_name(slash ? slash + 1 : path)) return MOE_OK;
+    return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file");
 }
 
 /* What stands under the final name is nothing, a file, or a link to a file or to nothing. */
@@ -54,13 +58,18 @@ static enum moe_code check_there(const char *path, bool replace, struct moe_err 
     if (!there && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
     if (!there) return MOE_OK;
     bool link = S_ISLNK(st.st_mode);
-    bool to_proc = link && readlink(path, to, sizeof to - 1) > 0 && !strncmp(to, "/proc/", 6); /* /dev/stdout */
+    bool to_proc = link && readlink(path, to, sizeof to - 1) > 0; /* as /dev/stdout does */
+    to_proc = to_proc && !strncmp(to, "/proc/", 6);
     bool dangling = link && stat(path, &st);
-    if (dangling && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
-    if (!dangling && S_ISDIR(st.st_mode)) return moe_fail_at(err, MOE_EXISTS, path, NULL, "is a directory (choose another name)");
+    if (dangling && errno != ENOENT && errno != ENOTDIR)
+        return moe_fail_errno(err, errno, path, "cannot stat");
+    if (!dangling && S_ISDIR(st.st_mode))
+        return moe_fail_at(err, MOE_EXISTS, path, NULL, "is a directory (choose another name)");
     if (to_proc || (!dangling && !S_ISREG(st.st_mode)))
         return moe_fail_at(err, MOE_EXISTS, path, NULL, "is there and is not a file (choose another name)");
-    return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+    return replace
+               ? MOE_OK
+               : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
 enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *err)
@@ -69,7 +78,8 @@ enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *
     MOE_TRY(check_name(path, err));
     MOE_TRY(check_there(path, replace, err));
     moe_path_parent(path, dir);
-    if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS)) return moe_fail_errno(err, errno, path, "cannot create");
+    if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS))
+        return moe_fail_errno(err, errno, path, "cannot create");
     return MOE_OK;
 }
 
@@ -133,7 +143,8 @@ enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct m
 
 static enum moe_code busy(const struct moe_newfile *f, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "another process is writing it (wait for it, or stop it)");
+    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
+                       "another process is writing it (wait for it, or stop it)");
 }
 
 static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err)
@@ -141,8 +152,8 @@ static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err
     return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "is in the way (choose another name with -o)");
 }
 
-/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or removed under it: then another
- * writer was faster. */
+/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
+ * removed under it: then another writer was faster. */
 static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
 {
     struct stat a, b;
@@ -151,12 +162,14 @@ static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *e
     if (r && errno == EWOULDBLOCK) return busy(f, err);
     if (r) return moe_fail_errno(err, errno, f->tmp, "cannot lock");
     if (fstat(f->fd, &a)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    if (lstat(f->tmp, &b)) return errno == ENOENT ? busy(f, err) : moe_fail_errno(err, errno, f->tmp, "cannot stat");
+    if (lstat(f->tmp, &b))
+        return errno == ENOENT ? busy(f, err) : moe_fail_errno(err, errno, f->tmp, "cannot stat");
     return a.st_ino == b.st_ino && a.st_dev == b.st_dev ? MOE_OK : busy(f, err);
 }
 
 /* The file is what a killed writer of such files left; then it is emptied. */
-static enum moe_code take_over(const struct moe_newfile *f, const char *magic, bool restart, struct moe_err *err)
+static enum moe_code take_over(const struct moe_newfile *f, const char *magic, bool restart,
+                               struct moe_err *err)
 {
     char head[16] = "";
     struct stat st;
@@ -165,7 +178,9 @@ static enum moe_code take_over(const struct moe_newfile *f, const char *magic, b
     if (!S_ISREG(st.st_mode) || (st.st_size > 0 && (size_t)st.st_size < n)) return in_the_way(f, err);
     if (st.st_size > 0) MOE_TRY(moe_pread(f->fd, f->tmp, head, n, 0, err));
     if (st.st_size > 0 && memcmp(head, magic, n)) return in_the_way(f, err);
-    if (!restart) return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "holds unfinished work (start over with --resume or --force)");
+    if (!restart)
+        return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
+                           "holds unfinished work (start over with --resume or --force)");
     return moe_ftruncate(f->fd, 0) ? moe_fail_errno(err, errno, f->tmp, "cannot empty") : MOE_OK;
 }
 
@@ -179,7 +194,8 @@ static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct
     return moe_fail_errno(err, errno, f->tmp, "cannot create");
 }
 
-enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic, bool restart, struct moe_err *err)
+enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic,
+                                       bool restart, struct moe_err *err)
 {
     bool created = false;
     *f = (struct moe_newfile){ .fd = -1, .partial = true };
@@ -242,9 +258,11 @@ static int name_randomly(struct moe_newfile *f)
 static enum moe_code appeared(const struct moe_newfile *f, struct moe_err *err)
 {
     if (f->partial)
-        return moe_fail_at(err, MOE_EXISTS, f->path, NULL, "appeared while this was written, and is left as it is ('%s' is the "
+        return moe_fail_at(err, MOE_EXISTS, f->path, NULL,
+                           "appeared while this was written, and is left as it is ('%s' is the "
                            "finished file: rename it, or replace what is there with --force)", f->tmp);
-    return moe_fail_at(err, MOE_EXISTS, f->path, NULL, "appeared while this was written, and is left as it is (replace it with --force)");
+    return moe_fail_at(err, MOE_EXISTS, f->path, NULL,
+                       "appeared while this was written, and is left as it is (replace it with --force)");
 }
 
 static enum moe_code take_name(struct moe_newfile *f, bool replace, struct moe_err *err)
@@ -257,7 +275,9 @@ static enum moe_code take_name(struct moe_newfile *f, bool replace, struct moe_e
         if (name_randomly(f)) return moe_fail_errno(err, errno, f->path, "cannot link into place");
     } else if (!replace) {
         if (!moe_rename_new(f->tmp, f->path)) return MOE_OK;
-        return errno == EEXIST ? appeared(f, err) : moe_fail_errno(err, errno, f->path, "cannot rename into place");
+        return errno == EEXIST
+                   ? appeared(f, err)
+                   : moe_fail_errno(err, errno, f->path, "cannot rename into place");
     } else {
         MOE_TRY(check_there(f->path, true, err));
     }
@@ -281,7 +301,8 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
     return code;
 }
 
-enum moe_code moe_newfile_write(const char *path, const void *data, size_t size, bool replace, struct moe_err *err)
+enum moe_code moe_newfile_write(const char *path, const void *data, size_t size, bool replace,
+                                struct moe_err *err)
 {
     struct moe_newfile f;
     MOE_TRY(moe_newfile_open(&f, path, err));

@@ -22,12 +22,13 @@ static enum moe_code replaceable(const char *path, struct moe_err *err)
         weights |= dot && !strcmp(dot, ".safetensors");
     }
     moe_names_release(&names);
-    return empty || (config && weights)
-               ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a checkpoint (choose another name with -o)");
+    if (empty || (config && weights)) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "already exists and is not a checkpoint (choose another name with -o)");
 }
 
-enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out, enum moe_write_mode mode,
-                                   struct moe_err *err)
+enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
+                                   enum moe_write_mode mode, struct moe_err *err)
 {
     enum moe_exists there;
     MOE_TRY(moe_newdir_name(d, out, err));
@@ -39,7 +40,8 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source
     return moe_newdir_begin(d, out, replaceable, mode != MOE_WRITE_PLAIN, err);
 }
 
-enum moe_code moe_export_dir_end(struct moe_newdir *d, enum moe_write_mode mode, enum moe_code code, struct moe_err *err)
+enum moe_code moe_export_dir_end(struct moe_newdir *d, enum moe_write_mode mode, enum moe_code code,
+                                 struct moe_err *err)
 {
     if (code == MOE_OK) code = moe_newdir_publish(d, mode == MOE_WRITE_FORCE ? replaceable : NULL, err);
     moe_newdir_end(d);

@@ -141,7 +141,12 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 
 /* ---- the file ---- */
 
-struct moe_gguf_writer { struct moe_newfile file; uint64_t data, end; bool replace; struct moe_writeback *behind; };
+struct moe_gguf_writer {
+    struct moe_newfile file;
+    uint64_t data, end;           /* where tensors begin; bytes of the file */
+    bool replace;                 /* a GGUF file may stand there */
+    struct moe_writeback *behind;
+};
 
 static bool is_gguf(const char *path)
 {
@@ -150,7 +155,8 @@ static bool is_gguf(const char *path)
     uint64_t size;
     struct moe_err e;
     if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK && !memcmp(magic, MAGIC, sizeof magic);
+    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK;
+    yes = yes && !memcmp(magic, MAGIC, sizeof magic);
     close(fd);
     return yes;
 }
@@ -171,7 +177,8 @@ static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct m
 {
     if (!moe_reserve(w->file.fd, bytes)) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
-        return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL, "no space left: this file needs %llu bytes", (unsigned long long)bytes);
+        return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL,
+                           "no space left: this file needs %llu bytes", (unsigned long long)bytes);
     return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
 }
 
@@ -192,8 +199,9 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
         put_int(&h, t[i].offset, 8);
     }
     while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
-    enum moe_code code = h.failed || m->failed ? moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header")
-                                               : moe_pwrite(w->file.fd, w->file.tmp, h.p, h.n, 0, err);
+    enum moe_code code = h.failed || m->failed
+                             ? moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header")
+                             : moe_pwrite(w->file.fd, w->file.tmp, h.p, h.n, 0, err);
     moe_gguf_meta_release(&h);
     return code;
 }
@@ -247,7 +255,8 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
     enum moe_code code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
-    if (code == MOE_OK) code = moe_newfile_publish(&w->file, w->replace && there == MOE_FILE && is_gguf(w->file.path), err);
+    if (code == MOE_OK)
+        code = moe_newfile_publish(&w->file, w->replace && there == MOE_FILE && is_gguf(w->file.path), err);
     release(out);
     return code;
 }

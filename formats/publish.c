@@ -153,16 +153,17 @@ static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
     enum moe_final final;
     MOE_TRY(moe_final_look(w->final, &final, err));
     if (final == MOE_FINAL_ABSENT || (final == MOE_FINAL_CONTAINER && w->replace)) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "it appeared while this was written (move it away and use --resume)");
+    return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
+                       "it appeared while this was written (move it away and use --resume)");
 }
 
 enum moe_code moe_container_replaceable(const char *path, struct moe_err *err)
 {
     enum moe_final final;
     MOE_TRY(moe_final_look(path, &final, err));
-    return final == MOE_FINAL_CONTAINER
-               ? MOE_OK
-               : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a container (choose another name with -o)");
+    if (final == MOE_FINAL_CONTAINER) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "already exists and is not a container (choose another name with -o)");
 }
 
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)

@@ -163,7 +163,8 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     w->path = strdup(path);
     w->t = malloc((size_t)n * sizeof *t);
     w->hashed = calloc((size_t)n, sizeof *w->hashed);
-    /* The directory is this writer's: what has the temporary name is left from a run that was killed, and goes, links unfollowed. */
+    /* The directory is this writer's: what has the temporary name is left from a run that was killed, and
+     * goes, links unfollowed. */
     w->fd = unlink(path) && errno != ENOENT ? -1 : moe_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");

@@ -1,5 +1,7 @@
 /* moe-quantize - main() only: parse, call, report. */
 #include "base/io.h"
+#include "base/newdir.h"
+#include "base/newfile.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
 #include "model/report.h"
@@ -356,12 +358,23 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     return code;
 }
 
+/* The reports, which are written in the end, can be written, and are no files of the model. */
+static enum moe_code check_reports(const struct options *o, struct moe_err *err)
+{
+    for (size_t i = 0; i < o->report.n; i++) {
+        MOE_TRY(moe_newfile_check(o->report.v[i], true, err));
+        MOE_TRY(moe_newdir_spares(o->report.v[i], o->run.argv[0], err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_options r;
     struct moe_source *src;
     MOE_TRY(choose(o, &r, err));
     MOE_TRY(moe_want_model(&o->run, err));
+    if (!o->dry_run) MOE_TRY(check_reports(o, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);

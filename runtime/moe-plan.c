@@ -1,6 +1,7 @@
 /* moe-plan - main() only: parse, call, report. */
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/newfile.h"
 #include "base/tool.h"
 #include "formats/identity.h"
 #include "formats/container.h"
@@ -251,7 +252,8 @@ static enum moe_code write_plan(const struct work *w, struct moe_err *err)
     if (head) add_totals(w, head);
     char *text = head && !moe_json_failed() ? moe_plan_print(w->plan, w->proofs, head) : NULL;
     cJSON_Delete(head);
-    enum moe_code code = text ? moe_write_file(w->o->out, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
+    enum moe_code code = text ? moe_newfile_write(w->o->out, text, strlen(text), w->o->force, err)
+                              : moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
     free(text);
     return code;
 }
@@ -379,7 +381,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
 static enum moe_code put_text(const struct moe_plan_options *o, const char *text, struct moe_err *err)
 {
     MOE_TRY(moe_plan_options_free(o, err));
-    if (o->out) return moe_write_file(o->out, text, strlen(text), err);
+    if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
     if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
     fputs(text, stdout);
     return MOE_OK;

@@ -1,8 +1,13 @@
 #include "runtime/plan-options.h"
 
 #include "base/io.h"
+#include "base/newfile.h"
 #include "formats/routing.h"
 #include "runtime/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
 {
@@ -10,11 +15,38 @@ static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t 
                                                     : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
 }
 
+/* A plan in one of its three forms, a picture, or an empty file: what moe-plan -o writes begins so. */
+static enum moe_code is_ours(const char *path, bool *ours, struct moe_err *err)
+{
+    enum { HEAD = 1 << 16 };
+    static const char *const words[] = { "\"ranks\"", "\"physical_to_logical_map\"",
+                                         "initial_global_assignments:", "<svg xmlns=" };
+    uint64_t size;
+    int fd;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    size_t n = size < HEAD ? (size_t)size : HEAD;
+    char *head = calloc(1, HEAD + 1);
+    enum moe_code code = head ? moe_pread(fd, path, head, n, 0, err)
+                              : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    close(fd);
+    *ours = !n;
+    for (size_t i = 0; code == MOE_OK && i < sizeof words / sizeof *words; i++)
+        *ours |= strstr(head, words[i]) != NULL;
+    free(head);
+    return code;
+}
+
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err)
 {
-    enum moe_exists there = MOE_ABSENT;
-    if (o->out && !o->force) MOE_TRY(moe_look(o->out, &there, err));
-    return there == MOE_ABSENT ? MOE_OK : moe_fail_at(err, MOE_EXISTS, o->out, NULL, "already exists (replace it with --force)");
+    enum moe_exists there;
+    bool ours = true;
+    if (!o->out) return MOE_OK;
+    MOE_TRY(moe_newfile_check(o->out, o->force, err));
+    MOE_TRY(moe_look(o->out, &there, err));
+    if (there == MOE_FILE) MOE_TRY(is_ours(o->out, &ours, err));
+    if (ours) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, o->out, NULL,
+                       "already exists and is not a plan (choose another name with -o)");
 }
 
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err)

@@ -269,19 +269,22 @@ static enum moe_code may_stage(const struct moe_source *src, const char *out, bo
 {
     enum moe_exists there;
     MOE_TRY(moe_look(out, &there, err));
-    if (there != MOE_ABSENT && !force) return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
+    if (there != MOE_ABSENT && !force)
+        return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
     MOE_TRY(moe_source_apart(src, out, err));
     return there == MOE_ABSENT ? MOE_OK : moe_container_replaceable(out, err);
 }
 
-/* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of another tool has none.) */
+/* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of
+ * another tool has none.) */
 static enum moe_code is_stage(const char *path, struct moe_err *err)
 {
     char plan[PATH_MAX];
     enum moe_exists there;
     MOE_TRY(moe_path_join(plan, sizeof plan, path, MOE_STAGED_PLAN, err));
     MOE_TRY(moe_look(plan, &there, err));
-    return there == MOE_FILE ? moe_container_replaceable(path, err) : moe_fail_at(err, MOE_EXISTS, path, NULL, "was not staged");
+    if (there != MOE_FILE) return moe_fail_at(err, MOE_EXISTS, path, NULL, "was not staged");
+    return moe_container_replaceable(path, err);
 }
 
 static enum moe_code build(struct stage *s, const char *plan_path, const char *out, struct moe_err *err)
@@ -293,7 +296,8 @@ static enum moe_code build(struct stage *s, const char *plan_path, const char *o
     return code;
 }
 
-enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src, int32_t first, int32_t last, bool link,
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src,
+                             int32_t first, int32_t last, bool link,
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_newdir d;

@@ -1,6 +1,8 @@
 #include "runtime/run-options.h"
 
 #include "base/env.h"
+#include "base/newdir.h"
+#include "base/newfile.h"
 #include "runtime/comm.h"
 
 #include <signal.h>
@@ -27,6 +29,14 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     return MOE_OK;
 }
 
+/* A file that is written in the end can be written, and is none of the model's. */
+static enum moe_code check_output(const struct moe_run_options *o, const char *path, struct moe_err *err)
+{
+    if (!path) return MOE_OK;
+    MOE_TRY(moe_newfile_check(path, true, err));
+    return moe_newdir_spares(path, o->run.argv[0], err);
+}
+
 enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err)
 {
     MOE_TRY(moe_want_model(&o->run, err));
@@ -45,6 +55,8 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
+    MOE_TRY(check_output(o, o->trace, err));
+    MOE_TRY(check_output(o, o->record, err));
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .activations = (enum moe_activations)activations,

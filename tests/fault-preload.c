@@ -7,7 +7,7 @@
  *     MOE_FAULT_FILE=FILE        the file that "truncate" cuts
  *
  * WHAT is the name of an error (EIO, ENOSPC, ENOMEM, EINTR, EACCES, EMFILE), "short" (half of what a read or write asks for),
- * a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL), or "truncate" (after the call, cut MOE_FAULT_FILE to one
+ * a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP), or "truncate" (after the call, cut MOE_FAULT_FILE to one
  * page: what a mapped file does when somebody overwrites it).
  *
  * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls inside libc do not
@@ -94,7 +94,7 @@ static int number(const char *s)
     static const struct { const char *name; int value; } table[] = {
         { "EIO", EIO }, { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EINTR", EINTR }, { "EACCES", EACCES }, { "EMFILE", EMFILE },
         { "EAGAIN", EAGAIN }, { "EINVAL", EINVAL }, { "EOPNOTSUPP", EOPNOTSUPP }, { "EDQUOT", EDQUOT },
-        { "SIGINT", SIGINT }, { "SIGTERM", SIGTERM }, { "SIGHUP", SIGHUP }, { "SIGKILL", SIGKILL },
+        { "SIGINT", SIGINT }, { "SIGTERM", SIGTERM }, { "SIGHUP", SIGHUP }, { "SIGKILL", SIGKILL }, { "SIGSTOP", SIGSTOP },
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(s, table[i].name)) return table[i].value;

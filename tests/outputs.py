@@ -1,0 +1,245 @@
+"""tests/outputs.py BIN HELPERS WORK: every writer of the tools against what others do to its paths; called by t-outputs.sh.
+
+Races are made with tests/fault-preload.c: the tool stops just before the call that gives its output a name.
+"""
+import fcntl, hashlib, json, os, shutil, signal, subprocess, sys
+
+BIN, HELPERS, WORK = (os.path.abspath(p) for p in sys.argv[1:4])
+SHIM = os.path.join(HELPERS, "fault-preload.so")
+HERE = os.getcwd()
+os.chdir(WORK)
+checks = 0
+
+
+def check(ok, *what):
+    global checks
+    checks += 1
+    if not ok: sys.exit("FAIL: " + " ".join(map(str, what)))
+
+
+def argv(a): return [os.path.join(BIN, a[0]), *a[1:], "-q"]
+
+
+def run(*a): return subprocess.run(argv(a), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def good(*a):
+    r = run(*a)
+    check(r.returncode == 0, a, "exit", r.returncode, r.stderr)
+
+
+def refused(codes, text, *a):
+    r = run(*a)
+    check(r.returncode in codes and text in r.stderr and r.stderr.count("\n") == 1, a, "exit", r.returncode, r.stderr)
+
+
+def stopped(plan, *a):
+    """The tool, stopped before the call that `plan` names."""
+    env = dict(os.environ, LD_PRELOAD=SHIM, MOE_FAULT=plan + ":SIGSTOP",
+               ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
+    p = subprocess.Popen(argv(a), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env)
+    _, status = os.waitpid(p.pid, os.WUNTRACED)
+    if not os.WIFSTOPPED(status): sys.exit(f"FAIL: {a} did not stop before {plan}: {p.stderr.read().decode()}")
+    return p
+
+
+def go_on(p):
+    p.send_signal(signal.SIGCONT)
+    e = p.communicate()[1].decode()
+    return p.returncode, e
+
+
+def text(path, data=None):
+    if data is None:
+        with open(path) as f: return f.read()
+    with open(path, "w") as f: f.write(data)
+
+
+def digest(path):
+    h = hashlib.sha256()
+    for top, dirs, files in os.walk(path):
+        dirs.sort()
+        for name in sorted(files):
+            with open(os.path.join(top, name), "rb") as f: h.update(name.encode() + f.read())
+    return h.hexdigest()
+
+
+def clear(*names):
+    for n in names:
+        if os.path.islink(n) or os.path.lexists(n) and not os.path.isdir(n): os.unlink(n)
+        else: shutil.rmtree(n, True)
+
+
+WRITERS = {  # a file's name and what writes it; what is replaced without --force
+    "plan.json": ("moe-plan", "m.moe", "--ranks", "2", "-o"),
+    "sglang.json": ("moe-plan", "export", "p.json", "--to", "sglang", "-o"),
+    "trt.yaml": ("moe-plan", "export", "p.json", "--to", "tensorrt-llm", "-o"),
+    "plot.svg": ("moe-plan", "plot", "p.json", "-o"),
+    "r.json": ("moe-run", "m", "--tokens", "1,2,3", "-n", "1", "--record-routing"),
+    "t.st": ("moe-run", "m", "--tokens", "1,2,3", "-n", "0", "--trace"),
+    "rep.json": ("moe-quantize", "m", "-o", "gone.moe", "--method", "max", "--report"),
+}
+REPLACING = ("r.json", "t.st", "rep.json")
+DIRS = {  # a directory's name and what writes it
+    "c.moe": ("moe-convert", "m", "-o"), "q2.moe": ("moe-quantize", "m", "--method", "max", "-o"), "hf": ("moe-convert", "m.moe", "--to", "hf", "-o"),
+    "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "-o"), "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "0", "-o"),
+}
+
+
+def set_up():
+    subprocess.run([f"{HELPERS}/genmodel", "-o", f"{WORK}/m", "--format", "bf16", "--layers", "2", "--experts", "4", "--top-k", "2",
+                    "--hidden", "128", "--inter", "64", "--seed", "3"], check=True, capture_output=True, cwd=HERE)
+    good("moe-convert", "m", "-o", "m.moe")
+    good("moe-quantize", "m", "-o", "q.moe", "--method", "max")
+    good("moe-run", "m", "--tokens", "1,2,3", "-n", "1", "--record-routing", "stats.json.gz")
+    good("moe-plan", "m.moe", "--ranks", "2", "--stats", "stats.json.gz", "-o", "p.json")
+
+
+def files():
+    for name, a in WRITERS.items():
+        text("victim", "years of work")
+        os.symlink("victim", name + ".tmp")
+        clear("gone.moe")
+        good(*a, name)
+        check(text("victim") == "years of work" and not os.path.islink(name), name, "follows a link at", name + ".tmp")
+        clear(name + ".tmp", "gone.moe")
+        os.mkfifo("pipe")
+        refused([4], "'pipe'", *a, "pipe")
+        check(not os.path.exists("gone.moe"), name, "works before it finds that it cannot write")
+        clear("pipe")
+        refused([3], "none", *a, "none/" + name)
+        check(not os.path.exists("gone.moe"), name, "works before it finds that it cannot write")
+        if name not in REPLACING:
+            refused([4], "already exists", *a, name)
+            good(*a, name, "--force")
+            text("thesis", "years of work")
+            refused([4], "is not a plan", *a, "thesis", "--force")
+            check(text("thesis") == "years of work", name, "--force replaced a stranger's file")
+            clear(name)
+            p = stopped("linkat:1", *a, name)
+            text(name, "somebody's")
+            rc, e = go_on(p)
+            check(rc == 4 and "appeared" in e and text(name) == "somebody's", name, "replaced what appeared", rc, e)
+        else:
+            text("victim", "years of work")
+            clear(name)
+            os.symlink("victim", name)
+            good(*a, name)
+            check(text("victim") == "years of work" and not os.path.islink(name), name, "writes through a link")
+            clear("gone.moe")
+        clear(name)
+    check(not [n for n in os.listdir() if n.startswith(".moe-")], "temporary files are left", os.listdir())
+
+
+def two_writers():
+    """One path, two runs: one whole file of a run that ended well."""
+    trace = lambda tokens: ("moe-run", "m", "--tokens", tokens, "-n", "0", "--trace", "t")
+    whole = []
+    for tokens in ("1,2,3,4,5,6,7", "9,8"):
+        good(*trace(tokens))
+        with open("t", "rb") as f: whole.append(f.read())
+        clear("t")
+    p = stopped("linkat:1", *trace("1,2,3,4,5,6,7"))
+    good(*trace("9,8"))
+    rc, _ = go_on(p)
+    with open("t", "rb") as f: check(rc == 0 and f.read() == whole[0], "two traces in one file")
+    clear("t")
+
+
+def dirs():
+    for name, a in DIRS.items():
+        part = name + ".partial"
+        # what is somebody else's stays, with --force too
+        os.mkdir(part)
+        text(part + "/thesis", "years of work")
+        for force in ((), ("--force",)): refused([4], part, *a, name, *force)
+        check(text(part + "/thesis") == "years of work" and not os.path.exists(name), name, "touched a stranger's directory")
+        clear(part)
+        os.mkdir("elsewhere")
+        os.symlink("elsewhere", part)
+        for force in ((), ("--force",)): refused([4], part, *a, name, *force)
+        check(not os.listdir("elsewhere") and os.path.islink(part), name, "follows a link at", part)
+        clear(part, "elsewhere")
+        os.mkdir(part)
+        fd = os.open(part, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for force in ((), ("--force",)): refused([4], "another process", *a, name, *force)
+        os.close(fd)
+        clear(part)
+        # what appears meanwhile stays, and the work, too
+        for what in ("directory", "file"):
+            p = stopped("renameat2:1", *a, name)
+            if what == "file": text(name, "years of work")
+            else: os.mkdir(name), text(name + "/thesis", "years of work")
+            rc, e = go_on(p)
+            kept = text(name if what == "file" else name + "/thesis")
+            check(rc == 4 and kept == "years of work" and part in e, name, "deleted the", what, "that appeared:", rc, e)
+            good("moe-inspect", part) if what == "file" and name != "s.moe" else None
+            clear(name)
+            good(*a, name, *([] if name == "s.moe" else ["--resume"]))
+            check(not os.path.exists(part), name, "left", part)
+            clear(name)
+        # a slash at the end; --force replaces what this tool wrote and leaves nothing
+        good(*a, name + "/")
+        before = digest(name)
+        good(*a, name + "/", "--force")
+        check(digest(name) == before and not os.path.exists(part) and not any(n.startswith(".") for n in os.listdir(name)), name, os.listdir(name))
+        check(not os.stat(name).st_mode & 0o1000, name, "is still marked as unfinished")
+        clear(name)
+
+
+def apart():
+    """The output is not the input, nor in it, nor around it."""
+    os.mkdir("around")
+    shutil.copytree("m.moe", "around/m.moe")
+    shutil.copytree("q.moe", "around/q.moe")
+    shutil.copytree("m", "around/m")
+    text("around/manifest.json", "{}")
+    os.symlink("around", "link")
+    before = digest("around")
+    for name, a in DIRS.items():
+        a = [{"m": "around/m", "m.moe": "around/m.moe", "q.moe": "around/q.moe"}.get(x, x) for x in a]
+        source = next(x for x in a if x.startswith("around/"))
+        for out in (source, source + "/", source.replace("around", "link"), source + "/inside", "around", "link/../around/" + source[7:] + "/x"):
+            for force in ((), ("--force",)): refused([2, 4], "'", *a, out, *force)
+        check(digest("around") == before, name, "touched its source")
+    refused([2], "which is read", "moe-convert", "around/m.moe", "--to", "gguf", "-o", "around/m.moe/x.gguf")
+    # files that are replaced without asking are never the model's
+    weights = next(n for n in sorted(os.listdir("m")) if n.endswith(".safetensors"))
+    refused([4], "which is read", *WRITERS["t.st"], "m/" + weights)
+    refused([4], "which is read", *WRITERS["r.json"], "m/config.json")
+    refused([4], "which is read", *WRITERS["rep.json"], "m/config.json")
+    check(digest("around/m") == digest("m") and not os.path.exists("gone.moe"), "a report replaced a file of the model")
+    clear("around", "link")
+
+
+def renamed():
+    """A whole container that somebody called NAME.moe.partial, and a stranger's state.json, are not unfinished work."""
+    shutil.copytree("m.moe", "n.moe.partial")
+    before = digest("n.moe.partial")
+    for how in ((), ("--force",)): refused([4], "n.moe.partial", "moe-convert", "m", "-o", "n.moe", *how)
+    refused([15], "n.moe.partial", "moe-convert", "m", "--to", "nvfp4", "-o", "n.moe", "--resume")
+    check(digest("n.moe.partial") == before, "a container was taken for unfinished work")
+    clear("n.moe.partial")
+    os.mkdir("n.moe.partial")
+    text("n.moe.partial/state.json", '{"my": "state"}')
+    for how in ((), ("--force",), ("--resume",)): refused([4], "n.moe.partial", "moe-convert", "m", "-o", "n.moe", *how)
+    check(text("n.moe.partial/state.json") == '{"my": "state"}', "a stranger's state.json was replaced")
+    clear("n.moe.partial")
+
+
+def gguf():
+    a = ("moe-convert", "m.moe", "--to", "gguf", "-o", "g.gguf")
+    p = stopped("renameat2:1", *a)
+    text("g.gguf", "years of work")
+    rc, e = go_on(p)
+    check(rc == 4 and text("g.gguf") == "years of work" and "g.gguf.partial" in e, "a GGUF file replaced what appeared", rc, e)
+    with open("g.gguf.partial", "rb") as f: check(f.read(4) == b"GGUF", "the finished file is gone")
+    clear("g.gguf")
+    good(*a, "--resume")
+    check(not os.path.exists("g.gguf.partial"), "g.gguf.partial is left")
+
+
+set_up()
+for part in (files, two_writers, dirs, apart, renamed, gguf): part()
+print(f"t-outputs: {checks} checks")

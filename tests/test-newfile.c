@@ -1,0 +1,276 @@
+/* Files and directories that are published whole: names, locks, what is never replaced, file systems that lack a call. */
+#include "tests/ok.h"
+#include "base/io.h"
+#include "base/newdir.h"
+#include "base/newfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* ---- a file system that lacks a call ---- */
+
+static bool no_nameless, no_flags, no_links;
+int test_open(const char *path, int flags, unsigned mode) __asm__("open64");
+int test_open(const char *path, int flags, unsigned mode)
+{
+    if (no_nameless && (flags & O_TMPFILE) == O_TMPFILE) return errno = EOPNOTSUPP, -1;
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+int renameat2(int a, const char *x, int b, const char *y, unsigned f)
+{
+    if (no_flags && f) return errno = EINVAL, -1;
+    return (int)syscall(SYS_renameat2, a, x, b, y, f);
+}
+int linkat(int a, const char *x, int b, const char *y, int f)
+{
+    if (no_links && !f) return errno = EPERM, -1;
+    return (int)syscall(SYS_linkat, a, x, b, y, f);
+}
+
+/* ---- helpers ---- */
+
+static struct moe_err err;
+static char root[64];
+
+static const char *at(const char *name)
+{
+    static char paths[8][160];
+    static int k;
+    char *p = paths[k++ % 8];
+    snprintf(p, sizeof paths[0], "%s/%s", root, name);
+    return p;
+}
+
+static void put(const char *name, const char *text)
+{
+    FILE *f = fopen(at(name), "wb");
+    OK(f && fwrite(text, 1, strlen(text), f) == strlen(text) && !fclose(f));
+}
+
+static bool holds(const char *name, const char *text)
+{
+    char *s;
+    size_t n;
+    if (moe_read_file(at(name), 1 << 20, &s, &n, &err) != MOE_OK) return false;
+    bool same = n == strlen(text) && !memcmp(s, text, n);
+    free(s);
+    return same;
+}
+
+static size_t entries(const char *name)
+{
+    struct moe_names names;
+    OK(moe_list_dir(at(name), &names, &err) == MOE_OK);
+    size_t n = names.n;
+    moe_names_release(&names);
+    return n;
+}
+
+static void fresh(void)
+{
+    OK(moe_remove_tree(root, &err) == MOE_OK && !mkdir(root, 0777));
+}
+
+/* ---- files ---- */
+
+static void begin(struct moe_newfile *f, const char *name, const char *text)
+{
+    OK(moe_newfile_open(f, at(name), &err) == MOE_OK);
+    OK(moe_pwrite(f->fd, name, text, strlen(text), 0, &err) == MOE_OK);
+}
+
+/* Two writers of one path: one whole file, and the later one without leave to replace is told. */
+static void test_file(void)
+{
+    struct moe_newfile a, b;
+    fresh();
+    begin(&a, "f", "first");
+    begin(&b, "f", "second");
+    OK(moe_exists(at("f")) == MOE_ABSENT);
+    OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("f", "second"));
+    FAILS(MOE_EXISTS, moe_newfile_publish(&a, false, &err));
+    OK(strstr(err.msg, "appeared while") && holds("f", "second") && entries("") == 1);
+    begin(&a, "f", "third");
+    OK(moe_newfile_publish(&a, true, &err) == MOE_OK && holds("f", "third") && entries("") == 1);
+    begin(&a, "g", "never");
+    moe_newfile_abort(&a);
+    moe_newfile_abort(&a);
+    OK(entries("") == 1);
+    /* A link is replaced, what it points to stays; so does what waits under the old temporary name. */
+    OK(!symlink("f", at("link")) && !symlink("f", at("new.tmp")));
+    OK(moe_write_file(at("link"), "x", 1, &err) == MOE_OK && holds("link", "x") && holds("f", "third"));
+    OK(moe_write_file(at("new"), "y", 1, &err) == MOE_OK && holds("new", "y") && holds("f", "third"));
+    OK(moe_newfile_is_temporary(".moe-0123456789abcdef.tmp") && !moe_newfile_is_temporary(".moe-export"));
+}
+
+/* What is no file, or has no name for one. */
+static void test_refused(void)
+{
+    struct moe_newfile f;
+    fresh();
+    OK(!mkdir(at("d"), 0777) && !mkfifo(at("pipe"), 0666) && !symlink("/proc/self/fd/1", at("out")));
+    put("file", "text");
+    const char *const names[] = { "d", "pipe", "out" };
+    for (int i = 0; i < 3; i++) {
+        FAILS(MOE_EXISTS, moe_newfile_check(at(names[i]), true, &err));
+        FAILS(MOE_EXISTS, moe_newfile_open(&f, at(names[i]), &err));
+        FAILS(MOE_EXISTS, moe_write_file(at(names[i]), "x", 1, &err));
+    }
+    FAILS(MOE_USAGE, moe_newfile_check(at("x/"), true, &err));
+    FAILS(MOE_USAGE, moe_newfile_check("", true, &err));
+    FAILS(MOE_USAGE, moe_newfile_check(at(".."), true, &err));
+    FAILS(MOE_NOT_FOUND, moe_newfile_check(at("none/x"), true, &err));
+    FAILS(MOE_EXISTS, moe_newfile_check(at("file"), false, &err));
+    OK(moe_newfile_check(at("file"), true, &err) == MOE_OK && moe_newfile_check(at("new"), false, &err) == MOE_OK);
+    OK(entries("") == 4);
+}
+
+static void test_partial(void)
+{
+    struct moe_newfile f, g;
+    fresh();
+    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", false, &err) == MOE_OK && holds("x.partial", "MAGIC"));
+    FAILS(MOE_EXISTS, moe_newfile_open_partial(&g, at("x"), "MAGIC", true, &err));
+    OK(strstr(err.msg, "another process"));
+    put("x", "appeared");
+    FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
+    OK(strstr(err.msg, "x.partial") && holds("x", "appeared") && holds("x.partial", "MAGIC"));
+    FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("x"), "MAGIC", false, &err));
+    OK(strstr(err.msg, "unfinished work"));
+    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", true, &err) == MOE_OK);
+    OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
+    /* A stranger's, a link, a directory: left alone, restart or not. */
+    put("y.partial", "years of work");
+    put("short.partial", "MA");
+    put("victim", "MAGIC and more");
+    OK(!symlink("victim", at("z.partial")) && !mkdir(at("d.partial"), 0777) && !mkfifo(at("p.partial"), 0666));
+    const char *const names[] = { "y", "z", "d", "p", "short" };
+    for (int i = 0; i < 10; i++)
+        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at(names[i / 2]), "MAGIC", i % 2, &err));
+    OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 7);
+}
+
+/* ---- directories ---- */
+
+static enum moe_code is_kind(const char *path, struct moe_err *e)
+{
+    char mark[PATH_MAX];
+    snprintf(mark, sizeof mark, "%s/kind", path);
+    return moe_exists(mark) == MOE_FILE ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
+}
+
+static void build(struct moe_newdir *d, const char *name, bool restart)
+{
+    char inside[PATH_MAX + 8];
+    OK(moe_newdir_begin(d, at(name), is_kind, restart, &err) == MOE_OK);
+    snprintf(inside, sizeof inside, "%s/kind", d->path);
+    OK(moe_write_file(inside, "new", 3, &err) == MOE_OK);
+}
+
+static bool is_sticky(const char *name)
+{
+    struct stat st;
+    return !stat(at(name), &st) && st.st_mode & S_ISVTX;
+}
+
+static void test_dir(void)
+{
+    struct moe_newdir d, e;
+    fresh();
+    build(&d, "x///", false);
+    OK(is_sticky("x.partial") && entries("") == 1);
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), is_kind, true, &err)); /* locked */
+    OK(strstr(err.msg, "another process"));
+    OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
+    moe_newdir_end(&d);
+    OK(entries("") == 1 && holds("x/kind", "new"));
+    /* What appears meanwhile stays, and what was built, too. */
+    build(&d, "y", false);
+    OK(!mkdir(at("y"), 0777));
+    put("y/thesis", "years of work");
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, NULL, &err));
+    moe_newdir_end(&d);
+    OK(strstr(err.msg, "y.partial") && holds("y/thesis", "years of work") && holds("y.partial/kind", "new"));
+    FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), is_kind, false, &err));
+    build(&d, "y", true); /* unfinished work of ours by its mark and its kind */
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, is_kind, &err)); /* of another kind */
+    moe_newdir_end(&d);
+    OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
+    /* Of this kind: exchanged, and the old one is gone. */
+    put("x/kind", "old");
+    put("x/more", "old");
+    build(&d, "x", false);
+    OK(moe_newdir_publish(&d, is_kind, &err) == MOE_OK);
+    moe_newdir_end(&d);
+    OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") && moe_exists(at("x.partial")) == MOE_ABSENT);
+    /* A link to one of this kind is replaced, not what it points to. */
+    OK(!symlink("x", at("link")));
+    build(&d, "link", false);
+    OK(moe_newdir_publish(&d, is_kind, &err) == MOE_OK);
+    moe_newdir_end(&d);
+    OK(holds("x/kind", "new") && holds("link/kind", "new") && moe_exists(at("link.partial")) == MOE_ABSENT);
+    /* Not published: gone. */
+    build(&d, "z", false);
+    moe_newdir_end(&d);
+    OK(moe_exists(at("z.partial")) == MOE_ABSENT);
+}
+
+static void test_foreign(void)
+{
+    struct moe_newdir d;
+    fresh();
+    OK(!mkdir(at("a.partial"), 0777) && !mkdir(at("victim"), 0777) && !symlink("victim", at("b.partial")));
+    OK(!mkdir(at("e.partial"), 0777) && !mkdir(at("k.partial"), 0777));
+    put("a.partial/thesis", "years of work");
+    put("k.partial/kind", "somebody's");
+    put("c.partial", "a file");
+    const char *const names[] = { "a", "b", "c", "k" };
+    for (int i = 0; i < 8; i++) FAILS(MOE_EXISTS, moe_newdir_begin(&d, at(names[i / 2]), is_kind, i % 2, &err));
+    OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
+    OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
+    build(&d, "e", false); /* an empty one is made anew */
+    OK(is_sticky("e.partial"));
+    moe_newdir_end(&d);
+    FAILS(MOE_USAGE, moe_newdir_name(&d, ".", &err));
+    FAILS(MOE_USAGE, moe_newdir_name(&d, at(".."), &err));
+    FAILS(MOE_USAGE, moe_newdir_name(&d, "", &err));
+}
+
+static void test_apart(void)
+{
+    fresh();
+    OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) && !mkdir(at("n.partial"), 0777));
+    const char *const bad[] = { "m", "m/", "l", "m/x", "l/x", "m/sub/x", "" };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), &err));
+    FAILS(MOE_USAGE, moe_newdir_apart(at("m"), at("l"), &err));
+    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), &err)); /* where it would be built */
+    OK(moe_newdir_apart(at("mm"), at("m"), &err) == MOE_OK && moe_newdir_apart(at("m"), at("mm"), &err) == MOE_OK);
+    put("m/weights", "w");
+    FAILS(MOE_EXISTS, moe_newdir_spares(at("l/weights"), at("m"), &err));
+    OK(moe_newdir_spares(at("m/new"), at("m"), &err) == MOE_OK && moe_newdir_spares(at("mm"), at("m"), &err) == MOE_OK);
+}
+
+int main(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(root, sizeof root, "%s/moe-newfile.XXXXXX", tmp ? tmp : "/tmp");
+    OK(mkdtemp(root));
+    for (int lacks = 0; lacks < 4; lacks++) { /* nothing; files without a name; flags of rename; hard links, too */
+        no_nameless = lacks >= 1, no_flags = lacks >= 2, no_links = lacks >= 3;
+        test_file();
+        test_refused();
+        test_partial();
+        test_dir();
+        test_foreign();
+        test_apart();
+    }
+    OK(moe_remove_tree(root, &err) == MOE_OK);
+    printf("test-newfile: %ld checks\n", checks);
+    return 0;
+}
