@@ -179,8 +179,11 @@ static enum moe_code baseline(const struct work *w, enum moe_baseline kind, cons
         moe_json_add_i64(j, "duplicates", twice);
         cJSON_AddNumberToObject(j, "seconds", seconds);
         cJSON_AddNumberToObject(j, "cpu_seconds", used);
-        moe_text_add(w->text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; %lld slots hold an expert that their rank has already\n", name, sum,
-                     sum / w->proofs->load_mean, w->proofs->bound > 0 ? 100 * (sum / w->proofs->bound - 1) : 0, (long long)twice);
+        const struct moe_plan_proofs *f = w->proofs;
+        moe_text_add(w->text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; "
+                     "%lld slots hold an expert that their rank has already\n", name, sum,
+                     f->load_mean > 0 ? sum / f->load_mean : 1, f->bound > 0 ? 100 * (sum / f->bound - 1) : 0,
+                     (long long)twice);
     }
     free(slot);
     free(load);

@@ -6,9 +6,7 @@
 
 static bool was_there(const struct moe_plan *from, const struct moe_plan_layer *old, int32_t r, int32_t e)
 {
-    for (int32_t c = old->copy_first[e]; r < from->ranks && c < old->copy_first[e + 1]; c++)
-        if (old->copy_rank[c] == r) return true;
-    return false;
+    return r < from->ranks && moe_plan_holds(old, r, e);
 }
 
 int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old)
@@ -85,6 +83,7 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
 
 /* ---- moving few: excess is what ranks have above the goal, all together; each step is the one that takes away most of it for each slot moved ---- */
 
+enum { WORK = 40000000 }; /* comparisons for a layer: more than what 384 experts in 432 slots on 72 ranks take */
 enum { FULLEST = 8 }; /* ranks looked at for a step: all of those above the goal would make little difference, and take their number in time */
 
 struct drift {
@@ -95,6 +94,7 @@ struct drift {
     double *most;         /* [experts] the most excess that a copy more can take from the ranks that hold it */
     double goal;
     double gain, score;   /* of the best step */
+    int64_t work;         /* what is left of WORK */
     int32_t a, b, e;      /* slots a and b change places (e < 0), or slot b gets expert e */
 };
 
@@ -140,6 +140,7 @@ static bool node_takes(const struct drift *d, int32_t r, int32_t from, int32_t e
 static void swaps(struct drift *d, int32_t a, int32_t b)
 {
     struct moe_place *s = d->s;
+    d->work -= (int64_t)capacity(s, a) * capacity(s, b) * s->windows;
     double over_a = above(s->cost[a], d->goal), over_b = above(s->cost[b], d->goal), before = over_a + over_b, ca = s->cost[a], cb = s->cost[b];
     for (int32_t i = s->first[a]; i < s->first[a + 1]; i++) {
         int32_t e = s->slot[i], e_was = is_new(d, a, e), e_is = is_new(d, b, e);
@@ -204,6 +205,7 @@ static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
     int32_t f = s->slot[k];
     if (e == f || s->count[f] <= s->floor || s->count[e] >= s->ranks || d->most[e] + above(s->cost[r], d->goal) <= d->score) return;
     if (holds(d, r, e) || !node_takes(d, r, -1, e)) return;
+    d->work -= (int64_t)(s->count[e] + s->count[f]) * s->windows;
     consider(d, -copy_change(d, r, f, e), is_new(d, r, e) - is_new(d, r, f), -1, k, e);
 }
 
@@ -260,12 +262,13 @@ enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan *from, 
     uint8_t *was = calloc((size_t)s->ranks * (size_t)s->experts, 1);
     int32_t *hold = malloc((size_t)s->ranks * (size_t)s->experts * sizeof *hold);
     double *change = malloc(3 * (size_t)s->experts * sizeof *change);
-    struct drift d = { .s = s, .was = was, .hold = hold, .goal = goal, .more = change, .less = change ? change + s->experts : NULL,
+    struct drift d = { .s = s, .was = was, .hold = hold, .goal = goal, .work = WORK, .more = change, .less = change ? change + s->experts : NULL,
                        .most = change ? change + 2 * s->experts : NULL };
     bool ok = was && hold && change;
     for (int32_t k = 0; ok && k < old->slots; k++)
         if (old->copy_rank[k] < s->ranks) was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
-    for (int32_t steps = 4 * s->slots; ok && steps > 0 && moe_place_max(s, NULL) > goal && best_step(&d); steps--) {
+    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0; steps--) {
+        if (moe_place_max(s, NULL) <= goal || !best_step(&d)) break;
         if (d.e >= 0) s->slot[d.b] = d.e;
         else {
             int32_t x = s->slot[d.a];

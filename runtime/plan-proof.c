@@ -18,6 +18,9 @@ struct layer_work {
     double *w, mean;        /* [experts][windows] */
     int64_t *tokens, *share;
     bool *dead, *cut;
+    bool *alike, *mark;     /* [ranks], [experts]: for find_alike */
+    struct content *content;/* [ranks] */
+    int32_t *count;         /* [ranks] */
     struct moe_split *split;
     int64_t batch;
     struct moe_arena arena;
@@ -62,6 +65,58 @@ static double split(struct layer_work *x, struct moe_plan_proof *f)
     return worst;
 }
 
+/* Experts that are lost with the worst of the groups of `size` ranks: those that have all their copies in it. */
+static int32_t lost_with_one(struct layer_work *x, int32_t size)
+{
+    const struct moe_plan_layer *l = x->l;
+    int32_t worst = 0;
+    memset(x->count, 0, (size_t)x->p->ranks * sizeof *x->count);
+    for (int32_t e = 0; e < x->p->experts; e++) {
+        int32_t c = l->copy_first[e], group = l->copy_rank[c] / size;
+        while (c < l->copy_first[e + 1] && l->copy_rank[c] / size == group) c++;
+        if (c == l->copy_first[e + 1] && ++x->count[group] > worst) worst = x->count[group];
+    }
+    return worst;
+}
+
+struct content { uint64_t key; int32_t rank; };
+
+static int by_key(const void *p, const void *q)
+{
+    const struct content *a = p, *b = q;
+    return a->key != b->key ? (a->key > b->key) - (a->key < b->key) : (a->rank > b->rank) - (a->rank < b->rank);
+}
+
+/* Does rank b hold the experts of rank a? */
+static bool same_content(struct layer_work *x, int32_t a, int32_t b)
+{
+    const struct moe_plan_layer *l = x->l;
+    bool same = l->first[a + 1] - l->first[a] == l->first[b + 1] - l->first[b];
+    for (int32_t k = l->first[a]; k < l->first[a + 1]; k++) x->mark[l->slot[k]] = true;
+    for (int32_t k = l->first[b]; same && k < l->first[b + 1]; k++) same = x->mark[l->slot[k]];
+    for (int32_t k = l->first[a]; k < l->first[a + 1]; k++) x->mark[l->slot[k]] = false;
+    return same;
+}
+
+/* x->alike[r]: a rank before r holds the same experts.  With either lost the best split is the same but for their
+ * names, so one of them is enough. */
+static void find_alike(struct layer_work *x)
+{
+    const struct moe_plan_layer *l = x->l;
+    for (int32_t r = 0; r < x->p->ranks; r++) {
+        x->content[r] = (struct content){ 0, r };
+        for (int32_t k = l->first[r]; k < l->first[r + 1]; k++) {
+            uint64_t h = ((uint64_t)(uint32_t)l->slot[k] + 1) * 0x9e3779b97f4a7c15u;
+            x->content[r].key += (h ^ h >> 29) * 0xbf58476d1ce4e5b9u; /* the order of slots does not matter */
+        }
+    }
+    qsort(x->content, (size_t)x->p->ranks, sizeof *x->content, by_key);
+    for (int32_t i = 1, one = 0; i < x->p->ranks; i++) {
+        if (x->content[i].key != x->content[one].key) one = i;
+        else x->alike[x->content[i].rank] = same_content(x, x->content[one].rank, x->content[i].rank);
+    }
+}
+
 static void losses(struct layer_work *x, struct moe_plan_proof *f)
 {
     const struct moe_plan *p = x->p;
@@ -71,21 +126,16 @@ static void losses(struct layer_work *x, struct moe_plan_proof *f)
         int32_t n = x->l->copy_first[e + 1] - x->l->copy_first[e];
         f->copies_min = n < f->copies_min ? n : f->copies_min;
     }
+    find_alike(x);
     for (int32_t r = 0; r < p->ranks && p->ranks > 1; r++) {
+        if (x->alike[r]) continue;
         x->dead[r] = true;
-        int32_t lost = moe_plan_lost(p, x->l, x->dead, NULL, 0);
         double load = split(x, NULL);
         x->dead[r] = false;
-        f->lost_worst = lost > f->lost_worst ? lost : f->lost_worst;
         if (load > f->load_max_after_loss) f->load_max_after_loss = load, f->loss_rank = r;
     }
-    f->lost_worst_node = node < p->ranks ? 0 : f->lost_worst;
-    for (int32_t first = 0; node < p->ranks && first < p->ranks; first += node) {
-        for (int32_t r = first; r < first + node && r < p->ranks; r++) x->dead[r] = true;
-        int32_t lost = moe_plan_lost(p, x->l, x->dead, NULL, 0);
-        f->lost_worst_node = lost > f->lost_worst_node ? lost : f->lost_worst_node;
-        memset(x->dead, 0, (size_t)p->ranks * sizeof *x->dead);
-    }
+    f->lost_worst = p->ranks > 1 ? lost_with_one(x, 1) : 0;
+    f->lost_worst_node = node < p->ranks ? lost_with_one(x, node) : f->lost_worst;
 }
 
 /* The expected largest of n independent standard normal values (Blom's approximation; the quantile by bisection). */
@@ -128,11 +178,7 @@ static void moves(struct layer_work *x, struct moe_plan_proof *f)
     const struct moe_plan *from = x->t->from;
     const struct moe_plan_layer *old = from ? moe_plan_find(from, x->l->layer) : NULL;
     for (int32_t r = 0; old && r < x->p->ranks; r++)
-        for (int32_t k = x->l->first[r]; k < x->l->first[r + 1]; k++) {
-            bool there = false;
-            for (int32_t c = old->copy_first[x->l->slot[k]]; c < old->copy_first[x->l->slot[k] + 1]; c++) there |= old->copy_rank[c] == r;
-            f->moves += !there;
-        }
+        for (int32_t k = x->l->first[r]; k < x->l->first[r + 1]; k++) f->moves += !moe_plan_holds(old, r, x->l->slot[k]);
 }
 
 static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_plan_proof *f, struct moe_err *err)
@@ -147,7 +193,12 @@ static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_pla
     x->share = MOE_NEWN(a, int64_t, x->l->slots);
     x->dead = MOE_NEWN(a, bool, p->ranks);
     x->cut = MOE_NEWN(a, bool, p->ranks);
-    if (!x->w || !x->tokens || !x->share || !x->dead || !x->cut) return moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
+    x->alike = MOE_NEWN(a, bool, p->ranks);
+    x->mark = MOE_NEWN(a, bool, p->experts);
+    x->content = MOE_NEWN(a, struct content, p->ranks);
+    x->count = MOE_NEWN(a, int32_t, p->ranks);
+    if (!x->w || !x->tokens || !x->share || !x->dead || !x->cut || !x->alike || !x->mark || !x->content || !x->count)
+        return moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
     moe_place_weights(x->t, i, x->w, &x->mean);
     MOE_TRY(moe_plan_bounds(&f->bounds, x->t, i, err));
     MOE_TRY(moe_split_open(&x->split, p, err));

@@ -15,7 +15,10 @@ struct moe_split {
     struct moe_arena arena;
     int64_t *load;               /* [ranks] */
     int32_t *level, *queue;      /* [ranks] */
-    int32_t *arc_slot, *arc_copy;/* [ranks] the next arc to try */
+    int32_t *arc_slot;           /* [ranks] the next slot to try */
+    int32_t *arc_copy;           /* [experts] the next copy to try */
+    int32_t *reached;            /* [experts] the level of the ranks that push its tokens; -1: none does */
+    int64_t *sorted;             /* [ranks] loads of the copies of one expert */
     int32_t *slot_copy;          /* [slots] the copy that lies in each slot */
     int32_t *order;              /* [experts] */
     int64_t *key;                /* [experts] */
@@ -38,11 +41,14 @@ enum moe_code moe_split_open(struct moe_split **out, const struct moe_plan *p, s
     s->level = MOE_NEWN(a, int32_t, p->ranks);
     s->queue = MOE_NEWN(a, int32_t, p->ranks);
     s->arc_slot = MOE_NEWN(a, int32_t, p->ranks);
-    s->arc_copy = MOE_NEWN(a, int32_t, p->ranks);
+    s->arc_copy = MOE_NEWN(a, int32_t, p->experts);
+    s->reached = MOE_NEWN(a, int32_t, p->experts);
+    s->sorted = MOE_NEWN(a, int64_t, p->ranks);
     s->slot_copy = MOE_NEWN(a, int32_t, slots);
     s->order = MOE_NEWN(a, int32_t, p->experts);
     s->key = MOE_NEWN(a, int64_t, p->experts);
-    if (!s->load || !s->level || !s->queue || !s->arc_slot || !s->arc_copy || !s->slot_copy || !s->order || !s->key) {
+    if (!s->load || !s->level || !s->queue || !s->arc_slot || !s->arc_copy || !s->reached || !s->sorted ||
+        !s->slot_copy || !s->order || !s->key) {
         moe_split_close(&s);
         return moe_fail(err, MOE_NOMEM, "no memory to split batches");
     }
@@ -117,29 +123,45 @@ struct moe_split_result moe_split_equal(struct moe_split *s, const struct moe_pl
 
 /* ---- a start: experts with one place first, then the others, most tokens first, where there is least ---- */
 
-/* Raise the least loaded living copies of e to one level. */
+static int rising(const void *p, const void *q)
+{
+    int64_t a = *(const int64_t *)p, b = *(const int64_t *)q;
+    return (a > b) - (a < b);
+}
+
+/* The loads of the ranks with living copies of e, rising; how many. */
+static int32_t sort_loads(struct moe_split *s, int32_t e)
+{
+    const struct moe_plan_layer *l = s->l;
+    int32_t n = 0;
+    bool in_order = true;
+    for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) {
+        if (!lives(s, l->copy_rank[c])) continue;
+        int64_t v = s->load[l->copy_rank[c]];
+        int32_t i = n++;
+        in_order &= !i || s->sorted[i - 1] <= v;
+        for (; n <= 16 && i > 0 && s->sorted[i - 1] > v; i--) s->sorted[i] = s->sorted[i - 1];
+        s->sorted[i] = v;
+    }
+    if (n > 16 && !in_order) qsort(s->sorted, (size_t)n, sizeof *s->sorted, rising);
+    return n;
+}
+
+/* Raise the least loaded living copies of e to one level; what does not divide goes to the first of them. */
 static void give_level(struct moe_split *s, int32_t e, int64_t tokens)
 {
     const struct moe_plan_layer *l = s->l;
-    while (tokens > 0) {
-        int64_t low = INT64_MAX, next = INT64_MAX;
-        int32_t n = 0;
-        for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) {
-            int64_t v = s->load[l->copy_rank[c]];
-            if (!lives(s, l->copy_rank[c])) continue;
-            if (v < low) next = low, low = v, n = 1;
-            else if (v == low) n++;
-            else if (v < next) next = v;
-        }
-        int64_t each = tokens / n, step = next == INT64_MAX || next - low > each ? each : next - low;
-        int64_t more = step == each && (next == INT64_MAX || next - low > each) ? tokens % n : 0;
-        for (int32_t c = l->copy_first[e], k = 0; c < l->copy_first[e + 1] && k < n; c++)
-            if (lives(s, l->copy_rank[c]) && s->load[l->copy_rank[c]] == low) {
-                int64_t g = step + (k < more);
-                give(s, c, g);
-                tokens -= g;
-                k++;
-            }
+    int32_t copies = sort_loads(s, e), n = 1;
+    int64_t highest = s->sorted[0];
+    for (; n < copies && (s->sorted[n] - highest) <= tokens / n; n++) { /* the n least loaded ones reach the next */
+        tokens -= n * (s->sorted[n] - highest);
+        highest = s->sorted[n];
+    }
+    int64_t level = highest + tokens / n, more = tokens % n;
+    for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) {
+        int64_t load = s->load[l->copy_rank[c]];
+        if (!lives(s, l->copy_rank[c]) || load > highest) continue;
+        give(s, c, level - load + (more-- > 0));
     }
 }
 
@@ -190,24 +212,27 @@ static int64_t start(struct moe_split *s, const int64_t *tokens, int32_t *lost)
 
 /* ---- flow ---- */
 
-/* Levels from the ranks above `bound`; true when one below it is reached.  Unreached ranks have level -1. */
+/* Levels from the ranks above `bound`; true when one below it is reached.  Unreached ranks have level -1.  The first
+ * rank with tokens of an expert reaches all other copies of it, so each expert is looked at once. */
 static bool find_levels(struct moe_split *s, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
     int32_t n = 0;
     bool reached = false;
+    for (int32_t e = 0; e < s->experts; e++) s->reached[e] = -1;
     for (int32_t r = 0; r < s->ranks; r++) {
         s->level[r] = s->load[r] > bound ? 0 : -1;
         if (!s->level[r]) s->queue[n++] = r;
         s->arc_slot[r] = l->first[r];
-        s->arc_copy[r] = -1;
     }
     for (int32_t i = 0; i < n; i++) {
         int32_t a = s->queue[i];
         reached |= s->load[a] < bound;
         for (int32_t k = l->first[a]; k < l->first[a + 1]; k++) {
             int32_t e = l->slot[k];
-            if (l->copy_first[e + 1] - l->copy_first[e] < 2 || !s->share[s->slot_copy[k]]) continue;
+            if (s->reached[e] >= 0 || l->copy_first[e + 1] - l->copy_first[e] < 2 || !s->share[s->slot_copy[k]]) continue;
+            s->reached[e] = s->level[a];
+            s->arc_copy[e] = l->copy_first[e];
             for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) {
                 int32_t b = l->copy_rank[c];
                 if (s->level[b] >= 0 || !lives(s, b)) continue;
@@ -219,7 +244,11 @@ static bool find_levels(struct moe_split *s, int64_t bound)
     return reached;
 }
 
-/* Push up to `want` tokens from rank a on, along rising levels, to ranks below `bound`; how many went. */
+/* Push up to `want` tokens from rank a on, along rising levels, to ranks below `bound`; how many went.
+ *
+ * No copy of an expert is more than one level above the first rank with tokens of it, so only ranks of that level push
+ * them, all to the same copies.  They share one place in the list of copies: where a copy takes no more from one of
+ * them, it takes no more from any. */
 static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
@@ -229,19 +258,18 @@ static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
         s->load[a] += gone;
         if (gone == want) return gone;
     }
-    for (; s->arc_slot[a] < l->first[a + 1]; s->arc_slot[a]++, s->arc_copy[a] = -1) {
+    for (; s->arc_slot[a] < l->first[a + 1]; s->arc_slot[a]++) {
         int32_t e = l->slot[s->arc_slot[a]], from = s->slot_copy[s->arc_slot[a]];
-        if (l->copy_first[e + 1] - l->copy_first[e] < 2) continue;
-        if (s->arc_copy[a] < 0) s->arc_copy[a] = l->copy_first[e];
-        for (; s->arc_copy[a] < l->copy_first[e + 1]; s->arc_copy[a]++) {
-            int32_t b = l->copy_rank[s->arc_copy[a]];
-            if (!s->share[from]) break;
+        if (s->reached[e] != s->level[a]) continue;
+        for (; s->share[from] && s->arc_copy[e] < l->copy_first[e + 1]; s->arc_copy[e]++) {
+            int32_t b = l->copy_rank[s->arc_copy[e]];
             if (s->level[b] != s->level[a] + 1 || !lives(s, b)) continue;
             int64_t most = s->share[from] < want - gone ? s->share[from] : want - gone, went = push(s, b, most, bound);
             s->share[from] -= went;
-            s->share[s->arc_copy[a]] += went;
+            s->share[s->arc_copy[e]] += went;
             gone += went;
             if (gone == want) return gone;
+            if (!s->share[from]) break; /* the copy may take more from others */
         }
     }
     return gone;

@@ -13,7 +13,10 @@ struct check_layer {
     int32_t *copies, *left;       /* [experts] */
     double *weight, *sorted;      /* [experts] load in one window; scratch */
     double *rank_load;            /* [ranks] */
+    double *most;                 /* [ranks] scratch */
+    int32_t *lost;                /* [ranks] scratch */
     uint8_t *dead;                /* [ranks] scratch */
+    uint8_t *twin;                /* [ranks] an earlier rank holds the same experts: moe_check_twins */
     /* flow: experts, then ranks; an arc a slot */
     int64_t *supply, *room;       /* [experts], [ranks] left to send and to take */
     int64_t *sent;                /* [cap] */
@@ -27,6 +30,9 @@ bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t ex
 /* Can the weights be split over the slots so that no rank but the dead one (-1: none is), which gets nothing, has more than `most`?  Experts
  * without a living copy are left out. */
 bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead, double most);
+
+/* Fill `twin`. */
+void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks);
 
 /* The best bound this file can prove for the weights: mean, piece, packing. */
 double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor);

@@ -11,13 +11,13 @@ bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t ex
     *l = (struct check_layer){ .cap = slots };
     return (l->rank_of = MOE_NEWN(a, int32_t, slots)) && (l->expert_of = MOE_NEWN(a, int32_t, slots)) && (l->copies = MOE_NEWN(a, int32_t, experts)) &&
            (l->left = MOE_NEWN(a, int32_t, experts)) && (l->weight = MOE_NEWN(a, double, experts)) && (l->sorted = MOE_NEWN(a, double, experts)) &&
-           (l->rank_load = MOE_NEWN(a, double, ranks)) && (l->dead = MOE_NEWN(a, uint8_t, ranks)) && (l->supply = MOE_NEWN(a, int64_t, experts)) &&
+           (l->rank_load = MOE_NEWN(a, double, ranks)) && (l->dead = MOE_NEWN(a, uint8_t, ranks)) &&
+           (l->most = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) && (l->twin = MOE_NEWN(a, uint8_t, ranks)) &&
+           (l->supply = MOE_NEWN(a, int64_t, experts)) &&
            (l->room = MOE_NEWN(a, int64_t, ranks)) && (l->sent = MOE_NEWN(a, int64_t, slots)) && (l->by_expert = MOE_NEWN(a, int32_t, slots)) &&
            (l->expert_first = MOE_NEWN(a, int32_t, experts + 1)) && (l->rank_first = MOE_NEWN(a, int32_t, ranks + 1)) &&
            (l->depth = MOE_NEWN(a, int32_t, nodes)) && (l->queue = MOE_NEWN(a, int32_t, nodes)) && (l->next = MOE_NEWN(a, int32_t, nodes));
 }
-
-/* ---- flow: breadth first to find depths from experts with supply, depth first to send (each arc once a round) ---- */
 
 static void index_slots(struct check_layer *l, int32_t experts, int32_t ranks)
 {
@@ -29,6 +29,45 @@ static void index_slots(struct check_layer *l, int32_t experts, int32_t ranks)
     for (int32_t e = 0; e < experts; e++) l->next[e] = l->expert_first[e];
     for (int32_t k = 0; k < l->slots; k++) l->by_expert[l->next[l->expert_of[k]]++] = k;
 }
+
+/* ---- ranks that hold the same experts ---- */
+
+static int by_number(const void *p, const void *q)
+{
+    int32_t a = *(const int32_t *)p, b = *(const int32_t *)q;
+    return (a > b) - (a < b);
+}
+
+/* By what they hold, as moe_check_twins has sorted it. */
+static int by_experts(const void *p, const void *q, void *layer)
+{
+    const struct check_layer *l = layer;
+    int32_t a = *(const int32_t *)p, b = *(const int32_t *)q, i = l->rank_first[a], j = l->rank_first[b];
+    int32_t n = l->rank_first[a + 1] - i, m = l->rank_first[b + 1] - j;
+    return n != m ? by_number(&n, &m) : memcmp(l->by_expert + i, l->by_expert + j, (size_t)n * sizeof *l->by_expert);
+}
+
+static int by_experts_then_rank(const void *p, const void *q, void *layer)
+{
+    int order = by_experts(p, q, layer);
+    return order ? order : by_number(p, q);
+}
+
+void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
+{
+    int32_t *sorted = l->by_expert, *order = l->queue; /* free between two flows */
+    index_slots(l, experts, ranks);
+    memcpy(sorted, l->expert_of, (size_t)l->slots * sizeof *sorted);
+    for (int32_t r = 0; r < ranks; r++) {
+        order[r] = r;
+        qsort(sorted + l->rank_first[r], (size_t)(l->rank_first[r + 1] - l->rank_first[r]), sizeof *sorted, by_number);
+    }
+    qsort_r(order, (size_t)ranks, sizeof *order, by_experts_then_rank, l);
+    memset(l->twin, 0, (size_t)ranks);
+    for (int32_t i = 1; i < ranks; i++) l->twin[order[i]] = !by_experts(&order[i - 1], &order[i], l);
+}
+
+/* ---- flow: breadth first to find depths from experts with supply, depth first to send (each arc once a round) ---- */
 
 static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
 {

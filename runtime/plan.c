@@ -86,6 +86,17 @@ enum moe_code moe_plan_index(struct moe_plan *p, const char *file, struct moe_er
     return MOE_OK;
 }
 
+bool moe_plan_holds(const struct moe_plan_layer *l, int32_t rank, int32_t e)
+{
+    int32_t lo = l->copy_first[e], end = l->copy_first[e + 1], hi = end;
+    while (lo < hi) {
+        int32_t mid = lo + (hi - lo) / 2;
+        if (l->copy_rank[mid] < rank) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo < end && l->copy_rank[lo] == rank;
+}
+
 int32_t moe_plan_copies(const struct moe_plan_layer *l, int32_t e, const bool *dead)
 {
     int32_t n = 0;

@@ -65,6 +65,8 @@ struct moe_hash128 moe_plan_digest(const struct moe_plan *p);
 /* NULL when the model's layer has no experts. */
 const struct moe_plan_layer *moe_plan_find(const struct moe_plan *p, int32_t layer);
 
+/* Does this rank hold expert e? */
+bool moe_plan_holds(const struct moe_plan_layer *l, int32_t rank, int32_t e);
 /* Copies of expert e that are left when dead[rank] (NULL: none dead). */
 int32_t moe_plan_copies(const struct moe_plan_layer *l, int32_t e, const bool *dead);
 /* Experts without a copy left; up to `cap` of them in out (may be NULL). */

@@ -156,6 +156,47 @@ ok "$P" verify "$T/bare"
 grep -q 'at least 1 copy of each expert, 1 lost' "$T/out" || fail "a bare plan: $(cat "$T/out")"
 count
 
+# ---- statistics that say nothing of a layer, of all, of an expert, in one window or in all: both verifiers agree ----
+if command -v python3 >/dev/null; then
+    mkdir "$T/silent"
+    sed 's/"num_hidden_layers": 61/"num_hidden_layers": 4/; s/"n_routed_experts": 384/"n_routed_experts": 16/' "$T/k2/config.json" >"$T/silent/config.json"
+    row() # VALUE: counts of 16 experts
+    {
+        [ "$1" = x ] && echo '[900,0,31,70,12,55,0,300,8,41,17,0,96,23,64,5]' || echo "[$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1,$1]"
+    }
+    window() # FILE VALUE VALUE VALUE: one for each layer
+    {
+        printf '{"version":1,"experts":16,"experts_per_token":8,"tokens":0,"layers":[{"layer":1,"counts":%s},{"layer":2,"counts":%s},{"layer":3,"counts":%s}]}' \
+            "$(row $2)" "$(row $3)" "$(row $4)" >"$1"
+    }
+    window "$T/w-one" x 0 5; window "$T/w-all" 0 0 0; window "$T/w-expert" x x x; window "$T/w-other" 0 x 0
+    for stats in w-one w-all w-expert "w-one w-all" "w-one w-other w-expert"; do
+        given= files=
+        for w in $stats; do given="$given --stats $T/$w" files="$files $T/$w"; done
+        for how in "--ranks 4" "--ranks 1" "--ranks 6 --survive 1" "--ranks 4 --slots 24 --ranks-per-node 2" "--ranks 16" "--ranks 5 --from $T/sp"; do
+            ok "$P" "$T/silent" $how $given --baseline trivial -f -o "$T/sq"
+            ! grep -qi 'nan\|inf ' "$T/out" || { cat "$T/out"; fail "not a number in the report: $how, $stats"; }
+            from=$(echo "$how" | sed -n 's/.*\(--from .*\)/\1/p')
+            ok "$P" verify "$T/sq" $given $from
+            ok python3 tests/verifyplan.py "$T/sq" $files $from
+            ok "$P" plot "$T/sq" -f -o "$T/sq.svg"
+            [ "$how" = "--ranks 4" ] && cp "$T/sq" "$T/sp"
+            count
+        done
+    done
+    # and what is claimed of a silent layer is checked
+    ok "$P" -q "$T/silent" --ranks 4 --stats "$T/w-one" -f -o "$T/sq"
+    for key in load_max load_max_after_loss min_cut bound; do
+        python3 - "$T/sq" "$T/sx" $key <<'Y' || fail python
+import json, sys
+p = json.load(open(sys.argv[1]))
+p["layers"][1][sys.argv[3]] = 3
+json.dump(p, open(sys.argv[2], "w"))
+Y
+        refused 16 'layer 2' verify "$T/sx" --stats "$T/w-one"
+    done
+fi
+
 # ---- export, and back ----
 for to in sglang tensorrt-llm; do
     ok "$P" export "$T/t1" --to $to -f -o "$T/x"

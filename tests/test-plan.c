@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static struct moe_err err;
 
@@ -373,6 +374,38 @@ static void test_task(void)
     moe_routing_free(&r);
 }
 
+/* A plan of n layers of two experts on so many ranks, its proof, and the processor time of both. */
+static double time_of(int32_t ranks)
+{
+    static const int32_t layers[] = { 1, 2, 3, 4 };
+    struct moe_routing *r;
+    struct moe_plan *p;
+    struct moe_plan_proofs *f;
+    double best = 1e9;
+    OK(moe_routing_new(&r, 2, 1, 4, layers, 1, &err) == MOE_OK);
+    for (int32_t i = 0; i < 8; i++) r->counts[i] = 100 + 37 * i;
+    struct moe_plan_task t = { .ranks = ranks, .slots = ranks, .stats = r };
+    for (int round = 0; round < 3; round++) {
+        clock_t start = clock();
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        double took = (double)(clock() - start) / CLOCKS_PER_SEC;
+        best = took < best ? took : best;
+        OK(f->layers[0].copies_min > 1 && f->layers[0].load_max_after_loss >= f->layers[0].split);
+        moe_plan_proofs_free(&f);
+        moe_plan_free(&p);
+    }
+    moe_routing_free(&r);
+    return best;
+}
+
+/* Few experts on many ranks: the loss of each rank was a flow over all pairs of copies, the cube of the ranks. */
+static void test_many_ranks(void)
+{
+    double few = time_of(128), many = time_of(1024);
+    if (many > 150 * few && many > 0.1) fprintf(stderr, "128 ranks: %.4f s, 1,024 ranks: %.4f s\n", few, many);
+    OK(many <= 150 * few || many <= 0.1); /* the square is 64 times, the cube 512 */
+}
+
 int main(void)
 {
     test_eplb();
@@ -384,6 +417,7 @@ int main(void)
     test_refused();
     test_trivial();
     test_split();
+    test_many_ranks();
     printf("test-plan: %ld checks\n", checks);
     return 0;
 }

@@ -113,10 +113,9 @@ def fixed_bound(w, ranks, slots, floor):
     """slots == floor x experts: pieces are known."""
     p = sorted((x / floor for x in w for _ in range(floor)), reverse=True)
     k, best = slots // ranks, 0
-    for j in range(k):
-        if j * ranks < len(p):
-            rest = k - 1 - j
-            best = max(best, sum(p[j * ranks - j:j * ranks + 1]) + (sum(p[-rest:]) if rest else 0))
+    for j in range((len(p) + ranks - 1) // ranks):  # one more than k where some ranks have one slot more
+        rest = max(0, k - 1 - j)
+        best = max(best, sum(p[j * ranks - j:j * ranks + 1]) + (sum(p[-rest:]) if rest else 0))
     return best
 
 
