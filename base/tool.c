@@ -244,7 +244,8 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
 
 void moe_warn_unweighed(const struct moe_run *r, const char *path)
 {
-    moe_warn(r, "'%s' is an older version's, which recorded no digest of the weights: that it was made from this model is known by names, sizes and headers alone", path);
+    moe_warn(r,
+             "'%s' is an older version's, which recorded no digest of the weights: that it was made from this model is known by names, sizes and headers alone", path);
 }
 
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done)

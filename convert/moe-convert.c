@@ -78,7 +78,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (o->merge && !moe_source_origin(src, NULL).has_weights)
-        moe_warn(&o->run, "parts of an older version record no digest of the weights: that they are of one model is known by names, sizes and headers alone");
+        moe_warn(&o->run,
+                 "parts of an older version record no digest of the weights: that they are of one model is known by names, sizes and headers alone");
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)
@@ -266,7 +267,8 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
-    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err) : moe_source_open(&src, o->run.argv[0], err));
+    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
+            : moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
@@ -291,7 +293,8 @@ static int tool_main(int argc, char **argv)
                  "a container in source precision keeps the vision tensors, and --to hf brings them back (the "
                  "default); --no-keep-vision: the text model alone"),
         MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
-        MOE_BOOL(0, "mix-kernels", &o.mix_kernels, "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
+        MOE_BOOL(0, "mix-kernels", &o.mix_kernels,
+                 "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
         MOE_WRITER_OPTIONS(&o),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),

@@ -75,9 +75,12 @@ enum moe_partial { MOE_PARTIAL_FRESH, MOE_PARTIAL_STATE, MOE_PARTIAL_JUNK, MOE_P
 enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err);
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err);
 char *moe_state_text(const struct moe_work *k, bool replace); /* free() it; NULL when out of memory */
-/* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read.  *unweighed: as in struct moe_state, of the manifest. */
-enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state, struct moe_err *err);
-enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, bool *unweighed, struct moe_err *err);
+/* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read. *unweighed: as in struct
+ * moe_state, of the manifest. */
+enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state,
+                                struct moe_err *err);
+enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k,
+                                   bool *unweighed, struct moe_err *err);
 /* Remove a calibration's own files, *.work, for good: nothing in them says which work they are of. */
 enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err);
 /* Remove all entries of a directory but `keep` and, when it is not NULL, those in the manifest's list. */

@@ -75,25 +75,30 @@ struct moe_writer;
 struct moe_work {
     const cJSON *options;       /* a flat object of every option that changes bytes; a difference is named */
     struct moe_identity input;  /* of the source; kept in the partial directory */
-    struct moe_identity origin; /* moe_source_origin of it: kept in the manifest, so that a container made from a checkpoint and one made
-                                   from that checkpoint's container are the same bytes */
-    const char *kernels;        /* the kernels that the bytes depend on (kernels/kernels.h: moe_kernels_level; "mixed"); NULL: on none */
-    const struct moe_source *from; /* when it is one container: a complete one made from it has its source.jsonl; else NULL */
+    struct moe_identity origin; /* moe_source_origin of it: kept in the manifest, so that a container made
+                                   from a checkpoint and one made from that checkpoint's container are the
+                                   same bytes */
+    const char *kernels;        /* that the bytes depend on ("ref", "vector", "mixed"; kernels/kernels.h); NULL:
+                                   on none */
+    const struct moe_source *from; /* when it is one container: a complete one made from it has its
+                                      source.jsonl; else NULL */
 };
 
-/* What opening found: the container is complete already (see moe_writer_open); what was there is of a version that recorded no samples
- * of a checkpoint's weights, so that only their form could be compared. */
+/* What opening found: the container is complete already (see moe_writer_open); what was there is of a
+ * version that recorded no samples of a checkpoint's weights, so that only their form could be compared. */
 struct moe_found { bool done, unweighed; };
 
-/* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md.  found->done is set when the container
- * is complete already and was made from the same origin with the same options (only under --resume; what an earlier run
- * left undone after its manifest is done here): nothing is left to do and *w is NULL.  Unfinished work takes the place of a
- * container under the final name only when it was begun with MOE_WRITE_FORCE: MOE_EXISTS otherwise. */
-enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode, const struct moe_work *work,
-                              struct moe_found *found, struct moe_err *err);
+/* Start, resume or restart NAME.moe.partial/ under a lock, by the table in cli.md. found->done is set when
+ * the container is complete already and was made from the same origin with the same options (only under
+ * --resume; what an earlier run left undone after its manifest is done here): nothing is left to do and *w
+ * is NULL.  Unfinished work takes the place of a container under the final name only when it was begun
+ * with MOE_WRITE_FORCE: MOE_EXISTS otherwise. */
+enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode,
+                              const struct moe_work *work, struct moe_found *found, struct moe_err *err);
 /* Close without publishing: what is finished stays for --resume. */
 void moe_writer_close(struct moe_writer **w);
-/* The input turned out not to be one model: what is finished must not be gone on with.  The partial directory goes, then as close. */
+/* The input turned out not to be one model: what is finished must not be gone on with.  The partial
+ * directory goes, then as close. */
 void moe_writer_discard(struct moe_writer **w);
 
 const char *moe_writer_dir(const struct moe_writer *w); /* the partial directory */
@@ -108,8 +113,10 @@ enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit,
  * `report`: what the tool wants in its report, returned by moe_writer_report.  Both stay the caller's. */
 enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
                                      const cJSON *source, const cJSON *report, struct moe_err *err);
-/* The array `source` that a finished unit was committed with; the caller deletes it.  *source NULL: it has none. */
-enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source, struct moe_err *err);
+/* The array `source` that a finished unit was committed with; the caller deletes it. *source NULL: it has
+ * none. */
+enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source,
+                                     struct moe_err *err);
 /* Reports of all finished units, in unit order: an array of {"unit", "report"}; the caller deletes it. */
 cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err);
 

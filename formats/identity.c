@@ -13,7 +13,8 @@
 enum {
     SAMPLE = 4096,  /* bytes of a sample: a page */
     BUDGET = 2048,  /* samples of a file, when it has fewer tensors */
-    AHEAD = 64,     /* samples that the kernel was asked for before they are read: a disk that has many to do at once is not waited for one by one */
+    AHEAD = 64,     /* samples that the kernel was asked for before they are read: a disk that has many to do
+                       at once is not waited for one by one */
     CONFIG_BYTES = 1 << 30
 };
 
@@ -26,7 +27,10 @@ struct cursor { int64_t raw; uint64_t sample; };
 struct piece { const struct moe_raw *raw; uint64_t offset; size_t bytes; };
 
 static uint64_t whole(uint64_t bytes) { return bytes / SAMPLE + (bytes % SAMPLE > 0); }
-static uint64_t samples(const struct moe_raw *r, uint64_t most) { return whole(r->span.bytes) < most ? whole(r->span.bytes) : most; }
+static uint64_t samples(const struct moe_raw *r, uint64_t most)
+{
+    return whole(r->span.bytes) < most ? whole(r->span.bytes) : most;
+}
 
 static uint64_t samples_of_all(const struct range *f, uint64_t most)
 {
@@ -35,11 +39,13 @@ static uint64_t samples_of_all(const struct range *f, uint64_t most)
     return n;
 }
 
-/* The largest power of two that keeps to the budget; at least one sample of each tensor, and no more than all that there are. */
+/* The largest power of two that keeps to the budget; at least one sample of each tensor, and no more than
+ * all that there are. */
 static void choose(struct range *f)
 {
+    uint64_t now = samples_of_all(f, 1), more;
     f->most = 1;
-    for (uint64_t now = samples_of_all(f, 1), more; (more = samples_of_all(f, 2 * f->most)) > now && more <= BUDGET; now = more) f->most *= 2;
+    for (; (more = samples_of_all(f, 2 * f->most)) > now && more <= BUDGET; now = more) f->most *= 2;
 }
 
 /* range * k / n, k <= n, where the product may be too large. */
@@ -64,10 +70,12 @@ static bool next(const struct range *f, struct cursor *c, struct piece *p)
 
 static void ask_for(const struct moe_source *src, const struct piece *p)
 {
-    posix_fadvise(src->files[p->raw->span.file].fd, (off_t)(p->raw->span.offset + p->offset), (off_t)p->bytes, POSIX_FADV_WILLNEED);
+    posix_fadvise(src->files[p->raw->span.file].fd, (off_t)(p->raw->span.offset + p->offset),
+                  (off_t)p->bytes, POSIX_FADV_WILLNEED);
 }
 
-static enum moe_code read_samples(const struct moe_source *src, const struct range *f, struct moe_hash *h, struct moe_err *err)
+static enum moe_code read_samples(const struct moe_source *src, const struct range *f, struct moe_hash *h,
+                                  struct moe_err *err)
 {
     unsigned char page[SAMPLE];
     struct cursor ahead = { 0 }, at = { 0 };
@@ -83,7 +91,8 @@ static enum moe_code read_samples(const struct moe_source *src, const struct ran
 }
 
 /* Without the advice each read of a page would pull in a whole window of read-ahead. */
-static enum moe_code read_file(const struct moe_source *src, struct range *f, struct moe_hash *h, struct moe_err *err)
+static enum moe_code read_file(const struct moe_source *src, struct range *f, struct moe_hash *h,
+                               struct moe_err *err)
 {
     int fd = src->files[f->raw->span.file].fd;
     choose(f);
@@ -93,7 +102,8 @@ static enum moe_code read_file(const struct moe_source *src, struct range *f, st
     return code;
 }
 
-/* What the model's shape and its end-of-sequence tokens were read from; a file that is not there adds nothing. */
+/* What the model's shape and its end-of-sequence tokens were read from; a file that is not there adds
+ * nothing. */
 static enum moe_code read_configs(const struct moe_source *src, struct moe_hash *h, struct moe_err *err)
 {
     static const char *const names[] = { "config.json", "generation_config.json", "hf_quant_config.json" };
@@ -117,7 +127,8 @@ static enum moe_code read_weights(const struct moe_source *src, struct moe_hash 
     moe_hash_reset128(h);
     MOE_TRY(read_configs(src, h, err));
     for (int64_t i = 0, n; i < src->n_raws; i += n) {
-        for (n = 1; i + n < src->n_raws && src->raws[i + n].span.file == src->raws[i].span.file; n++) continue;
+        n = 1;
+        while (i + n < src->n_raws && src->raws[i + n].span.file == src->raws[i].span.file) n++;
         MOE_TRY(read_file(src, &(struct range){ .raw = &src->raws[i], .n = n }, h, err));
     }
     return MOE_OK;
@@ -148,7 +159,8 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
 
 const char *moe_source_kernels(const struct moe_source *src)
 {
-    const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL, *k = p ? moe_json_get(p, "kernels") : NULL;
+    const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
+    const cJSON *k = p ? moe_json_get(p, "kernels") : NULL;
     return cJSON_IsString(k) ? k->valuestring : NULL;
 }
 
@@ -168,7 +180,8 @@ bool moe_identity_put(cJSON *o, const char *form, const char *weights, const str
     char f[17], w[33];
     moe_hex64(id->form, f);
     moe_hex128(id->weights, w);
-    return cJSON_AddStringToObject(o, form, f) && (!id->has_weights || cJSON_AddStringToObject(o, weights, w));
+    return cJSON_AddStringToObject(o, form, f) &&
+           (!id->has_weights || cJSON_AddStringToObject(o, weights, w));
 }
 
 bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id)
@@ -182,7 +195,8 @@ bool moe_identity_get(const cJSON *o, const char *form, const char *weights, str
 }
 
 /* The first file that was written to since it was opened; NULL: none. */
-static enum moe_code written_to(const struct moe_source *src, const struct moe_file **file, struct moe_err *err)
+static enum moe_code written_to(const struct moe_source *src, const struct moe_file **file,
+                                struct moe_err *err)
 {
     *file = NULL;
     for (int32_t i = 0; i < src->n_files && !*file; i++) {
@@ -194,7 +208,8 @@ static enum moe_code written_to(const struct moe_source *src, const struct moe_f
     return MOE_OK;
 }
 
-enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before, bool *spoiled, struct moe_err *err)
+enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
+                                   bool *spoiled, struct moe_err *err)
 {
     struct moe_identity now;
     const struct moe_file *f;
@@ -204,7 +219,8 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     MOE_TRY(written_to(src, &f, err));
     *spoiled = !moe_identity_same(before, &now);
     if (*spoiled)
-        return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL, "its weights changed while they were read (start again when nobody writes to it)");
+        return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL,
+                           "its weights changed while they were read (start again when nobody writes to it)");
     if (f)
         return moe_fail_at(err, MOE_MISMATCH, f->path, NULL,
                            "it was written to while it was read, though no sample of its weights differs (if it is what it was, go on with --resume)");

@@ -1,13 +1,14 @@
 /* formats/identity.h - which model a source is.
  *
- * Two checkpoints with the same config, names, sizes and headers may still be two models: fine-tunes of one base.  So the identity of a
- * checkpoint has two halves: its form, known since it was opened, and a digest of samples of its weights, read when it is asked for.
- * Of every tensor the first 4 KiB at least are read; of a file at most 2,048 pieces of 4 KiB, or one for each tensor where it holds more,
- * evenly spread over each tensor, in the order of the file: a file of up to 8 MiB of tensors is read whole.  Full Kimi K2 (139,644 to
- * 277,335 tensors) is 1.1 GB of pieces at most, and no memory beside a page.  What changes between two samples alone is not seen:
- * docs/sources.md.
- * A container's identity is its manifest, whose checksum covers every byte: nothing is read.  Whoever works long with a checkpoint takes
- * the identity before and compares it after (moe_source_unchanged). */
+ * Two checkpoints with the same config, names, sizes and headers may still be two models: fine-tunes of
+ * one base.  So the identity of a checkpoint has two halves: its form, known since it was opened, and a
+ * digest of samples of its weights, read when it is asked for.  Of every tensor the first 4 KiB at least
+ * are read; of a file at most 2,048 pieces of 4 KiB, or one for each tensor where it holds more, evenly
+ * spread over each tensor, in the order of the file: a file of up to 8 MiB of tensors is read whole.  Full
+ * Kimi K2 (139,644 to 277,335 tensors) is 1.1 GB of pieces at most, and no memory beside a page.  What
+ * changes between two samples alone is not seen: docs/sources.md.  A container's identity is its manifest,
+ * whose checksum covers every byte: nothing is read.  Whoever works long with a checkpoint takes the
+ * identity before and compares it after (moe_source_unchanged). */
 #ifndef MOE_FORMATS_IDENTITY_H
 #define MOE_FORMATS_IDENTITY_H
 
@@ -15,20 +16,22 @@
 #include "formats/source.h"
 
 struct moe_identity {
-    uint64_t form;              /* config.json, names and sizes of all files, their headers; a container: its manifest */
-    struct moe_hash128 weights; /* samples of every tensor; a container: the manifest's checksum, of a staged one that of the whole */
-    bool has_weights;           /* false: a record of a version that took no samples of a checkpoint */
+    uint64_t form;              /* config.json, names, sizes and headers of all files; a container: its manifest */
+    struct moe_hash128 weights; /* samples of every tensor; a container: the manifest's checksum, of a staged
+                                   one that of the whole */
+    bool has_weights;           /* false: what an older version recorded of a checkpoint, or a config alone */
 };
 
-/* The identity of a source as it is now.  Reads a checkpoint as said above; the same for any machine and path.  Fails when a tensor
- * cannot be read, or on an interrupt (MOE_INTERRUPTED).  Safe from any thread. */
+/* The identity of a source as it is now.  Reads a checkpoint as said above; the same for any machine and
+ * path.  Fails when a tensor cannot be read, or on a signal (MOE_SIGINT, MOE_SIGTERM).  Safe from any thread. */
 enum moe_code moe_source_identity(const struct moe_source *src, struct moe_identity *id, struct moe_err *err);
 
-/* The identity of the checkpoint that a source is or was made from.  Reads nothing; own: moe_source_identity of src, or NULL: of a
- * checkpoint the form alone is known then. */
+/* The identity of the checkpoint that a source is or was made from.  Reads nothing; own:
+ * moe_source_identity of src, or NULL: of a checkpoint the form alone is known then. */
 struct moe_identity moe_source_origin(const struct moe_source *src, const struct moe_identity *own);
 
-/* The kernels that the bytes of a container depend on, as its manifest says; NULL: on none, or it is older than this record. */
+/* The kernels that the bytes of a container depend on, as its manifest says; NULL: on none, or it is older
+ * than this record. */
 const char *moe_source_kernels(const struct moe_source *src);
 
 /* Of one model, as far as both sides know: the weights are compared where both have them. */
@@ -36,13 +39,16 @@ bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *
 /* Both halves in one number, for those who compare with others over a wire. */
 struct moe_hash128 moe_identity_digest(const struct moe_identity *id);
 
-/* An identity as two members of an object: 16 digits under `form`, and 32 under `weights`, which are not there without has_weights.
- * put: false without memory; get: false when form is not there or either is malformed. */
+/* An identity as two members of an object: 16 digits under `form`, and 32 under `weights`, which are not
+ * there without has_weights. put: false without memory; get: false when form is not there or either is
+ * malformed. */
 bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id);
 bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id);
 
-/* Is a checkpoint still what `before` says?  MOE_MISMATCH when it is not, naming what changed; *spoiled: samples differ, so that what was
- * read may be of two models.  Not spoiled: a file was only written to since it was opened.  Nothing is read of a container. */
-enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before, bool *spoiled, struct moe_err *err);
+/* Is a checkpoint still what `before` says? MOE_MISMATCH when it is not, naming what changed; *spoiled:
+ * samples differ, so that what was read may be of two models.  Not spoiled: a file was only written to
+ * since it was opened.  Nothing is read of a container. */
+enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
+                                   bool *spoiled, struct moe_err *err);
 
 #endif

@@ -77,7 +77,8 @@ static bool same_kernels(const struct moe_source *a, const struct moe_source *b)
     return !x || !y || !strcmp(x, y);
 }
 
-static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, bool mix, struct moe_err *err)
+static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, bool mix,
+                                struct moe_err *err)
 {
     const cJSON *m = a->container->manifest, *k = b->container->manifest;
     const cJSON *v = moe_json_get(moe_json_get(m, "provenance"), "version"), *w = moe_json_get(moe_json_get(k, "provenance"), "version");
@@ -88,10 +89,12 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
     if (!o || !q) code = no_memory(err);
     else if (differ) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
     else if (!same_json(v, w)) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
-    else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) || !same_files(m, k))
+    else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) ||
+             !same_files(m, k))
         code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'", a->path);
     else if (!mix && !same_kernels(a, b))
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes (merge them all the same with --mix-kernels)",
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL,
+                           "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes (merge them all the same with --mix-kernels)",
                            moe_source_kernels(b), moe_source_kernels(a), a->path);
     cJSON_Delete(o);
     cJSON_Delete(q);
@@ -100,7 +103,8 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
 
 /* ---- the whole ---- */
 
-/* The whole has what all parts have: a digest of the weights when each says it, their kernels when each says the same. */
+/* The whole has what all parts have: a digest of the weights when each says it, their kernels when each says
+ * the same. */
 static bool join_provenance(const struct moe_container *c, cJSON *provenance)
 {
     const char *kernels = moe_source_kernels(c->parts[0]);
@@ -172,17 +176,20 @@ static enum moe_code take_tensors(struct moe_source *src, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code open_parts(struct moe_source *src, char *const *paths, int n, bool mix, struct moe_err *err)
+static enum moe_code open_parts(struct moe_source *src, char *const *paths, int n, bool mix,
+                                struct moe_err *err)
 {
     struct moe_container *c = src->container = calloc(1, sizeof *c);
     if (!c || !(c->parts = calloc((size_t)n, sizeof *c->parts))) return no_memory(err);
     for (; c->n_parts < n; c->n_parts++) MOE_TRY(moe_source_open_part(&c->parts[c->n_parts], paths[c->n_parts], err));
     qsort(c->parts, (size_t)n, sizeof *c->parts, by_first);
-    for (int i = 1; i < n; i++) for (int k = 0; k < i; k++) MOE_TRY(check_same(c->parts[k], c->parts[i], mix, err));
+    for (int i = 1; i < n; i++)
+        for (int k = 0; k < i; k++) MOE_TRY(check_same(c->parts[k], c->parts[i], mix, err));
     return check_cover(c->parts, n, err);
 }
 
-static enum moe_code put_together(struct moe_source *src, char *const *paths, int n, bool mix, struct moe_err *err)
+static enum moe_code put_together(struct moe_source *src, char *const *paths, int n, bool mix,
+                                  struct moe_err *err)
 {
     struct moe_problems p = { .list = NULL };
     MOE_TRY(open_parts(src, paths, n, mix, err));
@@ -195,7 +202,8 @@ static enum moe_code put_together(struct moe_source *src, char *const *paths, in
     return moe_problems_end(&p, err);
 }
 
-enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, bool mix_kernels, struct moe_err *err)
+enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, bool mix_kernels,
+                               struct moe_err *err)
 {
     MOE_CHECK(n >= 1);
     MOE_TRY(moe_source_new(src, MOE_CONTAINER, paths[0], err));
@@ -347,7 +355,9 @@ enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text
     *text = NULL;
     enum moe_code code = part ? MOE_OK : no_memory(err);
     for (int i = 0; code == MOE_OK && i < c->n_parts; i++)
-        if (moe_manifest_find(c->parts[i]->container->manifest, MOE_ROUTING_NAME, &f) && (code = read_routing(c->parts[i], &part[n], err)) == MOE_OK) n++;
+        if (moe_manifest_find(c->parts[i]->container->manifest, MOE_ROUTING_NAME, &f) &&
+            (code = read_routing(c->parts[i], &part[n], err)) == MOE_OK)
+            n++;
     if (code == MOE_OK && n) code = join_routing(part, n, &all, err);
     if (all && !(*text = moe_routing_print(all, bytes))) code = no_memory(err);
     for (int i = 0; i < n; i++) moe_routing_free(&part[i]);

@@ -98,7 +98,8 @@ char *moe_state_text(const struct moe_work *k, bool replace)
 {
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
     bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
-              cJSON_AddStringToObject(s, "tool", MOE_VERSION) && moe_identity_put(s, "input", "weights", &k->input) &&
+              cJSON_AddStringToObject(s, "tool", MOE_VERSION) &&
+              moe_identity_put(s, "input", "weights", &k->input) &&
               (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
               (!replace || cJSON_AddTrueToObject(s, "replace")) && options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
@@ -108,18 +109,22 @@ char *moe_state_text(const struct moe_work *k, bool replace)
     return text;
 }
 
-/* Calibrated bytes depend on the kernels; a record without them is an older version's, or of bytes that do not. */
-static enum moe_code compare_kernels(const char *dir, const cJSON *was, const struct moe_work *k, struct moe_err *err)
+/* Calibrated bytes depend on the kernels; a record without them is an older version's, or of bytes that do
+ * not. */
+static enum moe_code compare_kernels(const char *dir, const cJSON *was, const struct moe_work *k,
+                                     struct moe_err *err)
 {
     if (!cJSON_IsString(was) || !k->kernels || !strcmp(was->valuestring, k->kernels)) return MOE_OK;
-    const char *remedy = !strcmp(was->valuestring, "ref") ? "set MOE_CPU=ref" : "take a machine with AVX2, without MOE_CPU=ref";
-    return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "its calibration was computed by '%.40s' kernels, this run's are '%s', which give other bytes (%s, or start over with --force)",
+    const char *remedy = !strcmp(was->valuestring, "ref") ? "set MOE_CPU=ref"
+        : "take a machine with AVX2, without MOE_CPU=ref";
+    return moe_fail_at(err, MOE_MISMATCH, dir, NULL,
+                       "its calibration was computed by '%.40s' kernels, this run's are '%s', which give other bytes (%s, or start over with --force)",
                        was->valuestring, k->kernels, remedy);
 }
 
 /* from: the object that has the identity and "kernels". */
-static enum moe_code compare(const char *dir, const char *version, const cJSON *options, bool same_input, const cJSON *from, const struct moe_work *k,
-                             struct moe_err *err)
+static enum moe_code compare(const char *dir, const char *version, const cJSON *options, bool same_input,
+                             const cJSON *from, const struct moe_work *k, struct moe_err *err)
 {
     char why[256];
     const cJSON *now = k->options;
@@ -141,7 +146,8 @@ static enum moe_code key_of(const char *path, char key[17], struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state, struct moe_err *err)
+enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state,
+                                struct moe_err *err)
 {
     char path[PATH_MAX];
     const char *version;
@@ -151,8 +157,10 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     MOE_TRY(moe_json_open_sealed(path, &s, err));
     enum moe_code code = moe_json_str(s, "tool", true, &version, path, err);
     if (code == MOE_OK && !moe_identity_get(s, "input", "weights", &input))
-        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "it does not say what it was made from (start over with --force)");
-    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), moe_identity_same(&input, &k->input), s, k, err);
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "it does not say what it was made from (start over with --force)");
+    bool same = code == MOE_OK && moe_identity_same(&input, &k->input);
+    if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), same, s, k, err);
     if (code == MOE_OK) code = key_of(path, state->key, err);
     if (code == MOE_OK) state->unweighed = !input.has_weights && !k->from;
     if (code == MOE_OK) state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
@@ -160,15 +168,18 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     return code;
 }
 
-/* A container keeps the lines of the one that it was made from: in them is the hash of every tensor of the checkpoint. */
+/* A container keeps the lines of the one that it was made from: in them is the hash of every tensor of the
+ * checkpoint. */
 static bool same_lines(const cJSON *manifest, const struct moe_source *from)
 {
     struct moe_listed a, b;
-    return !from || (moe_manifest_find(manifest, MOE_SOURCE_NAME, &a) && moe_manifest_find(from->container->manifest, MOE_SOURCE_NAME, &b) &&
+    return !from || (moe_manifest_find(manifest, MOE_SOURCE_NAME, &a) &&
+                     moe_manifest_find(from->container->manifest, MOE_SOURCE_NAME, &b) &&
                      moe_same128(a.digest, b.digest));
 }
 
-enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k, bool *unweighed, struct moe_err *err)
+enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k,
+                                   bool *unweighed, struct moe_err *err)
 {
     const char *version = "";
     const cJSON *p = moe_json_get(manifest, "provenance");
@@ -176,7 +187,8 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     if (moe_json_get(manifest, "staged"))
         return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it is a staged part, without the experts of other ranks (start over with --force)");
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
-    if (!moe_identity_get(p, "origin", "weights", &origin)) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
+    if (!moe_identity_get(p, "origin", "weights", &origin))
+        return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
     bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);
     *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);

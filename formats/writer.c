@@ -142,7 +142,8 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
     char path[PATH_MAX];
     w->fresh = true;
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_STATE_NAME, err));
-    /* First the new state, then the old files go: whatever is left of them is not bound to it by its journal.  Those that have none go before. */
+    /* First the new state, then the old files go: whatever is left of them is not bound to it by its
+     * journal.  Those that have none go before. */
     MOE_TRY(moe_dir_drop_work(w->dir, err));
     MOE_TRY(moe_write_file(path, w->state, strlen(w->state), err));
     return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
@@ -172,8 +173,9 @@ static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *foun
     return code;
 }
 
-/* The state goes just before the new name is taken, when it has said that this may be: what stood under that name then may still be
- * replaced.  What came later changed later than the directory that lost its state. */
+/* The state goes just before the new name is taken, when it has said that this may be: what stood under
+ * that name then may still be replaced.  What came later changed later than the directory that lost its
+ * state. */
 static bool was_there(const struct moe_writer *w)
 {
     struct stat final, dir;
@@ -181,10 +183,12 @@ static bool was_there(const struct moe_writer *w)
     bool marked = false; /* just before it was to be replaced (base/newdir.h) */
     if (moe_newdir_is_marked(w->final, &marked, &ignored) == MOE_OK && marked) return true;
     if (stat(w->final, &final) || stat(w->dir, &dir)) return false;
-    return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
+    return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec
+        : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
 }
 
-static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found, struct moe_err *err)
+static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found,
+                           struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_partial partial;
@@ -194,7 +198,8 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, &state, err));
     w->replace = has_state ? state.replace : was_there(w);
     if (final == MOE_FINAL_CONTAINER && !w->replace)
-        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
+                           "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
     MOE_TRY(settle_pending(w, found, err));
     if (found->done) return MOE_OK;
     found->unweighed = state.unweighed;
@@ -292,7 +297,8 @@ static bool init(struct moe_writer *w, enum moe_write_mode mode, const struct mo
     return true;
 }
 
-enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode, const struct moe_work *work,
+enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode,
+                              const struct moe_work *work,
                               struct moe_found *found, struct moe_err *err)
 {
     *out = NULL;
@@ -403,7 +409,8 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
     return code;
 }
 
-enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source, struct moe_err *err)
+enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source,
+                                     struct moe_err *err)
 {
     char path[PATH_MAX];
     cJSON *j;

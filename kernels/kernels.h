@@ -24,8 +24,9 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags);
 /* The table for this machine, filled once; safe from any thread. */
 const struct moe_kernels *moe_kernels(void);
 const char *moe_kernels_name(void); /* "ref", "avx2", "avx512" */
-/* What results that are sums depend on, and so the bytes of a calibration: "ref" accumulates in double, all variants of "vector" agree bit
- * for bit.  Codecs and the data-free NVFP4 quantizers give the same bytes in both. */
+/* What results that are sums depend on, and so the bytes of a calibration: "ref" accumulates in double,
+ * all variants of "vector" agree bit for bit.  Codecs and the data-free NVFP4 quantizers give the same
+ * bytes in both. */
 const char *moe_kernels_level(void);
 
 #endif

@@ -204,7 +204,8 @@ static cJSON *profile_json(const struct moe_rewrite_work *k)
 }
 
 /* An earlier run wrote it: say of it what that run said. */
-static enum moe_code report_done(const struct moe_source *src, const char *out, struct moe_rewrite_result *r, struct moe_err *err)
+static enum moe_code report_done(const struct moe_source *src, const char *out, struct moe_rewrite_result *r,
+                                 struct moe_err *err)
 {
     struct moe_source *made;
     MOE_TRY(moe_source_open_config(&made, out, err));
@@ -226,11 +227,13 @@ static const char *kernels_of(const struct moe_source *src, const struct moe_rew
 }
 
 /* What --resume compares. */
-static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode, struct moe_rewrite_result *r,
+static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+                                 struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
     struct moe_found found;
-    struct moe_work work = { .kernels = kernels_of(k->src, k->o), .from = k->src->kind == MOE_CONTAINER && !is_merged(k->src) ? k->src : NULL };
+    struct moe_work work = { .kernels = kernels_of(k->src, k->o) };
+    if (k->src->kind == MOE_CONTAINER && !is_merged(k->src)) work.from = k->src;
     MOE_TRY(moe_source_identity(k->src, &k->before, err));
     work.input = k->before;
     work.origin = moe_source_origin(k->src, &k->before);

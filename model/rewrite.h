@@ -29,7 +29,8 @@ struct moe_coder {
     void *ctx;
     const char *method;              /* for the manifest and for --resume */
     const cJSON *options;            /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
-    const char *kernels;             /* the kernels that the codes depend on (moe_kernels_level); NULL: on none */
+    const char *kernels;             /* the kernels that the codes depend on (moe_kernels_level); NULL: on
+                                        none */
     int workers;                     /* groups that are coded at once */
     /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when the container is published.
      * todo [moe_unit_count]: units that are still to be written.  Progress is the coder's: it begins it here or in what follows, and the rewrite
@@ -80,7 +81,8 @@ struct moe_rewrite_result {
     int64_t kept_nvfp4;              /* tensors that were NVFP4 already and stay as they are */
     int64_t unequal_pairs;           /* of these, pairs that engines fuse (moe_role_fused) with different global scales */
     bool was_done;                   /* --resume found it complete */
-    bool unweighed;                  /* what it went on from or found complete, an older version wrote: its input was compared by form alone */
+    bool unweighed;                  /* what it went on from or found complete, an older version wrote: its
+                                        input was compared by form alone */
     cJSON *relative_error;           /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
     cJSON *notes;                    /* of a coder's units, in their order; the caller deletes it; NULL without a coder or when all was done before */
     cJSON *profile;                  /* {"read", "hash", "decode", "quantize", "error", "write", "sync"}: seconds, summed over threads,
@@ -88,8 +90,10 @@ struct moe_rewrite_result {
 };
 
 /* Write `out` (NAME.moe).  A source put together by moe_source_merge is written as the run over all layers would have been,
- * whatever `o` says of scope and method (give MOE_SCOPE_NONE).  States of NAME.moe.partial as in cli.md.  Free space is checked first.  progress may be NULL.
- * A checkpoint's identity is taken before and compared when all is written: MOE_MISMATCH, and nothing published, when it changed. */
+ * whatever `o` says of scope and method (give MOE_SCOPE_NONE).  States of NAME.moe.partial as in cli.md.
+ * Free space is checked first.  progress may be NULL.
+ * A checkpoint's identity is taken before and compared when all is written: MOE_MISMATCH, and nothing
+ * published, when it changed. */
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err);

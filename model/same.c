@@ -13,10 +13,12 @@ enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
 
 /* ---- a tensor of a unit ---- */
 
-/* A line of source.jsonl, with its ordinal: the raw tensor that it is of and the hash; NULL for one that is not to be read. */
+/* A line of source.jsonl, with its ordinal: the raw tensor that it is of and the hash; NULL for one that is
+ * not to be read. */
 static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *line, const char **hash)
 {
-    const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4), *ordinal = cJSON_GetArrayItem(line, 7);
+    const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4);
+    const cJSON *ordinal = cJSON_GetArrayItem(line, 7);
     if (!cJSON_IsString(name) || !cJSON_IsString(hex) || !cJSON_IsNumber(ordinal)) return NULL;
     if (ordinal->valuedouble < 0 || ordinal->valuedouble >= (double)src->n_raws) return NULL;
     const struct moe_raw *r = &src->raws[(int64_t)ordinal->valuedouble];
@@ -24,7 +26,8 @@ static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *l
     return strcmp(r->name, name->valuestring) || r->span.bytes > TENSOR_BYTES ? NULL : r;
 }
 
-static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw *r, char hex[17], struct moe_err *err)
+static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw *r, char hex[17],
+                              struct moe_err *err)
 {
     struct moe_hash *h = moe_hash_new();
     unsigned char *piece = malloc(PIECE);
@@ -41,7 +44,8 @@ static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw
     return code;
 }
 
-static enum moe_code check_middle(const struct moe_source *src, const cJSON *lines, const char *unit, struct moe_err *err)
+static enum moe_code check_middle(const struct moe_source *src, const cJSON *lines, const char *unit,
+                                  struct moe_err *err)
 {
     const struct moe_raw *r = NULL;
     const char *hash = NULL, *other;
@@ -53,10 +57,12 @@ static enum moe_code check_middle(const struct moe_source *src, const cJSON *lin
     if (!r) return MOE_OK;
     MOE_TRY(hash_raw(src, r, hex, err));
     if (!strcmp(hex, hash)) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, src->files[r->span.file].path, r->name, "it is not what '%s' was made from (start over with --force)", unit);
+    return moe_fail_at(err, MOE_MISMATCH, src->files[r->span.file].path, r->name,
+                       "it is not what '%s' was made from (start over with --force)", unit);
 }
 
-enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit, struct moe_err *err)
+enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
+                            struct moe_err *err)
 {
     cJSON *lines;
     if (src->kind != MOE_CHECKPOINT) return MOE_OK;
@@ -68,9 +74,11 @@ enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_write
 
 /* ---- small files ---- */
 
-static enum moe_code differs(const struct moe_source *made, const char *name, const struct moe_source *src, struct moe_err *err)
+static enum moe_code differs(const struct moe_source *made, const char *name, const struct moe_source *src,
+                             struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL, "its '%.200s' is not that of '%.200s' (write it again with --force)", name, src->path);
+    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL,
+                       "its '%.200s' is not that of '%.200s' (write it again with --force)", name, src->path);
 }
 
 static bool is_kept(const char *name) { return !strncmp(name, "tokenizer/", 10) || !strncmp(name, "hf/", 3); }
@@ -83,16 +91,20 @@ static int64_t kept(const struct moe_source *made)
     return n;
 }
 
-static bool lists(const struct moe_source *made, const char *name, uint64_t bytes, const char *digest)
+static double bytes_of(const cJSON *entry) { return moe_json_get(entry, "bytes")->valuedouble; }
+static const char *digest_of(const cJSON *entry) { return moe_json_get(entry, "xxh3_128")->valuestring; }
+
+static bool lists(const struct moe_source *made, const char *name, double bytes, const char *digest)
 {
     for (const cJSON *e = moe_json_get(made->container->manifest, "files")->child; e; e = e->next)
         if (!strcmp(moe_json_get(e, "name")->valuestring, name))
-            return moe_json_get(e, "bytes")->valuedouble == (double)bytes && !strcmp(moe_json_get(e, "xxh3_128")->valuestring, digest);
+            return bytes_of(e) == bytes && !strcmp(digest_of(e), digest);
     return false;
 }
 
 /* One entry of a checkpoint's directory; *n counts those that are kept. */
-static enum moe_code check_entry(const struct moe_source *src, const struct moe_source *made, const char *name, int64_t *n, struct moe_err *err)
+static enum moe_code check_entry(const struct moe_source *src, const struct moe_source *made,
+                                 const char *name, int64_t *n, struct moe_err *err)
 {
     char path[PATH_MAX], to[PATH_MAX], hex[33], *data;
     size_t bytes;
@@ -107,10 +119,11 @@ static enum moe_code check_entry(const struct moe_source *src, const struct moe_
     moe_hex128(moe_hash128(data, bytes), hex);
     free(data);
     ++*n;
-    return lists(made, to, bytes, hex) ? MOE_OK : differs(made, to, src, err);
+    return lists(made, to, (double)bytes, hex) ? MOE_OK : differs(made, to, src, err);
 }
 
-static enum moe_code check_directory(const struct moe_source *src, const struct moe_source *made, int64_t *n, struct moe_err *err)
+static enum moe_code check_directory(const struct moe_source *src, const struct moe_source *made, int64_t *n,
+                                     struct moe_err *err)
 {
     struct moe_names names;
     enum moe_code code = moe_list_dir(src->path, &names, err);
@@ -123,11 +136,13 @@ enum moe_code moe_same_files(const struct moe_source *src, const struct moe_sour
 {
     int64_t n = 0;
     if (src->kind == MOE_CHECKPOINT) MOE_TRY(check_directory(src, made, &n, err));
-    for (const cJSON *e = src->container ? moe_json_get(src->container->manifest, "files")->child : NULL; e; e = e->next) {
+    const cJSON *listed = src->container ? moe_json_get(src->container->manifest, "files") : NULL;
+    for (const cJSON *e = listed ? listed->child : NULL; e; e = e->next) {
         const char *name = moe_json_get(e, "name")->valuestring;
         if (!is_kept(name)) continue;
         n++;
-        if (!lists(made, name, (uint64_t)moe_json_get(e, "bytes")->valuedouble, moe_json_get(e, "xxh3_128")->valuestring)) return differs(made, name, src, err);
+        if (!lists(made, name, bytes_of(e), digest_of(e))) return differs(made, name, src, err);
     }
-    return n == kept(made) ? MOE_OK : moe_fail_at(err, MOE_MISMATCH, made->path, NULL, "it has other small files than '%.200s' (write it again with --force)", src->path);
+    if (n == kept(made)) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL, "it has other small files than '%.200s' (write it again with --force)", src->path);
 }

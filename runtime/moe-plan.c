@@ -40,7 +40,8 @@ struct work {
     struct moe_weight_bytes bytes;
     struct moe_gpu gpu;
     uint64_t digest;          /* of the statistics */
-    struct moe_identity model; /* its checkpoint; a checkpoint's weights are looked at for a plan that is written */
+    struct moe_identity model; /* its checkpoint; a checkpoint's weights are looked at for a plan that is
+                                  written */
     struct moe_text *text;    /* the report for people */
     double seconds, cpu;      /* of planning alone: wall, and of all threads */
 };

@@ -103,7 +103,8 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     return code;
 }
 
-enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file, struct moe_err *err)
+enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
+                                   struct moe_err *err)
 {
     struct moe_identity own = { 0 }, origin = moe_source_origin(src, NULL);
     if (!p->model.has_weights || p->model.form != origin.form) return MOE_OK;
@@ -112,7 +113,8 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
         origin = own;
     }
     if (moe_identity_same(&p->model, &origin)) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "is a plan for another model than '%.200s', one of the same config with other weights (make a plan for this one with moe-plan)",
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                       "is a plan for another model than '%.200s', one of the same config with other weights (make a plan for this one with moe-plan)",
                        src->path);
 }
 

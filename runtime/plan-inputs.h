@@ -17,10 +17,12 @@ enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
                                     int32_t most, struct moe_err *err);
 
-/* Is the plan of this model, as far as that can be known?  MOE_MISMATCH when it was made for a checkpoint of the same form with other weights: a
- * fine-tune sends its tokens to other experts.  Of another form (the same model in another type, say), or when either side does not say, it
- * is taken.  Reads samples of a checkpoint, when the plan says what they were (formats/identity.h). */
-enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file, struct moe_err *err);
+/* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
+ * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form
+ * (the same model in another type, say), or when either side does not say, it is taken.  Reads samples of
+ * a checkpoint, when the plan says what they were (formats/identity.h). */
+enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
+                                   struct moe_err *err);
 
 /* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when that is a container, or the path that it
  * names.  origin: what the plan says of it, "" when nothing.  MOE_USAGE when none of the three is there. */

@@ -35,7 +35,8 @@ struct moe_plan {
     int32_t ranks_per_node;    /* 0: all in one */
     int32_t survive;           /* ranks that may be lost without losing an expert: what was asked for */
     int32_t n_layers;
-    struct moe_identity model; /* the checkpoint that it was made for (moe_source_origin); all zeros: not told */
+    struct moe_identity model; /* the checkpoint that it was made for (moe_source_origin); all zeros: not
+                                  told */
     struct moe_plan_layer *layers; /* ascending */
     struct moe_arena arena;
 };
