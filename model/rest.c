@@ -169,16 +169,18 @@ static bool is_text(const char *name)
 }
 
 /* A directory that is a model of its own, or work of these tools. */
-static bool is_foreign(const char *path, const char *name)
+static enum moe_code is_foreign(const char *path, const char *name, bool *foreign, struct moe_err *err)
 {
     static const char *const marks[] = { "manifest.json", "state.json", "config.json" };
-    struct moe_err ignored;
-    char mark[PATH_MAX];
-    if (*name == '.' || ends(name, ".moe") || ends(name, ".partial")) return true;
-    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-        if (moe_path_join(mark, sizeof mark, path, marks[i], &ignored) != MOE_OK ||
-            moe_exists(mark) != MOE_ABSENT) return true;
-    return false;
+    *foreign = *name == '.' || ends(name, ".moe") || ends(name, ".partial");
+    for (size_t i = 0; !*foreign && i < sizeof marks / sizeof *marks; i++) {
+        char mark[PATH_MAX];
+        enum moe_exists there;
+        MOE_TRY(moe_path_join(mark, sizeof mark, path, marks[i], err));
+        MOE_TRY(moe_look(mark, &there, err));
+        *foreign = there != MOE_ABSENT;
+    }
+    return MOE_OK;
 }
 
 /* `dir` under the checkpoint is called `under` ("" for itself, else "docs/"). */
@@ -196,7 +198,10 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
         if (code != MOE_OK) break;
         if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) ||
                         (there != MOE_DIR && moe_folder_for(name)))) continue;
-        if (there == MOE_DIR && depth && fits && !is_foreign(path, names.v[i])) {
+        bool foreign = !depth || !fits;
+        if (there == MOE_DIR && !foreign) code = is_foreign(path, names.v[i], &foreign, err);
+        if (code != MOE_OK) break;
+        if (there == MOE_DIR && !foreign) {
             char below[PATH_MAX + 1];
             snprintf(below, sizeof below, "%s/", name);
             code = keep_others(k, path, below, depth - 1, err);
