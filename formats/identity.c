@@ -215,7 +215,10 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     const struct moe_file *f;
     *spoiled = false;
     if (src->kind == MOE_CONTAINER) return MOE_OK;
-    MOE_TRY(moe_source_identity(src, &now, err));
+    enum moe_code code = moe_source_identity(src, &now, err);
+    /* Whoever reads a source once leaves none of it in the page cache; the samples brought pages back. */
+    for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
+    MOE_TRY(code);
     MOE_TRY(written_to(src, &f, err));
     *spoiled = !moe_identity_same(before, &now);
     if (*spoiled)

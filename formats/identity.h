@@ -47,7 +47,8 @@ bool moe_identity_get(const cJSON *o, const char *form, const char *weights, str
 
 /* Is a checkpoint still what `before` says? MOE_MISMATCH when it is not, naming what changed; *spoiled:
  * samples differ, so that what was read may be of two models.  Not spoiled: a file was only written to
- * since it was opened.  Nothing is read of a container. */
+ * since it was opened.  The page cache then holds nothing of the checkpoint's files.  Nothing is read of a
+ * container. */
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
                                    bool *spoiled, struct moe_err *err);
 
