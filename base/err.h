@@ -37,10 +37,13 @@ enum moe_code {
 #undef X
 };
 
+/* Room for a path with its NUL: Linux's PATH_MAX, which <limits.h> hides from programs in strict C17. */
+enum { MOE_PATH_BYTES = 4096 };
+
 struct moe_err {
     enum moe_code code;
     char msg[1024];   /* NUL terminated; a line fit for a terminal; long paths are shortened (base/show.h) */
-    char file[4096];  /* the file the failure is about, as it is called and whole, "" when none; for --json */
+    char file[MOE_PATH_BYTES];  /* the file the failure is about, as it is called and whole, "" when none; for --json */
     char tensor[256]; /* the tensor, "" when none; for --json */
 };
 

@@ -5,7 +5,6 @@
 
 #include "base/err.h"
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -81,7 +80,7 @@ enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct
 /* "dir/name" in out; MOE_IO when it does not fit. */
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);
 /* The directory that `path` is in, by its text: "." for a plain name; slashes at the end do not count. */
-void moe_path_parent(const char *path, char out[PATH_MAX]);
+void moe_path_parent(const char *path, char out[MOE_PATH_BYTES]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
 

@@ -13,12 +13,11 @@
 
 #include "base/err.h"
 
-#include <limits.h>
 #include <stdbool.h>
 
 struct moe_newdir {
-    char path[PATH_MAX];  /* NAME.partial: where to build */
-    char final[PATH_MAX]; /* NAME, without slashes at its end */
+    char path[MOE_PATH_BYTES];  /* NAME.partial: where to build */
+    char final[MOE_PATH_BYTES]; /* NAME, without slashes at its end */
     int lock;             /* descriptor of path; -1: not locked */
     bool created;         /* by _lock, now */
     bool keep;            /* published, or whole and without its name: _end removes nothing */

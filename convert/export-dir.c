@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "convert/model-config.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

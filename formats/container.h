@@ -12,7 +12,6 @@
 #include "formats/identity.h"
 #include "formats/source.h"
 
-#include <limits.h>
 
 /* ---- one shard file ---- */
 
@@ -159,7 +158,7 @@ void moe_container_release(struct moe_source *src);
 enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err);
 /* Hold a listed file of any size against its digest, in pieces, and give its path: MOE_NOT_FOUND, MOE_CORRUPT
  * as above. */
-enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
+enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[MOE_PATH_BYTES],
                                        struct moe_err *err);
 bool moe_container_lists(const struct moe_source *src, const char *name);
 

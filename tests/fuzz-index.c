@@ -3,6 +3,8 @@
 #include "tests/fuzzsource.h"
 #include "formats/safetensors.h"
 
+#include <limits.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct moe_st_entry tensors[64];

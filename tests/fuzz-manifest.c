@@ -4,6 +4,8 @@
 #include "tests/fuzzcontainer.h"
 #include "base/hash.h"
 
+#include <limits.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_names(const cJSON *m)

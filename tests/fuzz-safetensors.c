@@ -6,6 +6,7 @@
 #include "formats/scan.h"
 
 #include <fcntl.h>
+#include <limits.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,6 +4,7 @@
 #include "tests/fuzzcontainer.h"
 #include "base/hash.h"
 
+#include <limits.h>
 #include <sys/mman.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -6,6 +6,8 @@
 #include "tests/fuzzdir.h"
 #include "tests/chat-vocab.h"
 
+#include <limits.h>
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct moe_tokenizer *tok;

@@ -30,6 +30,11 @@ for x in "$BIN"/moe-*; do
 done
 ! grep -rl "$PWD" "$root/lib/pkgconfig" "$root/share" "$root/include" || fail "an installed file names the build directory"
 
+# Every installed header is for a program in strict C17, alone.
+(cd "$root/include/moe" && find . -name '*.h' | sort | while read -r h; do
+    echo "#include \"$h\"" | ${CC:-cc} -std=c17 -Wall -Werror -I. -x c -fsyntax-only - || { echo "not alone: $h"; exit 1; }
+done) || fail "an installed header does not compile alone"
+
 cat >"$T/user.c" <<'EOF'
 #include "base/hash.h"
 #include "formats/container.h"

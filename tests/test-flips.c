@@ -7,6 +7,7 @@
 #include "formats/container-internal.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
