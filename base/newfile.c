@@ -154,17 +154,21 @@ static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err
 
 /* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
  * removed under it: then another writer was faster. */
-static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
+/* Does the temporary name still stand for the file that is open?  Somebody may have taken it for stale and
+ * removed it, and another writer may have begun. */
+static bool is_held(const struct moe_newfile *f)
 {
     struct stat a, b;
+    return !fstat(f->fd, &a) && !lstat(f->tmp, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
+{
     int r;
     do r = flock(f->fd, LOCK_EX | LOCK_NB); while (r && errno == EINTR);
     if (r && errno == EWOULDBLOCK) return busy(f, err);
     if (r) return moe_fail_errno(err, errno, f->tmp, "cannot lock");
-    if (fstat(f->fd, &a)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    if (lstat(f->tmp, &b))
-        return errno == ENOENT ? busy(f, err) : moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    return a.st_ino == b.st_ino && a.st_dev == b.st_dev ? MOE_OK : busy(f, err);
+    return is_held(f) ? MOE_OK : busy(f, err);
 }
 
 /* The file is what a killed writer of such files left; then it is emptied. */
@@ -229,7 +233,7 @@ static void release(struct moe_newfile *f)
 
 void moe_newfile_abort(struct moe_newfile *f)
 {
-    if (f->fd >= 0 && f->tmp) unlink(f->tmp);
+    if (f->fd >= 0 && f->tmp && is_held(f)) unlink(f->tmp);
     release(f);
 }
 
@@ -294,8 +298,12 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
 {
     enum moe_code code = moe_newfile_sync(f, err);
+    if (code == MOE_OK && f->tmp && !is_held(f))
+        code = moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
+                           "was taken away while this was written, and what stands there now is not this run's (run "
+                           "it again)");
     if (code == MOE_OK) code = take_name(f, replace, err);
-    if (code != MOE_OK && f->tmp && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
+    if (code != MOE_OK && f->tmp && is_held(f) && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
     if (code == MOE_OK) code = moe_fsync_parent(f->path, err);
     release(f);
     return code;

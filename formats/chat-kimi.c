@@ -104,6 +104,8 @@ bool moe_chat_check(struct moe_chat_out *o, const struct moe_chat_request *r)
     if (!cJSON_IsArray(r->messages)) moe_chat_fail(o, MOE_CORRUPT, -1, "'messages' is not a list");
     if (r->tools && !cJSON_IsNull(r->tools) && !cJSON_IsArray(r->tools))
         moe_chat_fail(o, MOE_CORRUPT, -1, "'tools' is not a list");
+    if (r->kwargs && !cJSON_IsNull(r->kwargs) && !cJSON_IsObject(r->kwargs))
+        moe_chat_fail(o, MOE_CORRUPT, -1, "'chat_template_kwargs' is not an object");
     cJSON_ArrayForEach(m, r->messages) check_message(o, m, i++);
     return o->code == MOE_OK;
 }

@@ -81,6 +81,8 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
                                 struct moe_err *err);
 enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k,
                                    bool *unweighed, struct moe_err *err);
+/* Does a directory hold files of a calibration, *.work?  False when that cannot be known. */
+bool moe_dir_has_work(const char *dir);
 /* Remove a calibration's own files, *.work, for good: nothing in them says which work they are of. */
 enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err);
 /* Remove all entries of a directory but `keep` and, when it is not NULL, those in the manifest's list. */

@@ -77,6 +77,7 @@ struct moe_work {
     struct moe_identity origin; /* moe_source_origin of it: kept in the manifest, so that a container made
                                    from a checkpoint and one made from that checkpoint's container are the
                                    same bytes */
+    const char *made_from;      /* moe_source_made_from of it, kept in the manifest */
     const char *kernels;        /* that the bytes depend on ("ref", "vector", "mixed"; kernels/kernels.h); NULL:
                                    on none */
     const struct moe_source *from; /* when it is one container: a complete one made from it has its

@@ -125,7 +125,6 @@ static enum moe_code read_configs(const struct moe_source *src, struct moe_hash 
 static enum moe_code read_weights(const struct moe_source *src, struct moe_hash *h, struct moe_err *err)
 {
     moe_hash_reset128(h);
-    MOE_TRY(read_configs(src, h, err));
     for (int64_t i = 0, n; i < src->n_raws; i += n) {
         n = 1;
         while (i + n < src->n_raws && src->raws[i + n].span.file == src->raws[i].span.file) n++;
@@ -136,11 +135,15 @@ static enum moe_code read_weights(const struct moe_source *src, struct moe_hash 
 
 enum moe_code moe_source_identity(const struct moe_source *src, struct moe_identity *id, struct moe_err *err)
 {
-    *id = (struct moe_identity){ src->index->form, src->index->checksum, true };
+    *id = (struct moe_identity){ .form = src->index->form, .weights = src->index->checksum, .has_weights = true };
     if (src->kind == MOE_CONTAINER) return MOE_OK;
     struct moe_hash *h = moe_hash_new();
     if (!h) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to read samples of it");
     enum moe_code code = read_weights(src, h, err);
+    id->samples = moe_hash_get128(h);
+    moe_hash_reset128(h);
+    moe_hash_add128(h, &id->samples, sizeof id->samples);
+    if (code == MOE_OK) code = read_configs(src, h, err);
     id->weights = moe_hash_get128(h);
     id->has_weights = src->n_raws > 0; /* a config alone has none */
     moe_hash_free(h);
@@ -162,6 +165,23 @@ const char *moe_source_kernels(const struct moe_source *src)
     const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
     const cJSON *k = p ? moe_json_get(p, "kernels") : NULL;
     return cJSON_IsString(k) ? k->valuestring : NULL;
+}
+
+const char *moe_source_made_from(const struct moe_source *src)
+{
+    const struct moe_container *c = src->container;
+    const cJSON *p = c ? moe_json_get(c->manifest, "provenance") : NULL;
+    const cJSON *own = p ? moe_json_get(p, "made_from") : NULL;
+    if (!c) return NULL;
+    if (!c->n_parts && cJSON_IsObject(moe_json_get(c->manifest, "quantization")))
+        own = moe_json_get(c->manifest, "checksum");
+    return cJSON_IsString(own) ? own->valuestring : NULL;
+}
+
+bool moe_made_from_same(const char *a, bool a_knows, const char *b, bool b_knows)
+{
+    if (a && b) return !strcmp(a, b);
+    return (!a && !b) || !(a ? b_knows : a_knows);
 }
 
 bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *b)
@@ -220,10 +240,14 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
     MOE_TRY(code);
     MOE_TRY(written_to(src, &f, err));
-    *spoiled = !moe_identity_same(before, &now);
+    *spoiled = before->form != now.form || !moe_same128(before->samples, now.samples);
     if (*spoiled)
         return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL,
                            "its weights changed while they were read (start again when nobody writes to it)");
+    if (!moe_identity_same(before, &now))
+        return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                           "config.json or another of its configurations changed while the weights were read (put "
+                           "it back and go on with --resume, or start over with --force)");
     if (f)
         return moe_fail_at(err, MOE_MISMATCH, f->path, NULL,
                            "it was written to while it was read, though no sample of its weights differs (if it is what it was, go on with --resume)");

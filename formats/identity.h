@@ -17,9 +17,10 @@
 
 struct moe_identity {
     uint64_t form;              /* config.json, names, sizes and headers of all files; a container: its manifest */
-    struct moe_hash128 weights; /* samples of every tensor; a container: the manifest's checksum, of a staged
+    struct moe_hash128 weights; /* samples of every tensor, and configurations; a container: the manifest's checksum, of a staged
                                    one that of the whole */
     bool has_weights;           /* false: what an older version recorded of a checkpoint, or a config alone */
+    struct moe_hash128 samples; /* the samples alone, of a checkpoint that was read now; never recorded */
 };
 
 /* The identity of a source as it is now.  Reads a checkpoint as said above; the same for any machine and
@@ -33,6 +34,13 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
 /* The kernels that the bytes of a container depend on, as its manifest says; NULL: on none, or it is older
  * than this record. */
 const char *moe_source_kernels(const struct moe_source *src);
+
+/* What a container made from `src` has to name beside its origin: the checksum of src's manifest (32 digits) when
+ * src is a container that was quantized itself, because what is copied from it is not in the origin.  Parts
+ * that are merged, and a container in source precision, pass on what they name.  NULL: nothing.  src owns it. */
+const char *moe_source_made_from(const struct moe_source *src);
+/* Whether two records name the same; of one without weights (an older version's) it is not known. */
+bool moe_made_from_same(const char *a, bool a_knows, const char *b, bool b_knows);
 
 /* Of one model, as far as both sides know: the weights are compared where both have them. */
 bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *b);

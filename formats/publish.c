@@ -115,6 +115,7 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
          (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
          cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
          moe_identity_put(p, "origin", "weights", &w->work.origin) &&
+         (!w->work.made_from || cJSON_AddStringToObject(p, "made_from", w->work.made_from)) &&
          (!w->work.kernels || cJSON_AddStringToObject(p, "kernels", w->work.kernels)) &&
          put(p, "options", &o) && add_files(m, w);
     if (ok) return m;

@@ -189,7 +189,10 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
     if (!moe_identity_get(p, "origin", "weights", &origin))
         return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
-    bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from);
+    const cJSON *made = moe_json_get(p, "made_from");
+    bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from) &&
+                moe_made_from_same(cJSON_IsString(made) ? made->valuestring : NULL, origin.has_weights,
+                                   k->made_from, true);
     *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);
 }
@@ -228,6 +231,17 @@ static enum moe_code clear_in(const char *dir, const char *prefix, const char *k
     }
     moe_names_release(&names);
     return code;
+}
+
+bool moe_dir_has_work(const char *dir)
+{
+    struct moe_names names;
+    struct moe_err ignored;
+    bool has = false;
+    if (moe_list_dir(dir, &names, &ignored) != MOE_OK) return false;
+    for (size_t i = 0; i < names.n && !has; i++) has = has_suffix(names.v[i], ".work");
+    moe_names_release(&names);
+    return has;
 }
 
 enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err)

@@ -72,8 +72,13 @@ enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope sco
     for (size_t r = 0; r < n_rules; r++) MOE_TRY(apply_rule(src, rules[r], type, err));
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        if (type[i] != MOE_NVFP4 || t->type == MOE_NVFP4 || t->cols % 16 == 0) continue;
         char name[128];
+        if (t->rows == 1 && type[i] != t->type && type[i] != MOE_F32 && type[i] != MOE_BF16)
+            return moe_fail_at(err, MOE_UNSUPPORTED, src->path,
+                               moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                               "is a vector, which cannot be %s (leave it out of --tensor-type, or add a rule "
+                               "that keeps it: 'norm|bias=source')", moe_dtype_name(type[i]));
+        if (type[i] != MOE_NVFP4 || t->type == MOE_NVFP4 || t->cols % 16 == 0) continue;
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                            "%lld columns are not a multiple of 16, so it cannot be NVFP4 (keep it with --tensor-type)",
                            (long long)t->cols);

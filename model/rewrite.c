@@ -232,7 +232,7 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
                                  struct moe_err *err)
 {
     struct moe_found found;
-    struct moe_work work = { .kernels = kernels_of(k->src, k->o) };
+    struct moe_work work = { .kernels = kernels_of(k->src, k->o), .made_from = moe_source_made_from(k->src) };
     if (k->src->kind == MOE_CONTAINER && !is_merged(k->src)) work.from = k->src;
     MOE_TRY(moe_source_identity(k->src, &k->before, err));
     work.input = k->before;

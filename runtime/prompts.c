@@ -181,11 +181,10 @@ static enum moe_code need_chat(struct reading *r, struct moe_err *err)
     return r->chat ? MOE_OK : moe_prompt_chat(r->o, r->e, &r->chat, err);
 }
 
-static const cJSON *one_of_three(const cJSON *o)
+/* How many of the three keys that say what to go on from are there. */
+static int count_inputs(const cJSON *o)
 {
-    const cJSON *v = moe_json_get(o, "messages");
-    if (!v) v = moe_json_get(o, "prompt");
-    return v ? v : moe_json_get(o, "tokens");
+    return !!moe_json_get(o, "messages") + !!moe_json_get(o, "prompt") + !!moe_json_get(o, "tokens");
 }
 
 /* A key that would change the answer must not be read over. */
@@ -193,9 +192,9 @@ static enum moe_code check_request(const struct reading *r, const cJSON *o, stru
 {
     static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
                                         "model", "id", "index", "user", "metadata" };
-    if (!cJSON_IsObject(o) || !one_of_three(o))
+    if (!cJSON_IsObject(o) || count_inputs(o) != 1)
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
-                           "line %lld: not an object with 'messages', 'prompt' or 'tokens'",
+                           "line %lld: not an object with one of 'messages', 'prompt' and 'tokens'",
                            (long long)r->line);
     for (const cJSON *c = o->child; c; c = c->next) {
         bool found = cJSON_IsNull(c);
@@ -261,21 +260,21 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     return code;
 }
 
-/* Are the lines of a file requests: is the first an object with one of the three? */
-static bool is_request(const char *line, size_t n)
+/* Are the lines of a file requests: does the first begin as a JSON object, or as an array of them?  Then each has to
+ * be one: a line that is damaged must not become a prompt. */
+static bool is_request(const char *line)
 {
-    cJSON *o = NULL;
-    struct moe_err ignored = MOE_ERR_INIT;
-    bool is = *line == '{' && moe_json_parse(line, n, NULL, &o, &ignored) == MOE_OK && one_of_three(o);
-    cJSON_Delete(o);
-    return is;
+    line += strspn(line, " \t");
+    if (*line != '{' && *line != '[') return false;
+    const char *next = line + 1 + strspn(line + 1, " \t");
+    return *line == '{' ? *next == '"' || *next == '}' : *next == '{';
 }
 
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
-    bool first = true, json = false;
-    for (size_t at = 0; at < bytes; ) {
+    bool first = true, json = false, bom = bytes > 3 && !memcmp(text, "\xef\xbb\xbf", 3);
+    for (size_t at = bom && is_request(text + 3) ? 3 : 0; at < bytes; ) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
         size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
         int32_t *ids = NULL;
@@ -284,7 +283,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
         if (!n) continue;
-        if (first) json = is_request(line, n);
+        if (first) json = is_request(line);
         first = false;
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);

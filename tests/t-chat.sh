@@ -51,9 +51,21 @@ ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/requests.jsonl" -n 1
     { cat "$T/out"; fail "requests of --prompts"; }
 count
 refused 14 "line 2: 'max_tokens' cannot be set for one prompt" "$T/m" --prompts "$T/max.jsonl" -n 1
-refused 13 "line 2: not an object with 'messages', 'prompt' or 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
+refused 13 "line 2: not an object with one of 'messages', 'prompt' and 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
 refused 14 "line 2: message 0: a part of its content is of type 'image'" "$T/m" --prompts "$T/image.jsonl" -n 1
 refused 13 "line 2: is not JSON" "$T/m" --prompts "$T/bad.jsonl" -n 1
+# what begins as a request and is none, on the first line too, is no prompt
+line() { printf '%s\n{"prompt": "b"}\n' "$2" >"$T/line"; refused "$1" "line 1: $3" "$T/m" --prompts "$T/line" -n 1; }
+line 13 '{"prompt": "a"' 'is not JSON'
+line 13 '  {"prompt": "\u0000"}' ''
+line 13 '{"text": "a"}' 'not an object with one of'
+line 13 '[{"prompt": "a"}]' 'not an object with one of'
+line 13 '{"prompt": "a", "tokens": [1]}' 'not an object with one of'
+line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [{"thinking": false}]}' "'chat_template_kwargs' is not an object"
+line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": 5}' "'chat_template_kwargs' is not an object"
+printf '\357\273\277 {"prompt": "Hello"}\n' >"$T/line"
+ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 1
+same "$(look "$T/out" "v['sequences'][0]['prompt_tokens']")" "$(tokens "$T/m" --prompt Hello)" "a request behind a byte order mark"
 refused 2 "unknown chat template 'x' (k2-first" "$T/m" --chat --prompt a --chat-template x
 printf '{not a request}\nand a line\n' >"$T/lines"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1

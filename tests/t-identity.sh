@@ -73,6 +73,22 @@ ok "$BIN/moe-convert" -q --merge "$T/a-0.moe" "$T/a-1.moe" -o "$T/m.moe"
 ok "$BIN/moe-quantize" -q "$T/a" -o "$T/qa.moe" -m max
 diff -r "$T/m.moe" "$T/qa.moe" || fail "merged parts are not the whole"
 
+# Containers of one checkpoint that were quantized in different ways are different inputs, too: what is copied from them differs.
+ok "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/am.moe" -m max
+ok "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/full.moe" -m search
+code 15 'another input' "$BIN/moe-quantize" -q "$T/am.moe" -o "$T/full.moe" -m search --resume
+ok "$BIN/moe-quantize" -q "$T/am.moe" -o "$T/mixed.moe" -m search
+ok "$BIN/moe-quantize" -q "$T/am.moe" -o "$T/mixed.moe" -m search --resume
+code 15 'another input' "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/mixed.moe" -m search --resume
+for k in 0-3 4-7; do
+    ok "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/p-$k.moe" --layers $k -m search
+    ok "$BIN/moe-quantize" -q "$T/am.moe" -o "$T/r-$k.moe" --layers $k -m search
+done
+code 15 'another input' "$BIN/moe-convert" -q --merge "$T/p-0-3.moe" "$T/r-4-7.moe" -o "$T/m3.moe"
+ok "$BIN/moe-convert" -q --merge "$T/r-0-3.moe" "$T/r-4-7.moe" -o "$T/m3.moe"
+diff -r "$T/m3.moe" "$T/mixed.moe" || fail "merged parts of a quantized container are not the whole"
+code 15 'another input' "$BIN/moe-convert" -q --merge "$T/p-0-3.moe" "$T/p-4-7.moe" -o "$T/m3.moe" --resume
+
 # another container under the name is replaced by work that was begun with --force alone
 rm -rf "$T/x.moe"
 killed "$BIN/moe-convert" "$T/a"

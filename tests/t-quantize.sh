@@ -64,6 +64,9 @@ ok "$BIN/moe-quantize" -q --force --method max $F/bf16 -o "$T/search.moe"
 ok diff -r "$T/search.moe" "$T/max.moe"
 code 2 'unknown --method' "$BIN/moe-quantize" --method best $F/bf16 -o "$T/x.moe"
 code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
+for r in '.*' 'norm' 'e_score_correction_bias'; do
+    code 14 'is a vector, which cannot be nvfp4' "$BIN/moe-quantize" -q --tensor-type "$r=nvfp4" $F/bf16 -o "$T/x.moe"
+done
 code 2 'matches no tensor' "$BIN/moe-quantize" --tensor-type 'nothing=bf16' $F/bf16 -o "$T/x.moe"
 code 2 'cannot write type' "$BIN/moe-quantize" --tensor-type 'experts=int4' $F/bf16 -o "$T/x.moe"
 code 2 'regular expression' "$BIN/moe-quantize" --tensor-type '(=bf16' $F/bf16 -o "$T/x.moe"

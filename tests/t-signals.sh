@@ -55,5 +55,19 @@ try pread - "$BIN/moe-inspect" -q "$T/c.moe" --diff $F -t 2
 try alloc - "$BIN/moe-run" -q $F --tokens 1,2,3 -n 8 --ignore-eos -t 2
 try pwrite "$T/w/out" "$BIN/moe-run" -q $F --tokens 1,2,3 -n 0 -t 2 --trace "$T/w/out"
 try alloc - "$BIN/moe-run" -q $F --score "$T/text" --window 64 -t 2
+# A calibration's sensitivity pass is kept, layer by layer, although no unit is done yet.
+calibrate() { exec "$BIN/moe-quantize" -q $F --calib "$T/text" --calib-tokens 512 --sequence-length 64 -t 1 -o "$T/w/out" "$@"; }
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    rm -rf "$T/w"; mkdir "$T/w"
+    calibrate 2>"$T/err" & pid=$! r=0
+    while kill -0 $pid 2>/dev/null && ! ls "$T"/w/out.partial/fisher-*.work >/dev/null 2>&1; do :; done
+    kill -TERM $pid 2>/dev/null # a shell's background jobs ignore SIGINT
+    wait $pid || r=$?
+    [ $r = 143 ] && ! ls "$T"/w/out.partial/layer-*.json >/dev/null 2>&1 && break
+done
+[ $r = 143 ] || fail "no calibration was interrupted in its sensitivity pass"
+ls "$T"/w/out.partial/fisher-*.work >/dev/null 2>&1 || fail "an interrupted sensitivity pass is thrown away"
+(calibrate --resume) >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "an interrupted sensitivity pass is not gone on with"; }
+
 [ $stopped -ge 80 ] || fail "only $stopped runs met their signal"
 echo "$stopped runs stopped, $whole were done"

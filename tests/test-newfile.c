@@ -256,6 +256,43 @@ static void test_apart(void)
     OK(moe_newdir_spares(at("m/new"), at("m"), &err) == MOE_OK && moe_newdir_spares(at("mm"), at("m"), &err) == MOE_OK);
 }
 
+/* ---- taken away while it is written ---- */
+
+static void test_file_taken_away(void)
+{
+    struct moe_newfile a, b;
+    fresh();
+    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(!unlink(at("x.partial"))); /* somebody takes it for stale */
+    OK(moe_newfile_open_partial(&b, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(moe_newfile_publish(&a, true, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
+    OK(entries("") == 1 && holds("x.partial", "MAGIC"));
+    OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("x", "MAGIC"));
+    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(!unlink(at("x.partial")));
+    put("x.partial", "a stranger's");
+    moe_newfile_abort(&a);
+    OK(holds("x.partial", "a stranger's"));
+}
+
+static enum moe_code any_kind(const char *path, struct moe_err *e) { (void)path, (void)e; return MOE_OK; }
+
+static void test_directory_taken_away(void)
+{
+    struct moe_newdir a, b;
+    fresh();
+    OK(moe_newdir_begin(&a, at("d"), any_kind, false, &err) == MOE_OK);
+    OK(!rename(at("d.partial"), at("moved")));
+    OK(moe_newdir_begin(&b, at("d"), any_kind, false, &err) == MOE_OK);
+    put("d.partial/half", "b's");
+    OK(moe_newdir_check_held(&a, &err) == MOE_EXISTS && moe_newdir_check_held(&b, &err) == MOE_OK);
+    OK(moe_newdir_publish(&a, any_kind, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
+    moe_newdir_end(&a);
+    OK(holds("d.partial/half", "b's"));
+    OK(moe_newdir_publish(&b, NULL, &err) == MOE_OK && holds("d/half", "b's"));
+    moe_newdir_end(&b);
+}
+
 int main(void)
 {
     const char *tmp = getenv("TMPDIR");
@@ -269,6 +306,8 @@ int main(void)
         test_dir();
         test_foreign();
         test_apart();
+        test_file_taken_away();
+        test_directory_taken_away();
     }
     OK(moe_remove_tree(root, &err) == MOE_OK);
     printf("test-newfile: %ld checks\n", checks);
