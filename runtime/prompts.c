@@ -196,6 +196,9 @@ static enum moe_code check_request(const struct reading *r, const cJSON *o, stru
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: not an object with one of 'messages', 'prompt' and 'tokens'",
                            (long long)r->line);
+    if (!moe_json_get(o, "messages") && (moe_json_get(o, "tools") || moe_json_get(o, "chat_template_kwargs")))
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'", (long long)r->line);
     for (const cJSON *c = o->child; c; c = c->next) {
         bool found = cJSON_IsNull(c);
         for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++) found = !strcmp(c->string,

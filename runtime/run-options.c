@@ -10,6 +10,17 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The other forms are checked where the socket is made (runtime/socket.c). */
+static enum moe_code check_port(const char *where, struct moe_err *err)
+{
+    const char *colon = strrchr(where, ':');
+    char *end;
+    if (!strncmp(where, "unix:", 5) || !colon) return MOE_OK;
+    long port = strtol(colon + 1, &end, 10);
+    if (colon[1] >= '0' && colon[1] <= '9' && !*end && port >= 1 && port <= 65535) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--rendezvous '%s': the port is not a number from 1 to 65535", where);
+}
+
 static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
 {
     if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
@@ -17,6 +28,7 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
     if (strcmp(o->comm, "ucx") && o->secret)
         return moe_fail(err, MOE_USAGE, "--secret-file goes with --comm ucx");
+    if (o->rendezvous) MOE_TRY(check_port(o->rendezvous, err));
     if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);

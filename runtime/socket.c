@@ -130,6 +130,16 @@ int moe_socket_accept(int listening, bool *full)
 
 /* ---- connecting ---- */
 
+/* A socket that asks for a port at which nobody listens may be given that very port as its own, and is then
+ * connected to itself. */
+bool moe_socket_is_self(int fd)
+{
+    struct sockaddr_storage a = { 0 }, b = { 0 };
+    socklen_t n = sizeof a, k = sizeof b;
+    if (getsockname(fd, (struct sockaddr *)&a, &n) || getpeername(fd, (struct sockaddr *)&b, &k)) return false;
+    return (a.ss_family == AF_INET || a.ss_family == AF_INET6) && n == k && !memcmp(&a, &b, n);
+}
+
 static int connected(int family, const struct sockaddr *a, socklen_t len, double seconds)
 {
     int fd = socket(family, FLAGS, 0), e = 0;
@@ -141,7 +151,7 @@ static int connected(int family, const struct sockaddr *a, socklen_t len, double
         ok = poll(&p, 1, (int)(seconds * 1000) + 1) > 0 && !getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) &&
              !e;
     }
-    if (ok) return fd;
+    if (ok && !moe_socket_is_self(fd)) return fd;
     close(fd);
     return -1;
 }

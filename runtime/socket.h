@@ -12,6 +12,8 @@
 enum moe_code moe_socket_listen(const char *where, int *fd, struct moe_err *err);
 /* One that is connected, or -1 when nobody answers (yet) within `seconds`. */
 enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, struct moe_err *err);
+/* Is a socket of the internet connected to itself? moe_socket_connect takes that for nobody's answer. */
+bool moe_socket_is_self(int fd);
 /* The next connection that waits at a listening socket; -1: none, and *full when the process has no room for
  * it.  At a socket of this host, connections of other users are closed. */
 int moe_socket_accept(int listening, bool *full);

@@ -63,6 +63,8 @@ line 13 '[{"prompt": "a"}]' 'not an object with one of'
 line 13 '{"prompt": "a", "tokens": [1]}' 'not an object with one of'
 line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [{"thinking": false}]}' "'chat_template_kwargs' is not an object"
 line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": 5}' "'chat_template_kwargs' is not an object"
+line 13 '{"prompt": "a", "chat_template_kwargs": {"thinking": true}}' "'tools' and 'chat_template_kwargs' go with"
+line 13 '{"prompt": "a", "tools": []}' "'tools' and 'chat_template_kwargs' go with"
 printf '\357\273\277 {"prompt": "Hello"}\n' >"$T/line"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 1
 same "$(look "$T/out" "v['sequences'][0]['prompt_tokens']")" "$(tokens "$T/m" --prompt Hello)" "a request behind a byte order mark"

@@ -101,6 +101,9 @@ refused 2 "others can reach the secret" $P --ranks 2 --comm ucx --secret-file "$
 printf 'short' >"$T/wrong"
 refused 2 "the secret has 5 bytes" $P --ranks 2 --comm ucx --secret-file "$T/wrong"
 refused 3 "cannot open the secret" $P --ranks 2 --comm ucx --secret-file "$T/nowhere"
+for bad in 99999 0 -1 7000x ssh; do
+    refused 2 "the port is not a number from 1 to 65535" $P --ranks 2 --comm ucx --rank 0 --rendezvous "127.0.0.1:$bad"
+done
 refused 2 "--secret-file goes with --comm ucx" $P --ranks 2 --secret-file "$T/wrong"
 
 # ---- who else comes, and where ranks can be reached ------------------------------

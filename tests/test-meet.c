@@ -507,6 +507,20 @@ static void names(void)
     close(fd);
 }
 
+/* A socket that is bound to the port it asks for meets itself. */
+static void test_self(void)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof a;
+    int pair[2], s = socket(AF_INET, SOCK_STREAM, 0);
+    OK(s >= 0 && !bind(s, (struct sockaddr *)&a, n) && !getsockname(s, (struct sockaddr *)&a, &n));
+    OK(!moe_socket_is_self(s));
+    OK(!connect(s, (struct sockaddr *)&a, n) && moe_socket_is_self(s));
+    close(s);
+    OK(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair) && !moe_socket_is_self(pair[0]));
+    close(pair[0]), close(pair[1]);
+}
+
 int main(void)
 {
     struct moe_err err = MOE_ERR_INIT;
@@ -518,6 +532,7 @@ int main(void)
     names();
     secret_files();
     signatures(a);
+    test_self();
     for (int with = 0; with < 2; with++) {
         plain(with ? a : NULL);
         strangers(with ? a : NULL);
