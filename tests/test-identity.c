@@ -120,8 +120,8 @@ static void test_unchanged(void)
     OK(!utimensat(AT_FDCWD, path, old, 0)); /* so that a write now is later however coarse the clock is */
     moe_source_close(&src);
     src = opened();
-    path = src->files[r->span.file].path;
     r = &src->raws[src->n_raws - 1];
+    path = src->files[r->span.file].path;
     OK(moe_source_identity(src, &before, &err) == MOE_OK);
     OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_OK && !spoiled);
     flip(path, r->span.offset);
