@@ -128,7 +128,11 @@ bool moe_newdir_is_held(const struct moe_newdir *d)
 
 enum moe_code moe_newdir_check_held(const struct moe_newdir *d, struct moe_err *err)
 {
-    return moe_newdir_is_held(d) ? MOE_OK
+    struct stat a, b;
+    if (fstat(d->lock, &a)) return moe_fail_errno(err, errno, d->path, "cannot stat");
+    bool there = !lstat(d->path, &b);
+    if (!there && errno != ENOENT) return moe_fail_errno(err, errno, d->path, "cannot stat");
+    return there && same_file(&a, &b) ? MOE_OK
          : moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                        "was taken away while this was written, and what stands there now is not this run's (run it "
                        "again)");
