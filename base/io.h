@@ -56,6 +56,13 @@ enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);  
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
+/* Is what is open as fd still what stands at `path`?  Somebody may have taken it for stale and moved it away, and begun
+ * another: nothing of what stands there may be published or removed then.  look: *held, or MOE_IO when that cannot be
+ * known; check: MOE_EXISTS when it is not; is: false when that cannot be known. */
+enum moe_code moe_held_look(int fd, const char *path, bool *held, struct moe_err *err);
+enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err);
+bool moe_held_is(int fd, const char *path);
+
 /* What stands there, links followed; a link to nothing is MOE_OTHER.  moe_look fails when that cannot be known (a directory that may
  * not be searched, an I/O error); moe_exists says MOE_OTHER then, for callers whose next step meets the error. */
 enum moe_exists { MOE_ABSENT, MOE_FILE, MOE_DIR, MOE_OTHER };

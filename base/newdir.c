@@ -119,25 +119,6 @@ void moe_newdir_unlock(struct moe_newdir *d)
     d->lock = -1;
 }
 
-/* The directory that is locked is the one that has the name. */
-bool moe_newdir_is_held(const struct moe_newdir *d)
-{
-    struct stat a, b;
-    return !fstat(d->lock, &a) && !lstat(d->path, &b) && same_file(&a, &b);
-}
-
-enum moe_code moe_newdir_check_held(const struct moe_newdir *d, struct moe_err *err)
-{
-    struct stat a, b;
-    if (fstat(d->lock, &a)) return moe_fail_errno(err, errno, d->path, "cannot stat");
-    bool there = !lstat(d->path, &b);
-    if (!there && errno != ENOENT) return moe_fail_errno(err, errno, d->path, "cannot stat");
-    return there && same_file(&a, &b) ? MOE_OK
-         : moe_fail_at(err, MOE_EXISTS, d->path, NULL,
-                       "was taken away while this was written, and what stands there now is not this run's (run it "
-                       "again)");
-}
-
 static enum moe_code busy(const struct moe_newdir *d, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
@@ -151,7 +132,7 @@ static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err 
     *again = false;
     if (code == MOE_OK) {
         code = moe_lock_dir(d->path, &d->lock, err);
-        *again = code == MOE_NOT_FOUND || (code == MOE_OK && !moe_newdir_is_held(d));
+        *again = code == MOE_NOT_FOUND || (code == MOE_OK && !moe_held_is(d->lock, d->path));
     }
     if (*again) moe_newdir_unlock(d);
     else if (code != MOE_OK && d->created) rmdir(d->path);
@@ -266,7 +247,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir
 void moe_newdir_end(struct moe_newdir *d)
 {
     struct moe_err ignored;
-    if (d->lock >= 0 && !d->keep && moe_newdir_is_held(d))
+    if (d->lock >= 0 && !d->keep && moe_held_is(d->lock, d->path))
         moe_remove_tree(d->path, &ignored); /* nothing in it could be gone on with */
     moe_newdir_unlock(d);
 }
@@ -323,7 +304,7 @@ static enum moe_code replace(struct moe_newdir *d, moe_newdir_kind *kind, struct
 
 enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
 {
-    MOE_TRY(moe_newdir_check_held(d, err));
+    MOE_TRY(moe_held_check(d->lock, d->path, err));
     moe_newdir_mark(d);
     MOE_TRY(drop_mark_file(d, err));
     MOE_TRY(moe_fsync_path(d->path, err));

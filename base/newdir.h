@@ -54,11 +54,6 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir
  * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);
 
-/* Is path still the directory that was locked?  Somebody may have taken it for stale and moved it away, and begun another. */
-bool moe_newdir_is_held(const struct moe_newdir *d);
-/* MOE_EXISTS when it is not: nothing of what stands there may be published or removed. */
-enum moe_code moe_newdir_check_held(const struct moe_newdir *d, struct moe_err *err);
-
 /* Sync path and rename it to `final`.  Does something stand there, then it is MOE_EXISTS, path stays, and
  * the sentence says where it is; but when `kind` is given and accepts what is there, the two are
  * exchanged and the old one is removed. */

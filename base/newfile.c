@@ -154,35 +154,6 @@ static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err
 
 /* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
  * removed under it: then another writer was faster. */
-/* Does the temporary name still stand for the file that is open?  Somebody may have taken it for stale and
- * removed it, and another writer may have begun. */
-static enum moe_code look_held(const struct moe_newfile *f, bool *held, struct moe_err *err)
-{
-    struct stat a, b;
-    if (fstat(f->fd, &a)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    bool there = !lstat(f->tmp, &b);
-    if (!there && errno != ENOENT) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    *held = there && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-    return MOE_OK;
-}
-
-static bool is_held(const struct moe_newfile *f)
-{
-    struct moe_err ignored;
-    bool held;
-    return look_held(f, &held, &ignored) == MOE_OK && held;
-}
-
-static enum moe_code check_held(const struct moe_newfile *f, struct moe_err *err)
-{
-    bool held;
-    MOE_TRY(look_held(f, &held, err));
-    return held ? MOE_OK
-         : moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
-                       "was taken away while this was written, and what stands there now is not this run's (run it "
-                       "again)");
-}
-
 static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
 {
     int r;
@@ -190,7 +161,7 @@ static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *e
     if (r && errno == EWOULDBLOCK) return busy(f, err);
     if (r) return moe_fail_errno(err, errno, f->tmp, "cannot lock");
     bool held;
-    MOE_TRY(look_held(f, &held, err));
+    MOE_TRY(moe_held_look(f->fd, f->tmp, &held, err));
     return held ? MOE_OK : busy(f, err);
 }
 
@@ -256,7 +227,7 @@ static void release(struct moe_newfile *f)
 
 void moe_newfile_abort(struct moe_newfile *f)
 {
-    if (f->fd >= 0 && f->tmp && is_held(f)) unlink(f->tmp);
+    if (f->fd >= 0 && f->tmp && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
     release(f);
 }
 
@@ -321,9 +292,9 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
 {
     enum moe_code code = moe_newfile_sync(f, err);
-    if (code == MOE_OK && f->tmp) code = check_held(f, err);
+    if (code == MOE_OK && f->tmp) code = moe_held_check(f->fd, f->tmp, err);
     if (code == MOE_OK) code = take_name(f, replace, err);
-    if (code != MOE_OK && f->tmp && is_held(f) && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
+    if (code != MOE_OK && f->tmp && moe_held_is(f->fd, f->tmp) && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
     if (code == MOE_OK) code = moe_fsync_parent(f->path, err);
     release(f);
     return code;

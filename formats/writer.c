@@ -320,7 +320,7 @@ void moe_writer_close(struct moe_writer **out)
     struct moe_err e;
     if (!w) return;
     bool nothing = !w->n_units && !(moe_interrupted(&e) != MOE_OK && moe_dir_has_work(w->dir));
-    if (nothing && w->fresh && moe_newdir_is_held(&w->out)) { /* nothing to go on from */
+    if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* nothing to go on from */
         moe_newdir_mark(&w->out);
         moe_remove_tree(w->dir, &e);
     }
@@ -331,7 +331,7 @@ void moe_writer_close(struct moe_writer **out)
 void moe_writer_discard(struct moe_writer **out)
 {
     struct moe_err e;
-    if (*out && moe_newdir_is_held(&(*out)->out)) {
+    if (*out && moe_held_is((*out)->out.lock, (*out)->dir)) {
         moe_newdir_mark(&(*out)->out);
         moe_remove_tree((*out)->dir, &e);
     }
@@ -398,7 +398,7 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
     MOE_TRY(moe_writer_unit_path(w, unit, tmp, sizeof tmp, err));
     MOE_TRY(moe_writer_unit_file(w, unit, ".moe", path, err));
     MOE_TRY(moe_writer_unit_file(w, unit, ".json", journal, err));
-    MOE_TRY(moe_newdir_check_held(&w->out, err));
+    MOE_TRY(moe_held_check(w->out.lock, w->dir, err));
     MOE_TRY(moe_rename(tmp, path, err));
     char *text = journal_text(w, &u, source, report);
     if (!text) return moe_writer_no_memory(w, err);

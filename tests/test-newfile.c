@@ -285,7 +285,7 @@ static void test_directory_taken_away(void)
     OK(!rename(at("d.partial"), at("moved")));
     OK(moe_newdir_begin(&b, at("d"), any_kind, false, &err) == MOE_OK);
     put("d.partial/half", "b's");
-    OK(moe_newdir_check_held(&a, &err) == MOE_EXISTS && moe_newdir_check_held(&b, &err) == MOE_OK);
+    OK(moe_held_check(a.lock, a.path, &err) == MOE_EXISTS && moe_held_check(b.lock, b.path, &err) == MOE_OK);
     OK(moe_newdir_publish(&a, any_kind, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
     moe_newdir_end(&a);
     OK(holds("d.partial/half", "b's"));
