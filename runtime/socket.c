@@ -86,27 +86,6 @@ static int listening_socket(int family, const struct sockaddr *a, socklen_t len)
     return -1;
 }
 
-enum moe_code moe_socket_listen(const char *where, int *fd, struct moe_err *err)
-{
-    *fd = -1;
-    if (is_unix(where)) {
-        struct sockaddr_un u;
-        socklen_t len;
-        MOE_TRY(unix_name(where + 5, &u, &len, err));
-        *fd = listening_socket(AF_UNIX, (struct sockaddr *)&u, len);
-    } else {
-        struct addrinfo *list = NULL;
-        MOE_TRY(look_up(where, &list, err));
-        for (const struct addrinfo *a = list; a && *fd < 0; a = a->ai_next)
-            *fd = listening_socket(a->ai_family, a->ai_addr, a->ai_addrlen);
-        int e = errno;
-        freeaddrinfo(list);
-        errno = e;
-    }
-    return *fd >= 0 ? MOE_OK
-                    : moe_fail(err, MOE_DEVICE, "rank 0 cannot listen at '%s': %s", where, strerror(errno));
-}
-
 /* The process at the other end of a socket of this host is of this user. */
 static bool is_own(int fd)
 {
@@ -156,21 +135,40 @@ static int connected(int family, const struct sockaddr *a, socklen_t len, double
     return -1;
 }
 
-enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, struct moe_err *err)
+/* ---- by name ---- */
+
+/* A listening socket at the first address of `where` that takes one, or one that is connected to the first that
+ * answers within `seconds`; *fd -1 and errno when there is none. */
+static enum moe_code at_name(const char *where, bool to_listen, double seconds, int *fd, struct moe_err *err)
 {
+    struct addrinfo *list = NULL, local = { .ai_family = AF_UNIX };
+    struct sockaddr_un u;
     *fd = -1;
     if (is_unix(where)) {
-        struct sockaddr_un u;
-        socklen_t len;
-        MOE_TRY(unix_name(where + 5, &u, &len, err));
-        *fd = connected(AF_UNIX, (struct sockaddr *)&u, len, seconds);
+        MOE_TRY(unix_name(where + 5, &u, &local.ai_addrlen, err));
+        local.ai_addr = (struct sockaddr *)&u;
     } else {
-        struct addrinfo *list = NULL;
         MOE_TRY(look_up(where, &list, err));
-        for (const struct addrinfo *a = list; a && *fd < 0; a = a->ai_next)
-            *fd = connected(a->ai_family, a->ai_addr, a->ai_addrlen, seconds);
-        freeaddrinfo(list);
     }
+    for (const struct addrinfo *a = list ? list : &local; a && *fd < 0; a = a->ai_next)
+        *fd = to_listen ? listening_socket(a->ai_family, a->ai_addr, a->ai_addrlen)
+                        : connected(a->ai_family, a->ai_addr, a->ai_addrlen, seconds);
+    int e = errno;
+    if (list) freeaddrinfo(list);
+    errno = e;
+    return MOE_OK;
+}
+
+enum moe_code moe_socket_listen(const char *where, int *fd, struct moe_err *err)
+{
+    MOE_TRY(at_name(where, true, 0, fd, err));
+    return *fd >= 0 ? MOE_OK
+                    : moe_fail(err, MOE_DEVICE, "rank 0 cannot listen at '%s': %s", where, strerror(errno));
+}
+
+enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, struct moe_err *err)
+{
+    MOE_TRY(at_name(where, false, seconds, fd, err));
     if (*fd < 0 || is_own(*fd)) return MOE_OK;
     close(*fd);
     *fd = -1;
