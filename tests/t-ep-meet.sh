@@ -12,20 +12,6 @@ sed '1s/^./Q/' "$T/text" >"$T/text-too"
 ok "$R" -q --json $M --prompts "$T/two" -n 4
 mv "$T/out" "$T/one"
 
-free_port()
-{
-    python3 - <<'P'
-import os, socket
-for k in range(12000):
-    port = 20000 + (os.getpid() * 7 + k) % 12000
-    try:
-        with socket.socket() as s: s.bind(("127.0.0.1", port))
-    except OSError: continue
-    print(port)
-    break
-P
-}
-
 # pair ZERO... / ONE...: rank 0 and rank 1 with these words behind what both have; $r0 and $r1 are their exit codes.  E1: rank 1's environment.
 E1=
 pair()
