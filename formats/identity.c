@@ -160,22 +160,20 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
     return own ? *own : (struct moe_identity){ .form = src->index->form };
 }
 
-const char *moe_source_kernels(const struct moe_source *src)
+const char *moe_source_provenance(const struct moe_source *src, const char *key)
 {
     const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
-    const cJSON *k = p ? moe_json_get(p, "kernels") : NULL;
-    return cJSON_IsString(k) ? k->valuestring : NULL;
+    const cJSON *v = p ? moe_json_get(p, key) : NULL;
+    return cJSON_IsString(v) ? v->valuestring : NULL;
 }
+
+const char *moe_source_kernels(const struct moe_source *src) { return moe_source_provenance(src, "kernels"); }
 
 const char *moe_source_made_from(const struct moe_source *src)
 {
     const struct moe_container *c = src->container;
-    const cJSON *p = c ? moe_json_get(c->manifest, "provenance") : NULL;
-    const cJSON *own = p ? moe_json_get(p, "made_from") : NULL;
-    if (!c) return NULL;
-    if (!c->n_parts && cJSON_IsObject(moe_json_get(c->manifest, "quantization")))
-        own = moe_json_get(c->manifest, "checksum");
-    return cJSON_IsString(own) ? own->valuestring : NULL;
+    bool quantized = c && !c->n_parts && cJSON_IsObject(moe_json_get(c->manifest, "quantization"));
+    return quantized ? moe_json_get(c->manifest, "checksum")->valuestring : moe_source_provenance(src, "made_from");
 }
 
 bool moe_made_from_same(const char *a, bool a_knows, const char *b, bool b_knows)

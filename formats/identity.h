@@ -31,6 +31,8 @@ enum moe_code moe_source_identity(const struct moe_source *src, struct moe_ident
  * moe_source_identity of src, or NULL: of a checkpoint the form alone is known then. */
 struct moe_identity moe_source_origin(const struct moe_source *src, const struct moe_identity *own);
 
+/* A text that a container's manifest has under "provenance"; NULL when there is none.  src owns it. */
+const char *moe_source_provenance(const struct moe_source *src, const char *key);
 /* The kernels that the bytes of a container depend on, as its manifest says; NULL: on none, or it is older
  * than this record. */
 const char *moe_source_kernels(const struct moe_source *src);

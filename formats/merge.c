@@ -64,17 +64,12 @@ static bool same_files(const cJSON *a, const cJSON *b)
     }
 }
 
-static const char *made_from(const struct moe_source *part)
-{
-    const cJSON *m = moe_json_get(moe_json_get(part->container->manifest, "provenance"), "made_from");
-    return cJSON_IsString(m) ? m->valuestring : NULL;
-}
-
 static bool same_origin(const struct moe_source *a, const struct moe_source *b)
 {
     struct moe_identity x = moe_source_origin(a, NULL), y = moe_source_origin(b, NULL);
     return moe_identity_same(&x, &y) &&
-           moe_made_from_same(made_from(a), x.has_weights, made_from(b), y.has_weights);
+           moe_made_from_same(moe_source_provenance(a, "made_from"), x.has_weights,
+                              moe_source_provenance(b, "made_from"), y.has_weights);
 }
 
 /* Calibrated by the same kernels, or, of older parts, by kernels that nobody recorded. */
