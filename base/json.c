@@ -101,6 +101,20 @@ __attribute__((constructor)) static void watch(void)
 
 bool moe_json_failed(void) { return atomic_load(&any_failed); }
 
+size_t moe_json_space(const char *s, size_t n, size_t i)
+{
+    while (i < n && (s[i] == ' ' || s[i] == '\t' || s[i] == '\r' || s[i] == '\n')) i++;
+    return i;
+}
+
+enum moe_json_start moe_json_begins(const char *s, size_t n)
+{
+    size_t i = moe_json_space(s, n, 0), next = i < n ? moe_json_space(s, n, i + 1) : n;
+    if (next == n) return MOE_JSON_NONE;
+    if (s[i] == '{') return s[next] == '"' || s[next] == '}' ? MOE_JSON_OBJECT : MOE_JSON_NONE;
+    return s[i] == '[' && s[next] == '{' ? MOE_JSON_ARRAY : MOE_JSON_NONE;
+}
+
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
 {
     size_t at = 0;

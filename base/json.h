@@ -17,6 +17,12 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
 /* For who prints numbers as they were spelled (1.0, 1e3, 2^53 + 1): every number of a tree gets its spelling
  * as valuestring.  The text is the one that moe_json_parse made the tree of.  MOE_NOMEM at worst. */
 enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
+/* The first of bytes i to n that is not JSON's white space; n when there is none. */
+size_t moe_json_space(const char *s, size_t n, size_t i);
+/* Does a text of n bytes begin as a JSON object, or as an array of them, behind white space?  Prose may begin with a
+ * bracket; JSON goes on in a way that prose hardly does. */
+enum moe_json_start { MOE_JSON_NONE, MOE_JSON_OBJECT, MOE_JSON_ARRAY };
+enum moe_json_start moe_json_begins(const char *text, size_t n);
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err);
 
 /* Members of an object, by name and with a type check.  `need` false: absent (or null) leaves *out alone. */

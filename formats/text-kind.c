@@ -1,4 +1,5 @@
 /* formats/text-kind.c - what a file is, by its first bytes. */
+#include "base/json.h"
 #include "formats/text-internal.h"
 
 #include <string.h>
@@ -38,31 +39,24 @@ static bool named_json(const char *path)
     return ends_in(path, n, ".jsonl") || ends_in(path, n, ".ndjson") || ends_in(path, n, ".json");
 }
 
-static size_t skip_space(const char *s, size_t n, size_t i)
-{
-    while (i < n && strchr(" \t\r\n", s[i]) && s[i]) i++;
-    return i;
-}
-
 /* A string, then the end of the array or a comma and what begins a value. */
 static bool string_in_array(const char *s, size_t n, size_t i)
 {
     for (i++; i < n && s[i] != '"' && s[i] != '\n'; i++) i += s[i] == '\\';
-    i = i < n && s[i] == '"' ? skip_space(s, n, i + 1) : n;
+    i = i < n && s[i] == '"' ? moe_json_space(s, n, i + 1) : n;
     if (i >= n || s[i] != ',') return i < n && s[i] == ']';
-    i = skip_space(s, n, i + 1);
+    i = moe_json_space(s, n, i + 1);
     return i == n || strchr("\"{[-0123456789", s[i]);
 }
 
-/* Text may begin with a bracket; JSON goes on in a way that text does not. */
 static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
 {
     bool named = named_json(path);
-    size_t i = skip_space(s, n, 0), next = i < n ? skip_space(s, n, i + 1) : n;
-    char first = i < n ? s[i] : 0, second = next < n ? s[next] : 0;
-    if (first == '[' && (named || second == '{' || (second == '"' && string_in_array(s, n, next))))
-        return MOE_TEXT_ARRAY;
-    return named || (first == '{' && (second == '"' || second == '}')) ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;
+    size_t i = moe_json_space(s, n, 0), next = i < n ? moe_json_space(s, n, i + 1) : n;
+    bool array = i < n && s[i] == '[', strings = array && next < n && s[next] == '"' && string_in_array(s, n, next);
+    enum moe_json_start start = moe_json_begins(s, n);
+    if (start == MOE_JSON_ARRAY || strings || (array && named)) return MOE_TEXT_ARRAY;
+    return named || start == MOE_JSON_OBJECT ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;
 }
 
 enum moe_code moe_text_tell(struct moe_text *t, const char *head, size_t n, struct moe_err *err)

@@ -263,21 +263,12 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     return code;
 }
 
-/* Are the lines of a file requests: does the first begin as a JSON object, or as an array of them?  Then each has to
- * be one: a line that is damaged must not become a prompt. */
-static bool is_request(const char *line)
-{
-    line += strspn(line, " \t");
-    if (*line != '{' && *line != '[') return false;
-    const char *next = line + 1 + strspn(line + 1, " \t");
-    return *line == '{' ? *next == '"' || *next == '}' : *next == '{';
-}
-
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
     bool first = true, json = false, bom = bytes > 3 && !memcmp(text, "\xef\xbb\xbf", 3);
-    for (size_t at = bom && is_request(text + 3) ? 3 : 0; at < bytes; ) {
+    if (bom) bom = moe_json_begins(text + 3, strcspn(text + 3, "\n")) != MOE_JSON_NONE; /* else it is the prompt's */
+    for (size_t at = bom ? 3 : 0; at < bytes; ) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
         size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
         int32_t *ids = NULL;
@@ -286,7 +277,8 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
         if (!n) continue;
-        if (first) json = is_request(line);
+        /* What the first line begins as, every line has to be: a damaged one must not become a prompt. */
+        if (first) json = moe_json_begins(line, n) != MOE_JSON_NONE;
         first = false;
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
