@@ -353,6 +353,12 @@ enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *
     return MOE_OK;
 }
 
+bool moe_ends_with(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
 bool moe_plain_name(const char *name)
 {
     return *name && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");

@@ -90,6 +90,7 @@ enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *
 void moe_path_parent(const char *path, char out[MOE_PATH_BYTES]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
+bool moe_ends_with(const char *s, const char *tail);
 
 /* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the file was cut or the
  * disk failed, is SIGBUS, unless the program called moe_map_guard: it then reads as zeros, and moe_map_check says so from then on. */

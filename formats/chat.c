@@ -107,16 +107,16 @@ static const char *config_template(const cJSON *config)
 }
 
 /* *text (malloc'd) and the file it is from; NULL when the model has none. */
-static enum moe_code find_template(const char *dir, char file[4096], char **text, struct moe_err *err)
+static enum moe_code find_template(const char *dir, char file[MOE_PATH_BYTES], char **text, struct moe_err *err)
 {
     enum moe_exists there;
     cJSON *config;
     size_t n;
     *text = NULL;
-    MOE_TRY(moe_path_join(file, 4096, dir, "chat_template.jinja", err));
+    MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "chat_template.jinja", err));
     MOE_TRY(moe_look(file, &there, err));
     if (there != MOE_ABSENT) return moe_read_file(file, TEMPLATE_MAX, text, &n, err);
-    MOE_TRY(moe_path_join(file, 4096, dir, "tokenizer_config.json", err));
+    MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "tokenizer_config.json", err));
     MOE_TRY(moe_json_read(file, CONFIG_MAX, &config, err));
     const char *found = config_template(config);
     *text = found ? strdup(found) : NULL;
@@ -152,7 +152,7 @@ static enum moe_code by_name(struct moe_chat_style *s, const char *name, struct 
 static enum moe_code choose(struct moe_chat_style *s, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *h, struct moe_err *err)
 {
-    char file[4096], *text;
+    char file[MOE_PATH_BYTES], *text;
     if (h->name) return by_name(s, h->name, err);
     MOE_TRY(find_template(t->dir, file, &text, err));
     if (text) strip_comments(text);

@@ -1,5 +1,7 @@
 #include "formats/names.h"
 
+#include "base/io.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -161,12 +163,6 @@ int moe_name_plane(const struct moe_name *n, int type)
     }
 }
 
-static bool ends(const char *s, const char *tail)
-{
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && !strcmp(s + n - m, tail);
-}
-
 const char *moe_name_skipped(const struct moe_config *c, const char *name)
 {
     bool root;
@@ -178,7 +174,7 @@ const char *moe_name_skipped(const struct moe_config *c, const char *name)
     eat_prefix(&s, &root);
     if (root && eat(&s, "layers.") && eat_number(&s, 1 << 15, &layer) && layer >= c->num_hidden_layers &&
         layer < c->num_hidden_layers + c->num_nextn_predict_layers) return "multi-token prediction";
-    if (ends(name, ".k_scale") || ends(name, ".v_scale")) return "kv scale";
-    if (ends(name, "_proj.weight_shape")) return "weight_shape";
+    if (moe_ends_with(name, ".k_scale") || moe_ends_with(name, ".v_scale")) return "kv scale";
+    if (moe_ends_with(name, "_proj.weight_shape")) return "weight_shape";
     return NULL;
 }

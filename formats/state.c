@@ -13,26 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && !strcmp(s + n - k, suffix);
-}
-
 static bool name_is_ours(const char *n)
 {
     char base[NAME_MAX + 1];
     if (moe_newfile_is_temporary(n) || !strcmp(n, MOE_NEWDIR_MARK)) return true;
     snprintf(base, sizeof base, "%s", n);
-    if (has_suffix(base, ".tmp")) base[strlen(base) - 4] = 0;
+    if (moe_ends_with(base, ".tmp")) base[strlen(base) - 4] = 0;
     if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
         !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, MOE_VISION_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") ||
         !strcmp(base, MOE_ROUTING_NAME))
         return true;
-    if (has_suffix(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
+    if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
-    return (unit && (has_suffix(base, ".moe") || has_suffix(base, ".json"))) ||
-           (!strncmp(base, "plan-", 5) && has_suffix(base, ".json"));
+    return (unit && (moe_ends_with(base, ".moe") || moe_ends_with(base, ".json"))) ||
+           (!strncmp(base, "plan-", 5) && moe_ends_with(base, ".json"));
 }
 
 /* What a directory holds: others (no container's), a state file, a manifest, anything else of a container. */
@@ -239,7 +233,7 @@ bool moe_dir_has_work(const char *dir)
     struct moe_err ignored;
     bool has = false;
     if (moe_list_dir(dir, &names, &ignored) != MOE_OK) return false;
-    for (size_t i = 0; i < names.n && !has; i++) has = has_suffix(names.v[i], ".work");
+    for (size_t i = 0; i < names.n && !has; i++) has = moe_ends_with(names.v[i], ".work");
     moe_names_release(&names);
     return has;
 }
@@ -250,7 +244,7 @@ enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err)
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char path[PATH_MAX];
-        if (!has_suffix(names.v[i], ".work")) continue;
+        if (!moe_ends_with(names.v[i], ".work")) continue;
         code = moe_path_join(path, sizeof path, dir, names.v[i], err);
         if (code == MOE_OK) code = moe_remove_tree(path, err);
     }

@@ -68,22 +68,16 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
     return MOE_OK;
 }
 
-static bool ends(const char *s, const char *tail)
-{
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && !strcmp(s + n - m, tail);
-}
-
 static bool starts(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
 
 const char *moe_folder_for(const char *name)
 {
     static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
                                              "added_tokens", "vocab", "merges", "tool_" };
-    if (*name == '.' || ends(name, ".index.json") || ends(name, ".safetensors")) return NULL;
+    if (*name == '.' || moe_ends_with(name, ".index.json") || moe_ends_with(name, ".safetensors")) return NULL;
     for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
         if (starts(name, tokenizer[i])) return "tokenizer";
-    if (ends(name, ".json") || ends(name, ".py") || ends(name, ".jinja") || ends(name, ".model") || starts(name, "LICENSE")) return "hf";
+    if (moe_ends_with(name, ".json") || moe_ends_with(name, ".py") || moe_ends_with(name, ".jinja") || moe_ends_with(name, ".model") || starts(name, "LICENSE")) return "hf";
     return NULL;
 }
 
@@ -126,7 +120,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
         char *data;
         size_t n;
-        if (ends(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
+        if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
         /* the latter: moe_keep_vision */
         if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || !strcmp(name, MOE_VISION_NAME)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));

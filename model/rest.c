@@ -127,12 +127,6 @@ static void leave_out(struct keeper *k, const char *name)
     if (!(*k->left_out)++) snprintf(k->first, 256, "%s", name);
 }
 
-static bool ends(const char *s, const char *tail)
-{
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && !strcmp(s + n - m, tail);
-}
-
 /* A file of the model that has been seen to already; weights that the index does not name are none of it. */
 static bool is_weights(const struct keeper *k, const char *name)
 {
@@ -149,7 +143,7 @@ static enum moe_code keep_file(struct keeper *k, const char *path, const char *n
     int fd;
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     close(fd);
-    if (size > OTHER_BYTES - k->others || ends(name, ".safetensors")) {
+    if (size > OTHER_BYTES - k->others || moe_ends_with(name, ".safetensors")) {
         leave_out(k, name);
         return MOE_OK;
     }
@@ -172,7 +166,7 @@ static bool is_text(const char *name)
 static enum moe_code is_foreign(const char *path, const char *name, bool *foreign, struct moe_err *err)
 {
     static const char *const marks[] = { "manifest.json", "state.json", "config.json" };
-    *foreign = *name == '.' || ends(name, ".moe") || ends(name, ".partial");
+    *foreign = *name == '.' || moe_ends_with(name, ".moe") || moe_ends_with(name, ".partial");
     for (size_t i = 0; !*foreign && i < sizeof marks / sizeof *marks; i++) {
         char mark[PATH_MAX];
         enum moe_exists there;
