@@ -1,6 +1,7 @@
 /* formats/chat.c - which template a model's conversations are written by. */
 #include "formats/chat-internal.h"
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/json.h"
 
@@ -29,75 +30,53 @@ const char *moe_chat_names(void)
     return "k2-first, k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3";
 }
 
-/* ---- a template told by what is in it ---- */
+/* ---- a template told by its text ---- */
 
-static bool has(const char *text, const char *part) { return strstr(text, part) != NULL; }
+/* The published templates that are rendered to the letter, by the XXH3-128 of their text as digest_of takes
+ * it; tests/data/chat-templates has them.  A text that differs in anything else is another template: what an
+ * edit does to a prompt cannot be seen by looking for parts. */
+static const struct { struct moe_hash128 digest; int style; } published[] = {
+    { { 0x2e926ddc2e24e4de, 0x0feece189429194c }, FIRST },
+    { { 0x0b47f66f9f20ee27, 0x623254e5bd9180d8 }, INSTRUCT },
+    { { 0x74222a62f985430f, 0xc7b6950dcf150d95 }, THINKING },
+    { { 0xbd02a4cd1fe634e8, 0xe29d7150eb51421f }, K25 },
+    { { 0xf7205bf9b7eccb5c, 0xd4a9099b5209dd86 }, K26 },
+};
 
-/* Is a switch on by default: "NAME | default(true)"? */
-static bool on_by_default(const char *text, const char *name)
+/* Line ends are LF, and white space behind the last character is dropped: that is what copying changes, and
+ * none of these templates writes it. */
+static struct moe_hash128 digest_of(char *text, size_t bytes)
 {
-    for (const char *p = text; (p = strstr(p, name)); p++) {
-        const char *after = p + strlen(name);
-        after += strspn(after, " \t|");
-        if (!strncmp(after, "default(", 8)) return !strncmp(after + 8 + strspn(after + 8, " "), "true", 4);
+    size_t n = 0;
+    for (const char *p = text; p < text + bytes; p++)
+        if (*p != '\r' || p[1] != '\n') text[n++] = *p;
+    while (n && text[n - 1] && strchr(" \t\r\n", text[n - 1])) n--;
+    return moe_hash128(text, n);
+}
+
+/* STYLES for a template that is none of them.  The text, NUL behind it, is changed. */
+static int tell(char *text, size_t bytes)
+{
+    struct moe_hash128 digest = digest_of(text, bytes);
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        const struct moe_hash128 *one = &published[i].digest;
+        if (digest.high == one->high && digest.low == one->low) return published[i].style;
     }
-    return false;
-}
-
-/* The text without Jinja's comments, which name what the template does not do. */
-static void strip_comments(char *text)
-{
-    for (char *from = text, *to; (from = strstr(from, "{#")) && (to = strstr(from, "#}")); )
-        memmove(from, to + 2, strlen(to + 2) + 1);
-}
-
-/* Jinja leaves a newline behind the default system turn unless the next tag begins with "{%-". */
-static bool newline_behind(const char *text, const char *system)
-{
-    const char *p = strstr(text, system), *tag = p ? strstr(p, "{%") : NULL;
-    return tag && tag[2] != '-' && memchr(p, '\n', (size_t)(tag - p));
-}
-
-static bool tell_kimi(struct moe_chat_style *s, const char *text)
-{
-    bool helper = has(text, HELPER "<|im_end|>"), kimi = has(text, KIMI "<|im_end|>");
-    /* the switch came with TypeScript */
-    if (has(text, "tools_ts_str") != has(text, "thinking is")) return false;
-    /* calls numbered by another rule */
-    if (has(text, "'functions.' +") && !has(text, "loop.index0")) return false;
-    if (has(text, "tools_ts_str") && on_by_default(text, "preserve_thinking")) *s = styles[K27];
-    else if (has(text, "tools_ts_str")) *s = styles[has(text, "preserve_thinking") ? K26 : K25];
-    else if (has(text, "<think>")) *s = styles[THINKING];
-    else if (has(text, "'functions.' +")) *s = styles[FIRST];
-    else *s = styles[INSTRUCT];
-    if (helper + kimi != !s->typescript) return false; /* from K2.5 on there is no default system turn */
-    if (helper + kimi) s->system = helper ? HELPER : KIMI;
-    if (s->system) s->newline = newline_behind(text, s->system);
-    s->spaced = !s->typescript && !has(text, "separators");
-    return has(text, "## Return of") && has(text, "<|tool_calls_section_begin|>");
-}
-
-static bool tell_deepseek(struct moe_chat_style *s, const char *text)
-{
-    *s = styles[DEEPSEEK]; /* R1, V3.1 and later have thinking, the first V3 has other rules for calls */
-    s->newline = has(text, "'\\n<｜tool▁output▁begin｜>'");
-    return !has(text, "think") && has(text, "is_first_sp") && has(text, "'tool_calls' in message") &&
-        has(text, "<｜tool▁sep｜>");
-}
-
-static bool tell(struct moe_chat_style *s, const char *text)
-{
-    if (has(text, "<|im_middle|>")) return tell_kimi(s, text);
-    return has(text, "<｜Assistant｜>") && tell_deepseek(s, text);
+    return STYLES;
 }
 
 /* ---- where it comes from ---- */
 
-/* The template named "default", where there are several. */
+/* The template named "default", where there are several; none is known where another has conversations with
+ * tools to itself. */
 static const char *config_template(const cJSON *config)
 {
     const cJSON *v = moe_json_get(config, "chat_template");
     if (!cJSON_IsArray(v)) return v && cJSON_IsString(v) ? v->valuestring : NULL;
+    for (const cJSON *i = v->child; i; i = i->next) {
+        const cJSON *name = moe_json_get(i, "name");
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, "tool_use")) return "";
+    }
     for (const cJSON *i = v->child; i; i = i->next) {
         const cJSON *name = moe_json_get(i, "name"), *text = moe_json_get(i, "template");
         if (cJSON_IsString(name) && cJSON_IsString(text) && !strcmp(name->valuestring, "default"))
@@ -106,20 +85,21 @@ static const char *config_template(const cJSON *config)
     return NULL;
 }
 
-/* *text (malloc'd) and the file it is from; NULL when the model has none. */
-static enum moe_code find_template(const char *dir, char file[MOE_PATH_BYTES], char **text, struct moe_err *err)
+/* *text (malloc'd) of *n bytes and the file it is from; NULL when the model has none. */
+static enum moe_code find_template(const char *dir, char file[MOE_PATH_BYTES], char **text, size_t *n,
+                                   struct moe_err *err)
 {
     enum moe_exists there;
     cJSON *config;
-    size_t n;
     *text = NULL;
     MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "chat_template.jinja", err));
     MOE_TRY(moe_look(file, &there, err));
-    if (there != MOE_ABSENT) return moe_read_file(file, TEMPLATE_MAX, text, &n, err);
+    if (there != MOE_ABSENT) return moe_read_file(file, TEMPLATE_MAX, text, n, err);
     MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "tokenizer_config.json", err));
     MOE_TRY(moe_json_read(file, CONFIG_MAX, &config, err));
     const char *found = config_template(config);
     *text = found ? strdup(found) : NULL;
+    *n = found ? strlen(found) : 0;
     cJSON_Delete(config);
     return found && !*text ? moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its chat template") :
         MOE_OK;
@@ -153,22 +133,21 @@ static enum moe_code choose(struct moe_chat_style *s, const struct moe_tokenizer
                             const struct moe_chat_hint *h, struct moe_err *err)
 {
     char file[MOE_PATH_BYTES], *text;
+    size_t n;
     if (h->name) return by_name(s, h->name, err);
-    MOE_TRY(find_template(t->dir, file, &text, err));
-    if (text) strip_comments(text);
-    int i = text ? STYLES : guess(t, h);
-    bool known = text ? tell(s, text) : i < STYLES;
-    if (known && !text) *s = styles[i];
+    MOE_TRY(find_template(t->dir, file, &text, &n, err));
     bool had = text != NULL;
+    int i = had ? tell(text, n) : guess(t, h);
     free(text);
-    if (known) return MOE_OK;
+    if (i < STYLES) *s = styles[i];
+    if (i < STYLES) return MOE_OK;
     if (had)
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
-                           "its chat template is none of those built in (%s): plain text remains, without "
-                           "turns", moe_chat_names());
+                           "its chat template is none of those known to the letter: name the one that it "
+                           "renders as with --chat-template (%s), or go without turns", moe_chat_names());
     return moe_fail_at(err, MOE_UNSUPPORTED, t->dir, NULL,
                        "has no chat template, and its vocabulary and model type are those of none built in: "
-                       "plain text remains, without turns");
+                       "name one with --chat-template (%s), or go without turns", moe_chat_names());
 }
 
 /* ---- life ---- */

@@ -1,9 +1,9 @@
 /* formats/chat.h - conversations as a model's chat template writes them: special tokens and literal text.
  *
- * The templates of Kimi K2 (Instruct, Thinking, K2.5 and later) and DeepSeek-V3 are built in, and a model's
- * own says which one it is. The renderer gives out ids of special tokens and pieces of literal text, never
- * one text to be searched for special tokens: nothing that a message, a name, a tool or an argument holds can
- * begin a turn.  No global state; a struct moe_chat may be used by any number of threads.
+ * The templates of Kimi K2 (Instruct, Thinking, K2.5 and later) and DeepSeek-V3 are built in; a model's own
+ * has to be one of those to the letter.  The renderer gives out ids of special tokens and pieces of literal
+ * text, never one text to be searched for special tokens: nothing that a message, a name, a tool or an
+ * argument holds can begin a turn.  No global state; a struct moe_chat may be used by any number of threads.
  *
  *     struct moe_chat *c;
  *     int32_t *ids;
@@ -29,9 +29,9 @@ struct moe_chat_hint {
 };
 
 /* The template is hint->name; else chat_template.jinja beside the tokenizer's files, or "chat_template" in
- * tokenizer_config.json, told by what is in it; else what fits the model type and the vocabulary.
- * MOE_UNSUPPORTED when that is none of those built in, or the vocabulary lacks a token that marks turns;
- * MOE_USAGE for an unknown name.  The tokenizer must outlive *c. */
+ * tokenizer_config.json, known by its digest; else what fits the model type and the vocabulary.
+ * MOE_UNSUPPORTED when that is none of those built in (the sentence names --chat-template and them), or the
+ * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The tokenizer must outlive *c. */
 enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *hint, struct moe_err *err);
 void moe_chat_close(struct moe_chat **c);

@@ -38,7 +38,7 @@ static inline void chat_put(const char *dir, const char *name, const void *text,
 static inline void chat_vocabulary(const char *dir, const char *less, const char *more)
 {
     struct moe_err err = MOE_ERR_INIT;
-    char *ranks, config[8192];
+    char *ranks, config[16384];
     size_t n, at = 0;
     assert(moe_read_file("tests/data/tiny-k2/bf16/tiktoken.model", 1 << 20, &ranks, &n, &err) == MOE_OK);
     chat_put(dir, "tiktoken.model", ranks, n);

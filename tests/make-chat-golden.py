@@ -3,8 +3,7 @@
 
   make-chat-golden.py TEMPLATES CASES ENCODER OUT
 
-TEMPLATES holds k2-first.jinja, k2-instruct.jinja, k2-thinking.jinja, k2.5.jinja, k2.6.jinja and deepseek-v3.jinja, as the models come with
-them (not kept here); CASES is a JSON file of further conversations ({"cases": [{"name", "messages", "tools", "add_generation_prompt",
+TEMPLATES holds what tests/data/chat-templates does, and deepseek-v3.jinja (R1's without its thinking; not kept here); CASES is a JSON file of further conversations ({"cases": [{"name", "messages", "tools", "add_generation_prompt",
 "chat_template_kwargs", "expected": {TEMPLATE: PROMPT}}]}), whose prompts are compared with what comes out; ENCODER is the path of Moonshot's
 tool_declaration_ts.py or a copy.  Rendered by jinja2 3.1.6 as transformers does it, tools sorted by key first as Moonshot's tokenizer does.
 

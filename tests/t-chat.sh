@@ -22,8 +22,6 @@ for id, name in zip((1013, 1014, 1015, 1018, 1019, 1020), names): a[str(id)] = {
 a["1021"] = {"content": "<|tool_call_end|>", "special": False}
 json.dump(c, open(T + "/m/tokenizer_config.json", "w"))
 # prompts and what their ids are the same as, by template
-think = "<|im_system|>{{role}}<|im_middle|>## Return of <|tool_calls_section_begin|><think>"
-open(T + "/k25.jinja", "w").write(think + " tools_ts_str, thinking is defined and thinking is false")
 open(T + "/chatml.jinja", "w").write("<|im_start|>{{ role }}")
 U = "<|im_user|>user<|im_middle|>Hello<|im_end|>"; A = "<|im_assistant|>assistant<|im_middle|>"
 S = "<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>"
@@ -35,12 +33,23 @@ for name, r in {"max": {"prompt": "a", "max_tokens": 3}, "none": {"text": "a"}, 
     open(T + "/" + name + ".jsonl", "w").write(json.dumps({"prompt": "a"}) + "\n" + (json.dumps(r) if r else "{\"prompt\": ") + "\n")
 E
 
+# ---- every published template against jinja2, on conversations made at random ----
+P=${PYTHON:-python3}
+if "$P" -c "import jinja2" 2>/dev/null; then
+    need_helper test-chat
+    ok "$P" tests/chat-random.py tests/data/chat-templates 100 "$T/random.jsonl"
+    ok "$GEN/test-chat" "$T/random.jsonl"
+    count
+else
+    echo "no jinja2: the templates were not rendered again"
+fi
+
 # ---- the template: none and no <think>, none, by name, in a file; kept in a container ----
 same "$(tokens $F/bf16 --chat --prompt Hello)" "$(tokens $F/bf16 --special --prompt-file "$T/instruct")" "K2-Instruct by its vocabulary"
 same "$(tokens "$T/m" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/thinking")" "K2-Thinking by its vocabulary"
 same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2-instruct)" "$(tokens "$T/m" --special --prompt-file "$T/instruct")" "--chat-template"
 same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2.6)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "--chat-template"
-cp "$T/k25.jinja" "$T/m/chat_template.jinja"
+cp tests/data/chat-templates/k2.5.jinja "$T/m/chat_template.jinja"
 same "$(tokens "$T/m" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "K2.5 by its template"
 ok "$BIN/moe-convert" -q "$T/m" -o "$T/c.moe"
 same "$(tokens "$T/c.moe" --chat --prompt Hello)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "the template of a container"
@@ -72,7 +81,8 @@ refused 2 "unknown chat template 'x' (k2-first" "$T/m" --chat --prompt a --chat-
 printf '{not a request}\nand a line\n' >"$T/lines"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
 cp "$T/chatml.jinja" "$T/m/chat_template.jinja"
-refused 14 "its chat template is none of those built in" "$T/m" --chat --prompt Hello
+refused 14 "its chat template is none of those known to the letter: name the one that it renders as with --chat-template (k2-first, k2-instruct" "$T/m" --chat --prompt Hello
+same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2.5)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "--chat-template beside a template that is not known"
 same "$(tokens "$T/m" --prompt Hello)" "$(tokens $F/bf16 --prompt Hello)" "plain text, whatever the template"
 
 # ---- --calib: files of every kind, and what is left out ----

@@ -62,11 +62,11 @@ static void check_prompt(const struct moe_chat *c, const struct moe_chat_request
     free(wanted);
 }
 
-static void test_goldens(void)
+static size_t check_goldens(const char *path)
 {
     char *text;
     size_t n, lines = 0;
-    OK(moe_read_file("tests/data/chat-golden.jsonl", 1 << 24, &text, &n, &err) == MOE_OK);
+    OK(moe_read_file(path, 1 << 24, &text, &n, &err) == MOE_OK);
     for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
         *end = 0;
         cJSON *o = json(line);
@@ -76,8 +76,8 @@ static void test_goldens(void)
         moe_chat_close(&c);
         cJSON_Delete(o);
     }
-    OK(lines > 200);
     free(text);
+    return lines;
 }
 
 /* ---- text cannot forge a turn ---- */
@@ -138,10 +138,17 @@ static void test_forgery(void)
 
 /* ---- which template ---- */
 
-#define K2_HEAD "<|im_system|>{{role}}<|im_middle|>## Return of <|tool_calls_section_begin|>"
-#define K2_SYSTEM \
-    "{% if x -%}<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>"
-#define DEEPSEEK "<｜Assistant｜> <｜tool▁sep｜> is_first_sp 'tool_calls' in message "
+static const char *const published[] = { "k2-first", "k2-instruct", "k2-thinking", "k2.5", "k2.6" };
+enum { PUBLISHED = sizeof published / sizeof *published };
+
+/* A published template's text; free() it. */
+static char *jinja_of(const char *name, size_t *n)
+{
+    char path[64], *text;
+    snprintf(path, sizeof path, "tests/data/chat-templates/%s.jinja", name);
+    OK(moe_read_file(path, 1 << 20, &text, n, &err) == MOE_OK);
+    return text;
+}
 
 static void expect_template(const char *model_type, const char *architecture, const char *want)
 {
@@ -153,38 +160,83 @@ static void expect_template(const char *model_type, const char *architecture, co
     if (code == MOE_OK ? !want || strcmp(want, moe_chat_name(c)) : want != NULL)
         fprintf(stderr, "want %s: %s\n", want ? want : "none", c ? moe_chat_name(c) : err.msg);
     OK(want ? code == MOE_OK && !strcmp(want, moe_chat_name(c)) : code == MOE_UNSUPPORTED &&
-       strstr(err.msg, "plain text remains"));
+       strstr(err.msg, "--chat-template (k2-first, k2-instruct"));
     moe_chat_close(&c);
     moe_tokenizer_close(&t);
 }
 
-static void expect_jinja(const char *text, const char *want)
+static void expect_jinja(const char *text, size_t n, const char *want)
 {
     char path[64];
-    chat_put(dir, "chat_template.jinja", text, strlen(text));
+    chat_put(dir, "chat_template.jinja", text, n);
     expect_template("kimi_k2", NULL, want);
+    OK(want || strstr(err.file, "chat_template.jinja"));
     snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
     OK(!unlink(path));
 }
 
+/* With every `from` become `to`; none when there was nothing to change. */
+static void expect_edit(const char *text, const char *from, const char *to, const char *want)
+{
+    char *made = malloc(3 * strlen(text) + 1), *at = made;
+    OK(made != NULL);
+    for (const char *p = text; *p; )
+        if (!strncmp(p, from, strlen(from))) at += sprintf(at, "%s", to), p += strlen(from);
+        else *at++ = *p++;
+    *at = 0;
+    if (strcmp(made, text)) expect_jinja(made, strlen(made), want);
+    free(made);
+}
+
+/* A template is known by all of its text: one that was edited, however little, makes other prompts. */
+static void test_edits(const char *name)
+{
+    size_t n;
+    char *text = jinja_of(name, &n), *more = malloc(n + 64);
+    OK(more && n);
+    expect_jinja(text, n, name);
+    expect_edit(text, "\n", "\r\n", name);
+    memcpy(more, text, n);
+    expect_jinja(more, n + (size_t)sprintf(more + n, " \n\n\t "), name);
+    expect_jinja(more, n + (size_t)sprintf(more + n, "{{ 'x' }}"), NULL);
+    more[n - 1] = 0, memcpy(more + n, "{{ 1 }}", 7);
+    expect_jinja(more, n + 7, NULL); /* what stands behind a NUL counts */
+    memcpy(more, "{{ now }}", 9), memcpy(more + 9, text, n);
+    expect_jinja(more, n + 9, NULL);
+    expect_edit(text, "<|im_end|>", "<|im_end|> ", NULL);
+    expect_edit(text, "message['content']", "message['content'] | upper", NULL);
+    expect_edit(text, "render_content(message)", "render_content(message) | upper", NULL);
+    expect_edit(text, "default(false)", "default(True)", NULL);
+    expect_edit(text, "thinking is false", "thinking is true", NULL);
+    expect_edit(text, "AI.<|im_end|>", "AI. Today is {{ date }}.<|im_end|>", NULL);
+    expect_edit(text, "## Return of", "## Result of", NULL);
+    expect_edit(text, "assistant<|im_middle|>", "assistant<|im_middle|>Sure. ", NULL);
+    expect_edit(text, "endif -%}", "endif %}", NULL);
+    free(more);
+    free(text);
+}
+
+/* The template as the value of chat_template in tokenizer_config.json, behind `head` and before `tail`. */
+static void expect_config(const char *name, const char *head, const char *tail, const char *want)
+{
+    size_t n;
+    char *text = jinja_of(name, &n), more[8192];
+    cJSON *s = cJSON_CreateString(text);
+    char *quoted = cJSON_PrintUnformatted(s);
+    OK(quoted != NULL);
+    OK(snprintf(more, sizeof more, ", \"chat_template\": %s%s%s", head, quoted, tail) < (int)sizeof more);
+    chat_vocabulary(dir, NULL, more);
+    expect_template("kimi_k2", NULL, want);
+    free(quoted);
+    cJSON_Delete(s);
+    free(text);
+}
+
 static void test_choice(void)
 {
-    expect_jinja(K2_HEAD K2_SYSTEM "\n{% endif %} tojson(separators=(',', ':'))", "k2-instruct");
-    expect_jinja(K2_HEAD K2_SYSTEM "\n{%- endif -%} <think>", "k2-thinking");
-    expect_jinja(K2_HEAD "<think> tools_ts_str thinking is false {# preserve_thinking is for others #}",
-                 "k2.5");
-    expect_jinja(K2_HEAD "<think> tools_ts_str thinking is false preserve_thinking | default(false)", "k2.6");
-    expect_jinja(K2_HEAD "<think> tools_ts_str thinking is false {%- set preserve_thinking = "
-                 "preserve_thinking|default( true) -%}", "k2.7-code");
-    expect_jinja(K2_HEAD "{%- if 1 %}You are a helpful assistant<|im_end|>{%- endif %}'functions.' + name + "
-                 "loop.index0", "k2-first");
-    expect_jinja(K2_HEAD K2_SYSTEM "'functions.' + name + count", NULL);
-    expect_jinja(K2_HEAD "no system turn", NULL);
-    expect_jinja(K2_SYSTEM "<|im_middle|> without tools", NULL);
-    expect_jinja(DEEPSEEK, "deepseek-v3");
-    expect_jinja(DEEPSEEK "</think>", NULL);
-    expect_jinja("<|im_start|>{{role}}", NULL);
-    OK(strstr(err.file, "chat_template.jinja") && strstr(err.msg, "k2-instruct"));
+    for (int i = 0; i < PUBLISHED; i++) test_edits(published[i]);
+    expect_jinja("", 0, NULL);
+    expect_jinja("<|im_start|>{{role}}", 20, NULL);
     expect_template("kimi_k2", "DeepseekV3ForCausalLM", "k2-thinking"); /* none: the vocabulary has <think> */
     expect_template("kimi_k25", NULL, "k2.5");
     expect_template("deepseek_v3", "KimiK25ForConditionalGeneration", "k2.5");
@@ -192,44 +244,18 @@ static void test_choice(void)
     chat_vocabulary(dir, "<think>", NULL);
     expect_template("kimi_k2", NULL, "k2-instruct");
     expect_template(NULL, NULL, "k2-instruct");
-    chat_vocabulary(dir, NULL,
-                    ", \"chat_template\": \"<|im_middle|>## Return of <|tool_calls_section_begin|> "
-                    "tools_ts_str thinking is <think>\"");
-    expect_template("kimi_k2", NULL, "k2.5");
-    chat_vocabulary(dir, NULL,
-                    ", \"chat_template\": [{\"name\": \"x\", \"template\": \"y\"}, {\"name\": \"default\", "
-                    "\"template\": \"" DEEPSEEK "\"}]");
-    expect_template("kimi_k2", NULL, "deepseek-v3");
+    expect_config("k2.5", "", "", "k2.5");
+    expect_config("k2-first",
+                  "[{\"name\": \"x\", \"template\": \"y\"}, {\"name\": \"default\", \"template\": ", "}]",
+                  "k2-first");
+    expect_config("k2-first", "[{\"name\": \"default\", \"template\": ",
+                  "}, {\"name\": \"tool_use\", \"template\": \"y\"}]", NULL);
     chat_vocabulary(dir, NULL, ", \"chat_template\": \"of another model\"");
     expect_template("kimi_k2", NULL, NULL);
     struct moe_chat *c;
     FAILS(MOE_USAGE, moe_chat_open(&c, tok, &(struct moe_chat_hint){ .name = "chatml" }, &err));
     SAYS("k2-thinking");
     OK(!c);
-}
-
-/* A default system turn is followed by a newline where the template has one. */
-static void test_newline(void)
-{
-    for (int with = 0; with < 2; with++) {
-        struct moe_tokenizer *t;
-        struct moe_chat *c;
-        char *text, path[64];
-        size_t n;
-        cJSON *m = json("[{\"role\": \"user\", \"content\": \"x\"}]");
-        const char *jinja = with ? K2_HEAD K2_SYSTEM "\n  {% endif %}" : K2_HEAD K2_SYSTEM "\n  {%- endif %}";
-        chat_put(dir, "chat_template.jinja", jinja, strlen(jinja));
-        OK(moe_tokenizer_open(&t, dir, 0, &err) == MOE_OK &&
-           moe_chat_open(&c, t, &(struct moe_chat_hint){ NULL, NULL, NULL }, &err) == MOE_OK);
-        OK(moe_chat_text(c, &(struct moe_chat_request){ .messages = m }, &text, &n, NULL, &err) == MOE_OK);
-        OK(!strncmp(strstr(text, "AI.") + 3, with ? "<|im_end|>\n<|im_user|>" : "<|im_end|><|im_user|>", 21));
-        free(text);
-        cJSON_Delete(m);
-        moe_chat_close(&c);
-        moe_tokenizer_close(&t);
-        snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
-        OK(!unlink(path));
-    }
 }
 
 /* ---- options, what is left out, refusals ---- */
@@ -398,19 +424,21 @@ static void test_thinking(void)
     moe_chat_close(&five), moe_chat_close(&thinking), moe_chat_close(&instruct);
 }
 
-int main(void)
+/* With a file: prompts to compare with, as in chat-golden.jsonl, and nothing else. */
+int main(int argc, char **argv)
 {
     OK(mkdtemp(dir));
     chat_vocabulary(dir, NULL, NULL);
     OK(moe_tokenizer_open(&tok, dir, CHAT_VOCAB, &err) == MOE_OK);
-    test_goldens();
+    OK(check_goldens(argc > 1 ? argv[1] : "tests/data/chat-golden.jsonl") > 200);
+    if (argc > 1) goto end;
     test_forgery();
     test_choice();
-    test_newline();
     test_options();
     test_missing();
     test_refusals();
     test_thinking();
+end:
     moe_tokenizer_close(&tok);
     OK(moe_remove_tree(dir, &err) == MOE_OK);
     printf("test-chat: %ld checks\n", checks);
