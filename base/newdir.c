@@ -1,5 +1,6 @@
 #include "base/newdir.h"
 
+#include "base/apart.h"
 #include "base/io.h"
 
 #include <errno.h>
@@ -34,60 +35,12 @@ enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_
                        "is no name for a new directory (choose another one with -o)");
 }
 
-/* `path` or a directory above it is `what`. */
-static bool lies_in(const char *path, const struct stat *what)
-{
-    char *real = realpath(path, NULL), up[PATH_MAX];
-    bool found = false;
-    for (bool more = real != NULL; more && !found; ) {
-        struct stat st;
-        found = !stat(real, &st) && same_file(&st, what);
-        more = strcmp(real, "/") != 0;
-        moe_path_parent(real, up);
-        snprintf(real, strlen(real) + 1, "%s", up);
-    }
-    free(real);
-    return found;
-}
-
-static enum moe_code apart(const char *shown, const char *name, const char *input, const struct stat *in,
-                           struct moe_err *err)
-{
-    char dir[PATH_MAX];
-    struct stat st;
-    bool there = !stat(name, &st);
-    if (there && same_file(&st, in))
-        return moe_fail_at(err, MOE_USAGE, shown, NULL,
-                           "is '%s', which is read (choose another name with -o)", input);
-    if (there && S_ISDIR(st.st_mode) && lies_in(input, &st))
-        return moe_fail_at(err, MOE_USAGE, shown, NULL,
-                           "holds '%s', which is read (choose another name with -o)", input);
-    moe_path_parent(name, dir);
-    if (lies_in(dir, in))
-        return moe_fail_at(err, MOE_USAGE, shown, NULL,
-                           "lies in '%s', which is read (choose another name with -o)", input);
-    return MOE_OK;
-}
-
-enum moe_code moe_newdir_apart(const char *out, const char *input, struct moe_err *err)
+enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err)
 {
     struct moe_newdir d;
-    struct stat in;
     MOE_TRY(moe_newdir_name(&d, out, err));
-    if (stat(input, &in)) return MOE_OK;
-    MOE_TRY(apart(d.final, d.final, input, &in, err));
-    return apart(d.path, d.path, input, &in, err);
-}
-
-enum moe_code moe_newdir_spares(const char *path, const char *input, struct moe_err *err)
-{
-    char dir[PATH_MAX];
-    struct stat in, st;
-    if (lstat(path, &st) || stat(input, &in)) return MOE_OK;
-    moe_path_parent(path, dir);
-    if (!lies_in(dir, &in)) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                       "is a file in '%s', which is read (choose another name)", input);
+    MOE_TRY(moe_apart(d.final, d.final, input, which, err));
+    return moe_apart(d.path, d.path, input, which, err);
 }
 
 /* ---- the lock ---- */

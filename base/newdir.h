@@ -29,13 +29,9 @@ typedef enum moe_code moe_newdir_kind(const char *path, struct moe_err *err);
 
 /* Fill in the two names.  MOE_USAGE when the last part of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
-/* MOE_USAGE when `out` or its .partial is the directory `input`, lies in it or holds it, by whatever
- * links the two are reached. */
-enum moe_code moe_newdir_apart(const char *out, const char *input, struct moe_err *err);
-
-/* For tools that replace a file without being asked: MOE_EXISTS when one stands at `path` and lies in the
- * directory `input`. */
-enum moe_code moe_newdir_spares(const char *path, const char *input, struct moe_err *err);
+/* MOE_USAGE when `out` or its .partial is `input`, lies in it or holds it, by whatever links the two are reached;
+ * `which` as in base/apart.h. */
+enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err);
 
 /* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it or when
  * it is no directory. */

@@ -376,6 +376,12 @@ static bool wants_file(const struct moe_opt *o)
                                             strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
 }
 
+bool moe_opt_names_file(const struct moe_opt *o)
+{
+    bool text = o->kind == MOE_OPT_STR || o->kind == MOE_OPT_LIST || o->kind == MOE_OPT_MAYBE;
+    return text && wants_file(o) && strcmp(o->arg, "DIR") != 0;
+}
+
 static void spaced(const char *choices, FILE *out)
 {
     for (; *choices; choices++) fputc(*choices == '|' ? ' ' : *choices, out);

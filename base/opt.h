@@ -27,7 +27,8 @@ struct moe_opt {
     enum moe_opt_kind kind;
     char short_name;        /* 0 for none */
     const char *name;       /* without dashes */
-    const char *arg;        /* "FILE", "a|b|c"; NULL for a flag */
+    const char *arg;        /* "a|b|c"; "FILE", "PATH", "MODEL", "NAME.moe", "PLAN": a path, which no output of the same
+                               command may be or lie in; "DIR": a directory to put files into; NULL for a flag */
     void *value;            /* bool *, const char **, int64_t *, double *, struct moe_strlist * by kind; its value is the default */
     const char *help;       /* lower case, no full stop */
     enum moe_opt_scope scope;
@@ -66,6 +67,9 @@ struct moe_tool {
  * argv (from argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version
  * print to standard output and set *done.  MOE_USAGE with one sentence otherwise. */
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err);
+
+/* Whether the value is a path that an output must keep apart from (see arg above). */
+bool moe_opt_names_file(const struct moe_opt *o);
 
 void moe_opt_help(const struct moe_tool *t, FILE *out);
 void moe_opt_man(const struct moe_tool *t, FILE *out);

@@ -1,6 +1,6 @@
 /* moe-convert - main() only: parse, call, report. */
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/output.h"
 #include "convert/export.h"
 #include "convert/gguf.h"
 #include "convert/hf-nvfp4.h"
@@ -267,6 +267,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
+    if (!o->dry_run) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
     MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
             : moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :

@@ -17,6 +17,8 @@
 
 #define MOE_SHARD_MAGIC "MOESHARD"
 enum { MOE_SHARD_VERSION = 1, MOE_MANIFEST_VERSION = 1 };
+/* plan-NAME.json: a placement plan, the only file that the manifest does not list. */
+bool moe_is_plan_name(const char *name);
 #define MOE_STAGED_PLAN "plan-staged.json" /* what moe-plan stage was given, beside what it made */
 enum { MOE_SHARD_STAGED = 1 }; /* incompatible feature bit: holes where experts would lie that were not staged */
 

@@ -79,6 +79,10 @@ enum moe_code moe_routing_check(const struct moe_routing *r, const char *file, s
 
 /* ---- writing ---- */
 
+const struct moe_file_kind moe_routing_kind = {
+    .name = "recorded routing", .marks = { { 0, "{\"version\":1,\n\"experts\":", { "\"counts\":[" } } },
+};
+
 static size_t put(char *at, const char *fmt, long long a, long long b)
 {
     char buf[96];

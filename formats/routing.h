@@ -5,7 +5,7 @@
 #ifndef MOE_FORMATS_ROUTING_H
 #define MOE_FORMATS_ROUTING_H
 
-#include "base/err.h"
+#include "base/output.h"
 #include "formats/config.h"
 
 #include <stdbool.h>
@@ -51,6 +51,8 @@ enum moe_code moe_routing_read_trtllm(const char *dir, struct moe_routing **r, s
 
 /* The text of routing.json: equal statistics give equal bytes.  free() it; NULL when out of memory.  Needs layers. */
 char *moe_routing_print(const struct moe_routing *r, size_t *bytes);
+/* What moe_routing_print begins with. */
+extern const struct moe_file_kind moe_routing_kind;
 /* Write it (atomically), gzipped when `gzip`. */
 enum moe_code moe_routing_write(const char *path, const struct moe_routing *r, bool gzip, struct moe_err *err);
 

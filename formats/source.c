@@ -121,7 +121,7 @@ enum moe_code moe_source_apart(const struct moe_source *src, const char *out, st
 {
     int parts = src->container ? src->container->n_parts : 0;
     for (int i = 0; i < parts; i++) MOE_TRY(moe_source_apart(src->container->parts[i], out, err));
-    return parts ? MOE_OK : moe_newdir_apart(out, src->path, err);
+    return parts ? MOE_OK : moe_newdir_apart(out, src->path, "is read", err);
 }
 
 /* Layers of a model, or, unless that is what the caller wants, a staged part. */

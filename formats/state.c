@@ -13,6 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool moe_is_plan_name(const char *name)
+{
+    return !strncmp(name, "plan-", 5) && strlen(name) > 10 && moe_ends_with(name, ".json");
+}
+
 static bool name_is_ours(const char *n)
 {
     char base[NAME_MAX + 1];
@@ -26,7 +31,7 @@ static bool name_is_ours(const char *n)
     if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
     return (unit && (moe_ends_with(base, ".moe") || moe_ends_with(base, ".json"))) ||
-           (!strncmp(base, "plan-", 5) && moe_ends_with(base, ".json"));
+           moe_is_plan_name(base);
 }
 
 /* What a directory holds: others (no container's), a state file, a manifest, anything else of a container. */

@@ -291,8 +291,7 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
     for (size_t i = 0; i < list.n; i++) {
         char name[2 * NAME_MAX];
         const char *n = list.v[i];
-        bool plan = !*folder && !strncmp(n, "plan-", 5) && strlen(n) > 10 && !strcmp(n + strlen(n) - 5, ".json");
-        if (plan) continue;
+        if (!*folder && moe_is_plan_name(n)) continue;
         if (!*folder && (!strcmp(n, MOE_MANIFEST_NAME) || !strcmp(n, "tokenizer") || !strcmp(n, "hf"))) continue;
         snprintf(name, sizeof name, "%s%s", folder, n);
         if (moe_strmap_get(names, name, strlen(name)) < 0) tell(j, j->n, name, -1, "the manifest does not list it (remove it)");

@@ -1,7 +1,5 @@
 /* moe-quantize - main() only: parse, call, report. */
 #include "base/io.h"
-#include "base/newdir.h"
-#include "base/newfile.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
 #include "model/report.h"
@@ -265,7 +263,8 @@ static bool is_text(const char *path)
 static enum moe_code write_report(const char *path, const cJSON *json, struct moe_err *err)
 {
     char *text = moe_json_failed() ? NULL : is_text(path) ? moe_quantize_text(json) : moe_json_print(json, 2);
-    enum moe_code code = text ? moe_write_file(path, text, strlen(text), err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    enum moe_code code = text ? moe_output_ours(path, &moe_report_kind, err) : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (code == MOE_OK) code = moe_write_file(path, text, strlen(text), err);
     free(text);
     return code;
 }
@@ -358,14 +357,14 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     return code;
 }
 
-/* The reports, which are written in the end, can be written, and are no files of the model. */
-static enum moe_code check_reports(const struct options *o, struct moe_err *err)
+/* The container and the reports, which are written in the end. */
+static enum moe_code check_outputs(const struct options *o, struct moe_err *err)
 {
     for (size_t i = 0; i < o->report.n; i++) {
-        MOE_TRY(moe_newfile_check(o->report.v[i], true, err));
-        MOE_TRY(moe_newdir_spares(o->report.v[i], o->run.argv[0], err));
+        struct moe_output report = { .path = o->report.v[i], .replace = true, .kind = &moe_report_kind };
+        MOE_TRY(moe_output_check(&o->run, &report, err));
     }
-    return MOE_OK;
+    return moe_output_dir_check(&o->run, o->out, err);
 }
 
 static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
@@ -374,7 +373,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     struct moe_source *src;
     MOE_TRY(choose(o, &r, err));
     MOE_TRY(moe_want_model(&o->run, err));
-    if (!o->dry_run) MOE_TRY(check_reports(o, err));
+    if (!o->dry_run) MOE_TRY(check_outputs(o, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
     enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);

@@ -232,6 +232,11 @@ static void print_cold(FILE *f, const cJSON *notes)
     if (!any) fprintf(f, "\nno expert is cold\n");
 }
 
+const struct moe_file_kind moe_report_kind = {
+    .name = "a report",
+    .marks = { { 0, "{\n  \"method\":", { "\"weights_quantized\":" } }, { 0, "", { ": method ", " weights quantized" } } },
+};
+
 char *moe_quantize_text(const cJSON *report)
 {
     char *text = NULL;

@@ -3,6 +3,7 @@
 #define MOE_QUANTIZE_REPORT_H
 
 #include "base/json.h"
+#include "base/output.h"
 #include "quantize/clip.h"
 
 #include <stdbool.h>
@@ -37,5 +38,7 @@ cJSON *moe_cold_experts(const cJSON *notes);
 /* moe-quantize's JSON object for people: a line a layer, the ten worst experts of all, ten lines of what is clipped, cold experts by name.
  * free() it; NULL when out of memory. */
 char *moe_quantize_text(const cJSON *report);
+/* Both forms of it, the text and the object. */
+extern const struct moe_file_kind moe_report_kind;
 
 #endif

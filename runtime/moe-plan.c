@@ -2,7 +2,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/tool.h"
+#include "base/output.h"
 #include "formats/identity.h"
 #include "formats/container.h"
 #include "runtime/plan-inputs.h"
@@ -341,7 +341,7 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
-    return o->run.argc == 2 ? MOE_OK : moe_fail(err, MOE_USAGE, "moe-plan %s wants one PLAN, got %d operands", what, o->run.argc - 1);
+    return o->run.argc == 1 ? MOE_OK : moe_fail(err, MOE_USAGE, "moe-plan %s wants one PLAN, got %d operands", what, o->run.argc);
 }
 
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
@@ -355,7 +355,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
         if (code == MOE_OK) moe_routing_merge(stats[i], (int32_t)o->windows);
     }
     if (code == MOE_OK) {
-        code = moe_plan_verify(&c, o->run.argv[1], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, err);
+        code = moe_plan_verify(&c, o->run.argv[0], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, err);
         cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
         if (code == MOE_OK || code == MOE_VERIFY) {
             cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
@@ -397,7 +397,7 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     char *text = NULL;
     MOE_TRY(one_plan(o, "export", err));
     if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "moe-plan export wants --to sglang or --to tensorrt-llm");
-    MOE_TRY(moe_plan_read(&p, o->run.argv[1], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     enum moe_code code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
     moe_plan_free(&p);
     if (code == MOE_OK) code = put_text(o, text, err);
@@ -411,8 +411,8 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     cJSON *root;
     char *svg = NULL;
     MOE_TRY(one_plan(o, "plot", err));
-    MOE_TRY(moe_json_read(o->run.argv[1], 256 << 20, &root, err));
-    enum moe_code code = moe_plan_plot(root, o->run.argv[1], &svg, err);
+    MOE_TRY(moe_json_read(o->run.argv[0], 256 << 20, &root, err));
+    enum moe_code code = moe_plan_plot(root, o->run.argv[0], &svg, err);
     cJSON_Delete(root);
     if (code == MOE_OK) code = put_text(o, svg, err);
     free(svg);
@@ -438,14 +438,15 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     MOE_TRY(parse_ranks(o, p, &first, &last, err));
     if (!link && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
-    MOE_TRY(moe_plan_find_model(o->run.argv[1], o->model, model, said, err));
+    if (!o->check) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
+    MOE_TRY(moe_plan_find_model(o->run.argv[0], o->model, model, said, err));
     MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
     moe_hex64(moe_source_origin(*src, NULL).form, origin);
-    if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[1]);
-    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[1], err));
-    MOE_TRY(moe_plan_check_model(p, *src, o->run.argv[1], err));
+    if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[0]);
+    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[0], err));
+    MOE_TRY(moe_plan_check_model(p, *src, o->run.argv[0], err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
-    else MOE_TRY(moe_plan_stage(p, o->run.argv[1], *src, first, last, link, o->out, o->force, &bytes, err));
+    else MOE_TRY(moe_plan_stage(p, o->run.argv[0], *src, first, last, link, o->out, o->force, &bytes, err));
     moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %.3f GB match their checksums" : "'%s' written for ranks %d to %d: %.3f GB copied", o->out, (int)first, (int)last, (double)bytes / 1e9);
     cJSON_AddStringToObject(json, "output", o->out);
     moe_json_add_i64(json, "bytes", (int64_t)bytes);
@@ -457,7 +458,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     struct moe_plan *p;
     struct moe_source *src = NULL;
     MOE_TRY(one_plan(o, "stage", err));
-    MOE_TRY(moe_plan_read(&p, o->run.argv[1], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     enum moe_code code = stage(o, &src, p, json, err);
     moe_source_close(&src);
     moe_plan_free(&p);
@@ -466,13 +467,17 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
 
 static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
+    static const struct { const char *word; enum moe_code (*run)(struct moe_plan_options *, cJSON *, struct moe_err *); } all[] = {
+        { "plan", run_plan }, { "verify", run_verify }, { "export", run_export }, { "plot", run_plot }, { "stage", run_stage },
+    };
     const char *word = o->run.argc ? o->run.argv[0] : "";
     if (!o->run.argc) return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
-    if (!strcmp(word, "verify")) return run_verify(o, json, err);
-    if (!strcmp(word, "export")) return run_export(o, json, err);
-    if (!strcmp(word, "plot")) return run_plot(o, json, err);
-    if (!strcmp(word, "stage")) return run_stage(o, json, err);
-    if (!strcmp(word, "plan")) o->run.argv++, o->run.argc--;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (strcmp(word, all[i].word)) continue;
+        o->run.argv++; /* what is left are paths */
+        o->run.argc--;
+        return all[i].run(o, json, err);
+    }
     return run_plan(o, json, err);
 }
 

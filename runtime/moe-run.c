@@ -1,6 +1,7 @@
 /* moe-run - main() only: parse, call, report. */
 #include "base/env.h"
 #include "base/io.h"
+#include "base/output.h"
 #include "base/tool.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
@@ -243,7 +244,9 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
     if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
-    return o->record && r->routing ? moe_recorder_write(c, r->routing, o->record, err) : MOE_OK;
+    if (!o->record || !r->routing) return MOE_OK;
+    MOE_TRY(moe_output_ours(o->record, &moe_routing_kind, err));
+    return moe_recorder_write(c, r->routing, o->record, err);
 }
 
 /* ---- one rank, or several ---- */

@@ -1,13 +1,14 @@
 #include "runtime/plan-options.h"
 
 #include "base/io.h"
-#include "base/newfile.h"
+#include "base/output.h"
+#include "formats/container.h"
 #include "formats/routing.h"
 #include "runtime/plan.h"
 
-#include <stdlib.h>
+#include <limits.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
 {
@@ -15,38 +16,33 @@ static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t 
                                                     : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
 }
 
-/* A plan in one of its three forms, a picture, or an empty file: what moe-plan -o writes begins so. */
-static enum moe_code is_ours(const char *path, bool *ours, struct moe_err *err)
+/* A plan in one of its three forms, or a picture: what moe-plan -o writes begins so. */
+static const struct moe_file_kind plan_kind = {
+    .name = "a plan",
+    .marks = { { 0, "{", { "\"version\":", "\"ranks\":" } }, { 0, "{\"physical_to_logical_map\":", { NULL } },
+               { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { NULL } } },
+};
+
+/* The container that the plan is for may hold it (docs/format.md), right in it and under such a name alone. */
+static const char *kept_in(const struct moe_plan_options *o)
 {
-    enum { HEAD = 1 << 16 };
-    static const char *const words[] = { "\"ranks\"", "\"physical_to_logical_map\"",
-                                         "initial_global_assignments:", "<svg xmlns=" };
-    uint64_t size;
-    int fd;
-    MOE_TRY(moe_open_read(path, &fd, &size, err));
-    size_t n = size < HEAD ? (size_t)size : HEAD;
-    char *head = calloc(1, HEAD + 1);
-    enum moe_code code = head ? moe_pread(fd, path, head, n, 0, err)
-                              : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    close(fd);
-    *ours = !n;
-    for (size_t i = 0; code == MOE_OK && i < sizeof words / sizeof *words; i++)
-        *ours |= strstr(head, words[i]) != NULL;
-    free(head);
-    return code;
+    const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];
+    struct stat dir, in;
+    char up[PATH_MAX], manifest[PATH_MAX];
+    struct moe_err ignored;
+    moe_path_parent(o->out, up);
+    bool same = !stat(up, &dir) && !stat(model, &in) && dir.st_dev == in.st_dev && dir.st_ino == in.st_ino;
+    const char *name = slash ? slash + 1 : o->out;
+    if (!same || !moe_is_plan_name(name) || !strcmp(name, MOE_STAGED_PLAN)) return NULL;
+    if (moe_path_join(manifest, sizeof manifest, model, "manifest.json", &ignored) != MOE_OK) return NULL;
+    return !stat(manifest, &in) ? model : NULL;
 }
 
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err)
 {
-    enum moe_exists there;
-    bool ours = true;
-    if (!o->out) return MOE_OK;
-    MOE_TRY(moe_newfile_check(o->out, o->force, err));
-    MOE_TRY(moe_look(o->out, &there, err));
-    if (there == MOE_FILE) MOE_TRY(is_ours(o->out, &ours, err));
-    if (ours) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, o->out, NULL,
-                       "already exists and is not a plan (choose another name with -o)");
+    struct moe_output out = { .path = o->out, .replace = o->force, .kind = &plan_kind };
+    if (o->out) out.into = kept_in(o);
+    return moe_output_check(&o->run, &out, err);
 }
 
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err)

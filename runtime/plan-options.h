@@ -15,7 +15,7 @@ struct moe_plan_options {
 
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
-/* Nothing stands at -o, or may be replaced; MOE_EXISTS. */
+/* Nothing stands at -o, or may be replaced, and it has to do with no other path of the command (base/output.h). */
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
 
 #endif

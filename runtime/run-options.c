@@ -1,9 +1,10 @@
 #include "runtime/run-options.h"
 
 #include "base/env.h"
-#include "base/newdir.h"
-#include "base/newfile.h"
+#include "base/output.h"
+#include "formats/routing.h"
 #include "runtime/comm.h"
+#include "runtime/trace.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -41,12 +42,10 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     return MOE_OK;
 }
 
-/* A file that is written in the end can be written, and is none of the model's. */
-static enum moe_code check_output(const struct moe_run_options *o, const char *path, struct moe_err *err)
+static enum moe_code check_output(const struct moe_run_options *o, const char *path, const struct moe_file_kind *kind,
+                                  struct moe_err *err)
 {
-    if (!path) return MOE_OK;
-    MOE_TRY(moe_newfile_check(path, true, err));
-    return moe_newdir_spares(path, o->run.argv[0], err);
+    return moe_output_check(&o->run, &(struct moe_output){ .path = path, .replace = true, .kind = kind }, err);
 }
 
 enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err)
@@ -67,8 +66,8 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
-    MOE_TRY(check_output(o, o->trace, err));
-    MOE_TRY(check_output(o, o->record, err));
+    MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
+    MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .activations = (enum moe_activations)activations,

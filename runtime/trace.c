@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+const struct moe_file_kind moe_trace_kind = {
+    .name = "a trace", .marks = { { 8, "{\"__metadata__\":{\"format\":\"pt\"},\"tokens\":", { "\"hidden.0\":" } } },
+};
+
 struct tracer {
     struct moe_engine *e;
     int64_t n, rows;             /* tokens; of them, whose logits are in memory at once */
@@ -107,6 +111,7 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &t, .routed = routed });
     if (code == MOE_OK) code = run(&t, ids, err);
     moe_forward_hooks(e->forward, NULL);
+    if (code == MOE_OK) code = moe_output_ours(path, &moe_trace_kind, err);
     if (code == MOE_OK) code = moe_st_finish(&t.w, err);
     else moe_st_abort(&t.w);
     free(t.h);

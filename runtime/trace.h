@@ -6,7 +6,10 @@
 #ifndef MOE_RUNTIME_TRACE_H
 #define MOE_RUNTIME_TRACE_H
 
+#include "base/output.h"
 #include "runtime/engine.h"
+
+extern const struct moe_file_kind moe_trace_kind;
 
 enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path, struct moe_err *err);
 

@@ -213,6 +213,63 @@ def apart():
     clear("around", "link")
 
 
+def named():
+    """An output is none of the other paths of its command, and lies in none."""
+    for n in ("calib.txt", "prompt.txt", "key"): text(n, "And it came to pass, that the words of many were weighed. " * 20)
+    os.chmod("key", 0o600)
+    os.symlink("calib.txt", "link.txt")
+    os.link("calib.txt", "hard.txt")
+    good("moe-run", "m", "--tokens", "1,2", "-n", "0", "--trace", "ours.st")
+    before = {n: digest(n) if os.path.isdir(n) else text(n) for n in ("m", "m.moe", "q.moe", "calib.txt", "prompt.txt", "key", "p.json")}
+    run_ = ("moe-run", "m", "-n", "1")
+    quantize = ("moe-quantize", "m", "-o", "gone.moe", "--method", "gptq", "--calib-tokens", "64", "--calib", "calib.txt")
+    plan = ("moe-plan", "m.moe", "--ranks", "2")
+    for a, out in [(quantize, o) for o in ("calib.txt", "./calib.txt", "link.txt", "hard.txt")] + [
+            ((*quantize, "--force"), "m/report.json"), (quantize, "gone.moe"), ((*quantize, "--report", "r.txt"), "r.txt")]:
+        refused([2, 4], "names" if "m/" not in out else "is read", *a, "--report", out)
+    for opt in ("--trace", "--record-routing"):
+        refused([4], "--prompt-file names", *run_, "--prompt-file", "prompt.txt", opt, "prompt.txt")
+        refused([2], "lies in 'm', which is read", *run_, "--tokens", "1,2", opt, "m/new")
+        refused([2], "lies in 'm', which is read", *run_, "--tokens", "1,2", opt, "m/../m/new")
+    for opt in ("--prompts", "--score"): refused([4], opt + " names", *run_, opt, "prompt.txt", "--record-routing", "prompt.txt")
+    refused([4], "--plan names", *run_, "--tokens", "1", "--plan", "p.json", "--record-routing", "p.json")
+    refused([4], "--secret-file names", *run_, "--tokens", "1", "--comm", "ucx", "--ranks", "2", "--secret-file", "key", "--record-routing", "key")
+    refused([4], "--reference names", *run_, "--score", "prompt.txt", "--reference", "q.moe", "--record-routing", "q.moe/dense.moe")
+    refused([2], "--reference names", *run_, "--score", "prompt.txt", "--reference", "q.moe", "--record-routing", "q.moe/new.json")
+    refused([2], "is read", *plan, "-o", "m.moe/plan.json")
+    refused([2], "is read", *plan, "-o", "m.moe/plan-staged.json")
+    refused([2], "is read", *plan, "-o", "m.moe/hf/plan-x.json")
+    refused([2], "is read", "moe-plan", "m", "--ranks", "2", "-o", "m/plan-x.json")
+    refused([4], "--stats names", *plan, "--stats", "stats.json.gz", "-o", "stats.json.gz", "--force")
+    refused([4], "--from names", *plan, "--from", "p.json", "-o", "p.json", "--force")
+    refused([4], "is read", "moe-plan", "plot", "p.json", "-o", "p.json", "--force")
+    refused([2], "--calib names", *quantize[:3], "calib.txt", *quantize[4:], "--force")
+    good(*plan, "-o", "m.moe/plan-x.json")
+    good("moe-inspect", "m.moe", "--verify")
+    clear("m.moe/plan-x.json")
+    check(before == {n: digest(n) if os.path.isdir(n) else text(n) for n in before}, "an output replaced another path of its command")
+    check(not os.path.exists("gone.moe") and not os.path.exists("gone.moe.partial"), "works before it looks at its outputs")
+    # what is nobody's on the command line is replaced only when this tool wrote it
+    for name in REPLACING:
+        for other, what in (("calib.txt", "a text"), ("ours.st" if name != "t.st" else "p.json", "another output"), ("m.moe/manifest.json", "JSON")):
+            shutil.copy(other, "x")
+            had = open("x", "rb").read()
+            refused([4], "already exists and is not", *WRITERS[name], "x")
+            check(open("x", "rb").read() == had and not os.path.exists("gone.moe"), name, "replaced", what)
+        clear("x")
+        for last in ("x", "x", "y.txt"): # as JSON and as text
+            good(*WRITERS[name], last)
+            clear("gone.moe")
+        good(*WRITERS[name], "y.txt")
+        clear("x", "y.txt", "gone.moe")
+    p = stopped("renameat2:1", *WRITERS["rep.json"], "x") # hours pass between the two looks at a report's path
+    text("x", "years of work")
+    rc, e = go_on(p)
+    check(rc == 4 and text("x") == "years of work", "a report replaced what appeared", rc, e)
+    clear("x", "gone.moe")
+    clear("ours.st", "link.txt", "hard.txt", "calib.txt", "prompt.txt", "key")
+
+
 def renamed():
     """A whole container that somebody called NAME.moe.partial, and a stranger's state.json, are not unfinished work."""
     shutil.copytree("m.moe", "n.moe.partial")
@@ -241,5 +298,5 @@ def gguf():
 
 
 set_up()
-for part in (files, two_writers, dirs, apart, renamed, gguf): part()
+for part in (files, two_writers, dirs, apart, named, renamed, gguf): part()
 print(f"t-outputs: {checks} checks")

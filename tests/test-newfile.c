@@ -1,5 +1,6 @@
 /* Files and directories that are published whole: names, locks, what is never replaced, file systems that lack a call. */
 #include "tests/ok.h"
+#include "base/apart.h"
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
@@ -247,13 +248,19 @@ static void test_apart(void)
     fresh();
     OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) && !mkdir(at("n.partial"), 0777));
     const char *const bad[] = { "m", "m/", "l", "m/x", "l/x", "m/sub/x", "" };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), &err));
-    FAILS(MOE_USAGE, moe_newdir_apart(at("m"), at("l"), &err));
-    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), &err)); /* where it would be built */
-    OK(moe_newdir_apart(at("mm"), at("m"), &err) == MOE_OK && moe_newdir_apart(at("m"), at("mm"), &err) == MOE_OK);
-    put("m/weights", "w");
-    FAILS(MOE_EXISTS, moe_newdir_spares(at("l/weights"), at("m"), &err));
-    OK(moe_newdir_spares(at("m/new"), at("m"), &err) == MOE_OK && moe_newdir_spares(at("mm"), at("m"), &err) == MOE_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), "is read", &err));
+    FAILS(MOE_USAGE, moe_newdir_apart(at("m"), at("l"), "is read", &err));
+    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), "is read", &err)); /* where it would be built */
+    OK(moe_newdir_apart(at("mm"), at("m"), "is read", &err) == MOE_OK && moe_newdir_apart(at("m"), at("mm"), "is read", &err) == MOE_OK);
+    put("f", "f");
+    put("m/sub/f", "f");
+    OK(!link(at("f"), at("hard")) && !symlink("f", at("soft")));
+    const char *const others[][2] = { { "f", "f" }, { "soft", "f" }, { "f", "soft" }, { "hard", "f" }, { "m/new", "l" },
+                                      { "l/sub/new", "m" }, { "m", "m/sub/f" }, { "none", "none" }, { "l/none", "m//none" } };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        FAILS(MOE_USAGE, moe_apart("out", at(others[i][0]), at(others[i][1]), "is read", &err));
+    OK(moe_apart("out", at("new"), at("m"), "is read", &err) == MOE_OK && moe_apart("out", at("m/sub/f"), at("f"), "is read", &err) == MOE_OK);
+    OK(moe_apart("out", at("none"), at("other"), "is read", &err) == MOE_OK && moe_apart("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
 }
 
 /* ---- taken away while it is written ---- */

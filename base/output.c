@@ -1,0 +1,122 @@
+#include "base/output.h"
+
+#include "base/apart.h"
+#include "base/io.h"
+#include "base/newdir.h"
+#include "base/newfile.h"
+#include "base/stream.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { HEAD = 1 << 16 };
+
+/* ---- the other paths of the command line ---- */
+
+/* How one path is held against another: as a file, or as a directory that is built beside itself. */
+typedef enum moe_code apart_fn(const char *out, const char *other, const char *which, struct moe_err *err);
+
+static enum moe_code file_apart(const char *out, const char *other, const char *which, struct moe_err *err)
+{
+    return moe_apart(out, out, other, which, err);
+}
+
+static enum moe_code option_apart(apart_fn *apart, const char *out, const struct moe_opt *opt,
+                                  const char *value, struct moe_err *err)
+{
+    char which[64];
+    if (!value || !*value || value == out) return MOE_OK;
+    snprintf(which, sizeof which, "--%s names", opt->name);
+    return apart(out, value, which, err);
+}
+
+static enum moe_code options_apart(apart_fn *apart, const struct moe_run *r, const char *out,
+                                   struct moe_err *err)
+{
+    for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
+        if (!moe_opt_names_file(o)) continue;
+        if (o->kind != MOE_OPT_LIST) {
+            MOE_TRY(option_apart(apart, out, o, *(const char *const *)o->value, err));
+            continue;
+        }
+        const struct moe_strlist *l = o->value;
+        for (size_t i = 0; i < l->n; i++) MOE_TRY(option_apart(apart, out, o, l->v[i], err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code all_apart(apart_fn *apart, const struct moe_run *r, const char *out, const char *into,
+                               struct moe_err *err)
+{
+    struct stat st;
+    for (int i = 0; i < r->argc; i++) /* what is not there is told by who reads it */
+        if (r->argv[i] != into && !stat(r->argv[i], &st)) MOE_TRY(apart(out, r->argv[i], "is read", err));
+    return options_apart(apart, r, out, err);
+}
+
+/* ---- what is there ---- */
+
+static bool holds(const char *head, size_t n, const char *text)
+{
+    return !text || memmem(head, n, text, strlen(text));
+}
+
+static bool is_of_kind(const char *head, size_t n, const struct moe_file_kind *kind)
+{
+    for (const struct moe_file_mark *m = kind->marks; m->begins; m++) {
+        size_t begin = strlen(m->begins);
+        if (n >= m->at + begin && !memcmp(head + m->at, m->begins, begin) && holds(head, n, m->holds[0]) &&
+            holds(head, n, m->holds[1]))
+            return true;
+    }
+    return false;
+}
+
+/* The first bytes of a file, unpacked; *n 0 for a file that is packed badly. */
+static enum moe_code read_head(const char *path, char *head, size_t *n, struct moe_err *err)
+{
+    struct moe_stream *s;
+    MOE_TRY(moe_stream_open(&s, path, err));
+    enum moe_code code = moe_stream_read(s, head, HEAD, n, err);
+    moe_stream_close(&s);
+    if (code == MOE_CORRUPT) *n = 0;
+    return code == MOE_CORRUPT ? MOE_OK : code;
+}
+
+enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind, struct moe_err *err)
+{
+    struct stat st;
+    size_t n = 0;
+    if (lstat(path, &st))
+        return errno == ENOENT || errno == ENOTDIR ? MOE_OK : moe_fail_errno(err, errno, path, "cannot stat");
+    if (!S_ISREG(st.st_mode) || !st.st_size) return MOE_OK;
+    char *head = malloc(HEAD);
+    if (!head) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
+    enum moe_code code = read_head(path, head, &n, err);
+    bool ours = code == MOE_OK && is_of_kind(head, n, kind);
+    free(head);
+    if (code != MOE_OK || ours) return code;
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "already exists and is not %s (choose another name, or move it away)", kind->name);
+}
+
+/* ---- both ---- */
+
+enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err)
+{
+    struct stat st;
+    if (!o->path) return MOE_OK;
+    MOE_TRY(moe_newfile_check(o->path, o->replace, err));
+    enum moe_code code = all_apart(file_apart, r, o->path, o->into, err);
+    if (code == MOE_USAGE && !lstat(o->path, &st)) err->code = code = MOE_EXISTS;
+    MOE_TRY(code);
+    return o->kind ? moe_output_ours(o->path, o->kind, err) : MOE_OK;
+}
+
+enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err)
+{
+    return path ? all_apart(moe_newdir_apart, r, path, NULL, err) : MOE_OK;
+}
