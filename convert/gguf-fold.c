@@ -18,8 +18,8 @@
  * NVFP4 in the file.  n is as near to 0 as it can be: products round their inputs to 8 bits under an F16 scale,
  * which small inputs would make subnormal.
  *
- * Whether block scales bear a shift is known from how often each code occurs: their plane is read once before
- * the export. */
+ * Whether block scales bear a shift is known from how often each code occurs, and so is whether they are too small
+ * for the types that have F16 scales: their plane is read once before the export. */
 #include "convert/gguf-internal.h"
 
 #include "base/tool.h"
@@ -40,6 +40,8 @@ struct work {
     const struct moe_source *src;
     struct moe_gguf_fold *f;
     uint64_t *fits;      /* [n_tensors] bit k: block scales bear a shift by SHIFT_LEAST + k */
+    uint64_t *exact;     /* [n_tensors] the same, and none is rounded */
+    int16_t *least;      /* [n_tensors] moe_gguf_least_power */
     int64_t *todo, n;    /* weights whose block scales are read */
     uint8_t *buf;        /* [slots][CHUNK] */
     bool *bad;           /* [units] has a weight that does not bear the shift tried */
@@ -74,6 +76,15 @@ static bool exponent(const struct moe_tensor *t, int *e)
     return power;
 }
 
+static bool is_nvfp4(const struct work *x, int64_t i) { return x->f->type[i] == MOE_GGUF_NVFP4; }
+
+/* Has values that are all but zero: no shift is asked of its block scales. */
+static bool near_zero(const struct moe_tensor *t)
+{
+    int e;
+    return exponent(t, &e) && e < NEXT_TO_ZERO;
+}
+
 /* ---- block scales times a power of two ---- */
 
 void moe_gguf_shift_of(int by, struct moe_gguf_shift *s)
@@ -83,14 +94,16 @@ void moe_gguf_shift_of(int by, struct moe_gguf_shift *s)
         s->code[c] = v > 448 ? MOE_GGUF_NO_SCALE : moe_f32_to_e4m3_satfinite((float)v);
         s->exact[c] = v <= 448 && (double)moe_e4m3_to_f32(s->code[c]) == v;
     }
+    s->by = by;
     s->code[127] = MOE_GGUF_NO_SCALE;
     s->exact[127] = false;
 }
 
-/* Of block scales that occur so often, which shifts cost next to nothing. */
-static uint64_t bearable(const uint64_t count[128])
+/* Of block scales that occur so often, which shifts cost next to nothing, and which nothing at all. */
+static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
 {
     uint64_t fits = 0;
+    *exact = 0;
     for (int k = 0; k < SHIFTS; k++) {
         struct moe_gguf_shift s;
         double num = 0, den = 0;
@@ -104,24 +117,45 @@ static uint64_t bearable(const uint64_t count[128])
             den += n * v * v;
         }
         if (num <= ROUNDING_MOST * den) fits |= (uint64_t)1 << k;
+        if (num == 0) *exact |= (uint64_t)1 << k;
     }
     return fits;
+}
+
+/* Whether every code of a weight of NVFP4 is 0: scales say nothing about such a weight. */
+static enum moe_code all_zero(const struct work *x, const struct moe_tensor *t, uint8_t *buf, bool *zero,
+                              struct moe_err *err)
+{
+    uint64_t bytes = (uint64_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, t->rows, t->cols);
+    *zero = t->type == MOE_NVFP4;
+    for (uint64_t at = 0; at < bytes && *zero; at += CHUNK) {
+        size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
+        MOE_TRY(moe_source_read(x->src, t, MOE_PLANE_DATA, at, n, buf, err));
+        for (size_t i = 0; i < n; i++) *zero &= !(buf[i] & 0x77);
+    }
+    moe_source_drop(x->src, &t->plane[MOE_PLANE_DATA]);
+    return MOE_OK;
 }
 
 static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_err *err)
 {
     struct work *x = ctx;
-    const struct moe_tensor *t = &x->src->tensors[x->todo[item]];
+    int64_t tensor = x->todo[item];
+    const struct moe_tensor *t = &x->src->tensors[tensor];
     uint8_t *buf = x->buf + (size_t)slot * CHUNK;
-    uint64_t count[128] = { 0 };
+    uint64_t count[256] = { 0 };
     uint64_t bytes = (uint64_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, t->rows, t->cols);
+    bool zero = false;
     for (uint64_t at = 0; at < bytes; at += CHUNK) {
         size_t n = bytes - at < CHUNK ? (size_t)(bytes - at) : CHUNK;
         MOE_TRY(moe_source_read(x->src, t, MOE_PLANE_SCALE, at, n, buf, err));
-        for (size_t i = 0; i < n; i++) count[buf[i] < 127 ? buf[i] : 0]++; /* others are refused later */
+        moe_gguf_count_scales(t, buf, n, count);
     }
     moe_source_drop(x->src, &t->plane[MOE_PLANE_SCALE]);
-    x->fits[x->todo[item]] = bearable(count);
+    if (is_nvfp4(x, tensor) && !near_zero(t)) x->fits[tensor] = bearable(count, &x->exact[tensor]);
+    int least = moe_gguf_least_power(t, count);
+    if (least > 0) MOE_TRY(all_zero(x, t, buf, &zero, err));
+    x->least[tensor] = zero ? INT16_MIN : (int16_t)least;
     return MOE_OK;
 }
 
@@ -150,7 +184,6 @@ static int64_t unit_of(const struct moe_tensor *t)
 {
     return (int64_t)(t->layer + 1) * MOE_ROLE_COUNT + t->role;
 }
-static bool is_nvfp4(const struct work *x, int64_t i) { return x->f->type[i] == MOE_GGUF_NVFP4; }
 
 /* A weight as Q6_K, or as BF16 where rows are not a whole number of its blocks. */
 static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
@@ -273,16 +306,49 @@ static void fold_all(struct work *x)
     fold_group(x, 0, src->n_tensors, &groups[sizeof groups / sizeof *groups - 1]);
 }
 
-/* ---- the whole ---- */
+/* ---- scales too small for F16 ---- */
 
-static void list_todo(struct work *x, bool dry_run)
+static bool is_small(const struct work *x, int64_t i)
 {
-    int e;
+    uint32_t type = x->f->type[i];
+    return (type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0) && x->f->power[i] < x->least[i];
+}
+
+/* Of a tensor that has one, and of a whole stack of experts where one of them is small: BF16. */
+static void widen_small(struct work *x)
+{
+    struct moe_gguf_dropped *d = &x->f->dropped[MOE_GGUF_SMALL];
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
+        if (!is_small(x, i)) continue;
+        if (!d->n++) d->first = i;
+        int64_t k = t->expert < 0 ? i : moe_source_find(x->src, (enum moe_role)t->role, t->layer, 0) - x->src->tensors;
+        for (; k < x->src->n_tensors && x->src->tensors[k].layer == t->layer; k++)
+            if (x->src->tensors[k].role == t->role) x->f->type[k] = MOE_GGUF_BF16;
+    }
+}
+
+/* Which weights have block scales that the file holds rounded. */
+static void mark_inexact(struct work *x)
+{
+    for (int64_t i = 0; i < x->src->n_tensors; i++) {
+        int shift = is_nvfp4(x, i) ? moe_gguf_shift(x->f, x->src, i) : 0;
+        bool known = shift >= SHIFT_LEAST && shift <= SHIFT_MOST;
+        x->f->inexact[i] = is_nvfp4(x, i) && !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
+    }
+}
+
+/* ---- the whole ---- */
+
+static void list_todo(struct work *x, const struct moe_gguf_options *o)
+{
+    for (int64_t i = 0; i < x->src->n_tensors; i++) {
+        const struct moe_tensor *t = &x->src->tensors[i];
+        uint32_t type = x->f->type[i];
+        bool has_scales = type == MOE_GGUF_NVFP4 || type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0;
         x->fits[i] = ANY_SHIFT;
-        if (!is_nvfp4(x, i) || (dry_run && t->expert >= 0)) continue;
-        if (exponent(t, &e) && e >= NEXT_TO_ZERO) x->todo[x->n++] = i;
+        x->least[i] = INT16_MIN;
+        if (has_scales && o->outtype == MOE_OUT_AUTO && !(o->dry_run && t->expert >= 0)) x->todo[x->n++] = i;
     }
 }
 
@@ -295,24 +361,33 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     int slots = moe_pool_threads(pool) + 1;
     struct work x = { .src = src, .f = f, .progress = progress };
     *f = (struct moe_gguf_fold){ .type = calloc(n, sizeof *f->type), .power = calloc(n, sizeof *f->power) };
+    f->inexact = calloc(n, sizeof *f->inexact);
     x.fits = calloc(n, sizeof *x.fits);
+    x.exact = calloc(n, sizeof *x.exact);
+    x.least = calloc(n, sizeof *x.least);
     x.todo = calloc(n, sizeof *x.todo);
     x.bad = calloc(units, sizeof *x.bad);
     x.weights = calloc(units, sizeof *x.weights);
     x.buf = malloc((size_t)slots * CHUNK);
-    bool ok = f->type && f->power && x.fits && x.todo && x.bad && x.weights && x.buf;
+    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.todo && x.bad && x.weights && x.buf;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     if (code == MOE_OK) {
         uint64_t bytes = 0;
         first_types(&x, o->outtype);
-        list_todo(&x, o->dry_run);
+        list_todo(&x, o);
         for (int64_t i = 0; i < x.n; i++) bytes += src->tensors[x.todo[i]].plane[MOE_PLANE_SCALE].bytes;
         if (x.n) moe_progress_begin(progress, "block scales", bytes, MOE_UNIT_BYTES);
         code = moe_pipe_run(pool, x.n, slots, read_scales, scales_read, &x, err);
         if (x.n) moe_progress_end(progress);
     }
-    if (code == MOE_OK) fold_all(&x);
+    if (code == MOE_OK) {
+        fold_all(&x);
+        widen_small(&x);
+        mark_inexact(&x);
+    }
     free(x.fits);
+    free(x.exact);
+    free(x.least);
     free(x.todo);
     free(x.bad);
     free(x.weights);
@@ -325,6 +400,7 @@ void moe_gguf_fold_release(struct moe_gguf_fold *f)
 {
     free(f->type);
     free(f->power);
+    free(f->inexact);
     *f = (struct moe_gguf_fold){ 0 };
 }
 

@@ -32,6 +32,17 @@ static bool any_value(const uint8_t *codes)
     return ((moe_load_le32(codes) | moe_load_le32(codes + 4)) & 0x77777777u) != 0;
 }
 
+/* Sum of the squares of 16 codes. */
+static double squares(const uint8_t *codes)
+{
+    double sum = 0;
+    for (int i = 0; i < 16; i++) {
+        double v = (double)moe_e2m1_to_f32(codes[i / 2] >> (i & 1 ? 4 : 0) & 15);
+        sum += v * v;
+    }
+    return sum;
+}
+
 /* Source: block_nvfp4 in ggml-common.h; checked against gguf-py's NVFP4. */
 bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
                          int64_t cols, uint8_t *out, int64_t *rounded)
@@ -49,6 +60,19 @@ bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const stru
     return ok;
 }
 
+void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
+                          int64_t cols, double *num, double *den)
+{
+    for (int64_t b = 0; b < cols / 16; b++) {
+        uint8_t c = scales[b] & 0x7f;
+        if (shift->code[c] == MOE_GGUF_NO_SCALE) continue; /* is refused */
+        double v = (double)moe_e4m3_to_f32(c), w = squares(codes + 8 * b);
+        double d = shift->exact[c] ? 0 : v - ldexp((double)moe_e4m3_to_f32(shift->code[c]), -shift->by);
+        *num += w * d * d;
+        *den += w * v * v;
+    }
+}
+
 /* Nearest, ties to even; at most 65504 in magnitude.  False when the result is not the value. */
 static bool to_f16(double v, uint16_t *h)
 {
@@ -63,14 +87,40 @@ static bool to_f16(double v, uint16_t *h)
     return n * step == a;
 }
 
-int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out)
+double moe_gguf_f16(double v)
+{
+    uint16_t h;
+    if (!(v > 0 && v <= 65504)) return v;
+    to_f16(v, &h);
+    return f16_value(h);
+}
+
+/* Sum of the squares of 32 codes q + 8. */
+static double squares_int4(const uint8_t *codes)
+{
+    int sum = 0;
+    for (int i = 0; i < 16; i++) {
+        int low = (codes[i] & 15) - 8, high = (codes[i] >> 4) - 8;
+        sum += low * low + high * high;
+    }
+    return sum;
+}
+
+int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out,
+                           double *num, double *den)
 {
     int64_t rounded = 0;
     for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales += 2, out += 18) {
         double s = ldexp((double)moe_bf16_to_f32(moe_load_le16(scales)), power);
         uint16_t h;
         if (!(fabs(s) <= 65504)) return -1;
-        rounded += !to_f16(s, &h);
+        double w = squares_int4(codes);
+        if (!to_f16(s, &h)) {
+            double d = fabs(s) - f16_value(h & 0x7fff);
+            *num += w * d * d;
+            rounded++;
+        }
+        *den += w * s * s;
         out[0] = (uint8_t)h;
         out[1] = (uint8_t)(h >> 8);
         for (int k = 0; k < 2; k++)
@@ -85,8 +135,9 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int powe
  * exact and s is 2 d k with k = scale * t: whole numbers up to 127, even ones up to 254.  An e4m3 number is
  * m * 2^e, m of 8 to 15.  With a k of 16 m for the largest of the 16, all that are up to 4 exponents smaller have
  * whole k, too, and nothing is lost but what d loses as an F16: nothing where factor is a power of two, else up to
- * 2^-12.  Other multiples of m, from 8 m on, give d another mantissa, which may round better.  Where scales are
- * farther apart and that is not enough, the largest is put on other numbers. */
+ * 2^-12, and more where d is below 2^-14.  Other multiples of m, from 8 m on, give d another mantissa, which may
+ * round better; those below make d larger, for weights so small that F16 has few bits left.  Where scales are farther
+ * apart and that is not enough, the largest is put on other numbers. */
 
 enum { SUPER = 16, K_MOST = 254 }; /* blocks under one d */
 #define ENOUGH 0x1p-24             /* of squares: what rounding d alone may cost */
@@ -133,6 +184,7 @@ static uint16_t choose_d(const double s[SUPER], const double w[SUPER], double fa
     if (!(c.largest > 0) || !(factor > 0)) return 0;
     int m = (int)(16 * frexp(c.largest, &e));
     for (int j = 16; j >= 8 && c.num > 0; j--) try_top(&c, m * j);
+    for (int j = 7; j >= 1 && c.num > ENOUGH * all; j--) try_top(&c, m * j);
     for (int top = 96; top <= 127 && c.num > ENOUGH * all; top++) try_top(&c, top);
     for (int top = 192; top <= K_MOST && c.num > ENOUGH * all; top += 2) try_top(&c, top);
     *num = c.num;
@@ -160,17 +212,6 @@ static void pack_super(const uint8_t *codes, const double s[SUPER], const bool n
             put_q(out, 16 * b + i, twice[c] * t + 32);
         }
     }
-}
-
-/* Sum of the squares of 16 codes. */
-static double squares(const uint8_t *codes)
-{
-    double sum = 0;
-    for (int i = 0; i < 16; i++) {
-        double v = (double)moe_e2m1_to_f32(codes[i / 2] >> (i & 1 ? 4 : 0) & 15);
-        sum += v * v;
-    }
-    return sum;
 }
 
 bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double factor, int64_t cols, uint8_t *out,

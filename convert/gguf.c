@@ -107,15 +107,26 @@ static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "%s", what);
 }
 
-static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift *shift, size_t row_bytes,
-                                  struct moe_err *err)
+static double global_of(const struct moe_weight *w)
+{
+    return w->reciprocal ? 1 / (double)w->global : (double)w->global;
+}
+
+/* inexact: some block scales are rounded, and the error is measured. */
+static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift *shift, bool inexact,
+                                  size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
+    double global = global_of(w), num = 0, den = 0;
     bool ok = true;
-    for (int64_t r = 0; ok && r < w->rows; r++)
-        ok = moe_gguf_pack_nvfp4(w->data + r * w->cols / 2, scales + r * w->cols / 16, shift, w->cols,
-                                 k->out + (size_t)r * row_bytes, &k->blocks);
+    for (int64_t r = 0; ok && r < w->rows; r++) {
+        const uint8_t *codes = w->data + r * w->cols / 2, *s = scales + r * w->cols / 16;
+        ok = moe_gguf_pack_nvfp4(codes, s, shift, w->cols, k->out + (size_t)r * row_bytes, &k->blocks);
+        if (inexact) moe_gguf_weigh_nvfp4(codes, s, shift, w->cols, &num, &den);
+    }
+    k->num += num * global * global;
+    k->den += den * global * global;
     k->rounded |= k->blocks > 0;
     if (ok) return MOE_OK;
     return refuse(k, "has a block scale below zero: GGUF's NVFP4 has none (write --outtype q6_k)", err);
@@ -125,7 +136,7 @@ static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, 
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
-    double factor = ldexp(w->reciprocal ? 1 / (double)w->global : (double)w->global, power);
+    double factor = ldexp(global_of(w), power);
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
     bool ok = isfinite(factor);
     for (int64_t r = 0; ok && r < w->rows; r++)
@@ -142,12 +153,15 @@ static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, 
 static enum moe_code q4_0_stripe(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
+    double to_model = ldexp(1, -2 * power), num = 0, den = 0;
     for (int64_t r = 0; r < w->rows; r++) {
         int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, power,
-                                             w->cols, k->out + (size_t)r * row_bytes);
+                                             w->cols, k->out + (size_t)r * row_bytes, &num, &den);
         if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
         k->rounded |= rounded > 0;
     }
+    k->num += num * to_model;
+    k->den += den * to_model;
     return MOE_OK;
 }
 
@@ -199,7 +213,7 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
             MOE_TRY(split_stripe(x, k, to, err));
             continue;
         }
-        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, &shift, row_bytes, err));
+        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, &shift, x->plan->fold->inexact[i], row_bytes, err));
         else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
         else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, power, row_bytes, err));
         else MOE_TRY(decoded_stripe(k, to->type, power, err));
@@ -222,8 +236,11 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     x->r->decoded += k->decoded;
     x->r->rounded += k->rounded;
     x->r->blocks_rounded += k->blocks;
-    x->num += k->num;
-    x->den += k->den;
+    if (k->decoded || k->num > 0) x->num += k->num, x->den += k->den;
+    if (k->num > 0 && sqrt(k->num / k->den) > x->r->worst_error) {
+        x->r->worst_error = sqrt(k->num / k->den);
+        x->r->worst = i;
+    }
     moe_progress_add(x->progress, tensor_bytes(&x->src->tensors[i]));
     return moe_interrupted(err);
 }
@@ -338,7 +355,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
     struct moe_gguf_fold fold;
     struct moe_gguf_meta meta = { 0 };
     struct work x = { .src = src, .plan = &plan, .progress = progress, .r = r };
-    *r = (struct moe_gguf_result){ 0 };
+    *r = (struct moe_gguf_result){ .worst = -1 };
     MOE_TRY(begin(&x, out, o, err));
     MOE_TRY(moe_gguf_fold(&fold, src, o, pool, progress, err));
     enum moe_code code = moe_gguf_plan(&plan, src, &fold, err);

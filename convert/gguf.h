@@ -13,9 +13,15 @@
 enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32, MOE_OUT_Q6_K };
 
 /* Why what is NVFP4 in the model is not what was asked for: Q6_K was; its rows are not a multiple of 64 (Q6_K: 256);
- * its global scale is not a power of two; it is one, and neither block scales nor anything else can take it. */
-enum moe_gguf_why { MOE_GGUF_ASKED, MOE_GGUF_ROWS, MOE_GGUF_GLOBAL, MOE_GGUF_RANGE, MOE_GGUF_WHYS };
-struct moe_gguf_dropped { int64_t n, first; }; /* tensors of the file; the first one in the model */
+ * its global scale is not a power of two; it is one, and neither block scales nor anything else can take it.  SMALL: it
+ * would be Q6_K, or INT4 would be Q4_0, but scales are too small for F16: it is BF16. */
+enum moe_gguf_why { MOE_GGUF_ASKED, MOE_GGUF_ROWS, MOE_GGUF_GLOBAL, MOE_GGUF_RANGE, MOE_GGUF_SMALL, MOE_GGUF_WHYS };
+/* Tensors of the file; the first one in the model (SMALL: the first expert that is why). */
+struct moe_gguf_dropped { int64_t n, first; };
+
+/* The relative error of one tensor of the model (one expert of a stack) above which AUTO writes another type, and
+ * callers warn.  NVFP4 itself has one of about 0.095 to what it was quantized from. */
+#define MOE_GGUF_ERROR_MOST 0.01
 
 struct moe_gguf_options {
     enum moe_write_mode mode;  /* RESUME starts over: a copy keeps no journal */
@@ -32,7 +38,9 @@ struct moe_gguf_result {
     int64_t decoded;           /* tensors of the model that become BF16, F32 or Q6_K and were something smaller */
     struct moe_gguf_dropped dropped[MOE_GGUF_WHYS];
     int64_t rounded;           /* tensors of the model with a value or scale that the file does not hold exactly */
-    double relative_error;     /* over all decoded tensors: sqrt(sum (w - w')^2 / sum w^2) */
+    double relative_error;     /* over all tensors that are decoded or have a scale rounded: sqrt(sum (w - w')^2 / sum w^2) */
+    double worst_error;        /* the same of the one tensor of the model that is held worst */
+    int64_t worst;             /* which; -1: all are held exactly */
     bool no_tokenizer;         /* the model has no tiktoken.model: the file says "none" */
 };
 

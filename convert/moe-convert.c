@@ -134,21 +134,49 @@ static void say_dropped(struct options *o, const struct moe_source *src, const s
                q6_k ? "Q6_K" : "NVFP4", t->cols % 256 ? "BF16" : "Q6_K", name, because[why]);
 }
 
+/* What would have lost its small scales, and is BF16 therefore. */
+static void say_small(struct options *o, const struct moe_source *src, const struct moe_gguf_dropped *d)
+{
+    char name[128];
+    if (!d->n) return;
+    const struct moe_tensor *t = &src->tensors[d->first];
+    moe_notice(&o->run, "%lld tensors of the file are BF16 and not %s: '%s', the first that is why, has scales too small for F16",
+               (long long)d->n, t->type == MOE_NVFP4 ? "Q6_K" : "Q4_0",
+               moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
+}
+
+/* How far the file's values are off, and where most. */
+static void say_error(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
+{
+    char name[128] = "", worst[192] = "";
+    const struct moe_tensor *t = got->worst >= 0 ? &src->tensors[got->worst] : NULL;
+    if (t) {
+        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
+        snprintf(worst, sizeof worst, ", at most %.2g ('%s')", got->worst_error, name);
+    }
+    if (got->decoded) moe_notice(&o->run, "%lld tensors are decoded, relative error %.2g%s%s", (long long)got->decoded, got->relative_error,
+                                 worst, got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
+    else if (got->rounded) moe_notice(&o->run, "%lld tensors have a scale that GGUF holds rounded, relative error %.2g%s", (long long)got->rounded,
+                                      got->relative_error, worst);
+    if (got->worst_error > MOE_GGUF_ERROR_MOST)
+        moe_warn(&o->run, "'%s' has a relative error of %.2g in the file: its scales are too small for the type it has there (write --outtype bf16)",
+                 name, got->worst_error);
+}
+
 /* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/gguf.md: measured). */
 static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;
     if (got->no_tokenizer) moe_warn(&o->run, "the model has no tiktoken.model, so the file has no tokenizer");
     for (int why = 0; why < MOE_GGUF_WHYS; why++) say_dropped(o, src, got, (enum moe_gguf_why)why);
+    say_small(o, src, &got->dropped[MOE_GGUF_SMALL]);
     if (got->blocks_rounded)
         moe_notice(&o->run, "%lld NVFP4 blocks have their scale rounded, for at most 0.0001 of a tensor's values",
                    (long long)got->blocks_rounded);
     if (c->yarn && (c->beta_fast != 32 || c->beta_slow != 1))
         moe_notice(&o->run, "llama.cpp does not take this model's YaRN betas from the file: give it --yarn-beta-fast %g --yarn-beta-slow %g",
                    c->beta_fast, c->beta_slow);
-    if (got->decoded) moe_notice(&o->run, "%lld tensors are decoded, relative error %.2g%s", (long long)got->decoded, got->relative_error,
-                                 got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
-    else if (got->rounded) moe_notice(&o->run, "%lld tensors have a scale that GGUF holds rounded", (long long)got->rounded);
+    say_error(o, src, got);
 }
 
 static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
@@ -170,6 +198,12 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     moe_json_add_i64(json, "tensors_decoded", got.decoded);
     moe_json_add_i64(json, "tensors_rounded", got.rounded);
     cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
+    cJSON_AddNumberToObject(json, "worst_error", got.worst_error);
+    if (got.worst >= 0) {
+        const struct moe_tensor *t = &src->tensors[got.worst];
+        char name[128];
+        cJSON_AddStringToObject(json, "worst_tensor", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
+    }
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
     return MOE_OK;
 }

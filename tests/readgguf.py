@@ -2,8 +2,10 @@
 """A reader of GGUF files in Python's standard library alone, written from ggml's description of the format.
 
     readgguf.py check FILE.gguf               structure: bounds, order, alignment, zero padding, names
-    readgguf.py same FILE.gguf NAME.moe TYPE  metadata, tokenizer and every value against the container's, as readmoe.py reads it;
-                                              TYPE: what --outtype was (auto, q6_k, bf16, f32)
+    readgguf.py same FILE.gguf NAME.moe TYPE [TENSOR=KIND|rounded=N]...
+                                              metadata, tokenizer and every value against the container's, as readmoe.py reads it;
+                                              TYPE: what --outtype was (auto, q6_k, bf16, f32); TENSOR of the file is a KIND, whatever
+                                              the rule says; N blocks of NVFP4 have their scale rounded
     readgguf.py package FILE.gguf             the PyPI package gguf reads the same pairs, descriptions and values (exit 77 without it)
 
 Exit 0, or 1 with what is wrong.
@@ -191,14 +193,14 @@ def wanted_types(name, typ, cols, outtype, powers):
 
 
 class Compare:
-    def __init__(self, path, container, outtype):
+    def __init__(self, path, container, outtype, but=()):
         self.g, self.outtype = Gguf(path), outtype
         self.c = readmoe.Container(container)
         need(not self.c.problems, self.c.problems)
         with open(os.path.join(container, "hf", "config.json")) as f:
             config = json.load(f)
         self.config = config.get("text_config", config)
-        self.dir = container
+        self.dir, self.but, self.blocks = container, dict(b.split("=") for b in but), 0
         self.have, self.seen, self.power, self.kinds = {}, set(), {}, {}
         self.globals = {}  # of each tensor of the file: whether all that make it are powers of two
         for shard in self.c.shards.values():
@@ -236,6 +238,7 @@ class Compare:
         need(name in self.g.tensors, name, "missing")
         kind, have_dims = self.g.tensors[name][:2]
         kinds = wanted_types(name, typ, dims[0], self.outtype, self.globals.get(name, False))
+        kinds = (self.but[name],) if name in self.but else kinds
         need(kind in kinds, name, "is", kind, "not", kinds)
         need(have_dims == dims, name, have_dims, "not", dims)
         got, n = self.values(name), len(want)
@@ -253,6 +256,9 @@ class Compare:
             self.near(name, part, got, want)
             return n
         bad = [] if got.tobytes() == want.tobytes() else [i for i in range(n) if struct.pack("f", got[i]) != struct.pack("f", want[i])]
+        if kind == "NVFP4" and "rounded" in self.but:  # to a multiple of the smallest e4m3: by at most half of it, times 6
+            self.blocks += len({i // 16 for i in bad})
+            bad = [i for i in bad if abs(got[i] - want[i]) > 6 * 2.0 ** -10]
         need(not bad, name, part, "differs at", bad[:3], [got[i] for i in bad[:3]], [want[i] for i in bad[:3]])
         return n
 
@@ -299,6 +305,7 @@ class Compare:
             n += self.tensor(to, expert, t["type"], dims, want)
             if self.g.tensors[to][0] == "NVFP4":
                 self.inputs(shard, t, to, expert or 0)
+        need(self.blocks == int(self.but.get("rounded", 0)), self.blocks, "blocks are rounded")
         need(self.seen == set(self.g.tensors), "not accounted for:", sorted(set(self.g.tensors) - self.seen)[:5])
         return n
 
@@ -445,7 +452,7 @@ def main():
         g = Gguf(sys.argv[2])
         print("readgguf: %d pairs, %d tensors, %d bytes" % (len(g.meta), len(g.tensors), len(g.b)))
     elif sys.argv[1:2] == ["same"]:
-        c = Compare(*sys.argv[2:5])
+        c = Compare(*sys.argv[2:5], sys.argv[5:])
         c.metadata()
         merges, n = c.tokenizer(), c.tensors()
         print("readgguf: %d values, %d merges and all metadata are the container's; %s%s" %

@@ -96,6 +96,52 @@ ok "$C" "$T/b-nvfp4" --to gguf -o "$T/said.gguf"
 said "9 tensors of the file are not NVFP4 but Q6_K, 'model.layers.0.mlp.gate_proj.weight' the first: their global scales are not powers of two"
 ok cmp "$T/said.gguf" "$T/b-nvfp4.moe.auto.gguf"
 
+# One expert whose scales are too small for F16, of NVFP4 and of INT4: its stack is BF16, unless the type was asked
+# for; the error of the tensor that is held worst is said by name.
+worst() # LEAST MOST TENSOR: of the JSON printed last
+{
+    python3 - "$T/out" "$@" <<'P' || fail "worst error: $(cat "$T/out")"
+import json, sys
+j, least, most, name = json.load(open(sys.argv[1])), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+assert least < j["worst_error"] < most and j["relative_error"] <= j["worst_error"] and j["worst_tensor"].endswith(name), j
+P
+}
+patch() { ok python3 tests/patchtensors.py "$@"; }
+expert=model.layers.1.mlp.experts.1
+ok "$GEN/genmodel" -o "$T/faint" $big --format bf16
+patch "$T/faint" 'experts.1.down_proj' times -16
+ok "$BIN/moe-quantize" -q "$T/faint" -o "$T/faint.moe" --method max
+ok "$C" "$T/faint.moe" --to gguf --json -o "$T/faint.moe.auto.gguf"
+said "1 tensors of the file are BF16 and not Q6_K: '$expert.down_proj.weight', the first that is why, has scales too small"
+worst 0.0001 0.004 _proj.weight
+ok $R same "$T/faint.moe.auto.gguf" "$T/faint.moe" auto blk.1.ffn_down_exps.weight=BF16
+ok "$C" "$T/faint.moe" --to gguf --outtype q6_k --json -o "$T/faint.gguf"
+worst 0.05 1.0001 experts.1.down_proj.weight
+said "warning: '$expert.down_proj.weight' has a relative error of .*too small for the type it has there (write --outtype bf16)"
+ok "$GEN/genmodel" -o "$T/faint4" $big --format int4
+patch "$T/faint4" 'experts.1.up_proj.weight_scale$' times -18
+ok "$C" "$T/faint4" --to gguf --json -o "$T/faint4.gguf"
+said "1 tensors of the file are BF16 and not Q4_0: '$expert.up_proj.weight', the first that is why, has scales too small"
+kinds "$T/faint4.gguf" "BF16:21 F32:11 Q4_0:2"
+
+# A block scale that its shift rounds, and a stack of experts in which no shift suits all.
+ok "$C" "$T/b.moe" --to hf-nvfp4 -o "$T/b-round"
+cp -R "$T/b-round" "$T/b-range"
+patch "$T/b-round" 'experts.1.down_proj.weight_scale_2' times -3
+patch "$T/b-round" 'experts.1.down_proj.weight_scale$' byte 1
+patch "$T/b-range" 'experts.1.down_proj.weight_scale_2' times 20
+for m in b-round b-range; do
+    ok "$C" "$T/$m" -o "$T/$m.moe"
+    ok "$C" "$T/$m.moe" --to gguf --json -o "$T/$m.gguf"
+    cp "$T/out" "$T/$m.json"
+    [ $m = b-round ] || said "3 tensors of the file are not NVFP4 but Q6_K, .*their block scales no room for them"
+done
+[ "$(json nvfp4_blocks_rounded "$T/b-round.json")" = 1 ] || fail "blocks rounded: $(cat "$T/b-round.json")"
+cp "$T/b-round.json" "$T/out"
+worst 0.0000001 0.0001 experts.1.down_proj.weight
+ok $R same "$T/b-round.gguf" "$T/b-round.moe" auto rounded=1
+ok $R same "$T/b-range.gguf" "$T/b-range.moe" auto blk.1.ffn_down_exps.weight=Q6_K
+
 # More than one stripe of rows: kv_b cut inside a head, matrices of 4096 columns and of 4096 rows.
 ok "$GEN/genmodel" -o "$T/kv" --layers 1 --dense 1 --hidden 64 --heads 12 --nope 128 --v 72 --kv-lora 512 --vocab 320 --dense-inter 64 --seed 5 --format fp8
 ok "$C" "$T/kv" -o "$T/kv.moe"
