@@ -35,6 +35,8 @@ void moe_chat_content(struct moe_chat_out *o, const cJSON *message, int64_t i)
             if (cJSON_IsString(type) && strcmp(type->valuestring, "text"))
                 moe_chat_fail(o, MOE_UNSUPPORTED, i, "a part of its content is of type '%.40s' (want text)",
                               type->valuestring);
+            else if (moe_json_get(part, "image") || moe_json_get(part, "image_url"))
+                moe_chat_fail(o, MOE_UNSUPPORTED, i, "a part of its content is an image (want text)");
             else if (!cJSON_IsString(text))
                 moe_chat_fail(o, MOE_CORRUPT, i,
                               "a part of its content is not {\"type\": \"text\", \"text\": TEXT}");
@@ -65,24 +67,48 @@ void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bo
     else moe_chat_json(o, v, false);
 }
 
-/* What a message has that no template reads, counted. */
+/* Does a key have services go on from what the message says, where the templates end it?  As false it is no
+ * more than its absence. */
+static bool steers(const char *key) { return !strcmp(key, "partial") || !strcmp(key, "prefix"); }
+
+static const char *steering(const cJSON *message)
+{
+    for (const cJSON *c = message->child; c; c = c->next)
+        if (steers(c->string) && !cJSON_IsNull(c) && !cJSON_IsFalse(c)) return c->string;
+    return NULL;
+}
+
+/* The keys of an object that are none of those known, counted; null is no more than absence. */
+static void count_others(struct moe_chat_out *o, const cJSON *object, const char *const known[])
+{
+    for (const cJSON *c = object ? object->child : NULL; c; c = c->next) {
+        bool found = cJSON_IsNull(c) || !c->string || (cJSON_IsFalse(c) && steers(c->string));
+        for (size_t i = 0; known[i] && !found; i++) found = !strcmp(c->string, known[i]);
+        if (!found && !o->left.keys++) snprintf(o->left.key, sizeof o->left.key, "%s", c->string);
+    }
+}
+
+/* What a message has that no template reads, counted: its own keys, and those of what it is made of. */
 static void count_keys(struct moe_chat_out *o, const cJSON *message)
 {
     const struct moe_chat_style *style = &o->chat->style;
-    bool assistant = !strcmp(moe_chat_role(message), "assistant");
-    const struct { const char *key; bool read; } known[] = {
-        { "role", true }, { "content", true },
-        { "reasoning_content", assistant }, { "reasoning", assistant }, { "tool_calls", assistant },
-        { "tool_call_id", !strcmp(moe_chat_role(message), "tool") },
-        { "name", style->family == MOE_KIMI && !style->made_ids },
-    };
-    for (const cJSON *c = message->child; c; c = c->next) {
-        bool found = cJSON_IsNull(c);
-        for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++)
-            found = known[i].read && !strcmp(c->string, known[i].key);
-        if (found) continue;
-        if (!o->left.keys++) snprintf(o->left.key, sizeof o->left.key, "%s", c->string);
-    }
+    const char *role = moe_chat_role(message);
+    bool assistant = !strcmp(role, "assistant"), tool = !strcmp(role, "tool");
+    const char *known[8] = { "role", "content" }, *const part[] = { "type", "text", NULL },
+               *const call[] = { "id", "type", "index", "function", NULL },
+               *const function[] = { "name", "arguments", NULL };
+    size_t n = 2;
+    if (assistant) known[n++] = "reasoning_content", known[n++] = "reasoning", known[n++] = "tool_calls";
+    if (tool) known[n++] = "tool_call_id";
+    if (style->family == MOE_KIMI && !style->made_ids) known[n++] = "name";
+    count_others(o, message, known);
+    const cJSON *content = moe_json_get(message, "content"), *calls = moe_json_get(message, "tool_calls"), *c;
+    if (cJSON_IsArray(content)) cJSON_ArrayForEach(c, content) count_others(o, c, part);
+    if (assistant && cJSON_IsArray(calls))
+        cJSON_ArrayForEach(c, calls) {
+            count_others(o, c, call);
+            count_others(o, moe_json_get(c, "function"), function);
+        }
 }
 
 static void check_message(struct moe_chat_out *o, const cJSON *m, int64_t i)
@@ -94,6 +120,10 @@ static void check_message(struct moe_chat_out *o, const cJSON *m, int64_t i)
                       moe_chat_role(m));
     else if (moe_json_get(m, "function_call"))
         moe_chat_fail(o, MOE_UNSUPPORTED, i, "has a 'function_call' (write it as 'tool_calls')");
+    else if (steering(m))
+        moe_chat_fail(o, MOE_UNSUPPORTED, i,
+                      "has '%s': no chat template goes on from a message (leave the key out, or write the whole "
+                      "text as a 'prompt')", steering(m));
     else count_keys(o, m);
 }
 

@@ -43,7 +43,9 @@ const char *moe_chat_names(void);                    /* all of them: "k2-first, 
  *
  * A message has "role" (system, developer, user, assistant, tool) and may have "content" (text, null, or a
  * list of text parts), "name", "reasoning_content" (or "reasoning"; null is none), "tool_calls" and
- * "tool_call_id". A call without "id" gets the one that the model would write, functions.NAME:I. */
+ * "tool_call_id". A call without "id" gets the one that the model would write, functions.NAME:I.  "partial"
+ * or "prefix", with which services have a model go on from a message, is MOE_UNSUPPORTED unless false; any
+ * other key is counted. */
 struct moe_chat_request {
     const cJSON *messages; /* a list of these */
     const cJSON *tools;    /* NULL, null or empty: none */
@@ -58,11 +60,15 @@ struct moe_chat_request {
 /* What a conversation holds and its template has no place for: counts, for a notice. */
 struct moe_chat_left {
     int64_t reasoning, tools; /* reasoning contents; conversations whose tools were not declared */
-    int64_t keys;             /* keys of messages that are not those above, */
+    int64_t keys;             /* keys of messages, their parts and calls that are not OpenAI's, */
     char key[48];             /* and the first of them */
     int64_t spelled;          /* markers that the vocabulary has no token for, written as text */
     int64_t nameless;         /* results of tools that do not say of which call, written with an empty id */
 };
+
+struct moe_run;
+/* A notice for each of these that there is, which begins with the option that the conversations are of. */
+void moe_chat_tell_left(const struct moe_run *run, const char *option, const struct moe_chat_left *left);
 
 /* The ids of a conversation; *ids is malloc'd.  *left (may be NULL) is added to.  MOE_CORRUPT for a message
  * that is none, MOE_UNSUPPORTED for one that no template has a place for (an image), each by the message's

@@ -45,13 +45,23 @@ static void count_keys(struct moe_text *t, const char *const known[])
     }
 }
 
-/* A turn behind those made before. */
-static bool add_turn(struct moe_text *t, const char *role, const char *content)
+/* What a turn of ShareGPT's shape has besides "from" and "value" goes along: the template reads it or counts
+ * it, as it does of messages. */
+static bool add_others(cJSON *message, const cJSON *turn)
+{
+    for (cJSON *c = turn ? turn->child : NULL; c; c = c->next)
+        if (strcmp(c->string, "from") && strcmp(c->string, "value") &&
+            !cJSON_AddItemReferenceToObject(message, c->string, c)) return false;
+    return true;
+}
+
+/* A turn behind those made before; `turn`, of which it was made, may be NULL. */
+static bool add_turn(struct moe_text *t, const char *role, const char *content, const cJSON *turn)
 {
     cJSON *m = cJSON_CreateObject();
     if (!t->made) t->made = cJSON_CreateArray();
     if (m && t->made && cJSON_AddStringToObject(m, "role", role) &&
-        cJSON_AddStringToObject(m, "content", content) &&
+        cJSON_AddStringToObject(m, "content", content) && add_others(m, turn) &&
         cJSON_AddItemToArray(t->made, m)) return true;
     cJSON_Delete(m);
     return false;
@@ -62,7 +72,7 @@ static enum moe_code add_system(struct moe_text *t, struct moe_err *err)
     const cJSON *system = moe_json_get(t->row, "system");
     if (!system) return MOE_OK;
     if (!cJSON_IsString(system)) return bad(t, err, "'system' is not text");
-    return !*system->valuestring || add_turn(t, "system", system->valuestring) ? MOE_OK : nomem(t, err);
+    return !*system->valuestring || add_turn(t, "system", system->valuestring, NULL) ? MOE_OK : nomem(t, err);
 }
 
 /* ---- ShareGPT ---- */
@@ -86,13 +96,16 @@ static enum moe_code sharegpt(struct moe_text *t, const cJSON *list, struct moe_
         const cJSON *from = moe_json_get(c, "from"), *value = moe_json_get(c, "value");
         if (!cJSON_IsString(from) || !cJSON_IsString(value))
             return bad(t, err, "a turn of 'conversations' is not {\"from\", \"value\"}, both text");
+        if (moe_json_get(c, "role") || moe_json_get(c, "content"))
+            return bad(t, err,
+                       "a turn of 'conversations' has 'from' and 'value', and 'role' or 'content' too");
         const char *role = sharegpt_role(from->valuestring);
         if (!role)
             return bad(t, err,
                        "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
                        "'messages')",
                        from->valuestring);
-        if (!add_turn(t, role, value->valuestring)) return nomem(t, err);
+        if (!add_turn(t, role, value->valuestring, c)) return nomem(t, err);
     }
     return MOE_OK;
 }
@@ -109,7 +122,7 @@ static enum moe_code alpaca_question(struct moe_text *t, struct moe_err *err)
     size_t n = strlen(instruction->valuestring) + strlen(more) + 2;
     char *s = malloc(n);
     if (s) snprintf(s, n, "%s%s%s", instruction->valuestring, *more ? "\n" : "", more);
-    bool ok = s && add_turn(t, "user", s);
+    bool ok = s && add_turn(t, "user", s, NULL);
     free(s);
     return ok ? MOE_OK : nomem(t, err);
 }
@@ -123,12 +136,12 @@ static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
         const cJSON *q = c->child, *a = q ? q->next : NULL;
         if (!cJSON_IsArray(c) || !a || a->next || !cJSON_IsString(q) || !cJSON_IsString(a))
             return bad(t, err, "'history' is not a list of pairs of texts");
-        if (!add_turn(t, "user", q->valuestring) || !add_turn(t, "assistant", a->valuestring))
+        if (!add_turn(t, "user", q->valuestring, NULL) || !add_turn(t, "assistant", a->valuestring, NULL))
             return nomem(t, err);
     }
     MOE_TRY(alpaca_question(t, err));
     if (!cJSON_IsString(output)) return bad(t, err, "'output' is not text");
-    return add_turn(t, "assistant", output->valuestring) ? MOE_OK : nomem(t, err);
+    return add_turn(t, "assistant", output->valuestring, NULL) ? MOE_OK : nomem(t, err);
 }
 
 /* ---- any ---- */

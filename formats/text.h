@@ -14,7 +14,8 @@
  *
  *     {"text": TEXT}                                        given in pieces, as above
  *     {"messages": [{"role", "content", ...}], "tools"}     a conversation, as formats/chat.h takes it
- *     {"conversations": [{"from", "value"}], "system"}      ShareGPT: human or user, gpt or assistant, system
+ *     {"conversations": [{"from", "value"}], "system"}      ShareGPT: human or user, gpt or assistant, system;
+ *                                                           other keys of turns as in messages
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
  *                                                           Alpaca; "input" goes on a line of its own
  *

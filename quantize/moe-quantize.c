@@ -294,28 +294,10 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
 /* What of the text was not calibrated with, and why. */
 static void tell_left(const struct moe_run *run, const struct moe_corpus *c)
 {
-    const struct moe_chat_left *l = &c->left;
     if (c->row_keys)
         moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
                    c->row_key);
-    if (l->keys)
-        moe_notice(run, "--calib: %lld keys of messages are left out, the first is '%s'", (long long)l->keys,
-                   l->key);
-    if (l->reasoning)
-        moe_notice(run,
-                   "--calib: the thinking of %lld answers is left out, since the model's chat template has "
-                   "no place for it there", (long long)l->reasoning);
-    if (l->tools)
-        moe_notice(run,
-                   "--calib: the tools of %lld conversations are left out, since the model's chat template "
-                   "does not declare any", (long long)l->tools);
-    if (l->nameless)
-        moe_notice(run, "--calib: %lld results of tools do not name their call ('tool_call_id')",
-                   (long long)l->nameless);
-    if (l->spelled)
-        moe_notice(run,
-                   "--calib: %lld markers of tools and thinking are written as text, since the vocabulary "
-                   "has no tokens for them", (long long)l->spelled);
+    moe_chat_tell_left(run, "--calib", &c->left);
 }
 
 static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)

@@ -251,6 +251,14 @@ static enum moe_code report_all(struct job *j, const struct moe_config *c, struc
 
 /* ---- one rank, or several ---- */
 
+static enum moe_code read_prompts(struct job *j, const struct moe_engine *e, struct moe_err *err)
+{
+    if (!j->o->prompts) return MOE_OK;
+    MOE_TRY(moe_prompts_read(&j->prompts, j->o->prompts, &j->o->prompt, e, err));
+    moe_chat_tell_left(&j->o->run, "--prompts", &j->prompts.left);
+    return MOE_OK;
+}
+
 static enum moe_code alone(struct job *j, struct moe_err *err)
 {
     const struct moe_run_options *o = j->o;
@@ -259,7 +267,7 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
     if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, r.engine->source);
-    if (code == MOE_OK && o->prompts) code = moe_prompts_read(&j->prompts, o->prompts, &o->prompt, r.engine, err);
+    if (code == MOE_OK) code = read_prompts(j, r.engine, err);
     if (code == MOE_OK) code = read_ids(o, r.engine, &j->ids, &j->n_ids, err);
     if (code == MOE_OK) {
         shape.n_sequences = j->prompts.n;
@@ -302,7 +310,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));
     if (moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, s->lender->source);
-    if (o->prompts) MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, s->lender, err));
+    MOE_TRY(read_prompts(j, s->lender, err));
     MOE_TRY(read_ids(o, s->lender, &j->ids, &j->n_ids, err));
     s->m.results.n_sequences = j->prompts.n;
     s->m.results.reference = o->reference != NULL;

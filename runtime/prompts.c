@@ -172,6 +172,7 @@ struct reading {
     const struct moe_engine *e;
     const char *path;
     struct moe_chat *chat;
+    struct moe_chat_left *left;
     int64_t line;
 };
 
@@ -235,7 +236,7 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t *
                                  .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
                                  .ask = true };
     if (messages) MOE_TRY(need_chat(r, err));
-    if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, NULL, err));
+    if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));
     else if (cJSON_IsArray(tokens)) MOE_TRY(read_tokens(tokens, ids, n, err));
     else if (cJSON_IsString(prompt))
         MOE_TRY(moe_tokenize(r->e->tokenizer, prompt->valuestring, strlen(prompt->valuestring), r->o->special,
@@ -292,7 +293,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
                                const struct moe_engine *e, struct moe_err *err)
 {
-    struct reading r = { .o = o, .e = e, .path = path };
+    struct reading r = { .o = o, .e = e, .path = path, .left = &p->left };
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };

@@ -26,7 +26,7 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 /* The model's BOS token in front of ids (malloc'd). */
 enum moe_code moe_prompt_bos(const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err);
 
-struct moe_prompts { struct moe_sequence *v; int64_t n; };
+struct moe_prompts { struct moe_sequence *v; int64_t n; struct moe_chat_left left; };
 
 /* Every line that is not empty is a prompt of its own, without its line end; the file may be gzipped.  Where
  * the first is a JSON object with "messages", "prompt" (text) or "tokens" (ids), all are: with "tools" and

@@ -59,6 +59,12 @@ ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/requests.jsonl" -n 1
 [ "$(look "$T/out" "[s['prompt_tokens'] for s in v['sequences']]")" = "[$(tokens "$T/m" --special --prompt-file "$T/k25"), $(tokens "$T/m" --special --prompt-file "$T/off"), $(tokens "$T/m" --prompt Hello), 3]" ] ||
     { cat "$T/out"; fail "requests of --prompts"; }
 count
+# a key of a message that no template reads is told of; one that would change the prompt is refused
+printf '{"messages": [{"role": "user", "content": "Hello", "weight": 1, "cache": 2}]}\n' >"$T/line"
+ok "$BIN/moe-run" --json "$T/m" --prompts "$T/line" -n 1
+grep -q "prompts: 2 keys of messages are left out, the first is 'weight'" "$T/err" || { cat "$T/err"; fail "keys of messages in --prompts"; }
+printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "partial": true}]}\n' >"$T/line"
+refused 14 "line 1: message 1: has 'partial'" "$T/m" --prompts "$T/line" -n 1
 refused 14 "line 2: 'max_tokens' cannot be set for one prompt" "$T/m" --prompts "$T/max.jsonl" -n 1
 refused 13 "line 2: not an object with one of 'messages', 'prompt' and 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
 refused 14 "line 2: message 0: a part of its content is of type 'image'" "$T/m" --prompts "$T/image.jsonl" -n 1

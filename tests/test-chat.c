@@ -303,6 +303,15 @@ static void test_options(void)
                 "[{\"role\": \"user\", \"content\": \"q\", \"weight\": 1, \"train\": null, \"tool_calls\": "
                 "[1]}]", (struct moe_chat_request){ .system = "" }, &left, USER);
     OK(left.keys == 2 && !strcmp(left.key, "weight"));
+    left.keys = 0;
+    expect_text("k2-instruct",
+                "[{\"role\": \"assistant\", \"partial\": false, \"prefix\": null, \"content\": [{\"type\": "
+                "\"text\", \"text\": \"a\", \"cache\": 1}], \"tool_calls\": [{\"id\": \"i\", \"index\": 0, "
+                "\"type\": \"function\", \"x\": 1, \"function\": {\"name\": \"f\", \"arguments\": \"\", \"y\": 1}}]}]",
+                (struct moe_chat_request){ .system = "" }, &left,
+                "<|im_assistant|>assistant<|im_middle|>a<|tool_calls_section_begin|><|tool_call_begin|>i"
+                "<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_section_end|><|im_end|>");
+    OK(left.keys == 3 && !strcmp(left.key, "cache"));
     expect_text("k2-instruct",
                 "[{\"role\": \"assistant\", \"reasoning\": \"r\", \"content\": \"\", \"tool_calls\": "
                 "[{\"function\": {\"name\": \"f\", \"arguments\": null}}, "
@@ -378,6 +387,11 @@ static void test_refusals(void)
         { MOE_UNSUPPORTED,
          "[{\"role\": \"user\", \"content\": [{\"type\": \"image_url\", \"image_url\": {}}]}]",
              "of type 'image_url'" },
+        { MOE_UNSUPPORTED, "[{\"role\": \"user\", \"content\": [{\"text\": \"x\", \"image_url\": {}}]}]",
+         "is an image" },
+        { MOE_UNSUPPORTED, "[{\"role\": \"user\"}, {\"role\": \"assistant\", \"content\": \"x\", "
+          "\"partial\": true}]", "message 1: has 'partial': no chat template goes on" },
+        { MOE_UNSUPPORTED, "[{\"role\": \"assistant\", \"content\": \"x\", \"prefix\": 1}]", "has 'prefix'" },
         { MOE_CORRUPT, "[{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": {\"a\": 1}}]",
          "'tool_calls' is not a list" },
         { MOE_CORRUPT, "[{\"role\": \"assistant\", \"tool_calls\": [{\"id\": \"x\"}]}]",

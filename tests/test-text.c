@@ -147,6 +147,12 @@ static void test_shapes(void)
         { "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
          "\"a\"}], \"system\": \"s\"}", SYSTEM("s") USER("q") SAYS_("a") },
         { "{\"conversations\": [{\"role\": \"user\", \"content\": \"q\"}]}", USER("q") },
+        { "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\", \"weight\": 1}, {\"from\": \"gpt\", "
+          "\"value\": \"a\", \"reasoning_content\": \"r\", \"tool_calls\": [{\"id\": \"i\", \"function\": "
+          "{\"name\": \"f\", \"arguments\": {\"x\": 1.0}}}]}]}",
+          USER("q") "<|im_assistant|>assistant<|im_middle|><think>r</think>a<|tool_calls_section_begin|>"
+          "<|tool_call_begin|>i<|tool_call_argument_begin|>{\"x\": 1.0}<|tool_call_end|>"
+          "<|tool_calls_section_end|><|im_end|>" },
         { "{\"conversations\": [{\"from\": \"system\", \"value\": \"s\"}, {\"from\": \"user\", \"value\": "
          "\"q\"}, {\"from\": \"assistant\", \"value\": \"\"}]}", SYSTEM("s") USER("q") SAYS_("") },
         { "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\"}", USER("i") SAYS_("o") },
@@ -299,6 +305,8 @@ static void test_refusals(void)
             { "{\"conversations\": [{\"from\": \"tool\", \"value\": \"x\"}]}", "is from 'tool'" },
         { "{\"conversations\": [{\"from\": \"gpt\"}]}", "is not {\"from\", \"value\"}" },
             { "{\"conversations\": {\"a\": 1}}", "'conversations' is not a list" },
+        { "{\"conversations\": [{\"from\": \"gpt\", \"value\": \"x\", \"content\": \"y\"}]}",
+         "has 'from' and 'value', and 'role' or 'content' too" },
         { "{\"instruction\": \"x\"}", "'output' is not text" },
             { "{\"instruction\": 1, \"output\": \"x\"}", "'instruction' and 'input' are not both text" },
         { "{\"instruction\": \"x\", \"output\": \"y\", \"history\": [[\"a\"]]}",
