@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_NORMAL = 1, TOKEN_CONTROL = 3, TOKEN_UNUSED = 5, SLOTS = 256 /* of special tokens in K2's tokenization code */ };
+enum { TOKEN_NORMAL = 1, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_UNUSED = 5, SLOTS = 256 /* of special tokens in K2's tokenization code */ };
 
 /* GPT-2's alphabet: printable bytes stand for themselves, the others, in order, for U+0100 and on.  UTF-8 of each byte's letter. */
 struct alphabet { char utf8[256][2]; unsigned char len[256]; };
@@ -62,6 +62,17 @@ static bool unused(int32_t id, int32_t ranks, const char *name, size_t len)
     return id >= ranks + SLOTS && (size_t)n == len && !memcmp(made, name, len);
 }
 
+/* llama.cpp prints no control token and finds none in plain text; one that is user-defined it does both with, as
+ * transformers does with an added token that is not special. */
+static int token_type(const struct moe_tokenizer *t, int32_t id, int32_t ranks)
+{
+    char room[MOE_TOKEN_ROOM];
+    size_t len;
+    if (id < ranks) return TOKEN_NORMAL;
+    if (unused(id, ranks, moe_token_bytes(t, id, room, &len), len)) return TOKEN_UNUSED;
+    return moe_token_is_text(t, id) ? TOKEN_USER_DEFINED : TOKEN_CONTROL;
+}
+
 static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a, int32_t ranks, struct text *s)
 {
     int32_t n = (int32_t)moe_tokenizer_size(t);
@@ -78,10 +89,7 @@ static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const
         moe_gguf_item_str(m, s->p, s->n);
     }
     moe_gguf_i32s(m, "tokenizer.ggml.token_type", (uint64_t)n);
-    for (int32_t id = 0; id < n; id++) {
-        const char *bytes = moe_token_bytes(t, id, room, &len);
-        moe_gguf_item_i32(m, id < ranks ? TOKEN_NORMAL : unused(id, ranks, bytes, len) ? TOKEN_UNUSED : TOKEN_CONTROL);
-    }
+    for (int32_t id = 0; id < n; id++) moe_gguf_item_i32(m, token_type(t, id, ranks));
 }
 
 static void put_token(struct text *s, const struct moe_tokenizer *t, const struct alphabet *a, int32_t id)

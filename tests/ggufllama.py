@@ -4,6 +4,7 @@
     ggufllama.py BIN FILE.gguf MODEL TEXT           log-probabilities of the next token after pieces of TEXT, and its token count
     ggufllama.py BIN FILE.gguf MODEL TEXT rounded   the same of a file whose products round activations to 8 bits (NVFP4, Q6_K): that
                                                     moves a token to other experts now and then, so that medians and the perplexity count
+    ggufllama.py prints FILE.gguf TOKEN TEXT        what it prints when the model says this token is TEXT
 
 Exit 0; 1 with what differs; 77 without the package.  llama.cpp's arithmetic is not ours (BF16 products round activations to
 BF16), so logits agree in KL divergence, not in bits.
@@ -79,7 +80,16 @@ def perplexity(s, binary, model, ids):
     return mine, other, kl
 
 
+def prints(path, token, text):
+    r = server(path).handle_completions({"prompt": [1, 2, 3], "max_tokens": 1, "temperature": 0, "logit_bias": [[int(token), 1000]]})
+    got = r["choices"][0]["text"]
+    if got != text:
+        sys.exit("ggufllama: token %s is printed as %r, not %r" % (token, got, text))
+
+
 def main():
+    if sys.argv[1:2] == ["prints"]:
+        return prints(*sys.argv[2:])
     binary, path, model, text = sys.argv[1:5]
     rounded = sys.argv[5:] == ["rounded"]
     ids = json.loads(run(os.path.join(binary, "moe-inspect"), model, "--tokenize", text, "--json"))["tokens"]

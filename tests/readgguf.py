@@ -379,7 +379,9 @@ class Compare:
         tokens = [spell(b) for b in by_rank]
         tokens += [special.get(i, "<|reserved_token_%d|>" % i) for i in range(len(tokens), self.config["vocab_size"])]
         need(m["tokenizer.ggml.tokens"] == tokens, "tokens")
-        need(m["tokenizer.ggml.token_type"] == [1] * len(by_rank) + [3] * (len(tokens) - len(by_rank)), "types")
+        text = {int(k) for k, v in config["added_tokens_decoder"].items() if not v.get("special")}
+        types = [1] * len(by_rank) + [4 if i in text else 3 for i in range(len(by_rank), len(tokens))]
+        need(m["tokenizer.ggml.token_type"] == types, "types")
         merges = []
         for b in by_rank:
             parts = split(ranks, b)

@@ -175,6 +175,20 @@ said "their global scales are not powers of two, and llama.cpp multiplies by non
 ok "$C" "$T/s-bf16.moe" --to gguf --quiet --json -o "$T/j16.gguf"
 [ ! -s "$T/err" ] || fail "noise under --quiet"
 
+# An added token that is not special is text, and printed as such: type 4, where all others are control tokens.
+cp -R $K/bf16 "$T/think"
+chmod -R u+w "$T/think"
+sed 's/<|reserved_token_1018|>/<\/think>/; /<\/think>/,/special/ s/"special": true/"special": false/' $K/bf16/tokenizer_config.json >"$T/think/tokenizer_config.json"
+ok "$C" "$T/think" -o "$T/think.moe"
+same "$T/think.moe" auto
+[ "$(python3 -c 'import sys
+sys.path.insert(0, "tests")
+import readgguf
+m = readgguf.Gguf(sys.argv[1]).meta
+print([(i, m["tokenizer.ggml.tokens"][i]) for i, t in enumerate(m["tokenizer.ggml.token_type"]) if t == 4])' "$T/think.moe.auto.gguf")" = "[(1018, '</think>')]" ] ||
+    fail "tokens that are text"
+if has xllamacpp; then ok "$PY" tests/ggufllama.py prints "$T/think.moe.auto.gguf" 1018 '</think>'; fi
+
 # What is there is not replaced unless asked, and never when it is no GGUF file.
 cp "$T/j.gguf" "$T/before"
 exits 4 "already exists (replace it with --force)" "$C" "$T/q.moe" --to gguf -o "$T/j.gguf"
