@@ -173,6 +173,50 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
     return keep_numbers(root, &text, text + size) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for JSON");
 }
 
+/* Blocks of malloc: a node, a spelling or a string with its header, and what looking for duplicates takes of a
+ * key while the map grows. */
+enum { NODE = 80, SHORT = 32, KEY = 160 };
+
+uint64_t moe_json_need(const char *s, size_t n)
+{
+    uint64_t values = 1, strings = 0, keys = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < n; i++) {
+        if (in_string && s[i] == '\\') i++;
+        else if (s[i] == '"') strings += in_string = !in_string;
+        else if (in_string) continue;
+        else if (s[i] == ',' || s[i] == '[' || s[i] == '{') values++;
+        else if (s[i] == ':') keys++;
+    }
+    return values * (NODE + SHORT) + strings * SHORT + keys * KEY + n;
+}
+
+static enum moe_code parse_kept(const char *text, size_t size, cJSON **out, struct moe_err *err)
+{
+    MOE_TRY(moe_json_parse(text, size, NULL, out, err));
+    enum moe_code code = moe_json_keep_numbers(*out, text, size, err);
+    if (code == MOE_OK) return MOE_OK;
+    cJSON_Delete(*out);
+    *out = NULL;
+    return code;
+}
+
+enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe_json_row *row, cJSON **out,
+                                 struct moe_err *err)
+{
+    uint64_t need = row->memory ? moe_json_need(text, size) : 0;
+    *out = NULL;
+    if (need > row->memory)
+        return moe_fail_at(err, MOE_NOMEM, row->file, NULL,
+                           "line %lld: its JSON takes up to %llu bytes of memory, and %llu are there for it (try a "
+                           "larger --memory, or shorter rows)",
+                           (long long)row->line, (unsigned long long)need, (unsigned long long)row->memory);
+    struct moe_err why = MOE_ERR_INIT;
+    enum moe_code code = parse_kept(text, size, out, &why);
+    if (code == MOE_OK) return MOE_OK;
+    return moe_fail_at(err, code, row->file, NULL, "line %lld: %s", (long long)row->line, why.msg);
+}
+
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err)
 {
     char *text;

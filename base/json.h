@@ -17,6 +17,13 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
 /* For who prints numbers as they were spelled (1.0, 1e3, 2^53 + 1): every number of a tree gets its spelling
  * as valuestring.  The text is the one that moe_json_parse made the tree of.  MOE_NOMEM at worst. */
 enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
+/* A bound of the memory that the tree of a text takes with its numbers' spellings: up to 80 bytes a byte. */
+uint64_t moe_json_need(const char *text, size_t size);
+/* A row of a file that people wrote, as moe_json_parse and moe_json_keep_numbers; messages name file and line.
+ * MOE_NOMEM before anything is parsed where the tree may take more than `memory` (0: no limit). */
+struct moe_json_row { const char *file; int64_t line; uint64_t memory; };
+enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe_json_row *row, cJSON **out,
+                                 struct moe_err *err);
 /* The first of bytes i to n that is not JSON's white space; n when there is none. */
 size_t moe_json_space(const char *s, size_t n, size_t i);
 /* Does a text of n bytes begin as a JSON object, or as an array of them, behind white space?  Prose may begin with a

@@ -13,6 +13,7 @@ struct moe_text {
     enum moe_text_kind kind;
     bool ended;                       /* the stream has no more */
     size_t piece;
+    uint64_t memory;                  /* that the JSON of a row may take; 0: no limit */
     char *buf; size_t from, to, cap;  /* read and not given yet: [from, to) */
     int64_t line;                     /* of buf[from] */
     int64_t given;                    /* pieces */

@@ -146,6 +146,12 @@ static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
 
 /* ---- any ---- */
 
+static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, cJSON **out, struct moe_err *err)
+{
+    const struct moe_json_row at = { t->path, t->row_line, t->memory };
+    return moe_json_parse_row(s, n, &at, out, err);
+}
+
 /* Tools as they are, or as JSON in a string. */
 static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
 {
@@ -157,10 +163,10 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
         p->tools = NULL;
         return MOE_OK;
     }
-    if (moe_json_parse(s, strlen(s), NULL, &t->tools, err) != MOE_OK)
-        return bad(t, err, "'tools' is a text that is not JSON");
+    enum moe_code code = parse(t, s, strlen(s), &t->tools, err);
+    if (code == MOE_CORRUPT) return bad(t, err, "'tools' is a text that is not JSON");
     p->tools = t->tools;
-    return moe_json_keep_numbers(t->tools, s, strlen(s), err);
+    return code;
 }
 
 static enum moe_code conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
@@ -203,15 +209,13 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
 enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
                            struct moe_err *err)
 {
-    enum moe_code code = moe_json_parse(s, n, NULL, &t->row, err);
-    if (code != MOE_OK) {
-        char what[200];
-        snprintf(what, sizeof what, "%.199s", err->msg);
-        return moe_fail_at(err, code, t->path, NULL, "line %lld: %s%s", (long long)t->row_line, what,
-                           t->kind == MOE_TEXT_LINES ? " (JSON is an object a line, or an array of objects)" :
-                               "");
+    enum moe_code code = parse(t, s, n, &t->row, err);
+    if (code == MOE_CORRUPT && t->kind == MOE_TEXT_LINES) {
+        char what[300];
+        snprintf(what, sizeof what, "%.299s", err->msg);
+        return moe_fail_at(err, code, t->path, NULL, "%s (JSON is an object a line, or an array of objects)", what);
     }
-    MOE_TRY(moe_json_keep_numbers(t->row, s, n, err));
+    if (code != MOE_OK) return code;
     *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
     return shape(t, p, err);
 }

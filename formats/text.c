@@ -19,12 +19,13 @@ static enum moe_code begin(struct moe_text *t, struct moe_err *err)
     return moe_text_tell(t, t->buf + t->from, t->to - t->from, err);
 }
 
-enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, struct moe_err *err)
+enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, uint64_t memory,
+                            struct moe_err *err)
 {
     struct moe_text *t = calloc(1, sizeof *t);
     *out = NULL;
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    *t = (struct moe_text){ .line = 1, .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
+    *t = (struct moe_text){ .line = 1, .memory = memory, .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
     enum moe_code code = moe_stream_open(&t->stream, path, err);
     t->path = strdup(path);
     if (code == MOE_OK && !t->path) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");

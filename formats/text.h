@@ -36,8 +36,10 @@ struct moe_text_piece {
     int64_t line;                            /* where it begins, from 1; of a row, where the row does */
 };
 
-/* piece: bytes of plain text at once, at least 64; 0 for the default. */
-enum moe_code moe_text_open(struct moe_text **t, const char *path, size_t piece, struct moe_err *err);
+/* piece: bytes of plain text at once, at least 64; 0 for the default.  memory: bytes that a row's JSON may take
+ * besides its text, MOE_NOMEM above; 0: no limit. */
+enum moe_code moe_text_open(struct moe_text **t, const char *path, size_t piece, uint64_t memory,
+                            struct moe_err *err);
 void moe_text_close(struct moe_text **t);
 
 /* The next piece; *more false, and nothing in *p, at the end.  Documents without a byte are skipped; a file that has no other is

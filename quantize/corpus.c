@@ -24,6 +24,7 @@ struct reader {
     struct moe_chat *chat;
     const struct moe_chat_hint *hint;
     int64_t most;
+    uint64_t memory;
 };
 
 static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct moe_text_piece *p,
@@ -51,7 +52,7 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
     struct moe_text *text;
     struct moe_text_piece piece;
     bool more = true;
-    MOE_TRY(moe_text_open(&text, path, 0, err));
+    MOE_TRY(moe_text_open(&text, path, 0, r->memory, err));
     enum moe_code code = MOE_OK;
     while (code == MOE_OK && c->n < r->most) {
         code = moe_text_next(text, &piece, &more, err);
@@ -78,7 +79,7 @@ static enum moe_code check_ids(const struct moe_corpus *c, int64_t vocab_size, s
 enum moe_code moe_corpus_read(struct moe_corpus *c, const struct moe_corpus_source *s, int64_t most,
                               struct moe_err *err)
 {
-    struct reader r = { .hint = &s->chat, .most = most };
+    struct reader r = { .hint = &s->chat, .most = most, .memory = s->memory };
     *c = (struct moe_corpus){ 0 };
     MOE_TRY(moe_tokenizer_open(&r.t, s->dir, s->vocab_size, err));
     moe_tokenizer_limit(r.t, s->memory);

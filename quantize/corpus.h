@@ -16,7 +16,7 @@ struct moe_corpus {
 struct moe_corpus_source {
     const char *dir; int64_t vocab_size; /* of the model, its tokenizer's files in `dir` */
     struct moe_chat_hint chat;           /* for conversations, when there are any */
-    uint64_t memory;                     /* what making tokens of one text may take; 0: no limit */
+    uint64_t memory;                     /* what making tokens of one text, or the JSON of a row, may take; 0: no limit */
     const char *const *files; size_t n_files;
 };
 

@@ -28,10 +28,12 @@ static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struc
     return MOE_OK;
 }
 
+static uint64_t memory_of(const struct moe_prompt *o) { return o->memory ? o->memory : moe_available_memory(); }
+
 enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
                               struct moe_err *err)
 {
-    uint64_t most = o->memory ? o->memory : moe_available_memory();
+    uint64_t most = memory_of(o);
     enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
     if (code != MOE_UNSUPPORTED || most >= TEXT_MAX) return code;
     return moe_fail_at(err, MOE_NOMEM, path, NULL,
@@ -173,6 +175,7 @@ struct reading {
     const char *path;
     struct moe_chat *chat;
     struct moe_chat_left *left;
+    uint64_t memory; /* beside the text */
     int64_t line;
 };
 
@@ -248,14 +251,10 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t *
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
+    const struct moe_json_row at = { r->path, r->line, r->memory };
     cJSON *o;
-    enum moe_code code = moe_json_parse(line, bytes, NULL, &o, err);
-    if (code == MOE_OK) code = moe_json_keep_numbers(o, line, bytes, err);
-    if (code != MOE_OK) {
-        cJSON_Delete(o);
-        return moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
-    }
-    code = check_request(r, o, err);
+    MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
+    enum moe_code code = check_request(r, o, err);
     if (code == MOE_OK) {
         code = encode_request(r, o, ids, n, err);
         if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
@@ -297,7 +296,9 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };
+    uint64_t memory = memory_of(o);
     MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
+    r.memory = memory > bytes ? memory - bytes : 1;
     enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
     if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
     free(text);

@@ -4,6 +4,7 @@
 . tests/common.sh
 need_tool moe-run moe-quantize moe-convert
 need_python
+need_helper genrss
 F=tests/data/tiny-k2 checks=0
 # tokens ARGUMENT...: prompt_tokens of moe-run with these
 tokens() { "$BIN/moe-run" -q --json -n 0 "$@" >"$T/out" 2>"$T/err" </dev/null || { cat "$T/err"; fail "moe-run $*"; }; json prompt_tokens "$T/out"; }
@@ -131,5 +132,25 @@ sanitized || {
     head -c 20000000 /dev/zero | tr '\0' a >"$T/run"
     refused 10 "a run of 20000000 bytes of text needs" $F/bf16 --prompt-file "$T/run" --memory 100M -n 1
     refused 10 "more bytes than the 10485760 that are allowed" $F/bf16 --prompts "$T/run" --memory 10M -n 1
+    # JSON takes many times its text; what it may take is known before it is parsed.
+    python3 - "$T" <<'E' || fail "rows"
+import sys
+ones = ",".join(["1"] * 2000000)
+open(sys.argv[1] + "/ones.jsonl", "w").write('{"tokens": [%s]}\n' % ones)
+open(sys.argv[1] + "/row.jsonl", "w").write('{"text": "a b", "x": [%s]}\n' % ones)
+E
+    peak() # MIB EXIT TEXT COMMAND...
+    {
+        mib=$1 want=$2 text=$3 got=0
+        shift 3
+        "$GEN/genrss" "$T/rss" "$@" >"$T/out" 2>"$T/err" </dev/null || got=$?
+        read -r bytes _ <"$T/rss"
+        [ $got = "$want" ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "exit $got, not $want with '$text': $*"; }
+        [ "$bytes" -le $(($mib * 1048576)) ] || fail "$(($bytes / 1048576)) MiB are more than $mib: $*"
+        count
+    }
+    peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-run" $F/bf16 --prompts "$T/ones.jsonl" --memory 32M -n 1
+    peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/row.jsonl" --memory 64M --effort fast
+    peak 300 0 "1 keys of rows are left out" "$BIN/moe-quantize" $F/bf16 -o "$T/q.moe" -f --calib "$T/row.jsonl" --memory 300M --effort fast
 }
 echo "t-chat: $checks checks"

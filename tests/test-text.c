@@ -44,7 +44,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
     struct moe_text_piece p;
     bool more = false;
     *a = (struct all){ .text = NULL };
-    enum moe_code code = moe_text_open(&t, file, piece, &err);
+    enum moe_code code = moe_text_open(&t, file, piece, 0, &err);
     if (code != MOE_OK) return code;
     while ((code = moe_text_next(t, &p, &more, &err)) == MOE_OK && more) {
         int32_t *ids;
@@ -258,7 +258,7 @@ static void test_array(void)
     OK(fputs("{\"text\": \"end\"}]", f) >= 0 && !fclose(f));
     uint64_t before = moe_peak_rss();
     double from = moe_now();
-    OK(moe_text_open(&t, path, 0, &err) == MOE_OK);
+    OK(moe_text_open(&t, path, 0, 0, &err) == MOE_OK);
     while (moe_text_next(t, &p, &more, &err) == MOE_OK && more) got++;
     OK(got == rows + 1 && p.text == NULL);
     moe_text_close(&t);
