@@ -90,6 +90,10 @@ enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *
 void moe_path_parent(const char *path, char out[MOE_PATH_BYTES]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
+/* Let this process have `want` files open, or as many as its hard limit allows: MOE_IO when those are fewer
+ * than `least`. */
+enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err);
+
 bool moe_ends_with(const char *s, const char *tail);
 
 /* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the file was cut or the

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static int open_again(const char *path, int flags, mode_t mode)
@@ -81,4 +83,15 @@ enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct
 {
     if (moe_ftruncate(fd, 0)) return moe_fail_errno(err, errno, path, "cannot clear a scratch file");
     return moe_reserve(fd, bytes) ? moe_fail_errno(err, errno, path, "cannot keep room in --scratch") : MOE_OK;
+}
+
+enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err)
+{
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want) return MOE_OK;
+    l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
+    if (l.rlim_cur < least)
+        return moe_fail(err, MOE_IO, "needs %" PRIu64 " open files, the limit is %" PRIu64 " (raise ulimit -Hn)",
+                        least, (uint64_t)l.rlim_max);
+    return setrlimit(RLIMIT_NOFILE, &l) ? moe_fail(err, MOE_IO, "cannot raise the limit of open files") : MOE_OK;
 }

@@ -66,30 +66,49 @@ int moe_handover_end(const char *where)
 
 union control { struct cmsghdr head; char space[CMSG_SPACE(sizeof(int))]; };
 
-enum moe_code moe_handover_give(int give, int text, int exit, struct moe_err *err)
+/* One message: a number, and with a report its text. */
+static enum moe_code give_message(int give, int number, const int *text, const char *what,
+                                  struct moe_err *err)
 {
-    union control c = { .head = { .cmsg_len = CMSG_LEN(sizeof text), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-    struct iovec v = { &exit, sizeof exit };
-    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c };
+    union control c = { .head = { .cmsg_len = CMSG_LEN(sizeof *text), .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS } };
+    struct iovec v = { &number, sizeof number };
+    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1 };
     ssize_t n;
-    memcpy(CMSG_DATA(&c.head), &text, sizeof text);
+    if (text) {
+        memcpy(CMSG_DATA(&c.head), text, sizeof *text);
+        m.msg_control = &c;
+        m.msg_controllen = sizeof c;
+    }
     do n = sendmsg(give, &m, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    return n == sizeof exit ? MOE_OK : moe_fail(err, MOE_IO, "the report could not be handed over: %s", strerror(errno));
+    if (n == sizeof number) return MOE_OK;
+    return moe_fail(err, MOE_IO, "%s could not be handed over: %s", what, strerror(errno));
 }
 
-bool moe_handover_take(int take, int *text, int *exit, bool *open)
+enum moe_code moe_handover_give(int give, int text, int exit, struct moe_err *err)
+{
+    return give_message(give, exit, &text, "the report", err);
+}
+
+enum moe_code moe_handover_there(int give, struct moe_err *err)
+{
+    return give_message(give, MOE_OK, NULL, "the word that this rank is there", err);
+}
+
+enum moe_handed moe_handover_take(int take, int *text, int *exit)
 {
     union control c;
     struct iovec v = { exit, sizeof *exit };
     struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c };
     ssize_t n = recvmsg(take, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (!n) *open = false;
-    const struct cmsghdr *h = n == sizeof *exit ? CMSG_FIRSTHDR(&m) : NULL;
-    if (!h || h->cmsg_type != SCM_RIGHTS || h->cmsg_len != CMSG_LEN(sizeof *text)) return false;
+    if (n != sizeof *exit) return n ? MOE_HANDED_NOTHING : MOE_HANDED_OVER;
+    const struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    if (!h) return MOE_HANDED_THERE;
+    if (h->cmsg_type != SCM_RIGHTS || h->cmsg_len != CMSG_LEN(sizeof *text)) return MOE_HANDED_NOTHING;
     memcpy(text, CMSG_DATA(h), sizeof *text);
     if (*exit != MOE_OK) *exit = (int)moe_wire_code((uint64_t)*exit);
-    return true;
+    return MOE_HANDED_REPORT;
 }
 
 /* ---- from a rank to its own standard output ---- */

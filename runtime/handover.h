@@ -20,8 +20,12 @@ int moe_handover_end(const char *where);
 
 /* A report and the exit code that goes with it. */
 enum moe_code moe_handover_give(int give, int text, int exit, struct moe_err *err);
-/* The next one, if there is one: its text (the caller's) and exit code.  *open turns false when no rank is left that could give one. */
-bool moe_handover_take(int take, int *text, int *exit, bool *open);
+/* This rank is connected to all others. */
+enum moe_code moe_handover_there(int give, struct moe_err *err);
+/* The next of what ranks gave: of a report its text (the caller's) and exit code.  OVER: no rank is left that
+ * could give anything. */
+enum moe_handed { MOE_HANDED_NOTHING, MOE_HANDED_THERE, MOE_HANDED_REPORT, MOE_HANDED_OVER };
+enum moe_handed moe_handover_take(int take, int *text, int *exit);
 
 /* Bytes [at, end) of a text to `out`, with signs of life.  MOE_IO; MOE_DEVICE when this rank was given up meanwhile. */
 enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, struct moe_ep *ep, struct moe_err *err);

@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RANK_BATCH = 256 };
+/* Tokens; files that a rank has open besides a connection to each other one: at least, and with some room. */
+enum { RANK_BATCH = 256, FILES_LEAST = 48, FILES_MORE = 512 };
 
 /* ---- generation ---- */
 
@@ -223,6 +224,8 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
 {
     struct job *j = ctx;
     struct moe_recorder *m = NULL;
+    int give = moe_handover_end(j->o->rendezvous);
+    if (give >= 0) MOE_TRY(moe_handover_there(give, err));
     if (j->o->rendezvous && !r->rank) moe_notice(&j->o->run, "all %d ranks are there", r->ranks);
     if (j->o->record) MOE_TRY(moe_recorder_open(&m, &r->engine->model->config, r->engine->forward, err));
     enum moe_code code = own_work(j, r, err);
@@ -296,13 +299,18 @@ static enum moe_code open_next(const struct moe_run_options *o, struct common *s
     return MOE_OK;
 }
 
-static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *err)
+static void set_out(struct job *j, struct common *s)
 {
     const struct moe_run_options *o = j->o;
     s->m = (struct moe_ranks){ .path = o->run.argv[0], .engine = *j->eo, .threads = moe_pool_threads(o->run.pool), .timeout = o->rank_timeout,
                                .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
     s->m.engine.batch = RANK_BATCH;
     moe_run_options_die(&s->m.die_rank, &s->m.die_step);
+}
+
+static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *err)
+{
+    const struct moe_run_options *o = j->o;
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
     MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
     if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, err));
@@ -318,6 +326,14 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     j->plan = s->plan;
     j->next = s->next;
     return MOE_OK;
+}
+
+/* How many there are, of a run that has failed: the others have to be told. */
+static void count_ranks(const struct moe_run_options *o, struct common *s)
+{
+    struct moe_err ignored;
+    if (!s->m.ranks && !s->plan && o->plan) moe_plan_read(&s->plan, o->plan, 0, &ignored);
+    if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 
 /* All that ranks [first, last] will ever map is there. */
@@ -393,13 +409,13 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
 
 static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
-    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID" };
     struct seat t = { o, j, o->run.quiet };
-    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? moe_run_launched_as(names, 4) : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120,
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120,
                                  .secret = j->secret, .agree = agree, .report = speak, .ctx = &t };
     int reporter;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
+    moe_run_options_die_at(p.rank, "start");
     if (!so_far) check_staged(s, p.rank, p.rank, err); /* the others are told of it */
     if (p.rank) {
         o->run.quiet = true;
@@ -407,16 +423,22 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
     }
     enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
     o->silent = code == MOE_OK || reporter != p.rank; /* one has reported; or says the same */
+    /* whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says so */
+    struct moe_err ignored;
+    o->silent |= moe_handover_end(o->rendezvous) >= 0 && moe_interrupted(&ignored) >= MOE_SIGINT;
     o->run.quiet = o->silent || t.quiet;
     return code;
 }
 
-static enum moe_code several(struct moe_run_options *o, struct job *j, char **argv, struct moe_err *err)
+static enum moe_code several(struct moe_run_options *o, struct job *j, char **argv, enum moe_code so_far,
+                             struct moe_err *err)
 {
-    static const char *const names[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS" };
     struct common s = { 0 };
-    if (o->rendezvous && o->ranks == MOE_UNSET && moe_run_launched_as(names, 3) > 0) o->ranks = moe_run_launched_as(names, 3);
-    enum moe_code code = prepare(j, &s, err);
+    set_out(j, &s);
+    enum moe_code code = so_far == MOE_OK ? prepare(j, &s, err) : so_far;
+    uint64_t n = (uint64_t)s.m.ranks;
+    if (code == MOE_OK && strcmp(o->comm, "local")) code = moe_want_files(n + FILES_LEAST, 2 * n + FILES_MORE, err);
+    if (code != MOE_OK && o->rendezvous) count_ranks(o, &s);
     bool told = o->rendezvous && s.m.ranks > 0; /* the others must know of a failure */
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
@@ -432,14 +454,16 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
 
 static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, struct moe_err *err)
 {
-    struct moe_engine_options eo;
+    struct moe_engine_options eo = { 0 };
     struct job j = { .o = o, .eo = &eo, .json = json };
-    MOE_TRY(moe_run_options_check(o, &eo, err));
+    MOE_TRY(moe_run_options_meet(o, err));
+    enum moe_code code = moe_run_options_check(o, &eo, err);
     o->prompt.memory = (uint64_t)o->memory;
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
-    if (o->secret) MOE_TRY(moe_secret_read(&j.secret, o->secret, err));
+    if (code == MOE_OK && o->secret) code = moe_secret_read(&j.secret, o->secret, err);
+    if (code != MOE_OK && !o->rendezvous) return code; /* nobody waits for this process */
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
-    enum moe_code code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, err);
+    code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, code, err);
     moe_prompts_release(&j.prompts);
     moe_secret_free(&j.secret);
     free(j.ids);

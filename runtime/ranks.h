@@ -62,10 +62,21 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
  * their report (handover.h). */
 enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports, struct moe_err *err);
 
-/* Wait for all of them; a signal to this process is passed on.  The first report that comes, whole, is given to `print` (a file; once), and *exit is
- * its exit code; without one *exit is what the lowest rank that failed exited with, MOE_OK when none did by itself.
- * Ranks that are still there long after the report (they hang) are killed.  killed [ranks]: the signal that ended it, 0: none.  Closes `reports`. */
-enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text), int *exit, int *killed, bool *reported, struct moe_err *err);
+/* What became of ranks that were started so. */
+struct moe_ranks_end {
+    int exit;       /* the report's exit code; without one what the lowest rank that failed exited with, MOE_OK
+                       when none did by itself */
+    bool reported;
+    int first;      /* the rank that ended before all were connected, so that all were ended; -1: none */
+    int first_code; /* what it exited with; -1: a signal ended it */
+    int *killed;    /* [ranks] the caller's: the signal that ended it, 0: none, or this process ended all */
+};
+
+/* Wait for all of them; a signal to this process is passed on.  The first report that comes, whole, is given to
+ * `print` (a file; once).  Ranks that are still there long after the report (they hang) are killed.  Closes
+ * `reports`. */
+enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text), struct moe_ranks_end *e,
+                             struct moe_err *err);
 
 /* "ranks": an array of rank, mapped_bytes, requests, ... */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);

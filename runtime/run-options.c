@@ -22,8 +22,27 @@ static enum moe_code check_port(const char *where, struct moe_err *err)
     return moe_fail(err, MOE_USAGE, "--rendezvous '%s': the port is not a number from 1 to 65535", where);
 }
 
-static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
+/* A number that a launcher set in the first of these variables that there is; without one *v stays. */
+static enum moe_code launched(const char *const names[], int min, int max, int64_t *v, struct moe_err *err)
 {
+    for (; *names; names++) {
+        const char *text = moe_env(*names);
+        char *end;
+        if (!text) continue;
+        long n = strtol(text, &end, 10);
+        if (*text < '0' || *text > '9' || *end || n < min || n > max)
+            return moe_fail(err, MOE_USAGE, "%s='%s' in the environment: want a number from %d to %d", *names,
+                            text, min, max);
+        *v = n;
+        return MOE_OK;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err)
+{
+    static const char *const rank[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", NULL };
+    static const char *const ranks[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", NULL };
     if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
     if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
     if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
@@ -31,8 +50,16 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
         return moe_fail(err, MOE_USAGE, "--secret-file goes with --comm ucx");
     if (o->rendezvous) MOE_TRY(check_port(o->rendezvous, err));
     if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
+    const int most = MOE_COMM_RANKS_MAX;
+    if (o->rendezvous && o->rank == MOE_UNSET) MOE_TRY(launched(rank, 0, most - 1, &o->rank, err));
+    if (o->rendezvous && o->ranks == MOE_UNSET) MOE_TRY(launched(ranks, 1, most, &o->ranks, err));
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
+    return MOE_OK;
+}
+
+static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
+{
     if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
     if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
     if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
@@ -107,13 +134,4 @@ void moe_run_options_die_at(int rank, const char *point)
         v += *v == ',';
         if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) && (!end[n + 1] || end[n + 1] == ',')) kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
     }
-}
-
-int moe_run_launched_as(const char *const names[], int n)
-{
-    for (int i = 0; i < n; i++) {
-        const char *v = moe_env(names[i]);
-        if (v) return (int)strtol(v, NULL, 10);
-    }
-    return -1;
 }

@@ -20,7 +20,10 @@ struct moe_run_options {
     bool ended;  /* moe_run_end was called, its result is in run.exit */
 };
 
-/* MOE_USAGE or MOE_UNSUPPORTED in a sentence; else how to open the model. */
+/* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and --ranks as
+ * a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
+enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);
+/* All else that is asked for: the same codes, and those of base/output.h; else how to open the model. */
 enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err);
 /* The plan of --plan or --ranks for a model; the caller frees it. */
 enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err);
@@ -28,7 +31,4 @@ enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct
 void moe_run_options_die(int *rank, uint64_t *step);
 /* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this point, or stops it (SIGSTOP) at "hang". */
 void moe_run_options_die_at(int rank, const char *point);
-/* The number in the first of n environment variables that is set, where mpirun and srun put ranks and their number; -1: none is. */
-int moe_run_launched_as(const char *const names[], int n);
-
 #endif

@@ -53,6 +53,53 @@ if [ -x "$GEN/genmodel" ]; then
     refused 18 "layers.1.mlp.experts.2.up_proj" -q "$T/nan" --tokens 1,2,3 -n 2 --ranks 2 --comm ucx
 fi
 
+# ---- a rank that ends before all are there, an order to end ----------------------
+# soon LIMIT COMMAND...: it ends before so many seconds are over.
+soon()
+{
+    limit=$1 start=$(date +%s)
+    shift
+    "$@"
+    [ $(($(date +%s) - $start)) -le "$limit" ] || fail "took more than $limit s: $*"
+}
+for r in 0 2; do
+    MOE_DIE=$r:start soon 20 refused 17 "rank $r was ended by signal 9 (Killed, as when memory is short) before all ranks were there" -q $M --prompt x --ranks 3 --comm ucx
+done
+# alone_in FAILS WORDS...: that one's words in front of what it fails for; both end, and one says it.
+alone_in()
+{
+    bad=$1 text=$2 want=$3 port=$(free_port)
+    shift 3
+    good=$((1 - $bad))
+    "$R" -q $M --prompt x -n 1 --comm ucx --ranks 2 --rank $good --rendezvous :$port >/dev/null 2>"$T/good" &
+    other=$!
+    "$R" -q $M --prompt x -n 1 --comm ucx --ranks 2 --rank $bad --rendezvous :$port "$@" >/dev/null 2>"$T/bad"
+    r=$?
+    wait $other
+    [ "$r $?" = "$want $want" ] && [ "$(cat "$T/good" "$T/bad" | grep -cF -- "$text")" = 1 ] || { cat "$T/good" "$T/bad"; fail "rank $bad alone has $*"; }
+    count
+}
+soon 20 alone_in 1 "rank 1: --temperature -1" 2 --temperature -1
+soon 20 alone_in 0 "--temperature -1" 2 --temperature -1
+soon 20 alone_in 1 "rank 1: '$T/none/x'" 3 --record-routing "$T/none/x"
+soon 20 alone_in 1 "rank 1: unknown --mla 'x'" 2 --mla x
+what="SIGTERM says it once"
+for after in "rank 2 is process" "all 3 ranks are there"; do
+    "$R" $M --prompts "$T/text" -n 100 --ignore-eos --ranks 3 --comm ucx >/dev/null 2>"$T/err" &
+    run=$!
+    until grep -q "$after" "$T/err"; do kill -0 $run 2>/dev/null || fail "$what: $(cat "$T/err")"; done
+    kill -TERM $run
+    wait $run
+    [ "$?: $(grep -v 'is process\|are there' "$T/err")" = "143: moe-run: terminated" ] || { cat "$T/err"; fail "$what"; }
+    count
+done
+for bad in SLURM_NTASKS=5000 SLURM_NTASKS=0 SLURM_NTASKS=2x SLURM_PROCID=abc SLURM_PROCID=-1 PMI_RANK=1024 OMPI_COMM_WORLD_SIZE=99999999999; do
+    code 2 "${bad%=*}='${bad#*=}' in the environment: want a number" env SLURM_NTASKS=2 SLURM_PROCID=0 $bad "$R" -q $M --prompt x --comm ucx --rendezvous :7001
+    count
+done
+code 11 "needs 50 open files, the limit is 16 (raise ulimit -Hn)" sh -c "ulimit -n 16; exec '$R' -q $M --prompt x --ranks 2 --comm ucx"
+ok sh -c "ulimit -Sn 16; exec '$R' -q $M --prompt x -n 1 --ranks 2 --comm ucx"
+
 # ---- started by a launcher: rank and number from its environment --------------
 together() # the environment's names for rank and number; what each process gets besides
 {
