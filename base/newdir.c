@@ -140,17 +140,18 @@ static bool has_mark_file(const struct moe_names *names)
     return false;
 }
 
-/* path was there before: an empty one goes (*again: one of our own can be made), unfinished work is
- * emptied, all else stays. */
-static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names, moe_newdir_kind *kind,
-                               bool restart, bool *again, struct moe_err *err)
+/* path was there before: an empty one goes (*again: one of our own can be made), an earlier run's work as
+ * `left` says, all else stays. */
+static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
+                               const struct moe_newdir_kind *kind, enum moe_left left, bool *again,
+                               struct moe_err *err)
 {
-    bool ours = has_mark_file(names), marked;
+    bool ours = has_mark_file(names), whole = !ours, marked;
     *again = !names->n && !rmdir(d->path);
     if (*again) return MOE_OK;
     MOE_TRY(moe_newdir_is_marked(d->path, &marked, err));
     if (!ours && marked) {
-        enum moe_code code = kind(d->path, err);
+        enum moe_code code = kind->look(d->path, kind->with, err);
         if (code != MOE_OK && code != MOE_EXISTS) return code;
         ours = code == MOE_OK;
     }
@@ -158,7 +159,11 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                            "is in the way and not from an export or a stage (move it away, or choose "
                            "another name with -o)");
-    if (!restart)
+    if (whole && left != MOE_LEFT_GOES) {
+        d->whole = d->keep = left != MOE_LEFT_STAYS && kind->work && moe_work_is(d->lock, kind->work);
+        return d->whole ? MOE_OK : moe_left_whole(d->path, d->final, err);
+    }
+    if (left == MOE_LEFT_STAYS)
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                            "holds unfinished work (go on with --resume, start over with --force)");
     moe_newdir_mark(d);
@@ -166,21 +171,23 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     return empty(d->path, names, err);
 }
 
-static enum moe_code begin(struct moe_newdir *d, moe_newdir_kind *kind, bool restart, bool *again,
-                           struct moe_err *err)
+static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *kind,
+                           enum moe_left left, bool *again, struct moe_err *err)
 {
     struct moe_names names;
     *again = false;
     MOE_TRY(moe_newdir_lock(d, err));
+    if (d->created && kind->work) moe_work_put(d->lock, kind->work);
     if (d->created) return write_mark(d->path, err);
     MOE_TRY(moe_list_dir(d->path, &names, err));
-    enum moe_code code = take_over(d, &names, kind, restart, again, err);
+    enum moe_code code = take_over(d, &names, kind, left, again, err);
     moe_names_release(&names);
+    if (code == MOE_OK && !*again && !d->whole && kind->work) moe_work_put(d->lock, kind->work);
     return code;
 }
 
-enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart,
-                               struct moe_err *err)
+enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
+                               enum moe_left left, struct moe_err *err)
 {
     struct moe_err ignored;
     MOE_TRY(moe_newdir_name(d, out, err));
@@ -188,7 +195,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir
     bool again = true;
     for (int i = 0; code == MOE_OK && again && i < TRIES; i++) {
         moe_newdir_unlock(d);
-        code = begin(d, kind, restart, &again, err);
+        code = begin(d, kind, left, &again, err);
     }
     if (code == MOE_OK && again) code = busy(d, err);
     if (code == MOE_OK) return MOE_OK;
@@ -223,11 +230,11 @@ static enum moe_code drop_mark_file(const struct moe_newdir *d, struct moe_err *
 }
 
 /* Exchange the two, and look at what came: it has to be what `kind` looked at. */
-static enum moe_code exchange(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+static enum moe_code exchange(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct stat was, is;
     if (lstat(d->final, &was)) return moe_fail_errno(err, errno, d->final, "cannot stat");
-    enum moe_code code = kind(d->final, err);
+    enum moe_code code = kind->look(d->final, kind->with, err);
     if (code != MOE_OK) return code == MOE_EXISTS ? appeared(d, err) : code;
     MOE_TRY(moe_exchange(d->path, d->final, err));
     d->keep = true;
@@ -238,7 +245,7 @@ static enum moe_code exchange(struct moe_newdir *d, moe_newdir_kind *kind, struc
 }
 
 /* What stands under the final name is replaced and removed; a link alone goes, not what it points to. */
-static enum moe_code replace(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct moe_newdir old = { .lock = -1 };
     struct stat st;
@@ -249,13 +256,15 @@ static enum moe_code replace(struct moe_newdir *d, moe_newdir_kind *kind, struct
     if (code != MOE_OK && !link) unmark(old.lock);
     if (code == MOE_OK) {
         unmark(d->lock);
+        moe_work_drop(d->lock);
         code = link ? moe_remove_tree(d->path, err) : discard(d->path, err);
     }
     moe_newdir_unlock(&old);
     return code;
 }
 
-enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err)
+enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
+                                 struct moe_err *err)
 {
     MOE_TRY(moe_held_check(d->lock, d->path, err));
     moe_newdir_mark(d);
@@ -264,6 +273,7 @@ enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, st
     if (!moe_rename_new(d->path, d->final)) {
         d->keep = true;
         unmark(d->lock);
+        moe_work_drop(d->lock);
         return moe_fsync_parent(d->final, err);
     }
     if (errno != EEXIST) return moe_fail_errno(err, errno, d->final, "cannot rename into place");

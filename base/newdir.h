@@ -12,6 +12,7 @@
 #define MOE_BASE_NEWDIR_H
 
 #include "base/err.h"
+#include "base/leftover.h"
 
 #include <stdbool.h>
 
@@ -21,11 +22,17 @@ struct moe_newdir {
     int lock;             /* descriptor of path; -1: not locked */
     bool created;         /* by _lock, now */
     bool keep;            /* published, or whole and without its name: _end removes nothing */
+    bool whole;           /* an earlier run left this work finished: nothing is to be written */
 };
 
-/* MOE_OK when the directory at `path` is of the caller's kind (a container, a checkpoint), so that this
- * tool may replace it; MOE_EXISTS with a sentence when it is not. */
-typedef enum moe_code moe_newdir_kind(const char *path, struct moe_err *err);
+/* look: MOE_OK when the directory at `path` is of the caller's kind (a container, an export), nothing else in
+ * it, so that this tool may replace it; MOE_EXISTS with a sentence when it is not.  `with` is handed on.
+ * work: what is written (base/leftover.h); NULL when only a final name is looked at. */
+struct moe_newdir_kind {
+    enum moe_code (*look)(const char *path, const void *with, struct moe_err *err);
+    const void *with;
+    const char *work;
+};
 
 /* Fill in the two names.  MOE_USAGE when the last part of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
@@ -41,11 +48,12 @@ void moe_newdir_unlock(struct moe_newdir *d);
 void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
-/* _name and _lock; then path is empty but for a file that marks it, too.  Unfinished work is emptied
- * under `restart`, else MOE_EXISTS. It is recognised by that file, or by the mark when it is of this
- * kind.  After a failure nothing is to be ended. */
-enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, moe_newdir_kind *kind, bool restart,
-                               struct moe_err *err);
+/* _name and _lock; then path is empty but for a file that marks it, too, or d->whole is set and it is to be
+ * published as it is.  What an earlier run left goes as `left` says, else MOE_EXISTS.  What is unfinished
+ * has that file; what is whole has the mark alone and is of this kind.  After a failure nothing is to be
+ * ended. */
+enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
+                               enum moe_left left, struct moe_err *err);
 /* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken
  * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);
@@ -53,7 +61,8 @@ void moe_newdir_end(struct moe_newdir *d);
 /* Sync path and rename it to `final`.  Does something stand there, then it is MOE_EXISTS, path stays, and
  * the sentence says where it is; but when `kind` is given and accepts what is there, the two are
  * exchanged and the old one is removed. */
-enum moe_code moe_newdir_publish(struct moe_newdir *d, moe_newdir_kind *kind, struct moe_err *err);
+enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
+                                 struct moe_err *err);
 
 #define MOE_NEWDIR_MARK ".moe-export" /* that file; older versions have it, too */
 

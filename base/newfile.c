@@ -165,8 +165,17 @@ static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *e
     return held ? MOE_OK : busy(f, err);
 }
 
-/* The file is what a killed writer of such files left; then it is emptied. */
-static enum moe_code take_over(const struct moe_newfile *f, const char *magic, bool restart,
+/* A file that is whole and waits for its name has the sticky bit, where the file system keeps such bits. */
+static void set_whole(int fd, bool whole)
+{
+    struct stat st;
+    if (fstat(fd, &st)) return;
+    mode_t mode = st.st_mode & 07777 & ~(mode_t)S_ISVTX;
+    (void)!fchmod(fd, whole ? mode | S_ISVTX : mode);
+}
+
+/* The file is what an earlier writer of such files left; then it is emptied, or found to be whole. */
+static enum moe_code take_over(struct moe_newfile *f, const char *magic, enum moe_left left, const char *work,
                                struct moe_err *err)
 {
     char head[16] = "";
@@ -176,9 +185,14 @@ static enum moe_code take_over(const struct moe_newfile *f, const char *magic, b
     if (!S_ISREG(st.st_mode) || (st.st_size > 0 && (size_t)st.st_size < n)) return in_the_way(f, err);
     if (st.st_size > 0) MOE_TRY(moe_pread(f->fd, f->tmp, head, n, 0, err));
     if (st.st_size > 0 && memcmp(head, magic, n)) return in_the_way(f, err);
-    if (!restart)
+    if (st.st_mode & S_ISVTX && left != MOE_LEFT_GOES) {
+        f->whole = left != MOE_LEFT_STAYS && moe_work_is(f->fd, work);
+        return f->whole ? MOE_OK : moe_left_whole(f->tmp, f->path, err);
+    }
+    if (left == MOE_LEFT_STAYS)
         return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
                            "holds unfinished work (start over with --resume or --force)");
+    set_whole(f->fd, false);
     return moe_ftruncate(f->fd, 0) ? moe_fail_errno(err, errno, f->tmp, "cannot empty") : MOE_OK;
 }
 
@@ -193,7 +207,7 @@ static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct
 }
 
 enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic,
-                                       bool restart, struct moe_err *err)
+                                       enum moe_left left, const char *work, struct moe_err *err)
 {
     bool created = false;
     *f = (struct moe_newfile){ .fd = -1, .partial = true };
@@ -204,8 +218,9 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
     if (!f->tmp || !(f->path = strdup(path))) return no_memory(f, path, err);
     enum moe_code code = open_or_create(f, &created, err), locked = MOE_OK;
     if (code == MOE_OK) code = locked = lock_partial(f, err);
-    if (code == MOE_OK && !created) code = take_over(f, magic, restart, err);
-    if (code == MOE_OK) code = moe_pwrite(f->fd, f->tmp, magic, strlen(magic), 0, err);
+    if (code == MOE_OK && !created) code = take_over(f, magic, left, work, err);
+    if (code == MOE_OK && !f->whole) moe_work_put(f->fd, work);
+    if (code == MOE_OK && !f->whole) code = moe_pwrite(f->fd, f->tmp, magic, strlen(magic), 0, err);
     if (code == MOE_OK) return MOE_OK;
     if (!created || locked != MOE_OK) { /* not ours to remove */
         if (f->fd >= 0) close(f->fd);
@@ -227,7 +242,7 @@ static void release(struct moe_newfile *f)
 
 void moe_newfile_abort(struct moe_newfile *f)
 {
-    if (f->fd >= 0 && f->tmp && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
+    if (f->fd >= 0 && f->tmp && !f->whole && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
     release(f);
 }
 
@@ -293,8 +308,14 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
 {
     enum moe_code code = moe_newfile_sync(f, err);
     if (code == MOE_OK && f->tmp) code = moe_held_check(f->fd, f->tmp, err);
+    if (code == MOE_OK && f->partial) set_whole(f->fd, true);
     if (code == MOE_OK) code = take_name(f, replace, err);
-    if (code != MOE_OK && f->tmp && moe_held_is(f->fd, f->tmp) && !(f->partial && code == MOE_EXISTS)) unlink(f->tmp);
+    bool stays = f->whole || (f->partial && code == MOE_EXISTS);
+    if (code != MOE_OK && f->tmp && !stays && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
+    if (code == MOE_OK && f->partial) {
+        set_whole(f->fd, false);
+        moe_work_drop(f->fd);
+    }
     if (code == MOE_OK) code = moe_fsync_parent(f->path, err);
     release(f);
     return code;

@@ -16,6 +16,7 @@
 #define MOE_BASE_NEWFILE_H
 
 #include "base/err.h"
+#include "base/leftover.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,7 @@ struct moe_newfile {
     char *tmp;    /* the name that it has until then; NULL: none */
     bool partial; /* tmp is path.partial, and locked */
     bool synced;
+    bool whole;   /* tmp was left finished by this work: nothing is to be written */
 };
 
 /* Whether `path` may become a file: MOE_USAGE when it is no name for one (empty, "x/", "."),
@@ -40,11 +42,11 @@ enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *
 enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct moe_err *err);
 
 /* The same for a file that takes long: it grows as path.partial, where it can be seen, under a lock, so
- * that a second writer is refused (MOE_EXISTS).  What a killed writer left there is emptied under
- * `restart`, when it is empty or begins with the text `magic`, as every file of ours does from now on;
- * anything else is left alone (MOE_EXISTS). */
+ * that a second writer is refused (MOE_EXISTS).  What an earlier writer left there, which is empty or begins
+ * with the text `magic`, as every file of ours does from now on, is emptied as `left` says, or f->whole is
+ * set; anything else is left alone (MOE_EXISTS).  work: what is written (base/leftover.h). */
 enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic,
-                                       bool restart, struct moe_err *err);
+                                       enum moe_left left, const char *work, struct moe_err *err);
 
 /* For a writer that has to know before the name is given: nothing may be written after it. */
 enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err);

@@ -1,53 +1,169 @@
 #include "convert/export-dir.h"
 
 #include "base/io.h"
+#include "base/newfile.h"
 #include "convert/model-config.h"
+#include "formats/original.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A checkpoint, or nothing at all, stands at `path`. */
-static enum moe_code replaceable(const char *path, struct moe_err *err)
+/* ---- what may be replaced ---- */
+
+/* What an export of `src` may have written at `path`. */
+struct written {
+    const char *path;
+    const struct moe_source *src;
+    char *index;                  /* the text of its index, NULL when there is none */
+    char *rest_text;              /* source.rest of the container, and its records */
+    struct moe_originals rest;
+};
+
+static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_EXISTS, w->path, NULL,
+                       "already exists, and '%.200s' in it is no file of an export of '%.200s' (move it away, "
+                       "or choose another name with -o)", name, w->src->path);
+}
+
+/* A record of this name and kind; of a folder ("docs/"), one that lies in it. */
+static bool recorded(const struct written *w, enum moe_original_kind kind, const char *name)
+{
+    size_t n = strlen(name);
+    bool folder = n && name[n - 1] == '/';
+    for (int64_t i = 0; i < w->rest.n; i++) {
+        const struct moe_original *o = &w->rest.v[i];
+        if (o->kind == kind && (folder ? !strncmp(o->name, name, n) : !strcmp(o->name, name))) return true;
+    }
+    return false;
+}
+
+/* A file of weights is accounted for by the index that lies beside it, or by the source's header. */
+static bool is_weights(const struct written *w, const char *name)
+{
+    char quoted[PATH_MAX + 3];
+    if (!moe_ends_with(name, ".safetensors")) return false;
+    snprintf(quoted, sizeof quoted, "\"%s\"", name);
+    return !strcmp(name, "model.safetensors") || (w->index && strstr(w->index, quoted)) ||
+           recorded(w, MOE_ORIGINAL_HEADER, name);
+}
+
+static bool is_written(const struct written *w, const char *name)
+{
+    static const char *const always[] = { "config.json", "hf_quant_config.json", MOE_INDEX_NAME, NULL };
+    static const char *const folders[] = { "hf", "tokenizer" };
+    char kept[PATH_MAX + 16];
+    if (recorded(w, MOE_ORIGINAL_FILE, name)) return true;
+    if (strchr(name, '/')) return false;
+    for (int i = 0; always[i]; i++)
+        if (!strcmp(name, always[i])) return true;
+    for (int i = 0; i < 2; i++) {
+        snprintf(kept, sizeof kept, "%s/%s", folders[i], name);
+        if (moe_container_lists(w->src, kept)) return true;
+    }
+    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) || is_weights(w, name);
+}
+
+/* under: "" for the directory itself, else "docs/". */
+static enum moe_code all_written(const struct written *w, const char *under, struct moe_err *err)
+{
+    char path[PATH_MAX], name[PATH_MAX];
+    struct moe_names names;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, under, err));
+    enum moe_code code = moe_list_dir(path, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        enum moe_exists there = MOE_ABSENT;
+        snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* cut off, it is no name that was written */
+        code = moe_path_join(path, sizeof path, w->path, name, err);
+        if (code == MOE_OK) code = moe_look(path, &there, err);
+        if (code != MOE_OK) break;
+        if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
+        bool is = there == MOE_DIR ? recorded(w, MOE_ORIGINAL_FILE, name) : is_written(w, name);
+        code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
+    }
+    moe_names_release(&names);
+    return code;
+}
+
+static enum moe_code read_written(struct written *w, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    size_t n;
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, MOE_INDEX_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_FILE) MOE_TRY(moe_read_file(path, (size_t)1 << 30, &w->index, &n, err));
+    enum moe_code code = moe_container_read_file(w->src, MOE_ORIGINAL_NAME, &w->rest_text, &n, err);
+    if (code == MOE_NOT_FOUND) return MOE_OK;
+    MOE_TRY(code);
+    return moe_originals_parse(w->rest_text, n, MOE_ORIGINAL_NAME, &w->rest, err);
+}
+
+/* What stands at `path` has what every checkpoint has: its config and weights; or there is nothing in it. */
+static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err *err)
 {
     bool config = false, weights = false;
     enum moe_exists there;
     struct moe_names names = { 0 };
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_DIR) MOE_TRY(moe_list_dir(path, &names, err));
-    bool empty = there == MOE_DIR && !names.n;
+    *empty = there == MOE_DIR && !names.n;
     for (size_t i = 0; i < names.n; i++) {
-        const char *dot = strrchr(names.v[i], '.');
         config |= !strcmp(names.v[i], "config.json");
-        weights |= dot && !strcmp(dot, ".safetensors");
+        weights |= moe_ends_with(names.v[i], ".safetensors");
     }
     moe_names_release(&names);
-    if (empty || (config && weights)) return MOE_OK;
+    if (*empty || (config && weights)) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, path, NULL,
                        "already exists and is not a checkpoint (choose another name with -o)");
 }
 
-enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
-                                   enum moe_write_mode mode, struct moe_err *err)
+/* An export of the container `with`, nothing else in it, or nothing at all, stands at `path`. */
+static enum moe_code replaceable(const char *path, const void *with, struct moe_err *err)
 {
+    struct written w = { .path = path, .src = with };
+    bool empty;
+    MOE_TRY(is_checkpoint(path, &empty, err));
+    if (empty) return MOE_OK;
+    enum moe_code code = read_written(&w, err);
+    if (code == MOE_OK) code = all_written(&w, "", err);
+    moe_originals_release(&w.rest);
+    free(w.rest_text);
+    free(w.index);
+    return code;
+}
+
+/* ---- begin and end ---- */
+
+enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
+                                   enum moe_write_mode mode, const char *options, struct moe_err *err)
+{
+    char work[MOE_WORK_BYTES];
     enum moe_exists there;
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_TRY(moe_look(d->final, &there, err));
-    if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, err));
+    if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, src, err));
     if (there != MOE_ABSENT && mode != MOE_WRITE_FORCE)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
     MOE_TRY(moe_source_apart(src, out, err));
-    return moe_newdir_begin(d, out, replaceable, mode != MOE_WRITE_PLAIN, err);
+    const cJSON *sum = moe_json_get(src->container->manifest, "checksum");
+    snprintf(work, sizeof work, "moe " MOE_VERSION " %s of %.32s", options, sum->valuestring);
+    const struct moe_newdir_kind export = { replaceable, src, work };
+    return moe_newdir_begin(d, out, &export, moe_write_left(mode), err);
 }
 
-enum moe_code moe_export_dir_end(struct moe_newdir *d, enum moe_write_mode mode, enum moe_code code,
-                                 struct moe_err *err)
+enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_source *src, enum moe_write_mode mode,
+                                 enum moe_code code, struct moe_err *err)
 {
-    if (code == MOE_OK) code = moe_newdir_publish(d, mode == MOE_WRITE_FORCE ? replaceable : NULL, err);
+    const struct moe_newdir_kind export = { replaceable, src, NULL };
+    if (code == MOE_OK) code = moe_newdir_publish(d, mode == MOE_WRITE_FORCE ? &export : NULL, err);
     moe_newdir_end(d);
     return code;
 }
+
+/* ---- small files ---- */
 
 static bool listed(const char *name, const char *const *list)
 {

@@ -9,6 +9,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -334,8 +335,12 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
                                 const struct moe_gguf_meta *m, struct moe_err *err)
 {
     bool force = o->mode == MOE_WRITE_FORCE, spoiled;
-    MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
-    MOE_TRY(moe_gguf_create(&x->w, out, force, o->mode != MOE_WRITE_PLAIN, m, x->plan->t, x->plan->n, err));
+    char work[MOE_WORK_BYTES], id[33];
+    moe_hex128(moe_identity_digest(&x->before), id);
+    snprintf(work, sizeof work, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
+    if (o->mode != MOE_WRITE_RESUME) MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
+    MOE_TRY(moe_gguf_create(&x->w, out, force, moe_write_left(o->mode), work, &x->r->was_done, m, x->plan->t, x->plan->n, err));
+    if (x->r->was_done) return moe_gguf_finish(&x->w, err);
     enum moe_code code = open_workers(x, err);
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);

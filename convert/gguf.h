@@ -41,6 +41,7 @@ struct moe_gguf_result {
     double relative_error;     /* over all tensors that are decoded or have a scale rounded: sqrt(sum (w - w')^2 / sum w^2) */
     double worst_error;        /* the same of the one tensor of the model that is held worst */
     int64_t worst;             /* which; -1: all are held exactly */
+    bool was_done;             /* an earlier run left the file whole: it got its name, and nothing was decoded now */
     bool no_tokenizer;         /* the model has no tiktoken.model: the file says "none" */
 };
 

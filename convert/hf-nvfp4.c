@@ -4,19 +4,25 @@
 #include "convert/export-dir.h"
 #include "convert/hf-internal.h"
 
+#include <stdio.h>
+
 static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, const struct moe_hf_options *o, struct moe_progress *progress,
                                 struct moe_hf_result *r, struct moe_err *err)
 {
     static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
     struct moe_newdir d;
-    MOE_TRY(moe_export_dir_begin(&d, p->src, out, o->mode, err));
+    char options[64];
+    snprintf(options, sizeof options, "hf-nvfp4 %s %llu", moe_hf_flavor_name(o->flavor), (unsigned long long)o->shard_bytes);
+    MOE_TRY(moe_export_dir_begin(&d, p->src, out, o->mode, options, err));
+    r->was_done = d.whole;
+    if (d.whole) return moe_export_dir_end(&d, p->src, o->mode, MOE_OK, err);
     enum moe_code code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, r, err);
     if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, !r->text_only, err);
     if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
     moe_progress_end(progress);
-    return moe_export_dir_end(&d, o->mode, code, err);
+    return moe_export_dir_end(&d, p->src, o->mode, code, err);
 }
 
 /* What is held besides: a chunk in all its forms, a header, and for the index every name with its place. */

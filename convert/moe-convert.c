@@ -110,7 +110,7 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
         return MOE_OK;
     }
     tell_left_out(&o->run, &got);
-    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
 
@@ -179,6 +179,20 @@ static void say_limits(struct options *o, const struct moe_source *src, const st
     say_error(o, src, got);
 }
 
+/* What is known once every tensor was written. */
+static void told_by_writing(const struct moe_source *src, const struct moe_gguf_result *got, cJSON *json)
+{
+    char name[128];
+    moe_json_add_i64(json, "nvfp4_blocks_rounded", got->blocks_rounded);
+    moe_json_add_i64(json, "tensors_decoded", got->decoded);
+    moe_json_add_i64(json, "tensors_rounded", got->rounded);
+    cJSON_AddNumberToObject(json, "relative_error", got->relative_error);
+    cJSON_AddNumberToObject(json, "worst_error", got->worst_error);
+    if (got->worst < 0) return;
+    const struct moe_tensor *t = &src->tensors[got->worst];
+    cJSON_AddStringToObject(json, "worst_tensor", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
+}
+
 static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_gguf_result got;
@@ -194,17 +208,8 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     }
     moe_json_add_i64(json, "tensors_nvfp4", got.nvfp4);
     moe_json_add_i64(json, "tensors_q6_k", got.q6_k);
-    moe_json_add_i64(json, "nvfp4_blocks_rounded", got.blocks_rounded);
-    moe_json_add_i64(json, "tensors_decoded", got.decoded);
-    moe_json_add_i64(json, "tensors_rounded", got.rounded);
-    cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
-    cJSON_AddNumberToObject(json, "worst_error", got.worst_error);
-    if (got.worst >= 0) {
-        const struct moe_tensor *t = &src->tensors[got.worst];
-        char name[128];
-        cJSON_AddStringToObject(json, "worst_tensor", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
-    }
-    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
+    if (!got.was_done) told_by_writing(src, &got, json);
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
 
@@ -270,10 +275,12 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
-    if (got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
-    tell_hf_nvfp4(&o->run, &got);
-    tell_readers(&o->run, &got, x.flavor);
-    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, false);
+    if (!got.was_done) {
+        if (got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
+        tell_hf_nvfp4(&o->run, &got);
+        tell_readers(&o->run, &got, x.flavor);
+    }
+    moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
 

@@ -66,15 +66,19 @@ static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b) { ret
 struct moe_state {
     char key[17];    /* hash of its text: binds the journals to it */
     bool replace;    /* the run was begun with --force */
+    bool says_which; /* false: an older version's, which did not record what may be replaced */
+    char which[33];  /* the checksum of the container that stood there then; "": none did */
     bool unweighed;  /* it says nothing of the weights' samples */
 };
 enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what stands under NAME.moe */
 /* FRESH: nothing yet.  STATE: work that says whose it is.  JUNK: a container's files without state.json, marked as unfinished
  * (base/newdir.h).  UNMARKED: the same without the mark: somebody put it there, or an older version was killed at its last step. */
 enum moe_partial { MOE_PARTIAL_FRESH, MOE_PARTIAL_STATE, MOE_PARTIAL_JUNK, MOE_PARTIAL_UNMARKED, MOE_PARTIAL_FOREIGN };
-enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err);
+/* sum: the checksum of the container that is there, "" when there is none.  FOREIGN: *err says why. */
+enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33], struct moe_err *err);
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err);
-char *moe_state_text(const struct moe_work *k, bool replace); /* free() it; NULL when out of memory */
+/* replaces: NULL, or what may be replaced (struct moe_state, which).  free() it; NULL when out of memory. */
+char *moe_state_text(const struct moe_work *k, const char *replaces);
 /* MOE_MISMATCH saying what differs; MOE_CORRUPT for a state that cannot be read. *unweighed: as in struct
  * moe_state, of the manifest. */
 enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state,

@@ -9,6 +9,7 @@
 #define MOE_FORMATS_CONTAINER_H
 
 #include "base/hash.h"
+#include "base/leftover.h"
 #include "formats/identity.h"
 #include "formats/source.h"
 
@@ -65,10 +66,14 @@ void moe_shard_abort(struct moe_shard_writer **w);
 
 /* ---- the directory ---- */
 
-/* MOE_OK when a container stands at `path`, nothing else in it, so that --force may replace it; else MOE_EXISTS. */
-enum moe_code moe_container_replaceable(const char *path, struct moe_err *err);
-
 enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
+
+/* For writers that keep no journal. */
+static inline enum moe_left moe_write_left(enum moe_write_mode mode)
+{
+    return mode == MOE_WRITE_FORCE ? MOE_LEFT_GOES
+        : mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_GOES : MOE_LEFT_STAYS;
+}
 
 struct moe_writer;
 
@@ -94,7 +99,8 @@ struct moe_found { bool done, unweighed; };
  * the container is complete already and was made from the same origin with the same options (only under
  * --resume; what an earlier run left undone after its manifest is done here): nothing is left to do and *w
  * is NULL.  Unfinished work takes the place of a container under the final name only when it was begun
- * with MOE_WRITE_FORCE: MOE_EXISTS otherwise. */
+ * with MOE_WRITE_FORCE and that container stood there then (told by the checksum of its manifest):
+ * MOE_EXISTS otherwise. */
 enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode,
                               const struct moe_work *work, struct moe_found *found, struct moe_err *err);
 /* Close without publishing: what is finished stays for --resume. */

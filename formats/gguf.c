@@ -206,7 +206,8 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
     return code;
 }
 
-enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bool replace, bool restart, const struct moe_gguf_meta *m,
+enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bool replace, enum moe_left left,
+                              const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
 {
     *out = NULL;
@@ -215,8 +216,10 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bo
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
     w->replace = replace;
     w->data = head_bytes(t, n, m);
-    enum moe_code code = moe_newfile_open_partial(&w->file, path, MAGIC, restart, err);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, MAGIC, left, work, err);
     w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
+    *whole = code == MOE_OK && w->file.whole;
+    if (*whole) return *out = w, MOE_OK;
     if (code == MOE_OK) code = reserve(w, w->end, err);
     if (code == MOE_OK) w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     if (code == MOE_OK) code = write_head(w, m, t, n, err);

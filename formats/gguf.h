@@ -6,6 +6,7 @@
 #define MOE_FORMATS_GGUF_H
 
 #include "base/err.h"
+#include "base/leftover.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -55,8 +56,10 @@ struct moe_gguf_writer;
 
 /* Begin path.partial, locked, reserved in full, its head written.  `path` itself appears at finish.
  * MOE_EXISTS: `path` is there and not `replace` (or it is no GGUF file: nothing else is ever replaced); path.partial is there,
- * left by a writer that was killed, and not `restart`; or another process is writing it.  The tensors are not kept. */
-enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, bool replace, bool restart, const struct moe_gguf_meta *m,
+ * left by an earlier writer, and `left` says that it stays; or another process is writing it.  *whole: an earlier
+ * run of the same `work` (base/leftover.h) left all of it: nothing is to be written.  The tensors are not kept. */
+enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, bool replace, enum moe_left left,
+                              const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
 /* What moe_gguf_create would say of `path`, without touching it. */
 enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err *err);

@@ -2,6 +2,7 @@
 #include "formats/writer-internal.h"
 
 #include "base/io.h"
+#include "formats/owner.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -153,19 +154,12 @@ static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint6
 static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
 {
     enum moe_final final;
-    MOE_TRY(moe_final_look(w->final, &final, err));
-    if (final == MOE_FINAL_ABSENT || (final == MOE_FINAL_CONTAINER && w->replace)) return MOE_OK;
+    char sum[33];
+    MOE_TRY(moe_final_look(w->final, &final, sum, err));
+    bool same = final == MOE_FINAL_CONTAINER && w->replace && !strcmp(sum, w->replaces);
+    if (final == MOE_FINAL_ABSENT || same) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
                        "it appeared while this was written (move it away and use --resume)");
-}
-
-enum moe_code moe_container_replaceable(const char *path, struct moe_err *err)
-{
-    enum moe_final final;
-    MOE_TRY(moe_final_look(path, &final, err));
-    if (final == MOE_FINAL_CONTAINER) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                       "already exists and is not a container (choose another name with -o)");
 }
 
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
@@ -174,7 +168,8 @@ enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, str
     MOE_TRY(may_take(w, err)); /* while the state still says whether it may */
     moe_newdir_mark(&w->out);  /* without state.json it has to say in another way that it is unfinished */
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
-    return moe_newdir_publish(&w->out, w->replace ? moe_container_replaceable : NULL, err);
+    const struct moe_newdir_kind old = { moe_container_is, w->replaces, NULL };
+    return moe_newdir_publish(&w->out, w->replace ? &old : NULL, err);
 }
 
 enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struct moe_err *err)

@@ -6,6 +6,7 @@
 #include "base/newfile.h"
 #include "base/strmap.h"
 #include "formats/original.h"
+#include "formats/owner.h"
 #include "formats/routing.h"
 
 #include <limits.h>
@@ -28,7 +29,7 @@ static bool name_is_ours(const char *n)
         !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, MOE_VISION_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") ||
         !strcmp(base, MOE_ROUTING_NAME))
         return true;
-    if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the container is published */
+    if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the end */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
     return (unit && (moe_ends_with(base, ".moe") || moe_ends_with(base, ".json"))) ||
            moe_is_plan_name(base);
@@ -37,33 +38,55 @@ static bool name_is_ours(const char *n)
 /* What a directory holds: others (no container's), a state file, a manifest, anything else of a container. */
 struct holds { bool foreign, state, manifest, more; };
 
+/* Directories are hf/ and tokenizer/, in which there is none. */
+static enum moe_code has_folders(const char *dir, const char *name, bool *foreign, struct moe_err *err)
+{
+    char path[PATH_MAX], inside[PATH_MAX];
+    struct moe_names names;
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there != MOE_DIR) return MOE_OK;
+    *foreign |= strcmp(name, "hf") && strcmp(name, "tokenizer");
+    if (*foreign) return MOE_OK;
+    enum moe_code code = moe_list_dir(path, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        code = moe_path_join(inside, sizeof inside, path, names.v[i], err);
+        if (code == MOE_OK) code = moe_look(inside, &there, err);
+        if (code == MOE_OK) *foreign |= there == MOE_DIR;
+    }
+    moe_names_release(&names);
+    return code;
+}
+
 static enum moe_code look(const char *dir, struct holds *h, struct moe_err *err)
 {
     struct moe_names names;
     *h = (struct holds){ .foreign = false };
-    MOE_TRY(moe_list_dir(dir, &names, err));
-    for (size_t i = 0; i < names.n; i++) {
+    enum moe_code code = moe_list_dir(dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         const char *n = names.v[i];
         if (!strcmp(n, MOE_STATE_NAME ".tmp") || moe_newfile_is_temporary(n)) continue;
         if (!strcmp(n, MOE_STATE_NAME)) h->state = true;
         else h->more = true;
         h->manifest |= !strcmp(n, MOE_MANIFEST_NAME);
         h->foreign |= !name_is_ours(n);
+        code = has_folders(dir, n, &h->foreign, err);
     }
     moe_names_release(&names);
-    return MOE_OK;
+    return code;
 }
 
-enum moe_code moe_final_look(const char *path, enum moe_final *what, struct moe_err *err)
+enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33], struct moe_err *err)
 {
     enum moe_exists there;
-    struct holds h;
+    *sum = 0;
     MOE_TRY(moe_look(path, &there, err));
-    *what = there == MOE_ABSENT ? MOE_FINAL_ABSENT : MOE_FINAL_FOREIGN;
-    if (there != MOE_DIR) return MOE_OK;
-    MOE_TRY(look(path, &h, err));
-    if (!h.foreign && h.manifest) *what = MOE_FINAL_CONTAINER;
-    return MOE_OK;
+    *what = MOE_FINAL_ABSENT;
+    if (there == MOE_ABSENT) return MOE_OK;
+    enum moe_code code = moe_container_replaceable(path, sum, err);
+    *what = code == MOE_OK ? MOE_FINAL_CONTAINER : MOE_FINAL_FOREIGN;
+    return code == MOE_EXISTS ? MOE_OK : code;
 }
 
 /* state.json is one of ours, whole or damaged, and not a stranger's file of that name. */
@@ -88,19 +111,21 @@ enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct m
     MOE_TRY(look(dir, &h, err));
     MOE_TRY(moe_newdir_is_marked(dir, &marked, err));
     if (h.state) MOE_TRY(state_is_ours(dir, &ours, err));
+    else if (h.manifest) MOE_TRY(moe_manifest_is_ours(dir, &ours, err));
     *what = h.foreign || !ours ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : !h.more ? MOE_PARTIAL_FRESH
           : marked ? MOE_PARTIAL_JUNK : MOE_PARTIAL_UNMARKED;
     return MOE_OK;
 }
 
-char *moe_state_text(const struct moe_work *k, bool replace)
+char *moe_state_text(const struct moe_work *k, const char *replaces)
 {
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
     bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
               cJSON_AddStringToObject(s, "tool", MOE_VERSION) &&
               moe_identity_put(s, "input", "weights", &k->input) &&
               (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
-              (!replace || cJSON_AddTrueToObject(s, "replace")) && options;
+              (!replaces || (cJSON_AddTrueToObject(s, "replace") &&
+                             cJSON_AddStringToObject(s, "replaces", replaces))) && options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
     else cJSON_Delete(options);
     char *text = ok ? moe_json_seal(s, 2) : NULL;
@@ -162,7 +187,12 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), same, s, k, err);
     if (code == MOE_OK) code = key_of(path, state->key, err);
     if (code == MOE_OK) state->unweighed = !input.has_weights && !k->from;
-    if (code == MOE_OK) state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
+    if (code == MOE_OK) {
+        const cJSON *which = moe_json_get(s, "replaces");
+        state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
+        state->says_which = cJSON_IsString(which);
+        snprintf(state->which, sizeof state->which, "%s", state->says_which ? which->valuestring : "");
+    }
     cJSON_Delete(s);
     return code;
 }

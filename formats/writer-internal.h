@@ -11,9 +11,9 @@ struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
 struct moe_writer {
     struct moe_newdir out;       /* NAME.moe.partial, locked */
     const char *final, *dir;     /* its two names: NAME.moe, NAME.moe.partial */
-    char *state;                 /* the text of state.json, when it is started here */
-    char key[17];                /* the hash of that file's text: binds a journal to it */
-    bool fresh, replace;         /* started here; a container may stand under the final name (begun with --force) */
+    char key[17];                /* the hash of state.json's text: binds a journal to it */
+    bool fresh, replace;         /* started here; a container may stand under the final name (begun with --force): */
+    char replaces[33];           /* the one of this checksum; "": none was there */
     cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;
     struct moe_unit_done *units;  size_t n_units;

@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/tool.h"
+#include "formats/owner.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -26,7 +27,6 @@ void moe_writer_free(struct moe_writer *w)
     cJSON_Delete(w->part);
     free(w->units);
     free(w->files);
-    free(w->state);
     free(w);
 }
 
@@ -138,16 +138,27 @@ static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
 
 /* ---- opening ---- */
 
+static enum moe_code begin_with(const struct moe_writer *w, const char *path, const char *state,
+                                struct moe_err *err)
+{
+    /* First the new state, then the old files go: whatever is left of them is not bound to it by its
+     * journal.  Those that have none go before. */
+    MOE_TRY(moe_dir_drop_work(w->dir, err));
+    MOE_TRY(moe_write_file(path, state, strlen(state), err));
+    return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
+}
+
 static enum moe_code start(struct moe_writer *w, struct moe_err *err)
 {
     char path[PATH_MAX];
     w->fresh = true;
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_STATE_NAME, err));
-    /* First the new state, then the old files go: whatever is left of them is not bound to it by its
-     * journal.  Those that have none go before. */
-    MOE_TRY(moe_dir_drop_work(w->dir, err));
-    MOE_TRY(moe_write_file(path, w->state, strlen(w->state), err));
-    return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
+    char *state = moe_state_text(&w->work, w->replace ? w->replaces : NULL);
+    if (!state) return moe_writer_no_memory(w, err);
+    moe_hex64(moe_hash64(state, strlen(state)), w->key);
+    enum moe_code code = begin_with(w, path, state, err);
+    free(state);
+    return code;
 }
 
 /* An earlier run that ended between its manifest and its new name. */
@@ -188,6 +199,8 @@ static bool was_there(const struct moe_writer *w)
         : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
 }
 
+/* w->replaces is the checksum of the container under the final name; from here on it is that of the one
+ * which the work may replace. */
 static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found,
                            struct moe_err *err)
 {
@@ -197,8 +210,10 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
     bool has_state = partial == MOE_PARTIAL_STATE;
     if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, &state, err));
+    bool same = !has_state || (state.says_which && !strcmp(state.which, w->replaces));
     w->replace = has_state ? state.replace : was_there(w);
-    if (final == MOE_FINAL_CONTAINER && !w->replace)
+    if (has_state) memcpy(w->replaces, state.which, sizeof w->replaces);
+    if (final == MOE_FINAL_CONTAINER && !(w->replace && same))
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
                            "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
     MOE_TRY(settle_pending(w, found, err));
@@ -268,9 +283,8 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, st
 {
     struct moe_err differs = MOE_ERR_INIT;
     enum moe_final final;
-    MOE_TRY(moe_final_look(w->final, &final, err));
-    if (final == MOE_FINAL_FOREIGN)
-        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists and is not a container (choose another name with -o)");
+    MOE_TRY(moe_final_look(w->final, &final, w->replaces, err));
+    if (final == MOE_FINAL_FOREIGN) return MOE_EXISTS;
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME) {
@@ -293,9 +307,7 @@ static bool init(struct moe_writer *w, enum moe_write_mode mode, const struct mo
     w->options = work->options ? cJSON_Duplicate(work->options, true) : cJSON_CreateObject();
     w->work = *work;
     w->work.options = w->options;
-    if (!w->options || !(w->state = moe_state_text(&w->work, w->replace))) return false;
-    moe_hex64(moe_hash64(w->state, strlen(w->state)), w->key);
-    return true;
+    return w->options != NULL;
 }
 
 enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode,

@@ -106,7 +106,7 @@ enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, str
     if (span < 1e-6) span = 1e-6;
     int width = LEFT + CELL * (ranks > 21 ? ranks : 21) + 20, height = TOP + CELL * rows + FOOT;
     moe_text_add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"10\">\n", width, height, width, height);
-    moe_text_add(&t, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n<text x=\"%d\" y=\"18\" font-size=\"13\">Load of each rank / mean, by layer", LEFT);
+    moe_text_add(&t, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n<text x=\"%d\" y=\"18\" font-size=\"13\">" MOE_PLOT_TITLE, LEFT);
     if (cJSON_IsNumber(gap)) moe_text_add(&t, "; gap to the bound %.3f %%", 100 * gap->valuedouble);
     moe_text_add(&t, "</text>\n<text x=\"%d\" y=\"34\">rank</text>\n", LEFT);
     for (int r = 0; r < ranks; r += ranks > 16 ? 8 : 1) moe_text_add(&t, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%d</text>\n", LEFT + r * CELL + CELL / 2, TOP - 6, r);

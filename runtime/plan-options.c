@@ -4,6 +4,7 @@
 #include "base/output.h"
 #include "formats/container.h"
 #include "formats/routing.h"
+#include "runtime/plan-out.h"
 #include "runtime/plan.h"
 
 #include <limits.h>
@@ -20,7 +21,7 @@ static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t 
 static const struct moe_file_kind plan_kind = {
     .name = "a plan",
     .marks = { { 0, "{", { "\"version\":", "\"ranks\":" } }, { 0, "{\"physical_to_logical_map\":", { NULL } },
-               { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { NULL } } },
+               { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { ">" MOE_PLOT_TITLE } } },
 };
 
 /* The container that the plan is for may hold it (docs/format.md), right in it and under such a name alone. */

@@ -12,6 +12,7 @@
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err);
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
 
+#define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
 /* A heat map, layers by ranks, of load / mean, from the loads in plan.json (its parsed root).  MOE_UNSUPPORTED for a plan without loads. */
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, struct moe_err *err);
 

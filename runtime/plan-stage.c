@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/tool.h"
+#include "formats/owner.h"
 #include "formats/staged.h"
 #include "runtime/part.h"
 
@@ -264,27 +265,30 @@ static void name_out(const char *dir, const char *out, struct moe_err *err)
     memcpy(err->tensor, was.tensor, sizeof err->tensor);
 }
 
-/* Something may be staged at `out`: nothing is there, or a container under --force, and it is not the one that is staged. */
-static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, struct moe_err *err)
+/* Something may be staged at `out`: nothing is there, or a container under --force (its manifest has the
+ * checksum `sum`, else ""), and it is not the one that is staged. */
+static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, char sum[33],
+                               struct moe_err *err)
 {
     enum moe_exists there;
+    *sum = 0;
     MOE_TRY(moe_look(out, &there, err));
     if (there != MOE_ABSENT && !force)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
     MOE_TRY(moe_source_apart(src, out, err));
-    return there == MOE_ABSENT ? MOE_OK : moe_container_replaceable(out, err);
+    return there == MOE_ABSENT ? MOE_OK : moe_container_replaceable(out, sum, err);
 }
 
 /* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of
  * another tool has none.) */
-static enum moe_code is_stage(const char *path, struct moe_err *err)
+static enum moe_code is_stage(const char *path, const void *with, struct moe_err *err)
 {
     char plan[PATH_MAX];
     enum moe_exists there;
     MOE_TRY(moe_path_join(plan, sizeof plan, path, MOE_STAGED_PLAN, err));
     MOE_TRY(moe_look(plan, &there, err));
     if (there != MOE_FILE) return moe_fail_at(err, MOE_EXISTS, path, NULL, "was not staged");
-    return moe_container_replaceable(path, err);
+    return moe_container_is(path, with, err);
 }
 
 static enum moe_code build(struct stage *s, const char *plan_path, const char *out, struct moe_err *err)
@@ -301,16 +305,22 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, co
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_newdir d;
+    char sum[33], plan[33], work[MOE_WORK_BYTES];
     if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
     if (src->staged) return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "is a staged part: only a whole container can be staged");
     MOE_TRY(moe_newdir_name(&d, out, err));
-    MOE_TRY(may_stage(src, d.final, force, err));
+    MOE_TRY(may_stage(src, d.final, force, sum, err));
     struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to stage");
-    enum moe_code code = moe_newdir_begin(&d, out, is_stage, true, err);
+    moe_hex128(moe_plan_digest(p), plan);
+    snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s", link ? "link" : "copy", (int)first,
+             (int)last, plan, moe_json_get(src->container->manifest, "checksum")->valuestring);
+    const struct moe_newdir_kind stage = { is_stage, NULL, work };
+    const struct moe_newdir_kind old = { moe_container_is, sum, NULL };
+    enum moe_code code = moe_newdir_begin(&d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err);
     if (code == MOE_OK) {
-        code = build(&s, plan_path, out, err);
-        if (code == MOE_OK) code = moe_newdir_publish(&d, force ? moe_container_replaceable : NULL, err);
+        if (!d.whole) code = build(&s, plan_path, out, err);
+        if (code == MOE_OK) code = moe_newdir_publish(&d, *sum ? &old : NULL, err);
         moe_newdir_end(&d);
     }
     free(s.there);

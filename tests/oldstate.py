@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 import readmoe
 
-DROP = {"weights", "replace", "kernels"}
+DROP = {"weights", "replace", "replaces", "kernels"}
 
 
 def seal(text):

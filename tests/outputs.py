@@ -87,9 +87,10 @@ DIRS = {  # a directory's name and what writes it
 
 
 def set_up():
-    subprocess.run([f"{HELPERS}/genmodel", "-o", f"{WORK}/m", "--format", "bf16", "--layers", "2", "--experts", "4", "--top-k", "2",
-                    "--hidden", "128", "--inter", "64", "--seed", "3"], check=True, capture_output=True, cwd=HERE)
-    good("moe-convert", "m", "-o", "m.moe")
+    for name, seed in (("m", "3"), ("m3", "4")):
+        subprocess.run([f"{HELPERS}/genmodel", "-o", f"{WORK}/{name}", "--format", "bf16", "--layers", "2", "--experts", "4", "--top-k", "2",
+                        "--hidden", "128", "--inter", "64", "--seed", seed], check=True, capture_output=True, cwd=HERE)
+        good("moe-convert", name, "-o", name + ".moe")
     good("moe-quantize", "m", "-o", "q.moe", "--method", "max")
     good("moe-run", "m", "--tokens", "1,2,3", "-n", "1", "--record-routing", "stats.json.gz")
     good("moe-plan", "m.moe", "--ranks", "2", "--stats", "stats.json.gz", "-o", "p.json")
@@ -297,6 +298,113 @@ def gguf():
     check(not os.path.exists("g.gguf.partial"), "g.gguf.partial is left")
 
 
+def owned():
+    """--force replaces what the tools wrote, file by file; one that they did not write keeps all of it."""
+    strangers = {
+        "c.moe": ("notes.txt", "hf/thesis.txt", "hf/deep/thesis.txt", "my.work/thesis.txt", "layer-900.moe", "state.json", "plan-holiday.json", "manifest.json.tmp"),
+        "s.moe": ("hf/thesis.txt", ".git/config"),
+        "hf": (".git/config", "train.py", "optimizer.pt", "model-stray.safetensors", "hf/thesis.txt"),
+        "hf4": ("train.py", "checkpoint-9/model.safetensors"),
+    }
+    for name, of in strangers.items():
+        a = DIRS[name]
+        good(*a, name)
+        before = digest(name)
+        for stranger in of:
+            path = name + "/" + stranger
+            had = os.path.dirname(path) in (name, name + "/hf") and os.path.isdir(os.path.dirname(path))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            text(path, "years of work")
+            refused([4], "'" + stranger.split("/")[0], *a, name, "--force")
+            check(text(path) == "years of work" and not os.path.exists(name + ".partial"), name, "deleted", stranger)
+            clear(path if had else name + "/" + stranger.split("/")[0])
+        if name.endswith(".moe"): shutil.copy("p.json", name + "/plan-8.json")
+        good(*a, name, "--force")
+        check(digest(name) == before, name, "--force left another directory")
+        if name.endswith(".moe"): # another program's manifest, and one of ours that is damaged
+            for manifest in ('{"name": "app", "icons": []}', text(name + "/manifest.json").replace('"moe"', '"moe" ', 1)):
+                text(name + "/manifest.json", manifest)
+                refused([4], "manifest.json" if "moe" in manifest else "not a container", *a, name, "--force")
+                check(text(name + "/manifest.json") == manifest and len(os.listdir(name)) > 4, name, "is gone")
+        clear(name)
+    text("my.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h9"/></svg>')
+    refused([4], "is not a plan", *WRITERS["plot.svg"], "my.svg", "--force")
+    clear("my.svg")
+
+
+def came_later():
+    """A killed --force run replaces what stood there when it began, and no container that came later."""
+    begin = ("moe-convert", "m", "-o", "n.moe")
+    for there, later in (("q.moe", "m3.moe"), (None, "q.moe"), ("q.moe", None)):
+        if there: shutil.copytree(there, "n.moe")
+        p = stopped("linkat:4", *begin, "--force") # a state, a unit and its journal are there
+        p.kill()
+        p.communicate()
+        check(os.path.exists("n.moe.partial/state.json") and not os.path.exists("n.moe.partial/manifest.json"), os.listdir("n.moe.partial"))
+        if later:
+            clear("n.moe")
+            shutil.copytree(later, "n.moe")
+            before, left = digest("n.moe"), digest("n.moe.partial")
+            refused([4], "another container is there", *begin, "--resume")
+            check(digest("n.moe") == before and digest("n.moe.partial") == left, "--resume replaced a container that came later")
+            clear("n.moe")
+        else: # an older version did not record which container it might replace
+            shutil.copytree("n.moe.partial", "kept.partial")
+            subprocess.run([sys.executable, HERE + "/tests/oldstate.py", "n.moe.partial"], check=True)
+            refused([4], "another container is there", *begin, "--resume")
+            clear("n.moe.partial")
+            os.rename("kept.partial", "n.moe.partial")
+        good(*begin, "--resume")
+        check(digest("n.moe") == digest("m.moe") and not os.path.exists("n.moe.partial"), "work is not gone on with")
+        clear("n.moe")
+    # while it is written
+    shutil.copytree("q.moe", "n.moe")
+    p = stopped("linkat:4", *begin, "--force")
+    clear("n.moe")
+    shutil.copytree("m.moe", "n.moe")
+    text("n.moe/plan-7.json", text("p.json"))
+    rc, e = go_on(p)
+    check(rc == 4 and "appeared" in e and text("n.moe/plan-7.json") == text("p.json"), "replaced what came meanwhile", rc, e)
+    clear("n.moe")
+    good(*begin, "--resume")
+    clear("n.moe")
+
+
+def waits():
+    """Finished work whose name was taken waits for it: another work refuses, and only --force throws it away."""
+    other = {
+        "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "1", "-o"), "hf": ("moe-convert", "m3.moe", "--to", "hf", "-o"),
+        "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "--flavor", "compressed-tensors", "-o"),
+        "g.gguf": ("moe-convert", "m.moe", "--to", "gguf", "--outtype", "f32", "-o"),
+    }
+    for name, b in other.items():
+        clear(name)
+        a, part = DIRS.get(name) or ("moe-convert", "m.moe", "--to", "gguf", "-o"), name + ".partial"
+        p = stopped("renameat2:1", *a, name)
+        text(name, "years of work")
+        rc, e = go_on(p)
+        check(rc == 4 and part in e, name, rc, e)
+        clear(name)
+        before, ino = (digest(part) if os.path.isdir(part) else None), os.stat(part).st_ino
+        plain = () if name == "s.moe" else ("--resume",)
+        refused([4], "waits for its name", *b, name, *plain)
+        if plain: refused([4], "waits for its name", *a, name)
+        check(not os.path.exists(name) and os.stat(part).st_ino == ino and (before is None or digest(part) == before), name, "touched", part)
+        good(*a, name, *plain)
+        check(os.stat(name).st_ino == ino and not os.listxattr(name) and not os.stat(name).st_mode & 0o1000, name, "was made again")
+        os.rename(name, part)
+        clear(name)
+        p = stopped("renameat2:1", *b, "x") # for a mark and a name of its own
+        p.kill()
+        p.communicate()
+        clear(part)
+        os.rename("x.partial", part)
+        refused([4], "waits for its name", *a, name, *plain)
+        good(*a, name, "--force")
+        check(not os.path.exists(part), name, "left", part)
+        clear(name, part)
+
+
 set_up()
-for part in (files, two_writers, dirs, apart, named, renamed, gguf): part()
+for part in (files, two_writers, dirs, apart, named, renamed, gguf, owned, came_later, waits): part()
 print(f"t-outputs: {checks} checks")

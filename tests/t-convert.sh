@@ -53,9 +53,8 @@ cp -r "$T/bf16.moe" "$T/hurt2.moe"; flip "$T/hurt2.moe/hf/config.json" 100
 code 13 'config.json.*checksum' "$BIN/moe-convert" -q "$T/hurt2.moe" -o "$T/x.moe"; gone hurt2
 # --force replaces a checkpoint, never anything else: not a stranger's directory, not the container it reads
 mkdir -p "$T/precious/sub"; echo mine >"$T/precious/sub/file"; cp -r "$T/bf16.moe" "$T/keep.moe"
-for d in precious keep.moe; do
-    code 4 'not a checkpoint' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/$d"
-done
+code 4 'not a checkpoint' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/precious"
+code 2 'which is read' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/keep.moe"
 cmp -s "$T/precious/sub/file" - <<EOF || fail "--force touched a stranger's directory"
 mine
 EOF

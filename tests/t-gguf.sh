@@ -198,7 +198,7 @@ ok cmp "$T/jq.gguf" "$T/j.gguf"
 echo precious >"$T/notes"
 mkdir "$T/dir"
 for there in notes dir; do exits 4 "is not a GGUF file" "$C" "$T/q.moe" --to gguf --force -o "$T/$there"; done
-exits 4 "is not a GGUF file" "$C" "$T/q.moe" --to gguf --force -o "$T/q.moe"
+exits 2 "which is read" "$C" "$T/q.moe" --to gguf --force -o "$T/q.moe"
 [ "$(cat "$T/notes")" = precious ] || fail "a stranger's file was touched"
 exits 2 "is no name for a file" "$C" "$T/q.moe" --to gguf -o "$T/new/"
 : >"$T/n.gguf.partial"

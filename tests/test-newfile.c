@@ -132,20 +132,58 @@ static void test_refused(void)
     OK(entries("") == 4);
 }
 
+static bool is_sticky(const char *name)
+{
+    struct stat st;
+    return !stat(at(name), &st) && st.st_mode & S_ISVTX;
+}
+
+/* Does the file system keep extended attributes? */
+static bool keeps_works(void)
+{
+    int fd = open(root, O_RDONLY | O_DIRECTORY);
+    moe_work_put(fd, "a work");
+    bool keeps = moe_work_is(fd, "a work");
+    OK(!moe_work_is(fd, "a wor") && !moe_work_is(fd, "a work "));
+    moe_work_drop(fd);
+    OK(fd >= 0 && !moe_work_is(fd, "a work") && !close(fd));
+    return keeps;
+}
+
 static void test_partial(void)
 {
     struct moe_newfile f, g;
     fresh();
-    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", false, &err) == MOE_OK && holds("x.partial", "MAGIC"));
-    FAILS(MOE_EXISTS, moe_newfile_open_partial(&g, at("x"), "MAGIC", true, &err));
+    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK && holds("x.partial", "MAGIC"));
+    FAILS(MOE_EXISTS, moe_newfile_open_partial(&g, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err));
     OK(strstr(err.msg, "another process"));
     put("x", "appeared");
     FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
     OK(strstr(err.msg, "x.partial") && holds("x", "appeared") && holds("x.partial", "MAGIC"));
-    FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("x"), "MAGIC", false, &err));
-    OK(strstr(err.msg, "unfinished work"));
-    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", true, &err) == MOE_OK);
+    /* Whole, it waits for its name: only the same work goes on with it, and only --force throws it away. */
+    for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
+        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("x"), "MAGIC", (enum moe_left)i, "another", &err));
+        OK(strstr(err.msg, "waits for its name") && holds("x.partial", "MAGIC"));
+    }
+    if (keeps_works()) {
+        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
+        OK(f.whole);
+        moe_newfile_abort(&f);
+        OK(holds("x.partial", "MAGIC") && !unlink(at("x")));
+        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
+        OK(f.whole && moe_newfile_publish(&f, false, &err) == MOE_OK && !is_sticky("x"));
+        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+        FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
+    }
+    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_GOES, "a work", &err) == MOE_OK && !f.whole);
     OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
+    /* Unfinished, it is started over. */
+    put("u.partial", "MAGIC and a half");
+    FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("u"), "MAGIC", MOE_LEFT_STAYS, "a work", &err));
+    OK(strstr(err.msg, "unfinished work"));
+    OK(moe_newfile_open_partial(&f, at("u"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
+    OK(holds("u.partial", "MAGIC"));
+    moe_newfile_abort(&f);
     /* A stranger's, a link, a directory: left alone, restart or not. */
     put("y.partial", "years of work");
     put("short.partial", "MA");
@@ -153,71 +191,83 @@ static void test_partial(void)
     OK(!symlink("victim", at("z.partial")) && !mkdir(at("d.partial"), 0777) && !mkfifo(at("p.partial"), 0666));
     const char *const names[] = { "y", "z", "d", "p", "short" };
     for (int i = 0; i < 10; i++)
-        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at(names[i / 2]), "MAGIC", i % 2, &err));
+        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at(names[i / 2]), "MAGIC", i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, "a work", &err));
     OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 7);
 }
 
 /* ---- directories ---- */
 
-static enum moe_code is_kind(const char *path, struct moe_err *e)
+static enum moe_code look_kind(const char *path, const void *with, struct moe_err *e)
 {
+    (void)with;
     char mark[PATH_MAX];
     snprintf(mark, sizeof mark, "%s/kind", path);
     return moe_exists(mark) == MOE_FILE ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
 }
 
-static void build(struct moe_newdir *d, const char *name, bool restart)
+static const struct moe_newdir_kind is_kind = { look_kind, NULL, "a work" };
+
+static void build(struct moe_newdir *d, const char *name, enum moe_left left)
 {
     char inside[PATH_MAX + 8];
-    OK(moe_newdir_begin(d, at(name), is_kind, restart, &err) == MOE_OK);
+    OK(moe_newdir_begin(d, at(name), &is_kind, left, &err) == MOE_OK);
     snprintf(inside, sizeof inside, "%s/kind", d->path);
     OK(moe_write_file(inside, "new", 3, &err) == MOE_OK);
-}
-
-static bool is_sticky(const char *name)
-{
-    struct stat st;
-    return !stat(at(name), &st) && st.st_mode & S_ISVTX;
 }
 
 static void test_dir(void)
 {
     struct moe_newdir d, e;
     fresh();
-    build(&d, "x///", false);
+    build(&d, "x///", MOE_LEFT_STAYS);
     OK(is_sticky("x.partial") && entries("") == 1);
-    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), is_kind, true, &err)); /* locked */
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &is_kind, MOE_LEFT_GOES, &err)); /* locked */
     OK(strstr(err.msg, "another process"));
     OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
     moe_newdir_end(&d);
     OK(entries("") == 1 && holds("x/kind", "new"));
     /* What appears meanwhile stays, and what was built, too. */
-    build(&d, "y", false);
+    build(&d, "y", MOE_LEFT_STAYS);
     OK(!mkdir(at("y"), 0777));
     put("y/thesis", "years of work");
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, NULL, &err));
     moe_newdir_end(&d);
     OK(strstr(err.msg, "y.partial") && holds("y/thesis", "years of work") && holds("y.partial/kind", "new"));
-    FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), is_kind, false, &err));
-    build(&d, "y", true); /* unfinished work of ours by its mark and its kind */
-    FAILS(MOE_EXISTS, moe_newdir_publish(&d, is_kind, &err)); /* of another kind */
+    /* That waits for its name, too: the same work goes on with it, and only --force throws it away. */
+    const struct moe_newdir_kind other = { look_kind, NULL, "another work" };
+    for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
+        FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_left)i, &err));
+        OK(strstr(err.msg, "waits for its name") && holds("y.partial/kind", "new"));
+    }
+    if (keeps_works()) {
+        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFT_UNFINISHED_GOES, &err) == MOE_OK && d.whole);
+        moe_newdir_end(&d);
+        OK(holds("y.partial/kind", "new") && !rename(at("y"), at("thesis")));
+        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFT_UNFINISHED_GOES, &err) == MOE_OK && d.whole);
+        OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && holds("y/kind", "new") && !is_sticky("y"));
+        moe_newdir_end(&d);
+        OK(entries("y") == 1 && !rename(at("y"), at("y.partial")) && !rename(at("thesis"), at("y")));
+        OK(!chmod(at("y.partial"), 01777));
+    }
+    build(&d, "y", MOE_LEFT_GOES); /* ours by its mark and its kind */
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err)); /* of another kind */
     moe_newdir_end(&d);
     OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
     /* Of this kind: exchanged, and the old one is gone. */
     put("x/kind", "old");
     put("x/more", "old");
-    build(&d, "x", false);
-    OK(moe_newdir_publish(&d, is_kind, &err) == MOE_OK);
+    build(&d, "x", MOE_LEFT_STAYS);
+    OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") && moe_exists(at("x.partial")) == MOE_ABSENT);
     /* A link to one of this kind is replaced, not what it points to. */
     OK(!symlink("x", at("link")));
-    build(&d, "link", false);
-    OK(moe_newdir_publish(&d, is_kind, &err) == MOE_OK);
+    build(&d, "link", MOE_LEFT_STAYS);
+    OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && holds("link/kind", "new") && moe_exists(at("link.partial")) == MOE_ABSENT);
     /* Not published: gone. */
-    build(&d, "z", false);
+    build(&d, "z", MOE_LEFT_STAYS);
     moe_newdir_end(&d);
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
@@ -232,10 +282,10 @@ static void test_foreign(void)
     put("k.partial/kind", "somebody's");
     put("c.partial", "a file");
     const char *const names[] = { "a", "b", "c", "k" };
-    for (int i = 0; i < 8; i++) FAILS(MOE_EXISTS, moe_newdir_begin(&d, at(names[i / 2]), is_kind, i % 2, &err));
+    for (int i = 0; i < 8; i++) FAILS(MOE_EXISTS, moe_newdir_begin(&d, at(names[i / 2]), &is_kind, i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, &err));
     OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
-    build(&d, "e", false); /* an empty one is made anew */
+    build(&d, "e", MOE_LEFT_STAYS); /* an empty one is made anew */
     OK(is_sticky("e.partial"));
     moe_newdir_end(&d);
     FAILS(MOE_USAGE, moe_newdir_name(&d, ".", &err));
@@ -269,31 +319,36 @@ static void test_file_taken_away(void)
 {
     struct moe_newfile a, b;
     fresh();
-    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
     OK(!unlink(at("x.partial"))); /* somebody takes it for stale */
-    OK(moe_newfile_open_partial(&b, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(moe_newfile_open_partial(&b, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
     OK(moe_newfile_publish(&a, true, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
     OK(entries("") == 1 && holds("x.partial", "MAGIC"));
     OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("x", "MAGIC"));
-    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", false, &err) == MOE_OK);
+    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
     OK(!unlink(at("x.partial")));
     put("x.partial", "a stranger's");
     moe_newfile_abort(&a);
     OK(holds("x.partial", "a stranger's"));
 }
 
-static enum moe_code any_kind(const char *path, struct moe_err *e) { (void)path, (void)e; return MOE_OK; }
+static enum moe_code look_any(const char *path, const void *with, struct moe_err *e)
+{
+    (void)path, (void)with, (void)e;
+    return MOE_OK;
+}
+static const struct moe_newdir_kind any_kind = { look_any, NULL, NULL };
 
 static void test_directory_taken_away(void)
 {
     struct moe_newdir a, b;
     fresh();
-    OK(moe_newdir_begin(&a, at("d"), any_kind, false, &err) == MOE_OK);
+    OK(moe_newdir_begin(&a, at("d"), &any_kind, MOE_LEFT_STAYS, &err) == MOE_OK);
     OK(!rename(at("d.partial"), at("moved")));
-    OK(moe_newdir_begin(&b, at("d"), any_kind, false, &err) == MOE_OK);
+    OK(moe_newdir_begin(&b, at("d"), &any_kind, MOE_LEFT_STAYS, &err) == MOE_OK);
     put("d.partial/half", "b's");
     OK(moe_held_check(a.lock, a.path, &err) == MOE_EXISTS && moe_held_check(b.lock, b.path, &err) == MOE_OK);
-    OK(moe_newdir_publish(&a, any_kind, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
+    OK(moe_newdir_publish(&a, &any_kind, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
     moe_newdir_end(&a);
     OK(holds("d.partial/half", "b's"));
     OK(moe_newdir_publish(&b, NULL, &err) == MOE_OK && holds("d/half", "b's"));
