@@ -158,6 +158,7 @@ enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_source *
                                  enum moe_code code, struct moe_err *err)
 {
     const struct moe_newdir_kind export = { replaceable, src, NULL };
+    if (code == MOE_OK) code = moe_source_still(src, err);
     if (code == MOE_OK) code = moe_newdir_publish(d, mode == MOE_WRITE_FORCE ? &export : NULL, err);
     moe_newdir_end(d);
     return code;

@@ -14,7 +14,7 @@
  * lies in the model that is exported.  After a failure nothing is to be ended. */
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
                                    enum moe_write_mode mode, const char *options, struct moe_err *err);
-/* When `code` is MOE_OK publish it as `out`, or exchange it with what was there when begin allowed that;
+/* When `code` is MOE_OK and src is still what was opened (MOE_MISMATCH: not) publish it as `out`, or exchange it with what was there when begin allowed that;
  * then, in any case, end it.  What was not published is removed, unless only its name was taken
  * meanwhile. */
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_source *src, enum moe_write_mode mode,

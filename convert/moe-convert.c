@@ -314,6 +314,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
+    code = moe_source_blame(src, code, err);
     moe_source_close(&src);
     return code;
 }

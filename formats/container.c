@@ -195,13 +195,11 @@ static enum moe_code read_manifest(struct moe_source *src, bool **there, struct 
 {
     char path[PATH_MAX];
     enum moe_scheme scheme;
-    int fd;
     uint64_t size;
     struct moe_container *c = src->container = calloc(1, sizeof *c);
     if (!c || !(c->dir = strdup(src->path))) return no_memory(src, err);
     MOE_TRY(moe_path_join(path, sizeof path, src->path, MOE_MANIFEST_NAME, err));
-    MOE_TRY(moe_open_read(path, &fd, &size, err));
-    moe_unlock(fd);
+    MOE_TRY(moe_file_digest(path, &size, &src->index->manifest, err));
     c->bytes = size;
     MOE_TRY(moe_manifest_read(src->path, &c->manifest, err));
     MOE_TRY(moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err));

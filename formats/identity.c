@@ -212,7 +212,9 @@ bool moe_identity_get(const cJSON *o, const char *form, const char *weights, str
     return cJSON_IsString(w) && moe_parse_hex128(w->valuestring, &id->weights);
 }
 
-/* The first file that was written to since it was opened; NULL: none. */
+/* ---- is it still there ---- */
+
+/* The first file that was written to or cut since it was opened; NULL: none. */
 static enum moe_code written_to(const struct moe_source *src, const struct moe_file **file,
                                 struct moe_err *err)
 {
@@ -220,10 +222,71 @@ static enum moe_code written_to(const struct moe_source *src, const struct moe_f
     for (int32_t i = 0; i < src->n_files && !*file; i++) {
         const struct moe_file *f = &src->files[i];
         int64_t now;
+        if (f->fd < 0) continue;
         MOE_TRY(moe_written_at(f->fd, f->path, &now, err));
         if (now != f->written) *file = f;
     }
     return MOE_OK;
+}
+
+static enum moe_code gone(const struct moe_source *src, const char *what, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "%s while it was read (start again when nobody writes to it)",
+                       what);
+}
+
+static enum moe_code still_small(const struct moe_source *src, struct moe_err *err)
+{
+    struct moe_smalls now;
+    if (src->kind != MOE_CHECKPOINT || !src->index->small.n) return MOE_OK; /* none: opened for its config alone */
+    enum moe_code code = moe_smalls_read(&now, src->path, err);
+    if (code == MOE_NOT_FOUND) return gone(src, "the checkpoint was moved or removed", err);
+    MOE_TRY(code);
+    const char *name = moe_smalls_differ(&src->index->small, &now);
+    if (name)
+        moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                    "'%.200s' changed, came or went while the model was read (put it back and go on with --resume, or "
+                    "start over with --force)", name);
+    moe_smalls_release(&now);
+    return name ? MOE_MISMATCH : MOE_OK;
+}
+
+static enum moe_code still_manifest(const struct moe_source *src, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_exists there;
+    struct moe_hash128 now;
+    uint64_t bytes;
+    const struct moe_container *c = src->container;
+    if (!c) return MOE_OK;
+    for (int i = 0; i < c->n_parts; i++) MOE_TRY(still_manifest(c->parts[i], err));
+    if (c->n_parts) return MOE_OK;
+    MOE_TRY(moe_path_join(path, sizeof path, src->path, MOE_MANIFEST_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there != MOE_ABSENT) MOE_TRY(moe_file_digest(path, &bytes, &now, err));
+    if (there != MOE_ABSENT && moe_same128(now, src->index->manifest)) return MOE_OK;
+    return gone(src, there == MOE_ABSENT ? "the container was moved or removed" : "the container was replaced", err);
+}
+
+enum moe_code moe_source_still(const struct moe_source *src, struct moe_err *err)
+{
+    const struct moe_file *f;
+    MOE_TRY(written_to(src, &f, err));
+    if (f)
+        return moe_fail_at(err, MOE_MISMATCH, f->path, NULL,
+                           "it was written to while it was read (start again when nobody writes to it)");
+    MOE_TRY(still_manifest(src, err));
+    return still_small(src, err);
+}
+
+enum moe_code moe_source_blame(const struct moe_source *src, enum moe_code code, struct moe_err *err)
+{
+    struct moe_err changed;
+    bool may = code == MOE_NOT_FOUND || code == MOE_IO || code == MOE_CORRUPT || code == MOE_UNSUPPORTED ||
+               code == MOE_VERIFY || code == MOE_NONFINITE;
+    if (!src || !may || moe_source_still(src, &changed) != MOE_MISMATCH) return code;
+    *err = changed;
+    return MOE_MISMATCH;
 }
 
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
@@ -232,16 +295,17 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     struct moe_identity now;
     const struct moe_file *f;
     *spoiled = false;
-    if (src->kind == MOE_CONTAINER) return MOE_OK;
+    if (src->kind == MOE_CONTAINER) return still_manifest(src, err);
     enum moe_code code = moe_source_identity(src, &now, err);
     /* Whoever reads a source once leaves none of it in the page cache; the samples brought pages back. */
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
-    MOE_TRY(code);
+    MOE_TRY(moe_source_blame(src, code, err));
     MOE_TRY(written_to(src, &f, err));
     *spoiled = before->form != now.form || !moe_same128(before->samples, now.samples);
     if (*spoiled)
         return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL,
                            "its weights changed while they were read (start again when nobody writes to it)");
+    MOE_TRY(still_small(src, err));
     if (!moe_identity_same(before, &now))
         return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
                            "config.json or another of its configurations changed while the weights were read (put "

@@ -55,11 +55,21 @@ struct moe_hash128 moe_identity_digest(const struct moe_identity *id);
 bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id);
 bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id);
 
-/* Is a checkpoint still what `before` says? MOE_MISMATCH when it is not, naming what changed; *spoiled:
+/* Is a source still what `before` says? MOE_MISMATCH when it is not, naming what changed; *spoiled:
  * samples differ, so that what was read may be of two models.  Not spoiled: a file was only written to
- * since it was opened.  The page cache then holds nothing of the checkpoint's files.  Nothing is read of a
- * container. */
+ * since it was opened, or a small file is another.  The page cache then holds nothing of the checkpoint's files.
+ * Nothing is read of a container but its manifest. */
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
                                    bool *spoiled, struct moe_err *err);
+
+/* Is a source still the one that was opened, as far as can be seen without its weights?  MOE_MISMATCH, naming the
+ * first file that was written to or cut since, the first small file of a checkpoint (formats/small.h) that is
+ * another now, or a container's manifest. */
+enum moe_code moe_source_still(const struct moe_source *src, struct moe_err *err);
+
+/* Something failed with `code` while src was worked with, and *err says what.  When the source is not the one any
+ * more that was opened and `code` may come from that (it cannot be read, is damaged, has a value that it must not
+ * have), *err says this instead, and MOE_MISMATCH is returned; else `code`, also for MOE_OK.  src may be NULL. */
+enum moe_code moe_source_blame(const struct moe_source *src, enum moe_code code, struct moe_err *err);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "formats/small.h"
 #include "formats/source.h"
 
 struct moe_source_index {
@@ -17,6 +18,8 @@ struct moe_source_index {
     unsigned char *excused; /* a bit a slot: its absence was reported already; NULL: none; malloc'd */
     uint64_t form;          /* of moe_source_identity; a container's reader sets it, and its checksum */
     struct moe_hash128 checksum;
+    struct moe_smalls small;      /* of a checkpoint, when it was opened */
+    struct moe_hash128 manifest;  /* of a container's manifest.json, when it was opened */
 };
 
 /* What is wrong, in the order found.  list NULL: only the first is kept, and how many there are. */

@@ -56,6 +56,7 @@ void moe_source_close(struct moe_source **out)
         free(src->index->slot);
         free(src->index->raw_of);
         free(src->index->excused);
+        moe_smalls_release(&src->index->small);
         free(src->index);
     }
     free(src->files);

@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "formats/original.h"
 #include "formats/routing.h"
+#include "formats/small.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -68,19 +69,6 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
     return MOE_OK;
 }
 
-static bool starts(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
-
-const char *moe_folder_for(const char *name)
-{
-    static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
-                                             "added_tokens", "vocab", "merges", "tool_" };
-    if (*name == '.' || moe_ends_with(name, ".index.json") || moe_ends_with(name, ".safetensors")) return NULL;
-    for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
-        if (starts(name, tokenizer[i])) return "tokenizer";
-    if (moe_ends_with(name, ".json") || moe_ends_with(name, ".py") || moe_ends_with(name, ".jinja") || moe_ends_with(name, ".model") || starts(name, "LICENSE")) return "hf";
-    return NULL;
-}
-
 static enum moe_code copy_one(const char *dir, const char *name, struct moe_writer *w, const char *to, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -102,7 +90,7 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
-        const char *folder = moe_folder_for(names.v[i]);
+        const char *folder = moe_small_folder(names.v[i]);
         if (!folder) continue;
         snprintf(to, sizeof to, "%s/%s", folder, names.v[i]);
         code = copy_one(dir, names.v[i], w, to, err);

@@ -20,8 +20,6 @@ enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, 
  * none when there are none. */
 enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err);
 uint64_t moe_vision_bytes(const struct moe_source *src); /* what it will take */
-/* Where a checkpoint's file goes in the container, "hf" or "tokenizer"; NULL: to neither. */
-const char *moe_folder_for(const char *name);
 
 /* Copy the small files: of a checkpoint its JSON, tokenizer, template and code files (to tokenizer/ and hf/),
  * of a container the same again; *jsonl gets a container's source.jsonl (free it), NULL for a checkpoint.

@@ -6,6 +6,7 @@
 #include "formats/original.h"
 #include "formats/pretoken.h"
 #include "formats/safetensors.h"
+#include "formats/small.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -191,7 +192,7 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
         if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) ||
-                        (there != MOE_DIR && moe_folder_for(name)))) continue;
+                        (there != MOE_DIR && moe_small_folder(name)))) continue;
         bool foreign = !depth || !fits;
         if (there == MOE_DIR && !foreign) code = is_foreign(path, names.v[i], &foreign, err);
         if (code != MOE_OK) break;

@@ -1,6 +1,7 @@
 #include "model/same.h"
 
 #include "base/io.h"
+#include "formats/small.h"
 #include "base/tool.h"
 #include "model/files.h"
 
@@ -109,7 +110,7 @@ static enum moe_code check_entry(const struct moe_source *src, const struct moe_
     char path[PATH_MAX], to[PATH_MAX], hex[33], *data;
     size_t bytes;
     enum moe_exists there;
-    const char *folder = moe_folder_for(name);
+    const char *folder = moe_small_folder(name);
     if (!folder) return MOE_OK;
     snprintf(to, sizeof to, "%s/%s", folder, name);
     MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));

@@ -360,6 +360,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);
+    code = moe_source_blame(src, code, err);
     moe_source_close(&src);
     return code;
 }

@@ -460,6 +460,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     MOE_TRY(one_plan(o, "stage", err));
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     enum moe_code code = stage(o, &src, p, json, err);
+    code = moe_source_blame(src, code, err);
     moe_source_close(&src);
     moe_plan_free(&p);
     return code;

@@ -232,7 +232,7 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
     if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, r->rank, m, err);
     moe_forward_hooks(r->engine->forward, NULL);
     moe_recorder_close(&m);
-    return code;
+    return moe_source_blame(r->engine->source, code, err);
 }
 
 static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r, const bool *dead, struct moe_err *err)

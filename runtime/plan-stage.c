@@ -296,6 +296,7 @@ static enum moe_code build(struct stage *s, const char *plan_path, const char *o
     enum moe_code code = choose(s, err);
     if (code == MOE_OK) code = put_all(s, plan_path, err);
     if (code == MOE_OK) code = check_written(s, err);
+    if (code == MOE_OK) code = moe_source_still(s->src, err);
     if (code != MOE_OK) name_out(s->dir, out, err);
     return code;
 }

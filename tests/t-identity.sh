@@ -155,6 +155,42 @@ print(p.returncode, err)
 sys.exit(not (p.returncode == 15 and "changed while they were read" in err and not os.path.exists(out)))
 PY
 
+# what is read by its path in the end, and what cannot be read or has no right value because somebody else writes: the source
+# is not the one that was opened, and that is what is said
+cat >"$T/swap.py" <<'PY'
+import glob, os, shutil, signal, subprocess, sys
+kept, other, how, out, mark = sys.argv[1:6]
+command = sys.argv[6:]
+src = kept + ".now"
+def change():
+    files = sorted(glob.glob(src + "/*.safetensors"))
+    if how == "small": open(src + "/tokenizer_note.json", "w").write('{"note": 2}')
+    elif how == "swap": os.rename(src, src + ".was"); shutil.copytree(other, src)
+    elif how == "cut": [os.truncate(f, os.path.getsize(f) // 8) for f in files]
+    elif how == "nan":
+        for f in files:
+            with open(f, "r+b") as h: h.seek(os.path.getsize(f) // 8); h.write(b"\xff" * (os.path.getsize(f) - h.tell()))
+for tries in range(40):
+    for d in (src, src + ".was", out, out + ".partial"): shutil.rmtree(d, True)
+    shutil.copytree(kept, src)
+    open(src + "/tokenizer_note.json", "w").write('{"note": 1}')
+    p = subprocess.Popen([c.replace("SRC", src).replace("OUT", out) for c in command], stderr=subprocess.PIPE)
+    while p.poll() is None and not os.path.exists(out + ".partial/" + mark): pass
+    p.send_signal(signal.SIGSTOP)
+    early = p.poll() is None and os.path.exists(out + ".partial")
+    if early: change()
+    p.send_signal(signal.SIGCONT)
+    err = p.communicate()[1].decode()
+    if early: break
+else: sys.exit("the run was always too fast")
+print(how, p.returncode, err)
+sys.exit(not (p.returncode == 15 and ("while it was read" in err or "while the model was read" in err) and not os.path.exists(out)))
+PY
+swapped() { ok python3 "$T/swap.py" "$@"; cat "$T/out"; }
+for how in small swap cut nan; do swapped "$T/a" "$T/b" $how "$T/z.moe" layer-001.json "$BIN/moe-convert" -q -t 1 SRC -o OUT; done
+swapped "$T/ra.moe" "$T/rb.moe" swap "$T/z.moe" layer-001.json "$BIN/moe-quantize" -q -t 1 SRC -o OUT
+swapped "$T/ra.moe" "$T/rb.moe" swap "$T/z" '' "$BIN/moe-convert" -q --to hf SRC -o OUT
+
 # calibrated bytes depend on the kernels: recorded, and not mixed in silence
 F=tests/data/tiny-k2
 calibrate() { out=$1; shift; "$@" "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 64 --calib-tokens 128 --effort fast --upstream source $F/bf16 -o "$T/$out.moe" $more; }

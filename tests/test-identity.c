@@ -135,7 +135,37 @@ static void test_unchanged(void)
     OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_OK);
     write_all("config.json", base_config, sizeof base_config - 2);
     OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && !spoiled); /* no weight is another */
-    OK(strstr(err.msg, "configurations changed"));
+    OK(strstr(err.msg, "'config.json' changed"));
+    moe_source_close(&src);
+}
+
+/* Small files count from when the source was opened; what failed is blamed on them when they changed, and on
+ * nothing else. */
+static void test_still(void)
+{
+    char path[512];
+    build('b', "model.", "");
+    write_model();
+    write_all("tiktoken.model", "YQ== 0\n", 7);
+    struct moe_source *src = opened();
+    OK(moe_source_still(src, &err) == MOE_OK);
+    moe_fail(&err, MOE_CORRUPT, "torn");
+    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_CORRUPT && !strcmp(err.msg, "torn"));
+    write_all("notes.txt", "a", 1); /* is none of the model */
+    OK(moe_source_still(src, &err) == MOE_OK);
+    write_all("tiktoken.model", "Yg== 0\n", 7);
+    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
+    moe_fail(&err, MOE_CORRUPT, "torn");
+    OK(moe_source_blame(src, MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, "torn"));
+    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
+    OK(moe_source_blame(NULL, MOE_CORRUPT, &err) == MOE_CORRUPT);
+    write_all("tiktoken.model", "YQ== 0\n", 7);
+    OK(moe_source_still(src, &err) == MOE_OK);
+    write_all("added_tokens.json", "{}", 2);
+    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'added_tokens.json' changed"));
+    OK(snprintf(path, sizeof path, "%s/added_tokens.json", src->path) > 0 && !unlink(path));
+    OK(!truncate(src->files[0].path, (off_t)src->files[0].size - 1));
+    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "written to") && !strcmp(err.file, src->files[0].path));
     moe_source_close(&src);
 }
 
@@ -172,6 +202,7 @@ int main(void)
     for (const char *f = "b8inc"; *f; f++) test_every_tensor(*f);
     test_bound();
     test_unchanged();
+    test_still();
     test_records();
     assert(moe_remove_tree(dir, &err) == MOE_OK);
     printf("test-identity: %ld checks\n", checks);
