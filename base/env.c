@@ -52,6 +52,32 @@ void moe_env_man(FILE *out)
     }
 }
 
+/* "a|b|c" as a person reads it, and whether `v` is one of them. */
+static bool is_among(const char *v, const char *values, char *list, size_t cap)
+{
+    bool found = false;
+    size_t at = 0;
+    for (const char *p = values; *p; ) {
+        size_t n = strcspn(p, "|");
+        bool first = p == values, last = !p[n];
+        found |= strlen(v) == n && !strncmp(v, p, n);
+        at += (size_t)snprintf(list + at, cap - at, "%s%.*s", first ? "" : last ? " or " : ", ", (int)n, p);
+        p += n + !last;
+    }
+    return found;
+}
+
+enum moe_code moe_env_check(struct moe_err *err)
+{
+    char list[128];
+    for (int i = 0; i < ROWS; i++) {
+        const char *v = strchr(table[i].values, '|') ? moe_env(table[i].name) : NULL;
+        if (v && !is_among(v, table[i].values, list, sizeof list))
+            return moe_fail(err, MOE_USAGE, "%s='%s' in the environment: want %s", table[i].name, v, list);
+    }
+    return MOE_OK;
+}
+
 const char *moe_env(const char *name)
 {
     int i = 0;

@@ -66,6 +66,7 @@ static void fill_standard_streams(void)
 
 static enum moe_code check_common(struct moe_run *r)
 {
+    MOE_TRY(moe_env_check(&r->err));
     if (strcmp(r->color, "auto") && strcmp(r->color, "always") && strcmp(r->color, "never"))
         return moe_fail(&r->err, MOE_USAGE, "unknown --color '%s' (auto, always or never)", r->color);
     if (r->threads == MOE_UNSET) r->threads = 0;
@@ -74,12 +75,21 @@ static enum moe_code check_common(struct moe_run *r)
     return moe_pool_open(&r->pool, (int)r->threads, &r->err);
 }
 
+static int output_lost; /* why standard output could not be written, the first time: a stream forgets it */
+
+void moe_print_bytes(const char *text, size_t n)
+{
+    errno = 0;
+    bool whole = fwrite(text, 1, n, stdout) == n;
+    if ((!whole || fflush(stdout)) && !output_lost) output_lost = errno ? errno : EIO;
+}
+
 /* What was printed must have arrived: a full disk or a closed pipe is a failure. */
 static enum moe_code flush_output(const struct moe_tool *tool)
 {
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return MOE_OK;
-    int e = errno;
+    int e = output_lost ? output_lost : errno;
     fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "", e ? strerror(e) : "");
     return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
 }
@@ -226,8 +236,7 @@ void moe_print_line(const char *fmt, ...)
 void moe_print_text(const char *text, size_t n)
 {
     if (on_terminal) moe_show_print(stdout, text, n, true);
-    else fwrite(text, 1, n, stdout);
-    fflush(stdout);
+    moe_print_bytes(text, on_terminal ? 0 : n);
 }
 
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds)

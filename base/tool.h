@@ -73,6 +73,10 @@ void moe_print_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * and tabs) on a terminal. */
 void moe_print_text(const char *text, size_t n);
 
+/* Bytes on standard output as they are, at once; n 0: what was printed before.  Why they could not be written is
+ * for moe_run_end to say. */
+void moe_print_bytes(const char *text, size_t n);
+
 /* What every tool that writes a model says under --dry-run, and when it is done: into `json` and as a notice. */
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);
 /* Work that an older version left was gone on with, though it does not record its input's weights. */

@@ -1,5 +1,6 @@
 /* moe-inspect - main() only: parse, call, report. */
 #include "base/io.h"
+#include "base/re.h"
 #include "base/tool.h"
 #include "convert/diff.h"
 #include "convert/inspect.h"
@@ -157,7 +158,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     else cJSON_Delete(problems);
     if (code == MOE_OK && *verdict != MOE_OK) {
         add_error(*json, *verdict, &why);
-        fflush(stdout);
+        moe_print_bytes("", 0);
         fprintf(stderr, "moe-inspect: %s\n", why.msg);
     }
     moe_source_close(&src);
@@ -198,7 +199,7 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff, number(*json, "tensors_different"),
                         cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs" : "");
     add_error(*json, *verdict, &why);
-    fflush(stdout);
+    moe_print_bytes("", 0);
     fprintf(stderr, "moe-inspect: %s\n", why.msg);
     return MOE_OK;
 }
@@ -289,6 +290,9 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
 {
     find_pattern(o);
     MOE_TRY(moe_want_model(&o->run, err));
+    struct moe_re *pattern = NULL;
+    if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err)); /* before anything is printed */
+    moe_re_close(&pattern);
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
     if (o->diff) return compare(o, json, verdict, err);

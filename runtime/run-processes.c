@@ -14,8 +14,7 @@ static void print_report(int text)
     char block[65536];
     ssize_t n;
     for (off_t at = 0; (n = pread(text, block, sizeof block, at)) > 0; at += n)
-        fwrite(block, 1, (size_t)n, stdout);
-    fflush(stdout);
+        moe_print_bytes(block, (size_t)n);
 }
 
 /* One ended while the others still waited for it. */

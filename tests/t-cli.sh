@@ -99,6 +99,9 @@ cli()
     refused 2 "threads" "$x" --threads x
     refused 2 "purple" "$x" --color purple tests/data/tiny-k2/bf16
     refused 2 "wants a value" "$x" --threads
+    for cpu in AVX2 sse 'avx2 ' 'ref|avx2'; do
+        refused 2 "MOE_CPU='$cpu' in the environment: want ref, avx2 or avx512" env MOE_CPU="$cpu" "$x" tests/data/tiny-k2/bf16
+    done
     refused 2 "takes no value" "$x" --json=yes
     "$x" </dev/null >"$T/out" 2>"$T/err"
     [ $? = 2 ] || fail "$tool without operands does not exit with 2"

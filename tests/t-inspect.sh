@@ -57,6 +57,7 @@ check "[r['layer'] for r in j['expert_layers']] == [1, 2, 3] and all(r['experts'
 exits 0 "$I" "$K/bf16" --experts --json
 check "j['expert_layers'][0]['extent_bytes'] is None"
 exits 2 "$I" "$K/bf16" --tensors='('
+[ ! -s "$T/out" ] || fail "a bad pattern is found after the model is printed"
 
 # Two models.
 exits 0 "$I" "$K/fp8" --diff "$T/fp8.moe" --json

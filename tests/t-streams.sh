@@ -57,6 +57,14 @@ rm -rf "$T/x.moe"
 ok diff -r "$T/ref.moe" "$T/x.moe"
 count
 
+# Text that is printed as it comes says why it did not arrive, too.
+for how in "--prompt And -n 4" "--prompts tests/data/tiny-k2/valid.txt -n 1"; do
+    [ -e /dev/full ] || continue
+    "$BIN/moe-run" -q $M $how >/dev/full 2>"$T/err"; r=$?
+    [ $r = 12 ] || fail "moe-run $how >/dev/full gives $r"
+    says 'No space left on device' "moe-run $how >/dev/full"
+    count
+done
 # Half a pipe: generated text that nobody reads ends the run with an error, not with a signal.
 { "$BIN/moe-run" -q $M --prompt And -n 200 2>"$T/err"; echo $? >"$T/code"; } | :
 [ "$(cat "$T/code")" != 0 ] || fail "moe-run into a closed pipe succeeds"

@@ -291,10 +291,15 @@ static void test_re(void)
 
 static void test_env(void)
 {
+    struct moe_err err;
     setenv("MOE_CPU", "", 1);
     OK(!moe_env("MOE_CPU"));
     setenv("MOE_CPU", "ref", 1);
-    OK(!strcmp(moe_env("MOE_CPU"), "ref"));
+    OK(!strcmp(moe_env("MOE_CPU"), "ref") && moe_env_check(&err) == MOE_OK);
+    setenv("MOE_CPU", "avx", 1);
+    FAILS(MOE_USAGE, moe_env_check(&err));
+    SAYS("MOE_CPU='avx' in the environment: want ref, avx2 or avx512");
+    setenv("MOE_CPU", "ref", 1);
 }
 
 int main(void)
