@@ -344,9 +344,13 @@ static enum moe_code write_others(struct exporter *x, struct moe_err *err)
         const struct moe_original *o = &x->own.v[i];
         char path[PATH_MAX], *text;
         size_t n;
-        if (o->kind != MOE_ORIGINAL_FILE) continue;
+        if (o->kind != MOE_ORIGINAL_FILE && o->kind != MOE_ORIGINAL_DIRECTORY) continue;
         MOE_TRY(make_folders(x, o->name, err));
         MOE_TRY(moe_path_join(path, sizeof path, x->dir, o->name, err));
+        if (o->kind == MOE_ORIGINAL_DIRECTORY) {
+            MOE_TRY(moe_mkdir(path, err));
+            continue;
+        }
         MOE_TRY(moe_original_text(o, "", 0, (size_t)1 << 30, x->src->path, &text, &n, err));
         enum moe_code code = moe_write_file(path, text, n, err);
         free(text);

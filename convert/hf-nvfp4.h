@@ -24,14 +24,16 @@ struct moe_hf_options {
     bool dry_run;
 };
 
+/* Weights written as BF16 that the container has in another type; the name of the first, and its type there. */
+struct moe_hf_decoded { int64_t n; char first[128]; const char *type; };
+
 struct moe_hf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors, files;          /* as written */
     int64_t nvfp4, uncalibrated;     /* weights in NVFP4; those of them without a calibrated input scale (all, or some) */
     bool weight_only;                /* the config asks for no quantized activations */
-    int64_t decoded;                 /* weights written as BF16 that the container has in another type, */
-    char first_decoded[128];         /* the first of them, */
-    const char *decoded_type;        /* and its type there */
+    struct moe_hf_decoded decoded,   /* written as BF16 because engines read no other type beside NVFP4 */
+                          kv_b;      /* because they take it apart */
     int64_t reencoded;               /* NVFP4 weights quantized again under the larger global of their pair, */
     double relative_error;           /* and the error that added: sqrt(sum (w - w')^2 / sum w^2); 0 under dry_run */
     bool spreads;                    /* the config excludes a projection of attention in one layer that is

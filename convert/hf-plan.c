@@ -95,9 +95,11 @@ static void count(const struct moe_source *src, struct moe_hf_result *r)
             r->nvfp4++;
             r->uncalibrated += input_factor(t) == 1.0f;
             r->reencoded += reencoded(src, t);
-        } else if (t->type != MOE_BF16 && t->type != MOE_F32 && !r->decoded++) {
-            moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, r->first_decoded);
-            r->decoded_type = moe_dtype_name(t->type);
+        } else if (t->type != MOE_BF16 && t->type != MOE_F32) {
+            struct moe_hf_decoded *d = t->role == MOE_ROLE_KV_B ? &r->kv_b : &r->decoded;
+            if (d->n++) continue;
+            moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, d->first);
+            d->type = moe_dtype_name(t->type);
         }
     }
 }

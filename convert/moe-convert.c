@@ -240,6 +240,11 @@ static void tell_readers(const struct moe_run *run, const struct moe_hf_result *
                  "projection in all layers or in none)", got->first_spread);
 }
 
+static void tell_decoded(const struct moe_run *run, const struct moe_hf_decoded *d, const char *why)
+{
+    if (d->n) moe_notice(run, "%lld tensors are written as bf16, '%s' (%s) the first: %s", (long long)d->n, d->first, d->type, why);
+}
+
 /* What is in the checkpoint and is not what was in the container. */
 static void tell_hf_nvfp4(const struct moe_run *run, const struct moe_hf_result *got)
 {
@@ -248,9 +253,8 @@ static void tell_hf_nvfp4(const struct moe_run *run, const struct moe_hf_result 
                    "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
     else if (got->uncalibrated)
         moe_warn(run, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0", (long long)got->uncalibrated, (long long)got->nvfp4);
-    if (got->decoded)
-        moe_notice(run, "%lld tensors are written as bf16, '%s' (%s) the first: engines read no other type beside NVFP4",
-                   (long long)got->decoded, got->first_decoded, got->decoded_type);
+    tell_decoded(run, &got->kv_b, "engines take it apart for absorbed attention");
+    tell_decoded(run, &got->decoded, "engines read no other type beside NVFP4");
     if (got->reencoded)
         moe_warn(run, "%lld weights had another global scale than the one that engines fuse them with and are quantized again, relative error %.3g",
                  (long long)got->reencoded, got->relative_error);
@@ -268,7 +272,7 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
     moe_json_add_i64(json, "files", got.files);
     moe_json_add_i64(json, "weights_nvfp4", got.nvfp4);
     moe_json_add_i64(json, "weights_uncalibrated", got.uncalibrated);
-    moe_json_add_i64(json, "weights_decoded", got.decoded);
+    moe_json_add_i64(json, "weights_decoded", got.decoded.n + got.kv_b.n);
     moe_json_add_i64(json, "weights_requantized", got.reencoded);
     if (o->dry_run) {
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kinds[] = { "header", "index", "file" };
+static const char *const kinds[] = { "header", "index", "file", "directory" };
+enum { KINDS = sizeof kinds / sizeof *kinds };
 
 /* ---- writing ---- */
 
@@ -78,14 +79,14 @@ static bool parse_line(const cJSON *a, struct moe_original *o)
     int n = 0, kind = 0;
     const cJSON *word = cJSON_IsArray(a) ? a->child : NULL, *name = word ? word->next : NULL;
     if (!cJSON_IsString(word) || !cJSON_IsString(name) || !moe_original_name(name->valuestring)) return false;
-    while (kind < 3 && strcmp(kinds[kind], word->valuestring)) kind++;
-    if (kind == 3 || (kind != MOE_ORIGINAL_FILE && !moe_plain_name(name->valuestring))) return false;
+    while (kind < KINDS && strcmp(kinds[kind], word->valuestring)) kind++;
+    if (kind == KINDS || (kind < MOE_ORIGINAL_FILE && !moe_plain_name(name->valuestring))) return false;
     for (const cJSON *i = name->next; i; i = i->next, n++) {
         if (n == 4 || !cJSON_IsNumber(i) || !(i->valuedouble >= 0) || i->valuedouble > 1e12) return false;
         v[n] = i->valuedouble;
         if (v[n] != (double)(uint64_t)v[n]) return false;
     }
-    if (n != 4) return false;
+    if (n != 4 || (kind == MOE_ORIGINAL_DIRECTORY && (v[0] > 0 || v[1] > 0 || v[2] > 0 || v[3] > 0))) return false;
     *o = (struct moe_original){ .kind = (enum moe_original_kind)kind, .head = (uint64_t)v[0],
                                 .n = (size_t)v[1], .tail = (uint64_t)v[2], .spaces = (uint64_t)v[3] };
     return true;

@@ -2,7 +2,8 @@
  * all back byte for byte.
  *
  * A container's file source.rest (docs/format.md, section 5.1) has a record for the header of each
- * safetensors file, for the index, and for every small file that has no place in hf/ or tokenizer/.  Where a
+ * safetensors file, for the index, for every small file that has no place in hf/ or tokenizer/, and for every
+ * empty directory.  Where a
  * header or the index is what this project would write itself from source.jsonl (its "plain text"), the
  * record only says so; where it differs, the record holds the bytes between the common head and the common
  * tail.  Knows bytes, nothing of tensors. */
@@ -19,7 +20,7 @@
 #define MOE_VISION_NAME "vision.safetensors" /* the tensors that are skipped as "vision", under their names and in their order */
 #define MOE_INDEX_NAME "model.safetensors.index.json"
 
-enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_FILE };
+enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_FILE, MOE_ORIGINAL_DIRECTORY };
 
 /* ---- writing ---- */
 

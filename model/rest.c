@@ -178,12 +178,23 @@ static enum moe_code is_foreign(const char *path, const char *name, bool *foreig
     return MOE_OK;
 }
 
+/* An empty one: `under` is its name, and a slash. */
+static enum moe_code keep_directory(struct keeper *k, const char *under, struct moe_err *err)
+{
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "%.*s", (int)strlen(under) - 1, under);
+    if (!moe_original_name(name) || !is_text(name)) leave_out(k, name);
+    else if (!k->look) return moe_original_add(&k->out, MOE_ORIGINAL_DIRECTORY, name, "", 0, "", 0, err);
+    return MOE_OK;
+}
+
 /* `dir` under the checkpoint is called `under` ("" for itself, else "docs/"). */
 static enum moe_code keep_others(struct keeper *k, const char *dir, const char *under, int depth,
                                  struct moe_err *err)
 {
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);
+    if (code == MOE_OK && !names.n && *under) code = keep_directory(k, under, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char path[PATH_MAX], name[PATH_MAX];
         enum moe_exists there;

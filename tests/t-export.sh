@@ -58,7 +58,7 @@ ok "$BIN/moe-convert" -q "$T/cut" -o "$T/cut.moe"; for n in 1 2 3; do ok cmp "$T
 ok "$BIN/moe-quantize" -q $F/bf16 -m max --quantize all-linear --tensor-type kv_b_proj=nvfp4 -o "$T/kv-b.moe"
 for f in modelopt compressed-tensors; do
     export_ "$T/kv-b.moe" "$T/kv-b-$f" $f
-    grep -q "4 tensors are written as bf16, 'model.layers.0.self_attn.kv_b_proj.weight' (nvfp4) the first" "$T/err" || fail "$f: does not say that kv_b is BF16"
+    grep -q "4 tensors are written as bf16, 'model.layers.0.self_attn.kv_b_proj.weight' (nvfp4) the first: engines take it apart" "$T/err" || fail "$f: does not say that kv_b is BF16"
     ok "$BIN/moe-inspect" --json --tensors kv_b_proj "$T/kv-b-$f"
     [ "$(look "$T/out" "sorted({(t['name'].rsplit('.', 1)[1], t['type']) for t in v['tensor_list']})")" = "[('weight', 'BF16')]" ] || fail "$f: kv_b is not BF16"
 done

@@ -51,7 +51,7 @@ P
 back more
 if grep 'left out' "$T/convert.err"; then fail "KV scales are a few bytes"; fi
 # other small files, in directories too; what is no part of it is named
-mkdir -p "$T/bf16/docs/figures" "$T/bf16/.cache" "$T/bf16/empty.moe"
+mkdir -p "$T/bf16/docs/figures" "$T/bf16/docs/later" "$T/bf16/empty" "$T/bf16/.cache" "$T/bf16/empty.moe"
 echo card >"$T/bf16/README.md"; echo attributes >"$T/bf16/.gitattributes"; : >"$T/bf16/nothing"; printf 'a\0b  ' >"$T/bf16/docs/figures/x.png"; echo x >"$T/bf16/LICENSE"
 rmdir "$T/bf16/.cache" "$T/bf16/empty.moe"; back bf16
 mkdir "$T/bf16/.cache" "$T/bf16/other"; echo x >"$T/bf16/.cache/x"; echo '{}' >"$T/bf16/other/config.json"; cp "$T/one/model.safetensors" "$T/bf16/consolidated.safetensors"
