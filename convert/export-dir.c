@@ -172,6 +172,64 @@ static bool listed(const char *name, const char *const *list)
     return *list;
 }
 
+/* "repository--module.Class" or "module.Class" of an auto_map: whether `file` is module.py. */
+static bool is_module(const char *file, const char *value)
+{
+    const char *from = strstr(value, "--"), *module = from ? from + 2 : value;
+    const char *dot = strchr(module, '.');
+    size_t n = dot ? (size_t)(dot - module) : 0;
+    return n && !strncmp(file, module, n) && !strcmp(file + n, ".py");
+}
+
+static bool names_code(const cJSON *config, const char *file)
+{
+    const cJSON *map = moe_json_get(config, "auto_map");
+    bool named = false;
+    for (const cJSON *v = map ? map->child : NULL; v && !named; v = v->next) {
+        if (cJSON_IsString(v)) named = is_module(file, v->valuestring);
+        for (const cJSON *i = cJSON_IsArray(v) ? v->child : NULL; i && !named; i = i->next)
+            named = cJSON_IsString(i) && is_module(file, i->valuestring);
+    }
+    return named;
+}
+
+/* Whether a JSON file of the container names `file` as its code; false when it is not there. */
+static enum moe_code config_names(const struct moe_source *src, const char *config, const char *file, bool *named,
+                                  struct moe_err *err)
+{
+    char *text;
+    size_t n;
+    cJSON *root;
+    if (!moe_container_lists(src, config)) return MOE_OK;
+    MOE_TRY(moe_container_read_file(src, config, &text, &n, err));
+    struct moe_err broken; /* what cannot be read names nothing */
+    enum moe_code code = moe_json_parse(text, n, config, &root, &broken);
+    free(text);
+    if (code == MOE_NOMEM) return moe_fail_at(err, code, config, NULL, "no memory to read it");
+    if (code != MOE_OK) return MOE_OK;
+    *named |= names_code(root, file);
+    cJSON_Delete(root);
+    return MOE_OK;
+}
+
+/* Whether a small file is for images alone: one of those that configure it, or code that they name and the
+ * tokenizer's configuration does not. */
+static enum moe_code for_images(const struct moe_source *src, const char *file, bool *images, struct moe_err *err)
+{
+    bool text = false;
+    *images = moe_is_vision_file(file);
+    if (*images || !moe_ends_with(file, ".py")) return MOE_OK;
+    const char *config;
+    for (int i = 0; (config = moe_vision_file(i)); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "hf/%s", config);
+        MOE_TRY(config_names(src, name, file, images, err));
+    }
+    if (*images) MOE_TRY(config_names(src, "tokenizer/tokenizer_config.json", file, &text, err));
+    *images &= !text;
+    return MOE_OK;
+}
+
 enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except,
                                      bool vision, struct moe_err *err)
 {
@@ -182,8 +240,10 @@ enum moe_code moe_export_small_files(const struct moe_source *src, const char *d
         const char *base = cJSON_IsString(name) ? strchr(name->valuestring, '/') : NULL;
         char *data;
         size_t n;
-        if (!base || !moe_plain_name(base + 1) || listed(base + 1, except) ||
-            (!vision && moe_is_vision_file(base + 1))) continue;
+        bool images = false;
+        if (!base || !moe_plain_name(base + 1) || listed(base + 1, except)) continue;
+        if (!vision) MOE_TRY(for_images(src, base + 1, &images, err));
+        if (images) continue;
         MOE_TRY(moe_path_join(to, sizeof to, dir, base + 1, err));
         MOE_TRY(moe_container_read_file(src, name->valuestring, &data, &n, err));
         enum moe_code code = moe_write_file(to, data, n, err);

@@ -184,13 +184,18 @@ enum moe_code moe_model_quant_config(const struct moe_source *src, const struct 
            clean_quantization(config, &src->config, left) ? MOE_OK : no_memory(err);
 }
 
-bool moe_is_vision_file(const char *name)
+const char *moe_vision_file(int i)
 {
     static const char *const names[] = { "preprocessor_config.json", "processor_config.json",
-                                         "video_preprocessor_config.json" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(name, names[i])) return true;
-    return false;
+                                         "video_preprocessor_config.json", NULL };
+    return names[i];
+}
+
+bool moe_is_vision_file(const char *name)
+{
+    int i = 0;
+    while (moe_vision_file(i) && strcmp(moe_vision_file(i), name)) i++;
+    return moe_vision_file(i);
 }
 
 enum moe_code moe_export_json(const char *dir, const char *name, const cJSON *o, struct moe_err *err)

@@ -23,6 +23,7 @@ enum moe_code moe_model_quant_config(const struct moe_source *src, const struct 
 
 /* A small file that speaks of images alone: it stays behind with the vision tensors. */
 bool moe_is_vision_file(const char *name);
+const char *moe_vision_file(int i); /* their names; NULL after the last */
 
 /* Write dir/name, indented. */
 enum moe_code moe_export_json(const char *dir, const char *name, const cJSON *o, struct moe_err *err);

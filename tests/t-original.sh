@@ -65,7 +65,9 @@ diff -r "$T/bf16" "$T/back" >"$T/diff"
 
 # a multimodal checkpoint: all of it, or the text model under its own names, with a config and an index of that
 ok "$GEN/genmodel" -o "$T/k25" --format int4 --prefix language_model --vision --shards 3 $small --seed 6
-echo '{}' >"$T/k25/preprocessor_config.json"
+echo '{"auto_map": {"AutoProcessor": "k25_processor.K25Processor", "AutoImageProcessor": ["k25_images.Images", "tokenization_k25.Tokenizer"]}}' >"$T/k25/preprocessor_config.json"
+for f in k25_processor k25_images tokenization_k25 media; do echo "# $f" >"$T/k25/$f.py"; done
+echo '{"auto_map": {"AutoTokenizer": ["tokenization_k25.Tokenizer", null]}}' >"$T/k25/tokenizer_config.json"
 back k25
 if grep 'left out' "$T/convert.err"; then fail "vision tensors are kept"; fi
 ok "$BIN/moe-convert" -q "$T/m.moe" -o "$T/m3.moe"; ok diff -r "$T/m.moe" "$T/m3.moe"
@@ -110,6 +112,7 @@ ok "$BIN/moe-convert" --no-keep-vision "$T/k25" -o "$T/text.moe"; grep -q 'left 
 [ ! -e "$T/text.moe/vision.safetensors" ] || fail "--no-keep-vision keeps them"
 ok "$BIN/moe-convert" -q --to hf "$T/text.moe" -o "$T/text2"; ok diff -r "$T/text" "$T/text2"
 tidy "$T/text"
+[ "$(cd "$T/text" && echo *.py)" = "media.py tokenization_k25.py" ] || fail "code for images alone stays, or other code does not: $(ls "$T/text")"
 ok "$BIN/moe-run" -q "$T/text" --tokens 5,9,100 -n 0 --trace "$T/text.trace"; ok cmp "$T/k25.trace" "$T/text.trace"
 code 15 'keep_vision' "$BIN/moe-convert" -q --resume "$T/k25" -o "$T/text.moe"
 
