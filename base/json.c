@@ -107,12 +107,28 @@ size_t moe_json_space(const char *s, size_t n, size_t i)
     return i;
 }
 
+/* Does an object go on at s[i], behind its brace?  A line may end inside of its key, where a row was cut off:
+ * the next line tells then. */
+static bool object_goes_on(const char *s, size_t n, size_t i)
+{
+    for (;;) {
+        i = moe_json_space(s, n, i);
+        if (i == n || s[i] != '"') return i < n && s[i] == '}';
+        for (i++; i < n && s[i] != '"' && (unsigned char)s[i] >= ' '; i++) i += s[i] == '\\';
+        if (i >= n || s[i] == '"') break;
+        i = moe_json_space(s, n, i);
+        if (i == n || s[i++] != '{') return false;
+    }
+    i = i < n ? moe_json_space(s, n, i + 1) : n;
+    return i == n || s[i] == ':';
+}
+
 enum moe_json_start moe_json_begins(const char *s, size_t n)
 {
     size_t i = moe_json_space(s, n, 0), next = i < n ? moe_json_space(s, n, i + 1) : n;
-    if (next == n) return MOE_JSON_NONE;
-    if (s[i] == '{') return s[next] == '"' || s[next] == '}' ? MOE_JSON_OBJECT : MOE_JSON_NONE;
-    return s[i] == '[' && s[next] == '{' ? MOE_JSON_ARRAY : MOE_JSON_NONE;
+    if (i < n && s[i] == '{') return object_goes_on(s, n, i + 1) ? MOE_JSON_OBJECT : MOE_JSON_NONE;
+    if (next == n || s[i] != '[' || s[next] != '{') return MOE_JSON_NONE;
+    return object_goes_on(s, n, next + 1) ? MOE_JSON_ARRAY : MOE_JSON_NONE;
 }
 
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
@@ -214,7 +230,9 @@ enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe
     struct moe_err why = MOE_ERR_INIT;
     enum moe_code code = parse_kept(text, size, out, &why);
     if (code == MOE_OK) return MOE_OK;
-    return moe_fail_at(err, code, row->file, NULL, "line %lld: %s", (long long)row->line, why.msg);
+    bool say = code == MOE_CORRUPT && row->why;
+    return moe_fail_at(err, code, row->file, NULL, "line %lld: %s%s%s%s", (long long)row->line, why.msg,
+                       say ? " (" : "", say ? row->why : "", say ? ")" : "");
 }
 
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err)

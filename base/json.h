@@ -21,13 +21,19 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
 uint64_t moe_json_need(const char *text, size_t size);
 /* A row of a file that people wrote, as moe_json_parse and moe_json_keep_numbers; messages name file and line.
  * MOE_NOMEM before anything is parsed where the tree may take more than `memory` (0: no limit). */
-struct moe_json_row { const char *file; int64_t line; uint64_t memory; };
+struct moe_json_row {
+    const char *file;
+    int64_t line;
+    uint64_t memory;
+    const char *why; /* it is read as JSON: said behind what is wrong with it; or NULL */
+};
 enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe_json_row *row, cJSON **out,
                                  struct moe_err *err);
 /* The first of bytes i to n that is not JSON's white space; n when there is none. */
 size_t moe_json_space(const char *s, size_t n, size_t i);
-/* Does a text of n bytes begin as a JSON object, or as an array of them, behind white space?  Prose may begin with a
- * bracket; JSON goes on in a way that prose hardly does. */
+/* Does a text of n bytes begin as a JSON object, or as an array of them, behind white space?  It does where a
+ * key and its colon follow, the closing brace, or the end of the text inside of them: prose may begin with
+ * brackets and quotes. */
 enum moe_json_start { MOE_JSON_NONE, MOE_JSON_OBJECT, MOE_JSON_ARRAY };
 enum moe_json_start moe_json_begins(const char *text, size_t n);
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err);

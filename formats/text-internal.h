@@ -5,8 +5,6 @@
 #include "base/stream.h"
 #include "formats/text.h"
 
-enum moe_text_kind { MOE_TEXT_PLAIN, MOE_TEXT_LINES, MOE_TEXT_ARRAY };
-
 struct moe_text {
     struct moe_stream *stream;
     char *path;
@@ -26,9 +24,6 @@ struct moe_text {
     int64_t row_line;
     int64_t left; char left_key[48];  /* keys that nothing reads */
 };
-
-/* What a file of these first bytes is; MOE_UNSUPPORTED, named, for what is no text. */
-enum moe_code moe_text_tell(struct moe_text *t, const char *head, size_t n, struct moe_err *err);
 
 /* A row's JSON, parsed and brought into shape: *p gets text or messages.  t->row_line is its line. */
 enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,

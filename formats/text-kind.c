@@ -1,5 +1,6 @@
-/* formats/text-kind.c - what a file is, by its first bytes. */
+/* formats/text-kind.c - what a file is, by its first bytes, and whether it is text at all. */
 #include "base/json.h"
+#include "formats/pretoken.h"
 #include "formats/text-internal.h"
 
 #include <string.h>
@@ -21,6 +22,8 @@ static const struct { const char *magic; size_t at, n; const char *what, *remedy
     { "PK\x03\x04", 0, 4, "a ZIP archive", "unpack it" },
     { "ustar", 257, 5, "a tar archive", "unpack it" },
     { "%PDF-", 0, 5, "PDF", "extract its text" },
+    /* before UTF-16, whose mark it begins with */
+    { "\xff\xfe\0\0", 0, 4, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8" },
     { "\xff\xfe", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
     { "\xfe\xff", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
     { "\0\0\xfe\xff", 0, 4, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8" },
@@ -59,13 +62,35 @@ static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
     return named || start == MOE_JSON_OBJECT ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;
 }
 
-enum moe_code moe_text_tell(struct moe_text *t, const char *head, size_t n, struct moe_err *err)
+enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err)
 {
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (n >= foreign[i].at + foreign[i].n && !memcmp(head + foreign[i].at, foreign[i].magic,
                                                          foreign[i].n))
-            return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "is %s, not text (%s)", foreign[i].what,
+            return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "is %s, not text (%s)", foreign[i].what,
                                foreign[i].remedy);
-    t->kind = kind_of(t->path, head, n);
     return MOE_OK;
+}
+
+enum moe_code moe_text_tell(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
+                            struct moe_err *err)
+{
+    MOE_TRY(moe_text_foreign(path, head, n, err));
+    *kind = kind_of(path, head, n);
+    return MOE_OK;
+}
+
+enum moe_code moe_text_check(const char *path, int64_t line, const char *p, size_t n, struct moe_err *err)
+{
+    const char *zero = memchr(p, 0, n);
+    size_t valid = moe_utf8_prefix((const unsigned char *)p, n),
+        at = zero && (size_t)(zero - p) < valid ? (size_t)(zero - p) : valid;
+    if (at == n) return MOE_OK;
+    for (size_t i = 0; i < at; i++) line += p[i] == '\n';
+    if (!p[at])
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "line %lld: a NUL byte: this is no text in UTF-8 "
+                           "(UTF-16 is converted with iconv)", (long long)line);
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                       "line %lld: byte 0x%02x is not UTF-8 (Latin-1? iconv -f LATIN1 -t UTF-8 converts it)",
+                       (long long)line, (unsigned)(unsigned char)p[at]);
 }

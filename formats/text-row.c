@@ -146,9 +146,10 @@ static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
 
 /* ---- any ---- */
 
-static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, cJSON **out, struct moe_err *err)
+static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, const char *why, cJSON **out,
+                           struct moe_err *err)
 {
-    const struct moe_json_row at = { t->path, t->row_line, t->memory };
+    const struct moe_json_row at = { t->path, t->row_line, t->memory, why };
     return moe_json_parse_row(s, n, &at, out, err);
 }
 
@@ -163,7 +164,7 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
         p->tools = NULL;
         return MOE_OK;
     }
-    enum moe_code code = parse(t, s, strlen(s), &t->tools, err);
+    enum moe_code code = parse(t, s, strlen(s), NULL, &t->tools, err);
     if (code == MOE_CORRUPT) return bad(t, err, "'tools' is a text that is not JSON");
     p->tools = t->tools;
     return code;
@@ -209,13 +210,10 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
 enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
                            struct moe_err *err)
 {
-    enum moe_code code = parse(t, s, n, &t->row, err);
-    if (code == MOE_CORRUPT && t->kind == MOE_TEXT_LINES) {
-        char what[300];
-        snprintf(what, sizeof what, "%.299s", err->msg);
-        return moe_fail_at(err, code, t->path, NULL, "%s (JSON is an object a line, or an array of objects)", what);
-    }
-    if (code != MOE_OK) return code;
+    const char *why = t->kind == MOE_TEXT_ARRAY ? NULL :
+        "it is read as JSON, an object a line or an array of objects; plain text that begins as JSON goes "
+        "into {\"text\": TEXT}";
+    MOE_TRY(parse(t, s, n, why, &t->row, err));
     *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
     return shape(t, p, err);
 }

@@ -16,7 +16,7 @@ static enum moe_code begin(struct moe_text *t, struct moe_err *err)
 {
     MOE_TRY(fill(t, t->piece > HEAD ? t->piece : HEAD, err));
     if (t->to >= 3 && !memcmp(t->buf, "\xef\xbb\xbf", 3)) t->from = 3;
-    return moe_text_tell(t, t->buf + t->from, t->to - t->from, err);
+    return moe_text_tell(t->path, t->buf + t->from, t->to - t->from, &t->kind, err);
 }
 
 enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, uint64_t memory,
@@ -122,22 +122,6 @@ static size_t cut_of(const char *text, size_t n, bool *torn)
     return cut ? cut : last_character(text, n);
 }
 
-/* Valid UTF-8 without NUL? */
-static enum moe_code check_text(const struct moe_text *t, const char *p, size_t n, struct moe_err *err)
-{
-    const char *zero = memchr(p, 0, n);
-    size_t valid = moe_utf8_prefix((const unsigned char *)p, n),
-        at = zero && (size_t)(zero - p) < valid ? (size_t)(zero - p) : valid;
-    int64_t line = t->line;
-    if (at == n) return MOE_OK;
-    for (size_t i = 0; i < at; i++) line += p[i] == '\n';
-    if (!p[at])
-        return bad(t, err, line, "a NUL byte: this is no text in UTF-8 (UTF-16 is converted with iconv)");
-    return moe_fail_at(err, MOE_CORRUPT, t->path, NULL,
-                       "line %lld: byte 0x%02x is not UTF-8 (Latin-1? iconv -f LATIN1 -t UTF-8 converts it)",
-                       (long long)line, (unsigned)(unsigned char)p[at]);
-}
-
 static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err)
 {
     MOE_TRY(fill(t, t->piece, err));
@@ -146,7 +130,7 @@ static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bo
     const char *text = t->buf + t->from;
     bool torn = false, whole = n < t->piece || (t->ended && n == t->piece);
     if (!whole) cut = cut_of(text, n < t->piece ? n : t->piece, &torn);
-    MOE_TRY(check_text(t, text, cut, err));
+    MOE_TRY(moe_text_check(t->path, t->line, text, cut, err));
     *p = (struct moe_text_piece){ .text = text, .bytes = cut, .begins = !t->given, .torn = t->torn, .line = t->line };
     t->torn = torn;
     take(t, cut);

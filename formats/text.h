@@ -1,7 +1,8 @@
 /* formats/text.h - text to calibrate with: the documents of a file, gzipped or not, in bounded memory.
  *
  * What a file is its content says, not its name: it is text when it is valid UTF-8 without NUL (a byte order
- * mark is skipped, CRLF stays), JSON when it begins with an object or with an array of objects.  Anything
+ * mark is skipped, CRLF stays), JSON when it begins with an object's key, or with an array of objects, or is
+ * named so.  Anything
  * else (Parquet, zstd, UTF-16, other JSON ...) is MOE_CORRUPT or MOE_UNSUPPORTED, named, with what to do.
  *
  * Plain text is one document, given in pieces of about a MiB.  They are cut where K2's pre-tokenizer cuts anyway (between a letter and a
@@ -27,6 +28,16 @@
 #include "formats/chat.h"
 
 struct moe_text;
+
+/* What every reader of a file that people wrote goes by: its first bytes, behind a byte order mark. */
+enum moe_text_kind { MOE_TEXT_PLAIN, MOE_TEXT_LINES, MOE_TEXT_ARRAY };
+/* MOE_UNSUPPORTED, named, with what to do, for what is no text: Parquet, zstd, UTF-16 ... */
+enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err);
+/* That, and which kind: JSON where the name says so or the bytes begin as JSON (moe_json_begins). */
+enum moe_code moe_text_tell(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
+                            struct moe_err *err);
+/* Is it valid UTF-8 without NUL?  MOE_CORRUPT with the line, of which the first is `line`. */
+enum moe_code moe_text_check(const char *path, int64_t line, const char *p, size_t n, struct moe_err *err);
 
 /* Text of a document, or a conversation (text NULL); valid until the next call. */
 struct moe_text_piece {

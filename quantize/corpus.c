@@ -34,6 +34,7 @@ static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct
     size_t n;
     if (p->messages && !r->chat) MOE_TRY(moe_chat_open(&r->chat, r->t, r->hint, err));
     MOE_TRY(moe_text_encode(r->t, r->chat, p, &ids, &n, &c->left, err));
+    c->conversations += p->messages != NULL;
     enum moe_code code = append(c, r->most, ids, n, err);
     free(ids);
     return code == MOE_OK ? moe_interrupted(err) : code;

@@ -8,6 +8,7 @@ struct moe_corpus {
     int32_t *tokens; int64_t n;   /* malloc'd */
     uint64_t hash;                /* XXH3-64 of the tokens, little-endian */
     int64_t torn;                 /* cuts that may differ from those of the whole text (formats/text.h) */
+    int64_t conversations;        /* of documents, those that went through the chat template */
     struct moe_chat_left left;    /* what conversations hold that the chat template has no place for */
     int64_t row_keys; char row_key[48]; /* keys of rows that nothing reads, and the first of them */
 };

@@ -60,6 +60,7 @@ static enum moe_code choose_method(struct options *o, int effort, enum moe_nvfp4
     if (!strcmp(o->method, "auto") && o->calib.n) o->calibrated = effort ? FISHER : GPTQ;
     if (data_free < 0 && !o->calibrated && strcmp(o->method, "auto"))
         return moe_fail(err, MOE_USAGE, "unknown --method '%s' (max, four-over-six, search, weighted, gptq, fisher or auto)", o->method);
+    if (o->chat_template && !o->calib.n) return moe_fail(err, MOE_USAGE, "--chat-template goes with --calib");
     if (o->calibrated && !o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s needs text to calibrate with (--calib FILE)", o->method);
     if (!o->calibrated && o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s takes no --calib (leave one of them out)", o->method);
     return MOE_OK;
@@ -292,12 +293,14 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
 }
 
 /* What of the text was not calibrated with, and why. */
-static void tell_left(const struct moe_run *run, const struct moe_corpus *c)
+static void tell_left(const struct moe_run *run, const struct moe_corpus *c, bool named)
 {
     if (c->row_keys)
         moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
                    c->row_key);
     moe_chat_tell_left(run, "--calib", &c->left);
+    if (named && !c->conversations)
+        moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");
 }
 
 static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
@@ -315,7 +318,7 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
                                                 moe_available_memory() / 2,
                                             .files = o->calib.v, .n_files = o->calib.n };
     MOE_TRY(moe_corpus_read(&text, &from, o->calib_tokens, err));
-    tell_left(&o->run, &text);
+    tell_left(&o->run, &text, o->chat_template != NULL);
     uint8_t *type = NULL;
     enum moe_code code = precision_of(src, r, &type, err);
     if (code != MOE_OK) {

@@ -35,12 +35,18 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 {
     uint64_t most = memory_of(o);
     enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
-    if (code != MOE_UNSUPPORTED || most >= TEXT_MAX) return code;
-    return moe_fail_at(err, MOE_NOMEM, path, NULL,
-                       "the text has more bytes than the %llu that are %s (%sless text)",
-                       (unsigned long long)most,
-                       o->memory ? "allowed" : "available",
-                       o->memory ? "try a larger --memory, or " : "try ");
+    if (code == MOE_UNSUPPORTED && most < TEXT_MAX)
+        return moe_fail_at(err, MOE_NOMEM, path, NULL,
+                           "the text has more bytes than the %llu that are %s (%sless text)",
+                           (unsigned long long)most,
+                           o->memory ? "allowed" : "available",
+                           o->memory ? "try a larger --memory, or " : "try ");
+    MOE_TRY(code);
+    code = moe_text_foreign(path, *text, *n, err);
+    if (code == MOE_OK) return MOE_OK;
+    free(*text);
+    *text = NULL;
+    return code;
 }
 
 static enum moe_code read_stdin(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
@@ -251,7 +257,9 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t *
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
-    const struct moe_json_row at = { r->path, r->line, r->memory };
+    const struct moe_json_row at = { r->path, r->line, r->memory,
+                                     "it is read as requests, an object a line: jq -c . FILE makes such "
+                                     "lines, and a text goes into {\"prompt\": TEXT}" };
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
@@ -263,12 +271,27 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     return code;
 }
 
+/* What the file is, by the rule of --calib: a damaged request must not become a prompt. */
+static enum moe_code tell(const struct reading *r, const char *text, size_t bytes, bool *json,
+                          struct moe_err *err)
+{
+    enum moe_text_kind kind;
+    MOE_TRY(moe_text_tell(r->path, text, bytes, &kind, err));
+    *json = kind == MOE_TEXT_LINES;
+    if (kind == MOE_TEXT_PLAIN) return moe_text_check(r->path, 1, text, bytes, err);
+    return *json ? MOE_OK :
+        moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                    "line 1: is a JSON array, where requests are an object a line "
+                    "(jq -c '.[]' FILE makes them; a text goes into {\"prompt\": TEXT})");
+}
+
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
-    bool first = true, json = false, bom = bytes > 3 && !memcmp(text, "\xef\xbb\xbf", 3);
-    if (bom) bom = moe_json_begins(text + 3, strcspn(text + 3, "\n")) != MOE_JSON_NONE; /* else it is the prompt's */
-    for (size_t at = bom ? 3 : 0; at < bytes; ) {
+    size_t at = bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
+    bool json;
+    MOE_TRY(tell(r, text + at, bytes - at, &json, err));
+    while (at < bytes) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
         size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
         int32_t *ids = NULL;
@@ -276,10 +299,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         r->line++;
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
-        if (!n) continue;
-        /* What the first line begins as, every line has to be: a damaged one must not become a prompt. */
-        if (first) json = moe_json_begins(line, n) != MOE_JSON_NONE;
-        first = false;
+        if (json ? moe_json_space(line, n, 0) == n : !n) continue;
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
         if (code == MOE_OK) code = add(p, ids, n_ids, err);
@@ -287,6 +307,16 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         MOE_TRY(code);
     }
     return MOE_OK;
+}
+
+/* An option that says how a conversation is written must not be read over where there is none. */
+static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
+{
+    const char *option = r->o->system ? "--system" : "--chat-template";
+    if (r->chat || (!r->o->system && !r->o->chat_template)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE,
+                    "%s is for conversations, and '%s' holds none (--chat makes every line a turn)", option,
+                    r->path);
 }
 
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
@@ -301,6 +331,7 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     r.memory = memory > bytes ? memory - bytes : 1;
     enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
     if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
+    if (code == MOE_OK) code = check_unused(&r, err);
     free(text);
     moe_chat_close(&r.chat);
     if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", path);

@@ -2,7 +2,7 @@
 #ifndef MOE_RUNTIME_PROMPTS_H
 #define MOE_RUNTIME_PROMPTS_H
 
-#include "formats/chat.h"
+#include "formats/text.h"
 #include "runtime/sequences.h"
 
 struct moe_prompt {
@@ -20,7 +20,8 @@ enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engin
                               struct moe_err *err);
 /* A turn behind the others: the message, which belongs to the list; NULL without memory. */
 cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content);
-/* A text file whole, as moe_read_text: MOE_NOMEM above o->memory. */
+/* A text file whole, as moe_read_text: MOE_NOMEM above o->memory, MOE_UNSUPPORTED for what is no text
+ * (moe_text_foreign). */
 enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
                               struct moe_err *err);
 /* The model's BOS token in front of ids (malloc'd). */
@@ -28,10 +29,11 @@ enum moe_code moe_prompt_bos(const struct moe_engine *e, int32_t **ids, size_t *
 
 struct moe_prompts { struct moe_sequence *v; int64_t n; struct moe_chat_left left; };
 
-/* Every line that is not empty is a prompt of its own, without its line end; the file may be gzipped.  Where
- * the first is a JSON object with "messages", "prompt" (text) or "tokens" (ids), all are: with "tools" and
- * "chat_template_kwargs", and no option of sampling, which is MOE_UNSUPPORTED.  MOE_USAGE for a file without
- * any. Nothing is owned on failure. */
+/* Every line that is not empty is a prompt of its own, without its line end; the file may be gzipped, and what
+ * it is, formats/text.h tells.  Where it is JSON, lines are objects with "messages", "prompt" (text) or
+ * "tokens" (ids): with "tools" and "chat_template_kwargs", and no option of sampling, which is
+ * MOE_UNSUPPORTED.  MOE_USAGE for a file without any, and for a system turn or a template by name where no line
+ * is a conversation.  Nothing is owned on failure. */
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o, const struct moe_engine *e, struct moe_err *err);
 void moe_prompts_release(struct moe_prompts *p);
 

@@ -69,6 +69,17 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     return MOE_OK;
 }
 
+/* What a chat is told with wants a chat: lines of --prompts may be conversations without --chat. */
+static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err *err)
+{
+    const struct moe_prompt *p = &o->prompt;
+    if (p->chat && (o->score || o->bench || (p->tokens && !o->prompts)))
+        return moe_fail(err, MOE_USAGE, "--chat does not go with --tokens, --score or --bench");
+    if (p->chat || o->prompts || (!p->system && !p->chat_template)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "%s goes with --chat, or with conversations in --prompts",
+                    p->system ? "--system" : "--chat-template");
+}
+
 static enum moe_code check_output(const struct moe_run_options *o, const char *path, const struct moe_file_kind *kind,
                                   struct moe_err *err)
 {
@@ -93,6 +104,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
+    MOE_TRY(check_chat(o, err));
     MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
     MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,

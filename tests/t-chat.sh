@@ -75,7 +75,7 @@ line() { printf '%s\n{"prompt": "b"}\n' "$2" >"$T/line"; refused "$1" "line 1: $
 line 13 '{"prompt": "a"' 'is not JSON'
 line 13 '  {"prompt": "\u0000"}' ''
 line 13 '{"text": "a"}' 'not an object with one of'
-line 13 '[{"prompt": "a"}]' 'not an object with one of'
+line 13 '[{"prompt": "a"}]' "is a JSON array, where requests are an object a line (jq -c '.[]' FILE"
 line 13 '{"prompt": "a", "tokens": [1]}' 'not an object with one of'
 line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [{"thinking": false}]}' "'chat_template_kwargs' is not an object"
 line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": 5}' "'chat_template_kwargs' is not an object"
@@ -85,8 +85,37 @@ printf '\357\273\277 {"prompt": "Hello"}\n' >"$T/line"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 1
 same "$(look "$T/out" "v['sequences'][0]['prompt_tokens']")" "$(tokens "$T/m" --prompt Hello)" "a request behind a byte order mark"
 refused 2 "unknown chat template 'x' (k2-first" "$T/m" --chat --prompt a --chat-template x
-printf '{not a request}\nand a line\n' >"$T/lines"
-ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
+# what begins as JSON is told by a key and its colon, over lines, too; what is no text is no prompt
+line 13 '{
+  "prompt": "a"
+}' 'is not JSON: bad syntax at byte 0 (it is read as requests, an object a line: jq -c . FILE makes such lines'
+line 13 '[
+  {"prompt": "a"}]' 'is a JSON array'
+line 13 '{"prom' 'is not JSON'
+for text in '{not a request}' '{"Hello," he said, "there"}' '[{foo} bar]' '{"' '{"a' '["Hello", he said]'; do
+    printf '%s\nand a line\n' "$text" >"$T/lines"
+    ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
+    same "$(look "$T/out" "len(v['sequences'])")" 2 "lines that begin with $text"
+done
+printf 'caf\351\n' >"$T/lines"
+refused 13 "line 1: byte 0xe9 is not UTF-8" "$T/m" --prompts "$T/lines" -n 1
+printf '\377\376\000\000a\000\000\000\n\000\000\000' >"$T/u32"
+refused 14 "is UTF-32, not text (convert it: iconv -f UTF-32" "$T/m" --prompts "$T/u32" -n 1
+printf '\377\376a\000\n\000' >"$T/u16"
+printf 'PAR1\025\004' >"$T/parquet"
+for how in --prompts --prompt-file --score; do
+    refused 14 "is UTF-16, not text" "$T/m" $how "$T/u16" -n 1
+    refused 14 "is Parquet, not text (convert it to JSON lines)" "$T/m" $how "$T/parquet" -n 1
+done
+# what says how a conversation is written, where there is none
+refused 2 "--system goes with --chat" "$T/m" --prompt a --system b
+refused 2 "--chat-template goes with --chat" "$T/m" --prompt a --chat-template k2.5
+refused 2 "--chat does not go with --tokens" "$T/m" --chat --tokens 1,2
+echo a >"$T/lines"
+refused 2 "--chat-template is for conversations, and '$T/lines' holds none" "$T/m" --prompts "$T/lines" --chat-template k2.5
+echo '{"prompt": "a"}' >"$T/lines"
+refused 2 "--system is for conversations, and '$T/lines' holds none" "$T/m" --prompts "$T/lines" --system b
+code 2 "chat-template goes with --calib" "$BIN/moe-quantize" "$T/m" -o "$T/bad.moe" --chat-template k2.5
 cp "$T/chatml.jinja" "$T/m/chat_template.jinja"
 refused 14 "its chat template is none of those known to the letter: name the one that it renders as with --chat-template (k2-first, k2-instruct" "$T/m" --chat --prompt Hello
 same "$(tokens "$T/m" --chat --prompt Hello --chat-template k2.5)" "$(tokens "$T/m" --special --prompt-file "$T/k25")" "--chat-template beside a template that is not known"

@@ -114,7 +114,9 @@ static void test_plain(void)
     /* a byte order mark is none of the text */
     check_plain(put_text("bom.txt", "\xef\xbb\xbf""b\xc3\xa9"), 0, "b\xc3\xa9", 3, 0);
     static const char *const brackets[] = { "[Illustration]\n", "[1] A note.", "{a set}",
-                                           "[\"Hello\", he said]", "[[a]]", "{", "[" };
+                                           "[\"Hello\", he said]", "[[a]]", "{", "[",
+                                           "{\"Hello,\" he said}", "[{foo}, bar]",
+                                           "[{\"a\"}]", "{\"a\nb\": 1}", "{\"no end\nof it" };
     for (size_t i = 0; i < sizeof brackets / sizeof *brackets;
          i++) check_plain(put_text("b.txt", brackets[i]), 0, brackets[i], strlen(brackets[i]), 0);
 }
@@ -301,6 +303,8 @@ static void test_refusals(void)
             { "{\"messages\": \"x\"}", "'messages' is not a list" },
         { "{\"messages\": [{\"role\": \"user\"}], \"tools\": \"no\"}",
          "line 1: 'tools' is a text that is not JSON" },
+        { "{\"a\": 1} is a set.\n", "plain text that begins as JSON goes into {\"text\": TEXT})" },
+        { "{\"te", "it is read as JSON" },
         { "{\"conversations\": []}", "the conversation is empty" },
             { "{\"conversations\": [{\"from\": \"tool\", \"value\": \"x\"}]}", "is from 'tool'" },
         { "{\"conversations\": [{\"from\": \"gpt\"}]}", "is not {\"from\", \"value\"}" },
@@ -322,7 +326,8 @@ static void test_refusals(void)
             { "\x28\xb5\x2f\xfd\x04", 5, "zstd -d" }, { "\xfd\x37zXZ\0\0", 7, "xz -d" },
         { "BZh91AY&SY\0", 11, "bzip2 -d" }, { "PK\x03\x04\x14", 5, "a ZIP archive" },
             { "\xff\xfe""a\0b\0", 6, "is UTF-16, not text (convert it: iconv" },
-        { "\xfe\xff\0a", 4, "UTF-16" }, { "\0\0\xfe\xff\0\0\0a", 8, "UTF-32" }, { "%PDF-1.7\n", 9, "PDF" },
+        { "\xfe\xff\0a", 4, "UTF-16" }, { "\0\0\xfe\xff\0\0\0a", 8, "UTF-32" },
+            { "\xff\xfe\0\0a\0\0\0", 8, "is UTF-32, not text (convert it: iconv -f UTF-32" }, { "%PDF-1.7\n", 9, "PDF" },
             { "ARROW1\0\0", 8, "Arrow" },
         { "SQLite format 3\0", 16, "SQLite" }, { "\x89HDF\r\n", 6, "HDF5" }, { "\x93NUMPY\1", 7, "NumPy" },
     };
