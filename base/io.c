@@ -121,17 +121,24 @@ enum moe_code moe_fsync_path(const char *path, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_fsync_parent(const char *path, struct moe_err *err)
+enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err)
 {
     char dir[PATH_MAX];
     moe_path_parent(path, dir);
-    return moe_fsync_path(dir, err);
+    int parent = moe_open(dir, O_RDONLY), own = -1;
+    if (parent < 0 && fd < 0) fd = own = moe_open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (parent < 0 && fd < 0) return moe_fail_errno(err, errno, dir, "cannot open");
+    int r = parent < 0 ? syncfs(fd) : moe_fsync(parent), e = errno;
+    if (parent >= 0) close(parent);
+    if (own >= 0) close(own);
+    if (r && e != EINVAL && e != EROFS) return moe_fail_errno(err, e, dir, "cannot sync");
+    return MOE_OK;
 }
 
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err)
 {
     *created = !mkdir(path, mode);
-    if (*created) return moe_fsync_parent(path, err);
+    if (*created) return moe_fsync_parent(path, -1, err);
     if (errno == EEXIST) return MOE_OK;
     if (errno == ENOENT)
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
@@ -178,7 +185,7 @@ enum moe_code moe_remove_tree(const char *path, struct moe_err *err)
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err)
 {
     if (rename(from, to)) return moe_fail_errno(err, errno, to, "cannot rename into place");
-    return moe_fsync_parent(to, err);
+    return moe_fsync_parent(to, -1, err);
 }
 
 /* A directory takes the place of an empty one at most, and a file is linked, where the file system has no
@@ -199,9 +206,9 @@ int moe_rename_new(const char *from, const char *to)
     return r;
 }
 
-enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err)
+enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err)
 {
-    if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return moe_fsync_parent(b, err);
+    if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return moe_fsync_parent(b, fd, err);
     if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
     /* A file system without exchange (NFS): the old one steps aside for two renames; a crash between leaves it there, whole. */
     char aside[PATH_MAX];

@@ -40,7 +40,9 @@ int moe_reserve(int fd, uint64_t bytes);
  * descriptor's own position, which pread and pwrite do not use. */
 uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
-enum moe_code moe_fsync_parent(const char *path, struct moe_err *err);
+/* Make the name of what stands at `path` durable.  fd: a descriptor of it, or -1; through it the whole file system is
+ * synced where the directory cannot be opened (it may not be read, or there are too many open files). */
+enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err);
 /* One level; a directory that is there is fine, a link to one is not. */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);
 /* The same with a mode, less the umask; *created is false when anything stands there. */
@@ -49,7 +51,8 @@ enum moe_code moe_remove_tree(const char *path, struct moe_err *err);/* a missin
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);   /* then fsyncs the parent of `to` */
 /* Rename, but replace nothing: 0, or -1 and errno, EEXIST when something stands at `to`.  Syncs nothing. */
 int moe_rename_new(const char *from, const char *to);
-enum moe_code moe_exchange(const char *a, const char *b, struct moe_err *err);     /* atomic swap, then fsync of the parent */
+/* Atomic swap, then fsync of the parent.  fd: as above, of either. */
+enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err);
 
 /* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
  * when it is a link or a file. The lock dies with the process; moe_unlock closes the descriptor. */

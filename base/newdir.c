@@ -236,11 +236,11 @@ static enum moe_code exchange(struct moe_newdir *d, const struct moe_newdir_kind
     if (lstat(d->final, &was)) return moe_fail_errno(err, errno, d->final, "cannot stat");
     enum moe_code code = kind->look(d->final, kind->with, err);
     if (code != MOE_OK) return code == MOE_EXISTS ? appeared(d, err) : code;
-    MOE_TRY(moe_exchange(d->path, d->final, err));
+    MOE_TRY(moe_exchange(d->path, d->final, d->lock, err));
     d->keep = true;
     if (lstat(d->path, &is)) return moe_fail_errno(err, errno, d->path, "cannot stat");
     if (same_file(&was, &is)) return MOE_OK;
-    MOE_TRY(moe_exchange(d->path, d->final, err));
+    MOE_TRY(moe_exchange(d->path, d->final, d->lock, err));
     return appeared(d, err);
 }
 
@@ -269,12 +269,13 @@ enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_k
     MOE_TRY(moe_held_check(d->lock, d->path, err));
     moe_newdir_mark(d);
     MOE_TRY(drop_mark_file(d, err));
-    MOE_TRY(moe_fsync_path(d->path, err));
+    if (moe_fsync(d->lock) && errno != EINVAL && errno != EROFS)
+        return moe_fail_errno(err, errno, d->path, "cannot sync");
     if (!moe_rename_new(d->path, d->final)) {
         d->keep = true;
         unmark(d->lock);
         moe_work_drop(d->lock);
-        return moe_fsync_parent(d->final, err);
+        return moe_fsync_parent(d->final, d->lock, err);
     }
     if (errno != EEXIST) return moe_fail_errno(err, errno, d->final, "cannot rename into place");
     return kind ? replace(d, kind, err) : appeared(d, err);

@@ -316,7 +316,7 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
         set_whole(f->fd, false);
         moe_work_drop(f->fd);
     }
-    if (code == MOE_OK) code = moe_fsync_parent(f->path, err);
+    if (code == MOE_OK) code = moe_fsync_parent(f->path, f->fd, err);
     release(f);
     return code;
 }

@@ -141,8 +141,8 @@ static void test_exchange(void)
     OK(moe_mkdir(at("a"), &err) == MOE_OK && moe_mkdir(at("b"), &err) == MOE_OK);
     put("a/x", "old", 3);
     put("b/x", "new", 3);
-    OK(moe_exchange(at("a"), at("b"), &err) == MOE_OK && holds("a/x", "new") && holds("b/x", "old"));
-    OK(moe_exchange(at("a"), at("nothing"), &err) != MOE_OK && holds("a/x", "new"));
+    OK(moe_exchange(at("a"), at("b"), -1, &err) == MOE_OK && holds("a/x", "new") && holds("b/x", "old"));
+    OK(moe_exchange(at("a"), at("nothing"), -1, &err) != MOE_OK && holds("a/x", "new"));
     OK(moe_rename(at("a/x"), at("a/y"), &err) == MOE_OK && holds("a/y", "new"));
 }
 

@@ -17,9 +17,13 @@
 /* ---- a file system that lacks a call ---- */
 
 static bool no_nameless, no_flags, no_links;
+static const char *unreadable; /* a directory in which files can be made, and which cannot be opened */
+static int why_not;
 int test_open(const char *path, int flags, unsigned mode) __asm__("open64");
 int test_open(const char *path, int flags, unsigned mode)
 {
+    bool plain = (flags & O_TMPFILE) != O_TMPFILE;
+    if (unreadable && plain && !strcmp(path, unreadable)) return errno = why_not, -1;
     if (no_nameless && (flags & O_TMPFILE) == O_TMPFILE) return errno = EOPNOTSUPP, -1;
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
@@ -272,6 +276,31 @@ static void test_dir(void)
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
 
+/* What has its name is not said to have failed, because its directory cannot be opened (mode 0300, or too many
+ * open files) to be synced. */
+static void test_unreadable(void)
+{
+    struct moe_newfile f;
+    struct moe_newdir d;
+    fresh();
+    const int why[] = { EACCES, EMFILE };
+    for (int i = 0; i < 2; i++) {
+        unreadable = root;
+        why_not = why[i];
+        OK(moe_newfile_write(at("f"), "x", 1, true, &err) == MOE_OK);
+        OK(moe_newfile_open_partial(&f, at("g"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+        OK(moe_newfile_publish(&f, true, &err) == MOE_OK);
+        for (int again = 0; again < 2; again++) {
+            build(&d, "x", MOE_LEFT_STAYS);
+            OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
+            moe_newdir_end(&d);
+        }
+        unreadable = NULL;
+        OK(holds("f", "x") && holds("g", "MAGIC") && holds("x/kind", "new") && entries("") == 3);
+        OK(moe_remove_tree(at("x"), &err) == MOE_OK);
+    }
+}
+
 static void test_foreign(void)
 {
     struct moe_newdir d;
@@ -366,6 +395,7 @@ int main(void)
         test_refused();
         test_partial();
         test_dir();
+        test_unreadable();
         test_foreign();
         test_apart();
         test_file_taken_away();
