@@ -34,6 +34,14 @@ static inline bool moe_layer_is_moe(const struct moe_config *c, int64_t layer)
     return c->n_routed_experts > 0 && layer >= c->first_k_dense_replace && layer % c->moe_layer_freq == 0;
 }
 
+/* How many of them a model has. */
+static inline int64_t moe_config_moe_layers(const struct moe_config *c)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) n += moe_layer_is_moe(c, l);
+    return n;
+}
+
 /* Read `dir`/config.json (and generation_config.json when there).  MOE_NOT_FOUND without one; MOE_UNSUPPORTED for an
  * architecture, scoring function, rope type, activation or quantization this code does not do; MOE_CORRUPT for a
  * missing key, a wrong type, or a value out of range (every product of sizes is checked to stay below 2^48). */

@@ -24,9 +24,7 @@ const char *moe_role_word(enum moe_role role)
 
 int moe_unit_count(const struct moe_source *src)
 {
-    int n = 1;
-    for (int64_t l = 0; l < src->config.num_hidden_layers; l++) n += moe_layer_is_moe(&src->config, l);
-    return n;
+    return 1 + (int)moe_config_moe_layers(&src->config);
 }
 
 static int layer_of_unit(const struct moe_source *src, int number)

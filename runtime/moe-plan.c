@@ -409,10 +409,15 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
 static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     cJSON *root;
+    struct moe_plan_checked c;
     char *svg = NULL;
     MOE_TRY(one_plan(o, "plot", err));
     MOE_TRY(moe_json_read(o->run.argv[0], 256 << 20, &root, err));
-    enum moe_code code = moe_plan_plot(root, o->run.argv[0], &svg, err);
+    cJSON *problems = cJSON_CreateArray(); /* a picture of a plan that holds what it says, as far as it tells by itself */
+    enum moe_code code = problems ? moe_plan_verify(&c, o->run.argv[0], NULL, 0, NULL, problems, err)
+                                  : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    cJSON_Delete(problems);
+    if (code == MOE_OK) code = moe_plan_plot(root, o->run.argv[0], &svg, err);
     cJSON_Delete(root);
     if (code == MOE_OK) code = put_text(o, svg, err);
     free(svg);

@@ -66,18 +66,26 @@ static enum moe_code no_loads(const char *file, struct moe_err *err)
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "has no loads to plot (make it with moe-plan MODEL --stats FILE -o PLAN)");
 }
 
+static bool is_load(const cJSON *x)
+{
+    return cJSON_IsNumber(x) && isfinite(x->valuedouble) && x->valuedouble >= 0;
+}
+
 /* The largest |load / mean - 1|, and the shape. */
 static enum moe_code survey(const cJSON *layers, const char *file, int *rows, int *ranks, double *span, struct moe_err *err)
 {
     for (const cJSON *l = layers ? layers->child : NULL; l; l = l->next, ++*rows) {
         const cJSON *loads = moe_json_get(l, "loads"), *mean = moe_json_get(l, "load_mean");
         int n = 0;
-        if (!cJSON_IsArray(loads) || !cJSON_IsNumber(mean)) return no_loads(file, err);
+        if (!cJSON_IsArray(loads) || !is_load(mean)) return no_loads(file, err);
         for (const cJSON *x = loads->child; x; x = x->next, n++) {
-            if (!cJSON_IsNumber(x)) return no_loads(file, err);
+            if (!is_load(x)) return no_loads(file, err);
             double d = mean->valuedouble > 0 ? fabs(x->valuedouble / mean->valuedouble - 1) : 0;
             *span = d > *span ? d : *span;
         }
+        int of = cJSON_GetArraySize(moe_json_get(l, "ranks"));
+        if (n != of)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a layer with loads of %d ranks and slots of %d", n, of);
         if (*rows && n != *ranks) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layers with loads of %d and %d ranks", *ranks, n);
         *ranks = n;
     }

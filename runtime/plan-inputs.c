@@ -87,7 +87,8 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     enum moe_code code = MOE_OK;
     *out = NULL;
     *origin = n ? MOE_STATS_GIVEN : MOE_STATS_CONTAINER;
-    if (src->config.n_routed_experts < 1) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no routed experts to place");
+    if (!moe_config_moe_layers(&src->config))
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no layer with routed experts to place");
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
         code = moe_routing_read(paths[i], &r, err);
         if (code != MOE_OK) break;

@@ -110,7 +110,7 @@ enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_s
     if (strcmp(expert_type, "source") && !(type_bytes > 0))
         return moe_fail(err, MOE_USAGE, "unknown --expert-type '%s' (source, bf16, fp8, int4 or nvfp4)", expert_type);
     *w = (struct moe_weight_bytes){ .layers = c->num_hidden_layers };
-    for (int64_t l = 0; l < c->num_hidden_layers; l++) w->moe_layers += moe_layer_is_moe(c, l);
+    w->moe_layers = moe_config_moe_layers(c);
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         double *to = part_of(w, (enum moe_role)role);
         bool of_model = moe_role_class((enum moe_role)role) == MOE_CLASS_MODEL;

@@ -90,7 +90,8 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
     MOE_TRY(moe_json_i64(root, "ranks_per_node", false, 0, MOE_PLAN_RANKS_MAX, &h->per_node, file, err));
-    if (moe_json_get(root, MOE_PLAN_ORIGIN) && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
+    bool says = moe_json_get(root, MOE_PLAN_ORIGIN) || moe_json_get(root, MOE_PLAN_WEIGHTS);
+    if (says && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
     return moe_json_i64(root, "survive", false, 0, MOE_PLAN_RANKS_MAX, &h->survive, file, err);
 }

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "formats/identity.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -370,6 +371,10 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
     if (!cJSON_IsObject(v->root)) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "is not a JSON object");
     MOE_TRY(moe_json_i64(v->root, "version", true, 0, INT32_MAX, &version, f, err));
     if (version != 1) return moe_fail_at(err, MOE_UNSUPPORTED, f, NULL, "version %lld of a placement plan", (long long)version);
+    struct moe_identity model;
+    bool says = moe_json_get(v->root, "model_origin") || moe_json_get(v->root, "model_weights");
+    if (says && !moe_identity_get(v->root, "model_origin", "model_weights", &model))
+        return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'model_origin' and 'model_weights' are not digits of a model");
     const cJSON *layers = moe_json_get(v->root, "layers");
     if (!cJSON_IsArray(layers) || !layers->child) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'layers' is missing or empty");
     shape_of(layers, &ranks, &experts, &slots);

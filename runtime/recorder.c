@@ -14,9 +14,7 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
 
 size_t moe_recorder_bytes(const struct moe_config *c)
 {
-    size_t layers = 0;
-    for (int64_t l = 0; l < c->num_hidden_layers; l++) layers += moe_layer_is_moe(c, l);
-    return layers * (size_t)(c->n_routed_experts + 1) * sizeof(int64_t);
+    return (size_t)moe_config_moe_layers(c) * (size_t)(c->n_routed_experts + 1) * sizeof(int64_t);
 }
 
 enum moe_code moe_recorder_open(struct moe_recorder **out, const struct moe_config *c, struct moe_forward *f, struct moe_err *err)
@@ -24,6 +22,11 @@ enum moe_code moe_recorder_open(struct moe_recorder **out, const struct moe_conf
     struct moe_recorder *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) return moe_fail(err, MOE_NOMEM, "no memory to record routing");
+    if (!moe_config_moe_layers(c)) {
+        free(r);
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "the model has no layer with routed experts: there is no routing to record");
+    }
     r->config = c;
     r->index = calloc((size_t)c->num_hidden_layers, sizeof *r->index);
     for (int64_t l = 0; r->index && l < c->num_hidden_layers; l++)

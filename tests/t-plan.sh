@@ -212,6 +212,22 @@ ok "$P" plot "$T/t1" -o "$T/t.svg"
 [ "$(grep -c 'rank 71' "$T/t.svg")" = 60 ] && [ "$(grep -c '<title>' "$T/t.svg")" = 4320 ] || fail "the picture lacks cells"
 command -v python3 >/dev/null && ok python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$T/t.svg"
 refused 4 'already exists' plot "$T/t1" -o "$T/t.svg"
+tampered() # CODE TEXT EDIT: neither reader takes the plan
+{
+    sed "$3" "$T/t1" >"$T/bad"
+    ! cmp -s "$T/bad" "$T/t1" || fail "nothing to edit: $3"
+    refused "$1" "$2" plot "$T/bad"
+    [ -n "${4:-}" ] || refused "$1" "$2" verify "$T/bad"
+}
+tampered 14 'version 2 of a placement plan' 's/"version":1/"version":2/'
+tampered 16 'is on no rank' 's/"ranks": \[\[[0-9]*,/"ranks": [[383,/'
+tampered 13 'are not digits of a model' '1,/"layers"/s/"model_origin":"[^"]*"/"model_origin":"zz"/'
+tampered 13 'are not digits of a model' '1,/"layers"/s/"model_origin":"\([^"]*\)"/"model_origin":"\1","model_weights":"zz"/'
+tampered 13 'loads of 1 ranks and slots of 72' 's/"loads": \[[^]]*\]/"loads": [1]/' plot
+tampered 14 'has no loads to plot' 's/"loads": \[[0-9]*/"loads": [-5/' plot
+sed 's/"num_hidden_layers": 61/"num_hidden_layers": 1/' "$T/k2/config.json" >"$T/dense.json"
+mkdir "$T/dense" && mv "$T/dense.json" "$T/dense/config.json"
+refused 14 'has no layer with routed experts to place' "$T/dense" --ranks 8
 
 # ---- model of memory and time: the reference's table for K2 in NVFP4 (docs/placement.md) ----
 ok "$P" $K --ranks 72 --slots 432 --dense-type fp8 --dry-run --compare 72x432,72x576,36x432,32x416,16x384,8x384 --json

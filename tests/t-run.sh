@@ -216,6 +216,8 @@ ok "$GEN/genmodel" -o "$T/nan" --layers 3 --experts 4 --top-k 4 --nan model.laye
 refused 18 "layers.1.mlp.experts.2.up_proj" "$T/nan" --tokens 1,2,3 -n 2
 refused 18 "layers.1.mlp.experts.2.up_proj" "$T/nan" --tokens 1,2,3 -n 0 --trace "$T/never"
 [ ! -e "$T/never" ] && [ ! -e "$T/never.tmp" ] || fail "a failed trace left a file"
+ok "$GEN/genmodel" -o "$T/dense" --layers 2 --experts 4 --top-k 2 --dense 2
+refused 14 "has no layer with routed experts" "$T/dense" --tokens 1,2 -n 1 --record-routing "$T/never"
 ok "$GEN/genmodel" -o "$T/norm" --layers 2 --experts 4 --top-k 2 --inf model.norm.weight
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3 --json
