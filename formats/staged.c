@@ -101,6 +101,32 @@ void moe_staged_take(struct moe_source *src, const bool *there)
     }
 }
 
+/* A hole is zeros: it is the plane itself when that is what the plane's hash says (a whole container that was
+ * copied with holes). */
+static enum moe_code hole_is_plane(const struct moe_source *src, const struct moe_tensor *t, bool *is,
+                                   struct moe_err *err)
+{
+    enum { PIECE = 1 << 16 };
+    struct moe_hash *h = moe_hash_new();
+    unsigned char *zeros = calloc(1, PIECE);
+    enum moe_code code = h && zeros ? MOE_OK : no_memory(src->path, err);
+    if (h) moe_hash_reset64(h);
+    for (uint64_t left = t->plane[MOE_PLANE_DATA].bytes, n; code == MOE_OK && left; left -= n) {
+        n = left < PIECE ? left : PIECE;
+        moe_hash_add64(h, zeros, (size_t)n);
+    }
+    *is = code == MOE_OK && moe_hash_get64(h) == t->hash[MOE_PLANE_DATA];
+    moe_hash_free(h);
+    free(zeros);
+    return code;
+}
+
+static bool is_hole(const struct moe_source *src, const struct moe_tensor *t)
+{
+    const struct moe_span *s = &t->plane[MOE_PLANE_DATA];
+    return t->expert >= 0 && moe_hole(src->files[s->file].fd, s->offset, s->bytes) == s->bytes;
+}
+
 enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -110,8 +136,9 @@ enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *
     MOE_TRY(moe_look(path, &there, err));
     for (int64_t i = 0; there != MOE_ABSENT && i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        const struct moe_span *s = &t->plane[MOE_PLANE_DATA];
-        if (t->expert >= 0 && moe_hole(src->files[s->file].fd, s->offset, s->bytes) == s->bytes)
+        bool plane = true;
+        if (is_hole(src, t)) MOE_TRY(hole_is_plane(src, t, &plane, err));
+        if (!plane)
             return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "expert %d of layer %d is not in it: an older version staged it, and did not say so (stage it again)",
                                (int)t->expert, (int)t->layer);
     }

@@ -223,10 +223,36 @@ static bool needs(const struct stage *s, const struct moe_tensor *t)
     return t->expert < 0 || (l && wanted(s, l, t->expert));
 }
 
+/* The staged file is not what its manifest says.  whole: as below; it is named when the damage lies there. */
+static enum moe_code damaged_file(const struct moe_source *whole, const char *name, const char *path,
+                                  struct moe_err *err)
+{
+    char from[PATH_MAX];
+    if (whole) MOE_TRY(moe_container_check_file(whole, name, from, err));
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (stage it again)");
+}
+
+/* Configuration, tokenizer and all else that is no shard, against the digests of the manifest. */
+static enum moe_code check_small(const struct moe_source *staged, const struct moe_source *whole,
+                                 struct moe_err *err)
+{
+    const cJSON *files = moe_json_get(staged->container->manifest, "files");
+    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
+        const char *name = moe_json_get(f, "name")->valuestring;
+        char path[PATH_MAX];
+        if (moe_ends_with(name, ".moe") && !strchr(name, '/')) continue; /* a shard */
+        enum moe_code code = moe_container_check_file(staged, name, path, err);
+        if (code == MOE_CORRUPT) return damaged_file(whole, name, path, err);
+        MOE_TRY(code);
+    }
+    return MOE_OK;
+}
+
 static enum moe_code check(const struct stage *s, const struct moe_source *staged, const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
     MOE_TRY(moe_part_check(staged, s->p, s->first, s->last, err));
+    MOE_TRY(check_small(staged, whole, err));
     for (int64_t i = 0; i < staged->n_tensors; i++) {
         if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, whole, i, s->buf, bytes, err));
         MOE_TRY(moe_interrupted(err));
@@ -249,7 +275,7 @@ static enum moe_code check_written(const struct stage *s, struct moe_err *err)
     struct moe_source *staged;
     uint64_t bytes;
     MOE_TRY(moe_source_open_staged(&staged, s->dir, err));
-    enum moe_code code = s->link ? MOE_OK : check(s, staged, s->src, &bytes, err);
+    enum moe_code code = s->link ? check_small(staged, s->src, err) : check(s, staged, s->src, &bytes, err);
     moe_source_close(&staged);
     return code;
 }

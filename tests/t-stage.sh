@@ -153,6 +153,36 @@ printf 'x' | dd of="$T/bad.moe/layer-002.moe" bs=1 seek=$(($(stat -c %s "$T/bad.
 denied 13 "'$T/bad.moe/layer-002.moe': tensor 'model.layers.2.mlp.experts." moe-plan stage "$T/plan.json" --model "$T/bad.moe" --rank 0-1 -o "$T/x.moe"
 [ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
 
+# ---- small files are held against their digests, too ------------------------------------
+cp -R "$D/w.moe" "$T/bad-small.moe"
+flip() { printf '%s' "$(head -c 1 "$1" | tr '{' '[')" | dd of="$1" bs=1 conv=notrunc 2>/dev/null; }
+flip "$T/bad-small.moe/hf/config.json"
+for how in copy link; do
+    denied 13 "'$T/bad-small.moe/hf/config.json': does not match its checksum (copy the file again)" moe-plan stage "$T/plan.json" --model "$T/bad-small.moe" --rank 0 -o "$T/x.moe" --how $how
+done
+ok "$P" -q stage "$T/plan.json" --model "$D/w.moe" --rank 0 -o "$T/x.moe"
+flip "$T/x.moe/hf/config.json"
+denied 13 "'$T/x.moe/hf/config.json': does not match its checksum (stage it again)" moe-plan stage "$T/plan.json" --rank 0 -o "$T/x.moe" --check
+rm -rf "$T/x.moe" "$T/bad-small.moe"
+
+# ---- a whole container with experts of zeros, copied with holes, is whole --------------------
+ok "$GEN/genmodel" -o "$T/zeros" --format bf16 $small
+python3 - "$T/zeros" <<'Z'
+import glob, json, struct, sys
+for path in glob.glob(sys.argv[1] + "/*.safetensors"):
+    with open(path, "r+b") as f:
+        n = struct.unpack("<Q", f.read(8))[0]
+        for name, t in json.loads(f.read(n)).items():
+            if ".experts.3." not in name: continue
+            f.seek(8 + n + t["data_offsets"][0])
+            f.write(bytes(t["data_offsets"][1] - t["data_offsets"][0]))
+Z
+ok "$BIN/moe-convert" -q "$T/zeros" -o "$T/zeros.moe"
+cp "$T/plan.json" "$T/zeros.moe/plan-staged.json"
+cp -R --sparse=always "$T/zeros.moe" "$T/holes.moe"
+[ "$(disk "$T/holes.moe/layer-001.moe")" -lt "$(disk "$T/zeros.moe/layer-001.moe")" ] || echo "no holes here: a container with holes is not tried"
+ok "$R" -q "$T/holes.moe" $ask
+
 # ---- a part that an older version staged, without a mark -------------------------------
 cp -R "$D/w.moe" "$T/old.moe"
 python3 - "$T/old.moe/layer-002.moe" <<'O'
