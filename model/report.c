@@ -77,13 +77,15 @@ bool moe_report_add_note(cJSON *report, cJSON *note)
     return false;
 }
 
+static bool is_note(const cJSON *row) { return cJSON_GetArraySize(row) == 1 && cJSON_IsObject(row->child); }
+
 cJSON *moe_report_notes(const cJSON *reports)
 {
     cJSON *all = cJSON_CreateArray();
     for (const cJSON *u = all ? reports->child : NULL; u; u = u->next) {
         const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
         for (const cJSON *r = report ? report->child : NULL; all && r; r = r->next)
-            if (cJSON_GetArraySize(r) == 1 && cJSON_IsObject(r->child) && !cJSON_AddItemReferenceToArray(all, r->child)) {
+            if (is_note(r) && !cJSON_AddItemReferenceToArray(all, r->child)) {
                 cJSON_Delete(all);
                 all = NULL;
             }
@@ -226,10 +228,24 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
 
 /* ---- parts ---- */
 
+/* Notes say how long the work took and how much memory: another run of the same part would have other bytes. */
+static cJSON *without_notes(const cJSON *reports)
+{
+    cJSON *copy = cJSON_Duplicate(reports, 1);
+    for (cJSON *u = copy ? copy->child : NULL; u; u = u->next) {
+        cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
+        for (cJSON *r = report ? report->child : NULL, *next; r; r = next) {
+            next = r->next;
+            if (is_note(r)) cJSON_Delete(cJSON_DetachItemViaPointer(report, r));
+        }
+    }
+    return copy;
+}
+
 cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
 {
     cJSON *j = cJSON_CreateObject(), *range = cJSON_CreateIntArray((const int[]){ layers->first, layers->last }, 2),
-          *copy = cJSON_Duplicate(reports, 1);
+          *copy = without_notes(reports);
     if (j && range && copy && cJSON_AddItemToObject(j, "layers", range)) {
         range = NULL;
         if (cJSON_AddItemToObject(j, "reports", copy)) return j;

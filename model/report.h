@@ -28,8 +28,8 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type);
 enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o, const cJSON *reports,
                                     cJSON **quantization, cJSON **relative_error, struct moe_err *err);
 
-/* The manifest's "part": {"layers": [first, last], "reports": as from moe_writer_reports}, what a merge needs to say the
- * error of the whole.  NULL when out of memory. */
+/* The manifest's "part": {"layers": [first, last], "reports": as from moe_writer_reports, less the notes}, what a merge
+ * needs to say the error of the whole.  NULL when out of memory. */
 cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports);
 /* As moe_quantization_json, of a source put together from parts: what one run over all layers would have said. */
 enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON **quantization, cJSON **relative_error, struct moe_err *err);

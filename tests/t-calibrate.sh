@@ -65,6 +65,8 @@ for q in experts all-linear; do
     ok "$BIN/moe-convert" -q --merge "$T/part-c.moe" "$T/part-a.moe" "$T/part-b.moe" -o "$T/merged.moe"
     ok diff -r "$T/whole.moe" "$T/merged.moe"
 done
+part part-d --quantize all-linear --layers 3 # a part again: the same bytes, manifest and all
+ok diff -r "$T/part-c.moe" "$T/part-d.moe"
 
 # --- containers that were quantized before: what is NVFP4 stays, with its input scales; routing.json is the new one ---
 again() # OUT SOURCE [OPTION...]
