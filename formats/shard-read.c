@@ -87,7 +87,7 @@ static enum moe_code check_identity(const struct moe_shard_header *h, const stru
     enum moe_class class = moe_role_class((enum moe_role)r->role);
     if (h->layer < 0 ? class == MOE_CLASS_EXPERT || r->expert != -1 || (class == MOE_CLASS_MODEL) != (r->layer == -1) || r->layer < -1
                      : class != MOE_CLASS_EXPERT || r->layer != h->layer || r->expert < 0 || r->expert >= h->experts)
-        BAD(MOE_CORRUPT, "role %d, layer %d, expert %d do not belong in this file", r->role, r->layer, r->expert);
+        BAD(MOE_CORRUPT, "does not belong in this file");
     if (r->flags && r->type != MOE_NVFP4) BAD(MOE_CORRUPT, "flags 0x%x on a tensor without globals", r->flags);
     if (r->reserved || r->reserved2) BAD(MOE_CORRUPT, "reserved fields of its record are not zero");
     return MOE_OK;

@@ -164,8 +164,7 @@ static void index_tensors(struct moe_source *src, struct moe_problems *p)
         char name[128];
         int64_t slot = moe_source_slot(&src->config, (enum moe_role)t->role, t->layer, t->expert);
         if (slot < 0)
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), NULL, "holds a tensor (role %d, layer %d, expert %d) that the config has not",
-                        t->role, t->layer, t->expert);
+            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "the config has no such tensor");
         else if (src->index->slot[slot] >= 0)
             moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "is there twice");
         else

@@ -227,12 +227,15 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
 
 static void print_errors(const struct moe_run *run, const cJSON *relative_error)
 {
-    char line[512];
+    char line[1024];
     for (const cJSON *l = relative_error ? moe_json_get(relative_error, "layers")->child : NULL; l; l = l->next) {
-        size_t n = 0;
-        for (const cJSON *c = l->child; c && n + 40 < sizeof line; c = c->next)
-            n += (size_t)snprintf(line + n, sizeof line - n, !strcmp(c->string, "layer") ? "%s %.0f:" : " %s %.5f", c->string, c->valuedouble);
-        moe_notice(run, "relative error, %s", line);
+        int layer = (int)moe_json_get(l, "layer")->valuedouble;
+        char name[128];
+        size_t n = layer < 0 ? 0 : (size_t)snprintf(line, sizeof line, " layer %d:", layer);
+        for (const cJSON *c = l->child; c && n + 160 < sizeof line; c = c->next)
+            if (strcmp(c->string, "layer"))
+                n += (size_t)snprintf(line + n, sizeof line - n, " %s %.5f", moe_error_name(layer, c->string, name), c->valuedouble);
+        moe_notice(run, "relative error,%s", line);
     }
 }
 

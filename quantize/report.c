@@ -1,6 +1,8 @@
 #include "quantize/report.h"
 
 #include "base/progress.h"
+#include "formats/names.h"
+#include "model/unit.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -110,6 +112,14 @@ cJSON *moe_cold_experts(const cJSON *notes)
 
 /* ---- text ---- */
 
+const char *moe_error_name(int layer, const char *word, char name[128])
+{
+    for (int r = 0; layer < 0 && r < MOE_ROLE_COUNT; r++)
+        if (moe_role_class((enum moe_role)r) == MOE_CLASS_MODEL && !strcmp(word, moe_role_word((enum moe_role)r)))
+            return moe_tensor_name((enum moe_role)r, -1, -1, name);
+    return word;
+}
+
 static void print_head(FILE *f, const cJSON *r)
 {
     char a[16], b[16], c[16], d[16];
@@ -128,9 +138,12 @@ static void print_errors(FILE *f, const cJSON *r)
     if (!error) return;
     fprintf(f, "\nrelative error of weights\n");
     for (const cJSON *l = first_of(error, "layers"); l; l = l->next) {
-        fprintf(f, "  layer %3.0f ", number(l, "layer"));
+        int layer = (int)number(l, "layer");
+        char name[128];
+        if (layer < 0) fprintf(f, "           ");
+        else fprintf(f, "  layer %3d ", layer);
         for (const cJSON *c = l->child; c; c = c->next)
-            if (strcmp(c->string, "layer")) fprintf(f, "  %s %.5f", c->string, c->valuedouble);
+            if (strcmp(c->string, "layer")) fprintf(f, "  %s %.5f", moe_error_name(layer, c->string, name), c->valuedouble);
         fprintf(f, "\n");
     }
 }

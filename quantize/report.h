@@ -35,6 +35,9 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s);
 /* Of the notes of all layers: experts that saw less than a twentieth of the mean number of tokens, [[layer, expert], ...].  NULL when out of memory. */
 cJSON *moe_cold_experts(const cJSON *notes);
 
+/* What an error in relative_error.layers is of: `word` ("gate") in a layer; a tensor that is in none (layer < 0), by its name. */
+const char *moe_error_name(int layer, const char *word, char name[128]);
+
 /* moe-quantize's JSON object for people: a line a layer, the ten worst experts of all, ten lines of what is clipped, cold experts by name.
  * free() it; NULL when out of memory. */
 char *moe_quantize_text(const cJSON *report);

@@ -67,6 +67,12 @@ code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
 for r in '.*' 'norm' 'e_score_correction_bias'; do
     code 14 'is a vector, which cannot be nvfp4' "$BIN/moe-quantize" -q --tensor-type "$r=nvfp4" $F/bf16 -o "$T/x.moe"
 done
+# a tensor that is in no layer is told by its name
+ok "$BIN/moe-quantize" -m max --tensor-type 'lm_head|embed=nvfp4' --tensor-type 'mlp=bf16' $F/bf16 -o "$T/model.moe" --report "$T/model.txt"
+for f in "$T/err" "$T/model.txt"; do
+    grep -q ' model.embed_tokens.weight 0.0[0-9]* *lm_head.weight 0.0' "$f" || { cat "$f"; fail "embedding and head are not named"; }
+    if grep -- '-1' "$f"; then fail "there is no layer -1"; fi
+done
 code 2 'matches no tensor' "$BIN/moe-quantize" --tensor-type 'nothing=bf16' $F/bf16 -o "$T/x.moe"
 code 2 'cannot write type' "$BIN/moe-quantize" --tensor-type 'experts=int4' $F/bf16 -o "$T/x.moe"
 code 2 'regular expression' "$BIN/moe-quantize" --tensor-type '(=bf16' $F/bf16 -o "$T/x.moe"
