@@ -130,12 +130,15 @@ static void special_ids(struct moe_gguf_meta *m, const struct moe_config *c)
     if (c->pad_token_id >= 0) moe_gguf_u32(m, "tokenizer.ggml.padding_token_id", (uint64_t)c->pad_token_id);
 }
 
-/* A file of the tokenizer: in a checkpoint beside the weights, in a container in tokenizer/. */
+/* A file of the tokenizer: in a checkpoint beside the weights, in a container in tokenizer/, where it has to be what the
+ * manifest lists. */
 static enum moe_code small_file(const struct moe_source *src, const char *name, char path[PATH_MAX], struct moe_err *err)
 {
-    char dir[PATH_MAX];
-    if (src->kind == MOE_CONTAINER) MOE_TRY(moe_path_join(dir, sizeof dir, src->path, "tokenizer", err));
-    return moe_path_join(path, PATH_MAX, src->kind == MOE_CONTAINER ? dir : src->path, name, err);
+    char listed[64];
+    if (src->kind != MOE_CONTAINER) return moe_path_join(path, PATH_MAX, src->path, name, err);
+    snprintf(listed, sizeof listed, "tokenizer/%s", name);
+    if (moe_container_lists(src, listed)) return moe_container_check_file(src, listed, path, err);
+    return moe_path_join(path, PATH_MAX, src->path, listed, err);
 }
 
 /* The template: in tokenizer_config.json a string, or a list with one named "default"; else chat_template.jinja. */

@@ -354,7 +354,7 @@ static int tool_main(int argc, char **argv)
             "quantize, error, write, summed over threads, and in sync); with --to nvfp4 relative_error (layers, total). With --to gguf also "
             "tensors_nvfp4 and tensors_q6_k (of the file), nvfp4_blocks_rounded (whose scale was), "
             "tensors_decoded (written as BF16, F32 or Q6_K and smaller in the model), tensors_rounded (with a value or scale that the file does not "
-            "hold exactly) and relative_error of the decoded ones.\n\n"
+            "hold exactly), relative_error of those, and worst_error and worst_tensor: of the one tensor or expert that is held worst.\n\n"
             "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, tensors.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;

@@ -1,6 +1,7 @@
 #include "convert/provenance.h"
 
 #include "base/io.h"
+#include "formats/container.h"
 #include "formats/safetensors.h"
 
 #include <limits.h>
@@ -87,7 +88,7 @@ enum moe_code moe_provenance_open(struct moe_provenance **out, const struct moe_
     struct moe_provenance *p;
     *out = NULL;
     MOE_TRY(moe_path_join(path, sizeof path, src->path, "source.jsonl", err));
-    MOE_TRY(moe_read_file(path, (size_t)1 << 30, &text, &size, err));
+    MOE_TRY(moe_container_read_file(src, "source.jsonl", &text, &size, err));
     p = calloc(1, sizeof *p);
     enum moe_code code = p ? parse(p, text, size, path, err) : moe_fail(err, MOE_NOMEM, "no memory for provenance");
     free(text);

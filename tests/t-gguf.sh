@@ -189,6 +189,10 @@ print([(i, m["tokenizer.ggml.tokens"][i]) for i, t in enumerate(m["tokenizer.ggm
     fail "tokens that are text"
 if has xllamacpp; then ok "$PY" tests/ggufllama.py prints "$T/think.moe.auto.gguf" 1018 '</think>'; fi
 
+# a tokenizer of a container is what its manifest says
+sed -i 's/think>/thunk>/' "$T/think.moe/tokenizer/tokenizer_config.json"
+exits 13 "tokenizer_config.json.*does not match its checksum" "$C" "$T/think.moe" --to gguf -o "$T/thunk.gguf"
+
 # What is there is not replaced unless asked, and never when it is no GGUF file.
 cp "$T/j.gguf" "$T/before"
 exits 4 "already exists (replace it with --force)" "$C" "$T/q.moe" --to gguf -o "$T/j.gguf"
