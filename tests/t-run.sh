@@ -60,11 +60,11 @@ ids=$(awk 'BEGIN { for (i = 0; i < 90; i++) printf "%s%d", i ? "," : "", i * 791
 trace() { ok "$R" -q "$1" --tokens "$ids" -n 0 --trace "$T/$2"; }
 trace $M/bf16 trace
 for threads in 1 2 7; do
-    ok "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/other" --threads $threads
-    same "$T/trace" "$T/other" "--trace depends on --threads $threads"
+    ok "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/again" --threads $threads
+    same "$T/trace" "$T/again" "--trace depends on --threads $threads"
 done
-MOE_CPU=avx2 "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/other" || fail "MOE_CPU=avx2"
-same "$T/trace" "$T/other" "AVX2 and AVX-512 compute different bits"
+MOE_CPU=avx2 "$R" -q $M/bf16 --tokens "$ids" -n 0 --trace "$T/again" || fail "MOE_CPU=avx2"
+same "$T/trace" "$T/again" "AVX2 and AVX-512 compute different bits"
 if [ -x "$BIN/moe-convert" ]; then
     for layout in bf16 fp8 int4; do
         ok "$BIN/moe-convert" $M/$layout -o "$T/$layout.moe"
