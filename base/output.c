@@ -105,10 +105,19 @@ enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind
 
 /* ---- both ---- */
 
+/* "-" is standard output to many tools; outputs of these have a name, whole or not at all. */
+static enum moe_code not_stdout(const char *path, struct moe_err *err)
+{
+    if (path[0] != '-' || path[1 + strspn(path + 1, "/")]) return MOE_OK;
+    return moe_fail_at(err, MOE_USAGE, path, NULL,
+                       "is not standard output here: an output needs a name (./- is a file called -)");
+}
+
 enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err)
 {
     struct stat st;
     if (!o->path) return MOE_OK;
+    MOE_TRY(not_stdout(o->path, err));
     MOE_TRY(moe_newfile_check(o->path, o->replace, err));
     enum moe_code code = all_apart(file_apart, r, o->path, o->into, err);
     if (code == MOE_USAGE && !lstat(o->path, &st)) err->code = code = MOE_EXISTS;
@@ -118,5 +127,7 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
 
 enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err)
 {
-    return path ? all_apart(moe_newdir_apart, r, path, NULL, err) : MOE_OK;
+    if (!path) return MOE_OK;
+    MOE_TRY(not_stdout(path, err));
+    return all_apart(moe_newdir_apart, r, path, NULL, err);
 }

@@ -21,8 +21,8 @@ struct moe_output {
     const char *into;                 /* the operand that it may lie in; NULL: none */
 };
 
-/* Whether a tool may write a file there: moe_newfile_check; MOE_USAGE, or MOE_EXISTS where something stands,
- * when it is another path of the command line, lies in it or holds it; and _ours. */
+/* Whether a tool may write a file there: moe_newfile_check; MOE_USAGE for "-"; MOE_USAGE, or MOE_EXISTS where
+ * something stands, when it is another path of the command line, lies in it or holds it; and _ours. */
 enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err);
 /* The same of a directory or file that is built as PATH.partial, as to what is named on the command line; what
  * may be replaced is for its writer to say.  NULL is fine. */

@@ -250,6 +250,10 @@ def named():
     clear("m.moe/plan-x.json")
     check(before == {n: digest(n) if os.path.isdir(n) else text(n) for n in before}, "an output replaced another path of its command")
     check(not os.path.exists("gone.moe") and not os.path.exists("gone.moe.partial"), "works before it looks at its outputs")
+    # "-" is no name, and nothing is written to standard output in its place
+    for name, a in (*WRITERS.items(), *DIRS.items(), ("g.gguf", ("moe-convert", "m.moe", "--to", "gguf", "-o"))):
+        for out in ("-", *(("-/",) if name in DIRS else ())): refused([2], "needs a name", *a, out)
+    check(not os.path.lexists("-") and not os.path.lexists("-.partial") and not os.path.exists("gone.moe"), "something is called -")
     # what is nobody's on the command line is replaced only when this tool wrote it
     for name in REPLACING:
         for other, what in (("calib.txt", "a text"), ("ours.st" if name != "t.st" else "p.json", "another output"), ("m.moe/manifest.json", "JSON")):
