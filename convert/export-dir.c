@@ -28,14 +28,22 @@ static enum moe_code not_written(const struct written *w, const char *name, stru
                        "or choose another name with -o)", name, w->src->path);
 }
 
-/* A record of this name and kind; of a folder ("docs/"), one that lies in it. */
 static bool recorded(const struct written *w, enum moe_original_kind kind, const char *name)
 {
+    for (int64_t i = 0; i < w->rest.n; i++)
+        if (w->rest.v[i].kind == kind && !strcmp(w->rest.v[i].name, name)) return true;
+    return false;
+}
+
+/* A directory ("docs/"): one that is recorded because it is empty, or that something recorded lies in. */
+static bool is_folder(const struct written *w, const char *name)
+{
     size_t n = strlen(name);
-    bool folder = n && name[n - 1] == '/';
     for (int64_t i = 0; i < w->rest.n; i++) {
         const struct moe_original *o = &w->rest.v[i];
-        if (o->kind == kind && (folder ? !strncmp(o->name, name, n) : !strcmp(o->name, name))) return true;
+        bool kind = o->kind == MOE_ORIGINAL_FILE || o->kind == MOE_ORIGINAL_DIRECTORY;
+        bool itself = o->kind == MOE_ORIGINAL_DIRECTORY && strlen(o->name) == n - 1;
+        if (kind && !strncmp(o->name, name, itself ? n - 1 : n)) return true;
     }
     return false;
 }
@@ -80,7 +88,7 @@ static enum moe_code all_written(const struct written *w, const char *under, str
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
         if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
-        bool is = there == MOE_DIR ? recorded(w, MOE_ORIGINAL_FILE, name) : is_written(w, name);
+        bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name);
         code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
     }
     moe_names_release(&names);

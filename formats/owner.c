@@ -13,6 +13,8 @@
 
 /* ---- a manifest ---- */
 
+enum { PARSE_MOST = 1 << 24 }; /* a manifest in another order of words, which no writer of ours makes */
+
 /* Our writer's first words; of a manifest that no longer parses they are all that can be told. */
 static bool begins_as_ours(const char *text)
 {
@@ -37,14 +39,48 @@ enum moe_code moe_manifest_is_ours(const char *dir, bool *ours, struct moe_err *
     if (code == MOE_CORRUPT) return MOE_OK; /* too large */
     if (code != MOE_OK) return *err = why, code;
     *ours = begins_as_ours(text);
-    code = *ours ? MOE_OK : moe_json_parse(text, n, path, &m, &why);
-    if (!*ours && code == MOE_OK) {
+    bool parse = !*ours && n <= PARSE_MOST;
+    code = parse ? moe_json_parse(text, n, path, &m, &why) : MOE_OK;
+    if (parse && code == MOE_OK) {
         const cJSON *format = moe_json_get(m, "format");
         *ours = cJSON_IsString(format) && !strcmp(format->valuestring, "moe");
         cJSON_Delete(m);
     }
     free(text);
     return code == MOE_NOMEM ? (*err = why, code) : MOE_OK;
+}
+
+enum moe_code moe_dir_is_container(const char *dir, bool *is, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_exists there;
+    *is = false;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_MANIFEST_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    MOE_TRY(moe_manifest_is_ours(dir, is, err));
+    if (*is) return MOE_OK;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, "config.json", err));
+    MOE_TRY(moe_look(path, &there, err));
+    *is = there == MOE_ABSENT;
+    return MOE_OK;
+}
+
+enum moe_code moe_state_is_ours(const char *dir, bool *ours, struct moe_err *err)
+{
+    char path[PATH_MAX], *text;
+    size_t n;
+    enum moe_exists there;
+    *ours = false;
+    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there != MOE_FILE) return MOE_OK;
+    enum moe_code code = moe_read_file(path, MOE_JSON_LIMIT, &text, &n, err);
+    if (code == MOE_CORRUPT) return MOE_OK; /* too large */
+    MOE_TRY(code);
+    *ours = strstr(text, "\"moe-partial\"") != NULL;
+    free(text);
+    return MOE_OK;
 }
 
 /* ---- a container's directory ---- */

@@ -13,6 +13,12 @@
  * application's, say, or a downloader's).  False when there is none. */
 enum moe_code moe_manifest_is_ours(const char *dir, bool *ours, struct moe_err *err);
 
+/* A container, or what is left of one: a manifest.json that is ours, or that nothing else explains (no
+ * config.json lies beside it). */
+enum moe_code moe_dir_is_container(const char *dir, bool *is, struct moe_err *err);
+/* DIR/state.json, whole or damaged, is unfinished work's of ours.  False when there is none. */
+enum moe_code moe_state_is_ours(const char *dir, bool *ours, struct moe_err *err);
+
 /* MOE_OK when a container stands at `path` and nothing else is in it, so that --force may replace it; else
  * MOE_EXISTS, with the first file that is not of it.  sum, when not NULL, gets the checksum of its
  * manifest. */

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "formats/container-internal.h"
+#include "formats/owner.h"
 #include "formats/source-internal.h"
 
 #include <errno.h>
@@ -96,7 +97,8 @@ enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe
 
 static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *list, struct moe_err *err)
 {
-    char manifest[PATH_MAX], config[PATH_MAX];
+    char config[PATH_MAX];
+    bool container;
     struct moe_problems p = { .list = list };
     enum moe_exists there;
     *src = NULL;
@@ -105,10 +107,9 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
                            "does not exist (models are directories on this machine; nothing is fetched)");
     if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
-    MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
-    MOE_TRY(moe_look(manifest, &there, err));
-    if (there != MOE_ABSENT) return moe_container_open(src, path, list, err);
+    MOE_TRY(moe_dir_is_container(path, &container, err));
+    if (container) return moe_container_open(src, path, list, err);
     MOE_TRY(moe_look(config, &there, err));
     if (there == MOE_ABSENT)
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "holds neither a config.json nor a manifest.json (is it a model's directory?)");
@@ -178,12 +179,10 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err)
 {
-    char manifest[PATH_MAX];
-    enum moe_exists there;
+    bool container;
     *src = NULL;
-    MOE_TRY(moe_path_join(manifest, sizeof manifest, path, "manifest.json", err));
-    MOE_TRY(moe_look(manifest, &there, err));
-    if (there != MOE_ABSENT) return moe_container_open(src, path, NULL, err);
+    MOE_TRY(moe_dir_is_container(path, &container, err));
+    if (container) return moe_container_open(src, path, NULL, err);
     MOE_TRY(moe_source_new(src, MOE_CHECKPOINT, path, err));
     enum moe_code code = moe_config_read(path, &(*src)->config, &(*src)->scheme, err);
     if (code != MOE_OK) moe_source_close(src);

@@ -86,7 +86,7 @@ struct moe_source {
     struct moe_source_index *index;
 };
 
-/* Open either kind: a directory with a manifest.json is a container, one with a config.json a checkpoint.  Completeness
+/* Open either kind: a directory with a container's manifest.json is a container, one with a config.json a checkpoint.  Completeness
  * is checked: every canonical tensor that the config calls for is there once with the right shape, type and bytes inside
  * its file, and no tensor is unaccounted for.  The message names the first problem and how many more there are;
  * moe_source_survey lists them all.  A part of a model is refused (layers: MOE_UNSUPPORTED; staged: MOE_MISMATCH naming

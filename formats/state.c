@@ -89,28 +89,13 @@ enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33
     return code == MOE_EXISTS ? MOE_OK : code;
 }
 
-/* state.json is one of ours, whole or damaged, and not a stranger's file of that name. */
-static enum moe_code state_is_ours(const char *dir, bool *ours, struct moe_err *err)
-{
-    char path[PATH_MAX], *text;
-    size_t n;
-    *ours = false;
-    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
-    enum moe_code code = moe_read_file(path, MOE_JSON_LIMIT, &text, &n, err);
-    if (code == MOE_CORRUPT) return MOE_OK; /* too large */
-    MOE_TRY(code);
-    *ours = strstr(text, "\"moe-partial\"") != NULL;
-    free(text);
-    return MOE_OK;
-}
-
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err)
 {
     struct holds h;
     bool marked, ours = true;
     MOE_TRY(look(dir, &h, err));
     MOE_TRY(moe_newdir_is_marked(dir, &marked, err));
-    if (h.state) MOE_TRY(state_is_ours(dir, &ours, err));
+    if (h.state) MOE_TRY(moe_state_is_ours(dir, &ours, err));
     else if (h.manifest) MOE_TRY(moe_manifest_is_ours(dir, &ours, err));
     *what = h.foreign || !ours ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : !h.more ? MOE_PARTIAL_FRESH
           : marked ? MOE_PARTIAL_JUNK : MOE_PARTIAL_UNMARKED;

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "formats/original.h"
+#include "formats/owner.h"
 #include "formats/pretoken.h"
 #include "formats/safetensors.h"
 #include "formats/small.h"
@@ -166,15 +167,15 @@ static bool is_text(const char *name)
 /* A directory that is a model of its own, or work of these tools. */
 static enum moe_code is_foreign(const char *path, const char *name, bool *foreign, struct moe_err *err)
 {
-    static const char *const marks[] = { "manifest.json", "state.json", "config.json" };
+    char config[PATH_MAX];
+    enum moe_exists there;
     *foreign = *name == '.' || moe_ends_with(name, ".moe") || moe_ends_with(name, ".partial");
-    for (size_t i = 0; !*foreign && i < sizeof marks / sizeof *marks; i++) {
-        char mark[PATH_MAX];
-        enum moe_exists there;
-        MOE_TRY(moe_path_join(mark, sizeof mark, path, marks[i], err));
-        MOE_TRY(moe_look(mark, &there, err));
-        *foreign = there != MOE_ABSENT;
-    }
+    if (!*foreign) MOE_TRY(moe_manifest_is_ours(path, foreign, err));
+    if (!*foreign) MOE_TRY(moe_state_is_ours(path, foreign, err));
+    if (*foreign) return MOE_OK;
+    MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
+    MOE_TRY(moe_look(config, &there, err));
+    *foreign = there != MOE_ABSENT;
     return MOE_OK;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/io.h"
 #include "formats/container.h"
+#include "formats/owner.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -14,10 +15,10 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     bool container = false, weights = false;
     *src = NULL;
     if (moe_exists(path) == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found");
+    MOE_TRY(moe_dir_is_container(path, &container, err));
     MOE_TRY(moe_list_dir(path, &names, err));
     for (size_t i = 0; i < names.n; i++) {
         size_t n = strlen(names.v[i]);
-        container |= !strcmp(names.v[i], "manifest.json");
         weights |= (n > 12 && !strcmp(names.v[i] + n - 12, ".safetensors")) || !strcmp(names.v[i], "model.safetensors.index.json");
     }
     moe_names_release(&names);
@@ -123,7 +124,7 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
 enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err)
 {
     const char *model = NULL, *said = "";
-    char manifest[PATH_MAX], dir[PATH_MAX];
+    char dir[PATH_MAX];
     cJSON *root;
     MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
     moe_json_str(root, "model", false, &model, plan_path, err);
@@ -131,7 +132,12 @@ enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char
     snprintf(origin, 17, "%s", said);
     const char *slash = strrchr(plan_path, '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");
-    bool inside = moe_path_join(manifest, sizeof manifest, dir, "manifest.json", err) == MOE_OK && moe_exists(manifest) == MOE_FILE;
+    bool inside;
+    enum moe_code code = moe_manifest_is_ours(dir, &inside, err);
+    if (code != MOE_OK) {
+        cJSON_Delete(root);
+        return code;
+    }
     const char *use = given ? given : inside ? dir : model;
     if (use) snprintf(path, PATH_MAX, "%s", use);
     cJSON_Delete(root);

@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "base/output.h"
 #include "formats/container.h"
+#include "formats/owner.h"
 #include "formats/routing.h"
 #include "runtime/plan-out.h"
 #include "runtime/plan.h"
@@ -29,14 +30,14 @@ static const char *kept_in(const struct moe_plan_options *o)
 {
     const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];
     struct stat dir, in;
-    char up[PATH_MAX], manifest[PATH_MAX];
+    char up[PATH_MAX];
+    bool ours;
     struct moe_err ignored;
     moe_path_parent(o->out, up);
     bool same = !stat(up, &dir) && !stat(model, &in) && dir.st_dev == in.st_dev && dir.st_ino == in.st_ino;
     const char *name = slash ? slash + 1 : o->out;
     if (!same || !moe_is_plan_name(name) || !strcmp(name, MOE_STAGED_PLAN)) return NULL;
-    if (moe_path_join(manifest, sizeof manifest, model, "manifest.json", &ignored) != MOE_OK) return NULL;
-    return !stat(manifest, &in) ? model : NULL;
+    return moe_manifest_is_ours(model, &ours, &ignored) == MOE_OK && ours ? model : NULL;
 }
 
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err)

@@ -53,7 +53,10 @@ if grep 'left out' "$T/convert.err"; then fail "KV scales are a few bytes"; fi
 # other small files, in directories too; what is no part of it is named
 mkdir -p "$T/bf16/docs/figures" "$T/bf16/docs/later" "$T/bf16/empty" "$T/bf16/.cache" "$T/bf16/empty.moe"
 echo card >"$T/bf16/README.md"; echo attributes >"$T/bf16/.gitattributes"; : >"$T/bf16/nothing"; printf 'a\0b  ' >"$T/bf16/docs/figures/x.png"; echo x >"$T/bf16/LICENSE"
+# a manifest of another program makes no container of it; --force replaces what came back, with all that is in it
+mkdir "$T/bf16/demo"; echo '{"files": {}}' | tee "$T/bf16/manifest.json" >"$T/bf16/demo/manifest.json"; echo '{"a": 1}' >"$T/bf16/demo/state.json"
 rmdir "$T/bf16/.cache" "$T/bf16/empty.moe"; back bf16
+ok "$BIN/moe-convert" --to hf "$T/m.moe" -o "$T/back" --force; ok diff -r "$T/bf16" "$T/back"
 mkdir "$T/bf16/.cache" "$T/bf16/other"; echo x >"$T/bf16/.cache/x"; echo '{}' >"$T/bf16/other/config.json"; cp "$T/one/model.safetensors" "$T/bf16/consolidated.safetensors"
 echo x >"$T/bf16/$(printf 'not\377text')"; echo x >"$T/bf16/$(printf 'two\nlines')"
 rm -rf "$T/m.moe" "$T/back"
