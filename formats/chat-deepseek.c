@@ -64,11 +64,36 @@ static void calls(struct moe_chat_out *o, const cJSON *m, const cJSON *list, int
     moe_chat_mark(o, MOE_MARK_DS_END);
 }
 
+/* As the template of December 2024 has it: only calls behind the first end the turn. */
+static void calls_alone(struct moe_chat_out *o, const cJSON *list, int64_t i, struct state *s)
+{
+    const cJSON *c;
+    s->results = false;
+    cJSON_ArrayForEach(c, list) {
+        if (s->called) moe_chat_puts(o, "\n");
+        else moe_chat_mark(o, MOE_MARK_DS_ASSISTANT), moe_chat_mark(o, MOE_MARK_DS_CALLS);
+        call(o, c, i);
+        if (s->called) moe_chat_mark(o, MOE_MARK_DS_CALLS_END), moe_chat_mark(o, MOE_MARK_DS_END);
+        s->called = true;
+    }
+}
+
 static void answer(struct moe_chat_out *o, const cJSON *m, int64_t i, struct state *s)
 {
     const cJSON *list = moe_chat_calls(o, m, i), *r = moe_json_get(m, "reasoning_content");
     if (!r) r = moe_json_get(m, "reasoning");
     o->left.reasoning += cJSON_IsString(r) && *r->valuestring;
+    if (o->chat->style.calls_alone) {
+        bool text = moe_json_get(m, "content") != NULL;
+        if (list && text)
+            moe_chat_fail(o, MOE_UNSUPPORTED, i, "has text and tool calls, of which the template %s drops the "
+                          "calls (its content is null beside calls)", o->chat->style.name);
+        if (!text) {
+            calls_alone(o, list, i, s);
+            return;
+        }
+        list = NULL;
+    }
     if (list) {
         calls(o, m, list, i, s);
         return;

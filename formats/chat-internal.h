@@ -49,6 +49,7 @@ struct moe_chat_style {
     bool newline;          /* "\n" behind it; DeepSeek: before every result of a tool but the first */
     /* calls are numbered here, arguments are JSON even of a string, roles have no names */
     bool made_ids;
+    bool calls_alone;      /* calls are those of a message without text, and the first has no end */
     bool spaced;           /* tools with ", " and ": " */
     bool thinks;           /* <think></think> in assistant turns */
     bool opens;            /* the question for an answer ends with <think>, and "thinking": false closes it */

@@ -22,12 +22,13 @@ static const struct moe_chat_style styles[] = {
     { "k2.7-code", MOE_KIMI, .thinks = true, .opens = true, .typescript = true, .preserves = true,
       .preserve_default = true },
     { "deepseek-v3", MOE_DEEPSEEK, .system = NULL },
+    { "deepseek-v3-first", MOE_DEEPSEEK, .newline = true, .calls_alone = true }, /* of December 2024 */
 };
-enum { FIRST, INSTRUCT, THINKING, K25, K26, K27, DEEPSEEK, STYLES };
+enum { FIRST, INSTRUCT, THINKING, K25, K26, K27, DEEPSEEK, DEEPSEEK_FIRST, STYLES };
 
 const char *moe_chat_names(void)
 {
-    return "k2-first, k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3";
+    return "k2-first, k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3, deepseek-v3-first";
 }
 
 /* ---- a template told by its text ---- */
@@ -41,6 +42,8 @@ static const struct { struct moe_hash128 digest; int style; } published[] = {
     { { 0x74222a62f985430f, 0xc7b6950dcf150d95 }, THINKING },
     { { 0xbd02a4cd1fe634e8, 0xe29d7150eb51421f }, K25 },
     { { 0xf7205bf9b7eccb5c, 0xd4a9099b5209dd86 }, K26 },
+    { { 0x4539344e06ec0b77, 0x6878d9ac13b3ef51 }, DEEPSEEK_FIRST },
+    { { 0x0315dd77e91fcd2a, 0xaeef296221187973 }, DEEPSEEK_FIRST }, /* the same with \\n for newlines in quotes */
 };
 
 /* Line ends are LF, and white space behind the last character is dropped: that is what copying changes, and

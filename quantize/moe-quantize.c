@@ -393,7 +393,7 @@ static int tool_main(int argc, char **argv)
                  "may be repeated"),
         MOE_STR(0, "chat-template", &o.chat_template, "NAME",
                 "a built-in chat template for --calib's conversations instead of the model's: k2-first, "
-                "k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code or deepseek-v3"),
+                "k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
         MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best", "how much to compute for quality: fast leaves out the sensitivity pass and descent"),

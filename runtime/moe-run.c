@@ -483,7 +483,7 @@ static int tool_main(int argc, char **argv)
                 "the system turn of a chat; the template's own by default, none when empty"),
         MOE_STR(0, "chat-template", &o.prompt.chat_template, "NAME",
                 "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
-                "k2.6, k2.7-code or deepseek-v3"),
+                "k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
         MOE_STR(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.prompt.special, "special tokens in text are tokens, and are printed"),
         MOE_BOOL(0, "bos", &o.prompt.bos, "begin with the model's BOS token"),

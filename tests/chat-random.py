@@ -44,7 +44,17 @@ def message(role, first):
     if not first and rng.random() < .1: m["name"] = rng.choice(["ann", "bot"])
     return m
 
+def deepseek():
+    """Text alone, and calls without text."""
+    messages = [{"role": rng.choice(["user", "assistant", "tool", "system"]), "content": text()} for _ in range(rng.randrange(1, 8))]
+    for m in messages:
+        if m["role"] == "assistant" and rng.random() < .4:
+            m["content"] = None
+            m["tool_calls"] = [{"id": "i", "type": "function", "function": {"name": "f", "arguments": json.dumps({"q": text()})}} for _ in range(rng.randrange(1, 4))]
+    return {"messages": messages, "add_generation_prompt": rng.random() < .5}
+
 def request(style):
+    if style.startswith("deepseek"): return deepseek()
     first = style == "k2-first"
     r = {"messages": [message(rng.choice(["user", "assistant", "tool", "system"] if i else ["user", "user", "system"]), first) for i in range(rng.randrange(1, 8))]}
     if rng.random() < .5: r["add_generation_prompt"] = rng.random() < .5
@@ -63,5 +73,6 @@ with open(out, "w") as f:
     for i in range(count):
         for style, template in known.items():
             r = request(style)
-            got = template.render(messages=r["messages"], tools=deep_sort(r.get("tools")), add_generation_prompt=r.get("add_generation_prompt", True), **r.get("chat_template_kwargs", {}))
+            got = template.render(messages=r["messages"], tools=deep_sort(r.get("tools")), add_generation_prompt=r.get("add_generation_prompt", True),
+                                  bos_token="<｜begin▁of▁sentence｜>", **r.get("chat_template_kwargs", {}))
             f.write(json.dumps({"template": style, "name": f"random {i}", "request": r, "text": got}, ensure_ascii=False) + "\n")

@@ -138,7 +138,8 @@ static void test_forgery(void)
 
 /* ---- which template ---- */
 
-static const char *const published[] = { "k2-first", "k2-instruct", "k2-thinking", "k2.5", "k2.6" };
+static const char *const published[] = { "k2-first", "k2-instruct", "k2-thinking", "k2.5", "k2.6",
+                                         "deepseek-v3-first" };
 enum { PUBLISHED = sizeof published / sizeof *published };
 
 /* A published template's text; free() it. */
@@ -235,6 +236,12 @@ static void expect_config(const char *name, const char *head, const char *tail, 
 static void test_choice(void)
 {
     for (int i = 0; i < PUBLISHED; i++) test_edits(published[i]);
+    size_t n;
+    char *text = jinja_of("deepseek-v3-first", &n);
+    text[n - 1] = 0; /* its newlines are in quotes, where they may be written as \\n */
+    expect_edit(text, "\n", "\\n", "deepseek-v3-first");
+    expect_edit(text, "<｜Assistant｜>'}}", "<｜Assistant｜><think>'}}", NULL);
+    free(text);
     expect_jinja("", 0, NULL);
     expect_jinja("<|im_start|>{{role}}", 20, NULL);
     expect_template("kimi_k2", "DeepseekV3ForCausalLM", "k2-thinking"); /* none: the vocabulary has <think> */
@@ -321,6 +328,11 @@ static void test_options(void)
                 /* ids as the model writes them */
                 "<|tool_call_begin|>functions.g:1<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_section_end|><|im_end|>");
     OK(left.reasoning == 3);
+    expect_text("deepseek-v3-first",
+                "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", "
+                "\"arguments\": \"{}\"}}]}]", (struct moe_chat_request){ .ask = false }, &left,
+                "<｜begin▁of▁sentence｜><｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n"
+                "```json\n{}\n```<｜tool▁call▁end｜>");
     cJSON *tools = json("[{}]");
     expect_text("deepseek-v3", "[]", (struct moe_chat_request){ .tools = tools, .ask = true }, &left,
                 "<｜begin▁of▁sentence｜><｜Assistant｜>");
@@ -409,6 +421,9 @@ static void test_refusals(void)
     }
     refused(MOE_CORRUPT, "k2.5", "{\"messages\": [{\"role\": \"assistant\", \"reasoning_content\": {}}]}",
             "'reasoning_content' is not text");
+    refused(MOE_UNSUPPORTED, "deepseek-v3-first",
+            "{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": "
+            "\"f\", \"arguments\": \"\"}}]}]}", "drops the calls");
     refused(MOE_CORRUPT, "k2.5",
             "{\"messages\": [{\"role\": \"user\"}, {\"role\": \"tool\", \"tool_call_id\": 1}]}",
             "message 1: its 'tool_call_id' is not text");
