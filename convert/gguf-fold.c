@@ -42,6 +42,7 @@ struct work {
     uint64_t *fits;      /* [n_tensors] bit k: block scales bear a shift by SHIFT_LEAST + k */
     uint64_t *exact;     /* [n_tensors] the same, and none is rounded */
     int16_t *least;      /* [n_tensors] moe_gguf_least_power */
+    int16_t *whole;      /* [n_tensors] moe_gguf_exact_power of INT4 */
     int64_t *todo, n;    /* weights whose block scales are read */
     uint8_t *buf;        /* [slots][CHUNK] */
     bool *bad;           /* [units] has a weight that does not bear the shift tried */
@@ -155,6 +156,7 @@ static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_e
     if (is_nvfp4(x, tensor) && !near_zero(t)) x->fits[tensor] = bearable(count, &x->exact[tensor]);
     int least = moe_gguf_least_power(t, count);
     if (least > 0) MOE_TRY(all_zero(x, t, buf, &zero, err));
+    if (t->type == MOE_INT4_G32) x->whole[tensor] = (int16_t)moe_gguf_exact_power(count);
     x->least[tensor] = zero ? INT16_MIN : (int16_t)least;
     return MOE_OK;
 }
@@ -332,9 +334,11 @@ static void widen_small(struct work *x)
 static void mark_inexact(struct work *x)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
-        int shift = is_nvfp4(x, i) ? moe_gguf_shift(x->f, x->src, i) : 0;
+        if (x->f->type[i] == MOE_GGUF_Q4_0) x->f->inexact[i] = x->f->power[i] < x->whole[i];
+        if (!is_nvfp4(x, i)) continue;
+        int shift = moe_gguf_shift(x->f, x->src, i);
         bool known = shift >= SHIFT_LEAST && shift <= SHIFT_MOST;
-        x->f->inexact[i] = is_nvfp4(x, i) && !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
+        x->f->inexact[i] = !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
     }
 }
 
@@ -348,6 +352,7 @@ static void list_todo(struct work *x, const struct moe_gguf_options *o)
         bool has_scales = type == MOE_GGUF_NVFP4 || type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0;
         x->fits[i] = ANY_SHIFT;
         x->least[i] = INT16_MIN;
+        x->whole[i] = INT16_MAX; /* not known unless it is read */
         if (has_scales && o->outtype == MOE_OUT_AUTO && !(o->dry_run && t->expert >= 0)) x->todo[x->n++] = i;
     }
 }
@@ -365,11 +370,12 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     x.fits = calloc(n, sizeof *x.fits);
     x.exact = calloc(n, sizeof *x.exact);
     x.least = calloc(n, sizeof *x.least);
+    x.whole = calloc(n, sizeof *x.whole);
     x.todo = calloc(n, sizeof *x.todo);
     x.bad = calloc(units, sizeof *x.bad);
     x.weights = calloc(units, sizeof *x.weights);
     x.buf = malloc((size_t)slots * CHUNK);
-    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.todo && x.bad && x.weights && x.buf;
+    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.whole && x.todo && x.bad && x.weights && x.buf;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     if (code == MOE_OK) {
         uint64_t bytes = 0;
@@ -388,6 +394,7 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     free(x.fits);
     free(x.exact);
     free(x.least);
+    free(x.whole);
     free(x.todo);
     free(x.bad);
     free(x.weights);

@@ -11,7 +11,7 @@ struct moe_gguf_fold {
     uint8_t *type;     /* [src->n_tensors] enum moe_gguf_type */
     int16_t *power;    /* [src->n_tensors] the file's values are the model's times 2^this; of kv_b: v_b's are */
     int routing;       /* the file's factor of routing weights is the model's times 2^this */
-    bool *inexact;     /* [src->n_tensors] NVFP4 in the file, and some of its block scales are rounded */
+    bool *inexact;     /* [src->n_tensors] NVFP4 or Q4_0 in the file, and some of its scales may be rounded */
     struct moe_gguf_dropped dropped[MOE_GGUF_WHYS];
 };
 
@@ -37,6 +37,8 @@ void moe_gguf_count_scales(const struct moe_tensor *t, const uint8_t *scales, si
 /* The least power of two for which a tensor of NVFP4 times it as Q6_K, one of INT4 as Q4_0, is expected to keep its
  * values to a relative error of MOE_GGUF_ERROR_MOST; the same holds of every greater one. */
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256]);
+/* The least power of two for which each scale of a tensor of INT4 times it is an F16 exactly, while it is not too large. */
+int moe_gguf_exact_power(const uint64_t count[256]);
 
 /* ---- gguf-plan.c: which tensor goes where ---- */
 
@@ -83,8 +85,8 @@ bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double fact
                         double *num, double *den);
 /* INT4: `cols` (a multiple of 32) codes and their BF16 scales, times 2^power -> cols / 32 blocks of 18 bytes.
  * Returns how many scales F16 does not hold exactly (they are rounded to nearest); -1 when one is too large for F16.
- * Adds the squared error of the values to *num and their squares to *den. */
+ * weigh: adds the squared error of the values to *num and their squares to *den. */
 int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out,
-                           double *num, double *den);
+                           bool weigh, double *num, double *den);
 
 #endif

@@ -98,29 +98,26 @@ double moe_gguf_f16(double v)
 /* Sum of the squares of 32 codes q + 8. */
 static double squares_int4(const uint8_t *codes)
 {
+    static const uint8_t square[16] = { 64, 49, 36, 25, 16, 9, 4, 1, 0, 1, 4, 9, 16, 25, 36, 49 };
     int sum = 0;
-    for (int i = 0; i < 16; i++) {
-        int low = (codes[i] & 15) - 8, high = (codes[i] >> 4) - 8;
-        sum += low * low + high * high;
-    }
+    for (int i = 0; i < 16; i++) sum += square[codes[i] & 15] + square[codes[i] >> 4];
     return sum;
 }
 
 int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out,
-                           double *num, double *den)
+                           bool weigh, double *num, double *den)
 {
     int64_t rounded = 0;
     for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales += 2, out += 18) {
         double s = ldexp((double)moe_bf16_to_f32(moe_load_le16(scales)), power);
         uint16_t h;
         if (!(fabs(s) <= 65504)) return -1;
-        double w = squares_int4(codes);
-        if (!to_f16(s, &h)) {
-            double d = fabs(s) - f16_value(h & 0x7fff);
+        rounded += !to_f16(s, &h);
+        if (weigh) {
+            double d = fabs(s) - f16_value(h & 0x7fff), w = squares_int4(codes);
             *num += w * d * d;
-            rounded++;
+            *den += w * s * s;
         }
-        *den += w * s * s;
         out[0] = (uint8_t)h;
         out[1] = (uint8_t)(h >> 8);
         for (int k = 0; k < 2; k++)

@@ -58,6 +58,13 @@ static bool holds(const struct moe_tensor *t, const uint64_t count[256], int pow
     return num <= MOE_GGUF_ERROR_MOST * MOE_GGUF_ERROR_MOST * den;
 }
 
+int moe_gguf_exact_power(const uint64_t count[256])
+{
+    int c = 0;
+    while (c < 255 && !count[c]) c++;
+    return c ? 110 - c : POWER_MOST; /* 2^(c - 127) has 7 bits below it, and 2^-24 is the last of an F16; 0: smaller still */
+}
+
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256])
 {
     int least = POWER_LEAST, most = POWER_MOST; /* F16's grid above a power of two holds what that below it holds */

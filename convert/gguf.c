@@ -151,13 +151,13 @@ static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, 
     return refuse(k, "has a scale above 65504 * 127, the largest of GGUF's Q6_K (write --outtype bf16)", err);
 }
 
-static enum moe_code q4_0_stripe(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
+static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
     for (int64_t r = 0; r < w->rows; r++) {
         int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, power,
-                                             w->cols, k->out + (size_t)r * row_bytes, &num, &den);
+                                             w->cols, k->out + (size_t)r * row_bytes, inexact, &num, &den);
         if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
         k->rounded |= rounded > 0;
     }
@@ -216,7 +216,7 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
         }
         if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, &shift, x->plan->fold->inexact[i], row_bytes, err));
         else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
-        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, power, row_bytes, err));
+        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, power, x->plan->fold->inexact[i], row_bytes, err));
         else MOE_TRY(decoded_stripe(k, to->type, power, err));
         MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out, (size_t)k->rows.w.rows * row_bytes, err));
     }
