@@ -86,8 +86,9 @@ static void answer(struct moe_chat_out *o, const cJSON *m, int64_t i, struct sta
     if (o->chat->style.calls_alone) {
         bool text = moe_json_get(m, "content") != NULL;
         if (list && text)
-            moe_chat_fail(o, MOE_UNSUPPORTED, i, "has text and tool calls, of which the template %s drops the "
-                          "calls (its content is null beside calls)", o->chat->style.name);
+            moe_chat_fail(o, MOE_UNSUPPORTED, i,
+                          "has text and tool calls, of which the template %s drops the calls (its content is "
+                          "null beside calls)", o->chat->style.name);
         if (!text) {
             calls_alone(o, list, i, s);
             return;

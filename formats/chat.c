@@ -43,7 +43,7 @@ static const struct { struct moe_hash128 digest; int style; } published[] = {
     { { 0xbd02a4cd1fe634e8, 0xe29d7150eb51421f }, K25 },
     { { 0xf7205bf9b7eccb5c, 0xd4a9099b5209dd86 }, K26 },
     { { 0x4539344e06ec0b77, 0x6878d9ac13b3ef51 }, DEEPSEEK_FIRST },
-    { { 0x0315dd77e91fcd2a, 0xaeef296221187973 }, DEEPSEEK_FIRST }, /* the same with \\n for newlines in quotes */
+    { { 0x0315dd77e91fcd2a, 0xaeef296221187973 }, DEEPSEEK_FIRST }, /* with \n for the newlines in quotes */
 };
 
 /* Line ends are LF, and white space behind the last character is dropped: that is what copying changes, and
