@@ -19,6 +19,9 @@
 
 /* Tokens; files that a rank has open besides a connection to each other one: at least, and with some room. */
 enum { RANK_BATCH = 256, FILES_LEAST = 48, FILES_MORE = 512 };
+/* Seconds that a rank waits for the others to come; and one that has not even opened the model, and can only tell
+ * them so before it tells its user. */
+enum { PATIENCE = 120, HASTE = 20 };
 
 /* ---- generation ---- */
 
@@ -410,7 +413,7 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
 static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
     struct seat t = { o, j, o->run.quiet };
-    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank, .rendezvous = o->rendezvous, .patience = 120,
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank, .rendezvous = o->rendezvous, .patience = so_far && !s->lender ? HASTE : PATIENCE,
                                  .secret = j->secret, .agree = agree, .report = speak, .ctx = &t };
     int reporter;
     if (p.rank < 0 || p.rank >= s->m.ranks)
