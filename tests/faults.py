@@ -178,7 +178,10 @@ class Job:
         few = 2
         if error in ("ENOMEM+", "short+", "SIGKILL", "SIGTERM") and ALL and count > 400: return sorted(set(range(1, count + 1, count // 200)))
         if ALL or count <= few: return range(1, count + 1)
-        step = max(1, count // ((6 if SAN else 12) if error == "ENOMEM" else few))
+        if SAN:  # each run takes many times as long
+            between = 3 if error == "ENOMEM" else 1
+            return sorted({1, count} | {1 + (count - 1) * k // (between + 1) for k in range(1, between + 1)})
+        step = max(1, count // (12 if error == "ENOMEM" else few))
         return sorted(set(range(1, few)) | set(range(few, count + 1, step)) | {count})
 
     def all(self):

@@ -5,8 +5,8 @@ silence=2 # seconds after which a rank is given up; a busy machine may keep one 
 sanitized && silence=5
 plan plan-3 3 70 1; plan plan-4 4 70 1; plan plan-8 8 100 2; plan plan-72 72 150 1
 python3 -c 'import json,sys; n = {len(r) for l in json.load(open(sys.argv[1]))["layers"] for r in l["ranks"]}; assert len(n) == 2' "$T/plan-4.json" || fail "plan-4 is even"
-many="72"
-sanitized && many="9" && plan plan-9 9 100 2
+few="1 2 3 8" many=72 moves="0 7 31" deaths="20 45 70"
+sanitized && few=2 many=9 moves=7 deaths=45 && plan plan-9 9 100 2
 
 # ---- the same text and scores from any number of ranks, any plan -------------
 for model in $M nvfp4; do
@@ -21,7 +21,7 @@ for model in $M nvfp4; do
     mv "$T/out" "$T/score"
     ok "$R" -q --json $model --prompts "$T/prompts" -n 12
     mv "$T/out" "$T/one"
-    for n in "1" 2 3 8 $many "3 $T/plan-3.json" "8 $T/plan-8.json" "$many $T/plan-$many.json"; do
+    for n in $few $many "3 $T/plan-3.json" "8 $T/plan-8.json" "$many $T/plan-$many.json"; do
         set -- --ranks ${n% *}
         [ "${n#* }" = "$n" ] || set -- "$@" --plan "${n#* }"
         what="$model $*"
@@ -84,7 +84,7 @@ count
 ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24
 mv "$T/out" "$T/one"
 plan plan-new 4 34 0 11
-for after in 0 7 31; do
+for after in $moves; do
     what="--replan after $after"
     ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24 --plan "$T/plan-4.json" --replan "$T/plan-new.json" --replan-after $after
     check 'texts(j) == texts(w) and [r["plans"] for r in j["ranks"]] == [1] * 4'
@@ -93,7 +93,7 @@ for after in 0 7 31; do
     check 'texts(j) == texts(w) and [r["plans"] for r in j["ranks"]] == [1] * 4'
 done
 plan plan-two 4 67 1 11
-for step in 20 45 70; do # a death in the middle of the move
+for step in $deaths; do # a death in the middle of the move
     what="dead at step $step of a move"
     MOE_DIE=1:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 24 --plan "$T/plan-4.json" --replan "$T/plan-two.json" --replan-after 2 --rank-timeout $silence \
         >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
