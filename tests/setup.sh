@@ -2,10 +2,11 @@
 # Install the Debian packages that are missing, and only those; say so.  Without root, name the command.
 set -u
 want="build-essential libcjson-dev libxxhash-dev zlib1g-dev libpcre2-dev python3"
+cc=${CC:-cc} # may be two words: ccache gcc
 have() # is what the package is for there, wherever it came from?
 {
     case $1 in
-    build-essential) command -v make >/dev/null && command -v "${CC:-cc}" >/dev/null ;;
+    build-essential) command -v make >/dev/null && command -v "${cc%% *}" >/dev/null ;;
     libcjson-dev) [ -e /usr/include/cjson/cJSON.h ] ;;
     libxxhash-dev) [ -e /usr/include/xxhash.h ] ;;
     zlib1g-dev) [ -e /usr/include/zlib.h ] ;;

@@ -164,11 +164,12 @@ for said in 'method fisher' 'relative error of weights' 'layer   3   output erro
 done
 [ "$(wc -l <"$T/all.txt")" -lt 60 ] || fail "the report's text is long"
 # routing before anything was quantized: as moe-run sees it
-ok "$BIN/moe-inspect" $F/bf16 --tokenize $F/calib.txt --json
+head -c 100000 $F/calib.txt >"$T/part"
+ok "$BIN/moe-inspect" $F/bf16 --tokenize "$T/part" --json
 tokens=$(look "$T/out" "(len(v['tokens']) - 1) // 256 * 256")
-ok "$BIN/moe-run" -q --json $F/bf16 --score $F/calib.txt --window 256 --record-routing "$T/routing.json.gz"
+ok "$BIN/moe-run" -q --json $F/bf16 --score "$T/part" --window 256 --record-routing "$T/routing.json.gz"
 ok gzip -df "$T/routing.json.gz"
-quantize routed $F/bf16 --calib-tokens $tokens --method weighted
+ok "$BIN/moe-quantize" -q --calib "$T/part" --sequence-length 256 -o "$T/routed.moe" $F/bf16 --calib-tokens $tokens --method weighted
 [ "$(look "$T/routing.json" "v['layers'][0]['counts']")" = "$(look "$T/routed.moe/routing.json" "v['layers'][0]['counts']")" ] || fail "calibration routes layer 1 another way than moe-run"
 better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
