@@ -78,7 +78,8 @@ static enum moe_code busy(const struct moe_newdir *d, struct moe_err *err)
                        "another process is writing it (wait for it, or stop it)");
 }
 
-/* Once; *again when it was renamed or removed under us. */
+/* Once; *again when it was renamed or removed under us.  Who makes it and finds it locked was overtaken by another
+ * process, whose it is now; where it cannot be opened or locked at all, nobody has it. */
 static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err *err)
 {
     enum moe_code code = moe_mkdir_new(d->path, 0777 | S_ISVTX, &d->created, err);
@@ -88,7 +89,7 @@ static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err 
         *again = code == MOE_NOT_FOUND || (code == MOE_OK && !moe_held_is(d->lock, d->path));
     }
     if (*again) moe_newdir_unlock(d);
-    else if (code != MOE_OK && d->created) rmdir(d->path);
+    else if (code != MOE_OK && code != MOE_EXISTS && d->created) rmdir(d->path);
     return *again ? MOE_OK : code;
 }
 

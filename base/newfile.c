@@ -189,7 +189,7 @@ static enum moe_code take_over(struct moe_newfile *f, const char *magic, enum mo
         f->whole = left != MOE_LEFT_STAYS && moe_work_is(f->fd, work);
         return f->whole ? MOE_OK : moe_left_whole(f->tmp, f->path, err);
     }
-    if (left == MOE_LEFT_STAYS)
+    if (left == MOE_LEFT_STAYS && st.st_size) /* an empty one holds nothing: who made it may have lost it to us just now */
         return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
                            "holds unfinished work (start over with --resume or --force)");
     set_whole(f->fd, false);
@@ -198,10 +198,13 @@ static enum moe_code take_over(struct moe_newfile *f, const char *magic, enum mo
 
 static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct moe_err *err)
 {
-    f->fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
-    *created = f->fd >= 0;
-    if (f->fd < 0 && errno == EEXIST) f->fd = moe_open(f->tmp, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (f->fd >= 0) return MOE_OK;
+    for (int i = 0; i < TRIES; i++) { /* again when it went between the two */
+        f->fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+        *created = f->fd >= 0;
+        if (f->fd < 0 && errno == EEXIST) f->fd = moe_open(f->tmp, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        if (f->fd >= 0) return MOE_OK;
+        if (errno != ENOENT) break;
+    }
     if (errno == ELOOP || errno == EISDIR || errno == ENXIO) return in_the_way(f, err);
     return moe_fail_errno(err, errno, f->tmp, "cannot create");
 }

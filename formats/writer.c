@@ -249,6 +249,7 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
     if (lstat(w->dir, &st)) return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
     if (!S_ISDIR(st.st_mode)) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
+    if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it has its name by now: no leftover */
     MOE_TRY(moe_partial_look(w->dir, &p, err));
     if (p == MOE_PARTIAL_FOREIGN || p == MOE_PARTIAL_UNMARKED) return MOE_OK;
     if (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK) return MOE_OK;

@@ -163,6 +163,18 @@ def two_writers():
     clear("t")
 
 
+def started_together():
+    """Two writers of one output begin at the same time: one of them succeeds, and what it wrote is whole."""
+    for rounds, name, a in ((20, "c.moe", DIRS["c.moe"]), (10, "hf", DIRS["hf"]), (10, "g.gguf", ("moe-convert", "m.moe", "--to", "gguf", "-o"))):
+        for i in range(rounds):
+            two = [subprocess.Popen(argv((*a, name)), stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) for _ in range(2)]
+            said = [(p.communicate()[1], p.returncode) for p in two]
+            check(sorted(rc for _, rc in said) == [0, 4], name, "by two writers:", said)
+            if name == "c.moe": check(digest(name) == digest("m.moe"), name, "of two writers is another one")
+            if name == "hf": check(digest(name) == digest("m"), name, "of two writers is another one")
+            clear(name, name + ".partial")
+
+
 def dirs():
     for name, a in DIRS.items():
         part = name + ".partial"
@@ -425,5 +437,5 @@ def waits():
 
 KEEPS = keeps_works()
 set_up()
-for part in (files, two_writers, dirs, apart, named, renamed, gguf, owned, came_later, waits): part()
+for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, came_later, waits): part()
 print(f"t-outputs: {checks} checks")
