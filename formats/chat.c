@@ -70,42 +70,77 @@ static int tell(char *text, size_t bytes)
 
 /* ---- where it comes from ---- */
 
-/* The template named "default", where there are several; none is known where another has conversations with
- * tools to itself. */
-static const char *config_template(const cJSON *config)
+/* The value of "chat_template": a text, or several by name, as a list of {"name", "template"} or as an object.
+ * Of those the one named "default"; an empty text, which is known as none, where there is no such or where
+ * another has conversations with tools to itself.  NULL for null. */
+static const char *template_in(const cJSON *v)
 {
-    const cJSON *v = moe_json_get(config, "chat_template");
-    if (!cJSON_IsArray(v)) return v && cJSON_IsString(v) ? v->valuestring : NULL;
+    const char *found = "";
+    bool object = cJSON_IsObject(v);
+    if (!v || cJSON_IsString(v)) return v ? v->valuestring : NULL;
     for (const cJSON *i = v->child; i; i = i->next) {
-        const cJSON *name = moe_json_get(i, "name");
-        if (cJSON_IsString(name) && !strcmp(name->valuestring, "tool_use")) return "";
+        const cJSON *member = moe_json_get(i, "name"), *text = object ? i : moe_json_get(i, "template");
+        const char *name = object ? i->string : cJSON_IsString(member) ? member->valuestring : "";
+        if (!strcmp(name, "tool_use")) return "";
+        if (!strcmp(name, "default") && cJSON_IsString(text)) found = text->valuestring;
     }
-    for (const cJSON *i = v->child; i; i = i->next) {
-        const cJSON *name = moe_json_get(i, "name"), *text = moe_json_get(i, "template");
-        if (cJSON_IsString(name) && cJSON_IsString(text) && !strcmp(name->valuestring, "default"))
-            return text->valuestring;
-    }
-    return NULL;
+    return found;
 }
 
-/* *text (malloc'd) of *n bytes and the file it is from; NULL when the model has none. */
-static enum moe_code find_template(const char *dir, char file[MOE_PATH_BYTES], char **text, size_t *n,
-                                   struct moe_err *err)
+struct found { char file[MOE_PATH_BYTES], *text; size_t n; }; /* text: malloc'd, NULL when there is none */
+
+static enum moe_code keep(struct found *f, const char *text, struct moe_err *err)
+{
+    f->text = strdup(text);
+    f->n = strlen(text);
+    return f->text ? MOE_OK : moe_fail_at(err, MOE_NOMEM, f->file, NULL, "no memory for its chat template");
+}
+
+/* A folder of further templates, by name.  They count as "chat_template" with these names does. */
+static enum moe_code find_others(const char *dir, bool jinja, struct found *f, struct moe_err *err)
+{
+    enum moe_exists there;
+    struct moe_names names;
+    bool any = false;
+    MOE_TRY(moe_path_join(f->file, MOE_PATH_BYTES, dir, "additional_chat_templates", err));
+    MOE_TRY(moe_look(f->file, &there, err));
+    if (there != MOE_DIR) return MOE_OK;
+    MOE_TRY(moe_list_dir(f->file, &names, err));
+    for (size_t i = 0; i < names.n; i++)
+        any |= jinja ? !strcmp(names.v[i], "tool_use.jinja") : moe_ends_with(names.v[i], ".jinja");
+    moe_names_release(&names);
+    return any ? keep(f, "", err) : MOE_OK;
+}
+
+static enum moe_code find_json(const char *dir, const char *name, bool needed, struct found *f,
+                               struct moe_err *err)
 {
     enum moe_exists there;
     cJSON *config;
-    *text = NULL;
-    MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "chat_template.jinja", err));
-    MOE_TRY(moe_look(file, &there, err));
-    if (there != MOE_ABSENT) return moe_read_file(file, TEMPLATE_MAX, text, n, err);
-    MOE_TRY(moe_path_join(file, MOE_PATH_BYTES, dir, "tokenizer_config.json", err));
-    MOE_TRY(moe_json_read(file, CONFIG_MAX, &config, err));
-    const char *found = config_template(config);
-    *text = found ? strdup(found) : NULL;
-    *n = found ? strlen(found) : 0;
+    MOE_TRY(moe_path_join(f->file, MOE_PATH_BYTES, dir, name, err));
+    MOE_TRY(moe_look(f->file, &there, err));
+    if (there == MOE_ABSENT && !needed) return MOE_OK;
+    MOE_TRY(moe_json_read(f->file, CONFIG_MAX, &config, err));
+    const char *text = template_in(moe_json_get(config, "chat_template"));
+    enum moe_code code = text ? keep(f, text, err) : MOE_OK;
     cJSON_Delete(config);
-    return found && !*text ? moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its chat template") :
-        MOE_OK;
+    return code;
+}
+
+/* In the order of transformers: files of templates, then the tokenizer's configuration, then the processor's
+ * file of before there were files of templates. */
+static enum moe_code find_template(const char *dir, struct found *f, struct moe_err *err)
+{
+    enum moe_exists there;
+    char jinja[MOE_PATH_BYTES];
+    MOE_TRY(moe_path_join(jinja, sizeof jinja, dir, "chat_template.jinja", err));
+    MOE_TRY(moe_look(jinja, &there, err));
+    MOE_TRY(find_others(dir, there != MOE_ABSENT, f, err));
+    if (f->text) return MOE_OK;
+    memcpy(f->file, jinja, sizeof jinja);
+    if (there != MOE_ABSENT) return moe_read_file(jinja, TEMPLATE_MAX, &f->text, &f->n, err);
+    MOE_TRY(find_json(dir, "tokenizer_config.json", true, f, err));
+    return f->text ? MOE_OK : find_json(dir, "chat_template.json", false, f, err);
 }
 
 /* Without a template: the vocabulary tells the family, and whether it thinks. */
@@ -135,17 +170,16 @@ static enum moe_code by_name(struct moe_chat_style *s, const char *name, struct 
 static enum moe_code choose(struct moe_chat_style *s, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *h, struct moe_err *err)
 {
-    char file[MOE_PATH_BYTES], *text;
-    size_t n;
+    struct found f = { .text = NULL };
     if (h->name) return by_name(s, h->name, err);
-    MOE_TRY(find_template(t->dir, file, &text, &n, err));
-    bool had = text != NULL;
-    int i = had ? tell(text, n) : guess(t, h);
-    free(text);
+    MOE_TRY(find_template(t->dir, &f, err));
+    bool had = f.text != NULL;
+    int i = had ? tell(f.text, f.n) : guess(t, h);
+    free(f.text);
     if (i < STYLES) *s = styles[i];
     if (i < STYLES) return MOE_OK;
     if (had)
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+        return moe_fail_at(err, MOE_UNSUPPORTED, f.file, NULL,
                            "its chat template is none of those known to the letter: name the one that it "
                            "renders as with --chat-template (%s), or go without turns", moe_chat_names());
     return moe_fail_at(err, MOE_UNSUPPORTED, t->dir, NULL,

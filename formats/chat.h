@@ -28,8 +28,9 @@ struct moe_chat_hint {
     const char *name;                      /* a built-in template (moe_chat_names), whatever the files hold */
 };
 
-/* The template is hint->name; else chat_template.jinja beside the tokenizer's files, or "chat_template" in
- * tokenizer_config.json, known by its digest; else what fits the model type and the vocabulary.
+/* The template is hint->name; else chat_template.jinja beside the tokenizer's files, "chat_template" in
+ * tokenizer_config.json or in chat_template.json, known by its digest; else, where there is none in any of
+ * these places or in additional_chat_templates/, what fits the model type and the vocabulary.
  * MOE_UNSUPPORTED when that is none of those built in (the sentence names --chat-template and them), or the
  * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The tokenizer must outlive *c. */
 enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,

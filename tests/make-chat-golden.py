@@ -60,6 +60,22 @@ SCHEMAS = {
     "ünïcode": obj({"größe": {"type": "string", "description": "Größe \u4e16\u754c \u007f \u2028"}}),
 }
 
+TEXT, REF = {"type": "string"}, {"$ref": "#/$defs/T"}
+def odd(**more): return {"type": "object", **more}
+ODD = {
+    "null members of a schema": odd(description=None, **{"$defs": None}, additionalProperties=None, properties={
+        "a": odd(description=None, properties={"b": {"type": "string", "description": None, "default": None, "minLength": None}}),
+        "n": {"type": None}, "e": {"enum": [None], "type": None}, "l": {"type": "array", "items": None, "maxItems": None}}),
+    "a null list of required names": odd(properties={"a": TEXT}, required=None),
+    "null alternatives": odd(properties={"a": {"anyOf": None}}),
+    "an entry of $defs that defines its own name anew": odd(properties={"a": REF}, **{"$defs": {"T": odd(properties={"x": TEXT, "y": {"$ref": "#/$defs/U"}}, **{"$defs": {"T": {"type": "integer"}, "U": TEXT}})}}),
+    "a list as a constraint": odd(properties={"a": REF, "b": {"type": "array", "minItems": [1, "it's", None, {"k": 1.5}]}}, **{"$defs": {"T": {"type": "array", "minItems": [1]}}}),
+    "descriptions that are no text, where none is written": odd(description={"en": "x"}, properties={"a": {"anyOf": [{"type": "string", "description": ["x"]}]}}),
+    "a description that is no text": odd(properties={"a": {"type": "string", "description": ["x"]}}),
+    "required names and values in a text": odd(properties={"a": {"enum": "xé"}, "bc": TEXT}, required="abc"),
+    "more than 256 entries of $defs": odd(properties={"a": {"$ref": "#/$defs/T299"}}, **{"$defs": {"T%d" % i: {} for i in range(300)}}),
+}
+
 def extra():
     for name, s in SCHEMAS.items():
         yield {"name": "schema: " + name, "messages": [U], "tools": [tool("f-" + name.split()[0], s, "does it\nwell\n" if len(name) % 2 else None)]}
@@ -83,6 +99,8 @@ def extra():
         yield {"name": f"a long conversation {kw}", "messages": long, **({"chat_template_kwargs": kw} if kw else {}), "only": KIMI if not kw else ["k2.5", "k2.6"]}
     for kw in ({"preserve_thinking": True}, {"preserve_thinking": True, "thinking": False}, {"preserve_thinking": False}):
         yield {"name": f"a long conversation {kw}", "messages": long, "chat_template_kwargs": kw, "only": ["k2.6"]}
+
+    for name, s in ODD.items(): yield {"name": name, "messages": [{"role": "user", "content": "q"}], "tools": [{"type": "function", "function": {"name": "f", "parameters": s}}], "only": ["k2.5"]}
 
 def plain(messages): return all(m["role"] in ("system", "user", "assistant", "tool") and (isinstance(m.get("content"), str) or m.get("tool_calls")) and m.get("tool_calls") != [] and
                                all(isinstance(c["function"]["arguments"], str) for c in m.get("tool_calls", [])) for m in messages)

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct moe_err err;
@@ -233,6 +234,41 @@ static void expect_config(const char *name, const char *head, const char *tail, 
     free(text);
 }
 
+/* Places beside tokenizer_config.json; what is found there and not known is no reason to guess. */
+static void test_places(void)
+{
+    size_t n;
+    char *text = jinja_of("k2.6", &n), more[8192], path[64], folder[64];
+    cJSON *s = cJSON_CreateString(text);
+    char *quoted = cJSON_PrintUnformatted(s);
+    OK(quoted && snprintf(more, sizeof more, "{\"chat_template\": %s}", quoted) < (int)sizeof more);
+    chat_vocabulary(dir, NULL, ", \"chat_template\": null");
+    expect_template("kimi_k2", NULL, "k2-thinking");
+    chat_put(dir, "chat_template.json", more, strlen(more));
+    expect_template("kimi_k2", NULL, "k2.6");
+    chat_put(dir, "chat_template.json", "{\"chat_template\": \"x\"}", 22);
+    expect_template("kimi_k2", NULL, NULL);
+    OK(strstr(err.file, "chat_template.json"));
+    snprintf(path, sizeof path, "%s/chat_template.json", dir);
+    OK(!unlink(path));
+    snprintf(folder, sizeof folder, "%s/additional_chat_templates", dir);
+    OK(!mkdir(folder, 0777));
+    expect_template("kimi_k2", NULL, "k2-thinking");
+    chat_put(folder, "rag.jinja", "x", 1);
+    expect_template("kimi_k2", NULL, NULL);
+    OK(strstr(err.file, "additional_chat_templates"));
+    chat_put(dir, "chat_template.jinja", text, n);
+    expect_template("kimi_k2", NULL, "k2.6");
+    chat_put(folder, "tool_use.jinja", "x", 1);
+    expect_template("kimi_k2", NULL, NULL);
+    OK(moe_remove_tree(folder, &err) == MOE_OK);
+    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    OK(!unlink(path));
+    free(quoted);
+    cJSON_Delete(s);
+    free(text);
+}
+
 static void test_choice(void)
 {
     for (int i = 0; i < PUBLISHED; i++) test_edits(published[i]);
@@ -257,6 +293,11 @@ static void test_choice(void)
                   "k2-first");
     expect_config("k2-first", "[{\"name\": \"default\", \"template\": ",
                   "}, {\"name\": \"tool_use\", \"template\": \"y\"}]", NULL);
+    expect_config("k2-first", "[{\"name\": \"rag\", \"template\": ", "}]", NULL);
+    expect_config("k2-first", "{\"default\": ", "}", "k2-first");
+    expect_config("k2-first", "{\"rag\": ", "}", NULL);
+    expect_config("k2-first", "{\"default\": ", ", \"tool_use\": \"y\"}", NULL);
+    test_places();
     chat_vocabulary(dir, NULL, ", \"chat_template\": \"of another model\"");
     expect_template("kimi_k2", NULL, NULL);
     struct moe_chat *c;
