@@ -1,11 +1,11 @@
 /* A rank that sends what no rank sends, over UCX: the other one says so by its number and ends, whatever it
  * is; what a stranger sends without the run's key is not looked at.  Two processes for each kind of fault. */
-#include "ok.h"
 #include "base/io.h"
 #include "runtime/comm-ucx.h"
 #include "runtime/rendezvous.h"
 
 #if MOE_HAVE_UCX && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include "ok.h"
 #include "runtime/comm-ucx-internal.h"
 
 #include <stdlib.h>
@@ -167,6 +167,8 @@ int main(void)
     return 0;
 }
 #else
+#include <stdio.h>
+
 int main(void)
 {
     printf("skip: no UCX here, or sanitizers, which it is not built with\n");
