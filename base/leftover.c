@@ -3,24 +3,33 @@
 #include <string.h>
 #include <sys/xattr.h>
 
-#define ATTRIBUTE "user.moe.work"
+#define WORK "user.moe.work"
+#define MADE "user.moe.made"
 
-void moe_work_put(int fd, const char *work)
+static void put(int fd, const char *attribute, const char *line)
 {
-    (void)!fsetxattr(fd, ATTRIBUTE, work, strlen(work), 0);
+    (void)!fsetxattr(fd, attribute, line, strlen(line), 0);
 }
 
-void moe_work_drop(int fd)
+/* "" when there is none. */
+static void get(int fd, const char *attribute, char line[MOE_WORK_BYTES])
 {
-    (void)!fremovexattr(fd, ATTRIBUTE);
+    ssize_t n = fgetxattr(fd, attribute, line, MOE_WORK_BYTES - 1);
+    line[n > 0 ? n : 0] = 0;
 }
+
+void moe_work_put(int fd, const char *work) { put(fd, WORK, work); }
+void moe_work_drop(int fd) { (void)!fremovexattr(fd, WORK); }
 
 bool moe_work_is(int fd, const char *work)
 {
     char was[MOE_WORK_BYTES];
-    ssize_t n = fgetxattr(fd, ATTRIBUTE, was, sizeof was);
-    return n > 0 && (size_t)n == strlen(work) && !memcmp(was, work, (size_t)n);
+    get(fd, WORK, was);
+    return *was && !strcmp(was, work);
 }
+
+void moe_made_put(int fd, const char *line) { put(fd, MADE, line); }
+void moe_made_get(int fd, char line[MOE_WORK_BYTES]) { get(fd, MADE, line); }
 
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err)
 {

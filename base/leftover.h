@@ -1,4 +1,5 @@
-/* base/leftover.h - what an earlier run left under a .partial name: is it finished, and of which work.
+/* base/leftover.h - what an earlier run left: under a .partial name, is it finished, and of which work; and under
+ * its final name, is it what this tool made.
  *
  * A file or directory that is whole and only waits for its name is not thrown away by a run that would start
  * over: the same work gives it the name, any other one refuses.  The work is a line of text (what is read,
@@ -21,6 +22,11 @@ enum { MOE_WORK_BYTES = 256 }; /* of the line, with its end */
 void moe_work_put(int fd, const char *work);
 void moe_work_drop(int fd);
 bool moe_work_is(int fd, const char *work);
+
+/* The same for a line that stays when it has its name, for whoever is asked to replace it: it says in which state it
+ * was made.  get: "" when there is none, also where none can be kept. */
+void moe_made_put(int fd, const char *line);
+void moe_made_get(int fd, char line[MOE_WORK_BYTES]);
 
 /* MOE_EXISTS: `partial` is whole, and stays.  final: the name that it waits for. */
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err);

@@ -128,13 +128,12 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
                        "already exists and is not a checkpoint (choose another name with -o)");
 }
 
-/* An export of the container `with`, nothing else in it, or nothing at all, stands at `path`. */
-static enum moe_code replaceable(const char *path, const void *with, struct moe_err *err)
+/* A checkpoint stands at `path` in which all files have names that an export of the container has, or nothing. */
+static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool *empty, struct moe_err *err)
 {
-    struct written w = { .path = path, .src = with };
-    bool empty;
-    MOE_TRY(is_checkpoint(path, &empty, err));
-    if (empty) return MOE_OK;
+    struct written w = { .path = path, .src = e->src };
+    MOE_TRY(is_checkpoint(path, empty, err));
+    if (*empty) return MOE_OK;
     enum moe_code code = read_written(&w, err);
     if (code == MOE_OK) code = all_written(&w, "", err);
     moe_originals_release(&w.rest);
@@ -143,31 +142,48 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
     return code;
 }
 
+/* What was published: it is shown that this tool made it, too. */
+static enum moe_code replaceable(const char *path, const void *with, struct moe_err *err)
+{
+    const struct moe_export_dir *e = with;
+    bool empty;
+    MOE_TRY(has_its_names(path, e, &empty, err));
+    return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, err);
+}
+
+/* What waits as .partial has the mark of unfinished work, which shows whose it is. */
+static enum moe_code waiting(const char *path, const void *with, struct moe_err *err)
+{
+    bool empty;
+    return has_its_names(path, with, &empty, err);
+}
+
 /* ---- begin and end ---- */
 
-enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
-                                   enum moe_write_mode mode, const char *options, struct moe_err *err)
+enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
+                                   struct moe_err *err)
 {
     char work[MOE_WORK_BYTES];
     enum moe_exists there;
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_TRY(moe_look(d->final, &there, err));
-    if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, src, err));
-    if (there != MOE_ABSENT && mode != MOE_WRITE_FORCE)
+    if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, e, err));
+    if (there != MOE_ABSENT && e->mode != MOE_WRITE_FORCE)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
-    MOE_TRY(moe_source_apart(src, out, err));
-    const cJSON *sum = moe_json_get(src->container->manifest, "checksum");
-    snprintf(work, sizeof work, "moe " MOE_VERSION " %s of %.32s", options, sum->valuestring);
-    const struct moe_newdir_kind export = { replaceable, src, work };
-    return moe_newdir_begin(d, out, &export, moe_write_left(mode), err);
+    MOE_TRY(moe_source_apart(e->src, out, err));
+    const cJSON *sum = moe_json_get(e->src->container->manifest, "checksum");
+    snprintf(work, sizeof work, "moe " MOE_VERSION " %s of %.32s", e->options, sum->valuestring);
+    const struct moe_newdir_kind export = { waiting, e, work };
+    return moe_newdir_begin(d, out, &export, moe_write_left(e->mode), err);
 }
 
-enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_source *src, enum moe_write_mode mode,
-                                 enum moe_code code, struct moe_err *err)
+enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
+                                 struct moe_err *err)
 {
-    const struct moe_newdir_kind export = { replaceable, src, NULL };
-    if (code == MOE_OK) code = moe_source_still(src, err);
-    if (code == MOE_OK) code = moe_newdir_publish(d, mode == MOE_WRITE_FORCE ? &export : NULL, err);
+    const struct moe_newdir_kind export = { replaceable, e, NULL };
+    if (code == MOE_OK) code = moe_source_still(e->src, err);
+    if (code == MOE_OK) code = moe_export_made_put(d->path, d->lock, err);
+    if (code == MOE_OK) code = moe_newdir_publish(d, e->mode == MOE_WRITE_FORCE ? &export : NULL, err);
     moe_newdir_end(d);
     return code;
 }

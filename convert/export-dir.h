@@ -3,22 +3,30 @@
 #define MOE_CONVERT_EXPORT_DIR_H
 
 #include "base/newdir.h"
+#include "convert/export-made.h"
 #include "formats/container.h"
 
+/* options: a word for each that changes bytes. */
+struct moe_export_dir {
+    const struct moe_source *src; /* a container */
+    const char *options;
+    enum moe_write_mode mode;
+    enum moe_export_proof proof;
+};
+
 /* Begin the directory `out` (base/newdir.h): its d->path is empty.  MOE_WRITE_FORCE may replace a
- * checkpoint in which every file is one that an export of `src`, a container, writes, or an empty directory,
- * and nothing else; an unfinished directory is started over under RESUME and FORCE (an export is a copy and
+ * checkpoint in which every file is one that an export of src writes and that is shown to be an export of this tool
+ * (convert/export-made.h), or an empty directory, and nothing else; an unfinished directory is started over under RESUME and FORCE (an export is a copy and
  * keeps no journal), but only when an export left it; one that is finished and waits for its name goes under
- * FORCE alone, and RESUME with the same source and `options` (a word for each that changes bytes) publishes
- * it: d->whole is set, and nothing is to be written.  MOE_EXISTS otherwise; MOE_USAGE when `out` is, holds or
+ * FORCE alone, and RESUME with the same source and options publishes it: d->whole is set, and nothing is to be written.  MOE_EXISTS otherwise; MOE_USAGE when `out` is, holds or
  * lies in the model that is exported.  After a failure nothing is to be ended. */
-enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_source *src, const char *out,
-                                   enum moe_write_mode mode, const char *options, struct moe_err *err);
+enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
+                                   struct moe_err *err);
 /* When `code` is MOE_OK and src is still what was opened (MOE_MISMATCH: not) publish it as `out`, or exchange it with what was there when begin allowed that;
  * then, in any case, end it.  What was not published is removed, unless only its name was taken
  * meanwhile. */
-enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_source *src, enum moe_write_mode mode,
-                                 enum moe_code code, struct moe_err *err);
+enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
+                                 struct moe_err *err);
 
 /* Copy the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
  * (ends with NULL) and, without `vision`, those that speak of images alone. */

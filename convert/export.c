@@ -395,17 +395,18 @@ static enum moe_code write_small_files(struct exporter *x, struct moe_err *err)
 static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
 {
     struct moe_newdir d;
-    const char *options = o->vision ? "hf --keep-vision" : "hf";
-    MOE_TRY(moe_export_dir_begin(&d, x->src, out, o->mode, options, err));
+    const struct moe_export_dir e = { .src = x->src, .options = o->vision ? "hf --keep-vision" : "hf", .mode = o->mode,
+                                      .proof = x->r->skipped ? MOE_PROOF_NONE : MOE_PROOF_SAME };
+    MOE_TRY(moe_export_dir_begin(&d, &e, out, err));
     x->r->was_done = d.whole;
-    if (d.whole) return moe_export_dir_end(&d, x->src, o->mode, MOE_OK, err);
+    if (d.whole) return moe_export_dir_end(&d, &e, MOE_OK, err);
     x->dir = d.path;
     enum moe_code code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = write_shards(x, err);
     if (code == MOE_OK) code = write_small_files(x, err);
     moe_progress_end(x->progress);
-    return moe_export_dir_end(&d, x->src, o->mode, code, err);
+    return moe_export_dir_end(&d, &e, code, err);
 }
 
 static enum moe_code read_rest(struct exporter *x, struct moe_err *err)

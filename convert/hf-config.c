@@ -1,4 +1,5 @@
 #include "base/io.h"
+#include "convert/export-made.h"
 #include "convert/hf-internal.h"
 #include "convert/model-config.h"
 
@@ -146,7 +147,7 @@ enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct mo
 /* Objects whose values are fixed are written as the text that they are. */
 static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
 
-#define PRODUCER "{\"name\": \"moe\", \"version\": \"" MOE_VERSION "\"}"
+#define PRODUCER "{\"name\": \"" MOE_EXPORT_PRODUCER "\", \"version\": \"" MOE_VERSION "\"}"
 #define MODELOPT_ARGS "{\"dynamic\": false, \"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}"
 #define MODELOPT(inputs) "{\"config_groups\": {\"group_0\": {" inputs "\"weights\": " MODELOPT_ARGS ", \"targets\": [\"Linear\"]}}}"
 

@@ -13,16 +13,17 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
     struct moe_newdir d;
     char options[64];
     snprintf(options, sizeof options, "hf-nvfp4 %s %llu", moe_hf_flavor_name(o->flavor), (unsigned long long)o->shard_bytes);
-    MOE_TRY(moe_export_dir_begin(&d, p->src, out, o->mode, options, err));
+    const struct moe_export_dir e = { .src = p->src, .options = options, .mode = o->mode, .proof = MOE_PROOF_PRODUCER };
+    MOE_TRY(moe_export_dir_begin(&d, &e, out, err));
     r->was_done = d.whole;
-    if (d.whole) return moe_export_dir_end(&d, p->src, o->mode, MOE_OK, err);
+    if (d.whole) return moe_export_dir_end(&d, &e, MOE_OK, err);
     enum moe_code code = moe_need_space(d.path, r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, r, err);
     if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, !r->text_only, err);
     if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
     moe_progress_end(progress);
-    return moe_export_dir_end(&d, p->src, o->mode, code, err);
+    return moe_export_dir_end(&d, &e, code, err);
 }
 
 /* What is held besides: a chunk in all its forms, a header, and for the index every name with its place. */

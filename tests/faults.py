@@ -25,7 +25,7 @@ ERRORS = {
     "mkdir": "EIO ENOSPC SIGKILL", "rmdir": "EIO", "unlink": "EIO", "unlinkat": "EIO SIGKILL", "flock": "EIO EINTR", "mmap": "ENOMEM",
     "madvise": "EIO", "pthread_create": "EAGAIN EAGAIN+",
 }
-EXPORTS = {"export", "export-force", "gguf", "hf-nvfp4", "plan", "plan-stage"}
+EXPORTS = {"export", "export-force", "export-same", "gguf", "hf-nvfp4", "plan", "plan-stage"}
 # What a tool may do without: it goes on (EOPNOTSUPP of fallocate, EINVAL of renameat2: another way is taken).
 GOES_ON = {"fadvise", "madvise", "sync_file_range", ("fallocate", "EOPNOTSUPP"), ("renameat2", "EINVAL")}
 
@@ -232,6 +232,11 @@ def main():
     stats, plan = os.path.join(WORK, "routing.json.gz"), os.path.join(WORK, "plan.json")
     make(f"{BIN}/moe-run", "-q", c, "--tokens", "1,2,3,4,5,6,7", "-n", "1", "--record-routing", stats)
     make(f"{BIN}/moe-plan", "-q", c, "--ranks", "2", "--stats", stats, "-o", plan)
+    # What a --force replaces: an export whose writer left no line with it, and whose own config says whose it is.
+    old = os.path.join(WORK, "old")
+    make(f"{BIN}/moe-convert", q, "--to", "hf-nvfp4", "-o", old)
+    for name in os.listxattr(old): os.removexattr(old, name)
+    with open(os.path.join(old, "config.json"), "a") as f: f.write(" ")
     jobs = [
         Job("convert", ["moe-convert", m, "-t", "1", *out], ["out"], m),
         Job("convert-threads", ["moe-convert", m, "-t", "3", *out], ["out"], m),
@@ -239,7 +244,8 @@ def main():
         Job("quantize", ["moe-quantize", c, "--method", "max", "--tensor-type", "experts.1.*up=bf16", "--report", "@/report", "-t", "1", *out], ["out", "report"], c),
         Job("force", ["moe-quantize", m, "--method", "max", "--force", "-t", "1", *out], ["out"], m, [("out", c)]),
         Job("export", ["moe-convert", c, "--to", "hf", "-t", "1", *out], ["out"], c),
-        Job("export-force", ["moe-convert", c, "--to", "hf", "--force", "-t", "1", *out], ["out"], c, [("out", TINY)]),
+        Job("export-force", ["moe-convert", q, "--to", "hf-nvfp4", "--force", "-t", "1", *out], ["out"], q, [("out", old)]),
+        Job("export-same", ["moe-convert", c, "--to", "hf", "--force", "-t", "1", *out], ["out"], c, [("out", m)]),
         Job("gguf", ["moe-convert", c, "--to", "gguf", "-t", "1", *out], ["out"], c),
         Job("hf-nvfp4", ["moe-convert", q, "--to", "hf-nvfp4", "-t", "1", *out], ["out"], q),
         Job("inspect", ["moe-inspect", m, "--experts", "--tensors=expert", "-t", "1"], source=m),

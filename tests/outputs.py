@@ -363,6 +363,46 @@ def owned():
     clear("my.svg")
 
 
+def origin():
+    """--force of an export replaces an export, not a checkpoint that has the same names: a fine-tune of the same base."""
+    hf, hf4 = DIRS["hf"], DIRS["hf4"]
+    newer = ("moe-convert", "m3.moe", "--to", "hf", "-o")
+    def plain(name): # as a copy without the line that the writer left, or another file system, has it
+        for a in os.listxattr(name): os.removexattr(name, a)
+    def stays(name, why, *a):
+        before = digest(name)
+        refused([4], why, *a, name, "--force")
+        check(digest(name) == before and not os.path.exists(name + ".partial"), name, "is not what it was")
+    good(*newer, "b")
+    plain("b")
+    check(digest("b") == digest("m3"))
+    for a in (hf, hf4): stays("b", "nothing shows", *a) # another model's weights under the very same names
+    with open("b/config.json", "a") as f: f.write(" ")
+    stays("b", "nothing shows", *newer)
+    clear("b")
+    shutil.copytree("m3", "b")
+    plain("b")
+    good(*newer, "b", "--force") # nothing is lost: these very bytes
+    if KEEPS: # a newer version of the model, by name alone
+        good(*hf, "b", "--force")
+        check(digest("b") == digest("m"))
+        weights = "b/" + next(n for n in sorted(os.listdir("b")) if n.endswith(".safetensors"))
+        with open(weights, "r+b") as f: f.seek(-1, 2), f.write(b"\x01")
+        for a in (hf, hf4): stays("b", "changed since", *a)
+    clear("b")
+    shutil.copytree("m", "b")
+    plain("b")
+    stays("b", "nothing shows", *hf4) # the source itself is not an export in another form
+    clear("b")
+    good(*hf4, "b")
+    if KEEPS:
+        os.utime("b/config.json")
+        stays("b", "changed since", *hf4)
+    plain("b")
+    good(*hf4, "b", "--force") # the producer in its config is this tool
+    clear("b")
+
+
 def came_later():
     """A killed --force run replaces what stood there when it began, and no container that came later."""
     begin = ("moe-convert", "m", "-o", "n.moe")
@@ -422,7 +462,7 @@ def waits():
         if plain: refused([4], "waits for its name", *a, name)
         check(not os.path.exists(name) and os.stat(part).st_ino == ino and (before is None or digest(part) == before), name, "touched", part)
         published(part, *a, name, *plain)
-        if KEEPS: check(os.stat(name).st_ino == ino and not os.listxattr(name) and not os.stat(name).st_mode & 0o1000, name, "was made again")
+        if KEEPS: check(os.stat(name).st_ino == ino and not set(os.listxattr(name)) - {'user.moe.made'} and not os.stat(name).st_mode & 0o1000, name, "was made again")
         clear(name)
         p = stopped("renameat2:1", *b, "x") # for a mark and a name of its own
         p.kill()
@@ -437,5 +477,5 @@ def waits():
 
 KEEPS = keeps_works()
 set_up()
-for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, came_later, waits): part()
+for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, origin, came_later, waits): part()
 print(f"t-outputs: {checks} checks")
