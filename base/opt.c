@@ -184,20 +184,23 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err)
 {
     int kept = 0;
+    enum moe_code first = MOE_OK;
     *done = false;
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
         enum moe_code code;
         if (a[0] != '-' || !a[1]) { argv[kept++] = a; continue; }
         if (!strcmp(a, "--")) { while (++i < argc) argv[kept++] = argv[i]; break; }
-        if (answer(t, a, i + 1 < argc ? argv[i + 1] : NULL, &code, err)) {
+        if (first == MOE_OK && answer(t, a, i + 1 < argc ? argv[i + 1] : NULL, &code, err)) {
             *done = code == MOE_OK;
             return code;
         }
-        MOE_TRY(parse_one(t, argc, argv, &i, err));
+        struct moe_err later = MOE_ERR_INIT;
+        code = parse_one(t, argc, argv, &i, first == MOE_OK ? err : &later);
+        if (first == MOE_OK) first = code;
     }
     *n_operands = kept;
-    return MOE_OK;
+    return first;
 }
 
 /* ---- help ---- */

@@ -65,7 +65,8 @@ struct moe_tool {
 /* Parse argv: options and operands in any order, the last of several wins, "--" ends options.  Forms: -x VALUE, --name VALUE,
  * --name=VALUE, --no-name for a flag.  Sizes take K, M, G, T (binary) and may be fractional.  Operands are moved to the front of
  * argv (from argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version
- * print to standard output and set *done.  MOE_USAGE with one sentence otherwise. */
+ * print to standard output and set *done.  MOE_USAGE with one sentence otherwise, of the first word that is wrong: the
+ * others are still taken, for a caller that has to tell somebody else of it (a rank). */
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err);
 
 /* Whether the value is a path that an output must keep apart from (see arg above). */

@@ -113,12 +113,12 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
         return true;
     }
     if (code != MOE_OK) r->json |= json; /* a usage error is JSON too, wherever --json stands */
+    install_handlers();
     if (code == MOE_OK) code = check_common(r);
     if (code != MOE_OK) {
         r->exit = moe_run_end(r, code, NULL);
         return true;
     }
-    install_handlers();
     bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
     if (!r->quiet) r->progress = moe_progress_open(stderr, bars, !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
     return false;
@@ -183,8 +183,11 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
     if (code == MOE_OK && r->json && json && !print_json(json)) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code != MOE_OK) print_failure(r, code);
     cJSON_Delete(json);
-    for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++)
-        if (o->kind == MOE_OPT_LIST) free(((struct moe_strlist *)o->value)->v);
+    for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
+        if (o->kind != MOE_OPT_LIST) continue;
+        free(((struct moe_strlist *)o->value)->v);
+        *(struct moe_strlist *)o->value = (struct moe_strlist){ 0 };
+    }
     if (code == MOE_OK) code = flush_output(r->tool);
     else fflush(stdout);
     return (int)code;

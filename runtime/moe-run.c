@@ -455,15 +455,20 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
     return code;
 }
 
-static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, struct moe_err *err)
+/* so_far, *err: what has failed already, which is told to the ranks that wait for this process, if any do. */
+static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far, struct moe_err *err)
 {
     struct moe_engine_options eo = { 0 };
     struct job j = { .o = o, .eo = &eo, .json = json };
-    MOE_TRY(moe_run_options_meet(o, err));
-    enum moe_code code = moe_run_options_check(o, &eo, err);
+    struct moe_err later = MOE_ERR_INIT;
+    enum moe_code code = moe_run_options_meet(o, so_far ? &later : err);
+    if (code != MOE_OK) return so_far ? so_far : code;
+    code = so_far ? so_far : moe_run_options_check(o, &eo, err);
     o->prompt.memory = (uint64_t)o->memory;
     j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
-    if (code == MOE_OK && o->secret) code = moe_secret_read(&j.secret, o->secret, err);
+    /* also after a failure: without their secret the others do not believe it */
+    enum moe_code read = o->secret ? moe_secret_read(&j.secret, o->secret, code ? &later : err) : MOE_OK;
+    if (code == MOE_OK) code = read;
     if (code != MOE_OK && !o->rendezvous) return code; /* nobody waits for this process */
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, code, err);
@@ -548,11 +553,12 @@ static int tool_main(int argc, char **argv)
     char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
     if (moe_run_begin(&o.run, &tool, argc, argv)) {
+        if (words && o.run.err.code != MOE_OK) run(&o, NULL, words, o.run.err.code, &o.run.err); /* the user knows already */
         free(words);
         return o.run.exit;
     }
     cJSON *json = cJSON_CreateObject();
-    enum moe_code code = json && words ? run(&o, json, words, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    enum moe_code code = json && words ? run(&o, json, words, MOE_OK, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     free(words);
     if (!o.silent && !o.ended) return moe_run_end(&o.run, code, json);
     if (o.ended) return o.run.exit;

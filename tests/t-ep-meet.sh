@@ -84,6 +84,25 @@ mv "$T/kept" "$T/out"
 check 'texts(j) == texts(w)'
 chmod 640 "$T/secret"
 refused 2 "others can reach the secret" $P --ranks 2 --comm ucx --secret-file "$T/secret"
+# A rank whose words are no options tells the others, and they end at once.
+wrong_words()
+{
+    begin=$(date +%s)
+    pair $P --secret-file "$T/good" / $P "$@"
+    [ "$r0 $r1" = "2 2" ] && grep -q "rank 1: .*$told" "$T/err" ||
+        { cat "$T/err" "$T/err1"; fail "$*: exits $r0 and $r1"; }
+    [ $(($(date +%s) - begin)) -le 5 ] || fail "$*: rank 0 learnt it after $(($(date +%s) - begin)) s"
+    count
+}
+cp "$T/secret" "$T/good" && chmod 600 "$T/good"
+told="unknown option '--bogus'"
+wrong_words --bogus --secret-file "$T/good"
+told="option '--n-predict' wants a whole number, not 'x'"
+wrong_words -n x --secret-file "$T/good" --json
+told="threads 0: want 1 to 4096"
+wrong_words --threads 0 --secret-file "$T/good"
+told="unknown --mla 'x'"
+wrong_words --mla x --secret-file "$T/good"
 printf 'short' >"$T/wrong"
 refused 2 "the secret has 5 bytes" $P --ranks 2 --comm ucx --secret-file "$T/wrong"
 refused 3 "cannot open the secret" $P --ranks 2 --comm ucx --secret-file "$T/nowhere"

@@ -57,6 +57,9 @@ static void test_forms(void)
     OK(parse("--output", "--verify", NULL) == MOE_OK && !strcmp(o.out, "--verify") && !o.verify); /* a value, not an option */
     OK(parse("--stop", "a", "--stop=", "--stop", "b", NULL) == MOE_OK && o.stop.n == 3 && !strcmp(o.stop.v[2], "b") && !*o.stop.v[1]);
     OK(parse("--temperature", "-0.5e1", NULL) == MOE_OK && o.t == -5);
+    /* what is wrong does not hide the rest, and the first fault is the one that is told */
+    OK(parse("a", "--bogus", "-n", "x", "-o", "y", "--seed=3", "--help", NULL) == MOE_USAGE && !strcmp(o.out, "y") && o.seed == 3);
+    OK(operands == 1 && !done && strstr(err.msg, "--bogus"));
     OK(parse("--bench", "x", NULL) == MOE_OK && o.bench && !*o.bench && operands == 1 && parse("--bench=y", NULL) == MOE_OK && !strcmp(o.bench, "y"));
     OK(parse(NULL) == MOE_OK && operands == 0 && o.seed == MOE_UNSET && !o.bench);
 }
