@@ -37,11 +37,12 @@ enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct mo
     return MOE_OK;
 }
 
-enum moe_code moe_written_at(int fd, const char *path, int64_t *when, struct moe_err *err)
+enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err)
 {
     struct stat st;
     if (fstat(fd, &st)) return moe_fail_errno(err, errno, path, "cannot stat");
     *when = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    *size = (uint64_t)st.st_size;
     return MOE_OK;
 }
 

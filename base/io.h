@@ -12,8 +12,9 @@
 /* Open for reading; *size gets the size in bytes.  Refuses what is not a regular file.  O_CLOEXEC. */
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err);
 
-/* When an open file was last written to, in nanoseconds as its file system counts them: only to be compared. */
-enum moe_code moe_written_at(int fd, const char *path, int64_t *when, struct moe_err *err);
+/* When an open file was last written to, in nanoseconds as its file system counts them, and its size now: only to be
+ * compared, together, since two writes within a tick of that clock have one time. */
+enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err);
 
 /* Read exactly `bytes` bytes at `offset`; short input is MOE_CORRUPT ("N bytes short").  Retries EINTR and short reads. */
 enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset, struct moe_err *err);

@@ -222,9 +222,10 @@ static enum moe_code written_to(const struct moe_source *src, const struct moe_f
     for (int32_t i = 0; i < src->n_files && !*file; i++) {
         const struct moe_file *f = &src->files[i];
         int64_t now;
+        uint64_t size;
         if (f->fd < 0) continue;
-        MOE_TRY(moe_written_at(f->fd, f->path, &now, err));
-        if (now != f->written) *file = f;
+        MOE_TRY(moe_written_at(f->fd, f->path, &now, &size, err));
+        if (now != f->written || size != f->size) *file = f;
     }
     return MOE_OK;
 }

@@ -31,7 +31,7 @@ static enum moe_code digest_of(const char *path, struct moe_hash128 *digest, str
     int64_t stamp[2];
     int fd;
     MOE_TRY(moe_open_read(path, &fd, &bytes, err));
-    enum moe_code code = moe_written_at(fd, path, &stamp[0], err);
+    enum moe_code code = moe_written_at(fd, path, &stamp[0], &bytes, err);
     close(fd);
     if (code != MOE_OK || bytes <= SMALL_MOST) return code != MOE_OK ? code : moe_file_digest(path, &bytes, digest, err);
     stamp[1] = (int64_t)bytes;

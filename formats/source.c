@@ -81,13 +81,13 @@ enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe
     struct moe_file *f = &src->files[i];
     enum moe_code code = moe_open_read(f->path, &f->fd, &f->size, err);
     int e = errno;
-    if (code == MOE_OK) return moe_written_at(f->fd, f->path, &f->written, err);
+    if (code == MOE_OK) return moe_written_at(f->fd, f->path, &f->written, &f->size, err);
     bool full = code == MOE_IO && e == EMFILE;
     if (full && raise_file_limit()) {
         code = moe_open_read(f->path, &f->fd, &f->size, err);
         full = code == MOE_IO && errno == EMFILE;
     }
-    if (code == MOE_OK) return moe_written_at(f->fd, f->path, &f->written, err);
+    if (code == MOE_OK) return moe_written_at(f->fd, f->path, &f->written, &f->size, err);
     f->fd = -1;
     if (full) return moe_fail_at(err, MOE_IO, f->path, NULL, "too many open files: %d are needed (raise ulimit -n)", src->n_files);
     return code;

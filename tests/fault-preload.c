@@ -8,7 +8,7 @@
  *
  * WHAT is the name of an error (EIO, ENOSPC, ENOMEM, EINTR, EACCES, EMFILE), "short" (half of what a read or write asks for),
  * a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP), or "truncate" (after the call, cut MOE_FAULT_FILE to one
- * page: what a mapped file does when somebody overwrites it).
+ * page: what a mapped file does when somebody overwrites it; its time is the second 1000000000 then).
  *
  * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls inside libc do not
  * pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor, as on Linux.  What a thread calls before its
@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #define KINDS(X)                                                                                                            \
     X(alloc) X(open) X(openat) X(close) X(fopen) X(opendir) X(fdopendir) X(readdir) X(fstat) X(stat) X(lstat) X(statvfs)    \
@@ -84,7 +85,8 @@ static int hit(int kind)
 static void after(int what)
 {
     const char *file = what == TRUNCATE ? getenv("MOE_FAULT_FILE") : NULL;
-    if (file && truncate(file, 4096)) abort();
+    const struct timeval when[2] = { { 1000000000, 0 }, { 1000000000, 0 } };
+    if (file && (truncate(file, 4096) || utimes(file, when))) abort();
 }
 
 /* ---- the plan ---- */

@@ -30,7 +30,8 @@ sentence() # FILE WHAT: said once, and names the file
 }
 
 # ---- mapped: moe-run ----
-fresh() { rm -rf "$T/m" "$T/trace"; mkdir "$T/m"; cp -r "$1/." "$T/m"; }
+# (the cut file has this time afterwards, too: a cut within one tick of the file system's clock shows in the size alone)
+fresh() { rm -rf "$T/m" "$T/trace"; mkdir "$T/m"; cp -r "$1/." "$T/m"; find "$T/m" -type f -exec touch -d @1000000000 {} +; }
 run="$BIN/moe-run $T/m -q -t 2 --tokens 1,2,3,4 -n 4 --ignore-eos"
 for from in $F/bf16 "$T/ref.moe" "$T/refq.moe"; do
     fresh "$from"
@@ -76,7 +77,7 @@ for tool in "moe-convert $F/bf16 ref.moe" "moe-convert ref.moe hf" "moe-quantize
             [ "$(stat -c %s "$T/m/$file")" -gt 4096 ] || continue
             faulty pread:$at "$T/m/$file" "$BIN/$name" "$T/m" -q -t 2 -o "$T/x" "$@"
             if [ $r = 0 ]; then diff -r "$T/x" "$T/$want" >/dev/null || fail "$tool $file $at: other bytes"; whole=$(($whole + 1)); continue; fi
-            [ $r = 13 ] || [ $r = 15 ] || { cat "$T/err"; fail "$tool $file $at: exit $r"; }
+            [ $r = 15 ] || { cat "$T/err"; fail "$tool $file $at: exit $r"; }
             sentence "$file" "$tool $at"
             [ ! -e "$T/x" ] || fail "$tool $file $at: something under the final name"
             cut=$(($cut + 1))
