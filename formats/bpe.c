@@ -3,9 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Up to this many bytes a scan for the lowest rank beats the heap. */
-#define SHORT 48
-
 static uint64_t load64(const unsigned char *p) { uint64_t v; memcpy(&v, p, 8); return v; }
 static uint64_t load32(const unsigned char *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 
@@ -89,6 +86,17 @@ int moe_ids_room(struct moe_ids *ids, size_t more)
     return 1;
 }
 
+enum moe_code moe_ids_refuse(const struct moe_ids *ids, size_t more, struct moe_err *err)
+{
+    unsigned long long need = (ids->count + (unsigned long long)more) * sizeof *ids->v;
+    if (!ids->most || need <= ids->most * sizeof *ids->v)
+        return moe_fail(err, MOE_NOMEM, "no memory for %zu tokens", ids->count + more);
+    return moe_fail(err, MOE_NOMEM,
+                    "its tokens take up to %llu bytes of memory, and %llu are there for them (allow more with "
+                    "--memory, or give less text at once)", need,
+                    (unsigned long long)ids->most * sizeof *ids->v);
+}
+
 /* ---- short pieces: parts in an array, the lowest rank found by looking ------------ */
 
 static int32_t pair_rank(const struct moe_bpe *b, const unsigned char *s, size_t from, size_t to)
@@ -98,8 +106,8 @@ static int32_t pair_rank(const struct moe_bpe *b, const unsigned char *s, size_t
 
 static void encode_short(const struct moe_bpe *b, const unsigned char *s, size_t len, struct moe_ids *ids)
 {
-    uint8_t start[SHORT + 2];
-    uint32_t rank[SHORT + 2]; /* of part i joined with part i+1; -1 as unsigned is never the lowest */
+    uint8_t start[MOE_BPE_SHORT + 2];
+    uint32_t rank[MOE_BPE_SHORT + 2]; /* of part i joined with part i+1; -1 as unsigned is never the lowest */
     size_t n = len;
     for (size_t i = 0; i <= n; i++) start[i] = (uint8_t)i;
     for (size_t i = 0; i + 1 < n; i++) rank[i] = (uint32_t)b->pair[s[i] << 8 | s[i + 1]];
@@ -226,7 +234,7 @@ static enum moe_code encode_long(const struct moe_bpe *b, struct moe_bpe_work *w
     size_t parts = 0;
     if (!work_room(w, len) || !merge_long(b, w, s, len)) goto nomem;
     for (uint32_t i = 0; i < len; i = w->next[i]) parts++;
-    if (!moe_ids_room(ids, parts)) goto nomem;
+    if (!moe_ids_room(ids, parts)) return moe_ids_refuse(ids, parts, err);
     for (uint32_t i = 0; i < len; i = w->next[i]) {
         uint32_t end = w->next[i];
         ids->v[ids->count++] = end - i == 1 ? b->single[s[i]] : moe_bpe_find(b, s + i, end - i);
@@ -239,7 +247,7 @@ nomem:
 enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
                              struct moe_ids *ids, struct moe_err *err)
 {
-    if (!moe_ids_room(ids, SHORT)) return moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
+    if (!moe_ids_room(ids, MOE_BPE_SHORT)) return moe_ids_refuse(ids, MOE_BPE_SHORT, err);
     if (len == 1) {
         ids->v[ids->count++] = b->single[s[0]];
         return MOE_OK;
@@ -249,7 +257,7 @@ enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, co
         ids->v[ids->count++] = whole;
         return MOE_OK;
     }
-    if (len <= SHORT) {
+    if (len <= MOE_BPE_SHORT) {
         encode_short(b, s, len, ids);
         return MOE_OK;
     }

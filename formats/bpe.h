@@ -49,10 +49,14 @@ void moe_bpe_work_release(struct moe_bpe_work *w);
 
 /* Room for `more` further ids; false when out of memory, or beyond `most`. */
 int moe_ids_room(struct moe_ids *ids, size_t more);
+/* MOE_NOMEM with a sentence, for when there was no room for so many more. */
+enum moe_code moe_ids_refuse(const struct moe_ids *ids, size_t more, struct moe_err *err);
 
 /* Append the tokens of one pre-token of 1 to 2^31-1 bytes.  Time n log n, memory up to MOE_BPE_BYTES a byte
  * of a long one. */
 #define MOE_BPE_BYTES 28
+/* Up to this many bytes a scan for the lowest rank beats the heap; for so many ids there has to be room. */
+#define MOE_BPE_SHORT 48
 enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
                              struct moe_ids *ids, struct moe_err *err);
 

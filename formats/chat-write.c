@@ -21,13 +21,28 @@ void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const 
     if (i >= 0) moe_wrap(o->err, "message %lld", (long long)i);
 }
 
+/* The text is held beside its tokens, and both by the tokenizer's limit: n bytes more, at best *cap in all. */
+static bool within_limit(struct moe_chat_out *o, size_t n, size_t *cap)
+{
+    uint64_t limit = o->chat->t->limit, ids = o->ids ? o->ids->ids.cap * sizeof *o->ids->ids.v : 0;
+    uint64_t left = limit > ids ? limit - ids : 0;
+    if (!limit || *cap <= left) return true;
+    *cap = o->text.n + n;
+    if (*cap <= left) return true;
+    moe_chat_fail(o, MOE_NOMEM, -1,
+                  "a conversation of %zu bytes of text or more takes %llu bytes of memory with its tokens, and "
+                  "%llu are there for it (allow more with --memory, or shorten it)",
+                  *cap, (unsigned long long)(*cap + ids), (unsigned long long)limit);
+    return false;
+}
+
 void moe_chat_put(struct moe_chat_out *o, const char *s, size_t n)
 {
     struct moe_chat_buf *b = &o->text;
     if (o->code != MOE_OK || !n) return;
     if (n > b->cap - b->n) {
         size_t cap = b->cap + b->cap / 2 + n + 256;
-        char *p = realloc(b->p, cap);
+        char *p = within_limit(o, n, &cap) ? realloc(b->p, cap) : NULL;
         if (!p) {
             moe_chat_fail(o, MOE_NOMEM, -1, "no memory for a conversation");
             return;
@@ -44,6 +59,7 @@ void moe_chat_puts(struct moe_chat_out *o, const char *s) { moe_chat_put(o, s, s
 void moe_chat_flush(struct moe_chat_out *o)
 {
     if (!o->ids || o->code != MOE_OK) return;
+    moe_encoding_beside(o->ids, o->text.cap);
     o->code = moe_encode_text(o->ids, o->text.p, o->text.n, o->err);
     o->text.n = 0;
 }
@@ -64,7 +80,7 @@ void moe_chat_mark(struct moe_chat_out *o, enum moe_mark m)
     }
     moe_chat_flush(o);
     if (o->code == MOE_OK && !moe_ids_room(&o->ids->ids, 1))
-        moe_chat_fail(o, MOE_NOMEM, -1, "out of memory for the tokens");
+        o->code = moe_ids_refuse(&o->ids->ids, 1, o->err);
     if (o->code == MOE_OK) o->ids->ids.v[o->ids->ids.count++] = id;
 }
 
@@ -176,7 +192,7 @@ enum moe_code moe_chat_encode(const struct moe_chat *c, const struct moe_chat_re
     struct moe_chat_out o = { .chat = c, .ids = &e, .err = err };
     enum moe_code code = render(&o, r);
     if (code == MOE_OK && !moe_ids_room(&e.ids, 1))
-        code = moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
+        code = moe_ids_refuse(&e.ids, 1, err);
     if (code == MOE_OK) {
         *ids = e.ids.v;
         *n = e.ids.count;

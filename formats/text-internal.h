@@ -11,7 +11,7 @@ struct moe_text {
     enum moe_text_kind kind;
     bool ended;                       /* the stream has no more */
     size_t piece;
-    uint64_t memory;                  /* that the JSON of a row may take; 0: no limit */
+    uint64_t memory;                  /* that a row and its JSON may take; 0: no limit */
     char *buf; size_t from, to, cap;  /* read and not given yet: [from, to) */
     int64_t line;                     /* of buf[from] */
     int64_t given;                    /* pieces */
@@ -21,6 +21,7 @@ struct moe_text {
     /* what the last row is; its turns where its shape has others; its tools where they were in a string */
     cJSON *row, *made, *tools;
     const char *rest; size_t n_rest;  /* of its text, not given yet */
+    uint64_t row_need;                /* what the row's JSON takes at most; with a limit */
     int64_t row_line;
     int64_t left; char left_key[48];  /* keys that nothing reads */
 };

@@ -13,6 +13,7 @@ void moe_text_drop_row(struct moe_text *t)
     cJSON_Delete(t->row);
     cJSON_Delete(t->made);
     cJSON_Delete(t->tools);
+    t->row_need = 0;
     t->row = t->made = t->tools = NULL;
     t->rest = NULL;
     t->n_rest = 0;
@@ -149,7 +150,8 @@ static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
 static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, const char *why, cJSON **out,
                            struct moe_err *err)
 {
-    const struct moe_json_row at = { t->path, t->row_line, t->memory, why };
+    uint64_t held = moe_text_held(t), left = !t->memory ? 0 : t->memory > held ? t->memory - held : 1;
+    const struct moe_json_row at = { t->path, t->row_line, left, why };
     return moe_json_parse_row(s, n, &at, out, err);
 }
 
@@ -166,6 +168,7 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
     }
     enum moe_code code = parse(t, s, strlen(s), NULL, &t->tools, err);
     if (code == MOE_CORRUPT) return bad(t, err, "'tools' is a text that is not JSON");
+    if (t->memory) t->row_need += moe_json_need(s, strlen(s));
     p->tools = t->tools;
     return code;
 }
@@ -176,6 +179,20 @@ static enum moe_code conversation(struct moe_text *t, const cJSON *messages, str
     p->messages = messages;
     if (!messages->child) return bad(t, err, "the conversation is empty");
     return read_tools(t, p, err);
+}
+
+/* Turns that are made of others are held beside them: at most as much again. */
+static enum moe_code room_for_turns(struct moe_text *t, struct moe_err *err)
+{
+    uint64_t need = t->cap + 2 * t->row_need;
+    if (t->memory && need > t->memory)
+        return moe_fail_at(err, MOE_NOMEM, t->path, NULL,
+                           "line %lld: its conversation takes up to %llu bytes of memory, and %llu are allowed "
+                           "(try a larger --memory, or shorter rows)", (long long)t->row_line,
+                           (unsigned long long)need,
+                           (unsigned long long)t->memory);
+    t->row_need *= 2;
+    return MOE_OK;
 }
 
 static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
@@ -203,6 +220,7 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
                        : (const char *const[]){ "instruction", "input", "output", "system", "history",
                                                "tools", NULL });
     if (list && !cJSON_IsArray(list)) return bad(t, err, "'conversations' is not a list");
+    MOE_TRY(room_for_turns(t, err));
     MOE_TRY(list ? sharegpt(t, list, err) : alpaca(t, err));
     return t->made ? conversation(t, t->made, p, err) : bad(t, err, "the conversation is empty");
 }
@@ -214,6 +232,7 @@ enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct m
         "it is read as JSON, an object a line or an array of objects; plain text that begins as JSON goes "
         "into {\"text\": TEXT}";
     MOE_TRY(parse(t, s, n, why, &t->row, err));
+    t->row_need = t->memory ? moe_json_need(s, n) : 0;
     *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
     return shape(t, p, err);
 }

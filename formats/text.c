@@ -50,6 +50,8 @@ void moe_text_close(struct moe_text **pt)
 uint64_t moe_text_size(const struct moe_text *t) { return moe_stream_size(t->stream); }
 uint64_t moe_text_at(const struct moe_text *t) { return moe_stream_at(t->stream); }
 
+uint64_t moe_text_held(const struct moe_text *t) { return t->cap + t->row_need; }
+
 int64_t moe_text_left(const struct moe_text *t, const char **first)
 {
     *first = t->left_key;
@@ -167,6 +169,12 @@ static enum moe_code find_end(struct moe_text *t, end_fn *end_of, void *state, s
             return moe_fail_at(err, MOE_UNSUPPORTED, t->path, NULL, "line %lld: an object longer than %d MiB",
                                (long long)t->line, ROW_MOST >> 20);
         if (*n || t->ended) return MOE_OK;
+        if (t->memory && have >= t->memory)
+            return moe_fail_at(err, MOE_NOMEM, t->path, NULL,
+                               "line %lld: has more bytes than the %llu of memory that are allowed (try a "
+                               "larger --memory, or shorter rows)", (long long)t->line,
+                               (unsigned long long)t->memory);
+        if (t->memory && want > t->memory) want = (size_t)t->memory;
         MOE_TRY(fill(t, want < ROW_MOST ? want : ROW_MOST + 1, err));
     }
 }

@@ -47,8 +47,8 @@ struct moe_text_piece {
     int64_t line;                            /* where it begins, from 1; of a row, where the row does */
 };
 
-/* piece: bytes of plain text at once, at least 64; 0 for the default.  memory: bytes that a row's JSON may take
- * besides its text, MOE_NOMEM above; 0: no limit. */
+/* piece: bytes of plain text at once, at least 64; 0 for the default.  memory: bytes that a row and its JSON
+ * may take, MOE_NOMEM above; 0: no limit. */
 enum moe_code moe_text_open(struct moe_text **t, const char *path, size_t piece, uint64_t memory,
                             struct moe_err *err);
 void moe_text_close(struct moe_text **t);
@@ -60,6 +60,8 @@ enum moe_code moe_text_next(struct moe_text *t, struct moe_text_piece *p, bool *
 /* Bytes of the file: all, and read so far. */
 uint64_t moe_text_size(const struct moe_text *t);
 uint64_t moe_text_at(const struct moe_text *t);
+/* Bytes that the reader holds at most; with a limit the JSON of the last piece's row is among them. */
+uint64_t moe_text_held(const struct moe_text *t);
 /* How many keys of rows were left out so far, and the first of them ("" when none was). */
 int64_t moe_text_left(const struct moe_text *t, const char **first);
 

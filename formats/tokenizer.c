@@ -74,12 +74,17 @@ enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t
 
 void moe_tokenizer_limit(struct moe_tokenizer *t, uint64_t bytes) { t->limit = bytes; }
 
+void moe_encoding_beside(struct moe_encoding *e, size_t bytes)
+{
+    e->limit = !e->t->limit ? 0 : e->t->limit > bytes ? e->t->limit - bytes : 1;
+    e->ids.most = e->limit / sizeof *e->ids.v + (e->limit != 0);
+}
+
 enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, size_t bytes,
                                 struct moe_err *err)
 {
     *e = (struct moe_encoding){ .t = t, .scan = moe_pretoken_scan_new(t->pre) };
-    if (t->limit) e->limit = t->limit > bytes ? t->limit - bytes : 1;
-    e->ids.most = e->limit / sizeof *e->ids.v + (e->limit != 0);
+    moe_encoding_beside(e, bytes);
     return e->scan ? MOE_OK : moe_fail(err, MOE_NOMEM, "out of memory for the tokenizer");
 }
 
@@ -107,6 +112,7 @@ static enum moe_code encode_valid(struct moe_encoding *e, const char *text, size
     for (size_t at = 0, end; at < bytes; at = end) {
         MOE_TRY(moe_pretoken_next(e->scan, text, bytes, at, &end, err));
         if (end - at > 4096) MOE_TRY(check_limit(e, end - at, err));
+        if (!moe_ids_room(&e->ids, MOE_BPE_SHORT)) return moe_ids_refuse(&e->ids, bytes - at, err);
         MOE_TRY(moe_bpe_encode(&e->t->bpe, &e->work, (const unsigned char *)text + at, end - at, &e->ids, err));
     }
     return MOE_OK;
@@ -119,7 +125,7 @@ enum moe_code moe_encode_text(struct moe_encoding *e, const char *text, size_t b
         MOE_TRY(encode_valid(e, text + at, valid, err));
         at += valid;
         for (; at < bytes && !moe_utf8_char((const unsigned char *)text + at, bytes - at); at++) {
-            if (!moe_ids_room(&e->ids, 1)) return moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
+            if (!moe_ids_room(&e->ids, 1)) return moe_ids_refuse(&e->ids, 1, err);
             e->ids.v[e->ids.count++] = e->t->bpe.single[(unsigned char)text[at]];
         }
     }
@@ -157,7 +163,7 @@ static enum moe_code encode_special(struct moe_encoding *e, const char *text, si
         int32_t id = special_at(e->t, text + at, bytes - at, &len);
         if (id < 0) continue;
         MOE_TRY(moe_encode_text(e, text + from, at - from, err));
-        if (!moe_ids_room(&e->ids, 1)) return moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
+        if (!moe_ids_room(&e->ids, 1)) return moe_ids_refuse(&e->ids, 1, err);
         e->ids.v[e->ids.count++] = id;
         from = at + len;
         at = from - 1;
@@ -173,7 +179,7 @@ enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size
     *count = 0;
     MOE_TRY(moe_encoding_init(&e, t, bytes, err));
     enum moe_code code = special ? encode_special(&e, text, bytes, err) : moe_encode_text(&e, text, bytes, err);
-    if (code == MOE_OK && !moe_ids_room(&e.ids, 1)) code = moe_fail(err, MOE_NOMEM, "out of memory for the tokens");
+    if (code == MOE_OK && !moe_ids_room(&e.ids, 1)) code = moe_ids_refuse(&e.ids, 1, err);
     if (code == MOE_OK) {
         *ids = e.ids.v;
         *count = e.ids.count;

@@ -41,6 +41,8 @@ struct moe_encoding {
 /* For texts of so many bytes, together. */
 enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, size_t bytes,
                                 struct moe_err *err);
+/* The text is of so many bytes: the rest of the limit is for making its tokens. */
+void moe_encoding_beside(struct moe_encoding *e, size_t bytes);
 void moe_encoding_release(struct moe_encoding *e);
 
 /* Append the tokens of literal text, a text of its own whatever came before. */

@@ -1,6 +1,7 @@
 #include "quantize/corpus.h"
 
 #include "base/hash.h"
+#include "base/io.h"
 #include "base/tool.h"
 
 #include <stdio.h>
@@ -27,12 +28,19 @@ struct reader {
     uint64_t memory;
 };
 
-static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct moe_text_piece *p,
-                            struct moe_err *err)
+/* 0 would be no limit. */
+static uint64_t left_beside(const struct reader *r, uint64_t held)
+{
+    return !r->memory ? 0 : r->memory > held ? r->memory - held : 1;
+}
+
+static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct moe_text *text,
+                            const struct moe_text_piece *p, struct moe_err *err)
 {
     int32_t *ids;
     size_t n;
     if (p->messages && !r->chat) MOE_TRY(moe_chat_open(&r->chat, r->t, r->hint, err));
+    moe_tokenizer_limit(r->t, left_beside(r, moe_text_held(text) + (uint64_t)c->n * sizeof *c->tokens));
     MOE_TRY(moe_text_encode(r->t, r->chat, p, &ids, &n, &c->left, err));
     c->conversations += p->messages != NULL;
     enum moe_code code = append(c, r->most, ids, n, err);
@@ -53,13 +61,13 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
     struct moe_text *text;
     struct moe_text_piece piece;
     bool more = true;
-    MOE_TRY(moe_text_open(&text, path, 0, r->memory, err));
+    MOE_TRY(moe_text_open(&text, path, 0, left_beside(r, (uint64_t)c->n * sizeof *c->tokens), err));
     enum moe_code code = MOE_OK;
     while (code == MOE_OK && c->n < r->most) {
         code = moe_text_next(text, &piece, &more, err);
         if (code != MOE_OK || !more) break;
         c->torn += piece.torn;
-        code = encode(c, r, &piece, err);
+        code = encode(c, r, text, &piece, err);
         if (code != MOE_OK && piece.messages) moe_wrap(err, "'%s': line %lld", path, (long long)piece.line);
     }
     count_left(c, text);
@@ -83,7 +91,7 @@ enum moe_code moe_corpus_read(struct moe_corpus *c, const struct moe_corpus_sour
     struct reader r = { .hint = &s->chat, .most = most, .memory = s->memory };
     *c = (struct moe_corpus){ 0 };
     MOE_TRY(moe_tokenizer_open(&r.t, s->dir, s->vocab_size, err));
-    moe_tokenizer_limit(r.t, s->memory);
+    r.memory = left_beside(&r, moe_peak_anonymous());
     enum moe_code code = MOE_OK;
     for (size_t i = 0; code == MOE_OK && i < s->n_files && c->n < most; i++) code = read_file(c, &r,
                                                                                               s->files[i],

@@ -201,6 +201,8 @@ static enum moe_code own_prompts(const struct job *j, struct moe_rank *r, struct
     struct moe_sequence *own = calloc((size_t)(j->prompts.n / r->ranks + 1), sizeof *own);
     if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
     for (int64_t i = r->rank; i < j->prompts.n; i += r->ranks) own[n++] = j->prompts.v[i];
+    uint64_t *spare = &r->engine->spare, held = j->prompts.bytes / (uint64_t)r->ranks;
+    *spare -= held < *spare ? held : *spare; /* what caches of several sequences may take */
     enum moe_code code = moe_sequences_run(r->engine, own, n, &set, told, r, err);
     for (int64_t i = 0; i < n; i++) {
         free(own[i].out.tokens);

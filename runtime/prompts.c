@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1 << 30 };
+/* PROMPT_BYTES: what is kept of a prompt besides its ids and of its answer besides its tokens, by this reader,
+ * the run, the results and their report. */
+enum { TEXT_MAX = 1 << 30, PROMPT_BYTES = 1536 };
 
 /* ---- one ---- */
 
@@ -181,9 +183,39 @@ struct reading {
     const char *path;
     struct moe_chat *chat;
     struct moe_chat_left *left;
-    uint64_t memory; /* beside the text */
+    uint64_t memory, held; /* that may be held; that is, by the text and the prompts so far */
     int64_t line;
 };
+
+/* Of the memory, beside what is held and `more`; 0 would be no limit. */
+static uint64_t left_beside(const struct reading *r, uint64_t more)
+{
+    return r->memory > r->held + more ? r->memory - r->held - more : 1;
+}
+
+static void limit_tokens(const struct reading *r, uint64_t bytes)
+{
+    if (r->e->tokenizer) moe_tokenizer_limit(r->e->tokenizer, bytes);
+}
+
+static enum moe_code too_many(const struct reading *r, int64_t n, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
+                       "line %lld: %lld prompts take up to %llu bytes of memory with what is told of them, "
+                       "and %llu are there for them (try a larger --memory, or fewer prompts)", (long long)r->line,
+                       (long long)n, (unsigned long long)r->held, (unsigned long long)r->memory);
+}
+
+/* The ids of one, to which `held` is raised before anything else is; of malloc's room what they need. */
+static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids, size_t n,
+                          struct moe_err *err)
+{
+    int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
+    r->held += n * sizeof *ids + PROMPT_BYTES;
+    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, err);
+    free(fit ? fit : ids);
+    return too_many(r, p->n + 1, err);
+}
 
 /* The template, once it is needed. */
 static enum moe_code need_chat(struct reading *r, struct moe_err *err)
@@ -257,13 +289,14 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t *
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
-    const struct moe_json_row at = { r->path, r->line, r->memory,
+    const struct moe_json_row at = { r->path, r->line, left_beside(r, 0),
                                      "it is read as requests, an object a line: jq -c . FILE makes such "
                                      "lines, and a text goes into {\"prompt\": TEXT}" };
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
     if (code == MOE_OK) {
+        limit_tokens(r, left_beside(r, moe_json_need(line, bytes)));
         code = encode_request(r, o, ids, n, err);
         if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
     }
@@ -300,9 +333,10 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
         if (json ? moe_json_space(line, n, 0) == n : !n) continue;
+        limit_tokens(r, left_beside(r, 0));
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
-        if (code == MOE_OK) code = add(p, ids, n_ids, err);
+        if (code == MOE_OK) code = keep(p, r, ids, n_ids, err);
         else free(ids);
         MOE_TRY(code);
     }
@@ -326,14 +360,17 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };
-    uint64_t memory = memory_of(o);
+    uint64_t memory = memory_of(o), before = o->memory ? moe_peak_anonymous() : 0;
     MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
-    r.memory = memory > bytes ? memory - bytes : 1;
+    r.memory = !memory ? UINT64_MAX : memory > before ? memory - before : 1;
+    r.held = bytes;
     enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
     if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
     if (code == MOE_OK) code = check_unused(&r, err);
     free(text);
     moe_chat_close(&r.chat);
+    limit_tokens(&r, memory);
+    p->bytes = r.held - bytes;
     if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", path);
     if (code != MOE_OK) moe_prompts_release(p);
     return code;

@@ -27,7 +27,8 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 /* The model's BOS token in front of ids (malloc'd). */
 enum moe_code moe_prompt_bos(const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err);
 
-struct moe_prompts { struct moe_sequence *v; int64_t n; struct moe_chat_left left; };
+/* bytes: what they take with what is kept of their answers, less the answers' tokens. */
+struct moe_prompts { struct moe_sequence *v; int64_t n; uint64_t bytes; struct moe_chat_left left; };
 
 /* Every line that is not empty is a prompt of its own, without its line end; the file may be gzipped, and what
  * it is, formats/text.h tells.  Where it is JSON, lines are objects with "messages", "prompt" (text) or

@@ -180,6 +180,20 @@ E
     }
     peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-run" $F/bf16 --prompts "$T/ones.jsonl" --memory 32M -n 1
     peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/row.jsonl" --memory 64M --effort fast
+    # What a conversation is written as, and what is kept of every prompt, count too.
+    python3 - "$T" <<'E' || fail "a long conversation"
+import json, sys
+text = "x y " * 5000000
+for name, row in {"long": {"messages": [{"role": "user", "content": text}]}, "gpt": {"conversations": [{"from": "human", "value": text[:12000000]}]}}.items():
+    open(sys.argv[1] + "/" + name + ".jsonl", "w").write(json.dumps(row) + "\n")
+open(sys.argv[1] + "/many", "w").write("a\n" * 60000)
+E
+    peak 36 10 "line 1: has more bytes than the 1" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/long.jsonl" --memory 16M --effort fast
+    peak 80 10 "line 1: its tokens take up to" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/long.jsonl" --memory 72M --effort fast
+    peak 48 10 "line 1: its conversation takes up to" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/gpt.jsonl" --memory 34M --effort fast
+    peak 56 10 "are there for it (allow more with --memory, or shorten it)" "$BIN/moe-run" $F/bf16 --prompts "$T/long.jsonl" --memory 50M -n 0
+    peak 90 10 "(allow more with --memory, or give less text at once)" "$BIN/moe-run" $F/bf16 --prompts "$T/long.jsonl" --memory 80M -n 0
+    peak 36 10 "prompts take up to" "$BIN/moe-run" $F/bf16 --prompts "$T/many" --memory 30M -n 0
     peak 300 0 "1 keys of rows are left out" "$BIN/moe-quantize" $F/bf16 -o "$T/q.moe" -f --calib "$T/row.jsonl" --memory 300M --effort fast
 }
 echo "t-chat: $checks checks"
