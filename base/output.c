@@ -86,19 +86,26 @@ static enum moe_code read_head(const char *path, char *head, size_t *n, struct m
     return code == MOE_CORRUPT ? MOE_OK : code;
 }
 
-enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind, struct moe_err *err)
+static enum moe_code holds_kind(const char *path, const struct moe_file_kind *kind, bool *is, struct moe_err *err)
 {
-    struct stat st;
     size_t n = 0;
-    if (lstat(path, &st))
-        return errno == ENOENT || errno == ENOTDIR ? MOE_OK : moe_fail_errno(err, errno, path, "cannot stat");
-    if (!S_ISREG(st.st_mode) || !st.st_size) return MOE_OK;
     char *head = malloc(HEAD);
     if (!head) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     enum moe_code code = read_head(path, head, &n, err);
-    bool ours = code == MOE_OK && is_of_kind(head, n, kind);
+    *is = code == MOE_OK && is_of_kind(head, n, kind);
     free(head);
-    if (code != MOE_OK || ours) return code;
+    return code;
+}
+
+enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind, struct moe_err *err)
+{
+    struct stat st;
+    bool there = !lstat(path, &st), dangling = there && S_ISLNK(st.st_mode) && stat(path, &st), ours = false;
+    if ((!there || dangling) && errno != ENOENT && errno != ENOTDIR)
+        return moe_fail_errno(err, errno, path, "cannot stat");
+    if (!there || (!dangling && (!S_ISREG(st.st_mode) || !st.st_size))) return MOE_OK;
+    if (!dangling) MOE_TRY(holds_kind(path, kind, &ours, err));
+    if (ours) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, path, NULL,
                        "already exists and is not %s (choose another name, or move it away)", kind->name);
 }

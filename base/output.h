@@ -27,8 +27,8 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
 /* The same of a directory or file that is built as PATH.partial, as to what is named on the command line; what
  * may be replaced is for its writer to say.  NULL is fine. */
 enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err);
-/* MOE_EXISTS when a file stands at `path` that is neither empty nor of this kind.  A symbolic link passes: it is
- * replaced itself. */
+/* MOE_EXISTS when a file stands at `path` that is neither empty nor of this kind, or a symbolic link to one or to
+ * nothing.  (A link that passes is replaced itself, never what it leads to.) */
 enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind, struct moe_err *err);
 
 #endif
