@@ -55,11 +55,16 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
 static enum moe_code name_left_out(const struct moe_run *run, const struct moe_source *src,
                                    struct moe_err *err)
 {
-    char first[256];
-    int64_t n = 0;
-    if (src->kind == MOE_CHECKPOINT) MOE_TRY(moe_keep_rest(src, NULL, &n, first, err));
-    if (n) moe_notice(run, "%lld other files or directories of the checkpoint are left out, '%s' the first",
-                      (long long)n, first);
+    enum { FEW = sizeof ((struct moe_rest_left *)0)->named / 256 };
+    struct moe_rest_left left = { 0 };
+    char list[FEW * 260 + 32] = "";
+    size_t at = 0;
+    if (src->kind == MOE_CHECKPOINT) MOE_TRY(moe_keep_rest(src, NULL, &left, err));
+    for (int64_t i = 0; i < left.n && i < FEW; i++)
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s'%s'", i ? ", " : "", left.named[i]);
+    if (left.n > FEW) snprintf(list + at, sizeof list - at, " and %lld more", (long long)left.n - FEW);
+    if (left.n)
+        moe_notice(run, "%lld other files or directories of the checkpoint are left out: %s", (long long)left.n, list);
     return MOE_OK;
 }
 
@@ -265,7 +270,7 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
 {
     struct moe_hf_result got;
     int flavor = moe_hf_flavor_find(o->flavor ? o->flavor : "modelopt");
-    struct moe_hf_options x = { .flavor = (enum moe_hf_flavor)flavor, .shard_bytes = o->shard_size ? (uint64_t)o->shard_size : MOE_HF_SHARD_BYTES,
+    struct moe_hf_options x = { .flavor = (enum moe_hf_flavor)flavor, .shard_bytes = o->shard_size != MOE_UNSET ? (uint64_t)o->shard_size : MOE_HF_SHARD_BYTES,
                                 .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN, .dry_run = o->dry_run };
     MOE_TRY(moe_export_hf_nvfp4(src, o->out, &x, o->run.progress, &got, err));
     cJSON_AddStringToObject(json, "flavor", moe_hf_flavor_name(x.flavor));
@@ -297,8 +302,8 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
     if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
         return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
-    if (!hf_nvfp4 && (o->flavor || o->shard_size)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
-    if (hf_nvfp4 && o->shard_size && o->shard_size < MOE_HF_SHARD_MIN) return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
+    if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
+    if (hf_nvfp4 && o->shard_size != MOE_UNSET && o->shard_size < MOE_HF_SHARD_MIN) return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
@@ -325,7 +330,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 
 static int tool_main(int argc, char **argv)
 {
-    struct options o = { .to = "source", .keep_vision = true, .outtype = "auto" };
+    struct options o = { .to = "source", .keep_vision = true, .outtype = "auto", .shard_size = MOE_UNSET };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),

@@ -136,10 +136,9 @@ enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w,
     *jsonl = NULL;
     *jsonl_bytes = 0;
     if (src->kind == MOE_CHECKPOINT) {
-        char first[256];
-        int64_t left_out;
+        struct moe_rest_left left;
         MOE_TRY(copy_checkpoint(src->path, w, err));
-        return rest ? moe_keep_rest(src, w, &left_out, first, err) : MOE_OK;
+        return rest ? moe_keep_rest(src, w, &left, err) : MOE_OK;
     }
     MOE_TRY(copy_container(src, w, rest, err));
     if (src->container->n_parts) MOE_TRY(add_merged_routing(src, w, err));

@@ -12,10 +12,12 @@ bool moe_raw_is_kept(const struct moe_raw *r);
 /* Entries of all raw tensors that are not used, with the bytes of the small ones (moe_raw_is_kept). */
 enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, struct moe_err *err);
 
-/* source.rest of a checkpoint (formats/original.h): headers, index and other small files; *left_out counts
- * files and directories of it that no container keeps, `first` names one.  w NULL: only look. */
-enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out,
-                            char first[256], struct moe_err *err);
+/* Files and directories of a checkpoint that no container keeps: how many, and the names of the first few. */
+struct moe_rest_left { int64_t n; char named[5][256]; };
+/* source.rest of a checkpoint (formats/original.h): headers, index and other small files, but for what *left says
+ * then.  w NULL: only look. */
+enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, struct moe_rest_left *left,
+                            struct moe_err *err);
 /* vision.safetensors: the tensors of a checkpoint that are skipped as "vision", or a container's file again;
  * none when there are none. */
 enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err);

@@ -22,8 +22,7 @@ struct keeper {
     struct moe_original_writer out;
     bool look;                    /* only count what is left out */
     uint64_t others;              /* bytes of other files until now */
-    int64_t *left_out;
-    char *first;
+    struct moe_rest_left *left;
 };
 
 /* ---- headers ---- */
@@ -126,7 +125,9 @@ static enum moe_code keep_index(struct keeper *k, struct moe_err *err)
 
 static void leave_out(struct keeper *k, const char *name)
 {
-    if (!(*k->left_out)++) snprintf(k->first, 256, "%s", name);
+    struct moe_rest_left *l = k->left;
+    if (l->n < (int64_t)(sizeof l->named / sizeof *l->named)) snprintf(l->named[l->n], sizeof *l->named, "%s", name);
+    l->n++;
 }
 
 /* A file of the model that has been seen to already; weights that the index does not name are none of it. */
@@ -222,11 +223,11 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
     return code;
 }
 
-enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, int64_t *left_out,
-                            char first[256], struct moe_err *err)
+enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, struct moe_rest_left *left,
+                            struct moe_err *err)
 {
-    struct keeper k = { .src = src, .look = !w, .left_out = left_out, .first = first };
-    *left_out = 0;
+    struct keeper k = { .src = src, .look = !w, .left = left };
+    left->n = 0;
     enum moe_code code = w ? keep_headers(&k, err) : MOE_OK;
     if (code == MOE_OK && w) code = keep_index(&k, err);
     if (code == MOE_OK) code = keep_others(&k, src->path, "", DEPTH, err);

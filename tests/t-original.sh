@@ -61,7 +61,12 @@ mkdir "$T/bf16/.cache" "$T/bf16/other"; echo x >"$T/bf16/.cache/x"; echo '{}' >"
 echo x >"$T/bf16/$(printf 'not\377text')"; echo x >"$T/bf16/$(printf 'two\nlines')"
 rm -rf "$T/m.moe" "$T/back"
 ok "$BIN/moe-convert" "$T/bf16" -o "$T/m.moe"
-grep -q "4 other files or directories of the checkpoint are left out, '.cache' the first" "$T/err" || { cat "$T/err"; fail "what is left out is not named"; }
+grep -q "4 other files or directories of the checkpoint are left out: '.cache', 'consolidated.safetensors', 'not.xfftext', 'other'" "$T/err" ||
+    { cat "$T/err"; fail "what is left out is not named"; }
+mkdir "$T/bf16/.1" "$T/bf16/.2"
+ok "$BIN/moe-convert" "$T/bf16" -o "$T/m.moe" --force
+grep -q "6 other files or directories of the checkpoint are left out: '.1', '.2', '.cache', 'cons.*', 'not.*' and 1 more" "$T/err" || { cat "$T/err"; fail "the rest is not counted"; }
+rmdir "$T/bf16/.1" "$T/bf16/.2"
 ok "$BIN/moe-convert" -q --to hf "$T/m.moe" -o "$T/back"
 diff -r "$T/bf16" "$T/back" >"$T/diff"
 [ "$(grep -ac '^Only in' "$T/diff")" = 4 ] && [ "$(wc -l <"$T/diff")" = 4 ] || { cat "$T/diff"; fail "other differences"; }
