@@ -24,6 +24,7 @@ struct moe_text {
     uint64_t row_need;                /* what the row's JSON takes at most; with a limit */
     int64_t row_line;
     int64_t left; char left_key[48];  /* keys that nothing reads */
+    int64_t empty;                    /* rows without a turn, or of a text that is null */
 };
 
 /* A row's JSON, parsed and brought into shape: *p gets text or messages.  t->row_line is its line. */

@@ -176,8 +176,11 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
 static enum moe_code conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
                                   struct moe_err *err)
 {
+    if (!messages || !messages->child) { /* it is stepped over, as a text without a byte is */
+        t->empty++;
+        return MOE_OK;
+    }
     p->messages = messages;
-    if (!messages->child) return bad(t, err, "the conversation is empty");
     return read_tools(t, p, err);
 }
 
@@ -213,6 +216,10 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
         if (!cJSON_IsArray(messages)) return bad(t, err, "'messages' is not a list");
         return conversation(t, messages, p, err);
     }
+    if (!list && !moe_json_get(t->row, "instruction") && cJSON_GetObjectItemCaseSensitive(t->row, "text")) {
+        t->empty++; /* null */
+        return MOE_OK;
+    }
     if (!list && !moe_json_get(t->row, "instruction"))
         return bad(t, err, "an object without 'text', 'messages', 'conversations' or 'instruction' "
                    "(its first key: '%.40s')", t->row->child ? t->row->child->string : "");
@@ -222,7 +229,7 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
     if (list && !cJSON_IsArray(list)) return bad(t, err, "'conversations' is not a list");
     MOE_TRY(room_for_turns(t, err));
     MOE_TRY(list ? sharegpt(t, list, err) : alpaca(t, err));
-    return t->made ? conversation(t, t->made, p, err) : bad(t, err, "the conversation is empty");
+    return conversation(t, t->made, p, err);
 }
 
 enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,

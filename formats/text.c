@@ -52,6 +52,8 @@ uint64_t moe_text_at(const struct moe_text *t) { return moe_stream_at(t->stream)
 
 uint64_t moe_text_held(const struct moe_text *t) { return t->cap + t->row_need; }
 
+int64_t moe_text_empty(const struct moe_text *t) { return t->empty; }
+
 int64_t moe_text_left(const struct moe_text *t, const char **first)
 {
     *first = t->left_key;

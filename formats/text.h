@@ -62,6 +62,8 @@ uint64_t moe_text_size(const struct moe_text *t);
 uint64_t moe_text_at(const struct moe_text *t);
 /* Bytes that the reader holds at most; with a limit the JSON of the last piece's row is among them. */
 uint64_t moe_text_held(const struct moe_text *t);
+/* How many rows were stepped over so far that hold a conversation of no turn, or null for their text. */
+int64_t moe_text_empty(const struct moe_text *t);
 /* How many keys of rows were left out so far, and the first of them ("" when none was). */
 int64_t moe_text_left(const struct moe_text *t, const char **first);
 

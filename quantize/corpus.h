@@ -10,6 +10,7 @@ struct moe_corpus {
     int64_t torn;                 /* cuts that may differ from those of the whole text (formats/text.h) */
     int64_t conversations;        /* of documents, those that went through the chat template */
     struct moe_chat_left left;    /* what conversations hold that the chat template has no place for */
+    int64_t empty;                /* rows that hold nothing, stepped over */
     int64_t row_keys; char row_key[48]; /* keys of rows that nothing reads, and the first of them */
 };
 

@@ -301,6 +301,9 @@ static void tell_left(const struct moe_run *run, const struct moe_corpus *c, boo
     if (c->row_keys)
         moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
                    c->row_key);
+    if (c->empty)
+        moe_notice(run, "--calib: %lld rows hold no turn, or null for their text, and are left out",
+                   (long long)c->empty);
     moe_chat_tell_left(run, "--calib", &c->left);
     if (named && !c->conversations)
         moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");

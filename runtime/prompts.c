@@ -32,6 +32,14 @@ static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struc
 
 static uint64_t memory_of(const struct moe_prompt *o) { return o->memory ? o->memory : moe_available_memory(); }
 
+/* A byte order mark is no text. */
+static void drop_mark(char *text, size_t *n)
+{
+    if (*n < 3 || memcmp(text, "\xef\xbb\xbf", 3)) return;
+    *n -= 3;
+    memmove(text, text + 3, *n + 1);
+}
+
 enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
                               struct moe_err *err)
 {
@@ -45,7 +53,10 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
                            o->memory ? "try a larger --memory, or " : "try ");
     MOE_TRY(code);
     code = moe_text_foreign(path, *text, *n, err);
-    if (code == MOE_OK) return MOE_OK;
+    if (code == MOE_OK) {
+        drop_mark(*text, n);
+        return MOE_OK;
+    }
     free(*text);
     *text = NULL;
     return code;
@@ -74,6 +85,7 @@ static enum moe_code read_stdin(const struct moe_prompt *o, char **text, size_t 
         }
     }
     (*text)[*n] = 0;
+    drop_mark(*text, n);
     return ferror(stdin) ? moe_fail(err, MOE_IO, "cannot read standard input") : MOE_OK;
 }
 
@@ -229,11 +241,33 @@ static int count_inputs(const cJSON *o)
     return !!moe_json_get(o, "messages") + !!moe_json_get(o, "prompt") + !!moe_json_get(o, "tokens");
 }
 
+static bool is_one_of(const char *key, const char *const list[])
+{
+    for (size_t i = 0; list[i]; i++)
+        if (!strcmp(list[i], key)) return true;
+    return false;
+}
+
 /* A key that would change the answer must not be read over. */
-static enum moe_code check_request(const struct reading *r, const cJSON *o, struct moe_err *err)
+static enum moe_code check_keys(const struct reading *r, const cJSON *o, struct moe_err *err)
 {
     static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
-                                        "model", "id", "index", "user", "metadata" };
+                                        "model", "id", "index", "user", "metadata", NULL };
+    static const char *const options[] = { "max_tokens", "max_completion_tokens", "temperature", "top_p",
+                                          "top_k", "min_p", "seed", "stop", NULL };
+    for (const cJSON *c = o->child; c; c = c->next) {
+        if (cJSON_IsNull(c) || is_one_of(c->string, known)) continue;
+        return moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL, "line %lld: '%.64s' %s", (long long)r->line,
+                           c->string, is_one_of(c->string, options) ?
+                               "cannot be set for one prompt (use moe-run's options, for all)" :
+                               "is no key of a request here (take it out; what is read: messages, tools, "
+                               "chat_template_kwargs, prompt, tokens)");
+    }
+    return MOE_OK;
+}
+
+static enum moe_code check_request(const struct reading *r, const cJSON *o, struct moe_err *err)
+{
     if (!cJSON_IsObject(o) || count_inputs(o) != 1)
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: not an object with one of 'messages', 'prompt' and 'tokens'",
@@ -241,17 +275,7 @@ static enum moe_code check_request(const struct reading *r, const cJSON *o, stru
     if (!moe_json_get(o, "messages") && (moe_json_get(o, "tools") || moe_json_get(o, "chat_template_kwargs")))
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'", (long long)r->line);
-    for (const cJSON *c = o->child; c; c = c->next) {
-        bool found = cJSON_IsNull(c);
-        for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++) found = !strcmp(c->string,
-                                                                                            known[i]);
-        if (!found)
-            return moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL,
-                               "line %lld: '%.64s' cannot be set for one prompt (use moe-run's options, for "
-                               "all)",
-                               (long long)r->line, c->string);
-    }
-    return MOE_OK;
+    return check_keys(r, o, err);
 }
 
 static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, struct moe_err *err)
@@ -268,12 +292,27 @@ static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, st
     return MOE_OK;
 }
 
-static enum moe_code encode_request(struct reading *r, const cJSON *o, int32_t **ids, size_t *n,
-                                    struct moe_err *err)
+/* Tools as they are, or as JSON in a string, of which *own is made and counted in *held. */
+static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_t *held, const cJSON **tools,
+                                cJSON **own, struct moe_err *err)
+{
+    const struct moe_json_row at = { r->path, r->line, left_beside(r, *held), "of 'tools'" };
+    *own = NULL;
+    *tools = moe_json_get(o, "tools");
+    if (!cJSON_IsString(*tools)) return MOE_OK;
+    const char *s = (*tools)->valuestring;
+    if (*s) MOE_TRY(moe_json_parse_row(s, strlen(s), &at, own, err));
+    *held += *s ? moe_json_need(s, strlen(s)) : 0;
+    *tools = *own;
+    return MOE_OK;
+}
+
+static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJSON *tools, int32_t **ids,
+                                    size_t *n, struct moe_err *err)
 {
     const cJSON *messages = moe_json_get(o, "messages"), *tokens = moe_json_get(o, "tokens"),
         *prompt = moe_json_get(o, "prompt");
-    struct moe_chat_request q = { .messages = messages, .tools = moe_json_get(o, "tools"),
+    struct moe_chat_request q = { .messages = messages, .tools = tools,
                                  .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
                                  .ask = true };
     if (messages) MOE_TRY(need_chat(r, err));
@@ -295,11 +334,16 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
+    uint64_t need = moe_json_need(line, bytes);
+    const cJSON *tools;
+    cJSON *own = NULL;
+    if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &own, err);
     if (code == MOE_OK) {
-        limit_tokens(r, left_beside(r, moe_json_need(line, bytes)));
-        code = encode_request(r, o, ids, n, err);
+        limit_tokens(r, left_beside(r, need));
+        code = encode_request(r, o, tools, ids, n, err);
         if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
     }
+    cJSON_Delete(own);
     cJSON_Delete(o);
     return code;
 }
@@ -321,9 +365,9 @@ static enum moe_code tell(const struct reading *r, const char *text, size_t byte
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
-    size_t at = bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
+    size_t at = 0;
     bool json;
-    MOE_TRY(tell(r, text + at, bytes - at, &json, err));
+    MOE_TRY(tell(r, text, bytes, &json, err));
     while (at < bytes) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
         size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;

@@ -81,6 +81,15 @@ line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs"
 line 13 '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": 5}' "'chat_template_kwargs' is not an object"
 line 13 '{"prompt": "a", "chat_template_kwargs": {"thinking": true}}' "'tools' and 'chat_template_kwargs' go with"
 line 13 '{"prompt": "a", "tools": []}' "'tools' and 'chat_template_kwargs' go with"
+line 14 '{"prompt": "a", "custom_id": "x"}' "'custom_id' is no key of a request here (take it out"
+line 13 '{"messages": [{"role": "user", "content": "a"}], "tools": "{"}' "is not JSON"
+tool='[{"type": "function", "function": {"name": "f"}}]'
+printf '{"messages": [{"role": "user", "content": "a"}], "tools": %s}\n' "$tool" "\"$(echo "$tool" | sed 's/"/\\"/g')\"" '""' >"$T/line"
+ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 0
+look "$T/out" "(lambda n: n[0] == n[1] > n[2])([s['prompt_tokens'] for s in v['sequences']])" | grep -q True || { cat "$T/out"; fail "tools as JSON in a string"; }
+count
+printf '\357\273\277Hello' >"$T/line"
+same "$(tokens "$T/m" --prompt-file "$T/line")" "$(tokens "$T/m" --prompt Hello)" "a byte order mark before --prompt-file"
 printf '\357\273\277 {"prompt": "Hello"}\n' >"$T/line"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 1
 same "$(look "$T/out" "v['sequences'][0]['prompt_tokens']")" "$(tokens "$T/m" --prompt Hello)" "a request behind a byte order mark"
@@ -145,6 +154,9 @@ for f in ROWS.JSONL rows.json rows.gz; do same "$(hash $F/bf16 $f)" "$H" "$f"; d
 rm "$T/m/chat_template.jinja"
 full=$(hash "$T/m" full.jsonl)
 grep -q "keys of rows are left out, the first is 'id'" "$T/err" && ! grep -q "thinking" "$T/err" || { cat "$T/err"; fail "notices of chats with everything"; }
+{ printf '{"messages": []}\n{"text": null}\n'; cat "$T/full.jsonl"; } >"$T/holes.jsonl"
+same "$(hash "$T/m" holes.jsonl)" "$full" "rows that hold nothing"
+grep -q -e "--calib: 2 rows hold no turn, or null for their text, and are left out" "$T/err" || { cat "$T/err"; fail "notice of empty rows"; }
 [ "$full" != "$(hash "$T/m" bare.jsonl)" ] || fail "tools, calls and thinking do not count"
 hash $F/bf16 full.jsonl >/dev/null # K2-Instruct, and no tokens for tools
 grep -q "the thinking of [0-9]* answers is left out" "$T/err" && grep -q "markers of tools and thinking are written as text" "$T/err" || { cat "$T/err"; fail "notices"; }
