@@ -137,7 +137,6 @@ static enum moe_code heard_failure(struct moe_ep *ep, int from, const void *data
     if (ep->failed.code != MOE_OK || ep->c->dead[from]) return MOE_OK;
     if (!moe_wire_err_get(data, bytes, &e)) return nonsense(from, err);
     ep->failed = e;
-    moe_wrap(&ep->failed, "rank %d", from);
     return MOE_OK;
 }
 
@@ -223,8 +222,10 @@ enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, 
 
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
 {
-    struct moe_err ignored;
-    moe_ep_say_failure(ep->c, why, &ignored);
+    struct moe_err said = *why, ignored;
+    bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg); /* it names whose it is */
+    if (!heard) moe_wrap(&said, "rank %d", ep->rank);
+    moe_ep_say_failure(ep->c, &said, &ignored);
 }
 
 struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep)

@@ -22,7 +22,8 @@
 
 struct moe_ep;
 
-/* What a rank that failed before it had a moe_ep says through its communicator: moe_ep_say_failure. */
+/* What a rank that failed before it had a moe_ep says through its communicator; the others fail with these words, so
+ * they name the rank. */
 enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
 
 struct moe_ep_options {
@@ -67,7 +68,7 @@ enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err);
 enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err);
 int moe_ep_tick_ms(const struct moe_ep *ep);
 
-/* This rank cannot go on: all others fail with this error. */
+/* This rank cannot go on: all others fail with this error, behind the rank that met it first. */
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why);
 
 /* Move to another plan from now on; it outlives the run or the next move.  MOE_EXISTS while a move is under way.  All ranks must be given the same, at any

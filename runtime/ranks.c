@@ -45,6 +45,13 @@ static enum moe_code open_ep(struct seat *t)
     return moe_ep_open(&t->r.ep, &x, &t->err);
 }
 
+static void tell_failure(const struct seat *t)
+{
+    struct moe_err said = t->err, ignored;
+    if (t->r.ep) moe_ep_fail(t->r.ep, &t->err);
+    else moe_wrap(&said, "rank %d", t->r.rank), moe_ep_say_failure(t->comm, &said, &ignored);
+}
+
 /* What it has to do, then what the others need; and what is said about a failure. */
 static void run_seat(struct seat *t)
 {
@@ -53,7 +60,7 @@ static void run_seat(struct seat *t)
     if (t->code == MOE_OK) t->code = moe_results_stats(t->r.results, t->r.ep, t->r.rank, &t->err);
     if (t->code == MOE_OK) t->code = moe_ep_finish(t->r.ep, &t->err);
     t->gone = (t->r.ep && moe_ep_stats(t->r.ep).died) || t->comm->dead[t->r.rank];
-    if (t->code != MOE_OK && !t->gone) moe_ep_say_failure(t->comm, &t->err, &(struct moe_err)MOE_ERR_INIT);
+    if (t->code != MOE_OK && !t->gone) tell_failure(t);
     if (t->r.ep) t->r.results->stats[t->r.rank] = moe_ep_stats(t->r.ep);
 }
 
@@ -106,8 +113,9 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
     int n = 0;
     for (; n < o->ranks && code == MOE_OK; n++) {
         h[n] = (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT }, .lender = lender, .hub = hub };
-        if (!moe_thread_start(&h[n].id, run_rank, &h[n])) continue;
-        code = moe_fail(err, MOE_NOMEM, "cannot start rank %d of %d", n + 1, o->ranks);
+        int e = moe_thread_start(&h[n].id, run_rank, &h[n]);
+        if (!e) continue;
+        code = moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", n, o->ranks, strerror(e));
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
         if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_ep_say_failure(c, err, &h[n].seat.err);
         moe_comm_close(&c);

@@ -65,11 +65,12 @@ static enum moe_code start(char **argv, int ranks, struct words *w, pid_t *pid, 
         char **v = arguments(argv, w);
         pid[r] = v ? fork() : -1;
         if (v && !pid[r]) become(v, r, self);
+        int e = errno;
         free(v);
         if (pid[r] > 0) continue;
         end(pid, r, SIGKILL);
         while (waitpid(-1, NULL, 0) > 0) { }
-        return moe_fail(err, MOE_NOMEM, "cannot start rank %d of %d", r + 1, ranks);
+        return moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", r, ranks, strerror(e));
     }
     return MOE_OK;
 }

@@ -129,48 +129,102 @@ static void *lie(void *arg)
     return NULL;
 }
 
-/* Rank 0 computes a prompt, or serves only; with an engine of its own, as a pass that has failed once stays
- * failed. */
+/* Rank 0 of some, with an engine of its own, as a pass that has failed once stays failed; the hub is the others',
+ * too. */
+struct honest {
+    struct moe_engine *e;
+    struct moe_plan *plan;
+    struct moe_hub *hub;
+    struct moe_comm *comm;
+    struct moe_ep *ep;
+};
+
+static void open_honest(struct honest *h, int ranks)
+{
+    const struct moe_engine_options eo = { .part = true, .batch = BATCH, .context = 64 };
+    struct moe_err err = MOE_ERR_INIT;
+    OK(moe_engine_open(&h->e, "tests/data/tiny-k2/bf16", &eo, NULL, &err) == MOE_OK);
+    const struct moe_config *c = &h->e->source->config;
+    OK(moe_plan_trivial(&h->plan, c, ranks, &err) == MOE_OK);
+    OK(moe_hub_open(&h->hub, ranks, moe_ep_request_bytes(c, BATCH), moe_ep_reply_bytes(c, BATCH), 60, &err) ==
+       MOE_OK);
+    OK(moe_comm_local(&h->comm, h->hub, 0, &err) == MOE_OK);
+    struct moe_ep_options o = { .comm = h->comm,
+                                .forward = h->e->forward,
+                                .model = h->e->model,
+                                .part = h->e->part,
+                                .plan = h->plan,
+                                .max_tokens = BATCH };
+    OK(moe_ep_open(&h->ep, &o, &err) == MOE_OK);
+}
+
+static void close_honest(struct honest *h)
+{
+    moe_ep_close(&h->ep);
+    moe_comm_close(&h->comm);
+    moe_hub_close(&h->hub);
+    moe_plan_free(&h->plan);
+    moe_engine_close(&h->e);
+}
+
+/* It computes a prompt, or serves only. */
 static void meets(const struct lie *what)
 {
     static const int32_t ids[] = { 5, 6, 7, 8 };
-    const struct moe_engine_options eo = { .part = true, .batch = BATCH, .context = 64 };
     struct moe_err err = MOE_ERR_INIT;
-    struct moe_engine *e;
-    struct moe_plan *plan;
-    OK(moe_engine_open(&e, "tests/data/tiny-k2/bf16", &eo, NULL, &err) == MOE_OK);
-    const struct moe_config *c = &e->source->config;
-    OK(moe_plan_trivial(&plan, c, 2, &err) == MOE_OK);
-    struct liar l = { .c = c, .lie = what };
-    struct moe_comm *comm;
-    struct moe_ep *ep;
-    OK(moe_hub_open(&l.hub, 2, moe_ep_request_bytes(c, BATCH), moe_ep_reply_bytes(c, BATCH), 60, &err) ==
-       MOE_OK);
-    OK(moe_comm_local(&comm, l.hub, 0, &err) == MOE_OK);
-    struct moe_ep_options o = { .comm = comm,
-                                .forward = e->forward,
-                                .model = e->model,
-                                .part = e->part,
-                                .plan = plan,
-                                .max_tokens = BATCH };
-    OK(moe_ep_open(&ep, &o, &err) == MOE_OK);
+    struct honest h;
+    open_honest(&h, 2);
+    struct liar l = { .hub = h.hub, .c = &h.e->source->config, .lie = what };
     OK(!moe_thread_start(&l.id, lie, &l));
-    enum moe_code code = what->how == ANSWERS ? moe_engine_prefill(e, ids, 4, NULL, &err)
-                                              : moe_ep_finish(ep, &err);
+    enum moe_code code = what->how == ANSWERS ? moe_engine_prefill(h.e, ids, 4, NULL, &err)
+                                              : moe_ep_finish(h.ep, &err);
     OK(!pthread_join(l.id, NULL));
     if (code != MOE_DEVICE || !strstr(err.msg, what->says))
         fprintf(stderr, "code %d, '%s', not '%s'\n", code, err.msg, what->says);
     OK(code == MOE_DEVICE && strstr(err.msg, what->says));
-    moe_ep_close(&ep);
-    moe_comm_close(&comm);
-    moe_hub_close(&l.hub);
-    moe_plan_free(&plan);
-    moe_engine_close(&e);
+    close_honest(&h);
+}
+
+/* What rank 2 hears of rank 0. */
+static void hears(struct moe_comm *two, const char *want)
+{
+    struct moe_err said;
+    const void *data = NULL;
+    int from = -1;
+    uint32_t kind = 0;
+    size_t bytes = 0;
+    for (int i = 0; i < 5000 && (from != 0 || kind != FAIL); i++, poll(NULL, 0, 1))
+        if (!moe_comm_heard(two, &from, &kind, &data, &bytes)) from = -1;
+    bool is = from == 0 && moe_wire_err_get(data, bytes, &said);
+    if (!is || strcmp(said.msg, want)) fprintf(stderr, "from %d, kind %u: '%s', not '%s'\n", from, kind, is ? said.msg : "?", want);
+    OK(is && !strcmp(said.msg, want));
+}
+
+/* A failure is told behind the rank that met it, however many pass it on. */
+static void passes_on(void)
+{
+    struct moe_err err = MOE_ERR_INIT, heard = MOE_ERR_INIT;
+    struct moe_comm *one, *two;
+    struct honest h;
+    open_honest(&h, 3);
+    OK(moe_comm_local(&one, h.hub, 1, &err) == MOE_OK && moe_comm_local(&two, h.hub, 2, &err) == MOE_OK);
+    moe_fail(&err, MOE_IO, "its disk is gone");
+    moe_ep_fail(h.ep, &err);
+    hears(two, "rank 0: its disk is gone");
+    moe_fail(&err, MOE_DEVICE, "rank 1: rank 2 gone");
+    OK(moe_ep_say_failure(one, &err, &heard) == MOE_OK);
+    OK(moe_ep_finish(h.ep, &heard) == MOE_DEVICE && !strcmp(heard.msg, "rank 1: rank 2 gone"));
+    moe_ep_fail(h.ep, &heard);
+    hears(two, "rank 1: rank 2 gone");
+    moe_comm_close(&one);
+    moe_comm_close(&two);
+    close_honest(&h);
 }
 
 int main(void)
 {
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) meets(&lies[i]);
+    passes_on();
     printf("test-ep-lies: %ld checks\n", checks);
     return 0;
 }
