@@ -93,7 +93,8 @@ enum moe_code moe_dir_drop_work(const char *dir, struct moe_err *err);
 /* Remove all entries of a directory but `keep` and, when it is not NULL, those in the manifest's list. */
 enum moe_code moe_dir_clear(const char *dir, const char *keep, const cJSON *listed, struct moe_err *err);
 
-/* The option that differs between two flat objects, as "option 'x' was A and is now B"; false when they are equal. */
+/* The option that differs, as "option 'x' was A and is now B", x "calibration.seed" in an object of an object; of long
+ * values what is around the difference.  False when they are equal. */
 bool moe_options_differ(const cJSON *was, const cJSON *is, char out[256]);
 
 #endif

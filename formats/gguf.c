@@ -2,6 +2,7 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
+#include "base/progress.h"
 #include "base/writeback.h"
 
 #include <errno.h>
@@ -176,9 +177,10 @@ enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err 
 static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
 {
     if (!moe_reserve(w->file.fd, bytes)) return MOE_OK;
+    char size[16];
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL,
-                           "no space left: this file needs %llu bytes", (unsigned long long)bytes);
+                           "no space left: this file needs %s (free some, and run it again)", moe_human_bytes(bytes, size));
     return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
 }
 

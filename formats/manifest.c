@@ -205,22 +205,47 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
 
 /* ---- options ---- */
 
-static bool value_differs(const cJSON *was, const cJSON *is, const char *key, char out[256])
+enum { SHOWN = 76, BEFORE = 16 }; /* bytes of a value; of them before the first that differs, in a long one */
+
+/* Where two long texts begin to differ; their beginnings would be shown as the same. */
+static size_t shown_from(const char *a, const char *b)
+{
+    size_t same = 0;
+    while (a[same] && a[same] == b[same]) same++;
+    return (strlen(a) > SHOWN || strlen(b) > SHOWN) && same > BEFORE ? same - BEFORE : 0;
+}
+
+static bool objects_differ(const cJSON *was, const cJSON *is, const char *path, char out[256]);
+
+/* path: of the value, as "calibration.seed". */
+static bool value_differs(const cJSON *was, const cJSON *is, const char *path, char out[256])
 {
     if (was && is && cJSON_Compare(was, is, true)) return false;
+    if (cJSON_IsObject(was) && cJSON_IsObject(is) && objects_differ(was, is, path, out)) return true;
     char *a = was ? moe_json_print(was, 0) : strdup("not set"), *b = is ? moe_json_print(is, 0) : strdup("not set");
-    snprintf(out, 256, "option '%.60s' was %.80s and is now %.80s", key, a ? a : "?", b ? b : "?");
+    size_t from = a && b ? shown_from(a, b) : 0;
+    const char *cut = from ? "..." : "";
+    snprintf(out, 256, "option '%.60s' was %s%.*s and is now %s%.*s", path, cut, SHOWN, a ? a + from : "?", cut, SHOWN,
+             b ? b + from : "?");
     free(a);
     free(b);
     return true;
 }
 
+static bool objects_differ(const cJSON *was, const cJSON *is, const char *path, char out[256])
+{
+    for (int back = 0; back < 2; back++) /* what both have or this one; what only the other one had */
+        for (const cJSON *i = back ? was->child : is->child; i; i = i->next) {
+            const cJSON *other = cJSON_GetObjectItemCaseSensitive(back ? is : was, i->string);
+            char at[128];
+            snprintf(at, sizeof at, "%s%s%s", path, *path ? "." : "", i->string);
+            if (value_differs(back ? i : other, back ? other : i, at, out)) return true;
+        }
+    return false;
+}
+
 bool moe_options_differ(const cJSON *was, const cJSON *is, char out[256])
 {
     if (!cJSON_IsObject(was)) return snprintf(out, 256, "its options are not recorded"), true;
-    for (const cJSON *i = is->child; i; i = i->next)
-        if (value_differs(cJSON_GetObjectItemCaseSensitive(was, i->string), i, i->string, out)) return true;
-    for (const cJSON *i = was->child; i; i = i->next)
-        if (value_differs(i, cJSON_GetObjectItemCaseSensitive(is, i->string), i->string, out)) return true;
-    return false;
+    return objects_differ(was, is, "", out);
 }

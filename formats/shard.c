@@ -1,6 +1,7 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/progress.h"
 #include "base/writeback.h"
 
 #include <errno.h>
@@ -146,9 +147,10 @@ static void writer_free(struct moe_shard_writer *w)
 static enum moe_code reserve(struct moe_shard_writer *w, struct moe_err *err)
 {
     if (!moe_reserve(w->fd, w->head.file_bytes)) return MOE_OK;
+    char size[16];
     if (errno == ENOSPC || errno == EDQUOT)
-        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %llu bytes (free some and use --resume)",
-                           (unsigned long long)w->head.file_bytes);
+        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %s (free some and use --resume)",
+                           moe_human_bytes(w->head.file_bytes, size));
     return moe_fail_errno(err, errno, w->path, "cannot reserve space");
 }
 
