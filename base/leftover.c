@@ -1,38 +1,98 @@
 #include "base/leftover.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 #define WORK "user.moe.work"
 #define MADE "user.moe.made"
+#define FIRST_LINE "moe: unfinished work\n"
 
-static void put(int fd, const char *attribute, const char *line)
+/* ---- the record ---- */
+
+size_t moe_record_text(const struct moe_record *r, char *text)
 {
-    (void)!fsetxattr(fd, attribute, line, strlen(line), 0);
+    return (size_t)snprintf(text, MOE_RECORD_BYTES, FIRST_LINE "%s\n%s\n", r->work, r->replaces);
 }
 
-/* "" when there is none. */
-static void get(int fd, const char *attribute, char line[MOE_WORK_BYTES])
+/* The line that begins at *at, of less than `most` bytes; false when it does not end. */
+static bool take_line(const char **at, const char *end, char *line, size_t most)
 {
-    ssize_t n = fgetxattr(fd, attribute, line, MOE_WORK_BYTES - 1);
+    const char *nl = memchr(*at, '\n', (size_t)(end - *at));
+    if (!nl || (size_t)(nl - *at) >= most) return false;
+    memcpy(line, *at, (size_t)(nl - *at));
+    line[nl - *at] = 0;
+    *at = nl + 1;
+    return true;
+}
+
+bool moe_record_parse(const char *text, size_t n, struct moe_record *r)
+{
+    size_t first = strlen(FIRST_LINE);
+    const char *at = text + first, *end = text + n;
+    *r = (struct moe_record){ .work = "" };
+    return n >= first && !memcmp(text, FIRST_LINE, first) && take_line(&at, end, r->work, sizeof r->work) &&
+           take_line(&at, end, r->replaces, sizeof r->replaces);
+}
+
+void moe_which(const char *path, char which[MOE_WHICH_BYTES])
+{
+    struct stat st;
+    *which = 0;
+    if (lstat(path, &st)) return;
+    snprintf(which, MOE_WHICH_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
+             (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+}
+
+/* ---- kept with a file ---- */
+
+void moe_work_put(int fd, const struct moe_record *r)
+{
+    char text[MOE_RECORD_BYTES];
+    (void)!fsetxattr(fd, WORK, text, moe_record_text(r, text), 0);
+}
+
+void moe_work_drop(int fd)
+{
+    (void)!fremovexattr(fd, WORK);
+}
+
+/* An older version kept the work alone, without a line's end. */
+bool moe_work_get(int fd, struct moe_record *r)
+{
+    char text[MOE_RECORD_BYTES];
+    ssize_t n = fgetxattr(fd, WORK, text, sizeof text);
+    if (n <= 0) return false;
+    if (!moe_record_parse(text, (size_t)n, r)) {
+        *r = (struct moe_record){ .work = "" };
+        if ((size_t)n >= sizeof r->work) return false;
+        memcpy(r->work, text, (size_t)n);
+    }
+    return true;
+}
+
+void moe_made_put(int fd, const char *line)
+{
+    (void)!fsetxattr(fd, MADE, line, strlen(line), 0);
+}
+
+void moe_made_get(int fd, char line[MOE_WORK_BYTES])
+{
+    ssize_t n = fgetxattr(fd, MADE, line, MOE_WORK_BYTES - 1);
     line[n > 0 ? n : 0] = 0;
 }
 
-void moe_work_put(int fd, const char *work) { put(fd, WORK, work); }
-void moe_work_drop(int fd) { (void)!fremovexattr(fd, WORK); }
-
-bool moe_work_is(int fd, const char *work)
-{
-    char was[MOE_WORK_BYTES];
-    get(fd, WORK, was);
-    return *was && !strcmp(was, work);
-}
-
-void moe_made_put(int fd, const char *line) { put(fd, MADE, line); }
-void moe_made_get(int fd, char line[MOE_WORK_BYTES]) { get(fd, MADE, line); }
+/* ---- what is said of it ---- */
 
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_EXISTS, partial, NULL,
                        "is finished and waits for its name (rename it to '%s', or start over with --force)", final);
+}
+
+enum moe_code moe_left_other(const char *partial, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_MISMATCH, partial, NULL,
+                       "it was made from another input, with other options or by another version (start over with --force)");
 }

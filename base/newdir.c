@@ -141,6 +141,19 @@ static bool has_mark_file(const struct moe_names *names)
     return false;
 }
 
+static bool is_work(const struct moe_newdir *d, const struct moe_newdir_kind *kind)
+{
+    struct moe_record was;
+    return moe_work_get(d->lock, &was) && !strcmp(was.work, kind->work);
+}
+
+static void put_work(const struct moe_newdir *d, const struct moe_newdir_kind *kind)
+{
+    struct moe_record r = { .work = "" };
+    snprintf(r.work, sizeof r.work, "%s", kind->work);
+    moe_work_put(d->lock, &r);
+}
+
 /* path was there before: an empty one goes (*again: one of our own can be made), an earlier run's work as
  * `left` says, all else stays. */
 static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
@@ -161,7 +174,7 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
                            "is in the way and not from an export or a stage (move it away, or choose "
                            "another name with -o)");
     if (whole && left != MOE_LEFT_GOES) {
-        d->whole = d->keep = left != MOE_LEFT_STAYS && kind->work && moe_work_is(d->lock, kind->work);
+        d->whole = d->keep = left != MOE_LEFT_STAYS && kind->work && is_work(d, kind);
         return d->whole ? MOE_OK : moe_left_whole(d->path, d->final, err);
     }
     if (left == MOE_LEFT_STAYS)
@@ -178,12 +191,12 @@ static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *k
     struct moe_names names;
     *again = false;
     MOE_TRY(moe_newdir_lock(d, err));
-    if (d->created && kind->work) moe_work_put(d->lock, kind->work);
+    if (d->created && kind->work) put_work(d, kind);
     if (d->created) return write_mark(d->path, err);
     MOE_TRY(moe_list_dir(d->path, &names, err));
     enum moe_code code = take_over(d, &names, kind, left, again, err);
     moe_names_release(&names);
-    if (code == MOE_OK && !*again && !d->whole && kind->work) moe_work_put(d->lock, kind->work);
+    if (code == MOE_OK && !*again && !d->whole && kind->work) put_work(d, kind);
     return code;
 }
 

@@ -149,7 +149,7 @@ static enum moe_code busy(const struct moe_newfile *f, struct moe_err *err)
 
 static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "is in the way (choose another name with -o)");
+    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "is in the way and not from an export (move it away, or choose another name with -o)");
 }
 
 /* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
@@ -174,26 +174,65 @@ static void set_whole(int fd, bool whole)
     (void)!fchmod(fd, whole ? mode | S_ISVTX : mode);
 }
 
-/* The file is what an earlier writer of such files left; then it is emptied, or found to be whole. */
-static enum moe_code take_over(struct moe_newfile *f, const char *magic, enum moe_left left, const char *work,
-                               struct moe_err *err)
+/* The record at the begin of the file, else the one kept with it. */
+static enum moe_code read_record(const struct moe_newfile *f, const struct stat *st, struct moe_record *was, bool *has,
+                                 struct moe_err *err)
 {
-    char head[16] = "";
+    char head[MOE_RECORD_BYTES];
+    size_t n = (uint64_t)st->st_size < sizeof head ? (size_t)st->st_size : sizeof head;
+    if (n) MOE_TRY(moe_pread(f->fd, f->tmp, head, n, 0, err));
+    *has = moe_record_parse(head, n, was) || moe_work_get(f->fd, was);
+    return MOE_OK;
+}
+
+/* The file is what an earlier writer of such files left; then it is emptied, or found to be whole.  An empty one holds
+ * nothing: who made it may have lost it to us just now. */
+static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_left left, struct moe_err *err)
+{
+    struct moe_record was;
     struct stat st;
-    size_t n = strlen(magic);
+    bool has;
     if (fstat(f->fd, &st)) return moe_fail_errno(err, errno, f->tmp, "cannot stat");
-    if (!S_ISREG(st.st_mode) || (st.st_size > 0 && (size_t)st.st_size < n)) return in_the_way(f, err);
-    if (st.st_size > 0) MOE_TRY(moe_pread(f->fd, f->tmp, head, n, 0, err));
-    if (st.st_size > 0 && memcmp(head, magic, n)) return in_the_way(f, err);
+    if (!S_ISREG(st.st_mode)) return in_the_way(f, err);
+    MOE_TRY(read_record(f, &st, &was, &has, err));
+    if (st.st_size && !has && !ours(f->fd)) return in_the_way(f, err);
+    bool same = has && !strcmp(was.work, f->record.work);
+    if (same && left == MOE_LEFT_UNFINISHED_GOES) f->record = was;
     if (st.st_mode & S_ISVTX && left != MOE_LEFT_GOES) {
-        f->whole = left != MOE_LEFT_STAYS && moe_work_is(f->fd, work);
+        f->whole = left != MOE_LEFT_STAYS && same;
         return f->whole ? MOE_OK : moe_left_whole(f->tmp, f->path, err);
     }
-    if (left == MOE_LEFT_STAYS && st.st_size) /* an empty one holds nothing: who made it may have lost it to us just now */
+    if (left == MOE_LEFT_STAYS && st.st_size)
         return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
                            "holds unfinished work (start over with --resume or --force)");
+    if (left == MOE_LEFT_UNFINISHED_GOES && st.st_size && !same) return moe_left_other(f->tmp, err);
     set_whole(f->fd, false);
     return moe_ftruncate(f->fd, 0) ? moe_fail_errno(err, errno, f->tmp, "cannot empty") : MOE_OK;
+}
+
+static enum moe_code put_record(const struct moe_newfile *f, struct moe_err *err)
+{
+    char text[MOE_RECORD_BYTES];
+    moe_work_put(f->fd, &f->record);
+    return moe_pwrite(f->fd, f->tmp, text, moe_record_text(&f->record, text), 0, err);
+}
+
+bool moe_newfile_resumes(const char *path)
+{
+    struct moe_newfile f = { .fd = -1 };
+    struct moe_record was;
+    struct moe_err ignored;
+    struct stat st;
+    char which[MOE_WHICH_BYTES];
+    bool has = false;
+    moe_which(path, which);
+    if (asprintf(&f.tmp, "%s.partial", path) < 0) return false;
+    f.fd = moe_open(f.tmp, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    bool file = f.fd >= 0 && !fstat(f.fd, &st) && S_ISREG(st.st_mode);
+    bool read = file && read_record(&f, &st, &was, &has, &ignored) == MOE_OK && has;
+    if (f.fd >= 0) close(f.fd);
+    free(f.tmp);
+    return read && *which && !strcmp(was.replaces, which);
 }
 
 static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct moe_err *err)
@@ -209,21 +248,21 @@ static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct
     return moe_fail_errno(err, errno, f->tmp, "cannot create");
 }
 
-enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic,
+enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, bool (*ours)(int fd),
                                        enum moe_left left, const char *work, struct moe_err *err)
 {
     bool created = false;
     *f = (struct moe_newfile){ .fd = -1, .partial = true };
-    MOE_CHECK(strlen(magic) < 16);
+    snprintf(f->record.work, sizeof f->record.work, "%s", work);
+    if (left == MOE_LEFT_GOES) moe_which(path, f->record.replaces);
     MOE_TRY(check_name(path, err));
     MOE_TRY(check_there(path, true, err));
     if (asprintf(&f->tmp, "%s.partial", path) < 0) f->tmp = NULL;
     if (!f->tmp || !(f->path = strdup(path))) return no_memory(f, path, err);
     enum moe_code code = open_or_create(f, &created, err), locked = MOE_OK;
     if (code == MOE_OK) code = locked = lock_partial(f, err);
-    if (code == MOE_OK && !created) code = take_over(f, magic, left, work, err);
-    if (code == MOE_OK && !f->whole) moe_work_put(f->fd, work);
-    if (code == MOE_OK && !f->whole) code = moe_pwrite(f->fd, f->tmp, magic, strlen(magic), 0, err);
+    if (code == MOE_OK && !created) code = take_over(f, ours, left, err);
+    if (code == MOE_OK && !f->whole) code = put_record(f, err);
     if (code == MOE_OK) return MOE_OK;
     if (!created || locked != MOE_OK) { /* not ours to remove */
         if (f->fd >= 0) close(f->fd);
@@ -307,12 +346,20 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
     return MOE_OK;
 }
 
+/* What stands there is what stood there when a partial file was begun. */
+static bool is_what_was(const struct moe_newfile *f)
+{
+    char which[MOE_WHICH_BYTES];
+    moe_which(f->path, which);
+    return *which && !strcmp(which, f->record.replaces);
+}
+
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
 {
     enum moe_code code = moe_newfile_sync(f, err);
     if (code == MOE_OK && f->tmp) code = moe_held_check(f->fd, f->tmp, err);
     if (code == MOE_OK && f->partial) set_whole(f->fd, true);
-    if (code == MOE_OK) code = take_name(f, replace, err);
+    if (code == MOE_OK) code = take_name(f, replace && (!f->partial || is_what_was(f)), err);
     bool stays = f->whole || (f->partial && code == MOE_EXISTS);
     if (code != MOE_OK && f->tmp && !stays && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
     if (code == MOE_OK && f->partial) {

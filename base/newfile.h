@@ -28,6 +28,7 @@ struct moe_newfile {
     bool partial; /* tmp is path.partial, and locked */
     bool synced;
     bool whole;   /* tmp was left finished by this work: nothing is to be written */
+    struct moe_record record; /* of a partial one */
 };
 
 /* Whether `path` may become a file: MOE_USAGE when it is no name for one (empty, "x/", "."),
@@ -42,17 +43,22 @@ enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *
 enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct moe_err *err);
 
 /* The same for a file that takes long: it grows as path.partial, where it can be seen, under a lock, so
- * that a second writer is refused (MOE_EXISTS).  What an earlier writer left there, which is empty or begins
- * with the text `magic`, as every file of ours does from now on, is emptied as `left` says, or f->whole is
- * set; anything else is left alone (MOE_EXISTS).  work: what is written (base/leftover.h). */
-enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, const char *magic,
+ * that a second writer is refused (MOE_EXISTS).  Its first MOE_RECORD_BYTES bytes are the record of `work`
+ * (base/leftover.h) until the caller writes what belongs there, last of all.  What an earlier writer left
+ * there, which is empty, has such a record or is `ours` (whole: fd is open for reading), is emptied as `left`
+ * says, or f->whole is set; anything else is left alone (MOE_EXISTS).  With MOE_LEFT_GOES publish may replace
+ * what stands at `path` now, and so may a later run of the same work that goes on with it. */
+enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, bool (*ours)(int fd),
                                        enum moe_left left, const char *work, struct moe_err *err);
+/* Whether path.partial is work that may replace what stands at `path`: only then can MOE_LEFT_UNFINISHED_GOES
+ * end well. */
+bool moe_newfile_resumes(const char *path);
 
 /* For a writer that has to know before the name is given: nothing may be written after it. */
 enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err);
 /* Sync the file, give it its name, sync the directory.  Without `replace` whatever has appeared under
- * that name stays, and the code is MOE_EXISTS; path.partial, whole, is left then.  Closes the file either
- * way; after any other failure it is gone. */
+ * that name stays, and the code is MOE_EXISTS; path.partial, whole, is left then, and it never replaces what
+ * came after it was begun.  Closes the file either way; after any other failure it is gone. */
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err);
 /* Throw the file away; does nothing to a closed one. */
 void moe_newfile_abort(struct moe_newfile *f);

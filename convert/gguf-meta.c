@@ -128,6 +128,7 @@ enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source
 {
     *m = (struct moe_gguf_meta){ 0 };
     MOE_TRY(check_config(src, err));
+    moe_gguf_producer(m);
     str(m, "general.architecture", "deepseek2");
     str(m, "general.type", "model");
     str(m, "general.name", src->config.model_type); /* not the directory's name: the same weights give the same bytes */

@@ -326,7 +326,7 @@ static void close_workers(struct work *x)
 static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_err *err)
 {
     if (o->dry_run) return MOE_OK;
-    MOE_TRY(moe_gguf_may_write(out, o->mode == MOE_WRITE_FORCE, err));
+    MOE_TRY(moe_gguf_may_write(out, moe_write_left(o->mode), err));
     MOE_TRY(moe_source_apart(x->src, out, err));
     return moe_source_identity(x->src, &x->before, err);
 }
@@ -334,12 +334,12 @@ static enum moe_code begin(struct work *x, const char *out, const struct moe_ggu
 static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                                 const struct moe_gguf_meta *m, struct moe_err *err)
 {
-    bool force = o->mode == MOE_WRITE_FORCE, spoiled;
+    bool spoiled;
     char work[MOE_WORK_BYTES], id[33];
     moe_hex128(moe_identity_digest(&x->before), id);
     snprintf(work, sizeof work, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
     if (o->mode != MOE_WRITE_RESUME) MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
-    MOE_TRY(moe_gguf_create(&x->w, out, force, moe_write_left(o->mode), work, &x->r->was_done, m, x->plan->t, x->plan->n, err));
+    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), work, &x->r->was_done, m, x->plan->t, x->plan->n, err));
     if (x->r->was_done) return moe_gguf_finish(&x->w, err);
     enum moe_code code = open_workers(x, err);
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);

@@ -13,6 +13,8 @@
 
 enum { ALIGN = 32, VERSION = 3 };
 #define MAGIC "GGUF"
+#define PRODUCER_KEY "moe.producer" /* the first pair of every file: by it a file is known to be ours */
+#define PRODUCER "moe-convert"
 #define FILE_MAX_BYTES ((uint64_t)1 << 60)
 
 /* Numbers of metadata types in files. */
@@ -145,33 +147,52 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 struct moe_gguf_writer {
     struct moe_newfile file;
     uint64_t data, end;           /* where tensors begin; bytes of the file */
-    bool replace;                 /* a GGUF file may stand there */
+    unsigned char first[MOE_RECORD_BYTES]; /* of the file, written last */
     struct moe_writeback *behind;
 };
 
-static bool is_gguf(const char *path)
+/* An open file begins with the head of a GGUF file that this tool wrote. */
+static bool is_ours(int fd)
 {
-    char magic[4] = "";
+    struct moe_gguf_meta h = { 0 };
+    unsigned char head[96];
+    struct moe_err e;
+    put(&h, MAGIC, 4);
+    put_int(&h, VERSION, 4);
+    put_int(&h, 0, 8); /* numbers of tensors and of pairs: any */
+    put_int(&h, 0, 8);
+    moe_gguf_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
+    bool is = !h.failed && h.n <= sizeof head && moe_pread(fd, "", head, h.n, 0, &e) == MOE_OK &&
+              !memcmp(head, h.p, 8) && !memcmp(head + 24, h.p + 24, h.n - 24);
+    moe_gguf_meta_release(&h);
+    return is;
+}
+
+static bool is_our_file(const char *path)
+{
     int fd;
     uint64_t size;
     struct moe_err e;
     if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    bool yes = moe_pread(fd, path, magic, sizeof magic, 0, &e) == MOE_OK;
-    yes = yes && !memcmp(magic, MAGIC, sizeof magic);
+    bool is = is_ours(fd);
     close(fd);
-    return yes;
+    return is;
 }
 
-enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err *err)
+void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER)); }
+
+enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err)
 {
     size_t n = strlen(path);
     if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
     enum moe_exists there;
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
-    if (there != MOE_FILE || !is_gguf(path))
-        return moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists and is not a GGUF file (choose another name with -o)");
-    return replace ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+    if (there != MOE_FILE || !is_our_file(path))
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "already exists and is not a GGUF file that this tool wrote (move it away, or choose another name with -o)");
+    bool may = left == MOE_LEFT_GOES || (left == MOE_LEFT_UNFINISHED_GOES && moe_newfile_resumes(path));
+    return may ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
 static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
@@ -201,24 +222,29 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
         put_int(&h, t[i].offset, 8);
     }
     while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
-    enum moe_code code = h.failed || m->failed
-                             ? moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header")
-                             : moe_pwrite(w->file.fd, w->file.tmp, h.p, h.n, 0, err);
+    enum moe_code code = MOE_OK;
+    size_t first = sizeof w->first;
+    if (h.failed || m->failed) {
+        code = moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header");
+    } else {
+        MOE_CHECK(h.n >= first);
+        memcpy(w->first, h.p, first);
+        code = moe_pwrite(w->file.fd, w->file.tmp, h.p + first, h.n - first, first, err);
+    }
     moe_gguf_meta_release(&h);
     return code;
 }
 
-enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, bool replace, enum moe_left left,
+enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, enum moe_left left,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
 {
     *out = NULL;
-    MOE_TRY(moe_gguf_may_write(path, replace, err));
+    MOE_TRY(moe_gguf_may_write(path, left, err));
     struct moe_gguf_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
-    w->replace = replace;
     w->data = head_bytes(t, n, m);
-    enum moe_code code = moe_newfile_open_partial(&w->file, path, MAGIC, left, work, err);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, left, work, err);
     w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
     *whole = code == MOE_OK && w->file.whole;
     if (*whole) return *out = w, MOE_OK;
@@ -252,16 +278,17 @@ void moe_gguf_abort(struct moe_gguf_writer **w)
     if (*w) release(w);
 }
 
-/* What stands there now is what may be replaced, when it is a GGUF file. */
+/* What stands there now is what may be replaced, when it is a GGUF file of ours. */
 enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
 {
     struct moe_gguf_writer *w = *out;
     enum moe_exists there;
-    enum moe_code code = moe_newfile_sync(&w->file, err);
+    enum moe_code code = w->file.whole ? MOE_OK : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
+    if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
     if (code == MOE_OK)
-        code = moe_newfile_publish(&w->file, w->replace && there == MOE_FILE && is_gguf(w->file.path), err);
+        code = moe_newfile_publish(&w->file, there == MOE_FILE && is_our_file(w->file.path), err);
     release(out);
     return code;
 }

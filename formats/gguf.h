@@ -44,6 +44,8 @@ void moe_gguf_strings(struct moe_gguf_meta *m, const char *key, uint64_t n);
 void moe_gguf_i32s(struct moe_gguf_meta *m, const char *key, uint64_t n);
 void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len);
 void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v);
+/* The pair that every file of this tool has, its first. */
+void moe_gguf_producer(struct moe_gguf_meta *m);
 void moe_gguf_meta_release(struct moe_gguf_meta *m);
 
 /* ---- the file ---- */
@@ -54,15 +56,16 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 
 struct moe_gguf_writer;
 
-/* Begin path.partial, locked, reserved in full, its head written.  `path` itself appears at finish.
- * MOE_EXISTS: `path` is there and not `replace` (or it is no GGUF file: nothing else is ever replaced); path.partial is there,
- * left by an earlier writer, and `left` says that it stays; or another process is writing it.  *whole: an earlier
+/* Begin path.partial, locked, reserved in full, its head written but for the first bytes, which come at finish: an unfinished
+ * file is no GGUF file.  `path` itself appears at finish.  What stands at `path` stays (MOE_EXISTS) unless it is a GGUF file that
+ * this tool wrote and `left` is MOE_LEFT_GOES, or that it was when the same work was begun; what an earlier writer left at
+ * path.partial goes as `left` says (base/newfile.h).  MOE_EXISTS, too, when another process is writing it.  *whole: an earlier
  * run of the same `work` (base/leftover.h) left all of it: nothing is to be written.  The tensors are not kept. */
-enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, bool replace, enum moe_left left,
+enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, enum moe_left left,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
 /* What moe_gguf_create would say of `path`, without touching it. */
-enum moe_code moe_gguf_may_write(const char *path, bool replace, struct moe_err *err);
+enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err);
 /* `bytes` bytes of tensor t from byte `offset` of it on.  Any order, any thread. */
 enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset, const void *data, size_t bytes,
                              struct moe_err *err);

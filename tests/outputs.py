@@ -65,9 +65,16 @@ def go_on(p):
     return p.returncode, e
 
 
-def text(path, data=None):
+def killed(plan, *a):
+    """The tool, killed before that call."""
+    p = stopped(plan, *a)
+    p.kill()
+    p.communicate()
+
+
+def text(path, data=None, mode="r"):
     if data is None:
-        with open(path) as f: return f.read()
+        with open(path, mode) as f: return f.read()
     with open(path, "w") as f: f.write(data)
 
 
@@ -336,6 +343,22 @@ def gguf():
     with open("g.gguf.partial", "rb") as f: check(f.read(4) == b"GGUF", "the finished file is gone")
     clear("g.gguf")
     published("g.gguf.partial", *a, "--resume")
+    # an unfinished one is no GGUF file; the same work starts it over, and replaces what stood there when it was begun
+    before = text("g.gguf", None, "rb")
+    for force in ((), ("--force",)):
+        if not force: clear("g.gguf")
+        killed("pwrite:4", *a, *force)
+        check(text("g.gguf.partial", None, "rb")[:4] != b"GGUF", "half a GGUF file looks like a whole one")
+        for other in (("moe-convert", "m3.moe", *a[2:]), (*a, "--outtype", "f32")): refused([15], "another input", *other, "--resume")
+        if force:
+            later = text("g.gguf", None, "rb")
+            shutil.copy("g.gguf", "x"), os.rename("x", "x.gguf"), os.rename("g.gguf", "kept.gguf"), os.rename("x.gguf", "g.gguf")
+            refused([4], "already exists", *a, "--resume")
+            check(text("g.gguf", None, "rb") == later, "--resume replaced what came later")
+            os.rename("kept.gguf", "g.gguf")
+        good(*a, "--resume")
+        check(text("g.gguf", None, "rb") == before and not os.path.exists("g.gguf.partial"), "another GGUF file")
+    clear("g.gguf")
 
 
 def owned():

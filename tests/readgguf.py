@@ -328,7 +328,7 @@ class Compare:
 
     def metadata(self):
         c, m = self.config, self.g.meta
-        want = {"general.architecture": "deepseek2", "general.type": "model", "general.quantization_version": 2}
+        want = {"moe.producer": "moe-convert", "general.architecture": "deepseek2", "general.type": "model", "general.quantization_version": 2}
         arch = {"block_count": c["num_hidden_layers"], "context_length": c["max_position_embeddings"], "embedding_length": c["hidden_size"],
                 "feed_forward_length": c["intermediate_size"], "attention.head_count": c["num_attention_heads"], "attention.head_count_kv": 1,
                 "rope.freq_base": f32(c["rope_theta"]), "attention.layer_norm_rms_epsilon": f32(c["rms_norm_eps"]),

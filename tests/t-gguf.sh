@@ -193,7 +193,7 @@ if has xllamacpp; then ok "$PY" tests/ggufllama.py prints "$T/think.moe.auto.ggu
 sed -i 's/think>/thunk>/' "$T/think.moe/tokenizer/tokenizer_config.json"
 exits 13 "tokenizer_config.json.*does not match its checksum" "$C" "$T/think.moe" --to gguf -o "$T/thunk.gguf"
 
-# What is there is not replaced unless asked, and never when it is no GGUF file.
+# What is there is not replaced unless asked, and never when it is no GGUF file of this tool.
 cp "$T/j.gguf" "$T/before"
 exits 4 "already exists (replace it with --force)" "$C" "$T/q.moe" --to gguf -o "$T/j.gguf"
 ok cmp "$T/before" "$T/j.gguf"
@@ -201,17 +201,22 @@ ok "$C" "$T/q.moe" --to gguf --force -o "$T/j.gguf"
 ok cmp "$T/jq.gguf" "$T/j.gguf"
 echo precious >"$T/notes"
 mkdir "$T/dir"
-for there in notes dir; do exits 4 "is not a GGUF file" "$C" "$T/q.moe" --to gguf --force -o "$T/$there"; done
+printf 'GGUF\3\0\0\0and precious' >"$T/theirs"
+for there in notes dir theirs; do exits 4 "is not a GGUF file that this tool wrote" "$C" "$T/q.moe" --to gguf --force -o "$T/$there"; done
 exits 2 "which is read" "$C" "$T/q.moe" --to gguf --force -o "$T/q.moe"
-[ "$(cat "$T/notes")" = precious ] || fail "a stranger's file was touched"
+[ "$(cat "$T/notes")" = precious ] && [ "$(wc -c <"$T/theirs")" = 20 ] || fail "a stranger's file was touched"
 exits 2 "is no name for a file" "$C" "$T/q.moe" --to gguf -o "$T/new/"
-: >"$T/n.gguf.partial"
+printf 'moe: unfinished work\nmodel\n\n' >"$T/n.gguf.partial"
 exits 4 "holds unfinished work" "$C" "$T/q.moe" --to gguf -o "$T/n.gguf"
-ok "$C" "$T/q.moe" --to gguf --resume -o "$T/n.gguf"
+exits 15 "another input" "$C" "$T/q.moe" --to gguf --resume -o "$T/n.gguf"
+ok "$C" "$T/q.moe" --to gguf --force -o "$T/n.gguf"
 ok cmp "$T/jq.gguf" "$T/n.gguf"
 ln -s "$T/notes" "$T/m.gguf.partial"
 exits 4 "is in the way" "$C" "$T/q.moe" --to gguf --force -o "$T/m.gguf"
 [ "$(cat "$T/notes")" = precious ] || fail "a symbolic link was followed"
+printf 'GGUF\3\0\0\0a download' >"$T/d.gguf.partial"
+for how in --force --resume; do exits 4 "is in the way" "$C" "$T/q.moe" --to gguf $how -o "$T/d.gguf"; done
+[ "$(wc -c <"$T/d.gguf.partial")" = 18 ] || fail "another program's GGUF file was touched"
 echo thesis >"$T/t.gguf.partial"
 for how in --force --resume; do exits 4 "is in the way" "$C" "$T/q.moe" --to gguf $how -o "$T/t.gguf"; done
 [ "$(cat "$T/t.gguf.partial")" = thesis ] || fail "a stranger's .partial was touched"

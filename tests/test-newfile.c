@@ -52,6 +52,35 @@ static const char *at(const char *name)
     return p;
 }
 
+/* A file that is whole begins so. */
+static bool is_magic(int fd)
+{
+    char head[5];
+    return pread(fd, head, 5, 0) == 5 && !memcmp(head, "MAGIC", 5);
+}
+
+static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum moe_left left, const char *work)
+{
+    return moe_newfile_open_partial(f, at(name), is_magic, left, work, &err);
+}
+
+/* What belongs at the begin of the file, in place of its record. */
+static void end_partial(const struct moe_newfile *f)
+{
+    OK(moe_pwrite(f->fd, "", "MAGIC", 5, 0, &err) == MOE_OK && !ftruncate(f->fd, 5));
+}
+
+static bool unfinished(const char *name, const char *work)
+{
+    char *s;
+    size_t n;
+    struct moe_record r;
+    if (moe_read_file(at(name), 1 << 20, &s, &n, &err) != MOE_OK) return false;
+    bool is = moe_record_parse(s, n, &r) && !strcmp(r.work, work);
+    free(s);
+    return is;
+}
+
 static void put(const char *name, const char *text)
 {
     FILE *f = fopen(at(name), "wb");
@@ -146,57 +175,84 @@ static bool is_sticky(const char *name)
 static bool keeps_works(void)
 {
     int fd = open(root, O_RDONLY | O_DIRECTORY);
-    moe_work_put(fd, "a work");
-    bool keeps = moe_work_is(fd, "a work");
-    OK(!moe_work_is(fd, "a wor") && !moe_work_is(fd, "a work "));
+    const struct moe_record put = { "a work", "that" };
+    struct moe_record got;
+    moe_work_put(fd, &put);
+    bool keeps = moe_work_get(fd, &got) && !strcmp(got.work, put.work) && !strcmp(got.replaces, put.replaces);
     moe_work_drop(fd);
-    OK(fd >= 0 && !moe_work_is(fd, "a work") && !close(fd));
+    OK(fd >= 0 && !moe_work_get(fd, &got) && !close(fd));
     return keeps;
+}
+
+/* Unfinished, it is started over by the same work, which may replace what stood there when it was begun. */
+static void test_unfinished(void)
+{
+    struct moe_newfile f;
+    for (int i = 0; i < 2; i++) { /* of an older version, without a record; of this one */
+        if (i) OK(!rename(at("kept"), at("u.partial")));
+        else put("u.partial", "MAGIC and a half");
+        FAILS(MOE_EXISTS, open_partial(&f, "u", MOE_LEFT_STAYS, "a work"));
+        OK(strstr(err.msg, "unfinished work"));
+        FAILS(MOE_MISMATCH, open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "another"));
+        OK(strstr(err.msg, "another input") && (i ? unfinished("u.partial", "a work") : holds("u.partial", "MAGIC and a half")));
+        OK(open_partial(&f, "u", i ? MOE_LEFT_UNFINISHED_GOES : MOE_LEFT_GOES, "a work") == MOE_OK);
+        OK(unfinished("u.partial", "a work") && !link(at("u.partial"), at("kept")));
+        moe_newfile_abort(&f);
+    }
+    for (int later = 0; later < 2; later++) {
+        put("u", "old");
+        OK(open_partial(&f, "u", MOE_LEFT_GOES, "a work") == MOE_OK && unlink(at("kept")) + link(at("u.partial"), at("kept")) == 0);
+        moe_newfile_abort(&f);
+        OK(!rename(at("kept"), at("u.partial")) && !link(at("u.partial"), at("kept")) && moe_newfile_resumes(at("u")));
+        if (later) put("new", "came later"), OK(!rename(at("new"), at("u")) && !moe_newfile_resumes(at("u")));
+        OK(open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
+        end_partial(&f);
+        OK(moe_newfile_publish(&f, true, &err) == (later ? MOE_EXISTS : MOE_OK) && holds("u", later ? "came later" : "MAGIC"));
+    }
+    OK(!unlink(at("u")) && !unlink(at("u.partial")) && !unlink(at("kept")));
 }
 
 static void test_partial(void)
 {
     struct moe_newfile f, g;
     fresh();
-    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK && holds("x.partial", "MAGIC"));
-    FAILS(MOE_EXISTS, moe_newfile_open_partial(&g, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err));
+    OK(open_partial(&f, "x", MOE_LEFT_STAYS, "a work") == MOE_OK && unfinished("x.partial", "a work"));
+    FAILS(MOE_EXISTS, open_partial(&g, "x", MOE_LEFT_UNFINISHED_GOES, "a work"));
     OK(strstr(err.msg, "another process"));
     put("x", "appeared");
+    end_partial(&f);
     FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
     OK(strstr(err.msg, "x.partial") && holds("x", "appeared") && holds("x.partial", "MAGIC"));
     /* Whole, it waits for its name: only the same work goes on with it, and only --force throws it away. */
     for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
-        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("x"), "MAGIC", (enum moe_left)i, "another", &err));
+        FAILS(MOE_EXISTS, open_partial(&f, "x", (enum moe_left)i, "another"));
         OK(strstr(err.msg, "waits for its name") && holds("x.partial", "MAGIC"));
     }
     if (keeps_works()) {
-        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
         OK(f.whole);
         moe_newfile_abort(&f);
         OK(holds("x.partial", "MAGIC") && !unlink(at("x")));
-        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
         OK(f.whole && moe_newfile_publish(&f, false, &err) == MOE_OK && !is_sticky("x"));
-        OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
+        end_partial(&f);
         FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
     }
-    OK(moe_newfile_open_partial(&f, at("x"), "MAGIC", MOE_LEFT_GOES, "a work", &err) == MOE_OK && !f.whole);
+    OK(open_partial(&f, "x", MOE_LEFT_GOES, "a work") == MOE_OK && !f.whole);
+    end_partial(&f);
     OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
-    /* Unfinished, it is started over. */
-    put("u.partial", "MAGIC and a half");
-    FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at("u"), "MAGIC", MOE_LEFT_STAYS, "a work", &err));
-    OK(strstr(err.msg, "unfinished work"));
-    OK(moe_newfile_open_partial(&f, at("u"), "MAGIC", MOE_LEFT_UNFINISHED_GOES, "a work", &err) == MOE_OK);
-    OK(holds("u.partial", "MAGIC"));
-    moe_newfile_abort(&f);
+    test_unfinished();
     /* A stranger's, a link, a directory: left alone, restart or not. */
     put("y.partial", "years of work");
     put("short.partial", "MA");
+    put("near.partial", "moe: unfinished work\nof another kind");
     put("victim", "MAGIC and more");
     OK(!symlink("victim", at("z.partial")) && !mkdir(at("d.partial"), 0777) && !mkfifo(at("p.partial"), 0666));
-    const char *const names[] = { "y", "z", "d", "p", "short" };
-    for (int i = 0; i < 10; i++)
-        FAILS(MOE_EXISTS, moe_newfile_open_partial(&f, at(names[i / 2]), "MAGIC", i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, "a work", &err));
-    OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 7);
+    const char *const names[] = { "y", "z", "d", "p", "short", "near" };
+    for (int i = 0; i < 12; i++)
+        FAILS(MOE_EXISTS, open_partial(&f, names[i / 2], i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, "a work"));
+    OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 8);
 }
 
 /* ---- directories ---- */
@@ -288,7 +344,8 @@ static void test_unreadable(void)
         unreadable = root;
         why_not = why[i];
         OK(moe_newfile_write(at("f"), "x", 1, true, &err) == MOE_OK);
-        OK(moe_newfile_open_partial(&f, at("g"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+        OK(open_partial(&f, "g", MOE_LEFT_GOES, "a work") == MOE_OK);
+        end_partial(&f);
         OK(moe_newfile_publish(&f, true, &err) == MOE_OK);
         for (int again = 0; again < 2; again++) {
             build(&d, "x", MOE_LEFT_STAYS);
@@ -348,13 +405,14 @@ static void test_file_taken_away(void)
 {
     struct moe_newfile a, b;
     fresh();
-    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+    OK(open_partial(&a, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
     OK(!unlink(at("x.partial"))); /* somebody takes it for stale */
-    OK(moe_newfile_open_partial(&b, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+    OK(open_partial(&b, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
     OK(moe_newfile_publish(&a, true, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
-    OK(entries("") == 1 && holds("x.partial", "MAGIC"));
+    OK(entries("") == 1 && unfinished("x.partial", "a work"));
+    end_partial(&b);
     OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("x", "MAGIC"));
-    OK(moe_newfile_open_partial(&a, at("x"), "MAGIC", MOE_LEFT_STAYS, "a work", &err) == MOE_OK);
+    OK(open_partial(&a, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
     OK(!unlink(at("x.partial")));
     put("x.partial", "a stranger's");
     moe_newfile_abort(&a);
