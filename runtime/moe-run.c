@@ -471,7 +471,10 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
     /* also after a failure: without their secret the others do not believe it */
     enum moe_code read = o->secret ? moe_secret_read(&j.secret, o->secret, code ? &later : err) : MOE_OK;
     if (code == MOE_OK) code = read;
-    if (code != MOE_OK && !o->rendezvous) return code; /* nobody waits for this process */
+    if (code != MOE_OK && !o->rendezvous) { /* nobody waits for this process */
+        moe_secret_free(&j.secret);
+        return code;
+    }
     bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, code, err);
     moe_prompts_release(&j.prompts);
