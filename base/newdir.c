@@ -102,11 +102,31 @@ enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
 
 /* ---- work that starts over ---- */
 
-static enum moe_code write_mark(const char *dir, struct moe_err *err)
+/* record: NULL for what is on its way out. */
+static enum moe_code write_mark(const char *dir, const struct moe_record *record, struct moe_err *err)
 {
-    char mark[PATH_MAX];
+    char mark[PATH_MAX], text[MOE_RECORD_BYTES];
     MOE_TRY(moe_path_join(mark, sizeof mark, dir, MOE_NEWDIR_MARK, err));
-    return moe_write_file(mark, "", 0, err);
+    return moe_write_file(mark, text, record ? moe_record_text(record, text) : 0, err);
+}
+
+/* The record in the mark, else the one kept with the directory, which is open as fd. */
+static enum moe_code read_record(const char *dir, int fd, struct moe_record *was, bool *has, struct moe_err *err)
+{
+    char mark[PATH_MAX], *text;
+    size_t n;
+    enum moe_exists there;
+    *has = false;
+    MOE_TRY(moe_path_join(mark, sizeof mark, dir, MOE_NEWDIR_MARK, err));
+    MOE_TRY(moe_look(mark, &there, err));
+    if (there == MOE_FILE) {
+        enum moe_code code = moe_read_file(mark, MOE_RECORD_BYTES, &text, &n, err);
+        if (code != MOE_OK && code != MOE_CORRUPT) return code; /* the latter: too large for ours */
+        *has = code == MOE_OK && moe_record_parse(text, n, was);
+        if (code == MOE_OK) free(text);
+    }
+    if (!*has) *has = moe_work_get(fd, was);
+    return MOE_OK;
 }
 
 /* Remove all but the mark. */
@@ -126,7 +146,7 @@ static enum moe_code empty(const char *dir, const struct moe_names *names, struc
 static enum moe_code discard(const char *dir, struct moe_err *err)
 {
     struct moe_names names;
-    MOE_TRY(write_mark(dir, err));
+    MOE_TRY(write_mark(dir, NULL, err));
     MOE_TRY(moe_list_dir(dir, &names, err));
     enum moe_code code = empty(dir, &names, err);
     moe_names_release(&names);
@@ -141,47 +161,48 @@ static bool has_mark_file(const struct moe_names *names)
     return false;
 }
 
-static bool is_work(const struct moe_newdir *d, const struct moe_newdir_kind *kind)
+/* path was there before: is it what an earlier run left, and whole? */
+static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *names, const struct moe_newdir_kind *kind,
+                           bool *whole, struct moe_err *err)
 {
-    struct moe_record was;
-    return moe_work_get(d->lock, &was) && !strcmp(was.work, kind->work);
-}
-
-static void put_work(const struct moe_newdir *d, const struct moe_newdir_kind *kind)
-{
-    struct moe_record r = { .work = "" };
-    snprintf(r.work, sizeof r.work, "%s", kind->work);
-    moe_work_put(d->lock, &r);
-}
-
-/* path was there before: an empty one goes (*again: one of our own can be made), an earlier run's work as
- * `left` says, all else stays. */
-static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
-                               const struct moe_newdir_kind *kind, enum moe_left left, bool *again,
-                               struct moe_err *err)
-{
-    bool ours = has_mark_file(names), whole = !ours, marked;
-    *again = !names->n && !rmdir(d->path);
-    if (*again) return MOE_OK;
+    bool marked = false, ours = false;
+    *whole = !has_mark_file(names);
+    if (!*whole) return kind->unfinished(d->path, kind->with, err);
     MOE_TRY(moe_newdir_is_marked(d->path, &marked, err));
-    if (!ours && marked) {
+    if (marked) {
         enum moe_code code = kind->look(d->path, kind->with, err);
         if (code != MOE_OK && code != MOE_EXISTS) return code;
         ours = code == MOE_OK;
     }
-    if (!ours)
-        return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
-                           "is in the way and not from an export or a stage (move it away, or choose "
-                           "another name with -o)");
+    if (ours) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
+                       "is in the way and not from an export or a stage (move it away, or choose "
+                       "another name with -o)");
+}
+
+/* An empty one goes (*again: one of our own can be made), an earlier run's work as `left` says, all else stays. */
+static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
+                               const struct moe_newdir_kind *kind, enum moe_left left, bool *again,
+                               struct moe_err *err)
+{
+    struct moe_record was;
+    bool whole, has;
+    *again = !names->n && !rmdir(d->path);
+    if (*again) return MOE_OK;
+    MOE_TRY(whose(d, names, kind, &whole, err));
+    MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
+    bool same = has && !strcmp(was.work, kind->work);
+    if (same && left == MOE_LEFT_UNFINISHED_GOES) d->record = was;
     if (whole && left != MOE_LEFT_GOES) {
-        d->whole = d->keep = left != MOE_LEFT_STAYS && kind->work && is_work(d, kind);
+        d->whole = d->keep = left != MOE_LEFT_STAYS && same;
         return d->whole ? MOE_OK : moe_left_whole(d->path, d->final, err);
     }
     if (left == MOE_LEFT_STAYS)
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                            "holds unfinished work (go on with --resume, start over with --force)");
+    if (left == MOE_LEFT_UNFINISHED_GOES && !same) return moe_left_other(d->path, err);
     moe_newdir_mark(d);
-    MOE_TRY(write_mark(d->path, err));
+    MOE_TRY(write_mark(d->path, &d->record, err));
     return empty(d->path, names, err);
 }
 
@@ -191,13 +212,37 @@ static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *k
     struct moe_names names;
     *again = false;
     MOE_TRY(moe_newdir_lock(d, err));
-    if (d->created && kind->work) put_work(d, kind);
-    if (d->created) return write_mark(d->path, err);
+    if (d->created) {
+        moe_work_put(d->lock, &d->record);
+        return write_mark(d->path, &d->record, err);
+    }
     MOE_TRY(moe_list_dir(d->path, &names, err));
     enum moe_code code = take_over(d, &names, kind, left, again, err);
     moe_names_release(&names);
-    if (code == MOE_OK && !*again && !d->whole && kind->work) put_work(d, kind);
+    if (code == MOE_OK && !*again && !d->whole) moe_work_put(d->lock, &d->record);
     return code;
+}
+
+/* What stands under the final name is what the record speaks of. */
+static bool speaks_of_final(const struct moe_newdir *d, const struct moe_record *r)
+{
+    char which[MOE_WHICH_BYTES];
+    moe_which(d->final, which);
+    return *which && !strcmp(r->replaces, which);
+}
+
+bool moe_newdir_may_replace(const struct moe_newdir *d) { return speaks_of_final(d, &d->record); }
+
+bool moe_newdir_resumes(const struct moe_newdir *d)
+{
+    struct moe_record was;
+    struct moe_err ignored;
+    bool has = false;
+    int fd = moe_open(d->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (fd < 0) return false;
+    bool read = read_record(d->path, fd, &was, &has, &ignored) == MOE_OK && has;
+    close(fd);
+    return read && speaks_of_final(d, &was);
 }
 
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
@@ -205,6 +250,9 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
 {
     struct moe_err ignored;
     MOE_TRY(moe_newdir_name(d, out, err));
+    MOE_CHECK(kind->work && kind->unfinished);
+    snprintf(d->record.work, sizeof d->record.work, "%s", kind->work);
+    if (left == MOE_LEFT_GOES) moe_which(d->final, d->record.replaces);
     enum moe_code code = MOE_OK;
     bool again = true;
     for (int i = 0; code == MOE_OK && again && i < TRIES; i++) {

@@ -23,15 +23,18 @@ struct moe_newdir {
     bool created;         /* by _lock, now */
     bool keep;            /* published, or whole and without its name: _end removes nothing */
     bool whole;           /* an earlier run left this work finished: nothing is to be written */
+    struct moe_record record; /* after _begin: kept in the file that marks path, too, until it is whole */
 };
 
 /* look: MOE_OK when the directory at `path` is of the caller's kind (a container, an export), nothing else in
  * it, so that this tool may replace it; MOE_EXISTS with a sentence when it is not.  `with` is handed on.
- * work: what is written (base/leftover.h); NULL when only a final name is looked at. */
+ * work: what is written (base/leftover.h).  unfinished: the same as look for a directory that was begun, so
+ * that files may be missing.  These two are for _begin alone. */
 struct moe_newdir_kind {
     enum moe_code (*look)(const char *path, const void *with, struct moe_err *err);
     const void *with;
     const char *work;
+    enum moe_code (*unfinished)(const char *path, const void *with, struct moe_err *err);
 };
 
 /* Fill in the two names.  MOE_USAGE when the last part of `out` is no name ("", ".", ".."). */
@@ -49,11 +52,16 @@ void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
 /* _name and _lock; then path is empty but for a file that marks it, too, or d->whole is set and it is to be
- * published as it is.  What an earlier run left goes as `left` says, else MOE_EXISTS.  What is unfinished
- * has that file; what is whole has the mark alone and is of this kind.  After a failure nothing is to be
- * ended. */
+ * published as it is.  What an earlier run left goes as `left` says, else MOE_EXISTS, or MOE_MISMATCH when
+ * another work left it unfinished.  What is unfinished has that file, and nothing that is not of this kind;
+ * what is whole has the mark alone and is of this kind.  After a failure nothing is to be ended. */
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
                                enum moe_left left, struct moe_err *err);
+/* After _name: whether path is work that may replace what stands under the final name: only then can
+ * MOE_LEFT_UNFINISHED_GOES end well.  After _begin: whether what stands there is what stood there when this work
+ * was begun with MOE_LEFT_GOES. */
+bool moe_newdir_resumes(const struct moe_newdir *d);
+bool moe_newdir_may_replace(const struct moe_newdir *d);
 /* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken
  * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);

@@ -19,6 +19,7 @@ struct written {
     char *index;                  /* the text of its index, NULL when there is none */
     char *rest_text;              /* source.rest of the container, and its records */
     struct moe_originals rest;
+    bool unfinished;              /* the index, which comes last, may be missing */
 };
 
 static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
@@ -48,6 +49,16 @@ static bool is_folder(const struct written *w, const char *name)
     return false;
 }
 
+/* model-00001-of-00061.safetensors, as checkpoints have them. */
+static bool is_shard_name(const char *name)
+{
+    unsigned i, n;
+    char again[64];
+    if (sscanf(name, "model-%5u-of-%5u.", &i, &n) != 2) return false;
+    snprintf(again, sizeof again, "model-%05u-of-%05u.safetensors", i, n);
+    return !strcmp(name, again);
+}
+
 /* A file of weights is accounted for by the index that lies beside it, or by the source's header. */
 static bool is_weights(const struct written *w, const char *name)
 {
@@ -55,7 +66,7 @@ static bool is_weights(const struct written *w, const char *name)
     if (!moe_ends_with(name, ".safetensors")) return false;
     snprintf(quoted, sizeof quoted, "\"%s\"", name);
     return !strcmp(name, "model.safetensors") || (w->index && strstr(w->index, quoted)) ||
-           recorded(w, MOE_ORIGINAL_HEADER, name);
+           recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && is_shard_name(name));
 }
 
 static bool is_written(const struct written *w, const char *name)
@@ -71,7 +82,8 @@ static bool is_written(const struct written *w, const char *name)
         snprintf(kept, sizeof kept, "%s/%s", folders[i], name);
         if (moe_container_lists(w->src, kept)) return true;
     }
-    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) || is_weights(w, name);
+    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) ||
+           (w->unfinished && !strcmp(name, MOE_NEWDIR_MARK ".tmp")) || is_weights(w, name);
 }
 
 /* under: "" for the directory itself, else "docs/". */
@@ -128,18 +140,23 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
                        "already exists and is not a checkpoint (choose another name with -o)");
 }
 
-/* A checkpoint stands at `path` in which all files have names that an export of the container has, or nothing. */
-static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool *empty, struct moe_err *err)
+/* All files in `path` have names that an export of the container has. */
+static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished, struct moe_err *err)
 {
-    struct written w = { .path = path, .src = e->src };
-    MOE_TRY(is_checkpoint(path, empty, err));
-    if (*empty) return MOE_OK;
+    struct written w = { .path = path, .src = e->src, .unfinished = unfinished };
     enum moe_code code = read_written(&w, err);
     if (code == MOE_OK) code = all_written(&w, "", err);
     moe_originals_release(&w.rest);
     free(w.rest_text);
     free(w.index);
     return code;
+}
+
+/* And what stands there is a checkpoint, or there is nothing in it. */
+static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool *empty, struct moe_err *err)
+{
+    MOE_TRY(is_checkpoint(path, empty, err));
+    return *empty ? MOE_OK : only_its_names(path, e, false, err);
 }
 
 /* What was published: it is shown that this tool made it, too. */
@@ -158,6 +175,11 @@ static enum moe_code waiting(const char *path, const void *with, struct moe_err 
     return has_its_names(path, with, &empty, err);
 }
 
+static enum moe_code unfinished(const char *path, const void *with, struct moe_err *err)
+{
+    return only_its_names(path, with, true, err);
+}
+
 /* ---- begin and end ---- */
 
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
@@ -168,22 +190,23 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_TRY(moe_look(d->final, &there, err));
     if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, e, err));
-    if (there != MOE_ABSENT && e->mode != MOE_WRITE_FORCE)
+    bool may = e->mode == MOE_WRITE_FORCE || (e->mode == MOE_WRITE_RESUME && moe_newdir_resumes(d));
+    if (there != MOE_ABSENT && !may)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
     MOE_TRY(moe_source_apart(e->src, out, err));
     const cJSON *sum = moe_json_get(e->src->container->manifest, "checksum");
     snprintf(work, sizeof work, "moe " MOE_VERSION " %s of %.32s", e->options, sum->valuestring);
-    const struct moe_newdir_kind export = { waiting, e, work };
+    const struct moe_newdir_kind export = { waiting, e, work, unfinished };
     return moe_newdir_begin(d, out, &export, moe_write_left(e->mode), err);
 }
 
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
                                  struct moe_err *err)
 {
-    const struct moe_newdir_kind export = { replaceable, e, NULL };
+    const struct moe_newdir_kind export = { .look = replaceable, .with = e };
     if (code == MOE_OK) code = moe_source_still(e->src, err);
     if (code == MOE_OK) code = moe_export_made_put(d->path, d->lock, err);
-    if (code == MOE_OK) code = moe_newdir_publish(d, e->mode == MOE_WRITE_FORCE ? &export : NULL, err);
+    if (code == MOE_OK) code = moe_newdir_publish(d, moe_newdir_may_replace(d) ? &export : NULL, err);
     moe_newdir_end(d);
     return code;
 }

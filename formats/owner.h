@@ -27,4 +27,7 @@ enum moe_code moe_container_replaceable(const char *path, char sum[33], struct m
  * NULL. */
 enum moe_code moe_container_is(const char *path, const void *with, struct moe_err *err);
 
+/* The same of a container that was begun: MOE_OK when all that is in `path` has names of a container's files. */
+enum moe_code moe_container_unfinished(const char *path, const void *with, struct moe_err *err);
+
 #endif

@@ -168,7 +168,7 @@ enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, str
     MOE_TRY(may_take(w, err)); /* while the state still says whether it may */
     moe_newdir_mark(&w->out);  /* without state.json it has to say in another way that it is unfinished */
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
-    const struct moe_newdir_kind old = { moe_container_is, w->replaces, NULL };
+    const struct moe_newdir_kind old = { .look = moe_container_is, .with = w->replaces };
     return moe_newdir_publish(&w->out, w->replace ? &old : NULL, err);
 }
 

@@ -22,10 +22,10 @@ bool moe_is_plan_name(const char *name)
 static bool name_is_ours(const char *n)
 {
     char base[NAME_MAX + 1];
-    if (moe_newfile_is_temporary(n) || !strcmp(n, MOE_NEWDIR_MARK)) return true;
+    if (moe_newfile_is_temporary(n)) return true;
     snprintf(base, sizeof base, "%s", n);
     if (moe_ends_with(base, ".tmp")) base[strlen(base) - 4] = 0;
-    if (!strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
+    if (!strcmp(base, MOE_NEWDIR_MARK) || !strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
         !strcmp(base, MOE_ORIGINAL_NAME) || !strcmp(base, MOE_VISION_NAME) || !strcmp(base, "tokenizer") || !strcmp(base, "hf") ||
         !strcmp(base, MOE_ROUTING_NAME))
         return true;
@@ -75,6 +75,14 @@ static enum moe_code look(const char *dir, struct holds *h, struct moe_err *err)
     }
     moe_names_release(&names);
     return code;
+}
+
+enum moe_code moe_container_unfinished(const char *path, const void *with, struct moe_err *err)
+{
+    struct holds h;
+    (void)with;
+    MOE_TRY(look(path, &h, err));
+    return h.foreign ? moe_fail_at(err, MOE_EXISTS, path, NULL, "it holds files that are not a container's (choose another name with -o)") : MOE_OK;
 }
 
 enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33], struct moe_err *err)

@@ -264,7 +264,8 @@ static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode,
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
     switch (partial) {
     case MOE_PARTIAL_FOREIGN:
-        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "it holds files that are not a container's (choose another name with -o)");
+        MOE_TRY(moe_container_unfinished(w->dir, NULL, err));
+        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "it was not begun by this tool (choose another name with -o)");
     case MOE_PARTIAL_FRESH:
         if (mode == MOE_WRITE_RESUME && final == MOE_FINAL_CONTAINER) return *err = *differs, err->code;
         return start(w, err);

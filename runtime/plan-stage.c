@@ -342,8 +342,8 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, co
     moe_hex128(moe_plan_digest(p), plan);
     snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s", link ? "link" : "copy", (int)first,
              (int)last, plan, moe_json_get(src->container->manifest, "checksum")->valuestring);
-    const struct moe_newdir_kind stage = { is_stage, NULL, work };
-    const struct moe_newdir_kind old = { moe_container_is, sum, NULL };
+    const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
+    const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
     enum moe_code code = moe_newdir_begin(&d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err);
     if (code == MOE_OK) {
         if (!d.whole) code = build(&s, plan_path, out, err);

@@ -109,6 +109,13 @@ DIRS = {  # a directory's name and what writes it
 }
 
 
+OTHER = {  # what writes something else of the same kind
+    "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "1", "-o"), "hf": ("moe-convert", "m3.moe", "--to", "hf", "-o"),
+    "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "--flavor", "compressed-tensors", "-o"),
+    "g.gguf": ("moe-convert", "m.moe", "--to", "gguf", "--outtype", "f32", "-o"),
+}
+
+
 def set_up():
     for name, seed in (("m", "3"), ("m3", "4")):
         subprocess.run([f"{HELPERS}/genmodel", "-o", f"{WORK}/{name}", "--format", "bf16", "--layers", "2", "--experts", "4", "--top-k", "2",
@@ -473,14 +480,47 @@ def came_later():
     clear("n.moe")
 
 
+def begun():
+    """Unfinished directories are started over by the same work alone, and by --force, and never when somebody's file is in them."""
+    for name in ("hf", "hf4", "s.moe"):
+        a, b, part = DIRS[name], OTHER[name], name + ".partial"
+        plain = () if name == "s.moe" else ("--resume",)
+        good(*a, name)
+        before = digest(name)
+        clear(name)
+        for record in (True, False): # an older version left no record
+            killed("linkat:3", *a, name)
+            check(len(os.listdir(part)) > 1 and ".moe-export" in os.listdir(part), name, "is not unfinished", os.listdir(part))
+            text(part + "/notes.txt", "years of work")
+            for how in (plain, ("--force",)): refused([4], "notes.txt" if plain else "not a container's", *a, name, *how)
+            check(text(part + "/notes.txt") == "years of work", name, "deleted a file in", part)
+            os.unlink(part + "/notes.txt")
+            if not record:
+                text(part + "/.moe-export", "")
+                if KEEPS: os.removexattr(part, "user.moe.work")
+            left = digest(part)
+            refused([15], "another input", *(b if record else a), name, *plain)
+            check(digest(part) == left, "another work touched", part)
+            good(*a, name, *(plain if record else ("--force",)))
+            check(digest(name) == before and not os.path.exists(part), name, "is another one after a kill")
+            clear(name)
+        if not plain: continue
+        good(*a, name)
+        for when in ("linkat:3", "renameat2:2") if KEEPS else ("linkat:3",): # unfinished; whole, and not yet exchanged
+            killed(when, *a, name, "--force")
+            shutil.copytree(name, "later"), os.rename(name, "kept"), os.rename("later", name)
+            refused([4], "already exists", *a, name, "--resume")
+            check(os.path.exists(part), "is gone:", part)
+            clear(name)
+            os.rename("kept", name)
+            good(*a, name, "--resume")
+            check(digest(name) == before and not os.path.exists(part), name, "is another one after a killed --force")
+        clear(name)
+
+
 def waits():
     """Finished work whose name was taken waits for it: another work refuses, and only --force throws it away."""
-    other = {
-        "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "1", "-o"), "hf": ("moe-convert", "m3.moe", "--to", "hf", "-o"),
-        "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "--flavor", "compressed-tensors", "-o"),
-        "g.gguf": ("moe-convert", "m.moe", "--to", "gguf", "--outtype", "f32", "-o"),
-    }
-    for name, b in other.items():
+    for name, b in OTHER.items():
         clear(name)
         a, part = DIRS.get(name) or ("moe-convert", "m.moe", "--to", "gguf", "-o"), name + ".partial"
         p = stopped("renameat2:1", *a, name)
@@ -509,5 +549,5 @@ def waits():
 
 KEEPS = keeps_works()
 set_up()
-for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, origin, came_later, waits): part()
+for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, origin, came_later, begun, waits): part()
 print(f"t-outputs: {checks} checks")

@@ -265,7 +265,18 @@ static enum moe_code look_kind(const char *path, const void *with, struct moe_er
     return moe_exists(mark) == MOE_FILE ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
 }
 
-static const struct moe_newdir_kind is_kind = { look_kind, NULL, "a work" };
+/* Of this kind are files that are called so. */
+static enum moe_code look_unfinished(const char *path, const void *with, struct moe_err *e)
+{
+    (void)with;
+    struct moe_names names;
+    bool is = moe_list_dir(path, &names, e) == MOE_OK;
+    for (size_t i = 0; i < names.n; i++) is &= !strcmp(names.v[i], "kind") || !strcmp(names.v[i], MOE_NEWDIR_MARK);
+    moe_names_release(&names);
+    return is ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "holds a file of another kind");
+}
+
+static const struct moe_newdir_kind is_kind = { look_kind, NULL, "a work", look_unfinished };
 
 static void build(struct moe_newdir *d, const char *name, enum moe_left left)
 {
@@ -294,7 +305,7 @@ static void test_dir(void)
     moe_newdir_end(&d);
     OK(strstr(err.msg, "y.partial") && holds("y/thesis", "years of work") && holds("y.partial/kind", "new"));
     /* That waits for its name, too: the same work goes on with it, and only --force throws it away. */
-    const struct moe_newdir_kind other = { look_kind, NULL, "another work" };
+    const struct moe_newdir_kind other = { look_kind, NULL, "another work", look_unfinished };
     for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
         FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_left)i, &err));
         OK(strstr(err.msg, "waits for its name") && holds("y.partial/kind", "new"));
@@ -424,7 +435,7 @@ static enum moe_code look_any(const char *path, const void *with, struct moe_err
     (void)path, (void)with, (void)e;
     return MOE_OK;
 }
-static const struct moe_newdir_kind any_kind = { look_any, NULL, NULL };
+static const struct moe_newdir_kind any_kind = { look_any, NULL, "a work", look_any };
 
 static void test_directory_taken_away(void)
 {
