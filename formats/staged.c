@@ -162,6 +162,15 @@ enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err
 
 /* ---- writing ---- */
 
+enum moe_code moe_staged_is(const char *dir, bool *part, struct moe_err *err)
+{
+    cJSON *m;
+    MOE_TRY(moe_manifest_read(dir, &m, err));
+    *part = moe_json_get(m, "staged");
+    cJSON_Delete(m);
+    return MOE_OK;
+}
+
 enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_file *shard, unsigned char **head, size_t *bytes,
                               struct moe_err *err)
 {

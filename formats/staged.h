@@ -8,6 +8,9 @@
 
 #include "formats/container.h"
 
+/* Whether the container in `dir` is a part, as its manifest says. */
+enum moe_code moe_staged_is(const char *dir, bool *part, struct moe_err *err);
+
 /* Header and table of a shard of `whole`, a container, as the staged part's file begins: the same but for the feature bit and the header's
  * checksum.  free(*head); *bytes of it. */
 enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_file *shard, unsigned char **head, size_t *bytes,

@@ -291,9 +291,19 @@ static void name_out(const char *dir, const char *out, struct moe_err *err)
     memcpy(err->tensor, was.tensor, sizeof err->tensor);
 }
 
+/* A part has less than the whole: nobody who replaces a container by it wants to lose the rest. */
+static enum moe_code no_part_of_more(const char *out, struct moe_err *err)
+{
+    bool part;
+    MOE_TRY(moe_staged_is(out, &part, err));
+    if (part) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, out, NULL, "is a whole container, which no part of one replaces "
+                       "(choose another name with -o, or remove it)");
+}
+
 /* Something may be staged at `out`: nothing is there, or a container under --force (its manifest has the
- * checksum `sum`, else ""), and it is not the one that is staged. */
-static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, char sum[33],
+ * checksum `sum`, else ""), no whole one where a part comes, and it is not the one that is staged. */
+static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, bool whole, char sum[33],
                                struct moe_err *err)
 {
     enum moe_exists there;
@@ -302,7 +312,9 @@ static enum moe_code may_stage(const struct moe_source *src, const char *out, bo
     if (there != MOE_ABSENT && !force)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
     MOE_TRY(moe_source_apart(src, out, err));
-    return there == MOE_ABSENT ? MOE_OK : moe_container_replaceable(out, sum, err);
+    if (there == MOE_ABSENT) return MOE_OK;
+    MOE_TRY(moe_container_replaceable(out, sum, err));
+    return whole ? MOE_OK : no_part_of_more(out, err);
 }
 
 /* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of
@@ -319,11 +331,26 @@ static enum moe_code is_stage(const char *path, const void *with, struct moe_err
 
 static enum moe_code build(struct stage *s, const char *plan_path, const char *out, struct moe_err *err)
 {
-    enum moe_code code = choose(s, err);
-    if (code == MOE_OK) code = put_all(s, plan_path, err);
+    enum moe_code code = put_all(s, plan_path, err);
     if (code == MOE_OK) code = check_written(s, err);
     if (code == MOE_OK) code = moe_source_still(s->src, err);
     if (code != MOE_OK) name_out(s->dir, out, err);
+    return code;
+}
+
+static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *plan_path, const char *out, bool force,
+                         const char *sum, struct moe_err *err)
+{
+    char plan[33], work[MOE_WORK_BYTES];
+    moe_hex128(moe_plan_digest(s->p), plan);
+    snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s", s->link ? "link" : "copy", (int)s->first,
+             (int)s->last, plan, moe_json_get(s->src->container->manifest, "checksum")->valuestring);
+    const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
+    const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
+    MOE_TRY(moe_newdir_begin(d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err));
+    enum moe_code code = d->whole ? MOE_OK : build(s, plan_path, out, err);
+    if (code == MOE_OK) code = moe_newdir_publish(d, *sum ? &old : NULL, err);
+    moe_newdir_end(d);
     return code;
 }
 
@@ -332,24 +359,14 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, co
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_newdir d;
-    char sum[33], plan[33], work[MOE_WORK_BYTES];
+    char sum[33];
     if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
     if (src->staged) return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "is a staged part: only a whole container can be staged");
     MOE_TRY(moe_newdir_name(&d, out, err));
-    MOE_TRY(may_stage(src, d.final, force, sum, err));
     struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
-    if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to stage");
-    moe_hex128(moe_plan_digest(p), plan);
-    snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s", link ? "link" : "copy", (int)first,
-             (int)last, plan, moe_json_get(src->container->manifest, "checksum")->valuestring);
-    const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
-    const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
-    enum moe_code code = moe_newdir_begin(&d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err);
-    if (code == MOE_OK) {
-        if (!d.whole) code = build(&s, plan_path, out, err);
-        if (code == MOE_OK) code = moe_newdir_publish(&d, *sum ? &old : NULL, err);
-        moe_newdir_end(&d);
-    }
+    enum moe_code code = s.buf ? choose(&s, err) : moe_fail(err, MOE_NOMEM, "no memory to stage");
+    if (code == MOE_OK) code = may_stage(src, d.final, force, s.whole, sum, err);
+    if (code == MOE_OK) code = put(&s, &d, plan_path, out, force, sum, err);
     free(s.there);
     free(s.buf);
     *bytes = s.bytes;
