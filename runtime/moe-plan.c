@@ -444,7 +444,7 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     if (!link && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
     if (!o->check) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
-    MOE_TRY(moe_plan_find_model(o->run.argv[0], o->model, model, said, err));
+    MOE_TRY(moe_plan_find_model(o->run.argv[0], o->check ? o->out : o->model, model, said, err));
     MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
     moe_hex64(moe_source_origin(*src, NULL).form, origin);
     if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[0]);

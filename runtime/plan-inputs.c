@@ -121,6 +121,18 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
                        src->path);
 }
 
+/* The plan names its model as moe-plan was given it: from the directory that it ran in, which may be the plan's. */
+static enum moe_code named_model(const char *plan_path, const char *dir, const char *model, char path[PATH_MAX],
+                                 struct moe_err *err)
+{
+    snprintf(path, PATH_MAX, "%s", model);
+    if (moe_exists(path) == MOE_ABSENT && *model != '/') MOE_TRY(moe_path_join(path, PATH_MAX, dir, model, err));
+    if (moe_exists(path) != MOE_ABSENT) return MOE_OK;
+    return moe_fail_at(err, MOE_NOT_FOUND, plan_path, NULL,
+                       "is for '%.300s', which is neither there nor beside the plan (say where it is: --model NAME.moe)",
+                       model);
+}
+
 enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err)
 {
     const char *model = NULL, *said = "";
@@ -138,8 +150,9 @@ enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char
         cJSON_Delete(root);
         return code;
     }
-    const char *use = given ? given : inside ? dir : model;
-    if (use) snprintf(path, PATH_MAX, "%s", use);
+    if (given || inside) snprintf(path, PATH_MAX, "%s", given ? given : dir);
+    else if (model) code = named_model(plan_path, dir, model, path, err);
+    else code = moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
     cJSON_Delete(root);
-    return use ? MOE_OK : moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
+    return code;
 }

@@ -92,6 +92,19 @@ few=$(disk "$T/one-of-four.moe/layer-001.moe")
 [ "$(stat -c %s "$T/one-of-four.moe/layer-001.moe")" = "$(stat -c %s "$D/w.moe/layer-001.moe")" ] || fail "a staged file is shorter"
 ok "$P" -q stage "$T/four.json" --rank 0-2 -o "$T/host.moe"
 ok "$P" -q stage "$T/four.json" --rank 2 -o "$T/host.moe" --check
+# A part takes the place of a part alone; the model is looked for beside the plan, too.
+cp -R "$D/w.moe" "$T/other.moe"
+denied 4 "'$T/other.moe': is a whole container" moe-plan stage "$T/four.json" --rank 1 -o "$T/other.moe" -f
+cmp -s "$D/w.moe/manifest.json" "$T/other.moe/manifest.json" || fail "a part replaced a whole container"
+cp -R "$T/one-of-four.moe" "$T/a-part.moe"
+ok "$P" -q stage "$T/four.json" --rank 2 -o "$T/a-part.moe" -f
+BIN=$(cd "$BIN" && pwd) P=$BIN/moe-plan
+(cd "$T" && ok "$P" -q other.moe --ranks 4 --slots 8 -o beside.json)
+mkdir "$T/sub"
+(cd "$T/sub" && ok "$P" -q stage ../beside.json --rank 1 -o part.moe) || exit 1
+ok diff -r "$T/one-of-four.moe/layer-001.moe" "$T/sub/part.moe/layer-001.moe"
+rm -r "$T/other.moe"
+denied 3 "'$T/beside.json': is for 'other.moe', which is neither there nor beside the plan (say where it is: --model" moe-plan stage "$T/beside.json" --rank 1 -o "$T/x.moe"
 denied 15 "and rank 3 needs it (it was staged for ranks 0 to 2 of 4" moe-plan stage "$T/four.json" --rank 2-3 -o "$T/host.moe" --check
 if [ "$ucx" ]; then
     ok "$R" -q "$D/w.moe" $ask
