@@ -182,31 +182,53 @@ static enum moe_code unfinished(const char *path, const void *with, struct moe_e
 
 /* ---- begin and end ---- */
 
+static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
+{
+    const cJSON *sum = moe_json_get(e->src->container->manifest, "checksum");
+    snprintf(work, MOE_WORK_BYTES, "moe " MOE_VERSION " %s of %.32s", e->options, sum->valuestring);
+}
+
+/* Something stands at d->final: it may be replaced, or is what this work made (d->whole). */
+static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work, struct moe_err *err)
+{
+    bool resume = e->mode == MOE_WRITE_RESUME;
+    MOE_TRY(replaceable(d->final, e, err));
+    if (e->mode == MOE_WRITE_FORCE || (resume && moe_newdir_resumes(d))) return MOE_OK;
+    if (resume) MOE_TRY(moe_export_made_is(d->final, work, &d->whole, err));
+    if (d->whole) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "already exists (replace it with --force)");
+}
+
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
                                    struct moe_err *err)
 {
     char work[MOE_WORK_BYTES];
     enum moe_exists there;
+    name_work(e, work);
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_TRY(moe_look(d->final, &there, err));
-    if (there != MOE_ABSENT) MOE_TRY(replaceable(d->final, e, err));
-    bool may = e->mode == MOE_WRITE_FORCE || (e->mode == MOE_WRITE_RESUME && moe_newdir_resumes(d));
-    if (there != MOE_ABSENT && !may)
-        return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
+    if (there != MOE_ABSENT) MOE_TRY(look_at_final(d, e, work, err));
+    if (d->whole) return MOE_OK;
     MOE_TRY(moe_source_apart(e->src, out, err));
-    const cJSON *sum = moe_json_get(e->src->container->manifest, "checksum");
-    snprintf(work, sizeof work, "moe " MOE_VERSION " %s of %.32s", e->options, sum->valuestring);
     const struct moe_newdir_kind export = { waiting, e, work, unfinished };
     return moe_newdir_begin(d, out, &export, moe_write_left(e->mode), err);
+}
+
+static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
+{
+    const struct moe_newdir_kind export = { .look = replaceable, .with = e };
+    char work[MOE_WORK_BYTES];
+    name_work(e, work);
+    MOE_TRY(moe_source_still(e->src, err));
+    MOE_TRY(moe_export_made_put(d->path, d->lock, work, err));
+    return moe_newdir_publish(d, moe_newdir_may_replace(d) ? &export : NULL, err);
 }
 
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
                                  struct moe_err *err)
 {
-    const struct moe_newdir_kind export = { .look = replaceable, .with = e };
-    if (code == MOE_OK) code = moe_source_still(e->src, err);
-    if (code == MOE_OK) code = moe_export_made_put(d->path, d->lock, err);
-    if (code == MOE_OK) code = moe_newdir_publish(d, moe_newdir_may_replace(d) ? &export : NULL, err);
+    bool has_name = d->whole && d->lock < 0;
+    if (code == MOE_OK && !has_name) code = publish(d, e, err);
     moe_newdir_end(d);
     return code;
 }

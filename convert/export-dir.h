@@ -19,7 +19,8 @@ struct moe_export_dir {
  * (convert/export-made.h), or an empty directory, and nothing else; so may RESUME of such a run that was killed, while what stood there
  * then still does.  An unfinished directory that holds nothing but files of an export of src is started over under FORCE, and under
  * RESUME when its source and options were the same (MOE_MISMATCH: not); an export is a copy and keeps no journal.  One that is finished and waits for its name goes under
- * FORCE alone, and RESUME with the same source and options publishes it: d->whole is set, and nothing is to be written.  MOE_EXISTS otherwise; MOE_USAGE when `out` is, holds or
+ * FORCE alone, and RESUME with the same source and options publishes it: d->whole is set, and nothing is to be written; nor is it when
+ * such a run's export stands at `out` already, unchanged.  MOE_EXISTS otherwise; MOE_USAGE when `out` is, holds or
  * lies in the model that is exported.  After a failure nothing is to be ended. */
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
                                    struct moe_err *err);

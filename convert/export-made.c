@@ -48,7 +48,9 @@ static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_er
     return code;
 }
 
-static enum moe_code state_of(const char *path, char line[MOE_WORK_BYTES], struct moe_err *err)
+enum { STATE_BYTES = 48 };
+
+static enum moe_code state_of(const char *path, char state[STATE_BYTES], struct moe_err *err)
 {
     char hex[33];
     struct moe_hash *h = moe_hash_new();
@@ -57,14 +59,21 @@ static enum moe_code state_of(const char *path, char line[MOE_WORK_BYTES], struc
     enum moe_code code = add_all(h, path, err);
     moe_hex128(moe_hash_get128(h), hex);
     moe_hash_free(h);
-    snprintf(line, MOE_WORK_BYTES, "export %s", hex);
+    snprintf(state, STATE_BYTES, "export %s", hex);
     return code;
 }
 
-enum moe_code moe_export_made_put(const char *path, int fd, struct moe_err *err)
+/* The state, then the work. */
+static void put_line(char line[MOE_WORK_BYTES], const char *state, const char *work)
 {
-    char line[MOE_WORK_BYTES];
-    MOE_TRY(state_of(path, line, err));
+    snprintf(line, MOE_WORK_BYTES, "%s by %s", state, work);
+}
+
+enum moe_code moe_export_made_put(const char *path, int fd, const char *work, struct moe_err *err)
+{
+    char line[MOE_WORK_BYTES], state[STATE_BYTES];
+    MOE_TRY(state_of(path, state, err));
+    put_line(line, state, work);
     moe_made_put(fd, line);
     return MOE_OK;
 }
@@ -72,7 +81,7 @@ enum moe_code moe_export_made_put(const char *path, int fd, struct moe_err *err)
 /* *was: the line that is there; *same: it speaks of what is there. */
 static enum moe_code look_at_line(const char *path, char was[MOE_WORK_BYTES], bool *same, struct moe_err *err)
 {
-    char now[MOE_WORK_BYTES];
+    char now[STATE_BYTES];
     *same = false;
     int fd = moe_open(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
@@ -80,7 +89,16 @@ static enum moe_code look_at_line(const char *path, char was[MOE_WORK_BYTES], bo
     close(fd);
     if (!*was) return MOE_OK;
     MOE_TRY(state_of(path, now, err));
-    *same = !strcmp(was, now);
+    *same = !strncmp(was, now, strlen(now)); /* all states are of one length */
+    return MOE_OK;
+}
+
+enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, struct moe_err *err)
+{
+    char was[MOE_WORK_BYTES], now[MOE_WORK_BYTES];
+    MOE_TRY(look_at_line(path, was, is, err));
+    put_line(now, "", work);
+    *is &= strlen(was) >= strlen(now) && !strcmp(was + strlen(was) - strlen(now), now);
     return MOE_OK;
 }
 

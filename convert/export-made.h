@@ -18,8 +18,12 @@ enum moe_export_proof {
     MOE_PROOF_PRODUCER  /* the directory's quantization config has this tool as producer, and there is no line */
 };
 
-/* Leave the line with the directory `path`, open as fd, that is whole now.  Fails when it cannot be read. */
-enum moe_code moe_export_made_put(const char *path, int fd, struct moe_err *err);
+/* Leave the line with the directory `path`, open as fd, that is whole now; it names the `work` (base/leftover.h), too.
+ * Fails when it cannot be read. */
+enum moe_code moe_export_made_put(const char *path, int fd, const char *work, struct moe_err *err);
+
+/* Whether the line says that `work` made what is there, as it is. */
+enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, struct moe_err *err);
 
 /* MOE_EXISTS, saying what to do, when nothing proves that `path`, with files of the right names, is an export.  src:
  * the container that is to take its place.  For MOE_PROOF_SAME small files and samples of weights are read.  Other

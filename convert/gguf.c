@@ -1,6 +1,7 @@
 #include "convert/gguf.h"
 
 #include "base/io.h"
+#include "base/newfile.h"
 #include "base/tool.h"
 #include "convert/gguf-internal.h"
 #include "convert/rows.h"
@@ -28,6 +29,7 @@ struct work {
     const struct moe_source *src;
     const struct moe_gguf_plan *plan;
     struct moe_gguf_writer *w;
+    char name[MOE_WORK_BYTES]; /* of the work, base/leftover.h */
     struct moe_progress *progress;
     struct moe_gguf_result *r;
     struct worker *worker;  /* [workers] */
@@ -322,24 +324,29 @@ static void close_workers(struct work *x)
 
 /* ---- the file ---- */
 
-/* What would be in the way at the end, before anything of the model is read. */
+/* What would be in the way at the end, before anything of the model is read; under --resume the file may be there already,
+ * unless a killed --force run was about to replace it. */
 static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_err *err)
 {
+    char id[33];
+    bool resume = o->mode == MOE_WRITE_RESUME;
     if (o->dry_run) return MOE_OK;
-    MOE_TRY(moe_gguf_may_write(out, moe_write_left(o->mode), err));
+    if (!resume) MOE_TRY(moe_gguf_may_write(out, moe_write_left(o->mode), err));
     MOE_TRY(moe_source_apart(x->src, out, err));
-    return moe_source_identity(x->src, &x->before, err);
+    MOE_TRY(moe_source_identity(x->src, &x->before, err));
+    moe_hex128(moe_identity_digest(&x->before), id);
+    snprintf(x->name, sizeof x->name, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
+    x->r->was_done = resume && !moe_newfile_resumes(out) && moe_gguf_is_made(out, x->name);
+    return !resume || x->r->was_done ? MOE_OK : moe_gguf_may_write(out, moe_write_left(o->mode), err);
 }
 
 static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
                                 const struct moe_gguf_meta *m, struct moe_err *err)
 {
     bool spoiled;
-    char work[MOE_WORK_BYTES], id[33];
-    moe_hex128(moe_identity_digest(&x->before), id);
-    snprintf(work, sizeof work, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
+    if (x->r->was_done) return MOE_OK;
     if (o->mode != MOE_WRITE_RESUME) MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
-    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), work, &x->r->was_done, m, x->plan->t, x->plan->n, err));
+    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), x->name, &x->r->was_done, m, x->plan->t, x->plan->n, err));
     if (x->r->was_done) return moe_gguf_finish(&x->w, err);
     enum moe_code code = open_workers(x, err);
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ALIGN = 32, VERSION = 3 };
@@ -179,6 +180,29 @@ static bool is_our_file(const char *path)
     return is;
 }
 
+/* The size and time of a file and its work; it is lost when the file is copied or changed. */
+static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
+{
+    struct stat st;
+    if (fstat(fd, &st)) st = (struct stat){ .st_size = -1 };
+    snprintf(line, MOE_WORK_BYTES, "gguf %lld %lld.%09ld by %s", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+             (long)st.st_mtim.tv_nsec, work);
+}
+
+bool moe_gguf_is_made(const char *path, const char *work)
+{
+    char was[MOE_WORK_BYTES], now[MOE_WORK_BYTES];
+    uint64_t size;
+    int fd;
+    struct moe_err e;
+    if (moe_exists(path) != MOE_FILE || moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
+    moe_made_get(fd, was);
+    made_line(fd, work, now);
+    bool is = is_ours(fd) && !strcmp(was, now);
+    close(fd);
+    return is;
+}
+
 void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER)); }
 
 enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err)
@@ -283,9 +307,12 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
 {
     struct moe_gguf_writer *w = *out;
     enum moe_exists there;
+    char made[MOE_WORK_BYTES];
     enum moe_code code = w->file.whole ? MOE_OK : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    made_line(w->file.fd, w->file.record.work, made);
+    if (code == MOE_OK) moe_made_put(w->file.fd, made);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
     if (code == MOE_OK)
         code = moe_newfile_publish(&w->file, there == MOE_FILE && is_our_file(w->file.path), err);

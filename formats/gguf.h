@@ -64,6 +64,9 @@ struct moe_gguf_writer;
 enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, enum moe_left left,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
+/* Whether the same `work` wrote the file at `path`, and nobody changed it since; false, too, when the file system
+ * keeps no record of it. */
+bool moe_gguf_is_made(const char *path, const char *work);
 /* What moe_gguf_create would say of `path`, without touching it. */
 enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err);
 /* `bytes` bytes of tensor t from byte `offset` of it on.  Any order, any thread. */

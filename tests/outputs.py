@@ -341,6 +341,17 @@ def renamed():
     clear("n.moe.partial")
 
 
+def complete(name, a, b, file):
+    """--resume of an export that is there already: nothing to do; not of another one, nor once `file` of it was changed."""
+    ino = os.stat(name).st_ino
+    if KEEPS: good(*a, name, "--resume")
+    for x in (b, (a[0], "m3.moe", *a[2:])) if name != "hf4" else (b,): refused([4], "already exists", *x, name, "--resume")
+    refused([4], "already exists", *a, name)
+    os.utime(file, (1, 1))
+    refused([4], "already exists", *a, name, "--resume")
+    check(os.stat(name).st_ino == ino and not os.path.exists(name + ".partial"), name, "was made again")
+
+
 def gguf():
     a = ("moe-convert", "m.moe", "--to", "gguf", "-o", "g.gguf")
     p = stopped("renameat2:1", *a)
@@ -365,6 +376,7 @@ def gguf():
             os.rename("kept.gguf", "g.gguf")
         good(*a, "--resume")
         check(text("g.gguf", None, "rb") == before and not os.path.exists("g.gguf.partial"), "another GGUF file")
+    complete("g.gguf", a[:-1], OTHER["g.gguf"], "g.gguf")
     clear("g.gguf")
 
 
@@ -508,13 +520,14 @@ def begun():
         good(*a, name)
         for when in ("linkat:3", "renameat2:2") if KEEPS else ("linkat:3",): # unfinished; whole, and not yet exchanged
             killed(when, *a, name, "--force")
-            shutil.copytree(name, "later"), os.rename(name, "kept"), os.rename("later", name)
+            shutil.copytree(name, "later"), os.utime("later/config.json", (1, 1)), os.rename(name, "kept"), os.rename("later", name)
             refused([4], "already exists", *a, name, "--resume")
             check(os.path.exists(part), "is gone:", part)
             clear(name)
             os.rename("kept", name)
             good(*a, name, "--resume")
             check(digest(name) == before and not os.path.exists(part), name, "is another one after a killed --force")
+        complete(name, a, b, name + "/config.json")
         clear(name)
 
 
