@@ -404,9 +404,12 @@ uint64_t moe_available_memory(void)
     return n ? n : (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE); /* no /proc here */
 }
 
-double moe_now(void)
+static double clock_seconds(clockid_t which)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(which, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+double moe_now(void) { return clock_seconds(CLOCK_MONOTONIC); }
+double moe_cpu_seconds(void) { return clock_seconds(CLOCK_PROCESS_CPUTIME_ID); }

@@ -114,5 +114,6 @@ uint64_t moe_peak_anonymous(void); /* VmHWM less mapped file pages, sampled: see
 uint64_t moe_available_memory(void);
 
 double moe_now(void); /* seconds, monotonic */
+double moe_cpu_seconds(void); /* processor time of all threads of this process */
 
 #endif

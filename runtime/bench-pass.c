@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 9, READ_BYTES = 256 << 20, PIECE = 1 << 20, CONTEXT = 64, PROMPT = 256 };
 
@@ -16,18 +15,11 @@ struct least { double wall, processor; }; /* of several rounds, seconds */
 
 struct bench { struct moe_engine *e; struct moe_pool *pool; unsigned char *memory; float *x, *y; int32_t ids[CONTEXT + PROMPT + 2 * ROUNDS]; volatile float sink[64]; };
 
-static double processor(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static struct least begin(void) { return (struct least){ moe_now(), processor() }; }
+static struct least begin(void) { return (struct least){ moe_now(), moe_cpu_seconds() }; }
 
 static void end(struct least from, struct least *best)
 {
-    double wall = moe_now() - from.wall, cpu = processor() - from.processor;
+    double wall = moe_now() - from.wall, cpu = moe_cpu_seconds() - from.processor;
     if (wall < best->wall) best->wall = wall;
     if (cpu < best->processor) best->processor = cpu;
 }

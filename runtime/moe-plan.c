@@ -5,6 +5,7 @@
 #include "base/output.h"
 #include "formats/identity.h"
 #include "formats/container.h"
+#include "runtime/plan-baselines.h"
 #include "runtime/plan-inputs.h"
 #include "runtime/plan-model.h"
 #include "runtime/plan-options.h"
@@ -18,15 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-/* Processor time of all threads. */
-static double cpu_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- the task ---- */
 
@@ -142,85 +134,15 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     return w->o->compare ? compare(w, cJSON_AddArrayToObject(json, "compare"), err) : MOE_OK;
 }
 
-/* ---- baselines ---- */
-
-static const char *const baseline_names[] = { "trivial", "round-robin", "eplb" };
-
-static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
-{
-    int64_t n = 0;
-    for (int32_t r = 0, k = 0; r < t->ranks; r++) {
-        int32_t start = k, end = k + t->slots / t->ranks + (r < t->slots % t->ranks);
-        for (; k < end; k++)
-            for (int32_t j = start; j < k; j++) n += slot[j] == slot[k];
-    }
-    return n;
-}
-
-static enum moe_code baseline(const struct work *w, enum moe_baseline kind, const char *name, cJSON *all, struct moe_err *err)
-{
-    const struct moe_plan_task *t = &w->task;
-    int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
-    double *load = calloc((size_t)t->ranks, sizeof *load), sum = 0, start = moe_now(), cpu = cpu_seconds();
-    int64_t twice = 0;
-    enum moe_code code = slot && load ? moe_plan_baseline(slot, kind, t, err) : moe_fail(err, MOE_NOMEM, "no memory for baselines");
-    double seconds = moe_now() - start, used = cpu_seconds() - cpu;
-    cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
-    for (int32_t i = 0; code == MOE_OK && i < n; i++) {
-        double most = 0;
-        code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
-        for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
-        twice += duplicates(t, slot + (int64_t)i * t->slots);
-        sum += most;
-        cJSON_AddItemToArray(layers, cJSON_CreateNumber(most));
-    }
-    if (code == MOE_OK) {
-        cJSON_AddNumberToObject(j, "load_max", sum);
-        cJSON_AddNumberToObject(j, "gap_total", w->proofs->bound > 0 ? sum / w->proofs->bound - 1 : 0);
-        moe_json_add_i64(j, "duplicates", twice);
-        cJSON_AddNumberToObject(j, "seconds", seconds);
-        cJSON_AddNumberToObject(j, "cpu_seconds", used);
-        const struct moe_plan_proofs *f = w->proofs;
-        moe_text_add(w->text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; "
-                     "%lld slots hold an expert that their rank has already\n", name, sum,
-                     f->load_mean > 0 ? sum / f->load_mean : 1, f->bound > 0 ? 100 * (sum / f->bound - 1) : 0,
-                     (long long)twice);
-    }
-    free(slot);
-    free(load);
-    return code;
-}
-
-static bool wants_baseline(const struct moe_plan_options *o, int kind)
-{
-    bool yes = false;
-    for (size_t i = 0; i < o->baselines.n; i++) yes |= !strcmp(o->baselines.v[i], "all") || !strcmp(o->baselines.v[i], baseline_names[kind]);
-    return yes;
-}
-
-static enum moe_code baselines(const struct work *w, cJSON *json, struct moe_err *err)
-{
-    cJSON *all = w->o->baselines.n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
-    for (int k = 0; all && k < 3; k++)
-        if (wants_baseline(w->o, k)) MOE_TRY(baseline(w, (enum moe_baseline)k, baseline_names[k], all, err));
-    return MOE_OK;
-}
+/* ---- report ---- */
 
 /* What could fail only in the report, before any work. */
 static enum moe_code check_report(const struct work *w, struct moe_err *err)
 {
     const struct moe_plan_options *o = w->o;
-    for (size_t i = 0; i < o->baselines.n; i++) {
-        bool known = !strcmp(o->baselines.v[i], "all");
-        for (int k = 0; k < 3; k++) known |= !strcmp(o->baselines.v[i], baseline_names[k]);
-        if (!known) return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)", o->baselines.v[i]);
-    }
-    if (wants_baseline(o, MOE_BASE_EPLB) && w->task.slots % w->task.ranks)
-        return moe_fail(err, MOE_UNSUPPORTED, "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks", (int)w->task.slots, (int)w->task.ranks);
+    MOE_TRY(moe_plan_baselines_check(&o->baselines, &w->task, err));
     return o->compare ? compare(w, NULL, err) : MOE_OK;
 }
-
-/* ---- report ---- */
 
 static double bytes_per_rank(const struct work *w)
 {
@@ -270,7 +192,7 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
     moe_report_layers(w->text, &w->task, f, w->bytes.expert);
-    MOE_TRY(baselines(w, json, err));
+    MOE_TRY(moe_plan_baselines(&w->o->baselines, &w->task, f, w->text, json, err));
     add_totals(w, json);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
     moe_json_add_i64(json, "ranks", w->task.ranks);
@@ -308,10 +230,10 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     MOE_TRY(check_report(w, err));
     if (w->o->dry_run) return dry_run(w, json, err);
     MOE_TRY(moe_routing_digest(w->stats, &w->digest, err));
-    double start = moe_now(), cpu = cpu_seconds();
+    double start = moe_now(), cpu = moe_cpu_seconds();
     MOE_TRY(moe_plan_search(&w->plan, &w->task, w->o->run.pool, err));
     w->seconds = moe_now() - start;
-    w->cpu = cpu_seconds() - cpu;
+    w->cpu = moe_cpu_seconds() - cpu;
     MOE_TRY(moe_interrupted(err));
     MOE_TRY(moe_plan_prove(&w->proofs, w->plan, &w->task, w->o->batch, w->o->run.pool, err));
     MOE_TRY(moe_interrupted(err));

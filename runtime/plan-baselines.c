@@ -1,0 +1,83 @@
+#include "runtime/plan-baselines.h"
+
+#include "base/io.h"
+#include "runtime/plan-search.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { KINDS = 3 };
+static const char *const names[KINDS] = { "trivial", "round-robin", "eplb" }; /* by enum moe_baseline */
+
+static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
+{
+    int64_t n = 0;
+    for (int32_t r = 0, k = 0; r < t->ranks; r++) {
+        int32_t start = k, end = k + t->slots / t->ranks + (r < t->slots % t->ranks);
+        for (; k < end; k++)
+            for (int32_t j = start; j < k; j++) n += slot[j] == slot[k];
+    }
+    return n;
+}
+
+static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
+                         struct moe_text *text, cJSON *all, struct moe_err *err)
+{
+    const char *name = names[kind];
+    int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
+    double *load = calloc((size_t)t->ranks, sizeof *load), sum = 0, start = moe_now(), cpu = moe_cpu_seconds();
+    int64_t twice = 0;
+    enum moe_code code = slot && load ? moe_plan_baseline(slot, kind, t, err) : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    double seconds = moe_now() - start, used = moe_cpu_seconds() - cpu;
+    cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
+    for (int32_t i = 0; code == MOE_OK && i < n; i++) {
+        double most = 0;
+        code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
+        for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
+        twice += duplicates(t, slot + (int64_t)i * t->slots);
+        sum += most;
+        cJSON_AddItemToArray(layers, cJSON_CreateNumber(most));
+    }
+    if (code == MOE_OK) {
+        cJSON_AddNumberToObject(j, "load_max", sum);
+        cJSON_AddNumberToObject(j, "gap_total", f->bound > 0 ? sum / f->bound - 1 : 0);
+        moe_json_add_i64(j, "duplicates", twice);
+        cJSON_AddNumberToObject(j, "seconds", seconds);
+        cJSON_AddNumberToObject(j, "cpu_seconds", used);
+        moe_text_add(text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; "
+                     "%lld slots hold an expert that their rank has already\n", name, sum,
+                     f->load_mean > 0 ? sum / f->load_mean : 1, f->bound > 0 ? 100 * (sum / f->bound - 1) : 0,
+                     (long long)twice);
+    }
+    free(slot);
+    free(load);
+    return code;
+}
+
+static bool wants(const struct moe_strlist *asked, enum moe_baseline kind)
+{
+    bool yes = false;
+    for (size_t i = 0; i < asked->n; i++) yes |= !strcmp(asked->v[i], "all") || !strcmp(asked->v[i], names[kind]);
+    return yes;
+}
+
+enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
+                                 const struct moe_plan_proofs *f, struct moe_text *text, cJSON *json, struct moe_err *err)
+{
+    cJSON *all = asked->n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
+    for (int k = 0; all && k < KINDS; k++)
+        if (wants(asked, (enum moe_baseline)k)) MOE_TRY(one((enum moe_baseline)k, t, f, text, all, err));
+    return MOE_OK;
+}
+
+enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t, struct moe_err *err)
+{
+    for (size_t i = 0; i < asked->n; i++) {
+        bool known = !strcmp(asked->v[i], "all");
+        for (int k = 0; k < KINDS; k++) known |= !strcmp(asked->v[i], names[k]);
+        if (!known) return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)", asked->v[i]);
+    }
+    if (wants(asked, MOE_BASE_EPLB) && t->slots % t->ranks)
+        return moe_fail(err, MOE_UNSUPPORTED, "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks", (int)t->slots, (int)t->ranks);
+    return MOE_OK;
+}

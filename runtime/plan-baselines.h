@@ -1,0 +1,17 @@
+/* runtime/plan-baselines.h - placements that others would make, held against the same bound as the plan: --baseline. */
+#ifndef MOE_RUNTIME_PLAN_BASELINES_H
+#define MOE_RUNTIME_PLAN_BASELINES_H
+
+#include "base/json.h"
+#include "base/opt.h"
+#include "runtime/plan-proof.h"
+#include "runtime/plan-text.h"
+
+/* Before any work: MOE_USAGE for a name that there is not, MOE_UNSUPPORTED where EPLB has no placement. */
+enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t, struct moe_err *err);
+
+/* A line of text and an object of json's "baselines" for each that is asked for; nothing when none is. f: of the plan. */
+enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
+                                 const struct moe_plan_proofs *f, struct moe_text *text, cJSON *json, struct moe_err *err);
+
+#endif
