@@ -266,6 +266,33 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
     return code;
 }
 
+/* path is locked. */
+static enum moe_code drop(const struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
+{
+    struct moe_names names;
+    struct moe_record was;
+    bool has;
+    MOE_TRY(moe_list_dir(d->path, &names, err));
+    bool begun = has_mark_file(&names);
+    moe_names_release(&names);
+    if (!begun || !moe_held_is(d->lock, d->path)) return MOE_OK;
+    enum moe_code code = kind->unfinished(d->path, kind->with, err);
+    if (code != MOE_OK) return code == MOE_EXISTS ? MOE_OK : code;
+    MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
+    return has && strcmp(was.work, kind->work) ? MOE_OK : discard(d->path, err);
+}
+
+enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
+{
+    enum moe_exists there;
+    MOE_TRY(moe_look(d->path, &there, err));
+    if (there != MOE_DIR) return MOE_OK;
+    enum moe_code code = moe_lock_dir(d->path, &d->lock, err);
+    if (code == MOE_OK) code = drop(d, kind, err);
+    moe_newdir_unlock(d);
+    return code == MOE_EXISTS || code == MOE_NOT_FOUND ? MOE_OK : code; /* another process has it, or removed it */
+}
+
 void moe_newdir_end(struct moe_newdir *d)
 {
     struct moe_err ignored;

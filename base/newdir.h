@@ -62,6 +62,9 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
  * was begun with MOE_LEFT_GOES. */
 bool moe_newdir_resumes(const struct moe_newdir *d);
 bool moe_newdir_may_replace(const struct moe_newdir *d);
+/* After _name, when what stands under the final name is this work's already: remove what is left beside it of this
+ * work, unfinished, or of what it replaced. Anything else stays. */
+enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err);
 /* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken
  * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);

@@ -49,14 +49,18 @@ static bool is_folder(const struct written *w, const char *name)
     return false;
 }
 
-/* model-00001-of-00061.safetensors, as checkpoints have them. */
+/* model-00001-of-000061.safetensors: checkpoints differ in the number of digits. */
 static bool is_shard_name(const char *name)
 {
-    unsigned i, n;
-    char again[64];
-    if (sscanf(name, "model-%5u-of-%5u.", &i, &n) != 2) return false;
-    snprintf(again, sizeof again, "model-%05u-of-%05u.safetensors", i, n);
-    return !strcmp(name, again);
+    static const char *const parts[] = { "model-", "-of-" };
+    for (int i = 0; i < 2; i++) {
+        size_t n = strlen(parts[i]);
+        if (strncmp(name, parts[i], n)) return false;
+        name += n;
+        if (!(n = strspn(name, "0123456789"))) return false;
+        name += n;
+    }
+    return !strcmp(name, ".safetensors");
 }
 
 /* A file of weights is accounted for by the index that lies beside it, or by the source's header. */
@@ -208,9 +212,9 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_TRY(moe_look(d->final, &there, err));
     if (there != MOE_ABSENT) MOE_TRY(look_at_final(d, e, work, err));
-    if (d->whole) return MOE_OK;
-    MOE_TRY(moe_source_apart(e->src, out, err));
     const struct moe_newdir_kind export = { waiting, e, work, unfinished };
+    if (d->whole) return moe_newdir_drop(d, &export, err);
+    MOE_TRY(moe_source_apart(e->src, out, err));
     return moe_newdir_begin(d, out, &export, moe_write_left(e->mode), err);
 }
 

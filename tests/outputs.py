@@ -527,6 +527,11 @@ def begun():
             os.rename("kept", name)
             good(*a, name, "--resume")
             check(digest(name) == before and not os.path.exists(part), name, "is another one after a killed --force")
+        if KEEPS: # the old one is half removed
+            killed("unlinkat:3", *a, name, "--force")
+            check(os.path.exists(part) and digest(name) == before, name, "is not whole beside the old one")
+            good(*a, name, "--resume")
+            check(digest(name) == before and not os.path.exists(part), name, "left the old one at", part)
         complete(name, a, b, name + "/config.json")
         clear(name)
 
