@@ -35,7 +35,8 @@ def refused(codes, text, *a):
 
 def stopped(plan, *a):
     """The tool, stopped before the call that `plan` names."""
-    env = dict(os.environ, LD_PRELOAD=SHIM, MOE_FAULT=plan + ":SIGSTOP",
+    preload = ":".join(filter(None, (SHIM, os.environ.get("LD_PRELOAD"))))
+    env = dict(os.environ, LD_PRELOAD=preload, MOE_FAULT=plan + ":SIGSTOP",
                ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
     p = subprocess.Popen(argv(a), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env)
     _, status = os.waitpid(p.pid, os.WUNTRACED)
@@ -361,6 +362,7 @@ def gguf():
     with open("g.gguf.partial", "rb") as f: check(f.read(4) == b"GGUF", "the finished file is gone")
     clear("g.gguf")
     published("g.gguf.partial", *a, "--resume")
+    if not KEEPS: good(*a)
     # an unfinished one is no GGUF file; the same work starts it over, and replaces what stood there when it was begun
     before = text("g.gguf", None, "rb")
     for force in ((), ("--force",)):
