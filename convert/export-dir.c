@@ -86,8 +86,17 @@ static bool is_written(const struct written *w, const char *name)
         snprintf(kept, sizeof kept, "%s/%s", folders[i], name);
         if (moe_container_lists(w->src, kept)) return true;
     }
-    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) ||
-           (w->unfinished && !strcmp(name, MOE_NEWDIR_MARK ".tmp")) || is_weights(w, name);
+    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) || is_weights(w, name);
+}
+
+/* Older versions wrote NAME.tmp before NAME, and may have been killed in between. */
+static bool is_left(const struct written *w, const char *name)
+{
+    char whole[PATH_MAX];
+    size_t n = strlen(name);
+    if (!w->unfinished || !moe_ends_with(name, ".tmp")) return false;
+    snprintf(whole, sizeof whole, "%.*s", (int)(n - 4), name);
+    return is_written(w, whole);
 }
 
 /* under: "" for the directory itself, else "docs/". */
@@ -104,7 +113,7 @@ static enum moe_code all_written(const struct written *w, const char *under, str
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
         if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
-        bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name);
+        bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name) || is_left(w, name);
         code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
     }
     moe_names_release(&names);
