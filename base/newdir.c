@@ -180,15 +180,12 @@ static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *n
                        "another name with -o)");
 }
 
-/* An empty one goes (*again: one of our own can be made), an earlier run's work as `left` says, all else stays. */
+/* An earlier run's work goes or stays as `left` says, all else stays. */
 static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
-                               const struct moe_newdir_kind *kind, enum moe_left left, bool *again,
-                               struct moe_err *err)
+                               const struct moe_newdir_kind *kind, enum moe_left left, struct moe_err *err)
 {
     struct moe_record was;
     bool whole, has;
-    *again = !names->n && !rmdir(d->path);
-    if (*again) return MOE_OK;
     MOE_TRY(whose(d, names, kind, &whole, err));
     MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
     bool same = has && !strcmp(was.work, kind->work);
@@ -206,20 +203,23 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     return empty(d->path, names, err);
 }
 
+/* An empty directory is used as one that was made: another process that begins may have made it and not locked it yet,
+ * and would make it again if it were removed. */
 static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *kind,
-                           enum moe_left left, bool *again, struct moe_err *err)
+                           enum moe_left left, struct moe_err *err)
 {
     struct moe_names names;
-    *again = false;
     MOE_TRY(moe_newdir_lock(d, err));
-    if (d->created) {
-        moe_work_put(d->lock, &d->record);
-        return write_mark(d->path, &d->record, err);
-    }
     MOE_TRY(moe_list_dir(d->path, &names, err));
-    enum moe_code code = take_over(d, &names, kind, left, again, err);
+    enum moe_code code = MOE_OK;
+    d->created = !names.n;
+    if (names.n) code = take_over(d, &names, kind, left, err);
+    else {
+        moe_newdir_mark(d);
+        code = write_mark(d->path, &d->record, err);
+    }
     moe_names_release(&names);
-    if (code == MOE_OK && !*again && !d->whole) moe_work_put(d->lock, &d->record);
+    if (code == MOE_OK && !d->whole) moe_work_put(d->lock, &d->record);
     return code;
 }
 
@@ -253,13 +253,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
     MOE_CHECK(kind->work && kind->unfinished);
     snprintf(d->record.work, sizeof d->record.work, "%s", kind->work);
     if (left == MOE_LEFT_GOES) moe_which(d->final, d->record.replaces);
-    enum moe_code code = MOE_OK;
-    bool again = true;
-    for (int i = 0; code == MOE_OK && again && i < TRIES; i++) {
-        moe_newdir_unlock(d);
-        code = begin(d, kind, left, &again, err);
-    }
-    if (code == MOE_OK && again) code = busy(d, err);
+    enum moe_code code = begin(d, kind, left, err);
     if (code == MOE_OK) return MOE_OK;
     if (d->created && d->lock >= 0) moe_remove_tree(d->path, &ignored);
     moe_newdir_unlock(d);

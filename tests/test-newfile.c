@@ -382,8 +382,12 @@ static void test_foreign(void)
     for (int i = 0; i < 8; i++) FAILS(MOE_EXISTS, moe_newdir_begin(&d, at(names[i / 2]), &is_kind, i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, &err));
     OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
-    build(&d, "e", MOE_LEFT_STAYS); /* an empty one is made anew */
-    OK(is_sticky("e.partial"));
+    struct stat was, is; /* an empty one is used: who made it may be about to lock it, and would make it again */
+    int made = open(at("e.partial"), O_RDONLY | O_DIRECTORY);
+    OK(made >= 0 && !fstat(made, &was));
+    build(&d, "e", MOE_LEFT_STAYS);
+    OK(is_sticky("e.partial") && !stat(at("e.partial"), &is) && is.st_ino == was.st_ino);
+    close(made);
     moe_newdir_end(&d);
     FAILS(MOE_USAGE, moe_newdir_name(&d, ".", &err));
     FAILS(MOE_USAGE, moe_newdir_name(&d, at(".."), &err));
