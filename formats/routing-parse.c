@@ -20,6 +20,7 @@ struct parser {
     int64_t n, cap;                /* counts so far */
     int32_t cap_layers, cap_windows;
     bool memory;                   /* it ran out */
+    bool others;                   /* not our own file: counts may have been averaged, or added as floats */
 };
 
 static const char *grow(struct parser *p)
@@ -32,15 +33,24 @@ static const char *grow(struct parser *p)
     return NULL;
 }
 
-/* [ints]: the counts of one layer. */
+/* A count; another program's may be 162554.0, or a fraction. */
+static const char *count(struct parser *p, uint64_t *v)
+{
+    bool exact = true;
+    const char *why = p->others ? moe_scan_rounded(&p->s, v, &exact) : moe_scan_u64(&p->s, v);
+    if (!why && *v >= (uint64_t)SUM_MAX) why = "a number too large";
+    if (!why) p->r->rounded += !exact;
+    return why;
+}
+
+/* [numbers]: the counts of one layer. */
 static const char *row(struct parser *p)
 {
     int32_t n = 0;
     if (!moe_scan_take(&p->s, '[')) return "a list of counts is missing";
     do {
         uint64_t v;
-        const char *why = moe_scan_u64(&p->s, &v);
-        if (!why && v >= (uint64_t)SUM_MAX) why = "a number too large";
+        const char *why = count(p, &v);
         if (!why && n == MOE_ROUTING_EXPERTS_MAX) why = "a list too long";
         if (!why && p->n == p->cap) why = grow(p);
         if (why) return why;
@@ -189,6 +199,7 @@ static bool is_deep(const struct moe_scan *s)
 static const char *logical_count(struct parser *p)
 {
     bool deep = is_deep(&p->s);
+    p->others = true;
     if (!moe_scan_take(&p->s, '[')) return "'logical_count' is not a list";
     if (!deep) return matrix(p, true);
     do {

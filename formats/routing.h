@@ -22,6 +22,7 @@ struct moe_routing {
     int32_t n_windows;         /* >= 1 */
     int32_t *layers;           /* [n_layers] numbers of the model's layers, ascending; NULL: the rows have no numbers (SGLang) */
     int64_t *tokens;           /* [n_windows]; 0: the file does not say */
+    int64_t rounded;           /* counts of the file that were fractions, and were rounded to whole numbers */
     int64_t *counts;           /* [n_windows][n_layers][experts] tokens routed there: >= 0, the sum of a row below 2^53 */
 };
 
@@ -40,7 +41,7 @@ static inline int64_t *moe_routing_row(const struct moe_routing *r, int32_t wind
 enum moe_code moe_routing_check(const struct moe_routing *r, const char *file, struct moe_err *err);
 
 /* Parse text (changed in place): routing.json, or SGLang's JSON with "logical_count" (layers x experts, or windows x layers x experts).
- * MOE_CORRUPT for anything but JSON, a missing or second key, lists of unequal length, a count that is no whole number in [0, 2^53), and
+ * MOE_CORRUPT for anything but JSON, a missing or second key, lists of unequal length, a count that is no whole number in [0, 2^53) (of SGLang's: no number; fractions are rounded), and
  * what moe_routing_check refuses; MOE_UNSUPPORTED for another version.  Memory: 8 bytes a count. */
 enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **r, struct moe_err *err);
 

@@ -1,5 +1,7 @@
 #include "formats/scan.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { DEPTH = 64 };
@@ -115,6 +117,30 @@ const char *moe_scan_u64(struct moe_scan *s, uint64_t *v)
             return "a number too large";
     if (s->at == first || (s->at - first > 1 && *first == '0')) return "not a whole number";
     if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E')) return "not a whole number";
+    return NULL;
+}
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+const char *moe_scan_rounded(struct moe_scan *s, uint64_t *v, bool *exact)
+{
+    char text[64] = "", *end, *dot;
+    size_t n = 0;
+    space(s);
+    char *first = s->at;
+    const char *why = moe_scan_u64(s, v);
+    *exact = !why;
+    if (!why || s->at == first || s->at >= s->end || is_digit(*s->at)) return why;
+    while (first + n < s->end && first[n] && strchr("+-.0123456789eE", first[n])) n++;
+    if (n >= sizeof text) return "a number too long";
+    memcpy(text, first, n);
+    double d = strtod(text, &end);
+    dot = strchr(text, '.');
+    if (*end || (dot && !is_digit(dot[1])) || (*text == '0' && is_digit(text[1]))) return "bad syntax";
+    if (!(d < 0x1p63)) return "a number too large";
+    *v = (uint64_t)nearbyint(d);
+    *exact = (double)*v == d;
+    s->at = first + n;
     return NULL;
 }
 

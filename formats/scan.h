@@ -17,6 +17,8 @@ bool moe_scan_take(struct moe_scan *s, char c);
 const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len);
 /* A whole number of plain digits below 2^63. */
 const char *moe_scan_u64(struct moe_scan *s, uint64_t *v);
+/* A number from 0 to below 2^63, rounded to a whole one (162554.0, 1.5e3); *exact: it was one. */
+const char *moe_scan_rounded(struct moe_scan *s, uint64_t *v, bool *exact);
 /* Any value, not kept; at most 64 deep. */
 const char *moe_scan_skip(struct moe_scan *s);
 /* White space up to the end. */

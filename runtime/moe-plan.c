@@ -65,6 +65,20 @@ static enum moe_code choose_slots(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Once for each kind of doubt: a plan of such statistics may be right, but proves little of what will come. */
+static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
+{
+    struct moe_stats_doubts d;
+    moe_plan_doubt_stats(r, &d);
+    if (d.rounded) moe_notice(run, "%lld counts of the statistics are fractions and were rounded", (long long)d.rounded);
+    if (d.empty == d.layers)
+        moe_warn(run, "all counts of the statistics are zero: the plan spreads experts evenly and says nothing of loads");
+    else if (d.empty) moe_warn(run, "%d of %d layers have no count in the statistics: their experts are spread evenly", (int)d.empty, (int)d.layers);
+    if (d.never > d.experts / 2)
+        moe_warn(run, "%d of %d experts of a layer never got a token in the statistics: are they of one rank only? The plan takes these experts to be idle",
+                 (int)d.never, (int)d.experts);
+}
+
 static enum moe_code prepare(struct work *w, struct moe_err *err)
 {
     struct moe_plan_options *o = w->o;
@@ -89,6 +103,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(choose_slots(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
     if (origin == MOE_STATS_NONE) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
+    else tell_doubts(&o->run, w->stats);
     return MOE_OK;
 }
 

@@ -58,8 +58,10 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
 {
     struct moe_routing *bound;
     moe_routing_merge(r, most);
+    int64_t rounded = r->rounded + (*all ? (*all)->rounded : 0);
     MOE_TRY(moe_routing_bind(r, c, file, &bound, err));
     enum moe_code code = append(all, bound, err);
+    if (code == MOE_OK) (*all)->rounded = rounded;
     moe_routing_free(&bound);
     return code;
 }
@@ -79,6 +81,21 @@ static enum moe_code from_container(struct moe_routing **all, const struct moe_s
     code = add(all, r, &src->config, name, most, err);
     moe_routing_free(&r);
     return code;
+}
+
+void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d)
+{
+    *d = (struct moe_stats_doubts){ .rounded = r->rounded, .layers = r->n_layers, .experts = r->experts };
+    for (int32_t i = 0; i < r->n_layers; i++) {
+        int32_t never = 0;
+        for (int32_t e = 0; e < r->experts; e++) {
+            bool seen = false;
+            for (int32_t w = 0; w < r->n_windows && !seen; w++) seen = moe_routing_row(r, w, i)[e] > 0;
+            never += !seen;
+        }
+        if (never == r->experts) d->empty++;
+        else if (never > d->never) d->never = never;
+    }
 }
 
 enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,

@@ -11,6 +11,15 @@
 /* A container, a checkpoint, or a directory with only config.json (told by what is in it). */
 enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, struct moe_err *err);
 
+/* What makes statistics doubtful. */
+struct moe_stats_doubts {
+    int64_t rounded;         /* counts that were fractions */
+    int32_t layers, empty;   /* MoE layers; those without one token */
+    int32_t never, experts;  /* the most experts of a layer that has tokens that got none; of how many */
+};
+/* Of statistics with the model's rows, over all windows. */
+void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d);
+
 enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
 /* One row for each MoE layer of the model.  Each file's windows, at most `most` of them (neighbours added up), follow each other in the order of
  * paths.  No paths: the container's routing.json; without one every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */

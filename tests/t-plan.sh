@@ -317,4 +317,22 @@ echo '{"version":1,"layers":[{"layer":1,"ranks":[[0,0]]}]}' >"$T/dup"
 refused 13 'there twice' export "$T/dup" --to sglang
 refused 2 'want a model' 
 refused 2 'wants one PLAN' verify
+
+# ---- statistics that prove little: of floats, of one rank, of nothing ----
+# doubt COUNTS TEXT: an awk expression for expert e of 384, and what is said once.
+doubt()
+{
+    awk "BEGIN { srand(1); printf \"{\\\"logical_count\\\":[\"
+                 for (l = 0; l < 61; l++) { printf l ? \",[\" : \"[\"; for (e = 0; e < 384; e++) printf \"%s%s\", e ? \",\" : \"\", $1; printf \"]\" }
+                 printf \"]}\\n\" }" >"$T/doubt"
+    "$P" "$T/k2" --expert-type nvfp4 --ranks 8 --stats "$T/doubt" -n >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "statistics of $1"; }
+    if [ -n "$2" ]; then [ "$(grep -cF -- "$2" "$T/err")" = 1 ] || { cat "$T/err"; fail "'$2' is not said once of $1"; }
+    else ! grep -E 'rounded|never|zero|no count' "$T/err" || fail "something is said of $1"; fi
+    count
+}
+doubt 'e + 1 ".0"' ''
+doubt 'e + 1 ".5"' '23424 counts of the statistics are fractions and were rounded'
+doubt '(e < 16 ? e + 1 : 0)' '368 of 384 experts of a layer never got a token'
+doubt '0' 'all counts of the statistics are zero'
+doubt '(l == 7 ? 0 : e + 1)' '1 of 60 layers have no count'
 echo "t-plan: $checks checks"

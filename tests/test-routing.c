@@ -110,6 +110,18 @@ static void test_sglang(void)
     moe_routing_merge(r, 1);
     OK(r->n_windows == 1 && moe_routing_row(r, 0, 2)[1] == 18 && moe_routing_row(r, 0, 0)[0] == 8);
     moe_routing_free(&r);
+    /* averaged, or added as floats */
+    OK(parse("{\"logical_count\":[[162554.0,1.625540e5,7],[0.25,1.5,2.5]]}", &r) == MOE_OK);
+    OK(moe_routing_row(r, 0, 0)[0] == 162554 && moe_routing_row(r, 0, 0)[1] == 162554 && r->rounded == 3);
+    OK(moe_routing_row(r, 0, 1)[0] == 0 && moe_routing_row(r, 0, 1)[1] == 2 && moe_routing_row(r, 0, 1)[2] == 2);
+    moe_routing_free(&r);
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,-2.5]]}", "not a whole number");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,2.]]}", "bad syntax");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,1e]]}", "bad syntax");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,01.5]]}", "bad syntax");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,1e99]]}", "too large");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,9007199254740992.0]]}", "too large");
+    refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,NaN]]}", "not a whole number");
     refuse(MOE_CORRUPT, "{\"logical_count\":[]}", "malformed");
     refuse(MOE_CORRUPT, "{\"logical_count\":[1,2]}", "malformed");
     refuse(MOE_CORRUPT, "{\"logical_count\":[[1,2],[3]]}", "not as long");
