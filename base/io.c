@@ -136,6 +136,14 @@ enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err)
     return MOE_OK;
 }
 
+enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct moe_err *err)
+{
+    static const char pointer[] = "version https://git-lfs";
+    if (n < sizeof pointer - 1 || memcmp(head, pointer, sizeof pointer - 1)) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                       "is a Git LFS pointer, not the file itself (fetch it: git lfs pull, or download the model again)");
+}
+
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err)
 {
     *created = !mkdir(path, mode);

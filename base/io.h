@@ -100,6 +100,9 @@ enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err)
 
 bool moe_ends_with(const char *s, const char *tail);
 
+/* MOE_CORRUPT when a file's first bytes are those of a Git LFS pointer, which stands for a file that was not fetched. */
+enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct moe_err *err);
+
 /* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the file was cut or the
  * disk failed, is SIGBUS, unless the program called moe_map_guard: it then reads as zeros, and moe_map_check says so from then on. */
 enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map, struct moe_err *err);

@@ -136,6 +136,7 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     size_t at = 0;
     const char *end = NULL, *why = bad_text(text, size, &at);
     *out = NULL;
+    MOE_TRY(moe_not_lfs(text, size, file, err));
     if (why) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: %s at byte %zu", why, at);
     failed = false;
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, &end, false);

@@ -5,8 +5,10 @@
 #include "formats/scan.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { INDEX_BYTES = 1 << 30 };
 
@@ -254,6 +256,45 @@ static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct 
     return MOE_OK;
 }
 
+/* The first safetensors file there that the index does not name; "" when there is none. */
+static enum moe_code find_stray(const struct moe_checkpoint *k, char stray[256], struct moe_err *err)
+{
+    struct moe_names names;
+    *stray = 0;
+    MOE_TRY(moe_list_dir(k->src->path, &names, err));
+    for (size_t i = 0; i < names.n && !*stray; i++) {
+        struct moe_file key = { .name = names.v[i] };
+        if (is_safetensors(names.v[i]) &&
+            !bsearch(&key, k->src->files, (size_t)k->src->n_files, sizeof key, by_name))
+            snprintf(stray, 256, "%s", names.v[i]);
+    }
+    moe_names_release(&names);
+    return MOE_OK;
+}
+
+/* A file that the index names is not there: a link without its end is a download that did not finish; files beside it
+ * that the index does not name are those of another upload. */
+static enum moe_code say_absent(struct moe_checkpoint *k, const struct moe_file *f, struct moe_err *why, struct moe_err *err)
+{
+    struct stat st;
+    if (!lstat(f->path, &st)) {
+        if (S_ISLNK(st.st_mode))
+            moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL,
+                        "is a link to a file that is not there (the download did not finish: fetch the model again)");
+        return MOE_OK;
+    }
+    if (!k->has_index) return MOE_OK;
+    if (!k->stray_looked) MOE_TRY(find_stray(k, k->stray, err));
+    k->stray_looked = true;
+    if (*k->stray)
+        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL, "is named by model.safetensors.index.json and not there, while '%s' is, which the index "
+                    "does not name: the index is another upload's (fetch it again, or remove it)", k->stray);
+    else
+        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL, "is named by model.safetensors.index.json and not there (the download did not finish: "
+                    "fetch the model again)");
+    return MOE_OK;
+}
+
 static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
 {
     struct moe_file *f = &k->src->files[file];
@@ -262,6 +303,7 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     enum moe_code code = moe_source_open_file(k->src, file, &why);
     if (code == MOE_OK) code = moe_st_read(f->fd, f->path, f->size, &k->src->index->arena, &h, &why);
     if (code != MOE_OK) {
+        if (code == MOE_NOT_FOUND) MOE_TRY(say_absent(k, f, &why, err));
         moe_problem_err(k->p, &why);
         return excuse_file(k, file, err);
     }

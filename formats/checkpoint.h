@@ -22,6 +22,8 @@ struct moe_checkpoint {
     bool all_excused;
     unsigned char *seen;
     bool has_index;
+    bool stray_looked; /* stray: a safetensors file there that the index does not name, "" when there is none */
+    char stray[256];
     int32_t *parts; /* [slot][enum moe_part] -> raw + 1, 0: none */
 };
 

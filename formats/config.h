@@ -26,7 +26,8 @@ struct moe_config {
 
 /* How the weights are stored, from quantization_config (top level or in text_config) or hf_quant_config.json.  Only a
  * statement of intent: each tensor's type is decided by which tensors are present. */
-enum moe_scheme { MOE_SCHEME_NONE, MOE_SCHEME_FP8, MOE_SCHEME_INT4, MOE_SCHEME_NVFP4_MODELOPT, MOE_SCHEME_NVFP4_CT };
+enum moe_scheme { MOE_SCHEME_NONE, MOE_SCHEME_FP8, MOE_SCHEME_INT4, MOE_SCHEME_NVFP4_MODELOPT, MOE_SCHEME_NVFP4_CT,
+                  MOE_SCHEME_MIXED }; /* several, by layer */
 
 /* True for a layer with routed experts. */
 static inline bool moe_layer_is_moe(const struct moe_config *c, int64_t layer)

@@ -23,6 +23,19 @@ static enum moe_code fp8(const cJSON *q, const char *file, enum moe_scheme *sche
     return MOE_OK;
 }
 
+/* In which order GPTQ took the columns: "weight", also spelled "static", leaves them where they are; "group", also
+ * spelled "dynamic" or true, permutes them. */
+static enum moe_code int4_order(const cJSON *order, const char *file, struct moe_err *err)
+{
+    static const char *const fine[] = { "weight", "static" };
+    if (!order || cJSON_IsNull(order) || cJSON_IsFalse(order)) return MOE_OK;
+    for (int i = 0; i < 2; i++)
+        if (cJSON_IsString(order) && !strcmp(order->valuestring, fine[i])) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: pack-quantized with actorder '%.60s' is not supported: "
+                       "its columns are permuted (quantize it with actorder 'weight', also called 'static', or without)",
+                       cJSON_IsString(order) ? order->valuestring : cJSON_IsTrue(order) ? "true" : "?");
+}
+
 static enum moe_code int4_group(const cJSON *group, const char *file, struct moe_err *err)
 {
     const cJSON *w = moe_json_get(group, "weights");
@@ -37,16 +50,28 @@ static enum moe_code int4_group(const cJSON *group, const char *file, struct moe
     if (bits != 4) return unsupported(file, "pack-quantized with other", "num_bits", err);
     if (size != 32) return unsupported(file, "pack-quantized with another", "group_size", err);
     if (!symmetric) return unsupported(file, "pack-quantized", "asymmetric", err);
-    const cJSON *order = moe_json_get(w, "actorder");
-    if (order && !cJSON_IsFalse(order) && !(cJSON_IsString(order) && !strcmp(order->valuestring, "weight")))
-        return unsupported(file, "pack-quantized with", "actorder", err);
+    MOE_TRY(int4_order(moe_json_get(w, "actorder"), file, err));
     return strcmp(type, "int") ? unsupported(file, "pack-quantized of type", type, err) : MOE_OK;
+}
+
+/* A format that is not read is no fault of a mixed model: its tensors are refused where they are needed. */
+static enum moe_code mixed_groups(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *groups = moe_json_get(q, "config_groups");
+    for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) {
+        const char *format = "";
+        MOE_TRY(moe_json_str(g, "format", false, &format, file, err));
+        if (!strcmp(format, "pack-quantized")) MOE_TRY(int4_group(g, file, err));
+    }
+    return MOE_OK;
 }
 
 static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
     const char *format = "";
     MOE_TRY(moe_json_str(q, "format", true, &format, file, err));
+    *scheme = MOE_SCHEME_MIXED;
+    if (!strcmp(format, "mixed-precision")) return mixed_groups(q, file, err);
     *scheme = MOE_SCHEME_NVFP4_CT;
     if (!strcmp(format, "nvfp4-pack-quantized")) return MOE_OK;
     if (strcmp(format, "pack-quantized")) return unsupported(file, "format", format, err);
@@ -56,17 +81,36 @@ static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum m
     return MOE_OK;
 }
 
+static bool is_nvfp4(const char *algo) { return !strcmp(algo, "NVFP4") || !strcmp(algo, "W4A16_NVFP4"); }
+
+static enum moe_code nvfp4_group(const cJSON *q, const char *file, struct moe_err *err)
+{
+    int64_t group = 16;
+    MOE_TRY(moe_json_i64(q, "group_size", false, 1, 1 << 20, &group, file, err));
+    return group == 16 ? MOE_OK : unsupported(file, "nvfp4 with another", "group_size", err);
+}
+
+/* As mixed_groups: {"NAME": {"quant_algo", "group_size"}} */
+static enum moe_code mixed_layers(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *layers = moe_json_get(q, "quantized_layers");
+    for (const cJSON *l = layers ? layers->child : NULL; l; l = l->next) {
+        const char *algo = "";
+        MOE_TRY(moe_json_str(l, "quant_algo", false, &algo, file, err));
+        if (is_nvfp4(algo)) MOE_TRY(nvfp4_group(l, file, err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
     const char *algo = "";
-    int64_t group = 16;
     MOE_TRY(moe_json_str(q, "quant_algo", true, &algo, file, err));
-    MOE_TRY(moe_json_i64(q, "group_size", false, 1, 1 << 20, &group, file, err));
-    if (strcmp(algo, "NVFP4") && strcmp(algo, "W4A16_NVFP4")) return unsupported(file, "quant_algo", algo,
-            err);
-    if (group != 16) return unsupported(file, "nvfp4 with another", "group_size", err);
+    *scheme = MOE_SCHEME_MIXED;
+    if (!strcmp(algo, "MIXED_PRECISION")) return mixed_layers(q, file, err);
+    if (!is_nvfp4(algo)) return unsupported(file, "quant_algo", algo, err);
     *scheme = MOE_SCHEME_NVFP4_MODELOPT;
-    return MOE_OK;
+    return nvfp4_group(q, file, err);
 }
 
 enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)

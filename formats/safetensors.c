@@ -234,6 +234,17 @@ enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct mo
     return code;
 }
 
+/* The file begins with another number than the length of a header: `n`. */
+static enum moe_code no_header(int fd, const char *file, uint64_t size, uint64_t n, struct moe_err *err)
+{
+    char head[64];
+    size_t there = size < sizeof head ? (size_t)size : sizeof head;
+    MOE_TRY(moe_pread(fd, file, head, there, 0, err));
+    MOE_TRY(moe_not_lfs(head, there, file, err));
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no safetensors file: a header of %llu bytes, %d are allowed",
+                       (unsigned long long)n, MOE_ST_HEADER_MAX);
+}
+
 enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena, struct moe_st_header *h,
                           struct moe_err *err)
 {
@@ -243,9 +254,7 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
                                      (unsigned long long)size);
     MOE_TRY(moe_pread(fd, file, word, 8, 0, err));
     for (int i = 7; i >= 0; i--) n = n << 8 | word[i];
-    if (n > MOE_ST_HEADER_MAX)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no safetensors file: a header of %llu bytes, %d are allowed",
-                           (unsigned long long)n, MOE_ST_HEADER_MAX);
+    if (n > MOE_ST_HEADER_MAX) return no_header(fd, file, size, n, err);
     if (n > size - 8)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu bytes short in its header (fetch it again)",
                            (unsigned long long)(n - (size - 8)));

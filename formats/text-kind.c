@@ -1,4 +1,5 @@
 /* formats/text-kind.c - what a file is, by its first bytes, and whether it is text at all. */
+#include "base/io.h"
 #include "base/json.h"
 #include "formats/pretoken.h"
 #include "formats/text-internal.h"
@@ -64,6 +65,7 @@ static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
 
 enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err)
 {
+    MOE_TRY(moe_not_lfs(head, n, path, err));
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
         if (n >= foreign[i].at + foreign[i].n && !memcmp(head + foreign[i].at, foreign[i].magic,
                                                          foreign[i].n))

@@ -1,6 +1,8 @@
 /* formats/tiktoken.c - reading a tiktoken.model into struct moe_bpe. */
 #include "formats/bpe.h"
 
+#include "base/io.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,6 +137,7 @@ enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, co
     struct parser p = { .at = text, .end = text + size, .file = file, .err = err };
     enum moe_code code = MOE_OK;
     *b = (struct moe_bpe){ 0 };
+    MOE_TRY(moe_not_lfs(text, size, file, err));
     if (size > MOE_TIKTOKEN_MAX)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%zu bytes, more than %zu", size, MOE_TIKTOKEN_MAX);
     p.out = malloc(size / 4 * 3 + 4);

@@ -225,6 +225,13 @@ static void other_shapes(void)
 #define CASE(format, ...) do { build(format, "model.", ""); __VA_ARGS__; write_model(); } while (0)
 #define S(name) spec(name)
 
+/* Labels of models with several formats. */
+#define MODELOPT_MIXED(group) "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"MIXED_PRECISION\"," \
+    "\"quantized_layers\": {\"a\": {\"quant_algo\": \"FP8\"}, \"b\": {\"quant_algo\": \"NVFP4\", \"group_size\": " group "}}}"
+#define MIXED(group) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"mixed-precision\"," \
+    "\"config_groups\": {\"group_0\": {\"format\": \"nvfp4-pack-quantized\"}, \"group_1\": " group "}}"
+#define INT4(order) "{\"format\": \"pack-quantized\", \"weights\": {\"num_bits\": 4, \"group_size\": 32, \"actorder\": " order "}}"
+
 static void refused_configs(void)
 {
     snprintf(config, sizeof config, "%s", dir);
@@ -241,6 +248,14 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"fp8\"}", "weight_block_size", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}", "quant_algo 'FP8'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MODELOPT_MIXED("16"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MODELOPT_MIXED("32"), "another 'group_size'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", MIXED(INT4("\"weight\"")), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MIXED(INT4("\"static\"")), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MIXED(INT4("null")), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MIXED(INT4("\"group\"")), "actorder 'group' is not supported: its columns are permuted", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", MIXED(INT4("true")), "actorder 'true' is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", MIXED("{\"format\": \"float-quantized\", \"weights\": {\"num_bits\": 8}}"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", "rope type 'linear'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"yarn\"}", "'factor' is missing", MOE_CORRUPT },
         { "\"eos_token_id\": 5", "\"hidden_act\": \"gelu\"", "hidden_act 'gelu'", MOE_UNSUPPORTED },
@@ -341,7 +356,21 @@ static void refused_shards(void)
     strcpy(one, file_name(1));
     snprintf(path, sizeof path, "%s/%s", dir, one);
     assert(!unlink(path));
-    expect(MOE_NOT_FOUND, one, "", "cannot open", true);
+    expect(MOE_NOT_FOUND, one, "", "is named by model.safetensors.index.json and not there (the download", true);
+    OK(!symlink("../../blobs/none", path));
+    expect(MOE_NOT_FOUND, one, "", "is a link to a file that is not there", true);
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 4983282240\n";
+    assert(!unlink(path));
+    write_all(one, pointer, sizeof pointer - 1);
+    expect(MOE_CORRUPT, one, "", "is a Git LFS pointer, not the file itself", true);
+    write_all("config.json", pointer, sizeof pointer - 1);
+    expect(MOE_CORRUPT, "config.json", "", "is a Git LFS pointer", false);
+    CASE('8', (void)0);
+    assert(!unlink(path));
+    write_all("model-00007-of-00007.safetensors", "", 0);
+    expect(MOE_NOT_FOUND, one, "", "while 'model-00007-of-00007.safetensors' is, which the index does not name", true);
+    snprintf(path, sizeof path, "%s/model-00007-of-00007.safetensors", dir);
+    assert(!unlink(path));
     struct moe_source *src;
     struct moe_err err;
     cJSON *problems;

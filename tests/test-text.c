@@ -336,6 +336,7 @@ static void test_refusals(void)
         put_zipped("foreign.jsonl.gz", "wb", foreign[i].bytes, foreign[i].n);
         refused(MOE_UNSUPPORTED, path, foreign[i].says);
     }
+    refused(MOE_CORRUPT, put_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid"), "is a Git LFS pointer");
     char tar[512] = "name";
     memcpy(tar + 257, "ustar", 5);
     refused(MOE_UNSUPPORTED, put("t.tar", tar, sizeof tar), "a tar archive");

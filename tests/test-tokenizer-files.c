@@ -83,6 +83,8 @@ static void test_models(void)
     make_singles(-1);
     put_file("tiktoken.model", "");
     expect(MOE_CORRUPT, "no tokens", 0);
+    put_file("tiktoken.model", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2795286\n");
+    expect(MOE_CORRUPT, "is a Git LFS pointer", 0);
     put_file("tiktoken.model", "\n\n");
     expect(MOE_CORRUPT, "no tokens", 0);
 }
