@@ -134,6 +134,7 @@ enum moe_json_start moe_json_begins(const char *s, size_t n)
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
 {
     size_t at = 0;
+    if (size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, size -= 3; /* a byte order mark */
     const char *end = NULL, *why = bad_text(text, size, &at);
     *out = NULL;
     MOE_TRY(moe_not_lfs(text, size, file, err));

@@ -48,7 +48,7 @@ static bool put_numbers(cJSON *o, const struct moe_config *c)
 
 static bool put_tokens(cJSON *o, const struct moe_config *c)
 {
-    double eos[4];
+    double eos[MOE_EOS_MAX];
     for (int64_t i = 0; i < c->n_eos; i++) eos[i] = (double)c->eos_token_id[i];
     return (c->bos_token_id < 0 || put(o, "bos_token_id", cJSON_CreateNumber((double)c->bos_token_id))) &&
            (!c->n_eos || put(o, "eos_token_id", c->n_eos == 1 ? cJSON_CreateNumber(eos[0]) : cJSON_CreateDoubleArray(eos, (int)c->n_eos))) &&

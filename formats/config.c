@@ -19,7 +19,7 @@ static const struct { const char *key; size_t at; bool need; int64_t min, max, v
     NEED(hidden_size, 1, SIZE_MAX_OF_ONE), NEED(intermediate_size, 1, SIZE_MAX_OF_ONE), NEED(num_hidden_layers, 1, 4096),
     NEED(num_attention_heads, 1, 65536), NEED(kv_lora_rank, 1, 65536), NEED(qk_nope_head_dim, 1, 65536),
     NEED(qk_rope_head_dim, 2, 65536), NEED(v_head_dim, 1, 65536), NEED(vocab_size, 1, SIZE_MAX_OF_ONE),
-    NEED(q_lora_rank, 0, 65536), MAY(n_routed_experts, 0, 65536, 0), MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
+    MAY(q_lora_rank, 0, 65536, 1536), MAY(n_routed_experts, 0, 65536, 0), MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
     MAY(num_experts_per_tok, 0, 65536, 0), MAY(first_k_dense_replace, 0, 65536, 3), MAY(moe_layer_freq, 1, 65536, 1),
     MAY(n_shared_experts, 0, 65536, 1), MAY(n_group, 1, 65536, 8), MAY(topk_group, 1, 65536, 4),
     MAY(num_nextn_predict_layers, 0, 1024, 0), MAY(max_position_embeddings, 1, INT32_MAX, 4096),
@@ -169,7 +169,8 @@ static enum moe_code add_eos(const cJSON *o, const char *file, struct moe_config
         int64_t id = (int64_t)e->valuedouble;
         while (known < c->n_eos && c->eos_token_id[known] != id) known++;
         if (known < c->n_eos) continue;
-        if (c->n_eos == 4) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than 4 end-of-sequence tokens");
+        if (c->n_eos == MOE_EOS_MAX)
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d end-of-sequence tokens", MOE_EOS_MAX);
         c->eos_token_id[c->n_eos++] = id;
     }
     return MOE_OK;

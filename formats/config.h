@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { MOE_EOS_MAX = 64 };
+
 struct moe_config {
     char architecture[64];       /* architectures[0], "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration" ... */
     char model_type[32];
@@ -17,7 +19,7 @@ struct moe_config {
     int64_t num_attention_heads, q_lora_rank /* 0: none */, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
     int64_t vocab_size, n_routed_experts, num_experts_per_tok, n_shared_experts, n_group, topk_group;
     int64_t num_nextn_predict_layers, max_position_embeddings;
-    int64_t bos_token_id, eos_token_id[4], n_eos, pad_token_id; /* -1: none; eos from config and generation_config */
+    int64_t bos_token_id, eos_token_id[MOE_EOS_MAX], n_eos, pad_token_id; /* -1: none; eos from config and generation_config */
     bool norm_topk_prob, tie_word_embeddings;
     double routed_scaling_factor, rms_norm_eps, rope_theta;
     bool yarn;                   /* else plain rotary */

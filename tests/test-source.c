@@ -183,6 +183,26 @@ static void skips(void)
     moe_source_close(&src);
 }
 
+/* A config as an editor on another system leaves it: a byte order mark, many end tokens, a default not written out. */
+static void other_spellings(void)
+{
+    char marked[sizeof config + 3];
+    struct moe_config c;
+    struct moe_err err;
+    enum moe_scheme scheme;
+    build('b', "model.", "");
+    CONFIG("\"eos_token_id\": 5", "\"eos_token_id\": [5, 6, 7, 8, 9, 10, 5]");
+    CONFIG("\"q_lora_rank\": 32,", "");
+    write_model();
+    int n = snprintf(marked, sizeof marked, "\xef\xbb\xbf%s", config);
+    write_all("config.json", marked, (size_t)n);
+    OK(moe_config_read(dir, &c, &scheme, &err) == MOE_OK);
+    OK(c.n_eos == 6 && c.eos_token_id[5] == 10 && c.q_lora_rank == 1536);
+    cJSON *again = moe_config_json(&c);
+    OK(again && cJSON_GetArraySize(cJSON_GetObjectItem(again, "eos_token_id")) == 6);
+    cJSON_Delete(again);
+}
+
 static void other_shapes(void)
 {
     build('b', "model.", ""); /* tied embeddings; no low-rank queries; a scalar as [1]; BF16 router bias */
@@ -521,6 +541,7 @@ int main(void)
     ropes();
     skips();
     other_shapes();
+    other_spellings();
     refused_configs();
     refused_tensors();
     refused_shards();
