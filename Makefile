@@ -12,6 +12,8 @@
 #
 # Variables:  B=dir  V=1  WERROR=1  SAN=address,undefined  PROFILE=1  CC=clang
 #             CUDA=0|1|auto  NVCC=  CUDA_ARCH="90a 100a"
+
+# SPDX-License-Identifier: Apache-2.0
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
@@ -272,6 +274,6 @@ clean:
 	$(Q)rm -rf build
 
 help:
-	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/apart.h - whether two paths of one command have to do with each other: what is written must leave alone
  * what is read, and what else is written.  By device and inode, whatever links lead there. */
 #ifndef MOE_BASE_APART_H

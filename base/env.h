@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/env.h - every environment variable the project reads: for debugging only. */
 #ifndef MOE_BASE_ENV_H
 #define MOE_BASE_ENV_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/err.h - the one way a function reports failure.
  *
  * A fallible function returns enum moe_code and takes `struct moe_err *err` last.  On success it returns

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/io.h - files: whole reads and writes whatever the kernel interrupts, durable renames, locks, space.
  * Every function reports the path it was given.  No function here knows what is in a file. */
 #ifndef MOE_BASE_IO_H

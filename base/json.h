@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/json.h - JSON in and out (cJSON), with the limits that hostile files need.
  *
  * cJSON's objects are linked lists: iterate them once and hash, never look up by name inside a loop. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/leftover.h - what an earlier run left: under a .partial name, is it finished, and of which work; and under
  * its final name, is it what this tool made.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Mapped files, and what becomes of a page that cannot be read (io.h). */
 #include "base/io.h"
 

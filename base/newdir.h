@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/newdir.h - a directory that is being built: as NAME.partial, locked, and published as NAME, whole.
  *
  * NAME.partial is made by this process or is recognisably unfinished work of this tool; a stranger's, a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/newfile.h - a file that is being written: it gets its name whole, or never.
  *
  * Until then it has no name (O_TMPFILE): a killed process leaves nothing, nobody can put anything in its

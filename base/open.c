@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Files come to be: opened, given room, made durable; again when a signal interrupts the call. */
 #include "base/io.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/opt.h - one table per tool; parsing, help, man page and completion come from it. */
 #ifndef MOE_BASE_OPT_H
 #define MOE_BASE_OPT_H

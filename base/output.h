@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/output.h - where a tool may write: apart from all else that its command line names, and over nothing
  * but files of its own kind.
  *

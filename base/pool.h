@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/pool.h - threads: a parallel loop, and an ordered pipeline.
  *
  * Results must never depend on the number of threads: work items write to places that belong to their index alone,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/progress.h - one object that tells a person how far long work is.
  *
  * On a terminal: one line, redrawn at most ten times a second, after the first second: label, bar, share, amount,

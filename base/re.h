@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/re.h - regular expressions on names (PCRE2, UTF-8 off): search anywhere in the subject. */
 #ifndef MOE_BASE_RE_H
 #define MOE_BASE_RE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/sha256.h - SHA-256 (FIPS 180-4) and HMAC with it (RFC 2104), for messages that a stranger must not be
  * able to forge.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/show.h - text that comes from files and models, made fit for a terminal.
  *
  * A file name, a string of a config or a token of a model may hold anything.  Control characters move the

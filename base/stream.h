@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/stream.h - a file's bytes from front to end, decompressed when it is gzipped (told by its magic bytes), in bounded memory.
  *
  * Every member of a gzip file is read; one that is cut short, or has something else behind it, is MOE_CORRUPT. */

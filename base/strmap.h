@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/strmap.h - a hash map from byte strings to integers, for look-ups by name in files of any size. */
 #ifndef MOE_BASE_STRMAP_H
 #define MOE_BASE_STRMAP_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "base/thread.h"
 
 int moe_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/thread.h - threads whose stacks do not depend on the shell's limit (ulimit -s), which the C library
  * takes for theirs otherwise.
  *

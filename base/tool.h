@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/tool.h - what every moe-* main() shares: the common options, how results, warnings and failures are printed.
  *
  * A tool is one option table (base/opt.h) plus

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* base/writeback.h - a sliding window behind a writer: what is written goes to the disk at once and then leaves the page cache.
  *
  * Without it a kernel lets dirty pages pile up to a share of memory and writes them all when fsync is called: nothing is

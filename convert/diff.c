@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/diff.h"
 
 #include "base/tool.h"

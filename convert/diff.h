@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/diff.h - how two models differ: tensor by tensor, as they are stored and in the values they stand for. */
 #ifndef MOE_CONVERT_DIFF_H
 #define MOE_CONVERT_DIFF_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/export-dir.h - the directory of an export: what it may replace; the small files of every export. */
 #ifndef MOE_CONVERT_EXPORT_DIR_H
 #define MOE_CONVERT_EXPORT_DIR_H

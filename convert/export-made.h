@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/export-made.h - is a directory an export that this tool made, as it made it?
  *
  * The names of its files do not tell: a fine-tune of the same base has the same ones.  An export leaves a line with its

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-fold.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
  *
  * llama.cpp's deepseek2 multiplies by no second scale, so a file that it computes rightly from has none.  A

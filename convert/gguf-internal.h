@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-internal.h - what the parts of the GGUF export share. */
 #ifndef MOE_CONVERT_GGUF_INTERNAL_H
 #define MOE_CONVERT_GGUF_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-meta.c - the pairs that llama.cpp's deepseek2 loader reads, in the order of convert_hf_to_gguf.py. */
 #include "convert/gguf-internal.h"
 

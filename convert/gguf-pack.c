@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-pack.c - our nibbles in ggml's order: codes move, none changes. */
 #include "convert/gguf-internal.h"
 

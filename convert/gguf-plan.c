@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-plan.c - llama.cpp's names, shapes and types for our tensors. */
 #include "convert/gguf-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-small.c - weights whose scales are too small for the F16 numbers of ggml's Q6_K and Q4_0.
  *
  * Below 2^-14 an F16 has fewer and fewer bits, below 2^-25 none: an expert whose weights are small would be rounded

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-tokenizer.c - K2's tiktoken ranks as GGUF's "gpt2" tokenizer: tokens spelled in its alphabet, merges found from ranks.
  * What convert_hf_to_gguf.py derives, without its Python packages. */
 #include "convert/gguf-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf.h - a model as one GGUF file of the "deepseek2" architecture, as llama.cpp's convert_hf_to_gguf.py writes it.
  * docs/gguf.md says which bits go where, and what is exact. */
 #ifndef MOE_CONVERT_GGUF_H

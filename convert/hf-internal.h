@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-write.c writes; for convert/ alone. */
 #ifndef MOE_CONVERT_HF_INTERNAL_H
 #define MOE_CONVERT_HF_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/hf-nvfp4.h - a container with NVFP4 weights as the checkpoint that other engines load, in either spelling.
  *
  * docs/export.md says what is written and why.  The NVFP4 bytes are the container's own; nothing is quantized here but a weight

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/inspect.h - what a model is, as JSON: the keys of moe-inspect (cli.md). */
 #ifndef MOE_CONVERT_INSPECT_H
 #define MOE_CONVERT_INSPECT_H

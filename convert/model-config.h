@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing
  * else. */
 #ifndef MOE_CONVERT_MODEL_CONFIG_H

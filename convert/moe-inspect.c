@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* moe-inspect - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/re.h"

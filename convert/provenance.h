@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/provenance.h - a container's source.jsonl: what the tensors were called, and how they lay, before. */
 #ifndef MOE_CONVERT_PROVENANCE_H
 #define MOE_CONVERT_PROVENANCE_H

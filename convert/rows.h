@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* convert/rows.h - a tensor's rows, streamed: as they are stored, and as values.
  *
  * For what reads a model and writes no container.  A struct moe_rows is one thread's buffers. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/bpe-split.c - the merge that makes a token, for tokenizers that are stored as merges. */
 #include "formats/bpe.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/bpe.h - the ranks of a tiktoken.model and the merging of one pre-token.
  *
  * Knows nothing of Unicode, special tokens or files on disk: bytes in, ranks out.  Every merge of tiktoken joins two

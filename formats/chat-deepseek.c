@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-deepseek.c - DeepSeek-V3's template: BOS, all system text, then turns; results of tools in one
  * block until an answer. */
 #include "formats/chat-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-internal.h - what the parts of the chat renderer share; for formats/chat*.c alone. */
 #ifndef MOE_FORMATS_CHAT_INTERNAL_H
 #define MOE_FORMATS_CHAT_INTERNAL_H

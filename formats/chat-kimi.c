@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-kimi.c - the templates of Kimi K2: <|im_ROLE|>NAME<|im_middle|>TEXT<|im_end|>, without
  * newlines and without BOS. */
 #include "formats/chat-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-left.c - what conversations hold and their template has no place for, told to people. */
 #include "base/tool.h"
 #include "formats/chat.h"

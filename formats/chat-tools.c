@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-tools.c - tools as a model is told of them: sorted JSON, or TypeScript. */
 #include "formats/chat-internal.h"
 

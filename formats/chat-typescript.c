@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-typescript.c - tools as TypeScript declarations, by the rules of Moonshot's encoder
  * (tool_declaration_ts.py of K2.5). */
 #include "formats/chat-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat-write.c - special tokens and literal text as ids or as text, and JSON as Python writes it. */
 #include "formats/chat-internal.h"
 

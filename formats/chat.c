@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat.c - which template a model's conversations are written by. */
 #include "formats/chat-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/chat.h - conversations as a model's chat template writes them: special tokens and literal text.
  *
  * The templates of Kimi K2 (Instruct, Thinking, K2.5 and later) and DeepSeek-V3 are built in; a model's own

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/checkpoint.h - what opening a checkpoint directory passes from file to file; for formats/ alone.
  *
  * checkpoint-files.c finds and opens the files and lists raw tensors; checkpoint-types.c makes canonical tensors of them. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/config.h - the shape of a K2-family model, from config.json or from a container's manifest.
  *
  * Source of the keys and of every default: Hugging Face's DeepseekV3 configuration.  Knows no tensors' bytes. */

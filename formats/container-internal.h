@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/container-internal.h - what the container's writer, reader and verifier share. */
 #ifndef MOE_FORMATS_CONTAINER_INTERNAL_H
 #define MOE_FORMATS_CONTAINER_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A container as a source: everything is checked here once, so that nothing has to be checked later. */
 #include "formats/container-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/container.h - the expert-sharded container NAME.moe/: writer and reader.  docs/format.md is the specification.
  *
  * Shard file (*.moe), little-endian: header (128 bytes), a table of 64-byte records (one for each plane of each tensor),

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/detoken.c - tokens back to text, as they come. */
 #include "formats/tokenizer_impl.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/dtype.h - element types, the planes a tensor is made of, and the descriptor that kernels read.
  *
  * No arithmetic here.  Formulas are in kernels/. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/gguf.h - writing a GGUF file (version 3, little-endian): metadata, tensors, and their data in any order.
  *
  * Layout: "GGUF", u32 3, u64 tensors, u64 pairs; the pairs; the tensors' descriptions; zero padding to 32; data, every tensor

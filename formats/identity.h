@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/identity.h - which model a source is.
  *
  * Two checkpoints with the same config, names, sizes and headers may still be two models: fine-tunes of

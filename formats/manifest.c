@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The container's JSON files: sealed with a checksum, and the manifest's list of files. */
 #include "formats/container-internal.h"
 

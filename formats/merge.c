@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Parts of one model, written by several machines, as the whole again. */
 #include "formats/container-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/names.h - the names that checkpoints give to canonical tensors and their planes.
  *
  * `model.`, `language_model.model.` and `language_model.` in front mean the same.  Knows names, not files. */

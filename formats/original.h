@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to hf brings
  * all back byte for byte.
  *

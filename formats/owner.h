@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/owner.h - whose a file or a directory is, told by what is in it: what --force may replace.
  *
  * A name alone never makes something ours: a manifest.json is a container's when it says so and its checksum

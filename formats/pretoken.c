@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* K2's pattern (class intersections as in Rust's regex crate, tried in this order, leftmost, greedy, backtracking):
  *
  *   1  [\p{Han}]+

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/pretoken.h - K2's pre-tokenizer: cut valid UTF-8 into the pieces that BPE then merges, each on its own. */
 #ifndef MOE_FORMATS_PRETOKEN_H
 #define MOE_FORMATS_PRETOKEN_H

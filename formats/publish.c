@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From a partial directory with all units to NAME.moe. */
 #include "formats/writer-internal.h"
 

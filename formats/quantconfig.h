@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/quantconfig.h - which quantization a checkpoint's configuration declares; for formats/ alone. */
 #ifndef MOE_FORMATS_QUANTCONFIG_H
 #define MOE_FORMATS_QUANTCONFIG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Statistics read from JSON: ours and SGLang's. */
 #include "formats/routing.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Statistics that TensorRT-LLM's expert statistics recorder writes: meta_info.json and rank*.safetensors, tensors "<iteration>_<layer>" of
  * counts, to be added up over ranks. */
 #include "formats/routing.h"

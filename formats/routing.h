@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/routing.h - routing statistics: how many tokens went to each expert of each MoE layer.
  *
  * The file routing.json (docs/format.md, section 9), plain or gzipped; and the statistics that SGLang and TensorRT-LLM record, brought into

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/safetensors.h - one safetensors file: the header, defensively, and a writer.
  *
  * Layout: 8 bytes little-endian header length, JSON header, data; no holes and no padding between tensors.  Knows dtypes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/sane.h - values that no sound model has, found in stored bytes by their bit patterns alone. */
 #ifndef MOE_FORMATS_SANE_H
 #define MOE_FORMATS_SANE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/scan.h - a cursor over JSON text, for files whose objects are too large to build a tree of.
  *
  * Each step returns NULL or what is wrong ("bad syntax"); the caller adds file and tensor.  Strings are decoded in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The head of a shard file: read and checked as far as one file tells by itself. */
 #include "formats/container-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/small.h - the small files of a checkpoint that say what its weights are and how its text is made.
  *
  * Tokenizer, template, configurations and code are read by their paths while weights are read from files that are

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/source-internal.h - what the readers of checkpoints and containers share; for formats/ alone.
  *
  * A reader: moe_source_new, fill config, scheme, files, tensors (and raws), then moe_source_finish.  On failure moe_source_close

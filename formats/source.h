@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/source.h - a model on disk, whatever its layout, as canonical tensors.
  *
  * One reader sees a Hugging Face checkpoint directory (BF16, F32, FP8 128x128, INT4 pack-quantized, NVFP4 in both

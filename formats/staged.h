@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/staged.h - what makes a container's files those of a staged part: the routed experts that some ranks need, and everything else.
  *
  * Shard files keep size, table and places, and hold holes where experts lie that are not there.  Their header has the feature bit

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What is under NAME.moe and NAME.moe.partial, and whether it belongs to the work at hand. */
 #include "formats/container-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/text-internal.h - what the reader of calibration text is made of; for formats/text*.c alone. */
 #ifndef MOE_FORMATS_TEXT_INTERNAL_H
 #define MOE_FORMATS_TEXT_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/text-kind.c - what a file is, by its first bytes, and whether it is text at all. */
 #include "base/io.h"
 #include "base/json.h"

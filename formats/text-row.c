@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/text-row.c - a row of JSON as a document: text, or a conversation in one of the shapes that people
  * have. */
 #include "base/json.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/text.h - text to calibrate with: the documents of a file, gzipped or not, in bounded memory.
  *
  * What a file is its content says, not its name: it is text when it is valid UTF-8 without NUL (a byte order

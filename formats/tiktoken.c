@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tiktoken.c - reading a tiktoken.model into struct moe_bpe. */
 #include "formats/bpe.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer-open.c - a tokenizer from its files: ranks, and the names of the ids after them. */
 #include "formats/tokenizer_impl.h"
 

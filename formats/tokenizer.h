@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer.h - the K2 tokenizer: tiktoken.model and tokenizer_config.json; encoding, streaming
  * decode.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer_impl.h - what tokenizer*.c, detoken.c and chat*.c share; nobody else includes it. */
 #ifndef MOE_FORMATS_TOKENIZER_IMPL_H
 #define MOE_FORMATS_TOKENIZER_IMPL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every byte of a model: a container's against what its manifest and tables say of it, a checkpoint's for sane values. */
 #include "formats/container-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* formats/writer-internal.h - the state of a container being written; for formats/writer.c and publish.c. */
 #ifndef MOE_FORMATS_WRITER_INTERNAL_H
 #define MOE_FORMATS_WRITER_INTERNAL_H

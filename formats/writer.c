@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* NAME.moe.partial/: units and their journals, and how it becomes NAME.moe. */
 #include "formats/writer-internal.h"
 

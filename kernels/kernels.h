@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/kernels.h - the compute primitives and how one variant of each is chosen. */
 #ifndef MOE_KERNELS_KERNELS_H
 #define MOE_KERNELS_KERNELS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/many.h - many rows of a stored weight decoded, and its product for many tokens at once. */
 #ifndef MOE_KERNELS_MANY_H
 #define MOE_KERNELS_MANY_H

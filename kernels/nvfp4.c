@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/nvfp4.h"
 
 #include "formats/dtype.h"

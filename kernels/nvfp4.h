@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/nvfp4.h - NVFP4 quantization rules that are not hot.
  *
  * w = e2m1(code) * (e4m3(block scale) * global), blocks of 16 along the input dimension.

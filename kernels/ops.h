@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/ops.h - arithmetic that has one plain C form because little time goes there: router, rotary tables, sampling. */
 #ifndef MOE_KERNELS_OPS_H
 #define MOE_KERNELS_OPS_H

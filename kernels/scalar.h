@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/scalar.h - one value at a time: the definition of every number format here.  Static inline on purpose. */
 #ifndef MOE_KERNELS_SCALAR_H
 #define MOE_KERNELS_SCALAR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/variants.h - the variants of each primitive; for kernels/ only. */
 #ifndef MOE_KERNELS_VARIANTS_H
 #define MOE_KERNELS_VARIANTS_H

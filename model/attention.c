@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Multi-head latent attention, absorbed and plain.
  *
  *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c = rms(ckv[0:kl]), k_pe = ckv[kl:]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Naming the damaged tensor once a NaN or Inf has been computed.  Only ever runs on the way out: it reads whole weights. */
 #include "kernels/kernels.h"
 #include "model/model.h"

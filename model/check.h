@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/check.h - checks that need more than one part of a model, before long work starts. */
 #ifndef MOE_MODEL_CHECK_H
 #define MOE_MODEL_CHECK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/commit.h - makes finished units durable while the next one is being written.
  *
  * The end of a unit is waiting: fsync of its shard, rename, fsync of the directory, journal, fsync.  A thread of its own does it, one

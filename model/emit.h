@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/emit.h - one tensor from a source into a shard, streamed by rows: copied, decoded or quantized to NVFP4.
  *
  * A struct moe_emit is one worker's buffers: one thread at a time. */

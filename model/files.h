@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/files.h - what a container keeps of its source besides weights: provenance and small files.  Inside model/. */
 #ifndef MOE_MODEL_FILES_H
 #define MOE_MODEL_FILES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/forward-internal.h - the buffers that attention.c, ffn.c and forward.c share; for model/ alone. */
 #ifndef MOE_MODEL_FORWARD_INTERNAL_H
 #define MOE_MODEL_FORWARD_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/forward.h - the forward pass of the K2 family, a layer at a time over a batch of tokens.
  *
  * Calibration and serving use the same code.  Float32 throughout: no intermediate is rounded to BF16.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/model.h - a K2-family model ready to compute with: every weight where it lies in the mapped files.
  *
  * Nothing large is copied: weights stay in the files' mappings, whatever their type; only norms, router bias and rotary

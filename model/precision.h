@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/precision.h - which type each tensor of a model is written in.
  *
  * A precision map is a class of tensors to quantize plus rules by name; the last rule that matches a canonical name wins. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/report.h - what a rewrite measured, as JSON for journals, manifests and tools.  Inside model/. */
 #ifndef MOE_MODEL_REPORT_H
 #define MOE_MODEL_REPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing else of
  * a container keeps. */
 #include "model/files.h"

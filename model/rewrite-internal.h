@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite-internal.h - what rewrite.c (the whole run: options, estimate, result) and rewrite-units.c (the units' pipeline) share. */
 #ifndef MOE_MODEL_REWRITE_INTERNAL_H
 #define MOE_MODEL_REWRITE_INTERNAL_H

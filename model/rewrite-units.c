@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The units of a container: the groups of all units as one sequence through a pipeline, so that the end of a unit and the beginning of
  * the next are written at the same time, while the unit before them is made durable (commit.h). */
 #include "model/rewrite-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite.h - write a model as a container, each tensor in its source type or another, without calibration.
  *
  * What moe-convert and the data-free methods of moe-quantize share.  Streams: a worker holds one chunk of rows (at least

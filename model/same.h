@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/same.h - is what an earlier run wrote of this very source? Beyond its identity
  * (formats/identity.h), which samples: tensors of units that are done are held against the hash taken
  * while they streamed, and the small files of a complete container against the source's. */

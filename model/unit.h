@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/unit.h - a container's units: which tensors go into which shard file, in which type, and in which groups.
  * Inside model/: what rewrite.c and later the calibrating quantizer share. */
 #ifndef MOE_MODEL_UNIT_H

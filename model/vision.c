@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model/vision.c - vision.safetensors: what of a multimodal checkpoint no runtime here reads, kept byte for
  * byte for --to hf. */
 #include "model/files.h"

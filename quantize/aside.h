@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/aside.h - quantized tensors of dense.moe, kept in files beside it until it is written: a layer's are known when the layer is, dense.moe is
  * written last.  One file a layer in the partial directory, whole or not there. */
 #ifndef MOE_QUANTIZE_ASIDE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The start of a backward pass: labels drawn from the model's own distribution, and the gradient of their surprise.
  *
  *   x = rms(h, norm);  l = head x;  p = softmax(l);  label ~ p;  dl = p - onehot(label);  dh = J_norm^T head^T dl

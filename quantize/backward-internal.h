@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/backward-internal.h - buffers and products that backward*.c share; for quantize/ alone. */
 #ifndef MOE_QUANTIZE_BACKWARD_INTERNAL_H
 #define MOE_QUANTIZE_BACKWARD_INTERNAL_H

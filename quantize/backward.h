@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/backward.h - vector-Jacobian products of the forward pass (model/forward.h): gradients with respect to activations, never weights.
  *
  * For the Fisher information of a calibration: a gradient at the logits goes back through the head, then layer by layer through what the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/calibrate-internal.h - what calibrate.c (the run) and calibrate-plan.c (its memory and its operations) share. */
 #ifndef MOE_QUANTIZE_CALIBRATE_INTERNAL_H
 #define MOE_QUANTIZE_CALIBRATE_INTERNAL_H

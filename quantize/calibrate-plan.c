@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a calibration takes: operations of its parts, and memory. */
 #include "quantize/calibrate-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/calibrate.h - a model calibrated layer by layer while it is written (model/rewrite.h moe_coder).
  *
  * For each layer: attention over all tokens, the router, then the experts, each quantized over the tokens that chose it (quantize/mlp.h),

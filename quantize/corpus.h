@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/corpus.h - the text of a calibration as tokens: documents of all files, one after the other, as far as wanted. */
 #ifndef MOE_QUANTIZE_CORPUS_H
 #define MOE_QUANTIZE_CORPUS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/dense.h - calibration of what is not a routed expert: attention projections, dense MLPs, the shared expert.
  *
  * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the unquantized layer computes them, then they

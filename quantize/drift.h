@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/drift.h - how far the states of the quantized model are from the source's, and what a layer's experts can do about it.
  *
  * The tokens walk through the source as well, a layer ahead.  When a layer's experts are about to be quantized, a token lacks

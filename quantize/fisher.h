@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/fisher.h - what matters of a layer's output to the model's answer: the Fisher information of the hidden state after it.
  *
  *     F_l = sum over tokens of g g^T,   g = d(-log p(y)) / d h_l,   y drawn from the model's own p,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/form.h - the quadratic form that an output error is: what rounding is judged by.
  *
  * A projection y = w x (one row w of K weights) whose weights become q has over T weighted inputs the squared error

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/least.h - the lesser and the greater of two sizes. */
 #ifndef MOE_QUANTIZE_LEAST_H
 #define MOE_QUANTIZE_LEAST_H

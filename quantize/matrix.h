@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/matrix.h - weights rounded from the statistics of their inputs.
  *
  * A weight may be taken in groups of columns [c0, c0 + k): each has its own form, as if H were zero between groups.  That bounds memory by the square

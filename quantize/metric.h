@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/metric.h - how the outputs of a weight matter: a form over rows (quantize/round.h G), with its rows in the order in which rounding
  * takes them: those that matter most are last, and are rounded first. */
 #ifndef MOE_QUANTIZE_METRIC_H

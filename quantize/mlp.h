@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/mlp.h - one MLP (a routed expert, the shared one, a dense layer's) calibrated: ffn(x) = down(silu(gate x) * (up x)).
  *
  *   gate, up   rounded together, under one global scale.  Columns: the form of their inputs x.  Rows: how an error in gate x or up x goes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/report.h - what a calibration says of itself: a note for each layer while it runs, and the report as text. */
 #ifndef MOE_QUANTIZE_REPORT_H
 #define MOE_QUANTIZE_REPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/round.h - a weight to NVFP4 so that the error under a quadratic form is small.
  *
  * E = W - Q [R, K] is judged by tr(G E H E^T): H says how the inputs of the K columns go together (quantize/form.h), G how the R outputs matter

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/states.h - the hidden states of all calibration tokens: a [n, width] float32 matrix in memory, or in a file of the scratch
  * directory where memory does not hold it (unlinked at once: it goes when the process does).  A row or a run of rows at a time. */
 #ifndef MOE_QUANTIZE_STATES_H

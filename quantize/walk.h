@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/walk.h - tokens through a model layer by layer: the hidden states of all of them stay, one layer's weights come and go.
  *
  * Memory: the states twice (4 bytes a value; in files where a directory is given), 16 bytes for each token and chosen expert, the buffers of one

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/watch.h - which of a layer's activations its static input scales clip (quantize/clip.h), seen as the layer is walked through with the
  * weights that were written: attention's inputs by hooks, MLPs' by the walk. */
 #ifndef MOE_QUANTIZE_WATCH_H

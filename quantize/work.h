@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/work.h - floating-point operations of a calibrated run, two for a multiply-add: what --dry-run states, what progress counts and what
  * the report divides by seconds.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/agree.h - what the ranks of a run must have in common, as a list of names and digests, and which of
  * them differs.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/bench-pass.h - the whole pass timed: opening, the first token, decoding, a prompt.
  *
  * Each is held against a floor measured in between, so that what else the machine does slows both: the least of several rounds counts.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/bench.h - the model's own matrix products timed against floors measured in the same run. */
 #ifndef MOE_RUNTIME_BENCH_H
 #define MOE_RUNTIME_BENCH_H

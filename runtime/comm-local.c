@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as threads.  Each has a window: the requests that others write to it, by source, and its replies, by asker, which the askers read
  * where they lie.  A flag (a count of requests, or of answers) is stored with release after the data and loaded with acquire before it;
  * besides flags, and a bell to sleep on, ranks share nothing that changes. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/comm-ucx-internal.h - what the sending and the receiving half of the UCX communicator share; for
  * runtime/comm-ucx*.c alone. */
 #ifndef MOE_RUNTIME_COMM_UCX_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What comes from other ranks: held against what a rank may send, then put where it belongs. */
 #include "runtime/comm-ucx-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as processes, on one host or several: UCX active messages.  A message goes whole into the slot it is for; small ones are copied
  * there, large ones are fetched into it.  One worker, one thread. */
 #include "runtime/comm-ucx.h"

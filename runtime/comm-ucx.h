@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/comm-ucx.h - ranks as processes, on one host or several, over whatever UCX finds between them: RDMA, TCP.
  *
  * Where peers may die, UCX must be able to say so: endpoints use its peer failure handling, and shared memory, which does not report a death in

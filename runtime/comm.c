@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What all communicators share: counting, and telling the dead from the slow. */
 #include "runtime/comm.h"
 

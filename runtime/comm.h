@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/comm.h - how the ranks of an expert-parallel run reach each other.  Knows bytes and ranks, no models (docs/expert-parallel.md).
  *
  * Between two ranks there is one request slot and one reply slot each way, written by one side, read by the other:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine.h - a model, its tokenizer and one sequence: prefill, decode, text.
  *
  * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins with them (a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The asking half: requests for a layer's choices, the outputs, and asking again when a rank has died. */
 #include "runtime/ep-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/ep-internal.h - what the asking, the serving and the moving part of a rank share; for runtime/ep*.c alone. */
 #ifndef MOE_RUNTIME_EP_INTERNAL_H
 #define MOE_RUNTIME_EP_INTERNAL_H

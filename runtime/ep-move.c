@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans: what this rank maps, by which plan it asks, and how it moves from one to the next. */
 #include "runtime/ep-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The serving half: requests of all ranks for one layer, computed together. */
 #include "runtime/ep-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Who speaks for all ranks when the work is done: the lowest that is left, and the next when it is lost before it has said that it has. */
 #include "runtime/ep-internal.h"
 

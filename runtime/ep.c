@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One rank of an expert-parallel run: its life, and what it says and hears besides requests. */
 #include "runtime/ep-internal.h"
 

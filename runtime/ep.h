@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/ep.h - expert parallelism, one rank of it: the routed experts of its tokens computed by the ranks that hold them, and theirs here.
  *
  * A rank owns its sequences with their cache and runs the whole pass for them, but for the routed experts (struct moe_elsewhere).  In each

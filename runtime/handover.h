@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/handover.h - a report that comes out whole, whichever rank makes it: what is printed goes to memory first, then to whoever prints it.
  *
  * A process that started the ranks prints the first report that it is handed, and no other: a report is handed over in one message, so there is no

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* moe-plan - main() only: parse, call, report. */
 #include "base/hash.h"
 #include "base/io.h"

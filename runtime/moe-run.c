@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* moe-run - main() only: parse, call, report. */
 #include "base/env.h"
 #include "base/io.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/part.h - the part of a model that one rank maps: everything but routed experts, and of these its own.
  *
  * Every file of the source gets its address range reserved whole, without access, and what the rank holds is mapped into it, by whole

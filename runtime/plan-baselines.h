@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-baselines.h - placements that others would make, held against the same bound as the plan: --baseline. */
 #ifndef MOE_RUNTIME_PLAN_BASELINES_H
 #define MOE_RUNTIME_PLAN_BASELINES_H

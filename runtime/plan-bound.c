@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Lower bounds on the largest load of a layer, for any placement.  In one window let w_e be the loads, G ranks, S slots, c the least copies
  * of an expert, k = floor(S / G); an expert has at most G copies.
  *

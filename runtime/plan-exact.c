@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The optimum of a small layer: experts by falling load, each on every set of ranks that has room, cut off where the load of a rank, or the mean
  * of what is left, is no better than the best known.  Ranks that are empty and equally large are the same: only the first is tried. */
 #include "runtime/plan-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Exchange: lower the fullest rank by swaps and by moving copies, until the bound is reached or nothing helps.
  *
  * Each step takes the fullest rank A and the best of: one slot of A for one of another rank B; where that does not help, two slots of A for two

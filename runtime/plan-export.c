@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans as other engines read them, and as a picture. */
 #include "runtime/plan-out.h"
 #include "runtime/plan-text.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-inputs.h - what moe-plan reads: a model of three kinds, statistics of several. */
 #ifndef MOE_RUNTIME_PLAN_INPUTS_H
 #define MOE_RUNTIME_PLAN_INPUTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-internal.h - one layer while it is being planned; for runtime/plan-*.c alone. */
 #ifndef MOE_RUNTIME_PLAN_INTERNAL_H
 #define MOE_RUNTIME_PLAN_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Planning from an old plan: keep what fits, move few slots, or rename the ranks of a fresh plan. */
 #include "runtime/plan-internal.h"
 

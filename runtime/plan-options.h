@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-options.h - what moe-plan is asked for, and whether it can be. */
 #ifndef MOE_RUNTIME_PLAN_OPTIONS_H
 #define MOE_RUNTIME_PLAN_OPTIONS_H

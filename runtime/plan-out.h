@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-out.h - a plan for others: engines' files, a picture, and the part of a container that some ranks need. */
 #ifndef MOE_RUNTIME_PLAN_OUT_H
 #define MOE_RUNTIME_PLAN_OUT_H

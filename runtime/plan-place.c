@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One layer: copies of each expert, longest piece first, loads. */
 #include "runtime/plan-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans and proofs as JSON. */
 #include "runtime/plan-proof.h"
 #include "runtime/plan-text.h"

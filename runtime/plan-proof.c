@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The proof of a plan.  Loads are added up from plan and statistics, not taken from the search. */
 #include "runtime/plan-internal.h"
 #include "runtime/plan-proof.h"

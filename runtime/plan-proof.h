@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-proof.h - what a plan is worth: loads, bounds, losses and moves, layer by layer.  Loads are as in plan-search.h. */
 #ifndef MOE_RUNTIME_PLAN_PROOF_H
 #define MOE_RUNTIME_PLAN_PROOF_H

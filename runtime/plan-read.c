@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's moe_load_balancer.yaml.  All become lists of experts in slots,
  * appended as they come; ranks, layers and copies are made of them at the end. */
 #include "runtime/plan.h"

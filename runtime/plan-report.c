@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/plan-report.h"
 
 void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f, double expert_bytes)

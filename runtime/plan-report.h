@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-report.h - what moe-plan tells people: tables of proofs and of the model of memory and time. */
 #ifndef MOE_RUNTIME_PLAN_REPORT_H
 #define MOE_RUNTIME_PLAN_REPORT_H

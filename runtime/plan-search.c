@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Planning all layers: each by itself, on any thread. */
 #include "runtime/plan-internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-search.h - finding a placement, and the bounds that say how good any can be.
  *
  * Loads.  A window is one set of statistics; each layer's counts in a window are scaled to the mean of that layer's windows, so that a window

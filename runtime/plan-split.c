@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A batch shared out over replicas, with the least largest load: maximum flow over the ranks.
  *
  * Nodes are ranks.  Tokens of expert e can go from rank a to rank b when both hold e and a has some: that is an arc of capacity share(e at a).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The part of a container that some ranks need, as a container directory of its own. */
 #include "runtime/plan-out.h"
 

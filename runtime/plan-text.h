@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-text.h - a text that grows; for runtime/plan-*.c and moe-plan.c. */
 #ifndef MOE_RUNTIME_PLAN_TEXT_H
 #define MOE_RUNTIME_PLAN_TEXT_H

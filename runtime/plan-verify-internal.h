@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-verify-internal.h - one layer under verification; for runtime/plan-verify*.c alone. */
 #ifndef MOE_RUNTIME_PLAN_VERIFY_INTERNAL_H
 #define MOE_RUNTIME_PLAN_VERIFY_INTERNAL_H

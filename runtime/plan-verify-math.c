@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The verifier's own arithmetic: a split by maximum flow on the graph experts - slots - ranks, bounds, and a search for a better placement. */
 #include "runtime/plan-verify-internal.h"
 

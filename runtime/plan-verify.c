@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/plan-verify.h"
 
 #include "runtime/plan-verify-internal.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan-verify.h - a plan's claims held against its slots and the statistics.
  *
  * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way (tests/t-plan.sh checks that neither

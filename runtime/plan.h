@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan.h - an expert placement: which experts lie in the slots of which rank, layer by layer; and the split of a batch over replicas.
  *
  * The file plan.json (docs/placement.md).  This header is what a runtime needs: read a plan, hold it against the model, and for each batch

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/prompts.h - what to go on from: token ids out of text, files, standard input and chat turns. */
 #ifndef MOE_RUNTIME_PROMPTS_H
 #define MOE_RUNTIME_PROMPTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/ranks.h - the ranks of a run: opened, put to work, waited for. */
 #ifndef MOE_RUNTIME_RANKS_H
 #define MOE_RUNTIME_RANKS_H

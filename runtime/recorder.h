@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/recorder.h - counting which experts tokens go to, cheaply enough to leave on: one addition a choice. */
 #ifndef MOE_RUNTIME_RECORDER_H
 #define MOE_RUNTIME_RECORDER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rank 0: all connections side by side. */
 #include "runtime/rendezvous.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The ranks that come to rank 0. */
 #include "runtime/rendezvous.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/rendezvous.h - how processes that know their number and one name learn of each other: rank 0
  * listens there, the others come, each brings its address, all get all.  Nothing is kept open afterwards.
  *

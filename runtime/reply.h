@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/reply.h - one sequence's answer as it comes: sampling, the end, text out of tokens.  Knows no caches and no passes. */
 #ifndef MOE_RUNTIME_REPLY_H
 #define MOE_RUNTIME_REPLY_H

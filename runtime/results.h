@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/results.h - what the ranks of a run have found.  Each tells all others what it has as soon as it has it, so any that is left
  * at the end can report, and what a lost rank had finished is not lost with it. */
 #ifndef MOE_RUNTIME_RESULTS_H

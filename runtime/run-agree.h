@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/run-agree.h - what the ranks of a moe-run must have in common: options, and what is in the files
  * that they name. */
 #ifndef MOE_RUNTIME_RUN_AGREE_H

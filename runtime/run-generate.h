@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/run-generate.h - what moe-run does for a person: one prompt, or a chat on a terminal.
  *
  * Text goes to standard output while it comes (runtime/run-report.h). One thread, the rank's, calls these. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/run-options.h - what moe-run is asked for, and whether it can be. */
 #ifndef MOE_RUNTIME_RUN_OPTIONS_H
 #define MOE_RUNTIME_RUN_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/run-processes.h - the ranks of a moe-run as processes that this one starts, and whose report it
  * prints. */
 #ifndef MOE_RUNTIME_RUN_PROCESSES_H

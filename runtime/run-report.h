@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/run-report.h - what moe-run says of what it did: as text to `out`, or into its JSON object. */
 #ifndef MOE_RUNTIME_RUN_REPORT_H
 #define MOE_RUNTIME_RUN_REPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/score-pass.h - the hidden states of many windows, taken through a model a layer at a time; for runtime/score.c alone. */
 #ifndef MOE_RUNTIME_SCORE_PASS_H
 #define MOE_RUNTIME_SCORE_PASS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/score.h - how well a model predicts a text, alone or against a reference model.
  *
  * Non-overlapping windows of `window` tokens, no BOS: window i feeds ids [i w, i w + w) and scores ids [i w + 1, i w + w]; a last window

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/secret.h - what only the ranks of a run know (--secret-file), and messages signed with it. */
 #ifndef MOE_RUNTIME_SECRET_H
 #define MOE_RUNTIME_SECRET_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/sequences.h - several sequences at once on one engine: continuous batching.
  *
  * Every pass takes one token of each sequence that decodes, and fills the batch with what prompts are waiting; a sequence that ends makes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as processes of this host, started by this one. */
 #include "base/io.h"
 #include "base/tool.h"

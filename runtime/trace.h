@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/trace.h - everything a forward pass computes for a prompt, as a safetensors file to compare with other code.
  *
  * tokens [T] I32; for each layer L hidden.L [T, H] F32 (the residual stream after it) and, with routed experts, experts.L [T, k] I32 and

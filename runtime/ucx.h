@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/ucx.h - libucp, loaded when it is first needed: tools that do not talk to other ranks neither link nor start it.
  * For runtime/comm-ucx.c alone; only where the headers were there at build time. */
 #ifndef MOE_RUNTIME_UCX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/wire.h - what ranks say to each other, as bytes: the one place that lays messages out and reads
  * them.  No I/O, no state.
  *

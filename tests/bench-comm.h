@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-comm.h - dispatch and combine alone, over a communicator: what a MoE layer of Kimi K2 costs every rank besides products.
  *
  * A layer here: rows grouped by rank and copied into requests, requests posted; those of the others answered after a look at every value, as moe-run

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-ep.h - expert placement and expert parallelism: planning K2's 60 layers, and what dispatch and combine add to a layer.
  *
  * The second is moe-run's own account: seconds in requests (rows grouped by rank, copied, posted), and in serving them without the experts'

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-files.h - convert and quantize end to end, against a plain read and a plain write of the same bytes and cp.
  *
  * A generated model with Kimi K2's widths, on a disk (its pages dropped from the cache before each run) and in memory (tmpfs).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-floors.h - what this machine can do at all: a copy and a read of memory, and arithmetic in registers. */
 #ifndef BENCH_FLOORS_H
 #define BENCH_FLOORS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-kernels.h - quantizers, codecs and matrix products on one core, at Kimi K2's shapes. */
 #ifndef BENCH_KERNELS_H
 #define BENCH_KERNELS_H

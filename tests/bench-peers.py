@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What other programs make of the same work, one line "what|how|seconds|work|unit" each; those that are not installed are left out.
 
 numpy: a float32 product of Kimi K2's shape on one core (its BLAS).  tiktoken: the same vocabulary and text as our tokenizer's row."""

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/bench-table.h - the table of `make bench`: each row a time, rates, its share of a floor measured in the same run, and
  * the aim where there is one.  Also as JSON. */
 #ifndef BENCH_TABLE_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Conversations made at random, and what the models' own templates make of them.
 
   chat-random.py TEMPLATES COUNT OUT

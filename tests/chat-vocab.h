@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/chat-vocab.h - a vocabulary for chats: the fixture's ranks, and the special tokens of every template
  * or some of them. */
 #ifndef MOE_TESTS_CHAT_VOCAB_H

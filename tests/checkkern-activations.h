@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-activations.h - NVFP4 activations give ref's bits, and ref gives what the rules say. */
 #ifndef CHECKKERN_ACTIVATIONS_H
 #define CHECKKERN_ACTIVATIONS_H

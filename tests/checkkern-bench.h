@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-bench.h - checkkern -b: each kernel on shapes of Kimi K2, the best of several runs of 20 ms or more.
  * GB/s counts the bytes that a kernel must read and write; "memcpy" is a copy of as many bytes, timed beside it. */
 #ifndef CHECKKERN_BENCH_H

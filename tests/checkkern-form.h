@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-form.h - checks of what calibration computes with: the general product, rounding against a quadratic form. */
 #ifndef CHECKKERN_FORM_H
 #define CHECKKERN_FORM_H

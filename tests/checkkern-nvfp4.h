@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-nvfp4.h - the quantizers give ref's bytes, whatever the input.
  *
  * ref's search tries all 126 codes in double, so equality here is the proof that the variants' windows and float32

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-vector.h - checks of sums, norms, activations and attention.  U is the unit roundoff of float32. */
 #ifndef CHECKKERN_VECTOR_H
 #define CHECKKERN_VECTOR_H

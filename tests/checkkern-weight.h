@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern-weight.h - checks of the kernels that read stored weights: decode, matmul, matmul_t. */
 #ifndef CHECKKERN_WEIGHT_H
 #define CHECKKERN_WEIGHT_H

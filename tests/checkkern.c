@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* checkkern: every variant of every kernel against the C reference.
  *
  *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure)

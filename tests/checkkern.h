@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/checkkern.h - what checkkern needs besides the checks: variants, seeds, guarded memory, inputs, reports. */
 #ifndef CHECKKERN_H
 #define CHECKKERN_H

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The main job, end to end, on the small checkpoint in tests/data: every command is shown, and can be copied.
 set -eu
 M=tests/data/tiny-k2 D=build/demo

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """digests.py GOLDEN DIR FLAVOR: a checkpoint's tensors and quantization config against what the tools themselves write
 (tests/data/export-golden.json, made by tests/interop.py golden).  Python's standard library alone."""
 import glob, hashlib, json, os, struct, sys

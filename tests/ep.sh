@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # tests/ep.sh - what t-ep, t-ep-ucx, t-stage and long-ep-kill share; sourced, never run.
 # Gives M and R (tiny-k2 and moe-run), $T/prompts (20 lines), $T/text and the functions below.  Called as:  . tests/ep.sh
 . tests/common.sh

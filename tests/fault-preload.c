@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/fault-preload.c - a shared object for LD_PRELOAD that makes one call of a tool fail, for tests/faults.py.
  *
  *     MOE_FAULT=KIND:N:WHAT      the N-th call of KIND, counted from the start of main: 1 is the first

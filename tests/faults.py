@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/faults.py BIN HELPERS WORK [quick|all] [JOB]: every call of a tool fails in turn (tests/fault-preload.c); see docs/testing.md.
 
 Each job is run once to count its calls and to have its result.  Then once for each kind of call, each error of that kind and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Conversations of any JSON through every template: refused with a sentence, or the ids are the text that
  * people see, and as many of them are special as when no text in it has a '<': nothing that a conversation
  * holds becomes a special token.  The first byte chooses the template and what is asked for; the rest is the

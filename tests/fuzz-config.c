@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that survives its canonical form. */
 #undef NDEBUG
 #include "formats/config.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A model.safetensors.index.json of any text, beside two small files that are sound: it is refused, or the model that it puts
  * together holds.  No name in it leads out of the directory. */
 #include "tests/fuzzsource.h"

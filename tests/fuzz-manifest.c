@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A manifest from anybody over the files of a small container that is sound: opening it ends in an answer, and no name leads out
  * of the directory.  With a "staged" in the manifest, the shards are those of a staged part.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of that file:
  * otherwise nothing would get past them. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces
  * of a plain text; written again they stand for the same texts. */
 #undef NDEBUG

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A placement plan of any text, in the three forms: refused with a sentence, or a whole plan, over which a batch can be split.  The first byte is
  * the number of ranks. */
 #undef NDEBUG

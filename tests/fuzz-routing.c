@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Routing statistics of any text, ours or SGLang's: refused with a sentence, or within every limit, and the same after being written and read
  * again. */
 #undef NDEBUG

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that header is
  * then opened as a checkpoint: it may be refused, or every tensor can be read. */
 #include "tests/fuzzsource.h"

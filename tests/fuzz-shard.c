@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A shard's header and table from anybody: whatever is accepted lies inside the file.  What the input lacks of the file is filled
  * up, and all checksums are redone, or nothing would get past them; then the shard takes its place in a small container that
  * is otherwise sound, and that is opened. */

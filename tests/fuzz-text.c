@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A calibration file of any bytes: refused with a sentence that names file and line, or documents.  Of plain
  * text nothing is lost, and its tokens do not depend on how it was cut, unless a piece says so.  The first
  * byte chooses a name and the size of pieces. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A tiktoken.model of any bytes: refused with a sentence, or a vocabulary that encodes without losing a byte.  An odd first
  * byte puts the 256 single bytes in front, which a mutation would hardly find. */
 #undef NDEBUG

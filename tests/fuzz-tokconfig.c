@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer_config.json of any text beside a tiktoken.model of the 256 single bytes: refused with a sentence, or every token it
  * adds is found by name and read in text.  An odd first byte says that the model's vocabulary has 264 ids. */
 #include "tests/fuzzdir.h"

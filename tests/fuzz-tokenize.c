@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Any text through the fixture's tokenizer and back.  Bit 0 of the first byte: special tokens are read. */
 #undef NDEBUG
 #include "formats/pretoken.h"

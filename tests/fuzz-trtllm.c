@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* TensorRT-LLM's expert statistics with a rank file of any bytes: refused with a sentence, or within every limit.  The first two bytes are the
  * numbers of meta_info.json. */
 #include "tests/fuzzdir.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What comes from other processes: every message of runtime/wire.h, and results as a rank hears them.  The
  * first byte says which; what is accepted keeps within every limit, and is the same after being written and
  * read again. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/fuzzcontainer.h - a container of a few KB in the fuzz target's directory, and its manifest made to agree with what is there. */
 #ifndef FUZZCONTAINER_H
 #define FUZZCONTAINER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/fuzzdir.h - a directory of the fuzz target's own. */
 #ifndef FUZZDIR_H
 #define FUZZDIR_H

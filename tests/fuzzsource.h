@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/fuzzsource.h - opening a model as moe-inspect does: survey, lists, then every plane that is said to be there. */
 #ifndef FUZZSOURCE_H
 #define FUZZSOURCE_H

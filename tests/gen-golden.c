@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gen-golden OUT.moe - writes the container that tests/data/golden-v1.moe was made by (version 1 of the format, all types). */
 #include "tests/smallmodel.h"
 

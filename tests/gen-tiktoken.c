@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gen-tiktoken DIR TEXT - a vocabulary of K2's size in DIR, with words from the file TEXT. */
 #undef NDEBUG
 #include "base/io.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gen-tokens DIR FILE          the ids of each line of FILE, which is a text in hexadecimal
  * gen-tokens -p FILE           the same with the ends of the pieces, in bytes
  * gen-tokens -u                the code points this PCRE2 has no character for, as ranges

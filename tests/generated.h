@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/generated.h - models made by genmodel for C tests: one directory at a time, of small widths, with what a test wants different.
  * Needs an argv[0] in the folder of genmodel. */
 #ifndef MOE_TESTS_GENERATED_H

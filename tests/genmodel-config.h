@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/genmodel-config.h - config.json and the tokenizer files of a generated model.  Included once, by genmodel.c. */
 #include <errno.h>
 

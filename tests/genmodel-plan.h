@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/genmodel-plan.h - which tensors a generated checkpoint has and where they lie.  Included once, by genmodel.c.
  *
  * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a weight has one to four). */

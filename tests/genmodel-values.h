@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/genmodel-values.h - the numbers of a generated model.  Included once, by genmodel.c.
  *
  * A weight is a pure function of (seed, canonical tensor name, row, column): the layout, the prefix, the number of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/genmodel.c - writes K2-shaped checkpoints for tests and benchmarks: any size, any source layout, hostile weights,
  * skewed routing, and full-size ones whose data are file holes.  `genmodel --help` lists the options.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Synthetic routing statistics: log-normal popularity of experts, in the forms that moe-plan reads.
  *
  *     genrouting experts=384 layers=60 first=1 top=8 sigma=1.0 seed=1 drift=0.1 tokens=1000000 windows=1 form=moe|sglang|sglang-all|gzip >FILE

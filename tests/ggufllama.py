@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """llama.cpp on an exported file against moe-run on the model, where the PyPI package xllamacpp (llama.cpp built in) is installed.
 
     ggufllama.py BIN FILE.gguf MODEL TEXT           log-probabilities of the next token after pieces of TEXT, and its token count

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What other people's packages make of our exports.  Each check needs the packages it is named after (pip); t-interop.sh runs those it can.
 
   interop.py safetensors DIR...                 the library opens every file, and would itself have written the same bytes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Fail where a folder includes one above it.  awk -f layers.awk FILES
 BEGIN { r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4 }
 /^#include "/ {

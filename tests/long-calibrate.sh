@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Calibration at K2's true widths stays below --memory; LAYERS with experts, EXPERTS each, TOKENS of text.
 . tests/common.sh
 need_tool moe-quantize moe-inspect

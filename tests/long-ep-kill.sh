@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Ranks that die at random moments while sequences are generated, with copies of all experts left: 100 threads told to stop dead, 100 processes ended by
 # SIGKILL, half of these from outside; and as many processes again while they report, the next one with them in every second run.  Every sequence that the dead rank did not own comes out as ever, its own are reported, nothing hangs.
 . tests/ep.sh

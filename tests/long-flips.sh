@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A small container with each of 200,000 random bytes of its data wrong in turn, under four seeds (test-flips).
 . tests/common.sh
 need_helper test-flips

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What other quantizers reach on the fixture, measured again where their packages are installed, and held against what is on record
 # (tests/data/peers-ladder.json, docs/quantization.md).  PYTHON=venv/bin/python chooses the interpreter.
 . tests/common.sh

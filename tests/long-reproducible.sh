@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Two copies of the tree in different directories, one of whose names is longer and has a space, built in different orders by
 # different numbers of jobs: the same archive and the same tools, byte for byte.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Goldens of the chat renderer: conversations, and what the models' own templates make of them.
 
   make-chat-golden.py TEMPLATES CASES ENCODER OUT

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Goldens of the tokenizer, from the real tiktoken (pip install tiktoken).
 
   make-tokenizer-golden.py               write tests/data/tokenizer-golden.txt

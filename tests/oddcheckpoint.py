@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """oddcheckpoint.py FROM TO HOW: the checkpoint FROM with its text written in another legal way.  Standard library only.
 HOW: spaces (json.dumps), bare (no __metadata__, nothing padded), late (__metadata__ at the end, with more in it), shuffled (names in
 another order than the data, keys of entries too), loose (newlines, tabs, escaped names, many spaces after the header)."""

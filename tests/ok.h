@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/ok.h - checks that count: OK(condition) aborts with file and line when it is false. */
 #undef NDEBUG
 #include <assert.h>

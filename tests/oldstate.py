@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes of NAME.moe or NAME.moe.partial what a version before the digest of the weights would have left: its records without it, sealed again.
 
     oldstate.py NAME.moe | NAME.moe.partial

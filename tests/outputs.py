@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/outputs.py BIN HELPERS WORK: every writer of the tools against what others do to its paths; called by t-outputs.sh.
 
 Races are made with tests/fault-preload.c: the tool stops just before the call that gives its output a name.

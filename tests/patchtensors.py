@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """patchtensors.py DIR REGEX HOW N: change tensors of a safetensors checkpoint in place.  Standard library only.
 HOW: times (BF16 and F32, times 2^N), byte (the first byte of each becomes N)."""
 import json, os, re, struct, sys

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """peers-ladder.py - what other quantizers reach on the fixture, judged by moe-run.
 
     peers-ladder.py BIN [--model DIR] [--calib FILE] [--valid FILE] [--windows N] [--methods A,B] [--work DIR] [--threads N] [--json FILE]

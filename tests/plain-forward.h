@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/plain-forward.h - the forward pass again, in double, straight from the equations: no batches, no cache, no absorbed
  * form, every score of every pair of tokens.  Shares with the code under test the decoding of stored weights alone. */
 #include "kernels/kernels.h"

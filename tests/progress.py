@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a command with standard error on a terminal and look at its progress lines:
 
     progress.py COMMAND...      prints {"exit", "lines": [{"label", "percent", "done", "total", "seconds"}, ...]} for each line that was drawn

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A reader of GGUF files in Python's standard library alone, written from ggml's description of the format.
 
     readgguf.py check FILE.gguf               structure: bounds, order, alignment, zero padding, names

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A second reader of containers, in Python's standard library alone, written from docs/format.md.
 
     readmoe.py check NAME.moe             every rule of the specification, every digest, all padding

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A second reader of checkpoints, in Python's standard library alone: what the bytes say, as float32.
 
     refdecode.py CHECKPOINT OUT     write the decoded model as an F32 checkpoint without quantization_config

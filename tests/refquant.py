@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A second implementation of the NVFP4 quantization rules, and a checker of containers made by moe-quantize.
 
     refquant.py CHECKPOINT NAME.moe METHOD [--sample N] [--fused] [--pure]     METHOD: max, four-over-six, search

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Replays a fuzz corpus: every file under the given folders goes through the target once. */
 #include <dirent.h>
 #include <stdint.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """moe-quantize's report against the container that was written, by readmoe.py's arithmetic:
 
     reportcheck.py REPORT.json QUANTIZED.moe SOURCE.moe LAYER

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Run tests and count: run.sh BUILD_DIR NAME...   (from the Makefile)
 # A NAME is a program of BUILD_DIR/tests, a script tests/NAME.sh, a fuzz-NAME (its corpus is replayed) or check-layers.
 # Some run side by side (TEST_JOBS, by default one a processor); those that wait for silence of a rank come last, alone.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Compare two safetensors checkpoints tensor by tensor: names, order in each file, dtypes, shapes, bytes.  Standard library only."""
 import json, os, struct, sys
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Install the Debian packages that are missing, and only those; say so.  Without root, name the command.
 set -u
 want="build-essential libcjson-dev libxxhash-dev zlib1g-dev libpcre2-dev python3"

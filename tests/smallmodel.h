@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/smallmodel.h - a container of a few KB, written through the public interface; included by the programs that need one. */
 #ifndef SMALLMODEL_H
 #define SMALLMODEL_H

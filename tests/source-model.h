@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/source-model.h - writes small checkpoints, whole or wrong, with a writer of its own. */
 #undef NDEBUG
 #include "base/io.h"

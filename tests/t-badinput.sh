@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Bad input, line by line of the contract, for every tool that reads it: one sentence that names file, tensor and remedy, the
 # exit code of cli.md, the same in --json, and nothing under the final name.
 . tests/common.sh

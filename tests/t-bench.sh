@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # `make bench` at tiny sizes: every group has rows, the JSON says the same, nothing is left behind.  Asserts no time.
 . tests/common.sh
 need_tool moe-convert moe-quantize

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Convert and quantize keep the page cache clean: while they run few pages of the output are dirty, and when they have ended neither
 # the source nor the output is left in it.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Calibrated quantization of tiny-k2 and of generated models: quality against the data-free methods, the same bytes from container and
 # checkpoint, for any number of threads, through scratch files and after kills; experts that text never reaches, zeros, NaN.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Text and conversations on the command line: which chat template a model has; requests as lines of --prompts; what --calib takes, tells and
 # refuses; --memory when there is too much text.  The renderer itself: test-chat.
 . tests/common.sh

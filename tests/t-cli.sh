@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The command line as a contract, for every tool that was built: help, version, man page, completions, refusals, JSON errors.
 . tests/common.sh
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Convert and back: byte-identical tensors for every layout, from prefixed and single-file checkpoints; damaged input.
 . tests/common.sh
 need_tool moe-convert moe-inspect

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Quantized checkpoints hold exactly the values their bytes say: the logits computed from one equal, byte for byte, those
 # computed from its weights as an independent decoder (refdecode.py) writes them in float32.  NVFP4 products add in an order of their
 # own (kernels.def), so there the experts are the same and every value lies within 5e-6 of its tensor's largest (float32 rounding

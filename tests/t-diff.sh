@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # moe-inspect --diff: what is stored, what it stands for, and the worst of it, against sums made by the readers in Python.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize

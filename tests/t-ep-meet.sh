@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Ranks that meet over UCX: what they must have in common and what may differ, the secret, who else comes to the port, and where they listen.
 . tests/ep.sh
 sanitized && skip "UCX is not built with sanitizers"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Expert parallelism over UCX: ranks as processes of one host, as processes that meet by a launcher's environment, in two network namespaces; killed.
 . tests/ep.sh
 sanitized && skip "UCX is not built with sanitizers"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Expert parallelism on threads: the answer of one rank from 1, 2, 3, 8 and 72, whatever the plan; what each maps; ranks that die.
 . tests/ep.sh
 silence=2 # seconds after which a rank is given up; a busy machine may keep one from running for a while

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # --to hf-nvfp4 in both spellings: the bytes that the tools themselves write, read back to the same container, from every layout; bad input.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect

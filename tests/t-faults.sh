@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Faults at every kind of call, each kind at its first, last and some calls between (long-faults: at every one): faults.py.
 # FAULTS=all and FAULT_JOBS="job..." choose.  In memory where there is room: each run syncs some thirty times.
 [ -n "${TMPDIR:-}" ] || { [ -w /dev/shm ] && TMPDIR=/dev/shm && export TMPDIR; }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # moe-inspect --verify on a container of tiny-k2 with one wrong byte: it names the file and, for a byte of an expert, the expert and
 # the projection.  Without --verify, and in moe-run, nothing crashes.  (Every byte of a smaller one: test-flips.)
 . tests/common.sh

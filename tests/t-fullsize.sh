@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The whole of Kimi K2 as a sparse checkpoint (real headers, data are holes): looking and planning take seconds.
 . tests/common.sh
 need_tool moe-inspect

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What moe-run generates: the same from a container and on any number of threads; JSON keys; stop texts anywhere; end tokens;
 # the context's end; prompts from everywhere.
 . tests/common.sh

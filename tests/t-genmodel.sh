@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The generator: published tensor counts and sizes of the full-size checkpoints, and one model behind every layout.
 . tests/common.sh
 need_helper genmodel

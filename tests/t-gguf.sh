@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # --to gguf: every value, name and pair as an independent reader sees them, powers of two of global scales where llama.cpp reads them; the gguf package and llama.cpp where they are
 # installed; whole or not at all; the same bytes at any number of threads.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The tools as built have what the build found the compiler to know: canaries, checked copies, tables that are read-only
 # once a tool runs, a stack that is no code.  Read from their headers and from what they import.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Which model is this?  Two checkpoints of one config, with the same names, sizes and headers and other weights, are two models to --resume,
 # to "complete already" and to --merge; a source rewritten while it is read is noticed; what older versions began is gone on with.
 . tests/common.sh

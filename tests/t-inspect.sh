@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
 . tests/common.sh
 need_tool moe-inspect moe-convert

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # make install stages everything that was promised, a program builds and runs against it, make uninstall leaves no file.
 . tests/common.sh
 command -v make >/dev/null || skip "no make"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Exports as other people's packages read them: safetensors, modelopt, compressed-tensors, transformers.  Runs what is installed.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect

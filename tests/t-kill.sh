@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # kill -9 at random moments, then --resume: the bytes are those of an unbroken run.  KILLS kills for each of four jobs.
 . tests/common.sh
 need_tool moe-convert moe-quantize

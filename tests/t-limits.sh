@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Limits of the shell: a small stack (ulimit -s), a largest file (-f), few descriptors (-n), little address space (-v), and
 # paths of thousands of bytes.  Every tool works, or says one sentence that names the reason, and nothing half-written
 # stands under a final name.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Convert and quantize stay far below the size of the model: 420 MB of weights, two layers of 64 experts, within 64 MiB on four threads.
 . tests/common.sh
 sanitized && skip "sanitizers change memory use"

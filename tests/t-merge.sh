@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Parts of a model quantized apart (moe-quantize --layers) and merged: the bytes of one run; parts that do not belong together.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # File names in an index: spaces, newlines and terminal codes are names like others, and shown in one line; what would lead out of the
 # directory is refused.  Entries of a directory may be symbolic links to files (as in a download cache), to nothing else.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # NVFP4 bytes against a second implementation of the rules (refquant.py), on the fixture and on hostile weights.
 . tests/common.sh
 need_tool moe-quantize

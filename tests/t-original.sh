@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A checkpoint, its container and back: the whole directory byte for byte, from every layout and every legal way to write its text.
 . tests/common.sh
 need_tool moe-convert moe-inspect

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Whose file is this?  Every writer of a file or directory against links, strangers' work, other processes and what appears meanwhile.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-plan moe-run moe-inspect

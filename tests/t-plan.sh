@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # moe-plan from outside: gaps, baselines, drift, losses, proofs held by two verifiers, exports read back, pictures, staging, refusals.
 . tests/common.sh
 need_tool moe-plan moe-convert moe-inspect

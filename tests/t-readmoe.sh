@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The second reader of containers agrees with the first: on whole containers of every type, value by value with an independent
 # decoder of the checkpoints, and on what is damaged.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # moe-run from outside: scores, traces against goldens by plain Python, generation, stops, chat, refusals, containers.
 . tests/common.sh
 need_tool moe-run

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Scoring a layer at a time: the same numbers wherever the hidden states are, models larger than the memory, and what others quantized.
 . tests/common.sh
 need_tool moe-run moe-quantize moe-convert

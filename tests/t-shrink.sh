@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A file that is cut to one page while a tool works on it (fault-preload.c, "truncate"): one sentence that names it, no result, nothing
 # half-written; or, where it was no longer needed, the result as it should be.  Exit 15, since the source changed; 11 (mapped) or 13 (read)
 # where the change itself is not seen.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # SIGINT and SIGTERM (a shell's ^C, a scheduler's end) at eight moments of each tool's work: it stops at the next item with 130 or 143, one
 # sentence, the same in JSON, nothing under the final name, nothing beside it but what --resume takes up; or it was done already.
 . tests/common.sh

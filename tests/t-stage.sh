@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Staged parts: every stored type staged for ranks, moved away, verified, and run by processes that have nothing else, to the text of the whole;
 # refused by everything that would need an expert that is not there, and whatever they claim of themselves.
 . tests/ep.sh

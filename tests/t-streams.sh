@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What a tool does with its streams and with signals: output that cannot be written is a failure, --quiet is silent, no escape
 # codes off a terminal, a signal ends with a sentence, 130 or 143, and work that --resume takes up.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # What files and models hold never drives a terminal: control characters of both sets, DEL, direction controls and line
 # separators are escaped in every listing, message and JSON text, and in generated text on a terminal; a pipe gets the bytes.
 . tests/common.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The number of threads changes no byte of a container.
 . tests/common.sh
 need_tool moe-convert moe-quantize

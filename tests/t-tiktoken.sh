@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The tokenizer against the real tiktoken, where python3 has it (PYTHON names another interpreter).
 PYTHON=${PYTHON:-python3}
 GEN=$2

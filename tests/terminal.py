@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """terminal.py COMMAND...: run a command with standard output on a terminal; print what it wrote there, as it came, and give its exit code."""
 import os, pty, sys
 

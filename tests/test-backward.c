@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Vector-Jacobian products against central differences of the equations written out in double (plain-forward.h, which test-plain holds
  * against the forward pass), on shapes and stored types of every kind; a whole layer against the forward pass itself; and that neither
  * batches nor threads nor max_tokens change a bit. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Errors, arenas, hashes, string maps, human numbers. */
 #include "tests/ok.h"
 #include "base/arena.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The chat renderer: every prompt that the models' own templates make (tests/data/chat-golden.jsonl), as text
  * and as ids; which template a model has; nothing that a conversation holds becomes a special token; what is
  * refused, and what is counted. */

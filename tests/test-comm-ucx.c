@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A rank that sends what no rank sends, over UCX: the other one says so by its number and ends, whatever it
  * is; what a stranger sends without the run's key is not looked at.  Two processes for each kind of fault. */
 #include "base/io.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The container: layout, writing in any order, reading, every kind of damage, the states of a partial directory, and a
  * kill before each system call that changes the disk. */
 #include "tests/smallmodel.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A rank whose messages are well formed as far as the communicator sees, and make no sense to a rank of the
  * model: requests, replies, words.  The other one ends with exit code 17 and a sentence that names it.  Ranks
  * are threads; the model is the fixture. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A checkpoint in which one byte of a header, of the index or of config.json is wrong, and files cut at every tensor.  There are no
  * checksums, so not every such byte can be noticed; but what still opens is the model it was, tensor by tensor (a changed config
  * is a config that holds), and what does not says which file. */

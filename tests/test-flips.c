@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A container in which one byte is wrong: every byte of headers, tables, manifest and small files, one at a time, and random
  * bytes of the data, padding included.  Looking at it as moe-inspect --verify does names the file and, where the byte belongs to
  * one, the tensor with its expert and projection, and its plane; opening it plainly never crashes, whatever it says.

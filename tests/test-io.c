@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Files: short, gzipped, locked, exchanged, atomically written, removed without following links. */
 #include "tests/ok.h"
 #include "base/io.h"

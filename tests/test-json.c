@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* JSON: what is refused and how fast, and how numbers are printed. */
 #include "tests/ok.h"
 #include "base/io.h"

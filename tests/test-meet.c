@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks that meet, and who else comes to the place: silent connections, slow ones, other programs, other
  * versions, ranks of another run, forged messages; with a secret and without; a rank 0 that is none. */
 #include "ok.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The forward pass against golden values written by other code, and against itself: batches, threads, forms of attention. */
 #undef NDEBUG
 #include "base/io.h"

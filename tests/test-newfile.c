@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Files and directories that are published whole: names, locks, what is never replaced, file systems that lack a call. */
 #include "tests/ok.h"
 #include "base/apart.h"

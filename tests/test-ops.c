@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Router, rotary tables and sampling: published vectors, hand-made cases, a second router written another way. */
 #include "tests/ok.h"
 #include "kernels/ops.h"

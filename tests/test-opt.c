@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Option tables: forms, sizes, what is refused with which words; help, man page and completion name every option. */
 #include "tests/ok.h"
 #include "base/opt.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does not have: no
  * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; with NVFP4 activations; and what
  * hooks are shown. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Placement plans read and refused; the split of a batch held against every cut. */
 #include "runtime/plan-internal.h"
 #include "runtime/plan-proof.h"

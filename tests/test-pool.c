@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Threads: every item once, whatever the number of threads; the pipeline's order, slots and failures. */
 #include "tests/ok.h"
 #include "base/pool.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pre-tokenizer against the plain form of its pattern, on hostile text, with and without JIT; and long runs. */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8

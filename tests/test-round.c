@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Forms and rounding: factors against double arithmetic, the error under the form against other ways to round, extreme statistics. */
 #undef NDEBUG
 #include "kernels/kernels.h"

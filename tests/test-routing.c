@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Routing statistics: what is read, what is refused, what is written; for one model. */
 #include "base/io.h"
 #include "formats/routing.h"

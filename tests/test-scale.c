@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Eight times as much of what a reader may be given takes about eight times as long: headers, indexes of files that are not there,
  * tables, lists of files, objects with many keys, vocabularies.  Processor time, best of three; a search of everything in each
  * look-up would make it 64 times. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 and HMAC against the published vectors (FIPS 180-4's examples, RFC 4231), and one byte at a time.
  */
 #include "ok.h"

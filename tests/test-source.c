@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading checkpoints: the fixtures, every layout and spelling of names, and what is refused with which words. */
 #include "tests/source-model.h"
 #include "formats/identity.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Calibration text: plain, JSON lines and gzip, in pieces whose tokens are those of the whole, and every refusal by file and line. */
 #include "formats/text.h"
 #include "base/io.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Hostile tokenizer files: each refused with its code and a sentence that names the file and the trouble. */
 #undef NDEBUG
 #include "base/io.h"

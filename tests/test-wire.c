@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What ranks say to each other as bytes: every message is the same after being read again, and refused when
  * it is cut short anywhere, or a number in it is not what it may be; what must be alike on all ranks. */
 #include "ok.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/tokenizer-texts.h - random hostile text, and a tiktoken.model of K2's size, for the tokenizer's tests. */
 #ifndef MOE_TESTS_TOKENIZER_TEXTS_H
 #define MOE_TESTS_TOKENIZER_TEXTS_H

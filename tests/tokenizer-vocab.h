@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tests/tokenizer-vocab.h - writes a vocabulary of K2's size and shape: 163,584 ranks and K2's special tokens, the same
  * every time.  Its tokens are not K2's: single bytes, what a text's words begin with, Han characters, joined tokens. */
 #ifndef MOE_TESTS_TOKENIZER_VOCAB_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A plan.json held against statistics, with nothing but Python's standard library: verifyplan.py PLAN [STATS...] [--from OLD].
 
 A third implementation of docs/placement.md, beside the planner and moe-plan verify: slots and coverage, loads, bounds, the min-cut split (by the

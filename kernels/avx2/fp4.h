@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  See kernels/avx512/fp4.h, which has the
  * same names and gives the same bits. */
 #ifndef MOE_KERNELS_AVX2_FP4_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The general matrix product. */
 #include "kernels/avx2/lanes.h"
 

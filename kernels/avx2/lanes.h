@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx2/lanes.h - sixteen lanes in two ymm: what kernels/body/ is written in.  kernels/avx512/lanes.h has the same
  * names on one zmm.  Every operation here rounds once, so both give the same bits. */
 #ifndef MOE_KERNELS_AVX2_LANES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Products with a stored weight. */
 #include "kernels/avx2/fp4.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Activations as an NVFP4 product sees them. */
 #include "kernels/avx512/lanes.h"
 

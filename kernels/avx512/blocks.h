@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx512/blocks.h - one 16-block a lane, 16 lanes: what kernels/body/nvfp4.h is written in. */
 #ifndef MOE_KERNELS_AVX512_BLOCKS_H
 #define MOE_KERNELS_AVX512_BLOCKS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx512/fp4.h - the codes of 16 blocks at once, a block a lane: what kernels/body/fp4.h is written in.
  * kernels/avx2/fp4.h has the same names on ymm, lanes 0-7 and 8-15 as two parts.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx512/lanes.h - sixteen lanes in one zmm: what kernels/body/ is written in.  kernels/avx2/lanes.h has the same
  * names on two ymm.  Every operation here rounds once, so both give the same bits. */
 #ifndef MOE_KERNELS_AVX512_LANES_H

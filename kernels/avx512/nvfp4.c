@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The NVFP4 quantizers. */
 #include "kernels/avx512/blocks.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sums, norms, activations and attention. */
 #include "kernels/avx512/lanes.h"
 

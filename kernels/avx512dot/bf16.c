@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What gains from dot products of bf16 pairs (AVX512_BF16). */
 #include "kernels/avx512/lanes.h"
 

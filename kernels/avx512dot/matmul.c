@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Products with an NVFP4 weight by dot products of int8 quadruples (AVX512_VNNI, codes looked up by AVX512_VBMI): the same bits. */
 #include "kernels/avx512/fp4.h"
 #include "kernels/scalar.h"

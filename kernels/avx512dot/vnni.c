@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What gains from dot products of int8 quadruples (AVX512_VNNI). */
 #include "kernels/avx512/lanes.h"
 

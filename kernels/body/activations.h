@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/activations.h - activations as an NVFP4 product sees them.  Included once by each kernels/<isa>/activations.c.
  *
  * A block is 16 lanes.  Its scale is computed once, in scalar code that ref shares.  Magnitudes round by the float32 adder: for a below 2

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form, all scales of a block at once: a scale a lane.
  * Included once by each kernels/<isa>/feedback.c, after its lanes.h. */
 #include "kernels/scalar.h"

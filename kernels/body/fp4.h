@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in memory: the NVFP4 order
  * of kernels.def.  Included once by each file that has a variant, after its fp4.h.
  *

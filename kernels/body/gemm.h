@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/gemm.h - the general matrix product.  Included once by each kernels/<isa>/gemm.c, after its lanes.h, which also sets
  * GEMM_ROWS and GEMM_WIDE: the register tile is GEMM_ROWS rows of c by GEMM_WIDE * 16 columns.
  *

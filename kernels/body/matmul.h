@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h.
  *
  * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time, other work on the machine;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: what kernels/body/nvfp4.h cannot tell apart.
  *
  * ref divides, rounds, multiplies back and adds squares in double in ascending order.  Sums are made here in another order

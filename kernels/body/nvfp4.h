@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by each kernels/<isa>/nvfp4.c.
  *
  * Bytes as ref gives them, for any input.  Blocks lie across vectors (a lane is a block), so that no sum is horizontal, and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by each kernels/<isa>/vector.c. */
 #include "kernels/scalar.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/weights.h - one row of a stored weight, 16 values at a time.  Included after a lanes.h. */
 #ifndef MOE_KERNELS_BODY_WEIGHTS_H
 #define MOE_KERNELS_BODY_WEIGHTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Activations as an NVFP4 product sees them, block by block, by the rules in kernels.def. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"

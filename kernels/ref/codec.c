@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What every stored type means, value by value. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* NVFP4 rounding of a row against a quadratic form: the order of kernels.def, in float32. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The general matrix product, one element at a time. */
 #include "kernels/variants.h"
 

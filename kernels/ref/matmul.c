@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Products with a stored weight, one value at a time. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The NVFP4 quantizers, block by block, by the rules in kernels/nvfp4.h. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sums, norms and activations over float32 vectors. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
