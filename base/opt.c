@@ -92,7 +92,7 @@ static const struct moe_opt *find_long(const struct moe_opt *o, const char *s, s
 static const struct moe_opt *find_short(const struct moe_opt *o, char c)
 {
     for (; o->kind != MOE_OPT_END; o++)
-        if (o->name && o->short_name == c) return o;
+        if (o->name && (o->short_name == c || o->short_name == -c)) return o;
     return NULL;
 }
 
@@ -247,8 +247,8 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
         char left[96];
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, "\n%s\n", o->help); continue; }
         const char *sep = !o->arg ? "" : o->kind == MOE_OPT_MAYBE ? "[=" : " ";
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name ? '-' : ' ', o->short_name ? o->short_name : ' ',
-                 o->short_name ? "," : " ", o->name, sep, o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ', o->short_name > 0 ? o->short_name : ' ',
+                 o->short_name > 0 ? "," : " ", o->name, sep, o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
         bool below = strlen(left) > HELP_COLUMN - 3; /* its text begins on a line of its own */
         if (below) fprintf(out, "  %s\n%*s", left, HELP_COLUMN, "");
         else fprintf(out, "  %-*s ", HELP_COLUMN - 3, left);
@@ -306,7 +306,7 @@ static void man_options(const struct moe_tool *t, FILE *out)
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, ".SS %s\n", o->help); continue; }
         fputs(".TP\n", out);
-        if (o->short_name) fprintf(out, "\\fB\\-%c\\fR, ", o->short_name);
+        if (o->short_name > 0) fprintf(out, "\\fB\\-%c\\fR, ", o->short_name);
         fputs("\\fB\\-\\-", out);
         man_text(o->name, out);
         fputs("\\fR", out);
@@ -401,7 +401,7 @@ static void complete_bash(const struct moe_tool *t, FILE *out)
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name || !o->arg || o->kind == MOE_OPT_MAYBE) continue;
         fprintf(out, "    --%s", o->name);
-        if (o->short_name) fprintf(out, "|-%c", o->short_name);
+        if (o->short_name > 0) fprintf(out, "|-%c", o->short_name);
         if (is_choice(o->arg)) {
             fputs(") COMPREPLY=($(compgen -W '", out);
             spaced(o->arg, out);
@@ -453,7 +453,7 @@ static void complete_fish(const struct moe_tool *t, FILE *out)
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name) continue;
         fprintf(out, "complete -c %s -l %s", t->name, o->name);
-        if (o->short_name) fprintf(out, " -s %c", o->short_name);
+        if (o->short_name > 0) fprintf(out, " -s %c", o->short_name);
         if (o->arg && o->kind != MOE_OPT_MAYBE) fputs(wants_file(o) ? " -r -F" : " -x", out);
         if (is_choice(o->arg)) {
             fputs(" -a '", out);

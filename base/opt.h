@@ -26,7 +26,7 @@ enum moe_opt_scope { MOE_OPT_ALL_SAME, MOE_OPT_FILE, MOE_OPT_OWN };
 
 struct moe_opt {
     enum moe_opt_kind kind;
-    char short_name;        /* 0 for none */
+    signed char short_name; /* 0 for none; -'n': taken, but shown nowhere, since it means something else in other tools */
     const char *name;       /* without dashes */
     const char *arg;        /* "a|b|c"; "FILE", "PATH", "MODEL", "NAME.moe", "PLAN": a path, which no output of the same
                                command may be or lie in; "DIR": a directory to put files into; NULL for a flag */

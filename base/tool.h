@@ -46,7 +46,7 @@ struct moe_run {
 
 /* What the tools that write a model share; `o` has dry_run, resume, force and memory. */
 #define MOE_WRITER_OPTIONS(o)                                                                        \
-    MOE_BOOL('n', "dry-run", &(o)->dry_run, "say size, memory and time, and stop"),                  \
+    MOE_BOOL(-'n', "dry-run", &(o)->dry_run, "say size, memory and time, and stop"),                  \
     MOE_BOOL(0, "resume", &(o)->resume, "go on with an unfinished PATH.partial"),                    \
     MOE_BOOL('f', "force", &(o)->force, "replace what is there, only when the new one is complete"), \
     MOE_SIZE(0, "memory", &(o)->memory, "SIZE", "stay below this; half of the free memory by default")

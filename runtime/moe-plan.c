@@ -460,7 +460,7 @@ static int tool_main(int argc, char **argv)
         MOE_BOOL(0, "check", &o.check, "stage: read what is at -o and hold it against its checksums"),
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "FILE", "write the plan, export, picture or staged container here"),
-        MOE_BOOL('n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
+        MOE_BOOL(-'n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
         MOE_BOOL('f', "force", &o.force, "replace what is there"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),

@@ -7,12 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct { bool resume, verify; const char *out, *color, *bench; int64_t n, seed, memory; double t; struct moe_strlist stop; } o;
+static struct { bool resume, verify, dry; const char *out, *color, *bench; int64_t n, seed, memory; double t; struct moe_strlist stop; } o;
 static const struct moe_opt table[] = {
     MOE_GROUP("main"),
     MOE_STR('o', "output", &o.out, "PATH", "where to write"),
     MOE_BOOL('r', "resume", &o.resume, "go on"),
     MOE_BOOL(0, "verify", &o.verify, "check"),
+    MOE_BOOL(-'d', "dry", &o.dry, "say what would be done"),
     MOE_INT('n', "count", &o.n, "N", "how many"),
     MOE_INT(0, "seed", &o.seed, "N", "a number"),
     MOE_SIZE(0, "memory", &o.memory, "SIZE", "at most"),
@@ -54,6 +55,7 @@ static void test_forms(void)
     OK(parse("-n", "-5", "--seed", "-7", "-", NULL) == MOE_OK && o.n == -5 && o.seed == -7 && operands == 1);
     OK(parse("-n4", "--output=a=b", NULL) == MOE_OK && o.n == 4 && !strcmp(o.out, "a=b"));
     OK(parse("--resume", "--no-resume", "--verify", NULL) == MOE_OK && !o.resume && o.verify);
+    OK(parse("-d", NULL) == MOE_OK && o.dry); /* taken, but shown nowhere */
     OK(parse("--output", "1", "--output=2", "-o", "3", NULL) == MOE_OK && !strcmp(o.out, "3")); /* the last wins */
     OK(parse("--output", "--verify", NULL) == MOE_OK && !strcmp(o.out, "--verify") && !o.verify); /* a value, not an option */
     OK(parse("--stop", "a", "--stop=", "--stop", "b", NULL) == MOE_OK && o.stop.n == 3 && !strcmp(o.stop.v[2], "b") && !*o.stop.v[1]);
@@ -125,6 +127,7 @@ static void test_texts(void)
         for (const struct moe_opt *t = table; t->kind != MOE_OPT_END; t++)
             if (t->name) OK(strstr(s, t->name));
         OK(i < 2 || strstr(s, "auto always never"));
+        OK(!strstr(s, "-d,") && !strstr(s, "\\-d\\fR") && !strstr(s, "|-d") && !strstr(s, "-s d"));
         if (i == 0) OK(strstr(s, "[auto]") && !strstr(s, "-9223372036854775808"));
         if (i == 1) OK(strstr(s, ".SH EXIT STATUS") && strstr(s, "\n\\&.Two\\ethree") && strstr(s, "MOE_CPU") && strstr(s, ".B 143"));
         free(s);
