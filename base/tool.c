@@ -85,13 +85,15 @@ void moe_print_bytes(const char *text, size_t n)
     if ((!whole || fflush(stdout)) && !output_lost) output_lost = errno ? errno : EIO;
 }
 
-/* What was printed must have arrived: a full disk or a closed pipe is a failure. */
+/* What was printed must have arrived: a full disk or a closed pipe is a failure.  Who closed the pipe (head) has all
+ * that they wanted to read, and is told nothing. */
 static enum moe_code flush_output(const struct moe_tool *tool)
 {
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return MOE_OK;
     int e = output_lost ? output_lost : errno;
-    fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "", e ? strerror(e) : "");
+    if (e != EPIPE)
+        fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "", e ? strerror(e) : "");
     return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
 }
 

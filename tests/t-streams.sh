@@ -66,10 +66,11 @@ for how in "--prompt And -n 4" "--prompts tests/data/tiny-k2/valid.txt -n 1"; do
     says 'No space left on device' "moe-run $how >/dev/full"
     count
 done
-# Half a pipe: generated text that nobody reads ends the run with an error, not with a signal.
+# Half a pipe: generated text that nobody reads ends the run with an exit code, not with a signal, and without a word.
 { "$BIN/moe-run" -q $M --prompt And -n 200 2>"$T/err"; echo $? >"$T/code"; } | :
 [ "$(cat "$T/code")" != 0 ] || fail "moe-run into a closed pipe succeeds"
 [ "$(cat "$T/code")" -lt 128 ] || fail "moe-run into a closed pipe dies of a signal"
+[ ! -s "$T/err" ] || { cat "$T/err"; fail "moe-run into a closed pipe says something"; }
 count
 
 # Signals in the middle of a longer run.
