@@ -4,7 +4,7 @@
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
 # make check-compiler CC=clang  those of make check that another compiler can change
 # make check-threads  pools, communicator and expert-parallel runs under ThreadSanitizer
-# make bench      one table of speeds beside what this machine can do (docs/performance.md); BENCH_JSON=FILE
+# make bench      one table of speeds beside what this machine can do (docs/measurements/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
 # make install    DESTDIR= PREFIX=/usr/local      make uninstall

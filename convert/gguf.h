@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf.h - a model as one GGUF file of the "deepseek2" architecture, as llama.cpp's convert_hf_to_gguf.py writes it.
- * docs/gguf.md says which bits go where, and what is exact. */
+ * docs/reference/gguf.md says which bits go where, and what is exact. */
 #ifndef MOE_CONVERT_GGUF_H
 #define MOE_CONVERT_GGUF_H
 

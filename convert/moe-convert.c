@@ -169,7 +169,7 @@ static void say_error(struct options *o, const struct moe_source *src, const str
                  name, got->worst_error);
 }
 
-/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/gguf.md: measured). */
+/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/reference/gguf.md: measured). */
 static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;
@@ -219,7 +219,7 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     return MOE_OK;
 }
 
-/* Where a reader of the checkpoint is known to err (docs/export.md names the versions that were read). */
+/* Where a reader of the checkpoint is known to err (docs/reference/export.md names the versions that were read). */
 static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got,
                          enum moe_hf_flavor flavor)
 {

@@ -22,7 +22,7 @@ struct moe_origin {
 
 struct moe_provenance { struct moe_arena arena; struct moe_origin *entries; int64_t n; bool no_memory; }; /* in the order of the source's files */
 
-/* Read `src`'s source.jsonl; MOE_CORRUPT with the line number for anything that does not fit docs/format.md. */
+/* Read `src`'s source.jsonl; MOE_CORRUPT with the line number for anything that does not fit docs/reference/format.md. */
 enum moe_code moe_provenance_open(struct moe_provenance **p, const struct moe_source *src, struct moe_err *err);
 void moe_provenance_close(struct moe_provenance **p); /* NULL-safe; nulls */
 

@@ -16,7 +16,7 @@ enum { MOE_HEAD_LIMIT = 1 << 30, MOE_JSON_LIMIT = 1 << 28 }; /* largest table, l
 
 static inline uint64_t moe_round_up(uint64_t v, uint64_t a) { return (v + a - 1) / a * a; }
 
-/* Where the planes of one expert go, and how far apart experts lie: docs/format.md. */
+/* Where the planes of one expert go, and how far apart experts lie: docs/reference/format.md. */
 uint64_t moe_extent_alignment(uint64_t expert_bytes, uint64_t head_bytes, uint64_t experts);
 uint64_t moe_dense_alignment(uint64_t plane_bytes);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/container.h - the expert-sharded container NAME.moe/: writer and reader.  docs/format.md is the specification.
+/* formats/container.h - the expert-sharded container NAME.moe/: writer and reader.  docs/reference/format.md is the specification.
  *
  * Shard file (*.moe), little-endian: header (128 bytes), a table of 64-byte records (one for each plane of each tensor),
  * zero padding, data.  Every plane lies at a fixed aligned offset that follows from the list of tensors alone, so a writer

@@ -7,7 +7,7 @@
  * are read; of a file at most 2,048 pieces of 4 KiB, or one for each tensor where it holds more, evenly
  * spread over each tensor, in the order of the file: a file of up to 8 MiB of tensors is read whole.  Full
  * Kimi K2 (139,644 to 277,335 tensors) is 1.1 GB of pieces at most, and no memory beside a page.  What
- * changes between two samples alone is not seen: docs/sources.md.  A container's identity is its manifest,
+ * changes between two samples alone is not seen: docs/reference/sources.md.  A container's identity is its manifest,
  * whose checksum covers every byte: nothing is read.  Whoever works long with a checkpoint takes the
  * identity before and compares it after (moe_source_unchanged). */
 #ifndef MOE_FORMATS_IDENTITY_H

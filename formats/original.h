@@ -2,7 +2,7 @@
 /* formats/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to hf brings
  * all back byte for byte.
  *
- * A container's file source.rest (docs/format.md, section 5.1) has a record for the header of each
+ * A container's file source.rest (docs/reference/format.md, section 5.1) has a record for the header of each
  * safetensors file, for the index, for every small file that has no place in hf/ or tokenizer/, and for every
  * empty directory.  Where a
  * header or the index is what this project would write itself from source.jsonl (its "plain text"), the

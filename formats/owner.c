@@ -93,7 +93,7 @@ static enum moe_code not_of_it(const char *dir, const char *name, struct moe_err
 }
 
 /* Placement plans, in any form that moe-plan reads, are the only files that a manifest does not list
- * (docs/format.md, section 1); what a killed writer of one left is ours as well. */
+ * (docs/reference/format.md, section 1); what a killed writer of one left is ours as well. */
 static enum moe_code is_beside(const char *path, const char *name, bool *is, struct moe_err *err)
 {
     static const struct moe_file_kind plan = {

@@ -30,7 +30,7 @@
  *
  * PCRE2 differs from the engine K2 uses in three places, hence: \s would include U+180E, so White_Space is spelled out;
  * \p{Han} means script extensions since 10.40, so \p{sc:Han}; there is no &&, so a negative look-ahead before each
- * character, skipped for ASCII.  Its Unicode version is that of the library (see docs/tokenizer.md). */
+ * character, skipped for ASCII.  Its Unicode version is that of the library (see docs/reference/tokenizer.md). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/pretoken.h"
 

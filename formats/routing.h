@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/routing.h - routing statistics: how many tokens went to each expert of each MoE layer.
  *
- * The file routing.json (docs/format.md, section 9), plain or gzipped; and the statistics that SGLang and TensorRT-LLM record, brought into
+ * The file routing.json (docs/reference/format.md, section 9), plain or gzipped; and the statistics that SGLang and TensorRT-LLM record, brought into
  * the same form.  Calibration and moe-run --record-routing write it, moe-plan reads it.  Knows nothing of placements. */
 #ifndef MOE_FORMATS_ROUTING_H
 #define MOE_FORMATS_ROUTING_H

@@ -3,7 +3,7 @@
  *
  * Shard files keep size, table and places, and hold holes where experts lie that are not there.  Their header has the feature bit
  * MOE_SHARD_STAGED, so that a reader from before staged parts takes no hole for weights; the manifest's "staged" says which experts
- * are there (docs/format.md, section 2).  Reading is moe_source_open_staged. */
+ * are there (docs/reference/format.md, section 2).  Reading is moe_source_open_staged. */
 #ifndef MOE_FORMATS_STAGED_H
 #define MOE_FORMATS_STAGED_H
 

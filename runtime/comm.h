@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm.h - how the ranks of an expert-parallel run reach each other.  Knows bytes and ranks, no models (docs/expert-parallel.md).
+/* runtime/comm.h - how the ranks of an expert-parallel run reach each other.  Knows bytes and ranks, no models (docs/reference/expert-parallel.md).
  *
  * Between two ranks there is one request slot and one reply slot each way, written by one side, read by the other:
  *
@@ -22,7 +22,7 @@
  *
  * Devices.  What is in a slot, its counts included, is the caller's; a back end looks at none of it.  `bytes` of post and answer is a bound: no byte behind it
  * is read, and a back end whose slots are mapped by both sides (local; NCCL's windows) ignores it.  So the same calls serve ranks whose rows and
- * counts never leave a device, with these meanings (nothing here does so yet; docs/expert-parallel.md has the whole table):
+ * counts never leave a device, with these meanings (nothing here does so yet; docs/reference/expert-parallel.md has the whole table):
  *
  *     request, reply          addresses for kernels: of a slot in the peer's window, or in this rank's; fixed for the life of the comm
  *     post, answer            enqueued behind the kernels that fill the slot: a flag, stored with release at system scope

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan-model.h - what a placement costs in memory, and a roofline of its decode and prefill step (docs/placement.md: formulas and how
+/* runtime/plan-model.h - what a placement costs in memory, and a roofline of its decode and prefill step (docs/reference/placement.md: formulas and how
  * far they are from published measurements).  A model, not a measurement: nothing here has seen the hardware. */
 #ifndef MOE_RUNTIME_PLAN_MODEL_H
 #define MOE_RUNTIME_PLAN_MODEL_H

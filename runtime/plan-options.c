@@ -26,7 +26,7 @@ static const struct moe_file_kind plan_kind = {
                { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { ">" MOE_PLOT_TITLE } } },
 };
 
-/* The container that the plan is for may hold it (docs/format.md), right in it and under such a name alone. */
+/* The container that the plan is for may hold it (docs/reference/format.md), right in it and under such a name alone. */
 static const char *kept_in(const struct moe_plan_options *o)
 {
     const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];

@@ -44,7 +44,7 @@ void moe_plan_proofs_free(struct moe_plan_proofs **p); /* NULL-safe; nulls */
 /* Identifies statistics: XXH3-64 of the counts, little-endian. */
 enum moe_code moe_routing_digest(const struct moe_routing *r, uint64_t *digest, struct moe_err *err);
 
-/* plan.json as text (docs/placement.md), free() it; NULL when out of memory.  `head`: further members of the root, may be NULL. */
+/* plan.json as text (docs/reference/placement.md), free() it; NULL when out of memory.  `head`: further members of the root, may be NULL. */
 char *moe_plan_print(const struct moe_plan *p, const struct moe_plan_proofs *proofs, const cJSON *head);
 /* The layers as --json gives them, without the slots. */
 cJSON *moe_plan_proofs_json(const struct moe_plan *p, const struct moe_plan_proofs *proofs);

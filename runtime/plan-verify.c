@@ -273,7 +273,7 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
     if (r != v->ranks) problem(v, "layer %d: 'loads' is not one for each rank", number);
 }
 
-/* Slots with a token in a batch, and how far a batch strays from the mean, by the formulas of docs/placement.md. */
+/* Slots with a token in a batch, and how far a batch strays from the mean, by the formulas of docs/reference/placement.md. */
 static void check_batch(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;

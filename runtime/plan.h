@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan.h - an expert placement: which experts lie in the slots of which rank, layer by layer; and the split of a batch over replicas.
  *
- * The file plan.json (docs/placement.md).  This header is what a runtime needs: read a plan, hold it against the model, and for each batch
+ * The file plan.json (docs/reference/placement.md).  This header is what a runtime needs: read a plan, hold it against the model, and for each batch
  * share every expert's tokens out over the ranks that hold it.  How plans are found is runtime/plan-search.h.  A plan is immutable after it is
  * made and safe from any thread. */
 #ifndef MOE_RUNTIME_PLAN_H

@@ -21,7 +21,7 @@ size_t moe_recorder_bytes(const struct moe_config *c);
 enum moe_code moe_recorder_open(struct moe_recorder **r, const struct moe_config *c, struct moe_forward *f, struct moe_err *err);
 void moe_recorder_close(struct moe_recorder **r); /* NULL-safe; nulls; the pass is closed or watched by another */
 
-/* counts (with the tokens behind them) of one recorder, or the sums of several, as routing.json (docs/format.md, section 9), gzipped. */
+/* counts (with the tokens behind them) of one recorder, or the sums of several, as routing.json (docs/reference/format.md, section 9), gzipped. */
 enum moe_code moe_recorder_write(const struct moe_config *c, const int64_t *counts, const char *path, struct moe_err *err);
 
 #endif

@@ -6,7 +6,7 @@
 
 TEMPLATES holds the published templates (tests/data/chat-templates), whose names are those of the styles. A line of OUT for each of COUNT
 conversations and each template: {"template", "name", "request", "text"}, as in chat-golden.jsonl, rendered by jinja2 as transformers does it.
-What the renderer writes otherwise on purpose (docs/tokenizer.md) does not occur; TypeScript, which is no part of the templates, is in the goldens."""
+What the renderer writes otherwise on purpose (docs/reference/tokenizer.md) does not occur; TypeScript, which is no part of the templates, is in the goldens."""
 import glob, json, os, random, sys
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tests/faults.py BIN HELPERS WORK [quick|all] [JOB]: every call of a tool fails in turn (tests/fault-preload.c); see docs/testing.md.
+"""tests/faults.py BIN HELPERS WORK [quick|all] [JOB]: every call of a tool fails in turn (tests/fault-preload.c); see docs/design/testing.md.
 
 Each job is run once to count its calls and to have its result.  Then once for each kind of call, each error of that kind and
 each number of the call.  A run that succeeds must give the same bytes and the same JSON.  One that fails must end with the exit

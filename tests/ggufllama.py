@@ -39,7 +39,7 @@ def server(path):
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 2
     p.flash_attn_type = x.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     p.cache_type_k = p.cache_type_v = x.ggml_type.GGML_TYPE_F32
-    p.yarn_beta_fast = p.yarn_beta_slow = 1.0  # its loader does not take them from a deepseek2 file (docs/gguf.md)
+    p.yarn_beta_fast = p.yarn_beta_slow = 1.0  # its loader does not take them from a deepseek2 file (docs/reference/gguf.md)
     return x.Server(p)
 
 

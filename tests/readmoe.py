@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A second reader of containers, in Python's standard library alone, written from docs/format.md.
+"""A second reader of containers, in Python's standard library alone, written from docs/reference/format.md.
 
     readmoe.py check NAME.moe             every rule of the specification, every digest, all padding
     readmoe.py dump NAME.moe TENSOR       the decoded values as little-endian float32 on standard output

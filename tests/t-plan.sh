@@ -230,7 +230,7 @@ sed 's/"num_hidden_layers": 61/"num_hidden_layers": 1/' "$T/k2/config.json" >"$T
 mkdir "$T/dense" && mv "$T/dense.json" "$T/dense/config.json"
 refused 14 'has no layer with routed experts to place' "$T/dense" --ranks 8
 
-# ---- model of memory and time: the reference's table for K2 in NVFP4 (docs/placement.md) ----
+# ---- model of memory and time: the reference's table for K2 in NVFP4 (docs/reference/placement.md) ----
 ok "$P" $K --ranks 72 --slots 432 --dense-type fp8 --dry-run --compare 72x432,72x576,36x432,32x416,16x384,8x384 --json
 grep -o '"decode_tokens_per_second_rank":[^,]*' "$T/out" | cut -d : -f 2 | sed 1d >"$T/rates"
 paste "$T/rates" - <<'N' | awk '{ if ($1 / $2 < 0.95 || $1 / $2 > 1.05) exit 1; n++ } END { exit n != 6 }' || fail "the model of time has changed: $(tr '\n' ' ' <"$T/rates")"

@@ -95,7 +95,7 @@ static void test_bound(void)
         OK(moe_source_identity(src, &now, &err) == MOE_OK && !moe_identity_same(&was, &now));
         flip(path, r->span.offset + seen[i]);
     }
-    for (int i = 0; i < 4; i++) { /* what docs/sources.md says is not seen */
+    for (int i = 0; i < 4; i++) { /* what docs/reference/sources.md says is not seen */
         flip(path, r->span.offset + unseen[i]);
         OK(moe_source_identity(src, &now, &err) == MOE_OK && moe_identity_same(&was, &now));
         flip(path, r->span.offset + unseen[i]);

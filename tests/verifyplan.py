@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plan.json held against statistics, with nothing but Python's standard library: verifyplan.py PLAN [STATS...] [--from OLD].
 
-A third implementation of docs/placement.md, beside the planner and moe-plan verify: slots and coverage, loads, bounds, the min-cut split (by the
+A third implementation of docs/reference/placement.md, beside the planner and moe-plan verify: slots and coverage, loads, bounds, the min-cut split (by the
 named cut from below, by a flow from above), loads after each loss (worst layers), batch figures, moves.  Prints what is wrong; exit 1 then."""
 import gzip, json, math, statistics, sys
 
