@@ -3,8 +3,8 @@
 
 #include "base/io.h"
 #include "base/tool.h"
-#include "convert/export-dir.h"
-#include "convert/model-config.h"
+#include "model/export-dir.h"
+#include "model/model-config.h"
 #include "convert/provenance.h"
 #include "formats/names.h"
 #include "formats/original.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convert/model-config.h"
+#include "model/model-config.h"
 
 #include "base/io.h"
 

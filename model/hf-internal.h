@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-write.c writes; for convert/ alone. */
-#ifndef MOE_CONVERT_HF_INTERNAL_H
-#define MOE_CONVERT_HF_INTERNAL_H
+/* model/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-write.c writes; for model/ alone. */
+#ifndef MOE_MODEL_HF_INTERNAL_H
+#define MOE_MODEL_HF_INTERNAL_H
 
 #include "base/arena.h"
-#include "convert/hf-nvfp4.h"
+#include "model/hf-nvfp4.h"
 
 /* What of a weight one tensor of the checkpoint holds. */
 enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/io.h"
-#include "convert/export-made.h"
-#include "convert/hf-internal.h"
-#include "convert/model-config.h"
+#include "model/export-made.h"
+#include "model/hf-internal.h"
+#include "model/model-config.h"
 
 #include <limits.h>
 #include <stdio.h>

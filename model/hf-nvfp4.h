@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/hf-nvfp4.h - a container with NVFP4 weights as the checkpoint that other engines load, in either spelling.
+/* model/hf-nvfp4.h - a container with NVFP4 weights as the checkpoint that other engines load, in either spelling.
  *
  * docs/reference/export.md says what is written and why.  The NVFP4 bytes are the container's own; nothing is quantized here but a weight
  * whose global scale differs from that of the weight engines fuse it with. */
-#ifndef MOE_CONVERT_HF_NVFP4_H
-#define MOE_CONVERT_HF_NVFP4_H
+#ifndef MOE_MODEL_HF_NVFP4_H
+#define MOE_MODEL_HF_NVFP4_H
 
 #include "base/progress.h"
 #include "formats/container.h"

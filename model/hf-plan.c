@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convert/hf-internal.h"
+#include "model/hf-internal.h"
 
 #include "formats/names.h"
 

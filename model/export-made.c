@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convert/export-made.h"
+#include "model/export-made.h"
 
 #include "base/hash.h"
 #include "base/io.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convert/hf-nvfp4.h"
+#include "model/hf-nvfp4.h"
 
 #include "base/io.h"
-#include "convert/export-dir.h"
-#include "convert/hf-internal.h"
+#include "model/export-dir.h"
+#include "model/hf-internal.h"
 
 #include <stdio.h>
 

@@ -2,7 +2,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/tool.h"
-#include "convert/hf-internal.h"
+#include "model/hf-internal.h"
 #include "formats/safetensors.h"
 #include "kernels/kernels.h"
 #include "kernels/many.h"

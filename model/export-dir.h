@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/export-dir.h - the directory of an export: what it may replace; the small files of every export. */
-#ifndef MOE_CONVERT_EXPORT_DIR_H
-#define MOE_CONVERT_EXPORT_DIR_H
+/* model/export-dir.h - the directory of an export: what it may replace; the small files of every export. */
+#ifndef MOE_MODEL_EXPORT_DIR_H
+#define MOE_MODEL_EXPORT_DIR_H
 
 #include "base/newdir.h"
-#include "convert/export-made.h"
+#include "model/export-made.h"
 #include "formats/container.h"
 
 /* options: a word for each that changes bytes. */
@@ -17,7 +17,7 @@ struct moe_export_dir {
 
 /* Begin the directory `out` (base/newdir.h): its d->path is empty.  MOE_WRITE_FORCE may replace a
  * checkpoint in which every file is one that an export of src writes and that is shown to be an export of this tool
- * (convert/export-made.h), or an empty directory, and nothing else; so may RESUME of such a run that was killed, while what stood there
+ * (model/export-made.h), or an empty directory, and nothing else; so may RESUME of such a run that was killed, while what stood there
  * then still does.  An unfinished directory that holds nothing but files of an export of src is started over under FORCE, and under
  * RESUME when its source and options were the same (MOE_MISMATCH: not); an export is a copy and keeps no journal.  One that is finished and waits for its name goes under
  * FORCE alone, and RESUME with the same source and options publishes it: d->whole is set, and nothing is to be written; nor is it when

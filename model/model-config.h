@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing
+/* model/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing
  * else. */
-#ifndef MOE_CONVERT_MODEL_CONFIG_H
-#define MOE_CONVERT_MODEL_CONFIG_H
+#ifndef MOE_MODEL_MODEL_CONFIG_H
+#define MOE_MODEL_MODEL_CONFIG_H
 
 #include "formats/container.h"
 

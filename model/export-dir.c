@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convert/export-dir.h"
+#include "model/export-dir.h"
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "convert/model-config.h"
+#include "model/model-config.h"
 #include "formats/original.h"
 
 #include <limits.h>
