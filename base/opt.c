@@ -380,10 +380,15 @@ static bool wants_file(const struct moe_opt *o)
                                             strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
 }
 
-bool moe_opt_names_file(const struct moe_opt *o)
+bool moe_opt_names_path(const struct moe_opt *o)
 {
     bool text = o->kind == MOE_OPT_STR || o->kind == MOE_OPT_LIST || o->kind == MOE_OPT_MAYBE;
-    return text && wants_file(o) && strcmp(o->arg, "DIR") != 0;
+    return text && wants_file(o);
+}
+
+bool moe_opt_names_file(const struct moe_opt *o)
+{
+    return moe_opt_names_path(o) && strcmp(o->arg, "DIR") != 0;
 }
 
 static void spaced(const char *choices, FILE *out)

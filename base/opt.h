@@ -33,12 +33,13 @@ struct moe_opt {
     void *value;            /* bool *, const char **, int64_t *, double *, struct moe_strlist * by kind; its value is the default */
     const char *help;       /* lower case, no full stop */
     enum moe_opt_scope scope;
+    bool standard_input;    /* "-" as its value is standard input; as that of another path it is refused */
 };
 
 /* The ?: makes the compiler reject a pointer of the wrong type.
  * MAYBE is a string whose value may be left out: --name gives "", only --name=VALUE gives a value. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
-#define MOE_ROW(kind, T, s, l, v, a, h, scope) { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope }
+#define MOE_ROW(kind, T, s, l, v, a, h, scope) { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false }
 #define MOE_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, ALL_SAME)
 #define MOE_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, ALL_SAME)
 #define MOE_MAYBE(s, l, v, a, h) MOE_ROW(MAYBE, const char *, s, l, v, a, h, ALL_SAME)
@@ -47,13 +48,15 @@ struct moe_opt {
 #define MOE_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, ALL_SAME)
 #define MOE_LIST(s, l, v, a, h)  MOE_ROW(LIST, struct moe_strlist, s, l, v, a, h, ALL_SAME)
 #define MOE_FILE(s, l, v, a, h)      MOE_ROW(STR, const char *, s, l, v, a, h, FILE)
+#define MOE_INPUT(s, l, v, a, h)      { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true }
+#define MOE_INPUT_LIST(s, l, v, a, h) { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true }
 #define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
 #define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)
 #define MOE_OWN_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, OWN)
-#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN }
-#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN }
+#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false }
+#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false }
 
 struct moe_tool {
     const char *name, *synopsis, *about;
@@ -72,6 +75,9 @@ enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int
 
 /* Whether the value is a path that an output must keep apart from (see arg above). */
 bool moe_opt_names_file(const struct moe_opt *o);
+
+/* The same, or a directory to put files into. */
+bool moe_opt_names_path(const struct moe_opt *o);
 
 void moe_opt_help(const struct moe_tool *t, FILE *out);
 void moe_opt_man(const struct moe_tool *t, FILE *out);

@@ -2,18 +2,22 @@
 #include "base/stream.h"
 
 #include "base/io.h"
+#include "base/tool.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 
-enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30 };
+enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30, WAKE_MS = 200 };
 
 struct moe_stream {
     char *path;
     int fd;
-    uint64_t size, at;
+    uint64_t size, at;                /* size: of standard input UINT64_MAX until its end has come */
+    bool piped;                       /* standard input */
     bool zipped, inflating;           /* inflating: z holds state to end */
     bool between;                     /* members: the file may end here */
     z_stream z;
@@ -21,11 +25,37 @@ struct moe_stream {
     size_t first;                     /* of these, not given yet */
 };
 
+/* Up to n bytes of standard input; *got is less only at its end.  A signal ends the wait, whichever thread it
+ * came to. */
+static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
+{
+    for (*got = 0; *got < n; ) {
+        struct pollfd p = { .fd = s->fd, .events = POLLIN };
+        MOE_TRY(moe_interrupted(err));
+        if (poll(&p, 1, WAKE_MS) <= 0) continue;
+        ssize_t k = read(s->fd, (char *)to + *got, n - *got);
+        if (k < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        if (k < 0) return moe_fail_errno(err, errno, s->path, "cannot read");
+        if (!k) break;
+        *got += (size_t)k;
+    }
+    return MOE_OK;
+}
+
+/* The next n bytes, which a file has, or as many of these as standard input has. */
+static enum moe_code read_on(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
+{
+    *got = n;
+    MOE_TRY(s->piped ? read_piped(s, to, n, got, err) : moe_pread(s->fd, s->path, to, n, s->at, err));
+    s->at += *got;
+    if (*got < n) s->size = s->at;
+    return MOE_OK;
+}
+
 static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *err)
 {
     size_t n = s->size - s->at < most ? (size_t)(s->size - s->at) : most;
-    MOE_TRY(moe_pread(s->fd, s->path, s->in, n, s->at, err));
-    s->at += n;
+    MOE_TRY(read_on(s, s->in, n, &n, err));
     s->z.next_in = s->in;
     s->z.avail_in = (uInt)n;
     return MOE_OK;
@@ -33,9 +63,12 @@ static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *e
 
 static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_err *err)
 {
-    s->path = strdup(path);
+    s->piped = !strcmp(path, "-");
+    s->path = strdup(s->piped ? "standard input" : path);
     if (!s->path) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    MOE_TRY(moe_open_read(path, &s->fd, &s->size, err));
+    s->fd = s->piped ? STDIN_FILENO : -1;
+    s->size = UINT64_MAX;
+    if (!s->piped) MOE_TRY(moe_open_read(path, &s->fd, &s->size, err));
     MOE_TRY(refill(s, 2, err));
     s->first = s->z.avail_in;
     s->zipped = s->first == 2 && !memcmp(s->in, "\x1f\x8b", 2);
@@ -62,7 +95,7 @@ void moe_stream_close(struct moe_stream **ps)
     struct moe_stream *s = *ps;
     if (!s) return;
     if (s->inflating) inflateEnd(&s->z);
-    if (s->fd >= 0) close(s->fd);
+    if (s->fd >= 0 && !s->piped) close(s->fd);
     free(s->path);
     free(s);
     *ps = NULL;
@@ -74,8 +107,7 @@ static enum moe_code read_plain(struct moe_stream *s, char *to, size_t room, siz
     memcpy(to, s->in + (s->z.avail_in - s->first), head);
     s->first -= head;
     if (rest > s->size - s->at) rest = (size_t)(s->size - s->at);
-    if (rest) MOE_TRY(moe_pread(s->fd, s->path, to + head, rest, s->at, err));
-    s->at += rest;
+    if (rest) MOE_TRY(read_on(s, to + head, rest, &rest, err));
     *n = head + rest;
     return MOE_OK;
 }
@@ -109,7 +141,7 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
     return s->zipped ? read_zipped(s, to, room, n, err) : read_plain(s, to, room, n, err);
 }
 
-uint64_t moe_stream_size(const struct moe_stream *s) { return s->size; }
+uint64_t moe_stream_size(const struct moe_stream *s) { return s->size == UINT64_MAX ? 0 : s->size; }
 uint64_t moe_stream_at(const struct moe_stream *s) { return s->at - (s->zipped ? s->z.avail_in : s->first); }
 
 /* ---- a text as a whole ---- */
@@ -145,11 +177,43 @@ static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, s
     return n == want && !more ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the file was changed while it was read");
 }
 
+/* Of a stream that can be read only once, and whose size shows at its end. */
+static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **text, size_t *size, struct moe_err *err)
+{
+    size_t cap = 0, got;
+    *size = 0;
+    do {
+        cap = cap > limit / 2 ? limit + 1 : cap ? 2 * cap : limit < BUFFER ? limit + 1 : BUFFER;
+        char *more = realloc(*text, cap + 1);
+        if (!more) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory for %zu bytes", cap);
+        *text = more;
+        MOE_TRY(moe_stream_read(s, *text + *size, cap - *size, &got, err));
+        *size += got;
+    } while (*size == cap && cap <= limit);
+    (*text)[*size] = 0;
+    if (*size <= limit) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, s->path, NULL,
+                       "has more than the %zu bytes of text that are read here", limit);
+}
+
+static enum moe_code read_piped_text(size_t limit, char **data, size_t *size, struct moe_err *err)
+{
+    struct moe_stream *s;
+    char *text = NULL;
+    MOE_TRY(moe_stream_open(&s, "-", err));
+    enum moe_code code = read_growing(s, limit, &text, size, err);
+    moe_stream_close(&s);
+    if (code == MOE_OK) *data = text;
+    else free(text);
+    return code;
+}
+
 enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
 {
     struct moe_stream *s;
     uint64_t total;
     *data = NULL;
+    if (!strcmp(path, "-")) return read_piped_text(limit, data, size, err);
     MOE_TRY(measure(path, limit, &total, err));
     MOE_TRY(moe_stream_open(&s, path, err));
     char *text = malloc((size_t)total + 1);

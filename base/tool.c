@@ -65,9 +65,35 @@ static void fill_standard_streams(void)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
 }
 
+/* A value that names standard input, which can be read once, and by the options that say so. */
+static enum moe_code check_dash(const struct moe_opt *o, const char *value, const char **first, struct moe_err *err)
+{
+    if (!value || strcmp(value, "-")) return MOE_OK;
+    if (!o->standard_input)
+        return moe_fail(err, MOE_USAGE, "--%s '-': this option needs a name, and takes no standard stream (./- is a file called -)",
+                        o->name);
+    if (*first)
+        return moe_fail(err, MOE_USAGE, "standard input can be read once, but both --%s and --%s name it ('-')", *first, o->name);
+    *first = o->name;
+    return MOE_OK;
+}
+
+static enum moe_code check_dashes(const struct moe_tool *t, struct moe_err *err)
+{
+    const char *first = NULL;
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
+        if (!moe_opt_names_path(o)) continue;
+        if (o->kind != MOE_OPT_LIST) MOE_TRY(check_dash(o, *(const char *const *)o->value, &first, err));
+        const struct moe_strlist *l = o->kind == MOE_OPT_LIST ? o->value : NULL;
+        for (size_t i = 0; l && i < l->n; i++) MOE_TRY(check_dash(o, l->v[i], &first, err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_code check_common(struct moe_run *r)
 {
     MOE_TRY(moe_env_check(&r->err));
+    MOE_TRY(check_dashes(r->tool, &r->err));
     if (strcmp(r->color, "auto") && strcmp(r->color, "always") && strcmp(r->color, "never"))
         return moe_fail(&r->err, MOE_USAGE, "unknown --color '%s' (auto, always or never)", r->color);
     if (r->threads == MOE_UNSET) r->threads = 0;
@@ -198,6 +224,8 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 
 enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
 {
+    if (r->argc == 1 && !strcmp(r->argv[0], "-"))
+        return moe_fail(err, MOE_USAGE, "a model is a directory, and cannot be read from standard input");
     if (r->argc == 1) return MOE_OK;
     if (!r->argc) return moe_fail(err, MOE_USAGE, "which model? (a checkpoint's directory or a NAME.moe; see %s --help)", r->tool->name);
     return moe_fail(err, MOE_USAGE, "want one model, got %d, '%s' and '%s' the first (see %s --help)", r->argc, r->argv[0], r->argv[1], r->tool->name);

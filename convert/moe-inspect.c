@@ -2,6 +2,8 @@
 /* moe-inspect - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/re.h"
+#include "base/show.h"
+#include "base/stream.h"
 #include "base/tool.h"
 #include "convert/diff.h"
 #include "convert/inspect.h"
@@ -205,20 +207,61 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     return MOE_OK;
 }
 
-/* ---- tokens: printed as they are, a tree of them would not fit ---- */
+/* ---- tokens: printed one by one, a tree of them would not fit ---- */
+
+/* Of a text: its tokens, its bytes, and its characters, where a byte that is part of none counts as one. */
+struct token_counts { size_t tokens, bytes, characters; };
+
+static size_t characters(const char *text, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0, len; i < n; i += len, count++) {
+        len = (size_t)moe_utf8_char((const unsigned char *)text + i, n - i);
+        if (!len) len = 1;
+    }
+    return count;
+}
+
+/* For programs: the ids alone in a line, or JSON. */
+static void print_ids(const int32_t *ids, const struct token_counts *c, bool json)
+{
+    if (json) printf("{\"tokens\": [");
+    for (size_t i = 0; i < c->tokens; i++) printf("%s%d", i ? json ? ", " : " " : "", ids[i]);
+    if (!json) printf("\n");
+    if (json) printf("], \"token_count\": %zu, \"bytes\": %zu, \"characters\": %zu, \"bytes_per_token\": ", c->tokens, c->bytes,
+                     c->characters);
+    if (json && c->tokens) printf("%.6g}\n", (double)c->bytes / (double)c->tokens);
+    else if (json) printf("null}\n");
+}
+
+/* For people: a token a line with its bytes between quotes, then the counts. */
+static void print_pieces(const struct moe_tokenizer *t, const int32_t *ids, const struct token_counts *c)
+{
+    char room[MOE_TOKEN_ROOM];
+    size_t len;
+    for (size_t i = 0; i < c->tokens; i++) {
+        const char *piece = moe_token_bytes(t, ids[i], room, &len);
+        printf("%8d  \"", ids[i]);
+        if (piece) moe_show_print(stdout, piece, len, false);
+        printf("\"\n");
+    }
+    printf("%zu tokens, %zu bytes, %zu characters", c->tokens, c->bytes, c->characters);
+    if (c->tokens) printf(", %.2f bytes a token", (double)c->bytes / (double)c->tokens);
+    printf("\n");
+}
 
 static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, struct moe_err *err)
 {
     char *text;
     size_t n, count;
     int32_t *ids;
-    MOE_TRY(moe_read_file(o->tokenize, moe_available_memory(), &text, &n, err));
+    MOE_TRY(moe_read_text(o->tokenize, moe_available_memory(), &text, &n, err));
     enum moe_code code = moe_tokenize(t, text, n, o->special, &ids, &count, err);
+    const struct token_counts c = { count, n, code == MOE_OK ? characters(text, n) : 0 };
     free(text);
     MOE_TRY(code);
-    if (o->run.json) printf("{\"tokens\": [");
-    for (size_t i = 0; i < count; i++) printf("%s%d", i ? o->run.json ? ", " : " " : "", ids[i]);
-    printf(o->run.json ? "]}\n" : "\n");
+    if (o->run.json || o->run.quiet) print_ids(ids, &c, o->run.json);
+    else print_pieces(t, ids, &c);
     free(ids);
     return MOE_OK;
 }
@@ -317,8 +360,10 @@ static int tool_main(int argc, char **argv)
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
         MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored and in values"),
         MOE_GROUP("the tokenizer"),
-        MOE_STR(0, "tokenize", &o.tokenize, "FILE", "print the tokens of this file's text"),
-        MOE_STR(0, "detokenize", &o.detokenize, "1,2,3", "print the text of these tokens"),
+        MOE_INPUT(0, "tokenize", &o.tokenize, "FILE",
+                  "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the ids alone, in "
+                  "one line (may be gzipped; - is standard input)"),
+        MOE_STR(0, "detokenize", &o.detokenize, "IDS", "print the text of these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.special, "with --tokenize: names of special tokens in the text are those tokens"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
@@ -336,7 +381,7 @@ static int tool_main(int argc, char **argv)
             "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
             "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
             "status is 0 when the models are the same and 15 when they differ.\n\n"
-            "With --tokenize: tokens. With --detokenize: text, bytes_base64.",
+            "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With --detokenize: text, bytes_base64.",
         .opts = opts,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;

@@ -390,8 +390,10 @@ static int tool_main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
-        MOE_FILE(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
-        MOE_FILE(0, "prompts", &o.prompts, "FILE", "every line is a prompt of its own (may be gzipped); they run together"),
+        MOE_INPUT(0, "prompt-file", &o.prompt.file, "FILE", "go on from this file (may be gzipped; - is standard input)"),
+        MOE_INPUT(0, "prompts", &o.prompts, "FILE",
+                  "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is standard "
+                  "input); they run together"),
         MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
         MOE_STR(0, "system", &o.prompt.system, "TEXT",
                 "the system turn of a chat; the template's own by default, none when empty"),
@@ -411,7 +413,7 @@ static int tool_main(int argc, char **argv)
         MOE_LIST(0, "stop", &o.stop, "TEXT", "end before this text"),
         MOE_BOOL(0, "ignore-eos", &o.ignore_eos, "go on after an end token"),
         MOE_GROUP("measuring"),
-        MOE_FILE(0, "score", &o.score, "FILE", "perplexity of a text"),
+        MOE_INPUT(0, "score", &o.score, "FILE", "perplexity of this text (may be gzipped; - is standard input)"),
         MOE_INT(0, "window", &o.window, "N", "tokens in a window of --score; the smaller of 2048 and the context by default"),
         MOE_FILE(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
         MOE_OWN_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
@@ -446,7 +448,7 @@ static int tool_main(int argc, char **argv)
         .json =
             "text, tokens, prompt_tokens, seconds (load, prefill, decode), prefill_tokens_per_second, decode_tokens_per_second, peak_rss, "
             "peak_anonymous, finish_reason (stop or length).\n\n"
-            "With --prompts: sequences, an array of text, tokens, prompt_tokens, finish_reason (stop, length, or lost with the rank that had it), rank; "
+            "With --prompts: sequences, an array of index (from 0), line (of the file, from 1), text, tokens, prompt_tokens, finish_reason (stop, length, or lost with the rank that had it), rank; "
             "seconds, peak_rss, peak_anonymous.\n\n"
             "With several ranks also: ranks, an array of rank, lost, mapped_bytes (of the model), requests, requests_again (after a loss), bytes_sent, "
             "seconds_send, seconds_wait, seconds_serve (of it seconds_experts in products), plans (that it moved to).\n\n"

@@ -46,6 +46,7 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 {
     uint64_t most = memory_of(o);
     enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
+    if (!strcmp(path, "-")) path = "standard input";
     if (code == MOE_UNSUPPORTED && most < TEXT_MAX)
         return moe_fail_at(err, MOE_NOMEM, path, NULL,
                            "the text has more bytes than the %llu that are %s (%sless text)",
@@ -63,37 +64,9 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
     return code;
 }
 
-static enum moe_code read_stdin(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
-{
-    uint64_t most = o->memory && o->memory < TEXT_MAX ? o->memory : TEXT_MAX;
-    size_t cap = 4096;
-    *n = 0;
-    *text = malloc(cap + 1);
-    for (;;) {
-        if (!*text) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
-        size_t got = fread(*text + *n, 1, cap - *n, stdin);
-        *n += got;
-        if (!got) break;
-        if (*n > most)
-            return moe_fail(err, MOE_NOMEM,
-                            "standard input has more than the %llu bytes of text that are allowed",
-                            (unsigned long long)most);
-        if (*n == cap) {
-            char *more = realloc(*text, 2 * cap + 1);
-            if (!more) free(*text);
-            *text = more;
-            cap *= 2;
-        }
-    }
-    (*text)[*n] = 0;
-    drop_mark(*text, n);
-    return ferror(stdin) ? moe_fail(err, MOE_IO, "cannot read standard input") : MOE_OK;
-}
-
 static enum moe_code prompt_text(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
 {
-    if (o->file && strcmp(o->file, "-")) return moe_prompt_file(o, o->file, text, n, err);
-    if (o->file || !o->text) return read_stdin(o, text, n, err);
+    if (o->file || !o->text) return moe_prompt_file(o, o->file ? o->file : "-", text, n, err);
     *text = strdup(o->text);
     *n = *text ? strlen(*text) : 0;
     return *text ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the prompt");
@@ -176,7 +149,7 @@ enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine
 
 /* ---- a file of them ---- */
 
-static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, struct moe_err *err)
+static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
 {
     struct moe_sequence *more = (p->n & (p->n - 1)) ? p->v : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more); /* at powers of two */
     if (!more) {
@@ -184,7 +157,7 @@ static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, struct m
         return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
     }
     p->v = more;
-    p->v[p->n] = (struct moe_sequence){ .ids = ids, .n_ids = (int64_t)n, .index = p->n };
+    p->v[p->n] = (struct moe_sequence){ .ids = ids, .n_ids = (int64_t)n, .index = p->n, .line = line };
     p->n++;
     return MOE_OK;
 }
@@ -197,7 +170,7 @@ struct reading {
     struct moe_chat *chat;
     struct moe_chat_left *left;
     uint64_t memory, held; /* that may be held; that is, by the text and the prompts so far */
-    int64_t line;
+    int64_t line, blank;   /* the one at hand; the last that was blank, 0: none */
 };
 
 /* Of the memory, beside what is held and `more`; 0 would be no limit. */
@@ -225,7 +198,7 @@ static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids
 {
     int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
     r->held += n * sizeof *ids + PROMPT_BYTES;
-    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, err);
+    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, err);
     free(fit ? fit : ids);
     return too_many(r, p->n + 1, err);
 }
@@ -363,6 +336,17 @@ static enum moe_code tell(const struct reading *r, const char *text, size_t byte
                     "(jq -c '.[]' FILE makes them; a text goes into {\"prompt\": TEXT})");
 }
 
+/* An empty prompt has no token to go on from, and one that is stepped over would shift the answers against the
+ * lines of the file.  Blank lines behind the last prompt shift nothing. */
+static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
+{
+    if (!r->blank) return MOE_OK;
+    return moe_fail_at(err, MOE_USAGE, r->path, NULL, "line %lld: %s", (long long)r->blank,
+                       r->o->chat ? "is blank, and a user's turn cannot be empty (take the line out)" :
+                           "is blank, and an empty prompt has no token to go on from (take the line out, or give "
+                           "--bos, which begins every prompt with a token)");
+}
+
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
@@ -377,7 +361,12 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         r->line++;
         if (n && line[n - 1] == '\r') n--;
         line[n] = 0;
-        if (json ? moe_json_space(line, n, 0) == n : !n) continue;
+        if (json && moe_json_space(line, n, 0) == n) continue;
+        if (!json && !n && (r->o->chat || !r->o->bos)) {
+            r->blank = r->line;
+            continue;
+        }
+        MOE_TRY(check_blank(r, err));
         limit_tokens(r, left_beside(r, 0));
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
@@ -401,7 +390,7 @@ static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
                                const struct moe_engine *e, struct moe_err *err)
 {
-    struct reading r = { .o = o, .e = e, .path = path, .left = &p->left };
+    struct reading r = { .o = o, .e = e, .path = strcmp(path, "-") ? path : "standard input", .left = &p->left };
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };
@@ -416,7 +405,7 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     moe_chat_close(&r.chat);
     limit_tokens(&r, memory);
     p->bytes = r.held - bytes;
-    if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", path);
+    if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", r.path);
     if (code != MOE_OK) moe_prompts_release(p);
     return code;
 }

@@ -222,14 +222,16 @@ enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int ra
 
 /* ---- reported ---- */
 
-static void add_sequence(cJSON *list, const struct moe_result *s, int64_t prompt)
+static void add_sequence(cJSON *list, const struct moe_result *s, const struct moe_sequence *prompt)
 {
     cJSON *o = cJSON_CreateObject(), *tokens;
     if (!o) return;
+    moe_json_add_i64(o, "index", prompt->index);
+    moe_json_add_i64(o, "line", prompt->line);
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
     tokens = cJSON_AddArrayToObject(o, "tokens");
     for (int64_t i = 0; tokens && i < s->out.n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
-    moe_json_add_i64(o, "prompt_tokens", prompt);
+    moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
     cJSON_AddStringToObject(o, "finish_reason", !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length");
     moe_json_add_i64(o, "rank", s->rank);
     cJSON_AddItemToArray(list, o);
@@ -241,7 +243,7 @@ void moe_results_json(const struct moe_results *r, const struct moe_sequence *pr
     for (int64_t i = 0; list && i < r->n_sequences; i++) {
         struct moe_result s = r->sequence[i];
         if (!s.there) s.rank = (int)(i % r->ranks);
-        add_sequence(list, &s, prompts[i].n_ids);
+        add_sequence(list, &s, &prompts[i]);
     }
 }
 

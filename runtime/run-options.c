@@ -81,6 +81,15 @@ static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err 
                     p->system ? "--system" : "--chat-template");
 }
 
+/* Ranks that are processes read their files each for itself; standard input is one process's. */
+static enum moe_code check_shared_input(const struct moe_run_options *o, const char *option, const char *path,
+                                        struct moe_err *err)
+{
+    if (!path || strcmp(path, "-") || !strcmp(o->comm, "local")) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--%s -: with --comm %s every rank reads the file, and standard input can be read by one "
+                    "process alone (put it into a file, or leave --comm out)", option, o->comm);
+}
+
 static enum moe_code check_output(const struct moe_run_options *o, const char *path, const struct moe_file_kind *kind,
                                   struct moe_err *err)
 {
@@ -106,6 +115,8 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
     if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
     MOE_TRY(check_chat(o, err));
+    MOE_TRY(check_shared_input(o, "prompts", o->prompts, err));
+    MOE_TRY(check_shared_input(o, "score", o->score, err));
     MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
     MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
     *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,

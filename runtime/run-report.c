@@ -61,6 +61,17 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
+/* What tells one text from the next: as head(1) tells files, with the prompt's number in the JSON report and its line. */
+static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
+{
+    char heading[96];
+    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld) <==\n", prompt->index ? "\n" : "",
+                     (long long)prompt->index, (long long)prompt->line);
+    moe_run_print(NULL, heading, (size_t)n);
+    moe_run_print(NULL, out->text, out->text_bytes);
+    moe_run_print(NULL, "\n", 1);
+}
+
 void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
                             const struct moe_results *r, cJSON *json)
 {
@@ -69,11 +80,10 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
         const struct moe_result *s = &r->sequence[i];
         read += p->v[i].n_ids;
         made += s->out.n;
-        if (!s->there) moe_warn(&o->run, "prompt %lld was lost with rank %lld", (long long)i + 1, (long long)(i % r->ranks));
-        else if (!o->run.json) {
-            moe_run_print(NULL, s->out.text, s->out.text_bytes);
-            moe_run_print(NULL, "\n", 1);
-        }
+        if (!s->there)
+            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)i, (long long)p->v[i].line,
+                     (long long)(i % r->ranks));
+        else if (!o->run.json) print_answer(&p->v[i], &s->out);
     }
     moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,
                moe_now() - o->run.start);

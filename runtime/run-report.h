@@ -20,7 +20,7 @@ void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_
 /* One sequence, whose text was printed as it came; seconds: load, prefill, decode. */
 void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
-/* Texts in order, each with a line end; what is lost is named. */
+/* Texts in order, each behind a heading and with a line end; what is lost is named. */
 void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
                             const struct moe_results *r, cJSON *json);
 void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, FILE *out, cJSON *json);

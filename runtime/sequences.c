@@ -134,10 +134,14 @@ static enum moe_code sample(struct room *r, struct moe_err *err)
 static enum moe_code run(struct room *r, struct moe_err *err)
 {
     for (int64_t i = 0; i < r->n; i++) {
-        if (r->s[i].n_ids < 1) return moe_fail(err, MOE_USAGE, "prompt %lld is empty", (long long)r->s[i].index + 1);
-        if (r->s[i].n_ids > r->e->context)
-            return moe_fail(err, MOE_USAGE, "the %lld tokens of prompt %lld do not fit the context of %lld (raise --context, or shorten the prompt)",
-                            (long long)r->s[i].n_ids, (long long)r->s[i].index + 1, (long long)r->e->context);
+        const struct moe_sequence *s = &r->s[i];
+        if (s->n_ids < 1)
+            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->index, (long long)s->line);
+        if (s->n_ids > r->e->context)
+            return moe_fail(err, MOE_USAGE,
+                            "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise --context, or "
+                            "shorten the prompt)",
+                            (long long)s->index, (long long)s->line, (long long)s->n_ids, (long long)r->e->context);
     }
     while (r->ended < r->n) {
         for (int64_t i = 0; i < r->seats && r->begun < r->n; i++)

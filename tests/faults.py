@@ -71,9 +71,10 @@ def steady_file(path):
 
 class Job:
     """outs: what it writes below its directory; base: what stands there before; resume: whether it takes --resume; scratch: a directory that it
-    leaves empty; kinds: the calls that fail in it."""
-    def __init__(self, name, argv, outs=(), source=None, base=(), resume=True, scratch=None, kinds=None):
+    leaves empty; kinds: the calls that fail in it; given: a file that is its standard input."""
+    def __init__(self, name, argv, outs=(), source=None, base=(), resume=True, scratch=None, kinds=None, given=None):
         self.name, self.argv, self.outs, self.source, self.base, self.resume, self.scratch = name, argv, outs, source, base, resume, scratch
+        self.given = given
         self.kinds = (kinds or " ".join(ERRORS)).split()
         self.dir = os.path.join(WORK, "job-" + name)
         self.cases = 0
@@ -87,7 +88,7 @@ class Job:
         argv = [os.path.join(BIN, self.argv[0])] + [a.replace("@", self.dir) for a in self.argv[1:]]
         argv = [a for a in argv if a != "--force"] if "--resume" in more and not self.base else argv
         argv += ["--json", "-q", *more]
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=e)
+        with open(self.given or os.devnull, "rb") as given: return subprocess.run(argv, stdin=given, capture_output=True, env=e)
 
     def fresh(self):
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -253,6 +254,7 @@ def main():
         Job("verify", ["moe-inspect", "--verify", q, "--experts", "-t", "2"], source=q),
         Job("diff", ["moe-inspect", c, "--diff", m, "-t", "1"], source=c),
         Job("tokenize", ["moe-inspect", TINY, "--tokenize", "CONTRIBUTING.md"]),
+        Job("stdin", ["moe-run", TINY, "--prompts", "-", "-n", "1", "-t", "1"], source=TINY, given=os.path.join(WORK, "text")),
         Job("dry-run", ["moe-convert", m, "--to", "nvfp4", "--dry-run", "-t", "1"], source=m),
         Job("run", ["moe-run", TINY, "--prompt", "And", "-n", "2", "-t", "1"], source=TINY),
         Job("trace", ["moe-run", q, "--tokens", "1,2,3", "-n", "1", "-t", "2", "--trace", "@/trace"], ["trace"], q, resume=False),

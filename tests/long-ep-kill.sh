@@ -52,7 +52,7 @@ def trial(what, plan, ranks, die, rank):
     gone = [r["rank"] for r in got["ranks"] if r["lost"]]
     for k, (s, w) in enumerate(zip(got["sequences"], want)):
         if s["finish_reason"] == "lost":
-            if rank not in gone or k % ranks != rank or "prompt %d was lost with rank %d" % (k + 1, rank) not in said:
+            if rank not in gone or k % ranks != rank or "prompt %d (line %d) was lost with rank %d" % (k, k + 1, rank) not in said:
                 sys.exit("%s: sequence %d is lost" % (what, k))
             lost += 1
         elif (s["text"], s["tokens"]) != (w["text"], w["tokens"]):

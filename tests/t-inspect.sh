@@ -117,8 +117,8 @@ assert base64.b64decode(j["bytes_base64"]) == text and j["text"].encode() == tex
 exits 2 "$I" $K/bf16 --detokenize 1,x
 exits 2 "$I" $K/bf16 --detokenize 99999999
 printf 'a<|im_end|>' >"$T/text"
-exits 0 "$I" $K/bf16 --tokenize "$T/text"
+exits 0 "$I" -q $K/bf16 --tokenize "$T/text"
 [ "$(wc -w <"$T/out")" -gt 2 ] || fail "a special token came out of plain text"
-exits 0 "$I" $K/bf16 --tokenize "$T/text" --special
+exits 0 "$I" -q $K/bf16 --tokenize "$T/text" --special
 [ "$(wc -w <"$T/out")" = 2 ] || fail "--special"
 echo "t-inspect: ok"
