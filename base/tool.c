@@ -42,6 +42,8 @@ static void install_handlers(void)
     moe_map_guard();
 }
 
+bool moe_is_stopping(void) { return atomic_load_explicit(&caught, memory_order_relaxed) != 0; }
+
 enum moe_code moe_interrupted(struct moe_err *err)
 {
     MOE_TRY(moe_map_check(err));

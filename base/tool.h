@@ -87,7 +87,10 @@ void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
 /* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file could not be read
  * (moe_map_check).  Long loops call it between items, and before a result is given out. */
 enum moe_code moe_interrupted(struct moe_err *err);
-/* The same where what is finished is kept: the message names --resume. */
+/* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no use, and whoever
+ * called them asks moe_interrupted before using it. */
+bool moe_is_stopping(void);
+/* As moe_interrupted, where what is finished is kept: the message names --resume. */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
 
 #endif

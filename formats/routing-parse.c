@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/stream.h"
+#include "base/tool.h"
 #include "formats/scan.h"
 
 #include <limits.h>
@@ -60,6 +61,7 @@ static const char *row(struct parser *p)
     } while (moe_scan_take(&p->s, ','));
     if (p->r->experts && n != p->r->experts) return "a list of counts that is not as long as there are experts";
     p->r->experts = n;
+    if (moe_is_stopping()) return "stopped"; /* moe_routing_parse says by what */
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
 }
 
@@ -283,10 +285,10 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
                            "torch.load(FILE)['logical_count'].tolist()}, f))");
     }
     const char *why = object(&p, &h);
-    enum moe_code code = MOE_OK;
-    if (p.memory) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
-    else if (why) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the routing statistics are malformed: %s at byte %zu", why, (size_t)(p.s.at - p.s.start));
-    else code = settle(&p, &h, file, err);
+    enum moe_code code = moe_interrupted(err);
+    if (code == MOE_OK && p.memory) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
+    else if (code == MOE_OK && why) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the routing statistics are malformed: %s at byte %zu", why, (size_t)(p.s.at - p.s.start));
+    else if (code == MOE_OK) code = settle(&p, &h, file, err);
     if (code == MOE_OK) *out = p.r;
     else moe_routing_free(&p.r);
     return code;

@@ -98,7 +98,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     else w->model = moe_source_origin(w->src, NULL);
     if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
     w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks, .survive = (int32_t)o->survive,
-                                      .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target };
+                                      .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target, .progress = o->run.progress };
     if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     MOE_TRY(choose_slots(w, err));
@@ -218,7 +218,6 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) cJSON_AddNumberToObject(json, sums[i].key, sums[i].v);
     MOE_TRY(report_model(w, json, f->load_mean > 0 ? f->load_max / f->load_mean : 1, active, err));
     moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
-    if (w->o->out) moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out, 100 * f->gap, w->seconds);
     return MOE_OK;
 }
 
@@ -250,11 +249,14 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     MOE_TRY(moe_plan_search(&w->plan, &w->task, w->o->run.pool, err));
     w->seconds = moe_now() - start;
     w->cpu = moe_cpu_seconds() - cpu;
-    MOE_TRY(moe_interrupted(err));
     MOE_TRY(moe_plan_prove(&w->proofs, w->plan, &w->task, w->o->batch, w->o->run.pool, err));
-    MOE_TRY(moe_interrupted(err));
-    if (w->o->out) MOE_TRY(write_plan(w, err));
-    return report(w, json, err);
+    MOE_TRY(report(w, json, err));
+    MOE_TRY(moe_interrupted(err)); /* the last time: whoever stops it later finds the plan written */
+    if (!w->o->out) return MOE_OK;
+    MOE_TRY(write_plan(w, err));
+    moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out, 100 * w->proofs->gap,
+               w->seconds);
+    return MOE_OK;
 }
 
 static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
@@ -293,7 +295,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
         if (code == MOE_OK) moe_routing_merge(stats[i], (int32_t)o->windows);
     }
     if (code == MOE_OK) {
-        code = moe_plan_verify(&c, o->run.argv[0], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, err);
+        code = moe_plan_verify(&c, o->run.argv[0], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, o->run.progress, err);
         cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
         if (code == MOE_OK || code == MOE_VERIFY) {
             cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
@@ -352,7 +354,7 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     MOE_TRY(one_plan(o, "plot", err));
     MOE_TRY(moe_json_read(o->run.argv[0], 256 << 20, &root, err));
     cJSON *problems = cJSON_CreateArray(); /* a picture of a plan that holds what it says, as far as it tells by itself */
-    enum moe_code code = problems ? moe_plan_verify(&c, o->run.argv[0], NULL, 0, NULL, problems, err)
+    enum moe_code code = problems ? moe_plan_verify(&c, o->run.argv[0], NULL, 0, NULL, problems, o->run.progress, err)
                                   : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     cJSON_Delete(problems);
     if (code == MOE_OK) code = moe_plan_plot(root, o->run.argv[0], &svg, err);

@@ -2,6 +2,7 @@
 #include "runtime/plan-baselines.h"
 
 #include "base/io.h"
+#include "base/tool.h"
 #include "runtime/plan-search.h"
 
 #include <stdlib.h>
@@ -28,11 +29,19 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, 
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
     double *load = calloc((size_t)t->ranks, sizeof *load), sum = 0, start = moe_now(), cpu = moe_cpu_seconds();
     int64_t twice = 0;
-    enum moe_code code = slot && load ? moe_plan_baseline(slot, kind, t, err) : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    enum moe_code code = moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    if (slot && load) {
+        char label[32];
+        snprintf(label, sizeof label, "placing as %s", name);
+        moe_progress_begin(t->progress, label, (uint64_t)n, MOE_UNIT_ITEMS);
+        code = moe_plan_baseline(slot, kind, t, err);
+        moe_progress_end(t->progress);
+    }
     double seconds = moe_now() - start, used = moe_cpu_seconds() - cpu;
     cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
         double most = 0;
+        if ((code = moe_interrupted(err)) != MOE_OK) break;
         code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
         for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
         twice += duplicates(t, slot + (int64_t)i * t->slots);

@@ -91,7 +91,7 @@ static bool packing_fits(const struct window *x, double l)
 static double least(const struct window *x, bool (*fits)(const struct window *, double), double lo, double hi)
 {
     if (fits(x, lo)) return lo;
-    for (int i = 0; i < 60 && hi - lo > hi * 1e-13; i++) {
+    for (int i = 0; i < 60 && hi - lo > hi * 1e-13 && !moe_is_stopping(); i++) {
         double mid = lo + (hi - lo) / 2;
         if (fits(x, mid)) hi = mid;
         else lo = mid;
@@ -154,5 +154,5 @@ enum moe_code moe_plan_bounds(struct moe_bounds *b, const struct moe_plan_task *
     free(one);
     free(piece);
     free(copies);
-    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for bounds");
+    return ok ? moe_interrupted(err) : moe_fail(err, MOE_NOMEM, "no memory for bounds");
 }

@@ -3,8 +3,11 @@
 #ifndef MOE_RUNTIME_PLAN_INTERNAL_H
 #define MOE_RUNTIME_PLAN_INTERNAL_H
 
+#include "base/tool.h"
 #include "runtime/plan-search.h"
 
+/* Loops over ranks, slots and steps end when moe_is_stopping: a layer that is then no good is given to nobody, because
+ * whoever runs them asks moe_interrupted before using it. */
 struct moe_place {
     int32_t ranks, experts, windows, slots;
     int32_t floor;          /* copies each expert has at least */
@@ -24,6 +27,7 @@ struct moe_place {
     double *cost;           /* [ranks] the largest over windows */
     int32_t *order, *had;   /* [experts] scratch */
     int32_t *kept;          /* [slots] scratch */
+    int32_t *holders;       /* [ranks] scratch: the ranks that hold one expert */
     double mean;
     int32_t lose;           /* copies are given so that pieces stay small with this many of each lost; at most floor - 1 */
     int64_t work;           /* evaluations left: the search ends by counting, not by the clock */

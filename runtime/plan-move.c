@@ -245,7 +245,7 @@ static bool best_step(struct drift *d)
         }
     }
     int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0; i < n && !moe_is_stopping(); i++) {
         int32_t a = fullest[i];
         for (int32_t b = 0; b < s->ranks; b++)
             if (b != a) swaps(d, a, b);
@@ -268,7 +268,7 @@ enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan *from, 
     bool ok = was && hold && change;
     for (int32_t k = 0; ok && k < old->slots; k++)
         if (old->copy_rank[k] < s->ranks) was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
-    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0; steps--) {
+    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0 && !moe_is_stopping(); steps--) {
         if (moe_place_max(s, NULL) <= goal || !best_step(&d)) break;
         if (d.e >= 0) s->slot[d.b] = d.e;
         else {
@@ -293,7 +293,7 @@ enum { RELABEL_MAX = 512 }; /* its time grows with the cube */
 static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, int64_t *v, int64_t *low, int32_t *way, bool *used)
 {
     for (int32_t j = 0; j <= n; j++) match[j] = -1, v[j] = 0;
-    for (int32_t row = 0; row < n; row++) {
+    for (int32_t row = 0; row < n && !moe_is_stopping(); row++) {
         int32_t at = n;
         match[n] = row;
         u[row] = 0;
@@ -338,6 +338,8 @@ enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from
                 for (int32_t k = s->first[i]; k < s->first[i + 1]; k++) *c += !was_there(from, old, j, s->slot[k]);
             }
         assign(cost, n, match, u, v, low, way, used);
+    }
+    if (ok && !moe_is_stopping()) {
         memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
         for (int32_t j = 0; j < n; j++) memcpy(s->slot + s->first[j], s->kept + s->first[match[j]], (size_t)capacity(s, j) * sizeof *s->slot);
         moe_place_loads(s);

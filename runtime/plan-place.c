@@ -48,13 +48,14 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
     s->order = MOE_NEWN(a, int32_t, r->experts);
     s->had = MOE_NEWN(a, int32_t, r->experts);
     s->kept = MOE_NEWN(a, int32_t, t->slots);
+    s->holders = MOE_NEWN(a, int32_t, t->ranks);
     s->has = moe_arena_array(a, (int64_t)t->ranks * r->experts, 1);
     s->piece = MOE_NEWN(a, double, ew);
     s->size = MOE_NEWN(a, double, r->experts);
     s->load = MOE_NEWN(a, double, (int64_t)t->ranks * r->n_windows);
     s->cost = MOE_NEWN(a, double, t->ranks);
     s->home = MOE_NEWN(a, int32_t, r->experts);
-    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
+    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept || !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
         moe_place_close(&s);
         return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
     }
@@ -217,13 +218,24 @@ static void make_room(struct moe_place *s, int32_t e)
     }
 }
 
+/* As moe_place_pair_takes(s, to, -1, e) says where the first `n` of s->holders hold e. */
+static bool pairs_take(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
+{
+    if (!s->pair || s->count[e] < 2) return true;
+    for (int32_t i = 0; i < n; i++)
+        if (!pair_fits(s, to, s->holders[i], e)) return false;
+    return true;
+}
+
 void moe_place_one(struct moe_place *s, int32_t e)
 {
-    int32_t best = -1, crowd = 0;
+    int32_t best = -1, crowd = 0, holders = 0;
     bool nodes = s->per_node < s->ranks;
+    for (int32_t r = 0; s->pair && r < s->ranks; r++)
+        if (s->has[(int64_t)r * s->experts + e]) s->holders[holders++] = r;
     for (int32_t r = 0; r < s->ranks; r++) {
         if (!room(s, r) || s->has[(int64_t)r * s->experts + e]) continue;
-        int32_t c = (nodes ? on_node(s, r / s->per_node, e) : 0) + !moe_place_pair_takes(s, r, -1, e);
+        int32_t c = (nodes ? on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
         if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
     }
     if (best < 0) make_room(s, e);
@@ -249,11 +261,11 @@ void moe_place_pack(struct moe_place *s)
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, order, i, n);
     while (n > 0) {
         int32_t e = order[0];
-        for (int32_t c = 0; c < s->count[e]; c++) moe_place_one(s, e);
+        for (int32_t c = 0; c < s->count[e] && !moe_is_stopping(); c++) moe_place_one(s, e);
         order[0] = order[--n];
         sift(s, order, 0, n);
     }
-    moe_place_loads(s);
+    if (!moe_is_stopping()) moe_place_loads(s); /* else slots are empty */
 }
 
 /* ---- loads from slots, added up in the order of slots ---- */

@@ -128,7 +128,7 @@ static void losses(struct layer_work *x, struct moe_plan_proof *f)
         f->copies_min = n < f->copies_min ? n : f->copies_min;
     }
     find_alike(x);
-    for (int32_t r = 0; r < p->ranks && p->ranks > 1; r++) {
+    for (int32_t r = 0; r < p->ranks && p->ranks > 1 && !moe_is_stopping(); r++) {
         if (x->alike[r]) continue;
         x->dead[r] = true;
         double load = split(x, NULL);
@@ -209,7 +209,7 @@ static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_pla
     batch(x, f);
     moves(x, f);
     moe_split_close(&x->split);
-    return MOE_OK;
+    return moe_interrupted(err);
 }
 
 struct job { const struct moe_plan *p; const struct moe_plan_task *t; int64_t batch; struct moe_plan_proofs *out; struct moe_err *errs; };
@@ -219,8 +219,9 @@ static void run(void *ctx, int64_t i, int worker)
     struct job *j = ctx;
     (void)worker;
     struct layer_work x = { .p = j->p, .t = j->t, .batch = j->batch };
-    prove_layer(&x, (int32_t)i, &j->out->layers[i], &j->errs[i]);
+    if (moe_interrupted(&j->errs[i]) == MOE_OK) prove_layer(&x, (int32_t)i, &j->out->layers[i], &j->errs[i]);
     moe_arena_clear(&x.arena);
+    moe_progress_add(j->t->progress, 1);
 }
 
 /* Where the exact search ends, the optimum is a bound too. */
@@ -237,7 +238,7 @@ static enum moe_code exact(const struct moe_plan_task *t, int32_t i, struct moe_
         f->bounds.kind = MOE_BOUND_EXACT;
     }
     moe_place_close(&s);
-    return MOE_OK;
+    return moe_interrupted(err);
 }
 
 static void add_up(struct moe_plan_proofs *s)
@@ -277,7 +278,11 @@ enum moe_code moe_plan_prove(struct moe_plan_proofs **out, const struct moe_plan
     }
     if (!s || !j.errs || !s->layers || !cuts || !loads_of) code = moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
     for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) s->layers[i].cut = cuts + (int64_t)i * p->ranks, s->layers[i].loads = loads_of + (int64_t)i * p->ranks;
-    if (code == MOE_OK) moe_pool_run(pool, p->n_layers, run, &j);
+    if (code == MOE_OK) {
+        moe_progress_begin(t->progress, "proving layers", (uint64_t)p->n_layers, MOE_UNIT_ITEMS);
+        moe_pool_run(pool, p->n_layers, run, &j);
+        moe_progress_end(t->progress);
+    }
     for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++)
         if (j.errs[i].code != MOE_OK) *err = j.errs[i], code = err->code;
     for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) code = exact(t, i, &s->layers[i], err);

@@ -101,6 +101,11 @@ static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err
     struct moe_place *s;
     MOE_TRY(moe_plan_bounds(&b, t, row, err));
     MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best * (1 + CLOSE), err));
+    enum moe_code code = moe_interrupted(err);
+    if (code != MOE_OK) {
+        moe_place_close(&s);
+        return code;
+    }
     moe_place_order(s, t->from, old);
     memcpy(l->slot, s->slot, (size_t)t->slots * sizeof *l->slot);
     moe_place_close(&s);
@@ -111,7 +116,8 @@ static void run(void *ctx, int64_t i, int worker)
 {
     struct job *j = ctx;
     (void)worker;
-    plan_layer(j, (int32_t)i, &j->errs[i]);
+    if (moe_interrupted(&j->errs[i]) == MOE_OK) plan_layer(j, (int32_t)i, &j->errs[i]);
+    moe_progress_add(j->t->progress, 1);
 }
 
 enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task *t, struct moe_pool *pool, struct moe_err *err)
@@ -123,7 +129,9 @@ enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task 
     if (!j.errs) return moe_fail(err, MOE_NOMEM, "no memory to plan");
     enum moe_code code = moe_plan_new(&j.p, t->ranks, r->experts, r->n_layers, r->layers, t->slots, err);
     if (code == MOE_OK) {
+        moe_progress_begin(t->progress, "planning layers", (uint64_t)r->n_layers, MOE_UNIT_ITEMS);
         moe_pool_run(pool, r->n_layers, run, &j);
+        moe_progress_end(t->progress);
         for (int32_t i = 0; code == MOE_OK && i < r->n_layers; i++)
             if (j.errs[i].code != MOE_OK) *err = j.errs[i], code = err->code;
     }

@@ -8,6 +8,7 @@
 #define MOE_RUNTIME_PLAN_SEARCH_H
 
 #include "base/pool.h"
+#include "base/progress.h"
 #include "formats/routing.h"
 #include "runtime/plan.h"
 
@@ -18,10 +19,12 @@ struct moe_plan_task {
     const struct moe_routing *stats;/* one row a layer, numbered (moe_routing_bind) */
     const struct moe_plan *from;    /* NULL, or the plan to start from, for the same layers and experts */
     double target;                  /* with `from`: slots are moved until a layer's largest load is at most (1 + target) x its bound */
+    struct moe_progress *progress;  /* NULL, or told of each layer; nothing may have begun in it */
 };
 
 /* MOE_USAGE, with the numbers, when no such plan exists: slots below (survive + 1) x experts or above ranks x experts. */
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err);
+/* MOE_SIGINT, MOE_SIGTERM: a signal came (base/tool.h); so of all that follows and of moe_plan_prove. */
 enum moe_code moe_plan_search(struct moe_plan **p, const struct moe_plan_task *t, struct moe_pool *pool, struct moe_err *err);
 
 /* Baselines for comparison, for the same task: experts in order, dealt out in order, and DeepSeek's EPLB (its global policy, bit for bit; the

@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "base/tool.h"
 #include "formats/identity.h"
 
 #include <math.h>
@@ -25,6 +26,7 @@ struct verify {
     bool compare;            /* loads and bounds */
     cJSON *problems;
     struct moe_plan_checked *out;
+    struct moe_progress *progress;
     struct moe_arena arena;
     struct moe_err *err;
     bool failed;
@@ -213,7 +215,7 @@ static void check_after_loss(struct verify *v, const cJSON *o, int number, int32
     moe_check_twins(&v->layer, v->experts, v->ranks);
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, v->layer.weight)) continue;
-        for (int32_t r = 0; r < v->ranks; r++)
+        for (int32_t r = 0; r < v->ranks && !moe_is_stopping(); r++)
             if (!v->layer.twin[r] &&
                 !moe_check_split_fits(&v->layer, v->experts, v->ranks, r, said * (1 + CLOSE) + 1e-9)) {
                 problem(v, "layer %d: without rank %d no split keeps every rank at load_max_after_loss, %.9g", number,
@@ -450,13 +452,15 @@ static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe
         MOE_TRY(moe_json_i64(o, "layer", true, 0, 65536, &number, v->path, err));
         if (number <= before) return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %lld is there twice or out of order", (long long)number);
         before = (int32_t)number;
+        MOE_TRY(moe_interrupted(err));
         MOE_TRY(read_slots(v, o, (int)number, err));
         if (v->layer.slots != v->slots) problem(v, "layer %d: %d slots are in use, not %d", (int)number, (int)v->layer.slots, (int)v->slots);
         check_coverage(v, o, (int)number);
         if (v->windows) check_loads(v, o, (int)number, row);
         if (old) MOE_TRY(check_moves(v, o, (int)number, old, err));
+        moe_progress_add(v->progress, 1);
     }
-    return MOE_OK;
+    return moe_interrupted(err);
 }
 
 static void check_totals(struct verify *v, bool moves)
@@ -481,7 +485,9 @@ static enum moe_code verify(struct verify *v, const struct moe_routing *const *s
     if (n) MOE_TRY(same_digest(v, &v->compare, err));
     v->out->same_statistics = v->compare;
     if (from) MOE_TRY(moe_json_read(from, FILE_MAX, &old, err));
+    moe_progress_begin(v->progress, "verifying layers", (uint64_t)v->n_layers, MOE_UNIT_ITEMS);
     enum moe_code code = check_layers(v, old, err);
+    moe_progress_end(v->progress);
     cJSON_Delete(old);
     MOE_TRY(code);
     check_totals(v, from);
@@ -491,12 +497,12 @@ static enum moe_code verify(struct verify *v, const struct moe_routing *const *s
 }
 
 enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const struct moe_routing *const *stats, int n_stats, const char *from,
-                              cJSON *problems, struct moe_err *err)
+                              cJSON *problems, struct moe_progress *progress, struct moe_err *err)
 {
     cJSON *root;
     *out = (struct moe_plan_checked){ .copies_min = INT32_MAX };
     MOE_TRY(moe_json_read(path, FILE_MAX, &root, err));
-    struct verify v = { .path = path, .root = root, .problems = problems, .out = out, .err = err };
+    struct verify v = { .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .err = err };
     enum moe_code code = verify(&v, stats, n_stats, from, err);
     moe_arena_clear(&v.arena);
     cJSON_Delete(root);

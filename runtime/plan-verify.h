@@ -7,6 +7,7 @@
 #define MOE_RUNTIME_PLAN_VERIFY_H
 
 #include "base/json.h"
+#include "base/progress.h"
 #include "formats/routing.h"
 
 struct moe_plan_checked {
@@ -19,8 +20,9 @@ struct moe_plan_checked {
 };
 
 /* `stats`: windows in order, or NULL (structure and coverage only); `from`: the old plan's path, or NULL (moves are then not checked).
- * Problems are appended as "layer N: what" to the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all. */
+ * Problems are appended as "layer N: what" to the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all.
+ * progress (may be NULL) is told of each layer; a signal ends it with MOE_SIGINT or MOE_SIGTERM. */
 enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const struct moe_routing *const *stats, int n_stats, const char *from,
-                              cJSON *problems, struct moe_err *err);
+                              cJSON *problems, struct moe_progress *progress, struct moe_err *err);
 
 #endif

@@ -3,7 +3,8 @@
 # SIGINT and SIGTERM (a shell's ^C, a scheduler's end) at eight moments of each tool's work: it stops at the next item with 130 or 143, one
 # sentence, the same in JSON, nothing under the final name, nothing beside it but what --resume takes up; or it was done already.
 . tests/common.sh
-need_tool moe-inspect moe-convert moe-quantize moe-run
+need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
+need_helper genrouting
 [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
 F=tests/data/tiny-k2/bf16 stopped=0 whole=0
 ok "$BIN/moe-convert" -q $F -o "$T/c.moe"
@@ -56,6 +57,45 @@ try pread - "$BIN/moe-inspect" -q "$T/c.moe" --diff $F -t 2
 try alloc - "$BIN/moe-run" -q $F --tokens 1,2,3 -n 8 --ignore-eos -t 2
 try pwrite "$T/w/out" "$BIN/moe-run" -q $F --tokens 1,2,3 -n 0 -t 2 --trace "$T/w/out"
 try alloc - "$BIN/moe-run" -q $F --score "$T/text" --window 64 -t 2
+# Plans: statistics in windows, a fresh plan, one from an old plan, a check, an engine's file, a part.
+layers=$(sed -n 's/.*"num_hidden_layers": *\([0-9]*\).*/\1/p' $F/config.json)
+experts=$(sed -n 's/.*"n_routed_experts": *\([0-9]*\).*/\1/p' $F/config.json)
+top=$(sed -n 's/.*"num_experts_per_tok": *\([0-9]*\).*/\1/p' $F/config.json)
+dense=$(sed -n 's/.*"first_k_dense_replace": *\([0-9]*\).*/\1/p' $F/config.json)
+for w in 1 4; do
+    "$GEN/genrouting" experts=$experts layers=$(($layers - $dense)) first=$dense top=$top drift=0.4 windows=$w >"$T/stats$w"
+done
+plan() { try alloc "$T/w/out" "$BIN/moe-plan" -q "$T/c.moe" --ranks 4 --slots $(($experts + 4)) -t 2 "$@" -o "$T/w/out"; }
+ok "$BIN/moe-plan" -q "$T/c.moe" --ranks 4 --slots $(($experts + 4)) --stats "$T/stats1" -o "$T/plan"
+plan --stats "$T/stats1" --stats "$T/stats4" --survive 0 --baseline all --compare 2,8
+plan --stats "$T/stats4" --from "$T/plan"
+try alloc - "$BIN/moe-plan" -q verify "$T/plan" --stats "$T/stats1"
+try alloc "$T/w/out" "$BIN/moe-plan" -q plot "$T/plan" -o "$T/w/out"
+try alloc "$T/w/out" "$BIN/moe-plan" -q export "$T/plan" --to sglang -o "$T/w/out"
+try pread "$T/w/out" "$BIN/moe-plan" -q stage "$T/plan" --model "$T/c.moe" --rank 1 -o "$T/w/out"
+# K2's size on 1024 ranks takes minutes, most of it to prove what a lost rank costs: it ends where it is, in every phase.
+mkdir "$T/k2"
+sed 's/"num_hidden_layers": *[0-9]*/"num_hidden_layers": 61/; s/"n_routed_experts": *[0-9]*/"n_routed_experts": 384/
+     s/"num_experts_per_tok": *[0-9]*/"num_experts_per_tok": 8/; s/"first_k_dense_replace": *[0-9]*/"first_k_dense_replace": 1/' \
+    $F/config.json >"$T/k2/config.json"
+"$GEN/genrouting" drift=0.3 windows=4 >"$T/k2.json"
+ok "$BIN/moe-plan" -q "$T/k2" --ranks 72 --slots 432 -o "$T/k2.plan"
+for how in "--ranks 1024 --slots 2048 0.2" "--ranks 1024 --slots 2048 5" "--ranks 512 --slots 2048 --survive 2 1" "--from $T/k2.plan 0.5"; do
+    "$BIN/moe-plan" -q "$T/k2" --stats "$T/k2.json" ${how% *} -o "$T/w/out" >"$T/out" 2>"$T/err" & pid=$! r=0
+    sleep ${how##* }
+    kill -TERM $pid 2>/dev/null
+    start=$(date +%s%N)
+    wait $pid || r=$?
+    ms=$((($(date +%s%N) - $start) / 1000000))
+    [ $r = 143 ] && [ "$(cat "$T/err")" = "moe-plan: terminated" ] || { cat "$T/err"; fail "exit $r after SIGTERM: moe-plan $how"; }
+    [ $ms -lt 5000 ] || fail "moe-plan $how ended $ms ms after SIGTERM" # a second on a quiet machine
+    [ -z "$(ls -A "$T/w")" ] || fail "moe-plan $how left something"
+    echo "moe-plan $how: ended after $ms ms"
+done
+if command -v python3 >/dev/null; then
+    ok python3 tests/progress.py timeout -s TERM 6 "$BIN/moe-plan" "$T/k2" --stats "$T/k2.json" --ranks 256 --slots 512
+    grep -q '"label": "\(planning\|proving\) layers"' "$T/out" || { cat "$T/out"; fail "no progress on a terminal"; }
+fi
 # A calibration's sensitivity pass is kept, layer by layer, although no unit is done yet.
 calibrate() { exec "$BIN/moe-quantize" -q $F --calib "$T/text" --calib-tokens 512 --sequence-length 64 -t 1 -o "$T/w/out" "$@"; }
 for try in 1 2 3 4 5 6 7 8 9 10; do
