@@ -6,6 +6,7 @@
 #include "model/export-dir.h"
 #include "model/model-config.h"
 #include "convert/provenance.h"
+#include "formats/fused.h"
 #include "formats/names.h"
 #include "formats/original.h"
 #include "formats/safetensors.h"
@@ -30,8 +31,9 @@ struct exporter {
     struct moe_originals own;        /* records of source.rest; none in a container of an older version */
     char *own_text;
     struct moe_left_out left;        /* kinds of tensors that do not go out */
-    int vision_fd;                   /* vision.safetensors, or -1 */
-    char vision_path[PATH_MAX];
+    uint64_t index_bytes;            /* of the tensors that an index names */
+    int aside_fd[MOE_ASIDE_COUNT];   /* vision.safetensors, superseded.safetensors, or -1 */
+    char aside_path[MOE_ASIDE_COUNT][PATH_MAX];
     int64_t at;                      /* where the search for the next record begins */
 };
 
@@ -56,28 +58,57 @@ static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e,
     return MOE_OK;
 }
 
-/* Where the vision tensors are, by their names in the order of source.jsonl. */
-static enum moe_code find_vision(struct exporter *x, struct moe_err *err)
+/* The entries of source.jsonl that are of this kind are those of the file's header, in its order: where they
+ * are in it. */
+static enum moe_code match_aside(struct exporter *x, enum moe_aside kind, const struct moe_st_header *h,
+                                 struct moe_arena *names, struct moe_err *err)
+{
+    int64_t k = 0;
+    for (int64_t i = 0; i < x->p->n; i++) {
+        struct moe_origin *e = &x->p->entries[i];
+        if (moe_aside_of(e->skipped) != kind) continue;
+        const char *name = moe_aside_name(names, kind, e->file, e->name);
+        if (!name) return moe_fail_at(err, MOE_NOMEM, x->aside_path[kind], NULL, "no memory for its names");
+        if (k == h->n || strcmp(h->entries[k].name, name) || strcmp(h->entries[k].dtype, e->dtype) ||
+            h->entries[k].bytes != e->bytes)
+            return moe_fail_at(err, MOE_CORRUPT, x->aside_path[kind], e->name,
+                               "is not where source.jsonl has it");
+        e->aside = h->entries[k++].offset;
+    }
+    return MOE_OK;
+}
+
+static enum moe_code find_aside(struct exporter *x, enum moe_aside kind, struct moe_err *err)
 {
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_header h = { 0 };
     uint64_t size;
-    int64_t k = 0;
-    MOE_TRY(moe_container_check_file(x->src, MOE_VISION_NAME, x->vision_path, err));
-    MOE_TRY(moe_open_read(x->vision_path, &x->vision_fd, &size, err));
-    enum moe_code code = moe_st_read(x->vision_fd, x->vision_path, size, &names, &h, err);
-    if (code == MOE_OK) code = moe_st_check_size(&h, x->vision_path, size, err);
-    for (int64_t i = 0; code == MOE_OK && i < x->p->n; i++) {
-        struct moe_origin *e = &x->p->entries[i];
-        if (!e->skipped || strcmp(e->skipped, "vision")) continue;
-        if (k == h.n || strcmp(h.entries[k].name, e->name) || strcmp(h.entries[k].dtype, e->dtype) ||
-            h.entries[k].bytes != e->bytes)
-            code = moe_fail_at(err, MOE_CORRUPT, x->vision_path, e->name, "is not where source.jsonl has it");
-        else e->vision = h.entries[k++].offset;
-    }
+    const char *path = x->aside_path[kind];
+    if (!moe_container_lists(x->src, moe_aside_files[kind])) return MOE_OK;
+    MOE_TRY(moe_container_check_file(x->src, moe_aside_files[kind], x->aside_path[kind], err));
+    MOE_TRY(moe_open_read(path, &x->aside_fd[kind], &size, err));
+    enum moe_code code = moe_st_read(x->aside_fd[kind], path, size, &names, &h, err);
+    if (code == MOE_OK) code = moe_st_check_size(&h, path, size, err);
+    if (code == MOE_OK) code = match_aside(x, kind, &h, &names, err);
     free(h.entries);
     moe_arena_clear(&names);
     return code;
+}
+
+static bool is_superseded(const struct moe_origin *e)
+{
+    return moe_aside_of(e->skipped) == MOE_ASIDE_SUPERSEDED;
+}
+
+/* Whether anything but copies that do not count is not there to go out.  Then those do not go out, either:
+ * they are for a directory that is the source's in every byte. */
+static bool lacks_any(const struct exporter *x)
+{
+    for (int64_t i = 0; i < x->p->n; i++) {
+        const struct moe_origin *e = &x->p->entries[i];
+        if (e->skipped && !e->literal_bytes && !e->aside && !is_superseded(e)) return true;
+    }
+    return false;
 }
 
 static void leave_out(struct exporter *x, const struct moe_origin *e)
@@ -90,9 +121,10 @@ static void leave_out(struct exporter *x, const struct moe_origin *e)
 
 static enum moe_code resolve_all(struct exporter *x, struct moe_err *err)
 {
+    bool lacks = lacks_any(x);
     for (int64_t i = 0; i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
-        e->kept = !e->skipped || e->literal_bytes || e->vision;
+        e->kept = !e->skipped || e->literal_bytes || (e->aside && !(lacks && is_superseded(e)));
         if (!e->kept) {
             leave_out(x, e);
             continue;
@@ -100,6 +132,7 @@ static enum moe_code resolve_all(struct exporter *x, struct moe_err *err)
         if (!e->skipped) MOE_TRY(resolve(x->src, e, err));
         x->r->tensors++;
         x->r->output_bytes += e->bytes;
+        if (!is_superseded(e)) x->index_bytes += e->bytes;
     }
     x->r->input_bytes = x->r->output_bytes;
     x->r->text_only = x->left.vision;
@@ -158,13 +191,14 @@ static enum moe_code copy_tiles(struct exporter *x, const struct moe_origin *e, 
     return code;
 }
 
-/* vision.safetensors was held against its digest when it was opened. */
-static enum moe_code copy_vision(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
-                                 struct moe_err *err)
+/* The file was held against its digest when it was opened. */
+static enum moe_code copy_aside(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+                                struct moe_err *err)
 {
+    enum moe_aside kind = moe_aside_of(e->skipped);
     for (uint64_t at = 0; at < e->bytes; at += PIECE) {
         size_t n = e->bytes - at < PIECE ? (size_t)(e->bytes - at) : PIECE;
-        MOE_TRY(moe_pread(x->vision_fd, x->vision_path, x->buffer, n, e->vision + at, err));
+        MOE_TRY(moe_pread(x->aside_fd[kind], x->aside_path[kind], x->buffer, n, e->aside + at, err));
         MOE_TRY(moe_st_write(w, x->buffer, n, err));
     }
     moe_progress_add(x->progress, e->bytes);
@@ -173,7 +207,7 @@ static enum moe_code copy_vision(struct exporter *x, const struct moe_origin *e,
 
 static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
 {
-    if (e->vision) return copy_vision(x, e, w, err);
+    if (e->aside) return copy_aside(x, e, w, err);
     if (e->literal_bytes) return moe_st_write(w, e->literal, (size_t)e->bytes, err);
     moe_hash_reset64(x->hash);
     bool tiled = e->plane == MOE_PLANE_SCALE && e->tensor->layout == MOE_LAYOUT_TILE_128X4;
@@ -200,9 +234,34 @@ static const struct moe_original *record_of(struct exporter *x, enum moe_origina
     return NULL;
 }
 
+static bool same_entry(const struct moe_st_entry *a, const struct moe_st_entry *b)
+{
+    return !strcmp(a->name, b->name) && !strcmp(a->dtype, b->dtype) && a->ndim == b->ndim &&
+           !memcmp(a->shape, b->shape, (size_t)b->ndim * sizeof *b->shape);
+}
+
+/* A header's entry stands for t[*at], or, of experts fused into one tensor, for as many as it has slices; *at
+ * moves on. */
+static bool stands_for(const struct exporter *x, const struct moe_st_entry *e, const struct moe_st_entry *t,
+                       int64_t count, int64_t *at)
+{
+    struct moe_fused f;
+    struct moe_err why;
+    bool fused;
+    if (moe_fused_parse(&x->src->config, e, &fused, &f, &why) != MOE_OK || !fused)
+        return *at < count && same_entry(e, &t[(*at)++]);
+    for (int64_t i = 0; i < f.slices; i++) {
+        char name[MOE_FUSED_NAME];
+        struct moe_st_entry slice;
+        moe_fused_slice(&f, e, i, name, &slice);
+        if (*at == count || !same_entry(&slice, &t[(*at)++])) return false;
+    }
+    return true;
+}
+
 /* That a header names these tensors in this order, and nothing else. */
-static enum moe_code check_header(const char *path, const char *text, size_t n, const struct moe_st_entry *t,
-                                  int64_t count, struct moe_err *err)
+static enum moe_code check_header(const struct exporter *x, const char *path, const char *text, size_t n,
+                                  const struct moe_st_entry *t, int64_t count, struct moe_err *err)
 {
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_header h = { 0 };
@@ -210,12 +269,10 @@ static enum moe_code check_header(const char *path, const char *text, size_t n, 
     if (!copy) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for a header");
     memcpy(copy, text, n + 1);
     enum moe_code code = moe_st_parse(copy, n, path, &names, &h, err);
-    bool same = code == MOE_OK && h.n == count;
-    for (int64_t i = 0; same && i < count; i++)
-        same = !strcmp(h.entries[i].name, t[i].name) && !strcmp(h.entries[i].dtype, t[i].dtype) &&
-               h.entries[i].ndim == t[i].ndim &&
-               !memcmp(h.entries[i].shape, t[i].shape, (size_t)t[i].ndim * sizeof *t[i].shape);
-    if (code == MOE_OK && !same)
+    int64_t at = 0;
+    bool same = code == MOE_OK;
+    for (int64_t i = 0; same && i < h.n; i++) same = stands_for(x, &h.entries[i], t, count, &at);
+    if (code == MOE_OK && (!same || at < count))
         code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "its header names other tensors than source.jsonl");
     free(h.entries);
     moe_arena_clear(&names);
@@ -235,7 +292,7 @@ static enum moe_code create(struct exporter *x, const char *path, const struct m
     MOE_TRY(moe_st_header_text(t, n, path, &plain, &plain_n, err));
     enum moe_code code = moe_original_text(o, plain, plain_n, MOE_ST_HEADER_MAX, x->src->path, &text, &text_n,
                                            err);
-    if (code == MOE_OK) code = check_header(path, text, text_n, t, n, err);
+    if (code == MOE_OK) code = check_header(x, path, text, text_n, t, n, err);
     uint64_t data = n ? t[n - 1].offset + t[n - 1].bytes : 0;
     if (code == MOE_OK) code = moe_st_create_as(w, path, text, text_n, data, err);
     free(plain);
@@ -293,9 +350,9 @@ static enum moe_code write_index(struct exporter *x, const char *const *names, c
     const struct moe_original *o = x->r->skipped ? NULL : record_of(x, MOE_ORIGINAL_INDEX, MOE_INDEX_NAME);
     if (!o && x->own.n && !x->r->skipped) return MOE_OK; /* the source had none */
     if (!o && n_files == 1 && !strcmp(files[0], "model.safetensors")) return MOE_OK;
-    if (!o) return moe_st_write_index(x->dir, names, files, n, x->r->output_bytes, err);
+    if (!o) return moe_st_write_index(x->dir, names, files, n, x->index_bytes, err);
     MOE_TRY(moe_path_join(path, sizeof path, x->dir, MOE_INDEX_NAME, err));
-    MOE_TRY(moe_st_index_text(names, files, n, x->r->output_bytes, &plain, &plain_n, err));
+    MOE_TRY(moe_st_index_text(names, files, n, x->index_bytes, &plain, &plain_n, err));
     enum moe_code code = moe_original_text(o, plain, plain_n, (size_t)1 << 30, x->src->path, &text, &text_n,
                                            err);
     if (code == MOE_OK) code = moe_write_file(path, text, text_n, err);
@@ -314,7 +371,8 @@ static enum moe_code write_shards(struct exporter *x, struct moe_err *err)
         int64_t before = kept;
         for (n = 1; i + n < p->n && p->entries[i + n].file == p->entries[i].file; n++) { }
         for (int64_t k = i; k < i + n; k++)
-            if (p->entries[k].kept) names[kept] = p->entries[k].name, in[kept++] = p->entries[k].file;
+            if (p->entries[k].kept && !is_superseded(&p->entries[k]))
+                names[kept] = p->entries[k].name, in[kept++] = p->entries[k].file;
         files += kept > before;
         code = write_shard(x, p->entries[i].file, i, n, err);
     }
@@ -425,11 +483,13 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     *r = (struct moe_export_result){ 0 };
     if (src->kind != MOE_CONTAINER)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint already (--to hf wants a container NAME.moe)");
-    struct exporter x = { .src = src, .progress = progress, .vision_fd = -1, .r = r, .buffer = malloc(PIECE),
+    struct exporter x = { .src = src, .progress = progress, .r = r, .buffer = malloc(PIECE),
                           .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);
-    if (code == MOE_OK && o->vision && moe_container_lists(src, MOE_VISION_NAME)) code = find_vision(&x, err);
+    for (int k = 0; k < MOE_ASIDE_COUNT; k++) x.aside_fd[k] = -1;
+    if (code == MOE_OK && o->vision) code = find_aside(&x, MOE_ASIDE_VISION, err);
+    if (code == MOE_OK) code = find_aside(&x, MOE_ASIDE_SUPERSEDED, err);
     if (code == MOE_OK) code = resolve_all(&x, err);
     if (code == MOE_OK && x.left.vision) code = text_names(&x, err);
     if (code == MOE_OK) code = read_rest(&x, err);
@@ -438,7 +498,8 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     moe_provenance_close(&x.p);
     moe_originals_release(&x.own);
     free(x.own_text);
-    if (x.vision_fd >= 0) close(x.vision_fd);
+    for (int k = 0; k < MOE_ASIDE_COUNT; k++)
+        if (x.aside_fd[k] >= 0) close(x.aside_fd[k]);
     moe_hash_free(x.hash);
     free(x.buffer);
     return code;

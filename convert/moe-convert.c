@@ -32,7 +32,8 @@ static void name_skipped(const struct moe_run *run, const struct moe_source *src
     for (int64_t i = 0; i < src->n_raws; i++) {
         const char *why = src->raws[i].skipped;
         int64_t n = 0;
-        if (!why || moe_raw_is_kept(&src->raws[i]) || (vision && !strcmp(why, "vision"))) continue;
+        if (!why || moe_raw_is_kept(&src->raws[i]) || !strcmp(why, MOE_SUPERSEDED) ||
+            (vision && !strcmp(why, "vision"))) continue;
         for (int s = 0; why && s < n_seen; s++)
             if (!strcmp(seen[s], why)) why = NULL;
         if (!why || n_seen == 8) continue;
@@ -265,6 +266,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     if (!o->dry_run) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
     MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
             : moe_source_open(&src, o->run.argv[0], err));
+    moe_tell_superseded(&o->run, src);
     enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);

@@ -9,6 +9,7 @@
 #include "convert/inspect.h"
 #include "formats/container.h"
 #include "formats/tokenizer.h"
+#include "model/check.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -148,6 +149,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     struct moe_err why = MOE_ERR_INIT;
     cJSON *problems = NULL;
     MOE_TRY(moe_source_survey(&src, o->run.argv[0], &problems, err));
+    moe_tell_superseded(&o->run, src);
     why = *err;
     enum moe_code code = moe_inspect_summary(src, json, err);
     if (code == MOE_OK && !o->run.json) print_summary(*json);
@@ -193,6 +195,7 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     struct moe_err why = MOE_ERR_INIT;
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
+    if (code == MOE_OK) moe_tell_superseded(&o->run, a), moe_tell_superseded(&o->run, b);
     if (code == MOE_OK) code = moe_inspect_diff(a, b, o->run.pool, o->run.progress, json, err);
     moe_source_close(&a);
     moe_source_close(&b);

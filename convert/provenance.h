@@ -17,7 +17,7 @@ struct moe_origin {
     const struct moe_tensor *tensor;    /* for the exporter to fill */
     int plane;
     bool kept;                          /* it goes out: a weight, a literal, or */
-    uint64_t vision;                    /* where its bytes are in vision.safetensors; 0: not there */
+    uint64_t aside;              /* where its bytes are in its kind's file (enum moe_aside); 0: nowhere */
 };
 
 struct moe_provenance { struct moe_arena arena; struct moe_origin *entries; int64_t n; bool no_memory; }; /* in the order of the source's files */

@@ -182,47 +182,6 @@ enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
 
 /* ---- headers ---- */
 
-static enum moe_code grow_raws(struct moe_checkpoint *k, int64_t more, struct moe_err *err)
-{
-    struct moe_source *src = k->src;
-    if (src->n_raws + more > INT32_MAX - 1) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "too many tensors");
-    if (src->n_raws + more <= k->raw_cap) return MOE_OK;
-    int64_t cap = src->n_raws + more + k->raw_cap / 2;
-    struct moe_raw *r = realloc(src->raws, (size_t)cap * sizeof *r);
-    if (!r) return no_memory(k, err);
-    src->raws = r;
-    k->raw_cap = cap;
-    return MOE_OK;
-}
-
-static void check_index(struct moe_checkpoint *k, const struct moe_raw *r)
-{
-    if (!k->has_index) return;
-    const char *path = k->src->files[r->span.file].path;
-    int64_t i = moe_strmap_get(&k->map, r->name, strlen(r->name));
-    if (i < 0) {
-        if (!moe_name_skipped(&k->src->config, r->name)) moe_problem(k->p, MOE_CORRUPT, path, r->name, "the index does not name it");
-    } else if (k->file_of[i] != r->span.file) {
-        moe_problem(k->p, MOE_CORRUPT, path, r->name, "the index says that '%s' holds it", k->src->files[k->file_of[i]].name);
-    } else {
-        k->seen[i] = 1;
-    }
-}
-
-static enum moe_code add_raws(struct moe_checkpoint *k, int32_t file, const struct moe_st_header *h, struct moe_err *err)
-{
-    MOE_TRY(grow_raws(k, h->n, err));
-    for (int64_t i = 0; i < h->n; i++) {
-        const struct moe_st_entry *e = &h->entries[i];
-        struct moe_raw *r = &k->src->raws[k->src->n_raws++];
-        *r = (struct moe_raw){ .name = e->name, .ndim = e->ndim, .span = { file, e->offset, e->bytes }, .tensor = -1, .plane = -1 };
-        memcpy(r->dtype, e->dtype, strlen(e->dtype) + 1);
-        memcpy(r->shape, e->shape, sizeof r->shape);
-        check_index(k, r);
-    }
-    return MOE_OK;
-}
-
 /* Chain the index's entries by file, once: there may be as many files that cannot be read as there are tensors. */
 static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
 {
@@ -251,7 +210,7 @@ static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct 
     MOE_TRY(chain_index(k, err));
     for (int64_t i = k->first_in[file]; i >= 0; i = k->next_in[i]) {
         struct moe_name n;
-        k->seen[i] = 1;
+        k->seen[i] |= MOE_SEEN;
         if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
     return MOE_OK;
@@ -309,7 +268,7 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
         return excuse_file(k, file, err);
     }
     f->header_hash = h.hash;
-    code = add_raws(k, file, &h, err);
+    code = moe_checkpoint_add_raws(k, file, &h, err);
     if (code == MOE_OK && moe_st_check_size(&h, f->path, f->size, &why) != MOE_OK) moe_problem_err(k->p, &why);
     free(h.entries);
     return code;
@@ -347,11 +306,5 @@ enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *e
     if (!h) return no_memory(k, err);
     enum moe_code code = read_headers(k, h, err);
     moe_hash_free(h);
-    for (int64_t i = 0; code == MOE_OK && i < k->n_index; i++) {
-        struct moe_name n;
-        if (k->seen[i]) continue;
-        moe_problem(k->p, MOE_CORRUPT, k->src->files[k->file_of[i]].path, k->names[i], "the index says that it is in this file, which does not hold it");
-        if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
-    }
-    return code;
+    return code == MOE_OK ? moe_checkpoint_check_raws(k, err) : code;
 }

@@ -14,19 +14,30 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     struct moe_name n;
     const char *path = src->files[r->span.file].path, *skipped = moe_name_skipped(&src->config, r->name);
     int64_t rows, cols;
+    if (r->skipped) return; /* superseded, or reported */
     if (skipped && strcmp(skipped, "weight_shape")) {
         r->skipped = skipped;
         return;
     }
     bool known = moe_name_parse(r->name, &n);
     int64_t slot = known ? moe_source_slot(&src->config, n.role, n.layer, n.expert) : -1;
+    if (known && n.layer >= src->config.num_hidden_layers) {
+        moe_problem(k->p, MOE_CORRUPT, path, r->name,
+                    "lies beyond the last layer: config.json has num_hidden_layers %lld and "
+                    "num_nextn_predict_layers %lld (of a model with layers for multi-token prediction the "
+                    "second is 1 or more)",
+                    (long long)src->config.num_hidden_layers,
+                    (long long)src->config.num_nextn_predict_layers);
+        return;
+    }
     if (slot < 0 || !moe_tensor_shape(&src->config, n.role, n.layer, &rows, &cols)) {
         moe_problem(k->p, MOE_CORRUPT, path, r->name, known ? "the config calls for no such tensor" : "is no tensor of this architecture");
         return;
     }
     int32_t *part = &k->parts[slot * MOE_PART_COUNT + n.part];
     if (*part)
-        moe_problem(k->p, MOE_CORRUPT, path, r->name, "is in '%s' already", src->files[src->raws[*part - 1].span.file].name);
+        moe_problem(k->p, MOE_CORRUPT, path, r->name, k->has_index ? "is in '%s' already" : MOE_TWICE,
+                    src->files[src->raws[*part - 1].span.file].name);
     else
         *part = (int32_t)raw + 1;
     r->skipped = skipped;

@@ -151,6 +151,16 @@ bool moe_name_parse(const char *name, struct moe_name *n)
     return eat_number(&name, 1 << 24, &n->expert) && find_role(name, MOE_CLASS_EXPERT, n);
 }
 
+int moe_name_layer(const char *name, const char **tail)
+{
+    bool root;
+    int layer;
+    eat_prefix(&name, &root);
+    if (!root || !eat(&name, "layers.") || !eat_number(&name, 1 << 15, &layer)) return -1;
+    *tail = name;
+    return layer;
+}
+
 int moe_name_plane(const struct moe_name *n, int type)
 {
     switch (n->part) {
@@ -166,15 +176,13 @@ int moe_name_plane(const struct moe_name *n, int type)
 
 const char *moe_name_skipped(const struct moe_config *c, const char *name)
 {
-    bool root;
-    int layer;
-    const char *s = name;
+    const char *s = name, *tail;
     if (eat(&s, "vision_tower.") || eat(&s, "mm_projector.")) return "vision";
     if (strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_emb.cos_cached") || strstr(name, "rotary_emb.sin_cached"))
         return "rotary buffer";
-    eat_prefix(&s, &root);
-    if (root && eat(&s, "layers.") && eat_number(&s, 1 << 15, &layer) && layer >= c->num_hidden_layers &&
-        layer < c->num_hidden_layers + c->num_nextn_predict_layers) return "multi-token prediction";
+    int layer = moe_name_layer(name, &tail);
+    if (layer >= c->num_hidden_layers && layer < c->num_hidden_layers + c->num_nextn_predict_layers)
+        return "multi-token prediction";
     if (moe_ends_with(name, ".k_scale") || moe_ends_with(name, ".v_scale")) return "kv scale";
     if (moe_ends_with(name, "_proj.weight_shape")) return "weight_shape";
     return NULL;

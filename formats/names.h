@@ -17,6 +17,9 @@ struct moe_name { enum moe_role role; int layer, expert; enum moe_part part; };
 /* False for a name that is no tensor of the K2 family.  Does not look at a config: layer and expert may be any number below 2^15 and 2^24. */
 bool moe_name_parse(const char *name, struct moe_name *n);
 
+/* The layer that a name is of, -1 for none; *tail: what follows the dot after its number. */
+int moe_name_layer(const char *name, const char **tail);
+
 /* The plane that this part is of a tensor of this type; -1: none. */
 int moe_name_plane(const struct moe_name *n, int type);
 

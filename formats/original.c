@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
+#include "formats/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,34 @@
 
 static const char *const kinds[] = { "header", "index", "file", "directory" };
 enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* ---- tensors that no unit has a place for ---- */
+
+const char *const moe_aside_files[MOE_ASIDE_COUNT] = { "vision.safetensors", "superseded.safetensors" };
+
+enum moe_aside moe_aside_of(const char *skipped)
+{
+    static const char *const why[MOE_ASIDE_COUNT] = { "vision", MOE_SUPERSEDED };
+    int k = 0;
+    while (k < MOE_ASIDE_COUNT && (!skipped || strcmp(skipped, why[k]))) k++;
+    return (enum moe_aside)k;
+}
+
+const char *moe_aside_name(struct moe_arena *a, enum moe_aside kind, const char *file, const char *name)
+{
+    if (kind != MOE_ASIDE_SUPERSEDED) return name;
+    size_t n = strlen(file) + strlen(name) + 2;
+    char *s = moe_arena_alloc(a, n);
+    if (s) snprintf(s, n, "%s/%s", file, name);
+    return s;
+}
+
+bool moe_aside_is_file(const char *name)
+{
+    for (int k = 0; k < MOE_ASIDE_COUNT; k++)
+        if (!strcmp(name, moe_aside_files[k])) return true;
+    return false;
+}
 
 /* ---- writing ---- */
 

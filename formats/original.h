@@ -11,6 +11,7 @@
 #ifndef MOE_FORMATS_ORIGINAL_H
 #define MOE_FORMATS_ORIGINAL_H
 
+#include "base/arena.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -18,8 +19,22 @@
 #include <stdint.h>
 
 #define MOE_ORIGINAL_NAME "source.rest"
-#define MOE_VISION_NAME "vision.safetensors" /* the tensors that are skipped as "vision", under their names and in their order */
 #define MOE_INDEX_NAME "model.safetensors.index.json"
+
+/* ---- tensors that no unit has a place for ---- */
+
+/* Kinds of tensors that a conversion in source precision keeps in a safetensors file of their own, in their
+ * order: what a runtime here does not read ("vision", under their names), copies that do not count
+ * ("superseded": under FILE/NAME, because several files may have one of the same name). */
+enum moe_aside { MOE_ASIDE_VISION, MOE_ASIDE_SUPERSEDED, MOE_ASIDE_COUNT };
+extern const char *const moe_aside_files[MOE_ASIDE_COUNT];
+/* The kind of a tensor that is skipped for this reason (NULL: it is not); MOE_ASIDE_COUNT for any other. */
+enum moe_aside moe_aside_of(const char *skipped);
+/* Its name there, in the arena or as it is; NULL without memory. */
+const char *moe_aside_name(struct moe_arena *a, enum moe_aside kind, const char *file, const char *name);
+bool moe_aside_is_file(const char *name);
+
+/* ---- headers, index, files ---- */
 
 enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_FILE, MOE_ORIGINAL_DIRECTORY };
 

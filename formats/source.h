@@ -41,7 +41,8 @@ struct moe_tensor {
     float global, input_scale;      /* NVFP4: read at open (they are 4 bytes each); input_scale 0 when absent */
 };
 
-/* A tensor as the checkpoint names it, in the order of the files.  Checkpoints only. */
+/* A tensor as the checkpoint names it, in the order of the files; of experts fused into one tensor
+ * (formats/fused.h) each slice, in order, under the name it has elsewhere.  Checkpoints only. */
 struct moe_raw {
     const char *name;
     char dtype[8];         /* safetensors: "BF16", "F8_E4M3", "I32" ... */
@@ -49,8 +50,12 @@ struct moe_raw {
     int64_t shape[8];
     struct moe_span span;
     int32_t tensor, plane; /* index of the canonical tensor and its plane, or tensor -1 and why it is not used: */
-    const char *skipped;   /* NULL, or "vision", "rotary buffer", "multi-token prediction", "kv scale", "weight_shape" */
+    const char *skipped;   /* NULL, or "vision", "rotary buffer", "multi-token prediction", "kv scale",
+                            * "weight_shape", MOE_SUPERSEDED */
 };
+
+/* A copy of a tensor that does not count: model.safetensors.index.json names another file for it. */
+#define MOE_SUPERSEDED "superseded"
 
 struct moe_file { char *name /* inside the directory */, *path; int fd; uint64_t size; const unsigned char *map; uint64_t header_hash;
                   int64_t written; /* moe_written_at, when it was opened */ };

@@ -110,8 +110,8 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         char *data;
         size_t n;
         if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
-        /* the latter: moe_keep_vision */
-        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || !strcmp(name, MOE_VISION_NAME)) continue;
+        /* the latter: moe_keep_aside */
+        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || moe_aside_is_file(name)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);

@@ -4,6 +4,7 @@
 #define MOE_MODEL_FILES_H
 
 #include "formats/container.h"
+#include "formats/original.h"
 
 /* Append the entry of raw tensor `raw` to a unit's source array (formats/container.h, moe_writer_commit_unit). */
 enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash, struct moe_err *err);
@@ -19,10 +20,11 @@ struct moe_rest_left { int64_t n; char named[5][256]; };
  * then.  w NULL: only look. */
 enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, struct moe_rest_left *left,
                             struct moe_err *err);
-/* vision.safetensors: the tensors of a checkpoint that are skipped as "vision", or a container's file again;
- * none when there are none. */
-enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err);
-uint64_t moe_vision_bytes(const struct moe_source *src); /* what it will take */
+/* vision.safetensors or superseded.safetensors: the tensors of a checkpoint that are skipped so, or a
+ * container's file again; none when there are none. */
+enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
+                             struct moe_err *err);
+uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* what it will take */
 
 /* Copy the small files: of a checkpoint its JSON, tokenizer, template and code files (to tokenizer/ and hf/),
  * of a container the same again; *jsonl gets a container's source.jsonl (free it), NULL for a checkpoint.

@@ -93,12 +93,15 @@ static enum moe_code plain_index(const struct moe_source *src, char **text, size
     const char **names = malloc(count * sizeof *names), **files = malloc(count * sizeof *files);
     enum moe_code code = names && files ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
     uint64_t bytes = 0;
+    int64_t k = 0;
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
-        names[i] = src->raws[i].name;
-        files[i] = src->files[src->raws[i].span.file].name;
-        bytes += src->raws[i].span.bytes;
+        const struct moe_raw *r = &src->raws[i];
+        if (moe_aside_of(r->skipped) == MOE_ASIDE_SUPERSEDED) continue;
+        names[k] = r->name;
+        files[k++] = src->files[r->span.file].name;
+        bytes += r->span.bytes;
     }
-    if (code == MOE_OK) code = moe_st_index_text(names, files, src->n_raws, bytes, text, n, err);
+    if (code == MOE_OK) code = moe_st_index_text(names, files, k, bytes, text, n, err);
     free(names);
     free(files);
     return code;

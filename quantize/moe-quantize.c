@@ -367,6 +367,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     MOE_TRY(moe_want_model(&o->run, err));
     if (!o->dry_run) MOE_TRY(check_outputs(o, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
+    moe_tell_superseded(&o->run, src);
     enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/output.h"
 #include "base/tool.h"
+#include "model/check.h"
 #include "runtime/bench-pass.h"
 #include "runtime/bench.h"
 #include "runtime/plan-inputs.h"
@@ -175,6 +176,7 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     struct moe_results_shape shape = { .reference = o->reference != NULL };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
+    if (code == MOE_OK) moe_tell_superseded(&o->run, r.engine->source);
     if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, r.engine->source);
     if (code == MOE_OK) code = read_prompts(j, r.engine, err);
     if (code == MOE_OK) code = read_ids(o, r.engine, &j->ids, &j->n_ids, err);
@@ -218,6 +220,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
 {
     const struct moe_run_options *o = j->o;
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
+    moe_tell_superseded(&o->run, s->lender->source);
     MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
     if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, err));
     s->m.plan = s->plan;

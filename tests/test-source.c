@@ -315,7 +315,7 @@ static void refused_tensors(void)
     CASE('b', add("model.layers.1.self_attn.bogus.weight", "BF16", 2, 32, 64)->file = 0);
     expect(MOE_CORRUPT, one, "model.layers.1.self_attn.bogus.weight", "is no tensor of this architecture", true);
     CASE('b', add("model.layers.2.input_layernorm.weight", "BF16", 1, 64, 0)->file = 1);
-    expect(MOE_CORRUPT, two, "model.layers.2.input_layernorm.weight", "the config calls for no such tensor", true);
+    expect(MOE_CORRUPT, two, "model.layers.2.input_layernorm.weight", "lies beyond the last layer", true);
     CASE('b', S(up)->shape[0] = 31);
     expect(MOE_CORRUPT, in, up, "has shape 31 x 64, the config wants 32 x 64", true);
     CASE('b', S(up)->ndim = 1);
@@ -360,7 +360,7 @@ static void refused_tensors(void)
     CASE('b', S(up)->file ^= 1);
     S(up)->file ^= 1;
     write_index();
-    expect(MOE_CORRUPT, S(up)->file ? one : two, up, "the index says that", true);
+    expect(MOE_CORRUPT, S(up)->file ? two : one, up, "which does not hold it, while another file does", true);
     static const char outside[] = "{\"weight_map\": {\"model.norm.weight\": \"../x.safetensors\"}}";
     write_all("model.safetensors.index.json", outside, sizeof outside - 1);
     expect(MOE_CORRUPT, "model.safetensors.index.json", "model.norm.weight", "'../x.safetensors', which is no plain file name", false);

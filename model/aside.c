@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/vision.c - vision.safetensors: what of a multimodal checkpoint no runtime here reads, kept byte for
- * byte for --to hf. */
+/* model/aside.c - vision.safetensors and superseded.safetensors: what of a checkpoint no runtime here reads,
+ * and what does not count, kept byte for byte for --to hf. */
 #include "model/files.h"
 
 #include "base/io.h"
@@ -15,9 +15,9 @@
 
 enum { PIECE = 4 << 20 };
 
-static bool is_vision(const struct moe_raw *r)
+static bool is_aside(const struct moe_raw *r, enum moe_aside kind)
 {
-    return r->tensor < 0 && r->skipped && !strcmp(r->skipped, "vision");
+    return r->tensor < 0 && moe_aside_of(r->skipped) == kind;
 }
 
 static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw *r, struct moe_st_writer *w,
@@ -33,24 +33,36 @@ static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw
     return MOE_OK;
 }
 
-static enum moe_code gather(const struct moe_source *src, const char *path, int64_t n, unsigned char *piece,
-                            struct moe_err *err)
+static enum moe_code list(const struct moe_source *src, enum moe_aside kind, struct moe_arena *names,
+                          struct moe_st_entry *t, struct moe_err *err)
 {
-    struct moe_st_writer *w;
-    struct moe_st_entry *t = calloc((size_t)n, sizeof *t);
     int64_t k = 0;
-    if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
     for (int64_t i = 0; i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
-        if (!is_vision(r)) continue;
-        t[k] = (struct moe_st_entry){ .name = r->name, .dtype = r->dtype, .ndim = r->ndim };
+        if (!is_aside(r, kind)) continue;
+        const char *name = moe_aside_name(names, kind, src->files[r->span.file].name, r->name);
+        if (!name)
+            return moe_fail_at(err, MOE_NOMEM, moe_aside_files[kind], NULL, "no memory for its header");
+        t[k] = (struct moe_st_entry){ .name = name, .dtype = r->dtype, .ndim = r->ndim };
         memcpy(t[k++].shape, r->shape, sizeof t->shape);
     }
-    enum moe_code code = moe_st_create(&w, path, t, n, err);
+    return MOE_OK;
+}
+
+static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, const char *path, int64_t n,
+                            unsigned char *piece, struct moe_err *err)
+{
+    struct moe_st_writer *w;
+    struct moe_arena names = MOE_ARENA_INIT;
+    struct moe_st_entry *t = calloc((size_t)n, sizeof *t);
+    if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
+    enum moe_code code = list(src, kind, &names, t, err);
+    if (code == MOE_OK) code = moe_st_create(&w, path, t, n, err);
     free(t);
+    moe_arena_clear(&names);
     MOE_TRY(code);
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++)
-        if (is_vision(&src->raws[i])) code = copy_raw(src, &src->raws[i], w, piece, err);
+        if (is_aside(&src->raws[i], kind)) code = copy_raw(src, &src->raws[i], w, piece, err);
     if (code == MOE_OK) return moe_st_finish(&w, err);
     moe_st_abort(&w);
     return code;
@@ -84,43 +96,40 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     return code;
 }
 
-static enum moe_code copy_container(const struct moe_source *src, const char *to, unsigned char *piece,
-                                    struct moe_err *err)
+static enum moe_code copy_container(const struct moe_source *src, enum moe_aside kind, const char *to,
+                                    unsigned char *piece, struct moe_err *err)
 {
     char from[PATH_MAX];
     uint64_t size;
     int fd;
-    MOE_TRY(moe_container_check_file(src, MOE_VISION_NAME, from, err));
+    MOE_TRY(moe_container_check_file(src, moe_aside_files[kind], from, err));
     MOE_TRY(moe_open_read(from, &fd, &size, err));
     enum moe_code code = copy(from, fd, size, to, piece, err);
     close(fd);
     return code;
 }
 
-static int64_t count(const struct moe_source *src)
-{
-    int64_t n = 0;
-    for (int64_t i = 0; i < src->n_raws; i++) n += is_vision(&src->raws[i]);
-    return n;
-}
-
-uint64_t moe_vision_bytes(const struct moe_source *src)
+uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < src->n_raws; i++)
-        if (is_vision(&src->raws[i])) bytes += src->raws[i].span.bytes;
+        if (is_aside(&src->raws[i], kind)) bytes += src->raws[i].span.bytes;
     return bytes;
 }
 
-enum moe_code moe_keep_vision(const struct moe_source *src, struct moe_writer *w, struct moe_err *err)
+enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
+                             struct moe_err *err)
 {
     char path[PATH_MAX];
-    int64_t n = count(src);
-    if (!n && !moe_container_lists(src, MOE_VISION_NAME)) return MOE_OK;
+    const char *name = moe_aside_files[kind];
+    int64_t n = 0;
+    for (int64_t i = 0; i < src->n_raws; i++) n += is_aside(&src->raws[i], kind);
+    if (!n && !moe_container_lists(src, name)) return MOE_OK;
     unsigned char *piece = malloc(PIECE);
     if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
-    enum moe_code code = moe_path_join(path, sizeof path, moe_writer_dir(w), MOE_VISION_NAME, err);
-    if (code == MOE_OK) code = n ? gather(src, path, n, piece, err) : copy_container(src, path, piece, err);
+    enum moe_code code = moe_path_join(path, sizeof path, moe_writer_dir(w), name, err);
+    if (code == MOE_OK)
+        code = n ? gather(src, kind, path, n, piece, err) : copy_container(src, kind, path, piece, err);
     free(piece);
-    return code == MOE_OK ? moe_writer_adopt_file(w, MOE_VISION_NAME, err) : code;
+    return code == MOE_OK ? moe_writer_adopt_file(w, name, err) : code;
 }
