@@ -112,34 +112,60 @@ static bool scalar(const struct maker *m, const struct moe_raw *r, int plane)
 
 static bool make_plain(struct maker *m)
 {
-    m->t->type = is(m->data, "F32") ? MOE_F32 : MOE_BF16;
+    m->t->type = is(m->data, "F32") ? MOE_F32 : is(m->data, "F16") ? MOE_F16 : MOE_BF16;
     use(m, m->data, MOE_PLANE_DATA);
     return only(m, 1u << MOE_PART_WEIGHT);
 }
 
+/* What a scale of this dtype is read as. */
+static enum moe_scale_type scale_type(const struct moe_raw *r)
+{
+    return is(r, "F32") ? MOE_SCALE_F32 : is(r, "BF16") ? MOE_SCALE_BF16 : is(r, "F16") ? MOE_SCALE_F16
+         : is(r, "F8_E8M0") ? MOE_SCALE_E8M0 : MOE_SCALE_NONE;
+}
+
+/* DeepSeek's spelling, weight_scale_inv, or that of compressed-tensors' FP8_BLOCK, weight_scale: both multiply the codes. */
 static bool make_fp8(struct maker *m)
 {
     struct moe_tensor *t = m->t;
+    enum moe_part p = part(m, MOE_PART_SCALE) && !part(m, MOE_PART_SCALE_INV) ? MOE_PART_SCALE : MOE_PART_SCALE_INV;
+    int64_t rows = (t->rows + 127) / 128, cols = (t->cols + 127) / 128;
     t->type = MOE_FP8_B128;
     use(m, m->data, MOE_PLANE_DATA);
-    if (!part(m, MOE_PART_SCALE_INV) && part(m, MOE_PART_SCALE))
-        return WRONG(m, MOE_UNSUPPORTED, part(m, MOE_PART_SCALE), "fp8 with 'weight_scale' is not supported ('weight_scale_inv' of 128x128 blocks is)");
-    return only(m, 1u << MOE_PART_WEIGHT | 1u << MOE_PART_SCALE_INV) &&
-           scale(m, MOE_PART_SCALE_INV, "F32", (t->rows + 127) / 128, (t->cols + 127) / 128);
+    if (!only(m, 1u << MOE_PART_WEIGHT | 1u << p)) return false;
+    const struct moe_raw *s = need(m, p);
+    if (!s) return false;
+    int64_t values = 1;
+    for (int i = 0; i < s->ndim; i++) values *= s->shape[i];
+    if (p == MOE_PART_SCALE && values != rows * cols && (values == 1 || values == t->rows))
+        return WRONG(m, MOE_UNSUPPORTED, s, "fp8 with one scale for %s is not supported (one for each block of 128x128 is)",
+                     values == 1 ? "the whole weight" : "each row");
+    int type = moe_dtype_with(MOE_FP8_B128, 128, scale_type(s));
+    if (type < 0) return WRONG(m, MOE_UNSUPPORTED, s, "has dtype %s, which is not supported here (F32, BF16 and F8_E8M0 are)", s->dtype);
+    t->type = (uint8_t)type;
+    return scale(m, p, s->dtype, rows, cols);
 }
 
+/* The group follows from the scales' shape: one scale in a row is for the whole row, unless the row is one group. */
 static bool make_int4(struct maker *m)
 {
     struct moe_tensor *t = m->t;
     const struct moe_raw *s = part(m, MOE_PART_SCALE);
+    int64_t group = 32;
     t->type = MOE_INT4_G32;
     t->cols *= 8;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, 1u << MOE_PART_PACKED | 1u << MOE_PART_SCALE | 1u << MOE_PART_SHAPE)) return false;
     if (t->cols % 32) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld columns are no multiple of 32", (long long)t->cols);
-    if (s && s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && s->shape[1] != t->cols / 32 && t->cols % s->shape[1] == 0)
-        return WRONG(m, MOE_UNSUPPORTED, s, "int4 in groups of %lld is not supported (32 is)", (long long)(t->cols / s->shape[1]));
-    return scale(m, MOE_PART_SCALE, "BF16", t->rows, t->cols / 32);
+    if (!s) return need(m, MOE_PART_SCALE) != NULL;
+    if (s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && t->cols % s->shape[1] == 0) group = t->cols / s->shape[1];
+    if (moe_dtype_with(MOE_INT4_G32, group, MOE_SCALE_BF16) < 0 && group != t->cols)
+        return WRONG(m, MOE_UNSUPPORTED, s, "int4 in groups of %lld is not supported (32, 64, 128 and whole rows are)", (long long)group);
+    if (moe_dtype_with(MOE_INT4_G32, group, MOE_SCALE_BF16) < 0) group = 0;
+    int type = moe_dtype_with(MOE_INT4_G32, group, scale_type(s));
+    if (type < 0) return WRONG(m, MOE_UNSUPPORTED, s, "has dtype %s, which is not supported here (BF16 and F16 are)", s->dtype);
+    t->type = (uint8_t)type;
+    return scale(m, MOE_PART_SCALE, s->dtype, t->rows, group ? t->cols / group : 1);
 }
 
 /* modelopt (weight, weight_scale_2, input_scale) or compressed-tensors (weight_packed, ..._global_scale: reciprocals). */
@@ -189,9 +215,10 @@ static bool make(struct maker *m)
     }
     if (w && packed) return WRONG(m, MOE_CORRUPT, packed, "a plain '%s' is there too (mixed layouts)", w->name);
     if (!take_shape(m)) return false;
-    if (is_vector((enum moe_role)m->t->role) && !is(m->data, "BF16") && !is(m->data, "F32"))
-        return WRONG(m, MOE_UNSUPPORTED, m->data, "has dtype %s, which is not supported here (BF16 and F32 are)", m->data->dtype);
-    if (w && (is(w, "BF16") || is(w, "F32"))) return make_plain(m);
+    bool plain = is(m->data, "BF16") || is(m->data, "F32") || is(m->data, "F16");
+    if (is_vector((enum moe_role)m->t->role) && !plain)
+        return WRONG(m, MOE_UNSUPPORTED, m->data, "has dtype %s, which is not supported here (BF16, F16 and F32 are)", m->data->dtype);
+    if (w && plain) return make_plain(m);
     if (w && is(w, "F8_E4M3")) return make_fp8(m);
     if (w && is(w, "U8")) return make_nvfp4(m, false);
     if (packed && is(packed, "I32")) return make_int4(m);

@@ -11,11 +11,44 @@
 #include <stdint.h>
 
 enum moe_dtype {
-#define DTYPE(ID, name, id, bits) MOE_##ID = id,
+#define DTYPE(ID, name, id, bits, like, group, scale) MOE_##ID = id,
 #include "formats/dtype.def"
 #undef DTYPE
     MOE_DTYPE_COUNT
 };
+
+/* How block and group scales are stored. */
+enum moe_scale_type {
+    MOE_SCALE_NONE, MOE_SCALE_F32, MOE_SCALE_BF16, MOE_SCALE_F16,
+    MOE_SCALE_E8M0, /* a byte: the exponent of a power of two, bias 127; 255 is NaN */
+    MOE_SCALE_E4M3
+};
+
+/* A row of dtype.def. */
+struct moe_dtype_row {
+    const char *name;
+    int bits;   /* a weight without scales */
+    int like;   /* enum moe_dtype: the type whose codes it shares */
+    int group;  /* columns that share a scale; 0: a whole row */
+    enum moe_scale_type scale;
+};
+extern const struct moe_dtype_row moe_dtypes[MOE_DTYPE_COUNT];
+
+/* Of a type below MOE_DTYPE_COUNT: F32, BF16, F16, FP8_B128, INT4_G32 or NVFP4. */
+static inline int moe_dtype_like(int type) { return moe_dtypes[type].like; }
+
+/* Whether a value is stored by itself, without scales: F32, BF16, F16.  Vectors are of no other type. */
+static inline bool moe_dtype_plain(int type) { return moe_dtypes[type].scale == MOE_SCALE_NONE; }
+
+/* Scales in a row of `cols` columns. */
+static inline int64_t moe_dtype_scales(int type, int64_t cols)
+{
+    int64_t group = moe_dtypes[type].group;
+    return group ? (cols + group - 1) / group : 1;
+}
+
+/* Bytes of one scale; 0 for MOE_SCALE_NONE. */
+int moe_scale_bytes(enum moe_scale_type scale);
 
 /* A tensor is stored as up to four planes.  Ids are written to files: append, never renumber. */
 enum moe_plane {
@@ -48,11 +81,14 @@ struct moe_weight {
 const char *moe_dtype_name(int type);
 int moe_dtype_find(const char *name);
 
+/* The type that is like `like`, with scales of this type for groups of so many columns (0: rows); -1 when there is none. */
+int moe_dtype_with(int like, int64_t group, enum moe_scale_type scale);
+
 /* What messages call a plane: "data", "scale", "global scale", "input scale". */
 const char *moe_plane_word(int plane);
 
 /* Bytes of one plane of a rows x cols tensor (0 when the type has no such plane); -1 when rows or cols do not suit
- * the type (NVFP4 needs cols % 16 == 0, INT4 % 32; rows, cols >= 1) or the size overflows. */
+ * the type (NVFP4 needs cols % 16 == 0, INT4 % 32 and % its group; rows, cols >= 1) or the size overflows. */
 int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t cols);
 
 /* Byte offset in a TILE_128X4 scale plane, formula above.  m = row, k = 16-column block, blocks = cols / 16. */

@@ -163,11 +163,12 @@ int moe_name_layer(const char *name, const char **tail)
 
 int moe_name_plane(const struct moe_name *n, int type)
 {
+    int like = moe_dtype_like(type);
     switch (n->part) {
-    case MOE_PART_WEIGHT: return type == MOE_INT4_G32 ? -1 : MOE_PLANE_DATA;
-    case MOE_PART_PACKED: return type == MOE_INT4_G32 || type == MOE_NVFP4 ? MOE_PLANE_DATA : -1;
-    case MOE_PART_SCALE_INV: return type == MOE_FP8_B128 ? MOE_PLANE_SCALE : -1;
-    case MOE_PART_SCALE: return type == MOE_INT4_G32 || type == MOE_NVFP4 ? MOE_PLANE_SCALE : -1;
+    case MOE_PART_WEIGHT: return like == MOE_INT4_G32 ? -1 : MOE_PLANE_DATA;
+    case MOE_PART_PACKED: return like == MOE_INT4_G32 || like == MOE_NVFP4 ? MOE_PLANE_DATA : -1;
+    case MOE_PART_SCALE_INV: return like == MOE_FP8_B128 ? MOE_PLANE_SCALE : -1;
+    case MOE_PART_SCALE: return moe_dtype_plain(type) ? -1 : MOE_PLANE_SCALE;
     case MOE_PART_SCALE_2: case MOE_PART_GLOBAL_SCALE: return type == MOE_NVFP4 ? MOE_PLANE_GLOBAL : -1;
     case MOE_PART_INPUT_SCALE: case MOE_PART_INPUT_GLOBAL_SCALE: return type == MOE_NVFP4 ? MOE_PLANE_INPUT : -1;
     default: return -1;

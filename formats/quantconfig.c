@@ -6,7 +6,18 @@
 static enum moe_code unsupported(const char *file, const char *what, const char *value, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: %s '%.60s' is not supported "
-                       "(fp8 128x128, int4 pack-quantized g32 and nvfp4 are)", what, value);
+                       "(fp8 in blocks of 128x128, int4 pack-quantized in groups of 32, 64, 128 or a row, and nvfp4 are)",
+                       what, value);
+}
+
+/* [128, 128] and nothing else. */
+static bool is_block_128(const cJSON *block)
+{
+    int n = 0;
+    if (!cJSON_IsArray(block)) return false;
+    for (const cJSON *b = block->child; b; b = b->next, n++)
+        if (!cJSON_IsNumber(b) || b->valuedouble != 128) return false;
+    return n == 2;
 }
 
 static enum moe_code fp8(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
@@ -16,12 +27,28 @@ static enum moe_code fp8(const cJSON *q, const char *file, enum moe_scheme *sche
     MOE_TRY(moe_json_str(q, "fmt", false, &fmt, file, err));
     if (strcmp(fmt, "e4m3") && strcmp(fmt, "float8_e4m3fn")) return unsupported(file, "fmt", fmt, err);
     if (!block || !cJSON_IsArray(block)) return unsupported(file, "fp8 without", "weight_block_size", err);
-    int n = 0;
-    for (const cJSON *b = block->child; b; b = b->next, n++)
-        if (!cJSON_IsNumber(b) || b->valuedouble != 128) return unsupported(file, "fp8 with another", "weight_block_size", err);
-    if (n != 2) return unsupported(file, "fp8 with another", "weight_block_size", err);
+    if (!is_block_128(block)) return unsupported(file, "fp8 with another", "weight_block_size", err);
     *scheme = MOE_SCHEME_FP8;
     return MOE_OK;
+}
+
+/* FP8_BLOCK of compressed-tensors: the bytes are those of DeepSeek's FP8, under other names. */
+static enum moe_code fp8_group(const cJSON *group, const char *file, struct moe_err *err)
+{
+    const cJSON *w = moe_json_get(group, "weights");
+    int64_t bits = 0;
+    bool symmetric = true;
+    const char *type = "float", *strategy = "";
+    if (!w) return MOE_OK;
+    MOE_TRY(moe_json_i64(w, "num_bits", true, 1, 64, &bits, file, err));
+    MOE_TRY(moe_json_bool(w, "symmetric", false, &symmetric, file, err));
+    MOE_TRY(moe_json_str(w, "type", false, &type, file, err));
+    MOE_TRY(moe_json_str(w, "strategy", false, &strategy, file, err));
+    if (bits != 8) return unsupported(file, "float-quantized with other", "num_bits", err);
+    if (strcmp(type, "float")) return unsupported(file, "float-quantized of type", type, err);
+    if (!symmetric) return unsupported(file, "float-quantized", "asymmetric", err);
+    if (strcmp(strategy, "block")) return unsupported(file, "float-quantized with strategy", strategy, err);
+    return is_block_128(moe_json_get(w, "block_structure")) ? MOE_OK : unsupported(file, "float-quantized with another", "block_structure", err);
 }
 
 /* In which order GPTQ took the columns: "weight", also spelled "static", leaves them where they are; "group", also
@@ -42,14 +69,16 @@ static enum moe_code int4_group(const cJSON *group, const char *file, struct moe
     const cJSON *w = moe_json_get(group, "weights");
     int64_t bits = 0, size = 0;
     bool symmetric = true;
-    const char *type = "int";
+    const char *type = "int", *strategy = "group";
     if (!w) return MOE_OK;
     MOE_TRY(moe_json_i64(w, "num_bits", true, 1, 64, &bits, file, err));
     MOE_TRY(moe_json_i64(w, "group_size", false, -1, 1 << 20, &size, file, err));
     MOE_TRY(moe_json_bool(w, "symmetric", false, &symmetric, file, err));
     MOE_TRY(moe_json_str(w, "type", false, &type, file, err));
+    MOE_TRY(moe_json_str(w, "strategy", false, &strategy, file, err));
+    bool row = !strcmp(strategy, "channel") && size <= 0;
     if (bits != 4) return unsupported(file, "pack-quantized with other", "num_bits", err);
-    if (size != 32) return unsupported(file, "pack-quantized with another", "group_size", err);
+    if (size != 32 && size != 64 && size != 128 && !row) return unsupported(file, "pack-quantized with another", "group_size", err);
     if (!symmetric) return unsupported(file, "pack-quantized", "asymmetric", err);
     MOE_TRY(int4_order(moe_json_get(w, "actorder"), file, err));
     return strcmp(type, "int") ? unsupported(file, "pack-quantized of type", type, err) : MOE_OK;
@@ -75,10 +104,12 @@ static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum m
     if (!strcmp(format, "mixed-precision")) return mixed_groups(q, file, err);
     *scheme = MOE_SCHEME_NVFP4_CT;
     if (!strcmp(format, "nvfp4-pack-quantized")) return MOE_OK;
-    if (strcmp(format, "pack-quantized")) return unsupported(file, "format", format, err);
-    *scheme = MOE_SCHEME_INT4;
+    bool int4 = !strcmp(format, "pack-quantized");
+    if (!int4 && strcmp(format, "float-quantized")) return unsupported(file, "format", format, err);
+    *scheme = int4 ? MOE_SCHEME_INT4 : MOE_SCHEME_FP8;
     const cJSON *groups = moe_json_get(q, "config_groups");
-    for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) MOE_TRY(int4_group(g, file, err));
+    for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next)
+        MOE_TRY(int4 ? int4_group(g, file, err) : fp8_group(g, file, err));
     return MOE_OK;
 }
 

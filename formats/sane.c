@@ -23,6 +23,21 @@ static size_t find_bf16(const uint8_t *p, size_t n)
     return n;
 }
 
+static size_t find_f16(const uint8_t *p, size_t n)
+{
+    unsigned any = 0;
+    for (size_t i = 0; i + 2 <= n; i += 2) any |= (p[i + 1] & 0x7c) == 0x7c;
+    for (size_t i = 0; any && i + 2 <= n; i += 2)
+        if ((p[i + 1] & 0x7c) == 0x7c) return i;
+    return n;
+}
+
+static size_t find_e8m0(const uint8_t *p, size_t n)
+{
+    const uint8_t *at = n ? memchr(p, 0xff, n) : NULL;
+    return at ? (size_t)(at - p) : n;
+}
+
 static size_t find_f32(const uint8_t *p, size_t n)
 {
     unsigned any = 0;
@@ -46,27 +61,39 @@ static size_t find_padding(const struct moe_tensor *t, uint64_t offset, const ui
     return n;
 }
 
-enum kind { ANY, E4M3, BF16, F32 };
-
-static enum kind kind_of(const struct moe_tensor *t, int plane)
+/* Reads what a plane is made of as the type that a scale of it would have; NONE: any bits are a value. */
+static enum moe_scale_type kind_of(const struct moe_tensor *t, int plane)
 {
-    if (plane >= MOE_PLANE_GLOBAL) return F32;
-    bool data = plane == MOE_PLANE_DATA;
-    switch (t->type) {
-    case MOE_F32: return F32;
-    case MOE_BF16: return BF16;
-    case MOE_FP8_B128: return data ? E4M3 : F32;
-    case MOE_INT4_G32: return data ? ANY : BF16;
-    case MOE_NVFP4: return data ? ANY : E4M3;
+    if (plane >= MOE_PLANE_GLOBAL) return MOE_SCALE_F32;
+    if (plane == MOE_PLANE_SCALE) return moe_dtypes[t->type].scale;
+    switch (moe_dtype_like(t->type)) {
+    case MOE_F32: return MOE_SCALE_F32;
+    case MOE_BF16: return MOE_SCALE_BF16;
+    case MOE_F16: return MOE_SCALE_F16;
+    case MOE_FP8_B128: return MOE_SCALE_E4M3;
     }
-    return ANY;
+    return MOE_SCALE_NONE;
+}
+
+static size_t find(enum moe_scale_type kind, const uint8_t *p, size_t n)
+{
+    switch (kind) {
+    case MOE_SCALE_NONE: return n;
+    case MOE_SCALE_F32: return find_f32(p, n);
+    case MOE_SCALE_BF16: return find_bf16(p, n);
+    case MOE_SCALE_F16: return find_f16(p, n);
+    case MOE_SCALE_E8M0: return find_e8m0(p, n);
+    case MOE_SCALE_E4M3: return find_e4m3(p, n);
+    }
+    return n;
 }
 
 bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n, struct moe_insane *bad)
 {
-    enum kind kind = kind_of(t, plane);
-    size_t at = kind == E4M3 ? find_e4m3(p, n) : kind == BF16 ? find_bf16(p, n) : kind == F32 ? find_f32(p, n) : n;
-    *bad = (struct moe_insane){ offset + at, kind == E4M3 ? "a NaN code" : "a NaN or Inf value" };
+    enum moe_scale_type kind = kind_of(t, plane);
+    bool code = kind == MOE_SCALE_E4M3 || kind == MOE_SCALE_E8M0;
+    size_t at = find(kind, p, n);
+    *bad = (struct moe_insane){ offset + at, code ? "a NaN code" : "a NaN or Inf value" };
     if (at < n) return false;
     if (plane != MOE_PLANE_SCALE || t->type != MOE_NVFP4 || t->layout != MOE_LAYOUT_TILE_128X4) return true;
     at = find_padding(t, offset, p, n);

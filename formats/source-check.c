@@ -138,7 +138,7 @@ static void check_tensor(const struct moe_source *src, int64_t i, struct moe_pro
         return;
     }
     if (!moe_dtype_name(t->type) || t->layout > MOE_LAYOUT_TILE_128X4 || (t->layout && t->type != MOE_NVFP4) ||
-        (rows == 1 && t->type != MOE_F32 && t->type != MOE_BF16)) {
+        (rows == 1 && !moe_dtype_plain(t->type))) {
         const char *type = moe_dtype_name(t->type);
         moe_problem(p, MOE_UNSUPPORTED, file, name, "cannot be stored as %s", type ? type : "an unknown type");
         return;

@@ -25,6 +25,21 @@ static inline uint16_t moe_f32_to_bf16(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* IEEE binary16; a NaN becomes a quiet one, as the processors' own conversion makes it. */
+static inline float moe_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
+    if (e == 31) return moe_f32_from_bits(sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0));
+    if (e) return moe_f32_from_bits(sign | (e + 112) << 23 | m << 13);
+    return sign ? -((float)m * 0x1p-24f) : (float)m * 0x1p-24f;
+}
+
+/* E8M0: 2^(c - 127), the least of them a subnormal float32; 0xff is NaN. */
+static inline float moe_e8m0_to_f32(uint8_t c)
+{
+    return moe_f32_from_bits(c == 0xff ? 0x7fc00000 : c ? (uint32_t)c << 23 : 0x400000);
+}
+
 /* E4M3FN: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no Inf; 0x7f and 0xff are NaN. */
 static inline float moe_e4m3_to_f32(uint8_t c)
 {

@@ -74,7 +74,7 @@ enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope sco
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         char name[128];
-        if (t->rows == 1 && type[i] != t->type && type[i] != MOE_F32 && type[i] != MOE_BF16)
+        if (t->rows == 1 && type[i] != t->type && !moe_dtype_plain(type[i]))
             return moe_fail_at(err, MOE_UNSUPPORTED, src->path,
                                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                                "is a vector, which cannot be %s (leave it out of --tensor-type, or add a rule "

@@ -6,9 +6,28 @@
 #include "kernels/many.h"
 #include "tests/checkkern.h"
 
-static const int weight_types[] = { MOE_F32, MOE_BF16, MOE_FP8_B128, MOE_INT4_G32, MOE_NVFP4 };
-enum { WEIGHT_TYPES = 5 };
-static int64_t unit(int type) { return type == MOE_NVFP4 ? 16 : type == MOE_INT4_G32 ? 32 : 1; }
+enum { WEIGHT_TYPES = MOE_DTYPE_COUNT }; /* a type's number is its place in the rounds */
+static int64_t unit(int type)
+{
+    int64_t group = moe_dtypes[type].group;
+    return type == MOE_NVFP4 ? 16 : moe_dtype_like(type) == MOE_INT4_G32 ? (group ? group : 32) : 1;
+}
+static int64_t step_of(int type) { return type == MOE_NVFP4 || moe_dtype_like(type) == MOE_INT4_G32 ? 32 : 1; }
+
+/* n scales of this type: finite and of any size, or, where `any` says so, whatever bits there are. */
+static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t *s)
+{
+    for (int64_t i = 0; i < n * moe_scale_bytes(type); i++) s[i] = (uint8_t)next();
+    for (int64_t i = 0; i < n; i++) {
+        float f = uniform();
+        uint16_t b = moe_f32_to_bf16(f), h = (uint16_t)below(any && i % 3 == 0 ? 1 << 16 : 0x7c00);
+        if (type == MOE_SCALE_F32) memcpy(s + 4 * i, &f, 4);
+        if (type == MOE_SCALE_BF16) memcpy(s + 2 * i, &b, 2);
+        if (type == MOE_SCALE_F16) memcpy(s + 2 * i, &h, 2);
+        if (type == MOE_SCALE_E8M0) s[i] = (uint8_t)(any && i % 3 == 0 ? below(256) : 100 + below(50));
+        if (type == MOE_SCALE_E4M3) s[i] = (uint8_t)below(any ? 256 : 127);
+    }
+}
 
 /* A weight of random codes at a guard page; finite unless `any` asks for every code there is. */
 static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, bool any)
@@ -20,32 +39,29 @@ static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, boo
     int64_t bytes = moe_plane_bytes(type, w.layout, MOE_PLANE_DATA, rows, cols), scales = moe_plane_bytes(type, w.layout, MOE_PLANE_SCALE, rows, cols);
     uint8_t *d = buf((size_t)bytes, (size_t)below(4)), *s = buf((size_t)scales, (size_t)below(4));
     for (int64_t i = 0; i < bytes; i++) d[i] = (uint8_t)next();
-    for (int64_t i = 0; i < scales; i++) s[i] = type == MOE_NVFP4 ? (uint8_t)below(any ? 256 : 127) : (uint8_t)next();
-    if (type == MOE_FP8_B128)
-        for (int64_t i = 0; i < scales / 4; i++) { float f = uniform(); memcpy(s + 4 * i, &f, 4); }
-    if (type == MOE_INT4_G32)
-        for (int64_t i = 0; i < scales / 2; i++) { uint16_t h = moe_f32_to_bf16(uniform()); memcpy(s + 2 * i, &h, 2); }
+    if (scales) random_scales(moe_dtypes[type].scale, scales / moe_scale_bytes(moe_dtypes[type].scale), any, s);
     for (int64_t i = 0; !any && i < rows * cols; i++) {
         float f = normal();
         uint16_t h = moe_f32_to_bf16(f);
         if (type == MOE_F32) memcpy(d + 4 * i, &f, 4);
         if (type == MOE_BF16) memcpy(d + 2 * i, &h, 2);
-        if (type == MOE_FP8_B128 && (d[i] & 0x7f) == 0x7f) d[i] = 0;
+        if (type == MOE_F16 && (d[2 * i + 1] & 0x7c) == 0x7c) d[2 * i + 1] ^= 0x40;
+        if (moe_dtype_like(type) == MOE_FP8_B128 && (d[i] & 0x7f) == 0x7f) d[i] = 0;
     }
     w.data = d, w.scale = s;
     return w;
 }
 
-static int64_t odd_size(int64_t most, int64_t of) { return (1 + below(most / of)) * of; }
+static int64_t odd_size(int64_t most, int64_t of) { return (most < of ? 1 : 1 + below(most / of)) * of; }
 
 static void check_decode(const struct variant *v)
 {
-    for (int i = 0; i < 200; i++) {
-        int type = weight_types[i % WEIGHT_TYPES];
+    for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
+        int type = i % WEIGHT_TYPES;
         int64_t rows = 1 + below(200), cols = odd_size(900, unit(type));
         struct moe_weight w = random_weight(type, rows, cols, true);
         for (int j = 0; j < 8; j++) {
-            int64_t step = type == MOE_NVFP4 || type == MOE_INT4_G32 ? 32 : 1;
+            int64_t step = step_of(type);
             int64_t row = j ? below(rows) : rows - 1, col = j & 1 ? below((cols + step - 1) / step) * step : 0;
             int64_t n = j < 2 ? cols - col : 1 + below(cols - col);
             float *want = floats(n), *got = floats(n);
@@ -62,8 +78,8 @@ static void check_decode(const struct variant *v)
 
 static void check_decode_past(const struct variant *v)
 {
-    for (int i = 0; i < 200; i++) {
-        int type = weight_types[i % WEIGHT_TYPES], u = i % 3 ? unit(type) : 16 * unit(type); /* rows with and without a multiple of 64 bytes */
+    for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
+        int type = i % WEIGHT_TYPES, u = i % 3 ? unit(type) : 16 * unit(type); /* rows with and without a multiple of 64 bytes */
         int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows), r1 = r0 + below(rows - r0) + 1;
         struct moe_weight w = random_weight(type, rows, cols, true);
         float *want = floats(cols), *got = floats((r1 - r0) * cols);
@@ -205,11 +221,11 @@ static void check_matmul(const struct variant *v)
 {
     if (v != &variants[0]) check_matmul_hostile(v);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
-    for (int i = 0; i < 170; i++) {
-        int type = i < 150 ? weight_types[i % WEIGHT_TYPES] : MOE_NVFP4;
-        int64_t rows = 1 + below(i < 100 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 100 ? 10 : 4)];
-        if (i >= 160) rows = 1 + below(8), cols += 16384; /* in pieces */
-        else if (i >= 150) rows += 240, cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
+    for (int i = 0; i < 270; i++) {
+        int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
+        int64_t rows = 1 + below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 200 ? 10 : 4)];
+        if (i >= 260) rows = 1 + below(8), cols += 16384; /* in pieces */
+        else if (i >= 250) rows += 240, cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
         int64_t ldx = cols + below(4);
         int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0);
         enum pattern p = (enum pattern)below(PATTERNS);
@@ -245,8 +261,8 @@ static float many_order(const float *row, const float *x, int64_t k)
 /* moe_matmul_many, which takes this machine's kernels: every result by its order, whatever goes with it; nothing beside them is written. */
 static void check_matmul_many(const struct variant *v)
 {
-    for (int i = 0; i < 40 && v == &variants[1]; i++) {
-        int type = weight_types[i % WEIGHT_TYPES];
+    for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[1]; i++) {
+        int type = i % WEIGHT_TYPES;
         int64_t rows = 1 + below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)), n = 1 + below(i % 2 ? 20 : 130), ldx = cols + below(4);
         int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0), ldy = r1 - r0 + below(3);
         struct moe_weight w = random_weight(type, rows, cols, false);
@@ -271,8 +287,8 @@ static void check_matmul_many(const struct variant *v)
 /* One fma a row: rows roundings of 2^-24 relative to the sum of magnitudes, and ref's own. */
 static void check_matmul_t(const struct variant *v)
 {
-    for (int i = 0; i < 100; i++) {
-        int type = weight_types[i % WEIGHT_TYPES];
+    for (int i = 0; i < 10 * WEIGHT_TYPES; i++) {
+        int type = i % WEIGHT_TYPES;
         int64_t rows = 1 + below(40), cols = odd_size(700, unit(type)), r0 = below(rows), r1 = r0 + below(rows - r0 + 1);
         struct moe_weight w = random_weight(type, rows, cols, false);
         float *x = floats(r1 - r0), *want = floats(cols), *got = floats(cols), *row = floats(cols), *other = floats(cols);

@@ -254,8 +254,13 @@ def selftest():
 HEADER = struct.Struct("<8sIIQQQQQQQQIIiiQQQQ")
 RECORD = struct.Struct("<hhiBBBBIQQQQQQ")
 assert HEADER.size == 128 and RECORD.size == 64
-TYPES = ["f32", "bf16", "fp8-block128", "int4-g32", "nvfp4"]
-F32, BF16, FP8, INT4, NVFP4 = range(5)
+TYPES = ["f32", "bf16", "fp8-block128", "int4-g32", "nvfp4", "f16", "fp8-block128-bf16", "fp8-block128-e8m0", "int4-g64", "int4-g128",
+         "int4-row", "int4-g32-f16", "int4-g64-f16", "int4-g128-f16", "int4-row-f16"]
+F32, BF16, FP8, INT4, NVFP4, F16 = range(6)
+FP8_SCALES = {2: "f32", 6: "bf16", 7: "e8m0"}  # type -> what its scales are
+INT4_SCALES = {3: (32, "bf16"), 8: (64, "bf16"), 9: (128, "bf16"), 10: (0, "bf16"),  # and how many columns share one, 0: the row
+               11: (32, "f16"), 12: (64, "f16"), 13: (128, "f16"), 14: (0, "f16")}
+WIDTH = {"f32": 4, "bf16": 2, "f16": 2, "e8m0": 1}
 DATA, SCALE, GLOBAL, INPUT = range(4)
 LAYER = ["input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.q_a_proj.weight", "self_attn.q_a_layernorm.weight",
          "self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_a_layernorm.weight",
@@ -289,13 +294,18 @@ def name_of(role, layer, expert):
 def plane_bytes(t, plane, rows, cols):
     if t == NVFP4:
         need(cols % 16 == 0, "cols", cols)
-    if t == INT4:
-        need(cols % 32 == 0, "cols", cols)
+    if t in INT4_SCALES:
+        group, scale = INT4_SCALES[t]
+        need(cols % 32 == 0 and cols % (group or 1) == 0, "cols", cols)
     if plane == DATA:
-        return [4, 2, 1][t] * rows * cols if t < INT4 else rows * cols // 2
+        wide = {F32: 4, BF16: 2, F16: 2}.get(t, 1 if t in FP8_SCALES else 0)
+        return wide * rows * cols or rows * cols // 2
+    if plane == SCALE and t in INT4_SCALES:
+        return WIDTH[scale] * rows * (cols // group if group else 1)
+    if plane == SCALE and t in FP8_SCALES:
+        return WIDTH[FP8_SCALES[t]] * (up(rows, 128) // 128) * (up(cols, 128) // 128)
     if plane == SCALE:
-        return {FP8: 4 * (up(rows, 128) // 128) * (up(cols, 128) // 128), INT4: rows * cols // 16,
-                NVFP4: up(rows, 128) // 128 * (up(cols // 16, 4) // 4) * 512}.get(t, 0)
+        return up(rows, 128) // 128 * (up(cols // 16, 4) // 4) * 512 if t == NVFP4 else 0
     return 4 if t == NVFP4 else 0
 
 
@@ -342,7 +352,7 @@ class Shard:
         self.check_padding()
 
     def take(self, role, layer, expert, typ, layout, plane, flags, res, rows, cols, offset, size, digest, res2):
-        need(0 <= role < 24 and typ < 5 and plane < 4 and flags < 2 and not res and not res2, "record")
+        need(0 <= role < 24 and typ < len(TYPES) and plane < 4 and flags < 2 and not res and not res2, "record")
         is_expert = role in (20, 21, 22)
         need(is_expert == (self.layer >= 0), "role", role)
         need((layer == self.layer and 0 <= expert < self.experts) if is_expert else (expert == -1 and (layer == -1) == (role < 3)), "place")
@@ -411,6 +421,15 @@ def bf16(b):
     return floats(b"".join(b"\0\0" + b[i:i + 2] for i in range(0, len(b), 2)))
 
 
+def numbers(b, kind):
+    """What a plane of this kind holds: each is exact in float32."""
+    if kind == "f16":
+        return array.array("f", [v for (v,) in struct.iter_unpack("<e", b)])
+    if kind == "e8m0":
+        return array.array("f", [2.0 ** (x - 127) if x < 255 else float("nan") for x in b])
+    return bf16(b) if kind == "bf16" else floats(b)
+
+
 def e4m3(c):
     e, m = c >> 3 & 15, c & 7
     v = float("nan") if c & 127 == 127 else (8 + m) * 2.0 ** (e - 10) if e else m * 2.0 ** -9
@@ -431,19 +450,20 @@ def decode(s, t):
     d = s.plane(t, DATA)
     if typ == F32:
         return floats(d)
-    if typ == BF16:
-        return bf16(d)
+    if typ in (BF16, F16):
+        return numbers(d, TYPES[typ])
     out = array.array("f", bytes(4 * rows * cols))
-    if typ == FP8:
-        scale, wide, code = floats(s.plane(t, SCALE)), up(cols, 128) // 128, [e4m3(c) for c in range(256)]
+    if typ in FP8_SCALES:
+        scale, wide, code = numbers(s.plane(t, SCALE), FP8_SCALES[typ]), up(cols, 128) // 128, [e4m3(c) for c in range(256)]
         for r in range(rows):
             for c in range(cols):
                 out[r * cols + c] = code[d[r * cols + c]] * scale[r // 128 * wide + c // 128]
         return out
-    if typ == INT4:
-        scale = bf16(s.plane(t, SCALE))
+    if typ in INT4_SCALES:
+        group, kind = INT4_SCALES[typ]
+        scale = numbers(s.plane(t, SCALE), kind)
         for i in range(rows * cols):
-            out[i] = ((d[i // 2] >> 4 * (i & 1) & 15) - 8) * scale[i // 32]
+            out[i] = ((d[i // 2] >> 4 * (i & 1) & 15) - 8) * scale[i // (group or cols)]
         return out
     scale, g, blocks = s.plane(t, SCALE), floats(s.plane(t, GLOBAL))[0], cols // 16
     one = array.array("f", [0])

@@ -6,7 +6,7 @@
 
 It shares no code with the C readers.  Every product and quotient of two float32 numbers is computed in double and rounded
 to float32 once by array('f'), which equals the float32 operation (double has more than 2 * 24 + 2 bits).
-Layouts: F32, BF16, FP8 in 128x128 blocks, INT4 pack-quantized, NVFP4 of modelopt and of compressed-tensors.
+Layouts: F32, BF16, F16, FP8 in 128x128 blocks, INT4 pack-quantized, NVFP4 of modelopt and of compressed-tensors.
 """
 import array
 import json
@@ -15,7 +15,7 @@ import shutil
 import struct
 import sys
 
-WIDTH = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I32": 4, "I64": 8}
+WIDTH = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I32": 4, "I64": 8}
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
 # One byte holds two values, the even column in the low nibble: byte -> those two nibbles as bytes.
 NIBBLES = [bytes((b & 15, b >> 4)) for b in range(256)]
@@ -85,9 +85,13 @@ class Checkpoint:
         return dtype, shape, data
 
     def floats(self, name):
-        """A stored F32 or BF16 tensor."""
+        """A stored tensor of floating-point numbers; each is exact in float32."""
         dtype, shape, data = self.raw(name)
         out = array.array("f")
+        if dtype == "F16":
+            return shape, array.array("f", [v for (v,) in struct.iter_unpack("<e", data)])
+        if dtype == "F8_E8M0":  # a power of two by its exponent
+            return shape, array.array("f", [2.0 ** (x - 127) if x < 255 else float("nan") for x in data])
         if dtype == "BF16":  # the upper half of a float32
             wide = bytearray(2 * len(data))
             wide[2::4], wide[3::4] = data[0::2], data[1::2]
@@ -119,7 +123,8 @@ class Checkpoint:
 
     def _decode_fp8(self, name, stem):
         _, (rows, cols), data = self.raw(name)
-        (_, wide), scales = self.floats(stem + ".weight_scale_inv")
+        inv = stem + ".weight_scale_inv"
+        (_, wide), scales = self.floats(inv if inv in self.tensors else stem + ".weight_scale")
         assert wide == (cols + 127) // 128 and len(scales) == wide * ((rows + 127) // 128), name
         tables = {}
         out = array.array("f")
@@ -136,11 +141,12 @@ class Checkpoint:
     def _decode_int4(self, name, stem):
         _, (rows, words), data = self.raw(name)
         (_, groups), scales = self.floats(stem + ".weight_scale")
-        assert words * 8 == groups * 32, name
+        group = words * 8 // groups
+        assert words * 8 == groups * group, name
         nibbles = b"".join(map(NIBBLES.__getitem__, data))
         out = array.array("f")
         for g, s in enumerate(scales):
-            out.extend(map([(q - 8) * s for q in range(16)].__getitem__, nibbles[32 * g:32 * g + 32]))
+            out.extend(map([(q - 8) * s for q in range(16)].__getitem__, nibbles[group * g:group * g + group]))
         return [rows, words * 8], out
 
     def _nvfp4(self, name, stem, scale_of):

@@ -35,11 +35,11 @@ static void small_config(struct moe_config *c)
     cJSON_Delete(j);
 }
 
-/* A type for each tensor.  mix -1: every type somewhere; else matrices of `mix`, vectors F32. */
-static uint8_t small_type(enum moe_role role, int64_t rows, int mix)
+/* A type for each tensor.  mix -1: every kind of type somewhere; else matrices of `mix` (BF16 where their columns do not suit it). */
+static uint8_t small_type(enum moe_role role, int64_t rows, int64_t cols, int mix)
 {
-    if (rows == 1) return role == MOE_ROLE_ROUTER_BIAS ? MOE_F32 : mix == MOE_F32 ? MOE_F32 : MOE_BF16;
-    if (mix >= 0) return (uint8_t)mix;
+    if (rows == 1) return role == MOE_ROLE_ROUTER_BIAS ? MOE_F32 : mix == MOE_F32 || mix == MOE_F16 ? (uint8_t)mix : MOE_BF16;
+    if (mix >= 0) return moe_plane_bytes(mix, 0, MOE_PLANE_DATA, rows, cols) > 0 ? (uint8_t)mix : MOE_BF16;
     switch (moe_role_class(role)) {
     case MOE_CLASS_EXPERT: return role == MOE_ROLE_EXPERT_DOWN ? MOE_INT4_G32 : MOE_NVFP4;
     case MOE_CLASS_SHARED: return MOE_NVFP4;
@@ -63,7 +63,7 @@ static struct moe_tensor *small_tensors(const struct moe_config *c, int unit, in
                 if ((moe_role_class((enum moe_role)role) == MOE_CLASS_EXPERT) != (unit >= 0) || (unit >= 0 && layer != unit)) continue;
                 if (!moe_tensor_shape(c, (enum moe_role)role, layer, &rows, &cols)) continue;
                 t[(*n)++] = (struct moe_tensor){ .role = (int16_t)role, .layer = (int16_t)layer, .expert = expert, .rows = rows,
-                                                 .cols = cols, .type = small_type((enum moe_role)role, rows, mix) };
+                                                 .cols = cols, .type = small_type((enum moe_role)role, rows, cols, mix) };
             }
     return t;
 }
@@ -76,14 +76,16 @@ static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uin
         seed = seed * 1664525u + 1013904223u;
         p[i] = (uint8_t)(seed >> 24);
     }
-    int width = plane >= MOE_PLANE_GLOBAL || t->type == MOE_F32 || (t->type == MOE_FP8_B128 && plane == MOE_PLANE_SCALE) ? 4
-              : t->type == MOE_BF16 || (t->type == MOE_INT4_G32 && plane == MOE_PLANE_SCALE) ? 2 : 1;
     bool scale = plane != MOE_PLANE_DATA;
+    int width = plane >= MOE_PLANE_GLOBAL ? 4 : scale ? moe_scale_bytes(moe_dtypes[t->type].scale)
+              : moe_dtype_plain(t->type) ? moe_dtypes[t->type].bits / 8 : 1;
+    if (scale && moe_dtypes[t->type].scale == MOE_SCALE_E8M0)
+        for (uint64_t i = 0; i < n; i++) p[i] = (uint8_t)(100 + p[i] % 50);
     for (uint64_t i = 0; width > 1 && i < n; i += (uint64_t)width) {
         p[i + (uint64_t)width - 1] = (uint8_t)((p[i + (uint64_t)width - 1] & (scale ? 0 : 0x80)) | 0x3d);
         if (width == 4) p[i] = p[i + 1] = 0; /* short products: every decoder agrees on them */
     }
-    if (t->type == MOE_FP8_B128 && !scale)
+    if (moe_dtype_like(t->type) == MOE_FP8_B128 && !scale)
         for (uint64_t i = 0; i < n; i++)
             if ((p[i] & 0x7f) == 0x7f) p[i] ^= 1;
     if (t->type != MOE_NVFP4 || plane != MOE_PLANE_SCALE) return;

@@ -450,6 +450,15 @@ static void test_insane(void)
     CHECK(!moe_plane_sane(&t, MOE_PLANE_DATA, 4096, p, 512, &bad) && bad.offset == 4136);
     t.type = MOE_BF16;
     CHECK(!moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && bad.offset == 42);
+    t.type = MOE_F16; /* the same bytes, 7f80, are a NaN there, too */
+    CHECK(!moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && bad.offset == 42);
+    t.type = MOE_INT4_G64_F16;
+    CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
+    t.type = MOE_FP8_B128_E8M0; /* 7f and 80 are finite e8m0, ff is not */
+    CHECK(moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
+    p[300] = 0xff;
+    CHECK(!moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad) && bad.offset == 300);
+    p[300] = 0;
     t.type = MOE_FP8_B128;
     CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 42, &bad) && !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
     p[43] = 0xff;

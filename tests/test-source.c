@@ -241,6 +241,43 @@ static void other_shapes(void)
     moe_source_close(&src);
 }
 
+/* One expert's up projection of a checkpoint that was just written has this type. */
+static void expect_type(int type)
+{
+    write_model();
+    struct moe_source *src = opened();
+    const struct moe_tensor *t = moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 0);
+    OK(t->type == type && t->rows == 32 && t->cols == 64);
+    moe_source_close(&src);
+}
+
+/* Scales of other dtypes, names and groups; half precision everywhere. */
+static void other_types(void)
+{
+    static const struct { const char *dtype; int type; } fp8[] = { { "BF16", MOE_FP8_B128_BF16 }, { "F8_E8M0", MOE_FP8_B128_E8M0 } };
+    static const struct { const char *dtype; int64_t scales; int type; } int4[] = {
+        { "F16", 2, MOE_INT4_G32_F16 }, { "BF16", 1, MOE_INT4_G64 }, { "F16", 1, MOE_INT4_G64_F16 } };
+    for (int i = 0; i < 2; i++) {
+        build('8', "model.", "");
+        strcpy(spec(E0 "up_proj.weight_scale_inv")->dtype, fp8[i].dtype);
+        expect_type(fp8[i].type);
+        build('8', "model.", ""); /* as compressed-tensors' FP8_BLOCK is spelled */
+        strcpy(spec(E0 "up_proj.weight_scale_inv")->dtype, fp8[i].dtype);
+        strcpy(spec(E0 "up_proj.weight_scale_inv")->name, E0 "up_proj.weight_scale");
+        expect_type(fp8[i].type);
+    }
+    for (int i = 0; i < 3; i++) {
+        build('i', "model.", "");
+        strcpy(spec(E0 "up_proj.weight_scale")->dtype, int4[i].dtype);
+        spec(E0 "up_proj.weight_scale")->shape[1] = int4[i].scales;
+        expect_type(int4[i].type);
+    }
+    build('b', "model.", "");
+    for (int i = 0; i < n_list; i++)
+        if (!strcmp(list[i].dtype, "BF16")) strcpy(list[i].dtype, "F16");
+    expect_type(MOE_F16);
+}
+
 /* ---- what is refused ---- */
 
 #define CASE(format, ...) do { build(format, "model.", ""); __VA_ARGS__; write_model(); } while (0)
@@ -251,6 +288,11 @@ static void other_shapes(void)
     "\"quantized_layers\": {\"a\": {\"quant_algo\": \"FP8\"}, \"b\": {\"quant_algo\": \"NVFP4\", \"group_size\": " group "}}}"
 #define MIXED(group) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"mixed-precision\"," \
     "\"config_groups\": {\"group_0\": {\"format\": \"nvfp4-pack-quantized\"}, \"group_1\": " group "}}"
+#define FP8_BLOCK(size, strategy) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\"," \
+    "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"" strategy "\"," \
+    "\"group_size\": null, \"block_structure\": [128, " size "]}}}}"
+#define PACKED(weights) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+    "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 4, " weights "}}}}"
 #define INT4(order) "{\"format\": \"pack-quantized\", \"weights\": {\"num_bits\": 4, \"group_size\": 32, \"actorder\": " order "}}"
 
 static void refused_configs(void)
@@ -269,6 +311,14 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"fp8\"}", "weight_block_size", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}", "quant_algo 'FP8'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", NULL, MOE_OK },
+        { "\"eos_token_id\": 5", FP8_BLOCK("128", "block"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", FP8_BLOCK("64", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("128", "channel"), "float-quantized with strategy 'channel'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": 64"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": 128, \"strategy\": \"group\""), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"channel\""), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": 16"), "another 'group_size'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"tensor\""), "another 'group_size'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MODELOPT_MIXED("16"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", MODELOPT_MIXED("32"), "another 'group_size'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MIXED(INT4("\"weight\"")), NULL, MOE_OK },
@@ -320,8 +370,8 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, in, up, "has shape 31 x 64, the config wants 32 x 64", true);
     CASE('b', S(up)->ndim = 1);
     expect(MOE_CORRUPT, in, up, "has 1 dimensions, not 2", true);
-    CASE('b', strcpy(S(up)->dtype, "F16"));
-    expect(MOE_UNSUPPORTED, in, up, "dtype F16 is not supported", true);
+    CASE('b', strcpy(S(up)->dtype, "F8_E5M2"));
+    expect(MOE_UNSUPPORTED, in, up, "dtype F8_E5M2 is not supported", true);
     CASE('b', strcpy(S("model.norm.weight")->dtype, "F8_E4M3"));
     expect(MOE_UNSUPPORTED, S("model.norm.weight")->file ? two : one, "model.norm.weight", "has dtype F8_E4M3", true);
     CASE('8', (void)0);
@@ -336,12 +386,18 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, scale, E0 "up_proj.weight_scale_inv", "mixed layouts", true);
     CASE('8', S(E0 "up_proj.weight_scale_inv")->shape[0] = 2);
     expect(MOE_CORRUPT, scale, E0 "up_proj.weight_scale_inv", "has shape 2 x 1, its weight wants 1 x 1", true);
-    CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->dtype, "BF16"));
-    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale_inv", "has dtype BF16", true);
+    CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->dtype, "F16"));
+    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale_inv", "has dtype F16, which is not supported here (F32, BF16 and F8_E8M0 are)", true);
+    CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->name, E0 "up_proj.weight_scale"), S(E0 "up_proj.weight_scale")->shape[0] = 32);
+    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale", "one scale for each row is not supported", true);
+    CASE('8', add(E0 "up_proj.weight_scale", "F32", 2, 1, 1));
+    expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "mixed layouts", true);
     CASE('i', add(E0 "up_proj.weight", "BF16", 2, 32, 64));
     expect(MOE_CORRUPT, S(E0 "up_proj.weight_packed")->file ? two : one, E0 "up_proj.weight_packed", "mixed layouts", true);
-    CASE('i', S(E0 "up_proj.weight_scale")->shape[1] = 1);
-    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "int4 in groups of 64", true);
+    CASE('i', S(E0 "up_proj.weight_scale")->shape[1] = 4);
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "int4 in groups of 16", true);
+    CASE('i', strcpy(S(E0 "up_proj.weight_scale")->dtype, "F32"));
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "has dtype F32", true);
     CASE('i', S(E0 "up_proj.weight_shape")->drop = true);
     open_fine();
     CASE('n', S(E0 "up_proj.weight_scale_2")->value = 0);
@@ -542,6 +598,7 @@ int main(void)
     ropes();
     skips();
     other_shapes();
+    other_types();
     other_spellings();
     refused_configs();
     refused_tensors();

@@ -130,6 +130,17 @@ LANE vf vf_bf16n(const uint8_t *p, int64_t n)
     return vf_bf16(tail);
 }
 
+LANE vf vf_f16(const uint8_t *p)
+{
+    return (vf){ _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16))) };
+}
+LANE vf vf_f16n(const uint8_t *p, int64_t n)
+{
+    uint8_t tail[32] = { 0 };
+    memcpy(tail, p, 2 * (size_t)n);
+    return vf_f16(tail);
+}
+
 /* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8, subnormals too.  Only NaN differs. */
 LANE vf vf_e4m3(const uint8_t *p)
 {

@@ -88,6 +88,9 @@ LANE vf bf16_lanes(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm
 LANE vf vf_bf16(const uint8_t *p) { return bf16_lanes(_mm256_loadu_si256((const void *)p)); }
 LANE vf vf_bf16n(const uint8_t *p, int64_t n) { return bf16_lanes(_mm256_maskz_loadu_epi16(vm_first(n), p)); }
 
+LANE vf vf_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+LANE vf vf_f16n(const uint8_t *p, int64_t n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p)); }
+
 /* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8, subnormals too.  Only NaN differs. */
 LANE vf e4m3_lanes(__m128i c)
 {

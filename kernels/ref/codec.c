@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What every stored type means, value by value. */
-#include "kernels/scalar.h"
+#include "kernels/scales.h"
 #include "kernels/variants.h"
 
 static float nvfp4_scale(const struct moe_weight *w, int64_t row, int64_t block)
@@ -12,16 +12,20 @@ static float nvfp4_scale(const struct moe_weight *w, int64_t row, int64_t block)
     return w->reciprocal ? s / w->global : s * w->global;
 }
 
+static float scale(const struct moe_weight *w, int64_t row, int64_t col)
+{
+    return moe_scale_value(moe_dtypes[w->type].scale, w->scale, moe_scale_index(w, row, col));
+}
+
 static float value(const struct moe_weight *w, int64_t row, int64_t col)
 {
     int64_t i = row * w->cols + col;
-    switch (w->type) {
+    switch (moe_dtype_like(w->type)) {
     case MOE_F32: return moe_load_f32(w->data + 4 * i);
     case MOE_BF16: return moe_bf16_to_f32(moe_load_le16(w->data + 2 * i));
-    case MOE_FP8_B128:
-        return moe_e4m3_to_f32(w->data[i]) * moe_load_f32(w->scale + 4 * (row / 128 * ((w->cols + 127) / 128) + col / 128));
-    case MOE_INT4_G32:
-        return (float)((w->data[i / 2] >> 4 * (i & 1) & 15) - 8) * moe_bf16_to_f32(moe_load_le16(w->scale + i / 32 * 2));
+    case MOE_F16: return moe_f16_to_f32(moe_load_le16(w->data + 2 * i));
+    case MOE_FP8_B128: return moe_e4m3_to_f32(w->data[i]) * scale(w, row, col);
+    case MOE_INT4_G32: return (float)((w->data[i / 2] >> 4 * (i & 1) & 15) - 8) * scale(w, row, col);
     default:
         return moe_e2m1_to_f32(w->data[i / 2] >> 4 * (i & 1) & 15) * nvfp4_scale(w, row, col / 16);
     }

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a checkpoint again with its values in another type, in Python's standard library alone.
+
+    retype.py CHECKPOINT OUT KIND
+
+KIND, from a checkpoint of BF16:   f16                           every tensor of it, norms and bias too
+      of FP8:                      fp8-bf16 fp8-e8m0             the scales
+                                   fp8-ct fp8-ct-bf16            in the spelling of compressed-tensors' FP8_BLOCK
+      of INT4:                     int4-g64 int4-g128 int4-row   fewer scales
+                                   int4-g32-f16 int4-g64-f16 int4-g128-f16 int4-row-f16
+
+Codes stay as they are: the values are others than before, and as good for a test.
+"""
+import json
+import math
+import os
+import shutil
+import struct
+import sys
+
+
+def f32s(data):
+    return [v for (v,) in struct.iter_unpack("<f", data)]
+
+
+def bf16_values(data):
+    return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+
+
+def to_bf16(values):
+    out = b""
+    for v in values:
+        (u,) = struct.unpack("<I", struct.pack("<f", v))
+        out += struct.pack("<H", (u + 0x7FFF + (u >> 16 & 1)) >> 16)
+    return out
+
+
+def to_f16(values):
+    return struct.pack("<%de" % len(values), *values)
+
+
+def to_e8m0(values):
+    return bytes(max(0, min(254, 127 + math.ceil(math.log2(v)))) for v in values)
+
+
+def fp8(kind, name, dtype, shape, data):
+    if not name.endswith(".weight_scale_inv"):
+        return name, dtype, shape, data
+    values = f32s(data)
+    if kind == "fp8-e8m0":
+        dtype, data = "F8_E8M0", to_e8m0(values)
+    elif kind.endswith("bf16"):
+        dtype, data = "BF16", to_bf16(values)
+    return name[:-len("_inv")] if "-ct" in kind else name, dtype, shape, data
+
+
+def int4(kind, name, dtype, shape, data):
+    if not name.endswith(".weight_scale"):
+        return name, dtype, shape, data
+    values, wide = bf16_values(data), shape[1]
+    share = wide if "-row" in kind else int(kind.split("-")[1][1:]) // 32
+    assert wide % share == 0, (name, shape)
+    values = [max(values[i:i + share]) for i in range(0, len(values), share)]
+    dtype, data = ("F16", to_f16(values)) if kind.endswith("f16") else ("BF16", to_bf16(values))
+    return name, dtype, [shape[0], wide // share], data
+
+
+def f16(kind, name, dtype, shape, data):
+    return name, "F16", shape, to_f16(bf16_values(data) if dtype == "BF16" else f32s(data))
+
+
+def config(kind, c):
+    q = c.get("quantization_config")
+    if kind == "f16":
+        c["torch_dtype"] = "float16"
+    if kind == "fp8-e8m0":
+        q["scale_fmt"] = "ue8m0"
+    if kind.startswith("fp8-ct"):
+        c["quantization_config"] = {
+            "quant_method": "compressed-tensors", "format": "float-quantized", "quantization_status": "compressed", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "format": "float-quantized", "output_activations": None,
+                                          "input_activations": {"dynamic": True, "group_size": 128, "num_bits": 8, "strategy": "group",
+                                                                "symmetric": True, "type": "float"},
+                                          "weights": {"actorder": None, "block_structure": [128, 128], "dynamic": False, "group_size": None,
+                                                      "num_bits": 8, "strategy": "block", "symmetric": True, "type": "float"}}}}
+    if kind.startswith("int4"):
+        w = q["config_groups"]["group_0"]["weights"]
+        row = "-row" in kind
+        w["strategy"] = "channel" if row else "group"
+        w["group_size"] = None if row else int(kind.split("-")[1][1:])
+    return c
+
+
+def write(path, tensors):
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, dtype, shape, data in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for _, _, _, data in tensors:
+            f.write(data)
+    return at
+
+
+def main(source, out, kind):
+    change = {"f16": f16, "fp8": fp8, "int4": int4}[kind.split("-")[0]]
+    where, total = {}, 0
+    os.makedirs(out)
+    for name in sorted(os.listdir(source)):
+        path = os.path.join(source, name)
+        if not name.endswith(".safetensors"):
+            if not name.endswith(".index.json"):
+                shutil.copyfile(path, os.path.join(out, name))
+            continue
+        with open(path, "rb") as f:
+            (size,) = struct.unpack("<Q", f.read(8))
+            header, data = json.loads(f.read(size)), f.read()
+        header.pop("__metadata__", None)
+        tensors = [change(kind, n, t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]]) for n, t in header.items()]
+        total += write(os.path.join(out, name), tensors)
+        where.update((t[0], name) for t in tensors)
+    with open(os.path.join(out, "model.safetensors.index.json"), "w") as f:
+        json.dump({"metadata": {"total_size": total}, "weight_map": where}, f, indent=2, sort_keys=True)
+    with open(os.path.join(source, "config.json")) as f:
+        c = json.load(f)
+    with open(os.path.join(out, "config.json"), "w") as f:
+        json.dump(config(kind, c), f, indent=2)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: retype.py CHECKPOINT OUT KIND")
+    main(*sys.argv[1:])
