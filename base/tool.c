@@ -18,10 +18,15 @@
 #include <unistd.h>
 
 static atomic_int caught;
+static atomic_bool holding, held; /* a SIGINT that ends less than the tool: whether one would be, and has come */
 static bool on_terminal; /* standard output, as it was when the tool began */
 
 static void on_signal(int sig)
 {
+    if (sig == SIGINT && holding && !held) {
+        held = true;
+        return;
+    }
     if (caught) { /* the second one does not wait */
         signal(sig, SIG_DFL);
         raise(sig);
@@ -43,6 +48,14 @@ static void install_handlers(void)
 }
 
 bool moe_is_stopping(void) { return atomic_load_explicit(&caught, memory_order_relaxed) != 0; }
+
+void moe_interrupt_hold(bool on)
+{
+    holding = on;
+    held = false;
+}
+
+bool moe_interrupt_held(void) { return held; }
 
 enum moe_code moe_interrupted(struct moe_err *err)
 {

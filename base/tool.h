@@ -92,5 +92,9 @@ enum moe_code moe_interrupted(struct moe_err *err);
 bool moe_is_stopping(void);
 /* As moe_interrupted, where what is finished is kept: the message names --resume. */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
+/* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does not see;
+ * a second one is as ever.  Turning it on or off forgets the held one. */
+void moe_interrupt_hold(bool on);
+bool moe_interrupt_held(void);
 
 #endif

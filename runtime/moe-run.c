@@ -9,6 +9,7 @@
 #include "runtime/bench.h"
 #include "runtime/plan-inputs.h"
 #include "runtime/run-agree.h"
+#include "runtime/run-chat.h"
 #include "runtime/run-generate.h"
 #include "runtime/run-processes.h"
 #include "runtime/run-report.h"
@@ -397,7 +398,8 @@ static int tool_main(int argc, char **argv)
         MOE_INPUT(0, "prompts", &o.prompts, "FILE",
                   "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is standard "
                   "input); they run together"),
-        MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal without a prompt: talk"),
+        MOE_BOOL(0, "chat", &o.prompt.chat, "the prompt is a user's turn; on a terminal and without a prompt: a conversation, in which /help lists "
+                 "commands"),
         MOE_STR(0, "system", &o.prompt.system, "TEXT",
                 "the system turn of a chat; the template's own by default, none when empty"),
         MOE_STR(0, "chat-template", &o.prompt.chat_template, "NAME",

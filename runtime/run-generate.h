@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/run-generate.h - what moe-run does for a person: one prompt, or a chat on a terminal.
+/* runtime/run-generate.h - one prompt, gone on from.
  *
  * Text goes to standard output while it comes (runtime/run-report.h). One thread, the rank's, calls these. */
 #ifndef MOE_RUNTIME_RUN_GENERATE_H
@@ -15,8 +15,5 @@ struct moe_generate moe_run_settings(const struct moe_run_options *o);
  * seconds that opening the model took. */
 enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded, cJSON *json,
                                struct moe_err *err);
-
-/* Turns from standard input until its end.  The other ranks rest while a person writes. */
-enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err);
 
 #endif
