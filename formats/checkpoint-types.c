@@ -13,6 +13,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     struct moe_raw *r = &src->raws[raw];
     struct moe_name n;
     const char *path = src->files[r->span.file].path, *skipped = moe_name_skipped(&src->config, r->name);
+    const char *tail;
     int64_t rows, cols;
     if (r->skipped) return; /* superseded, or reported */
     if (skipped && strcmp(skipped, "weight_shape")) {
@@ -21,7 +22,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     }
     bool known = moe_name_parse(r->name, &n);
     int64_t slot = known ? moe_source_slot(&src->config, n.role, n.layer, n.expert) : -1;
-    if (known && n.layer >= src->config.num_hidden_layers) {
+    if (moe_name_layer(r->name, &tail) >= src->config.num_hidden_layers) {
         moe_problem(k->p, MOE_CORRUPT, path, r->name,
                     "lies beyond the last layer: config.json has num_hidden_layers %lld and "
                     "num_nextn_predict_layers %lld (of a model with layers for multi-token prediction the "

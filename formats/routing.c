@@ -177,10 +177,64 @@ static enum moe_code other_model(const char *file, const char *what, long long h
     return moe_fail_at(err, MOE_MISMATCH, file, NULL, "statistics of another model: %lld %s, the model has %lld", has, what, wants);
 }
 
-/* Which row of r holds the counts of MoE layer number i of the model, which is its layer `layer`; -1: none. */
-static int32_t row_of(const struct moe_routing *r, int32_t n_moe, int32_t i, int32_t layer, int32_t *hint)
+/* Which rows of statistics are which layers. */
+struct rows {
+    bool bare;      /* rows without numbers: of the MoE layers alone */
+    int32_t beyond; /* rows of layers for multi-token prediction */
+};
+
+/* True when no layer without experts has a count. */
+static bool dense_rows_empty(const struct moe_routing *r, const struct moe_config *c)
 {
-    if (!r->layers) return r->n_layers == n_moe ? i : layer;
+    for (int32_t w = 0; w < r->n_windows; w++)
+        for (int32_t l = 0; l < (int32_t)c->num_hidden_layers && l < r->n_layers; l++)
+            for (int32_t e = 0; !moe_layer_is_moe(c, l) && e < r->experts; e++)
+                if (moe_routing_row(r, w, l)[e]) return false;
+    return true;
+}
+
+static enum moe_code other_layers(const struct moe_routing *r, const struct moe_config *c, int32_t n_moe,
+                                  const char *file, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                       "statistics of another model: %d rows, the model has %lld layers, %d of them with "
+                       "experts, and config.json says that %lld more are for multi-token prediction "
+                       "(num_nextn_predict_layers)",
+                       (int)r->n_layers, (long long)c->num_hidden_layers, (int)n_moe,
+                       (long long)c->num_nextn_predict_layers);
+}
+
+/* Rows without numbers are told by their count.  Where as many layers are dense as are for multi-token
+ * prediction, all layers are as many as the MoE layers and those: a dense layer's row is empty, a row of
+ * experts is not. */
+static enum moe_code read_rows(const struct moe_routing *r, const struct moe_config *c, int32_t n_moe,
+                               const char *file, struct rows *rows, struct moe_err *err)
+{
+    int32_t all = (int32_t)c->num_hidden_layers, more = (int32_t)c->num_nextn_predict_layers, n = r->n_layers;
+    *rows = (struct rows){ .bare = n == n_moe || (more && n == n_moe + more) };
+    if (r->layers) {
+        while (rows->beyond < n && r->layers[n - 1 - rows->beyond] >= all) rows->beyond++;
+        return rows->beyond && r->layers[n - 1] >= all + more ? other_layers(r, c, n_moe, file, err) : MOE_OK;
+    }
+    if (rows->bare && n != n_moe && n == all) {
+        if (!dense_rows_empty(r, c))
+            return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                               "%d rows without layer numbers are all layers, or those with experts and %d "
+                               "for multi-token prediction, and the row of a dense layer is not empty "
+                               "(leave the last %d rows out)",
+                               (int)n, (int)more, (int)more);
+        rows->bare = false;
+    }
+    rows->beyond = n - (rows->bare ? n_moe : all);
+    bool fits = rows->bare || n == all || (more && n == all + more);
+    return fits ? MOE_OK : other_layers(r, c, n_moe, file, err);
+}
+
+/* Which row of r holds the counts of MoE layer number i of the model, which is its layer `layer`; -1: none. */
+static int32_t row_of(const struct moe_routing *r, const struct rows *rows, int32_t i, int32_t layer,
+                      int32_t *hint)
+{
+    if (!r->layers) return rows->bare ? i : layer;
     while (*hint < r->n_layers && r->layers[*hint] < layer) ++*hint;
     return *hint < r->n_layers && r->layers[*hint] == layer ? *hint : -1;
 }
@@ -189,15 +243,16 @@ enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_con
                                struct moe_err *err)
 {
     int32_t n = 0, hint = 0, all = (int32_t)c->num_hidden_layers;
+    struct rows rows;
     *bound = NULL;
     for (int32_t l = 0; l < all; l++) n += moe_layer_is_moe(c, l);
     if (r->experts != c->n_routed_experts) return other_model(file, "experts a layer", r->experts, c->n_routed_experts, err);
     if (r->experts_per_token && r->experts_per_token != c->num_experts_per_tok)
         return other_model(file, "experts a token", r->experts_per_token, c->num_experts_per_tok, err);
-    if (!r->layers && r->n_layers != n && r->n_layers != all) return other_model(file, "layers", r->n_layers, n, err);
-    if (r->layers && r->layers[r->n_layers - 1] >= all) return other_model(file, "is the number of a layer", r->layers[r->n_layers - 1], all, err);
+    MOE_TRY(read_rows(r, c, n, file, &rows, err));
     MOE_TRY(moe_routing_new(bound, r->experts, (int32_t)c->num_experts_per_tok, n, NULL, r->n_windows, err));
     struct moe_routing *b = *bound;
+    b->beyond = rows.beyond;
     memcpy(b->tokens, r->tokens, (size_t)r->n_windows * sizeof *b->tokens);
     if (!(b->layers = malloc(((size_t)n + 1) * sizeof *b->layers))) {
         moe_routing_free(bound);
@@ -205,7 +260,7 @@ enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_con
     }
     for (int32_t l = 0, i = 0; l < all; l++) {
         if (!moe_layer_is_moe(c, l)) continue;
-        int32_t from = row_of(r, n, i, l, &hint);
+        int32_t from = row_of(r, &rows, i, l, &hint);
         if (from < 0) {
             moe_routing_free(bound);
             return moe_fail_at(err, MOE_MISMATCH, file, NULL, "statistics of another model: nothing of layer %d", (int)l);

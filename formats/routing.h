@@ -24,6 +24,7 @@ struct moe_routing {
     int32_t *layers;           /* [n_layers] numbers of the model's layers, ascending; NULL: the rows have no numbers (SGLang) */
     int64_t *tokens;           /* [n_windows]; 0: the file does not say */
     int64_t rounded;           /* counts of the file that were fractions, and were rounded to whole numbers */
+    int32_t beyond;            /* of moe_routing_bind: rows of layers for multi-token prediction, left out */
     int64_t *counts;           /* [n_windows][n_layers][experts] tokens routed there: >= 0, the sum of a row below 2^53 */
 };
 
@@ -58,8 +59,11 @@ extern const struct moe_file_kind moe_routing_kind;
 /* Write it (atomically), gzipped when `gzip`. */
 enum moe_code moe_routing_write(const char *path, const struct moe_routing *r, bool gzip, struct moe_err *err);
 
-/* The same statistics with one row for each MoE layer of the model, numbered.  Rows with numbers are chosen by them; rows without are the
- * MoE layers, or all layers, told by their count.  MOE_MISMATCH when experts, experts per token or layers are not the model's. */
+/* The same statistics with one row for each MoE layer of the model, numbered.  Rows with numbers are chosen
+ * by them; rows without are the MoE layers, or all layers, told by their count.  Behind them there may be
+ * rows of the layers for multi-token prediction that the config has; they are left out and counted.
+ * MOE_MISMATCH when experts, experts per token or layers are not the model's, or when the count of rows fits
+ * two readings. */
 enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_config *c, const char *file, struct moe_routing **bound,
                                struct moe_err *err);
 

@@ -72,6 +72,11 @@ static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
     struct moe_stats_doubts d;
     moe_plan_doubt_stats(r, &d);
     if (d.rounded) moe_notice(run, "%lld counts of the statistics are fractions and were rounded", (long long)d.rounded);
+    if (d.beyond)
+        moe_notice(run,
+                   "the statistics have %d row%s of layers for multi-token prediction: no plan places their "
+                   "experts",
+                   (int)d.beyond, d.beyond > 1 ? "s" : "");
     if (d.empty == d.layers)
         moe_warn(run, "all counts of the statistics are zero: the plan spreads experts evenly and says nothing of loads");
     else if (d.empty) moe_warn(run, "%d of %d layers have no count in the statistics: their experts are spread evenly", (int)d.empty, (int)d.layers);
@@ -188,10 +193,19 @@ static void add_totals(const struct work *w, cJSON *j)
     moe_identity_put(j, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &w->model);
 }
 
+/* For engines that run the layers for multi-token prediction, which a plan does not place. */
+static void add_prediction_layers(cJSON *head, const struct moe_config *c)
+{
+    cJSON *list = cJSON_AddArrayToObject(head, MOE_PLAN_PREDICTION);
+    for (int64_t i = 0; list && i < c->num_nextn_predict_layers; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateNumber((double)(c->num_hidden_layers + i)));
+}
+
 static enum moe_code write_plan(const struct work *w, struct moe_err *err)
 {
     cJSON *head = cJSON_CreateObject();
     if (head) add_totals(w, head);
+    if (head && w->src->config.num_nextn_predict_layers) add_prediction_layers(head, &w->src->config);
     char *text = head && !moe_json_failed() ? moe_plan_print(w->plan, w->proofs, head) : NULL;
     cJSON_Delete(head);
     enum moe_code code = text ? moe_newfile_write(w->o->out, text, strlen(text), w->o->force, err)
@@ -331,6 +345,16 @@ static enum moe_code put_text(const struct moe_plan_options *o, const char *text
     return MOE_OK;
 }
 
+static void tell_prediction(const struct moe_plan_options *o, const struct moe_plan *p)
+{
+    if (!p->n_prediction) return;
+    moe_notice(&o->run, strcmp(o->to, "sglang")
+               ? "layer %d is for multi-token prediction: it has a row with its experts in order, which "
+                 "TensorRT-LLM reads when it runs that layer"
+               : "layer %d is for multi-token prediction and has no row: SGLang reads that of layer 0 for it",
+               (int)p->prediction);
+}
+
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan *p;
@@ -339,6 +363,7 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "moe-plan export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     enum moe_code code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
+    if (code == MOE_OK) tell_prediction(o, p);
     moe_plan_free(&p);
     if (code == MOE_OK) code = put_text(o, text, err);
     free(text);

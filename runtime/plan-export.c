@@ -46,6 +46,12 @@ enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, stru
         add_slots(&t, &p->layers[i], p->layers[i].slots, p->experts, ", ");
         moe_text_add(&t, "]\n");
     }
+    for (int32_t i = 0; i < p->n_prediction; i++) {
+        if (moe_plan_find(p, p->prediction + i)) continue;
+        moe_text_add(&t, "  %d: [", (int)(p->prediction + i));
+        add_slots(&t, NULL, p->layers[0].slots, p->experts, ", ");
+        moe_text_add(&t, "]\n");
+    }
     return moe_text_finish(&t, text, err);
 }
 

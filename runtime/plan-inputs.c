@@ -60,9 +60,11 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
     struct moe_routing *bound;
     moe_routing_merge(r, most);
     int64_t rounded = r->rounded + (*all ? (*all)->rounded : 0);
+    int32_t beyond = *all ? (*all)->beyond : 0;
     MOE_TRY(moe_routing_bind(r, c, file, &bound, err));
     enum moe_code code = append(all, bound, err);
     if (code == MOE_OK) (*all)->rounded = rounded;
+    if (code == MOE_OK) (*all)->beyond = beyond > bound->beyond ? beyond : bound->beyond;
     moe_routing_free(&bound);
     return code;
 }
@@ -86,7 +88,8 @@ static enum moe_code from_container(struct moe_routing **all, const struct moe_s
 
 void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d)
 {
-    *d = (struct moe_stats_doubts){ .rounded = r->rounded, .layers = r->n_layers, .experts = r->experts };
+    *d = (struct moe_stats_doubts){ .rounded = r->rounded, .beyond = r->beyond, .layers = r->n_layers,
+                                   .experts = r->experts };
     for (int32_t i = 0; i < r->n_layers; i++) {
         int32_t never = 0;
         for (int32_t e = 0; e < r->experts; e++) {

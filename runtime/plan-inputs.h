@@ -15,6 +15,7 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
 /* What makes statistics doubtful. */
 struct moe_stats_doubts {
     int64_t rounded;         /* counts that were fractions */
+    int32_t beyond;          /* rows of layers for multi-token prediction */
     int32_t layers, empty;   /* MoE layers; those without one token */
     int32_t never, experts;  /* the most experts of a layer that has tokens that got none; of how many */
 };

@@ -7,9 +7,11 @@
 #include "formats/source.h"
 #include "runtime/plan.h"
 
-/* Texts; free() them.  MOE_UNSUPPORTED when ranks have unequally many slots: both engines take slot j to be on rank j / (slots / ranks).
- * SGLang: {"physical_to_logical_map": [[...]]} with a row for each layer up to the last, experts in order where the plan has none.
- * TensorRT-LLM: moe_load_balancer.yaml, static (layer_updates_per_iter 0). */
+/* Texts; free() them.  MOE_UNSUPPORTED when ranks have unequally many slots: both engines take slot j to be
+ * on rank j / (slots / ranks). SGLang: {"physical_to_logical_map": [[...]]} with a row for each layer up to
+ * the last, experts in order where the plan has none. TensorRT-LLM: moe_load_balancer.yaml, static
+ * (layer_updates_per_iter 0), with experts in order in layers for multi-token prediction, too: it looks a row
+ * up for every layer with experts that it runs.  SGLang numbers such a layer 0, whose row it has. */
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err);
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
 

@@ -80,7 +80,25 @@ static enum moe_code json_layer(struct lists *t, const cJSON *o, int32_t *ranks,
     return add_layer(t, number, err);
 }
 
-struct head { int64_t experts, top, per_node, survive, ranks; struct moe_identity model; };
+struct head {
+    int64_t experts, top, per_node, survive, ranks;
+    int32_t prediction, n_prediction;
+    struct moe_identity model;
+};
+
+/* Layers for multi-token prediction: numbers one after the other. */
+static enum moe_code json_prediction(const cJSON *list, struct head *h, const char *file, struct moe_err *err)
+{
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next, h->n_prediction++) {
+        if (!h->n_prediction && cJSON_IsNumber(x)) h->prediction = (int32_t)x->valuedouble;
+        double want = (double)h->prediction + h->n_prediction;
+        if (!cJSON_IsNumber(x) || x->valuedouble < want || x->valuedouble > want || want < 1 ||
+            want > INT16_MAX)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                               "'" MOE_PLAN_PREDICTION "' is no list of layers one after the other");
+    }
+    return MOE_OK;
+}
 
 static enum moe_code json_head(const cJSON *root, struct head *h, const char *file, struct moe_err *err)
 {
@@ -91,6 +109,7 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
     MOE_TRY(moe_json_i64(root, "ranks_per_node", false, 0, MOE_PLAN_RANKS_MAX, &h->per_node, file, err));
+    MOE_TRY(json_prediction(moe_json_get(root, MOE_PLAN_PREDICTION), h, file, err));
     bool says = moe_json_get(root, MOE_PLAN_ORIGIN) || moe_json_get(root, MOE_PLAN_WEIGHTS);
     if (says && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
@@ -264,6 +283,8 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
     (*out)->experts_per_token = (int32_t)h->top;
     (*out)->ranks_per_node = (int32_t)h->per_node;
     (*out)->survive = (int32_t)h->survive;
+    (*out)->prediction = h->prediction;
+    (*out)->n_prediction = h->n_prediction;
     (*out)->model = h->model;
     for (int32_t i = 0; i < (int32_t)t->n_layers; i++) fill_layer(*out, i, t, each);
     enum moe_code code = moe_plan_index(*out, t->file, err);

@@ -21,6 +21,7 @@ struct verify {
     const char *path;
     const cJSON *root;
     int32_t ranks, experts, slots, survive, per_node, n_layers, windows;
+    int32_t prediction;      /* layers for multi-token prediction, which the plan does not place */
     struct check_layer layer;
     int64_t *counts;         /* [windows][n_layers][experts], rows in the order of the plan's layers */
     bool compare;            /* loads and bounds */
@@ -380,6 +381,7 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
         return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'model_origin' and 'model_weights' are not digits of a model");
     const cJSON *layers = moe_json_get(v->root, "layers");
     if (!cJSON_IsArray(layers) || !layers->child) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'layers' is missing or empty");
+    v->prediction = cJSON_GetArraySize(moe_json_get(v->root, "prediction_layers"));
     shape_of(layers, &ranks, &experts, &slots);
     MOE_TRY(moe_json_i64(v->root, "ranks", false, 1, RANKS_MAX, &ranks, f, err));
     MOE_TRY(moe_json_i64(v->root, "experts", false, 1, EXPERTS_MAX, &experts, f, err));
@@ -392,10 +394,29 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
     return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, v->slots) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
 }
 
-/* Which row of r is the plan's layer number i, which is the model's `number`; -1: none. */
-static int32_t find_row(const struct moe_routing *r, int32_t n_layers, int32_t i, int32_t number)
+/* Whether a row of r that is no layer of the plan has a count. */
+static bool others_count(const struct verify *v, const struct moe_routing *r)
 {
-    if (!r->layers) return r->n_layers == n_layers ? i : number < r->n_layers ? number : -1;
+    int32_t row = 0;
+    for (const cJSON *l = moe_json_get(v->root, "layers")->child; l; l = l->next, row++) {
+        double number = -1;
+        claim(l, "layer", &number);
+        for (; row < number && row < r->n_layers; row++)
+            for (int32_t w = 0; w < r->n_windows; w++)
+                for (int32_t e = 0; e < r->experts; e++)
+                    if (r->counts[((int64_t)w * r->n_layers + row) * r->experts + e]) return true;
+    }
+    return false;
+}
+
+/* Which row of r is the plan's layer number i, which is the model's `number`; -1: none.  Rows without numbers
+ * are the plan's layers or all of the model's; the last `prediction` may be those of its layers for
+ * multi-token prediction. */
+static int32_t find_row(const struct verify *v, const struct moe_routing *r, int32_t i, int32_t number)
+{
+    bool bare = r->n_layers == v->n_layers ||
+                (v->prediction && r->n_layers == v->n_layers + v->prediction && others_count(v, r));
+    if (!r->layers) return bare ? i : number < r->n_layers ? number : -1;
     for (int32_t k = 0; k < r->n_layers; k++)
         if (r->layers[k] == number) return k;
     return -1;
@@ -416,7 +437,7 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
             for (const cJSON *l = moe_json_get(v->root, "layers")->child; l; l = l->next, i++) {
                 double number = -1;
                 claim(l, "layer", &number);
-                int32_t row = find_row(r, v->n_layers, i, (int32_t)number);
+                int32_t row = find_row(v, r, i, (int32_t)number);
                 if (row < 0) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "the statistics have no layer %.0f", number);
                 memcpy(v->counts + ((int64_t)w * v->n_layers + i) * v->experts, r->counts + ((int64_t)own * r->n_layers + row) * r->experts,
                        (size_t)v->experts * sizeof *v->counts);

@@ -185,7 +185,10 @@ enum moe_code moe_plan_fits(const struct moe_plan *p, const struct moe_config *c
     if (p->experts != c->n_routed_experts) return other(file, "experts a layer", p->experts, c->n_routed_experts, err);
     if (p->experts_per_token && p->experts_per_token != c->num_experts_per_tok)
         return other(file, "experts a token", p->experts_per_token, c->num_experts_per_tok, err);
-    if (p->n_layers != n) return other(file, "layers with experts", p->n_layers, n, err);
+    int32_t has = p->n_layers, end = (int32_t)(c->num_hidden_layers + c->num_nextn_predict_layers);
+    /* an export has rows of layers for multi-token prediction, too */
+    while (has && p->layers[has - 1].layer >= c->num_hidden_layers && p->layers[has - 1].layer < end) has--;
+    if (has != n) return other(file, "layers with experts", has, n, err);
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l) && !moe_plan_find(p, l))
             return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: nothing of layer %d", (int)l);

@@ -16,6 +16,9 @@
 #define MOE_PLAN_ORIGIN "model_origin"
 #define MOE_PLAN_WEIGHTS "model_weights"
 
+/* The numbers of the model's layers for multi-token prediction, in plan.json. */
+#define MOE_PLAN_PREDICTION "prediction_layers"
+
 enum { MOE_PLAN_VERSION = 1, MOE_PLAN_RANKS_MAX = 4096, MOE_PLAN_EXPERTS_MAX = 65536 };
 
 /* One layer.  Slots are numbered through all ranks, copies through all experts; both count to `slots`.
@@ -36,6 +39,8 @@ struct moe_plan {
     int32_t ranks_per_node;    /* 0: all in one */
     int32_t survive;           /* ranks that may be lost without losing an expert: what was asked for */
     int32_t n_layers;
+    /* the first of the layers for multi-token prediction, which are in no row, and how many there are */
+    int32_t prediction, n_prediction;
     struct moe_identity model; /* the checkpoint that it was made for (moe_source_origin); all zeros: not
                                   told */
     struct moe_plan_layer *layers; /* ascending */
