@@ -157,7 +157,7 @@ static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_e
     if (is_nvfp4(x, tensor) && !near_zero(t)) x->fits[tensor] = bearable(count, &x->exact[tensor]);
     int least = moe_gguf_least_power(t, count);
     if (least > 0) MOE_TRY(all_zero(x, t, buf, &zero, err));
-    if (t->type == MOE_INT4_G32) x->whole[tensor] = (int16_t)moe_gguf_exact_power(count);
+    if (moe_dtype_like(t->type) == MOE_INT4_G32) x->whole[tensor] = (int16_t)moe_gguf_exact_power(t, count);
     x->least[tensor] = zero ? INT16_MIN : (int16_t)least;
     return MOE_OK;
 }
@@ -177,10 +177,11 @@ static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
     uint32_t decoded = o == MOE_OUT_F32 ? MOE_GGUF_F32 : MOE_GGUF_BF16;
     if (moe_gguf_keeps_f32((enum moe_role)t->role) || t->type == MOE_F32) return MOE_GGUF_F32;
     if (t->type == MOE_BF16) return MOE_GGUF_BF16;
+    if (t->type == MOE_F16) return MOE_GGUF_F16;
     if (t->role == MOE_ROLE_KV_B) return decoded; /* cut by rows, one half transposed: that breaks blocks */
     if (o == MOE_OUT_BF16 || o == MOE_OUT_F32) return decoded;
     if (t->type == MOE_NVFP4) return MOE_GGUF_NVFP4;
-    return t->type == MOE_INT4_G32 ? MOE_GGUF_Q4_0 : decoded;
+    return moe_dtype_like(t->type) == MOE_INT4_G32 ? MOE_GGUF_Q4_0 : decoded;
 }
 
 static int64_t unit_of(const struct moe_tensor *t)
@@ -331,6 +332,13 @@ static void widen_small(struct work *x)
     }
 }
 
+/* What is F16 and takes a power of two might leave that type's range: as F32 it is exact. */
+static void widen_f16(struct work *x)
+{
+    for (int64_t i = 0; i < x->src->n_tensors; i++)
+        if (x->f->type[i] == MOE_GGUF_F16 && x->f->power[i]) x->f->type[i] = MOE_GGUF_F32;
+}
+
 /* Which weights have block scales that the file holds rounded. */
 static void mark_inexact(struct work *x)
 {
@@ -390,6 +398,7 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     if (code == MOE_OK) {
         fold_all(&x);
         widen_small(&x);
+        widen_f16(&x);
         mark_inexact(&x);
     }
     free(x.fits);

@@ -32,14 +32,14 @@ void moe_gguf_shift_of(int by, struct moe_gguf_shift *s);
 
 /* ---- gguf-small.c: scales that are too small for F16 ---- */
 
-/* How often each block scale occurs: by its code (NVFP4; without its sign), or by the exponent of a BF16 (INT4). */
+/* How often each block scale occurs: by its code (NVFP4; without its sign), or by its exponent as a float32 (INT4). */
 void moe_gguf_count_scales(const struct moe_tensor *t, const uint8_t *scales, size_t bytes,
                            uint64_t count[256]);
 /* The least power of two for which a tensor of NVFP4 times it as Q6_K, one of INT4 as Q4_0, is expected to keep its
  * values to a relative error of MOE_GGUF_ERROR_MOST; the same holds of every greater one. */
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256]);
 /* The least power of two for which each scale of a tensor of INT4 times it is an F16 exactly, while it is not too large. */
-int moe_gguf_exact_power(const uint64_t count[256]);
+int moe_gguf_exact_power(const struct moe_tensor *t, const uint64_t count[256]);
 
 /* ---- gguf-plan.c: which tensor goes where ---- */
 
@@ -84,10 +84,10 @@ void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const str
  * the values to *den.  False when a scale is NaN or too large for F16. */
 bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double factor, int64_t cols, uint8_t *out,
                         double *num, double *den);
-/* INT4: `cols` (a multiple of 32) codes and their BF16 scales, times 2^power -> cols / 32 blocks of 18 bytes.
+/* INT4: `cols` (a multiple of 32) codes and a scale for every 32 of them, times 2^power -> cols / 32 blocks of 18 bytes.
  * Returns how many scales F16 does not hold exactly (they are rounded to nearest); -1 when one is too large for F16.
  * weigh: adds the squared error of the values to *num and their squares to *den. */
-int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out,
+int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power, int64_t cols, uint8_t *out,
                            bool weigh, double *num, double *den);
 
 #endif

@@ -9,7 +9,7 @@
 
 /* Numbers that GGUF files give to these. */
 enum {
-    FILE_TYPE_F32 = 0, FILE_TYPE_Q4_0 = 2, FILE_TYPE_Q6_K = 18, FILE_TYPE_BF16 = 32, FILE_TYPE_NVFP4 = 39,
+    FILE_TYPE_F32 = 0, FILE_TYPE_F16 = 1, FILE_TYPE_Q4_0 = 2, FILE_TYPE_Q6_K = 18, FILE_TYPE_BF16 = 32, FILE_TYPE_NVFP4 = 39,
     GATING_SIGMOID = 2, QUANTIZATION_VERSION = 2
 };
 
@@ -45,15 +45,16 @@ static void size_label(struct moe_gguf_meta *m, const struct moe_gguf_plan *p, i
 
 static uint64_t file_type(const struct moe_gguf_plan *p)
 {
-    bool q4_0 = false, q6_k = false, bf16 = false, nvfp4 = false;
+    bool q4_0 = false, q6_k = false, bf16 = false, f16 = false, nvfp4 = false;
     for (int64_t i = 0; i < p->n; i++) {
         q4_0 |= p->t[i].type == MOE_GGUF_Q4_0;
         q6_k |= p->t[i].type == MOE_GGUF_Q6_K;
         bf16 |= p->t[i].type == MOE_GGUF_BF16;
+        f16 |= p->t[i].type == MOE_GGUF_F16;
         nvfp4 |= p->t[i].type == MOE_GGUF_NVFP4;
     }
     if (nvfp4) return FILE_TYPE_NVFP4;
-    return q6_k ? FILE_TYPE_Q6_K : q4_0 ? FILE_TYPE_Q4_0 : bf16 ? FILE_TYPE_BF16 : FILE_TYPE_F32;
+    return q6_k ? FILE_TYPE_Q6_K : q4_0 ? FILE_TYPE_Q4_0 : bf16 ? FILE_TYPE_BF16 : f16 ? FILE_TYPE_F16 : FILE_TYPE_F32;
 }
 
 /* What the architecture has no key for. */

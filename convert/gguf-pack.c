@@ -105,12 +105,12 @@ static double squares_int4(const uint8_t *codes)
     return sum;
 }
 
-int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const uint8_t *scales, int power, int64_t cols, uint8_t *out,
+int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power, int64_t cols, uint8_t *out,
                            bool weigh, double *num, double *den)
 {
     int64_t rounded = 0;
-    for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales += 2, out += 18) {
-        double s = ldexp((double)moe_bf16_to_f32(moe_load_le16(scales)), power);
+    for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales++, out += 18) {
+        double s = ldexp((double)*scales, power);
         uint16_t h;
         if (!(fabs(s) <= 65504)) return -1;
         rounded += !to_f16(s, &h);

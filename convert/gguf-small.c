@@ -7,7 +7,7 @@
  * cost is measured while the weights are packed. */
 #include "convert/gguf-internal.h"
 
-#include "kernels/scalar.h"
+#include "kernels/scales.h"
 
 #include <math.h>
 
@@ -17,8 +17,9 @@ void moe_gguf_count_scales(const struct moe_tensor *t, const uint8_t *scales, si
 {
     if (t->type == MOE_NVFP4)
         for (size_t i = 0; i < n; i++) count[scales[i] & 0x7f]++;
-    else /* BF16: by their exponents */
-        for (size_t i = 0; i + 1 < n; i += 2) count[moe_load_le16(scales + i) >> 7 & 0xff]++;
+    else /* BF16 or F16, two bytes each */
+        for (int64_t i = 0; 2 * i + 1 < (int64_t)n; i++)
+            count[moe_f32_bits(moe_scale_value(moe_dtypes[t->type].scale, scales, i)) >> 23 & 0xff]++;
 }
 
 /* The squared error of v > 0 as an F16. */
@@ -59,9 +60,10 @@ static bool holds(const struct moe_tensor *t, const uint64_t count[256], int pow
     return num <= MOE_GGUF_ERROR_MOST * MOE_GGUF_ERROR_MOST * den;
 }
 
-int moe_gguf_exact_power(const uint64_t count[256])
+int moe_gguf_exact_power(const struct moe_tensor *t, const uint64_t count[256])
 {
     int c = 0;
+    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) return 0; /* they are F16 numbers; larger ones are, too */
     while (c < 255 && !count[c]) c++;
     return c ? 110 - c : POWER_MOST; /* 2^(c - 127) has 7 bits below it, and 2^-24 is the last of an F16; 0: smaller still */
 }
@@ -69,6 +71,7 @@ int moe_gguf_exact_power(const uint64_t count[256])
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256])
 {
     int least = POWER_LEAST, most = POWER_MOST; /* F16's grid above a power of two holds what that below it holds */
+    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) most = 0; /* F16 scales as they are lose nothing, however small */
     if (holds(t, count, least)) return least;
     while (most - least > 1) {
         int middle = least + (most - least) / 2;

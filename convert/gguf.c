@@ -7,7 +7,7 @@
 #include "convert/gguf-internal.h"
 #include "convert/rows.h"
 #include "kernels/kernels.h"
-#include "kernels/scalar.h"
+#include "kernels/scales.h"
 
 #include <float.h>
 #include <math.h>
@@ -55,7 +55,7 @@ static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
     }
 }
 
-static bool smaller_than_bf16(const struct moe_tensor *t) { return t->type != MOE_F32 && t->type != MOE_BF16; }
+static bool smaller_than_bf16(const struct moe_tensor *t) { return !moe_dtype_plain(t->type); }
 
 /* The stripe's values times 2^power, encoded: exact, but for what leaves a float's normal range. */
 static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows, int power,
@@ -94,7 +94,9 @@ static void add_error(struct worker *k, uint32_t type)
 static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, struct moe_err *err)
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
-    encode(type, k->rows.values, k->rows.w.rows * k->rows.w.cols, k->out);
+    int64_t n = k->rows.w.rows * k->rows.w.cols;
+    if (type == MOE_GGUF_F16) memcpy(k->out, k->rows.w.data, 2 * (size_t)n); /* only what is F16 in the model, too */
+    else encode(type, k->rows.values, n, k->out);
     if (smaller_than_bf16(k->rows.t)) {
         add_error(k, type);
         k->decoded = true;
@@ -159,7 +161,9 @@ static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size
     const struct moe_weight *w = &k->rows.w;
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
     for (int64_t r = 0; r < w->rows; r++) {
-        int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, w->scale + r * w->cols / 32 * 2, power,
+        for (int64_t b = 0; b < w->cols / 32; b++)
+            k->row[b] = moe_scale_value(moe_dtypes[w->type].scale, w->scale, moe_scale_index(w, r, 32 * b));
+        int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, k->row, power,
                                              w->cols, k->out + (size_t)r * row_bytes, inexact, &num, &den);
         if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
         k->rounded |= rounded > 0;

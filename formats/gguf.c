@@ -25,7 +25,7 @@ enum { T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_STRING = 8, T_ARRAY = 9 };
 int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n)
 {
     static const struct { uint32_t type, values, bytes; } block[] = {
-        { MOE_GGUF_F32, 1, 4 }, { MOE_GGUF_Q4_0, 32, 18 }, { MOE_GGUF_Q6_K, 256, 210 }, { MOE_GGUF_BF16, 1, 2 },
+        { MOE_GGUF_F32, 1, 4 }, { MOE_GGUF_F16, 1, 2 }, { MOE_GGUF_Q4_0, 32, 18 }, { MOE_GGUF_Q6_K, 256, 210 }, { MOE_GGUF_BF16, 1, 2 },
         { MOE_GGUF_NVFP4, 64, 36 },
     };
     for (size_t i = 0; i < sizeof block / sizeof *block; i++)

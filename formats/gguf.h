@@ -20,7 +20,7 @@
  * 63; high byte l values l, l + 32, l + 64, l + 96, the first lowest, l of 0 to 31.
  * NVFP4: 64 values in 36 bytes, 4 e4m3 scales without sign, then 4 x 8 bytes, one for each 16 values; byte j holds the e2m1
  * code of value j low and j + 8 high. */
-enum moe_gguf_type { MOE_GGUF_F32 = 0, MOE_GGUF_Q4_0 = 2, MOE_GGUF_Q6_K = 14, MOE_GGUF_BF16 = 30, MOE_GGUF_NVFP4 = 40 };
+enum moe_gguf_type { MOE_GGUF_F32 = 0, MOE_GGUF_F16 = 1, MOE_GGUF_Q4_0 = 2, MOE_GGUF_Q6_K = 14, MOE_GGUF_BF16 = 30, MOE_GGUF_NVFP4 = 40 };
 
 struct moe_gguf_tensor {
     char name[64];          /* NUL included: ggml's limit */

@@ -96,7 +96,7 @@ static void count(const struct moe_source *src, struct moe_hf_result *r)
             r->nvfp4++;
             r->uncalibrated += input_factor(t) == 1.0f;
             r->reencoded += reencoded(src, t);
-        } else if (t->type != MOE_BF16 && t->type != MOE_F32) {
+        } else if (!moe_dtype_plain(t->type)) {
             struct moe_hf_decoded *d = t->role == MOE_ROLE_KV_B ? &r->kv_b : &r->decoded;
             if (d->n++) continue;
             moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, d->first);
@@ -161,7 +161,7 @@ static void add_weight(struct moe_hf_plan *p, int64_t i, uint64_t limit)
         for (int part = MOE_HF_CODES; part <= MOE_HF_GLOBAL; part++) add(p, i, (enum moe_hf_part)part);
         if (!p->weight_only) add(p, i, MOE_HF_INPUT);
     } else {
-        add(p, i, t->type == MOE_BF16 || t->type == MOE_F32 ? MOE_HF_PLAIN : MOE_HF_DECODED);
+        add(p, i, moe_dtype_plain(t->type) ? MOE_HF_PLAIN : MOE_HF_DECODED);
     }
     for (int64_t k = first; k < p->n; k++) bytes += moe_hf_entry_bytes(p, &p->entries[k]);
     struct moe_hf_shard *s = p->n_shards ? &p->shards[p->n_shards - 1] : NULL;

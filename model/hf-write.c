@@ -183,14 +183,15 @@ static enum moe_code write_entry(struct writer *w, const struct moe_hf_entry *e,
 
 struct item { struct moe_hf_entry e; int rank; char name[160]; };
 
-/* F32, BF16, F8_E4M3, U8: the order of the safetensors library, which keeps every tensor aligned to its own type. */
+/* F32, BF16, F16, F8_E4M3, U8: the order of the safetensors library, which keeps every tensor aligned to its own type. */
 static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
 {
+    int type = p->src->tensors[e->tensor].type;
     switch ((enum moe_hf_part)e->part) {
-    case MOE_HF_PLAIN: return p->src->tensors[e->tensor].type == MOE_F32 ? 0 : 1;
+    case MOE_HF_PLAIN: return type == MOE_F32 ? 0 : type == MOE_BF16 ? 1 : 2;
     case MOE_HF_DECODED: return 1;
-    case MOE_HF_SCALES: return 2;
-    case MOE_HF_CODES: return 3;
+    case MOE_HF_SCALES: return 3;
+    case MOE_HF_CODES: return 4;
     default: return 0;
     }
 }
@@ -203,7 +204,7 @@ static int by_rank(const void *a, const void *b)
 
 static void describe(const struct moe_hf_plan *p, const struct item *i, struct moe_st_entry *s)
 {
-    static const char *const dtypes[] = { "F32", "BF16", "F8_E4M3", "U8" };
+    static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" };
     const struct moe_tensor *t = &p->src->tensors[i->e.tensor];
     bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT, vector = t->rows == 1;
     *s = (struct moe_st_entry){ .name = i->name, .dtype = dtypes[i->rank] };
@@ -303,7 +304,7 @@ static struct sizes measure(const struct moe_source *src)
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         int64_t n = chunk_rows(t);
-        if (t->type == MOE_BF16 || t->type == MOE_F32) continue;
+        if (moe_dtype_plain(t->type)) continue;
         at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));
         at_least(&s.out, n * t->cols * 2);

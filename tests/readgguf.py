@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import readmoe  # noqa: E402
 
 E2M1 = readmoe.E2M1
-TYPES = {0: ("F32", 1, 4), 2: ("Q4_0", 32, 18), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2), 40: ("NVFP4", 64, 36)}
+TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2), 40: ("NVFP4", 64, 36)}
 
 
 def need(ok, *what):
@@ -98,6 +98,8 @@ class Gguf:
             return readmoe.floats(d)
         if kind == "BF16":
             return readmoe.bf16(d)
+        if kind == "F16":
+            return readmoe.numbers(d, "f16")
         out = array.array("f", bytes(4 * math.prod(dims)))
         if kind == "Q4_0":
             for b in range(len(d) // 18):
@@ -183,8 +185,10 @@ def wanted_types(name, typ, cols, outtype, powers):
         return ("F32",)
     if typ == readmoe.BF16:
         return ("BF16",)
+    if typ == readmoe.F16:
+        return ("F16", "F32")  # F32 where it takes a power of two
     if outtype in ("auto", "q6_k") and base not in ("attn_k_b", "attn_v_b"):
-        if typ == readmoe.INT4:
+        if typ in readmoe.INT4_SCALES:
             return ("Q4_0",)
         if typ == readmoe.NVFP4 and (outtype == "q6_k" or not powers or cols % 64 or base == "token_embd"):
             return packed
@@ -354,7 +358,7 @@ class Compare:
         need(is_power(routing) if self.outtype in ("auto", "q6_k") else routing == 1, "routing weights times", routing)
         want["deepseek2.expert_weights_scale"] = m["deepseek2.expert_weights_scale"]
         kinds = {t[0] for t in self.g.tensors.values()}
-        want["general.file_type"] = 39 if "NVFP4" in kinds else 18 if "Q6_K" in kinds else 2 if "Q4_0" in kinds else 32 if "BF16" in kinds else 0
+        want["general.file_type"] = 39 if "NVFP4" in kinds else 18 if "Q6_K" in kinds else 2 if "Q4_0" in kinds else 32 if "BF16" in kinds else 1 if "F16" in kinds else 0
         for k, v in want.items():
             need(m.get(k) == v, k, "is", m.get(k), "not", v)
         rest = {k for k in m if not k.startswith("tokenizer.")} - set(want)

@@ -11,7 +11,7 @@ need_space 300
 
 head -c 3000 tests/data/tiny-k2/valid.txt >"$T/text"
 for f in bf16 fp8 int4; do
-    ok "$GEN/genmodel" -o "$T/$f" --format $f --layers 2 --experts 4 --top-k 2 --hidden 256 --inter 128 --seed 11
+    ok "$GEN/genmodel" -o "$T/$f" --format $f --layers 2 --experts 3 --top-k 2 --hidden 256 --inter 128 --seed 11
 done
 
 holds() # EXPRESSION over j, the JSON that the last command printed
@@ -48,6 +48,12 @@ through() # KIND TYPE FROM
     ok cmp "$T/$1.q.moe/layer-001.moe" "$T/$1.f32.q.moe/layer-001.moe"
     ok "$BIN/moe-convert" -q --to hf-nvfp4 "$T/$1.q.moe" -o "$T/$1.nvfp4"
     ok "$BIN/moe-inspect" -q --verify "$T/$1.nvfp4"
+    ok "$BIN/moe-convert" -q --to gguf "$T/$1.moe" -o "$T/$1.gguf"
+    ok python3 tests/readgguf.py same "$T/$1.gguf" "$T/$1.moe" auto
+    if [ $1 = f16 ]; then # beside NVFP4, whose global scales are powers of two that other tensors take
+        ok "$BIN/moe-convert" -q --to gguf "$T/$1.q.moe" -o "$T/$1.q.gguf"
+        ok python3 tests/readgguf.py same "$T/$1.q.gguf" "$T/$1.q.moe" auto
+    fi
     rm -rf "$T/$1".* "$T/$1.moe.trace"
     echo "t-types: $1 ok"
 }
