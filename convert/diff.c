@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 1 << 20, LISTED_MAX = 1000, WORST = 10 };
+enum { PIECE = 1 << 20, LISTED_MAX = 1000 };
 
 /* What comparing the values of two tensors gave. */
 struct gap {
@@ -30,6 +30,9 @@ struct worker {
 
 struct worst { const struct moe_tensor *t, *u; struct gap gap; };
 
+/* Tensors of one type that were compared by value with those of another. */
+struct pair { int64_t tensors; double num, den; };
+
 struct diff {
     const struct moe_source *a, *b;
     struct moe_progress *progress;
@@ -38,8 +41,9 @@ struct diff {
     cJSON *list;
     int64_t same, different, only_first, only_second, shape, type, values, unequal;
     double num, den;
-    struct worst worst[WORST];
-    int n_worst;
+    struct pair pair[MOE_DTYPE_COUNT][MOE_DTYPE_COUNT];
+    struct worst *worst; /* [top] */
+    int64_t n_worst, top;
 };
 
 /* ---- as stored ---- */
@@ -199,11 +203,11 @@ static bool worse(const struct gap *g, const struct gap *h)
 
 static void rank(struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u, const struct gap *g)
 {
-    int at = d->n_worst;
+    int64_t at = d->n_worst;
     if (!g->different) return;
     while (at > 0 && worse(g, &d->worst[at - 1].gap)) at--;
-    if (at == WORST) return;
-    if (d->n_worst < WORST) d->n_worst++;
+    if (at == d->top) return;
+    if (d->n_worst < d->top) d->n_worst++;
     memmove(&d->worst[at + 1], &d->worst[at], (size_t)(d->n_worst - at - 1) * sizeof *d->worst);
     d->worst[at] = (struct worst){ t, u, *g };
 }
@@ -226,6 +230,10 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     d->unequal += g->different > 0;
     d->num += g->num;
     d->den += g->den;
+    struct pair *p = &d->pair[t->type][u->type];
+    p->tensors++;
+    p->num += g->num;
+    p->den += g->den;
     rank(d, t, u, g);
     if (g->not_finite) snprintf(line + n, sizeof line - (size_t)n, ": %lld values are not finite in one", (long long)g->not_finite);
     else if (!g->different) snprintf(line + n, sizeof line - (size_t)n, ": the same values");
@@ -319,6 +327,20 @@ static bool add_worst(cJSON *rows, const struct worst *w)
            cJSON_AddNumberToObject(o, "first", (double)g->first) && cJSON_AddNumberToObject(o, "second", (double)g->second);
 }
 
+static bool add_pairs(cJSON *rows, const struct diff *d)
+{
+    bool ok = rows != NULL;
+    for (int t = 0; ok && t < MOE_DTYPE_COUNT; t++)
+        for (int u = 0; ok && u < MOE_DTYPE_COUNT; u++) {
+            const struct pair *p = &d->pair[t][u];
+            cJSON *o = p->tensors ? cJSON_CreateObject() : NULL;
+            ok = !p->tensors || (o && cJSON_AddItemToArray(rows, o) && cJSON_AddStringToObject(o, "type", moe_dtype_name(t)) &&
+                                 cJSON_AddStringToObject(o, "type_second", moe_dtype_name(u)) && moe_json_add_i64(o, "tensors", p->tensors) &&
+                                 cJSON_AddNumberToObject(o, "relative_error", relative(p->num, p->den)));
+        }
+    return ok;
+}
+
 static cJSON *result(const struct diff *d)
 {
     cJSON *j = cJSON_CreateObject(), *rows = NULL, *config = config_json(d);
@@ -328,8 +350,9 @@ static cJSON *result(const struct diff *d)
               moe_json_add_i64(j, "tensors_only_first", d->only_first) && moe_json_add_i64(j, "tensors_only_second", d->only_second) &&
               moe_json_add_i64(j, "tensors_shape", d->shape) && moe_json_add_i64(j, "tensors_type", d->type) &&
               moe_json_add_i64(j, "tensors_values", d->values) && cJSON_AddNumberToObject(j, "relative_error", relative(d->num, d->den)) &&
+              add_pairs(cJSON_AddArrayToObject(j, "types"), d) &&
               (rows = cJSON_AddArrayToObject(j, "worst"));
-    for (int i = 0; ok && i < d->n_worst; i++) ok = add_worst(rows, &d->worst[i]);
+    for (int64_t i = 0; ok && i < d->n_worst; i++) ok = add_worst(rows, &d->worst[i]);
     if (ok) ok = cJSON_AddItemToObject(j, "config", config);
     if (ok) return j;
     cJSON_Delete(config);
@@ -337,16 +360,18 @@ static cJSON *result(const struct diff *d)
     return NULL;
 }
 
-enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, struct moe_pool *pool, struct moe_progress *progress,
-                               cJSON **out, struct moe_err *err)
+enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top, struct moe_pool *pool,
+                               struct moe_progress *progress, cJSON **out, struct moe_err *err)
 {
-    struct diff d = { .a = a, .b = b, .progress = progress, .list = cJSON_CreateArray() };
-    enum moe_code code = d.list ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to compare");
+    struct diff d = { .a = a, .b = b, .top = top, .progress = progress, .list = cJSON_CreateArray() };
+    d.worst = calloc((size_t)top + 1, sizeof *d.worst);
+    enum moe_code code = d.list && d.worst ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to compare");
     moe_progress_begin(progress, "compare", (uint64_t)a->n_tensors, MOE_UNIT_ITEMS);
     if (code == MOE_OK) code = compare_all(&d, pool, err);
     moe_progress_end(progress);
     close_workers(&d);
     *out = code == MOE_OK ? result(&d) : NULL;
+    free(d.worst);
     if (code == MOE_OK && !(*out && cJSON_AddItemToObject(*out, "differences", d.list))) code = moe_fail(err, MOE_NOMEM, "no memory to compare");
     else if (code == MOE_OK) return MOE_OK;
     cJSON_Delete(d.list);

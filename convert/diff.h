@@ -10,6 +10,7 @@
 
 /* {"same", "values_same": bool; "tensors_same", "tensors_different", and of these "tensors_only_first", "tensors_only_second",
  *  "tensors_shape", "tensors_type", "tensors_values": counts; "relative_error": number;
+ *  "types": [{"type", "type_second", "tensors", "relative_error"}], of those compared by value;
  *  "worst": [{"tensor", "type", "type_second", "relative_error", "weights", "weights_different", "not_finite",
  *             "max_difference", "row", "column", "first", "second"}];
  *  "differences": ["tensor: what"]; "config": ["key: value, value in the second"]}
@@ -19,12 +20,13 @@
  * are compared: relative_error is sqrt(sum (a - b)^2 / sum a^2), a of the first model, over the values that are finite in both;
  * Inf (null in JSON) when the first is all zeros and the second not.  A tensor counts in tensors_type when its types differ,
  * else in tensors_values, even where all values are equal.  The total is over all tensors that were compared by value.
- * worst: the ten with the largest error, those with values that are not finite in one model only first; differences: at most
+ * worst: the `top` (0 to MOE_DIFF_TOP_MAX) with the largest error, those with values that are not finite in one model only first; differences: at most
  * 1000.  same: not one tensor or config key differs; values_same: no value, shape or tensor does.
  *
  * Two containers are compared by their hashes first, anything else by reading, in pieces: memory is a few MB a thread.  The
  * result does not depend on threads.  pool and progress may be NULL. */
-enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, struct moe_pool *pool, struct moe_progress *progress,
-                               cJSON **out, struct moe_err *err);
+enum { MOE_DIFF_TOP_MAX = 1000 };
+enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top, struct moe_pool *pool,
+                               struct moe_progress *progress, cJSON **out, struct moe_err *err);
 
 #endif

@@ -19,6 +19,7 @@
 struct options {
     struct moe_run run;
     const char *tensors, *tokenize, *detokenize, *diff;
+    int64_t top;
     bool experts, verify, special;
 };
 
@@ -170,22 +171,38 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     return code;
 }
 
-static void print_differences(const cJSON *j)
+static void print_worst(const cJSON *worst)
 {
-    for (const char *const *key = (const char *const[]){ "config", "differences", NULL }; *key; key++)
-        for (const cJSON *d = cJSON_GetObjectItemCaseSensitive(j, *key)->child; d; d = d->next)
-            moe_print_line("%s", d->valuestring);
-    const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
     if (worst->child) printf("the worst by relative error, and their largest single difference:\n");
     for (const cJSON *w = worst->child; w; w = w->next)
         moe_print_line("  %8.3g  %s  %.7g, %.7g in the second at row %.0f, column %.0f",
                        number(w, "relative_error"), word(w, "tensor"), number(w, "first"),
                        number(w, "second"), number(w, "row"), number(w, "column"));
+}
+
+/* The first `top` of a list of lines. */
+static void print_lines(const cJSON *lines, int64_t top)
+{
+    int64_t n = 0;
+    for (const cJSON *d = lines->child; d; d = d->next)
+        if (n++ < top) moe_print_line("%s", d->valuestring);
+    if (n > top) printf("and %lld more (--top N shows more, --json up to 1000)\n", (long long)(n - top));
+}
+
+/* What one wants to know comes first; a line for each tensor comes last. */
+static void print_differences(const cJSON *j, int64_t top)
+{
     printf("%.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored\n",
            number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
            number(j, "tensors_shape"), number(j, "tensors_type"), number(j, "tensors_values"));
     if (number(j, "tensors_type") + number(j, "tensors_values") > 0)
         printf("relative error of those compared by value: %.3g\n", number(j, "relative_error"));
+    for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "types")->child; t; t = t->next)
+        printf("  %.0f tensors of %s, %s in the second: %.3g\n", number(t, "tensors"), word(t, "type"), word(t, "type_second"),
+               number(t, "relative_error"));
+    print_worst(cJSON_GetObjectItemCaseSensitive(j, "worst"));
+    print_lines(cJSON_GetObjectItemCaseSensitive(j, "config"), INT64_MAX);
+    print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), top);
 }
 
 /* Two models: the answer is MOE_MISMATCH when they differ. */
@@ -196,11 +213,11 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
     if (code == MOE_OK) moe_tell_superseded(&o->run, a), moe_tell_superseded(&o->run, b);
-    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->run.pool, o->run.progress, json, err);
+    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->top, o->run.pool, o->run.progress, json, err);
     moe_source_close(&a);
     moe_source_close(&b);
     MOE_TRY(code);
-    if (!o->run.json) print_differences(*json);
+    if (!o->run.json) print_differences(*json, o->top);
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(*json, "same"))) return MOE_OK;
     *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff, number(*json, "tensors_different"),
                         cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs" : "");
@@ -342,6 +359,8 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     moe_re_close(&pattern);
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
+    if (o->top < 0 || o->top > MOE_DIFF_TOP_MAX)
+        return moe_fail(err, MOE_USAGE, "--top wants a number from 0 to %d, not %lld", MOE_DIFF_TOP_MAX, (long long)o->top);
     if (o->diff) return compare(o, json, verdict, err);
     if (!o->tokenize && !o->detokenize) return inspect(o, json, verdict, err);
     struct moe_tokenizer *t;
@@ -355,13 +374,14 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
 
 static int tool_main(int argc, char **argv)
 {
-    struct options o = { .special = false };
+    struct options o = { .top = 10 };
     const struct moe_opt opts[] = {
         MOE_GROUP("what to show"),
         MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
         MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
         MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored and in values"),
+        MOE_INT(0, "top", &o.top, "N", "with --diff: show this many of the tensors that differ, the worst first (0 to 1000)"),
         MOE_GROUP("the tokenizer"),
         MOE_INPUT(0, "tokenize", &o.tokenize, "FILE",
                   "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the ids alone, in "
@@ -380,7 +400,8 @@ static int tool_main(int argc, char **argv)
             "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers.\n\n"
             "With --diff: same (nothing differs), values_same (no value, shape or tensor does), tensors_same, tensors_different, and of these "
             "tensors_only_first, tensors_only_second, tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "
-            "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; worst: the ten tensors with the largest "
+            "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; types: the same for each pair of types (type, type_second, "
+            "tensors, relative_error); worst: the --top tensors with the largest "
             "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
             "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
             "status is 0 when the models are the same and 15 when they differ.\n\n"
