@@ -2,6 +2,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "formats/checkpoint.h"
+#include "formats/foreign.h"
 #include "formats/safetensors.h"
 #include "formats/scan.h"
 
@@ -58,6 +59,9 @@ static enum moe_code list_directory(struct moe_checkpoint *k, struct moe_err *er
         if (is_safetensors(names.v[i])) code = add_file(k, names.v[i], err);
     moe_names_release(&names);
     MOE_TRY(code);
+    int32_t adapters = 0;
+    for (int32_t i = 0; i < k->src->n_files; i++) adapters += !strncmp(k->src->files[i].name, "adapter_", 8);
+    if (adapters == k->src->n_files) MOE_TRY(moe_foreign_path(k->src->path, err));
     if (!k->src->n_files)
         return moe_fail_at(err, MOE_NOT_FOUND, k->src->path, NULL, "holds no safetensors files (is the download complete?)");
     qsort(k->src->files, (size_t)k->src->n_files, sizeof *k->src->files, by_name);

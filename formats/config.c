@@ -2,6 +2,7 @@
 #include "formats/config.h"
 
 #include "base/io.h"
+#include "formats/foreign.h"
 #include "formats/quantconfig.h"
 #include "formats/source.h"
 
@@ -79,13 +80,16 @@ static enum moe_code read_architecture(const cJSON *root, const cJSON *text, con
     if (list && list->child) arch = list->child->valuestring;
     MOE_TRY(moe_json_str(root, "model_type", !arch, &type, file, err));
     if (arch && !listed(arch, architectures, sizeof architectures / sizeof *architectures))
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "architecture '%.60s' is not supported (Kimi K2 and DeepSeek-V3 are)", arch);
+        return moe_foreign_architecture(arch, type, file, err);
     if (!arch && !listed(type, model_types, sizeof model_types / sizeof *model_types))
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported (Kimi K2 and DeepSeek-V3 are)", type);
+        return moe_foreign_architecture(NULL, type, file, err);
     if (!arch) arch = !strcmp(type, "kimi_k25") ? architectures[2] : !strcmp(type, "deepseek_v2") ? architectures[3] : architectures[0];
     MOE_TRY(moe_json_str(text, "model_type", false, &inner, file, err));
+    MOE_TRY(moe_foreign_config(text, inner, file, err));
     if (!strcmp(arch, "DeepseekV2ForCausalLM") && !moe_json_get(text, "scoring_func"))
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "DeepSeek-V2's softmax router is not supported");
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                           "this is DeepSeek-V2, whose softmax router is not supported (DeepSeek-V3, V3.1 "
+                           "and R1 are)");
     if (strlen(type) >= sizeof c->model_type) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported", type);
     memcpy(c->architecture, arch, strlen(arch) + 1);
     memcpy(c->model_type, type, strlen(type) + 1);

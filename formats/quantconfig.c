@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/quantconfig.h"
 
+#include "formats/foreign.h"
+
 #include <string.h>
 
 static enum moe_code unsupported(const char *file, const char *what, const char *value, struct moe_err *err)
@@ -8,6 +10,20 @@ static enum moe_code unsupported(const char *file, const char *what, const char 
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: %s '%.60s' is not supported "
                        "(fp8 in blocks of 128x128, int4 pack-quantized in groups of 32, 64, 128 or a row, and nvfp4 are)",
                        what, value);
+}
+
+static enum moe_code foreign(const char *method, const char *name, const char *file, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "quantization '%s' is not supported: these are weights of %s (take the model as it "
+                       "was published, or in BF16)", method, name);
+}
+
+/* {"group_size": 64, "bits": 4} and no method, under both of the names that MLX writes. */
+static bool is_mlx(const cJSON *q)
+{
+    return cJSON_IsObject(q) && !moe_json_get(q, "quant_method") && moe_json_get(q, "bits") &&
+           moe_json_get(q, "group_size");
 }
 
 /* [128, 128] and nothing else. */
@@ -151,8 +167,11 @@ enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char 
     const char *method = "";
     *scheme = MOE_SCHEME_NONE;
     if (!q) q = moe_json_get(root, "quantization_config");
-    if (!q) return MOE_OK;
+    if (!q) return is_mlx(moe_json_get(root, "quantization")) ? foreign("mlx", "MLX", file, err) : MOE_OK;
+    if (is_mlx(q)) return foreign("mlx", "MLX", file, err);
     MOE_TRY(moe_json_str(q, "quant_method", true, &method, file, err));
+    const char *name = moe_foreign_quantization(method);
+    if (name) return foreign(method, name, file, err);
     if (!strcmp(method, "fp8")) return fp8(q, file, scheme, err);
     if (!strcmp(method, "compressed-tensors")) return compressed_tensors(q, file, scheme, err);
     if (!strcmp(method, "modelopt") || !strcmp(method, "modelopt_fp4")) return modelopt(q, file, scheme, err);

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "formats/container-internal.h"
+#include "formats/foreign.h"
 #include "formats/owner.h"
 #include "formats/source-internal.h"
 
@@ -107,11 +108,13 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
     if (there == MOE_ABSENT)
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
                            "does not exist (models are directories on this machine; nothing is fetched)");
+    if (there == MOE_FILE) MOE_TRY(moe_foreign_path(path, err));
     if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
     MOE_TRY(moe_dir_is_container(path, &container, err));
     if (container) return moe_container_open(src, path, list, err);
     MOE_TRY(moe_look(config, &there, err));
+    if (there == MOE_ABSENT) MOE_TRY(moe_foreign_path(path, err));
     if (there == MOE_ABSENT)
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "holds neither a config.json nor a manifest.json (is it a model's directory?)");
     enum moe_code code = moe_checkpoint_open(src, path, &p, err);
@@ -180,10 +183,15 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err)
 {
+    char config[PATH_MAX];
+    enum moe_exists there;
     bool container;
     *src = NULL;
     MOE_TRY(moe_dir_is_container(path, &container, err));
     if (container) return moe_container_open(src, path, NULL, err);
+    MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
+    MOE_TRY(moe_look(config, &there, err));
+    if (there == MOE_ABSENT) MOE_TRY(moe_foreign_path(path, err));
     MOE_TRY(moe_source_new(src, MOE_CHECKPOINT, path, err));
     enum moe_code code = moe_config_read(path, &(*src)->config, &(*src)->scheme, err);
     if (code != MOE_OK) moe_source_close(src);

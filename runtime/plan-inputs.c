@@ -16,6 +16,7 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     bool container = false, weights = false;
     *src = NULL;
     if (moe_exists(path) == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found");
+    if (moe_exists(path) == MOE_FILE) return moe_source_open(src, path, err); /* which says what it is */
     MOE_TRY(moe_dir_is_container(path, &container, err));
     MOE_TRY(moe_list_dir(path, &names, err));
     for (size_t i = 0; i < names.n; i++) {
