@@ -307,6 +307,23 @@ enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const cha
     return MOE_OK;
 }
 
+cJSON *moe_json_add_f32(cJSON *o, const char *key, float v)
+{
+    char s[40];
+    for (int digits = 6; isfinite(v) && digits <= 9; digits++) {
+        snprintf(s, sizeof s, "%.*g", digits, (double)v);
+        if (strtof(s, NULL) == v) break;
+    }
+    return cJSON_AddNumberToObject(o, key, isfinite(v) ? strtod(s, NULL) : (double)v);
+}
+
+cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
+{
+    char s[40];
+    snprintf(s, sizeof s, "%.6g", v);
+    return cJSON_AddNumberToObject(o, key, isfinite(v) ? strtod(s, NULL) : v);
+}
+
 cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v) { return cJSON_AddNumberToObject(o, key, (double)v); }
 
 /* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */

@@ -295,7 +295,7 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
     moe_json_add_i64(json, "output_bytes", (int64_t)out);
     moe_json_add_i64(json, "scratch_bytes", 0);
     moe_json_add_i64(json, "memory_bytes", (int64_t)memory);
-    cJSON_AddNumberToObject(json, "seconds_estimated", seconds);
+    moe_json_add_measured(json, "seconds_estimated", seconds);
     moe_notice(r, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(in, a), moe_human_bytes(out, b),
                moe_human_bytes(memory, c), moe_human_time(seconds, d));
 }
@@ -314,7 +314,7 @@ void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
     moe_json_add_i64(json, "input_bytes", (int64_t)in);
     moe_json_add_i64(json, "output_bytes", (int64_t)out);
     moe_json_add_i64(json, "tensors", tensors);
-    cJSON_AddNumberToObject(json, "seconds", seconds);
+    moe_json_add_measured(json, "seconds", seconds);
     moe_json_add_i64(json, "peak_rss", (int64_t)peak);
     cJSON_AddStringToObject(json, "output", path);
     moe_notice(r, "'%s' %s: %s in %s, peak memory %s", path, was_done ? "was complete already" : "written", moe_human_bytes(out, a),

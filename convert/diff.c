@@ -324,7 +324,7 @@ static bool add_worst(cJSON *rows, const struct worst *w)
            cJSON_AddNumberToObject(o, "relative_error", relative(g->num, g->den)) && moe_json_add_i64(o, "weights", g->weights) &&
            moe_json_add_i64(o, "weights_different", g->different) && moe_json_add_i64(o, "not_finite", g->not_finite) &&
            cJSON_AddNumberToObject(o, "max_difference", g->max) && moe_json_add_i64(o, "row", g->row) && moe_json_add_i64(o, "column", g->col) &&
-           cJSON_AddNumberToObject(o, "first", (double)g->first) && cJSON_AddNumberToObject(o, "second", (double)g->second);
+           moe_json_add_f32(o, "first", g->first) && moe_json_add_f32(o, "second", g->second);
 }
 
 static bool add_pairs(cJSON *rows, const struct diff *d)

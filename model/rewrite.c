@@ -200,9 +200,9 @@ static cJSON *profile_json(const struct moe_rewrite_work *k)
     for (int p = 0; o && p < MOE_EMIT_PHASES; p++) {
         double sum = 0;
         for (int i = 0; k->emit && i < k->workers; i++) sum += k->emit[i] ? moe_emit_seconds(k->emit[i])[p] : 0;
-        cJSON_AddNumberToObject(o, names[p], sum);
+        moe_json_add_measured(o, names[p], sum);
     }
-    if (o) cJSON_AddNumberToObject(o, "sync", k->sync);
+    if (o) moe_json_add_measured(o, "sync", k->sync);
     return o;
 }
 

@@ -219,7 +219,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
         if (scratch) cJSON_SetNumberValue(scratch, (double)p.scratch);
         moe_json_add_i64(json, "partial_bytes", (int64_t)p.partial);
         cJSON_AddNumberToObject(json, "flops", p.work);
-        cJSON_AddNumberToObject(json, "product_flops_per_second", speed);
+        moe_json_add_measured(json, "product_flops_per_second", speed);
         moe_json_add_i64(json, "experts_at_once", p.workers);
     }
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);

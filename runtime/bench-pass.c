@@ -126,17 +126,17 @@ static cJSON *row(cJSON *list, const char *op, const char *shape, double seconds
     if (!o) return NULL;
     cJSON_AddStringToObject(o, "op", op);
     cJSON_AddStringToObject(o, "shape", shape);
-    cJSON_AddNumberToObject(o, "seconds", seconds);
-    cJSON_AddNumberToObject(o, "gbytes_per_second", bytes / seconds / 1e9);
-    cJSON_AddNumberToObject(o, "gflops", flops / seconds / 1e9);
+    moe_json_add_measured(o, "seconds", seconds);
+    moe_json_add_measured(o, "gbytes_per_second", bytes / seconds / 1e9);
+    moe_json_add_measured(o, "gflops", flops / seconds / 1e9);
     cJSON_AddItemToArray(list, o);
     return o;
 }
 
 static void shares(cJSON *o, struct least floor, struct least took)
 {
-    cJSON_AddNumberToObject(o, "share_of_peak", floor.wall / took.wall);
-    cJSON_AddNumberToObject(o, "processor_share", floor.processor / took.processor);
+    moe_json_add_measured(o, "share_of_peak", floor.wall / took.wall);
+    moe_json_add_measured(o, "processor_share", floor.processor / took.processor);
 }
 
 static enum moe_code decode(struct bench *b, cJSON *list, struct least *step, struct moe_err *err)
@@ -195,10 +195,10 @@ static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engin
         moe_engine_close(&e);
         MOE_TRY(code);
     }
-    cJSON_AddNumberToObject(row(list, "open", "", opened.wall, 0, 0), "processor_seconds", opened.processor);
+    moe_json_add_measured(row(list, "open", "", opened.wall, 0, 0), "processor_seconds", opened.processor);
     cJSON *r = row(list, "first token", "open, then one token", first.wall, 0, 0);
-    cJSON_AddNumberToObject(r, "overhead_seconds", first.wall - step.wall);
-    cJSON_AddNumberToObject(r, "processor_overhead_seconds", (first.processor - step.processor) / moe_pool_threads(pool));
+    moe_json_add_measured(r, "overhead_seconds", first.wall - step.wall);
+    moe_json_add_measured(r, "processor_overhead_seconds", (first.processor - step.processor) / moe_pool_threads(pool));
     return MOE_OK;
 }
 

@@ -55,10 +55,10 @@ static void row(cJSON *list, const char *op, const char *shape, double seconds, 
     if (!o) return;
     cJSON_AddStringToObject(o, "op", op);
     cJSON_AddStringToObject(o, "shape", shape);
-    cJSON_AddNumberToObject(o, "seconds", seconds);
-    cJSON_AddNumberToObject(o, "gbytes_per_second", gb);
-    cJSON_AddNumberToObject(o, "gflops", gf);
-    cJSON_AddNumberToObject(o, "share_of_peak", a > b ? a : b);
+    moe_json_add_measured(o, "seconds", seconds);
+    moe_json_add_measured(o, "gbytes_per_second", gb);
+    moe_json_add_measured(o, "gflops", gf);
+    moe_json_add_measured(o, "share_of_peak", a > b ? a : b);
     cJSON_AddItemToArray(list, o);
 }
 

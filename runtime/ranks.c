@@ -237,10 +237,10 @@ void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
         moe_json_add_i64(o, "requests", (int64_t)s->requests);
         moe_json_add_i64(o, "requests_again", (int64_t)s->again);
         moe_json_add_i64(o, "bytes_sent", (int64_t)s->bytes_sent);
-        cJSON_AddNumberToObject(o, "seconds_send", s->seconds_send);
-        cJSON_AddNumberToObject(o, "seconds_wait", s->seconds_wait);
-        cJSON_AddNumberToObject(o, "seconds_serve", s->seconds_serve);
-        cJSON_AddNumberToObject(o, "seconds_experts", s->seconds_experts);
+        moe_json_add_measured(o, "seconds_send", s->seconds_send);
+        moe_json_add_measured(o, "seconds_wait", s->seconds_wait);
+        moe_json_add_measured(o, "seconds_serve", s->seconds_serve);
+        moe_json_add_measured(o, "seconds_experts", s->seconds_experts);
         moe_json_add_i64(o, "plans", s->moves);
         cJSON_AddItemToArray(list, o);
     }

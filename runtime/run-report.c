@@ -46,13 +46,13 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
     moe_json_add_i64(json, "prompt_tokens", prompt);
     if ((s = cJSON_AddObjectToObject(json, "seconds"))) {
-        cJSON_AddNumberToObject(s, "load", seconds[0]);
-        cJSON_AddNumberToObject(s, "prefill", seconds[1]);
-        cJSON_AddNumberToObject(s, "decode", seconds[2]);
+        moe_json_add_measured(s, "load", seconds[0]);
+        moe_json_add_measured(s, "prefill", seconds[1]);
+        moe_json_add_measured(s, "decode", seconds[2]);
     }
     double decoded = (double)(g->n > 0 ? g->n - 1 : 0);
-    cJSON_AddNumberToObject(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
-    cJSON_AddNumberToObject(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
+    moe_json_add_measured(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
+    moe_json_add_measured(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
     add_memory(json, 0);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
     if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
@@ -88,7 +88,7 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
     moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,
                moe_now() - o->run.start);
     moe_results_json(r, p->v, json);
-    cJSON_AddNumberToObject(json, "seconds", moe_now() - o->run.start);
+    moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
     add_memory(json, 0);
 }
 
@@ -102,14 +102,14 @@ void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums
     cJSON_AddNumberToObject(json, "perplexity", s.perplexity);
     if (o->reference) {
         cJSON_AddNumberToObject(json, "kl", s.kl);
-        cJSON_AddNumberToObject(json, "kl_p50", s.kl_p50);
-        cJSON_AddNumberToObject(json, "kl_p99", s.kl_p99);
-        cJSON_AddNumberToObject(json, "kl_max", s.kl_max);
+        moe_json_add_f32(json, "kl_p50", (float)s.kl_p50);
+        moe_json_add_f32(json, "kl_p99", (float)s.kl_p99);
+        moe_json_add_f32(json, "kl_max", (float)s.kl_max);
         cJSON_AddNumberToObject(json, "top1_agreement", s.top1_agreement);
         cJSON_AddNumberToObject(json, "perplexity_reference", s.perplexity_reference);
         cJSON_AddNumberToObject(json, "perplexity_ratio", s.perplexity_ratio);
     }
-    cJSON_AddNumberToObject(json, "seconds", seconds);
+    moe_json_add_measured(json, "seconds", seconds);
     add_memory(json, s.anonymous);
     if (o->run.json) return;
     fprintf(out, "perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);

@@ -26,6 +26,10 @@ gen() { n=$1; shift; run $n --json "$@"; cp "$T/$n" "$T/$n.full"; pick $n text t
 gen g1 -t 1 $F/bf16 --prompt "$P" -n 40
 py g1.full 'list(j) == ["text", "tokens", "prompt_tokens", "seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss", "peak_anonymous", "finish_reason"]'
 py g1.full 'list(j["seconds"]) == ["load", "prefill", "decode"] and len(j["tokens"]) == 40 and j["finish_reason"] == "length"'
+python3 -c 'import re, sys
+t = open(sys.argv[1]).read()
+bad = [n for n in re.findall(r"(?:load|prefill|decode|per_second)\": ([0-9.e-]+)", t) if len(re.sub("e.*|[.]|^0[.]0*", "", n)) > 6]
+sys.exit("more digits than were measured: %s" % bad if bad or "per_second" not in t else 0)' "$T/g1.full" || fail "numbers in JSON"
 for t in 2 7; do gen g$t -t $t $F/bf16 --prompt "$P" -n 40; same g1 g$t; done
 gen gc -t 2 "$T/c.moe" --prompt "$P" -n 40; same g1 gc
 gen ga $F/bf16 --prompt "$P" -n 40 --temperature 0 --seed 99; same g1 ga

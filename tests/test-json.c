@@ -129,6 +129,23 @@ static void test_print(void)
     }
 }
 
+/* Values that have fewer digits than a double. */
+static void test_print_rounded(void)
+{
+    static const float given[] = { 0.1f, 1.0f / 3, 16777217.0f, 3.4028235e38f, 1e-45f, -0.0f, INFINITY, NAN };
+    cJSON *j = cJSON_CreateObject();
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) OK(moe_json_add_f32(j, "f", given[i]));
+    OK(moe_json_add_measured(j, "s", 0.123456789012) && moe_json_add_measured(j, "s", 98765.4321) &&
+       moe_json_add_measured(j, "s", 3.25e-7) && moe_json_add_measured(j, "s", 0) &&
+       moe_json_add_measured(j, "s", INFINITY));
+    char *s = moe_json_print(j, 0);
+    OK(s && !strcmp(s, "{\"f\": 0.1, \"f\": 0.33333334, \"f\": 16777216, \"f\": 3.4028235e+38, \"f\": 1.4013e-45, "
+                       "\"f\": 0, \"f\": null, \"f\": null, \"s\": 0.123457, \"s\": 98765.4, \"s\": 3.25e-07, "
+                       "\"s\": 0, \"s\": null}"));
+    free(s);
+    cJSON_Delete(j);
+}
+
 static void test_print_bytes(void)
 {
     cJSON *j = cJSON_CreateString("a\xff" "b\xc3\xa9\xe2\x82"), *k;
@@ -156,6 +173,7 @@ int main(void)
 {
     test_print_text();
     test_print_bytes();
+    test_print_rounded();
     test_refused();
     test_depth();
     test_many_keys();
