@@ -49,7 +49,8 @@ struct moe_run {
     MOE_BOOL(-'n', "dry-run", &(o)->dry_run, "say size, memory and time, and stop"),                  \
     MOE_BOOL(0, "resume", &(o)->resume, "go on with an unfinished PATH.partial"),                    \
     MOE_BOOL('f', "force", &(o)->force, "replace what is there, only when the new one is complete"), \
-    MOE_SIZE(0, "memory", &(o)->memory, "SIZE", "stay below this; half of the free memory by default")
+    MOE_SIZE(0, "memory", &(o)->memory, "SIZE", \
+             "hold at most this, mapped files and all (peak_rss in JSON); half of the free memory by default")
 
 /* Call fn, in a thread where the shell's limit leaves this one a small stack (base/thread.h); its result. */
 int moe_main(int (*fn)(int argc, char **argv), int argc, char **argv);

@@ -2,6 +2,7 @@
 /* moe-convert - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/output.h"
+#include "convert/convert-man.h"
 #include "convert/export.h"
 #include "convert/gguf.h"
 #include "model/check.h"
@@ -301,6 +302,7 @@ static int tool_main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-convert", .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
         .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
+        .description = moe_convert_description, .examples = moe_convert_examples,
         .json =
             "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile (seconds in read, hash, decode, "
             "quantize, error, write, summed over threads, and in sync); with --to nvfp4 relative_error (layers, total). With --to gguf also "

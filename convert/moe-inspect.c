@@ -5,6 +5,7 @@
 #include "base/show.h"
 #include "base/stream.h"
 #include "base/tool.h"
+#include "convert/convert-man.h"
 #include "convert/diff.h"
 #include "convert/inspect.h"
 #include "formats/container.h"
@@ -393,6 +394,7 @@ static int tool_main(int argc, char **argv)
     };
     const struct moe_tool tool = {
         .name = "moe-inspect", .synopsis = "[options] MODEL", .about = "say what a model is, whether it is whole, and whether it is sound",
+        .description = moe_inspect_description, .examples = moe_inspect_examples,
         .json =
             "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, parameters, parameters_active, tensors, "
             "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. Of layers of a model also part (the first "

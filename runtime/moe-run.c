@@ -11,6 +11,7 @@
 #include "runtime/run-agree.h"
 #include "runtime/run-chat.h"
 #include "runtime/run-generate.h"
+#include "runtime/run-man.h"
 #include "runtime/run-processes.h"
 #include "runtime/run-report.h"
 #include "runtime/secret.h"
@@ -414,35 +415,57 @@ static int tool_main(int argc, char **argv)
         MOE_FLOAT(0, "top-p", &o.top_p, "P", "keep the likeliest tokens that reach this probability"),
         MOE_INT(0, "top-k", &o.top_k, "K", "keep this many tokens; 0 keeps all"),
         MOE_FLOAT(0, "min-p", &o.min_p, "P", "drop tokens below this share of the likeliest"),
-        MOE_INT(0, "seed", &o.seed, "N", "of the random numbers"),
+        MOE_INT(0, "seed", &o.seed, "N",
+                "seed of the sampler: the same seed and options give the same text; of use with --temperature"),
         MOE_LIST(0, "stop", &o.stop, "TEXT", "end before this text"),
         MOE_BOOL(0, "ignore-eos", &o.ignore_eos, "go on after an end token"),
         MOE_GROUP("measuring"),
         MOE_INPUT(0, "score", &o.score, "FILE", "perplexity of this text (may be gzipped; - is standard input)"),
-        MOE_INT(0, "window", &o.window, "N", "tokens in a window of --score; the smaller of 2048 and the context by default"),
+        MOE_INT(0, "window", &o.window, "N",
+                "with --score: cut the text into windows of N tokens, each read without the text before it; the "
+                "smaller of 2048 and the context by default"),
         MOE_FILE(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
         MOE_OWN_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
         MOE_FILE(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
         MOE_BOOL(0, "bench", &o.bench, "time the model's matrix products against floors measured in the same run"),
         MOE_GROUP("model"),
         MOE_INT('c', "context", &o.context, "N", "positions to hold; by default the model's maximum, or what --memory holds"),
-        MOE_OWN_SIZE(0, "memory", &o.memory, "SIZE", "bytes to hold besides the model's files; what the machine has available by default"),
-        MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6", "epsilon of the q_a and kv_a norms: the config's, as engines do, or Hugging Face's"),
-        MOE_STR(0, "mla", &o.mla, "absorbed|plain", "form of the attention; they differ in rounding only"),
+        MOE_OWN_SIZE(0, "memory", &o.memory, "SIZE",
+                     "hold at most this beside the mapped files of the model, whose pages the system takes back when "
+                     "others need memory (peak_anonymous in JSON is held to it, peak_rss counts the pages too); what "
+                     "the machine has available by default"),
+        MOE_STR(0, "mla-norm-eps", &o.eps, "config|1e-6",
+                "epsilon of the two norms inside attention (q_a and kv_a): config takes rms_norm_eps, as vLLM, SGLang "
+                "and llama.cpp do; 1e-6 is what Hugging Face's code does whatever the config says"),
+        MOE_STR(0, "mla", &o.mla, "absorbed|plain",
+                "how attention reads its cache: absorbed computes on the compressed latents; plain expands them to "
+                "keys and values first, to check the other; they differ in rounding only"),
         MOE_OWN_STR(0, "device", &o.device, "auto|cpu", "where to compute"),
-        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search", "the inputs of NVFP4 weights; int16: 16-bit integers, faster for prompts; nvfp4: as a GPU's tensor cores would see them (W4A4); four-over-six, search: the best of two scales a block, of six"),
+        MOE_STR(0, "activations", &o.activations, "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
+                "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for prompts; "
+                "nvfp4: values rounded to 4 bits, as FP4 tensor cores take them (W4A4), to see what a GPU would "
+                "answer; nvfp4-four-over-six and nvfp4-search: the same with the best of two or six scales a block"),
         MOE_FILE(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
-        MOE_OWN_INT(0, "ranks", &o.ranks, "N", "ranks that share the routed experts; those of --plan, or 1, by default"),
-        MOE_FILE(0, "plan", &o.plan, "PLAN", "which experts lie on which rank (moe-plan); expert e on rank e N / experts by default"),
-        MOE_FILE(0, "replan", &o.replan, "PLAN", "move to this plan while running, a layer at a time"),
-        MOE_INT(0, "replan-after", &o.replan_after, "N", "begin once a rank has served N layers"),
+        MOE_OWN_INT(0, "ranks", &o.ranks, "N",
+                    "share the routed experts out over N ranks (expert parallelism); those of --plan, or 1, by default"),
+        MOE_FILE(0, "plan", &o.plan, "PLAN",
+                 "which rank holds which experts: a plan.json of moe-plan, or a placement as SGLang or TensorRT-LLM "
+                 "read it; without it the ranks get equal runs of experts in order"),
+        MOE_FILE(0, "replan", &o.replan, "PLAN",
+                 "move the experts to this other placement while running, a layer at a time, without a pause"),
+        MOE_INT(0, "replan-after", &o.replan_after, "N",
+                "with --replan: begin to move once a rank has computed N layers, counted over all passes"),
         MOE_STR(0, "comm", &o.comm, "local|ucx", "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at --rendezvous"),
-        MOE_OWN_INT(0, "rank", &o.rank, "R", "which one this process is; mpirun's and srun's environment say it, too"),
+        MOE_OWN_INT(0, "rank", &o.rank, "R",
+                    "with --rendezvous: the number of this process, 0 to ranks - 1, when it was started by hand; "
+                    "mpirun and srun tell it by their environment"),
         MOE_OWN_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT",
                     "where rank 0 listens for the others, at that address and no other; :PORT is this host's loopback"),
         MOE_OWN_STR(0, "secret-file", &o.secret, "FILE", "a secret of 16 bytes or more that ranks must know (chmod 600)"),
-        MOE_STR(0, "split", &o.split, "best|equal", "how replicas of an expert share its tokens; best: the least largest load"),
+        MOE_STR(0, "split", &o.split, "best|equal",
+                "which copy of an expert computes which tokens, where the plan has several: best: so that the fullest "
+                "rank has least to do; equal: the same number each"),
         MOE_OWN_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
@@ -450,18 +473,7 @@ static int tool_main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-run", .synopsis = "[options] MODEL",
         .about = "run a checkpoint or container: generate text, score it, trace it", .opts = opts,
-        .json =
-            "text, tokens, prompt_tokens, seconds (load, prefill, decode), prefill_tokens_per_second, decode_tokens_per_second, peak_rss, "
-            "peak_anonymous, finish_reason (stop or length).\n\n"
-            "With --prompts: sequences, an array of index (from 0), line (of the file, from 1), text, tokens, prompt_tokens, finish_reason (stop, length, or lost with the rank that had it), rank; "
-            "seconds, peak_rss, peak_anonymous.\n\n"
-            "With several ranks also: ranks, an array of rank, lost, mapped_bytes (of the model), requests, requests_again (after a loss), bytes_sent, "
-            "seconds_send, seconds_wait, seconds_serve (of it seconds_experts in products), plans (that it moved to).\n\n"
-            "With --score: tokens (positions scored), nll, perplexity, seconds, peak_rss, peak_anonymous; with --reference also kl (the mean over "
-            "positions of KL(reference || model) in nats), kl_p50, kl_p99, kl_max, top1_agreement, perplexity_reference, perplexity_ratio.\n\n"
-            "With --bench: bench, an array of op, shape, seconds, gbytes_per_second, gflops, share_of_peak.",
-        .examples = "moe-run model.moe --prompt 'The capital of France is' -n 20\nmoe-run model.moe --chat\n"
-                    "moe-run quantized.moe --score text.txt --reference model.moe --json",
+        .description = moe_run_description, .json = moe_run_json, .examples = moe_run_examples,
     };
     char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);

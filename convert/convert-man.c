@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "convert/convert-man.h"
+
+const char moe_convert_description[] =
+    "moe-convert writes a checkpoint directory as published on Hugging Face as a container, NAME.moe: "
+    "one file a layer, one aligned extent an expert, a checksum for every part of a tensor. Weights "
+    "keep the type they have (--to source), or become NVFP4 in the same pass, without calibration (--to "
+    "nvfp4). From a container it writes back: the checkpoint byte for byte (--to hf), an NVFP4 "
+    "checkpoint for vLLM, SGLang and TensorRT-LLM (--to hf-nvfp4), or a GGUF file for llama.cpp (--to "
+    "gguf).\n\n"
+    "The usual order: moe-inspect CHECKPOINT --verify; moe-convert, or moe-quantize, which reads a "
+    "checkpoint or a container and calibrates; moe-run --score to see what was lost; moe-convert --to "
+    "hf-nvfp4 or --to gguf for the engine that serves it. With --dry-run a command says how many bytes "
+    "it would read and write and how much memory it needs.\n\n"
+    "While it works, what is written lies in PATH.partial; PATH appears when it is whole, and never "
+    "before. A run that was stopped goes on with --resume and ends with the same bytes; --force "
+    "replaces what is there, once the new one is whole. Memory does not grow with the model: some MB a "
+    "thread.\n\n"
+    "The exit status is 0 when PATH is there and whole, also when it was already; 4 when something else "
+    "is; 12 when the disk has too little room, which is found before work; 13 for a damaged source, 14 "
+    "for one that is of a kind not read here; 130 after control-C.";
+
+const char moe_convert_examples[] =
+    "# what would it take, then do it; go on with it after a power cut or control-C\n"
+    "moe-convert Kimi-K2 -o k2.moe --dry-run\n"
+    "moe-convert Kimi-K2 -o k2.moe\n"
+    "moe-convert Kimi-K2 -o k2.moe --resume\n"
+    "# to NVFP4 in the same pass, without calibration\n"
+    "moe-convert Kimi-K2 -o k2-nvfp4.moe --to nvfp4\n"
+    "# the published files again, byte for byte\n"
+    "moe-convert k2.moe --to hf -o Kimi-K2-again\n"
+    "# for TensorRT-LLM, SGLang and vLLM; in compressed-tensors' spelling, in files of 1 GiB at most\n"
+    "moe-convert k2-nvfp4.moe --to hf-nvfp4 -o K2-NVFP4\n"
+    "moe-convert k2-nvfp4.moe --to hf-nvfp4 --flavor compressed-tensors --shard-size 1G -o K2-ct\n"
+    "# for llama.cpp\n"
+    "moe-convert k2-nvfp4.moe --to gguf -o k2-nvfp4.gguf\n"
+    "moe-convert k2.moe --to gguf --outtype q6_k -o k2-q6_k.gguf\n"
+    "# parts that several machines quantized, as the container of one run\n"
+    "moe-quantize Kimi-K2 --layers 0-1 -o part-1.moe\n"
+    "moe-quantize Kimi-K2 --layers 2-3 -o part-2.moe\n"
+    "moe-convert --merge part-1.moe part-2.moe -o whole.moe";
+
+const char moe_inspect_description[] =
+    "MODEL is a checkpoint directory as published on Hugging Face, or a container NAME.moe of "
+    "moe-convert or moe-quantize. moe-inspect says what it is (layers, experts, parameters, types, "
+    "bytes), and whether all that its index promises is there. It reads headers and small files alone, "
+    "so it takes a second for a trillion parameters, too, and it writes nothing.\n\n"
+    "Use it first, on what was downloaded: --verify reads every byte, a container's against its "
+    "checksums and a checkpoint's for values that are not finite. Use it again on what was written, and "
+    "--diff to see what quantization changed, tensor by tensor.\n\n"
+    "--tokenize and --detokenize need the tokenizer's files alone, not the weights.\n\n"
+    "Problems are listed on standard output, and the first is said on standard error. The exit status "
+    "is 0 when nothing is wrong, 3 when there is no such model, 13 for files that are damaged or "
+    "missing, 14 for a kind of model that is not read here, 15 when the two models of --diff differ, "
+    "and 16 when --verify found something.";
+
+const char moe_inspect_examples[] =
+    "# what is it, is it whole; is every byte sound\n"
+    "moe-inspect Kimi-K2\n"
+    "moe-inspect k2.moe --verify\n"
+    "# where the experts of each layer lie; some tensors by name\n"
+    "moe-inspect k2.moe --experts\n"
+    "moe-inspect k2.moe --tensors='layers\\.1\\.mlp\\.gate'\n"
+    "# for a program\n"
+    "moe-inspect k2.moe --json > k2.json\n"
+    "# is the container the model that was published; what did quantization change (exit status 15)\n"
+    "moe-inspect k2.moe --diff Kimi-K2\n"
+    "moe-inspect k2.moe --diff k2-nvfp4.moe\n"
+    "# how a text is cut into tokens; the ids alone; and back\n"
+    "moe-inspect Kimi-K2 --tokenize text.txt\n"
+    "echo 'Hello, world' | moe-inspect Kimi-K2 --tokenize - --quiet\n"
+    "moe-inspect Kimi-K2 --detokenize 296,356,408";

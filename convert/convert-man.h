@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* convert/convert-man.h - what the man pages of moe-convert and moe-inspect say besides their options. */
+#ifndef MOE_CONVERT_CONVERT_MAN_H
+#define MOE_CONVERT_CONVERT_MAN_H
+
+extern const char moe_convert_description[];
+extern const char moe_convert_examples[];
+extern const char moe_inspect_description[];
+extern const char moe_inspect_examples[];
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quantize/quantize-man.h"
+
+const char moe_quantize_description[] =
+    "moe-quantize writes a checkpoint directory as published, or a container of moe-convert, as a "
+    "container with NVFP4 weights: 4-bit values with a scale for every 16 of them, 4.5 bits a weight. "
+    "Routed experts become NVFP4, the rest keeps its type; --quantize and --tensor-type choose "
+    "otherwise.\n\n"
+    "Without text it needs no calibration: the default (search) finds the best scale of every block. "
+    "With --calib it runs the text through the model layer by layer and fits each layer's weights to "
+    "what they really multiply; that takes long (--dry-run says how long), and loses about half as "
+    "much. Text of the kind that the model will serve is best, chats as JSON lines among it.\n\n"
+    "The usual order: moe-inspect MODEL --verify; moe-quantize; moe-run QUANTIZED --score TEXT "
+    "--reference MODEL to see what was lost; moe-convert QUANTIZED --to hf-nvfp4 or --to gguf for the "
+    "engine that serves it. Several machines share the work with --layers, and moe-convert --merge puts "
+    "their parts together.\n\n"
+    "While it works, what is written lies in NAME.moe.partial; NAME.moe appears when it is whole. A run "
+    "that was stopped goes on with --resume and ends with the same bytes. --memory bounds the process "
+    "as a whole, mapped files and all; what it does not hold goes to --scratch. The report, which layer "
+    "lost how much and which experts saw too little text, is in the JSON and in the files of --report.\n\n"
+    "The exit status is 0 when NAME.moe is there and whole; 2 for options that exclude each other, 4 "
+    "when something else is there, 10 when --memory is too small, 12 when the disk is, both found "
+    "before work; 13 for a damaged model or text, 14 where nothing is left to quantize; 130 after "
+    "control-C.";
+
+const char moe_quantize_examples[] =
+    "# what would it take, then do it\n"
+    "moe-quantize Kimi-K2 -o k2-nvfp4.moe --dry-run\n"
+    "moe-quantize Kimi-K2 -o k2-nvfp4.moe\n"
+    "# calibrated, the best there is; the report as text, too\n"
+    "moe-quantize Kimi-K2 -o k2-best.moe --calib chats.jsonl --calib text.txt --report report.txt\n"
+    "# the same after it was stopped\n"
+    "moe-quantize Kimi-K2 -o k2-best.moe --calib chats.jsonl --calib text.txt --resume\n"
+    "# calibrated in less time and in a given memory, the rest on a fast disk\n"
+    "moe-quantize k2.moe -o k2-fast.moe --calib text.txt --effort fast --memory 2G --scratch scratch\n"
+    "# shared experts and the dense layers' MLPs too, for tensor cores with FP4 activations\n"
+    "moe-quantize k2.moe -o k2-mlp.moe --calib text.txt --effort fast --quantize mlp --activations nvfp4\n"
+    "# attention too, but layer 0 as it is\n"
+    "moe-quantize k2.moe -o k2-all.moe --quantize all-linear --tensor-type 'layers\\.0\\.=source'\n"
+    "# two machines, each a half, then the whole\n"
+    "moe-quantize Kimi-K2 --layers 0-1 -o part-1.moe\n"
+    "moe-quantize Kimi-K2 --layers 2-3 -o part-2.moe\n"
+    "moe-convert --merge part-1.moe part-2.moe -o whole.moe";
