@@ -21,7 +21,7 @@ static bool is_there(const struct moe_tensor *t) { return t->plane[MOE_PLANE_DAT
 
 /* ---- summary ---- */
 
-static bool add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
+bool moe_inspect_add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
 {
     int64_t tensors[MOE_DTYPE_COUNT] = { 0 };
     uint64_t bytes[MOE_DTYPE_COUNT] = { 0 };
@@ -68,7 +68,7 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
               moe_json_add_i64(j, "parameters", (int64_t)moe_config_parameters(c)) &&
               moe_json_add_i64(j, "parameters_active", (int64_t)moe_config_parameters_active(c)) &&
               moe_json_add_i64(j, "tensors", container ? there : src->n_raws) &&
-              moe_json_add_i64(j, "bytes", (int64_t)bytes) && add_types(j, src->tensors, src->n_tensors);
+              moe_json_add_i64(j, "bytes", (int64_t)bytes) && moe_inspect_add_types(j, src->tensors, src->n_tensors);
     if (ok && src->is_part) {
         cJSON *part = cJSON_CreateIntArray((const int[]){ src->part.first, src->part.last }, 2);
         ok = part && cJSON_AddItemToObject(j, "part", part);
@@ -180,7 +180,7 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
     bool ok = moe_json_add_i64(row, "layer", t->layer) && moe_json_add_i64(row, "experts", experts);
     if (ok && !add_extents(row, src, one, err)) return false;
     ok = ok && moe_json_add_i64(row, "expert_bytes_min", experts ? (int64_t)least : 0) && moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) &&
-         add_types(row, t, n);
+         moe_inspect_add_types(row, t, n);
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
 }
 

@@ -21,7 +21,7 @@ struct options {
     struct moe_run run;
     const char *tensors, *tokenize, *detokenize, *diff;
     int64_t top;
-    bool experts, verify, special;
+    bool layers, experts, verify, special;
 };
 
 /* ---- text for people ---- */
@@ -54,6 +54,56 @@ static void print_staged(const cJSON *s)
                    a->child->valuedouble, a->child->next->valuedouble, number(s, "of"), number(s, "experts_absent"));
 }
 
+static void print_attention(const cJSON *j)
+{
+    const cJSON *rope = moe_json_get(j, "rope");
+    printf("  context %.0f", number(j, "context_length"));
+    if (!strcmp(word(rope, "type"), "yarn"))
+        printf(" (YaRN: factor %g over %.0f, mscale %g, mscale_all_dim %g)", number(rope, "factor"), number(rope, "original_context_length"),
+               number(rope, "mscale"), number(rope, "mscale_all_dim"));
+    printf("\n  attention: %.0f heads of %.0f + %.0f rotary dimensions, values of %.0f; ranks: queries ", number(j, "heads"),
+           number(j, "qk_nope_head_dim"), number(j, "qk_rope_head_dim"), number(j, "v_head_dim"));
+    if (number(j, "q_lora_rank") > 0) printf("%.0f", number(j, "q_lora_rank"));
+    else printf("full");
+    printf(", keys and values %.0f\n", number(j, "kv_lora_rank"));
+}
+
+static void print_text(const cJSON *j)
+{
+    const cJSON *t = moe_json_get(j, "tokenizer"), *ends = moe_json_get(j, "end_tokens");
+    const char *problem = word(t, "problem"), *chat = word(t, "chat_template");
+    if (*problem) moe_print_line("  tokenizer: cannot be used: %s", problem);
+    else if (!*word(t, "kind")) printf("  tokenizer: none here\n");
+    else
+        moe_print_line("  tokenizer: %s, %.0f tokens, %s%s", word(t, "kind"), number(t, "vocabulary"),
+                       *chat ? "chat template " : "no chat template that is known", chat);
+    for (const cJSON *e = ends->child; e; e = e->next) {
+        const cJSON *piece = moe_json_get(e, "piece"); /* JSON already, between quotes */
+        moe_print_line("  ends at token %.0f  %s", number(e, "id"), cJSON_IsRaw(piece) ? piece->valuestring : "");
+    }
+}
+
+static void print_quantization(const cJSON *q)
+{
+    if (!cJSON_IsObject(q)) return;
+    moe_print_line("  quantized by method '%s' (%s), %s", word(q, "method"), word(q, "quantize"),
+                   cJSON_IsTrue(moe_json_get(q, "calibrated")) ? "calibrated" : "not calibrated");
+    if (number(q, "calibration_tokens") > 0) printf("    calibration tokens: %.0f\n", number(q, "calibration_tokens"));
+    if (number(q, "relative_error") > 0) printf("    relative error of what was quantized: %.4g\n", number(q, "relative_error"));
+}
+
+static void print_layers(const cJSON *rows)
+{
+    for (const cJSON *r = rows->child; r; r = r->next) {
+        const cJSON *e = moe_json_get(r, "relative_error");
+        if (cJSON_IsNull(moe_json_get(r, "layer"))) printf("outside of layers:\n");
+        else printf("layer %.0f, %s:\n", number(r, "layer"), word(r, "kind"));
+        print_types(moe_json_get(r, "types"));
+        if (cJSON_IsObject(e))
+            printf("  relative error: gate %.4g, up %.4g, down %.4g\n", number(e, "gate"), number(e, "up"), number(e, "down"));
+    }
+}
+
 static void print_summary(const cJSON *j)
 {
     char a[16];
@@ -62,7 +112,13 @@ static void print_summary(const cJSON *j)
     const cJSON *part = moe_json_get(j, "part");
     if (part) printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n", part->child->valuedouble, part->child->next->valuedouble);
     print_staged(moe_json_get(j, "staged"));
-    printf("  %.0f experts, %.0f for each token\n", number(j, "experts"), number(j, "experts_per_token"));
+    printf("  %.0f experts, %.0f for each token, %.0f shared", number(j, "experts"), number(j, "experts_per_token"), number(j, "shared_experts"));
+    if (number(j, "expert_groups") > 1)
+        printf("; %.0f groups, %.0f of them used", number(j, "expert_groups"), number(j, "expert_groups_used"));
+    printf("; layers without experts: %.0f\n", number(j, "dense_layers"));
+    print_attention(j);
+    print_text(j);
+    print_quantization(moe_json_get(j, "quantization"));
     printf("  %.0f parameters, %.0f active\n", number(j, "parameters"), number(j, "parameters_active"));
     printf("  %.0f tensors, %s\n", number(j, "tensors"), moe_human_bytes((uint64_t)number(j, "bytes"), a));
     print_types(cJSON_GetObjectItemCaseSensitive(j, "types"));
@@ -106,6 +162,11 @@ static void print_tensors(const cJSON *rows)
 static enum moe_code lists(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     cJSON *list;
+    if (o->layers) {
+        MOE_TRY(moe_inspect_layers(src, &list, err));
+        cJSON_AddItemToObject(json, "layer_list", list);
+        if (!o->run.json) print_layers(list);
+    }
     if (o->experts) {
         MOE_TRY(moe_inspect_experts(src, &list, err));
         cJSON_AddItemToObject(json, "expert_layers", list);
@@ -154,6 +215,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     moe_tell_superseded(&o->run, src);
     why = *err;
     enum moe_code code = moe_inspect_summary(src, json, err);
+    if (code == MOE_OK) code = moe_inspect_model(src, *json, err);
     if (code == MOE_OK && !o->run.json) print_summary(*json);
     if (code == MOE_OK) code = lists(o, src, *json, err);
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
@@ -358,7 +420,7 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     struct moe_re *pattern = NULL;
     if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err)); /* before anything is printed */
     moe_re_close(&pattern);
-    if (o->diff && (o->tokenize || o->detokenize || o->verify || o->experts || o->tensors))
+    if (o->diff && (o->tokenize || o->detokenize || o->verify || o->layers || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
     if (o->top < 0 || o->top > MOE_DIFF_TOP_MAX)
         return moe_fail(err, MOE_USAGE, "--top wants a number from 0 to %d, not %lld", MOE_DIFF_TOP_MAX, (long long)o->top);
@@ -379,6 +441,7 @@ static int tool_main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("what to show"),
         MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
+        MOE_BOOL(0, "layers", &o.layers, "list each layer: its types, their bytes, and the error of its quantization"),
         MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
         MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored and in values"),
@@ -399,7 +462,12 @@ static int tool_main(int argc, char **argv)
             "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, parameters, parameters_active, tensors, "
             "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. Of layers of a model also part (the first "
             "and the last), of a staged part also staged (ranks, of, experts_absent, from, plan), and tensors, bytes and types are those that are there. With --tensors also "
-            "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers.\n\n"
+            "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers; with --layers also layer_list "
+            "(layer, null for what is outside of layers, kind, types, relative_error).\n\n"
+            "Also: context_length, rope (type, theta; of yarn factor, original_context_length, mscale, mscale_all_dim, beta_fast, beta_slow), heads, "
+            "q_lora_rank (0: none), kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, dense_layers, shared_experts, expert_groups, "
+            "expert_groups_used, tokenizer (null, or kind, vocabulary, chat_template; problem where it cannot be used), end_tokens (id, piece), "
+            "quantization (null, or method, quantize, calibrated, calibration_tokens, input_scale, relative_error: of the run that quantized a container).\n\n"
             "With --diff: same (nothing differs), values_same (no value, shape or tensor does), tensors_same, tensors_different, and of these "
             "tensors_only_first, tensors_only_second, tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "
             "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; types: the same for each pair of types (type, type_second, "

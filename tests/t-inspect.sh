@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
 . tests/common.sh
-need_tool moe-inspect moe-convert
+need_tool moe-inspect moe-convert moe-quantize
 need_helper genmodel
 need_python
 I=$BIN/moe-inspect
@@ -24,13 +24,16 @@ exits() # CODE COMMAND...
     [ $got = "$want" ] || { cat "$T/out" "$T/err"; fail "exit $got, want $want: $*"; }
 }
 
-KEYS='["kind","layout","architecture","layers","experts","experts_per_token","hidden_size","vocab_size","parameters","parameters_active","tensors","bytes","types","verified","problems"]'
+KEYS='["kind","layout","architecture","layers","experts","experts_per_token","hidden_size","vocab_size","parameters","parameters_active","tensors","bytes","types","context_length","rope","heads","q_lora_rank","kv_lora_rank","qk_nope_head_dim","qk_rope_head_dim","v_head_dim","dense_layers","shared_experts","expert_groups","expert_groups_used","tokenizer","end_tokens","quantization","verified","problems"]'
 for layout in bf16 fp8 int4; do
     ok "$BIN/moe-convert" $K/$layout -o "$T/$layout.moe"
     for m in "$K/$layout" "$T/$layout.moe"; do
         exits 0 "$I" "$m" --json
         check "list(j) == $KEYS and j['verified'] is None and j['problems'] == []"
         check "(j['layers'], j['experts'], j['experts_per_token'], j['hidden_size'], j['vocab_size']) == (4, 32, 4, 128, 1024)"
+        check "(j['context_length'], j['heads'], j['q_lora_rank'], j['kv_lora_rank'], j['shared_experts'], j['dense_layers']) == (1024, 4, 96, 64, 1, 1)"
+        check "j['rope']['type'] == 'yarn' and j['rope']['factor'] == 4 and j['rope']['original_context_length'] == 256 and j['quantization'] is None"
+        check "(j['tokenizer']['kind'], j['tokenizer']['vocabulary']) == ('tiktoken', 1024) and all(e['piece'] for e in j['end_tokens'])"
         check "j['parameters'] == 3151616 and sum(t['tensors'] for t in j['types'].values()) == 345"
         exits 0 "$I" --verify "$m" --json
         check "j['verified'] is True"
@@ -43,6 +46,24 @@ exits 0 "$I" "$K/fp8" --json
 check "j['layout'] == 'fp8-block128' and j['kind'] == 'checkpoint' and j['tensors'] == 665 and j['types']['fp8-block128']['tensors'] == 320"
 exits 0 "$I" "$T/int4.moe" --json
 check "j['layout'] == 'int4-g32' and j['kind'] == 'container' and j['tensors'] == 345"
+
+# A container tells how it was quantized, layer by layer too; a model without a tokenizer says so.
+ok "$BIN/moe-quantize" -q $K/bf16 --calib $K/calib.txt --calib-tokens 1000 --sequence-length 256 --effort fast -o "$T/calibrated.moe"
+exits 0 "$I" "$T/calibrated.moe" --json --layers
+check "j['quantization']['calibrated'] is True and j['quantization']['calibration_tokens'] == 1000 and 0.05 < j['quantization']['relative_error'] < 0.2"
+check "[l['layer'] for l in j['layer_list']] == [None, 0, 1, 2, 3] and [l['kind'] for l in j['layer_list']][:3] == ['model', 'dense', 'experts']"
+check "j['layer_list'][1]['relative_error'] is None and all(0.05 < l['relative_error']['down'] < 0.2 for l in j['layer_list'][2:])"
+check "sum(t['bytes'] for l in j['layer_list'] for t in l['types'].values()) == j['bytes']"
+exits 0 "$I" "$T/calibrated.moe" --layers
+grep -q "quantized by method 'gptq' (experts), calibrated" "$T/out" && grep -q "layer 3, experts:" "$T/out" && grep -q "relative error: gate 0" "$T/out" || fail "text"
+grep -q "context 1024 (YaRN: factor 4 over 256" "$T/out" && grep -q "tokenizer: tiktoken, 1024 tokens" "$T/out" || fail "text"
+cp -r $K/bf16 "$T/mute"
+rm "$T/mute/tiktoken.model"
+exits 0 "$I" "$T/mute" --json
+check "j['tokenizer'] is None and all(e['piece'] is None for e in j['end_tokens'])"
+printf 'junk\n' >"$T/mute/tiktoken.model"
+exits 0 "$I" "$T/mute" --json
+check "j['tokenizer']['kind'] is None and 'tiktoken.model' in j['tokenizer']['problem']"
 
 # Lists.
 exits 0 "$I" "$T/fp8.moe" --json --tensors 'experts\.31\.'

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a model is beyond its tensors: attention, context, tokenizer, how it was quantized; and layer by layer. */
+#include "convert/inspect.h"
+
+#include "base/io.h"
+#include "formats/chat.h"
+#include "formats/container.h"
+#include "formats/tokenizer.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- shape ---- */
+
+static bool add_rope(cJSON *j, const struct moe_config *c)
+{
+    cJSON *o = cJSON_AddObjectToObject(j, "rope");
+    bool ok = o && cJSON_AddStringToObject(o, "type", c->yarn ? "yarn" : "default") && cJSON_AddNumberToObject(o, "theta", c->rope_theta);
+    if (!ok || !c->yarn) return ok;
+    return cJSON_AddNumberToObject(o, "factor", c->yarn_factor) &&
+           cJSON_AddNumberToObject(o, "original_context_length", c->original_max_position_embeddings) &&
+           cJSON_AddNumberToObject(o, "mscale", c->mscale) && cJSON_AddNumberToObject(o, "mscale_all_dim", c->mscale_all_dim) &&
+           cJSON_AddNumberToObject(o, "beta_fast", c->beta_fast) && cJSON_AddNumberToObject(o, "beta_slow", c->beta_slow);
+}
+
+static bool add_shape(cJSON *j, const struct moe_config *c)
+{
+    return moe_json_add_i64(j, "context_length", c->max_position_embeddings) && add_rope(j, c) &&
+           moe_json_add_i64(j, "heads", c->num_attention_heads) && moe_json_add_i64(j, "q_lora_rank", c->q_lora_rank) &&
+           moe_json_add_i64(j, "kv_lora_rank", c->kv_lora_rank) && moe_json_add_i64(j, "qk_nope_head_dim", c->qk_nope_head_dim) &&
+           moe_json_add_i64(j, "qk_rope_head_dim", c->qk_rope_head_dim) && moe_json_add_i64(j, "v_head_dim", c->v_head_dim) &&
+           moe_json_add_i64(j, "dense_layers", c->num_hidden_layers - moe_config_moe_layers(c)) &&
+           moe_json_add_i64(j, "shared_experts", c->n_shared_experts) && moe_json_add_i64(j, "expert_groups", c->n_group) &&
+           moe_json_add_i64(j, "expert_groups_used", c->topk_group);
+}
+
+/* ---- tokenizer ---- */
+
+static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for the summary"); }
+
+/* "tiktoken" where the directory, or a container's folder of its own, has such a file. */
+static enum moe_code kind_of(const struct moe_source *src, const char **kind, struct moe_err *err)
+{
+    static const char *const places[] = { "tiktoken.model", "tokenizer/tiktoken.model" };
+    char path[PATH_MAX];
+    *kind = "tokenizer.json";
+    for (int i = 0; i < 2; i++) {
+        enum moe_exists what;
+        MOE_TRY(moe_path_join(path, sizeof path, src->path, places[i], err));
+        MOE_TRY(moe_look(path, &what, err));
+        if (what != MOE_ABSENT) *kind = "tiktoken";
+    }
+    return MOE_OK;
+}
+
+/* The model's template by the name that --chat-template has for it; null for one that is not built in. */
+static enum moe_code add_template(cJSON *o, const struct moe_source *src, const struct moe_tokenizer *t, struct moe_err *err)
+{
+    const struct moe_chat_hint hint = { .model_type = src->config.model_type, .architecture = src->config.architecture };
+    struct moe_chat *chat = NULL;
+    enum moe_code code = moe_chat_open(&chat, t, &hint, err);
+    if (code == MOE_NOMEM || code == MOE_IO) return code;
+    cJSON *v = chat ? cJSON_AddStringToObject(o, "chat_template", moe_chat_name(chat)) : cJSON_AddNullToObject(o, "chat_template");
+    moe_chat_close(&chat);
+    return v ? MOE_OK : no_memory(err);
+}
+
+/* Nothing of a model's text is needed to look at its weights: what is wrong with the tokenizer's files is told, and no failure. */
+static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struct moe_tokenizer **t, struct moe_err *err)
+{
+    const char *kind;
+    enum moe_code code = moe_tokenizer_open(t, src->path, 0, err);
+    if (code == MOE_NOMEM || code == MOE_IO) return code;
+    if (code == MOE_NOT_FOUND) return cJSON_AddNullToObject(j, "tokenizer") ? MOE_OK : no_memory(err);
+    cJSON *o = cJSON_AddObjectToObject(j, "tokenizer");
+    if (o && code != MOE_OK)
+        return cJSON_AddNullToObject(o, "kind") && cJSON_AddStringToObject(o, "problem", err->msg) ? MOE_OK : no_memory(err);
+    MOE_TRY(kind_of(src, &kind, err));
+    if (!o || !cJSON_AddStringToObject(o, "kind", kind) || !moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t))) return no_memory(err);
+    return add_template(o, src, *t, err);
+}
+
+static bool add_end_tokens(cJSON *j, const struct moe_config *c, const struct moe_tokenizer *t)
+{
+    cJSON *list = cJSON_AddArrayToObject(j, "end_tokens");
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < c->n_eos; i++) {
+        char room[MOE_TOKEN_ROOM];
+        size_t n = 0;
+        bool fits = t && c->eos_token_id[i] >= 0 && c->eos_token_id[i] < moe_tokenizer_size(t);
+        const char *piece = fits ? moe_token_bytes(t, (int32_t)c->eos_token_id[i], room, &n) : NULL;
+        cJSON *o = cJSON_CreateObject();
+        ok = o && cJSON_AddItemToArray(list, o) && moe_json_add_i64(o, "id", c->eos_token_id[i]) &&
+             (piece ? moe_json_add_text(o, "piece", piece, n) : cJSON_AddNullToObject(o, "piece"));
+    }
+    return ok;
+}
+
+/* ---- how it was quantized ---- */
+
+static const cJSON *quantization(const struct moe_source *src)
+{
+    const cJSON *q = src->container ? moe_json_get(src->container->manifest, "quantization") : NULL;
+    return cJSON_IsObject(q) ? q : NULL;
+}
+
+/* A member of the manifest's "quantization", as it is there, or null. */
+static bool copy(cJSON *o, const char *as, const cJSON *from)
+{
+    cJSON *v = from ? cJSON_Duplicate(from, true) : cJSON_CreateNull();
+    return v && cJSON_AddItemToObject(o, as, v);
+}
+
+static bool add_quantization(cJSON *j, const struct moe_source *src)
+{
+    const cJSON *q = quantization(src), *calibration = q ? moe_json_get(q, "calibration") : NULL;
+    if (!q) return cJSON_AddNullToObject(j, "quantization") != NULL;
+    cJSON *o = cJSON_AddObjectToObject(j, "quantization");
+    return o && copy(o, "method", moe_json_get(q, "method")) && copy(o, "quantize", moe_json_get(q, "quantize")) &&
+           cJSON_AddBoolToObject(o, "calibrated", cJSON_IsObject(calibration)) &&
+           copy(o, "calibration_tokens", calibration ? moe_json_get(calibration, "tokens") : NULL) &&
+           copy(o, "input_scale", moe_json_get(q, "input_scale")) &&
+           copy(o, "relative_error", moe_json_get(moe_json_get(q, "relative_error"), "total"));
+}
+
+enum moe_code moe_inspect_model(const struct moe_source *src, cJSON *j, struct moe_err *err)
+{
+    struct moe_tokenizer *t = NULL;
+    enum moe_code code = add_shape(j, &src->config) ? add_tokenizer(j, src, &t, err) : no_memory(err);
+    if (code == MOE_OK && !(add_end_tokens(j, &src->config, t) && add_quantization(j, src))) code = no_memory(err);
+    moe_tokenizer_close(&t);
+    return code;
+}
+
+/* ---- layer by layer ---- */
+
+/* Whose error the manifest tells, by layer: rows[layer], NULL where it has none. */
+static const cJSON **errors_of(const struct moe_source *src)
+{
+    const cJSON **rows = calloc((size_t)src->config.num_hidden_layers + 1, sizeof *rows), *q = quantization(src);
+    const cJSON *layers = q ? moe_json_get(moe_json_get(q, "relative_error"), "layers") : NULL;
+    for (const cJSON *l = rows && cJSON_IsArray(layers) ? layers->child : NULL; l; l = l->next) {
+        const cJSON *n = moe_json_get(l, "layer");
+        if (cJSON_IsNumber(n) && n->valuedouble >= 0 && n->valuedouble < (double)src->config.num_hidden_layers) rows[n->valueint] = l;
+    }
+    return rows;
+}
+
+static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n, const cJSON *error)
+{
+    static const char *const parts[] = { "gate", "up", "down" };
+    cJSON *row = cJSON_CreateObject();
+    if (!row || !cJSON_AddItemToArray(list, row)) return false;
+    bool moe = t->layer >= 0 && moe_layer_is_moe(&src->config, t->layer);
+    cJSON *number = t->layer < 0 ? cJSON_AddNullToObject(row, "layer") : moe_json_add_i64(row, "layer", t->layer);
+    bool ok = number && cJSON_AddStringToObject(row, "kind", t->layer < 0 ? "model" : moe ? "experts" : "dense") &&
+         moe_inspect_add_types(row, t, n);
+    if (!ok || !error) return ok && cJSON_AddNullToObject(row, "relative_error");
+    cJSON *e = cJSON_AddObjectToObject(row, "relative_error");
+    for (int i = 0; e && ok && i < 3; i++) ok = copy(e, parts[i], moe_json_get(error, parts[i]));
+    return e && ok;
+}
+
+enum moe_code moe_inspect_layers(const struct moe_source *src, cJSON **out, struct moe_err *err)
+{
+    cJSON *list = cJSON_CreateArray();
+    const cJSON **errors = errors_of(src);
+    bool ok = list && errors;
+    for (int64_t i = 0, k; ok && i < src->n_tensors; i = k) {
+        int layer = src->tensors[i].layer;
+        for (k = i + 1; k < src->n_tensors && src->tensors[k].layer == layer; k++) continue;
+        ok = add_layer(list, src, src->tensors + i, k - i, layer >= 0 ? errors[layer] : NULL);
+    }
+    free(errors);
+    *out = ok ? list : NULL;
+    if (ok) return MOE_OK;
+    cJSON_Delete(list);
+    return moe_fail(err, MOE_NOMEM, "no memory for the list of layers");
+}
