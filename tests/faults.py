@@ -221,6 +221,11 @@ def main():
     make(f"{HELPERS}/genmodel", "-o", m, "--format", "bf16", "--layers", "2", "--experts", "2", "--top-k", "2", "--hidden", "128", "--inter", "64", "--seed", "3")
     make(f"{BIN}/moe-convert", m, "-o", c)
     make(f"{BIN}/moe-quantize", m, "-o", q, "--method", "max")
+    # Experts fused into one tensor, and a copy of some of them that does not count.
+    fused, stale, kept = (os.path.join(WORK, n) for n in ("fused", "stale", "stale.moe"))
+    make("python3", "tests/relayout.py", "fuse", m, fused)
+    make("python3", "tests/relayout.py", "overlay", fused, stale, "mlp.experts.down_proj|o_proj", "patch.safetensors")
+    make(f"{BIN}/moe-convert", stale, "-o", kept)
     out = ["-o", "@/out"]
     s, scratch = os.path.join(WORK, "s"), os.path.join(WORK, "scratch")
     os.mkdir(scratch)
@@ -246,6 +251,8 @@ def main():
         Job("quantize", ["moe-quantize", c, "--method", "max", "--tensor-type", "experts.1.*up=bf16", "--report", "@/report", "-t", "1", *out], ["out", "report"], c),
         Job("force", ["moe-quantize", m, "--method", "max", "--force", "-t", "1", *out], ["out"], m, [("out", c)]),
         Job("export", ["moe-convert", c, "--to", "hf", "-t", "1", *out], ["out"], c),
+        Job("stale", ["moe-convert", stale, "-t", "1", *out], ["out"], stale, kinds="alloc open close pread pwrite fsync"),
+        Job("stale-export", ["moe-convert", kept, "--to", "hf", "-t", "1", *out], ["out"], kept, kinds="alloc open close pread pwrite fsync"),
         Job("export-force", ["moe-convert", q, "--to", "hf-nvfp4", "--force", "-t", "1", *out], ["out"], q, [("out", old)]),
         Job("export-same", ["moe-convert", c, "--to", "hf", "--force", "-t", "1", *out], ["out"], c, [("out", m)]),
         Job("gguf", ["moe-convert", c, "--to", "gguf", "-t", "1", *out], ["out"], c),

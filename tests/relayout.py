@@ -5,7 +5,7 @@ overlay FROM TO PATTERN FILE...  copies of the tensors whose names match, in eac
                                  first of them, and so on, the last for the rest; every other copy has other bytes
 prefer FROM TO                   FROM, an overlay, without its stale copies
 fuse FROM TO [HOW]               experts in two tensors a layer, as transformers 5 keeps them; HOW: transposed, fp8, short, scaled, twice
-rename FROM TO A B               every tensor name with A replaced by B (a regular expression)"""
+half FROM TO                     its BF16 experts' bytes taken for F16"""
 import json, os, re, shutil, struct, sys
 
 INDEX = "model.safetensors.index.json"
@@ -104,14 +104,10 @@ def fuse(source, to, how=""):
     if os.path.exists(os.path.join(source, INDEX)): index(to, held)
 
 
-def rename(source, to, a, b):
+def half(source, to):
     shutil.copytree(source, to)
-    held = {}
     for f, (tensors, meta) in shards(source).items():
-        tensors = {re.sub(a, b, n): t for n, t in tensors.items()}
-        write(os.path.join(to, f), tensors, meta)
-        held.update({n: f for n in tensors})
-    if os.path.exists(os.path.join(source, INDEX)): index(to, held)
+        write(os.path.join(to, f), {n: ("F16", *t[1:]) if ".experts." in n else t for n, t in tensors.items()}, meta)
 
 
-{"overlay": overlay, "prefer": prefer, "fuse": fuse, "rename": rename}[sys.argv[1]](*sys.argv[2:])
+{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half}[sys.argv[1]](*sys.argv[2:])
