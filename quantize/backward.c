@@ -55,6 +55,15 @@ uint64_t moe_backward_estimate(const struct moe_config *c, int64_t max_tokens, i
     return sizeof(struct moe_backward) + bytes(row_floats(c, max_tokens)) + bytes(threads * worker_floats(c, sequence));
 }
 
+uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows, int64_t sequence, int threads)
+{
+    struct moe_backward_room r = { 0 };
+    int64_t inter = c->moe_layer_freq > 1 ? widest_mlp(c) : c->moe_intermediate_size * most(c->n_shared_experts, 1);
+    mlp_room(&(struct mlp){ 0 }, &r, rows, inter);
+    int64_t floats = most(r.used, most(moe_backward_head_floats(c, rows), moe_backward_attention_floats(c, attention_rows)));
+    return sizeof(struct moe_backward) + bytes(floats) + bytes(threads * worker_floats(c, sequence));
+}
+
 enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_model *m, int64_t max_tokens, int64_t sequence, struct moe_pool *pool,
                                 struct moe_err *err)
 {

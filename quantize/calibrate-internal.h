@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate-internal.h - what calibrate.c (the run) and calibrate-plan.c (its memory and its operations) share. */
+/* quantize/calibrate-internal.h - what calibrate.c (the run), calibrate-plan.c (its memory and its operations) and calibrate-time.c share. */
 #ifndef MOE_QUANTIZE_CALIBRATE_INTERNAL_H
 #define MOE_QUANTIZE_CALIBRATE_INTERNAL_H
 
@@ -26,6 +26,8 @@ struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o);
 /* Of what all tokens pass: it has nothing to make up for. */
 struct moe_mlp_method moe_calibrate_dense_method(const struct moe_calibration *o);
 
+/* Routed experts of a layer that are to be quantized. */
+int64_t moe_calibrate_coded_experts(const struct moe_source *src, const uint8_t *type, int64_t layer);
 /* Operations beside the way forward: of one expert over so many tokens; of a layer's routed experts; of what all tokens pass in a layer. */
 double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens);
 double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer);

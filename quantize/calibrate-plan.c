@@ -3,6 +3,7 @@
 #include "quantize/calibrate-internal.h"
 
 #include "base/io.h"
+#include "model/emit.h"
 #include "quantize/dense.h"
 #include "quantize/least.h"
 #include "quantize/work.h"
@@ -16,8 +17,7 @@ static uint64_t stored_bytes(const struct moe_tensor *t)
 
 /* ---- operations ---- */
 
-/* Routed experts of a layer that are to be quantized. */
-static int64_t coded_experts(const struct moe_source *src, const uint8_t *type, int64_t layer)
+int64_t moe_calibrate_coded_experts(const struct moe_source *src, const uint8_t *type, int64_t layer)
 {
     int64_t n = 0, last = -1;
     for (int64_t i = 0; i < src->n_tensors; i++) {
@@ -37,7 +37,7 @@ double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_
 double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer)
 {
     double each = (double)o->n * (double)src->config.num_experts_per_tok / (double)src->config.n_routed_experts;
-    int64_t n = moe_layer_is_moe(&src->config, layer) ? coded_experts(src, o->type, layer) : 0;
+    int64_t n = moe_layer_is_moe(&src->config, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0;
     return n ? (double)n * moe_calibrate_expert_work(src, o, each) : 0;
 }
 
@@ -92,44 +92,76 @@ struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o)
     return (struct moe_fisher){ o->tokens, least(o->fisher, o->n), o->sequence, o->seed };
 }
 
-enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p, struct moe_err *err)
+/* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its layers, is mapped at once. */
+static void stored_most(const struct moe_source *src, uint64_t *expert, uint64_t *mapped)
+{
+    uint64_t here = 0;
+    *expert = *mapped = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        uint64_t bytes = stored_bytes(t);
+        if (i && t->layer != t[-1].layer) here = 0;
+        if (t->expert >= 0 && 3 * bytes > *expert) *expert = 3 * bytes;
+        if (t->expert < 0) here = t->layer < 0 ? bytes : here + bytes;
+        if (here > *mapped) *mapped = here;
+    }
+}
+
+/* Memory of a run: what it begins with and what does not depend on where hidden states are; each expert at work; what the states take with
+ * all that passes tokens through layers; the sensitivity pass, which is over before the rest begins; and of its files those in scratch. */
+struct parts { uint64_t fixed, each, walk[2], fisher[2], files; };
+
+static struct parts parts_of(const struct moe_source *src, const struct moe_calibration *o, int threads)
 {
     const struct moe_config *c = &src->config;
     struct moe_fisher f = moe_calibrate_sensitivity(o);
-    uint64_t base = moe_peak_rss(), limit = o->memory ? o->memory : base + moe_available_memory() / 2, most_raw = 0, layer = 0, fisher = 0, files = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) {
-        uint64_t bytes = stored_bytes(&src->tensors[i]);
-        if (src->tensors[i].expert >= 0 && 3 * bytes > most_raw) most_raw = 3 * bytes;
-        if (src->tensors[i].expert < 0 && src->tensors[i].layer < 0 && bytes > layer) layer = bytes;
+    struct moe_mlp_method dense = moe_calibrate_dense_method(o);
+    uint64_t base = moe_peak_rss(), raw, mapped, ignored;
+    struct parts p = { .files = 0 };
+    stored_most(src, &raw, &mapped);
+    p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw + sizeof(struct moe_bench) + moe_emit_estimate(src) + (256 << 10);
+    /* beside: two units' descriptors and journals; an expert as stored; what is mapped; what libraries keep */
+    base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped + (3 << 20);
+    p.fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + moe_dense_estimate(src, o->type, &dense);
+    for (int in_files = 0; in_files < 2; in_files++) {
+        p.walk[in_files] = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
+        if (!o->fisher) continue;
+        moe_fisher_estimate(src, &f, in_files, threads, &p.fisher[in_files], in_files ? &p.files : &ignored);
+        p.fisher[in_files] += base;
     }
-    uint64_t dense[2] = { 0, 0 }; /* bytes mapped of a layer: the one at hand, the largest */
-    for (int64_t i = 0; i < src->n_tensors; i++) {
-        const struct moe_tensor *t = &src->tensors[i];
-        if (i && t->layer != t[-1].layer) dense[0] = 0;
-        dense[0] += t->expert < 0 && t->layer >= 0 ? stored_bytes(t) : 0;
-        if (dense[0] > dense[1]) dense[1] = dense[0];
-    }
-    if (dense[1] > layer) layer = dense[1];
-    *p = (struct moe_calibration_plan){ .work = work_of(src, o) };
-    struct moe_mlp_method dense_method = moe_calibrate_dense_method(o);
-    uint64_t each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + most_raw + sizeof(struct moe_bench) + (4 << 20);
-    uint64_t fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + most_raw + layer + (uint64_t)src->n_tensors * 64 + (16 << 20) +
-                     moe_dense_estimate(src, o->type, &dense_method);
-    for (int in_files = 0; in_files <= (o->scratch != NULL); in_files++) {
-        uint64_t walk = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
-        uint64_t left = limit > fixed + walk ? limit - fixed - walk : 0;
-        if (o->fisher) moe_fisher_estimate(src, &f, in_files, threads, &fisher, &files);
-        fisher += base + most_raw + layer;
-        p->workers = (int)least((int64_t)(left / each), threads);
+    return p;
+}
+
+static uint64_t memory_of(const struct parts *p, int workers, int in_files)
+{
+    uint64_t memory = p->fixed + p->walk[in_files] + (uint64_t)workers * p->each;
+    return p->fisher[in_files] > memory ? p->fisher[in_files] : memory;
+}
+
+void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p)
+{
+    const struct moe_config *c = &src->config;
+    struct parts parts = parts_of(src, o, threads);
+    *p = (struct moe_calibration_plan){ .work = work_of(src, o), .limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2 };
+    p->least_scratch = (o->method.corrects ? 4 : 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float);
+    if (p->least_scratch < parts.files) p->least_scratch = parts.files; /* the pass's files are gone when the others come */
+    for (int in_files = 0; in_files < 2; in_files++) p->least[in_files] = memory_of(&parts, 1, in_files);
+    for (int in_files = 0; in_files <= (o->scratch != NULL) && !p->fits; in_files++) {
+        p->workers = threads;
+        while (p->workers > 1 && memory_of(&parts, p->workers, in_files) > p->limit) p->workers--;
         p->in_files = in_files;
-        p->memory = fixed + walk + (uint64_t)(p->workers ? p->workers : 1) * each;
-        if (o->fisher && fisher > p->memory) p->memory = fisher;
-        p->scratch = in_files ? (o->method.corrects ? 4 : 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float) + (o->fisher ? files : 0) : 0;
-        if (p->workers && p->memory <= limit) break;
+        p->memory = memory_of(&parts, p->workers, in_files);
+        p->scratch = in_files ? p->least_scratch : 0;
+        p->fits = p->memory <= p->limit;
     }
+    p->partial = moe_dense_aside_bytes(src, o->type);
     for (int64_t l = 0; o->fisher && l < c->num_hidden_layers; l++)
         p->partial += moe_layer_is_moe(c, l) ? (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float) : 0;
-    if (p->workers && p->memory <= limit) return MOE_OK;
+}
+
+enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o, struct moe_err *err)
+{
+    if (p->fits) return MOE_OK;
     return moe_fail(err, MOE_NOMEM, "calibration needs %llu MiB of memory, %llu MiB allowed (raise --memory, %s)", (unsigned long long)(p->memory >> 20) + 1,
-                    (unsigned long long)(limit >> 20), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
+                    (unsigned long long)(p->limit >> 20), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
 }

@@ -27,14 +27,24 @@ struct moe_calibration {
 
 /* What a run will take. */
 struct moe_calibration_plan {
+    bool fits;                          /* ... in `limit`; if not, memory and scratch are those of the run that comes nearest */
     int workers;                        /* experts at once */
     bool in_files;                      /* hidden states go to scratch */
+    uint64_t limit;                     /* bytes of memory allowed */
     uint64_t memory, scratch, partial;  /* bytes: peak, files in scratch, files beside the container while it is written */
+    uint64_t least[2], least_scratch;   /* the least memory that will do: with hidden states in memory; in files, of so many bytes */
     double work;                        /* floating-point operations, two for a multiply-add */
 };
 
+void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p);
 /* MOE_NOMEM when it does not fit memory, in one sentence that names what would do. */
-enum moe_code moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p, struct moe_err *err);
+enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o, struct moe_err *err);
+
+/* Seconds of its arithmetic, and of rows of hidden states in files, on a machine of this speed (quantize/speed.h); tokens that an expert
+ * sees on average, those that it borrows included. */
+struct moe_speed;
+double moe_calibrate_seconds(const struct moe_source *src, const struct moe_calibration *o, const struct moe_calibration_plan *p, const struct moe_speed *s, int threads);
+int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o);
 
 struct moe_calibrate;
 /* `o` is copied, what it points to must stay, as must the source, which is mapped.  Memory is taken when the first unit starts. */

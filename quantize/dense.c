@@ -263,6 +263,14 @@ void moe_dense_release(struct moe_dense *d) { free_codes(d); }
 
 /* ---- what it takes ---- */
 
+uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type)
+{
+    uint64_t bytes = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (is_mine(&src->tensors[i], type[i])) bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 + sizeof(struct moe_aside_tensor);
+    return bytes;
+}
+
 uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how)
 {
     const struct moe_config *c = &src->config;

@@ -26,6 +26,9 @@ bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type);
 /* Bytes held beside the walk while a layer is calibrated. */
 uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how);
 
+/* About the bytes of the files that keep it until dense.moe is written. */
+uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type);
+
 /* The walk's two callbacks (ctx: struct moe_dense). */
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
 /* Between them: the largest |input| that a projection of attention multiplied on the way forward through what was chosen.  Its input scale is from

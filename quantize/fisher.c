@@ -294,10 +294,12 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, 
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files)
 {
     const struct moe_config *c = &src->config;
-    uint64_t states = (uint64_t)(c->num_hidden_layers + 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float);
-    int64_t piece = most(PIECE, moe_walk_batch(o->sequence));
-    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_backward_estimate(c, piece, o->sequence, threads) + moe_form_estimate(c->hidden_size) +
-              (in_files ? 0 : states) + (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float) + (uint64_t)(2 * piece + PIECE) * (uint64_t)c->hidden_size * sizeof(float);
-    *files = (in_files ? states + 2 * (uint64_t)(o->n * c->hidden_size) * sizeof(float) : 0);
-    for (int l = 0; l < c->num_hidden_layers; l++) *files += moe_layer_is_moe(c, l) ? file_bytes(c) : 0;
+    int64_t piece = most(PIECE, moe_walk_batch(o->sequence)), first = 0;
+    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
+    uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float), states = (uint64_t)(c->num_hidden_layers - first + 2) * one;
+    uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size * sizeof(float);
+    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_form_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
+              moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n), least(o->sequence, o->n), threads) +
+              (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);
+    *files = in_files ? states + 2 * one : 0;
 }

@@ -19,7 +19,7 @@ struct moe_fisher {
     uint64_t seed;                      /* of the drawn labels */
 };
 
-/* Bytes held besides what the process holds now, and of files in the directory. */
+/* Bytes held besides what the process holds now, and of files of hidden states. */
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files);
 
 /* Write F of every layer with experts into `dir`, a file each, durable once there; what is there already stays.  states: a directory for the hidden

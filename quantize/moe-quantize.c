@@ -10,6 +10,7 @@
 #include "quantize/corpus.h"
 #include "quantize/quantize-man.h"
 #include "quantize/report.h"
+#include "quantize/speed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,61 +169,117 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
     return NULL;
 }
 
-/* Seconds for so many operations, from a product on all threads. */
-struct sample { const float *a, *b; float *c; int64_t n; };
-static void sample_item(void *ctx, int64_t i, int worker)
+/* What of the text was not calibrated with, and why. */
+static void tell_left(const struct moe_run *run, const struct moe_corpus *c, bool named)
 {
-    const struct sample *s = ctx;
-    (void)worker;
-    moe_kernels()->gemm(s->n, s->n, s->n, 1, s->a, s->n, 1, s->b, s->n, s->c + i * s->n * s->n, s->n);
+    if (c->row_keys)
+        moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
+                   c->row_key);
+    if (c->empty)
+        moe_notice(run, "--calib: %lld rows hold no turn, or null for their text, and are left out",
+                   (long long)c->empty);
+    moe_chat_tell_left(run, "--calib", &c->left);
+    if (named && !c->conversations)
+        moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");
 }
 
-static double operations_per_second(struct moe_pool *pool)
+/* memory: what making tokens of it may take with all that is there. */
+static enum moe_code read_text(const struct options *o, const struct moe_source *src, uint64_t memory, struct moe_corpus *text, struct moe_err *err)
 {
-    enum { N = 384 };
-    int threads = moe_pool_threads(pool);
-    float *m = calloc((size_t)(2 + threads) * N * N, sizeof *m);
-    struct sample s = { m, m, m ? m + 2 * N * N : NULL, N };
-    double best = 1e9;
-    for (int i = 0; m && i < 4; i++) {
-        double from = moe_now();
-        moe_pool_run(pool, threads, sample_item, &s);
-        double t = moe_now() - from;
-        if (t < best) best = t;
-    }
-    free(m);
-    return m ? 2.0 * N * N * N * threads / best : 1e10;
+    char dir[4096];
+    int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
+    if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
+    const struct moe_corpus_source from = { .dir = dir, .vocab_size = src->config.vocab_size,
+                                            .chat = { src->config.model_type, src->config.architecture,
+                                                     o->chat_template },
+                                            .memory = memory, .files = o->calib.v, .n_files = o->calib.n };
+    MOE_TRY(moe_corpus_read(text, &from, o->calib_tokens, err));
+    tell_left(&o->run, text, o->chat_template != NULL);
+    return MOE_OK;
+}
+
+/* Readings of the source beside the one that the data-free methods do, too: the sensitivity pass goes through it forward and back, the
+ * drift's correction by the source's way and once more through each layer's experts. */
+static int readings(const struct moe_calibration *c) { return (c->fisher ? 2 : 0) + (c->method.corrects ? 2 : 0) + 1; }
+
+/* What a calibration adds to an estimate, and what is to be known of its memory. */
+static enum moe_code plan_calibration(struct options *o, const struct moe_source *src, const struct moe_calibration *c, struct moe_calibration_plan *p,
+                                      struct moe_rewrite_estimate *e, double *speed, struct moe_err *err)
+{
+    struct moe_speed s;
+    int threads = moe_pool_threads(o->run.pool);
+    moe_calibrate_plan(src, c, threads, p);
+    struct moe_speed_of of = { .config = &src->config, .method = &c->method, .sensitivity = c->fisher > 0, .sequence = c->sequence,
+                               .each = moe_calibrate_each(src, c), .workers = p->workers };
+    MOE_TRY(moe_speed_measure(&s, &of, o->run.pool, err));
+    *speed = s.product;
+    e->seconds += moe_calibrate_seconds(src, c, p, &s, threads) + 1e-9 * readings(c) * (double)e->input_bytes;
+    e->memory_bytes = p->memory;
+    return MOE_OK;
+}
+
+static void tell_plan(const struct options *o, cJSON *json, const struct moe_calibration_plan *p, int64_t tokens, double speed)
+{
+    char a[16], b[16], c[16], d[16];
+    cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "scratch_bytes"), (double)p->scratch);
+    cJSON_AddBoolToObject(json, "fits", p->fits);
+    moe_json_add_i64(json, "memory_allowed_bytes", (int64_t)p->limit);
+    moe_json_add_i64(json, "memory_least_bytes", (int64_t)p->least[0]);
+    moe_json_add_i64(json, "memory_least_with_scratch_bytes", (int64_t)p->least[1]);
+    moe_json_add_i64(json, "scratch_with_least_bytes", (int64_t)p->least_scratch);
+    moe_json_add_i64(json, "partial_bytes", (int64_t)p->partial);
+    moe_json_add_i64(json, "calib_tokens", tokens);
+    cJSON_AddNumberToObject(json, "flops", p->work);
+    moe_json_add_measured(json, "product_flops_per_second", speed);
+    moe_json_add_i64(json, "experts_at_once", p->workers);
+    moe_notice(&o->run, "on disk beside the output while it is written: %s, and %s in --scratch", moe_human_bytes(p->partial, a),
+               moe_human_bytes(p->scratch, b));
+    moe_notice(&o->run, "%lld tokens, %d experts at once; the least --memory that will do is %s, or %s with --scratch and %s of disk there",
+               (long long)tokens, p->workers, moe_human_bytes(p->least[0], a), moe_human_bytes(p->least[1], b), moe_human_bytes(p->least_scratch, c));
+    if (!p->fits)
+        moe_warn(&o->run, "this does not fit: it needs %s of memory, %s is allowed (raise --memory, %s)", moe_human_bytes(p->memory, c),
+                 moe_human_bytes(p->limit, d), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
+}
+
+/* The text, as a run would read it; as many tokens as asked for where there is none to read yet, or no tokenizer. */
+static enum moe_code count_tokens(struct options *o, const struct moe_source *src, struct moe_corpus *text, struct moe_err *err)
+{
+    struct moe_err why = MOE_ERR_INIT;
+    enum moe_code code = read_text(o, src, moe_available_memory() / 2, text, &why); /* --memory may be less than any run needs */
+    if (code != MOE_OK && code != MOE_NOT_FOUND) return *err = why, code;
+    if (code == MOE_OK) return MOE_OK;
+    *text = (struct moe_corpus){ .n = o->calib_tokens };
+    moe_warn(&o->run, "the text was not counted, %lld tokens are assumed: %s", (long long)o->calib_tokens, why.msg);
+    return MOE_OK;
 }
 
 static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
                              struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
+    struct moe_rewrite_options rewrite = *r;
     struct moe_calibration_plan p = { 0 };
-    struct moe_corpus text = { .n = o->calib_tokens };
+    struct moe_corpus text = { 0 };
     double speed = 0;
-    MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
-    if (o->calibrated) {
-        uint8_t *type;
-        MOE_TRY(precision_of(src, r, &type, err));
-        struct moe_calibration c = calibration_of(o, src, &text, type); /* of as many tokens as asked for: the files are not read */
-        enum moe_code code = moe_calibrate_plan(src, &c, moe_pool_threads(o->run.pool), &p, err);
-        free(type);
-        MOE_TRY(code);
-        speed = operations_per_second(o->run.pool);
-        e.seconds += p.work / (0.6 * speed);
-        if (p.memory > e.memory_bytes) e.memory_bytes = p.memory;
+    if (o->calibrated) { /* scales are found otherwise, and memory is planned otherwise */
+        rewrite.method = MOE_NVFP4_MAX;
+        rewrite.memory = 0;
+        MOE_TRY(count_tokens(o, src, &text, err));
     }
+    uint8_t *type = NULL;
+    enum moe_code code = moe_rewrite_estimate(src, &rewrite, o->run.pool, &e, err);
+    if (code == MOE_OK && o->calibrated) code = precision_of(src, r, &type, err);
+    if (code == MOE_OK && o->calibrated) {
+        struct moe_calibration c = calibration_of(o, src, &text, type);
+        code = plan_calibration(o, src, &c, &p, &e, &speed, err);
+    }
+    int64_t tokens = text.n;
+    free(type);
+    moe_corpus_release(&text);
+    MOE_TRY(code);
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
-    if (o->calibrated) {
-        cJSON *scratch = cJSON_GetObjectItemCaseSensitive(json, "scratch_bytes");
-        if (scratch) cJSON_SetNumberValue(scratch, (double)p.scratch);
-        moe_json_add_i64(json, "partial_bytes", (int64_t)p.partial);
-        cJSON_AddNumberToObject(json, "flops", p.work);
-        moe_json_add_measured(json, "product_flops_per_second", speed);
-        moe_json_add_i64(json, "experts_at_once", p.workers);
-    }
+    if (o->calibrated) tell_plan(o, json, &p, tokens, speed);
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
     return MOE_OK;
 }
@@ -297,36 +354,12 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     return MOE_OK;
 }
 
-/* What of the text was not calibrated with, and why. */
-static void tell_left(const struct moe_run *run, const struct moe_corpus *c, bool named)
-{
-    if (c->row_keys)
-        moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
-                   c->row_key);
-    if (c->empty)
-        moe_notice(run, "--calib: %lld rows hold no turn, or null for their text, and are left out",
-                   (long long)c->empty);
-    moe_chat_tell_left(run, "--calib", &c->left);
-    if (named && !c->conversations)
-        moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");
-}
-
 static enum moe_code calibrate(struct options *o, struct moe_source *src, struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
 {
     struct moe_corpus text;
     struct moe_calibration_plan plan;
     struct moe_calibrate *c = NULL;
-    char dir[4096];
-    int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
-    if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
-    const struct moe_corpus_source from = { .dir = dir, .vocab_size = src->config.vocab_size,
-                                            .chat = { src->config.model_type, src->config.architecture,
-                                                     o->chat_template },
-                                            .memory = o->memory ? (uint64_t)o->memory :
-                                                moe_available_memory() / 2,
-                                            .files = o->calib.v, .n_files = o->calib.n };
-    MOE_TRY(moe_corpus_read(&text, &from, o->calib_tokens, err));
-    tell_left(&o->run, &text, o->chat_template != NULL);
+    MOE_TRY(read_text(o, src, o->memory ? (uint64_t)o->memory : moe_available_memory() / 2, &text, err));
     uint8_t *type = NULL;
     enum moe_code code = precision_of(src, r, &type, err);
     if (code != MOE_OK) {
@@ -335,7 +368,8 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     }
     struct moe_calibration cal = calibration_of(o, src, &text, type);
     struct moe_coder coder = { .method = calibrated_name[o->calibrated], .kernels = moe_kernels_level(), .options = calibration_json(&cal, &text) };
-    code = coder.options ? moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
+    moe_calibrate_plan(src, &cal, moe_pool_threads(o->run.pool), &plan);
+    code = coder.options ? moe_calibrate_fits(&plan, &cal, err) : moe_fail(err, MOE_NOMEM, "no memory for the options");
     if (code == MOE_OK) code = moe_calibrate_open(&c, src, &cal, &plan, o->run.pool, o->run.progress, err);
     if (code == MOE_OK) {
         moe_calibrate_coder(c, &coder);
@@ -434,7 +468,9 @@ static int tool_main(int argc, char **argv)
             "layer: tokens of each expert, cold experts, the ten worst ([expert, output error, tokens]), output_error, amax_x and amax_y, clipped (activations that the "
             "input scale cannot represent: layer, input, clipped, of, largest, limit), bytes, peak_rss, seconds and flops of each phase). --report writes the same to a file.\n\n"
             "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
-            "partial_bytes (beside the container while it is written), flops, experts_at_once.",
+            "calib_tokens (of the text, as many as are used), fits (whether --memory allows memory_bytes), memory_allowed_bytes, memory_least_bytes "
+            "(the smallest --memory that will do), memory_least_with_scratch_bytes and scratch_with_least_bytes (the same with --scratch), "
+            "partial_bytes (beside the container while it is written), flops, product_flops_per_second, experts_at_once. It exits 0 when memory is short, too.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

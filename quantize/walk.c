@@ -329,11 +329,13 @@ uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in
 uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
 {
     const struct moe_config *g = &src->config;
-    int64_t batch = moe_walk_batch(sequence);
+    int64_t batch = least(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim, width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
-    bytes += (uint64_t)batch * (uint64_t)(6 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim) +
-                                          2 * (g->kv_lora_rank + g->qk_rope_head_dim) + g->n_routed_experts + 3 * g->intermediate_size) * sizeof(float);
-    bytes += (uint64_t)threads * (uint64_t)sequence * (uint64_t)(2 * g->qk_nope_head_dim + g->qk_rope_head_dim + g->v_head_dim + 1) * sizeof(float);
+    /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache; the router's logits.  The buffers of the forward
+     * pass for MLPs are never touched: those go through moe_mlp_forward */
+    int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) + 2 * width + g->qk_rope_head_dim + g->n_routed_experts;
+    bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
+    bytes += (uint64_t)threads * (uint64_t)least(sequence, n) * (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
     return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
 }
 

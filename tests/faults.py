@@ -208,7 +208,7 @@ def memory_for_scratch(job):
             k = (low + high) // 2
             job.fresh()
             r = job.run(None, ["--memory", f"{k}K", "--dry-run"])
-            low, high = (low, k) if r.returncode == 0 and enough(json.loads(r.stdout)) else (k, high)
+            low, high = (low, k) if json.loads(r.stdout)["fits"] and enough(json.loads(r.stdout)) else (k, high)
         return high
     low, high = least(lambda plan: True), least(lambda plan: plan["scratch_bytes"] == 0)
     assert high - low > 3 << 10, (low, high)

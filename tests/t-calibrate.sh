@@ -26,7 +26,7 @@ ok "$BIN/moe-inspect" -q --verify "$T/one.moe"
 quantize two $F/bf16 --calib-tokens $N --threads 2
 quantize seven $F/bf16 --calib-tokens $N --threads 7
 mkdir "$T/scratch"
-memory=56M
+memory=40M
 sanitized && memory=4G # which is room enough for everything
 quantize files $F/bf16 --calib-tokens $N --threads 1 --memory $memory --scratch "$T/scratch"
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/src.moe"
