@@ -55,7 +55,7 @@ double moe_place_max(const struct moe_place *s, int32_t *rank);
 /* From an old plan: what fits of it stays where it was, the rest is filled. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
 /* Move few slots until the largest cost is at most goal. */
-enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, double goal, struct moe_err *err);
+enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal, struct moe_err *err);
 /* Rename ranks with equally many slots so that most experts stay where they were. */
 enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, struct moe_err *err);
 int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);

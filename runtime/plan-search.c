@@ -66,7 +66,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     double goal = bound * (1 + t->target);
     MOE_TRY(moe_place_open(&s, t, row, err));
     moe_place_keep(s, t->from, old);
-    enum moe_code code = moe_place_drift(s, t->from, old, goal, err);
+    enum moe_code code = moe_place_drift(s, old, goal, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) {
         code = fresh(&f, t, row, bound * (1 + CLOSE), err);
