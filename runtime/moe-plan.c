@@ -37,6 +37,7 @@ struct work {
                                   written */
     struct moe_text *text;    /* the report for people */
     double seconds, cpu;      /* of planning alone: wall, and of all threads */
+    bool measured;            /* there are statistics */
 };
 
 static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
@@ -108,19 +109,20 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     MOE_TRY(choose_slots(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
-    if (origin == MOE_STATS_NONE) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
+    w->measured = origin != MOE_STATS_NONE;
+    if (!w->measured) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
     else tell_doubts(&o->run, w->stats);
     return MOE_OK;
 }
 
 /* ---- memory and time ---- */
 
-static void model_step(const struct work *w, int32_t ranks, int32_t slots, double imbalance, double active, struct moe_step *s)
+static struct moe_step_task step_task(const struct work *w, int32_t ranks, int32_t slots, double imbalance, double active)
 {
     const struct moe_plan_options *o = w->o;
-    struct moe_step_task t = { .c = &w->src->config, .w = &w->bytes, .gpu = w->gpu, .ranks = ranks, .slots = slots, .batch = o->batch, .context = o->context,
-                               .prefill = o->prefill, .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1, .reserve = (double)o->reserve, .imbalance = imbalance, .activated = active };
-    moe_step_model(s, &t);
+    return (struct moe_step_task){ .c = &w->src->config, .w = &w->bytes, .gpu = w->gpu, .ranks = ranks, .slots = slots, .batch = o->batch,
+                                   .context = o->context, .prefill = o->prefill, .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1,
+                                   .reserve = (double)o->reserve, .imbalance = imbalance, .activated = active };
 }
 
 /* --compare 8,16,72 or 8x384,72x432; `list` NULL: only checked. */
@@ -136,20 +138,28 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
             return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), enough for all experts, not '%s'", at);
         at = end;
         if (!list) continue;
-        model_step(w, (int32_t)ranks, (int32_t)slots, 1, 0, &s);
+        struct moe_step_task t = step_task(w, (int32_t)ranks, (int32_t)slots, 1, 0);
+        moe_step_model(&s, &t);
         moe_report_step(w->text, &s, (int32_t)ranks, (int32_t)slots);
         cJSON_AddItemToArray(list, moe_step_json(&s, (int32_t)ranks, (int32_t)slots));
     }
     return MOE_OK;
 }
 
+/* Sentences of memory and speed; the table where several are compared, or all is to be seen. */
 static enum moe_code report_model(const struct work *w, cJSON *json, double imbalance, double active, struct moe_err *err)
 {
     struct moe_step s;
-    model_step(w, w->task.ranks, w->task.slots, imbalance, active, &s);
+    struct moe_step_task t = step_task(w, w->task.ranks, w->task.slots, imbalance, active);
+    moe_step_model(&s, &t);
     cJSON_AddStringToObject(json, "gpu", w->gpu.name);
     cJSON_AddStringToObject(json, "gpu_source", w->gpu.source);
     cJSON_AddItemToObject(json, "model", moe_step_json(&s, w->task.ranks, w->task.slots));
+    moe_report_memory(w->text, &s, &t);
+    moe_report_speed(w->text, &s, &t);
+    if (w->proofs) moe_report_moves(w->text, &w->task, w->proofs, w->bytes.expert, w->o->from);
+    if (w->proofs && w->o->layers) moe_report_layers(w->text, &w->task, w->proofs);
+    if (!w->o->compare && !w->o->layers) return MOE_OK;
     moe_report_steps(w->text, &w->gpu, w->o->batch, w->o->context, w->o->prefill, w->o->kv_type);
     moe_report_step(w->text, &s, w->task.ranks, w->task.slots);
     return w->o->compare ? compare(w, cJSON_AddArrayToObject(json, "compare"), err) : MOE_OK;
@@ -221,7 +231,13 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     cJSON *layers = moe_plan_proofs_json(w->plan, f);
     if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
-    moe_report_layers(w->text, &w->task, f, w->bytes.expert);
+    struct moe_baseline_sum eplb;
+    bool placed = w->task.slots % w->task.ranks == 0;
+    if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, NULL, err));
+    moe_text_add(w->text, "%d layers of %d experts in %d slots on %d ranks.\n", (int)f->n_layers, (int)w->stats->experts,
+                 (int)w->task.slots, (int)w->task.ranks);
+    moe_report_balance(w->text, &w->task, f, placed ? &eplb.load_max : NULL, w->measured);
+    moe_report_losses(w->text, &w->task, f);
     MOE_TRY(moe_plan_baselines(&w->o->baselines, &w->task, f, w->text, json, err));
     add_totals(w, json);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
@@ -249,7 +265,8 @@ static enum moe_code dry_run(const struct work *w, cJSON *json, struct moe_err *
     cJSON_AddNumberToObject(json, "bytes_per_rank", bytes_per_rank(w));
     cJSON_AddNumberToObject(json, "bound", bound);
     cJSON_AddNumberToObject(json, "load_mean", mean);
-    moe_text_add(w->text, "%d slots on %d ranks, %.1f GB of weights a rank; no plan is better than %.4f x mean\n", (int)w->task.slots, (int)w->task.ranks, bytes_per_rank(w) / 1e9, mean > 0 ? bound / mean : 1);
+    moe_text_add(w->text, "%d slots on %d ranks: no placement takes the fullest rank below %.4f times the mean load.\n", (int)w->task.slots,
+                 (int)w->task.ranks, mean > 0 ? bound / mean : 1);
     return report_model(w, json, mean > 0 ? bound / mean : 1, 0, err);
 }
 
@@ -371,10 +388,44 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     return code;
 }
 
+/* What EPLB, or experts in order where it has no placement, would have of the statistics that the plan was made from. */
+static enum moe_code beside(const struct moe_plan_options *o, const cJSON *root, struct moe_plot_beside *b, double **most, struct moe_err *err)
+{
+    struct moe_plan *p;
+    struct moe_routing *stats = NULL;
+    struct moe_baseline_sum sum;
+    const cJSON *said = moe_json_get(root, "statistics");
+    uint64_t digest;
+    char hex[17];
+    MOE_TRY(moe_plan_read(&p, o->run.argv[0], 0, err));
+    enum moe_code code = moe_plan_stats_of(&stats, p, o->stats.v, o->stats.n, (int32_t)o->windows, err);
+    if (code == MOE_OK) code = moe_routing_digest(stats, &digest, err);
+    if (code == MOE_OK) {
+        moe_hex64(digest, hex);
+        if (!cJSON_IsString(said) || strcmp(said->valuestring, hex))
+            code = moe_fail_at(err, MOE_MISMATCH, o->run.argv[0], NULL, "was made from other statistics than these (give the same --stats "
+                               "and --windows)");
+    }
+    if (code == MOE_OK) {
+        struct moe_plan_task t = { .ranks = p->ranks, .slots = p->layers[0].slots, .survive = p->survive, .ranks_per_node = p->ranks_per_node,
+                                   .stats = stats, .progress = o->run.progress };
+        bool even = t.slots % t.ranks == 0;
+        *most = calloc((size_t)p->n_layers, sizeof **most);
+        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, *most, err)
+                     : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+        *b = (struct moe_plot_beside){ even ? "EPLB" : "experts in order", *most };
+    }
+    moe_routing_free(&stats);
+    moe_plan_free(&p);
+    return code;
+}
+
 static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     cJSON *root;
     struct moe_plan_checked c;
+    struct moe_plot_beside other;
+    double *most = NULL;
     char *svg = NULL;
     MOE_TRY(one_plan(o, "plot", err));
     MOE_TRY(moe_json_read(o->run.argv[0], 256 << 20, &root, err));
@@ -382,7 +433,9 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     enum moe_code code = problems ? moe_plan_verify(&c, o->run.argv[0], NULL, 0, NULL, problems, o->run.progress, err)
                                   : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     cJSON_Delete(problems);
-    if (code == MOE_OK) code = moe_plan_plot(root, o->run.argv[0], &svg, err);
+    if (code == MOE_OK && o->stats.n) code = beside(o, root, &other, &most, err);
+    if (code == MOE_OK) code = moe_plan_plot(root, o->run.argv[0], most ? &other : NULL, &svg, err);
+    free(most);
     cJSON_Delete(root);
     if (code == MOE_OK) code = put_text(o, svg, err);
     free(svg);
@@ -468,6 +521,7 @@ static int tool_main(int argc, char **argv)
         MOE_INT(0, "survive", &o.survive, "R", "no expert is lost with any R ranks"),
         MOE_STR(0, "from", &o.from, "PLAN", "start from this plan and move few slots (verify: check the moves from it)"),
         MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: move slots until each layer is within this of its bound"),
+        MOE_BOOL(0, "layers", &o.layers, "add to the report a line for each layer, what its columns mean, and the model's table"),
         MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all", "show this placement beside the plan"),
         MOE_GROUP("memory and time model"),
         MOE_STR(0, "gpu", &o.gpu, "NAME", "gb200-nvl72 or hgx-h200; other figures can follow the name, see below"),

@@ -22,46 +22,58 @@ static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
     return n;
 }
 
-static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
-                         struct moe_text *text, cJSON *all, struct moe_err *err)
+enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t, double *most,
+                                    struct moe_err *err)
 {
-    const char *name = names[kind];
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
-    double *load = calloc((size_t)t->ranks, sizeof *load), sum = 0, start = moe_now(), cpu = moe_cpu_seconds();
-    int64_t twice = 0;
+    double *load = calloc((size_t)t->ranks, sizeof *load), start = moe_now(), cpu = moe_cpu_seconds();
     enum moe_code code = moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    *s = (struct moe_baseline_sum){ 0 };
     if (slot && load) {
         char label[32];
-        snprintf(label, sizeof label, "placing as %s", name);
+        snprintf(label, sizeof label, "placing as %s", names[kind]);
         moe_progress_begin(t->progress, label, (uint64_t)n, MOE_UNIT_ITEMS);
         code = moe_plan_baseline(slot, kind, t, err);
         moe_progress_end(t->progress);
     }
-    double seconds = moe_now() - start, used = moe_cpu_seconds() - cpu;
-    cJSON *j = cJSON_AddObjectToObject(all, name), *layers = cJSON_AddArrayToObject(j, "load_max_layers");
+    s->seconds = moe_now() - start;
+    s->cpu = moe_cpu_seconds() - cpu;
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
-        double most = 0;
+        double top = 0;
         if ((code = moe_interrupted(err)) != MOE_OK) break;
         code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
-        for (int32_t r = 0; r < t->ranks; r++) most = load[r] > most ? load[r] : most;
-        twice += duplicates(t, slot + (int64_t)i * t->slots);
-        sum += most;
-        cJSON_AddItemToArray(layers, cJSON_CreateNumber(most));
-    }
-    if (code == MOE_OK) {
-        cJSON_AddNumberToObject(j, "load_max", sum);
-        cJSON_AddNumberToObject(j, "gap_total", f->bound > 0 ? sum / f->bound - 1 : 0);
-        moe_json_add_i64(j, "duplicates", twice);
-        cJSON_AddNumberToObject(j, "seconds", seconds);
-        cJSON_AddNumberToObject(j, "cpu_seconds", used);
-        moe_text_add(text, "  %-12s load %.6g, %.4f x mean, %.4f %% above the bound; "
-                     "%lld slots hold an expert that their rank has already\n", name, sum,
-                     f->load_mean > 0 ? sum / f->load_mean : 1, f->bound > 0 ? 100 * (sum / f->bound - 1) : 0,
-                     (long long)twice);
+        for (int32_t r = 0; r < t->ranks; r++) top = load[r] > top ? load[r] : top;
+        s->duplicates += duplicates(t, slot + (int64_t)i * t->slots);
+        s->load_max += top;
+        if (most) most[i] = top;
     }
     free(slot);
     free(load);
     return code;
+}
+
+static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
+                         struct moe_text *text, cJSON *all, struct moe_err *err)
+{
+    struct moe_baseline_sum s;
+    double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
+    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, most, err)
+                              : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+    cJSON *j = code == MOE_OK ? cJSON_AddObjectToObject(all, names[kind]) : NULL;
+    cJSON *layers = j ? cJSON_CreateDoubleArray(most, t->stats->n_layers) : NULL;
+    free(most);
+    MOE_TRY(code);
+    double gap = f->bound > 0 ? s.load_max / f->bound - 1 : 0;
+    cJSON_AddItemToObject(j, "load_max_layers", layers);
+    cJSON_AddNumberToObject(j, "load_max", s.load_max);
+    cJSON_AddNumberToObject(j, "gap_total", gap);
+    moe_json_add_i64(j, "duplicates", s.duplicates);
+    cJSON_AddNumberToObject(j, "seconds", s.seconds);
+    cJSON_AddNumberToObject(j, "cpu_seconds", s.cpu);
+    moe_text_add(text, "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound; "
+                 "%lld slots hold an expert that their rank has already.\n", names[kind], s.load_max,
+                 f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * gap, (long long)s.duplicates);
+    return MOE_OK;
 }
 
 static bool wants(const struct moe_strlist *asked, enum moe_baseline kind)

@@ -11,6 +11,15 @@
 /* Before any work: MOE_USAGE for a name that there is not, MOE_UNSUPPORTED where EPLB has no placement. */
 enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t, struct moe_err *err);
 
+struct moe_baseline_sum {
+    double load_max;      /* the fullest rank's load, summed over layers */
+    int64_t duplicates;   /* slots that hold an expert that their rank has already */
+    double seconds, cpu;  /* to place: wall, and of the processor */
+};
+/* One of them; most: [layers] the fullest rank's load of each, or NULL. */
+enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t, double *most,
+                                    struct moe_err *err);
+
 /* A line of text and an object of json's "baselines" for each that is asked for; nothing when none is. f: of the plan. */
 enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
                                  const struct moe_plan_proofs *f, struct moe_text *text, cJSON *json, struct moe_err *err);

@@ -128,6 +128,51 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     return code;
 }
 
+/* Which row has the counts of the plan's layer number i; -1: none. */
+static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, int32_t i)
+{
+    int32_t layer = p->layers[i].layer, k = 0;
+    if (!r->layers) return r->n_layers == p->n_layers ? i : layer < r->n_layers ? layer : -1;
+    while (k < r->n_layers && r->layers[k] < layer) k++;
+    return k < r->n_layers && r->layers[k] == layer ? k : -1;
+}
+
+static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_routing *r, const struct moe_plan *p, const char *file,
+                                  struct moe_err *err)
+{
+    struct moe_routing *b;
+    MOE_TRY(moe_routing_new(&b, p->experts, p->experts_per_token, p->n_layers, NULL, r->n_windows, err));
+    enum moe_code code = MOE_OK;
+    for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) {
+        int32_t row = row_for(r, p, i);
+        if (row < 0 || r->experts != p->experts)
+            code = moe_fail_at(err, MOE_MISMATCH, file, NULL, "has no counts of %d experts for layer %d of the plan", (int)p->experts,
+                               (int)p->layers[i].layer);
+        for (int32_t w = 0; code == MOE_OK && w < r->n_windows; w++)
+            memcpy(moe_routing_row(b, w, i), moe_routing_row(r, w, row), (size_t)p->experts * sizeof *b->counts);
+    }
+    if (code == MOE_OK) code = append(all, b, err);
+    moe_routing_free(&b);
+    return code;
+}
+
+enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths, size_t n, int32_t most,
+                                struct moe_err *err)
+{
+    struct moe_routing *r;
+    enum moe_code code = MOE_OK;
+    *out = NULL;
+    for (size_t i = 0; code == MOE_OK && i < n; i++) {
+        code = moe_routing_read(paths[i], &r, err);
+        if (code != MOE_OK) break;
+        moe_routing_merge(r, most);
+        code = rows_of_plan(out, r, p, paths[i], err);
+        moe_routing_free(&r);
+    }
+    if (code != MOE_OK) moe_routing_free(out);
+    return code;
+}
+
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    struct moe_err *err)
 {

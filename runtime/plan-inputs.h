@@ -28,6 +28,10 @@ enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
                                     int32_t most, struct moe_err *err);
 
+/* The same of a plan's layers, without the model.  MOE_MISMATCH when experts or layers are not the plan's. */
+enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p, const char *const *paths, size_t n, int32_t most,
+                                struct moe_err *err);
+
 /* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
  * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form
  * (the same model in another type, say), or when either side does not say, it is taken.  Reads samples of

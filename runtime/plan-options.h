@@ -11,7 +11,7 @@ struct moe_plan_options {
     double target;
     const char *from, *out, *gpu, *expert_type, *dense_type, *kv_type, *compare, *to, *rank, *how, *model;
     struct moe_strlist stats, baselines;
-    bool dry_run, force, check;
+    bool dry_run, force, check, layers;
 };
 
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */

@@ -16,8 +16,11 @@ enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, stru
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
 
 #define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
-/* A heat map, layers by ranks, of load / mean, from the loads in plan.json (its parsed root).  MOE_UNSUPPORTED for a plan without loads. */
-enum moe_code moe_plan_plot(const cJSON *root, const char *file, char **svg, struct moe_err *err);
+/* What another placement would have: the load of the fullest rank, [layers of the plan]. */
+struct moe_plot_beside { const char *name; const double *load_max; };
+/* A heat map, layers by ranks, of load / mean, and bars of the fullest ranks, from the loads in plan.json (its parsed root); beside
+ * (NULL: none) is marked on the bars.  MOE_UNSUPPORTED for a plan without loads. */
+enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside, char **svg, struct moe_err *err);
 
 /* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
  * Copy: a staged part (formats/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every

@@ -69,6 +69,16 @@ echo "drift 0.1: $moved of 25920 slots move, gap $(total gap_total "$T/out"), $(
 is "$moved > 0 && $moved <= 0.12 * 25920" "slots moved after drift"
 grep -o '"gap":[^,]*' "$T/p2" | cut -d : -f 2 | awk '$1 > 0.02 { exit 1 }' || fail "a layer is above 1.02 after drift"
 ok "$P" verify "$T/p2" --stats "$T/drifted" --from "$T/t1" -q
+sanitized || {
+    "$G" sigma=1 seed=11 drift=0.1 windows=4 >"$T/w4"
+    ok "$P" $K --from "$T/t1" --stats "$T/w4" -f -o "$T/p4" --json -t 1
+    echo "drift 0.1 in four windows: $(total slots_moved "$T/out") slots move, gap $(total gap_total "$T/out"), $(total cpu_seconds "$T/out") s"
+    is "$(total slots_moved "$T/out") <= 0.38 * 25920 && $(total gap_total "$T/out") <= 0.0196" "drift in four windows"
+    ok "$P" verify "$T/p4" --stats "$T/w4" --from "$T/t1" -q
+    cp "$T/p4" "$T/p4-1"
+    ok "$P" $K --from "$T/t1" --stats "$T/w4" -f -o "$T/p4" -t 3
+    cmp -s "$T/p4" "$T/p4-1" || fail "a plan from an old one depends on --threads"
+}
 ok "$P" $K --from "$T/t1" --stats "$T/r1" --json
 [ "$(total slots_moved "$T/out")" = 0 ] || fail "slots move without a reason"
 ok "$P" $K --from "$T/t1" --stats "$T/drifted" --ranks 71 --slots 426 -f -o "$T/p71" --json # a rank less
@@ -198,6 +208,24 @@ Y
     done
 fi
 
+# ---- the report: five sentences, then the layers where they are asked for ----
+ok "$P" $K --from "$T/t1" --stats "$T/drifted"
+[ "$(grep -c '^\(Balance: \|Losses: \|Memory: \|Speed, modelled and not measured: \|Moves: \)' "$T/out")" = 5 ] || { cat "$T/out"; fail "not five sentences"; }
+! grep -q 'min-cut' "$T/out" || fail "the table stands in the report unasked"
+ok "$P" $K --from "$T/t1" --stats "$T/drifted" --layers
+[ "$(grep -c '^ *[0-9][0-9]* .*\(mean\|piece\|packing\) ' "$T/out")" = 60 ] && grep -q '^    min-cut  ' "$T/out" || fail "--layers lacks lines or its legend"
+ok "$P" $K --ranks 72 --slots 432 --stats "$T/r1" --baseline eplb --json
+eplb=$(tr -d '\n' <"$T/out" | sed 's/.*"eplb"//' | sed -n 's/[^}]*"gap_total": *\([-0-9.e+]*\).*/\1/p')
+ok "$P" $K --ranks 72 --slots 432 --stats "$T/r1"
+is "$(sed -n 's/.*EPLB it would compute [0-9]*, \([0-9.]*\) % above.*/\1/p' "$T/out") - 100 * $eplb < 0.001" "EPLB in the report"
+for say in "x:--ranks 72 --slots 450:has no placement of 450 slots on 72 ranks" "x:--ranks 8 --survive 1 --slots 768:no expert is lost with any 1 rank" \
+           "x:--ranks 8 --gpu hgx-h200,memory=40:too much, and the model does not fit" "x:--ranks 8 --context 1000000: fit (--batch" "x:--ranks 8:Moves: none are told"; do
+    how=${say#*:}
+    ok "$P" $K --stats "$T/r1" ${how%%:*}
+    grep -qF -- "${how#*:}" "$T/out" || { cat "$T/out"; fail "the report does not say '${how#*:}'"; }
+    count
+done
+
 # ---- export, and back ----
 for to in sglang tensorrt-llm; do
     ok "$P" export "$T/t1" --to $to -f -o "$T/x"
@@ -210,8 +238,26 @@ refused 14 'as many slots on each rank' export "$T/uneven.json" --to sglang
 
 # ---- picture ----
 ok "$P" plot "$T/t1" -o "$T/t.svg"
-[ "$(grep -c 'rank 71' "$T/t.svg")" = 60 ] && [ "$(grep -c '<title>' "$T/t.svg")" = 4320 ] || fail "the picture lacks cells"
-command -v python3 >/dev/null && ok python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$T/t.svg"
+[ "$(grep -c 'rank 71' "$T/t.svg")" = 60 ] && [ "$(grep -c '<title>' "$T/t.svg")" = 4380 ] || fail "the picture lacks cells"
+ok "$P" $K --ranks 72 --slots 432 --stats "$T/r1" --baseline eplb --json
+cp "$T/out" "$T/eplb.json"
+ok "$P" plot "$T/t1" --stats "$T/r1" -o "$T/t-eplb.svg"
+if command -v python3 >/dev/null; then
+    ok python3 tests/plotcheck.py "$T/t1" "$T/t.svg"
+    ok python3 tests/plotcheck.py "$T/t1" "$T/t-eplb.svg" "$T/eplb.json"
+    ! python3 tests/plotcheck.py "$T/p2" "$T/t.svg" >"$T/out" 2>&1 || fail "plotcheck.py takes the picture of another plan"
+    for shape in "1 60" "2 1" "150 60" "256 60" "512 60" "1024 60"; do
+        sed "s/\"num_hidden_layers\": 61/\"num_hidden_layers\": $((${shape#* } + 1))/" "$T/k2/config.json" >"$T/shape.json"
+        mkdir -p "$T/shape" && mv "$T/shape.json" "$T/shape/config.json"
+        sanitized && [ ${shape% *} -gt 256 ] && continue
+        ok "$P" "$T/shape" --ranks ${shape% *} -f -o "$T/shape.plan" # as if all were equally busy: quickly proven
+        ok "$P" plot "$T/shape.plan" -f -o "$T/shape.svg"
+        ok python3 tests/plotcheck.py "$T/shape.plan" "$T/shape.svg"
+        count
+    done
+fi
+refused 15 'was made from other statistics' plot "$T/t1" --stats "$T/drifted"
+refused 15 'has no counts of 384 experts' plot "$T/t1" --stats "$T/few.json"
 refused 4 'already exists' plot "$T/t1" -o "$T/t.svg"
 tampered() # CODE TEXT EDIT: neither reader takes the plan
 {
