@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs what README.md and docs/guide tell a reader to type, and holds the numbers that they print beside it.
+
+    readme.py BIN_DIR HELPER_DIR TEMPORARY_DIR PAGE...
+
+What is run, page by page, from top to bottom in one shell (so variables and files stay), with the tools on PATH, in a
+new directory where the entries of the source tree are links:
+
+- every fenced block marked `sh`;
+- every command of a table whose last column is called `command`.
+
+A block marked `console` is not run, and its first line says why: `# not run by the tests: WHY`.  A block with no mark or
+another one (`text`, `c`, `json`, `yaml`) shows something and is no command.
+
+What is held: in a table with commands, the columns named in `held` below.  A row's command makes a container or says
+what it would make; the numbers of the row are compared with its JSON, and with that of the page's first command with
+--score and --reference, run on that container.  Besides: links lead to files that are there, no line is longer than 110
+columns, and README.md has fewer than 200 lines.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+
+WIDTH, README_LINES = 110, 200
+NOT_RUN = "# not run by the tests: "
+
+# column -> (how the number follows from the JSON objects of the row's commands, relative tolerance, the same when calibrated)
+# Kernels differ in rounding, which moves a calibrated result more than one without data.
+held = {
+    "KL": (lambda made, score: score["kl"], 0.01, 0.04),
+    "top-1": (lambda made, score: score["top1_agreement"], 0.001, 0.002),
+    "perplexity": (lambda made, score: score["perplexity"], 0.0005, 0.002),
+    "MiB": (lambda made, score: made["output_bytes"] / 2**20, 0.02, 0.02),
+    "GiB written": (lambda made, score: made["output_bytes"] / 2**30, 0.005, 0.005),
+    "GiB scratch": (lambda made, score: made["scratch_bytes"] / 2**30, 0.02, 0.02),
+}
+scored = {"KL", "top-1", "perplexity"}
+
+
+class Page:
+    def __init__(self, path):
+        self.path = path
+        self.lines = open(path, encoding="utf-8").read().split("\n")
+        self.steps = []   # (line number, shell text)
+        self.rows = []    # (line number, {column: number printed}, JSON file of the command, JSON file of its score, calibrated)
+        self.wrong = []
+        self.score = None  # how the page says that a container is scored
+        self.read()
+
+    def complain(self, n, text):
+        self.wrong.append("%s:%d: %s" % (self.path, n, text))
+
+    def read(self):
+        n, block, columns = 0, None, None
+        while n < len(self.lines):
+            line = self.lines[n]
+            if len(line) > WIDTH:
+                self.complain(n + 1, "%d columns" % len(line))
+            if line.lstrip().startswith("```"):
+                n = self.fence(n)
+                continue
+            if line.startswith("|"):
+                cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+                if columns is None:
+                    columns = cells
+                elif columns[-1] == "command" and not re.match(r"^[-: ]*$", "".join(cells)):
+                    self.row(n + 1, dict(zip(columns, cells)))
+            else:
+                columns = None
+            self.links(n + 1, line)
+            for code in re.findall(r"`([^`]+)`", line):
+                self.see_score(code)
+            n += 1
+
+    def fence(self, n):
+        kind = self.lines[n].strip()[3:]
+        end = n + 1
+        while end < len(self.lines) and self.lines[end].strip() != "```":
+            if len(self.lines[end]) > WIDTH:
+                self.complain(end + 1, "%d columns" % len(self.lines[end]))
+            end += 1
+        text = "\n".join(self.lines[n + 1:end])
+        if end == len(self.lines):
+            self.complain(n + 1, "a block that does not end")
+        if kind == "sh":
+            self.steps.append((n + 2, text))
+            self.see_score(text)
+        elif kind == "console":
+            if not text.lstrip().startswith(NOT_RUN):
+                self.complain(n + 1, "a console block has to begin with '%sWHY'" % NOT_RUN)
+        elif kind == "" and re.search(r"^\s*(\$ )?(moe-(inspect|convert|quantize|plan|run)) ", text, re.M):
+            self.complain(n + 1, "commands in a block without a mark: sh or console?")
+        return end + 1
+
+    def see_score(self, text):
+        for line in text.split("\n"):
+            if self.score is None and "--score" in line and "--reference" in line:
+                self.score = line
+
+    def row(self, n, cells):
+        commands = re.findall(r"`([^`]+)`", cells["command"].replace(r"\|", "|"))
+        numbers = {}
+        for column in held:
+            if cells.get(column) not in (None, ""):
+                numbers[column] = cells[column].strip("*")
+        for command in commands:
+            self.see_score(command)
+        if not numbers:
+            self.steps += [(n, c) for c in commands]
+            return
+        made = score = None
+        if commands:
+            made, calibrated = "made.%d.json" % n, "--calib" in commands[-1]
+            self.steps += [(n, c) for c in commands[:-1]]
+            self.steps.append((n, "%s --json >%s" % (commands[-1], made)))
+            if scored & set(numbers):
+                out = re.search(r" -o (\S+)", commands[-1])
+                if out is None or self.score is None:
+                    return self.complain(n, "nothing says how this is scored")
+                score = "score.%d.json" % n
+                self.steps.append((n, "%s --json >%s" % (re.sub(r"(moe-run) \S+", r"\1 " + out[1], self.score, count=1), score)))
+            self.rows.append((n, numbers, made, score, calibrated))
+        else:  # the source itself: what the others were compared with
+            self.rows.append((n, numbers, None, None, False))
+
+    def links(self, n, line):
+        for target in re.findall(r"\]\(([^)\s]+)\)", line):
+            if "://" in target:
+                continue
+            path = target.split("#")[0]
+            if path and not os.path.exists(os.path.join(os.path.dirname(self.path), path)):
+                self.complain(n, "a link to %s, which is not there" % path)
+
+    def run(self, where, environment):
+        marks = os.path.join(where, ".marks")
+        script = ["set -e", "exec 9>%s" % marks]
+        # make from where the tests were built, whatever directory this is
+        script.append('make() { command make --no-print-directory -C "$README_ROOT" B="$README_BUILD" "$@"; }')
+        for n, text in self.steps:
+            script += ["echo %d >&9" % n, text]
+        path = os.path.join(where, ".script")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("\n".join(script) + "\n")
+        done = subprocess.run(["sh", path], cwd=where, env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            last = open(marks).read().split()
+            text = done.stdout.decode("utf-8", "replace").strip().split("\n")
+            self.complain(int(last[-1]) if last else 1, "exit %d: %s" % (done.returncode, "\n        ".join(text[-8:])))
+            return
+        self.hold(where)
+
+    def hold(self, where):
+        load = lambda name: json.load(open(os.path.join(where, name))) if name else None
+        reference = [load(score) for _, _, _, score, _ in self.rows if score]
+        for n, numbers, made, score, calibrated in self.rows:
+            if made:
+                made, score = load(made), load(score)
+            else:
+                score = {"kl": 0, "top1_agreement": 1, "perplexity": reference[0]["perplexity_reference"]}
+            for column, printed in numbers.items():
+                value, tolerance, when_calibrated = held[column]
+                value = value(made, score)
+                if calibrated:
+                    tolerance = when_calibrated
+                digits = len(printed.partition(".")[2])
+                room = max(tolerance * abs(value), 0.51 * 10.0 ** -digits)
+                if abs(float(printed) - value) > room:
+                    self.complain(n, "%s is printed as %s, the command gives %.6g" % (column, printed, value))
+
+
+def main():
+    bin_dir, helpers, temporary = (os.path.abspath(p) for p in sys.argv[1:4])
+    root = os.getcwd()
+    build = os.path.dirname(bin_dir)
+    wrong, commands, numbers = [], 0, 0
+    for i, path in enumerate(sys.argv[4:]):
+        page = Page(path)
+        if path == "README.md" and len(page.lines) > README_LINES:
+            page.complain(len(page.lines), "more than %d lines" % README_LINES)
+        where = os.path.join(temporary, "page%d" % i)
+        os.makedirs(os.path.join(where, "build"))
+        for name in os.listdir(root):
+            if not name.startswith(".") and name != "build":
+                os.symlink(os.path.join(root, name), os.path.join(where, name))
+        os.symlink(bin_dir, os.path.join(where, "build", "bin"))
+        environment = dict(os.environ, README_ROOT=root, README_BUILD=build, README_HELPERS=helpers,
+                           PATH=bin_dir + os.pathsep + helpers + os.pathsep + os.environ["PATH"])
+        environment.pop("MAKEFLAGS", None)
+        if page.steps and not page.wrong:
+            page.run(where, environment)
+        wrong += page.wrong
+        commands += len(page.steps)
+        numbers += sum(len(r[1]) for r in page.rows)
+    for line in wrong:
+        print(line)
+    print("t-readme: %d pages, %d blocks and commands run, %d numbers held" % (len(sys.argv) - 4, commands, numbers))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
