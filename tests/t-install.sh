@@ -5,6 +5,8 @@
 command -v make >/dev/null || skip "no make"
 B=$(dirname "$BIN")
 stage=$T/stage
+# t-readme runs make install of the same build, perhaps now.
+make() { flock "$B/make.lock" make "$@"; }
 # Variables of the command line that runs the tests (SAN, CC, ...) reach make through the environment.
 staged() { ok make --no-print-directory "$1" B="$B" DESTDIR="$stage" PREFIX=/opt/moe; }
 
