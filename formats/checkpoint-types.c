@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/checkpoint.h"
+#include "formats/foreign.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -29,6 +30,11 @@ static void place(struct moe_checkpoint *k, int64_t raw)
                     "second is 1 or more)",
                     (long long)src->config.num_hidden_layers,
                     (long long)src->config.num_nextn_predict_layers);
+        return;
+    }
+    const char *foreign = known ? NULL : moe_foreign_tensor(r->name);
+    if (foreign) {
+        moe_problem(k->p, MOE_UNSUPPORTED, path, r->name, "%s", foreign);
         return;
     }
     if (slot < 0 || !moe_tensor_shape(&src->config, n.role, n.layer, &rows, &cols)) {

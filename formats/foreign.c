@@ -15,6 +15,7 @@ static const struct { const char *class, *type, *name, *why; } models[] = {
     { "KimiK3", "kimi_k3", "Kimi K3", "most of its layers have linear attention" },
     { "KimiLinear", "kimi_linear", "Kimi Linear", "most of its layers have linear attention" },
     { "KimiVL", "kimi_vl", "Kimi-VL", "of multimodal models K2.5 and later are" },
+    { "MoonVi", "moonvit", "MoonViT", "a vision tower alone has no text model" },
     { "DeepseekV32", "deepseek_v32", "DeepSeek-V3.2", "its attention is sparse, by an indexer" },
     { "DeepseekV4", "deepseek_v4", "DeepSeek-V4", "its attention is another" },
     { "DeepseekVL", "deepseek_vl", "DeepSeek-VL", "of multimodal models K2.5 and later are" },
@@ -45,6 +46,9 @@ static const struct { const char *class, *type, *name, *why; } models[] = {
 };
 
 #define OURS "Kimi K2 to K2.7, Moonlight, DeepSeek-V3, V3.1 and R1 are"
+
+#define TAKE "take the safetensors checkpoint that it was made from"
+#define NOT_READ ", which is not read: " TAKE
 
 static bool begins(const char *s, const char *head) { return s && !strncmp(s, head, strlen(head)); }
 
@@ -90,6 +94,14 @@ enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char
     return MOE_OK;
 }
 
+const char *moe_foreign_tensor(const char *name)
+{
+    static const char *const mlx[] = { ".switch_mlp.", ".embed_q.", ".unembed_out." };
+    for (size_t i = 0; i < sizeof mlx / sizeof *mlx; i++)
+        if (strstr(name, mlx[i])) return "is named as in a model of MLX" NOT_READ;
+    return NULL;
+}
+
 /* ---- quantizations ---- */
 
 const char *moe_foreign_quantization(const char *method)
@@ -110,8 +122,6 @@ const char *moe_foreign_quantization(const char *method)
 
 /* ---- files ---- */
 
-#define TAKE "take the safetensors checkpoint that it was made from"
-#define NOT_READ ", which is not read: " TAKE
 #define GGUF ", which moe-convert --to gguf writes and nothing here reads: " TAKE
 #define TORCH(kind) "holds a model as PyTorch " kind " files, which are not read: " SAVE
 #define SAVE "save it as safetensors (save_pretrained of transformers)"

@@ -6,6 +6,7 @@
 #include "base/output.h"
 #include "formats/identity.h"
 #include "formats/container.h"
+#include "model/check.h"
 #include "runtime/plan-baselines.h"
 #include "runtime/plan-inputs.h"
 #include "runtime/plan-model.h"
@@ -96,6 +97,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(dense_bytes(o->dense_type, &dense, err));
     if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16")) return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
+    moe_tell_superseded(&o->run, w->src);
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
     MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, (int32_t)o->windows, err));
     if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));

@@ -5,6 +5,7 @@ overlay FROM TO PATTERN FILE...  copies of the tensors whose names match, in eac
                                  first of them, and so on, the last for the rest; every other copy has other bytes
 prefer FROM TO                   FROM, an overlay, without its stale copies
 fuse FROM TO [HOW]               experts in two tensors a layer, as transformers 5 keeps them; HOW: transposed, fp8, short, scaled, twice
+rename FROM TO A B               every tensor name with A replaced by B
 half FROM TO                     its BF16 experts' bytes taken for F16"""
 import json, os, re, shutil, struct, sys
 
@@ -104,10 +105,16 @@ def fuse(source, to, how=""):
     if os.path.exists(os.path.join(source, INDEX)): index(to, held)
 
 
+def rename(source, to, a, b):
+    shutil.copytree(source, to)
+    for f, (tensors, meta) in shards(source).items():
+        write(os.path.join(to, f), {n.replace(a, b): t for n, t in tensors.items()}, meta)
+
+
 def half(source, to):
     shutil.copytree(source, to)
     for f, (tensors, meta) in shards(source).items():
         write(os.path.join(to, f), {n: ("F16", *t[1:]) if ".experts." in n else t for n, t in tensors.items()}, meta)
 
 
-{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half}[sys.argv[1]](*sys.argv[2:])
+{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half, "rename": rename}[sys.argv[1]](*sys.argv[2:])

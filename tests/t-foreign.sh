@@ -34,6 +34,7 @@ done <<'L'
 KimiK3ForConditionalGeneration kimi_k3 Kimi K3
 KimiLinearForCausalLM kimi_linear Kimi Linear
 KimiVLForConditionalGeneration kimi_vl Kimi-VL
+MoonVitPretrainedModel moonvit MoonViT
 MixtralForCausalLM mixtral Mixtral
 Qwen3MoeForCausalLM qwen3_moe Qwen3
 GptOssForCausalLM gpt_oss GPT-OSS
@@ -68,6 +69,10 @@ L
 with "v['quantization'] = v['quantization_config'] = {'bits': 4, 'group_size': 64}"; every "weights of MLX" "$T/m"
 with "v['quantization'] = {'bits': 4, 'group_size': 64}"; every "weights of MLX" "$T/m"
 with "v['quantization_config'] = {'quant_method': 'nothing'}"; every "quant_method 'nothing' is not supported" "$T/m"
+
+# a model of MLX in full precision is told by its tensors
+rm -rf "$T/m"; ok python3 tests/relayout.py rename "$T/one" "$T/m" '.mlp.experts.0.' .mlp.switch_mlp.
+code 14 "switch_mlp.*_proj.weight': is named as in a model of MLX, which is not read" "$BIN/moe-convert" -q "$T/m" -o "$T/x.moe"
 
 # ---- files ----
 
