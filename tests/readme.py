@@ -7,8 +7,8 @@
 What is run, page by page, from top to bottom in one shell (so variables and files stay), with the tools on
 PATH, in a new directory where the entries of the source tree are links:
 
-- every fenced block marked `sh`; a line that ends in `# exit N` (and more) has to end with that code, all others
-  with 0;
+- every fenced block marked `sh`; a line that ends in `# exit N` (and more) has to end with that code, all
+  others with 0;
 - every command of a table whose last column is called `command`.
 
 A block marked `console` is not run, and its first line says why: `# not run by the tests: WHY`.  A block with
@@ -16,9 +16,12 @@ another mark (`text`, `c`, `json`, `yaml`) shows something and is no command.
 
 What is held: in a table with commands, the columns named in `held` below.  A row's command makes a container,
 or says what it would make.  Its numbers are compared with the JSON of that command, and of the page's first
-command with --score and --reference, run on that container.  Besides: links lead to files that are there, no
-line is longer than 110 columns, and README.md has fewer than 200 lines.
+command with --score and --reference, run on that container.  Besides: links lead to files that are there;
+what stands under `the sentence says` is in a message of the tools; no line is longer than 110 columns, and
+README.md has fewer than 200 lines.
 """
+import functools
+import glob
 import json
 import os
 import re
@@ -39,6 +42,14 @@ held = {
     "GiB scratch": (lambda made, score: made["scratch_bytes"] / 2**30, 0.02, 0.02),
 }
 scored = {"KL", "top-1", "perplexity"}
+
+
+@functools.cache
+def messages():
+    """The source of everything that fails: what a page says that a message says is looked up here."""
+    layers = "base", "formats", "model", "convert", "quantize", "runtime"
+    names = [n for d in layers for n in glob.glob(d + "/*.c")]
+    return "\n".join(open(n, encoding="utf-8").read() for n in names)
 
 
 class Page:
@@ -67,8 +78,12 @@ class Page:
                 cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
                 if columns is None:
                     columns = cells
-                elif columns[-1] == "command" and not re.match(r"^[-: ]*$", "".join(cells)):
+                elif re.match(r"^[-: ]*$", "".join(cells)):
+                    pass
+                elif columns[-1] == "command":
                     self.row(n + 1, dict(zip(columns, cells)))
+                elif columns[0] == "the sentence says" and cells[0] not in messages():
+                    self.complain(n + 1, "no message of the tools says '%s'" % cells[0])
             else:
                 columns = None
             self.links(n + 1, line)
