@@ -88,7 +88,7 @@ class Page:
             else:
                 columns = None
             self.links(n + 1, line)
-            for code in re.findall(r"`([^`]+)`", line):
+            for code in [line.strip()] if line.startswith("    ") else re.findall(r"`([^`]+)`", line):
                 self.see_score(code)
             n += 1
 
