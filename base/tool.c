@@ -68,8 +68,18 @@ enum moe_code moe_interrupted(struct moe_err *err)
 enum moe_code moe_interrupted_resumable(struct moe_err *err)
 {
     if (!caught) return MOE_OK;
-    return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s (what is finished is kept; go on with --resume)",
-                    caught == SIGINT ? "interrupted" : "terminated");
+    return moe_interrupted_left(caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, err, "nothing was finished yet");
+}
+
+enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
+{
+    char left[512];
+    va_list args;
+    if (code != MOE_SIGINT && code != MOE_SIGTERM) return code;
+    va_start(args, fmt);
+    vsnprintf(left, sizeof left, fmt, args);
+    va_end(args);
+    return moe_fail(err, code, "%s: %s", code == MOE_SIGINT ? "interrupted" : "terminated", left);
 }
 
 /* A standard stream that the caller closed must not become the next file that is opened: what was meant for a person would go

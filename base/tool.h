@@ -91,8 +91,10 @@ enum moe_code moe_interrupted(struct moe_err *err);
 /* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no use, and whoever
  * called them asks moe_interrupted before using it. */
 bool moe_is_stopping(void);
-/* As moe_interrupted, where what is finished is kept: the message names --resume. */
+/* The same where something is being written.  Who knows what is left of it says so on the way out (_left): */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
+/* When `code` is an interruption, its sentence from now on: "interrupted: " and what is left.  Returns code. */
+enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does not see;
  * a second one is as ever.  Turning it on or off forgets the held one. */
 void moe_interrupt_hold(bool on);

@@ -112,6 +112,10 @@ void moe_writer_discard(struct moe_writer **w);
 
 const char *moe_writer_dir(const struct moe_writer *w); /* the partial directory */
 
+/* What is kept when the writer is closed now: finished units; files of a calibration, *.work. */
+size_t moe_writer_units(const struct moe_writer *w);
+bool moe_writer_has_work(const struct moe_writer *w);
+
 /* A unit is one shard file and its journal; durable once its journal is.  Names: "dense", "layer-001". */
 bool moe_writer_has_unit(const struct moe_writer *w, const char *unit);
 /* The path to write the unit's shard to (a temporary name). */

@@ -355,6 +355,9 @@ void moe_writer_discard(struct moe_writer **out)
 
 const char *moe_writer_dir(const struct moe_writer *w) { return w->dir; }
 
+size_t moe_writer_units(const struct moe_writer *w) { return w->n_units; }
+bool moe_writer_has_work(const struct moe_writer *w) { return moe_dir_has_work(w->dir); }
+
 bool moe_writer_has_unit(const struct moe_writer *w, const char *unit)
 {
     for (size_t i = 0; i < w->n_units; i++)

@@ -36,7 +36,7 @@ struct moe_rewrite_work {
     struct moe_emit **emit;         /* [workers] */
     struct moe_emitted (*done)[3];  /* [slots] */
     struct moe_todo *todo;
-    int n_todo;
+    int n_todo, n_there;            /* ... and units that an earlier run finished */
     int now;                        /* with a coder units are done one after the other: this one of todo */
     struct moe_commit *commit;
     double sync;                    /* seconds in making units and the whole durable */

@@ -343,6 +343,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
             *bytes += unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
+            k->n_there += unit.n > 0;
             if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, err);
         }
         moe_unit_release(&unit);

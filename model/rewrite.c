@@ -250,6 +250,20 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
     return code;
 }
 
+/* How an interruption is told: what of the work is kept, and how to go on. */
+static void tell_kept(const struct moe_rewrite_work *k, enum moe_code code, struct moe_err *err)
+{
+    int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
+    const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
+    if (done)
+        moe_interrupted_left(code, err, "%d of %d files are finished and kept in '%s' (go on with the same command and --resume)", done,
+                             k->n_there + k->n_todo, dir);
+    else if (dir && moe_writer_has_work(k->writer))
+        moe_interrupted_left(code, err, "no file is finished yet, what was computed for them is kept in '%s' (go on with the same command and --resume)", dir);
+    else
+        moe_interrupted_left(code, err, "nothing was finished yet");
+}
+
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
                           struct moe_rewrite_result *r, struct moe_err *err)
@@ -268,6 +282,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_rewrite_release(&k);
+    tell_kept(&k, code, err);
     if (spoiled) moe_writer_discard(&k.writer);
     else moe_writer_close(&k.writer);
     free(k.type);

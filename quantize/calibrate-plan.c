@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "model/emit.h"
 #include "quantize/dense.h"
+#include "quantize/gradient.h"
 #include "quantize/least.h"
 #include "quantize/work.h"
 
@@ -154,9 +155,10 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    p->partial = moe_dense_aside_bytes(src, o->type);
-    for (int64_t l = 0; o->fisher && l < c->num_hidden_layers; l++)
-        p->partial += moe_layer_is_moe(c, l) ? (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float) : 0;
+    /* metrics of all layers with what is put aside of them; or before that, with one of them less, the gradients of the pass twice */
+    uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float), metrics = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
+    uint64_t aside = moe_dense_aside_bytes(src, o->type), gradients = metrics > one ? metrics - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size) : 0;
+    p->partial = metrics + aside > gradients ? metrics + aside : gradients;
 }
 
 enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o, struct moe_err *err)

@@ -35,9 +35,12 @@ struct moe_calibrate {
 /* What earlier runs left: the sensitivity pass, whole units, what was put aside of layers. */
 static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, double *work, struct moe_err *err)
 {
+    struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
     bool there = false;
+    int reached = -1;
     if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, &there, err));
-    *work = there ? moe_work_sensitivity(&c->src->config, (double)least(c->o.fisher, c->o.n), (double)c->o.sequence) : 0;
+    if (c->o.fisher && !there) MOE_TRY(moe_fisher_reached(c->src, &f, c->dir, &reached, err));
+    *work = there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence) : reached >= 0 ? moe_fisher_known(c->src, &f, reached) : 0;
     for (int l = 0, unit = 0, n = (int)moe_calibrate_layers(c->src, c->o.type); l < n; l++) {
         MOE_TRY(moe_aside_there(c->dir, l, &there, err));
         if (there) *work += moe_calibrate_dense_work(c->src, &c->o, l);

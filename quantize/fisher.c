@@ -5,6 +5,7 @@
 #include "base/tool.h"
 #include "model/forward-internal.h"
 #include "quantize/backward.h"
+#include "quantize/gradient.h"
 #include "quantize/least.h"
 
 #include <fcntl.h>
@@ -29,7 +30,8 @@ struct work {
     int64_t *lengths;                   /* of the sequences of a batch */
     struct moe_form form;
     struct moe_meter *meter;
-    int first;                          /* the first layer with experts */
+    int first, from;                    /* the first layer with experts; the layer after which gradients are known: an earlier run's, or the last */
+    bool resumed;                       /* ... an earlier run's: they are in dh */
 };
 
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
@@ -54,11 +56,13 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* States before layer l, for all l from the first with experts on; then after the last. */
+/* States before layer l, for all l from the first with experts on that the way back passes; then after the last, where it starts there. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
+    if (w->resumed && w->from == w->first) return MOE_OK; /* its metric is all that is lacking */
     while (w->walk.layer < w->layers) {
         if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
+        if (w->resumed && w->walk.layer == w->from) break;
         MOE_TRY(moe_walk_pass(&w->walk, err));
     }
     return MOE_OK;
@@ -193,16 +197,17 @@ static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
 
 static enum moe_code backward(struct work *w, struct moe_err *err)
 {
-    MOE_TRY(start(w, err));
-    for (int l = w->layers - 1; l >= w->first; l--) {
+    if (!w->resumed) MOE_TRY(start(w, err));
+    for (int l = w->from; l >= w->first; l--) {
         if (w->walk.m->layers[l].moe) MOE_TRY(write_form(w, l, err));
         if (l == w->first) break;
         MOE_TRY(go_back(w, l, err));
         MOE_TRY(mlps_back(w, l, err));
         MOE_TRY(norm_back(w, l, err));
         MOE_TRY(attention_back(w, l, err));
+        MOE_TRY(moe_gradient_save(w->dir, l - 1, &w->dh, err));
     }
-    return MOE_OK;
+    return moe_gradient_drop(w->dir, err);
 }
 
 /* ---- the whole ---- */
@@ -211,6 +216,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, const cha
 {
     const struct moe_config *c = &src->config;
     int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok, piece = most(PIECE, moe_walk_batch(w->o->sequence));
+    int reached;
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
@@ -228,7 +234,13 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, const cha
     while (w->first < w->layers && !moe_layer_is_moe(c, w->first)) w->first++;
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
     MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
-    return moe_states_open(&w->dx, n, h, states, err);
+    MOE_TRY(moe_states_open(&w->dx, n, h, states, err));
+    w->from = w->layers - 1;
+    MOE_TRY(moe_fisher_reached(src, w->o, w->dir, &reached, err));
+    if (reached < 0) return MOE_OK;
+    w->resumed = true;
+    w->from = reached;
+    return moe_gradient_read(w->dir, &w->dh, err);
 }
 
 static void close_work(struct work *w)
@@ -260,6 +272,30 @@ enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bo
         if (there != MOE_FILE) *all = false;
     }
     return MOE_OK;
+}
+
+enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir, int *layer, struct moe_err *err)
+{
+    const struct moe_config *c = &src->config;
+    int first = 0;
+    MOE_TRY(moe_gradient_layer(dir, o->n, c->hidden_size, layer, err));
+    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
+    if (*layer < first || *layer >= c->num_hidden_layers - 1) *layer = -1;
+    for (int l = *layer + 1; *layer >= 0 && l < c->num_hidden_layers; l++) {
+        char path[PATH_MAX];
+        enum moe_exists there;
+        if (!moe_layer_is_moe(c, l)) continue;
+        MOE_TRY(file_of(dir, l, path, err));
+        MOE_TRY(moe_look(path, &there, err));
+        if (there != MOE_FILE) *layer = -1; /* somebody removed it: from the start */
+    }
+    return MOE_OK;
+}
+
+double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer)
+{
+    double n = (double)o->n, s = (double)o->sequence;
+    return moe_work_sensitivity(&src->config, n, s) - moe_work_sensitivity_from(&src->config, n, s, layer);
 }
 
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,

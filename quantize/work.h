@@ -42,6 +42,8 @@ double moe_work_mlp_back(int64_t hidden, int64_t inter, double n);
 double moe_work_router_back(const struct moe_config *c, double n);
 double moe_work_attention_back(const struct moe_config *c, double n, double sequence);
 double moe_work_sensitivity(const struct moe_config *c, double n, double sequence);
+/* What of it is left once the gradients after `layer` are known. */
+double moe_work_sensitivity_from(const struct moe_config *c, double n, double sequence, int layer);
 
 /* Progress in millions of operations.  Safe from any thread; all accept NULL. */
 struct moe_meter { struct moe_progress *progress; pthread_mutex_t lock; double done; uint64_t told; };

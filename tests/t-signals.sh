@@ -12,6 +12,15 @@ ok "$BIN/moe-quantize" -q $F --method max -o "$T/q.moe"
 head -c 3000 CONTRIBUTING.md >"$T/text"
 shim() { LD_PRELOAD="$GEN/fault-preload.so" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@" </dev/null; }
 
+# What the sentence promises is what is there: finished files, work on them, or nothing.
+said_what_is_kept()
+{
+    units=$(ls "$T"/w/out.partial/*.json 2>/dev/null | grep -c '/\(dense\|layer-[0-9]*\)[.]json$') expect="nothing was finished yet"
+    [ "$units" = 0 ] || expect="$units of [0-9]* files are finished and kept in '.*out.partial' (go on with the same command and --resume)"
+    if [ "$units" = 0 ] && ls "$T"/w/out.partial/*.work >/dev/null 2>&1; then expect="no file is finished yet, what was computed for them is kept in '.*out.partial' (go on"; fi
+    grep -q "\(interrupted\|terminated\): $expect" "$T/err" || { cat "$T/err"; ls "$T/w/out.partial"; fail "the sentence is not '$expect': $1"; }
+}
+
 # try KIND OUTPUT COMMAND...: OUTPUT is what it writes, - when nothing
 try()
 {
@@ -37,6 +46,7 @@ try()
                 left=$(ls -A "$T/w" | grep -v '^out.partial$')
                 [ -z "$left" ] || fail "left $left, $sig at $eighth/8: $*"
                 case $1 in *moe-convert|*moe-quantize)
+                    said_what_is_kept "$*, $sig at $eighth/8"
                     ok "$@" --resume
                     diff -r "$output" "$T/w.want" >/dev/null || fail "other bytes after --resume, $sig at $eighth/8: $*" ;;
                 esac
@@ -96,19 +106,38 @@ if command -v python3 >/dev/null; then
     ok python3 tests/progress.py timeout -s TERM 6 "$BIN/moe-plan" "$T/k2" --stats "$T/k2.json" --ranks 256 --slots 512
     grep -q '"label": "\(planning\|proving\) layers"' "$T/out" || { cat "$T/out"; fail "no progress on a terminal"; }
 fi
-# A calibration's sensitivity pass is kept, layer by layer, although no unit is done yet.
-calibrate() { exec "$BIN/moe-quantize" -q $F --calib "$T/text" --calib-tokens 512 --sequence-length 64 -t 1 -o "$T/w/out" "$@"; }
-for try in 1 2 3 4 5 6 7 8 9 10; do
-    rm -rf "$T/w"; mkdir "$T/w"
-    calibrate 2>"$T/err" & pid=$! r=0
-    while kill -0 $pid 2>/dev/null && ! ls "$T"/w/out.partial/fisher-*.work >/dev/null 2>&1; do :; done
-    kill -TERM $pid 2>/dev/null # a shell's background jobs ignore SIGINT
-    wait $pid || r=$?
-    [ $r = 143 ] && ! ls "$T"/w/out.partial/layer-*.json >/dev/null 2>&1 && break
+# A calibration's sensitivity pass goes on where it was, in memory or with states in files, and ends with the same bytes; from a file that was
+# damaged it does not.
+calibrate() { exec "$BIN/moe-quantize" -q --json $F --calib "$T/text" --calib-tokens 512 --sequence-length 64 -t 1 -o "$T/w/out" "$@"; }
+flops() { sed -n 's/.*"flops": \([0-9.e+]*\), "cold_experts.*/\1/p' "$T/out"; }
+rm -rf "$T/w"; mkdir "$T/w"
+(calibrate) >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "a calibration"; }
+mv "$T/w/out" "$T/w.want"
+whole_flops=$(flops)
+for how in memory files damaged; do
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -rf "$T/w"; mkdir "$T/w" "$T/w/scratch"
+        calibrate >"$T/out" 2>"$T/err" & pid=$! r=0
+        while kill -0 $pid 2>/dev/null && [ ! -e "$T/w/out.partial/gradient.work" ]; do :; done
+        kill -TERM $pid 2>/dev/null # a shell's background jobs ignore SIGINT
+        wait $pid || r=$?
+        [ $r = 143 ] && [ -e "$T/w/out.partial/gradient.work" ] && break
+    done
+    [ $r = 143 ] || fail "no calibration was interrupted in its sensitivity pass"
+    [ -e "$T/w/out.partial/gradient.work" ] || fail "an interrupted sensitivity pass is thrown away"
+    said_what_is_kept "a sensitivity pass"
+    case $how in
+        memory) set -- ;;
+        files) set -- --memory 32M --scratch "$T/w/scratch" ;;
+        damaged) printf x | dd of="$T/w/out.partial/gradient.work" bs=1 seek=5000 conv=notrunc 2>/dev/null ;;
+    esac
+    sanitized && set --
+    (calibrate --resume "$@") >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "an interrupted sensitivity pass is not gone on with"; }
+    diff -r "$T/w/out" "$T/w.want" >/dev/null || fail "a sensitivity pass that went on: other bytes ($how)"
+    awk "BEGIN { exit !(\"$how\" == \"damaged\" ? $(flops) == $whole_flops : $(flops) < 0.95 * $whole_flops) }" ||
+        fail "a sensitivity pass, $how: $(flops) operations after it was interrupted, $whole_flops without"
 done
-[ $r = 143 ] || fail "no calibration was interrupted in its sensitivity pass"
-ls "$T"/w/out.partial/fisher-*.work >/dev/null 2>&1 || fail "an interrupted sensitivity pass is thrown away"
-(calibrate --resume) >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "an interrupted sensitivity pass is not gone on with"; }
+rm -rf "$T/w.want"
 
 [ $stopped -ge 80 ] || fail "only $stopped runs met their signal"
 echo "$stopped runs stopped, $whole were done"
