@@ -47,9 +47,6 @@ static bool parse_float(const char *s, double *out)
     return true;
 }
 
-/* "a|b|c" lists every value there is. */
-static bool is_choice(const char *arg) { return arg && strchr(arg, '|'); }
-
 static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool negated, struct moe_err *err)
 {
     struct moe_strlist *l = o->value;
@@ -131,7 +128,8 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
         if (d < least) least = d, best = own[i];
     }
     if (best) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (did you mean '--%s'?)", (int)n, a, best);
-    return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s --help)", (int)n, a, t->name);
+    return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s%s%s --help)", (int)n, a, t->name, t->verb ? " " : "",
+                    t->verb ? t->verb : "");
 }
 
 static bool answer(const struct moe_tool *t, const char *a, const char *next, enum moe_code *code, struct moe_err *err)
@@ -180,6 +178,34 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
         return moe_fail(err, MOE_USAGE, "option '--%s' takes no value", o->name);
     }
     return set_value(o, arg, negated, err);
+}
+
+/* The option that a word names in the tool's table or a verb's; NULL: none does. */
+static const struct moe_opt *find_any(const struct moe_tool *t, const char *a)
+{
+    size_t n = strcspn(a, "=");
+    const struct moe_opt *o = a[1] == '-' ? find_long(t->opts, a + 2, n - 2) : find_short(t->opts, a[1]);
+    for (const struct moe_tool *const *v = t->verbs; !o && v && *v; v++)
+        o = a[1] == '-' ? find_long((*v)->opts, a + 2, n - 2) : find_short((*v)->opts, a[1]);
+    return o;
+}
+
+const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **argv)
+{
+    for (int i = 1; t->verbs && i < argc; i++) {
+        const char *a = argv[i];
+        if (!strcmp(a, "--")) return t;
+        if (a[0] == '-' && a[1]) {
+            const struct moe_opt *o = find_any(t, a);
+            bool apart = a[1] == '-' ? !strchr(a, '=') : !a[2];
+            if (o && o->arg && o->kind != MOE_OPT_MAYBE && apart) i++; /* the next word is its value */
+            continue;
+        }
+        for (const struct moe_tool *const *v = t->verbs; *v; v++)
+            if (!strcmp(a, (*v)->verb)) return *v;
+        return t;
+    }
+    return t;
 }
 
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err)
@@ -240,9 +266,15 @@ enum { HELP_WIDTH = 80, HELP_COLUMN = 30 };
 
 void moe_opt_help(const struct moe_tool *t, FILE *out)
 {
-    fprintf(out, "usage: %s %s\n", t->name, t->synopsis);
+    fprintf(out, "usage: %s %s%s%s\n", t->name, t->verb ? t->verb : "", t->verb ? " " : "", t->synopsis);
     print_wrapped(t->about, 0, HELP_WIDTH, out);
     fputc('\n', out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        if (v == t->verbs) fprintf(out, "\nverbs, with a --help of their own (%s %s --help)\n", t->name, (*v)->verb);
+        fprintf(out, "  %-*s ", HELP_COLUMN - 3, (*v)->verb);
+        print_wrapped((*v)->about, HELP_COLUMN, HELP_WIDTH, out);
+        fputc('\n', out);
+    }
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         char left[96];
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, "\n%s\n", o->help); continue; }
@@ -304,6 +336,7 @@ static void man_text(const char *s, FILE *out)
 static void man_options(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
+        if (t->verb && o->kind == MOE_OPT_GROUP && !strcmp(o->help, "common")) return; /* the tool's, told before */
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, ".SS %s\n", o->help); continue; }
         fputs(".TP\n", out);
         if (o->short_name > 0) fprintf(out, "\\fB\\-%c\\fR, ", o->short_name);
@@ -358,6 +391,15 @@ void moe_opt_man(const struct moe_tool *t, FILE *out)
     man_section("DESCRIPTION", t->description, out);
     fputs(".SH OPTIONS\n", out);
     man_options(t, out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        if (v == t->verbs) fputs(".SH VERBS\n", out);
+        fprintf(out, ".SS %s %s ", t->name, (*v)->verb);
+        man_lines((*v)->synopsis, out);
+        man_text((*v)->about, out);
+        fputs(".\n", out);
+        if ((*v)->description) fputs(".PP\n", out), man_text((*v)->description, out), fputc('\n', out);
+        man_options(*v, out);
+    }
     man_section("JSON", t->json, out);
     fputs(".SH EXIT STATUS\n", out);
 #define X(name, value, word, text) fprintf(out, ".TP\n.B %d\n%s\n", value, text);
@@ -370,115 +412,4 @@ void moe_opt_man(const struct moe_tool *t, FILE *out)
         man_lines(t->examples, out);
         fputs(".fi\n", out);
     }
-}
-
-/* ---- completion ---- */
-
-static bool wants_file(const struct moe_opt *o)
-{
-    return o->arg && !is_choice(o->arg) && (strstr(o->arg, "FILE") || strstr(o->arg, "DIR") || strstr(o->arg, "PATH") ||
-                                            strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
-}
-
-bool moe_opt_names_path(const struct moe_opt *o)
-{
-    bool text = o->kind == MOE_OPT_STR || o->kind == MOE_OPT_LIST || o->kind == MOE_OPT_MAYBE;
-    return text && wants_file(o);
-}
-
-bool moe_opt_names_file(const struct moe_opt *o)
-{
-    return moe_opt_names_path(o) && strcmp(o->arg, "DIR") != 0;
-}
-
-static void spaced(const char *choices, FILE *out)
-{
-    for (; *choices; choices++) fputc(*choices == '|' ? ' ' : *choices, out);
-}
-
-static void complete_bash(const struct moe_tool *t, FILE *out)
-{
-    char f[64];
-    snprintf(f, sizeof f, "_%s", t->name);
-    for (char *p = f; *p; p++)
-        if (*p == '-') *p = '_';
-    fprintf(out, "%s() {\n  local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\"\n  case \"$prev\" in\n", f);
-    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        if (!o->name || !o->arg || o->kind == MOE_OPT_MAYBE) continue;
-        fprintf(out, "    --%s", o->name);
-        if (o->short_name > 0) fprintf(out, "|-%c", o->short_name);
-        if (is_choice(o->arg)) {
-            fputs(") COMPREPLY=($(compgen -W '", out);
-            spaced(o->arg, out);
-            fputs("' -- \"$cur\")); return;;\n", out);
-        } else {
-            fputs(wants_file(o) ? ") COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n" : ") return;;\n", out);
-        }
-    }
-    fputs("  esac\n  case \"$cur\" in\n    -*) COMPREPLY=($(compgen -W '--help --version", out);
-    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++)
-        if (o->name) fprintf(out, " --%s", o->name);
-    fprintf(out, "' -- \"$cur\"));;\n    *) COMPREPLY=($(compgen -f -- \"$cur\"));;\n  esac\n}\ncomplete -o filenames -F %s %s\n", f, t->name);
-}
-
-static void zsh_text(const char *s, FILE *out)
-{
-    for (; *s; s++) {
-        if (*s == '\'') { fputs("'\\''", out); continue; }
-        if (strchr("[]:", *s)) fputc('\\', out);
-        fputc(*s, out);
-    }
-}
-
-static void complete_zsh(const struct moe_tool *t, FILE *out)
-{
-    fprintf(out, "#compdef %s\n_arguments -S \\\n  '--help[show help]' '--version[show version]' \\\n", t->name);
-    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        if (!o->name) continue;
-        fprintf(out, "  '%s--%s%s[", o->kind == MOE_OPT_LIST ? "*" : "", o->name, o->arg && o->kind != MOE_OPT_MAYBE ? "=" : "");
-        zsh_text(o->help, out);
-        fputc(']', out);
-        if (o->arg && o->kind != MOE_OPT_MAYBE) {
-            fputs(":value:", out);
-            if (is_choice(o->arg)) {
-                fputc('(', out);
-                spaced(o->arg, out);
-                fputc(')', out);
-            } else if (wants_file(o)) {
-                fputs("_files", out);
-            }
-        }
-        fputs("' \\\n", out);
-    }
-    fputs("  '*:file:_files'\n", out);
-}
-
-static void complete_fish(const struct moe_tool *t, FILE *out)
-{
-    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        if (!o->name) continue;
-        fprintf(out, "complete -c %s -l %s", t->name, o->name);
-        if (o->short_name > 0) fprintf(out, " -s %c", o->short_name);
-        if (o->arg && o->kind != MOE_OPT_MAYBE) fputs(wants_file(o) ? " -r -F" : " -x", out);
-        if (is_choice(o->arg)) {
-            fputs(" -a '", out);
-            spaced(o->arg, out);
-            fputc('\'', out);
-        }
-        fputs(" -d '", out);
-        for (const char *s = o->help; *s; s++) {
-            if (*s == '\'') fputc('\\', out);
-            fputc(*s, out);
-        }
-        fputs("'\n", out);
-    }
-}
-
-bool moe_opt_complete(const struct moe_tool *t, const char *shell, FILE *out)
-{
-    if (!strcmp(shell, "bash")) complete_bash(t, out);
-    else if (!strcmp(shell, "zsh")) complete_zsh(t, out);
-    else if (!strcmp(shell, "fish")) complete_fish(t, out);
-    else return false;
-    return true;
 }

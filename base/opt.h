@@ -64,7 +64,13 @@ struct moe_tool {
     const char *description; /* paragraphs for the man page, an empty line between; NULL: none */
     const char *json;        /* the same: the keys of --json */
     const char *examples;    /* lines of commands; NULL: none */
+    /* Verbs are words that come as the first operand and make another tool of it, with options of its own (--help, man page, completion). */
+    const struct moe_tool *const *verbs; /* ended by NULL; NULL: none */
+    const char *verb;                    /* of one of them: its word; `name` is the tool's.  Groups other than "common" it has none. */
 };
+
+/* The verb that a command line names, or t itself. */
+const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **argv);
 
 /* Parse argv: options and operands in any order, the last of several wins, "--" ends options.  Forms: -x VALUE, --name VALUE,
  * --name=VALUE, --no-name for a flag.  Sizes take K, M, G, T (binary) and may be fractional.  Operands are moved to the front of

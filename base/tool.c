@@ -152,6 +152,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
 {
     bool done = false;
     r->threads = MOE_UNSET;
+    tool = moe_opt_verb(tool, argc, argv);
     r->tool = tool;
     r->argv = argv;
     r->color = r->color ? r->color : "auto";

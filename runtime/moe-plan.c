@@ -80,11 +80,15 @@ static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
                    "experts",
                    (int)d.beyond, d.beyond > 1 ? "s" : "");
     if (d.empty == d.layers)
-        moe_warn(run, "all counts of the statistics are zero: the plan spreads experts evenly and says nothing of loads");
-    else if (d.empty) moe_warn(run, "%d of %d layers have no count in the statistics: their experts are spread evenly", (int)d.empty, (int)d.layers);
+        moe_warn(run, "all counts of the statistics are zero: nothing is known of how busy experts are, so the plan spreads them evenly, as without "
+                      "statistics, and its loads and gaps say nothing (record some traffic: moe-run --record-routing)");
+    else if (d.empty)
+        moe_warn(run, "%d of %d layers have no count in the statistics: their experts are spread evenly, and balance is known of the other "
+                      "%d layers only", (int)d.empty, (int)d.layers, (int)(d.layers - d.empty));
     if (d.never > d.experts / 2)
-        moe_warn(run, "%d of %d experts of a layer never got a token in the statistics: are they of one rank only? The plan takes these experts to be idle",
-                 (int)d.never, (int)d.experts);
+        moe_warn(run, "%d of %d experts of a layer never got a token in the statistics, as when they are of one rank only or of a few prompts: the plan takes "
+                      "these experts to be idle and puts them together, so a rank that has them is overloaded once they are used (add up the statistics "
+                      "of all ranks)", (int)d.never, (int)d.experts);
 }
 
 static enum moe_code prepare(struct work *w, struct moe_err *err)
@@ -512,21 +516,29 @@ static int tool_main(int argc, char **argv)
     struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
                          .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = 0.0195, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
                          .kv_type = "fp8", .how = "copy" };
+    const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan has to be good in each of them: keep at most N "
+                          "of a file apart and add up neighbours beyond that; more are slower to plan for";
+    const char *force = "replace the file at -o, if it is one that moe-plan wrote";
     const struct moe_opt opts[] = {
         MOE_GROUP("plan"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "ranks to place experts on"),
-        MOE_INT(0, "slots", &o.slots, "S", "slots a layer, over all ranks; by default what all experts need, rounded up to a multiple of the ranks"),
-        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE", "as many slots as the weights of a rank, experts and all others, fit into this"),
-        MOE_LIST(0, "stats", &o.stats, "FILE", "routing statistics: routing.json, SGLang's JSON or a directory of TensorRT-LLM's; several are planned for together"),
-        MOE_INT(0, "windows", &o.windows, "N", "windows of one file that are kept apart; more are added up"),
-        MOE_INT(0, "ranks-per-node", &o.per_node, "N", "copies of an expert go to different nodes as far as there are nodes"),
-        MOE_INT(0, "survive", &o.survive, "R", "no expert is lost with any R ranks"),
-        MOE_STR(0, "from", &o.from, "PLAN", "start from this plan and move few slots (verify: check the moves from it)"),
-        MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: move slots until each layer is within this of its bound"),
+        MOE_INT(0, "ranks", &o.ranks, "N", "how many GPUs share the experts of each layer; with --from as many as the old plan has by default"),
+        MOE_INT(0, "slots", &o.slots, "S", "places for experts in each layer, all ranks together; what is more than the number of experts (times --survive + 1) holds second "
+                "copies of busy experts; by default just enough, rounded up to a multiple of the ranks"),
+        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE", "instead of --slots: as many slots as fit when the weights of one rank, its experts and all that every rank holds, "
+                 "may take this much (the cache is not in it)"),
+        MOE_LIST(0, "stats", &o.stats, "FILE", "how many tokens went to each expert: routing.json of moe-run or of a calibration, SGLang's JSON or a directory of TensorRT-LLM's; "
+                 "several are planned for together"),
+        MOE_INT(0, "windows", &o.windows, "N", windows),
+        MOE_INT(0, "ranks-per-node", &o.per_node, "N", "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as far as there are such"),
+        MOE_INT(0, "survive", &o.survive, "R", "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R ranks die; needs (R + 1) x experts slots"),
+        MOE_STR(0, "from", &o.from, "PLAN", "start from this plan, which is in use now, and move as few slots as it takes"),
+        MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: a layer is left alone once its fullest rank is at most this share above the least that any plan can have; 0.02 is "
+                  "2 %, and smaller moves more"),
         MOE_BOOL(0, "layers", &o.layers, "add to the report a line for each layer, what its columns mean, and the model's table"),
-        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all", "show this placement beside the plan"),
+        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all", "add to the report what this placement would reach with the same slots"),
         MOE_GROUP("memory and time model"),
-        MOE_STR(0, "gpu", &o.gpu, "NAME", "gb200-nvl72 or hgx-h200; other figures can follow the name, see below"),
+        MOE_STR(0, "gpu", &o.gpu, "NAME", "whose memory and speed the report computes with: gb200-nvl72 or hgx-h200; NAME,key=value,... changes figures, such as "
+                "hgx-h200,memory=80,bandwidth=3350 (GB, GB/s): all keys are in the man page"),
         MOE_INT(0, "batch", &o.batch, "N", "sequences that a rank decodes at once"),
         MOE_INT(0, "context", &o.context, "N", "tokens of context of each"),
         MOE_INT(0, "prefill", &o.prefill, "N", "tokens of a prefill step of a rank"),
@@ -535,27 +547,84 @@ static int tool_main(int argc, char **argv)
         MOE_STR(0, "kv-type", &o.kv_type, "fp8|bf16", "type of the cache"),
         MOE_SIZE(0, "reserve", &o.reserve, "SIZE", "memory of a rank that is neither weights nor cache"),
         MOE_STR(0, "compare", &o.compare, "N,N...", "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
-        MOE_GROUP("verify, export, plot, stage"),
-        MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "export: for this engine"),
-        MOE_STR(0, "rank", &o.rank, "R|A-B", "stage: what this rank, or these, need"),
-        MOE_STR(0, "how", &o.how, "copy|link", "stage: sparse copies of the extents needed, or hard links of whole files"),
-        MOE_STR(0, "model", &o.model, "NAME.moe", "stage: the container, where the plan does not say or it has moved"),
-        MOE_BOOL(0, "check", &o.check, "stage: read what is at -o and hold it against its checksums"),
         MOE_GROUP("output"),
-        MOE_STR('o', "output", &o.out, "FILE", "write the plan, export, picture or staged container here"),
+        MOE_STR('o', "output", &o.out, "FILE", "write the plan here"),
         MOE_BOOL(-'n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
-        MOE_BOOL('f', "force", &o.force, "replace what is there"),
+        MOE_BOOL('f', "force", &o.force, force),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
+    const struct moe_opt verify_opts[] = {
+        MOE_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from; without them loads and bounds are not computed again; with others, "
+                 "the report says what the loads would be"),
+        MOE_INT(0, "windows", &o.windows, "N", windows),
+        MOE_STR(0, "from", &o.from, "PLAN", "the plan that it was made from: counts again what moves"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_opt export_opts[] = {
+        MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "for this engine"),
+        MOE_INT(0, "ranks", &o.ranks, "N", "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
+        MOE_STR('o', "output", &o.out, "FILE", "write it here instead of to standard output"),
+        MOE_BOOL('f', "force", &o.force, force),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_opt plot_opts[] = {
+        MOE_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
+        MOE_INT(0, "windows", &o.windows, "N", windows),
+        MOE_STR('o', "output", &o.out, "FILE", "write the picture (SVG) here instead of to standard output"),
+        MOE_BOOL('f', "force", &o.force, force),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_opt stage_opts[] = {
+        MOE_STR(0, "rank", &o.rank, "R|A-B", "which ranks of the plan, counted from 0, will run where this goes: one, or all from A to B"),
+        MOE_STR(0, "how", &o.how, "copy|link", "copy only what these ranks need, or make hard links of all files (no space, same file system)"),
+        MOE_STR(0, "model", &o.model, "NAME.moe", "the container, where the plan does not say or it has moved"),
+        MOE_BOOL(0, "check", &o.check, "write nothing: read what is at -o and hold it against its checksums"),
+        MOE_INT(0, "ranks", &o.ranks, "N", "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
+        MOE_STR('o', "output", &o.out, "FILE", "the container directory to make, or with --check to read"),
+        MOE_BOOL('f', "force", &o.force, "replace what is at -o, if it is such a part"),
+        MOE_COMMON_OPTIONS(&o.run),
+        MOE_END(),
+    };
+    const struct moe_tool verify = {
+        .name = "moe-plan", .verb = "verify", .synopsis = "PLAN [--stats FILE]... [--from PLAN]", .opts = verify_opts,
+        .about = "compute every number of a plan again, in code that shares nothing with the planner",
+        .description = "Exit code 16, and a line for each number that is wrong; without --stats only what the plan says by itself is held: coverage, copies, losses, memory.",
+        .json = "verified, problems, claims, same_statistics, load_max, load_mean, copies_min, experts_lost_worst.",
+        .examples = "moe-plan verify plan.json --stats routing.json",
+    };
+    const struct moe_tool export = {
+        .name = "moe-plan", .verb = "export", .synopsis = "PLAN --to sglang|tensorrt-llm [-o FILE]", .opts = export_opts,
+        .about = "write a plan as SGLang or TensorRT-LLM reads it",
+        .description = "SGLang takes it with --init-expert-location, TensorRT-LLM as moe_load_balancer.yaml. Both want as many slots on each rank.",
+        .json = "output.", .examples = "moe-plan export plan.json --to sglang -o sglang.json",
+    };
+    const struct moe_tool plot = {
+        .name = "moe-plan", .verb = "plot", .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]", .opts = plot_opts,
+        .about = "draw the load of every rank and layer, and the fullest ranks beside the bound",
+        .json = "output.", .examples = "moe-plan plot plan.json --stats routing.json -o plan.svg",
+    };
+    const struct moe_tool stage = {
+        .name = "moe-plan", .verb = "stage", .synopsis = "PLAN --rank R|A-B -o DIR [--check]", .opts = stage_opts,
+        .about = "put what some ranks need of a container into a directory of its own",
+        .description = "For machines that cannot hold the whole model: the directory can be moved anywhere, and moe-run --comm ucx runs those ranks from it.",
+        .json = "output, bytes.", .examples = "moe-plan stage plan.json --rank 0 -o node0.moe",
+    };
+    const struct moe_tool *const verbs[] = { &verify, &export, &plot, &stage, NULL };
     const struct moe_tool tool = {
-        .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]",
+        .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]", .verbs = verbs,
         .about = "place experts on ranks, with a proof of how good the placement is", .opts = opts,
         .description =
-            "MODEL is a container, a checkpoint, or a directory with only a config.json. The plan says which experts lie in the slots of which rank, layer by layer: first so that "
-            "no expert is lost with --survive ranks, then so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
-            "Beside every layer stands a bound that no plan can beat. verify computes all numbers again, in code of its own; export writes what SGLang and TensorRT-LLM read; "
-            "plot draws the loads; stage puts what one rank or node needs of a container into a directory.\n\n"
+            "Expert parallelism gives each of N ranks (GPUs) some experts of every layer. In each layer all ranks wait for the one that got most tokens, so where experts lie, and which "
+            "of them have copies on several ranks, decides how long a step takes. moe-plan says which experts lie in the slots of which rank, layer by layer: first so that no "
+            "expert is lost with --survive ranks, then so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
+            "MODEL is a container, a checkpoint, or a directory with only a config.json. How busy experts are comes from --stats, else from the routing.json of a container; "
+            "without either all count the same, and the plan spreads them evenly.\n\n"
+            "The report says in five sentences how balanced the plan is, against a bound that no plan can beat and against EPLB; what is lost with a rank; what a rank holds; how fast "
+            "it would be, by a model; and what is moved. docs/reference/placement.md, section 6, says what each number means and what to do about it, and what the columns of --layers are.\n\n"
             "The model of memory and time is arithmetic on published figures, not a measurement. --gpu NAME,key=value... changes figures: memory in GB, bandwidth, link and network "
             "(between link domains) in GB/s one way, fp4, fp8 and bf16 in dense TFLOP/s, domain in ranks.",
         .json =
@@ -565,11 +634,14 @@ static int tool_main(int argc, char **argv)
             "baselines, gpu, model, compare, peak_rss.\n\n"
             "verify: verified, problems, claims, same_statistics, load_max, load_mean, copies_min, experts_lost_worst. export, plot, stage: output; stage: bytes.",
         .examples =
-            "moe-plan k2.moe --ranks 72 --slots 432 --stats routing.json -o plan.json\n"
+            "moe-plan k2.moe --ranks 8 --slots 400 --stats routing.json -o plan.json\n"
+            "moe-plan k2.moe --ranks 8 --survive 1 --stats routing.json --layers\n"
             "moe-plan k2.moe --stats today.json --from plan.json -o plan2.json\n"
             "moe-plan verify plan.json --stats routing.json\n"
-            "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run\n"
-            "moe-plan stage plan.json --rank 0-3 -o node0.moe",
+            "moe-plan plot plan.json --stats routing.json -o plan.svg\n"
+            "moe-plan export plan.json --to sglang -o sglang.json\n"
+            "moe-plan stage plan.json --rank 0-3 -o node0.moe\n"
+            "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

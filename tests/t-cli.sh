@@ -46,6 +46,13 @@ completes_in_bash()
         case " $all " in *" $name "*) ;; *) fail "$tool: bash does not offer $name" ;; esac
     done
     case $tool in
+    moe-plan)
+        offers verify moe-plan ver
+        offers "--stats" moe-plan verify x --st
+        offers "" moe-plan stage x --st
+        offers "sglang" moe-plan export x --to sg
+        offers "--survive" moe-plan x --surv
+        ;;
     moe-convert) offers gguf moe-convert x --to gg ;;
     moe-inspect) offers tests/data moe-inspect x --diff tests/dat ;;
     esac

@@ -339,6 +339,31 @@ cp "$T/tiny.moe/plan-8.json" "$T/away.json"
 ok "$BIN/moe-convert" -q tests/data/tiny-k2/fp8 -o "$T/other.moe"
 refused 15 'another model' stage "$T/away.json" --rank 1 --model "$T/other.moe" -o "$T/x.moe"
 
+# ---- the man page's examples, as they stand but for the size of the model ----
+mkdir "$T/ex"
+cp -r "$T/tiny.moe" "$T/ex/k2.moe" && rm -f "$T/ex/k2.moe/plan-8.json"
+cp -r "$T/k2" "$T/ex/k2-config"
+cp "$T/tiny.json" "$T/ex/routing.json"
+"$G" experts=$experts layers=$(($layers - $dense)) first=$dense top=$top drift=0.2 >"$T/ex/today.json"
+BINS=$(cd "$BIN" && pwd)
+for verb in "" verify export plot stage; do
+    "$P" $verb --help-man | sed -n '/^.SH EXAMPLES/,$p' | sed -n 's/\\-/-/g; s/^moe-plan /&/p' | sed "s/--slots 400/--slots $(($experts + 8))/" >"$T/ex/lines"
+    [ -s "$T/ex/lines" ] || fail "no examples in the man page of moe-plan $verb"
+    while read -r line; do
+        if [ -n "$verb" ]; then rm -rf "$T/ex"/sglang.json "$T/ex"/plan.svg "$T/ex"/node0.moe; fi
+        (cd "$T/ex" && PATH="$BINS:$PATH" sh -c "$line -q" </dev/null) >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "an example of the man page fails: $line"; }
+        count
+    done <"$T/ex/lines"
+done
+for verb in verify export plot stage; do
+    "$P" $verb --help >"$T/out"
+    grep -q "^usage: moe-plan $verb PLAN" "$T/out" && ! grep -q -- --survive "$T/out" || fail "moe-plan $verb --help"
+    refused 2 "(see moe-plan $verb --help)" $verb "$T/t1" --survive 1
+    refused 2 "(see moe-plan $verb --help)" --threads 2 $verb "$T/t1" -k
+done
+refused 2 "unknown option '--to'" $K --ranks 8 --to sglang
+refused 2 "unknown option '--rank'" plot "$T/t1" --rank 1
+
 # ---- refusals ----
 refused 2 'for how many ranks' $K
 refused 2 'too few' $K --ranks 72 --slots 383
@@ -379,7 +404,7 @@ doubt()
 }
 doubt 'e + 1 ".0"' ''
 doubt 'e + 1 ".5"' '23424 counts of the statistics are fractions and were rounded'
-doubt '(e < 16 ? e + 1 : 0)' '368 of 384 experts of a layer never got a token'
-doubt '0' 'all counts of the statistics are zero'
-doubt '(l == 7 ? 0 : e + 1)' '1 of 60 layers have no count'
+doubt '(e < 16 ? e + 1 : 0)' '368 of 384 experts of a layer never got a token in the statistics, as when they are of one rank only or of a few prompts: the plan takes these experts to be idle'
+doubt '0' 'all counts of the statistics are zero: nothing is known of how busy experts are, so the plan spreads them evenly'
+doubt '(l == 7 ? 0 : e + 1)' '1 of 60 layers have no count in the statistics: their experts are spread evenly'
 echo "t-plan: $checks checks"

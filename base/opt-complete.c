@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Completion for bash, zsh and fish, from the tables of options. */
+#include "base/opt.h"
+
+#include <string.h>
+
+/* "a|b|c" lists every value there is. */
+static bool is_choice(const char *arg) { return arg && strchr(arg, '|'); }
+
+static bool wants_file(const struct moe_opt *o)
+{
+    return o->arg && !is_choice(o->arg) && (strstr(o->arg, "FILE") || strstr(o->arg, "DIR") || strstr(o->arg, "PATH") ||
+                                            strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
+}
+
+bool moe_opt_names_path(const struct moe_opt *o)
+{
+    bool text = o->kind == MOE_OPT_STR || o->kind == MOE_OPT_LIST || o->kind == MOE_OPT_MAYBE;
+    return text && wants_file(o);
+}
+
+bool moe_opt_names_file(const struct moe_opt *o)
+{
+    return moe_opt_names_path(o) && strcmp(o->arg, "DIR") != 0;
+}
+
+static void spaced(const char *choices, FILE *out)
+{
+    for (; *choices; choices++) fputc(*choices == '|' ? ' ' : *choices, out);
+}
+
+static void bash_values(const struct moe_tool *t, FILE *out)
+{
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
+        if (!o->name || !o->arg || o->kind == MOE_OPT_MAYBE) continue;
+        fprintf(out, "    --%s", o->name);
+        if (o->short_name > 0) fprintf(out, "|-%c", o->short_name);
+        if (is_choice(o->arg)) {
+            fputs(") COMPREPLY=($(compgen -W '", out);
+            spaced(o->arg, out);
+            fputs("' -- \"$cur\")); return;;\n", out);
+        } else {
+            fputs(wants_file(o) ? ") COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n" : ") return;;\n", out);
+        }
+    }
+}
+
+static void verb_words(const struct moe_tool *t, const char *between, FILE *out)
+{
+    for (const struct moe_tool *const *v = t->verbs; *v; v++) fprintf(out, "%s%s", v == t->verbs ? "" : between, (*v)->verb);
+}
+
+static void bash_names(const struct moe_tool *t, FILE *out)
+{
+    fputs("COMPREPLY=($(compgen -W '--help --version", out);
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++)
+        if (o->name) fprintf(out, " --%s", o->name);
+    fputs("' -- \"$cur\"))", out);
+}
+
+static void complete_bash(const struct moe_tool *t, FILE *out)
+{
+    char f[64];
+    snprintf(f, sizeof f, "_%s", t->name);
+    for (char *p = f; *p; p++)
+        if (*p == '-') *p = '_';
+    fprintf(out, "%s() {\n  local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\" verb= w\n", f);
+    if (t->verbs) {
+        fputs("  for w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n    case \"$w\" in ", out);
+        verb_words(t, "|", out);
+        fputs(") verb=$w; break;; esac\n  done\n", out);
+    }
+    fputs("  case \"$prev\" in\n", out);
+    bash_values(t, out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) bash_values(*v, out);
+    fputs("  esac\n  case \"$verb$cur\" in\n", out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        fprintf(out, "    %s-*) ", (*v)->verb);
+        bash_names(*v, out);
+        fputs(";;\n", out);
+    }
+    fputs("    -*) ", out);
+    bash_names(t, out);
+    fputs(";;\n    *) COMPREPLY=($(compgen -f -- \"$cur\"))", out);
+    if (t->verbs) {
+        fputs("\n       [ \"$verb\" ] || COMPREPLY+=($(compgen -W '", out);
+        verb_words(t, " ", out);
+        fputs("' -- \"$cur\"))", out);
+    }
+    fprintf(out, ";;\n  esac\n}\ncomplete -o filenames -F %s %s\n", f, t->name);
+}
+
+static void zsh_text(const char *s, FILE *out)
+{
+    for (; *s; s++) {
+        if (*s == '\'') { fputs("'\\''", out); continue; }
+        if (strchr("[]:", *s)) fputc('\\', out);
+        fputc(*s, out);
+    }
+}
+
+static void zsh_arguments(const struct moe_tool *t, FILE *out)
+{
+    fputs("_arguments -S \\\n  '--help[show help]' '--version[show version]' \\\n", out);
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
+        if (!o->name) continue;
+        fprintf(out, "  '%s--%s%s[", o->kind == MOE_OPT_LIST ? "*" : "", o->name, o->arg && o->kind != MOE_OPT_MAYBE ? "=" : "");
+        zsh_text(o->help, out);
+        fputc(']', out);
+        if (o->arg && o->kind != MOE_OPT_MAYBE) {
+            fputs(":value:", out);
+            if (is_choice(o->arg)) {
+                fputc('(', out);
+                spaced(o->arg, out);
+                fputc(')', out);
+            } else if (wants_file(o)) {
+                fputs("_files", out);
+            }
+        }
+        fputs("' \\\n", out);
+    }
+    if (t->verbs) {
+        fputs("  '1:model or verb:{_files; compadd ", out);
+        verb_words(t, " ", out);
+        fputs("}' \\\n", out);
+    }
+    fputs("  '*:file:_files'\n", out);
+}
+
+static void complete_zsh(const struct moe_tool *t, FILE *out)
+{
+    fprintf(out, "#compdef %s\n", t->name);
+    if (t->verbs) fputs("case ${words[(r)(", out), verb_words(t, "|", out), fputs(")]} in\n", out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        fprintf(out, "%s) ", (*v)->verb);
+        zsh_arguments(*v, out);
+        fputs(";;\n", out);
+    }
+    if (t->verbs) fputs("*) ", out);
+    zsh_arguments(t, out);
+    if (t->verbs) fputs(";;\nesac\n", out);
+}
+
+static void fish_text(const char *s, FILE *out)
+{
+    for (; *s; s++) {
+        if (*s == '\'') fputc('\\', out);
+        fputc(*s, out);
+    }
+}
+
+/* Of a verb, or of a tool where none of its verbs was typed. */
+static void fish_options(const struct moe_tool *t, FILE *out)
+{
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
+        if (!o->name) continue;
+        fprintf(out, "complete -c %s", t->name);
+        if (t->verb) fprintf(out, " -n '__fish_seen_subcommand_from %s'", t->verb);
+        if (t->verbs) fputs(" -n 'not __fish_seen_subcommand_from ", out), verb_words(t, " ", out), fputc('\'', out);
+        fprintf(out, " -l %s", o->name);
+        if (o->short_name > 0) fprintf(out, " -s %c", o->short_name);
+        if (o->arg && o->kind != MOE_OPT_MAYBE) fputs(wants_file(o) ? " -r -F" : " -x", out);
+        if (is_choice(o->arg)) {
+            fputs(" -a '", out);
+            spaced(o->arg, out);
+            fputc('\'', out);
+        }
+        fputs(" -d '", out);
+        fish_text(o->help, out);
+        fputs("'\n", out);
+    }
+}
+
+static void complete_fish(const struct moe_tool *t, FILE *out)
+{
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        fprintf(out, "complete -c %s -n __fish_use_subcommand -a %s -d '", t->name, (*v)->verb);
+        fish_text((*v)->about, out);
+        fputs("'\n", out);
+        fish_options(*v, out);
+    }
+    fish_options(t, out);
+}
+
+bool moe_opt_complete(const struct moe_tool *t, const char *shell, FILE *out)
+{
+    if (!strcmp(shell, "bash")) complete_bash(t, out);
+    else if (!strcmp(shell, "zsh")) complete_zsh(t, out);
+    else if (!strcmp(shell, "fish")) complete_fish(t, out);
+    else return false;
+    return true;
+}
