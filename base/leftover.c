@@ -8,6 +8,7 @@
 
 #define WORK "user.moe.work"
 #define MADE "user.moe.made"
+#define MADE_BY "user.moe.madeby"
 #define FIRST_LINE "moe: unfinished work\n"
 
 /* ---- the record ---- */
@@ -73,16 +74,21 @@ bool moe_work_get(int fd, struct moe_record *r)
     return true;
 }
 
-void moe_made_put(int fd, const char *line)
+static void put_line(int fd, const char *name, const char *line)
 {
-    (void)!fsetxattr(fd, MADE, line, strlen(line), 0);
+    (void)!fsetxattr(fd, name, line, strlen(line), 0);
 }
 
-void moe_made_get(int fd, char line[MOE_WORK_BYTES])
+static void get_line(int fd, const char *name, char line[MOE_WORK_BYTES])
 {
-    ssize_t n = fgetxattr(fd, MADE, line, MOE_WORK_BYTES - 1);
+    ssize_t n = fgetxattr(fd, name, line, MOE_WORK_BYTES - 1);
     line[n > 0 ? n : 0] = 0;
 }
+
+void moe_made_put(int fd, const char *line) { put_line(fd, MADE, line); }
+void moe_made_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE, line); }
+void moe_made_by_put(int fd, const char *line) { put_line(fd, MADE_BY, line); }
+void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE_BY, line); }
 
 /* ---- what is said of it ---- */
 

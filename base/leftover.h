@@ -16,9 +16,9 @@
 #include <stddef.h>
 
 /* What becomes of it: it stays (MOE_EXISTS); what the same work left unfinished is started over
- * (MOE_MISMATCH of another one), and what is whole stays, or is published by the same work; all of it is
- * started over. */
-enum moe_left { MOE_LEFT_STAYS, MOE_LEFT_UNFINISHED_GOES, MOE_LEFT_GOES };
+ * (MOE_MISMATCH of another one), and what is whole stays, or is published by the same work; the same, but what is
+ * unfinished is kept, for a writer that goes on with it; all of it is started over. */
+enum moe_left { MOE_LEFT_STAYS, MOE_LEFT_UNFINISHED_GOES, MOE_LEFT_UNFINISHED_KEPT, MOE_LEFT_GOES };
 
 enum { MOE_WORK_BYTES = 256, MOE_WHICH_BYTES = 96, MOE_RECORD_BYTES = 384 }; /* with their ends */
 
@@ -43,6 +43,10 @@ bool moe_work_get(int fd, struct moe_record *r);
  * was made.  get: "" when there is none, also where none can be kept. */
 void moe_made_put(int fd, const char *line);
 void moe_made_get(int fd, char line[MOE_WORK_BYTES]);
+
+/* And a second one, of the whole command that made it. */
+void moe_made_by_put(int fd, const char *line);
+void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]);
 
 /* MOE_EXISTS: `partial` is whole, and stays.  final: the name that it waits for. */
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err);

@@ -190,7 +190,8 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     MOE_TRY(whose(d, names, kind, &whole, err));
     MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
     bool same = has && !strcmp(was.work, kind->work);
-    if (same && left == MOE_LEFT_UNFINISHED_GOES) d->record = was;
+    bool go_on = left == MOE_LEFT_UNFINISHED_GOES || left == MOE_LEFT_UNFINISHED_KEPT;
+    if (same && go_on) d->record = was;
     if (whole && left != MOE_LEFT_GOES) {
         d->whole = d->keep = left != MOE_LEFT_STAYS && same;
         return d->whole ? MOE_OK : moe_left_whole(d->path, d->final, err);
@@ -198,8 +199,9 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     if (left == MOE_LEFT_STAYS)
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                            "holds unfinished work (go on with --resume, start over with --force)");
-    if (left == MOE_LEFT_UNFINISHED_GOES && !same) return moe_left_other(d->path, err);
+    if (go_on && !same) return moe_left_other(d->path, err);
     moe_newdir_mark(d);
+    if (left == MOE_LEFT_UNFINISHED_KEPT) return MOE_OK;
     MOE_TRY(write_mark(d->path, &d->record, err));
     return empty(d->path, names, err);
 }
@@ -347,14 +349,20 @@ static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind 
     return code;
 }
 
-enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
-                                 struct moe_err *err)
+enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err)
 {
     MOE_TRY(moe_held_check(d->lock, d->path, err));
     moe_newdir_mark(d);
     MOE_TRY(drop_mark_file(d, err));
     if (moe_fsync(d->lock) && errno != EINVAL && errno != EROFS)
         return moe_fail_errno(err, errno, d->path, "cannot sync");
+    return MOE_OK;
+}
+
+enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
+                                 struct moe_err *err)
+{
+    MOE_TRY(moe_newdir_whole(d, err));
     if (!moe_rename_new(d->path, d->final)) {
         d->keep = true;
         unmark(d->lock);

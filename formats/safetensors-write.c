@@ -109,10 +109,15 @@ static void put_length(struct text *h, uint64_t n)
     for (int i = 0; i < 8; i++) put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
 }
 
+static enum moe_code too_many(const char *path, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
+}
+
 static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h, struct moe_err *err)
 {
     if (h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
-    if (h->n - 8 > MOE_ST_HEADER_MAX) return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
+    if (h->n - 8 > MOE_ST_HEADER_MAX) return too_many(path, err);
     MOE_TRY(moe_newfile_open(&w->file, path, err));
     w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     w->at = h->n;
@@ -138,18 +143,42 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
     return code;
 }
 
+/* The JSON text with its padding. */
+static enum moe_code padded_header(struct text *h, struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path,
+                                   struct moe_err *err)
+{
+    MOE_TRY(place(t, n, end, path, err));
+    put_header(h, t, n);
+    while (h->n % 8 && !h->failed) put(h, " ", 1);
+    for (int64_t i = 0; i < n; i++) t[i].offset += h->n + 8;
+    return h->failed ? moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header") : MOE_OK;
+}
+
 enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n,
                             struct moe_err *err)
 {
     struct text h = { 0 };
     uint64_t end;
     *out = NULL;
-    MOE_TRY(place(t, n, &end, path, err));
-    put_header(&h, t, n);
-    while (h.n % 8 && !h.failed) put(&h, " ", 1);
-    enum moe_code code = h.failed ? moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header")
-                                  : moe_st_create_as(out, path, h.p, h.n, end, err);
-    if (code == MOE_OK) for (int64_t i = 0; i < n; i++) t[i].offset += h.n + 8;
+    enum moe_code code = padded_header(&h, t, n, &end, path, err);
+    if (code == MOE_OK) code = moe_st_create_as(out, path, h.p, h.n, end, err);
+    free(h.p);
+    return code;
+}
+
+enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, char **head, size_t *bytes,
+                          uint64_t *file_bytes, struct moe_err *err)
+{
+    struct text h = { 0 }, all = { 0 };
+    uint64_t end;
+    enum moe_code code = padded_header(&h, t, n, &end, path, err);
+    if (code == MOE_OK && h.n > MOE_ST_HEADER_MAX) code = too_many(path, err);
+    if (code == MOE_OK) {
+        put_length(&all, h.n);
+        put(&all, h.p, h.n);
+        code = give(&all, path, head, bytes, err);
+        *file_bytes = 8 + h.n + end;
+    }
     free(h.p);
     return code;
 }
@@ -206,14 +235,14 @@ enum moe_code moe_st_index_text(const char *const *names, const char *const *fil
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for an index");
     for (int64_t i = 0; i < n; i++) p[i] = (struct place){ names[i], files[i] };
     if (n) qsort(p, (size_t)n, sizeof *p, by_name);
-    putf(&x, "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {", (unsigned long long)total_size);
+    putf(&x, MOE_ST_INDEX_HEAD, (unsigned long long)total_size);
     for (int64_t i = 0; i < n; i++) {
         putf(&x, "%s\n    ", i ? "," : "");
         put_string(&x, p[i].name);
         put(&x, ": ", 2);
         put_string(&x, p[i].file);
     }
-    putf(&x, "\n  }\n}\n");
+    putf(&x, MOE_ST_INDEX_TAIL);
     free(p);
     return give(&x, "model.safetensors.index.json", out, bytes, err);
 }

@@ -63,6 +63,15 @@ enum moe_code moe_st_write_index(const char *dir, const char *const *names, cons
                                  int64_t n, uint64_t total_size,
                                  struct moe_err *err);
 
+/* What stands around an index's names: total_size is printed into the first (%llu). */
+#define MOE_ST_INDEX_HEAD "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {"
+#define MOE_ST_INDEX_TAIL "\n  }\n}\n"
+
+/* All that a file of these tensors has before its data, for a writer that fills the rest in another order; `t` gets
+ * its offsets in the file.  free(*head). */
+enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, char **head, size_t *bytes,
+                          uint64_t *file_bytes, struct moe_err *err);
+
 /* The texts alone: a file's header without its length and padding (`t` gets offsets from 0 on), and an
  * index.  free(*out). */
 enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out,

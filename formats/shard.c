@@ -132,10 +132,12 @@ struct moe_shard_writer {
     struct moe_tensor *t;
     int64_t n;
     bool (*hashed)[MOE_PLANE_COUNT];
+    struct moe_shard_divert elsewhere;  /* write NULL: all goes into the file */
 };
 
 static void writer_free(struct moe_shard_writer *w)
 {
+    if (w->elsewhere.close) w->elsewhere.close(w->elsewhere.ctx);
     moe_writeback_close(&w->behind);
     if (w->fd >= 0) close(w->fd);
     free(w->path);
@@ -145,18 +147,18 @@ static void writer_free(struct moe_shard_writer *w)
 }
 
 /* The whole file. */
-static enum moe_code reserve(struct moe_shard_writer *w, struct moe_err *err)
+static enum moe_code reserve(struct moe_shard_writer *w, bool holes, struct moe_err *err)
 {
-    if (!moe_reserve(w->fd, w->head.file_bytes)) return MOE_OK;
     char size[16];
+    if (!(holes ? moe_ftruncate(w->fd, w->head.file_bytes) : moe_reserve(w->fd, w->head.file_bytes))) return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %s (free some and use --resume)",
                            moe_human_bytes(w->head.file_bytes, size));
     return moe_fail_errno(err, errno, w->path, "cannot reserve space");
 }
 
-enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t, int64_t n,
-                               const struct moe_shard_header *h, struct moe_err *err)
+static enum moe_code create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t, int64_t n,
+                            const struct moe_shard_header *h, bool holes, struct moe_err *err)
 {
     *out = NULL;
     struct moe_shard_writer *w = calloc(1, sizeof *w);
@@ -172,7 +174,7 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");
     else if (!w->path || !w->t || !w->hashed) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
-    else code = reserve(w, err);
+    else code = reserve(w, holes, err);
     if (code != MOE_OK) {
         if (w->fd >= 0) unlink(path);
         writer_free(w);
@@ -184,12 +186,29 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     return MOE_OK;
 }
 
+enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t, int64_t n,
+                               const struct moe_shard_header *h, struct moe_err *err)
+{
+    return create(out, path, t, n, h, false, err);
+}
+
+enum moe_code moe_shard_create_diverted(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t,
+                                        int64_t n, const struct moe_shard_header *h, const struct moe_shard_divert *d,
+                                        struct moe_err *err)
+{
+    MOE_TRY(create(out, path, t, n, h, true, err));
+    (*out)->elsewhere = *d;
+    return MOE_OK;
+}
+
 enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset, const void *data,
                               size_t bytes, struct moe_err *err)
 {
     MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT);
     const struct moe_span *s = &w->t[tensor].plane[plane];
+    const struct moe_shard_divert *d = &w->elsewhere;
     MOE_CHECK(s->file >= 0 && offset <= s->bytes && bytes <= s->bytes - offset);
+    if (d->write && d->takes(d->ctx, tensor, plane)) return d->write(d->ctx, tensor, plane, offset, data, bytes, err);
     MOE_TRY(moe_pwrite(w->fd, w->path, data, bytes, s->offset + offset, err));
     moe_writeback_add(w->behind, s->offset + offset, bytes);
     return MOE_OK;
@@ -235,8 +254,9 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, s
     size_t n;
     int r;
     unsigned char *head = build_head(w, &n);
-    enum moe_code code = head ? moe_pwrite(w->fd, w->path, head, n, 0, err)
-                              : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
+    enum moe_code code = head ? MOE_OK : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
+    if (code == MOE_OK && w->elsewhere.sync) code = w->elsewhere.sync(w->elsewhere.ctx, err);
+    if (code == MOE_OK) code = moe_pwrite(w->fd, w->path, head, n, 0, err);
     if (code == MOE_OK) {
         r = moe_fsync(w->fd);
         if (r) code = moe_fail_errno(err, errno, w->path, "cannot sync");

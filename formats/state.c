@@ -128,6 +128,15 @@ char *moe_state_text(const struct moe_work *k, const char *replaces)
     return text;
 }
 
+enum moe_code moe_work_digest(const struct moe_work *w, char hex[33], struct moe_err *err)
+{
+    char *text = moe_state_text(w, NULL);
+    if (!text) return moe_fail(err, MOE_NOMEM, "no memory for the options");
+    moe_hex128(moe_hash128(text, strlen(text)), hex);
+    free(text);
+    return MOE_OK;
+}
+
 /* Calibrated bytes depend on the kernels; a record without them is an older version's, or of bytes that do
  * not. */
 static enum moe_code compare_kernels(const char *dir, const cJSON *was, const struct moe_work *k,
@@ -219,6 +228,30 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
                                    k->made_from, true);
     *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);
+}
+
+/* Work that has ended but for its name says in its manifest what it is. */
+static enum moe_code compare_manifest(const char *dir, const struct moe_work *w, struct moe_err *err)
+{
+    bool unweighed;
+    cJSON *m;
+    MOE_TRY(moe_manifest_read(dir, &m, err));
+    enum moe_code code = moe_manifest_compare(dir, m, w, &unweighed, err);
+    cJSON_Delete(m);
+    return code;
+}
+
+enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_exists there;
+    struct moe_state state = { .replace = false };
+    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_STATE_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_FILE) return moe_state_compare(dir, w, &state, err);
+    MOE_TRY(moe_path_join(path, sizeof path, dir, MOE_MANIFEST_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    return there == MOE_FILE ? compare_manifest(dir, w, err) : MOE_OK;
 }
 
 /* ---- clearing ---- */
