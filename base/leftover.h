@@ -16,8 +16,8 @@
 #include <stddef.h>
 
 /* What becomes of it: it stays (MOE_EXISTS); what the same work left unfinished is started over
- * (MOE_MISMATCH of another one), and what is whole stays, or is published by the same work; the same, but what is
- * unfinished is kept, for a writer that goes on with it; all of it is started over. */
+ * (MOE_MISMATCH of another one), and what is whole stays, or is published by the same work; the same, but
+ * what is unfinished is kept, for a writer that goes on with it; all of it is started over. */
 enum moe_left { MOE_LEFT_STAYS, MOE_LEFT_UNFINISHED_GOES, MOE_LEFT_UNFINISHED_KEPT, MOE_LEFT_GOES };
 
 enum { MOE_WORK_BYTES = 256, MOE_WHICH_BYTES = 96, MOE_RECORD_BYTES = 384 }; /* with their ends */

@@ -52,8 +52,9 @@ void moe_newdir_unlock(struct moe_newdir *d);
 void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
-/* _name and _lock; then path is empty but for a file that marks it, too (or holds, under MOE_LEFT_UNFINISHED_KEPT, what
- * the same work left in it), or d->whole is set and it is to be published as it is.  What an earlier run left goes as `left` says, else MOE_EXISTS, or MOE_MISMATCH when
+/* _name and _lock; then path is empty but for a file that marks it, too (or holds, under
+ * MOE_LEFT_UNFINISHED_KEPT, what the same work left in it), or d->whole is set and it is to be published as
+ * it is.  What an earlier run left goes as `left` says, else MOE_EXISTS, or MOE_MISMATCH when
  * another work left it unfinished.  What is unfinished has that file, and nothing that is not of this kind;
  * what is whole has the mark alone and is of this kind.  After a failure nothing is to be ended. */
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
@@ -70,7 +71,8 @@ enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind
  * (MOE_EXISTS of _publish). */
 void moe_newdir_end(struct moe_newdir *d);
 
-/* Say, durably, that path is whole: a later run of the same work has only to publish it.  (_publish does the same.) */
+/* Say, durably, that path is whole: a later run of the same work has only to publish it.  (_publish does the
+ * same.) */
 enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err);
 /* Sync path and rename it to `final`.  Does something stand there, then it is MOE_EXISTS, path stays, and
  * the sentence says where it is; but when `kind` is given and accepts what is there, the two are

@@ -57,19 +57,21 @@ struct moe_shard_writer;
 /* Create `path` (pre-allocated to its full size, so that a full disk shows now); tensors are copied. */
 enum moe_code moe_shard_create(struct moe_shard_writer **w, const char *path, const struct moe_tensor *t, int64_t n,
                                const struct moe_shard_header *h, struct moe_err *err);
-/* Planes whose bytes go elsewhere: the file has a hole there, and everything else, the hashes of those planes too.
- * Functions but `close` may be called from any thread. */
+/* Planes whose bytes go elsewhere: the file has a hole there, and everything else, the hashes of those planes
+ * too. Functions but `close` may be called from any thread. */
 struct moe_shard_divert {
     void *ctx;
     bool (*takes)(void *ctx, int64_t tensor, int plane);
-    enum moe_code (*write)(void *ctx, int64_t tensor, int plane, uint64_t offset, const void *data, size_t bytes,
-                           struct moe_err *err);
+    enum moe_code (*write)(void *ctx, int64_t tensor, int plane, uint64_t offset, const void *data,
+                           size_t bytes, struct moe_err *err);
     enum moe_code (*sync)(void *ctx, struct moe_err *err); /* by finish, before the header is written */
     void (*close)(void *ctx);                              /* at the end, whatever it is */
 };
-/* As create, but nothing is reserved.  `d` is copied and closed with the writer; on failure it stays the caller's. */
-enum moe_code moe_shard_create_diverted(struct moe_shard_writer **w, const char *path, const struct moe_tensor *t,
-                                        int64_t n, const struct moe_shard_header *h, const struct moe_shard_divert *d,
+/* As create, but nothing is reserved.  `d` is copied and closed with the writer; on failure it stays the
+ * caller's. */
+enum moe_code moe_shard_create_diverted(struct moe_shard_writer **w, const char *path,
+                                        const struct moe_tensor *t, int64_t n,
+                                        const struct moe_shard_header *h, const struct moe_shard_divert *d,
                                         struct moe_err *err);
 /* Write part of a plane: any order, any thread. */
 enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset, const void *data,

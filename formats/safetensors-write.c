@@ -144,8 +144,8 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
 }
 
 /* The JSON text with its padding. */
-static enum moe_code padded_header(struct text *h, struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path,
-                                   struct moe_err *err)
+static enum moe_code padded_header(struct text *h, struct moe_st_entry *t, int64_t n, uint64_t *end,
+                                   const char *path, struct moe_err *err)
 {
     MOE_TRY(place(t, n, end, path, err));
     put_header(h, t, n);

@@ -67,8 +67,8 @@ enum moe_code moe_st_write_index(const char *dir, const char *const *names, cons
 #define MOE_ST_INDEX_HEAD "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {"
 #define MOE_ST_INDEX_TAIL "\n  }\n}\n"
 
-/* All that a file of these tensors has before its data, for a writer that fills the rest in another order; `t` gets
- * its offsets in the file.  free(*head). */
+/* All that a file of these tensors has before its data, for a writer that fills the rest in another order;
+ * `t` gets its offsets in the file.  free(*head). */
 enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, char **head, size_t *bytes,
                           uint64_t *file_bytes, struct moe_err *err);
 

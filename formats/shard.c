@@ -150,15 +150,16 @@ static void writer_free(struct moe_shard_writer *w)
 static enum moe_code reserve(struct moe_shard_writer *w, bool holes, struct moe_err *err)
 {
     char size[16];
-    if (!(holes ? moe_ftruncate(w->fd, w->head.file_bytes) : moe_reserve(w->fd, w->head.file_bytes))) return MOE_OK;
+    if (!(holes ? moe_ftruncate(w->fd, w->head.file_bytes) : moe_reserve(w->fd, w->head.file_bytes)))
+        return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %s (free some and use --resume)",
                            moe_human_bytes(w->head.file_bytes, size));
     return moe_fail_errno(err, errno, w->path, "cannot reserve space");
 }
 
-static enum moe_code create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t, int64_t n,
-                            const struct moe_shard_header *h, bool holes, struct moe_err *err)
+static enum moe_code create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t,
+                            int64_t n, const struct moe_shard_header *h, bool holes, struct moe_err *err)
 {
     *out = NULL;
     struct moe_shard_writer *w = calloc(1, sizeof *w);
@@ -186,14 +187,15 @@ static enum moe_code create(struct moe_shard_writer **out, const char *path, con
     return MOE_OK;
 }
 
-enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t, int64_t n,
-                               const struct moe_shard_header *h, struct moe_err *err)
+enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t,
+                               int64_t n, const struct moe_shard_header *h, struct moe_err *err)
 {
     return create(out, path, t, n, h, false, err);
 }
 
-enum moe_code moe_shard_create_diverted(struct moe_shard_writer **out, const char *path, const struct moe_tensor *t,
-                                        int64_t n, const struct moe_shard_header *h, const struct moe_shard_divert *d,
+enum moe_code moe_shard_create_diverted(struct moe_shard_writer **out, const char *path,
+                                        const struct moe_tensor *t, int64_t n,
+                                        const struct moe_shard_header *h, const struct moe_shard_divert *d,
                                         struct moe_err *err)
 {
     MOE_TRY(create(out, path, t, n, h, true, err));
@@ -208,7 +210,8 @@ enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int pl
     const struct moe_span *s = &w->t[tensor].plane[plane];
     const struct moe_shard_divert *d = &w->elsewhere;
     MOE_CHECK(s->file >= 0 && offset <= s->bytes && bytes <= s->bytes - offset);
-    if (d->write && d->takes(d->ctx, tensor, plane)) return d->write(d->ctx, tensor, plane, offset, data, bytes, err);
+    if (d->write && d->takes(d->ctx, tensor, plane))
+        return d->write(d->ctx, tensor, plane, offset, data, bytes, err);
     MOE_TRY(moe_pwrite(w->fd, w->path, data, bytes, s->offset + offset, err));
     moe_writeback_add(w->behind, s->offset + offset, bytes);
     return MOE_OK;
@@ -254,7 +257,8 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, s
     size_t n;
     int r;
     unsigned char *head = build_head(w, &n);
-    enum moe_code code = head ? MOE_OK : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
+    enum moe_code code = head ? MOE_OK
+        : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
     if (code == MOE_OK && w->elsewhere.sync) code = w->elsewhere.sync(w->elsewhere.ctx, err);
     if (code == MOE_OK) code = moe_pwrite(w->fd, w->path, head, n, 0, err);
     if (code == MOE_OK) {

@@ -6,6 +6,8 @@
 #include "base/newfile.h"
 #include "model/model-config.h"
 #include "formats/original.h"
+#include "formats/owner.h"
+#include "formats/small.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -21,7 +23,9 @@ struct written {
     char *index;                  /* the text of its index, NULL when there is none */
     char *rest_text;              /* source.rest of the container, and its records */
     struct moe_originals rest;
+    struct moe_names beside;      /* all that lies in a checkpoint */
     bool unfinished;              /* the index, which comes last, may be missing */
+    bool within;                  /* MOE_EXPORT_WITHIN may be there */
 };
 
 static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
@@ -75,20 +79,30 @@ static bool is_weights(const struct written *w, const char *name)
            recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && is_shard_name(name));
 }
 
-static bool is_written(const struct written *w, const char *name)
+/* A container keeps these of a checkpoint. */
+static bool is_small(const struct written *w, const char *name)
 {
-    static const char *const always[] = { "config.json", "hf_quant_config.json", MOE_INDEX_NAME, NULL };
     static const char *const folders[] = { "hf", "tokenizer" };
     char kept[PATH_MAX + 16];
-    if (recorded(w, MOE_ORIGINAL_FILE, name)) return true;
-    if (strchr(name, '/')) return false;
-    for (int i = 0; always[i]; i++)
-        if (!strcmp(name, always[i])) return true;
+    for (size_t i = 0; i < w->beside.n; i++)
+        if (!strcmp(w->beside.v[i], name)) return moe_small_folder(name) != NULL;
+    if (w->src->kind == MOE_CHECKPOINT) return false;
     for (int i = 0; i < 2; i++) {
         snprintf(kept, sizeof kept, "%s/%s", folders[i], name);
         if (moe_container_lists(w->src, kept)) return true;
     }
-    return moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) || is_weights(w, name);
+    return false;
+}
+
+static bool is_written(const struct written *w, const char *name)
+{
+    static const char *const always[] = { "config.json", "hf_quant_config.json", MOE_INDEX_NAME, NULL };
+    if (recorded(w, MOE_ORIGINAL_FILE, name)) return true;
+    if (strchr(name, '/')) return false;
+    for (int i = 0; always[i]; i++)
+        if (!strcmp(name, always[i])) return true;
+    return is_small(w, name) || moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) ||
+        is_weights(w, name);
 }
 
 /* Older versions wrote NAME.tmp before NAME, and may have been killed in between. */
@@ -101,6 +115,16 @@ static bool is_left(const struct written *w, const char *name)
     return is_written(w, whole);
 }
 
+/* The directory `name` of an export in one pass: the container in it, whole or begun. */
+static enum moe_code look_within(const struct written *w, const char *name, bool *is, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    *is = w->within && (!strcmp(name, MOE_EXPORT_WITHIN "/") || !strcmp(name, MOE_EXPORT_WITHIN ".partial/"));
+    if (!*is) return MOE_OK;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, name, err));
+    return moe_container_unfinished(path, NULL, err);
+}
+
 /* under: "" for the directory itself, else "docs/". */
 static enum moe_code all_written(const struct written *w, const char *under, struct moe_err *err)
 {
@@ -110,11 +134,14 @@ static enum moe_code all_written(const struct written *w, const char *under, str
     enum moe_code code = moe_list_dir(path, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         enum moe_exists there = MOE_ABSENT;
+        bool within = false;
         snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* cut off, it is no name that was written */
         code = moe_path_join(path, sizeof path, w->path, name, err);
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
         if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
+        if (there == MOE_DIR) code = look_within(w, name, &within, err);
+        if (code != MOE_OK || within) continue;
         bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name) || is_left(w, name);
         code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
     }
@@ -130,6 +157,7 @@ static enum moe_code read_written(struct written *w, struct moe_err *err)
     MOE_TRY(moe_path_join(path, sizeof path, w->path, MOE_INDEX_NAME, err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_FILE) MOE_TRY(moe_read_file(path, (size_t)1 << 30, &w->index, &n, err));
+    if (w->src->kind == MOE_CHECKPOINT) return moe_list_dir(w->src->path, &w->beside, err);
     enum moe_code code = moe_container_read_file(w->src, MOE_ORIGINAL_NAME, &w->rest_text, &n, err);
     if (code == MOE_NOT_FOUND) return MOE_OK;
     MOE_TRY(code);
@@ -156,11 +184,13 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
 }
 
 /* All files in `path` have names that an export of the container has. */
-static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished, struct moe_err *err)
+static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished,
+                                    bool within, struct moe_err *err)
 {
-    struct written w = { .path = path, .src = e->src, .unfinished = unfinished };
+    struct written w = { .path = path, .src = e->src, .unfinished = unfinished, .within = within };
     enum moe_code code = read_written(&w, err);
     if (code == MOE_OK) code = all_written(&w, "", err);
+    moe_names_release(&w.beside);
     moe_originals_release(&w.rest);
     free(w.rest_text);
     free(w.index);
@@ -168,10 +198,11 @@ static enum moe_code only_its_names(const char *path, const struct moe_export_di
 }
 
 /* And what stands there is a checkpoint, or there is nothing in it. */
-static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool *empty, struct moe_err *err)
+static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool within, bool *empty,
+                                   struct moe_err *err)
 {
     MOE_TRY(is_checkpoint(path, empty, err));
-    return *empty ? MOE_OK : only_its_names(path, e, false, err);
+    return *empty ? MOE_OK : only_its_names(path, e, false, within, err);
 }
 
 /* What was published: it is shown that this tool made it, too. */
@@ -179,7 +210,7 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
 {
     const struct moe_export_dir *e = with;
     bool empty;
-    MOE_TRY(has_its_names(path, e, &empty, err));
+    MOE_TRY(has_its_names(path, e, false, &empty, err));
     return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, err);
 }
 
@@ -187,20 +218,26 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
 static enum moe_code waiting(const char *path, const void *with, struct moe_err *err)
 {
     bool empty;
-    return has_its_names(path, with, &empty, err);
+    return has_its_names(path, with, true, &empty, err);
 }
 
 static enum moe_code unfinished(const char *path, const void *with, struct moe_err *err)
 {
-    return only_its_names(path, with, true, err);
+    return only_its_names(path, with, true, true, err);
 }
 
 /* ---- begin and end ---- */
 
+void moe_export_dir_work(const struct moe_source *src, const char *options, char work[MOE_WORK_BYTES])
+{
+    const cJSON *sum = moe_json_get(src->container->manifest, "checksum");
+    snprintf(work, MOE_WORK_BYTES, "moe " MOE_VERSION " %s of %.32s", options, sum->valuestring);
+}
+
 static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
 {
-    const cJSON *sum = moe_json_get(e->src->container->manifest, "checksum");
-    snprintf(work, MOE_WORK_BYTES, "moe " MOE_VERSION " %s of %.32s", e->options, sum->valuestring);
+    if (e->work) snprintf(work, MOE_WORK_BYTES, "%s", e->work);
+    else moe_export_dir_work(e->src, e->options, work);
 }
 
 /* Something stands at d->final: it may be replaced, or is what this work made (d->whole). */
@@ -209,9 +246,15 @@ static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export
     bool resume = e->mode == MOE_WRITE_RESUME;
     MOE_TRY(replaceable(d->final, e, err));
     if (e->mode == MOE_WRITE_FORCE || (resume && moe_newdir_resumes(d))) return MOE_OK;
-    if (resume) MOE_TRY(moe_export_made_is(d->final, work, &d->whole, err));
+    if (resume && e->work) MOE_TRY(moe_export_made_by(d->final, work, &d->whole, err));
+    else if (resume) MOE_TRY(moe_export_made_is(d->final, work, &d->whole, err));
     if (d->whole) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "already exists (replace it with --force)");
+}
+
+static enum moe_left left_of(const struct moe_export_dir *e)
+{
+    return e->work && e->mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_KEPT : moe_write_left(e->mode);
 }
 
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
@@ -226,16 +269,35 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     const struct moe_newdir_kind export = { waiting, e, work, unfinished };
     if (d->whole) return moe_newdir_drop(d, &export, err);
     MOE_TRY(moe_source_apart(e->src, out, err));
-    return moe_newdir_begin(d, out, &export, moe_write_left(e->mode), err);
+    return moe_newdir_begin(d, out, &export, left_of(e), err);
 }
 
+enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
+                                   struct moe_err *err)
+{
+    MOE_TRY(moe_export_made_put(d->path, d->lock, made, err));
+    moe_made_by_put(d->lock, e->work);
+    MOE_TRY(moe_newdir_whole(d, err));
+    d->keep = true;
+    return MOE_OK;
+}
+
+static enum moe_code drop_within(const struct moe_newdir *d, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    MOE_TRY(moe_path_join(path, sizeof path, d->path, MOE_EXPORT_WITHIN, err));
+    return moe_remove_tree(path, err);
+}
+
+/* One in one pass has said what it is when it was whole. */
 static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
     char work[MOE_WORK_BYTES];
     name_work(e, work);
-    MOE_TRY(moe_source_still(e->src, err));
-    MOE_TRY(moe_export_made_put(d->path, d->lock, work, err));
+    if (e->work) MOE_TRY(drop_within(d, err));
+    else MOE_TRY(moe_source_still(e->src, err));
+    if (!e->work) MOE_TRY(moe_export_made_put(d->path, d->lock, work, err));
     return moe_newdir_publish(d, moe_newdir_may_replace(d) ? &export : NULL, err);
 }
 

@@ -7,13 +7,21 @@
 #include "model/export-made.h"
 #include "formats/container.h"
 
+/* The container that an export in one pass writes beside its files, inside its unfinished directory. */
+#define MOE_EXPORT_WITHIN "quantized.moe"
+
 /* options: a word for each that changes bytes. */
 struct moe_export_dir {
-    const struct moe_source *src; /* a container */
+    const struct moe_source *src; /* a container; with `work` a checkpoint, too */
     const char *options;
     enum moe_write_mode mode;
     enum moe_export_proof proof;
+    const char *work;             /* NULL: `options` of the container src.  Else what is written, by a writer
+                                   * that keeps a journal in MOE_EXPORT_WITHIN: RESUME keeps what it left */
 };
+
+/* "moe VERSION OPTIONS of CHECKSUM": what an export of the container src is, and one in one pass, too. */
+void moe_export_dir_work(const struct moe_source *src, const char *options, char work[MOE_WORK_BYTES]);
 
 /* Begin the directory `out` (base/newdir.h): its d->path is empty.  MOE_WRITE_FORCE may replace a
  * checkpoint in which every file is one that an export of src writes and that is shown to be an export of this tool
@@ -30,6 +38,11 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
  * meanwhile. */
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
                                  struct moe_err *err);
+
+/* For a writer with `work`: all but MOE_EXPORT_WITHIN is written and durable, `made` is what it is as an
+ * export of that container.  From here on RESUME has nothing to write. */
+enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
+                                   struct moe_err *err);
 
 /* Copy the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
  * (ends with NULL) and, without `vision`, those that speak of images alone. */

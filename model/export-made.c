@@ -9,6 +9,7 @@
 #include "formats/container.h"
 #include "formats/identity.h"
 #include "formats/original.h"
+#include "model/export-dir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,8 +43,9 @@ static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_er
     struct moe_names names;
     MOE_TRY(moe_list_dir(path, &names, err));
     enum moe_code code = MOE_OK;
-    for (size_t i = 0; code == MOE_OK && i < names.n; i++)
-        if (strcmp(names.v[i], MOE_NEWDIR_MARK)) code = add(h, path, names.v[i], err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) /* without what goes when it gets its name */
+        if (strcmp(names.v[i], MOE_NEWDIR_MARK) && strcmp(names.v[i], MOE_EXPORT_WITHIN))
+            code = add(h, path, names.v[i], err);
     moe_hash_add128(h, "/", 2); /* its end: no name has a slash */
     moe_names_release(&names);
     return code;
@@ -100,6 +102,18 @@ enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, s
     MOE_TRY(look_at_line(path, was, is, err));
     put_line(now, "", work);
     *is &= strlen(was) >= strlen(now) && !strcmp(was + strlen(was) - strlen(now), now);
+    return MOE_OK;
+}
+
+enum moe_code moe_export_made_by(const char *path, const char *work, bool *is, struct moe_err *err)
+{
+    char was[MOE_WORK_BYTES], by[MOE_WORK_BYTES];
+    MOE_TRY(look_at_line(path, was, is, err));
+    int fd = moe_open(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
+    moe_made_by_get(fd, by);
+    close(fd);
+    *is &= !strcmp(by, work);
     return MOE_OK;
 }
 

@@ -26,6 +26,10 @@ enum moe_code moe_export_made_put(const char *path, int fd, const char *work, st
 /* Whether the line says that `work` made what is there, as it is. */
 enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, struct moe_err *err);
 
+/* The same of an export in one pass, whose line is that of an export of the container: `work` is in the
+ * second line (moe_made_by_put). */
+enum moe_code moe_export_made_by(const char *path, const char *work, bool *is, struct moe_err *err);
+
 /* MOE_EXISTS, saying what to do, when nothing proves that `path`, with files of the right names, is an export.  src:
  * the container that is to take its place.  For MOE_PROOF_SAME small files and samples of weights are read.  Other
  * codes: it could not be looked at. */

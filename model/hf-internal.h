@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-write.c writes; for model/ alone. */
+/* model/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c write; for
+ * model/ alone. */
 #ifndef MOE_MODEL_HF_INTERNAL_H
 #define MOE_MODEL_HF_INTERNAL_H
 
 #include "base/arena.h"
+#include "formats/safetensors.h"
+#include "model/hf-files.h"
 #include "model/hf-nvfp4.h"
+#include "model/hf-place.h"
 
 /* What of a weight one tensor of the checkpoint holds. */
 enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };
@@ -16,6 +20,7 @@ struct moe_hf_plan {
     const struct moe_source *src;
     enum moe_hf_flavor flavor;
     bool weight_only;
+    uint64_t shard_bytes;        /* as asked for */
     struct moe_hf_entry *entries; int64_t n;
     struct moe_hf_shard *shards;  int64_t n_shards;
     uint64_t bytes;
@@ -46,6 +51,13 @@ uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_ent
 /* "model.safetensors", or "model-00002-of-00014.safetensors"; returns out. */
 const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64]);
 
+/* What one file holds, in its order, and as its header says it. number: of the entry in the plan. */
+struct moe_hf_item { struct moe_hf_entry e; int64_t number; int rank; char name[160]; };
+struct moe_hf_items { struct moe_hf_item *v; struct moe_st_entry *header; int64_t n; };
+enum moe_code moe_hf_items_open(struct moe_hf_items *items, const struct moe_hf_plan *p, int64_t shard,
+                                struct moe_err *err);
+void moe_hf_items_release(struct moe_hf_items *items);
+
 /* Modules that the config must name as not quantized, as each tool would; an array of strings, the caller deletes it. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
 /* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the
@@ -55,8 +67,18 @@ bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first
 enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
                                    struct moe_err *err);
 
-/* All shards and, when there are several, the index. */
+/* The index, when there are several shards; and its size. */
+enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err);
+uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
+/* Bytes that writing weights of such a source holds. */
+uint64_t moe_hf_write_memory(const struct moe_source *src);
+/* All shards and the index. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);
+/* The same where the weights that `place` takes lie in the shards already: scalars and the other tensors. 
+ * MOE_MISMATCH when a shard's header is not that of the plan. */
+enum moe_code moe_hf_fill_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+                                 const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                 struct moe_err *err);
 
 #endif

@@ -189,7 +189,7 @@ static void add_all(struct moe_hf_plan *p, uint64_t limit)
 enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src, const struct moe_hf_options *o,
                                struct moe_hf_result *r, struct moe_err *err)
 {
-    *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor };
+    *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes };
     count(src, r);
     if (!r->nvfp4)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no NVFP4 weights (quantize it first: moe-quantize %s -o Q.moe)", src->path);

@@ -22,7 +22,10 @@ struct writer {
     const struct moe_kernels *k;
     struct moe_progress *progress;
     struct moe_hash *data_hash, *scale_hash;
-    struct moe_st_writer *st;
+    struct moe_st_writer *st;         /* the next bytes go here; NULL: to `at` of this one of the files */
+    struct moe_hf_files *files;
+    int64_t shard;
+    uint64_t at;
     unsigned char *raw, *scale, *out; /* a chunk as the container has it, and as it is written */
     float *x, *y;                     /* its values; what one row of it decodes to when encoded again */
     double num, den;                  /* error of what is encoded again */
@@ -37,6 +40,14 @@ static int64_t chunk_rows(const struct moe_tensor *t)
 
 #define FOR_CHUNKS(t, r0, n) \
     for (int64_t step_ = chunk_rows(t), r0 = 0, n; r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
+
+static enum moe_code put(struct writer *w, const void *data, size_t n, struct moe_err *err)
+{
+    if (w->st) return moe_st_write(w->st, data, n, err);
+    MOE_TRY(moe_hf_files_write(w->files, w->shard, w->at, data, n, err));
+    w->at += n;
+    return MOE_OK;
+}
 
 /* ---- reading ---- */
 
@@ -94,7 +105,7 @@ static enum moe_code write_plain(struct writer *w, const struct moe_tensor *t, s
         size_t n = bytes - at < PIECE ? (size_t)(bytes - at) : PIECE;
         MOE_TRY(moe_source_read(w->p->src, t, MOE_PLANE_DATA, at, n, w->raw, err));
         moe_hash_add64(w->data_hash, w->raw, n);
-        MOE_TRY(moe_st_write(w->st, w->raw, n, err));
+        MOE_TRY(put(w, w->raw, n, err));
     }
     return check(w, t, true, false, err);
 }
@@ -114,7 +125,7 @@ static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t,
             w->out[2 * i] = (unsigned char)b;
             w->out[2 * i + 1] = (unsigned char)(b >> 8);
         }
-        MOE_TRY(moe_st_write(w->st, w->out, (size_t)(2 * n * t->cols), err));
+        MOE_TRY(put(w, w->out, (size_t)(2 * n * t->cols), err));
     }
     return check(w, t, true, true, err);
 }
@@ -126,7 +137,7 @@ static enum moe_code write_scales(struct writer *w, const struct moe_tensor *t, 
     FOR_CHUNKS(t, r0, n) {
         MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
         moe_scales_from_tile(w->scale, 0, n, t->cols / 16, w->out);
-        MOE_TRY(moe_st_write(w->st, w->out, (size_t)(n * t->cols / 16), err));
+        MOE_TRY(put(w, w->out, (size_t)(n * t->cols / 16), err));
     }
     return check(w, t, false, true, err);
 }
@@ -153,7 +164,7 @@ static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *
         MOE_TRY(read_values(w, t, r0, n, &amax, err));
         w->k->nvfp4_quantize(MOE_NVFP4_SEARCH, w->x, n * t->cols, global, w->out, scales);
         if (codes) add_error(w, t, n, global, scales);
-        MOE_TRY(moe_st_write(w->st, codes ? w->out : scales, (size_t)(n * t->cols / (codes ? 2 : 16)), err));
+        MOE_TRY(put(w, codes ? w->out : scales, (size_t)(n * t->cols / (codes ? 2 : 16)), err));
     }
     return check(w, t, true, true, err);
 }
@@ -162,7 +173,7 @@ static enum moe_code write_scalar(struct writer *w, float v, struct moe_err *err
 {
     uint32_t u = moe_f32_bits(v);
     unsigned char b[4] = { (unsigned char)u, (unsigned char)(u >> 8), (unsigned char)(u >> 16), (unsigned char)(u >> 24) };
-    return moe_st_write(w->st, b, sizeof b, err);
+    return put(w, b, sizeof b, err);
 }
 
 static enum moe_code write_entry(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
@@ -181,53 +192,15 @@ static enum moe_code write_entry(struct writer *w, const struct moe_hf_entry *e,
 
 /* ---- one file ---- */
 
-struct item { struct moe_hf_entry e; int rank; char name[160]; };
-
-/* F32, BF16, F16, F8_E4M3, U8: the order of the safetensors library, which keeps every tensor aligned to its own type. */
-static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
-{
-    int type = p->src->tensors[e->tensor].type;
-    switch ((enum moe_hf_part)e->part) {
-    case MOE_HF_PLAIN: return type == MOE_F32 ? 0 : type == MOE_BF16 ? 1 : 2;
-    case MOE_HF_DECODED: return 1;
-    case MOE_HF_SCALES: return 3;
-    case MOE_HF_CODES: return 4;
-    default: return 0;
-    }
-}
-
-static int by_rank(const void *a, const void *b)
-{
-    const struct item *x = a, *y = b;
-    return x->rank != y->rank ? x->rank - y->rank : strcmp(x->name, y->name);
-}
-
-static void describe(const struct moe_hf_plan *p, const struct item *i, struct moe_st_entry *s)
-{
-    static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" };
-    const struct moe_tensor *t = &p->src->tensors[i->e.tensor];
-    bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT, vector = t->rows == 1;
-    *s = (struct moe_st_entry){ .name = i->name, .dtype = dtypes[i->rank] };
-    if (scalar) { /* modelopt: no dimensions; compressed-tensors: one */
-        s->ndim = p->flavor == MOE_HF_COMPRESSED_TENSORS;
-        s->shape[0] = 1;
-        return;
-    }
-    s->ndim = vector ? 1 : 2;
-    s->shape[0] = vector ? t->cols : t->rows;
-    s->shape[1] = i->e.part == MOE_HF_CODES ? t->cols / 2 : i->e.part == MOE_HF_SCALES ? t->cols / 16 : t->cols;
-}
-
-static enum moe_code write_items(struct writer *w, const char *path, const struct item *items, struct moe_st_entry *header, int64_t n,
+static enum moe_code write_items(struct writer *w, const char *path, struct moe_hf_items *items,
                                  struct moe_err *err)
 {
-    for (int64_t i = 0; i < n; i++) describe(w->p, &items[i], &header[i]);
-    MOE_TRY(moe_st_create(&w->st, path, header, n, err));
+    MOE_TRY(moe_st_create(&w->st, path, items->header, items->n, err));
     enum moe_code code = MOE_OK;
-    for (int64_t i = 0; code == MOE_OK && i < n; i++) {
-        code = write_entry(w, &items[i].e, err);
+    for (int64_t i = 0; code == MOE_OK && i < items->n; i++) {
+        code = write_entry(w, &items->v[i].e, err);
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
-        moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, &items[i].e));
+        moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, &items->v[i].e));
     }
     if (code == MOE_OK) return moe_st_finish(&w->st, err);
     moe_st_abort(&w->st);
@@ -236,58 +209,58 @@ static enum moe_code write_items(struct writer *w, const char *path, const struc
 
 static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shard, struct moe_err *err)
 {
-    const struct moe_hf_shard *s = &w->p->shards[shard];
     char path[PATH_MAX], name[64];
+    struct moe_hf_items items;
     MOE_TRY(moe_path_join(path, sizeof path, dir, moe_hf_shard_name(w->p, shard, name), err));
-    struct item *items = malloc((size_t)s->n * sizeof *items);
-    struct moe_st_entry *header = malloc((size_t)s->n * sizeof *header);
-    enum moe_code code = items && header ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a header");
-    for (int64_t i = 0; code == MOE_OK && i < s->n; i++) {
-        items[i].e = w->p->entries[s->first + i];
-        items[i].rank = rank(w->p, &items[i].e);
-        moe_hf_entry_name(w->p, &items[i].e, items[i].name);
-    }
-    if (code == MOE_OK) {
-        qsort(items, (size_t)s->n, sizeof *items, by_rank);
-        code = write_items(w, path, items, header, s->n, err);
-    }
-    free(items);
-    free(header);
+    MOE_TRY(moe_hf_items_open(&items, w->p, shard, err));
+    enum moe_code code = write_items(w, path, &items, err);
+    moe_hf_items_release(&items);
     return code;
 }
 
-/* ---- the index ---- */
+/* ---- files of which most was written as it came ---- */
 
-static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a, char (*shards)[64],
-                                const char **index, const char **files,
-                                struct moe_err *err)
+/* A weight that lies there already is not one that has to be encoded again: whoever wrote it knew that
+ * before. */
+static enum moe_code check_filled(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
 {
-    for (int64_t s = 0; s < p->n_shards; s++)
-        for (int64_t i = p->shards[s].first; i < p->shards[s].first + p->shards[s].n; i++) {
-            char name[160];
-            size_t n = strlen(moe_hf_entry_name(p, &p->entries[i], name)) + 1;
-            char *keep = moe_arena_alloc(a, n);
-            if (!keep) return moe_fail(err, MOE_NOMEM, "no memory for an index");
-            index[i] = memcpy(keep, name, n);
-            files[i] = shards[s];
-        }
-    return MOE_OK;
+    char name[128];
+    const struct moe_tensor *t = &w->p->src->tensors[e->tensor];
+    if (moe_hf_multiplier(moe_hf_lead(w->p->src, t)) == moe_hf_multiplier(t)) return MOE_OK;
+    return moe_fail_at(err, MOE_INTERNAL, w->p->src->path,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "it was written under another global scale than the weight that engines fuse it with");
 }
 
-static enum moe_code write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err)
+static enum moe_code fill_entry(struct writer *w, const struct moe_hf_place *place,
+                                const struct moe_hf_entry *e, uint64_t at, struct moe_err *err)
 {
-    struct moe_arena a = MOE_ARENA_INIT;
-    const char **index = malloc((size_t)p->n * sizeof *index), **files = malloc((size_t)p->n * sizeof *files);
-    char (*shards)[64] = malloc((size_t)p->n_shards * sizeof *shards);
-    enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM,
-                                                                      "no memory for an index");
-    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, shards[s]);
-    if (code == MOE_OK) code = list_names(p, &a, shards, index, files, err);
-    if (code == MOE_OK) code = moe_st_write_index(dir, index, files, p->n, p->bytes, err);
-    free(index);
-    free(files);
-    free(shards);
-    moe_arena_clear(&a);
+    bool weight = e->part < MOE_HF_GLOBAL;
+    if (weight && moe_hf_place_takes(place, e->tensor)) return check_filled(w, e, err);
+    w->at = at;
+    MOE_TRY(write_entry(w, e, err));
+    if (weight) moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, e));
+    return moe_interrupted_resumable(err);
+}
+
+static enum moe_code fill_shard(struct writer *w, const struct moe_hf_place *place, int64_t shard,
+                                struct moe_err *err)
+{
+    struct moe_hf_items items;
+    char *head;
+    size_t bytes;
+    uint64_t all;
+    MOE_TRY(moe_hf_items_open(&items, w->p, shard, err));
+    enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
+    if (code == MOE_OK) {
+        w->shard = shard;
+        code = moe_hf_files_check(w->files, shard, head, bytes, all, err);
+        for (int64_t i = 0; code == MOE_OK && i < items.n; i++)
+            code = fill_entry(w, place, &items.v[i].e, items.header[i].offset, err);
+        free(head);
+    }
+    if (code == MOE_OK) code = moe_hf_files_sync(w->files, shard, err);
+    moe_hf_items_release(&items);
     return code;
 }
 
@@ -312,6 +285,12 @@ static struct sizes measure(const struct moe_source *src)
         at_least(&s.y, t->cols * 4);
     }
     return s;
+}
+
+uint64_t moe_hf_write_memory(const struct moe_source *src)
+{
+    struct sizes s = measure(src);
+    return s.raw + s.scale + s.out + s.x + s.y;
 }
 
 static enum moe_code start(struct writer *w, struct moe_err *err)
@@ -345,7 +324,21 @@ enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, 
     struct writer w = { .p = p, .k = moe_kernels(), .progress = progress };
     enum moe_code code = start(&w, err);
     for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) code = write_shard(&w, dir, s, err);
-    if (code == MOE_OK && p->n_shards > 1) code = write_index(p, dir, err);
+    if (code == MOE_OK) code = moe_hf_write_index(p, dir, err);
+    r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
+    stop(&w);
+    return code;
+}
+
+enum moe_code moe_hf_fill_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+                                 const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                 struct moe_err *err)
+{
+    struct writer w = { .p = p, .k = moe_kernels(), .progress = progress,
+                        .files = moe_hf_place_files(place) };
+    enum moe_code code = start(&w, err);
+    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) code = fill_shard(&w, place, s, err);
+    if (code == MOE_OK) code = moe_hf_write_index(p, dir, err);
     r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
     stop(&w);
     return code;

@@ -49,6 +49,17 @@ struct moe_rewrite_work {
 
 uint64_t moe_tensor_bytes(const struct moe_tensor *t); /* all planes, as the source stores it */
 
+/* What each tensor becomes (moe_precision_map, and what o->layers leaves out).  free(*type), which is NULL on
+ * failure. */
+enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                uint8_t **type, struct moe_err *err);
+/* A sum over the model of what that means for it. */
+void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r);
+/* What --resume compares.  Release it. */
+enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_rewrite_options *o,
+                               struct moe_work *work, struct moe_err *err);
+void moe_rewrite_work_release(struct moe_work *work);
+
 /* How many groups at once fit in memory, and what that takes.  MOE_NOMEM when not one does. */
 enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool, int *workers,
                                   uint64_t *memory, struct moe_err *err);

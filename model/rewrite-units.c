@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "model/files.h"
+#include "model/hf-place.h"
 #include "model/same.h"
 
 #include <stdio.h>
@@ -52,12 +53,24 @@ static void release(struct moe_live *l)
     *l = (struct moe_live){ 0 };
 }
 
+static enum moe_code create_diverted(struct moe_rewrite_work *k, struct moe_live *l, const char *path,
+                                     struct moe_err *err)
+{
+    struct moe_shard_divert d;
+    MOE_TRY(moe_hf_place_divert(k->o->place, &l->unit, &d, err));
+    enum moe_code code = moe_shard_create_diverted(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header,
+                                                   &d, err);
+    if (code != MOE_OK) d.close(d.ctx);
+    return code;
+}
+
 static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
 {
     char path[4096];
     if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray())) return moe_fail(err, MOE_NOMEM, "no memory for provenance");
     if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(l->source, k->src, err));
     MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
+    if (k->o->place) return create_diverted(k, l, path, err);
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
@@ -266,7 +279,9 @@ static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, s
     float *input = malloc((size_t)l->unit.n * sizeof *input);
     if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
     enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
-    if (code == MOE_OK) code = k->o->coder->end(k->o->coder->ctx, &l->unit, path, input, &note, err);
+    if (code == MOE_OK)
+        code = k->o->coder->end(k->o->coder->ctx, &l->unit, &(struct moe_unit_file){ path, k->o->place },
+                                input, &note, err);
     for (int64_t i = 0; code == MOE_OK && i < l->unit.n; i++)
         if (is_coded(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
     free(input);
@@ -293,7 +308,9 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     int n = unit.n ? snprintf(path, sizeof path, "%s/%s.moe", moe_writer_dir(k->writer), unit.name) : 0;
     enum moe_code code = MOE_OK;
     if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
-    else if (n) code = k->o->coder->replay(k->o->coder->ctx, &unit, path, err);
+    else if (n)
+        code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->place },
+                                   err);
     moe_unit_release(&unit);
     return code;
 }
@@ -340,7 +357,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
         if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
             k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_groups };
             items += unit.n_groups;
-            *bytes += unit.header.file_bytes;
+            *bytes += k->o->place ? moe_hf_place_left(k->o->place, &unit) : unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
             k->n_there += unit.n > 0;

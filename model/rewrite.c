@@ -44,7 +44,8 @@ enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe
     return MOE_OK;
 }
 
-static enum moe_code map_types(const struct moe_source *src, const struct moe_rewrite_options *o, uint8_t **type, struct moe_err *err)
+enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                uint8_t **type, struct moe_err *err)
 {
     *type = malloc((size_t)src->n_tensors + 1);
     if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
@@ -110,7 +111,7 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
 {
     uint8_t *type;
     *e = (struct moe_rewrite_estimate){ 0 };
-    MOE_TRY(map_types(src, o, &type, err));
+    MOE_TRY(moe_rewrite_types(src, o, &type, err));
     e->input_bytes = input_bytes(src, type);
     enum moe_code code = moe_rewrite_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
     if (code == MOE_OK) code = shard_bytes(src, type, &e->output_bytes, err);
@@ -126,19 +127,19 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     return MOE_OK;
 }
 
-/* A sum over the model of what the precision map means for it. */
-static void count(const struct moe_rewrite_work *k, struct moe_rewrite_result *r)
+void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r)
 {
-    r->input_bytes = input_bytes(k->src, k->type);
-    for (int64_t i = 0; i < k->src->n_tensors; i++) r->tensors += k->type[i] != MOE_TYPE_LEFT_OUT;
-    r->weights_quantized = weights_to_quantize(k->src, k->type);
-    for (int64_t i = 0; i < k->src->n_tensors; i++) {
-        const struct moe_tensor *t = &k->src->tensors[i];
-        if (t->type != MOE_NVFP4 || k->type[i] != MOE_NVFP4) continue;
+    r->input_bytes = input_bytes(src, type);
+    for (int64_t i = 0; i < src->n_tensors; i++) r->tensors += type[i] != MOE_TYPE_LEFT_OUT;
+    r->weights_quantized = weights_to_quantize(src, type);
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (t->type != MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
         r->kept_nvfp4++;
-        const struct moe_tensor *o = moe_source_fused(k->src, t);
+        const struct moe_tensor *o = moe_source_fused(src, t);
         if (!o || o->role > t->role) continue; /* a pair counts at its second weight */
-        r->unequal_pairs += o->type == MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 && o->global != t->global;
+        r->unequal_pairs += o->type == MOE_NVFP4 && type[o - src->tensors] == MOE_NVFP4 &&
+            o->global != t->global;
     }
 }
 
@@ -229,22 +230,34 @@ static const char *kernels_of(const struct moe_source *src, const struct moe_rew
     return own ? own : before;
 }
 
+enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_rewrite_options *o,
+                               struct moe_work *work, struct moe_err *err)
+{
+    *work = (struct moe_work){ .kernels = kernels_of(src, o), .made_from = moe_source_made_from(src) };
+    if (src->kind == MOE_CONTAINER && !is_merged(src)) work->from = src;
+    MOE_TRY(moe_source_identity(src, &work->input, err));
+    work->origin = moe_source_origin(src, &work->input);
+    work->options = options_json(src, o);
+    return work->options ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the options");
+}
+
+void moe_rewrite_work_release(struct moe_work *work)
+{
+    cJSON_Delete((cJSON *)(uintptr_t)work->options);
+    work->options = NULL;
+}
+
 /* What --resume compares. */
 static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
                                  struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
     struct moe_found found;
-    struct moe_work work = { .kernels = kernels_of(k->src, k->o), .made_from = moe_source_made_from(k->src) };
-    if (k->src->kind == MOE_CONTAINER && !is_merged(k->src)) work.from = k->src;
-    MOE_TRY(moe_source_identity(k->src, &k->before, err));
-    work.input = k->before;
-    work.origin = moe_source_origin(k->src, &k->before);
-    cJSON *options = options_json(k->src, k->o);
-    if (!options) return moe_fail(err, MOE_NOMEM, "no memory for the options");
-    work.options = options;
+    struct moe_work work;
+    MOE_TRY(moe_rewrite_work(k->src, k->o, &work, err));
+    k->before = work.input;
     enum moe_code code = moe_writer_open(&k->writer, out, mode, &work, &found, err);
-    cJSON_Delete(options);
+    moe_rewrite_work_release(&work);
     r->was_done = code == MOE_OK && found.done;
     r->unweighed = code == MOE_OK && found.unweighed;
     return code;
@@ -272,8 +285,8 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     bool spoiled = false; /* what was written is of two models: nothing of it is kept */
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(moe_source_apart(src, out, err));
-    MOE_TRY(map_types(src, o, &k.type, err));
-    count(&k, r);
+    MOE_TRY(moe_rewrite_types(src, o, &k.type, err));
+    moe_rewrite_count(src, k.type, r);
     enum moe_code code = open_writer(&k, out, mode, r, err);
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
     double from = moe_now();

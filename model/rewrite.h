@@ -17,6 +17,11 @@
 
 struct moe_shard_unit;
 struct moe_writer;
+struct moe_hf_place;
+
+/* Where a unit's planes lie once they are written: in the file `path` as u->out says, but for the values that
+ * `place` takes (model/hf-place.h; NULL: none). */
+struct moe_unit_file { const char *path; const struct moe_hf_place *place; };
 
 /* Codes chosen by more than a tensor's own values: what a calibration gives. */
 struct moe_coded {
@@ -42,11 +47,14 @@ struct moe_coder {
     /* Codes of the group's tensors that become NVFP4; amax: the largest |value| of each.  From any thread, worker in [0, workers) at work on
      * one group at a time.  What `out` points to lives until the worker's next call. */
     enum moe_code (*code)(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker, const float *amax, struct moe_coded *out, struct moe_err *err);
-    /* All groups are written, to the file `path` whose planes lie as u->out says: the input scale of every tensor [u->n] that became
-     * NVFP4, and what the unit's journal keeps (the caller deletes it; NULL: nothing).  From the caller's thread, with the pool free. */
-    enum moe_code (*end)(void *ctx, const struct moe_shard_unit *u, const char *path, float *input_scale, cJSON **note, struct moe_err *err);
+    /* All groups are written, to `file`: the input scale of every tensor [u->n] that became NVFP4, and what
+     * the unit's journal keeps (the caller deletes it; NULL: nothing).  From the caller's thread, with the
+     * pool free. */
+    enum moe_code (*end)(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
+                         float *input_scale, cJSON **note, struct moe_err *err);
     /* A unit that an earlier run finished: its file. */
-    enum moe_code (*replay)(void *ctx, const struct moe_shard_unit *u, const char *path, struct moe_err *err);
+    enum moe_code (*replay)(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
+                            struct moe_err *err);
     /* Before the container is published: files to add (moe_writer_add_file); notes of all units, in their order. */
     enum moe_code (*publish)(void *ctx, struct moe_writer *w, const cJSON *notes, struct moe_err *err);
 };
@@ -58,9 +66,11 @@ struct moe_rewrite_options {
     size_t n_rules;
     const struct moe_layer_range *layers; /* write a part of the model, these layers; NULL: all */
     const struct moe_coder *coder;   /* NULL: codes by `method` */
+    bool calibrated;                 /* estimates: there will be a coder */
     bool rest;                       /* keep what only --to hf wants (source.rest): the container is in source
                                       * precision */
     bool vision;                     /* and the vision tensors (vision.safetensors) */
+    struct moe_hf_place *place;      /* what it takes goes into a checkpoint's files; NULL: nothing does */
     uint64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what the machine has free */
 };
 

@@ -292,7 +292,8 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
     return moe_layer_note(&s);
 }
 
-static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *path, float *input_scale, cJSON **note, struct moe_err *err)
+static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
+                         float *input_scale, cJSON **note, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     *note = NULL;
@@ -311,14 +312,15 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const char *
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
     struct moe_clip clip[2] = { clip_of(c, u, false), clip_of(c, u, true) };
-    MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : path, clip, err));
+    MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : file, clip, err));
     *note = layer_note(c, u, clip);
     c->watch.n = 0;
     if (!*note) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     return moe_walk_next(&c->walk, err);
 }
 
-static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const char *path, struct moe_err *err)
+static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
+                            struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     if (u->layer < 0) return MOE_OK;
@@ -327,7 +329,7 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const cha
     moe_watch_common_passed(&c->watch);
     c->watch.n = 0; /* the layer's note has them */
     if (c->drift.open) MOE_TRY(moe_drift_pass(&c->drift, u->layer, err));
-    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : path, NULL, err));
+    MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : file, NULL, err));
     return moe_walk_next(&c->walk, err);
 }
 

@@ -3,9 +3,10 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
-#include "model/report.h"
-#include "model/rewrite.h"
 #include "model/check.h"
+#include "model/hf-tell.h"
+#include "model/report.h"
+#include "model/rewrite-hf.h"
 #include "quantize/calibrate.h"
 #include "quantize/corpus.h"
 #include "quantize/quantize-man.h"
@@ -22,11 +23,13 @@ static const char *const calibrated_name[] = { "", "weighted", "gptq", "fisher" 
 
 struct options {
     struct moe_run run;
-    const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream, *chat_template;
+    const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream, *chat_template,
+        *to, *flavor;
+    bool hf;                          /* --to hf-nvfp4 */
     struct moe_calibrate *calibrate;  /* NULL: none */
     struct moe_layer_range range;
     struct moe_strlist types, calib, report;
-    int64_t memory, calib_tokens, sequence, seed, sensitivity;
+    int64_t memory, calib_tokens, sequence, seed, sensitivity, shard_size;
     bool dry_run, resume, force;
     enum calibrated calibrated;       /* what --method and --calib come to */
 };
@@ -80,6 +83,37 @@ static enum moe_code check_calibration(struct options *o, struct moe_err *err)
     return MOE_OK;
 }
 
+static enum moe_write_mode mode_of(const struct options *o)
+{
+    return o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
+}
+
+static struct moe_hf_options hf_options(const struct options *o)
+{
+    struct moe_hf_options hf = { .mode = mode_of(o), .shard_bytes = MOE_HF_SHARD_BYTES };
+    if (o->flavor) hf.flavor = (enum moe_hf_flavor)moe_hf_flavor_find(o->flavor);
+    if (o->shard_size != MOE_UNSET) hf.shard_bytes = (uint64_t)o->shard_size;
+    return hf;
+}
+
+static enum moe_code check_to(struct options *o, struct moe_err *err)
+{
+    o->hf = !strcmp(o->to, "hf-nvfp4");
+    if (!o->hf && strcmp(o->to, "container"))
+        return moe_fail(err, MOE_USAGE, "unknown --to '%s' (container or hf-nvfp4)", o->to);
+    if (!o->hf && (o->flavor || o->shard_size != MOE_UNSET))
+        return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
+    if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
+        return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
+    if (o->shard_size != MOE_UNSET && o->shard_size < MOE_HF_SHARD_MIN)
+        return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
+    if (o->hf && o->layers)
+        return moe_fail(err, MOE_USAGE,
+                        "--layers writes a part, which no engine loads (moe-convert --merge the parts, then "
+                        "moe-convert --to hf-nvfp4)");
+    return MOE_OK;
+}
+
 static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, struct moe_err *err)
 {
     static const char *const efforts[] = { "fast", "balanced", "best", NULL }, *const upstream[] = { "corrected", "quantized", "source", NULL };
@@ -95,8 +129,12 @@ static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, st
     MOE_TRY(check_calibration(o, err));
     if (scope < 0) return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", o->quantize);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
-    if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o NAME.moe)");
-    *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = method, .rules = o->types.v, .n_rules = o->types.n, .memory = (uint64_t)o->memory };
+    MOE_TRY(check_to(o, err));
+    if (!o->out && !o->dry_run)
+        return moe_fail(err, MOE_USAGE, "where to? (-o %s)", o->hf ? "DIR" : "NAME.moe");
+    *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = method, .rules = o->types.v,
+                                       .n_rules = o->types.n, .memory = (uint64_t)o->memory,
+                                       .calibrated = o->calibrated != NO_CALIBRATION };
     return o->layers ? parse_layers(o, r, err) : MOE_OK;
 }
 
@@ -253,6 +291,15 @@ static enum moe_code count_tokens(struct options *o, const struct moe_source *sr
     return MOE_OK;
 }
 
+/* An export has to hold so much at its end, too. */
+static void hold_end(struct moe_calibration_plan *p, uint64_t at_end)
+{
+    if (p->memory < at_end) p->memory = at_end;
+    for (int i = 0; i < 2; i++)
+        if (p->least[i] < at_end) p->least[i] = at_end;
+    p->fits &= at_end <= p->limit;
+}
+
 static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
                              struct moe_err *err)
 {
@@ -260,6 +307,8 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     struct moe_rewrite_options rewrite = *r;
     struct moe_calibration_plan p = { 0 };
     struct moe_corpus text = { 0 };
+    struct moe_hf_options hf = hf_options(o);
+    struct moe_hf_result exported;
     double speed = 0;
     if (o->calibrated) { /* scales are found otherwise, and memory is planned otherwise */
         rewrite.method = MOE_NVFP4_MAX;
@@ -267,11 +316,13 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
         MOE_TRY(count_tokens(o, src, &text, err));
     }
     uint8_t *type = NULL;
-    enum moe_code code = moe_rewrite_estimate(src, &rewrite, o->run.pool, &e, err);
+    enum moe_code code = o->hf ? moe_rewrite_hf_estimate(src, &rewrite, &hf, o->run.pool, &e, &exported, err)
+                               : moe_rewrite_estimate(src, &rewrite, o->run.pool, &e, err);
     if (code == MOE_OK && o->calibrated) code = precision_of(src, r, &type, err);
     if (code == MOE_OK && o->calibrated) {
         struct moe_calibration c = calibration_of(o, src, &text, type);
         code = plan_calibration(o, src, &c, &p, &e, &speed, err);
+        if (code == MOE_OK && o->hf) hold_end(&p, exported.memory_bytes), e.memory_bytes = p.memory;
     }
     int64_t tokens = text.n;
     free(type);
@@ -281,6 +332,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     if (o->calibrated) tell_plan(o, json, &p, tokens, speed);
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
+    if (o->hf) moe_hf_report(json, hf.flavor, &exported);
     return MOE_OK;
 }
 
@@ -336,16 +388,20 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
                               struct moe_err *err)
 {
     struct moe_rewrite_result got;
-    enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
-    MOE_TRY(moe_rewrite(src, o->out, mode, r, o->run.pool, o->run.progress, &got, err));
+    struct moe_hf_result exported;
+    struct moe_hf_options hf = hf_options(o);
+    MOE_TRY(o->hf ? moe_rewrite_hf(src, o->out, r, &hf, o->run.pool, o->run.progress, &got, &exported, err)
+                  : moe_rewrite(src, o->out, hf.mode, r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
-    if (got.unequal_pairs)
+    if (o->hf && !got.was_done) moe_hf_tell(&o->run, hf.flavor, &exported);
+    if (got.unequal_pairs && !o->hf)
         moe_warn(&o->run, "%lld pairs of gate and up or of q_a and kv_a have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
     if (!got.was_done) print_errors(&o->run, got.relative_error);
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
+    if (o->hf) moe_hf_report(json, hf.flavor, &exported);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (o->calibrate && !got.was_done) cJSON_AddNumberToObject(json, "flops", moe_calibrate_flops(o->calibrate));
@@ -414,10 +470,20 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 static int tool_main(int argc, char **argv)
 {
     struct options o = { .method = "auto", .quantize = "experts", .effort = "best", .activations = "float", .calib_tokens = 1 << 20,
-                         .sequence = MOE_UNSET, .sensitivity = 16384 };
+                         .sequence = MOE_UNSET, .sensitivity = 16384, .to = "container",
+                             .shard_size = MOE_UNSET };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
-        MOE_STR('o', "output", &o.out, "NAME.moe", "write the quantized container here"),
+        MOE_STR('o', "output", &o.out, "NAME.moe|DIR",
+                "write the quantized container, or the checkpoint of --to hf-nvfp4, here"),
+        MOE_STR(0, "to", &o.to, "container|hf-nvfp4",
+                "a container (the default), or in the same pass the checkpoint that vLLM, SGLang and "
+                "TensorRT-LLM load: the bytes that moe-convert --to hf-nvfp4 makes of the container, which is "
+                "not written"),
+        MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors",
+                "whose spelling --to hf-nvfp4 writes; modelopt by default"),
+        MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE",
+                 "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_WRITER_OPTIONS(&o),
         MOE_LIST(0, "report", &o.report, "FILE", "write the report here too: FILE.txt as text, else as JSON; may be repeated"),
         MOE_GROUP("quantization"),
@@ -458,7 +524,8 @@ static int tool_main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_tool tool = {
-        .name = "moe-quantize", .synopsis = "[options] MODEL -o NAME.moe",
+        .name = "moe-quantize",
+        .synopsis = "[options] MODEL -o NAME.moe\n       moe-quantize [options] MODEL --to hf-nvfp4 -o DIR",
         .about = "quantize a checkpoint or container to NVFP4", .opts = opts,
         .description = moe_quantize_description, .examples = moe_quantize_examples,
         .json =
@@ -466,11 +533,15 @@ static int tool_main(int argc, char **argv)
             "with the error of each kind of tensor, sqrt(sum (w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, "
             "error, write, summed over threads, and in sync), flops (floating-point operations of a calibration, by this run), cold_experts ([layer, expert] of those that calibration hardly reached), calibration (of each "
             "layer: tokens of each expert, cold experts, the ten worst ([expert, output error, tokens]), output_error, amax_x and amax_y, clipped (activations that the "
-            "input scale cannot represent: layer, input, clipped, of, largest, limit), bytes, peak_rss, seconds and flops of each phase). --report writes the same to a file.\n\n"
+            "input scale cannot represent: layer, input, clipped, of, largest, limit), bytes, "
+            "peak_rss, seconds and flops of each phase). With --to hf-nvfp4 also flavor, files, weights_nvfp4, "
+            "weights_uncalibrated (without an input scale), weights_decoded (written as BF16) and "
+            "weights_requantized (under the larger global scale of a pair). --report writes the same to a file.\n\n"
             "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
             "calib_tokens (of the text, as many as are used), fits (whether --memory allows memory_bytes), memory_allowed_bytes, memory_least_bytes "
             "(the smallest --memory that will do), memory_least_with_scratch_bytes and scratch_with_least_bytes (the same with --scratch), "
-            "partial_bytes (beside the container while it is written), flops, product_flops_per_second, experts_at_once. It exits 0 when memory is short, too.",
+            "partial_bytes (beside the container while it is written), flops, product_flops_per_second, experts_at_once. It exits 0 when memory is short, too. "
+            "With --to hf-nvfp4 also what is named above for it.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

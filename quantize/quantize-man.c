@@ -3,7 +3,8 @@
 
 const char moe_quantize_description[] =
     "moe-quantize writes a checkpoint directory as published, or a container of moe-convert, as a "
-    "container with NVFP4 weights: 4-bit values with a scale for every 16 of them, 4.5 bits a weight. "
+    "container with NVFP4 weights: 4-bit values with a scale for every 16 of them, 4.5 bits a weight; or, "
+    "with --to hf-nvfp4, as the checkpoint that vLLM, SGLang and TensorRT-LLM load. "
     "Routed experts become NVFP4, the rest keeps its type; --quantize and --tensor-type choose "
     "otherwise.\n\n"
     "Without text it needs no calibration: the default (search) finds the best scale of every block. "
@@ -12,7 +13,8 @@ const char moe_quantize_description[] =
     "much. Text of the kind that the model will serve is best, chats as JSON lines among it.\n\n"
     "The usual order: moe-inspect MODEL --verify; moe-quantize; moe-run QUANTIZED --score TEXT "
     "--reference MODEL to see what was lost; moe-convert QUANTIZED --to hf-nvfp4 or --to gguf for the "
-    "engine that serves it. Several machines share the work with --layers, and moe-convert --merge puts "
+    "engine that serves it. With --to hf-nvfp4 here the container between the two is not written, and "
+    "the bytes are the same. Several machines share the work with --layers, and moe-convert --merge puts "
     "their parts together.\n\n"
     "While it works, what is written lies in NAME.moe.partial; NAME.moe appears when it is whole. A run "
     "that was stopped goes on with --resume and ends with the same bytes. --memory bounds the process "
@@ -27,6 +29,8 @@ const char moe_quantize_examples[] =
     "# what would it take, then do it\n"
     "moe-quantize Kimi-K2 -o k2-nvfp4.moe --dry-run\n"
     "moe-quantize Kimi-K2 -o k2-nvfp4.moe\n"
+    "# at once the checkpoint that vLLM, SGLang and TensorRT-LLM load\n"
+    "moe-quantize Kimi-K2 --to hf-nvfp4 -o k2-nvfp4\n"
     "# calibrated, the best there is; the report as text, too\n"
     "moe-quantize Kimi-K2 -o k2-best.moe --calib chats.jsonl --calib text.txt --report report.txt\n"
     "# the same after it was stopped\n"

@@ -5,6 +5,7 @@
 #include "base/tool.h"
 #include "kernels/scalar.h"
 #include "model/forward-internal.h"
+#include "model/hf-place.h"
 #include "quantize/least.h"
 #include "quantize/work.h"
 
@@ -233,41 +234,60 @@ static struct moe_weight in_memory(const struct moe_held *r, int i, const struct
                                 .data = r->data[i], .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes, .global = t->global, .input_scale = t->input_scale };
 }
 
-/* Where weights are read from: a source; or, when NULL, a unit's file, whose planes lie as the tensor says. */
-struct place { const struct moe_source *src; int fd; const char *path; };
+/* Where weights are read from: a source; or, when that is NULL, what was written of a unit. */
+struct place { const struct moe_source *src; int fd; const struct moe_unit_file *file; };
 
-static enum moe_code read_plane(const struct place *p, const struct moe_tensor *t, int plane, size_t bytes, uint8_t *to, struct moe_err *err)
+/* index: of the tensor in the source. */
+static enum moe_code read_plane(const struct place *p, const struct moe_tensor *t, int64_t index, int plane,
+                                size_t bytes, uint8_t *to, struct moe_err *err)
 {
-    return p->src ? moe_source_read(p->src, t, plane, 0, bytes, to, err) : moe_pread(p->fd, p->path, to, bytes, t->plane[plane].offset, err);
+    if (p->src) return moe_source_read(p->src, t, plane, 0, bytes, to, err);
+    bool value = plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE;
+    if (value && p->file->place && moe_hf_place_takes(p->file->place, index))
+        return moe_hf_place_read(p->file->place, index, plane, to, err);
+    return moe_pread(p->fd, p->file->path, to, bytes, t->plane[plane].offset, err);
 }
 
-static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t,
+                                 int64_t index, int i, struct moe_weight *w, struct moe_err *err)
 {
     size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
     uint8_t global[4];
     MOE_TRY(room(r, i, data + scale, err));
-    MOE_TRY(read_plane(p, t, MOE_PLANE_DATA, data, r->data[i], err));
-    if (scale) MOE_TRY(read_plane(p, t, MOE_PLANE_SCALE, scale, r->data[i] + data, err));
+    MOE_TRY(read_plane(p, t, index, MOE_PLANE_DATA, data, r->data[i], err));
+    if (scale) MOE_TRY(read_plane(p, t, index, MOE_PLANE_SCALE, scale, r->data[i] + data, err));
     *w = in_memory(r, i, t);
-    if (p->src || t->type != MOE_NVFP4) return MOE_OK;
-    MOE_TRY(read_plane(p, t, MOE_PLANE_GLOBAL, sizeof global, global, err)); /* a source's tensors know it */
+    if (p->src || t->type != MOE_NVFP4) return MOE_OK; /* a source's tensors know it */
+    MOE_TRY(read_plane(p, t, index, MOE_PLANE_GLOBAL, sizeof global, global, err));
     w->global = moe_load_f32(global);
     return MOE_OK;
 }
 
 enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
 {
-    return read_weight(&(struct place){ .src = c->src }, r, t, i, w, err);
+    return read_weight(&(struct place){ .src = c->src }, r, t, t - c->src->tensors, i, w, err);
 }
 
-enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u, const char *path, struct moe_states *out, struct moe_err *err)
+static enum moe_code read_expert(const struct place *p, struct moe_held *r, const struct moe_shard_unit *u,
+                                 const struct moe_group *g, struct moe_weight w[3], struct moe_err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        int64_t index = u->in[g->first + i];
+        MOE_TRY(read_weight(p, r, p->src ? &p->src->tensors[index] : &u->out[g->first + i], index, i, &w[i],
+                            err));
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u,
+                               const struct moe_unit_file *file, struct moe_states *out, struct moe_err *err)
 {
     struct moe_weight w[3];
     double from = moe_now();
     uint64_t size;
     int fd = -1;
-    if (path) MOE_TRY(moe_open_read(path, &fd, &size, err));
-    const struct place from_where = { path ? NULL : c->src, fd, path };
+    if (file) MOE_TRY(moe_open_read(file->path, &fd, &size, err));
+    const struct place from_where = { file ? NULL : c->src, fd, file };
     enum moe_code code = MOE_OK;
     for (int64_t k = 0; code == MOE_OK && k < u->n_groups; k++) {
         const struct moe_group *g = &u->groups[k];
@@ -275,8 +295,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         struct moe_mlp_tokens t = moe_walk_expert(c, e);
         if (!t.n) continue;
         t.clip = c->clip;
-        for (int i = 0; code == MOE_OK && i < 3; i++)
-            code = read_weight(&from_where, &c->raw, path ? &u->out[g->first + i] : &c->src->tensors[u->in[g->first + i]], i, &w[i], err);
+        code = read_expert(&from_where, &c->raw, u, g, w, err);
         if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
         if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
         if (code == MOE_OK) code = moe_interrupted_resumable(err);

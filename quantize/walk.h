@@ -7,6 +7,7 @@
 #define MOE_QUANTIZE_WALK_H
 
 #include "model/forward.h"
+#include "model/rewrite.h"
 #include "model/unit.h"
 #include "quantize/mlp.h"
 
@@ -65,8 +66,10 @@ struct moe_mlp_tokens moe_walk_all(const struct moe_walk *w);
 
 /* Weight i of an expert as the source has it, in r. */
 enum moe_code moe_walk_read(const struct moe_walk *w, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *out, struct moe_err *err);
-/* The routed experts' outputs into `out` (NULL: the sum): through the weights in the unit's file `path`; NULL: the source's. */
-enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *u, const char *path, struct moe_states *out, struct moe_err *err);
+/* The routed experts' outputs into `out` (NULL: the sum): through the weights in the unit's `file`; NULL: the
+ * source's. */
+enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *u,
+                               const struct moe_unit_file *file, struct moe_states *out, struct moe_err *err);
 /* The states after the layer. */
 enum moe_code moe_walk_next(struct moe_walk *w, struct moe_err *err);
 

@@ -90,10 +90,11 @@ void moe_watch_common_passed(struct moe_watch *w)
     w->walk->clip = NULL;
 }
 
-enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, struct moe_clip *clip, struct moe_err *err)
+enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u,
+                                const struct moe_unit_file *file, struct moe_clip *clip, struct moe_err *err)
 {
     w->walk->clip = clip;
-    enum moe_code code = moe_walk_experts(w->walk, u, path, NULL, err);
+    enum moe_code code = moe_walk_experts(w->walk, u, file, NULL, err);
     w->walk->clip = NULL;
     add(w, u->layer, "gate_up", &clip[0]);
     add(w, u->layer, "down", &clip[1]);

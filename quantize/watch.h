@@ -29,6 +29,7 @@ void moe_watch_attention(struct moe_watch *w);
 void moe_watch_attention_passed(struct moe_watch *w);
 void moe_watch_common(struct moe_watch *w);
 void moe_watch_common_passed(struct moe_watch *w);
-enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u, const char *path, struct moe_clip *clip, struct moe_err *err);
+enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u,
+                                const struct moe_unit_file *file, struct moe_clip *clip, struct moe_err *err);
 
 #endif

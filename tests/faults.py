@@ -26,7 +26,7 @@ ERRORS = {
     "mkdir": "EIO ENOSPC SIGKILL", "rmdir": "EIO", "unlink": "EIO", "unlinkat": "EIO SIGKILL", "flock": "EIO EINTR", "mmap": "ENOMEM",
     "madvise": "EIO", "pthread_create": "EAGAIN EAGAIN+",
 }
-EXPORTS = {"export", "export-force", "export-same", "gguf", "hf-nvfp4", "plan", "plan-stage"}
+EXPORTS = {"export", "export-force", "export-same", "gguf", "hf-nvfp4", "onepass", "onepass-force", "onepass-calibrate", "plan", "plan-stage"}
 # What a tool may do without: it goes on (EOPNOTSUPP of fallocate, EINVAL of renameat2: another way is taken).
 GOES_ON = {"fadvise", "madvise", "sync_file_range", ("fallocate", "EOPNOTSUPP"), ("renameat2", "EINVAL")}
 
@@ -257,6 +257,11 @@ def main():
         Job("export-same", ["moe-convert", c, "--to", "hf", "--force", "-t", "1", *out], ["out"], c, [("out", m)]),
         Job("gguf", ["moe-convert", c, "--to", "gguf", "-t", "1", *out], ["out"], c),
         Job("hf-nvfp4", ["moe-convert", q, "--to", "hf-nvfp4", "-t", "1", *out], ["out"], q),
+        Job("onepass", ["moe-quantize", m, "--method", "max", "--tensor-type", "kv_b=nvfp4", "--to", "hf-nvfp4", "--shard-size", "150K", "-t", "2",
+                        *out], ["out"], m),
+        Job("onepass-force", ["moe-quantize", m, "--method", "max", "--to", "hf-nvfp4", "--force", "-t", "1", *out], ["out"], m, [("out", old)]),
+        Job("onepass-calibrate", ["moe-quantize", s, *calib, "64", "--quantize", "all-linear", "--to", "hf-nvfp4", "--shard-size", "64K", *out],
+            ["out"], s),
         Job("inspect", ["moe-inspect", m, "--experts", "--tensors=expert", "-t", "1"], source=m),
         Job("verify", ["moe-inspect", "--verify", q, "--experts", "-t", "2"], source=q),
         Job("diff", ["moe-inspect", c, "--diff", m, "-t", "1"], source=c),

@@ -67,6 +67,18 @@ def go_on(p):
     return p.returncode, e
 
 
+def named_at(name, more=0): return f"renameat2:{NAMES.get(name, 1) + more}"
+
+
+def calls(kind, *a):
+    """How many calls of that kind it makes."""
+    env = dict(os.environ, LD_PRELOAD=":".join(filter(None, (SHIM, os.environ.get("LD_PRELOAD")))), MOE_FAULT_COUNT="counts")
+    subprocess.run(argv(a), capture_output=True, env=env, stdin=subprocess.DEVNULL, check=True)
+    n = dict(line.split() for line in text("counts").splitlines())[kind]
+    clear("counts")
+    return int(n)
+
+
 def killed(plan, *a):
     """The tool, killed before that call."""
     p = stopped(plan, *a)
@@ -107,13 +119,16 @@ WRITERS = {  # a file's name and what writes it; what is replaced without --forc
 REPLACING = ("r.json", "t.st", "rep.json")
 DIRS = {  # a directory's name and what writes it
     "c.moe": ("moe-convert", "m", "-o"), "q2.moe": ("moe-quantize", "m", "--method", "max", "-o"), "hf": ("moe-convert", "m.moe", "--to", "hf", "-o"),
-    "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "-o"), "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "0", "-o"),
+    "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "-o"),
+    "one": ("moe-quantize", "m", "--method", "max", "--to", "hf-nvfp4", "--shard-size", "150K", "-o"), "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "0", "-o"),
 }
 
 
+NAMES = {"one": 2}  # which renameat2 gives it its name, unless it is the first: there is a container in it before
 OTHER = {  # what writes something else of the same kind
     "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "1", "-o"), "hf": ("moe-convert", "m3.moe", "--to", "hf", "-o"),
     "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "--flavor", "compressed-tensors", "-o"),
+    "one": ("moe-quantize", "m", "--method", "search", "--to", "hf-nvfp4", "--shard-size", "150K", "-o"),
     "g.gguf": ("moe-convert", "m.moe", "--to", "gguf", "--outtype", "f32", "-o"),
 }
 
@@ -222,7 +237,7 @@ def dirs():
         clear(part)
         # what appears meanwhile stays, and the work, too
         for what in ("directory", "file"):
-            p = stopped("renameat2:1", *a, name)
+            p = stopped(named_at(name), *a, name)
             if what == "file": text(name, "years of work")
             else: os.mkdir(name), text(name + "/thesis", "years of work")
             rc, e = go_on(p)
@@ -347,7 +362,7 @@ def complete(name, a, b, file):
     """--resume of an export that is there already: nothing to do; not of another one, nor once `file` of it was changed."""
     ino = os.stat(name).st_ino
     if KEEPS: good(*a, name, "--resume")
-    for x in (b, (a[0], "m3.moe", *a[2:])) if name != "hf4" else (b,): refused([4], "already exists", *x, name, "--resume")
+    for x in (b, (a[0], "m3.moe", *a[2:])) if name not in ("hf4", "one") else (b,): refused([4], "already exists", *x, name, "--resume")
     refused([4], "already exists", *a, name)
     os.utime(file, (1, 1))
     refused([4], "already exists", *a, name, "--resume")
@@ -389,7 +404,7 @@ def owned():
         "c.moe": ("notes.txt", "hf/thesis.txt", "hf/deep/thesis.txt", "my.work/thesis.txt", "layer-900.moe", "state.json", "plan-holiday.json", "manifest.json.tmp"),
         "s.moe": ("hf/thesis.txt", ".git/config"),
         "hf": (".git/config", "train.py", "optimizer.pt", "model-stray.safetensors", "hf/thesis.txt"),
-        "hf4": ("train.py", "checkpoint-9/model.safetensors"),
+        "hf4": ("train.py", "checkpoint-9/model.safetensors"), "one": ("train.py", "quantized.moe/thesis.txt"),
     }
     for name, of in strangers.items():
         a = DIRS[name]
@@ -419,7 +434,7 @@ def owned():
 
 def origin():
     """--force of an export replaces an export, not a checkpoint that has the same names: a fine-tune of the same base."""
-    hf, hf4 = DIRS["hf"], DIRS["hf4"]
+    hf, hf4, one = DIRS["hf"], DIRS["hf4"], DIRS["one"]
     newer = ("moe-convert", "m3.moe", "--to", "hf", "-o")
     def plain(name): # as a copy without the line that the writer left, or another file system, has it
         for a in os.listxattr(name): os.removexattr(name, a)
@@ -430,7 +445,7 @@ def origin():
     good(*newer, "b")
     plain("b")
     check(digest("b") == digest("m3"))
-    for a in (hf, hf4): stays("b", "nothing shows", *a) # another model's weights under the very same names
+    for a in (hf, hf4, one): stays("b", "nothing shows", *a) # another model's weights under the very same names
     with open("b/config.json", "a") as f: f.write(" ")
     stays("b", "nothing shows", *newer)
     clear("b")
@@ -442,7 +457,7 @@ def origin():
         check(digest("b") == digest("m"))
         weights = "b/" + next(n for n in sorted(os.listdir("b")) if n.endswith(".safetensors"))
         with open(weights, "r+b") as f: f.seek(-1, 2), f.write(b"\x01")
-        for a in (hf, hf4): stays("b", "changed since", *a)
+        for a in (hf, hf4, one): stays("b", "changed since", *a)
     clear("b")
     shutil.copytree("m", "b")
     plain("b")
@@ -453,7 +468,7 @@ def origin():
         os.utime("b/config.json")
         stays("b", "changed since", *hf4)
     plain("b")
-    good(*hf4, "b", "--force") # the producer in its config is this tool
+    for a in (one, hf4): good(*a, "b", "--force") # the producer in its config is this tool
     clear("b")
 
 
@@ -497,14 +512,16 @@ def came_later():
 
 def begun():
     """Unfinished directories are started over by the same work alone, and by --force, and never when somebody's file is in them."""
-    for name in ("hf", "hf4", "s.moe"):
+    for name in ("hf", "hf4", "one", "s.moe"):
         a, b, part = DIRS[name], OTHER[name], name + ".partial"
         plain = () if name == "s.moe" else ("--resume",)
         good(*a, name)
         before = digest(name)
+        weights = [n for n in os.listdir(name) if n.endswith(".safetensors")]
+        begins = f"linkat:{len(weights) + 4}" if name == "one" else "linkat:3" # of the former a unit is done
         clear(name)
         for record in (True, False): # an older version left no record
-            killed("linkat:3", *a, name)
+            killed(begins, *a, name)
             check(len(os.listdir(part)) > 1 and ".moe-export" in os.listdir(part), name, "is not unfinished", os.listdir(part))
             text(part + "/notes.txt", "years of work")
             for how in (plain, ("--force",)): refused([4], "notes.txt" if plain else "not a container's", *a, name, *how)
@@ -514,14 +531,14 @@ def begun():
                 text(part + "/.moe-export", "")
                 if KEEPS: os.removexattr(part, "user.moe.work")
             left = digest(part)
-            refused([15], "another input", *(b if record else a), name, *plain)
+            refused([15], "another input" if name != "one" or not record else "method", *(b if record else a), name, *plain)
             check(digest(part) == left, "another work touched", part)
             good(*a, name, *(plain if record else ("--force",)))
             check(digest(name) == before and not os.path.exists(part), name, "is another one after a kill")
             clear(name)
         if not plain: continue
         good(*a, name)
-        for when in ("linkat:3", "renameat2:2") if KEEPS else ("linkat:3",): # unfinished; whole, and not yet exchanged
+        for when in (begins, named_at(name, 1)) if KEEPS else (begins,): # unfinished; whole, and not yet exchanged
             killed(when, *a, name, "--force")
             shutil.copytree(name, "later"), os.utime("later/config.json", (1, 1)), os.rename(name, "kept"), os.rename("later", name)
             refused([4], "already exists", *a, name, "--resume")
@@ -531,7 +548,7 @@ def begun():
             good(*a, name, "--resume")
             check(digest(name) == before and not os.path.exists(part), name, "is another one after a killed --force")
         if KEEPS: # the old one is half removed
-            killed("unlinkat:3", *a, name, "--force")
+            killed(f"unlinkat:{calls('unlinkat', *a, name, '--force') - 2}", *a, name, "--force")
             check(os.path.exists(part) and digest(name) == before, name, "is not whole beside the old one")
             good(*a, name, "--resume")
             check(digest(name) == before and not os.path.exists(part), name, "left the old one at", part)
@@ -544,7 +561,7 @@ def waits():
     for name, b in OTHER.items():
         clear(name)
         a, part = DIRS.get(name) or ("moe-convert", "m.moe", "--to", "gguf", "-o"), name + ".partial"
-        p = stopped("renameat2:1", *a, name)
+        p = stopped(named_at(name), *a, name)
         text(name, "years of work")
         rc, e = go_on(p)
         check(rc == 4 and part in e, name, rc, e)
@@ -555,9 +572,9 @@ def waits():
         if plain: refused([4], "waits for its name", *a, name)
         check(not os.path.exists(name) and os.stat(part).st_ino == ino and (before is None or digest(part) == before), name, "touched", part)
         published(part, *a, name, *plain)
-        if KEEPS: check(os.stat(name).st_ino == ino and not set(os.listxattr(name)) - {'user.moe.made'} and not os.stat(name).st_mode & 0o1000, name, "was made again")
+        if KEEPS: check(os.stat(name).st_ino == ino and not set(os.listxattr(name)) - {'user.moe.made', 'user.moe.madeby'} and not os.stat(name).st_mode & 0o1000, name, "was made again")
         clear(name)
-        p = stopped("renameat2:1", *b, "x") # for a mark and a name of its own
+        p = stopped(named_at(name), *b, "x") # for a mark and a name of its own
         p.kill()
         p.communicate()
         clear(part)

@@ -11,4 +11,6 @@ ok "$GEN/genmodel" -o "$T/m" --format bf16 --layers 3 --experts 64 --hidden 1024
 measure 64 120 "$BIN/moe-convert" "$T/m" -o "$T/c.moe" --json --threads 4
 measure 64 120 "$BIN/moe-quantize" "$T/m" -o "$T/q.moe" --method max --json --threads 4
 rm -rf "$T/q.moe"
+measure 64 120 "$BIN/moe-quantize" "$T/m" --to hf-nvfp4 -o "$T/hf" --method max --json --threads 4
+rm -rf "$T/hf"
 measure 64 120 "$BIN/moe-quantize" "$T/c.moe" -o "$T/q.moe" --method max --json --threads 4

@@ -1,0 +1,149 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# moe-quantize --to hf-nvfp4: the directory of moe-quantize and then moe-convert, byte for byte, over methods, sources and
+# spellings; killed and resumed; what is there already; the disk and memory it needs; what is refused.
+. tests/common.sh
+need_tool moe-quantize moe-convert moe-inspect
+need_helper genmodel
+need_python
+F=tests/data/tiny-k2
+C="--calib $F/calib.txt --calib-tokens 256 --sequence-length 64 --sensitivity-tokens 128"
+Q=$BIN/moe-quantize
+
+# same SOURCE OPTIONS -- OPTIONS: of moe-quantize, and of the export; the two ways give one directory, its mark too
+same()
+{
+    src=$1 q=
+    shift
+    while [ "$1" != -- ]; do q="$q $1"; shift; done
+    shift
+    rm -rf "$T/q.moe" "$T/two" "$T/one"
+    ok "$Q" -q "$src" $q -o "$T/q.moe"
+    ok "$BIN/moe-convert" "$T/q.moe" --to hf-nvfp4 "$@" -o "$T/two"; grep -v "written:" "$T/err" >"$T/said"
+    ok "$Q" "$src" $q --to hf-nvfp4 "$@" -o "$T/one"
+    diff -r "$T/two" "$T/one" >"$T/diff" || { cat "$T/diff"; fail "$src $q $*: another directory"; }
+    while read -r line; do grep -qF -- "$line" "$T/err" || fail "$src $q $*: does not say '$line'"; done <"$T/said"
+    python3 - "$T/two" "$T/one" <<'P' || fail "$src $q $*: the directory is not known as an export of that container"
+import os, sys
+try: a, b = (os.getxattr(p, "user.moe.made").split(b" by ")[1] for p in sys.argv[1:])
+except OSError: sys.exit()
+sys.exit(a != b)
+P
+}
+gen() { "$GEN/genmodel" -o "$@" >/dev/null || fail "genmodel $*"; }
+gen "$T/nvfp4" --format nvfp4 --layers 3 --experts 4 --hidden 256 --inter 160 --seed 5
+gen "$T/spelled" --format nvfp4-ct --all-mlp --layers 3 --experts 4 --hidden 256 --inter 160 --seed 6 --shards 3 --scales-apart
+gen "$T/vision" --format int4 --prefix language_model --vision --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
+python3 - "$T/nvfp4" <<'P' # gate and up of one expert with unequal global scales
+import glob, json, struct, sys
+for path in glob.glob(sys.argv[1] + "/*.safetensors"):
+    with open(path, "r+b") as f:
+        n, = struct.unpack("<Q", f.read(8))
+        for name, t in json.loads(f.read(n)).items():
+            if not name.endswith("experts.1.up_proj.weight_scale_2"): continue
+            f.seek(8 + n + t["data_offsets"][0]); v, = struct.unpack("<f", f.read(4))
+            f.seek(-4, 1); f.write(struct.pack("<f", 1.5 * v))
+P
+ok "$BIN/moe-convert" -q $F/fp8 -o "$T/fp8.moe"
+ok "$Q" -q $F/bf16 -m max --tensor-type 'layers\.2\..*experts\..*up_proj=source' -o "$T/mixed.moe"
+
+same $F/bf16 -m max -- --flavor modelopt
+same $F/fp8 -m four-over-six --quantize mlp -- --flavor compressed-tensors --shard-size 64K
+same $F/int4 -m search --tensor-type 'layers\.2\..*experts=source' --tensor-type lm_head=nvfp4 -- --shard-size 300K
+same $F/bf16 -m max --quantize all-linear --tensor-type kv_b_proj=nvfp4 --threads 5 -- --shard-size 512K
+same "$T/fp8.moe" -m search --tensor-type norm=f32 -- --flavor compressed-tensors
+same "$T/nvfp4" -m max --quantize all-linear -- --shard-size 100K
+same "$T/spelled" -m max --quantize all-linear -- --flavor modelopt
+same "$T/mixed.moe" -m search -- --flavor compressed-tensors --shard-size 200K
+same "$T/vision" -m max -- --flavor modelopt
+same $F/bf16 $C -m weighted --quantize all-linear --tensor-type kv_b_proj=nvfp4 -- --shard-size 100K
+same $F/int4 $C -m gptq --activations nvfp4 -- --flavor compressed-tensors
+same $F/fp8 $C -m fisher --effort fast --quantize mlp --upstream quantized -- --flavor modelopt
+same "$T/mixed.moe" $C -m gptq --upstream source -- --shard-size 64K
+
+# as many threads as it likes
+A="$F/fp8 -m max --to hf-nvfp4 --shard-size 100K"
+ok "$Q" -q $A -o "$T/a" --threads 1
+ok "$Q" -q $A -o "$T/b" --threads 7; ok diff -r "$T/a" "$T/b"
+
+# --dry-run writes nothing and knows the size of all that holds weights
+ok "$Q" --json --dry-run $A -o "$T/dry"; [ ! -e "$T/dry" ] && [ ! -e "$T/dry.partial" ] || fail "a dry run wrote"
+[ "$(json output_bytes "$T/out")" = "$(cat "$T/a"/*.safetensors "$T/a"/*.index.json | wc -c)" ] || fail "the dry run says $(json output_bytes "$T/out") bytes"
+cp "$T/out" "$T/dry.json"
+rm -rf "$T/b"; ok "$Q" -q --json $A -o "$T/b"
+for key in method input_bytes output_bytes weights_quantized flavor files weights_nvfp4 weights_uncalibrated weights_decoded weights_requantized; do
+    [ "$(json $key "$T/out")" = "$(json $key "$T/dry.json")" ] || fail "$key: $(json $key "$T/dry.json") in the dry run, then $(json $key "$T/out")"
+done
+
+# what is there already
+code 4 'replace it with --force' "$Q" -q $A -o "$T/b"
+code 4 'replace it with --force' "$Q" -q $A --tensor-type lm_head=nvfp4 -o "$T/b" --resume
+if python3 -c "import os,sys; os.getxattr(sys.argv[1], 'user.moe.made')" "$T/b" 2>/dev/null; then
+    stat -c '%n %Y %i' "$T/b"/* >"$T/stamp"
+    ok "$Q" $A -o "$T/b" --resume; grep -q 'was complete already' "$T/err" || fail "does it again"
+    stat -c '%n %Y %i' "$T/b"/* | cmp -s - "$T/stamp" || fail "a complete directory was touched"
+    ok "$Q" -q $F/fp8 -m max -o "$T/q2.moe"
+    ok "$BIN/moe-convert" "$T/q2.moe" --to hf-nvfp4 --shard-size 100K -o "$T/b" --resume; grep -q 'was complete already' "$T/err" || fail "the export is done again"
+fi
+ok "$Q" -q $A -o "$T/b" --force; ok diff -r "$T/a" "$T/b"
+rm -rf "$T/b"
+
+# killed at a call of each kind, then resumed
+[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+killed()
+{
+    plan=$1
+    shift
+    LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=$plan:SIGKILL \
+        ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@" >/dev/null 2>&1
+    [ $? = 137 ]
+}
+kills=0
+kill_and_resume()
+{
+    whole=$1
+    shift
+    for plan in pwrite:9 pwrite:40 pwrite:150 fsync:5 fsync:30 fsync:55 linkat:12 renameat2:1 renameat2:2 unlinkat:4; do
+        killed $plan "$Q" -q "$@" -o "$T/k" || { rm -rf "$T/k" "$T/k.partial"; continue; }
+        kills=$((kills + 1))
+        ok "$Q" -q "$@" -o "$T/k" --resume
+        diff -r "$whole" "$T/k" >"$T/diff" || { cat "$T/diff"; fail "killed at $plan: other bytes"; }
+        [ ! -e "$T/k.partial" ] || fail "killed at $plan: something is left"
+        rm -rf "$T/k"
+    done
+}
+D="$F/bf16 $C -m gptq --to hf-nvfp4 --shard-size 200K"
+ok "$Q" -q $D -o "$T/d"
+if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
+    rm -rf "$T/k.partial"
+    kill_and_resume "$T/a" $A
+    kill_and_resume "$T/d" $D
+    [ $kills -ge 14 ] || fail "only $kills runs were killed"
+    # what others and other options find there; the whole container is in it but for the bytes that lie in the checkpoint's files
+    killed renameat2:1 "$Q" -q $A -o "$T/k" || fail "was not killed"
+    code 4 'go on with --resume, start over with --force' "$Q" -q $A -o "$T/k"
+    code 15 "option 'method'" "$Q" -q $F/fp8 -m search --to hf-nvfp4 --shard-size 100K -o "$T/k" --resume
+    code 15 'with other options' "$Q" -q $A --flavor compressed-tensors -o "$T/k" --resume
+    used=$(du -sk "$T/k.partial" | cut -f1) size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
+    [ "$used" -lt $((size + kept)) ] || fail "$used KiB are used for $size KiB"
+    printf x >>"$T/k.partial/$(ls "$T/k.partial" | grep -m1 safetensors)"
+    code 15 'is not the file that was begun' "$Q" -q $A -o "$T/k" --resume
+    ok "$Q" -q $A -o "$T/k" --force; ok diff -r "$T/a" "$T/k"
+else echo "no call can be killed here: kills are left out"; fi
+
+# memory: what is too little is said before work
+code 10 'raise --memory' "$Q" -q $A --memory 1M -o "$T/x"
+# refused
+code 2 "container or hf-nvfp4" "$Q" -q $F/bf16 --to hf -o "$T/x"
+code 2 'flavor' "$Q" -q $F/bf16 --to hf-nvfp4 --flavor other -o "$T/x"
+code 2 'go with --to hf-nvfp4' "$Q" -q $F/bf16 --flavor modelopt -o "$T/x"
+code 2 'shard-size is at least 64K' "$Q" -q $F/bf16 --to hf-nvfp4 --shard-size 1K -o "$T/x"
+code 2 'merge the parts' "$Q" -q $F/bf16 --to hf-nvfp4 --layers 1-2 -o "$T/x"
+code 2 'where to' "$Q" -q $F/bf16 --to hf-nvfp4
+code 14 'engines read one type' "$Q" -q $F/bf16 --to hf-nvfp4 --tensor-type 'experts\.3\..*=source' -o "$T/x"
+code 14 'has no NVFP4 weights' "$Q" -q $F/bf16 --to hf-nvfp4 --tensor-type '.=source' -o "$T/x"
+mkdir "$T/there"; echo mine >"$T/there/file"
+for how in '' --force --resume; do code 4 'there' "$Q" -q $A -o "$T/there" $how; done
+[ "$(cat "$T/there/file")" = mine ] || fail "a stranger's directory was touched"
+[ ! -e "$T/x" ] && [ ! -e "$T/x.partial" ] || fail "something was written"
+echo "t-onepass: one pass gives the bytes of two, $kills kills resumed"
