@@ -70,7 +70,8 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
         if (code != MOE_OK || !more) break;
         c->torn += piece.torn;
         code = encode(c, r, text, &piece, err);
-        if (code != MOE_OK && piece.messages) moe_wrap(err, "'%s': line %lld", path, (long long)piece.line);
+        if (code != MOE_OK && piece.messages)
+            moe_wrap(err, "'%s': line %lld", strcmp(path, "-") ? path : "standard input", (long long)piece.line);
     }
     count_left(c, text);
     moe_text_close(&text);

@@ -494,9 +494,9 @@ static int tool_main(int argc, char **argv)
         MOE_LIST(0, "tensor-type", &o.types, "REGEX=TYPE", "type of the tensors whose name matches: nvfp4, bf16, f32 or source; the last match wins"),
         MOE_STR(0, "layers", &o.layers, "A-B", "these layers only, as a part of the model: several machines share the work, then moe-convert --merge"),
         MOE_GROUP("calibration"),
-        MOE_LIST(0, "calib", &o.calib, "FILE",
-                 "text to calibrate with: plain, or JSON rows (\"text\", \"messages\" ...), either gzipped; "
-                 "may be repeated"),
+        MOE_INPUT_LIST(0, "calib", &o.calib, "FILE",
+                       "text to calibrate with: plain, or JSON rows (\"text\", \"messages\" ...), either gzipped; "
+                       "- is standard input; may be repeated"),
         MOE_STR(0, "chat-template", &o.chat_template, "NAME",
                 "a built-in chat template for --calib's conversations instead of the model's: k2-first, "
                 "k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),

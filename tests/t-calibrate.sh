@@ -41,6 +41,18 @@ for text in calib.txt.gz calib.jsonl; do
     ok diff -r "$T/one.moe" "$T/two.moe"
 done
 
+for how in plain gzip rows; do # from standard input, a pipe or a file
+    rm -rf "$T/two.moe"
+    case $how in plain) cat $F/calib.txt ;; gzip) cat "$T/calib.txt.gz" ;; rows) cat "$T/calib.jsonl" ;; esac |
+        "$BIN/moe-quantize" -q --calib - --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens $N >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "--calib - ($how)"; }
+    ok diff -r "$T/one.moe" "$T/two.moe"
+done
+ok "$BIN/moe-quantize" -q --resume --calib - --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens $N <$F/calib.txt
+code 15 "calibration.tokens_xxh3_64" sh -c '"$@" <tests/data/tiny-k2/valid.txt' sh "$BIN/moe-quantize" -q --resume --calib - --sequence-length 256 -o "$T/two.moe" $F/bf16 --calib-tokens $N
+code 2 "standard input can be read once" "$BIN/moe-quantize" -q --calib - --calib - -o "$T/x.moe" $F/bf16
+code 13 "holds no text" "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 </dev/null
+[ "$(echo '{"messages": [{"role": "user", "content": 1}]}' | "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 2>&1 | grep -c "'standard input': line 1")" = 1 ] || fail "standard input has no name in messages"
+
 # --- killed and resumed (more of this: t-kill) ---
 quantize all $F/bf16 --calib-tokens $N $quick --quantize all-linear --threads 1
 "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 256 --calib-tokens $N $quick --quantize all-linear $F/bf16 -o "$T/all-2.moe" >"$T/out" 2>"$T/err" &
