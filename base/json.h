@@ -58,8 +58,8 @@ char *moe_json_print(const cJSON *o, int indent);
  * Linking base/json.c sets cJSON's hooks for that, to malloc and free. */
 bool moe_json_failed(void);
 cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v); /* NULL when out of memory */
-/* With the digits they have, where all 17 of the double would claim more: a float32 with the fewest that read back as
- * it, and what a clock or a counter gave (seconds, rates, shares) with six.  NULL when out of memory. */
+/* With the digits they have, where all 17 of the double would claim more: a float32 with the fewest that read
+ * back as it, and what a clock or a counter gave (seconds, rates, shares) with six.  NULL without memory. */
 cJSON *moe_json_add_f32(cJSON *o, const char *key, float v);
 cJSON *moe_json_add_measured(cJSON *o, const char *key, double v);
 /* A string of n bytes, of which some may be NUL (cJSON's own strings end there): printed as \u0000. */

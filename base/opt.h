@@ -39,7 +39,8 @@ struct moe_opt {
 /* The ?: makes the compiler reject a pointer of the wrong type.
  * MAYBE is a string whose value may be left out: --name gives "", only --name=VALUE gives a value. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
-#define MOE_ROW(kind, T, s, l, v, a, h, scope) { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false }
+#define MOE_ROW(kind, T, s, l, v, a, h, scope) \
+    { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false }
 #define MOE_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, ALL_SAME)
 #define MOE_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, ALL_SAME)
 #define MOE_MAYBE(s, l, v, a, h) MOE_ROW(MAYBE, const char *, s, l, v, a, h, ALL_SAME)
@@ -48,8 +49,10 @@ struct moe_opt {
 #define MOE_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, ALL_SAME)
 #define MOE_LIST(s, l, v, a, h)  MOE_ROW(LIST, struct moe_strlist, s, l, v, a, h, ALL_SAME)
 #define MOE_FILE(s, l, v, a, h)      MOE_ROW(STR, const char *, s, l, v, a, h, FILE)
-#define MOE_INPUT(s, l, v, a, h)      { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true }
-#define MOE_INPUT_LIST(s, l, v, a, h) { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true }
+#define MOE_INPUT(s, l, v, a, h)      \
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true }
+#define MOE_INPUT_LIST(s, l, v, a, h) \
+    { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true }
 #define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
 #define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)
 #define MOE_OWN_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, OWN)

@@ -178,7 +178,8 @@ static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, s
 }
 
 /* Of a stream that can be read only once, and whose size shows at its end. */
-static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **text, size_t *size, struct moe_err *err)
+static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **text, size_t *size,
+                                  struct moe_err *err)
 {
     size_t cap = 0, got;
     *size = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* base/stream.h - a file's bytes from front to end, decompressed when it is gzipped (told by its magic bytes), in bounded memory.
  *
- * The path "-" is standard input, which can be read once: what is read stays read.  A signal ends the wait for it
- * (moe_interrupted).
+ * The path "-" is standard input, which can be read once: what is read stays read.  A signal ends the wait
+ * for it (moe_interrupted).
  *
  * Every member of a gzip file is read; one that is cut short, or has something else behind it, is MOE_CORRUPT. */
 #ifndef MOE_BASE_STREAM_H

@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 static atomic_int caught;
-static atomic_bool holding, held; /* a SIGINT that ends less than the tool: whether one would be, and has come */
+/* a SIGINT that ends less than the tool: whether one would be, and has come */
+static atomic_bool holding, held;
 static bool on_terminal; /* standard output, as it was when the tool began */
 
 static void on_signal(int sig)
@@ -91,14 +92,18 @@ static void fill_standard_streams(void)
 }
 
 /* A value that names standard input, which can be read once, and by the options that say so. */
-static enum moe_code check_dash(const struct moe_opt *o, const char *value, const char **first, struct moe_err *err)
+static enum moe_code check_dash(const struct moe_opt *o, const char *value, const char **first,
+                                struct moe_err *err)
 {
     if (!value || strcmp(value, "-")) return MOE_OK;
     if (!o->standard_input)
-        return moe_fail(err, MOE_USAGE, "--%s '-': this option needs a name, and takes no standard stream (./- is a file called -)",
+        return moe_fail(err, MOE_USAGE,
+                        "--%s '-': this option needs a name, and takes no stream (./- is a file called -)",
                         o->name);
     if (*first)
-        return moe_fail(err, MOE_USAGE, "standard input can be read once, but both --%s and --%s name it ('-')", *first, o->name);
+        return moe_fail(err, MOE_USAGE,
+                        "standard input can be read once, but both --%s and --%s name it ('-')", *first,
+                        o->name);
     *first = o->name;
     return MOE_OK;
 }

@@ -95,8 +95,8 @@ bool moe_is_stopping(void);
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
 /* When `code` is an interruption, its sentence from now on: "interrupted: " and what is left.  Returns code. */
 enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does not see;
- * a second one is as ever.  Turning it on or off forgets the held one. */
+/* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does
+ * not see; a second one is as ever.  Turning it on or off forgets the held one. */
 void moe_interrupt_hold(bool on);
 bool moe_interrupt_held(void);
 

@@ -311,8 +311,8 @@ static void print_ids(const int32_t *ids, const struct token_counts *c, bool jso
     if (json) printf("{\"tokens\": [");
     for (size_t i = 0; i < c->tokens; i++) printf("%s%d", i ? json ? ", " : " " : "", ids[i]);
     if (!json) printf("\n");
-    if (json) printf("], \"token_count\": %zu, \"bytes\": %zu, \"characters\": %zu, \"bytes_per_token\": ", c->tokens, c->bytes,
-                     c->characters);
+    if (json) printf("], \"token_count\": %zu, \"bytes\": %zu, \"characters\": %zu, \"bytes_per_token\": ",
+                     c->tokens, c->bytes, c->characters);
     if (json && c->tokens) printf("%.6g}\n", (double)c->bytes / (double)c->tokens);
     else if (json) printf("null}\n");
 }
@@ -448,8 +448,8 @@ static int tool_main(int argc, char **argv)
         MOE_INT(0, "top", &o.top, "N", "with --diff: show this many of the tensors that differ, the worst first (0 to 1000)"),
         MOE_GROUP("the tokenizer"),
         MOE_INPUT(0, "tokenize", &o.tokenize, "FILE",
-                  "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the ids alone, in "
-                  "one line (may be gzipped; - is standard input)"),
+                  "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the "
+                  "ids alone, in one line (may be gzipped; - is standard input)"),
         MOE_STR(0, "detokenize", &o.detokenize, "IDS", "print the text of these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.special, "with --tokenize: names of special tokens in the text are those tokens"),
         MOE_COMMON_OPTIONS(&o.run),
@@ -475,7 +475,8 @@ static int tool_main(int argc, char **argv)
             "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
             "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
             "status is 0 when the models are the same and 15 when they differ.\n\n"
-            "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With --detokenize: text, bytes_base64.",
+            "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
+            "--detokenize: text, bytes_base64.",
         .opts = opts,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;

@@ -503,22 +503,24 @@ static int tool_main(int argc, char **argv)
         MOE_INT(0, "calib-tokens", &o.calib_tokens, "N", "use the first N tokens of the text"),
         MOE_INT(0, "sequence-length", &o.sequence, "N", "tokens of a sequence; 2048 by default, or the model's context where that is less"),
         MOE_STR(0, "effort", &o.effort, "fast|balanced|best",
-                "how much to compute with --calib: fast rounds each layer once (method gptq); balanced also learns "
-                "which outputs matter to the model's answer and goes over all codes twice more; best four times"),
+                "how much to compute with --calib: fast rounds each layer once (method gptq); balanced also "
+                "learns which outputs matter to the model's answer and goes over all codes twice more; best "
+                "four times"),
         MOE_STR(0, "activations", &o.activations, "float|nvfp4|nvfp4-four-over-six|nvfp4-search",
-                "what the weights will be multiplied with where the model is served, to fit them to: float: 16-bit "
-                "activations (W4A16); nvfp4: activations rounded to 4 bits, as FP4 tensor cores take them (W4A4); "
-                "nvfp4-four-over-six and nvfp4-search: the same with the best of two or six scales a block"),
+                "what the weights will be multiplied with where the model is served, to fit them to: float: "
+                "16-bit activations (W4A16); nvfp4: activations rounded to 4 bits, as FP4 tensor cores take "
+                "them (W4A4); nvfp4-four-over-six and nvfp4-search: the same with the best of two or six "
+                "scales a block"),
         MOE_STR(0, "upstream", &o.upstream, "corrected|quantized|source",
-                "which inputs a layer is fitted to: quantized: those that the quantized layers before it give; "
-                "corrected: those, and its outputs make up for their error (the default of method fisher); source: "
-                "those of the model as it was, which is what --layers needs"),
+                "which inputs a layer is fitted to: quantized: those that the quantized layers before it "
+                "give; corrected: those, and its outputs make up for their error (the default of method "
+                "fisher); source: those of the model as it was, which is what --layers needs"),
         MOE_INT(0, "sensitivity-tokens", &o.sensitivity, "N",
-                "run this many of the tokens backwards through the model, too, to learn which outputs of a layer "
-                "matter to its answer (method fisher)"),
+                "run this many of the tokens backwards through the model, too, to learn which outputs of a "
+                "layer matter to its answer (method fisher)"),
         MOE_INT(0, "seed", &o.seed, "N",
-                "seed of the answers that the backward pass draws from the model: another one gives other bytes, as "
-                "good"),
+                "seed of the answers that the backward pass draws from the model: another one gives other "
+                "bytes, as good"),
         MOE_STR(0, "scratch", &o.scratch, "DIR", "hidden states that memory does not hold go here"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),

@@ -57,7 +57,8 @@ static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
         cJSON *o = cJSON_CreateObject();
         bool ok = o && cJSON_AddNumberToObject(o, "layer", c->layer) && cJSON_AddStringToObject(o, "input", c->input) &&
                   cJSON_AddNumberToObject(o, "clipped", (double)c->clip.clipped) && cJSON_AddNumberToObject(o, "of", (double)c->clip.seen) &&
-                  moe_json_add_f32(o, "largest", c->clip.largest) && moe_json_add_f32(o, "limit", c->clip.limit);
+                  moe_json_add_f32(o, "largest", c->clip.largest) &&
+                  moe_json_add_f32(o, "limit", c->clip.limit);
         if (ok && cJSON_AddItemToArray(list, o)) continue;
         cJSON_Delete(o);
         return false;
@@ -87,7 +88,8 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
     }
     ok = ok && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
          (s->drift < 0 || cJSON_AddNumberToObject(j, "drift", s->drift)) &&
-         moe_json_add_f32(j, "amax_x", s->amax_x) && moe_json_add_f32(j, "amax_y", s->amax_y) && add_clipped(j, s) &&
+         moe_json_add_f32(j, "amax_x", s->amax_x) && moe_json_add_f32(j, "amax_y", s->amax_y) &&
+         add_clipped(j, s) &&
          cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) && cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&
          add_phases(j, "seconds", s->seconds) && add_phases(j, "flops", s->flops);
     if (ok) return j;

@@ -198,7 +198,8 @@ static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engin
     moe_json_add_measured(row(list, "open", "", opened.wall, 0, 0), "processor_seconds", opened.processor);
     cJSON *r = row(list, "first token", "open, then one token", first.wall, 0, 0);
     moe_json_add_measured(r, "overhead_seconds", first.wall - step.wall);
-    moe_json_add_measured(r, "processor_overhead_seconds", (first.processor - step.processor) / moe_pool_threads(pool));
+    moe_json_add_measured(r, "processor_overhead_seconds",
+                          (first.processor - step.processor) / moe_pool_threads(pool));
     return MOE_OK;
 }
 

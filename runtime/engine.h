@@ -23,7 +23,8 @@ struct moe_engine {
     uint64_t spare;                   /* of the memory allowed, what a full context leaves */
     float *h, *logits;                /* [batch, H], [V] */
     int32_t *order; float *p;         /* [V]: sampling */
-    bool (*enough)(void);             /* true ends prefill and generation with MOE_SIGINT between two passes; may be NULL */
+    /* true ends prefill and generation with MOE_SIGINT between two passes; may be NULL */
+    bool (*enough)(void);
     int64_t vocab;                    /* ids that may be produced: the smaller of the model's and the tokenizer's */
 };
 

@@ -336,15 +336,15 @@ static enum moe_code tell(const struct reading *r, const char *text, size_t byte
                     "(jq -c '.[]' FILE makes them; a text goes into {\"prompt\": TEXT})");
 }
 
-/* An empty prompt has no token to go on from, and one that is stepped over would shift the answers against the
- * lines of the file.  Blank lines behind the last prompt shift nothing. */
+/* An empty prompt has no token to go on from, and one that is stepped over would shift the answers against
+ * the lines of the file.  Blank lines behind the last prompt shift nothing. */
 static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
 {
     if (!r->blank) return MOE_OK;
     return moe_fail_at(err, MOE_USAGE, r->path, NULL, "line %lld: %s", (long long)r->blank,
                        r->o->chat ? "is blank, and a user's turn cannot be empty (take the line out)" :
-                           "is blank, and an empty prompt has no token to go on from (take the line out, or give "
-                           "--bos, which begins every prompt with a token)");
+                           "is blank, and an empty prompt has no token to go on from (take the line out, or "
+                           "give --bos, which begins every prompt with a token)");
 }
 
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
@@ -390,7 +390,8 @@ static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
                                const struct moe_engine *e, struct moe_err *err)
 {
-    struct reading r = { .o = o, .e = e, .path = strcmp(path, "-") ? path : "standard input", .left = &p->left };
+    struct reading r = { .o = o, .e = e, .left = &p->left,
+                         .path = strcmp(path, "-") ? path : "standard input" };
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };
@@ -405,7 +406,8 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     moe_chat_close(&r.chat);
     limit_tokens(&r, memory);
     p->bytes = r.held - bytes;
-    if (code == MOE_OK && !p->n) code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", r.path);
+    if (code == MOE_OK && !p->n)
+        code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", r.path);
     if (code != MOE_OK) moe_prompts_release(p);
     return code;
 }

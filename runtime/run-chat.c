@@ -48,8 +48,8 @@ static void help(void)
           "  /save FILE     write the conversation as a line of JSON, for --prompts and --calib\n"
           "  /help          this list\n"
           "  /quit          end, as control-D does\n"
-          "A line that ends in a backslash goes on in the next one. Three quotes (\"\"\") begin and end a text of\n"
-          "several lines. Two slashes (//) begin a text whose first character is a slash.\n"
+          "A line that ends in a backslash goes on in the next one. Three quotes (\"\"\") begin\n"
+          "and end a text of several lines. Two slashes (//) begin a text that begins with one.\n"
           "Control-C ends an answer; at the prompt it ends the conversation.\n", stderr);
 }
 
@@ -81,10 +81,10 @@ static enum moe_code append(struct text *t, const char *s, size_t n, struct moe_
     return MOE_OK;
 }
 
-/* What the terminal gives next into t->input; *end at its end.  A signal is seen whichever thread it came to. */
+/* What the terminal gives next into t->input; *end at its end.  A signal is seen whichever thread had it. */
 static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
 {
-    memmove(t->input.p, t->input.p + t->at, t->input.p ? t->input.n - t->at : 0);
+    if (t->at) memmove(t->input.p, t->input.p + t->at, t->input.n - t->at);
     t->input.n -= t->at;
     t->at = 0;
     MOE_TRY(make_room(&t->input, BLOCK, err));
@@ -102,7 +102,8 @@ static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
 }
 
 /* A line without its end, appended to *line; *end where there is none. */
-static enum moe_code read_line(struct talk *t, const char *prompt, struct text *line, bool *end, struct moe_err *err)
+static enum moe_code read_line(struct talk *t, const char *prompt, struct text *line, bool *end,
+                               struct moe_err *err)
 {
     const char *newline = NULL;
     fputs(prompt, stderr);
@@ -142,7 +143,8 @@ static enum moe_code read_quoted(struct talk *t, struct text *m, bool *end, stru
 }
 
 /* What is meant as one: a line, lines that end in a backslash and the one behind them, or quoted lines. */
-static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, bool *end, struct moe_err *err)
+static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, bool *end,
+                                  struct moe_err *err)
 {
     m->n = 0;
     MOE_TRY(read_line(t, "> ", m, end, err));
@@ -176,7 +178,8 @@ static enum moe_code remember(const struct talk *t, const struct moe_generated *
     size_t from, n, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
     enum moe_code code = MOE_OK;
     if (end) code = moe_decode_all(tokens, g->tokens + from, end - 1 - from, false, &thought, &n, err);
-    if (end && code == MOE_OK) code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n, err);
+    if (end && code == MOE_OK)
+        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n, err);
     cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
     if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
         code = no_memory(err);
@@ -203,8 +206,8 @@ static void take_back(struct talk *t)
     cJSON_DeleteItemFromArray(t->messages, cJSON_GetArraySize(t->messages) - 1);
 }
 
-/* The user's turn and its answer.  A control-C keeps what was answered so far; a turn of which nothing was answered,
- * or that does not fit the context, is taken back. */
+/* The user's turn and its answer.  A control-C keeps what was answered so far; a turn of which nothing was
+ * answered, or that does not fit the context, is taken back. */
 static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *err)
 {
     struct moe_generated g = { 0 };
@@ -219,7 +222,7 @@ static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *
         moe_run_print(NULL, "\n", 1);
         code = remember(t, &g, err);
     }
-    if (stopped) tell("%s", kept ? "(interrupted)" : "(interrupted before the answer began: the turn is taken back)");
+    if (stopped) tell("(interrupted%s)", kept ? "" : " before the answer began: the turn is taken back");
     if (stopped && !kept) code = MOE_OK;
     if (!kept) take_back(t);
     if (code == MOE_USAGE) {

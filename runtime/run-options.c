@@ -86,7 +86,8 @@ static enum moe_code check_shared_input(const struct moe_run_options *o, const c
                                         struct moe_err *err)
 {
     if (!path || strcmp(path, "-") || !strcmp(o->comm, "local")) return MOE_OK;
-    return moe_fail(err, MOE_USAGE, "--%s -: with --comm %s every rank reads the file, and standard input can be read by one "
+    return moe_fail(err, MOE_USAGE,
+                    "--%s -: with --comm %s every rank reads the file, and standard input can be read by one "
                     "process alone (put it into a file, or leave --comm out)", option, o->comm);
 }
 

@@ -61,7 +61,7 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
                rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-/* What tells one text from the next: as head(1) tells files, with the prompt's number in the JSON report and its line. */
+/* What tells one text from the next, as head(1) tells files: the prompt's number in JSON, and its line. */
 static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
 {
     char heading[96];
@@ -81,8 +81,8 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
         read += p->v[i].n_ids;
         made += s->out.n;
         if (!s->there)
-            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)i, (long long)p->v[i].line,
-                     (long long)(i % r->ranks));
+            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)i,
+                     (long long)p->v[i].line, (long long)(i % r->ranks));
         else if (!o->run.json) print_answer(&p->v[i], &s->out);
     }
     moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,

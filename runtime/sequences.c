@@ -136,12 +136,14 @@ static enum moe_code run(struct room *r, struct moe_err *err)
     for (int64_t i = 0; i < r->n; i++) {
         const struct moe_sequence *s = &r->s[i];
         if (s->n_ids < 1)
-            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->index, (long long)s->line);
+            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->index,
+                            (long long)s->line);
         if (s->n_ids > r->e->context)
             return moe_fail(err, MOE_USAGE,
-                            "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise --context, or "
-                            "shorten the prompt)",
-                            (long long)s->index, (long long)s->line, (long long)s->n_ids, (long long)r->e->context);
+                            "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise "
+                            "--context, or shorten the prompt)",
+                            (long long)s->index, (long long)s->line, (long long)s->n_ids,
+                            (long long)r->e->context);
     }
     while (r->ended < r->n) {
         for (int64_t i = 0; i < r->seats && r->begun < r->n; i++)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# "-" is standard input wherever text is read, plain or gzipped, whole or in drips; a sentence refuses it everywhere else,
-# and two that say it; nothing is ever called "-".  What --prompts prints can be told apart; blank lines; tokens with pieces.
+# "-" is standard input wherever text is read, plain or gzipped, whole or in drips; a sentence refuses it elsewhere,
+# and two that say it; nothing is ever called "-".  What --prompts prints can be told apart; blank lines; pieces.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-plan moe-run
 need_python
@@ -10,8 +10,8 @@ printf 'And it came to pass\nIn the beginning\n' >"$T/two"
 gzip -c "$T/two" >"$T/two.gz"
 head -c 3000 tests/data/tiny-k2/valid.txt >"$T/text"
 gzip -c "$T/text" >"$T/text.gz"
-# alike NAME INPUT COMMAND...: the words INPUT in COMMAND replaced by a file, and by "-" with the file as standard input
-# (plain, gzipped, and a few bytes at a time): the same output.
+# alike FILE COMMAND...: the command with FILE behind it, and with "-" and that file as standard input (plain,
+# gzipped, and some bytes at a time): the same output.
 drip() { python3 -c 'import os, sys, time
 data = open(sys.argv[1], "rb").read()
 for i in range(0, len(data), 701):

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-run --chat on a terminal (talk.py): turns of one line and several, commands, what is not sent; /save and who reads it;
-# control-C during an answer, before it began, twice, at the prompt; control-D; the end of the context; ranks.
+# moe-run --chat on a terminal (talk.py): turns of one line and several, commands, what is not sent; /save and who
+# reads it; control-C in an answer, before it began, at the prompt; control-D; the context's end; ranks.
 . tests/common.sh
 need_tool moe-run moe-quantize
 need_helper genmodel
 need_python
 F=tests/data/tiny-k2/bf16 RUN=$BIN/moe-run
-# talk EXPECTED ARGUMENT...: the script on standard input typed to moe-run --chat with these; what was shown into T/out.
+# talk EXPECTED ARGUMENT...: the script on standard input typed to moe-run --chat with these.
 talk()
 {
     want=$1
