@@ -128,11 +128,29 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     return code;
 }
 
+/* Whether a row before the plan's last layer, which is no layer of the plan, has a count. */
+static bool others_count(const struct moe_routing *r, const struct moe_plan *p)
+{
+    int32_t last = p->layers[p->n_layers - 1].layer;
+    for (int32_t row = 0; row < last && row < r->n_layers; row++)
+        for (int32_t w = 0; w < r->n_windows && !moe_plan_find(p, row); w++)
+            for (int32_t e = 0; e < r->experts; e++)
+                if (moe_routing_row(r, w, row)[e]) return true;
+    return false;
+}
+
+/* Rows without numbers are the plan's layers, perhaps with those for multi-token prediction behind them; else all of the model's. */
+static bool rows_are_layers(const struct moe_routing *r, const struct moe_plan *p)
+{
+    if (r->n_layers == p->n_layers) return true;
+    return p->n_prediction && r->n_layers == p->n_layers + p->n_prediction && others_count(r, p);
+}
+
 /* Which row has the counts of the plan's layer number i; -1: none. */
-static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, int32_t i)
+static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, int32_t i, bool bare)
 {
     int32_t layer = p->layers[i].layer, k = 0;
-    if (!r->layers) return r->n_layers == p->n_layers ? i : layer < r->n_layers ? layer : -1;
+    if (!r->layers) return bare ? i : layer < r->n_layers ? layer : -1;
     while (k < r->n_layers && r->layers[k] < layer) k++;
     return k < r->n_layers && r->layers[k] == layer ? k : -1;
 }
@@ -141,10 +159,11 @@ static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_rou
                                   struct moe_err *err)
 {
     struct moe_routing *b;
+    bool bare = !r->layers && rows_are_layers(r, p);
     MOE_TRY(moe_routing_new(&b, p->experts, p->experts_per_token, p->n_layers, NULL, r->n_windows, err));
     enum moe_code code = MOE_OK;
     for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) {
-        int32_t row = row_for(r, p, i);
+        int32_t row = row_for(r, p, i, bare);
         if (row < 0 || r->experts != p->experts)
             code = moe_fail_at(err, MOE_MISMATCH, file, NULL, "has no counts of %d experts for layer %d of the plan", (int)p->experts,
                                (int)p->layers[i].layer);

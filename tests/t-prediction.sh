@@ -73,6 +73,7 @@ planned()
     else grep -q "the statistics have $beyond row.* of layers for multi-token prediction: no plan places their experts" "$T/err" || { cat "$T/err"; fail "no notice: $*"; }; fi
     ok "$BIN/moe-plan" verify "$T/p" --stats "$T/s" --json
     grep -q '"same_statistics": *true' "$T/out" || fail "verify takes other rows: $*"
+    ok "$BIN/moe-plan" plot "$T/p" --stats "$T/s" -f -o "$T/svg" # refuses rows that are others than the plan's
     [ -e "$T/want" ] || cp "$T/p" "$T/want"
     [ "$(look "$T/p" '[l["ranks"] for l in v["layers"]], v["statistics"]')" = "$(look "$T/want" '[l["ranks"] for l in v["layers"]], v["statistics"]')" ] || fail "another plan: $*"
 }
