@@ -7,8 +7,10 @@
 #include "base/tool.h"
 #include "convert/convert-man.h"
 #include "convert/diff.h"
+#include "convert/inspect-gguf.h"
 #include "convert/inspect.h"
 #include "formats/container.h"
+#include "formats/gguf-read.h"
 #include "formats/tokenizer.h"
 #include "model/check.h"
 
@@ -403,14 +405,23 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the text");
 }
 
-/* `--tensors REGEX` without "=": the operand that is no directory is the pattern. */
+/* `--tensors REGEX` without "=": the operand that is no model is the pattern. */
 static void find_pattern(struct options *o)
 {
     if (!o->tensors || *o->tensors || o->run.argc != 2) return;
-    int pattern = moe_exists(o->run.argv[1]) == MOE_DIR && moe_exists(o->run.argv[0]) != MOE_DIR ? 0 : 1;
+    int pattern = moe_exists(o->run.argv[1]) != MOE_ABSENT && moe_exists(o->run.argv[0]) != MOE_DIR ? 0 : 1;
     o->tensors = o->run.argv[pattern];
     o->run.argv[0] = o->run.argv[1 - pattern];
     o->run.argc = 1;
+}
+
+/* A GGUF file has a head that can be told, and no checksum or layers of ours. */
+static enum moe_code gguf(const struct options *o, cJSON **json, struct moe_err *err)
+{
+    if (o->verify || o->diff || o->layers || o->experts || o->tokenize || o->detokenize)
+        return moe_fail_at(err, MOE_UNSUPPORTED, o->run.argv[0], NULL, "is a GGUF file: of those only its head and, with --tensors, the list of "
+                           "its tensors can be shown (take the checkpoint or container that it was made from)");
+    return moe_inspect_gguf(o->run.argv[0], o->tensors, !o->run.json, json, err);
 }
 
 static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
@@ -420,6 +431,9 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     struct moe_re *pattern = NULL;
     if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err)); /* before anything is printed */
     moe_re_close(&pattern);
+    bool is_gguf;
+    MOE_TRY(moe_gguf_is(o->run.argv[0], &is_gguf, err));
+    if (is_gguf) return gguf(o, json, err);
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->layers || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
     if (o->top < 0 || o->top > MOE_DIFF_TOP_MAX)
@@ -475,6 +489,9 @@ static int tool_main(int argc, char **argv)
             "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
             "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
             "status is 0 when the models are the same and 15 when they differ.\n\n"
+            "Of a GGUF file: kind (gguf), version, architecture, name, tensors, bytes, types, metadata (of an array its type, count and first elements; of a "
+            "text its first 256 bytes), verified (null), problems; with --tensors also tensor_list (name, type, shape with the contiguous dimension first, "
+            "bytes, offset).\n\n"
             "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
             "--detokenize: text, bytes_base64.",
         .opts = opts,

@@ -122,7 +122,7 @@ const char *moe_foreign_quantization(const char *method)
 
 /* ---- files ---- */
 
-#define GGUF ", which moe-convert --to gguf writes and nothing here reads: " TAKE
+#define GGUF ", which moe-convert --to gguf writes and only moe-inspect reads: " TAKE
 #define TORCH(kind) "holds a model as PyTorch " kind " files, which are not read: " SAVE
 #define SAVE "save it as safetensors (save_pretrained of transformers)"
 #define HF "export it in the Hugging Face format, as safetensors"

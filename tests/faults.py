@@ -264,6 +264,7 @@ def main():
             ["out"], s),
         Job("inspect", ["moe-inspect", m, "--experts", "--tensors=expert", "-t", "1"], source=m),
         Job("verify", ["moe-inspect", "--verify", q, "--experts", "-t", "2"], source=q),
+        Job("gguf-head", ["moe-inspect", "tests/corpus/gguf/good", "--tensors"]),
         Job("diff", ["moe-inspect", c, "--diff", m, "-t", "1"], source=c),
         Job("tokenize", ["moe-inspect", TINY, "--tokenize", "CONTRIBUTING.md"]),
         Job("stdin", ["moe-run", TINY, "--prompts", "-", "-n", "1", "-t", "1"], source=TINY, given=os.path.join(WORK, "text")),

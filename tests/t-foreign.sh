@@ -7,6 +7,13 @@ need_helper genmodel
 need_python
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
 # every TEXT MODEL: the five tools refuse it so.
+refused_gguf() # all but moe-inspect, which shows its head
+{
+    for c in "convert -o $T/x.moe" "quantize -o $T/x.moe" "run --tokens 1 -n 0" "plan --ranks 2"; do
+        code 14 "is a GGUF file, which moe-convert --to gguf writes and only moe-inspect reads: take the safetensors" "$BIN/moe-${c%% *}" -q "$1" ${c#* }
+    done
+    [ ! -e "$T/x.moe" ] || fail "something was written"
+}
 every()
 {
     code 14 "$1" "$BIN/moe-convert" -q "$2" -o "$T/x.moe"
@@ -78,8 +85,9 @@ code 14 "switch_mlp.*_proj.weight': is named as in a model of MLX, which is not 
 
 # dir NAME...: $T/d with these files, and with $T/one's config.json when CONFIG is set
 dir() { rm -rf "$T/d"; mkdir "$T/d"; for f; do case $f in */) mkdir "$T/d/$f";; *) echo x >"$T/d/$f";; esac; done; }
-printf 'GGUF\3\0\0\0' >"$T/k2.gguf"; every "is a GGUF file, which moe-convert --to gguf writes and nothing here reads: take the safetensors" "$T/k2.gguf"
-cp "$T/k2.gguf" "$T/sha256-0123"; every 'is a GGUF file' "$T/sha256-0123"
+printf 'GGUF\3\0\0\0' >"$T/k2.gguf"; refused_gguf "$T/k2.gguf"
+cp "$T/k2.gguf" "$T/sha256-0123"; refused_gguf "$T/sha256-0123"
+code 13 'runs past the end' "$BIN/moe-inspect" -q "$T/k2.gguf"
 printf 'PK\3\4....' >"$T/pytorch_model.bin"; every 'is a PyTorch checkpoint, which is not read: save it as safetensors' "$T/pytorch_model.bin"
 every 'give the directory that holds it and its config.json' "$T/one/model.safetensors"
 dir k2.gguf README.md; every 'holds a model as GGUF' "$T/d"

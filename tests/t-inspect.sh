@@ -142,4 +142,46 @@ exits 0 "$I" -q $K/bf16 --tokenize "$T/text"
 [ "$(wc -w <"$T/out")" -gt 2 ] || fail "a special token came out of plain text"
 exits 0 "$I" -q $K/bf16 --tokenize "$T/text" --special
 [ "$(wc -w <"$T/out")" = 2 ] || fail "--special"
+# A GGUF file: its head, its tensors by name; no question that only our own forms answer; damage has a sentence.
+ok "$BIN/moe-convert" -q $K/int4 --to gguf -o "$T/x.gguf"
+exits 0 "$I" "$T/x.gguf" --json
+check "list(j) == ['kind', 'version', 'architecture', 'name', 'tensors', 'bytes', 'types', 'metadata', 'verified', 'problems']"
+check "(j['kind'], j['version'], j['architecture'], j['tensors'], j['verified']) == ('gguf', 3, 'deepseek2', 70, None)"
+check "j['bytes'] == sum(t['bytes'] for t in j['types'].values()) and sum(t['tensors'] for t in j['types'].values()) == 70 and 'Q4_0' in j['types']"
+check "j['metadata']['deepseek2.expert_count'] == 32 and j['metadata']['tokenizer.ggml.tokens']['count'] == 1024 and len(j['metadata']['tokenizer.ggml.tokens']['first']) == 4"
+cp "$T/out" "$T/gguf.json"
+python3 - "$T/gguf.json" "$T/x.gguf" <<'P' || fail "metadata is not what the reader in Python finds"
+import json, sys
+sys.path.insert(0, "tests")
+import readgguf
+m, g = json.load(open(sys.argv[1]))["metadata"], readgguf.Gguf(sys.argv[2])
+assert list(m) == list(g.meta)
+for k, v in g.meta.items():
+    if isinstance(v, list):
+        assert m[k]["count"] == len(v) and m[k]["first"] == v[:4], k
+    elif isinstance(v, float):
+        assert readgguf.f32(m[k]) == v, k
+    else:
+        assert m[k] == (v[:256] if isinstance(v, str) else v), k
+P
+exits 0 "$I" "$T/x.gguf" --tensors 'blk\.1\..*exps' --json
+check "[t['shape'] for t in j['tensor_list']] == [[128, 64, 32], [128, 64, 32], [64, 128, 32]] and all(t['type'] == 'Q4_0' and t['bytes'] == 147456 for t in j['tensor_list'])"
+exits 0 "$I" --tensors 'blk\.1\..*exps' "$T/x.gguf"
+[ "$(grep -c '^blk.1.*Q4_0  \[.*147456 bytes' "$T/out")" = 3 ] || fail "text of tensors"
+exits 0 "$I" "$T/x.gguf"
+grep -q '^gguf, version 3, architecture "deepseek2"' "$T/out" && grep -q 'and 7 more (--tensors or --json' "$T/out" || fail "text"
+for o in --verify --experts --layers "--diff $K/bf16" "--detokenize 1"; do code 14 'is a GGUF file: of those only' "$I" "$T/x.gguf" $o; done
+truncate -s -1 "$T/x.gguf"
+code 13 "the file ends before it does" "$I" "$T/x.gguf"
+for f in tests/corpus/gguf/*; do
+    case ${f##*/} in
+    good|v2|empty|align) exits 0 "$I" "$f" --json; check "j['kind'] == 'gguf'" ;;
+    v1|big) code 14 'not supported' "$I" "$f" ;;
+    f-*) ;;
+    *) code 13 'tests/corpus/gguf' "$I" "$f" ;;
+    esac
+done
+exits 0 "$I" tests/corpus/gguf/good
+[ "$(tr -cd '\001-\011\013-\037\177' <"$T/out" | wc -c)" = 0 ] || fail "control characters of a GGUF file reach the terminal"
+
 echo "t-inspect: ok"

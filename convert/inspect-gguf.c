@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "convert/inspect-gguf.h"
+
+#include "base/re.h"
+#include "base/tool.h"
+#include "formats/gguf-read.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEYS_SHOWN = 40, TYPES_MAX = 64 };
+
+static const char *type_name(uint32_t type, char room[32])
+{
+    const char *name = moe_gguf_type_name(type);
+    snprintf(room, 32, "type %u", type);
+    return name ? name : room;
+}
+
+/* ---- as JSON ---- */
+
+static cJSON *item(enum moe_gguf_value type, const struct moe_gguf_scalar *v)
+{
+    char digits[32];
+    if (type == MOE_GGUF_BOOL) return cJSON_CreateBool(v->whole != 0);
+    if (type == MOE_GGUF_FLOAT64) return cJSON_CreateNumber(v->number);
+    snprintf(digits, sizeof digits, "%" PRId64, v->whole); /* a double does not hold all of them */
+    return cJSON_CreateRaw(digits);
+}
+
+static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, const struct moe_gguf_scalar *v)
+{
+    if (type == MOE_GGUF_STRING) return moe_json_add_text(to, key, v->text, v->kept);
+    if (type == MOE_GGUF_FLOAT32) return moe_json_add_f32(to, key, (float)v->number);
+    cJSON *n = item(type, v);
+    return n && cJSON_AddItemToObject(to, key, n);
+}
+
+/* An array's first elements: strings go through an object, which is where text with any bytes can be put. */
+static bool add_first(cJSON *o, const struct moe_gguf_pair *p)
+{
+    cJSON *first = cJSON_AddArrayToObject(o, "first"), *bag = cJSON_CreateObject();
+    bool ok = first && bag;
+    for (int i = 0; ok && i < p->shown; i++) {
+        ok = add_value(bag, "v", p->item, &p->value[i]);
+        cJSON *v = ok ? cJSON_DetachItemFromObjectCaseSensitive(bag, "v") : NULL;
+        if (v) free(v->string), v->string = NULL;
+        ok = v && cJSON_AddItemToArray(first, v);
+    }
+    cJSON_Delete(bag);
+    return ok;
+}
+
+static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
+{
+    cJSON *m = cJSON_AddObjectToObject(j, "metadata");
+    bool ok = m != NULL;
+    for (int64_t i = 0; ok && i < h->n_pairs; i++) {
+        const struct moe_gguf_pair *p = &h->pairs[i];
+        if (p->type != MOE_GGUF_ARRAY) {
+            ok = add_value(m, p->key, p->type, &p->value[0]);
+            continue;
+        }
+        cJSON *o = cJSON_AddObjectToObject(m, p->key);
+        ok = o && cJSON_AddStringToObject(o, "type", moe_gguf_value_name(p->item)) && moe_json_add_i64(o, "count", (int64_t)p->count) &&
+             add_first(o, p);
+    }
+    return ok;
+}
+
+static bool add_types(cJSON *j, const struct moe_gguf_head *h, uint64_t *all)
+{
+    int64_t tensors[TYPES_MAX + 1] = { 0 };
+    uint64_t bytes[TYPES_MAX + 1] = { 0 };
+    *all = 0;
+    for (int64_t i = 0; i < h->n_tensors; i++) {
+        const struct moe_gguf_entry *t = &h->tensors[i];
+        uint32_t k = t->type < TYPES_MAX ? t->type : TYPES_MAX;
+        tensors[k]++;
+        bytes[k] += t->bytes;
+        *all += t->bytes;
+    }
+    cJSON *types = cJSON_AddObjectToObject(j, "types");
+    bool ok = types != NULL;
+    for (uint32_t k = 0; ok && k <= TYPES_MAX; k++) {
+        char room[32];
+        if (!tensors[k]) continue;
+        cJSON *o = cJSON_AddObjectToObject(types, k < TYPES_MAX ? type_name(k, room) : "other types");
+        ok = o && moe_json_add_i64(o, "tensors", tensors[k]) && moe_json_add_i64(o, "bytes", (int64_t)bytes[k]);
+    }
+    return ok;
+}
+
+static bool add_string(cJSON *j, const char *as, const struct moe_gguf_head *h, const char *key)
+{
+    const struct moe_gguf_pair *p = moe_gguf_find(h, key);
+    if (!p || p->type != MOE_GGUF_STRING) return cJSON_AddNullToObject(j, as);
+    return moe_json_add_text(j, as, p->value[0].text, p->value[0].kept);
+}
+
+static cJSON *summary(const struct moe_gguf_head *h)
+{
+    cJSON *j = cJSON_CreateObject(), *types = cJSON_CreateObject();
+    uint64_t bytes = 0;
+    bool ok = j && types && cJSON_AddStringToObject(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
+              add_string(j, "architecture", h, "general.architecture") && add_string(j, "name", h, "general.name") &&
+              moe_json_add_i64(j, "tensors", h->n_tensors) && add_types(types, h, &bytes) && moe_json_add_i64(j, "bytes", (int64_t)bytes);
+    cJSON *t = ok ? cJSON_DetachItemFromObjectCaseSensitive(types, "types") : NULL;
+    if (t) ok = cJSON_AddItemToObject(j, "types", t);
+    ok = ok && t && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") && cJSON_AddArrayToObject(j, "problems");
+    cJSON_Delete(types);
+    if (ok) return j;
+    cJSON_Delete(j);
+    return NULL;
+}
+
+static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
+{
+    char room[32];
+    cJSON *row = cJSON_CreateObject(), *shape = NULL;
+    if (!row || !cJSON_AddItemToArray(list, row)) return false;
+    bool ok = cJSON_AddStringToObject(row, "name", t->name) && cJSON_AddStringToObject(row, "type", type_name(t->type, room)) &&
+              (shape = cJSON_AddArrayToObject(row, "shape"));
+    for (uint32_t d = 0; ok && d < t->ndim; d++) {
+        cJSON *n = cJSON_CreateNumber((double)t->ne[d]);
+        ok = n && cJSON_AddItemToArray(shape, n);
+    }
+    return ok && (moe_gguf_type_name(t->type) ? moe_json_add_i64(row, "bytes", (int64_t)t->bytes) : cJSON_AddNullToObject(row, "bytes")) &&
+           moe_json_add_i64(row, "offset", (int64_t)t->offset);
+}
+
+static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const char *pattern, struct moe_err *err)
+{
+    struct moe_re *re = NULL;
+    if (*pattern) MOE_TRY(moe_re_open(&re, pattern, err));
+    cJSON *list = cJSON_AddArrayToObject(j, "tensor_list");
+    bool ok = list != NULL;
+    for (int64_t i = 0; ok && i < h->n_tensors; i++)
+        if (!re || moe_re_match(re, h->tensors[i].name, strlen(h->tensors[i].name))) ok = add_tensor(list, &h->tensors[i]);
+    moe_re_close(&re);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the list of tensors");
+}
+
+/* ---- for people ---- */
+
+/* A value as its JSON, between quotes where it is text. */
+static bool print_value(const char *key, const cJSON *v)
+{
+    const cJSON *type = moe_json_get(v, "type"), *count = moe_json_get(v, "count");
+    char *json = moe_json_print(cJSON_IsObject(v) ? moe_json_get(v, "first") : v, 0);
+    if (!json) return false;
+    if (cJSON_IsObject(v)) moe_print_line("  %s = %.0f of %s: %s", key, count->valuedouble, type->valuestring, json);
+    else moe_print_line("  %s = %s", key, json);
+    free(json);
+    return true;
+}
+
+static bool print_all(const cJSON *j, const struct moe_gguf_head *h, bool everything)
+{
+    char human[16], room[32];
+    const cJSON *m = moe_json_get(j, "metadata");
+    char *arch = moe_json_print(cJSON_GetObjectItemCaseSensitive(j, "architecture"), 0);
+    int64_t shown = 0;
+    bool ok = arch != NULL;
+    if (ok) moe_print_line("gguf, version %u, architecture %s", h->version, arch);
+    free(arch);
+    moe_print_line("  %lld tensors, %s", (long long)h->n_tensors,
+                   moe_human_bytes((uint64_t)moe_json_get(j, "bytes")->valuedouble, human));
+    for (const cJSON *t = moe_json_get(j, "types")->child; t; t = t->next)
+        moe_print_line("  %-14s %8.0f tensors  %s", t->string, moe_json_get(t, "tensors")->valuedouble,
+                       moe_human_bytes((uint64_t)moe_json_get(t, "bytes")->valuedouble, human));
+    moe_print_line("%lld keys of metadata:", (long long)h->n_pairs);
+    for (const cJSON *v = m->child; ok && v; v = v->next)
+        if (everything || shown < KEYS_SHOWN) ok = print_value(v->string, v), shown++;
+    if (shown < h->n_pairs) moe_print_line("  and %lld more (--tensors or --json shows all)", (long long)(h->n_pairs - shown));
+    for (const cJSON *r = everything ? moe_json_get(j, "tensor_list")->child : NULL; ok && r; r = r->next) {
+        char *shape = moe_json_print(moe_json_get(r, "shape"), 0);
+        const cJSON *bytes = moe_json_get(r, "bytes");
+        snprintf(room, sizeof room, "%.0f", bytes ? bytes->valuedouble : 0);
+        ok = shape != NULL;
+        if (ok) moe_print_line("%s  %s  %s  %s bytes", moe_json_get(r, "name")->valuestring, moe_json_get(r, "type")->valuestring, shape,
+                               bytes ? room : "unknown");
+        free(shape);
+    }
+    return ok;
+}
+
+enum moe_code moe_inspect_gguf(const char *path, const char *pattern, bool text, cJSON **out, struct moe_err *err)
+{
+    struct moe_gguf_head h;
+    *out = NULL;
+    MOE_TRY(moe_gguf_read(&h, path, err));
+    cJSON *j = summary(&h);
+    enum moe_code code = j ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the summary");
+    if (code == MOE_OK && pattern) code = list_tensors(j, &h, pattern, err);
+    if (code == MOE_OK && text && !print_all(j, &h, pattern != NULL)) code = moe_fail(err, MOE_NOMEM, "no memory to print it");
+    moe_gguf_head_release(&h);
+    if (code == MOE_OK) *out = j;
+    else cJSON_Delete(j);
+    return code;
+}
