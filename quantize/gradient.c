@@ -14,17 +14,31 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The file: this, then [n, width] float32.  hash: XXH3-64 of the head with 0 in its place, and of what follows.  Never leaves the machine. */
-struct head { char magic[8]; int64_t layer, n, width; uint64_t hash; };
+/* The file: this, then [n, width] float32.  hash: XXH3-64 of the head with 0 in its place, and of what
+ * follows.  Never leaves the machine. */
+struct head {
+    char magic[8];
+    int64_t layer, n, width;
+    uint64_t hash;
+};
 static_assert(sizeof(struct head) == 40, "no padding");
 enum { PIECE = 256 };
 
-uint64_t moe_gradient_bytes(int64_t tokens, int64_t width) { return sizeof(struct head) + (uint64_t)(tokens * width) * sizeof(float); }
+uint64_t moe_gradient_bytes(int64_t tokens, int64_t width)
+{
+    return sizeof(struct head) + (uint64_t)(tokens * width) * sizeof(float);
+}
 
-static struct head head_of(int layer, int64_t n, int64_t width) { return (struct head){ "MOEGRAD", layer, n, width, 0 }; }
+static struct head head_of(int layer, int64_t n, int64_t width)
+{
+    return (struct head){ "MOEGRAD", layer, n, width, 0 };
+}
 
 /* A piece of rows at a time, and what its hash is made of. */
-struct pass { struct moe_hash *hash; float *rows; };
+struct pass {
+    struct moe_hash *hash;
+    float *rows;
+};
 
 static enum moe_code begin(struct pass *p, const struct head *h, struct moe_err *err)
 {
@@ -32,7 +46,8 @@ static enum moe_code begin(struct pass *p, const struct head *h, struct moe_err 
     zero.hash = 0;
     p->hash = moe_hash_new();
     p->rows = malloc((size_t)(PIECE * h->width) * sizeof *p->rows);
-    if (!p->hash || !p->rows) return moe_fail(err, MOE_NOMEM, "no memory for the gradients of the sensitivity pass");
+    if (!p->hash || !p->rows)
+        return moe_fail(err, MOE_NOMEM, "no memory for the gradients of the sensitivity pass");
     moe_hash_reset64(p->hash);
     moe_hash_add64(p->hash, &zero, sizeof zero);
     return MOE_OK;
@@ -44,7 +59,8 @@ static void end(struct pass *p)
     free(p->rows);
 }
 
-static enum moe_code write_rows(struct pass *p, int fd, const char *path, struct head *h, const struct moe_states *dh, struct moe_err *err)
+static enum moe_code write_rows(struct pass *p, int fd, const char *path, struct head *h,
+                                const struct moe_states *dh, struct moe_err *err)
 {
     MOE_TRY(begin(p, h, err));
     for (int64_t at = 0, n; at < h->n; at += n) {
@@ -74,7 +90,8 @@ enum moe_code moe_gradient_save(const char *dir, int layer, const struct moe_sta
 }
 
 /* fd -1: there is no such file, or it is of other sizes. */
-static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, int64_t width, int *fd, struct head *h, struct moe_err *err)
+static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, int64_t width, int *fd,
+                               struct head *h, struct moe_err *err)
 {
     enum moe_exists there;
     uint64_t size;
@@ -87,14 +104,17 @@ static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, 
     bool fits = size == moe_gradient_bytes(n, width);
     if (fits) code = moe_pread(*fd, path, h, sizeof *h, 0, err);
     const struct head want = head_of(fits && code == MOE_OK ? (int)h->layer : 0, n, width);
-    if (code == MOE_OK && fits && h->layer >= 0 && h->layer < INT_MAX && !memcmp(h, &want, offsetof(struct head, hash))) return MOE_OK;
+    if (code == MOE_OK && fits && h->layer >= 0 && h->layer < INT_MAX &&
+        !memcmp(h, &want, offsetof(struct head, hash)))
+        return MOE_OK;
     close(*fd);
     *fd = -1;
     return code;
 }
 
 /* dh NULL: only whether the file is whole. */
-static enum moe_code read_rows(struct pass *p, int fd, const char *path, const struct head *h, struct moe_states *dh, struct moe_err *err)
+static enum moe_code read_rows(struct pass *p, int fd, const char *path, const struct head *h,
+                               struct moe_states *dh, struct moe_err *err)
 {
     MOE_TRY(begin(p, h, err));
     for (int64_t at = 0, n; at < h->n; at += n) {
@@ -107,7 +127,8 @@ static enum moe_code read_rows(struct pass *p, int fd, const char *path, const s
     return MOE_OK;
 }
 
-static enum moe_code read_all(const char *dir, int64_t n, int64_t width, struct moe_states *dh, int *layer, struct moe_err *err)
+static enum moe_code read_all(const char *dir, int64_t n, int64_t width, struct moe_states *dh, int *layer,
+                              struct moe_err *err)
 {
     char path[PATH_MAX];
     struct head h;
@@ -132,7 +153,10 @@ enum moe_code moe_gradient_read(const char *dir, struct moe_states *dh, struct m
 {
     int layer;
     MOE_TRY(read_all(dir, dh->n, dh->width, dh, &layer, err));
-    return layer >= 0 ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its " MOE_GRADIENT_NAME " changed while it was read (use --resume again)");
+    return layer >= 0
+               ? MOE_OK
+               : moe_fail_at(err, MOE_CORRUPT, dir, NULL,
+                             "its " MOE_GRADIENT_NAME " changed while it was read (use --resume again)");
 }
 
 enum moe_code moe_gradient_drop(const char *dir, struct moe_err *err)

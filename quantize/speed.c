@@ -14,7 +14,18 @@
 #include <unistd.h>
 
 /* The widths that are measured at most; tokens of a batch; experts at once. */
-enum { HIDDEN = 1024, INTER = 512, EXPERT_HIDDEN = 768, EXPERT_INTER = 384, RANK = 512, HEADS = 8, VOCABULARY = 2048, TOKENS = 2048, FEW = 512, AT_ONCE = 16 };
+enum {
+    HIDDEN = 1024,
+    INTER = 512,
+    EXPERT_HIDDEN = 768,
+    EXPERT_INTER = 384,
+    RANK = 512,
+    HEADS = 8,
+    VOCABULARY = 2048,
+    TOKENS = 2048,
+    FEW = 512,
+    AT_ONCE = 16
+};
 
 /* A layer of made-up weights and what passes through it. */
 struct bench {
@@ -24,12 +35,15 @@ struct bench {
     struct moe_pool *pool;
     struct moe_forward *f;
     struct moe_backward *back;
-    struct moe_kv kv[TOKENS]; struct moe_segment seg[TOKENS]; int64_t lengths[TOKENS], count; /* of the sequences */
-    int64_t n;                           /* tokens */
-    float *h, *g, *work;                 /* [n, H] states; gradients; what a measured call changes */
+    struct moe_kv kv[TOKENS];
+    struct moe_segment seg[TOKENS];
+    int64_t lengths[TOKENS], count; /* of the sequences */
+    int64_t n;                      /* tokens */
+    float *h, *g, *work;            /* [n, H] states; gradients; what a measured call changes */
     uint32_t random;
-    bool failed;                         /* memory ran out */
-    enum moe_code code; struct moe_err *err;
+    bool failed; /* memory ran out */
+    enum moe_code code;
+    struct moe_err *err;
 };
 
 /* ---- made-up values ---- */
@@ -70,7 +84,8 @@ static struct moe_weight weight(struct bench *b, int64_t rows, int64_t cols)
 
 static struct moe_expert mlp_of(struct bench *b, int64_t hidden, int64_t inter)
 {
-    return (struct moe_expert){ weight(b, inter, hidden), weight(b, inter, hidden), weight(b, hidden, inter) };
+    return (struct moe_expert){ weight(b, inter, hidden), weight(b, inter, hidden),
+                                weight(b, hidden, inter) };
 }
 
 /* ---- the layer ---- */
@@ -93,7 +108,8 @@ static struct moe_config smaller(const struct moe_config *c)
 static void make_layer(struct bench *b)
 {
     const struct moe_config *c = &b->c;
-    int64_t h = c->hidden_size, heads = c->num_attention_heads, qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
+    int64_t h = c->hidden_size, heads = c->num_attention_heads,
+            qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
     struct moe_layer *y = &b->layer;
     float *frequencies = room(b, c->qk_rope_head_dim / 2 + 1, sizeof *frequencies);
     b->m.config = *c;
@@ -106,8 +122,10 @@ static void make_layer(struct bench *b)
     y->input_norm = y->post_norm = b->m.norm = ones(b, h);
     y->q_a_norm = ones(b, c->q_lora_rank + 1);
     y->kv_a_norm = ones(b, c->kv_lora_rank);
-    if (c->q_lora_rank) y->q_a = weight(b, c->q_lora_rank, h), y->q_b = weight(b, heads * qd, c->q_lora_rank);
-    else y->q = weight(b, heads * qd, h);
+    if (c->q_lora_rank)
+        y->q_a = weight(b, c->q_lora_rank, h), y->q_b = weight(b, heads * qd, c->q_lora_rank);
+    else
+        y->q = weight(b, heads * qd, h);
     y->kv_a = weight(b, c->kv_lora_rank + c->qk_rope_head_dim, h);
     y->kv_b = weight(b, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
     y->o = weight(b, h, heads * c->v_head_dim);
@@ -119,7 +137,8 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
 {
     const struct moe_config *c = &b->c;
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
-    int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS, s = least(sequence, tokens); /* where a layer is wide, few tell as much */
+    int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
+            s = least(sequence, tokens); /* where a layer is wide, few tell as much */
     make_layer(b);
     b->n = tokens / s * s;
     b->h = values(b, b->n * c->hidden_size, 1);
@@ -161,7 +180,10 @@ static double seconds_of(struct bench *b, void (*fn)(struct bench *))
 }
 
 /* A call that adds to what it is given gets it afresh: sums do not grow beyond float32. */
-static void refresh(struct bench *b, const float *from) { memcpy(b->work, from, (size_t)(b->n * b->c.hidden_size) * sizeof *from); }
+static void refresh(struct bench *b, const float *from)
+{
+    memcpy(b->work, from, (size_t)(b->n * b->c.hidden_size) * sizeof *from);
+}
 
 static void run_attention(struct bench *b)
 {
@@ -194,7 +216,8 @@ static double form_speed(struct bench *b)
     if (b->code != MOE_OK || (b->code = moe_form_open(&f, b->c.hidden_size, b->err)) != MOE_OK) return 0;
     double from = moe_now(), all = 0;
     int64_t calls = 0;
-    for (; all < 0.05; all = moe_now() - from, calls++) moe_form_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
+    for (; all < 0.05; all = moe_now() - from, calls++)
+        moe_form_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
     moe_form_release(&f);
     return moe_work_metric(&b->c, (double)b->n) * (double)calls / all;
 }
@@ -208,15 +231,19 @@ static double mlp_speed(struct bench *b, int64_t each)
     int32_t *row = room(b, n, sizeof *row);
     const struct moe_weight w[3] = { b->layer.dense.gate, b->layer.dense.up, b->layer.dense.down };
     const struct moe_mlp_method forward = { .matrix = { .diagonal = true } };
-    struct moe_mlp_tokens t = { .h = &h, .norm = b->layer.post_norm, .eps = b->m.eps, .row = row, .n = n, .own = n };
+    struct moe_mlp_tokens t = {
+        .h = &h, .norm = b->layer.post_norm, .eps = b->m.eps, .row = row, .n = n, .own = n
+    };
     double from, all = 0;
-    if (b->code == MOE_OK && !row) b->code = moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    if (b->code == MOE_OK && !row)
+        b->code = moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
     if (b->code == MOE_OK) b->code = moe_states_open(&h, b->n, width, NULL, b->err);
     if (b->code == MOE_OK) b->code = moe_states_open(&sum, b->n, width, NULL, b->err);
     if (b->code == MOE_OK) b->code = moe_states_write(&h, 0, b->n, b->h, b->err);
     if (b->code == MOE_OK) b->code = moe_mlp_open(&m, width, w[0].rows, &forward, true, b->pool, b->err);
     for (int64_t i = 0; b->code == MOE_OK && i < n; i++) row[i] = (int32_t)(i * (b->n / n));
-    for (from = moe_now(); b->code == MOE_OK && all < 0.08; all = moe_now() - from, calls++) b->code = moe_mlp_forward(m, w, &t, &sum, b->err);
+    for (from = moe_now(); b->code == MOE_OK && all < 0.08; all = moe_now() - from, calls++)
+        b->code = moe_mlp_forward(m, w, &t, &sum, b->err);
     moe_mlp_close(&m);
     moe_states_close(&h);
     moe_states_close(&sum);
@@ -225,7 +252,11 @@ static double mlp_speed(struct bench *b, int64_t each)
 
 /* ---- the best product ---- */
 
-struct sample { const float *a, *b; float *c; int64_t n; };
+struct sample {
+    const float *a, *b;
+    float *c;
+    int64_t n;
+};
 
 static void sample_item(void *ctx, int64_t i, int worker)
 {
@@ -262,7 +293,8 @@ struct expert {
     struct moe_mlp_tokens t;
     int64_t hidden, inter;
     double seconds[AT_ONCE][3];
-    enum moe_code code[AT_ONCE]; struct moe_err err[AT_ONCE];
+    enum moe_code code[AT_ONCE];
+    struct moe_err err[AT_ONCE];
 };
 
 static void quantize_item(void *ctx, int64_t i, int worker)
@@ -283,7 +315,10 @@ static void quantize_item(void *ctx, int64_t i, int worker)
 }
 
 static bool by_rows(const struct moe_speed_of *of) { return of->sensitivity && !of->method->matrix.diagonal; }
-static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *of) { return least(most(of->each, 1), b->n); }
+static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *of)
+{
+    return least(most(of->each, 1), b->n);
+}
 
 static enum moe_code make_metric(struct bench *b, struct moe_metric *f, int64_t hidden, double damp)
 {
@@ -294,7 +329,8 @@ static enum moe_code make_metric(struct bench *b, struct moe_metric *f, int64_t 
 }
 
 /* Seconds of each phase of an expert of these widths. */
-static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *of, int64_t hidden, int64_t inter, double seconds[3])
+static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *of, int64_t hidden,
+                                    int64_t inter, double seconds[3])
 {
     struct moe_states h = { .fd = -1 }, lack = { .fd = -1 };
     struct moe_metric f = { .order = NULL };
@@ -305,8 +341,16 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     int32_t *row = room(b, n, sizeof *row);
     float *share = ones(b, n);
     if (b->failed) return moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    e.w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down }, .quantize = { true, true, true }, .amax = { 1, 1, 1 } };
-    e.t = (struct moe_mlp_tokens){ .h = &h, .norm = b->layer.post_norm, .eps = b->m.eps, .row = row, .importance = share, .n = n, .own = n };
+    e.w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down },
+                                    .quantize = { true, true, true },
+                                    .amax = { 1, 1, 1 } };
+    e.t = (struct moe_mlp_tokens){ .h = &h,
+                                   .norm = b->layer.post_norm,
+                                   .eps = b->m.eps,
+                                   .row = row,
+                                   .importance = share,
+                                   .n = n,
+                                   .own = n };
     for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (b->n / n));
     enum moe_code code = moe_states_open(&h, b->n, hidden, NULL, b->err);
     if (code == MOE_OK) code = moe_states_write(&h, 0, b->n, b->h, b->err);
@@ -332,10 +376,13 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     return code;
 }
 
-/* What two sizes tell of a cost that is a * operations + b * what grows more slowly: only the first matters where widths are large. */
-static struct moe_cost solve(const double seconds[2], const double operations[2], const double minor[2], double fastest)
+/* What two sizes tell of a cost that is a * operations + b * what grows more slowly: only the first matters
+ * where widths are large. */
+static struct moe_cost solve(const double seconds[2], const double operations[2], const double minor[2],
+                             double fastest)
 {
-    double m = minor[1] / minor[0], rest = operations[1] - operations[0] * m, most_a = operations[1] > 0 ? seconds[1] / operations[1] : 0;
+    double m = minor[1] / minor[0], rest = operations[1] - operations[0] * m,
+           most_a = operations[1] > 0 ? seconds[1] / operations[1] : 0;
     double a = rest > 0 ? (seconds[1] - seconds[0] * m) / rest : most_a;
     if (a < 1 / fastest) a = 1 / fastest;
     if (a > most_a) a = most_a;
@@ -347,13 +394,16 @@ static enum moe_code expert_speed(struct bench *b, const struct moe_speed_of *of
     double seconds[2][3], rounding[3][2], factoring[3][2], fastest = s->product / moe_pool_threads(b->pool);
     struct moe_work_quantize w[2];
     for (int i = 0; i < 2; i++) { /* half the widths, then all */
-        int64_t hidden = least(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16, inter = least(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
+        int64_t hidden = least(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16,
+                inter = least(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
         hidden = most(hidden, 16);
         inter = most(inter, 16);
         MOE_TRY(expert_seconds(b, of, hidden, inter, seconds[i]));
         w[i] = moe_work_quantize(of->method, hidden, inter, by_rows(of), (double)expert_tokens(b, of));
-        rounding[0][i] = seconds[i][2], rounding[1][i] = w[i].rounding, rounding[2][i] = moe_speed_weights(hidden, inter);
-        factoring[0][i] = seconds[i][1], factoring[1][i] = w[i].factoring, factoring[2][i] = moe_speed_columns(hidden, inter);
+        rounding[0][i] = seconds[i][2], rounding[1][i] = w[i].rounding,
+        rounding[2][i] = moe_speed_weights(hidden, inter);
+        factoring[0][i] = seconds[i][1], factoring[1][i] = w[i].factoring,
+        factoring[2][i] = moe_speed_columns(hidden, inter);
     }
     s->statistics = w[1].statistics / seconds[1][0];
     s->factoring = solve(factoring[0], factoring[1], factoring[2], fastest);
@@ -393,7 +443,8 @@ static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct 
     s->mlp = mlp_speed(b, of->each);
     if (of->sensitivity) {
         s->head_back = moe_work_head_back(c, n) / seconds_of(b, run_head_back);
-        s->mlp_back = moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, n) / seconds_of(b, run_mlp_back);
+        s->mlp_back =
+            moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, n) / seconds_of(b, run_mlp_back);
         s->attention_back = moe_work_attention_back(c, n, sequence) / seconds_of(b, run_attention_back);
     }
     s->form = form_speed(b);
@@ -401,7 +452,8 @@ static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct 
     return expert_speed(b, of, s);
 }
 
-enum moe_code moe_speed_measure(struct moe_speed *s, const struct moe_speed_of *of, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_speed_measure(struct moe_speed *s, const struct moe_speed_of *of, struct moe_pool *pool,
+                                struct moe_err *err)
 {
     struct bench *b = calloc(1, sizeof *b);
     if (!b) return moe_fail(err, MOE_NOMEM, "no memory to measure this machine's speed");
