@@ -26,7 +26,9 @@ static cJSON *item(enum moe_gguf_value type, const struct moe_gguf_scalar *v)
     char digits[32];
     if (type == MOE_GGUF_BOOL) return cJSON_CreateBool(v->whole != 0);
     if (type == MOE_GGUF_FLOAT64) return cJSON_CreateNumber(v->number);
-    snprintf(digits, sizeof digits, "%" PRId64, v->whole); /* a double does not hold all of them */
+    /* as digits: a double does not hold all of them */
+    if (type == MOE_GGUF_U64) snprintf(digits, sizeof digits, "%" PRIu64, (uint64_t)v->whole);
+    else snprintf(digits, sizeof digits, "%" PRId64, v->whole);
     return cJSON_CreateRaw(digits);
 }
 

@@ -159,10 +159,10 @@ static enum moe_code take_number(struct cursor *c, const char *key, enum moe_ggu
     case MOE_GGUF_I64: v->whole = (int64_t)u; break;
     case MOE_GGUF_FLOAT32: v->number = (double)as_float((uint32_t)u); return MOE_OK;
     case MOE_GGUF_FLOAT64: v->number = as_double(u); return MOE_OK;
-    default: v->whole = u > INT64_MAX ? INT64_MAX : (int64_t)u;
+    default: v->whole = (int64_t)u;
     }
     if (type == MOE_GGUF_BOOL && u > 1) return WRONG(c, NULL, "the key '%s' has a boolean of %" PRIu64, key, u);
-    v->number = (double)v->whole;
+    v->number = type == MOE_GGUF_U64 ? (double)u : (double)v->whole;
     return MOE_OK;
 }
 

@@ -24,7 +24,7 @@ enum { MOE_GGUF_SHOWN = 4, MOE_GGUF_TEXT = 256 }; /* elements kept of an array; 
 /* One value: of type STRING `text` (the first bytes of `length`), of the others `number`, or `whole` where it is an integer. */
 struct moe_gguf_scalar {
     double number;
-    int64_t whole;     /* of U64 above INT64_MAX: INT64_MAX */
+    int64_t whole;     /* of U64: its bits */
     const char *text;  /* NUL terminated; may hold NULs */
     size_t kept;       /* bytes of text */
     uint64_t length;

@@ -181,6 +181,8 @@ for f in tests/corpus/gguf/*; do
     *) code 13 'tests/corpus/gguf' "$I" "$f" ;;
     esac
 done
+exits 0 "$I" tests/corpus/gguf/good --json
+check "(j['metadata']['a.u64'], j['metadata']['a.i64'], j['metadata']['a.i8'], j['metadata']['a.f']) == (2**64 - 1, -2**53 - 1, -1, 0.1)"
 exits 0 "$I" tests/corpus/gguf/good
 [ "$(tr -cd '\001-\011\013-\037\177' <"$T/out" | wc -c)" = 0 ] || fail "control characters of a GGUF file reach the terminal"
 
