@@ -9,8 +9,9 @@ static bool is_choice(const char *arg) { return arg && strchr(arg, '|'); }
 
 static bool wants_file(const struct moe_opt *o)
 {
-    return o->arg && !is_choice(o->arg) && (strstr(o->arg, "FILE") || strstr(o->arg, "DIR") || strstr(o->arg, "PATH") ||
-                                            strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
+    return o->arg && !is_choice(o->arg) &&
+           (strstr(o->arg, "FILE") || strstr(o->arg, "DIR") || strstr(o->arg, "PATH") ||
+            strstr(o->arg, "MODEL") || strstr(o->arg, ".moe") || strstr(o->arg, "PLAN"));
 }
 
 bool moe_opt_names_path(const struct moe_opt *o)
@@ -40,14 +41,16 @@ static void bash_values(const struct moe_tool *t, FILE *out)
             spaced(o->arg, out);
             fputs("' -- \"$cur\")); return;;\n", out);
         } else {
-            fputs(wants_file(o) ? ") COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n" : ") return;;\n", out);
+            fputs(wants_file(o) ? ") COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n" : ") return;;\n",
+                  out);
         }
     }
 }
 
 static void verb_words(const struct moe_tool *t, const char *between, FILE *out)
 {
-    for (const struct moe_tool *const *v = t->verbs; *v; v++) fprintf(out, "%s%s", v == t->verbs ? "" : between, (*v)->verb);
+    for (const struct moe_tool *const *v = t->verbs; *v; v++)
+        fprintf(out, "%s%s", v == t->verbs ? "" : between, (*v)->verb);
 }
 
 static void bash_names(const struct moe_tool *t, FILE *out)
@@ -64,7 +67,10 @@ static void complete_bash(const struct moe_tool *t, FILE *out)
     snprintf(f, sizeof f, "_%s", t->name);
     for (char *p = f; *p; p++)
         if (*p == '-') *p = '_';
-    fprintf(out, "%s() {\n  local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\" verb= w\n", f);
+    fprintf(
+        out,
+        "%s() {\n  local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\" verb= w\n",
+        f);
     if (t->verbs) {
         fputs("  for w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n    case \"$w\" in ", out);
         verb_words(t, "|", out);
@@ -93,7 +99,10 @@ static void complete_bash(const struct moe_tool *t, FILE *out)
 static void zsh_text(const char *s, FILE *out)
 {
     for (; *s; s++) {
-        if (*s == '\'') { fputs("'\\''", out); continue; }
+        if (*s == '\'') {
+            fputs("'\\''", out);
+            continue;
+        }
         if (strchr("[]:", *s)) fputc('\\', out);
         fputc(*s, out);
     }
@@ -104,7 +113,8 @@ static void zsh_arguments(const struct moe_tool *t, FILE *out)
     fputs("_arguments -S \\\n  '--help[show help]' '--version[show version]' \\\n", out);
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name) continue;
-        fprintf(out, "  '%s--%s%s[", o->kind == MOE_OPT_LIST ? "*" : "", o->name, o->arg && o->kind != MOE_OPT_MAYBE ? "=" : "");
+        fprintf(out, "  '%s--%s%s[", o->kind == MOE_OPT_LIST ? "*" : "", o->name,
+                o->arg && o->kind != MOE_OPT_MAYBE ? "=" : "");
         zsh_text(o->help, out);
         fputc(']', out);
         if (o->arg && o->kind != MOE_OPT_MAYBE) {
@@ -156,7 +166,8 @@ static void fish_options(const struct moe_tool *t, FILE *out)
         if (!o->name) continue;
         fprintf(out, "complete -c %s", t->name);
         if (t->verb) fprintf(out, " -n '__fish_seen_subcommand_from %s'", t->verb);
-        if (t->verbs) fputs(" -n 'not __fish_seen_subcommand_from ", out), verb_words(t, " ", out), fputc('\'', out);
+        if (t->verbs)
+            fputs(" -n 'not __fish_seen_subcommand_from ", out), verb_words(t, " ", out), fputc('\'', out);
         fprintf(out, " -l %s", o->name);
         if (o->short_name > 0) fprintf(out, " -s %c", o->short_name);
         if (o->arg && o->kind != MOE_OPT_MAYBE) fputs(wants_file(o) ? " -r -F" : " -x", out);

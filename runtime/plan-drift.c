@@ -1,32 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Moving few slots of an old plan.  Excess is what ranks have above the goal, all together; each step is the one that takes
- * away most of it for each slot moved: a swap of two slots, or a copy of one expert that becomes another's.
+/* Moving few slots of an old plan.  Excess is what ranks have above the goal, all together; each step is the
+ * one that takes away most of it for each slot moved: a swap of two slots, or a copy of one expert that
+ * becomes another's.
  *
- * A step changes few ranks, so that the best swap of two ranks is kept until one of them changes; and of a copy it is
- * first asked what it can take away at most, which is quickly told: in one place, and on the ranks that hold its expert. */
+ * A step changes few ranks, so that the best swap of two ranks is kept until one of them changes; and of a
+ * copy it is first asked what it can take away at most, which is quickly told: in one place, and on the ranks
+ * that hold its expert. */
 #include "runtime/plan-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORK = 20000000 }; /* comparisons for a layer: five times what 384 experts in 432 slots on 72 ranks, in four windows that drifted by a tenth, take */
-enum { FULLEST = 8 }; /* ranks looked at for a step: all of those above the goal would make little difference, and take their number in time */
+enum {
+    /* Comparisons for a layer, about 0.1 s: where the goal is out of reach, the search ends here. */
+    WORK = 20000000,
+    /* Ranks looked at for a step: all of those above the goal would make little difference, and take time. */
+    FULLEST = 8,
+};
 
-/* Slots a and b change places (e < 0), or slot b gets expert e; score: excess that goes for each slot moved, 0: no step. */
-struct step { double score; int32_t a, b, e; };
+/* Slots a and b change places (e < 0), or slot b gets expert e; score: excess that goes for each slot moved,
+ * 0: no step. */
+struct step {
+    double score;
+    int32_t a, b, e;
+};
 
 /* The best swap of two ranks, as it was when they had these versions. */
-struct kept { struct step best; uint32_t of_a, of_b; };
+struct kept {
+    struct step best;
+    uint32_t of_a, of_b;
+};
 
 struct drift {
     struct moe_place *s;
-    uint8_t *was;         /* [ranks][experts] in the old plan */
-    int32_t *hold;        /* [experts][ranks]: ranks that hold it, count[e] of them */
-    double *share;        /* [experts][windows] its load on a rank with a copy more */
-    double *up, *down;    /* [experts][windows] how its load on a rank changes with a copy more, with a copy less */
-    double *gain;         /* [experts] excess that goes from the ranks that hold it with a copy more */
-    double *over;         /* [ranks] above the goal */
-    int32_t *top;         /* [ranks] the window in which it has most */
+    uint8_t *was;  /* [ranks][experts] in the old plan */
+    int32_t *hold; /* [experts][ranks]: ranks that hold it, count[e] of them */
+    double *share; /* [experts][windows] its load on a rank with a copy more */
+    double *up;    /* [experts][windows] how its load on a rank changes with a copy more */
+    double *down;  /* the same with a copy less */
+    double *gain; /* [experts] excess that goes from the ranks that hold it with a copy more */
+    double *over; /* [ranks] above the goal */
+    int32_t *top; /* [ranks] the window in which it has most */
     uint32_t *version;    /* [ranks] counts changes of what lies there and how much that is */
     struct kept *kept;    /* [FULLEST][ranks] */
     int32_t row[FULLEST]; /* whose swaps a row of `kept` has; -1: nobody's */
@@ -34,17 +48,24 @@ struct drift {
     int32_t n_spare;
     double goal;
     struct step best;
-    int64_t work;         /* what is left of WORK */
+    int64_t work; /* what is left of WORK */
     struct moe_arena arena;
 };
 
 static double above(double cost, double goal) { return cost > goal ? cost - goal : 0; }
 
-static int32_t is_new(const struct drift *d, int32_t r, int32_t e) { return !d->was[(int64_t)r * d->s->experts + e]; }
-static bool holds(const struct drift *d, int32_t r, int32_t e) { return d->s->has[(int64_t)r * d->s->experts + e]; }
+static int32_t is_new(const struct drift *d, int32_t r, int32_t e)
+{
+    return !d->was[(int64_t)r * d->s->experts + e];
+}
+static bool holds(const struct drift *d, int32_t r, int32_t e)
+{
+    return d->s->has[(int64_t)r * d->s->experts + e];
+}
 
 /* The excess of rank r with each of up to three loads added. */
-static double over_with(const struct drift *d, int32_t r, const double *plus, const double *minus, const double *change)
+static double over_with(const struct drift *d, int32_t r, const double *plus, const double *minus,
+                        const double *change)
 {
     const struct moe_place *s = d->s;
     const double *load = s->load + (int64_t)r * s->windows;
@@ -69,7 +90,8 @@ static const double *of(const struct moe_place *s, const double *table, int32_t 
     return table + (int64_t)e * s->windows;
 }
 
-static const double FREE = 1e6; /* where no slot is moved in the end, since experts go back to where they were */
+static const double FREE =
+    1e6; /* where no slot is moved in the end, since experts go back to where they were */
 
 /* What a step of so many moves has to take away to be better than the best known. */
 static double wanted(const struct drift *d, const struct step *best, int32_t moves)
@@ -127,7 +149,8 @@ static struct step best_swap(const struct drift *d, int32_t a, int32_t b)
             double least = wanted(d, &best, moves);
             if (d->over[a] + d->over[b] <= least) continue;
             double gain = swap_gain(d, a, b, e, f, least);
-            if (gain <= least || holds(d, a, f) || !node_takes(d, b, a, e) || !node_takes(d, a, b, f)) continue;
+            if (gain <= least || holds(d, a, f) || !node_takes(d, b, a, e) || !node_takes(d, a, b, f))
+                continue;
             best = step_of(gain, moves, i, j, -1);
         }
     }
@@ -146,7 +169,8 @@ static struct kept *row_of(struct drift *d, int32_t a, const int32_t *fullest, i
         if (used) continue;
         row = i;
         d->row[i] = a;
-        memset(d->kept + (int64_t)i * d->s->ranks, 0, (size_t)d->s->ranks * sizeof *d->kept); /* versions begin at 1 */
+        memset(d->kept + (int64_t)i * d->s->ranks, 0,
+               (size_t)d->s->ranks * sizeof *d->kept); /* versions begin at 1 */
     }
     return d->kept + (int64_t)row * d->s->ranks;
 }
@@ -158,7 +182,8 @@ static void swaps(struct drift *d, int32_t a, struct kept *row)
         if (b == a) continue;
         if (row[b].of_a != d->version[a] || row[b].of_b != d->version[b]) {
             row[b] = (struct kept){ best_swap(d, a, b), d->version[a], d->version[b] };
-            d->work -= (int64_t)(s->first[a + 1] - s->first[a]) * (s->first[b + 1] - s->first[b]) * s->windows;
+            d->work -=
+                (int64_t)(s->first[a + 1] - s->first[a]) * (s->first[b + 1] - s->first[b]) * s->windows;
         }
         if (row[b].best.score > d->best.score * (1 + 1e-12)) d->best = row[b].best;
     }
@@ -255,7 +280,8 @@ static void look(struct drift *d)
         d->over[r] = above(s->cost[r], d->goal);
         d->top[r] = 0;
         for (int32_t k = 1; k < s->windows; k++)
-            if (s->load[(int64_t)r * s->windows + k] > s->load[(int64_t)r * s->windows + d->top[r]]) d->top[r] = k;
+            if (s->load[(int64_t)r * s->windows + k] > s->load[(int64_t)r * s->windows + d->top[r]])
+                d->top[r] = k;
         for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) {
             int32_t e = s->slot[k];
             d->hold[(int64_t)e * s->ranks + s->had[e]++] = r;
@@ -277,7 +303,8 @@ static bool best_step(struct drift *d)
     int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
     d->best = (struct step){ 0 };
     look(d);
-    for (int32_t i = 0; i < n && !moe_is_stopping(); i++) swaps(d, fullest[i], row_of(d, fullest[i], fullest, n));
+    for (int32_t i = 0; i < n && !moe_is_stopping(); i++)
+        swaps(d, fullest[i], row_of(d, fullest[i], fullest, n));
     for (int32_t i = 0; i < n && !moe_is_stopping(); i++) copies(d, fullest[i]);
     return d->best.score > 0;
 }
@@ -303,7 +330,8 @@ static void take(struct drift *d)
         s->slot[t->b] = s->slot[t->a];
         s->slot[t->a] = f;
     }
-    for (int32_t r = 0; r < s->ranks && s->per_node < s->ranks; r++) d->version[r]++; /* what a node takes depends on all its ranks */
+    for (int32_t r = 0; r < s->ranks && s->per_node < s->ranks; r++)
+        d->version[r]++; /* what a node takes depends on all its ranks */
     moe_place_loads(s);
     if (t->e < 0) return;
     copy_sizes(d, t->e);
@@ -313,7 +341,8 @@ static void take(struct drift *d)
 static bool open_drift(struct drift *d, struct moe_place *s)
 {
     struct moe_arena *a = &d->arena;
-    int64_t cells = (int64_t)s->ranks * s->experts, sizes = ((int64_t)s->experts + 1) * s->windows; /* the last: zeros */
+    int64_t cells = (int64_t)s->ranks * s->experts,
+            sizes = ((int64_t)s->experts + 1) * s->windows; /* the last: zeros */
     d->was = moe_arena_array(a, cells, 1);
     d->hold = MOE_NEWN(a, int32_t, cells);
     d->share = MOE_NEWN(a, double, sizes);
@@ -325,11 +354,12 @@ static bool open_drift(struct drift *d, struct moe_place *s)
     d->version = MOE_NEWN(a, uint32_t, s->ranks);
     d->kept = MOE_NEWN(a, struct kept, (int64_t)FULLEST * s->ranks);
     d->spare = MOE_NEWN(a, int32_t, s->slots);
-    return d->was && d->hold && d->share && d->up && d->down && d->gain && d->over && d->top && d->version && d->kept &&
-           d->spare;
+    return d->was && d->hold && d->share && d->up && d->down && d->gain && d->over && d->top && d->version &&
+           d->kept && d->spare;
 }
 
-enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal, struct moe_err *err)
+enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal,
+                              struct moe_err *err)
 {
     struct drift d = { .s = s, .goal = goal, .work = WORK };
     bool ok = open_drift(&d, s);
@@ -337,7 +367,8 @@ enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *
     for (int32_t r = 0; ok && r < s->ranks; r++) d.version[r] = 1;
     for (int32_t e = 0; ok && e < s->experts; e++) copy_sizes(&d, e);
     for (int32_t k = 0; ok && k < old->slots; k++)
-        if (old->copy_rank[k] < s->ranks) d.was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
+        if (old->copy_rank[k] < s->ranks)
+            d.was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
     for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0 && !moe_is_stopping(); steps--) {
         if (moe_place_max(s, NULL) <= goal || !best_step(&d)) break;
         take(&d);

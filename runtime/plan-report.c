@@ -6,52 +6,70 @@
 #include <stdio.h>
 
 static const char *const LEGEND =
-    "    load max       tokens of the statistics that the fullest rank computes; / mean: as a multiple of what a rank computes on average\n"
-    "    bound, gap     which proof of the least possible load max is the strongest here, and how far above it this layer is\n"
-    "    min-cut        load of the fullest rank / mean when every batch is shared out over the copies as well as can be\n"
-    "    after loss     the same with the worst rank dead; lost: experts of the layer that have no copy then\n"
+    "    load max       tokens of the statistics that the fullest rank computes; / mean: as a multiple of "
+    "what a rank computes on average\n"
+    "    bound, gap     which proof of the least possible load max is the strongest here, and how far above "
+    "it this layer is\n"
+    "    min-cut        load of the fullest rank / mean when every batch is shared out over the copies as "
+    "well as can be\n"
+    "    after loss     the same with the worst rank dead; lost: experts of the layer that have no copy "
+    "then\n"
     "    active         slots of a rank that get a token in a step, expected, of the worst rank (--batch)\n"
-    "    noise          load max / mean of one step to expect of a perfect placement, since tokens choose by chance\n"
+    "    noise          load max / mean of one step to expect of a perfect placement, since tokens choose by "
+    "chance\n"
     "    moved          slots that hold an expert which was not on that rank in the old plan\n";
 
 void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
 {
     double all = f->load_mean > 0 ? f->load_mean : 1;
-    moe_text_add(t, "\n  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  lost  active  noise  moved\n");
+    moe_text_add(t, "\n  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  "
+                    "lost  active  noise  moved\n");
     for (int32_t i = 0; i < f->n_layers; i++) {
         const struct moe_plan_proof *p = &f->layers[i];
         double mean = p->load_mean > 0 ? p->load_mean : 1;
-        moe_text_add(t, "  %5d %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %7.2f %6.3f %6d\n", (int)p->layer, p->load_max,
-                     p->load_max / mean, moe_bound_name(p->bounds.kind), 100 * p->gap, p->split / mean,
-                     p->load_max_after_loss / mean, (int)p->lost_worst, p->activated_max, p->noise_floor, (int)p->moves);
+        moe_text_add(t, "  %5d %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %7.2f %6.3f %6d\n", (int)p->layer,
+                     p->load_max, p->load_max / mean, moe_bound_name(p->bounds.kind), 100 * p->gap,
+                     p->split / mean, p->load_max_after_loss / mean, (int)p->lost_worst, p->activated_max,
+                     p->noise_floor, (int)p->moves);
     }
-    moe_text_add(t, "  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %22lld\n%s", f->load_max, f->load_max / all, "",
-                 100 * f->gap, f->split / all, f->load_max_after_loss / all, (int)f->lost_worst,
-                 (long long)(task->from ? f->moves : 0), LEGEND);
+    moe_text_add(t, "  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %22lld\n%s", f->load_max,
+                 f->load_max / all, "", 100 * f->gap, f->split / all, f->load_max_after_loss / all,
+                 (int)f->lost_worst, (long long)(task->from ? f->moves : 0), LEGEND);
 }
 
 /* ---- sentences ---- */
 
-void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f, const double *eplb,
-                        bool measured)
+void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                        const double *eplb, bool measured)
 {
     double n = f->n_layers;
     if (!(f->load_mean > 0)) {
-        moe_text_add(t, "Balance is unknown, because the statistics hold no token: experts are spread evenly.\n");
+        moe_text_add(
+            t, "Balance is unknown, because the statistics hold no token: experts are spread evenly.\n");
         return;
     }
-    if (!measured) moe_text_add(t, "Balance, as if all experts were equally busy, which real ones are not (--stats FILE): ");
+    if (!measured)
+        moe_text_add(
+            t, "Balance, as if all experts were equally busy, which real ones are not (--stats FILE): ");
     else if (task->stats->n_windows > 1)
         moe_text_add(t, "Balance in the worst of %d windows of statistics: ", (int)task->stats->n_windows);
     else moe_text_add(t, "Balance: ");
-    moe_text_add(t, "the fullest rank, for which all others wait, computes %.0f tokens a layer, %.2f %% more than the mean and "
-                 "%.3f %% (%.0f tokens) more than the bound that no placement can beat", f->load_max / n,
-                 100 * (f->load_max / f->load_mean - 1), 100 * f->gap, (f->load_max - f->bound) / n);
-    if (!eplb) moe_text_add(t, "; DeepSeek's EPLB has no placement of %d slots on %d ranks.\n", (int)task->slots, (int)task->ranks);
-    else moe_text_add(t, "; by DeepSeek's EPLB it would compute %.0f, %.3f %% above the bound, so that a layer's experts take %.2f %% %s here.\n",
-                      *eplb / n, 100 * (f->bound > 0 ? *eplb / f->bound - 1 : 0),
-                      100 * (f->load_max > *eplb ? f->load_max / *eplb - 1 : 1 - f->load_max / *eplb),
-                      f->load_max > *eplb ? "more time" : "less time");
+    moe_text_add(t,
+                 "the fullest rank, for which all others wait, computes %.0f tokens a layer, %.2f %% more "
+                 "than the mean and "
+                 "%.3f %% (%.0f tokens) more than the bound that no placement can beat",
+                 f->load_max / n, 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
+                 (f->load_max - f->bound) / n);
+    if (!eplb)
+        moe_text_add(t, "; DeepSeek's EPLB has no placement of %d slots on %d ranks.\n", (int)task->slots,
+                     (int)task->ranks);
+    else
+        moe_text_add(t,
+                     "; by DeepSeek's EPLB it would compute %.0f, %.3f %% above the bound, so that a layer's "
+                     "experts take %.2f %% %s here.\n",
+                     *eplb / n, 100 * (f->bound > 0 ? *eplb / f->bound - 1 : 0),
+                     100 * (f->load_max > *eplb ? f->load_max / *eplb - 1 : 1 - f->load_max / *eplb),
+                     f->load_max > *eplb ? "more time" : "less time");
 }
 
 void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
@@ -60,13 +78,20 @@ void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, con
     moe_text_add(t, "Losses: ");
     if (task->ranks < 2) moe_text_add(t, "there is one rank, and without it nothing is left");
     else if (f->lost_worst)
-        moe_text_add(t, "when one rank dies, up to %d experts of a layer are lost with it (--survive 1 keeps a copy of each elsewhere, "
-                     "in %lld slots or more)", (int)f->lost_worst, 2LL * task->stats->experts);
-    else moe_text_add(t, "no expert is lost with any %d rank%s, since each has at least %d copies; with one rank dead the fullest "
-                      "computes %.2f times today's mean", (int)f->copies_min - 1, f->copies_min == 2 ? "" : "s", (int)f->copies_min, after);
+        moe_text_add(t,
+                     "when one rank dies, up to %d experts of a layer are lost with it (--survive 1 keeps a "
+                     "copy of each elsewhere, "
+                     "in %lld slots or more)",
+                     (int)f->lost_worst, 2LL * task->stats->experts);
+    else
+        moe_text_add(t,
+                     "no expert is lost with any %d rank%s, since each has at least %d copies; with one rank "
+                     "dead the fullest "
+                     "computes %.2f times today's mean",
+                     (int)f->copies_min - 1, f->copies_min == 2 ? "" : "s", (int)f->copies_min, after);
     if (task->ranks_per_node > 0 && task->ranks_per_node < task->ranks)
-        moe_text_add(t, "; with the worst node of %d ranks %d experts of a layer are lost", (int)task->ranks_per_node,
-                     (int)f->lost_worst_node);
+        moe_text_add(t, "; with the worst node of %d ranks %d experts of a layer are lost",
+                     (int)task->ranks_per_node, (int)f->lost_worst_node);
     moe_text_add(t, ".\n");
 }
 
@@ -80,60 +105,81 @@ void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struc
     moe_human_bytes((uint64_t)s->replicated, c);
     moe_human_bytes((uint64_t)task->gpu.memory, d);
     moe_human_bytes((uint64_t)task->reserve, e);
-    moe_text_add(t, "Memory: a rank holds %s of weights (%s of routed experts, %s of everything else), and of the %s of %s %s are set "
-                 "aside (--reserve)", a, b, c, d, task->gpu.name, e);
+    moe_text_add(t,
+                 "Memory: a rank holds %s of weights (%s of routed experts, %s of everything else), and of "
+                 "the %s of %s %s are set "
+                 "aside (--reserve)",
+                 a, b, c, d, task->gpu.name, e);
     if (s->cache < 0) {
-        moe_text_add(t, ": that is %s too much, and the model does not fit (more ranks, fewer slots or another --expert-type).\n",
+        moe_text_add(t,
+                     ": that is %s too much, and the model does not fit (more ranks, fewer slots or another "
+                     "--expert-type).\n",
                      moe_human_bytes((uint64_t)-s->cache, g));
         return;
     }
     moe_text_add(t, "; %s are left for the cache", moe_human_bytes((uint64_t)s->cache, g));
     if (left >= 0)
-        moe_text_add(t, ", of which %lld sequences of %lld tokens take %s and %s stay free.\n", (long long)task->batch,
-                     (long long)task->context, moe_human_bytes((uint64_t)need, a), moe_human_bytes((uint64_t)left, b));
-    else moe_text_add(t, ", but %lld sequences of %lld tokens need %s: %.0f fit (--batch, --context).\n", (long long)task->batch,
-                      (long long)task->context, moe_human_bytes((uint64_t)need, a), s->sequences);
+        moe_text_add(t, ", of which %lld sequences of %lld tokens take %s and %s stay free.\n",
+                     (long long)task->batch, (long long)task->context, moe_human_bytes((uint64_t)need, a),
+                     moe_human_bytes((uint64_t)left, b));
+    else
+        moe_text_add(t, ", but %lld sequences of %lld tokens need %s: %.0f fit (--batch, --context).\n",
+                     (long long)task->batch, (long long)task->context, moe_human_bytes((uint64_t)need, a),
+                     s->sequences);
 }
 
 void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
 {
-    moe_text_add(t, "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequences at %.1f tokens/s each, %.1f ms a step), "
-                 "%d ranks %.0f tokens/s; a rank prefills %.0f tokens/s.\n", s->tokens_per_second, (long long)task->batch,
-                 s->tokens_per_second_user, 1e3 * s->decode, (int)task->ranks, s->tokens_per_second * task->ranks,
-                 s->prefill_tokens_per_second);
+    moe_text_add(t,
+                 "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequences at %.1f "
+                 "tokens/s each, %.1f ms a step), "
+                 "%d ranks %.0f tokens/s; a rank prefills %.0f tokens/s.\n",
+                 s->tokens_per_second, (long long)task->batch, s->tokens_per_second_user, 1e3 * s->decode,
+                 (int)task->ranks, s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
 }
 
-void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f, double expert_bytes,
-                      const char *from)
+void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                      double expert_bytes, const char *from)
 {
     char a[16], b[16];
     double all = (double)f->n_layers * task->slots, bytes = (double)f->moves * expert_bytes;
     if (!task->from) {
-        moe_text_add(t, "Moves: none are told, because this plan starts from no other (--from PLAN keeps most slots of one).\n");
+        moe_text_add(t, "Moves: none are told, because this plan starts from no other (--from PLAN keeps "
+                        "most slots of one).\n");
         return;
     }
     char name[256];
     snprintf(name, sizeof name, "%s", from);
     moe_show(name, sizeof name);
-    moe_text_add(t, "Moves: %lld of %.0f slots (%.1f %%) change against '%s': %s to copy, %s a rank on average.\n", (long long)f->moves,
-                 all, 100 * (double)f->moves / all, name, moe_human_bytes((uint64_t)bytes, a),
-                 moe_human_bytes((uint64_t)(bytes / task->ranks), b));
+    moe_text_add(
+        t, "Moves: %lld of %.0f slots (%.1f %%) change against '%s': %s to copy, %s a rank on average.\n",
+        (long long)f->moves, all, 100 * (double)f->moves / all, name, moe_human_bytes((uint64_t)bytes, a),
+        moe_human_bytes((uint64_t)(bytes / task->ranks), b));
 }
 
 /* ---- the model's table ---- */
 
-void moe_report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch, int64_t context, int64_t prefill, const char *kv_type)
+void moe_report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch, int64_t context,
+                      int64_t prefill, const char *kv_type)
 {
-    moe_text_add(t, "\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens of context, %s cache; "
-                 "prefill of %lld tokens\n", g->name, (long long)batch, (long long)context, kv_type, (long long)prefill);
-    moe_text_add(t, "              |   GB of weights    | left for cache  |        us a layer of a decode step     |       decode                    | prefill\n");
-    moe_text_add(t, "  ranks slots | experts     others | cache GB   seqs |  moe attn shared cache dispatch combine |  ms/step  tok/s/rank tok/s/user | tok/s/rank\n");
+    moe_text_add(t,
+                 "\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens "
+                 "of context, %s cache; "
+                 "prefill of %lld tokens\n",
+                 g->name, (long long)batch, (long long)context, kv_type, (long long)prefill);
+    moe_text_add(t, "              |   GB of weights    | left for cache  |        us a layer of a decode "
+                    "step     |       decode                    | prefill\n");
+    moe_text_add(t, "  ranks slots | experts     others | cache GB   seqs |  moe attn shared cache dispatch "
+                    "combine |  ms/step  tok/s/rank tok/s/user | tok/s/rank\n");
 }
 
 void moe_report_step(struct moe_text *t, const struct moe_step *s, int32_t ranks, int32_t slots)
 {
-    moe_text_add(t, "  %5d %5d | %7.1f %10.1f | %8.1f %6.0f | %4.0f %4.0f %6.0f %5.0f %8.0f %7.0f | %8.2f %11.0f %10.1f | %10.0f%s\n",
-                 (int)ranks, (int)slots, s->routed / 1e9, s->replicated / 1e9, s->cache / 1e9, s->sequences, s->moe * 1e6,
-                 s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6, s->combine * 1e6, s->decode * 1e3,
-                 s->tokens_per_second, s->tokens_per_second_user, s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
+    moe_text_add(t,
+                 "  %5d %5d | %7.1f %10.1f | %8.1f %6.0f | %4.0f %4.0f %6.0f %5.0f %8.0f %7.0f | %8.2f "
+                 "%11.0f %10.1f | %10.0f%s\n",
+                 (int)ranks, (int)slots, s->routed / 1e9, s->replicated / 1e9, s->cache / 1e9, s->sequences,
+                 s->moe * 1e6, s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6,
+                 s->combine * 1e6, s->decode * 1e3, s->tokens_per_second, s->tokens_per_second_user,
+                 s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
 }
