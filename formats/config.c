@@ -270,7 +270,8 @@ enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_sc
     if (root) code = add_eos(root, path, c, err);
     cJSON_Delete(root);
     MOE_TRY(code);
-    if (*scheme != MOE_SCHEME_NONE) return MOE_OK;
+    bool modelopt = *scheme == MOE_SCHEME_NVFP4_MODELOPT || *scheme == MOE_SCHEME_MIXED;
+    if (*scheme != MOE_SCHEME_NONE && !modelopt) return MOE_OK;
     MOE_TRY(read_beside(dir, "hf_quant_config.json", path, &root, err));
     if (root) code = moe_quant_scheme_modelopt(root, path, scheme, err);
     cJSON_Delete(root);

@@ -97,8 +97,16 @@ enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char
 const char *moe_foreign_tensor(const char *name)
 {
     static const char *const mlx[] = { ".switch_mlp.", ".embed_q.", ".unembed_out." };
+    static const struct { const char *end, *what; } beside[] = {
+        { ".pre_quant_scale", "is a scale that an engine multiplies activations with (AWQ)" NOT_READ },
+        { ".weight_zero_point", "is the zero point of an asymmetric quantization" NOT_READ },
+        { ".weight_g_idx", "is the order of columns that a quantization permuted" NOT_READ },
+        { ".bitmask", "says which values of a sparse weight are stored" NOT_READ },
+    };
     for (size_t i = 0; i < sizeof mlx / sizeof *mlx; i++)
         if (strstr(name, mlx[i])) return "is named as in a model of MLX" NOT_READ;
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
+        if (moe_ends_with(name, beside[i].end)) return beside[i].what;
     return NULL;
 }
 

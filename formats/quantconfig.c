@@ -161,12 +161,94 @@ static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme 
     return nvfp4_group(q, file, err);
 }
 
+/* ---- what a configuration asks of an engine beside reading the weights ---- */
+
+/* compressed-tensors lists where it rotates: "weight_input" and "weight_output" are in the stored weights
+ * already; every other place is one that an engine rotates while it runs. */
+static enum moe_code apply(const cJSON *list, const char *file, struct moe_err *err)
+{
+    for (const cJSON *a = list ? list->child : NULL; a; a = a->next) {
+        const char *at = "";
+        MOE_TRY(moe_json_str(a, "location", true, &at, file, err));
+        if (!strcmp(at, "weight_input") || !strcmp(at, "weight_output")) continue;
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                           "quantization: transform_config with location '%.60s' is not supported: these "
+                           "weights are right only where an engine rotates activations as it runs (take the "
+                           "model as it was published, or one quantized without such a transform)", at);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code transforms(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *t = moe_json_get(q, "transform_config"), *groups;
+    if (!t) return MOE_OK;
+    groups = moe_json_get(t, "config_groups");
+    if (!cJSON_IsObject(t) || (groups && !cJSON_IsObject(groups)) || (t->child && !groups))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "'transform_config' is not an object with 'config_groups'");
+    for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) {
+        const cJSON *list = moe_json_get(g, "apply");
+        if (!cJSON_IsArray(list))
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'apply' of transform_config is not a list");
+        MOE_TRY(apply(list, file, err));
+    }
+    return MOE_OK;
+}
+
+/* Weights of which only those that are not 0 are stored. */
+static enum moe_code sparsity(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *s = moe_json_get(q, "sparsity_config");
+    const char *format = "dense";
+    if (!s) return MOE_OK;
+    MOE_TRY(moe_json_str(s, "format", false, &format, file, err));
+    return !strcmp(format, "dense") ? MOE_OK : unsupported(file, "sparsity_config with format", format, err);
+}
+
+/* ModelOpt's AWQ scales weights by what an engine scales activations back with: the stored weights alone are
+ * those of another model.  One layer of a mixed model may say so, too. */
+static enum moe_code modelopt_flags(const cJSON *q, const char *file, struct moe_err *err)
+{
+    static const char *const flags[] = { "pre_quant_scale", "has_zero_point" };
+    for (int i = 0; i < 2; i++) {
+        bool on = false;
+        MOE_TRY(moe_json_bool(q, flags[i], false, &on, file, err));
+        if (on)
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                               "quantization: %s is not supported: these weights are right only with "
+                               "tensors that are not read (take the model as it was published, or a "
+                               "symmetric quantization without AWQ)", flags[i]);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code beside_weights(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *layers = moe_json_get(q, "quantized_layers");
+    if (!q) return MOE_OK;
+    MOE_TRY(transforms(q, file, err));
+    MOE_TRY(sparsity(q, file, err));
+    MOE_TRY(modelopt_flags(q, file, err));
+    for (const cJSON *l = layers ? layers->child : NULL; l; l = l->next) MOE_TRY(modelopt_flags(l, file, err));
+    return MOE_OK;
+}
+
+/* Under the name of now, or under the one that compressed-tensors once had. */
+static const cJSON *declared(const cJSON *o)
+{
+    const cJSON *q = moe_json_get(o, "quantization_config");
+    return q ? q : moe_json_get(o, "compression_config");
+}
+
 enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
-    const cJSON *q = moe_json_get(text, "quantization_config");
+    const cJSON *q = declared(text);
     const char *method = "";
     *scheme = MOE_SCHEME_NONE;
-    if (!q) q = moe_json_get(root, "quantization_config");
+    MOE_TRY(beside_weights(q, file, err));
+    MOE_TRY(beside_weights(declared(root), file, err));
+    if (!q) q = declared(root);
     if (!q) return is_mlx(moe_json_get(root, "quantization")) ? foreign("mlx", "MLX", file, err) : MOE_OK;
     if (is_mlx(q)) return foreign("mlx", "MLX", file, err);
     MOE_TRY(moe_json_str(q, "quant_method", true, &method, file, err));
@@ -182,5 +264,7 @@ enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enu
 {
     const cJSON *q = moe_json_get(root, "quantization");
     if (!q || !cJSON_IsObject(q)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'quantization' is missing");
+    MOE_TRY(beside_weights(q, file, err));
+    if (*scheme != MOE_SCHEME_NONE) return MOE_OK;
     return moe_json_get(q, "quant_algo") ? modelopt(q, file, scheme, err) : MOE_OK;
 }

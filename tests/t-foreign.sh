@@ -76,10 +76,19 @@ L
 with "v['quantization'] = v['quantization_config'] = {'bits': 4, 'group_size': 64}"; every "weights of MLX" "$T/m"
 with "v['quantization'] = {'bits': 4, 'group_size': 64}"; every "weights of MLX" "$T/m"
 with "v['quantization_config'] = {'quant_method': 'nothing'}"; every "quant_method 'nothing' is not supported" "$T/m"
+rotated()
+{
+    with "v['quantization_config'] = {'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'transform_config':
+        {'config_groups': {'v': {'type': 'hadamard', 'apply': [{'targets': ['Linear'], 'location': l} for l in '$1'.split()]}}}}"
+}
+rotated 'input weight_input'; every "transform_config with location 'input' is not supported: these weights are right only where an engine rotates" "$T/m"
+rotated 'weight_input weight_output'; ok "$BIN/moe-inspect" -q "$T/m"
 
 # a model of MLX in full precision is told by its tensors
 rm -rf "$T/m"; ok python3 tests/relayout.py rename "$T/one" "$T/m" '.mlp.experts.0.' .mlp.switch_mlp.
 code 14 "switch_mlp.*_proj.weight': is named as in a model of MLX, which is not read" "$BIN/moe-convert" -q "$T/m" -o "$T/x.moe"
+ok python3 tests/relayout.py rename "$T/one" "$T/p" 'model.layers.1.mlp.gate.weight' model.layers.1.mlp.gate.pre_quant_scale
+code 14 "gate.pre_quant_scale': is a scale that an engine multiplies activations with (AWQ), which is not read" "$BIN/moe-convert" -q "$T/p" -o "$T/x.moe"
 
 # ---- files ----
 

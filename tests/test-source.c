@@ -293,6 +293,13 @@ static void other_types(void)
     "\"group_size\": null, \"block_structure\": [128, " size "]}}}}"
 #define PACKED(weights) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
     "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 4, " weights "}}}}"
+#define ROTATED(groups) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+    "\"transform_config\": {" groups "}}"
+#define AT(where) "\"config_groups\": {\"v\": {\"type\": \"hadamard\", \"apply\": [" where "]}}"
+#define WEIGHT "{\"targets\": [\"Linear\"], \"location\": \"weight_input\", \"inverse\": true}"
+#define SPARSE(format) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+    "\"sparsity_config\": {" format "}}"
+#define AWQ(on) "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\", \"pre_quant_scale\": " on "}"
 #define INT4(order) "{\"format\": \"pack-quantized\", \"weights\": {\"num_bits\": 4, \"group_size\": 32, \"actorder\": " order "}}"
 
 static void refused_configs(void)
@@ -327,6 +334,21 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", MIXED(INT4("\"group\"")), "actorder 'group' is not supported: its columns are permuted", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MIXED(INT4("true")), "actorder 'true' is not supported", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MIXED("{\"format\": \"float-quantized\", \"weights\": {\"num_bits\": 8}}"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROTATED(""), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {}"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROTATED(AT(WEIGHT ", {\"location\": \"weight_output\"}")), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROTATED(AT(WEIGHT ", {\"location\": \"input\"}")), "transform_config with location 'input'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"output\"}")), "transform_config with location 'output'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"k_cache\"}")), "transform_config with location 'k_cache'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT("{}")), "the key 'location' is missing", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": []"), "'transform_config' is not an object", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {}}"), "'apply' of transform_config", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", "\"compression_config\": {\"quant_method\": \"gptq\"}", "'gptq' is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", SPARSE(""), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", SPARSE("\"format\": \"dense\""), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", SPARSE("\"format\": \"sparse-24-bitmask\""), "sparsity_config with format 'sparse-24-bitmask'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", AWQ("false"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", AWQ("true"), "pre_quant_scale is not supported", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", "rope type 'linear'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"yarn\"}", "'factor' is missing", MOE_CORRUPT },
         { "\"eos_token_id\": 5", "\"hidden_act\": \"gelu\"", "hidden_act 'gelu'", MOE_UNSUPPORTED },
@@ -349,6 +371,10 @@ static void refused_configs(void)
     CASE('b', (void)0);
     write_all("hf_quant_config.json", "{\"quantization\": {\"quant_algo\": \"W4A8_AWQ\"}}", 44);
     expect(MOE_UNSUPPORTED, "hf_quant_config.json", "", "'W4A8_AWQ' is not supported", false);
+    CASE('b', CONFIG("\"eos_token_id\": 5", AWQ("false")));
+    static const char awq[] = "{\"quantization\": {\"quant_algo\": \"NVFP4\", \"pre_quant_scale\": true}}";
+    write_all("hf_quant_config.json", awq, sizeof awq - 1);
+    expect(MOE_UNSUPPORTED, "hf_quant_config.json", "", "pre_quant_scale is not supported", false);
 }
 
 static void refused_tensors(void)
