@@ -185,6 +185,6 @@ const char *moe_name_skipped(const struct moe_config *c, const char *name)
     if (layer >= c->num_hidden_layers && layer < c->num_hidden_layers + c->num_nextn_predict_layers)
         return "multi-token prediction";
     if (moe_ends_with(name, ".k_scale") || moe_ends_with(name, ".v_scale")) return "kv scale";
-    if (moe_ends_with(name, "_proj.weight_shape")) return "weight_shape";
+    if (moe_ends_with(name, ".weight_shape")) return "weight_shape"; /* of any linear layer: kv_a_proj_with_mqa, lm_head */
     return NULL;
 }

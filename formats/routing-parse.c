@@ -284,6 +284,7 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "a file of torch.save (write its 'logical_count' as JSON: json.dump({'logical_count': "
                            "torch.load(FILE)['logical_count'].tolist()}, f))");
     }
+    moe_scan_mark(&p.s);
     const char *why = object(&p, &h);
     enum moe_code code = moe_interrupted(err);
     if (code == MOE_OK && p.memory) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");

@@ -12,6 +12,11 @@ static void space(struct moe_scan *s)
     while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r')) s->at++;
 }
 
+void moe_scan_mark(struct moe_scan *s)
+{
+    if (s->end - s->at >= 3 && !memcmp(s->at, "\xef\xbb\xbf", 3)) s->at += 3;
+}
+
 bool moe_scan_take(struct moe_scan *s, char c)
 {
     space(s);

@@ -12,6 +12,8 @@
 
 struct moe_scan { char *start, *at, *end; };
 
+/* Step over a byte order mark, at the start: some editors put one there. */
+void moe_scan_mark(struct moe_scan *s);
 /* Skip white space; true and step over it when `c` comes next. */
 bool moe_scan_take(struct moe_scan *s, char c);
 /* A string: *text gets it, NUL terminated.  A NUL inside, a raw control character and invalid UTF-8 are refused. */

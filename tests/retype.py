@@ -9,6 +9,7 @@ KIND, from a checkpoint of BF16:   f16                           every tensor of
                                    fp8-ct fp8-ct-bf16            in the spelling of compressed-tensors' FP8_BLOCK
       of INT4:                     int4-g64 int4-g128 int4-row   fewer scales
                                    int4-g32-f16 int4-g64-f16 int4-g128-f16 int4-row-f16
+                                   int4-all                      every linear layer is INT4, as with targets "Linear" and nothing ignored
 
 Codes stay as they are: the values are others than before, and as good for a test.
 """
@@ -66,6 +67,23 @@ def int4(kind, name, dtype, shape, data):
     return name, dtype, [shape[0], wide // share], data
 
 
+def rounded(name, shape, values):
+    """A weight of numbers as pack-quantized writes it: groups of 32, 8 codes a word, the first in the low bits."""
+    scales = [max(max(abs(v) for v in values[i:i + 32]) / 7, 1e-6) for i in range(0, len(values), 32)]
+    codes = [max(0, min(15, round(v / scales[i // 32]) + 8)) for i, v in enumerate(values)]
+    packed = bytes(codes[i] | codes[i + 1] << 4 for i in range(0, len(codes), 2))
+    return [(name + "_packed", "I32", [shape[0], shape[1] // 8], packed),
+            (name + "_scale", "BF16", [shape[0], shape[1] // 32], to_bf16(scales)),
+            (name + "_shape", "I64", [2], struct.pack("<2q", *shape))]
+
+
+def int4_all(kind, name, dtype, shape, data):
+    linear = "_proj" in name or name.startswith("lm_head.")
+    if not (linear and name.endswith(".weight") and dtype == "BF16"):
+        return name, dtype, shape, data
+    return rounded(name, shape, bf16_values(data))
+
+
 def f16(kind, name, dtype, shape, data):
     return name, "F16", shape, to_f16(bf16_values(data) if dtype == "BF16" else f32s(data))
 
@@ -84,7 +102,9 @@ def config(kind, c):
                                                                 "symmetric": True, "type": "float"},
                                           "weights": {"actorder": None, "block_structure": [128, 128], "dynamic": False, "group_size": None,
                                                       "num_bits": 8, "strategy": "block", "symmetric": True, "type": "float"}}}}
-    if kind.startswith("int4"):
+    if kind == "int4-all":
+        q["ignore"] = []
+    elif kind.startswith("int4"):
         w = q["config_groups"]["group_0"]["weights"]
         row = "-row" in kind
         w["strategy"] = "channel" if row else "group"
@@ -107,7 +127,7 @@ def write(path, tensors):
 
 
 def main(source, out, kind):
-    change = {"f16": f16, "fp8": fp8, "int4": int4}[kind.split("-")[0]]
+    change = int4_all if kind == "int4-all" else {"f16": f16, "fp8": fp8, "int4": int4}[kind.split("-")[0]]
     where, total = {}, 0
     os.makedirs(out)
     for name in sorted(os.listdir(source)):
@@ -120,7 +140,10 @@ def main(source, out, kind):
             (size,) = struct.unpack("<Q", f.read(8))
             header, data = json.loads(f.read(size)), f.read()
         header.pop("__metadata__", None)
-        tensors = [change(kind, n, t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]]) for n, t in header.items()]
+        tensors = []
+        for n, t in header.items():
+            new = change(kind, n, t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]])
+            tensors += new if isinstance(new, list) else [new]
         total += write(os.path.join(out, name), tensors)
         where.update((t[0], name) for t in tensors)
     with open(os.path.join(out, "model.safetensors.index.json"), "w") as f:

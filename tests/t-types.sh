@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Stored types beside the common ones: half precision, FP8 with BF16 and E8M0 scales, compressed-tensors' FP8_BLOCK, INT4 in groups of 64, 128 and
-# whole rows, and with F16 scales.  Each through every tool: values against an independent decoder (refdecode.py) and the second reader of
+# whole rows, with F16 scales, and in every linear layer.  Each through every tool: values against an independent decoder (refdecode.py) and the second reader of
 # containers (readmoe.py), back byte for byte, the same bytes quantized from checkpoint and container.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run
@@ -63,6 +63,7 @@ through fp8-e8m0 fp8-block128-e8m0 fp8
 through fp8-ct fp8-block128 fp8
 through fp8-ct-bf16 fp8-block128-bf16 fp8
 for k in g64 g128 row g32-f16 g64-f16 g128-f16 row-f16; do through int4-$k int4-$k int4; done
+through int4-all int4-g32 int4
 
 # A value that is not finite is found, named, and not converted.
 poison() # NAME TENSOR BYTES

@@ -50,6 +50,8 @@ static void test_parse(void)
     OK(r->experts == 3 && r->experts_per_token == 2 && r->n_layers == 2 && r->n_windows == 1 && r->tokens[0] == 10);
     OK(r->layers[0] == 1 && r->layers[1] == 7 && moe_routing_row(r, 0, 0)[0] == 10 && moe_routing_row(r, 0, 1)[2] == 0);
     moe_routing_free(&r);
+    OK(parse("\xef\xbb\xbf" HEAD L1 "]}", &r) == MOE_OK && r->n_layers == 1); /* behind a byte order mark */
+    moe_routing_free(&r);
     OK(parse("{\"layers\":[" L1 "],\"later\":{\"keys\":1},\"tokens\":10,\"experts_per_token\":2,\"experts\":3,\"version\":1}", &r) == MOE_OK); /* any order */
     moe_routing_free(&r);
     OK(parse("{\"version\":1,\"experts\":3,\"experts_per_token\":2,\"windows\":[{\"tokens\":10,\"layers\":[" L1 "]},{\"tokens\":0,\"layers\":[" L1 "]}]}", &r) == MOE_OK);
