@@ -214,7 +214,7 @@ check-long: setup
 compiled := $(addprefix t-,calibrate convert decode diff ep export generate gguf nvfp4-rules plan quantize run score streams threads)
 check-compiler: setup
 	@$(again) test-programs check-headers
-	@$(MAKE) --no-print-directory run-tests TESTS="$(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(compiled)"
+	@MOE_COMPILER=1 $(MAKE) --no-print-directory run-tests TESTS="$(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(compiled)"
 
 # What threads share, under ThreadSanitizer: pools, the local communicator, expert-parallel runs.
 .PHONY: check-threads
