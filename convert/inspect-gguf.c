@@ -6,6 +6,7 @@
 #include "formats/gguf-read.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,9 +33,14 @@ static cJSON *item(enum moe_gguf_value type, const struct moe_gguf_scalar *v)
     return cJSON_CreateRaw(digits);
 }
 
+/* JSON has no number that is none. */
+static const char *not_finite(double v) { return isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity"; }
+
 static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, const struct moe_gguf_scalar *v)
 {
     if (type == MOE_GGUF_STRING) return moe_json_add_text(to, key, v->text, v->kept);
+    bool real = type == MOE_GGUF_FLOAT32 || type == MOE_GGUF_FLOAT64;
+    if (real && !isfinite(v->number)) return cJSON_AddStringToObject(to, key, not_finite(v->number));
     if (type == MOE_GGUF_FLOAT32) return moe_json_add_f32(to, key, (float)v->number);
     cJSON *n = item(type, v);
     return n && cJSON_AddItemToObject(to, key, n);
@@ -72,17 +78,21 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
     return ok;
 }
 
-static bool add_types(cJSON *j, const struct moe_gguf_head *h, uint64_t *all)
+/* Bytes of tensors whose type this build does not know are not known either: null. */
+static bool add_bytes(cJSON *o, bool known, uint64_t bytes)
+{
+    return known ? moe_json_add_i64(o, "bytes", (int64_t)bytes) != NULL : cJSON_AddNullToObject(o, "bytes") != NULL;
+}
+
+static bool add_types(cJSON *j, const struct moe_gguf_head *h)
 {
     int64_t tensors[TYPES_MAX + 1] = { 0 };
     uint64_t bytes[TYPES_MAX + 1] = { 0 };
-    *all = 0;
     for (int64_t i = 0; i < h->n_tensors; i++) {
         const struct moe_gguf_entry *t = &h->tensors[i];
         uint32_t k = t->type < TYPES_MAX ? t->type : TYPES_MAX;
         tensors[k]++;
         bytes[k] += t->bytes;
-        *all += t->bytes;
     }
     cJSON *types = cJSON_AddObjectToObject(j, "types");
     bool ok = types != NULL;
@@ -90,9 +100,20 @@ static bool add_types(cJSON *j, const struct moe_gguf_head *h, uint64_t *all)
         char room[32];
         if (!tensors[k]) continue;
         cJSON *o = cJSON_AddObjectToObject(types, k < TYPES_MAX ? type_name(k, room) : "other types");
-        ok = o && moe_json_add_i64(o, "tensors", tensors[k]) && moe_json_add_i64(o, "bytes", (int64_t)bytes[k]);
+        ok = o && moe_json_add_i64(o, "tensors", tensors[k]) && add_bytes(o, moe_gguf_type_name(k), bytes[k]);
     }
     return ok;
+}
+
+static bool add_all_bytes(cJSON *j, const struct moe_gguf_head *h)
+{
+    uint64_t bytes = 0;
+    bool known = true;
+    for (int64_t i = 0; i < h->n_tensors; i++) {
+        bytes += h->tensors[i].bytes;
+        known &= moe_gguf_type_name(h->tensors[i].type) != NULL;
+    }
+    return add_bytes(j, known, bytes);
 }
 
 static bool add_string(cJSON *j, const char *as, const struct moe_gguf_head *h, const char *key)
@@ -104,15 +125,11 @@ static bool add_string(cJSON *j, const char *as, const struct moe_gguf_head *h, 
 
 static cJSON *summary(const struct moe_gguf_head *h)
 {
-    cJSON *j = cJSON_CreateObject(), *types = cJSON_CreateObject();
-    uint64_t bytes = 0;
-    bool ok = j && types && cJSON_AddStringToObject(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
+    cJSON *j = cJSON_CreateObject();
+    bool ok = j && cJSON_AddStringToObject(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
               add_string(j, "architecture", h, "general.architecture") && add_string(j, "name", h, "general.name") &&
-              moe_json_add_i64(j, "tensors", h->n_tensors) && add_types(types, h, &bytes) && moe_json_add_i64(j, "bytes", (int64_t)bytes);
-    cJSON *t = ok ? cJSON_DetachItemFromObjectCaseSensitive(types, "types") : NULL;
-    if (t) ok = cJSON_AddItemToObject(j, "types", t);
-    ok = ok && t && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") && cJSON_AddArrayToObject(j, "problems");
-    cJSON_Delete(types);
+              moe_json_add_i64(j, "tensors", h->n_tensors) && add_all_bytes(j, h) && add_types(j, h);
+    ok = ok && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") && cJSON_AddArrayToObject(j, "problems");
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -129,7 +146,7 @@ static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
         cJSON *n = cJSON_CreateNumber((double)t->ne[d]);
         ok = n && cJSON_AddItemToArray(shape, n);
     }
-    return ok && (moe_gguf_type_name(t->type) ? moe_json_add_i64(row, "bytes", (int64_t)t->bytes) : cJSON_AddNullToObject(row, "bytes")) &&
+    return ok && add_bytes(row, moe_gguf_type_name(t->type), t->bytes) &&
            moe_json_add_i64(row, "offset", (int64_t)t->offset);
 }
 
@@ -146,6 +163,13 @@ static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const
 }
 
 /* ---- for people ---- */
+
+/* "1.5 GiB"; "bytes unknown" for null. */
+static const char *size_text(const cJSON *o, char room[16])
+{
+    const cJSON *bytes = moe_json_get(o, "bytes");
+    return bytes ? moe_human_bytes((uint64_t)bytes->valuedouble, room) : "bytes unknown (a type that this build does not know)";
+}
 
 /* A value as its JSON, between quotes where it is text. */
 static bool print_value(const char *key, const cJSON *v)
@@ -168,11 +192,10 @@ static bool print_all(const cJSON *j, const struct moe_gguf_head *h, bool everyt
     bool ok = arch != NULL;
     if (ok) moe_print_line("gguf, version %u, architecture %s", h->version, arch);
     free(arch);
-    moe_print_line("  %lld tensors, %s", (long long)h->n_tensors,
-                   moe_human_bytes((uint64_t)moe_json_get(j, "bytes")->valuedouble, human));
+    moe_print_line("  %lld tensors, %s", (long long)h->n_tensors, size_text(j, human));
     for (const cJSON *t = moe_json_get(j, "types")->child; t; t = t->next)
         moe_print_line("  %-14s %8.0f tensors  %s", t->string, moe_json_get(t, "tensors")->valuedouble,
-                       moe_human_bytes((uint64_t)moe_json_get(t, "bytes")->valuedouble, human));
+                       size_text(t, human));
     moe_print_line("%lld keys of metadata:", (long long)h->n_pairs);
     for (const cJSON *v = m->child; ok && v; v = v->next)
         if (everything || shown < KEYS_SHOWN) ok = print_value(v->string, v), shown++;

@@ -490,7 +490,9 @@ static int tool_main(int argc, char **argv)
             "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
             "status is 0 when the models are the same and 15 when they differ.\n\n"
             "Of a GGUF file: kind (gguf), version, architecture, name, tensors, bytes, types, metadata (of an array its type, count and first elements; of a "
-            "text its first 256 bytes), verified (null), problems; with --tensors also tensor_list (name, type, shape with the contiguous dimension first, "
+            "text its first 256 bytes; NaN, Infinity and -Infinity as text), verified (null), problems; bytes are "
+            "null where a type is not known; with --tensors also tensor_list (name, type, shape with the "
+            "contiguous dimension first, "
             "bytes, offset).\n\n"
             "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
             "--detokenize: text, bytes_base64.",

@@ -114,14 +114,39 @@ static enum moe_code refuse_variants(const cJSON *o, const char *file, const str
 
 /* ---- rotary ---- */
 
-static enum moe_code rope_kind(const cJSON *r, const char **kind, const char *file, struct moe_err *err)
+static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kind, const char *file, struct moe_err *err)
 {
     const char *a = NULL, *b = NULL;
     MOE_TRY(moe_json_str(r, "rope_type", false, &a, file, err));
     MOE_TRY(moe_json_str(r, "type", false, &b, file, err));
-    if (a && b && strcmp(a, b)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "rope_type '%.40s' and type '%.40s' disagree", a, b);
+    if (a && b && strcmp(a, b))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "rope_type '%.40s' and type '%.40s' disagree", a, b);
+    if (!a && !b && moe_json_get(r, "factor"))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' has a factor and no type", key);
+    for (const cJSON *e = a || b ? NULL : r->child; e; e = e->next)
+        if (cJSON_IsObject(e))
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                               "'%s' has settings of its own for '%.40s', which is not supported", key, e->string);
     *kind = a ? a : b ? b : "default";
     return MOE_OK;
+}
+
+/* Of these, engines read some and others not: transformers rounds no correction range where `truncate` is false,
+ * DeepSeek's code and vLLM always do; vLLM takes the two factors that transformers does not know.  So only the
+ * values under which all of them compute the same are taken. */
+static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_err *err)
+{
+    static const char *const ones[] = { "attn_factor", "extrapolation_factor" };
+    MOE_TRY(want_bool(r, "truncate", true, file, err));
+    MOE_TRY(want_bool(r, "apply_yarn_scaling", true, file, err));
+    for (int i = 0; i < 2; i++) {
+        double v = 1;
+        MOE_TRY(moe_json_f64(r, ones[i], false, &v, file, err));
+        if (v < 1 || v > 1)
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %g of yarn is not supported (1 is)", ones[i], v);
+    }
+    if (!moe_json_get(r, "attention_factor")) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
 }
 
 static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_config *c, struct moe_err *err)
@@ -130,7 +155,7 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     c->beta_fast = 32;
     c->beta_slow = c->mscale = 1;
     c->mscale_all_dim = 0;
-    if (moe_json_get(r, "attention_factor")) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
+    MOE_TRY(refuse_yarn(r, file, err));
     MOE_TRY(moe_json_f64(r, "factor", true, &c->yarn_factor, file, err));
     MOE_TRY(moe_json_f64(r, "original_max_position_embeddings", true, &c->original_max_position_embeddings, file, err));
     MOE_TRY(moe_json_f64(r, "beta_fast", false, &c->beta_fast, file, err));
@@ -143,22 +168,50 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     return MOE_OK;
 }
 
+/* What `key` says, if it is there: rope_theta, and how positions are scaled. */
+static enum moe_code read_rope_object(const cJSON *o, const char *key, const char *file, struct moe_config *c,
+                                      struct moe_err *err)
+{
+    const cJSON *r = moe_json_get(o, key);
+    const char *kind = "default";
+    double part = 1;
+    if (!r) return MOE_OK;
+    if (!cJSON_IsObject(r)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not an object", key);
+    MOE_TRY(moe_json_f64(r, "rope_theta", false, &c->rope_theta, file, err));
+    MOE_TRY(moe_json_f64(r, "partial_rotary_factor", false, &part, file, err));
+    if (part < 1 || part > 1)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "partial_rotary_factor %g is not supported (1 is)", part);
+    MOE_TRY(rope_kind(r, key, &kind, file, err));
+    if (!strcmp(kind, "yarn")) return read_yarn(r, file, c, err);
+    if (!strcmp(kind, "default")) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
+}
+
+static bool same(double a, double b) { return !(a < b) && !(a > b); }
+
+static bool same_yarn(const struct moe_config *a, const struct moe_config *b)
+{
+    return a->yarn == b->yarn && same(a->yarn_factor, b->yarn_factor) && same(a->beta_fast, b->beta_fast) &&
+           same(a->beta_slow, b->beta_slow) && same(a->mscale, b->mscale) && same(a->mscale_all_dim, b->mscale_all_dim) &&
+           same(a->original_max_position_embeddings, b->original_max_position_embeddings);
+}
+
+/* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in which
+ * of them they read. */
 static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
-    const cJSON *both[2] = { moe_json_get(o, "rope_parameters"), moe_json_get(o, "rope_scaling") };
-    const char *kind = "default";
     c->rope_theta = 10000;
     MOE_TRY(moe_json_f64(o, "rope_theta", false, &c->rope_theta, file, err));
-    for (int i = 1; i >= 0; i--) {
-        if (!both[i]) continue;
-        if (!cJSON_IsObject(both[i])) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not an object", i ? "rope_scaling" : "rope_parameters");
-        MOE_TRY(moe_json_f64(both[i], "rope_theta", false, &c->rope_theta, file, err));
-        MOE_TRY(rope_kind(both[i], &kind, file, err));
-        if (!strcmp(kind, "yarn")) MOE_TRY(read_yarn(both[i], file, c, err));
-        else if (strcmp(kind, "default"))
-            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
-    }
-    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
+    struct moe_config newer = *c;
+    MOE_TRY(read_rope_object(o, "rope_scaling", file, c, err));
+    newer.rope_theta = c->rope_theta;
+    MOE_TRY(read_rope_object(o, "rope_parameters", file, &newer, err));
+    bool both = moe_json_get(o, "rope_scaling") && moe_json_get(o, "rope_parameters");
+    if (both && !same_yarn(c, &newer))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_scaling' and 'rope_parameters' disagree (remove the wrong one)");
+    if (moe_json_get(o, "rope_parameters")) *c = newer;
+    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
     return MOE_OK;
 }
 

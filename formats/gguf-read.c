@@ -225,16 +225,37 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     *t = (struct moe_gguf_entry){ .ne = { 1, 1, 1, 1 } };
     MOE_TRY(take_name(c, "tensor name", NAME_MAX_BYTES, &t->name));
     MOE_TRY(take_u32(c, &t->ndim));
-    if (t->ndim < 1 || t->ndim > 4) return WRONG(c, t->name, "has %u dimensions, not 1 to 4", t->ndim);
-    for (uint32_t d = 0; d < t->ndim; d++) {
-        MOE_TRY(take_u64(c, &t->ne[d]));
-        if (!t->ne[d]) return WRONG(c, t->name, "has a dimension of 0");
-    }
+    if (t->ndim > 4) return WRONG(c, t->name, "has %u dimensions, more than 4", t->ndim);
+    for (uint32_t d = 0; d < t->ndim; d++) MOE_TRY(take_u64(c, &t->ne[d])); /* none: one value, as ggml has it */
     MOE_TRY(take_u32(c, &t->type));
     MOE_TRY(take_u64(c, &t->offset));
     if (moe_gguf_type_name(t->type) && !size_of(t, &t->bytes))
         return WRONG(c, t->name, "has a shape that its type %s cannot have", moe_gguf_type_name(t->type));
     return MOE_OK;
+}
+
+static int by_offset(const void *x, const void *y)
+{
+    const struct moe_gguf_entry *a = *(const struct moe_gguf_entry *const *)x, *b = *(const struct moe_gguf_entry *const *)y;
+    return a->offset != b->offset ? (a->offset > b->offset) - (a->offset < b->offset) : (a > b) - (a < b);
+}
+
+/* No byte belongs to two tensors, as far as their types are known. */
+static enum moe_code apart(struct cursor *c)
+{
+    const struct moe_gguf_head *h = c->h;
+    enum moe_code code = MOE_OK;
+    const struct moe_gguf_entry **v = malloc(((size_t)h->n_tensors + 1) * sizeof *v), *last = NULL;
+    if (!v) return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
+    for (int64_t i = 0; i < h->n_tensors; i++) v[i] = &h->tensors[i];
+    qsort(v, (size_t)h->n_tensors, sizeof *v, by_offset);
+    for (int64_t i = 0; i < h->n_tensors && code == MOE_OK; i++) {
+        if (last && v[i]->bytes && v[i]->offset < last->offset + last->bytes)
+            code = WRONG(c, v[i]->name, "overlaps tensor '%.100s'", last->name);
+        if (v[i]->bytes) last = v[i];
+    }
+    free(v);
+    return code;
 }
 
 /* Where data begin is known once all descriptions are read. */
@@ -248,10 +269,10 @@ static enum moe_code place(struct cursor *c)
         uint64_t room = c->size - h->data_offset;
         if (t->offset % h->alignment) return WRONG(c, t->name, "begins at no multiple of %" PRIu64, h->alignment);
         if (t->offset > room || t->bytes > room - t->offset)
-            return WRONG(c, t->name, "the file ends before it does (cut short? fetch it again)");
+            return WRONG(c, t->name, "the file ends in it or before it (cut short? fetch it again)");
         t->offset += h->data_offset;
     }
-    return MOE_OK;
+    return apart(c);
 }
 
 /* ---- the head ---- */

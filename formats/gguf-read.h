@@ -40,7 +40,7 @@ struct moe_gguf_pair {
 
 struct moe_gguf_entry {
     const char *name;
-    uint32_t type, ndim;    /* ggml's number; 1 to 4 */
+    uint32_t type, ndim;    /* ggml's number; 0 (one value) to 4 */
     uint64_t ne[4];         /* ne[0] values are contiguous; 1 beyond ndim */
     uint64_t offset, bytes; /* from the start of the file; 0 bytes where this build does not know the type */
 };

@@ -26,10 +26,11 @@ static bool is_mlx(const cJSON *q)
            moe_json_get(q, "group_size");
 }
 
-/* [128, 128] and nothing else. */
+/* [128, 128] and nothing else; older versions of compressed-tensors spell it "128x128". */
 static bool is_block_128(const cJSON *block)
 {
     int n = 0;
+    if (cJSON_IsString(block)) return !strcmp(block->valuestring, "128x128");
     if (!cJSON_IsArray(block)) return false;
     for (const cJSON *b = block->child; b; b = b->next, n++)
         if (!cJSON_IsNumber(b) || b->valuedouble != 128) return false;

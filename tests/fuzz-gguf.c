@@ -13,7 +13,8 @@ static void check(const struct moe_gguf_head *h, size_t size)
     for (int64_t i = 0; i < h->n_tensors; i++) {
         const struct moe_gguf_entry *t = &h->tensors[i];
         assert(t->name[0] && t->ndim >= 1 && t->ndim <= 4 && t->offset >= h->data_offset && t->offset <= size);
-        assert(t->bytes <= size - t->offset && (t->bytes || !moe_gguf_type_name(t->type)));
+        bool none = !t->ne[0] || !t->ne[1] || !t->ne[2] || !t->ne[3];
+        assert(t->bytes <= size - t->offset && (t->bytes || none || !moe_gguf_type_name(t->type)));
     }
     for (int64_t i = 0; i < h->n_pairs; i++) {
         const struct moe_gguf_pair *p = &h->pairs[i];

@@ -172,15 +172,39 @@ exits 0 "$I" "$T/x.gguf"
 grep -q '^gguf, version 3, architecture "deepseek2"' "$T/out" && grep -q 'and 7 more (--tensors or --json' "$T/out" || fail "text"
 for o in --verify --experts --layers "--diff $K/bf16" "--detokenize 1"; do code 14 'is a GGUF file: of those only' "$I" "$T/x.gguf" $o; done
 truncate -s -1 "$T/x.gguf"
-code 13 "the file ends before it does" "$I" "$T/x.gguf"
+code 13 "the file ends in it or before it" "$I" "$T/x.gguf"
 for f in tests/corpus/gguf/*; do
     case ${f##*/} in
-    good|v2|empty|align) exits 0 "$I" "$f" --json; check "j['kind'] == 'gguf'" ;;
+    good|v2|empty|align|zero) exits 0 "$I" "$f" --json; check "j['kind'] == 'gguf'" ;;
     v1|big) code 14 'not supported' "$I" "$f" ;;
     f-*) ;;
     *) code 13 'tests/corpus/gguf' "$I" "$f" ;;
     esac
 done
+# numbers that JSON has not, one value without dimensions, a type that is not known, bytes that two tensors share
+cat >"$T/gguf.py" <<'P'
+import struct, sys
+def text(s): return struct.pack("<Q", len(s)) + s.encode()
+def write(path, tensors, values=()):
+    b = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))
+    for i, v in enumerate(values):
+        b += text("v%d" % i) + (struct.pack("<If", 6, v) if i % 2 else struct.pack("<Id", 12, v))
+    for i, (dims, kind, at) in enumerate(tensors):
+        b += text("t%d" % i) + struct.pack("<I%dQIQ" % len(dims), len(dims), *dims, kind, at)
+    b += b"\0" * (-len(b) % 32)
+    open(path, "wb").write(b + b"\0" * 256)
+inf = float("inf")
+write(sys.argv[1] + "/odd.gguf", [([], 0, 0), ([32, 2], 2, 32), ([8], 99, 96), ([0, 4], 0, 32)], [inf - inf, inf - inf, inf, -inf, 1.5])
+write(sys.argv[1] + "/over.gguf", [([16], 0, 64), ([8], 99, 64), ([24], 0, 0)])
+P
+ok python3 "$T/gguf.py" "$T"
+exits 0 "$I" "$T/odd.gguf" --tensors --json
+check "j['metadata'] == {'v0': 'NaN', 'v1': 'NaN', 'v2': 'Infinity', 'v3': '-Infinity', 'v4': 1.5}"
+check "j['bytes'] is None and [t['bytes'] for t in j['types'].values()] == [4, 36, None]"
+check "[(t['shape'], t['bytes']) for t in j['tensor_list']] == [([], 4), ([32, 2], 36), ([8], None), ([0, 4], 0)]"
+exits 0 "$I" "$T/odd.gguf"
+grep -q '^  4 tensors, bytes unknown' "$T/out" && grep -q 'v0 = "NaN"' "$T/out" || fail "text of an odd GGUF file"
+code 13 "tensor 't0': overlaps tensor 't2'" "$I" "$T/over.gguf"
 exits 0 "$I" tests/corpus/gguf/good --json
 check "(j['metadata']['a.u64'], j['metadata']['a.i64'], j['metadata']['a.i8'], j['metadata']['a.f']) == (2**64 - 1, -2**53 - 1, -1, 0.1)"
 exits 0 "$I" tests/corpus/gguf/good

@@ -290,7 +290,8 @@ static void other_types(void)
     "\"config_groups\": {\"group_0\": {\"format\": \"nvfp4-pack-quantized\"}, \"group_1\": " group "}}"
 #define FP8_BLOCK(size, strategy) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\"," \
     "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"" strategy "\"," \
-    "\"group_size\": null, \"block_structure\": [128, " size "]}}}}"
+    "\"group_size\": null, \"block_structure\": " size "}}}}"
+#define ROPE(key, more) "\"rope_" key "\": {\"type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64" more "}"
 #define PACKED(weights) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
     "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 4, " weights "}}}}"
 #define ROTATED(groups) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
@@ -318,9 +319,11 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"fp8\"}", "weight_block_size", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}", "quant_algo 'FP8'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", NULL, MOE_OK },
-        { "\"eos_token_id\": 5", FP8_BLOCK("128", "block"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", FP8_BLOCK("64", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", FP8_BLOCK("128", "channel"), "float-quantized with strategy 'channel'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 128]", "block"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 64]", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("\"128x128\"", "block"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", FP8_BLOCK("\"128x64\"", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 128]", "channel"), "float-quantized with strategy 'channel'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": 64"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": 128, \"strategy\": \"group\""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"channel\""), NULL, MOE_OK },
@@ -351,6 +354,20 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", AWQ("true"), "pre_quant_scale is not supported", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", "rope type 'linear'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"yarn\"}", "'factor' is missing", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"truncate\": false"), "truncate false is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("parameters", ", \"truncate\": false"), "truncate false is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"truncate\": true, \"attn_factor\": 1, \"extrapolation_factor\": 1.0, \"attention_factor\": null"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attn_factor\": 1.5"), "attn_factor 1.5 of yarn", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"extrapolation_factor\": 0.5"), "extrapolation_factor 0.5 of yarn", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attention_factor\": 1"), "attention_factor of yarn", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"apply_yarn_scaling\": false"), "apply_yarn_scaling false", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"rope_theta\": 50000"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"beta_fast\": 16"), "'rope_parameters' disagree", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", \"rope_parameters\": {\"rope_type\": \"default\"}", "'rope_parameters' disagree", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"rope_type\": \"dynamic\", \"factor\": 2}", "rope type 'dynamic'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor 0.5", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\"}}", "settings of its own for 'full_attention'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"factor\": 4}", "'rope_scaling' has a factor and no type", MOE_CORRUPT },
         { "\"eos_token_id\": 5", "\"hidden_act\": \"gelu\"", "hidden_act 'gelu'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"attention_bias\": true", "attention_bias", MOE_UNSUPPORTED },
         { "\"hidden_size\": 64,", "", "the key 'hidden_size' is missing", MOE_CORRUPT },
