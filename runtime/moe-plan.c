@@ -239,10 +239,10 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
     struct moe_baseline_sum eplb;
     bool placed = w->task.slots % w->task.ranks == 0;
-    if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, NULL, err));
+    if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, f, NULL, err));
     moe_text_add(w->text, "%d layers of %d experts in %d slots on %d ranks.\n", (int)f->n_layers, (int)w->stats->experts,
                  (int)w->task.slots, (int)w->task.ranks);
-    moe_report_balance(w->text, &w->task, f, placed ? &eplb.load_max : NULL, w->measured);
+    moe_report_balance(w->text, &w->task, f, placed ? &eplb : NULL, w->measured);
     moe_report_losses(w->text, &w->task, f);
     MOE_TRY(moe_plan_baselines(&w->o->baselines, &w->task, f, w->text, json, err));
     add_totals(w, json);
@@ -335,10 +335,12 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
         code = moe_plan_verify(&c, o->run.argv[0], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, o->run.progress, err);
         cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
         if (code == MOE_OK || code == MOE_VERIFY) {
-            cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
+            if (c.had_statistics) cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
+            else cJSON_AddNullToObject(json, "same_statistics"); /* there were none to compare */
             moe_json_add_i64(json, "claims", c.claims);
             moe_json_add_i64(json, "copies_min", c.copies_min);
             moe_json_add_i64(json, "experts_lost_worst", c.lost_worst);
+            moe_json_add_i64(json, "experts_lost_worst_node", c.lost_worst_node);
             if (c.had_statistics) cJSON_AddNumberToObject(json, "load_max", c.load_max);
             if (c.had_statistics) cJSON_AddNumberToObject(json, "load_mean", c.load_mean);
         }
@@ -352,7 +354,10 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     if (c.unproven) moe_warn(&o->run, "%d bounds claimed as exact are too large to be found again", (int)c.unproven);
     if (!o->run.json) {
         printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
-        if (c.had_statistics) printf(", load %.6g, %.4f x mean", c.load_max, c.load_mean > 0 ? c.load_max / c.load_mean : 1);
+        if (c.ranks_per_node) printf(", %d with the worst node of %d ranks", (int)c.lost_worst_node, (int)c.ranks_per_node);
+        if (c.had_statistics)
+            printf(", the fullest ranks compute %.0f tokens in all layers together, %.4f x mean", c.load_max,
+                   c.load_mean > 0 ? c.load_max / c.load_mean : 1);
         printf("%s\n", c.had_statistics ? "" : " (loads and bounds need --stats)");
     }
     return MOE_OK;
@@ -417,7 +422,7 @@ static enum moe_code beside(const struct moe_plan_options *o, const cJSON *root,
                                    .stats = stats, .progress = o->run.progress };
         bool even = t.slots % t.ranks == 0;
         *most = calloc((size_t)p->n_layers, sizeof **most);
-        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, *most, err)
+        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, NULL, *most, err)
                      : moe_fail(err, MOE_NOMEM, "no memory for baselines");
         *b = (struct moe_plot_beside){ even ? "EPLB" : "experts in order", *most };
     }
@@ -593,7 +598,7 @@ static int tool_main(int argc, char **argv)
         .name = "moe-plan", .verb = "verify", .synopsis = "PLAN [--stats FILE]... [--from PLAN]", .opts = verify_opts,
         .about = "compute every number of a plan again, in code that shares nothing with the planner",
         .description = "Exit code 16, and a line for each number that is wrong; without --stats only what the plan says by itself is held: coverage, copies, losses, memory.",
-        .json = "verified, problems, claims, same_statistics, load_max, load_mean, copies_min, experts_lost_worst.",
+        .json = "verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, copies_min, experts_lost_worst, experts_lost_worst_node.",
         .examples = "moe-plan verify plan.json --stats routing.json",
     };
     const struct moe_tool export = {
@@ -632,7 +637,7 @@ static int tool_main(int argc, char **argv)
             "experts_lost_worst, experts_lost_worst_node, activated_max, noise_floor, slots_moved), gap_total, experts_lost_worst, bytes_per_rank, bytes_moved, seconds (planning alone), cpu_seconds (the same, of all threads), "
             "expert_bytes, replicated_bytes, slots_moved, statistics, windows, batch, ranks, slots, the sums load_max, load_mean, bound, min_cut, load_max_after_loss, "
             "baselines, gpu, model, compare, peak_rss.\n\n"
-            "verify: verified, problems, claims, same_statistics, load_max, load_mean, copies_min, experts_lost_worst. export, plot, stage: output; stage: bytes.",
+            "verify: verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, copies_min, experts_lost_worst, experts_lost_worst_node. export, plot, stage: output; stage: bytes.",
         .examples =
             "moe-plan k2.moe --ranks 8 --slots 400 --stats routing.json -o plan.json\n"
             "moe-plan k2.moe --ranks 8 --survive 1 --stats routing.json --layers\n"

@@ -22,8 +22,38 @@ static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
     return n;
 }
 
-enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t, double *most,
-                                    struct moe_err *err)
+/* Experts that are on no other rank than the worst. */
+static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t *slot, int32_t *lost, struct moe_err *err)
+{
+    int32_t n = t->stats->experts, *home = calloc((size_t)n, sizeof *home);
+    int32_t *of = calloc((uint32_t)t->ranks, sizeof *of);
+    bool ok = home && of; /* home: the one rank that has it, + 1; -1: several have */
+    for (int32_t r = 0, k = 0; ok && r < t->ranks; r++)
+        for (int32_t end = k + t->slots / t->ranks + (r < t->slots % t->ranks); k < end; k++)
+            home[slot[k]] = !home[slot[k]] || home[slot[k]] == r + 1 ? r + 1 : -1;
+    for (int32_t e = 0; ok && e < n; e++)
+        if (home[e] > 0 && ++of[home[e] - 1] > *lost) *lost = of[home[e] - 1];
+    free(home);
+    free(of);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for baselines");
+}
+
+/* f has the bounds on plans that survive what the task says. */
+static enum moe_code easier_bound(const struct moe_plan_task *t, const struct moe_plan_proofs *f, double *bound, struct moe_err *err)
+{
+    struct moe_plan_task easier = *t;
+    struct moe_bounds b;
+    easier.survive = 0;
+    *bound = f && !t->survive ? f->bound : 0;
+    for (int32_t i = 0; f && t->survive && i < t->stats->n_layers; i++) {
+        MOE_TRY(moe_plan_bounds(&b, &easier, i, err));
+        *bound += b.best;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t,
+                                    const struct moe_plan_proofs *f, double *most, struct moe_err *err)
 {
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
     double *load = calloc((size_t)t->ranks, sizeof *load), start = moe_now(), cpu = moe_cpu_seconds();
@@ -43,12 +73,15 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
         if ((code = moe_interrupted(err)) != MOE_OK) break;
         code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
         for (int32_t r = 0; r < t->ranks; r++) top = load[r] > top ? load[r] : top;
+        if (code == MOE_OK) code = lost_with_one(t, slot + (int64_t)i * t->slots, &s->lost, err);
         s->duplicates += duplicates(t, slot + (int64_t)i * t->slots);
         s->load_max += top;
         if (most) most[i] = top;
     }
     free(slot);
     free(load);
+    if (code == MOE_OK) code = easier_bound(t, f, &s->bound, err);
+    s->gap = s->bound > 0 && s->load_max > s->bound ? s->load_max / s->bound - 1 : 0;
     return code;
 }
 
@@ -57,22 +90,27 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, 
 {
     struct moe_baseline_sum s;
     double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
-    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, most, err)
+    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, f, most, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for baselines");
     cJSON *j = code == MOE_OK ? cJSON_AddObjectToObject(all, names[kind]) : NULL;
     cJSON *layers = j ? cJSON_CreateDoubleArray(most, t->stats->n_layers) : NULL;
     free(most);
     MOE_TRY(code);
-    double gap = f->bound > 0 ? s.load_max / f->bound - 1 : 0;
     cJSON_AddItemToObject(j, "load_max_layers", layers);
     cJSON_AddNumberToObject(j, "load_max", s.load_max);
-    cJSON_AddNumberToObject(j, "gap_total", gap);
+    cJSON_AddNumberToObject(j, "bound", s.bound);
+    cJSON_AddNumberToObject(j, "gap_total", s.gap);
+    moe_json_add_i64(j, "experts_lost_worst", s.lost);
     moe_json_add_i64(j, "duplicates", s.duplicates);
     cJSON_AddNumberToObject(j, "seconds", s.seconds);
     cJSON_AddNumberToObject(j, "cpu_seconds", s.cpu);
-    moe_text_add(text, "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound; "
+    moe_text_add(text, "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
                  "%lld slots hold an expert that their rank has already.\n", names[kind], s.load_max,
-                 f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * gap, (long long)s.duplicates);
+                 f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * s.gap, t->survive ? " without --survive" : "",
+                 (long long)s.duplicates);
+    if (t->survive && s.lost)
+        moe_text_add(text, "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
+                     (int)s.lost, s.lost == 1 ? "" : "s");
     return MOE_OK;
 }
 

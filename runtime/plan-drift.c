@@ -220,7 +220,7 @@ static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
     if (d->gain[e] + here <= least || !node_takes(d, r, -1, e)) return;
     d->work -= (int64_t)(s->count[e] + s->count[f]) * s->windows;
     double gain = here + copy_gain(d, r, f, e);
-    if (gain > least) d->best = step_of(gain, moves, -1, k, e);
+    if (gain > least && moe_place_spares(s, r, f)) d->best = step_of(gain, moves, -1, k, e);
 }
 
 static int32_t rank_of(const struct moe_place *s, int32_t slot)

@@ -207,7 +207,7 @@ static void try_copy(struct moe_place *s, int32_t at, int32_t slot, int32_t e, s
     if (e == f || s->count[f] <= s->floor || s->count[e] >= s->ranks || has(s, at, e) || !node_takes(s, at, -1, e)) return;
     double m = copy_cost(s, at, f, e, best->cost);
     s->work -= s->windows * 8;
-    if (m < best->cost) *best = (struct step){ m, 1, { 0, 0 }, { slot, 0 }, e };
+    if (m < best->cost && moe_place_spares(s, at, f)) *best = (struct step){ m, 1, { 0, 0 }, { slot, 0 }, e };
 }
 
 static struct step best_copy(struct moe_place *s, int32_t a, double below)

@@ -46,6 +46,11 @@ void moe_place_empty(struct moe_place *s);                  /* no slot in use; t
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e); /* into the next slot of a rank with room that lacks it */
 void moe_place_one(struct moe_place *s, int32_t e);         /* where the cost is least */
 void moe_place_loads(struct moe_place *s);                  /* piece, size, load, cost, has from slot and count */
+/* With nodes: experts whose copies all lie in one get one elsewhere, as far as that can be (plan-nodes.c). */
+void moe_place_nodes(struct moe_place *s);
+bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone);
+/* May the copy of e on this rank go, and the others still be in two nodes, if they are now? */
+bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e);
 void moe_place_exchange(struct moe_place *s, double goal);  /* until the largest cost is at most goal, or nothing helps */
 /* May expert e, coming to rank `to`, share it with the other rank that has it (but `from`, which it leaves; -1: none)? */
 bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);

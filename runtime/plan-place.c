@@ -235,7 +235,8 @@ void moe_place_one(struct moe_place *s, int32_t e)
         if (s->has[(int64_t)r * s->experts + e]) s->holders[holders++] = r;
     for (int32_t r = 0; r < s->ranks; r++) {
         if (!room(s, r) || s->has[(int64_t)r * s->experts + e]) continue;
-        int32_t c = (nodes ? on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
+        /* a copy on another node first, and not with the same other rank as many experts then */
+        int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
         if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
     }
     if (best < 0) make_room(s, e);

@@ -24,6 +24,7 @@ struct picture {
     struct moe_text t;
     const struct moe_plot_beside *beside;
     int rows, ranks, cell; /* cell: width of a rank */
+    double survive;        /* lost ranks that the plan survives */
     double span;           /* colors are darkest so far from 1 */
     double most, step;     /* the bars' axis */
 };
@@ -193,6 +194,14 @@ static void key(struct picture *p, int x, int y, const char *fill, const char *w
     text(p, x + 16, y, "start", what);
 }
 
+/* Under --survive the bound is on plans that keep it, and what others make need not. */
+static void key_bound(struct picture *p, int x, int y)
+{
+    char s[96] = "bound: no placement has less";
+    if (p->survive > 0) snprintf(s, sizeof s, "bound under --survive %.0f: no such placement has less", p->survive);
+    key(p, x, y, "#000000", s);
+}
+
 static void legend(struct picture *p)
 {
     int y = TOP + p->rows * ROW + 22;
@@ -207,8 +216,9 @@ static void legend(struct picture *p)
     number(p, LEFT + 126, y + 30, "middle", 1);
     number(p, LEFT + 252, y + 30, "middle", 1 + p->span);
     key(p, LEFT + 320, y, "#7799cc", "this plan's fullest rank");
-    key(p, LEFT + 320, y + 16, "#000000", "bound: no placement has less");
-    if (p->beside) snprintf(s, sizeof s, "%s of the same statistics", p->beside->name);
+    key_bound(p, LEFT + 320, y + 16);
+    if (p->beside)
+        snprintf(s, sizeof s, "%s of the same statistics%s", p->beside->name, p->survive > 0 ? ", without --survive" : "");
     else snprintf(s, sizeof s, "no baseline: it needs --stats FILE");
     key(p, LEFT + 320, y + 32, p->beside ? "#dd6600" : "#ffffff", s);
 }
@@ -232,8 +242,8 @@ static void title(struct picture *p, const cJSON *root, const cJSON *layers)
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside,
                             char **svg, struct moe_err *err)
 {
-    struct picture p = { .beside = beside };
     const cJSON *layers = moe_json_get(root, "layers");
+    struct picture p = { .beside = beside, .survive = value(root, "survive") };
     int row = 0;
     MOE_TRY(survey(layers, file, &p.rows, &p.ranks, &p.span, err));
     scales(&p, layers);

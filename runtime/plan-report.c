@@ -39,8 +39,24 @@ void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, con
 
 /* ---- sentences ---- */
 
+/* It knows nothing of --survive: where that is asked for, EPLB answers an easier question, under a lower bound. */
+static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                        const struct moe_baseline_sum *eplb)
+{
+    double load = eplb->load_max;
+    moe_text_add(t, "; by DeepSeek's EPLB");
+    if (task->survive && eplb->lost)
+        moe_text_add(t, ", which knows nothing of --survive and loses up to %d expert%s of a layer with a rank,",
+                     (int)eplb->lost, eplb->lost == 1 ? "" : "s");
+    else if (task->survive) moe_text_add(t, ", which knows nothing of --survive,");
+    moe_text_add(t, " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% %s here.\n",
+                 load / f->n_layers, 100 * eplb->gap, task->survive ? " without --survive" : "",
+                 100 * (f->load_max > load ? f->load_max / load - 1 : 1 - f->load_max / load),
+                 f->load_max > load ? "more time" : "less time");
+}
+
 void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
-                        const double *eplb, bool measured)
+                        const struct moe_baseline_sum *eplb, bool measured)
 {
     double n = f->n_layers;
     if (!(f->load_mean > 0)) {
@@ -57,19 +73,32 @@ void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, co
     moe_text_add(t,
                  "the fullest rank, for which all others wait, computes %.0f tokens a layer, %.2f %% more "
                  "than the mean and "
-                 "%.3f %% (%.0f tokens) more than the bound that no placement can beat",
+                 "%.3f %% (%.0f tokens) more than the bound that no placement ",
                  f->load_max / n, 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
                  (f->load_max - f->bound) / n);
+    if (task->survive) moe_text_add(t, "which survives the loss of %d rank%s ", (int)task->survive, task->survive == 1 ? "" : "s");
+    moe_text_add(t, "can beat");
     if (!eplb)
         moe_text_add(t, "; DeepSeek's EPLB has no placement of %d slots on %d ranks.\n", (int)task->slots,
                      (int)task->ranks);
-    else
-        moe_text_add(t,
-                     "; by DeepSeek's EPLB it would compute %.0f, %.3f %% above the bound, so that a layer's "
-                     "experts take %.2f %% %s here.\n",
-                     *eplb / n, 100 * (f->bound > 0 ? *eplb / f->bound - 1 : 0),
-                     100 * (f->load_max > *eplb ? f->load_max / *eplb - 1 : 1 - f->load_max / *eplb),
-                     f->load_max > *eplb ? "more time" : "less time");
+    else report_eplb(t, task, f, eplb);
+}
+
+/* What is lost with a node, and why. */
+static void report_nodes(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+{
+    int32_t node = task->ranks_per_node, lost = f->lost_worst_node, more = task->slots % task->ranks;
+    int64_t most = (int64_t)node * (task->slots / task->ranks) + (more < node ? more : node);
+    if (!lost) {
+        moe_text_add(t, "; no expert is lost with any node of %d rank%s", (int)node, node == 1 ? "" : "s");
+        return;
+    }
+    moe_text_add(t, "; with the worst node of %d rank%s %d expert%s of a layer %s lost", (int)node, node == 1 ? "" : "s",
+                 (int)lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are");
+    if (f->copies_min < 2) moe_text_add(t, ", since not all have two copies (--survive 1)");
+    else if (task->slots - most < task->stats->experts)
+        moe_text_add(t, ", since the other nodes have %lld slots for %d experts", (long long)(task->slots - most),
+                     (int)task->stats->experts);
 }
 
 void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
@@ -79,19 +108,18 @@ void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, con
     if (task->ranks < 2) moe_text_add(t, "there is one rank, and without it nothing is left");
     else if (f->lost_worst)
         moe_text_add(t,
-                     "when one rank dies, up to %d experts of a layer are lost with it (--survive 1 keeps a "
+                     "when one rank dies, up to %d expert%s of a layer %s lost with it (--survive 1 keeps a "
                      "copy of each elsewhere, "
                      "in %lld slots or more)",
-                     (int)f->lost_worst, 2LL * task->stats->experts);
+                     (int)f->lost_worst, f->lost_worst == 1 ? "" : "s", f->lost_worst == 1 ? "is" : "are",
+                     2LL * task->stats->experts);
     else
         moe_text_add(t,
                      "no expert is lost with any %d rank%s, since each has at least %d copies; with one rank "
                      "dead the fullest "
                      "computes %.2f times today's mean",
                      (int)f->copies_min - 1, f->copies_min == 2 ? "" : "s", (int)f->copies_min, after);
-    if (task->ranks_per_node > 0 && task->ranks_per_node < task->ranks)
-        moe_text_add(t, "; with the worst node of %d ranks %d experts of a layer are lost",
-                     (int)task->ranks_per_node, (int)f->lost_worst_node);
+    if (task->ranks_per_node > 0 && task->ranks_per_node < task->ranks) report_nodes(t, task, f);
     moe_text_add(t, ".\n");
 }
 

@@ -4,14 +4,15 @@
 #ifndef MOE_RUNTIME_PLAN_REPORT_H
 #define MOE_RUNTIME_PLAN_REPORT_H
 
+#include "runtime/plan-baselines.h"
 #include "runtime/plan-model.h"
 #include "runtime/plan-proof.h"
 #include "runtime/plan-text.h"
 
-/* eplb: load of the fullest rank, summed over layers, as EPLB would place; NULL: it cannot.  measured: the loads are those of
+/* eplb: how EPLB would place; NULL: it cannot.  measured: the loads are those of
  * statistics, not of experts that are taken to be equally busy. */
-void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f, const double *eplb,
-                        bool measured);
+void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                        const struct moe_baseline_sum *eplb, bool measured);
 void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f);
 void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task);
 void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task);

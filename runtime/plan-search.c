@@ -37,6 +37,7 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
     (*s)->lose = lose;
     moe_place_counts(*s);
     moe_place_pack(*s);
+    if (!moe_is_stopping()) moe_place_nodes(*s);
     moe_place_exchange(*s, goal);
     if (moe_place_max(*s, NULL) > goal) moe_place_exact(*s, &optimum);
     return MOE_OK;
@@ -66,6 +67,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     double goal = bound * (1 + t->target);
     MOE_TRY(moe_place_open(&s, t, row, err));
     moe_place_keep(s, t->from, old);
+    if (!moe_is_stopping()) moe_place_nodes(s);
     enum moe_code code = moe_place_drift(s, old, goal, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) {

@@ -147,6 +147,8 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
     compare(v, o, number, "experts_lost_worst_node", worst_node);
     v->out->copies_min = least < v->out->copies_min ? least : v->out->copies_min;
     v->out->lost_worst = worst > v->out->lost_worst ? worst : v->out->lost_worst;
+    v->out->ranks_per_node = node < v->ranks ? node : 0;
+    v->out->lost_worst_node = worst_node > v->out->lost_worst_node ? worst_node : v->out->lost_worst_node;
 }
 
 /* ---- loads ---- */
@@ -488,6 +490,7 @@ static void check_totals(struct verify *v, bool moves)
 {
     double expert = 0, replicated = 0, layers = v->n_layers;
     compare(v, v->root, -1, "experts_lost_worst", v->out->lost_worst);
+    compare(v, v->root, -1, "experts_lost_worst_node", v->out->lost_worst_node);
     bool silent = !(v->sum_load > 0);
     if (v->compare && (v->sum_bound > 0 || silent))
         compare(v, v->root, -1, "gap_total", silent ? 0 : v->sum_load / v->sum_bound - 1);

@@ -17,6 +17,7 @@ struct moe_plan_checked {
     int32_t unproven;       /* exact bounds too large to be found again */
     double load_max, load_mean; /* sums over layers, recomputed */
     int32_t lost_worst, copies_min;
+    int32_t ranks_per_node, lost_worst_node; /* 0: one node */
 };
 
 /* `stats`: windows in order, or NULL (structure and coverage only); `from`: the old plan's path, or NULL (moves are then not checked).

@@ -29,8 +29,10 @@ for t in svg.iter(NS + "text"):
 for i, a in enumerate(texts):
     for b in texts[i + 1:]:
         check(abs(a[0] - b[0]) >= 9 or a[2] <= b[1] or b[2] <= a[1], "texts overlap:", a[3], b[3])
-for word in ["layer", "rank", "fullest rank: load / mean", "0", "1", "this plan's fullest rank", "bound: no placement has less",
-             "EPLB of the same statistics" if eplb else "no baseline: it needs --stats FILE"]:
+survive = plan["survive"]
+bound = f"bound under --survive {survive}: no such placement has less" if survive else "bound: no placement has less"
+for word in ["layer", "rank", "fullest rank: load / mean", "0", "1", "this plan's fullest rank", bound,
+             "EPLB of the same statistics" + (", without --survive" if survive else "") if eplb else "no baseline: it needs --stats FILE"]:
     check(any(t[3] == word for t in texts), "no label", word)
 want = {}
 for i, l in enumerate(plan["layers"]):

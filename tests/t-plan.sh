@@ -226,6 +226,38 @@ for say in "x:--ranks 72 --slots 450:has no placement of 450 slots on 72 ranks" 
     count
 done
 
+# ---- nodes: with two copies of every expert, and room on the other nodes, a lost node takes none; the report says what it takes ----
+sed 's/"num_hidden_layers": 61/"num_hidden_layers": 4/' "$T/k2/config.json" >"$T/small.json"
+mkdir "$T/small" && mv "$T/small.json" "$T/small/config.json"
+S="$T/small -q --expert-type nvfp4"
+"$G" layers=3 seed=3 sigma=1 >"$T/s1" && "$G" layers=3 seed=3 sigma=1 windows=3 drift=0.3 >"$T/s3" || fail genrouting
+for shape in "8 768 4 1 s1" "8 768 4 1 s3" "32 768 8 1 s1" "32 768 8 1 s3" "64 768 8 1 s1" "9 770 3 1 s3" "8 769 2 1 s1" "16 1552 4 3 s1"; do
+    set -- $shape
+    ok "$P" $S --ranks $1 --slots $2 --ranks-per-node $3 --survive $4 --stats "$T/$5" -f -o "$T/n.json"
+    grep -q "no expert is lost with any node of $3 ranks" "$T/out" || { cat "$T/out"; fail "a node takes experts with it: $shape"; }
+    ok "$P" verify "$T/n.json" --stats "$T/$5" -q
+    grep -q ", 0 with the worst node of $3 ranks" "$T/out" || { cat "$T/out"; fail "verify does not say what a node takes: $shape"; }
+    count
+done
+ok "$P" $S --from "$T/n.json" --stats "$T/s3" --slots 1664 # as few moves as it takes
+grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out"; fail "a plan from another loses experts with a node"; }
+ok "$P" $S --ranks 8 --slots 768 --survive 1 --stats "$T/s1" -f -o "$T/flat.json"
+ok "$P" $S --from "$T/flat.json" --ranks-per-node 4 --stats "$T/s1"
+grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out"; fail "a plan of one node is not spread over two"; }
+ok "$P" $S --ranks 8 --slots 768 --ranks-per-node 4 --stats "$T/s1"
+grep -q 'with the worst node of 4 ranks [0-9]* experts of a layer are lost, since not all have two copies (--survive 1)' "$T/out" || { cat "$T/out"; fail "it is not said why a node takes experts"; }
+
+# ---- EPLB is not held to --survive: it has a bound of its own, and what it loses is said ----
+ok "$P" $S --ranks 32 --slots 768 --survive 1 --stats "$T/s1" --baseline eplb -f -o "$T/sv.json"
+grep -q 'bound that no placement which survives the loss of 1 rank can beat; by DeepSeek.s EPLB, which knows nothing of --survive and loses up to [0-9]* experts of a layer with a rank, it would compute [0-9]*, [0-9.]* % above the bound without --survive, so' "$T/out" || { cat "$T/out"; fail "EPLB is held against a bound that it need not keep"; }
+ok "$P" $S --ranks 32 --slots 768 --survive 1 --stats "$T/s1" --baseline eplb --json
+cp "$T/out" "$T/sv-eplb.json"
+is "$(tr -d '\n' <"$T/out" | sed 's/.*"eplb"//' | sed -n 's/[^}]*"experts_lost_worst": *\([0-9]*\).*/\1/p') > 0" "what EPLB loses, in JSON"
+ok "$P" plot "$T/sv.json" --stats "$T/s1" -o "$T/sv.svg"
+if command -v python3 >/dev/null; then ok python3 tests/plotcheck.py "$T/sv.json" "$T/sv.svg" "$T/sv-eplb.json"; fi
+ok "$P" verify "$T/sv.json" --json
+grep -q '"same_statistics": *null' "$T/out" || fail "verify without statistics says that they are others"
+
 # ---- export, and back ----
 for to in sglang tensorrt-llm; do
     ok "$P" export "$T/t1" --to $to -f -o "$T/x"
