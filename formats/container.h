@@ -80,6 +80,9 @@ void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, u
 /* Write table and header, fsync, close; gives size and digest.  On failure, and by abort, the file is removed. */
 enum moe_code moe_shard_finish(struct moe_shard_writer **w, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err);
 void moe_shard_abort(struct moe_shard_writer **w);
+/* The hashes of a finished shard's table, into t[i].hash: `t` is what it was created with.  MOE_CORRUPT when
+ * its table is damaged or lists anything else. */
+enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err);
 
 /* ---- the directory ---- */
 

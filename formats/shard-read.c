@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { HEAD = sizeof(struct moe_shard_header), RECORD = sizeof(struct moe_shard_record) };
 
@@ -165,5 +166,46 @@ enum moe_code moe_shard_check_overlap(const struct moe_shard_record *r, uint64_t
         if (sorted[i]->offset - sorted[i - 1]->offset < sorted[i - 1]->bytes)
             code = moe_fail_at(err, MOE_CORRUPT, path, record_name(sorted[i], name), "plane %d overlaps another", sorted[i]->plane);
     free(sorted);
+    return code;
+}
+
+static bool is_record_of(const struct moe_shard_record *r, const struct moe_tensor *t, int plane)
+{
+    return r->role == t->role && r->layer == t->layer && r->expert == t->expert && r->type == t->type &&
+           r->plane == plane && r->offset == t->plane[plane].offset && r->bytes == t->plane[plane].bytes;
+}
+
+static enum moe_code take_hashes(const unsigned char *head, size_t bytes, const char *path,
+                                 struct moe_tensor *t, int64_t n, struct moe_err *err)
+{
+    size_t at = HEAD;
+    bool same = true;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; same && k < MOE_PLANE_COUNT; k++) {
+            struct moe_shard_record r;
+            if (t[i].plane[k].file < 0) continue;
+            same = bytes - at >= RECORD;
+            if (!same) break;
+            memcpy(&r, head + at, RECORD);
+            same = is_record_of(&r, &t[i], k);
+            t[i].hash[k] = r.hash;
+            at += RECORD;
+        }
+    if (same && at == bytes) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "its table lists other tensors than were written to it");
+}
+
+enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err)
+{
+    int fd;
+    uint64_t size;
+    unsigned char *head;
+    size_t bytes;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = moe_shard_read_head(fd, path, size, &head, &bytes, err);
+    close(fd);
+    MOE_TRY(code);
+    code = take_hashes(head, bytes, path, t, n, err);
+    free(head);
     return code;
 }

@@ -80,6 +80,8 @@ enum moe_code moe_hf_files_name(struct moe_hf_files *f, int64_t i, const char *n
     return f->v[i].path ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its name");
 }
 
+const char *moe_hf_files_path(const struct moe_hf_files *f, int64_t i) { return f->v[i].path; }
+
 /* ---- open when needed ---- */
 
 static enum moe_code close_idle(struct moe_hf_files *f, struct moe_err *err)

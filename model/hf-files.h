@@ -32,6 +32,8 @@ enum moe_code moe_hf_files_is(struct moe_hf_files *f, int64_t i, const void *hea
 enum moe_code moe_hf_files_check(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
                                  uint64_t all, struct moe_err *err);
 
+const char *moe_hf_files_path(const struct moe_hf_files *f, int64_t i);
+
 /* From any thread. */
 enum moe_code moe_hf_files_write(struct moe_hf_files *f, int64_t i, uint64_t offset, const void *data,
                                  size_t bytes, struct moe_err *err);

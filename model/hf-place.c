@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/hf-place.h"
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/tool.h"
 #include "kernels/nvfp4.h"
@@ -155,7 +156,7 @@ uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 {
     uint64_t chunk = bytes_left(p) ? moe_hf_write_memory(&p->planned) : 0;
     return chunk + (uint64_t)p->plan.n * (p->plan.n_shards > 1 ? 400 : 280) +
-           (uint64_t)p->planned.n_tensors * (sizeof *p->planned.tensors + 64) + (1 << 20);
+           (uint64_t)p->planned.n_tensors * (sizeof *p->planned.tensors + 64) + (2 << 20);
 }
 
 /* ---- the files ---- */
@@ -252,19 +253,25 @@ static enum moe_code write_values(void *ctx, int64_t tensor, int plane, uint64_t
 }
 
 /* Entries ascend within a layer, so a file that was synced is seldom met again. */
+static enum moe_code sync_files(const struct moe_hf_place *p, const int64_t *in, int64_t n_in,
+                                struct moe_err *err)
+{
+    int64_t n = p->plan.n_shards;
+    bool *has = calloc((size_t)n, sizeof *has);
+    if (!has) return moe_fail(err, MOE_NOMEM, "no memory to sync %lld files", (long long)n);
+    for (int64_t i = 0; i < n_in; i++)
+        if (p->takes[in[i]]) has[shard_of(p, p->first[in[i]])] = true;
+    enum moe_code code = MOE_OK;
+    for (int64_t s = 0; code == MOE_OK && s < n; s++)
+        if (has[s]) code = moe_hf_files_sync(p->files, s, err);
+    free(has);
+    return code;
+}
+
 static enum moe_code sync_values(void *ctx, struct moe_err *err)
 {
     const struct diverted *d = ctx;
-    int64_t n = d->p->plan.n_shards;
-    bool *has = calloc((size_t)n, sizeof *has);
-    if (!has) return moe_fail(err, MOE_NOMEM, "no memory to sync %lld files", (long long)n);
-    for (int64_t i = 0; i < d->n; i++)
-        if (d->p->takes[d->in[i]]) has[shard_of(d->p, d->p->first[d->in[i]])] = true;
-    enum moe_code code = MOE_OK;
-    for (int64_t s = 0; code == MOE_OK && s < n; s++)
-        if (has[s]) code = moe_hf_files_sync(d->p->files, s, err);
-    free(has);
-    return code;
+    return sync_files(d->p, d->in, d->n, err);
 }
 
 static void forget(void *ctx)
@@ -313,6 +320,102 @@ enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int
     enum moe_code code = moe_hf_files_read(p->files, shard, p->at[entry], linear, bytes, err);
     if (code == MOE_OK) moe_scales_to_tile(linear, t->rows, t->cols / 16, to);
     free(linear);
+    return code;
+}
+
+/* ---- what an earlier run wrote ---- */
+
+enum { CHECK_PIECE = 1 << 20 };
+
+struct checker { const struct moe_hf_place *p; struct moe_hash *hash; uint8_t *piece; size_t room; };
+
+static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err *err)
+{
+    int64_t entry = c->p->first[index], shard = shard_of(c->p, entry);
+    uint64_t bytes = c->p->planned.tensors[index].plane[MOE_PLANE_DATA].bytes;
+    for (uint64_t at = 0; at < bytes; at += CHECK_PIECE) {
+        size_t n = bytes - at < CHECK_PIECE ? (size_t)(bytes - at) : CHECK_PIECE;
+        MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + at, c->piece, n, err));
+        moe_hash_add64(c->hash, c->piece, n);
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* A stripe of 128 rows as a checkpoint has it, and behind it as a container has it. */
+static size_t stripe_bytes(const struct moe_tensor *t)
+{
+    return 128 * (size_t)(t->cols / 16) +
+           (size_t)moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, t->cols);
+}
+
+static enum moe_code hash_scales(struct checker *c, int64_t index, struct moe_err *err)
+{
+    const struct moe_tensor *t = &c->p->planned.tensors[index];
+    int64_t entry = c->p->first[index] + 1, shard = shard_of(c->p, entry), blocks = t->cols / 16;
+    uint8_t *tile = c->piece + 128 * blocks;
+    for (int64_t row = 0; row < t->rows; row += 128) {
+        int64_t rows = t->rows - row < 128 ? t->rows - row : 128;
+        MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + (uint64_t)(row * blocks), c->piece,
+                                  (size_t)(rows * blocks), err));
+        moe_scales_to_tile(c->piece, rows, blocks, tile);
+        moe_hash_add64(c->hash, tile, stripe_bytes(t) - 128 * (size_t)blocks);
+    }
+    return moe_interrupted_resumable(err);
+}
+
+static enum moe_code check_plane(struct checker *c, int64_t index, const struct moe_tensor *t, int plane,
+                                 struct moe_err *err)
+{
+    char name[128];
+    int64_t entry = c->p->first[index] + (plane == MOE_PLANE_SCALE);
+    moe_hash_reset64(c->hash);
+    MOE_TRY(plane == MOE_PLANE_DATA ? hash_data(c, index, err) : hash_scales(c, index, err));
+    if (moe_hash_get64(c->hash) == t->hash[plane]) return MOE_OK;
+    return moe_fail_at(err, MOE_VERIFY, moe_hf_files_path(c->p->files, shard_of(c->p, entry)),
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "its %s are not those that were written there: the file was damaged since (start over "
+                       "with --force)", plane == MOE_PLANE_DATA ? "values" : "scales");
+}
+
+static bool is_placed(const struct moe_hf_place *p, const struct moe_shard_unit *u, int64_t i, int plane)
+{
+    return is_value(plane) && p->takes[u->in[i]] && u->out[i].plane[plane].bytes;
+}
+
+uint64_t moe_hf_place_bytes(const struct moe_hf_place *p, const struct moe_shard_unit *u)
+{
+    uint64_t n = 0;
+    for (int64_t i = 0; i < u->n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++)
+            if (is_placed(p, u, i, k)) n += u->out[i].plane[k].bytes;
+    return n;
+}
+
+static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u,
+                               struct moe_progress *progress, struct moe_err *err)
+{
+    for (int64_t i = 0; i < u->n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++) {
+            if (!is_placed(c->p, u, i, k)) continue;
+            MOE_TRY(check_plane(c, u->in[i], &u->out[i], k, err));
+            moe_progress_add(progress, u->out[i].plane[k].bytes);
+        }
+    return sync_files(c->p, u->in, u->n, err); /* and what was read leaves the page cache */
+}
+
+enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
+                                 struct moe_progress *progress, struct moe_err *err)
+{
+    struct checker c = { .p = p, .hash = moe_hash_new(), .room = CHECK_PIECE };
+    for (int64_t i = 0; i < u->n; i++)
+        if (u->out[i].type == MOE_NVFP4 && stripe_bytes(&u->out[i]) > c.room)
+            c.room = stripe_bytes(&u->out[i]);
+    c.piece = malloc(c.room);
+    enum moe_code code = c.hash && c.piece ? check_all(&c, u, progress, err)
+                                           : moe_fail(err, MOE_NOMEM, "no memory to check a unit");
+    moe_hash_free(c.hash);
+    free(c.piece);
     return code;
 }
 

@@ -47,6 +47,12 @@ enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard
 enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int plane, void *to,
                                 struct moe_err *err);
 
+/* The bytes of a unit that the files have; and whether they are those whose hashes u->out has, streamed.
+ * MOE_VERIFY names the first tensor of which they are not. */
+uint64_t moe_hf_place_bytes(const struct moe_hf_place *p, const struct moe_shard_unit *u);
+enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
+                                 struct moe_progress *progress, struct moe_err *err);
+
 /* After all units are written: `made` is the container with the holes.  Fill what is missing: scalars and the
  * other weights, the index, configurations and small files. */
 enum moe_code moe_hf_place_finish(const struct moe_hf_place *p, const struct moe_source *made,

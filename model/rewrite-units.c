@@ -340,6 +340,46 @@ static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
     return MOE_OK;
 }
 
+/* ---- units that are there, and whose weights lie in a checkpoint's files ---- */
+
+static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_unit *u)
+{
+    return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
+}
+
+/* check: or count its bytes. */
+static enum moe_code look_at_placed(struct moe_rewrite_work *k, const char *dir, int number, bool check,
+                                    uint64_t *bytes, struct moe_err *err)
+{
+    char path[4096];
+    struct moe_shard_unit unit;
+    enum moe_code code = MOE_OK;
+    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
+    bool there = is_there(k, &unit);
+    if (there && !check) *bytes += moe_hf_place_bytes(k->o->place, &unit);
+    if (there && check) {
+        int n = snprintf(path, sizeof path, "%s/%s.moe", dir, unit.name);
+        code = n < (int)sizeof path ? moe_shard_hashes(path, unit.out, unit.n, err)
+                                    : moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+        if (code == MOE_OK) code = moe_hf_place_check(k->o->place, &unit, k->progress, err);
+    }
+    moe_unit_release(&unit);
+    return code;
+}
+
+enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err)
+{
+    uint64_t bytes = 0;
+    enum moe_code code = MOE_OK;
+    int units = moe_unit_count(k->src);
+    for (int u = 0; u < units; u++) MOE_TRY(look_at_placed(k, dir, u, false, &bytes, err));
+    if (!bytes) return MOE_OK;
+    moe_progress_begin(k->progress, "check", bytes, MOE_UNIT_BYTES);
+    for (int u = 0; code == MOE_OK && u < units; u++) code = look_at_placed(k, dir, u, true, &bytes, err);
+    moe_progress_end(k->progress);
+    return code;
+}
+
 /* ---- all of them ---- */
 
 /* Which units are to be written and how large they are; bytes of the source whose units are there. */
@@ -414,6 +454,8 @@ enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uin
 {
     uint64_t need, done;
     enum moe_code code = list_units(k, &need, &done, err);
+    if (code == MOE_OK && k->o->place && k->n_there)
+        code = moe_rewrite_check_placed(k, moe_writer_dir(k->writer), err);
     if (!k->o->coder) moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
     if (!k->o->coder) moe_progress_skip(k->progress, done);
     if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);

@@ -126,6 +126,34 @@ if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
     code 15 'with other options' "$Q" -q $A --flavor compressed-tensors -o "$T/k" --resume
     used=$(du -sk "$T/k.partial" | cut -f1) size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
     [ "$used" -lt $((size + kept)) ] || fail "$used KiB are used for $size KiB"
+    # weights that were damaged since an earlier run wrote them: data, then scales; whether the container in it is whole or begun
+    damage() # FILE: 64 bytes of an expert's weight, or of its scales, are others
+    {
+        python3 - "$1" "$2" <<'P' || fail "damage"
+import json, struct, sys
+with open(sys.argv[1], "r+b") as f:
+    n, = struct.unpack("<Q", f.read(8))
+    for name, t in json.loads(f.read(n)).items():
+        if ".experts.1." in name and name.endswith(sys.argv[2]): break
+    else: sys.exit("no expert in it")
+    f.seek(8 + n + t["data_offsets"][0]); old = f.read(64)
+    f.seek(-64, 1); f.write(bytes(b ^ 0x11 for b in old))
+P
+    }
+    first=$(grep -l 'layers.1.mlp.experts.1.up_proj.weight"' "$T/k.partial"/*.safetensors | head -n 1)
+    damage "$first" up_proj.weight
+    code 16 "experts.1.up_proj.weight': its values are not those that were written there" "$Q" -q $A -o "$T/k" --resume
+    damage "$first" up_proj.weight; damage "$first" up_proj.weight_scale # the values are back
+    code 16 "its scales are not those that were written there: the file was damaged since (start over with --force)" "$Q" -q $A -o "$T/k" --resume
+    [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "damaged weights were published, or lost"
+    damage "$first" up_proj.weight_scale
+    ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"; rm -rf "$T/k"
+    killed fsync:55 "$Q" -q $D -o "$T/k" || fail "was not killed" # a calibration reads experts back
+    ls "$T/k.partial/quantized.moe.partial"/layer-001.json >"$T/log" || fail "killed before any experts were finished"
+    damage "$(grep -l 'layers.1.mlp.experts.1.up_proj.weight"' "$T/k.partial"/*.safetensors | head -n 1)" up_proj.weight
+    code 16 "its values are not those" "$Q" -q $D -o "$T/k" --resume
+    ok "$Q" -q $D -o "$T/k" --force; ok diff -r "$T/d" "$T/k"; rm -rf "$T/k"
+    killed renameat2:1 "$Q" -q $A -o "$T/k" || fail "was not killed"
     printf x >>"$T/k.partial/$(ls "$T/k.partial" | grep -m1 safetensors)"
     code 15 'is not the file that was begun' "$Q" -q $A -o "$T/k" --resume
     ok "$Q" -q $A -o "$T/k" --force; ok diff -r "$T/a" "$T/k"
