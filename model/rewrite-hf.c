@@ -150,16 +150,29 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     return code;
 }
 
+/* When the container in it is whole, no weight is left to be quantized. */
+static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *err)
+{
+    struct moe_err ignored;
+    enum moe_exists there;
+    if (moe_look(p->within, &there, &ignored) != MOE_OK || there == MOE_ABSENT) return;
+    moe_interrupted_left(code, err,
+                         "every weight is quantized, and kept in '%s' (go on with the same command and "
+                         "--resume)", p->dir.path);
+}
+
 static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
 {
     struct moe_err ignored;
     bool begun = false;
-    MOE_TRY(begin(p, out, err));
+    enum moe_code code = begin(p, out, err);
+    if (code != MOE_OK) return moe_interrupted_left(code, err, "nothing was finished yet by this run");
     p->r->was_done = p->got->was_done = p->dir.whole;
     if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);
-    enum moe_code code = write_all(p, out, err);
+    code = write_all(p, out, err);
     /* What is finished stays for --resume; when nothing is, nothing. */
     if (code != MOE_OK && is_begun(p, &begun, &ignored) == MOE_OK && begun) p->dir.keep = true;
+    if (code != MOE_OK) tell_kept(p, code, err);
     return moe_export_dir_end(&p->dir, &p->export, code, err);
 }
 

@@ -157,6 +157,19 @@ P
     printf x >>"$T/k.partial/$(ls "$T/k.partial" | grep -m1 safetensors)"
     code 15 'is not the file that was begun' "$Q" -q $A -o "$T/k" --resume
     ok "$Q" -q $A -o "$T/k" --force; ok diff -r "$T/a" "$T/k"
+    rm -rf "$T/k" # stopped by Ctrl-C: what is kept, and where; nothing is left where nothing is
+    stopped() # PLAN TEXT
+    {
+        LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=$1:SIGINT \
+            ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" code 130 "$2" "$Q" -q $A -o "$T/k"
+    }
+    stopped pread:2 'interrupted: nothing was finished yet by this run'
+    stopped fsync:5 'interrupted: nothing was finished yet'
+    ! grep -q 'an export is a copy' "$T/err" || fail "one pass keeps what is finished"
+    [ ! -e "$T/k.partial" ] || fail "something is left"
+    stopped fsync:70 "parts are finished and kept in '$T/k.partial' (go on with the same command and --resume)"; rm -rf "$T/k.partial"
+    stopped renameat2:1 "every weight is quantized, and kept in '$T/k.partial' (go on with the same command and --resume)"
+    ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"
 else echo "no call can be killed here: kills are left out"; fi
 
 # memory: what is too little is said before work
