@@ -32,6 +32,9 @@ static size_t number(const char *s, size_t n)
     return i;
 }
 
+/* Sound JSON, but texts end at a NUL here. */
+static const char no_nul[] = "holds a text with a NUL (\\u0000), which is not taken";
+
 /* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
  * first. */
 static const char *bad_text(const char *s, size_t n, size_t *at)
@@ -44,7 +47,7 @@ static const char *bad_text(const char *s, size_t n, size_t *at)
         if (!c) return "a NUL byte";
         if (in_string && c < 0x20) return "a raw control character in a string";
         if (in_string && c == '\\') {
-            if (n - i >= 6 && !memcmp(s + i, "\\u0000", 6)) return "a NUL byte";
+            if (n - i >= 6 && !memcmp(s + i, "\\u0000", 6)) return no_nul;
             i++;
             continue;
         }
@@ -139,7 +142,8 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     const char *end = NULL, *why = bad_text(text, size, &at);
     *out = NULL;
     MOE_TRY(moe_not_lfs(text, size, file, err));
-    if (why) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: %s at byte %zu", why, at);
+    if (why)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu", why == no_nul ? "" : "is not JSON: ", why, at);
     failed = false;
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, &end, false);
     if (!j && failed) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its JSON");
@@ -233,7 +237,7 @@ enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe
     struct moe_err why = MOE_ERR_INIT;
     enum moe_code code = parse_kept(text, size, out, &why);
     if (code == MOE_OK) return MOE_OK;
-    bool say = code == MOE_CORRUPT && row->why;
+    bool say = code == MOE_CORRUPT && row->why && strncmp(why.msg, no_nul, sizeof no_nul - 1);
     return moe_fail_at(err, code, row->file, NULL, "line %lld: %s%s%s%s", (long long)row->line, why.msg,
                        say ? " (" : "", say ? row->why : "", say ? ")" : "");
 }

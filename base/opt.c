@@ -113,11 +113,25 @@ static int distance(const char *a, size_t n, const char *b)
     return row[m];
 }
 
+/* What other programs of this field call an option of ours, where this tool has it. */
+static const char *known_elsewhere(const struct moe_tool *t, const char *a, size_t n)
+{
+    static const char *const names[][2] = {
+        { "--gpu", "device" }, { "--gpus", "device" }, { "--ngl", "device" }, { "-ngl", "device" },
+        { "--n-gpu-layers", "device" }, { "--gpu-layers", "device" },
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i][0]) == n && !memcmp(names[i][0], a, n) &&
+            find_long(t->opts, names[i][1], strlen(names[i][1]))) return names[i][1];
+    return NULL;
+}
+
 static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe_err *err)
 {
     size_t n = strcspn(a, "=");
     const char *best = NULL;
-    int least = 4;
+    /* near: a third of the letters at most, and a word of two letters has nothing near */
+    int least = n - 2 < 9 ? (int)(n - 2) / 3 + 1 : 4;
     for (const struct moe_opt *o = t->opts; a[1] == '-' && o->kind != MOE_OPT_END; o++) {
         int d = o->name ? distance(a + 2, n - 2, o->name) : 99;
         if (d < least) least = d, best = o->name;
@@ -127,6 +141,8 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
         int d = distance(a + 2, n - 2, own[i]);
         if (d < least) least = d, best = own[i];
     }
+    const char *elsewhere = known_elsewhere(t, a, n);
+    if (elsewhere) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (here: --%s)", (int)n, a, elsewhere);
     if (best) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (did you mean '--%s'?)", (int)n, a, best);
     return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s%s%s --help)", (int)n, a, t->name, t->verb ? " " : "",
                     t->verb ? t->verb : "");
@@ -147,8 +163,83 @@ static bool answer(const struct moe_tool *t, const char *a, const char *next, en
     return true;
 }
 
+/* ---- what goes with what ---- */
+
+/* Options that were given and not taken back, a bit for each row of the table. */
+struct given { uint64_t bits[4]; };
+
+static void mark(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool on)
+{
+    size_t i = (size_t)(o - t->opts);
+    MOE_CHECK(i < 64 * sizeof g->bits / sizeof *g->bits);
+    if (on) g->bits[i / 64] |= (uint64_t)1 << i % 64;
+    else g->bits[i / 64] &= ~((uint64_t)1 << i % 64);
+}
+
+static bool is_given(const struct given *g, const struct moe_tool *t, const struct moe_opt *o)
+{
+    size_t i = (size_t)(o - t->opts);
+    return o->value && g->bits[i / 64] >> i % 64 & 1;
+}
+
+/* An option was given: of several ways to say a thing the last one counts. */
+static void note(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool negated)
+{
+    mark(g, t, o, !negated);
+    for (const struct moe_opt *other = t->opts; o->way && other->kind != MOE_OPT_END; other++) {
+        if (!other->way || other == o) continue;
+        *(const char **)other->value = NULL;
+        mark(g, t, other, false);
+    }
+}
+
+/* The rule's others in a sentence: "--ranks N, --plan PLAN or --rendezvous HOST:PORT". */
+static void list_others(const struct moe_tool *t, const struct moe_opt_rule *rule, char *out, size_t cap)
+{
+    size_t n = 0;
+    out[0] = 0;
+    for (const char *s = rule->others; *s && n < cap; ) {
+        size_t word = strcspn(s, " ");
+        const struct moe_opt *o = find_long(t->opts, s, word);
+        const char *rest = s + word + (s[word] == ' ');
+        const char *before = s == rule->others ? "" : *rest ? ", " : " or ";
+        n += (size_t)snprintf(out + n, cap - n, "%s--%.*s%s%s", before, (int)word, s, o && o->arg ? " " : "",
+                              o && o->arg ? o->arg : "");
+        s = rest;
+    }
+}
+
+static enum moe_code check_rule(const struct moe_tool *t, const struct moe_opt_rule *rule, const struct given *g,
+                                struct moe_err *err)
+{
+    char list[256];
+    const struct moe_opt *o = find_long(t->opts, rule->name, strlen(rule->name));
+    MOE_CHECK(o);
+    if (!is_given(g, t, o)) return MOE_OK;
+    bool any = false;
+    for (const char *s = rule->others; *s; ) {
+        size_t n = strcspn(s, " ");
+        const struct moe_opt *other = find_long(t->opts, s, n);
+        MOE_CHECK(other);
+        if (is_given(g, t, other) && rule->excludes)
+            return moe_fail(err, MOE_USAGE, "--%s does not go with --%s", o->name, other->name);
+        any |= is_given(g, t, other);
+        s += n + (s[n] == ' ');
+    }
+    if (any || rule->excludes) return MOE_OK;
+    list_others(t, rule, list, sizeof list);
+    return moe_fail(err, MOE_USAGE, "--%s goes with %s", o->name, list);
+}
+
+static enum moe_code check_rules(const struct moe_tool *t, const struct given *g, struct moe_err *err)
+{
+    for (const struct moe_opt_rule *r = t->rules; r && r->name; r++) MOE_TRY(check_rule(t, r, g, err));
+    return MOE_OK;
+}
+
 /* One argument that starts with a dash; *i moves past its value. */
-static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, int *i, struct moe_err *err)
+static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, int *i, struct given *g,
+                               struct moe_err *err)
 {
     char *a = argv[*i], *eq = NULL;
     const struct moe_opt *o = NULL;
@@ -163,9 +254,11 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
             if (o && o->kind != MOE_OPT_BOOL) o = NULL;
         }
     } else {
+        if (known_elsewhere(t, a, strlen(a))) return unknown(t, a, err); /* -ngl is no -n gl */
         o = find_short(t->opts, a[1]);
         if (o && a[2]) { /* -n4 */
             if (!o->arg) return unknown(t, a, err);
+            note(g, t, o, false);
             return set_value(o, a + 2, false, err);
         }
     }
@@ -177,6 +270,7 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
     } else if (!o->arg && arg) {
         return moe_fail(err, MOE_USAGE, "option '--%s' takes no value", o->name);
     }
+    note(g, t, o, negated);
     return set_value(o, arg, negated, err);
 }
 
@@ -211,6 +305,7 @@ const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **a
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err)
 {
     int kept = 0;
+    struct given given = { { 0 } };
     enum moe_code first = MOE_OK;
     *done = false;
     for (int i = 1; i < argc; i++) {
@@ -223,11 +318,11 @@ enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int
             return code;
         }
         struct moe_err later = MOE_ERR_INIT;
-        code = parse_one(t, argc, argv, &i, first == MOE_OK ? err : &later);
+        code = parse_one(t, argc, argv, &i, &given, first == MOE_OK ? err : &later);
         if (first == MOE_OK) first = code;
     }
     *n_operands = kept;
-    return first;
+    return first == MOE_OK ? check_rules(t, &given, err) : first;
 }
 
 /* ---- help ---- */

@@ -34,13 +34,20 @@ struct moe_opt {
     const char *help;       /* lower case, no full stop */
     enum moe_opt_scope scope;
     bool standard_input;    /* "-" as its value is standard input; as that of another path it is refused */
+    bool way;               /* one of several ways to say the same thing (strings): giving it takes back the others */
+};
+
+/* An option that has an effect only with one of others, or that asks for something else than they do. */
+struct moe_opt_rule {
+    const char *name, *others; /* without dashes; the others with spaces between */
+    bool excludes;             /* false: goes with one of them; true: with none of them */
 };
 
 /* The ?: makes the compiler reject a pointer of the wrong type.
  * MAYBE is a string whose value may be left out: --name gives "", only --name=VALUE gives a value. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
 #define MOE_ROW(kind, T, s, l, v, a, h, scope) \
-    { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false }
+    { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false, false }
 #define MOE_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, ALL_SAME)
 #define MOE_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, ALL_SAME)
 #define MOE_MAYBE(s, l, v, a, h) MOE_ROW(MAYBE, const char *, s, l, v, a, h, ALL_SAME)
@@ -50,16 +57,20 @@ struct moe_opt {
 #define MOE_LIST(s, l, v, a, h)  MOE_ROW(LIST, struct moe_strlist, s, l, v, a, h, ALL_SAME)
 #define MOE_FILE(s, l, v, a, h)      MOE_ROW(STR, const char *, s, l, v, a, h, FILE)
 #define MOE_INPUT(s, l, v, a, h)      \
-    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true }
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, false }
 #define MOE_INPUT_LIST(s, l, v, a, h) \
-    { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true }
+    { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true, false }
+#define MOE_WAY(s, l, v, a, h) \
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_ALL_SAME, false, true }
+#define MOE_WAY_INPUT(s, l, v, a, h) \
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, true }
 #define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
 #define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)
 #define MOE_OWN_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, OWN)
-#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false }
-#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false }
+#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false, false }
+#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false, false }
 
 struct moe_tool {
     const char *name, *synopsis, *about;
@@ -70,6 +81,7 @@ struct moe_tool {
     /* Verbs are words that come as the first operand and make another tool of it, with options of its own (--help, man page, completion). */
     const struct moe_tool *const *verbs; /* ended by NULL; NULL: none */
     const char *verb;                    /* of one of them: its word; `name` is the tool's.  Groups other than "common" it has none. */
+    const struct moe_opt_rule *rules; /* ended by a NULL name; NULL: none */
 };
 
 /* The verb that a command line names, or t itself. */
@@ -78,7 +90,8 @@ const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **a
 /* Parse argv: options and operands in any order, the last of several wins, "--" ends options.  Forms: -x VALUE, --name VALUE,
  * --name=VALUE, --no-name for a flag.  Sizes take K, M, G, T (binary) and may be fractional.  Operands are moved to the front of
  * argv (from argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version
- * print to standard output and set *done.  MOE_USAGE with one sentence otherwise, of the first word that is wrong: the
+ * print to standard output and set *done.  MOE_USAGE with one sentence otherwise, of the first word that is wrong, or of the
+ * first of t->rules that is broken: the
  * others are still taken, for a caller that has to tell somebody else of it (a rank). */
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err);
 

@@ -449,6 +449,12 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     return code;
 }
 
+static const struct moe_opt_rule rules[] = {
+    { "top", "diff", false },
+    { "special", "tokenize", false },
+    { NULL, NULL, false },
+};
+
 static int tool_main(int argc, char **argv)
 {
     struct options o = { .top = 10 };
@@ -496,7 +502,7 @@ static int tool_main(int argc, char **argv)
             "bytes, offset).\n\n"
             "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
             "--detokenize: text, bytes_base64.",
-        .opts = opts,
+        .opts = opts, .rules = rules,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = NULL;

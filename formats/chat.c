@@ -32,6 +32,13 @@ const char *moe_chat_names(void)
     return "k2-first, k2-instruct, k2-thinking, k2.5, k2.6, k2.7-code, deepseek-v3, deepseek-v3-first";
 }
 
+bool moe_chat_is_name(const char *name)
+{
+    for (int i = 0; i < STYLES; i++)
+        if (!strcmp(styles[i].name, name)) return true;
+    return false;
+}
+
 /* ---- a template told by its text ---- */
 
 /* The published templates that are rendered to the letter, by the XXH3-128 of their text as digest_of takes

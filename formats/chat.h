@@ -39,6 +39,7 @@ enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,
 void moe_chat_close(struct moe_chat **c);
 const char *moe_chat_name(const struct moe_chat *c); /* "k2-instruct" */
 const char *moe_chat_names(void);                    /* all of them: "k2-first, k2-instruct, ..." */
+bool moe_chat_is_name(const char *name);             /* one of them */
 
 /* Parsed JSON in OpenAI's shapes; nothing is taken or changed.  Numbers in tools and arguments are written as
  * they were if the trees went through moe_json_keep_numbers (base/json.h).

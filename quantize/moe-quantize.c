@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moe-quantize - main() only: parse, call, report. */
 #include "base/io.h"
+#include "base/show.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
 #include "model/check.h"
@@ -66,7 +67,6 @@ static enum moe_code choose_method(struct options *o, int effort, enum moe_nvfp4
     if (!strcmp(o->method, "auto") && o->calib.n) o->calibrated = effort ? FISHER : GPTQ;
     if (data_free < 0 && !o->calibrated && strcmp(o->method, "auto"))
         return moe_fail(err, MOE_USAGE, "unknown --method '%s' (max, four-over-six, search, weighted, gptq, fisher or auto)", o->method);
-    if (o->chat_template && !o->calib.n) return moe_fail(err, MOE_USAGE, "--chat-template goes with --calib");
     if (o->calibrated && !o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s needs text to calibrate with (--calib FILE)", o->method);
     if (!o->calibrated && o->calib.n) return moe_fail(err, MOE_USAGE, "--method %s takes no --calib (leave one of them out)", o->method);
     return MOE_OK;
@@ -76,6 +76,8 @@ static enum moe_code check_calibration(struct options *o, struct moe_err *err)
 {
     if (o->calib_tokens < 1 || o->calib_tokens > INT32_MAX) return moe_fail(err, MOE_USAGE, "--calib-tokens wants 1 to %d", INT32_MAX);
     if (o->sequence != MOE_UNSET && o->sequence < 1) return moe_fail(err, MOE_USAGE, "--sequence-length wants a positive number");
+    if (o->chat_template && !moe_chat_is_name(o->chat_template))
+        return moe_fail(err, MOE_USAGE, "unknown chat template '%s' (%s)", o->chat_template, moe_chat_names());
     if (o->sensitivity < 1) return moe_fail(err, MOE_USAGE, "--sensitivity-tokens wants a positive number");
     if (o->seed < 0) return moe_fail(err, MOE_USAGE, "--seed wants a number from 0 on");
     if (o->calibrated && o->layers && strcmp(o->upstream, "source"))
@@ -270,19 +272,30 @@ static void tell_plan(const struct options *o, cJSON *json, const struct moe_cal
     cJSON_AddNumberToObject(json, "flops", p->work);
     moe_json_add_measured(json, "product_flops_per_second", speed);
     moe_json_add_i64(json, "experts_at_once", p->workers);
-    moe_notice(&o->run, "on disk beside the output while it is written: %s, and %s in --scratch", moe_human_bytes(p->partial, a),
-               moe_human_bytes(p->scratch, b));
-    moe_notice(&o->run, "%lld tokens, %d experts at once; the least --memory that will do is %s, or %s with --scratch and %s of disk there",
-               (long long)tokens, p->workers, moe_human_bytes(p->least[0], a), moe_human_bytes(p->least[1], b), moe_human_bytes(p->least_scratch, c));
+    moe_human_bytes(p->partial, a);
+    if (p->scratch)
+        moe_notice(&o->run, "on disk beside the output while it is written: %s, and %s in --scratch", a,
+                   moe_human_bytes(p->scratch, b));
+    else moe_notice(&o->run, "on disk beside the output while it is written: %s", a);
+    moe_notice(&o->run, "%lld token%s, %d expert%s at once; the least --memory that will do is %s, or %s with --scratch and %s of disk there",
+               (long long)tokens, moe_plural(tokens), p->workers, moe_plural(p->workers), moe_human_bytes(p->least[0], a), moe_human_bytes(p->least[1], b), moe_human_bytes(p->least_scratch, c));
     if (!p->fits)
         moe_warn(&o->run, "this does not fit: it needs %s of memory, %s is allowed (raise --memory, %s)", moe_human_bytes(p->memory, c),
                  moe_human_bytes(p->limit, d), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
 }
 
-/* The text, as a run would read it; as many tokens as asked for where there is none to read yet, or no tokenizer. */
+/* A file of --calib that is not there is a mistake also before the work, as it is in it. */
+static enum moe_code look_for(const char *path, struct moe_err *err)
+{
+    if (!strcmp(path, "-") || moe_exists(path) != MOE_ABSENT) return MOE_OK;
+    return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "no such file (--calib)");
+}
+
+/* The text, as a run would read it; as many tokens as asked for where the model has no tokenizer. */
 static enum moe_code count_tokens(struct options *o, const struct moe_source *src, struct moe_corpus *text, struct moe_err *err)
 {
     struct moe_err why = MOE_ERR_INIT;
+    for (size_t i = 0; i < o->calib.n; i++) MOE_TRY(look_for(o->calib.v[i], err));
     enum moe_code code = read_text(o, src, moe_available_memory() / 2, text, &why); /* --memory may be less than any run needs */
     if (code != MOE_OK && code != MOE_NOT_FOUND) return *err = why, code;
     if (code == MOE_OK) return MOE_OK;
@@ -450,6 +463,15 @@ static enum moe_code check_outputs(const struct options *o, struct moe_err *err)
     return moe_output_dir_check(&o->run, o->out, err);
 }
 
+/* No position behind the context was ever trained. */
+static enum moe_code check_sequence(const struct options *o, const struct moe_source *src, struct moe_err *err)
+{
+    int64_t most = src->config.max_position_embeddings;
+    if (o->sequence == MOE_UNSET || most <= 0 || o->sequence <= most) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--sequence-length %lld is more than the model's context of %lld",
+                    (long long)o->sequence, (long long)most);
+}
+
 static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_options r;
@@ -459,7 +481,8 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     if (!o->dry_run) MOE_TRY(check_outputs(o, err));
     MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
     moe_tell_superseded(&o->run, src);
-    enum moe_code code = o->calibrated ? check_something(src, &r, err) : MOE_OK;
+    enum moe_code code = check_sequence(o, src, err);
+    if (code == MOE_OK && o->calibrated) code = check_something(src, &r, err);
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);
     code = moe_source_blame(src, code, err);
@@ -525,8 +548,16 @@ static int tool_main(int argc, char **argv)
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
+    static const struct moe_opt_rule rules[] = {
+        { "chat-template", "calib", false },
+        { "calib-tokens", "calib", false },
+        { "sequence-length", "calib", false },
+        { "sensitivity-tokens", "calib", false },
+        { "effort", "calib", false },
+        { NULL, NULL, false },
+    };
     const struct moe_tool tool = {
-        .name = "moe-quantize",
+        .rules = rules, .name = "moe-quantize",
         .synopsis = "[options] MODEL -o NAME.moe\n       moe-quantize [options] MODEL --to hf-nvfp4 -o DIR",
         .about = "quantize a checkpoint or container to NVFP4", .opts = opts,
         .description = moe_quantize_description, .examples = moe_quantize_examples,

@@ -394,10 +394,10 @@ static int tool_main(int argc, char **argv)
     struct moe_run_options o = { .n = -1, .top_p = 1, .window = MOE_UNSET, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
-        MOE_STR('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
-        MOE_INPUT(0, "prompt-file", &o.prompt.file, "FILE",
+        MOE_WAY('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
+        MOE_WAY_INPUT(0, "prompt-file", &o.prompt.file, "FILE",
                   "go on from this file (may be gzipped; - is standard input)"),
-        MOE_INPUT(0, "prompts", &o.prompts, "FILE",
+        MOE_WAY_INPUT(0, "prompts", &o.prompts, "FILE",
                   "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
                   "standard input); they run together"),
         MOE_BOOL(0, "chat", &o.prompt.chat,
@@ -408,7 +408,7 @@ static int tool_main(int argc, char **argv)
         MOE_STR(0, "chat-template", &o.prompt.chat_template, "NAME",
                 "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
                 "k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
-        MOE_STR(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
+        MOE_WAY(0, "tokens", &o.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
         MOE_BOOL(0, "special", &o.prompt.special, "special tokens in text are tokens, and are printed"),
         MOE_BOOL(0, "bos", &o.prompt.bos, "begin with the model's BOS token"),
         MOE_GROUP("generation"),
@@ -481,7 +481,7 @@ static int tool_main(int argc, char **argv)
     const struct moe_tool tool = {
         .name = "moe-run", .synopsis = "[options] MODEL",
         .about = "run a checkpoint or container: generate text, score it, trace it", .opts = opts,
-        .description = moe_run_description, .json = moe_run_json, .examples = moe_run_examples,
+        .rules = moe_run_rules, .description = moe_run_description, .json = moe_run_json, .examples = moe_run_examples,
     };
     char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);

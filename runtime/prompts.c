@@ -102,6 +102,8 @@ cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
     return NULL;
 }
 
+static bool is_blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
+
 /* One user turn. */
 static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_chat *c, const char *text,
                                  int32_t **ids, size_t *n, struct moe_err *err)
@@ -123,6 +125,8 @@ static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine 
     *ids = NULL;
     if (c && memchr(text, 0, bytes))
         return moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
+    if (c && is_blank(text))
+        return moe_fail(err, MOE_USAGE, "a turn of --chat is empty (give it some text)");
     if (c) MOE_TRY(encode_turn(o, c, text, ids, n, err));
     else MOE_TRY(moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err));
     return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
@@ -281,6 +285,34 @@ static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_
     return MOE_OK;
 }
 
+/* Whether a content, a text or a list of parts, has nothing that a person could have said. */
+static bool says_nothing(const cJSON *content)
+{
+    if (!content) return true;
+    if (cJSON_IsString(content)) return is_blank(content->valuestring);
+    if (!cJSON_IsArray(content)) return false;
+    for (const cJSON *part = content->child; part; part = part->next) {
+        const cJSON *text = cJSON_IsObject(part) ? moe_json_get(part, "text") : part;
+        if (!cJSON_IsString(text) || !is_blank(text->valuestring)) return false;
+    }
+    return true;
+}
+
+/* What is answered must have been said: no conversation without a turn, and no empty turn of a user. */
+static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
+{
+    int turn = 0;
+    if (cJSON_IsArray(messages) && !messages->child)
+        return moe_fail(err, MOE_CORRUPT, "'messages' holds no turn to answer");
+    for (const cJSON *m = messages ? messages->child : NULL; m; m = m->next) {
+        const cJSON *role = cJSON_IsObject(m) ? moe_json_get(m, "role") : NULL;
+        turn++;
+        if (cJSON_IsString(role) && !strcmp(role->valuestring, "user") && says_nothing(moe_json_get(m, "content")))
+            return moe_fail(err, MOE_CORRUPT, "message %d, a user's, is empty", turn);
+    }
+    return MOE_OK;
+}
+
 static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJSON *tools, int32_t **ids,
                                     size_t *n, struct moe_err *err)
 {
@@ -289,6 +321,7 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
     struct moe_chat_request q = { .messages = messages, .tools = tools,
                                  .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
                                  .ask = true };
+    MOE_TRY(check_turns(messages, err));
     if (messages) MOE_TRY(need_chat(r, err));
     if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));
     else if (cJSON_IsArray(tokens)) MOE_TRY(read_tokens(tokens, ids, n, err));
@@ -297,6 +330,19 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
                              ids, n, err));
     else return moe_fail(err, MOE_CORRUPT, "'prompt' is not text, or 'tokens' no list");
     return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
+}
+
+/* Every id is the model's, and there is one to go on from. */
+static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size_t n, struct moe_err *err)
+{
+    if (!n)
+        return moe_fail(err, MOE_CORRUPT, "an empty prompt has no token to go on from (take the line out, or give "
+                        "--bos, which begins every prompt with a token)");
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= r->e->source->config.vocab_size)
+            return moe_fail(err, MOE_CORRUPT, "token %d is outside the model's vocabulary of %lld", ids[i],
+                            (long long)r->e->source->config.vocab_size);
+    return MOE_OK;
 }
 
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
@@ -315,6 +361,7 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     if (code == MOE_OK) {
         limit_tokens(r, left_beside(r, need));
         code = encode_request(r, o, tools, ids, n, err);
+        if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
         if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
     }
     cJSON_Delete(own);
@@ -347,6 +394,18 @@ static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
                            "give --bos, which begins every prompt with a token)");
 }
 
+/* A line of plain text. */
+static enum moe_code encode_line(const struct reading *r, char *line, size_t bytes, int32_t **ids, size_t *n,
+                                 struct moe_err *err)
+{
+    *ids = NULL;
+    if (r->chat && is_blank(line) && !memchr(line, 0, bytes))
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: is blank, and a user's turn cannot be empty (take the line out)",
+                           (long long)r->line);
+    return encode(r->o, r->e, r->chat, line, bytes, ids, n, err);
+}
+
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
                                 struct moe_err *err)
 {
@@ -369,7 +428,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         MOE_TRY(check_blank(r, err));
         limit_tokens(r, left_beside(r, 0));
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
-            encode(r->o, r->e, r->chat, line, n, &ids, &n_ids, err);
+            encode_line(r, line, n, &ids, &n_ids, err);
         if (code == MOE_OK) code = keep(p, r, ids, n_ids, err);
         else free(ids);
         MOE_TRY(code);

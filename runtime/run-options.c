@@ -12,6 +12,23 @@
 #include <string.h>
 #include <unistd.h>
 
+/* --score and --bench are tasks of their own, which read no prompt. */
+const struct moe_opt_rule moe_run_rules[] = {
+    { "bench", "score prompt prompt-file prompts tokens chat trace record-routing", true },
+    { "score", "prompt prompt-file prompts tokens chat trace", true },
+    { "prompts", "trace", true },
+    { "chat", "tokens", true },
+    { "record-routing", "trace", true },
+    { "window", "score", false },
+    { "reference", "score", false },
+    { "scratch", "score", false },
+    { "seed", "temperature", false },
+    { "replan-after", "replan", false },
+    { "split", "ranks plan rendezvous", false },
+    { "rank-timeout", "ranks plan rendezvous", false },
+    { NULL, NULL, false },
+};
+
 /* The other forms are checked where the socket is made (runtime/socket.c). */
 static enum moe_code check_port(const char *where, struct moe_err *err)
 {
@@ -62,11 +79,11 @@ enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *er
 static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
 {
     if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
+    if (o->replan && !o->plan && o->ranks == MOE_UNSET)
+        return moe_fail(err, MOE_USAGE, "--replan wants several ranks (give --ranks N or --plan PLAN)");
     if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
     if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
     if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
-    if (o->prompts && (o->trace || o->score || o->bench)) return moe_fail(err, MOE_USAGE, "--prompts does not go with --trace, --score or --bench");
-    if (o->record && (o->trace || o->bench)) return moe_fail(err, MOE_USAGE, "--record-routing does not go with --trace or --bench (a trace has the experts)");
     return MOE_OK;
 }
 
@@ -74,8 +91,6 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
 static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err *err)
 {
     const struct moe_prompt *p = &o->prompt;
-    if (p->chat && (o->score || o->bench || (p->tokens && !o->prompts)))
-        return moe_fail(err, MOE_USAGE, "--chat does not go with --tokens, --score or --bench");
     if (p->chat || o->prompts || (!p->system && !p->chat_template)) return MOE_OK;
     return moe_fail(err, MOE_USAGE, "%s goes with --chat, or with conversations in --prompts",
                     p->system ? "--system" : "--chat-template");
@@ -102,7 +117,10 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     MOE_TRY(moe_want_model(&o->run, err));
     if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6")) return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
-    if (!strcmp(o->device, "cuda")) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
+    char *end = NULL;
+    if (!strncmp(o->device, "cuda:", 5)) strtol(o->device + 5, &end, 10);
+    bool numbered = end && o->device[5] >= '0' && o->device[5] <= '9' && !*end;
+    if (!strcmp(o->device, "cuda") || numbered) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
     if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
@@ -111,10 +129,13 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
     if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
-    if (o->top_k < 0 || o->context < 0 || o->n < -1) return moe_fail(err, MOE_USAGE, "--top-k, --context and -n want no negative number");
+    if (o->top_k < 0 || o->context < 0)
+        return moe_fail(err, MOE_USAGE, "--%s %lld: want 0 or more", o->top_k < 0 ? "top-k" : "context",
+                        (long long)(o->top_k < 0 ? o->top_k : o->context));
+    if (o->n < -1) return moe_fail(err, MOE_USAGE, "-n %lld: want 0 or more, or -1 to go on until the end", (long long)o->n);
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
-    if (o->scratch && !o->score) return moe_fail(err, MOE_USAGE, "--scratch goes with --score FILE");
-    if (o->reference && !o->score) return moe_fail(err, MOE_USAGE, "--reference goes with --score FILE");
+    for (size_t i = 0; i < o->stop.n; i++)
+        if (!*o->stop.v[i]) return moe_fail(err, MOE_USAGE, "--stop wants a text to end before, and it is empty");
     MOE_TRY(check_chat(o, err));
     MOE_TRY(check_shared_input(o, "prompts", o->prompts, err));
     MOE_TRY(check_shared_input(o, "score", o->score, err));

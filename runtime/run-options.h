@@ -21,6 +21,9 @@ struct moe_run_options {
     bool ended;  /* moe_run_end was called, its result is in run.exit */
 };
 
+/* Which options go with which. */
+extern const struct moe_opt_rule moe_run_rules[];
+
 /* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and --ranks as
  * a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
 enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);

@@ -51,7 +51,7 @@ alike $P -t 1 / "$T/elsewhere" --prompts "$T/copy" -n 4 -t 2 --memory 1G --rank-
 differs --prompts $P / $M --prompts "$T/other" -n 4
 differs --n-predict $P / $P -n 5
 differs --temperature $P / $P --temperature 0.5
-differs --seed $P --seed 1 / $P --seed 2
+differs --seed $P --temperature 1 --seed 1 / $P --temperature 1 --seed 2
 differs --stop $P --stop a / $P --stop a --stop b
 differs --activations $P / $P --activations int16
 differs --record-routing $P / $P --record-routing "$T/routing"

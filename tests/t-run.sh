@@ -206,7 +206,7 @@ refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
 mkdir "$T/bare"
 cp $M/bf16/*.safetensors* $M/bf16/config.json "$T/bare/"
 ok "$R" -q "$T/bare" --tokens 1,2 -n 2
-refused 3 "tiktoken.model" "$T/bare" --score "$T/short.txt" --window 100 --tokens 1,2
+refused 3 "tiktoken.model" "$T/bare" --score "$T/short.txt" --window 100
 ok "$R" -q $M/bf16 --score "$T/short.txt" --window 100 --reference "$T/bare"
 refused 3 "tiktoken.model" "$T/bare" --tokens 1,2 -n 2 --stop x
 printf 'a\0b' >"$T/nul"
@@ -223,6 +223,56 @@ ok "$GEN/genmodel" -o "$T/norm" --layers 2 --experts 4 --top-k 2 --inf model.nor
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3 --json
 grep -q '"error"' "$T/out" || fail "no error object"
+
+# ---- what goes with what -----------------------------------------------------
+printf 'Hello\nBye\n' >"$T/in.txt"
+printf 'Once upon' >"$T/once"
+says() { ok "$R" -q $M/bf16 -n 6 "$@"; cat "$T/out"; }
+[ "$(says --tokens 1,2 --prompt a)" = "$(says --prompt a)" ] || fail "--tokens, then --prompt: the last wins"
+[ "$(says --prompt a --tokens 1,2)" = "$(says --tokens 1,2)" ] || fail "--prompt, then --tokens: the last wins"
+[ "$(says --prompt-file "$T/once" -p a)" = "$(says --prompt a)" ] || fail "--prompt-file, then -p: the last wins"
+[ "$(says -pa --prompt-file "$T/once")" = "$(says --prompt-file "$T/once")" ] || fail "-pa, then --prompt-file"
+[ "$(says --prompts "$T/in.txt" --prompt=b)" = "$(says --prompt b)" ] || fail "--prompts, then --prompt: the last wins"
+[ "$(says --prompt b --prompts "$T/in.txt")" = "$(says --prompts "$T/in.txt")" ] || fail "--prompt, then --prompts"
+count
+B="$M/bf16 --bench" S="$M/bf16 --score $T/once"
+for o in "-p a" "--prompts $T/in.txt" "--tokens 1" "--score $T/once" --chat "--trace $T/never"; do
+    refused 2 "--bench does not go with" $B $o
+done
+for o in "-p a" "--prompt-file $T/once" "--tokens 1" --chat "--trace $T/never"; do
+    refused 2 "--score does not go with" $S $o
+done
+refused 2 "--window goes with --score" $M/bf16 -p a --window 9
+refused 2 "--seed goes with --temperature" $M/bf16 -p a --seed 3
+refused 2 "--split goes with --ranks N, --plan PLAN or --rendezvous" $M/bf16 -p a --split equal
+refused 2 "--rank-timeout goes with --ranks" $M/bf16 -p a --rank-timeout 3
+refused 2 "--replan-after goes with --replan" $M/bf16 -p a --replan-after 3
+refused 2 "--replan wants several ranks" $M/bf16 -p a --replan "$T/once"
+refused 2 "--stop wants a text" $M/bf16 -p a --stop ""
+refused 2 "-n -2: want 0 or more, or -1" $M/bf16 -p a -n -2
+refused 14 "cuda" $M/bf16 -p a --device cuda:0
+refused 2 "unknown --device 'cuda:x'" $M/bf16 -p a --device cuda:x
+for o in --gpu "--ngl 9" "-ngl 9"; do refused 2 "(here: --device)" $M/bf16 -p a $o; done
+refused 2 "unknown option '--xyz' (see moe-run --help)" $M/bf16 -p a --xyz
+
+# ---- turns that say nothing --------------------------------------------------
+for t in "" "  "; do refused 2 "a turn of --chat is empty" $M/bf16 --chat -p "$t"; done
+refused 2 "a turn of --chat is empty" $M/bf16 --chat # standard input has nothing
+line() { printf '{"prompt": "a"}\n%s\n' "$1" >"$T/l.jsonl"; refused 13 "line 2: $2" $M/bf16 --prompts "$T/l.jsonl" -n 2; }
+line '{"messages": []}' "'messages' holds no turn"
+line '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": " "}]}' "message 2, a user's, is empty"
+line '{"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}' "message 1, a user's, is empty"
+line '{"messages": [{"role": "user"}]}' "message 1, a user's, is empty"
+line '{"tokens": []}' "an empty prompt has no token"
+line '{"prompt": ""}' "an empty prompt has no token"
+line '{"tokens": [1, 99999]}' "token 99999 is outside the model's vocabulary of 1024"
+line '{"prompt": "a\u0000b"}' "holds a text with a NUL (\u0000), which is not taken at byte"
+echo '{"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "a"},
+    {"role": "assistant", "content": ""}, {"role": "user", "content": "b"}]}' | tr -d '\n' >"$T/l.jsonl"
+ok "$R" -q $M/bf16 --prompts "$T/l.jsonl" -n 2
+printf 'Hello\n  \n' >"$T/in.txt"
+refused 13 "line 2: is blank, and a user's turn cannot be empty" $M/bf16 --chat --prompts "$T/in.txt" -n 2
+
 ok "$R" -q --json $M/bf16 --bench
 grep -q '"share_of_peak"' "$T/out" || fail "--bench"
 for op in open "first token" decode prefill; do grep -qF "\"op\": \"$op\"" "$T/out" || fail "--bench has no row '$op'"; done
