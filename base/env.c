@@ -17,6 +17,7 @@ static const struct { const char *name, *values, *help; } table[] = {
     { "PMI_SIZE", "N", "and how many there are" },
     { "SLURM_PROCID", "R", "the same of Slurm's srun" },
     { "SLURM_NTASKS", "N", "and how many there are" },
+    { "COLUMNS", "N", "how wide a terminal is that does not say it itself, for progress lines" },
     { "NO_COLOR", "1", "no color on a terminal (no-color.org)" },
 };
 

@@ -20,7 +20,7 @@
 
 enum { STEP_MAX = 1 << 30 }; /* one read or write call never asks for more */
 
-enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
+enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *piped, struct moe_err *err)
 {
     struct stat st;
     *fd = moe_open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK); /* opening a FIFO must not wait */
@@ -30,12 +30,19 @@ enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct mo
         close(*fd);
         return moe_fail_errno(err, e, path, "cannot stat");
     }
-    if (!S_ISREG(st.st_mode)) {
+    bool pipe = S_ISFIFO(st.st_mode);
+    if (!S_ISREG(st.st_mode) && !(pipe && piped)) {
         close(*fd);
-        return moe_fail_at(err, MOE_IO, path, NULL, "not a regular file");
+        return moe_fail_at(err, MOE_IO, path, NULL, piped ? "neither a file nor a pipe" : "not a regular file");
     }
-    *size = (uint64_t)st.st_size;
+    if (piped) *piped = pipe;
+    *size = pipe ? UINT64_MAX : (uint64_t)st.st_size;
     return MOE_OK;
+}
+
+enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err)
+{
+    return moe_open_input(path, fd, size, NULL, err);
 }
 
 enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err)

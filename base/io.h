@@ -13,6 +13,10 @@
 /* Open for reading; *size gets the size in bytes.  Refuses what is not a regular file.  O_CLOEXEC. */
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err);
 
+/* The same of what is read once, from front to end: a pipe with a name, such as a shell's <(command), is taken, too.  Then *piped is true,
+ * *size UINT64_MAX, and reading must wait with poll: nobody may have opened its other end yet. */
+enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *piped, struct moe_err *err);
+
 /* When an open file was last written to, in nanoseconds as its file system counts them, and its size now: only to be
  * compared, together, since two writes within a tick of that clock have one time. */
 enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err);

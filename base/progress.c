@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/progress.h"
 
+#include "base/env.h"
 #include "base/err.h"
 #include "base/io.h"
 
@@ -8,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 static const double redraw = 0.1, line_every = 30, quiet_first = 1;
 
@@ -74,22 +76,67 @@ static const char *amount(const struct moe_progress *p, double v, char out[16])
     return out;
 }
 
+enum { BAR = 20, BAR_LEAST = 5, WIDTH = 80, WIDTH_LEAST = 16, WIDTH_MOST = 1000 };
+
+/* The terminal's columns as they are now: it may have been resized. */
+static int columns(FILE *out)
+{
+    struct winsize w;
+    const char *said = moe_env("COLUMNS");
+    long n = said ? strtol(said, NULL, 10) : WIDTH;
+    if (fileno(out) >= 0 && !ioctl(fileno(out), TIOCGWINSZ, &w) && w.ws_col) n = w.ws_col;
+    return n < WIDTH_LEAST ? WIDTH_LEAST : n > WIDTH_MOST ? WIDTH_MOST : (int)n;
+}
+
+/* What a line may lack, the least needed first. */
+enum { ALL, NO_RATE, NO_AMOUNT, NO_BAR, NO_ETA };
+
+struct line { char share[8], of[40], rate[24], eta[24]; double done; };
+
+/* The line behind the label, without what `lacks` names, with a bar of that many columns. */
+static int tail_of(const struct line *l, int lacks, int bar, char *out, size_t cap)
+{
+    char drawn[BAR + 4] = "";
+    if (lacks < NO_BAR) {
+        memset(drawn, ' ', sizeof drawn);
+        drawn[1] = '[';
+        memset(drawn + 2, '#', (size_t)(l->done * bar));
+        drawn[bar + 2] = ']';
+        drawn[bar + 3] = 0;
+    }
+    return snprintf(out, cap, "%s %s%s%s%s", drawn, l->share, lacks < NO_AMOUNT ? l->of : "",
+                    lacks < NO_RATE ? l->rate : "", lacks < NO_ETA ? l->eta : "");
+}
+
+/* The same in `width` columns with the label's: the bar gets shorter, then a field less is told, and in the end
+ * the label is cut.  Returns how many bytes of the label there is room for. */
+static int fit(const struct line *l, int label, int width, char *out, size_t cap)
+{
+    for (int lacks = ALL; ; lacks++) {
+        int bar = lacks < NO_BAR ? BAR : 0, over = label + tail_of(l, lacks, bar, out, cap) - width;
+        if (over <= 0) return label;
+        if (bar - over >= BAR_LEAST) return tail_of(l, lacks, bar - over, out, cap), label;
+        if (lacks == NO_ETA) return label > over ? label - over : 0;
+    }
+}
+
 static void draw(struct moe_progress *p, double now)
 {
-    char done[16], total[16], rate[16], eta[16], bar[24];
-    double t = now - p->start, share = p->total ? (double)p->done / (double)p->total : 0, ran = (double)(p->done - p->skipped);
-    if (share > 1) share = 1;
-    amount(p, (double)p->done, done);
-    amount(p, (double)p->total, total);
-    amount(p, t > 0 ? ran / t : 0, rate);
+    char done[16], total[16], rate[16], eta[16], tail[160];
+    struct line l;
+    double t = now - p->start, ran = (double)(p->done - p->skipped);
+    l.done = p->total ? (double)p->done / (double)p->total : 0;
+    if (l.done > 1) l.done = 1;
     if (ran > 0) moe_human_time(p->total > p->done ? t * (double)(p->total - p->done) / ran : 0, eta);
     else snprintf(eta, sizeof eta, "?");
-    int full = (int)(share * 20);
-    memset(bar, ' ', sizeof bar);
-    memset(bar, '#', (size_t)full);
-    bar[20] = 0;
-    fprintf(p->out, "%s%s%s%s [%s] %3.0f%%  %s of %s  %s/s  %s left%s", p->tty ? "\r\033[K" : "", p->color ? "\033[1m" : "", p->label,
-            p->color ? "\033[0m" : "", bar, share * 100, done, total, rate, eta, p->tty ? "" : "\n");
+    snprintf(l.share, sizeof l.share, "%3.0f%%", l.done * 100);
+    snprintf(l.of, sizeof l.of, "  %s of %s", amount(p, (double)p->done, done), amount(p, (double)p->total, total));
+    snprintf(l.rate, sizeof l.rate, "  %s/s", amount(p, t > 0 ? ran / t : 0, rate));
+    snprintf(l.eta, sizeof l.eta, "  %s left", eta);
+    /* a line that reached the last column would make some terminals begin another one */
+    int label = fit(&l, (int)strlen(p->label), p->tty ? columns(p->out) - 1 : WIDTH_MOST, tail, sizeof tail);
+    fprintf(p->out, "%s%s%.*s%s%s%s", p->tty ? "\r\033[K" : "", p->color ? "\033[1m" : "", label, p->label,
+            p->color ? "\033[0m" : "", tail, p->tty ? "" : "\n");
     fflush(p->out);
     p->drawn = p->tty;
     p->last = now;

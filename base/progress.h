@@ -2,7 +2,7 @@
 /* base/progress.h - one object that tells a person how far long work is.
  *
  * On a terminal: one line, redrawn at most ten times a second, after the first second: label, bar, share, amount,
- * rate, ETA.  Elsewhere: a plain line every 30 s.  All calls accept NULL (then they do nothing) and are safe from
+ * rate, ETA; where that is wider than the terminal, a shorter bar and fewer fields.  Elsewhere: a plain line every 30 s.  All calls accept NULL (then they do nothing) and are safe from
  * any thread.  Writes to the FILE it was opened with (standard error) and nowhere else.  One piece
  * of work at a time: a second begin without an end is a bug. */
 #ifndef MOE_BASE_PROGRESS_H

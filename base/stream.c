@@ -16,8 +16,8 @@ enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30, WAKE_MS = 200 };
 struct moe_stream {
     char *path;
     int fd;
-    uint64_t size, at;                /* size: of standard input UINT64_MAX until its end has come */
-    bool piped;                       /* standard input */
+    uint64_t size, at;                /* size: of a pipe UINT64_MAX until its end has come */
+    bool piped, owned;                /* standard input or a pipe; the descriptor is this stream's to close */
     bool zipped, inflating;           /* inflating: z holds state to end */
     bool between;                     /* members: the file may end here */
     z_stream z;
@@ -25,7 +25,7 @@ struct moe_stream {
     size_t first;                     /* of these, not given yet */
 };
 
-/* Up to n bytes of standard input; *got is less only at its end.  A signal ends the wait, whichever thread it
+/* Up to n bytes of a pipe; *got is less only at its end.  A signal ends the wait, whichever thread it
  * came to. */
 static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
@@ -42,7 +42,7 @@ static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t
     return MOE_OK;
 }
 
-/* The next n bytes, which a file has, or as many of these as standard input has. */
+/* The next n bytes, which a file has, or as many of these as a pipe has. */
 static enum moe_code read_on(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     *got = n;
@@ -63,12 +63,14 @@ static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *e
 
 static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_err *err)
 {
-    s->piped = !strcmp(path, "-");
-    s->path = strdup(s->piped ? "standard input" : path);
+    bool standard = !strcmp(path, "-");
+    s->path = strdup(standard ? "standard input" : path);
     if (!s->path) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    s->fd = s->piped ? STDIN_FILENO : -1;
+    s->fd = standard ? STDIN_FILENO : -1;
     s->size = UINT64_MAX;
-    if (!s->piped) MOE_TRY(moe_open_read(path, &s->fd, &s->size, err));
+    s->piped = standard;
+    if (!standard) MOE_TRY(moe_open_input(path, &s->fd, &s->size, &s->piped, err));
+    s->owned = !standard;
     MOE_TRY(refill(s, 2, err));
     s->first = s->z.avail_in;
     s->zipped = s->first == 2 && !memcmp(s->in, "\x1f\x8b", 2);
@@ -95,7 +97,7 @@ void moe_stream_close(struct moe_stream **ps)
     struct moe_stream *s = *ps;
     if (!s) return;
     if (s->inflating) inflateEnd(&s->z);
-    if (s->fd >= 0 && !s->piped) close(s->fd);
+    if (s->fd >= 0 && s->owned) close(s->fd);
     free(s->path);
     free(s);
     *ps = NULL;
@@ -157,15 +159,10 @@ static enum moe_code count_zipped(struct moe_stream *s, size_t limit, uint64_t *
     return code;
 }
 
-static enum moe_code measure(const char *path, size_t limit, uint64_t *total, struct moe_err *err)
+static enum moe_code check_limit(const struct moe_stream *s, uint64_t total, size_t limit, struct moe_err *err)
 {
-    struct moe_stream *s;
-    MOE_TRY(moe_stream_open(&s, path, err));
-    *total = s->size;
-    enum moe_code code = s->zipped ? count_zipped(s, limit, total, err) : MOE_OK;
-    moe_stream_close(&s);
-    if (code != MOE_OK || *total <= limit) return code;
-    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "has more than the %zu bytes of text that are read here", limit);
+    if (total <= limit) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, s->path, NULL, "has more than the %zu bytes of text that are read here", limit);
 }
 
 static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, struct moe_err *err)
@@ -197,36 +194,41 @@ static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **tex
                        "has more than the %zu bytes of text that are read here", limit);
 }
 
-static enum moe_code read_piped_text(size_t limit, char **data, size_t *size, struct moe_err *err)
+static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **text, size_t *size, struct moe_err *err)
 {
-    struct moe_stream *s;
-    char *text = NULL;
-    MOE_TRY(moe_stream_open(&s, "-", err));
-    enum moe_code code = read_growing(s, limit, &text, size, err);
-    moe_stream_close(&s);
-    if (code == MOE_OK) *data = text;
-    else free(text);
-    return code;
+    *size = (size_t)total;
+    *text = malloc(*size + 1);
+    if (!*text) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory for %zu bytes", *size);
+    if (*size) MOE_TRY(read_whole(s, *size, *text, err));
+    (*text)[*size] = 0;
+    return MOE_OK;
+}
+
+/* A gzipped file is gone through once to count, and opened again. */
+static enum moe_code read_counted(struct moe_stream **s, const char *path, size_t limit, char **text, size_t *size,
+                                  struct moe_err *err)
+{
+    uint64_t total = (*s)->size;
+    if ((*s)->zipped) {
+        MOE_TRY(count_zipped(*s, limit, &total, err));
+        MOE_TRY(check_limit(*s, total, limit, err));
+        moe_stream_close(s);
+        MOE_TRY(moe_stream_open(s, path, err));
+    }
+    MOE_TRY(check_limit(*s, total, limit, err));
+    return read_sized(*s, total, text, size, err);
 }
 
 enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
 {
     struct moe_stream *s;
-    uint64_t total;
+    char *text = NULL;
     *data = NULL;
-    if (!strcmp(path, "-")) return read_piped_text(limit, data, size, err);
-    MOE_TRY(measure(path, limit, &total, err));
     MOE_TRY(moe_stream_open(&s, path, err));
-    char *text = malloc((size_t)total + 1);
-    enum moe_code code = text ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %llu bytes", (unsigned long long)total);
-    if (code == MOE_OK && total) code = read_whole(s, (size_t)total, text, err);
+    enum moe_code code = s->piped ? read_growing(s, limit, &text, size, err)
+                                  : read_counted(&s, path, limit, &text, size, err);
     moe_stream_close(&s);
-    if (code != MOE_OK) {
-        free(text);
-        return code;
-    }
-    text[total] = 0;
-    *data = text;
-    *size = (size_t)total;
-    return MOE_OK;
+    if (code == MOE_OK) *data = text;
+    else free(text);
+    return code;
 }

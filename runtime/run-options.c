@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* --score and --bench are tasks of their own, which read no prompt. */
@@ -96,14 +97,18 @@ static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err 
                     p->system ? "--system" : "--chat-template");
 }
 
-/* Ranks that are processes read their files each for itself; standard input is one process's. */
+/* Ranks that are processes read their files each for itself; what can be read once is one process's. */
 static enum moe_code check_shared_input(const struct moe_run_options *o, const char *option, const char *path,
                                         struct moe_err *err)
 {
-    if (!path || strcmp(path, "-") || !strcmp(o->comm, "local")) return MOE_OK;
+    struct stat st;
+    if (!path || !strcmp(o->comm, "local")) return MOE_OK;
+    bool standard = !strcmp(path, "-");
+    if (!standard && (stat(path, &st) || !S_ISFIFO(st.st_mode))) return MOE_OK;
     return moe_fail(err, MOE_USAGE,
-                    "--%s -: with --comm %s every rank reads the file, and standard input can be read by one "
-                    "process alone (put it into a file, or leave --comm out)", option, o->comm);
+                    "--%s %s: with --comm %s every rank reads the file, and %s can be read by one "
+                    "process alone (put it into a file, or leave --comm out)", option, path, o->comm,
+                    standard ? "standard input" : "a pipe");
 }
 
 static enum moe_code check_output(const struct moe_run_options *o, const char *path, const struct moe_file_kind *kind,

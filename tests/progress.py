@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a command with standard error on a terminal and look at its progress lines:
 
-    progress.py COMMAND...      prints {"exit", "lines": [{"label", "percent", "done", "total", "seconds"}, ...]} for each line that was drawn
+    progress.py [--columns N] COMMAND...      prints {"exit", "lines": [{"label", "percent", "done", "total", "seconds"}, ...], "widest"}
+        for each line that was drawn whole on a terminal of N columns (200), and how wide the widest line was
 """
-import json, os, pty, re, sys, time
+import fcntl, json, os, pty, re, struct, sys, termios, time
 
 line = re.compile(r"(?P<label>[^\r\x1b]*?) \[[# ]{20}\] +(?P<percent>\d+)%  (?P<done>[\d.]+ ?\w*) of (?P<total>[\d.]+ ?\w*)  \S+ ?\S*/s  (?P<left>.*?) left")
 
 
 def main():
+    columns = 200
+    if sys.argv[1] == "--columns":
+        columns = int(sys.argv[2])
+        del sys.argv[1:3]
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
@@ -34,7 +40,8 @@ def main():
             lines.append({"label": m["label"].strip(), "percent": int(m["percent"]), "done": m["done"], "total": m["total"], "left": m["left"],
                           "seconds": round(time.monotonic() - start, 2)})
     status = os.waitpid(pid, 0)[1]
-    json.dump({"exit": os.waitstatus_to_exitcode(status), "lines": lines, "text": text[-2000:]}, sys.stdout)
+    json.dump({"exit": os.waitstatus_to_exitcode(status), "lines": lines, "widest": max(map(len, re.split(r"[\r\n]+", text))),
+               "text": text[-2000:]}, sys.stdout)
 
 
 main()

@@ -13,8 +13,18 @@ dry
 [ "$(said calib_tokens)" = 127133 ] || fail "tokens of the text: $(said calib_tokens)"
 dry --calib-tokens 5000
 [ "$(said calib_tokens)" = 5000 ] || fail "tokens asked for: $(said calib_tokens)"
-ok "$BIN/moe-quantize" --json --dry-run --calib "$T/nowhere" $F/bf16
-[ "$(said calib_tokens)" = 1048576 ] && grep -q "not counted, 1048576 tokens are assumed: .*nowhere" "$T/err" || { cat "$T/err"; fail "a text that is not there"; }
+code 3 "nowhere': no such file" "$BIN/moe-quantize" --dry-run --calib "$T/nowhere" $F/bf16
+mkdir "$T/bare"
+for f in $F/bf16/*.safetensors* $F/bf16/config.json; do ln -s "$(realpath "$f")" "$T/bare/"; done
+ok "$BIN/moe-quantize" --json --dry-run --calib $F/calib.txt "$T/bare"
+[ "$(said calib_tokens)" = 1048576 ] && grep -q "not counted, 1048576 tokens are assumed: .*tiktoken.model" "$T/err" || { cat "$T/err"; fail "a tokenizer that is not there"; }
+
+# --- what has no effect, or cannot be, is refused ---
+for o in "--effort fast" "--calib-tokens 9" "--sequence-length 9" "--sensitivity-tokens 9" "--chat-template k2.5"; do
+    code 2 "goes with --calib FILE" "$BIN/moe-quantize" --dry-run $o $F/bf16
+done
+code 2 "5000 is more than the model's context of 1024" "$BIN/moe-quantize" --dry-run --calib $F/calib.txt --sequence-length 5000 $F/bf16
+code 2 "unknown chat template 'foo' (k2-first" "$BIN/moe-quantize" --dry-run --calib $F/calib.txt --chat-template foo $F/bf16
 
 # --- too little memory is an answer ---
 ok "$BIN/moe-quantize" --json --dry-run --memory 1M --calib $F/calib.txt $F/bf16

@@ -58,8 +58,11 @@ from()
 from "$T/cut.gz" 13 "'standard input': the compressed text is truncated" "$RUN" $F --prompts -
 from "$T/cut.gz" 13 "'standard input': the compressed text is truncated" "$INSPECT" $F --tokenize -
 from /dev/null 2 "'standard input': no prompts" "$RUN" $F --prompts -
-from "$T/two" 2 "both --prompts and --score name it" "$RUN" $F --score - --prompts -
-from "$T/two" 2 "both --prompt-file and --prompts name it" "$RUN" $F --prompts - --prompt-file -
+from "$T/two" 2 "both --calib and --calib name it" "$BIN/moe-quantize" $F --calib - --calib - --dry-run
+mkfifo "$T/named" || fail mkfifo
+from "$T/two" 2 "a pipe can be read by one process alone" "$RUN" $F --prompts "$T/named" --comm ucx --ranks 2
+for what in / /dev/zero; do from "$T/two" 11 "neither a file nor a pipe" "$RUN" $F --prompts $what; done
+from "$T/two" 11 "neither a file nor a pipe" "$BIN/moe-quantize" -q $F --calib /dev/zero -o "$T/x"
 from "$T/two" 2 "every rank reads the file" "$RUN" $F --prompts - --comm ucx --ranks 2
 from "$T/two" 2 "every rank reads the file" "$RUN" $F --score - --comm ucx --ranks 2
 head -c 11000000 /dev/zero | tr '\0' a >"$T/large"
@@ -75,6 +78,25 @@ done
 "$RUN" -q $F --score - <&- >"$T/out" 2>"$T/err"
 [ $? = 11 ] && grep -q "'standard input': cannot read" "$T/err" || { cat "$T/err"; fail "--score - of a closed stream"; }
 [ ! -e - ] || fail "something is called -"
+# a pipe that a path names, as a shell's <(command) does, is read as standard input is: plain and gzipped
+piped() # FILE COMMAND...: with the pipe's path behind
+{
+    file=$1
+    shift
+    "$@" "$file" >"$T/out1" 2>"$T/err1" || { cat "$T/err1"; fail "$* $file"; }
+    cat "$file" >"$T/named" &
+    "$@" "$T/named" >"$T/out2" 2>"$T/err2" || { cat "$T/err2"; fail "$* a pipe"; }
+    wait $!
+    cmp -s "$T/out1" "$T/out2" || fail "$*: a pipe gives something else than the file"
+    count
+}
+for f in "$T/two" "$T/two.gz"; do
+    piped "$f" "$RUN" -q $F -n 3 --prompts
+    piped "$f" "$RUN" -q $F -n 3 --prompt-file
+    piped "$f" "$INSPECT" -q $F --tokenize
+done
+piped "$T/text" "$RUN" -q $F --window 64 --score
+piped "$T/text" "$BIN/moe-quantize" -q -f $F -o "$T/piped.moe" --method weighted --sequence-length 64 --calib
 # a signal ends the wait for text, at once and whole
 mkfifo "$T/pipe" || fail mkfifo
 for line in "$RUN -q $F --prompts -" "$INSPECT $F --tokenize -"; do

@@ -242,6 +242,49 @@ static void test_progress_resumed(void)
     free(text);
 }
 
+/* The longest line that there may be, on a terminal of so many columns. */
+static char *drawn_at(const char *width, uint64_t done)
+{
+    char *text = NULL;
+    size_t n = 0;
+    setenv("COLUMNS", width, 1);
+    FILE *f = open_memstream(&text, &n);
+    now = 0;
+    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    moe_progress_begin(p, "calibrate, layer 60 of 60, experts of 384", 100000000000, MOE_UNIT_MFLOP);
+    now = 359 * 86400;
+    moe_progress_add(p, done);
+    fflush(f);
+    char *line = strdup(text + 4); /* without CR ESC [ K */
+    moe_progress_close(&p);
+    fclose(f);
+    free(text);
+    unsetenv("COLUMNS");
+    return line;
+}
+
+static void test_progress_width(void)
+{
+    for (int width = 1; width <= 200; width++) {
+        char w[8];
+        snprintf(w, sizeof w, "%d", width);
+        for (uint64_t done = 1; done <= 100000000000; done *= 100000) {
+            char *line = drawn_at(w, done);
+            OK((int)strlen(line) < (width < 16 ? 16 : width) && strchr(line, '%'));
+            free(line);
+        }
+    }
+    char *line = drawn_at("200", 50000000000);
+    OK(strstr(line, "[##########          ]  50%  50.00 PFLOP of 100.00 PFLOP  1.61 GFLOP/s  359 days 0 h left"));
+    free(line);
+    line = drawn_at("80", 50000000000);
+    OK(strstr(line, "left") && strstr(line, "["));
+    free(line);
+    line = drawn_at("40", 50000000000);
+    OK(!strncmp(line, "calibrate, layer 60 of 60, experts ", 34) && strstr(line, " 50%"));
+    free(line);
+}
+
 static void test_progress(void)
 {
     char *text = NULL, s[16];
@@ -267,6 +310,7 @@ static void test_progress(void)
     OK(!p && n > drawn);
     free(text);
     test_progress_resumed();
+    test_progress_width();
     moe_progress_begin(NULL, "x", 1, MOE_UNIT_BYTES);
     moe_progress_skip(NULL, 1);
     moe_progress_label(NULL, "y");
@@ -275,7 +319,8 @@ static void test_progress(void)
     OK(!strcmp(moe_human_bytes(1536, s), "1.5 KiB") && !strcmp(moe_human_bytes(7, s), "7 B"));
     moe_human_bytes(UINT64_MAX, s);
     moe_human_time(1e300, s);
-    OK(!strcmp(moe_human_time(3700, s), "61 min 40 s"));
+    OK(!strcmp(moe_human_time(3700, s), "61 min 40 s") && !strcmp(moe_human_time(172799, s), "47 h 59 min"));
+    OK(!strcmp(moe_human_time(6257520, s), "72 days 10 h"));
 }
 
 static void test_re(void)
