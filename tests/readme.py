@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs what README.md and docs/guide tell a reader to type, and holds the numbers that they print beside it.
 
-    readme.py BIN_DIR HELPER_DIR TEMPORARY_DIR PAGE...
+    readme.py [--all] BIN_DIR HELPER_DIR TEMPORARY_DIR PAGE...
 
-What is run, page by page, from top to bottom in one shell (so variables and files stay), with the tools on
-PATH, in a new directory where the entries of the source tree are links:
+What is run, page by page, with the tools on PATH, in one new directory where the entries of the source tree
+are links.  All pages share it, as they do for a reader with one clone, so no page may write what another one
+writes.  Each page is a shell of its own, from top to bottom, so its variables stay:
 
 - every fenced block marked `sh`; a line that ends in `# exit N` (and more) has to end with that code, all
   others with 0;
-- every command of a table whose last column is called `command`.
+- every command of a table whose last column is called `command`.  Rows with a number that `scored` names take
+  half a minute each: only --all (long-readme) runs them.
 
 A block marked `console` is not run, and its first line says why: `# not run by the tests: WHY`.  A block with
 another mark (`text`, `c`, `json`, `yaml`) shows something and is no command.
@@ -54,8 +56,9 @@ def messages():
 
 
 class Page:
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, number, everything):
+        self.path, self.number, self.everything = path, number, everything
+        self.left = 0     # rows that are left to --all
         self.lines = open(path, encoding="utf-8").read().split("\n")
         self.steps = []   # (line number, shell text)
         self.rows = []    # (line number, {column: number printed}, JSON of command, of score, calibrated)
@@ -124,6 +127,9 @@ class Page:
         for column in held:
             if cells.get(column) not in (None, ""):
                 numbers[column] = cells[column].strip("*")
+        if not self.everything and scored & set(numbers):
+            self.left += 1
+            return
         for command in commands:
             self.see_score(command)
         if not numbers:
@@ -131,14 +137,14 @@ class Page:
             return
         made = score = None
         if commands:
-            made, calibrated = "made.%d.json" % n, "--calib" in commands[-1]
+            made, calibrated = "made.%d.%d.json" % (self.number, n), "--calib" in commands[-1]
             self.steps += [(n, c) for c in commands[:-1]]
             self.steps.append((n, "%s --json >%s" % (commands[-1], made)))
             if scored & set(numbers):
                 out = re.search(r" -o (\S+)", commands[-1])
                 if out is None or self.score is None:
                     return self.complain(n, "nothing says how this is scored")
-                score = "score.%d.json" % n
+                score = "score.%d.%d.json" % (self.number, n)
                 command = re.sub(r"(moe-run) \S+", r"\1 " + out[1], self.score, count=1)
                 self.steps.append((n, "%s --json >%s" % (command, score)))
             self.rows.append((n, numbers, made, score, calibrated))
@@ -154,14 +160,14 @@ class Page:
                 self.complain(n, "a link to %s, which is not there" % path)
 
     def run(self, where, environment):
-        marks = os.path.join(where, ".marks")
+        marks = os.path.join(where, ".marks.%d" % self.number)
         script = ["set -e", "exec 9>%s" % marks]
         # make from where the tests were built, whatever directory this is
         script.append('make() { flock "$README_BUILD/make.lock" \\\n'
                       '    make --no-print-directory -C "$README_ROOT" B="$README_BUILD" "$@"; }')
         for n, text in self.steps:
             script += ["echo %d >&9" % n, text]
-        path = os.path.join(where, ".script")
+        path = os.path.join(where, ".script.%d" % self.number)
         with open(path, "w", encoding="utf-8") as f:
             f.write("\n".join(script) + "\n")
         done = subprocess.run(["sh", path], cwd=where, env=environment, stdin=subprocess.DEVNULL,
@@ -192,23 +198,28 @@ class Page:
                     self.complain(n, "%s is printed as %s, the command gives %.6g" % (column, printed, value))
 
 
+def clone(where, root, bin_dir):
+    """A directory that looks like a clone after make: what the tree has, as links."""
+    os.makedirs(os.path.join(where, "build"))
+    for name in os.listdir(root):
+        if not name.startswith(".") and name != "build":
+            os.symlink(os.path.join(root, name), os.path.join(where, name))
+    os.symlink(bin_dir, os.path.join(where, "build", "bin"))
+
+
 def main():
+    everything = sys.argv[1] == "--all"
+    del sys.argv[1:1 + everything]
     bin_dir, helpers, temporary = (os.path.abspath(p) for p in sys.argv[1:4])
-    root = os.getcwd()
-    build = os.path.dirname(bin_dir)
-    wrong, commands, numbers = [], 0, 0
+    root, where = os.getcwd(), os.path.join(temporary, "clone")
+    clone(where, root, bin_dir)
+    environment = dict(os.environ, README_ROOT=root, README_BUILD=os.path.dirname(bin_dir),
+                       PATH=bin_dir + os.pathsep + helpers + os.pathsep + os.environ["PATH"])
+    wrong, commands, numbers, left = [], 0, 0, 0
     for i, path in enumerate(sys.argv[4:]):
-        page = Page(path)
+        page = Page(path, i, everything)
         if path == "README.md" and len(page.lines) > README_LINES:
             page.complain(len(page.lines), "more than %d lines" % README_LINES)
-        where = os.path.join(temporary, "page%d" % i)
-        os.makedirs(os.path.join(where, "build"))
-        for name in os.listdir(root):
-            if not name.startswith(".") and name != "build":
-                os.symlink(os.path.join(root, name), os.path.join(where, name))
-        os.symlink(bin_dir, os.path.join(where, "build", "bin"))
-        environment = dict(os.environ, README_ROOT=root, README_BUILD=build, README_HELPERS=helpers,
-                           PATH=bin_dir + os.pathsep + helpers + os.pathsep + os.environ["PATH"])
         if "pkg-config" in "".join(text for _, text in page.steps) and not shutil.which("pkg-config"):
             print("no pkg-config: %s is not run" % path)
         elif page.steps and not page.wrong:
@@ -216,9 +227,11 @@ def main():
         wrong += page.wrong
         commands += len(page.steps)
         numbers += sum(len(r[1]) for r in page.rows)
+        left += page.left
     for line in wrong:
         print(line)
-    print("t-readme: %d pages, %d blocks and commands run, %d numbers held" % (i + 1, commands, numbers))
+    print("%s: %d pages, %d blocks and commands run, %d numbers held, %d slow rows left to long-readme" %
+          ("long-readme" if everything else "t-readme", i + 1, commands, numbers, left))
     return 1 if wrong else 0
 
 

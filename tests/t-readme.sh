@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The commands of README.md and docs/guide run as they are printed, and the numbers printed beside them are what
 # these commands give: readme.py says what is run and what is held.  README_PAGES: these pages instead of all.
+# Rows that score a model of their own are left to long-readme.
 . tests/common.sh
 sanitized && skip "the numbers are the release build's, and take too long under sanitizers"
 need_python
