@@ -222,7 +222,8 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     if (code == MOE_OK) code = lists(o, src, *json, err);
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
     if (code == MOE_OK && !o->run.json) {
-        for (const cJSON *p = problems->child; p; p = p->next) moe_print_line("problem: %s", p->valuestring);
+        const cJSON *first = problems->child; /* a lone one is said below, as by any other tool */
+        for (const cJSON *p = first && first->next ? first : NULL; p; p = p->next) moe_print_line("problem: %s", p->valuestring);
         if (o->verify && *verdict == MOE_OK) printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
     }
     if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
@@ -270,11 +271,21 @@ static void print_differences(const cJSON *j, int64_t top)
     print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), top);
 }
 
+static enum moe_code no_gguf(const char *path, struct moe_err *err)
+{
+    bool is;
+    MOE_TRY(moe_gguf_is(path, &is, err));
+    if (!is) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "is a GGUF file, which --diff does not compare "
+                       "(take the checkpoint or container that it was made from)");
+}
+
 /* Two models: the answer is MOE_MISMATCH when they differ. */
 static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
 {
     struct moe_source *a, *b = NULL;
     struct moe_err why = MOE_ERR_INIT;
+    MOE_TRY(no_gguf(o->diff, err));
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
     if (code == MOE_OK) moe_tell_superseded(&o->run, a), moe_tell_superseded(&o->run, b);

@@ -71,6 +71,7 @@ static enum moe_code add_slices(struct moe_checkpoint *k, int32_t file, const st
         if (!slice.name) return no_memory(k, err);
         memcpy((char *)(uintptr_t)slice.name, name, strlen(name) + 1);
         MOE_TRY(add_raw(k, file, &slice, skipped, err));
+        k->src->raws[k->src->n_raws - 1].fused = true;
     }
     return MOE_OK;
 }

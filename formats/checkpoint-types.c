@@ -6,6 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Two tensors of one name.  A checkpoint that has all experts in either layout is told so once, not for each. */
+static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struct moe_raw *other)
+{
+    const struct moe_file *files = k->src->files;
+    const char *path = files[r->span.file].path, *name = files[other->span.file].name;
+    if (r->fused == other->fused) {
+        moe_problem(k->p, MOE_CORRUPT, path, r->name, k->has_index ? "is in '%s' already" : MOE_TWICE, name);
+        return;
+    }
+    if (k->both_told) return;
+    k->both_told = true;
+    const struct moe_raw *single = r->fused ? other : r, *fused = r->fused ? r : other;
+    moe_problem(k->p, MOE_CORRUPT, path, r->name, "is there twice, as a tensor of its own (in '%s') and in the one of all experts of "
+                "its layer (%s, in '%s'): remove either the single experts or the fused ones",
+                files[single->span.file].name, strstr(r->name, "down_proj") ? "down_proj" : "gate_up_proj",
+                files[fused->span.file].name);
+}
+
 /* ---- by name: which raw tensor is which part of which slot ---- */
 
 static void place(struct moe_checkpoint *k, int64_t raw)
@@ -42,11 +60,8 @@ static void place(struct moe_checkpoint *k, int64_t raw)
         return;
     }
     int32_t *part = &k->parts[slot * MOE_PART_COUNT + n.part];
-    if (*part)
-        moe_problem(k->p, MOE_CORRUPT, path, r->name, k->has_index ? "is in '%s' already" : MOE_TWICE,
-                    src->files[src->raws[*part - 1].span.file].name);
-    else
-        *part = (int32_t)raw + 1;
+    if (*part) twice(k, r, &src->raws[*part - 1]);
+    else *part = (int32_t)raw + 1;
     r->skipped = skipped;
 }
 
@@ -144,7 +159,8 @@ static bool make_fp8(struct maker *m)
     if (!s) return false;
     int64_t values = 1;
     for (int i = 0; i < s->ndim; i++) values *= s->shape[i];
-    if (p == MOE_PART_SCALE && values != rows * cols && (values == 1 || values == t->rows))
+    bool blocks = s->ndim == 2 && values == rows * cols;
+    if (!blocks && s->ndim < 3 && (values == 1 || values == t->rows))
         return WRONG(m, MOE_UNSUPPORTED, s, "fp8 with one scale for %s is not supported (one for each block of 128x128 is)",
                      values == 1 ? "the whole weight" : "each row");
     int type = moe_dtype_with(MOE_FP8_B128, 128, scale_type(s));

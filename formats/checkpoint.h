@@ -26,6 +26,7 @@ struct moe_checkpoint {
     bool all_excused;
     unsigned char *seen; /* of each entry, MOE_SEEN bits */
     bool has_index;
+    bool both_told;      /* fused and single experts: once */
     bool stray_looked; /* stray: a safetensors file there that the index does not name, "" when there is none */
     char stray[256];
     int32_t *parts; /* [slot][enum moe_part] -> raw + 1, 0: none */

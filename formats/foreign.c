@@ -140,7 +140,7 @@ const char *moe_foreign_quantization(const char *method)
 static const struct { const char *head, *tail, *what; } formats[] = {
     { "adapter_config", ".json", "holds an adapter (LoRA), which is no model by itself: merge it into its base "
                                  "model (merge_and_unload() of peft, then save_pretrained) and give that" },
-    { "", ".gguf", "holds a model as GGUF" GGUF },
+    { "", ".gguf", "" }, /* what is said names the file */
     { "", ".bin.index.json", TORCH(".bin") },
     { "pytorch_model", ".bin", TORCH(".bin") },
     { "", ".pth", TORCH(".pth") },
@@ -162,13 +162,20 @@ static bool is_named(const char *name, const char *head, const char *tail)
     return *tail ? n >= a + z && begins(name, head) && !strcmp(name + n - z, tail) : !strcmp(name, head);
 }
 
-/* The first row that any name fits; -1. */
-static int find_format(const struct moe_names *names)
+/* The first row that any name fits, and that name; -1. */
+static int find_format(const struct moe_names *names, const char **name)
 {
     for (int k = 0; k < (int)(sizeof formats / sizeof *formats); k++)
         for (size_t i = 0; i < names->n; i++)
-            if (is_named(names->v[i], formats[k].head, formats[k].tail)) return k;
+            if (is_named(*name = names->v[i], formats[k].head, formats[k].tail)) return k;
     return -1;
+}
+
+static enum moe_code say_format(const char *dir, int k, const char *name, struct moe_err *err)
+{
+    if (*formats[k].what) return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "%s", formats[k].what);
+    return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "holds a model as GGUF, which moe-convert --to gguf writes and only "
+                       "moe-inspect reads (given the file '%.200s' in it, not the directory): " TAKE, name);
 }
 
 static bool has(const struct moe_names *names, const char *name)
@@ -182,13 +189,15 @@ static enum moe_code directory(const char *dir, struct moe_err *err)
 {
     struct moe_names names;
     MOE_TRY(moe_list_dir(dir, &names, err));
-    int k = find_format(&names);
-    bool ollama = has(&names, "blobs") && has(&names, "manifests");
+    const char *name = "";
+    int k = find_format(&names, &name);
+    enum moe_code code = MOE_OK;
+    if (has(&names, "blobs") && has(&names, "manifests"))
+        code = moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "holds models of ollama (GGUF), which are not read: " TAKE);
+    else if (k >= 0)
+        code = say_format(dir, k, name, err);
     moe_names_release(&names);
-    if (ollama)
-        return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL,
-                           "holds models of ollama (GGUF), which are not read: " TAKE);
-    return k < 0 ? MOE_OK : moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "%s", formats[k].what);
+    return code;
 }
 
 static enum moe_code file(const char *path, struct moe_err *err)

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -278,9 +279,13 @@ enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file,
     if (size > h->end)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu bytes after the last tensor belong to none",
                            (unsigned long long)(size - h->end));
-    for (int64_t i = 0; size < h->end && i < h->n; i++)
-        if (h->entries[i].offset + h->entries[i].bytes > size)
-            return moe_fail_at(err, MOE_CORRUPT, file, h->entries[i].name,
-                               "the file ends in it, %llu bytes short (fetch the file again)", (unsigned long long)(h->end - size));
-    return MOE_OK;
+    int64_t first = 0; /* entries lie in the order of their offsets */
+    while (first < h->n && h->entries[first].offset + h->entries[first].bytes <= size) first++;
+    if (first == h->n) return MOE_OK;
+    char more[64] = "";
+    if (first + 1 < h->n)
+        snprintf(more, sizeof more, ", %lld more tensors are cut off", (long long)(h->n - first - 1));
+    return moe_fail_at(err, MOE_CORRUPT, file, h->entries[first].name,
+                       "the file ends in it, %llu bytes short%s (fetch the file again)",
+                       (unsigned long long)(h->end - size), more);
 }

@@ -47,6 +47,7 @@ struct moe_raw {
     const char *name;
     char dtype[8];         /* safetensors: "BF16", "F8_E4M3", "I32" ... */
     int32_t ndim;
+    bool fused;            /* a slice */
     int64_t shape[8];
     struct moe_span span;
     int32_t tensor, plane; /* index of the canonical tensor and its plane, or tensor -1 and why it is not used: */

@@ -210,4 +210,15 @@ check "(j['metadata']['a.u64'], j['metadata']['a.i64'], j['metadata']['a.i8'], j
 exits 0 "$I" tests/corpus/gguf/good
 [ "$(tr -cd '\001-\011\013-\037\177' <"$T/out" | wc -c)" = 0 ] || fail "control characters of a GGUF file reach the terminal"
 
+code 14 'is a GGUF file, which --diff does not compare' "$I" $K/bf16 --diff "$T/x.gguf"
+# a file that was cut is one problem, however many of its tensors are gone; a lone problem is said once
+cp -r $K/int4 "$T/cut"; truncate -s 100000 "$T/cut/model-00002-of-000003.safetensors"
+exits 13 "$I" "$T/cut" --json
+check "len(j['problems']) == 1 and 'the file ends in it, 931328 bytes short, 485 more tensors are cut off' in j['problems'][0]"
+exits 13 "$I" "$T/cut"
+[ "$(cat "$T/out" "$T/err" | grep -c 'the file ends in it')" = 1 ] || fail "a lone problem is said twice"
+rm "$T/cut/model-00001-of-000003.safetensors"
+exits 3 "$I" "$T/cut"
+[ "$(grep -c '^problem: ' "$T/out")" = 2 ] || fail "two problems are not listed"
+
 echo "t-inspect: ok"

@@ -122,5 +122,5 @@ code 14 'as one tensor, transposed .* save_original_format' "$BIN/moe-convert" -
 code 14 'as one quantized tensor (dtype F8_E4M3)' "$BIN/moe-quantize" -q "$T/bad-fp8" -o "$T/x.moe"
 code 14 'as one quantized tensor' "$BIN/moe-run" -q "$T/bad-scaled" --tokens 1 -n 0
 code 13 'the config wants the shape 4 x 128 x 128' "$BIN/moe-convert" -q "$T/bad-short" -o "$T/x.moe"
-code 13 "experts.1.up_proj.weight': is in '.*' already" "$BIN/moe-convert" -q "$T/bad-twice" -o "$T/x.moe"
+code 13 "experts.1.up_proj.weight': is there twice, as a tensor of its own (in '.*') and in the one of all experts of its layer (gate_up_proj, in '.*')" "$BIN/moe-convert" -q "$T/bad-twice" -o "$T/x.moe"
 echo "t-layouts: copies that an index overrules and fused experts are the same model, and come back byte for byte"

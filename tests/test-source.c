@@ -433,6 +433,13 @@ static void refused_tensors(void)
     expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale_inv", "has dtype F16, which is not supported here (F32, BF16 and F8_E8M0 are)", true);
     CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->name, E0 "up_proj.weight_scale"), S(E0 "up_proj.weight_scale")->shape[0] = 32);
     expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale", "one scale for each row is not supported", true);
+    static const char *const spelled[] = { "up_proj.weight_scale", "up_proj.weight_scale_inv" };
+    for (int i = 0; i < 4; i++) { /* [] and [1], of a weight that is one block */
+        char other[96];
+        snprintf(other, sizeof other, E0 "%s", spelled[i / 2]);
+        CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->name, other), S(other)->ndim = i % 2);
+        expect(MOE_UNSUPPORTED, scale, other, "one scale for the whole weight is not supported", true);
+    }
     CASE('8', add(E0 "up_proj.weight_scale", "F32", 2, 1, 1));
     expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "mixed layouts", true);
     CASE('i', add(E0 "up_proj.weight", "BF16", 2, 32, 64));
@@ -499,7 +506,10 @@ static void refused_shards(void)
     moe_source_close(&src);
     CASE('b', for (int i = 0; i < n_list; i++) list[i].file = 0; S("model.norm.weight")->file = 1; S("lm_head.weight")->file = 1);
     cut(file_name(1), 4);
-    expect(MOE_CORRUPT, file_name(1), "lm_head.weight", "4 bytes short", true);
+    expect(MOE_CORRUPT, file_name(1), "lm_head.weight", "the file ends in it, 4 bytes short (fetch", true);
+    OK(moe_source_survey(&src, dir, &problems, &err) == MOE_OK && cJSON_GetArraySize(problems) == 1);
+    cJSON_Delete(problems);
+    moe_source_close(&src);
     CASE('b', (void)0);
     cut(file_name(1), -4);
     expect(MOE_CORRUPT, file_name(1), "", "4 bytes after the last tensor", true);
