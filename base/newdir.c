@@ -94,9 +94,21 @@ static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err 
     return *again ? MOE_OK : code;
 }
 
+/* Whoever put a link there chose where the directory lies: one in the link's place would lie beside the link. */
+static enum moe_code no_link(const struct moe_newdir *d, struct moe_err *err)
+{
+    char to[PATH_MAX];
+    ssize_t n = readlink(d->final, to, sizeof to - 1);
+    if (n < 0) return MOE_OK; /* none, or nothing at all */
+    to[n] = 0;
+    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "is a symbolic link to '%.300s', and a new directory would lie beside "
+                       "the link (name what it points to, or remove the link)", to);
+}
+
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
 {
     bool again = true;
+    MOE_TRY(no_link(d, err));
     for (int i = 0; again && i < TRIES; i++) MOE_TRY(try_lock(d, &again, err));
     return again ? busy(d, err) : MOE_OK;
 }
@@ -330,20 +342,20 @@ static enum moe_code exchange(struct moe_newdir *d, const struct moe_newdir_kind
     return appeared(d, err);
 }
 
-/* What stands under the final name is replaced and removed; a link alone goes, not what it points to. */
+/* What stands under the final name is replaced and removed; a link that appeared stays. */
 static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct moe_newdir old = { .lock = -1 };
     struct stat st;
-    bool link = !lstat(d->final, &st) && S_ISLNK(st.st_mode);
-    if (!link) MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
-    if (!link) moe_newdir_mark(&old); /* from the exchange on it is unfinished: half removed, after a kill */
+    if (!lstat(d->final, &st) && S_ISLNK(st.st_mode)) return appeared(d, err);
+    MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
+    moe_newdir_mark(&old); /* from the exchange on it is unfinished: half removed, after a kill */
     enum moe_code code = exchange(d, kind, err);
-    if (code != MOE_OK && !link) unmark(old.lock);
+    if (code != MOE_OK) unmark(old.lock);
     if (code == MOE_OK) {
         unmark(d->lock);
         moe_work_drop(d->lock);
-        code = link ? moe_remove_tree(d->path, err) : discard(d->path, err);
+        code = discard(d->path, err);
     }
     moe_newdir_unlock(&old);
     return code;

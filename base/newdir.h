@@ -44,8 +44,8 @@ enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_
  * `which` as in base/apart.h. */
 enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err);
 
-/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it or when
- * it is no directory. */
+/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it, when it is no
+ * directory, or when `final` is a symbolic link, whose place no directory takes. */
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err);
 void moe_newdir_unlock(struct moe_newdir *d);
 /* After _lock: set the mark on path (one made by _lock has it), as far as the file system keeps such bits. */

@@ -254,7 +254,14 @@ def dirs():
         good(*a, name + "/", "--force")
         check(digest(name) == before and not os.path.exists(part) and not any(n.startswith(".") for n in os.listdir(name)), name, os.listdir(name))
         check(not os.stat(name).st_mode & 0o1000, name, "is still marked as unfinished")
-        clear(name)
+        # a link to one's own directory: neither replaced nor followed; what it points to is named, and may be given
+        os.mkdir("disk")
+        os.rename(name, "disk/" + name)
+        os.symlink("disk/" + name, name)
+        refused([4], "is a symbolic link to 'disk/" + name + "'", *a, name, "--force")
+        check(os.path.islink(name) and digest("disk/" + name) == before and os.listdir("disk") == [name], name, "was written behind a link")
+        good(*a, "disk/" + name, "--force")
+        clear(name, "disk")
 
 
 def apart():

@@ -332,12 +332,16 @@ static void test_dir(void)
     OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") && moe_exists(at("x.partial")) == MOE_ABSENT);
-    /* A link to one of this kind is replaced, not what it points to. */
+    /* A link to one of this kind is not replaced, nor followed: not one that was there, nor one that appears. */
     OK(!symlink("x", at("link")));
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFT_GOES, &err));
+    OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT && !unlink(at("link")));
     build(&d, "link", MOE_LEFT_STAYS);
-    OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
+    OK(!symlink("x", at("link")));
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err));
     moe_newdir_end(&d);
-    OK(holds("x/kind", "new") && holds("link/kind", "new") && moe_exists(at("link.partial")) == MOE_ABSENT);
+    OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && entries("x") == 1 && !unlink(at("link")));
+    OK(moe_remove_tree(at("link.partial"), &err) == MOE_OK);
     /* Not published: gone. */
     build(&d, "z", MOE_LEFT_STAYS);
     moe_newdir_end(&d);
