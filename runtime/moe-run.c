@@ -318,12 +318,23 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
     return moe_run_agree(t->o, &c, a, err);
 }
 
+/* Who is waited for: also a rank that says nothing else tells it. */
+static void tell_wait(void *ctx, const char *line)
+{
+    const struct seat *t = ctx;
+    struct moe_run r = t->o->run;
+    r.quiet = t->quiet;
+    moe_notice(&r, "%s", line);
+}
+
 static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
 {
     struct seat t = { o, j, o->run.quiet };
     struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank, .rendezvous = o->rendezvous, .patience = so_far && !s->lender ? HASTE : PATIENCE,
                                  .secret = j->secret, .agree = agree, .report = speak, .ctx = &t };
     int reporter;
+    p.apart = moe_handover_end(o->rendezvous) < 0;
+    p.tell = p.apart || !p.rank ? tell_wait : NULL;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
     moe_run_options_die_at(p.rank, "start");
@@ -333,7 +344,8 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
         moe_progress_close(&o->run.progress);
     }
     enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
-    o->silent = code == MOE_OK || reporter != p.rank; /* one has reported; or says the same */
+    if (reporter < 0 && p.rank) o->run.json = false; /* all may write to one file, which rank 0's object is in */
+    o->silent = code == MOE_OK || (reporter >= 0 && reporter != p.rank); /* one has reported; or says the same */
     /* whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says so */
     struct moe_err ignored;
     o->silent |= moe_handover_end(o->rendezvous) >= 0 && moe_interrupted(&ignored) >= MOE_SIGINT;

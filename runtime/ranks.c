@@ -18,7 +18,8 @@ struct seat {
     struct moe_rank r;
     struct moe_comm *comm;
     bool gone;                        /* told to die, or given up by the others */
-    bool untold;                      /* nobody but this rank knows how it failed */
+    bool untold;                               /* nobody but this rank knows how it failed */
+    bool refused;                              /* rank 0 knows, and this one says it too */
     enum moe_code code;
     struct moe_err err;
 };
@@ -179,12 +180,16 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
                                 .ranks = t->o->ranks,
                                 .timeout = p->patience,
                                 .settings = &settings,
-                                .secret = p->secret };
+                                .secret = p->secret,
+                                .tell = p->tell,
+                                .ctx = p->ctx };
     if (t->code == MOE_OK) t->code = prepare(t, p, &lender->source->config, &settings, &mine, &bytes);
     if (t->code == MOE_OK) t->err = (struct moe_err)MOE_ERR_INIT;
     struct moe_err before = t->err;
     enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
     t->untold = code != MOE_OK && !m.told;
+    t->refused = code != MOE_OK && m.told && p->apart;
+    if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);
     if (code == MOE_OK) code = connect_all(t, p, &m);
     moe_meeting_release(&m);
     return code;
@@ -211,6 +216,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
     if (t.code == MOE_OK) t.code = open_engine(&t, lender, 1);
     t.code = meet(&t, p, lender);
     if (t.untold) *reporter = p->rank;
+    if (t.refused) *reporter = -1;
     if (t.code == MOE_OK) {
         run_seat(&t);
         if (t.r.ep && moe_ep_stats(t.r.ep).died) kill(getpid(), SIGKILL);

@@ -44,6 +44,8 @@ struct moe_ranks_place {
     const char *rendezvous;           /* rendezvous.h */
     double patience;                  /* seconds that ranks have to come there */
     const struct moe_secret *secret;  /* NULL: none */
+    bool apart;                       /* started by somebody else: each rank says for itself why they could not meet */
+    void (*tell)(void *ctx, const char *line); /* who is waited for; NULL: nobody is told */
     /* What all ranks must have in common, once this one has its engine. */
     enum moe_code (*agree)(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
                            struct moe_err *err);
@@ -54,7 +56,7 @@ struct moe_ranks_place {
 };
 
 /* *err: what this rank has failed with already, its code MOE_OK for nothing; the others then fail with it, and lender may be NULL.  *reporter: who is
- * to say how it failed.  Leaves when all have heard all, and one has reported. */
+ * to say how it failed; -1: each rank for itself, and rank 0 in the report.  Leaves when all have heard all, and one has reported. */
 enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, int *reporter, bool *dead,
                                 struct moe_err *err);
 

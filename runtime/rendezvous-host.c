@@ -32,6 +32,8 @@ struct guest {
 
 struct host {
     const struct moe_rendezvous *v;
+    bool *known;   /* [ranks]: whose coming a person was told of */
+    int told;      /* how many were missing then; 0: nothing was told yet */
     int door;
     /* [n], at most ranks - 1 that have joined and STRANGERS others (and ranks that came in vain) */
     struct guest *guest;
@@ -257,6 +259,30 @@ static void too_late(struct host *h)
     give_up(h, &err);
 }
 
+/* Once there was some silence: who is missing; from then on, who came. */
+static void tell_missing(struct host *h)
+{
+    const struct moe_rendezvous *v = h->v;
+    char line[MOE_PATH_BYTES + 120];
+    int first = 0, newcomer = 0;
+    if (!v->tell || moe_now() < h->end - v->timeout + MOE_RENDEZVOUS_SILENCE || h->missing == h->told) return;
+    for (int r = v->ranks - 1; r > 0; r--) {
+        if (h->seat[r] < 0) first = r;
+        else if (!h->known[r]) newcomer = r;
+        h->known[r] = h->seat[r] >= 0;
+    }
+    if (h->told && newcomer)
+        snprintf(line, sizeof line, "rank %d came, %d of %d ranks are missing", newcomer, h->missing, v->ranks);
+    else if (h->missing == 1)
+        snprintf(line, sizeof line, "waiting for rank %d of %d at '%s', up to %g s", first, v->ranks, v->where,
+                 v->timeout);
+    else
+        snprintf(line, sizeof line, "waiting for %d of %d ranks at '%s', rank %d is the first of them, up to %g s",
+                 h->missing, v->ranks, v->where, first, v->timeout);
+    h->told = h->missing;
+    v->tell(v->ctx, line);
+}
+
 /* As many have joined as there are others, though not all of them for a seat: nobody else will come. */
 static bool all_came(const struct host *h)
 {
@@ -278,6 +304,7 @@ static enum moe_code wait_for_all(struct host *h, struct moe_err *err)
             if (late || (h->poll[i].revents && !listen_to(h, g))) drop(h, i);
         }
         if (someone) let_in(h);
+        tell_missing(h);
     }
     if (h->missing && h->failure.code == MOE_OK) too_late(h);
     return MOE_OK;
@@ -383,7 +410,8 @@ static enum moe_code open_host(struct host *h, struct moe_err *err)
     h->guest = calloc((size_t)h->cap, sizeof *h->guest);
     h->poll = calloc((size_t)h->cap + 1, sizeof *h->poll);
     h->seat = calloc((size_t)ranks, sizeof *h->seat);
-    if (!h->guest || !h->poll || !h->seat) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
+    h->known = calloc((size_t)ranks, sizeof *h->known);
+    if (!h->guest || !h->poll || !h->seat || !h->known) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
     for (int r = 0; r < ranks; r++) h->seat[r] = -1;
     return moe_socket_listen(h->v->where, &h->door, err);
 }
@@ -406,5 +434,6 @@ enum moe_code moe_rendezvous_host(const struct moe_rendezvous *v, const struct m
     free(h.guest);
     free(h.poll);
     free(h.seat);
+    free(h.known);
     return code;
 }

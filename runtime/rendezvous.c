@@ -79,10 +79,18 @@ static enum moe_code knock(struct visit *t, double end, unsigned char head[MOE_W
                            struct moe_err *err)
 {
     const struct moe_rendezvous *v = t->v;
+    bool told = !v->tell;
     for (;;) {
         double left = end - moe_now();
         MOE_TRY(moe_interrupted(err));
         if (left <= 0) break;
+        if (!told && left < v->timeout - MOE_RENDEZVOUS_SILENCE) {
+            char line[MOE_PATH_BYTES + 80];
+            snprintf(line, sizeof line, "rank %d is waiting for rank 0 at '%s', up to %g s", v->rank, v->where,
+                     v->timeout);
+            v->tell(v->ctx, line);
+            told = true;
+        }
         MOE_TRY(moe_socket_connect(v->where, left < 2 ? left : 2, &t->fd, err));
         struct moe_err quiet = MOE_ERR_INIT;
         if (t->fd >= 0) {

@@ -24,6 +24,9 @@ struct moe_rendezvous {
     double timeout;                       /* seconds that ranks have to come */
     const struct moe_agreement *settings; /* MOE_MISMATCH, naming the first, when they differ */
     const struct moe_secret *secret;      /* NULL: none */
+    /* Told to a person once they have waited, and then what changes; NULL: nothing. */
+    void (*tell)(void *ctx, const char *line);
+    void *ctx;
 };
 
 /* What all ranks have afterwards: the addresses, one behind the other, rank r's at offset[r]. */
@@ -46,6 +49,7 @@ void moe_meeting_release(struct moe_meeting *m);
 enum moe_code moe_rendezvous_host(const struct moe_rendezvous *v, const struct moe_err *failure,
                                   const void *mine, size_t bytes, struct moe_meeting *m, struct moe_err *err);
 
-enum { MOE_RENDEZVOUS_PATIENCE = 10 }; /* seconds for a message once it has begun */
+/* Seconds for a message once it has begun; and before a person is told who is waited for. */
+enum { MOE_RENDEZVOUS_PATIENCE = 10, MOE_RENDEZVOUS_SILENCE = 2 };
 
 #endif

@@ -34,6 +34,8 @@ differs()
     pair "$@"
     [ "$r0 $r1" = "15 15" ] || { cat "$T/err" "$T/err1"; fail "another $name: exits $r0 and $r1"; }
     grep -q "rank 1 has another model, plan or settings than rank 0: $name differs" "$T/err" || { cat "$T/err"; fail "another $name"; }
+    [ "$(grep -c "rank 1 was told by rank 0: .*$name differs" "$T/err1")" = 1 ] || { cat "$T/err1"; fail "rank 1 does not say what differs"; }
+    [ ! -s "$T/out1" ] || fail "rank 1 prints a report"
     count
 }
 # alike ZERO... / ONE...: the texts of one rank.
@@ -111,6 +113,17 @@ for bad in 99999 0 -1 7000x ssh; do
     refused 2 "the port is not a number from 1 to 65535" $P --ranks 2 --comm ucx --rank 0 --rendezvous "127.0.0.1:$bad"
 done
 refused 2 "--secret-file goes with --comm ucx" $P --ranks 2 --secret-file "$T/wrong"
+
+# ---- who is waited for is told, unless --quiet -------------------------------------
+port=$(free_port)
+alone() { timeout 3.5 "$R" $P --comm ucx --ranks 3 --rendezvous "127.0.0.1:$port" "$@" >"$T/out" 2>"$T/err"; }
+alone --rank 0
+grep -q "waiting for 2 of 3 ranks at '127.0.0.1:$port', rank 1 is the first of them, up to 120 s" "$T/err" || { cat "$T/err"; fail "who is waited for"; }
+alone --rank 2
+grep -q "rank 2 is waiting for rank 0 at '127.0.0.1:$port', up to 120 s" "$T/err" || { cat "$T/err"; fail "rank 2 waits"; }
+alone --rank 0 -q
+! grep -q waiting "$T/err" || fail "--quiet tells who is waited for"
+count
 
 # ---- who else comes, and where ranks can be reached ------------------------------
 ok python3 - "$R" $M "$T/two" <<'P'
