@@ -259,7 +259,8 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
         return moe_fail(err, MOE_USAGE, "a model is a directory, and cannot be read from standard input");
     if (r->argc == 1) return MOE_OK;
     if (!r->argc) return moe_fail(err, MOE_USAGE, "which model? (a checkpoint's directory or a NAME.moe; see %s --help)", r->tool->name);
-    return moe_fail(err, MOE_USAGE, "want one model, got %d, '%s' and '%s' the first (see %s --help)", r->argc, r->argv[0], r->argv[1], r->tool->name);
+    return moe_fail(err, MOE_USAGE, "want one model, got %d: '%s', '%s'%s (see %s --help)", r->argc, r->argv[0],
+                    r->argv[1], r->argc > 2 ? " ..." : "", r->tool->name);
 }
 
 static void say(const struct moe_run *r, const char *head, const char *fmt, va_list ap)

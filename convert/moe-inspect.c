@@ -246,29 +246,42 @@ static void print_worst(const cJSON *worst)
                        number(w, "second"), number(w, "row"), number(w, "column"));
 }
 
-/* The first `top` of a list of lines. */
-static void print_lines(const cJSON *lines, int64_t top)
+/* Whether a line of "differences" is of a tensor that was printed among the worst. */
+static bool is_among(const cJSON *worst, const char *line)
+{
+    for (const cJSON *w = worst ? worst->child : NULL; w; w = w->next) {
+        const char *name = word(w, "tensor");
+        size_t n = strlen(name);
+        if (!strncmp(line, name, n) && line[n] == ':') return true;
+    }
+    return false;
+}
+
+/* The first `top` of a list of lines, without those of `worst`, which were printed already. */
+static void print_lines(const cJSON *lines, const cJSON *worst, int64_t top)
 {
     int64_t n = 0;
     for (const cJSON *d = lines->child; d; d = d->next)
-        if (n++ < top) moe_print_line("%s", d->valuestring);
+        if (!is_among(worst, d->valuestring) && n++ < top) moe_print_line("%s", d->valuestring);
     if (n > top) printf("and %lld more (--top N shows more, --json up to 1000)\n", (long long)(n - top));
 }
 
-/* What one wants to know comes first; a line for each tensor comes last. */
-static void print_differences(const cJSON *j, int64_t top)
+/* What one wants to know comes first; the other tensors, up to --top with the worst, come last. */
+static void print_differences(const struct options *o, const cJSON *j)
 {
-    printf("%.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored\n",
-           number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
+    const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
+    moe_print_line(
+           "of '%s' (the first) and '%s' (the second) %.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored",
+           o->run.argv[0], o->diff, number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
            number(j, "tensors_shape"), number(j, "tensors_type"), number(j, "tensors_values"));
     if (number(j, "tensors_type") + number(j, "tensors_values") > 0)
         printf("relative error of those compared by value: %.3g\n", number(j, "relative_error"));
     for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "types")->child; t; t = t->next)
         printf("  %.0f tensors of %s, %s in the second: %.3g\n", number(t, "tensors"), word(t, "type"), word(t, "type_second"),
                number(t, "relative_error"));
-    print_worst(cJSON_GetObjectItemCaseSensitive(j, "worst"));
-    print_lines(cJSON_GetObjectItemCaseSensitive(j, "config"), INT64_MAX);
-    print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), top);
+    print_worst(worst);
+    print_lines(cJSON_GetObjectItemCaseSensitive(j, "config"), NULL, INT64_MAX);
+    print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), worst, o->top - cJSON_GetArraySize(worst));
 }
 
 static enum moe_code no_gguf(const char *path, struct moe_err *err)
@@ -293,7 +306,7 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     moe_source_close(&a);
     moe_source_close(&b);
     MOE_TRY(code);
-    if (!o->run.json) print_differences(*json, o->top);
+    if (!o->run.json) print_differences(o, *json);
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(*json, "same"))) return MOE_OK;
     *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff, number(*json, "tensors_different"),
                         cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs" : "");
@@ -341,7 +354,8 @@ static void print_pieces(const struct moe_tokenizer *t, const int32_t *ids, cons
         if (piece) moe_show_print(stdout, piece, len, false);
         printf("\"\n");
     }
-    printf("%zu tokens, %zu bytes, %zu characters", c->tokens, c->bytes, c->characters);
+    printf("%zu token%s, %zu byte%s, %zu character%s", c->tokens, moe_plural((int64_t)c->tokens), c->bytes,
+           moe_plural((int64_t)c->bytes), c->characters, moe_plural((int64_t)c->characters));
     if (c->tokens) printf(", %.2f bytes a token", (double)c->bytes / (double)c->tokens);
     printf("\n");
 }

@@ -2,6 +2,7 @@
 #include "runtime/run-report.h"
 
 #include "base/io.h"
+#include "base/show.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -85,7 +86,8 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
                      (long long)p->v[i].line, (long long)(i % r->ranks));
         else if (!o->run.json) print_answer(&p->v[i], &s->out);
     }
-    moe_notice(&o->run, "%lld prompts, %lld + %lld tokens in %.2f s", (long long)r->n_sequences, (long long)read, (long long)made,
+    moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)r->n_sequences,
+               moe_plural(r->n_sequences), (long long)read, (long long)made,
                moe_now() - o->run.start);
     moe_results_json(r, p->v, json);
     moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
@@ -112,7 +114,8 @@ void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums
     moe_json_add_measured(json, "seconds", seconds);
     add_memory(json, s.anonymous);
     if (o->run.json) return;
-    fprintf(out, "perplexity %.4f (nll %.5f nats, %lld tokens, window %lld)\n", s.perplexity, s.nll, (long long)s.tokens, (long long)window);
+    fprintf(out, "perplexity %.4f (nll %.5f nats, %lld token%s, window %lld)\n", s.perplexity, s.nll,
+            (long long)s.tokens, moe_plural(s.tokens), (long long)window);
     if (o->reference)
         fprintf(out, "reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
                s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
