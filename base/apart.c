@@ -56,6 +56,8 @@ static bool same_name(const char *a, const char *b)
 static enum moe_code refuse(const char *shown, const char *how, const char *other, const char *which,
                             struct moe_err *err)
 {
+    if (!strcmp(shown, other))
+        return moe_fail_at(err, MOE_USAGE, shown, NULL, "is to be written, but is also the path which %s (choose another name)", which);
     return moe_fail_at(err, MOE_USAGE, shown, NULL, "%s '%s', which %s (choose another name)", how, other,
                        which);
 }

@@ -4,8 +4,25 @@
 
 #include <string.h>
 
-/* "a|b|c" lists every value there is. */
-static bool is_choice(const char *arg) { return arg && strchr(arg, '|'); }
+/* "a|b|c" lists the values; a word in capitals among them (R, NAME.moe) stands for others. */
+static bool is_word(const char *word, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (word[i] >= 'A' && word[i] <= 'Z') return false;
+    return n > 0;
+}
+
+static bool is_choice(const char *arg)
+{
+    bool any = false;
+    if (!arg || !strchr(arg, '|')) return false;
+    for (const char *at = arg; *at; at += strspn(at, "|")) {
+        size_t n = strcspn(at, "|");
+        any |= is_word(at, n);
+        at += n;
+    }
+    return any;
+}
 
 static bool wants_file(const struct moe_opt *o)
 {
@@ -17,7 +34,7 @@ static bool wants_file(const struct moe_opt *o)
 bool moe_opt_names_path(const struct moe_opt *o)
 {
     bool text = o->kind == MOE_OPT_STR || o->kind == MOE_OPT_LIST || o->kind == MOE_OPT_MAYBE;
-    return text && wants_file(o);
+    return text && wants_file(o) && !strchr(o->arg, '|');
 }
 
 bool moe_opt_names_file(const struct moe_opt *o)
@@ -27,7 +44,12 @@ bool moe_opt_names_file(const struct moe_opt *o)
 
 static void spaced(const char *choices, FILE *out)
 {
-    for (; *choices; choices++) fputc(*choices == '|' ? ' ' : *choices, out);
+    const char *between = "";
+    for (; *choices; choices += strspn(choices, "|")) {
+        int n = (int)strcspn(choices, "|");
+        if (is_word(choices, (size_t)n)) fprintf(out, "%s%.*s", between, n, choices), between = " ";
+        choices += n;
+    }
 }
 
 static void bash_values(const struct moe_tool *t, FILE *out)

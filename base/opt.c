@@ -302,6 +302,17 @@ const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **a
     return t;
 }
 
+const char *moe_opt_near_verb(const struct moe_tool *t, const char *word)
+{
+    const char *best = NULL;
+    int least = 3;
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
+        int d = distance(word, strlen(word), (*v)->verb);
+        if (d < least) least = d, best = (*v)->verb;
+    }
+    return best;
+}
+
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err)
 {
     int kept = 0;

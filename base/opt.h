@@ -87,6 +87,9 @@ struct moe_tool {
 /* The verb that a command line names, or t itself. */
 const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **argv);
 
+/* The verb that a misspelt word may mean; NULL: none is like it. */
+const char *moe_opt_near_verb(const struct moe_tool *t, const char *word);
+
 /* Parse argv: options and operands in any order, the last of several wins, "--" ends options.  Forms: -x VALUE, --name VALUE,
  * --name=VALUE, --no-name for a flag.  Sizes take K, M, G, T (binary) and may be fractional.  Operands are moved to the front of
  * argv (from argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version

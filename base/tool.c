@@ -212,7 +212,10 @@ int moe_main(int (*fn)(int, char **), int argc, char **argv)
 static bool print_json(const cJSON *j)
 {
     char *text = moe_json_print(j, 0);
-    if (text) fprintf(stdout, "%s\n", text);
+    if (text) {
+        moe_print_bytes(text, strlen(text));
+        moe_print_bytes("\n", 1);
+    }
     free(text);
     return text != NULL;
 }
@@ -296,7 +299,8 @@ void moe_print_line(const char *fmt, ...)
     va_start(ap, fmt);
     moe_show_line(line, sizeof line, fmt, ap);
     va_end(ap);
-    fprintf(stdout, "%s\n", line);
+    errno = 0;
+    if (fprintf(stdout, "%s\n", line) < 0 && !output_lost) output_lost = errno ? errno : EIO;
 }
 
 void moe_print_text(const char *text, size_t n)

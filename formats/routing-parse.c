@@ -273,6 +273,17 @@ static enum moe_code settle(struct parser *p, const struct head *h, const char *
     return moe_routing_check(r, file, err);
 }
 
+/* Whether a text begins as what moe-plan writes, in any of its forms. */
+static bool is_plan(const char *text, size_t bytes)
+{
+    static const char *const keys[] = { "\"ranks\":", "\"physical_to_logical_map\":", "initial_global_assignments:" };
+    char head[257];
+    snprintf(head, sizeof head, "%.*s", (int)(bytes < sizeof head ? bytes : sizeof head - 1), text);
+    bool yes = false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) yes |= strstr(head, keys[i]) != NULL;
+    return yes;
+}
+
 enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **out, struct moe_err *err)
 {
     struct parser p = { .s = { text, text, text + bytes }, .r = calloc(1, sizeof *p.r) };
@@ -284,10 +295,13 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "a file of torch.save (write its 'logical_count' as JSON: json.dump({'logical_count': "
                            "torch.load(FILE)['logical_count'].tolist()}, f))");
     }
+    bool plan = is_plan(text, bytes);
     moe_scan_mark(&p.s);
     const char *why = object(&p, &h);
     enum moe_code code = moe_interrupted(err);
     if (code == MOE_OK && p.memory) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
+    else if (code == MOE_OK && plan && (why || !(h.has & (HAS_LAYERS | HAS_WINDOWS | HAS_LOGICAL))))
+        code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "is a plan, and holds no statistics (moe-run --record-routing FILE writes these)");
     else if (code == MOE_OK && why) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the routing statistics are malformed: %s at byte %zu", why, (size_t)(p.s.at - p.s.start));
     else if (code == MOE_OK) code = settle(&p, &h, file, err);
     if (code == MOE_OK) *out = p.r;

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/output.h"
+#include "base/stream.h"
 #include "formats/identity.h"
 #include "formats/container.h"
 #include "model/check.h"
@@ -57,9 +58,13 @@ static enum moe_code choose_slots(struct work *w, struct moe_err *err)
         slots = room * (double)ranks > (double)(experts * ranks) ? experts * ranks : (int64_t)room * ranks;
         if (slots < need) {
             char a[16], b[16];
-            return moe_fail(err, MOE_USAGE, "%s a rank hold %lld experts of each layer, %d cop%s of %lld on %lld ranks need %lld: %s", moe_human_bytes((uint64_t)o->memory, a),
-                            (long long)room, (int)w->task.survive + 1, w->task.survive ? "ies" : "y", (long long)experts, (long long)ranks, (long long)((need + ranks - 1) / ranks),
-                            moe_human_bytes((uint64_t)(fixed + each * (double)((need + ranks - 1) / ranks)), b));
+            int64_t least = (need + ranks - 1) / ranks;
+            return moe_fail(err, MOE_USAGE,
+                            "--memory-per-rank %s is too little: so a rank holds %lld expert%s of each layer, and %d cop%s of %lld experts on "
+                            "%lld ranks need %lld, which take %s",
+                            moe_human_bytes((uint64_t)o->memory, a), (long long)room, room >= 2 || room < 1 ? "s" : "", (int)w->task.survive + 1,
+                            w->task.survive ? "ies" : "y", (long long)experts, (long long)ranks, (long long)least,
+                            moe_human_bytes((uint64_t)(fixed + each * (double)least), b));
         }
     } else if (slots == MOE_UNSET) slots = w->from ? w->from->layers[0].slots : 0;
     if (slots < 1 || (o->slots == MOE_UNSET && slots < need)) slots = (need + ranks - 1) / ranks * ranks;
@@ -116,6 +121,8 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(choose_slots(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
     w->measured = origin != MOE_STATS_NONE;
+    if (!w->measured && o->windows != MOE_PLAN_WINDOWS)
+        return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
     if (!w->measured) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
     else tell_doubts(&o->run, w->stats);
     return MOE_OK;
@@ -140,8 +147,12 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
         struct moe_step s;
         long ranks = strtol(at, &end, 10), need = w->stats->experts * (w->task.survive + 1L), slots = ranks > 0 ? (need + ranks - 1) / ranks * ranks : 0;
         if (*end == 'x') slots = strtol(end + 1, &end, 10);
-        if (ranks < 1 || ranks > MOE_PLAN_RANKS_MAX || slots < need || slots > (long)w->stats->experts * ranks || (*end && *end != ','))
-            return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), enough for all experts, not '%s'", at);
+        if (ranks < 1 || ranks > MOE_PLAN_RANKS_MAX || (*end && *end != ','))
+            return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), not '%s'", at);
+        if (slots < need || slots > (long)w->stats->experts * ranks)
+            return moe_fail(err, MOE_USAGE, "--compare %.*s: %ld slots are too %s, %d cop%s of %d experts on %ld ranks take %ld to %ld",
+                            (int)(end - at), at, slots, slots < need ? "few" : "many", (int)w->task.survive + 1,
+                            w->task.survive ? "ies" : "y", (int)w->stats->experts, ranks, need, (long)w->stats->experts * ranks);
         at = end;
         if (!list) continue;
         struct moe_step_task t = step_task(w, (int32_t)ranks, (int32_t)slots, 1, 0);
@@ -168,7 +179,10 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     if (!w->o->compare && !w->o->layers) return MOE_OK;
     moe_report_steps(w->text, &w->gpu, w->o->batch, w->o->context, w->o->prefill, w->o->kv_type);
     moe_report_step(w->text, &s, w->task.ranks, w->task.slots);
-    return w->o->compare ? compare(w, cJSON_AddArrayToObject(json, "compare"), err) : MOE_OK;
+    if (!w->o->compare) return MOE_OK;
+    MOE_TRY(compare(w, cJSON_AddArrayToObject(json, "compare"), err));
+    moe_text_add(w->text, "  The first row is this plan with its own balance; the others are taken to be balanced perfectly.\n");
+    return MOE_OK;
 }
 
 /* ---- report ---- */
@@ -304,7 +318,7 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
     enum moe_code code = plan(&w, json, err);
     if (code == MOE_OK) code = moe_text_finish(&text, &said, err);
     else free(text.v);
-    if (code == MOE_OK && !o->run.json) fputs(said, stdout);
+    if (code == MOE_OK && !o->run.json) moe_print_bytes(said, strlen(said));
     free(said);
     moe_plan_proofs_free(&w.proofs);
     moe_plan_free(&w.plan);
@@ -318,12 +332,20 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
-    return o->run.argc == 1 ? MOE_OK : moe_fail(err, MOE_USAGE, "moe-plan %s wants one PLAN, got %d operands", what, o->run.argc);
+    if (!o->stats.n && o->windows != MOE_PLAN_WINDOWS)
+        return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
+    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
+    if (strcmp(o->run.argv[0], "-")) return MOE_OK;
+    const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
+    for (size_t i = 0; i < o->stats.n; i++) also = strcmp(o->stats.v[i], "-") ? also : "--stats";
+    if (!also) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "standard input can be read once, but both PLAN and %s name it ('-')", also);
 }
 
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
+    struct moe_plan_text plan = { 0 }, from = { 0 };
     cJSON *problems = cJSON_AddArrayToObject(json, "problems");
     struct moe_routing **stats = calloc(o->stats.n + 1, sizeof *stats);
     enum moe_code code = stats && problems ? one_plan(o, "verify", err) : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
@@ -331,8 +353,11 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
         code = moe_routing_read(o->stats.v[i], &stats[i], err);
         if (code == MOE_OK) moe_routing_merge(stats[i], (int32_t)o->windows);
     }
+    if (code == MOE_OK) code = moe_plan_read_own(&plan, o->run.argv[0], err);
+    if (code == MOE_OK && o->from) code = moe_plan_read_own(&from, o->from, err);
     if (code == MOE_OK) {
-        code = moe_plan_verify(&c, o->run.argv[0], (const struct moe_routing *const *)stats, (int)o->stats.n, o->from, problems, o->run.progress, err);
+        code = moe_plan_verify(&c, plan.path, plan.root, (const struct moe_routing *const *)stats, (int)o->stats.n, from.root, problems,
+                               o->run.progress, err);
         cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
         if (code == MOE_OK || code == MOE_VERIFY) {
             if (c.had_statistics) cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
@@ -349,6 +374,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     }
     for (size_t i = 0; stats && i < o->stats.n; i++) moe_routing_free(&stats[i]);
     free(stats);
+    moe_plan_text_release(&plan);
+    moe_plan_text_release(&from);
     MOE_TRY(code);
     if (c.had_statistics && !c.same_statistics) moe_warn(&o->run, "the plan was made from other statistics: its claims about loads were not compared");
     if (c.unproven) moe_warn(&o->run, "%d bounds claimed as exact are too large to be found again", (int)c.unproven);
@@ -369,7 +396,7 @@ static enum moe_code put_text(const struct moe_plan_options *o, const char *text
     MOE_TRY(moe_plan_options_free(o, err));
     if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
     if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
-    fputs(text, stdout);
+    moe_print_bytes(text, strlen(text));
     return MOE_OK;
 }
 
@@ -383,14 +410,31 @@ static void tell_prediction(const struct moe_plan_options *o, const struct moe_p
                (int)p->prediction);
 }
 
+/* An engine's file knows nothing of the model: which rows are of dense layers, and which layers it leaves out. */
+static enum moe_code fit_export(const struct moe_plan_options *o, struct moe_plan *p, struct moe_err *err)
+{
+    struct moe_source *src;
+    if (!o->model && p->foreign && strcmp(o->to, "sglang"))
+        moe_notice(&o->run, "'%s' does not say which layers have no experts: rows of such, as SGLang's files have them, are taken along "
+                   "(--model MODEL leaves them out)", o->run.argv[0]);
+    if (!o->model) return MOE_OK;
+    MOE_TRY(moe_plan_open_model(&src, o->model, err));
+    const struct moe_config *c = &src->config;
+    enum moe_code code = moe_plan_fits(p, c, 0, o->run.argv[0], err);
+    if (code == MOE_OK) p->prediction = (int32_t)c->num_hidden_layers, p->n_prediction = (int32_t)c->num_nextn_predict_layers;
+    moe_source_close(&src);
+    return code;
+}
+
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan *p;
     char *text = NULL;
     MOE_TRY(one_plan(o, "export", err));
-    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "moe-plan export wants --to sglang or --to tensorrt-llm");
+    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
-    enum moe_code code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
+    enum moe_code code = fit_export(o, p, err);
+    if (code == MOE_OK) code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
     if (code == MOE_OK) tell_prediction(o, p);
     moe_plan_free(&p);
     if (code == MOE_OK) code = put_text(o, text, err);
@@ -400,15 +444,16 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
 }
 
 /* What EPLB, or experts in order where it has no placement, would have of the statistics that the plan was made from. */
-static enum moe_code beside(const struct moe_plan_options *o, const cJSON *root, struct moe_plot_beside *b, double **most, struct moe_err *err)
+static enum moe_code beside(const struct moe_plan_options *o, const struct moe_plan_text *plan, struct moe_plot_beside *b, double **most,
+                            struct moe_err *err)
 {
     struct moe_plan *p;
     struct moe_routing *stats = NULL;
     struct moe_baseline_sum sum;
-    const cJSON *said = moe_json_get(root, "statistics");
+    const cJSON *said = moe_json_get(plan->root, "statistics");
     uint64_t digest;
     char hex[17];
-    MOE_TRY(moe_plan_read(&p, o->run.argv[0], 0, err));
+    MOE_TRY(moe_plan_parse(&p, plan->text, plan->bytes, plan->path, 0, err));
     enum moe_code code = moe_plan_stats_of(&stats, p, o->stats.v, o->stats.n, (int32_t)o->windows, err);
     if (code == MOE_OK) code = moe_routing_digest(stats, &digest, err);
     if (code == MOE_OK) {
@@ -433,21 +478,21 @@ static enum moe_code beside(const struct moe_plan_options *o, const cJSON *root,
 
 static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
-    cJSON *root;
+    struct moe_plan_text plan;
     struct moe_plan_checked c;
     struct moe_plot_beside other;
     double *most = NULL;
     char *svg = NULL;
     MOE_TRY(one_plan(o, "plot", err));
-    MOE_TRY(moe_json_read(o->run.argv[0], 256 << 20, &root, err));
+    MOE_TRY(moe_plan_read_own(&plan, o->run.argv[0], err));
     cJSON *problems = cJSON_CreateArray(); /* a picture of a plan that holds what it says, as far as it tells by itself */
-    enum moe_code code = problems ? moe_plan_verify(&c, o->run.argv[0], NULL, 0, NULL, problems, o->run.progress, err)
+    enum moe_code code = problems ? moe_plan_verify(&c, plan.path, plan.root, NULL, 0, NULL, problems, o->run.progress, err)
                                   : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     cJSON_Delete(problems);
-    if (code == MOE_OK && o->stats.n) code = beside(o, root, &other, &most, err);
-    if (code == MOE_OK) code = moe_plan_plot(root, o->run.argv[0], most ? &other : NULL, &svg, err);
+    if (code == MOE_OK && o->stats.n) code = beside(o, &plan, &other, &most, err);
+    if (code == MOE_OK) code = moe_plan_plot(plan.root, plan.path, most ? &other : NULL, &svg, err);
     free(most);
-    cJSON_Delete(root);
+    moe_plan_text_release(&plan);
     if (code == MOE_OK) code = put_text(o, svg, err);
     free(svg);
     cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
@@ -459,29 +504,41 @@ static enum moe_code parse_ranks(const struct moe_plan_options *o, const struct 
     int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
     if (n == 1) *last = *first;
     if (n < 1 || o->rank[end] || *first < 0 || *last < *first || *last >= p->ranks)
-        return moe_fail(err, MOE_USAGE, "moe-plan stage wants --rank R or A-B, ranks of 0 to %d%s%s", (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
+        return moe_fail(err, MOE_USAGE, "stage wants --rank R or A-B, ranks of 0 to %d%s%s", (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
     return MOE_OK;
 }
 
-static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, const struct moe_plan *p, cJSON *json, struct moe_err *err)
+/* What is kept beside the part: the plan's own text, or of an engine's file the plan that it is. */
+static enum moe_code put_stage(const struct moe_plan_options *o, const struct moe_source *src, const struct moe_plan *p, const char *text,
+                               size_t n, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err)
+{
+    char *own = p->foreign ? moe_plan_print(p, NULL, NULL) : NULL;
+    if (p->foreign && !own) return moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
+    enum moe_code code = moe_plan_stage(p, own ? own : text, own ? strlen(own) : n, src, first, last, !strcmp(o->how, "link"), o->out,
+                                        o->force, bytes, err);
+    free(own);
+    return code;
+}
+
+static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, struct moe_plan *p, const char *text, size_t n, cJSON *json,
+                           struct moe_err *err)
 {
     int32_t first = 0, last = 0;
-    char model[PATH_MAX] = "", said[17] = "", origin[17];
+    char model[PATH_MAX] = "", size[16];
     uint64_t bytes = 0;
-    bool link = !strcmp(o->how, "link");
     MOE_TRY(parse_ranks(o, p, &first, &last, err));
-    if (!link && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
+    if (strcmp(o->how, "link") && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
     if (!o->check) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
-    MOE_TRY(moe_plan_find_model(o->run.argv[0], o->check ? o->out : o->model, model, said, err));
+    MOE_TRY(moe_plan_find_model(p, o->run.argv[0], o->check ? o->out : o->model, model, err));
     MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
-    moe_hex64(moe_source_origin(*src, NULL).form, origin);
-    if (*said && strcmp(said, origin)) return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[0]);
+    if (p->model.form && p->model.form != moe_source_origin(*src, NULL).form)
+        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[0]);
     MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[0], err));
     MOE_TRY(moe_plan_check_model(p, *src, o->run.argv[0], err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
-    else MOE_TRY(moe_plan_stage(p, o->run.argv[0], *src, first, last, link, o->out, o->force, &bytes, err));
-    moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %.3f GB match their checksums" : "'%s' written for ranks %d to %d: %.3f GB copied", o->out, (int)first, (int)last, (double)bytes / 1e9);
+    else MOE_TRY(put_stage(o, *src, p, text, n, first, last, &bytes, err));
+    moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %s match their checksums" : "'%s' written for ranks %d to %d: %s copied", o->out, (int)first, (int)last, moe_human_bytes(bytes, size));
     cJSON_AddStringToObject(json, "output", o->out);
     moe_json_add_i64(json, "bytes", (int64_t)bytes);
     return MOE_OK;
@@ -491,9 +548,13 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
 {
     struct moe_plan *p;
     struct moe_source *src = NULL;
+    char *text;
+    size_t n;
     MOE_TRY(one_plan(o, "stage", err));
-    MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
-    enum moe_code code = stage(o, &src, p, json, err);
+    MOE_TRY(moe_read_text(o->run.argv[0], INT_MAX, &text, &n, err));
+    enum moe_code code = moe_plan_parse(&p, text, n, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err);
+    if (code == MOE_OK) code = stage(o, &src, p, text, n, json, err);
+    free(text);
     code = moe_source_blame(src, code, err);
     moe_source_close(&src);
     moe_plan_free(&p);
@@ -507,6 +568,8 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
     };
     const char *word = o->run.argc ? o->run.argv[0] : "";
     if (!o->run.argc) return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
+    const char *near = moe_exists(word) == MOE_ABSENT ? moe_opt_near_verb(o->run.tool, word) : NULL;
+    if (near) return moe_fail(err, MOE_USAGE, "unknown verb '%s' (did you mean '%s'?)", word, near);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(word, all[i].word)) continue;
         o->run.argv++; /* what is left are paths */
@@ -518,8 +581,8 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = 8, .batch = 128,
-                         .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = 0.0195, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
+    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = MOE_PLAN_WINDOWS, .batch = 128,
+                         .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = MOE_PLAN_TARGET, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
                          .kv_type = "fp8", .how = "copy" };
     const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan has to be good in each of them: keep at most N "
                           "of a file apart and add up neighbours beyond that; more are slower to plan for";
@@ -531,12 +594,12 @@ static int tool_main(int argc, char **argv)
                 "copies of busy experts; by default just enough, rounded up to a multiple of the ranks"),
         MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE", "instead of --slots: as many slots as fit when the weights of one rank, its experts and all that every rank holds, "
                  "may take this much (the cache is not in it)"),
-        MOE_LIST(0, "stats", &o.stats, "FILE", "how many tokens went to each expert: routing.json of moe-run or of a calibration, SGLang's JSON or a directory of TensorRT-LLM's; "
+        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "how many tokens went to each expert: routing.json of moe-run or of a calibration, SGLang's JSON or a directory of TensorRT-LLM's; "
                  "several are planned for together"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
         MOE_INT(0, "ranks-per-node", &o.per_node, "N", "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as far as there are such"),
         MOE_INT(0, "survive", &o.survive, "R", "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R ranks die; needs (R + 1) x experts slots"),
-        MOE_STR(0, "from", &o.from, "PLAN", "start from this plan, which is in use now, and move as few slots as it takes"),
+        MOE_INPUT(0, "from", &o.from, "PLAN", "start from this plan, which is in use now, and move as few slots as it takes"),
         MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: a layer is left alone once its fullest rank is at most this share above the least that any plan can have; 0.02 is "
                   "2 %, and smaller moves more"),
         MOE_BOOL(0, "layers", &o.layers, "add to the report a line for each layer, what its columns mean, and the model's table"),
@@ -560,15 +623,17 @@ static int tool_main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_opt verify_opts[] = {
-        MOE_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from; without them loads and bounds are not computed again; with others, "
+        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from; without them loads and bounds are not computed again; with others, "
                  "the report says what the loads would be"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
-        MOE_STR(0, "from", &o.from, "PLAN", "the plan that it was made from: counts again what moves"),
+        MOE_INPUT(0, "from", &o.from, "PLAN", "the plan that it was made from: counts again what moves"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
     const struct moe_opt export_opts[] = {
         MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "for this engine"),
+        MOE_STR(0, "model", &o.model, "MODEL", "the model, of a plan that does not say (SGLang's, TensorRT-LLM's) which layers have no experts: "
+                "rows of these are left out"),
         MOE_INT(0, "ranks", &o.ranks, "N", "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
         MOE_STR('o', "output", &o.out, "FILE", "write it here instead of to standard output"),
         MOE_BOOL('f', "force", &o.force, force),
@@ -576,7 +641,7 @@ static int tool_main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_opt plot_opts[] = {
-        MOE_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
+        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
         MOE_STR('o', "output", &o.out, "FILE", "write the picture (SVG) here instead of to standard output"),
         MOE_BOOL('f', "force", &o.force, force),

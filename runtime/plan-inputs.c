@@ -2,6 +2,7 @@
 #include "runtime/plan-inputs.h"
 
 #include "base/io.h"
+#include "base/stream.h"
 #include "formats/container.h"
 #include "formats/owner.h"
 
@@ -219,26 +220,43 @@ static enum moe_code named_model(const char *plan_path, const char *dir, const c
                        model);
 }
 
-enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err)
+enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given, char path[PATH_MAX],
+                                  struct moe_err *err)
 {
-    const char *model = NULL, *said = "";
     char dir[PATH_MAX];
-    cJSON *root;
-    MOE_TRY(moe_json_read(plan_path, 256 << 20, &root, err));
-    moe_json_str(root, "model", false, &model, plan_path, err);
-    moe_json_str(root, MOE_PLAN_ORIGIN, false, &said, plan_path, err);
-    snprintf(origin, 17, "%s", said);
     const char *slash = strrchr(plan_path, '/');
     snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - plan_path) : 1, slash ? plan_path : ".");
     bool inside;
-    enum moe_code code = moe_manifest_is_ours(dir, &inside, err);
-    if (code != MOE_OK) {
-        cJSON_Delete(root);
-        return code;
-    }
+    MOE_TRY(moe_manifest_is_ours(dir, &inside, err));
     if (given || inside) snprintf(path, PATH_MAX, "%s", given ? given : dir);
-    else if (model) code = named_model(plan_path, dir, model, path, err);
-    else code = moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
-    cJSON_Delete(root);
+    else if (p->made_for) return named_model(plan_path, dir, p->made_for, path, err);
+    else return moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
+    return MOE_OK;
+}
+
+static enum moe_code not_ours(const char *path, const char *whose, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL,
+                       "is a placement of %s, which says nothing of loads: this reads what moe-plan -o wrote (--from, stage, export and "
+                       "moe-run --plan read %s's, too)", whose, whose);
+}
+
+enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
+{
+    *t = (struct moe_plan_text){ .path = path };
+    MOE_TRY(moe_read_text(path, 256 << 20, &t->text, &t->bytes, err));
+    enum moe_code code = MOE_OK;
+    if (*t->text != '{' && strstr(t->text, "initial_global_assignments:")) code = not_ours(path, "TensorRT-LLM", err);
+    if (code == MOE_OK) code = moe_json_parse(t->text, t->bytes, path, &t->root, err);
+    if (code == MOE_OK && moe_json_get(t->root, "physical_to_logical_map")) code = not_ours(path, "SGLang", err);
+    if (code == MOE_OK) code = moe_plan_is_one(t->root, path, err);
+    if (code != MOE_OK) moe_plan_text_release(t);
     return code;
+}
+
+void moe_plan_text_release(struct moe_plan_text *t)
+{
+    free(t->text);
+    cJSON_Delete(t->root);
+    *t = (struct moe_plan_text){ .path = t->path };
 }

@@ -40,7 +40,19 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
                                    struct moe_err *err);
 
 /* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when that is a container, or the path that it
- * names.  origin: what the plan says of it, "" when nothing.  MOE_USAGE when none of the three is there. */
-enum moe_code moe_plan_find_model(const char *plan_path, const char *given, char path[PATH_MAX], char origin[17], struct moe_err *err);
+ * names.  MOE_USAGE when none of the three is there. */
+enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given, char path[PATH_MAX],
+                                  struct moe_err *err);
+
+/* A plan.json as text and as JSON, for what is in it beside the slots; path may be "-".  Of an engine's file MOE_UNSUPPORTED says whose it is.
+ * Nothing is owned on failure. */
+struct moe_plan_text {
+    const char *path;
+    char *text; /* `bytes`, and a zero */
+    size_t bytes;
+    cJSON *root;
+};
+enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err);
+void moe_plan_text_release(struct moe_plan_text *t);
 
 #endif

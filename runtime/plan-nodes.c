@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies on different nodes: no expert of two copies or more shall have all of them in one node.
  *
- * Packing avoids that as long as other nodes have room, and may run out of it.  Each step here frees one expert e
- * whose copies all lie in node N: a copy of e changes places with an expert f of another node, or e gets a slot
- * there of an f that has copies to spare.  f must not be caught itself then: it has two copies outside of N, or one
- * copy in all.  Such an f exists whenever the nodes other than N have as many slots as there are experts (else f
- * would have one copy there at most, like every expert but e, which has none), so what can be held is held.  Of all
- * steps that do it the one with the least largest load is taken.  Later steps of the search keep it so:
- * moe_place_spread says what they may not take away. */
+ * Packing avoids that as long as other nodes have room, and may run out of it.  Each step here frees one
+ * expert e whose copies all lie in node N: a copy of e changes places with an expert f of another node, or e
+ * gets a slot there of an f that has copies to spare.  f must not be caught itself then: it has two copies
+ * outside of N, or one copy in all.  Such an f exists whenever the nodes other than N have as many slots as
+ * there are experts (else each would have one copy there at most, and e has none), so what can be held is
+ * held.  Of all steps that do it the one with the least largest load is taken.  Later steps of the search
+ * keep it so: moe_place_spares says which copies they may take away. */
 #include "runtime/plan-internal.h"
 
 #include <string.h>
@@ -17,7 +17,10 @@ struct step {
     int32_t slot, at; /* slot `at`, of another node, gets e; `slot` gets what was there, -1: nothing does */
 };
 
-static bool has(const struct moe_place *s, int32_t r, int32_t e) { return s->has[(int64_t)r * s->experts + e]; }
+static bool has(const struct moe_place *s, int32_t r, int32_t e)
+{
+    return s->has[(int64_t)r * s->experts + e];
+}
 
 /* Do the copies of e, without that on rank `gone` (-1: with all), lie in two nodes or more? */
 bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone)
@@ -33,7 +36,8 @@ bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone)
 
 bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e)
 {
-    return s->per_node >= s->ranks || s->count[e] < 3 || moe_place_spread(s, e, rank) || !moe_place_spread(s, e, -1);
+    if (s->per_node >= s->ranks || s->count[e] < 3) return true;
+    return moe_place_spread(s, e, rank) || !moe_place_spread(s, e, -1);
 }
 
 /* Of every expert: copies outside of the node. */
@@ -41,7 +45,8 @@ static void count_outside(struct moe_place *s, int32_t node)
 {
     memset(s->had, 0, (size_t)s->experts * sizeof *s->had);
     for (int32_t r = 0; r < s->ranks; r++)
-        for (int32_t k = s->first[r]; r / s->per_node != node && k < s->first[r + 1]; k++) s->had[s->slot[k]]++;
+        for (int32_t k = s->first[r]; r / s->per_node != node && k < s->first[r + 1]; k++)
+            s->had[s->slot[k]]++;
 }
 
 static double with(const struct moe_place *s, int32_t r, int32_t out, int32_t in)

@@ -5,6 +5,10 @@
 
 #include "base/tool.h"
 
+/* Of --windows and --target; whoever gives another value wants it to have an effect. */
+#define MOE_PLAN_WINDOWS 8
+#define MOE_PLAN_TARGET  0.0195
+
 struct moe_plan_options {
     struct moe_run run;
     int64_t ranks, slots, memory, per_node, survive, windows, batch, context, prefill, reserve;

@@ -25,10 +25,10 @@ enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct mo
 /* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
  * Copy: a staged part (formats/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every
  * other file whole.  When these ranks need every expert, it is a plain copy.  Link: hard links of all files (same file system only), so the
- * whole container under another name.  What was copied is read back and held against its hashes.  The plan is kept as plan-staged.json.
+ * whole container under another name.  What was copied is read back and held against its hashes.  The plan's text (plan.json) is kept as plan-staged.json.
  * moe_plan_fits holds.  *bytes: what was copied.  A failure names `out`, or the file of the container that is damaged. */
-enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src, int32_t first, int32_t last, bool link,
-                             const char *out, bool force, uint64_t *bytes, struct moe_err *err);
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text, const struct moe_source *src,
+                             int32_t first, int32_t last, bool link, const char *out, bool force, uint64_t *bytes, struct moe_err *err);
 /* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT names file and tensor,
  * MOE_MISMATCH an expert that was not staged. */
 enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err);

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,14 @@ static void loads(struct layer_work *x, struct moe_plan_proof *f)
     }
 }
 
+/* A load that was found in units: the digits behind what they tell are none. */
+static double in_digits(double v)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.10g", v);
+    return strtod(text, NULL);
+}
+
 /* The best split of the worst window. */
 static double split(struct layer_work *x, struct moe_plan_proof *f)
 {
@@ -56,7 +65,7 @@ static double split(struct layer_work *x, struct moe_plan_proof *f)
         double scale = x->mean > 0 ? UNITS / (x->mean * x->p->ranks) : 0;
         for (int32_t e = 0; e < x->p->experts; e++) x->tokens[e] = llrint(x->w[(int64_t)e * W + v] * scale);
         struct moe_split_result got = moe_split_best(x->split, x->l, x->tokens, x->dead, x->share, x->cut);
-        double load = scale > 0 ? (double)got.load_max / scale : 0;
+        double load = scale > 0 ? in_digits((double)got.load_max / scale) : 0;
         if (load < worst || (v && load <= worst)) continue;
         worst = load;
         if (!f) continue;

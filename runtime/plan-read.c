@@ -84,6 +84,7 @@ struct head {
     int64_t experts, top, per_node, survive, ranks;
     int32_t prediction, n_prediction;
     struct moe_identity model;
+    char *made_for; /* malloc'd */
 };
 
 /* Layers for multi-token prediction: numbers one after the other. */
@@ -109,11 +110,28 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
     MOE_TRY(moe_json_i64(root, "ranks_per_node", false, 0, MOE_PLAN_RANKS_MAX, &h->per_node, file, err));
+    const char *made_for = NULL;
+    MOE_TRY(moe_json_str(root, "model", false, &made_for, file, err));
+    if (made_for && !(h->made_for = strdup(made_for)))
+        return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a placement plan");
     MOE_TRY(json_prediction(moe_json_get(root, MOE_PLAN_PREDICTION), h, file, err));
     bool says = moe_json_get(root, MOE_PLAN_ORIGIN) || moe_json_get(root, MOE_PLAN_WEIGHTS);
     if (says && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
     return moe_json_i64(root, "survive", false, 0, MOE_PLAN_RANKS_MAX, &h->survive, file, err);
+}
+
+enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_err *err)
+{
+    const cJSON *layers = moe_json_get(root, "layers");
+    bool counts = moe_json_get(root, "logical_count") || cJSON_IsArray(moe_json_get(root, "windows")) ||
+                  (cJSON_IsArray(layers) && layers->child && moe_json_get(layers->child, "counts"));
+    if (counts)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "holds statistics of experts, and is no plan (moe-plan MODEL --ranks N --stats FILE -o PLAN makes one of them)");
+    if (cJSON_IsObject(root) && !layers && !moe_json_get(root, "physical_to_logical_map"))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is no plan: it has neither 'layers' nor 'physical_to_logical_map'");
+    return MOE_OK;
 }
 
 static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head *h, bool *by_rank, struct moe_err *err)
@@ -122,6 +140,7 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
     int32_t number = 0, ranks = 0;
     *by_rank = !map;
     if (!cJSON_IsObject(root)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "is not a JSON object");
+    MOE_TRY(moe_plan_is_one(root, t->file, err));
     if (map) {
         if (!cJSON_IsArray(map)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'physical_to_logical_map' is not a list");
         for (const cJSON *l = map->child; l; l = l->next) {
@@ -286,8 +305,13 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
     (*out)->prediction = h->prediction;
     (*out)->n_prediction = h->n_prediction;
     (*out)->model = h->model;
+    (*out)->foreign = !by_rank;
+    char *made_for = h->made_for ? MOE_NEWN(&(*out)->arena, char, (int64_t)strlen(h->made_for) + 1) : NULL;
+    if (made_for) memcpy(made_for, h->made_for, strlen(h->made_for));
+    (*out)->made_for = made_for;
     for (int32_t i = 0; i < (int32_t)t->n_layers; i++) fill_layer(*out, i, t, each);
-    enum moe_code code = moe_plan_index(*out, t->file, err);
+    enum moe_code code = h->made_for && !made_for ? moe_fail_at(err, MOE_NOMEM, t->file, NULL, "no memory for a placement plan")
+                                                  : moe_plan_index(*out, t->file, err);
     if (code != MOE_OK) moe_plan_free(out);
     return code;
 }
@@ -313,6 +337,7 @@ enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, cons
         cJSON_Delete(root);
     } else code = yaml_lists(&t, text, bytes, err);
     if (code == MOE_OK) code = assemble(p, &t, &h, by_rank, ranks, err);
+    free(h.made_for);
     free(t.v);
     free(t.end);
     free(t.layer);

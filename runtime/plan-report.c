@@ -39,6 +39,9 @@ void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, con
 
 /* ---- sentences ---- */
 
+/* Behind a number that is printed without digits behind the point. */
+static const char *plural(double n) { return n >= 0.5 && n < 1.5 ? "" : "s"; }
+
 /* It knows nothing of --survive: where that is asked for, EPLB answers an easier question, under a lower bound. */
 static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
                         const struct moe_baseline_sum *eplb)
@@ -49,10 +52,12 @@ static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, co
         moe_text_add(t, ", which knows nothing of --survive and loses up to %d expert%s of a layer with a rank,",
                      (int)eplb->lost, eplb->lost == 1 ? "" : "s");
     else if (task->survive) moe_text_add(t, ", which knows nothing of --survive,");
-    moe_text_add(t, " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% %s here.\n",
+    moe_text_add(t, " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% %s here%s.\n",
                  load / f->n_layers, 100 * eplb->gap, task->survive ? " without --survive" : "",
                  100 * (f->load_max > load ? f->load_max / load - 1 : 1 - f->load_max / load),
-                 f->load_max > load ? "more time" : "less time");
+                 f->load_max > load ? "more time" : "less time",
+                 task->from && f->load_max > load ? " (a smaller --target moves more slots and comes closer; a plan without --from, closest)"
+                                                  : "");
 }
 
 void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
@@ -71,11 +76,11 @@ void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, co
         moe_text_add(t, "Balance in the worst of %d windows of statistics: ", (int)task->stats->n_windows);
     else moe_text_add(t, "Balance: ");
     moe_text_add(t,
-                 "the fullest rank, for which all others wait, computes %.0f tokens a layer, %.2f %% more "
+                 "the fullest rank, for which all others wait, computes %.0f token%s a layer, %.2f %% more "
                  "than the mean and "
-                 "%.3f %% (%.0f tokens) more than the bound that no placement ",
-                 f->load_max / n, 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
-                 (f->load_max - f->bound) / n);
+                 "%.3f %% (%.0f token%s) more than the bound that no placement ",
+                 f->load_max / n, plural(f->load_max / n), 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
+                 (f->load_max - f->bound) / n, plural((f->load_max - f->bound) / n));
     if (task->survive) moe_text_add(t, "which survives the loss of %d rank%s ", (int)task->survive, task->survive == 1 ? "" : "s");
     moe_text_add(t, "can beat");
     if (!eplb)
@@ -158,6 +163,10 @@ void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struc
 
 void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
 {
+    if (s->cache < 0) {
+        moe_text_add(t, "Speed: none is modelled, since the model does not fit.\n");
+        return;
+    }
     moe_text_add(t,
                  "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequences at %.1f "
                  "tokens/s each, %.1f ms a step), "

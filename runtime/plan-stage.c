@@ -24,6 +24,8 @@ struct stage {
     const struct moe_plan *p;
     const struct moe_source *src;
     int32_t first, last;
+    const char *text;     /* the plan's */
+    size_t bytes_of_text;
     const char *dir;      /* what is being built */
     bool whole;           /* every file as it is: hard links, or all experts are wanted */
     bool link;
@@ -153,20 +155,15 @@ static enum moe_code put_manifest(struct stage *s, struct moe_err *err)
     return code;
 }
 
-static enum moe_code put_all(struct stage *s, const char *plan_path, struct moe_err *err)
+static enum moe_code put_all(struct stage *s, struct moe_err *err)
 {
     const cJSON *files = moe_json_get(s->src->container->manifest, "files");
     char to[PATH_MAX];
-    char *text;
-    size_t n;
     for (const cJSON *f = files ? files->child : NULL; f; f = f->next)
         MOE_TRY(put_file(s, moe_json_get(f, "name")->valuestring, err));
     MOE_TRY(put_manifest(s, err));
-    MOE_TRY(moe_read_file(plan_path, INT_MAX, &text, &n, err));
-    enum moe_code code = moe_path_join(to, sizeof to, s->dir, MOE_STAGED_PLAN, err);
-    if (code == MOE_OK) code = moe_write_file(to, text, n, err);
-    free(text);
-    return code;
+    MOE_TRY(moe_path_join(to, sizeof to, s->dir, MOE_STAGED_PLAN, err));
+    return moe_write_file(to, s->text, s->bytes_of_text, err);
 }
 
 /* ---- checking ---- */
@@ -330,16 +327,16 @@ static enum moe_code is_stage(const char *path, const void *with, struct moe_err
     return moe_container_is(path, with, err);
 }
 
-static enum moe_code build(struct stage *s, const char *plan_path, const char *out, struct moe_err *err)
+static enum moe_code build(struct stage *s, const char *out, struct moe_err *err)
 {
-    enum moe_code code = put_all(s, plan_path, err);
+    enum moe_code code = put_all(s, err);
     if (code == MOE_OK) code = check_written(s, err);
     if (code == MOE_OK) code = moe_source_still(s->src, err);
     if (code != MOE_OK) name_out(s->dir, out, err);
     return code;
 }
 
-static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *plan_path, const char *out, bool force,
+static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *out, bool force,
                          const char *sum, struct moe_err *err)
 {
     char plan[33], work[MOE_WORK_BYTES];
@@ -349,13 +346,13 @@ static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *plan
     const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
     const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
     MOE_TRY(moe_newdir_begin(d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err));
-    enum moe_code code = d->whole ? MOE_OK : build(s, plan_path, out, err);
+    enum moe_code code = d->whole ? MOE_OK : build(s, out, err);
     if (code == MOE_OK) code = moe_newdir_publish(d, *sum ? &old : NULL, err);
     moe_newdir_end(d);
     return code;
 }
 
-enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, const struct moe_source *src,
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text, const struct moe_source *src,
                              int32_t first, int32_t last, bool link,
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
@@ -364,10 +361,10 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *plan_path, co
     if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
     if (src->staged) return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "is a staged part: only a whole container can be staged");
     MOE_TRY(moe_newdir_name(&d, out, err));
-    struct stage s = { .p = p, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
+    struct stage s = { .p = p, .text = text, .bytes_of_text = bytes_of_text, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
     enum moe_code code = s.buf ? choose(&s, err) : moe_fail(err, MOE_NOMEM, "no memory to stage");
     if (code == MOE_OK) code = may_stage(src, d.final, force, s.whole, sum, err);
-    if (code == MOE_OK) code = put(&s, &d, plan_path, out, force, sum, err);
+    if (code == MOE_OK) code = put(&s, &d, out, force, sum, err);
     free(s.there);
     free(s.buf);
     *bytes = s.bytes;

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_MAX = 256 << 20, EXPERTS_MAX = 65536, RANKS_MAX = 4096, SLOTS_MAX = 1 << 24 };
+enum { EXPERTS_MAX = 65536, RANKS_MAX = 4096, SLOTS_MAX = 1 << 24 };
 static const double CLOSE = 1e-6; /* claims are printed to 17 digits; splits are found to a part in 2^40 */
 
 struct verify {
@@ -500,35 +500,29 @@ static void check_totals(struct verify *v, bool moves)
     if (moves && known) compare(v, v->root, -1, "bytes_moved", (double)v->moved * expert);
 }
 
-static enum moe_code verify(struct verify *v, const struct moe_routing *const *stats, int n, const char *from, struct moe_err *err)
+static enum moe_code verify(struct verify *v, const struct moe_routing *const *stats, int n, const cJSON *old, struct moe_err *err)
 {
-    cJSON *old = NULL;
     MOE_TRY(read_head(v, err));
     MOE_TRY(gather(v, stats, n, err));
     v->out->had_statistics = n > 0;
     if (n) MOE_TRY(same_digest(v, &v->compare, err));
     v->out->same_statistics = v->compare;
-    if (from) MOE_TRY(moe_json_read(from, FILE_MAX, &old, err));
     moe_progress_begin(v->progress, "verifying layers", (uint64_t)v->n_layers, MOE_UNIT_ITEMS);
     enum moe_code code = check_layers(v, old, err);
     moe_progress_end(v->progress);
-    cJSON_Delete(old);
     MOE_TRY(code);
-    check_totals(v, from);
+    check_totals(v, old);
     v->out->load_max = v->sum_load;
     v->out->load_mean = v->sum_mean;
     return v->failed ? MOE_VERIFY : MOE_OK;
 }
 
-enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const struct moe_routing *const *stats, int n_stats, const char *from,
-                              cJSON *problems, struct moe_progress *progress, struct moe_err *err)
+enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root, const struct moe_routing *const *stats,
+                              int n_stats, const cJSON *from, cJSON *problems, struct moe_progress *progress, struct moe_err *err)
 {
-    cJSON *root;
     *out = (struct moe_plan_checked){ .copies_min = INT32_MAX };
-    MOE_TRY(moe_json_read(path, FILE_MAX, &root, err));
     struct verify v = { .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .err = err };
     enum moe_code code = verify(&v, stats, n_stats, from, err);
     moe_arena_clear(&v.arena);
-    cJSON_Delete(root);
     return code;
 }

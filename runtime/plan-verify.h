@@ -20,10 +20,10 @@ struct moe_plan_checked {
     int32_t ranks_per_node, lost_worst_node; /* 0: one node */
 };
 
-/* `stats`: windows in order, or NULL (structure and coverage only); `from`: the old plan's path, or NULL (moves are then not checked).
+/* `root`: the JSON of the file at `path`.  `stats`: windows in order, or NULL (structure and coverage only); `from`: the old plan, or NULL (moves are then not checked).
  * Problems are appended as "layer N: what" to the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all.
  * progress (may be NULL) is told of each layer; a signal ends it with MOE_SIGINT or MOE_SIGTERM. */
-enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const struct moe_routing *const *stats, int n_stats, const char *from,
-                              cJSON *problems, struct moe_progress *progress, struct moe_err *err);
+enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root, const struct moe_routing *const *stats,
+                              int n_stats, const cJSON *from, cJSON *problems, struct moe_progress *progress, struct moe_err *err);
 
 #endif

@@ -178,9 +178,21 @@ static enum moe_code other(const char *file, const char *what, long long has, lo
     return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s, not %lld", has, what, wants);
 }
 
-enum moe_code moe_plan_fits(const struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err)
+/* SGLang's file has a row for each layer; the dense ones' mean nothing. */
+static void drop_dense(struct moe_plan *p, const struct moe_config *c)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < p->n_layers; i++) {
+        bool dense = p->layers[i].layer < c->num_hidden_layers && !moe_layer_is_moe(c, p->layers[i].layer);
+        if (!dense) p->layers[n++] = p->layers[i];
+    }
+    p->n_layers = n;
+}
+
+enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err)
 {
     int32_t n = moe_layers(c, NULL);
+    if (p->foreign) drop_dense(p, c);
     if (ranks && p->ranks != ranks) return other(file, "ranks", p->ranks, ranks, err);
     if (p->experts != c->n_routed_experts) return other(file, "experts a layer", p->experts, c->n_routed_experts, err);
     if (p->experts_per_token && p->experts_per_token != c->num_experts_per_tok)

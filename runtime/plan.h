@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "formats/config.h"
 #include "formats/identity.h"
 
@@ -43,6 +44,8 @@ struct moe_plan {
     int32_t prediction, n_prediction;
     struct moe_identity model; /* the checkpoint that it was made for (moe_source_origin); all zeros: not
                                   told */
+    bool foreign;         /* from an engine's file, which may have rows of layers without experts */
+    const char *made_for; /* the model's path as plan.json says it; NULL: it does not */
     struct moe_plan_layer *layers; /* ascending */
     struct moe_arena arena;
 };
@@ -63,8 +66,12 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
 enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks, struct moe_err *err);
 enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, const char *file, int32_t ranks, struct moe_err *err);
 
-/* Does it belong to this model and this many ranks (0: any)?  MOE_MISMATCH when experts, experts per token or layers are others. */
-enum moe_code moe_plan_fits(const struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err);
+/* MOE_CORRUPT, in a sentence that says what it is, when a JSON file is no plan in any form. */
+enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_err *err);
+
+/* Does it belong to this model and this many ranks (0: any)?  MOE_MISMATCH when experts, experts per token or layers are others.  Rows that
+ * an engine's file has of the model's dense layers are taken out. */
+enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err);
 
 /* Which plan it is, by its slots alone.  NULL: no plan. */
 struct moe_hash128 moe_plan_digest(const struct moe_plan *p);

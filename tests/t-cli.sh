@@ -51,9 +51,11 @@ completes_in_bash()
         offers "--stats" moe-plan verify x --st
         offers "" moe-plan stage x --st
         offers "sglang" moe-plan export x --to sg
+        offers "" moe-plan stage x --rank R
         offers "--survive" moe-plan x --surv
         ;;
     moe-convert) offers gguf moe-convert x --to gg ;;
+    moe-quantize) offers tests/common.sh moe-quantize x -o tests/comm ;;
     moe-inspect) offers tests/data moe-inspect x --diff tests/dat ;;
     esac
 }

@@ -371,6 +371,83 @@ cp "$T/tiny.moe/plan-8.json" "$T/away.json"
 ok "$BIN/moe-convert" -q tests/data/tiny-k2/fp8 -o "$T/other.moe"
 refused 15 'another model' stage "$T/away.json" --rank 1 --model "$T/other.moe" -o "$T/x.moe"
 
+# ---- placements of engines, whose files have rows of dense layers: run, staged and exported as the plan they were made from ----
+ok "$P" -q "$T/tiny.moe" --ranks 4 --slots $((4 * (($experts + 7) / 4))) --stats "$T/tiny.json" -f -o "$T/four.json"
+ok "$P" export "$T/four.json" --to sglang -f -o "$T/four.sglang"
+ok "$P" export "$T/four.json" --to tensorrt-llm -f -o "$T/four.yaml"
+ok "$P" export "$T/four.sglang" --ranks 4 --to tensorrt-llm --model "$T/tiny.moe" -f -o "$T/again.yaml"
+cmp -s "$T/four.yaml" "$T/again.yaml" || fail "what goes from SGLang to TensorRT-LLM is another placement"
+ok "$P" export "$T/four.sglang" --ranks 4 --to tensorrt-llm -f -o "$T/again.yaml"
+grep -q 'rows of such, as SGLang.s files have them, are taken along (--model MODEL leaves them out)' "$T/err" || fail "rows of dense layers are exported in silence"
+for file in four.sglang four.yaml; do
+    for model in "$T/tiny.moe" tests/data/tiny-k2/bf16; do
+        ok "$BIN/moe-run" -q "$model" --tokens 1,2 -n 3 --plan "$T/$file" --ranks 4
+        count
+    done
+    rm -rf "$T/part.moe"
+    ok "$P" -q stage "$T/$file" --ranks 4 --rank 0-1 --model "$T/tiny.moe" -o "$T/part.moe"
+    ok "$P" -q stage "$T/four.json" --rank 0-1 -o "$T/part.moe" --check
+    ok "$P" -q verify "$T/part.moe/plan-staged.json"
+    refused 14 "which says nothing of loads" verify "$T/$file"
+    refused 14 "which says nothing of loads" plot "$T/$file"
+    refused 2 'give --model NAME.moe' stage "$T/$file" --ranks 4 --rank 0 -o "$T/x.moe"
+done
+
+# ---- standard input, once a command ----
+piped() { "$P" "$@" <"$from" >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "moe-plan $* of standard input"; }; count; }
+from=$T/four.json
+piped -q verify - --stats "$T/tiny.json"
+piped plot - --stats "$T/tiny.json" && "$P" plot "$T/four.json" --stats "$T/tiny.json" | cmp -s - "$T/out" || fail "another picture of standard input"
+piped export - --to sglang && cmp -s "$T/out" "$T/four.sglang" || fail "another export of standard input"
+rm -rf "$T/part.moe"
+piped -q stage - --model "$T/tiny.moe" --rank 1 -o "$T/part.moe" && cmp -s "$T/part.moe/plan-staged.json" "$T/four.json" || fail "another plan is staged of standard input"
+piped -q "$T/tiny.moe" --from - --stats "$T/tiny.json"
+from=$T/tiny.json
+piped -q "$T/tiny.moe" --ranks 4 --stats -
+piped -q verify "$T/four.json" --stats -
+for twice in "verify - --stats -" "verify - --from -" "plot - --stats -" "verify $T/four.json --from - --stats -" "$T/tiny.moe --from - --stats -"; do
+    refused 2 'standard input can be read once' $twice
+done
+refused 2 'cannot be read from standard input' - --ranks 4
+
+# ---- output that cannot be written: the reader that has enough is told nothing, a full disk is named ----
+for cut in "plot $T/t1" "export $T/t1 --to sglang"; do
+    (trap '' PIPE; "$P" $cut 2>"$T/err"; echo $? >"$T/code") | head -c 20 >/dev/null
+    [ "$(cat "$T/code")" = 11 ] && [ ! -s "$T/err" ] || { cat "$T/err"; fail "$(cat "$T/code") of moe-plan $cut, of which 20 bytes were wanted"; }
+    count
+done
+if [ -w /dev/full ]; then
+    for full in "plot $T/t1" "export $T/t1 --to sglang" "$T/tiny.moe --ranks 4" "$T/k2 --ranks 8 --json"; do
+        "$P" -q $full >/dev/full 2>"$T/err"
+        [ $? = 12 ] && grep -q 'cannot write to standard output: No space left' "$T/err" || { cat "$T/err"; fail "moe-plan $full on a full disk"; }
+        count
+    done
+fi
+
+# ---- sentences for what was given in another's place, or spelt otherwise ----
+refused 13 'holds statistics of experts, and is no plan' verify "$T/tiny.json"
+refused 13 'holds statistics of experts, and is no plan' "$T/tiny.moe" --from "$T/tiny.json"
+refused 13 "neither 'layers' nor 'physical_to_logical_map'" verify "$T/tiny-config/config.json"
+refused 13 'is a plan, and holds no statistics' "$T/tiny.moe" --ranks 4 --stats "$T/four.json"
+refused 13 'is a plan, and holds no statistics' "$T/tiny.moe" --ranks 4 --stats "$T/four.sglang"
+refused 2 "did you mean 'verify'" veriy "$T/four.json"
+refused 2 "want one model, got 2: 'a', 'b'" a b --ranks 4
+refused 2 'moe-plan: export wants --to' export "$T/four.json"
+refused 2 'moe-plan: stage wants --rank' stage "$T/four.json"
+refused 2 'is to be written, but is also the path which is read' stage "$T/four.json" --rank 0 -o "$T/four.json"
+refused 2 '--compare 8x48: 48 slots are too few, 2 copies of 384 experts on 8 ranks take 768 to 3072' $K --ranks 8 --survive 1 -n --compare 8x48,16
+refused 2 '--target is for a plan that starts from another' $K --ranks 8 --target 0.1
+refused 2 '--windows is for statistics' $K --ranks 8 --windows 3
+refused 2 '--windows is for statistics' verify "$T/four.json" --windows 3
+refused 2 '--memory-per-rank 1.0 MiB is too little: so a rank holds 0 experts of each layer' $K --ranks 8 --memory-per-rank 1M
+ok "$P" $K --ranks 8 --reserve 500G
+grep -q 'Speed: none is modelled, since the model does not fit' "$T/out" || fail "a model that does not fit has a speed"
+ok "$P" $K --ranks 8 --stats "$T/r1" -n --compare 4,8x400
+grep -q 'first row is this plan with its own balance; the others' "$T/out" || fail "it is not said how rows of --compare differ"
+ok "$P" stage "$T/four.json" --rank 0 -f -o "$T/part.moe"
+grep -q 'iB copied' "$T/err" || fail "stage says in which unit?"
+! grep -o '"load_max_after_loss": *[0-9]*\.[0-9]*' "$T/four.json" | grep '00000[0-9]' || fail "digits that nobody found"
+
 # ---- the man page's examples, as they stand but for the size of the model ----
 mkdir "$T/ex"
 cp -r "$T/tiny.moe" "$T/ex/k2.moe" && rm -f "$T/ex/k2.moe/plan-8.json"

@@ -63,10 +63,10 @@ static void test_read(void)
 
 static void test_refused(void)
 {
-    refuse(MOE_CORRUPT, "{}", 0, "'version' is missing");
+    refuse(MOE_CORRUPT, "{}", 0, "is no plan: it has neither");
     refuse(MOE_CORRUPT, "[]", 0, "not a JSON object");
     refuse(MOE_UNSUPPORTED, "{\"version\":2,\"layers\":[]}", 0, "version 2");
-    refuse(MOE_CORRUPT, "{\"version\":1}", 0, "'layers' is missing");
+    refuse(MOE_CORRUPT, "{\"version\":1}", 0, "is no plan: it has neither");
     refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[]}", 0, "empty");
     refuse(MOE_CORRUPT, ONE("[0],[0,0]"), 0, "rank 1: expert 0 is there twice");
     refuse(MOE_CORRUPT, ONE("[0],[2]"), 0, "expert 1 is on no rank");
