@@ -444,6 +444,12 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "mixed layouts", true);
     CASE('i', add(E0 "up_proj.weight", "BF16", 2, 32, 64));
     expect(MOE_CORRUPT, S(E0 "up_proj.weight_packed")->file ? two : one, E0 "up_proj.weight_packed", "mixed layouts", true);
+    CASE('i', add(E0 "up_proj.weight_zero_point", "I32", 2, 4, 2));
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_zero_point")->file ? two : one, E0 "up_proj.weight_zero_point",
+           "is the zero point of an asymmetric quantization", true);
+    CASE('i', add(E0 "up_proj.weight_g_idx", "I32", 1, 64, 0));
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_g_idx")->file ? two : one, E0 "up_proj.weight_g_idx",
+           "is the order of columns that a quantization permuted", true);
     CASE('i', S(E0 "up_proj.weight_scale")->shape[1] = 4);
     expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "int4 in groups of 16", true);
     CASE('i', strcpy(S(E0 "up_proj.weight_scale")->dtype, "F32"));
