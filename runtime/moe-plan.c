@@ -693,6 +693,8 @@ static int tool_main(int argc, char **argv)
             "expert is lost with --survive ranks, then so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
             "MODEL is a container, a checkpoint, or a directory with only a config.json. How busy experts are comes from --stats, else from the routing.json of a container; "
             "without either all count the same, and the plan spreads them evenly.\n\n"
+            "A plan is a file of moe-plan -o, or SGLang's or TensorRT-LLM's as export writes it, which verify and plot cannot use. PLAN, or one value of --stats and --from, may be -: "
+            "standard input.\n\n"
             "The report says in five sentences how balanced the plan is, against a bound that no plan can beat and against EPLB; what is lost with a rank; what a rank holds; how fast "
             "it would be, by a model; and what is moved. docs/reference/placement.md, section 6, says what each number means and what to do about it, and what the columns of --layers are.\n\n"
             "The model of memory and time is arithmetic on published figures, not a measurement. --gpu NAME,key=value... changes figures: memory in GB, bandwidth, link and network "

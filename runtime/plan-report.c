@@ -4,6 +4,7 @@
 #include "base/show.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *const LEGEND =
     "    load max       tokens of the statistics that the fullest rank computes; / mean: as a multiple of "
@@ -186,10 +187,10 @@ void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, cons
         return;
     }
     char name[256];
-    snprintf(name, sizeof name, "%s", from);
+    snprintf(name, sizeof name, strcmp(from, "-") ? "'%s'" : "the plan of standard input", from);
     moe_show(name, sizeof name);
     moe_text_add(
-        t, "Moves: %lld of %.0f slots (%.1f %%) change against '%s': %s to copy, %s a rank on average.\n",
+        t, "Moves: %lld of %.0f slots (%.1f %%) change against %s: %s to copy, %s a rank on average.\n",
         (long long)f->moves, all, 100 * (double)f->moves / all, name, moe_human_bytes((uint64_t)bytes, a),
         moe_human_bytes((uint64_t)(bytes / task->ranks), b));
 }
