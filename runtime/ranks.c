@@ -189,7 +189,8 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
     enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
     t->untold = code != MOE_OK && !m.told;
     t->refused = code != MOE_OK && m.told && p->apart;
-    if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);
+    if (t->refused && p->rank && before.code != MOE_OK) t->err = before, code = before.code; /* its own failure */
+    else if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);
     if (code == MOE_OK) code = connect_all(t, p, &m);
     moe_meeting_release(&m);
     return code;

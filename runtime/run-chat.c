@@ -170,16 +170,35 @@ static bool is_text(const struct text *m)
 
 /* ---- a turn ---- */
 
+/* A turn is a text that ends at a NUL, which a model may generate: U+FFFD stands for each. */
+static enum moe_code replace_nuls(char **text, size_t n, struct moe_err *err)
+{
+    static const char stand_in[] = "\xef\xbf\xbd";
+    if (!*text || !memchr(*text, 0, n)) return MOE_OK;
+    struct text t = { 0 };
+    for (size_t i = 0; i < n; i++) {
+        const char *c = (*text)[i] ? *text + i : stand_in;
+        enum moe_code code = append(&t, c, (*text)[i] ? 1 : 3, err);
+        if (code != MOE_OK) return free(t.p), code;
+    }
+    free(*text);
+    *text = t.p;
+    tell("(a NUL in the answer is remembered as U+FFFD)");
+    return MOE_OK;
+}
+
 /* The answer becomes a turn: its thinking apart, which the template drops or keeps. */
-static enum moe_code remember(const struct talk *t, const struct moe_generated *g, struct moe_err *err)
+static enum moe_code remember(const struct talk *t, struct moe_generated *g, struct moe_err *err)
 {
     const struct moe_tokenizer *tokens = t->rank->engine->tokenizer;
     char *thought = NULL, *said = NULL;
-    size_t from, n, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
+    size_t from, n = 0, n_said = 0, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
     enum moe_code code = MOE_OK;
     if (end) code = moe_decode_all(tokens, g->tokens + from, end - 1 - from, false, &thought, &n, err);
     if (end && code == MOE_OK)
-        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n, err);
+        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n_said, err);
+    if (code == MOE_OK && end) code = replace_nuls(&thought, n, err);
+    if (code == MOE_OK) code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
     cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
     if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
         code = no_memory(err);
@@ -222,6 +241,9 @@ static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *
         moe_run_print(NULL, "\n", 1);
         code = remember(t, &g, err);
     }
+    if (kept && !stopped && g.finish == MOE_FINISH_LENGTH && (t->o->n < 0 || g.n < t->o->n))
+        tell("(the answer is cut: the context of %lld positions is full; /clear begins anew)",
+             (long long)t->rank->engine->context);
     if (stopped) tell("(interrupted%s)", kept ? "" : " before the answer began: the turn is taken back");
     if (stopped && !kept) code = MOE_OK;
     if (!kept) take_back(t);
@@ -326,7 +348,9 @@ static enum moe_code turns(struct talk *t, struct text *m, struct moe_err *err)
         /* a person may take longer than ranks wait */
         if (t->rank->ep) MOE_TRY(moe_ep_rest(t->rank->ep, err));
         MOE_TRY(read_message(t, m, &quoted, &end, err));
-        if (end) return fputc('\n', stderr), MOE_OK;
+        if (end) fputc('\n', stderr);
+        if (end && m->n) tell("the text that was begun has no end, and is not sent");
+        if (end) return MOE_OK;
         if (!is_text(m)) tell("that is not text in UTF-8: nothing was sent");
         else if (blank(m->p)) tell("an empty turn is not sent (/help lists commands)");
         else if (!quoted && m->p[0] == '/' && m->p[1] != '/') MOE_TRY(command(t, m->p, &quit, err));

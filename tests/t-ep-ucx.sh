@@ -66,7 +66,7 @@ soon()
 for r in 0 2; do
     MOE_DIE=$r:start soon 20 refused 17 "rank $r was ended by signal 9 (Killed, as when memory is short) before all ranks were there" -q $M --prompt x --ranks 3 --comm ucx
 done
-# alone_in FAILS WORDS...: that one's words in front of what it fails for; both end, and one says it.
+# alone_in FAILS WORDS...: that one's words in front of what it fails for; both end, and each says it once.
 alone_in()
 {
     bad=$1 text=$2 want=$3 port=$(free_port)
@@ -77,13 +77,14 @@ alone_in()
     "$R" -q $M --prompt x -n 1 --comm ucx --ranks 2 --rank $bad --rendezvous :$port "$@" >/dev/null 2>"$T/bad"
     r=$?
     wait $other
-    [ "$r $?" = "$want $want" ] && [ "$(cat "$T/good" "$T/bad" | grep -cF -- "$text")" = 1 ] || { cat "$T/good" "$T/bad"; fail "rank $bad alone has $*"; }
+    [ "$r $?" = "$want $want" ] && [ "$(grep -cF -- "$text" "$T/good"):$(grep -cF -- "$text" "$T/bad")" = 1:1 ] &&
+        [ "$(cat "$T/good" "$T/bad" | wc -l)" = 2 ] || { cat "$T/good" "$T/bad"; fail "rank $bad alone has $*"; }
     count
 }
-soon 20 alone_in 1 "rank 1: --temperature -1" 2 --temperature -1
+soon 20 alone_in 1 "--temperature -1" 2 --temperature -1
 soon 20 alone_in 0 "--temperature -1" 2 --temperature -1
-soon 20 alone_in 1 "rank 1: '$T/none/x'" 3 --record-routing "$T/none/x"
-soon 20 alone_in 1 "rank 1: unknown --mla 'x'" 2 --mla x
+soon 20 alone_in 1 "'$T/none/x'" 3 --record-routing "$T/none/x"
+soon 20 alone_in 1 "unknown --mla 'x'" 2 --mla x
 what="SIGTERM says it once"
 for after in "rank 2 is process" "all 3 ranks are there"; do
     "$R" $M --prompts "$T/text" -n 100 --ignore-eos --ranks 3 --comm ucx >/dev/null 2>"$T/err" &

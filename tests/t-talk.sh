@@ -164,7 +164,32 @@ talk 0 $F -n 12 --context 40 --system '' <<'E'
 > one\
 < ... 
 = ^D
+< the text that was begun has no end, and is not sent
 E
+talk 0 $F --context 60 --ignore-eos <<'E'
+< > 
+> Hello
+< the answer is cut: the context of 60 positions is full; /clear begins anew
+< > 
+> """one
+< ... 
+> two
+< ... 
+= ^D
+< the text that was begun has no end, and is not sent
+E
+# a NUL that a model generates ends no remembered turn
+talk 0 $F --temperature 1000 --seed 20 --ignore-eos -n 250 <<E
+< > 
+> Hello
+< (a NUL in the answer is remembered as U+FFFD)
+< > 
+> /save $T/nul.jsonl
+< has the conversation, of 2 turns
+< > 
+= ^D
+E
+[ "$(look "$T/nul.jsonl" "(lambda s: 0 <= s.find(chr(0xfffd)) < len(s) - 99)(v['messages'][1]['content'])")" = True ] || fail "a NUL cuts a turn"
 python3 - "$RUN" --chat $F <<'P' >"$T/out" 2>&1 || { cat "$T/out"; fail "Latin-1 is typed"; }
 import os, pty, sys
 pid, master = pty.fork()
