@@ -230,6 +230,7 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
     MOE_TRY(moe_export_hf_nvfp4(src, o->out, &x, o->run.progress, &got, err));
     moe_hf_report(json, x.flavor, &got);
     if (o->dry_run) {
+        moe_hf_tell(&o->run, x.flavor, &got);
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;

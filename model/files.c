@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 1024 };
 
@@ -145,4 +146,32 @@ enum moe_code moe_copy_files(const struct moe_source *src, struct moe_writer *w,
     if (src->container->n_parts) MOE_TRY(add_merged_routing(src, w, err));
     if (src->container->n_parts) return moe_source_merge_lines(src, jsonl, jsonl_bytes, err);
     return moe_container_read_file(src, SOURCE, jsonl, jsonl_bytes, err);
+}
+
+static uint64_t small_bytes(const struct moe_source *src)
+{
+    uint64_t sum = 0;
+    char path[PATH_MAX];
+    struct moe_names names;
+    struct moe_err ignored; /* what cannot be read is said when it is copied */
+    struct stat st;
+    const cJSON *files = src->container ? moe_json_get(src->container->manifest, "files") : NULL;
+    for (const cJSON *e = files ? files->child : NULL; e; e = e->next)
+        if (!moe_ends_with(moe_json_get(e, "name")->valuestring, ".moe"))
+            sum += (uint64_t)moe_json_get(e, "bytes")->valuedouble;
+    if (src->container || moe_list_dir(src->path, &names, &ignored) != MOE_OK) return sum;
+    for (size_t i = 0; i < names.n; i++)
+        if (moe_small_folder(names.v[i]) &&
+            moe_path_join(path, sizeof path, src->path, names.v[i], &ignored) == MOE_OK && !stat(path, &st))
+            sum += (uint64_t)st.st_size;
+    moe_names_release(&names);
+    return sum;
+}
+
+/* Of a raw tensor: its line in a journal and in source.jsonl, each of about 140 bytes with short names. */
+enum { LINES_BYTES = 640 };
+
+uint64_t moe_beside_bytes(const struct moe_source *src, int copies)
+{
+    return (uint64_t)copies * small_bytes(src) + (uint64_t)src->n_raws * LINES_BYTES + (1 << 20);
 }

@@ -26,6 +26,10 @@ enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, 
                              struct moe_err *err);
 uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* what it will take */
 
+/* At most what the source's small files take `copies` times, journals, provenance, and what a run wants to be
+ * free besides. */
+uint64_t moe_beside_bytes(const struct moe_source *src, int copies);
+
 /* Copy the small files: of a checkpoint its JSON, tokenizer, template and code files (to tokenizer/ and hf/),
  * of a container the same again; *jsonl gets a container's source.jsonl (free it), NULL for a checkpoint.
  * rest: source.rest too. */

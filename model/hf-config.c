@@ -225,7 +225,6 @@ enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir,
 {
     cJSON *ignore;
     MOE_TRY(moe_hf_ignore(p, &ignore, err));
-    r->spreads = p->flavor == MOE_HF_MODELOPT && moe_hf_spreads(p, ignore, r->first_spread);
     enum moe_code code = write_config(p, dir, ignore, &r->text_only, err);
     if (code == MOE_OK && p->flavor == MOE_HF_MODELOPT) {
         cJSON *f = modelopt_file(p, ignore);

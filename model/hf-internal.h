@@ -63,7 +63,7 @@ enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct mo
 /* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the
  * entry, when another layer's is NVFP4. */
 bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
-/* config.json and, for modelopt, hf_quant_config.json in `dir`.  Fills in r->text_only and r->spreads. */
+/* config.json and, for modelopt, hf_quant_config.json in `dir`.  Fills in r->text_only. */
 enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
                                    struct moe_err *err);
 

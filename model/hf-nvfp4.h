@@ -41,7 +41,7 @@ struct moe_hf_result {
                                       * NVFP4 in another, */
     char first_spread[160];          /* by this pattern */
     bool was_done;                   /* an earlier run left it whole: it got its name, and nothing was read now: the
-                                      * error, `spreads` and text_only are not known */
+                                      * error and text_only are not known */
     bool text_only;                  /* the source was more than the text model that is written */
 };
 

@@ -104,7 +104,11 @@ static enum moe_code plan(struct moe_hf_place *p, const struct moe_source *src, 
         MOE_CHECK(type[i] != MOE_TYPE_LEFT_OUT);
         describe(&p->planned.tensors[i], type[i], inputs);
     }
-    MOE_TRY(moe_hf_plan_open(&p->plan, &p->planned, o, &p->result, err));
+    enum moe_code code = moe_hf_plan_open(&p->plan, &p->planned, o, &p->result, err);
+    if (code == MOE_UNSUPPORTED && !p->result.nvfp4)
+        return moe_fail_at(err, code, src->path, NULL, "has no NVFP4 weights as --quantize and --tensor-type "
+                           "name them (name some that engines read as NVFP4)");
+    MOE_TRY(code);
     p->at = malloc((size_t)p->plan.n * sizeof *p->at);
     return p->at ? place_all(p, src, err)
         : moe_fail(err, MOE_NOMEM, "no memory for %lld places", (long long)p->plan.n);

@@ -186,13 +186,25 @@ static void add_all(struct moe_hf_plan *p, uint64_t limit)
         }
 }
 
+static enum moe_code find_spread(const struct moe_hf_plan *p, struct moe_hf_result *r, struct moe_err *err)
+{
+    cJSON *ignore;
+    if (p->flavor != MOE_HF_MODELOPT) return MOE_OK;
+    MOE_TRY(moe_hf_ignore(p, &ignore, err));
+    r->spreads = moe_hf_spreads(p, ignore, r->first_spread);
+    cJSON_Delete(ignore);
+    return MOE_OK;
+}
+
 enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src, const struct moe_hf_options *o,
                                struct moe_hf_result *r, struct moe_err *err)
 {
     *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes };
     count(src, r);
     if (!r->nvfp4)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no NVFP4 weights (quantize it first: moe-quantize %s -o Q.moe)", src->path);
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, 
+                           "has no NVFP4 weights (quantize it in the same pass: moe-quantize %s --to "
+                           "hf-nvfp4 -o DIR)", src->path);
     MOE_TRY(check_fused(src, err));
     p->weight_only = r->uncalibrated == r->nvfp4;
     r->weight_only = p->weight_only;
@@ -206,7 +218,9 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
     r->tensors = p->n;
     r->files = p->n_shards;
     r->output_bytes = p->bytes;
-    return MOE_OK;
+    enum moe_code code = find_spread(p, r, err);
+    if (code != MOE_OK) moe_hf_plan_release(p);
+    return code;
 }
 
 void moe_hf_plan_release(struct moe_hf_plan *p)

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "model/export-dir.h"
+#include "model/files.h"
 #include "model/hf-place.h"
 #include "model/rewrite-internal.h"
 
@@ -36,6 +37,25 @@ static enum moe_code check_memory(const struct moe_rewrite_options *o, const str
                     (unsigned long long)(*need >> 20) + 1, (unsigned long long)(o->memory >> 20));
 }
 
+/* The checkpoint's files, and until the end the container in DIR.partial with its holes. */
+static enum moe_code disk(const struct moe_source *src, const struct moe_rewrite_options *o,
+                          const struct moe_hf_place *place, struct moe_rewrite_estimate *e,
+                          struct moe_err *err)
+{
+    uint8_t *type;
+    enum moe_code code = MOE_OK;
+    MOE_TRY(moe_rewrite_types(src, o, &type, err));
+    e->disk_bytes = moe_hf_place_result(place)->output_bytes + moe_beside_bytes(src, 2);
+    for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
+        struct moe_shard_unit unit;
+        code = moe_unit_open(&unit, src, type, u, err);
+        if (code == MOE_OK && unit.n) e->disk_bytes += moe_hf_place_left(place, &unit);
+        if (code == MOE_OK) moe_unit_release(&unit);
+    }
+    free(type);
+    return code;
+}
+
 enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
                                       const struct moe_hf_options *hf, struct moe_pool *pool,
                                       struct moe_rewrite_estimate *e, struct moe_hf_result *r,
@@ -48,6 +68,7 @@ enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct
     uint64_t at_end;
     enum moe_code code = check_memory(o, place, &at_end, err);
     if (code == MOE_OK) code = moe_rewrite_estimate(src, o, pool, e, err);
+    if (code == MOE_OK) code = disk(src, o, place, e, err);
     moe_hf_place_close(&place);
     e->output_bytes = r->output_bytes;
     r->memory_bytes = at_end;

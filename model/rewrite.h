@@ -76,6 +76,7 @@ struct moe_rewrite_options {
 
 struct moe_rewrite_estimate {
     uint64_t input_bytes, output_bytes, memory_bytes;
+    uint64_t disk_bytes;             /* free where the output goes, without what a coder keeps there */
     int64_t weights_quantized;
     int workers;
     double seconds;

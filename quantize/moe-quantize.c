@@ -284,6 +284,15 @@ static void tell_plan(const struct options *o, cJSON *json, const struct moe_cal
                  moe_human_bytes(p->limit, d), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
 }
 
+/* What has to be free where the output goes: there is more of it while it is written. */
+static void tell_disk(const struct options *o, cJSON *json, uint64_t bytes)
+{
+    char a[16];
+    moe_json_add_i64(json, "disk_bytes", (int64_t)bytes);
+    moe_notice(&o->run, "the output's disk needs at most %s free while it is written",
+               moe_human_bytes(bytes, a));
+}
+
 /* A file of --calib that is not there is a mistake also before the work, as it is in it. */
 static enum moe_code look_for(const char *path, struct moe_err *err)
 {
@@ -343,8 +352,10 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     MOE_TRY(code);
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
+    tell_disk(o, json, e.disk_bytes + p.partial);
     if (o->calibrated) tell_plan(o, json, &p, tokens, speed);
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
+    if (o->hf) moe_hf_tell(&o->run, hf.flavor, &exported);
     if (o->hf) moe_hf_report(json, hf.flavor, &exported);
     return MOE_OK;
 }
@@ -570,7 +581,8 @@ static int tool_main(int argc, char **argv)
             "peak_rss, seconds and flops of each phase). With --to hf-nvfp4 also flavor, files, weights_nvfp4, "
             "weights_uncalibrated (without an input scale), weights_decoded (written as BF16) and "
             "weights_requantized (under the larger global scale of a pair). --report writes the same to a file.\n\n"
-            "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, weights_quantized; with --calib also "
+            "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, "
+            "disk_bytes (what has to be free where the output goes), weights_quantized; with --calib also "
             "calib_tokens (of the text, as many as are used), fits (whether --memory allows memory_bytes), memory_allowed_bytes, memory_least_bytes "
             "(the smallest --memory that will do), memory_least_with_scratch_bytes and scratch_with_least_bytes (the same with --scratch), "
             "partial_bytes (beside the container while it is written), flops, product_flops_per_second, experts_at_once. It exits 0 when memory is short, too. "

@@ -47,6 +47,36 @@ P
 ok "$BIN/moe-convert" -q $F/fp8 -o "$T/fp8.moe"
 ok "$Q" -q $F/bf16 -m max --tensor-type 'layers\.2\..*experts\..*up_proj=source' -o "$T/mixed.moe"
 
+# sources in other types and layouts: half precision, wide INT4 groups, experts fused into one tensor, copies that
+# the index does not count, layers for multi-token prediction
+for f in bf16 int4; do
+    gen "$T/$f" --format $f --layers 2 --experts 3 --top-k 2 --hidden 256 --inter 128 --seed 11
+done
+ok python3 tests/retype.py "$T/bf16" "$T/f16" f16
+ok python3 tests/retype.py "$T/int4" "$T/wide" int4-g128
+gen "$T/small" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
+ok python3 tests/relayout.py fuse "$T/small" "$T/fused"
+ok python3 tests/relayout.py overlay "$T/small" "$T/overlay" 'up_proj' a.safetensors b.safetensors
+python3 - "$T/small" "$T/mtp" <<'P'
+import json, os, shutil, struct, sys
+shutil.copytree(*sys.argv[1:])
+path, config = sys.argv[2] + "/model.safetensors", sys.argv[2] + "/config.json"
+with open(path, "rb") as f:
+    k, = struct.unpack("<Q", f.read(8))
+    head, data = json.loads(f.read(k)), f.read()
+for name in "enorm.weight", "eh_proj.weight", "mlp.experts.0.up_proj.weight":
+    head["model.layers.2." + name] = {"dtype": "F32", "shape": [2], "data_offsets": [len(data), len(data) + 8]}
+    data += bytes(8)
+text = json.dumps(head).encode()
+with open(path, "wb") as f: f.write(struct.pack("<Q", len(text)) + text + data)
+c = json.load(open(config)); c["num_nextn_predict_layers"] = 1; json.dump(c, open(config, "w"))
+P
+same "$T/f16" -m max --quantize mlp -- --flavor modelopt
+same "$T/wide" -m max --quantize mlp --tensor-type 'layers\.1\..*mlp\.experts=source' -- --shard-size 100K
+same "$T/fused" -m max -- --flavor compressed-tensors
+same "$T/overlay" -m max -- --flavor modelopt
+same "$T/mtp" -m max -- --flavor modelopt
+
 same $F/bf16 -m max -- --flavor modelopt
 same $F/fp8 -m four-over-six --quantize mlp -- --flavor compressed-tensors --shard-size 64K
 same $F/int4 -m search --tensor-type 'layers\.2\..*experts=source' --tensor-type lm_head=nvfp4 -- --shard-size 300K
@@ -70,6 +100,16 @@ ok "$Q" -q $A -o "$T/b" --threads 7; ok diff -r "$T/a" "$T/b"
 ok "$Q" --json --dry-run $A -o "$T/dry"; [ ! -e "$T/dry" ] && [ ! -e "$T/dry.partial" ] || fail "a dry run wrote"
 [ "$(json output_bytes "$T/out")" = "$(cat "$T/a"/*.safetensors "$T/a"/*.index.json | wc -c)" ] || fail "the dry run says $(json output_bytes "$T/out") bytes"
 cp "$T/out" "$T/dry.json"
+# and warns of all that the run warns of, once; and what disk it needs
+for more in '-m max' '-m max --flavor compressed-tensors' "$C -m gptq --quantize all-linear --tensor-type lm_head=nvfp4"; do
+    ok "$Q" $F/bf16 $more --to hf-nvfp4 --dry-run; cp "$T/err" "$T/said"
+    rm -rf "$T/b"; ok "$Q" $F/bf16 $more --to hf-nvfp4 -o "$T/b"
+    grep '^warning' "$T/err" | grep -v 'experts saw less' >"$T/warned"
+    grep '^warning' "$T/said" | cmp -s "$T/warned" - || { cat "$T/warned" "$T/said"; fail "$more: the dry run warns otherwise"; }
+done
+ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/w.moe"
+ok "$BIN/moe-convert" "$T/w.moe" --to hf-nvfp4 --dry-run
+[ "$(grep -c '^warning' "$T/err")" = 2 ] || { cat "$T/err"; fail "moe-convert's dry run does not warn"; }
 rm -rf "$T/b"; ok "$Q" -q --json $A -o "$T/b"
 for key in method input_bytes output_bytes weights_quantized flavor files weights_nvfp4 weights_uncalibrated weights_decoded weights_requantized; do
     [ "$(json $key "$T/out")" = "$(json $key "$T/dry.json")" ] || fail "$key: $(json $key "$T/dry.json") in the dry run, then $(json $key "$T/out")"
@@ -124,7 +164,9 @@ if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
     code 4 'go on with --resume, start over with --force' "$Q" -q $A -o "$T/k"
     code 15 "option 'method'" "$Q" -q $F/fp8 -m search --to hf-nvfp4 --shard-size 100K -o "$T/k" --resume
     code 15 'with other options' "$Q" -q $A --flavor compressed-tensors -o "$T/k" --resume
-    used=$(du -sk "$T/k.partial" | cut -f1) size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
+    used=$(du -sk "$T/k.partial" | cut -f1) need=$(json disk_bytes "$T/dry.json")
+    [ "$need" -ge $((used * 1024)) ] || fail "$used KiB are used, the dry run says $need bytes"
+    size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
     [ "$used" -lt $((size + kept)) ] || fail "$used KiB are used for $size KiB"
     # weights that were damaged since an earlier run wrote them: data, then scales; whether the container in it is whole or begun
     damage() # FILE: 64 bytes of an expert's weight, or of its scales, are others
@@ -182,7 +224,9 @@ code 2 'shard-size is at least 64K' "$Q" -q $F/bf16 --to hf-nvfp4 --shard-size 1
 code 2 'merge the parts' "$Q" -q $F/bf16 --to hf-nvfp4 --layers 1-2 -o "$T/x"
 code 2 'where to' "$Q" -q $F/bf16 --to hf-nvfp4
 code 14 'engines read one type' "$Q" -q $F/bf16 --to hf-nvfp4 --tensor-type 'experts\.3\..*=source' -o "$T/x"
-code 14 'has no NVFP4 weights' "$Q" -q $F/bf16 --to hf-nvfp4 --tensor-type '.=source' -o "$T/x"
+code 14 "from a checkpoint: moe-quantize $F/bf16 --to hf-nvfp4 -o DIR" "$BIN/moe-convert" -q $F/bf16 --to hf-nvfp4 -o "$T/x"
+code 14 "has no NVFP4 weights (quantize it in the same pass: moe-quantize $T/fp8.moe --to hf-nvfp4 -o DIR)" "$BIN/moe-convert" -q "$T/fp8.moe" --to hf-nvfp4 -o "$T/x"
+code 14 'has no NVFP4 weights as --quantize and --tensor-type name them' "$Q" -q $F/bf16 --to hf-nvfp4 --tensor-type '.=source' -o "$T/x"
 mkdir "$T/there"; echo mine >"$T/there/file"
 for how in '' --force --resume; do code 4 'there' "$Q" -q $A -o "$T/there" $how; done
 [ "$(cat "$T/there/file")" = mine ] || fail "a stranger's directory was touched"
