@@ -52,9 +52,10 @@ static void become(char **argv, int rank, pid_t parent)
     _exit(MOE_INTERNAL);
 }
 
+/* Rank 0 comes last: a rank that hears of its end from rank 0's closed connection would tell that as a fault. */
 static void end(const pid_t *pid, int ranks, int sig)
 {
-    for (int r = 0; r < ranks; r++)
+    for (int r = ranks - 1; r >= 0; r--)
         if (pid[r] > 0) kill(pid[r], sig);
 }
 

@@ -39,7 +39,7 @@ for t; do
     case $t in t-ep|t-ep-ucx|test-comm|long-*) alone="$alone $t" ;; *) names="$names $t" ;; esac
 done
 [ -z "$names" ] || printf '%s\n' $names | xargs -P "${TEST_JOBS:-$(nproc 2>/dev/null || echo 1)}" -n 1 sh "$0" --one "$B"
-for t in $alone; do one "$t"; done
+for t in $alone; do sh "$0" --one "$B" "$t"; done
 
 count() { n=0; for t in $names $alone; do [ "$(cat "$B/log/$t.result" 2>/dev/null || echo failed)" != "$1" ] || n=$((n + 1)); done; echo $n; }
 failed=$(count failed)

@@ -65,8 +65,8 @@ for what in / /dev/zero; do from "$T/two" 11 "neither a file nor a pipe" "$RUN" 
 from "$T/two" 11 "neither a file nor a pipe" "$BIN/moe-quantize" -q $F --calib /dev/zero -o "$T/x"
 from "$T/two" 2 "every rank reads the file" "$RUN" $F --prompts - --comm ucx --ranks 2
 from "$T/two" 2 "every rank reads the file" "$RUN" $F --score - --comm ucx --ranks 2
-head -c 11000000 /dev/zero | tr '\0' a >"$T/large"
-from "$T/large" 10 "'standard input': the text has more bytes than the 10485760 that are allowed" "$RUN" $F --prompt-file - --memory 10M
+head -c 22000000 /dev/zero | tr '\0' a >"$T/large"
+from "$T/large" 10 "'standard input': the text has more bytes than the 20971520 that are allowed" "$RUN" $F --prompt-file - --memory 20M
 for line in "$RUN $F --plan" "$RUN $F --prompt a --trace" "$RUN $F --prompt a --record-routing" "$RUN $F --score $T/text --reference" \
     "$RUN $F --score $T/text --scratch" "$RUN $F --comm ucx --secret-file" "$INSPECT $F --diff" "$BIN/moe-convert $F -o" \
     "$BIN/moe-quantize $F -o" "$BIN/moe-quantize $F --dry-run --report"; do

@@ -212,7 +212,7 @@ for ranks in 1 2; do
     talk 130 "$T/big" --ignore-eos --ranks $ranks <<E
 < > 
 > Hello
-! 1
++ 20
 = ^C
 < (interrupted
 < > 
@@ -225,7 +225,7 @@ for ranks in 1 2; do
 < (interrupted
 < > 
 > Hello again
-! 1
++ 26
 = ^C
 < (interrupted
 < > 

@@ -3,7 +3,9 @@
 
 SCRIPT is a file of lines: `< TEXT` waits until TEXT has been shown behind all that was waited for before (with \\n in
 it for a line's end); `> TEXT` types TEXT and a line's end; `= TEXT` types TEXT alone, with ^C, ^D and \\n for those;
-`! SECONDS` waits. Prints all that was shown; gives the exit code, or 99 when a text did not come within a minute."""
+`! SECONDS` waits; `+ N` waits until N characters have been shown behind what was waited for (what is typed is
+among them). Prints all that was shown; gives the exit code, or 99 when a text did not come within a
+minute."""
 import os, pty, select, sys, time
 
 script = open(sys.argv[1]).read().split("\n")
@@ -32,14 +34,15 @@ def end(code):
 
 for step in script:
     what, text = step[:1], step[2:].replace("\\n", "\n").replace("^C", "\x03").replace("^D", "\x04")
-    if what == "<":
+    if what in ("<", "+"):
+        def came(): return len(shown) - seen >= int(text) if what == "+" else text in shown[seen:]
         limit = time.monotonic() + 60
-        while text not in shown[seen:] and alive and time.monotonic() < limit: take(1)
-        if text not in shown[seen:]:
+        while not came() and alive and time.monotonic() < limit: take(1)
+        if not came():
             os.close(master)
             shown += "\n-- not shown: %r\n" % text
             end(99)
-        seen = shown.index(text, seen) + len(text)
+        if what == "<": seen = shown.index(text, seen) + len(text)
     elif what in ("=", ">"): os.write(master, (text + "\n" * (what == ">")).encode("utf-8", "surrogateescape"))
     elif what == "!": time.sleep(float(text))
 while alive: take(60)
