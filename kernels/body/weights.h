@@ -57,8 +57,12 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
         int64_t per = (w->cols + 127) / 128;
         r->data = w->data + i;
         r->first = col % 128;
-        for (int64_t b = 0; b * 128 < r->first + n; b++)
-            r->s[b] = moe_scale_value(moe_dtypes[w->type].scale, w->scale, row / 128 * per + col / 128 + b);
+        int64_t at = row / 128 * per + col / 128;
+        if (w->type == MOE_FP8_B128) /* the common one: the type of scales is not looked up for each */
+            for (int64_t b = 0; b * 128 < r->first + n; b++) r->s[b] = moe_load_f32(w->scale + 4 * (at + b));
+        else
+            for (int64_t b = 0; b * 128 < r->first + n; b++)
+                r->s[b] = moe_scale_value(moe_dtypes[w->type].scale, w->scale, at + b);
     }
     if (type == MOE_INT4_G32) {
         r->data = w->data + i / 2;
