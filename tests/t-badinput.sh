@@ -215,7 +215,8 @@ for tool in moe-inspect moe-convert moe-quantize moe-run; do
     bad 2 '' '' '--threads' $tool --threads -3 $F/bf16 $out
     bad 2 '' '' 'want one' $tool $F/bf16 $F/fp8 $out
 done
-ok "$BIN/moe-run" -q $F/bf16 --chat -n 2 <$NULL || true # no terminal: standard input is one turn, not a conversation
+echo Hello >"$T/hello"
+ok "$BIN/moe-run" -q $F/bf16 --chat -n 2 <"$T/hello" # no terminal: standard input is one turn, not a conversation
 
 # ---- mixed layouts: legal when every tensor says what it is ----
 cat >"$T/mix.py" <<'P'

@@ -140,7 +140,7 @@ refused 2 "--ranks" $M --prompt x --ranks 0
 refused 2 "--ranks" $M --prompt x --ranks 100000
 refused 2 "--comm" $M --prompt x --ranks 2 --comm pigeon
 refused 14 "nccl" $M --prompt x --ranks 2 --comm nccl
-refused 2 "--split" $M --prompt x --split odd
+refused 2 "unknown --split" $M --prompt x --ranks 2 --split odd
 refused 2 "--rank-timeout" $M --prompt x --ranks 2 --rank-timeout 0
 refused 2 "--prompts" $M --prompts "$T/prompts" --trace "$T/x"
 refused 2 "--record-routing" $M --prompt x --trace "$T/x" --record-routing "$T/y"
