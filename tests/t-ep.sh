@@ -149,7 +149,7 @@ refused 2 "no prompts" $M --prompts "$T/empty" --ranks 2
 refused 3 "no-plan" $M --prompt x --plan "$T/no-plan"
 refused 15 "" $M --prompt x --ranks 3 --plan "$T/plan-4.json"
 refused 2 "tokens do not fit the context of 4" $M --prompts "$T/prompts" --context 4 --ranks 2
-printf 'a\n\nb\r\n' >"$T/two"
+printf 'a\nb\r\n\n' >"$T/two" # blank lines behind the last prompt are none
 ok "$R" -q --json $M --prompts "$T/two" -n 1
 python3 -c 'import json,sys; s = json.load(open(sys.argv[1]))["sequences"]; assert [x["prompt_tokens"] for x in s] == [1, 1]' "$T/out" || fail "lines of --prompts"
 if [ -x "$GEN/genmodel" ]; then
