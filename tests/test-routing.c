@@ -130,7 +130,7 @@ static void test_sglang(void)
     refuse(MOE_CORRUPT, "{\"logical_count\":[[1,2],[3]]}", "not as long");
     refuse(MOE_CORRUPT, "{\"logical_count\":[[[1,2],[3,4]],[[1,2]]]}", "other layers");
     refuse(MOE_CORRUPT, "{\"logical_count\":[[1,-2]]}", "not a whole number");
-    refuse(MOE_CORRUPT, "{\"physical_to_logical_map\":[[1,2]]}", "no routing statistics");
+    refuse(MOE_CORRUPT, "{\"physical_to_logical_map\":[[1,2]]}", "is a plan, and holds no statistics");
 }
 
 static void test_write(void)
