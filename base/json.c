@@ -33,7 +33,7 @@ static size_t number(const char *s, size_t n)
 }
 
 /* Sound JSON, but texts end at a NUL here. */
-static const char no_nul[] = "holds a text with a NUL (\\u0000), which is not taken";
+static const char no_nul[] = "holds a text with a NUL (\\u0000), which is not taken,";
 
 /* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
  * first. */

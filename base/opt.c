@@ -118,7 +118,9 @@ static const char *known_elsewhere(const struct moe_tool *t, const char *a, size
 {
     static const char *const names[][2] = {
         { "--gpu", "device" }, { "--gpus", "device" }, { "--ngl", "device" }, { "-ngl", "device" },
-        { "--n-gpu-layers", "device" }, { "--gpu-layers", "device" },
+        { "--n-gpu-layers", "device" }, { "--gpu-layers", "device" }, { "--ctx-size", "context" },
+        { "--max-model-len", "context" }, { "--max-tokens", "n-predict" }, { "--predict", "n-predict" },
+        { "--file", "prompt-file" }, { "--tensor-parallel-size", "ranks" }, { "--tp", "ranks" },
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i][0]) == n && !memcmp(names[i][0], a, n) &&
@@ -134,6 +136,7 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
     int least = n - 2 < 9 ? (int)(n - 2) / 3 + 1 : 4;
     for (const struct moe_opt *o = t->opts; a[1] == '-' && o->kind != MOE_OPT_END; o++) {
         int d = o->name ? distance(a + 2, n - 2, o->name) : 99;
+        if (o->name && n - 2 > 2 && !strncmp(o->name, a + 2, n - 2)) d = 0; /* a name that is cut short */
         if (d < least) least = d, best = o->name;
     }
     static const char *const own[] = { "help", "version" };

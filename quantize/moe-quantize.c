@@ -276,7 +276,7 @@ static void tell_plan(const struct options *o, cJSON *json, const struct moe_cal
     if (p->scratch)
         moe_notice(&o->run, "on disk beside the output while it is written: %s, and %s in --scratch", a,
                    moe_human_bytes(p->scratch, b));
-    else moe_notice(&o->run, "on disk beside the output while it is written: %s", a);
+    else if (p->partial) moe_notice(&o->run, "on disk beside the output while it is written: %s", a);
     moe_notice(&o->run, "%lld token%s, %d expert%s at once; the least --memory that will do is %s, or %s with --scratch and %s of disk there",
                (long long)tokens, moe_plural(tokens), p->workers, moe_plural(p->workers), moe_human_bytes(p->least[0], a), moe_human_bytes(p->least[1], b), moe_human_bytes(p->least_scratch, c));
     if (!p->fits)

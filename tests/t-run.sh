@@ -253,6 +253,8 @@ refused 2 "-n -2: want 0 or more, or -1" $M/bf16 -p a -n -2
 refused 14 "cuda" $M/bf16 -p a --device cuda:0
 refused 2 "unknown --device 'cuda:x'" $M/bf16 -p a --device cuda:x
 for o in --gpu "--ngl 9" "-ngl 9"; do refused 2 "(here: --device)" $M/bf16 -p a $o; done
+refused 2 "(here: --context)" $M/bf16 -p a --ctx-size 8
+refused 2 "did you mean '--temperature'" $M/bf16 -p a --temp 1
 refused 2 "unknown option '--xyz' (see moe-run --help)" $M/bf16 -p a --xyz
 
 # ---- turns that say nothing --------------------------------------------------
@@ -266,7 +268,7 @@ line '{"messages": [{"role": "user"}]}' "message 1, a user's, is empty"
 line '{"tokens": []}' "an empty prompt has no token"
 line '{"prompt": ""}' "an empty prompt has no token"
 line '{"tokens": [1, 99999]}' "token 99999 is outside the model's vocabulary of 1024"
-line '{"prompt": "a\u0000b"}' "holds a text with a NUL (\u0000), which is not taken at byte"
+line '{"prompt": "a\u0000b"}' "holds a text with a NUL (\u0000), which is not taken, at byte"
 echo '{"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "a"},
     {"role": "assistant", "content": ""}, {"role": "user", "content": "b"}]}' | tr -d '\n' >"$T/l.jsonl"
 ok "$R" -q $M/bf16 --prompts "$T/l.jsonl" -n 2
