@@ -14,6 +14,7 @@
 #include "formats/identity.h"
 #include "formats/source.h"
 
+struct moe_pool; struct moe_progress;
 
 /* ---- one shard file ---- */
 
@@ -83,6 +84,12 @@ void moe_shard_abort(struct moe_shard_writer **w);
 /* The hashes of a finished shard's table, into t[i].hash: `t` is what it was created with.  MOE_CORRUPT when
  * its table is damaged or lists anything else. */
 enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err);
+/* After that: the bytes of the planes that lie in the file itself, so d does not take them; and whether they are those
+ * whose hashes t[i] has, streamed.  MOE_VERIFY names the first tensor of which they are not. */
+uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_shard_divert *d);
+enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
+                                  const struct moe_shard_divert *d, struct moe_progress *progress,
+                                  struct moe_err *err);
 
 /* ---- the directory ---- */
 
@@ -204,7 +211,6 @@ bool moe_container_lists(const struct moe_source *src, const char *name);
  * digests, nothing unlisted in the directory.  Both kinds: no NaN or Inf among values and scales; a checkpoint: gate and up
  * with one global scale.  Problems are appended as "file: tensor: what" (at most 1000).  MOE_VERIFY when there are any, with
  * the first in *err; NULLs allowed for pool, progress and problems. */
-struct moe_pool; struct moe_progress;
 enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
                                 cJSON *problems, struct moe_err *err);
 

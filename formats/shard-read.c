@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The head of a shard file: read and checked as far as one file tells by itself. */
+/* The head of a shard file: read and checked as far as one file tells by itself; and its planes against it. */
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/progress.h"
+#include "base/tool.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -207,5 +210,75 @@ enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n
     MOE_TRY(code);
     code = take_hashes(head, bytes, path, t, n, err);
     free(head);
+    return code;
+}
+
+/* ---- the planes of a finished file ---- */
+
+enum { CHECK_PIECE = 1 << 20 };
+
+static bool is_own(const struct moe_tensor *t, int64_t i, int plane, const struct moe_shard_divert *d)
+{
+    return t[i].plane[plane].file >= 0 && !d->takes(d->ctx, i, plane);
+}
+
+uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_shard_divert *d)
+{
+    uint64_t bytes = 0;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++)
+            if (is_own(t, i, k, d)) bytes += t[i].plane[k].bytes;
+    return bytes;
+}
+
+struct reader { int fd; const char *path; struct moe_hash *hash; uint8_t *piece; };
+
+static enum moe_code check_plane(const struct reader *r, const struct moe_tensor *t, int plane,
+                                 struct moe_err *err)
+{
+    char name[128];
+    const struct moe_span *s = &t->plane[plane];
+    moe_hash_reset64(r->hash);
+    for (uint64_t at = 0; at < s->bytes; at += CHECK_PIECE) {
+        size_t n = s->bytes - at < CHECK_PIECE ? (size_t)(s->bytes - at) : CHECK_PIECE;
+        MOE_TRY(moe_pread(r->fd, r->path, r->piece, n, s->offset + at, err));
+        moe_hash_add64(r->hash, r->piece, n);
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    if (moe_hash_get64(r->hash) == t->hash[plane]) return MOE_OK;
+    return moe_fail_at(err, MOE_VERIFY, r->path,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "the %s plane is not what was written there: the file was damaged since (start over "
+                       "with --force)", moe_plane_word(plane));
+}
+
+static enum moe_code check_own(const struct reader *r, const struct moe_tensor *t, int64_t n,
+                               const struct moe_shard_divert *d, struct moe_progress *progress,
+                               struct moe_err *err)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++) {
+            if (!is_own(t, i, k, d)) continue;
+            MOE_TRY(check_plane(r, &t[i], k, err));
+            moe_progress_add(progress, t[i].plane[k].bytes);
+        }
+    posix_fadvise(r->fd, 0, 0, POSIX_FADV_DONTNEED);
+    return MOE_OK;
+}
+
+enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
+                                  const struct moe_shard_divert *d, struct moe_progress *progress,
+                                  struct moe_err *err)
+{
+    uint64_t size;
+    struct reader r = { .path = path };
+    MOE_TRY(moe_open_read(path, &r.fd, &size, err));
+    r.hash = moe_hash_new();
+    r.piece = malloc(CHECK_PIECE);
+    enum moe_code code = r.hash && r.piece ? check_own(&r, t, n, d, progress, err)
+                                           : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
+    moe_hash_free(r.hash);
+    free(r.piece);
+    close(r.fd);
     return code;
 }

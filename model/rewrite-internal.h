@@ -67,7 +67,7 @@ enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe
 /* Write all units that the writer does not have yet.  What it allocates stays in `k` for moe_rewrite_release. */
 enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err);
 /* With o->place: what the container in `dir` says of the units that are there (all when it is whole, and there
- * is no writer) holds of the checkpoint's files, into which they were written. */
+ * is no writer) holds of their own files and of the checkpoint's, into which they were written. */
 enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err);
 void moe_rewrite_release(struct moe_rewrite_work *k); /* after it, or without it; before the writer is closed */
 

@@ -347,7 +347,24 @@ static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_un
     return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
 }
 
-/* check: or count its bytes. */
+/* The planes of a finished unit that the checkpoint's files have, and those in its own file.  check: or count
+ * their bytes. */
+static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
+                                    const char *path, bool check, uint64_t *bytes, struct moe_err *err)
+{
+    struct moe_shard_divert d;
+    enum moe_code code = MOE_OK;
+    MOE_TRY(moe_hf_place_divert(k->o->place, u, &d, err));
+    if (check) {
+        code = moe_shard_check_own(path, u->out, u->n, &d, k->progress, err);
+        if (code == MOE_OK) code = moe_hf_place_check(k->o->place, u, k->progress, err);
+    } else {
+        *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &d);
+    }
+    d.close(d.ctx);
+    return code;
+}
+
 static enum moe_code look_at_placed(struct moe_rewrite_work *k, const char *dir, int number, bool check,
                                     uint64_t *bytes, struct moe_err *err)
 {
@@ -355,13 +372,11 @@ static enum moe_code look_at_placed(struct moe_rewrite_work *k, const char *dir,
     struct moe_shard_unit unit;
     enum moe_code code = MOE_OK;
     MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
-    bool there = is_there(k, &unit);
-    if (there && !check) *bytes += moe_hf_place_bytes(k->o->place, &unit);
-    if (there && check) {
+    if (is_there(k, &unit)) {
         int n = snprintf(path, sizeof path, "%s/%s.moe", dir, unit.name);
-        code = n < (int)sizeof path ? moe_shard_hashes(path, unit.out, unit.n, err)
-                                    : moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
-        if (code == MOE_OK) code = moe_hf_place_check(k->o->place, &unit, k->progress, err);
+        if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+        else if (check) code = moe_shard_hashes(path, unit.out, unit.n, err);
+        if (code == MOE_OK) code = look_at_planes(k, &unit, path, check, bytes, err);
     }
     moe_unit_release(&unit);
     return code;

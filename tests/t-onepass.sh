@@ -182,6 +182,20 @@ with open(sys.argv[1], "r+b") as f:
     f.seek(-64, 1); f.write(bytes(b ^ 0x11 for b in old))
 P
     }
+    flip() # UNIT FILE, PLANE: a bit of the first such plane that lies in it, and not in the checkpoint's files, is another
+    {
+        python3 - "$1" "$2" <<'P' || fail "flip"
+import struct, sys
+with open(sys.argv[1], "r+b") as f:
+    n, = struct.unpack_from("<Q", f.read(128), 48)
+    for record in [f.read(64) for _ in range(n)]:
+        at, size = struct.unpack_from("<QQ", record, 32)
+        f.seek(at); data = f.read(size)
+        if record[10] == int(sys.argv[2]) and any(data): break
+    else: sys.exit("no such plane in it")
+    f.seek(at); f.write(bytes([data[0] ^ 16]))
+P
+    }
     first=$(grep -l 'layers.1.mlp.experts.1.up_proj.weight"' "$T/k.partial"/*.safetensors | head -n 1)
     damage "$first" up_proj.weight
     code 16 "experts.1.up_proj.weight': its values are not those that were written there" "$Q" -q $A -o "$T/k" --resume
@@ -189,6 +203,15 @@ P
     code 16 "its scales are not those that were written there: the file was damaged since (start over with --force)" "$Q" -q $A -o "$T/k" --resume
     [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "damaged weights were published, or lost"
     damage "$first" up_proj.weight_scale
+    # and those that lie in the container: scalars of an expert, a weight that is decoded at the end
+    for plane in layer-001:2 layer-001:3 dense:0; do
+        unit=$(ls -d "$T/k.partial"/quantized.moe*)/${plane%:*}.moe
+        flip "$unit" ${plane#*:}
+        code 16 "${plane%:*}.moe': tensor '.*plane is not what was written there: the file was damaged since (start over with --force)" \
+            "$Q" -q $A -o "$T/k" --resume
+        [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "a damaged scalar was published, or all was lost"
+        flip "$unit" ${plane#*:}
+    done
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"; rm -rf "$T/k"
     killed fsync:55 "$Q" -q $D -o "$T/k" || fail "was not killed" # a calibration reads experts back
     ls "$T/k.partial/quantized.moe.partial"/layer-001.json >"$T/log" || fail "killed before any experts were finished"
