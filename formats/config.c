@@ -149,6 +149,26 @@ static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_er
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
 }
 
+static bool same(double a, double b) { return !(a < b) && !(a > b); }
+
+static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
+
+/* What cos and sin are multiplied by: DeepSeek's code and vLLM divide one term by the other, with 1 and 0 where a
+ * key is not given; transformers does so only where both are given and not 0, and else takes that of 1.  (All of
+ * them multiply attention scores by the square of mscale_all_dim's term.) */
+static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c, struct moe_err *err)
+{
+    double f = c->yarn_factor, deepseek = yarn_m(f, c->mscale) / yarn_m(f, c->mscale_all_dim);
+    bool both = moe_json_get(r, "mscale") && moe_json_get(r, "mscale_all_dim") && !same(c->mscale, 0) &&
+                !same(c->mscale_all_dim, 0);
+    double transformers = both ? deepseek : yarn_m(f, 1);
+    if (same(deepseek, transformers)) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "mscale %g with mscale_all_dim %g of yarn is not supported: transformers scales by %g and "
+                       "DeepSeek's code by %g (give both and neither as 0, or none of them)",
+                       c->mscale, c->mscale_all_dim, transformers, deepseek);
+}
+
 static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_config *c, struct moe_err *err)
 {
     c->yarn = true;
@@ -165,29 +185,38 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6) || !(c->original_max_position_embeddings >= 1 && c->original_max_position_embeddings <= 1e9) ||
         !(c->beta_fast > 0 && c->beta_slow > 0 && c->beta_fast <= 1e6 && c->beta_slow <= 1e6) || fabs(c->mscale) > 100 || fabs(c->mscale_all_dim) > 100)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a yarn parameter is out of range");
+    return one_mscale(r, file, c, err);
+}
+
+/* Keys that some programs read beside those of rotary positions, and others inside: the part of a head that turns,
+ * and Llama 4's scaling of queries by position. */
+static enum moe_code refuse_beside(const cJSON *o, const char *file, struct moe_err *err)
+{
+    static const char *const llama[] = { "llama_4_scaling", "llama_4_scaling_beta" };
+    double part = 1;
+    MOE_TRY(moe_json_f64(o, "partial_rotary_factor", false, &part, file, err));
+    if (!same(part, 1))
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "partial_rotary_factor %g is not supported (1 is)", part);
+    for (int i = 0; i < 2; i++)
+        if (moe_json_get(o, llama[i]))
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s is not supported (null is)", llama[i]);
     return MOE_OK;
 }
 
-/* What `key` says, if it is there: rope_theta, and how positions are scaled. */
+/* How positions are scaled, if `key` is there. */
 static enum moe_code read_rope_object(const cJSON *o, const char *key, const char *file, struct moe_config *c,
                                       struct moe_err *err)
 {
     const cJSON *r = moe_json_get(o, key);
     const char *kind = "default";
-    double part = 1;
     if (!r) return MOE_OK;
     if (!cJSON_IsObject(r)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not an object", key);
-    MOE_TRY(moe_json_f64(r, "rope_theta", false, &c->rope_theta, file, err));
-    MOE_TRY(moe_json_f64(r, "partial_rotary_factor", false, &part, file, err));
-    if (part < 1 || part > 1)
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "partial_rotary_factor %g is not supported (1 is)", part);
+    MOE_TRY(refuse_beside(r, file, err));
     MOE_TRY(rope_kind(r, key, &kind, file, err));
     if (!strcmp(kind, "yarn")) return read_yarn(r, file, c, err);
     if (!strcmp(kind, "default")) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
 }
-
-static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
 static bool same_yarn(const struct moe_config *a, const struct moe_config *b)
 {
@@ -196,23 +225,60 @@ static bool same_yarn(const struct moe_config *a, const struct moe_config *b)
            same(a->original_max_position_embeddings, b->original_max_position_embeddings);
 }
 
+/* rope_theta beside the two objects or in them; programs differ in which one they read. */
+static enum moe_code read_theta(const cJSON *o, const char *file, double *theta, struct moe_err *err)
+{
+    const cJSON *places[] = { o, moe_json_get(o, "rope_scaling"), moe_json_get(o, "rope_parameters") };
+    bool known = false;
+    for (int i = 0; i < 3; i++) {
+        double t;
+        if (!moe_json_get(places[i], "rope_theta")) continue;
+        MOE_TRY(moe_json_f64(places[i], "rope_theta", true, &t, file, err));
+        if (known && !same(t, *theta))
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                               "'rope_theta' is given as %g and, in '%s', as %g: they disagree (remove the wrong one)",
+                               *theta, places[i]->string, t);
+        *theta = t;
+        known = true;
+    }
+    if (*theta > 1 && *theta <= 1e12) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
+}
+
+/* {} says as little as null does. */
+static bool says(const cJSON *r)
+{
+    for (const cJSON *e = r ? r->child : NULL; e; e = e->next)
+        if (!cJSON_IsNull(e)) return true;
+    return false;
+}
+
+/* transformers takes the length beside rope_scaling where there is one, others the length inside. */
+static enum moe_code one_length(const cJSON *o, const char *file, const struct moe_config *c, struct moe_err *err)
+{
+    double length = c->original_max_position_embeddings;
+    MOE_TRY(moe_json_f64(o, "original_max_position_embeddings", false, &length, file, err));
+    if (same(length, c->original_max_position_embeddings)) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                       "'original_max_position_embeddings' is given as %.0f and, for yarn, as %.0f: they disagree "
+                       "(remove the wrong one)", length, c->original_max_position_embeddings);
+}
+
 /* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in which
  * of them they read. */
 static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
+    bool older = says(moe_json_get(o, "rope_scaling")), newer = says(moe_json_get(o, "rope_parameters"));
     c->rope_theta = 10000;
-    MOE_TRY(moe_json_f64(o, "rope_theta", false, &c->rope_theta, file, err));
-    struct moe_config newer = *c;
+    MOE_TRY(read_theta(o, file, &c->rope_theta, err));
+    MOE_TRY(refuse_beside(o, file, err));
+    struct moe_config other = *c;
     MOE_TRY(read_rope_object(o, "rope_scaling", file, c, err));
-    newer.rope_theta = c->rope_theta;
-    MOE_TRY(read_rope_object(o, "rope_parameters", file, &newer, err));
-    bool both = moe_json_get(o, "rope_scaling") && moe_json_get(o, "rope_parameters");
-    if (both && !same_yarn(c, &newer))
+    MOE_TRY(read_rope_object(o, "rope_parameters", file, &other, err));
+    if (older && newer && !same_yarn(c, &other))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_scaling' and 'rope_parameters' disagree (remove the wrong one)");
-    if (moe_json_get(o, "rope_parameters")) *c = newer;
-    if (!(c->rope_theta > 1 && c->rope_theta <= 1e12))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
-    return MOE_OK;
+    if (newer) *c = other;
+    return c->yarn ? one_length(o, file, c, err) : MOE_OK;
 }
 
 /* ---- tokens ---- */
@@ -323,8 +389,6 @@ enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_sc
     if (root) code = add_eos(root, path, c, err);
     cJSON_Delete(root);
     MOE_TRY(code);
-    bool modelopt = *scheme == MOE_SCHEME_NVFP4_MODELOPT || *scheme == MOE_SCHEME_MIXED;
-    if (*scheme != MOE_SCHEME_NONE && !modelopt) return MOE_OK;
     MOE_TRY(read_beside(dir, "hf_quant_config.json", path, &root, err));
     if (root) code = moe_quant_scheme_modelopt(root, path, scheme, err);
     cJSON_Delete(root);

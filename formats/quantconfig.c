@@ -151,7 +151,13 @@ static enum moe_code mixed_layers(const cJSON *q, const char *file, struct moe_e
     return MOE_OK;
 }
 
-static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+static enum moe_code disagree(const char *file, const char *one, const char *other, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                       "quantization: %s and %s disagree (correct or remove the wrong one)", one, other);
+}
+
+static enum moe_code one_algo(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
     const char *algo = "";
     MOE_TRY(moe_json_str(q, "quant_algo", true, &algo, file, err));
@@ -189,8 +195,8 @@ static enum moe_code transforms(const cJSON *q, const char *file, struct moe_err
         return moe_fail_at(err, MOE_CORRUPT, file, NULL,
                            "'transform_config' is not an object with 'config_groups'");
     for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) {
-        const cJSON *list = moe_json_get(g, "apply");
-        if (!cJSON_IsArray(list))
+        const cJSON *list = moe_json_get(g, "apply"); /* compressed-tensors' default is an empty one */
+        if (list && !cJSON_IsArray(list))
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'apply' of transform_config is not a list");
         MOE_TRY(apply(list, file, err));
     }
@@ -235,6 +241,34 @@ static enum moe_code beside_weights(const cJSON *q, const char *file, struct moe
     return MOE_OK;
 }
 
+/* ModelOpt's fields stand in `q` itself, in its object "quantization", or in both. */
+static enum moe_code nested(const cJSON *q, const char *file, const cJSON **inner, struct moe_err *err)
+{
+    *inner = moe_json_get(q, "quantization");
+    if (!*inner || cJSON_IsObject(*inner)) return MOE_OK;
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'quantization' is not an object");
+}
+
+static enum moe_code beside_all(const cJSON *q, const char *file, struct moe_err *err)
+{
+    const cJSON *inner;
+    MOE_TRY(nested(q, file, &inner, err));
+    MOE_TRY(beside_weights(q, file, err));
+    return beside_weights(inner, file, err);
+}
+
+static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const cJSON *inner;
+    enum moe_scheme other;
+    MOE_TRY(nested(q, file, &inner, err));
+    if (!moe_json_get(inner, "quant_algo")) return one_algo(q, file, scheme, err);
+    MOE_TRY(one_algo(inner, file, scheme, err));
+    if (!moe_json_get(q, "quant_algo")) return MOE_OK;
+    MOE_TRY(one_algo(q, file, &other, err));
+    return other == *scheme ? MOE_OK : disagree(file, "'quant_algo'", "the one in 'quantization'", err);
+}
+
 /* Under the name of now, or under the one that compressed-tensors once had. */
 static const cJSON *declared(const cJSON *o)
 {
@@ -242,15 +276,9 @@ static const cJSON *declared(const cJSON *o)
     return q ? q : moe_json_get(o, "compression_config");
 }
 
-enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+static enum moe_code one_config(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
-    const cJSON *q = declared(text);
     const char *method = "";
-    *scheme = MOE_SCHEME_NONE;
-    MOE_TRY(beside_weights(q, file, err));
-    MOE_TRY(beside_weights(declared(root), file, err));
-    if (!q) q = declared(root);
-    if (!q) return is_mlx(moe_json_get(root, "quantization")) ? foreign("mlx", "MLX", file, err) : MOE_OK;
     if (is_mlx(q)) return foreign("mlx", "MLX", file, err);
     MOE_TRY(moe_json_str(q, "quant_method", true, &method, file, err));
     const char *name = moe_foreign_quantization(method);
@@ -261,11 +289,52 @@ enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char 
     return unsupported(file, "quant_method", method, err);
 }
 
+enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+{
+    const cJSON *q[] = { declared(text), text == root ? NULL : declared(root) };
+    *scheme = MOE_SCHEME_NONE;
+    for (int i = 0; i < 2; i++) {
+        enum moe_scheme one;
+        if (!q[i]) continue;
+        MOE_TRY(beside_all(q[i], file, err));
+        MOE_TRY(one_config(q[i], file, &one, err));
+        /* A model that was quantized again may keep in its text part what it was before: its tensors decide. */
+        *scheme = *scheme == MOE_SCHEME_NONE || *scheme == one ? one : MOE_SCHEME_MIXED;
+    }
+    if (q[0] || q[1] || !is_mlx(moe_json_get(root, "quantization"))) return MOE_OK;
+    return foreign("mlx", "MLX", file, err);
+}
+
+/* ---- hf_quant_config.json beside config.json ---- */
+
+/* What the tensors of a mixed model are is seen in them; NVFP4 has two spellings of the same numbers. */
+static bool agree(enum moe_scheme config, enum moe_scheme beside)
+{
+    if (config == beside || config == MOE_SCHEME_MIXED || beside == MOE_SCHEME_MIXED) return true;
+    return config == MOE_SCHEME_NVFP4_CT && beside == MOE_SCHEME_NVFP4_MODELOPT;
+}
+
+/* DeepSeek's FP8 under the names of ModelOpt and TensorRT-LLM, said of what config.json calls fp8. */
+static bool is_fp8_blocks(const cJSON *q)
+{
+    const cJSON *algo = moe_json_get(q, "quant_algo");
+    return cJSON_IsString(algo) &&
+           (!strcmp(algo->valuestring, "FP8_PB_WO") || !strcmp(algo->valuestring, "FP8_BLOCK_SCALES"));
+}
+
 enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enum moe_scheme *scheme, struct moe_err *err)
 {
-    const cJSON *q = moe_json_get(root, "quantization");
-    if (!q || !cJSON_IsObject(q)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'quantization' is missing");
-    MOE_TRY(beside_weights(q, file, err));
-    if (*scheme != MOE_SCHEME_NONE) return MOE_OK;
-    return moe_json_get(q, "quant_algo") ? modelopt(q, file, scheme, err) : MOE_OK;
+    const cJSON *inner;
+    enum moe_scheme beside = MOE_SCHEME_NONE;
+    MOE_TRY(nested(root, file, &inner, err));
+    MOE_TRY(beside_all(root, file, err));
+    const cJSON *q = moe_json_get(inner, "quant_algo") ? inner : root;
+    bool flat = q == root && moe_json_get(root, "quant_algo");
+    if (!inner && !flat && *scheme == MOE_SCHEME_NONE)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'quantization' is missing");
+    if (q == root && !flat) return MOE_OK; /* it says nothing of weights */
+    if (*scheme == MOE_SCHEME_FP8 && is_fp8_blocks(q)) return MOE_OK;
+    MOE_TRY(modelopt(root, file, &beside, err));
+    if (*scheme == MOE_SCHEME_NONE) *scheme = beside;
+    return agree(*scheme, beside) ? MOE_OK : disagree(file, "what this file says", "config.json", err);
 }

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct moe_config c, d;
-    enum moe_scheme scheme;
+    enum moe_scheme scheme = MOE_SCHEME_NONE;
     struct moe_err err = MOE_ERR_INIT;
     cJSON *root;
     if (moe_json_parse((const char *)data, size, "fuzz", &root, &err) != MOE_OK) return 0;

@@ -146,7 +146,7 @@ static void spellings(void)
 
 static void ropes(void)
 {
-    static const char yarn[] = "\"%s\": {\"%s\": \"yarn\", \"factor\": 64, \"beta_fast\": 32, \"original_max_position_embeddings\": 4096, \"rope_theta\": 60000}, \"rope_theta\": 50000.0";
+    static const char yarn[] = "\"%s\": {\"%s\": \"yarn\", \"factor\": 64, \"beta_fast\": 32, \"original_max_position_embeddings\": 4096, \"rope_theta\": 60000}, \"rope_theta\": 60000.0";
     static const char *const key[] = { "rope_scaling", "rope_parameters" }, *const type[] = { "type", "rope_type" };
     for (int i = 0; i < 4; i++) {
         char s[256];
@@ -345,7 +345,8 @@ static void refused_configs(void)
         { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"k_cache\"}")), "transform_config with location 'k_cache'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", ROTATED(AT("{}")), "the key 'location' is missing", MOE_CORRUPT },
         { "\"eos_token_id\": 5", ROTATED("\"config_groups\": []"), "'transform_config' is not an object", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {}}"), "'apply' of transform_config", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {}}"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {\"apply\": {}}}"), "'apply' of transform_config", MOE_CORRUPT },
         { "\"eos_token_id\": 5", "\"compression_config\": {\"quant_method\": \"gptq\"}", "'gptq' is not supported", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", SPARSE(""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", SPARSE("\"format\": \"dense\""), NULL, MOE_OK },
