@@ -234,13 +234,20 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     return MOE_OK;
 }
 
+/* Bytes that are surely its own: of a type that is not known here at least one, unless it has no values. */
+static uint64_t own_bytes(const struct moe_gguf_entry *t)
+{
+    bool some = t->ne[0] && t->ne[1] && t->ne[2] && t->ne[3];
+    return moe_gguf_type_name(t->type) ? t->bytes : some;
+}
+
 static int by_offset(const void *x, const void *y)
 {
     const struct moe_gguf_entry *a = *(const struct moe_gguf_entry *const *)x, *b = *(const struct moe_gguf_entry *const *)y;
     return a->offset != b->offset ? (a->offset > b->offset) - (a->offset < b->offset) : (a > b) - (a < b);
 }
 
-/* No byte belongs to two tensors, as far as their types are known. */
+/* No byte belongs to two tensors, as far as their types say how many they have. */
 static enum moe_code apart(struct cursor *c)
 {
     const struct moe_gguf_head *h = c->h;
@@ -250,9 +257,10 @@ static enum moe_code apart(struct cursor *c)
     for (int64_t i = 0; i < h->n_tensors; i++) v[i] = &h->tensors[i];
     qsort(v, (size_t)h->n_tensors, sizeof *v, by_offset);
     for (int64_t i = 0; i < h->n_tensors && code == MOE_OK; i++) {
-        if (last && v[i]->bytes && v[i]->offset < last->offset + last->bytes)
+        if (!own_bytes(v[i])) continue;
+        if (last && v[i]->offset < last->offset + own_bytes(last))
             code = WRONG(c, v[i]->name, "overlaps tensor '%.100s'", last->name);
-        if (v[i]->bytes) last = v[i];
+        last = v[i];
     }
     free(v);
     return code;

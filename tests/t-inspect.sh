@@ -196,6 +196,9 @@ def write(path, tensors, values=()):
 inf = float("inf")
 write(sys.argv[1] + "/odd.gguf", [([], 0, 0), ([32, 2], 2, 32), ([8], 99, 96), ([0, 4], 0, 32)], [inf - inf, inf - inf, inf, -inf, 1.5])
 write(sys.argv[1] + "/over.gguf", [([16], 0, 64), ([8], 99, 64), ([24], 0, 0)])
+write(sys.argv[1] + "/inside.gguf", [([16], 0, 0), ([8], 99, 32)])
+write(sys.argv[1] + "/same.gguf", [([8], 98, 32), ([8], 99, 32), ([8], 0, 0)])
+write(sys.argv[1] + "/none.gguf", [([0, 8], 98, 32), ([8], 99, 32), ([8], 0, 0)])
 P
 ok python3 "$T/gguf.py" "$T"
 exits 0 "$I" "$T/odd.gguf" --tensors --json
@@ -205,6 +208,9 @@ check "[(t['shape'], t['bytes']) for t in j['tensor_list']] == [([], 4), ([32, 2
 exits 0 "$I" "$T/odd.gguf"
 grep -q '^  4 tensors, bytes unknown' "$T/out" && grep -q 'v0 = "NaN"' "$T/out" || fail "text of an odd GGUF file"
 code 13 "tensor 't0': overlaps tensor 't2'" "$I" "$T/over.gguf"
+code 13 "tensor 't1': overlaps tensor 't0'" "$I" "$T/inside.gguf"
+code 13 "tensor 't1': overlaps tensor 't0'" "$I" "$T/same.gguf"
+exits 0 "$I" "$T/none.gguf"
 exits 0 "$I" tests/corpus/gguf/good --json
 check "(j['metadata']['a.u64'], j['metadata']['a.i64'], j['metadata']['a.i8'], j['metadata']['a.f']) == (2**64 - 1, -2**53 - 1, -1, 0.1)"
 exits 0 "$I" tests/corpus/gguf/good
