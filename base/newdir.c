@@ -94,21 +94,10 @@ static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err 
     return *again ? MOE_OK : code;
 }
 
-/* Whoever put a link there chose where the directory lies: one in the link's place would lie beside the link. */
-static enum moe_code no_link(const struct moe_newdir *d, struct moe_err *err)
-{
-    char to[PATH_MAX];
-    ssize_t n = readlink(d->final, to, sizeof to - 1);
-    if (n < 0) return MOE_OK; /* none, or nothing at all */
-    to[n] = 0;
-    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "is a symbolic link to '%.300s', and a new directory would lie beside "
-                       "the link (name what it points to, or remove the link)", to);
-}
-
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
 {
     bool again = true;
-    MOE_TRY(no_link(d, err));
+    MOE_TRY(moe_no_link(d->final, "directory", err));
     for (int i = 0; again && i < TRIES; i++) MOE_TRY(try_lock(d, &again, err));
     return again ? busy(d, err) : MOE_OK;
 }

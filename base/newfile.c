@@ -54,7 +54,7 @@ static enum moe_code check_name(const char *path, struct moe_err *err)
 static enum moe_code check_there(const char *path, bool replace, struct moe_err *err)
 {
     struct stat st;
-    char to[16] = "";
+    char to[PATH_MAX] = "";
     bool there = !lstat(path, &st);
     if (!there && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
     if (!there) return MOE_OK;
@@ -68,9 +68,14 @@ static enum moe_code check_there(const char *path, bool replace, struct moe_err 
         return moe_fail_at(err, MOE_EXISTS, path, NULL, "is a directory (choose another name)");
     if (to_proc || (!dangling && !S_ISREG(st.st_mode)))
         return moe_fail_at(err, MOE_EXISTS, path, NULL, "is there and is not a file (choose another name)");
-    return replace
-               ? MOE_OK
-               : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+    if (replace) return MOE_OK;
+    if (dangling)
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "is a symbolic link to '%.300s', where nothing is (remove the link, or choose another name)", to);
+    if (link)
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "is a symbolic link to '%.300s' (--force replaces the link, not what it points to)", to);
+    return moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
 enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *err)

@@ -286,6 +286,7 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, st
 {
     struct moe_err differs = MOE_ERR_INIT;
     enum moe_final final;
+    if (mode != MOE_WRITE_RESUME) MOE_TRY(moe_no_link(w->final, "directory", err));
     MOE_TRY(moe_final_look(w->final, &final, w->replaces, err));
     if (final == MOE_FINAL_FOREIGN) return MOE_EXISTS;
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)

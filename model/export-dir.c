@@ -244,6 +244,7 @@ static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
 static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work, struct moe_err *err)
 {
     bool resume = e->mode == MOE_WRITE_RESUME;
+    if (!resume) MOE_TRY(moe_no_link(d->final, "directory", err));
     MOE_TRY(replaceable(d->final, e, err));
     if (e->mode == MOE_WRITE_FORCE || (resume && moe_newdir_resumes(d))) return MOE_OK;
     if (resume && e->work) MOE_TRY(moe_export_made_by(d->final, work, &d->whole, err));

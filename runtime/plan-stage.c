@@ -306,6 +306,7 @@ static enum moe_code may_stage(const struct moe_source *src, const char *out, bo
 {
     enum moe_exists there;
     *sum = 0;
+    MOE_TRY(moe_no_link(out, "directory", err));
     MOE_TRY(moe_look(out, &there, err));
     if (there != MOE_ABSENT && !force)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
