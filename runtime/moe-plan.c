@@ -118,6 +118,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
                                       .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target, .progress = o->run.progress };
     if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
+    if (w->task.ranks_per_node == 1) w->task.ranks_per_node = 0; /* copies are on different ranks anyway */
     MOE_TRY(choose_slots(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
     w->measured = origin != MOE_STATS_NONE;

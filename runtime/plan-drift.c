@@ -5,15 +5,13 @@
  *
  * A step changes few ranks, so that the best swap of two ranks is kept until one of them changes; and of a
  * copy it is first asked what it can take away at most, which is quickly told: in one place, and on the ranks
- * that hold its expert. */
+ * that hold its expert.  Where there is no old plan, no step is dearer than another. */
 #include "runtime/plan-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    /* Comparisons for a layer, about 0.1 s: where the goal is out of reach, the search ends here. */
-    WORK = 20000000,
     /* Ranks looked at for a step: all of those above the goal would make little difference, and take time. */
     FULLEST = 8,
 };
@@ -48,7 +46,7 @@ struct drift {
     int32_t n_spare;
     double goal;
     struct step best;
-    int64_t work; /* what is left of WORK */
+    int64_t work; /* comparisons that are left */
     struct moe_arena arena;
 };
 
@@ -359,14 +357,14 @@ static bool open_drift(struct drift *d, struct moe_place *s)
 }
 
 enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal,
-                              struct moe_err *err)
+                              int64_t work, struct moe_err *err)
 {
-    struct drift d = { .s = s, .goal = goal, .work = WORK };
+    struct drift d = { .s = s, .goal = goal, .work = work };
     bool ok = open_drift(&d, s);
     for (int32_t i = 0; i < FULLEST; i++) d.row[i] = -1;
     for (int32_t r = 0; ok && r < s->ranks; r++) d.version[r] = 1;
     for (int32_t e = 0; ok && e < s->experts; e++) copy_sizes(&d, e);
-    for (int32_t k = 0; ok && k < old->slots; k++)
+    for (int32_t k = 0; ok && old && k < old->slots; k++)
         if (old->copy_rank[k] < s->ranks)
             d.was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
     for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0 && !moe_is_stopping(); steps--) {

@@ -55,12 +55,14 @@ void moe_place_exchange(struct moe_place *s, double goal);  /* until the largest
 /* May expert e, coming to rank `to`, share it with the other rank that has it (but `from`, which it leaves; -1: none)? */
 bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
 void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign); /* e, not yet or no longer there, with its other rank */
+void moe_place_loosen(struct moe_place *s, double by);      /* ranks may have more in common */
 double moe_place_max(const struct moe_place *s, int32_t *rank);
 
 /* From an old plan: what fits of it stays where it was, the rest is filled. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
-/* Move few slots until the largest cost is at most goal. */
-enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal, struct moe_err *err);
+/* Move few slots until the largest cost is at most goal, by about `work` comparisons; without `old`, any. */
+enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal, int64_t work,
+                              struct moe_err *err);
 /* Rename ranks with equally many slots so that most experts stay where they were. */
 enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, struct moe_err *err);
 int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);

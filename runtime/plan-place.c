@@ -170,6 +170,12 @@ bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, i
     return true;
 }
 
+void moe_place_loosen(struct moe_place *s, double by)
+{
+    double even = 2 * s->mean / (s->ranks - 1); /* what a rank takes over in all, from each of the others alike */
+    s->pair_most = by * (even > s->pair_most ? even : s->pair_most);
+}
+
 /* ---- packing ---- */
 
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e)

@@ -2,11 +2,16 @@
 /* Planning all layers: each by itself, on any thread. */
 #include "runtime/plan-internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* The search stops here: closer to the bound costs more time than it saves. */
 static const double CLOSE = 3e-4;
+/* A layer that is further above its bound than this is searched once more, by other steps. */
+static const double FAR = 1e-3;
+/* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of reach, moving slots ends here. */
+enum { DRIFT = 20000000, POLISH = DRIFT / 4 };
 
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
 {
@@ -43,8 +48,30 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
     return MOE_OK;
 }
 
+/* Exchange asks each step to lower the fullest rank and to leave no two ranks much in common, and --survive and
+ * nodes leave few such steps, so that it ends early.  Here ranks may first have more in common.  Where that is not
+ * enough, they may have anything in common, and the search that moves slots of an old plan goes on: it lowers the
+ * sum of all that is above the goal, and with no old plan every step is free.  What is best stays. */
+static enum moe_code polish(struct moe_place *s, double goal, double far, struct moe_err *err)
+{
+    if (s->pair) {
+        moe_place_loosen(s, 1.5);
+        moe_place_exchange(s, goal);
+    }
+    double before = moe_place_max(s, NULL);
+    if (before <= far || moe_is_stopping()) return MOE_OK;
+    memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
+    MOE_TRY(moe_place_drift(s, NULL, goal, POLISH, err));
+    if (s->pair) moe_place_loosen(s, INFINITY);
+    moe_place_exchange(s, goal);
+    if (moe_place_max(s, NULL) < before) return MOE_OK;
+    memcpy(s->slot, s->kept, (size_t)s->slots * sizeof *s->kept);
+    moe_place_loads(s);
+    return MOE_OK;
+}
+
 /* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may not cost balance before it. */
-static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal, struct moe_err *err)
+static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal, struct moe_err *err)
 {
     struct moe_place *plain;
     MOE_TRY(fresh_with(s, t, row, t->survive, goal, err));
@@ -59,6 +86,54 @@ static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, 
     return code;
 }
 
+/* Are copies on different nodes, of every expert that has two or more? */
+static bool all_spread(const struct moe_place *s)
+{
+    for (int32_t e = 0; e < s->experts; e++)
+        if (s->count[e] > 1 && !moe_place_spread(s, e, -1)) return false;
+    return true;
+}
+
+/* With nodes fewer steps may be taken: a layer that keeps their rule when planned without them may be better.
+ * Most that will not keep it are known by their packing, before they have cost much time. */
+static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal,
+                                   struct moe_err *err)
+{
+    struct moe_place *other;
+    MOE_TRY(moe_place_open(&other, t, row, err));
+    int32_t per_node = other->per_node;
+    other->lose = t->survive;
+    moe_place_counts(other);
+    other->per_node = t->ranks;
+    moe_place_pack(other);
+    other->per_node = per_node;
+    if (!moe_is_stopping() && all_spread(other)) {
+        other->per_node = t->ranks;
+        moe_place_exchange(other, goal);
+        other->per_node = per_node;
+        if (moe_place_max(other, NULL) < moe_place_max(*s, NULL) && all_spread(other)) {
+            struct moe_place *swap = *s;
+            *s = other, other = swap;
+        }
+    }
+    moe_place_close(&other);
+    return MOE_OK;
+}
+
+static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double bound,
+                           struct moe_err *err)
+{
+    double goal = bound * (1 + CLOSE), far = bound * (1 + FAR);
+    MOE_TRY(spare_first(s, t, row, goal, err));
+    enum moe_code code = MOE_OK;
+    bool nodes = (*s)->per_node < t->ranks;
+    if (moe_place_max(*s, NULL) > far && !moe_is_stopping()) code = polish(*s, goal, far, err);
+    if (code == MOE_OK && nodes && moe_place_max(*s, NULL) > far && !moe_is_stopping())
+        code = without_nodes(s, t, row, goal, err);
+    if (code != MOE_OK) moe_place_close(s);
+    return code;
+}
+
 /* From the old plan by few moves; where that does not reach the goal, what comes closer: going on from there, or a fresh plan under the names that keep most. */
 static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row, double bound, struct moe_err *err)
 {
@@ -68,10 +143,10 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     MOE_TRY(moe_place_open(&s, t, row, err));
     moe_place_keep(s, t->from, old);
     if (!moe_is_stopping()) moe_place_nodes(s);
-    enum moe_code code = moe_place_drift(s, old, goal, err);
+    enum moe_code code = moe_place_drift(s, old, goal, DRIFT, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) {
-        code = fresh(&f, t, row, bound * (1 + CLOSE), err);
+        code = fresh(&f, t, row, bound, err);
         if (code == MOE_OK) {
             double a = moe_place_max(s, NULL), b = moe_place_max(f, NULL);
             bool better = a > goal && (b <= goal || b < a * (1 - 1e-6));
@@ -102,7 +177,7 @@ static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err
     struct moe_bounds b;
     struct moe_place *s;
     MOE_TRY(moe_plan_bounds(&b, t, row, err));
-    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best * (1 + CLOSE), err));
+    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best, err));
     enum moe_code code = moe_interrupted(err);
     if (code != MOE_OK) {
         moe_place_close(&s);

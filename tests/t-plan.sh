@@ -54,6 +54,23 @@ for sigma in 0.5 1 1.5; do
     done
 done
 
+# ---- two copies of each expert and no slot more: exchange alone stops at up to 40 % above the bound, with nodes at 13 % ----
+"$G" sigma=1 seed=5 >"$T/r5" || fail genrouting
+for how in "--ranks 8 --stats $T/r1.5" "--ranks 12 --ranks-per-node 6 --stats $T/r5"; do
+    ok "$P" $K --slots 768 --survive 1 $how -f -o "$T/two.json" --json
+    grep -o '"gap":[^,]*' "$T/two.json" | cut -d : -f 2 >"$T/gaps"
+    [ "$(wc -l <"$T/gaps")" = 60 ] || fail "not 60 layers"
+    awk '$1 > 0.0015 { exit 1 }' "$T/gaps" || { sort -g "$T/gaps" | tail -3; fail "a layer of two copies is not balanced: $how"; }
+    is "$(total load_max_after_loss "$T/out") <= 1.15 * $(total load_mean "$T/out")" "balance after a loss: $how"
+    ok "$P" verify "$T/two.json" --stats "${how##* }" -q
+    grep -q 'at least 2 copies of each expert, 0 lost with the worst rank' "$T/out" || fail "an expert is lost: $how"
+done
+grep -q ', 0 with the worst node of 6 ranks' "$T/out" || fail "a node takes experts with it"
+ok "$P" $K --ranks 16 --slots 400 --stats "$T/r1.5" -f -o "$T/flat.json"
+ok "$P" $K --ranks 16 --slots 400 --stats "$T/r1.5" --ranks-per-node 1 -f -o "$T/each.json"
+cmp -s "$T/flat.json" "$T/each.json" || fail "nodes of one rank change the plan"
+count
+
 # ---- the same bytes for any number of threads ----
 for threads in 1 2 7; do
     ok "$P" $K --ranks 72 --slots 432 --stats "$T/r1" -f -o "$T/t$threads" -t $threads
