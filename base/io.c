@@ -312,8 +312,9 @@ enum moe_code moe_no_link(const char *path, const char *what, struct moe_err *er
     ssize_t n = readlink(path, to, sizeof to - 1);
     if (n < 0) return MOE_OK; /* no link, or nothing at all */
     to[n] = 0;
-    return moe_fail_at(err, MOE_EXISTS, path, NULL, "is a symbolic link to '%.300s', and a new %s would lie beside "
-                       "the link (name what it points to, or remove the link)", to, what);
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "is a symbolic link to '%.300s', and a new %s would lie beside the link "
+                       "(name what it points to, or remove the link)", to, what);
 }
 
 static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }

@@ -77,8 +77,8 @@ bool moe_held_is(int fd, const char *path);
 enum moe_exists { MOE_ABSENT, MOE_FILE, MOE_DIR, MOE_OTHER };
 enum moe_code moe_look(const char *path, enum moe_exists *what, struct moe_err *err);
 enum moe_exists moe_exists(const char *path);
-/* MOE_EXISTS, with what it points to and what to do, when `path` is a symbolic link, to something or to nothing: a
- * new `what` ("file", "directory") in the link's place would lie beside the link, where nobody wanted it. */
+/* MOE_EXISTS, with what it points to and what to do, when `path` is a symbolic link, to something or to
+ * nothing: a new `what` ("file", "directory") in its place would lie beside what the link was made for. */
 enum moe_code moe_no_link(const char *path, const char *what, struct moe_err *err);
 
 /* What a directory holds, without "." and "..", sorted by bytes; the caller releases it, empty after a failure. */

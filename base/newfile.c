@@ -71,10 +71,12 @@ static enum moe_code check_there(const char *path, bool replace, struct moe_err 
     if (replace) return MOE_OK;
     if (dangling)
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                           "is a symbolic link to '%.300s', where nothing is (remove the link, or choose another name)", to);
+                           "is a symbolic link to '%.300s', where nothing is (remove the link, or choose "
+                           "another name)", to);
     if (link)
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                           "is a symbolic link to '%.300s' (--force replaces the link, not what it points to)", to);
+                           "is a symbolic link to '%.300s' (--force replaces the link, not what it "
+                           "points to)", to);
     return moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 

@@ -153,10 +153,11 @@ static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
 static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
 
-/* What cos and sin are multiplied by: DeepSeek's code and vLLM divide one term by the other, with 1 and 0 where a
- * key is not given; transformers does so only where both are given and not 0, and else takes that of 1.  (All of
- * them multiply attention scores by the square of mscale_all_dim's term.) */
-static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c, struct moe_err *err)
+/* What cos and sin are multiplied by: DeepSeek's code and vLLM divide one term by the other, with 1 and 0
+ * where a key is not given; transformers does so only where both are given and not 0, and else takes the term of 1.
+ * (All of them multiply attention scores by the square of mscale_all_dim's term.) */
+static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c,
+                                struct moe_err *err)
 {
     double f = c->yarn_factor, deepseek = yarn_m(f, c->mscale) / yarn_m(f, c->mscale_all_dim);
     bool both = moe_json_get(r, "mscale") && moe_json_get(r, "mscale_all_dim") && !same(c->mscale, 0) &&
@@ -164,8 +165,8 @@ static enum moe_code one_mscale(const cJSON *r, const char *file, const struct m
     double transformers = both ? deepseek : yarn_m(f, 1);
     if (same(deepseek, transformers)) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
-                       "mscale %g with mscale_all_dim %g of yarn is not supported: transformers scales by %g and "
-                       "DeepSeek's code by %g (give both and neither as 0, or none of them)",
+                       "mscale %g with mscale_all_dim %g of yarn is not supported: transformers scales by "
+                       "%g and DeepSeek's code by %g (give both and neither as 0, or none of them)",
                        c->mscale, c->mscale_all_dim, transformers, deepseek);
 }
 
@@ -188,19 +189,32 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     return one_mscale(r, file, c, err);
 }
 
-/* Keys that some programs read beside those of rotary positions, and others inside: the part of a head that turns,
- * and Llama 4's scaling of queries by position. */
+/* Keys that some programs read beside the object of rotary positions, and others in it: the part of a head
+ * that turns, and Llama 4's scaling of queries by position. */
 static enum moe_code refuse_beside(const cJSON *o, const char *file, struct moe_err *err)
 {
     static const char *const llama[] = { "llama_4_scaling", "llama_4_scaling_beta" };
     double part = 1;
     MOE_TRY(moe_json_f64(o, "partial_rotary_factor", false, &part, file, err));
     if (!same(part, 1))
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "partial_rotary_factor %g is not supported (1 is)", part);
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                           "partial_rotary_factor %g is not supported (1 is)", part);
     for (int i = 0; i < 2; i++)
         if (moe_json_get(o, llama[i]))
             return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s is not supported (null is)", llama[i]);
     return MOE_OK;
+}
+
+/* Without YaRN transformers 4 multiplies attention scores by mscale_all_dim's term all the same,
+ * transformers 5 does not. */
+static enum moe_code refuse_scale(const cJSON *r, const char *file, struct moe_err *err)
+{
+    double factor = 1, a = 0;
+    MOE_TRY(moe_json_f64(r, "factor", false, &factor, file, err));
+    MOE_TRY(moe_json_f64(r, "mscale_all_dim", false, &a, file, err));
+    if (same(yarn_m(factor, a), 1)) return MOE_OK;
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "mscale_all_dim %g with a factor and without yarn is not supported (remove it)", a);
 }
 
 /* How positions are scaled, if `key` is there. */
@@ -214,7 +228,7 @@ static enum moe_code read_rope_object(const cJSON *o, const char *key, const cha
     MOE_TRY(refuse_beside(r, file, err));
     MOE_TRY(rope_kind(r, key, &kind, file, err));
     if (!strcmp(kind, "yarn")) return read_yarn(r, file, c, err);
-    if (!strcmp(kind, "default")) return MOE_OK;
+    if (!strcmp(kind, "default")) return refuse_scale(r, file, err);
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
 }
 
@@ -236,7 +250,8 @@ static enum moe_code read_theta(const cJSON *o, const char *file, double *theta,
         MOE_TRY(moe_json_f64(places[i], "rope_theta", true, &t, file, err));
         if (known && !same(t, *theta))
             return moe_fail_at(err, MOE_CORRUPT, file, NULL,
-                               "'rope_theta' is given as %g and, in '%s', as %g: they disagree (remove the wrong one)",
+                               "'rope_theta' is given as %g and, in '%s', as %g: they disagree (remove "
+                               "the wrong one)",
                                *theta, places[i]->string, t);
         *theta = t;
         known = true;
@@ -254,14 +269,15 @@ static bool says(const cJSON *r)
 }
 
 /* transformers takes the length beside rope_scaling where there is one, others the length inside. */
-static enum moe_code one_length(const cJSON *o, const char *file, const struct moe_config *c, struct moe_err *err)
+static enum moe_code one_length(const cJSON *o, const char *file, const struct moe_config *c,
+                                struct moe_err *err)
 {
     double length = c->original_max_position_embeddings;
     MOE_TRY(moe_json_f64(o, "original_max_position_embeddings", false, &length, file, err));
     if (same(length, c->original_max_position_embeddings)) return MOE_OK;
     return moe_fail_at(err, MOE_CORRUPT, file, NULL,
-                       "'original_max_position_embeddings' is given as %.0f and, for yarn, as %.0f: they disagree "
-                       "(remove the wrong one)", length, c->original_max_position_embeddings);
+                       "'original_max_position_embeddings' is given as %.0f and, for yarn, as %.0f: they "
+                       "disagree (remove the wrong one)", length, c->original_max_position_embeddings);
 }
 
 /* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in which

@@ -211,7 +211,8 @@ enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct mo
     size_t n = strlen(path);
     if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
     enum moe_exists there;
-    MOE_TRY(moe_no_link(path, "file", err)); /* a model is large: it goes where the link's maker has room, or nowhere */
+    /* A model is large: it goes to the disk that the link's maker chose, or nowhere. */
+    MOE_TRY(moe_no_link(path, "file", err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
     if (there != MOE_FILE || !is_our_file(path))

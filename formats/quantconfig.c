@@ -276,7 +276,8 @@ static const cJSON *declared(const cJSON *o)
     return q ? q : moe_json_get(o, "compression_config");
 }
 
-static enum moe_code one_config(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+static enum moe_code one_config(const cJSON *q, const char *file, enum moe_scheme *scheme,
+                                struct moe_err *err)
 {
     const char *method = "";
     if (is_mlx(q)) return foreign("mlx", "MLX", file, err);
@@ -289,7 +290,8 @@ static enum moe_code one_config(const cJSON *q, const char *file, enum moe_schem
     return unsupported(file, "quant_method", method, err);
 }
 
-enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme,
+                               struct moe_err *err)
 {
     const cJSON *q[] = { declared(text), text == root ? NULL : declared(root) };
     *scheme = MOE_SCHEME_NONE;
@@ -298,7 +300,7 @@ enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char 
         if (!q[i]) continue;
         MOE_TRY(beside_all(q[i], file, err));
         MOE_TRY(one_config(q[i], file, &one, err));
-        /* A model that was quantized again may keep in its text part what it was before: its tensors decide. */
+        /* A model that was quantized again may keep what it was in its text part: its tensors decide. */
         *scheme = *scheme == MOE_SCHEME_NONE || *scheme == one ? one : MOE_SCHEME_MIXED;
     }
     if (q[0] || q[1] || !is_mlx(moe_json_get(root, "quantization"))) return MOE_OK;

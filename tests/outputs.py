@@ -172,7 +172,8 @@ def files():
             refused([4], "is a symbolic link to 'ours' (--force replaces the link", *a, name)
             with open("ours", "rb") as f: was = f.read()
             good(*a, name, "--force")
-            with open("ours", "rb") as f: check(f.read() == was and not os.path.islink(name), name, "writes through a link")
+            with open("ours", "rb") as f: now = f.read()
+            check(now == was and not os.path.islink(name), name, "writes through a link")
             clear(name, "ours")
             p = stopped("linkat:1", *a, name)
             text(name, "somebody's")
@@ -268,12 +269,14 @@ def dirs():
         os.mkdir("disk")
         os.rename(name, "disk/" + name)
         os.symlink("disk/" + name, name)
-        for force in ((), ("--force",)): refused([4], "is a symbolic link to 'disk/" + name + "'", *a, name, *force)
+        for force in ((), ("--force",)):
+            refused([4], "is a symbolic link to 'disk/" + name + "'", *a, name, *force)
         check(os.path.islink(name) and digest("disk/" + name) == before and os.listdir("disk") == [name], name, "was written behind a link")
         good(*a, "disk/" + name, "--force")
         clear(name, "disk")
         os.symlink("disk/nothing", name)
-        for force in ((), ("--force",)): refused([4], "is a symbolic link to 'disk/nothing'", *a, name, *force)
+        for force in ((), ("--force",)):
+            refused([4], "is a symbolic link to 'disk/nothing'", *a, name, *force)
         clear(name)
 
 
@@ -402,8 +405,10 @@ def gguf():
     os.rename("g.gguf", "on-a-disk.gguf")
     for to in "on-a-disk.gguf", "nothing.gguf":
         os.symlink(to, "g.gguf")
-        for more in ((), ("--force",)): refused([4], f"is a symbolic link to '{to}', and a new file would lie beside", *a, *more)
-        check(os.readlink("g.gguf") == to and text("on-a-disk.gguf", None, "rb") == was, "a GGUF file took a link's place")
+        for more in ((), ("--force",)):
+            refused([4], f"is a symbolic link to '{to}', and a new file would lie beside", *a, *more)
+        kept = os.readlink("g.gguf") == to and text("on-a-disk.gguf", None, "rb") == was
+        check(kept, "a GGUF file took a link's place")
         clear("g.gguf")
     good(*a[:-1], "on-a-disk.gguf", "--force")
     os.rename("on-a-disk.gguf", "g.gguf")
