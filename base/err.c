@@ -82,6 +82,17 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...)
     return err->code;
 }
 
+enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy)
+{
+    char old[sizeof err->msg];
+    size_t n = strlen(err->msg);
+    memcpy(old, err->msg, n + 1);
+    char *at = n && old[n - 1] == ')' ? strrchr(old, '(') : NULL;
+    if (at && at > old && at[-1] == ' ') at[-1] = 0;
+    say(err, "%s (%s)", old, remedy);
+    return err->code;
+}
+
 enum moe_code moe_fail_errno(struct moe_err *err, int e, const char *file, const char *what)
 {
     enum moe_code code = e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : e == ENOENT || e == ENOTDIR ? MOE_NOT_FOUND

@@ -68,6 +68,10 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
 __attribute__((format(printf, 2, 3)))
 enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 
+/* What is to be done is something else, which this caller alone knows: `remedy` takes the place of the one in brackets
+ * at the end of the message, or is put there.  Returns the code. */
+enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy);
+
 /* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT MOE_NOT_FOUND,
  * ENOMEM MOE_NOMEM, the rest MOE_IO.  `what` is a verb: "cannot open". */
 enum moe_code moe_fail_errno(struct moe_err *err, int errno_value, const char *file, const char *what);

@@ -3,6 +3,7 @@
 
 #include "base/apart.h"
 #include "base/io.h"
+#include "base/tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -372,4 +373,17 @@ enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_k
     }
     if (errno != EEXIST) return moe_fail_errno(err, errno, d->final, "cannot rename into place");
     return kind ? replace(d, kind, err) : appeared(d, err);
+}
+
+enum moe_code moe_newdir_interrupted(enum moe_code code, const char *out, const char *shown,
+                                     struct moe_err *err)
+{
+    struct moe_newdir d;
+    struct moe_err ignored;
+    enum moe_exists there = MOE_ABSENT;
+    if (moe_newdir_name(&d, out, &ignored) != MOE_OK || moe_look(d.path, &there, &ignored) != MOE_OK ||
+        there != MOE_DIR)
+        return moe_interrupted_left(code, err, "nothing was finished yet by this run");
+    return moe_interrupted_left(code, err, "nothing was finished by this run, what an earlier one left is kept in "
+                                "'%s' (go on with the same command and --resume)", shown ? shown : d.path);
 }

@@ -80,6 +80,11 @@ enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err);
 enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
                                  struct moe_err *err);
 
+/* When `code` is an interruption of a run under --resume that has not looked at its work yet: its sentence from now
+ * on, which names out.partial (or `shown`, unless NULL) when that is there.  Returns code. */
+enum moe_code moe_newdir_interrupted(enum moe_code code, const char *out, const char *shown,
+                                     struct moe_err *err);
+
 #define MOE_NEWDIR_MARK ".moe-export" /* that file; older versions have it, too */
 
 #endif

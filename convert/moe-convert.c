@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moe-convert - main() only: parse, call, report. */
 #include "base/io.h"
+#include "base/newdir.h"
 #include "base/output.h"
 #include "convert/convert-man.h"
 #include "convert/export.h"
@@ -266,10 +267,12 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     struct moe_source *src;
     MOE_TRY(check_options(o, err));
     if (!o->dry_run) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
-    MOE_TRY(o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
-            : moe_source_open(&src, o->run.argv[0], err));
+    enum moe_code code = o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
+                                  : moe_source_open(&src, o->run.argv[0], err);
+    bool keeps = o->resume && !o->dry_run && (!strcmp(o->to, "source") || !strcmp(o->to, "nvfp4"));
+    if (code != MOE_OK) return keeps ? moe_newdir_interrupted(code, o->out, NULL, err) : code;
     moe_tell_superseded(&o->run, src);
-    enum moe_code code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
+    code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
     code = moe_source_blame(src, code, err);

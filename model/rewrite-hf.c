@@ -140,15 +140,19 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
     return code;
 }
 
-/* The container is whole but for the values that lie in the checkpoint's files. */
+/* The container is whole but for the values that lie in the checkpoint's files.  It is nobody's to copy again when it is
+ * damaged. */
 static enum moe_code finish(struct pass *p, struct moe_err *err)
 {
     struct moe_source *made;
     char work[MOE_WORK_BYTES];
-    MOE_TRY(moe_source_open(&made, p->within, err));
-    enum moe_code code = moe_hf_place_finish(p->place, made, p->dir.path, p->progress, p->r, err);
-    moe_export_dir_work(made, p->options, work);
-    moe_source_close(&made);
+    enum moe_code code = moe_source_open(&made, p->within, err);
+    if (code == MOE_OK) {
+        code = moe_hf_place_finish(p->place, made, p->dir.path, p->progress, p->r, err);
+        moe_export_dir_work(made, p->options, work);
+        moe_source_close(&made);
+    }
+    if (code == MOE_CORRUPT) return moe_err_remedy(err, "start over with --force");
     MOE_TRY(code);
     return moe_export_dir_whole(&p->dir, &p->export, work, err);
 }
@@ -159,10 +163,11 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     bool begun;
     o.place = p->place;
     MOE_TRY(is_begun(p, &begun, err));
-    MOE_TRY(moe_hf_place_make(p->place, p->dir.path, begun, out, err));
+    enum moe_code code = moe_hf_place_make(p->place, p->dir.path, begun, out, err);
+    if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
     MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
     p->got->was_done = false; /* of the checkpoint something is left to do */
-    enum moe_code code = finish(p, err);
+    code = finish(p, err);
     if (code == MOE_OK) return MOE_OK;
     cJSON_Delete(p->got->relative_error);
     cJSON_Delete(p->got->notes);
@@ -187,6 +192,7 @@ static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
     struct moe_err ignored;
     bool begun = false;
     enum moe_code code = begin(p, out, err);
+    if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME) return moe_newdir_interrupted(code, out, NULL, err);
     if (code != MOE_OK) return moe_interrupted_left(code, err, "nothing was finished yet by this run");
     p->r->was_done = p->got->was_done = p->dir.whole;
     if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);

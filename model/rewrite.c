@@ -2,6 +2,7 @@
 #include "model/rewrite-internal.h"
 
 #include "base/io.h"
+#include "base/newdir.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
 #include "model/files.h"
@@ -266,22 +267,22 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
 }
 
 /* How an interruption is told: what of the work is kept, and how to go on. */
-static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum moe_code code,
-                      struct moe_err *err)
+static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+                      enum moe_code code, struct moe_err *err)
 {
     int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
     const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
-    char outer[PATH_MAX]; /* of an export in one pass, in which the container is */
-    if (dir && k->o->place) {
-        snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
-        dir = outer;
-    }
+    char outer[PATH_MAX] = ""; /* of an export in one pass, in which the container is */
+    if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
+    if (dir && *outer) dir = outer;
     if (done)
         moe_interrupted_left(code, err,
                              "%d of %d %s are finished and kept in '%s' (go on with the same command and "
                              "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
     else if (dir && moe_writer_has_work(k->writer))
         moe_interrupted_left(code, err, "no file is finished yet, what was computed for them is kept in '%s' (go on with the same command and --resume)", dir);
+    else if (!dir && mode == MOE_WRITE_RESUME)
+        moe_newdir_interrupted(code, out, *outer ? outer : NULL, err);
     else
         moe_interrupted_left(code, err, "nothing was finished yet%s", dir ? "" : " by this run");
 }
@@ -305,7 +306,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_rewrite_release(&k);
-    tell_kept(&k, out, code, err);
+    tell_kept(&k, out, mode, code, err);
     if (spoiled) moe_writer_discard(&k.writer);
     else moe_writer_close(&k.writer);
     free(k.type);

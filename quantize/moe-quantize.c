@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moe-quantize - main() only: parse, call, report. */
 #include "base/io.h"
+#include "base/newdir.h"
 #include "base/show.h"
 #include "base/tool.h"
 #include "kernels/kernels.h"
@@ -32,6 +33,7 @@ struct options {
     struct moe_strlist types, calib, report;
     int64_t memory, calib_tokens, sequence, seed, sensitivity, shard_size;
     bool dry_run, resume, force;
+    bool writing; /* the work that an earlier run may have left was handed on to who knows it */
     enum calibrated calibrated;       /* what --method and --calib come to */
 };
 
@@ -414,6 +416,7 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     struct moe_rewrite_result got;
     struct moe_hf_result exported;
     struct moe_hf_options hf = hf_options(o);
+    o->writing = true;
     MOE_TRY(o->hf ? moe_rewrite_hf(src, o->out, r, &hf, o->run.pool, o->run.progress, &got, &exported, err)
                   : moe_rewrite(src, o->out, hf.mode, r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
@@ -483,6 +486,13 @@ static enum moe_code check_sequence(const struct options *o, const struct moe_so
                     (long long)o->sequence, (long long)most);
 }
 
+/* Interrupted under --resume before the work was looked at: it is there. */
+static enum moe_code tell_begun(const struct options *o, enum moe_code code, struct moe_err *err)
+{
+    bool early = o->resume && !o->dry_run && !o->writing && code != MOE_OK;
+    return early ? moe_newdir_interrupted(code, o->out, NULL, err) : code;
+}
+
 static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_options r;
@@ -490,15 +500,16 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     MOE_TRY(choose(o, &r, err));
     MOE_TRY(moe_want_model(&o->run, err));
     if (!o->dry_run) MOE_TRY(check_outputs(o, err));
-    MOE_TRY(moe_source_open(&src, o->run.argv[0], err));
+    enum moe_code code = moe_source_open(&src, o->run.argv[0], err);
+    if (code != MOE_OK) return tell_begun(o, code, err);
     moe_tell_superseded(&o->run, src);
-    enum moe_code code = check_sequence(o, src, err);
+    code = check_sequence(o, src, err);
     if (code == MOE_OK && o->calibrated) code = check_something(src, &r, err);
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);
     if (code == MOE_OK && !o->dry_run) code = o->calibrated ? calibrate(o, src, &r, json, err) : quantize(o, src, &r, json, err);
     code = moe_source_blame(src, code, err);
     moe_source_close(&src);
-    return code;
+    return tell_begun(o, code, err);
 }
 
 static int tool_main(int argc, char **argv)
