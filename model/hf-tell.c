@@ -9,14 +9,13 @@ static void tell_readers(const struct moe_run *run, const struct moe_hf_result *
                  "transformers leaves weight_global_scale out of its sums and then runs another model (serve "
                  "this flavor with vLLM)");
         moe_warn(run,
-                 "TensorRT-LLM does not read this flavor (write it --flavor modelopt, from a calibrated "
-                 "container)");
+                 "TensorRT-LLM does not read this flavor (write it --flavor modelopt, calibrated)");
         return;
     }
     if (got->weight_only) {
         moe_warn(run,
                  "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the "
-                 "container for it: moe-quantize --calib)");
+                 "model for it: moe-quantize --calib)");
         moe_warn(run,
                  "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless it is "
                  "started with --moe-runner-backend marlin");

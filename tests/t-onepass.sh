@@ -105,6 +105,7 @@ for more in '-m max' '-m max --flavor compressed-tensors' "$C -m gptq --quantize
     ok "$Q" $F/bf16 $more --to hf-nvfp4 --dry-run; cp "$T/err" "$T/said"
     rm -rf "$T/b"; ok "$Q" $F/bf16 $more --to hf-nvfp4 -o "$T/b"
     grep '^warning' "$T/err" | grep -v 'experts saw less' >"$T/warned"
+    ! grep -q container "$T/warned" || { cat "$T/warned"; fail "a warning of one pass speaks of a container"; }
     grep '^warning' "$T/said" | cmp -s "$T/warned" - || { cat "$T/warned" "$T/said"; fail "$more: the dry run warns otherwise"; }
 done
 ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/w.moe"
@@ -212,6 +213,13 @@ P
         [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "a damaged scalar was published, or all was lost"
         flip "$unit" ${plane#*:}
     done
+    for file in hf/config.json tokenizer/tokenizer_config.json; do # what nobody can copy again
+        small=$(ls -d "$T/k.partial"/quantized.moe*)/$file
+        [ -e "$small" ] || fail "no $small"
+        cp "$small" "$T/whole.file"; printf x | dd of="$small" bs=1 seek=2 conv=notrunc 2>/dev/null
+        code 13 "$file': does not match its checksum (start over with --force)" "$Q" -q $A -o "$T/k" --resume
+        cp "$T/whole.file" "$small"
+    done
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"; rm -rf "$T/k"
     killed fsync:55 "$Q" -q $D -o "$T/k" || fail "was not killed" # a calibration reads experts back
     ls "$T/k.partial/quantized.moe.partial"/layer-001.json >"$T/log" || fail "killed before any experts were finished"
@@ -223,10 +231,10 @@ P
     code 15 'is not the file that was begun' "$Q" -q $A -o "$T/k" --resume
     ok "$Q" -q $A -o "$T/k" --force; ok diff -r "$T/a" "$T/k"
     rm -rf "$T/k" # stopped by Ctrl-C: what is kept, and where; nothing is left where nothing is
-    stopped() # PLAN TEXT
+    stopped() # PLAN TEXT [--resume]
     {
         LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=$1:SIGINT \
-            ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" code 130 "$2" "$Q" -q $A -o "$T/k"
+            ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" code 130 "$2" "$Q" -q $A -o "$T/k" ${3:-}
     }
     stopped pread:2 'interrupted: nothing was finished yet by this run'
     stopped fsync:5 'interrupted: nothing was finished yet'
@@ -234,6 +242,9 @@ P
     [ ! -e "$T/k.partial" ] || fail "something is left"
     stopped fsync:70 "parts are finished and kept in '$T/k.partial' (go on with the same command and --resume)"; rm -rf "$T/k.partial"
     stopped renameat2:1 "every weight is quantized, and kept in '$T/k.partial' (go on with the same command and --resume)"
+    for plan in pread:2 pread:30 pread:200; do # before the work that is there was looked at, and while it is
+        stopped $plan "kept in '$T/k.partial' (go on with the same command and --resume)" --resume
+    done
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"
 else echo "no call can be killed here: kills are left out"; fi
 
