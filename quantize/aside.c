@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/aside.h"
 
+#include "base/hash.h"
 #include "base/io.h"
 
 #include <limits.h>
@@ -9,7 +10,7 @@
 #include <string.h>
 
 /* The file: this, n times struct moe_aside_tensor as memory has it (pointers are not read), then codes and scales of each.  Never leaves the machine. */
-struct head { char magic[8]; int32_t layer, n; };
+struct head { char magic[8]; int32_t layer, n; uint64_t hash; }; /* XXH3-64 of all that follows */
 
 static size_t code_bytes(const struct moe_aside_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
 static size_t scale_bytes(const struct moe_aside_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
@@ -24,18 +25,20 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
 enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside_tensor *t, int n, struct moe_err *err)
 {
     char path[PATH_MAX];
-    struct head h = { "MOEASIDE", layer, n };
+    struct head h = { "MOECODED", layer, n, 0 };
     size_t size = sizeof h + (size_t)n * sizeof *t;
     MOE_TRY(file_of(dir, layer, path, err));
     for (int i = 0; i < n; i++) size += code_bytes(&t[i]) + scale_bytes(&t[i]);
     char *data = malloc(size), *p = data;
     if (!data) return moe_fail(err, MOE_NOMEM, "no memory for the quantized tensors of layer %d", layer);
-    memcpy(p, &h, sizeof h), p += sizeof h;
+    p += sizeof h;
     memcpy(p, t, (size_t)n * sizeof *t), p += (size_t)n * sizeof *t;
     for (int i = 0; i < n; i++) {
         memcpy(p, t[i].codes, code_bytes(&t[i])), p += code_bytes(&t[i]);
         memcpy(p, t[i].scales, scale_bytes(&t[i])), p += scale_bytes(&t[i]);
     }
+    h.hash = moe_hash64(data + sizeof h, size - sizeof h);
+    memcpy(data, &h, sizeof h);
     enum moe_code code = moe_write_file(path, data, size, err);
     free(data);
     return code;
@@ -48,7 +51,8 @@ static bool bind(struct moe_aside *a, size_t size, int layer)
     size_t at = sizeof h;
     if (size < sizeof h) return false;
     memcpy(&h, a->data, sizeof h);
-    if (memcmp(h.magic, "MOEASIDE", 8) || h.layer != layer || h.n < 1 || h.n > MOE_ASIDE_MOST || size - at < (size_t)h.n * sizeof *a->t) return false;
+    if (memcmp(h.magic, "MOECODED", 8) || h.hash != moe_hash64(a->data + at, size - at)) return false;
+    if (h.layer != layer || h.n < 1 || h.n > MOE_ASIDE_MOST || size - at < (size_t)h.n * sizeof *a->t) return false;
     memcpy(a->t, a->data + at, (size_t)h.n * sizeof *a->t);
     at += (size_t)h.n * sizeof *a->t;
     for (int i = 0; i < h.n; i++) {
@@ -83,7 +87,7 @@ enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bo
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
     if (bind(a, size, layer)) return MOE_OK;
     moe_aside_release(a);
-    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "is damaged (remove it and use --resume)");
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "is damaged, or an older version wrote it (remove it and use --resume)");
 }
 
 void moe_aside_release(struct moe_aside *a)

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/fisher.h"
 
+#include "base/hash.h"
 #include "base/io.h"
+#include "base/newfile.h"
 #include "base/tool.h"
 #include "model/forward-internal.h"
 #include "quantize/backward.h"
 #include "quantize/gradient.h"
 #include "quantize/least.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -41,7 +44,75 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 
-static size_t file_bytes(const struct moe_config *c) { return (size_t)c->hidden_size * (size_t)c->hidden_size * sizeof(float); }
+/* The file: this, then [width, width] float32, whose XXH3-64 is the hash.  Never leaves the machine. */
+struct head { char magic[8]; int64_t layer, width; uint64_t hash; };
+static_assert(sizeof(struct head) == 32, "no padding");
+
+static size_t form_bytes(int64_t width) { return (size_t)width * (size_t)width * sizeof(float); }
+
+static enum moe_code write_file(const char *path, int layer, int64_t width, const float *form, struct moe_err *err)
+{
+    struct moe_newfile f;
+    size_t bytes = form_bytes(width);
+    const struct head h = { "MOEFISH", layer, width, moe_hash64(form, bytes) };
+    MOE_TRY(moe_newfile_open(&f, path, err));
+    enum moe_code code = moe_pwrite(f.fd, path, &h, sizeof h, 0, err);
+    if (code == MOE_OK) code = moe_pwrite(f.fd, path, form, bytes, sizeof h, err);
+    if (code == MOE_OK) return moe_newfile_publish(&f, true, err);
+    moe_newfile_abort(&f);
+    return code;
+}
+
+/* fits: a file of that size, with a head of that layer and width.  Older versions wrote none. */
+static enum moe_code read_head(int fd, const char *path, uint64_t size, int layer, int64_t width, struct head *h,
+                               bool *fits, struct moe_err *err)
+{
+    *fits = size == sizeof *h + form_bytes(width);
+    if (!*fits) return MOE_OK;
+    MOE_TRY(moe_pread(fd, path, h, sizeof *h, 0, err));
+    *fits = !memcmp(h->magic, "MOEFISH", sizeof h->magic) && h->layer == layer && h->width == width;
+    return MOE_OK;
+}
+
+static enum moe_code hash_file(int fd, const char *path, uint64_t size, uint64_t *hash, struct moe_err *err)
+{
+    enum { BYTES = 1 << 20 };
+    struct moe_hash *state = moe_hash_new();
+    char *piece = malloc(BYTES);
+    enum moe_code code = state && piece ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
+    if (code == MOE_OK) moe_hash_reset64(state);
+    for (uint64_t at = sizeof(struct head); code == MOE_OK && at < size; at += BYTES) {
+        size_t n = size - at < BYTES ? (size_t)(size - at) : BYTES;
+        code = moe_pread(fd, path, piece, n, at, err);
+        if (code == MOE_OK) moe_hash_add64(state, piece, n);
+        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+    }
+    if (code == MOE_OK) *hash = moe_hash_get64(state);
+    moe_hash_free(state);
+    free(piece);
+    return code;
+}
+
+/* Whether F of a layer is there as it was written; what is not is computed again. */
+static enum moe_code is_whole(const char *dir, int layer, int64_t width, bool *whole, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_exists there;
+    uint64_t size, hash = 0;
+    struct head h;
+    int fd;
+    *whole = false;
+    MOE_TRY(file_of(dir, layer, path, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there != MOE_FILE) return MOE_OK;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = read_head(fd, path, size, layer, width, &h, whole, err);
+    if (code == MOE_OK && *whole) code = hash_file(fd, path, size, &hash, err);
+    *whole = code == MOE_OK && *whole && hash == h.hash;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+    return code;
+}
 
 /* ---- forward ---- */
 
@@ -96,7 +167,7 @@ static enum moe_code write_form(struct work *w, int layer, struct moe_err *err)
         moe_meter_add(w->meter, moe_work_metric(&w->walk.src->config, (double)n));
     }
     MOE_TRY(file_of(w->dir, layer, path, err));
-    return moe_write_file(path, w->form.h, file_bytes(&w->walk.src->config), err);
+    return write_file(path, layer, h, w->form.h, err);
 }
 
 /* dx += what an MLP's tokens give; dots: the gradients of their weights go to w->dot at choices of expert e. */
@@ -263,14 +334,8 @@ static void close_work(struct work *w)
 enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *all, struct moe_err *err)
 {
     *all = true;
-    for (int l = 0; l < src->config.num_hidden_layers; l++) {
-        char path[PATH_MAX];
-        enum moe_exists there;
-        if (!moe_layer_is_moe(&src->config, l)) continue;
-        MOE_TRY(file_of(dir, l, path, err));
-        MOE_TRY(moe_look(path, &there, err));
-        if (there != MOE_FILE) *all = false;
-    }
+    for (int l = 0; l < src->config.num_hidden_layers && *all; l++)
+        if (moe_layer_is_moe(&src->config, l)) MOE_TRY(is_whole(dir, l, src->config.hidden_size, all, err));
     return MOE_OK;
 }
 
@@ -282,12 +347,10 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
     while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
     if (*layer < first || *layer >= c->num_hidden_layers - 1) *layer = -1;
     for (int l = *layer + 1; *layer >= 0 && l < c->num_hidden_layers; l++) {
-        char path[PATH_MAX];
-        enum moe_exists there;
+        bool whole;
         if (!moe_layer_is_moe(c, l)) continue;
-        MOE_TRY(file_of(dir, l, path, err));
-        MOE_TRY(moe_look(path, &there, err));
-        if (there != MOE_FILE) *layer = -1; /* somebody removed it: from the start */
+        MOE_TRY(is_whole(dir, l, c->hidden_size, &whole, err));
+        if (!whole) *layer = -1; /* somebody removed it, or it was damaged: from the start */
     }
     return MOE_OK;
 }
@@ -316,15 +379,19 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, 
 {
     char path[PATH_MAX];
     uint64_t size;
+    struct head h;
     int fd;
-    size_t want = (size_t)m->form.k * (size_t)m->form.k * sizeof(float);
+    bool whole;
+    size_t bytes = form_bytes(m->form.k);
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_open_read(path, &fd, &size, err));
-    enum moe_code code = size == want ? moe_pread(fd, path, m->form.h, want, 0, err)
-                                      : moe_fail_at(err, MOE_CORRUPT, path, NULL, "is not %zu bytes long (remove it and use --resume)", want);
-    if (code == MOE_OK) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    enum moe_code code = read_head(fd, path, size, layer, m->form.k, &h, &whole, err);
+    if (code == MOE_OK && whole) code = moe_pread(fd, path, m->form.h, bytes, sizeof h, err);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     close(fd);
-    return code;
+    if (code != MOE_OK || (whole && moe_hash64(m->form.h, bytes) == h.hash)) return code;
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                       "was damaged after it was written (use --resume, which computes it again)");
 }
 
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files)

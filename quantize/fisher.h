@@ -27,7 +27,7 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
  * states; NULL: memory.  meter: counts moe_work_sensitivity. */
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
                              struct moe_meter *meter, struct moe_err *err);
-/* Whether all of them are there already. */
+/* Whether all of them are there already, as they were written: each file has a checksum, and is read for this. */
 enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there, struct moe_err *err);
 
 /* The layer after which an earlier run's gradients are known, F of all later ones being there; -1: none.  Operations that then need not be done. */

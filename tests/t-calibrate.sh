@@ -65,6 +65,38 @@ wait $pid 2>/dev/null
 quantize all-2 $F/bf16 --calib-tokens $N $quick --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
 
+# --- what a calibration keeps for itself is damaged, or of an older version ---
+damaged() # FILE: a byte in its middle is another
+{
+    printf x | dd of="$1" bs=1 seek=$(($(wc -c <"$1") / 2)) conv=notrunc 2>/dev/null
+}
+kept="-q --calib $F/calib.txt --calib-tokens 256 --sequence-length 64 --sensitivity-tokens 128 -m fisher --effort fast"
+kept="$kept --quantize all-linear $F/bf16"
+ok "$BIN/moe-quantize" $kept -o "$T/kept.moe"
+for how in damaged old coded; do
+    [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+    rm -rf "$T/k.moe" "$T/k.moe.partial"
+    got=0
+    LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=fsync:26:SIGKILL \
+        ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" \
+        "$BIN/moe-quantize" $kept -o "$T/k.moe" >"$T/out" 2>&1 || got=$?
+    [ $got = 137 ] || { rm -rf "$T/k.moe"; echo "no call can be killed here: damaged files are left out"; break; }
+    p=$T/k.moe.partial
+    [ -e "$p/layer-001.json" ] && [ -e "$p/fisher-003.work" ] && [ -e "$p/coded-001.work" ] && [ ! -e "$p/layer-003.json" ] ||
+        { ls "$p"; fail "killed at another moment"; }
+    case $how in
+        damaged) damaged "$p/fisher-003.work" ;;
+        old) for f in "$p"/fisher-*.work; do tail -c +33 "$f" >"$T/headless"; cat "$T/headless" >"$f"; done ;;
+        coded)
+            damaged "$p/coded-001.work"
+            code 13 "coded-001.work': is damaged, or an older version wrote it (remove it and use --resume)" \
+                "$BIN/moe-quantize" $kept -o "$T/k.moe" --resume
+            rm "$p/coded-001.work" ;;
+    esac
+    ok "$BIN/moe-quantize" $kept -o "$T/k.moe" --resume
+    ok diff -r "$T/kept.moe" "$T/k.moe"
+done
+
 # --- the parts of several machines; layers before a part's are passed through as the source has them ---
 part() # NAME [OPTION...]
 {
