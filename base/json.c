@@ -142,6 +142,7 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     const char *end = NULL, *why = bad_text(text, size, &at);
     *out = NULL;
     MOE_TRY(moe_not_lfs(text, size, file, err));
+    if (moe_json_space(text, size, 0) == size) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is empty");
     if (why)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu", why == no_nul ? "" : "is not JSON: ", why, at);
     failed = false;

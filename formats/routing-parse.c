@@ -2,6 +2,7 @@
 /* Statistics read from JSON: ours and SGLang's. */
 #include "formats/routing.h"
 
+#include "base/json.h"
 #include "base/io.h"
 #include "base/stream.h"
 #include "base/tool.h"
@@ -316,7 +317,10 @@ enum moe_code moe_routing_read(const char *path, struct moe_routing **r, struct 
     *r = NULL;
     if (moe_exists(path) == MOE_DIR) return moe_routing_read_trtllm(path, r, err);
     MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
-    enum moe_code code = moe_routing_parse(text, n, path, r, err);
+    const char *name = strcmp(path, "-") ? path : "standard input";
+    bool empty = moe_json_space(text, n, 0) == n;
+    enum moe_code code = empty ? moe_fail_at(err, MOE_CORRUPT, name, NULL, "is empty")
+                               : moe_routing_parse(text, n, name, r, err);
     free(text);
     return code;
 }

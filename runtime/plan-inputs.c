@@ -243,8 +243,9 @@ static enum moe_code not_ours(const char *path, const char *whose, struct moe_er
 
 enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
 {
-    *t = (struct moe_plan_text){ .path = path };
+    *t = (struct moe_plan_text){ .path = strcmp(path, "-") ? path : "standard input" };
     MOE_TRY(moe_read_text(path, 256 << 20, &t->text, &t->bytes, err));
+    path = t->path;
     enum moe_code code = MOE_OK;
     if (*t->text != '{' && strstr(t->text, "initial_global_assignments:")) code = not_ours(path, "TensorRT-LLM", err);
     if (code == MOE_OK) code = moe_json_parse(t->text, t->bytes, path, &t->root, err);

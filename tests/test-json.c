@@ -28,10 +28,11 @@ static bool refuses(const char *text, size_t n, const char *why)
 static void test_refused(void)
 {
     static const struct { const char *text, *why; } bad[] = {
-        { "", "byte" }, { " ", "byte" }, { "{", "byte" }, { "{\"a\":1", "byte" }, { "[1,]", "byte" }, { "{\"a\":1,}", "byte" }, { "[1 2]", "byte" },
+        { "", "is empty" }, { " \n", "is empty" }, { "{", "byte" }, { "{\"a\":1", "byte" }, { "[1,]", "byte" }, { "{\"a\":1,}", "byte" }, { "[1 2]", "byte" },
         { "{\"a\":1} x", "byte 8" }, { "{}{}", "after the value" }, { "nul", "byte" }, { "'a'", "byte" }, { "\"a", "byte" },
         { "\"\\", "byte" }, { "\"\\x41\"", "byte" }, { "01", "number" }, { "-", "number" }, { "1.", "number" }, { "1e", "number" }, { "-01", "number" },
-        { "1.e3", "number" }, { "+1", "byte" }, { ".5", "byte" }, { "NaN", "byte" }, { "Infinity", "byte" }, { "0x10", "byte" }, { "\xef\xbb\xbf", "byte" }, { "\xef\xbb\xbf\xef\xbb\xbf{}", "byte 0" },
+        { "1.e3", "number" }, { "+1", "byte" }, { ".5", "byte" }, { "NaN", "byte" }, { "Infinity", "byte" }, { "0x10", "byte" }, { "\xef\xbb\xbf", "is empty" },
+        { "\xef\xbb\xbf\xef\xbb\xbf{}", "byte 0" },
         { "\"\xff\"", "UTF-8" }, { "\"\xc0\x80\"", "UTF-8" }, { "\"\xed\xa0\x80\"", "UTF-8" }, { "\"\xf4\x90\x80\x80\"", "UTF-8" }, { "\"\xe2\x82\"", "UTF-8" },
         { "\"a\nb\"", "control" }, { "\"a\\u0000b\"", "NUL" }, { "\"\\ud800\"", "byte" }, { "\"\\udc00\"", "byte" }, { "{\v}", "stray" },
         { "{\"a\":1,\"b\":2,\"a\":3}", "'a' appears twice" }, { "{\"a\":1,\"\\u0061\":3}", "twice" }, { "[{\"x\":{\"y\":1,\"y\":1}}]", "'y' appears twice" },
