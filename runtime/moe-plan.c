@@ -96,6 +96,38 @@ static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
                       "of all ranks)", (int)d.never, (int)d.experts);
 }
 
+/* What the old plan asks for goes on where the command does not say otherwise.  Where that cannot be, the message
+ * says who asks. */
+static enum moe_code check_inherited(const struct work *w, struct moe_err *err)
+{
+    const struct moe_plan_options *o = w->o;
+    const struct moe_plan_task *t = &w->task;
+    const char *old = o->from && strcmp(o->from, "-") ? o->from : "standard input";
+    int32_t node = t->ranks_per_node, copies = t->survive + 1;
+    if (o->per_node != MOE_UNSET && o->per_node > t->ranks)
+        return moe_fail(err, MOE_USAGE, "%d rank%s no whole number of nodes of %lld", (int)t->ranks,
+                        t->ranks == 1 ? " is" : "s are", (long long)o->per_node);
+    if (!w->from) return MOE_OK;
+    if (o->per_node == MOE_UNSET && node > 0 && node < t->ranks && t->ranks % node)
+        return moe_fail(err, MOE_USAGE,
+                        "%d ranks are no whole number of nodes of %d, which '%s' has (--ranks-per-node N says how "
+                        "many ranks a node has now, 0: all are one)",
+                        (int)t->ranks, (int)node, old);
+    if (o->survive != MOE_UNSET || t->survive < 1) return MOE_OK;
+    if (t->survive >= t->ranks)
+        return moe_fail(err, MOE_USAGE,
+                        "%d rank%s cannot survive the loss of %d, as '%s' does (--survive R says how many may be "
+                        "lost now)",
+                        (int)t->ranks, t->ranks == 1 ? "" : "s", (int)t->survive, old);
+    if (t->slots < (int64_t)copies * w->stats->experts)
+        return moe_fail(err, MOE_USAGE,
+                        "%d slots are too few: '%s' has %d copies of each expert, and those of %d experts need "
+                        "%lld (--survive R says how many ranks may be lost now, 0: one copy is enough)",
+                        (int)t->slots, old, (int)copies, (int)w->stats->experts,
+                        (long long)copies * w->stats->experts);
+    return MOE_OK;
+}
+
 static enum moe_code prepare(struct work *w, struct moe_err *err)
 {
     struct moe_plan_options *o = w->o;
@@ -120,6 +152,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     if (w->task.ranks_per_node == 1) w->task.ranks_per_node = 0; /* copies are on different ranks anyway */
     MOE_TRY(choose_slots(w, err));
+    MOE_TRY(check_inherited(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
     w->measured = origin != MOE_STATS_NONE;
     if (!w->measured && o->windows != MOE_PLAN_WINDOWS)
@@ -255,8 +288,9 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     struct moe_baseline_sum eplb;
     bool placed = w->task.slots % w->task.ranks == 0;
     if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, f, NULL, err));
-    moe_text_add(w->text, "%d layers of %d experts in %d slots on %d ranks.\n", (int)f->n_layers, (int)w->stats->experts,
-                 (int)w->task.slots, (int)w->task.ranks);
+    moe_text_add(w->text, "%d layer%s of %d experts in %d slots on %d rank%s.\n", (int)f->n_layers,
+                 f->n_layers == 1 ? "" : "s", (int)w->stats->experts, (int)w->task.slots, (int)w->task.ranks,
+                 w->task.ranks == 1 ? "" : "s");
     moe_report_balance(w->text, &w->task, f, placed ? &eplb : NULL, w->measured);
     moe_report_losses(w->text, &w->task, f);
     MOE_TRY(moe_plan_baselines(&w->o->baselines, &w->task, f, w->text, json, err));
@@ -286,8 +320,11 @@ static enum moe_code dry_run(const struct work *w, cJSON *json, struct moe_err *
     cJSON_AddNumberToObject(json, "bytes_per_rank", bytes_per_rank(w));
     cJSON_AddNumberToObject(json, "bound", bound);
     cJSON_AddNumberToObject(json, "load_mean", mean);
-    moe_text_add(w->text, "%d slots on %d ranks: no placement takes the fullest rank below %.4f times the mean load.\n", (int)w->task.slots,
-                 (int)w->task.ranks, mean > 0 ? bound / mean : 1);
+    moe_text_add(w->text,
+                 "%d slots on %d rank%s: no placement takes the fullest rank below %.4f times the mean "
+                 "load.\n",
+                 (int)w->task.slots, (int)w->task.ranks, w->task.ranks == 1 ? "" : "s",
+                 mean > 0 ? bound / mean : 1);
     return report_model(w, json, mean > 0 ? bound / mean : 1, 0, err);
 }
 
@@ -330,6 +367,11 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 }
 
 /* ---- verify, export, plot, stage ---- */
+
+static const char *plan_name(const struct moe_plan_options *o)
+{
+    return strcmp(o->run.argv[0], "-") ? o->run.argv[0] : "standard input";
+}
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
@@ -417,14 +459,23 @@ static enum moe_code fit_export(const struct moe_plan_options *o, struct moe_pla
     struct moe_source *src;
     if (!o->model && p->foreign && strcmp(o->to, "sglang"))
         moe_notice(&o->run, "'%s' does not say which layers have no experts: rows of such, as SGLang's files have them, are taken along "
-                   "(--model MODEL leaves them out)", o->run.argv[0]);
+                   "(--model MODEL leaves them out)", plan_name(o));
     if (!o->model) return MOE_OK;
     MOE_TRY(moe_plan_open_model(&src, o->model, err));
     const struct moe_config *c = &src->config;
-    enum moe_code code = moe_plan_fits(p, c, 0, o->run.argv[0], err);
+    enum moe_code code = moe_plan_fits(p, c, 0, plan_name(o), err);
     if (code == MOE_OK) p->prediction = (int32_t)c->num_hidden_layers, p->n_prediction = (int32_t)c->num_nextn_predict_layers;
     moe_source_close(&src);
     return code;
+}
+
+/* --ranks cuts an engine's file; our own plan says for how many ranks it is, and may not be contradicted. */
+static enum moe_code check_ranks(const struct moe_plan_options *o, const struct moe_plan *p,
+                                 struct moe_err *err)
+{
+    if (o->ranks == MOE_UNSET || o->ranks == p->ranks) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "a plan for something else: %d ranks, not %lld",
+                       (int)p->ranks, (long long)o->ranks);
 }
 
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
@@ -434,7 +485,8 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     MOE_TRY(one_plan(o, "export", err));
     if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
-    enum moe_code code = fit_export(o, p, err);
+    enum moe_code code = check_ranks(o, p, err);
+    if (code == MOE_OK) code = fit_export(o, p, err);
     if (code == MOE_OK) code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
     if (code == MOE_OK) tell_prediction(o, p);
     moe_plan_free(&p);
@@ -460,7 +512,7 @@ static enum moe_code beside(const struct moe_plan_options *o, const struct moe_p
     if (code == MOE_OK) {
         moe_hex64(digest, hex);
         if (!cJSON_IsString(said) || strcmp(said->valuestring, hex))
-            code = moe_fail_at(err, MOE_MISMATCH, o->run.argv[0], NULL, "was made from other statistics than these (give the same --stats "
+            code = moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "was made from other statistics than these (give the same --stats "
                                "and --windows)");
     }
     if (code == MOE_OK) {
@@ -527,6 +579,7 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     int32_t first = 0, last = 0;
     char model[PATH_MAX] = "", size[16];
     uint64_t bytes = 0;
+    MOE_TRY(check_ranks(o, p, err));
     MOE_TRY(parse_ranks(o, p, &first, &last, err));
     if (strcmp(o->how, "link") && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
@@ -534,12 +587,19 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
     MOE_TRY(moe_plan_find_model(p, o->run.argv[0], o->check ? o->out : o->model, model, err));
     MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
     if (p->model.form && p->model.form != moe_source_origin(*src, NULL).form)
-        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", o->run.argv[0]);
-    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, o->run.argv[0], err));
-    MOE_TRY(moe_plan_check_model(p, *src, o->run.argv[0], err));
+        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", plan_name(o));
+    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, plan_name(o), err));
+    MOE_TRY(moe_plan_check_model(p, *src, plan_name(o), err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
     else MOE_TRY(put_stage(o, *src, p, text, n, first, last, &bytes, err));
-    moe_notice(&o->run, o->check ? "'%s' holds what ranks %d to %d need: %s match their checksums" : "'%s' written for ranks %d to %d: %s copied", o->out, (int)first, (int)last, moe_human_bytes(bytes, size));
+    char which[32];
+    if (first == last) snprintf(which, sizeof which, "rank %d", (int)first);
+    else snprintf(which, sizeof which, "ranks %d to %d", (int)first, (int)last);
+    moe_human_bytes(bytes, size);
+    if (o->check)
+        moe_notice(&o->run, "'%s' holds what %s need%s: %s match their checksums", o->out, which,
+                   first == last ? "s" : "", size);
+    else moe_notice(&o->run, "'%s' written for %s: %s copied", o->out, which, size);
     cJSON_AddStringToObject(json, "output", o->out);
     moe_json_add_i64(json, "bytes", (int64_t)bytes);
     return MOE_OK;
@@ -553,7 +613,8 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     size_t n;
     MOE_TRY(one_plan(o, "stage", err));
     MOE_TRY(moe_read_text(o->run.argv[0], INT_MAX, &text, &n, err));
-    enum moe_code code = moe_plan_parse(&p, text, n, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err);
+    int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
+    enum moe_code code = moe_plan_parse(&p, text, n, plan_name(o), ranks, err);
     if (code == MOE_OK) code = stage(o, &src, p, text, n, json, err);
     free(text);
     code = moe_source_blame(src, code, err);

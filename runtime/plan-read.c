@@ -298,6 +298,11 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
         if (i && n != slots) return moe_fail_at(err, MOE_UNSUPPORTED, t->file, NULL, "layers with %d and %d slots", (int)slots, (int)n);
         slots = n;
     }
+    if (!by_rank && slots % ranks)
+        return moe_fail_at(err, MOE_MISMATCH, t->file, NULL,
+                           "%d slots a layer are no multiple of %d ranks, and an engine gives each as many (is "
+                           "--ranks right?)",
+                           (int)slots, (int)ranks);
     MOE_TRY(moe_plan_new(out, by_rank ? (int32_t)h->ranks : ranks, experts, (int32_t)t->n_layers, t->layer, slots, err));
     (*out)->experts_per_token = (int32_t)h->top;
     (*out)->ranks_per_node = (int32_t)h->per_node;
@@ -312,6 +317,8 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
     for (int32_t i = 0; i < (int32_t)t->n_layers; i++) fill_layer(*out, i, t, each);
     enum moe_code code = h->made_for && !made_for ? moe_fail_at(err, MOE_NOMEM, t->file, NULL, "no memory for a placement plan")
                                                   : moe_plan_index(*out, t->file, err);
+    if (code == MOE_CORRUPT && !by_rank)
+        code = moe_wrap(err, "read as a plan for %d ranks, which --ranks may have wrong", (int)ranks);
     if (code != MOE_OK) moe_plan_free(out);
     return code;
 }
@@ -350,7 +357,8 @@ enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks
     size_t n;
     *p = NULL;
     MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
-    enum moe_code code = moe_plan_parse(p, text, n, path, ranks, err);
+    const char *name = strcmp(path, "-") ? path : "standard input";
+    enum moe_code code = moe_plan_parse(p, text, n, name, ranks, err);
     free(text);
     return code;
 }

@@ -122,8 +122,8 @@ void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, con
     else
         moe_text_add(t,
                      "no expert is lost with any %d rank%s, since each has at least %d copies; with one rank "
-                     "dead the fullest "
-                     "computes %.2f times today's mean",
+                     "dead, and tokens shared out best over the copies, the fullest computes %.2f times "
+                     "today's mean",
                      (int)f->copies_min - 1, f->copies_min == 2 ? "" : "s", (int)f->copies_min, after);
     if (task->ranks_per_node > 0 && task->ranks_per_node < task->ranks) report_nodes(t, task, f);
     moe_text_add(t, ".\n");

@@ -513,6 +513,31 @@ refused 13 'not a whole number' $K --ranks 8 --stats "$T/hostile"
 refused 13 'not JSON' verify "$T/t.svg"
 echo '{"version":1,"layers":[{"layer":1,"ranks":[[0,0]]}]}' >"$T/dup"
 refused 13 'there twice' export "$T/dup" --to sglang
+
+# --ranks of our own plan are held against it, those of an engine's file cut it; what an old plan asks for has a name
+ok "$P" $S --ranks 8 --slots 768 --survive 1 --ranks-per-node 4 --stats "$T/s1" -f -o "$T/old.json"
+ok "$P" export "$T/old.json" --to sglang --ranks 8 -f -o "$T/old-sglang.json"
+ok "$P" export "$T/old-sglang.json" --to sglang --ranks 4 -f -o "$T/now"
+refused 15 "old.json': a plan for something else: 8 ranks, not 4" export "$T/old.json" --to sglang --ranks 4
+refused 15 'a plan for something else: 8 ranks, not 4' stage "$T/tiny.moe/plan-8.json" --ranks 4 --rank 7 -o "$T/x.moe"
+refused 15 '768 slots a layer are no multiple of 5 ranks' export "$T/old-sglang.json" --to sglang --ranks 5
+echo '{"physical_to_logical_map":[[0,0,1,1]]}' >"$T/cut"
+refused 13 'read as a plan for 2 ranks, which --ranks may have wrong' export "$T/cut" --to sglang --ranks 2
+refused 2 "6 ranks are no whole number of nodes of 4, which '$T/old.json' has (--ranks-per-node N" $S --from "$T/old.json" --ranks 6
+refused 2 "400 slots are too few: '$T/old.json' has 2 copies of each expert, and those of 384 experts need 768 (--survive R" $S --from "$T/old.json" --slots 400
+refused 2 "1 rank cannot survive the loss of 1, as '$T/old.json' does (--survive R" $S --from "$T/old.json" --ranks 1
+refused 2 '8 ranks are no whole number of nodes of 9' $S --ranks 8 --ranks-per-node 9
+ok "$P" $S --from "$T/old.json" --ranks 6 --ranks-per-node 0 --stats "$T/s1" -n
+ok "$P" "$T/tiny-config" -q --ranks 1 --stats "$T/tiny.json"
+grep -q ' on 1 rank\.$' "$T/out" || { cat "$T/out"; fail "one rank is not one"; }
+ok "$P" stage "$T/tiny.moe/plan-8.json" --rank 1 -f -o "$T/one.moe"
+grep -q "written for rank 1: " "$T/err" || { cat "$T/err"; fail "one rank is not one (stage)"; }
+: >"$T/nothing"
+refused 13 "nothing': is empty" verify "$T/nothing"
+refused 13 "nothing': is empty" $K --ranks 8 --stats "$T/nothing"
+refused 13 "'standard input': is empty" verify -
+refused 13 "'standard input': is empty" $K --ranks 8 --stats -
+
 refused 2 'want a model' 
 refused 2 'wants one PLAN' verify
 
