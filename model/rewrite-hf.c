@@ -167,13 +167,15 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
     MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
     p->got->was_done = false; /* of the checkpoint something is left to do */
-    code = finish(p, err);
-    if (code == MOE_OK) return MOE_OK;
-    cJSON_Delete(p->got->relative_error);
-    cJSON_Delete(p->got->notes);
-    cJSON_Delete(p->got->profile);
-    p->got->relative_error = p->got->notes = p->got->profile = NULL;
-    return code;
+    return finish(p, err);
+}
+
+static void forget(struct moe_rewrite_result *got)
+{
+    cJSON_Delete(got->relative_error);
+    cJSON_Delete(got->notes);
+    cJSON_Delete(got->profile);
+    got->relative_error = got->notes = got->profile = NULL;
 }
 
 /* When the container in it is whole, no weight is left to be quantized. */
@@ -219,6 +221,7 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
     if (code == MOE_OK) *r = *moe_hf_place_result(p->place);
     if (code == MOE_OK) code = check_memory(o, p->place, &need, err);
     if (code == MOE_OK) code = run(p, out, err);
+    if (code != MOE_OK) forget(got);
     got->output_bytes = r->output_bytes;
     moe_hf_place_close(&p->place);
     free(p);
