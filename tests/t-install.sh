@@ -33,6 +33,8 @@ for x in "$BIN"/moe-*; do
 done
 ! grep -rl "$PWD" "$root/lib/pkgconfig" "$root/share" "$root/include" || fail "an installed file names the build directory"
 
+inside=$(find "$root/include" -name '*-internal.h')
+[ -z "$inside" ] || fail "installed, but for its folder alone: $inside"
 # Every installed header is for a program in strict C17, alone.
 (cd "$root/include/moe" && find . -name '*.h' | sort | while read -r h; do
     echo "#include \"$h\"" | ${CC:-cc} -std=c17 -Wall -Werror -I. -x c -fsyntax-only - || { echo "not alone: $h"; exit 1; }
