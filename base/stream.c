@@ -61,10 +61,12 @@ static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *e
     return MOE_OK;
 }
 
+const char *moe_stream_name(const char *path) { return strcmp(path, "-") ? path : "standard input"; }
+
 static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_err *err)
 {
     bool standard = !strcmp(path, "-");
-    s->path = strdup(standard ? "standard input" : path);
+    s->path = strdup(moe_stream_name(path));
     if (!s->path) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     s->fd = standard ? STDIN_FILENO : -1;
     s->size = UINT64_MAX;

@@ -19,6 +19,9 @@ struct moe_stream;
 enum moe_code moe_stream_open(struct moe_stream **s, const char *path, struct moe_err *err);
 void moe_stream_close(struct moe_stream **s);
 
+/* What messages call the file at `path`: itself, and of "-" "standard input". */
+const char *moe_stream_name(const char *path);
+
 /* Up to `room` > 0 bytes into `to`; *n is less only at the end, and 0 from then on. */
 enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err);
 

@@ -317,7 +317,7 @@ enum moe_code moe_routing_read(const char *path, struct moe_routing **r, struct 
     *r = NULL;
     if (moe_exists(path) == MOE_DIR) return moe_routing_read_trtllm(path, r, err);
     MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
-    const char *name = strcmp(path, "-") ? path : "standard input";
+    const char *name = moe_stream_name(path);
     bool empty = moe_json_space(text, n, 0) == n;
     enum moe_code code = empty ? moe_fail_at(err, MOE_CORRUPT, name, NULL, "is empty")
                                : moe_routing_parse(text, n, name, r, err);

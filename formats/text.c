@@ -28,7 +28,7 @@ enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piec
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     *t = (struct moe_text){ .line = 1, .memory = memory, .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
     enum moe_code code = moe_stream_open(&t->stream, path, err);
-    t->path = strdup(strcmp(path, "-") ? path : "standard input");
+    t->path = strdup(moe_stream_name(path));
     if (code == MOE_OK && !t->path) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     if (code == MOE_OK) code = begin(t, err);
     if (code != MOE_OK) moe_text_close(&t);

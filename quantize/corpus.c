@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/stream.h"
 #include "base/tool.h"
 
 #include <stdio.h>
@@ -71,7 +72,7 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
         c->torn += piece.torn;
         code = encode(c, r, text, &piece, err);
         if (code != MOE_OK && piece.messages)
-            moe_wrap(err, "'%s': line %lld", strcmp(path, "-") ? path : "standard input", (long long)piece.line);
+            moe_wrap(err, "'%s': line %lld", moe_stream_name(path), (long long)piece.line);
     }
     count_left(c, text);
     moe_text_close(&text);

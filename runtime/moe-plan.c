@@ -102,12 +102,12 @@ static enum moe_code check_inherited(const struct work *w, struct moe_err *err)
 {
     const struct moe_plan_options *o = w->o;
     const struct moe_plan_task *t = &w->task;
-    const char *old = o->from && strcmp(o->from, "-") ? o->from : "standard input";
     int32_t node = t->ranks_per_node, copies = t->survive + 1;
     if (o->per_node != MOE_UNSET && o->per_node > t->ranks)
         return moe_fail(err, MOE_USAGE, "%d rank%s no whole number of nodes of %lld", (int)t->ranks,
                         t->ranks == 1 ? " is" : "s are", (long long)o->per_node);
     if (!w->from) return MOE_OK;
+    const char *old = moe_stream_name(o->from);
     if (o->per_node == MOE_UNSET && node > 0 && node < t->ranks && t->ranks % node)
         return moe_fail(err, MOE_USAGE,
                         "%d ranks are no whole number of nodes of %d, which '%s' has (--ranks-per-node N says how "
@@ -368,10 +368,7 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 /* ---- verify, export, plot, stage ---- */
 
-static const char *plan_name(const struct moe_plan_options *o)
-{
-    return strcmp(o->run.argv[0], "-") ? o->run.argv[0] : "standard input";
-}
+static const char *plan_name(const struct moe_plan_options *o) { return moe_stream_name(o->run.argv[0]); }
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {

@@ -243,7 +243,7 @@ static enum moe_code not_ours(const char *path, const char *whose, struct moe_er
 
 enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
 {
-    *t = (struct moe_plan_text){ .path = strcmp(path, "-") ? path : "standard input" };
+    *t = (struct moe_plan_text){ .path = moe_stream_name(path) };
     MOE_TRY(moe_read_text(path, 256 << 20, &t->text, &t->bytes, err));
     path = t->path;
     enum moe_code code = MOE_OK;

@@ -357,7 +357,7 @@ enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks
     size_t n;
     *p = NULL;
     MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
-    const char *name = strcmp(path, "-") ? path : "standard input";
+    const char *name = moe_stream_name(path);
     enum moe_code code = moe_plan_parse(p, text, n, name, ranks, err);
     free(text);
     return code;

@@ -46,7 +46,7 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 {
     uint64_t most = memory_of(o);
     enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
-    if (!strcmp(path, "-")) path = "standard input";
+    path = moe_stream_name(path);
     if (code == MOE_UNSUPPORTED && most < TEXT_MAX)
         return moe_fail_at(err, MOE_NOMEM, path, NULL,
                            "the text has more bytes than the %llu that are %s (%sless text)",
@@ -449,8 +449,7 @@ static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
                                const struct moe_engine *e, struct moe_err *err)
 {
-    struct reading r = { .o = o, .e = e, .left = &p->left,
-                         .path = strcmp(path, "-") ? path : "standard input" };
+    struct reading r = { .o = o, .e = e, .left = &p->left, .path = moe_stream_name(path) };
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ 0 };
