@@ -30,7 +30,7 @@ static bool has(const struct moe_place *s, int32_t r, int32_t e) { return s->has
 /* May e come to rank r, leaving rank `from`, with nodes in mind?  Not to a node that has a copy and is another than the one left. */
 static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32_t e)
 {
-    if (s->per_node >= s->ranks || s->count[e] < 2 || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
+    if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
     int32_t first = r / s->per_node * s->per_node, end = first + s->per_node < s->ranks ? first + s->per_node : s->ranks;
     for (int32_t q = first; q < end; q++)
         if (has(s, q, e)) return false;

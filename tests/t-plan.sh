@@ -264,6 +264,31 @@ grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out";
 ok "$P" $S --ranks 8 --slots 768 --ranks-per-node 4 --stats "$T/s1"
 grep -q 'with the worst node of 4 ranks [0-9]* experts of a layer are lost, since not all have two copies (--survive 1)' "$T/out" || { cat "$T/out"; fail "it is not said why a node takes experts"; }
 
+# without --survive, too: an expert that has a second copy or more has them in two nodes, where slots allow that
+caught() # PLAN PER_NODE: how many experts of two copies or more have all of them in one node
+{
+    awk -v node="$2" '/^{"layer"/ {
+        gsub(/.*"ranks": \[\[|\]\].*/, "")
+        n = split($0, rank, /\], \[/)
+        split("", copies); split("", nodes); split("", seen)
+        for (r = 1; r <= n; r++) {
+            m = split(rank[r], e, ", ")
+            at = int((r - 1) / node)
+            for (k = 1; k <= m; k++) { copies[e[k]]++; if (!seen[e[k], at]++) nodes[e[k]]++ }
+        }
+        for (x in copies) { slots += copies[x]; bad += copies[x] > 1 && nodes[x] == 1 }
+    } END { print slots + 0, bad + 0 }' "$1"
+}
+mkdir "$T/spread"
+sed 's/"num_hidden_layers": 61/"num_hidden_layers": 11/; s/"n_routed_experts": 384/"n_routed_experts": 32/' "$T/k2/config.json" >"$T/spread/config.json"
+for shape in "0.3 1 60" "0.3 4 60" "0.5 4 50" "1 1 40"; do
+    set -- $shape
+    "$G" experts=32 layers=10 sigma=$1 windows=$2 drift=0.3 >"$T/spread.json" || fail genrouting
+    ok "$P" "$T/spread" -q --ranks 8 --slots $3 --ranks-per-node 4 --stats "$T/spread.json" -f -o "$T/n.json"
+    [ "$(caught "$T/n.json" 4)" = "$((10 * $3)) 0" ] || fail "slots, and experts whose copies are all in one node: $(caught "$T/n.json" 4) of sigma, windows, slots $shape"
+    count
+done
+
 # ---- EPLB is not held to --survive: it has a bound of its own, and what it loses is said ----
 ok "$P" $S --ranks 32 --slots 768 --survive 1 --stats "$T/s1" --baseline eplb -f -o "$T/sv.json"
 grep -q 'bound that no placement which survives the loss of 1 rank can beat; by DeepSeek.s EPLB, which knows nothing of --survive and loses up to [0-9]* experts of a layer with a rank, it would compute [0-9]*, [0-9.]* % above the bound without --survive, so' "$T/out" || { cat "$T/out"; fail "EPLB is held against a bound that it need not keep"; }
