@@ -278,22 +278,31 @@ static enum moe_code write_plan(const struct work *w, struct moe_err *err)
     return code;
 }
 
+/* The plan's balance beside that of EPLB. */
+static enum moe_code tell_balance(const struct work *w, double bound, struct moe_err *err)
+{
+    struct moe_baseline_sum eplb;
+    bool placed = w->task.slots % w->task.ranks == 0;
+    if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, bound, NULL, err));
+    moe_report_balance(w->text, &w->task, w->proofs, placed ? &eplb : NULL, w->measured);
+    return MOE_OK;
+}
+
 static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *err)
 {
     const struct moe_plan_proofs *f = w->proofs;
-    double active = 0;
+    const struct moe_strlist *asked = &w->o->baselines;
+    double active = 0, bound = 0;
     cJSON *layers = moe_plan_proofs_json(w->plan, f);
     if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
-    struct moe_baseline_sum eplb;
-    bool placed = w->task.slots % w->task.ranks == 0;
-    if (placed) MOE_TRY(moe_plan_baseline_sum(&eplb, MOE_BASE_EPLB, &w->task, f, NULL, err));
+    if (asked->n || !w->o->run.json) MOE_TRY(moe_plan_baseline_bound(&bound, &w->task, f, err));
     moe_text_add(w->text, "%d layer%s of %d experts in %d slots on %d rank%s.\n", (int)f->n_layers,
                  f->n_layers == 1 ? "" : "s", (int)w->stats->experts, (int)w->task.slots, (int)w->task.ranks,
                  w->task.ranks == 1 ? "" : "s");
-    moe_report_balance(w->text, &w->task, f, placed ? &eplb : NULL, w->measured);
+    if (!w->o->run.json) MOE_TRY(tell_balance(w, bound, err));
     moe_report_losses(w->text, &w->task, f);
-    MOE_TRY(moe_plan_baselines(&w->o->baselines, &w->task, f, w->text, json, err));
+    MOE_TRY(moe_plan_baselines(asked, &w->task, f, bound, w->text, json, err));
     add_totals(w, json);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
     moe_json_add_i64(json, "ranks", w->task.ranks);
@@ -517,7 +526,7 @@ static enum moe_code beside(const struct moe_plan_options *o, const struct moe_p
                                    .stats = stats, .progress = o->run.progress };
         bool even = t.slots % t.ranks == 0;
         *most = calloc((size_t)p->n_layers, sizeof **most);
-        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, NULL, *most, err)
+        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, 0, *most, err)
                      : moe_fail(err, MOE_NOMEM, "no memory for baselines");
         *b = (struct moe_plot_beside){ even ? "EPLB" : "experts in order", *most };
     }

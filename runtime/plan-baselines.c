@@ -38,14 +38,14 @@ static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t 
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for baselines");
 }
 
-/* f has the bounds on plans that survive what the task says. */
-static enum moe_code easier_bound(const struct moe_plan_task *t, const struct moe_plan_proofs *f, double *bound, struct moe_err *err)
+enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
+                                      struct moe_err *err)
 {
     struct moe_plan_task easier = *t;
     struct moe_bounds b;
     easier.survive = 0;
-    *bound = f && !t->survive ? f->bound : 0;
-    for (int32_t i = 0; f && t->survive && i < t->stats->n_layers; i++) {
+    *bound = t->survive ? 0 : f->bound;
+    for (int32_t i = 0; t->survive && i < t->stats->n_layers; i++) {
         MOE_TRY(moe_plan_bounds(&b, &easier, i, err));
         *bound += b.best;
     }
@@ -53,12 +53,12 @@ static enum moe_code easier_bound(const struct moe_plan_task *t, const struct mo
 }
 
 enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t,
-                                    const struct moe_plan_proofs *f, double *most, struct moe_err *err)
+                                    double bound, double *most, struct moe_err *err)
 {
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
     double *load = calloc((size_t)t->ranks, sizeof *load), start = moe_now(), cpu = moe_cpu_seconds();
     enum moe_code code = moe_fail(err, MOE_NOMEM, "no memory for baselines");
-    *s = (struct moe_baseline_sum){ 0 };
+    *s = (struct moe_baseline_sum){ .bound = bound };
     if (slot && load) {
         char label[32];
         snprintf(label, sizeof label, "placing as %s", names[kind]);
@@ -80,17 +80,16 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
     }
     free(slot);
     free(load);
-    if (code == MOE_OK) code = easier_bound(t, f, &s->bound, err);
-    s->gap = s->bound > 0 && s->load_max > s->bound ? s->load_max / s->bound - 1 : 0;
+    s->gap = bound > 0 && s->load_max > bound ? s->load_max / bound - 1 : 0;
     return code;
 }
 
 static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
-                         struct moe_text *text, cJSON *all, struct moe_err *err)
+                         double bound, struct moe_text *text, cJSON *all, struct moe_err *err)
 {
     struct moe_baseline_sum s;
     double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
-    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, f, most, err)
+    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, bound, most, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for baselines");
     cJSON *j = code == MOE_OK ? cJSON_AddObjectToObject(all, names[kind]) : NULL;
     cJSON *layers = j ? cJSON_CreateDoubleArray(most, t->stats->n_layers) : NULL;
@@ -122,11 +121,12 @@ static bool wants(const struct moe_strlist *asked, enum moe_baseline kind)
 }
 
 enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, struct moe_text *text, cJSON *json, struct moe_err *err)
+                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *json,
+                                 struct moe_err *err)
 {
     cJSON *all = asked->n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
     for (int k = 0; all && k < KINDS; k++)
-        if (wants(asked, (enum moe_baseline)k)) MOE_TRY(one((enum moe_baseline)k, t, f, text, all, err));
+        if (wants(asked, (enum moe_baseline)k)) MOE_TRY(one((enum moe_baseline)k, t, f, bound, text, all, err));
     return MOE_OK;
 }
 

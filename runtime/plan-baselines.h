@@ -13,18 +13,23 @@ enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const st
 
 struct moe_baseline_sum {
     double load_max;      /* the fullest rank's load, summed over layers */
-    double bound;         /* the sum of the bounds on plans that need not survive anything, as these need not */
+    double bound;         /* moe_plan_baseline_bound; 0: not asked for */
     double gap;           /* load_max / bound - 1 */
     int32_t lost;         /* experts of a layer that are lost with the worst rank */
     int64_t duplicates;   /* slots that hold an expert that their rank has already */
     double seconds, cpu;  /* to place: wall, and of the processor */
 };
-/* One of them, beside the plan with the proofs f; most: [layers] the fullest rank's load of each, or NULL. */
+/* The sum of the bounds on plans that need not survive anything, as these need not.  f: of the plan; its own
+ * bounds are on plans that survive what the task says. */
+enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
+                                      struct moe_err *err);
+/* One of them; most: [layers] the fullest rank's load of each, or NULL. */
 enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t,
-                                    const struct moe_plan_proofs *f, double *most, struct moe_err *err);
+                                    double bound, double *most, struct moe_err *err);
 
 /* A line of text and an object of json's "baselines" for each that is asked for; nothing when none is. f: of the plan. */
 enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, struct moe_text *text, cJSON *json, struct moe_err *err);
+                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *json,
+                                 struct moe_err *err);
 
 #endif
