@@ -84,7 +84,7 @@ struct head {
     int64_t experts, top, per_node, survive, ranks;
     int32_t prediction, n_prediction;
     struct moe_identity model;
-    char *made_for; /* malloc'd */
+    const char *made_for; /* in the JSON */
 };
 
 /* Layers for multi-token prediction: numbers one after the other. */
@@ -110,10 +110,7 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
     MOE_TRY(moe_json_i64(root, "ranks_per_node", false, 0, MOE_PLAN_RANKS_MAX, &h->per_node, file, err));
-    const char *made_for = NULL;
-    MOE_TRY(moe_json_str(root, "model", false, &made_for, file, err));
-    if (made_for && !(h->made_for = strdup(made_for)))
-        return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a placement plan");
+    MOE_TRY(moe_json_str(root, "model", false, &h->made_for, file, err));
     MOE_TRY(json_prediction(moe_json_get(root, MOE_PLAN_PREDICTION), h, file, err));
     bool says = moe_json_get(root, MOE_PLAN_ORIGIN) || moe_json_get(root, MOE_PLAN_WEIGHTS);
     if (says && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
@@ -341,10 +338,9 @@ enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, cons
     if (is_json(text, bytes)) {
         code = moe_json_parse(text, bytes, file, &root, err);
         if (code == MOE_OK) code = json_lists(&t, root, &h, &by_rank, err);
-        cJSON_Delete(root);
     } else code = yaml_lists(&t, text, bytes, err);
     if (code == MOE_OK) code = assemble(p, &t, &h, by_rank, ranks, err);
-    free(h.made_for);
+    cJSON_Delete(root);
     free(t.v);
     free(t.end);
     free(t.layer);
