@@ -91,10 +91,9 @@ struct head {
 static enum moe_code json_prediction(const cJSON *list, struct head *h, const char *file, struct moe_err *err)
 {
     for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next, h->n_prediction++) {
-        if (!h->n_prediction && cJSON_IsNumber(x)) h->prediction = (int32_t)x->valuedouble;
-        double want = (double)h->prediction + h->n_prediction;
-        if (!cJSON_IsNumber(x) || x->valuedouble < want || x->valuedouble > want || want < 1 ||
-            want > INT16_MAX)
+        bool layer = cJSON_IsNumber(x) && x->valuedouble >= 1 && x->valuedouble <= INT16_MAX;
+        if (layer && !h->n_prediction) h->prediction = (int32_t)x->valuedouble;
+        if (!layer || x->valuedouble != h->prediction + h->n_prediction)
             return moe_fail_at(err, MOE_CORRUPT, file, NULL,
                                "'" MOE_PLAN_PREDICTION "' is no list of layers one after the other");
     }

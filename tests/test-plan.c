@@ -63,6 +63,8 @@ static void test_read(void)
 
 static void test_refused(void)
 {
+    static const char *const predictions[] = { "1e300", "-1e300", "0", "32768", "1.5", "\"1\"", "1,3", "1,1e300" };
+    char text[128];
     refuse(MOE_CORRUPT, "{}", 0, "is no plan: it has neither");
     refuse(MOE_CORRUPT, "[]", 0, "not a JSON object");
     refuse(MOE_UNSUPPORTED, "{\"version\":2,\"layers\":[]}", 0, "version 2");
@@ -74,6 +76,11 @@ static void test_refused(void)
     refuse(MOE_CORRUPT, ONE("[0],[-1]"), 0, "not a whole number");
     refuse(MOE_CORRUPT, ONE("[0],[1e9]"), 0, "not a whole number");
     refuse(MOE_CORRUPT, ONE("[0],1"), 0, "list of experts is missing");
+    for (size_t i = 0; i < sizeof predictions / sizeof *predictions; i++) {
+        snprintf(text, sizeof text, "{\"version\":1,\"prediction_layers\":[%s],\"layers\":[{\"layer\":0,\"ranks\":[[0]]}]}",
+                 predictions[i]);
+        refuse(MOE_CORRUPT, text, 0, "'prediction_layers' is no list of layers one after the other");
+    }
     refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0,1,2]]}]}", 0, "expert 2 is none of the model's");
     refuse(MOE_CORRUPT, "{\"version\":1,\"ranks\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0]]}]}", 0, "'ranks' says 2");
     refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0],[0]]},{\"layer\":2,\"ranks\":[[0]]}]}", 0, "1 ranks, 2 are wanted");
