@@ -32,18 +32,22 @@ struct moe_calibrate {
     struct moe_watch watch;
 };
 
-/* What earlier runs left: the sensitivity pass, whole units, what was put aside of layers. */
-static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, double *work, struct moe_err *err)
+/* What earlier runs left, as work: the sensitivity pass, whole units, what was put aside of layers.  Of that
+ * pass, all of whose files are read for it: whether F is there, and if not, how far it came. */
+static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, bool *there, int *reached,
+                                 double *work, struct moe_err *err)
 {
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
-    bool there = false;
-    int reached = -1;
-    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, &there, err));
-    if (c->o.fisher && !there) MOE_TRY(moe_fisher_reached(c->src, &f, c->dir, &reached, err));
-    *work = there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence) : reached >= 0 ? moe_fisher_known(c->src, &f, reached) : 0;
+    *there = false;
+    *reached = -1;
+    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, there, err));
+    if (c->o.fisher && !*there) MOE_TRY(moe_fisher_reached(c->src, &f, c->dir, reached, err));
+    *work = *there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence)
+        : *reached >= 0 ? moe_fisher_known(c->src, &f, *reached) : 0;
     for (int l = 0, unit = 0, n = (int)moe_calibrate_layers(c->src, c->o.type); l < n; l++) {
-        MOE_TRY(moe_aside_there(c->dir, l, &there, err));
-        if (there) *work += moe_calibrate_dense_work(c->src, &c->o, l);
+        bool aside;
+        MOE_TRY(moe_aside_there(c->dir, l, &aside, err));
+        if (aside) *work += moe_calibrate_dense_work(c->src, &c->o, l);
         if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
             *work += moe_calibrate_experts_work(c->src, &c->o, l) + (c->o.method.corrects ? moe_work_experts(&c->src->config, (double)c->o.n) : 0);
     }
@@ -172,11 +176,15 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
 {
     struct moe_calibrate *c = ctx;
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
+    bool there;
+    int reached;
     c->dir = dir;
-    MOE_TRY(done_before(c, todo, &c->done_before, err));
+    MOE_TRY(done_before(c, todo, &there, &reached, &c->done_before, err));
     moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate", c->plan.work + moe_calibrate_copies(c->src, c->o.type));
     moe_meter_skip(&c->meter, c->done_before);
-    if (c->o.fisher) MOE_TRY(moe_fisher_run(c->src, &f, dir, c->plan.in_files ? c->o.scratch : NULL, c->pool, &c->meter, err));
+    if (c->o.fisher && !there)
+        MOE_TRY(moe_fisher_run(c->src, &f, dir, reached, c->plan.in_files ? c->o.scratch : NULL, c->pool,
+                               &c->meter, err));
     return take_all(c, err);
 }
 

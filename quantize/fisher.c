@@ -34,8 +34,10 @@ struct work {
     struct moe_form form;
     struct moe_meter *meter;
     int first, from;                    /* the first layer with experts; the layer after which gradients are known: an earlier run's, or the last */
-    bool resumed;                       /* ... an earlier run's: they are in dh */
 };
+
+/* An earlier run's gradients are in dh. */
+static bool resumed(const struct work *w) { return w->from < w->layers - 1; }
 
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
@@ -130,10 +132,10 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
 /* States before layer l, for all l from the first with experts on that the way back passes; then after the last, where it starts there. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
-    if (w->resumed && w->from == w->first) return MOE_OK; /* its metric is all that is lacking */
+    if (resumed(w) && w->from == w->first) return MOE_OK; /* its metric is all that is lacking */
     while (w->walk.layer < w->layers) {
         if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
-        if (w->resumed && w->walk.layer == w->from) break;
+        if (resumed(w) && w->walk.layer == w->from) break;
         MOE_TRY(moe_walk_pass(&w->walk, err));
     }
     return MOE_OK;
@@ -268,7 +270,7 @@ static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
 
 static enum moe_code backward(struct work *w, struct moe_err *err)
 {
-    if (!w->resumed) MOE_TRY(start(w, err));
+    if (!resumed(w)) MOE_TRY(start(w, err));
     for (int l = w->from; l >= w->first; l--) {
         if (w->walk.m->layers[l].moe) MOE_TRY(write_form(w, l, err));
         if (l == w->first) break;
@@ -283,11 +285,11 @@ static enum moe_code backward(struct work *w, struct moe_err *err)
 
 /* ---- the whole ---- */
 
-static enum moe_code open_work(struct work *w, struct moe_source *src, const char *states, struct moe_pool *pool, struct moe_err *err)
+static enum moe_code open_work(struct work *w, struct moe_source *src, int reached, const char *states,
+                               struct moe_pool *pool, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok, piece = most(PIECE, moe_walk_batch(w->o->sequence));
-    int reached;
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
@@ -306,12 +308,8 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, const cha
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
     MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
     MOE_TRY(moe_states_open(&w->dx, n, h, states, err));
-    w->from = w->layers - 1;
-    MOE_TRY(moe_fisher_reached(src, w->o, w->dir, &reached, err));
-    if (reached < 0) return MOE_OK;
-    w->resumed = true;
-    w->from = reached;
-    return moe_gradient_read(w->dir, &w->dh, err);
+    w->from = reached >= 0 ? reached : w->layers - 1;
+    return resumed(w) ? moe_gradient_read(w->dir, &w->dh, err) : MOE_OK;
 }
 
 static void close_work(struct work *w)
@@ -361,14 +359,12 @@ double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o
     return moe_work_sensitivity(&src->config, n, s) - moe_work_sensitivity_from(&src->config, n, s, layer);
 }
 
-enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
-                             struct moe_meter *meter, struct moe_err *err)
+enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
+                             const char *states, struct moe_pool *pool, struct moe_meter *meter,
+                             struct moe_err *err)
 {
     struct work w = { .o = o, .dir = dir, .meter = meter, .dh = { .fd = -1 }, .dx = { .fd = -1 } };
-    bool all;
-    MOE_TRY(moe_fisher_there(src, dir, &all, err));
-    if (all) return MOE_OK;
-    enum moe_code code = open_work(&w, src, states, pool, err);
+    enum moe_code code = open_work(&w, src, reached, states, pool, err);
     if (code == MOE_OK) code = keep_states(&w, err);
     if (code == MOE_OK) code = backward(&w, err);
     close_work(&w);

@@ -22,11 +22,13 @@ struct moe_fisher {
 /* Bytes held besides what the process holds now, and of files of hidden states. */
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files);
 
-/* Write F of every layer with experts into `dir`, a file each, durable once there; what is there already stays, and the pass goes on where an
- * earlier one was (quantize/gradient.h): forward through the layers before, then back.  states: a directory for the hidden
+/* Write F of every layer with experts into `dir`, a file each, durable once there.  reached: as
+ * moe_fisher_reached has it; what is there of later layers stays, and the pass goes on where the earlier one
+ * was (quantize/gradient.h): forward through the layers before, then back.  states: a directory for the hidden
  * states; NULL: memory.  meter: counts moe_work_sensitivity. */
-enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, const char *states, struct moe_pool *pool,
-                             struct moe_meter *meter, struct moe_err *err);
+enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
+                             const char *states, struct moe_pool *pool, struct moe_meter *meter,
+                             struct moe_err *err);
 /* Whether all of them are there already, as they were written: each file has a checksum, and is read for this. */
 enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there, struct moe_err *err);
 
