@@ -49,10 +49,6 @@ struct moe_rewrite_work {
 
 uint64_t moe_tensor_bytes(const struct moe_tensor *t); /* all planes, as the source stores it */
 
-/* What each tensor becomes (moe_precision_map, and what o->layers leaves out).  free(*type), which is NULL on
- * failure. */
-enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
-                                uint8_t **type, struct moe_err *err);
 /* A sum over the model of what that means for it. */
 void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r);
 /* What --resume compares.  Release it. */

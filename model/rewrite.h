@@ -74,6 +74,11 @@ struct moe_rewrite_options {
     uint64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what the machine has free */
 };
 
+/* What each tensor becomes (moe_precision_map, and what o->layers leaves out).  free(*type), which is NULL on
+ * failure. */
+enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                uint8_t **type, struct moe_err *err);
+
 struct moe_rewrite_estimate {
     uint64_t input_bytes, output_bytes, memory_bytes;
     uint64_t disk_bytes;             /* free where the output goes, without what a coder keeps there */

@@ -163,17 +163,6 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
     };
 }
 
-static enum moe_code precision_of(const struct moe_source *src, const struct moe_rewrite_options *r, uint8_t **type, struct moe_err *err)
-{
-    *type = malloc((size_t)src->n_tensors + 1);
-    if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
-    enum moe_code code = moe_precision_map(src, r->scope, r->rules, r->n_rules, *type, err);
-    for (int64_t i = 0; code == MOE_OK && r->layers && i < src->n_tensors; i++)
-        if (!moe_range_has(r->layers, &src->config, (enum moe_role)src->tensors[i].role, src->tensors[i].layer)) (*type)[i] = MOE_TYPE_LEFT_OUT;
-    if (code != MOE_OK) free(*type);
-    return code;
-}
-
 /* A model that is NVFP4 already, or whose types leave nothing to quantize: refused before hours are spent.  A part may hold nothing of what the
  * whole model has. */
 static enum moe_code check_something(const struct moe_source *src, const struct moe_rewrite_options *r, struct moe_err *err)
@@ -183,7 +172,7 @@ static enum moe_code check_something(const struct moe_source *src, const struct 
     uint8_t *type;
     bool any = false;
     whole.layers = NULL;
-    MOE_TRY(precision_of(src, &whole, &type, err));
+    MOE_TRY(moe_rewrite_types(src, &whole, &type, err));
     for (int64_t i = 0; i < src->n_tensors; i++) {
         kept += type[i] == MOE_NVFP4 && src->tensors[i].type == MOE_NVFP4;
         any |= type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4;
@@ -342,7 +331,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     uint8_t *type = NULL;
     enum moe_code code = o->hf ? moe_rewrite_hf_estimate(src, &rewrite, &hf, o->run.pool, &e, &exported, err)
                                : moe_rewrite_estimate(src, &rewrite, o->run.pool, &e, err);
-    if (code == MOE_OK && o->calibrated) code = precision_of(src, r, &type, err);
+    if (code == MOE_OK && o->calibrated) code = moe_rewrite_types(src, r, &type, err);
     if (code == MOE_OK && o->calibrated) {
         struct moe_calibration c = calibration_of(o, src, &text, type);
         code = plan_calibration(o, src, &c, &p, &e, &speed, err);
@@ -444,7 +433,7 @@ static enum moe_code calibrate(struct options *o, struct moe_source *src, struct
     struct moe_calibrate *c = NULL;
     MOE_TRY(read_text(o, src, o->memory ? (uint64_t)o->memory : moe_available_memory() / 2, &text, err));
     uint8_t *type = NULL;
-    enum moe_code code = precision_of(src, r, &type, err);
+    enum moe_code code = moe_rewrite_types(src, r, &type, err);
     if (code != MOE_OK) {
         moe_corpus_release(&text);
         return code;
