@@ -2,14 +2,11 @@
 /* What a model is beyond its tensors: attention, context, tokenizer, how it was quantized; and layer by layer. */
 #include "convert/inspect.h"
 
-#include "base/io.h"
 #include "formats/chat.h"
 #include "formats/container.h"
 #include "formats/tokenizer.h"
 
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- shape ---- */
 
@@ -39,21 +36,6 @@ static bool add_shape(cJSON *j, const struct moe_config *c)
 
 static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for the summary"); }
 
-/* "tiktoken" where the directory, or a container's folder of its own, has such a file. */
-static enum moe_code kind_of(const struct moe_source *src, const char **kind, struct moe_err *err)
-{
-    static const char *const places[] = { "tiktoken.model", "tokenizer/tiktoken.model" };
-    char path[PATH_MAX];
-    *kind = "tokenizer.json";
-    for (int i = 0; i < 2; i++) {
-        enum moe_exists what;
-        MOE_TRY(moe_path_join(path, sizeof path, src->path, places[i], err));
-        MOE_TRY(moe_look(path, &what, err));
-        if (what != MOE_ABSENT) *kind = "tiktoken";
-    }
-    return MOE_OK;
-}
-
 /* The model's template by the name that --chat-template has for it; null for one that is not built in. */
 static enum moe_code add_template(cJSON *o, const struct moe_source *src, const struct moe_tokenizer *t, struct moe_err *err)
 {
@@ -69,15 +51,15 @@ static enum moe_code add_template(cJSON *o, const struct moe_source *src, const 
 /* Nothing of a model's text is needed to look at its weights: what is wrong with the tokenizer's files is told, and no failure. */
 static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struct moe_tokenizer **t, struct moe_err *err)
 {
-    const char *kind;
     enum moe_code code = moe_tokenizer_open(t, src->path, 0, err);
     if (code == MOE_NOMEM || code == MOE_IO) return code;
     if (code == MOE_NOT_FOUND) return cJSON_AddNullToObject(j, "tokenizer") ? MOE_OK : no_memory(err);
     cJSON *o = cJSON_AddObjectToObject(j, "tokenizer");
     if (o && code != MOE_OK)
         return cJSON_AddNullToObject(o, "kind") && cJSON_AddStringToObject(o, "problem", err->msg) ? MOE_OK : no_memory(err);
-    MOE_TRY(kind_of(src, &kind, err));
-    if (!o || !cJSON_AddStringToObject(o, "kind", kind) || !moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t))) return no_memory(err);
+    bool ok = o && cJSON_AddStringToObject(o, "kind", "tiktoken") && /* the only one that opens */
+              moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t));
+    if (!ok) return no_memory(err);
     return add_template(o, src, *t, err);
 }
 
