@@ -50,11 +50,6 @@ static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 
 static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
 
-uint64_t moe_backward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t sequence, int threads)
-{
-    return sizeof(struct moe_backward) + bytes(row_floats(c, max_tokens)) + bytes(threads * worker_floats(c, sequence));
-}
-
 uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows, int64_t sequence, int threads)
 {
     struct moe_backward_room r = { 0 };

@@ -23,12 +23,11 @@
 
 struct moe_backward; /* buffers; one call at a time */
 
-/* Bytes that moe_backward_open asks for: for max_tokens rows at once, sequences of up to `sequence` <= max_tokens tokens.  Pages are
- * touched only as far as calls reach. */
-uint64_t moe_backward_estimate(const struct moe_config *c, int64_t max_tokens, int64_t sequence, int threads);
-/* The model and the pool (NULL: the caller alone) stay the caller's and must outlive it.  MOE_NOMEM. */
-/* Bytes of them that calls with up to `rows` rows, and through attention with up to attention_rows, touch behind the first layer with experts. */
+/* Bytes, of those that moe_backward_open takes, that calls with up to `rows` rows, and through attention with up
+ * to attention_rows, touch behind the first layer with experts. */
 uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows, int64_t sequence, int threads);
+/* For max_tokens rows at once, sequences of up to `sequence` <= max_tokens tokens.  The model and the pool (NULL:
+ * the caller alone) stay the caller's and must outlive it.  MOE_NOMEM. */
 enum moe_code moe_backward_open(struct moe_backward **b, const struct moe_model *m, int64_t max_tokens, int64_t sequence, struct moe_pool *pool,
                                 struct moe_err *err);
 void moe_backward_close(struct moe_backward **b); /* NULL-safe; nulls */
