@@ -72,13 +72,10 @@ enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, s
 uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
 /* Bytes that writing weights of such a source holds. */
 uint64_t moe_hf_write_memory(const struct moe_source *src);
-/* All shards and the index. */
-enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+/* All shards and the index.  place, unless NULL: the weights that it takes lie in the shards already, so that
+ * scalars and the other tensors are written there; MOE_MISMATCH when a shard's header is not that of the plan. */
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+                                  const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);
-/* The same where the weights that `place` takes lie in the shards already: scalars and the other tensors. 
- * MOE_MISMATCH when a shard's header is not that of the plan. */
-enum moe_code moe_hf_fill_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
-                                 const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
-                                 struct moe_err *err);
 
 #endif

@@ -22,7 +22,7 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
     moe_progress_begin(progress, "export", r->output_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_hf_write_configs(p, d.path, r, err);
     if (code == MOE_OK) code = moe_export_small_files(p->src, d.path, replaced, !r->text_only, err);
-    if (code == MOE_OK) code = moe_hf_write_shards(p, d.path, progress, r, err);
+    if (code == MOE_OK) code = moe_hf_write_shards(p, NULL, d.path, progress, r, err);
     moe_progress_end(progress);
     return moe_export_dir_end(&d, &e, code, err);
 }

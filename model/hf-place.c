@@ -448,7 +448,7 @@ static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_pl
     MOE_TRY(moe_hf_write_configs(plan, dir, r, err));
     MOE_TRY(moe_export_small_files(plan->src, dir, replaced, !r->text_only, err));
     moe_progress_begin(progress, "export", bytes_left(p), MOE_UNIT_BYTES);
-    enum moe_code code = moe_hf_fill_shards(plan, p, dir, progress, r, err);
+    enum moe_code code = moe_hf_write_shards(plan, p, dir, progress, r, err);
     moe_progress_end(progress);
     return code;
 }

@@ -10,9 +10,7 @@
 
 #include <limits.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks. */
 enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, PIECE = 4 << 20 };
@@ -318,26 +316,15 @@ static void stop(struct writer *w)
     moe_hash_free(w->scale_hash);
 }
 
-enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+                                  const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err)
 {
-    struct writer w = { .p = p, .k = moe_kernels(), .progress = progress };
-    enum moe_code code = start(&w, err);
-    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) code = write_shard(&w, dir, s, err);
-    if (code == MOE_OK) code = moe_hf_write_index(p, dir, err);
-    r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
-    stop(&w);
-    return code;
-}
-
-enum moe_code moe_hf_fill_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
-                                 const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
-                                 struct moe_err *err)
-{
     struct writer w = { .p = p, .k = moe_kernels(), .progress = progress,
-                        .files = moe_hf_place_files(place) };
+                        .files = place ? moe_hf_place_files(place) : NULL };
     enum moe_code code = start(&w, err);
-    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) code = fill_shard(&w, place, s, err);
+    for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++)
+        code = place ? fill_shard(&w, place, s, err) : write_shard(&w, dir, s, err);
     if (code == MOE_OK) code = moe_hf_write_index(p, dir, err);
     r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
     stop(&w);

@@ -11,7 +11,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
                           const struct moe_hf_options *hf, struct moe_rewrite_result *counted,
