@@ -72,10 +72,18 @@ enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, s
 uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
 /* Bytes that writing weights of such a source holds. */
 uint64_t moe_hf_write_memory(const struct moe_source *src);
+/* Bytes that the names of all entries take, in the index with their places, or in a header. */
+uint64_t moe_hf_names_memory(const struct moe_hf_plan *p);
 /* All shards and the index.  place, unless NULL: the weights that it takes lie in the shards already, so that
  * scalars and the other tensors are written there; MOE_MISMATCH when a shard's header is not that of the plan. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);
+/* These, after the configurations and the small files of p's container. */
+enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_place *place, const char *dir,
+                               struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err);
+
+/* The options as struct moe_export_dir wants them; returns out. */
+const char *moe_hf_options_words(const struct moe_hf_options *o, char out[64]);
 
 #endif

@@ -5,7 +5,6 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "kernels/nvfp4.h"
-#include "model/export-dir.h"
 #include "model/hf-internal.h"
 #include "model/precision.h"
 #include "model/unit.h"
@@ -154,12 +153,11 @@ static uint64_t bytes_left(const struct moe_hf_place *p)
     return n;
 }
 
-/* The container's descriptors; every name, in the index with its place, or in a header; and a chunk of a
- * weight. */
+/* The container's descriptors; every name; and a chunk of a weight. */
 uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 {
     uint64_t chunk = bytes_left(p) ? moe_hf_write_memory(&p->planned) : 0;
-    return chunk + (uint64_t)p->plan.n * (p->plan.n_shards > 1 ? 400 : 280) +
+    return chunk + moe_hf_names_memory(&p->plan) +
            (uint64_t)p->planned.n_tensors * (sizeof *p->planned.tensors + 64) + (2 << 20);
 }
 
@@ -438,17 +436,14 @@ static void check_same(const struct moe_source *a, const struct moe_source *b)
 static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_plan *plan, const char *dir,
                             struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
 {
-    static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
     /* A scale of 1 says that nobody calibrated; that every single one came out as that was not to be
      * expected. */
     if (plan->weight_only != p->plan.weight_only)
         return moe_fail_at(err, MOE_UNSUPPORTED, plan->src->path, NULL,
                            "calibration gave every input scale the value 1, which stands for none "
                            "(moe-quantize -o Q.moe, then moe-convert Q.moe --to hf-nvfp4)");
-    MOE_TRY(moe_hf_write_configs(plan, dir, r, err));
-    MOE_TRY(moe_export_small_files(plan->src, dir, replaced, !r->text_only, err));
     moe_progress_begin(progress, "export", bytes_left(p), MOE_UNIT_BYTES);
-    enum moe_code code = moe_hf_write_shards(plan, p, dir, progress, r, err);
+    enum moe_code code = moe_hf_write_all(plan, p, dir, progress, r, err);
     moe_progress_end(progress);
     return code;
 }

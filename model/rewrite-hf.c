@@ -5,7 +5,7 @@
 #include "base/tool.h"
 #include "model/export-dir.h"
 #include "model/files.h"
-#include "model/hf-place.h"
+#include "model/hf-internal.h"
 #include "model/rewrite-internal.h"
 
 #include <limits.h>
@@ -107,8 +107,7 @@ static enum moe_code name_all(struct pass *p, const struct moe_work *work, const
     char digest[33];
     struct moe_newdir d;
     MOE_TRY(moe_work_digest(work, digest, err));
-    snprintf(p->options, sizeof p->options, "hf-nvfp4 %s %llu", moe_hf_flavor_name(p->hf->flavor),
-             (unsigned long long)p->hf->shard_bytes);
+    moe_hf_options_words(p->hf, p->options);
     snprintf(p->work, sizeof p->work, "moe " MOE_VERSION " %s in one pass %s", p->options, digest);
     MOE_TRY(moe_newdir_name(&d, out, err));
     MOE_TRY(moe_path_join(p->within, sizeof p->within, d.path, MOE_EXPORT_WITHIN, err));
