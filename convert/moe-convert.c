@@ -19,6 +19,7 @@ struct options {
     const char *out, *to, *flavor, *outtype;
     int64_t memory, shard_size;
     bool dry_run, resume, force, merge, mix_kernels, keep_vision;
+    struct moe_hf_options nvfp4; /* of --to hf-nvfp4 */
 };
 
 static bool is_left_out(const struct moe_raw *r, const char *why)
@@ -79,7 +80,7 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
                                      .rest = !nvfp4, .vision = !nvfp4 && o->keep_vision,
                                      .memory = (uint64_t)o->memory };
-    enum moe_write_mode mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
+    enum moe_write_mode mode = moe_write_mode_of(o->force, o->resume);
     if (o->dry_run) return dry_run(o, src, &r, json, err);
     MOE_TRY(moe_check_vocabulary(src, err));
     name_skipped(&o->run, src, r.vision);
@@ -110,7 +111,7 @@ static void tell_left_out(const struct moe_run *run, const struct moe_export_res
 static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_export_result got;
-    struct moe_export_options x = { .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN,
+    struct moe_export_options x = { .mode = moe_write_mode_of(o->force, o->resume),
                                     .dry_run = o->dry_run, .vision = o->keep_vision };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
@@ -205,7 +206,7 @@ static void told_by_writing(const struct moe_source *src, const struct moe_gguf_
 static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_gguf_result got;
-    struct moe_gguf_options x = { .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN,
+    struct moe_gguf_options x = { .mode = moe_write_mode_of(o->force, o->resume),
                                   .outtype = (enum moe_outtype)moe_outtype_find(o->outtype), .memory = (uint64_t)o->memory,
                                   .dry_run = o->dry_run };
     MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
@@ -225,19 +226,17 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
 static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     struct moe_hf_result got;
-    int flavor = moe_hf_flavor_find(o->flavor ? o->flavor : "modelopt");
-    struct moe_hf_options x = { .flavor = (enum moe_hf_flavor)flavor, .shard_bytes = o->shard_size != MOE_UNSET ? (uint64_t)o->shard_size : MOE_HF_SHARD_BYTES,
-                                .mode = o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN, .dry_run = o->dry_run };
-    MOE_TRY(moe_export_hf_nvfp4(src, o->out, &x, o->run.progress, &got, err));
-    moe_hf_report(json, x.flavor, &got);
+    enum moe_hf_flavor flavor = o->nvfp4.flavor;
+    MOE_TRY(moe_export_hf_nvfp4(src, o->out, &o->nvfp4, o->run.progress, &got, err));
+    moe_hf_report(json, flavor, &got);
     if (o->dry_run) {
-        moe_hf_tell(&o->run, x.flavor, &got);
+        moe_hf_tell(&o->run, flavor, &got);
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
     if (!got.was_done && got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
-    if (!got.was_done) moe_hf_tell(&o->run, x.flavor, &got);
+    if (!got.was_done) moe_hf_tell(&o->run, flavor, &got);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
@@ -249,10 +248,10 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     for (int i = 0; i < 5; i++) ok |= !strcmp(o->to, known[i]);
     if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
     if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
-    if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
-        return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
+    MOE_TRY(moe_hf_options_of(o->flavor, hf_nvfp4 ? o->shard_size : MOE_UNSET,
+                              moe_write_mode_of(o->force, o->resume), &o->nvfp4, err));
+    o->nvfp4.dry_run = o->dry_run;
     if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
-    if (hf_nvfp4 && o->shard_size != MOE_UNSET && o->shard_size < MOE_HF_SHARD_MIN) return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");

@@ -95,6 +95,12 @@ enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, 
 
 enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
 
+/* Of --force and --resume, which exclude each other. */
+static inline enum moe_write_mode moe_write_mode_of(bool force, bool resume)
+{
+    return force ? MOE_WRITE_FORCE : resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
+}
+
 /* For writers that keep no journal. */
 static inline enum moe_left moe_write_left(enum moe_write_mode mode)
 {

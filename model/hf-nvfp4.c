@@ -2,10 +2,25 @@
 #include "model/hf-nvfp4.h"
 
 #include "base/io.h"
+#include "base/opt.h"
 #include "model/export-dir.h"
 #include "model/hf-internal.h"
 
 #include <stdio.h>
+
+enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
+                                struct moe_hf_options *o, struct moe_err *err)
+{
+    int which = flavor ? moe_hf_flavor_find(flavor) : MOE_HF_MODELOPT;
+    if (which < 0)
+        return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", flavor);
+    if (shard_size != MOE_UNSET && shard_size < MOE_HF_SHARD_MIN)
+        return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
+    *o = (struct moe_hf_options){ .flavor = (enum moe_hf_flavor)which, .mode = mode,
+                                  .shard_bytes = shard_size == MOE_UNSET ? MOE_HF_SHARD_BYTES
+                                                                         : (uint64_t)shard_size };
+    return MOE_OK;
+}
 
 const char *moe_hf_options_words(const struct moe_hf_options *o, char out[64])
 {

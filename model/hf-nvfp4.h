@@ -25,6 +25,10 @@ struct moe_hf_options {
     bool dry_run;
 };
 
+/* From --flavor (NULL: modelopt) and --shard-size (MOE_UNSET: 5 GB).  MOE_USAGE. */
+enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
+                                struct moe_hf_options *o, struct moe_err *err);
+
 /* Weights written as BF16 that the container has in another type; the name of the first, and its type there. */
 struct moe_hf_decoded { int64_t n; char first[128]; const char *type; };
 

@@ -28,6 +28,7 @@ struct options {
     const char *out, *method, *quantize, *layers, *effort, *scratch, *activations, *upstream, *chat_template,
         *to, *flavor;
     bool hf;                          /* --to hf-nvfp4 */
+    struct moe_hf_options export;
     struct moe_calibrate *calibrate;  /* NULL: none */
     struct moe_layer_range range;
     struct moe_strlist types, calib, report;
@@ -87,19 +88,6 @@ static enum moe_code check_calibration(struct options *o, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_write_mode mode_of(const struct options *o)
-{
-    return o->force ? MOE_WRITE_FORCE : o->resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
-}
-
-static struct moe_hf_options hf_options(const struct options *o)
-{
-    struct moe_hf_options hf = { .mode = mode_of(o), .shard_bytes = MOE_HF_SHARD_BYTES };
-    if (o->flavor) hf.flavor = (enum moe_hf_flavor)moe_hf_flavor_find(o->flavor);
-    if (o->shard_size != MOE_UNSET) hf.shard_bytes = (uint64_t)o->shard_size;
-    return hf;
-}
-
 static enum moe_code check_to(struct options *o, struct moe_err *err)
 {
     o->hf = !strcmp(o->to, "hf-nvfp4");
@@ -107,10 +95,7 @@ static enum moe_code check_to(struct options *o, struct moe_err *err)
         return moe_fail(err, MOE_USAGE, "unknown --to '%s' (container or hf-nvfp4)", o->to);
     if (!o->hf && (o->flavor || o->shard_size != MOE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
-    if (o->flavor && moe_hf_flavor_find(o->flavor) < 0)
-        return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", o->flavor);
-    if (o->shard_size != MOE_UNSET && o->shard_size < MOE_HF_SHARD_MIN)
-        return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
+    MOE_TRY(moe_hf_options_of(o->flavor, o->shard_size, moe_write_mode_of(o->force, o->resume), &o->export, err));
     if (o->hf && o->layers)
         return moe_fail(err, MOE_USAGE,
                         "--layers writes a part, which no engine loads (moe-convert --merge the parts, then "
@@ -320,7 +305,6 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     struct moe_rewrite_options rewrite = *r;
     struct moe_calibration_plan p = { 0 };
     struct moe_corpus text = { 0 };
-    struct moe_hf_options hf = hf_options(o);
     struct moe_hf_result exported;
     double speed = 0;
     if (o->calibrated) { /* scales are found otherwise, and memory is planned otherwise */
@@ -329,7 +313,7 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
         MOE_TRY(count_tokens(o, src, &text, err));
     }
     uint8_t *type = NULL;
-    enum moe_code code = o->hf ? moe_rewrite_hf_estimate(src, &rewrite, &hf, o->run.pool, &e, &exported, err)
+    enum moe_code code = o->hf ? moe_rewrite_hf_estimate(src, &rewrite, &o->export, o->run.pool, &e, &exported, err)
                                : moe_rewrite_estimate(src, &rewrite, o->run.pool, &e, err);
     if (code == MOE_OK && o->calibrated) code = moe_rewrite_types(src, r, &type, err);
     if (code == MOE_OK && o->calibrated) {
@@ -346,8 +330,8 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src, co
     tell_disk(o, json, e.disk_bytes + p.partial);
     if (o->calibrated) tell_plan(o, json, &p, tokens, speed);
     moe_json_add_i64(json, "weights_quantized", e.weights_quantized);
-    if (o->hf) moe_hf_tell(&o->run, hf.flavor, &exported);
-    if (o->hf) moe_hf_report(json, hf.flavor, &exported);
+    if (o->hf) moe_hf_tell(&o->run, o->export.flavor, &exported);
+    if (o->hf) moe_hf_report(json, o->export.flavor, &exported);
     return MOE_OK;
 }
 
@@ -404,20 +388,19 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
 {
     struct moe_rewrite_result got;
     struct moe_hf_result exported;
-    struct moe_hf_options hf = hf_options(o);
     o->writing = true;
-    MOE_TRY(o->hf ? moe_rewrite_hf(src, o->out, r, &hf, o->run.pool, o->run.progress, &got, &exported, err)
-                  : moe_rewrite(src, o->out, hf.mode, r, o->run.pool, o->run.progress, &got, err));
+    MOE_TRY(o->hf ? moe_rewrite_hf(src, o->out, r, &o->export, o->run.pool, o->run.progress, &got, &exported, err)
+                  : moe_rewrite(src, o->out, o->export.mode, r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
-    if (o->hf && !got.was_done) moe_hf_tell(&o->run, hf.flavor, &exported);
+    if (o->hf && !got.was_done) moe_hf_tell(&o->run, o->export.flavor, &exported);
     if (got.unequal_pairs && !o->hf)
         moe_warn(&o->run, "%lld pairs of gate and up or of q_a and kv_a have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
     if (!got.was_done) print_errors(&o->run, got.relative_error);
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
-    if (o->hf) moe_hf_report(json, hf.flavor, &exported);
+    if (o->hf) moe_hf_report(json, o->export.flavor, &exported);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (o->calibrate && !got.was_done) cJSON_AddNumberToObject(json, "flops", moe_calibrate_flops(o->calibrate));
