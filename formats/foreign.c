@@ -10,7 +10,7 @@
 /* ---- architectures ----
  *
  * In config.json "architectures" names a class, such as MixtralForCausalLM, and "model_type" a family.  Of
- * two rows that fit the first is taken: what a name begins with is enough. */
+ * two rows that fit the first is taken: what a name begins with is enough, and none of ours begins so. */
 static const struct { const char *class, *type, *name, *why; } models[] = {
     { "KimiK3", "kimi_k3", "Kimi K3", "most of its layers have linear attention" },
     { "KimiLinear", "kimi_linear", "Kimi Linear", "most of its layers have linear attention" },
@@ -75,15 +75,12 @@ enum moe_code moe_foreign_architecture(const char *arch, const char *type, const
 
 enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char *file, struct moe_err *err)
 {
-    static const char *const ours[] = { "kimi_k2", "kimi_k25", "deepseek_v3", "deepseek_v2", "" };
     static const struct { const char *key, *what; } features[] = {
         { "index_topk", "sparse attention by an indexer, as DeepSeek-V3.2 has it" },
         { "index_n_heads", "sparse attention by an indexer, as DeepSeek-V3.2 has it" },
         { "linear_attn_config", "linear attention, as Kimi Linear and K3 have it" },
     };
-    bool own = false;
-    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) own |= !strcmp(type, ours[i]);
-    if (!own && find_model(NULL, type) >= 0) return moe_foreign_architecture(NULL, type, file, err);
+    if (find_model(NULL, type) >= 0) return moe_foreign_architecture(NULL, type, file, err);
     for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
         const cJSON *v = moe_json_get(text, features[i].key);
         if (v && !cJSON_IsNull(v))
