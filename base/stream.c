@@ -191,9 +191,7 @@ static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **tex
         *size += got;
     } while (*size == cap && cap <= limit);
     (*text)[*size] = 0;
-    if (*size <= limit) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, s->path, NULL,
-                       "has more than the %zu bytes of text that are read here", limit);
+    return check_limit(s, *size, limit, err);
 }
 
 static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **text, size_t *size, struct moe_err *err)
@@ -211,13 +209,12 @@ static enum moe_code read_counted(struct moe_stream **s, const char *path, size_
                                   struct moe_err *err)
 {
     uint64_t total = (*s)->size;
+    if ((*s)->zipped) MOE_TRY(count_zipped(*s, limit, &total, err));
+    MOE_TRY(check_limit(*s, total, limit, err));
     if ((*s)->zipped) {
-        MOE_TRY(count_zipped(*s, limit, &total, err));
-        MOE_TRY(check_limit(*s, total, limit, err));
         moe_stream_close(s);
         MOE_TRY(moe_stream_open(s, path, err));
     }
-    MOE_TRY(check_limit(*s, total, limit, err));
     return read_sized(*s, total, text, size, err);
 }
 
