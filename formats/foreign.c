@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
