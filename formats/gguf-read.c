@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* What is kept costs several times what a head's shortest entries take, so there are limits far above any model's. */
@@ -336,12 +335,20 @@ static enum moe_code take_tensors(struct cursor *c, uint64_t n, struct moe_strma
     return place(c);
 }
 
+/* A file that is too short for it has none. */
+static enum moe_code take_magic(struct cursor *c)
+{
+    char magic[4] = "";
+    if (c->size >= sizeof magic) MOE_TRY(take(c, magic, sizeof magic));
+    return memcmp(magic, "GGUF", sizeof magic) ? WRONG(c, NULL, "is no GGUF file") : MOE_OK;
+}
+
 static enum moe_code take_head(struct cursor *c)
 {
     struct moe_strmap keys = { 0 }, names = { 0 };
     uint64_t tensors, pairs;
     uint32_t version;
-    MOE_TRY(skip(c, 4)); /* moe_gguf_read has looked at them */
+    MOE_TRY(take_magic(c));
     MOE_TRY(take_u32(c, &version));
     c->h->version = version;
     if (version && !(version & 0xffff))
@@ -375,10 +382,7 @@ enum moe_code moe_gguf_is(const char *path, bool *is, struct moe_err *err)
 
 enum moe_code moe_gguf_read(struct moe_gguf_head *h, const char *path, struct moe_err *err)
 {
-    bool is;
     *h = (struct moe_gguf_head){ 0 };
-    MOE_TRY(moe_gguf_is(path, &is, err));
-    if (!is) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "is no GGUF file");
     struct cursor *c = malloc(sizeof *c);
     if (!c) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its head");
     c->path = path, c->h = h, c->err = err;
