@@ -177,7 +177,7 @@ static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at
         e->n_ids = at + i + m;
         if (i + m == n) MOE_TRY(moe_forward_logits(e->forward, e->h + (m - 1) * hidden, 1, e->logits, err));
         MOE_TRY(moe_interrupted(err));
-        if (e->enough && e->enough()) return moe_fail(err, MOE_SIGINT, "interrupted");
+        if (moe_interrupt_held()) return moe_fail(err, MOE_SIGINT, "interrupted");
     }
     return MOE_OK;
 }

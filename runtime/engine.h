@@ -2,7 +2,8 @@
 /* runtime/engine.h - a model, its tokenizer and one sequence: prefill, decode, text.
  *
  * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins with them (a
- * chat's next turn) computes only what is new. */
+ * chat's next turn) computes only what is new.  A SIGINT that is held (moe_interrupt_hold) ends prefill and generation with
+ * MOE_SIGINT between two passes. */
 #ifndef MOE_RUNTIME_ENGINE_H
 #define MOE_RUNTIME_ENGINE_H
 
@@ -23,8 +24,6 @@ struct moe_engine {
     uint64_t spare;                   /* of the memory allowed, what a full context leaves */
     float *h, *logits;                /* [batch, H], [V] */
     int32_t *order; float *p;         /* [V]: sampling */
-    /* true ends prefill and generation with MOE_SIGINT between two passes; may be NULL */
-    bool (*enough)(void);
     int64_t vocab;                    /* ids that may be produced: the smaller of the model's and the tokenizer's */
 };
 

@@ -365,7 +365,6 @@ static enum moe_code open_talk(struct talk *t, struct moe_err *err)
     t->messages = cJSON_CreateArray();
     if (t->o->prompt.system) t->system = strdup(t->o->prompt.system);
     if (!t->messages || (t->o->prompt.system && !t->system)) return no_memory(err);
-    t->rank->engine->enough = moe_interrupt_held;
     return MOE_OK;
 }
 
