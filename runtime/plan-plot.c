@@ -92,13 +92,14 @@ static double fullest(const cJSON *l)
 /* What is drawn of a layer as a multiple of its mean; below 0: not known. */
 static double share(double load, double mean) { return mean > 0 && load >= 0 ? load / mean : -1; }
 
-static double round_up(double v, double least)
+/* To a step of the scale: at least 0.25. */
+static double round_up(double v)
 {
     static const double steps[] = { 0.25, 0.5, 1, 2, 5 };
     double scale = 1;
     for (int i = 0; i < 60; i++) {
         double s = steps[i % 5] * scale;
-        if (s >= v && s >= least) return s;
+        if (s >= v) return s;
         if (i % 5 == 4) scale *= 10;
     }
     return v;
@@ -113,8 +114,8 @@ static void scales(struct picture *p, const cJSON *layers)
         double b = p->beside ? share(p->beside->load_max[row], mean) : 0;
         most = fmax(most, fmax(a, b));
     }
-    p->span = round_up(p->span, 0.25);
-    p->step = round_up(most / 5, 0.25);
+    p->span = round_up(p->span);
+    p->step = round_up(most / 5);
     p->most = p->step * ceil(most / p->step);
     p->cell = p->ranks <= 100 ? 12 : p->ranks <= 256 ? 5 : p->ranks <= 1024 ? 2 : 1;
 }

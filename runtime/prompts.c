@@ -102,7 +102,7 @@ cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
     return NULL;
 }
 
-static bool is_blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
+bool moe_prompt_is_blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
 
 /* One user turn. */
 static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_chat *c, const char *text,
@@ -125,7 +125,7 @@ static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine 
     *ids = NULL;
     if (c && memchr(text, 0, bytes))
         return moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
-    if (c && is_blank(text))
+    if (c && moe_prompt_is_blank(text))
         return moe_fail(err, MOE_USAGE, "a turn of --chat is empty (give it some text)");
     if (c) MOE_TRY(encode_turn(o, c, text, ids, n, err));
     else MOE_TRY(moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err));
@@ -289,11 +289,11 @@ static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_
 static bool says_nothing(const cJSON *content)
 {
     if (!content) return true;
-    if (cJSON_IsString(content)) return is_blank(content->valuestring);
+    if (cJSON_IsString(content)) return moe_prompt_is_blank(content->valuestring);
     if (!cJSON_IsArray(content)) return false;
     for (const cJSON *part = content->child; part; part = part->next) {
         const cJSON *text = cJSON_IsObject(part) ? moe_json_get(part, "text") : part;
-        if (!cJSON_IsString(text) || !is_blank(text->valuestring)) return false;
+        if (!cJSON_IsString(text) || !moe_prompt_is_blank(text->valuestring)) return false;
     }
     return true;
 }
@@ -399,7 +399,7 @@ static enum moe_code encode_line(const struct reading *r, char *line, size_t byt
                                  struct moe_err *err)
 {
     *ids = NULL;
-    if (r->chat && is_blank(line) && !memchr(line, 0, bytes))
+    if (r->chat && moe_prompt_is_blank(line) && !memchr(line, 0, bytes))
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: is blank, and a user's turn cannot be empty (take the line out)",
                            (long long)r->line);

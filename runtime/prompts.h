@@ -19,6 +19,8 @@ enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine
 /* The template of a chat with this model. */
 enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engine *e, struct moe_chat **c,
                               struct moe_err *err);
+/* Nothing but spaces, tabs and ends of lines. */
+bool moe_prompt_is_blank(const char *s);
 /* A turn behind the others: the message, which belongs to the list; NULL without memory. */
 cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content);
 /* A text file whole, as moe_read_text: MOE_NOMEM above o->memory, MOE_UNSUPPORTED for what is no text

@@ -114,21 +114,21 @@ static enum moe_code read_line(struct talk *t, const char *prompt, struct text *
     }
     size_t n = newline ? (size_t)(newline - (t->input.p + t->at)) : t->input.n - t->at;
     *end = !newline && !n;
-    if (n) MOE_TRY(append(line, t->input.p + t->at, n, err));
-    else MOE_TRY(append(line, "", 0, err));
+    MOE_TRY(append(line, t->input.p + t->at, n, err));
     t->at += n + (newline != NULL);
     return MOE_OK;
 }
 
-static bool ends_in_quotes(const struct text *m, size_t from)
+/* Are there quotes at its end, behind those that begin it? */
+static bool ends_in_quotes(const struct text *m)
 {
-    return m->n >= from + 3 && !memcmp(m->p + m->n - 3, "\"\"\"", 3);
+    return m->n >= 6 && !memcmp(m->p + m->n - 3, "\"\"\"", 3);
 }
 
 /* From """ to """: lines as they are, without the quotes and what separates them from the text. */
 static enum moe_code read_quoted(struct talk *t, struct text *m, bool *end, struct moe_err *err)
 {
-    while (!*end && !ends_in_quotes(m, 3)) {
+    while (!*end && !ends_in_quotes(m)) {
         MOE_TRY(append(m, "\n", 1, err));
         MOE_TRY(read_line(t, "... ", m, end, err));
     }
@@ -156,8 +156,6 @@ static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, 
     }
     return MOE_OK;
 }
-
-static bool blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
 
 static bool is_text(const struct text *m)
 {
@@ -352,7 +350,7 @@ static enum moe_code turns(struct talk *t, struct text *m, struct moe_err *err)
         if (end && m->n) tell("the text that was begun has no end, and is not sent");
         if (end) return MOE_OK;
         if (!is_text(m)) tell("that is not text in UTF-8: nothing was sent");
-        else if (blank(m->p)) tell("an empty turn is not sent (/help lists commands)");
+        else if (moe_prompt_is_blank(m->p)) tell("an empty turn is not sent (/help lists commands)");
         else if (!quoted && m->p[0] == '/' && m->p[1] != '/') MOE_TRY(command(t, m->p, &quit, err));
         else MOE_TRY(one_turn(t, m->p + (!quoted && m->p[0] == '/'), err));
     }
