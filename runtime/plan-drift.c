@@ -8,7 +8,6 @@
  * that hold its expert.  Where there is no old plan, no step is dearer than another. */
 #include "runtime/plan-internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -55,10 +54,6 @@ static double above(double cost, double goal) { return cost > goal ? cost - goal
 static int32_t is_new(const struct drift *d, int32_t r, int32_t e)
 {
     return !d->was[(int64_t)r * d->s->experts + e];
-}
-static bool holds(const struct drift *d, int32_t r, int32_t e)
-{
-    return d->s->has[(int64_t)r * d->s->experts + e];
 }
 
 /* The excess of rank r with each of up to three loads added. */
@@ -140,14 +135,14 @@ static struct step best_swap(const struct drift *d, int32_t a, int32_t b)
     struct step best = { 0 };
     for (int32_t i = s->first[a]; i < s->first[a + 1]; i++) {
         int32_t e = s->slot[i], change = is_new(d, b, e) - is_new(d, a, e);
-        if (holds(d, b, e)) continue;
+        if (moe_place_has(s, b, e)) continue;
         for (int32_t j = s->first[b]; j < s->first[b + 1]; j++) {
             int32_t f = s->slot[j];
             int32_t moves = change + is_new(d, a, f) - is_new(d, b, f);
             double least = wanted(d, &best, moves);
             if (d->over[a] + d->over[b] <= least) continue;
             double gain = swap_gain(d, a, b, e, f, least);
-            if (gain <= least || holds(d, a, f) || !node_takes(d, b, a, e) || !node_takes(d, a, b, f))
+            if (gain <= least || moe_place_has(s, a, f) || !node_takes(d, b, a, e) || !node_takes(d, a, b, f))
                 continue;
             best = step_of(gain, moves, i, j, -1);
         }
@@ -197,9 +192,10 @@ static double copy_gain(const struct drift *d, int32_t r, int32_t f, int32_t e)
     const double *more = of(s, d->up, e), *less = of(s, d->down, f), *none = of(s, d->up, s->experts);
     double gain = 0;
     for (int32_t i = 0; i < s->count[e]; i++)
-        gain += d->over[he[i]] - over_with(d, he[i], more, none, holds(d, he[i], f) ? less : NULL);
+        gain += d->over[he[i]] - over_with(d, he[i], more, none, moe_place_has(s, he[i], f) ? less : NULL);
     for (int32_t i = 0; i < s->count[f]; i++)
-        if (hf[i] != r && !holds(d, hf[i], e)) gain += d->over[hf[i]] - over_with(d, hf[i], less, none, NULL);
+        if (hf[i] != r && !moe_place_has(s, hf[i], e))
+            gain += d->over[hf[i]] - over_with(d, hf[i], less, none, NULL);
     return gain;
 }
 
@@ -212,20 +208,13 @@ static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
     double most = d->gain[e] + d->over[r], least = wanted(d, &d->best, moves);
     const double *put = of(s, d->share, e), *out = of(s, s->piece, f);
     if (most <= least || most - over_at_top(d, r, put, out) <= least) return;
-    if (e == f || s->count[e] >= s->ranks || holds(d, r, e)) return;
+    if (e == f || s->count[e] >= s->ranks || moe_place_has(s, r, e)) return;
     double here = d->over[r] - over_with(d, r, put, out, NULL);
     d->work -= s->windows;
     if (d->gain[e] + here <= least || !node_takes(d, r, -1, e)) return;
     d->work -= (int64_t)(s->count[e] + s->count[f]) * s->windows;
     double gain = here + copy_gain(d, r, f, e);
     if (gain > least && moe_place_spares(s, r, f)) d->best = step_of(gain, moves, -1, k, e);
-}
-
-static int32_t rank_of(const struct moe_place *s, int32_t slot)
-{
-    int32_t r = 0;
-    while (s->first[r + 1] <= slot) r++;
-    return r;
 }
 
 static void copies(struct drift *d, int32_t a)
@@ -317,14 +306,14 @@ static void take(struct drift *d)
 {
     struct moe_place *s = d->s;
     const struct step *t = &d->best;
-    int32_t b = rank_of(s, t->b), f = s->slot[t->b];
+    int32_t b = moe_place_rank_of(s, t->b), f = s->slot[t->b];
     d->version[b]++;
     if (t->e >= 0) {
         touch(d, t->e);
         touch(d, f);
         s->slot[t->b] = t->e;
     } else {
-        d->version[rank_of(s, t->a)]++;
+        d->version[moe_place_rank_of(s, t->a)]++;
         s->slot[t->b] = s->slot[t->a];
         s->slot[t->a] = f;
     }

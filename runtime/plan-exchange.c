@@ -15,31 +15,20 @@ struct step {
     int32_t e;            /* a copy moved: slot b[0] gets expert e; -1: a swap */
 };
 
-static double window_cost(const struct moe_place *s, int32_t r, int32_t out, int32_t in)
-{
-    double m = 0;
-    for (int32_t k = 0; k < s->windows; k++) {
-        double v = s->load[(int64_t)r * s->windows + k] - s->piece[(int64_t)out * s->windows + k] + s->piece[(int64_t)in * s->windows + k];
-        m = v > m ? v : m;
-    }
-    return m;
-}
-
-static bool has(const struct moe_place *s, int32_t r, int32_t e) { return s->has[(int64_t)r * s->experts + e]; }
-
 /* May e come to rank r, leaving rank `from`, with nodes in mind?  Not to a node that has a copy and is another than the one left. */
 static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32_t e)
 {
     if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
     int32_t first = r / s->per_node * s->per_node, end = first + s->per_node < s->ranks ? first + s->per_node : s->ranks;
     for (int32_t q = first; q < end; q++)
-        if (has(s, q, e)) return false;
+        if (moe_place_has(s, q, e)) return false;
     return true;
 }
 
 static bool may_swap(const struct moe_place *s, int32_t a, int32_t b, int32_t e, int32_t f)
 {
-    return !has(s, b, e) && !has(s, a, f) && node_takes(s, b, a, e) && node_takes(s, a, b, f) && moe_place_pair_takes(s, b, a, e) && moe_place_pair_takes(s, a, b, f);
+    return !moe_place_has(s, b, e) && !moe_place_has(s, a, f) && node_takes(s, b, a, e) && node_takes(s, a, b, f) &&
+           moe_place_pair_takes(s, b, a, e) && moe_place_pair_takes(s, a, b, f);
 }
 
 /* ---- one for one ---- */
@@ -67,12 +56,12 @@ static void pairs_with(const struct moe_place *s, int32_t a, int32_t b, struct s
     }
     for (int32_t i = s->first[a]; i < s->first[a + 1]; i++) {
         int32_t e = s->slot[i];
-        if (has(s, b, e)) continue;
+        if (moe_place_has(s, b, e)) continue;
         for (int32_t j = s->first[b]; j < s->first[b + 1]; j++) {
             int32_t f = s->slot[j];
-            double x = window_cost(s, a, e, f);
+            double x = moe_place_cost_with(s, a, e, f);
             if (x >= best->cost) continue;
-            double y = window_cost(s, b, f, e), m = x > y ? x : y;
+            double y = moe_place_cost_with(s, b, f, e), m = x > y ? x : y;
             if (m < best->cost && may_swap(s, a, b, e, f)) *best = (struct step){ m, 1, { i, 0 }, { j, 0 }, -1 };
         }
     }
@@ -112,7 +101,7 @@ static void doubles_one_window(const struct moe_place *s, int32_t a, int32_t b, 
     for (int32_t i = s->first[a]; i < s->first[a + 1]; i++)
         for (int32_t i2 = i + 1; i2 < s->first[a + 1]; i2++) {
             double pe = s->piece[slot[i]] + s->piece[slot[i2]];
-            if (has(s, b, slot[i]) || has(s, b, slot[i2])) continue;
+            if (moe_place_has(s, b, slot[i]) || moe_place_has(s, b, slot[i2])) continue;
             for (int32_t j = 0; j < n; j++)
                 for (int32_t j2 = j + 1; j2 < n; j2++) {
                     double d = pe - pb[j] - pb[j2];
@@ -132,7 +121,7 @@ static void doubles_with(const struct moe_place *s, int32_t a, int32_t b, struct
     for (int32_t i = s->first[a]; i < s->first[a + 1]; i++)
         for (int32_t i2 = i + 1; i2 < s->first[a + 1]; i2++) {
             int32_t e[2] = { s->slot[i], s->slot[i2] };
-            if (has(s, b, e[0]) || has(s, b, e[1])) continue;
+            if (moe_place_has(s, b, e[0]) || moe_place_has(s, b, e[1])) continue;
             for (int32_t j = s->first[b]; j < s->first[b + 1]; j++)
                 for (int32_t j2 = j + 1; j2 < s->first[b + 1]; j2++) {
                     int32_t f[2] = { s->slot[j], s->slot[j2] };
@@ -181,8 +170,8 @@ static double changed_cost(const struct moe_place *s, int32_t r, int32_t at, int
         double e_more = we / (s->count[e] + 1), f_less = wf / (s->count[f] - 1);
         if (r == at) v += e_more - wf / s->count[f];
         else {
-            if (has(s, r, e)) v += e_more - we / s->count[e];
-            if (has(s, r, f)) v += f_less - wf / s->count[f];
+            if (moe_place_has(s, r, e)) v += e_more - we / s->count[e];
+            if (moe_place_has(s, r, f)) v += f_less - wf / s->count[f];
         }
         m = v > m ? v : m;
     }
@@ -194,7 +183,7 @@ static double copy_cost(const struct moe_place *s, int32_t at, int32_t f, int32_
 {
     double m = changed_cost(s, at, at, f, e);
     for (int32_t r = 0; r < s->ranks && m < below; r++)
-        if (r != at && (has(s, r, e) || has(s, r, f))) {
+        if (r != at && (moe_place_has(s, r, e) || moe_place_has(s, r, f))) {
             double v = changed_cost(s, r, at, f, e);
             m = v > m ? v : m;
         }
@@ -204,7 +193,8 @@ static double copy_cost(const struct moe_place *s, int32_t at, int32_t f, int32_
 static void try_copy(struct moe_place *s, int32_t at, int32_t slot, int32_t e, struct step *best)
 {
     int32_t f = s->slot[slot];
-    if (e == f || s->count[f] <= s->floor || s->count[e] >= s->ranks || has(s, at, e) || !node_takes(s, at, -1, e)) return;
+    if (e == f || s->count[f] <= s->floor || s->count[e] >= s->ranks) return;
+    if (moe_place_has(s, at, e) || !node_takes(s, at, -1, e)) return;
     double m = copy_cost(s, at, f, e, best->cost);
     s->work -= s->windows * 8;
     if (m < best->cost && moe_place_spares(s, at, f)) *best = (struct step){ m, 1, { 0, 0 }, { slot, 0 }, e };
@@ -222,13 +212,6 @@ static struct step best_copy(struct moe_place *s, int32_t a, double below)
 }
 
 /* ---- steps ---- */
-
-static int32_t rank_of(const struct moe_place *s, int32_t slot)
-{
-    int32_t r = 0;
-    while (s->first[r + 1] <= slot) r++;
-    return r;
-}
 
 static void reload(struct moe_place *s, int32_t r)
 {
@@ -248,7 +231,7 @@ static void take(struct moe_place *s, const struct step *t)
         moe_place_loads(s);
         return;
     }
-    int32_t a = rank_of(s, t->a[0]), b = rank_of(s, t->b[0]);
+    int32_t a = moe_place_rank_of(s, t->a[0]), b = moe_place_rank_of(s, t->b[0]);
     for (int32_t i = 0; i < t->n; i++) {
         int32_t e = s->slot[t->a[i]], f = s->slot[t->b[i]];
         s->slot[t->a[i]] = f;

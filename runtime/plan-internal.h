@@ -58,6 +58,30 @@ void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sig
 void moe_place_loosen(struct moe_place *s, double by);      /* ranks may have more in common */
 double moe_place_max(const struct moe_place *s, int32_t *rank);
 
+static inline bool moe_place_has(const struct moe_place *s, int32_t r, int32_t e)
+{
+    return s->has[(int64_t)r * s->experts + e];
+}
+
+static inline int32_t moe_place_rank_of(const struct moe_place *s, int32_t slot)
+{
+    int32_t r = 0;
+    while (s->first[r + 1] <= slot) r++;
+    return r;
+}
+
+/* The cost of rank r with expert `in` instead of `out`, both with the pieces that they have now. */
+static inline double moe_place_cost_with(const struct moe_place *s, int32_t r, int32_t out, int32_t in)
+{
+    double most = 0;
+    for (int32_t w = 0; w < s->windows; w++) {
+        double v = s->load[(int64_t)r * s->windows + w] - s->piece[(int64_t)out * s->windows + w] +
+                   s->piece[(int64_t)in * s->windows + w];
+        most = v > most ? v : most;
+    }
+    return most;
+}
+
 /* From an old plan: what fits of it stays where it was, the rest is filled. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
 /* Move few slots until the largest cost is at most goal, by about `work` comparisons; without `old`, any. */

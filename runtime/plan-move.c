@@ -154,9 +154,9 @@ void moe_place_order(struct moe_place *s, const struct moe_plan *from, const str
     for (int32_t r = 0; r < s->ranks; r++) {
         int32_t at = s->first[r], n = old && r < from->ranks ? old->first[r + 1] - old->first[r] : 0;
         for (int32_t k = 0; k < n && k < capacity(s, r); k++)
-            if (s->has[(int64_t)r * s->experts + old->slot[old->first[r] + k]]) s->slot[at + k] = old->slot[old->first[r] + k];
+            if (moe_place_has(s, r, old->slot[old->first[r] + k])) s->slot[at + k] = old->slot[old->first[r] + k];
         for (int32_t e = 0; e < s->experts; e++) {
-            bool placed = !s->has[(int64_t)r * s->experts + e];
+            bool placed = !moe_place_has(s, r, e);
             for (int32_t k = s->first[r]; !placed && k < s->first[r + 1]; k++) placed = s->slot[k] == e;
             if (placed) continue;
             while (s->slot[at] >= 0) at++;

@@ -17,17 +17,12 @@ struct step {
     int32_t slot, at; /* slot `at`, of another node, gets e; `slot` gets what was there, -1: nothing does */
 };
 
-static bool has(const struct moe_place *s, int32_t r, int32_t e)
-{
-    return s->has[(int64_t)r * s->experts + e];
-}
-
 /* Do the copies of e, without that on rank `gone` (-1: with all), lie in two nodes or more? */
 bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone)
 {
     int32_t node = -1;
     for (int32_t r = 0; r < s->ranks; r++) {
-        if (r == gone || !has(s, r, e)) continue;
+        if (r == gone || !moe_place_has(s, r, e)) continue;
         if (node >= 0 && r / s->per_node != node) return true;
         node = r / s->per_node;
     }
@@ -49,17 +44,6 @@ static void count_outside(struct moe_place *s, int32_t node)
             s->had[s->slot[k]]++;
 }
 
-static double with(const struct moe_place *s, int32_t r, int32_t out, int32_t in)
-{
-    double most = 0;
-    for (int32_t w = 0; w < s->windows; w++) {
-        double v = s->load[(int64_t)r * s->windows + w] - s->piece[(int64_t)out * s->windows + w] +
-                   s->piece[(int64_t)in * s->windows + w];
-        most = v > most ? v : most;
-    }
-    return most;
-}
-
 /* e on rank a and f in slot `at` of rank b change places. */
 static void try_swaps(const struct moe_place *s, int32_t e, int32_t b, int32_t at, struct step *best)
 {
@@ -67,8 +51,8 @@ static void try_swaps(const struct moe_place *s, int32_t e, int32_t b, int32_t a
     if (s->count[f] > 1 && s->had[f] < 2) return;
     for (int32_t i = 0, a; i < s->count[e]; i++) {
         a = s->holders[i];
-        if (has(s, a, f) || a / s->per_node != node) continue;
-        double x = with(s, a, e, f), y = with(s, b, f, e), cost = x > y ? x : y;
+        if (moe_place_has(s, a, f) || a / s->per_node != node) continue;
+        double x = moe_place_cost_with(s, a, e, f), y = moe_place_cost_with(s, b, f, e), cost = x > y ? x : y;
         if (best->at >= 0 && best->slot >= 0 && cost >= best->cost) continue;
         int32_t k = s->first[a];
         while (s->slot[k] != e) k++;
@@ -81,7 +65,7 @@ static void try_copy(const struct moe_place *s, int32_t e, int32_t b, int32_t at
 {
     int32_t f = s->slot[at];
     if ((best->at >= 0 && best->slot >= 0) || s->count[f] <= s->floor || s->count[f] < 3) return;
-    double cost = with(s, b, f, e);
+    double cost = moe_place_cost_with(s, b, f, e);
     if (best->at >= 0 && cost >= best->cost) return;
     if (moe_place_spread(s, f, b)) *best = (struct step){ cost, -1, at };
 }
@@ -90,7 +74,7 @@ static bool best_step(struct moe_place *s, int32_t e, struct step *best)
 {
     int32_t n = 0;
     for (int32_t r = 0; r < s->ranks; r++)
-        if (has(s, r, e)) s->holders[n++] = r;
+        if (moe_place_has(s, r, e)) s->holders[n++] = r;
     int32_t node = s->holders[0] / s->per_node;
     count_outside(s, node);
     *best = (struct step){ 0, -1, -1 };

@@ -149,7 +149,7 @@ void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sig
     s->home[e] += sign < 0 ? -(rank + 1) : rank + 1;
     if (s->count[e] == 2 && q >= 0) pair_change(s, rank, q, sign * taken_over(s, e));
     for (q = 0; s->count[e] > 2 && q < s->ranks; q++)
-        if (q != rank && s->has[(int64_t)q * s->experts + e]) pair_change(s, rank, q, sign * taken_over(s, e));
+        if (q != rank && moe_place_has(s, q, e)) pair_change(s, rank, q, sign * taken_over(s, e));
 }
 
 static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
@@ -166,7 +166,7 @@ bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, i
         return q < 0 || pair_fits(s, to, q, e);
     }
     for (int32_t q = 0; q < s->ranks; q++)
-        if (q != from && q != to && s->has[(int64_t)q * s->experts + e] && !pair_fits(s, to, q, e)) return false;
+        if (q != from && q != to && moe_place_has(s, q, e) && !pair_fits(s, to, q, e)) return false;
     return true;
 }
 
@@ -196,7 +196,7 @@ static int32_t room(const struct moe_place *s, int32_t r) { return s->first[r + 
 static int32_t on_node(const struct moe_place *s, int32_t node, int32_t e)
 {
     int32_t n = 0, end = (node + 1) * s->per_node < s->ranks ? (node + 1) * s->per_node : s->ranks;
-    for (int32_t r = node * s->per_node; r < end; r++) n += s->has[(int64_t)r * s->experts + e];
+    for (int32_t r = node * s->per_node; r < end; r++) n += moe_place_has(s, r, e);
     return n;
 }
 
@@ -206,10 +206,10 @@ static void make_room(struct moe_place *s, int32_t e)
     for (int32_t r = 0; r < s->ranks; r++) {
         if (!room(s, r)) continue;
         for (int32_t q = 0; q < s->ranks; q++) {
-            if (s->has[(int64_t)q * s->experts + e]) continue;
+            if (moe_place_has(s, q, e)) continue;
             for (int32_t k = s->first[q]; k < s->first[q] + s->fill[q]; k++) {
                 int32_t f = s->slot[k];
-                if (s->has[(int64_t)r * s->experts + f]) continue;
+                if (moe_place_has(s, r, f)) continue;
                 moe_place_pair_add(s, q, f, -1);
                 s->has[(int64_t)q * s->experts + f] = 0;
                 moe_place_pair_add(s, q, e, 1);
@@ -238,9 +238,9 @@ void moe_place_one(struct moe_place *s, int32_t e)
     int32_t best = -1, crowd = 0, holders = 0;
     bool nodes = s->per_node < s->ranks;
     for (int32_t r = 0; s->pair && r < s->ranks; r++)
-        if (s->has[(int64_t)r * s->experts + e]) s->holders[holders++] = r;
+        if (moe_place_has(s, r, e)) s->holders[holders++] = r;
     for (int32_t r = 0; r < s->ranks; r++) {
-        if (!room(s, r) || s->has[(int64_t)r * s->experts + e]) continue;
+        if (!room(s, r) || moe_place_has(s, r, e)) continue;
         /* a copy on another node first, and not with the same other rank as many experts then */
         int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
         if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
