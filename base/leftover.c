@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/leftover.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,13 +39,15 @@ bool moe_record_parse(const char *text, size_t n, struct moe_record *r)
            take_line(&at, end, r->replaces, sizeof r->replaces);
 }
 
-void moe_which(const char *path, char which[MOE_WHICH_BYTES])
+enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct moe_err *err)
 {
     struct stat st;
     *which = 0;
-    if (lstat(path, &st)) return;
+    if (lstat(path, &st))
+        return errno == ENOENT || errno == ENOTDIR ? MOE_OK : moe_fail_errno(err, errno, path, "cannot stat");
     snprintf(which, MOE_WHICH_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
              (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+    return MOE_OK;
 }
 
 /* ---- kept with a file ---- */

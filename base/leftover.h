@@ -31,7 +31,7 @@ size_t moe_record_text(const struct moe_record *r, char *text);
 bool moe_record_parse(const char *text, size_t n, struct moe_record *r);
 
 /* Which file or directory `path` is, and when something was last changed in it; "" when nothing is there. */
-void moe_which(const char *path, char which[MOE_WHICH_BYTES]);
+enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct moe_err *err);
 
 /* fd: the open file or directory.  Keep the record with it (as far as that can be), drop it, read it (false:
  * there is none). */

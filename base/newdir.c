@@ -229,25 +229,30 @@ static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *k
 }
 
 /* What stands under the final name is what the record speaks of. */
-static bool speaks_of_final(const struct moe_newdir *d, const struct moe_record *r)
+static enum moe_code speaks_of_final(const struct moe_newdir *d, const struct moe_record *r, bool *speaks,
+                                     struct moe_err *err)
 {
     char which[MOE_WHICH_BYTES];
-    moe_which(d->final, which);
-    return *which && !strcmp(r->replaces, which);
+    MOE_TRY(moe_which(d->final, which, err));
+    *speaks = *which && !strcmp(r->replaces, which);
+    return MOE_OK;
 }
 
-bool moe_newdir_may_replace(const struct moe_newdir *d) { return speaks_of_final(d, &d->record); }
+enum moe_code moe_newdir_may_replace(const struct moe_newdir *d, bool *may, struct moe_err *err)
+{
+    return speaks_of_final(d, &d->record, may, err);
+}
 
 bool moe_newdir_resumes(const struct moe_newdir *d)
 {
     struct moe_record was;
     struct moe_err ignored;
-    bool has = false;
+    bool has = false, speaks = false;
     int fd = moe_open(d->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (fd < 0) return false;
     bool read = read_record(d->path, fd, &was, &has, &ignored) == MOE_OK && has;
     close(fd);
-    return read && speaks_of_final(d, &was);
+    return read && speaks_of_final(d, &was, &speaks, &ignored) == MOE_OK && speaks;
 }
 
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
@@ -257,7 +262,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_CHECK(kind->work && kind->unfinished);
     snprintf(d->record.work, sizeof d->record.work, "%s", kind->work);
-    if (left == MOE_LEFT_GOES) moe_which(d->final, d->record.replaces);
+    if (left == MOE_LEFT_GOES) MOE_TRY(moe_which(d->final, d->record.replaces, err));
     enum moe_code code = begin(d, kind, left, err);
     if (code == MOE_OK) return MOE_OK;
     if (d->created && d->lock >= 0) moe_remove_tree(d->path, &ignored);
@@ -341,12 +346,13 @@ static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind 
     MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
     moe_newdir_mark(&old); /* from the exchange on it is unfinished: half removed, after a kill */
     enum moe_code code = exchange(d, kind, err);
-    if (code != MOE_OK) unmark(old.lock);
-    if (code == MOE_OK) {
+    if (moe_held_is(d->lock, d->final)) { /* so it may be although the exchange failed: in its sync */
         unmark(d->lock);
         moe_work_drop(d->lock);
-        code = discard(d->path, err);
+    } else {
+        unmark(old.lock);
     }
+    if (code == MOE_OK) code = discard(d->path, err);
     moe_newdir_unlock(&old);
     return code;
 }

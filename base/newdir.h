@@ -63,7 +63,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
  * MOE_LEFT_UNFINISHED_GOES end well.  After _begin: whether what stands there is what stood there when this work
  * was begun with MOE_LEFT_GOES. */
 bool moe_newdir_resumes(const struct moe_newdir *d);
-bool moe_newdir_may_replace(const struct moe_newdir *d);
+enum moe_code moe_newdir_may_replace(const struct moe_newdir *d, bool *may, struct moe_err *err);
 /* After _name, when what stands under the final name is this work's already: remove what is left beside it of this
  * work, unfinished, or of what it replaced. Anything else stays. */
 enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err);

@@ -233,8 +233,7 @@ bool moe_newfile_resumes(const char *path)
     struct stat st;
     char which[MOE_WHICH_BYTES];
     bool has = false;
-    moe_which(path, which);
-    if (asprintf(&f.tmp, "%s.partial", path) < 0) return false;
+    if (moe_which(path, which, &ignored) != MOE_OK || asprintf(&f.tmp, "%s.partial", path) < 0) return false;
     f.fd = moe_open(f.tmp, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     bool file = f.fd >= 0 && !fstat(f.fd, &st) && S_ISREG(st.st_mode);
     bool read = file && read_record(&f, &st, &was, &has, &ignored) == MOE_OK && has;
@@ -262,7 +261,7 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
     bool created = false;
     *f = (struct moe_newfile){ .fd = -1, .partial = true };
     snprintf(f->record.work, sizeof f->record.work, "%s", work);
-    if (left == MOE_LEFT_GOES) moe_which(path, f->record.replaces);
+    if (left == MOE_LEFT_GOES) MOE_TRY(moe_which(path, f->record.replaces, err));
     MOE_TRY(check_name(path, err));
     MOE_TRY(check_there(path, true, err));
     if (asprintf(&f->tmp, "%s.partial", path) < 0) f->tmp = NULL;
@@ -355,11 +354,12 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
 }
 
 /* What stands there is what stood there when a partial file was begun. */
-static bool is_what_was(const struct moe_newfile *f)
+static enum moe_code is_what_was(const struct moe_newfile *f, bool *is, struct moe_err *err)
 {
     char which[MOE_WHICH_BYTES];
-    moe_which(f->path, which);
-    return *which && !strcmp(which, f->record.replaces);
+    MOE_TRY(moe_which(f->path, which, err));
+    *is = *which && !strcmp(which, f->record.replaces);
+    return MOE_OK;
 }
 
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
@@ -367,7 +367,8 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
     enum moe_code code = moe_newfile_sync(f, err);
     if (code == MOE_OK && f->tmp) code = moe_held_check(f->fd, f->tmp, err);
     if (code == MOE_OK && f->partial) set_whole(f->fd, true);
-    if (code == MOE_OK) code = take_name(f, replace && (!f->partial || is_what_was(f)), err);
+    if (code == MOE_OK && f->partial && replace) code = is_what_was(f, &replace, err);
+    if (code == MOE_OK) code = take_name(f, replace, err);
     bool stays = f->whole || (f->partial && code == MOE_EXISTS);
     if (code != MOE_OK && f->tmp && !stays && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
     if (code == MOE_OK && f->partial) {

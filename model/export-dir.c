@@ -295,11 +295,13 @@ static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
     char work[MOE_WORK_BYTES];
+    bool may;
     name_work(e, work);
     if (e->work) MOE_TRY(drop_within(d, err));
     else MOE_TRY(moe_source_still(e->src, err));
     if (!e->work) MOE_TRY(moe_export_made_put(d->path, d->lock, work, err));
-    return moe_newdir_publish(d, moe_newdir_may_replace(d) ? &export : NULL, err);
+    MOE_TRY(moe_newdir_may_replace(d, &may, err));
+    return moe_newdir_publish(d, may ? &export : NULL, err);
 }
 
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
