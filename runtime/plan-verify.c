@@ -411,14 +411,20 @@ static bool others_count(const struct verify *v, const struct moe_routing *r)
     return false;
 }
 
-/* Which row of r is the plan's layer number i, which is the model's `number`; -1: none.  Rows without numbers
- * are the plan's layers or all of the model's; the last `prediction` may be those of its layers for
- * multi-token prediction. */
-static int32_t find_row(const struct verify *v, const struct moe_routing *r, int32_t i, int32_t number)
+/* Rows without numbers are the plan's layers or all of the model's; the last `prediction` may be those of its
+ * layers for multi-token prediction.  Are they the plan's? */
+static bool has_rows_of_plan(const struct verify *v, const struct moe_routing *r)
 {
-    bool bare = r->n_layers == v->n_layers ||
-                (v->prediction && r->n_layers == v->n_layers + v->prediction && others_count(v, r));
-    if (!r->layers) return bare ? i : number < r->n_layers ? number : -1;
+    if (r->layers) return false;
+    return r->n_layers == v->n_layers ||
+           (v->prediction && r->n_layers == v->n_layers + v->prediction && others_count(v, r));
+}
+
+/* Which row of r is the plan's layer number i, which is the model's `number`; -1: none. */
+static int32_t find_row(const struct moe_routing *r, bool of_plan, int32_t i, int32_t number)
+{
+    if (of_plan) return i;
+    if (!r->layers) return number < r->n_layers ? number : -1;
     for (int32_t k = 0; k < r->n_layers; k++)
         if (r->layers[k] == number) return k;
     return -1;
@@ -434,12 +440,13 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
     for (int k = 0; k < n; k++) {
         const struct moe_routing *r = stats[k];
         if (r->experts != v->experts) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "statistics of %d experts, the plan has %d", (int)r->experts, (int)v->experts);
+        bool of_plan = has_rows_of_plan(v, r);
         for (int32_t own = 0; own < r->n_windows; own++, w++) {
             i = 0;
             for (const cJSON *l = moe_json_get(v->root, "layers")->child; l; l = l->next, i++) {
                 double number = -1;
                 claim(l, "layer", &number);
-                int32_t row = find_row(v, r, i, (int32_t)number);
+                int32_t row = find_row(r, of_plan, i, (int32_t)number);
                 if (row < 0) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "the statistics have no layer %.0f", number);
                 memcpy(v->counts + ((int64_t)w * v->n_layers + i) * v->experts, r->counts + ((int64_t)own * r->n_layers + row) * r->experts,
                        (size_t)v->experts * sizeof *v->counts);
