@@ -618,7 +618,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     char *text;
     size_t n;
     MOE_TRY(one_plan(o, "stage", err));
-    MOE_TRY(moe_read_text(o->run.argv[0], INT_MAX, &text, &n, err));
+    MOE_TRY(moe_read_text(o->run.argv[0], MOE_PLAN_TEXT_MAX, &text, &n, err));
     int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
     enum moe_code code = moe_plan_parse(&p, text, n, plan_name(o), ranks, err);
     if (code == MOE_OK) code = stage(o, &src, p, text, n, json, err);

@@ -244,7 +244,7 @@ static enum moe_code not_ours(const char *path, const char *whose, struct moe_er
 enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
 {
     *t = (struct moe_plan_text){ .path = moe_stream_name(path) };
-    MOE_TRY(moe_read_text(path, 256 << 20, &t->text, &t->bytes, err));
+    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &t->text, &t->bytes, err));
     path = t->path;
     enum moe_code code = MOE_OK;
     if (*t->text != '{' && strstr(t->text, "initial_global_assignments:")) code = not_ours(path, "TensorRT-LLM", err);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 256 << 20, SLOTS_MAX = 1 << 24 };
+enum { SLOTS_MAX = 1 << 24 };
 
 /* Lists of numbers: every list the slots of one rank (plan.json) or of all ranks of a layer (the others). */
 struct lists {
@@ -326,7 +326,8 @@ static bool is_json(const char *text, size_t n)
     return i < n && (text[i] == '{' || text[i] == '[');
 }
 
-enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, const char *file, int32_t ranks, struct moe_err *err)
+enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes, const char *file, int32_t ranks,
+                              struct moe_err *err)
 {
     struct lists t = { .file = file };
     struct head h = { 0 };
@@ -351,7 +352,7 @@ enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks
     char *text;
     size_t n;
     *p = NULL;
-    MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
+    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &text, &n, err));
     const char *name = moe_stream_name(path);
     enum moe_code code = moe_plan_parse(p, text, n, name, ranks, err);
     free(text);

@@ -20,7 +20,12 @@
 /* The numbers of the model's layers for multi-token prediction, in plan.json. */
 #define MOE_PLAN_PREDICTION "prediction_layers"
 
-enum { MOE_PLAN_VERSION = 1, MOE_PLAN_RANKS_MAX = 4096, MOE_PLAN_EXPERTS_MAX = 65536 };
+enum {
+    MOE_PLAN_VERSION = 1,
+    MOE_PLAN_RANKS_MAX = 4096,
+    MOE_PLAN_EXPERTS_MAX = 65536,
+    MOE_PLAN_TEXT_MAX = 256 << 20, /* bytes of a file that are read as a plan */
+};
 
 /* One layer.  Slots are numbered through all ranks, copies through all experts; both count to `slots`.
  * Rank r has slots [first[r], first[r + 1]); expert e has copies [copy_first[e], copy_first[e + 1]), by ascending rank, no two on one rank. */
@@ -64,7 +69,8 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
 /* Read plan.json; or, given `ranks` (0: not known), TensorRT-LLM's moe_load_balancer.yaml or SGLang's {"physical_to_logical_map"}, whose slots
  * are shared out evenly.  Layers without numbers (SGLang) are numbered from 0.  MOE_CORRUPT for anything that is not a whole plan. */
 enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks, struct moe_err *err);
-enum moe_code moe_plan_parse(struct moe_plan **p, char *text, size_t bytes, const char *file, int32_t ranks, struct moe_err *err);
+enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes, const char *file, int32_t ranks,
+                              struct moe_err *err);
 
 /* MOE_CORRUPT, in a sentence that says what it is, when a JSON file is no plan in any form. */
 enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_err *err);

@@ -562,6 +562,10 @@ refused 13 "nothing': is empty" verify "$T/nothing"
 refused 13 "nothing': is empty" $K --ranks 8 --stats "$T/nothing"
 refused 13 "'standard input': is empty" verify -
 refused 13 "'standard input': is empty" $K --ranks 8 --stats -
+truncate -s 257M "$T/large"
+for verb in verify plot "export --to sglang" "stage --rank 0 -o $T/x.moe"; do
+    refused 14 "large': has more than the 268435456 bytes of text that are read here" $verb "$T/large"
+done
 
 refused 2 'want a model' 
 refused 2 'wants one PLAN' verify

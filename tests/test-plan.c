@@ -19,11 +19,7 @@ static uint32_t random_below(uint32_t n)
 
 static enum moe_code parse(const char *text, int32_t ranks, struct moe_plan **p)
 {
-    char *copy = strdup(text);
-    OK(copy);
-    enum moe_code code = moe_plan_parse(p, copy, strlen(text), "plan", ranks, &err);
-    free(copy);
-    return code;
+    return moe_plan_parse(p, text, strlen(text), "plan", ranks, &err);
 }
 
 static void refuse(enum moe_code want, const char *text, int32_t ranks, const char *says)
