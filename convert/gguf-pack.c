@@ -16,12 +16,6 @@ static uint64_t spread(uint32_t v)
     return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
 }
 
-static double f16_value(uint16_t h) /* of h >= 0, finite */
-{
-    int e = h >> 10, m = h & 1023;
-    return e ? (double)((uint64_t)(1024 + m) << e) * 0x1p-25 : m * 0x1p-24;
-}
-
 static void store64(uint8_t *p, uint64_t v)
 {
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
@@ -93,7 +87,7 @@ double moe_gguf_f16(double v)
     uint16_t h;
     if (!(v > 0 && v <= 65504)) return v;
     to_f16(v, &h);
-    return f16_value(h);
+    return (double)moe_f16_to_f32(h);
 }
 
 /* Sum of the squares of 32 codes q + 8. */
@@ -115,7 +109,7 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
         if (!(fabs(s) <= 65504)) return -1;
         rounded += !to_f16(s, &h);
         if (weigh) {
-            double d = fabs(s) - f16_value(h & 0x7fff), w = squares_int4(codes);
+            double d = fabs(s) - (double)moe_f16_to_f32(h & 0x7fff), w = squares_int4(codes);
             *num += w * d * d;
             *den += w * s * s;
         }
@@ -165,7 +159,7 @@ static void try_top(struct choice *c, int top)
 {
     uint16_t h;
     to_f16(c->largest * c->factor / (2 * top), &h);
-    double n = try_d(c->s, c->w, 2 * f16_value(h) / c->factor, c->num);
+    double n = try_d(c->s, c->w, 2 * (double)moe_f16_to_f32(h) / c->factor, c->num);
     if (n < c->num) c->num = n, c->best = h;
 }
 
@@ -228,7 +222,7 @@ bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double fact
             *den += w[b] * s[b] * s[b] * size * size;
         }
         uint16_t h = choose_d(s, w, size, &lost);
-        pack_super(codes, s, negative, size > 0 ? 2 * f16_value(h) / size : 0, out);
+        pack_super(codes, s, negative, size > 0 ? 2 * (double)moe_f16_to_f32(h) / size : 0, out);
         out[208] = (uint8_t)h;
         out[209] = (uint8_t)(h >> 8);
         *num += lost * size * size;
