@@ -2,7 +2,7 @@
 /* formats/gguf.h - writing a GGUF file (version 3, little-endian): metadata, tensors, and their data in any order.
  *
  * Layout: "GGUF", u32 3, u64 tensors, u64 pairs; the pairs; the tensors' descriptions; zero padding to 32; data, every tensor
- * from a multiple of 32 on and padded to one.  Source: ggml's docs/reference/gguf.md.  Knows types and byte ranges, nothing of models. */
+ * from a multiple of 32 on and padded to one.  Source: ggml's docs/gguf.md.  Knows types and byte ranges, nothing of models. */
 #ifndef MOE_FORMATS_GGUF_H
 #define MOE_FORMATS_GGUF_H
 
