@@ -26,6 +26,14 @@ static const struct { const char *name; uint16_t values, bytes; } kinds[] = {
 
 const char *moe_gguf_type_name(uint32_t type) { return type < sizeof kinds / sizeof *kinds ? kinds[type].name : NULL; }
 
+bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes)
+{
+    if (!moe_gguf_type_name(type)) return false;
+    *n = kinds[type].values;
+    *bytes = kinds[type].bytes;
+    return true;
+}
+
 static const struct { const char *name; uint8_t bytes; } values[MOE_GGUF_VALUES] = {
     { "u8", 1 }, { "i8", 1 }, { "u16", 2 }, { "i16", 2 }, { "u32", 4 }, { "i32", 4 }, { "f32", 4 }, { "bool", 1 }, { "string", 0 },
     { "array", 0 }, { "u64", 8 }, { "i64", 8 }, { "f64", 8 } };

@@ -65,6 +65,8 @@ void moe_gguf_head_release(struct moe_gguf_head *h);
 const struct moe_gguf_pair *moe_gguf_find(const struct moe_gguf_head *h, const char *key); /* NULL: no such key */
 /* ggml's name of a tensor type, "Q4_0"; NULL for one that this build does not know. */
 const char *moe_gguf_type_name(uint32_t type);
+/* Values and bytes of a type's block; false for one that this build does not know. */
+bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes);
 const char *moe_gguf_value_name(enum moe_gguf_value type); /* "u32" */
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/newfile.h"
 #include "base/progress.h"
 #include "base/writeback.h"
+#include "formats/gguf-read.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,18 +20,11 @@ enum { ALIGN = 32, VERSION = 3 };
 #define PRODUCER "moe-convert"
 #define FILE_MAX_BYTES ((uint64_t)1 << 60)
 
-/* Numbers of metadata types in files. */
-enum { T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_STRING = 8, T_ARRAY = 9 };
-
 int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n)
 {
-    static const struct { uint32_t type, values, bytes; } block[] = {
-        { MOE_GGUF_F32, 1, 4 }, { MOE_GGUF_F16, 1, 2 }, { MOE_GGUF_Q4_0, 32, 18 }, { MOE_GGUF_Q6_K, 256, 210 }, { MOE_GGUF_BF16, 1, 2 },
-        { MOE_GGUF_NVFP4, 64, 36 },
-    };
-    for (size_t i = 0; i < sizeof block / sizeof *block; i++)
-        if (block[i].type == type && n % block[i].values == 0 && n < FILE_MAX_BYTES) return (int64_t)(n / block[i].values * block[i].bytes);
-    return -1;
+    uint64_t values, bytes;
+    if (!moe_gguf_block(type, &values, &bytes) || n % values || n >= FILE_MAX_BYTES) return -1;
+    return (int64_t)(n / values * bytes);
 }
 
 /* ---- metadata ---- */
@@ -70,7 +64,7 @@ static void key(struct moe_gguf_meta *m, const char *name, uint32_t type)
 
 void moe_gguf_u32(struct moe_gguf_meta *m, const char *name, uint64_t v)
 {
-    key(m, name, T_U32);
+    key(m, name, MOE_GGUF_U32);
     put_int(m, v, 4);
 }
 
@@ -79,31 +73,31 @@ void moe_gguf_f32(struct moe_gguf_meta *m, const char *name, double v)
     float f = (float)v;
     uint32_t u;
     memcpy(&u, &f, sizeof u);
-    key(m, name, T_F32);
+    key(m, name, MOE_GGUF_FLOAT32);
     put_int(m, u, 4);
 }
 
 void moe_gguf_bool(struct moe_gguf_meta *m, const char *name, bool v)
 {
-    key(m, name, T_BOOL);
+    key(m, name, MOE_GGUF_BOOL);
     put_int(m, v, 1);
 }
 
 void moe_gguf_str(struct moe_gguf_meta *m, const char *name, const char *s, size_t len)
 {
-    key(m, name, T_STRING);
+    key(m, name, MOE_GGUF_STRING);
     put_str(m, s, len);
 }
 
 static void array(struct moe_gguf_meta *m, const char *name, uint32_t type, uint64_t n)
 {
-    key(m, name, T_ARRAY);
+    key(m, name, MOE_GGUF_ARRAY);
     put_int(m, type, 4);
     put_int(m, n, 8);
 }
 
-void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, T_STRING, n); }
-void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, T_I32, n); }
+void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_STRING, n); }
+void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_I32, n); }
 void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
 void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
 
