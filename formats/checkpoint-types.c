@@ -173,14 +173,14 @@ static bool make_fp8(struct maker *m)
 static bool make_int4(struct maker *m)
 {
     struct moe_tensor *t = m->t;
-    const struct moe_raw *s = part(m, MOE_PART_SCALE);
     int64_t group = 32;
     t->type = MOE_INT4_G32;
     t->cols *= 8;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, 1u << MOE_PART_PACKED | 1u << MOE_PART_SCALE | 1u << MOE_PART_SHAPE)) return false;
     if (t->cols % 32) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld columns are no multiple of 32", (long long)t->cols);
-    if (!s) return need(m, MOE_PART_SCALE) != NULL;
+    const struct moe_raw *s = need(m, MOE_PART_SCALE);
+    if (!s) return false;
     if (s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && t->cols % s->shape[1] == 0) group = t->cols / s->shape[1];
     if (moe_dtype_with(MOE_INT4_G32, group, MOE_SCALE_BF16) < 0 && group != t->cols)
         return WRONG(m, MOE_UNSUPPORTED, s, "int4 in groups of %lld is not supported (32, 64, 128 and whole rows are)", (long long)group);
