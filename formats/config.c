@@ -397,7 +397,10 @@ enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_sc
     char path[PATH_MAX];
     cJSON *root;
     MOE_TRY(read_beside(dir, "config.json", path, &root, err));
-    if (!root) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found (is '%s' a model's directory?)", dir);
+    if (!root) {
+        MOE_TRY(moe_foreign_path(dir, err));
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found (is '%s' a model's directory?)", dir);
+    }
     enum moe_code code = moe_config_parse(root, path, c, scheme, err);
     cJSON_Delete(root);
     MOE_TRY(code);

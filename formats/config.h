@@ -46,9 +46,10 @@ static inline int64_t moe_config_moe_layers(const struct moe_config *c)
     return n;
 }
 
-/* Read `dir`/config.json (and generation_config.json when there).  MOE_NOT_FOUND without one; MOE_UNSUPPORTED for an
- * architecture, scoring function, rope type, activation or quantization this code does not do; MOE_CORRUPT for a
- * missing key, a wrong type, or a value out of range (every product of sizes is checked to stay below 2^48). */
+/* Read `dir`/config.json (and generation_config.json when there).  Without one MOE_NOT_FOUND, or MOE_UNSUPPORTED
+ * where `dir` holds a model in a format that is not read.  MOE_UNSUPPORTED, too, for an architecture, scoring function,
+ * rope type, activation or quantization this code does not do; MOE_CORRUPT for a missing key, a wrong type, or a value
+ * out of range (every product of sizes is checked to stay below 2^48). */
 enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err);
 /* The same from parsed text (the root object of a config.json); `file` names it in messages. */
 enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c, enum moe_scheme *scheme,

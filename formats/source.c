@@ -183,15 +183,10 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
 
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err)
 {
-    char config[PATH_MAX];
-    enum moe_exists there;
     bool container;
     *src = NULL;
     MOE_TRY(moe_dir_is_container(path, &container, err));
     if (container) return moe_container_open(src, path, NULL, err);
-    MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
-    MOE_TRY(moe_look(config, &there, err));
-    if (there == MOE_ABSENT) MOE_TRY(moe_foreign_path(path, err));
     MOE_TRY(moe_source_new(src, MOE_CHECKPOINT, path, err));
     enum moe_code code = moe_config_read(path, &(*src)->config, &(*src)->scheme, err);
     if (code != MOE_OK) moe_source_close(src);
