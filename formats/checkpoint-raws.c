@@ -135,7 +135,8 @@ static enum moe_code find_skipped_twice(struct moe_checkpoint *k, struct moe_err
     const struct moe_source *src = k->src;
     struct moe_strmap seen = { 0 };
     enum moe_code code = MOE_OK;
-    for (int64_t i = 0; code == MOE_OK && i < src->n_raws && !k->has_index && src->n_files > 1; i++) {
+    if (k->has_index || src->n_files <= 1) return MOE_OK;
+    for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         int64_t other;
         if (!moe_name_skipped(&src->config, r->name)) continue;
