@@ -17,6 +17,7 @@ ok() { "$@" >"$T/out" 2>"$T/err" || { r=$?; cat "$T/out" "$T/err"; fail "exit $r
 need_tool() { for tool; do [ -x "$BIN/$tool" ] || skip "no $tool"; done; }
 need_helper() { for tool; do [ -x "$GEN/$tool" ] || fail "no helper $tool (make test-programs)"; done; }
 need_python() { command -v python3 >/dev/null || skip "no python3"; }
+need_faults() { [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"; }
 # need_space MIB: that much room where temporary files go.
 need_space()
 {
@@ -25,6 +26,12 @@ need_space()
 }
 # The sanitizers multiply memory and time, so limits on them do not hold there.
 sanitized() { [ "${MOE_SAN:-0}" = 1 ]; }
+
+# shim VARIABLE=VALUE... COMMAND...: a command one of whose calls fails, or whose calls are counted (fault-preload.c has the variables)
+shim()
+{
+    env LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@"
+}
 
 # json KEY FILE: a number or a word at the top level of the object that a tool printed.
 json() { tr -d '\n' <"$2" | sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; }

@@ -34,12 +34,16 @@ def refused(codes, text, *a):
     check(r.returncode in codes and text in r.stderr and r.stderr.count("\n") == 1, a, "exit", r.returncode, r.stderr)
 
 
+def shimmed(**more):
+    """The environment of a tool under fault-preload.c, which reads the variables in `more`."""
+    return dict(os.environ, LD_PRELOAD=":".join(filter(None, (SHIM, os.environ.get("LD_PRELOAD")))),
+                ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", **more)
+
+
 def stopped(plan, *a):
     """The tool, stopped before the call that `plan` names."""
-    preload = ":".join(filter(None, (SHIM, os.environ.get("LD_PRELOAD"))))
-    env = dict(os.environ, LD_PRELOAD=preload, MOE_FAULT=plan + ":SIGSTOP",
-               ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
-    p = subprocess.Popen(argv(a), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env)
+    p = subprocess.Popen(argv(a), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                         env=shimmed(MOE_FAULT=plan + ":SIGSTOP"))
     _, status = os.waitpid(p.pid, os.WUNTRACED)
     if not os.WIFSTOPPED(status): sys.exit(f"FAIL: {a} did not stop before {plan}: {p.stderr.read().decode()}")
     return p
@@ -72,9 +76,7 @@ def named_at(name, more=0): return f"renameat2:{NAMES.get(name, 1) + more}"
 
 def calls(kind, *a):
     """How many calls of that kind it makes."""
-    env = dict(os.environ, LD_PRELOAD=":".join(filter(None, (SHIM, os.environ.get("LD_PRELOAD")))), MOE_FAULT_COUNT="counts",
-               ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
-    subprocess.run(argv(a), capture_output=True, env=env, stdin=subprocess.DEVNULL, check=True)
+    subprocess.run(argv(a), capture_output=True, env=shimmed(MOE_FAULT_COUNT="counts"), stdin=subprocess.DEVNULL, check=True)
     n = dict(line.split() for line in text("counts").splitlines())[kind]
     clear("counts")
     return int(n)

@@ -73,13 +73,11 @@ damaged() # FILE: a byte in its middle is another
 kept="-q --calib $F/calib.txt --calib-tokens 256 --sequence-length 64 --sensitivity-tokens 128 -m fisher --effort fast"
 kept="$kept --quantize all-linear $F/bf16"
 ok "$BIN/moe-quantize" $kept -o "$T/kept.moe"
+need_faults
 for how in damaged old coded; do
-    [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
     rm -rf "$T/k.moe" "$T/k.moe.partial"
     got=0
-    LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=fsync:26:SIGKILL \
-        ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" \
-        "$BIN/moe-quantize" $kept -o "$T/k.moe" >"$T/out" 2>&1 || got=$?
+    shim MOE_FAULT=fsync:26:SIGKILL "$BIN/moe-quantize" $kept -o "$T/k.moe" >"$T/out" 2>&1 || got=$?
     [ $got = 137 ] || { rm -rf "$T/k.moe"; echo "no call can be killed here: damaged files are left out"; break; }
     p=$T/k.moe.partial
     [ -e "$p/layer-001.json" ] && [ -e "$p/fisher-003.work" ] && [ -e "$p/coded-001.work" ] && [ ! -e "$p/layer-003.json" ] ||

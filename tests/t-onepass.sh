@@ -130,13 +130,12 @@ ok "$Q" -q $A -o "$T/b" --force; ok diff -r "$T/a" "$T/b"
 rm -rf "$T/b"
 
 # killed at a call of each kind, then resumed
-[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+need_faults
 killed()
 {
     plan=$1
     shift
-    LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=$plan:SIGKILL \
-        ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@" >/dev/null 2>&1
+    shim MOE_FAULT=$plan:SIGKILL "$@" >/dev/null 2>&1
     [ $? = 137 ]
 }
 kills=0
@@ -233,8 +232,7 @@ P
     rm -rf "$T/k" # stopped by Ctrl-C: what is kept, and where; nothing is left where nothing is
     stopped() # PLAN TEXT [--resume]
     {
-        LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" MOE_FAULT=$1:SIGINT \
-            ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" code 130 "$2" "$Q" -q $A -o "$T/k" ${3:-}
+        code 130 "$2" shim MOE_FAULT=$1:SIGINT "$Q" -q $A -o "$T/k" ${3:-}
     }
     stopped pread:2 'interrupted: nothing was finished yet by this run'
     stopped fsync:5 'interrupted: nothing was finished yet'

@@ -5,7 +5,7 @@
 # where the change itself is not seen.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
-[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+need_faults
 F=tests/data/tiny-k2 cut=0 whole=0
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/ref.moe"
 ok "$BIN/moe-quantize" -q $F/bf16 --method max -o "$T/refq.moe"
@@ -15,14 +15,13 @@ faulty()
 {
     planned=$1 victim=$2 r=0
     shift 2
-    LD_PRELOAD="$GEN/fault-preload.so" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" MOE_FAULT="$planned:truncate" MOE_FAULT_FILE="$victim" \
-        "$@" >"$T/out" 2>"$T/err" </dev/null || r=$?
+    shim MOE_FAULT="$planned:truncate" MOE_FAULT_FILE="$victim" "$@" >"$T/out" 2>"$T/err" </dev/null || r=$?
 }
 calls() # KIND COMMAND...: how often it calls KIND
 {
     kind=$1
     shift
-    LD_PRELOAD="$GEN/fault-preload.so" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" MOE_FAULT_COUNT="$T/counts" "$@" >/dev/null 2>&1 </dev/null || return 1
+    shim MOE_FAULT_COUNT="$T/counts" "$@" >/dev/null 2>&1 </dev/null || return 1
     awk -v k="$kind" '$1 == k { print $2 }' "$T/counts"
 }
 sentence() # FILE WHAT: said once, and names the file

@@ -5,12 +5,11 @@
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
 need_helper genrouting
-[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
+need_faults
 F=tests/data/tiny-k2/bf16 stopped=0 whole=0
 ok "$BIN/moe-convert" -q $F -o "$T/c.moe"
 ok "$BIN/moe-quantize" -q $F --method max -o "$T/q.moe"
 head -c 3000 CONTRIBUTING.md >"$T/text"
-shim() { LD_PRELOAD="$GEN/fault-preload.so" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@" </dev/null; }
 
 # What the sentence promises is what is there: finished files, work on them, or nothing.
 said_what_is_kept()
@@ -27,13 +26,13 @@ try()
     kind=$1 output=$2
     shift 2
     rm -rf "$T/w" "$T/want"; mkdir "$T/w"
-    MOE_FAULT_COUNT="$T/counts" shim "$@" >"$T/want" 2>"$T/err" || { cat "$T/err"; fail "$*"; }
+    shim MOE_FAULT_COUNT="$T/counts" "$@" >"$T/want" 2>"$T/err" </dev/null || { cat "$T/err"; fail "$*"; }
     [ "$output" = - ] || mv "$output" "$T/w.want"
     n=$(awk -v k="$kind" '$1 == k { print $2 }' "$T/counts")
     for eighth in 1 2 3 4 5 6 7 8; do
         for sig in INT:130 TERM:143; do
             r=0
-            MOE_FAULT="$kind:$((($n * $eighth + 7) / 8)):SIG${sig%:*}" shim "$@" --json >"$T/out" 2>"$T/err" || r=$?
+            shim MOE_FAULT="$kind:$((($n * $eighth + 7) / 8)):SIG${sig%:*}" "$@" --json >"$T/out" 2>"$T/err" </dev/null || r=$?
             if [ $r = 0 ]; then
                 whole=$(($whole + 1))
                 [ "$output" = - ] || diff -r "$output" "$T/w.want" >/dev/null || fail "$sig at $eighth/8: other bytes: $*"
