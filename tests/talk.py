@@ -8,7 +8,7 @@ among them). Prints all that was shown; gives the exit code, or 99 when a text d
 minute."""
 import os, pty, select, sys, time
 
-script = open(sys.argv[1]).read().split("\n")
+script = open(sys.argv[1], encoding="utf-8", errors="surrogateescape").read().split("\n")
 pid, master = pty.fork()
 if pid == 0:
     os.execvp(sys.argv[2], sys.argv[2:])
