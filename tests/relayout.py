@@ -6,6 +6,8 @@ overlay FROM TO PATTERN FILE...  copies of the tensors whose names match, in eac
 prefer FROM TO                   FROM, an overlay, without its stale copies
 fuse FROM TO [HOW]               experts in two tensors a layer, as transformers 5 keeps them; HOW: transposed, fp8, short, scaled, twice
 rename FROM TO A B               every tensor name with A replaced by B
+predict FROM TO N LAYER...       FROM, in one file, with layers for multi-token prediction, 3x without its eh_proj; N is config.json's
+                                 num_nextn_predict_layers, "" for none
 half FROM TO                     its BF16 experts' bytes taken for F16"""
 import json, os, re, shutil, struct, sys
 
@@ -111,10 +113,24 @@ def rename(source, to, a, b):
         write(os.path.join(to, f), {n.replace(a, b): t for n, t in tensors.items()}, meta)
 
 
+def predict(source, to, n, *layers):
+    shutil.copytree(source, to)
+    weights, config = os.path.join(to, "model.safetensors"), os.path.join(to, "config.json")
+    tensors, meta = read(weights)
+    for l in layers:
+        for name in ["enorm", "mlp.experts.0.up_proj"] + ["eh_proj"] * ("x" not in l):
+            tensors["model.layers.%s.%s.weight" % (l.strip("x"), name)] = ("F32", [2], bytes(8))
+    write(weights, tensors, meta)
+    c = json.load(open(config))
+    c.pop("num_nextn_predict_layers", None)
+    if n: c["num_nextn_predict_layers"] = int(n)
+    json.dump(c, open(config, "w"))
+
+
 def half(source, to):
     shutil.copytree(source, to)
     for f, (tensors, meta) in shards(source).items():
         write(os.path.join(to, f), {n: ("F16", *t[1:]) if ".experts." in n else t for n, t in tensors.items()}, meta)
 
 
-{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half, "rename": rename}[sys.argv[1]](*sys.argv[2:])
+{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half, "rename": rename, "predict": predict}[sys.argv[1]](*sys.argv[2:])

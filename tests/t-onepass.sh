@@ -57,20 +57,7 @@ ok python3 tests/retype.py "$T/int4" "$T/wide" int4-g128
 gen "$T/small" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
 ok python3 tests/relayout.py fuse "$T/small" "$T/fused"
 ok python3 tests/relayout.py overlay "$T/small" "$T/overlay" 'up_proj' a.safetensors b.safetensors
-python3 - "$T/small" "$T/mtp" <<'P'
-import json, os, shutil, struct, sys
-shutil.copytree(*sys.argv[1:])
-path, config = sys.argv[2] + "/model.safetensors", sys.argv[2] + "/config.json"
-with open(path, "rb") as f:
-    k, = struct.unpack("<Q", f.read(8))
-    head, data = json.loads(f.read(k)), f.read()
-for name in "enorm.weight", "eh_proj.weight", "mlp.experts.0.up_proj.weight":
-    head["model.layers.2." + name] = {"dtype": "F32", "shape": [2], "data_offsets": [len(data), len(data) + 8]}
-    data += bytes(8)
-text = json.dumps(head).encode()
-with open(path, "wb") as f: f.write(struct.pack("<Q", len(text)) + text + data)
-c = json.load(open(config)); c["num_nextn_predict_layers"] = 1; json.dump(c, open(config, "w"))
-P
+ok python3 tests/relayout.py predict "$T/small" "$T/mtp" 1 2
 same "$T/f16" -m max --quantize mlp -- --flavor modelopt
 same "$T/wide" -m max --quantize mlp --tensor-type 'layers\.1\..*mlp\.experts=source' -- --shard-size 100K
 same "$T/fused" -m max -- --flavor compressed-tensors

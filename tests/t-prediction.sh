@@ -9,29 +9,9 @@ need_python
 
 # ---- checkpoints: 2 layers, and one or two for prediction ----
 
-# extra CONFIG LAYERS...: $T/one with such layers, and CONFIG for num_nextn_predict_layers ("": absent); without a layer's
-# eh_proj where its number has an x.
-cat >"$T/extra.py" <<'P'
-import json, os, shutil, struct, sys
-a, b, n, layers = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-shutil.copytree(a, b)
-with open(a + "/model.safetensors", "rb") as f:
-    k = struct.unpack("<Q", f.read(8))[0]
-    h, data = json.loads(f.read(k)), f.read()
-for l in layers:
-    names = ["enorm.weight", "mlp.experts.0.up_proj.weight"] + ([] if "x" in l else ["eh_proj.weight"])
-    for name in names:
-        h["model.layers.%d.%s" % (int(l.strip("x")), name)] = {"dtype": "F32", "shape": [2], "data_offsets": [len(data), len(data) + 8]}
-        data += b"\0" * 8
-t = json.dumps(h).encode()
-with open(b + "/model.safetensors", "wb") as f: f.write(struct.pack("<Q", len(t)) + t + data)
-c = json.load(open(a + "/config.json"))
-c.pop("num_nextn_predict_layers", None)
-if n: c["num_nextn_predict_layers"] = int(n)
-json.dump(c, open(b + "/config.json", "w"))
-P
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-extra() { rm -rf "$T/m"; ok python3 "$T/extra.py" "$T/one" "$T/m" "$@"; }
+# extra N LAYER...: $T/m, $T/one with such layers (relayout.py, predict)
+extra() { rm -rf "$T/m"; ok python3 tests/relayout.py predict "$T/one" "$T/m" "$@"; }
 for n in "" 0 1; do
     extra "$n" 2
     ok "$BIN/moe-convert" "$T/m" -f -o "$T/m.moe"
