@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """patchtensors.py DIR REGEX HOW N: change tensors of a safetensors checkpoint in place.  Standard library only.
-HOW: times (BF16 and F32, times 2^N), byte (the first byte of each becomes N)."""
+HOW: times (BF16 and F32, times 2^N), put (the first bytes of each become N, in hexadecimal), xor (they are changed by N)."""
 import json, os, re, struct, sys
 
-directory, names, how, n = sys.argv[1], re.compile(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+directory, names, how = sys.argv[1], re.compile(sys.argv[2]), sys.argv[3]
+n = int(sys.argv[4]) if how == "times" else bytes.fromhex(sys.argv[4])
 
 
 def patched(t, data):
-    if how == "byte":
-        return bytes((n,)) + data[1:]
+    if how == "put":
+        return n + data[len(n):]
+    if how == "xor":
+        return bytes(a ^ b for a, b in zip(data, n)) + data[len(n):]
     size, low = {"BF16": (2, 7), "F32": (4, 23)}[t["dtype"]]
     out = bytearray()
     for v in struct.unpack("<%d%s" % (len(data) // size, {2: "H", 4: "I"}[size]), data):

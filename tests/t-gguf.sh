@@ -129,7 +129,7 @@ kinds "$T/faint4.gguf" "BF16:21 F32:11 Q4_0:2"
 ok "$C" "$T/b.moe" --to hf-nvfp4 -o "$T/b-round"
 cp -R "$T/b-round" "$T/b-range"
 patch "$T/b-round" 'experts.1.down_proj.weight_scale_2' times -3
-patch "$T/b-round" 'experts.1.down_proj.weight_scale$' byte 1
+patch "$T/b-round" 'experts.1.down_proj.weight_scale$' put 01
 patch "$T/b-range" 'experts.1.down_proj.weight_scale_2' times 20
 for m in b-round b-range; do
     ok "$C" "$T/$m" -o "$T/$m.moe"

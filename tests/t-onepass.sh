@@ -34,16 +34,8 @@ gen() { "$GEN/genmodel" -o "$@" >/dev/null || fail "genmodel $*"; }
 gen "$T/nvfp4" --format nvfp4 --layers 3 --experts 4 --hidden 256 --inter 160 --seed 5
 gen "$T/spelled" --format nvfp4-ct --all-mlp --layers 3 --experts 4 --hidden 256 --inter 160 --seed 6 --shards 3 --scales-apart
 gen "$T/vision" --format int4 --prefix language_model --vision --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-python3 - "$T/nvfp4" <<'P' # gate and up of one expert with unequal global scales
-import glob, json, struct, sys
-for path in glob.glob(sys.argv[1] + "/*.safetensors"):
-    with open(path, "r+b") as f:
-        n, = struct.unpack("<Q", f.read(8))
-        for name, t in json.loads(f.read(n)).items():
-            if not name.endswith("experts.1.up_proj.weight_scale_2"): continue
-            f.seek(8 + n + t["data_offsets"][0]); v, = struct.unpack("<f", f.read(4))
-            f.seek(-4, 1); f.write(struct.pack("<f", 1.5 * v))
-P
+# gate and up of one expert with unequal global scales: another mantissa
+ok python3 tests/patchtensors.py "$T/nvfp4" 'experts.1.up_proj.weight_scale_2$' xor 00004000
 ok "$BIN/moe-convert" -q $F/fp8 -o "$T/fp8.moe"
 ok "$Q" -q $F/bf16 -m max --tensor-type 'layers\.2\..*experts\..*up_proj=source' -o "$T/mixed.moe"
 
@@ -156,18 +148,9 @@ if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
     size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
     [ "$used" -lt $((size + kept)) ] || fail "$used KiB are used for $size KiB"
     # weights that were damaged since an earlier run wrote them: data, then scales; whether the container in it is whole or begun
-    damage() # FILE: 64 bytes of an expert's weight, or of its scales, are others
+    damage() # TENSOR: bytes of this one of an expert are others; twice, and they are back
     {
-        python3 - "$1" "$2" <<'P' || fail "damage"
-import json, struct, sys
-with open(sys.argv[1], "r+b") as f:
-    n, = struct.unpack("<Q", f.read(8))
-    for name, t in json.loads(f.read(n)).items():
-        if ".experts.1." in name and name.endswith(sys.argv[2]): break
-    else: sys.exit("no expert in it")
-    f.seek(8 + n + t["data_offsets"][0]); old = f.read(64)
-    f.seek(-64, 1); f.write(bytes(b ^ 0x11 for b in old))
-P
+        ok python3 tests/patchtensors.py "$T/k.partial" "layers.1.mlp.experts.1.$1\$" xor 1111111111111111
     }
     flip() # UNIT FILE, PLANE: a bit of the first such plane that lies in it, and not in the checkpoint's files, is another
     {
@@ -183,13 +166,12 @@ with open(sys.argv[1], "r+b") as f:
     f.seek(at); f.write(bytes([data[0] ^ 16]))
 P
     }
-    first=$(grep -l 'layers.1.mlp.experts.1.up_proj.weight"' "$T/k.partial"/*.safetensors | head -n 1)
-    damage "$first" up_proj.weight
+    damage up_proj.weight
     code 16 "experts.1.up_proj.weight': its values are not those that were written there" "$Q" -q $A -o "$T/k" --resume
-    damage "$first" up_proj.weight; damage "$first" up_proj.weight_scale # the values are back
+    damage up_proj.weight; damage up_proj.weight_scale # the values are back
     code 16 "its scales are not those that were written there: the file was damaged since (start over with --force)" "$Q" -q $A -o "$T/k" --resume
     [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "damaged weights were published, or lost"
-    damage "$first" up_proj.weight_scale
+    damage up_proj.weight_scale
     # and those that lie in the container: scalars of an expert, a weight that is decoded at the end
     for plane in layer-001:2 layer-001:3 dense:0; do
         unit=$(ls -d "$T/k.partial"/quantized.moe*)/${plane%:*}.moe
@@ -209,7 +191,7 @@ P
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"; rm -rf "$T/k"
     killed fsync:55 "$Q" -q $D -o "$T/k" || fail "was not killed" # a calibration reads experts back
     ls "$T/k.partial/quantized.moe.partial"/layer-001.json >"$T/log" || fail "killed before any experts were finished"
-    damage "$(grep -l 'layers.1.mlp.experts.1.up_proj.weight"' "$T/k.partial"/*.safetensors | head -n 1)" up_proj.weight
+    damage up_proj.weight
     code 16 "its values are not those" "$Q" -q $D -o "$T/k" --resume
     ok "$Q" -q $D -o "$T/k" --force; ok diff -r "$T/d" "$T/k"; rm -rf "$T/k"
     killed renameat2:1 "$Q" -q $A -o "$T/k" || fail "was not killed"

@@ -69,15 +69,7 @@ through int4-all int4-g32 int4
 poison() # NAME TENSOR BYTES
 {
     cp -r "$T/$1" "$T/bad"
-    python3 - "$T/bad" "$2" "$3" <<'P' || fail "poison"
-import json, os, struct, sys
-d, name, new = sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3])
-path = os.path.join(d, json.load(open(os.path.join(d, "model.safetensors.index.json")))["weight_map"][name])
-with open(path, "r+b") as f:
-    (n,) = struct.unpack("<Q", f.read(8))
-    f.seek(8 + n + json.loads(f.read(n))[name]["data_offsets"][0])
-    f.write(new)
-P
+    ok python3 tests/patchtensors.py "$T/bad" "^$2\$" put $3
     code 18 "${2%.weight*}" "$BIN/moe-convert" -q "$T/bad" -o "$T/bad.moe"
     rm -rf "$T/bad.moe.partial"
     code 18 "${2%.weight*}" "$BIN/moe-quantize" -q "$T/bad" -o "$T/bad.moe"
