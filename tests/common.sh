@@ -8,6 +8,7 @@ T=$(mktemp -d "${TMPDIR:-/tmp}/moe-test.XXXXXX") || exit 1
 trap 'rm -rf "$T"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+export PYTHONDONTWRITEBYTECODE=1 # beside the scripts that import one another
 
 skip() { echo "skip: $*"; exit 77; }
 fail() { echo "FAIL: $*"; exit 1; }

@@ -7,8 +7,7 @@ prefer FROM TO                   FROM, an overlay, without its stale copies
 fuse FROM TO [HOW]               experts in two tensors a layer, as transformers 5 keeps them; HOW: transposed, fp8, short, scaled, twice
 rename FROM TO A B               every tensor name with A replaced by B
 predict FROM TO N LAYER...       FROM, in one file, with layers for multi-token prediction, 3x without its eh_proj; N is config.json's
-                                 num_nextn_predict_layers, "" for none
-half FROM TO                     its BF16 experts' bytes taken for F16"""
+                                 num_nextn_predict_layers, "" for none"""
 import json, os, re, shutil, struct, sys
 
 INDEX = "model.safetensors.index.json"
@@ -127,10 +126,5 @@ def predict(source, to, n, *layers):
     json.dump(c, open(config, "w"))
 
 
-def half(source, to):
-    shutil.copytree(source, to)
-    for f, (tensors, meta) in shards(source).items():
-        write(os.path.join(to, f), {n: ("F16", *t[1:]) if ".experts." in n else t for n, t in tensors.items()}, meta)
-
-
-{"overlay": overlay, "prefer": prefer, "fuse": fuse, "half": half, "rename": rename, "predict": predict}[sys.argv[1]](*sys.argv[2:])
+if __name__ == "__main__":
+    {"overlay": overlay, "prefer": prefer, "fuse": fuse, "rename": rename, "predict": predict}[sys.argv[1]](*sys.argv[2:])

@@ -20,6 +20,8 @@ import shutil
 import struct
 import sys
 
+from relayout import read, write
+
 
 def f32s(data):
     return [v for (v,) in struct.iter_unpack("<f", data)]
@@ -112,20 +114,6 @@ def config(kind, c):
     return c
 
 
-def write(path, tensors):
-    header, at = {"__metadata__": {"format": "pt"}}, 0
-    for name, dtype, shape, data in tensors:
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
-        at += len(data)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for _, _, _, data in tensors:
-            f.write(data)
-    return at
-
-
 def main(source, out, kind):
     change = int4_all if kind == "int4-all" else {"f16": f16, "fp8": fp8, "int4": int4}[kind.split("-")[0]]
     where, total = {}, 0
@@ -136,16 +124,13 @@ def main(source, out, kind):
             if not name.endswith(".index.json"):
                 shutil.copyfile(path, os.path.join(out, name))
             continue
-        with open(path, "rb") as f:
-            (size,) = struct.unpack("<Q", f.read(8))
-            header, data = json.loads(f.read(size)), f.read()
-        header.pop("__metadata__", None)
-        tensors = []
-        for n, t in header.items():
-            new = change(kind, n, t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]])
-            tensors += new if isinstance(new, list) else [new]
-        total += write(os.path.join(out, name), tensors)
-        where.update((t[0], name) for t in tensors)
+        tensors = {}
+        for n, t in read(path)[0].items():
+            new = change(kind, n, *t)
+            tensors.update((m, u) for m, *u in (new if isinstance(new, list) else [new]))
+        write(os.path.join(out, name), tensors)
+        total += sum(len(data) for _, _, data in tensors.values())
+        where.update(dict.fromkeys(tensors, name))
     with open(os.path.join(out, "model.safetensors.index.json"), "w") as f:
         json.dump({"metadata": {"total_size": total}, "weight_map": where}, f, indent=2, sort_keys=True)
     with open(os.path.join(source, "config.json")) as f:

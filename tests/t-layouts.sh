@@ -101,7 +101,7 @@ fused f1 bf16
 ok "$BIN/moe-convert" -q "$T/bf16" -o "$T/plain.moe"
 for f in "$T/plain.moe/"*.moe; do ok cmp "$f" "$T/m.moe/${f##*/}"; done
 ok "$GEN/genmodel" -o "$T/f32" --format f32 --single-file $small --seed 9; fused f2 f32
-relayout half "$T/bf16" "$T/f16"; fused f7 f16
+ok python3 tests/retype.py "$T/bf16" "$T/f16" f16; fused f7 f16
 ok "$GEN/genmodel" -o "$T/square" --format bf16 --layers 2 --experts 4 --hidden 64 --inter 64 --seed 3; fused f3 square
 ok "$GEN/genmodel" -o "$T/half" --format bf16 --layers 2 --experts 4 --hidden 128 --inter 64 --seed 3; fused f4 half
 ok "$GEN/genmodel" -o "$T/k25b" --format bf16 --prefix language_model --vision --shards 2 $small --seed 6; fused f5 k25b
