@@ -39,6 +39,12 @@ json() { tr -d '\n' <"$2" | sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; 
 
 # look FILE EXPRESSION: a Python expression over v, the JSON in the file.
 look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
+# holds EXPRESSION: it is true in Python, with math and j, the JSON in T/out.
+holds()
+{
+    python3 -c 'import json, math, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), str(j)[:800]' "$T/out" "$1" 2>"$T/why" ||
+        { cat "$T/why"; fail "not so: $1"; }
+}
 # code EXPECTED TEXT COMMAND...: that exit code, and one line that matches TEXT.
 code()
 {

@@ -14,13 +14,6 @@ for f in bf16 fp8 int4; do
     ok "$GEN/genmodel" -o "$T/$f" --format $f --layers 2 --experts 3 --top-k 2 --hidden 256 --inter 128 --seed 11
 done
 
-holds() # EXPRESSION over j, the JSON that the last command printed
-{
-    python3 -c 'import json, sys
-j = json.load(open(sys.argv[1]))
-sys.exit(0 if eval(sys.argv[2]) else "not so: %s: %s" % (sys.argv[2], j))' "$T/out" "$1" 2>&1 || fail "JSON"
-}
-
 through() # KIND TYPE FROM
 {
     ok python3 tests/retype.py "$T/$3" "$T/$1" "$1"
