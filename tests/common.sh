@@ -70,6 +70,9 @@ refused()
 checks=0
 count() { checks=$(($checks + 1)); }
 
+# examples <PAGE: the lines under EXAMPLES of a man page, as its reader sees them
+examples() { sed -n '/^\.SH EXAMPLES/,/^\.fi/p' | sed '/^\./d; s/\\-/-/g; s/^\\&//; s/\\e/\\/g'; }
+
 # measure LIMIT_MIB LIMIT_SECONDS COMMAND...: run it, and hold its peak memory (seen from outside, and what it says in
 # its JSON, which may not be less than 9/10 of that) and its time against the limits.
 measure()

@@ -9,11 +9,11 @@ ROOT=$PWD FIXTURE=$PWD/tests/data/tiny-k2
 case $BIN in /*) ;; *) BIN=$PWD/$BIN ;; esac
 PATH=$BIN:$PATH
 
-# examples TOOL: the lines of its section as a reader of the page sees them, into T/TOOL.lines
-examples()
+# lines TOOL: its examples, into T/TOOL.lines
+lines()
 {
     ok "$BIN/$1" --help-man
-    sed -n '/^\.SH EXAMPLES/,/^\.fi/p' "$T/out" | sed '/^\./d; s/\\-/-/g; s/^\\&//; s/\\e/\\/g' >"$T/$1.lines"
+    examples <"$T/out" >"$T/$1.lines"
     grep -q "^\.SH DESCRIPTION" "$T/out" || fail "$1 has no DESCRIPTION"
     [ "$(grep -c "^[^#]*$1 " "$T/$1.lines")" -ge 6 ] || fail "$1 has fewer than six examples"
 }
@@ -41,7 +41,7 @@ ucx=yes
 ok "$BIN/moe-convert" -q "$FIXTURE/bf16" -o "$T/k2.moe"
 ok "$BIN/moe-convert" -q "$FIXTURE/bf16" -o "$T/k2-nvfp4.moe" --to nvfp4
 for tool in moe-inspect moe-convert moe-quantize moe-run; do
-    examples $tool
+    lines $tool
     setting $tool
     while IFS= read -r line; do
         case $line in ''|\#*) continue ;; *ucx*) [ $ucx = yes ] || continue ;; esac

@@ -498,7 +498,7 @@ cp "$T/tiny.json" "$T/ex/routing.json"
 "$G" experts=$experts layers=$(($layers - $dense)) first=$dense top=$top drift=0.2 >"$T/ex/today.json"
 BINS=$(cd "$BIN" && pwd)
 for verb in "" verify export plot stage; do
-    "$P" $verb --help-man | sed -n '/^.SH EXAMPLES/,$p' | sed -n 's/\\-/-/g; s/^moe-plan /&/p' | sed "s/--slots 400/--slots $(($experts + 8))/" >"$T/ex/lines"
+    "$P" $verb --help-man | examples | sed "s/--slots 400/--slots $(($experts + 8))/" >"$T/ex/lines"
     [ -s "$T/ex/lines" ] || fail "no examples in the man page of moe-plan $verb"
     while read -r line; do
         if [ -n "$verb" ]; then rm -rf "$T/ex"/sglang.json "$T/ex"/plan.svg "$T/ex"/node0.moe; fi
