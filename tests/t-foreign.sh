@@ -6,14 +6,15 @@ need_tool moe-convert moe-inspect moe-plan moe-quantize moe-run
 need_helper genmodel
 need_python
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-# every TEXT MODEL: the five tools refuse it so.
-refused_gguf() # all but moe-inspect, which shows its head
+# refused_gguf FILE: by all but moe-inspect, which shows its head.
+refused_gguf()
 {
     for c in "convert -o $T/x.moe" "quantize -o $T/x.moe" "run --tokens 1 -n 0" "plan --ranks 2"; do
         code 14 "is a GGUF file, which moe-convert --to gguf writes and only moe-inspect reads: take the safetensors" "$BIN/moe-${c%% *}" -q "$1" ${c#* }
     done
     [ ! -e "$T/x.moe" ] || fail "something was written"
 }
+# every TEXT MODEL: the five tools refuse it so.
 every()
 {
     code 14 "$1" "$BIN/moe-convert" -q "$2" -o "$T/x.moe"
@@ -23,7 +24,7 @@ every()
     code 14 "$1" "$BIN/moe-plan" -q "$2" --ranks 2
     [ ! -e "$T/x.moe" ] || fail "something was written"
 }
-# with JSON-EXPRESSION: $T/m is the model with another config: v is changed by the statements.
+# with STATEMENTS: $T/m is the model with another config: v is changed by the statements.
 with()
 {
     rm -rf "$T/m"; cp -r "$T/one" "$T/m"
@@ -92,7 +93,7 @@ code 14 "gate.pre_quant_scale': is a scale that an engine multiplies activations
 
 # ---- files ----
 
-# dir NAME...: $T/d with these files, and with $T/one's config.json when CONFIG is set
+# dir NAME...: $T/d with these files; NAME/ is a directory
 dir() { rm -rf "$T/d"; mkdir "$T/d"; for f; do case $f in */) mkdir "$T/d/$f";; *) echo x >"$T/d/$f";; esac; done; }
 printf 'GGUF\3\0\0\0' >"$T/k2.gguf"; refused_gguf "$T/k2.gguf"
 cp "$T/k2.gguf" "$T/sha256-0123"; refused_gguf "$T/sha256-0123"

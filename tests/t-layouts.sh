@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Layouts that checkpoints come in besides a tensor a weight in one place: copies of which the index says that they do not
-# count, experts fused into two tensors a layer, layers for multi-token prediction that the config does not mention.
+# count, experts fused into two tensors a layer.
 . tests/common.sh
 need_tool moe-convert moe-inspect moe-quantize moe-run
 need_helper genmodel
