@@ -73,6 +73,18 @@ count() { checks=$(($checks + 1)); }
 # examples <PAGE: the lines under EXAMPLES of a man page, as its reader sees them
 examples() { sed -n '/^\.SH EXAMPLES/,/^\.fi/p' | sed '/^\./d; s/\\-/-/g; s/^\\&//; s/\\e/\\/g'; }
 
+# back NAME: T/NAME through a container, T/m.moe, to the same directory; what moe-convert said is in T/convert.err
+back()
+{
+    rm -rf "$T/m.moe" "$T/back"
+    ok "$BIN/moe-convert" "$T/$1" -o "$T/m.moe"; cp "$T/err" "$T/convert.err"
+    ok "$BIN/moe-inspect" -q --verify "$T/m.moe"
+    ok python3 tests/readmoe.py check "$T/m.moe"
+    ok "$BIN/moe-convert" --to hf "$T/m.moe" -o "$T/back"
+    if grep 'do not return' "$T/err"; then fail "$1: something does not return"; fi
+    diff -r "$T/$1" "$T/back" || fail "$1 does not come back byte for byte"
+}
+
 # measure LIMIT_MIB LIMIT_SECONDS COMMAND...: run it, and hold its peak memory (seen from outside, and what it says in
 # its JSON, which may not be less than 9/10 of that) and its time against the limits.
 measure()

@@ -10,17 +10,6 @@ small="--layers 2 --experts 4 --hidden 128 --inter 64"
 relayout() { ok python3 tests/relayout.py "$@"; }
 # same A B: two models are equal, tensor by tensor.
 same() { ok "$BIN/moe-inspect" -q "$1" --diff "$2"; }
-# back NAME: $T/NAME through a container to the same directory.
-back()
-{
-    rm -rf "$T/m.moe" "$T/back"
-    ok "$BIN/moe-convert" "$T/$1" -o "$T/m.moe"; cp "$T/err" "$T/convert.err"
-    ok "$BIN/moe-inspect" -q --verify "$T/m.moe"
-    ok python3 tests/readmoe.py check "$T/m.moe"
-    ok "$BIN/moe-convert" --to hf "$T/m.moe" -o "$T/back"
-    if grep 'do not return' "$T/err"; then fail "$1: something does not return"; fi
-    diff -r "$T/$1" "$T/back" || fail "$1 does not come back byte for byte"
-}
 
 # ---- the index says which of two copies counts ----
 
