@@ -82,12 +82,22 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...)
     return err->code;
 }
 
+/* The bracket that opens those at the end of a text; NULL: there are none. */
+static char *last_brackets(char *s)
+{
+    int depth = 0;
+    for (size_t i = strlen(s); i--;) {
+        depth += (s[i] == ')') - (s[i] == '(');
+        if (depth <= 0) return depth == 0 && s[i] == '(' ? s + i : NULL;
+    }
+    return NULL;
+}
+
 enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy)
 {
     char old[sizeof err->msg];
-    size_t n = strlen(err->msg);
-    memcpy(old, err->msg, n + 1);
-    char *at = n && old[n - 1] == ')' ? strrchr(old, '(') : NULL;
+    memcpy(old, err->msg, sizeof old);
+    char *at = last_brackets(old);
     if (at && at > old && at[-1] == ' ') at[-1] = 0;
     say(err, "%s (%s)", old, remedy);
     return err->code;

@@ -30,6 +30,8 @@ static void test_err(void)
     OK(!strcmp(err.file, "m.safetensors") && !strcmp(err.tensor, "norm"));
     OK(moe_wrap(&err, "layer %d", 7) == MOE_CORRUPT && !strncmp(err.msg, "layer 7: 'm.safe", 16) && err.tensor[0]);
     OK(moe_fail(&err, MOE_USAGE, "no") == MOE_USAGE && !err.file[0] && !err.tensor[0]);
+    OK(moe_err_remedy(&err, "do") == MOE_USAGE && !strcmp(err.msg, "no (do)"));
+    OK(moe_fail(&err, MOE_USAGE, "no (1) (a (b))") && moe_err_remedy(&err, "do") == MOE_USAGE && !strcmp(err.msg, "no (1) (do)"));
     OK(moe_fail_errno(&err, ENOSPC, "f", "cannot write") == MOE_NOSPACE && strstr(err.msg, "'f': cannot write: "));
     OK(moe_fail_errno(&err, ENOENT, "f", "x") == MOE_NOT_FOUND && moe_fail_errno(&err, EIO, "f", "x") == MOE_IO);
     OK(!strcmp(moe_code_name(MOE_NOSPACE), "no-space") && moe_code_text((enum moe_code)99)[0]);
