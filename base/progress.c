@@ -61,8 +61,8 @@ const char *moe_human_time(double s, char out[16])
     if (s < 10) snprintf(out, 16, "%.1f s", s);
     else if (s < 100) snprintf(out, 16, "%.0f s", s);
     else if (s < 6000) snprintf(out, 16, "%u min %02u s", n / 60 % 100, n % 60);
-    else if (s >= 172800 && s < 3.6e8) snprintf(out, 16, "%u days %u h", n / 86400 % 10000, n / 3600 % 24);
     else if (s < 172800) snprintf(out, 16, "%u h %02u min", n / 3600 % 100, n / 60 % 60);
+    else if (s < 3.6e8) snprintf(out, 16, "%u days %u h", n / 86400 % 10000, n / 3600 % 24);
     else snprintf(out, 16, "forever");
     return out;
 }

@@ -131,6 +131,8 @@ static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kin
     return MOE_OK;
 }
 
+static bool same(double a, double b) { return !(a < b) && !(a > b); }
+
 /* Of these, engines read some and others not: transformers rounds no correction range where `truncate` is false,
  * DeepSeek's code and vLLM always do; vLLM takes the two factors that transformers does not know.  So only the
  * values under which all of them compute the same are taken. */
@@ -142,14 +144,12 @@ static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_er
     for (int i = 0; i < 2; i++) {
         double v = 1;
         MOE_TRY(moe_json_f64(r, ones[i], false, &v, file, err));
-        if (v < 1 || v > 1)
+        if (!same(v, 1))
             return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %g of yarn is not supported (1 is)", ones[i], v);
     }
     if (!moe_json_get(r, "attention_factor")) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
 }
-
-static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
 static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
 

@@ -154,8 +154,7 @@ static const struct { const char *head, *tail, *what; } formats[] = {
 
 static bool is_named(const char *name, const char *head, const char *tail)
 {
-    size_t n = strlen(name), a = strlen(head), z = strlen(tail);
-    return *tail ? n >= a + z && begins(name, head) && !strcmp(name + n - z, tail) : !strcmp(name, head);
+    return *tail ? begins(name, head) && moe_ends_with(name + strlen(head), tail) : !strcmp(name, head);
 }
 
 /* The first row that any name fits, and that name; -1. */
