@@ -249,7 +249,7 @@ $(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
 
 # ---- install ------------------------------------------------------------------
 # The public headers: none that is for its folder alone.  Adding one is a promise: it needs a CHANGELOG entry.
-private := %-internal.h formats/checkpoint.h formats/foreign.h
+private := %-internal.h formats/checkpoint.h formats/foreign.h formats/quantconfig.h
 public := $(filter-out $(private),$(sort $(wildcard base/*.h formats/*.h formats/*.def \
             kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h model/*.h)))
 names  := $(notdir $(bins))
