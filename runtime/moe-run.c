@@ -247,6 +247,13 @@ static void count_ranks(const struct moe_run_options *o, struct common *s)
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 
+/* A plan is for another number of ranks than are started: whoever was given it can only say the same, and would
+ * wait for the others to do so. */
+static bool for_others(const struct common *s)
+{
+    return (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
+}
+
 /* All that ranks [first, last] will ever map is there. */
 static enum moe_code check_staged(const struct common *s, int first, int last, struct moe_err *err)
 {
@@ -362,7 +369,8 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
     uint64_t n = (uint64_t)s.m.ranks;
     if (code == MOE_OK && strcmp(o->comm, "local")) code = moe_want_files(n + FILES_LEAST, 2 * n + FILES_MORE, err);
     if (code != MOE_OK && o->rendezvous) count_ranks(o, &s);
-    bool told = o->rendezvous && s.m.ranks > 0; /* the others must know of a failure */
+    /* the others must know of a failure */
+    bool told = o->rendezvous && s.m.ranks > 0 && !(code == MOE_MISMATCH && for_others(&s));
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
     else if (told) code = process(o, j, &s, code, err);

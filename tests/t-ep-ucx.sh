@@ -160,6 +160,13 @@ for r in 1 2; do
 done
 refused 15 "rank 1 has another model, plan or settings than rank 0" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$port
 wait
+what="a plan for another number of ranks"
+for r in 0 1; do # nobody else comes, and it does not wait for them
+    soon 10 refused 15 "a plan for something else: 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/plan.json" --rank $r \
+        --rendezvous 127.0.0.1:$port
+    soon 10 refused 15 "a plan for something else: 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --replan "$T/plan.json" --rank $r \
+        --rendezvous 127.0.0.1:$port
+done
 
 # ---- killed ---------------------------------------------------------------------
 for step in 1 30 77 200; do
