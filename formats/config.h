@@ -46,6 +46,14 @@ static inline int64_t moe_config_moe_layers(const struct moe_config *c)
     return n;
 }
 
+/* The first of them; num_hidden_layers when there is none. */
+static inline int64_t moe_config_first_moe(const struct moe_config *c)
+{
+    int64_t first = 0;
+    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
+    return first;
+}
+
 /* Read `dir`/config.json (and generation_config.json when there).  Without one MOE_NOT_FOUND, or MOE_UNSUPPORTED
  * where `dir` holds a model in a format that is not read.  MOE_UNSUPPORTED, too, for an architecture, scoring function,
  * rope type, activation or quantization this code does not do; MOE_CORRUPT for a missing key, a wrong type, or a value

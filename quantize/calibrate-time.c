@@ -65,8 +65,7 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
 static double sensitivity(const struct moe_config *c, double n, double sequence, const struct moe_speed *s)
 {
     double seconds = moe_work_head_back(c, n) / s->head_back;
-    int64_t first = 0;
-    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
+    int64_t first = moe_config_first_moe(c);
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         int64_t common = moe_work_common(c, l);
         bool moe = moe_layer_is_moe(c, l);

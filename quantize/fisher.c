@@ -304,7 +304,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
     w->lengths = malloc((size_t)(piece + 1) * sizeof *w->lengths);
     if (!w->before || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
     for (int l = 0; l < w->layers; l++) w->before[l].fd = -1;
-    while (w->first < w->layers && !moe_layer_is_moe(c, w->first)) w->first++;
+    w->first = (int)moe_config_first_moe(c);
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
     MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
     MOE_TRY(moe_states_open(&w->dx, n, h, states, err));
@@ -340,10 +340,8 @@ enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bo
 enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir, int *layer, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
-    int first = 0;
     MOE_TRY(moe_gradient_layer(dir, o->n, c->hidden_size, layer, err));
-    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
-    if (*layer < first || *layer >= c->num_hidden_layers - 1) *layer = -1;
+    if (*layer < moe_config_first_moe(c) || *layer >= c->num_hidden_layers - 1) *layer = -1;
     for (int l = *layer + 1; *layer >= 0 && l < c->num_hidden_layers; l++) {
         bool whole;
         if (!moe_layer_is_moe(c, l)) continue;
@@ -393,9 +391,9 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, 
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files)
 {
     const struct moe_config *c = &src->config;
-    int64_t piece = most(PIECE, moe_walk_batch(o->sequence)), first = 0;
-    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
-    uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float), states = (uint64_t)(c->num_hidden_layers - first + 2) * one;
+    int64_t piece = most(PIECE, moe_walk_batch(o->sequence));
+    uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float),
+        states = (uint64_t)(c->num_hidden_layers - moe_config_first_moe(c) + 2) * one;
     uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size * sizeof(float);
     *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_form_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
               moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n), least(o->sequence, o->n), threads) +

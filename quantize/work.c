@@ -109,19 +109,12 @@ double moe_work_mlp_back(int64_t hidden, int64_t inter, double n) { return 10 * 
 double moe_work_router_back(const struct moe_config *c, double n) { return 4 * n * (double)c->hidden_size * (double)c->num_experts_per_tok; }
 double moe_work_attention_back(const struct moe_config *c, double n, double sequence) { return 2 * n * (2 * projections(c) + 3 * scores(c, sequence)); }
 
-static int64_t first_moe(const struct moe_config *c)
-{
-    int64_t first = 0;
-    while (first < c->num_hidden_layers && !moe_layer_is_moe(c, first)) first++;
-    return first;
-}
-
 /* A layer's metric; then, gradients end at the first layer's output, through it: forward again but for its routed experts, and back. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);
     double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0, work = moe_layer_is_moe(c, l) ? moe_work_metric(c, n) : 0;
-    if (l <= first_moe(c)) return work;
+    if (l <= moe_config_first_moe(c)) return work;
     work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) + (chosen > 0 ? moe_work_router(c, n) : 0);
     return work + moe_work_mlp_back(c->hidden_size, common, n) + moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, chosen) +
            (chosen > 0 ? moe_work_router_back(c, n) : 0) + moe_work_attention_back(c, n, sequence);
@@ -130,7 +123,7 @@ static double back(const struct moe_config *c, int64_t l, double n, double seque
 double moe_work_sensitivity_from(const struct moe_config *c, double n, double sequence, int layer)
 {
     double work = 0;
-    for (int64_t l = 0; layer > first_moe(c) && l < layer; l++) work += moe_work_forward(c, l, n, sequence);
+    for (int64_t l = 0; layer > moe_config_first_moe(c) && l < layer; l++) work += moe_work_forward(c, l, n, sequence);
     for (int64_t l = 0; l <= layer; l++) work += back(c, l, n, sequence);
     return work;
 }
