@@ -163,9 +163,10 @@ uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 
 /* ---- the files ---- */
 
-/* make: those that are not there; else *need gets the bytes of those. */
-static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool make, bool begun,
-                                  uint64_t *need, struct moe_err *err)
+/* A file that is not there is made or, where `need` is not NULL, its bytes are added to *need; begun: it has to
+ * be there. */
+static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool begun, uint64_t *need,
+                                  struct moe_err *err)
 {
     struct moe_hf_items items;
     char *head, name[64];
@@ -178,8 +179,8 @@ static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool ma
     if (code == MOE_OK) {
         code = begun ? moe_hf_files_check(p->files, shard, head, bytes, all, err)
                      : moe_hf_files_is(p->files, shard, head, bytes, all, &is, err);
-        if (code == MOE_OK && !is && make) code = moe_hf_files_make(p->files, shard, head, bytes, all, err);
-        if (code == MOE_OK && !is) *need += all;
+        if (code == MOE_OK && !is && need) *need += all;
+        else if (code == MOE_OK && !is) code = moe_hf_files_make(p->files, shard, head, bytes, all, err);
         free(head);
     }
     moe_hf_items_release(&items);
@@ -189,12 +190,12 @@ static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool ma
 enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool begun, const char *shown,
                                 struct moe_err *err)
 {
-    uint64_t need = 0, made = 0;
+    uint64_t need = 0;
     MOE_TRY(moe_hf_files_open(&p->files, dir, p->plan.n_shards, err));
-    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(look_at_file(p, s, false, begun, &need, err));
-    if (need) MOE_TRY(moe_need_space(dir, need + (1 << 20), shown, err));
-    for (int64_t s = 0; need && s < p->plan.n_shards; s++)
-        MOE_TRY(look_at_file(p, s, true, begun, &made, err));
+    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(look_at_file(p, s, begun, &need, err));
+    if (!need) return MOE_OK;
+    MOE_TRY(moe_need_space(dir, need + (1 << 20), shown, err));
+    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(look_at_file(p, s, false, NULL, err));
     return MOE_OK;
 }
 
@@ -329,7 +330,7 @@ enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int
 
 enum { CHECK_PIECE = 1 << 20 };
 
-struct checker { const struct moe_hf_place *p; struct moe_hash *hash; uint8_t *piece; size_t room; };
+struct checker { const struct moe_hf_place *p; struct moe_hash *hash; uint8_t *piece; };
 
 static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err *err)
 {
@@ -409,11 +410,11 @@ static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u
 enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
                                  struct moe_progress *progress, struct moe_err *err)
 {
-    struct checker c = { .p = p, .hash = moe_hash_new(), .room = CHECK_PIECE };
+    struct checker c = { .p = p, .hash = moe_hash_new() };
+    size_t room = CHECK_PIECE;
     for (int64_t i = 0; i < u->n; i++)
-        if (u->out[i].type == MOE_NVFP4 && stripe_bytes(&u->out[i]) > c.room)
-            c.room = stripe_bytes(&u->out[i]);
-    c.piece = malloc(c.room);
+        if (u->out[i].type == MOE_NVFP4 && stripe_bytes(&u->out[i]) > room) room = stripe_bytes(&u->out[i]);
+    c.piece = malloc(room);
     enum moe_code code = c.hash && c.piece ? check_all(&c, u, progress, err)
                                            : moe_fail(err, MOE_NOMEM, "no memory to check a unit");
     moe_hash_free(c.hash);

@@ -286,7 +286,6 @@ static double product_speed(struct bench *b)
 /* ---- an expert quantized, others beside it ---- */
 
 struct expert {
-    struct bench *b;
     const struct moe_mlp_method *how;
     const struct moe_metric *f;
     struct moe_mlp_weights w;
@@ -334,7 +333,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
 {
     struct moe_states h = { .fd = -1 }, lack = { .fd = -1 };
     struct moe_metric f = { .order = NULL };
-    struct expert e = { .b = b, .how = of->method, .hidden = hidden, .inter = inter };
+    struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
     int64_t n = expert_tokens(b, of);
     int at_once = (int)least(most(of->workers, 1), AT_ONCE);
     struct moe_expert mlp = mlp_of(b, hidden, inter);
