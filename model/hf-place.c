@@ -141,7 +141,13 @@ void moe_hf_place_close(struct moe_hf_place **pp)
 
 const struct moe_hf_result *moe_hf_place_result(const struct moe_hf_place *p) { return &p->result; }
 struct moe_hf_files *moe_hf_place_files(const struct moe_hf_place *p) { return p->files; }
-bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index) { return p->takes[index]; }
+
+static bool is_value(int plane) { return plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE; }
+
+bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane)
+{
+    return is_value(plane) && p->takes[index];
+}
 
 static uint64_t bytes_left(const struct moe_hf_place *p)
 {
@@ -218,12 +224,10 @@ struct diverted {
     int64_t n;
 };
 
-static bool is_value(int plane) { return plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE; }
-
 static bool takes(void *ctx, int64_t tensor, int plane)
 {
     const struct diverted *d = ctx;
-    return is_value(plane) && d->p->takes[d->in[tensor]];
+    return moe_hf_place_takes(d->p, d->in[tensor], plane);
 }
 
 /* Rows of scales, whole stripes of 128 or the last, from their tiles to where a checkpoint has them. */
@@ -381,17 +385,12 @@ static enum moe_code check_plane(struct checker *c, int64_t index, const struct 
                        "with --force)", plane == MOE_PLANE_DATA ? "values" : "scales");
 }
 
-static bool is_placed(const struct moe_hf_place *p, const struct moe_shard_unit *u, int64_t i, int plane)
-{
-    return is_value(plane) && p->takes[u->in[i]] && u->out[i].plane[plane].bytes;
-}
-
 uint64_t moe_hf_place_bytes(const struct moe_hf_place *p, const struct moe_shard_unit *u)
 {
     uint64_t n = 0;
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++)
-            if (is_placed(p, u, i, k)) n += u->out[i].plane[k].bytes;
+            if (moe_hf_place_takes(p, u->in[i], k)) n += u->out[i].plane[k].bytes;
     return n;
 }
 
@@ -400,7 +399,7 @@ static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u
 {
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++) {
-            if (!is_placed(c->p, u, i, k)) continue;
+            if (!u->out[i].plane[k].bytes || !moe_hf_place_takes(c->p, u->in[i], k)) continue;
             MOE_TRY(check_plane(c, u->in[i], &u->out[i], k, err));
             moe_progress_add(progress, u->out[i].plane[k].bytes);
         }

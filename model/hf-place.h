@@ -36,8 +36,8 @@ enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool be
                                 struct moe_err *err);
 struct moe_hf_files *moe_hf_place_files(const struct moe_hf_place *p);
 
-/* Whether the values of tensor `index` of the source (data, and scales) lie in the files. */
-bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index);
+/* Whether a plane of tensor `index` of the source lies in the files: all scalars stay in the container. */
+bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane);
 /* What of a unit stays in its own file, in bytes on a disk; none of it is known better than to a page. */
 uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u);
 /* For the writer of a unit's own file: close it (d->close) when it was given to none.  Needs the files. */

@@ -234,7 +234,7 @@ static enum moe_code fill_entry(struct writer *w, const struct moe_hf_place *pla
                                 const struct moe_hf_entry *e, uint64_t at, struct moe_err *err)
 {
     bool weight = e->part < MOE_HF_GLOBAL;
-    if (weight && moe_hf_place_takes(place, e->tensor)) return check_filled(w, e, err);
+    if (weight && moe_hf_place_takes(place, e->tensor, MOE_PLANE_DATA)) return check_filled(w, e, err);
     w->at = at;
     MOE_TRY(write_entry(w, e, err));
     if (weight) moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, e));

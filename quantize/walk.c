@@ -242,8 +242,7 @@ static enum moe_code read_plane(const struct place *p, const struct moe_tensor *
                                 size_t bytes, uint8_t *to, struct moe_err *err)
 {
     if (p->src) return moe_source_read(p->src, t, plane, 0, bytes, to, err);
-    bool value = plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE;
-    if (value && p->file->place && moe_hf_place_takes(p->file->place, index))
+    if (p->file->place && moe_hf_place_takes(p->file->place, index, plane))
         return moe_hf_place_read(p->file->place, index, plane, to, err);
     return moe_pread(p->fd, p->file->path, to, bytes, t->plane[plane].offset, err);
 }
