@@ -290,16 +290,21 @@ static enum moe_code drop_within(const struct moe_newdir *d, struct moe_err *err
     return moe_remove_tree(path, err);
 }
 
+static enum moe_code put_made(const struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
+{
+    char work[MOE_WORK_BYTES];
+    moe_export_dir_work(e->src, e->options, work);
+    MOE_TRY(moe_source_still(e->src, err));
+    return moe_export_made_put(d->path, d->lock, work, err);
+}
+
 /* One in one pass has said what it is when it was whole. */
 static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
-    char work[MOE_WORK_BYTES];
     bool may;
-    name_work(e, work);
     if (e->work) MOE_TRY(drop_within(d, err));
-    else MOE_TRY(moe_source_still(e->src, err));
-    if (!e->work) MOE_TRY(moe_export_made_put(d->path, d->lock, work, err));
+    else MOE_TRY(put_made(d, e, err));
     MOE_TRY(moe_newdir_may_replace(d, &may, err));
     return moe_newdir_publish(d, may ? &export : NULL, err);
 }

@@ -12,17 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* free(*type), which like *place is NULL on failure. */
 static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
-                          const struct moe_hf_options *hf, struct moe_rewrite_result *counted,
-                          struct moe_hf_place **place, struct moe_err *err)
+                          const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_place **place,
+                          struct moe_err *err)
 {
-    uint8_t *type;
     *place = NULL;
     MOE_CHECK(!o->layers && !o->place);
-    MOE_TRY(moe_rewrite_types(src, o, &type, err));
-    moe_rewrite_count(src, type, counted);
-    enum moe_code code = moe_hf_place_open(place, src, type, hf, o->calibrated || o->coder, err);
-    free(type);
+    MOE_TRY(moe_rewrite_types(src, o, type, err));
+    enum moe_code code = moe_hf_place_open(place, src, *type, hf, o->calibrated || o->coder, err);
+    if (code == MOE_OK) return MOE_OK;
+    free(*type);
+    *type = NULL;
     return code;
 }
 
@@ -37,13 +38,10 @@ static enum moe_code check_memory(const struct moe_rewrite_options *o, const str
 }
 
 /* The checkpoint's files, and until the end the container in DIR.partial with its holes. */
-static enum moe_code disk(const struct moe_source *src, const struct moe_rewrite_options *o,
-                          const struct moe_hf_place *place, struct moe_rewrite_estimate *e,
-                          struct moe_err *err)
+static enum moe_code disk(const struct moe_source *src, const uint8_t *type, const struct moe_hf_place *place,
+                          struct moe_rewrite_estimate *e, struct moe_err *err)
 {
-    uint8_t *type;
     enum moe_code code = MOE_OK;
-    MOE_TRY(moe_rewrite_types(src, o, &type, err));
     e->disk_bytes = moe_hf_place_result(place)->output_bytes + moe_beside_bytes(src, 2);
     for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
         struct moe_shard_unit unit;
@@ -51,23 +49,23 @@ static enum moe_code disk(const struct moe_source *src, const struct moe_rewrite
         if (code == MOE_OK && unit.n) e->disk_bytes += moe_hf_place_left(place, &unit);
         if (code == MOE_OK) moe_unit_release(&unit);
     }
-    free(type);
     return code;
 }
 
 enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
                                       const struct moe_hf_options *hf, struct moe_pool *pool,
                                       struct moe_rewrite_estimate *e, struct moe_hf_result *r,
-                                          struct moe_err *err)
+                                      struct moe_err *err)
 {
     struct moe_hf_place *place;
-    struct moe_rewrite_result counted = { 0 };
-    MOE_TRY(plan(src, o, hf, &counted, &place, err));
+    uint8_t *type;
+    MOE_TRY(plan(src, o, hf, &type, &place, err));
     *r = *moe_hf_place_result(place);
     uint64_t at_end;
     enum moe_code code = check_memory(o, place, &at_end, err);
     if (code == MOE_OK) code = moe_rewrite_estimate(src, o, pool, e, err);
-    if (code == MOE_OK) code = disk(src, o, place, e, err);
+    if (code == MOE_OK) code = disk(src, type, place, e, err);
+    free(type);
     moe_hf_place_close(&place);
     e->output_bytes = r->output_bytes;
     r->memory_bytes = at_end;
@@ -209,14 +207,17 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
                              struct moe_rewrite_result *got, struct moe_hf_result *r, struct moe_err *err)
 {
     struct pass *p = calloc(1, sizeof *p);
+    uint8_t *type;
     uint64_t need;
     *got = (struct moe_rewrite_result){ 0 };
     *r = (struct moe_hf_result){ 0 };
     if (!p) return moe_fail_at(err, MOE_NOMEM, out, NULL, "no memory to write it");
     *p = (struct pass){ .src = src, .o = o, .hf = hf, .pool = pool, .progress = progress, .got = got,
                         .r = r };
-    enum moe_code code = plan(src, o, hf, got, &p->place, err);
+    enum moe_code code = plan(src, o, hf, &type, &p->place, err);
     if (code == MOE_OK) *r = *moe_hf_place_result(p->place);
+    if (code == MOE_OK) moe_rewrite_count(src, type, got);
+    free(type);
     if (code == MOE_OK) code = check_memory(o, p->place, &need, err);
     if (code == MOE_OK) code = run(p, out, err);
     if (code != MOE_OK) forget(got);
