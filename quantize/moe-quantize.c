@@ -548,6 +548,9 @@ static int tool_main(int argc, char **argv)
         { "sequence-length", "calib", false },
         { "sensitivity-tokens", "calib", false },
         { "effort", "calib", false },
+        { "activations", "calib", false },
+        { "upstream", "calib", false },
+        { "seed", "calib", false },
         { NULL, NULL, false },
     };
     const struct moe_tool tool = {

@@ -20,7 +20,8 @@ ok "$BIN/moe-quantize" --json --dry-run --calib $F/calib.txt "$T/bare"
 [ "$(said calib_tokens)" = 1048576 ] && grep -q "not counted, 1048576 tokens are assumed: .*tiktoken.model" "$T/err" || { cat "$T/err"; fail "a tokenizer that is not there"; }
 
 # --- what has no effect, or cannot be, is refused ---
-for o in "--effort fast" "--calib-tokens 9" "--sequence-length 9" "--sensitivity-tokens 9" "--chat-template k2.5"; do
+for o in "--effort fast" "--calib-tokens 9" "--sequence-length 9" "--sensitivity-tokens 9" "--chat-template k2.5" \
+    "--activations float" "--upstream quantized" "--seed 0"; do
     code 2 "goes with --calib FILE" "$BIN/moe-quantize" --dry-run $o $F/bf16
 done
 code 2 "5000 is more than the model's context of 1024" "$BIN/moe-quantize" --dry-run --calib $F/calib.txt --sequence-length 5000 $F/bf16

@@ -195,7 +195,7 @@ refused 2 "--window" $M/bf16 --score "$T/short.txt" --window 5000
 refused 2 "smaller --window" $M/bf16 --score "$T/prompt"
 refused 2 "--reference" $M/bf16 --prompt x --reference $M/int4
 refused 3 "no-text" $M/bf16 --score "$T/no-text"
-refused 2 "--top-p" $M/bf16 --prompt x --top-p 0
+refused 2 "--top-p 0: want" $M/bf16 --prompt x --temperature 1 --top-p 0
 refused 2 "--temperature" $M/bf16 --prompt x --temperature -1
 refused 2 "--mla" $M/bf16 --prompt x --mla other
 refused 2 "--mla-norm-eps" $M/bf16 --prompt x --mla-norm-eps 1
@@ -242,8 +242,15 @@ done
 for o in "-p a" "--prompt-file $T/once" "--tokens 1" --chat "--trace $T/never"; do
     refused 2 "--score does not go with" $S $o
 done
+for o in "--temperature 0" "--top-p 1" "--top-k 0" "--min-p 0" "--seed 0" "--stop a" --ignore-eos; do # given at their defaults, too
+    refused 2 "${o%% *} does not go with --score" $S $o
+    refused 2 "${o%% *} does not go with --bench" $B $o
+done
 refused 2 "--window goes with --score" $M/bf16 -p a --window 9
-refused 2 "--seed goes with --temperature" $M/bf16 -p a --seed 3
+for o in "--seed 3" "--top-p 0.9" "--top-k 5" "--min-p 0.1"; do
+    refused 2 "${o% *} goes with --temperature" $M/bf16 -p a $o
+    ok "$R" -q $M/bf16 -p a -n 1 --temperature 0 $o # said to have none
+done
 refused 2 "--split goes with --ranks N, --plan PLAN or --rendezvous" $M/bf16 -p a --split equal
 refused 2 "--rank-timeout goes with --ranks" $M/bf16 -p a --rank-timeout 3
 refused 2 "--replan-after goes with --replan" $M/bf16 -p a --replan-after 3
