@@ -140,7 +140,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
     moe_tell_superseded(&o->run, w->src);
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
-    MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, (int32_t)o->windows, err));
+    MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, moe_plan_windows(o), err));
     if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     if (o->from) MOE_TRY(moe_plan_check_model(w->from, w->src, o->from, err));
     if (o->out && w->src->kind == MOE_CHECKPOINT) MOE_TRY(moe_source_identity(w->src, &w->model, err));
@@ -155,7 +155,7 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(check_inherited(w, err));
     MOE_TRY(moe_plan_task_check(&w->task, err));
     w->measured = origin != MOE_STATS_NONE;
-    if (!w->measured && o->windows != MOE_PLAN_WINDOWS)
+    if (!w->measured && o->windows != MOE_UNSET)
         return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
     if (!w->measured) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
     else tell_doubts(&o->run, w->stats);
@@ -381,8 +381,6 @@ static const char *plan_name(const struct moe_plan_options *o) { return moe_stre
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
-    if (!o->stats.n && o->windows != MOE_PLAN_WINDOWS)
-        return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
     if (strcmp(o->run.argv[0], "-")) return MOE_OK;
     const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
@@ -400,7 +398,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     enum moe_code code = stats && problems ? one_plan(o, "verify", err) : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     for (size_t i = 0; code == MOE_OK && i < o->stats.n; i++) {
         code = moe_routing_read(o->stats.v[i], &stats[i], err);
-        if (code == MOE_OK) moe_routing_merge(stats[i], (int32_t)o->windows);
+        if (code == MOE_OK) moe_routing_merge(stats[i], moe_plan_windows(o));
     }
     if (code == MOE_OK) code = moe_plan_read_own(&plan, o->run.argv[0], err);
     if (code == MOE_OK && o->from) code = moe_plan_read_own(&from, o->from, err);
@@ -513,7 +511,7 @@ static enum moe_code beside(const struct moe_plan_options *o, const struct moe_p
     uint64_t digest;
     char hex[17];
     MOE_TRY(moe_plan_parse(&p, plan->text, plan->bytes, plan->path, 0, err));
-    enum moe_code code = moe_plan_stats_of(&stats, p, o->stats.v, o->stats.n, (int32_t)o->windows, err);
+    enum moe_code code = moe_plan_stats_of(&stats, p, o->stats.v, o->stats.n, moe_plan_windows(o), err);
     if (code == MOE_OK) code = moe_routing_digest(stats, &digest, err);
     if (code == MOE_OK) {
         moe_hex64(digest, hex);
@@ -649,11 +647,12 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = MOE_PLAN_WINDOWS, .batch = 128,
+    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = MOE_UNSET, .batch = 128,
                          .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = MOE_PLAN_TARGET, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
                          .kv_type = "fp8", .how = "copy" };
     const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan has to be good in each of them: keep at most N "
-                          "of a file apart and add up neighbours beyond that; more are slower to plan for";
+                          "of a file apart and add up neighbours beyond that; more are slower to plan for; 8 by default";
+    static_assert(MOE_PLAN_WINDOWS == 8, "the help above says so");
     const char *force = "replace the file at -o, if it is one that moe-plan wrote";
     const struct moe_opt opts[] = {
         MOE_GROUP("plan"),
@@ -727,8 +726,11 @@ static int tool_main(int argc, char **argv)
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
+    /* a container has statistics of its own to plan for, which no option names */
+    static const struct moe_opt_rule rules[] = { { "target", "from", false }, { NULL, NULL, false } },
+                                     of_stats[] = { { "windows", "stats", false }, { NULL, NULL, false } };
     const struct moe_tool verify = {
-        .name = "moe-plan", .verb = "verify", .synopsis = "PLAN [--stats FILE]... [--from PLAN]", .opts = verify_opts,
+        .rules = of_stats, .name = "moe-plan", .verb = "verify", .synopsis = "PLAN [--stats FILE]... [--from PLAN]", .opts = verify_opts,
         .about = "compute every number of a plan again, in code that shares nothing with the planner",
         .description = "Exit code 16, and a line for each number that is wrong; without --stats only what the plan says by itself is held: coverage, copies, losses, memory.",
         .json = "verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, copies_min, experts_lost_worst, experts_lost_worst_node.",
@@ -741,7 +743,7 @@ static int tool_main(int argc, char **argv)
         .json = "output.", .examples = "moe-plan export plan.json --to sglang -o sglang.json",
     };
     const struct moe_tool plot = {
-        .name = "moe-plan", .verb = "plot", .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]", .opts = plot_opts,
+        .rules = of_stats, .name = "moe-plan", .verb = "plot", .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]", .opts = plot_opts,
         .about = "draw the load of every rank and layer, and the fullest ranks beside the bound",
         .json = "output.", .examples = "moe-plan plot plan.json --stats routing.json -o plan.svg",
     };
@@ -753,7 +755,7 @@ static int tool_main(int argc, char **argv)
     };
     const struct moe_tool *const verbs[] = { &verify, &export, &plot, &stage, NULL };
     const struct moe_tool tool = {
-        .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]", .verbs = verbs,
+        .rules = rules, .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]", .verbs = verbs,
         .about = "place experts on ranks, with a proof of how good the placement is", .opts = opts,
         .description =
             "Expert parallelism gives each of N ranks (GPUs) some experts of every layer. In each layer all ranks wait for the one that got most tokens, so where experts lie, and which "

@@ -60,8 +60,6 @@ enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct mo
     MOE_TRY(in_range("prefill", o->prefill, 1, 1 << 24, err));
     if (o->slots != MOE_UNSET && o->memory != MOE_UNSET) return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
     if (!(o->target >= 0 && o->target < 100)) return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
-    bool other_target = o->target < MOE_PLAN_TARGET || o->target > MOE_PLAN_TARGET;
-    if (other_target && !o->from) return moe_fail(err, MOE_USAGE, "--target is for a plan that starts from another (--from PLAN)");
     MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(moe_plan_options_free(o, err));
     return MOE_OK;

@@ -5,7 +5,7 @@
 
 #include "base/tool.h"
 
-/* Of --windows and --target; whoever gives another value wants it to have an effect. */
+/* Where --windows and --target are not given. */
 #define MOE_PLAN_WINDOWS 8
 #define MOE_PLAN_TARGET  0.0195
 
@@ -17,6 +17,12 @@ struct moe_plan_options {
     struct moe_strlist stats, baselines;
     bool dry_run, force, check, layers;
 };
+
+/* How many windows of a file of statistics to keep apart: --windows, which is MOE_UNSET where it was not given. */
+static inline int32_t moe_plan_windows(const struct moe_plan_options *o)
+{
+    return o->windows == MOE_UNSET ? MOE_PLAN_WINDOWS : (int32_t)o->windows;
+}
 
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);

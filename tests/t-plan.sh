@@ -478,9 +478,12 @@ refused 2 'moe-plan: export wants --to' export "$T/four.json"
 refused 2 'moe-plan: stage wants --rank' stage "$T/four.json"
 refused 2 'is to be written, but is also the path which is read' stage "$T/four.json" --rank 0 -o "$T/four.json"
 refused 2 '--compare 8x48: 48 slots are too few, 2 copies of 384 experts on 8 ranks take 768 to 3072' $K --ranks 8 --survive 1 -n --compare 8x48,16
-refused 2 '--target is for a plan that starts from another' $K --ranks 8 --target 0.1
-refused 2 '--windows is for statistics' $K --ranks 8 --windows 3
-refused 2 '--windows is for statistics' verify "$T/four.json" --windows 3
+for x in 0.1 0.0195; do refused 2 '--target goes with --from PLAN' $K --ranks 8 --target $x; done # also at their defaults
+for x in 3 8; do
+    refused 2 '--windows is for statistics' $K --ranks 8 --windows $x
+    refused 2 '--windows goes with --stats FILE' verify "$T/four.json" --windows $x
+    refused 2 '--windows goes with --stats FILE' plot "$T/four.json" --windows $x
+done
 refused 2 '--memory-per-rank 1.0 MiB is too little: so a rank holds 0 experts of each layer' $K --ranks 8 --memory-per-rank 1M
 ok "$P" $K --ranks 8 --reserve 500G
 grep -q 'Speed: none is modelled, since the model does not fit' "$T/out" || fail "a model that does not fit has a speed"
