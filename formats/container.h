@@ -128,6 +128,10 @@ struct moe_work {
 enum moe_code moe_work_digest(const struct moe_work *w, char hex[33], struct moe_err *err);
 /* MOE_MISMATCH, saying what differs, when `dir` is there, begun or whole, and is another work's. */
 enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct moe_err *err);
+/* For a caller who knows that `dir`, where there is one, is its own work: MOE_CORRUPT or MOE_NOT_FOUND, with the
+ * file and --force as the remedy, when its manifest can no longer say so.  `whole`: it has its final name; else a
+ * manifest is looked at only where it is all that there is, without a state. */
+enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err);
 
 /* What opening found: the container is complete already (see moe_writer_open); what was there is of a
  * version that recorded no samples of a checkpoint's weights, so that only their form could be compared. */

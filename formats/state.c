@@ -241,6 +241,20 @@ static enum moe_code compare_manifest(const char *dir, const struct moe_work *w,
     return code;
 }
 
+enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err)
+{
+    struct holds h = { .foreign = false };
+    enum moe_exists there;
+    cJSON *m;
+    MOE_TRY(moe_look(dir, &there, err));
+    if (there != MOE_DIR) return MOE_OK;
+    MOE_TRY(look(dir, &h, err));
+    if (!whole && (h.state || !h.manifest)) return MOE_OK;
+    enum moe_code code = moe_manifest_read(dir, &m, err);
+    if (code == MOE_OK) cJSON_Delete(m);
+    return code == MOE_CORRUPT || code == MOE_NOT_FOUND ? moe_err_remedy(err, "start over with --force") : code;
+}
+
 enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct moe_err *err)
 {
     char path[PATH_MAX];

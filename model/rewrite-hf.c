@@ -161,6 +161,8 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     MOE_TRY(is_begun(p, &begun, err));
     enum moe_code code = moe_hf_place_make(p->place, p->dir.path, begun, out, err);
     if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
+    MOE_TRY(moe_work_manifest(p->within, true, err));
+    MOE_TRY(moe_work_manifest(p->begun, false, err));
     MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
     p->got->was_done = false; /* of the checkpoint something is left to do */
     return finish(p, err);

@@ -188,6 +188,22 @@ P
         code 13 "$file': does not match its checksum (start over with --force)" "$Q" -q $A -o "$T/k" --resume
         cp "$T/whole.file" "$small"
     done
+    # and the manifest, which tells the container in it from a stranger's: not yet under its name, and under it
+    for plan in renameat2:1 unlinkat:7; do
+        rm -rf "$T/k.partial"
+        killed $plan "$Q" -q $A -o "$T/k" || fail "was not killed"
+        manifest=$(ls -d "$T/k.partial"/quantized.moe*)/manifest.json
+        cp "$manifest" "$T/whole.file" || fail "$plan: no manifest"
+        for how in other cut; do
+            case $how in other) printf x | dd of="$manifest" bs=1 seek=20 conv=notrunc 2>/dev/null ;; cut) : >"$manifest" ;; esac
+            code 13 "$manifest': .*(start over with --force)" "$Q" -q $A -o "$T/k" --resume
+            [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "a damaged manifest was published, or all was lost"
+        done
+        cp "$T/whole.file" "$manifest"
+    done
+    rm "$manifest"
+    code 3 "$manifest': .*(start over with --force)" "$Q" -q $A -o "$T/k" --resume
+    cp "$T/whole.file" "$manifest"
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"; rm -rf "$T/k"
     killed fsync:55 "$Q" -q $D -o "$T/k" || fail "was not killed" # a calibration reads experts back
     ls "$T/k.partial/quantized.moe.partial"/layer-001.json >"$T/log" || fail "killed before any experts were finished"
