@@ -403,7 +403,8 @@ static enum moe_code encode_line(const struct reading *r, char *line, size_t byt
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: is blank, and a user's turn cannot be empty (take the line out)",
                            (long long)r->line);
-    return encode(r->o, r->e, r->chat, line, bytes, ids, n, err);
+    enum moe_code code = encode(r->o, r->e, r->chat, line, bytes, ids, n, err);
+    return code == MOE_OK ? code : moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
 }
 
 static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,

@@ -174,6 +174,8 @@ sanitized || {
     head -c 20000000 /dev/zero | tr '\0' a >"$T/run"
     refused 10 "a run of 20000000 bytes of text needs" $F/bf16 --prompt-file "$T/run" --memory 100M -n 1
     refused 10 "more bytes than the 10485760 that are allowed" $F/bf16 --prompts "$T/run" --memory 10M -n 1
+    { echo a; head -c 4000000 "$T/run"; } >"$T/long-line" # of a line of --prompts it says which, as of a request
+    refused 10 "'$T/long-line': line 2: a run of 4000000 bytes of text needs" $F/bf16 --prompts "$T/long-line" --memory 20M -n 1
     # JSON takes many times its text; what it may take is known before it is parsed.
     python3 - "$T" <<'E' || fail "rows"
 import sys
