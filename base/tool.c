@@ -74,13 +74,14 @@ enum moe_code moe_interrupted_resumable(struct moe_err *err)
 
 enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
 {
-    char left[512];
     va_list args;
     if (code != MOE_SIGINT && code != MOE_SIGTERM) return code;
+    err->code = code;
+    err->file[0] = err->tensor[0] = 0;
     va_start(args, fmt);
-    vsnprintf(left, sizeof left, fmt, args);
+    moe_show_line(err->msg, sizeof err->msg, fmt, args); /* a long path loses its middle, and not the remedy */
     va_end(args);
-    return moe_fail(err, code, "%s: %s", code == MOE_SIGINT ? "interrupted" : "terminated", left);
+    return moe_wrap(err, code == MOE_SIGINT ? "interrupted" : "terminated");
 }
 
 /* A standard stream that the caller closed must not become the next file that is opened: what was meant for a person would go

@@ -9,6 +9,7 @@
 #include "base/re.h"
 #include "base/show.h"
 #include "base/strmap.h"
+#include "base/tool.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -70,6 +71,11 @@ static void test_long_paths(void)
         for (int one; *s && (one = moe_utf8_char(s, strlen((const char *)s))); s += one) { }
         OK(!*s);
     }
+    moe_interrupted_left(MOE_SIGTERM, &err, "what an earlier run left is kept in '%s' (go on with --resume)", path);
+    OK(err.code == MOE_SIGTERM && !*err.file && !strncmp(err.msg, "terminated: what an earlier run left is kept in '/xxx", 52));
+    OK(strstr(err.msg, "/end.json' (go on with --resume)") && strlen(err.msg) < sizeof err.msg);
+    moe_fail(&err, MOE_IO, "as it was");
+    OK(moe_interrupted_left(MOE_IO, &err, "not this") == MOE_IO && !strcmp(err.msg, "as it was"));
     memset(path, ' ', sizeof path - 1); /* no word to shorten: the end goes */
     moe_fail(&err, MOE_IO, "%s", path);
     OK(strlen(err.msg) == sizeof err.msg - 1);
