@@ -186,13 +186,21 @@ void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, cons
                         "most slots of one).\n");
         return;
     }
+    int32_t beyond = 0;
+    for (int32_t i = 0; i < f->n_layers; i++) beyond += f->layers[i].gap > task->target + 1e-9;
     char name[256];
     snprintf(name, sizeof name, strcmp(from, "-") ? "'%s'" : "the plan of standard input", from);
     moe_show(name, sizeof name);
     moe_text_add(
-        t, "Moves: %lld of %.0f slots (%.1f %%) change against %s: %s to copy, %s a rank on average.\n",
+        t, "Moves: %lld of %.0f slots (%.1f %%) change against %s: %s to copy, %s a rank on average",
         (long long)f->moves, all, 100 * (double)f->moves / all, name, moe_human_bytes((uint64_t)bytes, a),
         moe_human_bytes((uint64_t)(bytes / task->ranks), b));
+    if (beyond)
+        moe_text_add(t,
+                     "; %d layer%s above --target: planning anew does not reach it, and was done only where it halves the "
+                     "excess (a plan without --from comes closest)",
+                     (int)beyond, beyond == 1 ? " stays" : "s stay");
+    moe_text_add(t, ".\n");
 }
 
 /* ---- the model's table ---- */

@@ -134,7 +134,14 @@ static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, 
     return code;
 }
 
-/* From the old plan by few moves; where that does not reach the goal, what comes closer: going on from there, or a fresh plan under the names that keep most. */
+/* Whether a fresh plan, which moves most slots, is worth it: it reaches the goal, or takes away half of what is above it. */
+static bool worth_moves(double fresh, double now, double goal)
+{
+    return now > goal && (fresh <= goal || fresh - goal <= (now - goal) / 2);
+}
+
+/* From the old plan by few moves; where that does not reach the goal, going on from there, or a fresh plan under the
+ * names that keep most, if it is worth the moves. */
 static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row, double bound, struct moe_err *err)
 {
     const struct moe_plan_layer *old = moe_plan_find(t->from, t->stats->layers[row]);
@@ -145,17 +152,11 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     if (!moe_is_stopping()) moe_place_nodes(s);
     enum moe_code code = moe_place_drift(s, old, goal, DRIFT, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
-    if (code == MOE_OK && moe_place_max(s, NULL) > goal) {
-        code = fresh(&f, t, row, bound, err);
-        if (code == MOE_OK) {
-            double a = moe_place_max(s, NULL), b = moe_place_max(f, NULL);
-            bool better = a > goal && (b <= goal || b < a * (1 - 1e-6));
-            if (better) {
-                struct moe_place *swap = s;
-                s = f, f = swap;
-                code = moe_place_relabel(s, t->from, old, err);
-            }
-        }
+    if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
+    if (code == MOE_OK && f && worth_moves(moe_place_max(f, NULL), moe_place_max(s, NULL), goal)) {
+        struct moe_place *swap = s;
+        s = f, f = swap;
+        code = moe_place_relabel(s, t->from, old, err);
     }
     moe_place_close(&f);
     if (code == MOE_OK) *out = s;

@@ -258,6 +258,14 @@ for shape in "8 768 4 1 s1" "8 768 4 1 s3" "32 768 8 1 s1" "32 768 8 1 s3" "64 7
 done
 ok "$P" $S --from "$T/n.json" --stats "$T/s3" --slots 1664 # as few moves as it takes
 grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out"; fail "a plan from another loses experts with a node"; }
+# where no plan comes near the target, a fresh one that gains little is not worth its moves (it would be 380 of 1200 slots)
+ok "$P" $S --ranks 128 --slots 400 --stats "$T/s1" -f -o "$T/tight.json"
+ok "$P" $S --from "$T/tight.json" --stats "$T/s3" --json
+is "$(total slots_moved "$T/out") < 200 && $(total gap_total "$T/out") < 0.2" "a fresh plan for little"
+ok "$P" $S --from "$T/tight.json" --stats "$T/s3"
+grep -q '^Moves: .*; 3 layers stay above --target: planning anew does not reach it' "$T/out" || { cat "$T/out"; fail "the report does not say that the target is not reached"; }
+ok "$P" $S --from "$T/tight.json" --stats "$T/s1" --target 0.1
+! grep -q 'above --target' "$T/out" || { cat "$T/out"; fail "the target is reached, and the report says otherwise"; }
 ok "$P" $S --ranks 8 --slots 768 --survive 1 --stats "$T/s1" -f -o "$T/flat.json"
 ok "$P" $S --from "$T/flat.json" --ranks-per-node 4 --stats "$T/s1"
 grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out"; fail "a plan of one node is not spread over two"; }
