@@ -2,6 +2,7 @@
 #include "base/io.h"
 
 #include "base/progress.h"
+#include "base/show.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -61,7 +62,8 @@ enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint6
         ssize_t n = pread(fd, p, bytes < STEP_MAX ? bytes : STEP_MAX, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return moe_fail_errno(err, errno, path, "cannot read");
-        if (n == 0) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%zu bytes short (the file is truncated)", bytes);
+        if (n == 0) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%zu byte%s short (the file is truncated)", bytes,
+                                           moe_plural((int64_t)bytes));
         p += n;
         bytes -= (size_t)n;
         offset += (uint64_t)n;

@@ -235,7 +235,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     p->num += g->num;
     p->den += g->den;
     rank(d, t, u, g);
-    if (g->not_finite) snprintf(line + n, sizeof line - (size_t)n, ": %lld values are not finite in one", (long long)g->not_finite);
+    if (g->not_finite) snprintf(line + n, sizeof line - (size_t)n, ": %lld value%s not finite in one", (long long)g->not_finite, g->not_finite == 1 ? " is" : "s are");
     else if (!g->different) snprintf(line + n, sizeof line - (size_t)n, ": the same values");
     else snprintf(line + n, sizeof line - (size_t)n, ": relative error %.3g", relative(g->num, g->den));
     return list(d, t, line, err);

@@ -2,6 +2,7 @@
 #include "convert/inspect-gguf.h"
 
 #include "base/re.h"
+#include "base/show.h"
 #include "base/tool.h"
 #include "formats/gguf-read.h"
 
@@ -192,11 +193,11 @@ static bool print_all(const cJSON *j, const struct moe_gguf_head *h, bool everyt
     bool ok = arch != NULL;
     if (ok) moe_print_line("gguf, version %u, architecture %s", h->version, arch);
     free(arch);
-    moe_print_line("  %lld tensors, %s", (long long)h->n_tensors, size_text(j, human));
+    moe_print_line("  %lld tensor%s, %s", (long long)h->n_tensors, moe_plural(h->n_tensors), size_text(j, human));
     for (const cJSON *t = moe_json_get(j, "types")->child; t; t = t->next)
         moe_print_line("  %-14s %8.0f tensors  %s", t->string, moe_json_get(t, "tensors")->valuedouble,
                        size_text(t, human));
-    moe_print_line("%lld keys of metadata:", (long long)h->n_pairs);
+    moe_print_line("%lld key%s of metadata:", (long long)h->n_pairs, moe_plural(h->n_pairs));
     for (const cJSON *v = m->child; ok && v; v = v->next)
         if (everything || shown < KEYS_SHOWN) ok = print_value(v->string, v), shown++;
     if (shown < h->n_pairs) moe_print_line("  and %lld more (--tensors or --json shows all)", (long long)(h->n_pairs - shown));

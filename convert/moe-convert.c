@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/output.h"
+#include "base/show.h"
 #include "convert/convert-man.h"
 #include "convert/export.h"
 #include "convert/gguf.h"
@@ -42,7 +43,7 @@ static void name_skipped(const struct moe_run *run, const struct moe_source *src
         if (!why || n_seen == 8) continue;
         seen[n_seen++] = why;
         for (int64_t k = i; k < src->n_raws; k++) n += is_left_out(&src->raws[k], why);
-        moe_notice(run, "%lld tensors left out (%s), '%s' the first", (long long)n, why, src->raws[i].name);
+        moe_notice(run, "%lld tensor%s left out (%s), '%s' the first", (long long)n, moe_plural(n), why, src->raws[i].name);
     }
 }
 
@@ -93,7 +94,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)
-        moe_warn(&o->run, "%lld pairs of gate and up or of q_a and kv_a have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
+        moe_warn(&o->run, "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs,
+                 moe_plural(got.unequal_pairs), got.unequal_pairs == 1 ? "s" : "ve");
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
@@ -102,9 +104,10 @@ static void tell_left_out(const struct moe_run *run, const struct moe_export_res
 {
     if (!got->skipped) return;
     moe_notice(run,
-               "%lld tensors of the source were not kept and do not return, '%s' the first: config.json and "
+               "%lld tensor%s of the source %s not kept and do%s not return, '%s' the first: config.json and "
                "the index say what is there%s",
-               (long long)got->skipped, got->first_skipped,
+               (long long)got->skipped, moe_plural(got->skipped), got->skipped == 1 ? "was" : "were",
+               got->skipped == 1 ? "es" : "", got->first_skipped,
                got->text_only ? ", the text model under its own names" : "");
 }
 
@@ -140,7 +143,8 @@ static void say_dropped(struct options *o, const struct moe_source *src, const s
     if (!d->n || !because[why]) return;
     const struct moe_tensor *t = &src->tensors[d->first];
     moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
-    moe_notice(&o->run, "%lld tensors of the file are not %s but %s, '%s' the first: %s", (long long)d->n,
+    moe_notice(&o->run, "%lld tensor%s of the file %s not %s but %s, '%s' the first: %s", (long long)d->n,
+               moe_plural(d->n), d->n == 1 ? "is" : "are",
                q6_k ? "Q6_K" : "NVFP4", t->cols % 256 ? "BF16" : "Q6_K", name, because[why]);
 }
 
@@ -150,8 +154,8 @@ static void say_small(struct options *o, const struct moe_source *src, const str
     char name[128];
     if (!d->n) return;
     const struct moe_tensor *t = &src->tensors[d->first];
-    moe_notice(&o->run, "%lld tensors of the file are BF16 and not %s: '%s', the first that is why, has scales too small for F16",
-               (long long)d->n, t->type == MOE_NVFP4 ? "Q6_K" : "Q4_0",
+    moe_notice(&o->run, "%lld tensor%s of the file %s BF16 and not %s: '%s', the first that is why, has scales too small for F16",
+               (long long)d->n, moe_plural(d->n), d->n == 1 ? "is" : "are", t->type == MOE_NVFP4 ? "Q6_K" : "Q4_0",
                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
 }
 
@@ -164,9 +168,11 @@ static void say_error(struct options *o, const struct moe_source *src, const str
         moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
         snprintf(worst, sizeof worst, ", at most %.2g ('%s')", got->worst_error, name);
     }
-    if (got->decoded) moe_notice(&o->run, "%lld tensors are decoded, relative error %.2g%s%s", (long long)got->decoded, got->relative_error,
+    if (got->decoded) moe_notice(&o->run, "%lld tensor%s decoded, relative error %.2g%s%s", (long long)got->decoded,
+                                 got->decoded == 1 ? " is" : "s are", got->relative_error,
                                  worst, got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
-    else if (got->rounded) moe_notice(&o->run, "%lld tensors have a scale that GGUF holds rounded, relative error %.2g%s", (long long)got->rounded,
+    else if (got->rounded) moe_notice(&o->run, "%lld tensor%s a scale that GGUF holds rounded, relative error %.2g%s", (long long)got->rounded,
+                                      got->rounded == 1 ? " has" : "s have",
                                       got->relative_error, worst);
     if (got->worst_error > MOE_GGUF_ERROR_MOST)
         moe_warn(&o->run, "'%s' has a relative error of %.2g in the file: its scales are too small for the type it has there (write --outtype bf16)",

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/checkpoint.h"
+
+#include "base/show.h"
 #include "formats/foreign.h"
 
 #include <limits.h>
@@ -90,7 +92,7 @@ static bool need_dtype(const struct maker *m, const struct moe_raw *r, const cha
 static bool need_matrix(const struct maker *m, const struct moe_raw *r, int64_t rows, int64_t cols)
 {
     if (r->ndim == 2 && r->shape[0] == rows && r->shape[1] == cols) return true;
-    if (r->ndim != 2) return WRONG(m, MOE_CORRUPT, r, "has %d dimensions, not 2", r->ndim);
+    if (r->ndim != 2) return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not 2", r->ndim, moe_plural(r->ndim));
     return WRONG(m, MOE_CORRUPT, r, "has shape %lld x %lld, its weight wants %lld x %lld", (long long)r->shape[0], (long long)r->shape[1],
                  (long long)rows, (long long)cols);
 }
@@ -178,7 +180,7 @@ static bool make_int4(struct maker *m)
     t->cols *= 8;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, 1u << MOE_PART_PACKED | 1u << MOE_PART_SCALE | 1u << MOE_PART_SHAPE)) return false;
-    if (t->cols % 32) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld columns are no multiple of 32", (long long)t->cols);
+    if (t->cols % 32) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 32", (long long)t->cols, t->cols == 1 ? " is" : "s are");
     const struct moe_raw *s = need(m, MOE_PART_SCALE);
     if (!s) return false;
     if (s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && t->cols % s->shape[1] == 0) group = t->cols / s->shape[1];
@@ -203,7 +205,7 @@ static bool make_nvfp4(struct maker *m, bool packed)
     t->reciprocal = packed;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, mask)) return false;
-    if (t->cols % 16) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld columns are no multiple of 16", (long long)t->cols);
+    if (t->cols % 16) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 16", (long long)t->cols, t->cols == 1 ? " is" : "s are");
     if (!scale(m, MOE_PART_SCALE, "F8_E4M3", t->rows, t->cols / 16)) return false;
     const struct moe_raw *g = need(m, global), *in = part(m, input);
     return g && scalar(m, g, MOE_PLANE_GLOBAL) && (!in || scalar(m, in, MOE_PLANE_INPUT));
@@ -219,7 +221,7 @@ static bool take_shape(struct maker *m)
 {
     const struct moe_raw *r = m->data;
     bool vector = is_vector((enum moe_role)m->t->role);
-    if (r->ndim != (vector ? 1 : 2)) return WRONG(m, MOE_CORRUPT, r, "has %d dimensions, not %d", r->ndim, vector ? 1 : 2);
+    if (r->ndim != (vector ? 1 : 2)) return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not %d", r->ndim, moe_plural(r->ndim), vector ? 1 : 2);
     m->t->rows = vector ? 1 : r->shape[0];
     m->t->cols = vector ? r->shape[0] : r->shape[1];
     return m->t->cols < INT64_MAX / 8;

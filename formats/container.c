@@ -3,6 +3,7 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "formats/source-internal.h"
 
 #include <limits.h>
@@ -100,8 +101,8 @@ static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe
     struct moe_shard_header h;
     MOE_TRY(moe_source_open_file(r->src, file, err));
     if (mf->size != f->bytes)
-        return moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "%llu bytes, the manifest says %llu (copy the file again)",
-                           (unsigned long long)mf->size, (unsigned long long)f->bytes);
+        return moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+                           (unsigned long long)mf->size, moe_plural((int64_t)mf->size), (unsigned long long)f->bytes);
     MOE_TRY(moe_shard_read_head(mf->fd, mf->path, mf->size, &head, &n, err));
     memcpy(&h, head, sizeof h);
     mf->header_hash = moe_hash64(head, n);
@@ -130,8 +131,8 @@ static enum moe_code check_small(struct reader *r, const struct moe_listed *f, s
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     moe_unlock(fd);
     if (size != f->bytes)
-        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu bytes, the manifest says %llu (copy the file again)",
-                           (unsigned long long)size, (unsigned long long)f->bytes);
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+                           (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)f->bytes);
     return MOE_OK;
 }
 

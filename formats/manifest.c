@@ -3,6 +3,7 @@
 #include "formats/container-internal.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "base/strmap.h"
 
 #include <limits.h>
@@ -184,8 +185,8 @@ static enum moe_code check_file(const char *dir, const struct moe_listed *f, str
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     enum moe_code code = MOE_OK;
     if (size != f->bytes)
-        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu bytes, the manifest says %llu (copy the file again)",
-                           (unsigned long long)size, (unsigned long long)f->bytes);
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+                           (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)f->bytes);
     else if (moe_is_shard_name(f->name)) code = moe_shard_read_head(fd, path, size, &head, &n, err);
     if (head && !moe_same128(moe_hash128(head, n), f->digest))
         code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "header and table are not those of the manifest (copy the file again)");

@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "base/io.h"
+#include "base/show.h"
 #include "base/stream.h"
 #include "base/tool.h"
 #include "formats/scan.h"
@@ -268,7 +269,7 @@ static enum moe_code settle(struct parser *p, const struct head *h, const char *
     if (!(h->has & HAS_TOP)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'experts_per_token' is missing");
     if (h->has & HAS_LAYERS && !(h->has & HAS_TOKENS)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'tokens' is missing");
     if (h->experts != r->experts)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d counts a layer for %lld experts", (int)r->experts, (long long)h->experts);
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d count%s a layer for %lld expert%s", (int)r->experts, moe_plural(r->experts), (long long)h->experts, moe_plural(h->experts));
     if (!h->top) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'experts_per_token' is 0");
     r->experts_per_token = (int32_t)h->top;
     return moe_routing_check(r, file, err);

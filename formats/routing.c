@@ -2,6 +2,7 @@
 #include "formats/routing.h"
 
 #include "base/io.h"
+#include "base/show.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -53,7 +54,7 @@ static enum moe_code check_row(const struct moe_routing *r, int32_t w, int32_t r
     for (int32_t e = 0; e < r->experts; e++) {
         if (c[e] < 0 || c[e] >= SUM_MAX) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: a count out of range", layer);
         if (tokens && c[e] > tokens)
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d has %lld tokens of %lld", layer, (int)e, (long long)c[e], (long long)tokens);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d has %lld token%s of %lld", layer, (int)e, (long long)c[e], moe_plural(c[e]), (long long)tokens);
         sum += c[e];
         if (sum >= SUM_MAX) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: its counts add up to too much", layer);
     }
@@ -197,10 +198,10 @@ static enum moe_code other_layers(const struct moe_routing *r, const struct moe_
                                   const char *file, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_MISMATCH, file, NULL,
-                       "statistics of another model: %d rows, the model has %lld layers, %d of them with "
+                       "statistics of another model: %d row%s, the model has %lld layers, %d of them with "
                        "experts, and config.json says that %lld more are for multi-token prediction "
                        "(num_nextn_predict_layers)",
-                       (int)r->n_layers, (long long)c->num_hidden_layers, (int)n_moe,
+                       (int)r->n_layers, moe_plural(r->n_layers), (long long)c->num_hidden_layers, (int)n_moe,
                        (long long)c->num_nextn_predict_layers);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/show.h"
 #include "base/strmap.h"
 #include "formats/scan.h"
 
@@ -112,8 +113,8 @@ static enum moe_code entry(struct parser *p, struct moe_st_entry *e, struct moe_
     if (at[1] < at[0] || at[1] > (int64_t)1 << 60)
         return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "bad offsets %lld to %lld", (long long)at[0], (long long)at[1]);
     if (at[1] - at[0] != want)
-        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "has %lld bytes, its shape and type want %lld",
-                           (long long)(at[1] - at[0]), (long long)want);
+        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "has %lld byte%s, its shape and type want %lld",
+                           (long long)(at[1] - at[0]), moe_plural(at[1] - at[0]), (long long)want);
     e->offset = (uint64_t)at[0];
     e->bytes = (uint64_t)want;
     return MOE_OK;
@@ -192,8 +193,8 @@ static enum moe_code check_cover(const struct parser *p, struct moe_err *err)
         if (e->offset < at)
             return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "overlaps tensor '%.100s'", p->h->entries[i - 1].name);
         if (e->offset > at)
-            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "%llu bytes before it belong to no tensor",
-                               (unsigned long long)(e->offset - at));
+            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "%llu byte%s before it belong%s to no tensor", (unsigned long long)(e->offset - at),
+                               moe_plural((int64_t)(e->offset - at)), e->offset - at == 1 ? "s" : "");
         at += e->bytes;
     }
     p->h->end = at;
@@ -252,14 +253,14 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
 {
     unsigned char word[8];
     uint64_t n = 0;
-    if (size < 8) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu bytes are no safetensors file (fetch it again)",
-                                     (unsigned long long)size);
+    if (size < 8) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s no safetensors file (fetch it again)",
+                                     (unsigned long long)size, size == 1 ? " is" : "s are");
     MOE_TRY(moe_pread(fd, file, word, 8, 0, err));
     for (int i = 7; i >= 0; i--) n = n << 8 | word[i];
     if (n > MOE_ST_HEADER_MAX) return no_header(fd, file, size, n, err);
     if (n > size - 8)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu bytes short in its header (fetch it again)",
-                           (unsigned long long)(n - (size - 8)));
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s short in its header (fetch it again)",
+                           (unsigned long long)(n - (size - 8)), moe_plural((int64_t)(n - (size - 8))));
     char *text = malloc((size_t)n + 9);
     if (!text) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a header of %llu bytes", (unsigned long long)n);
     memcpy(text, word, 8);
@@ -277,15 +278,17 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
 enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size, struct moe_err *err)
 {
     if (size > h->end)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu bytes after the last tensor belong to none",
-                           (unsigned long long)(size - h->end));
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s after the last tensor belong%s to none",
+                           (unsigned long long)(size - h->end), moe_plural((int64_t)(size - h->end)),
+                           size - h->end == 1 ? "s" : "");
     int64_t first = 0; /* entries lie in the order of their offsets */
     while (first < h->n && h->entries[first].offset + h->entries[first].bytes <= size) first++;
     if (first == h->n) return MOE_OK;
     char more[64] = "";
     if (first + 1 < h->n)
-        snprintf(more, sizeof more, ", %lld more tensors are cut off", (long long)(h->n - first - 1));
+        snprintf(more, sizeof more, ", %lld more tensor%s cut off", (long long)(h->n - first - 1),
+                 h->n - first - 1 == 1 ? " is" : "s are");
     return moe_fail_at(err, MOE_CORRUPT, file, h->entries[first].name,
-                       "the file ends in it, %llu bytes short%s (fetch the file again)",
-                       (unsigned long long)(h->end - size), more);
+                       "the file ends in it, %llu byte%s short%s (fetch the file again)",
+                       (unsigned long long)(h->end - size), moe_plural((int64_t)(h->end - size)), more);
 }

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/progress.h"
+#include "base/show.h"
 #include "base/tool.h"
 
 #include <fcntl.h>
@@ -27,8 +28,8 @@ static enum moe_code check_header(const struct moe_shard_header *h, const char *
     if (h->header_bytes != HEAD || h->record_bytes != RECORD || h->table_offset != HEAD) BAD(MOE_CORRUPT, "impossible sizes in the header");
     if (h->reserved[0] || h->reserved[1]) BAD(MOE_CORRUPT, "reserved fields of the header are not zero");
     if (h->file_bytes != size)
-        BAD(MOE_CORRUPT, "%llu bytes, should be %llu (the file is truncated or overlong)", (unsigned long long)size,
-            (unsigned long long)h->file_bytes);
+        BAD(MOE_CORRUPT, "%llu byte%s, should be %llu (the file is truncated or overlong)", (unsigned long long)size,
+            moe_plural((int64_t)size), (unsigned long long)h->file_bytes);
     if (!h->record_count || h->record_count > MOE_HEAD_LIMIT / RECORD || HEAD + h->record_count * RECORD > size)
         BAD(MOE_CORRUPT, "a table of %llu records does not fit", (unsigned long long)h->record_count);
     if (h->data_offset < HEAD + h->record_count * RECORD || h->data_offset > size) BAD(MOE_CORRUPT, "the data offset is outside the file");
@@ -49,7 +50,8 @@ enum moe_code moe_shard_read_head(int fd, const char *path, uint64_t size, unsig
 {
     struct moe_shard_header h;
     *head = NULL;
-    if (size < HEAD) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu bytes, too short for a shard file", (unsigned long long)size);
+    if (size < HEAD) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu byte%s, too short for a shard file", (unsigned long long)size,
+                                        moe_plural((int64_t)size));
     MOE_TRY(moe_pread(fd, path, &h, HEAD, 0, err));
     MOE_TRY(check_header(&h, path, size, err));
     *bytes = HEAD + (size_t)h.record_count * RECORD;

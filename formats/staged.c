@@ -2,6 +2,7 @@
 #include "formats/staged.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "formats/container-internal.h"
 
 #include <limits.h>
@@ -153,7 +154,8 @@ enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err
     char more[64] = "", ranks[64];
     if (!s || !s->absent) return MOE_OK;
     while (t->expert < 0 || t->plane[MOE_PLANE_DATA].file >= 0) t++; /* the first of those that `absent` counts */
-    if (s->absent > 1) snprintf(more, sizeof more, ", nor were %lld others", (long long)s->absent - 1);
+    if (s->absent > 1) snprintf(more, sizeof more, ", nor %s %lld other%s", s->absent == 2 ? "was" : "were",
+                                (long long)s->absent - 1, moe_plural(s->absent - 1));
     if (s->first == s->last) snprintf(ranks, sizeof ranks, "rank %d of %d needs", (int)s->first, (int)s->ranks);
     else snprintf(ranks, sizeof ranks, "ranks %d to %d of %d need", (int)s->first, (int)s->last, (int)s->ranks);
     return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,

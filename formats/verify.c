@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/pool.h"
 #include "base/progress.h"
+#include "base/show.h"
 #include "base/strmap.h"
 #include "base/tool.h"
 #include "formats/sane.h"
@@ -254,7 +255,7 @@ static void check_small(struct job *j, int64_t i, int worker)
     }
     if (fd >= 0) close(fd);
     if (code != MOE_OK) tell(j, i, s->name, -1, "cannot be read: %s", e.msg);
-    else if (size != s->bytes) tell(j, i, s->name, -1, "%llu bytes, the manifest says %llu", (unsigned long long)size, (unsigned long long)s->bytes);
+    else if (size != s->bytes) tell(j, i, s->name, -1, "%llu byte%s, the manifest says %llu", (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)s->bytes);
     else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest)) tell(j, i, s->name, -1, "does not match its checksum (copy the file again)");
 }
 

@@ -29,7 +29,8 @@ static void tell_readers(const struct moe_run *run, const struct moe_hf_result *
 static void tell_decoded(const struct moe_run *run, const struct moe_hf_decoded *d, const char *why)
 {
     if (d->n)
-        moe_notice(run, "%lld tensors are written as bf16, '%s' (%s) the first: %s", (long long)d->n, d->first,
+        moe_notice(run, "%lld tensor%s written as bf16, '%s' (%s) the first: %s", (long long)d->n,
+                   d->n == 1 ? " is" : "s are", d->first,
                    d->type, why);
 }
 
@@ -46,8 +47,11 @@ static void tell_what(const struct moe_run *run, const struct moe_hf_result *got
     tell_decoded(run, &got->decoded, "engines read no other type beside NVFP4");
     if (got->reencoded)
         moe_warn(run,
-                 "%lld weights had another global scale than the one that engines fuse them with and are quantized "
-                 "again, relative error %.3g", (long long)got->reencoded, got->relative_error);
+                 got->reencoded == 1
+                     ? "%lld weight had another global scale than the one that engines fuse it with and is quantized "
+                       "again, relative error %.3g"
+                     : "%lld weights had another global scale than the one that engines fuse them with and are quantized "
+                       "again, relative error %.3g", (long long)got->reencoded, got->relative_error);
     if (got->text_only) moe_notice(run, "only the text model is written");
 }
 

@@ -81,8 +81,8 @@ enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope sco
                                "that keeps it: 'norm|bias=source')", moe_dtype_name(type[i]));
         if (type[i] != MOE_NVFP4 || t->type == MOE_NVFP4 || t->cols % 16 == 0) continue;
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                           "%lld columns are not a multiple of 16, so it cannot be NVFP4 (keep it with --tensor-type)",
-                           (long long)t->cols);
+                           "%lld column%s not a multiple of 16, so it cannot be NVFP4 (keep it with --tensor-type)",
+                           (long long)t->cols, t->cols == 1 ? " is" : "s are");
     }
     return MOE_OK;
 }

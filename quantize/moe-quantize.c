@@ -189,10 +189,11 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
 static void tell_left(const struct moe_run *run, const struct moe_corpus *c, bool named)
 {
     if (c->row_keys)
-        moe_notice(run, "--calib: %lld keys of rows are left out, the first is '%s'", (long long)c->row_keys,
-                   c->row_key);
+        moe_notice(run, "--calib: %lld key%s of rows %s left out, the first is '%s'", (long long)c->row_keys,
+                   moe_plural(c->row_keys), c->row_keys == 1 ? "is" : "are", c->row_key);
     if (c->empty)
-        moe_notice(run, "--calib: %lld rows hold no turn, or null for their text, and are left out",
+        moe_notice(run, c->empty == 1 ? "--calib: %lld row holds no turn, or null for its text, and is left out"
+                                 : "--calib: %lld rows hold no turn, or null for their text, and are left out",
                    (long long)c->empty);
     moe_chat_tell_left(run, "--calib", &c->left);
     if (named && !c->conversations)
@@ -359,8 +360,8 @@ static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, str
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
     }
     if (cJSON_GetArraySize(cold))
-        moe_warn(&o->run, "%d experts saw less than a twentieth of the mean number of tokens, the first is expert %.0f of layer %.0f (more or other --calib text reaches them)",
-                 cJSON_GetArraySize(cold), cold->child->child->next->valuedouble, cold->child->child->valuedouble);
+        moe_warn(&o->run, "%d expert%s saw less than a twentieth of the mean number of tokens, the first is expert %.0f of layer %.0f (more or other --calib text reaches them)",
+                 cJSON_GetArraySize(cold), moe_plural(cJSON_GetArraySize(cold)), cold->child->child->next->valuedouble, cold->child->child->valuedouble);
     if (notes && !cJSON_AddItemToObject(json, "calibration", notes)) {
         cJSON_Delete(notes);
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
@@ -392,10 +393,12 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src, c
     MOE_TRY(o->hf ? moe_rewrite_hf(src, o->out, r, &o->export, o->run.pool, o->run.progress, &got, &exported, err)
                   : moe_rewrite(src, o->out, o->export.mode, r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
-    if (got.kept_nvfp4) moe_notice(&o->run, "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
+    if (got.kept_nvfp4) moe_notice(&o->run, got.kept_nvfp4 == 1 ? "%lld tensor is NVFP4 already and stays as it is"
+                                                        : "%lld tensors are NVFP4 already and stay as they are", (long long)got.kept_nvfp4);
     if (o->hf && !got.was_done) moe_hf_tell(&o->run, o->export.flavor, &exported);
     if (got.unequal_pairs && !o->hf)
-        moe_warn(&o->run, "%lld pairs of gate and up or of q_a and kv_a have unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs);
+        moe_warn(&o->run, "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs,
+                 moe_plural(got.unequal_pairs), got.unequal_pairs == 1 ? "s" : "ve");
     if (!got.was_done) print_errors(&o->run, got.relative_error);
     cJSON_AddStringToObject(json, "method", o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/output.h"
+#include "base/show.h"
 #include "base/stream.h"
 #include "formats/identity.h"
 #include "formats/container.h"
@@ -78,7 +79,8 @@ static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
 {
     struct moe_stats_doubts d;
     moe_plan_doubt_stats(r, &d);
-    if (d.rounded) moe_notice(run, "%lld counts of the statistics are fractions and were rounded", (long long)d.rounded);
+    if (d.rounded) moe_notice(run, d.rounded == 1 ? "%lld count of the statistics is a fraction and was rounded"
+                                             : "%lld counts of the statistics are fractions and were rounded", (long long)d.rounded);
     if (d.beyond)
         moe_notice(run,
                    "the statistics have %d row%s of layers for multi-token prediction: no plan places their "
@@ -88,8 +90,9 @@ static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
         moe_warn(run, "all counts of the statistics are zero: nothing is known of how busy experts are, so the plan spreads them evenly, as without "
                       "statistics, and its loads and gaps say nothing (record some traffic: moe-run --record-routing)");
     else if (d.empty)
-        moe_warn(run, "%d of %d layers have no count in the statistics: their experts are spread evenly, and balance is known of the other "
-                      "%d layers only", (int)d.empty, (int)d.layers, (int)(d.layers - d.empty));
+        moe_warn(run, "%d of %d layers %s no count in the statistics: %s experts are spread evenly, and balance is known of the other "
+                      "%d layer%s only", (int)d.empty, (int)d.layers, d.empty == 1 ? "has" : "have", d.empty == 1 ? "its" : "their",
+                 (int)(d.layers - d.empty), moe_plural(d.layers - d.empty));
     if (d.never > d.experts / 2)
         moe_warn(run, "%d of %d experts of a layer never got a token in the statistics, as when they are of one rank only or of a few prompts: the plan takes "
                       "these experts to be idle and puts them together, so a rank that has them is overloaded once they are used (add up the statistics "
@@ -425,7 +428,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     moe_plan_text_release(&from);
     MOE_TRY(code);
     if (c.had_statistics && !c.same_statistics) moe_warn(&o->run, "the plan was made from other statistics: its claims about loads were not compared");
-    if (c.unproven) moe_warn(&o->run, "%d bounds claimed as exact are too large to be found again", (int)c.unproven);
+    if (c.unproven) moe_warn(&o->run, "%d bound%s too large to be found again", (int)c.unproven,
+                             c.unproven == 1 ? " claimed as exact is" : "s claimed as exact are");
     if (!o->run.json) {
         printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
         if (c.ranks_per_node) printf(", %d with the worst node of %d ranks", (int)c.lost_worst_node, (int)c.ranks_per_node);
@@ -478,8 +482,8 @@ static enum moe_code check_ranks(const struct moe_plan_options *o, const struct 
                                  struct moe_err *err)
 {
     if (o->ranks == MOE_UNSET || o->ranks == p->ranks) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "a plan for something else: %d ranks, not %lld",
-                       (int)p->ranks, (long long)o->ranks);
+    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "a plan for something else: %d rank%s, not %lld",
+                       (int)p->ranks, moe_plural(p->ranks), (long long)o->ranks);
 }
 
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)

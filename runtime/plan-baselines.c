@@ -104,9 +104,9 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, 
     cJSON_AddNumberToObject(j, "seconds", s.seconds);
     cJSON_AddNumberToObject(j, "cpu_seconds", s.cpu);
     moe_text_add(text, "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
-                 "%lld slots hold an expert that their rank has already.\n", names[kind], s.load_max,
+                 "%lld slot%s rank has already.\n", names[kind], s.load_max,
                  f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * s.gap, t->survive ? " without --survive" : "",
-                 (long long)s.duplicates);
+                 (long long)s.duplicates, s.duplicates == 1 ? " holds an expert that its" : "s hold an expert that their");
     if (t->survive && s.lost)
         moe_text_add(text, "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
                      (int)s.lost, s.lost == 1 ? "" : "s");

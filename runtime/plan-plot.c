@@ -3,6 +3,8 @@
  * rank has, from zero, beside the bound and beside what another would make of the same statistics.  Colors
  * begin at a quarter away from the mean, so that what nobody could measure looks even. */
 #include "runtime/plan-out.h"
+
+#include "base/show.h"
 #include "runtime/plan-text.h"
 
 #include <math.h>
@@ -65,8 +67,8 @@ static enum moe_code survey(const cJSON *layers, const char *file, int *rows, in
         }
         int of = cJSON_GetArraySize(moe_json_get(l, "ranks"));
         if (n != of)
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a layer with loads of %d ranks and slots of %d",
-                               n, of);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a layer with loads of %d rank%s and slots of %d",
+                               n, moe_plural(n), of);
         if (*rows && n != *ranks)
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layers with loads of %d and %d ranks", *ranks,
                                n);

@@ -5,6 +5,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
+#include "base/show.h"
 #include "base/stream.h"
 
 #include <stdlib.h>
@@ -75,7 +76,8 @@ static enum moe_code json_layer(struct lists *t, const cJSON *o, int32_t *ranks,
     if (!cJSON_IsArray(list)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: 'ranks' is not a list", (long long)number);
     for (const cJSON *r = list->child; r; r = r->next, n++) MOE_TRY(json_list(t, r, err));
     if (!n || n > MOE_PLAN_RANKS_MAX || (*ranks && n != *ranks))
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: %d ranks, %d are wanted", (long long)number, (int)n, (int)*ranks);
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: %d rank%s, %d %s wanted", (long long)number, (int)n,
+                           moe_plural(n), (int)*ranks, *ranks == 1 ? "is" : "are");
     *ranks = n;
     return add_layer(t, number, err);
 }
@@ -149,7 +151,7 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
     if (!cJSON_IsArray(layers)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'layers' is missing or not a list");
     for (const cJSON *l = layers->child; l; l = l->next) MOE_TRY(json_layer(t, l, &ranks, err));
     if (h->ranks && ranks && h->ranks != ranks)
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%d ranks a layer, 'ranks' says %d", (int)ranks, (int)h->ranks);
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%d rank%s a layer, 'ranks' says %d", (int)ranks, moe_plural(ranks), (int)h->ranks);
     h->ranks = ranks;
     return MOE_OK;
 }

@@ -153,12 +153,14 @@ void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struc
     }
     moe_text_add(t, "; %s are left for the cache", moe_human_bytes((uint64_t)s->cache, g));
     if (left >= 0)
-        moe_text_add(t, ", of which %lld sequences of %lld tokens take %s and %s stay free.\n",
-                     (long long)task->batch, (long long)task->context, moe_human_bytes((uint64_t)need, a),
+        moe_text_add(t, ", of which %lld sequence%s of %lld token%s take%s %s and %s stay free.\n",
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
+                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
                      moe_human_bytes((uint64_t)left, b));
     else
-        moe_text_add(t, ", but %lld sequences of %lld tokens need %s: %.0f fit (--batch, --context).\n",
-                     (long long)task->batch, (long long)task->context, moe_human_bytes((uint64_t)need, a),
+        moe_text_add(t, ", but %lld sequence%s of %lld token%s need%s %s: %.0f fit (--batch, --context).\n",
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
+                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
                      s->sequences);
 }
 
@@ -169,11 +171,11 @@ void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct
         return;
     }
     moe_text_add(t,
-                 "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequences at %.1f "
+                 "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequence%s at %.1f "
                  "tokens/s each, %.1f ms a step), "
-                 "%d ranks %.0f tokens/s; a rank prefills %.0f tokens/s.\n",
-                 s->tokens_per_second, (long long)task->batch, s->tokens_per_second_user, 1e3 * s->decode,
-                 (int)task->ranks, s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
+                 "%d rank%s %.0f tokens/s; a rank prefills %.0f tokens/s.\n",
+                 s->tokens_per_second, (long long)task->batch, moe_plural(task->batch), s->tokens_per_second_user,
+                 1e3 * s->decode, (int)task->ranks, moe_plural(task->ranks), s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
 }
 
 void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,

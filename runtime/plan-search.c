@@ -2,6 +2,8 @@
 /* Planning all layers: each by itself, on any thread. */
 #include "runtime/plan-internal.h"
 
+#include "base/show.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,7 @@ enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err 
 {
     int64_t experts = t->stats->experts, least = experts * (t->survive + 1), most = experts * t->ranks;
     if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX) return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
-    if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d ranks cannot survive the loss of %d", (int)t->ranks, (int)t->survive);
+    if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d rank%s cannot survive the loss of %d", (int)t->ranks, moe_plural(t->ranks), (int)t->survive);
     if (t->slots < least)
         return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
                         t->survive ? "ies" : "y", (int)experts, (long long)least);

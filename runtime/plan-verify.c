@@ -137,8 +137,8 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
         int copies = (int)l->copies[e];
         if (!copies) problem(v, "layer %d: expert %d is on no rank", number, (int)e);
         else if (copies <= v->survive)
-            problem(v, "layer %d: expert %d has %d copies, %d lost ranks are to be survived", number, (int)e, copies,
-                    (int)v->survive);
+            problem(v, "layer %d: expert %d has %d cop%s, %d lost rank%s to be survived", number, (int)e, copies,
+                    copies == 1 ? "y" : "ies", (int)v->survive, v->survive == 1 ? " is" : "s are");
         least = copies < least ? copies : least;
     }
     int32_t worst = most_lost(v, 1), worst_node = node == v->ranks ? worst : most_lost(v, node);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/plan.h"
 
+#include "base/show.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,9 +175,11 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
     return code;
 }
 
-static enum moe_code other(const char *file, const char *what, long long has, long long wants, struct moe_err *err)
+static enum moe_code other(const char *file, const char *what, const char *each, long long has, long long wants,
+                           struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s, not %lld", has, what, wants);
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s%s%s, not %lld", has, what,
+                       moe_plural(has), each, wants);
 }
 
 /* SGLang's file has a row for each layer; the dense ones' mean nothing. */
@@ -193,14 +197,14 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
 {
     int32_t n = moe_layers(c, NULL);
     if (p->foreign) drop_dense(p, c);
-    if (ranks && p->ranks != ranks) return other(file, "ranks", p->ranks, ranks, err);
-    if (p->experts != c->n_routed_experts) return other(file, "experts a layer", p->experts, c->n_routed_experts, err);
+    if (ranks && p->ranks != ranks) return other(file, "rank", "", p->ranks, ranks, err);
+    if (p->experts != c->n_routed_experts) return other(file, "expert", " a layer", p->experts, c->n_routed_experts, err);
     if (p->experts_per_token && p->experts_per_token != c->num_experts_per_tok)
-        return other(file, "experts a token", p->experts_per_token, c->num_experts_per_tok, err);
+        return other(file, "expert", " a token", p->experts_per_token, c->num_experts_per_tok, err);
     int32_t has = p->n_layers, end = (int32_t)(c->num_hidden_layers + c->num_nextn_predict_layers);
     /* an export has rows of layers for multi-token prediction, too */
     while (has && p->layers[has - 1].layer >= c->num_hidden_layers && p->layers[has - 1].layer < end) has--;
-    if (has != n) return other(file, "layers with experts", has, n, err);
+    if (has != n) return other(file, "layer", " with experts", has, n, err);
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l) && !moe_plan_find(p, l))
             return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: nothing of layer %d", (int)l);

@@ -272,7 +272,8 @@ static void tell_missing(struct host *h)
         h->known[r] = h->seat[r] >= 0;
     }
     if (h->told && newcomer)
-        snprintf(line, sizeof line, "rank %d came, %d of %d ranks are missing", newcomer, h->missing, v->ranks);
+        snprintf(line, sizeof line, "rank %d came, %d of %d ranks %s missing", newcomer, h->missing, v->ranks,
+                 h->missing == 1 ? "is" : "are");
     else if (h->missing == 1)
         snprintf(line, sizeof line, "waiting for rank %d of %d at '%s', up to %g s", first, v->ranks, v->where,
                  v->timeout);

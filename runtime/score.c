@@ -2,6 +2,7 @@
 #include "runtime/score.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "base/tool.h"
 #include "runtime/score-pass.h"
 
@@ -207,7 +208,7 @@ static enum moe_code check(const struct moe_engine *e, const struct moe_engine *
     if (t->window < 1 || t->window > e->context || (ref && t->window > ref->context))
         return moe_fail(err, MOE_USAGE, "--window %lld: want 1 to the context of %lld", (long long)t->window, (long long)e->context);
     if ((t->n - 1) / t->window < 1)
-        return moe_fail(err, MOE_USAGE, "the text has %lld tokens, a window needs %lld (choose a smaller --window)", (long long)t->n, (long long)t->window + 1);
+        return moe_fail(err, MOE_USAGE, "the text has %lld token%s, a window needs %lld (choose a smaller --window)", (long long)t->n, moe_plural(t->n), (long long)t->window + 1);
     if (ref && ref->model->config.vocab_size != e->model->config.vocab_size)
         return moe_fail(err, MOE_MISMATCH, "the vocabularies differ: %lld and %lld (compare a model with its own source)",
                         (long long)e->model->config.vocab_size, (long long)ref->model->config.vocab_size);

@@ -209,6 +209,6 @@ E
     peak 56 10 "are there for it (allow more with --memory, or shorten it)" "$BIN/moe-run" $F/bf16 --prompts "$T/long.jsonl" --memory 50M -n 0
     peak 90 10 "(allow more with --memory, or give less text at once)" "$BIN/moe-run" $F/bf16 --prompts "$T/long.jsonl" --memory 80M -n 0
     peak 36 10 "prompts take up to" "$BIN/moe-run" $F/bf16 --prompts "$T/many" --memory 30M -n 0
-    peak 300 0 "1 keys of rows are left out" "$BIN/moe-quantize" $F/bf16 -o "$T/q.moe" -f --calib "$T/row.jsonl" --memory 300M --effort fast
+    peak 300 0 "1 key of rows is left out" "$BIN/moe-quantize" $F/bf16 -o "$T/q.moe" -f --calib "$T/row.jsonl" --memory 300M --effort fast
 }
 echo "t-chat: $checks checks"

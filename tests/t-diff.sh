@@ -126,7 +126,7 @@ ok "$GEN/genmodel" -o "$T/nan" $small --seed 5 --format bf16 --nan $name
 ok "$GEN/genmodel" -o "$T/inf" $small --seed 5 --format bf16 --inf $name
 diff_exits 15 "$T/bf16" "$T/nan"
 holds "len(j['worst']) == 1 and j['worst'][0]['tensor'] == '$name' and j['worst'][0]['not_finite'] == j['worst'][0]['weights_different'] == 1 and j['relative_error'] == 0"
-holds "j['differences'] == ['$name: other values: 1 values are not finite in one']"
+holds "j['differences'] == ['$name: other values: 1 value is not finite in one']"
 diff_exits 15 "$T/nan" "$T/inf"
 holds "j['worst'][0]['not_finite'] == 1"
 diff_exits 0 "$T/nan" "$T/nan"

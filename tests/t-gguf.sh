@@ -113,7 +113,7 @@ ok "$GEN/genmodel" -o "$T/faint" $big --format bf16
 patch "$T/faint" 'experts.1.down_proj' times -16
 ok "$BIN/moe-quantize" -q "$T/faint" -o "$T/faint.moe" --method max
 ok "$C" "$T/faint.moe" --to gguf --json -o "$T/faint.moe.auto.gguf"
-said "1 tensors of the file are BF16 and not Q6_K: '$expert.down_proj.weight', the first that is why, has scales too small"
+said "1 tensor of the file is BF16 and not Q6_K: '$expert.down_proj.weight', the first that is why, has scales too small"
 worst 0.0001 0.004 _proj.weight
 ok $R same "$T/faint.moe.auto.gguf" "$T/faint.moe" auto blk.1.ffn_down_exps.weight=BF16
 ok "$C" "$T/faint.moe" --to gguf --outtype q6_k --json -o "$T/faint.gguf"
@@ -122,7 +122,7 @@ said "warning: '$expert.down_proj.weight' has a relative error of .*too small fo
 ok "$GEN/genmodel" -o "$T/faint4" $big --format int4
 patch "$T/faint4" 'experts.1.up_proj.weight_scale$' times -18
 ok "$C" "$T/faint4" --to gguf --json -o "$T/faint4.gguf"
-said "1 tensors of the file are BF16 and not Q4_0: '$expert.up_proj.weight', the first that is why, has scales too small"
+said "1 tensor of the file is BF16 and not Q4_0: '$expert.up_proj.weight', the first that is why, has scales too small"
 kinds "$T/faint4.gguf" "BF16:21 F32:11 Q4_0:2"
 
 # A block scale that its shift rounds, and a stack of experts in which no shift suits all.

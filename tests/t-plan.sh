@@ -352,7 +352,7 @@ tampered 14 'version 2 of a placement plan' 's/"version":1/"version":2/'
 tampered 16 'is on no rank' 's/"ranks": \[\[[0-9]*,/"ranks": [[383,/'
 tampered 13 'are not digits of a model' '1,/"layers"/s/"model_origin":"[^"]*"/"model_origin":"zz"/'
 tampered 13 'are not digits of a model' '1,/"layers"/s/"model_origin":"\([^"]*\)"/"model_origin":"\1","model_weights":"zz"/'
-tampered 13 'loads of 1 ranks and slots of 72' 's/"loads": \[[^]]*\]/"loads": [1]/' plot
+tampered 13 'loads of 1 rank and slots of 72' 's/"loads": \[[^]]*\]/"loads": [1]/' plot
 tampered 14 'has no loads to plot' 's/"loads": \[[0-9]*/"loads": [-5/' plot
 sed 's/"num_hidden_layers": 61/"num_hidden_layers": 1/' "$T/k2/config.json" >"$T/dense.json"
 mkdir "$T/dense" && mv "$T/dense.json" "$T/dense/config.json"
@@ -597,5 +597,5 @@ doubt 'e + 1 ".0"' ''
 doubt 'e + 1 ".5"' '23424 counts of the statistics are fractions and were rounded'
 doubt '(e < 16 ? e + 1 : 0)' '368 of 384 experts of a layer never got a token in the statistics, as when they are of one rank only or of a few prompts: the plan takes these experts to be idle'
 doubt '0' 'all counts of the statistics are zero: nothing is known of how busy experts are, so the plan spreads them evenly'
-doubt '(l == 7 ? 0 : e + 1)' '1 of 60 layers have no count in the statistics: their experts are spread evenly'
+doubt '(l == 7 ? 0 : e + 1)' '1 of 60 layers has no count in the statistics: its experts are spread evenly'
 echo "t-plan: $checks checks"

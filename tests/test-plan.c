@@ -79,7 +79,7 @@ static void test_refused(void)
     }
     refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0,1,2]]}]}", 0, "expert 2 is none of the model's");
     refuse(MOE_CORRUPT, "{\"version\":1,\"ranks\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0]]}]}", 0, "'ranks' says 2");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0],[0]]},{\"layer\":2,\"ranks\":[[0]]}]}", 0, "1 ranks, 2 are wanted");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0],[0]]},{\"layer\":2,\"ranks\":[[0]]}]}", 0, "1 rank, 2 are wanted");
     refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0]]},{\"layer\":1,\"ranks\":[[0]]}]}", 0, "there twice");
     refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"ranks\":[[0]]}]}", 0, "'layer' is missing");
     refuse(MOE_USAGE, "{\"physical_to_logical_map\":[[0,1]]}", 0, "give --ranks");
