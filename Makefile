@@ -211,7 +211,7 @@ check-long: setup
 
 # What another compiler can change: numbers and bytes, not how calls fail, names look or processes die.
 .PHONY: check-compiler
-compiled := $(addprefix t-,calibrate convert decode diff ep export generate gguf nvfp4-rules plan quantize run score streams threads)
+compiled := $(addprefix t-,calibrate convert decode ep export generate nvfp4-rules quantize run streams threads)
 check-compiler: setup
 	@$(again) test-programs check-headers
 	@MOE_COMPILER=1 $(MAKE) --no-print-directory run-tests TESTS="$(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(compiled)"

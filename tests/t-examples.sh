@@ -18,6 +18,9 @@ lines()
     [ "$(grep -c "^[^#]*$1 " "$T/$1.lines")" -ge 6 ] || fail "$1 has fewer than six examples"
 }
 
+bytes=6000
+sanitized && bytes=2000 # each run takes ten times as long there
+
 # What the names stand for; made anew for each page, whose examples build on each other.
 setting()
 {
@@ -29,7 +32,7 @@ setting()
     moe-quantize)
         cp -r "$T/k2.moe" . ;;
     esac
-    head -c 6000 "$FIXTURE/calib.txt" >text.txt
+    head -c $bytes "$FIXTURE/calib.txt" >text.txt
     printf 'And it came to pass\nIn the beginning\nBlessed are\n' >prompts.txt
     printf '{"messages": [{"role": "user", "content": "Who made the heaven?"}]}\n{"prompt": "And it"}\n' >requests.jsonl
     printf '{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The LORD."}]}\n' >chats.jsonl
