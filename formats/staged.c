@@ -256,3 +256,16 @@ enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_sta
     cJSON_Delete(m);
     return code;
 }
+
+enum moe_code moe_staged_lacks(const struct moe_source *src, int layer, int64_t expert, int rank,
+                               struct moe_err *err)
+{
+    char who[32] = "this rank", ranks[64];
+    const struct moe_staged *s = src->staged;
+    if (rank >= 0) snprintf(who, sizeof who, "rank %d", rank);
+    if (s->first == s->last) snprintf(ranks, sizeof ranks, "rank %d", (int)s->first);
+    else snprintf(ranks, sizeof ranks, "ranks %d to %d", (int)s->first, (int)s->last);
+    return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                       "expert %lld of layer %d was not staged into it, and %s needs it (it was staged for %s of %d; stage it for this one, or "
+                       "take the whole container)", (long long)expert, layer, who, ranks, (int)s->ranks);
+}

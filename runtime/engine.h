@@ -49,7 +49,7 @@ uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_
 enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
                               struct moe_err *err);
 /* Source and tokenizer alone, for others to use (moe_engine_options.lender): no model, no buffers.  A staged part is taken: whoever borrows it
- * holds its experts against the plan (moe_part_check). */
+ * holds its experts against the plan (moe_plan_check_staged). */
 enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_err *err);
 void moe_engine_close(struct moe_engine **e);
 

@@ -257,8 +257,8 @@ static bool for_others(const struct common *s)
 /* All that ranks [first, last] will ever map is there. */
 static enum moe_code check_staged(const struct common *s, int first, int last, struct moe_err *err)
 {
-    MOE_TRY(moe_part_check(s->lender->source, s->plan, first, last, err));
-    return s->next ? moe_part_check(s->lender->source, s->next, first, last, err) : MOE_OK;
+    MOE_TRY(moe_plan_check_staged(s->plan, first, last, s->lender->source, err));
+    return s->next ? moe_plan_check_staged(s->next, first, last, s->lender->source, err) : MOE_OK;
 }
 
 static enum moe_code threads(struct job *j, struct common *s, struct moe_err *err)

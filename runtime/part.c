@@ -2,6 +2,7 @@
 #include "runtime/part.h"
 
 #include "base/io.h"
+#include "formats/staged.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -133,30 +134,6 @@ void moe_part_close(struct moe_part **pp)
 /* ---- experts ---- */
 
 /* src is a staged part; rank -1: this one. */
-static enum moe_code not_staged(const struct moe_source *src, int layer, int64_t expert, int rank, struct moe_err *err)
-{
-    char who[32] = "this rank", ranks[64];
-    const struct moe_staged *s = src->staged;
-    if (rank >= 0) snprintf(who, sizeof who, "rank %d", rank);
-    if (s->first == s->last) snprintf(ranks, sizeof ranks, "rank %d", (int)s->first);
-    else snprintf(ranks, sizeof ranks, "ranks %d to %d", (int)s->first, (int)s->last);
-    return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
-                       "expert %lld of layer %d was not staged into it, and %s needs it (it was staged for %s of %d; stage it for this one, or "
-                       "take the whole container)", (long long)expert, layer, who, ranks, (int)s->ranks);
-}
-
-enum moe_code moe_part_check(const struct moe_source *whole, const struct moe_plan *p, int32_t first, int32_t last, struct moe_err *err)
-{
-    if (!whole->staged) return MOE_OK;
-    for (int32_t i = 0; i < p->n_layers; i++) {
-        const struct moe_plan_layer *l = &p->layers[i];
-        for (int32_t r = first; r <= last; r++)
-            for (int32_t k = l->first[r]; k < l->first[r + 1]; k++)
-                if (!moe_source_has_expert(whole, l->layer, l->slot[k])) return not_staged(whole, l->layer, l->slot[k], (int)r, err);
-    }
-    return MOE_OK;
-}
-
 static const enum moe_role roles[] = { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP, MOE_ROLE_EXPERT_DOWN };
 
 static bool add_expert(const struct moe_part *p, int layer, int64_t e, struct ranges *r)
@@ -186,7 +163,7 @@ enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, stru
     enum moe_code code = MOE_OK;
     for (int64_t e = 0; code == MOE_OK && e < n; e++) {
         if (!held[e] || have[e]) continue;
-        if (!moe_source_has_expert(&p->source, layer, (int)e)) code = not_staged(&p->source, layer, e, -1, err);
+        if (!moe_source_has_expert(&p->source, layer, (int)e)) code = moe_staged_lacks(&p->source, layer, e, -1, err);
         else if (!add_expert(p, layer, e, &r)) code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     }
     if (code == MOE_OK) code = map(p, &r, err);

@@ -16,9 +16,6 @@ struct moe_part {
     uint64_t mapped;           /* bytes mapped now (pages that two ranges share count twice) */
 };
 
-/* MOE_MISMATCH, naming expert, layer and rank, when ranks [first, last] of the plan need an expert that was not staged into `whole`. */
-enum moe_code moe_part_check(const struct moe_source *whole, const struct moe_plan *p, int32_t first, int32_t last, struct moe_err *err);
-
 /* Maps what is not a routed expert.  `whole` must outlive the part; it need not be mapped. */
 enum moe_code moe_part_open(struct moe_part **p, const struct moe_source *whole, struct moe_err *err);
 void moe_part_close(struct moe_part **p); /* NULL-safe; nulls; the model that uses it is closed */

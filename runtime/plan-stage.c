@@ -8,7 +8,6 @@
 #include "base/tool.h"
 #include "formats/owner.h"
 #include "formats/staged.h"
-#include "runtime/part.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -249,7 +248,7 @@ static enum moe_code check_small(const struct moe_source *staged, const struct m
 static enum moe_code check(const struct stage *s, const struct moe_source *staged, const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
-    MOE_TRY(moe_part_check(staged, s->p, s->first, s->last, err));
+    MOE_TRY(moe_plan_check_staged(s->p, s->first, s->last, staged, err));
     MOE_TRY(check_small(staged, whole, err));
     for (int64_t i = 0; i < staged->n_tensors; i++) {
         if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, whole, i, s->buf, bytes, err));

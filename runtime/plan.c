@@ -2,6 +2,7 @@
 #include "runtime/plan.h"
 
 #include "base/show.h"
+#include "formats/staged.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -208,5 +209,19 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l) && !moe_plan_find(p, l))
             return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: nothing of layer %d", (int)l);
+    return MOE_OK;
+}
+
+enum moe_code moe_plan_check_staged(const struct moe_plan *p, int32_t first, int32_t last,
+                                    const struct moe_source *whole, struct moe_err *err)
+{
+    if (!whole->staged) return MOE_OK;
+    for (int32_t i = 0; i < p->n_layers; i++) {
+        const struct moe_plan_layer *l = &p->layers[i];
+        for (int32_t r = first; r <= last; r++)
+            for (int32_t k = l->first[r]; k < l->first[r + 1]; k++)
+                if (!moe_source_has_expert(whole, l->layer, l->slot[k]))
+                    return moe_staged_lacks(whole, l->layer, l->slot[k], (int)r, err);
+    }
     return MOE_OK;
 }

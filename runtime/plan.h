@@ -92,6 +92,11 @@ int32_t moe_plan_copies(const struct moe_plan_layer *l, int32_t e, const bool *d
 /* Experts without a copy left; up to `cap` of them in out (may be NULL). */
 int32_t moe_plan_lost(const struct moe_plan *p, const struct moe_plan_layer *l, const bool *dead, int32_t *out, int32_t cap);
 
+/* MOE_MISMATCH, naming expert, layer and rank, when ranks [first, last] of the plan need an expert that was not staged
+ * into `whole`, a staged part; what is no part lacks nothing. */
+enum moe_code moe_plan_check_staged(const struct moe_plan *p, int32_t first, int32_t last,
+                                    const struct moe_source *whole, struct moe_err *err);
+
 /* ---- the split of one batch ----
  *
  * tokens[e] tokens chose expert e.  The split gives copy c of e share[c] of them, so that the shares of an expert add up to its tokens and a dead
