@@ -60,16 +60,17 @@ harden    = $(if $(SAN),,$(HARDEN) $(fortify))
 
 # ---- sources: a new file needs no edit here ------------------------------------
 isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512 avx512dot)
-tools    := $(sort $(wildcard convert/moe-*.c quantize/moe-*.c runtime/moe-*.c))
-libsrc   := $(filter-out $(tools),$(sort $(wildcard base/*.c formats/*.c kernels/*.c kernels/ref/*.c \
-              $(isa_dirs:%=kernels/%/*.c) model/*.c convert/*.c quantize/*.c runtime/*.c)))
+folders  := base formats model convert quantize runtime
+tools    := $(sort $(shell find $(folders) -name 'moe-*.c'))
+libsrc   := $(filter-out $(tools),$(sort $(shell find $(folders) -name '*.c') \
+              $(wildcard kernels/*.c kernels/ref/*.c $(isa_dirs:%=kernels/%/*.c))))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 tests    := $(sort $(wildcard tests/test-*.c tests/check*.c))
 helpers  := $(sort $(wildcard tests/gen*.c)) tests/bench.c
 fuzzers  := $(sort $(wildcard tests/fuzz-*.c))
 scripts  := $(sort $(wildcard tests/t-*.sh))
 longs    := $(sort $(wildcard tests/long-*.sh))
-headers  := $(sort $(wildcard base/*.h formats/*.h kernels/*.h kernels/cuda/*.h model/*.h convert/*.h quantize/*.h runtime/*.h))
+headers  := $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
@@ -117,7 +118,7 @@ bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:tests/%.c=$(B)/tests/%)
 helpbins := $(helpers:tests/%.c=$(B)/tests/%)
 fuzzbins := $(fuzzers:tests/%.c=$(B)/tests/%)
-vpath moe-%.c convert quantize runtime
+vpath moe-%.c $(sort $(dir $(tools)))
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE

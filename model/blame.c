@@ -20,7 +20,7 @@ static bool damaged(const struct moe_source *src, const struct moe_tensor *t, fl
     return false;
 }
 
-/* False for an expert of another rank, which is not mapped here (runtime/part.h). */
+/* False for an expert of another rank, which is not mapped here (runtime/parallel/part.h). */
 static bool within_reach(const struct moe_model *m, const struct moe_tensor *t)
 {
     return t->expert < 0 || m->layers[t->layer].experts[t->expert].gate.data;

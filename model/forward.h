@@ -64,7 +64,7 @@ struct moe_hooks {
 /* One routed expert applied to one row: y [H] = E(x [H]), without its weight. */
 struct moe_choice { const float *x; float *y; int32_t expert; };
 
-/* Who computes the routed experts of the MoE layers instead of the pass itself (expert parallelism, runtime/ep.h).
+/* Who computes the routed experts of the MoE layers instead of the pass itself (expert parallelism, runtime/parallel/ep.h).
  * send: the rows x [T, H] and what the router chose for them, experts [T, k].  x changes once it returns.  The shared expert is
  *   computed between the two calls.
  * receive: out[t k + j] becomes where E(x[t]) of experts[t k + j] lies, until the next send.

@@ -8,8 +8,8 @@
 #ifndef BENCH_COMM_H
 #define BENCH_COMM_H
 
-#include "runtime/comm-ucx.h"
-#include "runtime/rendezvous.h"
+#include "runtime/comm/comm-ucx.h"
+#include "runtime/comm/rendezvous.h"
 #include "tests/bench-other.h"
 
 #include <pthread.h>

@@ -2,7 +2,7 @@
 /* A placement plan of any text, in the three forms: refused with a sentence, or a whole plan, over which a batch can be split.  The first byte is
  * the number of ranks. */
 #undef NDEBUG
-#include "runtime/plan.h"
+#include "runtime/plan/plan.h"
 
 #include <assert.h>
 #include <stdlib.h>

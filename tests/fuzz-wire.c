@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes from other processes: every message of runtime/wire.h, and results as a rank hears them.  The
+/* What comes from other processes: every message of runtime/comm/wire.h, and results as a rank hears them.  The
  * first byte says which; what is accepted keeps within every limit, and is the same after being written and
  * read again. */
 #undef NDEBUG
-#include "runtime/results.h"
-#include "runtime/wire.h"
+#include "runtime/comm/wire.h"
+#include "runtime/engine/results.h"
 
 #include <assert.h>
 #include <math.h>

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Fail where a folder includes one above it.  awk -f layers.awk FILES
-BEGIN { r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4 }
+BEGIN {
+    r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
+    within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
+}
 /^#include "/ {
     split(FILENAME, f, "/"); split($2, i, /["\/]/)
     if (!(f[1] in r) || !(i[2] in r)) next
     if (r[i[2]] > r[f[1]] || (r[i[2]] == 4 && i[2] != f[1])) {
         print FILENAME ":" FNR ": " f[1] " may not include " i[2]; bad = 1
+    }
+    if (f[1] == "runtime" && i[2] == "runtime" && (!(f[2] in within) || !(i[3] in within) || within[i[3]] > within[f[2]])) {
+        print FILENAME ":" FNR ": runtime/" f[2] " may not include runtime/" i[3]; bad = 1
     }
 }
 /^#include <cuda/ && FILENAME !~ /^kernels\/cuda\// { print FILENAME ":" FNR ": CUDA types stay in kernels/cuda"; bad = 1 }

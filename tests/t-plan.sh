@@ -138,8 +138,8 @@ ok "$P" $K --ranks 72 --slots 504 --stats "$T/r1" --stats "$T/drifted" --stats "
 ok "$P" verify "$T/many.json" --stats "$T/r1" --stats "$T/drifted" --stats "$T/w3" --windows 1 -q
 
 # ---- the verifier shares no code with the planner, and finds what is wrong ----
-! grep -h '#include "runtime/' runtime/plan-verify*.[ch] | grep -v 'runtime/plan-verify' || fail "the verifier includes the planner"
-! grep -l 'runtime/plan-verify' runtime/*.[ch] | grep -v 'runtime/plan-verify\|runtime/moe-plan.c' || fail "the planner includes the verifier"
+! grep -h '#include "runtime/' runtime/plan/plan-verify*.[ch] | grep -v 'runtime/plan/plan-verify' || fail "the verifier includes the planner"
+! grep -rl --include='*.[ch]' 'runtime/plan/plan-verify' runtime | grep -v 'runtime/plan/plan-verify\|runtime/plan/moe-plan.c' || fail "the planner includes the verifier"
 if command -v python3 >/dev/null; then
     for f in t1:r1 s.json:r1.5 w3.json:w3a; do
         ok python3 tests/verifyplan.py "$T/${f%:*}" "$T/${f#*:}"

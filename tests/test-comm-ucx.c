@@ -2,12 +2,12 @@
 /* A rank that sends what no rank sends, over UCX: the other one says so by its number and ends, whatever it
  * is; what a stranger sends without the run's key is not looked at.  Two processes for each kind of fault. */
 #include "base/io.h"
-#include "runtime/comm-ucx.h"
-#include "runtime/rendezvous.h"
+#include "runtime/comm/comm-ucx.h"
+#include "runtime/comm/rendezvous.h"
 
 #if MOE_HAVE_UCX && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #include "ok.h"
-#include "runtime/comm-ucx-internal.h"
+#include "runtime/comm/comm-ucx-internal.h"
 
 #include <stdlib.h>
 #include <string.h>

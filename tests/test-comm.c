@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The local communicator: slots, replies, words said to all, ranks that fall silent.  The build with SAN=thread is the one that counts. */
 #include "ok.h"
-#include "runtime/comm.h"
+#include "runtime/comm/comm.h"
 
 #include <poll.h>
 #include <pthread.h>

@@ -2,11 +2,11 @@
 /* A rank whose messages are well formed as far as the communicator sees, and make no sense to a rank of the
  * model: requests, replies, words.  The other one ends with exit code 17 and a sentence that names it.  Ranks
  * are threads; the model is the fixture. */
-#include "ok.h"
 #include "base/thread.h"
-#include "runtime/engine.h"
-#include "runtime/ep.h"
-#include "runtime/wire.h"
+#include "ok.h"
+#include "runtime/comm/wire.h"
+#include "runtime/engine/engine.h"
+#include "runtime/parallel/ep.h"
 
 #include <math.h>
 #include <poll.h>
@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum { BATCH = 16 };
-enum { DONE = 1, FAIL = 2, FIRST_USER = 5 }; /* what ranks say (runtime/ep-internal.h) */
+enum { DONE = 1, FAIL = 2, FIRST_USER = 5 }; /* what ranks say (runtime/parallel/ep-internal.h) */
 
 /* What the lying rank does, and what is said of it. */
 struct lie {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks that meet, and who else comes to the place: silent connections, slow ones, other programs, other
  * versions, ranks of another run, forged messages; with a secret and without; a rank 0 that is none. */
-#include "ok.h"
 #include "base/io.h"
-#include "runtime/rendezvous.h"
-#include "runtime/socket.h"
+#include "ok.h"
+#include "runtime/comm/rendezvous.h"
+#include "runtime/comm/socket.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

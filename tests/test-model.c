@@ -4,7 +4,7 @@
 #include "base/io.h"
 #include "formats/safetensors.h"
 #include "kernels/kernels.h"
-#include "runtime/engine.h"
+#include "runtime/engine/engine.h"
 
 #include <assert.h>
 #include <fcntl.h>

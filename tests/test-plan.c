@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Placement plans read and refused; the split of a batch held against every cut. */
-#include "runtime/plan-internal.h"
-#include "runtime/plan-proof.h"
+#include "runtime/plan/plan-internal.h"
+#include "runtime/plan/plan-proof.h"
 #include "tests/ok.h"
 
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 /* What ranks say to each other as bytes: every message is the same after being read again, and refused when
  * it is cut short anywhere, or a number in it is not what it may be; what must be alike on all ranks. */
 #include "ok.h"
-#include "runtime/results.h"
-#include "runtime/wire.h"
+#include "runtime/comm/wire.h"
+#include "runtime/engine/results.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What comes from other ranks: held against what a rank may send, then put where it belongs. */
+#include "runtime/comm/comm-ucx-internal.h"
+
+#if MOE_HAVE_UCX
+#include "base/sha256.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Words of one rank that are kept until this one hears them, at most: how many, and their bytes. */
+enum { WORDS_MAX = 1 << 16 };
+static const size_t words_bytes_max = (size_t)1 << 32;
+
+static void no_memory(struct ucx *x)
+{
+    if (x->c.broken.code == MOE_OK) moe_fail(&x->c.broken, MOE_NOMEM, "no memory for what other ranks say");
+    x->news = true;
+}
+
+static void distrust(struct ucx *x, uint32_t rank, const char *what)
+{
+    moe_comm_distrust(&x->c, (int)rank, what);
+    x->news = true;
+}
+
+/* It is here, whole. */
+static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said *s)
+{
+    struct link *l = &x->link[h->from];
+    if (h->kind == REQUEST) {
+        l->asking = false;
+        l->asked_bytes = bytes;
+        l->is_asked = true;
+    }
+    if (h->kind == REPLY) {
+        l->answering = l->owes = false;
+        l->answer_bytes = bytes;
+        l->is_answered = true;
+    }
+    if (s) s->here = true;
+    x->news = true;
+}
+
+struct fetch {
+    struct ucx *x;
+    struct moe_wire_head head;
+    size_t bytes;
+    struct said *said;
+};
+
+static void fetched(void *request, ucs_status_t status, size_t length, void *user)
+{
+    struct fetch *f = user;
+    if (status == UCS_OK && length == f->bytes) arrived(f->x, &f->head, f->bytes, f->said);
+    else if (status == UCS_OK) distrust(f->x, f->head.from, "a message of another length than it said");
+    f->x->u->ucp_request_free(request);
+    free(f);
+}
+
+/* ---- where a message belongs; NULL: nowhere ---- */
+
+/* The slot is read until the request is answered: a second one would change what was checked. */
+static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
+{
+    struct link *l = &x->link[h->from];
+    const char *wrong = bytes > x->c.request_bytes ? "a request that is larger than any can be"
+                        : l->is_asked || l->asking ? "a request before its last one was answered"
+                                                   : NULL;
+    if (wrong) {
+        distrust(x, h->from, wrong);
+        return NULL;
+    }
+    l->asking = true;
+    return l->asked;
+}
+
+static void *reply_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
+{
+    struct link *l = &x->link[h->from];
+    const char *wrong = bytes > x->c.reply_bytes   ? "a reply that is larger than any can be"
+                        : !l->owes || l->answering ? "a reply that nobody asked for"
+                                                   : NULL;
+    if (wrong) {
+        distrust(x, h->from, wrong);
+        return NULL;
+    }
+    l->answering = true;
+    return l->answer;
+}
+
+/* Room at the end of the list of what was said. */
+static void *said_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said **out)
+{
+    struct link *l = &x->link[h->from];
+    bool twice = h->number - l->heard >= WORDS_MAX;
+    for (const struct said *s = x->said; s && !twice; s = s->next)
+        twice = s->head.from == h->from && s->head.number == h->number;
+    const char *wrong = twice ? "the same words twice"
+                        : l->unheard == WORDS_MAX || bytes > words_bytes_max - l->unheard_bytes
+                            ? "more words than can be kept"
+                            : NULL;
+    if (wrong) distrust(x, h->from, wrong);
+    struct said *s = wrong ? NULL : malloc(sizeof *s + bytes);
+    if (!s) {
+        if (!wrong) no_memory(x);
+        return NULL;
+    }
+    *s = (struct said){ .head = *h, .bytes = bytes };
+    *x->said_end = s;
+    x->said_end = &s->next;
+    l->unheard++;
+    l->unheard_bytes += bytes;
+    *out = s;
+    return s->data;
+}
+
+/* A message that is all head. */
+static void sign(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
+{
+    struct link *l = &x->link[h->from];
+    if (h->kind >= KINDS) distrust(x, h->from, "a message of a kind that there is not");
+    else if (bytes) distrust(x, h->from, "more bytes than a sign of life has");
+    else if (h->kind == GIVEN_UP && h->what >= (uint32_t)x->c.ranks)
+        distrust(x, h->from, "news of a rank that there is not");
+    else if (h->kind == GIVEN_UP) x->link[h->what].gone = x->news = true;
+    else if (h->kind == BYE) l->bye = x->news = true;
+    else if (h->kind == HELLO) l->hello = x->news = true;
+    else if (h->kind == WELCOME) l->welcome = x->news = true;
+}
+
+/* UCX holds the data of a large message until it is fetched. */
+static ucs_status_t fetch(struct ucx *x, const struct moe_wire_head *h, void *to, void *data, size_t bytes,
+                          struct said *s)
+{
+    struct fetch *f = malloc(sizeof *f);
+    if (!f) {
+        no_memory(x);
+        return UCS_OK; /* dropped: this rank ends */
+    }
+    *f = (struct fetch){ x, *h, bytes, s };
+    ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+                              .cb.recv_am = fetched,
+                              .user_data = f };
+    void *r = x->u->ucp_am_recv_data_nbx(x->worker, data, to, bytes, &p);
+    if (UCS_PTR_IS_PTR(r)) return UCS_INPROGRESS;
+    if (!r) arrived(x, h, bytes, s);
+    free(f);
+    return UCS_OK;
+}
+
+ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes, void *data, size_t bytes,
+                             const ucp_am_recv_param_t *param)
+{
+    struct ucx *x = arg;
+    struct moe_wire_head h;
+    struct said *s = NULL;
+    void *to;
+    /* a stranger */
+    if (!moe_wire_head_get(header, header_bytes, &h) || !moe_same_bytes(h.key, x->key, MOE_WIRE_KEY))
+        return UCS_OK;
+    if (h.from >= (uint32_t)x->c.ranks || h.from == (uint32_t)x->c.rank) {
+        distrust(x, h.from, "a message, but no other rank has that number");
+        return UCS_OK;
+    }
+    x->link[h.from].life++;
+    if (h.kind > SAID) sign(x, &h, bytes);
+    if (h.kind > SAID || x->c.dead[h.from]) return UCS_OK;
+    if (h.kind == REQUEST) to = request_place(x, &h, bytes);
+    else to = h.kind == REPLY ? reply_place(x, &h, bytes) : said_place(x, &h, bytes, &s);
+    if (!to) return UCS_OK;
+    if (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) return fetch(x, &h, to, data, bytes, s);
+    if (bytes) memcpy(to, data, bytes);
+    arrived(x, &h, bytes, s);
+    return UCS_OK;
+}
+#else
+typedef int moe_comm_ucx_absent; /* a file is never empty */
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/comm/secret.h - what only the ranks of a run know (--secret-file), and messages signed with it. */
+#ifndef MOE_RUNTIME_COMM_SECRET_H
+#define MOE_RUNTIME_COMM_SECRET_H
+
+#include "base/err.h"
+#include "runtime/comm/wire.h"
+
+enum { MOE_SECRET_MIN = 16, MOE_SECRET_MAX = 4096 };
+
+struct moe_secret {
+    size_t bytes;
+    unsigned char key[MOE_SECRET_MAX];
+};
+
+/* The bytes of a file without the line end behind them.  MOE_USAGE for a file that is no plain file, is of
+ * another user (root may own it), can be read or written by others, or has fewer than MOE_SECRET_MIN or more
+ * than MOE_SECRET_MAX bytes. */
+enum moe_code moe_secret_read(struct moe_secret **s, const char *path, struct moe_err *err);
+void moe_secret_free(struct moe_secret **s); /* NULL-safe; nulls; the memory is cleared first */
+
+/* Numbers that nobody can foresee. */
+enum moe_code moe_secret_random(void *out, size_t bytes, struct moe_err *err);
+
+/* One side's and the other side's nonce of a connection: they make an old message worthless in a new one. */
+struct moe_nonces {
+    unsigned char guest[MOE_WIRE_NONCE], host[MOE_WIRE_NONCE];
+};
+/* HMAC-SHA-256 of what the message is, both nonces, the frame and the body; zeros without a secret. */
+void moe_secret_sign(const struct moe_secret *s, enum moe_wire_type type, const struct moe_nonces *n,
+                     const unsigned char frame[MOE_WIRE_FRAME_BYTES], const void *body, size_t bytes,
+                     unsigned char mac[MOE_WIRE_MAC]);
+/* Whether it was signed so; true without a secret. */
+bool moe_secret_signed(const struct moe_secret *s, enum moe_wire_type type, const struct moe_nonces *n,
+                       const unsigned char frame[MOE_WIRE_FRAME_BYTES], const void *body, size_t bytes,
+                       const unsigned char mac[MOE_WIRE_MAC]);
+
+#endif

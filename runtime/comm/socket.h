@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/comm/socket.h - the sockets by which ranks meet: "HOST:PORT", ":PORT" (the loopback of this host), or
+ * "unix:NAME" (an abstract socket of this host). None of them ever waits; whoever waits for one polls it. */
+#ifndef MOE_RUNTIME_COMM_SOCKET_H
+#define MOE_RUNTIME_COMM_SOCKET_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+
+/* One that listens at that address of this host, and at no other.  MOE_USAGE for a name of no form above,
+ * MOE_DEVICE. */
+enum moe_code moe_socket_listen(const char *where, int *fd, struct moe_err *err);
+/* One that is connected, or -1 when nobody answers (yet) within `seconds`. */
+enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, struct moe_err *err);
+/* Is a socket of the internet connected to itself? moe_socket_connect takes that for nobody's answer. */
+bool moe_socket_is_self(int fd);
+/* The next connection that waits at a listening socket; -1: none, and *full when the process has no room for
+ * it.  At a socket of this host, connections of other users are closed. */
+int moe_socket_accept(int listening, bool *full);
+/* Whether every address of that name is of this host alone, so that all who meet there run on it. */
+bool moe_socket_is_here(const char *where);
+/* All of data, out or in, until the time `end` (moe_now).  MOE_DEVICE when the other side went away, or time
+ * did; signals. */
+enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end, struct moe_err *err);
+enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end, struct moe_err *err);
+
+#endif

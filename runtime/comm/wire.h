@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/comm/wire.h - what ranks say to each other, as bytes: the one place that lays messages out and reads
+ * them.  No I/O, no state.
+ *
+ * Whatever arrives is a stranger's until it has been through here: every length is held against the bytes
+ * that are there, every number against what it may be, every text is cut out, ended and made fit for a
+ * terminal.  Numbers are little-endian.  The version is that of all messages; ranks compare it when they
+ * meet, before anything else is read.
+ *
+ * Functions named put write, into room that the _BYTES constant, or the function beside them, says; functions
+ * named get read, and return false when the bytes are no such message: what they had to fill is then of no
+ * meaning. */
+#ifndef MOE_RUNTIME_COMM_WIRE_H
+#define MOE_RUNTIME_COMM_WIRE_H
+
+#include "runtime/comm/agree.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MOE_WIRE_VERSION = 3,
+    MOE_WIRE_NONCE = 32, /* bytes of a number that is used once */
+    MOE_WIRE_MAC = 32,   /* bytes at the end of a body that prove who wrote it; zeros without a secret */
+    MOE_WIRE_KEY = 16,   /* bytes of a run's key, which every message between its ranks carries */
+    MOE_WIRE_ADDRESS_MAX = 1 << 17,
+};
+
+/* ---- errors ---- */
+
+/* The code of a failure that another process reports: one of the contract that is none of success; MOE_DEVICE
+ * in place of any other. */
+enum moe_code moe_wire_code(uint64_t code);
+enum {
+    MOE_WIRE_ERR_BYTES = 4 + 3 * 2 + sizeof((struct moe_err *)0)->msg + sizeof((struct moe_err *)0)->file +
+                         sizeof((struct moe_err *)0)->tensor
+};
+size_t moe_wire_err_put(unsigned char out[MOE_WIRE_ERR_BYTES], const struct moe_err *err); /* bytes written */
+/* A failure, always with a code of the contract and a sentence.  [bytes] may be more than it takes. */
+bool moe_wire_err_get(const unsigned char *p, size_t bytes, struct moe_err *err);
+
+/* ---- at the rendezvous (rendezvous.h tells who says what) ---- */
+
+enum moe_wire_type {
+    MOE_WIRE_HELLO = 1,
+    MOE_WIRE_CHALLENGE,
+    MOE_WIRE_JOIN,
+    MOE_WIRE_WELCOME,
+    MOE_WIRE_REFUSED
+};
+
+/* In front of every body. */
+struct moe_wire_frame {
+    uint32_t version;
+    int32_t rank, ranks;
+    uint32_t type;
+    uint64_t secret /* 1: it has one */, bytes /* of the body */;
+};
+enum { MOE_WIRE_FRAME_BYTES = 40 };
+void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct moe_wire_frame *f);
+bool moe_wire_frame_get(const unsigned char in[MOE_WIRE_FRAME_BYTES],
+                        struct moe_wire_frame *f); /* false: of some other program */
+/* The most that the body of a frame of this type may have, for a run of so many ranks; 0: no such type. */
+uint64_t moe_wire_body_max(uint32_t type, int ranks);
+
+/* HELLO is a nonce, CHALLENGE a nonce and a MAC, REFUSED an error and a MAC. */
+
+/* JOIN, without its MAC.  failure.code MOE_OK: none. */
+struct moe_wire_join {
+    struct moe_err failure;
+    struct moe_agreement settings;
+    const unsigned char *address;
+    size_t address_bytes;
+};
+size_t moe_wire_join_bytes(const struct moe_wire_join *j);
+void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j);
+/* The address stays where it is, in p.  A rank without a failure has one. */
+bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j);
+
+/* WELCOME, without its MAC: the run's key, the lengths of all addresses, the addresses.  offset [ranks + 1].
+ */
+size_t moe_wire_welcome_bytes(int ranks, size_t addresses);
+void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_KEY], int ranks,
+                          const size_t *offset, const unsigned char *all);
+bool moe_wire_welcome_get(const unsigned char *p, size_t bytes, unsigned char key[MOE_WIRE_KEY], int ranks,
+                          size_t *offset, const unsigned char **all);
+
+/* ---- in front of every message between ranks (comm-ucx) ---- */
+
+struct moe_wire_head {
+    uint32_t kind, from, what, number;
+    unsigned char key[MOE_WIRE_KEY];
+};
+enum { MOE_WIRE_HEAD_BYTES = 16 + MOE_WIRE_KEY };
+void moe_wire_head_put(unsigned char out[MOE_WIRE_HEAD_BYTES], const struct moe_wire_head *h);
+bool moe_wire_head_get(const void *in, size_t bytes, struct moe_wire_head *h);
+
+/* ---- requests and replies (ep-internal.h has the parts behind these heads) ---- */
+
+/* What every rank of a run knows, and holds the others' numbers against. */
+struct moe_wire_shape {
+    int64_t layers, experts, hidden;
+    int64_t choices; /* most that a batch has: tokens times experts a token */
+    int64_t n_moe;   /* layers with experts */
+    size_t request_bytes, reply_bytes;
+};
+
+/* How far a rank has moved to a new plan: in front of every request and reply. */
+struct moe_wire_progress {
+    uint32_t moves;        /* plans that it has left behind */
+    int32_t ready, asking; /* MoE layers that it has mapped by the new plan; that it asks for by it */
+};
+
+/* A request: this, uint16_t counts [E] (the asker's choices in this layer), struct moe_wire_pair [pairs],
+ * float rows [rows][H]; each at 64. */
+struct moe_wire_request {
+    uint64_t pass; /* of the asker: the lowest (pass, layer) is served first */
+    int32_t layer, rows, pairs;
+    struct moe_wire_progress at;
+};
+struct moe_wire_pair {
+    int32_t row, expert;
+};
+/* A reply: this, float rows [pairs][H]; each at 64.  code: not MOE_OK when the server failed; then its error
+ * follows instead. */
+struct moe_wire_reply {
+    uint64_t pass; /* the largest that the server has seen */
+    int32_t pairs;
+    uint32_t code;
+    struct moe_wire_progress at;
+};
+enum { MOE_WIRE_SLOT_HEAD = 64 };
+
+static inline size_t moe_wire_up(size_t n) { return (n + 63) / 64 * 64; }
+static inline size_t moe_wire_pairs_at(int64_t experts)
+{
+    return MOE_WIRE_SLOT_HEAD + moe_wire_up((size_t)experts * sizeof(uint16_t));
+}
+static inline size_t moe_wire_rows_at(int64_t experts, int64_t pairs)
+{
+    return moe_wire_pairs_at(experts) + moe_wire_up((size_t)pairs * sizeof(struct moe_wire_pair));
+}
+
+void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_request *q);
+struct moe_wire_request moe_wire_request_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD]); /* unchecked */
+/* Whether `bytes` bytes of a slot are a request that a rank of this shape may serve: its numbers, its counts,
+ * every pair, and all rows there. */
+bool moe_wire_request_sound(const unsigned char *slot, size_t bytes, const struct moe_wire_shape *s);
+void moe_wire_reply_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_reply *p);
+struct moe_wire_reply moe_wire_reply_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD]); /* unchecked */
+/* Whether they are a reply to a request of `pairs` pairs: with all rows there, or with an error, which *err
+ * then has (else err->code is MOE_OK). */
+bool moe_wire_reply_sound(const unsigned char *slot, size_t bytes, int32_t pairs,
+                          const struct moe_wire_shape *s, struct moe_err *err);
+
+/* ---- results, said to all ---- */
+
+struct moe_wire_sequence {
+    int64_t index, n;
+    int32_t finish;
+    size_t text_bytes;
+    const unsigned char *tokens /* int32_t [n], anywhere */, *text;
+};
+size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes);
+void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s);
+/* vocab: token ids are below it. */
+bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, struct moe_wire_sequence *s);
+
+/* all: double [n] when `reference`, NULL else. */
+struct moe_wire_score {
+    int64_t n, same;
+    double nll, nll_reference, kl;
+    uint64_t anonymous;
+    const unsigned char *all;
+};
+size_t moe_wire_score_bytes(int64_t n_all);
+void moe_wire_score_put(unsigned char *out, const struct moe_wire_score *s, int64_t n_all);
+bool moe_wire_score_get(const unsigned char *p, size_t bytes, bool reference, struct moe_wire_score *s);
+
+/* Of struct moe_ep_stats (ep.h), which is this. */
+struct moe_wire_stats {
+    uint64_t requests, served, again, bytes_sent, bytes_rows, mapped;
+    double seconds_send, seconds_wait, seconds_serve, seconds_experts;
+    uint32_t moves, died;
+};
+enum { MOE_WIRE_STATS_BYTES = 10 * 8 + 2 * 4 };
+void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct moe_wire_stats *s);
+bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s);
+
+/* Counts of a recorder: int64_t [n] as they are, none negative or so large that sums of 2^16 of them would
+ * overflow. */
+bool moe_wire_counts_sound(const unsigned char *p, size_t bytes, size_t want);
+
+#endif

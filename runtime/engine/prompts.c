@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/prompts.h"
+
+#include "base/io.h"
+#include "base/json.h"
+#include "base/stream.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* PROMPT_BYTES: what is kept of a prompt besides its ids and of its answer besides its tokens, by this reader,
+ * the run, the results and their report. */
+enum { TEXT_MAX = 1 << 30, PROMPT_BYTES = 1536 };
+
+/* ---- one ---- */
+
+static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struct moe_err *err)
+{
+    *ids = malloc((strlen(s) + 1) * sizeof **ids);
+    *n = 0;
+    if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    while (*s) {
+        char *end;
+        long v = strtol(s, &end, 10);
+        if (end == s || v < 0 || v > INT32_MAX || (*end && *end != ',')) return moe_fail(err, MOE_USAGE, "--tokens wants ids such as 1,2,3, not '%s'", s);
+        (*ids)[(*n)++] = (int32_t)v;
+        s = *end ? end + 1 : end;
+    }
+    return MOE_OK;
+}
+
+static uint64_t memory_of(const struct moe_prompt *o) { return o->memory ? o->memory : moe_available_memory(); }
+
+/* A byte order mark is no text. */
+static void drop_mark(char *text, size_t *n)
+{
+    if (*n < 3 || memcmp(text, "\xef\xbb\xbf", 3)) return;
+    *n -= 3;
+    memmove(text, text + 3, *n + 1);
+}
+
+enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
+                              struct moe_err *err)
+{
+    uint64_t most = memory_of(o);
+    enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
+    path = moe_stream_name(path);
+    if (code == MOE_UNSUPPORTED && most < TEXT_MAX)
+        return moe_fail_at(err, MOE_NOMEM, path, NULL,
+                           "the text has more bytes than the %llu that are %s (%sless text)",
+                           (unsigned long long)most,
+                           o->memory ? "allowed" : "available",
+                           o->memory ? "try a larger --memory, or " : "try ");
+    MOE_TRY(code);
+    code = moe_text_foreign(path, *text, *n, err);
+    if (code == MOE_OK) {
+        drop_mark(*text, n);
+        return MOE_OK;
+    }
+    free(*text);
+    *text = NULL;
+    return code;
+}
+
+static enum moe_code prompt_text(const struct moe_prompt *o, char **text, size_t *n, struct moe_err *err)
+{
+    if (o->file || !o->text) return moe_prompt_file(o, o->file ? o->file : "-", text, n, err);
+    *text = strdup(o->text);
+    *n = *text ? strlen(*text) : 0;
+    return *text ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+}
+
+enum moe_code moe_prompt_bos(const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
+{
+    int64_t bos = e->source->config.bos_token_id;
+    if (bos < 0) return moe_fail(err, MOE_UNSUPPORTED, "--bos: the model's config has no bos_token_id");
+    int32_t *more = realloc(*ids, (*n + 1) * sizeof *more);
+    if (!more) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    memmove(more + 1, more, *n * sizeof *more);
+    more[0] = (int32_t)bos;
+    *ids = more;
+    ++*n;
+    return MOE_OK;
+}
+
+enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engine *e, struct moe_chat **c,
+                              struct moe_err *err)
+{
+    const struct moe_config *m = &e->source->config;
+    struct moe_chat_hint hint = { m->model_type, m->architecture, o->chat_template };
+    return moe_chat_open(c, e->tokenizer, &hint, err);
+}
+
+cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
+{
+    cJSON *m = messages ? cJSON_CreateObject() : NULL;
+    if (m && cJSON_AddStringToObject(m, "role", role) && cJSON_AddStringToObject(m, "content", content) &&
+        cJSON_AddItemToArray(messages, m)) return m;
+    cJSON_Delete(m);
+    return NULL;
+}
+
+bool moe_prompt_is_blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
+
+/* One user turn. */
+static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_chat *c, const char *text,
+                                 int32_t **ids, size_t *n, struct moe_err *err)
+{
+    cJSON *messages = cJSON_CreateArray();
+    struct moe_chat_request r = { .messages = messages, .system = o->system, .ask = true };
+    enum moe_code code = moe_prompt_turn(messages, "user", text) ? MOE_OK :
+        moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    if (code == MOE_OK) code = moe_chat_encode(c, &r, ids, n, NULL, err);
+    cJSON_Delete(messages);
+    return code;
+}
+
+/* The ids of a text of n bytes with a NUL behind it; as one user turn when there is a template. */
+static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine *e, const struct moe_chat *c,
+                            char *text, size_t bytes, int32_t **ids, size_t *n,
+                            struct moe_err *err)
+{
+    *ids = NULL;
+    if (c && memchr(text, 0, bytes))
+        return moe_fail(err, MOE_USAGE, "a turn of --chat cannot hold a NUL byte");
+    if (c && moe_prompt_is_blank(text))
+        return moe_fail(err, MOE_USAGE, "a turn of --chat is empty (give it some text)");
+    if (c) MOE_TRY(encode_turn(o, c, text, ids, n, err));
+    else MOE_TRY(moe_tokenize(e->tokenizer, text, bytes, o->special, ids, n, err));
+    return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
+}
+
+enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
+{
+    struct moe_chat *c = NULL;
+    char *text = NULL;
+    size_t bytes;
+    *ids = NULL;
+    *n = 0;
+    if (o->tokens) {
+        MOE_TRY(parse_tokens(o->tokens, ids, n, err));
+        return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
+    }
+    if (o->chat) MOE_TRY(moe_prompt_chat(o, e, &c, err));
+    enum moe_code code = prompt_text(o, &text, &bytes, err);
+    if (code == MOE_OK) code = encode(o, e, c, text, bytes, ids, n, err);
+    free(text);
+    moe_chat_close(&c);
+    return code;
+}
+
+/* ---- a file of them ---- */
+
+static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
+{
+    struct moe_sequence *more = (p->n & (p->n - 1)) ? p->v : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more); /* at powers of two */
+    if (!more) {
+        free(ids);
+        return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
+    }
+    p->v = more;
+    p->v[p->n] = (struct moe_sequence){ .ids = ids, .n_ids = (int64_t)n, .index = p->n, .line = line };
+    p->n++;
+    return MOE_OK;
+}
+
+/* What reading a file of prompts knows. */
+struct reading {
+    const struct moe_prompt *o;
+    const struct moe_engine *e;
+    const char *path;
+    struct moe_chat *chat;
+    struct moe_chat_left *left;
+    uint64_t memory, held; /* that may be held; that is, by the text and the prompts so far */
+    int64_t line, blank;   /* the one at hand; the last that was blank, 0: none */
+};
+
+/* Of the memory, beside what is held and `more`; 0 would be no limit. */
+static uint64_t left_beside(const struct reading *r, uint64_t more)
+{
+    return r->memory > r->held + more ? r->memory - r->held - more : 1;
+}
+
+static void limit_tokens(const struct reading *r, uint64_t bytes)
+{
+    if (r->e->tokenizer) moe_tokenizer_limit(r->e->tokenizer, bytes);
+}
+
+static enum moe_code too_many(const struct reading *r, int64_t n, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
+                       "line %lld: %lld prompts take up to %llu bytes of memory with what is told of them, "
+                       "and %llu are there for them (try a larger --memory, or fewer prompts)", (long long)r->line,
+                       (long long)n, (unsigned long long)r->held, (unsigned long long)r->memory);
+}
+
+/* The ids of one, to which `held` is raised before anything else is; of malloc's room what they need. */
+static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids, size_t n,
+                          struct moe_err *err)
+{
+    int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
+    r->held += n * sizeof *ids + PROMPT_BYTES;
+    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, err);
+    free(fit ? fit : ids);
+    return too_many(r, p->n + 1, err);
+}
+
+/* The template, once it is needed. */
+static enum moe_code need_chat(struct reading *r, struct moe_err *err)
+{
+    return r->chat ? MOE_OK : moe_prompt_chat(r->o, r->e, &r->chat, err);
+}
+
+/* How many of the three keys that say what to go on from are there. */
+static int count_inputs(const cJSON *o)
+{
+    return !!moe_json_get(o, "messages") + !!moe_json_get(o, "prompt") + !!moe_json_get(o, "tokens");
+}
+
+static bool is_one_of(const char *key, const char *const list[])
+{
+    for (size_t i = 0; list[i]; i++)
+        if (!strcmp(list[i], key)) return true;
+    return false;
+}
+
+/* A key that would change the answer must not be read over. */
+static enum moe_code check_keys(const struct reading *r, const cJSON *o, struct moe_err *err)
+{
+    static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
+                                        "model", "id", "index", "user", "metadata", NULL };
+    static const char *const options[] = { "max_tokens", "max_completion_tokens", "temperature", "top_p",
+                                          "top_k", "min_p", "seed", "stop", NULL };
+    for (const cJSON *c = o->child; c; c = c->next) {
+        if (cJSON_IsNull(c) || is_one_of(c->string, known)) continue;
+        return moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL, "line %lld: '%.64s' %s", (long long)r->line,
+                           c->string, is_one_of(c->string, options) ?
+                               "cannot be set for one prompt (use moe-run's options, for all)" :
+                               "is no key of a request here (take it out; what is read: messages, tools, "
+                               "chat_template_kwargs, prompt, tokens)");
+    }
+    return MOE_OK;
+}
+
+static enum moe_code check_request(const struct reading *r, const cJSON *o, struct moe_err *err)
+{
+    if (!cJSON_IsObject(o) || count_inputs(o) != 1)
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: not an object with one of 'messages', 'prompt' and 'tokens'",
+                           (long long)r->line);
+    if (!moe_json_get(o, "messages") && (moe_json_get(o, "tools") || moe_json_get(o, "chat_template_kwargs")))
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'", (long long)r->line);
+    return check_keys(r, o, err);
+}
+
+static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, struct moe_err *err)
+{
+    *ids = malloc(((size_t)cJSON_GetArraySize(list) + 1) * sizeof **ids);
+    *n = 0;
+    if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
+    for (const cJSON *c = list->child; c; c = c->next) {
+        if (!cJSON_IsNumber(c) || !(c->valuedouble >= 0 && c->valuedouble <= INT32_MAX) ||
+            c->valuedouble != (int32_t)c->valuedouble)
+            return moe_fail(err, MOE_CORRUPT, "'tokens' is not a list of ids");
+        (*ids)[(*n)++] = (int32_t)c->valuedouble;
+    }
+    return MOE_OK;
+}
+
+/* Tools as they are, or as JSON in a string, of which *own is made and counted in *held. */
+static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_t *held, const cJSON **tools,
+                                cJSON **own, struct moe_err *err)
+{
+    const struct moe_json_row at = { r->path, r->line, left_beside(r, *held), "of 'tools'" };
+    *own = NULL;
+    *tools = moe_json_get(o, "tools");
+    if (!cJSON_IsString(*tools)) return MOE_OK;
+    const char *s = (*tools)->valuestring;
+    if (*s) MOE_TRY(moe_json_parse_row(s, strlen(s), &at, own, err));
+    *held += *s ? moe_json_need(s, strlen(s)) : 0;
+    *tools = *own;
+    return MOE_OK;
+}
+
+/* Whether a content, a text or a list of parts, has nothing that a person could have said. */
+static bool says_nothing(const cJSON *content)
+{
+    if (!content) return true;
+    if (cJSON_IsString(content)) return moe_prompt_is_blank(content->valuestring);
+    if (!cJSON_IsArray(content)) return false;
+    for (const cJSON *part = content->child; part; part = part->next) {
+        const cJSON *text = cJSON_IsObject(part) ? moe_json_get(part, "text") : part;
+        if (!cJSON_IsString(text) || !moe_prompt_is_blank(text->valuestring)) return false;
+    }
+    return true;
+}
+
+/* What is answered must have been said: no conversation without a turn, and no empty turn of a user. */
+static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
+{
+    int turn = 0;
+    if (cJSON_IsArray(messages) && !messages->child)
+        return moe_fail(err, MOE_CORRUPT, "'messages' holds no turn to answer");
+    for (const cJSON *m = messages ? messages->child : NULL; m; m = m->next) {
+        const cJSON *role = cJSON_IsObject(m) ? moe_json_get(m, "role") : NULL;
+        turn++;
+        if (cJSON_IsString(role) && !strcmp(role->valuestring, "user") && says_nothing(moe_json_get(m, "content")))
+            return moe_fail(err, MOE_CORRUPT, "message %d, a user's, is empty", turn);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJSON *tools, int32_t **ids,
+                                    size_t *n, struct moe_err *err)
+{
+    const cJSON *messages = moe_json_get(o, "messages"), *tokens = moe_json_get(o, "tokens"),
+        *prompt = moe_json_get(o, "prompt");
+    struct moe_chat_request q = { .messages = messages, .tools = tools,
+                                 .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
+                                 .ask = true };
+    MOE_TRY(check_turns(messages, err));
+    if (messages) MOE_TRY(need_chat(r, err));
+    if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));
+    else if (cJSON_IsArray(tokens)) MOE_TRY(read_tokens(tokens, ids, n, err));
+    else if (cJSON_IsString(prompt))
+        MOE_TRY(moe_tokenize(r->e->tokenizer, prompt->valuestring, strlen(prompt->valuestring), r->o->special,
+                             ids, n, err));
+    else return moe_fail(err, MOE_CORRUPT, "'prompt' is not text, or 'tokens' no list");
+    return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
+}
+
+/* Every id is the model's, and there is one to go on from. */
+static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size_t n, struct moe_err *err)
+{
+    if (!n)
+        return moe_fail(err, MOE_CORRUPT, "an empty prompt has no token to go on from (take the line out, or give "
+                        "--bos, which begins every prompt with a token)");
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= r->e->source->config.vocab_size)
+            return moe_fail(err, MOE_CORRUPT, "token %d is outside the model's vocabulary of %lld", ids[i],
+                            (long long)r->e->source->config.vocab_size);
+    return MOE_OK;
+}
+
+static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
+                                 struct moe_err *err)
+{
+    const struct moe_json_row at = { r->path, r->line, left_beside(r, 0),
+                                     "it is read as requests, an object a line: jq -c . FILE makes such "
+                                     "lines, and a text goes into {\"prompt\": TEXT}" };
+    cJSON *o;
+    MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
+    enum moe_code code = check_request(r, o, err);
+    uint64_t need = moe_json_need(line, bytes);
+    const cJSON *tools;
+    cJSON *own = NULL;
+    if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &own, err);
+    if (code == MOE_OK) {
+        limit_tokens(r, left_beside(r, need));
+        code = encode_request(r, o, tools, ids, n, err);
+        if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
+        if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+    }
+    cJSON_Delete(own);
+    cJSON_Delete(o);
+    return code;
+}
+
+/* What the file is, by the rule of --calib: a damaged request must not become a prompt. */
+static enum moe_code tell(const struct reading *r, const char *text, size_t bytes, bool *json,
+                          struct moe_err *err)
+{
+    enum moe_text_kind kind;
+    MOE_TRY(moe_text_tell(r->path, text, bytes, &kind, err));
+    *json = kind == MOE_TEXT_LINES;
+    if (kind == MOE_TEXT_PLAIN) return moe_text_check(r->path, 1, text, bytes, err);
+    return *json ? MOE_OK :
+        moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                    "line 1: is a JSON array, where requests are an object a line "
+                    "(jq -c '.[]' FILE makes them; a text goes into {\"prompt\": TEXT})");
+}
+
+/* An empty prompt has no token to go on from, and one that is stepped over would shift the answers against
+ * the lines of the file.  Blank lines behind the last prompt shift nothing. */
+static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
+{
+    if (!r->blank) return MOE_OK;
+    return moe_fail_at(err, MOE_USAGE, r->path, NULL, "line %lld: %s", (long long)r->blank,
+                       r->o->chat ? "is blank, and a user's turn cannot be empty (take the line out)" :
+                           "is blank, and an empty prompt has no token to go on from (take the line out, or "
+                           "give --bos, which begins every prompt with a token)");
+}
+
+/* A line of plain text. */
+static enum moe_code encode_line(const struct reading *r, char *line, size_t bytes, int32_t **ids, size_t *n,
+                                 struct moe_err *err)
+{
+    *ids = NULL;
+    if (r->chat && moe_prompt_is_blank(line) && !memchr(line, 0, bytes))
+        return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
+                           "line %lld: is blank, and a user's turn cannot be empty (take the line out)",
+                           (long long)r->line);
+    enum moe_code code = encode(r->o, r->e, r->chat, line, bytes, ids, n, err);
+    return code == MOE_OK ? code : moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+}
+
+static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *text, size_t bytes,
+                                struct moe_err *err)
+{
+    size_t at = 0;
+    bool json;
+    MOE_TRY(tell(r, text, bytes, &json, err));
+    while (at < bytes) {
+        char *line = text + at, *end = memchr(line, '\n', bytes - at);
+        size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
+        int32_t *ids = NULL;
+        at += n + 1;
+        r->line++;
+        if (n && line[n - 1] == '\r') n--;
+        line[n] = 0;
+        if (json && moe_json_space(line, n, 0) == n) continue;
+        if (!json && !n && (r->o->chat || !r->o->bos)) {
+            r->blank = r->line;
+            continue;
+        }
+        MOE_TRY(check_blank(r, err));
+        limit_tokens(r, left_beside(r, 0));
+        enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
+            encode_line(r, line, n, &ids, &n_ids, err);
+        if (code == MOE_OK) code = keep(p, r, ids, n_ids, err);
+        else free(ids);
+        MOE_TRY(code);
+    }
+    return MOE_OK;
+}
+
+/* An option that says how a conversation is written must not be read over where there is none. */
+static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
+{
+    const char *option = r->o->system ? "--system" : "--chat-template";
+    if (r->chat || (!r->o->system && !r->o->chat_template)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE,
+                    "%s is for conversations, and '%s' holds none (--chat makes every line a turn)", option,
+                    r->path);
+}
+
+enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
+                               const struct moe_engine *e, struct moe_err *err)
+{
+    struct reading r = { .o = o, .e = e, .left = &p->left, .path = moe_stream_name(path) };
+    char *text;
+    size_t bytes;
+    *p = (struct moe_prompts){ 0 };
+    uint64_t memory = memory_of(o), before = o->memory ? moe_peak_anonymous() : 0;
+    MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
+    r.memory = !memory ? UINT64_MAX : memory > before ? memory - before : 1;
+    r.held = bytes;
+    enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
+    if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
+    if (code == MOE_OK) code = check_unused(&r, err);
+    free(text);
+    moe_chat_close(&r.chat);
+    limit_tokens(&r, memory);
+    p->bytes = r.held - bytes;
+    if (code == MOE_OK && !p->n)
+        code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", r.path);
+    if (code != MOE_OK) moe_prompts_release(p);
+    return code;
+}
+
+void moe_prompts_release(struct moe_prompts *p)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        free((int32_t *)(uintptr_t)p->v[i].ids);
+        free(p->v[i].out.tokens);
+        free(p->v[i].out.text);
+    }
+    free(p->v);
+    *p = (struct moe_prompts){ 0 };
+}

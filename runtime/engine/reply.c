@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/reply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum moe_code append(struct moe_reply *r, const char *s, size_t n, struct moe_err *err)
+{
+    struct moe_generated *o = &r->out;
+    if (o->text_bytes + n + 1 > r->cap) {
+        size_t cap = 2 * r->cap + n + 256;
+        char *p = realloc(o->text, cap);
+        if (!p) return moe_fail(err, MOE_NOMEM, "no memory for %zu bytes of text", cap);
+        o->text = p;
+        r->cap = cap;
+    }
+    memcpy(o->text + o->text_bytes, s, n);
+    o->text_bytes += n;
+    o->text[o->text_bytes] = 0;
+    return MOE_OK;
+}
+
+/* Where `what` first stands in text [n], which may hold NULs; NULL: nowhere. */
+static char *locate(char *text, size_t n, const char *what)
+{
+    size_t len = strlen(what);
+    for (size_t i = 0; len && i + len <= n; i++)
+        if (!memcmp(text + i, what, len)) return text + i;
+    return NULL;
+}
+
+/* True when a stop text is complete; the text is cut before the first. */
+static bool stopped(struct moe_reply *r)
+{
+    char *first = NULL;
+    for (size_t i = 0; i < r->g->n_stop; i++) {
+        char *at = locate(r->out.text + r->sent, r->out.text_bytes - r->sent, r->g->stop[i]);
+        if (at && (!first || at < first)) first = at;
+    }
+    if (!first) return false;
+    *first = 0;
+    r->out.text_bytes = (size_t)(first - r->out.text);
+    return true;
+}
+
+/* Bytes at the end that may still become a stop text. */
+static size_t held(const struct moe_reply *r)
+{
+    size_t most = 0, len = r->out.text_bytes - r->sent;
+    for (size_t i = 0; i < r->g->n_stop; i++) {
+        size_t n = strlen(r->g->stop[i]);
+        for (size_t k = n ? n - 1 : 0; k > most; k--)
+            if (k <= len && !memcmp(r->out.text + r->out.text_bytes - k, r->g->stop[i], k)) most = k;
+    }
+    return most;
+}
+
+static void send(struct moe_reply *r, size_t keep)
+{
+    size_t n = r->out.text_bytes - r->sent - keep;
+    if (n && r->g->text) r->g->text(r->g->ctx, r->out.text + r->sent, n);
+    r->sent += n;
+}
+
+static enum moe_code add_text(struct moe_reply *r, int32_t id, struct moe_err *err)
+{
+    char room[MOE_TOKEN_ROOM];
+    size_t len = 0;
+    if (!r->e->tokenizer) return MOE_OK;
+    moe_token_bytes(r->e->tokenizer, id, room, &len);
+    char *piece = malloc(MOE_DECODE_BOUND(len));
+    if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a token");
+    size_t n = moe_decode(r->e->tokenizer, &r->decoder, id, piece);
+    enum moe_code code = append(r, piece, n, err);
+    free(piece);
+    MOE_TRY(code);
+    r->stop = stopped(r);
+    send(r, r->stop ? 0 : held(r));
+    return MOE_OK;
+}
+
+static bool is_end(const struct moe_engine *e, int32_t id)
+{
+    const struct moe_config *c = &e->model->config;
+    for (int64_t i = 0; i < c->n_eos; i++)
+        if (c->eos_token_id[i] == id) return true;
+    return e->tokenizer && (id == moe_token_find_special(e->tokenizer, "<|im_end|>") || id == moe_token_find_special(e->tokenizer, "[EOS]"));
+}
+
+enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g, int64_t most, struct moe_err *err)
+{
+    *r = (struct moe_reply){ .e = e, .g = g, .out = { .finish = MOE_FINISH_LENGTH }, .decoder = { .keep_special = g->keep_special },
+                             .rng = { g->seed }, .most = most, .done = most <= 0 };
+    MOE_TRY(append(r, "", 0, err));
+    r->out.tokens = malloc((size_t)(most > 0 ? most + 1 : 1) * sizeof *r->out.tokens);
+    return r->out.tokens ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)most);
+}
+
+enum moe_code moe_reply_next(struct moe_reply *r, const float *logits, int32_t *id, struct moe_err *err)
+{
+    struct moe_engine *e = r->e;
+    *id = moe_sample(&r->g->sampler, &r->rng, logits, e->vocab, e->order, e->p);
+    if (!r->g->ignore_eos && is_end(e, *id)) {
+        r->out.finish = MOE_FINISH_STOP;
+        r->done = true;
+        return MOE_OK;
+    }
+    r->out.tokens[r->out.n++] = *id;
+    MOE_TRY(add_text(r, *id, err));
+    if (r->stop) r->out.finish = MOE_FINISH_STOP;
+    r->done = r->stop || r->out.n >= r->most;
+    return MOE_OK;
+}
+
+enum moe_code moe_reply_end(struct moe_reply *r, struct moe_err *err)
+{
+    char rest[16];
+    if (!r->stop) MOE_TRY(append(r, rest, moe_decode_flush(&r->decoder, rest), err));
+    send(r, 0);
+    return MOE_OK;
+}

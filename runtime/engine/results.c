@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/results.h"
+
+#include "runtime/comm/wire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEQUENCE, SCORE, ROUTING, STATS };
+
+enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct moe_results_shape *shape,
+                               struct moe_err *err)
+{
+    int64_t n_sequences = shape->n_sequences;
+    struct moe_results *r = calloc(1, sizeof *r);
+    *out = NULL;
+    if (!r) return moe_fail(err, MOE_NOMEM, "no memory for results");
+    r->ranks = ranks;
+    r->shape = *shape;
+    r->n_sequences = n_sequences;
+    r->sequence = calloc((size_t)n_sequences + 1, sizeof *r->sequence);
+    r->stats = calloc((size_t)ranks, sizeof *r->stats);
+    r->scored = calloc((size_t)ranks, sizeof *r->scored);
+    r->routed = calloc((size_t)ranks, sizeof *r->routed);
+    r->ended = calloc((size_t)ranks, sizeof *r->ended);
+    if (!r->sequence || !r->stats || !r->scored || !r->routed || !r->ended) {
+        moe_results_close(&r);
+        return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences", (long long)n_sequences);
+    }
+    *out = r;
+    return MOE_OK;
+}
+
+void moe_results_close(struct moe_results **pr)
+{
+    struct moe_results *r = *pr;
+    *pr = NULL;
+    if (!r) return;
+    for (int64_t i = 0; r->sequence && i < r->n_sequences; i++) {
+        free(r->sequence[i].out.tokens);
+        free(r->sequence[i].out.text);
+    }
+    free(r->sequence);
+    free(r->sums.all);
+    free(r->routing);
+    free(r->stats);
+    free(r->scored);
+    free(r->routed);
+    free(r->ended);
+    free(r);
+}
+
+/* ---- heard ---- */
+
+static enum moe_code nonsense(int from, const char *what, struct moe_err *err)
+{
+    return moe_fail(err, MOE_DEVICE,
+                    "rank %d told %s that make no sense (do all ranks run the same version?)", from, what);
+}
+
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for results");
+}
+
+/* Sequence i is of rank i mod ranks, which tells it once. */
+static enum moe_code keep_sequence(struct moe_results *r, int from, const void *data, size_t bytes,
+                                   struct moe_err *err)
+{
+    struct moe_wire_sequence s;
+    bool good = moe_wire_sequence_get(data, bytes, r->shape.vocab, &s) && s.index < r->n_sequences &&
+                s.index % r->ranks == from && !r->sequence[s.index].there &&
+                (s.finish == MOE_FINISH_STOP || s.finish == MOE_FINISH_LENGTH);
+    if (!good) return nonsense(from, "results", err);
+    struct moe_generated g = { .n = s.n, .text_bytes = s.text_bytes, .finish = (enum moe_finish)s.finish };
+    g.tokens = malloc((size_t)(s.n + 1) * sizeof *g.tokens);
+    g.text = malloc(s.text_bytes + 1);
+    if (!g.tokens || !g.text) {
+        free(g.tokens);
+        free(g.text);
+        return no_memory(err);
+    }
+    memcpy(g.tokens, s.tokens, (size_t)s.n * sizeof *g.tokens);
+    memcpy(g.text, s.text, s.text_bytes);
+    g.text[s.text_bytes] = 0;
+    r->sequence[s.index] = (struct moe_result){ true, from, g };
+    return MOE_OK;
+}
+
+static enum moe_code keep_score(struct moe_results *r, int from, const void *data, size_t bytes,
+                                struct moe_err *err)
+{
+    struct moe_wire_score h;
+    if (r->scored[from] || !moe_wire_score_get(data, bytes, r->shape.reference, &h))
+        return nonsense(from, "scores", err);
+    struct moe_score_sums s = { .n = h.n,
+                                .same = h.same,
+                                .nll = h.nll,
+                                .nll_reference = h.nll_reference,
+                                .kl = h.kl,
+                                .anonymous = h.anonymous };
+    if (h.all && h.n) { /* the message may lie anywhere */
+        s.all = malloc((size_t)h.n * sizeof *s.all);
+        if (!s.all) return no_memory(err);
+        memcpy(s.all, h.all, (size_t)h.n * sizeof *s.all);
+    }
+    enum moe_code code = moe_score_join(&r->sums, &s, err);
+    free(s.all);
+    r->scored[from] = code == MOE_OK;
+    return code;
+}
+
+static enum moe_code keep_routing(struct moe_results *r, int from, const void *data, size_t bytes,
+                                  struct moe_err *err)
+{
+    if (r->routed[from] || !bytes || !moe_wire_counts_sound(data, bytes, r->shape.routing_bytes))
+        return nonsense(from, "counts of experts", err);
+    if (!r->routing) r->routing = calloc(1, bytes);
+    if (!r->routing) return no_memory(err);
+    for (size_t i = 0; i < bytes / sizeof *r->routing; i++) {
+        int64_t v;
+        memcpy(&v, (const char *)data + i * sizeof v, sizeof v);
+        r->routing[i] += v;
+    }
+    r->routed[from] = true;
+    return MOE_OK;
+}
+
+static enum moe_code keep_stats(struct moe_results *r, int from, const void *data, size_t bytes,
+                                struct moe_err *err)
+{
+    struct moe_wire_stats s;
+    if (r->ended[from] || !moe_wire_stats_get(data, bytes, &s)) return nonsense(from, "times", err);
+    r->stats[from] = (struct moe_ep_stats){ .requests = s.requests,
+                                            .served = s.served,
+                                            .again = s.again,
+                                            .bytes_sent = s.bytes_sent,
+                                            .bytes_rows = s.bytes_rows,
+                                            .mapped = s.mapped,
+                                            .seconds_send = s.seconds_send,
+                                            .seconds_wait = s.seconds_wait,
+                                            .seconds_serve = s.seconds_serve,
+                                            .seconds_experts = s.seconds_experts,
+                                            .died = s.died,
+                                            .moves = (int)s.moves };
+    r->ended[from] = true;
+    return MOE_OK;
+}
+
+enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
+                                struct moe_err *err)
+{
+    struct moe_results *r = results;
+    switch (kind) {
+    case SEQUENCE: return keep_sequence(r, from, data, bytes, err);
+    case SCORE: return keep_score(r, from, data, bytes, err);
+    case ROUTING: return keep_routing(r, from, data, bytes, err);
+    case STATS: return keep_stats(r, from, data, bytes, err);
+    default: return nonsense(from, "results", err);
+    }
+}
+
+/* ---- told ---- */
+
+static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+{
+    MOE_TRY(moe_results_heard(r, rank, kind, data, bytes, err));
+    return ep ? moe_ep_say(ep, kind, data, bytes, err) : MOE_OK;
+}
+
+enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_sequence *s, struct moe_err *err)
+{
+    size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes);
+    unsigned char *p = malloc(bytes);
+    if (!p) return no_memory(err);
+    moe_wire_sequence_put(p, &(struct moe_wire_sequence){
+                                 s->index, s->out.n, (int32_t)s->out.finish, s->out.text_bytes,
+                                 (const unsigned char *)s->out.tokens, (const unsigned char *)s->out.text });
+    enum moe_code code = tell(r, ep, rank, SEQUENCE, p, bytes, err);
+    free(p);
+    return code;
+}
+
+enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err)
+{
+    size_t bytes = moe_wire_score_bytes(s->all ? s->n : 0);
+    unsigned char *p = malloc(bytes);
+    if (!p) return no_memory(err);
+    moe_wire_score_put(p,
+                       &(struct moe_wire_score){ s->n, s->same, s->nll, s->nll_reference, s->kl, s->anonymous,
+                                                 (const unsigned char *)s->all },
+                       s->all ? s->n : 0);
+    enum moe_code code = tell(r, ep, rank, SCORE, p, bytes, err);
+    free(p);
+    return code;
+}
+
+enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int rank,
+                                  const struct moe_recorder *m, struct moe_err *err)
+{
+    return tell(r, ep, rank, ROUTING, m->counts, m->bytes, err);
+}
+
+enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err)
+{
+    unsigned char out[MOE_WIRE_STATS_BYTES];
+    struct moe_ep_stats s = moe_ep_stats(ep);
+    moe_wire_stats_put(out, &(struct moe_wire_stats){ .requests = s.requests,
+                                                      .served = s.served,
+                                                      .again = s.again,
+                                                      .bytes_sent = s.bytes_sent,
+                                                      .bytes_rows = s.bytes_rows,
+                                                      .mapped = s.mapped,
+                                                      .seconds_send = s.seconds_send,
+                                                      .seconds_wait = s.seconds_wait,
+                                                      .seconds_serve = s.seconds_serve,
+                                                      .seconds_experts = s.seconds_experts,
+                                                      .moves = (uint32_t)s.moves,
+                                                      .died = s.died });
+    return tell(r, ep, rank, STATS, out, sizeof out, err);
+}
+
+/* ---- reported ---- */
+
+static void add_sequence(cJSON *list, const struct moe_result *s, const struct moe_sequence *prompt)
+{
+    cJSON *o = cJSON_CreateObject(), *tokens;
+    if (!o) return;
+    moe_json_add_i64(o, "index", prompt->index);
+    moe_json_add_i64(o, "line", prompt->line);
+    moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
+    tokens = cJSON_AddArrayToObject(o, "tokens");
+    for (int64_t i = 0; tokens && i < s->out.n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
+    moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
+    cJSON_AddStringToObject(o, "finish_reason", !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length");
+    moe_json_add_i64(o, "rank", s->rank);
+    cJSON_AddItemToArray(list, o);
+}
+
+void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json)
+{
+    cJSON *list = cJSON_AddArrayToObject(json, "sequences");
+    for (int64_t i = 0; list && i < r->n_sequences; i++) {
+        struct moe_result s = r->sequence[i];
+        if (!s.there) s.rank = (int)(i % r->ranks);
+        add_sequence(list, &s, &prompts[i]);
+    }
+}
+
+int64_t moe_results_lost(const struct moe_results *r)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->n_sequences; i++) n += !r->sequence[i].there;
+    return n;
+}

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/run-chat.h"
+
+#include "base/io.h"
+#include "base/show.h"
+#include "runtime/engine/run-generate.h"
+#include "runtime/engine/run-report.h"
+#include "runtime/parallel/ep.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { WAKE_MS = 100, BLOCK = 4096 };
+
+/* Text that grows, with a NUL behind it; p is NULL as long as nothing is in it. */
+struct text { char *p; size_t n, cap; };
+
+struct talk {
+    const struct moe_run_options *o;
+    struct moe_rank *rank;
+    struct moe_chat *chat;
+    cJSON *messages;                  /* of user and assistant */
+    char *system;                     /* NULL: the template's own; "": none */
+    struct text input; size_t at;     /* read from the terminal: [at, n) is not taken yet */
+};
+
+/* ---- what is said to the person ---- */
+
+__attribute__((format(printf, 1, 2))) static void tell(const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    moe_show_line(line, sizeof line, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "%s\n", line);
+}
+
+static void help(void)
+{
+    fputs("  /clear         forget the conversation; the system turn stays\n"
+          "  /system TEXT   let the system turn be TEXT; without TEXT, show it\n"
+          "  /save FILE     write the conversation as a line of JSON, for --prompts and --calib\n"
+          "  /help          this list\n"
+          "  /quit          end, as control-D does\n"
+          "A line that ends in a backslash goes on in the next one. Three quotes (\"\"\") begin\n"
+          "and end a text of several lines. Two slashes (//) begin a text that begins with one.\n"
+          "Control-C ends an answer; at the prompt it ends the conversation.\n", stderr);
+}
+
+/* ---- what the person says ---- */
+
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for the conversation");
+}
+
+/* Room for n more bytes and a NUL. */
+static enum moe_code make_room(struct text *t, size_t n, struct moe_err *err)
+{
+    if (t->cap - t->n > n && t->p) return MOE_OK;
+    size_t cap = 2 * t->cap + n + 256;
+    char *p = realloc(t->p, cap);
+    if (!p) return no_memory(err);
+    t->p = p;
+    t->cap = cap;
+    return MOE_OK;
+}
+
+static enum moe_code append(struct text *t, const char *s, size_t n, struct moe_err *err)
+{
+    MOE_TRY(make_room(t, n, err));
+    memcpy(t->p + t->n, s, n);
+    t->n += n;
+    t->p[t->n] = 0;
+    return MOE_OK;
+}
+
+/* What the terminal gives next into t->input; *end at its end.  A signal is seen whichever thread had it. */
+static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
+{
+    if (t->at) memmove(t->input.p, t->input.p + t->at, t->input.n - t->at);
+    t->input.n -= t->at;
+    t->at = 0;
+    MOE_TRY(make_room(&t->input, BLOCK, err));
+    for (;;) {
+        struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+        MOE_TRY(moe_interrupted(err));
+        if (poll(&p, 1, WAKE_MS) <= 0) continue;
+        ssize_t n = read(STDIN_FILENO, t->input.p + t->input.n, BLOCK);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+        *end = n == 0 || (n < 0 && errno == EIO); /* EIO: the terminal has gone */
+        if (n < 0 && !*end) return moe_fail_errno(err, errno, "standard input", "cannot read");
+        t->input.n += n > 0 ? (size_t)n : 0;
+        return MOE_OK;
+    }
+}
+
+/* A line without its end, appended to *line; *end where there is none. */
+static enum moe_code read_line(struct talk *t, const char *prompt, struct text *line, bool *end,
+                               struct moe_err *err)
+{
+    const char *newline = NULL;
+    fputs(prompt, stderr);
+    for (*end = false; !*end && !newline; ) {
+        size_t left = t->input.n - t->at;
+        newline = left ? memchr(t->input.p + t->at, '\n', left) : NULL;
+        if (!newline) MOE_TRY(fetch(t, end, err));
+    }
+    size_t n = newline ? (size_t)(newline - (t->input.p + t->at)) : t->input.n - t->at;
+    *end = !newline && !n;
+    MOE_TRY(append(line, t->input.p + t->at, n, err));
+    t->at += n + (newline != NULL);
+    return MOE_OK;
+}
+
+/* Are there quotes at its end, behind those that begin it? */
+static bool ends_in_quotes(const struct text *m)
+{
+    return m->n >= 6 && !memcmp(m->p + m->n - 3, "\"\"\"", 3);
+}
+
+/* From """ to """: lines as they are, without the quotes and what separates them from the text. */
+static enum moe_code read_quoted(struct talk *t, struct text *m, bool *end, struct moe_err *err)
+{
+    while (!*end && !ends_in_quotes(m)) {
+        MOE_TRY(append(m, "\n", 1, err));
+        MOE_TRY(read_line(t, "... ", m, end, err));
+    }
+    if (*end) return MOE_OK;
+    m->n -= 3;
+    if (m->n > 3 && m->p[m->n - 1] == '\n') m->n--;
+    size_t from = m->n > 3 && m->p[3] == '\n' ? 4 : 3;
+    m->n -= from;
+    memmove(m->p, m->p + from, m->n);
+    m->p[m->n] = 0;
+    return MOE_OK;
+}
+
+/* What is meant as one: a line, lines that end in a backslash and the one behind them, or quoted lines. */
+static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, bool *end,
+                                  struct moe_err *err)
+{
+    m->n = 0;
+    MOE_TRY(read_line(t, "> ", m, end, err));
+    *quoted = m->n >= 3 && !memcmp(m->p, "\"\"\"", 3);
+    if (*quoted) return read_quoted(t, m, end, err);
+    while (!*end && m->n && m->p[m->n - 1] == '\\') {
+        m->p[m->n - 1] = '\n';
+        MOE_TRY(read_line(t, "... ", m, end, err));
+    }
+    return MOE_OK;
+}
+
+static bool is_text(const struct text *m)
+{
+    for (size_t i = 0, len; i < m->n; i += len) {
+        len = (size_t)moe_utf8_char((const unsigned char *)m->p + i, m->n - i);
+        if (!len || !m->p[i]) return false;
+    }
+    return true;
+}
+
+/* ---- a turn ---- */
+
+/* A turn is a text that ends at a NUL, which a model may generate: U+FFFD stands for each. */
+static enum moe_code replace_nuls(char **text, size_t n, struct moe_err *err)
+{
+    static const char stand_in[] = "\xef\xbf\xbd";
+    if (!*text || !memchr(*text, 0, n)) return MOE_OK;
+    struct text t = { 0 };
+    for (size_t i = 0; i < n; i++) {
+        const char *c = (*text)[i] ? *text + i : stand_in;
+        enum moe_code code = append(&t, c, (*text)[i] ? 1 : 3, err);
+        if (code != MOE_OK) return free(t.p), code;
+    }
+    free(*text);
+    *text = t.p;
+    tell("(a NUL in the answer is remembered as U+FFFD)");
+    return MOE_OK;
+}
+
+/* The answer becomes a turn: its thinking apart, which the template drops or keeps. */
+static enum moe_code remember(const struct talk *t, struct moe_generated *g, struct moe_err *err)
+{
+    const struct moe_tokenizer *tokens = t->rank->engine->tokenizer;
+    char *thought = NULL, *said = NULL;
+    size_t from, n = 0, n_said = 0, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
+    enum moe_code code = MOE_OK;
+    if (end) code = moe_decode_all(tokens, g->tokens + from, end - 1 - from, false, &thought, &n, err);
+    if (end && code == MOE_OK)
+        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n_said, err);
+    if (code == MOE_OK && end) code = replace_nuls(&thought, n, err);
+    if (code == MOE_OK) code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
+    cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
+    if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
+        code = no_memory(err);
+    free(thought);
+    free(said);
+    return code;
+}
+
+static enum moe_code answer(const struct talk *t, struct moe_generated *g, struct moe_err *err)
+{
+    int32_t *ids = NULL;
+    size_t n_ids;
+    struct moe_generate set = moe_run_settings(t->o);
+    struct moe_chat_request r = { .messages = t->messages, .system = t->system, .ask = true };
+    enum moe_code code = moe_chat_encode(t->chat, &r, &ids, &n_ids, NULL, err);
+    if (code == MOE_OK) code = moe_engine_prefill(t->rank->engine, ids, (int64_t)n_ids, NULL, err);
+    if (code == MOE_OK) code = moe_engine_generate(t->rank->engine, &set, g, err);
+    free(ids);
+    return code;
+}
+
+static void take_back(struct talk *t)
+{
+    cJSON_DeleteItemFromArray(t->messages, cJSON_GetArraySize(t->messages) - 1);
+}
+
+/* The user's turn and its answer.  A control-C keeps what was answered so far; a turn of which nothing was
+ * answered, or that does not fit the context, is taken back. */
+static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *err)
+{
+    struct moe_generated g = { 0 };
+    bool kept, stopped;
+    if (!moe_prompt_turn(t->messages, "user", said)) return no_memory(err);
+    moe_interrupt_hold(!t->o->rendezvous);
+    enum moe_code code = answer(t, &g, err);
+    stopped = code == MOE_SIGINT && moe_interrupt_held();
+    moe_interrupt_hold(false);
+    kept = code == MOE_OK || (stopped && g.n);
+    if (kept) {
+        moe_run_print(NULL, "\n", 1);
+        code = remember(t, &g, err);
+    }
+    if (kept && !stopped && g.finish == MOE_FINISH_LENGTH && (t->o->n < 0 || g.n < t->o->n))
+        tell("(the answer is cut: the context of %lld positions is full; /clear begins anew)",
+             (long long)t->rank->engine->context);
+    if (stopped) tell("(interrupted%s)", kept ? "" : " before the answer began: the turn is taken back");
+    if (stopped && !kept) code = MOE_OK;
+    if (!kept) take_back(t);
+    if (code == MOE_USAGE) {
+        tell("%s; the turn is taken back, and /clear begins anew", err->msg);
+        code = MOE_OK;
+    }
+    free(g.tokens);
+    free(g.text);
+    return code;
+}
+
+/* ---- commands ---- */
+
+static enum moe_code set_system(struct talk *t, const char *to, struct moe_err *err)
+{
+    if (!*to && !t->system) tell("the system turn is the chat template's own, or none where it has none");
+    else if (!*to && !*t->system) tell("there is no system turn");
+    else if (!*to) tell("the system turn: %s", t->system);
+    if (!*to) return MOE_OK;
+    char *copy = strdup(to);
+    if (!copy) return no_memory(err);
+    free(t->system);
+    t->system = copy;
+    tell("the system turn is set, for the next answer and those behind it");
+    return MOE_OK;
+}
+
+static void clear(struct talk *t)
+{
+    while (cJSON_GetArraySize(t->messages)) take_back(t);
+    tell("the conversation is forgotten");
+}
+
+/* {"messages": [...]} in a line; malloc'd, NULL without memory. */
+static char *conversation(const struct talk *t)
+{
+    cJSON *all = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(all, "messages"), *m, *copy;
+    bool ok = list && (!t->system || !*t->system || moe_prompt_turn(list, "system", t->system));
+    for (m = t->messages->child; ok && m; m = m->next) {
+        copy = cJSON_Duplicate(m, true);
+        ok = copy && cJSON_AddItemToArray(list, copy);
+    }
+    char *line = ok ? moe_json_print(all, 0) : NULL;
+    cJSON_Delete(all);
+    return line;
+}
+
+/* Nothing is replaced unless the person says so. */
+static enum moe_code may_save(struct talk *t, const char *path, bool *may, struct moe_err *err)
+{
+    struct text reply = { 0 };
+    bool end;
+    *may = moe_exists(path) == MOE_ABSENT;
+    if (*may) return MOE_OK;
+    tell("'%s' exists already: replace it (y or n)?", path);
+    enum moe_code code = read_line(t, "> ", &reply, &end, err);
+    *may = code == MOE_OK && !end && (!strcmp(reply.p, "y") || !strcmp(reply.p, "yes"));
+    if (code == MOE_OK && !*may) tell("nothing is written");
+    free(reply.p);
+    return code;
+}
+
+static enum moe_code save(struct talk *t, const char *path, struct moe_err *err)
+{
+    bool may;
+    if (!*path || !strcmp(path, "-")) return tell("/save wants the name of a file"), MOE_OK;
+    if (!t->messages->child) return tell("there is no conversation to save yet"), MOE_OK;
+    MOE_TRY(may_save(t, path, &may, err));
+    if (!may) return MOE_OK;
+    char *line = conversation(t);
+    if (!line) return no_memory(err);
+    size_t n = strlen(line);
+    line[n] = '\n'; /* in the place of its NUL */
+    enum moe_code code = moe_write_file(path, line, n + 1, err);
+    free(line);
+    if (code == MOE_OK) tell("'%s' has the conversation, of %d turns", path, cJSON_GetArraySize(t->messages));
+    else tell("%s", err->msg); /* the conversation goes on */
+    return MOE_OK;
+}
+
+static enum moe_code command(struct talk *t, char *line, bool *quit, struct moe_err *err)
+{
+    size_t n = strcspn(line, " \t\n");
+    char *rest = line + n + strspn(line + n, " \t\n");
+    for (size_t end = strlen(rest); end && strchr(" \t\r", rest[end - 1]); end--) rest[end - 1] = 0;
+    line[n] = 0;
+    if (!strcmp(line, "/clear")) return clear(t), MOE_OK;
+    if (!strcmp(line, "/system")) return set_system(t, rest, err);
+    if (!strcmp(line, "/save")) return save(t, rest, err);
+    if (!strcmp(line, "/help") || !strcmp(line, "/?")) return help(), MOE_OK;
+    *quit = !strcmp(line, "/quit") || !strcmp(line, "/exit");
+    if (!*quit) tell("'%s' is no command: /help lists them, and a text that begins so is said with //", line);
+    return MOE_OK;
+}
+
+/* ---- the conversation ---- */
+
+static enum moe_code turns(struct talk *t, struct text *m, struct moe_err *err)
+{
+    for (bool end = false, quit = false, quoted; !quit; ) {
+        /* a person may take longer than ranks wait */
+        if (t->rank->ep) MOE_TRY(moe_ep_rest(t->rank->ep, err));
+        MOE_TRY(read_message(t, m, &quoted, &end, err));
+        if (end) fputc('\n', stderr);
+        if (end && m->n) tell("the text that was begun has no end, and is not sent");
+        if (end) return MOE_OK;
+        if (!is_text(m)) tell("that is not text in UTF-8: nothing was sent");
+        else if (moe_prompt_is_blank(m->p)) tell("an empty turn is not sent (/help lists commands)");
+        else if (!quoted && m->p[0] == '/' && m->p[1] != '/') MOE_TRY(command(t, m->p, &quit, err));
+        else MOE_TRY(one_turn(t, m->p + (!quoted && m->p[0] == '/'), err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code open_talk(struct talk *t, struct moe_err *err)
+{
+    MOE_TRY(moe_prompt_chat(&t->o->prompt, t->rank->engine, &t->chat, err));
+    t->messages = cJSON_CreateArray();
+    if (t->o->prompt.system) t->system = strdup(t->o->prompt.system);
+    if (!t->messages || (t->o->prompt.system && !t->system)) return no_memory(err);
+    return MOE_OK;
+}
+
+enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
+{
+    struct talk t = { .o = o, .rank = r };
+    struct text m = { 0 };
+    enum moe_code code = open_talk(&t, err);
+    moe_notice(&o->run, "chat: a line is a turn; /help lists commands; control-D ends");
+    if (code == MOE_OK) code = turns(&t, &m, err);
+    if (code == MOE_SIGINT) fputc('\n', stderr);
+    free(m.p);
+    free(t.input.p);
+    free(t.system);
+    cJSON_Delete(t.messages);
+    moe_chat_close(&t.chat);
+    return code;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/engine/run-man.h - what the man page of moe-run says besides its options. */
+#ifndef MOE_RUNTIME_ENGINE_RUN_MAN_H
+#define MOE_RUNTIME_ENGINE_RUN_MAN_H
+
+extern const char moe_run_description[];
+extern const char moe_run_json[];
+extern const char moe_run_examples[];
+
+#endif

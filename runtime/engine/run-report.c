@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/run-report.h"
+
+#include "base/io.h"
+#include "base/show.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void moe_run_print(void *ctx, const char *s, size_t n)
+{
+    (void)ctx;
+    moe_print_text(s, n);
+}
+
+void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s)
+{
+    int64_t all = 0, uncalibrated = 0;
+    for (int64_t i = 0; i < s->n_tensors; i++) {
+        const struct moe_tensor *t = &s->tensors[i];
+        if (t->type != MOE_NVFP4) continue;
+        all++;
+        uncalibrated += t->plane[MOE_PLANE_INPUT].file < 0 || t->input_scale == 1;
+    }
+    if (!all) moe_warn(&o->run, "--activations %s: no weight of the model is NVFP4, so activations stay float", o->activations);
+    if (uncalibrated)
+        moe_warn(&o->run, "--activations %s: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
+                 o->activations, (long long)uncalibrated, (long long)all);
+}
+
+static void add_memory(cJSON *json, uint64_t before)
+{
+    uint64_t now = moe_peak_anonymous();
+    moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
+    moe_json_add_i64(json, "peak_anonymous", (int64_t)(now > before ? now : before));
+}
+
+static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
+
+void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
+                              int64_t prompt, const double seconds[3])
+{
+    cJSON *tokens, *s;
+    char peak[16];
+    moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
+    tokens = cJSON_AddArrayToObject(json, "tokens");
+    for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
+    moe_json_add_i64(json, "prompt_tokens", prompt);
+    if ((s = cJSON_AddObjectToObject(json, "seconds"))) {
+        moe_json_add_measured(s, "load", seconds[0]);
+        moe_json_add_measured(s, "prefill", seconds[1]);
+        moe_json_add_measured(s, "decode", seconds[2]);
+    }
+    double decoded = (double)(g->n > 0 ? g->n - 1 : 0);
+    moe_json_add_measured(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
+    moe_json_add_measured(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
+    add_memory(json, 0);
+    cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
+    if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
+    moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
+               (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
+               rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
+}
+
+/* What tells one text from the next, as head(1) tells files: the prompt's number in JSON, and its line. */
+static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
+{
+    char heading[96];
+    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld) <==\n", prompt->index ? "\n" : "",
+                     (long long)prompt->index, (long long)prompt->line);
+    moe_run_print(NULL, heading, (size_t)n);
+    moe_run_print(NULL, out->text, out->text_bytes);
+    moe_run_print(NULL, "\n", 1);
+}
+
+void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
+                            const struct moe_results *r, cJSON *json)
+{
+    int64_t read = 0, made = 0;
+    for (int64_t i = 0; i < r->n_sequences; i++) {
+        const struct moe_result *s = &r->sequence[i];
+        read += p->v[i].n_ids;
+        made += s->out.n;
+        if (!s->there)
+            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)i,
+                     (long long)p->v[i].line, (long long)(i % r->ranks));
+        else if (!o->run.json) print_answer(&p->v[i], &s->out);
+    }
+    moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)r->n_sequences,
+               moe_plural(r->n_sequences), (long long)read, (long long)made,
+               moe_now() - o->run.start);
+    moe_results_json(r, p->v, json);
+    moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
+    add_memory(json, 0);
+}
+
+void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, FILE *out, cJSON *json)
+{
+    struct moe_score s;
+    double seconds = moe_now() - o->run.start;
+    moe_score_total(&s, sums);
+    moe_json_add_i64(json, "tokens", s.tokens);
+    cJSON_AddNumberToObject(json, "nll", s.nll);
+    cJSON_AddNumberToObject(json, "perplexity", s.perplexity);
+    if (o->reference) {
+        cJSON_AddNumberToObject(json, "kl", s.kl);
+        moe_json_add_f32(json, "kl_p50", (float)s.kl_p50);
+        moe_json_add_f32(json, "kl_p99", (float)s.kl_p99);
+        moe_json_add_f32(json, "kl_max", (float)s.kl_max);
+        cJSON_AddNumberToObject(json, "top1_agreement", s.top1_agreement);
+        cJSON_AddNumberToObject(json, "perplexity_reference", s.perplexity_reference);
+        cJSON_AddNumberToObject(json, "perplexity_ratio", s.perplexity_ratio);
+    }
+    moe_json_add_measured(json, "seconds", seconds);
+    add_memory(json, s.anonymous);
+    if (o->run.json) return;
+    fprintf(out, "perplexity %.4f (nll %.5f nats, %lld token%s, window %lld)\n", s.perplexity, s.nll,
+            (long long)s.tokens, moe_plural(s.tokens), (long long)window);
+    if (o->reference)
+        fprintf(out, "reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
+               s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
+}
+
+void moe_run_print_bench(FILE *out, const cJSON *rows)
+{
+    for (const cJSON *r = rows->child; r; r = r->next) {
+        const cJSON *share = moe_json_get(r, "share_of_peak");
+        fprintf(out, "%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
+               1e6 * moe_json_get(r, "seconds")->valuedouble, moe_json_get(r, "gbytes_per_second")->valuedouble,
+               moe_json_get(r, "gflops")->valuedouble);
+        if (share) fprintf(out, " %5.1f %%", 100 * share->valuedouble);
+        fputc('\n', out);
+    }
+}

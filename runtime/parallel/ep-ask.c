@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The asking half: requests for a layer's choices, the outputs, and asking again when a rank has died. */
+#include "runtime/parallel/ep-internal.h"
+
+#include "base/io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- whom to ask ---- */
+
+/* What the others chose when they last asked for this layer, and this rank now: the load that the split shares out.  The tokens of an
+ * expert are numbered by rank, so that ranks which see the same counts take different parts of the shares. */
+static void count(struct moe_ep *ep, uint16_t *counts)
+{
+    memset(ep->tokens, 0, (size_t)ep->experts * sizeof *ep->tokens);
+    memset(ep->number, 0, (size_t)ep->experts * sizeof *ep->number);
+    uint16_t *own = counts + (int64_t)ep->rank * ep->experts;
+    memset(own, 0, (size_t)ep->experts * sizeof *own);
+    for (int64_t i = 0; i < ep->n_left; i++) own[ep->chosen[ep->left[i]]]++;
+    for (int r = 0; r < ep->ranks; r++) {
+        if (ep->c->dead[r] || !(ep->active[r] || r == ep->rank)) continue;
+        for (int64_t e = 0; e < ep->experts; e++) {
+            if (r == ep->rank) ep->number[e] = ep->tokens[e];
+            ep->tokens[e] += counts[(int64_t)r * ep->experts + e];
+        }
+    }
+}
+
+static enum moe_code assign(struct moe_ep *ep, uint16_t *counts, struct moe_err *err)
+{
+    const struct moe_plan_layer *l = moe_ep_layer(ep, ep->layer);
+    bool next = ep->next && l >= ep->next->layers && l < ep->next->layers + ep->next->n_layers;
+    struct moe_split *s = next ? ep->next_split : ep->split;
+    count(ep, counts);
+    if (l->slots > ep->experts && ep->o.equal) moe_split_equal(s, l, ep->tokens, ep->c->dead, ep->share);
+    else if (l->slots > ep->experts) moe_split_best(s, l, ep->tokens, ep->c->dead, ep->share, NULL);
+    for (int64_t i = 0; i < ep->n_left; i++) {
+        int32_t e = ep->chosen[ep->left[i]];
+        int32_t copy = l->slots > ep->experts ? moe_split_copy(l, ep->share, e, ep->number[e]++) : l->copy_first[e];
+        if (copy < 0 || ep->c->dead[l->copy_rank[copy]]) return moe_ep_covered(ep, err) != MOE_OK ? MOE_DEVICE : moe_fail(err, MOE_INTERNAL, "expert %d of layer %d has no rank", e, ep->layer);
+        ep->place[ep->left[i]].server = l->copy_rank[copy];
+    }
+    return MOE_OK;
+}
+
+/* ---- requests ---- */
+
+/* Pairs and rows of every request; a row is sent once though several of its experts are there: its choices follow each other. */
+static void measure(struct moe_ep *ep)
+{
+    memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
+    memset(ep->pairs, 0, (size_t)ep->ranks * sizeof *ep->pairs);
+    memset(ep->last, 0, (size_t)ep->ranks * sizeof *ep->last);
+    for (int64_t i = 0; i < ep->n_left; i++) {
+        int32_t c = ep->left[i];
+        int to = ep->place[c].server;
+        ep->place[c].index = ep->pairs[to]++;
+        if (ep->last[to] != ep->row[c]) ep->rows[to]++;
+        ep->last[to] = ep->row[c];
+    }
+}
+
+static void fill(struct moe_ep *ep)
+{
+    size_t bytes = (size_t)ep->hidden * sizeof(float);
+    memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
+    memset(ep->last, 0, (size_t)ep->ranks * sizeof *ep->last);
+    for (int64_t i = 0; i < ep->n_left; i++) {
+        int32_t c = ep->left[i];
+        int to = ep->place[c].server;
+        unsigned char *q = moe_comm_request(ep->c, to);
+        if (ep->last[to] != ep->row[c]) {
+            memcpy(q + moe_wire_rows_at(ep->experts, ep->pairs[to]) + (size_t)ep->rows[to]++ * bytes,
+                   ep->row[c], bytes);
+            ep->stats.bytes_rows += bytes;
+        }
+        ep->last[to] = ep->row[c];
+        struct moe_wire_pair *p = (struct moe_wire_pair *)(void *)(q + moe_wire_pairs_at(ep->experts));
+        p[ep->place[c].index] = (struct moe_wire_pair){ ep->rows[to] - 1, ep->chosen[c] };
+    }
+}
+
+static enum moe_code ask(struct moe_ep *ep, struct moe_err *err)
+{
+    double t = moe_now();
+    uint16_t *counts = ep->counts + (int64_t)moe_ep_index(ep, ep->layer) * ep->ranks * ep->experts;
+    MOE_TRY(assign(ep, counts, err));
+    measure(ep);
+    fill(ep);
+    ep->stats.requests++;
+    ep->active[ep->rank] = true;
+    for (int r = 0; r < ep->ranks; r++) {
+        if (ep->c->dead[r]) continue;
+        unsigned char *q = moe_comm_request(ep->c, r);
+        moe_wire_request_put(
+            q, &(struct moe_wire_request){ ep->pass, ep->layer, ep->rows[r], ep->pairs[r], ep->at });
+        memcpy(q + MOE_WIRE_SLOT_HEAD, counts + (int64_t)ep->rank * ep->experts,
+               (size_t)ep->experts * sizeof *counts);
+        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(moe_comm_post(ep->c, r,
+                              moe_wire_rows_at(ep->experts, ep->pairs[r]) +
+                                  (size_t)(ep->rows[r] * ep->hidden) * sizeof(float),
+                              err));
+    }
+    ep->stats.seconds_send += moe_now() - t;
+    return MOE_OK;
+}
+
+enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts, struct moe_err *err)
+{
+    struct moe_ep *ep = ctx;
+    MOE_CHECK(tokens <= ep->o.max_tokens);
+    MOE_TRY(moe_ep_hear(ep, err));
+    if (layer <= ep->layer || ep->layer < 0) ep->pass = ep->pass + 1 > ep->seen ? ep->pass + 1 : ep->seen;
+    ep->layer = layer;
+    ep->chosen = experts;
+    ep->n_choices = ep->n_left = tokens * ep->k;
+    for (int64_t i = 0; i < ep->n_left; i++) {
+        ep->left[i] = (int32_t)i;
+        ep->row[i] = x + i / ep->k * ep->hidden;
+    }
+    return ask(ep, err);
+}
+
+/* ---- outputs ---- */
+
+static const float *output(struct moe_ep *ep, int32_t choice)
+{
+    const unsigned char *p = moe_comm_answered(ep->c, ep->place[choice].server);
+    return (const float *)(const void *)(p + MOE_WIRE_SLOT_HEAD) +
+           (int64_t)ep->place[choice].index * ep->hidden;
+}
+
+static enum moe_code check_replies(struct moe_ep *ep, struct moe_err *err)
+{
+    for (int r = 0; r < ep->ranks; r++) {
+        const unsigned char *slot = moe_comm_answered(ep->c, r);
+        struct moe_err failure;
+        if (!slot) continue;
+        if (!moe_wire_reply_sound(slot, moe_comm_reply_size(ep->c, r), ep->pairs[r], &ep->shape, &failure))
+            return moe_fail(err, MOE_DEVICE,
+                            "rank %d sent a reply that makes no sense (do all ranks run the same version?)",
+                            r);
+        if (failure.code != MOE_OK) {
+            *err = failure;
+            return err->code;
+        }
+        struct moe_wire_reply p = moe_wire_reply_get(slot);
+        if (p.pass > ep->seen) ep->seen = p.pass;
+        moe_ep_told(ep, r, &p.at);
+    }
+    return MOE_OK;
+}
+
+/* Until every living rank has answered. */
+static enum moe_code await(struct moe_ep *ep, struct moe_err *err)
+{
+    bool did;
+    moe_comm_begin_wait(ep->c);
+    for (;;) {
+        bool all = true;
+        MOE_TRY(moe_ep_hear(ep, err));
+        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(moe_ep_serve(ep, &did, err));
+        for (int r = 0; r < ep->ranks; r++) {
+            ep->awaited[r] = !ep->c->dead[r] && !moe_comm_answered(ep->c, r);
+            all &= !ep->awaited[r];
+        }
+        if (all) return check_replies(ep, err);
+        if (did) moe_comm_begin_wait(ep->c);
+        else MOE_TRY(moe_ep_wait(ep, err));
+    }
+}
+
+/* The input of a choice that a dead rank was asked for: what was sent to it can still be read. */
+static const float *sent_row(struct moe_ep *ep, int32_t choice)
+{
+    int to = ep->place[choice].server;
+    const unsigned char *q = moe_comm_request(ep->c, to);
+    const struct moe_wire_pair *p = (const struct moe_wire_pair *)(const void *)(q + moe_wire_pairs_at(
+                                                                                         ep->experts));
+    const float *rows = (const float *)(const void *)(q + moe_wire_rows_at(ep->experts, ep->pairs[to]));
+    return rows + (int64_t)p[ep->place[choice].index].row * ep->hidden;
+}
+
+/* Keep what came; what did not is left, to be asked for again. */
+static enum moe_code keep(struct moe_ep *ep, const float **out, struct moe_err *err)
+{
+    size_t row = (size_t)ep->hidden * sizeof(float);
+    int64_t n = 0;
+    if (!ep->kept) ep->kept = malloc((size_t)(ep->o.max_tokens * ep->k) * row);
+    if (!ep->kept) return moe_fail(err, MOE_NOMEM, "no memory to go on after the loss of a rank");
+    for (int64_t i = 0; i < ep->n_left; i++) {
+        int32_t c = ep->left[i];
+        float *to = ep->kept + (int64_t)c * ep->hidden;
+        if (ep->c->dead[ep->place[c].server]) {
+            ep->row[c] = sent_row(ep, c);
+            ep->left[n++] = c;
+            continue;
+        }
+        memcpy(to, output(ep, c), row);
+        out[c] = to;
+    }
+    ep->n_left = n;
+    return MOE_OK;
+}
+
+static bool some_died(const struct moe_ep *ep)
+{
+    for (int64_t i = 0; i < ep->n_left; i++)
+        if (ep->c->dead[ep->place[ep->left[i]].server]) return true;
+    return false;
+}
+
+enum moe_code moe_ep_receive(void *ctx, const float **out, struct moe_err *err)
+{
+    struct moe_ep *ep = ctx;
+    MOE_TRY(await(ep, err));
+    while (some_died(ep)) {
+        MOE_TRY(keep(ep, out, err));
+        ep->stats.again++;
+        MOE_TRY(ask(ep, err));
+        MOE_TRY(await(ep, err));
+    }
+    for (int64_t i = 0; i < ep->n_left; i++) out[ep->left[i]] = output(ep, ep->left[i]);
+    return moe_ep_move(ep, err);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The serving half: requests of all ranks for one layer, computed together. */
+#include "runtime/parallel/ep-internal.h"
+
+#include "base/io.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The earliest (pass, layer) that is asked for, when all who are at work have asked. */
+static bool due(struct moe_ep *ep, uint64_t *pass, int *layer)
+{
+    bool any = false;
+    for (int r = 0; r < ep->ranks; r++) {
+        const unsigned char *slot = moe_comm_requested(ep->c, r);
+        if (!slot && ep->active[r] && !ep->c->dead[r]) return false;
+        if (!slot) continue;
+        struct moe_wire_request q = moe_wire_request_get(slot);
+        if (!any || q.pass < *pass || (q.pass == *pass && q.layer < *layer)) {
+            *pass = q.pass;
+            *layer = q.layer;
+        }
+        any = true;
+    }
+    return any;
+}
+
+/* The request of a rank that is served now; NULL: it has none, or came after the others were checked, or has
+ * died since. */
+static const unsigned char *asked(struct moe_ep *ep, int from, struct moe_wire_request *q)
+{
+    const unsigned char *slot = ep->taken[from] ? moe_comm_requested(ep->c, from) : NULL;
+    if (slot) *q = moe_wire_request_get(slot);
+    return slot;
+}
+
+static const struct moe_wire_pair *pairs_of(const struct moe_ep *ep, const unsigned char *slot)
+{
+    return (const struct moe_wire_pair *)(const void *)(slot + moe_wire_pairs_at(ep->experts));
+}
+
+/* What came over a network is held against what it may be. */
+static enum moe_code check(const struct moe_ep *ep, int from, const unsigned char *slot,
+                           const struct moe_wire_request *q, struct moe_err *err)
+{
+    const struct moe_wire_pair *p = pairs_of(ep, slot);
+    if (!moe_wire_request_sound(slot, moe_comm_request_size(ep->c, from), &ep->shape) ||
+        !moe_layer_is_moe(ep->config, q->layer))
+        return moe_fail(err, MOE_DEVICE,
+                        "rank %d sent a request that makes no sense (do all ranks run the same version?)",
+                        from);
+    for (int32_t i = 0; i < q->pairs; i++)
+        if (ep->o.part && !moe_part_holds(ep->o.part, q->layer, p[i].expert))
+            return moe_fail(err, MOE_DEVICE, "rank %d asked rank %d for expert %d of layer %d, which it does not hold (do all ranks have the same --plan?)",
+                            from, ep->rank, p[i].expert, q->layer);
+    return MOE_OK;
+}
+
+static enum moe_code room(struct moe_ep *ep, int64_t n, struct moe_err *err)
+{
+    if (n <= ep->list_cap) return MOE_OK;
+    free(ep->list);
+    free(ep->sorted);
+    ep->list_cap = 2 * n;
+    ep->list = malloc((size_t)ep->list_cap * sizeof *ep->list);
+    ep->sorted = malloc((size_t)ep->list_cap * sizeof *ep->sorted);
+    if (ep->list && ep->sorted) return MOE_OK;
+    ep->list_cap = 0;
+    return moe_fail(err, MOE_NOMEM, "no memory for the requests of %d ranks", ep->ranks);
+}
+
+static void add_choices(struct moe_ep *ep, int from, const unsigned char *slot,
+                        const struct moe_wire_request *q, int64_t *n)
+{
+    const struct moe_wire_pair *p = pairs_of(ep, slot);
+    const float *rows = (const float *)(const void *)(slot + moe_wire_rows_at(ep->experts, q->pairs));
+    float *out = moe_ep_reply_rows(moe_comm_reply(ep->c, from));
+    for (int32_t i = 0; i < q->pairs; i++)
+        ep->list[(*n)++] = (struct moe_choice){ rows + (int64_t)p[i].row * ep->hidden, out + (int64_t)i * ep->hidden, p[i].expert };
+}
+
+/* By expert, so that each one's weights are read once. */
+static void sort(struct moe_ep *ep, int64_t n)
+{
+    memset(ep->first, 0, (size_t)(ep->experts + 1) * sizeof *ep->first);
+    for (int64_t i = 0; i < n; i++) ep->first[ep->list[i].expert + 1]++;
+    for (int64_t e = 0; e < ep->experts; e++) ep->first[e + 1] += ep->first[e];
+    for (int64_t i = 0; i < n; i++) ep->sorted[ep->first[ep->list[i].expert]++] = ep->list[i];
+}
+
+static void compute(struct moe_ep *ep, int layer, int64_t n)
+{
+    int64_t most = ep->o.max_tokens * ep->k;
+    sort(ep, n);
+    double t = moe_now();
+    for (int64_t i = 0; i < n; i += most) {
+        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < most ? n - i : most);
+        if (i + most < n) ep->c->ops->wait(ep->c, 0); /* a sign of life */
+    }
+    ep->stats.seconds_experts += moe_now() - t;
+}
+
+/* NaN and Inf are told to whoever asked, with the damaged weight's name, which only this rank can find. */
+static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_wire_request *q, struct moe_err *err)
+{
+    unsigned char *p = moe_comm_reply(ep->c, to);
+    float *rows = moe_ep_reply_rows(p);
+    size_t bytes = (size_t)((int64_t)q->pairs * ep->hidden) * sizeof(float);
+    struct moe_err bad = MOE_ERR_INIT;
+    if (bytes && !isfinite(moe_kernels()->amax(rows, (int64_t)q->pairs * ep->hidden)))
+        moe_model_blame(ep->o.model, q->layer, &bad);
+    moe_wire_reply_put(p, &(struct moe_wire_reply){ ep->seen, q->pairs, bad.code, ep->at });
+    ep->stats.bytes_rows += bytes;
+    if (bad.code != MOE_OK) bytes = moe_wire_err_put(p + MOE_WIRE_SLOT_HEAD, &bad);
+    return moe_comm_answer(ep->c, to, MOE_WIRE_SLOT_HEAD + bytes, err);
+}
+
+static void note(struct moe_ep *ep, int from, const unsigned char *slot, const struct moe_wire_request *q)
+{
+    uint16_t *counts = ep->counts + ((int64_t)moe_ep_index(ep, q->layer) * ep->ranks + from) * ep->experts;
+    if (from != ep->rank) memcpy(counts, slot + MOE_WIRE_SLOT_HEAD, (size_t)ep->experts * sizeof *counts);
+    ep->active[from] = true;
+    if (q->pass > ep->seen) ep->seen = q->pass;
+    moe_ep_told(ep, from, &q->at);
+}
+
+/* The requests for a layer that are there now, and how many pairs they have together.  All are checked before
+ * any is computed; one that comes meanwhile waits for its turn. */
+static enum moe_code take(struct moe_ep *ep, uint64_t pass, int layer, int64_t *pairs, struct moe_err *err)
+{
+    *pairs = 0;
+    for (int r = 0; r < ep->ranks; r++) {
+        struct moe_wire_request q;
+        ep->taken[r] = true;
+        const unsigned char *slot = asked(ep, r, &q);
+        ep->taken[r] = slot && q.pass == pass && q.layer == layer;
+        if (!ep->taken[r]) continue;
+        MOE_TRY(check(ep, r, slot, &q, err));
+        note(ep, r, slot, &q);
+        *pairs += q.pairs;
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
+{
+    uint64_t pass = 0;
+    int layer = 0;
+    int64_t n = 0;
+    struct moe_wire_request q;
+    *did = due(ep, &pass, &layer);
+    if (!*did) return MOE_OK;
+    double t = moe_now();
+    MOE_TRY(take(ep, pass, layer, &n, err));
+    MOE_TRY(room(ep, n, err));
+    n = 0;
+    for (int r = 0; r < ep->ranks; r++) {
+        const unsigned char *slot = asked(ep, r, &q);
+        if (slot) add_choices(ep, r, slot, &q, &n);
+    }
+    if (n) compute(ep, layer, n);
+    for (int r = 0; r < ep->ranks; r++) {
+        if (!asked(ep, r, &q)) continue;
+        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(answer(ep, r, &q, err));
+    }
+    ep->stats.served++;
+    ep->stats.seconds_serve += moe_now() - t;
+    if (ep->done[ep->rank]) MOE_TRY(moe_ep_move(ep, err)); /* one at work moves where it asks */
+    return MOE_OK;
+}

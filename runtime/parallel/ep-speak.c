@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who speaks for all ranks when the work is done: the lowest that is left, and the next when it is lost before it has said that it has. */
+#include "runtime/parallel/ep-internal.h"
+
+#include <string.h>
+
+enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err)
+{
+    moe_comm_begin_wait(ep->c);
+    for (;;) {
+        int who = 0;
+        MOE_TRY(moe_ep_hear(ep, err));
+        while (who < ep->rank && ep->c->dead[who]) who++;
+        *mine = who == ep->rank && !ep->spoken;
+        if (*mine || ep->spoken) return MOE_OK;
+        memset(ep->awaited, 0, (size_t)ep->ranks * sizeof *ep->awaited);
+        ep->awaited[who] = true;
+        MOE_TRY(moe_comm_wait(ep->c, err));
+        moe_comm_bury(ep->c, ep->awaited);
+    }
+}
+
+int moe_ep_began(const struct moe_ep *ep) { return ep->began - 1; }
+
+enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err)
+{
+    MOE_TRY(moe_comm_say(ep->c, SAY_BEGIN, NULL, 0, err));
+    return moe_comm_alive(ep->c, err);
+}
+
+enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err) { return moe_comm_say(ep->c, SAY_SPOKE, NULL, 0, err); }
+
+enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err) { return moe_comm_alive(ep->c, err); }
+
+int moe_ep_tick_ms(const struct moe_ep *ep) { return (int)(1000 * ep->c->timeout / MOE_COMM_TICKS) + 1; }

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One rank of an expert-parallel run: its life, and what it says and hears besides requests. */
+#include "runtime/parallel/ep-internal.h"
+
+#include "base/io.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t moe_ep_request_bytes(const struct moe_config *c, int64_t max_tokens)
+{
+    int64_t pairs = max_tokens * c->num_experts_per_tok;
+    return moe_wire_rows_at(c->n_routed_experts, pairs) +
+           moe_wire_up((size_t)(max_tokens * c->hidden_size) * sizeof(float));
+}
+
+size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens)
+{
+    size_t rows = (size_t)(max_tokens * c->num_experts_per_tok * c->hidden_size) * sizeof(float),
+           least = MOE_WIRE_ERR_BYTES;
+    return MOE_WIRE_SLOT_HEAD + moe_wire_up(rows > least ? rows : least);
+}
+
+int moe_ep_index(const struct moe_ep *ep, int layer)
+{
+    const struct moe_plan *p = ep->plan;
+    int lo = 0, hi = p->n_layers - 1;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (p->layers[mid].layer < layer) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
+bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err)
+{
+    if (!ep->o.die || ++ep->steps != ep->o.die) return false;
+    ep->stats.died = true;
+    moe_fail(err, MOE_DEVICE, "rank %d was told to die", ep->rank);
+    return true;
+}
+
+/* ---- open and close ---- */
+
+static bool allocate(struct moe_ep *ep)
+{
+    size_t n = (size_t)(ep->o.max_tokens * ep->k), e = (size_t)ep->experts, r = (size_t)ep->ranks;
+    ep->place = calloc(n, sizeof *ep->place);
+    ep->row = calloc(n, sizeof *ep->row);
+    ep->left = calloc(n, sizeof *ep->left);
+    ep->rows = calloc(r, sizeof *ep->rows);
+    ep->pairs = calloc(r, sizeof *ep->pairs);
+    ep->last = calloc(r, sizeof *ep->last);
+    ep->awaited = calloc(r, sizeof *ep->awaited);
+    ep->active = calloc(r, sizeof *ep->active);
+    ep->done = calloc(r, sizeof *ep->done);
+    ep->taken = calloc(r, sizeof *ep->taken);
+    ep->peer = calloc(r, sizeof *ep->peer);
+    ep->first = calloc(e + 1, sizeof *ep->first);
+    ep->want = calloc(e, sizeof *ep->want);
+    ep->tokens = calloc(e, sizeof *ep->tokens);
+    ep->number = calloc(e, sizeof *ep->number);
+    ep->counts = calloc((size_t)ep->n_moe * r * e, sizeof *ep->counts);
+    return ep->place && ep->row && ep->left && ep->rows && ep->pairs && ep->last && ep->awaited &&
+           ep->active && ep->done && ep->taken && ep->peer && ep->first && ep->want && ep->tokens &&
+           ep->number && ep->counts;
+}
+
+static enum moe_code start(struct moe_ep *ep, struct moe_err *err)
+{
+    if (!allocate(ep)) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
+    MOE_TRY(moe_split_open(&ep->split, ep->plan, err));
+    for (int r = 0; r < ep->ranks; r++) ep->active[r] = true; /* until they say otherwise */
+    for (int32_t i = 0; i < ep->plan->n_layers; i++) {
+        if (ep->plan->layers[i].slots > ep->share_cap) ep->share_cap = ep->plan->layers[i].slots;
+        MOE_TRY(moe_ep_map(ep, &ep->plan->layers[i], err));
+    }
+    ep->share = calloc((size_t)ep->share_cap, sizeof *ep->share);
+    return ep->share ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a rank");
+}
+
+enum moe_code moe_ep_open(struct moe_ep **out, const struct moe_ep_options *o, struct moe_err *err)
+{
+    struct moe_ep *ep = calloc(1, sizeof *ep);
+    const struct moe_config *c = &o->model->config;
+    *out = NULL;
+    if (!ep) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
+    *ep = (struct moe_ep){ .o = *o, .c = o->comm, .config = c, .ranks = o->comm->ranks, .rank = o->comm->rank, .hidden = c->hidden_size,
+                           .k = c->num_experts_per_tok, .experts = c->n_routed_experts, .layers = c->num_hidden_layers, .n_moe = o->plan->n_layers,
+                           .layer = -1, .plan = o->plan };
+    ep->shape = (struct moe_wire_shape){ ep->layers,        ep->experts,
+                                         ep->hidden,        o->max_tokens * ep->k,
+                                         ep->n_moe,         ep->c->request_bytes,
+                                         ep->c->reply_bytes };
+    enum moe_code code = start(ep, err);
+    if (code != MOE_OK) {
+        moe_ep_close(&ep);
+        return code;
+    }
+    moe_forward_elsewhere(o->forward, &(struct moe_elsewhere){ ep, moe_ep_send, moe_ep_receive });
+    *out = ep;
+    return MOE_OK;
+}
+
+void moe_ep_close(struct moe_ep **pep)
+{
+    struct moe_ep *ep = *pep;
+    *pep = NULL;
+    if (!ep) return;
+    moe_forward_elsewhere(ep->o.forward, NULL);
+    void *const owned[] = { ep->place,   ep->row,    ep->left,   ep->kept,  ep->rows, ep->pairs, ep->last,
+                            ep->awaited, ep->active, ep->done,   ep->taken, ep->peer, ep->first, ep->want,
+                            ep->tokens,  ep->number, ep->counts, ep->share, ep->list, ep->sorted };
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    moe_split_close(&ep->split);
+    moe_split_close(&ep->next_split);
+    free(ep);
+}
+
+/* ---- said and heard ---- */
+
+enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+{
+    return moe_comm_say(ep->c, FIRST_USER + kind, data, bytes, err);
+}
+
+static enum moe_code nonsense(int from, struct moe_err *err)
+{
+    return moe_fail(err, MOE_DEVICE, "rank %d said what makes no sense (do all ranks run the same version?)",
+                    from);
+}
+
+static enum moe_code heard_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
+                                   struct moe_err *err)
+{
+    struct moe_err e;
+    if (ep->failed.code != MOE_OK || ep->c->dead[from]) return MOE_OK;
+    if (!moe_wire_err_get(data, bytes, &e)) return nonsense(from, err);
+    ep->failed = e;
+    return MOE_OK;
+}
+
+static enum moe_code heard(struct moe_ep *ep, int from, uint32_t kind, const void *data, size_t bytes,
+                           struct moe_err *err)
+{
+    if (kind == SAY_FAIL) return heard_failure(ep, from, data, bytes, err);
+    if (kind >= FIRST_USER)
+        return ep->o.heard ? ep->o.heard(ep->o.ctx, from, kind - FIRST_USER, data, bytes, err) : MOE_OK;
+    if (bytes) return nonsense(from, err);
+    if (kind == SAY_REST || kind == SAY_DONE) ep->active[from] = false;
+    if (kind == SAY_DONE) ep->done[from] = true;
+    if (kind == SAY_BEGIN) ep->began = from + 1;
+    if (kind == SAY_SPOKE) ep->spoken = true;
+    return MOE_OK;
+}
+
+enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err)
+{
+    int from;
+    uint32_t kind;
+    const void *data;
+    size_t bytes;
+    while (moe_comm_heard(ep->c, &from, &kind, &data, &bytes))
+        MOE_TRY(heard(ep, from, kind, data, bytes, err));
+    if (ep->failed.code == MOE_OK) return MOE_OK;
+    *err = ep->failed;
+    return ep->failed.code;
+}
+
+enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
+{
+    int dead = ep->c->n_dead;
+    double t = moe_now();
+    for (int r = 0; r < ep->ranks; r++) ep->awaited[r] |= ep->active[r] && !ep->done[r] && !moe_comm_requested(ep->c, r);
+    enum moe_code code = moe_comm_wait(ep->c, err);
+    ep->stats.seconds_wait += moe_now() - t;
+    MOE_TRY(code);
+    moe_comm_bury(ep->c, ep->awaited);
+    if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK; /* those that still ask will find out, and say so */
+    return moe_ep_covered(ep, err);
+}
+
+enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err)
+{
+    ep->active[ep->rank] = false;
+    return moe_comm_say(ep->c, SAY_REST, NULL, 0, err);
+}
+
+static bool all_done(const struct moe_ep *ep)
+{
+    for (int r = 0; r < ep->ranks; r++)
+        if (!ep->c->dead[r] && !ep->done[r]) return false;
+    return true;
+}
+
+enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err)
+{
+    bool did;
+    ep->active[ep->rank] = false;
+    ep->done[ep->rank] = true;
+    if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+    MOE_TRY(moe_comm_say(ep->c, SAY_DONE, NULL, 0, err));
+    moe_comm_begin_wait(ep->c);
+    for (;;) {
+        MOE_TRY(moe_ep_hear(ep, err));
+        MOE_TRY(moe_ep_serve(ep, &did, err));
+        if (all_done(ep)) return MOE_OK;
+        if (did) {
+            moe_comm_begin_wait(ep->c);
+            continue;
+        }
+        memset(ep->awaited, 0, (size_t)ep->ranks * sizeof *ep->awaited);
+        MOE_TRY(moe_ep_wait(ep, err));
+    }
+}
+
+enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err)
+{
+    unsigned char out[MOE_WIRE_ERR_BYTES];
+    return moe_comm_say(c, SAY_FAIL, out, moe_wire_err_put(out, why), err);
+}
+
+void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
+{
+    struct moe_err said = *why, ignored;
+    bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg); /* it names whose it is */
+    if (!heard) moe_wrap(&said, "rank %d", ep->rank);
+    moe_ep_say_failure(ep->c, &said, &ignored);
+}
+
+struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep)
+{
+    struct moe_ep_stats s = ep->stats;
+    s.bytes_sent = ep->c->post_bytes + ep->c->answer_bytes;
+    s.mapped = ep->o.part ? ep->o.part->mapped : 0;
+    return s;
+}

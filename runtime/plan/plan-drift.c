@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Moving few slots of an old plan.  Excess is what ranks have above the goal, all together; each step is the
+ * one that takes away most of it for each slot moved: a swap of two slots, or a copy of one expert that
+ * becomes another's.
+ *
+ * A step changes few ranks, so that the best swap of two ranks is kept until one of them changes; and of a
+ * copy it is first asked what it can take away at most, which is quickly told: in one place, and on the ranks
+ * that hold its expert.  Where there is no old plan, no step is dearer than another. */
+#include "runtime/plan/plan-internal.h"
+
+#include <string.h>
+
+enum {
+    /* Ranks looked at for a step: all of those above the goal would make little difference, and take time. */
+    FULLEST = 8,
+};
+
+/* Slots a and b change places (e < 0), or slot b gets expert e; score: excess that goes for each slot moved,
+ * 0: no step. */
+struct step {
+    double score;
+    int32_t a, b, e;
+};
+
+/* The best swap of two ranks, as it was when they had these versions. */
+struct kept {
+    struct step best;
+    uint32_t of_a, of_b;
+};
+
+struct drift {
+    struct moe_place *s;
+    uint8_t *was;  /* [ranks][experts] in the old plan */
+    int32_t *hold; /* [experts][ranks]: ranks that hold it, count[e] of them */
+    double *share; /* [experts][windows] its load on a rank with a copy more */
+    double *up;    /* [experts][windows] how its load on a rank changes with a copy more */
+    double *down;  /* the same with a copy less */
+    double *gain; /* [experts] excess that goes from the ranks that hold it with a copy more */
+    double *over; /* [ranks] above the goal */
+    int32_t *top; /* [ranks] the window in which it has most */
+    uint32_t *version;    /* [ranks] counts changes of what lies there and how much that is */
+    struct kept *kept;    /* [FULLEST][ranks] */
+    int32_t row[FULLEST]; /* whose swaps a row of `kept` has; -1: nobody's */
+    int32_t *spare;       /* [slots] slots whose expert has more copies than it must */
+    int32_t n_spare;
+    double goal;
+    struct step best;
+    int64_t work; /* comparisons that are left */
+    struct moe_arena arena;
+};
+
+static double above(double cost, double goal) { return cost > goal ? cost - goal : 0; }
+
+static int32_t is_new(const struct drift *d, int32_t r, int32_t e)
+{
+    return !d->was[(int64_t)r * d->s->experts + e];
+}
+
+/* The excess of rank r with each of up to three loads added. */
+static double over_with(const struct drift *d, int32_t r, const double *plus, const double *minus,
+                        const double *change)
+{
+    const struct moe_place *s = d->s;
+    const double *load = s->load + (int64_t)r * s->windows;
+    double m = 0;
+    for (int32_t k = 0; k < s->windows; k++) {
+        double v = load[k] + plus[k] - minus[k];
+        if (change) v += change[k];
+        m = v > m ? v : m;
+    }
+    return above(m, d->goal);
+}
+
+/* No more than that: in the window that is the worst now.  Most of what is tried is no good there already. */
+static double over_at_top(const struct drift *d, int32_t r, const double *plus, const double *minus)
+{
+    int32_t k = d->top[r];
+    return above(d->s->load[(int64_t)r * d->s->windows + k] + plus[k] - minus[k], d->goal);
+}
+
+static const double *of(const struct moe_place *s, const double *table, int32_t e)
+{
+    return table + (int64_t)e * s->windows;
+}
+
+static const double FREE =
+    1e6; /* where no slot is moved in the end, since experts go back to where they were */
+
+/* What a step of so many moves has to take away to be better than the best known. */
+static double wanted(const struct drift *d, const struct step *best, int32_t moves)
+{
+    double least = best->score * (1 + 1e-12);
+    least = moves > 0 ? least * moves : least / FREE;
+    return least > d->goal * 1e-9 ? least : d->goal * 1e-9;
+}
+
+static struct step step_of(double gain, int32_t moves, int32_t a, int32_t b, int32_t e)
+{
+    return (struct step){ moves > 0 ? gain / moves : gain * FREE, a, b, e };
+}
+
+/* As in plan-exchange.c: with nodes, copies stay on different ones. */
+static bool node_takes(const struct drift *d, int32_t r, int32_t from, int32_t e)
+{
+    const struct moe_place *s = d->s;
+    if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
+    for (int32_t i = 0; i < s->count[e]; i++) {
+        int32_t q = d->hold[(int64_t)e * s->ranks + i];
+        if (q != from && q / s->per_node == r / s->per_node) return false;
+    }
+    return true;
+}
+
+/* ---- swaps ---- */
+
+/* What a swap of e on a and f on b takes away; 0 where that is no more than `least`. */
+static double swap_gain(const struct drift *d, int32_t a, int32_t b, int32_t e, int32_t f, double least)
+{
+    const struct moe_place *s = d->s;
+    if (s->windows == 1) {
+        double x = s->size[e] - s->size[f];
+        if (x <= 0) return 0;
+        return d->over[a] + d->over[b] - above(s->cost[a] - x, d->goal) - above(s->cost[b] + x, d->goal);
+    }
+    const double *pe = of(s, s->piece, e), *pf = of(s, s->piece, f);
+    double most = d->over[a] + d->over[b];
+    if (most - over_at_top(d, a, pf, pe) - over_at_top(d, b, pe, pf) <= least) return 0;
+    double gain = most - over_with(d, a, pf, pe, NULL);
+    return gain <= least ? 0 : gain - over_with(d, b, pe, pf, NULL);
+}
+
+static struct step best_swap(const struct drift *d, int32_t a, int32_t b)
+{
+    const struct moe_place *s = d->s;
+    struct step best = { 0 };
+    for (int32_t i = s->first[a]; i < s->first[a + 1]; i++) {
+        int32_t e = s->slot[i], change = is_new(d, b, e) - is_new(d, a, e);
+        if (moe_place_has(s, b, e)) continue;
+        for (int32_t j = s->first[b]; j < s->first[b + 1]; j++) {
+            int32_t f = s->slot[j];
+            int32_t moves = change + is_new(d, a, f) - is_new(d, b, f);
+            double least = wanted(d, &best, moves);
+            if (d->over[a] + d->over[b] <= least) continue;
+            double gain = swap_gain(d, a, b, e, f, least);
+            if (gain <= least || moe_place_has(s, a, f) || !node_takes(d, b, a, e) || !node_takes(d, a, b, f))
+                continue;
+            best = step_of(gain, moves, i, j, -1);
+        }
+    }
+    return best;
+}
+
+/* The row of `kept` for rank a, which is one of the n fullest. */
+static struct kept *row_of(struct drift *d, int32_t a, const int32_t *fullest, int32_t n)
+{
+    int32_t row = -1;
+    for (int32_t i = 0; i < FULLEST && row < 0; i++)
+        if (d->row[i] == a) row = i;
+    for (int32_t i = 0; i < FULLEST && row < 0; i++) {
+        bool used = false;
+        for (int32_t k = 0; k < n; k++) used |= d->row[i] == fullest[k];
+        if (used) continue;
+        row = i;
+        d->row[i] = a;
+        memset(d->kept + (int64_t)i * d->s->ranks, 0,
+               (size_t)d->s->ranks * sizeof *d->kept); /* versions begin at 1 */
+    }
+    return d->kept + (int64_t)row * d->s->ranks;
+}
+
+static void swaps(struct drift *d, int32_t a, struct kept *row)
+{
+    const struct moe_place *s = d->s;
+    for (int32_t b = 0; b < s->ranks; b++) {
+        if (b == a) continue;
+        if (row[b].of_a != d->version[a] || row[b].of_b != d->version[b]) {
+            row[b] = (struct kept){ best_swap(d, a, b), d->version[a], d->version[b] };
+            d->work -=
+                (int64_t)(s->first[a + 1] - s->first[a]) * (s->first[b + 1] - s->first[b]) * s->windows;
+        }
+        if (row[b].best.score > d->best.score * (1 + 1e-12)) d->best = row[b].best;
+    }
+}
+
+/* ---- copies ---- */
+
+/* What changes on the ranks that hold e or f, but r, when a slot of r gets e instead of f. */
+static double copy_gain(const struct drift *d, int32_t r, int32_t f, int32_t e)
+{
+    const struct moe_place *s = d->s;
+    const int32_t *he = d->hold + (int64_t)e * s->ranks, *hf = d->hold + (int64_t)f * s->ranks;
+    const double *more = of(s, d->up, e), *less = of(s, d->down, f), *none = of(s, d->up, s->experts);
+    double gain = 0;
+    for (int32_t i = 0; i < s->count[e]; i++)
+        gain += d->over[he[i]] - over_with(d, he[i], more, none, moe_place_has(s, he[i], f) ? less : NULL);
+    for (int32_t i = 0; i < s->count[f]; i++)
+        if (hf[i] != r && !moe_place_has(s, hf[i], e))
+            gain += d->over[hf[i]] - over_with(d, hf[i], less, none, NULL);
+    return gain;
+}
+
+/* Slot k of rank r gets e. */
+static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
+{
+    struct moe_place *s = d->s;
+    int32_t f = s->slot[k];
+    int32_t moves = is_new(d, r, e) - is_new(d, r, f);
+    double most = d->gain[e] + d->over[r], least = wanted(d, &d->best, moves);
+    const double *put = of(s, d->share, e), *out = of(s, s->piece, f);
+    if (most <= least || most - over_at_top(d, r, put, out) <= least) return;
+    if (e == f || s->count[e] >= s->ranks || moe_place_has(s, r, e)) return;
+    double here = d->over[r] - over_with(d, r, put, out, NULL);
+    d->work -= s->windows;
+    if (d->gain[e] + here <= least || !node_takes(d, r, -1, e)) return;
+    d->work -= (int64_t)(s->count[e] + s->count[f]) * s->windows;
+    double gain = here + copy_gain(d, r, f, e);
+    if (gain > least && moe_place_spares(s, r, f)) d->best = step_of(gain, moves, -1, k, e);
+}
+
+static void copies(struct drift *d, int32_t a)
+{
+    const struct moe_place *s = d->s;
+    for (int32_t k = s->first[a]; k < s->first[a + 1]; k++)
+        for (int32_t e = 0; e < s->experts && s->count[s->slot[k]] > s->floor; e++) copy(d, a, k, e);
+    for (int32_t i = 0, r = 0; i < d->n_spare; i++) {
+        while (s->first[r + 1] <= d->spare[i]) r++;
+        for (int32_t j = s->first[a]; r != a && j < s->first[a + 1]; j++) copy(d, r, d->spare[i], s->slot[j]);
+    }
+}
+
+/* ---- steps ---- */
+
+/* The fullest ranks above the goal, falling. */
+static int32_t fullest_ranks(const struct moe_place *s, double goal, int32_t out[FULLEST])
+{
+    int32_t n = 0;
+    for (int32_t r = 0; r < s->ranks; r++) {
+        int32_t i = n < FULLEST ? n : FULLEST - 1;
+        if (s->cost[r] <= goal || (n == FULLEST && s->cost[r] <= s->cost[out[i]])) continue;
+        for (; i > 0 && s->cost[out[i - 1]] < s->cost[r]; i--) out[i] = out[i - 1];
+        out[i] = r;
+        n += n < FULLEST;
+    }
+    return n;
+}
+
+static void copy_sizes(struct drift *d, int32_t e)
+{
+    const struct moe_place *s = d->s;
+    double c = s->count[e];
+    for (int32_t k = 0; k < s->windows; k++) {
+        int64_t at = (int64_t)e * s->windows + k;
+        d->share[at] = s->w[at] / (c + 1);
+        d->up[at] = d->share[at] - s->piece[at];
+        d->down[at] = c > 1 ? s->w[at] / (c - 1) - s->piece[at] : 0;
+    }
+}
+
+/* Who holds what, which slots can be spared, and what a copy more of each expert would take away. */
+static void look(struct drift *d)
+{
+    struct moe_place *s = d->s;
+    const double *none = of(s, d->up, s->experts);
+    memset(s->had, 0, (size_t)s->experts * sizeof *s->had);
+    d->n_spare = 0;
+    for (int32_t r = 0; r < s->ranks; r++) {
+        d->over[r] = above(s->cost[r], d->goal);
+        d->top[r] = 0;
+        for (int32_t k = 1; k < s->windows; k++)
+            if (s->load[(int64_t)r * s->windows + k] > s->load[(int64_t)r * s->windows + d->top[r]])
+                d->top[r] = k;
+        for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) {
+            int32_t e = s->slot[k];
+            d->hold[(int64_t)e * s->ranks + s->had[e]++] = r;
+            if (s->count[e] > s->floor) d->spare[d->n_spare++] = k;
+        }
+    }
+    for (int32_t e = 0; e < s->experts; e++) {
+        d->gain[e] = 0;
+        for (int32_t i = 0; i < s->count[e]; i++) {
+            int32_t q = d->hold[(int64_t)e * s->ranks + i];
+            if (d->over[q] > 0) d->gain[e] += d->over[q] - over_with(d, q, of(s, d->up, e), none, NULL);
+        }
+    }
+}
+
+static bool best_step(struct drift *d)
+{
+    struct moe_place *s = d->s;
+    int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
+    d->best = (struct step){ 0 };
+    look(d);
+    for (int32_t i = 0; i < n && !moe_is_stopping(); i++)
+        swaps(d, fullest[i], row_of(d, fullest[i], fullest, n));
+    for (int32_t i = 0; i < n && !moe_is_stopping(); i++) copies(d, fullest[i]);
+    return d->best.score > 0;
+}
+
+/* The loads of the ranks that hold e change. */
+static void touch(struct drift *d, int32_t e)
+{
+    for (int32_t i = 0; i < d->s->count[e]; i++) d->version[d->hold[(int64_t)e * d->s->ranks + i]]++;
+}
+
+static void take(struct drift *d)
+{
+    struct moe_place *s = d->s;
+    const struct step *t = &d->best;
+    int32_t b = moe_place_rank_of(s, t->b), f = s->slot[t->b];
+    d->version[b]++;
+    if (t->e >= 0) {
+        touch(d, t->e);
+        touch(d, f);
+        s->slot[t->b] = t->e;
+    } else {
+        d->version[moe_place_rank_of(s, t->a)]++;
+        s->slot[t->b] = s->slot[t->a];
+        s->slot[t->a] = f;
+    }
+    for (int32_t r = 0; r < s->ranks && s->per_node < s->ranks; r++)
+        d->version[r]++; /* what a node takes depends on all its ranks */
+    moe_place_loads(s);
+    if (t->e < 0) return;
+    copy_sizes(d, t->e);
+    copy_sizes(d, f);
+}
+
+static bool open_drift(struct drift *d, struct moe_place *s)
+{
+    struct moe_arena *a = &d->arena;
+    int64_t cells = (int64_t)s->ranks * s->experts,
+            sizes = ((int64_t)s->experts + 1) * s->windows; /* the last: zeros */
+    d->was = moe_arena_array(a, cells, 1);
+    d->hold = MOE_NEWN(a, int32_t, cells);
+    d->share = MOE_NEWN(a, double, sizes);
+    d->up = MOE_NEWN(a, double, sizes);
+    d->down = MOE_NEWN(a, double, sizes);
+    d->gain = MOE_NEWN(a, double, s->experts);
+    d->over = MOE_NEWN(a, double, s->ranks);
+    d->top = MOE_NEWN(a, int32_t, s->ranks);
+    d->version = MOE_NEWN(a, uint32_t, s->ranks);
+    d->kept = MOE_NEWN(a, struct kept, (int64_t)FULLEST * s->ranks);
+    d->spare = MOE_NEWN(a, int32_t, s->slots);
+    return d->was && d->hold && d->share && d->up && d->down && d->gain && d->over && d->top && d->version &&
+           d->kept && d->spare;
+}
+
+enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal,
+                              int64_t work, struct moe_err *err)
+{
+    struct drift d = { .s = s, .goal = goal, .work = work };
+    bool ok = open_drift(&d, s);
+    for (int32_t i = 0; i < FULLEST; i++) d.row[i] = -1;
+    for (int32_t r = 0; ok && r < s->ranks; r++) d.version[r] = 1;
+    for (int32_t e = 0; ok && e < s->experts; e++) copy_sizes(&d, e);
+    for (int32_t k = 0; ok && old && k < old->slots; k++)
+        if (old->copy_rank[k] < s->ranks)
+            d.was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
+    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0 && !moe_is_stopping(); steps--) {
+        if (moe_place_max(s, NULL) <= goal || !best_step(&d)) break;
+        take(&d);
+    }
+    moe_arena_clear(&d.arena);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to plan from an old plan");
+}

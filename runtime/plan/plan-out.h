@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/plan/plan-out.h - a plan for others: engines' files, a picture, and the part of a container that some ranks need. */
+#ifndef MOE_RUNTIME_PLAN_PLAN_OUT_H
+#define MOE_RUNTIME_PLAN_PLAN_OUT_H
+
+#include "base/json.h"
+#include "formats/source.h"
+#include "runtime/plan/plan.h"
+
+/* Texts; free() them.  MOE_UNSUPPORTED when ranks have unequally many slots: both engines take slot j to be
+ * on rank j / (slots / ranks). SGLang: {"physical_to_logical_map": [[...]]} with a row for each layer up to
+ * the last, experts in order where the plan has none. TensorRT-LLM: moe_load_balancer.yaml, static
+ * (layer_updates_per_iter 0), with experts in order in layers for multi-token prediction, too: it looks a row
+ * up for every layer with experts that it runs.  SGLang numbers such a layer 0, whose row it has. */
+enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err);
+enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
+
+#define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
+/* What another placement would have: the load of the fullest rank, [layers of the plan]. */
+struct moe_plot_beside { const char *name; const double *load_max; };
+/* A heat map, layers by ranks, of load / mean, and bars of the fullest ranks, from the loads in plan.json (its parsed root); beside
+ * (NULL: none) is marked on the bars.  MOE_UNSUPPORTED for a plan without loads. */
+enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside, char **svg, struct moe_err *err);
+
+/* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
+ * Copy: a staged part (formats/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every
+ * other file whole.  When these ranks need every expert, it is a plain copy.  Link: hard links of all files (same file system only), so the
+ * whole container under another name.  What was copied is read back and held against its hashes.  The plan's text (plan.json) is kept as plan-staged.json.
+ * moe_plan_fits holds.  *bytes: what was copied.  A failure names `out`, or the file of the container that is damaged. */
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text, const struct moe_source *src,
+                             int32_t first, int32_t last, bool link, const char *out, bool force, uint64_t *bytes, struct moe_err *err);
+/* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT names file and tensor,
+ * MOE_MISMATCH an expert that was not staged. */
+enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err);
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One layer: copies of each expert, longest piece first, loads. */
+#include "runtime/plan/plan-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAIRS_MAX = 1024 };
+static const double PAIR_SHARE = 0.3; /* of the mean load */
+
+void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean)
+{
+    const struct moe_routing *r = t->stats;
+    int32_t n = 0;
+    double total = 0;
+    for (int32_t k = 0; k < r->n_windows; k++) {
+        double sum = 0;
+        for (int32_t e = 0; e < r->experts; e++) sum += (double)moe_routing_row(r, k, row)[e];
+        total += sum;
+        n += sum > 0;
+    }
+    total = n ? total / n : 0;
+    for (int32_t k = 0; k < r->n_windows; k++) {
+        const int64_t *c = moe_routing_row(r, k, row);
+        double sum = 0;
+        for (int32_t e = 0; e < r->experts; e++) sum += (double)c[e];
+        for (int32_t e = 0; e < r->experts; e++) w[(int64_t)e * r->n_windows + k] = sum > 0 ? (double)c[e] * (total / sum) : 0;
+    }
+    *mean = total / t->ranks;
+}
+
+enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task *t, int32_t row, struct moe_err *err)
+{
+    struct moe_place *s = calloc(1, sizeof *s);
+    const struct moe_routing *r = t->stats;
+    *out = NULL;
+    if (!s) return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
+    *s = (struct moe_place){ .ranks = t->ranks, .experts = r->experts, .windows = r->n_windows, .slots = t->slots, .floor = t->survive + 1,
+                             .per_node = t->ranks_per_node > 0 && t->ranks_per_node < t->ranks ? t->ranks_per_node : t->ranks, .work = 20000000 };
+    struct moe_arena *a = &s->arena;
+    int64_t ew = (int64_t)r->experts * r->n_windows;
+    double *w = MOE_NEWN(a, double, ew);
+    s->w = w;
+    s->first = MOE_NEWN(a, int32_t, t->ranks + 1);
+    s->slot = MOE_NEWN(a, int32_t, t->slots);
+    s->fill = MOE_NEWN(a, int32_t, t->ranks);
+    s->count = MOE_NEWN(a, int32_t, r->experts);
+    s->order = MOE_NEWN(a, int32_t, r->experts);
+    s->had = MOE_NEWN(a, int32_t, r->experts);
+    s->kept = MOE_NEWN(a, int32_t, t->slots);
+    s->holders = MOE_NEWN(a, int32_t, t->ranks);
+    s->has = moe_arena_array(a, (int64_t)t->ranks * r->experts, 1);
+    s->piece = MOE_NEWN(a, double, ew);
+    s->size = MOE_NEWN(a, double, r->experts);
+    s->load = MOE_NEWN(a, double, (int64_t)t->ranks * r->n_windows);
+    s->cost = MOE_NEWN(a, double, t->ranks);
+    s->home = MOE_NEWN(a, int32_t, r->experts);
+    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept || !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
+        moe_place_close(&s);
+        return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
+    }
+    moe_place_weights(t, row, w, &s->mean);
+    if (s->floor == 2 && t->ranks > 2 && t->ranks <= PAIRS_MAX) {
+        s->pair = MOE_NEWN(a, double, (int64_t)t->ranks * t->ranks);
+        if (!s->pair) {
+            moe_place_close(&s);
+            return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
+        }
+        s->pair_most = PAIR_SHARE * s->mean;
+    }
+    for (int32_t k = 0; k < t->ranks; k++) s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
+    *out = s;
+    return MOE_OK;
+}
+
+void moe_place_close(struct moe_place **s)
+{
+    if (!*s) return;
+    moe_arena_clear(&(*s)->arena);
+    free(*s);
+    *s = NULL;
+}
+
+/* ---- copies: a heap of experts by load a copy; the next copy goes to the top.  Attains the least largest piece there is (with s->lose: the least
+ * largest piece after so many copies of it are lost). ---- */
+
+static double largest(const struct moe_place *s, int32_t e)
+{
+    double m = 0;
+    for (int32_t k = 0; k < s->windows; k++) m = s->w[(int64_t)e * s->windows + k] > m ? s->w[(int64_t)e * s->windows + k] : m;
+    return m;
+}
+
+static bool above(const struct moe_place *s, int32_t a, int32_t b)
+{
+    return s->size[a] > s->size[b] || (s->size[a] >= s->size[b] && a < b);
+}
+
+static void sift(const struct moe_place *s, int32_t *heap, int32_t i, int32_t n)
+{
+    for (int32_t c; (c = 2 * i + 1) < n; i = c) {
+        if (c + 1 < n && above(s, heap[c + 1], heap[c])) c++;
+        if (!above(s, heap[c], heap[i])) return;
+        int32_t x = heap[i];
+        heap[i] = heap[c], heap[c] = x;
+    }
+}
+
+void moe_place_more(struct moe_place *s, int32_t left)
+{
+    int32_t *heap = s->order, n = s->experts;
+    for (int32_t e = 0; e < n; e++) {
+        s->size[e] = largest(s, e) / (s->count[e] - s->lose);
+        heap[e] = e;
+    }
+    for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, heap, i, n);
+    while (left > 0 && n > 0) {
+        int32_t e = heap[0];
+        if (s->count[e] == s->ranks) heap[0] = heap[--n]; /* on every rank */
+        else {
+            s->size[e] = largest(s, e) / (++s->count[e] - s->lose);
+            left--;
+        }
+        sift(s, heap, 0, n);
+    }
+}
+
+void moe_place_counts(struct moe_place *s)
+{
+    for (int32_t e = 0; e < s->experts; e++) s->count[e] = s->floor;
+    moe_place_more(s, s->slots - s->floor * s->experts);
+}
+
+/* ---- pairs: of an expert with c copies, what one rank has to take over of it when another is lost: w / (c - 1) ---- */
+
+static double taken_over(const struct moe_place *s, int32_t e) { return s->size[e] * s->count[e] / (s->count[e] - 1); }
+
+static void pair_change(struct moe_place *s, int32_t rank, int32_t q, double w)
+{
+    s->pair[(int64_t)rank * s->ranks + q] += w;
+    s->pair[(int64_t)q * s->ranks + rank] += w;
+}
+
+/* e leaves `rank` (sign -1) or comes to it (1); home, not has, says where else it is when it has two copies. */
+void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign)
+{
+    if (!s->pair) return;
+    int32_t q = s->home[e] - (sign < 0 ? rank + 1 : 0) - 1;
+    s->home[e] += sign < 0 ? -(rank + 1) : rank + 1;
+    if (s->count[e] == 2 && q >= 0) pair_change(s, rank, q, sign * taken_over(s, e));
+    for (q = 0; s->count[e] > 2 && q < s->ranks; q++)
+        if (q != rank && moe_place_has(s, q, e)) pair_change(s, rank, q, sign * taken_over(s, e));
+}
+
+static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
+{
+    double now = s->pair[(int64_t)to * s->ranks + q];
+    return now <= s->pair_most * 1e-9 || now + taken_over(s, e) <= s->pair_most;
+}
+
+bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e)
+{
+    if (!s->pair || s->count[e] < 2) return true;
+    if (s->count[e] == 2) {
+        int32_t q = s->home[e] - (from + 1) - 1;
+        return q < 0 || pair_fits(s, to, q, e);
+    }
+    for (int32_t q = 0; q < s->ranks; q++)
+        if (q != from && q != to && moe_place_has(s, q, e) && !pair_fits(s, to, q, e)) return false;
+    return true;
+}
+
+void moe_place_loosen(struct moe_place *s, double by)
+{
+    double even = 2 * s->mean / (s->ranks - 1); /* what a rank takes over in all, from each of the others alike */
+    s->pair_most = by * (even > s->pair_most ? even : s->pair_most);
+}
+
+/* ---- packing ---- */
+
+void moe_place_put(struct moe_place *s, int32_t rank, int32_t e)
+{
+    double cost = 0;
+    s->slot[s->first[rank] + s->fill[rank]++] = e;
+    moe_place_pair_add(s, rank, e, 1);
+    s->has[(int64_t)rank * s->experts + e] = 1;
+    for (int32_t k = 0; k < s->windows; k++) {
+        double v = s->load[(int64_t)rank * s->windows + k] += s->w[(int64_t)e * s->windows + k] / s->count[e];
+        cost = v > cost ? v : cost;
+    }
+    s->cost[rank] = cost;
+}
+
+static int32_t room(const struct moe_place *s, int32_t r) { return s->first[r + 1] - s->first[r] - s->fill[r]; }
+
+static int32_t on_node(const struct moe_place *s, int32_t node, int32_t e)
+{
+    int32_t n = 0, end = (node + 1) * s->per_node < s->ranks ? (node + 1) * s->per_node : s->ranks;
+    for (int32_t r = node * s->per_node; r < end; r++) n += moe_place_has(s, r, e);
+    return n;
+}
+
+/* No rank with room lacks e: give one of them another expert of a rank that lacks e, and e to that one. */
+static void make_room(struct moe_place *s, int32_t e)
+{
+    for (int32_t r = 0; r < s->ranks; r++) {
+        if (!room(s, r)) continue;
+        for (int32_t q = 0; q < s->ranks; q++) {
+            if (moe_place_has(s, q, e)) continue;
+            for (int32_t k = s->first[q]; k < s->first[q] + s->fill[q]; k++) {
+                int32_t f = s->slot[k];
+                if (moe_place_has(s, r, f)) continue;
+                moe_place_pair_add(s, q, f, -1);
+                s->has[(int64_t)q * s->experts + f] = 0;
+                moe_place_pair_add(s, q, e, 1);
+                s->has[(int64_t)q * s->experts + e] = 1;
+                s->slot[k] = e;
+                for (int32_t w = 0; w < s->windows; w++)
+                    s->load[(int64_t)q * s->windows + w] += s->w[(int64_t)e * s->windows + w] / s->count[e] - s->w[(int64_t)f * s->windows + w] / s->count[f];
+                moe_place_put(s, r, f);
+                return;
+            }
+        }
+    }
+}
+
+/* As moe_place_pair_takes(s, to, -1, e) says where the first `n` of s->holders hold e. */
+static bool pairs_take(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
+{
+    if (!s->pair || s->count[e] < 2) return true;
+    for (int32_t i = 0; i < n; i++)
+        if (!pair_fits(s, to, s->holders[i], e)) return false;
+    return true;
+}
+
+void moe_place_one(struct moe_place *s, int32_t e)
+{
+    int32_t best = -1, crowd = 0, holders = 0;
+    bool nodes = s->per_node < s->ranks;
+    for (int32_t r = 0; s->pair && r < s->ranks; r++)
+        if (moe_place_has(s, r, e)) s->holders[holders++] = r;
+    for (int32_t r = 0; r < s->ranks; r++) {
+        if (!room(s, r) || moe_place_has(s, r, e)) continue;
+        /* a copy on another node first, and not with the same other rank as many experts then */
+        int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
+        if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
+    }
+    if (best < 0) make_room(s, e);
+    else moe_place_put(s, best, e);
+}
+
+void moe_place_empty(struct moe_place *s)
+{
+    memset(s->fill, 0, (size_t)s->ranks * sizeof *s->fill);
+    memset(s->has, 0, (size_t)s->ranks * (size_t)s->experts);
+    memset(s->load, 0, (size_t)s->ranks * (size_t)s->windows * sizeof *s->load);
+    memset(s->cost, 0, (size_t)s->ranks * sizeof *s->cost);
+    memset(s->home, 0, (size_t)s->experts * sizeof *s->home);
+    if (s->pair) memset(s->pair, 0, (size_t)s->ranks * (size_t)s->ranks * sizeof *s->pair);
+    for (int32_t e = 0; e < s->experts; e++) s->size[e] = largest(s, e) / s->count[e];
+}
+
+void moe_place_pack(struct moe_place *s)
+{
+    int32_t *order = s->order, n = s->experts;
+    moe_place_empty(s); /* sizes too */
+    for (int32_t e = 0; e < n; e++) order[e] = e;
+    for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, order, i, n);
+    while (n > 0) {
+        int32_t e = order[0];
+        for (int32_t c = 0; c < s->count[e] && !moe_is_stopping(); c++) moe_place_one(s, e);
+        order[0] = order[--n];
+        sift(s, order, 0, n);
+    }
+    if (!moe_is_stopping()) moe_place_loads(s); /* else slots are empty */
+}
+
+/* ---- loads from slots, added up in the order of slots ---- */
+
+void moe_place_loads(struct moe_place *s)
+{
+    memset(s->has, 0, (size_t)s->ranks * (size_t)s->experts);
+    memset(s->count, 0, (size_t)s->experts * sizeof *s->count);
+    for (int32_t k = 0; k < s->slots; k++) s->count[s->slot[k]]++;
+    for (int32_t e = 0; e < s->experts; e++) {
+        s->size[e] = 0;
+        for (int32_t k = 0; k < s->windows; k++) {
+            double p = s->w[(int64_t)e * s->windows + k] / s->count[e];
+            s->piece[(int64_t)e * s->windows + k] = p;
+            s->size[e] = p > s->size[e] ? p : s->size[e];
+        }
+    }
+    for (int32_t r = 0; r < s->ranks; r++) {
+        s->cost[r] = 0;
+        for (int32_t w = 0; w < s->windows; w++) {
+            double sum = 0;
+            for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) sum += s->piece[(int64_t)s->slot[k] * s->windows + w];
+            s->load[(int64_t)r * s->windows + w] = sum;
+            s->cost[r] = sum > s->cost[r] ? sum : s->cost[r];
+        }
+    }
+    memset(s->home, 0, (size_t)s->experts * sizeof *s->home);
+    if (s->pair) memset(s->pair, 0, (size_t)s->ranks * (size_t)s->ranks * sizeof *s->pair);
+    for (int32_t r = 0; r < s->ranks; r++)
+        for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) {
+            moe_place_pair_add(s, r, s->slot[k], 1);
+            s->has[(int64_t)r * s->experts + s->slot[k]] = 1;
+        }
+}
+
+double moe_place_max(const struct moe_place *s, int32_t *rank)
+{
+    int32_t best = 0;
+    for (int32_t r = 1; r < s->ranks; r++)
+        if (s->cost[r] > s->cost[best]) best = r;
+    if (rank) *rank = best;
+    return s->cost[best];
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/plan/plan-report.h"
+
+#include "base/show.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const LEGEND =
+    "    load max       tokens of the statistics that the fullest rank computes; / mean: as a multiple of "
+    "what a rank computes on average\n"
+    "    bound, gap     which proof of the least possible load max is the strongest here, and how far above "
+    "it this layer is\n"
+    "    min-cut        load of the fullest rank / mean when every batch is shared out over the copies as "
+    "well as can be\n"
+    "    after loss     the same with the worst rank dead; lost: experts of the layer that have no copy "
+    "then\n"
+    "    active         slots of a rank that get a token in a step, expected, of the worst rank (--batch)\n"
+    "    noise          load max / mean of one step to expect of a perfect placement, since tokens choose by "
+    "chance\n"
+    "    moved          slots that hold an expert which was not on that rank in the old plan\n";
+
+void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+{
+    double all = f->load_mean > 0 ? f->load_mean : 1;
+    moe_text_add(t, "\n  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  "
+                    "lost  active  noise  moved\n");
+    for (int32_t i = 0; i < f->n_layers; i++) {
+        const struct moe_plan_proof *p = &f->layers[i];
+        double mean = p->load_mean > 0 ? p->load_mean : 1;
+        moe_text_add(t, "  %5d %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %7.2f %6.3f %6d\n", (int)p->layer,
+                     p->load_max, p->load_max / mean, moe_bound_name(p->bounds.kind), 100 * p->gap,
+                     p->split / mean, p->load_max_after_loss / mean, (int)p->lost_worst, p->activated_max,
+                     p->noise_floor, (int)p->moves);
+    }
+    moe_text_add(t, "  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %22lld\n%s", f->load_max,
+                 f->load_max / all, "", 100 * f->gap, f->split / all, f->load_max_after_loss / all,
+                 (int)f->lost_worst, (long long)(task->from ? f->moves : 0), LEGEND);
+}
+
+/* ---- sentences ---- */
+
+/* Behind a number that is printed without digits behind the point. */
+static const char *plural(double n) { return n >= 0.5 && n < 1.5 ? "" : "s"; }
+
+/* It knows nothing of --survive: where that is asked for, EPLB answers an easier question, under a lower bound. */
+static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                        const struct moe_baseline_sum *eplb)
+{
+    double load = eplb->load_max;
+    moe_text_add(t, "; by DeepSeek's EPLB");
+    if (task->survive && eplb->lost)
+        moe_text_add(t, ", which knows nothing of --survive and loses up to %d expert%s of a layer with a rank,",
+                     (int)eplb->lost, eplb->lost == 1 ? "" : "s");
+    else if (task->survive) moe_text_add(t, ", which knows nothing of --survive,");
+    moe_text_add(t, " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% %s here%s.\n",
+                 load / f->n_layers, 100 * eplb->gap, task->survive ? " without --survive" : "",
+                 100 * (f->load_max > load ? f->load_max / load - 1 : 1 - f->load_max / load),
+                 f->load_max > load ? "more time" : "less time",
+                 task->from && f->load_max > load ? " (a smaller --target moves more slots and comes closer; a plan without --from, closest)"
+                                                  : "");
+}
+
+void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                        const struct moe_baseline_sum *eplb, bool measured)
+{
+    double n = f->n_layers;
+    if (!(f->load_mean > 0)) {
+        moe_text_add(
+            t, "Balance is unknown, because the statistics hold no token: experts are spread evenly.\n");
+        return;
+    }
+    if (!measured)
+        moe_text_add(
+            t, "Balance, as if all experts were equally busy, which real ones are not (--stats FILE): ");
+    else if (task->stats->n_windows > 1)
+        moe_text_add(t, "Balance in the worst of %d windows of statistics: ", (int)task->stats->n_windows);
+    else moe_text_add(t, "Balance: ");
+    moe_text_add(t,
+                 "the fullest rank, for which all others wait, computes %.0f token%s a layer, %.2f %% more "
+                 "than the mean and "
+                 "%.3f %% (%.0f token%s) more than the bound that no placement ",
+                 f->load_max / n, plural(f->load_max / n), 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
+                 (f->load_max - f->bound) / n, plural((f->load_max - f->bound) / n));
+    if (task->survive) moe_text_add(t, "which survives the loss of %d rank%s ", (int)task->survive, task->survive == 1 ? "" : "s");
+    moe_text_add(t, "can beat");
+    if (!eplb)
+        moe_text_add(t, "; DeepSeek's EPLB has no placement of %d slots on %d ranks.\n", (int)task->slots,
+                     (int)task->ranks);
+    else report_eplb(t, task, f, eplb);
+}
+
+/* What is lost with a node, and why. */
+static void report_nodes(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+{
+    int32_t node = task->ranks_per_node, lost = f->lost_worst_node, more = task->slots % task->ranks;
+    int64_t most = (int64_t)node * (task->slots / task->ranks) + (more < node ? more : node);
+    if (!lost) {
+        moe_text_add(t, "; no expert is lost with any node of %d rank%s", (int)node, node == 1 ? "" : "s");
+        return;
+    }
+    moe_text_add(t, "; with the worst node of %d rank%s %d expert%s of a layer %s lost", (int)node, node == 1 ? "" : "s",
+                 (int)lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are");
+    if (f->copies_min < 2) moe_text_add(t, ", since not all have two copies (--survive 1)");
+    else if (task->slots - most < task->stats->experts)
+        moe_text_add(t, ", since the other nodes have %lld slots for %d experts", (long long)(task->slots - most),
+                     (int)task->stats->experts);
+}
+
+void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+{
+    double after = f->load_mean > 0 ? f->load_max_after_loss / f->load_mean : 1;
+    moe_text_add(t, "Losses: ");
+    if (task->ranks < 2) moe_text_add(t, "there is one rank, and without it nothing is left");
+    else if (f->lost_worst)
+        moe_text_add(t,
+                     "when one rank dies, up to %d expert%s of a layer %s lost with it (--survive 1 keeps a "
+                     "copy of each elsewhere, "
+                     "in %lld slots or more)",
+                     (int)f->lost_worst, f->lost_worst == 1 ? "" : "s", f->lost_worst == 1 ? "is" : "are",
+                     2LL * task->stats->experts);
+    else
+        moe_text_add(t,
+                     "no expert is lost with any %d rank%s, since each has at least %d copies; with one rank "
+                     "dead, and tokens shared out best over the copies, the fullest computes %.2f times "
+                     "today's mean",
+                     (int)f->copies_min - 1, f->copies_min == 2 ? "" : "s", (int)f->copies_min, after);
+    if (task->ranks_per_node > 0 && task->ranks_per_node < task->ranks) report_nodes(t, task, f);
+    moe_text_add(t, ".\n");
+}
+
+void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
+{
+    char a[16], b[16], c[16], d[16], e[16], g[16];
+    double want = (double)task->batch * (double)task->context; /* tokens */
+    double need = s->cache_tokens > 0 ? s->cache * want / s->cache_tokens : 0, left = s->cache - need;
+    moe_human_bytes((uint64_t)(s->routed + s->replicated), a);
+    moe_human_bytes((uint64_t)s->routed, b);
+    moe_human_bytes((uint64_t)s->replicated, c);
+    moe_human_bytes((uint64_t)task->gpu.memory, d);
+    moe_human_bytes((uint64_t)task->reserve, e);
+    moe_text_add(t,
+                 "Memory: a rank holds %s of weights (%s of routed experts, %s of everything else), and of "
+                 "the %s of %s %s are set "
+                 "aside (--reserve)",
+                 a, b, c, d, task->gpu.name, e);
+    if (s->cache < 0) {
+        moe_text_add(t,
+                     ": that is %s too much, and the model does not fit (more ranks, fewer slots or another "
+                     "--expert-type).\n",
+                     moe_human_bytes((uint64_t)-s->cache, g));
+        return;
+    }
+    moe_text_add(t, "; %s are left for the cache", moe_human_bytes((uint64_t)s->cache, g));
+    if (left >= 0)
+        moe_text_add(t, ", of which %lld sequence%s of %lld token%s take%s %s and %s stay free.\n",
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
+                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
+                     moe_human_bytes((uint64_t)left, b));
+    else
+        moe_text_add(t, ", but %lld sequence%s of %lld token%s need%s %s: %.0f fit (--batch, --context).\n",
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
+                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
+                     s->sequences);
+}
+
+void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
+{
+    if (s->cache < 0) {
+        moe_text_add(t, "Speed: none is modelled, since the model does not fit.\n");
+        return;
+    }
+    moe_text_add(t,
+                 "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequence%s at %.1f "
+                 "tokens/s each, %.1f ms a step), "
+                 "%d rank%s %.0f tokens/s; a rank prefills %.0f tokens/s.\n",
+                 s->tokens_per_second, (long long)task->batch, moe_plural(task->batch), s->tokens_per_second_user,
+                 1e3 * s->decode, (int)task->ranks, moe_plural(task->ranks), s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
+}
+
+void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
+                      double expert_bytes, const char *from)
+{
+    char a[16], b[16];
+    double all = (double)f->n_layers * task->slots, bytes = (double)f->moves * expert_bytes;
+    if (!task->from) {
+        moe_text_add(t, "Moves: none are told, because this plan starts from no other (--from PLAN keeps "
+                        "most slots of one).\n");
+        return;
+    }
+    int32_t beyond = 0;
+    for (int32_t i = 0; i < f->n_layers; i++) beyond += f->layers[i].gap > task->target + 1e-9;
+    char name[256];
+    snprintf(name, sizeof name, strcmp(from, "-") ? "'%s'" : "the plan of standard input", from);
+    moe_show(name, sizeof name);
+    moe_text_add(
+        t, "Moves: %lld of %.0f slots (%.1f %%) change against %s: %s to copy, %s a rank on average",
+        (long long)f->moves, all, 100 * (double)f->moves / all, name, moe_human_bytes((uint64_t)bytes, a),
+        moe_human_bytes((uint64_t)(bytes / task->ranks), b));
+    if (beyond)
+        moe_text_add(t,
+                     "; %d layer%s above --target: planning anew does not reach it, and was done only where it halves the "
+                     "excess (a plan without --from comes closest)",
+                     (int)beyond, beyond == 1 ? " stays" : "s stay");
+    moe_text_add(t, ".\n");
+}
+
+/* ---- the model's table ---- */
+
+void moe_report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch, int64_t context,
+                      int64_t prefill, const char *kv_type)
+{
+    moe_text_add(t,
+                 "\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens "
+                 "of context, %s cache; "
+                 "prefill of %lld tokens\n",
+                 g->name, (long long)batch, (long long)context, kv_type, (long long)prefill);
+    moe_text_add(t, "              |   GB of weights    | left for cache  |        us a layer of a decode "
+                    "step     |       decode                    | prefill\n");
+    moe_text_add(t, "  ranks slots | experts     others | cache GB   seqs |  moe attn shared cache dispatch "
+                    "combine |  ms/step  tok/s/rank tok/s/user | tok/s/rank\n");
+}
+
+void moe_report_step(struct moe_text *t, const struct moe_step *s, int32_t ranks, int32_t slots)
+{
+    moe_text_add(t,
+                 "  %5d %5d | %7.1f %10.1f | %8.1f %6.0f | %4.0f %4.0f %6.0f %5.0f %8.0f %7.0f | %8.2f "
+                 "%11.0f %10.1f | %10.0f%s\n",
+                 (int)ranks, (int)slots, s->routed / 1e9, s->replicated / 1e9, s->cache / 1e9, s->sequences,
+                 s->moe * 1e6, s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6,
+                 s->combine * 1e6, s->decode * 1e3, s->tokens_per_second, s->tokens_per_second_user,
+                 s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Planning all layers: each by itself, on any thread. */
+#include "runtime/plan/plan-internal.h"
+
+#include "base/show.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The search stops here: closer to the bound costs more time than it saves. */
+static const double CLOSE = 3e-4;
+/* A layer that is further above its bound than this is searched once more, by other steps. */
+static const double FAR = 1e-3;
+/* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of reach, moving slots ends here. */
+enum { DRIFT = 20000000, POLISH = DRIFT / 4 };
+
+enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
+{
+    int64_t experts = t->stats->experts, least = experts * (t->survive + 1), most = experts * t->ranks;
+    if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX) return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
+    if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d rank%s cannot survive the loss of %d", (int)t->ranks, moe_plural(t->ranks), (int)t->survive);
+    if (t->slots < least)
+        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
+                        t->survive ? "ies" : "y", (int)experts, (long long)least);
+    if (t->slots > most)
+        return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld", (long long)t->slots, (int)experts,
+                        (int)t->ranks, (long long)most);
+    if (t->ranks_per_node && t->ranks % t->ranks_per_node && t->ranks_per_node < t->ranks)
+        return moe_fail(err, MOE_USAGE, "%d ranks are no whole number of nodes of %d", (int)t->ranks, (int)t->ranks_per_node);
+    if (t->from && t->from->experts != experts)
+        return moe_fail(err, MOE_MISMATCH, "the old plan has %d experts, the model %d", (int)t->from->experts, (int)experts);
+    for (int32_t i = 0; t->from && i < t->stats->n_layers; i++)
+        if (!moe_plan_find(t->from, t->stats->layers[i])) return moe_fail(err, MOE_MISMATCH, "the old plan has no layer %d", (int)t->stats->layers[i]);
+    return MOE_OK;
+}
+
+/* ---- one layer ---- */
+
+static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task *t, int32_t row, int32_t lose, double goal, struct moe_err *err)
+{
+    double optimum;
+    MOE_TRY(moe_place_open(s, t, row, err));
+    (*s)->lose = lose;
+    moe_place_counts(*s);
+    moe_place_pack(*s);
+    if (!moe_is_stopping()) moe_place_nodes(*s);
+    moe_place_exchange(*s, goal);
+    if (moe_place_max(*s, NULL) > goal) moe_place_exact(*s, &optimum);
+    return MOE_OK;
+}
+
+/* Exchange asks each step to lower the fullest rank and to leave no two ranks much in common, and --survive and
+ * nodes leave few such steps, so that it ends early.  Here ranks may first have more in common.  Where that is not
+ * enough, they may have anything in common, and the search that moves slots of an old plan goes on: it lowers the
+ * sum of all that is above the goal, and with no old plan every step is free.  What is best stays. */
+static enum moe_code polish(struct moe_place *s, double goal, double far, struct moe_err *err)
+{
+    if (s->pair) {
+        moe_place_loosen(s, 1.5);
+        moe_place_exchange(s, goal);
+    }
+    double before = moe_place_max(s, NULL);
+    if (before <= far || moe_is_stopping()) return MOE_OK;
+    memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
+    MOE_TRY(moe_place_drift(s, NULL, goal, POLISH, err));
+    if (s->pair) moe_place_loosen(s, INFINITY);
+    moe_place_exchange(s, goal);
+    if (moe_place_max(s, NULL) < before) return MOE_OK;
+    memcpy(s->slot, s->kept, (size_t)s->slots * sizeof *s->kept);
+    moe_place_loads(s);
+    return MOE_OK;
+}
+
+/* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may not cost balance before it. */
+static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal, struct moe_err *err)
+{
+    struct moe_place *plain;
+    MOE_TRY(fresh_with(s, t, row, t->survive, goal, err));
+    if (!t->survive || moe_place_max(*s, NULL) <= goal) return MOE_OK;
+    enum moe_code code = fresh_with(&plain, t, row, 0, goal, err);
+    if (code == MOE_OK && moe_place_max(plain, NULL) < moe_place_max(*s, NULL)) {
+        struct moe_place *swap = *s;
+        *s = plain, plain = swap;
+    }
+    if (code == MOE_OK) moe_place_close(&plain);
+    else moe_place_close(s);
+    return code;
+}
+
+/* Are copies on different nodes, of every expert that has two or more? */
+static bool all_spread(const struct moe_place *s)
+{
+    for (int32_t e = 0; e < s->experts; e++)
+        if (s->count[e] > 1 && !moe_place_spread(s, e, -1)) return false;
+    return true;
+}
+
+/* With nodes fewer steps may be taken: a layer that keeps their rule when planned without them may be better.
+ * Most that will not keep it are known by their packing, before they have cost much time. */
+static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal,
+                                   struct moe_err *err)
+{
+    struct moe_place *other;
+    MOE_TRY(moe_place_open(&other, t, row, err));
+    int32_t per_node = other->per_node;
+    other->lose = t->survive;
+    moe_place_counts(other);
+    other->per_node = t->ranks;
+    moe_place_pack(other);
+    other->per_node = per_node;
+    if (!moe_is_stopping() && all_spread(other)) {
+        other->per_node = t->ranks;
+        moe_place_exchange(other, goal);
+        other->per_node = per_node;
+        if (moe_place_max(other, NULL) < moe_place_max(*s, NULL) && all_spread(other)) {
+            struct moe_place *swap = *s;
+            *s = other, other = swap;
+        }
+    }
+    moe_place_close(&other);
+    return MOE_OK;
+}
+
+static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double bound,
+                           struct moe_err *err)
+{
+    double goal = bound * (1 + CLOSE), far = bound * (1 + FAR);
+    MOE_TRY(spare_first(s, t, row, goal, err));
+    enum moe_code code = MOE_OK;
+    bool nodes = (*s)->per_node < t->ranks;
+    if (moe_place_max(*s, NULL) > far && !moe_is_stopping()) code = polish(*s, goal, far, err);
+    if (code == MOE_OK && nodes && moe_place_max(*s, NULL) > far && !moe_is_stopping())
+        code = without_nodes(s, t, row, goal, err);
+    if (code != MOE_OK) moe_place_close(s);
+    return code;
+}
+
+/* Whether a fresh plan, which moves most slots, is worth it: it reaches the goal, or takes away half of what is above it. */
+static bool worth_moves(double fresh, double now, double goal)
+{
+    return now > goal && (fresh <= goal || fresh - goal <= (now - goal) / 2);
+}
+
+/* From the old plan by few moves; where that does not reach the goal, going on from there, or a fresh plan under the
+ * names that keep most, if it is worth the moves. */
+static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row, double bound, struct moe_err *err)
+{
+    const struct moe_plan_layer *old = moe_plan_find(t->from, t->stats->layers[row]);
+    struct moe_place *s = NULL, *f = NULL;
+    double goal = bound * (1 + t->target);
+    MOE_TRY(moe_place_open(&s, t, row, err));
+    moe_place_keep(s, t->from, old);
+    if (!moe_is_stopping()) moe_place_nodes(s);
+    enum moe_code code = moe_place_drift(s, old, goal, DRIFT, err);
+    if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
+    if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
+    if (code == MOE_OK && f && worth_moves(moe_place_max(f, NULL), moe_place_max(s, NULL), goal)) {
+        struct moe_place *swap = s;
+        s = f, f = swap;
+        code = moe_place_relabel(s, t->from, old, err);
+    }
+    moe_place_close(&f);
+    if (code == MOE_OK) *out = s;
+    else moe_place_close(&s);
+    return code;
+}
+
+struct job {
+    const struct moe_plan_task *t;
+    struct moe_plan *p;
+    struct moe_err *errs; /* [layers] */
+};
+
+static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err *err)
+{
+    const struct moe_plan_task *t = j->t;
+    struct moe_plan_layer *l = &j->p->layers[row];
+    const struct moe_plan_layer *old = t->from ? moe_plan_find(t->from, l->layer) : NULL;
+    struct moe_bounds b;
+    struct moe_place *s;
+    MOE_TRY(moe_plan_bounds(&b, t, row, err));
+    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best, err));
+    enum moe_code code = moe_interrupted(err);
+    if (code != MOE_OK) {
+        moe_place_close(&s);
+        return code;
+    }
+    moe_place_order(s, t->from, old);
+    memcpy(l->slot, s->slot, (size_t)t->slots * sizeof *l->slot);
+    moe_place_close(&s);
+    return MOE_OK;
+}
+
+static void run(void *ctx, int64_t i, int worker)
+{
+    struct job *j = ctx;
+    (void)worker;
+    if (moe_interrupted(&j->errs[i]) == MOE_OK) plan_layer(j, (int32_t)i, &j->errs[i]);
+    moe_progress_add(j->t->progress, 1);
+}
+
+enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task *t, struct moe_pool *pool, struct moe_err *err)
+{
+    const struct moe_routing *r = t->stats;
+    *out = NULL;
+    MOE_TRY(moe_plan_task_check(t, err));
+    struct job j = { .t = t, .errs = calloc((size_t)r->n_layers + 1, sizeof *j.errs) };
+    if (!j.errs) return moe_fail(err, MOE_NOMEM, "no memory to plan");
+    enum moe_code code = moe_plan_new(&j.p, t->ranks, r->experts, r->n_layers, r->layers, t->slots, err);
+    if (code == MOE_OK) {
+        moe_progress_begin(t->progress, "planning layers", (uint64_t)r->n_layers, MOE_UNIT_ITEMS);
+        moe_pool_run(pool, r->n_layers, run, &j);
+        moe_progress_end(t->progress);
+        for (int32_t i = 0; code == MOE_OK && i < r->n_layers; i++)
+            if (j.errs[i].code != MOE_OK) *err = j.errs[i], code = err->code;
+    }
+    free(j.errs);
+    if (code == MOE_OK) {
+        j.p->experts_per_token = r->experts_per_token;
+        j.p->ranks_per_node = t->ranks_per_node;
+        j.p->survive = t->survive;
+        code = moe_plan_index(j.p, "the plan", err);
+    }
+    if (code == MOE_OK) *out = j.p;
+    else moe_plan_free(&j.p);
+    return code;
+}
+
+enum moe_code moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot, double *load, struct moe_err *err)
+{
+    const struct moe_routing *r = t->stats;
+    int32_t n = r->experts, windows = r->n_windows, k = 0;
+    double mean, *weight = calloc((size_t)n * (size_t)windows, sizeof *weight);
+    int32_t *count = calloc((size_t)n, sizeof *count);
+    memset(load, 0, (size_t)t->ranks * sizeof *load);
+    bool ok = weight && count;
+    if (ok) {
+        moe_place_weights(t, row, weight, &mean);
+        for (int32_t i = 0; i < t->slots; i++) count[slot[i]]++;
+        for (int32_t q = 0; q < t->ranks; q++) {
+            int32_t end = k + t->slots / t->ranks + (q < t->slots % t->ranks), start = k;
+            for (int32_t v = w < 0 ? 0 : w; v < (w < 0 ? windows : w + 1); v++) {
+                double sum = 0;
+                for (k = start; k < end; k++) sum += weight[(int64_t)slot[k] * windows + v] / count[slot[k]];
+                load[q] = sum > load[q] ? sum : load[q];
+            }
+            k = end;
+        }
+    }
+    free(weight);
+    free(count);
+    return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for loads");
+}

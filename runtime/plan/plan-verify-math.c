@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verifier's own arithmetic: a split by maximum flow on the graph experts - slots - ranks, bounds, and a search for a better placement. */
+#include "runtime/plan/plan-verify-internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks, int32_t slots)
+{
+    int32_t nodes = experts + ranks;
+    *l = (struct check_layer){ .cap = slots };
+    return (l->rank_of = MOE_NEWN(a, int32_t, slots)) && (l->expert_of = MOE_NEWN(a, int32_t, slots)) && (l->copies = MOE_NEWN(a, int32_t, experts)) &&
+           (l->left = MOE_NEWN(a, int32_t, experts)) && (l->weight = MOE_NEWN(a, double, experts)) && (l->sorted = MOE_NEWN(a, double, experts)) &&
+           (l->rank_load = MOE_NEWN(a, double, ranks)) && (l->dead = MOE_NEWN(a, uint8_t, ranks)) &&
+           (l->most = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) && (l->twin = MOE_NEWN(a, uint8_t, ranks)) &&
+           (l->supply = MOE_NEWN(a, int64_t, experts)) &&
+           (l->room = MOE_NEWN(a, int64_t, ranks)) && (l->sent = MOE_NEWN(a, int64_t, slots)) && (l->by_expert = MOE_NEWN(a, int32_t, slots)) &&
+           (l->expert_first = MOE_NEWN(a, int32_t, experts + 1)) && (l->rank_first = MOE_NEWN(a, int32_t, ranks + 1)) &&
+           (l->depth = MOE_NEWN(a, int32_t, nodes)) && (l->queue = MOE_NEWN(a, int32_t, nodes)) && (l->next = MOE_NEWN(a, int32_t, nodes));
+}
+
+static void index_slots(struct check_layer *l, int32_t experts, int32_t ranks)
+{
+    memset(l->expert_first, 0, ((size_t)experts + 1) * sizeof *l->expert_first);
+    memset(l->rank_first, 0, ((size_t)ranks + 1) * sizeof *l->rank_first);
+    for (int32_t k = 0; k < l->slots; k++) l->expert_first[l->expert_of[k] + 1]++, l->rank_first[l->rank_of[k] + 1]++;
+    for (int32_t e = 0; e < experts; e++) l->expert_first[e + 1] += l->expert_first[e];
+    for (int32_t r = 0; r < ranks; r++) l->rank_first[r + 1] += l->rank_first[r];
+    for (int32_t e = 0; e < experts; e++) l->next[e] = l->expert_first[e];
+    for (int32_t k = 0; k < l->slots; k++) l->by_expert[l->next[l->expert_of[k]]++] = k;
+}
+
+/* ---- ranks that hold the same experts ---- */
+
+static int by_number(const void *p, const void *q)
+{
+    int32_t a = *(const int32_t *)p, b = *(const int32_t *)q;
+    return (a > b) - (a < b);
+}
+
+/* By what they hold, as moe_check_twins has sorted it. */
+static int by_experts(const void *p, const void *q, void *layer)
+{
+    const struct check_layer *l = layer;
+    int32_t a = *(const int32_t *)p, b = *(const int32_t *)q, i = l->rank_first[a], j = l->rank_first[b];
+    int32_t n = l->rank_first[a + 1] - i, m = l->rank_first[b + 1] - j;
+    return n != m ? by_number(&n, &m) : memcmp(l->by_expert + i, l->by_expert + j, (size_t)n * sizeof *l->by_expert);
+}
+
+static int by_experts_then_rank(const void *p, const void *q, void *layer)
+{
+    int order = by_experts(p, q, layer);
+    return order ? order : by_number(p, q);
+}
+
+void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
+{
+    int32_t *sorted = l->by_expert, *order = l->queue; /* free between two flows */
+    index_slots(l, experts, ranks);
+    memcpy(sorted, l->expert_of, (size_t)l->slots * sizeof *sorted);
+    for (int32_t r = 0; r < ranks; r++) {
+        order[r] = r;
+        qsort(sorted + l->rank_first[r], (size_t)(l->rank_first[r + 1] - l->rank_first[r]), sizeof *sorted, by_number);
+    }
+    qsort_r(order, (size_t)ranks, sizeof *order, by_experts_then_rank, l);
+    memset(l->twin, 0, (size_t)ranks);
+    for (int32_t i = 1; i < ranks; i++) l->twin[order[i]] = !by_experts(&order[i - 1], &order[i], l);
+}
+
+/* ---- flow: breadth first to find depths from experts with supply, depth first to send (each arc once a round) ---- */
+
+static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
+{
+    int32_t n = 0;
+    bool found = false;
+    for (int32_t i = 0; i < experts + ranks; i++) l->depth[i] = -1;
+    for (int32_t e = 0; e < experts; e++)
+        if (l->supply[e] > 0) l->depth[e] = 0, l->queue[n++] = e;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t x = l->queue[i];
+        bool expert = x < experts;
+        int32_t first = expert ? l->expert_first[x] : l->rank_first[x - experts], end = expert ? l->expert_first[x + 1] : l->rank_first[x - experts + 1];
+        if (!expert && l->room[x - experts] > 0) found = true;
+        for (int32_t j = first; j < end; j++) {
+            int32_t k = expert ? l->by_expert[j] : j, y = expert ? experts + l->rank_of[k] : l->expert_of[k];
+            if (l->rank_of[k] == dead || l->depth[y] >= 0 || (!expert && !l->sent[k])) continue;
+            l->depth[y] = l->depth[x] + 1;
+            l->queue[n++] = y;
+        }
+    }
+    for (int32_t e = 0; e < experts; e++) l->next[e] = l->expert_first[e];
+    for (int32_t r = 0; r < ranks; r++) l->next[experts + r] = l->rank_first[r];
+    return found;
+}
+
+static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t amount, int32_t dead)
+{
+    bool expert = x < experts;
+    int64_t done = 0;
+    if (!expert && l->room[x - experts] > 0) {
+        done = l->room[x - experts] < amount ? l->room[x - experts] : amount;
+        l->room[x - experts] -= done;
+    }
+    int32_t end = expert ? l->expert_first[x + 1] : l->rank_first[x - experts + 1];
+    for (; done < amount && l->next[x] < end; l->next[x]++) {
+        int32_t k = expert ? l->by_expert[l->next[x]] : l->next[x], y = expert ? experts + l->rank_of[k] : l->expert_of[k];
+        if (l->rank_of[k] == dead || l->depth[y] != l->depth[x] + 1) continue;
+        int64_t want = amount - done;
+        if (!expert && l->sent[k] < want) want = l->sent[k];
+        if (!want) continue;
+        int64_t went = send(l, experts, y, want, dead);
+        l->sent[k] += expert ? went : -went;
+        done += went;
+        if (done == amount) break; /* this arc may take more */
+    }
+    return done;
+}
+
+bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead, double most)
+{
+    double total = 0;
+    if (!(most >= 0)) return false;
+    for (int32_t e = 0; e < experts; e++) total += l->weight[e];
+    if (!(total > 0)) return true;
+    double scale = 0x1p42 / total;
+    index_slots(l, experts, ranks);
+    memset(l->sent, 0, (size_t)l->slots * sizeof *l->sent);
+    for (int32_t r = 0; r < ranks; r++) l->room[r] = r == dead ? 0 : most >= total ? (int64_t)1 << 44 : (int64_t)(most * scale) + 1;
+    for (int32_t e = 0; e < experts; e++) {
+        bool lives = false;
+        for (int32_t j = l->expert_first[e]; j < l->expert_first[e + 1]; j++) lives |= l->rank_of[l->by_expert[j]] != dead;
+        l->supply[e] = lives ? (int64_t)(l->weight[e] * scale) : 0;
+    }
+    while (depths(l, experts, ranks, dead))
+        for (int32_t e = 0; e < experts; e++)
+            if (l->supply[e] > 0) l->supply[e] -= send(l, experts, e, l->supply[e], dead);
+    for (int32_t e = 0; e < experts; e++)
+        if (l->supply[e] > 0) return false;
+    return true;
+}
+
+/* ---- bounds ---- */
+
+static int up(const void *p, const void *q)
+{
+    double a = *(const double *)p, b = *(const double *)q;
+    return (a > b) - (a < b);
+}
+
+static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
+{
+    if (!(w > 0)) return floor;
+    if (!(piece > 0)) return ranks + 1.0;
+    double n = ceil(w / piece - 1e-9);
+    return n < floor ? floor : n;
+}
+
+/* Does a largest load of `most` lead to a contradiction?  Every piece is at most `most` less what must lie beside it: of the least pieces, as many
+ * as a rank has slots besides, but for those that spare copies could have made smaller. */
+static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
+{
+    double beside = 0;
+    for (int i = 0; i < 100; i++) {
+        double used = 0, sum = 0;
+        for (int32_t e = 0; e < experts; e++) {
+            double n = copies_for(l->weight[e], most - beside, floor, ranks);
+            if (n > ranks) return true;
+            used += n;
+            l->sorted[e] = l->weight[e] / n;
+        }
+        if (used > l->slots) return true;
+        double whole = l->slots / ranks - 1 - (l->slots - used);
+        if (whole <= 0) return false;
+        qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
+        for (int32_t e = 0; e < experts && e < whole; e++) sum += l->sorted[e];
+        if (sum <= beside * (1 + 1e-12)) return false;
+        beside = sum;
+    }
+    return false;
+}
+
+/* With as many slots as floor copies of all need, pieces are known: j + 1 of the j ranks + 1 largest meet, beside the least there are. */
+static double meeting(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
+{
+    double best = 0;
+    int32_t each = l->slots / ranks;
+    for (int32_t e = 0; e < experts; e++) l->sorted[e] = l->weight[e] / floor;
+    qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
+    for (int32_t j = 0; (int64_t)j * ranks < l->slots; j++) { /* piece number i from the top is that of expert i / floor from the top */
+        double sum = 0;
+        for (int32_t i = j * ranks - j; i <= j * ranks; i++) sum += l->sorted[experts - 1 - i / floor];
+        for (int32_t i = 0; i < each - 1 - j; i++) sum += l->sorted[i / floor];
+        best = sum > best ? sum : best;
+    }
+    return best;
+}
+
+double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
+{
+    double total = 0, lo, hi;
+    for (int32_t e = 0; e < experts; e++) total += l->weight[e];
+    if (!(total > 0)) return 0;
+    lo = total / ranks; /* the mean */
+    hi = 2 * total;
+    if (impossible(l, experts, ranks, floor, lo))
+        for (int i = 0; i < 100; i++) {
+            double mid = (lo + hi) / 2;
+            if (impossible(l, experts, ranks, floor, mid)) lo = mid;
+            else hi = mid;
+        }
+    if (l->slots == experts * floor) {
+        double m = meeting(l, experts, ranks, floor);
+        lo = m > lo ? m : lo;
+    }
+    return lo;
+}
+
+/* ---- a better placement: rank by rank, every subset of experts that stays below; small only ---- */
+
+struct hunt { struct check_layer *l; int32_t experts, ranks, floor; double most; int32_t room[8]; double load[8]; long tries; };
+
+static bool hunt_on(struct hunt *h, int32_t e)
+{
+    int32_t room = 0;
+    if (h->tries-- <= 0) return false;
+    for (int r = 0; r < h->ranks; r++) room += h->room[r];
+    if (e == h->experts) return !room;
+    for (unsigned set = (1u << h->ranks) - 1; set; set--) {
+        int n = __builtin_popcount(set), r = 0;
+        double part = h->l->weight[e] / n;
+        if (n < h->floor || room - n < (h->experts - e - 1) * h->floor) continue;
+        while (r < h->ranks && (!(set >> r & 1) || (h->room[r] && h->load[r] + part < h->most))) r++;
+        if (r < h->ranks) continue;
+        for (r = 0; r < h->ranks; r++)
+            if (set >> r & 1) h->room[r]--, h->load[r] += part;
+        bool yes = hunt_on(h, e + 1);
+        for (r = 0; r < h->ranks; r++)
+            if (set >> r & 1) h->room[r]++, h->load[r] -= part;
+        if (yes || h->tries <= 0) return yes;
+    }
+    return false;
+}
+
+int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
+{
+    struct hunt h = { .l = l, .experts = experts, .ranks = ranks, .floor = floor, .most = most, .tries = 20000000 };
+    if (ranks > 8) return -1;
+    for (int32_t k = 0; k < l->slots; k++) h.room[l->rank_of[k]]++;
+    bool yes = hunt_on(&h, 0);
+    return yes ? 1 : h.tries > 0 ? 0 : -1;
+}
