@@ -250,9 +250,10 @@ $(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
 
 # ---- install ------------------------------------------------------------------
 # The public headers: none that is for its folder alone.  Adding one is a promise: it needs a CHANGELOG entry.
-private := %-internal.h formats/checkpoint.h formats/foreign.h formats/quantconfig.h
+private := %-internal.h model/forward-parts.h formats/checkpoint.h formats/foreign.h formats/quantconfig.h
 public := $(filter-out $(private),$(sort $(wildcard base/*.h formats/*.h formats/*.def \
-            kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h model/*.h)))
+            kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h \
+            model/*.h model/rewrite/*.h)))
 names  := $(notdir $(bins))
 install: all
 	$(Q)$(INSTALL) -d "$(DESTDIR)"$(BINDIR) "$(DESTDIR)"$(LIBDIR)/pkgconfig "$(DESTDIR)"$(MANDIR)/man1 "$(DESTDIR)"$(COMPDIR)/bash-completion/completions \

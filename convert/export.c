@@ -3,14 +3,14 @@
 
 #include "base/io.h"
 #include "base/tool.h"
-#include "model/export-dir.h"
-#include "model/model-config.h"
 #include "convert/provenance.h"
 #include "formats/fused.h"
 #include "formats/names.h"
 #include "formats/original.h"
 #include "formats/safetensors.h"
 #include "kernels/nvfp4.h"
+#include "model/rewrite/export-dir.h"
+#include "model/rewrite/model-config.h"
 
 #include <limits.h>
 #include <stdio.h>

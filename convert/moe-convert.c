@@ -7,10 +7,10 @@
 #include "convert/convert-man.h"
 #include "convert/export.h"
 #include "convert/gguf.h"
-#include "model/check.h"
-#include "model/files.h"
-#include "model/hf-tell.h"
-#include "model/rewrite.h"
+#include "model/rewrite/check.h"
+#include "model/rewrite/files.h"
+#include "model/rewrite/hf-tell.h"
+#include "model/rewrite/rewrite.h"
 
 #include <stdio.h>
 #include <string.h>

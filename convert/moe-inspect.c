@@ -12,7 +12,7 @@
 #include "formats/container.h"
 #include "formats/gguf-read.h"
 #include "formats/tokenizer.h"
-#include "model/check.h"
+#include "model/rewrite/check.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -8,7 +8,7 @@
  *   Wuk[h], Wuv[h]: the first `nope` and the other `v` rows of the head's part of kv_b.
  *
  * Source: DeepSeek-V3's attention; shared reference kimi-k2.md 3.2. */
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 
 #include <string.h>
 

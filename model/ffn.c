@@ -6,7 +6,7 @@
  * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has someone else for its routed
  * experts (struct moe_elsewhere), that one gets the rows before the shared expert is computed, and gives pointers to the outputs after it.
  * With NVFP4 activations (forward.h) gathered rows and what goes into down are quantized in place; observers are shown both before. */
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 
 #include <string.h>
 

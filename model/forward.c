@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 
 #include "kernels/many.h"
 

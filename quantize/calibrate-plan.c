@@ -3,7 +3,7 @@
 #include "quantize/calibrate-internal.h"
 
 #include "base/io.h"
-#include "model/emit.h"
+#include "model/rewrite/emit.h"
 #include "quantize/dense.h"
 #include "quantize/gradient.h"
 #include "quantize/least.h"

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "formats/routing.h"
-#include "model/unit.h"
+#include "model/rewrite/unit.h"
 #include "quantize/dense.h"
 #include "quantize/least.h"
 #include "quantize/report.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate.h - a model calibrated layer by layer while it is written (model/rewrite.h moe_coder).
+/* quantize/calibrate.h - a model calibrated layer by layer while it is written (model/rewrite/rewrite.h moe_coder).
  *
  * For each layer: attention over all tokens, the router, then the experts, each quantized over the tokens that chose it (quantize/mlp.h),
  * as many at once as memory holds; then the states go on through the quantized weights, so that later layers are fitted to what they
@@ -10,7 +10,7 @@
 #define MOE_QUANTIZE_CALIBRATE_H
 
 #include "base/progress.h"
-#include "model/rewrite.h"
+#include "model/rewrite/rewrite.h"
 #include "quantize/mlp.h"
 
 struct moe_calibration {
@@ -19,7 +19,7 @@ struct moe_calibration {
     struct moe_mlp_method method;
     int64_t fisher;                     /* tokens of the sensitivity pass; 0: none */
     uint64_t seed;                      /* of the labels drawn in it */
-    const uint8_t *type;                /* the precision map [n_tensors] (model/precision.h) */
+    const uint8_t *type;                /* the precision map [n_tensors] (model/rewrite/precision.h) */
     bool upstream_source;               /* later layers see what the source computes */
     uint64_t memory;                    /* bytes of peak_rss to stay below; 0: half of what the machine has free */
     const char *scratch;                /* directory for hidden states that memory does not hold; NULL: none */

@@ -2,7 +2,7 @@
 #include "quantize/drift.h"
 
 #include "base/io.h"
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 #include "quantize/least.h"
 
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/tool.h"
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 #include "quantize/backward.h"
 #include "quantize/gradient.h"
 #include "quantize/least.h"

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "kernels/kernels.h"
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 #include "quantize/backward.h"
 #include "quantize/least.h"
 #include "quantize/work.h"

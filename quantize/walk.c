@@ -4,8 +4,8 @@
 #include "base/io.h"
 #include "base/tool.h"
 #include "kernels/scalar.h"
-#include "model/forward-internal.h"
-#include "model/hf-place.h"
+#include "model/forward-parts.h"
+#include "model/rewrite/hf-place.h"
 #include "quantize/least.h"
 #include "quantize/work.h"
 

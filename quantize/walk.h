@@ -7,8 +7,8 @@
 #define MOE_QUANTIZE_WALK_H
 
 #include "model/forward.h"
-#include "model/rewrite.h"
-#include "model/unit.h"
+#include "model/rewrite/rewrite.h"
+#include "model/rewrite/unit.h"
 #include "quantize/mlp.h"
 
 struct moe_meter; /* quantize/work.h */

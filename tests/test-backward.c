@@ -3,7 +3,7 @@
  * against the forward pass), on shapes and stored types of every kind; a whole layer against the forward pass itself; and that neither
  * batches nor threads nor max_tokens change a bit. */
 #undef NDEBUG
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 #include "quantize/backward-internal.h"
 #include "tests/generated.h"
 #include "tests/plain-forward.h"

@@ -3,7 +3,7 @@
  * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; with NVFP4 activations; and what
  * hooks are shown. */
 #undef NDEBUG
-#include "model/forward-internal.h"
+#include "model/forward-parts.h"
 #include "tests/generated.h"
 #include "tests/plain-forward.h"
 

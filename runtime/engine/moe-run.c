@@ -4,7 +4,7 @@
 #include "base/io.h"
 #include "base/output.h"
 #include "base/tool.h"
-#include "model/check.h"
+#include "model/rewrite/check.h"
 #include "runtime/comm/secret.h"
 #include "runtime/engine/bench-pass.h"
 #include "runtime/engine/bench.h"

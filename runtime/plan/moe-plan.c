@@ -8,7 +8,7 @@
 #include "base/stream.h"
 #include "formats/container.h"
 #include "formats/identity.h"
-#include "model/check.h"
+#include "model/rewrite/check.h"
 #include "runtime/plan/plan-baselines.h"
 #include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-model.h"

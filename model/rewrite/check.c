@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/check.h"
+
+#include "base/io.h"
+#include "formats/tokenizer.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum moe_code moe_check_vocabulary(const struct moe_source *src, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_exists there;
+    struct moe_tokenizer *t;
+    const char *name = src->kind == MOE_CONTAINER ? "tokenizer/tiktoken.model" : "tiktoken.model";
+    MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    MOE_TRY(moe_tokenizer_open(&t, src->path, src->config.vocab_size, err));
+    moe_tokenizer_close(&t);
+    return MOE_OK;
+}
+
+void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src)
+{
+    const struct moe_raw *first = NULL;
+    int64_t n = 0;
+    for (int64_t i = 0; i < src->n_raws; i++) {
+        const struct moe_raw *r = &src->raws[i];
+        if (!r->skipped || strcmp(r->skipped, MOE_SUPERSEDED)) continue;
+        if (!n++) first = r;
+    }
+    if (n)
+        moe_notice(run,
+                   "%lld tensor%s not used because model.safetensors.index.json names another file for the "
+                   "same name: '%s' in '%s'%s",
+                   (long long)n, n > 1 ? "s are" : " is", first->name, src->files[first->span.file].name,
+                   n > 1 ? " is the first" : "");
+}

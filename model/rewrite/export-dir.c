@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/export-dir.h"
+
+#include "base/io.h"
+#include "base/newfile.h"
+#include "base/tool.h"
+#include "formats/original.h"
+#include "formats/owner.h"
+#include "formats/small.h"
+#include "model/rewrite/model-config.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what may be replaced ---- */
+
+/* What an export of `src` may have written at `path`. */
+struct written {
+    const char *path;
+    const struct moe_source *src;
+    char *index;                  /* the text of its index, NULL when there is none */
+    char *rest_text;              /* source.rest of the container, and its records */
+    struct moe_originals rest;
+    struct moe_names beside;      /* all that lies in a checkpoint */
+    bool unfinished;              /* the index, which comes last, may be missing */
+    bool within;                  /* MOE_EXPORT_WITHIN may be there */
+};
+
+static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_EXISTS, w->path, NULL,
+                       "already exists, and '%.200s' in it is no file of an export of '%.200s' (move it away, "
+                       "or choose another name with -o)", name, w->src->path);
+}
+
+static bool recorded(const struct written *w, enum moe_original_kind kind, const char *name)
+{
+    for (int64_t i = 0; i < w->rest.n; i++)
+        if (w->rest.v[i].kind == kind && !strcmp(w->rest.v[i].name, name)) return true;
+    return false;
+}
+
+/* A directory ("docs/"): one that is recorded because it is empty, or that something recorded lies in. */
+static bool is_folder(const struct written *w, const char *name)
+{
+    size_t n = strlen(name);
+    for (int64_t i = 0; i < w->rest.n; i++) {
+        const struct moe_original *o = &w->rest.v[i];
+        bool kind = o->kind == MOE_ORIGINAL_FILE || o->kind == MOE_ORIGINAL_DIRECTORY;
+        bool itself = o->kind == MOE_ORIGINAL_DIRECTORY && strlen(o->name) == n - 1;
+        if (kind && !strncmp(o->name, name, itself ? n - 1 : n)) return true;
+    }
+    return false;
+}
+
+/* model-00001-of-000061.safetensors: checkpoints differ in the number of digits. */
+static bool is_shard_name(const char *name)
+{
+    static const char *const parts[] = { "model-", "-of-" };
+    for (int i = 0; i < 2; i++) {
+        size_t n = strlen(parts[i]);
+        if (strncmp(name, parts[i], n)) return false;
+        name += n;
+        if (!(n = strspn(name, "0123456789"))) return false;
+        name += n;
+    }
+    return !strcmp(name, ".safetensors");
+}
+
+/* A file of weights is accounted for by the index that lies beside it, or by the source's header. */
+static bool is_weights(const struct written *w, const char *name)
+{
+    char quoted[PATH_MAX + 3];
+    if (!moe_ends_with(name, ".safetensors")) return false;
+    snprintf(quoted, sizeof quoted, "\"%s\"", name);
+    return !strcmp(name, "model.safetensors") || (w->index && strstr(w->index, quoted)) ||
+           recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && is_shard_name(name));
+}
+
+/* A container keeps these of a checkpoint. */
+static bool is_small(const struct written *w, const char *name)
+{
+    static const char *const folders[] = { "hf", "tokenizer" };
+    char kept[PATH_MAX + 16];
+    for (size_t i = 0; i < w->beside.n; i++)
+        if (!strcmp(w->beside.v[i], name)) return moe_small_folder(name) != NULL;
+    if (w->src->kind == MOE_CHECKPOINT) return false;
+    for (int i = 0; i < 2; i++) {
+        snprintf(kept, sizeof kept, "%s/%s", folders[i], name);
+        if (moe_container_lists(w->src, kept)) return true;
+    }
+    return false;
+}
+
+static bool is_written(const struct written *w, const char *name)
+{
+    static const char *const always[] = { "config.json", "hf_quant_config.json", MOE_INDEX_NAME, NULL };
+    if (recorded(w, MOE_ORIGINAL_FILE, name)) return true;
+    if (strchr(name, '/')) return false;
+    for (int i = 0; always[i]; i++)
+        if (!strcmp(name, always[i])) return true;
+    return is_small(w, name) || moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK) ||
+        is_weights(w, name);
+}
+
+/* Older versions wrote NAME.tmp before NAME, and may have been killed in between. */
+static bool is_left(const struct written *w, const char *name)
+{
+    char whole[PATH_MAX];
+    size_t n = strlen(name);
+    if (!w->unfinished || !moe_ends_with(name, ".tmp")) return false;
+    snprintf(whole, sizeof whole, "%.*s", (int)(n - 4), name);
+    return is_written(w, whole);
+}
+
+/* The directory `name` of an export in one pass: the container in it, whole or begun. */
+static enum moe_code look_within(const struct written *w, const char *name, bool *is, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    *is = w->within && (!strcmp(name, MOE_EXPORT_WITHIN "/") || !strcmp(name, MOE_EXPORT_WITHIN ".partial/"));
+    if (!*is) return MOE_OK;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, name, err));
+    return moe_container_unfinished(path, NULL, err);
+}
+
+/* under: "" for the directory itself, else "docs/". */
+static enum moe_code all_written(const struct written *w, const char *under, struct moe_err *err)
+{
+    char path[PATH_MAX], name[PATH_MAX];
+    struct moe_names names;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, under, err));
+    enum moe_code code = moe_list_dir(path, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        enum moe_exists there = MOE_ABSENT;
+        bool within = false;
+        snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* cut off, it is no name that was written */
+        code = moe_path_join(path, sizeof path, w->path, name, err);
+        if (code == MOE_OK) code = moe_look(path, &there, err);
+        if (code != MOE_OK) break;
+        if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
+        if (there == MOE_DIR) code = look_within(w, name, &within, err);
+        if (code != MOE_OK || within) continue;
+        bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name) || is_left(w, name);
+        code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
+    }
+    moe_names_release(&names);
+    return code;
+}
+
+static enum moe_code read_written(struct written *w, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    size_t n;
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(path, sizeof path, w->path, MOE_INDEX_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_FILE) MOE_TRY(moe_read_file(path, (size_t)1 << 30, &w->index, &n, err));
+    if (w->src->kind == MOE_CHECKPOINT) return moe_list_dir(w->src->path, &w->beside, err);
+    enum moe_code code = moe_container_read_file(w->src, MOE_ORIGINAL_NAME, &w->rest_text, &n, err);
+    if (code == MOE_NOT_FOUND) return MOE_OK;
+    MOE_TRY(code);
+    return moe_originals_parse(w->rest_text, n, MOE_ORIGINAL_NAME, &w->rest, err);
+}
+
+/* What stands at `path` has what every checkpoint has: its config and weights; or there is nothing in it. */
+static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err *err)
+{
+    bool config = false, weights = false;
+    enum moe_exists there;
+    struct moe_names names = { 0 };
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_DIR) MOE_TRY(moe_list_dir(path, &names, err));
+    *empty = there == MOE_DIR && !names.n;
+    for (size_t i = 0; i < names.n; i++) {
+        config |= !strcmp(names.v[i], "config.json");
+        weights |= moe_ends_with(names.v[i], ".safetensors");
+    }
+    moe_names_release(&names);
+    if (*empty || (config && weights)) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                       "already exists and is not a checkpoint (choose another name with -o)");
+}
+
+/* All files in `path` have names that an export of the container has. */
+static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished,
+                                    bool within, struct moe_err *err)
+{
+    struct written w = { .path = path, .src = e->src, .unfinished = unfinished, .within = within };
+    enum moe_code code = read_written(&w, err);
+    if (code == MOE_OK) code = all_written(&w, "", err);
+    moe_names_release(&w.beside);
+    moe_originals_release(&w.rest);
+    free(w.rest_text);
+    free(w.index);
+    return code;
+}
+
+/* And what stands there is a checkpoint, or there is nothing in it. */
+static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool within, bool *empty,
+                                   struct moe_err *err)
+{
+    MOE_TRY(is_checkpoint(path, empty, err));
+    return *empty ? MOE_OK : only_its_names(path, e, false, within, err);
+}
+
+/* What was published: it is shown that this tool made it, too. */
+static enum moe_code replaceable(const char *path, const void *with, struct moe_err *err)
+{
+    const struct moe_export_dir *e = with;
+    bool empty;
+    MOE_TRY(has_its_names(path, e, false, &empty, err));
+    return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, err);
+}
+
+/* What waits as .partial has the mark of unfinished work, which shows whose it is. */
+static enum moe_code waiting(const char *path, const void *with, struct moe_err *err)
+{
+    bool empty;
+    return has_its_names(path, with, true, &empty, err);
+}
+
+static enum moe_code unfinished(const char *path, const void *with, struct moe_err *err)
+{
+    return only_its_names(path, with, true, true, err);
+}
+
+/* ---- begin and end ---- */
+
+void moe_export_dir_work(const struct moe_source *src, const char *options, char work[MOE_WORK_BYTES])
+{
+    const cJSON *sum = moe_json_get(src->container->manifest, "checksum");
+    snprintf(work, MOE_WORK_BYTES, "moe " MOE_VERSION " %s of %.32s", options, sum->valuestring);
+}
+
+static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
+{
+    if (e->work) snprintf(work, MOE_WORK_BYTES, "%s", e->work);
+    else moe_export_dir_work(e->src, e->options, work);
+}
+
+/* Something stands at d->final: it may be replaced, or is what this work made (d->whole). */
+static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work, struct moe_err *err)
+{
+    bool resume = e->mode == MOE_WRITE_RESUME;
+    if (!resume) MOE_TRY(moe_no_link(d->final, "directory", err));
+    MOE_TRY(replaceable(d->final, e, err));
+    if (e->mode == MOE_WRITE_FORCE || (resume && moe_newdir_resumes(d))) return MOE_OK;
+    if (resume && e->work) MOE_TRY(moe_export_made_by(d->final, work, &d->whole, err));
+    else if (resume) MOE_TRY(moe_export_made_is(d->final, work, &d->whole, err));
+    if (d->whole) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "already exists (replace it with --force)");
+}
+
+static enum moe_left left_of(const struct moe_export_dir *e)
+{
+    return e->work && e->mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_KEPT : moe_write_left(e->mode);
+}
+
+enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
+                                   struct moe_err *err)
+{
+    char work[MOE_WORK_BYTES];
+    enum moe_exists there;
+    name_work(e, work);
+    MOE_TRY(moe_newdir_name(d, out, err));
+    MOE_TRY(moe_look(d->final, &there, err));
+    if (there != MOE_ABSENT) MOE_TRY(look_at_final(d, e, work, err));
+    const struct moe_newdir_kind export = { waiting, e, work, unfinished };
+    if (d->whole) return moe_newdir_drop(d, &export, err);
+    MOE_TRY(moe_source_apart(e->src, out, err));
+    return moe_newdir_begin(d, out, &export, left_of(e), err);
+}
+
+enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
+                                   struct moe_err *err)
+{
+    MOE_TRY(moe_export_made_put(d->path, d->lock, made, err));
+    moe_made_by_put(d->lock, e->work);
+    MOE_TRY(moe_newdir_whole(d, err));
+    d->keep = true;
+    return MOE_OK;
+}
+
+static enum moe_code drop_within(const struct moe_newdir *d, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    MOE_TRY(moe_path_join(path, sizeof path, d->path, MOE_EXPORT_WITHIN, err));
+    return moe_remove_tree(path, err);
+}
+
+static enum moe_code put_made(const struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
+{
+    char work[MOE_WORK_BYTES];
+    moe_export_dir_work(e->src, e->options, work);
+    MOE_TRY(moe_source_still(e->src, err));
+    return moe_export_made_put(d->path, d->lock, work, err);
+}
+
+/* One in one pass has said what it is when it was whole. */
+static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
+{
+    const struct moe_newdir_kind export = { .look = replaceable, .with = e };
+    bool may;
+    if (e->work) MOE_TRY(drop_within(d, err));
+    else MOE_TRY(put_made(d, e, err));
+    MOE_TRY(moe_newdir_may_replace(d, &may, err));
+    return moe_newdir_publish(d, may ? &export : NULL, err);
+}
+
+enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
+                                 struct moe_err *err)
+{
+    bool has_name = d->whole && d->lock < 0;
+    if (code == MOE_OK && !has_name) code = publish(d, e, err);
+    if (!d->keep)
+        moe_interrupted_left(code, err, "nothing was finished yet%s",
+                             e->work ? "" : " (an export is a copy, and starts over)");
+    moe_newdir_end(d);
+    return code;
+}
+
+/* ---- small files ---- */
+
+static bool listed(const char *name, const char *const *list)
+{
+    while (*list && strcmp(*list, name)) list++;
+    return *list;
+}
+
+/* "repository--module.Class" or "module.Class" of an auto_map: whether `file` is module.py. */
+static bool is_module(const char *file, const char *value)
+{
+    const char *from = strstr(value, "--"), *module = from ? from + 2 : value;
+    const char *dot = strchr(module, '.');
+    size_t n = dot ? (size_t)(dot - module) : 0;
+    return n && !strncmp(file, module, n) && !strcmp(file + n, ".py");
+}
+
+static bool names_code(const cJSON *config, const char *file)
+{
+    const cJSON *map = moe_json_get(config, "auto_map");
+    bool named = false;
+    for (const cJSON *v = map ? map->child : NULL; v && !named; v = v->next) {
+        if (cJSON_IsString(v)) named = is_module(file, v->valuestring);
+        for (const cJSON *i = cJSON_IsArray(v) ? v->child : NULL; i && !named; i = i->next)
+            named = cJSON_IsString(i) && is_module(file, i->valuestring);
+    }
+    return named;
+}
+
+/* Whether a JSON file of the container names `file` as its code; false when it is not there. */
+static enum moe_code config_names(const struct moe_source *src, const char *config, const char *file, bool *named,
+                                  struct moe_err *err)
+{
+    char *text;
+    size_t n;
+    cJSON *root;
+    if (!moe_container_lists(src, config)) return MOE_OK;
+    MOE_TRY(moe_container_read_file(src, config, &text, &n, err));
+    struct moe_err broken; /* what cannot be read names nothing */
+    enum moe_code code = moe_json_parse(text, n, config, &root, &broken);
+    free(text);
+    if (code == MOE_NOMEM) return moe_fail_at(err, code, config, NULL, "no memory to read it");
+    if (code != MOE_OK) return MOE_OK;
+    *named |= names_code(root, file);
+    cJSON_Delete(root);
+    return MOE_OK;
+}
+
+/* Whether a small file is for images alone: one of those that configure it, or code that they name and the
+ * tokenizer's configuration does not. */
+static enum moe_code for_images(const struct moe_source *src, const char *file, bool *images, struct moe_err *err)
+{
+    bool text = false;
+    *images = moe_is_vision_file(file);
+    if (*images || !moe_ends_with(file, ".py")) return MOE_OK;
+    const char *config;
+    for (int i = 0; (config = moe_vision_file(i)); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "hf/%s", config);
+        MOE_TRY(config_names(src, name, file, images, err));
+    }
+    if (*images) MOE_TRY(config_names(src, "tokenizer/tokenizer_config.json", file, &text, err));
+    *images &= !text;
+    return MOE_OK;
+}
+
+enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except,
+                                     bool vision, struct moe_err *err)
+{
+    const cJSON *files = moe_json_get(src->container->manifest, "files");
+    for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
+        char to[PATH_MAX];
+        const cJSON *name = moe_json_get(f, "name");
+        const char *base = cJSON_IsString(name) ? strchr(name->valuestring, '/') : NULL;
+        char *data;
+        size_t n;
+        bool images = false;
+        if (!base || !moe_plain_name(base + 1) || listed(base + 1, except)) continue;
+        if (!vision) MOE_TRY(for_images(src, base + 1, &images, err));
+        if (images) continue;
+        MOE_TRY(moe_path_join(to, sizeof to, dir, base + 1, err));
+        MOE_TRY(moe_container_read_file(src, name->valuestring, &data, &n, err));
+        enum moe_code code = moe_write_file(to, data, n, err);
+        free(data);
+        MOE_TRY(code);
+    }
+    return MOE_OK;
+}

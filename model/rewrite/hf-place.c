@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/hf-place.h"
+
+#include "base/hash.h"
+#include "base/io.h"
+#include "base/tool.h"
+#include "kernels/nvfp4.h"
+#include "model/rewrite/hf-internal.h"
+#include "model/rewrite/precision.h"
+#include "model/rewrite/unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct moe_hf_place {
+    struct moe_source planned;   /* the source, its tensors as they will be */
+    uint8_t *takes;              /* [n_tensors] the values lie in the files */
+    int64_t *first;              /* [n_tensors] its first entry of the plan */
+    uint64_t *at;                /* [plan.n] where in its file an entry begins */
+    struct moe_hf_plan plan;
+    struct moe_hf_result result;
+    struct moe_hf_files *files;
+};
+
+/* ---- what will be ---- */
+
+/* Calibration gives an input scale to what it sees inputs of: the weights of layers. */
+static float expected_input(const struct moe_tensor *t, bool inputs)
+{
+    return inputs && t->layer >= 0 ? 2.0f : 1.0f;
+}
+
+static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
+{
+    if (t->type != type && type == MOE_NVFP4) {
+        t->global = 1.0f; /* any that its partner has, too */
+        t->input_scale = expected_input(t, inputs);
+        t->reciprocal = false;
+    }
+    t->type = type;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) {
+        int64_t bytes = moe_plane_bytes(type, MOE_LAYOUT_TILE_128X4, p, t->rows, t->cols);
+        t->plane[p].bytes = bytes > 0 ? (uint64_t)bytes : 0;
+    }
+}
+
+/* Whether the values that are made of a tensor are those of the checkpoint: not when the export decodes it,
+ * nor when its global scale may not be the one that it is written under. */
+static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, int64_t i,
+                    enum moe_hf_part part)
+{
+    const struct moe_tensor *t = &p->planned.tensors[i], *o = moe_source_fused(&p->planned, t);
+    if (part == MOE_HF_DECODED) return false;
+    if (part == MOE_HF_PLAIN || !o) return true;
+    bool kept = src->tensors[i].type == MOE_NVFP4,
+        other = src->tensors[o - p->planned.tensors].type == MOE_NVFP4;
+    if (kept && other) return moe_hf_multiplier(moe_hf_lead(&p->planned, t)) == moe_hf_multiplier(t);
+    return !kept && !other; /* made together they share it */
+}
+
+static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct moe_err *err)
+{
+    struct moe_hf_items items;
+    char *head;
+    size_t bytes;
+    uint64_t all;
+    MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
+    enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
+    if (code == MOE_OK) {
+        for (int64_t i = 0; i < items.n; i++) p->at[items.v[i].number] = items.header[i].offset;
+        p->result.output_bytes += all;
+        free(head);
+    }
+    moe_hf_items_release(&items);
+    return code;
+}
+
+static enum moe_code place_all(struct moe_hf_place *p, const struct moe_source *src, struct moe_err *err)
+{
+    for (int64_t i = 0; i < p->plan.n; i++) {
+        const struct moe_hf_entry *e = &p->plan.entries[i];
+        if (e->part > MOE_HF_CODES) continue;
+        p->first[e->tensor] = i;
+        p->takes[e->tensor] = as_made(p, src, e->tensor, (enum moe_hf_part)e->part);
+    }
+    p->result.output_bytes = moe_hf_index_bytes(&p->plan);
+    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(place_file(p, s, err));
+    return MOE_OK;
+}
+
+static enum moe_code plan(struct moe_hf_place *p, const struct moe_source *src, const uint8_t *type,
+                          const struct moe_hf_options *o, bool inputs, struct moe_err *err)
+{
+    size_t n = (size_t)src->n_tensors;
+    p->planned = *src;
+    p->planned.tensors = malloc(n * sizeof *p->planned.tensors);
+    p->takes = calloc(n, sizeof *p->takes);
+    p->first = calloc(n, sizeof *p->first);
+    if (!p->planned.tensors || !p->takes || !p->first)
+        return moe_fail(err, MOE_NOMEM, "no memory for %zu tensors", n);
+    memcpy(p->planned.tensors, src->tensors, n * sizeof *p->planned.tensors);
+    for (size_t i = 0; i < n; i++) {
+        MOE_CHECK(type[i] != MOE_TYPE_LEFT_OUT);
+        describe(&p->planned.tensors[i], type[i], inputs);
+    }
+    enum moe_code code = moe_hf_plan_open(&p->plan, &p->planned, o, &p->result, err);
+    if (code == MOE_UNSUPPORTED && !p->result.nvfp4)
+        return moe_fail_at(err, code, src->path, NULL, "has no NVFP4 weights as --quantize and --tensor-type "
+                           "name them (name some that engines read as NVFP4)");
+    MOE_TRY(code);
+    p->at = malloc((size_t)p->plan.n * sizeof *p->at);
+    return p->at ? place_all(p, src, err)
+        : moe_fail(err, MOE_NOMEM, "no memory for %lld places", (long long)p->plan.n);
+}
+
+enum moe_code moe_hf_place_open(struct moe_hf_place **out, const struct moe_source *src, const uint8_t *type,
+                                const struct moe_hf_options *o, bool inputs, struct moe_err *err)
+{
+    struct moe_hf_place *p = calloc(1, sizeof *p);
+    *out = p;
+    if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a plan");
+    MOE_CHECK(o->shard_bytes >= MOE_HF_SHARD_MIN);
+    enum moe_code code = plan(p, src, type, o, inputs, err);
+    if (code != MOE_OK) moe_hf_place_close(out);
+    return code;
+}
+
+void moe_hf_place_close(struct moe_hf_place **pp)
+{
+    struct moe_hf_place *p = *pp;
+    if (!p) return;
+    moe_hf_files_close(&p->files);
+    moe_hf_plan_release(&p->plan);
+    free(p->planned.tensors);
+    free(p->takes);
+    free(p->first);
+    free(p->at);
+    free(p);
+    *pp = NULL;
+}
+
+const struct moe_hf_result *moe_hf_place_result(const struct moe_hf_place *p) { return &p->result; }
+struct moe_hf_files *moe_hf_place_files(const struct moe_hf_place *p) { return p->files; }
+
+static bool is_value(int plane) { return plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE; }
+
+bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane)
+{
+    return is_value(plane) && p->takes[index];
+}
+
+static uint64_t bytes_left(const struct moe_hf_place *p)
+{
+    uint64_t n = 0;
+    for (int64_t i = 0; i < p->plan.n; i++) {
+        const struct moe_hf_entry *e = &p->plan.entries[i];
+        if (e->part < MOE_HF_GLOBAL && !p->takes[e->tensor]) n += moe_hf_entry_bytes(&p->plan, e);
+    }
+    return n;
+}
+
+/* The container's descriptors; every name; and a chunk of a weight. */
+uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
+{
+    uint64_t chunk = bytes_left(p) ? moe_hf_write_memory(&p->planned) : 0;
+    return chunk + moe_hf_names_memory(&p->plan) +
+           (uint64_t)p->planned.n_tensors * (sizeof *p->planned.tensors + 64) + (2 << 20);
+}
+
+/* ---- the files ---- */
+
+/* A file that is not there is made or, where `need` is not NULL, its bytes are added to *need; begun: it has to
+ * be there. */
+static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool begun, uint64_t *need,
+                                  struct moe_err *err)
+{
+    struct moe_hf_items items;
+    char *head, name[64];
+    size_t bytes;
+    uint64_t all;
+    bool is = true;
+    MOE_TRY(moe_hf_files_name(p->files, shard, moe_hf_shard_name(&p->plan, shard, name), err));
+    MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
+    enum moe_code code = moe_st_head(items.header, items.n, name, &head, &bytes, &all, err);
+    if (code == MOE_OK) {
+        code = begun ? moe_hf_files_check(p->files, shard, head, bytes, all, err)
+                     : moe_hf_files_is(p->files, shard, head, bytes, all, &is, err);
+        if (code == MOE_OK && !is && need) *need += all;
+        else if (code == MOE_OK && !is) code = moe_hf_files_make(p->files, shard, head, bytes, all, err);
+        free(head);
+    }
+    moe_hf_items_release(&items);
+    return code == MOE_OK ? moe_interrupted(err) : code;
+}
+
+enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool begun, const char *shown,
+                                struct moe_err *err)
+{
+    uint64_t need = 0;
+    MOE_TRY(moe_hf_files_open(&p->files, dir, p->plan.n_shards, err));
+    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(look_at_file(p, s, begun, &need, err));
+    if (!need) return MOE_OK;
+    MOE_TRY(moe_need_space(dir, need + (1 << 20), shown, err));
+    for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(look_at_file(p, s, false, NULL, err));
+    return MOE_OK;
+}
+
+static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
+{
+    int64_t low = 0, high = p->plan.n_shards - 1;
+    while (low < high) {
+        int64_t mid = low + (high - low + 1) / 2;
+        if (p->plan.shards[mid].first <= entry) low = mid;
+        else high = mid - 1;
+    }
+    return low;
+}
+
+/* ---- a unit's planes ---- */
+
+struct diverted {
+    struct moe_hf_place *p;
+    int64_t *in;         /* [n] the unit's tensors */
+    int64_t n;
+};
+
+static bool takes(void *ctx, int64_t tensor, int plane)
+{
+    const struct diverted *d = ctx;
+    return moe_hf_place_takes(d->p, d->in[tensor], plane);
+}
+
+/* Rows of scales, whole stripes of 128 or the last, from their tiles to where a checkpoint has them. */
+static enum moe_code write_scales(struct moe_hf_place *p, int64_t index, uint64_t offset, const void *data,
+                                  size_t bytes, struct moe_err *err)
+{
+    const struct moe_tensor *t = &p->planned.tensors[index];
+    int64_t blocks = t->cols / 16,
+        stripe = moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, t->cols);
+    int64_t row = (int64_t)offset / stripe * 128, rows = (int64_t)bytes / stripe * 128,
+        entry = p->first[index] + 1;
+    MOE_CHECK(!((int64_t)offset % stripe) && !((int64_t)bytes % stripe));
+    if (rows > t->rows - row) rows = t->rows - row;
+    uint8_t *linear = malloc((size_t)(rows * blocks));
+    if (!linear) return moe_fail(err, MOE_NOMEM, "no memory for a stripe of scales");
+    moe_scales_from_tile(data, 0, rows, blocks, linear);
+    enum moe_code code = moe_hf_files_write(p->files, shard_of(p, entry), p->at[entry] +
+                                            (uint64_t)(row * blocks), linear, (size_t)(rows * blocks), err);
+    free(linear);
+    return code;
+}
+
+static enum moe_code write_values(void *ctx, int64_t tensor, int plane, uint64_t offset, const void *data,
+                                  size_t bytes, struct moe_err *err)
+{
+    const struct diverted *d = ctx;
+    int64_t entry = d->p->first[d->in[tensor]];
+    if (plane == MOE_PLANE_SCALE) return write_scales(d->p, d->in[tensor], offset, data, bytes, err);
+    return moe_hf_files_write(d->p->files, shard_of(d->p, entry), d->p->at[entry] + offset, data, bytes, err);
+}
+
+/* Entries ascend within a layer, so a file that was synced is seldom met again. */
+static enum moe_code sync_files(const struct moe_hf_place *p, const int64_t *in, int64_t n_in,
+                                struct moe_err *err)
+{
+    int64_t n = p->plan.n_shards;
+    bool *has = calloc((size_t)n, sizeof *has);
+    if (!has) return moe_fail(err, MOE_NOMEM, "no memory to sync %lld files", (long long)n);
+    for (int64_t i = 0; i < n_in; i++)
+        if (p->takes[in[i]]) has[shard_of(p, p->first[in[i]])] = true;
+    enum moe_code code = MOE_OK;
+    for (int64_t s = 0; code == MOE_OK && s < n; s++)
+        if (has[s]) code = moe_hf_files_sync(p->files, s, err);
+    free(has);
+    return code;
+}
+
+static enum moe_code sync_values(void *ctx, struct moe_err *err)
+{
+    const struct diverted *d = ctx;
+    return sync_files(d->p, d->in, d->n, err);
+}
+
+static void forget(void *ctx)
+{
+    struct diverted *d = ctx;
+    free(d->in);
+    free(d);
+}
+
+enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard_unit *u,
+                                  struct moe_shard_divert *to, struct moe_err *err)
+{
+    struct diverted *d = calloc(1, sizeof *d);
+    if (d) d->in = malloc((size_t)u->n * sizeof *d->in);
+    if (!d || !d->in) {
+        free(d);
+        return moe_fail(err, MOE_NOMEM, "no memory for a unit of %lld tensors", (long long)u->n);
+    }
+    d->p = p;
+    d->n = u->n;
+    memcpy(d->in, u->in, (size_t)u->n * sizeof *d->in);
+    *to = (struct moe_shard_divert){ d, takes, write_values, sync_values, forget };
+    return MOE_OK;
+}
+
+/* Its header, and for each group a page of scalars. */
+uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u)
+{
+    uint64_t n = u->header.data_offset + (uint64_t)u->n_groups * 4096;
+    for (int64_t i = 0; i < u->n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++)
+            if (is_value(k) && !p->takes[u->in[i]]) n += u->out[i].plane[k].bytes;
+    return n;
+}
+
+enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int plane, void *to,
+                                struct moe_err *err)
+{
+    const struct moe_tensor *t = &p->planned.tensors[index];
+    int64_t entry = p->first[index] + (plane == MOE_PLANE_SCALE), shard = shard_of(p, entry);
+    size_t bytes = (size_t)(t->rows * t->cols / 16);
+    if (plane == MOE_PLANE_DATA)
+        return moe_hf_files_read(p->files, shard, p->at[entry], to, (size_t)t->plane[plane].bytes, err);
+    uint8_t *linear = malloc(bytes);
+    if (!linear) return moe_fail(err, MOE_NOMEM, "no memory for a weight's scales");
+    enum moe_code code = moe_hf_files_read(p->files, shard, p->at[entry], linear, bytes, err);
+    if (code == MOE_OK) moe_scales_to_tile(linear, t->rows, t->cols / 16, to);
+    free(linear);
+    return code;
+}
+
+/* ---- what an earlier run wrote ---- */
+
+enum { CHECK_PIECE = 1 << 20 };
+
+struct checker { const struct moe_hf_place *p; struct moe_hash *hash; uint8_t *piece; };
+
+static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err *err)
+{
+    int64_t entry = c->p->first[index], shard = shard_of(c->p, entry);
+    uint64_t bytes = c->p->planned.tensors[index].plane[MOE_PLANE_DATA].bytes;
+    for (uint64_t at = 0; at < bytes; at += CHECK_PIECE) {
+        size_t n = bytes - at < CHECK_PIECE ? (size_t)(bytes - at) : CHECK_PIECE;
+        MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + at, c->piece, n, err));
+        moe_hash_add64(c->hash, c->piece, n);
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* A stripe of 128 rows as a checkpoint has it, and behind it as a container has it. */
+static size_t stripe_bytes(const struct moe_tensor *t)
+{
+    return 128 * (size_t)(t->cols / 16) +
+           (size_t)moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, t->cols);
+}
+
+static enum moe_code hash_scales(struct checker *c, int64_t index, struct moe_err *err)
+{
+    const struct moe_tensor *t = &c->p->planned.tensors[index];
+    int64_t entry = c->p->first[index] + 1, shard = shard_of(c->p, entry), blocks = t->cols / 16;
+    uint8_t *tile = c->piece + 128 * blocks;
+    for (int64_t row = 0; row < t->rows; row += 128) {
+        int64_t rows = t->rows - row < 128 ? t->rows - row : 128;
+        MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + (uint64_t)(row * blocks), c->piece,
+                                  (size_t)(rows * blocks), err));
+        moe_scales_to_tile(c->piece, rows, blocks, tile);
+        moe_hash_add64(c->hash, tile, stripe_bytes(t) - 128 * (size_t)blocks);
+    }
+    return moe_interrupted_resumable(err);
+}
+
+static enum moe_code check_plane(struct checker *c, int64_t index, const struct moe_tensor *t, int plane,
+                                 struct moe_err *err)
+{
+    char name[128];
+    int64_t entry = c->p->first[index] + (plane == MOE_PLANE_SCALE);
+    moe_hash_reset64(c->hash);
+    MOE_TRY(plane == MOE_PLANE_DATA ? hash_data(c, index, err) : hash_scales(c, index, err));
+    if (moe_hash_get64(c->hash) == t->hash[plane]) return MOE_OK;
+    return moe_fail_at(err, MOE_VERIFY, moe_hf_files_path(c->p->files, shard_of(c->p, entry)),
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "its %s are not those that were written there: the file was damaged since (start over "
+                       "with --force)", plane == MOE_PLANE_DATA ? "values" : "scales");
+}
+
+uint64_t moe_hf_place_bytes(const struct moe_hf_place *p, const struct moe_shard_unit *u)
+{
+    uint64_t n = 0;
+    for (int64_t i = 0; i < u->n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++)
+            if (moe_hf_place_takes(p, u->in[i], k)) n += u->out[i].plane[k].bytes;
+    return n;
+}
+
+static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u,
+                               struct moe_progress *progress, struct moe_err *err)
+{
+    for (int64_t i = 0; i < u->n; i++)
+        for (int k = 0; k < MOE_PLANE_COUNT; k++) {
+            if (!u->out[i].plane[k].bytes || !moe_hf_place_takes(c->p, u->in[i], k)) continue;
+            MOE_TRY(check_plane(c, u->in[i], &u->out[i], k, err));
+            moe_progress_add(progress, u->out[i].plane[k].bytes);
+        }
+    return sync_files(c->p, u->in, u->n, err); /* and what was read leaves the page cache */
+}
+
+enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
+                                 struct moe_progress *progress, struct moe_err *err)
+{
+    struct checker c = { .p = p, .hash = moe_hash_new() };
+    size_t room = CHECK_PIECE;
+    for (int64_t i = 0; i < u->n; i++)
+        if (u->out[i].type == MOE_NVFP4 && stripe_bytes(&u->out[i]) > room) room = stripe_bytes(&u->out[i]);
+    c.piece = malloc(room);
+    enum moe_code code = c.hash && c.piece ? check_all(&c, u, progress, err)
+                                           : moe_fail(err, MOE_NOMEM, "no memory to check a unit");
+    moe_hash_free(c.hash);
+    free(c.piece);
+    return code;
+}
+
+/* ---- the rest ---- */
+
+/* The container's tensors are the source's, in its order. */
+static void check_same(const struct moe_source *a, const struct moe_source *b)
+{
+    MOE_CHECK(a->n_tensors == b->n_tensors);
+    for (int64_t i = 0; i < a->n_tensors; i++) {
+        const struct moe_tensor *x = &a->tensors[i], *y = &b->tensors[i];
+        MOE_CHECK(x->role == y->role && x->layer == y->layer && x->expert == y->expert && x->type == y->type);
+    }
+}
+
+static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_plan *plan, const char *dir,
+                            struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
+{
+    /* A scale of 1 says that nobody calibrated; that every single one came out as that was not to be
+     * expected. */
+    if (plan->weight_only != p->plan.weight_only)
+        return moe_fail_at(err, MOE_UNSUPPORTED, plan->src->path, NULL,
+                           "calibration gave every input scale the value 1, which stands for none "
+                           "(moe-quantize -o Q.moe, then moe-convert Q.moe --to hf-nvfp4)");
+    moe_progress_begin(progress, "export", bytes_left(p), MOE_UNIT_BYTES);
+    enum moe_code code = moe_hf_write_all(plan, p, dir, progress, r, err);
+    moe_progress_end(progress);
+    return code;
+}
+
+enum moe_code moe_hf_place_finish(const struct moe_hf_place *p, const struct moe_source *made,
+                                  const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                  struct moe_err *err)
+{
+    struct moe_hf_plan plan;
+    const struct moe_hf_options o = { .flavor = p->plan.flavor, .shard_bytes = p->plan.shard_bytes };
+    *r = (struct moe_hf_result){ 0 };
+    check_same(&p->planned, made);
+    MOE_TRY(moe_hf_plan_open(&plan, made, &o, r, err));
+    r->output_bytes = p->result.output_bytes;
+    enum moe_code code = finish(p, &plan, dir, progress, r, err);
+    moe_hf_plan_release(&plan);
+    return code;
+}

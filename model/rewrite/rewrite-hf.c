@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/rewrite-hf.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "model/rewrite/export-dir.h"
+#include "model/rewrite/files.h"
+#include "model/rewrite/hf-internal.h"
+#include "model/rewrite/rewrite-internal.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* free(*type), which like *place is NULL on failure. */
+static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
+                          const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_place **place,
+                          struct moe_err *err)
+{
+    *place = NULL;
+    MOE_CHECK(!o->layers && !o->place);
+    MOE_TRY(moe_rewrite_types(src, o, type, err));
+    enum moe_code code = moe_hf_place_open(place, src, *type, hf, o->calibrated || o->coder, err);
+    if (code == MOE_OK) return MOE_OK;
+    free(*type);
+    *type = NULL;
+    return code;
+}
+
+/* Of the end, when no worker's buffers are held any more. */
+static enum moe_code check_memory(const struct moe_rewrite_options *o, const struct moe_hf_place *place,
+                                  uint64_t *need, struct moe_err *err)
+{
+    *need = moe_peak_rss() + moe_hf_place_memory(place);
+    if (!o->memory || *need <= o->memory) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+                    (unsigned long long)(*need >> 20) + 1, (unsigned long long)(o->memory >> 20));
+}
+
+/* The checkpoint's files, and until the end the container in DIR.partial with its holes. */
+static enum moe_code disk(const struct moe_source *src, const uint8_t *type, const struct moe_hf_place *place,
+                          struct moe_rewrite_estimate *e, struct moe_err *err)
+{
+    enum moe_code code = MOE_OK;
+    e->disk_bytes = moe_hf_place_result(place)->output_bytes + moe_beside_bytes(src, 2);
+    for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
+        struct moe_shard_unit unit;
+        code = moe_unit_open(&unit, src, type, u, err);
+        if (code == MOE_OK && unit.n) e->disk_bytes += moe_hf_place_left(place, &unit);
+        if (code == MOE_OK) moe_unit_release(&unit);
+    }
+    return code;
+}
+
+enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                      const struct moe_hf_options *hf, struct moe_pool *pool,
+                                      struct moe_rewrite_estimate *e, struct moe_hf_result *r,
+                                      struct moe_err *err)
+{
+    struct moe_hf_place *place;
+    uint8_t *type;
+    MOE_TRY(plan(src, o, hf, &type, &place, err));
+    *r = *moe_hf_place_result(place);
+    uint64_t at_end;
+    enum moe_code code = check_memory(o, place, &at_end, err);
+    if (code == MOE_OK) code = moe_rewrite_estimate(src, o, pool, e, err);
+    if (code == MOE_OK) code = disk(src, type, place, e, err);
+    free(type);
+    moe_hf_place_close(&place);
+    e->output_bytes = r->output_bytes;
+    r->memory_bytes = at_end;
+    if (at_end > e->memory_bytes) e->memory_bytes = at_end;
+    return code;
+}
+
+/* ---- in one pass ---- */
+
+struct pass {
+    const struct moe_source *src;
+    const struct moe_rewrite_options *o;
+    const struct moe_hf_options *hf;
+    struct moe_pool *pool;
+    struct moe_progress *progress;
+    struct moe_rewrite_result *got;
+    struct moe_hf_result *r;
+    struct moe_hf_place *place;
+    struct moe_newdir dir;
+    struct moe_export_dir export;
+    char options[64], work[MOE_WORK_BYTES];
+    char within[PATH_MAX], begun[PATH_MAX]; /* the container; what is begun of it */
+};
+
+static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err *err)
+{
+    enum moe_exists whole, part;
+    MOE_TRY(moe_look(p->within, &whole, err));
+    MOE_TRY(moe_look(p->begun, &part, err));
+    *begun = whole != MOE_ABSENT || part != MOE_ABSENT;
+    return MOE_OK;
+}
+
+static enum moe_code name_all(struct pass *p, const struct moe_work *work, const char *out,
+                              struct moe_err *err)
+{
+    char digest[33];
+    struct moe_newdir d;
+    MOE_TRY(moe_work_digest(work, digest, err));
+    moe_hf_options_words(p->hf, p->options);
+    snprintf(p->work, sizeof p->work, "moe " MOE_VERSION " %s in one pass %s", p->options, digest);
+    MOE_TRY(moe_newdir_name(&d, out, err));
+    MOE_TRY(moe_path_join(p->within, sizeof p->within, d.path, MOE_EXPORT_WITHIN, err));
+    return moe_path_join(p->begun, sizeof p->begun, d.path, MOE_EXPORT_WITHIN ".partial", err);
+}
+
+/* What is unfinished is another work's: the container in it can say which option differs. */
+static enum moe_code tell_difference(const struct pass *p, const struct moe_work *work, enum moe_code code,
+                                     struct moe_err *err)
+{
+    struct moe_err why;
+    bool differs = code == MOE_MISMATCH && (moe_work_compare(p->begun, work, &why) == MOE_MISMATCH ||
+                                            moe_work_compare(p->within, work, &why) == MOE_MISMATCH);
+    if (differs) *err = why;
+    return code;
+}
+
+static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
+{
+    struct moe_work work;
+    MOE_TRY(moe_rewrite_work(p->src, p->o, &work, err));
+    enum moe_code code = name_all(p, &work, out, err);
+    p->export = (struct moe_export_dir){ .src = p->src, .options = p->options, .mode = p->hf->mode,
+                                         .proof = MOE_PROOF_PRODUCER, .work = p->work };
+    if (code == MOE_OK)
+        code = tell_difference(p, &work, moe_export_dir_begin(&p->dir, &p->export, out, err), err);
+    moe_rewrite_work_release(&work);
+    return code;
+}
+
+/* The container is whole but for the values that lie in the checkpoint's files.  It is nobody's to copy again when it is
+ * damaged. */
+static enum moe_code finish(struct pass *p, struct moe_err *err)
+{
+    struct moe_source *made;
+    char work[MOE_WORK_BYTES];
+    enum moe_code code = moe_source_open(&made, p->within, err);
+    if (code == MOE_OK) {
+        code = moe_hf_place_finish(p->place, made, p->dir.path, p->progress, p->r, err);
+        moe_export_dir_work(made, p->options, work);
+        moe_source_close(&made);
+    }
+    if (code == MOE_CORRUPT) return moe_err_remedy(err, "start over with --force");
+    MOE_TRY(code);
+    return moe_export_dir_whole(&p->dir, &p->export, work, err);
+}
+
+static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *err)
+{
+    struct moe_rewrite_options o = *p->o;
+    bool begun;
+    o.place = p->place;
+    MOE_TRY(is_begun(p, &begun, err));
+    enum moe_code code = moe_hf_place_make(p->place, p->dir.path, begun, out, err);
+    if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
+    MOE_TRY(moe_work_manifest(p->within, true, err));
+    MOE_TRY(moe_work_manifest(p->begun, false, err));
+    MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
+    p->got->was_done = false; /* of the checkpoint something is left to do */
+    return finish(p, err);
+}
+
+static void forget(struct moe_rewrite_result *got)
+{
+    cJSON_Delete(got->relative_error);
+    cJSON_Delete(got->notes);
+    cJSON_Delete(got->profile);
+    got->relative_error = got->notes = got->profile = NULL;
+}
+
+/* When the container in it is whole, no weight is left to be quantized. */
+static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *err)
+{
+    struct moe_err ignored;
+    enum moe_exists there;
+    if (moe_look(p->within, &there, &ignored) != MOE_OK || there == MOE_ABSENT) return;
+    moe_interrupted_left(code, err,
+                         "every weight is quantized, and kept in '%s' (go on with the same command and "
+                         "--resume)", p->dir.path);
+}
+
+static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
+{
+    struct moe_err ignored;
+    bool begun = false;
+    enum moe_code code = begin(p, out, err);
+    if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME) return moe_newdir_interrupted(code, out, NULL, err);
+    if (code != MOE_OK) return moe_interrupted_left(code, err, "nothing was finished yet by this run");
+    p->r->was_done = p->got->was_done = p->dir.whole;
+    if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);
+    code = write_all(p, out, err);
+    /* What is finished stays for --resume; when nothing is, nothing. */
+    if (code != MOE_OK && is_begun(p, &begun, &ignored) == MOE_OK && begun) p->dir.keep = true;
+    if (code != MOE_OK) tell_kept(p, code, err);
+    return moe_export_dir_end(&p->dir, &p->export, code, err);
+}
+
+enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
+                             const struct moe_rewrite_options *o, const struct moe_hf_options *hf,
+                             struct moe_pool *pool, struct moe_progress *progress,
+                             struct moe_rewrite_result *got, struct moe_hf_result *r, struct moe_err *err)
+{
+    struct pass *p = calloc(1, sizeof *p);
+    uint8_t *type;
+    uint64_t need;
+    *got = (struct moe_rewrite_result){ 0 };
+    *r = (struct moe_hf_result){ 0 };
+    if (!p) return moe_fail_at(err, MOE_NOMEM, out, NULL, "no memory to write it");
+    *p = (struct pass){ .src = src, .o = o, .hf = hf, .pool = pool, .progress = progress, .got = got,
+                        .r = r };
+    enum moe_code code = plan(src, o, hf, &type, &p->place, err);
+    if (code == MOE_OK) *r = *moe_hf_place_result(p->place);
+    if (code == MOE_OK) moe_rewrite_count(src, type, got);
+    free(type);
+    if (code == MOE_OK) code = check_memory(o, p->place, &need, err);
+    if (code == MOE_OK) code = run(p, out, err);
+    if (code != MOE_OK) forget(got);
+    got->output_bytes = r->output_bytes;
+    moe_hf_place_close(&p->place);
+    free(p);
+    return code;
+}

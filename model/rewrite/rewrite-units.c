@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The units of a container: the groups of all units as one sequence through a pipeline, so that the end of a unit and the beginning of
+ * the next are written at the same time, while the unit before them is made durable (commit.h). */
+#include "model/rewrite/rewrite-internal.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "model/rewrite/files.h"
+#include "model/rewrite/hf-place.h"
+#include "model/rewrite/same.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Finished groups wait for those before them: a worker need not wait for another that has a larger one at hand. */
+enum { SLOTS_PER_WORKER = 8 };
+
+uint64_t moe_tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
+    return n;
+}
+
+/* ---- units come and go ---- */
+
+static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }
+
+static const struct moe_group *group(const struct moe_rewrite_work *k, int t, int64_t item)
+{
+    return &live(k, t)->unit.groups[item - k->todo[t].first];
+}
+
+/* Which unit of todo an item belongs to. */
+static int find(const struct moe_rewrite_work *k, int64_t item)
+{
+    int low = 0, high = k->n_todo - 1;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (item < k->todo[mid].end) high = mid;
+        else low = mid + 1;
+    }
+    return low;
+}
+
+static void release(struct moe_live *l)
+{
+    moe_shard_abort(&l->shard);
+    cJSON_Delete(l->source);
+    moe_tally_release(&l->tally);
+    moe_unit_release(&l->unit);
+    *l = (struct moe_live){ 0 };
+}
+
+static enum moe_code create_diverted(struct moe_rewrite_work *k, struct moe_live *l, const char *path,
+                                     struct moe_err *err)
+{
+    struct moe_shard_divert d;
+    MOE_TRY(moe_hf_place_divert(k->o->place, &l->unit, &d, err));
+    enum moe_code code = moe_shard_create_diverted(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header,
+                                                   &d, err);
+    if (code != MOE_OK) d.close(d.ctx);
+    return code;
+}
+
+static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+{
+    char path[4096];
+    if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray())) return moe_fail(err, MOE_NOMEM, "no memory for provenance");
+    if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(l->source, k->src, err));
+    MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
+    if (k->o->place) return create_diverted(k, l, path, err);
+    return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
+}
+
+static enum moe_code open_unit(struct moe_rewrite_work *k, int t, struct moe_err *err)
+{
+    struct moe_live *l = live(k, t);
+    enum moe_code code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
+    if (code == MOE_OK) code = create(k, l, err);
+    if (code == MOE_OK) l->open = true;
+    else release(l);
+    return code;
+}
+
+/* An item is about to be made: open its unit if this is the first, and take a worker's buffers. */
+static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **e, struct moe_err *err)
+{
+    enum moe_code code = MOE_OK;
+    pthread_mutex_lock(&k->lock);
+    if (!live(k, t)->open) code = open_unit(k, t, err);
+    if (code == MOE_OK) *e = k->idle[--k->n_idle];
+    pthread_mutex_unlock(&k->lock);
+    return code;
+}
+
+static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
+{
+    pthread_mutex_lock(&k->lock);
+    k->idle[k->n_idle++] = e;
+    pthread_mutex_unlock(&k->lock);
+}
+
+static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, int32_t file)
+{
+    for (int64_t i = 0; i < l->unit.n; i++)
+        if (k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file == file) return true;
+    return false;
+}
+
+/* What reading ahead and pages that tensors share have left of the unit's files in the page cache; but not of files that another open
+ * unit reads: that one drops them at its end. */
+static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
+{
+    int32_t last = -1;
+    pthread_mutex_lock(&k->lock);
+    for (int64_t i = 0; i < l->unit.n; i++) {
+        int32_t file = k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file;
+        bool used = file == last;
+        last = file;
+        for (int s = 0; s < k->slots && !used; s++) used = &k->live[s] != l && k->live[s].open && reads(k, &k->live[s], file);
+        if (!used) moe_source_drop_file(k->src, file);
+    }
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* note: what a coder keeps, NULL for none; taken, whatever is returned. */
+static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note, struct moe_err *err)
+{
+    cJSON *report = moe_tally_json(&l->tally);
+    if (!report) cJSON_Delete(note);
+    if (!report || (note && !moe_report_add_note(report, note))) {
+        cJSON_Delete(report);
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    }
+    struct moe_finished done = { .shard = l->shard, .source = l->source, .report = report };
+    memcpy(done.name, l->unit.name, sizeof done.name);
+    l->shard = NULL;
+    l->source = NULL;
+    drop_sources(k, l);
+    pthread_mutex_lock(&k->lock);
+    release(l);
+    pthread_mutex_unlock(&k->lock);
+    return moe_commit_unit(k->commit, &done, err);
+}
+
+/* ---- one group of tensors ---- */
+
+/* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie side by side.  NULL: none. */
+static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
+{
+    const struct moe_tensor *o = moe_source_fused(k->src, in);
+    return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
+}
+
+/* Of a tensor, and of the one it is fused with: read for this a second time, by whoever has it at hand. */
+static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in, float *global, struct moe_emitted *d, struct moe_err *err)
+{
+    const struct moe_tensor *fused = fused_elsewhere(k, in);
+    struct moe_emitted other;
+    float amax, with = 0;
+    if (fused) MOE_TRY(moe_emit_amax(e, fused, &with, &other, err));
+    MOE_TRY(moe_emit_amax(e, in, &amax, d, err));
+    *global = moe_nvfp4_global(with > amax ? with : amax, k->o->method);
+    return MOE_OK;
+}
+
+static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e, int64_t i, const float *shared,
+                               struct moe_emitted *d, struct moe_err *err)
+{
+    const struct moe_tensor *in = &k->src->tensors[l->unit.in[i]];
+    int type = l->unit.out[i].type;
+    if (type == in->type) return moe_emit_copy(e, in, l->shard, i, d, err);
+    if (type != MOE_NVFP4) return moe_emit_decoded(e, in, type, l->shard, i, d, err);
+    float global = shared ? *shared : 0;
+    if (!shared) MOE_TRY(own_global(k, e, in, &global, d, err));
+    return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
+}
+
+static enum moe_code write_group(struct moe_rewrite_work *k, const struct moe_live *l, const struct moe_group *g, struct moe_emit *e,
+                                 struct moe_emitted *d, struct moe_err *err)
+{
+    float shared = 0;
+    for (int j = 0; g->share && j < 2; j++) {
+        float a;
+        MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &a, &d[j], err));
+        if (a > shared) shared = a;
+    }
+    shared = moe_nvfp4_global(shared, k->o->method);
+    for (int j = 0; j < g->n; j++)
+        MOE_TRY(write_one(k, l, e, g->first + j, g->share && j < 2 ? &shared : NULL, &d[j], err));
+    return MOE_OK;
+}
+
+static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    struct moe_emit *e;
+    int t = find(k, i);
+    MOE_TRY(enter(k, t, &e, err));
+    enum moe_code code = write_group(k, live(k, t), group(k, t, i), e, k->done[slot], err);
+    leave(k, e);
+    return code;
+}
+
+static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    int t = find(k, i);
+    struct moe_live *l = live(k, t);
+    const struct moe_group *g = group(k, t, i);
+    uint64_t bytes = 0;
+    for (int j = 0; j < g->n; j++) {
+        int64_t index = l->unit.in[g->first + j];
+        const struct moe_tensor *in = &k->src->tensors[index], *out = &l->unit.out[g->first + j];
+        const struct moe_emitted *d = &k->done[slot][j];
+        bytes += moe_tensor_bytes(in);
+        if (out->type != in->type) moe_tally_add(&l->tally, in, d->num, d->den);
+        for (int p = 0; l->source && p < MOE_PLANE_COUNT; p++) {
+            int32_t raw = k->raw_of[index * MOE_PLANE_COUNT + p];
+            if (raw >= 0) MOE_TRY(moe_source_entry(l->source, k->src, raw, d->source_hash[p], err));
+        }
+    }
+    if (!k->o->coder) moe_progress_add(k->progress, bytes);
+    if (i + 1 == k->todo[t].end && !k->o->coder) MOE_TRY(hand_over(k, l, NULL, err));
+    MOE_TRY(moe_commit_check(k->commit, err));
+    return moe_interrupted_resumable(err);
+}
+
+/* ---- units whose codes a coder chooses: one after the other ---- */
+
+/* Dense.moe last: what is quantized in it is known when all layers have been seen. */
+static int unit_at(const struct moe_rewrite_work *k, int i) { return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i; }
+
+static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l, int64_t i)
+{
+    return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
+}
+
+static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_live *l, int64_t group, int worker, struct moe_emit *e, struct moe_emitted *d,
+                                struct moe_err *err)
+{
+    const struct moe_group *g = &l->unit.groups[group];
+    struct moe_coded coded[3];
+    float amax[3] = { 0 };
+    memset(coded, 0, sizeof coded);
+    for (int j = 0; j < g->n; j++)
+        if (is_coded(k, l, g->first + j)) MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
+    MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, group, worker, amax, coded, err));
+    for (int j = 0; j < g->n; j++) {
+        const struct moe_tensor *in = &k->src->tensors[l->unit.in[g->first + j]];
+        if (coded[j].codes) MOE_TRY(moe_emit_coded(e, in, &coded[j], l->shard, g->first + j, &d[j], err));
+        else MOE_TRY(write_one(k, l, e, g->first + j, NULL, &d[j], err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_code produce_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    struct moe_emit *e;
+    MOE_TRY(enter(k, k->now, &e, err));
+    enum moe_code code = code_group(k, live(k, k->now), i, slot, e, k->done[slot], err);
+    leave(k, e);
+    return code;
+}
+
+static enum moe_code consume_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+{
+    struct moe_rewrite_work *k = ctx;
+    return consume(k, k->todo[k->now].first + i, slot, err);
+}
+
+static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+{
+    char path[4096];
+    cJSON *note = NULL;
+    float *input = malloc((size_t)l->unit.n * sizeof *input);
+    if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
+    enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
+    if (code == MOE_OK)
+        code = k->o->coder->end(k->o->coder->ctx, &l->unit, &(struct moe_unit_file){ path, k->o->place },
+                                input, &note, err);
+    for (int64_t i = 0; code == MOE_OK && i < l->unit.n; i++)
+        if (is_coded(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
+    free(input);
+    if (code == MOE_OK) return hand_over(k, l, note, err);
+    cJSON_Delete(note);
+    return code;
+}
+
+static enum moe_code write_coded(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    struct moe_live *l = live(k, k->now);
+    const struct moe_todo *t = &k->todo[k->now];
+    MOE_TRY(open_unit(k, k->now, err));
+    MOE_TRY(k->o->coder->begin(k->o->coder->ctx, &l->unit, err));
+    MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_coded, consume_coded, k, err));
+    return end_coded(k, l, err);
+}
+
+static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct moe_err *err)
+{
+    char path[4096];
+    struct moe_shard_unit unit;
+    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
+    int n = unit.n ? snprintf(path, sizeof path, "%s/%s.moe", moe_writer_dir(k->writer), unit.name) : 0;
+    enum moe_code code = MOE_OK;
+    if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
+    else if (n)
+        code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->place },
+                                   err);
+    moe_unit_release(&unit);
+    return code;
+}
+
+static enum moe_code start_coder(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    bool *todo = calloc((size_t)moe_unit_count(k->src) + 1, sizeof *todo);
+    if (!todo) return moe_fail(err, MOE_NOMEM, "no memory for %d units", moe_unit_count(k->src));
+    for (int i = 0; i < k->n_todo; i++) todo[k->todo[i].number] = true;
+    enum moe_code code = k->o->coder->start(k->o->coder->ctx, moe_writer_dir(k->writer), todo, err);
+    free(todo);
+    return code;
+}
+
+static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    int units = moe_unit_count(k->src);
+    if (k->n_todo) MOE_TRY(start_coder(k, err));
+    for (int i = 0; i < units && k->now < k->n_todo; i++) {
+        if (k->todo[k->now].number != unit_at(k, i)) {
+            MOE_TRY(replay_unit(k, unit_at(k, i), err));
+            continue;
+        }
+        MOE_TRY(write_coded(k, err));
+        k->now++;
+    }
+    return MOE_OK;
+}
+
+/* ---- units that are there, and whose weights lie in a checkpoint's files ---- */
+
+static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_unit *u)
+{
+    return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
+}
+
+/* The planes of a finished unit that the checkpoint's files have, and those in its own file.  check: or count
+ * their bytes. */
+static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
+                                    const char *path, bool check, uint64_t *bytes, struct moe_err *err)
+{
+    struct moe_shard_divert d;
+    enum moe_code code = MOE_OK;
+    MOE_TRY(moe_hf_place_divert(k->o->place, u, &d, err));
+    if (check) {
+        code = moe_shard_check_own(path, u->out, u->n, &d, k->progress, err);
+        if (code == MOE_OK) code = moe_hf_place_check(k->o->place, u, k->progress, err);
+    } else {
+        *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &d);
+    }
+    d.close(d.ctx);
+    return code;
+}
+
+static enum moe_code look_at_placed(struct moe_rewrite_work *k, const char *dir, int number, bool check,
+                                    uint64_t *bytes, struct moe_err *err)
+{
+    char path[4096];
+    struct moe_shard_unit unit;
+    enum moe_code code = MOE_OK;
+    MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
+    if (is_there(k, &unit)) {
+        int n = snprintf(path, sizeof path, "%s/%s.moe", dir, unit.name);
+        if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+        else if (check) code = moe_shard_hashes(path, unit.out, unit.n, err);
+        if (code == MOE_OK) code = look_at_planes(k, &unit, path, check, bytes, err);
+    }
+    moe_unit_release(&unit);
+    return code;
+}
+
+enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err)
+{
+    uint64_t bytes = 0;
+    enum moe_code code = MOE_OK;
+    int units = moe_unit_count(k->src);
+    for (int u = 0; u < units; u++) MOE_TRY(look_at_placed(k, dir, u, false, &bytes, err));
+    if (!bytes) return MOE_OK;
+    moe_progress_begin(k->progress, "check", bytes, MOE_UNIT_BYTES);
+    for (int u = 0; code == MOE_OK && u < units; u++) code = look_at_placed(k, dir, u, true, &bytes, err);
+    moe_progress_end(k->progress);
+    return code;
+}
+
+/* ---- all of them ---- */
+
+/* Which units are to be written and how large they are; bytes of the source whose units are there. */
+static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done, struct moe_err *err)
+{
+    int units = moe_unit_count(k->src);
+    int64_t items = 0;
+    *bytes = *done = 0;
+    if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
+    for (int i = 0; i < units; i++) {
+        struct moe_shard_unit unit;
+        enum moe_code code = MOE_OK;
+        int u = unit_at(k, i);
+        MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
+        if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
+            k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_groups };
+            items += unit.n_groups;
+            *bytes += k->o->place ? moe_hf_place_left(k->o->place, &unit) : unit.header.file_bytes;
+        } else {
+            for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
+            k->n_there += unit.n > 0;
+            if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, err);
+        }
+        moe_unit_release(&unit);
+        MOE_TRY(code);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    uint64_t memory;
+    const struct moe_source *src = k->src;
+    MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
+    /* The pipeline runs one thread more than the pool; with less memory than that, no more than there are slots. */
+    k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
+    if (k->o->coder) k->slots = k->workers < k->o->coder->workers ? k->workers : k->o->coder->workers;
+    k->emit = calloc((size_t)k->workers, sizeof *k->emit);
+    k->idle = calloc((size_t)k->workers, sizeof *k->idle);
+    k->done = calloc((size_t)k->slots, sizeof *k->done);
+    k->live = calloc((size_t)k->slots, sizeof *k->live);
+    k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    if (!k->emit || !k->idle || !k->done || !k->live || !k->raw_of) return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
+    for (; k->n_idle < k->workers; k->n_idle++) {
+        MOE_TRY(moe_emit_open(&k->emit[k->n_idle], src, err));
+        k->idle[k->n_idle] = k->emit[k->n_idle];
+    }
+    memset(k->raw_of, 0xff, (size_t)src->n_tensors * MOE_PLANE_COUNT * sizeof *k->raw_of);
+    for (int64_t i = 0; i < src->n_raws; i++)
+        if (src->raws[i].tensor >= 0) k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
+    return MOE_OK;
+}
+
+static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
+{
+    struct moe_err e;
+    MOE_TRY(open_workers(k, err));
+    MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
+    pthread_mutex_init(&k->lock, NULL);
+    enum moe_code code = k->o->coder ? run_coded(k, err) : k->n_todo ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce, consume, k, err) : MOE_OK;
+    for (int s = 0; s < k->slots; s++) {
+        if (k->live[s].open) drop_sources(k, &k->live[s]);
+        release(&k->live[s]);
+    }
+    if (moe_commit_wait(k->commit, &e) != MOE_OK && code == MOE_OK) *err = e, code = e.code;
+    k->sync += moe_commit_seconds(k->commit);
+    pthread_mutex_destroy(&k->lock);
+    return code;
+}
+
+enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err)
+{
+    uint64_t need, done;
+    enum moe_code code = list_units(k, &need, &done, err);
+    if (code == MOE_OK && k->o->place && k->n_there)
+        code = moe_rewrite_check_placed(k, moe_writer_dir(k->writer), err);
+    if (!k->o->coder) moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
+    if (!k->o->coder) moe_progress_skip(k->progress, done);
+    if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);
+    if (code == MOE_OK) code = run(k, err);
+    moe_progress_end(k->progress);
+    return code;
+}
+
+void moe_rewrite_release(struct moe_rewrite_work *k)
+{
+    moe_commit_close(&k->commit);
+    for (int i = 0; k->emit && i < k->workers; i++) moe_emit_close(&k->emit[i]);
+    free(k->emit);
+    free(k->idle);
+    free(k->done);
+    free(k->live);
+    free(k->raw_of);
+    free(k->todo);
+}

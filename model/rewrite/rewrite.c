@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/rewrite-internal.h"
+
+#include "base/io.h"
+#include "base/newdir.h"
+#include "base/tool.h"
+#include "kernels/kernels.h"
+#include "model/rewrite/files.h"
+#include "model/rewrite/report.h"
+#include "model/rewrite/same.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t input_bytes(const struct moe_source *src, const uint8_t *type)
+{
+    uint64_t n = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : moe_tensor_bytes(&src->tensors[i]);
+    return n;
+}
+
+/* What the unit on its way to the disk and the one at hand hold, beside what the process has now. */
+static uint64_t unit_memory(const struct moe_source *src)
+{
+    int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
+    for (int64_t i = 0; i < src->n_tensors; i++) dense += src->tensors[i].expert < 0;
+    most = c > dense ? c : dense;
+    return (uint64_t)most * 2 * 4096; /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+}
+
+enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool, int *workers,
+                                  uint64_t *memory, struct moe_err *err)
+{
+    uint64_t base = moe_peak_rss() + unit_memory(src), each = moe_emit_estimate(src) + (256 << 10);
+    uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
+    int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
+    *workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
+    if (fit < *workers) *workers = (int)fit;
+    if (*workers < 1)
+        return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+                        (unsigned long long)((base + each) >> 20) + 1, (unsigned long long)(limit >> 20));
+    *memory = base + (uint64_t)*workers * each;
+    return MOE_OK;
+}
+
+enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                uint8_t **type, struct moe_err *err)
+{
+    *type = malloc((size_t)src->n_tensors + 1);
+    if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
+    enum moe_code code = moe_precision_map(src, o->scope, o->rules, o->n_rules, *type, err);
+    int64_t layers = src->config.num_hidden_layers;
+    if (code == MOE_OK && o->layers && (o->layers->first < 0 || o->layers->first > o->layers->last || o->layers->last >= layers))
+        code = moe_fail(err, MOE_USAGE, "layers %d-%d are not within 0-%lld", o->layers->first, o->layers->last, (long long)layers - 1);
+    for (int64_t i = 0; code == MOE_OK && o->layers && i < src->n_tensors; i++)
+        if (!moe_range_has(o->layers, &src->config, (enum moe_role)src->tensors[i].role, src->tensors[i].layer)) (*type)[i] = MOE_TYPE_LEFT_OUT;
+    if (code != MOE_OK) {
+        free(*type);
+        *type = NULL;
+    }
+    return code;
+}
+
+/* Seconds one thread takes for a weight: decode and quantize, or decode and copy; from a sample. */
+static double seconds_per_weight(const struct moe_rewrite_options *o)
+{
+    enum { N = 1 << 18 };
+    float *x = malloc(N * sizeof *x);
+    uint8_t *codes = malloc(N);
+    if (!x || !codes) {
+        free(x);
+        free(codes);
+        return 1e-9;
+    }
+    for (int i = 0; i < N; i++) x[i] = (float)((i * 2654435761u >> 8) % 65537) / 32768.0f - 1.0f;
+    double best = 1;
+    for (int pass = 0; pass < 4; pass++) {
+        double t = moe_now();
+        moe_kernels()->nvfp4_quantize(o->method, x, N, 1.0f / 2688, codes, codes + N / 2);
+        t = moe_now() - t;
+        if (t < best) best = t;
+    }
+    free(x);
+    free(codes);
+    return best / N;
+}
+
+static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, uint64_t *bytes, struct moe_err *err)
+{
+    *bytes = 0;
+    for (int u = 0; u < moe_unit_count(src); u++) {
+        struct moe_shard_unit unit;
+        MOE_TRY(moe_unit_open(&unit, src, type, u, err));
+        if (unit.n) *bytes += unit.header.file_bytes;
+        moe_unit_release(&unit);
+    }
+    return MOE_OK;
+}
+
+static int64_t weights_to_quantize(const struct moe_source *src, const uint8_t *type)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4) n += src->tensors[i].rows * src->tensors[i].cols;
+    return n;
+}
+
+enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
+                                   struct moe_rewrite_estimate *e, struct moe_err *err)
+{
+    uint8_t *type;
+    *e = (struct moe_rewrite_estimate){ 0 };
+    MOE_TRY(moe_rewrite_types(src, o, &type, err));
+    e->input_bytes = input_bytes(src, type);
+    enum moe_code code = moe_rewrite_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
+    if (code == MOE_OK) code = shard_bytes(src, type, &e->output_bytes, err);
+    if (o->vision) e->output_bytes += moe_aside_bytes(src, MOE_ASIDE_VISION);
+    if (o->rest) e->output_bytes += moe_aside_bytes(src, MOE_ASIDE_SUPERSEDED);
+    e->disk_bytes = e->output_bytes + moe_beside_bytes(src, 1);
+    e->weights_quantized = weights_to_quantize(src, type);
+    free(type);
+    MOE_TRY(code);
+    const double disk = 1e9;
+    double compute = ((double)e->weights_quantized * seconds_per_weight(o) + (double)e->input_bytes / 2e9) / e->workers;
+    double io = fmax((double)e->input_bytes, (double)e->output_bytes) / disk;
+    e->seconds = fmax(compute, io);
+    return MOE_OK;
+}
+
+void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r)
+{
+    r->input_bytes = input_bytes(src, type);
+    for (int64_t i = 0; i < src->n_tensors; i++) r->tensors += type[i] != MOE_TYPE_LEFT_OUT;
+    r->weights_quantized = weights_to_quantize(src, type);
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (t->type != MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
+        r->kept_nvfp4++;
+        const struct moe_tensor *o = moe_source_fused(src, t);
+        if (!o || o->role > t->role) continue; /* a pair counts at its second weight */
+        r->unequal_pairs += o->type == MOE_NVFP4 && type[o - src->tensors] == MOE_NVFP4 &&
+            o->global != t->global;
+    }
+}
+
+static enum moe_code set_part(struct moe_rewrite_work *k, const cJSON *reports, struct moe_err *err)
+{
+    cJSON *part = moe_part_json(k->o->layers, reports);
+    enum moe_code code = part ? moe_writer_set_part(k->writer, part, err) : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    cJSON_Delete(part);
+    return code;
+}
+
+static bool is_merged(const struct moe_source *src) { return src->container && src->container->n_parts; }
+
+static cJSON *options_json(const struct moe_source *src, const struct moe_rewrite_options *o)
+{
+    return is_merged(src) ? cJSON_Duplicate(moe_json_get(moe_json_get(src->container->manifest, "provenance"), "options"), true)
+                          : moe_rewrite_options_json(o);
+}
+
+static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *reports, struct moe_rewrite_result *r, struct moe_err *err)
+{
+    cJSON *notes = moe_report_notes(reports);
+    if (!notes) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    enum moe_code code = k->o->coder->publish(k->o->coder->ctx, k->writer, notes, err);
+    if (code == MOE_OK && !(r->notes = cJSON_Duplicate(notes, 1))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
+    cJSON_Delete(notes);
+    return code;
+}
+
+static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_result *r, struct moe_err *err)
+{
+    char *jsonl = NULL;
+    size_t jsonl_bytes = 0;
+    cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
+    enum moe_code code = moe_copy_files(k->src, k->writer, k->o->rest, &jsonl, &jsonl_bytes, err);
+    if (code == MOE_OK && k->o->vision) code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, err);
+    if (code == MOE_OK && k->o->rest) code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, err);
+    if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
+    if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
+    else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && k->o->coder) code = publish_notes(k, reports, r, err);
+    if (code == MOE_OK && k->o->layers) code = set_part(k, reports, err);
+    if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    if (code == MOE_OK) code = moe_writer_publish(&k->writer, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
+    free(jsonl);
+    cJSON_Delete(reports);
+    cJSON_Delete(types);
+    cJSON_Delete(quantization);
+    return code;
+}
+
+/* Where the time went; NULL when out of memory. */
+static cJSON *profile_json(const struct moe_rewrite_work *k)
+{
+    static const char *const names[MOE_EMIT_PHASES] = {
+        [MOE_EMIT_READ] = "read", [MOE_EMIT_HASH] = "hash", [MOE_EMIT_DECODE] = "decode", [MOE_EMIT_QUANTIZE] = "quantize",
+        [MOE_EMIT_ERROR] = "error", [MOE_EMIT_WRITE] = "write" };
+    cJSON *o = cJSON_CreateObject();
+    for (int p = 0; o && p < MOE_EMIT_PHASES; p++) {
+        double sum = 0;
+        for (int i = 0; k->emit && i < k->workers; i++) sum += k->emit[i] ? moe_emit_seconds(k->emit[i])[p] : 0;
+        moe_json_add_measured(o, names[p], sum);
+    }
+    if (o) moe_json_add_measured(o, "sync", k->sync);
+    return o;
+}
+
+/* An earlier run wrote it: say of it what that run said. */
+static enum moe_code report_done(const struct moe_source *src, const char *out, struct moe_rewrite_result *r,
+                                 struct moe_err *err)
+{
+    struct moe_source *made;
+    MOE_TRY(moe_source_open_config(&made, out, err));
+    const cJSON *q = moe_json_get(made->container->manifest, "quantization"), *e = q ? moe_json_get(q, "relative_error") : NULL;
+    r->output_bytes = made->container->bytes;
+    enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true)) ? MOE_OK
+                       : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (code == MOE_OK) code = moe_same_files(src, made, err);
+    moe_source_close(&made);
+    return code;
+}
+
+/* The kernels that the bytes depend on: the coder's, and those that calibrated the source. */
+static const char *kernels_of(const struct moe_source *src, const struct moe_rewrite_options *o)
+{
+    const char *own = o->coder ? o->coder->kernels : NULL, *before = moe_source_kernels(src);
+    if (own && before && strcmp(own, before)) return "mixed";
+    return own ? own : before;
+}
+
+enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_rewrite_options *o,
+                               struct moe_work *work, struct moe_err *err)
+{
+    *work = (struct moe_work){ .kernels = kernels_of(src, o), .made_from = moe_source_made_from(src) };
+    if (src->kind == MOE_CONTAINER && !is_merged(src)) work->from = src;
+    MOE_TRY(moe_source_identity(src, &work->input, err));
+    work->origin = moe_source_origin(src, &work->input);
+    work->options = options_json(src, o);
+    return work->options ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the options");
+}
+
+void moe_rewrite_work_release(struct moe_work *work)
+{
+    cJSON_Delete((cJSON *)(uintptr_t)work->options);
+    work->options = NULL;
+}
+
+/* What --resume compares. */
+static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+                                 struct moe_rewrite_result *r,
+                                 struct moe_err *err)
+{
+    struct moe_found found;
+    struct moe_work work;
+    MOE_TRY(moe_rewrite_work(k->src, k->o, &work, err));
+    k->before = work.input;
+    enum moe_code code = moe_writer_open(&k->writer, out, mode, &work, &found, err);
+    moe_rewrite_work_release(&work);
+    r->was_done = code == MOE_OK && found.done;
+    r->unweighed = code == MOE_OK && found.unweighed;
+    return code;
+}
+
+/* How an interruption is told: what of the work is kept, and how to go on. */
+static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+                      enum moe_code code, struct moe_err *err)
+{
+    int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
+    const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
+    char outer[PATH_MAX] = ""; /* of an export in one pass, in which the container is */
+    if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
+    if (dir && *outer) dir = outer;
+    if (done)
+        moe_interrupted_left(code, err,
+                             "%d of %d %s are finished and kept in '%s' (go on with the same command and "
+                             "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
+    else if (dir && moe_writer_has_work(k->writer))
+        moe_interrupted_left(code, err, "no file is finished yet, what was computed for them is kept in '%s' (go on with the same command and --resume)", dir);
+    else if (!dir && mode == MOE_WRITE_RESUME)
+        moe_newdir_interrupted(code, out, *outer ? outer : NULL, err);
+    else
+        moe_interrupted_left(code, err, "nothing was finished yet%s", dir ? "" : " by this run");
+}
+
+enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
+                          const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
+                          struct moe_rewrite_result *r, struct moe_err *err)
+{
+    struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
+    bool spoiled = false; /* what was written is of two models: nothing of it is kept */
+    *r = (struct moe_rewrite_result){ 0 };
+    MOE_TRY(moe_source_apart(src, out, err));
+    MOE_TRY(moe_rewrite_types(src, o, &k.type, err));
+    moe_rewrite_count(src, k.type, r);
+    enum moe_code code = open_writer(&k, out, mode, r, err);
+    if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
+    if (code == MOE_OK && r->was_done && o->place) code = moe_rewrite_check_placed(&k, out, err);
+    double from = moe_now();
+    if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, &spoiled, err);
+    if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);
+    k.sync += moe_now() - from;
+    if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
+    moe_rewrite_release(&k);
+    tell_kept(&k, out, mode, code, err);
+    if (spoiled) moe_writer_discard(&k.writer);
+    else moe_writer_close(&k.writer);
+    free(k.type);
+    if (code != MOE_OK) {
+        cJSON_Delete(r->relative_error);
+        cJSON_Delete(r->notes);
+        r->relative_error = r->notes = NULL;
+    }
+    return code;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/same.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "formats/small.h"
+#include "model/rewrite/files.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
+
+/* ---- a tensor of a unit ---- */
+
+/* A line of source.jsonl, with its ordinal: the raw tensor that it is of and the hash; NULL for one that is
+ * not to be read. */
+static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *line, const char **hash)
+{
+    const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4);
+    const cJSON *ordinal = cJSON_GetArrayItem(line, 7);
+    if (!cJSON_IsString(name) || !cJSON_IsString(hex) || !cJSON_IsNumber(ordinal)) return NULL;
+    if (ordinal->valuedouble < 0 || ordinal->valuedouble >= (double)src->n_raws) return NULL;
+    const struct moe_raw *r = &src->raws[(int64_t)ordinal->valuedouble];
+    *hash = hex->valuestring;
+    return strcmp(r->name, name->valuestring) || r->span.bytes > TENSOR_BYTES ? NULL : r;
+}
+
+static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw *r, char hex[17],
+                              struct moe_err *err)
+{
+    struct moe_hash *h = moe_hash_new();
+    unsigned char *piece = malloc(PIECE);
+    enum moe_code code = h && piece ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to read a tensor again");
+    if (h) moe_hash_reset64(h);
+    for (uint64_t at = 0; code == MOE_OK && at < r->span.bytes; at += PIECE) {
+        size_t n = r->span.bytes - at < PIECE ? (size_t)(r->span.bytes - at) : PIECE;
+        code = moe_source_read_raw(src, r, at, n, piece, err);
+        if (code == MOE_OK) moe_hash_add64(h, piece, n);
+    }
+    if (code == MOE_OK) moe_hex64(moe_hash_get64(h), hex);
+    free(piece);
+    moe_hash_free(h);
+    return code;
+}
+
+static enum moe_code check_middle(const struct moe_source *src, const cJSON *lines, const char *unit,
+                                  struct moe_err *err)
+{
+    const struct moe_raw *r = NULL;
+    const char *hash = NULL, *other;
+    int n = 0, k = 0;
+    char hex[17];
+    for (const cJSON *l = lines ? lines->child : NULL; l; l = l->next) n += raw_of(src, l, &other) != NULL;
+    for (const cJSON *l = n ? lines->child : NULL; l && !r; l = l->next)
+        if (raw_of(src, l, &hash) && k++ == n / 2) r = raw_of(src, l, &hash);
+    if (!r) return MOE_OK;
+    MOE_TRY(hash_raw(src, r, hex, err));
+    if (!strcmp(hex, hash)) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, src->files[r->span.file].path, r->name,
+                       "it is not what '%s' was made from (start over with --force)", unit);
+}
+
+enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
+                            struct moe_err *err)
+{
+    cJSON *lines;
+    if (src->kind != MOE_CHECKPOINT) return MOE_OK;
+    MOE_TRY(moe_writer_unit_source(w, unit, &lines, err));
+    enum moe_code code = check_middle(src, lines, unit, err);
+    cJSON_Delete(lines);
+    return code == MOE_OK ? moe_interrupted_resumable(err) : code;
+}
+
+/* ---- small files ---- */
+
+static enum moe_code differs(const struct moe_source *made, const char *name, const struct moe_source *src,
+                             struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL,
+                       "its '%.200s' is not that of '%.200s' (write it again with --force)", name, src->path);
+}
+
+static bool is_kept(const char *name) { return !strncmp(name, "tokenizer/", 10) || !strncmp(name, "hf/", 3); }
+
+static int64_t kept(const struct moe_source *made)
+{
+    int64_t n = 0;
+    for (const cJSON *e = moe_json_get(made->container->manifest, "files")->child; e; e = e->next)
+        n += is_kept(moe_json_get(e, "name")->valuestring);
+    return n;
+}
+
+static double bytes_of(const cJSON *entry) { return moe_json_get(entry, "bytes")->valuedouble; }
+static const char *digest_of(const cJSON *entry) { return moe_json_get(entry, "xxh3_128")->valuestring; }
+
+static bool lists(const struct moe_source *made, const char *name, double bytes, const char *digest)
+{
+    for (const cJSON *e = moe_json_get(made->container->manifest, "files")->child; e; e = e->next)
+        if (!strcmp(moe_json_get(e, "name")->valuestring, name))
+            return bytes_of(e) == bytes && !strcmp(digest_of(e), digest);
+    return false;
+}
+
+/* One entry of a checkpoint's directory; *n counts those that are kept. */
+static enum moe_code check_entry(const struct moe_source *src, const struct moe_source *made,
+                                 const char *name, int64_t *n, struct moe_err *err)
+{
+    char path[PATH_MAX], to[PATH_MAX], hex[33], *data;
+    size_t bytes;
+    enum moe_exists there;
+    const char *folder = moe_small_folder(name);
+    if (!folder) return MOE_OK;
+    snprintf(to, sizeof to, "%s/%s", folder, name);
+    MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_DIR) return MOE_OK;
+    MOE_TRY(moe_read_file(path, SMALL_FILE, &data, &bytes, err));
+    moe_hex128(moe_hash128(data, bytes), hex);
+    free(data);
+    ++*n;
+    return lists(made, to, (double)bytes, hex) ? MOE_OK : differs(made, to, src, err);
+}
+
+static enum moe_code check_directory(const struct moe_source *src, const struct moe_source *made, int64_t *n,
+                                     struct moe_err *err)
+{
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(src->path, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) code = check_entry(src, made, names.v[i], n, err);
+    moe_names_release(&names);
+    return code;
+}
+
+enum moe_code moe_same_files(const struct moe_source *src, const struct moe_source *made, struct moe_err *err)
+{
+    int64_t n = 0;
+    if (src->kind == MOE_CHECKPOINT) MOE_TRY(check_directory(src, made, &n, err));
+    const cJSON *listed = src->container ? moe_json_get(src->container->manifest, "files") : NULL;
+    for (const cJSON *e = listed ? listed->child : NULL; e; e = e->next) {
+        const char *name = moe_json_get(e, "name")->valuestring;
+        if (!is_kept(name)) continue;
+        n++;
+        if (!lists(made, name, bytes_of(e), digest_of(e))) return differs(made, name, src, err);
+    }
+    if (n == kept(made)) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL, "it has other small files than '%.200s' (write it again with --force)", src->path);
+}

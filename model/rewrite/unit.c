@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/rewrite/unit.h"
+
+#include "model/rewrite/precision.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *moe_role_word(enum moe_role role)
+{
+    static const char *const words[MOE_ROLE_COUNT] = {
+        [MOE_ROLE_EMBED] = "embed", [MOE_ROLE_NORM] = "norm", [MOE_ROLE_HEAD] = "head",
+        [MOE_ROLE_INPUT_NORM] = "input_norm", [MOE_ROLE_POST_NORM] = "post_norm",
+        [MOE_ROLE_Q_A] = "q_a", [MOE_ROLE_Q_A_NORM] = "q_a_norm", [MOE_ROLE_Q_B] = "q_b",
+        [MOE_ROLE_KV_A] = "kv_a", [MOE_ROLE_KV_A_NORM] = "kv_a_norm", [MOE_ROLE_KV_B] = "kv_b", [MOE_ROLE_O] = "o",
+        [MOE_ROLE_GATE] = "dense_gate", [MOE_ROLE_UP] = "dense_up", [MOE_ROLE_DOWN] = "dense_down",
+        [MOE_ROLE_ROUTER] = "router", [MOE_ROLE_ROUTER_BIAS] = "router_bias",
+        [MOE_ROLE_SHARED_GATE] = "shared_gate", [MOE_ROLE_SHARED_UP] = "shared_up", [MOE_ROLE_SHARED_DOWN] = "shared_down",
+        [MOE_ROLE_EXPERT_GATE] = "gate", [MOE_ROLE_EXPERT_UP] = "up", [MOE_ROLE_EXPERT_DOWN] = "down",
+        [MOE_ROLE_Q] = "q",
+    };
+    return words[role];
+}
+
+int moe_unit_count(const struct moe_source *src)
+{
+    return 1 + (int)moe_config_moe_layers(&src->config);
+}
+
+static int layer_of_unit(const struct moe_source *src, int number)
+{
+    for (int64_t l = 0; l < src->config.num_hidden_layers; l++)
+        if (moe_layer_is_moe(&src->config, l) && --number == 0) return (int)l;
+    return -1;
+}
+
+static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
+{
+    if (prev->layer != t->layer || prev->expert != t->expert) return false;
+    return t->expert >= 0 || moe_role_fused((enum moe_role)prev->role) == t->role;
+}
+
+static void make_groups(struct moe_shard_unit *u, const struct moe_source *src)
+{
+    for (int64_t i = 0; i < u->n; i++) {
+        const struct moe_tensor *t = &src->tensors[u->in[i]];
+        struct moe_group *g = u->n_groups ? &u->groups[u->n_groups - 1] : NULL;
+        if (g && joins(&src->tensors[u->in[i - 1]], t)) g->n++;
+        else u->groups[u->n_groups++] = (struct moe_group){ .first = i, .n = 1 };
+    }
+    for (int64_t k = 0; k < u->n_groups; k++) {
+        struct moe_group *g = &u->groups[k];
+        const struct moe_tensor *gate = &src->tensors[u->in[g->first]], *up = gate;
+        if (g->n < 2) continue;
+        up = &src->tensors[u->in[g->first + 1]];
+        g->share = moe_role_fused((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 && up->type != MOE_NVFP4 &&
+                   u->out[g->first].type == MOE_NVFP4 && u->out[g->first + 1].type == MOE_NVFP4;
+    }
+}
+
+static struct moe_tensor describe(const struct moe_tensor *in, uint8_t type)
+{
+    struct moe_tensor t = *in;
+    t.type = type;
+    t.layout = type == MOE_NVFP4 ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
+    t.reciprocal = type == MOE_NVFP4 && in->type == MOE_NVFP4 && in->reciprocal;
+    if (type == MOE_NVFP4 && in->type != MOE_NVFP4) t.input_scale = 1.0f;
+    return t;
+}
+
+/* layer -1: dense. */
+static bool belongs(const struct moe_source *src, const uint8_t *type, int64_t i, int layer)
+{
+    const struct moe_tensor *t = &src->tensors[i];
+    return type[i] != MOE_TYPE_LEFT_OUT && (layer < 0 ? t->expert < 0 : t->expert >= 0 && t->layer == layer);
+}
+
+/* The first tensor of this layer or one above: they ascend by layer. */
+static int64_t first_of_layer(const struct moe_source *src, int layer)
+{
+    int64_t low = 0, high = src->n_tensors;
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        if (src->tensors[mid].layer < layer) low = mid + 1;
+        else high = mid;
+    }
+    return low;
+}
+
+enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err)
+{
+    *u = (struct moe_shard_unit){ .layer = number ? layer_of_unit(src, number) : -1 };
+    if (number) snprintf(u->name, sizeof u->name, "layer-%03d", u->layer);
+    else snprintf(u->name, sizeof u->name, "dense");
+    int64_t from = u->layer < 0 ? 0 : first_of_layer(src, u->layer), to = u->layer < 0 ? src->n_tensors : first_of_layer(src, u->layer + 1);
+    for (int64_t i = from; i < to; i++) u->n += belongs(src, type, i, u->layer);
+    if (!u->n) return MOE_OK;
+    size_t n = (size_t)u->n;
+    u->in = malloc(n * sizeof *u->in);
+    u->out = malloc(n * sizeof *u->out);
+    u->groups = malloc(n * sizeof *u->groups);
+    if (!u->in || !u->out || !u->groups) {
+        moe_unit_release(u);
+        return moe_fail(err, MOE_NOMEM, "no memory for a unit of %zu tensors", n);
+    }
+    int64_t k = 0;
+    for (int64_t i = from; i < to; i++) {
+        if (!belongs(src, type, i, u->layer)) continue;
+        u->in[k] = i;
+        u->out[k++] = describe(&src->tensors[i], type[i]);
+    }
+    make_groups(u, src);
+    enum moe_code code = moe_shard_layout(u->out, u->n, u->layer, &u->header, err);
+    if (code != MOE_OK) moe_unit_release(u);
+    return code;
+}
+
+void moe_unit_release(struct moe_shard_unit *u)
+{
+    free(u->in);
+    free(u->out);
+    free(u->groups);
+    *u = (struct moe_shard_unit){ .layer = -1 };
+}
