@@ -9,11 +9,11 @@
 #include "model/rewrite/hf-tell.h"
 #include "model/rewrite/report.h"
 #include "model/rewrite/rewrite-hf.h"
-#include "quantize/calibrate.h"
-#include "quantize/corpus.h"
+#include "quantize/calibrate/calibrate.h"
+#include "quantize/calibrate/corpus.h"
+#include "quantize/calibrate/report.h"
+#include "quantize/calibrate/speed.h"
 #include "quantize/quantize-man.h"
-#include "quantize/report.h"
-#include "quantize/speed.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * batches nor threads nor max_tokens change a bit. */
 #undef NDEBUG
 #include "model/forward-parts.h"
-#include "quantize/backward-internal.h"
+#include "quantize/calibrate/backward-internal.h"
 #include "tests/generated.h"
 #include "tests/plain-forward.h"
 

@@ -3,7 +3,7 @@
 #undef NDEBUG
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
-#include "quantize/matrix.h"
+#include "quantize/calibrate/matrix.h"
 
 #include <assert.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations of a calibrated run (quantize/work.h): against products counted one by one, linear in tokens, and progress that adds up. */
+/* Operations of a calibrated run (quantize/calibrate/work.h): against products counted one by one, linear in tokens, and progress that adds up. */
 #include "ok.h"
-#include "quantize/work.h"
+#include "quantize/calibrate/work.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How long a calibration takes: its operations, part by part, at the speed of each part. */
+#include "quantize/calibrate/calibrate-internal.h"
+
+#include "quantize/calibrate/dense.h"
+#include "quantize/calibrate/least.h"
+#include "quantize/calibrate/speed.h"
+#include "quantize/calibrate/work.h"
+
+int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o)
+{
+    int64_t each = o->n * src->config.num_experts_per_tok / most(src->config.n_routed_experts, 1);
+    return each < MOE_FEW ? each + least(MOE_LENT, o->n) : each;
+}
+
+/* n tokens through a layer; beside that through its routed experts `again` times. */
+static double forward(const struct moe_config *c, int64_t layer, const struct moe_speed *s, double n,
+                      double sequence, int again)
+{
+    bool moe = moe_layer_is_moe(c, layer);
+    double mlps = moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n) +
+                  (moe ? moe_work_router(c, n) + (1 + again) * moe_work_experts(c, n) : 0);
+    return moe_work_attention(c, n, sequence) / s->attention + mlps / s->mlp;
+}
+
+static double quantizing(const struct moe_mlp_method *how, int64_t hidden, int64_t inter, bool rows, double n,
+                         const struct moe_speed *s)
+{
+    struct moe_work_quantize w = moe_work_quantize(how, hidden, inter, rows, n);
+    return w.statistics / s->statistics + w.factoring * s->factoring.operation +
+           moe_speed_columns(hidden, inter) * s->factoring.minor + w.rounding * s->rounding.operation +
+           moe_speed_weights(hidden, inter) * s->rounding.minor;
+}
+
+/* The routed experts of a layer, as many at once as there are workers. */
+static double experts(const struct moe_source *src, const struct moe_calibration *o,
+                      const struct moe_calibration_plan *p, int64_t layer, const struct moe_speed *s)
+{
+    const struct moe_config *c = &src->config;
+    int64_t n = moe_layer_is_moe(c, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0,
+            at_once = least(most(p->workers, 1), most(n, 1));
+    double one = quantizing(&o->method, c->hidden_size, c->moe_intermediate_size, o->fisher > 0,
+                            (double)moe_calibrate_each(src, o), s);
+    return one * (double)((n + at_once - 1) / at_once);
+}
+
+/* What all tokens pass is quantized by all threads together. */
+static double dense(const struct moe_source *src, const struct moe_calibration *o, int64_t layer,
+                    const struct moe_speed *s, int threads)
+{
+    const struct moe_config *c = &src->config;
+    struct moe_mlp_method how = moe_calibrate_dense_method(o);
+    double n = (double)o->n, sequence = (double)o->sequence, attention = moe_work_attention(c, n, sequence);
+    struct moe_work_dense w = moe_work_dense(src, o->type, &how, layer, n, sequence);
+    double seconds = w.pass > 0 ? attention / s->attention + (w.pass - attention) / s->form : 0;
+    if (w.projections > 0) seconds += w.projections * s->rounding.operation / threads;
+    bool moe = moe_layer_is_moe(c, layer);
+    if (w.mlp > 0)
+        seconds +=
+            quantizing(&how, c->hidden_size, moe_work_common(c, layer), moe && how.matrix.sided, n, s) /
+            threads;
+    return seconds;
+}
+
+static double sensitivity(const struct moe_config *c, double n, double sequence, const struct moe_speed *s)
+{
+    double seconds = moe_work_head_back(c, n) / s->head_back;
+    int64_t first = moe_config_first_moe(c);
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        int64_t common = moe_work_common(c, l);
+        bool moe = moe_layer_is_moe(c, l);
+        double chosen = moe ? n * (double)c->num_experts_per_tok : 0;
+        seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_metric(c, n) / s->form : 0);
+        if (l <= first) continue;
+        seconds += forward(c, l, s, n, sequence, -1);
+        seconds += (moe_work_mlp_back(c->hidden_size, common, n) +
+                    moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, chosen)) /
+                   s->mlp_back;
+        seconds += moe_work_attention_back(c, n, sequence) / s->attention_back;
+    }
+    return seconds;
+}
+
+/* A file on a disk takes as much longer than one that has none (struct moe_speed), while both are cached. */
+#define DISK 1.3
+
+/* Rows of hidden states that are read or written one by one, where they are in files: n tokens forward (an
+ * expert's token is read, then read and written where it is added), back, and in an expert's statistics. */
+static double rows(const struct moe_config *c, const struct moe_calibration *o)
+{
+    double n = (double)o->n, k = (double)c->num_experts_per_tok, all = 0;
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        bool moe = moe_layer_is_moe(c, l);
+        double pass = n * (moe ? 3 * k + 2 : 2),
+               back = (double)least(o->fisher, o->n) * (moe ? 7 * k + 4 : 4);
+        all += pass + (o->method.corrects ? pass + (moe ? 3 * n * k : 0) : 0) +
+               (moe ? (o->method.corrects ? 4 : 3) * n * k : 0) + back;
+    }
+    return all;
+}
+
+double moe_calibrate_seconds(const struct moe_source *src, const struct moe_calibration *o,
+                             const struct moe_calibration_plan *p, const struct moe_speed *s, int threads)
+{
+    const struct moe_config *c = &src->config;
+    double n = (double)o->n, sequence = (double)o->sequence;
+    double seconds = o->fisher ? sensitivity(c, (double)least(o->fisher, o->n), sequence, s) : 0;
+    for (int64_t l = 0, layers = moe_calibrate_layers(src, o->type); l < layers; l++) {
+        seconds +=
+            forward(c, l, s, n, sequence, 0) + (o->method.corrects ? forward(c, l, s, n, sequence, 1) : 0);
+        seconds += experts(src, o, p, l, s) + dense(src, o, l, s, threads);
+    }
+    return seconds + (p->in_files ? DISK * rows(c, o) * s->row : 0);
+}

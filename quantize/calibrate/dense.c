@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quantize/calibrate/dense.h"
+
+#include "kernels/kernels.h"
+#include "quantize/calibrate/work.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The projections of attention, and whose inputs they multiply. */
+static const struct { enum moe_role role, input; } projection[] = {
+    { MOE_ROLE_Q_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q, MOE_ROLE_KV_A }, { MOE_ROLE_KV_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q_B, MOE_ROLE_Q_B },
+    { MOE_ROLE_KV_B, MOE_ROLE_KV_B }, { MOE_ROLE_O, MOE_ROLE_O },
+};
+enum { PROJECTIONS = sizeof projection / sizeof *projection, INPUTS = 4 };
+static const enum moe_role input_role[INPUTS] = { MOE_ROLE_KV_A, MOE_ROLE_Q_B, MOE_ROLE_KV_B, MOE_ROLE_O };
+
+static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
+{
+    struct moe_expert *m = y->moe ? &y->shared : &y->dense;
+    switch (role) {
+    case MOE_ROLE_Q_A: return &y->q_a;
+    case MOE_ROLE_Q_B: return &y->q_b;
+    case MOE_ROLE_Q: return &y->q;
+    case MOE_ROLE_KV_A: return &y->kv_a;
+    case MOE_ROLE_KV_B: return &y->kv_b;
+    case MOE_ROLE_O: return &y->o;
+    case MOE_ROLE_GATE: case MOE_ROLE_SHARED_GATE: return &m->gate;
+    case MOE_ROLE_UP: case MOE_ROLE_SHARED_UP: return &m->up;
+    default: return &m->down;
+    }
+}
+
+static bool is_mine(const struct moe_tensor *t, uint8_t type)
+{
+    enum moe_class c = moe_role_class((enum moe_role)t->role);
+    return type == MOE_NVFP4 && t->type != MOE_NVFP4 && t->layer >= 0 && t->rows > 1 && (c == MOE_CLASS_ATTN || c == MOE_CLASS_DENSE || c == MOE_CLASS_SHARED);
+}
+
+bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
+{
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (is_mine(&src->tensors[i], type[i])) return true;
+    return false;
+}
+
+static bool wanted(const struct moe_dense *d, enum moe_role role)
+{
+    const struct moe_tensor *t = moe_source_find(d->walk->src, role, d->walk->layer, -1);
+    return t && is_mine(t, d->type[t - d->walk->src->tensors]);
+}
+
+/* The weight is from now on what was chosen for it. */
+static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
+{
+    if (!d->upstream_source) *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
+}
+
+/* ---- attention ---- */
+
+struct attention {
+    struct moe_dense *d;
+    struct moe_inputs in[INPUTS];
+    float fused;                        /* the largest |weight| of q_a and kv_a, where both are wanted */
+    int64_t cols[INPUTS];               /* 0: not wanted */
+};
+
+static void see(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct attention *a = ctx;
+    (void)layer, (void)expert;
+    for (int i = 0; i < INPUTS; i++) {
+        if (input_role[i] != role || !a->cols[i]) continue;
+        moe_inputs_add(&a->in[i], x, NULL, ldx, n, a->d->walk->pool);
+        moe_meter_add(a->d->walk->meter, (double)n * (double)a->cols[i] * (double)a->cols[i]);
+    }
+}
+
+static enum moe_code see_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err)
+{
+    moe_meter_add(w->meter, moe_work_attention(&w->src->config, (double)n, (double)w->sequence));
+    return moe_walk_attend(w, first, n, err);
+}
+
+static struct moe_work_dense work_here(const struct moe_dense *d)
+{
+    return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n, (double)d->walk->sequence);
+}
+
+/* The largest |value|; row [cols] is scratch. */
+static float amax_of(const struct moe_weight *w, float *row)
+{
+    float amax = 0;
+    for (int64_t r = 0; r < w->rows; r++) {
+        moe_kernels()->decode(w, r, 0, w->cols, row);
+        float a = moe_kernels()->amax(row, w->cols);
+        if (!(a <= amax)) amax = a;
+    }
+    return amax;
+}
+
+/* Engines fuse q_a and kv_a, and read one global scale: that of the larger. */
+static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
+{
+    const enum moe_role fused[2] = { MOE_ROLE_KV_A, (enum moe_role)moe_role_fused(MOE_ROLE_KV_A) };
+    *amax = 0;
+    if (!wanted(d, fused[0]) || !wanted(d, fused[1])) return MOE_OK;
+    struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
+    float *row = malloc((size_t)y->kv_a.cols * sizeof *row);
+    if (!row) return moe_fail(err, MOE_NOMEM, "no memory for a projection");
+    for (int i = 0; i < 2; i++) *amax = fmaxf(*amax, amax_of(place(y, fused[i]), row));
+    free(row);
+    return MOE_OK;
+}
+
+/* One projection: rounded, appended to d->here. */
+static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
+{
+    struct moe_dense *d = a->d;
+    const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role), *one[1] = { w };
+    const struct moe_metric *rows = role == MOE_ROLE_O && d->method.matrix.sided && !d->method.matrix.diagonal ? d->f : NULL;
+    struct moe_aside_tensor *t = &d->here.t[d->here.n];
+    struct moe_matrix m;
+    uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)), *scales = malloc((size_t)(w->rows * w->cols / 16));
+    struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
+    enum moe_code code = codes && scales ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err) : moe_fail(err, MOE_NOMEM, "no memory for a projection");
+    if (code == MOE_OK) {
+        float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
+        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_SEARCH);
+        code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
+        *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = 1,
+                                        .num = r.num, .den = r.den, .codes = codes, .scales = scales };
+        moe_matrix_release(&m);
+    }
+    if (code == MOE_OK) d->here.n++;
+    else free(codes), free(scales);
+    return code;
+}
+
+static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
+{
+    for (int i = 0; i < PROJECTIONS; i++) {
+        if (!wanted(a->d, projection[i].role)) continue;
+        for (int k = 0; k < INPUTS; k++)
+            if (projection[i].input == input_role[k]) a->cols[k] = place(&a->d->walk->m->layers[a->d->walk->layer], projection[i].role)->cols;
+    }
+    for (int k = 0; k < INPUTS; k++) {
+        if (!a->cols[k]) continue;
+        MOE_TRY(moe_inputs_open(&a->in[k], a->cols[k], false, 0, err));
+        moe_inputs_begin(&a->in[k], 0, a->cols[k]);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code calibrate_attention(struct attention *a, struct moe_err *err)
+{
+    struct moe_hooks hooks = { .ctx = a, .input = see };
+    MOE_TRY(open_inputs(a, err));
+    MOE_TRY(fused_amax(a->d, &a->fused, err));
+    moe_forward_hooks(a->d->walk->f, &hooks);
+    enum moe_code code = moe_walk_batches(a->d->walk, see_batch, err);
+    moe_forward_hooks(a->d->walk->f, NULL);
+    if (code == MOE_OK) moe_meter_add(a->d->walk->meter, work_here(a->d).projections);
+    for (int k = 0; code == MOE_OK && k < INPUTS; k++)
+        if (a->cols[k]) code = moe_inputs_end(&a->in[k], &a->d->method.matrix, a->d->walk->pool, err);
+    for (int i = 0; code == MOE_OK && i < PROJECTIONS; i++)
+        for (int k = 0; code == MOE_OK && k < INPUTS; k++)
+            if (projection[i].input == input_role[k] && a->cols[k] && wanted(a->d, projection[i].role)) code = round_projection(a, projection[i].role, k, err);
+    return code == MOE_OK ? code : moe_wrap(err, "layer %d, attention", a->d->walk->layer);
+}
+
+/* What d->here holds of its own: codes that were allocated one by one, until the layer's file is written and read back. */
+static void free_codes(struct moe_dense *d)
+{
+    for (int i = 0; !d->here.data && i < d->here.n; i++) {
+        free((void *)(uintptr_t)d->here.t[i].codes);
+        free((void *)(uintptr_t)d->here.t[i].scales);
+    }
+    moe_aside_release(&d->here);
+    d->known = false;
+}
+
+enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
+{
+    struct moe_dense *d = ctx;
+    struct attention a = { .d = d };
+    bool any = false;
+    free_codes(d);
+    MOE_TRY(moe_aside_read(d->dir, d->walk->layer, &d->here, &d->known, err));
+    enum moe_code code = MOE_OK;
+    for (int i = 0; i < PROJECTIONS; i++) any |= wanted(d, projection[i].role);
+    if (!d->known && any) code = calibrate_attention(&a, err);
+    for (int k = 0; k < INPUTS; k++) moe_inputs_release(&a.in[k]);
+    for (int i = 0; code == MOE_OK && i < d->here.n; i++)
+        if (moe_role_class((enum moe_role)d->here.t[i].role) == MOE_CLASS_ATTN) put(d, &d->here.t[i]);
+    return code;
+}
+
+void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
+{
+    for (int i = 0; !d->known && i < d->here.n; i++) /* what a file has was seen before it was written */
+        if (d->here.t[i].role == (int)role) d->here.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
+}
+
+/* ---- the MLP that all tokens pass ---- */
+
+static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct moe_weight *w, const struct moe_rounded *r, float global, float amax, struct moe_err *err)
+{
+    size_t codes = (size_t)(w->rows * w->cols / 2), scales = (size_t)(w->rows * w->cols / 16);
+    struct moe_aside_tensor *t = &d->here.t[d->here.n];
+    uint8_t *c = malloc(codes), *s = malloc(scales);
+    if (!c || !s) {
+        free(c);
+        free(s);
+        return moe_fail(err, MOE_NOMEM, "no memory for an MLP's codes");
+    }
+    memcpy(c, r->codes, codes);
+    memcpy(s, r->scales, scales);
+    *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX),
+                                    .num = r->num, .den = r->den, .codes = c, .scales = s };
+    d->here.n++;
+    return MOE_OK;
+}
+
+static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, struct moe_err *err)
+{
+    struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
+    struct moe_mlp_weights w = { .quantize = { false } };
+    struct moe_mlp_tokens t = moe_walk_all(d->walk);
+    struct moe_mlp_result r;
+    struct moe_mlp *m;
+    const struct moe_weight *g = place(y, gate);
+    float *row = malloc((size_t)(g->cols + g->rows) * sizeof *row);
+    if (!row) return moe_fail(err, MOE_NOMEM, "no memory for an MLP");
+    for (int i = 0; i < 3; i++) {
+        w.w[i] = *place(y, (enum moe_role)(gate + i));
+        w.quantize[i] = wanted(d, (enum moe_role)(gate + i));
+        w.amax[i] = amax_of(&w.w[i], row);
+    }
+    free(row);
+    enum moe_code code = moe_mlp_open(&m, g->cols, g->rows, &d->method, false, d->walk->pool, err);
+    if (code == MOE_OK) code = moe_mlp_quantize(m, &w, &t, d->f, &r, err);
+    for (int i = 0; code == MOE_OK && i < 3; i++)
+        if (w.quantize[i]) code = keep(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i], i == 2 ? r.amax_y : r.amax_x, err);
+    moe_mlp_close(&m);
+    moe_meter_add(d->walk->meter, work_here(d).mlp);
+    return code == MOE_OK ? code : moe_wrap(err, "layer %d, %s MLP", d->walk->layer, y->moe ? "shared" : "dense");
+}
+
+enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
+{
+    struct moe_dense *d = ctx;
+    enum moe_role gate = d->walk->m->layers[d->walk->layer].moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
+    bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) || wanted(d, (enum moe_role)(gate + 2));
+    if (!d->known && any) MOE_TRY(calibrate_mlp(d, gate, err));
+    if (!d->known && d->here.n) MOE_TRY(moe_aside_write(d->dir, d->walk->layer, d->here.t, d->here.n, err));
+    for (int i = 0; i < d->here.n; i++) put(d, &d->here.t[i]);
+    return MOE_OK;
+}
+
+void moe_dense_release(struct moe_dense *d) { free_codes(d); }
+
+/* ---- what it takes ---- */
+
+uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type)
+{
+    uint64_t bytes = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (is_mine(&src->tensors[i], type[i])) bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 + sizeof(struct moe_aside_tensor);
+    return bytes;
+}
+
+uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how)
+{
+    const struct moe_config *c = &src->config;
+    uint64_t attention = 0, mlp = 0, codes = 0, largest = 0;
+    if (!moe_dense_wanted(src, type)) return 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const struct moe_tensor *t = &src->tensors[i];
+        if (!is_mine(t, type[i])) continue;
+        uint64_t m = moe_matrix_estimate(t->rows, t->cols);
+        if (moe_role_class((enum moe_role)t->role) == MOE_CLASS_ATTN && m > largest) largest = m;
+        if ((uint64_t)(t->rows * t->cols) > codes) codes = (uint64_t)(t->rows * t->cols);
+    }
+    if (largest)
+        attention = largest + moe_inputs_estimate(c->hidden_size, false, 0) + moe_inputs_estimate(c->q_lora_rank + 1, false, 0) + moe_inputs_estimate(c->kv_lora_rank, false, 0) +
+                    moe_inputs_estimate(c->num_attention_heads * c->v_head_dim, false, 0);
+    int64_t inter = c->n_shared_experts * c->moe_intermediate_size;
+    if (c->first_k_dense_replace > 0 && c->intermediate_size > inter) inter = c->intermediate_size;
+    if (inter) mlp = moe_mlp_estimate(c->hidden_size, inter, how);
+    return (attention > mlp ? attention : mlp) + 4 * codes;
+}

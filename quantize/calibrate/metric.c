@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quantize/calibrate/metric.h"
+
+#include <stdlib.h>
+
+uint64_t moe_metric_estimate(int64_t k) { return moe_form_estimate(k) + (uint64_t)k * sizeof(int32_t); }
+
+enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *err)
+{
+    m->order = NULL;
+    MOE_TRY(moe_form_open(&m->form, k, err));
+    m->order = malloc((size_t)k * sizeof *m->order);
+    if (m->order) return MOE_OK;
+    moe_metric_release(m);
+    return moe_fail(err, MOE_NOMEM, "no memory for a metric of %lld rows", (long long)k);
+}
+
+void moe_metric_release(struct moe_metric *m)
+{
+    moe_form_release(&m->form);
+    free(m->order);
+    m->order = NULL;
+}
+
+struct ranked { float size; int32_t row; };
+
+static int ascending(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    return x->size != y->size ? (x->size > y->size) - (x->size < y->size) : (x->row > y->row) - (x->row < y->row);
+}
+
+static enum moe_code rank(struct moe_metric *m, struct moe_err *err)
+{
+    int64_t k = m->form.k;
+    struct ranked *r = malloc((size_t)k * sizeof *r);
+    if (!r) return moe_fail(err, MOE_NOMEM, "no memory for a metric of %lld rows", (long long)k);
+    for (int64_t i = 0; i < k; i++) r[i] = (struct ranked){ m->form.h[i * k + i], (int32_t)i };
+    qsort(r, (size_t)k, sizeof *r, ascending);
+    for (int64_t i = 0; i < k; i++) m->order[i] = r[i].row;
+    free(r);
+    return MOE_OK;
+}
+
+enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_pool *pool, struct moe_err *err)
+{
+    struct moe_form *f = &m->form;
+    int64_t k = f->k;
+    MOE_TRY(rank(m, err));
+    for (int64_t i = 0; i < k; i++) /* below the diagonal of what is given */
+        for (int64_t j = 0; j <= i; j++) {
+            int64_t a = m->order[i], b = m->order[j];
+            f->l[i * k + j] = a > b ? f->h[a * k + b] : f->h[b * k + a];
+        }
+    float *t = f->h;
+    f->h = f->l;
+    f->l = t;
+    return moe_form_factor(f, damp, pool, err);
+}

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quantize/calibrate/walk.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "kernels/scalar.h"
+#include "model/forward-parts.h"
+#include "model/rewrite/hf-place.h"
+#include "quantize/calibrate/least.h"
+#include "quantize/calibrate/work.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BATCH = 2048 };             /* tokens that pass attention and the router at once, or one sequence */
+
+int64_t moe_walk_batch(int64_t sequence) { return sequence >= BATCH ? sequence : BATCH / sequence * sequence; }
+
+/* ---- whole layers over all tokens ---- */
+
+enum moe_code moe_walk_batches(struct moe_walk *c, enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err)
+{
+    for (int64_t at = 0, n; at < c->n; at += n) {
+        n = least(moe_walk_batch(c->sequence), c->n - at);
+        MOE_TRY(fn(c, at, n, err));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a sequence share one buffer. */
+enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    struct moe_segment seg[BATCH];
+    struct moe_kv kv[BATCH];
+    const struct moe_config *g = &c->m->config;
+    int64_t width = g->kv_lora_rank + g->qk_rope_head_dim, k = 0, count = g->num_hidden_layers;
+    for (int64_t at = 0; at < n; at += c->sequence, k++) {
+        kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count, .layers = count, .width = width, .cap = c->sequence, .most = c->sequence };
+        for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
+        seg[k] = (struct moe_segment){ &kv[k], 0, least(c->sequence, n - at) };
+    }
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
+    return moe_forward_check(c->f, c->layer, c->batch, n, err);
+}
+
+struct rows { struct moe_walk *c; int64_t first; };
+
+static void row_importance(void *ctx, int64_t t, int worker)
+{
+    struct rows *r = ctx;
+    int64_t h = r->c->h.width;
+    const float *x = r->c->batch + t * h;
+    double sum = 0;
+    (void)worker;
+    for (int64_t i = 0; i < h; i++) sum += (double)x[i] * (double)x[i];
+    r->c->importance[r->first + t] = (float)(1 / sqrt(sum / (double)h + 1e-12));
+}
+
+static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    struct rows r = { c, first };
+    MOE_TRY(moe_walk_attend(c, first, n, err));
+    moe_meter_add(c->meter, moe_work_attention(&c->m->config, (double)n, (double)c->sequence));
+    moe_pool_run(c->pool, n, row_importance, &r);
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+static enum moe_code embed_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    MOE_TRY(moe_forward_embed(c->f, c->tokens + first, n, c->batch, err));
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+static void route_token(void *ctx, int64_t t, int worker)
+{
+    struct rows *r = ctx;
+    struct moe_walk *c = r->c;
+    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok;
+    moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias, c->f->choose + worker * 2 * e,
+              c->experts + (r->first + t) * k, c->weights + (r->first + t) * k);
+}
+
+static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    const struct moe_layer *y = &c->m->layers[c->layer];
+    int64_t h = c->h.width;
+    struct rows r = { c, first };
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    moe_forward_norm(c->f, c->batch, h, y->post_norm, c->m->eps, h, n, c->f->x, h);
+    moe_forward_matmul(c->f, &y->router, c->f->x, h, n, c->f->logits);
+    moe_pool_run(c->pool, n, route_token, &r);
+    moe_meter_add(c->meter, moe_work_router(&c->m->config, (double)n));
+    return MOE_OK;
+}
+
+static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
+{
+    MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
+    MOE_TRY(moe_states_read(&c->sum, first, n, c->f->x, err));
+    for (int64_t i = 0; i < n * c->h.width; i++) c->batch[i] += c->f->x[i];
+    MOE_TRY(moe_forward_check(c->f, c->layer, c->batch, n, err));
+    return moe_states_write(&c->h, first, n, c->batch, err);
+}
+
+/* The choices of all tokens, sorted by expert and then by token. */
+static void group(struct moe_walk *c)
+{
+    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, n = c->n;
+    memset(c->first, 0, (size_t)(e + 1) * sizeof *c->first);
+    for (int64_t i = 0; i < n * k; i++) c->first[c->experts[i] + 1]++;
+    for (int64_t i = 0; i < e; i++) c->first[i + 1] += c->first[i];
+    for (int64_t i = 0; i < n * k; i++) {
+        int64_t at = c->first[c->experts[i]]++;
+        c->row[at] = (int32_t)(i / k);
+        c->row_weight[at] = c->weights[i];
+        c->row_importance[at] = c->weights[i] * c->importance[i / k];
+    }
+    for (int64_t i = e; i > 0; i--) c->first[i] = c->first[i - 1];
+    c->first[0] = 0;
+}
+
+struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
+{
+    return (struct moe_mlp_tokens){ .h = &c->h, .norm = c->m->layers[c->layer].post_norm, .eps = c->m->eps, .row = c->all,
+                                    .importance = c->importance, .n = c->n, .own = c->n };
+}
+
+/* The MLP that all tokens pass: dense, or the shared one; NULL data: none. */
+static const struct moe_expert *common_mlp(const struct moe_layer *y) { return y->moe ? &y->shared : &y->dense; }
+
+/* All tokens through it, some at a time so that progress is seen. */
+static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
+{
+    const struct moe_weight w[3] = { m->gate, m->up, m->down };
+    for (int64_t at = 0, n; at < c->n; at += n) {
+        struct moe_mlp_tokens t = moe_walk_all(c);
+        n = least(8 * BATCH, c->n - at);
+        t.row += at;
+        t.importance += at;
+        t.n = t.own = n;
+        t.clip = c->clip;
+        MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
+        moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)n));
+        MOE_TRY(moe_interrupted_resumable(err));
+    }
+    return MOE_OK;
+}
+
+/* Everything of the layer up to its routed experts. */
+static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
+{
+    const struct moe_layer *y = &c->m->layers[c->layer];
+    moe_forward_model(c->f, c->m);
+    if (c->before[0]) MOE_TRY(c->before[0](c->ctx, err));
+    double from = moe_now();
+    MOE_TRY(moe_walk_batches(c, attention_batch, err));
+    c->seconds[0] += moe_now() - from;
+    from = moe_now();
+    if (y->moe) {
+        MOE_TRY(moe_walk_batches(c, route_batch, err));
+        group(c);
+    }
+    MOE_TRY(moe_states_zero(&c->sum, err));
+    c->seconds[1] += moe_now() - from;
+    if (c->before[1]) MOE_TRY(c->before[1](c->ctx, err));
+    if (common_mlp(y)->gate.data) {
+        from = moe_now();
+        MOE_TRY(common_forward(c, common_mlp(y), err));
+        c->seconds[2] += moe_now() - from;
+    }
+    c->routed = true;
+    return MOE_OK;
+}
+
+/* Pages of what is used where it is mapped: of a layer all but its routed experts; -1: the model's own. */
+static void drop_mapped(const struct moe_walk *c, int layer)
+{
+    for (int64_t i = 0; i < c->src->n_tensors; i++)
+        for (int p = 0; c->src->tensors[i].layer == layer && c->src->tensors[i].expert < 0 && p < MOE_PLANE_COUNT; p++)
+            moe_source_drop(c->src, &c->src->tensors[i].plane[p]);
+}
+
+enum moe_code moe_walk_next(struct moe_walk *c, struct moe_err *err)
+{
+    MOE_TRY(moe_walk_batches(c, add_batch, err));
+    drop_mapped(c, c->layer);
+    memset(c->seconds, 0, sizeof c->seconds);
+    c->routed = false;
+    c->layer++;
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_through(struct moe_walk *c, struct moe_err *err)
+{
+    MOE_CHECK(!c->m->layers[c->layer].moe);
+    MOE_TRY(begin_layer(c, err));
+    return moe_walk_next(c, err);
+}
+
+enum moe_code moe_walk_reach(struct moe_walk *c, int layer, struct moe_err *err)
+{
+    while (c->layer < layer) MOE_TRY(moe_walk_through(c, err));
+    return c->routed ? MOE_OK : begin_layer(c, err);
+}
+
+/* ---- experts ---- */
+
+struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *c, int64_t e)
+{
+    struct moe_mlp_tokens t = moe_walk_all(c);
+    t.row = c->row + c->first[e];
+    t.weight = c->row_weight + c->first[e];
+    t.importance = c->row_importance + c->first[e];
+    t.n = t.own = c->first[e + 1] - c->first[e];
+    return t;
+}
+
+static enum moe_code room(struct moe_held *r, int i, size_t bytes, struct moe_err *err)
+{
+    if (bytes <= r->bytes[i]) return MOE_OK;
+    free(r->data[i]);
+    r->data[i] = malloc(bytes);
+    r->bytes[i] = r->data[i] ? bytes : 0;
+    return r->data[i] ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an expert's weights");
+}
+
+static struct moe_weight in_memory(const struct moe_held *r, int i, const struct moe_tensor *t)
+{
+    return (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = t->rows, .cols = t->cols,
+                                .data = r->data[i], .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes, .global = t->global, .input_scale = t->input_scale };
+}
+
+/* Where weights are read from: a source; or, when that is NULL, what was written of a unit. */
+struct place { const struct moe_source *src; int fd; const struct moe_unit_file *file; };
+
+/* index: of the tensor in the source. */
+static enum moe_code read_plane(const struct place *p, const struct moe_tensor *t, int64_t index, int plane,
+                                size_t bytes, uint8_t *to, struct moe_err *err)
+{
+    if (p->src) return moe_source_read(p->src, t, plane, 0, bytes, to, err);
+    if (p->file->place && moe_hf_place_takes(p->file->place, index, plane))
+        return moe_hf_place_read(p->file->place, index, plane, to, err);
+    return moe_pread(p->fd, p->file->path, to, bytes, t->plane[plane].offset, err);
+}
+
+static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t,
+                                 int64_t index, int i, struct moe_weight *w, struct moe_err *err)
+{
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
+    uint8_t global[4];
+    MOE_TRY(room(r, i, data + scale, err));
+    MOE_TRY(read_plane(p, t, index, MOE_PLANE_DATA, data, r->data[i], err));
+    if (scale) MOE_TRY(read_plane(p, t, index, MOE_PLANE_SCALE, scale, r->data[i] + data, err));
+    *w = in_memory(r, i, t);
+    if (p->src || t->type != MOE_NVFP4) return MOE_OK; /* a source's tensors know it */
+    MOE_TRY(read_plane(p, t, index, MOE_PLANE_GLOBAL, sizeof global, global, err));
+    w->global = moe_load_f32(global);
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+{
+    return read_weight(&(struct place){ .src = c->src }, r, t, t - c->src->tensors, i, w, err);
+}
+
+static enum moe_code read_expert(const struct place *p, struct moe_held *r, const struct moe_shard_unit *u,
+                                 const struct moe_group *g, struct moe_weight w[3], struct moe_err *err)
+{
+    for (int i = 0; i < 3; i++) {
+        int64_t index = u->in[g->first + i];
+        MOE_TRY(read_weight(p, r, p->src ? &p->src->tensors[index] : &u->out[g->first + i], index, i, &w[i],
+                            err));
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *u,
+                               const struct moe_unit_file *file, struct moe_states *out, struct moe_err *err)
+{
+    struct moe_weight w[3];
+    double from = moe_now();
+    uint64_t size;
+    int fd = -1;
+    if (file) MOE_TRY(moe_open_read(file->path, &fd, &size, err));
+    const struct place from_where = { file ? NULL : c->src, fd, file };
+    enum moe_code code = MOE_OK;
+    for (int64_t k = 0; code == MOE_OK && k < u->n_groups; k++) {
+        const struct moe_group *g = &u->groups[k];
+        int64_t e = u->out[g->first].expert;
+        struct moe_mlp_tokens t = moe_walk_expert(c, e);
+        if (!t.n) continue;
+        t.clip = c->clip;
+        code = read_expert(&from_where, &c->raw, u, g, w, err);
+        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
+        if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
+        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+    }
+    if (fd >= 0) close(fd);
+    c->seconds[2] += moe_now() - from;
+    return code;
+}
+
+enum moe_code moe_walk_unit(const struct moe_walk *c, int layer, struct moe_shard_unit *u, struct moe_err *err)
+{
+    int number = 0;
+    for (int l = 0; l <= layer; l++) number += moe_layer_is_moe(&c->src->config, l);
+    return moe_unit_open(u, c->src, c->stored, number, err);
+}
+
+enum moe_code moe_walk_pass(struct moe_walk *c, struct moe_err *err)
+{
+    struct moe_shard_unit u;
+    if (!c->m->layers[c->layer].moe) return moe_walk_through(c, err);
+    MOE_TRY(moe_walk_reach(c, c->layer, err));
+    MOE_TRY(moe_walk_unit(c, c->layer, &u, err));
+    enum moe_code code = moe_walk_experts(c, &u, NULL, NULL, err);
+    moe_unit_release(&u);
+    return code == MOE_OK ? moe_walk_next(c, err) : code;
+}
+
+/* ---- open and close ---- */
+
+void moe_held_release(struct moe_held *r)
+{
+    for (int i = 0; i < 3; i++) free(r->data[i]);
+    memset(r, 0, sizeof *r);
+}
+
+static int64_t widest(const struct moe_config *c)
+{
+    int64_t shared = most(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+    return c->first_k_dense_replace > 0 ? most(shared, c->intermediate_size) : shared;
+}
+
+static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };
+
+uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files)
+{
+    uint64_t states = in_files ? 0 : 2 * (uint64_t)(n * src->config.hidden_size) * sizeof(float);
+    return states + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * 20 + (uint64_t)n * 8;
+}
+
+uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
+{
+    const struct moe_config *g = &src->config;
+    int64_t batch = least(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim, width = g->kv_lora_rank + g->qk_rope_head_dim;
+    uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
+    /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache; the router's logits.  The buffers of the forward
+     * pass for MLPs are never touched: those go through moe_mlp_forward */
+    int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) + 2 * width + g->qk_rope_head_dim + g->n_routed_experts;
+    bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
+    bytes += (uint64_t)threads * (uint64_t)least(sequence, n) * (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
+    return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
+}
+
+static void *array(int64_t n, size_t size) { return calloc((size_t)n + 1, size); }
+
+/* What is at work in a layer; a twin's is another walk's. */
+static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
+{
+    const struct moe_config *g = &c->src->config;
+    int64_t s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
+    MOE_TRY(moe_forward_open(&c->f, c->m, batch, s, MOE_MLA_PLAIN, c->pool, err));
+    moe_forward_many(c->f);
+    MOE_TRY(moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, c->pool, err));
+    c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
+    c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
+    c->batch = array(batch * g->hidden_size, sizeof *c->batch);
+    return c->kv_buffer && c->kv_layer && c->batch ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
+}
+
+static enum moe_code take_choices(struct moe_walk *c, struct moe_err *err)
+{
+    int64_t n = c->n, e = c->src->config.n_routed_experts, k = c->src->config.num_experts_per_tok;
+    c->experts = array(n * k, sizeof *c->experts);
+    c->weights = array(n * k, sizeof *c->weights);
+    c->importance = array(n, sizeof *c->importance);
+    c->first = array(e + 1, sizeof *c->first);
+    c->row = array(n * k, sizeof *c->row);
+    c->row_weight = array(n * k, sizeof *c->row_weight);
+    c->row_importance = array(n * k, sizeof *c->row_importance);
+    c->all = array(n, sizeof *c->all);
+    c->stored = array(c->src->n_tensors, sizeof *c->stored);
+    if (!(c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all && c->stored))
+        return moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens", (long long)n);
+    for (int64_t i = 0; i < n; i++) c->all[i] = (int32_t)i;
+    for (int64_t i = 0; i < c->src->n_tensors; i++) c->stored[i] = c->src->tensors[i].type;
+    return MOE_OK;
+}
+
+static enum moe_code begin_walk(struct moe_walk *c, const char *states, struct moe_err *err)
+{
+    int64_t width = c->src->config.hidden_size;
+    MOE_TRY(moe_model_open(&c->m, c->src, 0, err));
+    if (!c->twin) MOE_TRY(take_buffers(c, err));
+    MOE_TRY(moe_states_open(&c->h, c->n, width, states, err));
+    MOE_TRY(moe_states_open(&c->sum, c->n, width, states, err));
+    MOE_TRY(take_choices(c, err));
+    moe_forward_model(c->f, c->m);
+    MOE_TRY(moe_walk_batches(c, embed_batch, err));
+    drop_mapped(c, -1);
+    return MOE_OK;
+}
+
+enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
+                            struct moe_pool *pool, struct moe_err *err)
+{
+    *c = (struct moe_walk){ .src = src, .pool = pool, .tokens = tokens, .n = n, .sequence = sequence, .h = { .fd = -1 }, .sum = { .fd = -1 } };
+    enum moe_code code = begin_walk(c, states, err);
+    if (code != MOE_OK) moe_walk_close(c);
+    return code;
+}
+
+enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const char *states, struct moe_err *err)
+{
+    *c = (struct moe_walk){ .src = w->src, .pool = w->pool, .tokens = w->tokens, .n = w->n, .sequence = w->sequence, .h = { .fd = -1 }, .sum = { .fd = -1 },
+                            .twin = true, .f = w->f, .mlp = w->mlp, .batch = w->batch, .kv_buffer = w->kv_buffer, .kv_layer = w->kv_layer, .meter = w->meter };
+    enum moe_code code = begin_walk(c, states, err);
+    if (code != MOE_OK) moe_walk_close(c);
+    return code;
+}
+
+void moe_walk_close(struct moe_walk *c)
+{
+    void *owned[] = { c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all, c->stored };
+    if (!c->twin) {
+        moe_mlp_close(&c->mlp);
+        moe_forward_close(&c->f);
+        free(c->kv_buffer);
+        free(c->kv_layer);
+        free(c->batch);
+    }
+    moe_states_close(&c->h);
+    moe_states_close(&c->sum);
+    moe_model_close(&c->m);
+    moe_held_release(&c->raw);
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    *c = (struct moe_walk){ .h = { .fd = -1 }, .sum = { .fd = -1 } };
+}
