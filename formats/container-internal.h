@@ -54,11 +54,6 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
  * *there (free() it; NULL when it has not); then, once all descriptors are checked, the planes of the others become absent. */
 enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err);
 void moe_staged_take(struct moe_source *src, const bool *there);
-/* MOE_MISMATCH for a part that a version before staged parts made: it has no mark, and holes in the place of
- * experts whose hashes are not those of zeros. */
-enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err);
-/* MOE_MISMATCH when experts are absent. */
-enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err);
 
 bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);

@@ -4,10 +4,10 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "formats/container-internal.h"
 #include "formats/foreign.h"
 #include "formats/owner.h"
 #include "formats/source-internal.h"
+#include "formats/staged.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -22,6 +22,12 @@ enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_f
 enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *there, char **text,
                                   struct moe_err *err);
 
+/* MOE_MISMATCH for a part that a version before staged parts made: it has no mark, and holes in the place of
+ * experts whose hashes are not those of zeros. */
+enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err);
+/* MOE_MISMATCH when experts are absent. */
+enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err);
+
 /* The error of somebody who needs this expert of `src`, a staged part that lacks it: MOE_MISMATCH, naming what the
  * part was staged for.  rank: who needs it, -1 for "this rank". */
 enum moe_code moe_staged_lacks(const struct moe_source *src, int layer, int64_t expert, int rank,
