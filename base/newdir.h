@@ -6,7 +6,7 @@
  * nothing unless the caller says what may be replaced.  What is unfinished has the sticky bit, which is set
  * with the directory and goes by one call once it has its final name: a mark that is never among its files.
  *
- * Two ways to use it: a writer that keeps journals (formats/writer.c) recognises its work by itself and
+ * Two ways to use it: a writer that keeps journals (formats/container/writer.c) recognises its work by itself and
  * calls _name, _lock and _publish; one that starts over when it was interrupted calls _begin, _publish and
  * _end.  A struct belongs to one thread.  Nothing here knows what is in a directory. */
 #ifndef MOE_BASE_NEWDIR_H

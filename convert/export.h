@@ -4,7 +4,7 @@
 #define MOE_CONVERT_EXPORT_H
 
 #include "base/progress.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 struct moe_export_options {
     enum moe_write_mode mode;

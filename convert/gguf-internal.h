@@ -4,7 +4,7 @@
 #define MOE_CONVERT_GGUF_INTERNAL_H
 
 #include "convert/gguf.h"
-#include "formats/gguf.h"
+#include "formats/gguf/gguf.h"
 
 /* ---- gguf-fold.c: types, and where the powers of two of NVFP4's global scales go ---- */
 

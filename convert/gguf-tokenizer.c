@@ -4,7 +4,7 @@
 #include "convert/gguf-internal.h"
 
 #include "base/io.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <limits.h>
 #include <stdio.h>

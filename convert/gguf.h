@@ -6,7 +6,7 @@
 
 #include "base/pool.h"
 #include "base/progress.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 /* What becomes of weights that are not BF16 or F32 (those stay what they are).  AUTO: NVFP4 stays NVFP4 where its
  * global scale can go into other exponents, and is Q6_K elsewhere, or BF16 where rows are not a multiple of 256;

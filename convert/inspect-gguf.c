@@ -4,7 +4,7 @@
 #include "base/re.h"
 #include "base/show.h"
 #include "base/tool.h"
-#include "formats/gguf-read.h"
+#include "formats/gguf/gguf-read.h"
 
 #include <inttypes.h>
 #include <math.h>

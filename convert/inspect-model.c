@@ -2,9 +2,9 @@
 /* What a model is beyond its tensors: attention, context, tokenizer, how it was quantized; and layer by layer. */
 #include "convert/inspect.h"
 
-#include "formats/chat.h"
-#include "formats/container.h"
-#include "formats/tokenizer.h"
+#include "formats/container/container.h"
+#include "formats/tokenizer/chat.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/re.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 #include <stdlib.h>
 #include <string.h>

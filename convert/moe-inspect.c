@@ -9,9 +9,9 @@
 #include "convert/diff.h"
 #include "convert/inspect-gguf.h"
 #include "convert/inspect.h"
-#include "formats/container.h"
-#include "formats/gguf-read.h"
-#include "formats/tokenizer.h"
+#include "formats/container/container.h"
+#include "formats/gguf/gguf-read.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "model/rewrite/check.h"
 
 #include <errno.h>

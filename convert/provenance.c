@@ -2,8 +2,8 @@
 #include "convert/provenance.h"
 
 #include "base/io.h"
-#include "formats/container.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
+#include "formats/container/container.h"
 
 #include <limits.h>
 #include <stdio.h>

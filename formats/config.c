@@ -2,8 +2,8 @@
 #include "formats/config.h"
 
 #include "base/io.h"
-#include "formats/foreign.h"
-#include "formats/quantconfig.h"
+#include "formats/checkpoint/foreign.h"
+#include "formats/checkpoint/quantconfig.h"
 #include "formats/source.h"
 
 #include <limits.h>

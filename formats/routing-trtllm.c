@@ -4,7 +4,7 @@
 #include "formats/routing.h"
 
 #include "base/io.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "formats/source-internal.h"
+#include "formats/source-parts.h"
 
 #include <stdarg.h>
 #include <stdio.h>

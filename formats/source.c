@@ -4,10 +4,10 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "formats/foreign.h"
-#include "formats/owner.h"
-#include "formats/source-internal.h"
-#include "formats/staged.h"
+#include "formats/checkpoint/foreign.h"
+#include "formats/container/owner.h"
+#include "formats/container/staged.h"
+#include "formats/source-parts.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -42,7 +42,7 @@ struct moe_tensor {
 };
 
 /* A tensor as the checkpoint names it, in the order of the files; of experts fused into one tensor
- * (formats/fused.h) each slice, in order, under the name it has elsewhere.  Checkpoints only. */
+ * (formats/checkpoint/fused.h) each slice, in order, under the name it has elsewhere.  Checkpoints only. */
 struct moe_raw {
     const char *name;
     char dtype[8];         /* safetensors: "BF16", "F8_E4M3", "I32" ... */
@@ -86,7 +86,7 @@ struct moe_source {
     struct moe_file *files;  int32_t n_files;
     struct moe_tensor *tensors; int64_t n_tensors;  /* ascending (layer, expert, role); layer -1 first */
     struct moe_raw *raws;    int64_t n_raws;
-    struct moe_container *container; /* formats/container.h; NULL for a checkpoint */
+    struct moe_container *container; /* formats/container/container.h; NULL for a checkpoint */
     bool is_part;
     struct moe_layer_range part;      /* when is_part */
     struct moe_staged *staged;        /* NULL: not a staged part */

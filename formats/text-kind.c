@@ -2,8 +2,8 @@
 /* formats/text-kind.c - what a file is, by its first bytes, and whether it is text at all. */
 #include "base/io.h"
 #include "base/json.h"
-#include "formats/pretoken.h"
 #include "formats/text-internal.h"
+#include "formats/tokenizer/pretoken.h"
 
 #include <string.h>
 #include <strings.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/text-internal.h"
 
-#include "formats/pretoken.h"
+#include "formats/tokenizer/pretoken.h"
 
 #include <stdlib.h>
 #include <string.h>

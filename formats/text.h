@@ -15,7 +15,7 @@
  * document:
  *
  *     {"text": TEXT}                                        given in pieces, as above
- *     {"messages": [{"role", "content", ...}], "tools"}     a conversation, as formats/chat.h takes it
+ *     {"messages": [{"role", "content", ...}], "tools"}     a conversation, as formats/tokenizer/chat.h takes it
  *     {"conversations": [{"from", "value"}], "system"}      ShareGPT: human or user, gpt or assistant, system;
  *                                                           other keys of turns as in messages
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
@@ -26,7 +26,7 @@
 #ifndef MOE_FORMATS_TEXT_H
 #define MOE_FORMATS_TEXT_H
 
-#include "formats/chat.h"
+#include "formats/tokenizer/chat.h"
 
 struct moe_text;
 

@@ -3,7 +3,7 @@
 #ifndef BENCH_OTHER_H
 #define BENCH_OTHER_H
 
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "tests/bench-files.h"
 
 /* ---- tokenizer ---- */

@@ -4,9 +4,9 @@
  * holds becomes a special token.  The first byte chooses the template and what is asked for; the rest is the
  * request, {"messages", "tools", "chat_template_kwargs"}. */
 #include "base/json.h"
-#include "formats/chat.h"
-#include "tests/fuzzdir.h"
+#include "formats/tokenizer/chat.h"
 #include "tests/chat-vocab.h"
+#include "tests/fuzzdir.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

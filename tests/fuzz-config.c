@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that survives its canonical form. */
 #undef NDEBUG
+#include "formats/checkpoint/quantconfig.h"
 #include "formats/config.h"
-#include "formats/quantconfig.h"
 #include "formats/source.h"
 
 #include <assert.h>

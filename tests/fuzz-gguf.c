@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A GGUF file of any bytes, as moe-inspect shows it: refused with a sentence, or every tensor within the file and every text
  * within what was kept of it. */
-#include "tests/fuzzdir.h"
 #include "convert/inspect-gguf.h"
-#include "formats/gguf-read.h"
+#include "formats/gguf/gguf-read.h"
+#include "tests/fuzzdir.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

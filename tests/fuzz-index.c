@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model.safetensors.index.json of any text, beside two small files that are sound: it is refused, or the model that it puts
  * together holds.  No name in it leads out of the directory. */
+#include "formats/checkpoint/safetensors.h"
 #include "tests/fuzzsource.h"
-#include "formats/safetensors.h"
 
 #include <limits.h>
 

@@ -2,7 +2,7 @@
 /* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces
  * of a plain text; written again they stand for the same texts. */
 #undef NDEBUG
-#include "formats/original.h"
+#include "formats/container/original.h"
 
 #include <assert.h>
 #include <stdlib.h>

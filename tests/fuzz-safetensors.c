@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that header is
  * then opened as a checkpoint: it may be refused, or every tensor can be read. */
-#include "tests/fuzzsource.h"
+#include "formats/checkpoint/safetensors.h"
 #include "formats/names.h"
-#include "formats/safetensors.h"
 #include "formats/scan.h"
+#include "tests/fuzzsource.h"
 
 #include <fcntl.h>
 #include <limits.h>

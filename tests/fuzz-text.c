@@ -2,10 +2,10 @@
 /* A calibration file of any bytes: refused with a sentence that names file and line, or documents.  Of plain
  * text nothing is lost, and its tokens do not depend on how it was cut, unless a piece says so.  The first
  * byte chooses a name and the size of pieces. */
-#include "formats/pretoken.h"
 #include "formats/text.h"
-#include "tests/fuzzdir.h"
+#include "formats/tokenizer/pretoken.h"
 #include "tests/chat-vocab.h"
+#include "tests/fuzzdir.h"
 
 #include <limits.h>
 

@@ -2,7 +2,7 @@
 /* A tiktoken.model of any bytes: refused with a sentence, or a vocabulary that encodes without losing a byte.  An odd first
  * byte puts the 256 single bytes in front, which a mutation would hardly find. */
 #undef NDEBUG
-#include "formats/bpe.h"
+#include "formats/tokenizer/bpe.h"
 
 #include <assert.h>
 #include <stdio.h>

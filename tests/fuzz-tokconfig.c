@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer_config.json of any text beside a tiktoken.model of the 256 single bytes: refused with a sentence, or every token it
  * adds is found by name and read in text.  An odd first byte says that the model's vocabulary has 264 ids. */
+#include "formats/tokenizer/tokenizer.h"
 #include "tests/fuzzdir.h"
-#include "formats/tokenizer.h"
 
 static char room[MOE_TOKEN_ROOM];
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any text through the fixture's tokenizer and back.  Bit 0 of the first byte: special tokens are read. */
 #undef NDEBUG
-#include "formats/pretoken.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/pretoken.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <assert.h>
 #include <stdlib.h>

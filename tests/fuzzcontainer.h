@@ -3,9 +3,9 @@
 #ifndef FUZZCONTAINER_H
 #define FUZZCONTAINER_H
 
+#include "formats/container/container-internal.h"
 #include "tests/fuzzsource.h"
 #include "tests/smallmodel.h"
-#include "formats/container-internal.h"
 
 static char fuzz_model[PATH_MAX]; /* the container */
 static cJSON *fuzz_manifest;      /* as it was written, without its checksum */

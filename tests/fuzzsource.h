@@ -3,9 +3,9 @@
 #ifndef FUZZSOURCE_H
 #define FUZZSOURCE_H
 
-#include "tests/fuzzdir.h"
 #include "convert/inspect.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
+#include "tests/fuzzdir.h"
 
 /* A model with one layer of one expert: the smallest in which every role but the dense MLP's has a tensor. */
 static const char fuzz_config[] =

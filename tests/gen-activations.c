@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gen-activations OUT.safetensors - activations as a NVFP4 product sees them here: of each matrix N.x under the input scale N.scale, N.out. */
 #undef NDEBUG
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 
 #include <math.h>

@@ -6,8 +6,8 @@
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "base/io.h"
-#include "formats/pretoken.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/pretoken.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <pcre2.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Fail where a folder includes one above it.  awk -f layers.awk FILES
+# Fail where a folder includes one above it, or another folder's *-internal.h.  awk -f layers.awk FILES
 BEGIN {
     r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
     within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
@@ -13,6 +13,9 @@ BEGIN {
     if (f[1] == "runtime" && i[2] == "runtime" && (!(f[2] in within) || !(i[3] in within) || within[i[3]] > within[f[2]])) {
         print FILENAME ":" FNR ": runtime/" f[2] " may not include runtime/" i[3]; bad = 1
     }
+    folder = FILENAME; sub(/\/[^\/]*$/, "", folder)
+    of = $2; gsub(/"/, "", of); name = of; sub(/\/[^\/]*$/, "", of)
+    if (name ~ /-internal\.h$/ && of != folder) { print FILENAME ":" FNR ": " name " is for " of "/ alone"; bad = 1 }
 }
 /^#include <cuda/ && FILENAME !~ /^kernels\/cuda\// { print FILENAME ":" FNR ": CUDA types stay in kernels/cuda"; bad = 1 }
 /(^|[^a-z_])(exit|printf|puts) *\(/ && FILENAME ~ /^(base|formats|kernels|model|convert|quantize|runtime)\// && FILENAME !~ /moe-[a-z]*\.c$/ {

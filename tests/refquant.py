@@ -236,7 +236,7 @@ class Vector:
         return faults + [(int(i), "scale code %#x is not the one the rule gives" % stored[i]) for i in numpy.nonzero(~good)[0]]
 
 
-# ---- the container, by formats/container.h --------------------------------------------------------------------------
+# ---- the container, by formats/container/container.h --------------------------------------------------------------------------
 
 def read_shard(path):
     """Records of one shard file: (role, layer, expert) -> {plane: (type, layout, rows, cols, bytes)}."""

@@ -5,7 +5,7 @@
 
 #undef NDEBUG
 #include "base/io.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 #include <assert.h>
 #include <limits.h>

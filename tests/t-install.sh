@@ -20,7 +20,7 @@ ok make --no-print-directory uninstall B="$B" DESTDIR="$T/with space" PREFIX=/op
 [ -z "$(find "$T/with space" ! -type d)" ] || fail "uninstall from a directory with a space in its name"
 rm -r "$T/with space"
 root=$stage/opt/moe
-for f in lib/libmoe.a lib/pkgconfig/moe.pc include/moe/base/err.h include/moe/formats/container.h include/moe/kernels/kernels.h; do
+for f in lib/libmoe.a lib/pkgconfig/moe.pc include/moe/base/err.h include/moe/formats/container/container.h include/moe/kernels/kernels.h; do
     [ -s "$root/$f" ] || fail "not installed: $f"
 done
 for x in "$BIN"/moe-*; do
@@ -42,7 +42,7 @@ done) || fail "an installed header does not compile alone"
 
 cat >"$T/user.c" <<'EOF'
 #include "base/hash.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "kernels/kernels.h"
 #include <stdio.h>
 int main(void)

@@ -4,7 +4,7 @@
  * refused, and what is counted. */
 #include "base/io.h"
 #include "base/json.h"
-#include "formats/chat.h"
+#include "formats/tokenizer/chat.h"
 #include "tests/chat-vocab.h"
 #include "tests/ok.h"
 

@@ -4,7 +4,7 @@
 #include "tests/smallmodel.h"
 
 #include "base/pool.h"
-#include "formats/container-internal.h"
+#include "formats/container/container-internal.h"
 #include "formats/sane.h"
 
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * test-flips [RANDOM-BYTES [SEED]]  (tests/long-flips.sh: more of them) */
 #include "tests/smallmodel.h"
 
-#include "formats/container-internal.h"
+#include "formats/container/container-internal.h"
 
 #include <fcntl.h>
 #include <limits.h>

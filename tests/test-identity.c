@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which model is this: every tensor counts, within a bound; what changes while it is read is noticed. */
+#include "formats/container/container-internal.h"
 #include "tests/source-model.h"
-#include "formats/container-internal.h"
 
 #include <sys/stat.h>
 

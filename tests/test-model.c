@@ -2,7 +2,7 @@
 /* The forward pass against golden values written by other code, and against itself: batches, threads, forms of attention. */
 #undef NDEBUG
 #include "base/io.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 #include "runtime/engine/engine.h"
 

@@ -2,7 +2,7 @@
 /* The pre-tokenizer against the plain form of its pattern, on hostile text, with and without JIT; and long runs. */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "formats/pretoken.h"
+#include "formats/tokenizer/pretoken.h"
 #include "tests/tokenizer-texts.h"
 
 #include <assert.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Routing statistics: what is read, what is refused, what is written; for one model. */
 #include "base/io.h"
+#include "formats/checkpoint/safetensors.h"
 #include "formats/routing.h"
-#include "formats/safetensors.h"
 #include "tests/ok.h"
 
 #include <limits.h>

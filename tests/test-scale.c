@@ -6,9 +6,9 @@
 #include "tests/smallmodel.h"
 
 #include "base/arena.h"
-#include "formats/container-internal.h"
-#include "formats/safetensors.h"
-#include "formats/tokenizer.h"
+#include "formats/checkpoint/safetensors.h"
+#include "formats/container/container-internal.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <stdarg.h>
 #include <time.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading checkpoints: the fixtures, every layout and spelling of names, and what is refused with which words. */
-#include "tests/source-model.h"
-#include "formats/identity.h"
+#include "formats/checkpoint/safetensors.h"
+#include "formats/container/identity.h"
 #include "formats/names.h"
-#include "formats/safetensors.h"
+#include "tests/source-model.h"
 
 #include <sys/resource.h>
 #include <sys/wait.h>

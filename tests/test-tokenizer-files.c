@@ -2,8 +2,8 @@
 /* Hostile tokenizer files: each refused with its code and a sentence that names the file and the trouble. */
 #undef NDEBUG
 #include "base/io.h"
-#include "formats/bpe.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/bpe.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -2,9 +2,9 @@
 /* Encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's goldens and a plain BPE. */
 #undef NDEBUG
 #include "base/io.h"
-#include "formats/bpe.h"
-#include "formats/pretoken.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/bpe.h"
+#include "formats/tokenizer/pretoken.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "tests/tokenizer-vocab.h"
 
 #include <cjson/cJSON.h>

@@ -5,8 +5,8 @@
 
 #include "base/io.h"
 #include "base/tool.h"
-#include "formats/original.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
+#include "formats/container/original.h"
 
 #include <limits.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "model/rewrite/check.h"
 
 #include "base/io.h"
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <limits.h>
 #include <string.h>

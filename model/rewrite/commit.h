@@ -8,7 +8,7 @@
 #ifndef MOE_MODEL_REWRITE_COMMIT_H
 #define MOE_MODEL_REWRITE_COMMIT_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 struct moe_commit;
 

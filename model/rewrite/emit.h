@@ -5,7 +5,7 @@
 #ifndef MOE_MODEL_REWRITE_EMIT_H
 #define MOE_MODEL_REWRITE_EMIT_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "kernels/nvfp4.h"
 
 struct moe_emit;

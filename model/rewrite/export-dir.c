@@ -4,9 +4,9 @@
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/tool.h"
-#include "formats/original.h"
-#include "formats/owner.h"
-#include "formats/small.h"
+#include "formats/container/original.h"
+#include "formats/container/owner.h"
+#include "formats/container/small.h"
 #include "model/rewrite/model-config.h"
 
 #include <limits.h>

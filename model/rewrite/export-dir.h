@@ -4,7 +4,7 @@
 #define MOE_MODEL_REWRITE_EXPORT_DIR_H
 
 #include "base/newdir.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "model/rewrite/export-made.h"
 
 /* The container that an export in one pass writes beside its files, inside its unfinished directory. */

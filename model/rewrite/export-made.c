@@ -6,9 +6,9 @@
 #include "base/json.h"
 #include "base/leftover.h"
 #include "base/newdir.h"
-#include "formats/container.h"
-#include "formats/identity.h"
-#include "formats/original.h"
+#include "formats/container/container.h"
+#include "formats/container/identity.h"
+#include "formats/container/original.h"
 #include "model/rewrite/export-dir.h"
 
 #include <errno.h>

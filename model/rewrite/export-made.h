@@ -15,7 +15,7 @@
 enum moe_export_proof {
     MOE_PROOF_NONE,
     MOE_PROOF_SAME,     /* the export is the very checkpoint that the container was made from, and so is the directory:
-                           nothing is lost (formats/identity.h) */
+                           nothing is lost (formats/container/identity.h) */
     MOE_PROOF_PRODUCER  /* the directory's quantization config has this tool as producer, and there is no line */
 };
 

@@ -2,9 +2,9 @@
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
-#include "formats/original.h"
+#include "formats/container/original.h"
+#include "formats/container/small.h"
 #include "formats/routing.h"
-#include "formats/small.h"
 
 #include <limits.h>
 #include <stdio.h>

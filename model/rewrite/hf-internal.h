@@ -5,7 +5,7 @@
 #define MOE_MODEL_REWRITE_HF_INTERNAL_H
 
 #include "base/arena.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 #include "model/rewrite/hf-files.h"
 #include "model/rewrite/hf-nvfp4.h"
 #include "model/rewrite/hf-place.h"

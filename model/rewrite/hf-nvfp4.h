@@ -7,7 +7,7 @@
 #define MOE_MODEL_REWRITE_HF_NVFP4_H
 
 #include "base/progress.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 enum moe_hf_flavor { MOE_HF_MODELOPT, MOE_HF_COMPRESSED_TENSORS };
 

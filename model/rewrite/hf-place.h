@@ -10,7 +10,7 @@
 #ifndef MOE_MODEL_REWRITE_HF_PLACE_H
 #define MOE_MODEL_REWRITE_HF_PLACE_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "model/rewrite/hf-nvfp4.h"
 
 struct moe_hf_place;

@@ -2,7 +2,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/tool.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"

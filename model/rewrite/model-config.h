@@ -4,7 +4,7 @@
 #ifndef MOE_MODEL_REWRITE_MODEL_CONFIG_H
 #define MOE_MODEL_REWRITE_MODEL_CONFIG_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 /* Tensors of the source that do not go out. */
 struct moe_left_out {

@@ -4,11 +4,11 @@
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
-#include "formats/original.h"
-#include "formats/owner.h"
-#include "formats/pretoken.h"
-#include "formats/safetensors.h"
-#include "formats/small.h"
+#include "formats/checkpoint/safetensors.h"
+#include "formats/container/original.h"
+#include "formats/container/owner.h"
+#include "formats/container/small.h"
+#include "formats/tokenizer/pretoken.h"
 
 #include <limits.h>
 #include <stdio.h>

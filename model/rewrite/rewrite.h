@@ -11,7 +11,7 @@
 
 #include "base/pool.h"
 #include "base/progress.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "kernels/nvfp4.h"
 #include "model/rewrite/precision.h"
 

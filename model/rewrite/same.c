@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/tool.h"
-#include "formats/small.h"
+#include "formats/container/small.h"
 #include "model/rewrite/files.h"
 
 #include <limits.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite/same.h - is what an earlier run wrote of this very source? Beyond its identity
- * (formats/identity.h), which samples: tensors of units that are done are held against the hash taken
+ * (formats/container/identity.h), which samples: tensors of units that are done are held against the hash taken
  * while they streamed, and the small files of a complete container against the source's. */
 #ifndef MOE_MODEL_REWRITE_SAME_H
 #define MOE_MODEL_REWRITE_SAME_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 /* Read one tensor of a finished unit again, whole, and compare it with its line in the unit's journal: the
  * one in the middle of those of at most 64 MiB.  MOE_MISMATCH naming the tensor.  A unit without lines (of

@@ -4,7 +4,7 @@
 #ifndef MOE_MODEL_REWRITE_UNIT_H
 #define MOE_MODEL_REWRITE_UNIT_H
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 /* Tensors that are written together by one worker: an expert's three, a gate/up pair, or a single one. */
 struct moe_group { int64_t first; int n; bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4: one global */ };

@@ -7,7 +7,7 @@
 #ifndef MOE_RUNTIME_ENGINE_ENGINE_H
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "model/forward.h"
 #include "runtime/parallel/part.h"
 

@@ -10,7 +10,7 @@ struct moe_prompt {
     const char *text, *file, *tokens; /* the last that is given counts most; none: standard input.  file "-" is standard input, too */
     const char *system;               /* NULL: the model's own, "": none */
     uint64_t memory;                  /* what a file of text may take; 0: what the machine has */
-    const char *chat_template;        /* NULL: the model's own, else one by name (formats/chat.h) */
+    const char *chat_template;        /* NULL: the model's own, else one by name (formats/tokenizer/chat.h) */
     bool chat, special, bos;          /* one user turn; special tokens in text are tokens; begin with BOS */
 };
 

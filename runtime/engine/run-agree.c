@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/run-agree.h"
 
-#include "formats/identity.h"
+#include "formats/container/identity.h"
 #include "kernels/kernels.h"
 
 #include <string.h>

@@ -2,7 +2,7 @@
 #include "runtime/engine/trace.h"
 
 #include "base/tool.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "runtime/parallel/part.h"
 
 #include "base/io.h"
-#include "formats/staged.h"
+#include "formats/container/staged.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -3,8 +3,8 @@
 
 #include "base/io.h"
 #include "base/stream.h"
-#include "formats/container.h"
-#include "formats/owner.h"
+#include "formats/container/container.h"
+#include "formats/container/owner.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -35,7 +35,7 @@ enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p
 /* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
  * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form
  * (the same model in another type, say), or when either side does not say, it is taken.  Reads samples of
- * a checkpoint, when the plan says what they were (formats/identity.h). */
+ * a checkpoint, when the plan says what they were (formats/container/identity.h). */
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    struct moe_err *err);
 

@@ -3,8 +3,8 @@
 
 #include "base/io.h"
 #include "base/output.h"
-#include "formats/container.h"
-#include "formats/owner.h"
+#include "formats/container/container.h"
+#include "formats/container/owner.h"
 #include "formats/routing.h"
 #include "runtime/plan/plan-out.h"
 #include "runtime/plan/plan.h"

@@ -23,7 +23,7 @@ struct moe_plot_beside { const char *name; const double *load_max; };
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside, char **svg, struct moe_err *err);
 
 /* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
- * Copy: a staged part (formats/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every
+ * Copy: a staged part (formats/container/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every
  * other file whole.  When these ranks need every expert, it is a plain copy.  Link: hard links of all files (same file system only), so the
  * whole container under another name.  What was copied is read back and held against its hashes.  The plan's text (plan.json) is kept as plan-staged.json.
  * moe_plan_fits holds.  *bytes: what was copied.  A failure names `out`, or the file of the container that is damaged. */

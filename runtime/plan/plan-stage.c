@@ -6,8 +6,8 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/tool.h"
-#include "formats/owner.h"
-#include "formats/staged.h"
+#include "formats/container/owner.h"
+#include "formats/container/staged.h"
 
 #include <errno.h>
 #include <fcntl.h>

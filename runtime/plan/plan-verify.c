@@ -6,7 +6,7 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/tool.h"
-#include "formats/identity.h"
+#include "formats/container/identity.h"
 
 #include <math.h>
 #include <stdarg.h>

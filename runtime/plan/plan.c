@@ -2,7 +2,7 @@
 #include "runtime/plan/plan.h"
 
 #include "base/show.h"
-#include "formats/staged.h"
+#include "formats/container/staged.h"
 
 #include <stdlib.h>
 #include <string.h>

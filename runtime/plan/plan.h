@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "formats/config.h"
-#include "formats/identity.h"
+#include "formats/container/identity.h"
 
 /* Which model a plan was made for, in plan.json. */
 #define MOE_PLAN_ORIGIN "model_origin"

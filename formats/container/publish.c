@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a partial directory with all units to NAME.moe. */
+#include "formats/container/writer-internal.h"
+
+#include "base/io.h"
+#include "formats/container/owner.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- publishing ---- */
+
+struct line { double ordinal; size_t order; char *text; };
+struct lines { struct line *p; size_t n, cap, bytes; };
+
+static int by_ordinal(const void *a, const void *b)
+{
+    const struct line *x = a, *y = b;
+    if (x->ordinal != y->ordinal) return (x->ordinal > y->ordinal) - (x->ordinal < y->ordinal);
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+static bool add_line(struct lines *l, cJSON *element, bool keep_ordinal)
+{
+    if (l->n == l->cap) {
+        size_t cap = 2 * l->cap + 1024;
+        struct line *p = realloc(l->p, cap * sizeof *p);
+        if (!p) return false;
+        l->p = p;
+        l->cap = cap;
+    }
+    cJSON *ordinal = cJSON_GetArrayItem(element, 7);
+    double place = ordinal ? ordinal->valuedouble : 0;
+    if (!keep_ordinal) cJSON_DeleteItemFromArray(element, 7);
+    char *text = moe_json_print(element, 0);
+    if (text) {
+        l->p[l->n] = (struct line){ place, l->n, text };
+        l->bytes += strlen(text) + 1;
+        l->n++;
+    }
+    return text != NULL;
+}
+
+static enum moe_code read_lines(const struct moe_writer *w, struct lines *l, struct moe_err *err)
+{
+    for (size_t i = 0; i < w->n_units; i++) {
+        cJSON *source;
+        MOE_TRY(moe_writer_unit_source(w, w->units[i].name, &source, err));
+        bool ok = true;
+        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e, w->part != NULL);
+        cJSON_Delete(source);
+        if (!ok) return moe_writer_no_memory(w, err);
+    }
+    return MOE_OK;
+}
+
+static enum moe_code write_source(struct moe_writer *w, const char *verbatim, size_t bytes, struct moe_err *err)
+{
+    if (verbatim) return moe_writer_add_file(w, MOE_SOURCE_NAME, verbatim, bytes, err);
+    struct lines l = { 0 };
+    char *all = NULL;
+    enum moe_code code = read_lines(w, &l, err);
+    if (code == MOE_OK && !(all = malloc(l.bytes + 1))) code = moe_writer_no_memory(w, err);
+    if (code == MOE_OK) {
+        size_t at = 0;
+        if (l.n) qsort(l.p, l.n, sizeof *l.p, by_ordinal);
+        for (size_t i = 0; i < l.n; i++) {
+            size_t n = strlen(l.p[i].text);
+            memcpy(all + at, l.p[i].text, n);
+            at += n;
+            all[at++] = '\n';
+        }
+        code = moe_writer_add_file(w, MOE_SOURCE_NAME, all, at, err);
+    }
+    for (size_t i = 0; i < l.n; i++) free(l.p[i].text);
+    free(l.p);
+    free(all);
+    return code;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct moe_file_done *)a)->name, ((const struct moe_file_done *)b)->name);
+}
+
+static bool add_files(cJSON *m, const struct moe_writer *w)
+{
+    cJSON *files = cJSON_AddArrayToObject(m, "files");
+    bool ok = files != NULL;
+    for (size_t i = 0; ok && i < w->n_files; i++) {
+        char hex[33];
+        moe_hex128(w->files[i].digest, hex);
+        cJSON *f = cJSON_CreateObject();
+        ok = f && cJSON_AddItemToArray(files, f) && cJSON_AddStringToObject(f, "name", w->files[i].name) &&
+             cJSON_AddNumberToObject(f, "bytes", (double)w->files[i].bytes) && cJSON_AddStringToObject(f, "xxh3_128", hex);
+    }
+    return ok;
+}
+
+/* Hand *v over; it is NULL then. */
+static bool put(cJSON *to, const char *key, cJSON **v)
+{
+    if (!cJSON_AddItemToObject(to, key, *v)) return false;
+    *v = NULL;
+    return true;
+}
+
+static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types, const cJSON *quantization)
+{
+    cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config), *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
+          *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(), *o = cJSON_Duplicate(w->options, true), *p;
+    bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
+              cJSON_AddNumberToObject(m, "version", MOE_MANIFEST_VERSION);
+    ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
+         (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
+         cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
+         moe_identity_put(p, "origin", "weights", &w->work.origin) &&
+         (!w->work.made_from || cJSON_AddStringToObject(p, "made_from", w->work.made_from)) &&
+         (!w->work.kernels || cJSON_AddStringToObject(p, "kernels", w->work.kernels)) &&
+         put(p, "options", &o) && add_files(m, w);
+    if (ok) return m;
+    cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
+    return NULL;
+}
+
+static enum moe_code sync_folders(const struct moe_writer *w, struct moe_err *err)
+{
+    static const char *const folders[] = { "tokenizer", "hf" };
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_MAX];
+        enum moe_exists there;
+        MOE_TRY(moe_path_join(path, sizeof path, w->dir, folders[i], err));
+        MOE_TRY(moe_look(path, &there, err));
+        if (there == MOE_DIR) MOE_TRY(moe_fsync_path(path, err));
+    }
+    return moe_fsync_path(w->dir, err);
+}
+
+static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint64_t *bytes, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
+    char *text = moe_json_seal(manifest, 2);
+    if (!text) return moe_writer_no_memory(w, err);
+    *bytes = strlen(text);
+    for (size_t i = 0; i < w->n_files; i++) *bytes += w->files[i].bytes;
+    enum moe_code code = moe_write_file(path, text, strlen(text), err);
+    free(text);
+    return code;
+}
+
+/* The work may take the place of what stands under the final name. */
+static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
+{
+    enum moe_final final;
+    char sum[33];
+    MOE_TRY(moe_final_look(w->final, &final, sum, err));
+    bool same = final == MOE_FINAL_CONTAINER && w->replace && !strcmp(sum, w->replaces);
+    if (final == MOE_FINAL_ABSENT || same) return MOE_OK;
+    return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
+                       "it appeared while this was written (move it away and use --resume)");
+}
+
+enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
+{
+    MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
+    MOE_TRY(may_take(w, err)); /* while the state still says whether it may */
+    moe_newdir_mark(&w->out);  /* without state.json it has to say in another way that it is unfinished */
+    MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
+    const struct moe_newdir_kind old = { .look = moe_container_is, .with = w->replaces };
+    return moe_newdir_publish(&w->out, w->replace ? &old : NULL, err);
+}
+
+enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struct moe_err *err)
+{
+    cJSON_Delete(w->part);
+    w->part = cJSON_Duplicate(part, true);
+    return w->part ? MOE_OK : moe_writer_no_memory(w, err);
+}
+
+enum moe_code moe_writer_publish(struct moe_writer **out, const struct moe_config *config, const cJSON *types,
+                                 const cJSON *quantization, const char *source_jsonl, size_t source_bytes, uint64_t *bytes,
+                                 struct moe_err *err)
+{
+    struct moe_writer *w = *out;
+    MOE_CHECK(w->n_units > 0);
+    MOE_TRY(write_source(w, source_jsonl, source_bytes, err));
+    for (size_t i = 0; i < w->n_units; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s.moe", w->units[i].name);
+        MOE_TRY(moe_writer_list_file(w, name, w->units[i].bytes, w->units[i].digest, err));
+    }
+    qsort(w->files, w->n_files, sizeof *w->files, by_name);
+    MOE_TRY(sync_folders(w, err));
+    cJSON *m = make_manifest(w, config, types, quantization);
+    if (!m) return moe_writer_no_memory(w, err);
+    enum moe_code code = write_manifest(w, m, bytes, err);
+    if (code == MOE_OK) code = moe_writer_settle(w, m, err);
+    cJSON_Delete(m);
+    MOE_TRY(code);
+    moe_writer_free(w);
+    *out = NULL;
+    return MOE_OK;
+}

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* NAME.moe.partial/: units and their journals, and how it becomes NAME.moe. */
+#include "formats/container/writer-internal.h"
+
+#include "base/io.h"
+#include "base/tool.h"
+#include "formats/container/owner.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err)
+{
+    return moe_fail_at(err, MOE_NOMEM, w->dir, NULL, "no memory to write it");
+}
+
+void moe_writer_free(struct moe_writer *w)
+{
+    for (size_t i = 0; i < w->n_units; i++) cJSON_Delete(w->units[i].report);
+    for (size_t i = 0; i < w->n_files; i++) free(w->files[i].name);
+    moe_newdir_unlock(&w->out);
+    cJSON_Delete(w->options);
+    cJSON_Delete(w->part);
+    free(w->units);
+    free(w->files);
+    free(w);
+}
+
+/* ---- units ---- */
+
+static bool is_unit_name(const char *s, size_t n)
+{
+    if (n == 5 && !memcmp(s, "dense", 5)) return true;
+    if (n < 7 || n > 15 || memcmp(s, "layer-", 6)) return false;
+    for (size_t i = 6; i < n; i++)
+        if (s[i] < '0' || s[i] > '9') return false;
+    return true;
+}
+
+enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix, char *out, struct moe_err *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", unit, suffix);
+    return moe_path_join(out, PATH_MAX, w->dir, name, err);
+}
+
+/* dense, then layers by number. */
+static int by_unit(const void *a, const void *b)
+{
+    const struct moe_unit_done *x = a, *y = b;
+    size_t n = strlen(x->name), m = strlen(y->name);
+    return n != m ? (n > m) - (n < m) : strcmp(x->name, y->name);
+}
+
+static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *u, struct moe_err *err)
+{
+    struct moe_unit_done *p = realloc(w->units, (w->n_units + 1) * sizeof *p);
+    if (!p) return moe_writer_no_memory(w, err);
+    w->units = p;
+    p[w->n_units++] = *u;
+    return MOE_OK;
+}
+
+/* What says nothing of a file's content. */
+static bool is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
+
+static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest, bool *same, struct moe_err *err)
+{
+    int fd;
+    uint64_t size;
+    unsigned char *head = NULL;
+    size_t n;
+    *same = false;
+    MOE_TRY(moe_open_read(path, &fd, &size, err));
+    enum moe_code code = size == bytes ? moe_shard_read_head(fd, path, size, &head, &n, err) : MOE_OK;
+    if (head) *same = moe_same128(moe_hash128(head, n), digest);
+    free(head);
+    close(fd);
+    return code;
+}
+
+/* A unit counts when its journal is whole, belongs to this work, and its shard is the one the journal speaks of; else it is
+ * done again.  Fails without memory, and when it cannot be read. */
+static enum moe_code load_unit(struct moe_writer *w, const char *name, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    struct moe_err e;
+    struct moe_unit_done u = { .bytes = 0 };
+    cJSON *j;
+    int64_t bytes;
+    const char *unit, *key, *hex;
+    snprintf(u.name, sizeof u.name, "%s", name);
+    MOE_TRY(moe_writer_unit_file(w, name, ".json", path, err));
+    enum moe_code code = moe_json_open_sealed(path, &j, &e);
+    if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
+    bool ok = !moe_json_str(j, "unit", true, &unit, path, &e) && !moe_json_str(j, "state", true, &key, path, &e) &&
+              !moe_json_i64(j, "bytes", true, 0, (int64_t)1 << 53, &bytes, path, &e) &&
+              !moe_json_str(j, "xxh3_128", true, &hex, path, &e) && !strcmp(unit, name) && !strcmp(key, w->key) &&
+              moe_parse_hex128(hex, &u.digest);
+    if (ok) {
+        u.bytes = (uint64_t)bytes;
+        code = moe_writer_unit_file(w, name, ".moe", path, &e);
+        if (code == MOE_OK) code = shard_is(path, u.bytes, u.digest, &ok, &e);
+        if (is_fatal(code)) {
+            cJSON_Delete(j);
+            return *err = e, code;
+        }
+        code = MOE_OK;
+    }
+    if (ok) {
+        u.report = cJSON_DetachItemFromObjectCaseSensitive(j, "report");
+        code = add_unit(w, &u, err);
+        if (code != MOE_OK) cJSON_Delete(u.report);
+    }
+    cJSON_Delete(j);
+    return code;
+}
+
+static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
+{
+    struct moe_names names;
+    enum moe_code code = moe_list_dir(w->dir, &names, err);
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
+        char name[32];
+        size_t n = strlen(names.v[i]);
+        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !is_unit_name(names.v[i], n - 5)) continue;
+        snprintf(name, sizeof name, "%.*s", (int)(n - 5), names.v[i]);
+        code = load_unit(w, name, err);
+    }
+    moe_names_release(&names);
+    if (w->n_units) qsort(w->units, w->n_units, sizeof *w->units, by_unit);
+    return code;
+}
+
+/* ---- opening ---- */
+
+static enum moe_code begin_with(const struct moe_writer *w, const char *path, const char *state,
+                                struct moe_err *err)
+{
+    /* First the new state, then the old files go: whatever is left of them is not bound to it by its
+     * journal.  Those that have none go before. */
+    MOE_TRY(moe_dir_drop_work(w->dir, err));
+    MOE_TRY(moe_write_file(path, state, strlen(state), err));
+    return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
+}
+
+static enum moe_code start(struct moe_writer *w, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    w->fresh = true;
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_STATE_NAME, err));
+    char *state = moe_state_text(&w->work, w->replace ? w->replaces : NULL);
+    if (!state) return moe_writer_no_memory(w, err);
+    moe_hex64(moe_hash64(state, strlen(state)), w->key);
+    enum moe_code code = begin_with(w, path, state, err);
+    free(state);
+    return code;
+}
+
+/* An earlier run that ended between its manifest and its new name. */
+static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    struct moe_err e;
+    cJSON *m;
+    enum moe_exists there;
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    enum moe_code code = moe_manifest_read(w->dir, &m, &e);
+    if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
+    code = moe_manifest_compare(w->dir, m, &w->work, &found->unweighed, &e);
+    if (code == MOE_OK) code = moe_manifest_check_files(w->dir, m, &e);
+    if (code == MOE_OK) {
+        code = moe_writer_settle(w, m, err);
+        found->done = code == MOE_OK;
+    } else {
+        code = is_fatal(code) ? (*err = e, code) : MOE_OK;
+    }
+    cJSON_Delete(m);
+    return code;
+}
+
+/* The state goes just before the new name is taken, when it has said that this may be: what stood under
+ * that name then may still be replaced.  What came later changed later than the directory that lost its
+ * state. */
+static bool was_there(const struct moe_writer *w)
+{
+    struct stat final, dir;
+    struct moe_err ignored;
+    bool marked = false; /* just before it was to be replaced (base/newdir.h) */
+    if (moe_newdir_is_marked(w->final, &marked, &ignored) == MOE_OK && marked) return true;
+    if (stat(w->final, &final) || stat(w->dir, &dir)) return false;
+    return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec
+        : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
+}
+
+/* w->replaces is the checksum of the container under the final name; from here on it is that of the one
+ * which the work may replace. */
+static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found,
+                           struct moe_err *err)
+{
+    char path[PATH_MAX];
+    enum moe_partial partial;
+    struct moe_state state = { .replace = false };
+    MOE_TRY(moe_partial_look(w->dir, &partial, err));
+    bool has_state = partial == MOE_PARTIAL_STATE;
+    if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, &state, err));
+    bool same = !has_state || (state.says_which && !strcmp(state.which, w->replaces));
+    w->replace = has_state ? state.replace : was_there(w);
+    if (has_state) memcpy(w->replaces, state.which, sizeof w->replaces);
+    if (final == MOE_FINAL_CONTAINER && !(w->replace && same))
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
+                           "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
+    MOE_TRY(settle_pending(w, found, err));
+    if (found->done) return MOE_OK;
+    found->unweighed = state.unweighed;
+    memcpy(w->key, state.key, sizeof w->key);
+    if (!has_state)
+        return moe_fail_at(err, MOE_MISMATCH, w->dir, NULL, "it does not say what it was made from (start over with --force)");
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
+    MOE_TRY(moe_remove_tree(path, err));
+    return load_units(w, err);
+}
+
+/* Under --resume, a container under the final name: is it what this run would write? */
+static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, struct moe_err *err)
+{
+    cJSON *m;
+    MOE_TRY(moe_manifest_read(w->final, &m, err));
+    enum moe_code code = moe_manifest_compare(w->final, m, &w->work, unweighed, err);
+    if (code == MOE_OK && (code = moe_manifest_check_files(w->final, m, err)) != MOE_OK && code != MOE_NOMEM)
+        moe_wrap(err, "'%s' is damaged (write it again with --force)", w->final);
+    cJSON_Delete(m);
+    return code;
+}
+
+/* The container is done: what an earlier run left beside it goes, when it is no other work. */
+static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
+{
+    struct moe_err e;
+    struct stat st;
+    enum moe_partial p;
+    struct moe_state state;
+    if (lstat(w->dir, &st)) return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
+    if (!S_ISDIR(st.st_mode)) return MOE_OK;
+    MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
+    if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it has its name by now: no leftover */
+    MOE_TRY(moe_partial_look(w->dir, &p, err));
+    if (p == MOE_PARTIAL_FOREIGN || p == MOE_PARTIAL_UNMARKED) return MOE_OK;
+    if (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK) return MOE_OK;
+    moe_newdir_mark(&w->out);
+    return moe_remove_tree(w->dir, err);
+}
+
+static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final, const struct moe_err *differs,
+                                 struct moe_found *found, struct moe_err *err)
+{
+    enum moe_partial partial;
+    MOE_TRY(moe_partial_look(w->dir, &partial, err));
+    switch (partial) {
+    case MOE_PARTIAL_FOREIGN:
+        MOE_TRY(moe_container_unfinished(w->dir, NULL, err));
+        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "it was not begun by this tool (choose another name with -o)");
+    case MOE_PARTIAL_FRESH:
+        if (mode == MOE_WRITE_RESUME && final == MOE_FINAL_CONTAINER) return *err = *differs, err->code;
+        return start(w, err);
+    case MOE_PARTIAL_UNMARKED:
+        if (mode != MOE_WRITE_RESUME)
+            return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "holds a container's files, but nothing that marks them "
+                               "as unfinished (move it away, or choose another name with -o)");
+        /* fall through */
+    default:
+        if (mode == MOE_WRITE_FORCE) return start(w, err);
+        if (mode == MOE_WRITE_RESUME) return go_on(w, final, found, err);
+        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "unfinished work is there (go on with --resume, start over with --force)");
+    }
+}
+
+static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found, struct moe_err *err)
+{
+    struct moe_err differs = MOE_ERR_INIT;
+    enum moe_final final;
+    if (mode != MOE_WRITE_RESUME) MOE_TRY(moe_no_link(w->final, "directory", err));
+    MOE_TRY(moe_final_look(w->final, &final, w->replaces, err));
+    if (final == MOE_FINAL_FOREIGN) return MOE_EXISTS;
+    if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
+        return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
+    if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME) {
+        enum moe_code code = final_compare(w, &found->unweighed, &differs);
+        found->done = code == MOE_OK;
+        if (found->done) return drop_leftover(w, err);
+        if (is_fatal(code)) return *err = differs, code;
+    }
+    MOE_TRY(moe_newdir_lock(&w->out, err));
+    enum moe_code code = open_locked(w, mode, final, &differs, found, err);
+    if (code != MOE_OK && w->out.created) rmdir(w->dir);
+    return code;
+}
+
+static bool init(struct moe_writer *w, enum moe_write_mode mode, const struct moe_work *work)
+{
+    w->final = w->out.final;
+    w->dir = w->out.path;
+    w->replace = mode == MOE_WRITE_FORCE;
+    w->options = work->options ? cJSON_Duplicate(work->options, true) : cJSON_CreateObject();
+    w->work = *work;
+    w->work.options = w->options;
+    return w->options != NULL;
+}
+
+enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode,
+                              const struct moe_work *work,
+                              struct moe_found *found, struct moe_err *err)
+{
+    *out = NULL;
+    *found = (struct moe_found){ .done = false };
+    struct moe_writer *w = calloc(1, sizeof *w);
+    if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
+    enum moe_code code = moe_newdir_name(&w->out, path, err);
+    if (code == MOE_OK && !init(w, mode, work)) code = moe_writer_no_memory(w, err);
+    if (code == MOE_OK) code = try_open(w, mode, found, err);
+    if (code != MOE_OK || found->done) moe_writer_free(w);
+    else *out = w;
+    return code;
+}
+
+void moe_writer_close(struct moe_writer **out)
+{
+    struct moe_writer *w = *out;
+    struct moe_err e;
+    if (!w) return;
+    bool nothing = !w->n_units && !(moe_interrupted(&e) != MOE_OK && moe_dir_has_work(w->dir));
+    if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* nothing to go on from */
+        moe_newdir_mark(&w->out);
+        moe_remove_tree(w->dir, &e);
+    }
+    moe_writer_free(w);
+    *out = NULL;
+}
+
+void moe_writer_discard(struct moe_writer **out)
+{
+    struct moe_err e;
+    if (*out && moe_held_is((*out)->out.lock, (*out)->dir)) {
+        moe_newdir_mark(&(*out)->out);
+        moe_remove_tree((*out)->dir, &e);
+    }
+    moe_writer_close(out);
+}
+
+const char *moe_writer_dir(const struct moe_writer *w) { return w->dir; }
+
+size_t moe_writer_units(const struct moe_writer *w) { return w->n_units; }
+bool moe_writer_has_work(const struct moe_writer *w) { return moe_dir_has_work(w->dir); }
+
+bool moe_writer_has_unit(const struct moe_writer *w, const char *unit)
+{
+    for (size_t i = 0; i < w->n_units; i++)
+        if (!strcmp(w->units[i].name, unit)) return true;
+    return false;
+}
+
+enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap, struct moe_err *err)
+{
+    char name[64];
+    MOE_CHECK(is_unit_name(unit, strlen(unit)));
+    snprintf(name, sizeof name, "%s.moe.tmp", unit);
+    return moe_path_join(out, cap, w->dir, name, err);
+}
+
+/* ---- committing ---- */
+
+static void check_elements(const cJSON *source)
+{
+    for (const cJSON *e = source ? source->child : NULL; e; e = e->next)
+        MOE_CHECK(cJSON_GetArraySize(e) == 8 && cJSON_IsNumber(cJSON_GetArrayItem(e, 7)));
+}
+
+/* Nothing large is copied.  (cJSON_AddItemReferenceToObject leaks its reference when there is no memory for the key.) */
+static bool refer(cJSON *j, const char *key, const cJSON *item)
+{
+    cJSON *r = cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child) : cJSON_CreateObjectReference(item->child);
+    if (r && cJSON_AddItemToObject(j, key, r)) return true;
+    cJSON_Delete(r);
+    return false;
+}
+
+static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source, const cJSON *report)
+{
+    char hex[33];
+    moe_hex128(u->digest, hex);
+    cJSON *j = cJSON_CreateObject();
+    bool ok = j && cJSON_AddStringToObject(j, "format", "moe-journal") && cJSON_AddStringToObject(j, "unit", u->name) &&
+              cJSON_AddStringToObject(j, "state", w->key) && cJSON_AddNumberToObject(j, "bytes", (double)u->bytes) &&
+              cJSON_AddStringToObject(j, "xxh3_128", hex);
+    if (ok && report) ok = refer(j, "report", report);
+    if (ok && source) ok = refer(j, "source", source);
+    char *text = ok ? moe_json_seal(j, 0) : NULL;
+    cJSON_Delete(j);
+    return text;
+}
+
+enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
+                                     const cJSON *source, const cJSON *report, struct moe_err *err)
+{
+    char tmp[PATH_MAX], path[PATH_MAX], journal[PATH_MAX];
+    struct moe_unit_done u = { .bytes = bytes, .digest = digest };
+    MOE_CHECK(is_unit_name(unit, strlen(unit)) && !moe_writer_has_unit(w, unit));
+    check_elements(source);
+    snprintf(u.name, sizeof u.name, "%s", unit);
+    MOE_TRY(moe_writer_unit_path(w, unit, tmp, sizeof tmp, err));
+    MOE_TRY(moe_writer_unit_file(w, unit, ".moe", path, err));
+    MOE_TRY(moe_writer_unit_file(w, unit, ".json", journal, err));
+    MOE_TRY(moe_held_check(w->out.lock, w->dir, err));
+    MOE_TRY(moe_rename(tmp, path, err));
+    char *text = journal_text(w, &u, source, report);
+    if (!text) return moe_writer_no_memory(w, err);
+    enum moe_code code = moe_write_file(journal, text, strlen(text), err);
+    free(text);
+    MOE_TRY(code);
+    if (report && !(u.report = cJSON_Duplicate(report, true))) return moe_writer_no_memory(w, err);
+    code = add_unit(w, &u, err);
+    if (code != MOE_OK) cJSON_Delete(u.report);
+    else qsort(w->units, w->n_units, sizeof *w->units, by_unit);
+    return code;
+}
+
+enum moe_code moe_writer_unit_source(const struct moe_writer *w, const char *unit, cJSON **source,
+                                     struct moe_err *err)
+{
+    char path[PATH_MAX];
+    cJSON *j;
+    *source = NULL;
+    MOE_TRY(moe_writer_unit_file(w, unit, ".json", path, err));
+    MOE_TRY(moe_json_open_sealed(path, &j, err));
+    *source = cJSON_DetachItemFromObjectCaseSensitive(j, "source");
+    cJSON_Delete(j);
+    return MOE_OK;
+}
+
+cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
+{
+    cJSON *all = cJSON_CreateArray();
+    bool ok = all != NULL;
+    for (size_t i = 0; ok && i < w->n_units; i++) {
+        cJSON *one = cJSON_CreateObject(), *r = w->units[i].report ? cJSON_Duplicate(w->units[i].report, true) : cJSON_CreateNull();
+        ok = one && r && cJSON_AddStringToObject(one, "unit", w->units[i].name);
+        if (ok) ok = cJSON_AddItemToObject(one, "report", r) && cJSON_AddItemToArray(all, one);
+        else cJSON_Delete(r), cJSON_Delete(one);
+    }
+    if (ok) return all;
+    cJSON_Delete(all);
+    moe_writer_no_memory(w, err);
+    return NULL;
+}
+
+enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes, struct moe_hash128 digest, struct moe_err *err)
+{
+    for (size_t i = 0; i < w->n_files; i++)
+        if (!strcmp(w->files[i].name, name)) return w->files[i].bytes = bytes, w->files[i].digest = digest, MOE_OK;
+    struct moe_file_done *p = realloc(w->files, (w->n_files + 1) * sizeof *p);
+    if (!p) return moe_writer_no_memory(w, err);
+    w->files = p;
+    char *copy = strdup(name);
+    if (!copy) return moe_writer_no_memory(w, err);
+    p[w->n_files++] = (struct moe_file_done){ copy, bytes, digest };
+    return MOE_OK;
+}
+
+enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    if (!moe_container_name_allowed(name) || moe_is_shard_name(name))
+        return moe_fail_at(err, MOE_UNSUPPORTED, w->dir, NULL, "a file named '%s' cannot be kept in a container", name);
+    const char *slash = strchr(name, '/');
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, name, err));
+    if (slash) {
+        char folder[PATH_MAX];
+        snprintf(folder, sizeof folder, "%.*s", (int)(strlen(path) - strlen(slash)), path);
+        MOE_TRY(moe_mkdir(folder, err));
+    }
+    MOE_TRY(moe_write_file(path, data, bytes, err));
+    return moe_writer_list_file(w, name, bytes, moe_hash128(data, bytes), err);
+}
+
+enum moe_code moe_writer_adopt_file(struct moe_writer *w, const char *name, struct moe_err *err)
+{
+    char path[PATH_MAX];
+    uint64_t bytes;
+    struct moe_hash128 digest;
+    MOE_CHECK(moe_container_name_allowed(name) && !moe_is_shard_name(name));
+    MOE_TRY(moe_path_join(path, sizeof path, w->dir, name, err));
+    MOE_TRY(moe_file_digest(path, &bytes, &digest, err));
+    return moe_writer_list_file(w, name, bytes, digest, err);
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "formats/gguf/gguf.h"
+
+#include "base/io.h"
+#include "base/newfile.h"
+#include "base/progress.h"
+#include "base/writeback.h"
+#include "formats/gguf/gguf-read.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ALIGN = 32, VERSION = 3 };
+#define MAGIC "GGUF"
+#define PRODUCER_KEY "moe.producer" /* the first pair of every file: by it a file is known to be ours */
+#define PRODUCER "moe-convert"
+#define FILE_MAX_BYTES ((uint64_t)1 << 60)
+
+int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n)
+{
+    uint64_t values, bytes;
+    if (!moe_gguf_block(type, &values, &bytes) || n % values || n >= FILE_MAX_BYTES) return -1;
+    return (int64_t)(n / values * bytes);
+}
+
+/* ---- metadata ---- */
+
+static void put(struct moe_gguf_meta *m, const void *data, size_t n)
+{
+    if (n > m->cap - m->n && !m->failed) {
+        size_t cap = 2 * m->cap + n + 4096;
+        unsigned char *p = realloc(m->p, cap);
+        if (p) m->p = p, m->cap = cap;
+        else m->failed = true;
+    }
+    if (m->failed || !n) return;
+    memcpy(m->p + m->n, data, n);
+    m->n += n;
+}
+
+static void put_int(struct moe_gguf_meta *m, uint64_t v, int bytes)
+{
+    unsigned char b[8];
+    for (int i = 0; i < bytes; i++) b[i] = (unsigned char)(v >> 8 * i);
+    put(m, b, (size_t)bytes);
+}
+
+static void put_str(struct moe_gguf_meta *m, const char *s, size_t len)
+{
+    put_int(m, len, 8);
+    put(m, s, len);
+}
+
+static void key(struct moe_gguf_meta *m, const char *name, uint32_t type)
+{
+    put_str(m, name, strlen(name));
+    put_int(m, type, 4);
+    m->pairs++;
+}
+
+void moe_gguf_u32(struct moe_gguf_meta *m, const char *name, uint64_t v)
+{
+    key(m, name, MOE_GGUF_U32);
+    put_int(m, v, 4);
+}
+
+void moe_gguf_f32(struct moe_gguf_meta *m, const char *name, double v)
+{
+    float f = (float)v;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    key(m, name, MOE_GGUF_FLOAT32);
+    put_int(m, u, 4);
+}
+
+void moe_gguf_bool(struct moe_gguf_meta *m, const char *name, bool v)
+{
+    key(m, name, MOE_GGUF_BOOL);
+    put_int(m, v, 1);
+}
+
+void moe_gguf_str(struct moe_gguf_meta *m, const char *name, const char *s, size_t len)
+{
+    key(m, name, MOE_GGUF_STRING);
+    put_str(m, s, len);
+}
+
+static void array(struct moe_gguf_meta *m, const char *name, uint32_t type, uint64_t n)
+{
+    key(m, name, MOE_GGUF_ARRAY);
+    put_int(m, type, 4);
+    put_int(m, n, 8);
+}
+
+void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_STRING, n); }
+void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_I32, n); }
+void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
+void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
+
+void moe_gguf_meta_release(struct moe_gguf_meta *m)
+{
+    free(m->p);
+    *m = (struct moe_gguf_meta){ 0 };
+}
+
+/* ---- layout ---- */
+
+static uint64_t align(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+
+static uint64_t head_bytes(const struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m)
+{
+    uint64_t at = 24 + m->n;
+    for (int64_t i = 0; i < n; i++) at += 8 + strlen(t[i].name) + 4 + 8 * t[i].ndim + 4 + 8;
+    return align(at);
+}
+
+enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m, uint64_t *file_bytes, struct moe_err *err)
+{
+    uint64_t at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = moe_gguf_row_bytes(t[i].type, t[i].ne[0]);
+        uint64_t bytes = (uint64_t)row;
+        if (row < 0)
+            return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "has rows of %llu values, GGUF's type for them needs a multiple of %d",
+                               (unsigned long long)t[i].ne[0], t[i].type == MOE_GGUF_NVFP4 ? 64 : 32);
+        for (int d = 1; d < 4; d++)
+            if (__builtin_mul_overflow(bytes, t[i].ne[d], &bytes) || bytes > FILE_MAX_BYTES || at > FILE_MAX_BYTES)
+                return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "is too large for a file");
+        t[i].offset = at;
+        t[i].bytes = bytes;
+        at += align(bytes);
+    }
+    *file_bytes = head_bytes(t, n, m) + at;
+    return MOE_OK;
+}
+
+/* ---- the file ---- */
+
+struct moe_gguf_writer {
+    struct moe_newfile file;
+    uint64_t data, end;           /* where tensors begin; bytes of the file */
+    unsigned char first[MOE_RECORD_BYTES]; /* of the file, written last */
+    struct moe_writeback *behind;
+};
+
+/* An open file begins with the head of a GGUF file that this tool wrote. */
+static bool is_ours(int fd)
+{
+    struct moe_gguf_meta h = { 0 };
+    unsigned char head[96];
+    struct moe_err e;
+    put(&h, MAGIC, 4);
+    put_int(&h, VERSION, 4);
+    put_int(&h, 0, 8); /* numbers of tensors and of pairs: any */
+    put_int(&h, 0, 8);
+    moe_gguf_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
+    bool is = !h.failed && h.n <= sizeof head && moe_pread(fd, "", head, h.n, 0, &e) == MOE_OK &&
+              !memcmp(head, h.p, 8) && !memcmp(head + 24, h.p + 24, h.n - 24);
+    moe_gguf_meta_release(&h);
+    return is;
+}
+
+static bool is_our_file(const char *path)
+{
+    int fd;
+    uint64_t size;
+    struct moe_err e;
+    if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
+    bool is = is_ours(fd);
+    close(fd);
+    return is;
+}
+
+/* The size and time of a file and its work; it is lost when the file is copied or changed. */
+static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
+{
+    struct stat st;
+    if (fstat(fd, &st)) st = (struct stat){ .st_size = -1 };
+    snprintf(line, MOE_WORK_BYTES, "gguf %lld %lld.%09ld by %s", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+             (long)st.st_mtim.tv_nsec, work);
+}
+
+bool moe_gguf_is_made(const char *path, const char *work)
+{
+    char was[MOE_WORK_BYTES], now[MOE_WORK_BYTES];
+    uint64_t size;
+    int fd;
+    struct moe_err e;
+    if (moe_exists(path) != MOE_FILE || moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
+    moe_made_get(fd, was);
+    made_line(fd, work, now);
+    bool is = is_ours(fd) && !strcmp(was, now);
+    close(fd);
+    return is;
+}
+
+void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER)); }
+
+enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err)
+{
+    size_t n = strlen(path);
+    if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
+    enum moe_exists there;
+    /* A model is large: it goes to the disk that the link's maker chose, or nowhere. */
+    MOE_TRY(moe_no_link(path, "file", err));
+    MOE_TRY(moe_look(path, &there, err));
+    if (there == MOE_ABSENT) return MOE_OK;
+    if (there != MOE_FILE || !is_our_file(path))
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "already exists and is not a GGUF file that this tool wrote (move it away, or choose another name with -o)");
+    bool may = left == MOE_LEFT_GOES || (left == MOE_LEFT_UNFINISHED_GOES && moe_newfile_resumes(path));
+    return may ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+}
+
+static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
+{
+    if (!moe_reserve(w->file.fd, bytes)) return MOE_OK;
+    char size[16];
+    if (errno == ENOSPC || errno == EDQUOT)
+        return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL,
+                           "no space left: this file needs %s (free some, and run it again)", moe_human_bytes(bytes, size));
+    return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
+}
+
+static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m, const struct moe_gguf_tensor *t, int64_t n,
+                                struct moe_err *err)
+{
+    struct moe_gguf_meta h = { 0 };
+    put(&h, MAGIC, 4);
+    put_int(&h, VERSION, 4);
+    put_int(&h, (uint64_t)n, 8);
+    put_int(&h, m->pairs, 8);
+    put(&h, m->p, m->n);
+    for (int64_t i = 0; i < n; i++) {
+        put_str(&h, t[i].name, strlen(t[i].name));
+        put_int(&h, t[i].ndim, 4);
+        for (uint32_t d = 0; d < t[i].ndim; d++) put_int(&h, t[i].ne[d], 8);
+        put_int(&h, t[i].type, 4);
+        put_int(&h, t[i].offset, 8);
+    }
+    while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
+    enum moe_code code = MOE_OK;
+    size_t first = sizeof w->first;
+    if (h.failed || m->failed) {
+        code = moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header");
+    } else {
+        MOE_CHECK(h.n >= first);
+        memcpy(w->first, h.p, first);
+        code = moe_pwrite(w->file.fd, w->file.tmp, h.p + first, h.n - first, first, err);
+    }
+    moe_gguf_meta_release(&h);
+    return code;
+}
+
+enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, enum moe_left left,
+                              const char *work, bool *whole, const struct moe_gguf_meta *m,
+                              const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
+{
+    *out = NULL;
+    MOE_TRY(moe_gguf_may_write(path, left, err));
+    struct moe_gguf_writer *w = calloc(1, sizeof *w);
+    if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
+    w->data = head_bytes(t, n, m);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, left, work, err);
+    w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
+    *whole = code == MOE_OK && w->file.whole;
+    if (*whole) return *out = w, MOE_OK;
+    if (code == MOE_OK) code = reserve(w, w->end, err);
+    if (code == MOE_OK) w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
+    if (code == MOE_OK) code = write_head(w, m, t, n, err);
+    if (code != MOE_OK) moe_gguf_abort(&w);
+    *out = w;
+    return code;
+}
+
+enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset, const void *data, size_t bytes,
+                             struct moe_err *err)
+{
+    MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
+    MOE_TRY(moe_pwrite(w->file.fd, w->file.tmp, data, bytes, w->data + t->offset + offset, err));
+    moe_writeback_add(w->behind, w->data + t->offset + offset, bytes);
+    return MOE_OK;
+}
+
+static void release(struct moe_gguf_writer **w)
+{
+    moe_writeback_close(&(*w)->behind);
+    moe_newfile_abort(&(*w)->file); /* not one that was published */
+    free(*w);
+    *w = NULL;
+}
+
+void moe_gguf_abort(struct moe_gguf_writer **w)
+{
+    if (*w) release(w);
+}
+
+/* What stands there now is what may be replaced, when it is a GGUF file of ours. */
+enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
+{
+    struct moe_gguf_writer *w = *out;
+    enum moe_exists there;
+    char made[MOE_WORK_BYTES];
+    enum moe_code code = w->file.whole ? MOE_OK : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
+    if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
+    if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    made_line(w->file.fd, w->file.record.work, made);
+    if (code == MOE_OK) moe_made_put(w->file.fd, made);
+    if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
+    if (code == MOE_OK)
+        code = moe_newfile_publish(&w->file, there == MOE_FILE && is_our_file(w->file.path), err);
+    release(out);
+    return code;
+}
