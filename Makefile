@@ -65,11 +65,12 @@ tools    := $(sort $(shell find $(folders) -name 'moe-*.c'))
 libsrc   := $(filter-out $(tools),$(sort $(shell find $(folders) -name '*.c') \
               $(wildcard kernels/*.c kernels/ref/*.c $(isa_dirs:%=kernels/%/*.c))))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
-tests    := $(sort $(wildcard tests/test-*.c tests/check*.c))
-helpers  := $(sort $(wildcard tests/gen*.c)) tests/bench.c
-fuzzers  := $(sort $(wildcard tests/fuzz-*.c))
-scripts  := $(sort $(wildcard tests/t-*.sh))
-longs    := $(sort $(wildcard tests/long-*.sh))
+# Tests and helpers have names that differ, so that their programs lie in one folder, $(B)/tests.
+tests    := $(basename $(notdir $(sort $(wildcard tests/unit/test-*.c tests/kernels/check*.c))))
+helpers  := $(basename $(notdir $(sort $(wildcard tests/gen/gen*.c)))) bench
+fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
+scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
+longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 headers  := $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
@@ -115,10 +116,11 @@ endif
 
 libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
 bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
-testbins := $(tests:tests/%.c=$(B)/tests/%)
-helpbins := $(helpers:tests/%.c=$(B)/tests/%)
-fuzzbins := $(fuzzers:tests/%.c=$(B)/tests/%)
+testbins := $(tests:%=$(B)/tests/%)
+helpbins := $(helpers:%=$(B)/tests/%)
+fuzzbins := $(fuzzers:%=$(B)/tests/%)
 vpath moe-%.c $(sort $(dir $(tools)))
+vpath %.c tests/unit tests/kernels tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
@@ -144,6 +146,11 @@ $(B)/kernels/avx512dot/matmul.o: isa := $(avx512) -mavx512vnni -mavx512vbmi
 $(B)/kernels/avx512dot/vnni.o $(B)/kernels/avx512dot/nvfp4.o: isa := $(avx512) -mavx512vnni
 
 $(B)/%.o: %.c $(B)/flags
+	@echo "  CC    $<"
+	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+# Where a source has moved, the lists of an older build name its old place: what is made of it is made again.
+%.c: ;
+$(B)/tests/%.o: %.c $(B)/flags
 	@echo "  CC    $<"
 	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
 
@@ -176,7 +183,7 @@ $(testbins) $(helpbins): %: %.o $(B)/libmoe.a
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 
 # Makes a call of a tool fail (LD_PRELOAD); not sanitized: it stands between the tool and the sanitizer's own allocator.
-$(B)/tests/fault-preload.so: tests/fault-preload.c $(B)/flags
+$(B)/tests/fault-preload.so: tests/shim/fault-preload.c $(B)/flags
 	@echo "  LINK  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) -D_GNU_SOURCE -O1 -g -fPIC -shared -o $@ $< -ldl
 
@@ -205,17 +212,17 @@ demo: setup
 	@sh tests/demo.sh
 check: setup
 	@$(again) test-programs check-headers
-	@$(MAKE) --no-print-directory run-tests TESTS="check-layers $(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(scripts:tests/%.sh=%)"
+	@$(MAKE) --no-print-directory run-tests TESTS="check-layers $(tests) $(fuzzers) $(scripts)"
 check-long: setup
 	@$(again) test-programs
-	@$(MAKE) --no-print-directory run-tests TESTS="$(longs:tests/%.sh=%)"
+	@$(MAKE) --no-print-directory run-tests TESTS="$(longs)"
 
 # What another compiler can change: numbers and bytes, not how calls fail, names look or processes die.
 .PHONY: check-compiler
 compiled := $(addprefix t-,calibrate convert decode ep export generate nvfp4-rules quantize run streams threads)
 check-compiler: setup
 	@$(again) test-programs check-headers
-	@MOE_COMPILER=1 $(MAKE) --no-print-directory run-tests TESTS="$(tests:tests/%.c=%) $(fuzzers:tests/%.c=%) $(compiled)"
+	@MOE_COMPILER=1 $(MAKE) --no-print-directory run-tests TESTS="$(tests) $(fuzzers) $(compiled)"
 
 # What threads share, under ThreadSanitizer: pools, the local communicator, expert-parallel runs.
 .PHONY: check-threads
@@ -231,7 +238,7 @@ sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UB
 
 # Fuzz targets are libFuzzer entry points.  gcc builds them with a driver that replays a corpus; clang makes real fuzzers.
 FUZZ_SECONDS ?= 60
-FUZZ ?= $(fuzzers:tests/fuzz-%.c=%)
+FUZZ ?= $(fuzzers:fuzz-%=%)
 $(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/libmoe.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
@@ -243,8 +250,8 @@ fuzz: setup
 	    -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f tests/corpus/$$f >build/fuzz/$$f.log 2>&1 \
 	    || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
 .PHONY: fuzz-build
-fuzz-build: $(fuzzers:tests/%.c=$(B)/%)
-$(B)/fuzz-%: tests/fuzz-%.c $(B)/libmoe.a
+fuzz-build: $(fuzzers:%=$(B)/%)
+$(B)/fuzz-%: tests/fuzz/fuzz-%.c $(B)/libmoe.a
 	@echo "  FUZZ  $@"
 	$(Q)$(compile) -fsanitize=fuzzer -o $@ $< $(B)/libmoe.a $(libs)
 

@@ -79,7 +79,7 @@ back()
     rm -rf "$T/m.moe" "$T/back"
     ok "$BIN/moe-convert" "$T/$1" -o "$T/m.moe"; cp "$T/err" "$T/convert.err"
     ok "$BIN/moe-inspect" -q --verify "$T/m.moe"
-    ok python3 tests/readmoe.py check "$T/m.moe"
+    ok python3 tests/readers/readmoe.py check "$T/m.moe"
     ok "$BIN/moe-convert" --to hf "$T/m.moe" -o "$T/back"
     if grep 'do not return' "$T/err"; then fail "$1: something does not return"; fi
     diff -r "$T/$1" "$T/back" || fail "$1 does not come back byte for byte"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Run tests and count: run.sh BUILD_DIR NAME...   (from the Makefile)
-# A NAME is a program of BUILD_DIR/tests, a script tests/NAME.sh, a fuzz-NAME (its corpus is replayed) or check-layers.
+# A NAME is a program of BUILD_DIR/tests, a script of tests/cli or tests/long, a fuzz-NAME (its corpus is replayed) or check-layers.
 # Some run side by side (TEST_JOBS, by default one a processor); those that wait for silence of a rank come last, alone.
 set -u
 
@@ -13,8 +13,9 @@ one()
     case $t in
     check-layers) awk -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 ;;
     fuzz-*) "$B/tests/$t" tests/corpus/"${t#fuzz-}" >"$log" 2>&1 ;;
-    *) if [ -f "tests/$t.sh" ]; then sh "tests/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null
-       else "$B/tests/$t" >"$log" 2>&1 </dev/null; fi ;;
+    t-*) sh "tests/cli/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null ;;
+    long-*) sh "tests/long/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null ;;
+    *) "$B/tests/$t" >"$log" 2>&1 </dev/null ;;
     esac
     r=$?
     times >"$said" # of this shell and, in the second line, of all that the test ran: on a busy machine the clock says little

@@ -11,7 +11,7 @@
  *   8  \s+
  *
  * Written below so that it never backtracks into a run, which keeps time linear and the stack flat.  Why each rewriting
- * finds the same piece (tests/test-tokenizer.c compares it with the plain form on hostile text):
+ * finds the same piece (tests/unit/test-tokenizer.c compares it with the plain form on hostile text):
  *
  * 1, 4, 5, 8: nothing that can fail follows the repeats, so giving characters back never helps; in 5 the optional space
  *    is not in the class after it.  Possessive.

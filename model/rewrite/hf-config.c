@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The version of compressed-tensors whose fields these are (tests/interop.py compares with it): a reader goes
+/* The version of compressed-tensors whose fields these are (tests/readers/interop.py compares with it): a reader goes
  * by it. */
 #define COMPRESSED_TENSORS_VERSION "0.20.0"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan/plan-verify.h - a plan's claims held against its slots and the statistics.
  *
- * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way (tests/t-plan.sh checks that neither
- * includes the other).  tests/verifyplan.py does the same once more, in Python's standard library. */
+ * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way (tests/cli/t-plan.sh checks that neither
+ * includes the other).  tests/readers/verifyplan.py does the same once more, in Python's standard library. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 #define MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A calibration file of any bytes: refused with a sentence that names file and line, or documents.  Of plain
+ * text nothing is lost, and its tokens do not depend on how it was cut, unless a piece says so.  The first
+ * byte chooses a name and the size of pieces. */
+#include "formats/text.h"
+#include "formats/tokenizer/pretoken.h"
+#include "tests/fuzz/fuzzdir.h"
+#include "tests/unit/chat-vocab.h"
+
+#include <limits.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct moe_tokenizer *tok;
+static struct moe_chat *chat;
+
+struct ids { int32_t *v; size_t n; };
+
+/* A conversation may be one that the template refuses, then there are no ids. */
+static void add(struct ids *all, const struct moe_text_piece *p, struct moe_err *err)
+{
+    int32_t *ids;
+    size_t n;
+    enum moe_code code = moe_text_encode(tok, chat, p, &ids, &n, NULL, err);
+    assert(code == MOE_OK || (p->messages && (code == MOE_CORRUPT || code == MOE_UNSUPPORTED) &&
+                              err->msg[0]));
+    all->v = realloc(all->v, (all->n + n + 1) * sizeof *all->v);
+    assert(all->v);
+    for (size_t i = 0; i < n; i++) all->v[all->n++] = ids[i];
+    free(ids);
+}
+
+/* What was taken for plain text is text, whole, and has the tokens of the whole. */
+static void check_plain(const char *text, size_t n, const struct ids *all, bool torn)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    int32_t *ids;
+    size_t count;
+    assert(moe_utf8_prefix((const unsigned char *)text, n) == n && !memchr(text, 0, n));
+    assert(moe_tokenize(tok, text, n, false, &ids, &count, &err) == MOE_OK);
+    if (!torn) assert(count == all->n && !memcmp(ids, all->v, count * sizeof *ids));
+    free(ids);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *const names[] = { "x.txt", "x.jsonl", "x", "x.json.gz" };
+    struct moe_err err = MOE_ERR_INIT;
+    struct moe_text *t;
+    struct moe_text_piece p;
+    struct ids all = { NULL, 0 };
+    char path[PATH_MAX];
+    bool more = false, torn = false, rows = false;
+    size_t at = 0;
+    if (fuzz_dir_make()) {
+        chat_vocabulary(fuzz_dir, NULL, NULL);
+        assert(moe_tokenizer_open(&tok, fuzz_dir, CHAT_VOCAB, &err) == MOE_OK);
+        assert(moe_chat_open(&chat, tok, &(struct moe_chat_hint){ .name = "k2.5" }, &err) == MOE_OK);
+    }
+    if (!size) return 0;
+    const char *name = names[data[0] & 3], *text = (const char *)data + 1;
+    size_t n = size - 1;
+    bool zipped = n > 1 && data[1] == 0x1f && data[2] == 0x8b;
+    fuzz_put(name, text, n);
+    if (!zipped && n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
+    snprintf(path, sizeof path, "%s/%s", fuzz_dir, name);
+    enum moe_code code = moe_text_open(&t, path, 64 + data[0], 0, &err);
+    while (code == MOE_OK && (code = moe_text_next(t, &p, &more, &err)) == MOE_OK && more) {
+        assert(p.line >= 1 && (p.text ? p.bytes > 0 : p.messages != NULL));
+        rows = rows || !p.text || zipped || at + p.bytes > n || memcmp(p.text, text + at, p.bytes) != 0;
+        at += p.bytes;
+        torn = torn || p.torn;
+        add(&all, &p, &err);
+    }
+    assert(code == MOE_OK || code == MOE_CORRUPT || code == MOE_UNSUPPORTED);
+    if (code != MOE_OK) assert(strstr(err.msg, name));
+    if (code == MOE_OK && !rows && at == n) check_plain(text, n, &all, torn);
+    if (code == MOE_OK && !rows)
+        assert(at == n || text[strspn(text, " \t\r\n")] == '{' || text[strspn(text, " \t\r\n")] == '[');
+    moe_text_close(&t);
+    free(all.v);
+    return 0;
+}

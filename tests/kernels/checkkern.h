@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tests/kernels/checkkern.h - what checkkern needs besides the checks: variants, seeds, guarded memory, inputs, reports. */
+#ifndef CHECKKERN_H
+#define CHECKKERN_H
+
+#undef NDEBUG
+#include "kernels/kernels.h"
+#include "kernels/scalar.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- variants ---- */
+
+struct variant { const char *name; struct moe_kernels k; };
+static struct variant variants[4]; /* [0] is ref; [3] is avx512 with what avx512dot/ replaces */
+static int n_variants;
+
+static void find_variants(void)
+{
+    static const struct { const char *name; unsigned need; } level[] = {
+        { "ref", 0 }, { "avx2", MOE_CPU_AVX2 }, { "avx512", MOE_CPU_AVX2 | MOE_CPU_AVX512 } };
+    unsigned have = moe_cpu_flags(), dot = have & (MOE_CPU_BF16 | MOE_CPU_VNNI | MOE_CPU_VBMI);
+    for (int i = 0; i < 3; i++)
+        if ((have & level[i].need) == level[i].need) {
+            variants[n_variants].name = level[i].name;
+            moe_kernels_init(&variants[n_variants++].k, level[i].need);
+        }
+    if (!dot) return;
+    variants[n_variants].name = "avx512dot";
+    moe_kernels_init(&variants[n_variants++].k, have);
+}
+
+/* ---- reports ---- */
+
+static const char *now_kernel = "none", *now_variant = "none"; /* for the signal handler */
+static char now_case[200];
+static uint64_t seed;
+static int64_t checks;
+
+#define CHECK(ok, ...) \
+    do { \
+        checks++; \
+        if (!(ok)) { \
+            fprintf(stderr, "checkkern: %s %s: %s: ", now_kernel, now_variant, now_case); \
+            fprintf(stderr, __VA_ARGS__); \
+            fprintf(stderr, " (seed %" PRIu64 "; repeat with -s %" PRIu64 " -f %s)\n", seed, seed, now_kernel); \
+            exit(1); \
+        } \
+    } while (0)
+
+static void put(const char *s) { if (write(2, s, strlen(s)) < 0) return; }
+static void on_fault(int sig)
+{
+    char digits[24] = { 0 }, *p = digits + 22;
+    for (uint64_t s = seed; p == digits + 22 || s; s /= 10) *--p = (char)('0' + s % 10);
+    put(sig == SIGILL ? "checkkern: illegal instruction in " : "checkkern: fault in ");
+    put(now_kernel), put(" "), put(now_variant), put(": "), put(now_case), put(" (seed "), put(p), put(")\n");
+    _exit(1);
+}
+
+/* ---- random numbers: xorshift64* ---- */
+
+static uint64_t rng;
+static uint64_t next(void)
+{
+    rng ^= rng >> 12, rng ^= rng << 25, rng ^= rng >> 27;
+    return rng * 0x2545f4914f6cdd1dULL;
+}
+static int64_t below(int64_t n) { return (int64_t)((next() >> 11) % (uint64_t)n); }
+static float uniform(void) { return (float)((double)(next() >> 11) * 0x1p-52 - 1); } /* [-1, 1) */
+static float normal(void)
+{
+    double u = ((double)(next() >> 11) + 1) * 0x1p-53, v = (double)(next() >> 11) * 0x1p-53;
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+
+/* ---- memory that ends at a page nobody may touch ---- */
+
+struct guarded { uint8_t *map; size_t bytes; };
+static void *guarded_end(struct guarded *g, size_t bytes) /* the `bytes` bytes before the guard page, at any alignment */
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    g->bytes = (bytes + page - 1) / page * page + page;
+    g->map = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert(g->map != MAP_FAILED && mprotect(g->map + g->bytes - page, page, PROT_NONE) == 0);
+    return g->map + g->bytes - page - bytes;
+}
+static void guarded_free(struct guarded *g) { munmap(g->map, g->bytes); }
+
+/* Up to 16 buffers a check, all freed by done().  off: bytes by which the end lies before the guard page (odd = unaligned). */
+static struct guarded held[16];
+static int n_held;
+static void *buf(size_t bytes, size_t off) { assert(n_held < 16); return guarded_end(&held[n_held++], bytes + off); }
+static void done(void) { while (n_held) guarded_free(&held[--n_held]); }
+static float *floats(int64_t n) { return buf(sizeof(float) * (size_t)n, (size_t)below(3) * 4); }
+
+/* ---- inputs ---- */
+
+enum pattern { UNIFORM, NORMAL, EXTREME, OUTLIER, ZERO, DENORMAL, TIES, PATTERNS };
+static const char *const pattern_name[] = { "uniform", "normal", "extreme", "one outlier", "zero", "denormal", "ties" };
+static void fill(float *x, int64_t n, enum pattern p)
+{
+    for (int64_t i = 0; i < n; i++)
+        switch (p) {
+        case UNIFORM: case OUTLIER: x[i] = uniform(); break;
+        case NORMAL: x[i] = normal(); break;
+        case EXTREME: x[i] = ldexpf(uniform(), (int)below(100) - 50); break;
+        case ZERO: x[i] = below(2) ? 0.0f : -0.0f; break;
+        case DENORMAL: x[i] = moe_f32_from_bits((uint32_t)below(0x800000) | (uint32_t)below(2) << 31); break;
+        default: x[i] = (float)(below(49) - 24) * .25f; break;
+        }
+    if (p == OUTLIER && n) x[below(n)] = 3e4f;
+}
+
+static bool same_bits(const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (moe_f32_bits(a[i]) != moe_f32_bits(b[i]) && !(isnan(a[i]) && isnan(b[i]))) return false;
+    return true;
+}
+
+#endif

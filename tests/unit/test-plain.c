@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does not have: no
+ * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; with NVFP4 activations; and what
+ * hooks are shown. */
+#undef NDEBUG
+#include "model/forward-parts.h"
+#include "tests/gen/generated.h"
+#include "tests/unit/plain-forward.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+enum { N = 21 };
+
+static long checks;
+static struct moe_err err;
+#define OK(cond) (assert(cond), checks++)
+#define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
+
+static double worst;
+
+/* ---- what the hooks saw of the layer at hand ---- */
+
+struct seen { const struct moe_model *m; int32_t experts[N * 64]; float weights[N * 64]; int64_t tokens, rows[MOE_ROLE_COUNT], calls; int64_t per_expert[1024]; bool bad; };
+
+static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
+{
+    struct seen *s = ctx;
+    size_t k = (size_t)s->m->config.num_experts_per_tok;
+    (void)layer;
+    memcpy(s->experts + (size_t)s->tokens * k, experts, (size_t)tokens * k * sizeof *experts);
+    memcpy(s->weights + (size_t)s->tokens * k, weights, (size_t)tokens * k * sizeof *weights);
+    s->tokens += tokens;
+}
+
+/* Runs with one thread, so counting needs no care. */
+static void input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct seen *s = ctx;
+    int64_t rows, cols;
+    s->rows[role] += n;
+    s->calls++;
+    if (!moe_tensor_shape(&s->m->config, role, layer, &rows, &cols) || ldx < cols || n < 1) s->bad = true;
+    if ((role == MOE_ROLE_EXPERT_GATE || role == MOE_ROLE_EXPERT_DOWN) != (expert >= 0)) s->bad = true;
+    if (role == MOE_ROLE_EXPERT_GATE) s->per_expert[expert] += n;
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t i = 0; i < cols; i++)
+            if (!isfinite(x[t * ldx + i])) s->bad = true;
+}
+
+static void check_seen(const struct seen *s, int layer)
+{
+    const struct moe_config *c = &s->m->config;
+    bool moe = moe_layer_is_moe(c, layer);
+    int64_t chosen = moe ? N * c->num_experts_per_tok : 0, count[1024] = { 0 };
+    OK(!s->bad && s->tokens == (moe ? N : 0));
+    OK(s->rows[MOE_ROLE_KV_A] == N && s->rows[MOE_ROLE_O] == N && s->rows[MOE_ROLE_KV_B] == N);
+    OK(s->rows[MOE_ROLE_Q_B] == (c->q_lora_rank ? N : 0));
+    OK(s->rows[MOE_ROLE_GATE] == (moe ? 0 : N) && s->rows[MOE_ROLE_DOWN] == s->rows[MOE_ROLE_GATE]);
+    OK(s->rows[MOE_ROLE_SHARED_GATE] == (moe && c->n_shared_experts ? N : 0) && s->rows[MOE_ROLE_SHARED_DOWN] == s->rows[MOE_ROLE_SHARED_GATE]);
+    OK(s->rows[MOE_ROLE_EXPERT_GATE] == chosen && s->rows[MOE_ROLE_EXPERT_DOWN] == chosen);
+    for (int64_t i = 0; i < chosen; i++) count[s->experts[i]]++;
+    for (int64_t e = 0; e < c->n_routed_experts; e++) OK(count[e] == s->per_expert[e]);
+}
+
+/* ---- one model ---- */
+
+static double apart(const float *a, const double *b, int64_t n)
+{
+    double most = 0, scale = 1e-30;
+    for (int64_t i = 0; i < n; i++) most = fmax(most, fabs((double)a[i] - b[i])), scale = fmax(scale, fabs(b[i]));
+    return most / scale;
+}
+
+static void check_choice(const struct seen *s, const struct plain *p)
+{
+    int64_t k = p->m->config.num_experts_per_tok;
+    for (int64_t t = 0; t < p->n; t++) {
+        if (p->gap[t] < 1e-5) continue; /* float32 may order these two otherwise */
+        OK(!memcmp(s->experts + t * k, p->experts + t * k, (size_t)k * sizeof *p->experts));
+        for (int64_t j = 0; j < k; j++) OK(fabs((double)s->weights[t * k + j] - p->weights[t * k + j]) < 1e-4);
+    }
+}
+
+/* ---- NVFP4 activations ---- */
+
+/* The largest input of a projection so far becomes its input scale: that over 6 * 448, for weights that have none. */
+static void measure(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+{
+    struct moe_layer *y = &((struct moe_model *)ctx)->layers[layer];
+    struct moe_expert *mlp = expert >= 0 ? &y->experts[expert] : role == MOE_ROLE_GATE || role == MOE_ROLE_DOWN ? &y->dense : &y->shared;
+    struct moe_weight *to[3] = { NULL, NULL, NULL };
+    switch (role) {
+    case MOE_ROLE_KV_A: to[0] = &y->kv_a, to[1] = &y->q_a, to[2] = &y->q; break;
+    case MOE_ROLE_Q_B: to[0] = &y->q_b; break;
+    case MOE_ROLE_KV_B: to[0] = &y->kv_b; break;
+    case MOE_ROLE_O: to[0] = &y->o; break;
+    case MOE_ROLE_DOWN: case MOE_ROLE_SHARED_DOWN: case MOE_ROLE_EXPERT_DOWN: to[0] = &mlp->down; break;
+    default: to[0] = &mlp->gate, to[1] = &mlp->up; break;
+    }
+    for (int i = 0; i < 3 && to[i]; i++) {
+        if (!to[i]->data || to[i]->cols % 16) continue;
+        for (int64_t t = 0; t < n; t++) {
+            float scale = moe_kernels()->amax(x + t * ldx, to[i]->cols) / (6 * 448) * (1 + (float)i / 8); /* up's is larger than gate's */
+            if (scale > to[i]->input_scale) to[i]->input_scale = scale;
+        }
+    }
+}
+
+static void calibrate(struct moe_model *m)
+{
+    const struct moe_config *c = &m->config;
+    float *h = room(N * c->hidden_size, sizeof *h);
+    int32_t ids[N];
+    struct moe_forward *f;
+    struct moe_kv kv;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, MOE_MLA_ABSORBED, NULL, &err));
+    moe_forward_hooks(f, &(struct moe_hooks){ .ctx = m, .input = measure });
+    DONE(moe_forward_run(f, ids, &(struct moe_segment){ &kv, 0, N }, 1, h, &err));
+    free(h);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
+/* How much of a layer's output [n, hidden] is what the equations give.  Float32 may round an input beside a tie the other way, which
+ * shows in that token, or through its latent in those after it: most tokens must be right, the others near. */
+static void check_quantized(const float *h, const double *want, int64_t hidden, int64_t n, int64_t *right)
+{
+    for (int64_t t = 0; t < n; t++) {
+        double e = apart(h + t * hidden, want + t * hidden, hidden);
+        *right += e < 2e-5;
+        OK(e < 0.1);
+    }
+}
+
+/* The equations with quantized inputs, layer by layer from the same hidden states; observers see what was not quantized. */
+static void compare_quantized(struct moe_model *m, enum moe_activations mode, enum moe_mla mla)
+{
+    const struct moe_config *c = &m->config;
+    int64_t hidden = c->hidden_size, right = 0, same = 0;
+    int32_t ids[N];
+    float *h = room(N * hidden, sizeof *h), *alone = room(N * hidden, sizeof *alone);
+    struct moe_forward *f;
+    struct moe_kv kv;
+    struct plain p;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    plain_begin(&p, m, ids, N);
+    plain_activations = mode;
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
+    moe_forward_activations(f, mode);
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        static struct seen s;
+        struct moe_segment first = { &kv, 0, N - 1 }, last = { &kv, N - 1, 1 };
+        for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i] = (float)p.h[i];
+        memset(&s, 0, sizeof s);
+        s.m = m;
+        moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
+        moe_forward_layer(f, l, &first, 1, h);
+        moe_forward_layer(f, l, &last, 1, h + (N - 1) * hidden); /* one token: nothing to gather */
+        check_seen(&s, l);
+        moe_forward_hooks(f, NULL);
+        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h)); /* neither the batch nor an observer changes anything */
+        plain_layer(&p, l);
+        check_quantized(h, p.h, hidden, N, &right);
+        for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i];
+        moe_forward_activations(f, MOE_ACTIVATIONS_FLOAT);
+        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        moe_forward_activations(f, mode);
+        plain_activations = mode;
+        for (int64_t t = 0; t < N; t++) same += apart(alone + t * hidden, p.h + t * hidden, hidden) < 2e-5;
+    }
+    plain_activations = MOE_ACTIVATIONS_FLOAT;
+    int64_t all = N * c->num_hidden_layers;
+    printf("  quantized activations: %d of %d tokens as the equations say, %d without them\n", (int)right, (int)all, (int)same);
+    OK(right > all * 3 / 4 && same < all / 10);
+    plain_end(&p);
+    free(h), free(alone);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
+/* Cut the batch in two, so that the second part reads the first one's cache. */
+static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla, double lora_eps)
+{
+    const struct moe_config *c = &m->config;
+    int32_t ids[N];
+    float *h = room(N * c->hidden_size, sizeof *h), *logits = room(N * c->vocab_size, sizeof *logits);
+    struct moe_forward *f;
+    struct moe_kernels table;
+    struct moe_kv kv;
+    struct plain p;
+    OK((m->head.data == m->embed.data) == c->tie_word_embeddings && m->head.rows == c->vocab_size && m->head.cols == c->hidden_size);
+    OK(c->n_routed_experts <= 1024 && c->num_experts_per_tok <= 64);
+    OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
+    plain_begin(&p, m, ids, N);
+    DONE(moe_kv_open(&kv, c, &err));
+    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
+    moe_kernels_init(&table, flags);
+    f->k = &table;
+    DONE(moe_forward_embed(f, ids, N, h, &err));
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        static struct seen s;
+        struct moe_segment first = { &kv, 0, 13 }, rest = { &kv, 13, N - 13 };
+        memset(&s, 0, sizeof s);
+        s.m = m;
+        moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
+        moe_forward_layer(f, l, &first, 1, h);
+        moe_forward_layer(f, l, &rest, 1, h + 13 * c->hidden_size);
+        plain_layer(&p, l);
+        check_seen(&s, l);
+        if (moe_layer_is_moe(c, l)) check_choice(&s, &p);
+        OK(apart(h, p.h, N * c->hidden_size) < 2e-5);
+    }
+    OK(!moe_forward_logits(f, h, N, logits, &err));
+    double *want = plain_logits(&p), error = apart(logits, want, N * c->vocab_size);
+    OK(error < 2e-5);
+    worst = fmax(worst, error);
+    free(want), free(h), free(logits);
+    plain_end(&p);
+    moe_kv_release(&kv);
+    moe_forward_close(&f);
+}
+
+static void check_model(const char *path, double lora_eps)
+{
+    struct moe_source *src;
+    struct moe_model *m;
+    unsigned all = moe_cpu_flags(), levels[3] = { 0, MOE_CPU_AVX2, MOE_CPU_AVX2 | MOE_CPU_AVX512 };
+    DONE(moe_source_open(&src, path, &err));
+    DONE(moe_model_open(&m, src, lora_eps, &err));
+    for (int i = 0; i < 3; i++)
+        if ((levels[i] & all) == levels[i])
+            for (int mla = 0; mla < 2; mla++) compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
+    bool stored = m->layers[m->config.num_hidden_layers - 1].moe && m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
+    if (stored) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
+    else calibrate(m);
+    for (int mla = 0; mla < 2 && !stored; mla++) compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED);
+    moe_model_close(&m);
+    moe_source_close(&src);
+}
+
+/* Generate a model with these options and check it. */
+static void generated(const char *options, double lora_eps)
+{
+    generate("3", options);
+    check_model(dir, lora_eps);
+    generated_end();
+}
+
+int main(int argc, char **argv)
+{
+    generated_begin(argc, argv);
+    generated("--q-lora 40 --experts 6 --top-k 2", 0);
+    generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 2", 1e-6);
+    generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0);
+    generated("--q-lora 24 --experts 16 --top-k 6 --groups 8,3 --shared 0 --dense 2", 0);
+    generated("--q-lora 40 --experts 5 --top-k 5 --format f32 --prefix language_model", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --layers 1 --dense 0", 0);
+    generated("--q-lora 40 --experts 6 --top-k 2 --layers 2 --tied", 0);
+    generated("--q-lora 40 --experts 4 --top-k 2 --layers 1 --dense 1", 0);
+    check_model("tests/data/tiny-k2/bf16", 0);
+    printf("test-plain: %ld checks, largest error %.2g of the largest logit\n", checks, worst);
+    return 0;
+}
