@@ -178,7 +178,7 @@ class Job:
     def numbers(self, count, kind, error):
         """Which calls: all, or the first few, the last and some between."""
         if error in ("ENOMEM+", "short+", "SIGKILL", "SIGTERM") and ALL and count > 400: return sorted(set(range(1, count + 1, count // 200)))
-        if ALL or count <= 2 and not SAN: return range(1, count + 1)
+        if ALL or count <= (0 if SAN else 2): return range(1, count + 1)
         # Another call for each job, kind and error, of memory some; beside them the first and the last where a run is quick.
         some = (3 if SAN else 8) if error == "ENOMEM" else 1
         hashed = zlib.crc32(f"{self.name} {kind} {error}".encode())
