@@ -51,7 +51,7 @@ scored = {"KL", "top-1", "perplexity"}
 def messages():
     """The source of everything that fails: what a page says that a message says is looked up here."""
     layers = "base", "formats", "model", "convert", "quantize", "runtime"
-    names = [n for d in layers for n in glob.glob(d + "/*.[ch]")]
+    names = [n for d in layers for n in glob.glob(d + "/**/*.[ch]", recursive=True)]
     return "\n".join(open(n, encoding="utf-8").read() for n in names)
 
 

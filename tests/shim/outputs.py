@@ -527,7 +527,7 @@ def came_later():
             clear("n.moe")
         else: # an older version did not record which container it might replace
             shutil.copytree("n.moe.partial", "kept.partial")
-            subprocess.run([sys.executable, HERE + "/tests/oldstate.py", "n.moe.partial"], check=True)
+            subprocess.run([sys.executable, HERE + "/tests/gen/oldstate.py", "n.moe.partial"], check=True)
             refused([4], "another container is there", *begin, "--resume")
             clear("n.moe.partial")
             os.rename("kept.partial", "n.moe.partial")
