@@ -277,6 +277,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     bool keeps = o->resume && !o->dry_run && (!strcmp(o->to, "source") || !strcmp(o->to, "nvfp4"));
     if (code != MOE_OK) return keeps ? moe_newdir_interrupted(code, o->out, NULL, err) : code;
     moe_tell_superseded(&o->run, src);
+    if (!strcmp(o->to, "hf") || !strcmp(o->to, "hf-nvfp4")) moe_warn_no_tokenizer(&o->run, src);
     code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
                          !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
                          !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);

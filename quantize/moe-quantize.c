@@ -478,6 +478,7 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     enum moe_code code = moe_source_open(&src, o->run.argv[0], err);
     if (code != MOE_OK) return tell_begun(o, code, err);
     moe_tell_superseded(&o->run, src);
+    if (o->hf) moe_warn_no_tokenizer(&o->run, src);
     code = check_sequence(o, src, err);
     if (code == MOE_OK && o->calibrated) code = check_something(src, &r, err);
     if (code == MOE_OK) code = o->dry_run ? dry_run(o, src, &r, json, err) : moe_check_vocabulary(src, err);

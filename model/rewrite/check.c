@@ -5,6 +5,7 @@
 #include "formats/tokenizer/tokenizer.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 enum moe_code moe_check_vocabulary(const struct moe_source *src, struct moe_err *err)
@@ -36,4 +37,17 @@ void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src
                    "same name: '%s' in '%s'%s",
                    (long long)n, n > 1 ? "s are" : " is", first->name, src->files[first->span.file].name,
                    n > 1 ? " is the first" : "");
+}
+
+void moe_warn_no_tokenizer(const struct moe_run *run, const struct moe_source *src)
+{
+    static const char *const names[] = { "tiktoken.model", "tokenizer.json" };
+    const char *folder = src->kind == MOE_CONTAINER ? "tokenizer/" : "";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[PATH_MAX];
+        int n = snprintf(path, sizeof path, "%s/%s%s", src->path, folder, names[i]);
+        if (n >= (int)sizeof path || moe_exists(path) != MOE_ABSENT) return;
+    }
+    moe_warn(run, "the model has no tiktoken.model, so the checkpoint has no tokenizer, which engines need for text "
+             "(add the model's own tokenizer files to the directory)");
 }

@@ -14,4 +14,7 @@ enum moe_code moe_check_vocabulary(const struct moe_source *src, struct moe_err 
  * one and the file that it is in. */
 void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src);
 
+/* A warning when the model has no file of a tokenizer: a checkpoint that is made of it has none, either. */
+void moe_warn_no_tokenizer(const struct moe_run *run, const struct moe_source *src);
+
 #endif

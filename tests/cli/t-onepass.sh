@@ -90,6 +90,25 @@ done
 ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/w.moe"
 ok "$BIN/moe-convert" "$T/w.moe" --to hf-nvfp4 --dry-run
 [ "$(grep -c '^warning' "$T/err")" = 2 ] || { cat "$T/err"; fail "moe-convert's dry run does not warn"; }
+# a model without tokenizer files makes a checkpoint without them: said once, before the work, by every way to one
+cp -R $F/bf16 "$T/mute"; chmod -R u+w "$T/mute"; rm "$T/mute/tiktoken.model"
+ok "$BIN/moe-convert" -q "$T/mute" -o "$T/mute.moe"
+ok "$Q" -q "$T/mute" -m max -o "$T/mute-q.moe"
+mute()
+{
+    for end in --dry-run "-o $T/silent"; do
+        rm -rf "$T/silent"
+        ok "$@" $end
+        [ "$(grep -c '^warning: the model has no tiktoken.model' "$T/err")" = 1 ] || { cat "$T/err"; fail "$* $end: no warning, or two"; }
+    done
+}
+mute "$Q" "$T/mute" -m max --to hf-nvfp4
+mute "$Q" "$T/mute.moe" -m max --to hf-nvfp4
+mute "$BIN/moe-convert" "$T/mute.moe" --to hf
+mute "$BIN/moe-convert" "$T/mute-q.moe" --to hf-nvfp4
+echo '{}' >"$T/mute/tokenizer.json" # engines may read that one
+ok "$Q" "$T/mute" -m max --to hf-nvfp4 --dry-run
+! grep -q 'no tokenizer' "$T/err" || fail "a tokenizer.json is no tokenizer"
 rm -rf "$T/b"; ok "$Q" -q --json $A -o "$T/b"
 for key in method input_bytes output_bytes weights_quantized flavor files weights_nvfp4 weights_uncalibrated weights_decoded weights_requantized; do
     [ "$(json $key "$T/out")" = "$(json $key "$T/dry.json")" ] || fail "$key: $(json $key "$T/dry.json") in the dry run, then $(json $key "$T/out")"
