@@ -182,6 +182,19 @@ static enum moe_code lists(struct options *o, const struct moe_source *src, cJSO
     return MOE_OK;
 }
 
+/* Every byte of the weights is sound: the tokenizer beside them, if there is one, has to be of use, too. */
+static enum moe_code judge_tokenizer(const struct moe_source *src, cJSON *problems, enum moe_code *verdict,
+                                     struct moe_err *why, struct moe_err *err)
+{
+    enum moe_code code = moe_check_vocabulary(src, why);
+    if (code == MOE_OK) return MOE_OK;
+    if (code == MOE_NOMEM || code == MOE_IO) return *err = *why, code;
+    cJSON *said = cJSON_CreateString(why->msg);
+    if (!said || !cJSON_AddItemToArray(problems, said)) return moe_fail(err, MOE_NOMEM, "no memory for the problems");
+    *verdict = why->code = MOE_VERIFY;
+    return MOE_OK;
+}
+
 /* The verdict goes into the summary; what is wrong comes back as *verdict with *why. */
 static enum moe_code judge(struct options *o, const struct moe_source *src, cJSON *json, cJSON *problems, enum moe_code *verdict,
                            struct moe_err *why, struct moe_err *err)
@@ -192,6 +205,7 @@ static enum moe_code judge(struct options *o, const struct moe_source *src, cJSO
         enum moe_code code = moe_source_verify(src, o->run.pool, o->run.progress, problems, why);
         if (code != MOE_OK && code != MOE_VERIFY) return *err = *why, code;
         *verdict = code;
+        if (code == MOE_OK) MOE_TRY(judge_tokenizer(src, problems, verdict, why, err));
     }
     if (o->verify) cJSON_AddBoolToObject(json, "verified", *verdict == MOE_OK);
     else cJSON_AddNullToObject(json, "verified");

@@ -52,11 +52,18 @@ grep -q "quantized by method 'gptq' (experts), calibrated" "$T/out" && grep -q "
 grep -q "context 1024 (YaRN: factor 4 over 256" "$T/out" && grep -q "tokenizer: tiktoken, 1024 tokens" "$T/out" || fail "text"
 cp -r $K/bf16 "$T/mute"
 rm "$T/mute/tiktoken.model"
+exits 0 "$I" --verify "$T/mute"
 exits 0 "$I" "$T/mute" --json
 holds "j['tokenizer'] is None and all(e['piece'] is None for e in j['end_tokens'])"
 printf 'junk\n' >"$T/mute/tiktoken.model"
 exits 0 "$I" "$T/mute" --json
 holds "j['tokenizer']['kind'] is None and 'tiktoken.model' in j['tokenizer']['problem']"
+exits 16 "$I" "$T/mute" --verify --json
+holds "j['verified'] is False and j['error']['code'] == 16 and len(j['problems']) == 1 and 'tiktoken.model' in j['problems'][0]"
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2795286\n' >"$T/mute/tiktoken.model"
+exits 16 "$I" "$T/mute" --verify
+grep -q "tiktoken.model': is a Git LFS pointer.*git lfs pull" "$T/err" || fail "a pointer to a tokenizer"
+! grep -q 'nothing is wrong' "$T/out" || fail "nothing is wrong"
 
 # Lists.
 exits 0 "$I" "$T/fp8.moe" --json --tensors 'experts\.31\.'
