@@ -414,7 +414,9 @@ static int tool_main(int argc, char **argv)
     struct moe_run_options o = { .n = -1, .top_p = 1, .window = MOE_UNSET, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
-        MOE_WAY('p', "prompt", &o.prompt.text, "TEXT", "go on from this text; standard input when there is no other prompt"),
+        MOE_WAY('p', "prompt", &o.prompt.text, "TEXT",
+                "go on from this text; standard input when there is no other prompt. Of --prompt, "
+                "--prompt-file, --prompts and --tokens the last one given counts"),
         MOE_WAY_INPUT(0, "prompt-file", &o.prompt.file, "FILE",
                   "go on from this file (may be gzipped; - is standard input)"),
         MOE_WAY_INPUT(0, "prompts", &o.prompts, "FILE",
