@@ -34,7 +34,8 @@ enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *pi
     bool pipe = S_ISFIFO(st.st_mode);
     if (!S_ISREG(st.st_mode) && !(pipe && piped)) {
         close(*fd);
-        return moe_fail_at(err, MOE_IO, path, NULL, piped ? "neither a file nor a pipe" : "not a regular file");
+        return moe_fail_at(err, MOE_IO, path, NULL, "%s%s", S_ISDIR(st.st_mode) ? "is a directory, " : "",
+                           piped ? "neither a file nor a pipe" : "not a regular file");
     }
     if (piped) *piped = pipe;
     *size = pipe ? UINT64_MAX : (uint64_t)st.st_size;

@@ -385,6 +385,9 @@ static const char *plan_name(const struct moe_plan_options *o) { return moe_stre
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
     if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
+    if (moe_exists(o->run.argv[0]) == MOE_DIR)
+        return moe_fail_at(err, MOE_USAGE, o->run.argv[0], NULL,
+                           "is a directory, and %s wants a plan (the file of moe-plan MODEL -o PLAN)", what);
     if (strcmp(o->run.argv[0], "-")) return MOE_OK;
     const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
     for (size_t i = 0; i < o->stats.n; i++) also = strcmp(o->stats.v[i], "-") ? also : "--stats";

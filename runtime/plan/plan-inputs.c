@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/stream.h"
+#include "formats/checkpoint/foreign.h"
 #include "formats/container/container.h"
 #include "formats/container/owner.h"
 
@@ -17,7 +18,12 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     bool container = false, weights = false;
     *src = NULL;
     if (moe_exists(path) == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found");
-    if (moe_exists(path) == MOE_FILE) return moe_source_open(src, path, err); /* which says what it is */
+    if (moe_exists(path) == MOE_FILE) { /* of a model's files it is said what they are */
+        MOE_TRY(moe_foreign_path(path, err));
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
+                           "is not a directory, as a model is (a plan goes with verify, export, plot or stage: "
+                           "moe-plan verify PLAN)");
+    }
     MOE_TRY(moe_dir_is_container(path, &container, err));
     MOE_TRY(moe_list_dir(path, &names, err));
     for (size_t i = 0; i < names.n; i++) {

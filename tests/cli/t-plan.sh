@@ -339,6 +339,8 @@ if command -v python3 >/dev/null; then
     done
 fi
 refused 15 'was made from other statistics' plot "$T/t1" --stats "$T/drifted"
+for v in verify export plot stage; do refused 2 "is a directory, and $v wants a plan" $v "$T"; done
+refused 3 'a plan goes with verify, export, plot or stage' "$T/t1" --ranks 8
 refused 15 'has no counts of 384 experts' plot "$T/t1" --stats "$T/few.json"
 refused 4 'already exists' plot "$T/t1" -o "$T/t.svg"
 tampered() # CODE TEXT EDIT: neither reader takes the plan

@@ -61,6 +61,7 @@ from /dev/null 2 "'standard input': no prompts" "$RUN" $F --prompts -
 from "$T/two" 2 "both --calib and --calib name it" "$BIN/moe-quantize" $F --calib - --calib - --dry-run
 mkfifo "$T/named" || fail mkfifo
 from "$T/two" 2 "a pipe can be read by one process alone" "$RUN" $F --prompts "$T/named" --comm ucx --ranks 2
+from "$T/two" 11 "'/': is a directory" "$RUN" $F --prompts /
 for what in / /dev/zero; do from "$T/two" 11 "neither a file nor a pipe" "$RUN" $F --prompts $what; done
 from "$T/two" 11 "neither a file nor a pipe" "$BIN/moe-quantize" -q $F --calib /dev/zero -o "$T/x"
 from "$T/two" 2 "every rank reads the file" "$RUN" $F --prompts - --comm ucx --ranks 2
