@@ -3,6 +3,7 @@
 #include "base/env.h"
 #include "base/io.h"
 #include "base/output.h"
+#include "base/stream.h"
 #include "base/tool.h"
 #include "model/rewrite/check.h"
 #include "runtime/comm/secret.h"
@@ -48,8 +49,13 @@ static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_
     size_t bytes;
     if (!o->score) return MOE_OK;
     MOE_TRY(moe_prompt_file(&o->prompt, o->score, &text, &bytes, err));
+    if (!bytes) {
+        free(text);
+        return moe_fail_at(err, MOE_CORRUPT, moe_stream_name(o->score), NULL, "holds no text");
+    }
     enum moe_code code = moe_tokenize(e->tokenizer, text, bytes, o->prompt.special, ids, n, err);
     free(text);
+    if (code == MOE_NOMEM) moe_wrap(err, "'%s'", moe_stream_name(o->score));
     return code == MOE_OK && o->prompt.bos ? moe_prompt_bos(e, ids, n, err) : code;
 }
 

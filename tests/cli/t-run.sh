@@ -183,6 +183,9 @@ fi
 # ---- refusals ---------------------------------------------------------------
 refused 3 "nowhere" "$T/nowhere" --prompt x
 refused 2 "which model" --prompt x
+: >"$T/nothing"
+refused 13 "nothing': holds no text" $M/bf16 --score "$T/nothing"
+refused 13 "nothing': holds no text" $M/bf16 --score "$T/nothing" --bos --ranks 2
 refused 2 "empty" $M/bf16 --prompt ""
 refused 2 "do not fit the context" $M/bf16 --prompt "And it came to pass, when men began to multiply" --context 3
 refused 2 "--context" $M/bf16 --prompt x --context 100000
