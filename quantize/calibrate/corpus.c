@@ -73,6 +73,7 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
         code = encode(c, r, text, &piece, err);
         if (code != MOE_OK && piece.messages)
             moe_wrap(err, "'%s': line %lld", moe_stream_name(path), (long long)piece.line);
+        else if (code == MOE_NOMEM) moe_wrap(err, "'%s'", moe_stream_name(path));
     }
     count_left(c, text);
     moe_text_close(&text);

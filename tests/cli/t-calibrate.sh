@@ -52,6 +52,8 @@ done
 ok "$BIN/moe-quantize" -q --resume --calib - $few -o "$T/read.moe" $F/bf16 <$F/calib.txt
 code 15 "calibration.tokens_xxh3_64" sh -c '"$@" <tests/data/tiny-k2/valid.txt' sh "$BIN/moe-quantize" -q --resume --calib - $few -o "$T/read.moe" $F/bf16
 code 2 "standard input can be read once" "$BIN/moe-quantize" -q --calib - --calib - -o "$T/x.moe" $F/bf16
+code 10 "calib.txt': its tokens take up to" \
+    "$BIN/moe-quantize" -q --calib $F/calib.txt --memory 1M -o "$T/x.moe" $F/bf16
 code 13 "holds no text" "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 </dev/null
 [ "$(echo '{"messages": [{"role": "user", "content": 1}]}' | "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 2>&1 | grep -c "'standard input': line 1")" = 1 ] || fail "standard input has no name in messages"
 
