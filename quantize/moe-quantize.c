@@ -92,7 +92,8 @@ static enum moe_code check_to(struct options *o, struct moe_err *err)
 {
     o->hf = !strcmp(o->to, "hf-nvfp4");
     if (!o->hf && strcmp(o->to, "container"))
-        return moe_fail(err, MOE_USAGE, "unknown --to '%s' (container or hf-nvfp4)", o->to);
+        return moe_fail(err, MOE_USAGE,
+                        "unknown --to '%s' (container or hf-nvfp4; for GGUF moe-convert NAME.moe --to gguf)", o->to);
     if (!o->hf && (o->flavor || o->shard_size != MOE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     MOE_TRY(moe_hf_options_of(o->flavor, o->shard_size, moe_write_mode_of(o->force, o->resume), &o->export, err));
@@ -119,6 +120,7 @@ static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, st
     if (scope < 0) return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", o->quantize);
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     MOE_TRY(check_to(o, err));
+    MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run)
         return moe_fail(err, MOE_USAGE, "where to? (-o %s)", o->hf ? "DIR" : "NAME.moe");
     *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = method, .rules = o->types.v,
@@ -473,7 +475,6 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     struct moe_rewrite_options r;
     struct moe_source *src;
     MOE_TRY(choose(o, &r, err));
-    MOE_TRY(moe_want_model(&o->run, err));
     if (!o->dry_run) MOE_TRY(check_outputs(o, err));
     enum moe_code code = moe_source_open(&src, o->run.argv[0], err);
     if (code != MOE_OK) return tell_begun(o, code, err);

@@ -63,6 +63,9 @@ ok "$BIN/moe-quantize" -q --resume --method search $F/bf16 -o "$T/search.moe"
 code 15 'method' "$BIN/moe-quantize" -q --resume --method max $F/bf16 -o "$T/search.moe"
 ok "$BIN/moe-quantize" -q --force --method max $F/bf16 -o "$T/search.moe"
 ok diff -r "$T/search.moe" "$T/max.moe"
+code 2 'which model?' "$BIN/moe-quantize"
+code 2 'where to? (-o NAME.moe)' "$BIN/moe-quantize" $F/bf16
+code 2 'moe-convert NAME.moe --to gguf' "$BIN/moe-quantize" $F/bf16 --to gguf -o "$T/x.gguf"
 code 2 'unknown --method' "$BIN/moe-quantize" --method best $F/bf16 -o "$T/x.moe"
 code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
 for r in '.*' 'norm' 'e_score_correction_bias'; do
