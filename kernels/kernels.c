@@ -5,6 +5,16 @@
 
 #include <pthread.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* The avx2 kernels convert F16 too; compilers differ in whether __builtin_cpu_supports knows this name. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 unsigned moe_cpu_flags(void)
 {
@@ -13,7 +23,7 @@ unsigned moe_cpu_flags(void)
     if (mask && !strcmp(mask, "ref")) return 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) flags |= MOE_CPU_AVX2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) flags |= MOE_CPU_AVX2;
     if (mask && !strcmp(mask, "avx2")) return flags;
     if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))

@@ -4,7 +4,7 @@
 #define MOE_FORMATS_TOKENIZER_CHAT_INTERNAL_H
 
 #include "formats/tokenizer/chat.h"
-#include "formats/tokenizer/tokenizer_impl.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 /* The special tokens of all templates: constant, family, whether turns cannot be told without it, name. */
 #define MOE_MARKS(X)                                                    \

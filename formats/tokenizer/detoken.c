@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/detoken.c - tokens back to text, as they come. */
-#include "formats/tokenizer/tokenizer_impl.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/tokenizer-open.c - a tokenizer from its files: ranks, and the names of the ids after them. */
-#include "formats/tokenizer/tokenizer_impl.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 #include "base/io.h"
 #include "base/json.h"

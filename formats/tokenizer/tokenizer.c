@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "formats/tokenizer/tokenizer_impl.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tokenizer_impl.h - what tokenizer*.c, detoken.c and chat*.c share; nobody else includes it. */
-#ifndef MOE_FORMATS_TOKENIZER_TOKENIZER_IMPL_H
-#define MOE_FORMATS_TOKENIZER_TOKENIZER_IMPL_H
+/* formats/tokenizer/tokenizer-internal.h - what tokenizer*.c, detoken.c and chat*.c share; nobody else includes it. */
+#ifndef MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
+#define MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
 
 #include "base/strmap.h"
 #include "formats/tokenizer/bpe.h"
