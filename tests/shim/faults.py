@@ -179,11 +179,11 @@ class Job:
         """Which calls: all, or the first few, the last and some between."""
         if error in ("ENOMEM+", "short+", "SIGKILL", "SIGTERM") and ALL and count > 400: return sorted(set(range(1, count + 1, count // 200)))
         if ALL or count <= (0 if SAN else 2): return range(1, count + 1)
-        # Another call for each job, kind and error, of memory some; beside them the first and the last where a run is quick.
+        # Another call for each job, kind and error, of memory some; beside them the last where a run is quick.
         some = (3 if SAN else 8) if error == "ENOMEM" else 1
         hashed = zlib.crc32(f"{self.name} {kind} {error}".encode())
         sample = {1 + (hashed + count * k // some) % count for k in range(some)}
-        if not SAN: return sorted(sample | {1, count})
+        if not SAN: return sorted(sample | {count})
         return sorted(sample) if kind == "alloc" or hashed >> 16 & 1 else ()  # a run takes ten times as long there
 
     def all(self):
