@@ -93,7 +93,8 @@ static enum moe_code check_to(struct options *o, struct moe_err *err)
     o->hf = !strcmp(o->to, "hf-nvfp4");
     if (!o->hf && strcmp(o->to, "container"))
         return moe_fail(err, MOE_USAGE,
-                        "unknown --to '%s' (container or hf-nvfp4; for GGUF moe-convert NAME.moe --to gguf)", o->to);
+                        "unknown --to '%s' (container or hf-nvfp4; for GGUF moe-convert NAME.moe --to gguf)",
+                        o->to);
     if (!o->hf && (o->flavor || o->shard_size != MOE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     MOE_TRY(moe_hf_options_of(o->flavor, o->shard_size, moe_write_mode_of(o->force, o->resume), &o->export, err));

@@ -21,8 +21,8 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     if (moe_exists(path) == MOE_FILE) { /* of a model's files it is said what they are */
         MOE_TRY(moe_foreign_path(path, err));
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
-                           "is not a directory, as a model is (a plan goes with verify, export, plot or stage: "
-                           "moe-plan verify PLAN)");
+                           "is not a directory, as a model is (a plan goes with verify, export, plot or "
+                           "stage: moe-plan verify PLAN)");
     }
     MOE_TRY(moe_dir_is_container(path, &container, err));
     MOE_TRY(moe_list_dir(path, &names, err));
