@@ -8,9 +8,8 @@ need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
 need_helper genmodel
 need_python
 need_space 100
-[ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"
-LD_PRELOAD="$GEN/fault-preload.so" MOE_FAULT=pread:1:EIO ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" \
-    "$BIN/moe-inspect" -q tests/data/tiny-k2/bf16 >"$T/out" 2>"$T/err"
+need_faults
+shim MOE_FAULT=pread:1:EIO "$BIN/moe-inspect" -q tests/data/tiny-k2/bf16 >"$T/out" 2>"$T/err"
 [ $? = 11 ] || skip "no call can be made to fail here: $(head -n 1 "$T/err")"
 mkdir "$T/w"
 python3 tests/shim/faults.py "$BIN" "$GEN" "$T/w" "${FAULTS:-quick}" ${FAULT_JOBS:-}
