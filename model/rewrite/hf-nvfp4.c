@@ -71,7 +71,7 @@ enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out,
     struct moe_hf_plan p;
     *r = (struct moe_hf_result){ 0 };
     if (src->kind != MOE_CONTAINER)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, 
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
                            "is a checkpoint, and --to hf-nvfp4 of this tool wants a quantized container "
                            "(from a checkpoint: moe-quantize %s --to hf-nvfp4 -o DIR)", src->path);
     MOE_CHECK(o->shard_bytes >= MOE_HF_SHARD_MIN);

@@ -202,7 +202,7 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
     *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes };
     count(src, r);
     if (!r->nvfp4)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, 
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
                            "has no NVFP4 weights (quantize it in the same pass: moe-quantize %s --to "
                            "hf-nvfp4 -o DIR)", src->path);
     MOE_TRY(check_fused(src, err));
