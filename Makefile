@@ -72,6 +72,8 @@ fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 headers  := $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
+# Whose lines end at 110 columns.
+folded   := $(sort $(shell find $(folders) kernels tests -name '*.[ch]' -o -name '*.def' -o -name '*.cu'))
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
@@ -194,6 +196,7 @@ $(B)/moe.pc: moe.pc.in VERSION FORCE  # PREFIX may differ at install time
 
 check-layers:
 	$(Q)awk -f tests/layers.awk $(libsrc) $(headers) $(tools)
+	$(Q)LC_ALL=C awk -f tests/columns.awk $(folded)
 
 # Every header compiles alone.
 check-headers: $(headers:%=$(B)/%.alone)
@@ -233,7 +236,7 @@ check-threads: setup
 # A test passes with 0, skips with 77; its log is shown when it fails.  The last line is the count.
 .PHONY: run-tests
 run-tests:
-	@MOE_SAN=$(if $(SAN),1,) $(sanenv) LAYERED="$(libsrc) $(headers) $(tools)" sh tests/run.sh $(B) $(TESTS)
+	@MOE_SAN=$(if $(SAN),1,) $(sanenv) LAYERED="$(libsrc) $(headers) $(tools)" FOLDED="$(folded)" sh tests/run.sh $(B) $(TESTS)
 sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1)
 
 # Fuzz targets are libFuzzer entry points.  gcc builds them with a driver that replays a corpus; clang makes real fuzzers.

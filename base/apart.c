@@ -57,7 +57,8 @@ static enum moe_code refuse(const char *shown, const char *how, const char *othe
                             struct moe_err *err)
 {
     if (!strcmp(shown, other))
-        return moe_fail_at(err, MOE_USAGE, shown, NULL, "is to be written, but is also the path which %s (choose another name)", which);
+        return moe_fail_at(err, MOE_USAGE, shown, NULL,
+                           "is to be written, but is also the path which %s (choose another name)", which);
     return moe_fail_at(err, MOE_USAGE, shown, NULL, "%s '%s', which %s (choose another name)", how, other,
                        which);
 }

@@ -7,10 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *name, *values, *help; } table[] = {
+static const struct { const char *name, *values, *help;
+} table[] = {
     { "MOE_CPU", "ref|avx2|avx512", "use no kernel variant above this level" },
-    { "MOE_DIE", "RANK:STEP", "moe-run: that expert-parallel rank stops dead at that step of its work, to see the others go on; or, a process, at start, report, printing or reported; or stops at hang" },
-    { "OMPI_COMM_WORLD_RANK", "R", "moe-run --rendezvous: which rank this is, when Open MPI's mpirun started it" },
+    { "MOE_DIE", "RANK:STEP",
+      "moe-run: that expert-parallel rank stops dead at that step of its work, to see the others go on; or, "
+      "a process, at start, report, printing or reported; or stops at hang" },
+    { "OMPI_COMM_WORLD_RANK", "R",
+      "moe-run --rendezvous: which rank this is, when Open MPI's mpirun started it" },
     { "OMPI_COMM_WORLD_SIZE", "N", "and how many there are" },
     { "PMIX_RANK", "R", "the same of other launchers that speak PMIx" },
     { "PMI_RANK", "R", "the same of MPICH's mpirun" },

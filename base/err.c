@@ -105,8 +105,11 @@ enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy)
 
 enum moe_code moe_fail_errno(struct moe_err *err, int e, const char *file, const char *what)
 {
-    enum moe_code code = e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : e == ENOENT || e == ENOTDIR ? MOE_NOT_FOUND
-                       : e == ENOMEM ? MOE_NOMEM : e == EEXIST ? MOE_EXISTS : MOE_IO;
+    enum moe_code code = e == ENOSPC || e == EDQUOT  ? MOE_NOSPACE
+                       : e == ENOENT || e == ENOTDIR ? MOE_NOT_FOUND
+                       : e == ENOMEM                 ? MOE_NOMEM
+                       : e == EEXIST                 ? MOE_EXISTS
+                                                     : MOE_IO;
     return moe_fail_at(err, code, file, NULL, "%s: %s", what, strerror(e));
 }
 

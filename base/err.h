@@ -13,7 +13,8 @@
 
 #include <stddef.h>
 
-/* The codes are the exit codes of every tool, and part of the command-line contract: append, never renumber. */
+/* The codes are the exit codes of every tool, and part of the command-line
+ * contract: append, never renumber. */
 #define MOE_CODES(X)                                                                  \
     X(OK,            0, "ok",            "done")                                      \
     X(INTERNAL,      1, "internal",      "internal error")                            \
@@ -44,7 +45,8 @@ enum { MOE_PATH_BYTES = 4096 };
 struct moe_err {
     enum moe_code code;
     char msg[1024];   /* NUL terminated; a line fit for a terminal; long paths are shortened (base/show.h) */
-    char file[MOE_PATH_BYTES];  /* the file the failure is about, as it is called and whole, "" when none; for --json */
+    /* the file the failure is about, as it is called and whole, "" when none; for --json */
+    char file[MOE_PATH_BYTES];
     char tensor[256]; /* the tensor, "" when none; for --json */
 };
 
@@ -68,12 +70,12 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
 __attribute__((format(printf, 2, 3)))
 enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 
-/* What is to be done is something else, which this caller alone knows: `remedy` takes the place of the one in brackets
- * at the end of the message, or is put there.  Returns the code. */
+/* What is to be done is something else, which this caller alone knows: `remedy` takes the place of the one in
+ * brackets at the end of the message, or is put there.  Returns the code. */
 enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy);
 
-/* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT MOE_NOT_FOUND,
- * ENOMEM MOE_NOMEM, the rest MOE_IO.  `what` is a verb: "cannot open". */
+/* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT
+ * MOE_NOT_FOUND, ENOMEM MOE_NOMEM, the rest MOE_IO.  `what` is a verb: "cannot open". */
 enum moe_code moe_fail_errno(struct moe_err *err, int errno_value, const char *file, const char *what);
 
 /* Pass a failure up unchanged. */

@@ -34,8 +34,14 @@ void moe_hash_free(struct moe_hash *h)
 
 void moe_hash_reset64(struct moe_hash *h) { XXH3_64bits_reset(h->state); }
 void moe_hash_reset128(struct moe_hash *h) { XXH3_128bits_reset(h->state); }
-void moe_hash_add64(struct moe_hash *h, const void *data, size_t bytes) { XXH3_64bits_update(h->state, data, bytes); }
-void moe_hash_add128(struct moe_hash *h, const void *data, size_t bytes) { XXH3_128bits_update(h->state, data, bytes); }
+void moe_hash_add64(struct moe_hash *h, const void *data, size_t bytes)
+{
+    XXH3_64bits_update(h->state, data, bytes);
+}
+void moe_hash_add128(struct moe_hash *h, const void *data, size_t bytes)
+{
+    XXH3_128bits_update(h->state, data, bytes);
+}
 uint64_t moe_hash_get64(const struct moe_hash *h) { return XXH3_64bits_digest(h->state); }
 
 struct moe_hash128 moe_hash_get128(const struct moe_hash *h)

@@ -56,15 +56,17 @@ enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *
     return MOE_OK;
 }
 
-enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset, struct moe_err *err)
+enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset,
+                        struct moe_err *err)
 {
     unsigned char *p = buf;
     while (bytes) {
         ssize_t n = pread(fd, p, bytes < STEP_MAX ? bytes : STEP_MAX, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return moe_fail_errno(err, errno, path, "cannot read");
-        if (n == 0) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%zu byte%s short (the file is truncated)", bytes,
-                                           moe_plural((int64_t)bytes));
+        if (n == 0)
+            return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%zu byte%s short (the file is truncated)",
+                               bytes, moe_plural((int64_t)bytes));
         p += n;
         bytes -= (size_t)n;
         offset += (uint64_t)n;
@@ -72,7 +74,8 @@ enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint6
     return MOE_OK;
 }
 
-enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset, struct moe_err *err)
+enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset,
+                         struct moe_err *err)
 {
     const unsigned char *p = buf;
     while (bytes) {
@@ -151,8 +154,9 @@ enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct m
 {
     static const char pointer[] = "version https://git-lfs";
     if (n < sizeof pointer - 1 || memcmp(head, pointer, sizeof pointer - 1)) return MOE_OK;
-    return moe_fail_at(err, MOE_CORRUPT, path, NULL,
-                       "is a Git LFS pointer, not the file itself (fetch it: git lfs pull, or download the model again)");
+    return moe_fail_at(
+        err, MOE_CORRUPT, path, NULL,
+        "is a Git LFS pointer, not the file itself (fetch it: git lfs pull, or download the model again)");
 }
 
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err)
@@ -181,7 +185,8 @@ static enum moe_code remove_at(int at, const char *name, const char *shown, stru
     if (!unlinkat(at, name, 0) || errno == ENOENT) return MOE_OK;
     if (errno != EISDIR && errno != EPERM) return moe_fail_errno(err, errno, shown, "cannot remove");
     int fd;
-    do fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); while (fd < 0 && errno == EINTR);
+    do fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     if (!d) {
         int e = errno;
@@ -193,7 +198,8 @@ static enum moe_code remove_at(int at, const char *name, const char *shown, stru
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) code = remove_at(fd, e->d_name, shown, err);
     if (code == MOE_OK && errno) code = moe_fail_errno(err, errno, shown, "cannot list");
     closedir(d);
-    if (code == MOE_OK && unlinkat(at, name, AT_REMOVEDIR)) code = moe_fail_errno(err, errno, shown, "cannot remove");
+    if (code == MOE_OK && unlinkat(at, name, AT_REMOVEDIR))
+        code = moe_fail_errno(err, errno, shown, "cannot remove");
     return code;
 }
 
@@ -230,12 +236,15 @@ enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err 
 {
     if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return moe_fsync_parent(b, fd, err);
     if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
-    /* A file system without exchange (NFS): the old one steps aside for two renames; a crash between leaves it there, whole. */
+    /* A file system without exchange (NFS): the old one steps aside for two renames; a crash
+     * between leaves it there, whole. */
     char aside[PATH_MAX];
     if (snprintf(aside, sizeof aside, "%s.old", b) >= (int)sizeof aside)
         return moe_fail_at(err, MOE_IO, b, NULL, "the path is too long");
     if (moe_exists(aside) != MOE_ABSENT)
-        return moe_fail_at(err, MOE_EXISTS, aside, NULL, "is in the way (an earlier run ended here: it is what was replaced then; remove it)");
+        return moe_fail_at(
+            err, MOE_EXISTS, aside, NULL,
+            "is in the way (an earlier run ended here: it is what was replaced then; remove it)");
     if (moe_rename_new(b, aside)) return moe_fail_errno(err, errno, aside, "cannot rename into place");
     MOE_TRY(moe_rename(a, b, err));
     return moe_rename(aside, a, err);
@@ -255,7 +264,8 @@ enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err)
     close(*fd);
     *fd = -1;
     if (e == EWOULDBLOCK)
-        return moe_fail_at(err, MOE_EXISTS, path, NULL, "another process is writing it (wait for it, or stop it)");
+        return moe_fail_at(err, MOE_EXISTS, path, NULL,
+                           "another process is writing it (wait for it, or stop it)");
     return moe_fail_errno(err, e, path, "cannot lock");
 }
 
@@ -279,9 +289,9 @@ enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err)
     bool held;
     MOE_TRY(moe_held_look(fd, path, &held, err));
     return held ? MOE_OK
-         : moe_fail_at(err, MOE_EXISTS, path, NULL,
-                       "was taken away while this was written, and what stands there now is not this run's (run it "
-                       "again)");
+                : moe_fail_at(err, MOE_EXISTS, path, NULL,
+                              "was taken away while this was written, and what stands there now is not this "
+                              "run's (run it again)");
 }
 
 bool moe_held_is(int fd, const char *path)
@@ -364,7 +374,8 @@ enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *
     snprintf(dir, sizeof dir, "%s", path);
     while (statvfs(dir, &v)) {
         if (errno == EINTR) continue;
-        if (errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
+        if (errno != ENOENT && errno != ENOTDIR)
+            return moe_fail_errno(err, errno, dir, "cannot ask for free space");
         moe_path_parent(dir, up);
         if (!strcmp(up, dir)) return moe_fail_errno(err, errno, dir, "cannot ask for free space");
         memcpy(dir, up, sizeof dir);
@@ -379,8 +390,8 @@ enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown
     char a[16], b[16];
     MOE_TRY(moe_free_space(path, &have, err));
     if (have >= bytes) return MOE_OK;
-    return moe_fail_at(err, MOE_NOSPACE, shown, NULL, "needs %s, %s free (choose another disk with -o)", moe_human_bytes(bytes, a),
-                       moe_human_bytes(have, b));
+    return moe_fail_at(err, MOE_NOSPACE, shown, NULL, "needs %s, %s free (choose another disk with -o)",
+                       moe_human_bytes(bytes, a), moe_human_bytes(have, b));
 }
 
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err)
@@ -424,8 +435,8 @@ uint64_t moe_peak_rss(void)
     return (uint64_t)u.ru_maxrss * 1024;
 }
 
-/* The kernel keeps no peak of anonymous pages alone: this is the present value, taken at the end of a run whose
- * buffers live to the end. */
+/* The kernel keeps no peak of anonymous pages alone: this is the present value, taken at the end of a run
+ * whose buffers live to the end. */
 uint64_t moe_peak_anonymous(void) { return status_kib("/proc/self/status", "RssAnon:"); }
 
 uint64_t moe_available_memory(void)

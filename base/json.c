@@ -35,8 +35,8 @@ static size_t number(const char *s, size_t n)
 /* Sound JSON, but texts end at a NUL here. */
 static const char no_nul[] = "holds a text with a NUL (\\u0000), which is not taken,";
 
-/* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to 1000: look at the text
- * first. */
+/* cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any depth up to
+ * 1000: look at the text first. */
 static const char *bad_text(const char *s, size_t n, size_t *at)
 {
     int depth = 0;
@@ -79,15 +79,16 @@ static enum moe_code check_keys(const cJSON *o, const char *file, struct moe_err
     for (const cJSON *c = o->child; c && code == MOE_OK; c = c->next) {
         int added = cJSON_IsObject(o) ? moe_strmap_add(&seen, c->string, strlen(c->string), 0, NULL) : 1;
         if (added < 0) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory to check it");
-        else if (!added) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key '%.100s' appears twice", c->string);
+        else if (!added)
+            code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key '%.100s' appears twice", c->string);
         else if (c->child) code = check_keys(c, file, err);
     }
     moe_strmap_release(&seen);
     return code;
 }
 
-/* cJSON says NULL for bad text and for no memory alike, and a tree built without looking lacks what did not fit: so its
- * allocations are watched. */
+/* cJSON says NULL for bad text and for no memory alike, and a tree built without looking lacks what did not
+ * fit: so its allocations are watched. */
 static atomic_bool any_failed;
 static _Thread_local bool failed;
 
@@ -135,7 +136,8 @@ enum moe_json_start moe_json_begins(const char *s, size_t n)
     return object_goes_on(s, n, next + 1) ? MOE_JSON_ARRAY : MOE_JSON_NONE;
 }
 
-enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err)
+enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out,
+                             struct moe_err *err)
 {
     size_t at = 0;
     if (size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, size -= 3; /* a byte order mark */
@@ -144,7 +146,8 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     MOE_TRY(moe_not_lfs(text, size, file, err));
     if (moe_json_space(text, size, 0) == size) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is empty");
     if (why)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu", why == no_nul ? "" : "is not JSON: ", why, at);
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu",
+                           why == no_nul ? "" : "is not JSON: ", why, at);
     failed = false;
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, &end, false);
     if (!j && failed) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its JSON");
@@ -153,7 +156,8 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     for (; end < text + size; end++)
         if (!strchr(" \t\r\n", *end)) {
             cJSON_Delete(j);
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: text after the value at byte %zu", (size_t)(end - text));
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not JSON: text after the value at byte %zu",
+                               (size_t)(end - text));
         }
     enum moe_code code = check_keys(j, file, err);
     if (code != MOE_OK) cJSON_Delete(j);
@@ -197,8 +201,8 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
     return keep_numbers(root, &text, text + size) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for JSON");
 }
 
-/* Blocks of malloc: a node, a spelling or a string with its header, and what looking for duplicates takes of a
- * key while the map grows. */
+/* Blocks of malloc: a node, a spelling or a string with its header, and what looking for duplicates takes of
+ * a key while the map grows. */
 enum { NODE = 80, SHORT = 32, KEY = 160 };
 
 uint64_t moe_json_need(const char *s, size_t n)
@@ -232,8 +236,8 @@ enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe
     *out = NULL;
     if (need > row->memory)
         return moe_fail_at(err, MOE_NOMEM, row->file, NULL,
-                           "line %lld: its JSON takes up to %llu bytes of memory, and %llu are there for it (try a "
-                           "larger --memory, or shorter rows)",
+                           "line %lld: its JSON takes up to %llu bytes of memory, and %llu are there for it "
+                           "(try a larger --memory, or shorter rows)",
                            (long long)row->line, (unsigned long long)need, (unsigned long long)row->memory);
     struct moe_err why = MOE_ERR_INIT;
     enum moe_code code = parse_kept(text, size, out, &why);
@@ -260,14 +264,15 @@ const cJSON *moe_json_get(const cJSON *o, const char *key)
     return v && !cJSON_IsNull(v) ? v : NULL;
 }
 
-static enum moe_code member(const cJSON *o, const char *key, bool need, const cJSON **v, const char *file, struct moe_err *err)
+static enum moe_code member(const cJSON *o, const char *key, bool need, const cJSON **v, const char *file,
+                            struct moe_err *err)
 {
     *v = moe_json_get(o, key);
     return *v || !need ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key '%s' is missing", key);
 }
 
-enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t min, int64_t max, int64_t *out, const char *file,
-                           struct moe_err *err)
+enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t min, int64_t max, int64_t *out,
+                           const char *file, struct moe_err *err)
 {
     const cJSON *v;
     MOE_TRY(member(o, key, need, &v, file, err));
@@ -275,13 +280,14 @@ enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t m
     if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not a whole number", key);
     if (!(v->valuedouble >= (double)min && v->valuedouble <= (double)max && v->valuedouble < 0x1p63))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is %.17g, outside %lld to %lld", key, v->valuedouble,
-                           (long long)min, (long long)max);
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is %.17g, outside %lld to %lld", key,
+                           v->valuedouble, (long long)min, (long long)max);
     *out = (int64_t)v->valuedouble;
     return MOE_OK;
 }
 
-enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file, struct moe_err *err)
+enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file,
+                           struct moe_err *err)
 {
     const cJSON *v;
     MOE_TRY(member(o, key, need, &v, file, err));
@@ -292,7 +298,8 @@ enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *o
     return MOE_OK;
 }
 
-enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file, struct moe_err *err)
+enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file,
+                            struct moe_err *err)
 {
     const cJSON *v;
     MOE_TRY(member(o, key, need, &v, file, err));
@@ -302,7 +309,8 @@ enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *ou
     return MOE_OK;
 }
 
-enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file, struct moe_err *err)
+enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file,
+                           struct moe_err *err)
 {
     const cJSON *v;
     MOE_TRY(member(o, key, need, &v, file, err));
@@ -329,7 +337,10 @@ cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
     return cJSON_AddNumberToObject(o, key, isfinite(v) ? strtod(s, NULL) : v);
 }
 
-cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v) { return cJSON_AddNumberToObject(o, key, (double)v); }
+cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v)
+{
+    return cJSON_AddNumberToObject(o, key, (double)v);
+}
 
 /* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */
 
@@ -431,7 +442,8 @@ char *moe_json_print(const cJSON *o, int indent)
 
 bool moe_json_replace(cJSON *o, const char *key, cJSON *v)
 {
-    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return v->string != NULL; /* cJSON 1.7.15 has put it there without a name */
+    /* cJSON 1.7.15 has put it there without a name */
+    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return v->string != NULL;
     cJSON_Delete(v);
     return false;
 }

@@ -12,16 +12,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parse exactly one JSON value; `file` names it in messages.  MOE_CORRUPT for anything else: bad syntax with its
- * byte offset, trailing text, nesting deeper than 64, invalid UTF-8 or a NUL inside, a duplicate key in one object. */
-enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out, struct moe_err *err);
+/* Parse exactly one JSON value; `file` names it in messages.  MOE_CORRUPT for anything else: bad syntax
+ * with its byte offset, trailing text, nesting deeper than 64, invalid UTF-8 or a NUL inside, a
+ * duplicate key in one object. */
+enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out,
+                             struct moe_err *err);
 /* For who prints numbers as they were spelled (1.0, 1e3, 2^53 + 1): every number of a tree gets its spelling
  * as valuestring.  The text is the one that moe_json_parse made the tree of.  MOE_NOMEM at worst. */
 enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
 /* A bound of the memory that the tree of a text takes with its numbers' spellings: up to 80 bytes a byte. */
 uint64_t moe_json_need(const char *text, size_t size);
-/* A row of a file that people wrote, as moe_json_parse and moe_json_keep_numbers; messages name file and line.
- * MOE_NOMEM before anything is parsed where the tree may take more than `memory` (0: no limit). */
+/* A row of a file that people wrote, as moe_json_parse and moe_json_keep_numbers; messages name file and
+ * line.  MOE_NOMEM before anything is parsed where the tree may take more than `memory` (0: no limit). */
 struct moe_json_row {
     const char *file;
     int64_t line;
@@ -42,20 +44,24 @@ enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct 
 /* Members of an object, by name and with a type check.  `need` false: absent (or null) leaves *out alone. */
 enum moe_code moe_json_i64(const cJSON *o, const char *key, bool need, int64_t min, int64_t max, int64_t *out,
                            const char *file, struct moe_err *err);
-enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file, struct moe_err *err);
-enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file, struct moe_err *err);
-enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file, struct moe_err *err);
+enum moe_code moe_json_f64(const cJSON *o, const char *key, bool need, double *out, const char *file,
+                           struct moe_err *err);
+enum moe_code moe_json_bool(const cJSON *o, const char *key, bool need, bool *out, const char *file,
+                            struct moe_err *err);
+enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const char **out, const char *file,
+                           struct moe_err *err);
 const cJSON *moe_json_get(const cJSON *o, const char *key); /* NULL when absent or null; case matters */
 
-/* Put v in the place of o's member `key`, which must be there.  v is taken, whatever is returned; false: no such member, or no memory, after
- * which o may only be deleted. */
+/* Put v in the place of o's member `key`, which must be there.  v is taken, whatever is returned; false: no
+ * such member, or no memory, after which o may only be deleted. */
 bool moe_json_replace(cJSON *o, const char *key, cJSON *v);
 
-/* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest that reads
- * back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text; NULL when out of memory. */
+/* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest
+ * that reads back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text;
+ * NULL when out of memory. */
 char *moe_json_print(const cJSON *o, int indent);
-/* True once any of cJSON's allocations has failed in this process: a tree that was built without looking may lack something.
- * Linking base/json.c sets cJSON's hooks for that, to malloc and free. */
+/* True once any of cJSON's allocations has failed in this process: a tree that was built without looking may
+ * lack something.  Linking base/json.c sets cJSON's hooks for that, to malloc and free. */
 bool moe_json_failed(void);
 cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v); /* NULL when out of memory */
 /* With the digits they have, where all 17 of the double would claim more: a float32 with the fewest that read

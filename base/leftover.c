@@ -45,8 +45,8 @@ enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct mo
     *which = 0;
     if (lstat(path, &st))
         return errno == ENOENT || errno == ENOTDIR ? MOE_OK : moe_fail_errno(err, errno, path, "cannot stat");
-    snprintf(which, MOE_WHICH_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
-             (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+    snprintf(which, MOE_WHICH_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev,
+             (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
     return MOE_OK;
 }
 
@@ -98,11 +98,13 @@ void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE_BY, 
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_EXISTS, partial, NULL,
-                       "is finished and waits for its name (rename it to '%s', or start over with --force)", final);
+                       "is finished and waits for its name (rename it to '%s', or start over with --force)",
+                       final);
 }
 
 enum moe_code moe_left_other(const char *partial, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, partial, NULL,
-                       "it was made from another input, with other options or by another version (start over with --force)");
+    return moe_fail_at(
+        err, MOE_MISMATCH, partial, NULL,
+        "it was made from another input, with other options or by another version (start over with --force)");
 }

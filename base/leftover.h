@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/leftover.h - what an earlier run left: under a .partial name, is it finished, and of which work; and under
- * its final name, is it what this tool made.
+/* base/leftover.h - what an earlier run left: under a .partial name, is it finished, and of which work; and
+ * under its final name, is it what this tool made.
  *
  * A file or directory that is whole and only waits for its name is not thrown away by a run that would start
  * over: the same work gives it the name, any other one refuses; what is unfinished is started over by the
@@ -39,8 +39,8 @@ void moe_work_put(int fd, const struct moe_record *r);
 void moe_work_drop(int fd);
 bool moe_work_get(int fd, struct moe_record *r);
 
-/* The same for a line that stays when it has its name, for whoever is asked to replace it: it says in which state it
- * was made.  get: "" when there is none, also where none can be kept. */
+/* The same for a line that stays when it has its name, for whoever is asked to replace it: it says in which
+ * state it was made.  get: "" when there is none, also where none can be kept. */
 void moe_made_put(int fd, const char *line);
 void moe_made_get(int fd, char line[MOE_WORK_BYTES]);
 

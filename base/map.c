@@ -12,7 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A signal handler reads the list: entries are never freed, but used again, and `size` is set last and cleared first. */
+/* A signal handler reads the list: entries are never freed, but used again, and `size` is
+ * set last and cleared first. */
 struct mapping {
     struct mapping *next;
     atomic_uintptr_t at;
@@ -83,7 +84,8 @@ static long page_bytes;
 /* Zeros from the page on, a huge page's worth at most: a file that was cut lacks all that follows. */
 static bool patch(const struct mapping *m, uintptr_t address)
 {
-    uintptr_t page = address / (uintptr_t)page_bytes * (uintptr_t)page_bytes, end = atomic_load(&m->at) + atomic_load(&m->size);
+    uintptr_t page = address / (uintptr_t)page_bytes * (uintptr_t)page_bytes,
+              end = atomic_load(&m->at) + atomic_load(&m->size);
     size_t n = end - page < 2 << 20 ? end - page : 2 << 20;
     return mmap((void *)page, n, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
@@ -115,5 +117,7 @@ void moe_map_guard(void)
 enum moe_code moe_map_check(struct moe_err *err)
 {
     const struct mapping *m = atomic_load(&failed);
-    return m ? moe_fail_at(err, MOE_IO, m->path, NULL, "cannot be read any more (it was cut short while in use, or the disk failed)") : MOE_OK;
+    return m ? moe_fail_at(err, MOE_IO, m->path, NULL,
+                           "cannot be read any more (it was cut short while in use, or the disk failed)")
+             : MOE_OK;
 }

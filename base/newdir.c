@@ -80,8 +80,8 @@ static enum moe_code busy(const struct moe_newdir *d, struct moe_err *err)
                        "another process is writing it (wait for it, or stop it)");
 }
 
-/* Once; *again when it was renamed or removed under us.  Who makes it and finds it locked was overtaken by another
- * process, whose it is now; where it cannot be opened or locked at all, nobody has it. */
+/* Once; *again when it was renamed or removed under us.  Who makes it and finds it locked was overtaken by
+ * another process, whose it is now; where it cannot be opened or locked at all, nobody has it. */
 static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err *err)
 {
     enum moe_code code = moe_mkdir_new(d->path, 0777 | S_ISVTX, &d->created, err);
@@ -114,7 +114,8 @@ static enum moe_code write_mark(const char *dir, const struct moe_record *record
 }
 
 /* The record in the mark, else the one kept with the directory, which is open as fd. */
-static enum moe_code read_record(const char *dir, int fd, struct moe_record *was, bool *has, struct moe_err *err)
+static enum moe_code read_record(const char *dir, int fd, struct moe_record *was, bool *has,
+                                 struct moe_err *err)
 {
     char mark[PATH_MAX], *text;
     size_t n;
@@ -165,8 +166,8 @@ static bool has_mark_file(const struct moe_names *names)
 }
 
 /* path was there before: is it what an earlier run left, and whole? */
-static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *names, const struct moe_newdir_kind *kind,
-                           bool *whole, struct moe_err *err)
+static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *names,
+                           const struct moe_newdir_kind *kind, bool *whole, struct moe_err *err)
 {
     bool marked = false, ours = false;
     *whole = !has_mark_file(names);
@@ -208,8 +209,8 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     return empty(d->path, names, err);
 }
 
-/* An empty directory is used as one that was made: another process that begins may have made it and not locked it yet,
- * and would make it again if it were removed. */
+/* An empty directory is used as one that was made: another process that begins may have made it and not
+ * locked it yet, and would make it again if it were removed. */
 static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *kind,
                            enum moe_left left, struct moe_err *err)
 {
@@ -294,7 +295,8 @@ enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind
     enum moe_code code = moe_lock_dir(d->path, &d->lock, err);
     if (code == MOE_OK) code = drop(d, kind, err);
     moe_newdir_unlock(d);
-    return code == MOE_EXISTS || code == MOE_NOT_FOUND ? MOE_OK : code; /* another process has it, or removed it */
+    /* another process has it, or removed it */
+    return code == MOE_EXISTS || code == MOE_NOT_FOUND ? MOE_OK : code;
 }
 
 void moe_newdir_end(struct moe_newdir *d)
@@ -390,6 +392,8 @@ enum moe_code moe_newdir_interrupted(enum moe_code code, const char *out, const 
     if (moe_newdir_name(&d, out, &ignored) != MOE_OK || moe_look(d.path, &there, &ignored) != MOE_OK ||
         there != MOE_DIR)
         return moe_interrupted_left(code, err, "nothing was finished yet by this run");
-    return moe_interrupted_left(code, err, "nothing was finished by this run, what an earlier one left is kept in "
-                                "'%s' (go on with the same command and --resume)", shown ? shown : d.path);
+    return moe_interrupted_left(code, err,
+                                "nothing was finished by this run, what an earlier one left is kept in '%s' "
+                                "(go on with the same command and --resume)",
+                                shown ? shown : d.path);
 }

@@ -6,9 +6,9 @@
  * nothing unless the caller says what may be replaced.  What is unfinished has the sticky bit, which is set
  * with the directory and goes by one call once it has its final name: a mark that is never among its files.
  *
- * Two ways to use it: a writer that keeps journals (formats/container/writer.c) recognises its work by itself and
- * calls _name, _lock and _publish; one that starts over when it was interrupted calls _begin, _publish and
- * _end.  A struct belongs to one thread.  Nothing here knows what is in a directory. */
+ * Two ways to use it: a writer that keeps journals (formats/container/writer.c) recognises its work by itself
+ * and calls _name, _lock and _publish; one that starts over when it was interrupted calls _begin, _publish
+ * and _end.  A struct belongs to one thread.  Nothing here knows what is in a directory. */
 #ifndef MOE_BASE_NEWDIR_H
 #define MOE_BASE_NEWDIR_H
 
@@ -40,12 +40,12 @@ struct moe_newdir_kind {
 
 /* Fill in the two names.  MOE_USAGE when the last part of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
-/* MOE_USAGE when `out` or its .partial is `input`, lies in it or holds it, by whatever links the two are reached;
- * `which` as in base/apart.h. */
+/* MOE_USAGE when `out` or its .partial is `input`, lies in it or holds it, by whatever links the two are
+ * reached; `which` as in base/apart.h. */
 enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err);
 
-/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it, when it is no
- * directory, or when `final` is a symbolic link, whose place no directory takes. */
+/* Make path, or take the one that is there, and lock it: MOE_EXISTS when another process has it, when it is
+ * no directory, or when `final` is a symbolic link, whose place no directory takes. */
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err);
 void moe_newdir_unlock(struct moe_newdir *d);
 /* After _lock: set the mark on path (one made by _lock has it), as far as the file system keeps such bits. */
@@ -60,12 +60,12 @@ enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
                                enum moe_left left, struct moe_err *err);
 /* After _name: whether path is work that may replace what stands under the final name: only then can
- * MOE_LEFT_UNFINISHED_GOES end well.  After _begin: whether what stands there is what stood there when this work
- * was begun with MOE_LEFT_GOES. */
+ * MOE_LEFT_UNFINISHED_GOES end well.  After _begin: whether what stands there is what stood there when this
+ * work was begun with MOE_LEFT_GOES. */
 bool moe_newdir_resumes(const struct moe_newdir *d);
 enum moe_code moe_newdir_may_replace(const struct moe_newdir *d, bool *may, struct moe_err *err);
-/* After _name, when what stands under the final name is this work's already: remove what is left beside it of this
- * work, unfinished, or of what it replaced. Anything else stays. */
+/* After _name, when what stands under the final name is this work's already: remove what is left beside it of
+ * this work, unfinished, or of what it replaced. Anything else stays. */
 enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err);
 /* After _begin: unlock; what was not published is removed, unless it is whole and only its name was taken
  * (MOE_EXISTS of _publish). */
@@ -80,8 +80,8 @@ enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err);
 enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,
                                  struct moe_err *err);
 
-/* When `code` is an interruption of a run under --resume that has not looked at its work yet: its sentence from now
- * on, which names out.partial (or `shown`, unless NULL) when that is there.  Returns code. */
+/* When `code` is an interruption of a run under --resume that has not looked at its work yet: its sentence
+ * from now on, which names out.partial (or `shown`, unless NULL) when that is there.  Returns code. */
 enum moe_code moe_newdir_interrupted(enum moe_code code, const char *out, const char *shown,
                                      struct moe_err *err);
 

@@ -157,7 +157,8 @@ static enum moe_code busy(const struct moe_newfile *f, struct moe_err *err)
 
 static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL, "is in the way and not from an export (move it away, or choose another name with -o)");
+    return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
+                       "is in the way and not from an export (move it away, or choose another name with -o)");
 }
 
 /* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
@@ -183,8 +184,8 @@ static void set_whole(int fd, bool whole)
 }
 
 /* The record at the begin of the file, else the one kept with it. */
-static enum moe_code read_record(const struct moe_newfile *f, const struct stat *st, struct moe_record *was, bool *has,
-                                 struct moe_err *err)
+static enum moe_code read_record(const struct moe_newfile *f, const struct stat *st, struct moe_record *was,
+                                 bool *has, struct moe_err *err)
 {
     char head[MOE_RECORD_BYTES];
     size_t n = (uint64_t)st->st_size < sizeof head ? (size_t)st->st_size : sizeof head;
@@ -193,9 +194,11 @@ static enum moe_code read_record(const struct moe_newfile *f, const struct stat 
     return MOE_OK;
 }
 
-/* The file is what an earlier writer of such files left; then it is emptied, or found to be whole.  An empty one holds
+/* The file is what an earlier writer of such files left; then it is emptied, or found to be
+ * whole.  An empty one holds
  * nothing: who made it may have lost it to us just now. */
-static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_left left, struct moe_err *err)
+static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_left left,
+                               struct moe_err *err)
 {
     struct moe_record was;
     struct stat st;
@@ -247,7 +250,8 @@ static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct
     for (int i = 0; i < TRIES; i++) { /* again when it went between the two */
         f->fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
         *created = f->fd >= 0;
-        if (f->fd < 0 && errno == EEXIST) f->fd = moe_open(f->tmp, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        if (f->fd < 0 && errno == EEXIST)
+            f->fd = moe_open(f->tmp, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
         if (f->fd >= 0) return MOE_OK;
         if (errno != ENOENT) break;
     }

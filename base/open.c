@@ -58,17 +58,21 @@ int moe_reserve(int fd, uint64_t bytes)
 /* Where the file system has no files without a name, one whose name goes at once. */
 static enum moe_code open_nameless(const char *dir, char *path, size_t cap, int *fd, struct moe_err *err)
 {
-    if (snprintf(path, cap, "%s", dir) >= (int)cap) return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+    if (snprintf(path, cap, "%s", dir) >= (int)cap)
+        return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
     *fd = moe_open_nameless(dir, 0600);
     if (*fd >= 0) return MOE_OK;
     if (errno != EOPNOTSUPP) return moe_fail_errno(err, errno, dir, "cannot make a file in --scratch");
-    if (snprintf(path, cap, "%s/moe-states-XXXXXX", dir) >= (int)cap) return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
+    if (snprintf(path, cap, "%s/moe-states-XXXXXX", dir) >= (int)cap)
+        return moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
     *fd = mkostemp(path, O_CLOEXEC);
     if (*fd < 0) return moe_fail_errno(err, errno, dir, "cannot make a file in --scratch");
-    return unlink(path) ? moe_fail_errno(err, errno, path, "cannot remove the name of a scratch file") : MOE_OK;
+    return unlink(path) ? moe_fail_errno(err, errno, path, "cannot remove the name of a scratch file")
+                        : MOE_OK;
 }
 
-enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size_t cap, int *fd, struct moe_err *err)
+enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size_t cap, int *fd,
+                               struct moe_err *err)
 {
     *fd = -1;
     MOE_TRY(moe_need_space(dir, bytes, dir, err));
@@ -83,7 +87,8 @@ enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size
 enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct moe_err *err)
 {
     if (moe_ftruncate(fd, 0)) return moe_fail_errno(err, errno, path, "cannot clear a scratch file");
-    return moe_reserve(fd, bytes) ? moe_fail_errno(err, errno, path, "cannot keep room in --scratch") : MOE_OK;
+    return moe_reserve(fd, bytes) ? moe_fail_errno(err, errno, path, "cannot keep room in --scratch")
+                                  : MOE_OK;
 }
 
 enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err)
@@ -92,7 +97,9 @@ enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err)
     if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur >= want) return MOE_OK;
     l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
     if (l.rlim_cur < least)
-        return moe_fail(err, MOE_IO, "needs %" PRIu64 " open files, the limit is %" PRIu64 " (raise ulimit -Hn)",
-                        least, (uint64_t)l.rlim_max);
-    return setrlimit(RLIMIT_NOFILE, &l) ? moe_fail(err, MOE_IO, "cannot raise the limit of open files") : MOE_OK;
+        return moe_fail(err, MOE_IO,
+                        "needs %" PRIu64 " open files, the limit is %" PRIu64 " (raise ulimit -Hn)", least,
+                        (uint64_t)l.rlim_max);
+    return setrlimit(RLIMIT_NOFILE, &l) ? moe_fail(err, MOE_IO, "cannot raise the limit of open files")
+                                        : MOE_OK;
 }

@@ -66,9 +66,13 @@ static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool ne
         l->v = more;
         return MOE_OK;
     case MOE_OPT_INT:
-        return parse_int(arg, o->value) ? MOE_OK : moe_fail(err, MOE_USAGE, "option '--%s' wants a whole number, not '%s'", o->name, arg);
+        return parse_int(arg, o->value)
+                 ? MOE_OK
+                 : moe_fail(err, MOE_USAGE, "option '--%s' wants a whole number, not '%s'", o->name, arg);
     case MOE_OPT_FLOAT:
-        return parse_float(arg, o->value) ? MOE_OK : moe_fail(err, MOE_USAGE, "option '--%s' wants a number, not '%s'", o->name, arg);
+        return parse_float(arg, o->value)
+                 ? MOE_OK
+                 : moe_fail(err, MOE_USAGE, "option '--%s' wants a number, not '%s'", o->name, arg);
     case MOE_OPT_SIZE:
         return parse_size(arg, o->value) ? MOE_OK
              : moe_fail(err, MOE_USAGE, "option '--%s' wants a size such as 16G, not '%s'", o->name, arg);
@@ -145,13 +149,16 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
         if (d < least) least = d, best = own[i];
     }
     const char *elsewhere = known_elsewhere(t, a, n);
-    if (elsewhere) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (here: --%s)", (int)n, a, elsewhere);
-    if (best) return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (did you mean '--%s'?)", (int)n, a, best);
-    return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s%s%s --help)", (int)n, a, t->name, t->verb ? " " : "",
-                    t->verb ? t->verb : "");
+    if (elsewhere)
+        return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (here: --%s)", (int)n, a, elsewhere);
+    if (best)
+        return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (did you mean '--%s'?)", (int)n, a, best);
+    return moe_fail(err, MOE_USAGE, "unknown option '%.*s' (see %s%s%s --help)", (int)n, a, t->name,
+                    t->verb ? " " : "", t->verb ? t->verb : "");
 }
 
-static bool answer(const struct moe_tool *t, const char *a, const char *next, enum moe_code *code, struct moe_err *err)
+static bool answer(const struct moe_tool *t, const char *a, const char *next, enum moe_code *code,
+                   struct moe_err *err)
 {
     *code = MOE_OK;
     if (!strcmp(a, "--help") || !strcmp(a, "-h")) moe_opt_help(t, stdout);
@@ -212,8 +219,8 @@ static void list_others(const struct moe_tool *t, const struct moe_opt_rule *rul
     }
 }
 
-static enum moe_code check_rule(const struct moe_tool *t, const struct moe_opt_rule *rule, const struct given *g,
-                                struct moe_err *err)
+static enum moe_code check_rule(const struct moe_tool *t, const struct moe_opt_rule *rule,
+                                const struct given *g, struct moe_err *err)
 {
     char list[256];
     const struct moe_opt *o = find_long(t->opts, rule->name, strlen(rule->name));
@@ -316,7 +323,8 @@ const char *moe_opt_near_verb(const struct moe_tool *t, const char *word)
     return best;
 }
 
-enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done, struct moe_err *err)
+enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done,
+                            struct moe_err *err)
 {
     int kept = 0;
     struct given given = { { 0 } };
@@ -345,7 +353,8 @@ enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int
 static char *help_text(const struct moe_opt *o)
 {
     char tail[96] = "";
-    if (o->kind == MOE_OPT_STR && *(const char **)o->value) snprintf(tail, sizeof tail, " [%s]", *(const char **)o->value);
+    if (o->kind == MOE_OPT_STR && *(const char **)o->value)
+        snprintf(tail, sizeof tail, " [%s]", *(const char **)o->value);
     if (o->kind == MOE_OPT_INT && *(int64_t *)o->value && *(int64_t *)o->value != MOE_UNSET)
         snprintf(tail, sizeof tail, " [%" PRId64 "]", *(int64_t *)o->value);
     if (o->kind == MOE_OPT_FLOAT) snprintf(tail, sizeof tail, " [%g]", *(double *)o->value);
@@ -379,7 +388,8 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
     print_wrapped(t->about, 0, HELP_WIDTH, out);
     fputc('\n', out);
     for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
-        if (v == t->verbs) fprintf(out, "\nverbs, with a --help of their own (%s %s --help)\n", t->name, (*v)->verb);
+        if (v == t->verbs)
+            fprintf(out, "\nverbs, with a --help of their own (%s %s --help)\n", t->name, (*v)->verb);
         fprintf(out, "  %-*s ", HELP_COLUMN - 3, (*v)->verb);
         print_wrapped((*v)->about, HELP_COLUMN, HELP_WIDTH, out);
         fputc('\n', out);
@@ -388,8 +398,9 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
         char left[96];
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, "\n%s\n", o->help); continue; }
         const char *sep = !o->arg ? "" : o->kind == MOE_OPT_MAYBE ? "[=" : " ";
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ', o->short_name > 0 ? o->short_name : ' ',
-                 o->short_name > 0 ? "," : " ", o->name, sep, o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ',
+                 o->short_name > 0 ? o->short_name : ' ', o->short_name > 0 ? "," : " ", o->name, sep,
+                 o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
         bool below = strlen(left) > HELP_COLUMN - 3; /* its text begins on a line of its own */
         if (below) fprintf(out, "  %s\n%*s", left, HELP_COLUMN, "");
         else fprintf(out, "  %-*s ", HELP_COLUMN - 3, left);
@@ -427,7 +438,8 @@ static void man_text(const char *s, FILE *out)
     int at = 0;
     while (*s) {
         int n = (int)strcspn(s, " \n"), width = man_width(s, n);
-        bool wrap = at > 0 && at + 1 + width > 76; /* \& may come before, and a little was written before the text */
+        /* \& may come before, and a little was written before the text */
+        bool wrap = at > 0 && at + 1 + width > 76;
         if (n && at > 0) fputc(wrap ? '\n' : ' ', out);
         man_word(s, n, at == 0 || wrap, out);
         at = wrap ? width : at + width + (at > 0);
@@ -445,7 +457,8 @@ static void man_text(const char *s, FILE *out)
 static void man_options(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        if (t->verb && o->kind == MOE_OPT_GROUP && !strcmp(o->help, "common")) return; /* the tool's, told before */
+        /* the tool's, told before */
+        if (t->verb && o->kind == MOE_OPT_GROUP && !strcmp(o->help, "common")) return;
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, ".SS %s\n", o->help); continue; }
         fputs(".TP\n", out);
         if (o->short_name > 0) fprintf(out, "\\fB\\-%c\\fR, ", o->short_name);

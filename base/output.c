@@ -87,7 +87,8 @@ static enum moe_code read_head(const char *path, char *head, size_t *n, struct m
     return code == MOE_CORRUPT ? MOE_OK : code;
 }
 
-static enum moe_code holds_kind(const char *path, const struct moe_file_kind *kind, bool *is, struct moe_err *err)
+static enum moe_code holds_kind(const char *path, const struct moe_file_kind *kind, bool *is,
+                                struct moe_err *err)
 {
     size_t n = 0;
     char *head = malloc(HEAD);

@@ -58,7 +58,8 @@ static void wait_for_work(struct moe_pool *p, unsigned seen)
         relax();
     }
     pthread_mutex_lock(&p->lock);
-    while (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) pthread_cond_wait(&p->start, &p->lock);
+    while (atomic_load_explicit(&p->generation, memory_order_acquire) == seen)
+        pthread_cond_wait(&p->start, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -99,7 +100,8 @@ enum moe_code moe_pool_open(struct moe_pool **out, int threads, struct moe_err *
         w[i - 1] = (struct worker){ .pool = p, .index = i };
         if (moe_thread_start(&w[i - 1].thread, run_worker, &w[i - 1])) {
             moe_pool_close(&p);
-            return moe_fail(err, MOE_NOMEM, "cannot start thread %d of %d (try fewer --threads)", i + 1, threads);
+            return moe_fail(err, MOE_NOMEM, "cannot start thread %d of %d (try fewer --threads)", i + 1,
+                            threads);
         }
         p->threads++;
     }
@@ -244,9 +246,12 @@ static void *run_helper(void *arg)
 
 enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
                            enum moe_code (*produce)(void *, int64_t, int, struct moe_err *),
-                           enum moe_code (*consume)(void *, int64_t, int, struct moe_err *), void *ctx, struct moe_err *err)
+                           enum moe_code (*consume)(void *, int64_t, int, struct moe_err *), void *ctx,
+                           struct moe_err *err)
 {
-    struct pipe p = { .n = n, .slots = slots, .produce = produce, .consume = consume, .ctx = ctx, .err = err };
+    struct pipe p = {
+        .n = n, .slots = slots, .produce = produce, .consume = consume, .ctx = ctx, .err = err
+    };
     int helpers = moe_pool_threads(pool) > 1 ? moe_pool_threads(pool) : 0, started = 0;
     if (helpers > slots - 1) helpers = slots - 1;
     p.state = calloc((size_t)slots, sizeof *p.state);

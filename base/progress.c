@@ -70,7 +70,14 @@ const char *moe_human_time(double s, char out[16])
 static const char *amount(const struct moe_progress *p, double v, char out[16])
 {
     if (p->unit == MOE_UNIT_BYTES) return moe_human_bytes((uint64_t)v, out);
-    if (p->unit == MOE_UNIT_MFLOP) snprintf(out, 16, v >= 1e9 ? "%.2f PFLOP" : v >= 1e6 ? "%.2f TFLOP" : "%.2f GFLOP", v / (v >= 1e9 ? 1e9 : v >= 1e6 ? 1e6 : 1e3));
+    if (p->unit == MOE_UNIT_MFLOP)
+        snprintf(out, 16,
+                 v >= 1e9   ? "%.2f PFLOP"
+                 : v >= 1e6 ? "%.2f TFLOP"
+                            : "%.2f GFLOP",
+                 v / (v >= 1e9   ? 1e9
+                      : v >= 1e6 ? 1e6
+                                 : 1e3));
     else if (v >= 1e6) snprintf(out, 16, "%.2f M", v / 1e6);
     else snprintf(out, 16, "%.0f", v);
     return out;
@@ -108,8 +115,8 @@ static int tail_of(const struct line *l, int lacks, int bar, char *out, size_t c
                     lacks < NO_RATE ? l->rate : "", lacks < NO_ETA ? l->eta : "");
 }
 
-/* The same in `width` columns with the label's: the bar gets shorter, then a field less is told, and in the end
- * the label is cut.  Returns how many bytes of the label there is room for. */
+/* The same in `width` columns with the label's: the bar gets shorter, then a field less is told, and in the
+ * end the label is cut.  Returns how many bytes of the label there is room for. */
 static int fit(const struct line *l, int label, int width, char *out, size_t cap)
 {
     for (int lacks = ALL; ; lacks++) {
@@ -130,7 +137,8 @@ static void draw(struct moe_progress *p, double now)
     if (ran > 0) moe_human_time(p->total > p->done ? t * (double)(p->total - p->done) / ran : 0, eta);
     else snprintf(eta, sizeof eta, "?");
     snprintf(l.share, sizeof l.share, "%3.0f%%", l.done * 100);
-    snprintf(l.of, sizeof l.of, "  %s of %s", amount(p, (double)p->done, done), amount(p, (double)p->total, total));
+    snprintf(l.of, sizeof l.of, "  %s of %s", amount(p, (double)p->done, done),
+             amount(p, (double)p->total, total));
     snprintf(l.rate, sizeof l.rate, "  %s/s", amount(p, t > 0 ? ran / t : 0, rate));
     snprintf(l.eta, sizeof l.eta, "  %s left", eta);
     /* a line that reached the last column would make some terminals begin another one */

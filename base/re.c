@@ -19,9 +19,11 @@ enum moe_code moe_re_open(struct moe_re **re, const char *pattern, struct moe_er
     pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, 0, &why, &at, NULL);
     if (!code) {
         PCRE2_UCHAR text[160];
-        if (why == PCRE2_ERROR_HEAP_FAILED) return moe_fail(err, MOE_NOMEM, "no memory for a regular expression");
+        if (why == PCRE2_ERROR_HEAP_FAILED)
+            return moe_fail(err, MOE_NOMEM, "no memory for a regular expression");
         pcre2_get_error_message(why, text, sizeof text);
-        return moe_fail(err, MOE_USAGE, "bad regular expression '%s' at offset %zu: %s", pattern, (size_t)at, (char *)text);
+        return moe_fail(err, MOE_USAGE, "bad regular expression '%s' at offset %zu: %s", pattern, (size_t)at,
+                        (char *)text);
     }
     struct moe_re *r = malloc(sizeof *r);
     pcre2_match_data *data = pcre2_match_data_create_from_pattern(code, NULL);

@@ -8,7 +8,10 @@ int moe_utf8_char(const unsigned char *s, size_t len)
 {
     if (len == 0) return 0;
     if (s[0] < 0x80) return 1;
-    int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+    int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2
+          : (s[0] & 0xf0) == 0xe0        ? 3
+          : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
+                                         : 0;
     if (n == 0 || len < (size_t)n) return 0;
     for (int i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;

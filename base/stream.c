@@ -77,7 +77,8 @@ static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_er
     s->first = s->z.avail_in;
     s->zipped = s->first == 2 && !memcmp(s->in, "\x1f\x8b", 2);
     if (!s->zipped) return MOE_OK;
-    if (inflateInit2(&s->z, 16 + MAX_WBITS) != Z_OK) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
+    if (inflateInit2(&s->z, 16 + MAX_WBITS) != Z_OK)
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
     s->inflating = true;
     return MOE_OK;
 }
@@ -135,7 +136,9 @@ static enum moe_code read_zipped(struct moe_stream *s, char *to, size_t room, si
             return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the compressed text is truncated");
         }
         if (r == Z_MEM_ERROR) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
-        if (r != Z_OK) return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "cannot decompress: %s", s->z.msg ? s->z.msg : "bad data");
+        if (r != Z_OK)
+            return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "cannot decompress: %s",
+                               s->z.msg ? s->z.msg : "bad data");
     }
     return MOE_OK;
 }
@@ -155,16 +158,20 @@ static enum moe_code count_zipped(struct moe_stream *s, size_t limit, uint64_t *
 {
     char *buf = malloc(BUFFER);
     size_t n = BUFFER;
-    enum moe_code code = buf ? MOE_OK : moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
-    for (*total = 0; code == MOE_OK && n == BUFFER && *total <= limit; *total += n) code = moe_stream_read(s, buf, BUFFER, &n, err);
+    enum moe_code code = buf ? MOE_OK
+                             : moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
+    for (*total = 0; code == MOE_OK && n == BUFFER && *total <= limit; *total += n)
+        code = moe_stream_read(s, buf, BUFFER, &n, err);
     free(buf);
     return code;
 }
 
-static enum moe_code check_limit(const struct moe_stream *s, uint64_t total, size_t limit, struct moe_err *err)
+static enum moe_code check_limit(const struct moe_stream *s, uint64_t total, size_t limit,
+                                 struct moe_err *err)
 {
     if (total <= limit) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, s->path, NULL, "has more than the %zu bytes of text that are read here", limit);
+    return moe_fail_at(err, MOE_UNSUPPORTED, s->path, NULL,
+                       "has more than the %zu bytes of text that are read here", limit);
 }
 
 static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, struct moe_err *err)
@@ -173,7 +180,9 @@ static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, s
     char one;
     MOE_TRY(moe_stream_read(s, text, want, &n, err));
     if (n == want) MOE_TRY(moe_stream_read(s, &one, 1, &more, err));
-    return n == want && !more ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the file was changed while it was read");
+    return n == want && !more
+             ? MOE_OK
+             : moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the file was changed while it was read");
 }
 
 /* Of a stream that can be read only once, and whose size shows at its end. */
@@ -194,7 +203,8 @@ static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **tex
     return check_limit(s, *size, limit, err);
 }
 
-static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **text, size_t *size, struct moe_err *err)
+static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **text, size_t *size,
+                                struct moe_err *err)
 {
     *size = (size_t)total;
     *text = malloc(*size + 1);
@@ -205,8 +215,8 @@ static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **tex
 }
 
 /* A gzipped file is gone through once to count, and opened again. */
-static enum moe_code read_counted(struct moe_stream **s, const char *path, size_t limit, char **text, size_t *size,
-                                  struct moe_err *err)
+static enum moe_code read_counted(struct moe_stream **s, const char *path, size_t limit, char **text,
+                                  size_t *size, struct moe_err *err)
 {
     uint64_t total = (*s)->size;
     if ((*s)->zipped) MOE_TRY(count_zipped(*s, limit, &total, err));

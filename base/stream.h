@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/stream.h - a file's bytes from front to end, decompressed when it is gzipped (told by its magic bytes), in bounded memory.
+/* base/stream.h - a file's bytes from front to end, decompressed when it is gzipped (told by its magic
+ * bytes), in bounded memory.
  *
  * The path "-" is standard input, and a path may be that of a pipe (a shell's <(command)); both can be read
  * once: what is read stays read.  A signal ends the wait for them (moe_interrupted).
  *
- * Every member of a gzip file is read; one that is cut short, or has something else behind it, is MOE_CORRUPT. */
+ * Every member of a gzip file is read; one that is cut short, or has something else
+ * behind it, is MOE_CORRUPT. */
 #ifndef MOE_BASE_STREAM_H
 #define MOE_BASE_STREAM_H
 
@@ -29,9 +31,9 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
 uint64_t moe_stream_size(const struct moe_stream *s);
 uint64_t moe_stream_at(const struct moe_stream *s);
 
-/* The whole text in malloc'd memory of its size with a NUL after it (free() it).  A text above `limit` bytes is MOE_UNSUPPORTED before
- * memory is taken for it: a plain file's size says so, a gzipped one is decompressed once to count.  A
- * pipe is read into memory that grows to that. */
+/* The whole text in malloc'd memory of its size with a NUL after it (free() it).  A text above `limit` bytes
+ * is MOE_UNSUPPORTED before memory is taken for it: a plain file's size says so, a gzipped one is
+ * decompressed once to count.  A pipe is read into memory that grows to that. */
 enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
 
 #endif

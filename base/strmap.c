@@ -8,7 +8,8 @@
 
 struct moe_strmap_slot { const void *key; size_t len; uint64_t hash; int64_t value; }; /* key NULL: free */
 
-static struct moe_strmap_slot *find(struct moe_strmap_slot *slots, size_t cap, const void *key, size_t len, uint64_t hash)
+static struct moe_strmap_slot *find(struct moe_strmap_slot *slots, size_t cap, const void *key, size_t len,
+                                    uint64_t hash)
 {
     for (size_t i = hash & (cap - 1); ; i = (i + 1) & (cap - 1)) {
         struct moe_strmap_slot *s = &slots[i];
@@ -22,7 +23,8 @@ static int grow(struct moe_strmap *m)
     struct moe_strmap_slot *slots = calloc(cap, sizeof *slots);
     if (!slots) return -1;
     for (size_t i = 0; i < m->cap; i++)
-        if (m->slots[i].key) *find(slots, cap, m->slots[i].key, m->slots[i].len, m->slots[i].hash) = m->slots[i];
+        if (m->slots[i].key)
+            *find(slots, cap, m->slots[i].key, m->slots[i].len, m->slots[i].hash) = m->slots[i];
     free(m->slots);
     m->slots = slots;
     m->cap = cap;

@@ -79,13 +79,14 @@ enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, cons
     err->code = code;
     err->file[0] = err->tensor[0] = 0;
     va_start(args, fmt);
-    moe_show_line(err->msg, sizeof err->msg, fmt, args); /* a long path loses its middle, and not the remedy */
+    /* a long path loses its middle, and not the remedy */
+    moe_show_line(err->msg, sizeof err->msg, fmt, args);
     va_end(args);
     return moe_wrap(err, code == MOE_SIGINT ? "interrupted" : "terminated");
 }
 
-/* A standard stream that the caller closed must not become the next file that is opened: what was meant for a person would go
- * into it.  The wrong direction makes each use fail. */
+/* A standard stream that the caller closed must not become the next file that is opened: what was meant for a
+ * person would go into it.  The wrong direction makes each use fail. */
 static void fill_standard_streams(void)
 {
     for (int fd = 0; fd <= 2; fd++)
@@ -129,7 +130,9 @@ static enum moe_code check_common(struct moe_run *r)
         return moe_fail(&r->err, MOE_USAGE, "unknown --color '%s' (auto, always or never)", r->color);
     if (r->threads == MOE_UNSET) r->threads = 0;
     else if (r->threads < 1 || r->threads > 4096)
-        return moe_fail(&r->err, MOE_USAGE, "--threads %lld: want 1 to 4096 (leave it out for all processors)", (long long)r->threads);
+        return moe_fail(&r->err, MOE_USAGE,
+                        "--threads %lld: want 1 to 4096 (leave it out for all processors)",
+                        (long long)r->threads);
     return moe_pool_open(&r->pool, (int)r->threads, &r->err);
 }
 
@@ -142,15 +145,16 @@ void moe_print_bytes(const char *text, size_t n)
     if ((!whole || fflush(stdout)) && !output_lost) output_lost = errno ? errno : EIO;
 }
 
-/* What was printed must have arrived: a full disk or a closed pipe is a failure.  Who closed the pipe (head) has all
- * that they wanted to read, and is told nothing. */
+/* What was printed must have arrived: a full disk or a closed pipe is a failure.  Who closed the pipe (head)
+ * has all that they wanted to read, and is told nothing. */
 static enum moe_code flush_output(const struct moe_tool *tool)
 {
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return MOE_OK;
     int e = output_lost ? output_lost : errno;
     if (e != EPIPE)
-        fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "", e ? strerror(e) : "");
+        fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "",
+                e ? strerror(e) : "");
     return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
 }
 
@@ -181,7 +185,9 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
         return true;
     }
     bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
-    if (!r->quiet) r->progress = moe_progress_open(stderr, bars, !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
+    if (!r->quiet)
+        r->progress = moe_progress_open(stderr, bars,
+                                        !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
     return false;
 }
 
@@ -242,9 +248,11 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 {
     moe_progress_close(&r->progress);
     moe_pool_close(&r->pool);
-    if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO; /* the cause of whatever else went wrong */
+    /* the cause of whatever else went wrong */
+    if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
     if (code == MOE_OK && moe_json_failed()) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
-    if (code == MOE_OK && r->json && json && !print_json(json)) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
+    if (code == MOE_OK && r->json && json && !print_json(json))
+        code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code != MOE_OK) print_failure(r, code);
     cJSON_Delete(json);
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
@@ -262,9 +270,12 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
     if (r->argc == 1 && !strcmp(r->argv[0], "-"))
         return moe_fail(err, MOE_USAGE, "a model is a directory, and cannot be read from standard input");
     if (r->argc == 1) return MOE_OK;
-    if (!r->argc) return moe_fail(err, MOE_USAGE, "which model? (a checkpoint's directory or a NAME.moe; see %s --help)", r->tool->name);
-    return moe_fail(err, MOE_USAGE, "want one model, got %d: '%s', '%s'%s (see %s --help)", r->argc, r->argv[0],
-                    r->argv[1], r->argc > 2 ? " ..." : "", r->tool->name);
+    if (!r->argc)
+        return moe_fail(err, MOE_USAGE,
+                        "which model? (a checkpoint's directory or a NAME.moe; see %s --help)",
+                        r->tool->name);
+    return moe_fail(err, MOE_USAGE, "want one model, got %d: '%s', '%s'%s (see %s --help)", r->argc,
+                    r->argv[0], r->argv[1], r->argc > 2 ? " ..." : "", r->tool->name);
 }
 
 static void say(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
@@ -310,7 +321,8 @@ void moe_print_text(const char *text, size_t n)
     moe_print_bytes(text, on_terminal ? 0 : n);
 }
 
-void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds)
+void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
+                     double seconds)
 {
     char a[16], b[16], c[16], d[16];
     moe_json_add_i64(json, "input_bytes", (int64_t)in);
@@ -318,17 +330,20 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
     moe_json_add_i64(json, "scratch_bytes", 0);
     moe_json_add_i64(json, "memory_bytes", (int64_t)memory);
     moe_json_add_measured(json, "seconds_estimated", seconds);
-    moe_notice(r, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(in, a), moe_human_bytes(out, b),
-               moe_human_bytes(memory, c), moe_human_time(seconds, d));
+    moe_notice(r, "would read %s, write %s, hold %s, take about %s", moe_human_bytes(in, a),
+               moe_human_bytes(out, b), moe_human_bytes(memory, c), moe_human_time(seconds, d));
 }
 
 void moe_warn_unweighed(const struct moe_run *r, const char *path)
 {
     moe_warn(r,
-             "'%s' is an older version's, which recorded no digest of the weights: that it was made from this model is known by names, sizes and headers alone", path);
+             "'%s' is an older version's, which recorded no digest of the weights: that it was made from "
+             "this model is known by names, sizes and headers alone",
+             path);
 }
 
-void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done)
+void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
+                     const char *path, bool was_done)
 {
     double seconds = moe_now() - r->start;
     uint64_t peak = moe_peak_rss();
@@ -339,6 +354,6 @@ void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
     moe_json_add_measured(json, "seconds", seconds);
     moe_json_add_i64(json, "peak_rss", (int64_t)peak);
     cJSON_AddStringToObject(json, "output", path);
-    moe_notice(r, "'%s' %s: %s in %s, peak memory %s", path, was_done ? "was complete already" : "written", moe_human_bytes(out, a),
-               moe_human_time(seconds, b), moe_human_bytes(peak, c));
+    moe_notice(r, "'%s' %s: %s in %s, peak memory %s", path, was_done ? "was complete already" : "written",
+               moe_human_bytes(out, a), moe_human_time(seconds, b), moe_human_bytes(peak, c));
 }

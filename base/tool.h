@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/tool.h - what every moe-* main() shares: the common options, how results, warnings and failures are printed.
+/* base/tool.h - what every moe-* main() shares: the common options, how results, warnings
+ * and failures are printed.
  *
  * A tool is one option table (base/opt.h) plus
  *
  *     static int tool_main(int argc, char **argv)
  *     {
  *         struct moe_run r;                       // common options live here
- *         if (moe_run_begin(&r, &tool, argc, argv)) return r.exit;   // --help etc., or a usage error, was printed
+ *         if (moe_run_begin(&r, &tool, argc, argv)) return r.exit;  // --help etc., or a
+ *             usage error, was printed
  *         enum moe_code code = work(&r, &r.err);
- *         return moe_run_end(&r, code, json);     // prints json under --json, the error on failure; gives the exit code
+ *         return moe_run_end(&r, code, json);  // prints json under --json, the error on
+ *             failure; gives the exit code
  *     }
  *
  *     int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }
@@ -75,26 +78,31 @@ void moe_print_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * and tabs) on a terminal. */
 void moe_print_text(const char *text, size_t n);
 
-/* Bytes on standard output as they are, at once; n 0: what was printed before.  Why they could not be written is
- * for moe_run_end to say. */
+/* Bytes on standard output as they are, at once; n 0: what was printed before.  Why they could not be written
+ * is for moe_run_end to say. */
 void moe_print_bytes(const char *text, size_t n);
 
-/* What every tool that writes a model says under --dry-run, and when it is done: into `json` and as a notice. */
-void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory, double seconds);
+/* What every tool that writes a model says under --dry-run, and when it is done:
+ * into `json` and as a notice. */
+void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
+                     double seconds);
 /* Work that an older version left was gone on with, though it does not record its input's weights. */
 void moe_warn_unweighed(const struct moe_run *r, const char *path);
-void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors, const char *path, bool was_done);
+void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
+                     const char *path, bool was_done);
 
-/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file could not be read
- * (moe_map_check).  Long loops call it between items, and before a result is given out. */
+/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file
+ * could not be read (moe_map_check).  Long loops call it between items, and before a result is given out. */
 enum moe_code moe_interrupted(struct moe_err *err);
-/* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no use, and whoever
- * called them asks moe_interrupted before using it. */
+/* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no
+ * use, and whoever called them asks moe_interrupted before using it. */
 bool moe_is_stopping(void);
 /* The same where something is being written.  Who knows what is left of it says so on the way out (_left): */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
-/* When `code` is an interruption, its sentence from now on: "interrupted: " and what is left.  Returns code. */
-enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* When `code` is an interruption, its sentence from now on: "interrupted: " and
+ * what is left.  Returns code. */
+enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does
  * not see; a second one is as ever.  Turning it on or off forgets the held one. */
 void moe_interrupt_hold(bool on);

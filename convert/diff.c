@@ -48,12 +48,13 @@ struct diff {
 
 /* ---- as stored ---- */
 
-static enum moe_code plane_same(const struct diff *d, struct worker *k, const struct moe_tensor *t, const struct moe_tensor *u, int plane,
-                                bool *same, struct moe_err *err)
+static enum moe_code plane_same(const struct diff *d, struct worker *k, const struct moe_tensor *t,
+                                const struct moe_tensor *u, int plane, bool *same, struct moe_err *err)
 {
     uint64_t bytes = t->plane[plane].bytes;
     *same = bytes == u->plane[plane].bytes;
-    if (*same && d->a->kind == MOE_CONTAINER && d->b->kind == MOE_CONTAINER) return *same = t->hash[plane] == u->hash[plane], MOE_OK;
+    if (*same && d->a->kind == MOE_CONTAINER && d->b->kind == MOE_CONTAINER)
+        return *same = t->hash[plane] == u->hash[plane], MOE_OK;
     for (uint64_t at = 0, n; *same && at < bytes; at += n) {
         n = bytes - at < PIECE ? bytes - at : PIECE;
         MOE_TRY(moe_source_read(d->a, t, plane, at, (size_t)n, k->x, err));
@@ -66,7 +67,8 @@ static enum moe_code plane_same(const struct diff *d, struct worker *k, const st
 }
 
 /* NVFP4 scales, tiles against rows: 128 rows are one stretch of either. */
-static enum moe_code scales_same(const struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u, bool *same, struct moe_err *err)
+static enum moe_code scales_same(const struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u,
+                                 bool *same, struct moe_err *err)
 {
     const struct moe_source *ts = d->a, *us = d->b;
     if (t->layout == MOE_LAYOUT_LINEAR) { /* t is the tiled one from here on */
@@ -80,38 +82,47 @@ static enum moe_code scales_same(const struct diff *d, const struct moe_tensor *
     for (int64_t m = 0; code == MOE_OK && *same && m < t->rows; m += 128) {
         size_t rows = t->rows - m < 128 ? (size_t)(t->rows - m) : 128;
         code = moe_source_read(ts, t, MOE_PLANE_SCALE, (uint64_t)(m / 128) * tile_row, tile_row, x, err);
-        if (code == MOE_OK) code = moe_source_read(us, u, MOE_PLANE_SCALE, (uint64_t)m * blocks, rows * blocks, y, err);
+        if (code == MOE_OK)
+            code = moe_source_read(us, u, MOE_PLANE_SCALE, (uint64_t)m * blocks, rows * blocks, y, err);
         for (size_t r = 0; code == MOE_OK && r < rows; r++)
-            for (size_t c = 0; c < blocks; c++) *same &= x[moe_tile_offset(r, c, blocks)] == y[r * blocks + c];
+            for (size_t c = 0; c < blocks; c++)
+                *same &= x[moe_tile_offset(r, c, blocks)] == y[r * blocks + c];
     }
     free(x);
     free(y);
     return code;
 }
 
-static float input_scale(const struct moe_tensor *t) { return t->plane[MOE_PLANE_INPUT].file < 0 ? 1.0f : t->input_scale; }
+static float input_scale(const struct moe_tensor *t)
+{
+    return t->plane[MOE_PLANE_INPUT].file < 0 ? 1.0f : t->input_scale;
+}
 
-static enum moe_code stored(const struct diff *d, struct worker *k, const struct moe_tensor *t, const struct moe_tensor *u, struct moe_err *err)
+static enum moe_code stored(const struct diff *d, struct worker *k, const struct moe_tensor *t,
+                            const struct moe_tensor *u, struct moe_err *err)
 {
     bool same = true;
     k->what[0] = 0;
     k->shape = t->rows != u->rows || t->cols != u->cols;
     k->type = !k->shape && t->type != u->type;
     if (k->shape)
-        snprintf(k->what, sizeof k->what, "%lld x %lld, %lld x %lld in the second", (long long)t->rows, (long long)t->cols, (long long)u->rows,
-                 (long long)u->cols);
+        snprintf(k->what, sizeof k->what, "%lld x %lld, %lld x %lld in the second", (long long)t->rows,
+                 (long long)t->cols, (long long)u->rows, (long long)u->cols);
     else if (k->type)
-        snprintf(k->what, sizeof k->what, "%s, %s in the second", moe_dtype_name(t->type), moe_dtype_name(u->type));
+        snprintf(k->what, sizeof k->what, "%s, %s in the second", moe_dtype_name(t->type),
+                 moe_dtype_name(u->type));
     else if (t->type == MOE_NVFP4 && (t->global != u->global || t->reciprocal != u->reciprocal))
-        snprintf(k->what, sizeof k->what, "global scale %s%.9g, %s%.9g in the second", t->reciprocal ? "1/" : "", (double)t->global,
-                 u->reciprocal ? "1/" : "", (double)u->global);
+        snprintf(k->what, sizeof k->what, "global scale %s%.9g, %s%.9g in the second",
+                 t->reciprocal ? "1/" : "", (double)t->global, u->reciprocal ? "1/" : "", (double)u->global);
     else if (t->type == MOE_NVFP4 && input_scale(t) != input_scale(u))
-        snprintf(k->what, sizeof k->what, "input scale %.9g, %.9g in the second", (double)input_scale(t), (double)input_scale(u));
+        snprintf(k->what, sizeof k->what, "input scale %.9g, %.9g in the second", (double)input_scale(t),
+                 (double)input_scale(u));
     if (k->what[0]) return MOE_OK;
     MOE_TRY(plane_same(d, k, t, u, MOE_PLANE_DATA, &same, err));
     if (!same) return snprintf(k->what, sizeof k->what, "other values"), MOE_OK;
     if (t->plane[MOE_PLANE_SCALE].file >= 0)
-        MOE_TRY(t->layout == u->layout ? plane_same(d, k, t, u, MOE_PLANE_SCALE, &same, err) : scales_same(d, t, u, &same, err));
+        MOE_TRY(t->layout == u->layout ? plane_same(d, k, t, u, MOE_PLANE_SCALE, &same, err)
+                                       : scales_same(d, t, u, &same, err));
     if (!same) snprintf(k->what, sizeof k->what, "other scales");
     return MOE_OK;
 }
@@ -152,7 +163,8 @@ static void add_row(struct gap *g, float *x, float *y, int64_t n, int64_t row)
     g->second = y[at];
 }
 
-static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t, const struct moe_tensor *u, struct moe_err *err)
+static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t, const struct moe_tensor *u,
+                                    struct moe_err *err)
 {
     bool more;
     k->gap = (struct gap){ 0 };
@@ -169,13 +181,17 @@ static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t
     }
 }
 
-static double relative(double num, double den) { return num == 0 ? 0 : den > 0 ? sqrt(num / den) : (double)INFINITY; }
+static double relative(double num, double den)
+{
+    return num == 0 ? 0 : den > 0 ? sqrt(num / den) : (double)INFINITY;
+}
 
 static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct diff *d = ctx;
     struct worker *k = &d->worker[slot];
-    const struct moe_tensor *t = &d->a->tensors[i], *u = moe_source_find(d->b, (enum moe_role)t->role, t->layer, t->expert);
+    const struct moe_tensor *t = &d->a->tensors[i],
+                            *u = moe_source_find(d->b, (enum moe_role)t->role, t->layer, t->expert);
     k->compared = false;
     if (!u) return snprintf(k->what, sizeof k->what, "only in the first"), MOE_OK;
     MOE_TRY(stored(d, k, t, u, err));
@@ -190,9 +206,12 @@ static enum moe_code list(struct diff *d, const struct moe_tensor *t, const char
 {
     char name[128], line[400];
     if (d->different++ >= LISTED_MAX) return MOE_OK;
-    snprintf(line, sizeof line, "%s: %s", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), what);
+    snprintf(line, sizeof line, "%s: %s", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+             what);
     cJSON *s = cJSON_CreateString(line);
-    return s && cJSON_AddItemToArray(d->list, s) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the list of differences");
+    return s && cJSON_AddItemToArray(d->list, s)
+             ? MOE_OK
+             : moe_fail(err, MOE_NOMEM, "no memory for the list of differences");
 }
 
 static bool worse(const struct gap *g, const struct gap *h)
@@ -216,7 +235,8 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 {
     struct diff *d = ctx;
     const struct worker *k = &d->worker[slot];
-    const struct moe_tensor *t = &d->a->tensors[i], *u = moe_source_find(d->b, (enum moe_role)t->role, t->layer, t->expert);
+    const struct moe_tensor *t = &d->a->tensors[i],
+                            *u = moe_source_find(d->b, (enum moe_role)t->role, t->layer, t->expert);
     const struct gap *g = &k->gap;
     char line[256];
     int n = snprintf(line, sizeof line, "%s", k->what);
@@ -235,7 +255,9 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     p->num += g->num;
     p->den += g->den;
     rank(d, t, u, g);
-    if (g->not_finite) snprintf(line + n, sizeof line - (size_t)n, ": %lld value%s not finite in one", (long long)g->not_finite, g->not_finite == 1 ? " is" : "s are");
+    if (g->not_finite)
+        snprintf(line + n, sizeof line - (size_t)n, ": %lld value%s not finite in one",
+                 (long long)g->not_finite, g->not_finite == 1 ? " is" : "s are");
     else if (!g->different) snprintf(line + n, sizeof line - (size_t)n, ": the same values");
     else snprintf(line + n, sizeof line - (size_t)n, ": relative error %.3g", relative(g->num, g->den));
     return list(d, t, line, err);
@@ -284,7 +306,8 @@ static enum moe_code compare_all(struct diff *d, struct moe_pool *pool, struct m
 
 /* ---- as JSON ---- */
 
-/* Keys of one config that the other lacks or has with another value; as the first has them, then what only the second has. */
+/* Keys of one config that the other lacks or has with another value; as the first has them, then
+ * what only the second has. */
 static bool config_lines(const cJSON *a, const cJSON *b, cJSON *lines, bool only_missing)
 {
     bool ok = true;
@@ -292,9 +315,13 @@ static bool config_lines(const cJSON *a, const cJSON *b, cJSON *lines, bool only
         const cJSON *w = cJSON_GetObjectItemCaseSensitive(b, v->string);
         if (w && (only_missing || cJSON_Compare(v, w, true))) continue;
         char *first = moe_json_print(v, 0), *second = w ? moe_json_print(w, 0) : NULL, line[400];
-        if (only_missing) snprintf(line, sizeof line, "%s: only in the second, %s", v->string, first ? first : "");
-        else if (!w) snprintf(line, sizeof line, "%s: %s, nothing in the second", v->string, first ? first : "");
-        else snprintf(line, sizeof line, "%s: %s, %s in the second", v->string, first ? first : "", second ? second : "");
+        if (only_missing)
+            snprintf(line, sizeof line, "%s: only in the second, %s", v->string, first ? first : "");
+        else if (!w)
+            snprintf(line, sizeof line, "%s: %s, nothing in the second", v->string, first ? first : "");
+        else
+            snprintf(line, sizeof line, "%s: %s, %s in the second", v->string, first ? first : "",
+                     second ? second : "");
         ok = first && (second || !w) && cJSON_AddItemToArray(lines, cJSON_CreateString(line));
         free(first);
         free(second);
@@ -304,7 +331,8 @@ static bool config_lines(const cJSON *a, const cJSON *b, cJSON *lines, bool only
 
 static cJSON *config_json(const struct diff *d)
 {
-    cJSON *a = moe_config_json(&d->a->config), *b = moe_config_json(&d->b->config), *lines = cJSON_CreateArray();
+    cJSON *a = moe_config_json(&d->a->config), *b = moe_config_json(&d->b->config),
+          *lines = cJSON_CreateArray();
     bool ok = a && b && lines && config_lines(a, b, lines, false) && config_lines(b, a, lines, true);
     cJSON_Delete(a);
     cJSON_Delete(b);
@@ -319,12 +347,17 @@ static bool add_worst(cJSON *rows, const struct worst *w)
     const struct gap *g = &w->gap;
     cJSON *o = cJSON_CreateObject();
     return o && cJSON_AddItemToArray(rows, o) &&
-           cJSON_AddStringToObject(o, "tensor", moe_tensor_name((enum moe_role)w->t->role, w->t->layer, w->t->expert, name)) &&
-           cJSON_AddStringToObject(o, "type", moe_dtype_name(w->t->type)) && cJSON_AddStringToObject(o, "type_second", moe_dtype_name(w->u->type)) &&
-           cJSON_AddNumberToObject(o, "relative_error", relative(g->num, g->den)) && moe_json_add_i64(o, "weights", g->weights) &&
-           moe_json_add_i64(o, "weights_different", g->different) && moe_json_add_i64(o, "not_finite", g->not_finite) &&
-           cJSON_AddNumberToObject(o, "max_difference", g->max) && moe_json_add_i64(o, "row", g->row) && moe_json_add_i64(o, "column", g->col) &&
-           moe_json_add_f32(o, "first", g->first) && moe_json_add_f32(o, "second", g->second);
+           cJSON_AddStringToObject(
+               o, "tensor", moe_tensor_name((enum moe_role)w->t->role, w->t->layer, w->t->expert, name)) &&
+           cJSON_AddStringToObject(o, "type", moe_dtype_name(w->t->type)) &&
+           cJSON_AddStringToObject(o, "type_second", moe_dtype_name(w->u->type)) &&
+           cJSON_AddNumberToObject(o, "relative_error", relative(g->num, g->den)) &&
+           moe_json_add_i64(o, "weights", g->weights) &&
+           moe_json_add_i64(o, "weights_different", g->different) &&
+           moe_json_add_i64(o, "not_finite", g->not_finite) &&
+           cJSON_AddNumberToObject(o, "max_difference", g->max) && moe_json_add_i64(o, "row", g->row) &&
+           moe_json_add_i64(o, "column", g->col) && moe_json_add_f32(o, "first", g->first) &&
+           moe_json_add_f32(o, "second", g->second);
 }
 
 static bool add_pairs(cJSON *rows, const struct diff *d)
@@ -334,8 +367,10 @@ static bool add_pairs(cJSON *rows, const struct diff *d)
         for (int u = 0; ok && u < MOE_DTYPE_COUNT; u++) {
             const struct pair *p = &d->pair[t][u];
             cJSON *o = p->tensors ? cJSON_CreateObject() : NULL;
-            ok = !p->tensors || (o && cJSON_AddItemToArray(rows, o) && cJSON_AddStringToObject(o, "type", moe_dtype_name(t)) &&
-                                 cJSON_AddStringToObject(o, "type_second", moe_dtype_name(u)) && moe_json_add_i64(o, "tensors", p->tensors) &&
+            ok = !p->tensors || (o && cJSON_AddItemToArray(rows, o) &&
+                                 cJSON_AddStringToObject(o, "type", moe_dtype_name(t)) &&
+                                 cJSON_AddStringToObject(o, "type_second", moe_dtype_name(u)) &&
+                                 moe_json_add_i64(o, "tensors", p->tensors) &&
                                  cJSON_AddNumberToObject(o, "relative_error", relative(p->num, p->den)));
         }
     return ok;
@@ -345,13 +380,17 @@ static cJSON *result(const struct diff *d)
 {
     cJSON *j = cJSON_CreateObject(), *rows = NULL, *config = config_json(d);
     bool same = config && !config->child && !d->different;
-    bool ok = j && config && cJSON_AddBoolToObject(j, "same", same) && cJSON_AddBoolToObject(j, "values_same", !d->unequal) &&
-              moe_json_add_i64(j, "tensors_same", d->same) && moe_json_add_i64(j, "tensors_different", d->different) &&
-              moe_json_add_i64(j, "tensors_only_first", d->only_first) && moe_json_add_i64(j, "tensors_only_second", d->only_second) &&
-              moe_json_add_i64(j, "tensors_shape", d->shape) && moe_json_add_i64(j, "tensors_type", d->type) &&
-              moe_json_add_i64(j, "tensors_values", d->values) && cJSON_AddNumberToObject(j, "relative_error", relative(d->num, d->den)) &&
-              add_pairs(cJSON_AddArrayToObject(j, "types"), d) &&
-              (rows = cJSON_AddArrayToObject(j, "worst"));
+    bool ok = j && config && cJSON_AddBoolToObject(j, "same", same) &&
+              cJSON_AddBoolToObject(j, "values_same", !d->unequal) &&
+              moe_json_add_i64(j, "tensors_same", d->same) &&
+              moe_json_add_i64(j, "tensors_different", d->different) &&
+              moe_json_add_i64(j, "tensors_only_first", d->only_first) &&
+              moe_json_add_i64(j, "tensors_only_second", d->only_second) &&
+              moe_json_add_i64(j, "tensors_shape", d->shape) &&
+              moe_json_add_i64(j, "tensors_type", d->type) &&
+              moe_json_add_i64(j, "tensors_values", d->values) &&
+              cJSON_AddNumberToObject(j, "relative_error", relative(d->num, d->den)) &&
+              add_pairs(cJSON_AddArrayToObject(j, "types"), d) && (rows = cJSON_AddArrayToObject(j, "worst"));
     for (int64_t i = 0; ok && i < d->n_worst; i++) ok = add_worst(rows, &d->worst[i]);
     if (ok) ok = cJSON_AddItemToObject(j, "config", config);
     if (ok) return j;
@@ -360,8 +399,9 @@ static cJSON *result(const struct diff *d)
     return NULL;
 }
 
-enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top, struct moe_pool *pool,
-                               struct moe_progress *progress, cJSON **out, struct moe_err *err)
+enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top,
+                               struct moe_pool *pool, struct moe_progress *progress, cJSON **out,
+                               struct moe_err *err)
 {
     struct diff d = { .a = a, .b = b, .top = top, .progress = progress, .list = cJSON_CreateArray() };
     d.worst = calloc((size_t)top + 1, sizeof *d.worst);
@@ -372,7 +412,8 @@ enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_sour
     close_workers(&d);
     *out = code == MOE_OK ? result(&d) : NULL;
     free(d.worst);
-    if (code == MOE_OK && !(*out && cJSON_AddItemToObject(*out, "differences", d.list))) code = moe_fail(err, MOE_NOMEM, "no memory to compare");
+    if (code == MOE_OK && !(*out && cJSON_AddItemToObject(*out, "differences", d.list)))
+        code = moe_fail(err, MOE_NOMEM, "no memory to compare");
     else if (code == MOE_OK) return MOE_OK;
     cJSON_Delete(d.list);
     cJSON_Delete(*out);

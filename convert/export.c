@@ -39,22 +39,28 @@ struct exporter {
 
 /* ---- what a source tensor was made of ---- */
 
-/* The plane of the container that holds entry `e`; MOE_UNSUPPORTED when it was changed, MOE_CORRUPT when it is not there. */
+/* The plane of the container that holds entry `e`; MOE_UNSUPPORTED when it was changed,
+ * MOE_CORRUPT when it is not there. */
 static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e, struct moe_err *err)
 {
     struct moe_name n;
-    if (!moe_name_parse(e->name, &n)) return moe_fail_at(err, MOE_CORRUPT, "source.jsonl", e->name, "not a name of this model");
+    if (!moe_name_parse(e->name, &n))
+        return moe_fail_at(err, MOE_CORRUPT, "source.jsonl", e->name, "not a name of this model");
     e->tensor = moe_source_find(src, n.role, n.layer, n.expert);
-    if (!e->tensor) return moe_fail_at(err, MOE_CORRUPT, "source.jsonl", e->name, "the container has no such tensor");
+    if (!e->tensor)
+        return moe_fail_at(err, MOE_CORRUPT, "source.jsonl", e->name, "the container has no such tensor");
     e->plane = moe_name_plane(&n, e->tensor->type);
     const struct moe_span *s = e->plane >= 0 ? &e->tensor->plane[e->plane] : NULL;
     uint64_t stored = !s || s->file < 0 ? 0
-                    : e->plane == MOE_PLANE_SCALE ? (uint64_t)moe_plane_bytes(e->tensor->type, MOE_LAYOUT_LINEAR, MOE_PLANE_SCALE,
-                                                                             e->tensor->rows, e->tensor->cols) : s->bytes;
+                    : e->plane == MOE_PLANE_SCALE
+                        ? (uint64_t)moe_plane_bytes(e->tensor->type, MOE_LAYOUT_LINEAR, MOE_PLANE_SCALE,
+                                                    e->tensor->rows, e->tensor->cols)
+                        : s->bytes;
     if (stored != e->bytes)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, e->name,
-                           "is stored as %s, the source had %s: a quantized container does not go back with --to hf",
-                           moe_dtype_name(e->tensor->type), e->dtype);
+        return moe_fail_at(
+            err, MOE_UNSUPPORTED, src->path, e->name,
+            "is stored as %s, the source had %s: a quantized container does not go back with --to hf",
+            moe_dtype_name(e->tensor->type), e->dtype);
     return MOE_OK;
 }
 
@@ -160,7 +166,8 @@ static enum moe_code text_names(struct exporter *x, struct moe_err *err)
 
 /* ---- bytes ---- */
 
-static enum moe_code copy_plane(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
+static enum moe_code copy_plane(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+                                struct moe_err *err)
 {
     for (uint64_t at = 0; at < e->bytes; at += PIECE) {
         size_t n = e->bytes - at < PIECE ? (size_t)(e->bytes - at) : PIECE;
@@ -172,10 +179,12 @@ static enum moe_code copy_plane(struct exporter *x, const struct moe_origin *e, 
 }
 
 /* Scales lie in tiles of 128 rows; a checkpoint has them by rows. */
-static enum moe_code copy_tiles(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
+static enum moe_code copy_tiles(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+                                struct moe_err *err)
 {
     int64_t rows = e->tensor->rows, blocks = e->tensor->cols / 16;
-    size_t tile = (size_t)moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, e->tensor->cols);
+    size_t tile = (size_t)moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1,
+                                          e->tensor->cols);
     unsigned char *tiles = malloc(tile + 128 * (size_t)blocks), *linear = tiles + tile;
     if (!tiles) return moe_fail(err, MOE_NOMEM, "no memory for a stripe of scales");
     enum moe_code code = MOE_OK;
@@ -205,7 +214,8 @@ static enum moe_code copy_aside(struct exporter *x, const struct moe_origin *e, 
     return moe_interrupted_resumable(err);
 }
 
-static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w, struct moe_err *err)
+static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+                                 struct moe_err *err)
 {
     if (e->aside) return copy_aside(x, e, w, err);
     if (e->literal_bytes) return moe_st_write(w, e->literal, (size_t)e->bytes, err);
@@ -451,10 +461,13 @@ static enum moe_code write_small_files(struct exporter *x, struct moe_err *err)
     return write_others(x, err);
 }
 
-static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o, struct moe_err *err)
+static enum moe_code export_all(struct exporter *x, const char *out, const struct moe_export_options *o,
+                                struct moe_err *err)
 {
     struct moe_newdir d;
-    const struct moe_export_dir e = { .src = x->src, .options = o->vision ? "hf --keep-vision" : "hf", .mode = o->mode,
+    const struct moe_export_dir e = { .src = x->src,
+                                      .options = o->vision ? "hf --keep-vision" : "hf",
+                                      .mode = o->mode,
                                       .proof = x->r->skipped ? MOE_PROOF_NONE : MOE_PROOF_SAME };
     MOE_TRY(moe_export_dir_begin(&d, &e, out, err));
     x->r->was_done = d.whole;
@@ -482,7 +495,8 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
 {
     *r = (struct moe_export_result){ 0 };
     if (src->kind != MOE_CONTAINER)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint already (--to hf wants a container NAME.moe)");
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
+                           "is a checkpoint already (--to hf wants a container NAME.moe)");
     struct exporter x = { .src = src, .progress = progress, .r = r, .buffer = malloc(PIECE),
                           .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");

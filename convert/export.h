@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/export.h - a container back to a Hugging Face checkpoint: the original names, types, shapes, files and bytes. */
+/* convert/export.h - a container back to a Hugging Face checkpoint: the original names, types,
+ * shapes, files and bytes. */
 #ifndef MOE_CONVERT_EXPORT_H
 #define MOE_CONVERT_EXPORT_H
 

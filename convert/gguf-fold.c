@@ -2,8 +2,8 @@
 /* convert/gguf-fold.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
  *
  * llama.cpp's deepseek2 multiplies by no second scale, so a file that it computes rightly from has none.  A
- * global scale that is a power of two can go elsewhere without rounding.  With W = 2^p * B (B: e2m1 codes times
- * block scales), a group of weights that read the same vector x can be written as
+ * global scale that is a power of two can go elsewhere without rounding.  With W = 2^p * B (B: e2m1 codes
+ * times block scales), a group of weights that read the same vector x can be written as
  * W x = (2^(p - n) B) (2^n x): n goes into what makes x, one number for the group, and what is left of each
  * weight's own p into its block scales, which are e4m3 and have 15 exponents.
  *
@@ -11,16 +11,17 @@
  *     input norm                       q_a, kv_a, q
  *     q_a's norm                       q_b
  *     v rows of kv_b                   o
- *     post-attention norm              router; gate and up of the dense MLP, the shared expert and all experts
+ *     post-attention norm              router; gate and up of the dense MLP, the
+ *                                      shared expert and all experts
  *     final norm                       head
  *     the factor of routing weights    down of all experts of all layers: there is one factor for the model
  *
  * Down of a dense MLP or shared expert has no such place: its power has to fit its block scales, or it is not
- * NVFP4 in the file.  n is as near to 0 as it can be: products round their inputs to 8 bits under an F16 scale,
- * which small inputs would make subnormal.
+ * NVFP4 in the file.  n is as near to 0 as it can be: products round their inputs to 8 bits under an F16
+ * scale, which small inputs would make subnormal.
  *
- * Whether block scales bear a shift is known from how often each code occurs, and so is whether they are too small
- * for the types that have F16 scales: their plane is read once before the export. */
+ * Whether block scales bear a shift is known from how often each code occurs, and so is whether they are too
+ * small for the types that have F16 scales: their plane is read once before the export. */
 #include "convert/gguf-internal.h"
 
 #include "base/tool.h"
@@ -326,7 +327,9 @@ static void widen_small(struct work *x)
         const struct moe_tensor *t = &x->src->tensors[i];
         if (!is_small(x, i)) continue;
         if (!d->n++) d->first = i;
-        int64_t k = t->expert < 0 ? i : moe_source_find(x->src, (enum moe_role)t->role, t->layer, 0) - x->src->tensors;
+        int64_t k = t->expert < 0
+                      ? i
+                      : moe_source_find(x->src, (enum moe_role)t->role, t->layer, 0) - x->src->tensors;
         for (; k < x->src->n_tensors && x->src->tensors[k].layer == t->layer; k++)
             if (x->src->tensors[k].role == t->role) x->f->type[k] = MOE_GGUF_BF16;
     }
@@ -384,7 +387,8 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     x.bad = calloc(units, sizeof *x.bad);
     x.weights = calloc(units, sizeof *x.weights);
     x.buf = malloc((size_t)slots * CHUNK);
-    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.whole && x.todo && x.bad && x.weights && x.buf;
+    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.whole && x.todo &&
+              x.bad && x.weights && x.buf;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     if (code == MOE_OK) {
         uint64_t bytes = 0;

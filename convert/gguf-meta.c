@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-meta.c - the pairs that llama.cpp's deepseek2 loader reads, in the order of convert_hf_to_gguf.py. */
+/* convert/gguf-meta.c - the pairs that llama.cpp's deepseek2 loader reads, in the order
+ * of convert_hf_to_gguf.py. */
 #include "convert/gguf-internal.h"
 
 #include <inttypes.h>
@@ -9,16 +10,28 @@
 
 /* Numbers that GGUF files give to these. */
 enum {
-    FILE_TYPE_F32 = 0, FILE_TYPE_F16 = 1, FILE_TYPE_Q4_0 = 2, FILE_TYPE_Q6_K = 18, FILE_TYPE_BF16 = 32, FILE_TYPE_NVFP4 = 39,
-    GATING_SIGMOID = 2, QUANTIZATION_VERSION = 2
+    FILE_TYPE_F32 = 0,
+    FILE_TYPE_F16 = 1,
+    FILE_TYPE_Q4_0 = 2,
+    FILE_TYPE_Q6_K = 18,
+    FILE_TYPE_BF16 = 32,
+    FILE_TYPE_NVFP4 = 39,
+    GATING_SIGMOID = 2,
+    QUANTIZATION_VERSION = 2
 };
 
-static void str(struct moe_gguf_meta *m, const char *key, const char *s) { moe_gguf_str(m, key, s, strlen(s)); }
+static void str(struct moe_gguf_meta *m, const char *key, const char *s)
+{
+    moe_gguf_str(m, key, s, strlen(s));
+}
 
 /* "14.7" -> "15", "4.2" -> "4.2", as gguf-py rounds: at least two digits. */
 static void rounded_count(double n, char out[32])
 {
-    static const struct { double unit; char suffix; } scale[] = { { 1e12, 'T' }, { 1e9, 'B' }, { 1e6, 'M' }, { 0, 'K' } };
+    static const struct {
+        double unit;
+        char suffix;
+    } scale[] = { { 1e12, 'T' }, { 1e9, 'B' }, { 1e6, 'M' }, { 0, 'K' } };
     int i = 0;
     while (scale[i].unit && n <= scale[i].unit) i++;
     double v = n / (scale[i].unit ? scale[i].unit : 1e3);
@@ -54,7 +67,11 @@ static uint64_t file_type(const struct moe_gguf_plan *p)
         nvfp4 |= p->t[i].type == MOE_GGUF_NVFP4;
     }
     if (nvfp4) return FILE_TYPE_NVFP4;
-    return q6_k ? FILE_TYPE_Q6_K : q4_0 ? FILE_TYPE_Q4_0 : bf16 ? FILE_TYPE_BF16 : f16 ? FILE_TYPE_F16 : FILE_TYPE_F32;
+    return q6_k ? FILE_TYPE_Q6_K
+         : q4_0 ? FILE_TYPE_Q4_0
+         : bf16 ? FILE_TYPE_BF16
+         : f16  ? FILE_TYPE_F16
+                : FILE_TYPE_F32;
 }
 
 /* What the architecture has no key for. */
@@ -62,21 +79,27 @@ static enum moe_code check_config(const struct moe_source *src, struct moe_err *
 {
     const struct moe_config *c = &src->config;
     if (c->moe_layer_freq != 1)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has experts in every layer of number %" PRId64 " only, which GGUF's deepseek2 cannot say",
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
+                           "has experts in every layer of number %" PRId64
+                           " only, which GGUF's deepseek2 cannot say",
                            c->moe_layer_freq);
     if (c->yarn && c->mscale != c->mscale_all_dim)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has YaRN mscale %g and mscale_all_dim %g: GGUF's deepseek2 wants them equal", c->mscale,
-                           c->mscale_all_dim);
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
+                           "has YaRN mscale %g and mscale_all_dim %g: GGUF's deepseek2 wants them equal",
+                           c->mscale, c->mscale_all_dim);
     return MOE_OK;
 }
 
 struct number { const char *key; int64_t v; };
 
-static enum moe_code numbers(struct moe_gguf_meta *m, const struct number *n, size_t count, struct moe_err *err)
+static enum moe_code numbers(struct moe_gguf_meta *m, const struct number *n, size_t count,
+                             struct moe_err *err)
 {
     char key[96];
     for (size_t i = 0; i < count; i++) {
-        if (n[i].v < 0 || n[i].v > UINT32_MAX) return moe_fail(err, MOE_UNSUPPORTED, "%s is %" PRId64 ", GGUF wants it below 2^32", n[i].key, n[i].v);
+        if (n[i].v < 0 || n[i].v > UINT32_MAX)
+            return moe_fail(err, MOE_UNSUPPORTED, "%s is %" PRId64 ", GGUF wants it below 2^32", n[i].key,
+                            n[i].v);
         snprintf(key, sizeof key, "deepseek2.%s", n[i].key);
         moe_gguf_u32(m, key, (uint64_t)n[i].v);
     }
@@ -84,14 +107,16 @@ static enum moe_code numbers(struct moe_gguf_meta *m, const struct number *n, si
 }
 
 #define NUMBERS(m, err, ...) \
-    MOE_TRY(numbers(m, (const struct number[]){ __VA_ARGS__ }, sizeof((const struct number[]){ __VA_ARGS__ }) / sizeof(struct number), err))
+    MOE_TRY(numbers(m, (const struct number[]){ __VA_ARGS__ }, \
+                    sizeof((const struct number[]){ __VA_ARGS__ }) / sizeof(struct number), err))
 
 static enum moe_code rope(struct moe_gguf_meta *m, const struct moe_config *c, struct moe_err *err)
 {
     if (c->yarn) {
         str(m, "deepseek2.rope.scaling.type", "yarn");
         moe_gguf_f32(m, "deepseek2.rope.scaling.factor", c->yarn_factor);
-        NUMBERS(m, err, { "rope.scaling.original_context_length", (int64_t)c->original_max_position_embeddings });
+        NUMBERS(m, err,
+                { "rope.scaling.original_context_length", (int64_t)c->original_max_position_embeddings });
         moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_beta_fast", c->beta_fast);
         moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_beta_slow", c->beta_slow);
     }
@@ -99,22 +124,28 @@ static enum moe_code rope(struct moe_gguf_meta *m, const struct moe_config *c, s
     return MOE_OK;
 }
 
-static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src, const struct moe_gguf_plan *p, struct moe_err *err)
+static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src,
+                           const struct moe_gguf_plan *p, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     NUMBERS(m, err, { "block_count", c->num_hidden_layers }, { "context_length", c->max_position_embeddings },
             { "embedding_length", c->hidden_size }, { "feed_forward_length", c->intermediate_size },
-            { "attention.head_count", c->num_attention_heads }, { "attention.head_count_kv", 1 }); /* latent attention: one head for all */
+            { "attention.head_count", c->num_attention_heads },
+            { "attention.head_count_kv", 1 }); /* latent attention: one head for all */
     MOE_TRY(rope(m, c, err));
     moe_gguf_f32(m, "deepseek2.attention.layer_norm_rms_epsilon", c->rms_norm_eps);
     NUMBERS(m, err, { "expert_used_count", c->num_experts_per_tok }, { "expert_group_count", c->n_group },
             { "expert_group_used_count", c->topk_group }, { "expert_gating_func", GATING_SIGMOID });
     moe_gguf_u32(m, "general.file_type", file_type(p));
-    NUMBERS(m, err, { "leading_dense_block_count", c->first_k_dense_replace }, { "vocab_size", c->vocab_size });
+    NUMBERS(m, err, { "leading_dense_block_count", c->first_k_dense_replace },
+            { "vocab_size", c->vocab_size });
     if (c->q_lora_rank) NUMBERS(m, err, { "attention.q_lora_rank", c->q_lora_rank });
-    NUMBERS(m, err, { "attention.kv_lora_rank", c->kv_lora_rank }, { "attention.key_length", c->kv_lora_rank + c->qk_rope_head_dim },
-            { "attention.value_length", c->kv_lora_rank }, { "attention.key_length_mla", c->qk_nope_head_dim + c->qk_rope_head_dim },
-            { "attention.value_length_mla", c->v_head_dim }, { "expert_feed_forward_length", c->moe_intermediate_size },
+    NUMBERS(m, err, { "attention.kv_lora_rank", c->kv_lora_rank },
+            { "attention.key_length", c->kv_lora_rank + c->qk_rope_head_dim },
+            { "attention.value_length", c->kv_lora_rank },
+            { "attention.key_length_mla", c->qk_nope_head_dim + c->qk_rope_head_dim },
+            { "attention.value_length_mla", c->v_head_dim },
+            { "expert_feed_forward_length", c->moe_intermediate_size },
             { "expert_count", c->n_routed_experts }, { "expert_shared_count", c->n_shared_experts });
     moe_gguf_f32(m, "deepseek2.expert_weights_scale",
                  ldexp(c->routed_scaling_factor, p->fold->routing));
@@ -125,15 +156,16 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
     return MOE_OK;
 }
 
-enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source *src, const struct moe_gguf_plan *p, bool *no_tokenizer,
-                                struct moe_err *err)
+enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source *src,
+                                const struct moe_gguf_plan *p, bool *no_tokenizer, struct moe_err *err)
 {
     *m = (struct moe_gguf_meta){ 0 };
     MOE_TRY(check_config(src, err));
     moe_gguf_producer(m);
     str(m, "general.architecture", "deepseek2");
     str(m, "general.type", "model");
-    str(m, "general.name", src->config.model_type); /* not the directory's name: the same weights give the same bytes */
+    /* not the directory's name: the same weights give the same bytes */
+    str(m, "general.name", src->config.model_type);
     size_label(m, p, src->config.n_routed_experts);
     enum moe_code code = model(m, src, p, err);
     if (code == MOE_OK) {

@@ -49,7 +49,8 @@ bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const stru
             out[s] = shift->code[c];
             ok &= c == scales[s] && out[s] != MOE_GGUF_NO_SCALE;
             if (!shift->exact[c]) *rounded += any_value(codes + 8 * s);
-            store64(out + 4 + 8 * s, spread(moe_load_le32(codes + 8 * s)) | spread(moe_load_le32(codes + 8 * s + 4)) << 4);
+            store64(out + 4 + 8 * s,
+                    spread(moe_load_le32(codes + 8 * s)) | spread(moe_load_le32(codes + 8 * s + 4)) << 4);
         }
     }
     return ok;
@@ -77,7 +78,8 @@ static bool to_f16(double v, uint16_t *h)
     frexp(a, &e); /* a = m * 2^e, m in [0.5, 1) */
     if (e < -13) e = -13; /* below 2^-14 the step stays 2^-24 */
     double step = ldexp(1, e - 11), n = nearbyint(a / step);
-    /* n counts steps: 1024 to 2047 for a normal number, less for a subnormal; a carry to 2048 lands in the next exponent. */
+    /* n counts steps: 1024 to 2047 for a normal number, less for a subnormal; a carry to 2048
+     * lands in the next exponent. */
     *h = (uint16_t)(sign | (uint32_t)(n + (a == 0 ? 0 : (double)((e + 13) * 1024))));
     return n * step == a;
 }
@@ -116,20 +118,21 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
         out[0] = (uint8_t)h;
         out[1] = (uint8_t)(h >> 8);
         for (int k = 0; k < 2; k++)
-            store64(out + 2 + 8 * k, spread(moe_load_le32(codes + 4 * k)) | spread(moe_load_le32(codes + 8 + 4 * k)) << 4);
+            store64(out + 2 + 8 * k,
+                    spread(moe_load_le32(codes + 4 * k)) | spread(moe_load_le32(codes + 8 + 4 * k)) << 4);
     }
     return rounded;
 }
 
 /* ---- Q6_K ----
  *
- * A value e2m1 * s, s = e4m3 * factor, becomes d * scale * q with q = 2 * e2m1 * t, t 1 or 2, so that codes are
- * exact and s is 2 d k with k = scale * t: whole numbers up to 127, even ones up to 254.  An e4m3 number is
- * m * 2^e, m of 8 to 15.  With a k of 16 m for the largest of the 16, all that are up to 4 exponents smaller have
- * whole k, too, and nothing is lost but what d loses as an F16: nothing where factor is a power of two, else up to
- * 2^-12, and more where d is below 2^-14.  Other multiples of m, from 8 m on, give d another mantissa, which may
- * round better; those below make d larger, for weights so small that F16 has few bits left.  Where scales are farther
- * apart and that is not enough, the largest is put on other numbers. */
+ * A value e2m1 * s, s = e4m3 * factor, becomes d * scale * q with q = 2 * e2m1 * t, t 1 or 2, so that codes
+ * are exact and s is 2 d k with k = scale * t: whole numbers up to 127, even ones up to 254.  An e4m3 number
+ * is m * 2^e, m of 8 to 15.  With a k of 16 m for the largest of the 16, all that are up to 4 exponents
+ * smaller have whole k, too, and nothing is lost but what d loses as an F16: nothing where factor is a power
+ * of two, else up to 2^-12, and more where d is below 2^-14.  Other multiples of m, from 8 m on, give d
+ * another mantissa, which may round better; those below make d larger, for weights so small that F16 has few
+ * bits left.  Where scales are farther apart and that is not enough, the largest is put on other numbers. */
 
 enum { SUPER = 16, K_MOST = 254 }; /* blocks under one d */
 #define ENOUGH 0x1p-24             /* of squares: what rounding d alone may cost */
@@ -206,8 +209,8 @@ static void pack_super(const uint8_t *codes, const double s[SUPER], const bool n
     }
 }
 
-bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double factor, int64_t cols, uint8_t *out,
-                        double *num, double *den)
+bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double factor, int64_t cols,
+                        uint8_t *out, double *num, double *den)
 {
     double size = fabs(factor);
     for (int64_t at = 0; at < cols / 256; at++, codes += 128, scales += SUPER, out += 210) {

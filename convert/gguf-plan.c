@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The name after "blk.L.".  f32: llama.cpp keeps it in F32 whatever the rest is.  inputs: its loader has a place for
- * input scales. */
+/* The name after "blk.L.".  f32: llama.cpp keeps it in F32 whatever the rest is.  inputs: its loader has
+ * a place for input scales. */
 static const struct { const char *name; bool vector, f32, inputs; } table[MOE_ROLE_COUNT] = {
     [MOE_ROLE_EMBED]       = { "token_embd.weight",         false, false, false },
     [MOE_ROLE_NORM]        = { "output_norm.weight",        true,  true,  false },
@@ -38,7 +38,8 @@ static const struct { const char *name; bool vector, f32, inputs; } table[MOE_RO
 
 bool moe_gguf_keeps_f32(enum moe_role role) { return table[role].f32; }
 
-/* A weight that is divided by a power of two reads inputs that are multiplied by it; but down's is in what follows. */
+/* A weight that is divided by a power of two reads inputs that are multiplied by it; but
+ * down's is in what follows. */
 float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_source *src, int64_t i)
 {
     const struct moe_tensor *t = &src->tensors[i];
@@ -48,10 +49,15 @@ float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_sourc
     return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->fold->power[i]); /* 1: nothing was calibrated */
 }
 
-static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const char *name, uint32_t type, uint64_t a, uint64_t b, uint64_t c)
+static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const char *name, uint32_t type,
+                                   uint64_t a, uint64_t b, uint64_t c)
 {
     struct moe_gguf_tensor *t = &p->t[p->n];
-    *t = (struct moe_gguf_tensor){ .type = type, .ndim = c ? 3 : b ? 2 : 1, .ne = { a, b ? b : 1, c ? c : 1, 1 } };
+    *t = (struct moe_gguf_tensor){ .type = type,
+                                   .ndim = c ? 3
+                                         : b ? 2
+                                             : 1,
+                                   .ne = { a, b ? b : 1, c ? c : 1, 1 } };
     if (layer < 0) snprintf(t->name, sizeof t->name, "%s", name);
     else snprintf(t->name, sizeof t->name, "blk.%d.%s", layer, name);
     p->input[p->n] = -1;
@@ -59,8 +65,8 @@ static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const cha
     return t;
 }
 
-/* The F32 tensor "X.input_scale" of tensor number `of`, "X.weight", which n tensors of the model from `first` on
- * make, where one is other than 1: without activations that were looked at there is nothing to say. */
+/* The F32 tensor "X.input_scale" of tensor number `of`, "X.weight", which n tensors of the model from `first`
+ * on make, where one is other than 1: without activations that were looked at there is nothing to say. */
 static void add_inputs(struct moe_gguf_plan *p, const struct moe_source *src, int64_t of, int64_t first,
                        int64_t stride, int64_t n)
 {
@@ -81,7 +87,8 @@ static void add_dense(struct moe_gguf_plan *p, const struct moe_source *src, int
     uint32_t type = p->fold->type[i];
     p->to[i] = (int32_t)p->n;
     if (t->role == MOE_ROLE_KV_B) {
-        uint64_t heads = (uint64_t)c->num_attention_heads, nope = (uint64_t)c->qk_nope_head_dim, v = (uint64_t)c->v_head_dim;
+        uint64_t heads = (uint64_t)c->num_attention_heads, nope = (uint64_t)c->qk_nope_head_dim,
+                 v = (uint64_t)c->v_head_dim;
         add(p, t->layer, table[t->role].name, type, nope, cols, heads);
         add(p, t->layer, "attn_v_b.weight", type, cols, v, heads);
         return;
@@ -104,21 +111,26 @@ static enum moe_code add_expert(struct moe_gguf_plan *p, const struct moe_source
         add_inputs(p, src, p->to[i], i, 3, src->config.n_routed_experts);
         return MOE_OK;
     }
-    MOE_CHECK(first >= src->tensors && first->expert == 0 && first->role == t->role && first->layer == t->layer);
+    MOE_CHECK(first >= src->tensors && first->expert == 0 && first->role == t->role &&
+              first->layer == t->layer);
     p->to[i] = p->to[first - src->tensors];
     if (type == p->t[p->to[i]].type) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                       "is stored as %s, expert 0 of its layer as %s: GGUF stacks experts, which takes one type a layer",
-                       moe_dtype_name(t->type), moe_dtype_name(first->type));
+    return moe_fail_at(
+        err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+        "is stored as %s, expert 0 of its layer as %s: GGUF stacks experts, which takes one type a layer",
+        moe_dtype_name(t->type), moe_dtype_name(first->type));
 }
 
 enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *src,
                             const struct moe_gguf_fold *fold, struct moe_err *err)
 {
     int64_t most = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) most += src->tensors[i].expert > 0 ? 0 : 2; /* and v_b or input scales */
-    *p = (struct moe_gguf_plan){ .t = calloc((size_t)most + 1, sizeof *p->t), .to = malloc(((size_t)src->n_tensors + 1) * sizeof *p->to),
-                                 .input = malloc(((size_t)most + 1) * sizeof *p->input), .fold = fold };
+    /* and v_b or input scales */
+    for (int64_t i = 0; i < src->n_tensors; i++) most += src->tensors[i].expert > 0 ? 0 : 2;
+    *p = (struct moe_gguf_plan){ .t = calloc((size_t)most + 1, sizeof *p->t),
+                                 .to = malloc(((size_t)src->n_tensors + 1) * sizeof *p->to),
+                                 .input = malloc(((size_t)most + 1) * sizeof *p->input),
+                                 .fold = fold };
     bool ok = p->t && p->to && p->input;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     for (int64_t i = 0; code == MOE_OK && i < src->n_tensors; i++) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-small.c - weights whose scales are too small for the F16 numbers of ggml's Q6_K and Q4_0.
  *
- * Below 2^-14 an F16 has fewer and fewer bits, below 2^-25 none: an expert whose weights are small would be rounded
- * away.  The type of a tensor is part of the file's head, so it has to be known before the first weight is written:
- * what rounding will cost is estimated from how often each scale occurs, which takes the scales alone.  What it does
- * cost is measured while the weights are packed. */
+ * Below 2^-14 an F16 has fewer and fewer bits, below 2^-25 none: an expert whose weights are small would be
+ * rounded away.  The type of a tensor is part of the file's head, so it has to be known before the first
+ * weight is written: what rounding will cost is estimated from how often each scale occurs, which takes the
+ * scales alone.  What it does cost is measured while the weights are packed. */
 #include "convert/gguf-internal.h"
 
 #include "kernels/scales.h"
@@ -29,7 +29,8 @@ static double rounding(double v)
     return d * d;
 }
 
-/* Of a block scale s times the factor as a multiple of Q6_K's d, the largest d that is tried: s over twice its mantissa. */
+/* Of a block scale s times the factor as a multiple of Q6_K's d, the largest d that is tried: s
+ * over twice its mantissa. */
 static double q6_k_error(double s, double factor)
 {
     int e;
@@ -65,13 +66,16 @@ int moe_gguf_exact_power(const struct moe_tensor *t, const uint64_t count[256])
     int c = 0;
     if (moe_dtypes[t->type].scale == MOE_SCALE_F16) return 0; /* they are F16 numbers; larger ones are, too */
     while (c < 255 && !count[c]) c++;
-    return c ? 110 - c : POWER_MOST; /* 2^(c - 127) has 7 bits below it, and 2^-24 is the last of an F16; 0: smaller still */
+    /* 2^(c - 127) has 7 bits below it, and 2^-24 is the last of an F16; 0: smaller still */
+    return c ? 110 - c : POWER_MOST;
 }
 
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256])
 {
-    int least = POWER_LEAST, most = POWER_MOST; /* F16's grid above a power of two holds what that below it holds */
-    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) most = 0; /* F16 scales as they are lose nothing, however small */
+    /* F16's grid above a power of two holds what that below it holds */
+    int least = POWER_LEAST, most = POWER_MOST;
+    /* F16 scales as they are lose nothing, however small */
+    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) most = 0;
     if (holds(t, count, least)) return least;
     while (most - least > 1) {
         int middle = least + (most - least) / 2;

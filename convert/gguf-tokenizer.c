@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-tokenizer.c - K2's tiktoken ranks as GGUF's "gpt2" tokenizer: tokens spelled in its alphabet, merges found from ranks.
- * What convert_hf_to_gguf.py derives, without its Python packages. */
+/* convert/gguf-tokenizer.c - K2's tiktoken ranks as GGUF's "gpt2" tokenizer: tokens spelled in its alphabet,
+ * merges found from ranks.  What convert_hf_to_gguf.py derives, without its Python packages. */
 #include "convert/gguf-internal.h"
 
 #include "base/io.h"
@@ -11,9 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_NORMAL = 1, TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4, TOKEN_UNUSED = 5, SLOTS = 256 /* of special tokens in K2's tokenization code */ };
+enum {
+    TOKEN_NORMAL = 1,
+    TOKEN_CONTROL = 3,
+    TOKEN_USER_DEFINED = 4,
+    TOKEN_UNUSED = 5,
+    SLOTS = 256 /* of special tokens in K2's tokenization code */
+};
 
-/* GPT-2's alphabet: printable bytes stand for themselves, the others, in order, for U+0100 and on.  UTF-8 of each byte's letter. */
+/* GPT-2's alphabet: printable bytes stand for themselves, the others, in order, for U+0100 and on.
+ * UTF-8 of each byte's letter. */
 struct alphabet { char utf8[256][2]; unsigned char len[256]; };
 
 static void fill_alphabet(struct alphabet *a)
@@ -45,7 +52,8 @@ static void put(struct text *t, const char *s, size_t n)
 
 static void spell(struct text *t, const struct alphabet *a, const char *bytes, size_t len)
 {
-    for (size_t i = 0; i < len; i++) put(t, a->utf8[(unsigned char)bytes[i]], a->len[(unsigned char)bytes[i]]);
+    for (size_t i = 0; i < len; i++)
+        put(t, a->utf8[(unsigned char)bytes[i]], a->len[(unsigned char)bytes[i]]);
 }
 
 static int32_t count_ranks(const struct moe_tokenizer *t)
@@ -63,8 +71,8 @@ static bool unused(int32_t id, int32_t ranks, const char *name, size_t len)
     return id >= ranks + SLOTS && (size_t)n == len && !memcmp(made, name, len);
 }
 
-/* llama.cpp prints no control token and finds none in plain text; one that is user-defined it does both with, as
- * transformers does with an added token that is not special. */
+/* llama.cpp prints no control token and finds none in plain text; one that is user-defined it does both with,
+ * as transformers does with an added token that is not special. */
 static int token_type(const struct moe_tokenizer *t, int32_t id, int32_t ranks)
 {
     char room[MOE_TOKEN_ROOM];
@@ -74,7 +82,8 @@ static int token_type(const struct moe_tokenizer *t, int32_t id, int32_t ranks)
     return moe_token_is_text(t, id) ? TOKEN_USER_DEFINED : TOKEN_CONTROL;
 }
 
-static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a, int32_t ranks, struct text *s)
+static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a,
+                   int32_t ranks, struct text *s)
 {
     int32_t n = (int32_t)moe_tokenizer_size(t);
     char room[MOE_TOKEN_ROOM];
@@ -101,8 +110,8 @@ static void put_token(struct text *s, const struct moe_tokenizer *t, const struc
     spell(s, a, bytes, len);
 }
 
-static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a, int32_t ranks, struct text *s,
-                            struct moe_err *err)
+static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a,
+                            int32_t ranks, struct text *s, struct moe_err *err)
 {
     int32_t (*pair)[2] = malloc(((size_t)ranks + 1) * sizeof *pair);
     int32_t n = 0;
@@ -131,9 +140,10 @@ static void special_ids(struct moe_gguf_meta *m, const struct moe_config *c)
     if (c->pad_token_id >= 0) moe_gguf_u32(m, "tokenizer.ggml.padding_token_id", (uint64_t)c->pad_token_id);
 }
 
-/* A file of the tokenizer: in a checkpoint beside the weights, in a container in tokenizer/, where it has to be what the
- * manifest lists. */
-static enum moe_code small_file(const struct moe_source *src, const char *name, char path[PATH_MAX], struct moe_err *err)
+/* A file of the tokenizer: in a checkpoint beside the weights, in a container in tokenizer/, where it has to
+ * be what the manifest lists. */
+static enum moe_code small_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
+                                struct moe_err *err)
 {
     char listed[64];
     if (src->kind != MOE_CONTAINER) return moe_path_join(path, PATH_MAX, src->path, name, err);
@@ -142,13 +152,15 @@ static enum moe_code small_file(const struct moe_source *src, const char *name, 
     return moe_path_join(path, PATH_MAX, src->path, listed, err);
 }
 
-/* The template: in tokenizer_config.json a string, or a list with one named "default"; else chat_template.jinja. */
+/* The template: in tokenizer_config.json a string, or a list with one named "default";
+ * else chat_template.jinja. */
 static const char *template_in(const cJSON *config)
 {
     const cJSON *v = moe_json_get(config, "chat_template");
     for (const cJSON *i = cJSON_IsArray(v) ? v->child : NULL; i; i = i->next) {
         const cJSON *name = moe_json_get(i, "name"), *text = moe_json_get(i, "template");
-        if (cJSON_IsString(name) && !strcmp(name->valuestring, "default") && cJSON_IsString(text)) return text->valuestring;
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, "default") && cJSON_IsString(text))
+            return text->valuestring;
     }
     return cJSON_IsString(v) ? v->valuestring : NULL;
 }
@@ -163,7 +175,9 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     MOE_TRY(moe_json_read(path, (size_t)16 << 20, &config, err));
     for (int i = 0; i < 2; i++) { /* only when the file says so */
         const cJSON *v = moe_json_get(config, i ? "add_eos_token" : "add_bos_token");
-        if (cJSON_IsBool(v)) moe_gguf_bool(m, i ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_bos_token", cJSON_IsTrue(v));
+        if (cJSON_IsBool(v))
+            moe_gguf_bool(m, i ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_bos_token",
+                          cJSON_IsTrue(v));
     }
     const char *in = template_in(config);
     if (in) moe_gguf_str(m, "tokenizer.chat_template", in, strlen(in));
@@ -178,7 +192,8 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     return MOE_OK;
 }
 
-enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none, struct moe_err *err)
+enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none,
+                                 struct moe_err *err)
 {
     struct moe_tokenizer *t;
     struct alphabet a;

@@ -74,7 +74,8 @@ static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, 
     if (moe_kernels()->amax(x, n) < 0x1p127f) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, k->rows.src->files[t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                       "has values that are too large times 2^%d, from a global scale (write --outtype bf16)", power);
+                       "has values that are too large times 2^%d, from a global scale (write --outtype bf16)",
+                       power);
 }
 
 /* The error of the encoded stripe in k->out; nothing is lost from BF16 to BF16, or to F32. */
@@ -82,7 +83,9 @@ static void add_error(struct worker *k, uint32_t type)
 {
     const struct moe_kernels *kernels = moe_kernels();
     const struct moe_weight *w = &k->rows.w;
-    struct moe_weight q = { .type = type == MOE_GGUF_F32 ? MOE_F32 : MOE_BF16, .rows = w->rows, .cols = w->cols, .data = k->out };
+    struct moe_weight q = {
+        .type = type == MOE_GGUF_F32 ? MOE_F32 : MOE_BF16, .rows = w->rows, .cols = w->cols, .data = k->out
+    };
     double before = k->num;
     for (int64_t r = 0; r < w->rows; r++) {
         kernels->decode(&q, r, 0, w->cols, k->row);
@@ -95,7 +98,8 @@ static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, 
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
     int64_t n = k->rows.w.rows * k->rows.w.cols;
-    if (type == MOE_GGUF_F16) memcpy(k->out, k->rows.w.data, 2 * (size_t)n); /* only what is F16 in the model, too */
+    /* only what is F16 in the model, too */
+    if (type == MOE_GGUF_F16) memcpy(k->out, k->rows.w.data, 2 * (size_t)n);
     else encode(type, k->rows.values, n, k->out);
     if (smaller_than_bf16(k->rows.t)) {
         add_error(k, type);
@@ -156,7 +160,8 @@ static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, 
     return refuse(k, "has a scale above 65504 * 127, the largest of GGUF's Q6_K (write --outtype bf16)", err);
 }
 
-static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size_t row_bytes, struct moe_err *err)
+static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size_t row_bytes,
+                                 struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
@@ -165,7 +170,9 @@ static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size
             k->row[b] = moe_scale_value(moe_dtypes[w->type].scale, w->scale, moe_scale_index(w, r, 32 * b));
         int64_t rounded = moe_gguf_pack_q4_0(w->data + r * w->cols / 2, k->row, power,
                                              w->cols, k->out + (size_t)r * row_bytes, inexact, &num, &den);
-        if (rounded < 0) return refuse(k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
+        if (rounded < 0)
+            return refuse(
+                k, "has a scale above 65504, the largest that GGUF's Q4_0 holds (write --outtype bf16)", err);
         k->rounded |= rounded > 0;
     }
     k->num += num * to_model;
@@ -174,7 +181,8 @@ static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size
 }
 
 /* Rows of kv_b: a head's qk_nope rows become columns of its k_b, its v rows stay rows of v_b. */
-static enum moe_code split_stripe(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb, struct moe_err *err)
+static enum moe_code split_stripe(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
+                                  struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
@@ -184,14 +192,19 @@ static enum moe_code split_stripe(struct work *x, struct worker *k, const struct
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
-        n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r; /* v rows lie together in v_b, too */
+        /* v rows lie together in v_b, too */
+        n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r;
         if (i >= nope) {
             if (power) MOE_TRY(scaled(k, kb->type, r, n, power, err));
-            MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row, (size_t)(n * rank) * e, err));
+            MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row,
+                                   (size_t)(n * rank) * e, err));
             continue;
         }
-        for (int64_t c = 0; c < rank; c++) memcpy(k->head + (size_t)(c * nope + i) * e, row + (size_t)c * e, e);
-        if (i == nope - 1) MOE_TRY(moe_gguf_write(x->w, kb, (uint64_t)(h * rank * nope) * e, k->head, (size_t)(rank * nope) * e, err));
+        for (int64_t c = 0; c < rank; c++)
+            memcpy(k->head + (size_t)(c * nope + i) * e, row + (size_t)c * e, e);
+        if (i == nope - 1)
+            MOE_TRY(moe_gguf_write(x->w, kb, (uint64_t)(h * rank * nope) * e, k->head,
+                                   (size_t)(rank * nope) * e, err));
     }
     return MOE_OK;
 }
@@ -221,11 +234,14 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
             MOE_TRY(split_stripe(x, k, to, err));
             continue;
         }
-        if (to->type == MOE_GGUF_NVFP4) MOE_TRY(nvfp4_stripe(k, &shift, x->plan->fold->inexact[i], row_bytes, err));
+        if (to->type == MOE_GGUF_NVFP4)
+            MOE_TRY(nvfp4_stripe(k, &shift, x->plan->fold->inexact[i], row_bytes, err));
         else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
-        else if (to->type == MOE_GGUF_Q4_0) MOE_TRY(q4_0_stripe(k, power, x->plan->fold->inexact[i], row_bytes, err));
+        else if (to->type == MOE_GGUF_Q4_0)
+            MOE_TRY(q4_0_stripe(k, power, x->plan->fold->inexact[i], row_bytes, err));
         else MOE_TRY(decoded_stripe(k, to->type, power, err));
-        MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out, (size_t)k->rows.w.rows * row_bytes, err));
+        MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out,
+                               (size_t)k->rows.w.rows * row_bytes, err));
     }
     return MOE_OK;
 }
@@ -281,17 +297,20 @@ static struct buffers measure(const struct moe_source *src)
     const struct moe_config *c = &src->config;
     struct buffers b = { 0, 0, up((size_t)(c->kv_lora_rank * c->qk_nope_head_dim) * 4) };
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        size_t row = up((size_t)src->tensors[i].cols * 4), out = up((size_t)moe_rows_stripe(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
+        size_t row = up((size_t)src->tensors[i].cols * 4),
+               out = up((size_t)moe_rows_stripe(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
         if (row > b.row) b.row = row;
         if (out > b.out) b.out = out;
     }
     return b;
 }
 
-static enum moe_code plan_workers(struct work *x, const struct moe_gguf_options *o, const struct moe_pool *pool, struct moe_err *err)
+static enum moe_code plan_workers(struct work *x, const struct moe_gguf_options *o,
+                                  const struct moe_pool *pool, struct moe_err *err)
 {
     struct buffers b = measure(x->src);
-    uint64_t base = moe_peak_rss() + (8 << 20), each = moe_rows_estimate(x->src) + b.out + b.row + b.head + (256 << 10);
+    uint64_t base = moe_peak_rss() + (8 << 20),
+             each = moe_rows_estimate(x->src) + b.out + b.row + b.head + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
     int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
     x->workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
@@ -311,7 +330,8 @@ static enum moe_code open_workers(struct work *x, struct moe_err *err)
         struct worker *k = &x->worker[i];
         MOE_TRY(moe_rows_open(&k->rows, x->src, err));
         k->out = aligned_alloc(64, b.out + b.row + b.head);
-        if (!k->out) return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (try fewer --threads)");
+        if (!k->out)
+            return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (try fewer --threads)");
         k->row = (float *)(void *)(k->out + b.out);
         k->head = k->out + b.out + b.row;
     }
@@ -329,9 +349,10 @@ static void close_workers(struct work *x)
 
 /* ---- the file ---- */
 
-/* What would be in the way at the end, before anything of the model is read; under --resume the file may be there already,
- * unless a killed --force run was about to replace it. */
-static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_err *err)
+/* What would be in the way at the end, before anything of the model is read; under --resume the file may be
+ * there already, unless a killed --force run was about to replace it. */
+static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o,
+                           struct moe_err *err)
 {
     char id[33];
     bool resume = o->mode == MOE_WRITE_RESUME;
@@ -345,13 +366,14 @@ static enum moe_code begin(struct work *x, const char *out, const struct moe_ggu
     return !resume || x->r->was_done ? MOE_OK : moe_gguf_may_write(out, moe_write_left(o->mode), err);
 }
 
-static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
-                                const struct moe_gguf_meta *m, struct moe_err *err)
+static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o,
+                                struct moe_pool *pool, const struct moe_gguf_meta *m, struct moe_err *err)
 {
     bool spoiled;
     if (x->r->was_done) return MOE_OK;
     if (o->mode != MOE_WRITE_RESUME) MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
-    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), x->name, &x->r->was_done, m, x->plan->t, x->plan->n, err));
+    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), x->name, &x->r->was_done, m, x->plan->t,
+                            x->plan->n, err));
     if (x->r->was_done) return moe_gguf_finish(&x->w, err);
     enum moe_code code = open_workers(x, err);
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);
@@ -365,8 +387,9 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     return moe_interrupted_left(code, err, "nothing was finished yet (an export is a copy, and starts over)");
 }
 
-enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o, struct moe_pool *pool,
-                              struct moe_progress *progress, struct moe_gguf_result *r, struct moe_err *err)
+enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o,
+                              struct moe_pool *pool, struct moe_progress *progress, struct moe_gguf_result *r,
+                              struct moe_err *err)
 {
     struct moe_gguf_plan plan = { 0 };
     struct moe_gguf_fold fold;

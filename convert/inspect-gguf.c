@@ -73,8 +73,8 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
             continue;
         }
         cJSON *o = cJSON_AddObjectToObject(m, p->key);
-        ok = o && cJSON_AddStringToObject(o, "type", moe_gguf_value_name(p->item)) && moe_json_add_i64(o, "count", (int64_t)p->count) &&
-             add_first(o, p);
+        ok = o && cJSON_AddStringToObject(o, "type", moe_gguf_value_name(p->item)) &&
+             moe_json_add_i64(o, "count", (int64_t)p->count) && add_first(o, p);
     }
     return ok;
 }
@@ -82,7 +82,8 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
 /* Bytes of tensors whose type this build does not know are not known either: null. */
 static bool add_bytes(cJSON *o, bool known, uint64_t bytes)
 {
-    return known ? moe_json_add_i64(o, "bytes", (int64_t)bytes) != NULL : cJSON_AddNullToObject(o, "bytes") != NULL;
+    return known ? moe_json_add_i64(o, "bytes", (int64_t)bytes) != NULL
+                 : cJSON_AddNullToObject(o, "bytes") != NULL;
 }
 
 static bool add_types(cJSON *j, const struct moe_gguf_head *h)
@@ -128,9 +129,11 @@ static cJSON *summary(const struct moe_gguf_head *h)
 {
     cJSON *j = cJSON_CreateObject();
     bool ok = j && cJSON_AddStringToObject(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
-              add_string(j, "architecture", h, "general.architecture") && add_string(j, "name", h, "general.name") &&
-              moe_json_add_i64(j, "tensors", h->n_tensors) && add_all_bytes(j, h) && add_types(j, h);
-    ok = ok && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") && cJSON_AddArrayToObject(j, "problems");
+              add_string(j, "architecture", h, "general.architecture") &&
+              add_string(j, "name", h, "general.name") && moe_json_add_i64(j, "tensors", h->n_tensors) &&
+              add_all_bytes(j, h) && add_types(j, h);
+    ok = ok && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") &&
+         cJSON_AddArrayToObject(j, "problems");
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -141,7 +144,8 @@ static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
     char room[32];
     cJSON *row = cJSON_CreateObject(), *shape = NULL;
     if (!row || !cJSON_AddItemToArray(list, row)) return false;
-    bool ok = cJSON_AddStringToObject(row, "name", t->name) && cJSON_AddStringToObject(row, "type", type_name(t->type, room)) &&
+    bool ok = cJSON_AddStringToObject(row, "name", t->name) &&
+              cJSON_AddStringToObject(row, "type", type_name(t->type, room)) &&
               (shape = cJSON_AddArrayToObject(row, "shape"));
     for (uint32_t d = 0; ok && d < t->ndim; d++) {
         cJSON *n = cJSON_CreateNumber((double)t->ne[d]);
@@ -151,14 +155,16 @@ static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
            moe_json_add_i64(row, "offset", (int64_t)t->offset);
 }
 
-static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const char *pattern, struct moe_err *err)
+static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const char *pattern,
+                                  struct moe_err *err)
 {
     struct moe_re *re = NULL;
     if (*pattern) MOE_TRY(moe_re_open(&re, pattern, err));
     cJSON *list = cJSON_AddArrayToObject(j, "tensor_list");
     bool ok = list != NULL;
     for (int64_t i = 0; ok && i < h->n_tensors; i++)
-        if (!re || moe_re_match(re, h->tensors[i].name, strlen(h->tensors[i].name))) ok = add_tensor(list, &h->tensors[i]);
+        if (!re || moe_re_match(re, h->tensors[i].name, strlen(h->tensors[i].name)))
+            ok = add_tensor(list, &h->tensors[i]);
     moe_re_close(&re);
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the list of tensors");
 }
@@ -169,7 +175,8 @@ static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const
 static const char *size_text(const cJSON *o, char room[16])
 {
     const cJSON *bytes = moe_json_get(o, "bytes");
-    return bytes ? moe_human_bytes((uint64_t)bytes->valuedouble, room) : "bytes unknown (a type that this build does not know)";
+    return bytes ? moe_human_bytes((uint64_t)bytes->valuedouble, room)
+                 : "bytes unknown (a type that this build does not know)";
 }
 
 /* A value as its JSON, between quotes where it is text. */
@@ -178,7 +185,8 @@ static bool print_value(const char *key, const cJSON *v)
     const cJSON *type = moe_json_get(v, "type"), *count = moe_json_get(v, "count");
     char *json = moe_json_print(cJSON_IsObject(v) ? moe_json_get(v, "first") : v, 0);
     if (!json) return false;
-    if (cJSON_IsObject(v)) moe_print_line("  %s = %.0f of %s: %s", key, count->valuedouble, type->valuestring, json);
+    if (cJSON_IsObject(v))
+        moe_print_line("  %s = %.0f of %s: %s", key, count->valuedouble, type->valuestring, json);
     else moe_print_line("  %s = %s", key, json);
     free(json);
     return true;
@@ -193,27 +201,31 @@ static bool print_all(const cJSON *j, const struct moe_gguf_head *h, bool everyt
     bool ok = arch != NULL;
     if (ok) moe_print_line("gguf, version %u, architecture %s", h->version, arch);
     free(arch);
-    moe_print_line("  %lld tensor%s, %s", (long long)h->n_tensors, moe_plural(h->n_tensors), size_text(j, human));
+    moe_print_line("  %lld tensor%s, %s", (long long)h->n_tensors, moe_plural(h->n_tensors),
+                   size_text(j, human));
     for (const cJSON *t = moe_json_get(j, "types")->child; t; t = t->next)
         moe_print_line("  %-14s %8.0f tensors  %s", t->string, moe_json_get(t, "tensors")->valuedouble,
                        size_text(t, human));
     moe_print_line("%lld key%s of metadata:", (long long)h->n_pairs, moe_plural(h->n_pairs));
     for (const cJSON *v = m->child; ok && v; v = v->next)
         if (everything || shown < KEYS_SHOWN) ok = print_value(v->string, v), shown++;
-    if (shown < h->n_pairs) moe_print_line("  and %lld more (--tensors or --json shows all)", (long long)(h->n_pairs - shown));
+    if (shown < h->n_pairs)
+        moe_print_line("  and %lld more (--tensors or --json shows all)", (long long)(h->n_pairs - shown));
     for (const cJSON *r = everything ? moe_json_get(j, "tensor_list")->child : NULL; ok && r; r = r->next) {
         char *shape = moe_json_print(moe_json_get(r, "shape"), 0);
         const cJSON *bytes = moe_json_get(r, "bytes");
         snprintf(room, sizeof room, "%.0f", bytes ? bytes->valuedouble : 0);
         ok = shape != NULL;
-        if (ok) moe_print_line("%s  %s  %s  %s bytes", moe_json_get(r, "name")->valuestring, moe_json_get(r, "type")->valuestring, shape,
-                               bytes ? room : "unknown");
+        if (ok)
+            moe_print_line("%s  %s  %s  %s bytes", moe_json_get(r, "name")->valuestring,
+                           moe_json_get(r, "type")->valuestring, shape, bytes ? room : "unknown");
         free(shape);
     }
     return ok;
 }
 
-enum moe_code moe_inspect_gguf(const char *path, const char *pattern, bool text, cJSON **out, struct moe_err *err)
+enum moe_code moe_inspect_gguf(const char *path, const char *pattern, bool text, cJSON **out,
+                               struct moe_err *err)
 {
     struct moe_gguf_head h;
     *out = NULL;
@@ -221,7 +233,8 @@ enum moe_code moe_inspect_gguf(const char *path, const char *pattern, bool text,
     cJSON *j = summary(&h);
     enum moe_code code = j ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the summary");
     if (code == MOE_OK && pattern) code = list_tensors(j, &h, pattern, err);
-    if (code == MOE_OK && text && !print_all(j, &h, pattern != NULL)) code = moe_fail(err, MOE_NOMEM, "no memory to print it");
+    if (code == MOE_OK && text && !print_all(j, &h, pattern != NULL))
+        code = moe_fail(err, MOE_NOMEM, "no memory to print it");
     moe_gguf_head_release(&h);
     if (code == MOE_OK) *out = j;
     else cJSON_Delete(j);

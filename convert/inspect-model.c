@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a model is beyond its tensors: attention, context, tokenizer, how it was quantized; and layer by layer. */
+/* What a model is beyond its tensors: attention, context, tokenizer, how it was
+ * quantized; and layer by layer. */
 #include "convert/inspect.h"
 
 #include "formats/container/container.h"
@@ -13,50 +14,67 @@
 static bool add_rope(cJSON *j, const struct moe_config *c)
 {
     cJSON *o = cJSON_AddObjectToObject(j, "rope");
-    bool ok = o && cJSON_AddStringToObject(o, "type", c->yarn ? "yarn" : "default") && cJSON_AddNumberToObject(o, "theta", c->rope_theta);
+    bool ok = o && cJSON_AddStringToObject(o, "type", c->yarn ? "yarn" : "default") &&
+              cJSON_AddNumberToObject(o, "theta", c->rope_theta);
     if (!ok || !c->yarn) return ok;
     return cJSON_AddNumberToObject(o, "factor", c->yarn_factor) &&
            cJSON_AddNumberToObject(o, "original_context_length", c->original_max_position_embeddings) &&
-           cJSON_AddNumberToObject(o, "mscale", c->mscale) && cJSON_AddNumberToObject(o, "mscale_all_dim", c->mscale_all_dim) &&
-           cJSON_AddNumberToObject(o, "beta_fast", c->beta_fast) && cJSON_AddNumberToObject(o, "beta_slow", c->beta_slow);
+           cJSON_AddNumberToObject(o, "mscale", c->mscale) &&
+           cJSON_AddNumberToObject(o, "mscale_all_dim", c->mscale_all_dim) &&
+           cJSON_AddNumberToObject(o, "beta_fast", c->beta_fast) &&
+           cJSON_AddNumberToObject(o, "beta_slow", c->beta_slow);
 }
 
 static bool add_shape(cJSON *j, const struct moe_config *c)
 {
     return moe_json_add_i64(j, "context_length", c->max_position_embeddings) && add_rope(j, c) &&
-           moe_json_add_i64(j, "heads", c->num_attention_heads) && moe_json_add_i64(j, "q_lora_rank", c->q_lora_rank) &&
-           moe_json_add_i64(j, "kv_lora_rank", c->kv_lora_rank) && moe_json_add_i64(j, "qk_nope_head_dim", c->qk_nope_head_dim) &&
-           moe_json_add_i64(j, "qk_rope_head_dim", c->qk_rope_head_dim) && moe_json_add_i64(j, "v_head_dim", c->v_head_dim) &&
+           moe_json_add_i64(j, "heads", c->num_attention_heads) &&
+           moe_json_add_i64(j, "q_lora_rank", c->q_lora_rank) &&
+           moe_json_add_i64(j, "kv_lora_rank", c->kv_lora_rank) &&
+           moe_json_add_i64(j, "qk_nope_head_dim", c->qk_nope_head_dim) &&
+           moe_json_add_i64(j, "qk_rope_head_dim", c->qk_rope_head_dim) &&
+           moe_json_add_i64(j, "v_head_dim", c->v_head_dim) &&
            moe_json_add_i64(j, "dense_layers", c->num_hidden_layers - moe_config_moe_layers(c)) &&
-           moe_json_add_i64(j, "shared_experts", c->n_shared_experts) && moe_json_add_i64(j, "expert_groups", c->n_group) &&
+           moe_json_add_i64(j, "shared_experts", c->n_shared_experts) &&
+           moe_json_add_i64(j, "expert_groups", c->n_group) &&
            moe_json_add_i64(j, "expert_groups_used", c->topk_group);
 }
 
 /* ---- tokenizer ---- */
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for the summary"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for the summary");
+}
 
 /* The model's template by the name that --chat-template has for it; null for one that is not built in. */
-static enum moe_code add_template(cJSON *o, const struct moe_source *src, const struct moe_tokenizer *t, struct moe_err *err)
+static enum moe_code add_template(cJSON *o, const struct moe_source *src, const struct moe_tokenizer *t,
+                                  struct moe_err *err)
 {
-    const struct moe_chat_hint hint = { .model_type = src->config.model_type, .architecture = src->config.architecture };
+    const struct moe_chat_hint hint = { .model_type = src->config.model_type,
+                                        .architecture = src->config.architecture };
     struct moe_chat *chat = NULL;
     enum moe_code code = moe_chat_open(&chat, t, &hint, err);
     if (code == MOE_NOMEM || code == MOE_IO) return code;
-    cJSON *v = chat ? cJSON_AddStringToObject(o, "chat_template", moe_chat_name(chat)) : cJSON_AddNullToObject(o, "chat_template");
+    cJSON *v = chat ? cJSON_AddStringToObject(o, "chat_template", moe_chat_name(chat))
+                    : cJSON_AddNullToObject(o, "chat_template");
     moe_chat_close(&chat);
     return v ? MOE_OK : no_memory(err);
 }
 
-/* Nothing of a model's text is needed to look at its weights: what is wrong with the tokenizer's files is told, and no failure. */
-static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struct moe_tokenizer **t, struct moe_err *err)
+/* Nothing of a model's text is needed to look at its weights: what is wrong with the tokenizer's files
+ * is told, and no failure. */
+static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struct moe_tokenizer **t,
+                                   struct moe_err *err)
 {
     enum moe_code code = moe_tokenizer_open(t, src->path, 0, err);
     if (code == MOE_NOMEM || code == MOE_IO) return code;
     if (code == MOE_NOT_FOUND) return cJSON_AddNullToObject(j, "tokenizer") ? MOE_OK : no_memory(err);
     cJSON *o = cJSON_AddObjectToObject(j, "tokenizer");
     if (o && code != MOE_OK)
-        return cJSON_AddNullToObject(o, "kind") && cJSON_AddStringToObject(o, "problem", err->msg) ? MOE_OK : no_memory(err);
+        return cJSON_AddNullToObject(o, "kind") && cJSON_AddStringToObject(o, "problem", err->msg)
+                 ? MOE_OK
+                 : no_memory(err);
     bool ok = o && cJSON_AddStringToObject(o, "kind", "tiktoken") && /* the only one that opens */
               moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t));
     if (!ok) return no_memory(err);
@@ -99,7 +117,8 @@ static bool add_quantization(cJSON *j, const struct moe_source *src)
     const cJSON *q = quantization(src), *calibration = q ? moe_json_get(q, "calibration") : NULL;
     if (!q) return cJSON_AddNullToObject(j, "quantization") != NULL;
     cJSON *o = cJSON_AddObjectToObject(j, "quantization");
-    return o && copy(o, "method", moe_json_get(q, "method")) && copy(o, "quantize", moe_json_get(q, "quantize")) &&
+    return o && copy(o, "method", moe_json_get(q, "method")) &&
+           copy(o, "quantize", moe_json_get(q, "quantize")) &&
            cJSON_AddBoolToObject(o, "calibrated", cJSON_IsObject(calibration)) &&
            copy(o, "calibration_tokens", calibration ? moe_json_get(calibration, "tokens") : NULL) &&
            copy(o, "input_scale", moe_json_get(q, "input_scale")) &&
@@ -110,7 +129,8 @@ enum moe_code moe_inspect_model(const struct moe_source *src, cJSON *j, struct m
 {
     struct moe_tokenizer *t = NULL;
     enum moe_code code = add_shape(j, &src->config) ? add_tokenizer(j, src, &t, err) : no_memory(err);
-    if (code == MOE_OK && !(add_end_tokens(j, &src->config, t) && add_quantization(j, src))) code = no_memory(err);
+    if (code == MOE_OK && !(add_end_tokens(j, &src->config, t) && add_quantization(j, src)))
+        code = no_memory(err);
     moe_tokenizer_close(&t);
     return code;
 }
@@ -120,24 +140,33 @@ enum moe_code moe_inspect_model(const struct moe_source *src, cJSON *j, struct m
 /* Whose error the manifest tells, by layer: rows[layer], NULL where it has none. */
 static const cJSON **errors_of(const struct moe_source *src)
 {
-    const cJSON **rows = calloc((size_t)src->config.num_hidden_layers + 1, sizeof *rows), *q = quantization(src);
+    const cJSON **rows = calloc((size_t)src->config.num_hidden_layers + 1, sizeof *rows),
+                *q = quantization(src);
     const cJSON *layers = q ? moe_json_get(moe_json_get(q, "relative_error"), "layers") : NULL;
     for (const cJSON *l = rows && cJSON_IsArray(layers) ? layers->child : NULL; l; l = l->next) {
         const cJSON *n = moe_json_get(l, "layer");
-        if (cJSON_IsNumber(n) && n->valuedouble >= 0 && n->valuedouble < (double)src->config.num_hidden_layers) rows[n->valueint] = l;
+        if (cJSON_IsNumber(n) && n->valuedouble >= 0 &&
+            n->valuedouble < (double)src->config.num_hidden_layers)
+            rows[n->valueint] = l;
     }
     return rows;
 }
 
-static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n, const cJSON *error)
+static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n,
+                      const cJSON *error)
 {
     static const char *const parts[] = { "gate", "up", "down" };
     cJSON *row = cJSON_CreateObject();
     if (!row || !cJSON_AddItemToArray(list, row)) return false;
     bool moe = t->layer >= 0 && moe_layer_is_moe(&src->config, t->layer);
-    cJSON *number = t->layer < 0 ? cJSON_AddNullToObject(row, "layer") : moe_json_add_i64(row, "layer", t->layer);
-    bool ok = number && cJSON_AddStringToObject(row, "kind", t->layer < 0 ? "model" : moe ? "experts" : "dense") &&
-         moe_inspect_add_types(row, t, n);
+    cJSON *number = t->layer < 0 ? cJSON_AddNullToObject(row, "layer")
+                                 : moe_json_add_i64(row, "layer", t->layer);
+    bool ok = number &&
+              cJSON_AddStringToObject(row, "kind",
+                                      t->layer < 0 ? "model"
+                                      : moe        ? "experts"
+                                                   : "dense") &&
+              moe_inspect_add_types(row, t, n);
     if (!ok || !error) return ok && cJSON_AddNullToObject(row, "relative_error");
     cJSON *e = cJSON_AddObjectToObject(row, "relative_error");
     for (int i = 0; e && ok && i < 3; i++) ok = copy(e, parts[i], moe_json_get(error, parts[i]));

@@ -32,7 +32,8 @@ bool moe_inspect_add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
     for (int k = 0; ok && k < MOE_DTYPE_COUNT; k++) {
         if (!tensors[k]) continue;
         cJSON *one = cJSON_AddObjectToObject(types, moe_dtype_name(k));
-        ok = one && moe_json_add_i64(one, "tensors", tensors[k]) && moe_json_add_i64(one, "bytes", (int64_t)bytes[k]);
+        ok = one && moe_json_add_i64(one, "tensors", tensors[k]) &&
+             moe_json_add_i64(one, "bytes", (int64_t)bytes[k]);
     }
     return ok;
 }
@@ -56,19 +57,23 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
     bool container = src->kind == MOE_CONTAINER;
     uint64_t bytes = 0;
     int64_t there = 0;
-    for (int64_t i = 0; container && i < src->n_tensors; i++) bytes += tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
+    for (int64_t i = 0; container && i < src->n_tensors; i++)
+        bytes += tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
     for (int64_t i = 0; !container && i < src->n_raws; i++) bytes += src->raws[i].span.bytes;
     cJSON *j = cJSON_CreateObject();
     bool ok = j && cJSON_AddStringToObject(j, "kind", container ? "container" : "checkpoint") &&
               cJSON_AddStringToObject(j, "layout", src->layout ? src->layout : "unknown") &&
               cJSON_AddStringToObject(j, "architecture", c->architecture) &&
-              moe_json_add_i64(j, "layers", c->num_hidden_layers) && moe_json_add_i64(j, "experts", c->n_routed_experts) &&
+              moe_json_add_i64(j, "layers", c->num_hidden_layers) &&
+              moe_json_add_i64(j, "experts", c->n_routed_experts) &&
               moe_json_add_i64(j, "experts_per_token", c->num_experts_per_tok) &&
-              moe_json_add_i64(j, "hidden_size", c->hidden_size) && moe_json_add_i64(j, "vocab_size", c->vocab_size) &&
+              moe_json_add_i64(j, "hidden_size", c->hidden_size) &&
+              moe_json_add_i64(j, "vocab_size", c->vocab_size) &&
               moe_json_add_i64(j, "parameters", (int64_t)moe_config_parameters(c)) &&
               moe_json_add_i64(j, "parameters_active", (int64_t)moe_config_parameters_active(c)) &&
               moe_json_add_i64(j, "tensors", container ? there : src->n_raws) &&
-              moe_json_add_i64(j, "bytes", (int64_t)bytes) && moe_inspect_add_types(j, src->tensors, src->n_tensors);
+              moe_json_add_i64(j, "bytes", (int64_t)bytes) &&
+              moe_inspect_add_types(j, src->tensors, src->n_tensors);
     if (ok && src->is_part) {
         cJSON *part = cJSON_CreateIntArray((const int[]){ src->part.first, src->part.last }, 2);
         ok = part && cJSON_AddItemToObject(j, "part", part);
@@ -84,11 +89,12 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
 
 /* ---- tensors ---- */
 
-static cJSON *tensor_row(const char *name, const char *type, const int64_t *shape, int ndim, uint64_t bytes, const char *file, uint64_t offset)
+static cJSON *tensor_row(const char *name, const char *type, const int64_t *shape, int ndim, uint64_t bytes,
+                         const char *file, uint64_t offset)
 {
     cJSON *row = cJSON_CreateObject(), *s = NULL;
-    bool ok = row && cJSON_AddStringToObject(row, "name", name) && cJSON_AddStringToObject(row, "type", type) &&
-              (s = cJSON_AddArrayToObject(row, "shape"));
+    bool ok = row && cJSON_AddStringToObject(row, "name", name) &&
+              cJSON_AddStringToObject(row, "type", type) && (s = cJSON_AddArrayToObject(row, "shape"));
     for (int i = 0; ok && i < ndim; i++) {
         cJSON *n = cJSON_CreateNumber((double)shape[i]);
         ok = n && cJSON_AddItemToArray(s, n);
@@ -99,7 +105,8 @@ static cJSON *tensor_row(const char *name, const char *type, const int64_t *shap
     return NULL;
 }
 
-static bool add_tensor(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, const struct moe_re *re)
+static bool add_tensor(cJSON *list, const struct moe_source *src, const struct moe_tensor *t,
+                       const struct moe_re *re)
 {
     char name[128];
     if (!is_there(t)) return true;
@@ -107,21 +114,26 @@ static bool add_tensor(cJSON *list, const struct moe_source *src, const struct m
     if (re && !moe_re_match(re, name, strlen(name))) return true;
     int64_t shape[2] = { t->rows, t->cols };
     const struct moe_span *s = &t->plane[MOE_PLANE_DATA];
-    cJSON *row = tensor_row(name, moe_dtype_name(t->type), t->rows == 1 ? shape + 1 : shape, t->rows == 1 ? 1 : 2, tensor_bytes(t),
+    cJSON *row = tensor_row(name, moe_dtype_name(t->type), t->rows == 1 ? shape + 1 : shape,
+                            t->rows == 1 ? 1 : 2, tensor_bytes(t),
                             s->file >= 0 ? src->files[s->file].name : "", s->offset);
     return row && cJSON_AddItemToArray(list, row);
 }
 
-static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_raw *r, const struct moe_re *re)
+static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_raw *r,
+                    const struct moe_re *re)
 {
     if (re && !moe_re_match(re, r->name, strlen(r->name))) return true;
-    cJSON *row = tensor_row(r->name, r->dtype, r->shape, r->ndim, r->span.bytes, src->files[r->span.file].name, r->span.offset);
+    cJSON *row = tensor_row(r->name, r->dtype, r->shape, r->ndim, r->span.bytes,
+                            src->files[r->span.file].name, r->span.offset);
     if (!row) return false;
-    bool ok = r->skipped ? cJSON_AddStringToObject(row, "skipped", r->skipped) != NULL : cJSON_AddNullToObject(row, "skipped") != NULL;
+    bool ok = r->skipped ? cJSON_AddStringToObject(row, "skipped", r->skipped) != NULL
+                         : cJSON_AddNullToObject(row, "skipped") != NULL;
     return cJSON_AddItemToArray(list, row) && ok;
 }
 
-enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *pattern, cJSON **out, struct moe_err *err)
+enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *pattern, cJSON **out,
+                                  struct moe_err *err)
 {
     struct moe_re *re = NULL;
     if (*pattern) MOE_TRY(moe_re_open(&re, pattern, err));
@@ -143,7 +155,8 @@ enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *patt
 /* ---- experts ---- */
 
 /* t: an expert's that is there, or NULL. */
-static bool add_extents(cJSON *row, const struct moe_source *src, const struct moe_tensor *t, struct moe_err *err)
+static bool add_extents(cJSON *row, const struct moe_source *src, const struct moe_tensor *t,
+                        struct moe_err *err)
 {
     static const char *const keys[] = { "file", "alignment", "extent_offset", "extent_bytes" };
     struct moe_shard_header h;
@@ -155,12 +168,14 @@ static bool add_extents(cJSON *row, const struct moe_source *src, const struct m
     const struct moe_file *f = &src->files[t->plane[MOE_PLANE_DATA].file];
     if (moe_pread(f->fd, f->path, &h, sizeof h, 0, err) != MOE_OK) return false;
     ok = cJSON_AddStringToObject(row, keys[0], f->name) && moe_json_add_i64(row, keys[1], h.alignment) &&
-         moe_json_add_i64(row, keys[2], (int64_t)h.extent_offset) && moe_json_add_i64(row, keys[3], (int64_t)h.extent_bytes);
+         moe_json_add_i64(row, keys[2], (int64_t)h.extent_offset) &&
+         moe_json_add_i64(row, keys[3], (int64_t)h.extent_bytes);
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
 }
 
 /* t[0..n): all expert tensors of one layer, sorted by expert. */
-static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n, struct moe_err *err)
+static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n,
+                      struct moe_err *err)
 {
     uint64_t least = UINT64_MAX, most = 0, sum = 0;
     int64_t experts = 0;
@@ -176,11 +191,12 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
         sum = 0;
     }
     cJSON *row = cJSON_CreateObject();
-    if (!row || !cJSON_AddItemToArray(list, row)) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+    if (!row || !cJSON_AddItemToArray(list, row))
+        return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
     bool ok = moe_json_add_i64(row, "layer", t->layer) && moe_json_add_i64(row, "experts", experts);
     if (ok && !add_extents(row, src, one, err)) return false;
-    ok = ok && moe_json_add_i64(row, "expert_bytes_min", experts ? (int64_t)least : 0) && moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) &&
-         moe_inspect_add_types(row, t, n);
+    ok = ok && moe_json_add_i64(row, "expert_bytes_min", experts ? (int64_t)least : 0) &&
+         moe_json_add_i64(row, "expert_bytes_max", (int64_t)most) && moe_inspect_add_types(row, t, n);
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
 }
 
@@ -190,7 +206,10 @@ enum moe_code moe_inspect_experts(const struct moe_source *src, cJSON **out, str
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts");
     for (int64_t i = 0, k; i < src->n_tensors; i = k) {
         for (; i < src->n_tensors && src->tensors[i].expert < 0; i++) continue;
-        for (k = i; k < src->n_tensors && src->tensors[k].expert >= 0 && src->tensors[k].layer == src->tensors[i].layer; k++) continue;
+        for (k = i; k < src->n_tensors && src->tensors[k].expert >= 0 &&
+                    src->tensors[k].layer == src->tensors[i].layer;
+             k++)
+            continue;
         if (k > i && !add_layer(list, src, src->tensors + i, k - i, err)) {
             cJSON_Delete(list);
             return err->code;
@@ -206,7 +225,8 @@ char *moe_base64(const void *data, size_t n)
     const unsigned char *p = data;
     char *out = malloc((n + 2) / 3 * 4 + 1), *o = out;
     for (size_t i = 0; out && i < n; i += 3) {
-        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+        unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) |
+                     (i + 2 < n ? p[i + 2] : 0);
         *o++ = digit[v >> 18];
         *o++ = digit[v >> 12 & 63];
         *o++ = i + 1 < n ? digit[v >> 6 & 63] : '=';

@@ -43,12 +43,13 @@ static void name_skipped(const struct moe_run *run, const struct moe_source *src
         if (!why || n_seen == 8) continue;
         seen[n_seen++] = why;
         for (int64_t k = i; k < src->n_raws; k++) n += is_left_out(&src->raws[k], why);
-        moe_notice(run, "%lld tensor%s left out (%s), '%s' the first", (long long)n, moe_plural(n), why, src->raws[i].name);
+        moe_notice(run, "%lld tensor%s left out (%s), '%s' the first", (long long)n, moe_plural(n), why,
+                   src->raws[i].name);
     }
 }
 
-static enum moe_code dry_run(struct options *o, const struct moe_source *src, const struct moe_rewrite_options *r, cJSON *json,
-                             struct moe_err *err)
+static enum moe_code dry_run(struct options *o, const struct moe_source *src,
+                             const struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
@@ -70,16 +71,20 @@ static enum moe_code name_left_out(const struct moe_run *run, const struct moe_s
         at += (size_t)snprintf(list + at, sizeof list - at, "%s'%s'", i ? ", " : "", left.named[i]);
     if (left.n > FEW) snprintf(list + at, sizeof list - at, " and %lld more", (long long)left.n - FEW);
     if (left.n)
-        moe_notice(run, "%lld other files or directories of the checkpoint are left out: %s", (long long)left.n, list);
+        moe_notice(run, "%lld other files or directories of the checkpoint are left out: %s",
+                   (long long)left.n, list);
     return MOE_OK;
 }
 
-static enum moe_code to_container(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+static enum moe_code to_container(struct options *o, const struct moe_source *src, cJSON *json,
+                                  struct moe_err *err)
 {
     struct moe_rewrite_result got;
     bool nvfp4 = !strcmp(o->to, "nvfp4");
-    struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE, .method = MOE_NVFP4_SEARCH,
-                                     .rest = !nvfp4, .vision = !nvfp4 && o->keep_vision,
+    struct moe_rewrite_options r = { .scope = nvfp4 ? MOE_SCOPE_EXPERTS : MOE_SCOPE_NONE,
+                                     .method = MOE_NVFP4_SEARCH,
+                                     .rest = !nvfp4,
+                                     .vision = !nvfp4 && o->keep_vision,
                                      .memory = (uint64_t)o->memory };
     enum moe_write_mode mode = moe_write_mode_of(o->force, o->resume);
     if (o->dry_run) return dry_run(o, src, &r, json, err);
@@ -89,13 +94,16 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
     if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
     if (o->merge && !moe_source_origin(src, NULL).has_weights)
-        moe_warn(&o->run,
-                 "parts of an older version record no digest of the weights: that they are of one model is known by names, sizes and headers alone");
+        moe_warn(&o->run, "parts of an older version record no digest of the weights: that they are of one "
+                          "model is known by names, sizes and headers alone");
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (got.unequal_pairs)
-        moe_warn(&o->run, "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that fuse them use only one", (long long)got.unequal_pairs,
-                 moe_plural(got.unequal_pairs), got.unequal_pairs == 1 ? "s" : "ve");
+        moe_warn(&o->run,
+                 "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that "
+                 "fuse them use only one",
+                 (long long)got.unequal_pairs, moe_plural(got.unequal_pairs),
+                 got.unequal_pairs == 1 ? "s" : "ve");
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
@@ -118,7 +126,8 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
                                     .dry_run = o->dry_run, .vision = o->keep_vision };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                        (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -136,7 +145,8 @@ static void say_dropped(struct options *o, const struct moe_source *src, const s
         [MOE_GGUF_ROWS] = q6_k ? "their rows are not a multiple of 256 long"
                                : "their rows are not a multiple of 64 long",
         [MOE_GGUF_GLOBAL] = "their global scales are not powers of two, and llama.cpp multiplies by none",
-        [MOE_GGUF_RANGE] = "their global scales have no place that llama.cpp reads, and their block scales no room for them",
+        [MOE_GGUF_RANGE] = "their global scales have no place that llama.cpp reads, and their block scales "
+                           "no room for them",
     };
     const struct moe_gguf_dropped *d = &got->dropped[why];
     char name[128];
@@ -154,8 +164,11 @@ static void say_small(struct options *o, const struct moe_source *src, const str
     char name[128];
     if (!d->n) return;
     const struct moe_tensor *t = &src->tensors[d->first];
-    moe_notice(&o->run, "%lld tensor%s of the file %s BF16 and not %s: '%s', the first that is why, has scales too small for F16",
-               (long long)d->n, moe_plural(d->n), d->n == 1 ? "is" : "are", t->type == MOE_NVFP4 ? "Q6_K" : "Q4_0",
+    moe_notice(&o->run,
+               "%lld tensor%s of the file %s BF16 and not %s: '%s', the first that is why, has scales too "
+               "small for F16",
+               (long long)d->n, moe_plural(d->n), d->n == 1 ? "is" : "are",
+               t->type == MOE_NVFP4 ? "Q6_K" : "Q4_0",
                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
 }
 
@@ -168,18 +181,23 @@ static void say_error(struct options *o, const struct moe_source *src, const str
         moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name);
         snprintf(worst, sizeof worst, ", at most %.2g ('%s')", got->worst_error, name);
     }
-    if (got->decoded) moe_notice(&o->run, "%lld tensor%s decoded, relative error %.2g%s%s", (long long)got->decoded,
-                                 got->decoded == 1 ? " is" : "s are", got->relative_error,
-                                 worst, got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
-    else if (got->rounded) moe_notice(&o->run, "%lld tensor%s a scale that GGUF holds rounded, relative error %.2g%s", (long long)got->rounded,
-                                      got->rounded == 1 ? " has" : "s have",
-                                      got->relative_error, worst);
+    if (got->decoded)
+        moe_notice(&o->run, "%lld tensor%s decoded, relative error %.2g%s%s", (long long)got->decoded,
+                   got->decoded == 1 ? " is" : "s are", got->relative_error, worst,
+                   got->relative_error > 0 ? " (--outtype f32 keeps every value)" : "");
+    else if (got->rounded)
+        moe_notice(&o->run, "%lld tensor%s a scale that GGUF holds rounded, relative error %.2g%s",
+                   (long long)got->rounded, got->rounded == 1 ? " has" : "s have", got->relative_error,
+                   worst);
     if (got->worst_error > MOE_GGUF_ERROR_MOST)
-        moe_warn(&o->run, "'%s' has a relative error of %.2g in the file: its scales are too small for the type it has there (write --outtype bf16)",
+        moe_warn(&o->run,
+                 "'%s' has a relative error of %.2g in the file: its scales are too small for the type it "
+                 "has there (write --outtype bf16)",
                  name, got->worst_error);
 }
 
-/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it (docs/reference/gguf.md: measured). */
+/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it
+ * (docs/reference/gguf.md: measured). */
 static void say_limits(struct options *o, const struct moe_source *src, const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;
@@ -187,10 +205,13 @@ static void say_limits(struct options *o, const struct moe_source *src, const st
     for (int why = 0; why < MOE_GGUF_WHYS; why++) say_dropped(o, src, got, (enum moe_gguf_why)why);
     say_small(o, src, &got->dropped[MOE_GGUF_SMALL]);
     if (got->blocks_rounded)
-        moe_notice(&o->run, "%lld NVFP4 blocks have their scale rounded, for at most 0.0001 of a tensor's values",
+        moe_notice(&o->run,
+                   "%lld NVFP4 blocks have their scale rounded, for at most 0.0001 of a tensor's values",
                    (long long)got->blocks_rounded);
     if (c->yarn && (c->beta_fast != 32 || c->beta_slow != 1))
-        moe_notice(&o->run, "llama.cpp does not take this model's YaRN betas from the file: give it --yarn-beta-fast %g --yarn-beta-slow %g",
+        moe_notice(&o->run,
+                   "llama.cpp does not take this model's YaRN betas from the file: give it --yarn-beta-fast "
+                   "%g --yarn-beta-slow %g",
                    c->beta_fast, c->beta_slow);
     say_error(o, src, got);
 }
@@ -206,19 +227,23 @@ static void told_by_writing(const struct moe_source *src, const struct moe_gguf_
     cJSON_AddNumberToObject(json, "worst_error", got->worst_error);
     if (got->worst < 0) return;
     const struct moe_tensor *t = &src->tensors[got->worst];
-    cJSON_AddStringToObject(json, "worst_tensor", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
+    cJSON_AddStringToObject(json, "worst_tensor",
+                            moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
 }
 
-static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json,
+                             struct moe_err *err)
 {
     struct moe_gguf_result got;
     struct moe_gguf_options x = { .mode = moe_write_mode_of(o->force, o->resume),
-                                  .outtype = (enum moe_outtype)moe_outtype_find(o->outtype), .memory = (uint64_t)o->memory,
+                                  .outtype = (enum moe_outtype)moe_outtype_find(o->outtype),
+                                  .memory = (uint64_t)o->memory,
                                   .dry_run = o->dry_run };
     MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
     say_limits(o, src, &got);
     if (o->dry_run) {
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                        (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -229,7 +254,8 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     return MOE_OK;
 }
 
-static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
+static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src, cJSON *json,
+                                 struct moe_err *err)
 {
     struct moe_hf_result got;
     enum moe_hf_flavor flavor = o->nvfp4.flavor;
@@ -237,7 +263,8 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
     moe_hf_report(json, flavor, &got);
     if (o->dry_run) {
         moe_hf_tell(&o->run, flavor, &got);
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes, (double)got.output_bytes / 1e9);
+        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                        (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -252,16 +279,21 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     static const char *const known[] = { "source", "nvfp4", "hf", "hf-nvfp4", "gguf" };
     bool ok = false, hf_nvfp4 = !strcmp(o->to, "hf-nvfp4");
     for (int i = 0; i < 5; i++) ok |= !strcmp(o->to, known[i]);
-    if (!ok) return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
-    if (moe_outtype_find(o->outtype) < 0) return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
+    if (!ok)
+        return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
+    if (moe_outtype_find(o->outtype) < 0)
+        return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
     MOE_TRY(moe_hf_options_of(o->flavor, hf_nvfp4 ? o->shard_size : MOE_UNSET,
                               moe_write_mode_of(o->force, o->resume), &o->nvfp4, err));
     o->nvfp4.dry_run = o->dry_run;
-    if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
+    if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET))
+        return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
-    if (o->merge && strcmp(o->to, "source")) return moe_fail(err, MOE_USAGE, "--merge writes a container (convert it in a second step, without --to)");
+    if (o->merge && strcmp(o->to, "source"))
+        return moe_fail(err, MOE_USAGE,
+                        "--merge writes a container (convert it in a second step, without --to)");
     if (o->mix_kernels && !o->merge) return moe_fail(err, MOE_USAGE, "--mix-kernels goes with --merge");
     if (o->merge && !o->run.argc) return moe_fail(err, MOE_USAGE, "want the parts of a model");
     return MOE_OK;
@@ -278,9 +310,10 @@ static enum moe_code run(struct options *o, cJSON *json, struct moe_err *err)
     if (code != MOE_OK) return keeps ? moe_newdir_interrupted(code, o->out, NULL, err) : code;
     moe_tell_superseded(&o->run, src);
     if (!strcmp(o->to, "hf") || !strcmp(o->to, "hf-nvfp4")) moe_warn_no_tokenizer(&o->run, src);
-    code = !strcmp(o->to, "hf") ? to_hf(o, src, json, err) :
-                         !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err) :
-                         !strcmp(o->to, "gguf") ? to_gguf(o, src, json, err) : to_container(o, src, json, err);
+    code = !strcmp(o->to, "hf")       ? to_hf(o, src, json, err)
+         : !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err)
+         : !strcmp(o->to, "gguf")     ? to_gguf(o, src, json, err)
+                                      : to_container(o, src, json, err);
     code = moe_source_blame(src, code, err);
     moe_source_close(&src);
     return code;
@@ -291,35 +324,47 @@ static int tool_main(int argc, char **argv)
     struct options o = { .to = "source", .keep_vision = true, .outtype = "auto", .shard_size = MOE_UNSET };
     const struct moe_opt opts[] = {
         MOE_GROUP("output"),
-        MOE_STR('o', "output", &o.out, "PATH", "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
+        MOE_STR('o', "output", &o.out, "PATH",
+                "write the container NAME.moe, the checkpoint directory or FILE.gguf here"),
         MOE_STR(0, "to", &o.to, "source|nvfp4|hf|hf-nvfp4|gguf",
-                "a container in source precision, one quantized without data in the same pass, the checkpoint again, one in NVFP4 for other engines, or a GGUF file"),
-        MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors", "whose spelling --to hf-nvfp4 writes; modelopt by default"),
-        MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE", "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
+                "a container in source precision, one quantized without data in the same pass, the "
+                "checkpoint again, one in NVFP4 for other engines, or a GGUF file"),
+        MOE_STR(0, "flavor", &o.flavor, "modelopt|compressed-tensors",
+                "whose spelling --to hf-nvfp4 writes; modelopt by default"),
+        MOE_SIZE(0, "shard-size", &o.shard_size, "SIZE",
+                 "cut --to hf-nvfp4 into files of at most this; 5 GB by default"),
         MOE_STR(0, "outtype", &o.outtype, "auto|q6_k|bf16|f32",
-                "with --to gguf: decode packed weights to this; auto keeps NVFP4 where llama.cpp takes it, and INT4 "
-                "as Q4_0; q6_k: without NVFP4"),
+                "with --to gguf: decode packed weights to this; auto keeps NVFP4 where llama.cpp takes it, "
+                "and INT4 as Q4_0; q6_k: without NVFP4"),
         MOE_BOOL(0, "keep-vision", &o.keep_vision,
-                 "a container in source precision keeps the vision tensors, and --to hf brings them back (the "
-                 "default); --no-keep-vision: the text model alone"),
-        MOE_BOOL(0, "merge", &o.merge, "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
+                 "a container in source precision keeps the vision tensors, and --to hf brings them back "
+                 "(the default); --no-keep-vision: the text model alone"),
+        MOE_BOOL(
+            0, "merge", &o.merge,
+            "put the parts that moe-quantize --layers wrote together: the bytes of one run over all layers"),
         MOE_BOOL(0, "mix-kernels", &o.mix_kernels,
-                 "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), though no single run gives these bytes"),
+                 "with --merge: take parts that different kernels calibrated (MOE_CPU=ref and others), "
+                 "though no single run gives these bytes"),
         MOE_WRITER_OPTIONS(&o),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
     const struct moe_tool tool = {
-        .name = "moe-convert", .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
-        .about = "convert a checkpoint to an expert-sharded container, and back", .opts = opts,
-        .description = moe_convert_description, .examples = moe_convert_examples,
-        .json =
-            "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile (seconds in read, hash, decode, "
-            "quantize, error, write, summed over threads, and in sync); with --to nvfp4 relative_error (layers, total). With --to gguf also "
-            "tensors_nvfp4 and tensors_q6_k (of the file), nvfp4_blocks_rounded (whose scale was), "
-            "tensors_decoded (written as BF16, F32 or Q6_K and smaller in the model), tensors_rounded (with a value or scale that the file does not "
-            "hold exactly), relative_error of those, and worst_error and worst_tensor: of the one tensor or expert that is held worst.\n\n"
-            "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, tensors.",
+        .name = "moe-convert",
+        .synopsis = "[options] MODEL -o PATH\n       moe-convert --merge PART.moe... -o NAME.moe",
+        .about = "convert a checkpoint to an expert-sharded container, and back",
+        .opts = opts,
+        .description = moe_convert_description,
+        .examples = moe_convert_examples,
+        .json = "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile "
+                "(seconds in read, hash, decode, quantize, error, write, summed over threads, and in sync); "
+                "with --to nvfp4 relative_error (layers, total). With --to gguf also tensors_nvfp4 and "
+                "tensors_q6_k (of the file), nvfp4_blocks_rounded (whose scale was), tensors_decoded "
+                "(written as BF16, F32 or Q6_K and smaller in the model), tensors_rounded (with a value or "
+                "scale that the file does not hold exactly), relative_error of those, and worst_error and "
+                "worst_tensor: of the one tensor or expert that is held worst.\n\n"
+                "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, "
+                "tensors.",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

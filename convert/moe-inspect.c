@@ -52,8 +52,10 @@ static void print_staged(const cJSON *s)
 {
     const cJSON *a = moe_json_get(s, "ranks");
     if (!s) return;
-    moe_print_line("  a staged part for ranks %.0f to %.0f of %.0f: %.0f experts are not there (other ranks have them; moe-plan stage)",
-                   a->child->valuedouble, a->child->next->valuedouble, number(s, "of"), number(s, "experts_absent"));
+    moe_print_line("  a staged part for ranks %.0f to %.0f of %.0f: %.0f experts are not there (other ranks "
+                   "have them; moe-plan stage)",
+                   a->child->valuedouble, a->child->next->valuedouble, number(s, "of"),
+                   number(s, "experts_absent"));
 }
 
 static void print_attention(const cJSON *j)
@@ -61,10 +63,12 @@ static void print_attention(const cJSON *j)
     const cJSON *rope = moe_json_get(j, "rope");
     printf("  context %.0f", number(j, "context_length"));
     if (!strcmp(word(rope, "type"), "yarn"))
-        printf(" (YaRN: factor %g over %.0f, mscale %g, mscale_all_dim %g)", number(rope, "factor"), number(rope, "original_context_length"),
-               number(rope, "mscale"), number(rope, "mscale_all_dim"));
-    printf("\n  attention: %.0f heads of %.0f + %.0f rotary dimensions, values of %.0f; ranks: queries ", number(j, "heads"),
-           number(j, "qk_nope_head_dim"), number(j, "qk_rope_head_dim"), number(j, "v_head_dim"));
+        printf(" (YaRN: factor %g over %.0f, mscale %g, mscale_all_dim %g)", number(rope, "factor"),
+               number(rope, "original_context_length"), number(rope, "mscale"),
+               number(rope, "mscale_all_dim"));
+    printf("\n  attention: %.0f heads of %.0f + %.0f rotary dimensions, values of %.0f; ranks: queries ",
+           number(j, "heads"), number(j, "qk_nope_head_dim"), number(j, "qk_rope_head_dim"),
+           number(j, "v_head_dim"));
     if (number(j, "q_lora_rank") > 0) printf("%.0f", number(j, "q_lora_rank"));
     else printf("full");
     printf(", keys and values %.0f\n", number(j, "kv_lora_rank"));
@@ -81,7 +85,8 @@ static void print_text(const cJSON *j)
                        *chat ? "chat template " : "no chat template that is known", chat);
     for (const cJSON *e = ends->child; e; e = e->next) {
         const cJSON *piece = moe_json_get(e, "piece"); /* JSON already, between quotes */
-        moe_print_line("  ends at token %.0f  %s", number(e, "id"), cJSON_IsRaw(piece) ? piece->valuestring : "");
+        moe_print_line("  ends at token %.0f  %s", number(e, "id"),
+                       cJSON_IsRaw(piece) ? piece->valuestring : "");
     }
 }
 
@@ -90,8 +95,10 @@ static void print_quantization(const cJSON *q)
     if (!cJSON_IsObject(q)) return;
     moe_print_line("  quantized by method '%s' (%s), %s", word(q, "method"), word(q, "quantize"),
                    cJSON_IsTrue(moe_json_get(q, "calibrated")) ? "calibrated" : "not calibrated");
-    if (number(q, "calibration_tokens") > 0) printf("    calibration tokens: %.0f\n", number(q, "calibration_tokens"));
-    if (number(q, "relative_error") > 0) printf("    relative error of what was quantized: %.4g\n", number(q, "relative_error"));
+    if (number(q, "calibration_tokens") > 0)
+        printf("    calibration tokens: %.0f\n", number(q, "calibration_tokens"));
+    if (number(q, "relative_error") > 0)
+        printf("    relative error of what was quantized: %.4g\n", number(q, "relative_error"));
 }
 
 static void print_layers(const cJSON *rows)
@@ -102,7 +109,8 @@ static void print_layers(const cJSON *rows)
         else printf("layer %.0f, %s:\n", number(r, "layer"), word(r, "kind"));
         print_types(moe_json_get(r, "types"));
         if (cJSON_IsObject(e))
-            printf("  relative error: gate %.4g, up %.4g, down %.4g\n", number(e, "gate"), number(e, "up"), number(e, "down"));
+            printf("  relative error: gate %.4g, up %.4g, down %.4g\n", number(e, "gate"), number(e, "up"),
+                   number(e, "down"));
     }
 }
 
@@ -110,13 +118,18 @@ static void print_summary(const cJSON *j)
 {
     char a[16];
     moe_print_line("%s, %s, %s", word(j, "kind"), word(j, "layout"), word(j, "architecture"));
-    printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"), number(j, "hidden_size"), number(j, "vocab_size"));
+    printf("  %.0f layers, hidden size %.0f, vocabulary %.0f\n", number(j, "layers"),
+           number(j, "hidden_size"), number(j, "vocab_size"));
     const cJSON *part = moe_json_get(j, "part");
-    if (part) printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n", part->child->valuedouble, part->child->next->valuedouble);
+    if (part)
+        printf("  a part: layers %.0f-%.0f only (moe-convert --merge puts parts together)\n",
+               part->child->valuedouble, part->child->next->valuedouble);
     print_staged(moe_json_get(j, "staged"));
-    printf("  %.0f experts, %.0f for each token, %.0f shared", number(j, "experts"), number(j, "experts_per_token"), number(j, "shared_experts"));
+    printf("  %.0f experts, %.0f for each token, %.0f shared", number(j, "experts"),
+           number(j, "experts_per_token"), number(j, "shared_experts"));
     if (number(j, "expert_groups") > 1)
-        printf("; %.0f groups, %.0f of them used", number(j, "expert_groups"), number(j, "expert_groups_used"));
+        printf("; %.0f groups, %.0f of them used", number(j, "expert_groups"),
+               number(j, "expert_groups_used"));
     printf("; layers without experts: %.0f\n", number(j, "dense_layers"));
     print_attention(j);
     print_text(j);
@@ -190,14 +203,15 @@ static enum moe_code judge_tokenizer(const struct moe_source *src, cJSON *proble
     if (code == MOE_OK) return MOE_OK;
     if (code == MOE_NOMEM || code == MOE_IO) return *err = *why, code;
     cJSON *said = cJSON_CreateString(why->msg);
-    if (!said || !cJSON_AddItemToArray(problems, said)) return moe_fail(err, MOE_NOMEM, "no memory for the problems");
+    if (!said || !cJSON_AddItemToArray(problems, said))
+        return moe_fail(err, MOE_NOMEM, "no memory for the problems");
     *verdict = why->code = MOE_VERIFY;
     return MOE_OK;
 }
 
 /* The verdict goes into the summary; what is wrong comes back as *verdict with *why. */
-static enum moe_code judge(struct options *o, const struct moe_source *src, cJSON *json, cJSON *problems, enum moe_code *verdict,
-                           struct moe_err *why, struct moe_err *err)
+static enum moe_code judge(struct options *o, const struct moe_source *src, cJSON *json, cJSON *problems,
+                           enum moe_code *verdict, struct moe_err *why, struct moe_err *err)
 {
     if (problems->child) { /* the first of them is in *why, as any other tool would say it */
         *verdict = o->verify ? MOE_VERIFY : why->code;
@@ -237,8 +251,10 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
     if (code == MOE_OK) code = judge(o, src, *json, problems, verdict, &why, err);
     if (code == MOE_OK && !o->run.json) {
         const cJSON *first = problems->child; /* a lone one is said below, as by any other tool */
-        for (const cJSON *p = first && first->next ? first : NULL; p; p = p->next) moe_print_line("problem: %s", p->valuestring);
-        if (o->verify && *verdict == MOE_OK) printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
+        for (const cJSON *p = first && first->next ? first : NULL; p; p = p->next)
+            moe_print_line("problem: %s", p->valuestring);
+        if (o->verify && *verdict == MOE_OK)
+            printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
     }
     if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
     else cJSON_Delete(problems);
@@ -285,17 +301,20 @@ static void print_differences(const struct options *o, const cJSON *j)
 {
     const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
     moe_print_line(
-           "of '%s' (the first) and '%s' (the second) %.0f tensors are the same, %.0f differ: %.0f only in the first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored",
-           o->run.argv[0], o->diff, number(j, "tensors_same"), number(j, "tensors_different"), number(j, "tensors_only_first"), number(j, "tensors_only_second"),
-           number(j, "tensors_shape"), number(j, "tensors_type"), number(j, "tensors_values"));
+        "of '%s' (the first) and '%s' (the second) %.0f tensors are the same, %.0f differ: %.0f only in the "
+        "first, %.0f only in the second, %.0f in shape, %.0f in type, %.0f in what is stored",
+        o->run.argv[0], o->diff, number(j, "tensors_same"), number(j, "tensors_different"),
+        number(j, "tensors_only_first"), number(j, "tensors_only_second"), number(j, "tensors_shape"),
+        number(j, "tensors_type"), number(j, "tensors_values"));
     if (number(j, "tensors_type") + number(j, "tensors_values") > 0)
         printf("relative error of those compared by value: %.3g\n", number(j, "relative_error"));
     for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "types")->child; t; t = t->next)
-        printf("  %.0f tensors of %s, %s in the second: %.3g\n", number(t, "tensors"), word(t, "type"), word(t, "type_second"),
-               number(t, "relative_error"));
+        printf("  %.0f tensors of %s, %s in the second: %.3g\n", number(t, "tensors"), word(t, "type"),
+               word(t, "type_second"), number(t, "relative_error"));
     print_worst(worst);
     print_lines(cJSON_GetObjectItemCaseSensitive(j, "config"), NULL, INT64_MAX);
-    print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), worst, o->top - cJSON_GetArraySize(worst));
+    print_lines(cJSON_GetObjectItemCaseSensitive(j, "differences"), worst,
+                o->top - cJSON_GetArraySize(worst));
 }
 
 static enum moe_code no_gguf(const char *path, struct moe_err *err)
@@ -322,8 +341,10 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     MOE_TRY(code);
     if (!o->run.json) print_differences(o, *json);
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(*json, "same"))) return MOE_OK;
-    *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff, number(*json, "tensors_different"),
-                        cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs" : "");
+    *verdict = moe_fail(&why, MOE_MISMATCH, "'%s' and '%s' differ in %.0f tensors%s", o->run.argv[0], o->diff,
+                        number(*json, "tensors_different"),
+                        cJSON_GetObjectItemCaseSensitive(*json, "config")->child ? " and in their configs"
+                                                                                 : "");
     add_error(*json, *verdict, &why);
     moe_print_bytes("", 0);
     fprintf(stderr, "moe-inspect: %s\n", why.msg);
@@ -390,7 +411,8 @@ static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, 
     return MOE_OK;
 }
 
-static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, int32_t **ids, size_t *count, struct moe_err *err)
+static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, int32_t **ids, size_t *count,
+                               struct moe_err *err)
 {
     *count = 0;
     *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids);
@@ -400,9 +422,11 @@ static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, 
         size_t len;
         errno = 0;
         long v = strtol(p, &end, 10);
-        if (end == p || errno || v < 0 || v >= moe_tokenizer_size(t) || !moe_token_bytes(t, (int32_t)v, room, &len) || (*end && *end != ',')) {
+        if (end == p || errno || v < 0 || v >= moe_tokenizer_size(t) ||
+            !moe_token_bytes(t, (int32_t)v, room, &len) || (*end && *end != ',')) {
             free(*ids);
-            return moe_fail(err, MOE_USAGE, "--detokenize: '%.20s' is no token of this model (want 1,2,3)", p);
+            return moe_fail(err, MOE_USAGE, "--detokenize: '%.20s' is no token of this model (want 1,2,3)",
+                            p);
         }
         (*ids)[(*count)++] = (int32_t)v;
         p = *end ? end + 1 : end;
@@ -410,7 +434,8 @@ static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, 
     return MOE_OK;
 }
 
-static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t, cJSON **json, struct moe_err *err)
+static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t, cJSON **json,
+                                struct moe_err *err)
 {
     int32_t *ids;
     char room[MOE_TOKEN_ROOM];
@@ -434,8 +459,8 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
         n += moe_decode_flush(&d, text + n);
         text[n] = 0;
         if (!o->run.json) moe_print_text(raw, m);
-        ok = (*json = cJSON_CreateObject()) && moe_json_add_text(*json, "text", text, n) && (b64 = moe_base64(raw, m)) &&
-             cJSON_AddStringToObject(*json, "bytes_base64", b64);
+        ok = (*json = cJSON_CreateObject()) && moe_json_add_text(*json, "text", text, n) &&
+             (b64 = moe_base64(raw, m)) && cJSON_AddStringToObject(*json, "bytes_base64", b64);
     }
     free(ids);
     free(text);
@@ -458,8 +483,9 @@ static void find_pattern(struct options *o)
 static enum moe_code gguf(const struct options *o, cJSON **json, struct moe_err *err)
 {
     if (o->verify || o->diff || o->layers || o->experts || o->tokenize || o->detokenize)
-        return moe_fail_at(err, MOE_UNSUPPORTED, o->run.argv[0], NULL, "is a GGUF file: of those only its head and, with --tensors, the list of "
-                           "its tensors can be shown (take the checkpoint or container that it was made from)");
+        return moe_fail_at(err, MOE_UNSUPPORTED, o->run.argv[0], NULL,
+                           "is a GGUF file: of those only its head and, with --tensors, the list of its "
+                           "tensors can be shown (take the checkpoint or container that it was made from)");
     return moe_inspect_gguf(o->run.argv[0], o->tensors, !o->run.json, json, err);
 }
 
@@ -468,7 +494,8 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     find_pattern(o);
     MOE_TRY(moe_want_model(&o->run, err));
     struct moe_re *pattern = NULL;
-    if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err)); /* before anything is printed */
+    /* before anything is printed */
+    if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err));
     moe_re_close(&pattern);
     bool is_gguf;
     MOE_TRY(moe_gguf_is(o->run.argv[0], &is_gguf, err));
@@ -476,11 +503,13 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->layers || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
     if (o->top < 0 || o->top > MOE_DIFF_TOP_MAX)
-        return moe_fail(err, MOE_USAGE, "--top wants a number from 0 to %d, not %lld", MOE_DIFF_TOP_MAX, (long long)o->top);
+        return moe_fail(err, MOE_USAGE, "--top wants a number from 0 to %d, not %lld", MOE_DIFF_TOP_MAX,
+                        (long long)o->top);
     if (o->diff) return compare(o, json, verdict, err);
     if (!o->tokenize && !o->detokenize) return inspect(o, json, verdict, err);
     struct moe_tokenizer *t;
-    if (o->tokenize && o->detokenize) return moe_fail(err, MOE_USAGE, "--tokenize and --detokenize exclude each other");
+    if (o->tokenize && o->detokenize)
+        return moe_fail(err, MOE_USAGE, "--tokenize and --detokenize exclude each other");
     MOE_TRY(moe_tokenizer_open(&t, o->run.argv[0], 0, err));
     moe_tokenizer_limit(t, moe_available_memory());
     enum moe_code code = o->tokenize ? tokenize(o, t, err) : detokenize(o, t, json, err);
@@ -500,48 +529,62 @@ static int tool_main(int argc, char **argv)
     const struct moe_opt opts[] = {
         MOE_GROUP("what to show"),
         MOE_MAYBE(0, "tensors", &o.tensors, "REGEX", "list all tensors, or those whose name matches"),
-        MOE_BOOL(0, "layers", &o.layers, "list each layer: its types, their bytes, and the error of its quantization"),
+        MOE_BOOL(0, "layers", &o.layers,
+                 "list each layer: its types, their bytes, and the error of its quantization"),
         MOE_BOOL(0, "experts", &o.experts, "list each layer's experts: extents, bytes, types"),
         MOE_BOOL(0, "verify", &o.verify, "read every byte: checksums, padding, values that are not finite"),
-        MOE_STR(0, "diff", &o.diff, "MODEL2", "compare with another model, tensor by tensor, as stored and in values"),
-        MOE_INT(0, "top", &o.top, "N", "with --diff: show this many of the tensors that differ, the worst first (0 to 1000)"),
+        MOE_STR(0, "diff", &o.diff, "MODEL2",
+                "compare with another model, tensor by tensor, as stored and in values"),
+        MOE_INT(0, "top", &o.top, "N",
+                "with --diff: show this many of the tensors that differ, the worst first (0 to 1000)"),
         MOE_GROUP("the tokenizer"),
         MOE_INPUT(0, "tokenize", &o.tokenize, "FILE",
                   "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the "
                   "ids alone, in one line (may be gzipped; - is standard input)"),
         MOE_STR(0, "detokenize", &o.detokenize, "IDS", "print the text of these token ids: 1,2,3"),
-        MOE_BOOL(0, "special", &o.special, "with --tokenize: names of special tokens in the text are those tokens"),
+        MOE_BOOL(0, "special", &o.special,
+                 "with --tokenize: names of special tokens in the text are those tokens"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
     const struct moe_tool tool = {
-        .name = "moe-inspect", .synopsis = "[options] MODEL", .about = "say what a model is, whether it is whole, and whether it is sound",
-        .description = moe_inspect_description, .examples = moe_inspect_examples,
+        .name = "moe-inspect",
+        .synopsis = "[options] MODEL",
+        .about = "say what a model is, whether it is whole, and whether it is sound",
+        .description = moe_inspect_description,
+        .examples = moe_inspect_examples,
         .json =
-            "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, parameters, parameters_active, tensors, "
-            "bytes, types (tensors and bytes of each), verified (true, false, or null when not asked), problems. Of layers of a model also part (the first "
-            "and the last), of a staged part also staged (ranks, of, experts_absent, from, plan), and tensors, bytes and types are those that are there. With --tensors also "
-            "tensor_list (name, type, shape, bytes, file, offset, skipped); with --experts also expert_layers; with --layers also layer_list "
+            "kind, layout, architecture, layers, experts, experts_per_token, hidden_size, vocab_size, "
+            "parameters, parameters_active, tensors, bytes, types (tensors and bytes of each), verified "
+            "(true, false, or null when not asked), problems. Of layers of a model also part (the first and "
+            "the last), of a staged part also staged (ranks, of, experts_absent, from, plan), and tensors, "
+            "bytes and types are those that are there. With --tensors also tensor_list (name, type, shape, "
+            "bytes, file, offset, skipped); with --experts also expert_layers; with --layers also layer_list "
             "(layer, null for what is outside of layers, kind, types, relative_error).\n\n"
-            "Also: context_length, rope (type, theta; of yarn factor, original_context_length, mscale, mscale_all_dim, beta_fast, beta_slow), heads, "
-            "q_lora_rank (0: none), kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, dense_layers, shared_experts, expert_groups, "
-            "expert_groups_used, tokenizer (null, or kind, vocabulary, chat_template; problem where it cannot be used), end_tokens (id, piece), "
-            "quantization (null, or method, quantize, calibrated, calibration_tokens, input_scale, relative_error: of the run that quantized a container).\n\n"
-            "With --diff: same (nothing differs), values_same (no value, shape or tensor does), tensors_same, tensors_different, and of these "
-            "tensors_only_first, tensors_only_second, tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "
-            "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; types: the same for each pair of types (type, type_second, "
-            "tensors, relative_error); worst: the --top tensors with the largest "
-            "error (tensor, type, type_second, relative_error, weights, weights_different, not_finite, and the largest single difference: "
-            "max_difference, row, column, first, second); config: keys that differ; differences: a line for each tensor, at most 1000. The exit "
-            "status is 0 when the models are the same and 15 when they differ.\n\n"
-            "Of a GGUF file: kind (gguf), version, architecture, name, tensors, bytes, types, metadata (of an array its type, count and first elements; of a "
-            "text its first 256 bytes; NaN, Infinity and -Infinity as text), verified (null), problems; bytes are "
-            "null where a type is not known; with --tensors also tensor_list (name, type, shape with the "
-            "contiguous dimension first, "
-            "bytes, offset).\n\n"
+            "Also: context_length, rope (type, theta; of yarn factor, original_context_length, mscale, "
+            "mscale_all_dim, beta_fast, beta_slow), heads, q_lora_rank (0: none), kv_lora_rank, "
+            "qk_nope_head_dim, qk_rope_head_dim, v_head_dim, dense_layers, shared_experts, expert_groups, "
+            "expert_groups_used, tokenizer (null, or kind, vocabulary, chat_template; problem where it "
+            "cannot be used), end_tokens (id, piece), quantization (null, or method, quantize, calibrated, "
+            "calibration_tokens, input_scale, relative_error: of the run that quantized a container).\n\n"
+            "With --diff: same (nothing differs), values_same (no value, shape or tensor does), "
+            "tensors_same, tensors_different, and of these tensors_only_first, tensors_only_second, "
+            "tensors_shape, tensors_type and tensors_values (same type, other bits); relative_error: "
+            "sqrt(sum (a - b)^2 / sum a^2) over all tensors compared by value, a of the first model; types: "
+            "the same for each pair of types (type, type_second, tensors, relative_error); worst: the --top "
+            "tensors with the largest error (tensor, type, type_second, relative_error, weights, "
+            "weights_different, not_finite, and the largest single difference: max_difference, row, column, "
+            "first, second); config: keys that differ; differences: a line for each tensor, at most 1000. "
+            "The exit status is 0 when the models are the same and 15 when they differ.\n\n"
+            "Of a GGUF file: kind (gguf), version, architecture, name, tensors, bytes, types, metadata (of "
+            "an array its type, count and first elements; of a text its first 256 bytes; NaN, Infinity and "
+            "-Infinity as text), verified (null), problems; bytes are null where a type is not known; with "
+            "--tensors also tensor_list (name, type, shape with the contiguous dimension first, bytes, "
+            "offset).\n\n"
             "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
             "--detokenize: text, bytes_base64.",
-        .opts = opts, .rules = rules,
+        .opts = opts,
+        .rules = rules,
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = NULL;

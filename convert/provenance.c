@@ -29,14 +29,17 @@ static bool from_hex(const char *hex, unsigned char *out, size_t n)
 }
 
 /* One line: [name, dtype, [shape], file, hash | null, skipped | null, bytes | null]. */
-static bool parse_line(struct moe_provenance *p, const cJSON *line, struct moe_origin *e, const char *last_file)
+static bool parse_line(struct moe_provenance *p, const cJSON *line, struct moe_origin *e,
+                       const char *last_file)
 {
     const cJSON *c[7];
     int n = 0;
     if (!cJSON_IsArray(line)) return false;
     for (const cJSON *i = line->child; i; i = i->next, n++)
         if (n < 7) c[n] = i;
-    if (n != 7 || !cJSON_IsString(c[0]) || !cJSON_IsString(c[1]) || !cJSON_IsArray(c[2]) || !cJSON_IsString(c[3])) return false;
+    if (n != 7 || !cJSON_IsString(c[0]) || !cJSON_IsString(c[1]) || !cJSON_IsArray(c[2]) ||
+        !cJSON_IsString(c[3]))
+        return false;
     if (strlen(c[1]->valuestring) >= sizeof e->dtype || !moe_plain_name(c[3]->valuestring)) return false;
     snprintf(e->dtype, sizeof e->dtype, "%s", c[1]->valuestring);
     for (const cJSON *d = c[2]->child; d; d = d->next) {
@@ -46,7 +49,8 @@ static bool parse_line(struct moe_provenance *p, const cJSON *line, struct moe_o
     int64_t bytes = moe_st_bytes(e->dtype, e->shape, e->ndim);
     if (bytes < 0) return false;
     e->bytes = (uint64_t)bytes;
-    if (cJSON_IsString(c[4]) && sscanf(c[4]->valuestring, "%16llx", (unsigned long long *)&e->hash) != 1) return false;
+    if (cJSON_IsString(c[4]) && sscanf(c[4]->valuestring, "%16llx", (unsigned long long *)&e->hash) != 1)
+        return false;
     if (cJSON_IsString(c[5]) && !(e->skipped = keep(p, c[5]->valuestring))) return false;
     if (cJSON_IsString(c[6])) {
         size_t k = strlen(c[6]->valuestring) / 2;
@@ -61,12 +65,14 @@ static bool parse_line(struct moe_provenance *p, const cJSON *line, struct moe_o
     return e->file && e->name;
 }
 
-static enum moe_code parse(struct moe_provenance *p, char *text, size_t size, const char *path, struct moe_err *err)
+static enum moe_code parse(struct moe_provenance *p, char *text, size_t size, const char *path,
+                           struct moe_err *err)
 {
     int64_t lines = 0;
     for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
     p->entries = MOE_NEWN(&p->arena, struct moe_origin, lines + 1);
-    if (!p->entries) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %lld lines", (long long)lines);
+    if (!p->entries)
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for %lld lines", (long long)lines);
     for (char *s = text, *end; s < text + size; s = end + 1) {
         end = memchr(s, '\n', (size_t)(text + size - s));
         if (!end) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the last line is cut short");
@@ -75,14 +81,16 @@ static enum moe_code parse(struct moe_provenance *p, char *text, size_t size, co
         bool ok = parse_line(p, line, &p->entries[p->n], p->n ? p->entries[p->n - 1].file : NULL);
         cJSON_Delete(line);
         if (p->no_memory) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its lines");
-        if (!ok) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "line %lld is malformed", (long long)p->n + 1);
+        if (!ok)
+            return moe_fail_at(err, MOE_CORRUPT, path, NULL, "line %lld is malformed", (long long)p->n + 1);
         p->n++;
     }
     if (!p->n) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "is empty");
     return MOE_OK;
 }
 
-enum moe_code moe_provenance_open(struct moe_provenance **out, const struct moe_source *src, struct moe_err *err)
+enum moe_code moe_provenance_open(struct moe_provenance **out, const struct moe_source *src,
+                                  struct moe_err *err)
 {
     char path[PATH_MAX], *text;
     size_t size;
@@ -91,7 +99,8 @@ enum moe_code moe_provenance_open(struct moe_provenance **out, const struct moe_
     MOE_TRY(moe_path_join(path, sizeof path, src->path, "source.jsonl", err));
     MOE_TRY(moe_container_read_file(src, "source.jsonl", &text, &size, err));
     p = calloc(1, sizeof *p);
-    enum moe_code code = p ? parse(p, text, size, path, err) : moe_fail(err, MOE_NOMEM, "no memory for provenance");
+    enum moe_code code = p ? parse(p, text, size, path, err)
+                           : moe_fail(err, MOE_NOMEM, "no memory for provenance");
     free(text);
     if (code != MOE_OK) moe_provenance_close(&p);
     *out = p;

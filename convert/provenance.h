@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/provenance.h - a container's source.jsonl: what the tensors were called, and how they lay, before. */
+/* convert/provenance.h - a container's source.jsonl: what the tensors were called,
+ * and how they lay, before. */
 #ifndef MOE_CONVERT_PROVENANCE_H
 #define MOE_CONVERT_PROVENANCE_H
 
@@ -20,10 +21,13 @@ struct moe_origin {
     uint64_t aside;              /* where its bytes are in its kind's file (enum moe_aside); 0: nowhere */
 };
 
-struct moe_provenance { struct moe_arena arena; struct moe_origin *entries; int64_t n; bool no_memory; }; /* in the order of the source's files */
+/* in the order of the source's files */
+struct moe_provenance { struct moe_arena arena; struct moe_origin *entries; int64_t n; bool no_memory; };
 
-/* Read `src`'s source.jsonl; MOE_CORRUPT with the line number for anything that does not fit docs/reference/format.md. */
-enum moe_code moe_provenance_open(struct moe_provenance **p, const struct moe_source *src, struct moe_err *err);
+/* Read `src`'s source.jsonl; MOE_CORRUPT with the line number for anything that does not fit
+ * docs/reference/format.md. */
+enum moe_code moe_provenance_open(struct moe_provenance **p, const struct moe_source *src,
+                                  struct moe_err *err);
 void moe_provenance_close(struct moe_provenance **p); /* NULL-safe; nulls */
 
 #endif

@@ -54,7 +54,8 @@ enum moe_code moe_rows_open(struct moe_rows *r, const struct moe_source *src, st
     *r = (struct moe_rows){ .src = src, .block = p, .hash = { moe_hash_new(), moe_hash_new() } };
     if (!p || !r->hash[0] || !r->hash[1]) {
         moe_rows_release(r);
-        return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (%zu bytes; try fewer --threads)", total(&s));
+        return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (%zu bytes; try fewer --threads)",
+                        total(&s));
     }
     r->raw = p;
     r->scale = p + s.raw;
@@ -87,9 +88,10 @@ static enum moe_code end(struct moe_rows *r, struct moe_err *err)
         if (r->t->plane[p].file < 0) continue;
         moe_source_drop(r->src, &r->t->plane[p]);
         if (r->src->kind == MOE_CONTAINER && moe_hash_get64(r->hash[p]) != r->t->hash[p])
-            return moe_fail_at(err, MOE_VERIFY, r->src->files[r->t->plane[p].file].name,
-                               moe_tensor_name((enum moe_role)r->t->role, r->t->layer, r->t->expert, name),
-                               "its bytes are not those that were written (moe-inspect --verify finds where)");
+            return moe_fail_at(
+                err, MOE_VERIFY, r->src->files[r->t->plane[p].file].name,
+                moe_tensor_name((enum moe_role)r->t->role, r->t->layer, r->t->expert, name),
+                "its bytes are not those that were written (moe-inspect --verify finds where)");
     }
     return MOE_OK;
 }
@@ -102,8 +104,15 @@ enum moe_code moe_rows_next(struct moe_rows *r, bool *more, struct moe_err *err)
     if (!*more) return end(r, err);
     if (n > t->rows - r->next) n = t->rows - r->next;
     r->first = r->next;
-    r->w = (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = n, .cols = t->cols,
-                                .data = r->raw, .scale = r->scale, .global = t->global, .input_scale = t->input_scale };
+    r->w = (struct moe_weight){ .type = t->type,
+                                .layout = t->layout,
+                                .reciprocal = t->reciprocal,
+                                .rows = n,
+                                .cols = t->cols,
+                                .data = r->raw,
+                                .scale = r->scale,
+                                .global = t->global,
+                                .input_scale = t->input_scale };
     for (int p = MOE_PLANE_DATA; p <= MOE_PLANE_SCALE; p++) {
         int64_t bytes = moe_plane_bytes(t->type, t->layout, p, n, t->cols);
         uint64_t at = r->first ? (uint64_t)moe_plane_bytes(t->type, t->layout, p, r->first, t->cols) : 0;
@@ -126,8 +135,9 @@ enum moe_code moe_rows_decode(struct moe_rows *r, bool finite, struct moe_err *e
     while (i < n - 1 && isfinite(r->values[i])) i++;
     return moe_fail_at(err, MOE_NONFINITE, r->src->files[r->t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)r->t->role, r->t->layer, r->t->expert, name),
-                       "the value at row %lld, column %lld is %s (the model is damaged)", (long long)(r->first + i / r->w.cols),
-                       (long long)(i % r->w.cols), isnan(r->values[i]) ? "NaN" : "Inf");
+                       "the value at row %lld, column %lld is %s (the model is damaged)",
+                       (long long)(r->first + i / r->w.cols), (long long)(i % r->w.cols),
+                       isnan(r->values[i]) ? "NaN" : "Inf");
 }
 
 const uint8_t *moe_rows_scales(struct moe_rows *r)

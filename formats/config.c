@@ -15,16 +15,30 @@
 enum { CONFIG_BYTES = 16 << 20, SIZE_MAX_OF_ONE = 1 << 24 };
 
 /* Sizes that must be there, and others with the default that Hugging Face's DeepseekV3Config has. */
-static const struct { const char *key; size_t at; bool need; int64_t min, max, value; } ints[] = {
+static const struct { const char *key; size_t at; bool need; int64_t min, max, value;
+} ints[] = {
 #define NEED(key, min, max)        { #key, offsetof(struct moe_config, key), true, min, max, 0 }
 #define MAY(key, min, max, value)  { #key, offsetof(struct moe_config, key), false, min, max, value }
-    NEED(hidden_size, 1, SIZE_MAX_OF_ONE), NEED(intermediate_size, 1, SIZE_MAX_OF_ONE), NEED(num_hidden_layers, 1, 4096),
-    NEED(num_attention_heads, 1, 65536), NEED(kv_lora_rank, 1, 65536), NEED(qk_nope_head_dim, 1, 65536),
-    NEED(qk_rope_head_dim, 2, 65536), NEED(v_head_dim, 1, 65536), NEED(vocab_size, 1, SIZE_MAX_OF_ONE),
-    MAY(q_lora_rank, 0, 65536, 1536), MAY(n_routed_experts, 0, 65536, 0), MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
-    MAY(num_experts_per_tok, 0, 65536, 0), MAY(first_k_dense_replace, 0, 65536, 3), MAY(moe_layer_freq, 1, 65536, 1),
-    MAY(n_shared_experts, 0, 65536, 1), MAY(n_group, 1, 65536, 8), MAY(topk_group, 1, 65536, 4),
-    MAY(num_nextn_predict_layers, 0, 1024, 0), MAY(max_position_embeddings, 1, INT32_MAX, 4096),
+    NEED(hidden_size, 1, SIZE_MAX_OF_ONE),
+    NEED(intermediate_size, 1, SIZE_MAX_OF_ONE),
+    NEED(num_hidden_layers, 1, 4096),
+    NEED(num_attention_heads, 1, 65536),
+    NEED(kv_lora_rank, 1, 65536),
+    NEED(qk_nope_head_dim, 1, 65536),
+    NEED(qk_rope_head_dim, 2, 65536),
+    NEED(v_head_dim, 1, 65536),
+    NEED(vocab_size, 1, SIZE_MAX_OF_ONE),
+    MAY(q_lora_rank, 0, 65536, 1536),
+    MAY(n_routed_experts, 0, 65536, 0),
+    MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
+    MAY(num_experts_per_tok, 0, 65536, 0),
+    MAY(first_k_dense_replace, 0, 65536, 3),
+    MAY(moe_layer_freq, 1, 65536, 1),
+    MAY(n_shared_experts, 0, 65536, 1),
+    MAY(n_group, 1, 65536, 8),
+    MAY(topk_group, 1, 65536, 4),
+    MAY(num_nextn_predict_layers, 0, 1024, 0),
+    MAY(max_position_embeddings, 1, INT32_MAX, 4096),
 #undef NEED
 #undef MAY
 };
@@ -37,30 +51,36 @@ static enum moe_code read_ints(const cJSON *o, const char *file, struct moe_conf
         const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, ints[i].key);
         bool none = v && cJSON_IsNull(v) && ints[i].min == 0; /* "q_lora_rank": null */
         *int_at(c, i) = none ? 0 : ints[i].value;
-        MOE_TRY(moe_json_i64(o, ints[i].key, ints[i].need && !none, ints[i].min, ints[i].max, int_at(c, i), file, err));
+        MOE_TRY(moe_json_i64(o, ints[i].key, ints[i].need && !none, ints[i].min, ints[i].max, int_at(c, i),
+                             file, err));
     }
     return MOE_OK;
 }
 
 /* ---- what this code does not do ---- */
 
-static enum moe_code want_str(const cJSON *o, const char *key, const char *want, const char *file, struct moe_err *err)
+static enum moe_code want_str(const cJSON *o, const char *key, const char *want, const char *file,
+                              struct moe_err *err)
 {
     const char *s = want;
     MOE_TRY(moe_json_str(o, key, false, &s, file, err));
     if (!strcmp(s, want)) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s '%.60s' is not supported ('%s' is)", key, s, want);
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s '%.60s' is not supported ('%s' is)", key, s,
+                       want);
 }
 
-static enum moe_code want_bool(const cJSON *o, const char *key, bool want, const char *file, struct moe_err *err)
+static enum moe_code want_bool(const cJSON *o, const char *key, bool want, const char *file,
+                               struct moe_err *err)
 {
     bool b = want;
     MOE_TRY(moe_json_bool(o, key, false, &b, file, err));
-    return b == want ? MOE_OK : moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %s is not supported", key, b ? "true" : "false");
+    return b == want ? MOE_OK
+                     : moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %s is not supported", key,
+                                   b ? "true" : "false");
 }
 
-static const char *const architectures[] = { "DeepseekV3ForCausalLM", "KimiK2ForCausalLM", "KimiK25ForConditionalGeneration",
-                                             "DeepseekV2ForCausalLM" };
+static const char *const architectures[] = { "DeepseekV3ForCausalLM", "KimiK2ForCausalLM",
+                                             "KimiK25ForConditionalGeneration", "DeepseekV2ForCausalLM" };
 static const char *const model_types[] = { "kimi_k2", "kimi_k25", "deepseek_v3", "deepseek_v2" };
 
 static bool listed(const char *s, const char *const *list, size_t n)
@@ -71,7 +91,8 @@ static bool listed(const char *s, const char *const *list, size_t n)
 }
 
 /* DeepSeek-V2 is the same architecture only when it scores as V3 does; its own default is softmax. */
-static enum moe_code read_architecture(const cJSON *root, const cJSON *text, const char *file, struct moe_config *c, struct moe_err *err)
+static enum moe_code read_architecture(const cJSON *root, const cJSON *text, const char *file,
+                                       struct moe_config *c, struct moe_err *err)
 {
     const cJSON *list = moe_json_get(root, "architectures");
     const char *type = "", *inner = "", *arch = NULL;
@@ -83,20 +104,25 @@ static enum moe_code read_architecture(const cJSON *root, const cJSON *text, con
         return moe_foreign_architecture(arch, type, file, err);
     if (!arch && !listed(type, model_types, sizeof model_types / sizeof *model_types))
         return moe_foreign_architecture(NULL, type, file, err);
-    if (!arch) arch = !strcmp(type, "kimi_k25") ? architectures[2] : !strcmp(type, "deepseek_v2") ? architectures[3] : architectures[0];
+    if (!arch)
+        arch = !strcmp(type, "kimi_k25")    ? architectures[2]
+             : !strcmp(type, "deepseek_v2") ? architectures[3]
+                                            : architectures[0];
     MOE_TRY(moe_json_str(text, "model_type", false, &inner, file, err));
     MOE_TRY(moe_foreign_config(text, inner, file, err));
     if (!strcmp(arch, "DeepseekV2ForCausalLM") && !moe_json_get(text, "scoring_func"))
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
                            "this is DeepSeek-V2, whose softmax router is not supported (DeepSeek-V3, V3.1 "
                            "and R1 are)");
-    if (strlen(type) >= sizeof c->model_type) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported", type);
+    if (strlen(type) >= sizeof c->model_type)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "model type '%.60s' is not supported", type);
     memcpy(c->architecture, arch, strlen(arch) + 1);
     memcpy(c->model_type, type, strlen(type) + 1);
     return MOE_OK;
 }
 
-static enum moe_code refuse_variants(const cJSON *o, const char *file, const struct moe_config *c, struct moe_err *err)
+static enum moe_code refuse_variants(const cJSON *o, const char *file, const struct moe_config *c,
+                                     struct moe_err *err)
 {
     int64_t kv = c->num_attention_heads;
     MOE_TRY(want_str(o, "hidden_act", "silu", file, err));
@@ -108,13 +134,16 @@ static enum moe_code refuse_variants(const cJSON *o, const char *file, const str
         MOE_TRY(want_str(o, "topk_method", "noaux_tc", file, err));
     }
     MOE_TRY(moe_json_i64(o, "num_key_value_heads", false, 1, 65536, &kv, file, err));
-    if (kv != c->num_attention_heads) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "num_key_value_heads other than num_attention_heads is not supported");
+    if (kv != c->num_attention_heads)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                           "num_key_value_heads other than num_attention_heads is not supported");
     return MOE_OK;
 }
 
 /* ---- rotary ---- */
 
-static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kind, const char *file, struct moe_err *err)
+static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kind, const char *file,
+                               struct moe_err *err)
 {
     const char *a = NULL, *b = NULL;
     MOE_TRY(moe_json_str(r, "rope_type", false, &a, file, err));
@@ -126,16 +155,17 @@ static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kin
     for (const cJSON *e = a || b ? NULL : r->child; e; e = e->next)
         if (cJSON_IsObject(e))
             return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
-                               "'%s' has settings of its own for '%.40s', which is not supported", key, e->string);
+                               "'%s' has settings of its own for '%.40s', which is not supported", key,
+                               e->string);
     *kind = a ? a : b ? b : "default";
     return MOE_OK;
 }
 
 static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
-/* Of these, engines read some and others not: transformers rounds no correction range where `truncate` is false,
- * DeepSeek's code and vLLM always do; vLLM takes the two factors that transformers does not know.  So only the
- * values under which all of them compute the same are taken. */
+/* Of these, engines read some and others not: transformers rounds no correction range where `truncate` is
+ * false, DeepSeek's code and vLLM always do; vLLM takes the two factors that transformers does not know.  So
+ * only the values under which all of them compute the same are taken. */
 static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_err *err)
 {
     static const char *const ones[] = { "attn_factor", "extrapolation_factor" };
@@ -145,17 +175,19 @@ static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_er
         double v = 1;
         MOE_TRY(moe_json_f64(r, ones[i], false, &v, file, err));
         if (!same(v, 1))
-            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %g of yarn is not supported (1 is)", ones[i], v);
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "%s %g of yarn is not supported (1 is)",
+                               ones[i], v);
     }
     if (!moe_json_get(r, "attention_factor")) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "attention_factor of yarn is not supported (mscale is)");
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "attention_factor of yarn is not supported (mscale is)");
 }
 
 static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
 
 /* What cos and sin are multiplied by: DeepSeek's code and vLLM divide one term by the other, with 1 and 0
- * where a key is not given; transformers does so only where both are given and not 0, and else takes the term of 1.
- * (All of them multiply attention scores by the square of mscale_all_dim's term.) */
+ * where a key is not given; transformers does so only where both are given and not 0, and else takes the term
+ * of 1.  (All of them multiply attention scores by the square of mscale_all_dim's term.) */
 static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c,
                                 struct moe_err *err)
 {
@@ -178,13 +210,16 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     c->mscale_all_dim = 0;
     MOE_TRY(refuse_yarn(r, file, err));
     MOE_TRY(moe_json_f64(r, "factor", true, &c->yarn_factor, file, err));
-    MOE_TRY(moe_json_f64(r, "original_max_position_embeddings", true, &c->original_max_position_embeddings, file, err));
+    MOE_TRY(moe_json_f64(r, "original_max_position_embeddings", true, &c->original_max_position_embeddings,
+                         file, err));
     MOE_TRY(moe_json_f64(r, "beta_fast", false, &c->beta_fast, file, err));
     MOE_TRY(moe_json_f64(r, "beta_slow", false, &c->beta_slow, file, err));
     MOE_TRY(moe_json_f64(r, "mscale", false, &c->mscale, file, err));
     MOE_TRY(moe_json_f64(r, "mscale_all_dim", false, &c->mscale_all_dim, file, err));
-    if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6) || !(c->original_max_position_embeddings >= 1 && c->original_max_position_embeddings <= 1e9) ||
-        !(c->beta_fast > 0 && c->beta_slow > 0 && c->beta_fast <= 1e6 && c->beta_slow <= 1e6) || fabs(c->mscale) > 100 || fabs(c->mscale_all_dim) > 100)
+    if (!(c->yarn_factor >= 1 && c->yarn_factor <= 1e6) ||
+        !(c->original_max_position_embeddings >= 1 && c->original_max_position_embeddings <= 1e9) ||
+        !(c->beta_fast > 0 && c->beta_slow > 0 && c->beta_fast <= 1e6 && c->beta_slow <= 1e6) ||
+        fabs(c->mscale) > 100 || fabs(c->mscale_all_dim) > 100)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a yarn parameter is out of range");
     return one_mscale(r, file, c, err);
 }
@@ -229,13 +264,15 @@ static enum moe_code read_rope_object(const cJSON *o, const char *key, const cha
     MOE_TRY(rope_kind(r, key, &kind, file, err));
     if (!strcmp(kind, "yarn")) return read_yarn(r, file, c, err);
     if (!strcmp(kind, "default")) return refuse_scale(r, file, err);
-    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "rope type '%.40s' is not supported (yarn and default are)", kind);
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "rope type '%.40s' is not supported (yarn and default are)", kind);
 }
 
 static bool same_yarn(const struct moe_config *a, const struct moe_config *b)
 {
     return a->yarn == b->yarn && same(a->yarn_factor, b->yarn_factor) && same(a->beta_fast, b->beta_fast) &&
-           same(a->beta_slow, b->beta_slow) && same(a->mscale, b->mscale) && same(a->mscale_all_dim, b->mscale_all_dim) &&
+           same(a->beta_slow, b->beta_slow) && same(a->mscale, b->mscale) &&
+           same(a->mscale_all_dim, b->mscale_all_dim) &&
            same(a->original_max_position_embeddings, b->original_max_position_embeddings);
 }
 
@@ -280,8 +317,8 @@ static enum moe_code one_length(const cJSON *o, const char *file, const struct m
                        "disagree (remove the wrong one)", length, c->original_max_position_embeddings);
 }
 
-/* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in which
- * of them they read. */
+/* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in
+ * which of them they read. */
 static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
     bool older = says(moe_json_get(o, "rope_scaling")), newer = says(moe_json_get(o, "rope_parameters"));
@@ -292,7 +329,8 @@ static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_conf
     MOE_TRY(read_rope_object(o, "rope_scaling", file, c, err));
     MOE_TRY(read_rope_object(o, "rope_parameters", file, &other, err));
     if (older && newer && !same_yarn(c, &other))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_scaling' and 'rope_parameters' disagree (remove the wrong one)");
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "'rope_scaling' and 'rope_parameters' disagree (remove the wrong one)");
     if (newer) *c = other;
     return c->yarn ? one_length(o, file, c, err) : MOE_OK;
 }
@@ -304,19 +342,22 @@ static enum moe_code add_eos(const cJSON *o, const char *file, struct moe_config
     const cJSON *v = moe_json_get(o, "eos_token_id");
     for (const cJSON *e = v && cJSON_IsArray(v) ? v->child : v; e; e = v == e ? NULL : e->next) {
         int known = 0;
-        if (!cJSON_IsNumber(e) || e->valuedouble != floor(e->valuedouble) || e->valuedouble < 0 || e->valuedouble > INT32_MAX)
+        if (!cJSON_IsNumber(e) || e->valuedouble != floor(e->valuedouble) || e->valuedouble < 0 ||
+            e->valuedouble > INT32_MAX)
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'eos_token_id' is not a token");
         int64_t id = (int64_t)e->valuedouble;
         while (known < c->n_eos && c->eos_token_id[known] != id) known++;
         if (known < c->n_eos) continue;
         if (c->n_eos == MOE_EOS_MAX)
-            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d end-of-sequence tokens", MOE_EOS_MAX);
+            return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d end-of-sequence tokens",
+                               MOE_EOS_MAX);
         c->eos_token_id[c->n_eos++] = id;
     }
     return MOE_OK;
 }
 
-static enum moe_code read_tokens(const cJSON *root, const cJSON *text, const char *file, struct moe_config *c, struct moe_err *err)
+static enum moe_code read_tokens(const cJSON *root, const cJSON *text, const char *file, struct moe_config *c,
+                                 struct moe_err *err)
 {
     c->bos_token_id = c->pad_token_id = -1;
     c->n_eos = 0;
@@ -336,32 +377,38 @@ static enum moe_code check(const char *file, const struct moe_config *c, struct 
     int64_t e = c->n_routed_experts;
     const char *bad = NULL;
     if (c->qk_rope_head_dim % 2) bad = "'qk_rope_head_dim' is odd";
-    if (e && (!c->num_experts_per_tok || c->num_experts_per_tok > e)) bad = "'num_experts_per_tok' is not in 1 to n_routed_experts";
+    if (e && (!c->num_experts_per_tok || c->num_experts_per_tok > e))
+        bad = "'num_experts_per_tok' is not in 1 to n_routed_experts";
     if (e && !c->moe_intermediate_size) bad = "'moe_intermediate_size' is missing";
     if (e && (c->n_group > e || e % c->n_group)) bad = "'n_group' does not divide n_routed_experts";
     else if (e && c->topk_group > c->n_group) bad = "'topk_group' is more than n_group";
-    else if (e && c->num_experts_per_tok > e / c->n_group * c->topk_group) bad = "'num_experts_per_tok' is more than topk_group groups have";
+    else if (e && c->num_experts_per_tok > e / c->n_group * c->topk_group)
+        bad = "'num_experts_per_tok' is more than topk_group groups have";
     if (c->num_hidden_layers * e > (int64_t)1 << 22) bad = "more than 4194304 experts";
     if (bad) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s", bad);
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         int64_t rows = 0, cols = 0;
         int layers[3] = { -1, 0, (int)c->num_hidden_layers - 1 };
         for (int i = 0; i < 3; i++)
-            if (moe_tensor_shape(c, (enum moe_role)role, layers[i], &rows, &cols) && rows > ((int64_t)1 << 48) / cols) {
+            if (moe_tensor_shape(c, (enum moe_role)role, layers[i], &rows, &cols) &&
+                rows > ((int64_t)1 << 48) / cols) {
                 char name[128];
-                return moe_fail_at(err, MOE_CORRUPT, file, moe_tensor_name((enum moe_role)role, layers[i], 0, name), "its shape would be %lld x %lld",
-                                   (long long)rows, (long long)cols);
+                return moe_fail_at(err, MOE_CORRUPT, file,
+                                   moe_tensor_name((enum moe_role)role, layers[i], 0, name),
+                                   "its shape would be %lld x %lld", (long long)rows, (long long)cols);
             }
     }
     return MOE_OK;
 }
 
-enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err)
+enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c,
+                               enum moe_scheme *scheme, struct moe_err *err)
 {
     memset(c, 0, sizeof *c);
     if (!cJSON_IsObject(root)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is not a JSON object");
     const cJSON *text = moe_json_get(root, "text_config");
-    if (text && !cJSON_IsObject(text)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'text_config' is not an object");
+    if (text && !cJSON_IsObject(text))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'text_config' is not an object");
     if (!text) text = root;
     MOE_TRY(read_architecture(root, text, file, c, err));
     MOE_TRY(read_ints(text, file, c, err));
@@ -372,8 +419,10 @@ enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_c
     MOE_TRY(moe_json_f64(text, "rms_norm_eps", false, &c->rms_norm_eps, file, err));
     MOE_TRY(moe_json_f64(text, "routed_scaling_factor", false, &c->routed_scaling_factor, file, err));
     MOE_TRY(moe_json_bool(text, "norm_topk_prob", false, &c->norm_topk_prob, file, err));
-    if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rms_norm_eps' is out of range");
-    if (!(fabs(c->routed_scaling_factor) <= 1e6)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'routed_scaling_factor' is out of range");
+    if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rms_norm_eps' is out of range");
+    if (!(fabs(c->routed_scaling_factor) <= 1e6))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'routed_scaling_factor' is out of range");
     MOE_TRY(moe_json_bool(root, "tie_word_embeddings", false, &c->tie_word_embeddings, file, err));
     MOE_TRY(moe_json_bool(text, "tie_word_embeddings", false, &c->tie_word_embeddings, file, err));
     MOE_TRY(read_rope(text, file, c, err));
@@ -383,7 +432,8 @@ enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_c
 }
 
 /* A file beside config.json that need not be there; *root NULL then. */
-static enum moe_code read_beside(const char *dir, const char *name, char path[PATH_MAX], cJSON **root, struct moe_err *err)
+static enum moe_code read_beside(const char *dir, const char *name, char path[PATH_MAX], cJSON **root,
+                                 struct moe_err *err)
 {
     enum moe_exists there;
     *root = NULL;
@@ -392,7 +442,8 @@ static enum moe_code read_beside(const char *dir, const char *name, char path[PA
     return there == MOE_ABSENT ? MOE_OK : moe_json_read(path, CONFIG_BYTES, root, err);
 }
 
-enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme, struct moe_err *err)
+enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme,
+                              struct moe_err *err)
 {
     char path[PATH_MAX];
     cJSON *root;

@@ -4,7 +4,8 @@
 #include <string.h>
 
 const struct moe_dtype_row moe_dtypes[MOE_DTYPE_COUNT] = {
-#define DTYPE(ID, name, id, bits, like, group, scale) [id] = { name, bits, MOE_##like, group, MOE_SCALE_##scale },
+#define DTYPE(ID, name, id, bits, like, group, scale) \
+    [id] = { name, bits, MOE_##like, group, MOE_SCALE_##scale },
 #include "formats/dtype.def"
 #undef DTYPE
 };
@@ -24,7 +25,8 @@ int moe_dtype_find(const char *name)
 int moe_dtype_with(int like, int64_t group, enum moe_scale_type scale)
 {
     for (int i = 0; i < MOE_DTYPE_COUNT; i++)
-        if (moe_dtypes[i].like == like && moe_dtypes[i].group == group && moe_dtypes[i].scale == scale) return i;
+        if (moe_dtypes[i].like == like && moe_dtypes[i].group == group && moe_dtypes[i].scale == scale)
+            return i;
     return -1;
 }
 
@@ -64,8 +66,10 @@ int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t c
     switch (plane) {
     case MOE_PLANE_DATA: return n * moe_dtypes[type].bits / 8;
     case MOE_PLANE_SCALE:
-        if (moe_dtype_like(type) == MOE_FP8_B128) return width * ceil_div(rows, 128) * moe_dtype_scales(type, cols);
-        if (layout == MOE_LAYOUT_TILE_128X4) return type == MOE_NVFP4 ? ceil_div(rows, 128) * ceil_div(cols / 16, 4) * 512 : -1;
+        if (moe_dtype_like(type) == MOE_FP8_B128)
+            return width * ceil_div(rows, 128) * moe_dtype_scales(type, cols);
+        if (layout == MOE_LAYOUT_TILE_128X4)
+            return type == MOE_NVFP4 ? ceil_div(rows, 128) * ceil_div(cols / 16, 4) * 512 : -1;
         return width * rows * moe_dtype_scales(type, cols);
     default:
         return type == MOE_NVFP4 ? 4 : 0;

@@ -13,9 +13,14 @@ static const struct { const char *name; enum moe_class class; } roles[MOE_ROLE_C
 };
 
 static const char *const parts[MOE_PART_COUNT] = {
-    [MOE_PART_WEIGHT] = "weight", [MOE_PART_PACKED] = "weight_packed", [MOE_PART_SCALE_INV] = "weight_scale_inv",
-    [MOE_PART_SCALE] = "weight_scale", [MOE_PART_SCALE_2] = "weight_scale_2", [MOE_PART_INPUT_SCALE] = "input_scale",
-    [MOE_PART_GLOBAL_SCALE] = "weight_global_scale", [MOE_PART_INPUT_GLOBAL_SCALE] = "input_global_scale",
+    [MOE_PART_WEIGHT] = "weight",
+    [MOE_PART_PACKED] = "weight_packed",
+    [MOE_PART_SCALE_INV] = "weight_scale_inv",
+    [MOE_PART_SCALE] = "weight_scale",
+    [MOE_PART_SCALE_2] = "weight_scale_2",
+    [MOE_PART_INPUT_SCALE] = "input_scale",
+    [MOE_PART_GLOBAL_SCALE] = "weight_global_scale",
+    [MOE_PART_INPUT_GLOBAL_SCALE] = "input_global_scale",
     [MOE_PART_SHAPE] = "weight_shape",
 };
 
@@ -23,8 +28,10 @@ enum moe_class moe_role_class(enum moe_role role) { return roles[role].class; }
 
 int moe_role_fused(enum moe_role role)
 {
-    static const enum moe_role pairs[][2] = { { MOE_ROLE_GATE, MOE_ROLE_UP }, { MOE_ROLE_SHARED_GATE, MOE_ROLE_SHARED_UP },
-                                              { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP }, { MOE_ROLE_Q_A, MOE_ROLE_KV_A } };
+    static const enum moe_role pairs[][2] = { { MOE_ROLE_GATE, MOE_ROLE_UP },
+                                              { MOE_ROLE_SHARED_GATE, MOE_ROLE_SHARED_UP },
+                                              { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP },
+                                              { MOE_ROLE_Q_A, MOE_ROLE_KV_A } };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         for (int k = 0; k < 2; k++)
             if (pairs[i][k] == role) return (int)pairs[i][1 - k];
@@ -37,7 +44,8 @@ const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[
 {
     const char *head = role == MOE_ROLE_HEAD ? "" : "model.";
     if (roles[role].class == MOE_CLASS_MODEL) snprintf(out, 128, "%s%s", head, roles[role].name);
-    else if (roles[role].class == MOE_CLASS_EXPERT) snprintf(out, 128, "model.layers.%d.mlp.experts.%d.%s", layer, expert, roles[role].name);
+    else if (roles[role].class == MOE_CLASS_EXPERT)
+        snprintf(out, 128, "model.layers.%d.mlp.experts.%d.%s", layer, expert, roles[role].name);
     else snprintf(out, 128, "model.layers.%d.%s", layer, roles[role].name);
     return out;
 }
@@ -56,7 +64,8 @@ static bool attention_shape(const struct moe_config *c, enum moe_role role, int6
     case MOE_ROLE_Q: if (!low_rank) SHAPE(q, c->hidden_size); return false;
     case MOE_ROLE_KV_A: SHAPE(c->kv_lora_rank + c->qk_rope_head_dim, c->hidden_size);
     case MOE_ROLE_KV_A_NORM: SHAPE(1, c->kv_lora_rank);
-    case MOE_ROLE_KV_B: SHAPE(c->num_attention_heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
+    case MOE_ROLE_KV_B:
+        SHAPE(c->num_attention_heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
     case MOE_ROLE_O: SHAPE(c->hidden_size, c->num_attention_heads * c->v_head_dim);
     default: return false;
     }
@@ -72,7 +81,8 @@ bool moe_tensor_shape(const struct moe_config *c, enum moe_role role, int layer,
     if (layer < 0 || layer >= c->num_hidden_layers) return false;
     if (roles[role].class == MOE_CLASS_ATTN) return attention_shape(c, role, rows, cols);
     bool moe = moe_layer_is_moe(c, layer);
-    if (moe == (roles[role].class == MOE_CLASS_DENSE) || (roles[role].class == MOE_CLASS_SHARED && !shared)) return false;
+    if (moe == (roles[role].class == MOE_CLASS_DENSE) || (roles[role].class == MOE_CLASS_SHARED && !shared))
+        return false;
     switch (role) {
     case MOE_ROLE_GATE: case MOE_ROLE_UP: SHAPE(c->intermediate_size, h);
     case MOE_ROLE_DOWN: SHAPE(h, c->intermediate_size);
@@ -118,20 +128,24 @@ static bool find_role(const char *name, int want, struct moe_name *n)
     const char *dot = strrchr(name, '.');
     if (!dot) return false;
     size_t stem = (size_t)(dot - name);
-    if (want < 0 && !strcmp(name, bias)) return n->role = MOE_ROLE_ROUTER_BIAS, n->part = MOE_PART_WEIGHT, true;
+    if (want < 0 && !strcmp(name, bias))
+        return n->role = MOE_ROLE_ROUTER_BIAS, n->part = MOE_PART_WEIGHT, true;
     int part = 0, role = 0;
     while (part < MOE_PART_COUNT && strcmp(dot + 1, parts[part])) part++;
     if (part == MOE_PART_COUNT) return false;
     for (; role < MOE_ROLE_COUNT; role++) {
-        bool fits = want >= 0 ? (int)roles[role].class == want : roles[role].class != MOE_CLASS_MODEL && roles[role].class != MOE_CLASS_EXPERT;
-        if (fits && !strncmp(roles[role].name, name, stem) && !strcmp(roles[role].name + stem, ".weight")) break;
+        bool fits = want >= 0 ? (int)roles[role].class == want
+                              : roles[role].class != MOE_CLASS_MODEL && roles[role].class != MOE_CLASS_EXPERT;
+        if (fits && !strncmp(roles[role].name, name, stem) && !strcmp(roles[role].name + stem, ".weight"))
+            break;
     }
     n->role = (enum moe_role)role;
     n->part = (enum moe_part)part;
     return role < MOE_ROLE_COUNT;
 }
 
-/* Step over what stands in front; *root is set when "model." (or, as some exports have it, "language_model." alone) did. */
+/* Step over what stands in front; *root is set when "model." (or, as some exports have it,
+ * "language_model." alone) did. */
 static void eat_prefix(const char **s, bool *root)
 {
     bool wrapped = eat(s, "language_model.");
@@ -170,7 +184,8 @@ int moe_name_plane(const struct moe_name *n, int type)
     case MOE_PART_SCALE_INV: return like == MOE_FP8_B128 ? MOE_PLANE_SCALE : -1;
     case MOE_PART_SCALE: return moe_dtype_plain(type) ? -1 : MOE_PLANE_SCALE;
     case MOE_PART_SCALE_2: case MOE_PART_GLOBAL_SCALE: return type == MOE_NVFP4 ? MOE_PLANE_GLOBAL : -1;
-    case MOE_PART_INPUT_SCALE: case MOE_PART_INPUT_GLOBAL_SCALE: return type == MOE_NVFP4 ? MOE_PLANE_INPUT : -1;
+    case MOE_PART_INPUT_SCALE:
+    case MOE_PART_INPUT_GLOBAL_SCALE: return type == MOE_NVFP4 ? MOE_PLANE_INPUT : -1;
     default: return -1;
     }
 }
@@ -179,12 +194,14 @@ const char *moe_name_skipped(const struct moe_config *c, const char *name)
 {
     const char *s = name, *tail;
     if (eat(&s, "vision_tower.") || eat(&s, "mm_projector.")) return "vision";
-    if (strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_emb.cos_cached") || strstr(name, "rotary_emb.sin_cached"))
+    if (strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_emb.cos_cached") ||
+        strstr(name, "rotary_emb.sin_cached"))
         return "rotary buffer";
     int layer = moe_name_layer(name, &tail);
     if (layer >= c->num_hidden_layers && layer < c->num_hidden_layers + c->num_nextn_predict_layers)
         return "multi-token prediction";
     if (moe_ends_with(name, ".k_scale") || moe_ends_with(name, ".v_scale")) return "kv scale";
-    if (moe_ends_with(name, ".weight_shape")) return "weight_shape"; /* of any linear layer: kv_a_proj_with_mqa, lm_head */
+    /* of any linear layer: kv_a_proj_with_mqa, lm_head */
+    if (moe_ends_with(name, ".weight_shape")) return "weight_shape";
     return NULL;
 }

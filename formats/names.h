@@ -8,13 +8,22 @@
 #include "formats/source.h"
 
 enum moe_part { /* the last component of a name */
-    MOE_PART_WEIGHT, MOE_PART_PACKED, MOE_PART_SCALE_INV, MOE_PART_SCALE, MOE_PART_SCALE_2, MOE_PART_INPUT_SCALE,
-    MOE_PART_GLOBAL_SCALE, MOE_PART_INPUT_GLOBAL_SCALE, MOE_PART_SHAPE, MOE_PART_COUNT
+                MOE_PART_WEIGHT,
+                MOE_PART_PACKED,
+                MOE_PART_SCALE_INV,
+                MOE_PART_SCALE,
+                MOE_PART_SCALE_2,
+                MOE_PART_INPUT_SCALE,
+                MOE_PART_GLOBAL_SCALE,
+                MOE_PART_INPUT_GLOBAL_SCALE,
+                MOE_PART_SHAPE,
+                MOE_PART_COUNT
 };
 
 struct moe_name { enum moe_role role; int layer, expert; enum moe_part part; };
 
-/* False for a name that is no tensor of the K2 family.  Does not look at a config: layer and expert may be any number below 2^15 and 2^24. */
+/* False for a name that is no tensor of the K2 family.  Does not look at a config: layer and expert may be
+ * any number below 2^15 and 2^24. */
 bool moe_name_parse(const char *name, struct moe_name *n);
 
 /* The layer that a name is of, -1 for none; *tail: what follows the dot after its number. */

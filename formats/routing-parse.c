@@ -61,7 +61,8 @@ static const char *row(struct parser *p)
         p->r->counts[p->n++] = (int64_t)v;
         n++;
     } while (moe_scan_take(&p->s, ','));
-    if (p->r->experts && n != p->r->experts) return "a list of counts that is not as long as there are experts";
+    if (p->r->experts && n != p->r->experts)
+        return "a list of counts that is not as long as there are experts";
     p->r->experts = n;
     if (moe_is_stopping()) return "stopped"; /* moe_routing_parse says by what */
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
@@ -87,7 +88,8 @@ static const char *key(struct parser *p, char **text)
 static const char *layer_number(struct parser *p, int32_t at, int64_t v)
 {
     struct moe_routing *r = p->r;
-    if (r->n_windows) return at < r->n_layers && r->layers[at] == v ? NULL : "a window with other layers than the first";
+    if (r->n_windows)
+        return at < r->n_layers && r->layers[at] == v ? NULL : "a window with other layers than the first";
     if (at == p->cap_layers) {
         int32_t cap = at ? 2 * at : 64;
         int32_t *l = realloc(r->layers, (size_t)cap * sizeof *l);
@@ -108,7 +110,8 @@ static const char *layer(struct parser *p, int32_t at)
     if (!moe_scan_take(&p->s, '{')) return "a layer that is not an object";
     do {
         const char *why = key(p, &k);
-        if (!why && !strcmp(k, "layer")) why = number_of >= 0 ? "a duplicate key" : number(p, MOE_ROUTING_LAYERS_MAX, &number_of);
+        if (!why && !strcmp(k, "layer"))
+            why = number_of >= 0 ? "a duplicate key" : number(p, MOE_ROUTING_LAYERS_MAX, &number_of);
         else if (!why && !strcmp(k, "counts")) why = counts ? "a duplicate key" : row(p), counts = true;
         else if (!why) why = moe_scan_skip(&p->s);
         if (why) return why;
@@ -157,7 +160,8 @@ static const char *window(struct parser *p)
     if (!moe_scan_take(&p->s, '{')) return "a window that is not an object";
     do {
         const char *why = key(p, &k);
-        if (!why && !strcmp(k, "tokens")) why = tokens >= 0 ? "a duplicate key" : number(p, SUM_MAX - 1, &tokens);
+        if (!why && !strcmp(k, "tokens"))
+            why = tokens >= 0 ? "a duplicate key" : number(p, SUM_MAX - 1, &tokens);
         else if (!why && !strcmp(k, "layers")) why = has ? "a duplicate key" : layers(p), has = true;
         else if (!why) why = moe_scan_skip(&p->s);
         if (why) return why;
@@ -214,13 +218,22 @@ static const char *logical_count(struct parser *p)
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
 }
 
-enum { HAS_VERSION = 1, HAS_EXPERTS = 2, HAS_TOP = 4, HAS_TOKENS = 8, HAS_LAYERS = 16, HAS_WINDOWS = 32, HAS_LOGICAL = 64 };
+enum {
+    HAS_VERSION = 1,
+    HAS_EXPERTS = 2,
+    HAS_TOP = 4,
+    HAS_TOKENS = 8,
+    HAS_LAYERS = 16,
+    HAS_WINDOWS = 32,
+    HAS_LOGICAL = 64
+};
 
 struct head { int has; int64_t version, experts, top, tokens; };
 
 static const char *member(struct parser *p, struct head *h)
 {
-    static const char *const names[] = { "version", "experts", "experts_per_token", "tokens", "layers", "windows", "logical_count" };
+    static const char *const names[] = { "version", "experts", "experts_per_token", "tokens",
+                                         "layers",  "windows", "logical_count" };
     char *k;
     int bit = 0;
     const char *why = key(p, &k);
@@ -230,7 +243,8 @@ static const char *member(struct parser *p, struct head *h)
     if (!bit) return moe_scan_skip(&p->s);
     if (h->has & bit) return "a duplicate key";
     h->has |= bit;
-    if ((h->has & HAS_WINDOWS && h->has & (HAS_LAYERS | HAS_TOKENS)) || (h->has & HAS_LOGICAL && h->has & (HAS_LAYERS | HAS_WINDOWS)))
+    if ((h->has & HAS_WINDOWS && h->has & (HAS_LAYERS | HAS_TOKENS)) ||
+        (h->has & HAS_LOGICAL && h->has & (HAS_LAYERS | HAS_WINDOWS)))
         return "counts in more than one form";
     switch (bit) {
     case HAS_VERSION: return number(p, INT32_MAX, &h->version);
@@ -262,14 +276,24 @@ static enum moe_code settle(struct parser *p, const struct head *h, const char *
     struct moe_routing *r = p->r;
     if (h->has & HAS_LOGICAL) return moe_routing_check(r, file, err);
     if (!(h->has & (HAS_LAYERS | HAS_WINDOWS)))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no routing statistics: neither 'layers' nor 'windows' nor 'logical_count' is in it");
-    if (!(h->has & HAS_VERSION)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'version' is missing");
-    if (h->version != MOE_ROUTING_VERSION) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "version %lld of routing statistics", (long long)h->version);
-    if (!(h->has & HAS_EXPERTS)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'experts' is missing");
-    if (!(h->has & HAS_TOP)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'experts_per_token' is missing");
-    if (h->has & HAS_LAYERS && !(h->has & HAS_TOKENS)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'tokens' is missing");
+        return moe_fail_at(
+            err, MOE_CORRUPT, file, NULL,
+            "no routing statistics: neither 'layers' nor 'windows' nor 'logical_count' is in it");
+    if (!(h->has & HAS_VERSION))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'version' is missing");
+    if (h->version != MOE_ROUTING_VERSION)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "version %lld of routing statistics",
+                           (long long)h->version);
+    if (!(h->has & HAS_EXPERTS))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'experts' is missing");
+    if (!(h->has & HAS_TOP))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'experts_per_token' is missing");
+    if (h->has & HAS_LAYERS && !(h->has & HAS_TOKENS))
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'tokens' is missing");
     if (h->experts != r->experts)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d count%s a layer for %lld expert%s", (int)r->experts, moe_plural(r->experts), (long long)h->experts, moe_plural(h->experts));
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d count%s a layer for %lld expert%s",
+                           (int)r->experts, moe_plural(r->experts), (long long)h->experts,
+                           moe_plural(h->experts));
     if (!h->top) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'experts_per_token' is 0");
     r->experts_per_token = (int32_t)h->top;
     return moe_routing_check(r, file, err);
@@ -278,7 +302,8 @@ static enum moe_code settle(struct parser *p, const struct head *h, const char *
 /* Whether a text begins as what moe-plan writes, in any of its forms. */
 static bool is_plan(const char *text, size_t bytes)
 {
-    static const char *const keys[] = { "\"ranks\":", "\"physical_to_logical_map\":", "initial_global_assignments:" };
+    static const char *const keys[] = { "\"ranks\":", "\"physical_to_logical_map\":",
+                                        "initial_global_assignments:" };
     char head[257];
     snprintf(head, sizeof head, "%.*s", (int)(bytes < sizeof head ? bytes : sizeof head - 1), text);
     bool yes = false;
@@ -286,7 +311,8 @@ static bool is_plan(const char *text, size_t bytes)
     return yes;
 }
 
-enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **out, struct moe_err *err)
+enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **out,
+                                struct moe_err *err)
 {
     struct parser p = { .s = { text, text, text + bytes }, .r = calloc(1, sizeof *p.r) };
     struct head h = { 0 };
@@ -294,17 +320,23 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
     if (!p.r) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
     if (bytes > 4 && !memcmp(text, "PK\3\4", 4)) {
         moe_routing_free(&p.r);
-        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "a file of torch.save (write its 'logical_count' as JSON: json.dump({'logical_count': "
-                           "torch.load(FILE)['logical_count'].tolist()}, f))");
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                           "a file of torch.save (write its 'logical_count' as JSON: "
+                           "json.dump({'logical_count': torch.load(FILE)['logical_count'].tolist()}, f))");
     }
     bool plan = is_plan(text, bytes);
     moe_scan_mark(&p.s);
     const char *why = object(&p, &h);
     enum moe_code code = moe_interrupted(err);
-    if (code == MOE_OK && p.memory) code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
+    if (code == MOE_OK && p.memory)
+        code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
     else if (code == MOE_OK && plan && (why || !(h.has & (HAS_LAYERS | HAS_WINDOWS | HAS_LOGICAL))))
-        code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "is a plan, and holds no statistics (moe-run --record-routing FILE writes these)");
-    else if (code == MOE_OK && why) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "the routing statistics are malformed: %s at byte %zu", why, (size_t)(p.s.at - p.s.start));
+        code = moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "is a plan, and holds no statistics (moe-run --record-routing FILE writes these)");
+    else if (code == MOE_OK && why)
+        code = moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "the routing statistics are malformed: %s at byte %zu", why,
+                           (size_t)(p.s.at - p.s.start));
     else if (code == MOE_OK) code = settle(&p, &h, file, err);
     if (code == MOE_OK) *out = p.r;
     else moe_routing_free(&p.r);

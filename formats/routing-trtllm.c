@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics that TensorRT-LLM's expert statistics recorder writes: meta_info.json and rank*.safetensors, tensors "<iteration>_<layer>" of
- * counts, to be added up over ranks. */
+/* Statistics that TensorRT-LLM's expert statistics recorder writes: meta_info.json and rank*.safetensors,
+ * tensors "<iteration>_<layer>" of counts, to be added up over ranks. */
 #include "formats/routing.h"
 
 #include "base/io.h"
@@ -28,7 +28,8 @@ static bool key(const char *name, int32_t *layer)
 {
     int end = 0;
     unsigned iteration, l;
-    if (sscanf(name, "%9u_%9u%n", &iteration, &l, &end) != 2 || name[end] || l > MOE_ROUTING_LAYERS_MAX) return false;
+    if (sscanf(name, "%9u_%9u%n", &iteration, &l, &end) != 2 || name[end] || l > MOE_ROUTING_LAYERS_MAX)
+        return false;
     *layer = (int32_t)l;
     return true;
 }
@@ -56,8 +57,11 @@ static enum moe_code add(struct sums *s, int fd, const struct moe_st_entry *t, s
 {
     int32_t layer;
     int size = !strcmp(t->dtype, "I32") ? 4 : !strcmp(t->dtype, "I64") ? 8 : 0;
-    if (!key(t->name, &layer)) return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "not named ITERATION_LAYER");
-    if (!size) return moe_fail_at(err, MOE_UNSUPPORTED, s->file, t->name, "counts of type %s (I32 and I64 are read)", t->dtype);
+    if (!key(t->name, &layer))
+        return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "not named ITERATION_LAYER");
+    if (!size)
+        return moe_fail_at(err, MOE_UNSUPPORTED, s->file, t->name, "counts of type %s (I32 and I64 are read)",
+                           t->dtype);
     if (t->ndim != 1 || t->shape[0] != s->experts)
         return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "is not a list of %d counts", (int)s->experts);
     MOE_TRY(moe_pread(fd, s->file, s->raw, (size_t)t->bytes, t->offset, err));
@@ -70,7 +74,8 @@ static enum moe_code add(struct sums *s, int fd, const struct moe_st_entry *t, s
     }
     for (int32_t e = 0; e < s->experts; e++) {
         int64_t v = load(s->raw + (size_t)e * (size_t)size, size);
-        if (v < 0 || v >= SUM_MAX - (*c)[e]) return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "expert %d: a count out of range", (int)e);
+        if (v < 0 || v >= SUM_MAX - (*c)[e])
+            return moe_fail_at(err, MOE_CORRUPT, s->file, t->name, "expert %d: a count out of range", (int)e);
         (*c)[e] += v;
     }
     return MOE_OK;
@@ -99,7 +104,8 @@ static enum moe_code add_file(struct sums *s, const char *path, struct moe_err *
 static bool is_counts(const char *name)
 {
     size_t n = strlen(name);
-    return !strncmp(name, "rank", 4) && n > 12 && !strcmp(name + n - 12, ".safetensors") && !(n > 16 && !strcmp(name + n - 16, "_raw.safetensors"));
+    return !strncmp(name, "rank", 4) && n > 12 && !strcmp(name + n - 12, ".safetensors") &&
+           !(n > 16 && !strcmp(name + n - 16, "_raw.safetensors"));
 }
 
 static enum moe_code add_all(struct sums *s, const char *dir, struct moe_err *err)
@@ -116,8 +122,10 @@ static enum moe_code add_all(struct sums *s, const char *dir, struct moe_err *er
         if (code == MOE_OK) code = add_file(s, path, err);
     }
     moe_names_release(&names);
-    if (code == MOE_OK && !files) return moe_fail_at(err, MOE_NOT_FOUND, dir, NULL, "no rank*.safetensors in it");
-    if (code == MOE_OK && !s->n_layers) return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "there are no counts in it");
+    if (code == MOE_OK && !files)
+        return moe_fail_at(err, MOE_NOT_FOUND, dir, NULL, "no rank*.safetensors in it");
+    if (code == MOE_OK && !s->n_layers)
+        return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "there are no counts in it");
     return code;
 }
 
@@ -140,7 +148,8 @@ static enum moe_code read_meta(const char *dir, int64_t *experts, int64_t *top, 
     cJSON *j;
     MOE_TRY(moe_path_join(path, sizeof path, dir, "meta_info.json", err));
     if (moe_exists(path) == MOE_ABSENT)
-        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found (is '%s' a directory of TensorRT-LLM's expert statistics?)", dir);
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
+                           "not found (is '%s' a directory of TensorRT-LLM's expert statistics?)", dir);
     MOE_TRY(moe_json_read(path, META_BYTES, &j, err));
     enum moe_code code = moe_json_i64(j, "num_experts", true, 1, MOE_ROUTING_EXPERTS_MAX, experts, path, err);
     if (code == MOE_OK) code = moe_json_i64(j, "num_experts_per_token", true, 1, *experts, top, path, err);

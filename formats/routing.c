@@ -22,16 +22,22 @@ void moe_routing_free(struct moe_routing **r)
     *r = NULL;
 }
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for routing statistics"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for routing statistics");
+}
 
-enum moe_code moe_routing_new(struct moe_routing **out, int32_t experts, int32_t experts_per_token, int32_t n_layers, const int32_t *layers,
-                              int32_t n_windows, struct moe_err *err)
+enum moe_code moe_routing_new(struct moe_routing **out, int32_t experts, int32_t experts_per_token,
+                              int32_t n_layers, const int32_t *layers, int32_t n_windows, struct moe_err *err)
 {
     int64_t n = (int64_t)n_windows * n_layers * experts;
     struct moe_routing *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) return no_memory(err);
-    *r = (struct moe_routing){ .experts = experts, .experts_per_token = experts_per_token, .n_layers = n_layers, .n_windows = n_windows };
+    *r = (struct moe_routing){ .experts = experts,
+                               .experts_per_token = experts_per_token,
+                               .n_layers = n_layers,
+                               .n_windows = n_windows };
     r->tokens = calloc((size_t)n_windows, sizeof *r->tokens);
     r->counts = calloc((size_t)n + 1, sizeof *r->counts);
     if (layers) r->layers = malloc(((size_t)n_layers + 1) * sizeof *layers);
@@ -46,34 +52,47 @@ enum moe_code moe_routing_new(struct moe_routing **out, int32_t experts, int32_t
 
 /* ---- checks ---- */
 
-static enum moe_code check_row(const struct moe_routing *r, int32_t w, int32_t row, const char *file, struct moe_err *err)
+static enum moe_code check_row(const struct moe_routing *r, int32_t w, int32_t row, const char *file,
+                               struct moe_err *err)
 {
     const int64_t *c = moe_routing_row(r, w, row), tokens = r->tokens[w];
     int layer = r->layers ? r->layers[row] : row;
     int64_t sum = 0;
     for (int32_t e = 0; e < r->experts; e++) {
-        if (c[e] < 0 || c[e] >= SUM_MAX) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: a count out of range", layer);
+        if (c[e] < 0 || c[e] >= SUM_MAX)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: a count out of range", layer);
         if (tokens && c[e] > tokens)
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d has %lld token%s of %lld", layer, (int)e, (long long)c[e], moe_plural(c[e]), (long long)tokens);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d has %lld token%s of %lld",
+                               layer, (int)e, (long long)c[e], moe_plural(c[e]), (long long)tokens);
         sum += c[e];
-        if (sum >= SUM_MAX) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: its counts add up to too much", layer);
+        if (sum >= SUM_MAX)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: its counts add up to too much",
+                               layer);
     }
-    if (tokens && r->experts_per_token && sum / r->experts_per_token + (sum % r->experts_per_token != 0) > tokens)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: its counts add up to %lld, %lld tokens of %d experts are at most %lld", layer,
-                           (long long)sum, (long long)tokens, (int)r->experts_per_token, (long long)(tokens * r->experts_per_token));
+    if (tokens && r->experts_per_token &&
+        sum / r->experts_per_token + (sum % r->experts_per_token != 0) > tokens)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "layer %d: its counts add up to %lld, %lld tokens of %d experts are at most %lld",
+                           layer, (long long)sum, (long long)tokens, (int)r->experts_per_token,
+                           (long long)(tokens * r->experts_per_token));
     return MOE_OK;
 }
 
 enum moe_code moe_routing_check(const struct moe_routing *r, const char *file, struct moe_err *err)
 {
-    if (r->experts < 1 || r->experts > MOE_ROUTING_EXPERTS_MAX || r->experts_per_token < 0 || r->experts_per_token > r->experts)
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d of %d experts a token", (int)r->experts_per_token, (int)r->experts);
-    if (r->n_layers < 1 || r->n_windows < 1) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "there are no counts in it");
+    if (r->experts < 1 || r->experts > MOE_ROUTING_EXPERTS_MAX || r->experts_per_token < 0 ||
+        r->experts_per_token > r->experts)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%d of %d experts a token",
+                           (int)r->experts_per_token, (int)r->experts);
+    if (r->n_layers < 1 || r->n_windows < 1)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "there are no counts in it");
     for (int32_t i = 0; r->layers && i < r->n_layers; i++)
         if (r->layers[i] < 0 || (i && r->layers[i] <= r->layers[i - 1]))
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d is there twice or out of order", (int)r->layers[i]);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d is there twice or out of order",
+                               (int)r->layers[i]);
     for (int32_t w = 0; w < r->n_windows; w++) {
-        if (r->tokens[w] < 0 || r->tokens[w] >= SUM_MAX) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a number of tokens out of range");
+        if (r->tokens[w] < 0 || r->tokens[w] >= SUM_MAX)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a number of tokens out of range");
         for (int32_t i = 0; i < r->n_layers; i++) MOE_TRY(check_row(r, w, i, file, err));
     }
     return MOE_OK;
@@ -108,7 +127,8 @@ static size_t print_layers(const struct moe_routing *r, int32_t w, char *out)
 
 static size_t print(const struct moe_routing *r, char *out)
 {
-    size_t n = put(out, "{\"version\":1,\n\"experts\":%lld,\n\"experts_per_token\":%lld,\n", r->experts, r->experts_per_token);
+    size_t n = put(out, "{\"version\":1,\n\"experts\":%lld,\n\"experts_per_token\":%lld,\n", r->experts,
+                   r->experts_per_token);
     if (r->n_windows == 1) n += print_layers(r, 0, out ? out + n : NULL);
     else {
         for (int32_t w = 0; w < r->n_windows; w++) {
@@ -133,10 +153,12 @@ char *moe_routing_print(const struct moe_routing *r, size_t *bytes)
     return text;
 }
 
-static enum moe_code compress_text(const char *text, size_t n, const char *path, unsigned char **out, size_t *size, struct moe_err *err)
+static enum moe_code compress_text(const char *text, size_t n, const char *path, unsigned char **out,
+                                   size_t *size, struct moe_err *err)
 {
     z_stream z = { 0 };
-    if (deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to compress it");
+    if (deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+        return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to compress it");
     if (n > UINT_MAX) {
         deflateEnd(&z);
         return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "more than 4 GB of text");
@@ -173,9 +195,11 @@ enum moe_code moe_routing_write(const char *path, const struct moe_routing *r, b
 
 /* ---- for one model ---- */
 
-static enum moe_code other_model(const char *file, const char *what, long long has, long long wants, struct moe_err *err)
+static enum moe_code other_model(const char *file, const char *what, long long has, long long wants,
+                                 struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "statistics of another model: %lld %s, the model has %lld", has, what, wants);
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                       "statistics of another model: %lld %s, the model has %lld", has, what, wants);
 }
 
 /* Which rows of statistics are which layers. */
@@ -231,7 +255,8 @@ static enum moe_code read_rows(const struct moe_routing *r, const struct moe_con
     return fits ? MOE_OK : other_layers(r, c, n_moe, file, err);
 }
 
-/* Which row of r holds the counts of MoE layer number i of the model, which is its layer `layer`; -1: none. */
+/* Which row of r holds the counts of MoE layer number i of the model, which is its
+ * layer `layer`; -1: none. */
 static int32_t row_of(const struct moe_routing *r, const struct rows *rows, int32_t i, int32_t layer,
                       int32_t *hint)
 {
@@ -240,14 +265,15 @@ static int32_t row_of(const struct moe_routing *r, const struct rows *rows, int3
     return *hint < r->n_layers && r->layers[*hint] == layer ? *hint : -1;
 }
 
-enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_config *c, const char *file, struct moe_routing **bound,
-                               struct moe_err *err)
+enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_config *c, const char *file,
+                               struct moe_routing **bound, struct moe_err *err)
 {
     int32_t n = 0, hint = 0, all = (int32_t)c->num_hidden_layers;
     struct rows rows;
     *bound = NULL;
     for (int32_t l = 0; l < all; l++) n += moe_layer_is_moe(c, l);
-    if (r->experts != c->n_routed_experts) return other_model(file, "experts a layer", r->experts, c->n_routed_experts, err);
+    if (r->experts != c->n_routed_experts)
+        return other_model(file, "experts a layer", r->experts, c->n_routed_experts, err);
     if (r->experts_per_token && r->experts_per_token != c->num_experts_per_tok)
         return other_model(file, "experts a token", r->experts_per_token, c->num_experts_per_tok, err);
     MOE_TRY(read_rows(r, c, n, file, &rows, err));
@@ -264,10 +290,12 @@ enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_con
         int32_t from = row_of(r, &rows, i, l, &hint);
         if (from < 0) {
             moe_routing_free(bound);
-            return moe_fail_at(err, MOE_MISMATCH, file, NULL, "statistics of another model: nothing of layer %d", (int)l);
+            return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                               "statistics of another model: nothing of layer %d", (int)l);
         }
         for (int32_t w = 0; w < r->n_windows; w++)
-            memcpy(moe_routing_row(b, w, i), moe_routing_row(r, w, from), (size_t)r->experts * sizeof *r->counts);
+            memcpy(moe_routing_row(b, w, i), moe_routing_row(r, w, from),
+                   (size_t)r->experts * sizeof *r->counts);
         b->layers[i++] = l;
     }
     return MOE_OK;
@@ -278,11 +306,14 @@ void moe_routing_merge(struct moe_routing *r, int32_t most)
     int64_t size = (int64_t)r->n_layers * r->experts;
     if (r->n_windows <= most) return;
     for (int32_t w = 0; w < most; w++) {
-        int32_t first = (int32_t)((int64_t)w * r->n_windows / most), end = (int32_t)((int64_t)(w + 1) * r->n_windows / most);
+        int32_t first = (int32_t)((int64_t)w * r->n_windows / most),
+                end = (int32_t)((int64_t)(w + 1) * r->n_windows / most);
         for (int32_t i = first; i < end; i++) {
             int64_t *to = r->counts + w * size, *from = r->counts + i * size;
             for (int64_t k = 0; k < size; k++) to[k] = i == first ? from[k] : to[k] + from[k];
-            r->tokens[w] = i == first ? r->tokens[i] : r->tokens[w] && r->tokens[i] ? r->tokens[w] + r->tokens[i] : 0;
+            r->tokens[w] = i == first                   ? r->tokens[i]
+                         : r->tokens[w] && r->tokens[i] ? r->tokens[w] + r->tokens[i]
+                                                        : 0;
         }
     }
     r->n_windows = most;

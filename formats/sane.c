@@ -88,7 +88,8 @@ static size_t find(enum moe_scale_type kind, const uint8_t *p, size_t n)
     return n;
 }
 
-bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n, struct moe_insane *bad)
+bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n,
+                    struct moe_insane *bad)
 {
     enum moe_scale_type kind = kind_of(t, plane);
     bool code = kind == MOE_SCALE_E4M3 || kind == MOE_SCALE_E8M0;

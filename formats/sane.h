@@ -9,8 +9,10 @@
 
 struct moe_insane { uint64_t offset; const char *what; }; /* in the plane, in bytes */
 
-/* Look at bytes [offset, offset + n) of a plane of `t` (offset a multiple of 4): NaN and Inf in F32, BF16 and F16, NaN codes
- * of e4m3 and e8m0, and, in a TILE_128X4 plane, padding that is not zero.  False, with the first in *bad, when there is one. */
-bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n, struct moe_insane *bad);
+/* Look at bytes [offset, offset + n) of a plane of `t` (offset a multiple of 4): NaN and Inf in F32, BF16 and
+ * F16, NaN codes of e4m3 and e8m0, and, in a TILE_128X4 plane, padding that is not zero.  False, with the
+ * first in *bad, when there is one. */
+bool moe_plane_sane(const struct moe_tensor *t, int plane, uint64_t offset, const uint8_t *p, size_t n,
+                    struct moe_insane *bad);
 
 #endif

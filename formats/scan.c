@@ -31,7 +31,10 @@ static int hex4(const char *p, const char *end)
     if (end - p < 4) return -1;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
-        int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int d = c >= '0' && c <= '9' ? c - '0'
+              : c >= 'a' && c <= 'f' ? c - 'a' + 10
+              : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                     : -1;
         if (d < 0) return -1;
         v = 16 * v + d;
     }
@@ -43,7 +46,9 @@ static char *put_utf8(char *out, unsigned c)
     if (c < 0x80) *out++ = (char)c;
     else if (c < 0x800) *out++ = (char)(0xc0 | c >> 6);
     else if (c < 0x10000) *out++ = (char)(0xe0 | c >> 12), *out++ = (char)(0x80 | (c >> 6 & 63));
-    else *out++ = (char)(0xf0 | c >> 18), *out++ = (char)(0x80 | (c >> 12 & 63)), *out++ = (char)(0x80 | (c >> 6 & 63));
+    else
+        *out++ = (char)(0xf0 | c >> 18), *out++ = (char)(0x80 | (c >> 12 & 63)),
+        *out++ = (char)(0x80 | (c >> 6 & 63));
     if (c >= 0x80) *out++ = (char)(0x80 | (c & 63));
     return out;
 }
@@ -81,11 +86,17 @@ static const char *escape(struct moe_scan *s, char **out)
 static int utf8(const unsigned char *p, const unsigned char *end)
 {
     unsigned char c = p[0];
-    int n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    int n = c < 0x80              ? 1
+          : c >= 0xc2 && c < 0xe0 ? 2
+          : c >= 0xe0 && c < 0xf0 ? 3
+          : c >= 0xf0 && c < 0xf5 ? 4
+                                  : 0;
     if (!n || end - p < n) return 0;
     for (int i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f)) return 0;
+    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
+        (c == 0xf4 && p[1] > 0x8f))
+        return 0;
     return n;
 }
 
@@ -119,7 +130,8 @@ const char *moe_scan_u64(struct moe_scan *s, uint64_t *v)
     space(s);
     char *first = s->at;
     for (*v = 0; s->at < s->end && *s->at >= '0' && *s->at <= '9'; s->at++)
-        if (__builtin_mul_overflow(*v, (uint64_t)10, v) || __builtin_add_overflow(*v, (uint64_t)(*s->at - '0'), v) || *v >> 63)
+        if (__builtin_mul_overflow(*v, (uint64_t)10, v) ||
+            __builtin_add_overflow(*v, (uint64_t)(*s->at - '0'), v) || *v >> 63)
             return "a number too large";
     if (s->at == first || (s->at - first > 1 && *first == '0')) return "not a whole number";
     if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E')) return "not a whole number";

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/scan.h - a cursor over JSON text, for files whose objects are too large to build a tree of.
  *
- * Each step returns NULL or what is wrong ("bad syntax"); the caller adds file and tensor.  Strings are decoded in
- * place, so the text must be writable and outlive them.  Nothing at or after `end` is read or written. */
+ * Each step returns NULL or what is wrong ("bad syntax"); the caller adds file and tensor.
+ * Strings are decoded in place, so the text must be writable and outlive them.  Nothing at or
+ * after `end` is read or written. */
 #ifndef MOE_FORMATS_SCAN_H
 #define MOE_FORMATS_SCAN_H
 
@@ -16,7 +17,8 @@ struct moe_scan { char *start, *at, *end; };
 void moe_scan_mark(struct moe_scan *s);
 /* Skip white space; true and step over it when `c` comes next. */
 bool moe_scan_take(struct moe_scan *s, char c);
-/* A string: *text gets it, NUL terminated.  A NUL inside, a raw control character and invalid UTF-8 are refused. */
+/* A string: *text gets it, NUL terminated.  A NUL inside, a raw control character and
+ * invalid UTF-8 are refused. */
 const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len);
 /* A whole number of plain digits below 2^63. */
 const char *moe_scan_u64(struct moe_scan *s, uint64_t *v);

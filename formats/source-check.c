@@ -25,12 +25,13 @@ void moe_problem_err(struct moe_problems *p, const struct moe_err *err)
         if (end) what = end + 3;
         if (*err->tensor && !strncmp(what, "tensor '", 8) && (end = strstr(what, "': "))) what = end + 3;
     }
-    snprintf(line, sizeof line, "%s%s%s%s%s", *err->file ? last_component(err->file) : "", *err->file ? ": " : "",
-             err->tensor, *err->tensor ? ": " : "", what);
+    snprintf(line, sizeof line, "%s%s%s%s%s", *err->file ? last_component(err->file) : "",
+             *err->file ? ": " : "", err->tensor, *err->tensor ? ": " : "", what);
     cJSON_AddItemToArray(p->list, cJSON_CreateString(line));
 }
 
-void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor, const char *fmt, ...)
+void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor,
+                 const char *fmt, ...)
 {
     struct moe_err err;
     char what[512];
@@ -61,8 +62,8 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
     *err = p->first;
     size_t n = strlen(err->msg);
     if (p->count > 1 && n < sizeof err->msg)
-        snprintf(err->msg + n, sizeof err->msg - n, "; and %lld more problem%s (moe-inspect lists them)", (long long)(p->count - 1),
-                 p->count > 2 ? "s" : "");
+        snprintf(err->msg + n, sizeof err->msg - n, "; and %lld more problem%s (moe-inspect lists them)",
+                 (long long)(p->count - 1), p->count > 2 ? "s" : "");
     return err->code;
 }
 
@@ -72,7 +73,10 @@ enum { MODEL_SLOTS = MOE_ROLE_HEAD + 1 };
 
 static int64_t layer_slots(const struct moe_config *c) { return MOE_ROLE_COUNT + 3 * c->n_routed_experts; }
 
-int64_t moe_source_slots(const struct moe_config *c) { return MODEL_SLOTS + c->num_hidden_layers * layer_slots(c); }
+int64_t moe_source_slots(const struct moe_config *c)
+{
+    return MODEL_SLOTS + c->num_hidden_layers * layer_slots(c);
+}
 
 int64_t moe_source_slot(const struct moe_config *c, enum moe_role role, int layer, int expert)
 {
@@ -119,7 +123,8 @@ static bool plane_ok(const struct moe_source *src, const struct moe_tensor *t, i
 
 static bool inside(const struct moe_source *src, const struct moe_span *s)
 {
-    return s->file < 0 || (s->bytes <= src->files[s->file].size && s->offset <= src->files[s->file].size - s->bytes);
+    return s->file < 0 ||
+           (s->bytes <= src->files[s->file].size && s->offset <= src->files[s->file].size - s->bytes);
 }
 
 static void check_tensor(const struct moe_source *src, int64_t i, struct moe_problems *p)
@@ -133,19 +138,21 @@ static void check_tensor(const struct moe_source *src, int64_t i, struct moe_pro
         return;
     }
     if (t->rows != rows || t->cols != cols) {
-        moe_problem(p, MOE_CORRUPT, file, name, "has shape %lld x %lld, the config wants %lld x %lld", (long long)t->rows,
-                    (long long)t->cols, (long long)rows, (long long)cols);
+        moe_problem(p, MOE_CORRUPT, file, name, "has shape %lld x %lld, the config wants %lld x %lld",
+                    (long long)t->rows, (long long)t->cols, (long long)rows, (long long)cols);
         return;
     }
-    if (!moe_dtype_name(t->type) || t->layout > MOE_LAYOUT_TILE_128X4 || (t->layout && t->type != MOE_NVFP4) ||
-        (rows == 1 && !moe_dtype_plain(t->type))) {
+    if (!moe_dtype_name(t->type) || t->layout > MOE_LAYOUT_TILE_128X4 ||
+        (t->layout && t->type != MOE_NVFP4) || (rows == 1 && !moe_dtype_plain(t->type))) {
         const char *type = moe_dtype_name(t->type);
-        moe_problem(p, MOE_UNSUPPORTED, file, name, "cannot be stored as %s", type ? type : "an unknown type");
+        moe_problem(p, MOE_UNSUPPORTED, file, name, "cannot be stored as %s",
+                    type ? type : "an unknown type");
         return;
     }
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
         if (!plane_ok(src, t, k)) moe_problem(p, MOE_CORRUPT, file, name, "plane %d has the wrong size", k);
-        else if (!src->n_raws && !inside(src, &t->plane[k])) /* a checkpoint's reader has said it once a file */
+        else if (!src->n_raws &&
+                 !inside(src, &t->plane[k])) /* a checkpoint's reader has said it once a file */
             moe_problem(p, MOE_CORRUPT, src->files[t->plane[k].file].path, name,
                         "lies beyond the end of its file (fetch the file again)");
     }
@@ -166,27 +173,34 @@ static void index_tensors(struct moe_source *src, struct moe_problems *p)
         char name[128];
         int64_t slot = moe_source_slot(&src->config, (enum moe_role)t->role, t->layer, t->expert);
         if (slot < 0)
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "the config has no such tensor");
+            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                        "the config has no such tensor");
         else if (src->index->slot[slot] >= 0)
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "is there twice");
+            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                        "is there twice");
         else
             src->index->slot[slot] = (int32_t)i;
         if (slot >= 0) check_tensor(src, i, p);
-        if (slot >= 0 && src->is_part && !moe_range_has(&src->part, &src->config, (enum moe_role)t->role, t->layer))
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name), "is not of the layers that this part says it holds");
+        if (slot >= 0 && src->is_part &&
+            !moe_range_has(&src->part, &src->config, (enum moe_role)t->role, t->layer))
+            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                        "is not of the layers that this part says it holds");
     }
 }
 
-static void find_missing(const struct moe_source *src, enum moe_role role, int layer, int expert, struct moe_problems *p)
+static void find_missing(const struct moe_source *src, enum moe_role role, int layer, int expert,
+                         struct moe_problems *p)
 {
     char name[128];
     const char *file = src->kind == MOE_CONTAINER ? "manifest.json" : "config.json";
     int64_t rows, cols, slot = moe_source_slot(&src->config, role, layer, expert);
-    if (slot < 0 || src->index->slot[slot] >= 0 || !moe_tensor_shape(&src->config, role, layer, &rows, &cols)) return;
+    if (slot < 0 || src->index->slot[slot] >= 0 || !moe_tensor_shape(&src->config, role, layer, &rows, &cols))
+        return;
     if (role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) return;
     if (src->is_part && !moe_range_has(&src->part, &src->config, role, layer)) return;
     if (src->index->excused && src->index->excused[slot / 8] >> slot % 8 & 1) return;
-    if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++; /* there may be millions: no names then */
+    /* there may be millions: no names then */
+    if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++;
     else moe_problem(p, MOE_CORRUPT, p->list ? file : src->path, moe_tensor_name(role, layer, expert, name),
                      "missing: %s calls for it, and no file holds it", file);
 }
@@ -196,9 +210,11 @@ static void find_all_missing(const struct moe_source *src, struct moe_problems *
     for (int role = 0; role < MODEL_SLOTS; role++) find_missing(src, (enum moe_role)role, -1, -1, p);
     for (int layer = 0; layer < src->config.num_hidden_layers; layer++) {
         for (int role = MODEL_SLOTS; role < MOE_ROLE_COUNT; role++)
-            if (moe_role_class((enum moe_role)role) != MOE_CLASS_EXPERT) find_missing(src, (enum moe_role)role, layer, -1, p);
+            if (moe_role_class((enum moe_role)role) != MOE_CLASS_EXPERT)
+                find_missing(src, (enum moe_role)role, layer, -1, p);
         for (int e = 0; moe_layer_is_moe(&src->config, layer) && e < src->config.n_routed_experts; e++)
-            for (int k = 0; k < 3; k++) find_missing(src, (enum moe_role)(MOE_ROLE_EXPERT_GATE + k), layer, e, p);
+            for (int k = 0; k < 3; k++)
+                find_missing(src, (enum moe_role)(MOE_ROLE_EXPERT_GATE + k), layer, e, p);
     }
 }
 
@@ -221,11 +237,13 @@ enum moe_code moe_source_finish(struct moe_source *src, struct moe_problems *p, 
 {
     size_t slots = (size_t)moe_source_slots(&src->config);
     bool sorted = true;
-    for (int64_t i = 1; i < src->n_tensors && sorted; i++) sorted = by_key(&src->tensors[i - 1], &src->tensors[i]) <= 0;
+    for (int64_t i = 1; i < src->n_tensors && sorted; i++)
+        sorted = by_key(&src->tensors[i - 1], &src->tensors[i]) <= 0;
     MOE_CHECK(sorted || !src->n_raws);
     if (!sorted) qsort(src->tensors, (size_t)src->n_tensors, sizeof *src->tensors, by_key);
     src->index->slot = malloc(slots * sizeof *src->index->slot);
-    if (!src->index->slot) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for an index of %zu tensors", slots);
+    if (!src->index->slot)
+        return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for an index of %zu tensors", slots);
     memset(src->index->slot, 0xff, slots * sizeof *src->index->slot);
     index_tensors(src, p);
     find_all_missing(src, p);

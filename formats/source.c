@@ -23,7 +23,8 @@ enum { FOLIO = 2 << 20 };
 
 /* ---- life ---- */
 
-enum moe_code moe_source_new(struct moe_source **out, enum moe_kind kind, const char *path, struct moe_err *err)
+enum moe_code moe_source_new(struct moe_source **out, enum moe_kind kind, const char *path,
+                             struct moe_err *err)
 {
     struct moe_source *src = calloc(1, sizeof *src);
     *out = NULL;
@@ -91,7 +92,9 @@ enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe
     }
     if (code == MOE_OK) return moe_written_at(f->fd, f->path, &f->written, &f->size, err);
     f->fd = -1;
-    if (full) return moe_fail_at(err, MOE_IO, f->path, NULL, "too many open files: %d are needed (raise ulimit -n)", src->n_files);
+    if (full)
+        return moe_fail_at(err, MOE_IO, f->path, NULL, "too many open files: %d are needed (raise ulimit -n)",
+                           src->n_files);
     return code;
 }
 
@@ -109,14 +112,18 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
                            "does not exist (models are directories on this machine; nothing is fetched)");
     if (there == MOE_FILE) MOE_TRY(moe_foreign_path(path, err));
-    if (there != MOE_DIR) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is not a directory (give the one that holds the model's config.json or manifest.json)");
+    if (there != MOE_DIR)
+        return moe_fail_at(
+            err, MOE_NOT_FOUND, path, NULL,
+            "is not a directory (give the one that holds the model's config.json or manifest.json)");
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
     MOE_TRY(moe_dir_is_container(path, &container, err));
     if (container) return moe_container_open(src, path, list, err);
     MOE_TRY(moe_look(config, &there, err));
     if (there == MOE_ABSENT) MOE_TRY(moe_foreign_path(path, err));
     if (there == MOE_ABSENT)
-        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "holds neither a config.json nor a manifest.json (is it a model's directory?)");
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
+                           "holds neither a config.json nor a manifest.json (is it a model's directory?)");
     enum moe_code code = moe_checkpoint_open(src, path, &p, err);
     if (code == MOE_OK) code = moe_problems_end(&p, err);
     if (code != MOE_OK) moe_source_close(src);
@@ -134,8 +141,10 @@ enum moe_code moe_source_apart(const struct moe_source *src, const char *out, st
 static enum moe_code refuse_part(const struct moe_source *src, bool staged, struct moe_err *err)
 {
     if (src->is_part)
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
-                           src->part.first, src->part.last);
+        return moe_fail_at(
+            err, MOE_UNSUPPORTED, src->path, NULL,
+            "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
+            src->part.first, src->part.last);
     MOE_TRY(moe_staged_unmarked(src, err));
     return staged ? MOE_OK : moe_staged_whole(src, err);
 }
@@ -163,12 +172,14 @@ enum moe_code moe_source_open_part(struct moe_source **src, const char *path, st
     MOE_TRY(open_any(src, path, NULL, err));
     if ((*src)->is_part) return MOE_OK;
     if (moe_staged_whole(*src, err) == MOE_OK)
-        moe_fail_at(err, MOE_MISMATCH, path, NULL, "is a whole model, not a part (moe-quantize --layers writes parts)");
+        moe_fail_at(err, MOE_MISMATCH, path, NULL,
+                    "is a whole model, not a part (moe-quantize --layers writes parts)");
     moe_source_close(src);
     return err->code;
 }
 
-enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems, struct moe_err *err)
+enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON **problems,
+                                struct moe_err *err)
 {
     *src = NULL;
     *err = (struct moe_err)MOE_ERR_INIT;
@@ -195,12 +206,14 @@ enum moe_code moe_source_open_config(struct moe_source **src, const char *path, 
 
 /* ---- use ---- */
 
-const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer, int expert)
+const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer,
+                                         int expert)
 {
     int64_t slot = moe_source_slot(&src->config, role, layer, expert);
     if (slot < 0 || !src->index->slot) return NULL;
     int32_t i = src->index->slot[slot];
-    if (i < 0 && role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) i = src->index->slot[MOE_ROLE_EMBED];
+    if (i < 0 && role == MOE_ROLE_HEAD && src->config.tie_word_embeddings)
+        i = src->index->slot[MOE_ROLE_EMBED];
     return i < 0 ? NULL : &src->tensors[i];
 }
 
@@ -234,13 +247,19 @@ static const uint8_t *in_place(const struct moe_source *src, const struct moe_sp
 
 void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w)
 {
-    *w = (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = t->rows, .cols = t->cols,
-                              .data = in_place(src, &t->plane[MOE_PLANE_DATA]), .scale = in_place(src, &t->plane[MOE_PLANE_SCALE]),
-                              .global = t->global, .input_scale = t->input_scale };
+    *w = (struct moe_weight){ .type = t->type,
+                              .layout = t->layout,
+                              .reciprocal = t->reciprocal,
+                              .rows = t->rows,
+                              .cols = t->cols,
+                              .data = in_place(src, &t->plane[MOE_PLANE_DATA]),
+                              .scale = in_place(src, &t->plane[MOE_PLANE_SCALE]),
+                              .global = t->global,
+                              .input_scale = t->input_scale };
 }
 
-static enum moe_code read_span(const struct moe_source *src, const struct moe_span *s, uint64_t offset, size_t bytes, void *buf,
-                               struct moe_err *err)
+static enum moe_code read_span(const struct moe_source *src, const struct moe_span *s, uint64_t offset,
+                               size_t bytes, void *buf, struct moe_err *err)
 {
     MOE_CHECK(s->file >= 0 && bytes <= s->bytes && offset <= s->bytes - bytes);
     const struct moe_file *f = &src->files[s->file];
@@ -249,7 +268,8 @@ static enum moe_code read_span(const struct moe_source *src, const struct moe_sp
 }
 
 /* Say again what went wrong, with the tensor. */
-static enum moe_code in_tensor(const struct moe_source *src, const struct moe_span *s, const char *name, struct moe_err *err)
+static enum moe_code in_tensor(const struct moe_source *src, const struct moe_span *s, const char *name,
+                               struct moe_err *err)
 {
     const char *path = src->files[s->file].path;
     size_t n = strlen(path) + 4; /* "'path': " */
@@ -258,8 +278,8 @@ static enum moe_code in_tensor(const struct moe_source *src, const struct moe_sp
     return moe_fail_at(err, err->code, path, name, "%s", strlen(what) > n ? what + n : what);
 }
 
-enum moe_code moe_source_read(const struct moe_source *src, const struct moe_tensor *t, int plane, uint64_t offset, size_t bytes,
-                              void *buf, struct moe_err *err)
+enum moe_code moe_source_read(const struct moe_source *src, const struct moe_tensor *t, int plane,
+                              uint64_t offset, size_t bytes, void *buf, struct moe_err *err)
 {
     char name[128];
     if (read_span(src, &t->plane[plane], offset, bytes, buf, err) == MOE_OK) return MOE_OK;
@@ -268,19 +288,24 @@ enum moe_code moe_source_read(const struct moe_source *src, const struct moe_ten
                      : moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), err);
 }
 
-enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe_raw *r, uint64_t offset, size_t bytes, void *buf,
-                                  struct moe_err *err)
+enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe_raw *r, uint64_t offset,
+                                  size_t bytes, void *buf, struct moe_err *err)
 {
-    return read_span(src, &r->span, offset, bytes, buf, err) == MOE_OK ? MOE_OK : in_tensor(src, &r->span, r->name, err);
+    return read_span(src, &r->span, offset, bytes, buf, err) == MOE_OK
+             ? MOE_OK
+             : in_tensor(src, &r->span, r->name, err);
 }
 
-/* The kernel drops whole folios only, which may be 2 MiB and reach into the span before: that one's end goes along. */
+/* The kernel drops whole folios only, which may be 2 MiB and reach into the span before:
+ * that one's end goes along. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *s)
 {
     if (s->file < 0 || src->files[s->file].fd < 0) return;
     const struct moe_file *f = &src->files[s->file];
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = (s->offset + page - 1) / page * page, last = (s->offset + s->bytes) / page * page;
-    if (f->map && last > first) madvise((void *)(uintptr_t)(f->map + first), (size_t)(last - first), MADV_DONTNEED);
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = (s->offset + page - 1) / page * page,
+             last = (s->offset + s->bytes) / page * page;
+    if (f->map && last > first)
+        madvise((void *)(uintptr_t)(f->map + first), (size_t)(last - first), MADV_DONTNEED);
     uint64_t from = s->offset < FOLIO ? 0 : s->offset - FOLIO;
     posix_fadvise(f->fd, (off_t)from, (off_t)(s->offset + s->bytes - from), POSIX_FADV_DONTNEED);
 }
@@ -299,15 +324,20 @@ static void read_scalar(struct moe_source *src, int64_t i, int plane, float *out
     struct moe_err err;
     char buffer[128];
     float v = 0;
-    if (s->file < 0 || s->bytes != 4 || s->offset > src->files[s->file].size || src->files[s->file].size - s->offset < 4) return;
+    if (s->file < 0 || s->bytes != 4 || s->offset > src->files[s->file].size ||
+        src->files[s->file].size - s->offset < 4)
+        return;
     if (moe_source_read(src, t, plane, 0, 4, &v, &err) != MOE_OK) {
         moe_problem_err(p, &err);
         return;
     }
     const char *what = plane == MOE_PLANE_GLOBAL ? "global scale" : "input scale";
-    const char *name = isfinite(v) && v >= 0 && (v > 0 || plane == MOE_PLANE_INPUT) ? NULL : moe_source_tensor_name(src, i, buffer);
+    const char *name = isfinite(v) && v >= 0 && (v > 0 || plane == MOE_PLANE_INPUT)
+                         ? NULL
+                         : moe_source_tensor_name(src, i, buffer);
     if (name)
-        moe_problem(p, isfinite(v) ? MOE_CORRUPT : MOE_NONFINITE, src->files[s->file].path, name, "its %s is %g", what, (double)v);
+        moe_problem(p, isfinite(v) ? MOE_CORRUPT : MOE_NONFINITE, src->files[s->file].path, name,
+                    "its %s is %g", what, (double)v);
     *out = v;
 }
 

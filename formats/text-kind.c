@@ -58,7 +58,8 @@ static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
 {
     bool named = named_json(path);
     size_t i = moe_json_space(s, n, 0), next = i < n ? moe_json_space(s, n, i + 1) : n;
-    bool array = i < n && s[i] == '[', strings = array && next < n && s[next] == '"' && string_in_array(s, n, next);
+    bool array = i < n && s[i] == '[',
+         strings = array && next < n && s[next] == '"' && string_in_array(s, n, next);
     enum moe_json_start start = moe_json_begins(s, n);
     if (start == MOE_JSON_ARRAY || strings || (array && named)) return MOE_TEXT_ARRAY;
     return named || start == MOE_JSON_OBJECT ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;

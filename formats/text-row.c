@@ -191,10 +191,9 @@ static enum moe_code room_for_turns(struct moe_text *t, struct moe_err *err)
     uint64_t need = t->cap + 2 * t->row_need;
     if (t->memory && need > t->memory)
         return moe_fail_at(err, MOE_NOMEM, t->path, NULL,
-                           "line %lld: its conversation takes up to %llu bytes of memory, and %llu are allowed "
-                           "(try a larger --memory, or shorter rows)", (long long)t->row_line,
-                           (unsigned long long)need,
-                           (unsigned long long)t->memory);
+                           "line %lld: its conversation takes up to %llu bytes of memory, and %llu are "
+                           "allowed (try a larger --memory, or shorter rows)",
+                           (long long)t->row_line, (unsigned long long)need, (unsigned long long)t->memory);
     t->row_need *= 2;
     return MOE_OK;
 }

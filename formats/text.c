@@ -26,7 +26,11 @@ enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piec
     struct moe_text *t = calloc(1, sizeof *t);
     *out = NULL;
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    *t = (struct moe_text){ .line = 1, .memory = memory, .piece = !piece ? PIECE : piece < PIECE_LEAST ? PIECE_LEAST : piece };
+    *t = (struct moe_text){ .line = 1,
+                            .memory = memory,
+                            .piece = !piece              ? PIECE
+                                   : piece < PIECE_LEAST ? PIECE_LEAST
+                                                         : piece };
     enum moe_code code = moe_stream_open(&t->stream, path, err);
     t->path = strdup(moe_stream_name(path));
     if (code == MOE_OK && !t->path) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
@@ -107,7 +111,9 @@ static bool visible(char c)
 static size_t safe_cut(const char *p, size_t n)
 {
     for (size_t i = n - 1; i > 1; i--)
-        if ((p[i] == ' ' && letter(p[i - 1]) && i + 1 < n && letter(p[i + 1])) || (p[i - 1] == '\n' && visible(p[i]))) return i;
+        if ((p[i] == ' ' && letter(p[i - 1]) && i + 1 < n && letter(p[i + 1])) ||
+            (p[i - 1] == '\n' && visible(p[i])))
+            return i;
     return 0;
 }
 
@@ -136,7 +142,9 @@ static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bo
     bool torn = false, whole = n < t->piece || (t->ended && n == t->piece);
     if (!whole) cut = cut_of(text, n < t->piece ? n : t->piece, &torn);
     MOE_TRY(moe_text_check(t->path, t->line, text, cut, err));
-    *p = (struct moe_text_piece){ .text = text, .bytes = cut, .begins = !t->given, .torn = t->torn, .line = t->line };
+    *p = (struct moe_text_piece){
+        .text = text, .bytes = cut, .begins = !t->given, .torn = t->torn, .line = t->line
+    };
     t->torn = torn;
     take(t, cut);
     *more = true;

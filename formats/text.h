@@ -6,17 +6,18 @@
  * named so.  Anything
  * else (Parquet, zstd, UTF-16, other JSON ...) is MOE_CORRUPT or MOE_UNSUPPORTED, named, with what to do.
  *
- * Plain text is one document, given in pieces of about a MiB.  They are cut where K2's pre-tokenizer cuts anyway (between a letter and a
- * space that a letter follows; behind a line's end that something visible follows), so the tokens of the pieces are those of the whole.
- * A piece without such a place, as in text of neither spaces nor lines, ends at a character, and `torn` says
+ * Plain text is one document, given in pieces of about a MiB.  They are cut where K2's pre-tokenizer cuts
+ * anyway (between a letter and a space that a letter follows; behind a line's end that something visible
+ * follows), so the tokens of the pieces are those of the whole.  A piece without such a place, as in text of
+ * neither spaces nor lines, ends at a character, and `torn` says
  * so: the tokens around may differ.
  *
  * JSON is rows: lines with an object each (blank lines are skipped), or one array of objects.  A row is one
  * document:
  *
  *     {"text": TEXT}                                        given in pieces, as above
- *     {"messages": [{"role", "content", ...}], "tools"}     a conversation, as formats/tokenizer/chat.h takes it
- *     {"conversations": [{"from", "value"}], "system"}      ShareGPT: human or user, gpt or assistant, system;
+ *     {"messages": [{"role", "content", ...}], "tools"}  a conversation, as formats/tokenizer/chat.h takes it
+ *     {"conversations": [{"from", "value"}], "system"}  ShareGPT: human or user, gpt or assistant, system;
  *                                                           other keys of turns as in messages
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
  *                                                           Alpaca; "input" goes on a line of its own
@@ -44,7 +45,8 @@ enum moe_code moe_text_check(const char *path, int64_t line, const char *p, size
 struct moe_text_piece {
     const char *text; size_t bytes;          /* valid UTF-8 without NUL */
     const cJSON *messages, *tools;           /* tools may be NULL */
-    bool begins, torn;                       /* a document begins; the piece before this one ended inside of what might be a token */
+    /* a document begins; the piece before this one ended inside of what might be a token */
+    bool begins, torn;
     int64_t line;                            /* where it begins, from 1; of a row, where the row does */
 };
 
@@ -54,8 +56,8 @@ enum moe_code moe_text_open(struct moe_text **t, const char *path, size_t piece,
                             struct moe_err *err);
 void moe_text_close(struct moe_text **t);
 
-/* The next piece; *more false, and nothing in *p, at the end.  Documents without a byte are skipped; a file that has no other is
- * MOE_CORRUPT.  After a failure only close is allowed. */
+/* The next piece; *more false, and nothing in *p, at the end.  Documents without a byte are skipped; a file
+ * that has no other is MOE_CORRUPT.  After a failure only close is allowed. */
 enum moe_code moe_text_next(struct moe_text *t, struct moe_text_piece *p, bool *more, struct moe_err *err);
 
 /* Bytes of the file: all, and read so far. */

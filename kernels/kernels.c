@@ -25,8 +25,8 @@ unsigned moe_cpu_flags(void)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) flags |= MOE_CPU_AVX2;
     if (mask && !strcmp(mask, "avx2")) return flags;
-    if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+    if (flags && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
         flags |= MOE_CPU_AVX512;
     if (!(flags & MOE_CPU_AVX512) || (mask && !strcmp(mask, "avx512"))) return flags;
     if (__builtin_cpu_supports("avx512bf16")) flags |= MOE_CPU_BF16;

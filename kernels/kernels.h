@@ -6,8 +6,15 @@
 #include "formats/dtype.h"
 #include "kernels/nvfp4.h"
 
-/* Some CPUs with AVX-512 have BF16 and VNNI: dot products of bf16 pairs, of int8 quadruples; VBMI: permutations of bytes. */
-enum moe_cpu { MOE_CPU_AVX2 = 1u << 0, MOE_CPU_AVX512 = 1u << 1, MOE_CPU_BF16 = 1u << 2, MOE_CPU_VNNI = 1u << 3, MOE_CPU_VBMI = 1u << 4 };
+/* Some CPUs with AVX-512 have BF16 and VNNI: dot products of bf16 pairs, of int8 quadruples;
+ * VBMI: permutations of bytes. */
+enum moe_cpu {
+    MOE_CPU_AVX2 = 1u << 0,
+    MOE_CPU_AVX512 = 1u << 1,
+    MOE_CPU_BF16 = 1u << 2,
+    MOE_CPU_VNNI = 1u << 3,
+    MOE_CPU_VBMI = 1u << 4
+};
 
 struct moe_kernels {
 #define KERNEL(name, ret, params) ret (*name) params;

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* A panel is [COLUMNS, ROWS], as gemm wants it (ROWS: the columns that gemm packs at once), and decoded by strips of rows. */
+/* A panel is [COLUMNS, ROWS], as gemm wants it (ROWS: the columns that gemm packs at once), and
+ * decoded by strips of rows. */
 enum { ROWS = 192, COLUMNS = 256, STRIP = 16 };
 
 void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
@@ -18,7 +19,8 @@ void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_t r0, int64_t rows, int64_t c0, int64_t columns, float *panel)
+static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_t r0, int64_t rows,
+                 int64_t c0, int64_t columns, float *panel)
 {
     float strip[STRIP][COLUMNS];
     for (int64_t r = 0; r < rows; r += STRIP) {
@@ -29,7 +31,8 @@ static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_
     }
 }
 
-void moe_matmul_many(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+void moe_matmul_many(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                     int64_t n, float *y, int64_t ldy)
 {
     const struct moe_kernels *k = moe_kernels();
     float panel[COLUMNS * ROWS];

@@ -30,7 +30,8 @@ static void mask_groups(const struct moe_router *r, float *c)
     }
 }
 
-void moe_route(const struct moe_router *r, const float *logits, const float *bias, float *c, int32_t *experts, float *weights)
+void moe_route(const struct moe_router *r, const float *logits, const float *bias, float *c, int32_t *experts,
+               float *weights)
 {
     float *s = c + r->n_experts, sum = 0;
     for (int64_t e = 0; e < r->n_experts; e++) {
@@ -58,7 +59,8 @@ static double m(double s, double a) { return s <= 1 ? 1 : 0.1 * a * log(s) + 1; 
 
 static double correction(const struct moe_rope_config *c, double rotations)
 {
-    return (double)c->dim * log(c->original_max / (rotations * 2 * 3.14159265358979323846)) / (2 * log(c->theta));
+    return (double)c->dim * log(c->original_max / (rotations * 2 * 3.14159265358979323846)) /
+           (2 * log(c->theta));
 }
 
 void moe_rope_frequencies(const struct moe_rope_config *c, float *inv_freq)
@@ -76,7 +78,8 @@ void moe_rope_frequencies(const struct moe_rope_config *c, float *inv_freq)
     }
 }
 
-void moe_rope_angles(const struct moe_rope_config *c, const float *inv_freq, int64_t pos, float *cosine, float *sine)
+void moe_rope_angles(const struct moe_rope_config *c, const float *inv_freq, int64_t pos, float *cosine,
+                     float *sine)
 {
     float f = c->yarn ? (float)(m(c->factor, c->mscale) / m(c->factor, c->mscale_all_dim)) : 1.0f;
     for (int64_t i = 0; i < c->dim / 2; i++) {
@@ -117,8 +120,9 @@ static int by_logit(const void *a, const void *b, void *logits)
     return x > y ? -1 : x < y ? 1 : (i > k) - (i < k);
 }
 
-/* Ids in descending order of their logits, sorted no further than asked for: incremental quicksort.  edge[depth - 1] is the end of
- * the innermost part of which all comes before what follows; the ids before `done` stand in order. */
+/* Ids in descending order of their logits, sorted no further than asked for: incremental quicksort.
+ * edge[depth - 1] is the end of the innermost part of which all comes before what follows; the ids
+ * before `done` stand in order. */
 enum { EDGES = 96 };
 struct ranking { const float *logits; int32_t *order; int64_t done, edge[EDGES]; int depth; };
 
@@ -154,7 +158,8 @@ static int32_t rank_at(struct ranking *r, int64_t i)
     while (r->done <= i) {
         int64_t end = r->edge[r->depth - 1], from = r->done;
         if (end - from <= 32 || r->depth == EDGES) {
-            qsort_r(r->order + from, (size_t)(end - from), sizeof *r->order, by_logit, (void *)(uintptr_t)r->logits);
+            qsort_r(r->order + from, (size_t)(end - from), sizeof *r->order, by_logit,
+                    (void *)(uintptr_t)r->logits);
             r->done = end;
             r->depth--;
             continue;
@@ -167,7 +172,8 @@ static int32_t rank_at(struct ranking *r, int64_t i)
 }
 
 /* What moe_sample promises, in order of rank, where `total` (of e^...) was added in order of rank. */
-static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double total, double top_p, double uniform)
+static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double total, double top_p,
+                    double uniform)
 {
     double limit = top_p > 0 && top_p < 1 ? top_p * total : total, part = 0;
     int64_t n = 0;
@@ -178,8 +184,10 @@ static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double t
     return rank->order[n - 1];
 }
 
-/* The same with a total that may be off by `slack` and as little ranked as that allows; -1 where the slack could matter. */
-static int32_t draw_early(struct ranking *rank, const float *p, int64_t kept, double total, double slack, double top_p, double uniform)
+/* The same with a total that may be off by `slack` and as little ranked as that allows; -1
+ * where the slack could matter. */
+static int32_t draw_early(struct ranking *rank, const float *p, int64_t kept, double total, double slack,
+                          double top_p, double uniform)
 {
     double part = 0, limit = top_p * total, u = uniform * total;
     int64_t n = 0;
@@ -201,7 +209,8 @@ static int32_t draw_early(struct ranking *rank, const float *p, int64_t kept, do
     return rank->order[n - 1];
 }
 
-int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n, int32_t *order, float *p)
+int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n,
+                   int32_t *order, float *p)
 {
     int32_t best = largest(logits, n);
     if (!(s->temperature > 0)) return best;
@@ -210,12 +219,14 @@ int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *
     double sum = 0, total = 0;
     rank_begin(&rank, logits, n, order);
     if (s->top_k > 0 && s->top_k < n) rank_at(&rank, (kept = s->top_k) - 1);
-    for (int64_t i = 0; i < kept; i++) { /* of the ids in whatever order they stand: the first `kept` are the best */
+    /* of the ids in whatever order they stand: the first `kept` are the best */
+    for (int64_t i = 0; i < kept; i++) {
         double e = exp(((double)logits[order[i]] - (double)logits[best]) / s->temperature);
         p[order[i]] = (float)(e < s->min_p ? 0 : e);
         sum += (double)p[order[i]];
     }
-    double uniform = moe_rng_next(r), slack = 4 * (double)(kept + 4) * 0x1p-53 * sum; /* two orders of adding, each off by half of it */
+    /* two orders of adding, each off by half of it */
+    double uniform = moe_rng_next(r), slack = 4 * (double)(kept + 4) * 0x1p-53 * sum;
     int32_t early = draw_early(&rank, p, kept, sum, slack, s->top_p, uniform);
     if (early >= 0) return early;
     rank_at(&rank, kept - 1);

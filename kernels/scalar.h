@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/scalar.h - one value at a time: the definition of every number format here.  Static inline on purpose. */
+/* kernels/scalar.h - one value at a time: the definition of every number format here.
+ * Static inline on purpose. */
 #ifndef MOE_KERNELS_SCALAR_H
 #define MOE_KERNELS_SCALAR_H
 
@@ -67,7 +68,14 @@ static inline float moe_e2m1_to_f32(uint8_t c)
 static inline uint8_t moe_f32_to_e2m1(float x)
 {
     float a = fabsf(x);
-    uint8_t c = a <= .25f ? 0 : a < .75f ? 1 : a <= 1.25f ? 2 : a < 1.75f ? 3 : a <= 2.5f ? 4 : a < 3.5f ? 5 : a <= 5.f ? 6 : 7;
+    uint8_t c = a <= .25f  ? 0
+              : a < .75f   ? 1
+              : a <= 1.25f ? 2
+              : a < 1.75f  ? 3
+              : a <= 2.5f  ? 4
+              : a < 3.5f   ? 5
+              : a <= 5.f   ? 6
+                           : 7;
     return (uint8_t)(c | (x < 0) << 3);
 }
 
@@ -75,8 +83,8 @@ static inline uint8_t moe_f32_to_e2m1(float x)
 /* Of v >= 0: nearest, ties to even, at most 448; 0 up to 2^-10. */
 static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f ? 0 : moe_f32_to_ue4m3(v); }
 
-/* The scale of a block of activations by its code, what a stored value stands for and what elements are multiplied by before rounding; both 0 for a
- * block that becomes 0.  Rules in kernels.def. */
+/* The scale of a block of activations by its code, what a stored value stands for and what elements are
+ * multiplied by before rounding; both 0 for a block that becomes 0.  Rules in kernels.def. */
 struct moe_act_scale { float value, inverse; };
 static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_scale)
 {
@@ -86,7 +94,10 @@ static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_sc
 }
 
 /* The one that puts the largest magnitude amax (finite) on 1 / share; global = 1 / input_scale. */
-static inline uint8_t moe_act_code(float amax, float share, float global) { return moe_f32_to_e4m3_satfinite(global * (amax * share)); }
+static inline uint8_t moe_act_code(float amax, float share, float global)
+{
+    return moe_f32_to_e4m3_satfinite(global * (amax * share));
+}
 static inline struct moe_act_scale moe_act_scale(float amax, float share, float input_scale, float global)
 {
     return moe_act_scale_of(amax > 0 ? moe_act_code(amax, share, global) : 0, input_scale);
@@ -94,7 +105,8 @@ static inline struct moe_act_scale moe_act_scale(float amax, float share, float 
 
 /* What nvfp4_activations_search tries: codes at these distances from that of amax on 6, within [1, 126]. */
 enum { MOE_ACT_TRIES = 6 };
-static inline void moe_act_tries(float amax, float input_scale, float global, struct moe_act_scale s[MOE_ACT_TRIES])
+static inline void moe_act_tries(float amax, float input_scale, float global,
+                                 struct moe_act_scale s[MOE_ACT_TRIES])
 {
     static const int8_t off[MOE_ACT_TRIES] = { -1, 0, 1, 4, 5, 6 };
     int six = moe_act_code(amax, 1 / 6.0f, global);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/scales.h - one scale of a stored weight as float32: exact, whatever type the scales have.  For kernels/ and what
- * packs codes with their scales. */
+/* kernels/scales.h - one scale of a stored weight as float32: exact, whatever type the scales have.  For
+ * kernels/ and what packs codes with their scales. */
 #ifndef MOE_KERNELS_SCALES_H
 #define MOE_KERNELS_SCALES_H
 

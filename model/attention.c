@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Multi-head latent attention, absorbed and plain.
  *
- *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c = rms(ckv[0:kl]), k_pe = ckv[kl:]
- *   absorbed: q_lat = Wuk[h]^T q_nope; s = scale (q_lat . c + q_pe . k_pe); o_lat = sum p c; o[h] = Wuv[h] o_lat
+ *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c =
+ *   rms(ckv[0:kl]), k_pe = ckv[kl:]
+ *   absorbed: q_lat = Wuk[h]^T q_nope; s = scale (q_lat . c + q_pe . k_pe); o_lat = sum
+ *   p c; o[h] = Wuv[h] o_lat
  *   plain:    k = {Wuk[h] c, k_pe}; s = scale q . k; o[h] = sum p (Wuv[h] c)
- *   With NVFP4 activations kv_b's input is c, as in the plain form: the cache keeps what quantizing c gives, and both forms use it.
- *   Wuk[h], Wuv[h]: the first `nope` and the other `v` rows of the head's part of kv_b.
+ *   With NVFP4 activations kv_b's input is c, as in the plain form: the cache keeps what
+ *   quantizing c gives, and both forms use it.  Wuk[h], Wuv[h]: the first `nope` and the other `v`
+ *   rows of the head's part of kv_b.
  *
  * Source: DeepSeek-V3's attention; shared reference kimi-k2.md 3.2. */
 #include "model/forward-parts.h"
@@ -22,18 +25,30 @@ struct attention {
     int64_t n_segments, tokens, heads, nope, rope, v, kl, width;
 };
 
-static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens)
+static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s,
+                                 int64_t n_segments, int64_t tokens)
 {
     const struct moe_config *c = &f->m->config;
-    return (struct attention){ f, &f->m->layers[layer], layer, s, n_segments, tokens, c->num_attention_heads, c->qk_nope_head_dim,
-                               c->qk_rope_head_dim, c->v_head_dim, c->kv_lora_rank, c->kv_lora_rank + c->qk_rope_head_dim };
+    return (struct attention){ f,
+                               &f->m->layers[layer],
+                               layer,
+                               s,
+                               n_segments,
+                               tokens,
+                               c->num_attention_heads,
+                               c->qk_nope_head_dim,
+                               c->qk_rope_head_dim,
+                               c->v_head_dim,
+                               c->kv_lora_rank,
+                               c->kv_lora_rank + c->qk_rope_head_dim };
 }
 
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla)
 {
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t n = context + BLOCK * (width + c->kv_lora_rank);
-    if (mla == MOE_MLA_PLAIN) n += context * (c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim + c->qk_nope_head_dim);
+    if (mla == MOE_MLA_PLAIN)
+        n += context * (c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim + c->qk_nope_head_dim);
     return n + 64;
 }
 
@@ -48,7 +63,8 @@ static void rotate_and_store(void *ctx, int64_t t, int worker)
     (void)worker;
     while (i >= s->n) i -= (s++)->n;
     int64_t pos = s->first + i;
-    float *cs = f->cos + t * half, *sn = f->sin + t * half, *ckv = f->ckv + t * a->width, *row = s->kv->layer[a->layer] + pos * a->width;
+    float *cs = f->cos + t * half, *sn = f->sin + t * half, *ckv = f->ckv + t * a->width,
+          *row = s->kv->layer[a->layer] + pos * a->width;
     moe_rope_angles(&f->m->rope, f->m->inv_freq, pos, cs, sn);
     for (int64_t h = 0; h < a->heads; h++) f->k->rope(f->q + (t * a->heads + h) * qd + a->nope, cs, sn, half);
     f->k->rmsnorm(ckv, a->y->kv_a_norm, f->m->lora_eps, a->kl, row);
@@ -63,19 +79,22 @@ static void project(struct attention *a)
     moe_forward_saw(f, a->layer, MOE_ROLE_KV_A, f->x, c->hidden_size, a->tokens);
     if (c->q_lora_rank) {
         moe_forward_matmul(f, &a->y->q_a, f->x, c->hidden_size, a->tokens, f->qa);
-        moe_forward_norm(f, f->qa, c->q_lora_rank, a->y->q_a_norm, f->m->lora_eps, c->q_lora_rank, a->tokens, f->qa, c->q_lora_rank);
+        moe_forward_norm(f, f->qa, c->q_lora_rank, a->y->q_a_norm, f->m->lora_eps, c->q_lora_rank, a->tokens,
+                         f->qa, c->q_lora_rank);
         moe_forward_saw(f, a->layer, MOE_ROLE_Q_B, f->qa, c->q_lora_rank, a->tokens);
         moe_forward_matmul(f, &a->y->q_b, f->qa, c->q_lora_rank, a->tokens, f->q);
     } else {
         moe_forward_matmul(f, &a->y->q, f->x, c->hidden_size, a->tokens, f->q);
     }
     moe_forward_matmul(f, &a->y->kv_a, f->x, c->hidden_size, a->tokens, f->ckv);
-    moe_forward_each(f, a->tokens, a->tokens * (a->heads * a->rope + a->width + 512 * a->rope), rotate_and_store, a);
+    moe_forward_each(f, a->tokens, a->tokens * (a->heads * a->rope + a->width + 512 * a->rope),
+                     rotate_and_store, a);
     for (int64_t i = 0; i < a->n_segments; i++) {
         float *rows = a->s[i].kv->layer[a->layer] + a->s[i].first * a->width;
         moe_forward_saw(f, a->layer, MOE_ROLE_KV_B, rows, a->width, a->s[i].n);
         if (moe_forward_quantizes(f, &a->y->kv_b))
-            moe_forward_quantize(f, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, a->s[i].n, rows, a->width);
+            moe_forward_quantize(f, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, a->s[i].n, rows,
+                                 a->width);
     }
 }
 
@@ -94,7 +113,8 @@ static void absorbed(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
     struct moe_forward *f = a->f;
-    int64_t h = item % a->heads, t0 = item / a->heads * BLOCK, n = a->tokens - t0 < BLOCK ? a->tokens - t0 : BLOCK;
+    int64_t h = item % a->heads, t0 = item / a->heads * BLOCK,
+            n = a->tokens - t0 < BLOCK ? a->tokens - t0 : BLOCK;
     int64_t qd = a->nope + a->rope, r0 = h * (a->nope + a->v);
     float *q = f->worker + worker * f->worker_floats, *o = q + BLOCK * a->width, *scores = o + BLOCK * a->kl;
     for (int64_t i = 0; i < n; i++) {
@@ -104,9 +124,11 @@ static void absorbed(void *ctx, int64_t item, int worker)
         const float *cache = s->kv->layer[a->layer];
         f->k->matmul_t(&a->y->kv_b, r0, r0 + a->nope, from, q + i * a->width);
         memcpy(q + i * a->width + a->kl, from + a->nope, (size_t)a->rope * sizeof *q);
-        f->k->attend(q + i * a->width, cache, a->width, cache, a->width, pos + 1, a->width, a->kl, f->m->softmax_scale, scores, o + i * a->kl);
+        f->k->attend(q + i * a->width, cache, a->width, cache, a->width, pos + 1, a->width, a->kl,
+                     f->m->softmax_scale, scores, o + i * a->kl);
     }
-    f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, o, a->kl, n, f->attn + (t0 * a->heads + h) * a->v, a->heads * a->v);
+    f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, o, a->kl, n,
+                 f->attn + (t0 * a->heads + h) * a->v, a->heads * a->v);
 }
 
 static int64_t absorbed_work(const struct attention *a)
@@ -127,7 +149,8 @@ static void plain(void *ctx, int64_t item, int worker)
     const struct moe_segment *s = &a->s[item / a->heads];
     const float *cache = s->kv->layer[a->layer];
     int64_t n = s->first + s->n;
-    float *k = f->worker + worker * f->worker_floats, *v = k + n * qd, *nope = v + n * a->v, *scores = nope + n * a->nope;
+    float *k = f->worker + worker * f->worker_floats, *v = k + n * qd, *nope = v + n * a->v,
+          *scores = nope + n * a->nope;
     f->k->matmul(&a->y->kv_b, r0, r0 + a->nope, cache, a->width, n, nope, a->nope);
     f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, cache, a->width, n, v, a->v);
     for (int64_t j = 0; j < n; j++) {
@@ -135,11 +158,12 @@ static void plain(void *ctx, int64_t item, int worker)
         memcpy(k + j * qd + a->nope, cache + j * a->width + a->kl, (size_t)a->rope * sizeof *k);
     }
     for (int64_t i = 0; i < s->n; i++)
-        f->k->attend(f->q + ((t0 + i) * a->heads + h) * qd, k, qd, v, a->v, s->first + i + 1, qd, a->v, f->m->softmax_scale, scores,
-                     f->attn + ((t0 + i) * a->heads + h) * a->v);
+        f->k->attend(f->q + ((t0 + i) * a->heads + h) * qd, k, qd, v, a->v, s->first + i + 1, qd, a->v,
+                     f->m->softmax_scale, scores, f->attn + ((t0 + i) * a->heads + h) * a->v);
 }
 
-void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, int64_t tokens, float *h)
+void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
+                           int64_t tokens, float *h)
 {
     struct attention a = describe(f, layer, s, n_segments, tokens);
     int64_t hidden = f->m->config.hidden_size;

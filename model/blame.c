@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Naming the damaged tensor once a NaN or Inf has been computed.  Only ever runs on the way out: it reads whole weights. */
+/* Naming the damaged tensor once a NaN or Inf has been computed.  Only ever runs on the way
+ * out: it reads whole weights. */
 #include "kernels/kernels.h"
 #include "model/model.h"
 
@@ -7,7 +8,8 @@
 #include <stdlib.h>
 
 /* True when a value of tensor `t` is not finite; row and column then say where. */
-static bool damaged(const struct moe_source *src, const struct moe_tensor *t, float *row, int64_t *r, int64_t *c)
+static bool damaged(const struct moe_source *src, const struct moe_tensor *t, float *row, int64_t *r,
+                    int64_t *c)
 {
     struct moe_weight w = { 0 };
     moe_source_weight(src, t, &w);
@@ -37,10 +39,11 @@ static bool blame_layer(const struct moe_model *m, int layer, struct moe_err *er
         float *row = malloc((size_t)t->cols * sizeof *row);
         bool bad = row && damaged(src, t, row, &r, &c);
         if (bad)
-            moe_fail_at(err, MOE_NONFINITE, src->files[t->plane[0].file].name,
-                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                        "the value at row %lld, column %lld is %s (the model is damaged; fetch or convert it again)", (long long)r,
-                        (long long)c, isnan(row[c]) ? "NaN" : "Inf");
+            moe_fail_at(
+                err, MOE_NONFINITE, src->files[t->plane[0].file].name,
+                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                "the value at row %lld, column %lld is %s (the model is damaged; fetch or convert it again)",
+                (long long)r, (long long)c, isnan(row[c]) ? "NaN" : "Inf");
         free(row);
         if (bad) return true;
     }
@@ -51,6 +54,10 @@ enum moe_code moe_model_blame(const struct moe_model *m, int layer, struct moe_e
 {
     if (layer >= 0 && blame_layer(m, layer, err)) return err->code;
     if (blame_layer(m, -1, err)) return err->code;
-    if (layer < 0) return moe_fail(err, MOE_NONFINITE, "the logits hold a NaN or Inf, but no weight does (moe-inspect --verify reads all)");
-    return moe_fail(err, MOE_NONFINITE, "layer %d computed a NaN or Inf from finite weights (the values overflow float32)", layer);
+    if (layer < 0)
+        return moe_fail(err, MOE_NONFINITE,
+                        "the logits hold a NaN or Inf, but no weight does (moe-inspect --verify reads all)");
+    return moe_fail(err, MOE_NONFINITE,
+                    "layer %d computed a NaN or Inf from finite weights (the values overflow float32)",
+                    layer);
 }

@@ -3,17 +3,19 @@
  *
  *   ffn(x) = down(silu(gate x) * (up x));  moe(x) = sum_j w_j ffn_{e_j}(x) + ffn_shared(x), j in top-k order
  *
- * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has someone else for its routed
- * experts (struct moe_elsewhere), that one gets the rows before the shared expert is computed, and gives pointers to the outputs after it.
- * With NVFP4 activations (forward.h) gathered rows and what goes into down are quantized in place; observers are shown both before. */
+ * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has
+ * someone else for its routed experts (struct moe_elsewhere), that one gets the rows before the shared expert
+ * is computed, and gives pointers to the outputs after it.  With NVFP4 activations (forward.h) gathered rows
+ * and what goes into down are quantized in place; observers are shown both before. */
 #include "model/forward-parts.h"
 
 #include <string.h>
 
 enum { ROWS = 128, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
 
-/* `all`: the MLP that every token passes, shared or dense, into f->y; NULL for none.  Its work items come first in each loop, the
- * chosen experts' after them.  `list`: the choices, NULL when they are the router's (choice i is of token i / k). */
+/* `all`: the MLP that every token passes, shared or dense, into f->y; NULL for none.  Its work items come
+ * first in each loop, the chosen experts' after them.  `list`: the choices, NULL when they are the router's
+ * (choice i is of token i / k). */
 struct routed {
     struct moe_forward *f;
     const struct moe_layer *y;
@@ -21,7 +23,8 @@ struct routed {
     float *all_gate, *all_up;         /* [T, inter of all] */
     int layer;
     const struct moe_choice *list;
-    int64_t tokens, chosen, all_blocks, blocks, active; /* blocks: of all, and of each expert, in the loop at hand */
+    /* blocks: of all, and of each expert, in the loop at hand */
+    int64_t tokens, chosen, all_blocks, blocks, active;
     float *h;
 };
 
@@ -30,10 +33,14 @@ static void choose(void *ctx, int64_t t, int worker)
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
     int64_t n = f->m->config.n_routed_experts, k = f->m->config.num_experts_per_tok;
-    moe_route(&f->m->route, f->logits + t * n, r->y->router_bias, f->choose + worker * 2 * n, f->experts + t * k, f->weights + t * k);
+    moe_route(&f->m->route, f->logits + t * n, r->y->router_bias, f->choose + worker * 2 * n,
+              f->experts + t * k, f->weights + t * k);
 }
 
-static int32_t expert_of(const struct routed *r, int64_t i) { return r->list ? r->list[i].expert : r->f->experts[i]; }
+static int32_t expert_of(const struct routed *r, int64_t i)
+{
+    return r->list ? r->list[i].expert : r->f->experts[i];
+}
 
 static const float *input_of(const struct routed *r, int64_t i)
 {
@@ -41,7 +48,8 @@ static const float *input_of(const struct routed *r, int64_t i)
     return r->list ? r->list[i].x : r->f->x + i / c->num_experts_per_tok * c->hidden_size;
 }
 
-/* Count, then place: a stable sort of the choices by expert; and the list of experts that were chosen at all. */
+/* Count, then place: a stable sort of the choices by expert; and the list of experts
+ * that were chosen at all. */
 static void group(struct routed *r)
 {
     struct moe_forward *f = r->f;
@@ -73,13 +81,15 @@ static void gather_all(struct routed *r)
 {
     struct moe_forward *f = r->f;
     bool there = r->chosen == 1 || (!r->list && r->tokens == 1);
-    if (!there || f->activations != MOE_ACTIVATIONS_FLOAT) moe_forward_each(f, r->chosen, r->chosen * f->m->config.hidden_size, gather, r);
+    if (!there || f->activations != MOE_ACTIVATIONS_FLOAT)
+        moe_forward_each(f, r->chosen, r->chosen * f->m->config.hidden_size, gather, r);
 }
 
 /* The inputs of an expert with n tokens from `at` on; one is not gathered, unless to be quantized. */
 static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
 {
-    return n == 1 && f->activations == MOE_ACTIVATIONS_FLOAT ? f->from[at] : f->gathered + at * f->m->config.hidden_size;
+    return n == 1 && f->activations == MOE_ACTIVATIONS_FLOAT ? f->from[at]
+                                                             : f->gathered + at * f->m->config.hidden_size;
 }
 
 static void show_gate(void *ctx, int64_t i, int worker)
@@ -88,7 +98,8 @@ static void show_gate(void *ctx, int64_t i, int worker)
     struct moe_forward *f = r->f;
     int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at;
     (void)worker;
-    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, rows_of(f, at, n), f->m->config.hidden_size, n);
+    f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_GATE, (int)e, rows_of(f, at, n),
+                   f->m->config.hidden_size, n);
 }
 
 static void show_down(void *ctx, int64_t i, int worker)
@@ -119,16 +130,20 @@ static void quantize_down(void *ctx, int64_t i, int worker)
     const struct moe_weight *w = &r->y->experts[e].down;
     float *x = f->gate + at * w->cols;
     (void)worker;
-    if (moe_forward_quantizes(f, w)) f->k->nvfp4_activations(x, (f->first[e + 1] - at) * w->cols, moe_input_scale(w), x);
+    if (moe_forward_quantizes(f, w))
+        f->k->nvfp4_activations(x, (f->first[e + 1] - at) * w->cols, moe_input_scale(w), x);
 }
 
 /* Rows [block] of gate and up, and their product, for n tokens. */
-static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block, const float *in, int64_t n, float *gate, float *up)
+static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block,
+                         const float *in, int64_t n, float *gate, float *up)
 {
-    int64_t inter = e->gate.rows, hidden = e->gate.cols, r0 = block * ROWS, r1 = r0 + ROWS < inter ? r0 + ROWS : inter;
+    int64_t inter = e->gate.rows, hidden = e->gate.cols, r0 = block * ROWS,
+            r1 = r0 + ROWS < inter ? r0 + ROWS : inter;
     f->k->matmul(&e->gate, r0, r1, in, hidden, n, gate + r0, inter);
     f->k->matmul(&e->up, r0, r1, in, hidden, n, up + r0, inter);
-    for (int64_t t = 0; t < n; t++) f->k->swiglu(gate + t * inter + r0, up + t * inter + r0, r1 - r0, gate + t * inter + r0);
+    for (int64_t t = 0; t < n; t++)
+        f->k->swiglu(gate + t * inter + r0, up + t * inter + r0, r1 - r0, gate + t * inter + r0);
 }
 
 static void gate_up(void *ctx, int64_t item, int worker)
@@ -143,10 +158,12 @@ static void gate_up(void *ctx, int64_t item, int worker)
     item -= r->all_blocks;
     int64_t e = f->active[item / r->blocks], at = f->first[e], n = f->first[e + 1] - at;
     const struct moe_expert *x = &r->y->experts[e];
-    gate_up_rows(f, x, item % r->blocks, rows_of(f, at, n), n, f->gate + at * x->gate.rows, f->up + at * x->gate.rows);
+    gate_up_rows(f, x, item % r->blocks, rows_of(f, at, n), n, f->gate + at * x->gate.rows,
+                 f->up + at * x->gate.rows);
 }
 
-static void down_rows(const struct moe_forward *f, const struct moe_weight *w, int64_t block, const float *in, int64_t n, float *out)
+static void down_rows(const struct moe_forward *f, const struct moe_weight *w, int64_t block, const float *in,
+                      int64_t n, float *out)
 {
     int64_t r0 = block * ROWS, r1 = r0 + ROWS < w->rows ? r0 + ROWS : w->rows;
     f->k->matmul(w, r0, r1, in, w->cols, n, out + r0, w->rows);
@@ -167,17 +184,20 @@ static void down(void *ctx, int64_t item, int worker)
     down_rows(f, w, item % r->blocks, f->gate + at * w->cols, n, f->gathered + at * w->rows);
 }
 
-/* h += (sum of weight * output in top-k order) + shared, for a block of columns: each product and each sum rounded. */
+/* h += (sum of weight * output in top-k order) + shared, for a block of columns: each
+ * product and each sum rounded. */
 static void combine(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t hidden = f->m->config.hidden_size, k = f->m->config.num_experts_per_tok, t = item / r->blocks, c0 = item % r->blocks * COLS;
+    int64_t hidden = f->m->config.hidden_size, k = f->m->config.num_experts_per_tok, t = item / r->blocks,
+            c0 = item % r->blocks * COLS;
     int64_t n = hidden - c0 < COLS ? hidden - c0 : COLS;
     float sum[COLS] = { 0 }, *h = r->h + t * hidden + c0;
     (void)worker;
     for (int64_t j = 0; j < k; j++) {
-        const float *from = f->elsewhere.receive ? f->result[t * k + j] : f->gathered + f->slot[t * k + j] * hidden;
+        const float *from = f->elsewhere.receive ? f->result[t * k + j]
+                                                 : f->gathered + f->slot[t * k + j] * hidden;
         const float *y = from + c0, w = f->weights[t * k + j];
         for (int64_t i = 0; i < n; i++) sum[i] += w * y[i];
     }
@@ -188,7 +208,8 @@ static void combine(void *ctx, int64_t item, int worker)
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-/* Everything from f->x to f->y (all) and f->gathered (chosen experts): two loops over the blocks of all of it. */
+/* Everything from f->x to f->y (all) and f->gathered (chosen experts): two loops over
+ * the blocks of all of it. */
 static void mlps(struct routed *r, enum moe_role gate)
 {
     struct moe_forward *f = r->f;
@@ -207,7 +228,8 @@ static void mlps(struct routed *r, enum moe_role gate)
     if (r->all) moe_forward_saw(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_down, r);
     if (r->all && moe_forward_quantizes(f, &r->all->down))
-        moe_forward_quantize(f, r->all_gate, all, moe_input_scale(&r->all->down), all, r->tokens, r->all_gate, all);
+        moe_forward_quantize(f, r->all_gate, all, moe_input_scale(&r->all->down), all, r->tokens, r->all_gate,
+                             all);
     if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * c->moe_intermediate_size, quantize_down, r);
     r->all_blocks = r->all ? blocks(hidden, ROWS) : 0;
     r->blocks = blocks(hidden, ROWS);
@@ -238,7 +260,8 @@ static bool ask(struct routed *r)
 {
     struct moe_forward *f = r->f;
     r->chosen = 0;
-    if (f->code == MOE_OK) f->code = f->elsewhere.send(f->elsewhere.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
+    if (f->code == MOE_OK)
+        f->code = f->elsewhere.send(f->elsewhere.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
     if (f->code == MOE_OK) mlps(r, MOE_ROLE_SHARED_GATE);
     if (f->code == MOE_OK) f->code = f->elsewhere.receive(f->elsewhere.ctx, f->result, &f->err);
     return f->code == MOE_OK;
@@ -249,8 +272,15 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
     const struct moe_config *c = &f->m->config;
     const struct moe_layer *y = &f->m->layers[layer];
     int64_t chosen = tokens * c->num_experts_per_tok, behind = chosen * c->moe_intermediate_size;
-    struct routed r = { .f = f, .y = y, .all = y->shared.gate.data ? &y->shared : NULL, .all_gate = f->gate + behind, .all_up = f->up + behind,
-                        .layer = layer, .tokens = tokens, .chosen = chosen, .h = h };
+    struct routed r = { .f = f,
+                        .y = y,
+                        .all = y->shared.gate.data ? &y->shared : NULL,
+                        .all_gate = f->gate + behind,
+                        .all_up = f->up + behind,
+                        .layer = layer,
+                        .tokens = tokens,
+                        .chosen = chosen,
+                        .h = h };
     moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
@@ -274,7 +304,14 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
         experts(f, layer, tokens, h);
         return;
     }
-    struct routed r = { .f = f, .y = y, .all = &y->dense, .all_gate = f->gate, .all_up = f->up, .layer = layer, .tokens = tokens, .h = h };
+    struct routed r = { .f = f,
+                        .y = y,
+                        .all = &y->dense,
+                        .all_gate = f->gate,
+                        .all_up = f->up,
+                        .layer = layer,
+                        .tokens = tokens,
+                        .h = h };
     mlps(&r, MOE_ROLE_GATE);
     moe_forward_add(f, h, f->y, tokens);
 }

@@ -24,7 +24,10 @@ enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_er
     if (kv->most && cap > kv->most) cap = kv->most > positions ? kv->most : positions;
     for (int64_t l = 0; l < kv->layers; l++) {
         float *p = realloc(kv->layer[l], (size_t)(cap * kv->width) * sizeof *p);
-        if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a cache of %lld positions (try a smaller --context)", (long long)cap);
+        if (!p)
+            return moe_fail(err, MOE_NOMEM,
+                            "no memory for a cache of %lld positions (try a smaller --context)",
+                            (long long)cap);
         kv->layer[l] = p;
     }
     kv->cap = cap;
@@ -33,7 +36,8 @@ enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_er
 
 uint64_t moe_kv_estimate(const struct moe_config *c, int64_t positions)
 {
-    return (uint64_t)c->num_hidden_layers * (uint64_t)positions * (uint64_t)(c->kv_lora_rank + c->qk_rope_head_dim) * sizeof(float);
+    return (uint64_t)c->num_hidden_layers * (uint64_t)positions *
+           (uint64_t)(c->kv_lora_rank + c->qk_rope_head_dim) * sizeof(float);
 }
 
 void moe_kv_release(struct moe_kv *kv)
@@ -47,7 +51,8 @@ void moe_kv_release(struct moe_kv *kv)
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Memory for a buffer, aligned for vectors; left as the kernel gives it: pages that no batch reaches cost nothing. */
+/* Memory for a buffer, aligned for vectors; left as the kernel gives it: pages that no
+ * batch reaches cost nothing. */
 static void *take(struct moe_forward *f, int64_t n, size_t size)
 {
     size_t bytes = ((size_t)n * size + 127) / 64 * 64;
@@ -62,7 +67,8 @@ static void *take(struct moe_forward *f, int64_t n, size_t size)
 /* All buffers, for batches of t tokens; under f->counting only their bytes. */
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
-    int64_t k = c->num_experts_per_tok, e = c->n_routed_experts, shared = c->n_shared_experts * c->moe_intermediate_size;
+    int64_t k = c->num_experts_per_tok, e = c->n_routed_experts,
+            shared = c->n_shared_experts * c->moe_intermediate_size;
     int64_t inter = t * larger(c->intermediate_size, k * c->moe_intermediate_size + shared);
     int64_t widest = larger(larger(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
     f->x = take(f, t * c->hidden_size, sizeof *f->x);
@@ -90,24 +96,33 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->worker = take(f, threads * f->worker_floats, sizeof *f->worker);
 }
 
-uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla, int threads)
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla,
+                              int threads)
 {
     struct moe_forward f = { .counting = true, .mla = mla, .context = context };
     take_all(&f, c, t, threads);
     return f.bytes + sizeof f;
 }
 
-enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens, int64_t context, enum moe_mla mla,
-                               struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens,
+                               int64_t context, enum moe_mla mla, struct moe_pool *pool, struct moe_err *err)
 {
     struct moe_forward *f = calloc(1, sizeof *f);
     *out = NULL;
     if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
-    *f = (struct moe_forward){ .m = m, .k = &f->own, .own = *moe_kernels(), .pool = pool, .mla = mla, .max_tokens = max_tokens, .context = context };
+    *f = (struct moe_forward){ .m = m,
+                               .k = &f->own,
+                               .own = *moe_kernels(),
+                               .pool = pool,
+                               .mla = mla,
+                               .max_tokens = max_tokens,
+                               .context = context };
     take_all(f, &m->config, max_tokens, moe_pool_threads(pool));
     if (f->failed) {
         moe_forward_close(&f);
-        return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)", (long long)max_tokens);
+        return moe_fail(err, MOE_NOMEM,
+                        "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)",
+                        (long long)max_tokens);
     }
     *out = f;
     return MOE_OK;
@@ -123,11 +138,19 @@ void moe_forward_close(struct moe_forward **f)
 
 void moe_forward_model(struct moe_forward *f, const struct moe_model *m) { f->m = m; }
 
-void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks) { f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL }; }
+void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks)
+{
+    f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL };
+}
 
-void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e) { f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL }; }
+void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e)
+{
+    f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL };
+}
 
-static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = { "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-search", "nvfp4-all", "int16" };
+static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = {
+    "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-search", "nvfp4-all", "int16"
+};
 
 const char *moe_activations_name(enum moe_activations a) { return activation_words[a]; }
 
@@ -138,7 +161,9 @@ int moe_activations_find(const char *word)
     return -1;
 }
 
-void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n, float input_scale, float *out)
+void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n,
+                                                                                    float input_scale,
+                                                                                    float *out)
 {
     if (a == MOE_ACTIVATIONS_NVFP4_46) return k->nvfp4_activations_46;
     return a == MOE_ACTIVATIONS_NVFP4_SEARCH ? k->nvfp4_activations_search : k->nvfp4_activations;
@@ -146,7 +171,8 @@ void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations 
 
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 {
-    f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a; /* the kernel rounds, nothing is stored so */
+    /* the kernel rounds, nothing is stored so */
+    f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a;
     f->own = *moe_kernels();
     if (a == MOE_ACTIVATIONS_INT16) f->own.matmul = f->own.matmul_int16;
     f->own.nvfp4_activations = moe_activations_kernel(&f->own, a);
@@ -154,11 +180,15 @@ void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 
 void moe_forward_many(struct moe_forward *f) { f->own.matmul = moe_matmul_many; }
 
-float moe_input_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
+float moe_input_scale(const struct moe_weight *w)
+{
+    return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale;
+}
 
 float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e)
 {
-    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0, up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
+    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0,
+          up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
     return gate > up ? gate : up;
 }
 
@@ -173,13 +203,20 @@ static void quantize(void *ctx, int64_t t, int worker)
     q->f->k->nvfp4_activations(q->x + t * q->ldx, q->dim, q->scale, q->out + t * q->ldo);
 }
 
-void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim, int64_t n, float *out, int64_t ldo)
+void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim,
+                          int64_t n, float *out, int64_t ldo)
 {
     struct quantize q = { f, x, scale, ldx, dim, ldo, out };
     moe_forward_each(f, n, 8 * n * dim, quantize, &q);
 }
 
-struct product { struct moe_forward *f; const struct moe_weight *w; const float *x; int64_t ldx, n, rows; float *y; };
+struct product {
+    struct moe_forward *f;
+    const struct moe_weight *w;
+    const float *x;
+    int64_t ldx, n, rows;
+    float *y;
+};
 
 static void product(void *ctx, int64_t i, int worker)
 {
@@ -189,18 +226,24 @@ static void product(void *ctx, int64_t i, int worker)
     p->f->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->w->rows);
 }
 
-/* Rows of a work item: small, or a thread waits for another's last one, yet some microseconds of reading (few tokens) or of
- * arithmetic (many).  The scales of 128 rows of NVFP4 share cache lines, so these stay together. */
+/* Rows of a work item: small, or a thread waits for another's last one, yet some microseconds of
+ * reading (few tokens) or of arithmetic (many).  The scales of 128 rows of NVFP4 share cache
+ * lines, so these stay together. */
 static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, int64_t n)
 {
     enum { BYTES = 256 << 10, FEW = 4, MANY_ROWS = 256, TILE_ROWS = 128 };
-    int64_t pieces = 4 * moe_pool_threads(f->pool), even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16, rows = MANY_ROWS;
+    int64_t pieces = 4 * moe_pool_threads(f->pool), even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16,
+            rows = MANY_ROWS;
     if (w->type == MOE_NVFP4) rows = TILE_ROWS;
-    else if (n <= FEW) rows = larger(16, BYTES / (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) / 16 * 16);
+    else if (n <= FEW)
+        rows = larger(16, BYTES /
+                              (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) /
+                              16 * 16);
     return rows < even ? rows : even;
 }
 
-void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y)
+void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx,
+                        int64_t n, float *y)
 {
     struct product p = { f, w, x, ldx, n, piece(f, w, n), y };
     int64_t work = w->rows * w->cols * n;
@@ -220,7 +263,8 @@ static void norm(void *ctx, int64_t t, int worker)
     n->f->k->rmsnorm(n->x + t * n->ldx, n->w, n->eps, n->dim, n->out + t * n->ldo);
 }
 
-void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps, int64_t dim, int64_t n, float *out, int64_t ldo)
+void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps,
+                      int64_t dim, int64_t n, float *out, int64_t ldo)
 {
     struct norm a = { f, x, w, eps, ldx, dim, ldo, out };
     moe_forward_each(f, n, 2 * n * dim, norm, &a);
@@ -248,18 +292,21 @@ void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n)
 
 /* ---- the pass ---- */
 
-enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h, struct moe_err *err)
+enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h,
+                                struct moe_err *err)
 {
     const struct moe_config *c = &f->m->config;
     for (int64_t t = 0; t < n; t++) {
         if (tokens[t] < 0 || tokens[t] >= c->vocab_size)
-            return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld", tokens[t], (long long)c->vocab_size);
+            return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld",
+                            tokens[t], (long long)c->vocab_size);
         f->k->decode(&f->m->embed, tokens[t], 0, c->hidden_size, h + t * c->hidden_size);
     }
     return MOE_OK;
 }
 
-void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments, float *h)
+void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
+                       float *h)
 {
     int64_t tokens = 0;
     for (int64_t i = 0; i < n_segments; i++) {
@@ -271,7 +318,8 @@ void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segmen
     moe_forward_ffn(f, layer, tokens, h);
 }
 
-enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n, struct moe_err *err)
+enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n,
+                                struct moe_err *err)
 {
     int64_t hidden = f->m->config.hidden_size;
     if (f->code != MOE_OK) {
@@ -282,7 +330,8 @@ enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h
     return moe_model_blame(f->m, layer, err);
 }
 
-enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits, struct moe_err *err)
+enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits,
+                                 struct moe_err *err)
 {
     int64_t hidden = f->m->config.hidden_size;
     for (int64_t t = 0; t < n; t += f->max_tokens) {
@@ -290,11 +339,12 @@ enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t 
         moe_forward_norm(f, h + t * hidden, hidden, f->m->norm, f->m->eps, hidden, m, f->x, hidden);
         moe_forward_matmul(f, &f->m->head, f->x, hidden, m, logits + t * f->m->config.vocab_size);
     }
-    return isfinite(f->k->amax(logits, n * f->m->config.vocab_size)) ? MOE_OK : moe_model_blame(f->m, -1, err);
+    return isfinite(f->k->amax(logits, n * f->m->config.vocab_size)) ? MOE_OK
+                                                                     : moe_model_blame(f->m, -1, err);
 }
 
-enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s, int64_t n_segments, float *h,
-                              struct moe_err *err)
+enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s,
+                              int64_t n_segments, float *h, struct moe_err *err)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < n_segments; i++) n += s[i].n;

@@ -30,7 +30,8 @@ static const float *vector(struct opener *o, enum moe_role role, int layer)
         const struct moe_tensor *t = moe_source_find(o->m->source, role, layer, -1);
         char name[128];
         o->code = moe_fail_at(o->err, MOE_NONFINITE, o->m->source->files[t->plane[0].file].name,
-                              moe_tensor_name(role, layer, -1, name), "holds a NaN or Inf (the model is damaged)");
+                              moe_tensor_name(role, layer, -1, name),
+                              "holds a NaN or Inf (the model is damaged)");
     }
     return v;
 }
@@ -69,21 +70,32 @@ static void open_layer(struct opener *o, int l)
     if (c->n_shared_experts) three(o, MOE_ROLE_SHARED_GATE, l, -1, &y->shared);
     y->experts = MOE_NEWN(&o->m->arena, struct moe_expert, c->n_routed_experts);
     if (!y->experts) {
-        o->code = moe_fail(o->err, MOE_NOMEM, "no memory for the descriptors of %lld experts", (long long)c->n_routed_experts);
+        o->code = moe_fail(o->err, MOE_NOMEM, "no memory for the descriptors of %lld experts",
+                           (long long)c->n_routed_experts);
         return;
     }
-    for (int64_t e = 0; e < c->n_routed_experts; e++) three(o, MOE_ROLE_EXPERT_GATE, l, (int)e, &y->experts[e]);
+    for (int64_t e = 0; e < c->n_routed_experts; e++)
+        three(o, MOE_ROLE_EXPERT_GATE, l, (int)e, &y->experts[e]);
 }
 
 static void open_tables(struct opener *o)
 {
     struct moe_model *m = o->m;
     const struct moe_config *c = &m->config;
-    m->rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim, .theta = c->rope_theta, .yarn = c->yarn, .factor = c->yarn_factor,
-                                        .beta_fast = c->beta_fast, .beta_slow = c->beta_slow, .mscale = c->mscale,
-                                        .mscale_all_dim = c->mscale_all_dim, .original_max = c->original_max_position_embeddings };
-    m->route = (struct moe_router){ .n_experts = c->n_routed_experts, .top_k = c->num_experts_per_tok, .n_group = c->n_group,
-                                    .topk_group = c->topk_group, .norm_topk_prob = c->norm_topk_prob,
+    m->rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim,
+                                        .theta = c->rope_theta,
+                                        .yarn = c->yarn,
+                                        .factor = c->yarn_factor,
+                                        .beta_fast = c->beta_fast,
+                                        .beta_slow = c->beta_slow,
+                                        .mscale = c->mscale,
+                                        .mscale_all_dim = c->mscale_all_dim,
+                                        .original_max = c->original_max_position_embeddings };
+    m->route = (struct moe_router){ .n_experts = c->n_routed_experts,
+                                    .top_k = c->num_experts_per_tok,
+                                    .n_group = c->n_group,
+                                    .topk_group = c->topk_group,
+                                    .norm_topk_prob = c->norm_topk_prob,
                                     .scale = (float)c->routed_scaling_factor };
     m->softmax_scale = moe_softmax_scale(&m->rope, c->qk_nope_head_dim + c->qk_rope_head_dim);
     float *f = MOE_NEWN(&m->arena, float, c->qk_rope_head_dim / 2 + 1);
@@ -92,7 +104,8 @@ static void open_tables(struct opener *o)
     m->inv_freq = f;
 }
 
-enum moe_code moe_model_open(struct moe_model **out, struct moe_source *src, double lora_eps, struct moe_err *err)
+enum moe_code moe_model_open(struct moe_model **out, struct moe_source *src, double lora_eps,
+                             struct moe_err *err)
 {
     *out = NULL;
     MOE_TRY(moe_source_map(src, err));

@@ -11,7 +11,9 @@ one()
     t=$1 log=$B/log/$1.log said=$B/log/$1.said
     start=$(date +%s)
     case $t in
-    check-layers) awk -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 ;;
+    check-layers)
+        awk -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 &&
+            LC_ALL=C awk -f tests/columns.awk $FOLDED >>"$log" 2>&1 ;;
     fuzz-*) "$B/tests/$t" tests/corpus/"${t#fuzz-}" >"$log" 2>&1 ;;
     t-*) sh "tests/cli/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null ;;
     long-*) sh "tests/long/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null ;;

@@ -63,19 +63,23 @@ static enum moe_code list_directory(struct moe_checkpoint *k, struct moe_err *er
     for (int32_t i = 0; i < k->src->n_files; i++) adapters += !strncmp(k->src->files[i].name, "adapter_", 8);
     if (adapters == k->src->n_files) MOE_TRY(moe_foreign_path(k->src->path, err));
     if (!k->src->n_files)
-        return moe_fail_at(err, MOE_NOT_FOUND, k->src->path, NULL, "holds no safetensors files (is the download complete?)");
+        return moe_fail_at(err, MOE_NOT_FOUND, k->src->path, NULL,
+                           "holds no safetensors files (is the download complete?)");
     qsort(k->src->files, (size_t)k->src->n_files, sizeof *k->src->files, by_name);
     return MOE_OK;
 }
 
 /* ---- the index ---- */
 
-static enum moe_code bad_index(const struct moe_checkpoint *k, const struct moe_scan *s, const char *why, struct moe_err *err)
+static enum moe_code bad_index(const struct moe_checkpoint *k, const struct moe_scan *s, const char *why,
+                               struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "malformed: %s at byte %zu", why, (size_t)(s->at - s->start));
+    return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "malformed: %s at byte %zu", why,
+                       (size_t)(s->at - s->start));
 }
 
-static enum moe_code add_index(struct moe_checkpoint *k, const char *name, size_t len, int32_t file, struct moe_err *err)
+static enum moe_code add_index(struct moe_checkpoint *k, const char *name, size_t len, int32_t file,
+                               struct moe_err *err)
 {
     if (k->n_index == k->index_cap) {
         size_t cap = k->index_cap ? 2 * (size_t)k->index_cap : 1024;
@@ -94,7 +98,8 @@ static enum moe_code add_index(struct moe_checkpoint *k, const char *name, size_
     return MOE_OK;
 }
 
-static enum moe_code weight_map(struct moe_checkpoint *k, struct moe_scan *s, struct moe_strmap *files, struct moe_err *err)
+static enum moe_code weight_map(struct moe_checkpoint *k, struct moe_scan *s, struct moe_strmap *files,
+                                struct moe_err *err)
 {
     if (!moe_scan_take(s, '{')) return bad_index(k, s, "'weight_map' is not an object", err);
     if (moe_scan_take(s, '}')) return MOE_OK;
@@ -109,14 +114,16 @@ static enum moe_code weight_map(struct moe_checkpoint *k, struct moe_scan *s, st
         int added = moe_strmap_add(files, file, m, id, &id);
         if (added < 0) return no_memory(k, err);
         if (added && !moe_plain_name(file))
-            return moe_fail_at(err, MOE_CORRUPT, k->index_path, name, "lies in '%.200s', which is no plain file name", file);
+            return moe_fail_at(err, MOE_CORRUPT, k->index_path, name,
+                               "lies in '%.200s', which is no plain file name", file);
         if (added) MOE_TRY(add_file(k, file, err));
         MOE_TRY(add_index(k, name, n, (int32_t)id, err));
     } while (moe_scan_take(s, ','));
     return moe_scan_take(s, '}') ? MOE_OK : bad_index(k, s, "bad syntax", err);
 }
 
-static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct moe_strmap *files, struct moe_err *err)
+static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct moe_strmap *files,
+                                 struct moe_err *err)
 {
     struct moe_scan s = { k->index_text, k->index_text, k->index_text + size };
     bool found = false;
@@ -141,7 +148,8 @@ static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct m
     }
     const char *why = moe_scan_end(&s);
     if (why) return bad_index(k, &s, why, err);
-    if (!found || !k->n_index) return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "has no 'weight_map'");
+    if (!found || !k->n_index)
+        return moe_fail_at(err, MOE_CORRUPT, k->index_path, NULL, "has no 'weight_map'");
     return MOE_OK;
 }
 
@@ -176,7 +184,8 @@ enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
 {
     char single[PATH_MAX];
     enum moe_exists there;
-    MOE_TRY(moe_path_join(k->index_path, sizeof k->index_path, k->src->path, "model.safetensors.index.json", err));
+    MOE_TRY(moe_path_join(k->index_path, sizeof k->index_path, k->src->path, "model.safetensors.index.json",
+                          err));
     MOE_TRY(moe_path_join(single, sizeof single, k->src->path, "model.safetensors", err));
     MOE_TRY(moe_look(k->index_path, &there, err));
     if (there != MOE_ABSENT) return read_index(k, err);
@@ -187,7 +196,8 @@ enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
 
 /* ---- headers ---- */
 
-/* Chain the index's entries by file, once: there may be as many files that cannot be read as there are tensors. */
+/* Chain the index's entries by file, once: there may be as many files that cannot be
+ * read as there are tensors. */
 static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
 {
     size_t files = (size_t)k->src->n_files;
@@ -216,7 +226,8 @@ static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct 
     for (int64_t i = k->first_in[file]; i >= 0; i = k->next_in[i]) {
         struct moe_name n;
         k->seen[i] |= MOE_SEEN;
-        if (moe_name_parse(k->names[i], &n)) moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
+        if (moe_name_parse(k->names[i], &n))
+            moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
     return MOE_OK;
 }
@@ -237,25 +248,30 @@ static enum moe_code find_stray(const struct moe_checkpoint *k, char stray[256],
     return MOE_OK;
 }
 
-/* A file that the index names is not there: a link without its end is a download that did not finish; files beside it
- * that the index does not name are those of another upload. */
-static enum moe_code say_absent(struct moe_checkpoint *k, const struct moe_file *f, struct moe_err *why, struct moe_err *err)
+/* A file that the index names is not there: a link without its end is a download that did not finish; files
+ * beside it that the index does not name are those of another upload. */
+static enum moe_code say_absent(struct moe_checkpoint *k, const struct moe_file *f, struct moe_err *why,
+                                struct moe_err *err)
 {
     struct stat st;
     if (!lstat(f->path, &st)) {
         if (S_ISLNK(st.st_mode))
-            moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL,
-                        "is a link to a file that is not there (the download did not finish: fetch the model again)");
+            moe_fail_at(
+                why, MOE_NOT_FOUND, f->path, NULL,
+                "is a link to a file that is not there (the download did not finish: fetch the model again)");
         return MOE_OK;
     }
     if (!k->has_index) return MOE_OK;
     if (!k->stray_looked) MOE_TRY(find_stray(k, k->stray, err));
     k->stray_looked = true;
     if (*k->stray)
-        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL, "is named by model.safetensors.index.json and not there, while '%s' is, which the index "
-                    "does not name: the index is another upload's (fetch it again, or remove it)", k->stray);
+        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL,
+                    "is named by model.safetensors.index.json and not there, while '%s' is, which the index "
+                    "does not name: the index is another upload's (fetch it again, or remove it)",
+                    k->stray);
     else
-        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL, "is named by model.safetensors.index.json and not there (the download did not finish: "
+        moe_fail_at(why, MOE_NOT_FOUND, f->path, NULL,
+                    "is named by model.safetensors.index.json and not there (the download did not finish: "
                     "fetch the model again)");
     return MOE_OK;
 }
@@ -274,7 +290,8 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     }
     f->header_hash = h.hash;
     code = moe_checkpoint_add_raws(k, file, &h, err);
-    if (code == MOE_OK && moe_st_check_size(&h, f->path, f->size, &why) != MOE_OK) moe_problem_err(k->p, &why);
+    if (code == MOE_OK && moe_st_check_size(&h, f->path, f->size, &why) != MOE_OK)
+        moe_problem_err(k->p, &why);
     free(h.entries);
     return code;
 }

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Two tensors of one name.  A checkpoint that has all experts in either layout is told so once, not for each. */
+/* Two tensors of one name.  A checkpoint that has all experts in either layout is
+ * told so once, not for each. */
 static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struct moe_raw *other)
 {
     const struct moe_file *files = k->src->files;
@@ -20,8 +21,9 @@ static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struc
     if (k->both_told) return;
     k->both_told = true;
     const struct moe_raw *single = r->fused ? other : r, *fused = r->fused ? r : other;
-    moe_problem(k->p, MOE_CORRUPT, path, r->name, "is there twice, as a tensor of its own (in '%s') and in the one of all experts of "
-                "its layer (%s, in '%s'): remove either the single experts or the fused ones",
+    moe_problem(k->p, MOE_CORRUPT, path, r->name,
+                "is there twice, as a tensor of its own (in '%s') and in the one of all experts of its layer "
+                "(%s, in '%s'): remove either the single experts or the fused ones",
                 files[single->span.file].name, strstr(r->name, "down_proj") ? "down_proj" : "gate_up_proj",
                 files[fused->span.file].name);
 }
@@ -58,7 +60,8 @@ static void place(struct moe_checkpoint *k, int64_t raw)
         return;
     }
     if (slot < 0 || !moe_tensor_shape(&src->config, n.role, n.layer, &rows, &cols)) {
-        moe_problem(k->p, MOE_CORRUPT, path, r->name, known ? "the config calls for no such tensor" : "is no tensor of this architecture");
+        moe_problem(k->p, MOE_CORRUPT, path, r->name,
+                    known ? "the config calls for no such tensor" : "is no tensor of this architecture");
         return;
     }
     int32_t *part = &k->parts[slot * MOE_PART_COUNT + n.part];
@@ -77,24 +80,30 @@ struct maker {
     const struct moe_raw *data;
 };
 
-static const struct moe_raw *part(const struct maker *m, enum moe_part p) { return m->parts[p] ? &m->k->src->raws[m->parts[p] - 1] : NULL; }
+static const struct moe_raw *part(const struct maker *m, enum moe_part p)
+{
+    return m->parts[p] ? &m->k->src->raws[m->parts[p] - 1] : NULL;
+}
 
 static bool is(const struct moe_raw *r, const char *dtype) { return !strcmp(r->dtype, dtype); }
 
 /* About r; false, so that it can be returned. */
-#define WRONG(m, code, r, ...) (moe_problem((m)->k->p, (code), (m)->k->src->files[(r)->span.file].path, (r)->name, __VA_ARGS__), false)
+#define WRONG(m, code, r, ...) \
+    (moe_problem((m)->k->p, (code), (m)->k->src->files[(r)->span.file].path, (r)->name, __VA_ARGS__), false)
 
 static bool need_dtype(const struct maker *m, const struct moe_raw *r, const char *dtype)
 {
-    return is(r, dtype) || WRONG(m, MOE_UNSUPPORTED, r, "has dtype %s, which is not supported here (%s is)", r->dtype, dtype);
+    return is(r, dtype) ||
+           WRONG(m, MOE_UNSUPPORTED, r, "has dtype %s, which is not supported here (%s is)", r->dtype, dtype);
 }
 
 static bool need_matrix(const struct maker *m, const struct moe_raw *r, int64_t rows, int64_t cols)
 {
     if (r->ndim == 2 && r->shape[0] == rows && r->shape[1] == cols) return true;
-    if (r->ndim != 2) return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not 2", r->ndim, moe_plural(r->ndim));
-    return WRONG(m, MOE_CORRUPT, r, "has shape %lld x %lld, its weight wants %lld x %lld", (long long)r->shape[0], (long long)r->shape[1],
-                 (long long)rows, (long long)cols);
+    if (r->ndim != 2)
+        return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not 2", r->ndim, moe_plural(r->ndim));
+    return WRONG(m, MOE_CORRUPT, r, "has shape %lld x %lld, its weight wants %lld x %lld",
+                 (long long)r->shape[0], (long long)r->shape[1], (long long)rows, (long long)cols);
 }
 
 static void use(const struct maker *m, const struct moe_raw *r, int plane) { m->t->plane[plane] = r->span; }
@@ -103,7 +112,8 @@ static void use(const struct maker *m, const struct moe_raw *r, int plane) { m->
 static const struct moe_raw *need(const struct maker *m, enum moe_part p)
 {
     const struct moe_raw *r = part(m, p);
-    if (!r && !moe_checkpoint_excused(m->k, m->slot)) (void)WRONG(m, MOE_CORRUPT, m->data, "its '%s' is missing", moe_part_name(p));
+    if (!r && !moe_checkpoint_excused(m->k, m->slot))
+        (void)WRONG(m, MOE_CORRUPT, m->data, "its '%s' is missing", moe_part_name(p));
     return r;
 }
 
@@ -112,8 +122,8 @@ static bool only(const struct maker *m, unsigned mask)
 {
     for (int p = 0; p < MOE_PART_COUNT; p++)
         if (m->parts[p] && !(mask >> p & 1))
-            return WRONG(m, MOE_CORRUPT, part(m, (enum moe_part)p), "does not go with '%s' of dtype %s (mixed layouts)",
-                         m->data->name, m->data->dtype);
+            return WRONG(m, MOE_CORRUPT, part(m, (enum moe_part)p),
+                         "does not go with '%s' of dtype %s (mixed layouts)", m->data->name, m->data->dtype);
     return true;
 }
 
@@ -148,11 +158,13 @@ static enum moe_scale_type scale_type(const struct moe_raw *r)
          : is(r, "F8_E8M0") ? MOE_SCALE_E8M0 : MOE_SCALE_NONE;
 }
 
-/* DeepSeek's spelling, weight_scale_inv, or that of compressed-tensors' FP8_BLOCK, weight_scale: both multiply the codes. */
+/* DeepSeek's spelling, weight_scale_inv, or that of compressed-tensors' FP8_BLOCK, weight_scale:
+ * both multiply the codes. */
 static bool make_fp8(struct maker *m)
 {
     struct moe_tensor *t = m->t;
-    enum moe_part p = part(m, MOE_PART_SCALE) && !part(m, MOE_PART_SCALE_INV) ? MOE_PART_SCALE : MOE_PART_SCALE_INV;
+    enum moe_part p = part(m, MOE_PART_SCALE) && !part(m, MOE_PART_SCALE_INV) ? MOE_PART_SCALE
+                                                                              : MOE_PART_SCALE_INV;
     int64_t rows = (t->rows + 127) / 128, cols = (t->cols + 127) / 128;
     t->type = MOE_FP8_B128;
     use(m, m->data, MOE_PLANE_DATA);
@@ -163,15 +175,19 @@ static bool make_fp8(struct maker *m)
     for (int i = 0; i < s->ndim; i++) values *= s->shape[i];
     bool blocks = s->ndim == 2 && values == rows * cols;
     if (!blocks && s->ndim < 3 && (values == 1 || values == t->rows))
-        return WRONG(m, MOE_UNSUPPORTED, s, "fp8 with one scale for %s is not supported (one for each block of 128x128 is)",
+        return WRONG(m, MOE_UNSUPPORTED, s,
+                     "fp8 with one scale for %s is not supported (one for each block of 128x128 is)",
                      values == 1 ? "the whole weight" : "each row");
     int type = moe_dtype_with(MOE_FP8_B128, 128, scale_type(s));
-    if (type < 0) return WRONG(m, MOE_UNSUPPORTED, s, "has dtype %s, which is not supported here (F32, BF16 and F8_E8M0 are)", s->dtype);
+    if (type < 0)
+        return WRONG(m, MOE_UNSUPPORTED, s,
+                     "has dtype %s, which is not supported here (F32, BF16 and F8_E8M0 are)", s->dtype);
     t->type = (uint8_t)type;
     return scale(m, p, s->dtype, rows, cols);
 }
 
-/* The group follows from the scales' shape: one scale in a row is for the whole row, unless the row is one group. */
+/* The group follows from the scales' shape: one scale in a row is for the whole row,
+ * unless the row is one group. */
 static bool make_int4(struct maker *m)
 {
     struct moe_tensor *t = m->t;
@@ -180,24 +196,33 @@ static bool make_int4(struct maker *m)
     t->cols *= 8;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, 1u << MOE_PART_PACKED | 1u << MOE_PART_SCALE | 1u << MOE_PART_SHAPE)) return false;
-    if (t->cols % 32) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 32", (long long)t->cols, t->cols == 1 ? " is" : "s are");
+    if (t->cols % 32)
+        return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 32", (long long)t->cols,
+                     t->cols == 1 ? " is" : "s are");
     const struct moe_raw *s = need(m, MOE_PART_SCALE);
     if (!s) return false;
-    if (s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && t->cols % s->shape[1] == 0) group = t->cols / s->shape[1];
+    if (s->ndim == 2 && s->shape[0] == t->rows && s->shape[1] > 0 && t->cols % s->shape[1] == 0)
+        group = t->cols / s->shape[1];
     if (moe_dtype_with(MOE_INT4_G32, group, MOE_SCALE_BF16) < 0 && group != t->cols)
-        return WRONG(m, MOE_UNSUPPORTED, s, "int4 in groups of %lld is not supported (32, 64, 128 and whole rows are)", (long long)group);
+        return WRONG(m, MOE_UNSUPPORTED, s,
+                     "int4 in groups of %lld is not supported (32, 64, 128 and whole rows are)",
+                     (long long)group);
     if (moe_dtype_with(MOE_INT4_G32, group, MOE_SCALE_BF16) < 0) group = 0;
     int type = moe_dtype_with(MOE_INT4_G32, group, scale_type(s));
-    if (type < 0) return WRONG(m, MOE_UNSUPPORTED, s, "has dtype %s, which is not supported here (BF16 and F16 are)", s->dtype);
+    if (type < 0)
+        return WRONG(m, MOE_UNSUPPORTED, s, "has dtype %s, which is not supported here (BF16 and F16 are)",
+                     s->dtype);
     t->type = (uint8_t)type;
     return scale(m, MOE_PART_SCALE, s->dtype, t->rows, group ? t->cols / group : 1);
 }
 
-/* modelopt (weight, weight_scale_2, input_scale) or compressed-tensors (weight_packed, ..._global_scale: reciprocals). */
+/* modelopt (weight, weight_scale_2, input_scale) or compressed-tensors (weight_packed,
+ * ..._global_scale: reciprocals). */
 static bool make_nvfp4(struct maker *m, bool packed)
 {
     struct moe_tensor *t = m->t;
-    enum moe_part data = packed ? MOE_PART_PACKED : MOE_PART_WEIGHT, global = packed ? MOE_PART_GLOBAL_SCALE : MOE_PART_SCALE_2,
+    enum moe_part data = packed ? MOE_PART_PACKED : MOE_PART_WEIGHT,
+                  global = packed ? MOE_PART_GLOBAL_SCALE : MOE_PART_SCALE_2,
                   input = packed ? MOE_PART_INPUT_GLOBAL_SCALE : MOE_PART_INPUT_SCALE;
     unsigned mask = 1u << data | 1u << MOE_PART_SCALE | 1u << global | 1u << input;
     t->type = MOE_NVFP4;
@@ -205,7 +230,9 @@ static bool make_nvfp4(struct maker *m, bool packed)
     t->reciprocal = packed;
     use(m, m->data, MOE_PLANE_DATA);
     if (!only(m, mask)) return false;
-    if (t->cols % 16) return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 16", (long long)t->cols, t->cols == 1 ? " is" : "s are");
+    if (t->cols % 16)
+        return WRONG(m, MOE_UNSUPPORTED, m->data, "%lld column%s no multiple of 16", (long long)t->cols,
+                     t->cols == 1 ? " is" : "s are");
     if (!scale(m, MOE_PART_SCALE, "F8_E4M3", t->rows, t->cols / 16)) return false;
     const struct moe_raw *g = need(m, global), *in = part(m, input);
     return g && scalar(m, g, MOE_PLANE_GLOBAL) && (!in || scalar(m, in, MOE_PLANE_INPUT));
@@ -213,15 +240,17 @@ static bool make_nvfp4(struct maker *m, bool packed)
 
 static bool is_vector(enum moe_role role)
 {
-    return role == MOE_ROLE_NORM || role == MOE_ROLE_INPUT_NORM || role == MOE_ROLE_POST_NORM || role == MOE_ROLE_Q_A_NORM ||
-           role == MOE_ROLE_KV_A_NORM || role == MOE_ROLE_ROUTER_BIAS;
+    return role == MOE_ROLE_NORM || role == MOE_ROLE_INPUT_NORM || role == MOE_ROLE_POST_NORM ||
+           role == MOE_ROLE_Q_A_NORM || role == MOE_ROLE_KV_A_NORM || role == MOE_ROLE_ROUTER_BIAS;
 }
 
 static bool take_shape(struct maker *m)
 {
     const struct moe_raw *r = m->data;
     bool vector = is_vector((enum moe_role)m->t->role);
-    if (r->ndim != (vector ? 1 : 2)) return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not %d", r->ndim, moe_plural(r->ndim), vector ? 1 : 2);
+    if (r->ndim != (vector ? 1 : 2))
+        return WRONG(m, MOE_CORRUPT, r, "has %d dimension%s, not %d", r->ndim, moe_plural(r->ndim),
+                     vector ? 1 : 2);
     m->t->rows = vector ? 1 : r->shape[0];
     m->t->cols = vector ? r->shape[0] : r->shape[1];
     return m->t->cols < INT64_MAX / 8;
@@ -238,11 +267,13 @@ static bool make(struct maker *m)
         if (p == MOE_PART_COUNT || moe_checkpoint_excused(m->k, m->slot)) return false;
         return WRONG(m, MOE_CORRUPT, part(m, (enum moe_part)p), "has no weight beside it");
     }
-    if (w && packed) return WRONG(m, MOE_CORRUPT, packed, "a plain '%s' is there too (mixed layouts)", w->name);
+    if (w && packed)
+        return WRONG(m, MOE_CORRUPT, packed, "a plain '%s' is there too (mixed layouts)", w->name);
     if (!take_shape(m)) return false;
     bool plain = is(m->data, "BF16") || is(m->data, "F32") || is(m->data, "F16");
     if (is_vector((enum moe_role)m->t->role) && !plain)
-        return WRONG(m, MOE_UNSUPPORTED, m->data, "has dtype %s, which is not supported here (BF16, F16 and F32 are)", m->data->dtype);
+        return WRONG(m, MOE_UNSUPPORTED, m->data,
+                     "has dtype %s, which is not supported here (BF16, F16 and F32 are)", m->data->dtype);
     if (w && plain) return make_plain(m);
     if (w && is(w, "F8_E4M3")) return make_fp8(m);
     if (w && is(w, "U8")) return make_nvfp4(m, false);
@@ -269,7 +300,9 @@ static void make_slot(struct moe_checkpoint *k, enum moe_role role, int layer, i
 {
     struct moe_source *src = k->src;
     int64_t slot = moe_source_slot(&src->config, role, layer, expert), i = src->n_tensors;
-    struct maker m = { .k = k, .parts = k->parts + slot * MOE_PART_COUNT, .slot = slot, .t = &src->tensors[i] };
+    struct maker m = {
+        .k = k, .parts = k->parts + slot * MOE_PART_COUNT, .slot = slot, .t = &src->tensors[i]
+    };
     *m.t = (struct moe_tensor){ .role = (int16_t)role, .layer = (int16_t)layer, .expert = expert };
     for (int p = 0; p < MOE_PLANE_COUNT; p++) m.t->plane[p].file = -1;
     bool any = false;
@@ -300,16 +333,19 @@ enum moe_code moe_checkpoint_types(struct moe_checkpoint *k, struct moe_err *err
     const struct moe_config *c = &src->config;
     int64_t slots = moe_source_slots(c);
     k->parts = calloc((size_t)slots * MOE_PART_COUNT, sizeof *k->parts);
-    if (!k->parts) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for %lld tensors", (long long)slots);
+    if (!k->parts)
+        return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for %lld tensors", (long long)slots);
     for (int64_t i = 0; i < src->n_raws; i++) place(k, i);
     size_t n = (size_t)count_slots(k, slots) + 1;
     src->tensors = malloc(n * sizeof *src->tensors);
     src->index->raw_of = malloc(n * sizeof *src->index->raw_of);
-    if (!src->tensors || !src->index->raw_of) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for %zu tensors", n);
+    if (!src->tensors || !src->index->raw_of)
+        return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory for %zu tensors", n);
     for (int role = MOE_ROLE_EMBED; role <= MOE_ROLE_HEAD; role++) make_slot(k, (enum moe_role)role, -1, -1);
     for (int layer = 0; layer < c->num_hidden_layers; layer++) {
         for (int role = MOE_ROLE_HEAD + 1; role < MOE_ROLE_COUNT; role++)
-            if (moe_role_class((enum moe_role)role) != MOE_CLASS_EXPERT) make_slot(k, (enum moe_role)role, layer, -1);
+            if (moe_role_class((enum moe_role)role) != MOE_CLASS_EXPERT)
+                make_slot(k, (enum moe_role)role, layer, -1);
         for (int e = 0; e < c->n_routed_experts; e++)
             for (int r = 0; r < 3; r++) make_slot(k, (enum moe_role)(MOE_ROLE_EXPERT_GATE + r), layer, e);
     }

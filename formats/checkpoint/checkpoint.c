@@ -29,7 +29,8 @@ static enum moe_code fill(struct moe_checkpoint *k, struct moe_err *err)
     return moe_source_read_scalars(src, k->p, err);
 }
 
-enum moe_code moe_checkpoint_open(struct moe_source **src, const char *path, struct moe_problems *p, struct moe_err *err)
+enum moe_code moe_checkpoint_open(struct moe_source **src, const char *path, struct moe_problems *p,
+                                  struct moe_err *err)
 {
     struct moe_checkpoint *k = calloc(1, sizeof *k);
     *src = NULL;

@@ -133,9 +133,11 @@ const char *moe_foreign_quantization(const char *method)
 
 /* A directory that has a file, or a directory, whose name begins and ends so; without an end, that is its
  * name. */
-static const struct { const char *head, *tail, *what; } formats[] = {
-    { "adapter_config", ".json", "holds an adapter (LoRA), which is no model by itself: merge it into its base "
-                                 "model (merge_and_unload() of peft, then save_pretrained) and give that" },
+static const struct { const char *head, *tail, *what;
+} formats[] = {
+    { "adapter_config", ".json",
+      "holds an adapter (LoRA), which is no model by itself: merge it into its base model "
+      "(merge_and_unload() of peft, then save_pretrained) and give that" },
     { "", ".gguf", "" }, /* what is said names the file */
     { "", ".bin.index.json", TORCH(".bin") },
     { "pytorch_model", ".bin", TORCH(".bin") },
@@ -169,8 +171,10 @@ static int find_format(const struct moe_names *names, const char **name)
 static enum moe_code say_format(const char *dir, int k, const char *name, struct moe_err *err)
 {
     if (*formats[k].what) return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "%s", formats[k].what);
-    return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "holds a model as GGUF, which moe-convert --to gguf writes and only "
-                       "moe-inspect reads (given the file '%.200s' in it, not the directory): " TAKE, name);
+    return moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL,
+                       "holds a model as GGUF, which moe-convert --to gguf writes and only moe-inspect reads "
+                       "(given the file '%.200s' in it, not the directory): " TAKE,
+                       name);
 }
 
 static bool has(const struct moe_names *names, const char *name)
@@ -188,7 +192,8 @@ static enum moe_code directory(const char *dir, struct moe_err *err)
     int k = find_format(&names, &name);
     enum moe_code code = MOE_OK;
     if (has(&names, "blobs") && has(&names, "manifests"))
-        code = moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL, "holds models of ollama (GGUF), which are not read: " TAKE);
+        code = moe_fail_at(err, MOE_UNSUPPORTED, dir, NULL,
+                           "holds models of ollama (GGUF), which are not read: " TAKE);
     else if (k >= 0)
         code = say_format(dir, k, name, err);
     moe_names_release(&names);

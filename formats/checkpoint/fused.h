@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/checkpoint/fused.h - routed experts that a checkpoint stores in two tensors a layer, as transformers 5 keeps
- * them.
+/* formats/checkpoint/fused.h - routed experts that a checkpoint stores in two tensors a layer, as
+ * transformers 5 keeps them.
  *
  *   model.layers.L.mlp.experts.gate_up_proj  [E, 2I, H]   expert e: I rows of the gate, then I rows of up
  *   model.layers.L.mlp.experts.down_proj     [E, H, I]

@@ -7,8 +7,9 @@
 
 static enum moe_code unsupported(const char *file, const char *what, const char *value, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: %s '%.60s' is not supported "
-                       "(fp8 in blocks of 128x128, int4 pack-quantized in groups of 32, 64, 128 or a row, and nvfp4 are)",
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "quantization: %s '%.60s' is not supported (fp8 in blocks of 128x128, int4 "
+                       "pack-quantized in groups of 32, 64, 128 or a row, and nvfp4 are)",
                        what, value);
 }
 
@@ -65,20 +66,25 @@ static enum moe_code fp8_group(const cJSON *group, const char *file, struct moe_
     if (strcmp(type, "float")) return unsupported(file, "float-quantized of type", type, err);
     if (!symmetric) return unsupported(file, "float-quantized", "asymmetric", err);
     if (strcmp(strategy, "block")) return unsupported(file, "float-quantized with strategy", strategy, err);
-    return is_block_128(moe_json_get(w, "block_structure")) ? MOE_OK : unsupported(file, "float-quantized with another", "block_structure", err);
+    return is_block_128(moe_json_get(w, "block_structure"))
+             ? MOE_OK
+             : unsupported(file, "float-quantized with another", "block_structure", err);
 }
 
-/* In which order GPTQ took the columns: "weight", also spelled "static", leaves them where they are; "group", also
- * spelled "dynamic" or true, permutes them. */
+/* In which order GPTQ took the columns: "weight", also spelled "static", leaves them where they are; "group",
+ * also spelled "dynamic" or true, permutes them. */
 static enum moe_code int4_order(const cJSON *order, const char *file, struct moe_err *err)
 {
     static const char *const fine[] = { "weight", "static" };
     if (!order || cJSON_IsNull(order) || cJSON_IsFalse(order)) return MOE_OK;
     for (int i = 0; i < 2; i++)
         if (cJSON_IsString(order) && !strcmp(order->valuestring, fine[i])) return MOE_OK;
-    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "quantization: pack-quantized with actorder '%.60s' is not supported: "
-                       "its columns are permuted (quantize it with actorder 'weight', also called 'static', or without)",
-                       cJSON_IsString(order) ? order->valuestring : cJSON_IsTrue(order) ? "true" : "?");
+    return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
+                       "quantization: pack-quantized with actorder '%.60s' is not supported: its columns are "
+                       "permuted (quantize it with actorder 'weight', also called 'static', or without)",
+                       cJSON_IsString(order) ? order->valuestring
+                       : cJSON_IsTrue(order) ? "true"
+                                             : "?");
 }
 
 static enum moe_code int4_group(const cJSON *group, const char *file, struct moe_err *err)
@@ -95,7 +101,8 @@ static enum moe_code int4_group(const cJSON *group, const char *file, struct moe
     MOE_TRY(moe_json_str(w, "strategy", false, &strategy, file, err));
     bool row = !strcmp(strategy, "channel") && size <= 0;
     if (bits != 4) return unsupported(file, "pack-quantized with other", "num_bits", err);
-    if (size != 32 && size != 64 && size != 128 && !row) return unsupported(file, "pack-quantized with another", "group_size", err);
+    if (size != 32 && size != 64 && size != 128 && !row)
+        return unsupported(file, "pack-quantized with another", "group_size", err);
     if (!symmetric) return unsupported(file, "pack-quantized", "asymmetric", err);
     MOE_TRY(int4_order(moe_json_get(w, "actorder"), file, err));
     return strcmp(type, "int") ? unsupported(file, "pack-quantized of type", type, err) : MOE_OK;
@@ -113,7 +120,8 @@ static enum moe_code mixed_groups(const cJSON *q, const char *file, struct moe_e
     return MOE_OK;
 }
 
-static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+static enum moe_code compressed_tensors(const cJSON *q, const char *file, enum moe_scheme *scheme,
+                                        struct moe_err *err)
 {
     const char *format = "";
     MOE_TRY(moe_json_str(q, "format", true, &format, file, err));
@@ -237,7 +245,8 @@ static enum moe_code beside_weights(const cJSON *q, const char *file, struct moe
     MOE_TRY(transforms(q, file, err));
     MOE_TRY(sparsity(q, file, err));
     MOE_TRY(modelopt_flags(q, file, err));
-    for (const cJSON *l = layers ? layers->child : NULL; l; l = l->next) MOE_TRY(modelopt_flags(l, file, err));
+    for (const cJSON *l = layers ? layers->child : NULL; l; l = l->next)
+        MOE_TRY(modelopt_flags(l, file, err));
     return MOE_OK;
 }
 
@@ -290,8 +299,8 @@ static enum moe_code one_config(const cJSON *q, const char *file, enum moe_schem
     return unsupported(file, "quant_method", method, err);
 }
 
-enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file, enum moe_scheme *scheme,
-                               struct moe_err *err)
+enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file,
+                               enum moe_scheme *scheme, struct moe_err *err)
 {
     const cJSON *q[] = { declared(text), text == root ? NULL : declared(root) };
     *scheme = MOE_SCHEME_NONE;
@@ -324,7 +333,8 @@ static bool is_fp8_blocks(const cJSON *q)
            (!strcmp(algo->valuestring, "FP8_PB_WO") || !strcmp(algo->valuestring, "FP8_BLOCK_SCALES"));
 }
 
-enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enum moe_scheme *scheme, struct moe_err *err)
+enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enum moe_scheme *scheme,
+                                        struct moe_err *err)
 {
     const cJSON *inner;
     enum moe_scheme beside = MOE_SCHEME_NONE;

@@ -55,12 +55,15 @@ static void put_string(struct text *t, const char *s)
 
 /* ---- the file ---- */
 
-static enum moe_code place(struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path, struct moe_err *err)
+static enum moe_code place(struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path,
+                           struct moe_err *err)
 {
     *end = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t bytes = t[i].ndim <= MOE_ST_NDIM ? moe_st_bytes(t[i].dtype, t[i].shape, t[i].ndim) : -1;
-        if (bytes < 0 || *end > UINT64_MAX / 4) return moe_fail_at(err, MOE_UNSUPPORTED, path, t[i].name, "cannot be written as '%s'", t[i].dtype);
+        if (bytes < 0 || *end > UINT64_MAX / 4)
+            return moe_fail_at(err, MOE_UNSUPPORTED, path, t[i].name, "cannot be written as '%s'",
+                               t[i].dtype);
         t[i].offset = *end;
         t[i].bytes = (uint64_t)bytes;
         *end += (uint64_t)bytes;
@@ -76,7 +79,8 @@ static void put_header(struct text *h, const struct moe_st_entry *t, int64_t n)
         put_string(h, t[i].name);
         putf(h, ":{\"dtype\":\"%s\",\"shape\":[", t[i].dtype);
         for (int k = 0; k < t[i].ndim; k++) putf(h, "%s%lld", k ? "," : "", (long long)t[i].shape[k]);
-        putf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t[i].offset, (unsigned long long)(t[i].offset + t[i].bytes));
+        putf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t[i].offset,
+             (unsigned long long)(t[i].offset + t[i].bytes));
     }
     put(h, "}", 1);
 }
@@ -114,7 +118,8 @@ static enum moe_code too_many(const char *path, struct moe_err *err)
     return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
 }
 
-static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h, struct moe_err *err)
+static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h,
+                           struct moe_err *err)
 {
     if (h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
     if (h->n - 8 > MOE_ST_HEADER_MAX) return too_many(path, err);
@@ -185,7 +190,8 @@ enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, c
 
 enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t bytes, struct moe_err *err)
 {
-    if (bytes > w->end - w->at) return moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "more data than its header has room for");
+    if (bytes > w->end - w->at)
+        return moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "more data than its header has room for");
     MOE_TRY(moe_pwrite(w->file.fd, w->file.path, data, bytes, w->at, err));
     moe_writeback_add(w->behind, w->at, bytes);
     w->at += bytes;
@@ -205,13 +211,15 @@ void moe_st_abort(struct moe_st_writer **w)
     if (*w) release(w);
 }
 
-/* Published before the writer lets go of the descriptor: the page cache is emptied after the data is on the disk. */
+/* Published before the writer lets go of the descriptor: the page cache is emptied after
+ * the data is on the disk. */
 enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
 {
     struct moe_st_writer *w = *out;
     enum moe_code code = MOE_OK;
     if (w->at != w->end)
-        code = moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "%llu bytes were never written", (unsigned long long)(w->end - w->at));
+        code = moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "%llu bytes were never written",
+                           (unsigned long long)(w->end - w->at));
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
     if (code == MOE_OK) code = moe_newfile_publish(&w->file, true, err);

@@ -13,10 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *name; int bits; } dtypes[] = {
-    { "BF16", 16 }, { "F32", 32 }, { "F8_E4M3", 8 }, { "I32", 32 }, { "U8", 8 }, { "F16", 16 }, { "I64", 64 }, { "F64", 64 },
-    { "I8", 8 }, { "BOOL", 8 }, { "U16", 16 }, { "I16", 16 }, { "U32", 32 }, { "U64", 64 }, { "F8_E5M2", 8 }, { "F8_E8M0", 8 },
-    { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "F4", 4 }, { "C64", 64 },
+static const struct { const char *name; int bits;
+} dtypes[] = {
+    { "BF16", 16 },   { "F32", 32 },    { "F8_E4M3", 8 }, { "I32", 32 }, { "U8", 8 },
+    { "F16", 16 },    { "I64", 64 },    { "F64", 64 },    { "I8", 8 },   { "BOOL", 8 },
+    { "U16", 16 },    { "I16", 16 },    { "U32", 32 },    { "U64", 64 }, { "F8_E5M2", 8 },
+    { "F8_E8M0", 8 }, { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "F4", 4 },   { "C64", 64 },
 };
 
 static int dtype_find(const char *name)
@@ -79,7 +81,10 @@ static const char *member(struct moe_scan *s, struct moe_st_entry *e, int64_t of
     int32_t n;
     const char *why = moe_scan_string(s, &key, &len);
     if (why) return why;
-    int bit = !strcmp(key, "dtype") ? HAS_DTYPE : !strcmp(key, "shape") ? HAS_SHAPE : !strcmp(key, "data_offsets") ? HAS_OFFSETS : 0;
+    int bit = !strcmp(key, "dtype")        ? HAS_DTYPE
+            : !strcmp(key, "shape")        ? HAS_SHAPE
+            : !strcmp(key, "data_offsets") ? HAS_OFFSETS
+                                           : 0;
     if (!moe_scan_take(s, ':')) return "bad syntax";
     if (!bit) return "an unknown key";
     if (*has & bit) return "a duplicate key";
@@ -111,10 +116,12 @@ static enum moe_code entry(struct parser *p, struct moe_st_entry *e, struct moe_
     int64_t want = moe_st_bytes(e->dtype, e->shape, e->ndim);
     if (want < 0) return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "its shape is too large to be true");
     if (at[1] < at[0] || at[1] > (int64_t)1 << 60)
-        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "bad offsets %lld to %lld", (long long)at[0], (long long)at[1]);
+        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "bad offsets %lld to %lld", (long long)at[0],
+                           (long long)at[1]);
     if (at[1] - at[0] != want)
-        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "has %lld byte%s, its shape and type want %lld",
-                           (long long)(at[1] - at[0]), moe_plural(at[1] - at[0]), (long long)want);
+        return moe_fail_at(err, MOE_CORRUPT, p->file, e->name,
+                           "has %lld byte%s, its shape and type want %lld", (long long)(at[1] - at[0]),
+                           moe_plural(at[1] - at[0]), (long long)want);
     e->offset = (uint64_t)at[0];
     e->bytes = (uint64_t)want;
     return MOE_OK;
@@ -191,10 +198,13 @@ static enum moe_code check_cover(const struct parser *p, struct moe_err *err)
     for (int64_t i = 0; i < p->h->n; i++) {
         const struct moe_st_entry *e = &p->h->entries[i];
         if (e->offset < at)
-            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "overlaps tensor '%.100s'", p->h->entries[i - 1].name);
+            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "overlaps tensor '%.100s'",
+                               p->h->entries[i - 1].name);
         if (e->offset > at)
-            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name, "%llu byte%s before it belong%s to no tensor", (unsigned long long)(e->offset - at),
-                               moe_plural((int64_t)(e->offset - at)), e->offset - at == 1 ? "s" : "");
+            return moe_fail_at(err, MOE_CORRUPT, p->file, e->name,
+                               "%llu byte%s before it belong%s to no tensor",
+                               (unsigned long long)(e->offset - at), moe_plural((int64_t)(e->offset - at)),
+                               e->offset - at == 1 ? "s" : "");
         at += e->bytes;
     }
     p->h->end = at;
@@ -220,8 +230,8 @@ static enum moe_code keep(struct parser *p, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct moe_arena *arena, struct moe_st_header *h,
-                           struct moe_err *err)
+enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct moe_arena *arena,
+                           struct moe_st_header *h, struct moe_err *err)
 {
     struct parser p = { .s = { text, text, text + bytes }, .file = file, .arena = arena, .h = h };
     *h = (struct moe_st_header){ .data_offset = 8 + (uint64_t)bytes };
@@ -244,17 +254,19 @@ static enum moe_code no_header(int fd, const char *file, uint64_t size, uint64_t
     size_t there = size < sizeof head ? (size_t)size : sizeof head;
     MOE_TRY(moe_pread(fd, file, head, there, 0, err));
     MOE_TRY(moe_not_lfs(head, there, file, err));
-    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no safetensors file: a header of %llu bytes, %d are allowed",
-                       (unsigned long long)n, MOE_ST_HEADER_MAX);
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                       "no safetensors file: a header of %llu bytes, %d are allowed", (unsigned long long)n,
+                       MOE_ST_HEADER_MAX);
 }
 
-enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena, struct moe_st_header *h,
-                          struct moe_err *err)
+enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena,
+                          struct moe_st_header *h, struct moe_err *err)
 {
     unsigned char word[8];
     uint64_t n = 0;
-    if (size < 8) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s no safetensors file (fetch it again)",
-                                     (unsigned long long)size, size == 1 ? " is" : "s are");
+    if (size < 8)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s no safetensors file (fetch it again)",
+                           (unsigned long long)size, size == 1 ? " is" : "s are");
     MOE_TRY(moe_pread(fd, file, word, 8, 0, err));
     for (int i = 7; i >= 0; i--) n = n << 8 | word[i];
     if (n > MOE_ST_HEADER_MAX) return no_header(fd, file, size, n, err);
@@ -262,7 +274,9 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s short in its header (fetch it again)",
                            (unsigned long long)(n - (size - 8)), moe_plural((int64_t)(n - (size - 8))));
     char *text = malloc((size_t)n + 9);
-    if (!text) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a header of %llu bytes", (unsigned long long)n);
+    if (!text)
+        return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a header of %llu bytes",
+                           (unsigned long long)n);
     memcpy(text, word, 8);
     enum moe_code code = moe_pread(fd, file, text + 8, (size_t)n, 8, err);
     if (code == MOE_OK) {
@@ -275,7 +289,8 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
     return code;
 }
 
-enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size, struct moe_err *err)
+enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size,
+                                struct moe_err *err)
 {
     if (size > h->end)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s after the last tensor belong%s to none",

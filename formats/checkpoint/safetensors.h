@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/checkpoint/safetensors.h - one safetensors file: the header, defensively, and a writer.
  *
- * Layout: 8 bytes little-endian header length, JSON header, data; no holes and no padding between tensors.  Knows dtypes
- * and byte ranges, nothing of models. */
+ * Layout: 8 bytes little-endian header length, JSON header, data; no holes and no padding between tensors.
+ * Knows dtypes and byte ranges, nothing of models. */
 #ifndef MOE_FORMATS_CHECKPOINT_SAFETENSORS_H
 #define MOE_FORMATS_CHECKPOINT_SAFETENSORS_H
 
@@ -28,32 +28,39 @@ struct moe_st_header {
     uint64_t hash;                 /* XXH3-64 of the header with its length */
 };
 
-/* Bytes of a tensor; -1 when the dtype is unknown, a dimension negative, or the size overflows or is no whole byte. */
+/* Bytes of a tensor; -1 when the dtype is unknown, a dimension negative, or the size
+ * overflows or is no whole byte. */
 int64_t moe_st_bytes(const char *dtype, const int64_t *shape, int ndim);
 
-/* Parse the `bytes` bytes of JSON (changed in place) after the length word.  Names come from the arena, entries from malloc; nothing is owned on failure.
- * MOE_CORRUPT, with the tensor where there is one: bad syntax, depth, duplicate key, a size that is not shape times dtype, overlap, hole.
+/* Parse the `bytes` bytes of JSON (changed in place) after the length word.  Names come from the arena,
+ * entries from malloc; nothing is owned on failure.  MOE_CORRUPT, with the tensor where there is one: bad
+ * syntax, depth, duplicate key, a size that is not shape times dtype, overlap, hole.
  * MOE_UNSUPPORTED: an unknown dtype.  The size of the file is not looked at. */
-enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct moe_arena *arena, struct moe_st_header *h,
-                           struct moe_err *err);
+enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct moe_arena *arena,
+                           struct moe_st_header *h, struct moe_err *err);
 /* Read and parse the header of an open file of `size` bytes. */
-enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena, struct moe_st_header *h,
-                          struct moe_err *err);
-/* MOE_OK when the file's size is h->end; a shorter file names the first tensor affected and the bytes short. */
-enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size, struct moe_err *err);
+enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena,
+                          struct moe_st_header *h, struct moe_err *err);
+/* MOE_OK when the file's size is h->end; a shorter file names the first tensor
+ * affected and the bytes short. */
+enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size,
+                                struct moe_err *err);
 
 /* ---- writing ---- */
 
 struct moe_st_writer;
-/* Start `path` (as path.tmp); the header is written now, padded with spaces to a multiple of 8.  `t` is not kept; its offsets and bytes are filled in. */
-enum moe_code moe_st_create(struct moe_st_writer **w, const char *path, struct moe_st_entry *t, int64_t n, struct moe_err *err);
+/* Start `path` (as path.tmp); the header is written now, padded with spaces to a multiple of 8.  `t` is not
+ * kept; its offsets and bytes are filled in. */
+enum moe_code moe_st_create(struct moe_st_writer **w, const char *path, struct moe_st_entry *t, int64_t n,
+                            struct moe_err *err);
 /* The same with a header of the caller's, these n bytes of JSON with their padding, before `data_bytes` bytes
  * of data. */
 enum moe_code moe_st_create_as(struct moe_st_writer **w, const char *path, const char *header, size_t n,
                                uint64_t data_bytes, struct moe_err *err);
 /* The next bytes of the data, in the order of the entries; tensors may be cut anywhere. */
 enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t bytes, struct moe_err *err);
-/* fsync, rename to `path`.  MOE_INTERNAL when not all bytes were written.  Closes the writer either way; on failure nothing is left. */
+/* fsync, rename to `path`.  MOE_INTERNAL when not all bytes were written.  Closes the writer either way; on
+ * failure nothing is left. */
 enum moe_code moe_st_finish(struct moe_st_writer **w, struct moe_err *err);
 void moe_st_abort(struct moe_st_writer **w); /* NULL-safe; nulls; nothing is left */
 

@@ -26,7 +26,9 @@ static enum moe_code excuse(struct reader *r, enum moe_role role, int layer, int
     struct moe_source *src = r->src;
     int64_t slot = moe_source_slot(&src->config, role, layer, expert);
     if (slot < 0) return MOE_OK;
-    if (!src->index->excused && !(src->index->excused = calloc((size_t)moe_source_slots(&src->config) / 8 + 1, 1))) return no_memory(src, err);
+    if (!src->index->excused &&
+        !(src->index->excused = calloc((size_t)moe_source_slots(&src->config) / 8 + 1, 1)))
+        return no_memory(src, err);
     src->index->excused[slot / 8] |= (unsigned char)(1u << slot % 8);
     return MOE_OK;
 }
@@ -41,9 +43,11 @@ static enum moe_code excuse_file(struct reader *r, int layer, struct moe_err *er
         if ((class == MOE_CLASS_EXPERT) != (layer >= 0)) continue;
         if (class == MOE_CLASS_MODEL) MOE_TRY(excuse(r, (enum moe_role)role, -1, -1, err));
         else if (class != MOE_CLASS_EXPERT)
-            for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(excuse(r, (enum moe_role)role, l, -1, err));
+            for (int l = 0; l < c->num_hidden_layers; l++)
+                MOE_TRY(excuse(r, (enum moe_role)role, l, -1, err));
         else
-            for (int e = 0; e < c->n_routed_experts; e++) MOE_TRY(excuse(r, (enum moe_role)role, layer, e, err));
+            for (int e = 0; e < c->n_routed_experts; e++)
+                MOE_TRY(excuse(r, (enum moe_role)role, layer, e, err));
     }
     return MOE_OK;
 }
@@ -62,8 +66,8 @@ static enum moe_code add_tensor(struct reader *r, const struct moe_tensor *t, st
     return MOE_OK;
 }
 
-static enum moe_code take_table(struct reader *r, int32_t file, const struct moe_shard_header *h, const struct moe_shard_record *rec,
-                                struct moe_err *err)
+static enum moe_code take_table(struct reader *r, int32_t file, const struct moe_shard_header *h,
+                                const struct moe_shard_record *rec, struct moe_err *err)
 {
     const char *path = r->src->files[file].path;
     for (uint64_t i = 0, used; i < h->record_count; i += used) {
@@ -75,7 +79,8 @@ static enum moe_code take_table(struct reader *r, int32_t file, const struct moe
             continue;
         }
         moe_problem_err(r->p, err);
-        if (t.role >= 0 && t.role < MOE_ROLE_COUNT) MOE_TRY(excuse(r, (enum moe_role)t.role, t.layer, t.expert, err));
+        if (t.role >= 0 && t.role < MOE_ROLE_COUNT)
+            MOE_TRY(excuse(r, (enum moe_role)t.role, t.layer, t.expert, err));
     }
     enum moe_code code = moe_shard_check_overlap(rec, h->record_count, path, err);
     if (code == MOE_CORRUPT) moe_problem_err(r->p, err), code = MOE_OK;
@@ -93,7 +98,8 @@ static int layer_of_name(const char *name)
     return strcmp(name, again) ? -2 : layer;
 }
 
-static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe_listed *f, struct moe_err *err)
+static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe_listed *f,
+                                struct moe_err *err)
 {
     struct moe_file *mf = &r->src->files[file];
     unsigned char *head;
@@ -101,19 +107,24 @@ static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe
     struct moe_shard_header h;
     MOE_TRY(moe_source_open_file(r->src, file, err));
     if (mf->size != f->bytes)
-        return moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
-                           (unsigned long long)mf->size, moe_plural((int64_t)mf->size), (unsigned long long)f->bytes);
+        return moe_fail_at(
+            err, MOE_CORRUPT, mf->path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+            (unsigned long long)mf->size, moe_plural((int64_t)mf->size), (unsigned long long)f->bytes);
     MOE_TRY(moe_shard_read_head(mf->fd, mf->path, mf->size, &head, &n, err));
     memcpy(&h, head, sizeof h);
     mf->header_hash = moe_hash64(head, n);
     enum moe_code code = MOE_OK;
     if (!moe_same128(moe_hash128(head, n), f->digest))
-        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "header and table are not those of the manifest (copy the file again)");
+        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL,
+                           "header and table are not those of the manifest (copy the file again)");
     else if (h.layer != layer_of_name(f->name))
-        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it holds layer %d, which its name does not say", h.layer);
+        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it holds layer %d, which its name does not say",
+                           h.layer);
     else if (!(h.incompatible & MOE_SHARD_STAGED) != !r->src->staged)
-        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it is a file of %s, and the manifest is one of %s (stage it again)",
-                           r->src->staged ? "a whole container" : "a staged part", r->src->staged ? "a staged part" : "a whole container");
+        code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL,
+                           "it is a file of %s, and the manifest is one of %s (stage it again)",
+                           r->src->staged ? "a whole container" : "a staged part",
+                           r->src->staged ? "a staged part" : "a whole container");
     else
         code = take_table(r, file, &h, (const struct moe_shard_record *)(const void *)(head + sizeof h), err);
     free(head);
@@ -131,7 +142,8 @@ static enum moe_code check_small(struct reader *r, const struct moe_listed *f, s
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     moe_unlock(fd);
     if (size != f->bytes)
-        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "%llu byte%s, the manifest says %llu (copy the file again)",
                            (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)f->bytes);
     return MOE_OK;
 }
@@ -171,7 +183,9 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
             code = check_small(r, &f, err);
         }
         if (is_fatal(code)) return code;
-        if (code == MOE_NOT_FOUND) code = moe_fail_at(err, MOE_CORRUPT, f.name, NULL, "the file is missing (copy the container again)");
+        if (code == MOE_NOT_FOUND)
+            code = moe_fail_at(err, MOE_CORRUPT, f.name, NULL,
+                               "the file is missing (copy the container again)");
         if (code != MOE_OK) moe_problem_err(r->p, err);
     }
     return MOE_OK;
@@ -179,16 +193,18 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
 
 static enum moe_code read_part(struct moe_source *src, const char *path, struct moe_err *err)
 {
-    const cJSON *part = moe_json_get(src->container->manifest, "part"), *layers = moe_json_get(part, "layers");
+    const cJSON *part = moe_json_get(src->container->manifest, "part"),
+                *layers = moe_json_get(part, "layers");
     int64_t n = src->config.num_hidden_layers;
     if (!part) return MOE_OK;
     const cJSON *a = layers ? layers->child : NULL, *b = a ? a->next : NULL;
-    bool ok = cJSON_IsArray(layers) && cJSON_IsNumber(a) && cJSON_IsNumber(b) && !b->next && a->valuedouble >= 0 &&
-              a->valuedouble <= b->valuedouble && b->valuedouble < (double)n && a->valuedouble == floor(a->valuedouble) &&
-              b->valuedouble == floor(b->valuedouble);
+    bool ok = cJSON_IsArray(layers) && cJSON_IsNumber(a) && cJSON_IsNumber(b) && !b->next &&
+              a->valuedouble >= 0 && a->valuedouble <= b->valuedouble && b->valuedouble < (double)n &&
+              a->valuedouble == floor(a->valuedouble) && b->valuedouble == floor(b->valuedouble);
     if (ok) src->part = (struct moe_layer_range){ (int32_t)a->valuedouble, (int32_t)b->valuedouble };
     if (!ok)
-        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'part' does not give its first and last layer within %lld", (long long)n);
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "'part' does not give its first and last layer within %lld", (long long)n);
     src->is_part = true;
     return MOE_OK;
 }
@@ -207,13 +223,16 @@ static enum moe_code read_manifest(struct moe_source *src, bool **there, struct 
     MOE_TRY(moe_config_parse(moe_json_get(c->manifest, "config"), path, &src->config, &scheme, err));
     MOE_TRY(read_part(src, path, err));
     MOE_TRY(moe_staged_read(src, path, there, err));
-    const char *sum = src->staged ? src->staged->from : cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
+    const char *sum = src->staged ? src->staged->from
+                                  : cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
     src->index->form = moe_hash64(sum, strlen(sum));
-    MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum)); /* it was compared, or checked: a staged part has the identity of the whole */
+    /* it was compared, or checked: a staged part has the identity of the whole */
+    MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum));
     return MOE_OK;
 }
 
-static enum moe_code read_tensors(struct moe_source *src, const bool *there, struct moe_problems *p, struct moe_err *err)
+static enum moe_code read_tensors(struct moe_source *src, const bool *there, struct moe_problems *p,
+                                  struct moe_err *err)
 {
     struct reader r = { .src = src, .p = p };
     MOE_TRY(read_files(&r, err));
@@ -299,7 +318,8 @@ bool moe_container_lists(const struct moe_source *src, const char *name)
     return src->container && moe_manifest_find(src->container->manifest, name, &f);
 }
 
-enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data, size_t *bytes, struct moe_err *err)
+enum moe_code moe_container_read_file(const struct moe_source *src, const char *name, char **data,
+                                      size_t *bytes, struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_listed f;

@@ -136,7 +136,9 @@ static enum moe_code read_weights(const struct moe_source *src, struct moe_hash 
 
 enum moe_code moe_source_identity(const struct moe_source *src, struct moe_identity *id, struct moe_err *err)
 {
-    *id = (struct moe_identity){ .form = src->index->form, .weights = src->index->checksum, .has_weights = true };
+    *id = (struct moe_identity){ .form = src->index->form,
+                                 .weights = src->index->checksum,
+                                 .has_weights = true };
     if (src->kind == MOE_CONTAINER) return MOE_OK;
     struct moe_hash *h = moe_hash_new();
     if (!h) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to read samples of it");
@@ -174,7 +176,8 @@ const char *moe_source_made_from(const struct moe_source *src)
 {
     const struct moe_container *c = src->container;
     bool quantized = c && !c->n_parts && cJSON_IsObject(moe_json_get(c->manifest, "quantization"));
-    return quantized ? moe_json_get(c->manifest, "checksum")->valuestring : moe_source_provenance(src, "made_from");
+    return quantized ? moe_json_get(c->manifest, "checksum")->valuestring
+                     : moe_source_provenance(src, "made_from");
 }
 
 bool moe_made_from_same(const char *a, bool a_knows, const char *b, bool b_knows)
@@ -233,22 +236,24 @@ static enum moe_code written_to(const struct moe_source *src, const struct moe_f
 
 static enum moe_code gone(const struct moe_source *src, const char *what, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "%s while it was read (start again when nobody writes to it)",
-                       what);
+    return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                       "%s while it was read (start again when nobody writes to it)", what);
 }
 
 static enum moe_code still_small(const struct moe_source *src, struct moe_err *err)
 {
     struct moe_smalls now;
-    if (src->kind != MOE_CHECKPOINT || !src->index->small.n) return MOE_OK; /* none: opened for its config alone */
+    /* none: opened for its config alone */
+    if (src->kind != MOE_CHECKPOINT || !src->index->small.n) return MOE_OK;
     enum moe_code code = moe_smalls_read(&now, src->path, err);
     if (code == MOE_NOT_FOUND) return gone(src, "the checkpoint was moved or removed", err);
     MOE_TRY(code);
     const char *name = moe_smalls_differ(&src->index->small, &now);
     if (name)
         moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
-                    "'%.200s' changed, came or went while the model was read (put it back and go on with --resume, or "
-                    "start over with --force)", name);
+                    "'%.200s' changed, came or went while the model was read (put it back and go on with "
+                    "--resume, or start over with --force)",
+                    name);
     moe_smalls_release(&now);
     return name ? MOE_MISMATCH : MOE_OK;
 }
@@ -267,7 +272,8 @@ static enum moe_code still_manifest(const struct moe_source *src, struct moe_err
     MOE_TRY(moe_look(path, &there, err));
     if (there != MOE_ABSENT) MOE_TRY(moe_file_digest(path, &bytes, &now, err));
     if (there != MOE_ABSENT && moe_same128(now, src->index->manifest)) return MOE_OK;
-    return gone(src, there == MOE_ABSENT ? "the container was moved or removed" : "the container was replaced", err);
+    return gone(
+        src, there == MOE_ABSENT ? "the container was moved or removed" : "the container was replaced", err);
 }
 
 enum moe_code moe_source_still(const struct moe_source *src, struct moe_err *err)
@@ -310,10 +316,11 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     MOE_TRY(still_small(src, err));
     if (!moe_identity_same(before, &now))
         return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
-                           "config.json or another of its configurations changed while the weights were read (put "
-                           "it back and go on with --resume, or start over with --force)");
+                           "config.json or another of its configurations changed while the weights were read "
+                           "(put it back and go on with --resume, or start over with --force)");
     if (f)
         return moe_fail_at(err, MOE_MISMATCH, f->path, NULL,
-                           "it was written to while it was read, though no sample of its weights differs (if it is what it was, go on with --resume)");
+                           "it was written to while it was read, though no sample of its weights differs (if "
+                           "it is what it was, go on with --resume)");
     return MOE_OK;
 }

@@ -82,7 +82,8 @@ enum moe_code moe_json_open_sealed(const char *path, cJSON **out, struct moe_err
         char *at = moe_parse_hex128(sum, &want) ? last_of(text, n, sum) : NULL;
         if (at) memset(at, '0', 32);
         if (!at || !moe_same128(moe_hash128(text, n), want))
-            code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (copy the container again)");
+            code = moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                               "does not match its checksum (copy the container again)");
     }
     free(text);
     if (code != MOE_OK) cJSON_Delete(j);
@@ -103,7 +104,8 @@ bool moe_container_name_allowed(const char *name)
 {
     if (!strncmp(name, "tokenizer/", 10)) name += 10;
     else if (!strncmp(name, "hf/", 3)) name += 3;
-    else if (!strcmp(name, MOE_MANIFEST_NAME) || !strcmp(name, MOE_STATE_NAME) || !strcmp(name, "tokenizer") || !strcmp(name, "hf"))
+    else if (!strcmp(name, MOE_MANIFEST_NAME) || !strcmp(name, MOE_STATE_NAME) ||
+             !strcmp(name, "tokenizer") || !strcmp(name, "hf"))
         return false;
     if (!moe_plain_name(name) || strlen(name) > NAME_MAX) return false;
     for (const char *c = name; *c; c++)
@@ -111,20 +113,25 @@ bool moe_container_name_allowed(const char *name)
     return true;
 }
 
-static enum moe_code check_entry(const cJSON *e, struct moe_strmap *seen, const char *path, struct moe_err *err)
+static enum moe_code check_entry(const cJSON *e, struct moe_strmap *seen, const char *path,
+                                 struct moe_err *err)
 {
     const char *name, *hex;
     int64_t bytes;
     struct moe_hash128 digest;
-    if (!cJSON_IsObject(e)) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "an entry of 'files' is not an object");
+    if (!cJSON_IsObject(e))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "an entry of 'files' is not an object");
     MOE_TRY(moe_json_str(e, "name", true, &name, path, err));
     MOE_TRY(moe_json_i64(e, "bytes", true, 0, (int64_t)1 << 53, &bytes, path, err));
     MOE_TRY(moe_json_str(e, "xxh3_128", true, &hex, path, err));
-    if (!moe_container_name_allowed(name)) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "a file may not be named '%.100s'", name);
-    if (!moe_parse_hex128(hex, &digest)) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the digest of '%.100s' is not 32 hex digits", name);
+    if (!moe_container_name_allowed(name))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "a file may not be named '%.100s'", name);
+    if (!moe_parse_hex128(hex, &digest))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the digest of '%.100s' is not 32 hex digits", name);
     int added = moe_strmap_add(seen, name, strlen(name), 0, NULL);
     if (added < 0) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
-    return added ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, path, NULL, "the file '%.100s' is listed twice", name);
+    return added ? MOE_OK
+                 : moe_fail_at(err, MOE_CORRUPT, path, NULL, "the file '%.100s' is listed twice", name);
 }
 
 void moe_manifest_entry(const cJSON *e, struct moe_listed *out)
@@ -146,17 +153,22 @@ static enum moe_code check_manifest(const cJSON *m, const char *path, struct moe
     const char *format;
     int64_t version;
     MOE_TRY(moe_json_str(m, "format", true, &format, path, err));
-    if (strcmp(format, "moe")) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "format '%.40s' is not a container's", format);
+    if (strcmp(format, "moe"))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "format '%.40s' is not a container's", format);
     MOE_TRY(moe_json_i64(m, "version", true, 0, INT32_MAX, &version, path, err));
     if (version != MOE_MANIFEST_VERSION)
-        return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "container version %lld (this program reads version %d)",
-                           (long long)version, MOE_MANIFEST_VERSION);
+        return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL,
+                           "container version %lld (this program reads version %d)", (long long)version,
+                           MOE_MANIFEST_VERSION);
     const cJSON *files = moe_json_get(m, "files");
-    if (!cJSON_IsArray(files) || !files->child) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "it lists no files");
-    if (!cJSON_IsObject(moe_json_get(m, "config"))) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the key 'config' is missing");
+    if (!cJSON_IsArray(files) || !files->child)
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "it lists no files");
+    if (!cJSON_IsObject(moe_json_get(m, "config")))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "the key 'config' is missing");
     struct moe_strmap seen = { 0 };
     enum moe_code code = MOE_OK;
-    for (const cJSON *e = files->child; e && code == MOE_OK; e = e->next) code = check_entry(e, &seen, path, err);
+    for (const cJSON *e = files->child; e && code == MOE_OK; e = e->next)
+        code = check_entry(e, &seen, path, err);
     moe_strmap_release(&seen);
     return code;
 }
@@ -185,11 +197,13 @@ static enum moe_code check_file(const char *dir, const struct moe_listed *f, str
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     enum moe_code code = MOE_OK;
     if (size != f->bytes)
-        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "%llu byte%s, the manifest says %llu (copy the file again)",
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "%llu byte%s, the manifest says %llu (copy the file again)",
                            (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)f->bytes);
     else if (moe_is_shard_name(f->name)) code = moe_shard_read_head(fd, path, size, &head, &n, err);
     if (head && !moe_same128(moe_hash128(head, n), f->digest))
-        code = moe_fail_at(err, MOE_CORRUPT, path, NULL, "header and table are not those of the manifest (copy the file again)");
+        code = moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "header and table are not those of the manifest (copy the file again)");
     free(head);
     close(fd);
     return code;
@@ -224,11 +238,12 @@ static bool value_differs(const cJSON *was, const cJSON *is, const char *path, c
 {
     if (was && is && cJSON_Compare(was, is, true)) return false;
     if (cJSON_IsObject(was) && cJSON_IsObject(is) && objects_differ(was, is, path, out)) return true;
-    char *a = was ? moe_json_print(was, 0) : strdup("not set"), *b = is ? moe_json_print(is, 0) : strdup("not set");
+    char *a = was ? moe_json_print(was, 0) : strdup("not set"),
+         *b = is ? moe_json_print(is, 0) : strdup("not set");
     size_t from = a && b ? shown_from(a, b) : 0;
     const char *cut = from ? "..." : "";
-    snprintf(out, 256, "option '%.60s' was %s%.*s and is now %s%.*s", path, cut, SHOWN, a ? a + from : "?", cut, SHOWN,
-             b ? b + from : "?");
+    snprintf(out, 256, "option '%.60s' was %s%.*s and is now %s%.*s", path, cut, SHOWN, a ? a + from : "?",
+             cut, SHOWN, b ? b + from : "?");
     free(a);
     free(b);
     return true;

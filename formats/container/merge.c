@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory to merge the parts"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory to merge the parts");
+}
 
 /* ---- do they belong together? ---- */
 
@@ -25,9 +28,12 @@ static enum moe_code check_cover(struct moe_source *const *part, int n, struct m
     for (int i = 0; i <= n; i++) {
         int32_t first = i < n ? part[i]->part.first : layers;
         if (first > next)
-            return moe_fail(err, MOE_MISMATCH, "layers %d-%d are in none of the parts (quantize them with --layers %d-%d)", next, first - 1, next, first - 1);
+            return moe_fail(err, MOE_MISMATCH,
+                            "layers %d-%d are in none of the parts (quantize them with --layers %d-%d)", next,
+                            first - 1, next, first - 1);
         if (i < n && first < next)
-            return moe_fail_at(err, MOE_MISMATCH, part[i]->path, NULL, "layer %d is in '%s' too (give each layer once)", first, part[i - 1]->path);
+            return moe_fail_at(err, MOE_MISMATCH, part[i]->path, NULL,
+                               "layer %d is in '%s' too (give each layer once)", first, part[i - 1]->path);
         if (i < n) next = part[i]->part.last + 1;
     }
     return MOE_OK;
@@ -50,7 +56,10 @@ static bool same_json(const cJSON *a, const cJSON *b)
 }
 
 /* Each part's own, joined in the end. */
-static bool is_joined(const char *name) { return moe_is_shard_name(name) || !strcmp(name, MOE_SOURCE_NAME) || !strcmp(name, MOE_ROUTING_NAME); }
+static bool is_joined(const char *name)
+{
+    return moe_is_shard_name(name) || !strcmp(name, MOE_SOURCE_NAME) || !strcmp(name, MOE_ROUTING_NAME);
+}
 
 /* The small files of both are the same. */
 static bool same_files(const cJSON *a, const cJSON *b)
@@ -84,20 +93,25 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
                                 struct moe_err *err)
 {
     const cJSON *m = a->container->manifest, *k = b->container->manifest;
-    const cJSON *v = moe_json_get(moe_json_get(m, "provenance"), "version"), *w = moe_json_get(moe_json_get(k, "provenance"), "version");
+    const cJSON *v = moe_json_get(moe_json_get(m, "provenance"), "version"),
+                *w = moe_json_get(moe_json_get(k, "provenance"), "version");
     char why[256];
     cJSON *o = options_of(m), *q = options_of(k);
     bool differ = !o || !q || moe_options_differ(o, q, why);
     enum moe_code code = MOE_OK;
     if (!o || !q) code = no_memory(err);
-    else if (differ) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
-    else if (!same_json(v, w)) code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
+    else if (differ)
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
+    else if (!same_json(v, w))
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
     else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) ||
              !same_files(m, k))
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'", a->path);
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'",
+                           a->path);
     else if (!mix && !same_kernels(a, b))
         code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL,
-                           "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes (merge them all the same with --mix-kernels)",
+                           "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes "
+                           "(merge them all the same with --mix-kernels)",
                            moe_source_kernels(b), moe_source_kernels(a), a->path);
     cJSON_Delete(o);
     cJSON_Delete(q);
@@ -149,7 +163,8 @@ static enum moe_code take_manifest(struct moe_source *src, struct moe_err *err)
     if (!m || !(c->dir = strdup(src->path))) return no_memory(err);
     cJSON_DeleteItemFromObjectCaseSensitive(m, "part");
     cJSON *provenance = cJSON_GetObjectItemCaseSensitive(m, "provenance");
-    cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(provenance, "options"), "layers");
+    cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(provenance, "options"),
+                                            "layers");
     if (!join_provenance(c, provenance)) return no_memory(err);
     for (int i = 0; i < c->n_parts; i++) c->bytes += c->parts[i]->container->bytes;
     return take_identity(src, err);
@@ -184,7 +199,8 @@ static enum moe_code open_parts(struct moe_source *src, char *const *paths, int 
 {
     struct moe_container *c = src->container = calloc(1, sizeof *c);
     if (!c || !(c->parts = calloc((size_t)n, sizeof *c->parts))) return no_memory(err);
-    for (; c->n_parts < n; c->n_parts++) MOE_TRY(moe_source_open_part(&c->parts[c->n_parts], paths[c->n_parts], err));
+    for (; c->n_parts < n; c->n_parts++)
+        MOE_TRY(moe_source_open_part(&c->parts[c->n_parts], paths[c->n_parts], err));
     qsort(c->parts, (size_t)n, sizeof *c->parts, by_first);
     for (int i = 1; i < n; i++)
         for (int k = 0; k < i; k++) MOE_TRY(check_same(c->parts[k], c->parts[i], mix, err));
@@ -217,7 +233,8 @@ enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int 
 
 /* ---- source.jsonl ---- */
 
-struct line { int64_t ordinal; const char *text; size_t bytes; }; /* bytes: up to the ordinal's comma, or all */
+/* bytes: up to the ordinal's comma, or all */
+struct line { int64_t ordinal; const char *text; size_t bytes; };
 
 static int by_ordinal(const void *a, const void *b)
 {
@@ -240,7 +257,8 @@ static bool split(const char *s, size_t n, struct line *l)
 
 struct joined { char **text; struct line *line; size_t n, cap, bytes; };
 
-static enum moe_code add_lines(struct joined *j, const struct moe_source *part, const char *text, size_t bytes, struct moe_err *err)
+static enum moe_code add_lines(struct joined *j, const struct moe_source *part, const char *text,
+                               size_t bytes, struct moe_err *err)
 {
     for (const char *at = text, *end = text + bytes, *next; at < end; at = next + 1) {
         if (!(next = memchr(at, '\n', (size_t)(end - at)))) next = end;
@@ -252,13 +270,15 @@ static enum moe_code add_lines(struct joined *j, const struct moe_source *part, 
             j->cap = cap;
         }
         if (!split(at, (size_t)(next - at), &j->line[j->n]))
-            return moe_fail_at(err, MOE_CORRUPT, part->path, NULL, "a line of its source.jsonl has no ordinal (quantize this part again)");
+            return moe_fail_at(err, MOE_CORRUPT, part->path, NULL,
+                               "a line of its source.jsonl has no ordinal (quantize this part again)");
         j->bytes += j->line[j->n++].bytes + 2;
     }
     return MOE_OK;
 }
 
-static enum moe_code print_lines(struct joined *j, const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err)
+static enum moe_code print_lines(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
+                                 struct moe_err *err)
 {
     char *to = *text = malloc(j->bytes + 1);
     if (!to) return no_memory(err);
@@ -267,7 +287,8 @@ static enum moe_code print_lines(struct joined *j, const struct moe_source *src,
         if (j->line[i].ordinal != (int64_t)i) {
             free(*text);
             *text = NULL;
-            return moe_fail_at(err, MOE_CORRUPT, src->path, NULL, "source tensor %zu of the model is in none of the parts, or in two", i);
+            return moe_fail_at(err, MOE_CORRUPT, src->path, NULL,
+                               "source tensor %zu of the model is in none of the parts, or in two", i);
         }
         memcpy(to, j->line[i].text, j->line[i].bytes);
         to += j->line[i].bytes;
@@ -278,33 +299,39 @@ static enum moe_code print_lines(struct joined *j, const struct moe_source *src,
     return MOE_OK;
 }
 
-/* Parts of a container all keep its lines as they are; parts of a checkpoint have each their own, with ordinals. */
-static enum moe_code join(struct joined *j, const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err)
+/* Parts of a container all keep its lines as they are; parts of a checkpoint have each
+ * their own, with ordinals. */
+static enum moe_code join(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
+                          struct moe_err *err)
 {
     const struct moe_container *c = src->container;
     size_t *size = calloc((size_t)c->n_parts, sizeof *size);
     struct line l;
     bool whole = true;
-    enum moe_code code = size && (j->text = calloc((size_t)c->n_parts, sizeof *j->text)) ? MOE_OK : no_memory(err);
+    enum moe_code code = size && (j->text = calloc((size_t)c->n_parts, sizeof *j->text)) ? MOE_OK
+                                                                                         : no_memory(err);
     for (int i = 0; code == MOE_OK && i < c->n_parts; i++) {
         code = moe_container_read_file(c->parts[i], MOE_SOURCE_NAME, &j->text[i], &size[i], err);
         if (code != MOE_OK) break;
         const char *end = memchr(j->text[i], '\n', size[i]);
-        whole &= end && !split(j->text[i], (size_t)(end - j->text[i]), &l) && size[i] == size[0] && !memcmp(j->text[i], j->text[0], size[0]);
+        whole &= end && !split(j->text[i], (size_t)(end - j->text[i]), &l) && size[i] == size[0] &&
+                 !memcmp(j->text[i], j->text[0], size[0]);
     }
     if (code == MOE_OK && whole) {
         *text = j->text[0];
         *bytes = size[0];
         j->text[0] = NULL;
     } else {
-        for (int i = 0; code == MOE_OK && i < c->n_parts; i++) code = add_lines(j, c->parts[i], j->text[i], size[i], err);
+        for (int i = 0; code == MOE_OK && i < c->n_parts; i++)
+            code = add_lines(j, c->parts[i], j->text[i], size[i], err);
         if (code == MOE_OK) code = print_lines(j, src, text, bytes, err);
     }
     free(size);
     return code;
 }
 
-enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err)
+enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes,
+                                     struct moe_err *err)
 {
     struct joined j = { 0 };
     *text = NULL;
@@ -328,7 +355,8 @@ static enum moe_code read_routing(const struct moe_source *part, struct moe_rout
 }
 
 /* Rows of all parts in their order, which is that of the layers. */
-static enum moe_code join_routing(struct moe_routing *const *part, int n, struct moe_routing **all, struct moe_err *err)
+static enum moe_code join_routing(struct moe_routing *const *part, int n, struct moe_routing **all,
+                                  struct moe_err *err)
 {
     int32_t rows = 0, *layers, at = 0;
     for (int i = 0; i < n; i++) rows += part[i]->n_layers;
@@ -336,20 +364,26 @@ static enum moe_code join_routing(struct moe_routing *const *part, int n, struct
     bool same = true;
     for (int i = 0; i < n; i++) {
         const struct moe_routing *p = part[i], *first = part[0];
-        same &= p->layers && p->n_windows == 1 && p->experts == first->experts && p->experts_per_token == first->experts_per_token && p->tokens[0] == first->tokens[0];
+        same &= p->layers && p->n_windows == 1 && p->experts == first->experts &&
+                p->experts_per_token == first->experts_per_token && p->tokens[0] == first->tokens[0];
         for (int32_t k = 0; same && k < p->n_layers; k++) layers[at++] = p->layers[k];
     }
-    enum moe_code code = same ? moe_routing_new(all, part[0]->experts, part[0]->experts_per_token, rows, layers, 1, err)
-                              : moe_fail(err, MOE_MISMATCH, "the parts' routing.json count other tokens or experts (quantize them with the same text)");
+    enum moe_code code = same ? moe_routing_new(all, part[0]->experts, part[0]->experts_per_token, rows,
+                                                layers, 1, err)
+                              : moe_fail(err, MOE_MISMATCH,
+                                         "the parts' routing.json count other tokens or experts (quantize "
+                                         "them with the same text)");
     free(layers);
     MOE_TRY(code);
     (*all)->tokens[0] = part[0]->tokens[0];
     for (int i = 0, row = 0; i < n; row += part[i++]->n_layers)
-        memcpy(moe_routing_row(*all, 0, row), part[i]->counts, (size_t)part[i]->n_layers * (size_t)part[i]->experts * sizeof *part[i]->counts);
+        memcpy(moe_routing_row(*all, 0, row), part[i]->counts,
+               (size_t)part[i]->n_layers * (size_t)part[i]->experts * sizeof *part[i]->counts);
     return MOE_OK;
 }
 
-enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes, struct moe_err *err)
+enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes,
+                                       struct moe_err *err)
 {
     const struct moe_container *c = src->container;
     struct moe_routing **part = calloc((size_t)c->n_parts, sizeof *part), *all = NULL;

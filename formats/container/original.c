@@ -116,7 +116,8 @@ static bool parse_line(const cJSON *a, struct moe_original *o)
         v[n] = i->valuedouble;
         if (v[n] != (double)(uint64_t)v[n]) return false;
     }
-    if (n != 4 || (kind == MOE_ORIGINAL_DIRECTORY && (v[0] > 0 || v[1] > 0 || v[2] > 0 || v[3] > 0))) return false;
+    if (n != 4 || (kind == MOE_ORIGINAL_DIRECTORY && (v[0] > 0 || v[1] > 0 || v[2] > 0 || v[3] > 0)))
+        return false;
     *o = (struct moe_original){ .kind = (enum moe_original_kind)kind, .head = (uint64_t)v[0],
                                 .n = (size_t)v[1], .tail = (uint64_t)v[2], .spaces = (uint64_t)v[3] };
     return true;

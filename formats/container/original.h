@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/container/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to hf brings
- * all back byte for byte.
+/* formats/container/original.h - what of a checkpoint's files a container keeps beside tensors, so that --to
+ * hf brings all back byte for byte.
  *
  * A container's file source.rest (docs/reference/format.md, section 5.1) has a record for the header of each
  * safetensors file, for the index, for every small file that has no place in hf/ or tokenizer/, and for every

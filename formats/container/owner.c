@@ -158,8 +158,8 @@ enum moe_code moe_container_replaceable(const char *path, char sum[33], struct m
     if (code == MOE_NOMEM || code == MOE_IO) return *err = why, code;
     if (code != MOE_OK)
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                           "already exists, and its manifest.json, which would say what is a container's in it, "
-                           "cannot be used (move it away, or choose another name with -o)");
+                           "already exists, and its manifest.json, which would say what is a container's in "
+                           "it, cannot be used (move it away, or choose another name with -o)");
     code = look_in(path, "", m, err);
     if (code == MOE_OK && sum) snprintf(sum, 33, "%s", moe_json_get(m, "checksum")->valuestring);
     cJSON_Delete(m);

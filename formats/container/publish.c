@@ -49,14 +49,16 @@ static enum moe_code read_lines(const struct moe_writer *w, struct lines *l, str
         cJSON *source;
         MOE_TRY(moe_writer_unit_source(w, w->units[i].name, &source, err));
         bool ok = true;
-        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next) ok = add_line(l, e, w->part != NULL);
+        for (cJSON *e = source ? source->child : NULL; e && ok; e = e->next)
+            ok = add_line(l, e, w->part != NULL);
         cJSON_Delete(source);
         if (!ok) return moe_writer_no_memory(w, err);
     }
     return MOE_OK;
 }
 
-static enum moe_code write_source(struct moe_writer *w, const char *verbatim, size_t bytes, struct moe_err *err)
+static enum moe_code write_source(struct moe_writer *w, const char *verbatim, size_t bytes,
+                                  struct moe_err *err)
 {
     if (verbatim) return moe_writer_add_file(w, MOE_SOURCE_NAME, verbatim, bytes, err);
     struct lines l = { 0 };
@@ -94,7 +96,8 @@ static bool add_files(cJSON *m, const struct moe_writer *w)
         moe_hex128(w->files[i].digest, hex);
         cJSON *f = cJSON_CreateObject();
         ok = f && cJSON_AddItemToArray(files, f) && cJSON_AddStringToObject(f, "name", w->files[i].name) &&
-             cJSON_AddNumberToObject(f, "bytes", (double)w->files[i].bytes) && cJSON_AddStringToObject(f, "xxh3_128", hex);
+             cJSON_AddNumberToObject(f, "bytes", (double)w->files[i].bytes) &&
+             cJSON_AddStringToObject(f, "xxh3_128", hex);
     }
     return ok;
 }
@@ -107,15 +110,19 @@ static bool put(cJSON *to, const char *key, cJSON **v)
     return true;
 }
 
-static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types, const cJSON *quantization)
+static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types,
+                            const cJSON *quantization)
 {
-    cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config), *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
-          *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(), *o = cJSON_Duplicate(w->options, true), *p;
+    cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config),
+          *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
+          *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(),
+          *o = cJSON_Duplicate(w->options, true), *p;
     bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
               cJSON_AddNumberToObject(m, "version", MOE_MANIFEST_VERSION);
     ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
-         (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) && (p = cJSON_AddObjectToObject(m, "provenance")) &&
-         cJSON_AddStringToObject(p, "tool", "moe") && cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
+         (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) &&
+         (p = cJSON_AddObjectToObject(m, "provenance")) && cJSON_AddStringToObject(p, "tool", "moe") &&
+         cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
          moe_identity_put(p, "origin", "weights", &w->work.origin) &&
          (!w->work.made_from || cJSON_AddStringToObject(p, "made_from", w->work.made_from)) &&
          (!w->work.kernels || cJSON_AddStringToObject(p, "kernels", w->work.kernels)) &&
@@ -138,7 +145,8 @@ static enum moe_code sync_folders(const struct moe_writer *w, struct moe_err *er
     return moe_fsync_path(w->dir, err);
 }
 
-static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint64_t *bytes, struct moe_err *err)
+static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint64_t *bytes,
+                                    struct moe_err *err)
 {
     char path[PATH_MAX];
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
@@ -181,8 +189,8 @@ enum moe_code moe_writer_set_part(struct moe_writer *w, const cJSON *part, struc
 }
 
 enum moe_code moe_writer_publish(struct moe_writer **out, const struct moe_config *config, const cJSON *types,
-                                 const cJSON *quantization, const char *source_jsonl, size_t source_bytes, uint64_t *bytes,
-                                 struct moe_err *err)
+                                 const cJSON *quantization, const char *source_jsonl, size_t source_bytes,
+                                 uint64_t *bytes, struct moe_err *err)
 {
     struct moe_writer *w = *out;
     MOE_CHECK(w->n_units > 0);

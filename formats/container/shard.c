@@ -20,7 +20,8 @@ uint64_t moe_extent_alignment(uint64_t expert_bytes, uint64_t head_bytes, uint64
 {
     uint64_t a = (uint64_t)2 << 20;
     for (; a > 256; a /= 2) {
-        uint64_t tail = moe_round_up(expert_bytes, a) - expert_bytes, front = moe_round_up(head_bytes, a) - head_bytes;
+        uint64_t tail = moe_round_up(expert_bytes, a) - expert_bytes,
+                 front = moe_round_up(head_bytes, a) - head_bytes;
         if (tail <= expert_bytes / 32 && front <= experts * expert_bytes / 32) break;
     }
     return a;
@@ -41,9 +42,11 @@ static enum moe_code size_planes(struct moe_tensor *t, uint64_t *records, struct
     for (int p = 0; p < MOE_PLANE_COUNT; p++) {
         int64_t bytes = moe_plane_bytes(t->type, t->layout, p, t->rows, t->cols);
         if (bytes < 0)
-            return moe_fail_at(err, MOE_UNSUPPORTED, NULL, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                               "%lld x %lld does not suit type %s (choose another type for it)", (long long)t->rows,
-                               (long long)t->cols, moe_dtype_name(t->type) ? moe_dtype_name(t->type) : "unknown");
+            return moe_fail_at(err, MOE_UNSUPPORTED, NULL,
+                               moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                               "%lld x %lld does not suit type %s (choose another type for it)",
+                               (long long)t->rows, (long long)t->cols,
+                               moe_dtype_name(t->type) ? moe_dtype_name(t->type) : "unknown");
         t->plane[p] = (struct moe_span){ bytes ? 0 : -1, 0, (uint64_t)bytes };
         *records += bytes != 0;
     }
@@ -83,7 +86,8 @@ static int64_t group_length(const struct moe_tensor *t, int64_t n)
     return k;
 }
 
-static enum moe_code place_experts(struct moe_tensor *t, int64_t n, struct moe_shard_header *h, struct moe_err *err)
+static enum moe_code place_experts(struct moe_tensor *t, int64_t n, struct moe_shard_header *h,
+                                   struct moe_err *err)
 {
     uint64_t largest = 0, experts = 0;
     for (int64_t i = 0, k; i < n; i += k, experts++) {
@@ -93,7 +97,8 @@ static enum moe_code place_experts(struct moe_tensor *t, int64_t n, struct moe_s
         uint64_t end = place_expert(t + i, k, 0);
         if (end > largest) largest = end;
     }
-    if (largest >= SHARD_MAX / (experts + 1)) return moe_fail(err, MOE_UNSUPPORTED, "the experts of layer %d are too large", h->layer);
+    if (largest >= SHARD_MAX / (experts + 1))
+        return moe_fail(err, MOE_UNSUPPORTED, "the experts of layer %d are too large", h->layer);
     h->alignment = (uint32_t)moe_extent_alignment(largest, h->data_offset, experts);
     h->extent_bytes = moe_round_up(largest, h->alignment);
     h->data_offset = h->extent_offset = moe_round_up(h->data_offset, h->alignment);
@@ -106,19 +111,26 @@ static enum moe_code place_experts(struct moe_tensor *t, int64_t n, struct moe_s
     return MOE_OK;
 }
 
-enum moe_code moe_shard_layout(struct moe_tensor *t, int64_t n, int layer, struct moe_shard_header *h, struct moe_err *err)
+enum moe_code moe_shard_layout(struct moe_tensor *t, int64_t n, int layer, struct moe_shard_header *h,
+                               struct moe_err *err)
 {
     uint64_t records = 0;
     MOE_CHECK(n > 0);
     for (int64_t i = 0; i < n; i++) MOE_TRY(size_planes(&t[i], &records, err));
-    *h = (struct moe_shard_header){ .version = MOE_SHARD_VERSION, .header_bytes = HEAD, .table_offset = HEAD,
-                                    .record_count = records, .record_bytes = RECORD, .alignment = 64, .layer = layer };
+    *h = (struct moe_shard_header){ .version = MOE_SHARD_VERSION,
+                                    .header_bytes = HEAD,
+                                    .table_offset = HEAD,
+                                    .record_count = records,
+                                    .record_bytes = RECORD,
+                                    .alignment = 64,
+                                    .layer = layer };
     memcpy(h->magic, MOE_SHARD_MAGIC, sizeof h->magic);
     h->data_offset = HEAD + records * RECORD;
     if (layer >= 0) return place_experts(t, n, h, err);
     h->layer = -1;
     h->file_bytes = place_dense(t, n, h->data_offset);
-    if (h->file_bytes >= SHARD_MAX) return moe_fail(err, MOE_UNSUPPORTED, "the model's dense tensors are too large");
+    if (h->file_bytes >= SHARD_MAX)
+        return moe_fail(err, MOE_UNSUPPORTED, "the model's dense tensors are too large");
     return MOE_OK;
 }
 
@@ -153,7 +165,8 @@ static enum moe_code reserve(struct moe_shard_writer *w, bool holes, struct moe_
     if (!(holes ? moe_ftruncate(w->fd, w->head.file_bytes) : moe_reserve(w->fd, w->head.file_bytes)))
         return MOE_OK;
     if (errno == ENOSPC || errno == EDQUOT)
-        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL, "no space left: this file needs %s (free some and use --resume)",
+        return moe_fail_at(err, MOE_NOSPACE, w->path, NULL,
+                           "no space left: this file needs %s (free some and use --resume)",
                            moe_human_bytes(w->head.file_bytes, size));
     return moe_fail_errno(err, errno, w->path, "cannot reserve space");
 }
@@ -174,7 +187,8 @@ static enum moe_code create(struct moe_shard_writer **out, const char *path, con
     w->fd = unlink(path) && errno != ENOENT ? -1 : moe_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");
-    else if (!w->path || !w->t || !w->hashed) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
+    else if (!w->path || !w->t || !w->hashed)
+        code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
     else code = reserve(w, holes, err);
     if (code != MOE_OK) {
         if (w->fd >= 0) unlink(path);
@@ -203,8 +217,8 @@ enum moe_code moe_shard_create_diverted(struct moe_shard_writer **out, const cha
     return MOE_OK;
 }
 
-enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset, const void *data,
-                              size_t bytes, struct moe_err *err)
+enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset,
+                              const void *data, size_t bytes, struct moe_err *err)
 {
     MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT);
     const struct moe_span *s = &w->t[tensor].plane[plane];
@@ -219,7 +233,8 @@ enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int pl
 
 void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t hash)
 {
-    MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT && w->t[tensor].plane[plane].file >= 0);
+    MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT &&
+              w->t[tensor].plane[plane].file >= 0);
     w->t[tensor].hash[plane] = hash;
     w->hashed[tensor][plane] = true;
 }
@@ -236,10 +251,18 @@ static unsigned char *build_head(struct moe_shard_writer *w, size_t *bytes)
             const struct moe_tensor *t = &w->t[i];
             if (t->plane[k].file < 0) continue;
             MOE_CHECK(w->hashed[i][k]);
-            struct moe_shard_record r = { .role = t->role, .layer = t->layer, .expert = t->expert, .type = t->type,
-                .layout = k == MOE_PLANE_SCALE ? t->layout : MOE_LAYOUT_LINEAR, .plane = (uint8_t)k,
-                .flags = t->type == MOE_NVFP4 && t->reciprocal, .rows = (uint64_t)t->rows, .cols = (uint64_t)t->cols,
-                .offset = t->plane[k].offset, .bytes = t->plane[k].bytes, .hash = t->hash[k] };
+            struct moe_shard_record r = { .role = t->role,
+                                          .layer = t->layer,
+                                          .expert = t->expert,
+                                          .type = t->type,
+                                          .layout = k == MOE_PLANE_SCALE ? t->layout : MOE_LAYOUT_LINEAR,
+                                          .plane = (uint8_t)k,
+                                          .flags = t->type == MOE_NVFP4 && t->reciprocal,
+                                          .rows = (uint64_t)t->rows,
+                                          .cols = (uint64_t)t->cols,
+                                          .offset = t->plane[k].offset,
+                                          .bytes = t->plane[k].bytes,
+                                          .hash = t->hash[k] };
             memcpy(p + at, &r, RECORD);
             at += RECORD;
         }
@@ -251,7 +274,8 @@ static unsigned char *build_head(struct moe_shard_writer *w, size_t *bytes)
     return p;
 }
 
-enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, struct moe_hash128 *digest, struct moe_err *err)
+enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, struct moe_hash128 *digest,
+                               struct moe_err *err)
 {
     struct moe_shard_writer *w = *out;
     size_t n;

@@ -16,12 +16,16 @@ static bool starts(const char *s, const char *head) { return !strncmp(s, head, s
 
 const char *moe_small_folder(const char *name)
 {
-    static const char *const tokenizer[] = { "tiktoken", "tokeniz", "tokenization", "chat_template", "special_tokens",
-                                             "added_tokens", "vocab", "merges", "tool_" };
-    if (*name == '.' || moe_ends_with(name, ".index.json") || moe_ends_with(name, ".safetensors")) return NULL;
+    static const char *const tokenizer[] = { "tiktoken",      "tokeniz",        "tokenization",
+                                             "chat_template", "special_tokens", "added_tokens",
+                                             "vocab",         "merges",         "tool_" };
+    if (*name == '.' || moe_ends_with(name, ".index.json") || moe_ends_with(name, ".safetensors"))
+        return NULL;
     for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
         if (starts(name, tokenizer[i])) return "tokenizer";
-    if (moe_ends_with(name, ".json") || moe_ends_with(name, ".py") || moe_ends_with(name, ".jinja") || moe_ends_with(name, ".model") || starts(name, "LICENSE")) return "hf";
+    if (moe_ends_with(name, ".json") || moe_ends_with(name, ".py") || moe_ends_with(name, ".jinja") ||
+        moe_ends_with(name, ".model") || starts(name, "LICENSE"))
+        return "hf";
     return NULL;
 }
 
@@ -34,7 +38,8 @@ static enum moe_code digest_of(const char *path, struct moe_hash128 *digest, str
     MOE_TRY(moe_open_read(path, &fd, &bytes, err));
     enum moe_code code = moe_written_at(fd, path, &stamp[0], &bytes, err);
     close(fd);
-    if (code != MOE_OK || bytes <= SMALL_MOST) return code != MOE_OK ? code : moe_file_digest(path, &bytes, digest, err);
+    if (code != MOE_OK || bytes <= SMALL_MOST)
+        return code != MOE_OK ? code : moe_file_digest(path, &bytes, digest, err);
     stamp[1] = (int64_t)bytes;
     *digest = moe_hash128(stamp, sizeof stamp);
     return MOE_OK;
@@ -48,7 +53,8 @@ static enum moe_code add(struct moe_smalls *s, const char *dir, const char *name
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_DIR) return MOE_OK;
-    if (there == MOE_FILE) MOE_TRY(digest_of(path, &one.digest, err)); /* not a link to nothing: whoever needs it says so */
+    /* not a link to nothing: whoever needs it says so */
+    if (there == MOE_FILE) MOE_TRY(digest_of(path, &one.digest, err));
     if (s->n == s->cap) {
         size_t cap = 2 * s->cap + 32;
         struct moe_small *v = realloc(s->v, cap * sizeof *v);
@@ -67,7 +73,8 @@ enum moe_code moe_smalls_read(struct moe_smalls *s, const char *dir, struct moe_
     *s = (struct moe_smalls){ 0 };
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++)
-        if (moe_small_folder(names.v[i]) || !strcmp(names.v[i], MOE_INDEX_NAME)) code = add(s, dir, names.v[i], err);
+        if (moe_small_folder(names.v[i]) || !strcmp(names.v[i], MOE_INDEX_NAME))
+            code = add(s, dir, names.v[i], err);
     moe_names_release(&names);
     if (code != MOE_OK) moe_smalls_release(s);
     return code;
@@ -84,7 +91,8 @@ const char *moe_smalls_differ(const struct moe_smalls *a, const struct moe_small
 {
     for (size_t i = 0; i < a->n && i < b->n; i++) { /* both are sorted */
         int order = strcmp(a->v[i].name, b->v[i].name);
-        if (order || !moe_same128(a->v[i].digest, b->v[i].digest)) return order > 0 ? b->v[i].name : a->v[i].name;
+        if (order || !moe_same128(a->v[i].digest, b->v[i].digest))
+            return order > 0 ? b->v[i].name : a->v[i].name;
     }
     return a->n > b->n ? a->v[b->n].name : b->n > a->n ? b->v[a->n].name : NULL;
 }

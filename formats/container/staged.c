@@ -20,20 +20,23 @@ static enum moe_code no_memory(const char *path, struct moe_err *err)
 
 static bool whole_number(const cJSON *v, int64_t least, int64_t most)
 {
-    return cJSON_IsNumber(v) && v->valuedouble >= (double)least && v->valuedouble <= (double)most && v->valuedouble == floor(v->valuedouble);
+    return cJSON_IsNumber(v) && v->valuedouble >= (double)least && v->valuedouble <= (double)most &&
+           v->valuedouble == floor(v->valuedouble);
 }
 
 /* [a, b] with least <= a <= b <= most. */
 static bool range(const cJSON *v, int64_t least, int64_t most, int64_t *a, int64_t *b)
 {
     const cJSON *x = cJSON_IsArray(v) ? v->child : NULL, *y = x ? x->next : NULL;
-    if (!y || y->next || !whole_number(x, least, most) || !whole_number(y, (int64_t)x->valuedouble, most)) return false;
+    if (!y || y->next || !whole_number(x, least, most) || !whole_number(y, (int64_t)x->valuedouble, most))
+        return false;
     *a = (int64_t)x->valuedouble;
     *b = (int64_t)y->valuedouble;
     return true;
 }
 
-/* {"layer": L, "experts": [[first, last], ...]}: ranges ascend, and between two of them experts are missing. */
+/* {"layer": L, "experts": [[first, last], ...]}: ranges ascend, and between two of
+ * them experts are missing. */
 static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next_layer, bool *there)
 {
     const cJSON *layer = moe_json_get(v, "layer"), *experts = moe_json_get(v, "experts");
@@ -64,7 +67,9 @@ static bool take_ranks(const cJSON *staged, struct moe_staged *s)
 {
     const cJSON *of = moe_json_get(staged, "of");
     int64_t a, b;
-    if (!whole_number(of, 1, INT32_MAX) || !range(moe_json_get(staged, "ranks"), 0, (int64_t)of->valuedouble - 1, &a, &b)) return false;
+    if (!whole_number(of, 1, INT32_MAX) ||
+        !range(moe_json_get(staged, "ranks"), 0, (int64_t)of->valuedouble - 1, &a, &b))
+        return false;
     s->first = (int32_t)a;
     s->last = (int32_t)b;
     s->ranks = (int32_t)of->valuedouble;
@@ -74,7 +79,8 @@ static bool take_ranks(const cJSON *staged, struct moe_staged *s)
 enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
-    const cJSON *staged = moe_json_get(src->container->manifest, "staged"), *layers = moe_json_get(staged, "layers");
+    const cJSON *staged = moe_json_get(src->container->manifest, "staged"),
+                *layers = moe_json_get(staged, "layers");
     int64_t next = 0;
     *there = NULL;
     if (!staged) return MOE_OK;
@@ -83,11 +89,16 @@ enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **t
     src->staged = calloc(1, sizeof *src->staged);
     if (!*there || !src->staged) return no_memory(path, err);
     if (!take_digest(staged, "from", src->staged->from) || !take_digest(staged, "plan", src->staged->plan))
-        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'staged' does not say from which container, or by which plan");
-    if (!take_ranks(staged, src->staged)) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'staged' does not say for which ranks");
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                           "'staged' does not say from which container, or by which plan");
+    if (!take_ranks(staged, src->staged))
+        return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'staged' does not say for which ranks");
     bool ok = cJSON_IsArray(layers);
-    for (const cJSON *l = ok ? layers->child : NULL; l && ok; l = l->next) ok = take_layer(l, c, &next, *there);
-    return ok ? MOE_OK : moe_fail_at(err, MOE_CORRUPT, path, NULL, "'staged' does not say which experts of which layers are there");
+    for (const cJSON *l = ok ? layers->child : NULL; l && ok; l = l->next)
+        ok = take_layer(l, c, &next, *there);
+    return ok ? MOE_OK
+              : moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                            "'staged' does not say which experts of which layers are there");
 }
 
 void moe_staged_take(struct moe_source *src, const bool *there)
@@ -141,7 +152,9 @@ enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *
         bool plane = true;
         if (is_hole(src, t)) MOE_TRY(hole_is_plane(src, t, &plane, err));
         if (!plane)
-            return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "expert %d of layer %d is not in it: an older version staged it, and did not say so (stage it again)",
+            return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                               "expert %d of layer %d is not in it: an older version staged it, and did not "
+                               "say so (stage it again)",
                                (int)t->expert, (int)t->layer);
     }
     return MOE_OK;
@@ -153,13 +166,18 @@ enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err
     const struct moe_tensor *t = src->tensors;
     char more[64] = "", ranks[64];
     if (!s || !s->absent) return MOE_OK;
-    while (t->expert < 0 || t->plane[MOE_PLANE_DATA].file >= 0) t++; /* the first of those that `absent` counts */
+    /* the first of those that `absent` counts */
+    while (t->expert < 0 || t->plane[MOE_PLANE_DATA].file >= 0) t++;
     if (s->absent > 1) snprintf(more, sizeof more, ", nor %s %lld other%s", s->absent == 2 ? "was" : "were",
                                 (long long)s->absent - 1, moe_plural(s->absent - 1));
-    if (s->first == s->last) snprintf(ranks, sizeof ranks, "rank %d of %d needs", (int)s->first, (int)s->ranks);
-    else snprintf(ranks, sizeof ranks, "ranks %d to %d of %d need", (int)s->first, (int)s->last, (int)s->ranks);
+    if (s->first == s->last)
+        snprintf(ranks, sizeof ranks, "rank %d of %d needs", (int)s->first, (int)s->ranks);
+    else
+        snprintf(ranks, sizeof ranks, "ranks %d to %d of %d need", (int)s->first, (int)s->last,
+                 (int)s->ranks);
     return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
-                       "expert %d of layer %d was not staged into it%s: it holds what %s (run it as such a rank, or take the whole container)",
+                       "expert %d of layer %d was not staged into it%s: it holds what %s (run it as such a "
+                       "rank, or take the whole container)",
                        (int)t->expert, (int)t->layer, more, ranks);
 }
 
@@ -174,8 +192,8 @@ enum moe_code moe_staged_is(const char *dir, bool *part, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_file *shard, unsigned char **head, size_t *bytes,
-                              struct moe_err *err)
+enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_file *shard,
+                              unsigned char **head, size_t *bytes, struct moe_err *err)
 {
     struct moe_shard_header h;
     MOE_CHECK(whole->container && !whole->staged);
@@ -188,17 +206,21 @@ enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_f
     return MOE_OK;
 }
 
-static enum moe_code set_digest(const struct moe_source *whole, const struct moe_file *f, cJSON *files, struct moe_err *err)
+static enum moe_code set_digest(const struct moe_source *whole, const struct moe_file *f, cJSON *files,
+                                struct moe_err *err)
 {
     unsigned char *head;
     size_t bytes;
     char hex[33];
     cJSON *e = files->child;
-    while (strcmp(moe_json_get(e, "name")->valuestring, f->name)) e = e->next; /* the reader found the shard by this list */
+    /* the reader found the shard by this list */
+    while (strcmp(moe_json_get(e, "name")->valuestring, f->name)) e = e->next;
     MOE_TRY(moe_staged_head(whole, f, &head, &bytes, err));
     moe_hex128(moe_hash128(head, bytes), hex);
     free(head);
-    return cJSON_SetValuestring(cJSON_GetObjectItemCaseSensitive(e, "xxh3_128"), hex) ? MOE_OK : no_memory(whole->path, err);
+    return cJSON_SetValuestring(cJSON_GetObjectItemCaseSensitive(e, "xxh3_128"), hex)
+             ? MOE_OK
+             : no_memory(whole->path, err);
 }
 
 static bool add_pair(cJSON *pair, int64_t a, int64_t b)
@@ -229,25 +251,29 @@ static bool add_layer(cJSON *layers, int layer, const bool *there, int64_t n)
     return true;
 }
 
-static bool add_staged(cJSON *m, const struct moe_source *whole, const struct moe_staged *s, const bool *there)
+static bool add_staged(cJSON *m, const struct moe_source *whole, const struct moe_staged *s,
+                       const bool *there)
 {
     const struct moe_config *c = &whole->config;
     cJSON *o = cJSON_AddObjectToObject(m, "staged"), *layers = NULL;
-    bool ok = o && cJSON_AddStringToObject(o, "from", s->from) && cJSON_AddStringToObject(o, "plan", s->plan) &&
-              add_pair(cJSON_AddArrayToObject(o, "ranks"), s->first, s->last) && moe_json_add_i64(o, "of", s->ranks) &&
-              (layers = cJSON_AddArrayToObject(o, "layers"));
+    bool ok = o && cJSON_AddStringToObject(o, "from", s->from) &&
+              cJSON_AddStringToObject(o, "plan", s->plan) &&
+              add_pair(cJSON_AddArrayToObject(o, "ranks"), s->first, s->last) &&
+              moe_json_add_i64(o, "of", s->ranks) && (layers = cJSON_AddArrayToObject(o, "layers"));
     for (int l = 0; ok && l < c->num_hidden_layers; l++)
-        if (moe_layer_is_moe(c, l)) ok = add_layer(layers, l, there + l * c->n_routed_experts, c->n_routed_experts);
+        if (moe_layer_is_moe(c, l))
+            ok = add_layer(layers, l, there + l * c->n_routed_experts, c->n_routed_experts);
     return ok;
 }
 
-enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *there, char **text,
-                                  struct moe_err *err)
+enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *there,
+                                  char **text, struct moe_err *err)
 {
     cJSON *m = cJSON_Duplicate(whole->container->manifest, true);
     enum moe_code code = m ? MOE_OK : no_memory(whole->path, err);
     *text = NULL;
-    snprintf(s->from, sizeof s->from, "%s", moe_json_get(whole->container->manifest, "checksum")->valuestring);
+    snprintf(s->from, sizeof s->from, "%s",
+             moe_json_get(whole->container->manifest, "checksum")->valuestring);
     for (int32_t i = 0; code == MOE_OK && i < whole->n_files; i++)
         code = set_digest(whole, &whole->files[i], cJSON_GetObjectItemCaseSensitive(m, "files"), err);
     cJSON_DeleteItemFromObjectCaseSensitive(m, "checksum");
@@ -266,6 +292,7 @@ enum moe_code moe_staged_lacks(const struct moe_source *src, int layer, int64_t 
     if (s->first == s->last) snprintf(ranks, sizeof ranks, "rank %d", (int)s->first);
     else snprintf(ranks, sizeof ranks, "ranks %d to %d", (int)s->first, (int)s->last);
     return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
-                       "expert %lld of layer %d was not staged into it, and %s needs it (it was staged for %s of %d; stage it for this one, or "
-                       "take the whole container)", (long long)expert, layer, who, ranks, (int)s->ranks);
+                       "expert %lld of layer %d was not staged into it, and %s needs it (it was staged for "
+                       "%s of %d; stage it for this one, or take the whole container)",
+                       (long long)expert, layer, who, ranks, (int)s->ranks);
 }

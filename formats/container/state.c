@@ -26,10 +26,9 @@ static bool name_is_ours(const char *n)
     if (moe_newfile_is_temporary(n)) return true;
     snprintf(base, sizeof base, "%s", n);
     if (moe_ends_with(base, ".tmp")) base[strlen(base) - 4] = 0;
-    if (!strcmp(base, MOE_NEWDIR_MARK) || !strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) || !strcmp(base, MOE_SOURCE_NAME) ||
-        !strcmp(base, MOE_ORIGINAL_NAME) || moe_aside_is_file(base) || !strcmp(base, "tokenizer") ||
-        !strcmp(base, "hf") ||
-        !strcmp(base, MOE_ROUTING_NAME))
+    if (!strcmp(base, MOE_NEWDIR_MARK) || !strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) ||
+        !strcmp(base, MOE_SOURCE_NAME) || !strcmp(base, MOE_ORIGINAL_NAME) || moe_aside_is_file(base) ||
+        !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
         return true;
     if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the end */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
@@ -84,7 +83,9 @@ enum moe_code moe_container_unfinished(const char *path, const void *with, struc
     struct holds h;
     (void)with;
     MOE_TRY(look(path, &h, err));
-    return h.foreign ? moe_fail_at(err, MOE_EXISTS, path, NULL, "it holds files that are not a container's (choose another name with -o)") : MOE_OK;
+    return h.foreign ? moe_fail_at(err, MOE_EXISTS, path, NULL,
+                                   "it holds files that are not a container's (choose another name with -o)")
+                     : MOE_OK;
 }
 
 enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33], struct moe_err *err)
@@ -107,20 +108,24 @@ enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct m
     MOE_TRY(moe_newdir_is_marked(dir, &marked, err));
     if (h.state) MOE_TRY(moe_state_is_ours(dir, &ours, err));
     else if (h.manifest) MOE_TRY(moe_manifest_is_ours(dir, &ours, err));
-    *what = h.foreign || !ours ? MOE_PARTIAL_FOREIGN : h.state ? MOE_PARTIAL_STATE : !h.more ? MOE_PARTIAL_FRESH
-          : marked ? MOE_PARTIAL_JUNK : MOE_PARTIAL_UNMARKED;
+    *what = h.foreign || !ours ? MOE_PARTIAL_FOREIGN
+          : h.state            ? MOE_PARTIAL_STATE
+          : !h.more            ? MOE_PARTIAL_FRESH
+          : marked             ? MOE_PARTIAL_JUNK
+                               : MOE_PARTIAL_UNMARKED;
     return MOE_OK;
 }
 
 char *moe_state_text(const struct moe_work *k, const char *replaces)
 {
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
-    bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") && cJSON_AddNumberToObject(s, "version", 1) &&
-              cJSON_AddStringToObject(s, "tool", MOE_VERSION) &&
+    bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") &&
+              cJSON_AddNumberToObject(s, "version", 1) && cJSON_AddStringToObject(s, "tool", MOE_VERSION) &&
               moe_identity_put(s, "input", "weights", &k->input) &&
               (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
-              (!replaces || (cJSON_AddTrueToObject(s, "replace") &&
-                             cJSON_AddStringToObject(s, "replaces", replaces))) && options;
+              (!replaces ||
+               (cJSON_AddTrueToObject(s, "replace") && cJSON_AddStringToObject(s, "replaces", replaces))) &&
+              options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
     else cJSON_Delete(options);
     char *text = ok ? moe_json_seal(s, 2) : NULL;
@@ -146,7 +151,8 @@ static enum moe_code compare_kernels(const char *dir, const cJSON *was, const st
     const char *remedy = !strcmp(was->valuestring, "ref") ? "set MOE_CPU=ref"
         : "take a machine with AVX2, without MOE_CPU=ref";
     return moe_fail_at(err, MOE_MISMATCH, dir, NULL,
-                       "its calibration was computed by '%.40s' kernels, this run's are '%s', which give other bytes (%s, or start over with --force)",
+                       "its calibration was computed by '%.40s' kernels, this run's are '%s', which give "
+                       "other bytes (%s, or start over with --force)",
                        was->valuestring, k->kernels, remedy);
 }
 
@@ -157,9 +163,14 @@ static enum moe_code compare(const char *dir, const char *version, const cJSON *
     char why[256];
     const cJSON *now = k->options;
     if (strcmp(version, MOE_VERSION))
-        return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "version %.40s wrote it, this is %s (start over with --force)", version, MOE_VERSION);
-    if (moe_options_differ(options, now, why)) return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "%s (start over with --force)", why);
-    if (!same_input) return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it was made from another input (start over with --force)");
+        return moe_fail_at(err, MOE_MISMATCH, dir, NULL,
+                           "version %.40s wrote it, this is %s (start over with --force)", version,
+                           MOE_VERSION);
+    if (moe_options_differ(options, now, why))
+        return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "%s (start over with --force)", why);
+    if (!same_input)
+        return moe_fail_at(err, MOE_MISMATCH, dir, NULL,
+                           "it was made from another input (start over with --force)");
     return compare_kernels(dir, moe_json_get(from, "kernels"), k, err);
 }
 
@@ -218,7 +229,9 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     const cJSON *p = moe_json_get(manifest, "provenance");
     struct moe_identity origin;
     if (moe_json_get(manifest, "staged"))
-        return moe_fail_at(err, MOE_MISMATCH, dir, NULL, "it is a staged part, without the experts of other ranks (start over with --force)");
+        return moe_fail_at(
+            err, MOE_MISMATCH, dir, NULL,
+            "it is a staged part, without the experts of other ranks (start over with --force)");
     MOE_TRY(moe_json_str(p, "version", true, &version, dir, err));
     if (!moe_identity_get(p, "origin", "weights", &origin))
         return moe_fail_at(err, MOE_CORRUPT, dir, NULL, "its manifest does not say what it was made from");
@@ -252,7 +265,8 @@ enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err
     if (!whole && (h.state || !h.manifest)) return MOE_OK;
     enum moe_code code = moe_manifest_read(dir, &m, err);
     if (code == MOE_OK) cJSON_Delete(m);
-    return code == MOE_CORRUPT || code == MOE_NOT_FOUND ? moe_err_remedy(err, "start over with --force") : code;
+    return code == MOE_CORRUPT || code == MOE_NOT_FOUND ? moe_err_remedy(err, "start over with --force")
+                                                        : code;
 }
 
 enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct moe_err *err)
@@ -284,7 +298,8 @@ static bool is_listed(const cJSON *listed, const char *name)
     return false;
 }
 
-static enum moe_code clear_in(const char *dir, const char *prefix, const char *keep, const cJSON *listed, struct moe_err *err)
+static enum moe_code clear_in(const char *dir, const char *prefix, const char *keep, const cJSON *listed,
+                              struct moe_err *err)
 {
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every byte of a model: a container's against what its manifest and tables say of it, a checkpoint's for sane values. */
+/* Every byte of a model: a container's against what its manifest and tables say of it, a
+ * checkpoint's for sane values. */
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -78,7 +79,8 @@ static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, 
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    struct found f = { item, strdup(file), strdup(tensor < 0 ? "" : moe_source_tensor_name(j->src, tensor, name)), strdup(what) };
+    struct found f = { item, strdup(file),
+                       strdup(tensor < 0 ? "" : moe_source_tensor_name(j->src, tensor, name)), strdup(what) };
     pthread_mutex_lock(&j->lock);
     bool kept = keep(j, f);
     pthread_mutex_unlock(&j->lock);
@@ -116,7 +118,8 @@ static uint64_t table_end(const struct moe_source *src, int32_t file)
     struct moe_shard_header h;
     struct moe_err e;
     const struct moe_file *f = &src->files[file];
-    if (f->fd < 0 || f->size < sizeof h || moe_pread(f->fd, f->path, &h, sizeof h, 0, &e) != MOE_OK) return f->size;
+    if (f->fd < 0 || f->size < sizeof h || moe_pread(f->fd, f->path, &h, sizeof h, 0, &e) != MOE_OK)
+        return f->size;
     if (h.record_count > (f->size - sizeof h) / sizeof(struct moe_shard_record)) return f->size;
     return sizeof h + h.record_count * sizeof(struct moe_shard_record);
 }
@@ -128,7 +131,8 @@ static bool add_gaps(struct job *j)
     for (int32_t f = 0; f < j->src->n_files; f++) {
         uint64_t at = table_end(j->src, f);
         bool none = i == n || j->items[i].file != f;
-        if (none && !j->src->staged) continue; /* an unusable shard: told at open; of a staged part, one without experts */
+        /* an unusable shard: told at open; of a staged part, one without experts */
+        if (none && !j->src->staged) continue;
         for (; i < n && j->items[i].file == f; i++) {
             struct item *x = &j->items[i];
             if (x->offset > at && !add_item(j, (struct item){ -1, f, -1, at, x->offset - at })) return false;
@@ -162,12 +166,14 @@ static bool collect(struct job *j)
     for (int64_t i = 0; i < src->n_tensors; i++)
         for (int p = 0; p < MOE_PLANE_COUNT; p++) {
             const struct moe_span *s = &src->tensors[i].plane[p];
-            if (s->file >= 0 && !add_item(j, (struct item){ i, s->file, p, s->offset, s->bytes })) return false;
+            if (s->file >= 0 && !add_item(j, (struct item){ i, s->file, p, s->offset, s->bytes }))
+                return false;
         }
     if (j->n) qsort(j->items, (size_t)j->n, sizeof *j->items, by_place);
     if (src->kind == MOE_CHECKPOINT) return true;
     if (!add_gaps(j) || !add_small(j)) return false;
-    qsort(j->items, (size_t)j->n, sizeof *j->items, by_place); /* small files first, then each shard from its front */
+    /* small files first, then each shard from its front */
+    qsort(j->items, (size_t)j->n, sizeof *j->items, by_place);
     return true;
 }
 
@@ -194,9 +200,11 @@ static void check_plane(struct job *j, int64_t i, int worker)
         moe_progress_add(j->progress, n);
     }
     if (j->src->kind == MOE_CONTAINER && moe_hash_get64(hash) != t->hash[x->plane])
-        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)", moe_plane_word(x->plane));
+        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)",
+             moe_plane_word(x->plane));
     else if (!sane)
-        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane), bad.what, (unsigned long long)bad.offset);
+        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane),
+             bad.what, (unsigned long long)bad.offset);
 }
 
 /* Whose padding it is: " in the extent of expert 3", or "" outside of extents. */
@@ -206,7 +214,8 @@ static const char *owner_of(const struct moe_file *f, uint64_t at, char out[64])
     struct moe_err e;
     *out = 0;
     if (moe_pread(f->fd, f->path, &h, sizeof h, 0, &e) == MOE_OK && h.extent_bytes && at >= h.extent_offset)
-        snprintf(out, 64, " in the extent of expert %llu", (unsigned long long)((at - h.extent_offset) / h.extent_bytes));
+        snprintf(out, 64, " in the extent of expert %llu",
+                 (unsigned long long)((at - h.extent_offset) / h.extent_bytes));
     return out;
 }
 
@@ -229,8 +238,8 @@ static void check_padding(struct job *j, int64_t i, int worker)
         for (uint64_t k = 0; k < n; k++)
             if (j->buffer[worker][k]) {
                 char owner[64];
-                tell(j, i, f->name, -1, "padding at byte %llu%s is not zero", (unsigned long long)(x->offset + at + k),
-                     owner_of(f, x->offset + at + k, owner));
+                tell(j, i, f->name, -1, "padding at byte %llu%s is not zero",
+                     (unsigned long long)(x->offset + at + k), owner_of(f, x->offset + at + k, owner));
                 return;
             }
         moe_progress_add(j->progress, n);
@@ -255,8 +264,11 @@ static void check_small(struct job *j, int64_t i, int worker)
     }
     if (fd >= 0) close(fd);
     if (code != MOE_OK) tell(j, i, s->name, -1, "cannot be read: %s", e.msg);
-    else if (size != s->bytes) tell(j, i, s->name, -1, "%llu byte%s, the manifest says %llu", (unsigned long long)size, moe_plural((int64_t)size), (unsigned long long)s->bytes);
-    else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest)) tell(j, i, s->name, -1, "does not match its checksum (copy the file again)");
+    else if (size != s->bytes)
+        tell(j, i, s->name, -1, "%llu byte%s, the manifest says %llu", (unsigned long long)size,
+             moe_plural((int64_t)size), (unsigned long long)s->bytes);
+    else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest))
+        tell(j, i, s->name, -1, "does not match its checksum (copy the file again)");
 }
 
 static void check_item(void *ctx, int64_t i, int worker)
@@ -289,14 +301,17 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
     struct moe_names list;
     enum moe_code code = moe_list_dir(path, &list, &e);
     if (code == MOE_NOMEM) stop(j, &e);
-    else if (code != MOE_OK && code != MOE_NOT_FOUND) tell(j, j->n, *folder ? folder : j->src->path, -1, "%s", e.msg);
+    else if (code != MOE_OK && code != MOE_NOT_FOUND)
+        tell(j, j->n, *folder ? folder : j->src->path, -1, "%s", e.msg);
     for (size_t i = 0; i < list.n; i++) {
         char name[2 * NAME_MAX];
         const char *n = list.v[i];
         if (!*folder && moe_is_plan_name(n)) continue;
-        if (!*folder && (!strcmp(n, MOE_MANIFEST_NAME) || !strcmp(n, "tokenizer") || !strcmp(n, "hf"))) continue;
+        if (!*folder && (!strcmp(n, MOE_MANIFEST_NAME) || !strcmp(n, "tokenizer") || !strcmp(n, "hf")))
+            continue;
         snprintf(name, sizeof name, "%s%s", folder, n);
-        if (moe_strmap_get(names, name, strlen(name)) < 0) tell(j, j->n, name, -1, "the manifest does not list it (remove it)");
+        if (moe_strmap_get(names, name, strlen(name)) < 0)
+            tell(j, j->n, name, -1, "the manifest does not list it (remove it)");
     }
     moe_names_release(&list);
 }
@@ -323,7 +338,8 @@ static void check_listing(struct job *j)
     moe_strmap_release(&names);
 }
 
-/* The manifest itself: it may have changed since it was opened, and its reader may have been asked for a survey only. */
+/* The manifest itself: it may have changed since it was opened, and its reader may have been
+ * asked for a survey only. */
 static void check_manifest(struct job *j)
 {
     cJSON *m;
@@ -342,7 +358,8 @@ static bool open_workers(struct job *j, struct moe_pool *pool)
     j->buffer = calloc((size_t)j->workers, sizeof *j->buffer);
     j->hash = calloc((size_t)j->workers, sizeof *j->hash);
     bool ok = j->buffer && j->hash;
-    for (int i = 0; ok && i < j->workers; i++) ok = (j->buffer[i] = malloc(PIECE)) && (j->hash[i] = moe_hash_new());
+    for (int i = 0; ok && i < j->workers; i++)
+        ok = (j->buffer[i] = malloc(PIECE)) && (j->hash[i] = moe_hash_new());
     return ok;
 }
 
@@ -375,7 +392,8 @@ static enum moe_code report(struct job *j, cJSON *problems, struct moe_err *err)
         char line[1024];
         snprintf(line, sizeof line, "%s: %s%s%s", f->file, f->tensor, *f->tensor ? ": " : "", f->what);
         cJSON *s = cJSON_CreateString(line);
-        if (!s || !cJSON_AddItemToArray(problems, s)) return moe_fail(err, MOE_NOMEM, "no memory for the list of problems");
+        if (!s || !cJSON_AddItemToArray(problems, s))
+            return moe_fail(err, MOE_NOMEM, "no memory for the list of problems");
     }
     char more[64] = "";
     const struct found *f = &j->found[0];
@@ -389,19 +407,21 @@ static void check_pairs(struct job *j)
     for (int64_t i = 1; i < j->src->n_tensors; i++) {
         const struct moe_tensor *t = &j->src->tensors[i], *g = t - 1;
         bool up = t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP || t->role == MOE_ROLE_EXPERT_UP;
-        if (up && g->role == t->role - 1 && g->layer == t->layer && g->expert == t->expert && t->type == MOE_NVFP4 &&
-            g->type == MOE_NVFP4 && g->global != t->global)
-            tell(j, j->n, j->src->files[t->plane[0].file].name, i, "its global scale is not that of the gate projection");
+        if (up && g->role == t->role - 1 && g->layer == t->layer && g->expert == t->expert &&
+            t->type == MOE_NVFP4 && g->type == MOE_NVFP4 && g->global != t->global)
+            tell(j, j->n, j->src->files[t->plane[0].file].name, i,
+                 "its global scale is not that of the gate projection");
     }
 }
 
-enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool, struct moe_progress *progress,
-                                cJSON *problems, struct moe_err *err)
+enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool,
+                                struct moe_progress *progress, cJSON *problems, struct moe_err *err)
 {
     struct job j = { .src = src, .progress = progress, .lock = PTHREAD_MUTEX_INITIALIZER };
     enum moe_code code = MOE_OK;
     uint64_t total = 0;
-    if (!open_workers(&j, pool) || !collect(&j)) code = moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to verify it");
+    if (!open_workers(&j, pool) || !collect(&j))
+        code = moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to verify it");
     for (int64_t i = 0; i < j.n; i++) total += j.items[i].bytes;
     if (code == MOE_OK) {
         moe_progress_begin(progress, "verify", total, MOE_UNIT_BYTES);

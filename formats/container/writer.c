@@ -42,7 +42,8 @@ static bool is_unit_name(const char *s, size_t n)
     return true;
 }
 
-enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix, char *out, struct moe_err *err)
+enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix,
+                                   char *out, struct moe_err *err)
 {
     char name[64];
     snprintf(name, sizeof name, "%s%s", unit, suffix);
@@ -69,7 +70,8 @@ static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *
 /* What says nothing of a file's content. */
 static bool is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
 
-static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest, bool *same, struct moe_err *err)
+static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest, bool *same,
+                              struct moe_err *err)
 {
     int fd;
     uint64_t size;
@@ -84,8 +86,8 @@ static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash1
     return code;
 }
 
-/* A unit counts when its journal is whole, belongs to this work, and its shard is the one the journal speaks of; else it is
- * done again.  Fails without memory, and when it cannot be read. */
+/* A unit counts when its journal is whole, belongs to this work, and its shard is the one the journal speaks
+ * of; else it is done again.  Fails without memory, and when it cannot be read. */
 static enum moe_code load_unit(struct moe_writer *w, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -98,10 +100,11 @@ static enum moe_code load_unit(struct moe_writer *w, const char *name, struct mo
     MOE_TRY(moe_writer_unit_file(w, name, ".json", path, err));
     enum moe_code code = moe_json_open_sealed(path, &j, &e);
     if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
-    bool ok = !moe_json_str(j, "unit", true, &unit, path, &e) && !moe_json_str(j, "state", true, &key, path, &e) &&
+    bool ok = !moe_json_str(j, "unit", true, &unit, path, &e) &&
+              !moe_json_str(j, "state", true, &key, path, &e) &&
               !moe_json_i64(j, "bytes", true, 0, (int64_t)1 << 53, &bytes, path, &e) &&
-              !moe_json_str(j, "xxh3_128", true, &hex, path, &e) && !strcmp(unit, name) && !strcmp(key, w->key) &&
-              moe_parse_hex128(hex, &u.digest);
+              !moe_json_str(j, "xxh3_128", true, &hex, path, &e) && !strcmp(unit, name) &&
+              !strcmp(key, w->key) && moe_parse_hex128(hex, &u.digest);
     if (ok) {
         u.bytes = (uint64_t)bytes;
         code = moe_writer_unit_file(w, name, ".moe", path, &e);
@@ -128,7 +131,8 @@ static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char name[32];
         size_t n = strlen(names.v[i]);
-        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !is_unit_name(names.v[i], n - 5)) continue;
+        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !is_unit_name(names.v[i], n - 5))
+            continue;
         snprintf(name, sizeof name, "%.*s", (int)(n - 5), names.v[i]);
         code = load_unit(w, name, err);
     }
@@ -216,13 +220,15 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     if (has_state) memcpy(w->replaces, state.which, sizeof w->replaces);
     if (final == MOE_FINAL_CONTAINER && !(w->replace && same))
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
-                           "another container is there than the one that was begun (move it away and use --resume, or start over with --force)");
+                           "another container is there than the one that was begun (move it away and use "
+                           "--resume, or start over with --force)");
     MOE_TRY(settle_pending(w, found, err));
     if (found->done) return MOE_OK;
     found->unweighed = state.unweighed;
     memcpy(w->key, state.key, sizeof w->key);
     if (!has_state)
-        return moe_fail_at(err, MOE_MISMATCH, w->dir, NULL, "it does not say what it was made from (start over with --force)");
+        return moe_fail_at(err, MOE_MISMATCH, w->dir, NULL,
+                           "it does not say what it was made from (start over with --force)");
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, MOE_MANIFEST_NAME, err));
     MOE_TRY(moe_remove_tree(path, err));
     return load_units(w, err);
@@ -247,7 +253,8 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
     struct stat st;
     enum moe_partial p;
     struct moe_state state;
-    if (lstat(w->dir, &st)) return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
+    if (lstat(w->dir, &st))
+        return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
     if (!S_ISDIR(st.st_mode)) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
     if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it has its name by now: no leftover */
@@ -258,31 +265,35 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
     return moe_remove_tree(w->dir, err);
 }
 
-static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final, const struct moe_err *differs,
-                                 struct moe_found *found, struct moe_err *err)
+static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final,
+                                 const struct moe_err *differs, struct moe_found *found, struct moe_err *err)
 {
     enum moe_partial partial;
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
     switch (partial) {
     case MOE_PARTIAL_FOREIGN:
         MOE_TRY(moe_container_unfinished(w->dir, NULL, err));
-        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "it was not begun by this tool (choose another name with -o)");
+        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL,
+                           "it was not begun by this tool (choose another name with -o)");
     case MOE_PARTIAL_FRESH:
         if (mode == MOE_WRITE_RESUME && final == MOE_FINAL_CONTAINER) return *err = *differs, err->code;
         return start(w, err);
     case MOE_PARTIAL_UNMARKED:
         if (mode != MOE_WRITE_RESUME)
-            return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "holds a container's files, but nothing that marks them "
-                               "as unfinished (move it away, or choose another name with -o)");
+            return moe_fail_at(err, MOE_EXISTS, w->dir, NULL,
+                               "holds a container's files, but nothing that marks them as unfinished (move "
+                               "it away, or choose another name with -o)");
         /* fall through */
     default:
         if (mode == MOE_WRITE_FORCE) return start(w, err);
         if (mode == MOE_WRITE_RESUME) return go_on(w, final, found, err);
-        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL, "unfinished work is there (go on with --resume, start over with --force)");
+        return moe_fail_at(err, MOE_EXISTS, w->dir, NULL,
+                           "unfinished work is there (go on with --resume, start over with --force)");
     }
 }
 
-static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found, struct moe_err *err)
+static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found,
+                              struct moe_err *err)
 {
     struct moe_err differs = MOE_ERR_INIT;
     enum moe_final final;
@@ -366,7 +377,8 @@ bool moe_writer_has_unit(const struct moe_writer *w, const char *unit)
     return false;
 }
 
-enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap, struct moe_err *err)
+enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap,
+                                   struct moe_err *err)
 {
     char name[64];
     MOE_CHECK(is_unit_name(unit, strlen(unit)));
@@ -382,22 +394,26 @@ static void check_elements(const cJSON *source)
         MOE_CHECK(cJSON_GetArraySize(e) == 8 && cJSON_IsNumber(cJSON_GetArrayItem(e, 7)));
 }
 
-/* Nothing large is copied.  (cJSON_AddItemReferenceToObject leaks its reference when there is no memory for the key.) */
+/* Nothing large is copied.  (cJSON_AddItemReferenceToObject leaks its reference when there
+ * is no memory for the key.) */
 static bool refer(cJSON *j, const char *key, const cJSON *item)
 {
-    cJSON *r = cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child) : cJSON_CreateObjectReference(item->child);
+    cJSON *r = cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child)
+                                   : cJSON_CreateObjectReference(item->child);
     if (r && cJSON_AddItemToObject(j, key, r)) return true;
     cJSON_Delete(r);
     return false;
 }
 
-static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source, const cJSON *report)
+static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source,
+                          const cJSON *report)
 {
     char hex[33];
     moe_hex128(u->digest, hex);
     cJSON *j = cJSON_CreateObject();
-    bool ok = j && cJSON_AddStringToObject(j, "format", "moe-journal") && cJSON_AddStringToObject(j, "unit", u->name) &&
-              cJSON_AddStringToObject(j, "state", w->key) && cJSON_AddNumberToObject(j, "bytes", (double)u->bytes) &&
+    bool ok = j && cJSON_AddStringToObject(j, "format", "moe-journal") &&
+              cJSON_AddStringToObject(j, "unit", u->name) && cJSON_AddStringToObject(j, "state", w->key) &&
+              cJSON_AddNumberToObject(j, "bytes", (double)u->bytes) &&
               cJSON_AddStringToObject(j, "xxh3_128", hex);
     if (ok && report) ok = refer(j, "report", report);
     if (ok && source) ok = refer(j, "source", source);
@@ -406,8 +422,9 @@ static char *journal_text(const struct moe_writer *w, const struct moe_unit_done
     return text;
 }
 
-enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes, struct moe_hash128 digest,
-                                     const cJSON *source, const cJSON *report, struct moe_err *err)
+enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uint64_t bytes,
+                                     struct moe_hash128 digest, const cJSON *source, const cJSON *report,
+                                     struct moe_err *err)
 {
     char tmp[PATH_MAX], path[PATH_MAX], journal[PATH_MAX];
     struct moe_unit_done u = { .bytes = bytes, .digest = digest };
@@ -449,7 +466,8 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
     cJSON *all = cJSON_CreateArray();
     bool ok = all != NULL;
     for (size_t i = 0; ok && i < w->n_units; i++) {
-        cJSON *one = cJSON_CreateObject(), *r = w->units[i].report ? cJSON_Duplicate(w->units[i].report, true) : cJSON_CreateNull();
+        cJSON *one = cJSON_CreateObject(),
+              *r = w->units[i].report ? cJSON_Duplicate(w->units[i].report, true) : cJSON_CreateNull();
         ok = one && r && cJSON_AddStringToObject(one, "unit", w->units[i].name);
         if (ok) ok = cJSON_AddItemToObject(one, "report", r) && cJSON_AddItemToArray(all, one);
         else cJSON_Delete(r), cJSON_Delete(one);
@@ -460,10 +478,12 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
     return NULL;
 }
 
-enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes, struct moe_hash128 digest, struct moe_err *err)
+enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes,
+                                   struct moe_hash128 digest, struct moe_err *err)
 {
     for (size_t i = 0; i < w->n_files; i++)
-        if (!strcmp(w->files[i].name, name)) return w->files[i].bytes = bytes, w->files[i].digest = digest, MOE_OK;
+        if (!strcmp(w->files[i].name, name))
+            return w->files[i].bytes = bytes, w->files[i].digest = digest, MOE_OK;
     struct moe_file_done *p = realloc(w->files, (w->n_files + 1) * sizeof *p);
     if (!p) return moe_writer_no_memory(w, err);
     w->files = p;
@@ -473,11 +493,13 @@ enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint6
     return MOE_OK;
 }
 
-enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes, struct moe_err *err)
+enum moe_code moe_writer_add_file(struct moe_writer *w, const char *name, const void *data, size_t bytes,
+                                  struct moe_err *err)
 {
     char path[PATH_MAX];
     if (!moe_container_name_allowed(name) || moe_is_shard_name(name))
-        return moe_fail_at(err, MOE_UNSUPPORTED, w->dir, NULL, "a file named '%s' cannot be kept in a container", name);
+        return moe_fail_at(err, MOE_UNSUPPORTED, w->dir, NULL,
+                           "a file named '%s' cannot be kept in a container", name);
     const char *slash = strchr(name, '/');
     MOE_TRY(moe_path_join(path, sizeof path, w->dir, name, err));
     if (slash) {

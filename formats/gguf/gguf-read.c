@@ -9,22 +9,37 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What is kept costs several times what a head's shortest entries take, so there are limits far above any model's. */
-enum { BUFFER = 64 << 10, KEY_MAX = 65535, NAME_MAX_BYTES = 1024, DEPTH_MAX = 4, PAIRS_MAX = 1 << 16, TENSORS_MAX = 1 << 20 };
-
-/* ggml's types: values and bytes of a block.  Source: ggml.h and ggml-common.h. */
-static const struct { const char *name; uint16_t values, bytes; } kinds[] = {
-    [0] = { "F32", 1, 4 }, [1] = { "F16", 1, 2 }, [2] = { "Q4_0", 32, 18 }, [3] = { "Q4_1", 32, 20 }, [6] = { "Q5_0", 32, 22 },
-    [7] = { "Q5_1", 32, 24 }, [8] = { "Q8_0", 32, 34 }, [9] = { "Q8_1", 32, 36 }, [10] = { "Q2_K", 256, 84 }, [11] = { "Q3_K", 256, 110 },
-    [12] = { "Q4_K", 256, 144 }, [13] = { "Q5_K", 256, 176 }, [14] = { "Q6_K", 256, 210 }, [15] = { "Q8_K", 256, 292 },
-    [16] = { "IQ2_XXS", 256, 66 }, [17] = { "IQ2_XS", 256, 74 }, [18] = { "IQ3_XXS", 256, 98 }, [19] = { "IQ1_S", 256, 50 },
-    [20] = { "IQ4_NL", 32, 18 }, [21] = { "IQ3_S", 256, 110 }, [22] = { "IQ2_S", 256, 82 }, [23] = { "IQ4_XS", 256, 136 },
-    [24] = { "I8", 1, 1 }, [25] = { "I16", 1, 2 }, [26] = { "I32", 1, 4 }, [27] = { "I64", 1, 8 }, [28] = { "F64", 1, 8 },
-    [29] = { "IQ1_M", 256, 56 }, [30] = { "BF16", 1, 2 }, [34] = { "TQ1_0", 256, 54 }, [35] = { "TQ2_0", 256, 66 },
-    [39] = { "MXFP4", 32, 17 }, [40] = { "NVFP4", 64, 36 },
+/* What is kept costs several times what a head's shortest entries take, so there are
+ * limits far above any model's. */
+enum {
+    BUFFER = 64 << 10,
+    KEY_MAX = 65535,
+    NAME_MAX_BYTES = 1024,
+    DEPTH_MAX = 4,
+    PAIRS_MAX = 1 << 16,
+    TENSORS_MAX = 1 << 20
 };
 
-const char *moe_gguf_type_name(uint32_t type) { return type < sizeof kinds / sizeof *kinds ? kinds[type].name : NULL; }
+/* ggml's types: values and bytes of a block.  Source: ggml.h and ggml-common.h. */
+static const struct { const char *name; uint16_t values, bytes;
+} kinds[] = {
+    [0] = { "F32", 1, 4 },         [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },
+    [3] = { "Q4_1", 32, 20 },      [6] = { "Q5_0", 32, 22 },      [7] = { "Q5_1", 32, 24 },
+    [8] = { "Q8_0", 32, 34 },      [9] = { "Q8_1", 32, 36 },      [10] = { "Q2_K", 256, 84 },
+    [11] = { "Q3_K", 256, 110 },   [12] = { "Q4_K", 256, 144 },   [13] = { "Q5_K", 256, 176 },
+    [14] = { "Q6_K", 256, 210 },   [15] = { "Q8_K", 256, 292 },   [16] = { "IQ2_XXS", 256, 66 },
+    [17] = { "IQ2_XS", 256, 74 },  [18] = { "IQ3_XXS", 256, 98 }, [19] = { "IQ1_S", 256, 50 },
+    [20] = { "IQ4_NL", 32, 18 },   [21] = { "IQ3_S", 256, 110 },  [22] = { "IQ2_S", 256, 82 },
+    [23] = { "IQ4_XS", 256, 136 }, [24] = { "I8", 1, 1 },         [25] = { "I16", 1, 2 },
+    [26] = { "I32", 1, 4 },        [27] = { "I64", 1, 8 },        [28] = { "F64", 1, 8 },
+    [29] = { "IQ1_M", 256, 56 },   [30] = { "BF16", 1, 2 },       [34] = { "TQ1_0", 256, 54 },
+    [35] = { "TQ2_0", 256, 66 },   [39] = { "MXFP4", 32, 17 },    [40] = { "NVFP4", 64, 36 },
+};
+
+const char *moe_gguf_type_name(uint32_t type)
+{
+    return type < sizeof kinds / sizeof *kinds ? kinds[type].name : NULL;
+}
 
 bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes)
 {
@@ -34,9 +49,10 @@ bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes)
     return true;
 }
 
-static const struct { const char *name; uint8_t bytes; } values[MOE_GGUF_VALUES] = {
-    { "u8", 1 }, { "i8", 1 }, { "u16", 2 }, { "i16", 2 }, { "u32", 4 }, { "i32", 4 }, { "f32", 4 }, { "bool", 1 }, { "string", 0 },
-    { "array", 0 }, { "u64", 8 }, { "i64", 8 }, { "f64", 8 } };
+static const struct { const char *name; uint8_t bytes;
+} values[MOE_GGUF_VALUES] = { { "u8", 1 },  { "i8", 1 },  { "u16", 2 },  { "i16", 2 },    { "u32", 4 },
+                              { "i32", 4 }, { "f32", 4 }, { "bool", 1 }, { "string", 0 }, { "array", 0 },
+                              { "u64", 8 }, { "i64", 8 }, { "f64", 8 } };
 
 const char *moe_gguf_value_name(enum moe_gguf_value type) { return values[type].name; }
 
@@ -56,7 +72,9 @@ struct cursor {
 
 static enum moe_code ends_early(struct cursor *c)
 {
-    return WRONG(c, NULL, "its head runs past the end of the file at byte %" PRIu64 " (cut short? fetch it again)", c->at);
+    return WRONG(c, NULL,
+                 "its head runs past the end of the file at byte %" PRIu64 " (cut short? fetch it again)",
+                 c->at);
 }
 
 static enum moe_code take(struct cursor *c, void *out, size_t n)
@@ -153,7 +171,8 @@ static enum moe_code take_string(struct cursor *c, struct moe_gguf_scalar *v)
 static float as_float(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
 static double as_double(uint64_t u) { double d; memcpy(&d, &u, sizeof d); return d; }
 
-static enum moe_code take_number(struct cursor *c, const char *key, enum moe_gguf_value type, struct moe_gguf_scalar *v)
+static enum moe_code take_number(struct cursor *c, const char *key, enum moe_gguf_value type,
+                                 struct moe_gguf_scalar *v)
 {
     unsigned char b[8];
     size_t n = values[type].bytes;
@@ -168,7 +187,8 @@ static enum moe_code take_number(struct cursor *c, const char *key, enum moe_ggu
     case MOE_GGUF_FLOAT64: v->number = as_double(u); return MOE_OK;
     default: v->whole = (int64_t)u;
     }
-    if (type == MOE_GGUF_BOOL && u > 1) return WRONG(c, NULL, "the key '%s' has a boolean of %" PRIu64, key, u);
+    if (type == MOE_GGUF_BOOL && u > 1)
+        return WRONG(c, NULL, "the key '%s' has a boolean of %" PRIu64, key, u);
     v->number = type == MOE_GGUF_U64 ? (double)u : (double)v->whole;
     return MOE_OK;
 }
@@ -177,12 +197,15 @@ static enum moe_code take_type(struct cursor *c, const char *key, enum moe_gguf_
 {
     uint32_t t;
     MOE_TRY(take_u32(c, &t));
-    if (t >= MOE_GGUF_VALUES) return WRONG(c, NULL, "the key '%s' has a value of type %u, and there is none of that number", key, t);
+    if (t >= MOE_GGUF_VALUES)
+        return WRONG(c, NULL, "the key '%s' has a value of type %u, and there is none of that number", key,
+                     t);
     *type = (enum moe_gguf_value)t;
     return MOE_OK;
 }
 
-/* The elements of an array; the first of them go into `p` unless it is NULL.  An array in an array is walked and not kept. */
+/* The elements of an array; the first of them go into `p` unless it is NULL.  An array in an
+ * array is walked and not kept. */
 static enum moe_code take_array(struct cursor *c, const char *key, struct moe_gguf_pair *p, int depth)
 {
     enum moe_gguf_value item;
@@ -191,7 +214,8 @@ static enum moe_code take_array(struct cursor *c, const char *key, struct moe_gg
     MOE_TRY(take_u64(c, &n));
     int shown = !p || item == MOE_GGUF_ARRAY ? 0 : n < MOE_GGUF_SHOWN ? (int)n : MOE_GGUF_SHOWN;
     if (p) p->item = item, p->count = n, p->shown = shown;
-    if (item == MOE_GGUF_ARRAY && depth == DEPTH_MAX) return WRONG(c, NULL, "the key '%s' has arrays in arrays, too deep", key);
+    if (item == MOE_GGUF_ARRAY && depth == DEPTH_MAX)
+        return WRONG(c, NULL, "the key '%s' has arrays in arrays, too deep", key);
     if (item != MOE_GGUF_STRING && item != MOE_GGUF_ARRAY) {
         for (int i = 0; i < shown; i++) MOE_TRY(take_number(c, key, item, &p->value[i]));
         if (__builtin_mul_overflow(n - (uint64_t)shown, values[item].bytes, &bytes)) return ends_early(c);
@@ -211,7 +235,8 @@ static enum moe_code take_pair(struct cursor *c, struct moe_gguf_pair *p)
     MOE_TRY(take_type(c, p->key, &p->type));
     p->item = p->type;
     if (p->type == MOE_GGUF_ARRAY) return take_array(c, p->key, p, 1);
-    return p->type == MOE_GGUF_STRING ? take_string(c, &p->value[0]) : take_number(c, p->key, p->type, &p->value[0]);
+    return p->type == MOE_GGUF_STRING ? take_string(c, &p->value[0])
+                                      : take_number(c, p->key, p->type, &p->value[0]);
 }
 
 /* ---- tensors ---- */
@@ -233,7 +258,8 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     MOE_TRY(take_name(c, "tensor name", NAME_MAX_BYTES, &t->name));
     MOE_TRY(take_u32(c, &t->ndim));
     if (t->ndim > 4) return WRONG(c, t->name, "has %u dimensions, more than 4", t->ndim);
-    for (uint32_t d = 0; d < t->ndim; d++) MOE_TRY(take_u64(c, &t->ne[d])); /* none: one value, as ggml has it */
+    /* none: one value, as ggml has it */
+    for (uint32_t d = 0; d < t->ndim; d++) MOE_TRY(take_u64(c, &t->ne[d]));
     MOE_TRY(take_u32(c, &t->type));
     MOE_TRY(take_u64(c, &t->offset));
     if (moe_gguf_type_name(t->type) && !size_of(t, &t->bytes))
@@ -250,7 +276,8 @@ static uint64_t own_bytes(const struct moe_gguf_entry *t)
 
 static int by_offset(const void *x, const void *y)
 {
-    const struct moe_gguf_entry *a = *(const struct moe_gguf_entry *const *)x, *b = *(const struct moe_gguf_entry *const *)y;
+    const struct moe_gguf_entry *a = *(const struct moe_gguf_entry *const *)x,
+                                *b = *(const struct moe_gguf_entry *const *)y;
     return a->offset != b->offset ? (a->offset > b->offset) - (a->offset < b->offset) : (a > b) - (a < b);
 }
 
@@ -282,7 +309,8 @@ static enum moe_code place(struct cursor *c)
     for (int64_t i = 0; i < h->n_tensors; i++) {
         struct moe_gguf_entry *t = &h->tensors[i];
         uint64_t room = c->size - h->data_offset;
-        if (t->offset % h->alignment) return WRONG(c, t->name, "begins at no multiple of %" PRIu64, h->alignment);
+        if (t->offset % h->alignment)
+            return WRONG(c, t->name, "begins at no multiple of %" PRIu64, h->alignment);
         if (t->offset > room || t->bytes > room - t->offset)
             return WRONG(c, t->name, "the file ends in it or before it (cut short? fetch it again)");
         t->offset += h->data_offset;
@@ -304,7 +332,8 @@ static enum moe_code grow(struct cursor *c, void **array, int64_t used, int64_t 
     return MOE_OK;
 }
 
-static enum moe_code once(struct cursor *c, struct moe_strmap *seen, const char *name, const char *what, int64_t i)
+static enum moe_code once(struct cursor *c, struct moe_strmap *seen, const char *name, const char *what,
+                          int64_t i)
 {
     int added = moe_strmap_add(seen, name, strlen(name), i, NULL);
     if (added < 0) return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
@@ -315,7 +344,9 @@ static enum moe_code take_pairs(struct cursor *c, uint64_t n, struct moe_strmap 
 {
     struct moe_gguf_head *h = c->h;
     int64_t cap = 0;
-    if (n > PAIRS_MAX || n > (c->size - c->at) / 13) return WRONG(c, NULL, "says that it has %" PRIu64 " keys, more than fit (cut short? fetch it again)", n);
+    if (n > PAIRS_MAX || n > (c->size - c->at) / 13)
+        return WRONG(c, NULL, "says that it has %" PRIu64 " keys, more than fit (cut short? fetch it again)",
+                     n);
     for (; (uint64_t)h->n_pairs < n; h->n_pairs++) {
         MOE_TRY(grow(c, (void **)&h->pairs, h->n_pairs, &cap, sizeof *h->pairs));
         MOE_TRY(take_pair(c, &h->pairs[h->n_pairs]));
@@ -324,7 +355,8 @@ static enum moe_code take_pairs(struct cursor *c, uint64_t n, struct moe_strmap 
     const struct moe_gguf_pair *a = moe_gguf_find(h, "general.alignment");
     h->alignment = 32;
     if (!a) return MOE_OK;
-    if (a->type != MOE_GGUF_U32 || a->value[0].whole < 1 || a->value[0].whole > 1 << 30 || a->value[0].whole & (a->value[0].whole - 1))
+    if (a->type != MOE_GGUF_U32 || a->value[0].whole < 1 || a->value[0].whole > 1 << 30 ||
+        a->value[0].whole & (a->value[0].whole - 1))
         return WRONG(c, NULL, "its 'general.alignment' is no power of two up to 2^30");
     h->alignment = (uint64_t)a->value[0].whole;
     return MOE_OK;
@@ -334,7 +366,9 @@ static enum moe_code take_tensors(struct cursor *c, uint64_t n, struct moe_strma
 {
     struct moe_gguf_head *h = c->h;
     int64_t cap = 0;
-    if (n > TENSORS_MAX || n > (c->size - c->at) / 33) return WRONG(c, NULL, "says that it has %" PRIu64 " tensors, more than fit (cut short? fetch it again)", n);
+    if (n > TENSORS_MAX || n > (c->size - c->at) / 33)
+        return WRONG(c, NULL,
+                     "says that it has %" PRIu64 " tensors, more than fit (cut short? fetch it again)", n);
     for (; (uint64_t)h->n_tensors < n; h->n_tensors++) {
         MOE_TRY(grow(c, (void **)&h->tensors, h->n_tensors, &cap, sizeof *h->tensors));
         MOE_TRY(take_tensor(c, &h->tensors[h->n_tensors]));
@@ -360,9 +394,11 @@ static enum moe_code take_head(struct cursor *c)
     MOE_TRY(take_u32(c, &version));
     c->h->version = version;
     if (version && !(version & 0xffff))
-        return moe_fail_at(c->err, MOE_UNSUPPORTED, c->path, NULL, "is a big-endian GGUF file, which is not supported");
+        return moe_fail_at(c->err, MOE_UNSUPPORTED, c->path, NULL,
+                           "is a big-endian GGUF file, which is not supported");
     if (version != 2 && version != 3)
-        return moe_fail_at(c->err, MOE_UNSUPPORTED, c->path, NULL, "is GGUF version %u, which is not supported (2 and 3 are)", version);
+        return moe_fail_at(c->err, MOE_UNSUPPORTED, c->path, NULL,
+                           "is GGUF version %u, which is not supported (2 and 3 are)", version);
     MOE_TRY(take_u64(c, &tensors));
     MOE_TRY(take_u64(c, &pairs));
     enum moe_code code = take_pairs(c, pairs, &keys);

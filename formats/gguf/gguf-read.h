@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/gguf/gguf-read.h - the head of any GGUF file: what it says of itself, read defensively.
  *
- * Versions 2 and 3, little-endian, whoever wrote it.  Every length is held against the file before it is used; what is
- * kept is bounded by the head's own size, arrays by their first elements.  Knows byte ranges, nothing of models. */
+ * Versions 2 and 3, little-endian, whoever wrote it.  Every length is held against the file before it is
+ * used; what is kept is bounded by the head's own size, arrays by their first elements.  Knows byte
+ * ranges, nothing of models. */
 #ifndef MOE_FORMATS_GGUF_GGUF_READ_H
 #define MOE_FORMATS_GGUF_GGUF_READ_H
 
@@ -15,13 +16,26 @@
 
 /* GGUF's numbers of value types. */
 enum moe_gguf_value {
-    MOE_GGUF_U8, MOE_GGUF_I8, MOE_GGUF_U16, MOE_GGUF_I16, MOE_GGUF_U32, MOE_GGUF_I32, MOE_GGUF_FLOAT32, MOE_GGUF_BOOL, MOE_GGUF_STRING,
-    MOE_GGUF_ARRAY, MOE_GGUF_U64, MOE_GGUF_I64, MOE_GGUF_FLOAT64, MOE_GGUF_VALUES
+    MOE_GGUF_U8,
+    MOE_GGUF_I8,
+    MOE_GGUF_U16,
+    MOE_GGUF_I16,
+    MOE_GGUF_U32,
+    MOE_GGUF_I32,
+    MOE_GGUF_FLOAT32,
+    MOE_GGUF_BOOL,
+    MOE_GGUF_STRING,
+    MOE_GGUF_ARRAY,
+    MOE_GGUF_U64,
+    MOE_GGUF_I64,
+    MOE_GGUF_FLOAT64,
+    MOE_GGUF_VALUES
 };
 
 enum { MOE_GGUF_SHOWN = 4, MOE_GGUF_TEXT = 256 }; /* elements kept of an array; bytes kept of a string */
 
-/* One value: of type STRING `text` (the first bytes of `length`), of the others `number`, or `whole` where it is an integer. */
+/* One value: of type STRING `text` (the first bytes of `length`), of the others `number`, or
+ * `whole` where it is an integer. */
 struct moe_gguf_scalar {
     double number;
     int64_t whole;     /* of U64: its bits */
@@ -57,12 +71,13 @@ struct moe_gguf_head {
 /* Whether the file at `path` is a regular one that begins as a GGUF file does. */
 enum moe_code moe_gguf_is(const char *path, bool *is, struct moe_err *err);
 
-/* MOE_CORRUPT, naming the tensor or the key, for anything that does not add up; MOE_UNSUPPORTED for another version or byte order.
- * Nothing is held on failure. */
+/* MOE_CORRUPT, naming the tensor or the key, for anything that does not add up; MOE_UNSUPPORTED for another
+ * version or byte order.  Nothing is held on failure. */
 enum moe_code moe_gguf_read(struct moe_gguf_head *h, const char *path, struct moe_err *err);
 void moe_gguf_head_release(struct moe_gguf_head *h);
 
-const struct moe_gguf_pair *moe_gguf_find(const struct moe_gguf_head *h, const char *key); /* NULL: no such key */
+/* NULL: no such key */
+const struct moe_gguf_pair *moe_gguf_find(const struct moe_gguf_head *h, const char *key);
 /* ggml's name of a tensor type, "Q4_0"; NULL for one that this build does not know. */
 const char *moe_gguf_type_name(uint32_t type);
 /* Values and bytes of a type's block; false for one that this build does not know. */

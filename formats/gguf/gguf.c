@@ -96,7 +96,10 @@ static void array(struct moe_gguf_meta *m, const char *name, uint32_t type, uint
     put_int(m, n, 8);
 }
 
-void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_STRING, n); }
+void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n)
+{
+    array(m, name, MOE_GGUF_STRING, n);
+}
 void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_I32, n); }
 void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
 void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
@@ -118,17 +121,20 @@ static uint64_t head_bytes(const struct moe_gguf_tensor *t, int64_t n, const str
     return align(at);
 }
 
-enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m, uint64_t *file_bytes, struct moe_err *err)
+enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m,
+                             uint64_t *file_bytes, struct moe_err *err)
 {
     uint64_t at = 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t row = moe_gguf_row_bytes(t[i].type, t[i].ne[0]);
         uint64_t bytes = (uint64_t)row;
         if (row < 0)
-            return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "has rows of %llu values, GGUF's type for them needs a multiple of %d",
+            return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name,
+                               "has rows of %llu values, GGUF's type for them needs a multiple of %d",
                                (unsigned long long)t[i].ne[0], t[i].type == MOE_GGUF_NVFP4 ? 64 : 32);
         for (int d = 1; d < 4; d++)
-            if (__builtin_mul_overflow(bytes, t[i].ne[d], &bytes) || bytes > FILE_MAX_BYTES || at > FILE_MAX_BYTES)
+            if (__builtin_mul_overflow(bytes, t[i].ne[d], &bytes) || bytes > FILE_MAX_BYTES ||
+                at > FILE_MAX_BYTES)
                 return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "is too large for a file");
         t[i].offset = at;
         t[i].bytes = bytes;
@@ -180,8 +186,8 @@ static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
 {
     struct stat st;
     if (fstat(fd, &st)) st = (struct stat){ .st_size = -1 };
-    snprintf(line, MOE_WORK_BYTES, "gguf %lld %lld.%09ld by %s", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-             (long)st.st_mtim.tv_nsec, work);
+    snprintf(line, MOE_WORK_BYTES, "gguf %lld %lld.%09ld by %s", (long long)st.st_size,
+             (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec, work);
 }
 
 bool moe_gguf_is_made(const char *path, const char *work)
@@ -203,7 +209,8 @@ void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, 
 enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err)
 {
     size_t n = strlen(path);
-    if (!n || path[n - 1] == '/') return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
+    if (!n || path[n - 1] == '/')
+        return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
     enum moe_exists there;
     /* A model is large: it goes to the disk that the link's maker chose, or nowhere. */
     MOE_TRY(moe_no_link(path, "file", err));
@@ -211,9 +218,11 @@ enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct mo
     if (there == MOE_ABSENT) return MOE_OK;
     if (there != MOE_FILE || !is_our_file(path))
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                           "already exists and is not a GGUF file that this tool wrote (move it away, or choose another name with -o)");
+                           "already exists and is not a GGUF file that this tool wrote (move it away, or "
+                           "choose another name with -o)");
     bool may = left == MOE_LEFT_GOES || (left == MOE_LEFT_UNFINISHED_GOES && moe_newfile_resumes(path));
-    return may ? MOE_OK : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
+    return may ? MOE_OK
+               : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
 
 static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct moe_err *err)
@@ -222,12 +231,13 @@ static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct m
     char size[16];
     if (errno == ENOSPC || errno == EDQUOT)
         return moe_fail_at(err, MOE_NOSPACE, w->file.path, NULL,
-                           "no space left: this file needs %s (free some, and run it again)", moe_human_bytes(bytes, size));
+                           "no space left: this file needs %s (free some, and run it again)",
+                           moe_human_bytes(bytes, size));
     return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
 }
 
-static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m, const struct moe_gguf_tensor *t, int64_t n,
-                                struct moe_err *err)
+static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m,
+                                const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
 {
     struct moe_gguf_meta h = { 0 };
     put(&h, MAGIC, 4);
@@ -277,8 +287,8 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, en
     return code;
 }
 
-enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset, const void *data, size_t bytes,
-                             struct moe_err *err)
+enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset,
+                             const void *data, size_t bytes, struct moe_err *err)
 {
     MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
     MOE_TRY(moe_pwrite(w->file.fd, w->file.tmp, data, bytes, w->data + t->offset + offset, err));
@@ -305,7 +315,9 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
     struct moe_gguf_writer *w = *out;
     enum moe_exists there;
     char made[MOE_WORK_BYTES];
-    enum moe_code code = w->file.whole ? MOE_OK : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
+    enum moe_code code = w->file.whole
+                           ? MOE_OK
+                           : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
     made_line(w->file.fd, w->file.record.work, made);

@@ -12,13 +12,15 @@ static int32_t rank_of(const struct moe_bpe *b, const unsigned char *s, const ui
     return moe_bpe_find(b, s + start[i], (size_t)(start[i + 2] - start[i]));
 }
 
-enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2], int *n_parts, struct moe_err *err)
+enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2], int *n_parts,
+                            struct moe_err *err)
 {
     const unsigned char *s = b->bytes + b->start[id];
     size_t n = b->start[id + 1] - b->start[id];
     uint16_t start[LONGEST + 2];
     int32_t rank[LONGEST + 1]; /* of part i joined with part i + 1 */
-    if (n > LONGEST) return moe_fail(err, MOE_UNSUPPORTED, "token %d has %zu bytes, more than %d", id, n, LONGEST);
+    if (n > LONGEST)
+        return moe_fail(err, MOE_UNSUPPORTED, "token %d has %zu bytes, more than %d", id, n, LONGEST);
     for (size_t i = 0; i <= n; i++) start[i] = (uint16_t)i;
     for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(b, s, start, i);
     while (n > 1) {
@@ -33,6 +35,7 @@ enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2
         if (best > 0) rank[best - 1] = rank_of(b, s, start, best - 1);
     }
     *n_parts = (int)n;
-    for (size_t i = 0; i < n && i < 2; i++) parts[i] = moe_bpe_find(b, s + start[i], (size_t)(start[i + 1] - start[i]));
+    for (size_t i = 0; i < n && i < 2; i++)
+        parts[i] = moe_bpe_find(b, s + start[i], (size_t)(start[i + 1] - start[i]));
     return MOE_OK;
 }

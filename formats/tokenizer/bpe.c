@@ -38,10 +38,12 @@ int32_t moe_bpe_find(const struct moe_bpe *b, const unsigned char *s, size_t len
 static void fill_small(struct moe_bpe *b)
 {
     for (int c = 0; c < 256; c++) b->single[c] = moe_bpe_find(b, &(unsigned char){ (unsigned char)c }, 1);
-    for (int c = 0; c < 65536; c++) b->pair[c] = moe_bpe_find(b, (unsigned char[]){ (unsigned char)(c >> 8), (unsigned char)c }, 2);
+    for (int c = 0; c < 65536; c++)
+        b->pair[c] = moe_bpe_find(b, (unsigned char[]){ (unsigned char)(c >> 8), (unsigned char)c }, 2);
 }
 
-/* Build the look-ups over bytes/start/count.  1; 0 when *twice has the bytes of an earlier token; -1 out of memory. */
+/* Build the look-ups over bytes/start/count.  1; 0 when *twice has the bytes of an earlier
+ * token; -1 out of memory. */
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice);
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice)
 {
@@ -93,9 +95,9 @@ enum moe_code moe_ids_refuse(const struct moe_ids *ids, size_t more, struct moe_
     if (!ids->most || need <= ids->most * sizeof *ids->v)
         return moe_fail(err, MOE_NOMEM, "no memory for %zu tokens", ids->count + more);
     return moe_fail(err, MOE_NOMEM,
-                    "its tokens take up to %llu bytes of memory, and %llu are there for them (allow more with "
-                    "--memory, or give less text at once)", need,
-                    (unsigned long long)ids->most * sizeof *ids->v);
+                    "its tokens take up to %llu bytes of memory, and %llu are there for them (allow more "
+                    "with --memory, or give less text at once)",
+                    need, (unsigned long long)ids->most * sizeof *ids->v);
 }
 
 /* ---- short pieces: parts in an array, the lowest rank found by looking ------------ */
@@ -131,8 +133,8 @@ static void encode_short(const struct moe_bpe *b, const unsigned char *s, size_t
 
 /* ---- long pieces: a linked list of parts and a heap of pairs ---------------------- */
 
-/* A heap entry is rank << 32 | start, so that the least is the lowest rank, leftmost among equals.  An entry is stale
- * when rank[start] differs: equal rank at an equal start means equal bytes, hence the same pair. */
+/* A heap entry is rank << 32 | start, so that the least is the lowest rank, leftmost among equals.  An entry
+ * is stale when rank[start] differs: equal rank at an equal start means equal bytes, hence the same pair. */
 static void sift_down(uint64_t *h, size_t n, size_t i)
 {
     uint64_t v = h[i];
@@ -198,7 +200,8 @@ void moe_bpe_work_release(struct moe_bpe_work *w)
 }
 
 /* Give the pair that begins at `at` its rank, and the heap an entry if it has one. */
-static int rate(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, uint32_t at, uint32_t len)
+static int rate(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, uint32_t at,
+                uint32_t len)
 {
     uint32_t mid = w->next[at];
     w->rank[at] = mid < len ? pair_rank(b, s, at, w->next[mid]) : -1;
@@ -229,8 +232,8 @@ static int merge_long(const struct moe_bpe *b, struct moe_bpe_work *w, const uns
     return 1;
 }
 
-static enum moe_code encode_long(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, uint32_t len,
-                                 struct moe_ids *ids, struct moe_err *err)
+static enum moe_code encode_long(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s,
+                                 uint32_t len, struct moe_ids *ids, struct moe_err *err)
 {
     size_t parts = 0;
     if (!work_room(w, len) || !merge_long(b, w, s, len)) goto nomem;
@@ -245,8 +248,8 @@ nomem:
     return moe_fail(err, MOE_NOMEM, "out of memory for a pre-token of %u bytes", len);
 }
 
-enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
-                             struct moe_ids *ids, struct moe_err *err)
+enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s,
+                             size_t len, struct moe_ids *ids, struct moe_err *err)
 {
     if (!moe_ids_room(ids, MOE_BPE_SHORT)) return moe_ids_refuse(ids, MOE_BPE_SHORT, err);
     if (len == 1) {
@@ -262,6 +265,7 @@ enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, co
         encode_short(b, s, len, ids);
         return MOE_OK;
     }
-    if (len > INT32_MAX) return moe_fail(err, MOE_UNSUPPORTED, "a pre-token of %zu bytes (split the text)", len);
+    if (len > INT32_MAX)
+        return moe_fail(err, MOE_UNSUPPORTED, "a pre-token of %zu bytes (split the text)", len);
     return encode_long(b, w, s, (uint32_t)len, ids, err);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/bpe.h - the ranks of a tiktoken.model and the merging of one pre-token.
  *
- * Knows nothing of Unicode, special tokens or files on disk: bytes in, ranks out.  Every merge of tiktoken joins two
- * neighbours whose concatenation is a token, and neighbours are contiguous in the text, so the rank of a pair is the
- * rank of its bytes: one hash map from bytes to ranks is the whole vocabulary. */
+ * Knows nothing of Unicode, special tokens or files on disk: bytes in, ranks out.  Every merge of tiktoken
+ * joins two neighbours whose concatenation is a token, and neighbours are contiguous in the text, so the rank
+ * of a pair is the rank of its bytes: one hash map from bytes to ranks is the whole vocabulary. */
 #ifndef MOE_FORMATS_TOKENIZER_BPE_H
 #define MOE_FORMATS_TOKENIZER_BPE_H
 
@@ -27,10 +27,12 @@ struct moe_bpe {
     int32_t single[256];
 };
 
-/* Parse the text of a tiktoken.model (lines `base64 SP rank`, in any order).  MOE_CORRUPT, with the line, for anything
- * else: bad base64, an empty token, a token or rank given twice, ranks with gaps, a single byte that has no token.
- * `file` names it in messages.  On failure *b is empty. */
-enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, const char *file, struct moe_err *err);
+/* Parse the text of a tiktoken.model (lines `base64 SP rank`, in any order).  MOE_CORRUPT,
+ * with the line, for anything
+ * else: bad base64, an empty token, a token or rank given twice, ranks with gaps, a single byte that has no
+ * token.  `file` names it in messages.  On failure *b is empty. */
+enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, const char *file,
+                            struct moe_err *err);
 void moe_bpe_release(struct moe_bpe *b);
 
 /* The rank of exactly these bytes, or -1. */
@@ -58,11 +60,13 @@ enum moe_code moe_ids_refuse(const struct moe_ids *ids, size_t more, struct moe_
 #define MOE_BPE_BYTES 28
 /* Up to this many bytes a scan for the lowest rank beats the heap; for so many ids there has to be room. */
 #define MOE_BPE_SHORT 48
-enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, size_t len,
-                             struct moe_ids *ids, struct moe_err *err);
+enum moe_code moe_bpe_encode(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s,
+                             size_t len, struct moe_ids *ids, struct moe_err *err);
 
-/* Merge the bytes of token `id` with the ranks below `id` alone: *n_parts is what is left, 2 for a token that one last merge
- * makes, 1 for a single byte; parts[0] and parts[1] get the ranks of the first two.  MOE_UNSUPPORTED above 1024 bytes. */
-enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2], int *n_parts, struct moe_err *err);
+/* Merge the bytes of token `id` with the ranks below `id` alone: *n_parts is what is left, 2 for a token that
+ * one last merge makes, 1 for a single byte; parts[0] and parts[1] get the ranks of the first two.
+ * MOE_UNSUPPORTED above 1024 bytes. */
+enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2], int *n_parts,
+                            struct moe_err *err);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-deepseek.c - DeepSeek-V3's template: BOS, all system text, then turns; results of tools in one
- * block until an answer. */
+/* formats/tokenizer/chat-deepseek.c - DeepSeek-V3's template: BOS, all system text, then turns; results of
+ * tools in one block until an answer. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-internal.h - what the parts of the chat renderer share; for formats/chat*.c alone. */
+/* formats/tokenizer/chat-internal.h - what the parts of the chat renderer share;
+ * for formats/chat*.c alone. */
 #ifndef MOE_FORMATS_TOKENIZER_CHAT_INTERNAL_H
 #define MOE_FORMATS_TOKENIZER_CHAT_INTERNAL_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-kimi.c - the templates of Kimi K2: <|im_ROLE|>NAME<|im_middle|>TEXT<|im_end|>, without
- * newlines and without BOS. */
+/* formats/tokenizer/chat-kimi.c - the templates of Kimi K2: <|im_ROLE|>NAME<|im_middle|>TEXT<|im_end|>,
+ * without newlines and without BOS. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"
@@ -123,8 +123,9 @@ static void check_message(struct moe_chat_out *o, const cJSON *m, int64_t i)
         moe_chat_fail(o, MOE_UNSUPPORTED, i, "has a 'function_call' (write it as 'tool_calls')");
     else if (steering(m))
         moe_chat_fail(o, MOE_UNSUPPORTED, i,
-                      "has '%s': no chat template goes on from a message (leave the key out, or write the whole "
-                      "text as a 'prompt')", steering(m));
+                      "has '%s': no chat template goes on from a message (leave the key out, or write the "
+                      "whole text as a 'prompt')",
+                      steering(m));
     else count_keys(o, m);
 }
 

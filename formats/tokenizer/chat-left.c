@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-left.c - what conversations hold and their template has no place for, told to people. */
+/* formats/tokenizer/chat-left.c - what conversations hold and their template has no
+ * place for, told to people. */
 #include "base/show.h"
 #include "base/tool.h"
 #include "formats/tokenizer/chat.h"
@@ -7,9 +8,8 @@
 void moe_chat_tell_left(const struct moe_run *run, const char *option, const struct moe_chat_left *l)
 {
     if (l->keys)
-        moe_notice(run, "%s: %lld key%s of messages %s left out, the first is '%s'", option, (long long)l->keys,
-                   moe_plural(l->keys), l->keys == 1 ? "is" : "are",
-                   l->key);
+        moe_notice(run, "%s: %lld key%s of messages %s left out, the first is '%s'", option,
+                   (long long)l->keys, moe_plural(l->keys), l->keys == 1 ? "is" : "are", l->key);
     if (l->reasoning)
         moe_notice(run, "%s: the thinking of %lld answers is left out, since the model's chat template has "
                    "no place for it there", option, (long long)l->reasoning);

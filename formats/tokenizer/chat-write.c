@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-write.c - special tokens and literal text as ids or as text, and JSON as Python writes it. */
+/* formats/tokenizer/chat-write.c - special tokens and literal text as ids or as text, and
+ * JSON as Python writes it. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"
@@ -22,7 +23,8 @@ void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const 
     if (i >= 0) moe_wrap(o->err, "message %lld", (long long)i);
 }
 
-/* The text is held beside its tokens, and both by the tokenizer's limit: n bytes more, at best *cap in all. */
+/* The text is held beside its tokens, and both by the tokenizer's limit: n bytes
+ * more, at best *cap in all. */
 static bool within_limit(struct moe_chat_out *o, size_t n, size_t *cap)
 {
     uint64_t limit = o->chat->t->limit, ids = o->ids ? o->ids->ids.cap * sizeof *o->ids->ids.v : 0;
@@ -31,8 +33,8 @@ static bool within_limit(struct moe_chat_out *o, size_t n, size_t *cap)
     *cap = o->text.n + n;
     if (*cap <= left) return true;
     moe_chat_fail(o, MOE_NOMEM, -1,
-                  "a conversation of %zu bytes of text or more takes %llu bytes of memory with its tokens, and "
-                  "%llu are there for it (allow more with --memory, or shorten it)",
+                  "a conversation of %zu bytes of text or more takes %llu bytes of memory with its tokens, "
+                  "and %llu are there for it (allow more with --memory, or shorten it)",
                   *cap, (unsigned long long)(*cap + ids), (unsigned long long)limit);
     return false;
 }

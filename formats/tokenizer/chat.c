@@ -78,9 +78,9 @@ static int tell(char *text, size_t bytes)
 
 /* ---- where it comes from ---- */
 
-/* The value of "chat_template": a text, or several by name, as a list of {"name", "template"} or as an object.
- * Of those the one named "default"; an empty text, which is known as none, where there is no such or where
- * another has conversations with tools to itself.  NULL for null. */
+/* The value of "chat_template": a text, or several by name, as a list of {"name", "template"} or as an
+ * object.  Of those the one named "default"; an empty text, which is known as none, where there is no such or
+ * where another has conversations with tools to itself.  NULL for null. */
 static const char *template_in(const cJSON *v)
 {
     const char *found = "";

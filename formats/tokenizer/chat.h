@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat.h - conversations as a model's chat template writes them: special tokens and literal text.
+/* formats/tokenizer/chat.h - conversations as a model's chat template writes them: special
+ * tokens and literal text.
  *
  * The templates of Kimi K2 (Instruct, Thinking, K2.5 and later) and DeepSeek-V3 are built in; a model's own
  * has to be one of those to the letter.  The renderer gives out ids of special tokens and pieces of literal
@@ -33,7 +34,8 @@ struct moe_chat_hint {
  * tokenizer_config.json or in chat_template.json, known by its digest; else, where there is none in any of
  * these places or in additional_chat_templates/, what fits the model type and the vocabulary.
  * MOE_UNSUPPORTED when that is none of those built in (the sentence names --chat-template and them), or the
- * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The tokenizer must outlive *c. */
+ * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The
+ * tokenizer must outlive *c. */
 enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *hint, struct moe_err *err);
 void moe_chat_close(struct moe_chat **c);

@@ -12,7 +12,8 @@ static bool unfinished(const unsigned char *s, int n)
     int want = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
     if (n >= want) return false;
     memcpy(try, s, (size_t)n);
-    if (n == 1) try[1] = s[0] == 0xe0 || s[0] == 0xf0 ? 0xa0 : 0x80; /* the second byte has a range of its own */
+    /* the second byte has a range of its own */
+    if (n == 1) try[1] = s[0] == 0xe0 || s[0] == 0xf0 ? 0xa0 : 0x80;
     return moe_utf8_char(try, (size_t)want) == want;
 }
 

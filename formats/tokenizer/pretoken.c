@@ -1,36 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* K2's pattern (class intersections as in Rust's regex crate, tried in this order, leftmost, greedy, backtracking):
+/* K2's pattern (class intersections as in Rust's regex crate, tried in this order,
+ * leftmost, greedy, backtracking):
  *
  *   1  [\p{Han}]+
- *   2  [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?
- *   3  [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+ *   2  [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*
+ *          [\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?
+ *   3  [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+
+ *          [\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?
  *   4  \p{N}{1,3}
  *   5   ?[^\s\p{L}\p{N}]+[\r\n]*
  *   6  \s*[\r\n]+
  *   7  \s+(?!\S)
  *   8  \s+
  *
- * Written below so that it never backtracks into a run, which keeps time linear and the stack flat.  Why each rewriting
- * finds the same piece (tests/unit/test-tokenizer.c compares it with the plain form on hostile text):
+ * Written below so that it never backtracks into a run, which keeps time linear and the stack
+ * flat.  Why each rewriting finds the same piece (tests/unit/test-tokenizer.c compares it with the
+ * plain form on hostile text):
  *
- * 1, 4, 5, 8: nothing that can fail follows the repeats, so giving characters back never helps; in 5 the optional space
+ * 1, 4, 5, 8: nothing that can fail follows the repeats, so giving characters back never
+ * helps; in 5 the optional space
  *    is not in the class after it.  Possessive.
  * 3: after `U+` comes `L*`, which cannot fail.  Possessive but for the optional first character.
- * 2: write A for \p{Lu}\p{Lt}, B for \p{Ll}, C for what both brackets hold.  U* takes the longest run of A and C.  If a B
- *    follows, L+ goes on from there: `U*+L++`.  If not, U* gives back until a C stands next, and L+ takes that C alone
- *    (what follows it is an A or the end of the run): the piece ends after the last C of the run, `(?:A*+C++)++`, whose
- *    last, failing turn is undone.  No C: no match.  The optional first character is tried with both, then left out, as
- *    backtracking would.
+ * 2: write A for \p{Lu}\p{Lt}, B for \p{Ll}, C for what both brackets hold.  U* takes the longest run of A
+ *    and C.  If a B follows, L+ goes on from there: `U*+L++`.  If not, U* gives back until a C stands next,
+ *    and L+ takes that C alone (what follows it is an A or the end of the run): the piece ends after the last
+ *    C of the run, `(?:A*+C++)++`, whose last, failing turn is undone.  No C: no match.  The optional first
+ *    character is tried with both, then left out, as backtracking would.
  * 6: \s* gives back until a newline stands next, so the piece ends after the last newline of the white space:
  *    `(?:[^\S\r\n]*+[\r\n]++)++`.
- * 7: one step back at most: with two or more characters, the one given back is white space and satisfies (?!\S).
+ * 7: one step back at most: with two or more characters, the one given back is white
+ * space and satisfies (?!\S).
  *
- * Linear over the whole text: a run is scanned a bounded number of times and then consumed, except by 2's second form,
- * which leaves behind a tail of A's only, and 7, which leaves one character; neither tail meets that form again.
+ * Linear over the whole text: a run is scanned a bounded number of times and then consumed, except by
+ * 2's second form, which leaves behind a tail of A's only, and 7, which leaves one character; neither
+ * tail meets that form again.
  *
- * PCRE2 differs from the engine K2 uses in three places, hence: \s would include U+180E, so White_Space is spelled out;
- * \p{Han} means script extensions since 10.40, so \p{sc:Han}; there is no &&, so a negative look-ahead before each
- * character, skipped for ASCII.  Its Unicode version is that of the library (see docs/reference/tokenizer.md). */
+ * PCRE2 differs from the engine K2 uses in three places, hence: \s would include U+180E, so White_Space is
+ * spelled out; \p{Han} means script extensions since 10.40, so \p{sc:Han}; there is no &&, so a negative
+ * look-ahead before each character, skipped for ASCII.  Its Unicode version is that of the library (see
+ * docs/reference/tokenizer.md). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/tokenizer/pretoken.h"
 
@@ -40,8 +48,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WHITE  "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define BLANK  "\\x09\\x0b\\x0c\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define WHITE \
+    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+    "3000}"
+#define BLANK \
+    "\\x09\\x0b\\x0c\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+    "3000}"
 #define NOTHAN "(?![\\x00-\\x7f]|\\p{sc:Han})"
 #define A      "[\\p{Lu}\\p{Lt}]"
 #define C      "(?:" NOTHAN "[\\p{Lm}\\p{Lo}\\p{M}])"
@@ -78,7 +90,8 @@ enum moe_code moe_pretoken_open(struct moe_pretoken **out, struct moe_err *err)
     PCRE2_SIZE offset = 0;
     if (!p) return moe_fail(err, MOE_NOMEM, "out of memory for the pre-tokenizer");
     p->code = pcre2_compile((PCRE2_SPTR)pattern, sizeof pattern - 1,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_START_OPTIMIZE, &number, &offset, NULL);
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_START_OPTIMIZE, &number,
+                            &offset, NULL);
     p->limits = pcre2_match_context_create(NULL);
     if (!p->code || !p->limits) {
         PCRE2_UCHAR why[128] = "";
@@ -86,14 +99,18 @@ enum moe_code moe_pretoken_open(struct moe_pretoken **out, struct moe_err *err)
         bool memory = p->code || number == PCRE2_ERROR_HEAP_FAILED;
         moe_pretoken_close(&p);
         if (memory) return moe_fail(err, MOE_NOMEM, "out of memory for the pre-tokenizer");
-        return moe_fail(err, MOE_UNSUPPORTED, "this PCRE2 does not take the pre-tokenizer pattern: at %zu: %s (needs 10.40 or newer)",
-                        offset, (char *)why);
+        return moe_fail(
+            err, MOE_UNSUPPORTED,
+            "this PCRE2 does not take the pre-tokenizer pattern: at %zu: %s (needs 10.40 or newer)", offset,
+            (char *)why);
     }
-    /* The limits are there to stop exponential patterns; this one is linear, and a long run must not meet them. */
+    /* The limits are there to stop exponential patterns; this one is linear, and a
+     * long run must not meet them. */
     pcre2_set_match_limit(p->limits, UINT32_MAX);
     pcre2_set_depth_limit(p->limits, UINT32_MAX);
     pcre2_set_heap_limit(p->limits, UINT32_MAX);
-    p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0; /* may be forbidden by the system: works without */
+    /* may be forbidden by the system: works without */
+    p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
     *out = p;
     return MOE_OK;
 }
@@ -127,18 +144,21 @@ void moe_pretoken_scan_free(struct moe_pretoken_scan *s)
     free(s);
 }
 
-enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, size_t len, size_t at, size_t *end,
-                                struct moe_err *err)
+enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, size_t len, size_t at,
+                                size_t *end, struct moe_err *err)
 {
     const struct moe_pretoken *p = s->p;
     int got = PCRE2_ERROR_JIT_STACKLIMIT;
-    if (p->jit) got = pcre2_jit_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, s->data, p->limits);
+    if (p->jit)
+        got = pcre2_jit_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, s->data, p->limits);
     if (got == PCRE2_ERROR_JIT_STACKLIMIT)
-        got = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->data, p->limits);
+        got = pcre2_match(p->code, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->data,
+                          p->limits);
     if (got == PCRE2_ERROR_NOMEMORY || got == PCRE2_ERROR_HEAPLIMIT)
         return moe_fail(err, MOE_NOMEM, "out of memory in the pre-tokenizer");
     *end = got > 0 ? pcre2_get_ovector_pointer(s->data)[1] : at;
-    if (*end <= at) return moe_fail(err, MOE_INTERNAL, "pre-tokenizer stopped at byte %zu (PCRE2 error %d)", at, got);
+    if (*end <= at)
+        return moe_fail(err, MOE_INTERNAL, "pre-tokenizer stopped at byte %zu (PCRE2 error %d)", at, got);
     return MOE_OK;
 }
 

@@ -25,8 +25,12 @@ static enum moe_code bad(const struct parser *p, const char *what)
 
 static int digit64(unsigned char c)
 {
-    return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52
-         : c == '+' ? 62 : c == '/' ? 63 : -1;
+    return c >= 'A' && c <= 'Z' ? c - 'A'
+         : c >= 'a' && c <= 'z' ? c - 'a' + 26
+         : c >= '0' && c <= '9' ? c - '0' + 52
+         : c == '+'             ? 62
+         : c == '/'             ? 63
+                                : -1;
 }
 
 /* Canonical base64 only: whole groups of four, padding only at the end, unused bits zero. */
@@ -108,7 +112,9 @@ static enum moe_code arrange(struct moe_bpe *b, const struct parser *p)
     uint32_t at = 0;
     for (size_t i = 0; i < p->tokens; i++) {
         uint32_t len = i < p->cap ? p->lines[i].len : 0;
-        if (!len) return moe_fail_at(p->err, MOE_CORRUPT, p->file, NULL, "rank %zu is missing among %zu tokens", i, p->tokens);
+        if (!len)
+            return moe_fail_at(p->err, MOE_CORRUPT, p->file, NULL, "rank %zu is missing among %zu tokens", i,
+                               p->tokens);
         memcpy(b->bytes + at, p->out + p->lines[i].offset, len);
         b->start[i] = at;
         at += len;
@@ -126,14 +132,19 @@ static enum moe_code index_tokens(struct moe_bpe *b, const char *file, struct mo
     int32_t twice = -1;
     int got = moe_bpe_index(b, &twice);
     if (got < 0) return moe_fail(err, MOE_NOMEM, "out of memory for the vocabulary");
-    if (got == 0) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "ranks %d and %d are the same token",
-                                     moe_bpe_find(b, b->bytes + b->start[twice], b->start[twice + 1] - b->start[twice]), twice);
+    if (got == 0)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "ranks %d and %d are the same token",
+                           moe_bpe_find(b, b->bytes + b->start[twice], b->start[twice + 1] - b->start[twice]),
+                           twice);
     for (int c = 0; c < 256; c++)
-        if (b->single[c] < 0) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no token for the single byte 0x%02x", (unsigned)c);
+        if (b->single[c] < 0)
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "no token for the single byte 0x%02x",
+                               (unsigned)c);
     return MOE_OK;
 }
 
-enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, const char *file, struct moe_err *err)
+enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, const char *file,
+                            struct moe_err *err)
 {
     struct parser p = { .at = text, .end = text + size, .file = file, .err = err };
     enum moe_code code = MOE_OK;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tokenizer-internal.h - what tokenizer*.c, detoken.c and chat*.c share; nobody else includes it. */
+/* formats/tokenizer/tokenizer-internal.h - what tokenizer*.c, detoken.c and chat*.c share;
+ * nobody else includes it. */
 #ifndef MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
 #define MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
 
@@ -17,7 +18,8 @@ struct moe_tokenizer {
     struct moe_pretoken *pre;
     uint64_t limit;              /* bytes that making tokens of one text may take besides it; 0: any */
     int64_t size;                /* ranks + special slots */
-    struct moe_added *added;     /* by id; other ids from bpe.count on are placeholders, whose names are made when asked for */
+    /* by id; other ids from bpe.count on are placeholders, whose names are made when asked for */
+    struct moe_added *added;
     size_t n_added;
     char *names;                 /* their bytes */
     struct moe_strmap by_name;   /* name -> id, of the added ones */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tokenizer-open.c - a tokenizer from its files: ranks, and the names of the ids after them. */
+/* formats/tokenizer/tokenizer-open.c - a tokenizer from its files: ranks, and the
+ * names of the ids after them. */
 #include "formats/tokenizer/tokenizer-internal.h"
 
 #include "base/io.h"
@@ -65,42 +66,52 @@ static enum moe_code read_added(const cJSON *item, const char *file, struct moe_
     size_t n = strlen(key);
     bool special = true; /* unless the entry says that it is not */
     if (n == 0 || n > 9 || strspn(key, "0123456789") != n || (n > 1 && *key == '0') || !cJSON_IsObject(item))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: '%.64s' is not an id with an object", key);
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "added_tokens_decoder: '%.64s' is not an id with an object", key);
     MOE_TRY(moe_json_str(item, "content", true, &name, file, err));
     MOE_TRY(moe_json_bool(item, "special", false, &special, file, err));
-    if (!*name) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: token %s has an empty name", key);
-    *a = (struct moe_added){ .id = strtol(key, NULL, 10), .name = name, .len = strlen(name), .text = !special }; /* nine digits at most */
+    if (!*name)
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: token %s has an empty name",
+                           key);
+    /* nine digits at most */
+    *a = (struct moe_added){
+        .id = strtol(key, NULL, 10), .name = name, .len = strlen(name), .text = !special
+    };
     return MOE_OK;
 }
 
-/* K2's first tokenization code made 256 + 2 reserved tokens, two more than the model has rows; a file that lists such
- * placeholders is no larger vocabulary, and they are never produced. */
+/* K2's first tokenization code made 256 + 2 reserved tokens, two more than the model has rows; a file that
+ * lists such placeholders is no larger vocabulary, and they are never produced. */
 static bool placeholder(const struct moe_added *a) { return moe_reserved_id(a->name, a->len) == a->id; }
 
 /* Decide the size: the model's, or what the files name. */
-static enum moe_code decide_size(struct moe_tokenizer *t, const cJSON *added, int64_t vocab, const struct paths *p,
-                                 struct moe_err *err)
+static enum moe_code decide_size(struct moe_tokenizer *t, const cJSON *added, int64_t vocab,
+                                 const struct paths *p, struct moe_err *err)
 {
     int64_t ranks = t->bpe.count;
     t->size = vocab ? vocab : ranks;
     if (vocab && ranks > vocab)
-        return moe_fail_at(err, MOE_MISMATCH, p->model, NULL, "%lld ranks, but the model's vocab_size is %lld",
-                           (long long)ranks, (long long)vocab);
+        return moe_fail_at(err, MOE_MISMATCH, p->model, NULL,
+                           "%lld ranks, but the model's vocab_size is %lld", (long long)ranks,
+                           (long long)vocab);
     for (const cJSON *i = added ? added->child : NULL; i; i = i->next) {
         struct moe_added a;
         MOE_TRY(read_added(i, p->config, &a, err));
         if (a.id < ranks)
-            return moe_fail_at(err, MOE_MISMATCH, p->config, NULL, "added token '%.64s' has id %lld, which is a rank of '%s'",
-                               a.name, (long long)a.id, p->model);
+            return moe_fail_at(err, MOE_MISMATCH, p->config, NULL,
+                               "added token '%.64s' has id %lld, which is a rank of '%s'", a.name,
+                               (long long)a.id, p->model);
         t->n_added++;
         if (a.id < t->size || placeholder(&a)) continue;
         if (vocab)
-            return moe_fail_at(err, MOE_MISMATCH, p->config, NULL, "added token '%.64s' has id %lld, but the model's vocab_size is %lld",
-                               a.name, (long long)a.id, (long long)vocab);
+            return moe_fail_at(err, MOE_MISMATCH, p->config, NULL,
+                               "added token '%.64s' has id %lld, but the model's vocab_size is %lld", a.name,
+                               (long long)a.id, (long long)vocab);
         t->size = a.id + 1;
     }
     if (t->size > IDS_MAX)
-        return moe_fail_at(err, MOE_UNSUPPORTED, p->config, NULL, "a vocabulary of %lld ids, more than %d", (long long)t->size, IDS_MAX);
+        return moe_fail_at(err, MOE_UNSUPPORTED, p->config, NULL, "a vocabulary of %lld ids, more than %d",
+                           (long long)t->size, IDS_MAX);
     return MOE_OK;
 }
 
@@ -111,10 +122,12 @@ static int lower_id(const void *a, const void *b)
 }
 
 /* The entries below t->size, by id, their names copied. */
-static enum moe_code store_added(struct moe_tokenizer *t, const cJSON *added, const char *file, struct moe_err *err)
+static enum moe_code store_added(struct moe_tokenizer *t, const cJSON *added, const char *file,
+                                 struct moe_err *err)
 {
     size_t total = 1;
-    for (const cJSON *i = added ? added->child : NULL; i; i = i->next) total += strlen(moe_json_get(i, "content")->valuestring);
+    for (const cJSON *i = added ? added->child : NULL; i; i = i->next)
+        total += strlen(moe_json_get(i, "content")->valuestring);
     char *at = t->names = malloc(total);
     t->added = calloc(t->n_added + 1, sizeof *t->added);
     if (!t->names || !t->added) return moe_fail(err, MOE_NOMEM, "out of memory for the special tokens");
@@ -141,7 +154,8 @@ static enum moe_code index_names(struct moe_tokenizer *t, const char *file, stru
         int got = moe_strmap_add(&t->by_name, a->name, a->len, a->id, NULL);
         if (got < 0) return moe_fail(err, MOE_NOMEM, "out of memory for the special tokens");
         if (got == 0 || (made != a->id && moe_added_makes(t, made)))
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "two special tokens are named '%.*s'", (int)(a->len < 64 ? a->len : 64), a->name);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "two special tokens are named '%.*s'",
+                               (int)(a->len < 64 ? a->len : 64), a->name);
         t->first[(unsigned char)*a->name] = true;
     }
     return MOE_OK;
@@ -160,11 +174,13 @@ static bool list_lengths(struct moe_tokenizer *t)
     for (size_t i = 0; i < t->n_added; i++) t->lengths[i] = t->added[i].len;
     qsort(t->lengths, t->n_added, sizeof *t->lengths, longer_first);
     for (size_t i = 0; i < t->n_added; i++)
-        if (!i || t->lengths[i] != t->lengths[t->length_count - 1]) t->lengths[t->length_count++] = t->lengths[i];
+        if (!i || t->lengths[i] != t->lengths[t->length_count - 1])
+            t->lengths[t->length_count++] = t->lengths[i];
     return true;
 }
 
-static enum moe_code read_specials(struct moe_tokenizer *t, const struct paths *p, int64_t vocab, struct moe_err *err)
+static enum moe_code read_specials(struct moe_tokenizer *t, const struct paths *p, int64_t vocab,
+                                   struct moe_err *err)
 {
     cJSON *root = NULL;
     MOE_TRY(moe_json_read(p->config, CONFIG_MAX, &root, err));
@@ -175,12 +191,14 @@ static enum moe_code read_specials(struct moe_tokenizer *t, const struct paths *
     if (code == MOE_OK) code = decide_size(t, added, vocab, p, err);
     if (code == MOE_OK) code = store_added(t, added, p->config, err);
     if (code == MOE_OK) code = index_names(t, p->config, err);
-    if (code == MOE_OK && !list_lengths(t)) code = moe_fail(err, MOE_NOMEM, "out of memory for the special tokens");
+    if (code == MOE_OK && !list_lengths(t))
+        code = moe_fail(err, MOE_NOMEM, "out of memory for the special tokens");
     cJSON_Delete(root);
     return code;
 }
 
-enum moe_code moe_tokenizer_open(struct moe_tokenizer **out, const char *dir, int64_t vocab_size, struct moe_err *err)
+enum moe_code moe_tokenizer_open(struct moe_tokenizer **out, const char *dir, int64_t vocab_size,
+                                 struct moe_err *err)
 {
     struct paths p;
     *out = NULL;

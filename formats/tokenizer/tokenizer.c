@@ -32,7 +32,10 @@ static const struct moe_added *added(const struct moe_tokenizer *t, int64_t id)
     return from < t->n_added && t->added[from].id == id ? &t->added[from] : NULL;
 }
 
-bool moe_added_makes(const struct moe_tokenizer *t, int64_t id) { return id >= t->bpe.count && id < t->size && !added(t, id); }
+bool moe_added_makes(const struct moe_tokenizer *t, int64_t id)
+{
+    return id >= t->bpe.count && id < t->size && !added(t, id);
+}
 
 const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, char room[MOE_TOKEN_ROOM], size_t *len)
 {
@@ -47,7 +50,10 @@ const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, char room
     return a ? a->name : room;
 }
 
-bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id) { return id >= t->bpe.count && id < t->size; }
+bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id)
+{
+    return id >= t->bpe.count && id < t->size;
+}
 
 bool moe_token_is_text(const struct moe_tokenizer *t, int32_t id)
 {
@@ -61,9 +67,13 @@ static int32_t find_special(const struct moe_tokenizer *t, const char *name, siz
     return (int32_t)(id < 0 && moe_added_makes(t, made) ? made : id);
 }
 
-int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name) { return find_special(t, name, strlen(name)); }
+int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name)
+{
+    return find_special(t, name, strlen(name));
+}
 
-enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t pair[2], bool *two, struct moe_err *err)
+enum moe_code moe_token_merge(const struct moe_tokenizer *t, int32_t id, int32_t pair[2], bool *two,
+                              struct moe_err *err)
 {
     int n = 0;
     if (id >= 0 && id < t->bpe.count) MOE_TRY(moe_bpe_split(&t->bpe, id, pair, &n, err));
@@ -114,7 +124,8 @@ static enum moe_code encode_valid(struct moe_encoding *e, const char *text, size
         MOE_TRY(moe_pretoken_next(e->scan, text, bytes, at, &end, err));
         if (end - at > 4096) MOE_TRY(check_limit(e, end - at, err));
         if (!moe_ids_room(&e->ids, MOE_BPE_SHORT)) return moe_ids_refuse(&e->ids, bytes - at, err);
-        MOE_TRY(moe_bpe_encode(&e->t->bpe, &e->work, (const unsigned char *)text + at, end - at, &e->ids, err));
+        MOE_TRY(
+            moe_bpe_encode(&e->t->bpe, &e->work, (const unsigned char *)text + at, end - at, &e->ids, err));
     }
     return MOE_OK;
 }
@@ -157,7 +168,8 @@ static int32_t special_at(const struct moe_tokenizer *t, const char *s, size_t l
     return id;
 }
 
-static enum moe_code encode_special(struct moe_encoding *e, const char *text, size_t bytes, struct moe_err *err)
+static enum moe_code encode_special(struct moe_encoding *e, const char *text, size_t bytes,
+                                    struct moe_err *err)
 {
     size_t from = 0, len;
     for (size_t at = 0; at < bytes; at++) {
@@ -172,14 +184,15 @@ static enum moe_code encode_special(struct moe_encoding *e, const char *text, si
     return moe_encode_text(e, text + from, bytes - from, err);
 }
 
-enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
-                           size_t *count, struct moe_err *err)
+enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size_t bytes, bool special,
+                           int32_t **ids, size_t *count, struct moe_err *err)
 {
     struct moe_encoding e;
     *ids = NULL;
     *count = 0;
     MOE_TRY(moe_encoding_init(&e, t, bytes, err));
-    enum moe_code code = special ? encode_special(&e, text, bytes, err) : moe_encode_text(&e, text, bytes, err);
+    enum moe_code code = special ? encode_special(&e, text, bytes, err)
+                                 : moe_encode_text(&e, text, bytes, err);
     if (code == MOE_OK && !moe_ids_room(&e.ids, 1)) code = moe_ids_refuse(&e.ids, 1, err);
     if (code == MOE_OK) {
         *ids = e.ids.v;

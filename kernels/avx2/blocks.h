@@ -57,9 +57,14 @@ OP bi i_or_and(bi x, bi y, bi z) { return i_or(x, i_and(y, z)); }
 OP bi i_min(bi x, bi y) { return _mm256_min_epi32(x, y); }
 OP bi i_max(bi x, bi y) { return _mm256_max_epi32(x, y); }
 OP bi i_low4(bi x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }
-OP bi i_tag(bi x, bi low) { return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi32(15), x), low); } /* (x & ~15) | low */
+/* (x & ~15) | low */
+OP bi i_tag(bi x, bi low) { return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi32(15), x), low); }
 OP bm i_gt(bi x, bi y) { return _mm256_cmpgt_epi32(x, y); }
-OP bm i_any(bi x) { return _mm256_xor_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), _mm256_set1_epi32(-1)); } /* not 0 */
+/* not 0 */
+OP bm i_any(bi x)
+{
+    return _mm256_xor_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), _mm256_set1_epi32(-1));
+}
 OP bi i_pick(bm m, bi x, bi y) { return _mm256_blendv_epi8(y, x, m); }
 OP void i_store_bytes(uint8_t *p, bi x) /* LANES bytes */
 {
@@ -77,23 +82,35 @@ OP bi w_less(bi x, bi y) { return _mm256_subs_epu16(x, y); } /* max(x - y, 0) */
 OP bi w_max(bi x, bi y) { return _mm256_max_epu16(x, y); }
 OP bi w_signed_min(bi x, bi y) { return _mm256_min_epi16(x, y); }
 #define w_shr(x, n) _mm256_srli_epi16(x, n)
-OP bi w_add_squares(bi sum, bi x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, x)); } /* of both words */
+/* of both words */
+OP bi w_add_squares(bi sum, bi x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, x)); }
 /* Of a sum of squares, < 2^32, less at most 1. */
 OP bf w_value(bi x) { bf h = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 1)); return _mm256_add_ps(h, h); }
 /* (low word of x) | (low word of y) << 16 */
 OP bi w_join(bi x, bi y) { return _mm256_blend_epi16(x, _mm256_slli_epi32(y, 16), 0xaa); }
 
-/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the upper byte. The
- * low byte of the index asks for a zero; entries 0 to 15 and 16 to 31 are looked up both, the top bit of u decides. */
+/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the
+ * upper byte. The low byte of the index asks for a zero; entries 0 to 15 and 16 to 31 are looked up both,
+ * the top bit of u decides. */
 OP bi w_look(__m128i lo, __m128i hi, bi u)
 {
     bi at = _mm256_or_si256(_mm256_srli_epi16(u, 3), _mm256_set1_epi16(0x80));
-    return _mm256_blendv_epi8(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(lo), at), _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(hi), at), u);
+    return _mm256_blendv_epi8(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(lo), at),
+                              _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(hi), at), u);
 }
-#define LOW_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) _mm_setr_epi8(v0, v1, v1, v2, v2, v3, v3, v4, v4, v4, v5, v5, v5, v5, v6, v6)
-#define HIGH_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) _mm_setr_epi8(v6, v6, v6, v6, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7)
-OP bi w_e2m1(bi u) { return w_look(LOW_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64), HIGH_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64), u); }
-OP bi w_code(bi u) { return w_look(LOW_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), HIGH_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), u); }
+#define LOW_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) \
+    _mm_setr_epi8(v0, v1, v1, v2, v2, v3, v3, v4, v4, v4, v5, v5, v5, v5, v6, v6)
+#define HIGH_QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) \
+    _mm_setr_epi8(v6, v6, v6, v6, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7, v7)
+OP bi w_e2m1(bi u)
+{
+    return w_look(LOW_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64),
+                  HIGH_QUARTERS(0, 16, 32, 48, 64, 96, -128, -64), u);
+}
+OP bi w_code(bi u)
+{
+    return w_look(LOW_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), HIGH_QUARTERS(0, 1, 2, 3, 4, 5, 6, 7), u);
+}
 
 /* Entry c % 8 of a table of 8. */
 OP bf f_of8(const float *t, bi c) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), c); }
@@ -104,9 +121,12 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
     bi u[8];
     EACH(i, 8) {
         const uint8_t *q = p + i % 4 * stride + i / 4 * 16; /* half a block, and that of the block four on */
-        r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)q)), _mm_loadu_si128((const void *)(q + 4 * stride)), 1);
+        r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)q)),
+                                       _mm_loadu_si128((const void *)(q + 4 * stride)), 1);
     }
-    EACH(i, 4) u[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]), u[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    EACH(i, 4)
+    u[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]),
+          u[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     EACH(h, 2) EACH(i, 2) {
         r[4 * h + 2 * i] = _mm256_unpacklo_epi64(u[4 * h + i], u[4 * h + i + 2]);
         r[4 * h + 2 * i + 1] = _mm256_unpackhi_epi64(u[4 * h + i], u[4 * h + i + 2]);
@@ -125,8 +145,10 @@ OP void store_pairs(uint8_t *p, bi x, bi y)
 
 OP double f_distance(bf x, bf y) /* sum of (x - y)^2 in double */
 {
-    __m256d a = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_castps256_ps128(y)));
-    __m256d b = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)), _mm256_cvtps_pd(_mm256_extractf128_ps(y, 1)));
+    __m256d a = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)),
+                              _mm256_cvtps_pd(_mm256_castps256_ps128(y)));
+    __m256d b = _mm256_sub_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)),
+                              _mm256_cvtps_pd(_mm256_extractf128_ps(y, 1)));
     a = _mm256_fmadd_pd(a, a, _mm256_mul_pd(b, b));
     __m128d h = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));

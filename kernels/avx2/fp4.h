@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  See kernels/avx512/fp4.h, which has the
- * same names and gives the same bits. */
+/* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  See
+ * kernels/avx512/fp4.h, which has the same names and gives the same bits. */
 #ifndef MOE_KERNELS_AVX2_FP4_H
 #define MOE_KERNELS_AVX2_FP4_H
 
@@ -14,7 +14,8 @@ typedef __m256i words;
 
 LANE codes fp4_codes(const uint8_t *p, int half, int part)
 {
-    const __m256i *a = (const void *)(p + 32 * part + 4 * half), *b = (const void *)(p + 32 * part + 60 + 4 * half);
+    const __m256i *a = (const void *)(p + 32 * part + 4 * half),
+                  *b = (const void *)(p + 32 * part + 60 + 4 * half);
     return _mm256_blend_epi32(_mm256_loadu_si256(a), _mm256_loadu_si256(b), 0xaa);
 }
 LANE words fp4_even(codes c)
@@ -24,7 +25,8 @@ LANE words fp4_even(codes c)
 }
 LANE words fp4_odd(codes c) { return fp4_even(_mm256_srli_epi32(c, 4)); }
 
-LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); } /* again in every product: registers are short, loads are not */
+/* again in every product: registers are short, loads are not */
+LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); }
 LANE void fp4_store(void *p, words a) { _mm256_storeu_si256(p, a); }
 LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
 LANE words fp4_up(words a) { return _mm256_slli_epi32(a, 8); }
@@ -53,10 +55,14 @@ LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 LANE vt fp4_factor(words scale, words power, bool plain)
 {
     if (plain) return _mm256_castsi256_ps(_mm256_add_epi32(scale, power));
-    return _mm256_mul_ps(_mm256_castsi256_ps(scale), _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
+    return _mm256_mul_ps(_mm256_castsi256_ps(scale),
+                         _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
 }
 
-LANE codes fp4_over(codes most, __m256i c) { return _mm256_max_epu8(most, _mm256_sub_epi8(c, _mm256_set1_epi8(8))); }
+LANE codes fp4_over(codes most, __m256i c)
+{
+    return _mm256_max_epu8(most, _mm256_sub_epi8(c, _mm256_set1_epi8(8)));
+}
 LANE bool fp4_plain(codes most)
 {
     most = _mm256_subs_epu8(most, _mm256_set1_epi8(126 - 8));
@@ -74,12 +80,15 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
 #define AT(q) (const void *)(p + (q) * stride + i)
 #define TO(q) (void *)(out + (q) * apart + i)
     for (int i = 0; i < 64; i += 32) {
-        __m256i a = _mm256_loadu_si256(AT(0)), b = _mm256_loadu_si256(AT(1)), c = _mm256_loadu_si256(AT(2)), d = _mm256_loadu_si256(AT(3));
+        __m256i a = _mm256_loadu_si256(AT(0)), b = _mm256_loadu_si256(AT(1)), c = _mm256_loadu_si256(AT(2)),
+                d = _mm256_loadu_si256(AT(3));
         *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
         __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
         a = _mm256_unpackhi_epi32(a, b), c = _mm256_unpackhi_epi32(c, d);
-        _mm256_storeu_si256(TO(0), _mm256_unpacklo_epi64(ab, cd)), _mm256_storeu_si256(TO(1), _mm256_unpackhi_epi64(ab, cd));
-        _mm256_storeu_si256(TO(2), _mm256_unpacklo_epi64(a, c)), _mm256_storeu_si256(TO(3), _mm256_unpackhi_epi64(a, c));
+        _mm256_storeu_si256(TO(0), _mm256_unpacklo_epi64(ab, cd)),
+            _mm256_storeu_si256(TO(1), _mm256_unpackhi_epi64(ab, cd));
+        _mm256_storeu_si256(TO(2), _mm256_unpacklo_epi64(a, c)),
+            _mm256_storeu_si256(TO(3), _mm256_unpackhi_epi64(a, c));
     }
 #undef AT
 #undef TO
@@ -87,14 +96,18 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
 
 LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int digit)
 {
-    const __m256i from = _mm256_add_epi8(_mm256_set1_epi8((char)digit), _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, -128, 4, -128, -128, -128, 8, -128, -128, -128, 12, -128, -128, -128)));
+    const __m256i from = _mm256_add_epi8(
+        _mm256_set1_epi8((char)digit),
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, -128, 4, -128, -128, -128, 8, -128, -128,
+                                                  -128, 12, -128, -128, -128)));
     a = _mm256_or_si256(_mm256_shuffle_epi8(a, from), _mm256_slli_epi32(_mm256_shuffle_epi8(b, from), 8));
     c = _mm256_or_si256(_mm256_shuffle_epi8(c, from), _mm256_slli_epi32(_mm256_shuffle_epi8(d, from), 8));
     return _mm256_or_si256(a, _mm256_slli_epi32(c, 16));
 }
 LANE vi fp4_bytes(const vi *v, int digit)
 {
-    return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, digit), fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, digit) };
+    return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, digit),
+                 fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, digit) };
 }
 
 LANE void transpose8(__m256 *v)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/lanes.h - sixteen lanes in two ymm: what kernels/body/ is written in.  kernels/avx512/lanes.h has the same
- * names on one zmm.  Every operation here rounds once, so both give the same bits. */
+/* kernels/avx2/lanes.h - sixteen lanes in two ymm: what kernels/body/ is written in.  kernels/avx512/lanes.h
+ * has the same names on one zmm.  Every operation here rounds once, so both give the same bits. */
 #ifndef MOE_KERNELS_AVX2_LANES_H
 #define MOE_KERNELS_AVX2_LANES_H
 
@@ -21,7 +21,8 @@ typedef vi vm;                       /* 16 conditions: all ones or all zeros */
 LANE vm vm_first(int64_t n) /* lanes 0..n-1, n in [0,16] */
 {
     const __m256i lo = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), k = _mm256_set1_epi32((int)n);
-    return (vm){ _mm256_cmpgt_epi32(k, lo), _mm256_cmpgt_epi32(k, _mm256_add_epi32(lo, _mm256_set1_epi32(8))) };
+    return (vm){ _mm256_cmpgt_epi32(k, lo),
+                 _mm256_cmpgt_epi32(k, _mm256_add_epi32(lo, _mm256_set1_epi32(8))) };
 }
 LANE vf vf_zero(void) { return (vf){ _mm256_setzero_ps(), _mm256_setzero_ps() }; }
 LANE vf vf_set(float f) { return (vf){ _mm256_set1_ps(f), _mm256_set1_ps(f) }; }
@@ -42,7 +43,10 @@ LANE vf vf_add(vf x, vf y) { return (vf){ _mm256_add_ps(x.a, y.a), _mm256_add_ps
 LANE vf vf_sub(vf x, vf y) { return (vf){ _mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b) }; }
 LANE vf vf_mul(vf x, vf y) { return (vf){ _mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b) }; }
 LANE vf vf_div(vf x, vf y) { return (vf){ _mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b) }; }
-LANE vf vf_fma(vf x, vf y, vf z) { return (vf){ _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) }; }
+LANE vf vf_fma(vf x, vf y, vf z)
+{
+    return (vf){ _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) };
+}
 LANE float vf_fold(vf s)
 {
     __m256 a = _mm256_add_ps(s.a, s.b);
@@ -51,12 +55,19 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
-LANE vf vf_max(vf x, vf y) { return (vf){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; } /* y when either is NaN */
+/* y when either is NaN */
+LANE vf vf_max(vf x, vf y) { return (vf){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
 LANE vf vf_min(vf x, vf y) { return (vf){ _mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b) }; }
-LANE vf vf_abs(vf x) { return (vf){ _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.a), _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.b) }; }
+LANE vf vf_abs(vf x)
+{
+    return (vf){ _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.a), _mm256_andnot_ps(_mm256_set1_ps(-0.f), x.b) };
+}
 LANE vi vi_bits(vf x) { return (vi){ _mm256_castps_si256(x.a), _mm256_castps_si256(x.b) }; }
 LANE vf vf_bits(vi x) { return (vf){ _mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b) }; }
-LANE vm vf_lt(vf x, vf y) { return vi_bits((vf){ _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ) }); }
+LANE vm vf_lt(vf x, vf y)
+{
+    return vi_bits((vf){ _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ) });
+}
 LANE vf vf_blend(vm m, vf yes, vf no)
 {
     return (vf){ _mm256_blendv_ps(no.a, yes.a, vf_bits(m).a), _mm256_blendv_ps(no.b, yes.b, vf_bits(m).b) };
@@ -80,7 +91,8 @@ LANE uint32_t vi_fold_max(vi x)
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
 }
 
-/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; x * y - z in even lanes, x * y + z in odd ones. */
+/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; x * y - z in even
+ * lanes, x * y + z in odd ones. */
 LANE vf vf_twice(const float *p, int64_t n)
 {
     __m256 v = _mm256_maskload_ps(p, vm_first(n).a);
@@ -88,16 +100,24 @@ LANE vf vf_twice(const float *p, int64_t n)
                  _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)) };
 }
 LANE vf vf_swap(vf x) { return (vf){ _mm256_permute_ps(x.a, 0xb1), _mm256_permute_ps(x.b, 0xb1) }; }
-LANE vf vf_fmaddsub(vf x, vf y, vf z) { return (vf){ _mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b) }; }
+LANE vf vf_fmaddsub(vf x, vf y, vf z)
+{
+    return (vf){ _mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b) };
+}
 
 /* ---- 16 doubles ---- */
 
 typedef struct { __m256d q[4]; } vd;
-LANE vd vd_zero(void) { return (vd){ { _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd() } }; }
+LANE vd vd_zero(void)
+{
+    return (vd){ { _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd() } };
+}
 LANE vd vd_of(vf v)
 {
-    return (vd){ { _mm256_cvtps_pd(_mm256_castps256_ps128(v.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.a, 1)),
-                   _mm256_cvtps_pd(_mm256_castps256_ps128(v.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.b, 1)) } };
+    return (vd){
+        { _mm256_cvtps_pd(_mm256_castps256_ps128(v.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.a, 1)),
+          _mm256_cvtps_pd(_mm256_castps256_ps128(v.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(v.b, 1)) }
+    };
 }
 LANE vd vd_sub(vd x, vd y)
 {
@@ -118,10 +138,14 @@ LANE double vd_fold(vd s)
 
 /* ---- stored types, 16 values at p ---- */
 
-LANE __m256 bf16_lanes(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+LANE __m256 bf16_lanes(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
 LANE vf vf_bf16(const uint8_t *p)
 {
-    return (vf){ bf16_lanes(_mm_loadu_si128((const void *)p)), bf16_lanes(_mm_loadu_si128((const void *)(p + 16))) };
+    return (vf){ bf16_lanes(_mm_loadu_si128((const void *)p)),
+                 bf16_lanes(_mm_loadu_si128((const void *)(p + 16))) };
 }
 LANE vf vf_bf16n(const uint8_t *p, int64_t n)
 {
@@ -132,7 +156,8 @@ LANE vf vf_bf16n(const uint8_t *p, int64_t n)
 
 LANE vf vf_f16(const uint8_t *p)
 {
-    return (vf){ _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16))) };
+    return (vf){ _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)),
+                 _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16))) };
 }
 LANE vf vf_f16n(const uint8_t *p, int64_t n)
 {
@@ -141,14 +166,17 @@ LANE vf vf_f16n(const uint8_t *p, int64_t n)
     return vf_f16(tail);
 }
 
-/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8, subnormals too.  Only NaN differs. */
+/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8,
+ * subnormals too.  Only NaN differs. */
 LANE vf vf_e4m3(const uint8_t *p)
 {
-    __m256i u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p)), mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
+    __m256i u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p)),
+            mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
     __m256i nan = _mm256_cmpeq_epi16(mag, _mm256_set1_epi16(0x7f));
     __m256i half = _mm256_blendv_epi8(_mm256_slli_epi16(mag, 7), _mm256_set1_epi16(0x7e00), nan);
     half = _mm256_or_si256(half, _mm256_slli_epi16(_mm256_srli_epi16(u, 7), 15));
-    vf h = { _mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)) };
+    vf h = { _mm256_cvtph_ps(_mm256_castsi256_si128(half)),
+             _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)) };
     return vf_mul(h, vf_set(256));
 }
 LANE vf vf_e4m3n(const uint8_t *p, int64_t n)
@@ -164,23 +192,31 @@ LANE vi nibbles(const uint8_t *p)
     const __m256i by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
     int32_t d[2];
     memcpy(d, p, 8);
-    return (vi){ _mm256_srlv_epi32(_mm256_set1_epi32(d[0]), by), _mm256_srlv_epi32(_mm256_set1_epi32(d[1]), by) };
+    return (vi){ _mm256_srlv_epi32(_mm256_set1_epi32(d[0]), by),
+                 _mm256_srlv_epi32(_mm256_set1_epi32(d[1]), by) };
 }
-/* The two bytes of each value as bfloat16, looked up: of codes 0-3, 8-11 in one half of a register, 4-7, 12-15 in the other, so that putting
- * them together puts them in order. */
+/* The two bytes of each value as bfloat16, looked up: of codes 0-3, 8-11 in one half of a register, 4-7,
+ * 12-15 in the other, so that putting them together puts them in order. */
 LANE vf vf_e2m1(const uint8_t *p)
 {
-    const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, -1, -1, -1, -1, -1, -1, -1, -1, 2, 2, 3, 3, 6, 6, 7, 7, -1, -1, -1, -1, -1, -1, -1, -1);
-    const __m256i low = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, -128, -64, 0, 64, -128, -64, 0, 0, -128, -64, 0, 64, -128, -64));
-    const __m256i high = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 63, 63, 63, 64, 64, 64, 64, -128, -65, -65, -65, -64, -64, -64, -64));
+    const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, -1, -1, -1, -1, -1, -1, -1, -1, 2, 2, 3, 3,
+                                           6, 6, 7, 7, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i low = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 0, -128, -64, 0, 64, -128, -64, 0, 0, -128, -64, 0, 64, -128, -64));
+    const __m256i high = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 63, 63, 63, 64, 64, 64, 64, -128, -65, -65, -65, -64, -64, -64, -64));
     __m256i c = _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64((const void *)p)), twice);
-    c = _mm256_or_si256(_mm256_and_si256(c, _mm256_set1_epi16(15)), _mm256_and_si256(_mm256_srli_epi16(c, 4), _mm256_set1_epi16(15 << 8)));
-    __m256i h = _mm256_unpacklo_epi8(_mm256_shuffle_epi8(low, c), _mm256_shuffle_epi8(high, c)), zero = _mm256_setzero_si256();
-    return (vf){ _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, h)), _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, h)) };
+    c = _mm256_or_si256(_mm256_and_si256(c, _mm256_set1_epi16(15)),
+                        _mm256_and_si256(_mm256_srli_epi16(c, 4), _mm256_set1_epi16(15 << 8)));
+    __m256i h = _mm256_unpacklo_epi8(_mm256_shuffle_epi8(low, c), _mm256_shuffle_epi8(high, c)),
+            zero = _mm256_setzero_si256();
+    return (vf){ _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, h)),
+                 _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, h)) };
 }
 LANE __m256 int4_lanes(__m256i q)
 {
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(q, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
+    return _mm256_cvtepi32_ps(
+        _mm256_sub_epi32(_mm256_and_si256(q, _mm256_set1_epi32(15)), _mm256_set1_epi32(8)));
 }
 LANE vf vf_int4(const uint8_t *p)
 {
@@ -197,12 +233,14 @@ LANE vt vt_zero(void) { return _mm256_setzero_ps(); }
 LANE vt vt_load(const float *p) { return _mm256_loadu_ps(p); }
 LANE vt vt_loadn(const float *p, int64_t n) /* n in [0,8] */
 {
-    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+    return _mm256_maskload_ps(
+        p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 }
 LANE void vt_store(float *p, vt a) { _mm256_storeu_ps(p, a); }
 LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
 
-/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency, sums within 16 registers. */
+/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency,
+ * sums within 16 registers. */
 #define FUSED_ROWS(n) ((n) == 1 ? 4 : 2)
 
 /* 16-wide columns of values that attention sums at once. */

@@ -54,18 +54,21 @@ OP bi i_or_and(bi x, bi y, bi z) { return _mm512_ternarylogic_epi32(x, y, z, 0xf
 OP bi i_min(bi x, bi y) { return _mm512_min_epi32(x, y); }
 OP bi i_max(bi x, bi y) { return _mm512_max_epi32(x, y); }
 OP bi i_low4(bi x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }
-OP bi i_tag(bi x, bi low) { return _mm512_ternarylogic_epi32(x, _mm512_set1_epi32(-16), low, 0xea); } /* (x & ~15) | low */
+/* (x & ~15) | low */
+OP bi i_tag(bi x, bi low) { return _mm512_ternarylogic_epi32(x, _mm512_set1_epi32(-16), low, 0xea); }
 OP bm i_gt(bi x, bi y) { return _mm512_cmpgt_epi32_mask(x, y); }
 OP bm i_any(bi x) { return _mm512_test_epi32_mask(x, x); } /* not 0 */
 OP bi i_pick(bm m, bi x, bi y) { return _mm512_mask_blend_epi32(m, y, x); }
-OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(x)); } /* LANES bytes */
+/* LANES bytes */
+OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(x)); }
 
 /* ---- 16-bit words, two a block ---- */
 
 OP bi w_set(int x) { return _mm512_set1_epi16((short)x); }
 OP bi w_twice(bi x) /* the low word into both */
 {
-    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+    return _mm512_shuffle_epi8(
+        x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
 OP bi w_mulhi(bi x, bi y) { return _mm512_mulhi_epu16(x, y); }
 OP bi w_sub(bi x, bi y) { return _mm512_sub_epi16(x, y); }
@@ -85,15 +88,21 @@ OP bf w_value(bi x) { return _mm512_cvtepu32_ps(x); }     /* of a sum of squares
 /* (low word of x) | (low word of y) << 16 */
 OP bi w_join(bi x, bi y)
 {
-    return _mm512_mask_shuffle_epi8(x, 0xcccccccccccccccc, y, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+    return _mm512_mask_shuffle_epi8(
+        x, 0xcccccccccccccccc, y,
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
 
-/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the upper byte. */
+/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its
+ * code, in the upper byte. */
 OP bi w_look(const bi table, bi u) { return _mm512_permutexvar_epi16(_mm512_srli_epi16(u, 11), table); }
 #define QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) /* entries 0 to 31 */ \
-    { (v0) << 8, (v1) << 8, (v1) << 8, (v2) << 8, (v2) << 8, (v3) << 8, (v3) << 8, (v4) << 8, (v4) << 8, (v4) << 8, (v5) << 8, \
-      (v5) << 8, (v5) << 8, (v5) << 8, (v6) << 8, (v6) << 8, (v6) << 8, (v6) << 8, (v6) << 8, (v6) << 8, (v7) << 8, (v7) << 8, \
-      (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8 }
+    { \
+        (v0) << 8, (v1) << 8, (v1) << 8, (v2) << 8, (v2) << 8, (v3) << 8, (v3) << 8, (v4) << 8, (v4) << 8, \
+            (v4) << 8, (v5) << 8, (v5) << 8, (v5) << 8, (v5) << 8, (v6) << 8, (v6) << 8, (v6) << 8, \
+            (v6) << 8, (v6) << 8, (v6) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, \
+            (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8, (v7) << 8 \
+    }
 OP bi w_e2m1(bi u)
 {
     static const uint16_t t[32] = QUARTERS(0, 16, 32, 48, 64, 96, 128, 192);
@@ -106,7 +115,10 @@ OP bi w_code(bi u)
 }
 
 /* Entry c % 8 of a table of 8. */
-OP bf f_of8(const float *t, bi c) { return _mm512_permutexvar_ps(c, _mm512_broadcast_f32x8(_mm256_loadu_ps(t))); }
+OP bf f_of8(const float *t, bi c)
+{
+    return _mm512_permutexvar_ps(c, _mm512_broadcast_f32x8(_mm256_loadu_ps(t)));
+}
 
 /* r[k] gets dword k of each block: of `p`, `p + stride` .., 32 bytes each. */
 OP void columns(const uint8_t *p, int64_t stride, bi r[8])
@@ -114,21 +126,27 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
     bi u[8];
     EACH(i, 8) {
         const uint8_t *q = p + (i / 4 * 8 + i % 4) * stride;
-        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)q)), _mm256_loadu_si256((const void *)(q + 4 * stride)), 1);
+        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)q)),
+                                  _mm256_loadu_si256((const void *)(q + 4 * stride)), 1);
     }
-    EACH(i, 4) u[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]), u[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    EACH(i, 4)
+    u[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]),
+          u[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     EACH(h, 2) EACH(i, 2) {
         r[4 * h + 2 * i] = _mm512_unpacklo_epi64(u[4 * h + i], u[4 * h + i + 2]);
         r[4 * h + 2 * i + 1] = _mm512_unpackhi_epi64(u[4 * h + i], u[4 * h + i + 2]);
     }
-    EACH(i, 4) u[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), u[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    EACH(i, 4)
+    u[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88),
+    u[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
     EACH(i, 8) r[i] = u[i];
 }
 
 /* Eight bytes a block: those of x, then those of y. */
 OP void store_pairs(uint8_t *p, bi x, bi y)
 {
-    const bi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), rest = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    const bi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+             rest = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     bi lo = _mm512_unpacklo_epi32(x, y), hi = _mm512_unpackhi_epi32(x, y);
     i_store(p, _mm512_permutex2var_epi64(lo, first, hi));
     i_store(p + 64, _mm512_permutex2var_epi64(lo, rest, hi));
@@ -138,8 +156,10 @@ OP void store_pairs(uint8_t *p, bi x, bi y)
 
 OP double f_distance(bf x, bf y) /* sum of (x - y)^2 in double */
 {
-    __m512d a = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_castps512_ps256(y)));
-    __m512d b = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1)));
+    __m512d a = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+                              _mm512_cvtps_pd(_mm512_castps512_ps256(y)));
+    __m512d b = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)),
+                              _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1)));
     return _mm512_reduce_add_pd(_mm512_fmadd_pd(a, a, _mm512_mul_pd(b, b)));
 }
 

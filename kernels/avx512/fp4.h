@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx512/fp4.h - the codes of 16 blocks at once, a block a lane: what kernels/body/fp4.h is written in.
- * kernels/avx2/fp4.h has the same names on ymm, lanes 0-7 and 8-15 as two parts.
+/* kernels/avx512/fp4.h - the codes of 16 blocks at once, a block a lane: what kernels/body/fp4.h is written
+ * in.  kernels/avx2/fp4.h has the same names on ymm, lanes 0-7 and 8-15 as two parts.
  *
- * Lane 2m is block m of a group of 16 blocks, lane 2m + 1 block m + 8: so two loads and a blend bring the first (or second) eight
- * columns of every block into its lane, and no shuffle is spent. */
+ * Lane 2m is block m of a group of 16 blocks, lane 2m + 1 block m + 8: so two loads and a blend bring the
+ * first (or second) eight columns of every block into its lane, and no shuffle is spent. */
 #ifndef MOE_KERNELS_AVX512_FP4_H
 #define MOE_KERNELS_AVX512_FP4_H
 
@@ -20,7 +20,8 @@ typedef __m512i words; /* a lane: an int32, or four bytes */
 LANE codes fp4_codes(const uint8_t *p, int half, int part)
 {
     (void)part;
-    return half ? _mm512_mask_loadu_epi32(_mm512_loadu_si512(p + 64), 0x5555, p + 4) : _mm512_mask_loadu_epi32(_mm512_loadu_si512(p), 0xaaaa, p + 60);
+    return half ? _mm512_mask_loadu_epi32(_mm512_loadu_si512(p + 64), 0x5555, p + 4)
+                : _mm512_mask_loadu_epi32(_mm512_loadu_si512(p), 0xaaaa, p + 60);
 }
 
 /* 12 + twice the values of the even, of the odd columns of eight. */
@@ -28,7 +29,8 @@ LANE words fp4_values(__m512i c)
 {
     const __m128i t = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
 #ifdef __AVX512VBMI__
-    return _mm512_permutexvar_epi8(c, _mm512_broadcast_i32x4(t)); /* looks at six bits of an index, and so at four */
+    /* looks at six bits of an index, and so at four */
+    return _mm512_permutexvar_epi8(c, _mm512_broadcast_i32x4(t));
 #else
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), _mm512_and_si512(c, _mm512_set1_epi8(15)));
 #endif
@@ -55,7 +57,8 @@ LANE words fp4_dot(words a, const words *w, const words *x)
     EACH(i, 4) a = fp4_step(a, w[i], x[i]);
     return a;
 }
-/* From the products of each digit, lowest first, bias added: those of all but the highest of three have 16 bits, as 16 * 12 * 128 < 2^15. */
+/* From the products of each digit, lowest first, bias added: those of all but the highest of three have 16
+ * bits, as 16 * 12 * 128 < 2^15. */
 #define FP4_JOINS 1 /* digits have a bias each, and are joined at the end */
 LANE words fp4_join(const words *u, int d, int D)
 {
@@ -74,14 +77,16 @@ LANE words fp4_dot(words a, const words *w, const words *x)
 #endif
 LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
 
-/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits are a shift by 20 away, and a sum makes
- * the product with a power of two; a dot product does both, of the code as the upper byte of a word.  powers: exponents less 7, in place. */
+/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits
+ * are a shift by 20 away, and a sum makes the product with a power of two; a dot product does both, of the
+ * code as the upper byte of a word.  powers: exponents less 7, in place. */
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
 LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     const __m512i pick = _mm512_setr_epi32(
-        (int)0x80800080, (int)0x80800880, (int)0x80800180, (int)0x80800980, (int)0x80800280, (int)0x80800a80, (int)0x80800380, (int)0x80800b80,
-        (int)0x80800480, (int)0x80800c80, (int)0x80800580, (int)0x80800d80, (int)0x80800680, (int)0x80800e80, (int)0x80800780, (int)0x80800f80);
+        (int)0x80800080, (int)0x80800880, (int)0x80800180, (int)0x80800980, (int)0x80800280, (int)0x80800a80,
+        (int)0x80800380, (int)0x80800b80, (int)0x80800480, (int)0x80800c80, (int)0x80800580, (int)0x80800d80,
+        (int)0x80800680, (int)0x80800e80, (int)0x80800780, (int)0x80800f80);
     __m128i s = _mm_loadu_si128((const void *)p);
     (void)part;
     if (!plain) return _mm512_castps_si512(e4m3_lanes(fp4_lane_order(s)));
@@ -94,11 +99,15 @@ LANE vt fp4_factor(words scale, words power, bool plain)
     if (plain) return _mm512_castsi512_ps(_mm512_dpwssd_epi32(power, scale, _mm512_set1_epi32(1 << 12)));
 #endif
     if (plain) return _mm512_castsi512_ps(_mm512_add_epi32(scale, power));
-    return _mm512_mul_ps(_mm512_castsi512_ps(scale), _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
+    return _mm512_mul_ps(_mm512_castsi512_ps(scale),
+                         _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
 /* Scale codes are plain from 8 to 126: the largest of what fp4_over has seen is then at most 126 - 8. */
-LANE codes fp4_over(codes most, __m512i c) { return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8))); }
+LANE codes fp4_over(codes most, __m512i c)
+{
+    return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8)));
+}
 LANE bool fp4_plain(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(126 - 8)); }
 LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
@@ -107,22 +116,27 @@ LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
     return fp4_plain(most);
 }
 
-/* Scales of 16 rows and 16 blocks: four lines at p, `stride` apart, of a dword for rows 0 32 64 96 1 33 .. 99 each; to `out`, four lines
+/* Scales of 16 rows and 16 blocks: four lines at p, `stride` apart, of a dword for rows 0 32 64 96 1 33 .. 99
+ * each; to `out`, four lines
  * `apart`: 16 bytes a row of rows 0-3, of 32-35, ...  *most: see fp4_over. */
 LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
-    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride), c = _mm512_loadu_si512(p + 2 * stride), d = _mm512_loadu_si512(p + 3 * stride);
+    __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride),
+            c = _mm512_loadu_si512(p + 2 * stride), d = _mm512_loadu_si512(p + 3 * stride);
     __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
     *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
     a = _mm512_unpackhi_epi32(a, b), c = _mm512_unpackhi_epi32(c, d);
-    _mm512_storeu_si512(out, _mm512_unpacklo_epi64(ab, cd)), _mm512_storeu_si512(out + apart, _mm512_unpackhi_epi64(ab, cd));
-    _mm512_storeu_si512(out + 2 * apart, _mm512_unpacklo_epi64(a, c)), _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
+    _mm512_storeu_si512(out, _mm512_unpacklo_epi64(ab, cd)),
+        _mm512_storeu_si512(out + apart, _mm512_unpackhi_epi64(ab, cd));
+    _mm512_storeu_si512(out + 2 * apart, _mm512_unpacklo_epi64(a, c)),
+        _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
 }
 
 /* Bytes `digit` of four int32 in each lane. */
 LANE vi fp4_bytes(const vi *v, int digit)
 {
-    const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(_mm_set1_epi8((char)digit), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+    const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(
+        _mm_set1_epi8((char)digit), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
     vi a = _mm512_shuffle_epi8(v[0], from);
     EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222ULL << i, v[i + 1], from);
     return a;
@@ -146,7 +160,8 @@ LANE void vf_transpose(vf *v)
 #undef PD
     EACH(i, 4) {
         vf a = _mm512_shuffle_f32x4(v[i], v[4 + i], 0x88), b = _mm512_shuffle_f32x4(v[i], v[4 + i], 0xdd);
-        vf c = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x88), d = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xdd);
+        vf c = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x88),
+           d = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xdd);
         t[i] = _mm512_shuffle_f32x4(a, c, 0x88), t[8 + i] = _mm512_shuffle_f32x4(a, c, 0xdd);
         t[4 + i] = _mm512_shuffle_f32x4(b, d, 0x88), t[12 + i] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }

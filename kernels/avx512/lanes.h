@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx512/lanes.h - sixteen lanes in one zmm: what kernels/body/ is written in.  kernels/avx2/lanes.h has the same
- * names on two ymm.  Every operation here rounds once, so both give the same bits. */
+/* kernels/avx512/lanes.h - sixteen lanes in one zmm: what kernels/body/ is written in.  kernels/avx2/lanes.h
+ * has the same names on two ymm.  Every operation here rounds once, so both give the same bits. */
 #ifndef MOE_KERNELS_AVX512_LANES_H
 #define MOE_KERNELS_AVX512_LANES_H
 
@@ -58,11 +58,13 @@ LANE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 #define vi_sar(a, n) _mm512_srai_epi32(a, n)
 LANE uint32_t vi_fold_max(vi a) { return (uint32_t)_mm512_reduce_max_epi32(a); }
 
-/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; a * b - c in even lanes, a * b + c in odd ones. */
+/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; a * b - c in even
+ * lanes, a * b + c in odd ones. */
 LANE vf vf_twice(const float *p, int64_t n)
 {
     const __m512i pick = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    return _mm512_permutexvar_ps(pick, _mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)vm_first(n), p)));
+    return _mm512_permutexvar_ps(pick,
+                                 _mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)vm_first(n), p)));
 }
 LANE vf vf_swap(vf a) { return _mm512_permute_ps(a, 0xb1); }
 LANE vf vf_fmaddsub(vf a, vf b, vf c) { return _mm512_fmaddsub_ps(a, b, c); }
@@ -71,9 +73,15 @@ LANE vf vf_fmaddsub(vf a, vf b, vf c) { return _mm512_fmaddsub_ps(a, b, c); }
 
 typedef struct { __m512d a, b; } vd;
 LANE vd vd_zero(void) { return (vd){ _mm512_setzero_pd(), _mm512_setzero_pd() }; }
-LANE vd vd_of(vf v) { return (vd){ _mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)) }; }
+LANE vd vd_of(vf v)
+{
+    return (vd){ _mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)) };
+}
 LANE vd vd_sub(vd x, vd y) { return (vd){ _mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b) }; }
-LANE vd vd_fma(vd x, vd y, vd z) { return (vd){ _mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b) }; }
+LANE vd vd_fma(vd x, vd y, vd z)
+{
+    return (vd){ _mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b) };
+}
 LANE double vd_fold(vd s)
 {
     __m512d h = _mm512_add_pd(s.a, s.b);
@@ -89,9 +97,13 @@ LANE vf vf_bf16(const uint8_t *p) { return bf16_lanes(_mm256_loadu_si256((const 
 LANE vf vf_bf16n(const uint8_t *p, int64_t n) { return bf16_lanes(_mm256_maskz_loadu_epi16(vm_first(n), p)); }
 
 LANE vf vf_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-LANE vf vf_f16n(const uint8_t *p, int64_t n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p)); }
+LANE vf vf_f16n(const uint8_t *p, int64_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p));
+}
 
-/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8, subnormals too.  Only NaN differs. */
+/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8,
+ * subnormals too.  Only NaN differs. */
 LANE vf e4m3_lanes(__m128i c)
 {
     __m256i u = _mm256_cvtepu8_epi16(c), mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
@@ -133,7 +145,8 @@ LANE vt vt_loadn(const float *p, int64_t n) { return vf_loadn(p, n); }
 LANE void vt_store(float *p, vt a) { _mm512_storeu_ps(p, a); }
 LANE vt vt_fma(vt a, vt b, vt c) { return _mm512_fmadd_ps(a, b, c); }
 
-/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency, sums within 32 registers. */
+/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency,
+ * sums within 32 registers. */
 #define FUSED_ROWS(n) 4
 
 /* 16-wide columns of values that attention sums at once. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/activations.h - activations as an NVFP4 product sees them.  Included once by each kernels/<isa>/activations.c.
+/* kernels/body/activations.h - activations as an NVFP4 product sees them.  Included once by each
+ * kernels/<isa>/activations.c.
  *
- * A block is 16 lanes.  Its scale is computed once, in scalar code that ref shares.  Magnitudes round by the float32 adder: for a below 2
- * the e2m1 values are the multiples of 1/2, from there to 4 those of 1, above those of 2, and (a + m) - m rounds a to a multiple of
- * the last place of m, ties to even, which is e2m1's even code. */
+ * A block is 16 lanes.  Its scale is computed once, in scalar code that ref shares.  Magnitudes round
+ * by the float32 adder: for a below 2 the e2m1 values are the multiples of 1/2, from there to 4 those
+ * of 1, above those of 2, and (a + m) - m rounds a to a multiple of the last place of m, ties to even,
+ * which is e2m1's even code. */
 #include "kernels/scalar.h"
 
 LANE vf round_e2m1(vf a) /* 0 <= a <= 6 */
@@ -14,7 +16,10 @@ LANE vf round_e2m1(vf a) /* 0 <= a <= 6 */
 }
 
 /* Magnitudes of a block under a scale. */
-LANE vf round_block(vf a, struct moe_act_scale s) { return vf_mul(round_e2m1(vf_min(vf_mul(a, vf_set(s.inverse)), vf_set(6))), vf_set(s.value)); }
+LANE vf round_block(vf a, struct moe_act_scale s)
+{
+    return vf_mul(round_e2m1(vf_min(vf_mul(a, vf_set(s.inverse)), vf_set(6))), vf_set(s.value));
+}
 
 LANE double lost(vf a, vf q)
 {
@@ -23,7 +28,8 @@ LANE double lost(vf a, vf q)
 }
 
 /* Signs are put back on what `choose` makes of magnitudes. */
-LANE void each_block(const float *x, int64_t n, float input_scale, float *out, vf (*choose)(vf a, float amax, float input_scale, float global))
+LANE void each_block(const float *x, int64_t n, float input_scale, float *out,
+                     vf (*choose)(vf a, float amax, float input_scale, float global))
 {
     const vi magnitude = vi_set(0x7fffffff), sign = vi_set(INT32_MIN);
     float global = 1 / input_scale;
@@ -39,7 +45,10 @@ LANE void each_block(const float *x, int64_t n, float input_scale, float *out, v
     }
 }
 
-LANE vf on_six(vf a, float amax, float input_scale, float global) { return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global)); }
+LANE vf on_six(vf a, float amax, float input_scale, float global)
+{
+    return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global));
+}
 
 /* Under the scale that loses least; the first on a tie. */
 LANE vf best_of(vf a, const struct moe_act_scale *s, int n)
@@ -56,7 +65,8 @@ LANE vf best_of(vf a, const struct moe_act_scale *s, int n)
 
 LANE vf four_over_six(vf a, float amax, float input_scale, float global)
 {
-    struct moe_act_scale s[2] = { moe_act_scale(amax, 1 / 6.0f, input_scale, global), moe_act_scale(amax, 1 / 4.0f, input_scale, global) };
+    struct moe_act_scale s[2] = { moe_act_scale(amax, 1 / 6.0f, input_scale, global),
+                                  moe_act_scale(amax, 1 / 4.0f, input_scale, global) };
     return best_of(a, s, 2);
 }
 
@@ -67,6 +77,15 @@ LANE vf search(vf a, float amax, float input_scale, float global)
     return best_of(a, s, MOE_ACT_TRIES);
 }
 
-void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale, out, on_six); }
-void VARIANT(nvfp4_activations_46)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale * (448 / 256.0f), out, four_over_six); }
-void VARIANT(nvfp4_activations_search)(const float *x, int64_t n, float input_scale, float *out) { each_block(x, n, input_scale * (448 / 256.0f), out, search); }
+void VARIANT(nvfp4_activations)(const float *x, int64_t n, float input_scale, float *out)
+{
+    each_block(x, n, input_scale, out, on_six);
+}
+void VARIANT(nvfp4_activations_46)(const float *x, int64_t n, float input_scale, float *out)
+{
+    each_block(x, n, input_scale * (448 / 256.0f), out, four_over_six);
+}
+void VARIANT(nvfp4_activations_search)(const float *x, int64_t n, float input_scale, float *out)
+{
+    each_block(x, n, input_scale * (448 / 256.0f), out, search);
+}

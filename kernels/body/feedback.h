@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form, all scales of a block at once: a scale a lane.
- * Included once by each kernels/<isa>/feedback.c, after its lanes.h. */
+/* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form, all scales of a block at once:
+ * a scale a lane.  Included once by each kernels/<isa>/feedback.c, after its lanes.h. */
 #include "kernels/scalar.h"
 
 
-/* s * e2m1(t / s): nearest, ties to the even code, saturating.  Adding and taking away 1.5 * 2^23 units rounds to a unit. */
+/* s * e2m1(t / s): nearest, ties to the even code, saturating.  Adding and taking away 1.5 *
+ * 2^23 units rounds to a unit. */
 LANE vf round_e2m1(vf t, vf s)
 {
     vf y = vf_div(t, s), a = vf_abs(y), sign = vf_bits(vi_sub(vi_bits(y), vi_bits(a)));
-    vf unit = vf_blend(vf_lt(a, vf_set(2)), vf_set(0x1.8p22f), vf_blend(vf_lt(a, vf_set(4)), vf_set(0x1.8p23f), vf_set(0x1.8p24f)));
+    vf unit = vf_blend(vf_lt(a, vf_set(2)), vf_set(0x1.8p22f),
+                       vf_blend(vf_lt(a, vf_set(4)), vf_set(0x1.8p23f), vf_set(0x1.8p24f)));
     vf v = vf_min(vf_sub(vf_add(a, unit), unit), vf_set(6));
     return vf_mul(vf_bits(vi_add(vi_bits(v), vi_bits(sign))), s);
 }
@@ -52,7 +54,11 @@ static uint8_t feedback_block(const struct block *b, float *q)
 {
     float amax = 0, cost[16], v[16][16], t[16][16];
     for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(b->a[j]));
-    int c = moe_f32_to_ue4m3(amax / (6.0f * b->global)), low = c < 3 ? 1 : c - 2, high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6, best = 0;
+    int c = moe_f32_to_ue4m3(amax / (6.0f * b->global)), low = c < 3 ? 1 : c - 2,
+        high = c < 14  ? c + 12
+             : c > 120 ? 126
+                       : c + 6,
+        best = 0;
     if (!(amax > 0)) low = high = 0x38;
     vf_store(cost, try_scales(b, steps(low, high, b->global), v, t));
     for (int k = 1; k <= high - low; k++)
@@ -61,27 +67,32 @@ static uint8_t feedback_block(const struct block *b, float *q)
     return (uint8_t)(low + best);
 }
 
-void VARIANT(nvfp4_feedback)(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a, float global, float *q, uint8_t *scale)
+void VARIANT(nvfp4_feedback)(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a,
+                             float global, float *q, uint8_t *scale)
 {
     for (int64_t j0 = b - 16; j0 >= 0; j0 -= 16) {
         const struct block x = { l + j0 * ldl + j0, d + j0, w + j0, a + j0, ldl, global };
         scale[j0 / 16] = feedback_block(&x, q + j0);
         for (int64_t k = 0; k < j0; k += 16) {
             vf s = vf_load(a + k);
-            for (int i = 15; i >= 0; i--) s = vf_fma(vf_set(w[j0 + i] - q[j0 + i]), vf_load(l + (j0 + i) * ldl + k), s);
+            for (int i = 15; i >= 0; i--)
+                s = vf_fma(vf_set(w[j0 + i] - q[j0 + i]), vf_load(l + (j0 + i) * ldl + k), s);
             vf_store(a + k, s);
         }
     }
 }
 
-void VARIANT(nvfp4_descend)(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d)
+void VARIANT(nvfp4_descend)(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g,
+                            float *d)
 {
     for (int64_t j = 0; j < b; j++) {
-        float step = s[j / 16], t = q[j] - g[j] / h[j * ldh + j], to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / step)) * step, x = to - q[j];
+        float step = s[j / 16], t = q[j] - g[j] / h[j * ldh + j],
+              to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / step)) * step, x = to - q[j];
         if (x == 0) continue;
         q[j] = to;
         d[j] += x;
         const float *row = h + j * ldh;
-        for (int64_t k = 0; k < b; k += 16) vf_store(g + k, vf_fma(vf_set(x), vf_load(row + k), vf_load(g + k)));
+        for (int64_t k = 0; k < b; k += 16)
+            vf_store(g + k, vf_fma(vf_set(x), vf_load(row + k), vf_load(g + k)));
     }
 }

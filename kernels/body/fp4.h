@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in memory: the NVFP4 order
- * of kernels.def.  Included once by each file that has a variant, after its fp4.h.
+/* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in
+ * memory: the NVFP4 order of kernels.def.  Included once by each file that has a variant, after its fp4.h.
  *
- * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of the group; a step
- * multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE tokens.  x is made digits once for all rows,
- * in the order of steps.  Weights are doubled, and 12 more so that they are not negative: `bias` takes that away.
+ * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of
+ * the group; a step multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE
+ * tokens.  x is made digits once for all rows, in the order of steps.  Weights are doubled, and 12 more so
+ * that they are not negative: `bias` takes that away.
  *
  * LADDER, one core, GFLOPS; other work on the machine.
  *   float32, AVX-512, an EPYC (FMA peak 116), 32 x 7168 in cache, n = 1:
@@ -12,7 +13,8 @@
  *     a block a lane, scale once a block, 8 permutations and 7 shifts              58
  *     columns 4-7 by a masked permutation, two loads and a blend for codes         66
  *   Intel Xeon (family 6 model 207: FMA 177, int8 dot 700; reads 14 GB/s), 2048 x 7168:
- *                                              n = 1 from memory, cache   n = 8    avx512   avx2 (n = 1 in cache, 8)
+ *                                              n = 1 from memory, cache  n = 8  avx512
+ *                                                  avx2 (n = 1 in cache, 8)
  *     float32, as above: 16 permutations a group       33   42            83       42 83    20 42
  *     x of three digits, one chain of 12 products      35   57            82       44 70    29 46
  *     a chain for each digit                           35   57            99       45 68    29 44
@@ -20,9 +22,10 @@
  *     16-bit digits joined, scales times powers of two
  *     each by one dot product; one token: all digits of
  *     a step at once; the next 16 rows' scales beside  46   91            116      58 68    36 49
- *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of digits, 4 look-ups, 2 shifts and
- *   2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5
- *   are measured, 16.7 with scales, x and sums around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
+ *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of
+ *   digits, 4 look-ups, 2 shifts and 2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That
+ *   is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5 are measured, 16.7 with scales, x and sums
+ *   around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
 
 enum {
     FP4_TILE = 4,         /* tokens in registers at once */
@@ -34,20 +37,31 @@ enum {
     FP4_QUARTER = 64 * (FP4_X + 1), /* scales of four rows */
 };
 
-/* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of each block, in lane order. */
+/* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of
+ * each block, in lane order. */
 struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[FP4_DIGITS][16], power[16]; };
 
-struct fp4 { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0; int digits; /* 3, or 2: matmul_int16 */ };
+struct fp4 {
+    const struct moe_weight *w;
+    const float *x;
+    float *y;
+    int64_t ldx, ldy, r0;
+    int digits; /* 3, or 2: matmul_int16 */
+};
 
 #if !FP4_JOINS /* digits have one bias together, and are joined one by one */
-LANE words fp4_join(const words *u, int d, int D) { return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]); }
+LANE words fp4_join(const words *u, int d, int D)
+{
+    return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]);
+}
 #endif
 
 LANE int64_t fewest(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- x ---- */
 
-/* `blocks` of the 16 blocks of a group.  Returns the largest magnitude's bits: from 0x7f800000 on, something is not finite. */
+/* `blocks` of the 16 blocks of a group.  Returns the largest magnitude's bits: from 0x7f800000 on,
+ * something is not finite. */
 LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp4_x *out)
 {
     vf v[16];
@@ -55,7 +69,8 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
     EACH(i, 16) v[i] = i / 2 + i % 2 * 8 < blocks ? vf_load(x + 16 * (i / 2 + i % 2 * 8)) : vf_zero();
     vf_transpose(v);
     EACH(i, 16) most = vi_max(most, vi_and(vi_bits(v[i]), vi_set(0x7fffffff)));
-    vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)), vi_set(30 << 23));
+    vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)),
+                  vi_set(30 << 23));
     vf f = vf_bits(vi_sub(vi_set((int32_t)((252u + 8 * (uint32_t)D) << 23)), e));
     EACH(i, 16) {
         c[i] = vi_round(vf_mul(v[i], f));
@@ -85,7 +100,8 @@ LANE bool fp4_prepare_digits(const float *x, int64_t cols, int D, int T, int t, 
 {
     uint32_t most = 0;
     for (int64_t k = 0; k < cols; k += 256, out += T) {
-        uint32_t m = cols - k >= 256 ? fp4_prepare_group(x + k, 16, D, out + t) : fp4_prepare_group(x + k, (cols - k) / 16, D, out + t);
+        uint32_t m = cols - k >= 256 ? fp4_prepare_group(x + k, 16, D, out + t)
+                                     : fp4_prepare_group(x + k, (cols - k) / 16, D, out + t);
         most = m > most ? m : most;
     }
     return most < 0x7f800000;
@@ -93,18 +109,27 @@ LANE bool fp4_prepare_digits(const float *x, int64_t cols, int D, int T, int t, 
 
 static bool fp4_prepare(const float *x, int64_t cols, int digits, int T, int t, struct fp4_x *out)
 {
-    return digits == 2 ? fp4_prepare_digits(x, cols, 2, T, t, out) : fp4_prepare_digits(x, cols, 3, T, t, out);
+    return digits == 2 ? fp4_prepare_digits(x, cols, 2, T, t, out)
+                       : fp4_prepare_digits(x, cols, 3, T, t, out);
 }
 
 /* ---- some rows and tokens over some groups ---- */
 
-/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied.  soon: bytes from these to the next ones.
+/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied.  soon: bytes
+ * from these to the next ones.
  * most: see fp4_over. */
 struct fp4_ahead { const uint8_t *tiles; uint8_t *out; int64_t soon; _Alignas(64) uint8_t most[64]; };
 
-/* `sets` (1 or 4) of four rows, each 32 rows after the one before: code_step bytes.  scale: [sets, FP4_X + 1, 4 rows, 16 blocks].
- * ahead: bytes of codes to the rows to come.  next: NULL, or what to do beside, a quarter with each of four sets. */
-struct fp4_rows { const uint8_t *code[4], *scale; int sets; int64_t code_step, ahead; struct fp4_ahead *next; };
+/* `sets` (1 or 4) of four rows, each 32 rows after the one before: code_step bytes.  scale: [sets, FP4_X
+ * + 1, 4 rows, 16 blocks].
+ * ahead: bytes of codes to the rows to come.  next: NULL, or what to do beside, a
+ * quarter with each of four sets. */
+struct fp4_rows {
+    const uint8_t *code[4], *scale;
+    int sets;
+    int64_t code_step, ahead;
+    struct fp4_ahead *next;
+};
 
 /* Every step-th group from `first` on. */
 static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, int64_t step)
@@ -119,7 +144,8 @@ static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, 
 }
 
 /* x: [groups, T]; sum: [R, T, 16], of the next set 32 rows on. */
-LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
+LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x,
+                   int64_t groups, float *sum)
 {
     int64_t ahead = a->ahead;
     for (int n = 0; n < a->sets * FP4_PARTS; n++) {
@@ -134,7 +160,8 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
         for (; scale < end; scale += 64) {
             words w[4][4], f[4];
             EACH(i, R) {
-                if (part == 0) __builtin_prefetch(code[i] + ahead, 0, 1), __builtin_prefetch(code[i] + 64 + ahead, 0, 1);
+                if (part == 0)
+                    __builtin_prefetch(code[i] + ahead, 0, 1), __builtin_prefetch(code[i] + 64 + ahead, 0, 1);
                 EACH(half, 2) {
                     codes c = fp4_codes(code[i], half, part);
                     w[i][2 * half] = fp4_even(c), w[i][2 * half + 1] = fp4_odd(c);
@@ -146,7 +173,8 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
                 words u[4][FP4_DIGITS];
                 EACH(e, D) { /* the highest first; each a short chain of its own */
                     int d = D - 1 - e;
-                    words v[4], start = FP4_JOINS || !d ? fp4_load(at->bias[d] + part * FP4_LANES) : fp4_zero();
+                    words v[4],
+                        start = FP4_JOINS || !d ? fp4_load(at->bias[d] + part * FP4_LANES) : fp4_zero();
                     EACH(k, 4) v[k] = fp4_load(at->digit[d][k] + 4 * part * FP4_LANES);
                     EACH(i, R) {
                         u[i][d] = fp4_dot(start, w[i], v);
@@ -163,8 +191,10 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
 }
 
 #if FP4_JOINS
-/* The same of four rows and one token: step by step, all digits at once, so that no chain of products is long. */
-LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum)
+/* The same of four rows and one token: step by step, all digits at once, so that no
+ * chain of products is long. */
+LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups,
+                       float *sum)
 {
     int64_t ahead = a->ahead;
     for (int set = 0; set < a->sets; set++, sum += 32 * 16) {
@@ -194,7 +224,8 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
             }
             words power = fp4_load(at->power);
             EACH(i, 4) {
-                s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)), fp4_factor(fp4_scales(scale + 16 * i, 0, plain), power, plain), s[i]);
+                s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)),
+                              fp4_factor(fp4_scales(scale + 16 * i, 0, plain), power, plain), s[i]);
                 code[i] += 128;
             }
         }
@@ -206,22 +237,27 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
 #endif
 
 #define FP4_ONE(T, D, name, plain) \
-    static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) \
+    static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, \
+                                        float *sum) \
     { \
         if (T == 1) fp4_tile_one(D, plain, a, x, groups, sum); \
         else fp4_tile(FP4_ROWS(T), T, D, plain, a, x, groups, sum); \
     }
-#define FP4_TILES(T) FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, plain, true) FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, plain, true)
+#define FP4_TILES(T) \
+    FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, plain, true) FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, plain, true)
 FP4_TILES(1)
 FP4_TILES(2)
 FP4_TILES(3)
 FP4_TILES(4)
 #define FP4_EACH(suffix) { fp4_tile1_##suffix, fp4_tile2_##suffix, fp4_tile3_##suffix, fp4_tile4_##suffix }
-static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, float *sum) = {
-    { FP4_EACH(2any), FP4_EACH(2plain) }, { FP4_EACH(3any), FP4_EACH(3plain) } };
+static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x,
+                                               int64_t groups,
+                                               float *sum) = { { FP4_EACH(2any), FP4_EACH(2plain) },
+                                                               { FP4_EACH(3any), FP4_EACH(3plain) } };
 
 /* Four rows (of each set), in as many tiles as it takes. */
-static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x, int64_t groups, float *sum)
+static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x,
+                     int64_t groups, float *sum)
 {
     fp4_tiles[digits - 2][plain][T - 1](a, x, groups, sum);
     if (FP4_ROWS(T) == 4) return;
@@ -233,9 +269,15 @@ static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, co
 
 /* ---- rows ---- */
 
-/* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a multiple of 256 but for the last
- * ones of the row; T tokens at x, sums at sum. */
-struct fp4_span { const struct moe_weight *w; int digits, T; int64_t base, first, last, k, cols; const struct fp4_x *x; float *sum; };
+/* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a
+ * multiple of 256 but for the last ones of the row; T tokens at x, sums at sum. */
+struct fp4_span {
+    const struct moe_weight *w;
+    int digits, T;
+    int64_t base, first, last, k, cols;
+    const struct fp4_x *x;
+    float *sum;
+};
 
 /* The columns that are left of a row's last group, of one set. */
 static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set, float *sum)
@@ -250,32 +292,37 @@ static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set
     fp4_four(&rows, s->digits, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
-/* Rows r to r + 3, and those 32, 64, 96 after them where there are four sets; a: all but their codes.  plain: whether their scales are. */
+/* Rows r to r + 3, and those 32, 64, 96 after them where there are four sets; a: all but their codes.  plain:
+ * whether their scales are. */
 static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool plain)
 {
     int64_t stride = s->w->cols / 2;
     float *sum = s->sum + (r - s->base) * s->T * 16;
-    for (int i = 0; i < 4; i++) a->code[i] = s->w->data + (r + i < s->first ? s->first : fewest(r + i, s->last)) * stride + s->k / 2;
+    for (int i = 0; i < 4; i++)
+        a->code[i] = s->w->data + (r + i < s->first ? s->first : fewest(r + i, s->last)) * stride + s->k / 2;
     a->code_step = 32 * stride;
     fp4_four(a, s->digits, plain, s->T, s->x, s->cols / 256, sum);
     for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
 }
 
-/* Tiles hold the scales of 16 rows together: four from some row on, and those 32, 64, 96 after them.  Put in order: out [4][FP4_X + 1][4 rows][16],
- * whole groups by fp4_untile_some, what is left of the row by this. */
+/* Tiles hold the scales of 16 rows together: four from some row on, and those 32, 64, 96 after them.  Put in
+ * order: out [4][FP4_X + 1][4 rows][16], whole groups by fp4_untile_some, what is left of the row by this. */
 static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256 / 16;
     uint8_t lines[256] = { 0 };
     codes most = fp4_zero();
-    for (int64_t j = 0; j < (rest + 3) / 4; j++) memcpy(lines + 64 * j, a->tiles + 2048 * groups + 512 * j, 64);
+    for (int64_t j = 0; j < (rest + 3) / 4; j++)
+        memcpy(lines + 64 * j, a->tiles + 2048 * groups + 512 * j, 64);
     if (rest) fp4_untile(lines, 64, a->out + 64 * groups, FP4_QUARTER, &most);
 }
 
 static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, struct fp4_ahead *a)
 {
     int64_t blocks = s->w->cols / 16, tile = (blocks + 3) / 4 * 512;
-    *a = (struct fp4_ahead){ .tiles = s->w->scale + moe_tile_offset((size_t)row, (size_t)s->k / 16, (size_t)blocks), .out = out,
+    *a = (struct fp4_ahead){ .tiles = s->w->scale +
+                                      moe_tile_offset((size_t)row, (size_t)s->k / 16, (size_t)blocks),
+                             .out = out,
                              .soon = row % 128 < 28 ? 64 : tile - 28 * 16 };
 }
 
@@ -297,7 +344,8 @@ static void fp4_span_tiled(const struct fp4_span *s)
         fp4_untile_rest(s, &ahead[now]);
         bool plain = fp4_plain(fp4_load(ahead[now].most));
         struct fp4_rows rows = { .sets = all ? 4 : 1, .ahead = (after - row) * s->w->cols / 2 };
-        if ((ready = all && after <= s->last)) rows.next = &ahead[!now], fp4_ahead_at(s, after, scale[!now], rows.next);
+        if ((ready = all && after <= s->last))
+            rows.next = &ahead[!now], fp4_ahead_at(s, after, scale[!now], rows.next);
         for (int q = 0; q < 4; q += rows.sets) {
             int64_t r = row + 32 * q;
             rows.scale = scale[now] + q * FP4_QUARTER;
@@ -315,14 +363,17 @@ static void fp4_span_linear(const struct fp4_span *s)
     for (int64_t r = s->base; r <= s->last; r += 4) {
         struct fp4_rows rows = { .scale = scale, .sets = 1, .ahead = 4 * s->w->cols / 2 };
         for (int i = 0; i < 4; i++) {
-            const uint8_t *p = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks + s->k / 16;
-            for (int64_t b = 0; b < here; b += 16) memcpy(scale + 4 * b + 16 * i, p + b, (size_t)fewest(16, here - b));
+            const uint8_t *p = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks +
+                               s->k / 16;
+            for (int64_t b = 0; b < here; b += 16)
+                memcpy(scale + 4 * b + 16 * i, p + b, (size_t)fewest(16, here - b));
         }
         fp4_set(s, r, &rows, fp4_all_plain(scale, s->cols / 256 * 64));
     }
 }
 
-/* The sums of n <= 16 rows of one token, `apart` floats from row to row, into y: 16 folds at once, in the order of vf_fold. */
+/* The sums of n <= 16 rows of one token, `apart` floats from row to row, into y: 16 folds at once,
+ * in the order of vf_fold. */
 static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apart, int64_t n, float *y)
 {
     vf v[16];
@@ -336,15 +387,20 @@ static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apa
     else vf_storen(y, n, s);
 }
 
-/* Tokens [t0, t0 + n), n <= FP4_BATCH, and rows [r, r + rows), n * rows <= FP4_SUMS with rows filled up to multiples of 4 on both sides. */
+/* Tokens [t0, t0 + n), n <= FP4_BATCH, and rows [r, r + rows), n * rows <= FP4_SUMS with rows filled up to
+ * multiples of 4 on both sides. */
 static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int64_t rows)
 {
     _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two lines costs two */
     _Alignas(64) float sum[FP4_SUMS * 16];
     bool finite[FP4_BATCH];
-    struct fp4_span s = { .w = a->w, .digits = a->digits, .base = r / 4 * 4, .first = r, .last = r + rows - 1 };
-    int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE, cols = a->w->cols;
-    int64_t groups = (cols + 255) / 256, most = fewest(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n), pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
+    struct fp4_span s = {
+        .w = a->w, .digits = a->digits, .base = r / 4 * 4, .first = r, .last = r + rows - 1
+    };
+    int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE,
+            cols = a->w->cols;
+    int64_t groups = (cols + 255) / 256, most = fewest(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n),
+            pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
     memset(sum, 0, sizeof *sum * (size_t)(all * n * 16));
     for (int64_t t = 0; t < n; t++) finite[t] = true;
     for (s.k = 0; s.k < cols; s.k += 256 * piece) {
@@ -353,7 +409,9 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
             int64_t t = i * n / tiles;
             int T = (int)((i + 1) * n / tiles - t);
             s.T = T, s.x = x + t * piece, s.sum = sum + t * all * 16;
-            for (int j = 0; j < T; j++) finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->digits, T, j, x + t * piece);
+            for (int j = 0; j < T; j++)
+                finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->digits, T, j,
+                                             x + t * piece);
             (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s);
         }
     }
@@ -361,7 +419,9 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
         int64_t t = i * n / tiles, T = (i + 1) * n / tiles - t;
         for (int64_t j = 0; j < T; j++) {
             float *y = a->y + (t0 + t + j) * a->ldy + r - a->r0;
-            for (int64_t q = 0; q < rows; q += 16) fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T, fewest(16, rows - q), y + q);
+            for (int64_t q = 0; q < rows; q += 16)
+                fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T, fewest(16, rows - q),
+                           y + q);
             for (int64_t q = 0; q < rows && !finite[t + j]; q++) y[q] = NAN;
         }
     }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/gemm.h - the general matrix product.  Included once by each kernels/<isa>/gemm.c, after its lanes.h, which also sets
- * GEMM_ROWS and GEMM_WIDE: the register tile is GEMM_ROWS rows of c by GEMM_WIDE * 16 columns.
+/* kernels/body/gemm.h - the general matrix product.  Included once by each kernels/<isa>/gemm.c,
+ * after its lanes.h, which also sets GEMM_ROWS and GEMM_WIDE: the register tile is GEMM_ROWS rows of
+ * c by GEMM_WIDE * 16 columns.
  *
- * Both operands are copied into panels first: a by GEMM_ROWS rows, b by GEMM_WIDE * 16 columns, zeros past the ends. */
+ * Both operands are copied into panels first: a by GEMM_ROWS rows, b by GEMM_WIDE * 16
+ * columns, zeros past the ends. */
 #include <string.h>
 
 enum { GEMM_DEPTH = 256, GEMM_M = 96, GEMM_N = 192, GEMM_LANES = 16 * GEMM_WIDE };
@@ -22,11 +24,14 @@ static void gemm_pack_b(float *to, const float *b, int64_t bp, int64_t n, int64_
         for (int64_t p = 0; p < k; p++, to += GEMM_LANES)
             EACH(v, GEMM_WIDE) {
                 int64_t left = n - j0 - v * 16;
-                vf_store(to + v * 16, left >= 16 ? vf_load(b + p * bp + j0 + v * 16) : left > 0 ? vf_loadn(b + p * bp + j0 + v * 16, left) : vf_zero());
+                vf_store(to + v * 16, left >= 16 ? vf_load(b + p * bp + j0 + v * 16)
+                                      : left > 0 ? vf_loadn(b + p * bp + j0 + v * 16, left)
+                                                 : vf_zero());
             }
 }
 
-LANE void gemm_tile(const float *a, const float *b, int64_t k, float alpha, float *c, int64_t ldc, int64_t m, int64_t n)
+LANE void gemm_tile(const float *a, const float *b, int64_t k, float alpha, float *c, int64_t ldc, int64_t m,
+                    int64_t n)
 {
     vf sum[GEMM_ROWS][GEMM_WIDE], x = vf_set(alpha);
     EACH(i, GEMM_ROWS)
@@ -50,8 +55,8 @@ LANE void gemm_tile(const float *a, const float *b, int64_t k, float alpha, floa
     }
 }
 
-void VARIANT(gemm)(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai, int64_t ap, const float *b, int64_t bp, float *c,
-                   int64_t ldc)
+void VARIANT(gemm)(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai, int64_t ap,
+                   const float *b, int64_t bp, float *c, int64_t ldc)
 {
     struct gemm_panels s;
     for (int64_t j0 = 0; j0 < n; j0 += GEMM_N)
@@ -63,7 +68,8 @@ void VARIANT(gemm)(int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                 gemm_pack_a(s.a, a + i0 * ai + p0 * ap, ai, ap, mm, kk);
                 for (int64_t j = 0; j < nn; j += GEMM_LANES)
                     for (int64_t i = 0; i < mm; i += GEMM_ROWS)
-                        gemm_tile(s.a + i * kk, s.b + j * kk, kk, alpha, c + (i0 + i) * ldc + j0 + j, ldc, mm - i, nn - j);
+                        gemm_tile(s.a + i * kk, s.b + j * kk, kk, alpha, c + (i0 + i) * ldc + j0 + j, ldc,
+                                  mm - i, nn - j);
             }
         }
 }

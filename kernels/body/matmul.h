@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after its lanes.h.
+/* kernels/body/matmul.h - products with a stored weight.  Included once by each
+ * kernels/<isa>/matmul.c, after its lanes.h.
  *
- * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time, other work on the machine;
- * avx512 / avx2.  NVFP4 has a path of its own, body/fp4.h.  Copying the f32 bytes: about 100 GB/s.
+ * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time,
+ * other work on the machine; avx512 / avx2.  NVFP4 has a path of its own, body/fp4.h.  Copying the
+ * f32 bytes: about 100 GB/s.
  *                                        n = 1: bf16            nvfp4                n = 32: bf16
  *   ref                                  340 us                 2090 us              10960 us
  *   loops over sums left to the compiler  31 / 28 us (wall)      28 / 46 us (wall)     912 / 525 us (wall)
- *   EACH unrolls them into registers      17.4 / 14.7 us         26.1 / 40.7 us        179 / 214 us = 82 / 69 GFLOPS
+ *   EACH unrolls them into registers  17.4 / 14.7 us  26.1 / 40.7 us  179 / 214 us = 82 / 69 GFLOPS
  *   no signed division by group           17.0 / 14.8 us         19.7 / 30.0 us        180 / 206 us
  *   whole groups apart from the tail       7.8 / 7.9 us          15.4 / 26.7 us        unchanged code
  *                                         (63 / 62 GB/s)        (10.2 / 5.9 GB/s) */
@@ -27,7 +29,8 @@ LANE void decode_as(int type, const struct moe_weight *w, int64_t row, int64_t c
         int64_t m = least(CHUNK, n - k0), k = 0;
         row_at(&r, type, w, row, col + k0, m);
         if (type == MOE_FP8_B128 && r.first)
-            for (; k < m; k += 16) vf_storen(out + k0 + k, least(16, m - k), row_get_anywhere(&r, k, least(16, m - k)));
+            for (; k < m; k += 16)
+                vf_storen(out + k0 + k, least(16, m - k), row_get_anywhere(&r, k, least(16, m - k)));
         for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, (size_t)k, 16));
         if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, (size_t)k, m - k));
     }
@@ -38,7 +41,8 @@ void VARIANT(decode)(const struct moe_weight *w, int64_t row, int64_t col, int64
     BY_TYPE(w, decode_as(type, w, row, col, n, out))
 }
 
-/* Values that are decoded to L1 first: long enough for the scales that are made ready for each piece, short enough for the write buffers. */
+/* Values that are decoded to L1 first: long enough for the scales that are made ready for each piece, short
+ * enough for the write buffers. */
 enum { PAST = 1024 };
 
 void VARIANT(decode_past)(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
@@ -160,10 +164,12 @@ static void panel_product(const struct product *p, int64_t r, int64_t t0, int64_
         tiles(&panel, rows, tokens, p->x + t0 * p->ldx + k, p->ldx, m);
     }
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t t = 0; t < tokens; t++) p->y[(t0 + t) * p->ldy + r + i - p->r0] = vf_fold(vf_load(panel.sum[i][t]));
+        for (int64_t t = 0; t < tokens; t++)
+            p->y[(t0 + t) * p->ldy + r + i - p->r0] = vf_fold(vf_load(panel.sum[i][t]));
 }
 
-void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                     int64_t n, float *y, int64_t ldy)
 {
     struct product p = { w, x, y, ldx, ldy, r0, r1 };
     if (w->type == MOE_NVFP4) {
@@ -180,7 +186,8 @@ void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const f
     }
 }
 
-void VARIANT(matmul_int16)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+void VARIANT(matmul_int16)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                           int64_t n, float *y, int64_t ldy)
 {
     if (w->type == MOE_NVFP4) fp4_product(&(struct fp4){ w, x, y, ldx, ldy, r0, 2 }, r1, n);
     else VARIANT(matmul)(w, r0, r1, x, ldx, n, y, ldy);

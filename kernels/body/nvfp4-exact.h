@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: what kernels/body/nvfp4.h cannot tell apart.
+/* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: what
+ * kernels/body/nvfp4.h cannot tell apart.
  *
- * ref divides, rounds, multiplies back and adds squares in double in ascending order.  Sums are made here in another order
- * first; where two are within 2^-40 of each other, in ref's. */
+ * ref divides, rounds, multiplies back and adds squares in double in ascending order.  Sums are made here in
+ * another order first; where two are within 2^-40 of each other, in ref's. */
 #include "kernels/scalar.h"
 
 #include <string.h>
@@ -29,8 +30,10 @@ OP bi e2m1_code(bf a)
 /* a >= 0 lies halfway between two e2m1 values; also of few others. */
 OP unsigned ties(bf a)
 {
-    bf low = f_abs(f_sub(f_abs(f_sub(a, f_set(.5f))), f_set(.25f)));                       /* 0 of .25 and .75 */
-    bi high = i_sub(i_and(f_bits(a), i_set(0x3fffff)), i_set(0x200000));                    /* 0 of 1.25, 1.75, 2.5, 3.5, 5 */
+    /* 0 of .25 and .75 */
+    bf low = f_abs(f_sub(f_abs(f_sub(a, f_set(.5f))), f_set(.25f)));
+    /* 0 of 1.25, 1.75, 2.5, 3.5, 5 */
+    bi high = i_sub(i_and(f_bits(a), i_set(0x3fffff)), i_set(0x200000));
     return m_bits(f_le(low, f_set(0))) | (~m_bits(i_any(high)) & ((1u << LANES) - 1));
 }
 
@@ -62,11 +65,13 @@ static void try_scale(const float *x, float global, int c, struct trial *t) /* x
 static bool better(const float *x, const struct trial *a, const struct trial *b) /* a is */
 {
     if (fabs(a->err - b->err) > 0x1p-40 * b->err) return a->err < b->err;
-    if (!memcmp(a->v, b->v, sizeof a->v)) return false; /* the ties of a code and its half, of INT4 sources above all */
+    /* the ties of a code and its half, of INT4 sources above all */
+    if (!memcmp(a->v, b->v, sizeof a->v)) return false;
     return ordered(x, a->v) < ordered(x, b->v);
 }
 
-/* The best of the codes in `in`, each with its codes eight, sixteen .. above where those may be better (kernels/body/nvfp4.h, WINDOW). */
+/* The best of the codes in `in`, each with its codes eight, sixteen .. above where those may be better
+ * (kernels/body/nvfp4.h, WINDOW). */
 static int settle(const float *x, float global, struct codes in)
 {
     struct trial t[2] = { { .err = INFINITY } };
@@ -91,7 +96,10 @@ static int search_one(const float *x, float global, float amax, int c0)
         double over = (double)amax - 6 * (double)(moe_e4m3_to_f32((uint8_t)(low - 1)) * global);
         if (over > 0 && over * over > t.err * (1 + 0x1p-12)) break;
     }
-    for (int c = low; c <= 126 && (c < 16 || 3.5 * (double)(moe_e4m3_to_f32((uint8_t)c) * global) <= (double)amax * (1 + 0x1p-12)); c++) codes_add(&in, c);
+    for (int c = low; c <= 126 && (c < 16 || 3.5 * (double)(moe_e4m3_to_f32((uint8_t)c) * global) <=
+                                                 (double)amax * (1 + 0x1p-12));
+         c++)
+        codes_add(&in, c);
     return settle(x, global, in);
 }
 

@@ -1,40 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by each kernels/<isa>/nvfp4.c.
+/* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by
+ * each kernels/<isa>/nvfp4.c.
  *
- * Bytes as ref gives them, for any input.  Blocks lie across vectors (a lane is a block), so that no sum is horizontal, and
- * two elements of a block share a lane as 16-bit words: u = 8192 |x| / s.  What u cannot decide goes to nvfp4-exact.h, one
- * block at a time; blocks outside the range where the bounds below hold go to ref.
+ * Bytes as ref gives them, for any input.  Blocks lie across vectors (a lane is a block), so that no
+ * sum is horizontal, and two elements of a block share a lane as 16-bit words: u = 8192 |x| / s.  What
+ * u cannot decide goes to nvfp4-exact.h, one block at a time; blocks outside the range where the
+ * bounds below hold go to ref.
  *
- * BOUND.  Magnitudes are made words first, xi = round(65535 |x| / A) with A the block's largest; then u = floor(xi R / 2^16),
- * R = ceil of 2^29 A / (65535 s), at most 64512.  Against 8192 |x| / s: rounding xi adds within R / 2^17 < 1/2, R lies up to 1 too
- * high (less than 1 in u), floor up to 1 too low; float32 on the way adds less than .02: u is within 1.52.  The nearest e2m1 value is
- * looked up by the quarter that u lies in, all ties being ends of quarters.  Distance to the nearest value changes by at most as much as
- * u: with D = sum of 16 squared distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s, ref's own roundings and
- * the four bits taken from an estimate included.  Codes that this cannot tell apart are settled.
+ * BOUND.  Magnitudes are made words first, xi = round(65535 |x| / A) with A the block's largest; then u =
+ * floor(xi R / 2^16), R = ceil of 2^29 A / (65535 s), at most 64512.  Against 8192 |x| / s: rounding xi adds
+ * within R / 2^17 < 1/2, R lies up to 1 too high (less than 1 in u), floor up to 1 too low; float32 on the
+ * way adds less than .02: u is within 1.52.  The nearest e2m1 value is looked up by the quarter that u lies
+ * in, all ties being ends of quarters.  Distance to the nearest value changes by at most as much as
+ * u: with D = sum of 16 squared distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) *
+ * 8192 / s, ref's own roundings and the four bits taken from an estimate included.  Codes that this
+ * cannot tell apart are settled.
  *
- * CODES, once the scale is chosen, are looked up by u = round(8192 |x| / s) in one float32 operation: within .52, so that only u on a
- * tie itself leaves a code open.  Such blocks are mended with ref's arithmetic.
+ * CODES, once the scale is chosen, are looked up by u = round(8192 |x| / s) in one float32 operation: within
+ * .52, so that only u on a tie itself leaves a code open.  Such blocks are mended with ref's arithmetic.
  *
- * WINDOW.  With s_c the scale of code c and top the largest code with 3.5 s <= A; A / s < 7.9 for the nine codes top - 8 to top:
- * - From below: any c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of top - 9 is not above the
- *   least of the window, settle_lane takes what lies below, too.
- * - From above: for c >= 16, code c - 8 is exactly half of c.  While A < 7 s_(c-8), each value that c can choose (0, .5, 1,
- *   1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6 times s_(c-8)), the same float32: c - 8 is no worse in
- *   any element, hence none in ref's sum, whose roundings are monotonic, and the lower code wins ties.  Only an element whose quotient
- *   in float32 is a tie may go elsewhere (beside a tie, the rounding of a stored value is smaller than the difference that the
- *   quotient shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or c - 8 may be the best and has such a tie: then settle
- *   tries c, c + 8 ..
+ * WINDOW.  With s_c the scale of code c and top the largest code with 3.5 s <= A; A / s < 7.9 for the
+ * nine codes top - 8 to top:
+ * - From below: any c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of top - 9
+ *   is not above the least of the window, settle_lane takes what lies below, too.
+ * - From above: for c >= 16, code c - 8 is exactly half of c.  While A < 7 s_(c-8), each value that c can
+ *   choose (0, .5, 1, 1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6 times s_(c-8)),
+ *   the same float32: c - 8 is no worse in any element, hence none in ref's sum, whose roundings are
+ *   monotonic, and the lower code wins ties.  Only an element whose quotient in float32 is a tie may go
+ *   elsewhere (beside a tie, the rounding of a stored value is smaller than the difference that the quotient
+ *   shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or c - 8 may be the best and has such a tie:
+ *   then settle tries c, c + 8 ..
  *
  * LADDER (one core, G weights/s of max / four-over-six / search).
- * Zen 4, from float32 in L2: float32 estimates, a division a weight for codes, ties in double: 1.6 / 1.1 / 0.50, AVX2 1.1 / 0.7 / 0.28.
- * Intel Xeon (family 6 model 207), normal bf16 in L2:             avx512                avx2
+ * Zen 4, from float32 in L2: float32 estimates, a division a weight for codes, ties in double: 1.6 / 1.1 /
+ * 0.50, AVX2 1.1 / 0.7 / 0.28.  Intel Xeon (family 6 model 207), normal bf16 in L2:  avx512  avx2
  *   words, ten codes, blocks below the window one by one           3.0 / 1.7 / 0.49      1.9 / 1.0 / 0.29
  *   a window of nine from the top, factors from tables, words by
  *   an fma, only u on a tie left open                              3.4 / 1.9 / 0.88      2.1 / 1.1 / 0.50
  *   c + 8 only for ties, two codes below the window not ten        3.5 / 1.9 / 0.92      2.1 / 1.1 / 0.52
  *   codes of one batch made while the next chooses, prefetch       3.8 / 2.1 / 1.01      2.3 / 1.2 / 0.56
  *   squares by VNNI                                                3.8 / 2.1 / 1.08
- *   bf16 kept as words alone, |x| made from them twice             5 % more / 2 % more / the same (beside other programs) */
+ *   bf16 kept as words alone, |x| made from them twice  5 % more / 2 % more / the
+ *       same (beside other programs) */
 #include "kernels/body/nvfp4-exact.h"
 
 #define NEAR 6.375f
@@ -66,7 +73,10 @@ OP bi to_ue4m3(bf v)
     return i_pick(f_lt(v, f_set(0x1p-6f)), low, u);
 }
 OP bf from_normal(bi c) { return i_float(i_shl(i_add(c, i_set(120 << 3)), 20)); } /* c >= 8 */
-OP bf from_ue4m3(bi c) { return f_pick(i_gt(i_set(8), c), f_mul(i_value(c), f_set(0x1p-9f)), from_normal(c)); }
+OP bf from_ue4m3(bi c)
+{
+    return f_pick(i_gt(i_set(8), c), f_mul(i_value(c), f_set(0x1p-9f)), from_normal(c));
+}
 
 OP void load_bf16(struct batch *b)
 {
@@ -132,7 +142,8 @@ OP bi words(const struct batch *b, int bytes, int j, bf f)
     return w_join(f_bits(f_fma(x, f, ones)), f_bits(f_fma(y, f, ones)));
 }
 
-OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); } /* no division by 0 */
+/* no division by 0 */
+OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
 
 OP void make_xi(struct batch *b)
 {
@@ -155,7 +166,10 @@ OP bi choose_max(struct batch *b)
 /* ---- candidates ---- */
 
 /* 2^29 A / (65535 global): R is this over the scale. */
-OP bf multiplier_base(const struct batch *b) { return f_div(f_mul(some_amax(b), f_set(0x1p29f / 65535)), f_set(b->global)); }
+OP bf multiplier_base(const struct batch *b)
+{
+    return f_div(f_mul(some_amax(b), f_set(0x1p29f / 65535)), f_set(b->global));
+}
 
 /* R of scales 1 / inverse, in both words. */
 OP bi multiplier(bf inverse, bf k) { return w_twice(f_round(f_fma(inverse, k, f_set(.5f)))); }
@@ -184,10 +198,12 @@ OP bf off(bf top) { return f_mul(top, f_set(NEAR)); }
 
 static bi choose_four_over_six(struct batch *b)
 {
-    bi six = choose_max(b), four = to_ue4m3(f_mul(f_div(f_load(b->amax), f_set(6.0f * b->global)), f_set(1.5f)));
+    bi six = choose_max(b),
+       four = to_ue4m3(f_mul(f_div(f_load(b->amax), f_set(6.0f * b->global)), f_set(1.5f)));
     bf k = multiplier_base(b);
     make_xi(b);
-    bf e6 = f_sqrt(estimate(b, six, k)), e4 = f_sqrt(estimate(b, four, k)), slack = off(f_mul(from_ue4m3(four), f_set(2)));
+    bf e6 = f_sqrt(estimate(b, six, k)), e4 = f_sqrt(estimate(b, four, k)),
+       slack = off(f_mul(from_ue4m3(four), f_set(2)));
     bm wins = f_lt(f_add(e4, slack), e6), loses = f_lt(f_add(e6, slack), e4);
     unsigned four_wins = m_bits(wins), fast = m_bits(i_gt(six, i_set(FAST_CODE - 1)));
     unsigned open = (~(four_wins | m_bits(loses)) | ~fast) & m_bits(i_gt(four, six)) & b->ready;
@@ -207,13 +223,23 @@ static bi choose_four_over_six(struct batch *b)
 
 /* ---- search ---- */
 
-/* Scales of codes top, top - 1 .. in units of top's power of two: row i is of top - i, column m of top % 8 = m. */
+/* Scales of codes top, top - 1 .. in units of top's power of two: row i is of top - i,
+ * column m of top % 8 = m. */
 #define SCALE(n) ((float)((8 + (n) % 8) << (n) / 8) / 128)
 #define INVERSE(n) (1 / SCALE(n))
 #define SQUARE(n) (SCALE(n) * SCALE(n))
-#define STEP(f, i) { f(32 - (i)), f(33 - (i)), f(34 - (i)), f(35 - (i)), f(36 - (i)), f(37 - (i)), f(38 - (i)), f(39 - (i)) }
-#define STEPS(f) { STEP(f, 0), STEP(f, 1), STEP(f, 2), STEP(f, 3), STEP(f, 4), STEP(f, 5), STEP(f, 6), STEP(f, 7), STEP(f, 8), STEP(f, 9) }
-static const float step_scale[10][8] = STEPS(SCALE), step_inverse[10][8] = STEPS(INVERSE), step_square[10][8] = STEPS(SQUARE);
+#define STEP(f, i) \
+    { \
+        f(32 - (i)), f(33 - (i)), f(34 - (i)), f(35 - (i)), f(36 - (i)), f(37 - (i)), f(38 - (i)), \
+            f(39 - (i)) \
+    }
+#define STEPS(f) \
+    { \
+        STEP(f, 0), STEP(f, 1), STEP(f, 2), STEP(f, 3), STEP(f, 4), STEP(f, 5), STEP(f, 6), STEP(f, 7), \
+            STEP(f, 8), STEP(f, 9) \
+    }
+static const float step_scale[10][8] = STEPS(SCALE), step_inverse[10][8] = STEPS(INVERSE),
+                   step_square[10][8] = STEPS(SQUARE);
 
 enum { WINDOW = 9 }; /* top .. top - 8 */
 struct window {
@@ -225,8 +251,10 @@ struct window {
 
 OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
 {
-    bf e = f_mul(distance(b, multiplier(f_of8(step_inverse[i], w->top), w->k)), f_of8(step_square[i], w->top));
-    if (capped && i < 6) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e); /* top is at most that of 6.4 * 448 / 3.5: 132 */
+    bf e = f_mul(distance(b, multiplier(f_of8(step_inverse[i], w->top), w->k)),
+                 f_of8(step_square[i], w->top));
+    /* top is at most that of 6.4 * 448 / 3.5: 132 */
+    if (capped && i < 6) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e);
     e = i_float(i_tag(f_bits(e), w->i));
     w->i = i_add(w->i, i_set(1));
     w->second = f_min(w->second, f_max(e, w->least));
@@ -239,18 +267,23 @@ static void window_open(struct window *w, const struct batch *b)
     bf scaled = f_div(f_mul(f_load(b->amax), f_set(1 + 0x1p-12f)), f_set(3.5f * b->global));
     bi power = i_and(f_bits(scaled), i_set(0x7f800000));
     w->least = w->second = f_set(0x1p125f);
-    w->top = i_sub(i_shr(f_bits(scaled), 20), i_set(120 << 3)); /* the largest with 3.5 s <= A; above 126 there is nothing */
+    /* the largest with 3.5 s <= A; above 126 there is nothing */
+    w->top = i_sub(i_shr(f_bits(scaled), 20), i_set(120 << 3));
     w->i = i_set(0);
     w->unit = i_float(power);
     w->k = i_float(i_sub(i_add(f_bits(multiplier_base(b)), i_set(127 << 23)), power));
 }
 
-/* Fills `limit`, the most that an estimate in the running has; returns the blocks where code top - WINDOW might be, too. */
+/* Fills `limit`, the most that an estimate in the running has; returns the blocks where code
+ * top - WINDOW might be, too. */
 OP unsigned window_limit(const struct window *w, bf *limit)
 {
-    bf best = i_float(i_sub(i_add(f_bits(from_normal(i_sub(w->top, i_low4(f_bits(w->least))))), i_set(127 << 23)), f_bits(w->unit)));
+    bf best = i_float(
+        i_sub(i_add(f_bits(from_normal(i_sub(w->top, i_low4(f_bits(w->least))))), i_set(127 << 23)),
+              f_bits(w->unit)));
     bf root = f_add(f_sqrt(w->least), off(best)), most = f_add(root, off(f_of8(step_scale[0], w->top)));
-    bf over = f_sub(f_mul(w->k, f_set(65535.f / 65536)), f_mul(f_of8(step_scale[WINDOW], w->top), f_set(6 * 8192)));
+    bf over = f_sub(f_mul(w->k, f_set(65535.f / 65536)),
+                    f_mul(f_of8(step_scale[WINDOW], w->top), f_set(6 * 8192)));
     *limit = f_mul(most, most);
     return ~m_bits(f_lt(root, over));
 }
@@ -260,7 +293,8 @@ static int settle_lane(const struct window *w, const struct batch *b, int l, flo
 {
     float x[16];
     struct codes in = { { 0 } };
-    double most = (double)limit * (double)unit * (double)unit * (double)b->global * (double)b->global * (0x1p-26 * (1 + 0x1p-12));
+    double most = (double)limit * (double)unit * (double)unit * (double)b->global * (double)b->global *
+                  (0x1p-26 * (1 + 0x1p-12));
     for (int i = 0; i < WINDOW; i++)
         if (w->est[i][l] <= limit) codes_add(&in, top - i);
     for (int c = top - WINDOW; c > 0; c--) {
@@ -271,8 +305,8 @@ static int settle_lane(const struct window *w, const struct batch *b, int l, flo
     return settle(magnitudes(b, l, x), b->global, in);
 }
 
-/* Sets b->decided, the blocks whose scale nothing but a quotient on a tie can change, and b->odd, those whose largest value may exceed
- * 7.9 scales. */
+/* Sets b->decided, the blocks whose scale nothing but a quotient on a tie can change, and b->odd, those whose
+ * largest value may exceed 7.9 scales. */
 static bi choose_search(struct batch *b)
 {
     struct window w;
@@ -291,7 +325,8 @@ static bi choose_search(struct batch *b)
     if (!open) return best;
     int32_t code[LANES], from[LANES], top[LANES];
     float limits[LANES], unit[LANES];
-    i_store(code, best), i_store(from, six), i_store(top, w.top), f_store(limits, limit), f_store(unit, w.unit);
+    i_store(code, best), i_store(from, six), i_store(top, w.top), f_store(limits, limit),
+        f_store(unit, w.unit);
     for (; open; open &= open - 1) {
         int l = __builtin_ctz(open);
         float x[16];
@@ -314,7 +349,8 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
         bi c[2];
         EACH(i, 2) {
             bi v = u[2 * j + i], w = i_load(b->w[2 * j + i]);
-            c[i] = i_or_and(w_code(v), w_shr(w, 4), sign); /* code and sign in the low nibble of the upper byte */
+            /* code and sign in the low nibble of the upper byte */
+            c[i] = i_or_and(w_code(v), w_shr(w, 4), sign);
             unsure = w_max(unsure, i_and(w_less(v, w_set(1)), w_set(2047)));
             least = w_signed_min(least, w);
         }
@@ -335,7 +371,8 @@ static bi choose(enum moe_nvfp4_method method, struct batch *b)
 }
 
 /* Blocks whose u left a code open, and those out of range. */
-static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes, uint8_t *scales)
+static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes,
+                 uint8_t *scales)
 {
     for (; todo; todo &= todo - 1) {
         int l = __builtin_ctz(todo);
@@ -366,7 +403,8 @@ OP void batch_choose(struct batch *b, enum moe_nvfp4_method method, const uint8_
     i_store(b->code, i_pick(zero, i_set(0x38), c));
 }
 
-OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, int bytes, uint8_t *codes, uint8_t *scales)
+OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, int bytes, uint8_t *codes,
+                     uint8_t *scales)
 {
     bi c = i_load(b->code), u[8];
     bf r = f_div(f_set(8192), f_mul(from_ue4m3(c), f_set(b->global)));
@@ -378,17 +416,21 @@ OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, int by
     if (todo) mend(method, b, todo, codes, scales);
 }
 
-OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int64_t n, float global,
+                 uint8_t *codes, uint8_t *scales)
 {
     struct batch b[2];
     int64_t blocks = n / 16, batches = blocks / LANES, left = blocks % LANES, done = batches * LANES;
     for (int64_t i = 0; i < batches; i++) {
         const uint8_t *at = x + 16 * LANES * bytes * i;
-        for (int k = 0; k < 16 * LANES * bytes; k += 64) __builtin_prefetch((const void *)((uintptr_t)at + AHEAD + (unsigned)k));
+        for (int k = 0; k < 16 * LANES * bytes; k += 64)
+            __builtin_prefetch((const void *)((uintptr_t)at + AHEAD + (unsigned)k));
         batch_choose(&b[i & 1], method, at, bytes, global);
         if (i) batch_encode(&b[~i & 1], method, bytes, codes + 8 * LANES * (i - 1), scales + LANES * (i - 1));
     }
-    if (batches) batch_encode(&b[~batches & 1], method, bytes, codes + 8 * LANES * (batches - 1), scales + LANES * (batches - 1));
+    if (batches)
+        batch_encode(&b[~batches & 1], method, bytes, codes + 8 * LANES * (batches - 1),
+                     scales + LANES * (batches - 1));
     if (!left) return;
     uint8_t rest[64 * LANES] = { 0 }, q[8 * LANES], s[LANES]; /* filled up with blocks of zeros */
     memcpy(rest, x + 16 * bytes * done, 16 * (size_t)bytes * (size_t)left);
@@ -400,13 +442,15 @@ OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int6
 
 static bool in_range(float global) { return global >= 0x1p-60f && global <= 0x1p60f; }
 
-void VARIANT(nvfp4_quantize)(enum moe_nvfp4_method method, const float *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+void VARIANT(nvfp4_quantize)(enum moe_nvfp4_method method, const float *x, int64_t n, float global,
+                             uint8_t *codes, uint8_t *scales)
 {
     if (!in_range(global)) moe_nvfp4_quantize_ref(method, x, n, global, codes, scales);
     else quantize(method, (const uint8_t *)x, 4, n, global, codes, scales);
 }
 
-void VARIANT(nvfp4_quantize_bf16)(enum moe_nvfp4_method method, const uint8_t *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+void VARIANT(nvfp4_quantize_bf16)(enum moe_nvfp4_method method, const uint8_t *x, int64_t n, float global,
+                                  uint8_t *codes, uint8_t *scales)
 {
     if (!in_range(global)) moe_nvfp4_quantize_bf16_ref(method, x, n, global, codes, scales);
     else quantize(method, x, 2, n, global, codes, scales);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by each kernels/<isa>/vector.c. */
+/* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by
+ * each kernels/<isa>/vector.c. */
 #include "kernels/scalar.h"
 
 #include <math.h>
@@ -15,7 +16,8 @@ LANE void store_to(float *p, int64_t m, vf v)
 
 /* ---- sums ---- */
 
-/* One dot has one chain of fused products by contract, so R of them with the same a go on at once: b, b + ldb, ... */
+/* One dot has one chain of fused products by contract, so R of them with the same a go on
+ * at once: b, b + ldb, ... */
 LANE void dots(int R, const float *a, const float *b, int64_t ldb, int64_t n, float *out)
 {
     vf sum[8];
@@ -101,8 +103,9 @@ void VARIANT(rmsnorm)(const float *x, const float *w, float eps, int64_t n, floa
 
 /* ---- exponentials ---- */
 
-/* e^x within 2 units in the last place; 0 from -104 down, Inf from 88.73 up, NaN stays.  x = k ln 2 + r with |r| <= 0.347, where
- * ln 2 has a short first part so that x - k * hi is exact; the Taylor polynomial to r^7 is off by < 2^-27.  2^k goes on in
+/* e^x within 2 units in the last place; 0 from -104 down, Inf from 88.73 up, NaN stays.  x = k ln 2 + r with
+ * |r| <= 0.347, where ln 2 has a short first part so that x - k * hi is exact; the Taylor polynomial to r^7
+ * is off by < 2^-27.  2^k goes on in
  * two halves: the first product is exact, the second rounds once, also into subnormals and to Inf. */
 LANE vf exp_lanes(vf x)
 {
@@ -162,7 +165,8 @@ void VARIANT(rope)(float *x, const float *cos, const float *sin, int64_t pairs)
     for (int64_t i = 0; i < pairs; i += 8) {
         int64_t m = least(8, pairs - i);
         vf v = load_to(x + 2 * i, 2 * m);
-        store_to(x + 2 * i, 2 * m, vf_fmaddsub(v, vf_twice(cos + i, m), vf_mul(vf_swap(v), vf_twice(sin + i, m))));
+        store_to(x + 2 * i, 2 * m,
+                 vf_fmaddsub(v, vf_twice(cos + i, m), vf_mul(vf_swap(v), vf_twice(sin + i, m))));
     }
 }
 
@@ -176,33 +180,38 @@ LANE void weighted(int C, const float *s, const float *v, int64_t ldv, int64_t n
     EACH(c, C) store_to(out + 16 * c, m - 16 * c, sum[c]);
 }
 
-void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n, int64_t dk, int64_t dv,
-                     float scale, float *s, float *out)
+void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n,
+                     int64_t dk, int64_t dv, float scale, float *s, float *out)
 {
     int64_t j = 0, i = 0;
     for (; j + 4 <= n; j += 4) dots(4, q, k + j * ldk, ldk, dk, s + j);
     for (; j < n; j++) dots(1, q, k + j * ldk, ldk, dk, s + j);
     for (j = 0; j < n; j += 16) store_to(s + j, n - j, vf_mul(vf_set(scale), load_to(s + j, n - j)));
     VARIANT(softmax)(s, n);
-    for (; i + 16 * ATTEND_WIDE <= dv; i += 16 * ATTEND_WIDE) weighted(ATTEND_WIDE, s, v + i, ldv, n, 16 * ATTEND_WIDE, out + i);
+    for (; i + 16 * ATTEND_WIDE <= dv; i += 16 * ATTEND_WIDE)
+        weighted(ATTEND_WIDE, s, v + i, ldv, n, 16 * ATTEND_WIDE, out + i);
     for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, least(16, dv - i), out + i);
 }
 
-/* As many chains as hide the latency of an fma and fit the registers: 12 zmm, or 12 ymm.  No two lanes start alike, or a
- * compiler computes one for both. */
+/* As many chains as hide the latency of an fma and fit the registers: 12 zmm, or 12 ymm.  No two lanes start
+ * alike, or a compiler computes one for both. */
 double VARIANT(peak)(int64_t rounds, float *sink)
 {
     static const float ramp[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-    vf a = vf_set(0.999f), b = vf_set(0.001f), s0 = vf_load(ramp), s1 = vf_add(s0, vf_set(16)), s2 = vf_add(s0, vf_set(32));
+    vf a = vf_set(0.999f), b = vf_set(0.001f), s0 = vf_load(ramp), s1 = vf_add(s0, vf_set(16)),
+       s2 = vf_add(s0, vf_set(32));
     vf s3 = vf_add(s0, vf_set(48)), s4 = vf_add(s0, vf_set(64)), s5 = vf_add(s0, vf_set(80));
 #if defined(__AVX512F__)
-    vf s6 = vf_add(s0, vf_set(96)), s7 = vf_add(s1, vf_set(96)), s8 = vf_add(s2, vf_set(96)), s9 = vf_add(s3, vf_set(96));
+    vf s6 = vf_add(s0, vf_set(96)), s7 = vf_add(s1, vf_set(96)), s8 = vf_add(s2, vf_set(96)),
+       s9 = vf_add(s3, vf_set(96));
     vf s10 = vf_add(s4, vf_set(96)), s11 = vf_add(s5, vf_set(96));
 #endif
     for (int64_t r = 0; r < rounds; r++) {
-        s0 = vf_fma(s0, a, b), s1 = vf_fma(s1, a, b), s2 = vf_fma(s2, a, b), s3 = vf_fma(s3, a, b), s4 = vf_fma(s4, a, b), s5 = vf_fma(s5, a, b);
+        s0 = vf_fma(s0, a, b), s1 = vf_fma(s1, a, b), s2 = vf_fma(s2, a, b), s3 = vf_fma(s3, a, b),
+        s4 = vf_fma(s4, a, b), s5 = vf_fma(s5, a, b);
 #if defined(__AVX512F__)
-        s6 = vf_fma(s6, a, b), s7 = vf_fma(s7, a, b), s8 = vf_fma(s8, a, b), s9 = vf_fma(s9, a, b), s10 = vf_fma(s10, a, b), s11 = vf_fma(s11, a, b);
+        s6 = vf_fma(s6, a, b), s7 = vf_fma(s7, a, b), s8 = vf_fma(s8, a, b), s9 = vf_fma(s9, a, b),
+        s10 = vf_fma(s10, a, b), s11 = vf_fma(s11, a, b);
 #endif
     }
     vf sum = vf_add(vf_add(vf_add(s0, s1), vf_add(s2, s3)), vf_add(s4, s5));

@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-/* Scales are made float32 once for CHUNK columns.  A chunk starts at a multiple of 32 columns (of 1 for F32, BF16 and F16). */
+/* Scales are made float32 once for CHUNK columns.  A chunk starts at a multiple of 32 columns (of
+ * 1 for F32, BF16 and F16). */
 enum { CHUNK = 256 };
 
 struct row {
@@ -31,16 +32,19 @@ LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block
         else for (int64_t i = 0; i < n; i += 4, p += 512) memcpy(c + i, p, 4);
         return vf_e4m3(c);
     }
-    for (int64_t i = 0; i < n; i++) c[i] = w->scale[moe_tile_offset((size_t)row, (size_t)(block + i), (size_t)blocks)];
+    for (int64_t i = 0; i < n; i++)
+        c[i] = w->scale[moe_tile_offset((size_t)row, (size_t)(block + i), (size_t)blocks)];
     return vf_e4m3(c);
 }
 
-/* INT4: the scales of n <= CHUNK columns from col on, one for every 32 of them, so that products read all groups alike. */
+/* INT4: the scales of n <= CHUNK columns from col on, one for every 32 of them, so that
+ * products read all groups alike. */
 LANE void int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *s)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
     float stored[16];
-    int64_t first = moe_scale_index(w, row, col), group = t->group ? t->group : w->cols, in = t->group ? col % group : 0;
+    int64_t first = moe_scale_index(w, row, col), group = t->group ? t->group : w->cols,
+            in = t->group ? col % group : 0;
     int64_t count = t->group ? (in + n + group - 1) / group : 1;
     const uint8_t *p = w->scale + 2 * first; /* BF16 and F16 alike */
     vf_store(stored, t->scale == MOE_SCALE_F16 ? vf_f16n(p, count) : vf_bf16n(p, count));
@@ -76,8 +80,8 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
     }
 }
 
-/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16.  An FP8 chunk starts
- * at a scale block; see row_get_anywhere. */
+/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16.
+ * An FP8 chunk starts at a scale block; see row_get_anywhere. */
 LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
 {
     if (type == MOE_F32) return m == 16 ? vf_load(r->data + 4 * k) : vf_loadn(r->data + 4 * k, m);
@@ -88,7 +92,8 @@ LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
     return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
 }
 
-/* The same of FP8 where a group may lie across the edge of a scale block: only when decode starts off the grid. */
+/* The same of FP8 where a group may lie across the edge of a scale block: only when
+ * decode starts off the grid. */
 LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
 {
     float s[16];
@@ -96,7 +101,8 @@ LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
     return vf_mul(vf_e4m3n(r->data + k, m), vf_load(s));
 }
 
-/* Runs `body` with `type` a constant, so that each stored type gets code of its own; types that are alike share it. */
+/* Runs `body` with `type` a constant, so that each stored type gets code of its own; types
+ * that are alike share it. */
 #define BY_TYPE(w, body) \
     switch (moe_dtype_like((w)->type)) { \
     case MOE_F32: { enum { type = MOE_F32 }; body; break; } \

@@ -7,7 +7,8 @@
 
 static void round_block(const float *x, struct moe_act_scale s, float out[16])
 {
-    for (int i = 0; i < 16; i++) out[i] = copysignf(moe_e2m1_to_f32(moe_f32_to_e2m1(fabsf(x[i]) * s.inverse)) * s.value, x[i]);
+    for (int i = 0; i < 16; i++)
+        out[i] = copysignf(moe_e2m1_to_f32(moe_f32_to_e2m1(fabsf(x[i]) * s.inverse)) * s.value, x[i]);
 }
 
 static void give_block(const float *block, bool finite, float *out)
@@ -19,7 +20,8 @@ void moe_nvfp4_activations_ref(const float *x, int64_t n, float input_scale, flo
 {
     for (int64_t b = 0; b < n; b += 16) {
         float q[16], amax = moe_amax_ref(x + b, 16);
-        round_block(x + b, moe_act_scale(isfinite(amax) ? amax : 0, 1 / 6.0f, input_scale, 1 / input_scale), q);
+        round_block(x + b, moe_act_scale(isfinite(amax) ? amax : 0, 1 / 6.0f, input_scale, 1 / input_scale),
+                    q);
         give_block(q, isfinite(amax), out + b);
     }
 }
@@ -44,7 +46,8 @@ void moe_nvfp4_activations_46_ref(const float *x, int64_t n, float input_scale, 
     input_scale *= 448 / 256.0f;
     for (int64_t b = 0; b < n; b += 16) {
         float q[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0, global = 1 / input_scale;
-        struct moe_act_scale s[2] = { moe_act_scale(m, 1 / 6.0f, input_scale, global), moe_act_scale(m, 1 / 4.0f, input_scale, global) };
+        struct moe_act_scale s[2] = { moe_act_scale(m, 1 / 6.0f, input_scale, global),
+                                      moe_act_scale(m, 1 / 4.0f, input_scale, global) };
         best_block(x + b, s, 2, q);
         give_block(q, isfinite(amax), out + b);
     }

@@ -6,8 +6,9 @@
 static float nvfp4_scale(const struct moe_weight *w, int64_t row, int64_t block)
 {
     int64_t blocks = w->cols / 16;
-    size_t at = w->layout == MOE_LAYOUT_TILE_128X4 ? moe_tile_offset((size_t)row, (size_t)block, (size_t)blocks)
-                                                   : (size_t)(row * blocks + block);
+    size_t at = w->layout == MOE_LAYOUT_TILE_128X4
+                  ? moe_tile_offset((size_t)row, (size_t)block, (size_t)blocks)
+                  : (size_t)(row * blocks + block);
     float s = moe_e4m3_to_f32(w->scale[at]);
     return w->reciprocal ? s / w->global : s * w->global;
 }

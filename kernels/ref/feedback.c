@@ -6,7 +6,8 @@
 #include <math.h>
 
 /* A block of 16 under scale code `c`: values, errors, targets as they were met; returns the cost. */
-static float try_code(const float *l, int64_t ldl, const float *d, const float *w, const float *a, float global, uint8_t c, float q[16], float e[16], float t[16])
+static float try_code(const float *l, int64_t ldl, const float *d, const float *w, const float *a,
+                      float global, uint8_t c, float q[16], float e[16], float t[16])
 {
     float s = moe_e4m3_to_f32(c) * global, cost = 0;
     for (int j = 15; j >= 0; j--) {
@@ -19,12 +20,17 @@ static float try_code(const float *l, int64_t ldl, const float *d, const float *
     return cost;
 }
 
-void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a, float global, float *q, uint8_t *scale)
+void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t b, const float *w, float *a,
+                            float global, float *q, uint8_t *scale)
 {
     for (int64_t j0 = b - 16; j0 >= 0; j0 -= 16) {
         float amax = 0, least = INFINITY, v[16], e[16], t[16];
         for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(a[j0 + j]));
-        int c = moe_f32_to_ue4m3(amax / (6.0f * global)), low = c < 3 ? 1 : c - 2, high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6, best = amax > 0 ? low : 0x38;
+        int c = moe_f32_to_ue4m3(amax / (6.0f * global)), low = c < 3 ? 1 : c - 2,
+            high = c < 14  ? c + 12
+                 : c > 120 ? 126
+                           : c + 6,
+            best = amax > 0 ? low : 0x38;
         for (int k = low; amax > 0 && k <= high; k++) {
             float x = try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)k, v, e, t);
             if (x < least) least = x, best = k;
@@ -37,10 +43,12 @@ void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t
     }
 }
 
-void moe_nvfp4_descend_ref(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g, float *d)
+void moe_nvfp4_descend_ref(const float *h, int64_t ldh, int64_t b, const float *s, float *q, float *g,
+                           float *d)
 {
     for (int64_t j = 0; j < b; j++) {
-        float t = q[j] - g[j] / h[j * ldh + j], to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s[j / 16])) * s[j / 16], x = to - q[j];
+        float t = q[j] - g[j] / h[j * ldh + j],
+              to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s[j / 16])) * s[j / 16], x = to - q[j];
         if (x == 0) continue;
         q[j] = to;
         d[j] += x;

@@ -7,7 +7,8 @@
 
 enum { PIECE = 256 };
 
-void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                    int64_t n, float *y, int64_t ldy)
 {
     for (int64_t r = r0; r < r1; r++)
         for (int64_t t = 0; t < n; t++) {
@@ -34,10 +35,12 @@ static void fixed16(const float *x, double *out)
     }
     if (most * 1.004f <= FLT_MAX) frexp((double)(most * 1.004f), &e);
     if (most == 0 || e < -96) e = -96;
-    for (int i = 0; i < 16; i++) out[i] = isnan(most) ? NAN : ldexp(rint(ldexp((double)x[i], 15 - e)), e - 15);
+    for (int i = 0; i < 16; i++)
+        out[i] = isnan(most) ? NAN : ldexp(rint(ldexp((double)x[i], 15 - e)), e - 15);
 }
 
-void moe_matmul_int16_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy)
+void moe_matmul_int16_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                          int64_t n, float *y, int64_t ldy)
 {
     if (w->type != MOE_NVFP4) {
         moe_matmul_ref(w, r0, r1, x, ldx, n, y, ldy);

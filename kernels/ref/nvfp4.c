@@ -37,7 +37,8 @@ static uint8_t choose(enum moe_nvfp4_method method, const float *x, float global
     return best;
 }
 
-void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_t n, float global,
+                            uint8_t *codes, uint8_t *scales)
 {
     for (int64_t b = 0; b < n / 16; b++, x += 16) {
         uint8_t q[16] = { 0 };
@@ -48,7 +49,8 @@ void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_
     }
 }
 
-void moe_nvfp4_quantize_bf16_ref(enum moe_nvfp4_method method, const uint8_t *x, int64_t n, float global, uint8_t *codes, uint8_t *scales)
+void moe_nvfp4_quantize_bf16_ref(enum moe_nvfp4_method method, const uint8_t *x, int64_t n, float global,
+                                 uint8_t *codes, uint8_t *scales)
 {
     for (int64_t b = 0; b < n / 16; b++) {
         float v[16];

@@ -85,8 +85,8 @@ void moe_rope_ref(float *x, const float *cos, const float *sin, int64_t pairs)
     }
 }
 
-void moe_attend_ref(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n, int64_t dk, int64_t dv,
-                    float scale, float *s, float *out)
+void moe_attend_ref(const float *q, const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t n,
+                    int64_t dk, int64_t dv, float scale, float *s, float *out)
 {
     for (int64_t j = 0; j < n; j++) s[j] = scale * moe_dot_ref(q, k + j * ldk, dk);
     moe_softmax_ref(s, n);

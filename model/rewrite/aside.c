@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/aside.c - vision.safetensors and superseded.safetensors: what of a checkpoint no runtime here reads,
- * and what does not count, kept byte for byte for --to hf. */
+/* model/rewrite/aside.c - vision.safetensors and superseded.safetensors: what of a checkpoint no runtime here
+ * reads, and what does not count, kept byte for byte for --to hf. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"

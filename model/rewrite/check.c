@@ -48,6 +48,6 @@ void moe_warn_no_tokenizer(const struct moe_run *run, const struct moe_source *s
         int n = snprintf(path, sizeof path, "%s/%s%s", src->path, folder, names[i]);
         if (n >= (int)sizeof path || moe_exists(path) != MOE_ABSENT) return;
     }
-    moe_warn(run, "the model has no tiktoken.model, so the checkpoint has no tokenizer, which engines need for text "
-             "(add the model's own tokenizer files to the directory)");
+    moe_warn(run, "the model has no tiktoken.model, so the checkpoint has no tokenizer, which engines need "
+                  "for text (add the model's own tokenizer files to the directory)");
 }

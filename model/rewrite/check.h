@@ -6,8 +6,8 @@
 #include "base/tool.h"
 #include "formats/source.h"
 
-/* The tokenizer beside the weights, when there is one, belongs to them: readable, and not larger than the embedding.
- * MOE_MISMATCH otherwise.  A model without tokenizer files passes. */
+/* The tokenizer beside the weights, when there is one, belongs to them: readable, and not larger than the
+ * embedding.  MOE_MISMATCH otherwise.  A model without tokenizer files passes. */
 enum moe_code moe_check_vocabulary(const struct moe_source *src, struct moe_err *err);
 
 /* A notice when files of a checkpoint hold copies of a tensor that do not count, which says how many, names

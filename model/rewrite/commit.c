@@ -43,7 +43,8 @@ static void *commit(void *arg)
     uint64_t bytes;
     double from = moe_now();
     enum moe_code code = moe_shard_finish(&u->shard, &bytes, &digest, &c->err);
-    if (code == MOE_OK) code = moe_writer_commit_unit(c->writer, u->name, bytes, digest, u->source, u->report, &c->err);
+    if (code == MOE_OK)
+        code = moe_writer_commit_unit(c->writer, u->name, bytes, digest, u->source, u->report, &c->err);
     release(u);
     c->seconds += moe_now() - from;
     if (code != MOE_OK) atomic_store(&c->failed, true);

@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks.
- * Inside a chunk they are worked on in blocks whose every form fits a core's second-level cache. */
+/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then
+ * never straddle two chunks.  Inside a chunk they are worked on in blocks whose every form fits a
+ * core's second-level cache. */
 enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, BLOCK_VALUES = 1 << 16 };
 
 enum { HASH_SRC_DATA, HASH_SRC_SCALE, HASH_OUT_DATA, HASH_OUT_SCALE, HASHES };
@@ -75,7 +76,10 @@ static struct sizes measure(const struct moe_source *src)
     return s;
 }
 
-static size_t total(const struct sizes *s) { return s->raw + s->scale + s->x + s->row + s->data + s->linear + s->tile; }
+static size_t total(const struct sizes *s)
+{
+    return s->raw + s->scale + s->x + s->row + s->data + s->linear + s->tile;
+}
 
 uint64_t moe_emit_estimate(const struct moe_source *src)
 {
@@ -91,7 +95,8 @@ enum moe_code moe_emit_open(struct moe_emit **out, const struct moe_source *src,
     *out = NULL;
     if (!p) {
         free(e);
-        return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (%zu bytes; try fewer --threads)", total(&s));
+        return moe_fail(err, MOE_NOMEM, "no memory for a worker's buffers (%zu bytes; try fewer --threads)",
+                        total(&s));
     }
     e->src = src;
     e->k = moe_kernels();
@@ -122,18 +127,27 @@ void moe_emit_close(struct moe_emit **pe)
     *pe = NULL;
 }
 
-/* Where rows [r0, r0+n) lie in a plane: planes are made of whole stripes, so this is the size of what comes before. */
+/* Where rows [r0, r0+n) lie in a plane: planes are made of whole stripes, so this is the
+ * size of what comes before. */
 static uint64_t plane_offset(const struct moe_tensor *t, int type, int layout, int plane, int64_t r0)
 {
     return r0 ? (uint64_t)moe_plane_bytes(type, layout, plane, r0, t->cols) : 0;
 }
 
-/* Begin the chunk of rows [r0, r0+n): read its scales, and describe it as a weight of n rows whose data come block by block. */
-static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, bool hash,
-                                struct moe_weight *w, struct moe_err *err)
+/* Begin the chunk of rows [r0, r0+n): read its scales, and describe it as a weight of n rows whose
+ * data come block by block. */
+static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
+                                bool hash, struct moe_weight *w, struct moe_err *err)
 {
-    *w = (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = n, .cols = t->cols,
-                              .data = e->raw, .scale = e->scale, .global = t->global, .input_scale = t->input_scale };
+    *w = (struct moe_weight){ .type = t->type,
+                              .layout = t->layout,
+                              .reciprocal = t->reciprocal,
+                              .rows = n,
+                              .cols = t->cols,
+                              .data = e->raw,
+                              .scale = e->scale,
+                              .global = t->global,
+                              .input_scale = t->input_scale };
     int64_t bytes = moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols);
     if (!bytes) return MOE_OK;
     uint64_t at = plane_offset(t, t->type, t->layout, MOE_PLANE_SCALE, r0);
@@ -145,7 +159,8 @@ static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, 
 }
 
 /* Rows [b, b+m) of the chunk `w`, which begins at row r0: read them to their place in e->raw. */
-static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t b, int64_t m, bool hash, struct moe_err *err)
+static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t b,
+                                int64_t m, bool hash, struct moe_err *err)
 {
     uint64_t at = plane_offset(t, t->type, t->layout, MOE_PLANE_DATA, b);
     size_t bytes = (size_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, m, t->cols);
@@ -164,7 +179,8 @@ static void decode_block(struct moe_emit *e, const struct moe_weight *w, int64_t
     spent(e, MOE_EMIT_DECODE);
 }
 
-static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, struct moe_err *err)
+static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
+                               struct moe_err *err)
 {
     char name[128];
     int64_t i = 0;
@@ -172,12 +188,14 @@ static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor
     return moe_fail_at(err, MOE_NONFINITE, e->src->files[t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                        "the value at row %lld, column %lld is %s (the checkpoint is damaged; fetch it again)",
-                       (long long)(r0 + i / t->cols), (long long)(i % t->cols), isnan(e->x[i]) ? "NaN" : "Inf");
+                       (long long)(r0 + i / t->cols), (long long)(i % t->cols),
+                       isnan(e->x[i]) ? "NaN" : "Inf");
 }
 
-/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused.  BF16 need not be decoded for it. */
-static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w, int64_t r0, int64_t b,
-                                  int64_t m, float *amax, struct moe_err *err)
+/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused.  BF16
+ * need not be decoded for it. */
+static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w,
+                                  int64_t r0, int64_t b, int64_t m, float *amax, struct moe_err *err)
 {
     MOE_TRY(read_block(e, t, r0, b, m, true, err));
     if (t->type == MOE_BF16) {
@@ -199,14 +217,16 @@ static void begin(struct moe_emit *e)
 }
 
 /* A container says what each plane's hash is: damage must not be written again under a hash of its own. */
-static enum moe_code check_hashes(const struct moe_emit *e, const struct moe_tensor *t, const struct moe_emitted *d, struct moe_err *err)
+static enum moe_code check_hashes(const struct moe_emit *e, const struct moe_tensor *t,
+                                  const struct moe_emitted *d, struct moe_err *err)
 {
     char name[128];
     for (int p = 0; p < MOE_PLANE_COUNT && e->src->kind == MOE_CONTAINER; p++)
         if (t->plane[p].file >= 0 && d->source_hash[p] != t->hash[p])
             return moe_fail_at(err, MOE_CORRUPT, e->src->files[t->plane[p].file].path,
                                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                               "the %s plane does not match its checksum (copy the file again)", moe_plane_word(p));
+                               "the %s plane does not match its checksum (copy the file again)",
+                               moe_plane_word(p));
     return MOE_OK;
 }
 
@@ -216,8 +236,10 @@ static void drop(const struct moe_emit *e, const struct moe_tensor *t)
         if (t->plane[p].file >= 0) moe_source_drop(e->src, &t->plane[p]);
 }
 
-/* The last of the source's hashes, its two scalars; and what they must be.  `last`: the tensor is not read again. */
-static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d, bool last, struct moe_err *err)
+/* The last of the source's hashes, its two scalars; and what they must be.  `last`: the
+ * tensor is not read again. */
+static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d,
+                                bool last, struct moe_err *err)
 {
     d->source_hash[MOE_PLANE_DATA] = moe_hash_get64(e->hash[HASH_SRC_DATA]);
     d->source_hash[MOE_PLANE_SCALE] = moe_hash_get64(e->hash[HASH_SRC_SCALE]);
@@ -231,8 +253,8 @@ static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, 
     return check_hashes(e, t, d, err);
 }
 
-static enum moe_code write_plane(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, uint64_t offset, const void *data,
-                                 int64_t bytes, struct moe_err *err)
+static enum moe_code write_plane(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane,
+                                 uint64_t offset, const void *data, int64_t bytes, struct moe_err *err)
 {
     MOE_TRY(moe_shard_write(w, at, plane, offset, data, (size_t)bytes, err));
     spent(e, MOE_EMIT_WRITE);
@@ -245,7 +267,8 @@ static void hash_out(struct moe_emit *e, int plane, const void *data, int64_t by
     spent(e, MOE_EMIT_HASH);
 }
 
-static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plane, float v, struct moe_err *err)
+static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plane, float v,
+                                struct moe_err *err)
 {
     uint32_t u = moe_f32_bits(v);
     uint8_t b[4] = { (uint8_t)u, (uint8_t)(u >> 8), (uint8_t)(u >> 16), (uint8_t)(u >> 24) };
@@ -254,14 +277,17 @@ static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plan
 }
 
 /* Write the linear scales of rows [r0, r0+n) in tile order. */
-static enum moe_code put_scales(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n, const uint8_t *linear,
-                                struct moe_shard_writer *w, int64_t at, struct moe_err *err)
+static enum moe_code put_scales(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
+                                const uint8_t *linear, struct moe_shard_writer *w, int64_t at,
+                                struct moe_err *err)
 {
     int64_t bytes = moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, n, t->cols);
     moe_scales_to_tile(linear, n, t->cols / 16, e->tile);
     spent(e, MOE_EMIT_QUANTIZE);
     hash_out(e, MOE_PLANE_SCALE, e->tile, bytes);
-    return write_plane(e, w, at, MOE_PLANE_SCALE, plane_offset(t, MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, r0), e->tile, bytes, err);
+    return write_plane(e, w, at, MOE_PLANE_SCALE,
+                       plane_offset(t, MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, r0), e->tile, bytes,
+                       err);
 }
 
 /* A plane's hash is that of the bytes put out, or the source's where the same bytes went through. */
@@ -273,7 +299,8 @@ static void set_hash(struct moe_emit *e, struct moe_shard_writer *w, int64_t at,
 #define FOR_PIECES(total, step, at, n) \
     for (int64_t at = 0, n; at < (total) && (n = (total) - at < (step) ? (total) - at : (step)); at += n)
 
-enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax, struct moe_emitted *d, struct moe_err *err)
+enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax,
+                            struct moe_emitted *d, struct moe_err *err)
 {
     *amax = 0;
     begin(e);
@@ -290,7 +317,8 @@ enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, flo
 }
 
 /* Add the error of rows [b, b+m) of `w`, as written, against e->x. */
-static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m, struct moe_emitted *d)
+static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m,
+                      struct moe_emitted *d)
 {
     for (int64_t r = 0; r < m; r++) {
         e->k->decode(w, b + r, 0, w->cols, e->row);
@@ -300,8 +328,9 @@ static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b,
 }
 
 /* Quantize the chunk of n rows from r0 into e->data and e->linear. */
-static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
-                                    int64_t r0, int64_t n, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor *in,
+                                    enum moe_nvfp4_method method, float global, int64_t r0, int64_t n,
+                                    struct moe_emitted *d, struct moe_err *err)
 {
     struct moe_weight s, q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = in->cols,
                                .data = e->data, .scale = e->linear, .global = global };
@@ -310,7 +339,8 @@ static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor 
         MOE_TRY(read_block(e, in, r0, b, m, false, err));
         decode_block(e, &s, b, m);
         uint8_t *codes = e->data + b * in->cols / 2, *scales = e->linear + b * in->cols / 16;
-        if (in->type == MOE_BF16) e->k->nvfp4_quantize_bf16(method, s.data + 2 * b * in->cols, m * in->cols, global, codes, scales);
+        if (in->type == MOE_BF16)
+            e->k->nvfp4_quantize_bf16(method, s.data + 2 * b * in->cols, m * in->cols, global, codes, scales);
         else e->k->nvfp4_quantize(method, e->x, m * in->cols, global, codes, scales);
         spent(e, MOE_EMIT_QUANTIZE);
         add_error(e, &q, b, m, d);
@@ -319,14 +349,16 @@ static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor 
     return MOE_OK;
 }
 
-enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method, float global,
-                             float input_scale, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d, struct moe_err *err)
+enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method,
+                             float global, float input_scale, struct moe_shard_writer *w, int64_t at,
+                             struct moe_emitted *d, struct moe_err *err)
 {
     d->num = d->den = 0;
     begin(e);
     FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         MOE_TRY(quantize_chunk(e, in, method, global, r0, n, d, err));
-        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0), e->data, n * in->cols / 2, err));
+        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0),
+                            e->data, n * in->cols / 2, err));
         MOE_TRY(put_scales(e, in, r0, n, e->linear, w, at, err));
     }
     drop(e, in);
@@ -336,15 +368,17 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
     return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
 }
 
-enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c, struct moe_shard_writer *w, int64_t at,
-                             struct moe_emitted *d, struct moe_err *err)
+enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c,
+                             struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
+                             struct moe_err *err)
 {
     d->num = c->num, d->den = c->den;
     begin(e);
     FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         const uint8_t *codes = c->codes + r0 * in->cols / 2;
         hash_out(e, MOE_PLANE_DATA, codes, n * in->cols / 2);
-        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0), codes, n * in->cols / 2, err));
+        MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0),
+                            codes, n * in->cols / 2, err));
         MOE_TRY(put_scales(e, in, r0, n, c->scales + r0 * in->cols / 16, w, at, err));
     }
     drop(e, in);
@@ -358,8 +392,8 @@ enum moe_code moe_emit_input(struct moe_shard_writer *w, int64_t at, float input
     return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
 }
 
-enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, struct moe_shard_writer *w, int64_t at,
-                            struct moe_emitted *d, struct moe_err *err)
+enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, struct moe_shard_writer *w,
+                            int64_t at, struct moe_emitted *d, struct moe_err *err)
 {
     bool retile = in->type == MOE_NVFP4 && in->layout == MOE_LAYOUT_LINEAR;
     begin(e);
@@ -372,7 +406,9 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
             int64_t bytes = moe_plane_bytes(in->type, in->layout, p, n, in->cols);
             if (!bytes) continue;
             if (p == MOE_PLANE_SCALE && retile) MOE_TRY(put_scales(e, in, r0, n, e->scale, w, at, err));
-            else MOE_TRY(write_plane(e, w, at, p, plane_offset(in, in->type, in->layout, p, r0), p ? e->scale : e->raw, bytes, err));
+            else
+                MOE_TRY(write_plane(e, w, at, p, plane_offset(in, in->type, in->layout, p, r0),
+                                    p ? e->scale : e->raw, bytes, err));
         }
     }
     set_hash(e, w, at, MOE_PLANE_DATA, HASH_SRC_DATA);
@@ -380,7 +416,8 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
         set_hash(e, w, at, MOE_PLANE_SCALE, retile ? HASH_OUT_SCALE : HASH_SRC_SCALE);
     if (in->type == MOE_NVFP4) {
         MOE_TRY(put_scalar(w, at, MOE_PLANE_GLOBAL, in->global, err));
-        MOE_TRY(put_scalar(w, at, MOE_PLANE_INPUT, in->plane[MOE_PLANE_INPUT].file >= 0 ? in->input_scale : 1.0f, err));
+        MOE_TRY(put_scalar(w, at, MOE_PLANE_INPUT,
+                           in->plane[MOE_PLANE_INPUT].file >= 0 ? in->input_scale : 1.0f, err));
     }
     return end_source(e, in, d, true, err);
 }
@@ -395,8 +432,9 @@ static void to_bf16(const float *x, int64_t n, uint8_t *out)
 }
 
 /* Rows [b, b+m) of the tensor, which lie in e->x, as `type`. */
-static enum moe_code put_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, int64_t b, int64_t m, struct moe_shard_writer *w,
-                                 int64_t at, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code put_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, int64_t b,
+                                 int64_t m, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
+                                 struct moe_err *err)
 {
     int64_t bytes = moe_plane_bytes(type, 0, MOE_PLANE_DATA, m, in->cols);
     struct moe_weight q = { .type = (uint8_t)type, .rows = m, .cols = in->cols, .data = e->data };
@@ -405,11 +443,13 @@ static enum moe_code put_decoded(struct moe_emit *e, const struct moe_tensor *in
     spent(e, MOE_EMIT_QUANTIZE);
     add_error(e, &q, 0, m, d);
     hash_out(e, MOE_PLANE_DATA, e->data, bytes);
-    return write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, type, 0, MOE_PLANE_DATA, b), e->data, bytes, err);
+    return write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, type, 0, MOE_PLANE_DATA, b), e->data, bytes,
+                       err);
 }
 
-enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, struct moe_shard_writer *w, int64_t at,
-                               struct moe_emitted *d, struct moe_err *err)
+enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, int type,
+                               struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
+                               struct moe_err *err)
 {
     d->num = d->den = 0;
     begin(e);

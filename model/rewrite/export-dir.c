@@ -31,8 +31,9 @@ struct written {
 static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_EXISTS, w->path, NULL,
-                       "already exists, and '%.200s' in it is no file of an export of '%.200s' (move it away, "
-                       "or choose another name with -o)", name, w->src->path);
+                       "already exists, and '%.200s' in it is no file of an export of '%.200s' (move it "
+                       "away, or choose another name with -o)",
+                       name, w->src->path);
 }
 
 static bool recorded(const struct written *w, enum moe_original_kind kind, const char *name)
@@ -241,7 +242,8 @@ static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
 }
 
 /* Something stands at d->final: it may be replaced, or is what this work made (d->whole). */
-static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work, struct moe_err *err)
+static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work,
+                                   struct moe_err *err)
 {
     bool resume = e->mode == MOE_WRITE_RESUME;
     if (!resume) MOE_TRY(moe_no_link(d->final, "directory", err));
@@ -351,8 +353,8 @@ static bool names_code(const cJSON *config, const char *file)
 }
 
 /* Whether a JSON file of the container names `file` as its code; false when it is not there. */
-static enum moe_code config_names(const struct moe_source *src, const char *config, const char *file, bool *named,
-                                  struct moe_err *err)
+static enum moe_code config_names(const struct moe_source *src, const char *config, const char *file,
+                                  bool *named, struct moe_err *err)
 {
     char *text;
     size_t n;
@@ -371,7 +373,8 @@ static enum moe_code config_names(const struct moe_source *src, const char *conf
 
 /* Whether a small file is for images alone: one of those that configure it, or code that they name and the
  * tokenizer's configuration does not. */
-static enum moe_code for_images(const struct moe_source *src, const char *file, bool *images, struct moe_err *err)
+static enum moe_code for_images(const struct moe_source *src, const char *file, bool *images,
+                                struct moe_err *err)
 {
     bool text = false;
     *images = moe_is_vision_file(file);

@@ -126,7 +126,8 @@ static bool says_nothing(enum moe_code code)
 }
 
 /* Not *same any more when the file `name` in `dir` is another one; where there is none, none is lost. */
-static enum moe_code hold(const char *dir, const char *name, const char *data, size_t n, bool *same, struct moe_err *err)
+static enum moe_code hold(const char *dir, const char *name, const char *data, size_t n, bool *same,
+                          struct moe_err *err)
 {
     char path[PATH_MAX], *text;
     size_t bytes;
@@ -139,7 +140,8 @@ static enum moe_code hold(const char *dir, const char *name, const char *data, s
 }
 
 /* The files of hf/ and tokenizer/. */
-static enum moe_code hold_small(const char *path, const struct moe_source *src, bool *same, struct moe_err *err)
+static enum moe_code hold_small(const char *path, const struct moe_source *src, bool *same,
+                                struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
     for (const cJSON *f = files ? files->child : NULL; f && *same; f = f->next) {
@@ -156,7 +158,8 @@ static enum moe_code hold_small(const char *path, const struct moe_source *src, 
     return MOE_OK;
 }
 
-static enum moe_code hold_record(const char *path, const struct moe_original *o, bool *same, struct moe_err *err)
+static enum moe_code hold_record(const char *path, const struct moe_original *o, bool *same,
+                                 struct moe_err *err)
 {
     char *text;
     size_t n;
@@ -168,7 +171,8 @@ static enum moe_code hold_record(const char *path, const struct moe_original *o,
 }
 
 /* All other small files. */
-static enum moe_code hold_rest(const char *path, const struct moe_source *src, bool *same, struct moe_err *err)
+static enum moe_code hold_rest(const char *path, const struct moe_source *src, bool *same,
+                               struct moe_err *err)
 {
     struct moe_originals rest;
     char *data;
@@ -177,7 +181,8 @@ static enum moe_code hold_rest(const char *path, const struct moe_source *src, b
     MOE_TRY(moe_container_read_file(src, MOE_ORIGINAL_NAME, &data, &n, err));
     enum moe_code code = moe_originals_parse(data, n, MOE_ORIGINAL_NAME, &rest, err);
     if (code == MOE_OK) {
-        for (int64_t i = 0; code == MOE_OK && i < rest.n && *same; i++) code = hold_record(path, &rest.v[i], same, err);
+        for (int64_t i = 0; code == MOE_OK && i < rest.n && *same; i++)
+            code = hold_record(path, &rest.v[i], same, err);
         moe_originals_release(&rest);
     }
     free(data);
@@ -196,7 +201,8 @@ static enum moe_code is_origin(const char *path, const struct moe_source *src, b
     enum moe_code code = moe_source_open(&there, path, err);
     if (code != MOE_OK) return says_nothing(code) ? code : MOE_OK;
     if (there->kind == MOE_CHECKPOINT) code = moe_source_identity(there, &now, err);
-    *is = there->kind == MOE_CHECKPOINT && code == MOE_OK && now.has_weights && moe_identity_same(&now, &origin);
+    *is = there->kind == MOE_CHECKPOINT && code == MOE_OK && now.has_weights &&
+          moe_identity_same(&now, &origin);
     moe_source_close(&there);
     return says_nothing(code) ? code : MOE_OK;
 }
@@ -219,8 +225,8 @@ static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err
     return MOE_OK;
 }
 
-enum moe_code moe_export_made_check(const char *path, const struct moe_source *src, enum moe_export_proof proof,
-                                    struct moe_err *err)
+enum moe_code moe_export_made_check(const char *path, const struct moe_source *src,
+                                    enum moe_export_proof proof, struct moe_err *err)
 {
     char was[MOE_WORK_BYTES];
     bool is;
@@ -228,7 +234,7 @@ enum moe_code moe_export_made_check(const char *path, const struct moe_source *s
     if (!is && proof == MOE_PROOF_SAME) MOE_TRY(is_origin(path, src, &is, err));
     if (!is && proof == MOE_PROOF_PRODUCER && !*was) MOE_TRY(is_producer(path, &is, err));
     if (is) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                       "already exists, and %s (move it away, or choose another name with -o)",
-                       *was ? "its files changed since it was exported" : "nothing shows that it is an export");
+    return moe_fail_at(
+        err, MOE_EXISTS, path, NULL, "already exists, and %s (move it away, or choose another name with -o)",
+        *was ? "its files changed since it was exported" : "nothing shows that it is an export");
 }

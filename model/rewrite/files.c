@@ -16,15 +16,17 @@ enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 1024 };
 
 #define SOURCE "source.jsonl"
 
-static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t raw, const char *hash, const char *bytes,
-                           struct moe_err *err)
+static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t raw, const char *hash,
+                           const char *bytes, struct moe_err *err)
 {
     const struct moe_raw *r = &src->raws[raw];
     double shape[8];
     for (int i = 0; i < r->ndim; i++) shape[i] = (double)r->shape[i];
     cJSON *a = cJSON_CreateArray();
-    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(r->name)) && cJSON_AddItemToArray(a, cJSON_CreateString(r->dtype)) &&
-              cJSON_AddItemToArray(a, r->ndim ? cJSON_CreateDoubleArray(shape, r->ndim) : cJSON_CreateArray()) &&
+    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(r->name)) &&
+              cJSON_AddItemToArray(a, cJSON_CreateString(r->dtype)) &&
+              cJSON_AddItemToArray(a,
+                                   r->ndim ? cJSON_CreateDoubleArray(shape, r->ndim) : cJSON_CreateArray()) &&
               cJSON_AddItemToArray(a, cJSON_CreateString(src->files[r->span.file].name)) &&
               cJSON_AddItemToArray(a, hash ? cJSON_CreateString(hash) : cJSON_CreateNull()) &&
               cJSON_AddItemToArray(a, r->skipped ? cJSON_CreateString(r->skipped) : cJSON_CreateNull()) &&
@@ -35,7 +37,8 @@ static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t 
     return moe_fail(err, MOE_NOMEM, "no memory for provenance");
 }
 
-enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash, struct moe_err *err)
+enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash,
+                               struct moe_err *err)
 {
     char hex[17];
     moe_hex64(hash, hex);
@@ -71,7 +74,8 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
     return MOE_OK;
 }
 
-static enum moe_code copy_one(const char *dir, const char *name, struct moe_writer *w, const char *to, struct moe_err *err)
+static enum moe_code copy_one(const char *dir, const char *name, struct moe_writer *w, const char *to,
+                              struct moe_err *err)
 {
     char path[PATH_MAX];
     char *data;
@@ -110,7 +114,9 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
         char *data;
         size_t n;
-        if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) || (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME))) continue;
+        if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) ||
+            (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME)))
+            continue;
         /* the latter: moe_keep_aside */
         if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || moe_aside_is_file(name)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
@@ -121,7 +127,8 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
     return MOE_OK;
 }
 
-static enum moe_code add_merged_routing(const struct moe_source *src, struct moe_writer *w, struct moe_err *err)
+static enum moe_code add_merged_routing(const struct moe_source *src, struct moe_writer *w,
+                                        struct moe_err *err)
 {
     char *text;
     size_t bytes;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/files.h - what a container keeps of its source besides weights: provenance and small files.  Inside model/. */
+/* model/rewrite/files.h - what a container keeps of its source besides weights: provenance and
+ * small files.  Inside model/. */
 #ifndef MOE_MODEL_REWRITE_FILES_H
 #define MOE_MODEL_REWRITE_FILES_H
 
 #include "formats/container/container.h"
 #include "formats/container/original.h"
 
-/* Append the entry of raw tensor `raw` to a unit's source array (formats/container/container.h, moe_writer_commit_unit). */
-enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash, struct moe_err *err);
+/* Append the entry of raw tensor `raw` to a unit's source array (formats/container/container.h,
+ * moe_writer_commit_unit). */
+enum moe_code moe_source_entry(cJSON *source, const struct moe_source *src, int64_t raw, uint64_t hash,
+                               struct moe_err *err);
 /* A container keeps this tensor: a weight, or a few bytes that no runtime here uses (INT4 weight_shape, KV
  * scales, rotary buffers). */
 bool moe_raw_is_kept(const struct moe_raw *r);
@@ -16,8 +19,8 @@ enum moe_code moe_source_skipped(cJSON *source, const struct moe_source *src, st
 
 /* Files and directories of a checkpoint that no container keeps: how many, and the names of the first few. */
 struct moe_rest_left { int64_t n; char named[5][256]; };
-/* source.rest of a checkpoint (formats/container/original.h): headers, index and other small files, but for what *left says
- * then.  w NULL: only look. */
+/* source.rest of a checkpoint (formats/container/original.h): headers, index and other small files, but for
+ * what *left says then.  w NULL: only look. */
 enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, struct moe_rest_left *left,
                             struct moe_err *err);
 /* vision.safetensors or superseded.safetensors: the tensors of a checkpoint that are skipped so, or a

@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The version of compressed-tensors whose fields these are (tests/readers/interop.py compares with it): a reader goes
- * by it. */
+/* The version of compressed-tensors whose fields these are (tests/readers/interop.py compares with
+ * it): a reader goes by it. */
 #define COMPRESSED_TENSORS_VERSION "0.20.0"
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a configuration"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for a configuration");
+}
 
 /* Give `v` to object or array `o`; false, with v deleted, when that fails. */
 static bool put(cJSON *o, const char *key, cJSON *v)
@@ -27,7 +30,10 @@ static bool put(cJSON *o, const char *key, cJSON *v)
 
 struct names { struct moe_arena arena; const char **v; int64_t n; };
 
-static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Modules that a quantizer would look at: linear layers, the router, and to modelopt the embedding. */
 static bool is_module(const struct moe_tensor *t, enum moe_hf_flavor flavor)
@@ -36,7 +42,8 @@ static bool is_module(const struct moe_tensor *t, enum moe_hf_flavor flavor)
     return t->rows > 1 && t->role != MOE_ROLE_ROUTER_BIAS;
 }
 
-static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct names *out, struct moe_err *err)
+static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct names *out,
+                             struct moe_err *err)
 {
     const struct moe_source *src = p->src;
     out->v = malloc((size_t)src->n_tensors * sizeof *out->v);
@@ -45,7 +52,9 @@ static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct
         for (int64_t i = 0; i < src->n_tensors; i++) {
             const struct moe_tensor *t = &src->tensors[i];
             char name[128];
-            if ((t->role == MOE_ROLE_HEAD) != pass || !is_module(t, p->flavor) || moe_hf_is_nvfp4(t) != quantized) continue;
+            if ((t->role == MOE_ROLE_HEAD) != pass || !is_module(t, p->flavor) ||
+                moe_hf_is_nvfp4(t) != quantized)
+                continue;
             size_t n = strlen(moe_hf_module_name(t, name)) + 1;
             char *keep = moe_arena_alloc(&out->arena, n);
             if (!keep) return no_memory(err);
@@ -72,8 +81,9 @@ static bool any_begins(const struct names *s, const char *head, size_t n)
     return low < s->n && !strncmp(s->v[low], head, n);
 }
 
-/* The widest pattern that modelopt would write for `name`: cut at each dot from the left, "prefix*" when no quantized module begins so;
- * else "prefix.*" when none lies below prefix (layers.1* would take layers.10); at last the name itself. */
+/* The widest pattern that modelopt would write for `name`: cut at each dot from the left, "prefix*" when no
+ * quantized module begins so; else "prefix.*" when none lies below prefix (layers.1* would take layers.10);
+ * at last the name itself. */
 static void widest(const struct names *quantized, const char *name, char out[160])
 {
     for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
@@ -150,7 +160,9 @@ static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
 
 #define PRODUCER "{\"name\": \"" MOE_EXPORT_PRODUCER "\", \"version\": \"" MOE_VERSION "\"}"
 #define MODELOPT_ARGS "{\"dynamic\": false, \"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}"
-#define MODELOPT(inputs) "{\"config_groups\": {\"group_0\": {" inputs "\"weights\": " MODELOPT_ARGS ", \"targets\": [\"Linear\"]}}}"
+#define MODELOPT(inputs) \
+    "{\"config_groups\": {\"group_0\": {" inputs "\"weights\": " MODELOPT_ARGS \
+    ", \"targets\": [\"Linear\"]}}}"
 
 static cJSON *modelopt_algo(const struct moe_hf_plan *p)
 {
@@ -184,14 +196,19 @@ static cJSON *modelopt_file(const struct moe_hf_plan *p, const cJSON *ignore)
 }
 
 #define CT_FORMAT "\"format\": \"nvfp4-pack-quantized\""
-#define CT_ARGS "\"group_size\": 16, \"num_bits\": 4, \"scale_dtype\": \"torch.float8_e4m3fn\", \"strategy\": \"tensor_group\", " \
-                "\"symmetric\": true, \"type\": \"float\""
+#define CT_ARGS \
+    "\"group_size\": 16, \"num_bits\": 4, \"scale_dtype\": \"torch.float8_e4m3fn\", \"strategy\": " \
+    "\"tensor_group\", " \
+    "\"symmetric\": true, \"type\": \"float\""
 #define CT_INPUT "{\"dynamic\": \"local\", \"observer\": \"static_minmax\", " CT_ARGS "}"
-#define CT(input) "{\"config_groups\": {\"group_0\": {" CT_FORMAT ", \"input_activations\": " input ", \"output_activations\": null, "    \
-                  "\"targets\": [\"Linear\"], \"weights\": {\"dynamic\": false, " CT_ARGS "}}}, " CT_FORMAT ", "                          \
-                  "\"global_compression_ratio\": null, \"kv_cache_scheme\": null, \"moe_sparsity_config\": null, "                      \
-                  "\"quant_method\": \"compressed-tensors\", \"quantization_status\": \"compressed\", \"sparsity_config\": {}, "         \
-                  "\"transform_config\": {}, \"version\": \"" COMPRESSED_TENSORS_VERSION "\"}"
+#define CT(input) \
+    "{\"config_groups\": {\"group_0\": {" CT_FORMAT ", \"input_activations\": " input \
+    ", \"output_activations\": null, " \
+    "\"targets\": [\"Linear\"], \"weights\": {\"dynamic\": false, " CT_ARGS "}}}, " CT_FORMAT ", " \
+    "\"global_compression_ratio\": null, \"kv_cache_scheme\": null, \"moe_sparsity_config\": null, " \
+    "\"quant_method\": \"compressed-tensors\", \"quantization_status\": \"compressed\", " \
+    "\"sparsity_config\": {}, " \
+    "\"transform_config\": {}, \"version\": \"" COMPRESSED_TENSORS_VERSION "\"}"
 
 static cJSON *compressed_config(const struct moe_hf_plan *p, const cJSON *ignore)
 {
@@ -203,7 +220,8 @@ static cJSON *compressed_config(const struct moe_hf_plan *p, const cJSON *ignore
 
 /* ---- the files ---- */
 
-static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, const cJSON *ignore, bool *text_only, struct moe_err *err)
+static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, const cJSON *ignore,
+                                  bool *text_only, struct moe_err *err)
 {
     cJSON *c;
     struct moe_left_out left = { .vision = true, .prediction = p->src->config.num_nextn_predict_layers > 0 };

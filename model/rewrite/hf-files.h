@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-files.h - the files of a checkpoint while their tensors come in another order than they lie there.
+/* model/rewrite/hf-files.h - the files of a checkpoint while their tensors come in another
+ * order than they lie there.
  *
  * Each file has its header and its whole size from the beginning (moe_hf_files_make); then any thread writes
  * and reads anywhere in any of them.  They are opened when they are needed and few are open at once, so a

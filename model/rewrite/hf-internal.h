@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c write; for
- * model/rewrite/ alone. */
+/* model/rewrite/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c
+ * write; for model/rewrite/ alone. */
 #ifndef MOE_MODEL_REWRITE_HF_INTERNAL_H
 #define MOE_MODEL_REWRITE_HF_INTERNAL_H
 
@@ -27,18 +27,19 @@ struct moe_hf_plan {
 };
 
 /* Decide everything, and count into *r.  On failure nothing is owned. */
-enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src, const struct moe_hf_options *o,
-                               struct moe_hf_result *r, struct moe_err *err);
+enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src,
+                               const struct moe_hf_options *o, struct moe_hf_result *r, struct moe_err *err);
 void moe_hf_plan_release(struct moe_hf_plan *p);
 
 /* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router,
  * norms, and kv_b, which engines split into W_UK and W_UV: SGLang and TensorRT-LLM fail on it in NVFP4, vLLM
  * derives them through the W4A4 layer). */
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
-/* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and kv_a), the one with the
- * larger; itself when it is alone or they agree. */
+/* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and
+ * kv_a), the one with the larger; itself when it is alone or they agree. */
 const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t);
-float moe_hf_multiplier(const struct moe_tensor *t);        /* its global as a factor, whatever the spelling */
+/* its global as a factor, whatever the spelling */
+float moe_hf_multiplier(const struct moe_tensor *t);
 /* Its two scalars as this flavor stores them. */
 float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t);
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t);
@@ -58,7 +59,8 @@ enum moe_code moe_hf_items_open(struct moe_hf_items *items, const struct moe_hf_
                                 struct moe_err *err);
 void moe_hf_items_release(struct moe_hf_items *items);
 
-/* Modules that the config must name as not quantized, as each tool would; an array of strings, the caller deletes it. */
+/* Modules that the config must name as not quantized, as each tool would; an array of
+ * strings, the caller deletes it. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
 /* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the
  * entry, when another layer's is NVFP4. */
@@ -75,7 +77,8 @@ uint64_t moe_hf_write_memory(const struct moe_source *src);
 /* Bytes that the names of all entries take, in the index with their places, or in a header. */
 uint64_t moe_hf_names_memory(const struct moe_hf_plan *p);
 /* All shards and the index.  place, unless NULL: the weights that it takes lie in the shards already, so that
- * scalars and the other tensors are written there; MOE_MISMATCH when a shard's header is not that of the plan. */
+ * scalars and the other tensors are written there; MOE_MISMATCH when a shard's header
+ * is not that of the plan. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);

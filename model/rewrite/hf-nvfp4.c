@@ -42,8 +42,8 @@ enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_
     return moe_hf_write_shards(p, place, dir, progress, r, err);
 }
 
-static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, const struct moe_hf_options *o, struct moe_progress *progress,
-                                struct moe_hf_result *r, struct moe_err *err)
+static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, const struct moe_hf_options *o,
+                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
 {
     struct moe_newdir d;
     char options[64];
@@ -65,8 +65,9 @@ static uint64_t memory(const struct moe_hf_plan *p)
     return moe_peak_rss() + (16 << 20) + moe_hf_names_memory(p);
 }
 
-enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out, const struct moe_hf_options *o,
-                                  struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
+enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out,
+                                  const struct moe_hf_options *o, struct moe_progress *progress,
+                                  struct moe_hf_result *r, struct moe_err *err)
 {
     struct moe_hf_plan p;
     *r = (struct moe_hf_result){ 0 };

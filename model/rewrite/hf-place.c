@@ -169,8 +169,8 @@ uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 
 /* ---- the files ---- */
 
-/* A file that is not there is made or, where `need` is not NULL, its bytes are added to *need; begun: it has to
- * be there. */
+/* A file that is not there is made or, where `need` is not NULL, its bytes are added to *need;
+ * begun: it has to be there. */
 static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool begun, uint64_t *need,
                                   struct moe_err *err)
 {

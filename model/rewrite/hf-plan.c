@@ -31,8 +31,12 @@ static float factor(const struct moe_tensor *t, float v) { return t->reciprocal 
 
 float moe_hf_multiplier(const struct moe_tensor *t) { return factor(t, t->global); }
 
-/* A container always has an input scale; 1.0 is that of a weight that nobody calibrated, in both spellings. */
-static float input_factor(const struct moe_tensor *t) { return t->input_scale > 0 ? factor(t, t->input_scale) : 1.0f; }
+/* A container always has an input scale; 1.0 is that of a weight that nobody
+ * calibrated, in both spellings. */
+static float input_factor(const struct moe_tensor *t)
+{
+    return t->input_scale > 0 ? factor(t, t->input_scale) : 1.0f;
+}
 
 const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t)
 {
@@ -40,7 +44,8 @@ const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct 
     return p && moe_hf_multiplier(p) > moe_hf_multiplier(t) ? p : t;
 }
 
-/* A value that multiplies or divides, as `t` stores it, the way this flavor does; untouched when they agree. */
+/* A value that multiplies or divides, as `t` stores it, the way this flavor does;
+ * untouched when they agree. */
 static float spelled(const struct moe_hf_plan *p, const struct moe_tensor *t, float v)
 {
     return t->reciprocal == (p->flavor == MOE_HF_COMPRESSED_TENSORS) ? v : 1.0f / v;
@@ -61,15 +66,19 @@ float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t
 
 /* ---- what engines can read ---- */
 
-static enum moe_code mixed(const struct moe_source *src, const struct moe_tensor *t, const struct moe_tensor *o, const char *what, struct moe_err *err)
+static enum moe_code mixed(const struct moe_source *src, const struct moe_tensor *t,
+                           const struct moe_tensor *o, const char *what, struct moe_err *err)
 {
     char a[128], b[128];
-    return moe_fail_at(err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, a),
-                       "is %s and '%s' is %s: engines read one type for %s (moe-quantize both or neither)", moe_dtype_name(t->type),
-                       moe_tensor_name((enum moe_role)o->role, o->layer, o->expert, b), moe_dtype_name(o->type), what);
+    return moe_fail_at(
+        err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, a),
+        "is %s and '%s' is %s: engines read one type for %s (moe-quantize both or neither)",
+        moe_dtype_name(t->type), moe_tensor_name((enum moe_role)o->role, o->layer, o->expert, b),
+        moe_dtype_name(o->type), what);
 }
 
-/* Engines fuse gate with up and q_a with kv_a, and all experts of a layer: each is quantized as a whole or not at all. */
+/* Engines fuse gate with up and q_a with kv_a, and all experts of a layer: each is quantized
+ * as a whole or not at all. */
 static enum moe_code check_fused(const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_tensor *first = NULL; /* expert weight of this layer */
@@ -78,7 +87,8 @@ static enum moe_code check_fused(const struct moe_source *src, struct moe_err *e
         if (o && moe_hf_is_nvfp4(t) && !moe_hf_is_nvfp4(o)) return mixed(src, t, o, "the two", err);
         if (t->expert < 0) continue;
         if (!first || first->layer != t->layer) first = t;
-        if (moe_hf_is_nvfp4(t) != moe_hf_is_nvfp4(first)) return mixed(src, t, first, "all experts of a layer", err);
+        if (moe_hf_is_nvfp4(t) != moe_hf_is_nvfp4(first))
+            return mixed(src, t, first, "all experts of a layer", err);
     }
     return MOE_OK;
 }
@@ -122,7 +132,8 @@ const char *moe_hf_entry_name(const struct moe_hf_plan *p, const struct moe_hf_e
     const struct moe_tensor *t = &p->src->tensors[e->tensor];
     char module[128];
     if (e->part < MOE_HF_CODES) return moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, out);
-    snprintf(out, 160, "%s.%s", moe_hf_module_name(t, module), moe_part_name(parts[p->flavor][e->part - MOE_HF_CODES]));
+    snprintf(out, 160, "%s.%s", moe_hf_module_name(t, module),
+             moe_part_name(parts[p->flavor][e->part - MOE_HF_CODES]));
     return out;
 }
 
@@ -142,7 +153,8 @@ uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_ent
 const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64])
 {
     if (p->n_shards == 1) snprintf(out, 64, "model.safetensors");
-    else snprintf(out, 64, "model-%05lld-of-%05lld.safetensors", (long long)shard + 1, (long long)p->n_shards);
+    else
+        snprintf(out, 64, "model-%05lld-of-%05lld.safetensors", (long long)shard + 1, (long long)p->n_shards);
     return out;
 }
 
@@ -196,8 +208,8 @@ static enum moe_code find_spread(const struct moe_hf_plan *p, struct moe_hf_resu
     return MOE_OK;
 }
 
-enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src, const struct moe_hf_options *o,
-                               struct moe_hf_result *r, struct moe_err *err)
+enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src,
+                               const struct moe_hf_options *o, struct moe_hf_result *r, struct moe_err *err)
 {
     *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes };
     count(src, r);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/rewrite/hf-tell.h"
 
-/* Where a reader of the checkpoint is known to err (docs/reference/export.md names the versions that were read). */
-static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got, enum moe_hf_flavor flavor)
+/* Where a reader of the checkpoint is known to err (docs/reference/export.md names the
+ * versions that were read). */
+static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got,
+                         enum moe_hf_flavor flavor)
 {
     if (flavor == MOE_HF_COMPRESSED_TENSORS) {
         moe_warn(run,
@@ -16,9 +18,8 @@ static void tell_readers(const struct moe_run *run, const struct moe_hf_result *
         moe_warn(run,
                  "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the "
                  "model for it: moe-quantize --calib)");
-        moe_warn(run,
-                 "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless it is "
-                 "started with --moe-runner-backend marlin");
+        moe_warn(run, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless "
+                      "it is started with --moe-runner-backend marlin");
     }
     if (got->spreads)
         moe_warn(run,
@@ -47,11 +48,11 @@ static void tell_what(const struct moe_run *run, const struct moe_hf_result *got
     tell_decoded(run, &got->decoded, "engines read no other type beside NVFP4");
     if (got->reencoded)
         moe_warn(run,
-                 got->reencoded == 1
-                     ? "%lld weight had another global scale than the one that engines fuse it with and is quantized "
-                       "again, relative error %.3g"
-                     : "%lld weights had another global scale than the one that engines fuse them with and are quantized "
-                       "again, relative error %.3g", (long long)got->reencoded, got->relative_error);
+                 got->reencoded == 1 ? "%lld weight had another global scale than the one that engines fuse "
+                                       "it with and is quantized again, relative error %.3g"
+                                     : "%lld weights had another global scale than the one that engines fuse "
+                                       "them with and are quantized again, relative error %.3g",
+                 (long long)got->reencoded, got->relative_error);
     if (got->text_only) moe_notice(run, "only the text model is written");
 }
 

@@ -12,7 +12,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then never straddle two chunks. */
+/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then
+ * never straddle two chunks. */
 enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, PIECE = 4 << 20 };
 
 struct writer {
@@ -37,7 +38,8 @@ static int64_t chunk_rows(const struct moe_tensor *t)
 }
 
 #define FOR_CHUNKS(t, r0, n) \
-    for (int64_t step_ = chunk_rows(t), r0 = 0, n; r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
+    for (int64_t step_ = chunk_rows(t), r0 = 0, n; \
+         r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
 
 static enum moe_code put(struct writer *w, const void *data, size_t n, struct moe_err *err)
 {
@@ -49,7 +51,8 @@ static enum moe_code put(struct writer *w, const void *data, size_t n, struct mo
 
 /* ---- reading ---- */
 
-static enum moe_code read_rows(struct writer *w, const struct moe_tensor *t, int plane, int64_t r0, int64_t n, unsigned char *to, struct moe_err *err)
+static enum moe_code read_rows(struct writer *w, const struct moe_tensor *t, int plane, int64_t r0, int64_t n,
+                               unsigned char *to, struct moe_err *err)
 {
     int64_t bytes = moe_plane_bytes(t->type, t->layout, plane, n, t->cols);
     uint64_t at = r0 ? (uint64_t)moe_plane_bytes(t->type, t->layout, plane, r0, t->cols) : 0;
@@ -66,31 +69,42 @@ static void begin(struct writer *w)
 }
 
 /* The planes that were read from end to end hold what the container says they do. */
-static enum moe_code check(struct writer *w, const struct moe_tensor *t, bool data, bool scale, struct moe_err *err)
+static enum moe_code check(struct writer *w, const struct moe_tensor *t, bool data, bool scale,
+                           struct moe_err *err)
 {
     char name[128];
     bool bad_data = data && moe_hash_get64(w->data_hash) != t->hash[MOE_PLANE_DATA];
-    bool bad_scale = scale && t->plane[MOE_PLANE_SCALE].file >= 0 && moe_hash_get64(w->scale_hash) != t->hash[MOE_PLANE_SCALE];
+    bool bad_scale = scale && t->plane[MOE_PLANE_SCALE].file >= 0 &&
+                     moe_hash_get64(w->scale_hash) != t->hash[MOE_PLANE_SCALE];
     int plane = bad_data ? MOE_PLANE_DATA : MOE_PLANE_SCALE;
     if (!bad_data && !bad_scale) return MOE_OK;
     return moe_fail_at(err, MOE_CORRUPT, w->p->src->files[t->plane[plane].file].path,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                       "the %s plane does not match its checksum (copy the file again)", moe_plane_word(plane));
+                       "the %s plane does not match its checksum (copy the file again)",
+                       moe_plane_word(plane));
 }
 
 /* Rows [r0, r0+n) as values in w->x; *amax gets the largest magnitude. */
-static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, int64_t r0, int64_t n, float *amax, struct moe_err *err)
+static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, int64_t r0, int64_t n,
+                                 float *amax, struct moe_err *err)
 {
     char name[128];
-    struct moe_weight q = { .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = n, .cols = t->cols,
-                            .data = w->raw, .scale = w->scale, .global = t->global };
+    struct moe_weight q = { .type = t->type,
+                            .layout = t->layout,
+                            .reciprocal = t->reciprocal,
+                            .rows = n,
+                            .cols = t->cols,
+                            .data = w->raw,
+                            .scale = w->scale,
+                            .global = t->global };
     MOE_TRY(read_rows(w, t, MOE_PLANE_DATA, r0, n, w->raw, err));
     MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
     moe_decode_many(&q, 0, n, w->x);
     *amax = w->k->amax(w->x, n * t->cols);
     if (isfinite(*amax)) return MOE_OK;
     return moe_fail_at(err, MOE_NONFINITE, w->p->src->files[t->plane[MOE_PLANE_DATA].file].path,
-                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "a value is NaN or Inf");
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+                       "a value is NaN or Inf");
 }
 
 /* ---- one tensor of the checkpoint ---- */
@@ -116,7 +130,8 @@ static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t,
         float amax;
         MOE_TRY(read_values(w, t, r0, n, &amax, err));
         if (!isfinite(moe_bf16_to_f32(moe_f32_to_bf16(amax))))
-            return moe_fail_at(err, MOE_NONFINITE, w->p->src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+            return moe_fail_at(err, MOE_NONFINITE, w->p->src->path,
+                               moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                                "the value %g is too large for bf16", (double)amax);
         for (int64_t i = 0; i < n * t->cols; i++) {
             uint16_t b = moe_f32_to_bf16(w->x[i]);
@@ -140,19 +155,27 @@ static enum moe_code write_scales(struct writer *w, const struct moe_tensor *t, 
     return check(w, t, false, true, err);
 }
 
-static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, float global, const unsigned char *scales)
+static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, float global,
+                      const unsigned char *scales)
 {
-    struct moe_weight q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = t->cols, .data = w->out,
-                            .scale = scales, .global = global };
+    struct moe_weight q = { .type = MOE_NVFP4,
+                            .layout = MOE_LAYOUT_LINEAR,
+                            .rows = n,
+                            .cols = t->cols,
+                            .data = w->out,
+                            .scale = scales,
+                            .global = global };
     for (int64_t r = 0; r < n; r++) {
         w->k->decode(&q, r, 0, t->cols, w->y);
         w->k->sqerr(w->x + r * t->cols, w->y, t->cols, &w->num, &w->den);
     }
 }
 
-/* Quantize the weight's own values again under its partner's larger global.  The search finds the same values again where they can
- * be had, as when one global is a power of two of the other and no block scale gets too small. */
-static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *t, bool codes, struct moe_err *err)
+/* Quantize the weight's own values again under its partner's larger global.  The search finds the
+ * same values again where they can be had, as when one global is a power of two of the other and no
+ * block scale gets too small. */
+static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *t, bool codes,
+                                     struct moe_err *err)
 {
     float global = moe_hf_multiplier(moe_hf_lead(w->p->src, t));
     unsigned char *scales = w->out + (size_t)(chunk_rows(t) * t->cols / 2);
@@ -170,7 +193,8 @@ static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *
 static enum moe_code write_scalar(struct writer *w, float v, struct moe_err *err)
 {
     uint32_t u = moe_f32_bits(v);
-    unsigned char b[4] = { (unsigned char)u, (unsigned char)(u >> 8), (unsigned char)(u >> 16), (unsigned char)(u >> 24) };
+    unsigned char b[4] = { (unsigned char)u, (unsigned char)(u >> 8), (unsigned char)(u >> 16),
+                           (unsigned char)(u >> 24) };
     return put(w, b, sizeof b, err);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/model-config.h - the config that goes out with a checkpoint: it says what is there, and nothing
- * else. */
+/* model/rewrite/model-config.h - the config that goes out with a checkpoint: it says what is
+ * there, and nothing else. */
 #ifndef MOE_MODEL_REWRITE_MODEL_CONFIG_H
 #define MOE_MODEL_REWRITE_MODEL_CONFIG_H
 

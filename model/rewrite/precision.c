@@ -41,12 +41,15 @@ static enum moe_code parse_rule(const char *rule, struct moe_re **re, int *type,
         return moe_fail(err, MOE_USAGE, "--tensor-type wants REGEX=TYPE, not '%s'", rule);
     *type = !strcmp(eq + 1, "source") ? MOE_DTYPE_COUNT : moe_dtype_find(eq + 1);
     if (*type != MOE_DTYPE_COUNT && *type != MOE_NVFP4 && *type != MOE_BF16 && *type != MOE_F32)
-        return moe_fail(err, MOE_USAGE, "--tensor-type '%s': cannot write type '%s' (nvfp4, bf16, f32 or source)", rule, eq + 1);
+        return moe_fail(err, MOE_USAGE,
+                        "--tensor-type '%s': cannot write type '%s' (nvfp4, bf16, f32 or source)", rule,
+                        eq + 1);
     snprintf(pattern, sizeof pattern, "%.*s", (int)(eq - rule), rule);
     return moe_re_open(re, pattern, err);
 }
 
-static enum moe_code apply_rule(const struct moe_source *src, const char *rule, uint8_t *type, struct moe_err *err)
+static enum moe_code apply_rule(const struct moe_source *src, const char *rule, uint8_t *type,
+                                struct moe_err *err)
 {
     struct moe_re *re;
     int to = MOE_DTYPE_COUNT;
@@ -61,12 +64,14 @@ static enum moe_code apply_rule(const struct moe_source *src, const char *rule, 
         hits++;
     }
     moe_re_close(&re);
-    if (!hits) return moe_fail(err, MOE_USAGE, "--tensor-type '%s' matches no tensor (see moe-inspect --tensors)", rule);
+    if (!hits)
+        return moe_fail(err, MOE_USAGE, "--tensor-type '%s' matches no tensor (see moe-inspect --tensors)",
+                        rule);
     return MOE_OK;
 }
 
-enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope scope, const char *const *rules, size_t n_rules,
-                                uint8_t *type, struct moe_err *err)
+enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope scope, const char *const *rules,
+                                size_t n_rules, uint8_t *type, struct moe_err *err)
 {
     for (int64_t i = 0; i < src->n_tensors; i++)
         type[i] = in_scope((enum moe_role)src->tensors[i].role, scope) ? MOE_NVFP4 : src->tensors[i].type;
@@ -77,12 +82,15 @@ enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope sco
         if (t->rows == 1 && type[i] != t->type && !moe_dtype_plain(type[i]))
             return moe_fail_at(err, MOE_UNSUPPORTED, src->path,
                                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                               "is a vector, which cannot be %s (leave it out of --tensor-type, or add a rule "
-                               "that keeps it: 'norm|bias=source')", moe_dtype_name(type[i]));
+                               "is a vector, which cannot be %s (leave it out of --tensor-type, or add a "
+                               "rule that keeps it: 'norm|bias=source')",
+                               moe_dtype_name(type[i]));
         if (type[i] != MOE_NVFP4 || t->type == MOE_NVFP4 || t->cols % 16 == 0) continue;
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
-                           "%lld column%s not a multiple of 16, so it cannot be NVFP4 (keep it with --tensor-type)",
-                           (long long)t->cols, t->cols == 1 ? " is" : "s are");
+        return moe_fail_at(
+            err, MOE_UNSUPPORTED, src->path,
+            moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+            "%lld column%s not a multiple of 16, so it cannot be NVFP4 (keep it with --tensor-type)",
+            (long long)t->cols, t->cols == 1 ? " is" : "s are");
     }
     return MOE_OK;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite/precision.h - which type each tensor of a model is written in.
  *
- * A precision map is a class of tensors to quantize plus rules by name; the last rule that matches a canonical name wins. */
+ * A precision map is a class of tensors to quantize plus rules by name; the last rule that
+ * matches a canonical name wins. */
 #ifndef MOE_MODEL_REWRITE_PRECISION_H
 #define MOE_MODEL_REWRITE_PRECISION_H
 
@@ -9,7 +10,8 @@
 
 #include <stddef.h>
 
-enum { MOE_TYPE_LEFT_OUT = 255 }; /* in a precision map: not written, the tensor belongs to another part of the model */
+/* in a precision map: not written, the tensor belongs to another part of the model */
+enum { MOE_TYPE_LEFT_OUT = 255 };
 
 enum moe_scope {
     MOE_SCOPE_NONE,       /* everything as the source has it */
@@ -25,10 +27,11 @@ int moe_scope_find(const char *name);
 const char *moe_scope_name(enum moe_scope scope);
 
 /* Decide for every tensor of `src`, in its order: type[i] is the enum moe_dtype it is written in.  rules are
- * "REGEX=TYPE" with TYPE one of nvfp4, bf16, f32, source; the regular expression is searched in the canonical name.
- * A tensor that is NVFP4 already stays NVFP4 as it is.  Errors: MOE_USAGE for a bad rule or one that matches no tensor,
- * MOE_UNSUPPORTED for an NVFP4 tensor whose columns are not a multiple of 16.  type is the caller's, n_tensors bytes. */
-enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope scope, const char *const *rules, size_t n_rules,
-                                uint8_t *type, struct moe_err *err);
+ * "REGEX=TYPE" with TYPE one of nvfp4, bf16, f32, source; the regular expression is searched in the canonical
+ * name.  A tensor that is NVFP4 already stays NVFP4 as it is.  Errors: MOE_USAGE for a bad rule or one that
+ * matches no tensor, MOE_UNSUPPORTED for an NVFP4 tensor whose columns are not a multiple of 16.  type is the
+ * caller's, n_tensors bytes. */
+enum moe_code moe_precision_map(const struct moe_source *src, enum moe_scope scope, const char *const *rules,
+                                size_t n_rules, uint8_t *type, struct moe_err *err);
 
 #endif

@@ -21,8 +21,10 @@ int moe_method_find(const char *name)
 void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num, double den)
 {
     struct moe_tally_row *r = NULL;
-    for (size_t i = 0; i < t->n && !r; i++) /* a unit has a few roles; dense.moe a few a layer, the latest at the end */
-        if (t->rows[t->n - 1 - i].layer == in->layer && t->rows[t->n - 1 - i].role == in->role) r = &t->rows[t->n - 1 - i];
+    /* a unit has a few roles; dense.moe a few a layer, the latest at the end */
+    for (size_t i = 0; i < t->n && !r; i++)
+        if (t->rows[t->n - 1 - i].layer == in->layer && t->rows[t->n - 1 - i].role == in->role)
+            r = &t->rows[t->n - 1 - i];
         else if (i > 32) break;
     if (!r) {
         if (t->n == t->cap) {
@@ -114,10 +116,11 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     char range[32] = "";
     if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
     bool ok = j && cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
-              (!changes || cJSON_AddStringToObject(j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
+              (!changes || cJSON_AddStringToObject(
+                               j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
               (!changes || cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope))) &&
               (!o->rest || o->vision || cJSON_AddFalseToObject(j, "keep_vision")) && put_rules(j, o) &&
-                  (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
+              (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
               (!o->coder || put(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);
@@ -137,7 +140,8 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
     bool ok = j != NULL;
     for (int r = 0; ok && r < MOE_ROLE_COUNT; r++)
         if (seen[r] >= 0)
-            ok = cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r), seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
+            ok = cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r),
+                                         seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -162,7 +166,8 @@ static cJSON *layer_row(cJSON *layers, int layer)
     return row;
 }
 
-/* Six significant digits: what is measured is known to far more, what is printed need not carry the last bits. */
+/* Six significant digits: what is measured is known to far more, what is printed need
+ * not carry the last bits. */
 static double rounded(double v)
 {
     char text[32];
@@ -188,7 +193,9 @@ static cJSON *errors_json(const cJSON *reports)
             for (const cJSON *c = r->child; c; c = c->next) v[i++] = c->valuedouble;
             if (v[1] < 0 || v[1] >= MOE_ROLE_COUNT) continue;
             cJSON *row = layer_row(layers, (int)v[0]);
-            ok = ok && row && cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]), rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
+            ok = ok && row &&
+                 cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]),
+                                         rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
             num += v[2];
             den += v[3];
         }
@@ -198,8 +205,9 @@ static cJSON *errors_json(const cJSON *reports)
     return NULL;
 }
 
-enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o, const cJSON *reports,
-                                    cJSON **quantization, cJSON **relative_error, struct moe_err *err)
+enum moe_code moe_quantization_json(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                    const cJSON *reports, cJSON **quantization, cJSON **relative_error,
+                                    struct moe_err *err)
 {
     bool any = false;
     *quantization = *relative_error = NULL;
@@ -209,16 +217,19 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     }
     const cJSON *old = src->container ? moe_json_get(src->container->manifest, "quantization") : NULL;
     if (!any) {
-        if (old && !(*quantization = cJSON_Duplicate(old, 1))) return moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+        if (old && !(*quantization = cJSON_Duplicate(old, 1)))
+            return moe_fail(err, MOE_NOMEM, "no memory for the manifest");
         return MOE_OK;
     }
     cJSON *q = cJSON_CreateObject();
     *relative_error = errors_json(reports);
     const struct moe_coder *c = o->coder;
-    if (q && *relative_error && cJSON_AddStringToObject(q, "method", c ? c->method : moe_method_name(o->method)) &&
+    if (q && *relative_error &&
+        cJSON_AddStringToObject(q, "method", c ? c->method : moe_method_name(o->method)) &&
         cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
         cJSON_AddStringToObject(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
-        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) && put(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
+        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) &&
+        put(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
         (!cJSON_IsObject(old) || put(q, "before", cJSON_Duplicate(old, 1)))) {
         *quantization = q;
         return MOE_OK;
@@ -229,7 +240,8 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
 
 /* ---- parts ---- */
 
-/* Notes say how long the work took and how much memory: another run of the same part would have other bytes. */
+/* Notes say how long the work took and how much memory: another run of the same
+ * part would have other bytes. */
 static cJSON *without_notes(const cJSON *reports)
 {
     cJSON *copy = cJSON_Duplicate(reports, 1);
@@ -245,7 +257,8 @@ static cJSON *without_notes(const cJSON *reports)
 
 cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
 {
-    cJSON *j = cJSON_CreateObject(), *range = cJSON_CreateIntArray((const int[]){ layers->first, layers->last }, 2),
+    cJSON *j = cJSON_CreateObject(),
+          *range = cJSON_CreateIntArray((const int[]){ layers->first, layers->last }, 2),
           *copy = without_notes(reports);
     if (j && range && copy && cJSON_AddItemToObject(j, "layers", range)) {
         range = NULL;
@@ -280,11 +293,12 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
     return all;
 }
 
-/* The rows of all parts in the order of one run, as one report: dense.moe's first, of the whole model (layer -1) and then by
- * layer, then the experts'.  The sums of the error are rounded in this order. */
+/* The rows of all parts in the order of one run, as one report: dense.moe's first, of the whole model (layer
+ * -1) and then by layer, then the experts'.  The sums of the error are rounded in this order. */
 static cJSON *join_reports(const struct moe_source *src)
 {
-    cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(), *rows = unit ? cJSON_AddArrayToObject(unit, "report") : NULL;
+    cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(),
+          *rows = unit ? cJSON_AddArrayToObject(unit, "report") : NULL;
     bool ok = rows && all;
     for (int pass = 0; ok && pass < 3; pass++)
         for (int i = 0; ok && i < src->container->n_parts; i++) {
@@ -302,7 +316,8 @@ static cJSON *join_reports(const struct moe_source *src)
     return NULL;
 }
 
-enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON **quantization, cJSON **relative_error, struct moe_err *err)
+enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON **quantization,
+                                           cJSON **relative_error, struct moe_err *err)
 {
     const struct moe_container *c = src->container;
     const cJSON *from = NULL;
@@ -313,7 +328,8 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
     for (int i = 0; i < c->n_parts && !from; i++) { /* one that quantized, when any did */
         const cJSON *r = moe_json_get(moe_json_get(c->parts[i]->container->manifest, "part"), "reports");
         bool did = false;
-        for (const cJSON *u = r ? r->child : NULL; u; u = u->next) did |= moe_json_get(u, "report") && moe_json_get(u, "report")->child;
+        for (const cJSON *u = r ? r->child : NULL; u; u = u->next)
+            did |= moe_json_get(u, "report") && moe_json_get(u, "report")->child;
         if (did || !any) from = c->parts[i]->container->manifest;
     }
     const cJSON *q = from ? moe_json_get(from, "quantization") : NULL;
@@ -321,7 +337,8 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
     if (q) *quantization = cJSON_Duplicate(q, 1);
     cJSON *copy = any ? cJSON_Duplicate(*relative_error, 1) : NULL;
     bool ok = copy || !any;
-    if (any && *quantization && copy) ok = moe_json_replace(*quantization, "relative_error", copy) || !moe_json_get(q, "relative_error");
+    if (any && *quantization && copy)
+        ok = moe_json_replace(*quantization, "relative_error", copy) || !moe_json_get(q, "relative_error");
     else cJSON_Delete(copy);
     cJSON_Delete(reports);
     return (q && !*quantization) || !ok ? moe_fail(err, MOE_NOMEM, "no memory for a report") : MOE_OK;

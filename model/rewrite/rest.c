@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing else of
- * a container keeps. */
+/* model/rewrite/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing
+ * else of a container keeps. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
@@ -130,7 +130,8 @@ static enum moe_code keep_index(struct keeper *k, struct moe_err *err)
 static void leave_out(struct keeper *k, const char *name)
 {
     struct moe_rest_left *l = k->left;
-    if (l->n < (int64_t)(sizeof l->named / sizeof *l->named)) snprintf(l->named[l->n], sizeof *l->named, "%s", name);
+    if (l->n < (int64_t)(sizeof l->named / sizeof *l->named))
+        snprintf(l->named[l->n], sizeof *l->named, "%s", name);
     l->n++;
 }
 

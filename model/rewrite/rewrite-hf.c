@@ -136,8 +136,8 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
     return code;
 }
 
-/* The container is whole but for the values that lie in the checkpoint's files.  It is nobody's to copy again when it is
- * damaged. */
+/* The container is whole but for the values that lie in the checkpoint's files.  It is nobody's to copy
+ * again when it is damaged. */
 static enum moe_code finish(struct pass *p, struct moe_err *err)
 {
     struct moe_source *made;
@@ -192,7 +192,8 @@ static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
     struct moe_err ignored;
     bool begun = false;
     enum moe_code code = begin(p, out, err);
-    if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME) return moe_newdir_interrupted(code, out, NULL, err);
+    if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME)
+        return moe_newdir_interrupted(code, out, NULL, err);
     if (code != MOE_OK) return moe_interrupted_left(code, err, "nothing was finished yet by this run");
     p->r->was_done = p->got->was_done = p->dir.whole;
     if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);

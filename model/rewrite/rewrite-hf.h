@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/rewrite-hf.h - a model quantized and written as the checkpoint that other engines load, in one pass.
+/* model/rewrite/rewrite-hf.h - a model quantized and written as the checkpoint that other
+ * engines load, in one pass.
  *
  * The directory is, byte for byte, what moe_rewrite and then moe_export_hf_nvfp4 write, and the disk holds it
- * once: weights go where they belong as they are made (model/rewrite/hf-place.h), and what else the container would
- * have goes when the directory gets its name (docs/design/adr/0007-export-in-one-pass.md). */
+ * once: weights go where they belong as they are made (model/rewrite/hf-place.h), and what else the container
+ * would have goes when the directory gets its name (docs/design/adr/0007-export-in-one-pass.md). */
 #ifndef MOE_MODEL_REWRITE_REWRITE_HF_H
 #define MOE_MODEL_REWRITE_REWRITE_HF_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/rewrite-internal.h - what rewrite.c (the whole run: options, estimate, result) and rewrite-units.c (the units' pipeline) share. */
+/* model/rewrite/rewrite-internal.h - what rewrite.c (the whole run: options, estimate, result) and
+ * rewrite-units.c (the units' pipeline) share. */
 #ifndef MOE_MODEL_REWRITE_REWRITE_INTERNAL_H
 #define MOE_MODEL_REWRITE_REWRITE_INTERNAL_H
 
@@ -11,7 +12,8 @@
 
 #include <pthread.h>
 
-/* A unit that is still to be written.  The groups of all of them are one sequence of items: the unit has [first, end). */
+/* A unit that is still to be written.  The groups of all of them are one sequence of items:
+ * the unit has [first, end). */
 struct moe_todo { int number; int64_t first, end; };
 
 /* A unit that is being written, from its first group's start until it is handed to the committer. */
@@ -32,7 +34,8 @@ struct moe_rewrite_work {
     struct moe_identity before;     /* of the source, when work began */
     uint8_t *type;                  /* [n_tensors] as from moe_precision_map */
     int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
-    int workers, slots;             /* groups at work at once; those and the finished ones that wait for their turn */
+    /* groups at work at once; those and the finished ones that wait for their turn */
+    int workers, slots;
     struct moe_emit **emit;         /* [workers] */
     struct moe_emitted (*done)[3];  /* [slots] */
     struct moe_todo *todo;
@@ -42,7 +45,8 @@ struct moe_rewrite_work {
     double sync;                    /* seconds in making units and the whole durable */
     /* under the lock */
     pthread_mutex_t lock;
-    struct moe_live *live;          /* [slots]: unit t of todo is live[t % slots], and no more than `slots` are open at once */
+    /* [slots]: unit t of todo is live[t % slots], and no more than `slots` are open at once */
+    struct moe_live *live;
     struct moe_emit **idle;         /* [n_idle] of emit */
     int n_idle;
 };
@@ -57,14 +61,17 @@ enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_re
 void moe_rewrite_work_release(struct moe_work *work);
 
 /* How many groups at once fit in memory, and what that takes.  MOE_NOMEM when not one does. */
-enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool, int *workers,
-                                  uint64_t *memory, struct moe_err *err);
+enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                  struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err);
 
-/* Write all units that the writer does not have yet.  What it allocates stays in `k` for moe_rewrite_release. */
-enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err);
-/* With o->place: what the container in `dir` says of the units that are there (all when it is whole, and there
- * is no writer) holds of their own files and of the checkpoint's, into which they were written. */
+/* Write all units that the writer does not have yet.  What it allocates stays in `k`
+ * for moe_rewrite_release. */
+enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes,
+                                struct moe_err *err);
+/* With o->place: what the container in `dir` says of the units that are there (all when it is whole, and
+ * there is no writer) holds of their own files and of the checkpoint's, into which they were written. */
 enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err);
-void moe_rewrite_release(struct moe_rewrite_work *k); /* after it, or without it; before the writer is closed */
+/* after it, or without it; before the writer is closed */
+void moe_rewrite_release(struct moe_rewrite_work *k);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The units of a container: the groups of all units as one sequence through a pipeline, so that the end of a unit and the beginning of
- * the next are written at the same time, while the unit before them is made durable (commit.h). */
+/* The units of a container: the groups of all units as one sequence through a pipeline, so that the end
+ * of a unit and the beginning of the next are written at the same time, while the unit before them is
+ * made durable (commit.h). */
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
@@ -13,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finished groups wait for those before them: a worker need not wait for another that has a larger one at hand. */
+/* Finished groups wait for those before them: a worker need not wait for another that
+ * has a larger one at hand. */
 enum { SLOTS_PER_WORKER = 8 };
 
 uint64_t moe_tensor_bytes(const struct moe_tensor *t)
@@ -67,8 +69,10 @@ static enum moe_code create_diverted(struct moe_rewrite_work *k, struct moe_live
 static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
 {
     char path[4096];
-    if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray())) return moe_fail(err, MOE_NOMEM, "no memory for provenance");
-    if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first)) MOE_TRY(moe_source_skipped(l->source, k->src, err));
+    if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray()))
+        return moe_fail(err, MOE_NOMEM, "no memory for provenance");
+    if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first))
+        MOE_TRY(moe_source_skipped(l->source, k->src, err));
     MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
     if (k->o->place) return create_diverted(k, l, path, err);
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
@@ -109,7 +113,8 @@ static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, in
     return false;
 }
 
-/* What reading ahead and pages that tensors share have left of the unit's files in the page cache; but not of files that another open
+/* What reading ahead and pages that tensors share have left of the unit's files in the page cache; but not
+ * of files that another open
  * unit reads: that one drops them at its end. */
 static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
 {
@@ -119,14 +124,16 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
         int32_t file = k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file;
         bool used = file == last;
         last = file;
-        for (int s = 0; s < k->slots && !used; s++) used = &k->live[s] != l && k->live[s].open && reads(k, &k->live[s], file);
+        for (int s = 0; s < k->slots && !used; s++)
+            used = &k->live[s] != l && k->live[s].open && reads(k, &k->live[s], file);
         if (!used) moe_source_drop_file(k->src, file);
     }
     pthread_mutex_unlock(&k->lock);
 }
 
 /* note: what a coder keeps, NULL for none; taken, whatever is returned. */
-static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note, struct moe_err *err)
+static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note,
+                               struct moe_err *err)
 {
     cJSON *report = moe_tally_json(&l->tally);
     if (!report) cJSON_Delete(note);
@@ -147,7 +154,8 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
 
 /* ---- one group of tensors ---- */
 
-/* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie side by side.  NULL: none. */
+/* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie
+ * side by side.  NULL: none. */
 static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
 {
     const struct moe_tensor *o = moe_source_fused(k->src, in);
@@ -155,7 +163,8 @@ static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k
 }
 
 /* Of a tensor, and of the one it is fused with: read for this a second time, by whoever has it at hand. */
-static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in, float *global, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in,
+                                float *global, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_tensor *fused = fused_elsewhere(k, in);
     struct moe_emitted other;
@@ -166,8 +175,8 @@ static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, 
     return MOE_OK;
 }
 
-static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e, int64_t i, const float *shared,
-                               struct moe_emitted *d, struct moe_err *err)
+static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e,
+                               int64_t i, const float *shared, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_tensor *in = &k->src->tensors[l->unit.in[i]];
     int type = l->unit.out[i].type;
@@ -178,8 +187,9 @@ static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live
     return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
 }
 
-static enum moe_code write_group(struct moe_rewrite_work *k, const struct moe_live *l, const struct moe_group *g, struct moe_emit *e,
-                                 struct moe_emitted *d, struct moe_err *err)
+static enum moe_code write_group(struct moe_rewrite_work *k, const struct moe_live *l,
+                                 const struct moe_group *g, struct moe_emit *e, struct moe_emitted *d,
+                                 struct moe_err *err)
 {
     float shared = 0;
     for (int j = 0; g->share && j < 2; j++) {
@@ -231,22 +241,26 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 /* ---- units whose codes a coder chooses: one after the other ---- */
 
 /* Dense.moe last: what is quantized in it is known when all layers have been seen. */
-static int unit_at(const struct moe_rewrite_work *k, int i) { return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i; }
+static int unit_at(const struct moe_rewrite_work *k, int i)
+{
+    return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i;
+}
 
 static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l, int64_t i)
 {
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
 }
 
-static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_live *l, int64_t group, int worker, struct moe_emit *e, struct moe_emitted *d,
-                                struct moe_err *err)
+static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_live *l, int64_t group,
+                                int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_group *g = &l->unit.groups[group];
     struct moe_coded coded[3];
     float amax[3] = { 0 };
     memset(coded, 0, sizeof coded);
     for (int j = 0; j < g->n; j++)
-        if (is_coded(k, l, g->first + j)) MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
+        if (is_coded(k, l, g->first + j))
+            MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
     MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, group, worker, amax, coded, err));
     for (int j = 0; j < g->n; j++) {
         const struct moe_tensor *in = &k->src->tensors[l->unit.in[g->first + j]];
@@ -307,7 +321,8 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     MOE_TRY(moe_unit_open(&unit, k->src, k->type, number, err));
     int n = unit.n ? snprintf(path, sizeof path, "%s/%s.moe", moe_writer_dir(k->writer), unit.name) : 0;
     enum moe_code code = MOE_OK;
-    if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
+    if (n >= (int)sizeof path)
+        code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
     else if (n)
         code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->place },
                                    err);
@@ -398,12 +413,14 @@ enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *d
 /* ---- all of them ---- */
 
 /* Which units are to be written and how large they are; bytes of the source whose units are there. */
-static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done, struct moe_err *err)
+static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done,
+                                struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
     int64_t items = 0;
     *bytes = *done = 0;
-    if (!(k->todo = malloc((size_t)units * sizeof *k->todo))) return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
+    if (!(k->todo = malloc((size_t)units * sizeof *k->todo)))
+        return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
     for (int i = 0; i < units; i++) {
         struct moe_shard_unit unit;
         enum moe_code code = MOE_OK;
@@ -429,7 +446,8 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     uint64_t memory;
     const struct moe_source *src = k->src;
     MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
-    /* The pipeline runs one thread more than the pool; with less memory than that, no more than there are slots. */
+    /* The pipeline runs one thread more than the pool; with less memory than that, no
+     * more than there are slots. */
     k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
     if (k->o->coder) k->slots = k->workers < k->o->coder->workers ? k->workers : k->o->coder->workers;
     k->emit = calloc((size_t)k->workers, sizeof *k->emit);
@@ -437,14 +455,16 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     k->done = calloc((size_t)k->slots, sizeof *k->done);
     k->live = calloc((size_t)k->slots, sizeof *k->live);
     k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
-    if (!k->emit || !k->idle || !k->done || !k->live || !k->raw_of) return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
+    if (!k->emit || !k->idle || !k->done || !k->live || !k->raw_of)
+        return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
     for (; k->n_idle < k->workers; k->n_idle++) {
         MOE_TRY(moe_emit_open(&k->emit[k->n_idle], src, err));
         k->idle[k->n_idle] = k->emit[k->n_idle];
     }
     memset(k->raw_of, 0xff, (size_t)src->n_tensors * MOE_PLANE_COUNT * sizeof *k->raw_of);
     for (int64_t i = 0; i < src->n_raws; i++)
-        if (src->raws[i].tensor >= 0) k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
+        if (src->raws[i].tensor >= 0)
+            k->raw_of[(int64_t)src->raws[i].tensor * MOE_PLANE_COUNT + src->raws[i].plane] = (int32_t)i;
     return MOE_OK;
 }
 
@@ -454,7 +474,10 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
     MOE_TRY(open_workers(k, err));
     MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
     pthread_mutex_init(&k->lock, NULL);
-    enum moe_code code = k->o->coder ? run_coded(k, err) : k->n_todo ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce, consume, k, err) : MOE_OK;
+    enum moe_code code = k->o->coder ? run_coded(k, err)
+                       : k->n_todo   ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce,
+                                                    consume, k, err)
+                                     : MOE_OK;
     for (int s = 0; s < k->slots; s++) {
         if (k->live[s].open) drop_sources(k, &k->live[s]);
         release(&k->live[s]);
@@ -465,13 +488,15 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
     return code;
 }
 
-enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes, struct moe_err *err)
+enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes,
+                                struct moe_err *err)
 {
     uint64_t need, done;
     enum moe_code code = list_units(k, &need, &done, err);
     if (code == MOE_OK && k->o->place && k->n_there)
         code = moe_rewrite_check_placed(k, moe_writer_dir(k->writer), err);
-    if (!k->o->coder) moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
+    if (!k->o->coder)
+        moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
     if (!k->o->coder) moe_progress_skip(k->progress, done);
     if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);
     if (code == MOE_OK) code = run(k, err);

@@ -18,7 +18,8 @@
 static uint64_t input_bytes(const struct moe_source *src, const uint8_t *type)
 {
     uint64_t n = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : moe_tensor_bytes(&src->tensors[i]);
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        n += type[i] == MOE_TYPE_LEFT_OUT ? 0 : moe_tensor_bytes(&src->tensors[i]);
     return n;
 }
 
@@ -28,11 +29,12 @@ static uint64_t unit_memory(const struct moe_source *src)
     int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
     for (int64_t i = 0; i < src->n_tensors; i++) dense += src->tensors[i].expert < 0;
     most = c > dense ? c : dense;
-    return (uint64_t)most * 2 * 4096; /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+    /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+    return (uint64_t)most * 2 * 4096;
 }
 
-enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool, int *workers,
-                                  uint64_t *memory, struct moe_err *err)
+enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                  struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err)
 {
     uint64_t base = moe_peak_rss() + unit_memory(src), each = moe_emit_estimate(src) + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
@@ -40,7 +42,8 @@ enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe
     *workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
     if (fit < *workers) *workers = (int)fit;
     if (*workers < 1)
-        return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+        return moe_fail(err, MOE_NOMEM,
+                        "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
                         (unsigned long long)((base + each) >> 20) + 1, (unsigned long long)(limit >> 20));
     *memory = base + (uint64_t)*workers * each;
     return MOE_OK;
@@ -53,10 +56,14 @@ enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_r
     if (!*type) return moe_fail(err, MOE_NOMEM, "no memory for a precision map");
     enum moe_code code = moe_precision_map(src, o->scope, o->rules, o->n_rules, *type, err);
     int64_t layers = src->config.num_hidden_layers;
-    if (code == MOE_OK && o->layers && (o->layers->first < 0 || o->layers->first > o->layers->last || o->layers->last >= layers))
-        code = moe_fail(err, MOE_USAGE, "layers %d-%d are not within 0-%lld", o->layers->first, o->layers->last, (long long)layers - 1);
+    if (code == MOE_OK && o->layers &&
+        (o->layers->first < 0 || o->layers->first > o->layers->last || o->layers->last >= layers))
+        code = moe_fail(err, MOE_USAGE, "layers %d-%d are not within 0-%lld", o->layers->first,
+                        o->layers->last, (long long)layers - 1);
     for (int64_t i = 0; code == MOE_OK && o->layers && i < src->n_tensors; i++)
-        if (!moe_range_has(o->layers, &src->config, (enum moe_role)src->tensors[i].role, src->tensors[i].layer)) (*type)[i] = MOE_TYPE_LEFT_OUT;
+        if (!moe_range_has(o->layers, &src->config, (enum moe_role)src->tensors[i].role,
+                           src->tensors[i].layer))
+            (*type)[i] = MOE_TYPE_LEFT_OUT;
     if (code != MOE_OK) {
         free(*type);
         *type = NULL;
@@ -88,7 +95,8 @@ static double seconds_per_weight(const struct moe_rewrite_options *o)
     return best / N;
 }
 
-static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, uint64_t *bytes, struct moe_err *err)
+static enum moe_code shard_bytes(const struct moe_source *src, const uint8_t *type, uint64_t *bytes,
+                                 struct moe_err *err)
 {
     *bytes = 0;
     for (int u = 0; u < moe_unit_count(src); u++) {
@@ -104,12 +112,13 @@ static int64_t weights_to_quantize(const struct moe_source *src, const uint8_t *
 {
     int64_t n = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)
-        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4) n += src->tensors[i].rows * src->tensors[i].cols;
+        if (type[i] == MOE_NVFP4 && src->tensors[i].type != MOE_NVFP4)
+            n += src->tensors[i].rows * src->tensors[i].cols;
     return n;
 }
 
-enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o, struct moe_pool *pool,
-                                   struct moe_rewrite_estimate *e, struct moe_err *err)
+enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                   struct moe_pool *pool, struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     uint8_t *type;
     *e = (struct moe_rewrite_estimate){ 0 };
@@ -124,7 +133,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     free(type);
     MOE_TRY(code);
     const double disk = 1e9;
-    double compute = ((double)e->weights_quantized * seconds_per_weight(o) + (double)e->input_bytes / 2e9) / e->workers;
+    double compute = ((double)e->weights_quantized * seconds_per_weight(o) + (double)e->input_bytes / 2e9) /
+                     e->workers;
     double io = fmax((double)e->input_bytes, (double)e->output_bytes) / disk;
     e->seconds = fmax(compute, io);
     return MOE_OK;
@@ -149,7 +159,8 @@ void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct
 static enum moe_code set_part(struct moe_rewrite_work *k, const cJSON *reports, struct moe_err *err)
 {
     cJSON *part = moe_part_json(k->o->layers, reports);
-    enum moe_code code = part ? moe_writer_set_part(k->writer, part, err) : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
+    enum moe_code code = part ? moe_writer_set_part(k->writer, part, err)
+                              : moe_fail(err, MOE_NOMEM, "no memory for the manifest");
     cJSON_Delete(part);
     return code;
 }
@@ -158,16 +169,20 @@ static bool is_merged(const struct moe_source *src) { return src->container && s
 
 static cJSON *options_json(const struct moe_source *src, const struct moe_rewrite_options *o)
 {
-    return is_merged(src) ? cJSON_Duplicate(moe_json_get(moe_json_get(src->container->manifest, "provenance"), "options"), true)
-                          : moe_rewrite_options_json(o);
+    return is_merged(src)
+             ? cJSON_Duplicate(moe_json_get(moe_json_get(src->container->manifest, "provenance"), "options"),
+                               true)
+             : moe_rewrite_options_json(o);
 }
 
-static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *reports, struct moe_rewrite_result *r, struct moe_err *err)
+static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *reports,
+                                   struct moe_rewrite_result *r, struct moe_err *err)
 {
     cJSON *notes = moe_report_notes(reports);
     if (!notes) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     enum moe_code code = k->o->coder->publish(k->o->coder->ctx, k->writer, notes, err);
-    if (code == MOE_OK && !(r->notes = cJSON_Duplicate(notes, 1))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (code == MOE_OK && !(r->notes = cJSON_Duplicate(notes, 1)))
+        code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     cJSON_Delete(notes);
     return code;
 }
@@ -181,12 +196,16 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     if (code == MOE_OK && k->o->vision) code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, err);
     if (code == MOE_OK && k->o->rest) code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
-    if (code == MOE_OK && is_merged(k->src)) code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
-    else if (code == MOE_OK) code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
+    if (code == MOE_OK && is_merged(k->src))
+        code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
+    else if (code == MOE_OK)
+        code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
     if (code == MOE_OK && k->o->coder) code = publish_notes(k, reports, r, err);
     if (code == MOE_OK && k->o->layers) code = set_part(k, reports, err);
     if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
-    if (code == MOE_OK) code = moe_writer_publish(&k->writer, &k->src->config, types, quantization, jsonl, jsonl_bytes, &r->output_bytes, err);
+    if (code == MOE_OK)
+        code = moe_writer_publish(&k->writer, &k->src->config, types, quantization, jsonl, jsonl_bytes,
+                                  &r->output_bytes, err);
     free(jsonl);
     cJSON_Delete(reports);
     cJSON_Delete(types);
@@ -198,12 +217,14 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
 static cJSON *profile_json(const struct moe_rewrite_work *k)
 {
     static const char *const names[MOE_EMIT_PHASES] = {
-        [MOE_EMIT_READ] = "read", [MOE_EMIT_HASH] = "hash", [MOE_EMIT_DECODE] = "decode", [MOE_EMIT_QUANTIZE] = "quantize",
-        [MOE_EMIT_ERROR] = "error", [MOE_EMIT_WRITE] = "write" };
+        [MOE_EMIT_READ] = "read",         [MOE_EMIT_HASH] = "hash",   [MOE_EMIT_DECODE] = "decode",
+        [MOE_EMIT_QUANTIZE] = "quantize", [MOE_EMIT_ERROR] = "error", [MOE_EMIT_WRITE] = "write"
+    };
     cJSON *o = cJSON_CreateObject();
     for (int p = 0; o && p < MOE_EMIT_PHASES; p++) {
         double sum = 0;
-        for (int i = 0; k->emit && i < k->workers; i++) sum += k->emit[i] ? moe_emit_seconds(k->emit[i])[p] : 0;
+        for (int i = 0; k->emit && i < k->workers; i++)
+            sum += k->emit[i] ? moe_emit_seconds(k->emit[i])[p] : 0;
         moe_json_add_measured(o, names[p], sum);
     }
     if (o) moe_json_add_measured(o, "sync", k->sync);
@@ -216,10 +237,12 @@ static enum moe_code report_done(const struct moe_source *src, const char *out, 
 {
     struct moe_source *made;
     MOE_TRY(moe_source_open_config(&made, out, err));
-    const cJSON *q = moe_json_get(made->container->manifest, "quantization"), *e = q ? moe_json_get(q, "relative_error") : NULL;
+    const cJSON *q = moe_json_get(made->container->manifest, "quantization"),
+                *e = q ? moe_json_get(q, "relative_error") : NULL;
     r->output_bytes = made->container->bytes;
-    enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true)) ? MOE_OK
-                       : moe_fail(err, MOE_NOMEM, "no memory for a report");
+    enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true))
+                           ? MOE_OK
+                           : moe_fail(err, MOE_NOMEM, "no memory for a report");
     if (code == MOE_OK) code = moe_same_files(src, made, err);
     moe_source_close(&made);
     return code;
@@ -280,7 +303,10 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
                              "%d of %d %s are finished and kept in '%s' (go on with the same command and "
                              "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
     else if (dir && moe_writer_has_work(k->writer))
-        moe_interrupted_left(code, err, "no file is finished yet, what was computed for them is kept in '%s' (go on with the same command and --resume)", dir);
+        moe_interrupted_left(code, err,
+                             "no file is finished yet, what was computed for them is kept in '%s' (go on "
+                             "with the same command and --resume)",
+                             dir);
     else if (!dir && mode == MOE_WRITE_RESUME)
         moe_newdir_interrupted(code, out, *outer ? outer : NULL, err);
     else
@@ -288,8 +314,8 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
 }
 
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
-                          const struct moe_rewrite_options *o, struct moe_pool *pool, struct moe_progress *progress,
-                          struct moe_rewrite_result *r, struct moe_err *err)
+                          const struct moe_rewrite_options *o, struct moe_pool *pool,
+                          struct moe_progress *progress, struct moe_rewrite_result *r, struct moe_err *err)
 {
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
     bool spoiled = false; /* what was written is of two models: nothing of it is kept */
@@ -304,7 +330,8 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, &spoiled, err);
     if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);
     k.sync += moe_now() - from;
-    if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k))) code = moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k)))
+        code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     moe_rewrite_release(&k);
     tell_kept(&k, out, mode, code, err);
     if (spoiled) moe_writer_discard(&k.writer);

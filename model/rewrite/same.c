@@ -146,5 +146,6 @@ enum moe_code moe_same_files(const struct moe_source *src, const struct moe_sour
         if (!lists(made, name, bytes_of(e), digest_of(e))) return differs(made, name, src, err);
     }
     if (n == kept(made)) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL, "it has other small files than '%.200s' (write it again with --force)", src->path);
+    return moe_fail_at(err, MOE_MISMATCH, made->path, NULL,
+                       "it has other small files than '%.200s' (write it again with --force)", src->path);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite/same.h - is what an earlier run wrote of this very source? Beyond its identity
- * (formats/container/identity.h), which samples: tensors of units that are done are held against the hash taken
- * while they streamed, and the small files of a complete container against the source's. */
+ * (formats/container/identity.h), which samples: tensors of units that are done are held against the hash
+ * taken while they streamed, and the small files of a complete container against the source's. */
 #ifndef MOE_MODEL_REWRITE_SAME_H
 #define MOE_MODEL_REWRITE_SAME_H
 

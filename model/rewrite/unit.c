@@ -10,14 +10,29 @@
 const char *moe_role_word(enum moe_role role)
 {
     static const char *const words[MOE_ROLE_COUNT] = {
-        [MOE_ROLE_EMBED] = "embed", [MOE_ROLE_NORM] = "norm", [MOE_ROLE_HEAD] = "head",
-        [MOE_ROLE_INPUT_NORM] = "input_norm", [MOE_ROLE_POST_NORM] = "post_norm",
-        [MOE_ROLE_Q_A] = "q_a", [MOE_ROLE_Q_A_NORM] = "q_a_norm", [MOE_ROLE_Q_B] = "q_b",
-        [MOE_ROLE_KV_A] = "kv_a", [MOE_ROLE_KV_A_NORM] = "kv_a_norm", [MOE_ROLE_KV_B] = "kv_b", [MOE_ROLE_O] = "o",
-        [MOE_ROLE_GATE] = "dense_gate", [MOE_ROLE_UP] = "dense_up", [MOE_ROLE_DOWN] = "dense_down",
-        [MOE_ROLE_ROUTER] = "router", [MOE_ROLE_ROUTER_BIAS] = "router_bias",
-        [MOE_ROLE_SHARED_GATE] = "shared_gate", [MOE_ROLE_SHARED_UP] = "shared_up", [MOE_ROLE_SHARED_DOWN] = "shared_down",
-        [MOE_ROLE_EXPERT_GATE] = "gate", [MOE_ROLE_EXPERT_UP] = "up", [MOE_ROLE_EXPERT_DOWN] = "down",
+        [MOE_ROLE_EMBED] = "embed",
+        [MOE_ROLE_NORM] = "norm",
+        [MOE_ROLE_HEAD] = "head",
+        [MOE_ROLE_INPUT_NORM] = "input_norm",
+        [MOE_ROLE_POST_NORM] = "post_norm",
+        [MOE_ROLE_Q_A] = "q_a",
+        [MOE_ROLE_Q_A_NORM] = "q_a_norm",
+        [MOE_ROLE_Q_B] = "q_b",
+        [MOE_ROLE_KV_A] = "kv_a",
+        [MOE_ROLE_KV_A_NORM] = "kv_a_norm",
+        [MOE_ROLE_KV_B] = "kv_b",
+        [MOE_ROLE_O] = "o",
+        [MOE_ROLE_GATE] = "dense_gate",
+        [MOE_ROLE_UP] = "dense_up",
+        [MOE_ROLE_DOWN] = "dense_down",
+        [MOE_ROLE_ROUTER] = "router",
+        [MOE_ROLE_ROUTER_BIAS] = "router_bias",
+        [MOE_ROLE_SHARED_GATE] = "shared_gate",
+        [MOE_ROLE_SHARED_UP] = "shared_up",
+        [MOE_ROLE_SHARED_DOWN] = "shared_down",
+        [MOE_ROLE_EXPERT_GATE] = "gate",
+        [MOE_ROLE_EXPERT_UP] = "up",
+        [MOE_ROLE_EXPERT_DOWN] = "down",
         [MOE_ROLE_Q] = "q",
     };
     return words[role];
@@ -54,8 +69,9 @@ static void make_groups(struct moe_shard_unit *u, const struct moe_source *src)
         const struct moe_tensor *gate = &src->tensors[u->in[g->first]], *up = gate;
         if (g->n < 2) continue;
         up = &src->tensors[u->in[g->first + 1]];
-        g->share = moe_role_fused((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 && up->type != MOE_NVFP4 &&
-                   u->out[g->first].type == MOE_NVFP4 && u->out[g->first + 1].type == MOE_NVFP4;
+        g->share = moe_role_fused((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 &&
+                   up->type != MOE_NVFP4 && u->out[g->first].type == MOE_NVFP4 &&
+                   u->out[g->first + 1].type == MOE_NVFP4;
     }
 }
 
@@ -88,12 +104,14 @@ static int64_t first_of_layer(const struct moe_source *src, int layer)
     return low;
 }
 
-enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err)
+enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type,
+                            int number, struct moe_err *err)
 {
     *u = (struct moe_shard_unit){ .layer = number ? layer_of_unit(src, number) : -1 };
     if (number) snprintf(u->name, sizeof u->name, "layer-%03d", u->layer);
     else snprintf(u->name, sizeof u->name, "dense");
-    int64_t from = u->layer < 0 ? 0 : first_of_layer(src, u->layer), to = u->layer < 0 ? src->n_tensors : first_of_layer(src, u->layer + 1);
+    int64_t from = u->layer < 0 ? 0 : first_of_layer(src, u->layer),
+            to = u->layer < 0 ? src->n_tensors : first_of_layer(src, u->layer + 1);
     for (int64_t i = from; i < to; i++) u->n += belongs(src, type, i, u->layer);
     if (!u->n) return MOE_OK;
     size_t n = (size_t)u->n;

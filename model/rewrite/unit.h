@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/unit.h - a container's units: which tensors go into which shard file, in which type, and in which groups.
+/* model/rewrite/unit.h - a container's units: which tensors go into which shard file, in which
+ * type, and in which groups.
  * Inside model/: what rewrite.c and later the calibrating quantizer share. */
 #ifndef MOE_MODEL_REWRITE_UNIT_H
 #define MOE_MODEL_REWRITE_UNIT_H
@@ -7,7 +8,11 @@
 #include "formats/container/container.h"
 
 /* Tensors that are written together by one worker: an expert's three, a gate/up pair, or a single one. */
-struct moe_group { int64_t first; int n; bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4: one global */ };
+struct moe_group {
+    int64_t first;
+    int n;
+    bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4: one global */
+};
 
 struct moe_shard_unit {
     char name[24];               /* "dense", "layer-001" */
@@ -20,10 +25,11 @@ struct moe_shard_unit {
     struct moe_shard_header header;
 };
 
-/* Unit number u in [0, moe_unit_count): dense first, then every layer with experts, ascending.  type as from moe_precision_map; n is 0 when
- * all of its tensors are left out. */
+/* Unit number u in [0, moe_unit_count): dense first, then every layer with experts, ascending.  type as from
+ * moe_precision_map; n is 0 when all of its tensors are left out. */
 int moe_unit_count(const struct moe_source *src);
-enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type, int number, struct moe_err *err);
+enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type,
+                            int number, struct moe_err *err);
 void moe_unit_release(struct moe_shard_unit *u);
 
 /* "gate", "shared_up", "q_a": a role in reports and manifests. */

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The file: this, n times struct moe_aside_tensor as memory has it (pointers are not read), then codes and scales of each.  Never leaves the machine. */
+/* The file: this, n times struct moe_aside_tensor as memory has it (pointers are not read), then codes and
+ * scales of each.  Never leaves the machine. */
 struct head { char magic[8]; int32_t layer, n; uint64_t hash; }; /* XXH3-64 of all that follows */
 
 static size_t code_bytes(const struct moe_aside_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
@@ -22,7 +23,8 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 
-enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside_tensor *t, int n, struct moe_err *err)
+enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside_tensor *t, int n,
+                              struct moe_err *err)
 {
     char path[PATH_MAX];
     struct head h = { "MOECODED", layer, n, 0 };
@@ -52,12 +54,15 @@ static bool bind(struct moe_aside *a, size_t size, int layer)
     if (size < sizeof h) return false;
     memcpy(&h, a->data, sizeof h);
     if (memcmp(h.magic, "MOECODED", 8) || h.hash != moe_hash64(a->data + at, size - at)) return false;
-    if (h.layer != layer || h.n < 1 || h.n > MOE_ASIDE_MOST || size - at < (size_t)h.n * sizeof *a->t) return false;
+    if (h.layer != layer || h.n < 1 || h.n > MOE_ASIDE_MOST || size - at < (size_t)h.n * sizeof *a->t)
+        return false;
     memcpy(a->t, a->data + at, (size_t)h.n * sizeof *a->t);
     at += (size_t)h.n * sizeof *a->t;
     for (int i = 0; i < h.n; i++) {
         struct moe_aside_tensor *t = &a->t[i];
-        if (t->rows < 1 || t->cols < 16 || t->rows > INT32_MAX || t->cols > INT32_MAX || size - at < code_bytes(t) + scale_bytes(t)) return false;
+        if (t->rows < 1 || t->cols < 16 || t->rows > INT32_MAX || t->cols > INT32_MAX ||
+            size - at < code_bytes(t) + scale_bytes(t))
+            return false;
         t->codes = (const uint8_t *)a->data + at, at += code_bytes(t);
         t->scales = (const uint8_t *)a->data + at, at += scale_bytes(t);
     }
@@ -76,7 +81,8 @@ enum moe_code moe_aside_there(const char *dir, int layer, bool *there, struct mo
     return MOE_OK;
 }
 
-enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there, struct moe_err *err)
+enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there,
+                             struct moe_err *err)
 {
     char path[PATH_MAX];
     size_t size;
@@ -87,7 +93,8 @@ enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bo
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
     if (bind(a, size, layer)) return MOE_OK;
     moe_aside_release(a);
-    return moe_fail_at(err, MOE_CORRUPT, path, NULL, "is damaged, or an older version wrote it (remove it and use --resume)");
+    return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                       "is damaged, or an older version wrote it (remove it and use --resume)");
 }
 
 void moe_aside_release(struct moe_aside *a)
@@ -105,6 +112,12 @@ const struct moe_aside_tensor *moe_aside_find(const struct moe_aside *a, int rol
 
 struct moe_weight moe_aside_weight(const struct moe_aside_tensor *t)
 {
-    return (struct moe_weight){ .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = t->rows, .cols = t->cols, .data = t->codes, .scale = t->scales,
-                                .global = t->global, .input_scale = t->input_scale };
+    return (struct moe_weight){ .type = MOE_NVFP4,
+                                .layout = MOE_LAYOUT_LINEAR,
+                                .rows = t->rows,
+                                .cols = t->cols,
+                                .data = t->codes,
+                                .scale = t->scales,
+                                .global = t->global,
+                                .input_scale = t->input_scale };
 }

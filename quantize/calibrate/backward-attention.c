@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Multi-head latent attention backwards, in the plain form (model/attention.c has the equations).
  *
- * For a head of a sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c, p = softmax(scale q k^T) over keys up to the
- * query's own, o = p v and do = Wo^T dh:
+ * For a head of a sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c, p =
+ * softmax(scale q k^T) over keys up to the query's own, o = p v and do = Wo^T dh:
  *
  *   dv = p^T do;  dp = do v^T;  ds = p (dp - sum_j p dp);  dq = scale ds k;  dk = scale ds^T q
- *   dc = sum over heads of Wuk^T dk_nope + Wuv^T dv;  dk_pe and dq_pe are rotated back;  then norms and projections, last to first
+ *   dc = sum over heads of Wuk^T dk_nope + Wuv^T dv;  dk_pe and dq_pe are rotated back;  then norms and
+ *   projections, last to first
  *
- * Scores are computed again, BLOCK queries at a time.  The gradients of all heads' keys and values are kept, so that kv_b's transposed
- * product adds heads in order whoever computed them. */
+ * Scores are computed again, BLOCK queries at a time.  The gradients of all heads' keys and values are kept,
+ * so that kv_b's transposed product adds heads in order whoever computed them. */
 #include "quantize/calibrate/backward-internal.h"
 
 #include <string.h>
@@ -23,15 +24,18 @@ struct attention {
     float *x, *dx;                       /* [T, H] */
     float *qa, *normed_qa, *dqa;         /* [T, ql]; normed_qa later holds the gradient of qa */
     float *q;                            /* [T, heads, qd], rotated; later its gradient */
-    float *ckv, *latent, *dlatent;       /* [T, width]; latent as the cache has it, later the gradient of ckv */
+    /* [T, width]; latent as the cache has it, later the gradient of ckv */
+    float *ckv, *latent, *dlatent;
     float *d_o, *dkv, *dpe;              /* [T, heads, v], [T, heads, nope + v], [T, heads, rope] */
     float *cos, *sin;                    /* [T, rope / 2] */
 };
 
 static void describe(struct attention *a, const struct moe_config *c, struct moe_backward_room *r, int64_t n)
 {
-    a->tokens = n, a->heads = c->num_attention_heads, a->nope = c->qk_nope_head_dim, a->rope = c->qk_rope_head_dim, a->v = c->v_head_dim;
-    a->kl = c->kv_lora_rank, a->ql = c->q_lora_rank, a->width = a->kl + a->rope, a->qd = a->nope + a->rope, a->kvd = a->nope + a->v;
+    a->tokens = n, a->heads = c->num_attention_heads, a->nope = c->qk_nope_head_dim,
+    a->rope = c->qk_rope_head_dim, a->v = c->v_head_dim;
+    a->kl = c->kv_lora_rank, a->ql = c->q_lora_rank, a->width = a->kl + a->rope, a->qd = a->nope + a->rope,
+    a->kvd = a->nope + a->v;
     a->x = moe_backward_take(r, n * c->hidden_size);
     a->dx = moe_backward_take(r, n * c->hidden_size);
     a->qa = moe_backward_take(r, n * a->ql);
@@ -97,7 +101,8 @@ static void project(struct attention *a, const float *h)
 
 /* ---- a head of a sequence ---- */
 
-/* Where its rows begin: q (ldq apart), do, dk and after it dv, dpe; and its memory: k [S, qd], k^T, v^T, p and ds [BLOCK, keys]. */
+/* Where its rows begin: q (ldq apart), do, dk and after it dv, dpe; and its memory: k [S, qd], k^T,
+ * v^T, p and ds [BLOCK, keys]. */
 struct head {
     const struct moe_kernels *kern;
     int64_t n, ldq, ld_o, ldkv, ldpe, nope, rope, v, qd;
@@ -125,7 +130,8 @@ static void keys(const struct attention *a, const struct head *e, const float *l
     float *v = e->dk + a->nope;
     e->kern->matmul(w, r0, r0 + a->nope, latent, a->width, e->n, e->k, a->qd);
     e->kern->matmul(w, r0 + a->nope, r0 + a->kvd, latent, a->width, e->n, v, e->ldkv);
-    for (int64_t j = 0; j < e->n; j++) memcpy(e->k + j * a->qd + a->nope, latent + j * a->width + a->kl, (size_t)a->rope * sizeof *latent);
+    for (int64_t j = 0; j < e->n; j++)
+        memcpy(e->k + j * a->qd + a->nope, latent + j * a->width + a->kl, (size_t)a->rope * sizeof *latent);
     transpose(e->k, a->qd, e->n, a->qd, e->kt);
     transpose(v, e->ldkv, e->n, a->v, e->vt);
     zero(e->dk, e->ldkv, e->n, a->kvd);
@@ -171,7 +177,16 @@ static void head(void *ctx, int64_t item, int worker)
     struct attention *a = ctx;
     int64_t h = item % a->heads, t0 = 0, n = a->lengths[item / a->heads];
     for (int64_t i = 0; i < item / a->heads; i++) t0 += a->lengths[i];
-    struct head e = { a->b->k, n, a->heads * a->qd, a->heads * a->v, a->heads * a->kvd, a->heads * a->rope, a->nope, a->rope, a->v, a->qd,
+    struct head e = { a->b->k,
+                      n,
+                      a->heads * a->qd,
+                      a->heads * a->v,
+                      a->heads * a->kvd,
+                      a->heads * a->rope,
+                      a->nope,
+                      a->rope,
+                      a->v,
+                      a->qd,
                       .scale = a->b->m->softmax_scale };
     e.q = a->q + t0 * e.ldq + h * a->qd;
     e.d_o = a->d_o + t0 * e.ld_o + h * a->v;
@@ -188,13 +203,14 @@ static void head(void *ctx, int64_t item, int worker)
 
 /* ---- from dq, dk and dv to dx ---- */
 
-/* dq_pe and dk_pe, summed over heads in order, before rotation: the transposed rotation is the one by the opposite angle.  The row of
- * latents becomes that of ckv's gradient, the part before the norm still 0. */
+/* dq_pe and dk_pe, summed over heads in order, before rotation: the transposed rotation is the one by the
+ * opposite angle.  The row of latents becomes that of ckv's gradient, the part before the norm still 0. */
 static void rotate_back(void *ctx, int64_t t, int worker)
 {
     struct attention *a = ctx;
     int64_t half = a->rope / 2;
-    float *cs = a->cos + t * half, *sn = a->sin + t * half, *row = a->latent + t * a->width, *pe = row + a->kl;
+    float *cs = a->cos + t * half, *sn = a->sin + t * half, *row = a->latent + t * a->width,
+          *pe = row + a->kl;
     (void)worker;
     memset(row, 0, (size_t)a->width * sizeof *row);
     for (int64_t i = 0; i < half; i++) sn[i] = -sn[i];
@@ -207,10 +223,12 @@ static void rotate_back(void *ctx, int64_t t, int worker)
 }
 
 /* dx = or += w^T dy, all rows of w. */
-static void back(const struct attention *a, enum moe_role role, const struct moe_weight *w, const float *dy, float *dx, int64_t lddx, bool fresh)
+static void back(const struct attention *a, enum moe_role role, const struct moe_weight *w, const float *dy,
+                 float *dx, int64_t lddx, bool fresh)
 {
     if (role != MOE_ROLE_O) moe_backward_saw(a->b, role, dy, w->rows, a->tokens);
-    moe_backward_transposed(&(struct moe_backward_transposed){ a->b, w, 0, w->rows, dy, w->rows, a->tokens, dx, lddx, fresh });
+    moe_backward_transposed(
+        &(struct moe_backward_transposed){ a->b, w, 0, w->rows, dy, w->rows, a->tokens, dx, lddx, fresh });
 }
 
 static void unproject(struct attention *a)
@@ -238,12 +256,14 @@ static void attention(struct attention *a, const float *h, float *dh)
     for (int64_t i = 0; i < a->n_sequences; i++) pairs += a->lengths[i] * a->lengths[i];
     project(a, h);
     back(a, MOE_ROLE_O, &a->y->o, dh, a->d_o, a->heads * a->v, true);
-    moe_backward_each(b, a->n_sequences * a->heads, a->heads * (a->tokens * a->kvd * a->kl + pairs * 2 * (a->qd + a->v)), head, a);
+    moe_backward_each(b, a->n_sequences * a->heads,
+                      a->heads * (a->tokens * a->kvd * a->kl + pairs * 2 * (a->qd + a->v)), head, a);
     unproject(a);
     moe_backward_norm(b, h, a->y->input_norm, b->m->eps, hidden, hidden, a->tokens, a->dx, dh);
 }
 
-void moe_backward_attention(struct moe_backward *b, int layer, const float *h, const int64_t *lengths, int64_t n_sequences, float *dh)
+void moe_backward_attention(struct moe_backward *b, int layer, const float *h, const int64_t *lengths,
+                            int64_t n_sequences, float *dh)
 {
     int64_t hidden = b->m->config.hidden_size;
     for (int64_t i = 0, n = 0; i < n_sequences; i += n) {

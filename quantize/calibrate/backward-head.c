@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The start of a backward pass: labels drawn from the model's own distribution, and the gradient of their surprise.
+/* The start of a backward pass: labels drawn from the model's own distribution, and the
+ * gradient of their surprise.
  *
- *   x = rms(h, norm);  l = head x;  p = softmax(l);  label ~ p;  dl = p - onehot(label);  dh = J_norm^T head^T dl
+ *   x = rms(h, norm);  l = head x;  p = softmax(l);  label ~ p;  dl = p -
+ *   onehot(label);  dh = J_norm^T head^T dl
  *
- * The vocabulary is passed twice, PIECE ids at a time: once for the largest logit and the sum of exponentials of every piece, which give
- * a row's normalizer and the piece its label lies in, once for p, the label within its piece, and head^T dl. */
+ * The vocabulary is passed twice, PIECE ids at a time: once for the largest logit and the sum of exponentials
+ * of every piece, which give a row's normalizer and the piece its label lies in, once for p, the label within
+ * its piece, and head^T dl. */
 #include "quantize/calibrate/backward-internal.h"
 
 #include <math.h>
@@ -12,12 +15,14 @@
 
 enum { PIECE = 2048 };
 
-/* Of one row: the largest of all logits, sum of e^(l - largest), the piece of the label, how much of the sum its draw leaves in it. */
+/* Of one row: the largest of all logits, sum of e^(l - largest), the piece of the label, how much of the
+ * sum its draw leaves in it. */
 struct row { double largest, total, rest; int64_t piece; };
 
 struct head {
     struct moe_backward *b;
-    int64_t n, first, pieces, piece, ids; /* rows and the first one's index; of the vocabulary; the one at hand and its ids */
+    /* rows and the first one's index; of the vocabulary; the one at hand and its ids */
+    int64_t n, first, pieces, piece, ids;
     uint64_t seed;
     float *x, *dx, *logits;               /* [n, H], [n, H], [n, PIECE] */
     double *largest, *sum;                /* [n, pieces] */
@@ -49,7 +54,8 @@ static void logits_item(void *ctx, int64_t item, int worker)
     enum { ROWS = 64 };
     struct head *a = ctx;
     const struct moe_weight *w = &a->b->m->head;
-    int64_t r0 = a->piece * PIECE + item * ROWS, end = a->piece * PIECE + a->ids, r1 = r0 + ROWS < end ? r0 + ROWS : end;
+    int64_t r0 = a->piece * PIECE + item * ROWS, end = a->piece * PIECE + a->ids,
+            r1 = r0 + ROWS < end ? r0 + ROWS : end;
     (void)worker;
     a->b->k->matmul(w, r0, r1, a->x, w->cols, a->n, a->logits + item * ROWS, PIECE);
 }
@@ -70,18 +76,21 @@ static void measure(void *ctx, int64_t t, int worker)
     double sum = 0;
     (void)worker;
     for (int64_t i = 1; i < a->ids; i++) largest = l[i] > largest ? l[i] : largest;
-    for (int64_t i = 0; i < a->ids; i++) sum += exp((double)l[i] - (double)largest); /* NaN when one is NaN or all are -Inf */
+    /* NaN when one is NaN or all are -Inf */
+    for (int64_t i = 0; i < a->ids; i++) sum += exp((double)l[i] - (double)largest);
     a->largest[t * a->pieces + a->piece] = (double)largest;
     a->sum[t * a->pieces + a->piece] = sum;
 }
 
-/* Normalizer and the label's piece: the first up to which the pieces' sums pass a uniform part of the total (none, as sums round: the last). */
+/* Normalizer and the label's piece: the first up to which the pieces' sums pass a uniform part of the total
+ * (none, as sums round: the last). */
 static void choose_piece(void *ctx, int64_t t, int worker)
 {
     struct head *a = ctx;
     const double *largest = a->largest + t * a->pieces, *sum = a->sum + t * a->pieces;
     struct row *r = &a->row[t];
-    struct moe_rng rng = { a->seed + (uint64_t)(a->first + t) * 0x9e3779b97f4a7c15u }; /* its stream from seed, at the row's index */
+    /* its stream from seed, at the row's index */
+    struct moe_rng rng = { a->seed + (uint64_t)(a->first + t) * 0x9e3779b97f4a7c15u };
     (void)worker;
     *r = (struct row){ .largest = largest[0] };
     for (int64_t i = 1; i < a->pieces; i++) r->largest = fmax(r->largest, largest[i]);
@@ -140,19 +149,24 @@ static enum moe_code head_part(struct head *a, const float *h, float *dh, struct
     for (int64_t i = 0; i < a->pieces; i++) {
         logits_of(a, i);
         moe_backward_each(b, a->n, 16 * a->n * a->ids, differentiate, a);
-        moe_backward_transposed(&(struct moe_backward_transposed){ b, w, i * PIECE, i * PIECE + a->ids, a->logits, PIECE, a->n, a->dx, hidden, i == 0 });
+        moe_backward_transposed(&(struct moe_backward_transposed){
+            b, w, i * PIECE, i * PIECE + a->ids, a->logits, PIECE, a->n, a->dx, hidden, i == 0 });
     }
     memset(dh, 0, (size_t)(a->n * hidden) * sizeof *dh);
     moe_backward_norm(b, h, b->m->norm, b->m->eps, hidden, hidden, a->n, a->dx, dh);
     return MOE_OK;
 }
 
-enum moe_code moe_backward_head(struct moe_backward *b, const float *h, int64_t n, int64_t first, uint64_t seed, float *dh, int32_t *labels,
-                                struct moe_err *err)
+enum moe_code moe_backward_head(struct moe_backward *b, const float *h, int64_t n, int64_t first,
+                                uint64_t seed, float *dh, int32_t *labels, struct moe_err *err)
 {
     int64_t hidden = b->m->config.hidden_size;
     for (int64_t t = 0; t < n; t += b->max_tokens) {
-        struct head a = { .b = b, .n = n - t < b->max_tokens ? n - t : b->max_tokens, .first = first + t, .seed = seed, .labels = labels ? labels + t : NULL };
+        struct head a = { .b = b,
+                          .n = n - t < b->max_tokens ? n - t : b->max_tokens,
+                          .first = first + t,
+                          .seed = seed,
+                          .labels = labels ? labels + t : NULL };
         MOE_TRY(head_part(&a, h + t * hidden, dh + t * hidden, err));
     }
     return MOE_OK;

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 128, TOKENS = 384 }; /* of a product's w, of a transposed product's dy, that a work item takes */
+/* of a product's w, of a transposed product's dy, that a work item takes */
+enum { ROWS = 128, TOKENS = 384 };
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -17,7 +18,8 @@ struct mlp {
     struct moe_backward *b;
     const struct moe_weight *w;
     const float *weight;
-    float *gate, *up, *da, *dot;     /* [n, inter]: gate x, then its gradient; up x, then its gradient; down^T dy */
+    /* [n, inter]: gate x, then its gradient; up x, then its gradient; down^T dy */
+    float *gate, *up, *da, *dot;
     int64_t inter;
     struct moe_backward_product forward[2];
     struct moe_backward_transposed back, in[2];
@@ -44,35 +46,45 @@ static int64_t row_floats(const struct moe_config *c, int64_t tokens)
 
 static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 {
-    int64_t n = most(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS, moe_backward_attention_worker_floats(c, sequence));
+    int64_t n = most(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS,
+                     moe_backward_attention_worker_floats(c, sequence));
     return (most(n, c->num_experts_per_tok * (c->hidden_size + 1)) + 15) / 16 * 16;
 }
 
 static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
 
-uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows, int64_t sequence, int threads)
+uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows,
+                              int64_t sequence, int threads)
 {
     struct moe_backward_room r = { 0 };
-    int64_t inter = c->moe_layer_freq > 1 ? widest_mlp(c) : c->moe_intermediate_size * most(c->n_shared_experts, 1);
+    int64_t inter = c->moe_layer_freq > 1 ? widest_mlp(c)
+                                          : c->moe_intermediate_size * most(c->n_shared_experts, 1);
     mlp_room(&(struct mlp){ 0 }, &r, rows, inter);
-    int64_t floats = most(r.used, most(moe_backward_head_floats(c, rows), moe_backward_attention_floats(c, attention_rows)));
+    int64_t floats = most(
+        r.used, most(moe_backward_head_floats(c, rows), moe_backward_attention_floats(c, attention_rows)));
     return sizeof(struct moe_backward) + bytes(floats) + bytes(threads * worker_floats(c, sequence));
 }
 
-enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_model *m, int64_t max_tokens, int64_t sequence, struct moe_pool *pool,
-                                struct moe_err *err)
+enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_model *m, int64_t max_tokens,
+                                int64_t sequence, struct moe_pool *pool, struct moe_err *err)
 {
     MOE_CHECK(max_tokens > 0 && sequence > 0 && sequence <= max_tokens);
     struct moe_backward *b = calloc(1, sizeof *b);
     *out = NULL;
     if (!b) return moe_fail(err, MOE_NOMEM, "no memory for a backward pass");
-    *b = (struct moe_backward){ .m = m, .k = moe_kernels(), .pool = pool, .max_tokens = max_tokens, .sequence = sequence,
+    *b = (struct moe_backward){ .m = m,
+                                .k = moe_kernels(),
+                                .pool = pool,
+                                .max_tokens = max_tokens,
+                                .sequence = sequence,
                                 .worker_floats = worker_floats(&m->config, sequence) };
     b->rows = aligned_alloc(64, bytes(row_floats(&m->config, max_tokens)));
     b->worker = aligned_alloc(64, bytes(moe_pool_threads(pool) * b->worker_floats));
     if (!b->rows || !b->worker) {
         moe_backward_close(&b);
-        return moe_fail(err, MOE_NOMEM, "no memory for gradients of %lld tokens (try fewer --threads or smaller batches)", (long long)max_tokens);
+        return moe_fail(err, MOE_NOMEM,
+                        "no memory for gradients of %lld tokens (try fewer --threads or smaller batches)",
+                        (long long)max_tokens);
     }
     *out = b;
     return MOE_OK;
@@ -108,7 +120,8 @@ static void product(void *ctx, int64_t item, int worker)
     moe_backward_product_item(ctx, item);
 }
 
-void moe_backward_product(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t ldx, int64_t n, float *y)
+void moe_backward_product(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t ldx,
+                          int64_t n, float *y)
 {
     struct moe_backward_product p = { b, w, x, ldx, n, y, w->rows };
     moe_backward_each(b, moe_backward_product_items(&p), w->rows * w->cols * n, product, &p);
@@ -123,7 +136,8 @@ int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t)
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker)
 {
     const struct moe_kernels *k = t->b->k;
-    int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS), c0 = item % tiles * MOE_BACKWARD_COLS, cols = least(t->w->cols - c0, MOE_BACKWARD_COLS);
+    int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS), c0 = item % tiles * MOE_BACKWARD_COLS,
+            cols = least(t->w->cols - c0, MOE_BACKWARD_COLS);
     int64_t t0 = item / tiles * TOKENS, n = least(t->n - t0, TOKENS);
     float *w = t->b->worker + worker * t->b->worker_floats, *dx = t->dx + t0 * t->lddx + c0;
     for (int64_t i = 0; i < n && t->fresh; i++) memset(dx + i * t->lddx, 0, (size_t)cols * sizeof *dx);
@@ -134,17 +148,28 @@ void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64
     }
 }
 
-static void transposed(void *ctx, int64_t item, int worker) { moe_backward_transposed_item(ctx, item, worker); }
+static void transposed(void *ctx, int64_t item, int worker)
+{
+    moe_backward_transposed_item(ctx, item, worker);
+}
 
 void moe_backward_transposed(const struct moe_backward_transposed *t)
 {
     struct moe_backward_transposed copy = *t;
-    moe_backward_each(t->b, moe_backward_transposed_items(t), (t->r1 - t->r0) * t->w->cols * t->n, transposed, &copy);
+    moe_backward_each(t->b, moe_backward_transposed_items(t), (t->r1 - t->r0) * t->w->cols * t->n, transposed,
+                      &copy);
 }
 
 /* ---- norm ---- */
 
-struct norm { struct moe_backward *b; const float *x, *w; float eps; int64_t dim, ld; const float *dy; float *dx; };
+struct norm {
+    struct moe_backward *b;
+    const float *x, *w;
+    float eps;
+    int64_t dim, ld;
+    const float *dy;
+    float *dx;
+};
 
 static void normed(void *ctx, int64_t t, int worker)
 {
@@ -153,7 +178,8 @@ static void normed(void *ctx, int64_t t, int worker)
     n->b->k->rmsnorm(n->x + t * n->ld, n->w, n->eps, n->dim, n->dx + t * n->ld);
 }
 
-void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim, int64_t ld, int64_t n, float *out)
+void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim,
+                         int64_t ld, int64_t n, float *out)
 {
     struct norm a = { b, x, w, eps, dim, ld, NULL, out };
     moe_backward_each(b, n, 2 * n * dim, normed, &a);
@@ -171,10 +197,12 @@ static void norm(void *ctx, int64_t t, int worker)
         dot += (double)dy[i] * (double)w[i] * (double)x[i];
     }
     double r = 1 / sqrt(squares / dim + (double)n->eps), c = dot * r * r * r / dim;
-    for (int64_t i = 0; i < n->dim; i++) dx[i] += (float)(r * (double)w[i] * (double)dy[i] - c * (double)x[i]);
+    for (int64_t i = 0; i < n->dim; i++)
+        dx[i] += (float)(r * (double)w[i] * (double)dy[i] - c * (double)x[i]);
 }
 
-void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim, int64_t ld, int64_t n, const float *dy, float *dx)
+void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim,
+                       int64_t ld, int64_t n, const float *dy, float *dx)
 {
     struct norm a = { b, x, w, eps, dim, ld, dy, dx };
     moe_backward_each(b, n, 8 * n * dim, norm, &a);
@@ -194,7 +222,8 @@ static void mlp_products(void *ctx, int64_t item, int worker)
 static void mlp_row(void *ctx, int64_t t, int worker)
 {
     struct mlp *m = ctx;
-    float *g = m->gate + t * m->inter, *u = m->up + t * m->inter, *da = m->da + t * m->inter, weight = m->weight ? m->weight[t] : 1;
+    float *g = m->gate + t * m->inter, *u = m->up + t * m->inter, *da = m->da + t * m->inter,
+          weight = m->weight ? m->weight[t] : 1;
     double dot = 0;
     (void)worker;
     for (int64_t i = 0; i < m->inter; i++) {
@@ -213,7 +242,8 @@ static void mlp_inputs(void *ctx, int64_t item, int worker)
     moe_backward_transposed_item(&m->in[1], item, worker);
 }
 
-static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t n, const float *dy, const float *weight, float *dx, float *dot)
+static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t n,
+                     const float *dy, const float *weight, float *dx, float *dot)
 {
     int64_t inter = w[0].rows, hidden = w[0].cols;
     struct mlp m = { .b = b, .w = w, .weight = weight, .dot = dot, .inter = inter };
@@ -224,7 +254,8 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     m.back = (struct moe_backward_transposed){ b, &w[2], 0, hidden, dy, hidden, n, m.da, inter, true };
     m.in[0] = (struct moe_backward_transposed){ b, &w[0], 0, inter, m.gate, inter, n, dx, hidden, false };
     m.in[1] = (struct moe_backward_transposed){ b, &w[1], 0, inter, m.up, inter, n, dx, hidden, false };
-    int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back), work = hidden * inter * n;
+    int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back),
+            work = hidden * inter * n;
     moe_backward_each(b, items, 3 * work, mlp_products, &m);
     moe_backward_each(b, n, 32 * n * inter, mlp_row, &m);
     moe_backward_saw(b, MOE_ROLE_GATE, m.gate, inter, n);
@@ -232,18 +263,27 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     moe_backward_each(b, moe_backward_transposed_items(&m.in[0]), 2 * work, mlp_inputs, &m);
 }
 
-void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], const float *x, int64_t n, const float *dy, const float *weight, float *dx,
-                      float *dot)
+void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], const float *x, int64_t n,
+                      const float *dy, const float *weight, float *dx, float *dot)
 {
     int64_t hidden = w[0].cols;
-    MOE_CHECK(w[0].rows <= widest_mlp(&b->m->config) && w[1].rows == w[0].rows && w[2].cols == w[0].rows && w[2].rows == hidden && w[1].cols == hidden);
+    MOE_CHECK(w[0].rows <= widest_mlp(&b->m->config) && w[1].rows == w[0].rows && w[2].cols == w[0].rows &&
+              w[2].rows == hidden && w[1].cols == hidden);
     for (int64_t t = 0; t < n; t += b->max_tokens)
-        mlp_part(b, w, x + t * hidden, least(n - t, b->max_tokens), dy + t * hidden, weight ? weight + t : NULL, dx + t * hidden, dot ? dot + t : NULL);
+        mlp_part(b, w, x + t * hidden, least(n - t, b->max_tokens), dy + t * hidden,
+                 weight ? weight + t : NULL, dx + t * hidden, dot ? dot + t : NULL);
 }
 
 /* ---- router ---- */
 
-struct router { struct moe_backward *b; const struct moe_weight *w; const float *x; const int32_t *experts; const float *dweight; float *dx; };
+struct router {
+    struct moe_backward *b;
+    const struct moe_weight *w;
+    const float *x;
+    const int32_t *experts;
+    const float *dweight;
+    float *dx;
+};
 
 static void route(void *ctx, int64_t t, int worker)
 {
@@ -270,7 +310,8 @@ static void route(void *ctx, int64_t t, int worker)
     }
 }
 
-void moe_backward_router(struct moe_backward *b, int layer, const float *x, int64_t n, const int32_t *experts, const float *dweight, float *dx)
+void moe_backward_router(struct moe_backward *b, int layer, const float *x, int64_t n, const int32_t *experts,
+                         const float *dweight, float *dx)
 {
     struct router r = { b, &b->m->layers[layer].router, x, experts, dweight, dx };
     MOE_CHECK(b->m->layers[layer].moe);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/calibrate-internal.h - what calibrate.c (the run), calibrate-plan.c (its memory and its operations) and calibrate-time.c share. */
+/* quantize/calibrate/calibrate-internal.h - what calibrate.c (the run), calibrate-plan.c (its memory and its
+ * operations) and calibrate-time.c share. */
 #ifndef MOE_QUANTIZE_CALIBRATE_CALIBRATE_INTERNAL_H
 #define MOE_QUANTIZE_CALIBRATE_CALIBRATE_INTERNAL_H
 
@@ -9,8 +10,9 @@
 #include "quantize/calibrate/fisher.h"
 #include "quantize/calibrate/walk.h"
 
-/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than MOE_FEW tokens borrows the statistics of up to MOE_LENT
- * tokens of the layer, evenly spaced, which together count as MOE_MASS tokens of its own. */
+/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than MOE_FEW
+ * tokens borrows the statistics of up to MOE_LENT tokens of the layer, evenly spaced, which together count as
+ * MOE_MASS tokens of its own. */
 enum { MOE_COLD_SHARE = 20, MOE_FEW = 512, MOE_LENT = 512, MOE_MASS = 16 };
 
 /* What one expert at work needs. */
@@ -28,9 +30,12 @@ struct moe_mlp_method moe_calibrate_dense_method(const struct moe_calibration *o
 
 /* Routed experts of a layer that are to be quantized. */
 int64_t moe_calibrate_coded_experts(const struct moe_source *src, const uint8_t *type, int64_t layer);
-/* Operations beside the way forward: of one expert over so many tokens; of a layer's routed experts; of what all tokens pass in a layer. */
-double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens);
-double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer);
+/* Operations beside the way forward: of one expert over so many tokens; of a layer's routed experts; of what
+ * all tokens pass in a layer. */
+double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o,
+                                 double tokens);
+double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o,
+                                  int64_t layer);
 double moe_calibrate_dense_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer);
 /* Layers that tokens pass: up to the last of which anything is written. */
 int64_t moe_calibrate_layers(const struct moe_source *src, const uint8_t *type);

@@ -23,7 +23,9 @@ int64_t moe_calibrate_coded_experts(const struct moe_source *src, const uint8_t 
     int64_t n = 0, last = -1;
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        if (t->layer != layer || t->expert < 0 || t->expert == last || t->type == MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
+        if (t->layer != layer || t->expert < 0 || t->expert == last || t->type == MOE_NVFP4 ||
+            type[i] != MOE_NVFP4)
+            continue;
         last = t->expert;
         n++;
     }
@@ -32,12 +34,15 @@ int64_t moe_calibrate_coded_experts(const struct moe_source *src, const uint8_t 
 
 double moe_calibrate_expert_work(const struct moe_source *src, const struct moe_calibration *o, double tokens)
 {
-    return moe_work_sum(moe_work_quantize(&o->method, src->config.hidden_size, src->config.moe_intermediate_size, o->fisher > 0, tokens));
+    return moe_work_sum(moe_work_quantize(&o->method, src->config.hidden_size,
+                                          src->config.moe_intermediate_size, o->fisher > 0, tokens));
 }
 
-double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o, int64_t layer)
+double moe_calibrate_experts_work(const struct moe_source *src, const struct moe_calibration *o,
+                                  int64_t layer)
 {
-    double each = (double)o->n * (double)src->config.num_experts_per_tok / (double)src->config.n_routed_experts;
+    double each = (double)o->n * (double)src->config.num_experts_per_tok /
+                  (double)src->config.n_routed_experts;
     int64_t n = moe_layer_is_moe(&src->config, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0;
     return n ? (double)n * moe_calibrate_expert_work(src, o, each) : 0;
 }
@@ -60,29 +65,38 @@ int64_t moe_calibrate_layers(const struct moe_source *src, const uint8_t *type)
 {
     int64_t layers = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)
-        if (type[i] != MOE_TYPE_LEFT_OUT && src->tensors[i].layer >= layers) layers = src->tensors[i].layer + 1;
+        if (type[i] != MOE_TYPE_LEFT_OUT && src->tensors[i].layer >= layers)
+            layers = src->tensors[i].layer + 1;
     while (layers && !moe_dense_wanted(src, type) && !moe_layer_is_moe(&src->config, layers - 1)) layers--;
     return layers;
 }
 
 static double work_of(const struct moe_source *src, const struct moe_calibration *o)
 {
-    double work = o->fisher ? moe_work_sensitivity(&src->config, (double)least(o->fisher, o->n), (double)o->sequence) : 0;
+    double work = o->fisher
+                    ? moe_work_sensitivity(&src->config, (double)least(o->fisher, o->n), (double)o->sequence)
+                    : 0;
     for (int64_t l = 0, n = moe_calibrate_layers(src, o->type); l < n; l++)
-        work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) + moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l) +
+        work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) +
+                moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l) +
                 (o->method.corrects ? moe_work_drift(&src->config, l, (double)o->n, (double)o->sequence) : 0);
     return work;
 }
 
-/* As long as a product of so many operations: a byte that is copied, where the disk does 1 GB/s and the processors 100 GFLOP/s. */
+/* As long as a product of so many operations: a byte that is copied, where the disk does 1 GB/s and
+ * the processors 100 GFLOP/s. */
 enum { COPY = 100 };
 
-double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type) { return type == MOE_TYPE_LEFT_OUT ? 0 : COPY * (double)stored_bytes(t); }
+double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type)
+{
+    return type == MOE_TYPE_LEFT_OUT ? 0 : COPY * (double)stored_bytes(t);
+}
 
 double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type)
 {
     double work = 0;
-    for (int64_t i = 0; i < src->n_tensors; i++) work += src->tensors[i].expert < 0 ? moe_calibrate_copy_work(&src->tensors[i], type[i]) : 0;
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        work += src->tensors[i].expert < 0 ? moe_calibrate_copy_work(&src->tensors[i], type[i]) : 0;
     return work;
 }
 
@@ -93,7 +107,8 @@ struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o)
     return (struct moe_fisher){ o->tokens, least(o->fisher, o->n), o->sequence, o->seed };
 }
 
-/* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its layers, is mapped at once. */
+/* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its
+ * layers, is mapped at once. */
 static void stored_most(const struct moe_source *src, uint64_t *expert, uint64_t *mapped)
 {
     uint64_t here = 0;
@@ -108,8 +123,9 @@ static void stored_most(const struct moe_source *src, uint64_t *expert, uint64_t
     }
 }
 
-/* Memory of a run: what it begins with and what does not depend on where hidden states are; each expert at work; what the states take with
- * all that passes tokens through layers; the sensitivity pass, which is over before the rest begins; and of its files those in scratch. */
+/* Memory of a run: what it begins with and what does not depend on where hidden states are; each expert at
+ * work; what the states take with all that passes tokens through layers; the sensitivity pass, which is over
+ * before the rest begins; and of its files those in scratch. */
 struct parts { uint64_t fixed, each, walk[2], fisher[2], files; };
 
 static struct parts parts_of(const struct moe_source *src, const struct moe_calibration *o, int threads)
@@ -120,12 +136,17 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
     uint64_t base = moe_peak_rss(), raw, mapped, ignored;
     struct parts p = { .files = 0 };
     stored_most(src, &raw, &mapped);
-    p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw + sizeof(struct moe_bench) + moe_emit_estimate(src) + (256 << 10);
-    /* beside: two units' descriptors and journals; an expert as stored; what is mapped; what libraries keep */
-    base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped + (3 << 20);
-    p.fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) + moe_dense_estimate(src, o->type, &dense);
+    p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw +
+             sizeof(struct moe_bench) + moe_emit_estimate(src) + (256 << 10);
+    /* beside: two units' descriptors and journals; an expert as stored; what is
+     * mapped; what libraries keep */
+    base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped +
+            (3 << 20);
+    p.fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) +
+              moe_dense_estimate(src, o->type, &dense);
     for (int in_files = 0; in_files < 2; in_files++) {
-        p.walk[in_files] = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
+        p.walk[in_files] = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
+                           (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
         if (!o->fisher) continue;
         moe_fisher_estimate(src, &f, in_files, threads, &p.fisher[in_files], in_files ? &p.files : &ignored);
         p.fisher[in_files] += base;
@@ -139,13 +160,17 @@ static uint64_t memory_of(const struct parts *p, int workers, int in_files)
     return p->fisher[in_files] > memory ? p->fisher[in_files] : memory;
 }
 
-void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads, struct moe_calibration_plan *p)
+void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibration *o, int threads,
+                        struct moe_calibration_plan *p)
 {
     const struct moe_config *c = &src->config;
     struct parts parts = parts_of(src, o, threads);
-    *p = (struct moe_calibration_plan){ .work = work_of(src, o), .limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2 };
+    *p = (struct moe_calibration_plan){ .work = work_of(src, o),
+                                        .limit = o->memory ? o->memory
+                                                           : moe_peak_rss() + moe_available_memory() / 2 };
     p->least_scratch = (o->method.corrects ? 4 : 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float);
-    if (p->least_scratch < parts.files) p->least_scratch = parts.files; /* the pass's files are gone when the others come */
+    /* the pass's files are gone when the others come */
+    if (p->least_scratch < parts.files) p->least_scratch = parts.files;
     for (int in_files = 0; in_files < 2; in_files++) p->least[in_files] = memory_of(&parts, 1, in_files);
     for (int in_files = 0; in_files <= (o->scratch != NULL) && !p->fits; in_files++) {
         p->workers = threads;
@@ -155,15 +180,23 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    /* metrics of all layers with what is put aside of them; or before that, with one of them less, the gradients of the pass twice */
-    uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float), metrics = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
-    uint64_t aside = moe_dense_aside_bytes(src, o->type), gradients = metrics > one ? metrics - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size) : 0;
+    /* metrics of all layers with what is put aside of them; or before that, with one of them less, the
+     * gradients of the pass twice */
+    uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float),
+             metrics = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
+    uint64_t aside = moe_dense_aside_bytes(src, o->type),
+             gradients = metrics > one
+                           ? metrics - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size)
+                           : 0;
     p->partial = metrics + aside > gradients ? metrics + aside : gradients;
 }
 
-enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o, struct moe_err *err)
+enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o,
+                                 struct moe_err *err)
 {
     if (p->fits) return MOE_OK;
-    return moe_fail(err, MOE_NOMEM, "calibration needs %llu MiB of memory, %llu MiB allowed (raise --memory, %s)", (unsigned long long)(p->memory >> 20) + 1,
-                    (unsigned long long)(p->limit >> 20), o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
+    return moe_fail(err, MOE_NOMEM,
+                    "calibration needs %llu MiB of memory, %llu MiB allowed (raise --memory, %s)",
+                    (unsigned long long)(p->memory >> 20) + 1, (unsigned long long)(p->limit >> 20),
+                    o->scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
 }

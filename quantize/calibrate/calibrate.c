@@ -20,7 +20,8 @@ struct moe_calibrate {
     struct moe_calibration_plan plan;
     struct moe_source *src;
     struct moe_pool *pool;
-    struct moe_meter meter; double done_before, copied; /* progress; of it, what earlier runs did and what was only copied */
+    /* progress; of it, what earlier runs did and what was only copied */
+    struct moe_meter meter; double done_before, copied;
     const char *dir;                /* for files of our own */
     struct moe_walk walk;
     struct moe_drift drift;
@@ -49,7 +50,8 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
         MOE_TRY(moe_aside_there(c->dir, l, &aside, err));
         if (aside) *work += moe_calibrate_dense_work(c->src, &c->o, l);
         if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
-            *work += moe_calibrate_experts_work(c->src, &c->o, l) + (c->o.method.corrects ? moe_work_experts(&c->src->config, (double)c->o.n) : 0);
+            *work += moe_calibrate_experts_work(c->src, &c->o, l) +
+                     (c->o.method.corrects ? moe_work_experts(&c->src->config, (double)c->o.n) : 0);
     }
     return MOE_OK;
 }
@@ -61,10 +63,16 @@ static enum moe_code name_expert(const struct moe_calibrate *c, int64_t e, struc
     return moe_wrap(err, "layer %d, expert %lld", c->walk.layer, (long long)e);
 }
 
-static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp_tokens *t, const struct moe_mlp_result *r)
+static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp_tokens *t,
+                        const struct moe_mlp_result *r)
 {
     int64_t n = c->src->config.n_routed_experts, mean = c->o.n * c->src->config.num_experts_per_tok / n;
-    c->stats[e] = (struct moe_expert_stats){ t->own, r->amax_x, r->amax_y, t->own * MOE_COLD_SHARE < mean || !t->own, r->out_num, r->out_den,
+    c->stats[e] = (struct moe_expert_stats){ t->own,
+                                             r->amax_x,
+                                             r->amax_y,
+                                             t->own * MOE_COLD_SHARE < mean || !t->own,
+                                             r->out_num,
+                                             r->out_den,
                                              { r->seconds[0], r->seconds[1], r->seconds[2] } };
 }
 
@@ -79,7 +87,8 @@ static struct moe_mlp_tokens with_lent(struct moe_calibrate *c, struct moe_bench
         own += (double)t.importance[i] * (double)t.importance[i];
     }
     /* a lent token weighs what the mean of its own does, or its own 1 / rms where it has none */
-    float weight = t.n ? (float)sqrt(own / (double)t.n * MOE_MASS / (double)n) : (float)sqrt((double)MOE_MASS / (double)n);
+    float weight = t.n ? (float)sqrt(own / (double)t.n * MOE_MASS / (double)n)
+                       : (float)sqrt((double)MOE_MASS / (double)n);
     for (int64_t i = 0; i < n; i++) {
         b->row[t.n + i] = (int32_t)(i * step);
         b->importance[t.n + i] = t.n ? weight : weight * c->walk.importance[i * step];
@@ -90,7 +99,8 @@ static struct moe_mlp_tokens with_lent(struct moe_calibrate *c, struct moe_bench
     return t;
 }
 
-static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_group *g, int worker, const float *amax,
+static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard_unit *u,
+                                 const struct moe_group *g, int worker, const float *amax,
                                  struct moe_coded *out, struct moe_err *err)
 {
     struct moe_mlp_weights w = { .quantize = { false } };
@@ -106,11 +116,15 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
     struct moe_mlp_tokens t = moe_walk_expert(&c->walk, e);
     if (c->drift.open) moe_drift_expert(&c->drift, &c->walk, e, &t);
     if (t.n < MOE_FEW) t = with_lent(c, b, t);
-    if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK) return name_expert(c, e, err);
+    if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK)
+        return name_expert(c, e, err);
     note_expert(c, e, &t, &r);
-    if (w.quantize[0] || w.quantize[1] || w.quantize[2]) moe_meter_add(&c->meter, moe_calibrate_expert_work(c->src, &c->o, (double)t.own));
+    if (w.quantize[0] || w.quantize[1] || w.quantize[2])
+        moe_meter_add(&c->meter, moe_calibrate_expert_work(c->src, &c->o, (double)t.own));
     for (int i = 0; i < 3; i++)
-        if (w.quantize[i]) out[i] = (struct moe_coded){ r.rounded[i].codes, r.rounded[i].scales, r.global[i], r.rounded[i].num, r.rounded[i].den };
+        if (w.quantize[i])
+            out[i] = (struct moe_coded){ r.rounded[i].codes, r.rounded[i].scales, r.global[i],
+                                         r.rounded[i].num, r.rounded[i].den };
     return MOE_OK;
 }
 
@@ -156,14 +170,23 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     c->bench = calloc((size_t)c->plan.workers, sizeof *c->bench);
     c->stats = calloc((size_t)g->n_routed_experts + 1, sizeof *c->stats);
     if (!c->bench || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
-    for (int i = 0; i < c->plan.workers; i++) MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false, NULL, err));
+    for (int i = 0; i < c->plan.workers; i++)
+        MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false,
+                             NULL, err));
     if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
-    MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence, c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
+    MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence,
+                          c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
     c->walking = true;
     c->walk.meter = &c->meter;
-    if (c->o.method.corrects) MOE_TRY(moe_drift_open(&c->drift, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
+    if (c->o.method.corrects)
+        MOE_TRY(moe_drift_open(&c->drift, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
     for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
-    c->dense = (struct moe_dense){ .walk = &c->walk, .type = c->o.type, .method = moe_calibrate_dense_method(&c->o), .dir = c->dir, .upstream_source = c->o.upstream_source, .here = { .layer = -1 } };
+    c->dense = (struct moe_dense){ .walk = &c->walk,
+                                   .type = c->o.type,
+                                   .method = moe_calibrate_dense_method(&c->o),
+                                   .dir = c->dir,
+                                   .upstream_source = c->o.upstream_source,
+                                   .here = { .layer = -1 } };
     MOE_TRY(moe_watch_open(&c->watch, &c->walk, &c->dense, err));
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
     c->walk.ctx = c;
@@ -180,7 +203,8 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
     int reached;
     c->dir = dir;
     MOE_TRY(done_before(c, todo, &there, &reached, &c->done_before, err));
-    moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate", c->plan.work + moe_calibrate_copies(c->src, c->o.type));
+    moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate",
+                    c->plan.work + moe_calibrate_copies(c->src, c->o.type));
     moe_meter_skip(&c->meter, c->done_before);
     if (c->o.fisher && !there)
         MOE_TRY(moe_fisher_run(c->src, &f, dir, reached, c->plan.in_files ? c->o.scratch : NULL, c->pool,
@@ -191,7 +215,9 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
 /* Layers without experts behind the last one that has some: nothing else asks for them. */
 static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
 {
-    while (c->walk.before[0] && c->walk.layer < c->src->config.num_hidden_layers && !moe_layer_is_moe(&c->src->config, c->walk.layer)) MOE_TRY(moe_walk_through(&c->walk, err));
+    while (c->walk.before[0] && c->walk.layer < c->src->config.num_hidden_layers &&
+           !moe_layer_is_moe(&c->src->config, c->walk.layer))
+        MOE_TRY(moe_walk_through(&c->walk, err));
     return MOE_OK;
 }
 
@@ -205,7 +231,8 @@ static enum moe_code reach(struct moe_calibrate *c, int layer, struct moe_err *e
 static void name_phase(struct moe_calibrate *c, int layer)
 {
     char label[48];
-    snprintf(label, sizeof label, "calibrate, layer %d of %lld", layer, (long long)c->src->config.num_hidden_layers);
+    snprintf(label, sizeof label, "calibrate, layer %d of %lld", layer,
+             (long long)c->src->config.num_hidden_layers);
     moe_meter_label(&c->meter, layer < 0 ? "write dense.moe" : label);
 }
 
@@ -228,7 +255,9 @@ static enum moe_code fetch(struct moe_calibrate *c, struct moe_aside *a, int lay
     return a->layer == layer ? MOE_OK : moe_aside_read(c->dir, layer, a, &there, err);
 }
 
-static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_group *g, int worker, struct moe_coded *out, struct moe_err *err)
+static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u,
+                                const struct moe_group *g, int worker, struct moe_coded *out,
+                                struct moe_err *err)
 {
     struct moe_aside *a = &c->bench[worker].aside;
     for (int i = 0; i < g->n; i++) {
@@ -242,22 +271,27 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
     return MOE_OK;
 }
 
-static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker, const float *amax, struct moe_coded *out, struct moe_err *err)
+static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker,
+                          const float *amax, struct moe_coded *out, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    return u->layer < 0 ? code_dense(c, u, &u->groups[group], worker, out, err) : code_expert(c, u, &u->groups[group], worker, amax, out, err);
+    return u->layer < 0 ? code_dense(c, u, &u->groups[group], worker, out, err)
+                        : code_expert(c, u, &u->groups[group], worker, amax, out, err);
 }
 
-/* The largest over the layer's experts: engines use one scale for all, and a cold expert has none of its own. */
+/* The largest over the layer's experts: engines use one scale for all, and a cold
+ * expert has none of its own. */
 static float peer_amax(const struct moe_calibrate *c, bool of_y)
 {
     float amax = 0;
-    for (int64_t e = 0; e < c->src->config.n_routed_experts; e++) amax = fmaxf(amax, of_y ? c->stats[e].amax_y : c->stats[e].amax_x);
+    for (int64_t e = 0; e < c->src->config.n_routed_experts; e++)
+        amax = fmaxf(amax, of_y ? c->stats[e].amax_y : c->stats[e].amax_x);
     return amax;
 }
 
-/* The limit of what enters gate and up, or down: under the scale that calibration gave; where nothing was quantized, under the one that the source's
- * NVFP4 weights have (of several the largest, which engines take), or none. */
+/* The limit of what enters gate and up, or down: under the scale that calibration gave; where
+ * nothing was quantized, under the one that the source's NVFP4 weights have (of several the largest,
+ * which engines take), or none. */
 static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_shard_unit *u, bool of_y)
 {
     float kept = 0;
@@ -265,18 +299,28 @@ static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_s
         const struct moe_tensor *in = &c->src->tensors[u->in[i]];
         if (u->out[i].type != MOE_NVFP4 || (u->out[i].role == MOE_ROLE_EXPERT_DOWN) != of_y) continue;
         if (in->type != MOE_NVFP4) return moe_clip_under(moe_nvfp4_global(peer_amax(c, of_y), MOE_NVFP4_MAX));
-        if (in->input_scale > 0 && in->input_scale != 1) kept = fmaxf(kept, in->reciprocal ? 1 / in->input_scale : in->input_scale);
+        if (in->input_scale > 0 && in->input_scale != 1)
+            kept = fmaxf(kept, in->reciprocal ? 1 / in->input_scale : in->input_scale);
     }
     return kept > 0 ? moe_clip_under(kept) : (struct moe_clip){ .limit = INFINITY };
 }
 
 /* seen [2]: what went through the experts as they were written. */
-static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u, const struct moe_clip *seen)
+static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u,
+                         const struct moe_clip *seen)
 {
     const struct moe_config *g = &c->src->config;
     double n = (double)c->o.n;
-    struct moe_layer_stats s = { .layer = u->layer, .n = g->n_routed_experts, .experts = c->stats, .amax_x = peer_amax(c, false), .amax_y = peer_amax(c, true), .drift = -1,
-                                 .bytes = u->header.file_bytes, .peak_rss = moe_peak_rss(), .clipped = c->watch.clipped, .n_clipped = c->watch.n };
+    struct moe_layer_stats s = { .layer = u->layer,
+                                 .n = g->n_routed_experts,
+                                 .experts = c->stats,
+                                 .amax_x = peer_amax(c, false),
+                                 .amax_y = peer_amax(c, true),
+                                 .drift = -1,
+                                 .bytes = u->header.file_bytes,
+                                 .peak_rss = moe_peak_rss(),
+                                 .clipped = c->watch.clipped,
+                                 .n_clipped = c->watch.n };
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
     if (c->drift.open) {
         s.seconds[MOE_PHASE_DRIFT] = c->drift.seconds;
@@ -285,11 +329,13 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
     }
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
-    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) + moe_work_experts(g, n);
+    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) +
+                                 moe_work_experts(g, n);
     if (!s.amax_x) s.amax_x = seen[0].largest; /* nothing was quantized */
     if (!s.amax_y) s.amax_y = seen[1].largest;
     for (int64_t e = 0; e < s.n; e++) {
-        struct moe_work_quantize w = moe_work_quantize(&c->o.method, g->hidden_size, g->moe_intermediate_size, c->o.fisher > 0, (double)c->stats[e].tokens);
+        struct moe_work_quantize w = moe_work_quantize(&c->o.method, g->hidden_size, g->moe_intermediate_size,
+                                                       c->o.fisher > 0, (double)c->stats[e].tokens);
         const double *t = c->stats[e].seconds;
         for (int i = 0; i < 3; i++) s.seconds[MOE_PHASE_STATISTICS + i] += t[i];
         if (t[0] + t[1] + t[2] <= 0) continue; /* it was not quantized */
@@ -317,7 +363,8 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
         c->copied = moe_calibrate_copies(c->src, c->o.type);
         return MOE_OK;
     }
-    float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX), y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
+    float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX),
+          y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
     struct moe_clip clip[2] = { clip_of(c, u, false), clip_of(c, u, true) };
     MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : file, clip, err));
@@ -348,19 +395,25 @@ static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes
     struct moe_routing *r;
     int32_t *layers = malloc((size_t)(cJSON_GetArraySize(notes) + 1) * sizeof *layers), n = 0;
     if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing.json");
-    for (const cJSON *j = notes->child; j; j = j->next) layers[n++] = (int32_t)cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble;
-    enum moe_code code = n ? moe_routing_new(&r, (int32_t)c->src->config.n_routed_experts, (int32_t)c->src->config.num_experts_per_tok, n, layers, 1, err) : MOE_OK;
+    for (const cJSON *j = notes->child; j; j = j->next)
+        layers[n++] = (int32_t)cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble;
+    enum moe_code code = n ? moe_routing_new(&r, (int32_t)c->src->config.n_routed_experts,
+                                             (int32_t)c->src->config.num_experts_per_tok, n, layers, 1, err)
+                           : MOE_OK;
     free(layers);
     if (code != MOE_OK || !n) return code;
     r->tokens[0] = c->o.n;
     n = 0;
     for (const cJSON *j = notes->child; j; j = j->next, n++) {
         int64_t *row = moe_routing_row(r, 0, n), e = 0;
-        for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "tokens")->child; t && e < r->experts; t = t->next) row[e++] = (int64_t)t->valuedouble;
+        for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "tokens")->child; t && e < r->experts;
+             t = t->next)
+            row[e++] = (int64_t)t->valuedouble;
     }
     size_t bytes;
     char *text = moe_routing_print(r, &bytes);
-    code = text ? moe_writer_add_file(w, "routing.json", text, bytes, err) : moe_fail(err, MOE_NOMEM, "no memory for routing.json");
+    code = text ? moe_writer_add_file(w, "routing.json", text, bytes, err)
+                : moe_fail(err, MOE_NOMEM, "no memory for routing.json");
     free(text);
     moe_routing_free(&r);
     return code;
@@ -380,7 +433,8 @@ void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder)
 
 /* ---- open and close ---- */
 
-enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *src, const struct moe_calibration *o, const struct moe_calibration_plan *p,
+enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *src,
+                                 const struct moe_calibration *o, const struct moe_calibration_plan *p,
                                  struct moe_pool *pool, struct moe_progress *progress, struct moe_err *err)
 {
     struct moe_calibrate *c = calloc(1, sizeof *c);
@@ -391,7 +445,10 @@ enum moe_code moe_calibrate_open(struct moe_calibrate **out, struct moe_source *
     return MOE_OK;
 }
 
-double moe_calibrate_flops(const struct moe_calibrate *c) { return c->meter.done - c->done_before - c->copied; }
+double moe_calibrate_flops(const struct moe_calibrate *c)
+{
+    return c->meter.done - c->done_before - c->copied;
+}
 
 void moe_calibrate_close(struct moe_calibrate **pc)
 {

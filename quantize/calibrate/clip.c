@@ -6,7 +6,10 @@
 #include <math.h>
 
 /* The scale is its largest value's 2688th part, rounded to float32: that value itself is within. */
-struct moe_clip moe_clip_under(float input_scale) { return (struct moe_clip){ .limit = input_scale * 2688 * (1 + 0x1p-20f) }; }
+struct moe_clip moe_clip_under(float input_scale)
+{
+    return (struct moe_clip){ .limit = input_scale * 2688 * (1 + 0x1p-20f) };
+}
 
 void moe_clip_count(struct moe_clip *c, const float *x, int64_t ldx, int64_t cols, int64_t n)
 {

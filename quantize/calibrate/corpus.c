@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code append(struct moe_corpus *c, int64_t most, const int32_t *ids, size_t count, struct moe_err *err)
+static enum moe_code append(struct moe_corpus *c, int64_t most, const int32_t *ids, size_t count,
+                            struct moe_err *err)
 {
     int64_t n = (int64_t)count < most - c->n ? (int64_t)count : most - c->n;
     int32_t *more = realloc(c->tokens, (size_t)(c->n + n + 1) * sizeof *more);

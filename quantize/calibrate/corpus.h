@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/corpus.h - the text of a calibration as tokens: documents of all files, one after the other, as far as wanted. */
+/* quantize/calibrate/corpus.h - the text of a calibration as tokens: documents of all files, one after the
+ * other, as far as wanted. */
 #ifndef MOE_QUANTIZE_CALIBRATE_CORPUS_H
 #define MOE_QUANTIZE_CALIBRATE_CORPUS_H
 
@@ -19,7 +20,8 @@ struct moe_corpus {
 struct moe_corpus_source {
     const char *dir; int64_t vocab_size; /* of the model, its tokenizer's files in `dir` */
     struct moe_chat_hint chat;           /* for conversations, when there are any */
-    uint64_t memory;                     /* what making tokens of one text, or the JSON of a row, may take; 0: no limit */
+    /* what making tokens of one text, or the JSON of a row, may take; 0: no limit */
+    uint64_t memory;
     const char *const *files; size_t n_files;
 };
 

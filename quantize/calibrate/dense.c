@@ -9,9 +9,10 @@
 #include <string.h>
 
 /* The projections of attention, and whose inputs they multiply. */
-static const struct { enum moe_role role, input; } projection[] = {
-    { MOE_ROLE_Q_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q, MOE_ROLE_KV_A }, { MOE_ROLE_KV_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q_B, MOE_ROLE_Q_B },
-    { MOE_ROLE_KV_B, MOE_ROLE_KV_B }, { MOE_ROLE_O, MOE_ROLE_O },
+static const struct { enum moe_role role, input;
+} projection[] = {
+    { MOE_ROLE_Q_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q, MOE_ROLE_KV_A },    { MOE_ROLE_KV_A, MOE_ROLE_KV_A },
+    { MOE_ROLE_Q_B, MOE_ROLE_Q_B },  { MOE_ROLE_KV_B, MOE_ROLE_KV_B }, { MOE_ROLE_O, MOE_ROLE_O },
 };
 enum { PROJECTIONS = sizeof projection / sizeof *projection, INPUTS = 4 };
 static const enum moe_role input_role[INPUTS] = { MOE_ROLE_KV_A, MOE_ROLE_Q_B, MOE_ROLE_KV_B, MOE_ROLE_O };
@@ -35,7 +36,8 @@ static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
 static bool is_mine(const struct moe_tensor *t, uint8_t type)
 {
     enum moe_class c = moe_role_class((enum moe_role)t->role);
-    return type == MOE_NVFP4 && t->type != MOE_NVFP4 && t->layer >= 0 && t->rows > 1 && (c == MOE_CLASS_ATTN || c == MOE_CLASS_DENSE || c == MOE_CLASS_SHARED);
+    return type == MOE_NVFP4 && t->type != MOE_NVFP4 && t->layer >= 0 && t->rows > 1 &&
+           (c == MOE_CLASS_ATTN || c == MOE_CLASS_DENSE || c == MOE_CLASS_SHARED);
 }
 
 bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
@@ -54,7 +56,8 @@ static bool wanted(const struct moe_dense *d, enum moe_role role)
 /* The weight is from now on what was chosen for it. */
 static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
 {
-    if (!d->upstream_source) *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
+    if (!d->upstream_source)
+        *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
 }
 
 /* ---- attention ---- */
@@ -85,7 +88,8 @@ static enum moe_code see_batch(struct moe_walk *w, int64_t first, int64_t n, str
 
 static struct moe_work_dense work_here(const struct moe_dense *d)
 {
-    return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n, (double)d->walk->sequence);
+    return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n,
+                          (double)d->walk->sequence);
 }
 
 /* The largest |value|; row [cols] is scratch. */
@@ -119,18 +123,31 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
 {
     struct moe_dense *d = a->d;
     const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role), *one[1] = { w };
-    const struct moe_metric *rows = role == MOE_ROLE_O && d->method.matrix.sided && !d->method.matrix.diagonal ? d->f : NULL;
+    const struct moe_metric *rows = role == MOE_ROLE_O && d->method.matrix.sided && !d->method.matrix.diagonal
+                                      ? d->f
+                                      : NULL;
     struct moe_aside_tensor *t = &d->here.t[d->here.n];
     struct moe_matrix m;
-    uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)), *scales = malloc((size_t)(w->rows * w->cols / 16));
+    uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)),
+            *scales = malloc((size_t)(w->rows * w->cols / 16));
     struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
-    enum moe_code code = codes && scales ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err) : moe_fail(err, MOE_NOMEM, "no memory for a projection");
+    enum moe_code code = codes && scales
+                           ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err)
+                           : moe_fail(err, MOE_NOMEM, "no memory for a projection");
     if (code == MOE_OK) {
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
-        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax, MOE_NVFP4_SEARCH);
+        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax,
+                                        MOE_NVFP4_SEARCH);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
-        *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = 1,
-                                        .num = r.num, .den = r.den, .codes = codes, .scales = scales };
+        *t = (struct moe_aside_tensor){ .role = role,
+                                        .rows = w->rows,
+                                        .cols = w->cols,
+                                        .global = global,
+                                        .input_scale = 1,
+                                        .num = r.num,
+                                        .den = r.den,
+                                        .codes = codes,
+                                        .scales = scales };
         moe_matrix_release(&m);
     }
     if (code == MOE_OK) d->here.n++;
@@ -143,7 +160,8 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
     for (int i = 0; i < PROJECTIONS; i++) {
         if (!wanted(a->d, projection[i].role)) continue;
         for (int k = 0; k < INPUTS; k++)
-            if (projection[i].input == input_role[k]) a->cols[k] = place(&a->d->walk->m->layers[a->d->walk->layer], projection[i].role)->cols;
+            if (projection[i].input == input_role[k])
+                a->cols[k] = place(&a->d->walk->m->layers[a->d->walk->layer], projection[i].role)->cols;
     }
     for (int k = 0; k < INPUTS; k++) {
         if (!a->cols[k]) continue;
@@ -166,11 +184,13 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
         if (a->cols[k]) code = moe_inputs_end(&a->in[k], &a->d->method.matrix, a->d->walk->pool, err);
     for (int i = 0; code == MOE_OK && i < PROJECTIONS; i++)
         for (int k = 0; code == MOE_OK && k < INPUTS; k++)
-            if (projection[i].input == input_role[k] && a->cols[k] && wanted(a->d, projection[i].role)) code = round_projection(a, projection[i].role, k, err);
+            if (projection[i].input == input_role[k] && a->cols[k] && wanted(a->d, projection[i].role))
+                code = round_projection(a, projection[i].role, k, err);
     return code == MOE_OK ? code : moe_wrap(err, "layer %d, attention", a->d->walk->layer);
 }
 
-/* What d->here holds of its own: codes that were allocated one by one, until the layer's file is written and read back. */
+/* What d->here holds of its own: codes that were allocated one by one, until the layer's file
+ * is written and read back. */
 static void free_codes(struct moe_dense *d)
 {
     for (int i = 0; !d->here.data && i < d->here.n; i++) {
@@ -205,7 +225,8 @@ void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
 
 /* ---- the MLP that all tokens pass ---- */
 
-static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct moe_weight *w, const struct moe_rounded *r, float global, float amax, struct moe_err *err)
+static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct moe_weight *w,
+                          const struct moe_rounded *r, float global, float amax, struct moe_err *err)
 {
     size_t codes = (size_t)(w->rows * w->cols / 2), scales = (size_t)(w->rows * w->cols / 16);
     struct moe_aside_tensor *t = &d->here.t[d->here.n];
@@ -217,8 +238,15 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
     }
     memcpy(c, r->codes, codes);
     memcpy(s, r->scales, scales);
-    *t = (struct moe_aside_tensor){ .role = role, .rows = w->rows, .cols = w->cols, .global = global, .input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX),
-                                    .num = r->num, .den = r->den, .codes = c, .scales = s };
+    *t = (struct moe_aside_tensor){ .role = role,
+                                    .rows = w->rows,
+                                    .cols = w->cols,
+                                    .global = global,
+                                    .input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX),
+                                    .num = r->num,
+                                    .den = r->den,
+                                    .codes = c,
+                                    .scales = s };
     d->here.n++;
     return MOE_OK;
 }
@@ -242,17 +270,21 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     enum moe_code code = moe_mlp_open(&m, g->cols, g->rows, &d->method, false, d->walk->pool, err);
     if (code == MOE_OK) code = moe_mlp_quantize(m, &w, &t, d->f, &r, err);
     for (int i = 0; code == MOE_OK && i < 3; i++)
-        if (w.quantize[i]) code = keep(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i], i == 2 ? r.amax_y : r.amax_x, err);
+        if (w.quantize[i])
+            code = keep(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i],
+                        i == 2 ? r.amax_y : r.amax_x, err);
     moe_mlp_close(&m);
     moe_meter_add(d->walk->meter, work_here(d).mlp);
-    return code == MOE_OK ? code : moe_wrap(err, "layer %d, %s MLP", d->walk->layer, y->moe ? "shared" : "dense");
+    return code == MOE_OK ? code
+                          : moe_wrap(err, "layer %d, %s MLP", d->walk->layer, y->moe ? "shared" : "dense");
 }
 
 enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
 {
     struct moe_dense *d = ctx;
     enum moe_role gate = d->walk->m->layers[d->walk->layer].moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
-    bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) || wanted(d, (enum moe_role)(gate + 2));
+    bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) ||
+               wanted(d, (enum moe_role)(gate + 2));
     if (!d->known && any) MOE_TRY(calibrate_mlp(d, gate, err));
     if (!d->known && d->here.n) MOE_TRY(moe_aside_write(d->dir, d->walk->layer, d->here.t, d->here.n, err));
     for (int i = 0; i < d->here.n; i++) put(d, &d->here.t[i]);
@@ -267,11 +299,14 @@ uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)
-        if (is_mine(&src->tensors[i], type[i])) bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 + sizeof(struct moe_aside_tensor);
+        if (is_mine(&src->tensors[i], type[i]))
+            bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 +
+                     sizeof(struct moe_aside_tensor);
     return bytes;
 }
 
-uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how)
+uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
+                            const struct moe_mlp_method *how)
 {
     const struct moe_config *c = &src->config;
     uint64_t attention = 0, mlp = 0, codes = 0, largest = 0;
@@ -284,7 +319,9 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, c
         if ((uint64_t)(t->rows * t->cols) > codes) codes = (uint64_t)(t->rows * t->cols);
     }
     if (largest)
-        attention = largest + moe_inputs_estimate(c->hidden_size, false, 0) + moe_inputs_estimate(c->q_lora_rank + 1, false, 0) + moe_inputs_estimate(c->kv_lora_rank, false, 0) +
+        attention = largest + moe_inputs_estimate(c->hidden_size, false, 0) +
+                    moe_inputs_estimate(c->q_lora_rank + 1, false, 0) +
+                    moe_inputs_estimate(c->kv_lora_rank, false, 0) +
                     moe_inputs_estimate(c->num_attention_heads * c->v_head_dim, false, 0);
     int64_t inter = c->n_shared_experts * c->moe_intermediate_size;
     if (c->first_k_dense_replace > 0 && c->intermediate_size > inter) inter = c->intermediate_size;

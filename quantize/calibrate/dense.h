@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/dense.h - calibration of what is not a routed expert: attention projections, dense MLPs, the shared expert.
+/* quantize/calibrate/dense.h - calibration of what is not a routed expert: attention projections, dense
+ * MLPs, the shared expert.
  *
- * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the unquantized layer computes them, then they
- * are rounded (o's rows by the layer's metric) and put in place of the source's; then its dense or shared MLP likewise (quantize/calibrate/mlp.h).
- * What was chosen is kept (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run is resumed. */
+ * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the
+ * unquantized layer computes them, then they are rounded (o's rows by the layer's metric) and put in place of
+ * the source's; then its dense or shared MLP likewise (quantize/calibrate/mlp.h).  What was chosen is kept
+ * (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run is resumed. */
 #ifndef MOE_QUANTIZE_CALIBRATE_DENSE_H
 #define MOE_QUANTIZE_CALIBRATE_DENSE_H
 
@@ -16,7 +18,8 @@ struct moe_dense {
     struct moe_mlp_method method;
     const char *dir;
     bool upstream_source;               /* nothing is put in place: what follows sees the source's weights */
-    const struct moe_metric *f;         /* of the layer at hand; NULL: none.  Set by the caller before each layer */
+    /* of the layer at hand; NULL: none.  Set by the caller before each layer */
+    const struct moe_metric *f;
     struct moe_aside here;              /* of the layer at hand */
     bool known;                         /* ... read from its file: nothing to compute */
 };
@@ -24,14 +27,16 @@ struct moe_dense {
 /* True when any tensor is to be quantized here. */
 bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type);
 /* Bytes held beside the walk while a layer is calibrated. */
-uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how);
+uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
+                            const struct moe_mlp_method *how);
 
 /* About the bytes of the files that keep it until dense.moe is written. */
 uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type);
 
 /* The walk's two callbacks (ctx: struct moe_dense). */
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
-/* Between them: the largest |input| that a projection of attention multiplied on the way forward through what was chosen.  Its input scale is from
+/* Between them: the largest |input| that a projection of attention multiplied on the way forward through what
+ * was chosen.  Its input scale is from
  * this one: q_b, kv_b and o come behind projections that were rounded. */
 void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax);
 enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err);

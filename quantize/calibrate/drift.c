@@ -11,10 +11,12 @@
 
 uint64_t moe_drift_estimate(const struct moe_source *src, int64_t n, bool in_files)
 {
-    return moe_walk_twin_estimate(src, n, in_files) + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * sizeof(float);
+    return moe_walk_twin_estimate(src, n, in_files) +
+           (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * sizeof(float);
 }
 
-enum moe_code moe_drift_open(struct moe_drift *d, const struct moe_walk *w, const char *states, struct moe_err *err)
+enum moe_code moe_drift_open(struct moe_drift *d, const struct moe_walk *w, const char *states,
+                             struct moe_err *err)
 {
     *d = (struct moe_drift){ .open = true };
     MOE_TRY(moe_walk_twin(&d->walk, w, states, err));
@@ -56,7 +58,8 @@ static enum moe_code subtract(struct moe_drift *d, struct moe_walk *w, struct mo
     return MOE_OK;
 }
 
-/* The choices of a token lie in several places: its sum of squares first, in the source's importance, which nothing else needs now. */
+/* The choices of a token lie in several places: its sum of squares first, in the source's importance,
+ * which nothing else needs now. */
 static void divide(struct moe_drift *d, const struct moe_walk *w)
 {
     float *squares = d->walk.importance;
@@ -69,7 +72,8 @@ static void divide(struct moe_drift *d, const struct moe_walk *w)
     }
 }
 
-enum moe_code moe_drift_measure(struct moe_drift *d, struct moe_walk *w, const struct moe_shard_unit *u, struct moe_err *err)
+enum moe_code moe_drift_measure(struct moe_drift *d, struct moe_walk *w, const struct moe_shard_unit *u,
+                                struct moe_err *err)
 {
     double from = moe_now(), forward = w->seconds[2];
     MOE_TRY(moe_drift_pass(d, w->layer, err));
@@ -82,7 +86,8 @@ enum moe_code moe_drift_measure(struct moe_drift *d, struct moe_walk *w, const s
     return MOE_OK;
 }
 
-void moe_drift_expert(const struct moe_drift *d, const struct moe_walk *w, int64_t e, struct moe_mlp_tokens *t)
+void moe_drift_expert(const struct moe_drift *d, const struct moe_walk *w, int64_t e,
+                      struct moe_mlp_tokens *t)
 {
     t->lack = &d->walk.sum;
     t->share = d->share + w->first[e];

@@ -33,7 +33,9 @@ struct work {
     int64_t *lengths;                   /* of the sequences of a batch */
     struct moe_form form;
     struct moe_meter *meter;
-    int first, from;                    /* the first layer with experts; the layer after which gradients are known: an earlier run's, or the last */
+    /* the first layer with experts; the layer after which gradients are known: an
+     * earlier run's, or the last */
+    int first, from;
 };
 
 /* An earlier run's gradients are in dh. */
@@ -52,7 +54,8 @@ static_assert(sizeof(struct head) == 32, "no padding");
 
 static size_t form_bytes(int64_t width) { return (size_t)width * (size_t)width * sizeof(float); }
 
-static enum moe_code write_file(const char *path, int layer, int64_t width, const float *form, struct moe_err *err)
+static enum moe_code write_file(const char *path, int layer, int64_t width, const float *form,
+                                struct moe_err *err)
 {
     struct moe_newfile f;
     size_t bytes = form_bytes(width);
@@ -66,8 +69,8 @@ static enum moe_code write_file(const char *path, int layer, int64_t width, cons
 }
 
 /* fits: a file of that size, with a head of that layer and width.  Older versions wrote none. */
-static enum moe_code read_head(int fd, const char *path, uint64_t size, int layer, int64_t width, struct head *h,
-                               bool *fits, struct moe_err *err)
+static enum moe_code read_head(int fd, const char *path, uint64_t size, int layer, int64_t width,
+                               struct head *h, bool *fits, struct moe_err *err)
 {
     *fits = size == sizeof *h + form_bytes(width);
     if (!*fits) return MOE_OK;
@@ -81,7 +84,8 @@ static enum moe_code hash_file(int fd, const char *path, uint64_t size, uint64_t
     enum { BYTES = 1 << 20 };
     struct moe_hash *state = moe_hash_new();
     char *piece = malloc(BYTES);
-    enum moe_code code = state && piece ? MOE_OK : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
+    enum moe_code code = state && piece ? MOE_OK
+                                        : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
     if (code == MOE_OK) moe_hash_reset64(state);
     for (uint64_t at = sizeof(struct head); code == MOE_OK && at < size; at += BYTES) {
         size_t n = size - at < BYTES ? (size_t)(size - at) : BYTES;
@@ -129,7 +133,8 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* States before layer l, for all l from the first with experts on that the way back passes; then after the last, where it starts there. */
+/* States before layer l, for all l from the first with experts on that the way back passes; then after the
+ * last, where it starts there. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
     if (resumed(w) && w->from == w->first) return MOE_OK; /* its metric is all that is lacking */
@@ -172,17 +177,21 @@ static enum moe_code write_form(struct work *w, int layer, struct moe_err *err)
     return write_file(path, layer, h, w->form.h, err);
 }
 
-/* dx += what an MLP's tokens give; dots: the gradients of their weights go to w->dot at choices of expert e. */
-static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], const struct moe_mlp_tokens *t, int64_t e, struct moe_err *err)
+/* dx += what an MLP's tokens give; dots: the gradients of their weights go to
+ * w->dot at choices of expert e. */
+static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], const struct moe_mlp_tokens *t,
+                              int64_t e, struct moe_err *err)
 {
     int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
     for (int64_t at = 0, n; at < t->n; at += n) {
         n = least(PIECE, t->n - at);
         MOE_TRY(moe_states_gather(&w->walk.h, t->row + at, n, w->x, err));
-        for (int64_t i = 0; i < n; i++) moe_kernels()->rmsnorm(w->x + i * h, t->norm, t->eps, h, w->x + i * h);
+        for (int64_t i = 0; i < n; i++)
+            moe_kernels()->rmsnorm(w->x + i * h, t->norm, t->eps, h, w->x + i * h);
         MOE_TRY(moe_states_gather(&w->dh, t->row + at, n, w->dy, err));
         memset(w->out, 0, (size_t)(n * h) * sizeof *w->out);
-        moe_backward_mlp(w->back, mlp, w->x, n, w->dy, t->weight ? t->weight + at : NULL, w->out, e >= 0 ? w->dots : NULL);
+        moe_backward_mlp(w->back, mlp, w->x, n, w->dy, t->weight ? t->weight + at : NULL, w->out,
+                         e >= 0 ? w->dots : NULL);
         for (int64_t i = 0; e >= 0 && i < n; i++)
             for (int64_t j = 0, token = t->row[at + i]; j < k; j++)
                 if (w->walk.experts[token * k + j] == e) w->dot[token * k + j] = w->dots[i];
@@ -212,7 +221,8 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
         int64_t e = u.out[u.groups[g].first].expert;
         struct moe_mlp_tokens t = moe_walk_expert(&w->walk, e);
         for (int i = 0; code == MOE_OK && i < 3; i++)
-            code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.groups[g].first + i]], i, &mlp[i], err);
+            code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.groups[g].first + i]],
+                                 i, &mlp[i], err);
         if (code == MOE_OK) code = mlp_back(w, mlp, &t, e, err);
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
     }
@@ -220,7 +230,8 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
     return code;
 }
 
-/* Through the router, where there is one, and the norm before it: dh is then the gradient between attention and MLPs. */
+/* Through the router, where there is one, and the norm before it: dh is then the gradient
+ * between attention and MLPs. */
 static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
 {
     const struct moe_layer *y = &w->walk.m->layers[layer];
@@ -229,8 +240,10 @@ static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
         n = least(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_states_read(&w->dx, at, n, w->out, err));
-        for (int64_t i = 0; i < n; i++) moe_kernels()->rmsnorm(w->x + i * h, y->post_norm, w->walk.m->eps, h, w->dy + i * h);
-        if (y->moe) moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
+        for (int64_t i = 0; i < n; i++)
+            moe_kernels()->rmsnorm(w->x + i * h, y->post_norm, w->walk.m->eps, h, w->dy + i * h);
+        if (y->moe)
+            moe_backward_router(w->back, layer, w->dy, n, w->walk.experts + at * k, w->dot + at * k, w->out);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_backward_norm(w->back, w->x, y->post_norm, w->walk.m->eps, h, h, n, w->out, w->dy);
         if (y->moe) moe_meter_add(w->meter, moe_work_router_back(&w->walk.src->config, (double)n));
@@ -289,7 +302,8 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
                                struct moe_pool *pool, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
-    int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok, piece = most(PIECE, moe_walk_batch(w->o->sequence));
+    int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok,
+            piece = most(PIECE, moe_walk_batch(w->o->sequence));
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
@@ -302,7 +316,8 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
     w->out = malloc((size_t)(PIECE * h) * sizeof *w->out);
     w->dots = malloc(PIECE * sizeof *w->dots);
     w->lengths = malloc((size_t)(piece + 1) * sizeof *w->lengths);
-    if (!w->before || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
+    if (!w->before || !w->dot || !w->x || !w->dy || !w->out || !w->dots || !w->lengths)
+        return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
     for (int l = 0; l < w->layers; l++) w->before[l].fd = -1;
     w->first = (int)moe_config_first_moe(c);
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
@@ -337,7 +352,8 @@ enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bo
     return MOE_OK;
 }
 
-enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir, int *layer, struct moe_err *err)
+enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir,
+                                 int *layer, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     MOE_TRY(moe_gradient_layer(dir, o->n, c->hidden_size, layer, err));
@@ -388,15 +404,19 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, 
                        "was damaged after it was written (use --resume, which computes it again)");
 }
 
-void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files)
+void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads,
+                         uint64_t *memory, uint64_t *files)
 {
     const struct moe_config *c = &src->config;
     int64_t piece = most(PIECE, moe_walk_batch(o->sequence));
     uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float),
         states = (uint64_t)(c->num_hidden_layers - moe_config_first_moe(c) + 2) * one;
-    uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size * sizeof(float);
-    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_form_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
-              moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n), least(o->sequence, o->n), threads) +
+    uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size *
+                    sizeof(float);
+    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
+              moe_form_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
+              moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n),
+                                   least(o->sequence, o->n), threads) +
               (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);
     *files = in_files ? states + 2 * one : 0;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/fisher.h - what matters of a layer's output to the model's answer: the Fisher information of the hidden state after it.
+/* quantize/calibrate/fisher.h - what matters of a layer's output to the model's answer: the Fisher
+ * information of the hidden state after it.
  *
  *     F_l = sum over tokens of g g^T,   g = d(-log p(y)) / d h_l,   y drawn from the model's own p,
  *
- * gradients of all later positions included.  To second order KL(p || p') of a small change e of h_l is e^T F_l e / 2 (per token, on
- * average), so F_l is the metric in which errors of that layer's projections should be small.  One pass forward over the source, which keeps
- * the states before every layer, and one backward; weights are read twice. */
+ * gradients of all later positions included.  To second order KL(p || p') of a small change e of h_l is e^T
+ * F_l e / 2 (per token, on average), so F_l is the metric in which errors of that layer's projections
+ * should be small.  One pass forward over the source, which keeps the states before every layer, and one
+ * backward; weights are read twice. */
 #ifndef MOE_QUANTIZE_CALIBRATE_FISHER_H
 #define MOE_QUANTIZE_CALIBRATE_FISHER_H
 
@@ -20,20 +22,25 @@ struct moe_fisher {
 };
 
 /* Bytes held besides what the process holds now, and of files of hidden states. */
-void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads, uint64_t *memory, uint64_t *files);
+void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads,
+                         uint64_t *memory, uint64_t *files);
 
 /* Write F of every layer with experts into `dir`, a file each, durable once there.  reached: as
  * moe_fisher_reached has it; what is there of later layers stays, and the pass goes on where the earlier one
- * was (quantize/calibrate/gradient.h): forward through the layers before, then back.  states: a directory for the hidden
- * states; NULL: memory.  meter: counts moe_work_sensitivity. */
+ * was (quantize/calibrate/gradient.h): forward through the layers before, then back.  states: a directory for
+ * the hidden states; NULL: memory.  meter: counts moe_work_sensitivity. */
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
                              const char *states, struct moe_pool *pool, struct moe_meter *meter,
                              struct moe_err *err);
-/* Whether all of them are there already, as they were written: each file has a checksum, and is read for this. */
-enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there, struct moe_err *err);
+/* Whether all of them are there already, as they were written: each file has a
+ * checksum, and is read for this. */
+enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there,
+                               struct moe_err *err);
 
-/* The layer after which an earlier run's gradients are known, F of all later ones being there; -1: none.  Operations that then need not be done. */
-enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir, int *layer, struct moe_err *err);
+/* The layer after which an earlier run's gradients are known, F of all later ones being there; -1: none.
+ * Operations that then need not be done. */
+enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir,
+                                 int *layer, struct moe_err *err);
 double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
 /* F of a layer into m->form.h (k = hidden size). */

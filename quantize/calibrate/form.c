@@ -60,7 +60,8 @@ static void gram_tile(void *ctx, int64_t i, int worker)
     (void)worker;
     tile_at(i, &r, &c);
     r *= TILE, c *= TILE;
-    moe_kernels()->gemm(least(TILE, k - r), least(TILE, k - c), g->n, 1, g->x + r, 1, g->ldx, g->x + c, g->ldx, g->f->h + r * k + c, k);
+    moe_kernels()->gemm(least(TILE, k - r), least(TILE, k - c), g->n, 1, g->x + r, 1, g->ldx, g->x + c,
+                        g->ldx, g->f->h + r * k + c, k);
 }
 
 void moe_form_add(struct moe_form *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool)
@@ -84,7 +85,8 @@ static enum moe_code measure(struct moe_form *f, struct moe_err *err)
     double sum = 0;
     for (int64_t i = 0; i < f->k; i++) sum += (double)f->h[i * f->k + i];
     f->mean = sum / (double)f->k;
-    return isfinite(f->mean) ? MOE_OK : moe_fail(err, MOE_NONFINITE, "an activation is NaN or Inf in calibration");
+    return isfinite(f->mean) ? MOE_OK
+                             : moe_fail(err, MOE_NONFINITE, "an activation is NaN or Inf in calibration");
 }
 
 static void add_diagonal(struct moe_form *f, double x)
@@ -94,7 +96,8 @@ static void add_diagonal(struct moe_form *f, double x)
 
 /* ---- Cholesky, blocked and right-looking, of l (lower triangle) in place ---- */
 
-/* The PANEL x PANEL block at p in double; false when a pivot is not positive.  inv gets the inverse of its factor, transposed. */
+/* The PANEL x PANEL block at p in double; false when a pivot is not positive.  inv gets the inverse
+ * of its factor, transposed. */
 static bool factor_block(float *l, int64_t ld, int64_t n, float *inv)
 {
     double a[PANEL][PANEL], b[PANEL][PANEL] = { { 0 } };
@@ -125,7 +128,12 @@ static bool factor_block(float *l, int64_t ld, int64_t n, float *inv)
     return true;
 }
 
-struct factor { float *l; int64_t k, p, n; const float *inv; float *across; /* [n, k]: the panel below the block, transposed */ };
+struct factor {
+    float *l;
+    int64_t k, p, n;
+    const float *inv;
+    float *across; /* [n, k]: the panel below the block, transposed */
+};
 
 /* Rows of the panel: times the inverse of the block's factor. */
 static void panel_rows(void *ctx, int64_t i, int worker)
@@ -136,7 +144,8 @@ static void panel_rows(void *ctx, int64_t i, int worker)
     (void)worker;
     moe_kernels()->gemm(m, f->n, f->n, 1, f->l + r * f->k + f->p, f->k, 1, f->inv, PANEL, out, f->n);
     for (int64_t a = 0; a < m; a++)
-        for (int64_t b = 0; b < f->n; b++) f->l[(r + a) * f->k + f->p + b] = f->across[b * f->k + r + a] = out[a * f->n + b];
+        for (int64_t b = 0; b < f->n; b++)
+            f->l[(r + a) * f->k + f->p + b] = f->across[b * f->k + r + a] = out[a * f->n + b];
 }
 
 static void trail_tile(void *ctx, int64_t i, int worker)
@@ -146,8 +155,8 @@ static void trail_tile(void *ctx, int64_t i, int worker)
     (void)worker;
     tile_at(i, &r, &c);
     r = from + r * TILE, c = from + c * TILE;
-    moe_kernels()->gemm(least(TILE, f->k - r), least(TILE, f->k - c), f->n, -1, f->l + r * f->k + f->p, f->k, 1, f->across + c, f->k,
-                        f->l + r * f->k + c, f->k);
+    moe_kernels()->gemm(least(TILE, f->k - r), least(TILE, f->k - c), f->n, -1, f->l + r * f->k + f->p, f->k,
+                        1, f->across + c, f->k, f->l + r * f->k + c, f->k);
 }
 
 static bool cholesky(float *l, int64_t k, float *across, struct moe_pool *pool)
@@ -195,7 +204,10 @@ enum moe_code moe_form_factor(struct moe_form *f, double damp, struct moe_pool *
     }
     free(across);
     MOE_TRY(code);
-    if (!done) return moe_fail(err, MOE_NONFINITE, "the activations of calibration have no usable statistics (a layer's weights may be damaged)");
+    if (!done)
+        return moe_fail(
+            err, MOE_NONFINITE,
+            "the activations of calibration have no usable statistics (a layer's weights may be damaged)");
     make_unit(f);
     f->diagonal = false;
     return MOE_OK;
@@ -222,7 +234,8 @@ enum { COLUMNS = 64 }; /* of y that a work item takes */
 
 struct solve { const struct moe_form *f; float *y; int64_t n; };
 
-/* L z = y, then L^T x = D^-1 z, PANEL rows at a time: those of the panel one after the other, then all beyond at once. */
+/* L z = y, then L^T x = D^-1 z, PANEL rows at a time: those of the panel one after the other,
+ * then all beyond at once. */
 static void solve_columns(void *ctx, int64_t item, int worker)
 {
     struct solve *s = ctx;
@@ -234,14 +247,17 @@ static void solve_columns(void *ctx, int64_t item, int worker)
         int64_t end = least(p + PANEL, k);
         for (int64_t i = p + 1; i < end; i++)
             moe_kernels()->gemm(1, n, i - p, -1, l + i * k + p, k, 1, y + p * ld, ld, y + i * ld, ld);
-        if (end < k) moe_kernels()->gemm(k - end, n, end - p, -1, l + end * k + p, k, 1, y + p * ld, ld, y + end * ld, ld);
+        if (end < k)
+            moe_kernels()->gemm(k - end, n, end - p, -1, l + end * k + p, k, 1, y + p * ld, ld, y + end * ld,
+                                ld);
     }
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j < n; j++) y[i * ld + j] /= s->f->d[i];
     for (int64_t end = k; end > 0;) {
         int64_t p = (end - 1) / PANEL * PANEL;
         for (int64_t i = end - 2; i >= p; i--)
-            moe_kernels()->gemm(1, n, end - i - 1, -1, l + (i + 1) * k + i, 1, k, y + (i + 1) * ld, ld, y + i * ld, ld);
+            moe_kernels()->gemm(1, n, end - i - 1, -1, l + (i + 1) * k + i, 1, k, y + (i + 1) * ld, ld,
+                                y + i * ld, ld);
         if (p) moe_kernels()->gemm(p, n, end - p, -1, l + p * k, 1, k, y + p * ld, ld, y, ld);
         end = p;
     }

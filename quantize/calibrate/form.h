@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/calibrate/form.h - the quadratic form that an output error is: what rounding is judged by.
  *
- * A projection y = w x (one row w of K weights) whose weights become q has over T weighted inputs the squared error
+ * A projection y = w x (one row w of K weights) whose weights become q has over T weighted
+ * inputs the squared error
  *     sum_t ((q - w) x_t)^2 = (q - w) H (q - w)^T,   H = sum_t x_t x_t^T, the Gram matrix of its inputs.
- * Factored as H = L D L^T (L unit lower triangular, D diagonal) this is sum_j D_j (e_j + sum_{i>j} e_i L_ij)^2 with e = w - q: rounding
- * columns from the last to the first, each after the error of those before has been fed back through L, leaves only each
- * column's own rounding (LDLQ, the same as GPTQ: Frantar et al. 2022, Chee et al. 2023).
+ * Factored as H = L D L^T (L unit lower triangular, D diagonal) this is sum_j D_j (e_j + sum_{i>j} e_i
+ * L_ij)^2 with e = w - q: rounding columns from the last to the first, each after the error of those before
+ * has been fed back through L, leaves only each column's own rounding (LDLQ, the same as GPTQ: Frantar et al.
+ * 2022, Chee et al. 2023).
  *
  * float32; sums in an order that threads do not change. */
 #ifndef MOE_QUANTIZE_CALIBRATE_FORM_H
@@ -17,7 +19,8 @@
 
 struct moe_form {
     int64_t k;              /* columns of the weight; a multiple of 16 */
-    float *h;               /* [k, k] symmetric once finished; while it is added to, only tiles on and below the diagonal */
+    /* [k, k] symmetric once finished; while it is added to, only tiles on and below the diagonal */
+    float *h;
     float *l;               /* [k, k] unit lower triangular; after moe_form_factor */
     float *d;               /* [k] */
     double mean;            /* of the diagonal before damping */
@@ -34,8 +37,9 @@ void moe_form_clear(struct moe_form *f);   /* H = 0 */
 /* H += x^T x of n rows x [n, k], ldx floats apart. */
 void moe_form_add(struct moe_form *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool);
 
-/* Complete H by symmetry, add damp * mean of the diagonal to the diagonal (an all-zero form becomes the identity), factor it.  When rounding
- * makes a pivot not positive, ten times the damping, up to ten times.  MOE_NONFINITE when H holds a NaN or Inf. */
+/* Complete H by symmetry, add damp * mean of the diagonal to the diagonal (an all-zero form becomes the
+ * identity), factor it.  When rounding makes a pivot not positive, ten times the damping, up to ten times.
+ * MOE_NONFINITE when H holds a NaN or Inf. */
 enum moe_code moe_form_factor(struct moe_form *f, double damp, struct moe_pool *pool, struct moe_err *err);
 /* As factor, of the diagonal alone: L = 1, D = diagonal, and H is only that. */
 enum moe_code moe_form_diagonal(struct moe_form *f, double damp, struct moe_err *err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/gradient.h - how far a sensitivity pass has come, in a file: the gradients after one layer, from
- * which the pass goes on.
+/* quantize/calibrate/gradient.h - how far a sensitivity pass has come, in a file: the gradients after one
+ * layer, from which the pass goes on.
  *
  * The file is replaced once a layer, whole or not at all, and has a checksum; it is as large as the hidden
  * states of the pass's tokens once. Who reads it has to know that it is of the same work (state.json of the

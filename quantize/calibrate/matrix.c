@@ -10,23 +10,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a weight that a work item multiplies, with no fewer tokens where these are shared out too; outputs that are solved for at once; tokens that tell
- * what one does. */
+/* Rows of a weight that a work item multiplies, with no fewer tokens where these are shared out too; outputs
+ * that are solved for at once; tokens that tell what one does. */
 enum { MULTIPLY_ROWS = 192, MULTIPLY_TOKENS = 256, SOLVED = 64, REPEATED = 2 };
 
 /* ---- statistics ---- */
 
 uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs)
 {
-    return moe_form_estimate(k) + (uint64_t)((cross ? k * k : 0) + (outputs ? k * (outputs + 2 * SOLVED) : 0)) * sizeof(float);
+    return moe_form_estimate(k) +
+           (uint64_t)((cross ? k * k : 0) + (outputs ? k * (outputs + 2 * SOLVED) : 0)) * sizeof(float);
 }
 
-enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64_t outputs, struct moe_err *err)
+enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64_t outputs,
+                              struct moe_err *err)
 {
     *s = (struct moe_inputs){ .k = k, .outputs = outputs };
     enum moe_code code = moe_form_open(&s->form, k, err);
-    if (code == MOE_OK && ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
-                           (outputs && !(s->more = malloc((size_t)(k * (outputs + 2 * SOLVED)) * sizeof *s->more)))))
+    if (code == MOE_OK &&
+        ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
+         (outputs && !(s->more = malloc((size_t)(k * (outputs + 2 * SOLVED)) * sizeof *s->more)))))
         code = moe_fail(err, MOE_NOMEM, "no memory for the statistics of %lld columns", (long long)k);
     if (code != MOE_OK) moe_inputs_release(s);
     return code;
@@ -50,16 +53,19 @@ void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k)
     s->z2 = s->n1 = s->n2 = 0;
 }
 
-void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n, struct moe_pool *pool)
+void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n,
+                    struct moe_pool *pool)
 {
     moe_form_add(&s->form, xq + s->c0, ldx, n, pool);
     if (s->cross) moe_gemm(pool, s->k, s->k, n, 1, xq + s->c0, 1, ldx, lost + s->c0, ldx, s->cross, s->k);
 }
 
-void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight, int64_t n, struct moe_pool *pool)
+void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight,
+                    int64_t n, struct moe_pool *pool)
 {
     for (int64_t i = 0; i < n * s->outputs; i++) s->z2 += (double)z[i] * (double)z[i];
-    for (int64_t i = 0; i < n; i++) s->n1 += (double)weight[i], s->n2 += (double)weight[i] * (double)weight[i];
+    for (int64_t i = 0; i < n; i++)
+        s->n1 += (double)weight[i], s->n2 += (double)weight[i] * (double)weight[i];
     moe_gemm(pool, s->k, s->outputs, n, 1, xq + s->c0, 1, ldx, z, s->outputs, s->more, s->outputs);
 }
 
@@ -99,7 +105,8 @@ static void transpose(float *x, int64_t k)
         }
 }
 
-enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_method *how, struct moe_pool *pool,
+                             struct moe_err *err)
 {
     if (how->diagonal) return moe_form_diagonal(&s->form, how->damp, err);
     MOE_TRY(moe_form_factor(&s->form, how->damp, pool, err));
@@ -112,9 +119,13 @@ enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_metho
 
 /* ---- memory ---- */
 
-uint64_t moe_matrix_estimate(int64_t rows, int64_t k) { return (uint64_t)(2 * rows * k + moe_round_scratch(rows, k)) * sizeof(float) + (uint64_t)(rows * k / 16); }
+uint64_t moe_matrix_estimate(int64_t rows, int64_t k)
+{
+    return (uint64_t)(2 * rows * k + moe_round_scratch(rows, k)) * sizeof(float) + (uint64_t)(rows * k / 16);
+}
 
-enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k, const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k,
+                              const struct moe_matrix_method *how, struct moe_pool *pool, struct moe_err *err)
 {
     size_t n = (size_t)(rows * k);
     *m = (struct moe_matrix){ .how = *how, .pool = pool };
@@ -143,16 +154,19 @@ struct product { const struct moe_weight *w; const float *x; int64_t n, tokens; 
 static void product(void *ctx, int64_t item, int worker)
 {
     struct product *p = ctx;
-    int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, r0 = item % down * MULTIPLY_ROWS, t = item / down * p->tokens;
+    int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, r0 = item % down * MULTIPLY_ROWS,
+            t = item / down * p->tokens;
     (void)worker;
-    moe_matmul_many(p->w, r0, least(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols, least(p->tokens, p->n - t),
-                    p->y + t * p->w->rows + r0, p->w->rows);
+    moe_matmul_many(p->w, r0, least(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols,
+                    least(p->tokens, p->n - t), p->y + t * p->w->rows + r0, p->w->rows);
 }
 
-void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, const float *x, int64_t n, float *y)
+void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, const float *x, int64_t n,
+                         float *y)
 {
     int64_t down = (w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, tokens = n;
-    while (tokens > MULTIPLY_TOKENS && (n + tokens - 1) / tokens * down < 4 * moe_pool_threads(pool)) tokens = (tokens + 1) / 2;
+    while (tokens > MULTIPLY_TOKENS && (n + tokens - 1) / tokens * down < 4 * moe_pool_threads(pool))
+        tokens = (tokens + 1) / 2;
     struct product p = { w, x, n, tokens, y };
     if (n > 0) moe_pool_run(pool, (n + tokens - 1) / tokens * down, product, &p);
 }
@@ -160,7 +174,8 @@ void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, cons
 /* ---- rounding ---- */
 
 /* Which weight and row of it stand at place i. */
-static int find_row(const struct moe_weight *const *w, const struct moe_metric *metric, int64_t i, int64_t *row)
+static int find_row(const struct moe_weight *const *w, const struct moe_metric *metric, int64_t i,
+                    int64_t *row)
 {
     *row = metric ? metric->order[i] : i;
     if (*row < w[0]->rows) return 0;
@@ -168,7 +183,8 @@ static int find_row(const struct moe_weight *const *w, const struct moe_metric *
     return 1;
 }
 
-float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w, int n, const struct moe_metric *metric)
+float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w,
+                      int n, const struct moe_metric *metric)
 {
     int64_t k = s->k, row;
     m->rows = w[0]->rows + (n > 1 ? w[1]->rows : 0);
@@ -194,17 +210,26 @@ static void pack(const float *q, const uint8_t *scale, float global, int64_t k, 
         float step = moe_e4m3_to_f32(scale[b]) * global;
         for (int i = 0; i < 16; i += 2) {
             float lo = q[16 * b + i], hi = q[16 * b + i + 1];
-            codes[8 * b + i / 2] = (uint8_t)((lo != 0 ? moe_f32_to_e2m1(lo / step) : 0) | (hi != 0 ? moe_f32_to_e2m1(hi / step) : 0) << 4);
+            codes[8 * b + i / 2] = (uint8_t)((lo != 0 ? moe_f32_to_e2m1(lo / step) : 0) |
+                                             (hi != 0 ? moe_f32_to_e2m1(hi / step) : 0) << 4);
         }
     }
 }
 
-enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w, int n, const struct moe_metric *metric,
+enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
+                               const struct moe_weight *const *w, int n, const struct moe_metric *metric,
                                float global, struct moe_rounded *const *out, struct moe_err *err)
 {
     int64_t k = s->k, row;
-    struct moe_round r = { .columns = &s->form, .rows = metric ? &metric->form : NULL, .sweeps = m->how.sweeps, .global = global, .n = m->rows, .w = m->w,
-                           .q = m->q, .scale = m->scale, .scratch = m->scratch };
+    struct moe_round r = { .columns = &s->form,
+                           .rows = metric ? &metric->form : NULL,
+                           .sweeps = m->how.sweeps,
+                           .global = global,
+                           .n = m->rows,
+                           .w = m->w,
+                           .q = m->q,
+                           .scale = m->scale,
+                           .scratch = m->scratch };
     moe_round_run(&r, m->pool);
     for (int64_t i = 0; i < m->rows; i++) {
         int which = find_row(w, metric, i, &row);
@@ -216,6 +241,8 @@ enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
         moe_kernels()->sqerr(m->w + i * k, m->q + i * k, k, &o->num, &o->den);
     }
     for (int i = 0; i < n; i++)
-        if (!isfinite(out[i]->num)) return moe_fail(err, MOE_NONFINITE, "rounding gave a NaN or Inf (the statistics of calibration are unusable)");
+        if (!isfinite(out[i]->num))
+            return moe_fail(err, MOE_NONFINITE,
+                            "rounding gave a NaN or Inf (the statistics of calibration are unusable)");
     return MOE_OK;
 }

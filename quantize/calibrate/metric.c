@@ -27,7 +27,8 @@ struct ranked { float size; int32_t row; };
 static int ascending(const void *a, const void *b)
 {
     const struct ranked *x = a, *y = b;
-    return x->size != y->size ? (x->size > y->size) - (x->size < y->size) : (x->row > y->row) - (x->row < y->row);
+    return x->size != y->size ? (x->size > y->size) - (x->size < y->size)
+                              : (x->row > y->row) - (x->row < y->row);
 }
 
 static enum moe_code rank(struct moe_metric *m, struct moe_err *err)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/metric.h - how the outputs of a weight matter: a form over rows (quantize/calibrate/round.h G), with its rows in the order in which rounding
+/* quantize/calibrate/metric.h - how the outputs of a weight matter: a form over rows
+ * (quantize/calibrate/round.h G), with its rows in the order in which rounding
  * takes them: those that matter most are last, and are rounded first. */
 #ifndef MOE_QUANTIZE_CALIBRATE_METRIC_H
 #define MOE_QUANTIZE_CALIBRATE_METRIC_H
@@ -11,7 +12,9 @@ struct moe_metric { struct moe_form form; int32_t *order; /* [k] which row stand
 uint64_t moe_metric_estimate(int64_t k);
 enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *err);
 void moe_metric_release(struct moe_metric *m);
-/* form.h holds G in the order of the weight, whole or its lower tiles: put it in order, damp it, factor it. */
-enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_pool *pool, struct moe_err *err);
+/* form.h holds G in the order of the weight, whole or its lower tiles: put it in
+ * order, damp it, factor it. */
+enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_pool *pool,
+                                struct moe_err *err);
 
 #endif

@@ -43,7 +43,10 @@ static void *take(struct moe_mlp *m, int64_t n, size_t size)
 }
 
 /* Gate and up by rows too: not for wide ones, whose metric would be the larger part of all memory. */
-static bool is_sided(const struct moe_mlp_method *how, int64_t inter) { return how->matrix.sided && !how->matrix.diagonal && 2 * inter <= MOE_GROUP_COLUMNS; }
+static bool is_sided(const struct moe_mlp_method *how, int64_t inter)
+{
+    return how->matrix.sided && !how->matrix.diagonal && 2 * inter <= MOE_GROUP_COLUMNS;
+}
 
 static void take_all(struct moe_mlp *m)
 {
@@ -65,13 +68,19 @@ static void take_all(struct moe_mlp *m)
     }
 }
 
-/* Columns of a group, and rows that are rounded at once: gate and up together, where columns are in groups one after the other. */
+/* Columns of a group, and rows that are rounded at once: gate and up together, where columns are in
+ * groups one after the other. */
 static int64_t group_columns(int64_t k) { return least(k, MOE_GROUP_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
-/* Outputs of down that may be asked for more; 0: none.  In one group of columns: each of several would give all of it. */
-static int64_t asked(const struct moe_mlp_method *how, int64_t hidden, int64_t inter) { return how->corrects && !how->matrix.diagonal && inter <= MOE_GROUP_COLUMNS ? hidden : 0; }
+/* Outputs of down that may be asked for more; 0: none.  In one group of columns: each of
+ * several would give all of it. */
+static int64_t asked(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
+{
+    return how->corrects && !how->matrix.diagonal && inter <= MOE_GROUP_COLUMNS ? hidden : 0;
+}
 
-/* The larger of [2 inter, hidden] and [hidden, inter], columns in groups: rows for moe_matrix_open with the columns in *k. */
+/* The larger of [2 inter, hidden] and [hidden, inter], columns in groups: rows for
+ * moe_matrix_open with the columns in *k. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 {
     int64_t x = group_columns(hidden), y = group_columns(inter), values = most(2 * inter * x, hidden * y);
@@ -84,7 +93,8 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
     struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .how = *how };
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     take_all(&m);
-    return m.bytes + moe_inputs_estimate(group_columns(hidden), false, 0) + moe_inputs_estimate(group_columns(inter), crosses(how), asked(how, hidden, inter)) +
+    return m.bytes + moe_inputs_estimate(group_columns(hidden), false, 0) +
+           moe_inputs_estimate(group_columns(inter), crosses(how), asked(how, hidden, inter)) +
            moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_metric_estimate(2 * inter) : 0);
 }
 
@@ -95,23 +105,32 @@ uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter)
     return m.bytes;
 }
 
-enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter, const struct moe_mlp_method *how, bool forward_only, struct moe_pool *pool,
+enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
+                           const struct moe_mlp_method *how, bool forward_only, struct moe_pool *pool,
                            struct moe_err *err)
 {
     struct moe_mlp *m = calloc(1, sizeof *m);
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     *out = NULL;
     if (!m) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
-    *m = (struct moe_mlp){ .hidden = hidden, .inter = inter, .how = *how, .forward_only = forward_only, .pool = pool, .k = moe_kernels() };
+    *m = (struct moe_mlp){ .hidden = hidden,
+                           .inter = inter,
+                           .how = *how,
+                           .forward_only = forward_only,
+                           .pool = pool,
+                           .k = moe_kernels() };
     take_all(m);
-    enum moe_code code = m->failed ? moe_fail(err, MOE_NOMEM, "no memory to calibrate MLPs of %lld x %lld", (long long)hidden, (long long)inter) : MOE_OK;
+    enum moe_code code = m->failed ? moe_fail(err, MOE_NOMEM, "no memory to calibrate MLPs of %lld x %lld",
+                                              (long long)hidden, (long long)inter)
+                                   : MOE_OK;
     if (code == MOE_OK && forward_only) {
         *out = m;
         return MOE_OK;
     }
     if (code == MOE_OK) code = moe_matrix_open(&m->matrix, rows, k, &how->matrix, pool, err);
     if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), false, 0, err);
-    if (code == MOE_OK) code = moe_inputs_open(&m->y, group_columns(inter), crosses(how), asked(how, hidden, inter), err);
+    if (code == MOE_OK)
+        code = moe_inputs_open(&m->y, group_columns(inter), crosses(how), asked(how, hidden, inter), err);
     if (code == MOE_OK && is_sided(how, inter)) code = moe_metric_open(&m->both, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
@@ -132,9 +151,17 @@ void moe_mlp_close(struct moe_mlp **m)
 
 /* ---- a piece of tokens ---- */
 
-struct rows { const struct moe_mlp *m; const float *in; float *out; int64_t width; float scale; const struct moe_mlp_tokens *t; };
+struct rows {
+    const struct moe_mlp *m;
+    const float *in;
+    float *out;
+    int64_t width;
+    float scale;
+    const struct moe_mlp_tokens *t;
+};
 
-static void each_row(const struct moe_mlp *m, int64_t n, int64_t width, void (*fn)(void *, int64_t, int), struct rows *r)
+static void each_row(const struct moe_mlp *m, int64_t n, int64_t width, void (*fn)(void *, int64_t, int),
+                     struct rows *r)
 {
     moe_pool_run(n * width > 1 << 16 ? m->pool : NULL, n, fn, r);
 }
@@ -150,11 +177,13 @@ static void activation_row(void *ctx, int64_t i, int worker)
 {
     struct rows *r = ctx;
     (void)worker;
-    moe_activations_kernel(r->m->k, r->m->how.activations)(r->in + i * r->width, r->width, r->scale, r->out + i * r->width);
+    moe_activations_kernel(r->m->k, r->m->how.activations)(r->in + i * r->width, r->width, r->scale,
+                                                           r->out + i * r->width);
 }
 
 /* x of n tokens from `first` on into m->h. */
-static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens *t, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens *t, int64_t first, int64_t n,
+                                 struct moe_err *err)
 {
     struct rows r = { m, m->h, m->h, t->h->width, 0, t };
     MOE_TRY(moe_states_gather(t->h, t->row + first, n, m->h, err));
@@ -163,14 +192,16 @@ static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens 
 }
 
 /* out = the NVFP4 form of n rows `in` under the input scale of this amax; out may be in. */
-static void activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n, float amax, float *out)
+static void activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n, float amax,
+                        float *out)
 {
     struct rows r = { m, in, out, width, moe_nvfp4_global(amax, MOE_NVFP4_MAX), NULL };
     each_row(m, n, width, activation_row, &r);
 }
 
 /* y = silu(gate x) * (up x); up is scratch. */
-static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const float *x, int64_t n, float *y, float *up)
+static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const float *x, int64_t n,
+                    float *y, float *up)
 {
     moe_matrix_multiply(m->pool, &w[0], x, n, y);
     moe_matrix_multiply(m->pool, &w[1], x, n, up);
@@ -190,7 +221,10 @@ static void subtract(float *x, const float *y, int64_t n)
 
 static enum moe_code check_finite(float amax, struct moe_err *err)
 {
-    return isfinite(amax) ? MOE_OK : moe_fail(err, MOE_NONFINITE, "an activation is NaN or Inf in calibration (the weights may be damaged: moe-inspect --verify)");
+    return isfinite(amax) ? MOE_OK
+                          : moe_fail(err, MOE_NONFINITE,
+                                     "an activation is NaN or Inf in calibration (the weights may be "
+                                     "damaged: moe-inspect --verify)");
 }
 
 /* fn over all tokens in pieces, whose x are in m->h then. */
@@ -202,7 +236,10 @@ struct pass {
     bool sided;                       /* gate and up by rows too */
 };
 
-static enum moe_code each_piece(struct pass *p, enum moe_code (*fn)(struct pass *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err)
+static enum moe_code each_piece(struct pass *p,
+                                enum moe_code (*fn)(struct pass *, int64_t first, int64_t n,
+                                                    struct moe_err *),
+                                struct moe_err *err)
 {
     for (int64_t at = 0, n; at < p->t->n; at += n) {
         n = least(PIECE, (at < p->t->own ? p->t->own : p->t->n) - at);
@@ -299,7 +336,8 @@ static void middle(struct pass *p, int64_t n)
     struct moe_mlp *m = p->m;
     const float *x = m->h;
     gate_up(m, p->w, m->h, n, m->gate, m->up);
-    if (m->how.activations && p->q[0].type == MOE_NVFP4) activations(m, m->h, p->t->h->width, n, p->r->amax_x, m->hq), x = m->hq;
+    if (m->how.activations && p->q[0].type == MOE_NVFP4)
+        activations(m, m->h, p->t->h->width, n, p->r->amax_x, m->hq), x = m->hq;
     gate_up(m, p->q, x, n, m->gq, m->uq);
 }
 
@@ -336,7 +374,9 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
     int64_t k = p->w[2].cols;
     if (m->how.activations || m->y.c0) middle(p, n);
     else MOE_TRY(look_y(p, first, n, err));
-    subtract(m->gate, m->gq, n * k); /* what rounding took; not what NVFP4 takes from activations: fitting to that noise loses more than it gains */
+    /* what rounding took; not what NVFP4 takes from activations: fitting to that noise
+     * loses more than it gains */
+    subtract(m->gate, m->gq, n * k);
     if (m->how.activations) activations(m, m->gq, k, n, p->r->amax_y, m->gq);
     weigh(p->t, first, n, m->gate, k);
     weigh(p->t, first, n, m->gq, k);
@@ -363,17 +403,21 @@ static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, in
     return c;
 }
 
-/* Rounds the group of columns at hand.  All groups share the global of the first, or of the weight as stored where there are several. */
-static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, const struct weights *c, const struct moe_metric *rows, float *global,
-                                 struct moe_err *err)
+/* Rounds the group of columns at hand.  All groups share the global of the first, or of the weight as stored
+ * where there are several. */
+static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, const struct weights *c,
+                                 const struct moe_metric *rows, float *global, struct moe_err *err)
 {
     float amax = moe_matrix_load(&p->m->matrix, s, c->w, c->n, rows);
-    if (!s->c0) *global = moe_nvfp4_global(s->k < c->w[0]->cols ? fmaxf(amax, c->amax) : amax, MOE_NVFP4_SEARCH);
+    if (!s->c0)
+        *global = moe_nvfp4_global(s->k < c->w[0]->cols ? fmaxf(amax, c->amax) : amax, MOE_NVFP4_SEARCH);
     return moe_matrix_round(&p->m->matrix, s, c->w, c->n, rows, *global, c->out, err);
 }
 
-static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const struct weights *c, const struct moe_metric *rows, float *global,
-                                enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *), struct moe_err *err)
+static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const struct weights *c,
+                                const struct moe_metric *rows, float *global,
+                                enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),
+                                struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t cols = c->w[0]->cols;
@@ -397,7 +441,13 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
 
 static struct moe_weight as_quantized(const struct moe_weight *w, const struct moe_rounded *r, float global)
 {
-    return (struct moe_weight){ .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = w->rows, .cols = w->cols, .data = r->codes, .scale = r->scales, .global = global };
+    return (struct moe_weight){ .type = MOE_NVFP4,
+                                .layout = MOE_LAYOUT_LINEAR,
+                                .rows = w->rows,
+                                .cols = w->cols,
+                                .data = r->codes,
+                                .scale = r->scales,
+                                .global = global };
 }
 
 /* How far the output of a piece is from what it was; activations as stored. */
@@ -415,11 +465,20 @@ static enum moe_code compare(struct pass *p, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w, const struct moe_mlp_tokens *t, const struct moe_metric *f,
+enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w,
+                               const struct moe_mlp_tokens *t, const struct moe_metric *f,
                                struct moe_mlp_result *r, struct moe_err *err)
 {
     struct moe_weight q[3] = { w->w[0], w->w[1], w->w[2] };
-    struct pass p = { m, t, w->w, q, r, is_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] && w->w[0].cols <= MOE_GROUP_COLUMNS };
+    struct pass p = {
+        m,
+        t,
+        w->w,
+        q,
+        r,
+        is_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
+            w->w[0].cols <= MOE_GROUP_COLUMNS
+    };
     *r = (struct moe_mlp_result){ 0 };
     struct weights both = choose(&p, w, 0, 1), down = choose(&p, w, 2, 2);
     bool rows = p.sided;
@@ -435,12 +494,14 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
         if (w->quantize[i]) q[i] = as_quantized(&w->w[i], &r->rounded[i], r->global[i]);
     if (m->how.activations) MOE_TRY(each_piece(&p, look_y, err));
     p.sided = false;
-    if (down.n) MOE_TRY(round_side(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2], add_y, err));
+    if (down.n)
+        MOE_TRY(round_side(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2], add_y, err));
     if (down.n) q[2] = as_quantized(&w->w[2], &r->rounded[2], r->global[2]);
     return compare(&p, err);
 }
 
-enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], const struct moe_mlp_tokens *t, struct moe_states *out, struct moe_err *err)
+enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], const struct moe_mlp_tokens *t,
+                              struct moe_states *out, struct moe_err *err)
 {
     int64_t h = t->h->width;
     for (int64_t at = 0, n; at < t->own; at += n) {

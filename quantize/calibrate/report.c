@@ -13,11 +13,15 @@
 
 enum { WORST = 10, NAMES = 24 };             /* entries of a list; cold experts named of a layer */
 
-static const char *const phase_name[MOE_PHASES] = { "attention", "router", "forward", "drift", "statistics", "factoring", "rounding" };
+static const char *const phase_name[MOE_PHASES] = { "attention",  "router",    "forward", "drift",
+                                                    "statistics", "factoring", "rounding" };
 
 /* ---- a layer's note ---- */
 
-static double output_error(const struct moe_expert_stats *e) { return e->out_den > 0 ? sqrt(e->out_num / e->out_den) : 0; }
+static double output_error(const struct moe_expert_stats *e)
+{
+    return e->out_den > 0 ? sqrt(e->out_num / e->out_den) : 0;
+}
 
 static bool add_row(cJSON *list, const double *v, int n)
 {
@@ -44,7 +48,8 @@ static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
         if (expert < 0 || most <= 0) break;
         last = most;
         last_expert = expert;
-        if (!add_row(list, (const double[]){ (double)expert, most, (double)s->experts[expert].tokens }, 3)) return false;
+        if (!add_row(list, (const double[]){ (double)expert, most, (double)s->experts[expert].tokens }, 3))
+            return false;
     }
     return list;
 }
@@ -55,8 +60,10 @@ static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
     for (int i = 0; list && i < s->n_clipped; i++) {
         const struct moe_clipped *c = &s->clipped[i];
         cJSON *o = cJSON_CreateObject();
-        bool ok = o && cJSON_AddNumberToObject(o, "layer", c->layer) && cJSON_AddStringToObject(o, "input", c->input) &&
-                  cJSON_AddNumberToObject(o, "clipped", (double)c->clip.clipped) && cJSON_AddNumberToObject(o, "of", (double)c->clip.seen) &&
+        bool ok = o && cJSON_AddNumberToObject(o, "layer", c->layer) &&
+                  cJSON_AddStringToObject(o, "input", c->input) &&
+                  cJSON_AddNumberToObject(o, "clipped", (double)c->clip.clipped) &&
+                  cJSON_AddNumberToObject(o, "of", (double)c->clip.seen) &&
                   moe_json_add_f32(o, "largest", c->clip.largest) &&
                   moe_json_add_f32(o, "limit", c->clip.limit);
         if (ok && cJSON_AddItemToArray(list, o)) continue;
@@ -76,7 +83,8 @@ static bool add_phases(cJSON *j, const char *name, const double *v)
 
 cJSON *moe_layer_note(const struct moe_layer_stats *s)
 {
-    cJSON *j = cJSON_CreateObject(), *tokens = j ? cJSON_AddArrayToObject(j, "tokens") : NULL, *cold = j ? cJSON_AddArrayToObject(j, "cold") : NULL;
+    cJSON *j = cJSON_CreateObject(), *tokens = j ? cJSON_AddArrayToObject(j, "tokens") : NULL,
+          *cold = j ? cJSON_AddArrayToObject(j, "cold") : NULL;
     bool ok = tokens && cold && cJSON_AddNumberToObject(j, "layer", s->layer);
     double num = 0, den = 0;
     for (int64_t e = 0; ok && e < s->n; e++) {
@@ -89,8 +97,8 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
     ok = ok && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
          (s->drift < 0 || cJSON_AddNumberToObject(j, "drift", s->drift)) &&
          moe_json_add_f32(j, "amax_x", s->amax_x) && moe_json_add_f32(j, "amax_y", s->amax_y) &&
-         add_clipped(j, s) &&
-         cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) && cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&
+         add_clipped(j, s) && cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) &&
+         cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&
          add_phases(j, "seconds", s->seconds) && add_phases(j, "flops", s->flops);
     if (ok) return j;
     cJSON_Delete(j);
@@ -98,8 +106,16 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
 }
 
 static const cJSON *get(const cJSON *o, const char *key) { return cJSON_GetObjectItemCaseSensitive(o, key); }
-static const cJSON *first_of(const cJSON *o, const char *key) { const cJSON *a = get(o, key); return a ? a->child : NULL; }
-static double number(const cJSON *o, const char *key) { const cJSON *v = get(o, key); return v ? v->valuedouble : 0; }
+static const cJSON *first_of(const cJSON *o, const char *key)
+{
+    const cJSON *a = get(o, key);
+    return a ? a->child : NULL;
+}
+static double number(const cJSON *o, const char *key)
+{
+    const cJSON *v = get(o, key);
+    return v ? v->valuedouble : 0;
+}
 
 cJSON *moe_cold_experts(const cJSON *notes)
 {
@@ -118,7 +134,8 @@ cJSON *moe_cold_experts(const cJSON *notes)
 const char *moe_error_name(int layer, const char *word, char name[128])
 {
     for (int r = 0; layer < 0 && r < MOE_ROLE_COUNT; r++)
-        if (moe_role_class((enum moe_role)r) == MOE_CLASS_MODEL && !strcmp(word, moe_role_word((enum moe_role)r)))
+        if (moe_role_class((enum moe_role)r) == MOE_CLASS_MODEL &&
+            !strcmp(word, moe_role_word((enum moe_role)r)))
             return moe_tensor_name((enum moe_role)r, -1, -1, name);
     return word;
 }
@@ -127,9 +144,10 @@ static void print_head(FILE *f, const cJSON *r)
 {
     char a[16], b[16], c[16], d[16];
     const cJSON *method = get(r, "method"), *output = get(r, "output"), *error = get(r, "relative_error");
-    fprintf(f, "%s: method %s, %s from %s in %s, peak memory %s\n", output ? output->valuestring : "", method ? method->valuestring : "",
-            moe_human_bytes((uint64_t)number(r, "output_bytes"), a), moe_human_bytes((uint64_t)number(r, "input_bytes"), b),
-            moe_human_time(number(r, "seconds"), c), moe_human_bytes((uint64_t)number(r, "peak_rss"), d));
+    fprintf(f, "%s: method %s, %s from %s in %s, peak memory %s\n", output ? output->valuestring : "",
+            method ? method->valuestring : "", moe_human_bytes((uint64_t)number(r, "output_bytes"), a),
+            moe_human_bytes((uint64_t)number(r, "input_bytes"), b), moe_human_time(number(r, "seconds"), c),
+            moe_human_bytes((uint64_t)number(r, "peak_rss"), d));
     fprintf(f, "%.0f weights quantized", number(r, "weights_quantized"));
     if (error) fprintf(f, ", relative error %.6f", number(error, "total"));
     fprintf(f, "\n");
@@ -146,7 +164,8 @@ static void print_errors(FILE *f, const cJSON *r)
         if (layer < 0) fprintf(f, "           ");
         else fprintf(f, "  layer %3d ", layer);
         for (const cJSON *c = l->child; c; c = c->next)
-            if (strcmp(c->string, "layer")) fprintf(f, "  %s %.5f", moe_error_name(layer, c->string, name), c->valuedouble);
+            if (strcmp(c->string, "layer"))
+                fprintf(f, "  %s %.5f", moe_error_name(layer, c->string, name), c->valuedouble);
         fprintf(f, "\n");
     }
 }
@@ -168,9 +187,13 @@ static bool print_layer(FILE *f, const cJSON *j)
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
     for (const cJSON *s = first_of(j, "seconds"); s; s = s->next) seconds += s->valuedouble;
     for (const cJSON *o = first_of(j, "clipped"); o; o = o->next) clipped += number(o, "clipped");
-    fprintf(f, "  layer %3.0f   output error %.5f   tokens of an expert %.0f %.0f %.0f   cold %d   clipped %.0f   %s, %s, peak %s\n", number(j, "layer"),
-            number(j, "output_error"), sorted[0], sorted[n / 2], sorted[n ? n - 1 : 0], cJSON_GetArraySize(get(j, "cold")), clipped, moe_human_time(seconds, a),
-            moe_human_bytes((uint64_t)number(j, "bytes"), b), moe_human_bytes((uint64_t)number(j, "peak_rss"), c));
+    fprintf(f,
+            "  layer %3.0f   output error %.5f   tokens of an expert %.0f %.0f %.0f   cold %d   clipped %.0f "
+            "  %s, %s, peak %s\n",
+            number(j, "layer"), number(j, "output_error"), sorted[0], sorted[n / 2], sorted[n ? n - 1 : 0],
+            cJSON_GetArraySize(get(j, "cold")), clipped, moe_human_time(seconds, a),
+            moe_human_bytes((uint64_t)number(j, "bytes"), b),
+            moe_human_bytes((uint64_t)number(j, "peak_rss"), c));
     free(sorted);
     return true;
 }
@@ -184,7 +207,8 @@ static void print_phases(FILE *f, const cJSON *notes)
             seconds += number(get(j, "seconds"), phase_name[i]);
             flops += number(get(j, "flops"), phase_name[i]);
         }
-        fprintf(f, "  %-10s  %10.1f s  %12.3f TFLOP  %8.1f GFLOP/s\n", phase_name[i], seconds, flops / 1e12, seconds > 0 ? flops / seconds / 1e9 : 0);
+        fprintf(f, "  %-10s  %10.1f s  %12.3f TFLOP  %8.1f GFLOP/s\n", phase_name[i], seconds, flops / 1e12,
+                seconds > 0 ? flops / seconds / 1e9 : 0);
     }
 }
 
@@ -211,11 +235,12 @@ static void print_worst(FILE *f, const cJSON *notes)
 {
     struct top t = { .n = 0 };
     for (const cJSON *j = notes->child; j; j = j->next)
-        for (const cJSON *e = first_of(j, "worst"); e; e = e->next) keep_top(&t, j, e, e->child->next->valuedouble);
+        for (const cJSON *e = first_of(j, "worst"); e; e = e->next)
+            keep_top(&t, j, e, e->child->next->valuedouble);
     fprintf(f, "\nexperts with the largest output error\n");
     for (int i = 0; i < t.n; i++)
-        fprintf(f, "  layer %3.0f  expert %3.0f   %.5f   %.0f tokens\n", number(t.layer[i], "layer"), t.entry[i]->child->valuedouble, t.value[i],
-                t.entry[i]->child->next->next->valuedouble);
+        fprintf(f, "  layer %3.0f  expert %3.0f   %.5f   %.0f tokens\n", number(t.layer[i], "layer"),
+                t.entry[i]->child->valuedouble, t.value[i], t.entry[i]->child->next->next->valuedouble);
 }
 
 static void print_clipped(FILE *f, const cJSON *notes)
@@ -224,11 +249,13 @@ static void print_clipped(FILE *f, const cJSON *notes)
     for (const cJSON *j = notes->child; j; j = j->next)
         for (const cJSON *o = first_of(j, "clipped"); o; o = o->next)
             if (number(o, "clipped") > 0) keep_top(&t, j, o, number(o, "clipped") / number(o, "of"));
-    fprintf(f, "\nactivations beyond what the input scale can represent: %s\n", t.n ? "the largest shares" : "none");
+    fprintf(f, "\nactivations beyond what the input scale can represent: %s\n",
+            t.n ? "the largest shares" : "none");
     for (int i = 0; i < t.n; i++) {
         const cJSON *o = t.entry[i];
-        fprintf(f, "  layer %3.0f  %-14s  %.0f of %.0f, the largest %g where %g is the limit\n", number(o, "layer"), get(o, "input")->valuestring, number(o, "clipped"),
-                number(o, "of"), number(o, "largest"), number(o, "limit"));
+        fprintf(f, "  layer %3.0f  %-14s  %.0f of %.0f, the largest %g where %g is the limit\n",
+                number(o, "layer"), get(o, "input")->valuestring, number(o, "clipped"), number(o, "of"),
+                number(o, "largest"), number(o, "limit"));
     }
 }
 
@@ -241,7 +268,8 @@ static void print_cold(FILE *f, const cJSON *notes)
         if (!any) fprintf(f, "\nexperts that calibration hardly reached\n");
         any = true;
         fprintf(f, "  layer %3.0f ", number(j, "layer"));
-        for (const cJSON *e = first_of(j, "cold"); e && k < NAMES; e = e->next, k++) fprintf(f, " %.0f", e->valuedouble);
+        for (const cJSON *e = first_of(j, "cold"); e && k < NAMES; e = e->next, k++)
+            fprintf(f, " %.0f", e->valuedouble);
         if (n > k) fprintf(f, " and %d more", n - k);
         fprintf(f, "\n");
     }
@@ -250,7 +278,8 @@ static void print_cold(FILE *f, const cJSON *notes)
 
 const struct moe_file_kind moe_report_kind = {
     .name = "a report",
-    .marks = { { 0, "{\n  \"method\":", { "\"weights_quantized\":" } }, { 0, "", { ": method ", " weights quantized" } } },
+    .marks = { { 0, "{\n  \"method\":", { "\"weights_quantized\":" } },
+               { 0, "", { ": method ", " weights quantized" } } },
 };
 
 char *moe_quantize_text(const cJSON *report)

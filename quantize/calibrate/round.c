@@ -19,16 +19,17 @@ static void product_tile(void *ctx, int64_t item, int worker)
     const struct product *p = ctx;
     int64_t i = item / p->across * TILE_M, j = item % p->across * TILE_N;
     (void)worker;
-    moe_kernels()->gemm(least(TILE_M, p->m - i), least(TILE_N, p->n - j), p->k, p->alpha, p->a + i * p->ai, p->ai, p->ap, p->b + j, p->bp,
-                        p->c + i * p->ldc + j, p->ldc);
+    moe_kernels()->gemm(least(TILE_M, p->m - i), least(TILE_N, p->n - j), p->k, p->alpha, p->a + i * p->ai,
+                        p->ai, p->ap, p->b + j, p->bp, p->c + i * p->ldc + j, p->ldc);
 }
 
-void moe_gemm(struct moe_pool *pool, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai, int64_t ap, const float *b, int64_t bp,
-              float *c, int64_t ldc)
+void moe_gemm(struct moe_pool *pool, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai,
+              int64_t ap, const float *b, int64_t bp, float *c, int64_t ldc)
 {
     struct product p = { m, n, k, ai, ap, bp, ldc, (n + TILE_N - 1) / TILE_N, alpha, a, b, c };
     int64_t down = (m + TILE_M - 1) / TILE_M;
-    if (m > 0 && n > 0 && k > 0) moe_pool_run(down * p.across > 1 ? pool : NULL, down * p.across, product_tile, &p);
+    if (m > 0 && n > 0 && k > 0)
+        moe_pool_run(down * p.across > 1 ? pool : NULL, down * p.across, product_tile, &p);
 }
 
 /* ---- scratch ---- */
@@ -38,9 +39,12 @@ struct work {
     const struct moe_kernels *k;
     struct moe_pool *pool;
     int64_t cols, n;
-    float *a;                /* [n, K]: targets after the feedback of columns; then what is left of them, P = E L; then Z = (Q - W) H */
+    /* [n, K]: targets after the feedback of columns; then what is left of them, P
+     * = E L; then Z = (Q - W) H */
+    float *a;
     float *e;                /* [n, WIDE]: errors of a wide block, or its changes */
-    float *t, *f;            /* [DEEP, WIDE]: targets and the feedback of rows; gradients and what they were */
+    /* [DEEP, WIDE]: targets and the feedback of rows; gradients and what they were */
+    float *t, *f;
 };
 
 int64_t moe_round_scratch(int64_t rows, int64_t k) { return rows * (k + WIDE) + 2 * DEEP * WIDE + 64; }
@@ -53,9 +57,12 @@ static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_
     const struct moe_form *h = x->r->columns, *g = x->r->rows;
     int64_t k = x->cols, later = x->n - i0 - m;
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
-    if (g && later) x->k->gemm(m, n, later, 1, g->l + (i0 + m) * g->k + i0, 1, g->k, x->a + (i0 + m) * k + c, k, x->f, WIDE);
+    if (g && later)
+        x->k->gemm(m, n, later, 1, g->l + (i0 + m) * g->k + i0, 1, g->k, x->a + (i0 + m) * k + c, k, x->f,
+                   WIDE);
     for (int64_t i = m - 1; i >= 0; i--) {
-        float *t = x->t, *f = x->f + i * WIDE, *a = x->a + (i0 + i) * k + c, *q = x->r->q + (i0 + i) * k + c, *e = x->e + (i0 + i) * WIDE;
+        float *t = x->t, *f = x->f + i * WIDE, *a = x->a + (i0 + i) * k + c, *q = x->r->q + (i0 + i) * k + c,
+              *e = x->e + (i0 + i) * WIDE;
         const float *w = x->r->w + (i0 + i) * k + c;
         for (int64_t p = i + 1; g && p < m; p++) {
             float l = g->l[(i0 + p) * g->k + i0 + i];
@@ -63,7 +70,8 @@ static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_
             for (int64_t j = 0; j < n; j++) f[j] += l * left[j];
         }
         for (int64_t j = 0; j < n; j++) t[j] = a[j] + f[j];
-        x->k->nvfp4_feedback(h->l + c * (h->k + 1), h->k, h->d + c, n, w, t, x->r->global, q, x->r->scale + ((i0 + i) * k + c) / 16);
+        x->k->nvfp4_feedback(h->l + c * (h->k + 1), h->k, h->d + c, n, w, t, x->r->global, q,
+                             x->r->scale + ((i0 + i) * k + c) / 16);
         for (int64_t j = 0; j < n; j++) {
             e[j] = w[j] - q[j];
             a[j] = t[j] - f[j] - q[j];
@@ -93,16 +101,18 @@ static void feed_back(struct work *x)
         int64_t c = (end - 1) / WIDE * WIDE;
         struct blocks b = { x, c, end - c };
         if (!x->r->rows) moe_pool_run(x->pool, deep, round_rows, &b);
-        for (int64_t i = deep - 1; x->r->rows && i >= 0; i--) round_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, end - c);
-        if (!h->diagonal) moe_gemm(x->pool, x->n, c, end - c, 1, x->e, WIDE, 1, h->l + c * h->k, h->k, x->a, k);
+        for (int64_t i = deep - 1; x->r->rows && i >= 0; i--)
+            round_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, end - c);
+        if (!h->diagonal)
+            moe_gemm(x->pool, x->n, c, end - c, 1, x->e, WIDE, 1, h->l + c * h->k, h->k, x->a, k);
         end = c;
     }
 }
 
 /* ---- descent ---- */
 
-/* One block as in round_block, first row to last: g = the gradient of a row over its G_ii; what a row changes moves the gradients of those after it
- * by G_pi / G_pp, and its own row of Z. */
+/* One block as in round_block, first row to last: g = the gradient of a row over its G_ii; what a row changes
+ * moves the gradients of those after it by G_pi / G_pp, and its own row of Z. */
 static void descend_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_t n)
 {
     const struct moe_form *h = x->r->columns, *g = x->r->rows;
@@ -111,7 +121,8 @@ static void descend_block(struct work *x, int64_t i0, int64_t m, int64_t c, int6
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
     if (g) x->k->gemm(m, n, x->n, 1, g->h + i0 * g->k, g->k, 1, x->a + c, k, x->f, WIDE);
     for (int64_t i = 0; i < m; i++) {
-        float *f = x->f + i * WIDE, *z = x->a + (i0 + i) * k + c, *d = x->e + (i0 + i) * WIDE, scale = g ? 1 / g->h[(i0 + i) * (g->k + 1)] : 0;
+        float *f = x->f + i * WIDE, *z = x->a + (i0 + i) * k + c, *d = x->e + (i0 + i) * WIDE,
+              scale = g ? 1 / g->h[(i0 + i) * (g->k + 1)] : 0;
         const uint8_t *code = x->r->scale + ((i0 + i) * k + c) / 16;
         for (int64_t j = 0; j < n; j++) moved[j] = f[j] = g ? f[j] * scale : z[j];
         for (int64_t j = 0; j < n / 16; j++) step[j] = moe_e4m3_to_f32(code[j]) * x->r->global;
@@ -143,9 +154,11 @@ static void sweep(struct work *x)
         int64_t n = least(WIDE, k - c);
         struct blocks b = { x, c, n };
         if (!x->r->rows) moe_pool_run(x->pool, deep, descend_rows, &b);
-        for (int64_t i = 0; x->r->rows && i < deep; i++) descend_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, n);
+        for (int64_t i = 0; x->r->rows && i < deep; i++)
+            descend_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, n);
         moe_gemm(x->pool, x->n, c, n, 1, x->e, WIDE, 1, h->h + c * h->k, h->k, x->a, k);
-        moe_gemm(x->pool, x->n, k - c - n, n, 1, x->e, WIDE, 1, h->h + c * h->k + c + n, h->k, x->a + c + n, k);
+        moe_gemm(x->pool, x->n, k - c - n, n, 1, x->e, WIDE, 1, h->h + c * h->k + c + n, h->k, x->a + c + n,
+                 k);
     }
 }
 
@@ -158,7 +171,8 @@ static void gradient(struct work *x)
     for (int64_t c = 0; c < k; c += WIDE) {
         int64_t n = least(WIDE, k - c);
         for (int64_t i = 0; i < x->n; i++)
-            for (int64_t j = 0; j < n; j++) x->e[i * WIDE + j] = x->r->q[i * k + c + j] - x->r->w[i * k + c + j];
+            for (int64_t j = 0; j < n; j++)
+                x->e[i * WIDE + j] = x->r->q[i * k + c + j] - x->r->w[i * k + c + j];
         moe_gemm(x->pool, x->n, k, n, 1, x->e, WIDE, 1, h->h + c * h->k, h->k, x->a, k);
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/speed.h - how fast this machine does what a calibration is made of: for --dry-run, measured in
- * about a second.
+/* quantize/calibrate/speed.h - how fast this machine does what a calibration is made of: for --dry-run,
+ * measured in about a second.
  *
  * The parts that a calibration runs (forward and backward through a layer, an expert quantized) run here on
  * made-up weights, of the model's widths, or of smaller ones where those would take long: a product is as
@@ -34,7 +34,8 @@ struct moe_speed {
     double row; /* seconds to read or write a token's state in a scratch file that memory caches */
 };
 
-/* What is measured: with sequences of so many tokens, `each` tokens of an expert, `workers` experts at once. */
+/* What is measured: with sequences of so many tokens, `each` tokens of an expert,
+ * `workers` experts at once. */
 struct moe_speed_of {
     const struct moe_config *config;
     const struct moe_mlp_method *method;

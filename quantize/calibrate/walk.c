@@ -16,11 +16,17 @@
 
 enum { BATCH = 2048 };             /* tokens that pass attention and the router at once, or one sequence */
 
-int64_t moe_walk_batch(int64_t sequence) { return sequence >= BATCH ? sequence : BATCH / sequence * sequence; }
+int64_t moe_walk_batch(int64_t sequence)
+{
+    return sequence >= BATCH ? sequence : BATCH / sequence * sequence;
+}
 
 /* ---- whole layers over all tokens ---- */
 
-enum moe_code moe_walk_batches(struct moe_walk *c, enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err)
+enum moe_code moe_walk_batches(struct moe_walk *c,
+                               enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n,
+                                                   struct moe_err *),
+                               struct moe_err *err)
 {
     for (int64_t at = 0, n; at < c->n; at += n) {
         n = least(moe_walk_batch(c->sequence), c->n - at);
@@ -30,7 +36,8 @@ enum moe_code moe_walk_batches(struct moe_walk *c, enum moe_code (*fn)(struct mo
     return MOE_OK;
 }
 
-/* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a sequence share one buffer. */
+/* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a
+ * sequence share one buffer. */
 enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_segment seg[BATCH];
@@ -38,7 +45,11 @@ enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, stru
     const struct moe_config *g = &c->m->config;
     int64_t width = g->kv_lora_rank + g->qk_rope_head_dim, k = 0, count = g->num_hidden_layers;
     for (int64_t at = 0; at < n; at += c->sequence, k++) {
-        kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count, .layers = count, .width = width, .cap = c->sequence, .most = c->sequence };
+        kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count,
+                                 .layers = count,
+                                 .width = width,
+                                 .cap = c->sequence,
+                                 .most = c->sequence };
         for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
         seg[k] = (struct moe_segment){ &kv[k], 0, least(c->sequence, n - at) };
     }
@@ -80,8 +91,9 @@ static void route_token(void *ctx, int64_t t, int worker)
     struct rows *r = ctx;
     struct moe_walk *c = r->c;
     int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok;
-    moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias, c->f->choose + worker * 2 * e,
-              c->experts + (r->first + t) * k, c->weights + (r->first + t) * k);
+    moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias,
+              c->f->choose + worker * 2 * e, c->experts + (r->first + t) * k,
+              c->weights + (r->first + t) * k);
 }
 
 static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
@@ -125,12 +137,20 @@ static void group(struct moe_walk *c)
 
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
 {
-    return (struct moe_mlp_tokens){ .h = &c->h, .norm = c->m->layers[c->layer].post_norm, .eps = c->m->eps, .row = c->all,
-                                    .importance = c->importance, .n = c->n, .own = c->n };
+    return (struct moe_mlp_tokens){ .h = &c->h,
+                                    .norm = c->m->layers[c->layer].post_norm,
+                                    .eps = c->m->eps,
+                                    .row = c->all,
+                                    .importance = c->importance,
+                                    .n = c->n,
+                                    .own = c->n };
 }
 
 /* The MLP that all tokens pass: dense, or the shared one; NULL data: none. */
-static const struct moe_expert *common_mlp(const struct moe_layer *y) { return y->moe ? &y->shared : &y->dense; }
+static const struct moe_expert *common_mlp(const struct moe_layer *y)
+{
+    return y->moe ? &y->shared : &y->dense;
+}
 
 /* All tokens through it, some at a time so that progress is seen. */
 static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
@@ -180,7 +200,8 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 static void drop_mapped(const struct moe_walk *c, int layer)
 {
     for (int64_t i = 0; i < c->src->n_tensors; i++)
-        for (int p = 0; c->src->tensors[i].layer == layer && c->src->tensors[i].expert < 0 && p < MOE_PLANE_COUNT; p++)
+        for (int p = 0;
+             c->src->tensors[i].layer == layer && c->src->tensors[i].expert < 0 && p < MOE_PLANE_COUNT; p++)
             moe_source_drop(c->src, &c->src->tensors[i].plane[p]);
 }
 
@@ -230,8 +251,15 @@ static enum moe_code room(struct moe_held *r, int i, size_t bytes, struct moe_er
 
 static struct moe_weight in_memory(const struct moe_held *r, int i, const struct moe_tensor *t)
 {
-    return (struct moe_weight){ .type = t->type, .layout = t->layout, .reciprocal = t->reciprocal, .rows = t->rows, .cols = t->cols,
-                                .data = r->data[i], .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes, .global = t->global, .input_scale = t->input_scale };
+    return (struct moe_weight){ .type = t->type,
+                                .layout = t->layout,
+                                .reciprocal = t->reciprocal,
+                                .rows = t->rows,
+                                .cols = t->cols,
+                                .data = r->data[i],
+                                .scale = r->data[i] + t->plane[MOE_PLANE_DATA].bytes,
+                                .global = t->global,
+                                .input_scale = t->input_scale };
 }
 
 /* Where weights are read from: a source; or, when that is NULL, what was written of a unit. */
@@ -250,7 +278,8 @@ static enum moe_code read_plane(const struct place *p, const struct moe_tensor *
 static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t,
                                  int64_t index, int i, struct moe_weight *w, struct moe_err *err)
 {
-    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes, scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes,
+           scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
     uint8_t global[4];
     MOE_TRY(room(r, i, data + scale, err));
     MOE_TRY(read_plane(p, t, index, MOE_PLANE_DATA, data, r->data[i], err));
@@ -262,7 +291,8 @@ static enum moe_code read_weight(const struct place *p, struct moe_held *r, cons
     return MOE_OK;
 }
 
-enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *w, struct moe_err *err)
+enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i,
+                            struct moe_weight *w, struct moe_err *err)
 {
     return read_weight(&(struct place){ .src = c->src }, r, t, t - c->src->tensors, i, w, err);
 }
@@ -295,7 +325,8 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         if (!t.n) continue;
         t.clip = c->clip;
         code = read_expert(&from_where, &c->raw, u, g, w, err);
-        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK) moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
+        if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK)
+            moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
         if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
     }
@@ -304,7 +335,8 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
     return code;
 }
 
-enum moe_code moe_walk_unit(const struct moe_walk *c, int layer, struct moe_shard_unit *u, struct moe_err *err)
+enum moe_code moe_walk_unit(const struct moe_walk *c, int layer, struct moe_shard_unit *u,
+                            struct moe_err *err)
 {
     int number = 0;
     for (int l = 0; l <= layer; l++) number += moe_layer_is_moe(&c->src->config, l);
@@ -344,16 +376,21 @@ uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in
     return states + (uint64_t)n * (uint64_t)src->config.num_experts_per_tok * 20 + (uint64_t)n * 8;
 }
 
-uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads)
+uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files,
+                           int threads)
 {
     const struct moe_config *g = &src->config;
-    int64_t batch = least(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim, width = g->kv_lora_rank + g->qk_rope_head_dim;
+    int64_t batch = least(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim,
+            width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
-    /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache; the router's logits.  The buffers of the forward
-     * pass for MLPs are never touched: those go through moe_mlp_forward */
-    int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) + 2 * width + g->qk_rope_head_dim + g->n_routed_experts;
+    /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache;
+     * the router's logits.  The buffers of the forward pass for MLPs are never touched: those
+     * go through moe_mlp_forward */
+    int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
+                    2 * width + g->qk_rope_head_dim + g->n_routed_experts;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
-    bytes += (uint64_t)threads * (uint64_t)least(sequence, n) * (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
+    bytes += (uint64_t)threads * (uint64_t)least(sequence, n) *
+             (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
     return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
 }
 
@@ -370,7 +407,9 @@ static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
     c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
     c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
     c->batch = array(batch * g->hidden_size, sizeof *c->batch);
-    return c->kv_buffer && c->kv_layer && c->batch ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
+    return c->kv_buffer && c->kv_layer && c->batch
+             ? MOE_OK
+             : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
 }
 
 static enum moe_code take_choices(struct moe_walk *c, struct moe_err *err)
@@ -385,7 +424,8 @@ static enum moe_code take_choices(struct moe_walk *c, struct moe_err *err)
     c->row_importance = array(n * k, sizeof *c->row_importance);
     c->all = array(n, sizeof *c->all);
     c->stored = array(c->src->n_tensors, sizeof *c->stored);
-    if (!(c->experts && c->weights && c->importance && c->first && c->row && c->row_weight && c->row_importance && c->all && c->stored))
+    if (!(c->experts && c->weights && c->importance && c->first && c->row && c->row_weight &&
+          c->row_importance && c->all && c->stored))
         return moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens", (long long)n);
     for (int64_t i = 0; i < n; i++) c->all[i] = (int32_t)i;
     for (int64_t i = 0; i < c->src->n_tensors; i++) c->stored[i] = c->src->tensors[i].type;
@@ -406,19 +446,38 @@ static enum moe_code begin_walk(struct moe_walk *c, const char *states, struct m
     return MOE_OK;
 }
 
-enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
-                            struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n,
+                            int64_t sequence, const char *states, struct moe_pool *pool, struct moe_err *err)
 {
-    *c = (struct moe_walk){ .src = src, .pool = pool, .tokens = tokens, .n = n, .sequence = sequence, .h = { .fd = -1 }, .sum = { .fd = -1 } };
+    *c = (struct moe_walk){ .src = src,
+                            .pool = pool,
+                            .tokens = tokens,
+                            .n = n,
+                            .sequence = sequence,
+                            .h = { .fd = -1 },
+                            .sum = { .fd = -1 } };
     enum moe_code code = begin_walk(c, states, err);
     if (code != MOE_OK) moe_walk_close(c);
     return code;
 }
 
-enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const char *states, struct moe_err *err)
+enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const char *states,
+                            struct moe_err *err)
 {
-    *c = (struct moe_walk){ .src = w->src, .pool = w->pool, .tokens = w->tokens, .n = w->n, .sequence = w->sequence, .h = { .fd = -1 }, .sum = { .fd = -1 },
-                            .twin = true, .f = w->f, .mlp = w->mlp, .batch = w->batch, .kv_buffer = w->kv_buffer, .kv_layer = w->kv_layer, .meter = w->meter };
+    *c = (struct moe_walk){ .src = w->src,
+                            .pool = w->pool,
+                            .tokens = w->tokens,
+                            .n = w->n,
+                            .sequence = w->sequence,
+                            .h = { .fd = -1 },
+                            .sum = { .fd = -1 },
+                            .twin = true,
+                            .f = w->f,
+                            .mlp = w->mlp,
+                            .batch = w->batch,
+                            .kv_buffer = w->kv_buffer,
+                            .kv_layer = w->kv_layer,
+                            .meter = w->meter };
     enum moe_code code = begin_walk(c, states, err);
     if (code != MOE_OK) moe_walk_close(c);
     return code;
@@ -426,7 +485,8 @@ enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const 
 
 void moe_walk_close(struct moe_walk *c)
 {
-    void *owned[] = { c->experts, c->weights, c->importance, c->first, c->row, c->row_weight, c->row_importance, c->all, c->stored };
+    void *owned[] = { c->experts,    c->weights,        c->importance, c->first, c->row,
+                      c->row_weight, c->row_importance, c->all,        c->stored };
     if (!c->twin) {
         moe_mlp_close(&c->mlp);
         moe_forward_close(&c->f);

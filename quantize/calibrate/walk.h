@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/walk.h - tokens through a model layer by layer: the hidden states of all of them stay, one layer's weights come and go.
+/* quantize/calibrate/walk.h - tokens through a model layer by layer: the hidden states of all of them stay,
+ * one layer's weights come and go.
  *
- * Memory: the states twice (4 bytes a value; in files where a directory is given), 16 bytes for each token and chosen expert, the buffers of one
- * piece of one MLP, one batch of attention; of the mapped source what one layer's attention touches. */
+ * Memory: the states twice (4 bytes a value; in files where a directory is given), 16 bytes for each token
+ * and chosen expert, the buffers of one piece of one MLP, one batch of attention; of the mapped source what
+ * one layer's attention touches. */
 #ifndef MOE_QUANTIZE_CALIBRATE_WALK_H
 #define MOE_QUANTIZE_CALIBRATE_WALK_H
 
@@ -37,35 +39,44 @@ struct moe_walk {
     struct moe_held raw;
     bool twin;                        /* f, mlp, batch and the caches are another walk's */
     double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
-    struct moe_clip *clip;            /* [2] of the MLPs that tokens pass (struct moe_mlp_tokens); NULL: not counted */
+    /* [2] of the MLPs that tokens pass (struct moe_mlp_tokens); NULL: not counted */
+    struct moe_clip *clip;
     struct moe_meter *meter;          /* what is done is counted here; NULL: nowhere */
     uint8_t *stored;                  /* [n_tensors]: the types of the source */
-    /* Called when the states are those before the layer's attention; before its dense or shared MLP.  They may replace weights in m->layers. */
+    /* Called when the states are those before the layer's attention; before its dense or shared MLP.  They
+     * may replace weights in m->layers. */
     enum moe_code (*before[2])(void *ctx, struct moe_err *err); void *ctx;
 };
 
-uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files, int threads);
-/* Maps the source; embeds the tokens, which must stay.  states: a directory for the hidden states; NULL: memory. */
-enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const int32_t *tokens, int64_t n, int64_t sequence, const char *states,
-                            struct moe_pool *pool, struct moe_err *err);
-/* The same tokens through the source once more: states, choices and model of its own, the buffers at work are w's.  w outlives it. */
+uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequence, bool in_files,
+                           int threads);
+/* Maps the source; embeds the tokens, which must stay.  states: a directory for the
+ * hidden states; NULL: memory. */
+enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const int32_t *tokens, int64_t n,
+                            int64_t sequence, const char *states, struct moe_pool *pool, struct moe_err *err);
+/* The same tokens through the source once more: states, choices and model of its own, the buffers at work
+ * are w's.  w outlives it. */
 uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files);
-enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, const char *states, struct moe_err *err);
+enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, const char *states,
+                            struct moe_err *err);
 void moe_walk_close(struct moe_walk *w);
 
-/* Through one layer without experts.  Through layers without experts, up to `layer`; then that one's attention, router and shared expert. */
+/* Through one layer without experts.  Through layers without experts, up to `layer`; then that one's
+ * attention, router and shared expert. */
 enum moe_code moe_walk_through(struct moe_walk *w, struct moe_err *err);
 enum moe_code moe_walk_reach(struct moe_walk *w, int layer, struct moe_err *err);
 /* Through one layer of any kind by the source's weights. */
 enum moe_code moe_walk_pass(struct moe_walk *w, struct moe_err *err);
 /* A layer's experts as a unit, in the types of the source; the caller releases it. */
-enum moe_code moe_walk_unit(const struct moe_walk *w, int layer, struct moe_shard_unit *u, struct moe_err *err);
+enum moe_code moe_walk_unit(const struct moe_walk *w, int layer, struct moe_shard_unit *u,
+                            struct moe_err *err);
 /* The tokens that chose expert e; all tokens. */
 struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *w, int64_t e);
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *w);
 
 /* Weight i of an expert as the source has it, in r. */
-enum moe_code moe_walk_read(const struct moe_walk *w, struct moe_held *r, const struct moe_tensor *t, int i, struct moe_weight *out, struct moe_err *err);
+enum moe_code moe_walk_read(const struct moe_walk *w, struct moe_held *r, const struct moe_tensor *t, int i,
+                            struct moe_weight *out, struct moe_err *err);
 /* The routed experts' outputs into `out` (NULL: the sum): through the weights in the unit's `file`; NULL: the
  * source's. */
 enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *u,
@@ -73,10 +84,14 @@ enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *
 /* The states after the layer. */
 enum moe_code moe_walk_next(struct moe_walk *w, struct moe_err *err);
 
-/* fn over batches of whole sequences (or parts of one where it is longer than a batch): tokens [first, first + n). */
+/* fn over batches of whole sequences (or parts of one where it is longer than a batch):
+ * tokens [first, first + n). */
 /* That batch's states through the attention of the layer at hand, in w->batch: read, not written back. */
 enum moe_code moe_walk_attend(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err);
-enum moe_code moe_walk_batches(struct moe_walk *w, enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n, struct moe_err *), struct moe_err *err);
+enum moe_code moe_walk_batches(struct moe_walk *w,
+                               enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n,
+                                                   struct moe_err *),
+                               struct moe_err *err);
 int64_t moe_walk_batch(int64_t sequence); /* at most so many tokens */
 
 #endif

@@ -4,9 +4,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense, struct moe_err *err)
+enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense,
+                             struct moe_err *err)
 {
-    *w = (struct moe_watch){ .walk = walk, .dense = dense, .clipped = calloc(8 * (size_t)walk->src->config.num_hidden_layers, sizeof *w->clipped) };
+    *w = (struct moe_watch){ .walk = walk,
+                             .dense = dense,
+                             .clipped = calloc(8 * (size_t)walk->src->config.num_hidden_layers,
+                                               sizeof *w->clipped) };
     return w->clipped ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for calibration");
 }
 
@@ -22,14 +26,20 @@ static void add(struct moe_watch *w, int layer, const char *input, const struct 
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
 }
 
-static struct moe_clip under(const struct moe_aside_tensor *t) { return t ? moe_clip_under(t->input_scale) : (struct moe_clip){ .limit = INFINITY }; }
+static struct moe_clip under(const struct moe_aside_tensor *t)
+{
+    return t ? moe_clip_under(t->input_scale) : (struct moe_clip){ .limit = INFINITY };
+}
 
 /* ---- attention ---- */
 
 /* The inputs of its projections, by the role that shows them. */
-static const struct { enum moe_role role, projection[3]; const char *name; } seen[MOE_WATCH_ATTENTION] = {
-    { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" }, { MOE_ROLE_Q_B, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, MOE_ROLE_Q_B }, "q_b" },
-    { MOE_ROLE_KV_B, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, MOE_ROLE_KV_B }, "kv_b" }, { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
+static const struct { enum moe_role role, projection[3]; const char *name;
+} seen[MOE_WATCH_ATTENTION] = {
+    { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" },
+    { MOE_ROLE_Q_B, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, MOE_ROLE_Q_B }, "q_b" },
+    { MOE_ROLE_KV_B, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, MOE_ROLE_KV_B }, "kv_b" },
+    { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
 };
 
 static const struct moe_aside_tensor *written(const struct moe_watch *w, int input)
@@ -39,12 +49,14 @@ static const struct moe_aside_tensor *written(const struct moe_watch *w, int inp
     return t;
 }
 
-static void see_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+static void see_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                      int64_t n)
 {
     struct moe_watch *w = ctx;
     (void)layer, (void)expert;
     for (int i = 0; i < MOE_WATCH_ATTENTION; i++)
-        if (seen[i].role == role && written(w, i)) moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
+        if (seen[i].role == role && written(w, i))
+            moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
 }
 
 /* Nothing is clipped by a scale that is chosen when all has been seen. */
@@ -63,7 +75,8 @@ void moe_watch_attention_passed(struct moe_watch *w)
 {
     moe_forward_hooks(w->walk->f, NULL);
     for (int i = 0; i < MOE_WATCH_ATTENTION; i++) {
-        for (int k = 0; k < 3 && w->attention[i].seen; k++) moe_dense_seen(w->dense, seen[i].projection[k], w->attention[i].largest);
+        for (int k = 0; k < 3 && w->attention[i].seen; k++)
+            moe_dense_seen(w->dense, seen[i].projection[k], w->attention[i].largest);
         w->attention[i].limit = under(written(w, i)).limit;
         add(w, w->walk->layer, seen[i].name, &w->attention[i]);
     }
@@ -73,8 +86,10 @@ void moe_watch_attention_passed(struct moe_watch *w)
 
 void moe_watch_common(struct moe_watch *w)
 {
-    enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
-    const struct moe_aside_tensor *x = moe_aside_find(&w->dense->here, (int)gate), *y = moe_aside_find(&w->dense->here, (int)gate + 2);
+    enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE
+                                                                                 : MOE_ROLE_GATE;
+    const struct moe_aside_tensor *x = moe_aside_find(&w->dense->here, (int)gate),
+                                  *y = moe_aside_find(&w->dense->here, (int)gate + 2);
     if (!x) x = moe_aside_find(&w->dense->here, (int)gate + 1);
     w->common_layer = w->walk->layer;
     w->common[0] = under(x);

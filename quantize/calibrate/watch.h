@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/watch.h - which of a layer's activations its static input scales clip (quantize/calibrate/clip.h), seen as the layer is walked through with the
- * weights that were written: attention's inputs by hooks, MLPs' by the walk. */
+/* quantize/calibrate/watch.h - which of a layer's activations its static input scales clip
+ * (quantize/calibrate/clip.h), seen as the layer is walked through with the weights that were written:
+ * attention's inputs by hooks, MLPs' by the walk. */
 #ifndef MOE_QUANTIZE_CALIBRATE_WATCH_H
 #define MOE_QUANTIZE_CALIBRATE_WATCH_H
 
@@ -18,13 +19,15 @@ struct moe_watch {
     struct moe_clipped *clipped; int n; /* since the last layer's note; at most 8 a layer */
 };
 
-/* walk and dense stay the caller's, and must stay; dense is told the largest inputs of attention's projections (moe_dense_seen). */
-enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense, struct moe_err *err);
+/* walk and dense stay the caller's, and must stay; dense is told the largest inputs of attention's
+ * projections (moe_dense_seen). */
+enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense,
+                             struct moe_err *err);
 void moe_watch_release(struct moe_watch *w);
 
-/* In the order of a layer: its attention comes now; that has passed; the MLP that all tokens pass comes now; that has passed; its routed
- * experts, through the weights in the unit's file (NULL: the source's), clip [2]: the inputs of gate and up, and of down (limit INFINITY: they have no
- * input scale). */
+/* In the order of a layer: its attention comes now; that has passed; the MLP that all tokens pass comes now;
+ * that has passed; its routed experts, through the weights in the unit's file (NULL: the source's), clip [2]:
+ * the inputs of gate and up, and of down (limit INFINITY: they have no input scale). */
 void moe_watch_attention(struct moe_watch *w);
 void moe_watch_attention_passed(struct moe_watch *w);
 void moe_watch_common(struct moe_watch *w);

@@ -3,40 +3,58 @@
 
 /* ---- forward ---- */
 
-/* Multiply-adds of a token in the projections of attention, and in scores and their sum of values over half of a sequence. */
+/* Multiply-adds of a token in the projections of attention, and in scores and their sum of values
+ * over half of a sequence. */
 static double projections(const struct moe_config *c)
 {
-    double h = (double)c->hidden_size, heads = (double)c->num_attention_heads, qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim);
+    double h = (double)c->hidden_size, heads = (double)c->num_attention_heads,
+           qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim);
     double kv = (double)c->kv_lora_rank, ql = (double)c->q_lora_rank, v = (double)c->v_head_dim;
-    return h * (kv + (double)c->qk_rope_head_dim + ql) + (ql > 0 ? ql : h) * heads * qd + kv * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h;
+    return h * (kv + (double)c->qk_rope_head_dim + ql) + (ql > 0 ? ql : h) * heads * qd +
+           kv * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h;
 }
 
 static double scores(const struct moe_config *c, double sequence)
 {
-    return (double)c->num_attention_heads * (double)(c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim) * sequence / 2;
+    return (double)c->num_attention_heads *
+           (double)(c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim) * sequence / 2;
 }
 
-double moe_work_attention(const struct moe_config *c, double n, double sequence) { return 2 * n * (projections(c) + scores(c, sequence)); }
-double moe_work_router(const struct moe_config *c, double n) { return 2 * n * (double)c->hidden_size * (double)c->n_routed_experts; }
-double moe_work_mlp(int64_t hidden, int64_t inter, double n) { return 6 * n * (double)hidden * (double)inter; }
+double moe_work_attention(const struct moe_config *c, double n, double sequence)
+{
+    return 2 * n * (projections(c) + scores(c, sequence));
+}
+double moe_work_router(const struct moe_config *c, double n)
+{
+    return 2 * n * (double)c->hidden_size * (double)c->n_routed_experts;
+}
+double moe_work_mlp(int64_t hidden, int64_t inter, double n)
+{
+    return 6 * n * (double)hidden * (double)inter;
+}
 
 int64_t moe_work_common(const struct moe_config *c, int64_t layer)
 {
     return moe_layer_is_moe(c, layer) ? c->n_shared_experts * c->moe_intermediate_size : c->intermediate_size;
 }
 
-double moe_work_experts(const struct moe_config *c, double n) { return moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok); }
+double moe_work_experts(const struct moe_config *c, double n)
+{
+    return moe_work_mlp(c->hidden_size, c->moe_intermediate_size, n * (double)c->num_experts_per_tok);
+}
 
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence)
 {
-    double work = moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n);
+    double work = moe_work_attention(c, n, sequence) +
+                  moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n);
     if (!moe_layer_is_moe(c, layer)) return work;
     return work + moe_work_router(c, n) + moe_work_experts(c, n);
 }
 
 double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence)
 {
-    return moe_work_forward(c, layer, n, sequence) + (moe_layer_is_moe(c, layer) ? moe_work_experts(c, n) : 0);
+    return moe_work_forward(c, layer, n, sequence) +
+           (moe_layer_is_moe(c, layer) ? moe_work_experts(c, n) : 0);
 }
 
 /* ---- quantizing ---- */
@@ -44,7 +62,8 @@ double moe_work_drift(const struct moe_config *c, int64_t layer, double n, doubl
 static double group(double k) { return k < MOE_GROUP_COLUMNS ? k : MOE_GROUP_COLUMNS; }
 static double groups(double k) { return (double)((int64_t)(k + MOE_GROUP_COLUMNS - 1) / MOE_GROUP_COLUMNS); }
 
-/* quantize/calibrate/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole one, each sweep of descent another. */
+/* quantize/calibrate/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole
+ * one, each sweep of descent another. */
 static double rounding(const struct moe_matrix_method *how, double r, double k, bool rows)
 {
     double sweeps = how->sweeps;
@@ -52,19 +71,27 @@ static double rounding(const struct moe_matrix_method *how, double r, double k, 
     return r * k * group(k) * (sweeps > 0 ? 3 + 2 * sweeps : 1) + (rows ? r * r * k * (1 + 2 * sweeps) : 0);
 }
 
-static double factors(const struct moe_matrix_method *how, double k) { return how->diagonal ? 0 : k * group(k) * group(k) / 3; }
+static double factors(const struct moe_matrix_method *how, double k)
+{
+    return how->diagonal ? 0 : k * group(k) * group(k) / 3;
+}
 
-struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter, bool rows, double n)
+struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter,
+                                           bool rows, double n)
 {
     const struct moe_matrix_method *m = &how->matrix;
     double h = (double)hidden, i = (double)inter;
-    bool fit = m->fit && !m->diagonal, sided = m->sided && !m->diagonal && 2 * inter <= MOE_GROUP_COLUMNS && hidden <= MOE_GROUP_COLUMNS;
+    bool fit = m->fit && !m->diagonal,
+         sided = m->sided && !m->diagonal && 2 * inter <= MOE_GROUP_COLUMNS && hidden <= MOE_GROUP_COLUMNS;
     struct moe_work_quantize w = { 0 };
     rows = rows && !m->diagonal;
     bool asks = how->corrects && !m->diagonal && inter <= MOE_GROUP_COLUMNS;
-    w.statistics = (asks ? 2 * n * h * i : 0) + n * (h * group(h) + i * group(i)) + n * 8 * h * i * (groups(i) + (how->activations ? 1 : 0)) + (fit ? 2 * n * i * group(i) : 0) +
-                   (sided ? n * (4 * h * i + 4 * i * i) : 0);
-    w.factoring = (asks ? 2 * h * i * i : 0) + factors(m, h) + factors(m, i) + (fit ? 2 * i * group(i) * group(i) : 0) + (sided ? 8 * i * i * i / 3 + (rows ? 2 * h * h * i : 0) + 2 * h * i * i : 0);
+    w.statistics = (asks ? 2 * n * h * i : 0) + n * (h * group(h) + i * group(i)) +
+                   n * 8 * h * i * (groups(i) + (how->activations ? 1 : 0)) +
+                   (fit ? 2 * n * i * group(i) : 0) + (sided ? n * (4 * h * i + 4 * i * i) : 0);
+    w.factoring = (asks ? 2 * h * i * i : 0) + factors(m, h) + factors(m, i) +
+                  (fit ? 2 * i * group(i) * group(i) : 0) +
+                  (sided ? 8 * i * i * i / 3 + (rows ? 2 * h * h * i : 0) + 2 * h * i * i : 0);
     w.rounding = rounding(m, 2 * i, h, sided) + rounding(m, h, i, rows) + (fit ? 2 * h * i * group(i) : 0);
     return w;
 }
@@ -73,16 +100,20 @@ double moe_work_sum(struct moe_work_quantize w) { return w.statistics + w.factor
 
 /* ---- attention and the MLP of all tokens ---- */
 
-static const struct moe_tensor *wanted(const struct moe_source *src, const uint8_t *type, int role, int64_t layer)
+static const struct moe_tensor *wanted(const struct moe_source *src, const uint8_t *type, int role,
+                                       int64_t layer)
 {
     const struct moe_tensor *t = moe_source_find(src, (enum moe_role)role, (int)layer, -1);
     return t && t->rows > 1 && t->type != MOE_NVFP4 && type[t - src->tensors] == MOE_NVFP4 ? t : NULL;
 }
 
-struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how, int64_t layer, double n, double sequence)
+struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t *type,
+                                     const struct moe_mlp_method *how, int64_t layer, double n,
+                                     double sequence)
 {
     /* those with the same inputs stand together */
-    static const enum moe_role attention[] = { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q, MOE_ROLE_Q_B, MOE_ROLE_KV_B, MOE_ROLE_O };
+    static const enum moe_role attention[] = { MOE_ROLE_KV_A, MOE_ROLE_Q_A,  MOE_ROLE_Q,
+                                               MOE_ROLE_Q_B,  MOE_ROLE_KV_B, MOE_ROLE_O };
     const struct moe_config *c = &src->config;
     struct moe_work_dense w = { 0 };
     bool moe = moe_layer_is_moe(c, layer), first = true;
@@ -97,33 +128,57 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
     }
     if (w.pass > 0) w.pass += moe_work_attention(c, n, sequence);
     for (int role = moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE, i = 0; i < 3; i++)
-        if (wanted(src, type, role + i, layer)) w.mlp = moe_work_sum(moe_work_quantize(how, c->hidden_size, moe_work_common(c, layer), moe && how->matrix.sided, n));
+        if (wanted(src, type, role + i, layer))
+            w.mlp = moe_work_sum(moe_work_quantize(how, c->hidden_size, moe_work_common(c, layer),
+                                                   moe && how->matrix.sided, n));
     return w;
 }
 
 /* ---- the sensitivity pass ---- */
 
-double moe_work_head_back(const struct moe_config *c, double n) { return 6 * n * (double)c->hidden_size * (double)c->vocab_size; } /* logits twice, then back */
-double moe_work_metric(const struct moe_config *c, double n) { return n * (double)c->hidden_size * (double)c->hidden_size; }
-double moe_work_mlp_back(int64_t hidden, int64_t inter, double n) { return 10 * n * (double)hidden * (double)inter; } /* gate, up; back through all three */
-double moe_work_router_back(const struct moe_config *c, double n) { return 4 * n * (double)c->hidden_size * (double)c->num_experts_per_tok; }
-double moe_work_attention_back(const struct moe_config *c, double n, double sequence) { return 2 * n * (2 * projections(c) + 3 * scores(c, sequence)); }
+/* logits twice, then back */
+double moe_work_head_back(const struct moe_config *c, double n)
+{
+    return 6 * n * (double)c->hidden_size * (double)c->vocab_size;
+}
+double moe_work_metric(const struct moe_config *c, double n)
+{
+    return n * (double)c->hidden_size * (double)c->hidden_size;
+}
+/* gate, up; back through all three */
+double moe_work_mlp_back(int64_t hidden, int64_t inter, double n)
+{
+    return 10 * n * (double)hidden * (double)inter;
+}
+double moe_work_router_back(const struct moe_config *c, double n)
+{
+    return 4 * n * (double)c->hidden_size * (double)c->num_experts_per_tok;
+}
+double moe_work_attention_back(const struct moe_config *c, double n, double sequence)
+{
+    return 2 * n * (2 * projections(c) + 3 * scores(c, sequence));
+}
 
-/* A layer's metric; then, gradients end at the first layer's output, through it: forward again but for its routed experts, and back. */
+/* A layer's metric; then, gradients end at the first layer's output, through it: forward again but for its
+ * routed experts, and back. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);
-    double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0, work = moe_layer_is_moe(c, l) ? moe_work_metric(c, n) : 0;
+    double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0,
+           work = moe_layer_is_moe(c, l) ? moe_work_metric(c, n) : 0;
     if (l <= moe_config_first_moe(c)) return work;
-    work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) + (chosen > 0 ? moe_work_router(c, n) : 0);
-    return work + moe_work_mlp_back(c->hidden_size, common, n) + moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, chosen) +
+    work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) +
+            (chosen > 0 ? moe_work_router(c, n) : 0);
+    return work + moe_work_mlp_back(c->hidden_size, common, n) +
+           moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, chosen) +
            (chosen > 0 ? moe_work_router_back(c, n) : 0) + moe_work_attention_back(c, n, sequence);
 }
 
 double moe_work_sensitivity_from(const struct moe_config *c, double n, double sequence, int layer)
 {
     double work = 0;
-    for (int64_t l = 0; layer > moe_config_first_moe(c) && l < layer; l++) work += moe_work_forward(c, l, n, sequence);
+    for (int64_t l = 0; layer > moe_config_first_moe(c) && l < layer; l++)
+        work += moe_work_forward(c, l, n, sequence);
     for (int64_t l = 0; l <= layer; l++) work += back(c, l, n, sequence);
     return work;
 }
@@ -131,7 +186,8 @@ double moe_work_sensitivity_from(const struct moe_config *c, double n, double se
 double moe_work_sensitivity(const struct moe_config *c, double n, double sequence)
 {
     double work = moe_work_head_back(c, n);
-    for (int64_t l = 0; l < c->num_hidden_layers; l++) work += moe_work_forward(c, l, n, sequence) + back(c, l, n, sequence);
+    for (int64_t l = 0; l < c->num_hidden_layers; l++)
+        work += moe_work_forward(c, l, n, sequence) + back(c, l, n, sequence);
     return work;
 }
 

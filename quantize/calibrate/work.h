@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/work.h - floating-point operations of a calibrated run, two for a multiply-add: what --dry-run states, what progress counts and what
- * the report divides by seconds.
+/* quantize/calibrate/work.h - floating-point operations of a calibrated run, two for a multiply-add: what
+ * --dry-run states, what progress counts and what the report divides by seconds.
  *
- * Part by part and linear in tokens, so that the parts add up to the whole whatever the routing is.  Products and factorizations are
- * counted; norms, softmax, the choice of scales and reading are not. */
+ * Part by part and linear in tokens, so that the parts add up to the whole whatever the routing is.  Products
+ * and factorizations are counted; norms, softmax, the choice of scales and reading are not. */
 #ifndef MOE_QUANTIZE_CALIBRATE_WORK_H
 #define MOE_QUANTIZE_CALIBRATE_WORK_H
 
@@ -13,7 +13,8 @@
 
 #include <pthread.h>
 
-/* n tokens in sequences of `sequence` through a layer's attention; its router; an MLP gate, up [inter, hidden], down [hidden, inter]. */
+/* n tokens in sequences of `sequence` through a layer's attention; its router; an MLP gate, up [inter,
+ * hidden], down [hidden, inter]. */
 double moe_work_attention(const struct moe_config *c, double n, double sequence);
 double moe_work_router(const struct moe_config *c, double n);
 double moe_work_mlp(int64_t hidden, int64_t inter, double n);
@@ -21,21 +22,27 @@ double moe_work_mlp(int64_t hidden, int64_t inter, double n);
 int64_t moe_work_common(const struct moe_config *c, int64_t layer);
 /* n tokens through the routed experts they chose. */
 double moe_work_experts(const struct moe_config *c, double n);
-/* All of a layer forward; what quantize/calibrate/drift.h does in one: forward, and through its experts once more. */
+/* All of a layer forward; what quantize/calibrate/drift.h does in one: forward, and
+ * through its experts once more. */
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence);
 double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence);
 
 /* An MLP quantized over n tokens (moe_mlp_quantize); rows: there is a metric of its output. */
 struct moe_work_quantize { double statistics, factoring, rounding; };
-struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter, bool rows, double n);
+struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter,
+                                           bool rows, double n);
 double moe_work_sum(struct moe_work_quantize w);
 
-/* What quantize/calibrate/dense.h does in a layer: one more pass through attention and its projections rounded; the MLP that all tokens pass. */
+/* What quantize/calibrate/dense.h does in a layer: one more pass through attention and its projections
+ * rounded; the MLP that all tokens pass. */
 struct moe_work_dense { double pass, projections, mlp; };
-struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t *type, const struct moe_mlp_method *how, int64_t layer, double n, double sequence);
+struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t *type,
+                                     const struct moe_mlp_method *how, int64_t layer, double n,
+                                     double sequence);
 
-/* The backward half of the sensitivity pass (quantize/calibrate/fisher.h): start at the head; a layer's metric; through an MLP, a router, attention.  Then
- * the whole pass, forward and back, what is computed again included. */
+/* The backward half of the sensitivity pass (quantize/calibrate/fisher.h): start at the head; a
+ * layer's metric; through an MLP, a router, attention.  Then the whole pass, forward and back, what is
+ * computed again included. */
 double moe_work_head_back(const struct moe_config *c, double n);
 double moe_work_metric(const struct moe_config *c, double n);
 double moe_work_mlp_back(int64_t hidden, int64_t inter, double n);

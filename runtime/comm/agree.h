@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/agree.h - what the ranks of a run must have in common, as a list of names and digests, and which of
- * them differs.
+/* runtime/comm/agree.h - what the ranks of a run must have in common, as a list of names and digests,
+ * and which of them differs.
  *
  * Options come from the tool's own table: every row takes part unless the row itself says that it need not
  * (base/opt.h, enum moe_opt_scope), so a new option is compared without anybody thinking of it.  What is no

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks as threads.  Each has a window: the requests that others write to it, by source, and its replies, by asker, which the askers read
- * where they lie.  A flag (a count of requests, or of answers) is stored with release after the data and loaded with acquire before it;
- * besides flags, and a bell to sleep on, ranks share nothing that changes. */
+/* Ranks as threads.  Each has a window: the requests that others write to it, by source, and its replies, by
+ * asker, which the askers read where they lie.  A flag (a count of requests, or of answers) is stored with
+ * release after the data and loaded with acquire before it; besides flags, and a bell to sleep on, ranks
+ * share nothing that changes. */
 #include "runtime/comm/comm.h"
 
 #include "base/io.h"
@@ -42,18 +43,27 @@ struct moe_hub {
 struct local { struct moe_comm c; struct moe_hub *h; struct said *at; uint64_t rings; };
 
 static struct local *of(struct moe_comm *c) { return (struct local *)(void *)c; }
-static struct pair *pair(struct moe_hub *h, int to, int from) { return &h->pair[(size_t)to * (size_t)h->ranks + (size_t)from]; }
-static size_t window_bytes(const struct moe_hub *h) { return (size_t)h->ranks * (h->request_bytes + h->reply_bytes); }
+static struct pair *pair(struct moe_hub *h, int to, int from)
+{
+    return &h->pair[(size_t)to * (size_t)h->ranks + (size_t)from];
+}
+static size_t window_bytes(const struct moe_hub *h)
+{
+    return (size_t)h->ranks * (h->request_bytes + h->reply_bytes);
+}
 
 /* ---- the hub ---- */
 
-enum moe_code moe_hub_open(struct moe_hub **out, int ranks, size_t request_bytes, size_t reply_bytes, double timeout, struct moe_err *err)
+enum moe_code moe_hub_open(struct moe_hub **out, int ranks, size_t request_bytes, size_t reply_bytes,
+                           double timeout, struct moe_err *err)
 {
     struct moe_hub *h = calloc(1, sizeof *h);
     pthread_condattr_t monotonic;
     *out = NULL;
     if (!h) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
-    *h = (struct moe_hub){ .request_bytes = (request_bytes + 63) / 64 * 64, .reply_bytes = (reply_bytes + 63) / 64 * 64, .timeout = timeout };
+    *h = (struct moe_hub){ .request_bytes = (request_bytes + 63) / 64 * 64,
+                           .reply_bytes = (reply_bytes + 63) / 64 * 64,
+                           .timeout = timeout };
     h->rank = aligned_alloc(128, (size_t)ranks * sizeof *h->rank);
     h->pair = calloc((size_t)ranks * (size_t)ranks, sizeof *h->pair);
     h->first = h->last = calloc(1, sizeof *h->first);
@@ -68,8 +78,10 @@ enum moe_code moe_hub_open(struct moe_hub **out, int ranks, size_t request_bytes
     }
     pthread_condattr_destroy(&monotonic);
     bool ok = h->rank && h->pair && h->first;
-    for (int r = 0; ok && r < ranks; r++) { /* address space only: pages come with the tokens that reach them */
-        void *p = mmap(NULL, window_bytes(h), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* address space only: pages come with the tokens that reach them */
+    for (int r = 0; ok && r < ranks; r++) {
+        void *p = mmap(NULL, window_bytes(h), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         ok = p != MAP_FAILED;
         if (ok) h->rank[r].window = p;
     }
@@ -113,7 +125,10 @@ static void ring(struct moe_hub *h, int to)
     pthread_mutex_unlock(&r->lock);
 }
 
-static void alive(struct local *l) { atomic_fetch_add_explicit(&l->h->rank[l->c.rank].life, 1, memory_order_relaxed); }
+static void alive(struct local *l)
+{
+    atomic_fetch_add_explicit(&l->h->rank[l->c.rank].life, 1, memory_order_relaxed);
+}
 
 static void note_deaths(struct local *l)
 {
@@ -142,7 +157,10 @@ static void local_wait(struct moe_comm *c, double seconds)
     note_deaths(l);
 }
 
-static uint64_t local_life(struct moe_comm *c, int rank) { return atomic_load_explicit(&of(c)->h->rank[rank].life, memory_order_relaxed); }
+static uint64_t local_life(struct moe_comm *c, int rank)
+{
+    return atomic_load_explicit(&of(c)->h->rank[rank].life, memory_order_relaxed);
+}
 
 static void local_give_up(struct moe_comm *c, int rank)
 {
@@ -165,7 +183,8 @@ static enum moe_code local_post(struct moe_comm *c, int to, size_t bytes, struct
     struct pair *p = pair(h, to, c->rank);
     (void)bytes, (void)err;
     alive(of(c));
-    atomic_store_explicit(&p->requests, atomic_load_explicit(&p->requests, memory_order_relaxed) + 1, memory_order_release);
+    atomic_store_explicit(&p->requests, atomic_load_explicit(&p->requests, memory_order_relaxed) + 1,
+                          memory_order_release);
     ring(h, to);
     return MOE_OK;
 }
@@ -174,7 +193,8 @@ static const void *local_requested(struct moe_comm *c, int from)
 {
     struct moe_hub *h = of(c)->h;
     struct pair *p = pair(h, c->rank, from);
-    bool waits = atomic_load_explicit(&p->requests, memory_order_acquire) != atomic_load_explicit(&p->answers, memory_order_relaxed);
+    bool waits = atomic_load_explicit(&p->requests, memory_order_acquire) !=
+                 atomic_load_explicit(&p->answers, memory_order_relaxed);
     return waits ? h->rank[c->rank].window + (size_t)from * h->request_bytes : NULL;
 }
 
@@ -191,7 +211,8 @@ static enum moe_code local_answer(struct moe_comm *c, int to, size_t bytes, stru
     struct pair *p = pair(h, c->rank, to);
     (void)bytes, (void)err;
     alive(of(c));
-    atomic_store_explicit(&p->answers, atomic_load_explicit(&p->answers, memory_order_relaxed) + 1, memory_order_release);
+    atomic_store_explicit(&p->answers, atomic_load_explicit(&p->answers, memory_order_relaxed) + 1,
+                          memory_order_release);
     ring(h, to);
     return MOE_OK;
 }
@@ -200,13 +221,15 @@ static const void *local_answered(struct moe_comm *c, int from)
 {
     struct moe_hub *h = of(c)->h;
     struct pair *p = pair(h, from, c->rank);
-    bool there = atomic_load_explicit(&p->answers, memory_order_acquire) == atomic_load_explicit(&p->requests, memory_order_relaxed);
+    bool there = atomic_load_explicit(&p->answers, memory_order_acquire) ==
+                 atomic_load_explicit(&p->requests, memory_order_relaxed);
     return there ? reply_slot(h, from, c->rank) : NULL;
 }
 
 /* ---- what is said to all: a list that only grows ---- */
 
-static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                               struct moe_err *err)
 {
     struct moe_hub *h = of(c)->h;
     struct said *s = malloc(sizeof *s + bytes);
@@ -270,7 +293,8 @@ enum moe_code moe_comm_local(struct moe_comm **out, struct moe_hub *h, int rank,
     struct local *l = calloc(1, sizeof *l);
     *out = NULL;
     if (!l) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
-    enum moe_code code = moe_comm_init(&l->c, &ops, rank, h->ranks, h->request_bytes, h->reply_bytes, h->timeout, err);
+    enum moe_code code = moe_comm_init(&l->c, &ops, rank, h->ranks, h->request_bytes, h->reply_bytes,
+                                       h->timeout, err);
     l->h = h;
     l->at = h->first;
     if (code == MOE_OK) *out = &l->c;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/comm-ucx-internal.h - what the sending and the receiving half of the UCX communicator share; for
- * runtime/comm/comm-ucx*.c alone. */
+/* runtime/comm/comm-ucx-internal.h - what the sending and the receiving half of the UCX communicator share;
+ * for runtime/comm/comm-ucx*.c alone. */
 #ifndef MOE_RUNTIME_COMM_COMM_UCX_INTERNAL_H
 #define MOE_RUNTIME_COMM_COMM_UCX_INTERNAL_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks as processes, on one host or several: UCX active messages.  A message goes whole into the slot it is for; small ones are copied
- * there, large ones are fetched into it.  One worker, one thread. */
+/* Ranks as processes, on one host or several: UCX active messages.  A message goes whole into the slot it is
+ * for; small ones are copied there, large ones are fetched into it.  One worker, one thread. */
 #include "runtime/comm/comm-ucx.h"
 
 #if MOE_HAVE_UCX
@@ -80,7 +80,8 @@ static void out_sent(void *request, ucs_status_t status, void *user)
     free(g);
 }
 
-static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint32_t number, const void *data, size_t bytes)
+static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint32_t number, const void *data,
+                     size_t bytes)
 {
     struct link *l = &x->link[to];
     if (l->gone || !l->ep) return true;
@@ -94,7 +95,9 @@ static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint3
     *g = (struct gone){ x->u, o };
     put_head(x, o->head, kind, what, number);
     if (bytes) memcpy(o->data, data, bytes);
-    ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.send = out_sent, .user_data = g };
+    ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
+                              .cb.send = out_sent,
+                              .user_data = g };
     void *r = x->u->ucp_am_send_nbx(l->ep, AM, o->head, sizeof o->head, o->data, bytes, &p);
     if (UCS_PTR_IS_PTR(r)) return true;
     if (UCS_PTR_IS_ERR(r)) l->gone = x->news = true;
@@ -130,7 +133,10 @@ static enum moe_code ucx_post(struct moe_comm *c, int to, size_t bytes, struct m
     return MOE_OK;
 }
 
-static const void *ucx_requested(struct moe_comm *c, int from) { return of(c)->link[from].is_asked ? of(c)->link[from].asked : NULL; }
+static const void *ucx_requested(struct moe_comm *c, int from)
+{
+    return of(c)->link[from].is_asked ? of(c)->link[from].asked : NULL;
+}
 
 static void *ucx_reply(struct moe_comm *c, int to)
 {
@@ -150,7 +156,10 @@ static enum moe_code ucx_answer(struct moe_comm *c, int to, size_t bytes, struct
     return MOE_OK;
 }
 
-static const void *ucx_answered(struct moe_comm *c, int from) { return of(c)->link[from].is_answered ? of(c)->link[from].answer : NULL; }
+static const void *ucx_answered(struct moe_comm *c, int from)
+{
+    return of(c)->link[from].is_answered ? of(c)->link[from].answer : NULL;
+}
 
 static size_t ucx_request_size(struct moe_comm *c, int from)
 {
@@ -161,7 +170,8 @@ static size_t ucx_reply_size(struct moe_comm *c, int from)
     return from == c->rank ? c->reply_bytes : of(c)->link[from].answer_bytes;
 }
 
-static enum moe_code ucx_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+static enum moe_code ucx_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                             struct moe_err *err)
 {
     struct ucx *x = of(c);
     bool sent = true;
@@ -178,7 +188,8 @@ static bool ucx_heard(struct moe_comm *c, int *from, uint32_t *kind, const void 
     x->handed = NULL;
     for (struct said **at = &x->said, *s; (s = *at); at = &s->next) {
         struct link *l = &x->link[s->head.from];
-        if (!s->here || s->head.number != l->heard) continue; /* a large one may come after a small one that was said later */
+        /* a large one may come after a small one that was said later */
+        if (!s->here || s->head.number != l->heard) continue;
         l->heard++;
         l->unheard--;
         l->unheard_bytes -= s->bytes;
@@ -251,7 +262,8 @@ static void farewell(struct ucx *x)
     send_all(x, BYE, 0);
     for (bool all = false; !all && moe_now() < end; ) {
         all = true;
-        for (int r = 0; r < x->c.ranks; r++) all &= r == x->c.rank || x->c.dead[r] || x->link[r].gone || x->link[r].bye;
+        for (int r = 0; r < x->c.ranks; r++)
+            all &= r == x->c.rank || x->c.dead[r] || x->link[r].gone || x->link[r].bye;
         if (!all) ucx_wait(&x->c, end - moe_now());
     }
 }
@@ -262,10 +274,12 @@ static void close_links(struct ucx *x)
     for (int r = 0; x->link && r < x->c.ranks; r++) {
         struct link *l = &x->link[r];
         if (!l->ep) continue;
-        ucp_request_param_t p = { .op_attr_mask = l->gone ? UCP_OP_ATTR_FIELD_FLAGS : 0, .flags = l->gone ? UCP_EP_CLOSE_FLAG_FORCE : 0 };
+        ucp_request_param_t p = { .op_attr_mask = l->gone ? UCP_OP_ATTR_FIELD_FLAGS : 0,
+                                  .flags = l->gone ? UCP_EP_CLOSE_FLAG_FORCE : 0 };
         void *q = x->u->ucp_ep_close_nbx(l->ep, &p);
         if (!UCS_PTR_IS_PTR(q)) continue;
-        while (x->u->ucp_request_check_status(q) == UCS_INPROGRESS && moe_now() < end) x->u->ucp_worker_progress(x->worker);
+        while (x->u->ucp_request_check_status(q) == UCS_INPROGRESS && moe_now() < end)
+            x->u->ucp_worker_progress(x->worker);
         x->u->ucp_request_free(q);
     }
 }
@@ -300,8 +314,10 @@ static enum moe_code slots(struct ucx *x, struct moe_err *err)
     size_t a = x->c.request_bytes, b = x->c.reply_bytes, n = (size_t)x->c.ranks;
     x->link = calloc(n, sizeof *x->link);
     x->memory_bytes = 2 * n * (a + b);
-    void *p = mmap(NULL, x->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED || !x->link) return moe_fail(err, MOE_NOMEM, "no memory for the slots of %d ranks", x->c.ranks);
+    void *p = mmap(NULL, x->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p == MAP_FAILED || !x->link)
+        return moe_fail(err, MOE_NOMEM, "no memory for the slots of %d ranks", x->c.ranks);
     unsigned char *m = x->memory = p;
     for (size_t r = 0; r < n; r++, m += 2 * (a + b)) {
         x->link[r].asked = m;
@@ -314,8 +330,10 @@ static enum moe_code slots(struct ucx *x, struct moe_err *err)
 
 static enum moe_code start(struct ucx *x, struct moe_err *err)
 {
-    ucp_params_t params = { .field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP };
-    ucp_worker_params_t worker = { .field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE, .thread_mode = UCS_THREAD_MODE_SINGLE };
+    ucp_params_t params = { .field_mask = UCP_PARAM_FIELD_FEATURES,
+                            .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP };
+    ucp_worker_params_t worker = { .field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                   .thread_mode = UCS_THREAD_MODE_SINGLE };
     ucp_am_handler_param_t handler = { .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID |
                                                      UCP_AM_HANDLER_PARAM_FIELD_CB |
                                                      UCP_AM_HANDLER_PARAM_FIELD_ARG,
@@ -323,15 +341,19 @@ static enum moe_code start(struct ucx *x, struct moe_err *err)
                                        .cb = moe_ucx_receive,
                                        .arg = x };
     ucp_config_t *config;
-    if (x->u->ucp_config_read(NULL, NULL, &config) != UCS_OK) return moe_fail(err, MOE_DEVICE, "--comm ucx: UCX refuses its settings (UCX_* in the environment)");
+    if (x->u->ucp_config_read(NULL, NULL, &config) != UCS_OK)
+        return moe_fail(err, MOE_DEVICE, "--comm ucx: UCX refuses its settings (UCX_* in the environment)");
     ucs_status_t s = x->u->ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &params, config, &x->context);
     x->u->ucp_config_release(config);
     if (s == UCS_OK) s = x->u->ucp_worker_create(x->context, &worker, &x->worker);
     if (s == UCS_OK) s = x->u->ucp_worker_get_efd(x->worker, &x->efd);
     if (s == UCS_OK) s = x->u->ucp_worker_set_am_recv_handler(x->worker, &handler);
     if (s == UCS_OK) s = x->u->ucp_worker_get_address(x->worker, &x->address, &x->address_bytes);
-    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: UCX %s does not start (status %d; UCX_LOG_LEVEL=info tells more)",
-                                           x->u->ucp_get_version_string(), (int)s);
+    return s == UCS_OK
+             ? MOE_OK
+             : moe_fail(err, MOE_DEVICE,
+                        "--comm ucx: UCX %s does not start (status %d; UCX_LOG_LEVEL=info tells more)",
+                        x->u->ucp_get_version_string(), (int)s);
 }
 
 enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool here, size_t request_bytes,
@@ -343,7 +365,8 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
     MOE_TRY(moe_ucx(&u, here, err));
     struct ucx *x = calloc(1, sizeof *x);
     if (!x) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
-    enum moe_code code = moe_comm_init(&x->c, &ops, rank, ranks, (request_bytes + 63) / 64 * 64, (reply_bytes + 63) / 64 * 64, timeout, err);
+    enum moe_code code = moe_comm_init(&x->c, &ops, rank, ranks, (request_bytes + 63) / 64 * 64,
+                                       (reply_bytes + 63) / 64 * 64, timeout, err);
     x->u = u;
     x->said_end = &x->said;
     if (code == MOE_OK) code = slots(x, err);
@@ -366,10 +389,18 @@ void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY])
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err)
 {
     struct ucx *x = of(c);
-    ucp_ep_params_t p = { .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
-                          .address = address, .err_mode = UCP_ERR_HANDLING_MODE_PEER, .err_handler = { failed, x } };
+    ucp_ep_params_t p = { .field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                        UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER,
+                          .address = address,
+                          .err_mode = UCP_ERR_HANDLING_MODE_PEER,
+                          .err_handler = { failed, x } };
     ucs_status_t s = x->u->ucp_ep_create(x->worker, &p, &x->link[rank].ep);
-    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)", c->rank, rank, (int)s);
+    return s == UCS_OK
+             ? MOE_OK
+             : moe_fail(
+                   err, MOE_DEVICE,
+                   "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)",
+                   c->rank, rank, (int)s);
 }
 
 static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *err)
@@ -382,10 +413,16 @@ static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *
         s = x->u->ucp_request_check_status(q);
     }
     if (UCS_PTR_IS_PTR(q)) x->u->ucp_request_free(q);
-    return s == UCS_OK ? MOE_OK : moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)", x->c.rank, rank, (int)s);
+    return s == UCS_OK
+             ? MOE_OK
+             : moe_fail(
+                   err, MOE_DEVICE,
+                   "--comm ucx: rank %d cannot connect to rank %d (status %d; UCX_LOG_LEVEL=info tells more)",
+                   x->c.rank, rank, (int)s);
 }
 
-/* Say `kind` to all and wait to hear it from all.  A rank that has said WELCOME may be at work already, and die: that is a loss like any other. */
+/* Say `kind` to all and wait to hear it from all.  A rank that has said WELCOME may be at work already, and
+ * die: that is a loss like any other. */
 static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct moe_err *err)
 {
     send_all(x, kind, 0);
@@ -402,7 +439,8 @@ static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct 
                 return err->code;
             }
             if ((kind == HELLO && l->gone) || moe_now() > end)
-                return moe_fail(err, MOE_DEVICE, "--comm ucx: rank %d was lost while ranks %d and it connected", r, x->c.rank);
+                return moe_fail(err, MOE_DEVICE,
+                                "--comm ucx: rank %d was lost while ranks %d and it connected", r, x->c.rank);
         }
     }
     return MOE_OK;
@@ -432,7 +470,8 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
     (void)rank, (void)ranks, (void)here, (void)request_bytes, (void)reply_bytes, (void)timeout, (void)address,
         (void)address_bytes;
     *out = NULL;
-    return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: built without UCX (Debian: libucx-dev, then make again)");
+    return moe_fail(err, MOE_UNSUPPORTED,
+                    "--comm ucx: built without UCX (Debian: libucx-dev, then make again)");
 }
 
 void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]) { (void)c, (void)key; }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/comm-ucx.h - ranks as processes, on one host or several, over whatever UCX finds between them: RDMA, TCP.
+/* runtime/comm/comm-ucx.h - ranks as processes, on one host or several, over whatever UCX finds
+ * between them: RDMA, TCP.
  *
- * Where peers may die, UCX must be able to say so: endpoints use its peer failure handling, and shared memory, which does not report a death in
- * every version, is left out unless UCX_TLS names it.  UCX's own environment variables hold. */
+ * Where peers may die, UCX must be able to say so: endpoints use its peer failure handling, and shared
+ * memory, which does not report a death in every version, is left out unless UCX_TLS names it.  UCX's own
+ * environment variables hold. */
 #ifndef MOE_RUNTIME_COMM_COMM_UCX_H
 #define MOE_RUNTIME_COMM_COMM_UCX_H
 
@@ -20,8 +22,8 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **c, int rank, int ranks, bool h
 void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]);
 /* Every other rank, before anything is sent. */
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err);
-/* Until all connections stand, both ways, within `patience` seconds; MOE_DEVICE naming a rank without one.  UCX survives the loss of a peer only from
- * then on. */
+/* Until all connections stand, both ways, within `patience` seconds; MOE_DEVICE naming a rank without one.
+ * UCX survives the loss of a peer only from then on. */
 enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe_err *err);
 
 #endif

@@ -7,8 +7,8 @@
 
 #include <stdlib.h>
 
-enum moe_code moe_comm_init(struct moe_comm *c, const struct moe_comm_ops *ops, int rank, int ranks, size_t request_bytes, size_t reply_bytes,
-                            double timeout, struct moe_err *err)
+enum moe_code moe_comm_init(struct moe_comm *c, const struct moe_comm_ops *ops, int rank, int ranks,
+                            size_t request_bytes, size_t reply_bytes, double timeout, struct moe_err *err)
 {
     *c = (struct moe_comm){ .broken = MOE_ERR_INIT,
                             .ops = ops,
@@ -50,7 +50,8 @@ enum moe_code moe_comm_answer(struct moe_comm *c, int to, size_t bytes, struct m
     return c->ops->answer(c, to, bytes, err);
 }
 
-enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                           struct moe_err *err)
 {
     return c->ranks > 1 ? c->ops->say(c, kind, data, bytes, err) : MOE_OK;
 }
@@ -70,7 +71,9 @@ static enum moe_code wait_for(struct moe_comm *c, double seconds, struct moe_err
         return err->code;
     }
     if (c->dead[c->rank])
-        return moe_fail(err, MOE_DEVICE, "rank %d was given up by the others (silent for %g seconds; raise --rank-timeout)", c->rank, c->timeout);
+        return moe_fail(err, MOE_DEVICE,
+                        "rank %d was given up by the others (silent for %g seconds; raise --rank-timeout)",
+                        c->rank, c->timeout);
     return MOE_OK;
 }
 

@@ -275,11 +275,12 @@ static void tell_missing(struct host *h)
         snprintf(line, sizeof line, "rank %d came, %d of %d ranks %s missing", newcomer, h->missing, v->ranks,
                  h->missing == 1 ? "is" : "are");
     else if (h->missing == 1)
-        snprintf(line, sizeof line, "waiting for rank %d of %d at '%s', up to %g s", first, v->ranks, v->where,
-                 v->timeout);
+        snprintf(line, sizeof line, "waiting for rank %d of %d at '%s', up to %g s", first, v->ranks,
+                 v->where, v->timeout);
     else
-        snprintf(line, sizeof line, "waiting for %d of %d ranks at '%s', rank %d is the first of them, up to %g s",
-                 h->missing, v->ranks, v->where, first, v->timeout);
+        snprintf(line, sizeof line,
+                 "waiting for %d of %d ranks at '%s', rank %d is the first of them, up to %g s", h->missing,
+                 v->ranks, v->where, first, v->timeout);
     h->told = h->missing;
     v->tell(v->ctx, line);
 }
@@ -412,7 +413,8 @@ static enum moe_code open_host(struct host *h, struct moe_err *err)
     h->poll = calloc((size_t)h->cap + 1, sizeof *h->poll);
     h->seat = calloc((size_t)ranks, sizeof *h->seat);
     h->known = calloc((size_t)ranks, sizeof *h->known);
-    if (!h->guest || !h->poll || !h->seat || !h->known) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
+    if (!h->guest || !h->poll || !h->seat || !h->known)
+        return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
     for (int r = 0; r < ranks; r++) h->seat[r] = -1;
     return moe_socket_listen(h->v->where, &h->door, err);
 }

@@ -86,8 +86,8 @@ static enum moe_code knock(struct visit *t, double end, unsigned char head[MOE_W
         if (left <= 0) break;
         if (!told && left < v->timeout - MOE_RENDEZVOUS_SILENCE) {
             char line[MOE_PATH_BYTES + 80];
-            snprintf(line, sizeof line, "rank %d is waiting for rank 0 at '%s', up to %g s", v->rank, v->where,
-                     v->timeout);
+            snprintf(line, sizeof line, "rank %d is waiting for rank 0 at '%s', up to %g s", v->rank,
+                     v->where, v->timeout);
             v->tell(v->ctx, line);
             told = true;
         }

@@ -42,9 +42,10 @@ static enum moe_code read_key(int fd, const char *path, struct moe_secret *s, st
         return moe_fail_at(err, MOE_USAGE, path, NULL, "the secret has %d bytes or more", MOE_SECRET_MAX);
     while (s->bytes && (p[s->bytes - 1] == '\n' || p[s->bytes - 1] == '\r')) s->bytes--;
     if (s->bytes >= MOE_SECRET_MIN) return MOE_OK;
-    return moe_fail_at(err, MOE_USAGE, path, NULL,
-                       "the secret has %zu byte%s, at least %d are wanted (head -c 32 /dev/urandom makes one)",
-                       s->bytes, moe_plural((int64_t)s->bytes), MOE_SECRET_MIN);
+    return moe_fail_at(
+        err, MOE_USAGE, path, NULL,
+        "the secret has %zu byte%s, at least %d are wanted (head -c 32 /dev/urandom makes one)", s->bytes,
+        moe_plural((int64_t)s->bytes), MOE_SECRET_MIN);
 }
 
 enum moe_code moe_secret_read(struct moe_secret **out, const char *path, struct moe_err *err)

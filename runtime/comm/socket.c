@@ -116,7 +116,8 @@ bool moe_socket_is_self(int fd)
 {
     struct sockaddr_storage a = { 0 }, b = { 0 };
     socklen_t n = sizeof a, k = sizeof b;
-    if (getsockname(fd, (struct sockaddr *)&a, &n) || getpeername(fd, (struct sockaddr *)&b, &k)) return false;
+    if (getsockname(fd, (struct sockaddr *)&a, &n) || getpeername(fd, (struct sockaddr *)&b, &k))
+        return false;
     return (a.ss_family == AF_INET || a.ss_family == AF_INET6) && n == k && !memcmp(&a, &b, n);
 }
 
@@ -138,8 +139,8 @@ static int connected(int family, const struct sockaddr *a, socklen_t len, double
 
 /* ---- by name ---- */
 
-/* A listening socket at the first address of `where` that takes one, or one that is connected to the first that
- * answers within `seconds`; *fd -1 and errno when there is none. */
+/* A listening socket at the first address of `where` that takes one, or one that is connected to the first
+ * that answers within `seconds`; *fd -1 and errno when there is none. */
 static enum moe_code at_name(const char *where, bool to_listen, double seconds, int *fd, struct moe_err *err)
 {
     struct addrinfo *list = NULL, local = { .ai_family = AF_UNIX };

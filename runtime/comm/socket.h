@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/socket.h - the sockets by which ranks meet: "HOST:PORT", ":PORT" (the loopback of this host), or
- * "unix:NAME" (an abstract socket of this host). None of them ever waits; whoever waits for one polls it. */
+/* runtime/comm/socket.h - the sockets by which ranks meet: "HOST:PORT", ":PORT" (the loopback
+ * of this host), or "unix:NAME" (an abstract socket of this host). None of them ever waits;
+ * whoever waits for one polls it. */
 #ifndef MOE_RUNTIME_COMM_SOCKET_H
 #define MOE_RUNTIME_COMM_SOCKET_H
 

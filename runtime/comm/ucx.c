@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* UCX reads its settings from the environment when it is loaded, and writes what it has to say to standard output: that is ours.  Nor is it to
- * catch signals, or every mmap of the process.  What a user has set stays. */
+/* UCX reads its settings from the environment when it is loaded, and writes what it has to say
+ * to standard output: that is ours.  Nor is it to catch signals, or every mmap of the process.
+ * What a user has set stays. */
 static void settle(bool here)
 {
     setenv("UCX_LOG_LEVEL", "fatal", 0);
@@ -15,7 +16,8 @@ static void settle(bool here)
     setenv("UCX_MEM_EVENTS", "no", 0);
     setenv("UCX_WARN_UNUSED_ENV_VARS", "n", 0);
     if (here) setenv("UCX_NET_DEVICES", "lo", 0); /* nobody outside this host can reach the ranks */
-    /* Shared memory reports no peer's death in every version, sockets do: a killed rank is known at once, not after the timeout. */
+    /* Shared memory reports no peer's death in every version, sockets do: a killed rank is known at
+     * once, not after the timeout. */
     setenv("UCX_TLS", "^posix,sysv,xpmem,cma,knem", 0);
 }
 
@@ -28,11 +30,13 @@ enum moe_code moe_ucx(const struct moe_ucx **out, bool here, struct moe_err *err
     settle(here);
     void *lib = dlopen("libucp.so.0", RTLD_NOW | RTLD_GLOBAL);
     if (!lib) return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: libucp is not installed (Debian: libucx0)");
-#define X(name)                                                                                                              \
-    {                                                                                                                        \
-        void *p = dlsym(lib, #name);                                                                                         \
-        if (!p) return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: libucp has no %s (it is older than 1.11)", #name);         \
-        memcpy(&u.name, &p, sizeof p);                                                                                       \
+#define X(name) \
+    { \
+        void *p = dlsym(lib, #name); \
+        if (!p) \
+            return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: libucp has no %s (it is older than 1.11)", \
+                            #name); \
+        memcpy(&u.name, &p, sizeof p); \
     }
     MOE_UCX_FUNCTIONS(X)
 #undef X

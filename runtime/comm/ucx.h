@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/ucx.h - libucp, loaded when it is first needed: tools that do not talk to other ranks neither link nor start it.
- * For runtime/comm/comm-ucx.c alone; only where the headers were there at build time. */
+/* runtime/comm/ucx.h - libucp, loaded when it is first needed: tools that do not talk to other ranks neither
+ * link nor start it.  For runtime/comm/comm-ucx.c alone; only where the headers were there at build time. */
 #ifndef MOE_RUNTIME_COMM_UCX_H
 #define MOE_RUNTIME_COMM_UCX_H
 
@@ -11,11 +11,13 @@
 #if MOE_HAVE_UCX
 #include <ucp/api/ucp.h>
 
-#define MOE_UCX_FUNCTIONS(X)                                                                                                                \
-    X(ucp_init_version) X(ucp_cleanup) X(ucp_config_read) X(ucp_config_release) X(ucp_worker_create) X(ucp_worker_destroy)                   \
-    X(ucp_worker_get_address) X(ucp_worker_release_address) X(ucp_worker_progress) X(ucp_worker_get_efd) X(ucp_worker_arm)                   \
-    X(ucp_worker_set_am_recv_handler) X(ucp_am_send_nbx) X(ucp_am_recv_data_nbx) X(ucp_ep_create) X(ucp_ep_close_nbx) X(ucp_ep_flush_nbx) X(ucp_request_free) \
-    X(ucp_request_check_status) X(ucp_get_version_string)
+#define MOE_UCX_FUNCTIONS(X) \
+    X(ucp_init_version) \
+    X(ucp_cleanup) X(ucp_config_read) X(ucp_config_release) X(ucp_worker_create) X(ucp_worker_destroy) \
+        X(ucp_worker_get_address) X(ucp_worker_release_address) X(ucp_worker_progress) X(ucp_worker_get_efd) \
+            X(ucp_worker_arm) X(ucp_worker_set_am_recv_handler) X(ucp_am_send_nbx) X(ucp_am_recv_data_nbx) \
+                X(ucp_ep_create) X(ucp_ep_close_nbx) X(ucp_ep_flush_nbx) X(ucp_request_free) \
+                    X(ucp_request_check_status) X(ucp_get_version_string)
 
 struct moe_ucx {
 #define X(name) __typeof__(name) *name;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/wire.h - what ranks say to each other, as bytes: the one place that lays messages out and reads
- * them.  No I/O, no state.
+/* runtime/comm/wire.h - what ranks say to each other, as bytes: the one place that lays messages out and
+ * reads them.  No I/O, no state.
  *
  * Whatever arrives is a stranger's until it has been through here: every length is held against the bytes
  * that are there, every number against what it may be, every text is cut out, ended and made fit for a

@@ -14,7 +14,14 @@ enum { ROUNDS = 9, READ_BYTES = 256 << 20, PIECE = 1 << 20, CONTEXT = 64, PROMPT
 
 struct least { double wall, processor; }; /* of several rounds, seconds */
 
-struct bench { struct moe_engine *e; struct moe_pool *pool; unsigned char *memory; float *x, *y; int32_t ids[CONTEXT + PROMPT + 2 * ROUNDS]; volatile float sink[64]; };
+struct bench {
+    struct moe_engine *e;
+    struct moe_pool *pool;
+    unsigned char *memory;
+    float *x, *y;
+    int32_t ids[CONTEXT + PROMPT + 2 * ROUNDS];
+    volatile float sink[64];
+};
 
 static struct least begin(void) { return (struct least){ moe_now(), moe_cpu_seconds() }; }
 
@@ -32,16 +39,21 @@ static const struct least never = { 1e30, 1e30 };
 static void read_piece(void *ctx, int64_t i, int worker)
 {
     struct bench *b = ctx;
-    b->sink[worker % 64] = moe_kernels()->amax((const float *)(const void *)(b->memory + i * PIECE), PIECE / 4);
+    b->sink[worker % 64] = moe_kernels()->amax((const float *)(const void *)(b->memory + i * PIECE),
+                                               PIECE / 4);
 }
 
 static double weight_bytes(const struct moe_weight *w)
 {
     if (!w->data) return 0;
-    return (double)(moe_plane_bytes(w->type, w->layout, 0, w->rows, w->cols) + moe_plane_bytes(w->type, w->layout, 1, w->rows, w->cols));
+    return (double)(moe_plane_bytes(w->type, w->layout, 0, w->rows, w->cols) +
+                    moe_plane_bytes(w->type, w->layout, 1, w->rows, w->cols));
 }
 
-static double expert_bytes(const struct moe_expert *e) { return weight_bytes(&e->gate) + weight_bytes(&e->up) + weight_bytes(&e->down); }
+static double expert_bytes(const struct moe_expert *e)
+{
+    return weight_bytes(&e->gate) + weight_bytes(&e->up) + weight_bytes(&e->down);
+}
 
 /* Of the weights that one token uses (experts are alike). */
 static double active_bytes(const struct moe_model *m)
@@ -49,9 +61,13 @@ static double active_bytes(const struct moe_model *m)
     double sum = weight_bytes(&m->head);
     for (int64_t l = 0; l < m->config.num_hidden_layers; l++) {
         const struct moe_layer *y = &m->layers[l];
-        const struct moe_weight *const w[] = { &y->q_a, &y->q_b, &y->q, &y->kv_a, &y->kv_b, &y->o, &y->router };
+        const struct moe_weight *const w[] = {
+            &y->q_a, &y->q_b, &y->q, &y->kv_a, &y->kv_b, &y->o, &y->router
+        };
         for (size_t i = 0; i < sizeof w / sizeof *w; i++) sum += weight_bytes(w[i]);
-        sum += y->moe ? expert_bytes(&y->shared) + (double)m->config.num_experts_per_tok * expert_bytes(&y->experts[0]) : expert_bytes(&y->dense);
+        sum += y->moe ? expert_bytes(&y->shared) +
+                            (double)m->config.num_experts_per_tok * expert_bytes(&y->experts[0])
+                      : expert_bytes(&y->dense);
     }
     return sum;
 }
@@ -68,7 +84,8 @@ static void product(void *ctx, int64_t i, int worker)
     moe_kernels()->matmul(p->w, r0, r1, p->b->x, p->w->cols, p->n, p->b->y + r0, p->w->rows);
 }
 
-static void add_product(struct bench *b, const struct moe_weight *w, int64_t n, double times, struct least *sum, double *flops)
+static void add_product(struct bench *b, const struct moe_weight *w, int64_t n, double times,
+                        struct least *sum, double *flops)
 {
     if (!w->data || n < 1) return;
     struct product p = { w, b, n, 128 };
@@ -83,7 +100,8 @@ static void add_product(struct bench *b, const struct moe_weight *w, int64_t n, 
     *flops += times * 2.0 * (double)(w->rows * w->cols * n);
 }
 
-static void add_expert(struct bench *b, const struct moe_expert *x, int64_t n, double times, struct least *sum, double *flops)
+static void add_expert(struct bench *b, const struct moe_expert *x, int64_t n, double times,
+                       struct least *sum, double *flops)
 {
     add_product(b, &x->gate, n, times, sum, flops);
     add_product(b, &x->up, n, times, sum, flops);
@@ -91,15 +109,18 @@ static void add_expert(struct bench *b, const struct moe_expert *x, int64_t n, d
 }
 
 /* Of a layer and n tokens, `times` layers of its kind. */
-static void add_layer(struct bench *b, const struct moe_layer *y, int64_t n, double times, struct least *sum, double *flops)
+static void add_layer(struct bench *b, const struct moe_layer *y, int64_t n, double times, struct least *sum,
+                      double *flops)
 {
     const struct moe_config *c = &b->e->model->config;
     const struct moe_weight *const w[] = { &y->q_a, &y->q_b, &y->q, &y->kv_a, &y->o, &y->router };
     for (size_t i = 0; i < sizeof w / sizeof *w; i++) add_product(b, w[i], n, times, sum, flops);
     add_expert(b, y->moe ? &y->shared : &y->dense, n, times, sum, flops);
     if (!y->moe) return;
-    int64_t each = (n * c->num_experts_per_tok + c->n_routed_experts - 1) / c->n_routed_experts; /* then k n / each experts are busy */
-    add_expert(b, &y->experts[0], each, times * (double)(n * c->num_experts_per_tok) / (double)each, sum, flops);
+    /* then k n / each experts are busy */
+    int64_t each = (n * c->num_experts_per_tok + c->n_routed_experts - 1) / c->n_routed_experts;
+    add_expert(b, &y->experts[0], each, times * (double)(n * c->num_experts_per_tok) / (double)each, sum,
+               flops);
 }
 
 static struct least products(struct bench *b, int64_t n, double *flops)
@@ -181,7 +202,8 @@ static enum moe_code prefill(struct bench *b, cJSON *list, struct moe_err *err)
 }
 
 /* Opening, and a first token, from nothing but a warm page cache. */
-static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engine_options *o, struct moe_pool *pool, struct least step, struct moe_err *err)
+static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engine_options *o,
+                           struct moe_pool *pool, struct least step, struct moe_err *err)
 {
     struct least opened = never, first = never;
     static const int32_t id[1] = { 1 };
@@ -206,14 +228,17 @@ static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engin
 static int64_t widest(const struct moe_config *c)
 {
     int64_t n = c->vocab_size;
-    const int64_t all[] = { c->hidden_size, c->intermediate_size, c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
-                            c->num_attention_heads * c->v_head_dim, c->n_shared_experts * c->moe_intermediate_size };
+    const int64_t all[] = { c->hidden_size, c->intermediate_size,
+                            c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
+                            c->num_attention_heads * c->v_head_dim,
+                            c->n_shared_experts * c->moe_intermediate_size };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] > n) n = all[i];
     return n;
 }
 
-enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_engine_options *o, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_engine_options *o,
+                             struct moe_pool *pool, struct moe_err *err)
 {
     struct bench b = { .pool = pool };
     struct least step;
@@ -228,8 +253,11 @@ enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_eng
     } else {
         memset(b.memory, 1, READ_BYTES);
         for (int64_t i = 0; i < n; i++) b.x[i] = (float)(i * 37 % 101) / 50.0f - 1.0f;
-        for (size_t i = 0; i < sizeof b.ids / sizeof *b.ids; i++) b.ids[i] = (int32_t)((int64_t)i * 131 % b.e->model->config.vocab_size);
-        code = b.e->context > CONTEXT + ROUNDS ? decode(&b, list, &step, err) : moe_fail(err, MOE_USAGE, "--bench needs a context of %d", CONTEXT + ROUNDS + 1);
+        for (size_t i = 0; i < sizeof b.ids / sizeof *b.ids; i++)
+            b.ids[i] = (int32_t)((int64_t)i * 131 % b.e->model->config.vocab_size);
+        code = b.e->context > CONTEXT + ROUNDS
+                 ? decode(&b, list, &step, err)
+                 : moe_fail(err, MOE_USAGE, "--bench needs a context of %d", CONTEXT + ROUNDS + 1);
         if (code == MOE_OK) code = prefill(&b, list, err);
         if (code == MOE_OK) code = fresh(list, path, o, pool, step, err);
     }

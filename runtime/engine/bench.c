@@ -10,7 +10,15 @@
 
 enum { REPEAT = 5, READ_BYTES = 256 << 20, FMA_ROUNDS = 4000000 };
 
-struct task { const struct moe_weight *w; const float *x; float *y; int64_t n, rows; const unsigned char *memory; double *done; volatile float sink[64]; };
+struct task {
+    const struct moe_weight *w;
+    const float *x;
+    float *y;
+    int64_t n, rows;
+    const unsigned char *memory;
+    double *done;
+    volatile float sink[64];
+};
 
 static void product(void *ctx, int64_t i, int worker)
 {
@@ -24,7 +32,8 @@ static void product(void *ctx, int64_t i, int worker)
 static void read_memory(void *ctx, int64_t i, int worker)
 {
     struct task *t = ctx;
-    t->sink[worker % 64] = moe_kernels()->amax((const float *)(const void *)(t->memory + i * (1 << 20)), (1 << 20) / 4);
+    t->sink[worker % 64] = moe_kernels()->amax((const float *)(const void *)(t->memory + i * (1 << 20)),
+                                               (1 << 20) / 4);
 }
 
 static void multiply_add(void *ctx, int64_t i, int worker)
@@ -48,10 +57,12 @@ static double best_of(struct moe_pool *pool, int64_t n, void (*fn)(void *, int64
     return least;
 }
 
-static void row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops, double read, double fma)
+static void row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops,
+                double read, double fma)
 {
     cJSON *o = cJSON_CreateObject();
-    double gb = bytes / seconds / 1e9, gf = flops / seconds / 1e9, a = read > 0 ? gb / read : 1, b = fma > 0 ? gf / fma : 1;
+    double gb = bytes / seconds / 1e9, gf = flops / seconds / 1e9, a = read > 0 ? gb / read : 1,
+           b = fma > 0 ? gf / fma : 1;
     if (!o) return;
     cJSON_AddStringToObject(o, "op", op);
     cJSON_AddStringToObject(o, "shape", shape);
@@ -62,14 +73,20 @@ static void row(cJSON *list, const char *op, const char *shape, double seconds, 
     cJSON_AddItemToArray(list, o);
 }
 
-static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *pool, struct task *t, double read, double fma)
+static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *pool, struct task *t,
+                     double read, double fma)
 {
     const struct moe_config *c = &e->model->config;
     const struct moe_layer *y = &e->model->layers[c->num_hidden_layers - 1];
     const struct moe_expert *x = y->moe ? &y->experts[0] : &y->dense;
-    for (int64_t i = 0; y->moe && !x->gate.data && i < c->n_routed_experts; i++) x = &y->experts[i]; /* a rank has some of them */
-    const struct { const char *name; const struct moe_weight *w; } ops[] = {
-        { "expert gate", &x->gate }, { "expert down", &x->down }, { "attention o", &y->o }, { "head", &e->model->head },
+    /* a rank has some of them */
+    for (int64_t i = 0; y->moe && !x->gate.data && i < c->n_routed_experts; i++) x = &y->experts[i];
+    const struct { const char *name; const struct moe_weight *w;
+    } ops[] = {
+        { "expert gate", &x->gate },
+        { "expert down", &x->down },
+        { "attention o", &y->o },
+        { "head", &e->model->head },
     };
     static const int64_t sizes[] = { 1, 8, 64 };
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
@@ -77,12 +94,14 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
             const struct moe_weight *w = ops[i].w;
             char shape[96];
             if (!w->data) continue; /* it has none of them */
-            snprintf(shape, sizeof shape, "%s %lldx%lld n=%lld", moe_dtype_name(w->type), (long long)w->rows, (long long)w->cols, (long long)sizes[k]);
+            snprintf(shape, sizeof shape, "%s %lldx%lld n=%lld", moe_dtype_name(w->type), (long long)w->rows,
+                     (long long)w->cols, (long long)sizes[k]);
             t->w = w;
             t->n = sizes[k];
             t->rows = (w->rows / (4 * moe_pool_threads(pool)) + 16) / 16 * 16;
             double s = best_of(pool, (w->rows + t->rows - 1) / t->rows, product, t);
-            double bytes = (double)(moe_plane_bytes(w->type, w->layout, 0, w->rows, w->cols) + moe_plane_bytes(w->type, w->layout, 1, w->rows, w->cols));
+            double bytes = (double)(moe_plane_bytes(w->type, w->layout, 0, w->rows, w->cols) +
+                                    moe_plane_bytes(w->type, w->layout, 1, w->rows, w->cols));
             row(list, ops[i].name, shape, s, bytes, 2.0 * (double)(w->rows * w->cols * t->n), read, fma);
         }
 }

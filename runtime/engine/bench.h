@@ -5,9 +5,9 @@
 
 #include "runtime/engine/engine.h"
 
-/* An array of {"op", "shape", "seconds", "gbytes_per_second", "gflops", "share_of_peak"}; first the floors: "read" (bytes read from
- * memory by all threads) and "fma" (float32 multiply-adds).  share_of_peak of a product is the larger of its shares of the two.
- * NULL when out of memory. */
+/* An array of {"op", "shape", "seconds", "gbytes_per_second", "gflops", "share_of_peak"}; first the floors:
+ * "read" (bytes read from memory by all threads) and "fma" (float32 multiply-adds).  share_of_peak of a
+ * product is the larger of its shares of the two.  NULL when out of memory. */
 cJSON *moe_bench_model(const struct moe_engine *e, struct moe_pool *pool);
 
 #endif

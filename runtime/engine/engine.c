@@ -13,30 +13,39 @@
 
 enum { BATCH_LEAST = 16, BATCH_MOST = 1024, BATCH_BYTES = 512 << 20 };
 
-uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla, int threads)
+uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
+                             int threads)
 {
-    uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)), ids = (uint64_t)context * sizeof(int32_t);
-    return moe_kv_estimate(c, context) + moe_forward_estimate(c, batch, context, mla, threads) + sampling + ids +
-           (uint64_t)(batch * c->hidden_size) * sizeof(float);
+    uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)),
+             ids = (uint64_t)context * sizeof(int32_t);
+    return moe_kv_estimate(c, context) + moe_forward_estimate(c, batch, context, mla, threads) + sampling +
+           ids + (uint64_t)(batch * c->hidden_size) * sizeof(float);
 }
 
-/* The largest n in [lo, hi] whose estimate is within `limit` (all that is larger is estimated higher); lo - 1 when none is. */
-static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo, int64_t hi, enum moe_mla mla, int threads,
-                             uint64_t limit)
+/* The largest n in [lo, hi] whose estimate is within `limit` (all that is larger is estimated
+ * higher); lo - 1 when none is. */
+static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo,
+                             int64_t hi, enum moe_mla mla, int threads, uint64_t limit)
 {
     while (lo <= hi) {
         int64_t n = lo + (hi - lo) / 2;
-        if (moe_engine_estimate(c, context ? context : n, batch ? batch : n, mla, threads) <= limit) lo = n + 1;
+        if (moe_engine_estimate(c, context ? context : n, batch ? batch : n, mla, threads) <= limit)
+            lo = n + 1;
         else hi = n - 1;
     }
     return hi;
 }
 
-/* Context first, then as large a batch as the rest allows: it saves reading experts, but the last few tokens save little. */
-static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o, int threads, struct moe_err *err)
+/* Context first, then as large a batch as the rest allows: it saves reading experts, but the
+ * last few tokens save little. */
+static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o,
+                         int threads, struct moe_err *err)
 {
-    int64_t most = o->most > 0 && o->most < c->max_position_embeddings ? o->most : c->max_position_embeddings, least = most < BATCH_LEAST ? most : BATCH_LEAST;
-    uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held : o->memory ? 1 : moe_available_memory();
+    int64_t most = o->most > 0 && o->most < c->max_position_embeddings ? o->most : c->max_position_embeddings,
+            least = most < BATCH_LEAST ? most : BATCH_LEAST;
+    uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held
+                                                : o->memory        ? 1
+                                                                   : moe_available_memory();
     char need[16], have[16];
     int64_t batch = o->batch > 0 && o->batch < BATCH_MOST ? o->batch : BATCH_MOST;
     if (!limit) limit = UINT64_MAX; /* not known */
@@ -44,12 +53,16 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     e->context = o->context > 0 ? o->context : most_that_fit(c, 0, least, 1, most, o->mla, threads, limit);
     uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, least, o->mla, threads);
     if (bytes > limit)
-        return moe_fail(err, MOE_NOMEM, "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
-                        (long long)(e->context ? e->context : 1), moe_human_bytes(bytes + (o->memory ? held : 0), need),
-                        moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
-                        o->memory ? " or a larger --memory" : "");
-    uint64_t full = moe_engine_estimate(c, e->context, least, o->mla, threads), room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
-    e->batch = most_that_fit(c, e->context, 0, least, e->context < batch ? e->context : batch, o->mla, threads, full + room);
+        return moe_fail(
+            err, MOE_NOMEM,
+            "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
+            (long long)(e->context ? e->context : 1), moe_human_bytes(bytes + (o->memory ? held : 0), need),
+            moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
+            o->memory ? " or a larger --memory" : "");
+    uint64_t full = moe_engine_estimate(c, e->context, least, o->mla, threads),
+             room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
+    e->batch = most_that_fit(c, e->context, 0, least, e->context < batch ? e->context : batch, o->mla,
+                             threads, full + room);
     if (e->batch > BATCH_LEAST) e->batch -= e->batch % BATCH_LEAST;
     if (e->batch < 1) e->batch = 1;
     e->spare = limit - moe_engine_estimate(c, e->context, e->batch, o->mla, threads);
@@ -59,30 +72,33 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
 /* ---- life ---- */
 
 /* staged: a staged part will do. */
-static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o, bool staged, struct moe_err *err)
+static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o,
+                                 bool staged, struct moe_err *err)
 {
     if (o->lender) {
         e->borrowed = true;
         e->source = o->lender->source;
         e->tokenizer = o->lender->tokenizer;
     } else {
-        MOE_TRY(staged ? moe_source_open_staged(&e->source, path, err) : moe_source_open(&e->source, path, err));
+        MOE_TRY(staged ? moe_source_open_staged(&e->source, path, err)
+                       : moe_source_open(&e->source, path, err));
     }
     const struct moe_config *c = &e->source->config;
     if (o->context > c->max_position_embeddings)
-        return moe_fail(err, MOE_USAGE, "--context %lld is more than the model's %lld positions", (long long)o->context,
-                        (long long)c->max_position_embeddings);
+        return moe_fail(err, MOE_USAGE, "--context %lld is more than the model's %lld positions",
+                        (long long)o->context, (long long)c->max_position_embeddings);
     e->vocab = c->vocab_size;
     enum moe_code code = o->lender ? MOE_OK : moe_tokenizer_open(&e->tokenizer, path, c->vocab_size, err);
     if (code != MOE_OK && (o->tokenizer || code != MOE_NOT_FOUND)) return code;
     if (e->tokenizer && !o->lender)
         moe_tokenizer_limit(e->tokenizer, o->memory ? o->memory : moe_available_memory());
-    if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab) e->vocab = moe_tokenizer_size(e->tokenizer);
+    if (e->tokenizer && moe_tokenizer_size(e->tokenizer) < e->vocab)
+        e->vocab = moe_tokenizer_size(e->tokenizer);
     return MOE_OK;
 }
 
-static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
-                                struct moe_err *err)
+static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o,
+                                struct moe_pool *pool, struct moe_err *err)
 {
     MOE_TRY(open_source(e, path, o, false, err));
     const struct moe_config *c = &e->source->config;
@@ -101,8 +117,8 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     return MOE_OK;
 }
 
-enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
-                              struct moe_err *err)
+enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const struct moe_engine_options *o,
+                              struct moe_pool *pool, struct moe_err *err)
 {
     struct moe_engine *e = calloc(1, sizeof *e);
     *out = NULL;
@@ -113,7 +129,8 @@ enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const s
     return code;
 }
 
-enum moe_code moe_engine_open_lender(struct moe_engine **out, const char *path, const struct moe_engine_options *o, struct moe_err *err)
+enum moe_code moe_engine_open_lender(struct moe_engine **out, const char *path,
+                                     const struct moe_engine_options *o, struct moe_err *err)
 {
     struct moe_engine *e = calloc(1, sizeof *e);
     *out = NULL;
@@ -148,8 +165,9 @@ void moe_engine_close(struct moe_engine **pe)
 enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err *err)
 {
     if (n > e->context)
-        return moe_fail(err, MOE_USAGE, "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)", (long long)n,
-                        (long long)e->context);
+        return moe_fail(err, MOE_USAGE,
+                        "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
+                        (long long)n, (long long)e->context);
     MOE_TRY(moe_kv_reserve(&e->kv, n, err));
     int32_t *more = realloc(e->ids, (size_t)n * sizeof *more);
     if (!more) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
@@ -164,7 +182,8 @@ int64_t moe_engine_logit_rows(const struct moe_config *c)
 }
 
 /* Compute ids [n] at positions [at, at + n); the last one's logits. */
-static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at, int64_t n, struct moe_err *err)
+static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at, int64_t n,
+                            struct moe_err *err)
 {
     int64_t hidden = e->model->config.hidden_size;
     MOE_TRY(moe_engine_reserve(e, at + n, err));
@@ -182,21 +201,25 @@ static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at
     return MOE_OK;
 }
 
-enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed, struct moe_err *err)
+enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed,
+                                 struct moe_err *err)
 {
     int64_t same = 0;
     if (n < 1) return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
-    while (same < n - 1 && same < e->n_ids && e->ids[same] == ids[same]) same++; /* the last token's logits are always needed */
+    /* the last token's logits are always needed */
+    while (same < n - 1 && same < e->n_ids && e->ids[same] == ids[same]) same++;
     if (computed) *computed = n - same;
     return extend(e, ids + same, same, n - same, err);
 }
 
 /* ---- generation ---- */
 
-enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g, struct moe_generated *out, struct moe_err *err)
+enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
+                                  struct moe_generated *out, struct moe_err *err)
 {
     struct moe_reply r;
-    int64_t most = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens : e->context - e->n_ids;
+    int64_t most = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens
+                                                                               : e->context - e->n_ids;
     enum moe_code code = moe_reply_begin(&r, e, g, most, err);
     while (code == MOE_OK && !r.done) {
         int32_t id;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine/engine.h - a model, its tokenizer and one sequence: prefill, decode, text.
  *
- * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins with them (a
- * chat's next turn) computes only what is new.  A SIGINT that is held (moe_interrupt_hold) ends prefill and generation with
- * MOE_SIGINT between two passes. */
+ * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins
+ * with them (a chat's next turn) computes only what is new.  A SIGINT that is held (moe_interrupt_hold) ends
+ * prefill and generation with MOE_SIGINT between two passes. */
 #ifndef MOE_RUNTIME_ENGINE_ENGINE_H
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
@@ -24,33 +24,39 @@ struct moe_engine {
     uint64_t spare;                   /* of the memory allowed, what a full context leaves */
     float *h, *logits;                /* [batch, H], [V] */
     int32_t *order; float *p;         /* [V]: sampling */
-    int64_t vocab;                    /* ids that may be produced: the smaller of the model's and the tokenizer's */
+    /* ids that may be produced: the smaller of the model's and the tokenizer's */
+    int64_t vocab;
 };
 
 struct moe_engine_options {
     bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
-    bool part;                        /* map no routed expert: struct moe_engine.part does that (runtime/parallel/ep.h) */
+    /* map no routed expert: struct moe_engine.part does that (runtime/parallel/ep.h) */
+    bool part;
     int sharers;                      /* engines in this process that the memory is for; 0 is 1 */
     const struct moe_engine *lender;  /* whose source and tokenizer to use (it stays open); NULL: open them */
     int64_t batch;                    /* most tokens in a batch; 0: what is of use */
     int64_t context;                  /* 0: the model's, or less where memory does not hold it */
     int64_t most;                     /* positions that are of use where context is 0; 0: all */
-    uint64_t memory;                  /* bytes the engine may hold besides mapped files; 0: what the machine has available */
+    /* bytes the engine may hold besides mapped files; 0: what the machine has available */
+    uint64_t memory;
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;
     enum moe_activations activations; /* moe_forward_activations */
 };
 
-/* Bytes that an engine holds at most, besides mapped files: a full cache, the buffers of a batch, hidden states, logits, sampling. */
-uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla, int threads);
+/* Bytes that an engine holds at most, besides mapped files: a full cache, the buffers of a batch, hidden
+ * states, logits, sampling. */
+uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
+                             int threads);
 
-/* path: a container or checkpoint.  MOE_USAGE when the context asked for is larger than the model's, MOE_NOMEM when memory does not
- * hold it.  The batch is as large as is of use and memory allows. */
-enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_pool *pool,
-                              struct moe_err *err);
-/* Source and tokenizer alone, for others to use (moe_engine_options.lender): no model, no buffers.  A staged part is taken: whoever borrows it
- * holds its experts against the plan (moe_plan_check_staged). */
-enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path, const struct moe_engine_options *o, struct moe_err *err);
+/* path: a container or checkpoint.  MOE_USAGE when the context asked for is larger than the model's,
+ * MOE_NOMEM when memory does not hold it.  The batch is as large as is of use and memory allows. */
+enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const struct moe_engine_options *o,
+                              struct moe_pool *pool, struct moe_err *err);
+/* Source and tokenizer alone, for others to use (moe_engine_options.lender): no model, no buffers.  A staged
+ * part is taken: whoever borrows it holds its experts against the plan (moe_plan_check_staged). */
+enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path,
+                                     const struct moe_engine_options *o, struct moe_err *err);
 void moe_engine_close(struct moe_engine **e);
 
 /* Room for n positions, in the cache and in ids; MOE_USAGE beyond the context. */
@@ -59,8 +65,10 @@ enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err
 /* Rows of logits that keep near 32 MiB: the head is read once for that many tokens.  At least 8. */
 int64_t moe_engine_logit_rows(const struct moe_config *c);
 
-/* Make the sequence be ids [n]; e->logits is then of its last token.  *computed (may be NULL) gets how many were new. */
-enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed, struct moe_err *err);
+/* Make the sequence be ids [n]; e->logits is then of its last token.  *computed (may be
+ * NULL) gets how many were new. */
+enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed,
+                                 struct moe_err *err);
 
 enum moe_finish { MOE_FINISH_STOP, MOE_FINISH_LENGTH };
 
@@ -70,7 +78,8 @@ struct moe_generate {
     uint64_t seed;
     const char *const *stop; size_t n_stop;
     bool ignore_eos, keep_special;
-    void (*text)(void *ctx, const char *bytes, size_t n); /* called with whole characters as they come; may be NULL */
+    /* called with whole characters as they come; may be NULL */
+    void (*text)(void *ctx, const char *bytes, size_t n);
     void *ctx;
 };
 
@@ -81,6 +90,7 @@ struct moe_generated {
 };
 
 /* Go on from e->logits.  free() tokens and text in any case. */
-enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g, struct moe_generated *out, struct moe_err *err);
+enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
+                                  struct moe_generated *out, struct moe_err *err);
 
 #endif

@@ -40,7 +40,8 @@ void moe_capture_end(struct moe_capture *c)
 enum moe_code moe_handover_open(int *give, int *take, struct moe_err *err)
 {
     int end[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, end)) return moe_fail(err, MOE_NOMEM, "no socket for the report of the ranks: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, end))
+        return moe_fail(err, MOE_NOMEM, "no socket for the report of the ranks: %s", strerror(errno));
     *take = end[0];
     *give = dup(end[1]); /* ranks have it, too */
     int e = errno;
@@ -56,7 +57,8 @@ void moe_handover_name(char *where, size_t cap, int give)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(where, cap, NAME "%ld-%lx%lx:%d", (long)getpid(), (unsigned long)now.tv_sec, (unsigned long)now.tv_nsec, give);
+    snprintf(where, cap, NAME "%ld-%lx%lx:%d", (long)getpid(), (unsigned long)now.tv_sec,
+             (unsigned long)now.tv_nsec, give);
 }
 
 int moe_handover_end(const char *where)
@@ -114,7 +116,8 @@ enum moe_handed moe_handover_take(int take, int *text, int *exit)
 
 /* ---- from a rank to its own standard output ---- */
 
-enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, struct moe_ep *ep,
+                                 struct moe_err *err)
 {
     char block[PIPE_BUF]; /* a pipe that says it has room has so much */
     while (at < end) {
@@ -125,7 +128,8 @@ enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, s
         MOE_TRY(moe_pread(text, "report", block, n, at, err));
         ssize_t done = write(out, block, n);
         if (done < 0 && errno != EINTR && errno != EAGAIN)
-            return moe_fail(err, errno == ENOSPC || errno == EDQUOT ? MOE_NOSPACE : MOE_IO, "cannot write to standard output: %s", strerror(errno));
+            return moe_fail(err, errno == ENOSPC || errno == EDQUOT ? MOE_NOSPACE : MOE_IO,
+                            "cannot write to standard output: %s", strerror(errno));
         if (done > 0) at += (uint64_t)done;
     }
     return MOE_OK;

@@ -24,8 +24,8 @@
 
 /* Tokens; files that a rank has open besides a connection to each other one: at least, and with some room. */
 enum { RANK_BATCH = 256, FILES_LEAST = 48, FILES_MORE = 512 };
-/* Seconds that a rank waits for the others to come; and one that has not even opened the model, and can only tell
- * them so before it tells its user. */
+/* Seconds that a rank waits for the others to come; and one that has not even opened the model, and can only
+ * tell them so before it tells its user. */
 enum { PATIENCE = 120, HASTE = 20 };
 
 /* ---- score ---- */
@@ -43,7 +43,8 @@ struct job {
 };
 
 /* The tokens of --score, if there is one. */
-static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
+static enum moe_code read_ids(const struct moe_run_options *o, const struct moe_engine *e, int32_t **ids,
+                              size_t *n, struct moe_err *err)
 {
     char *text;
     size_t bytes;
@@ -77,14 +78,17 @@ static enum moe_code score(const struct job *j, struct moe_rank *r, struct moe_e
     enum moe_code code = o->reference ? moe_engine_open(&ref, o->reference, &bare, r->pool, err) : MOE_OK;
     struct moe_score_text t = { .ids = j->ids, .n = (int64_t)j->n_ids, .window = window_of(o, r->engine),
                                 .memory = (uint64_t)(o->memory / r->ranks), .scratch = o->scratch };
-    if (code == MOE_OK) code = moe_score_part(r->engine, ref, &t, r->rank, r->ranks, r->pool, r->rank ? NULL : o->run.progress, &s, err);
+    if (code == MOE_OK)
+        code = moe_score_part(r->engine, ref, &t, r->rank, r->ranks, r->pool,
+                              r->rank ? NULL : o->run.progress, &s, err);
     if (code == MOE_OK) code = moe_results_score(r->results, r->ep, r->rank, &s, err);
     free(s.all);
     moe_engine_close(&ref);
     return code;
 }
 
-static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e, const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
+static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e,
+                           const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
 {
     cJSON *list = moe_bench_model(e, o->run.pool);
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
@@ -150,15 +154,20 @@ static enum moe_code work(void *ctx, struct moe_rank *r, struct moe_err *err)
     return moe_source_blame(r->engine->source, code, err);
 }
 
-static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r, const bool *dead, struct moe_err *err)
+static enum moe_code report_all(struct job *j, const struct moe_config *c, struct moe_results *r,
+                                const bool *dead, struct moe_err *err)
 {
     const struct moe_run_options *o = j->o;
     for (int k = 0; k < r->ranks; k++)
         if (dead[k]) moe_warn(&o->run, "rank %d was lost", k);
-    if (o->prompts && moe_results_lost(r) == r->n_sequences) return moe_fail(err, MOE_DEVICE, "all prompts were lost with their ranks");
-    if (!o->prompts && !o->score && dead[0]) return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
+    if (o->prompts && moe_results_lost(r) == r->n_sequences)
+        return moe_fail(err, MOE_DEVICE, "all prompts were lost with their ranks");
+    if (!o->prompts && !o->score && dead[0])
+        return moe_fail(err, MOE_DEVICE, "the sequence was lost with rank 0");
     for (int k = 0; k < r->ranks; k++)
-        if (o->score && dead[k] && !r->scored[k]) return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k, o->score);
+        if (o->score && dead[k] && !r->scored[k])
+            return moe_fail(err, MOE_DEVICE, "rank %d was lost, and its windows of '%s' with it", k,
+                            o->score);
     if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
@@ -185,7 +194,8 @@ static enum moe_code alone(struct job *j, struct moe_err *err)
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], j->eo, o->run.pool, err);
     if (code == MOE_OK) moe_tell_superseded(&o->run, r.engine->source);
-    if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations)) moe_run_warn_activations(o, r.engine->source);
+    if (code == MOE_OK && moe_activations_nvfp4(j->eo->activations))
+        moe_run_warn_activations(o, r.engine->source);
     if (code == MOE_OK) code = read_prompts(j, r.engine, err);
     if (code == MOE_OK) code = read_ids(o, r.engine, &j->ids, &j->n_ids, err);
     if (code == MOE_OK) {
@@ -218,8 +228,14 @@ static enum moe_code open_next(const struct moe_run_options *o, struct common *s
 static void set_out(struct job *j, struct common *s)
 {
     const struct moe_run_options *o = j->o;
-    s->m = (struct moe_ranks){ .path = o->run.argv[0], .engine = *j->eo, .threads = moe_pool_threads(o->run.pool), .timeout = o->rank_timeout,
-                               .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks, .equal = !strcmp(o->split, "equal"), .work = work, .ctx = j };
+    s->m = (struct moe_ranks){ .path = o->run.argv[0],
+                               .engine = *j->eo,
+                               .threads = moe_pool_threads(o->run.pool),
+                               .timeout = o->rank_timeout,
+                               .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks,
+                               .equal = !strcmp(o->split, "equal"),
+                               .work = work,
+                               .ctx = j };
     s->m.engine.batch = RANK_BATCH;
     moe_run_options_die(&s->m.die_rank, &s->m.die_step);
 }
@@ -253,8 +269,8 @@ static void count_ranks(const struct moe_run_options *o, struct common *s)
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 
-/* A plan is for another number of ranks than are started: whoever was given it can only say the same, and would
- * wait for the others to do so. */
+/* A plan is for another number of ranks than are started: whoever was given it can only say the same, and
+ * would wait for the others to do so. */
 static bool for_others(const struct common *s)
 {
     return (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
@@ -281,7 +297,8 @@ static enum moe_code threads(struct job *j, struct common *s, struct moe_err *er
 struct seat { struct moe_run_options *o; struct job *j; bool quiet; };
 
 /* What was kept in memory, to whoever reads it. */
-static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text, struct moe_err *err)
+static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text,
+                               struct moe_err *err)
 {
     int give = moe_handover_end(o->rendezvous), before = moe_ep_began(r->ep);
     off_t size = lseek(text, 0, SEEK_END);
@@ -322,12 +339,18 @@ static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, stru
     return code;
 }
 
-static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agreement *a, struct moe_err *err)
+static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
+                           struct moe_err *err)
 {
     const struct seat *t = ctx;
     const struct job *j = t->j;
-    const struct moe_run_content c = { .engine = e, .plan = j->plan, .next = j->next, .prompts = &j->prompts, .ids = j->ids,
-                                       .n_ids = j->n_ids, .window = t->o->score ? window_of(t->o, e) : 0 };
+    const struct moe_run_content c = { .engine = e,
+                                       .plan = j->plan,
+                                       .next = j->next,
+                                       .prompts = &j->prompts,
+                                       .ids = j->ids,
+                                       .n_ids = j->n_ids,
+                                       .window = t->o->score ? window_of(t->o, e) : 0 };
     return moe_run_agree(t->o, &c, a, err);
 }
 
@@ -340,16 +363,25 @@ static void tell_wait(void *ctx, const char *line)
     moe_notice(&r, "%s", line);
 }
 
-static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far, struct moe_err *err)
+static enum moe_code process(struct moe_run_options *o, struct job *j, struct common *s, enum moe_code so_far,
+                             struct moe_err *err)
 {
     struct seat t = { o, j, o->run.quiet };
-    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank, .rendezvous = o->rendezvous, .patience = so_far && !s->lender ? HASTE : PATIENCE,
-                                 .secret = j->secret, .agree = agree, .report = speak, .ctx = &t };
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank,
+                                 .rendezvous = o->rendezvous,
+                                 .patience = so_far && !s->lender ? HASTE : PATIENCE,
+                                 .secret = j->secret,
+                                 .agree = agree,
+                                 .report = speak,
+                                 .ctx = &t };
     int reporter;
     p.apart = moe_handover_end(o->rendezvous) < 0;
     p.tell = p.apart || !p.rank ? tell_wait : NULL;
     if (p.rank < 0 || p.rank >= s->m.ranks)
-        return so_far ? so_far : moe_fail(err, MOE_USAGE, "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank, s->m.ranks, s->m.ranks - 1);
+        return so_far ? so_far
+                      : moe_fail(err, MOE_USAGE,
+                                 "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank,
+                                 s->m.ranks, s->m.ranks - 1);
     moe_run_options_die_at(p.rank, "start");
     if (!so_far) check_staged(s, p.rank, p.rank, err); /* the others are told of it */
     if (p.rank) {
@@ -357,9 +389,12 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
         moe_progress_close(&o->run.progress);
     }
     enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
-    if (reporter < 0 && p.rank) o->run.json = false; /* all may write to one file, which rank 0's object is in */
-    o->silent = code == MOE_OK || (reporter >= 0 && reporter != p.rank); /* one has reported; or says the same */
-    /* whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says so */
+    /* all may write to one file, which rank 0's object is in */
+    if (reporter < 0 && p.rank) o->run.json = false;
+    /* one has reported; or says the same */
+    o->silent = code == MOE_OK || (reporter >= 0 && reporter != p.rank);
+    /* whatever else goes wrong then, others have ended; who started the ranks got the
+     * signal, too, and says so */
     struct moe_err ignored;
     o->silent |= moe_handover_end(o->rendezvous) >= 0 && moe_interrupted(&ignored) >= MOE_SIGINT;
     o->run.quiet = o->silent || t.quiet;
@@ -373,15 +408,18 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
     set_out(j, &s);
     enum moe_code code = so_far == MOE_OK ? prepare(j, &s, err) : so_far;
     uint64_t n = (uint64_t)s.m.ranks;
-    if (code == MOE_OK && strcmp(o->comm, "local")) code = moe_want_files(n + FILES_LEAST, 2 * n + FILES_MORE, err);
+    if (code == MOE_OK && strcmp(o->comm, "local"))
+        code = moe_want_files(n + FILES_LEAST, 2 * n + FILES_MORE, err);
     if (code != MOE_OK && o->rendezvous) count_ranks(o, &s);
     /* the others must know of a failure */
     bool told = o->rendezvous && s.m.ranks > 0 && !(code == MOE_MISMATCH && for_others(&s));
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
-    if ((code == MOE_OK || told) && !s.dead) code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
+    if ((code == MOE_OK || told) && !s.dead)
+        code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
     else if (told) code = process(o, j, &s, code, err);
     else if (code == MOE_OK && (code = check_staged(&s, 0, s.m.ranks - 1, err)) == MOE_OK)
-        code = strcmp(o->comm, "local") ? moe_run_processes(o, s.m.ranks, s.m.threads, argv, err) : threads(j, &s, err);
+        code = strcmp(o->comm, "local") ? moe_run_processes(o, s.m.ranks, s.m.threads, argv, err)
+                                        : threads(j, &s, err);
     free(s.dead);
     moe_plan_free(&s.plan);
     moe_plan_free(&s.next);
@@ -390,7 +428,8 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
 }
 
 /* so_far, *err: what has failed already, which is told to the ranks that wait for this process, if any do. */
-static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far, struct moe_err *err)
+static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far,
+                         struct moe_err *err)
 {
     struct moe_engine_options eo = { 0 };
     struct job j = { .o = o, .eo = &eo, .json = json };
@@ -399,7 +438,8 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
     if (code != MOE_OK) return so_far ? so_far : code;
     code = so_far ? so_far : moe_run_options_check(o, &eo, err);
     o->prompt.memory = (uint64_t)o->memory;
-    j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
+    j.turns = o->prompt.chat && !o->prompt.text && !o->prompt.file && !o->prompts && !o->run.json &&
+              isatty(STDIN_FILENO);
     /* also after a failure: without their secret the others do not believe it */
     enum moe_code read = o->secret ? moe_secret_read(&j.secret, o->secret, code ? &later : err) : MOE_OK;
     if (code == MOE_OK) code = read;
@@ -407,7 +447,8 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
         moe_secret_free(&j.secret);
         return code;
     }
-    bool one = !o->rendezvous && !o->plan && !o->replan && (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
+    bool one = !o->rendezvous && !o->plan && !o->replan &&
+               (o->ranks == 1 || (o->ranks == MOE_UNSET && !strcmp(o->comm, "local")));
     code = one || (o->ranks == 1 && !o->rendezvous) ? alone(&j, err) : several(o, &j, argv, code, err);
     moe_prompts_release(&j.prompts);
     moe_secret_free(&j.secret);
@@ -417,17 +458,29 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_run_options o = { .n = -1, .top_p = 1, .window = MOE_UNSET, .ranks = MOE_UNSET, .rank = MOE_UNSET, .rank_timeout = 30, .split = "best", .eps = "config", .mla = "absorbed", .device = "auto", .activations = "float", .comm = "local" };
+    struct moe_run_options o = { .n = -1,
+                                 .top_p = 1,
+                                 .window = MOE_UNSET,
+                                 .ranks = MOE_UNSET,
+                                 .rank = MOE_UNSET,
+                                 .rank_timeout = 30,
+                                 .split = "best",
+                                 .eps = "config",
+                                 .mla = "absorbed",
+                                 .device = "auto",
+                                 .activations = "float",
+                                 .comm = "local" };
     const struct moe_opt opts[] = {
         MOE_GROUP("prompt"),
         MOE_WAY('p', "prompt", &o.prompt.text, "TEXT",
                 "go on from this text; standard input when there is no other prompt. Of --prompt, "
                 "--prompt-file, --prompts and --tokens the last one given counts"),
         MOE_WAY_INPUT(0, "prompt-file", &o.prompt.file, "FILE",
-                  "go on from this file (may be gzipped; - is standard input)"),
-        MOE_WAY_INPUT(0, "prompts", &o.prompts, "FILE",
-                  "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
-                  "standard input); they run together"),
+                      "go on from this file (may be gzipped; - is standard input)"),
+        MOE_WAY_INPUT(
+            0, "prompts", &o.prompts, "FILE",
+            "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
+            "standard input); they run together"),
         MOE_BOOL(0, "chat", &o.prompt.chat,
                  "the prompt is a user's turn; on a terminal and without a prompt: a conversation, in which "
                  "/help lists commands"),
@@ -440,7 +493,8 @@ static int tool_main(int argc, char **argv)
         MOE_BOOL(0, "special", &o.prompt.special, "special tokens in text are tokens, and are printed"),
         MOE_BOOL(0, "bos", &o.prompt.bos, "begin with the model's BOS token"),
         MOE_GROUP("generation"),
-        MOE_INT('n', "n-predict", &o.n, "N", "tokens to generate; 0 computes the prompt only, -1 goes on until the end"),
+        MOE_INT('n', "n-predict", &o.n, "N",
+                "tokens to generate; 0 computes the prompt only, -1 goes on until the end"),
         MOE_FLOAT(0, "temperature", &o.temperature, "T", "0 takes the likeliest token"),
         MOE_FLOAT(0, "top-p", &o.top_p, "P", "keep the likeliest tokens that reach this probability"),
         MOE_INT(0, "top-k", &o.top_k, "K", "keep this many tokens; 0 keeps all"),
@@ -457,11 +511,15 @@ static int tool_main(int argc, char **argv)
                 "with --score: cut the text into windows of N tokens, each read without the text before it; "
                 "the smaller of 2048 and the context by default"),
         MOE_FILE(0, "reference", &o.reference, "MODEL", "with --score: KL divergence from this model"),
-        MOE_OWN_STR(0, "scratch", &o.scratch, "DIR", "with --score: where hidden states go that --memory does not hold"),
-        MOE_FILE(0, "trace", &o.trace, "FILE", "write logits, hidden states and expert choices for the prompt"),
-        MOE_BOOL(0, "bench", &o.bench, "time the model's matrix products against floors measured in the same run"),
+        MOE_OWN_STR(0, "scratch", &o.scratch, "DIR",
+                    "with --score: where hidden states go that --memory does not hold"),
+        MOE_FILE(0, "trace", &o.trace, "FILE",
+                 "write logits, hidden states and expert choices for the prompt"),
+        MOE_BOOL(0, "bench", &o.bench,
+                 "time the model's matrix products against floors measured in the same run"),
         MOE_GROUP("model"),
-        MOE_INT('c', "context", &o.context, "N", "positions to hold; by default the model's maximum, or what --memory holds"),
+        MOE_INT('c', "context", &o.context, "N",
+                "positions to hold; by default the model's maximum, or what --memory holds"),
         MOE_OWN_SIZE(0, "memory", &o.memory, "SIZE",
                      "hold at most this beside the mapped files of the model, whose pages the system takes "
                      "back when others need memory (peak_anonymous in JSON is held to it, peak_rss counts "
@@ -479,7 +537,8 @@ static int tool_main(int argc, char **argv)
                 "prompts; nvfp4: values rounded to 4 bits, as FP4 tensor cores take them (W4A4), to see what "
                 "a GPU would answer; nvfp4-four-over-six and nvfp4-search: the same with the best of two or "
                 "six scales a block"),
-        MOE_FILE(0, "record-routing", &o.record, "FILE", "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
+        MOE_FILE(0, "record-routing", &o.record, "FILE",
+                 "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
         MOE_GROUP("expert parallelism"),
         MOE_OWN_INT(0, "ranks", &o.ranks, "N",
                     "share the routed experts out over N ranks (expert parallelism); those of --plan, or 1, "
@@ -492,34 +551,46 @@ static int tool_main(int argc, char **argv)
                  "pause"),
         MOE_INT(0, "replan-after", &o.replan_after, "N",
                 "with --replan: begin to move once a rank has computed N layers, counted over all passes"),
-        MOE_STR(0, "comm", &o.comm, "local|ucx", "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at --rendezvous"),
+        MOE_STR(0, "comm", &o.comm, "local|ucx",
+                "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at "
+                "--rendezvous"),
         MOE_OWN_INT(0, "rank", &o.rank, "R",
                     "with --rendezvous: the number of this process, 0 to ranks - 1, when it was started by "
                     "hand; mpirun and srun tell it by their environment"),
         MOE_OWN_STR(0, "rendezvous", &o.rendezvous, "HOST:PORT",
-                    "where rank 0 listens for the others, at that address and no other; :PORT is this host's loopback"),
-        MOE_OWN_STR(0, "secret-file", &o.secret, "FILE", "a secret of 16 bytes or more that ranks must know (chmod 600)"),
+                    "where rank 0 listens for the others, at that address and no other; :PORT is this host's "
+                    "loopback"),
+        MOE_OWN_STR(0, "secret-file", &o.secret, "FILE",
+                    "a secret of 16 bytes or more that ranks must know (chmod 600)"),
         MOE_STR(0, "split", &o.split, "best|equal",
                 "which copy of an expert computes which tokens, where the plan has several: best: so that "
                 "the fullest rank has least to do; equal: the same number each"),
-        MOE_OWN_FLOAT(0, "rank-timeout", &o.rank_timeout, "S", "seconds without a sign of life after which a rank is given up"),
+        MOE_OWN_FLOAT(0, "rank-timeout", &o.rank_timeout, "S",
+                      "seconds without a sign of life after which a rank is given up"),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
     const struct moe_tool tool = {
-        .name = "moe-run", .synopsis = "[options] MODEL",
-        .about = "run a checkpoint or container: generate text, score it, trace it", .opts = opts,
-        .rules = moe_run_rules, .description = moe_run_description, .json = moe_run_json, .examples = moe_run_examples,
+        .name = "moe-run",
+        .synopsis = "[options] MODEL",
+        .about = "run a checkpoint or container: generate text, score it, trace it",
+        .opts = opts,
+        .rules = moe_run_rules,
+        .description = moe_run_description,
+        .json = moe_run_json,
+        .examples = moe_run_examples,
     };
     char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
     if (moe_run_begin(&o.run, &tool, argc, argv)) {
-        if (words && o.run.err.code != MOE_OK) run(&o, NULL, words, o.run.err.code, &o.run.err); /* the user knows already */
+        /* the user knows already */
+        if (words && o.run.err.code != MOE_OK) run(&o, NULL, words, o.run.err.code, &o.run.err);
         free(words);
         return o.run.exit;
     }
     cJSON *json = cJSON_CreateObject();
-    enum moe_code code = json && words ? run(&o, json, words, MOE_OK, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
+    enum moe_code code = json && words ? run(&o, json, words, MOE_OK, &o.run.err)
+                                       : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
     free(words);
     if (!o.silent && !o.ended) return moe_run_end(&o.run, code, json);
     if (o.ended) return o.run.exit;

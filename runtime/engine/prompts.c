@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* PROMPT_BYTES: what is kept of a prompt besides its ids and of its answer besides its tokens, by this reader,
- * the run, the results and their report. */
+/* PROMPT_BYTES: what is kept of a prompt besides its ids and of its answer besides its tokens, by this
+ * reader, the run, the results and their report. */
 enum { TEXT_MAX = 1 << 30, PROMPT_BYTES = 1536 };
 
 /* ---- one ---- */
@@ -24,14 +24,18 @@ static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struc
     while (*s) {
         char *end;
         long v = strtol(s, &end, 10);
-        if (end == s || v < 0 || v > INT32_MAX || (*end && *end != ',')) return moe_fail(err, MOE_USAGE, "--tokens wants ids such as 1,2,3, not '%s'", s);
+        if (end == s || v < 0 || v > INT32_MAX || (*end && *end != ','))
+            return moe_fail(err, MOE_USAGE, "--tokens wants ids such as 1,2,3, not '%s'", s);
         (*ids)[(*n)++] = (int32_t)v;
         s = *end ? end + 1 : end;
     }
     return MOE_OK;
 }
 
-static uint64_t memory_of(const struct moe_prompt *o) { return o->memory ? o->memory : moe_available_memory(); }
+static uint64_t memory_of(const struct moe_prompt *o)
+{
+    return o->memory ? o->memory : moe_available_memory();
+}
 
 /* A byte order mark is no text. */
 static void drop_mark(char *text, size_t *n)
@@ -132,7 +136,8 @@ static enum moe_code encode(const struct moe_prompt *o, const struct moe_engine 
     return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
 }
 
-enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err)
+enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n,
+                             struct moe_err *err)
 {
     struct moe_chat *c = NULL;
     char *text = NULL;
@@ -155,7 +160,10 @@ enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine
 
 static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
 {
-    struct moe_sequence *more = (p->n & (p->n - 1)) ? p->v : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more); /* at powers of two */
+    /* at powers of two */
+    struct moe_sequence *more = (p->n & (p->n - 1))
+                                  ? p->v
+                                  : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more);
     if (!more) {
         free(ids);
         return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
@@ -192,8 +200,9 @@ static enum moe_code too_many(const struct reading *r, int64_t n, struct moe_err
 {
     return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
                        "line %lld: %lld prompts take up to %llu bytes of memory with what is told of them, "
-                       "and %llu are there for them (try a larger --memory, or fewer prompts)", (long long)r->line,
-                       (long long)n, (unsigned long long)r->held, (unsigned long long)r->memory);
+                       "and %llu are there for them (try a larger --memory, or fewer prompts)",
+                       (long long)r->line, (long long)n, (unsigned long long)r->held,
+                       (unsigned long long)r->memory);
 }
 
 /* The ids of one, to which `held` is raised before anything else is; of malloc's room what they need. */
@@ -252,7 +261,8 @@ static enum moe_code check_request(const struct reading *r, const cJSON *o, stru
                            (long long)r->line);
     if (!moe_json_get(o, "messages") && (moe_json_get(o, "tools") || moe_json_get(o, "chat_template_kwargs")))
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
-                           "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'", (long long)r->line);
+                           "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'",
+                           (long long)r->line);
     return check_keys(r, o, err);
 }
 
@@ -307,7 +317,8 @@ static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
     for (const cJSON *m = messages ? messages->child : NULL; m; m = m->next) {
         const cJSON *role = cJSON_IsObject(m) ? moe_json_get(m, "role") : NULL;
         turn++;
-        if (cJSON_IsString(role) && !strcmp(role->valuestring, "user") && says_nothing(moe_json_get(m, "content")))
+        if (cJSON_IsString(role) && !strcmp(role->valuestring, "user") &&
+            says_nothing(moe_json_get(m, "content")))
             return moe_fail(err, MOE_CORRUPT, "message %d, a user's, is empty", turn);
     }
     return MOE_OK;
@@ -336,8 +347,9 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
 static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size_t n, struct moe_err *err)
 {
     if (!n)
-        return moe_fail(err, MOE_CORRUPT, "an empty prompt has no token to go on from (take the line out, or give "
-                        "--bos, which begins every prompt with a token)");
+        return moe_fail(err, MOE_CORRUPT,
+                        "an empty prompt has no token to go on from (take the line out, or give --bos, which "
+                        "begins every prompt with a token)");
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= r->e->source->config.vocab_size)
             return moe_fail(err, MOE_CORRUPT, "token %d is outside the model's vocabulary of %lld", ids[i],

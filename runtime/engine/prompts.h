@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/prompts.h - what to go on from: token ids out of text, files, standard input and chat turns. */
+/* runtime/engine/prompts.h - what to go on from: token ids out of text, files,
+ * standard input and chat turns. */
 #ifndef MOE_RUNTIME_ENGINE_PROMPTS_H
 #define MOE_RUNTIME_ENGINE_PROMPTS_H
 
@@ -7,7 +8,8 @@
 #include "runtime/engine/sequences.h"
 
 struct moe_prompt {
-    const char *text, *file, *tokens; /* the last that is given counts most; none: standard input.  file "-" is standard input, too */
+    /* the last that is given counts most; none: standard input.  file "-" is standard input, too */
+    const char *text, *file, *tokens;
     const char *system;               /* NULL: the model's own, "": none */
     uint64_t memory;                  /* what a file of text may take; 0: what the machine has */
     const char *chat_template;        /* NULL: the model's own, else one by name (formats/tokenizer/chat.h) */
@@ -15,7 +17,8 @@ struct moe_prompt {
 };
 
 /* free() the ids, also after a failure. */
-enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n, struct moe_err *err);
+enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n,
+                             struct moe_err *err);
 /* The template of a chat with this model. */
 enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engine *e, struct moe_chat **c,
                               struct moe_err *err);
@@ -40,7 +43,8 @@ struct moe_prompts { struct moe_sequence *v; int64_t n; uint64_t bytes; struct m
  * "tokens" (ids): with "tools" and "chat_template_kwargs", and no option of sampling, which is
  * MOE_UNSUPPORTED.  MOE_USAGE for a file without any, and for a system turn or a template by name where no
  * line is a conversation.  Nothing is owned on failure. */
-enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o, const struct moe_engine *e, struct moe_err *err);
+enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
+                               const struct moe_engine *e, struct moe_err *err);
 void moe_prompts_release(struct moe_prompts *p);
 
 #endif

@@ -42,8 +42,18 @@ static enum moe_code open_ep(struct seat *t)
 {
     const struct moe_ranks *o = t->o;
     struct moe_engine *e = t->r.engine;
-    struct moe_ep_options x = { .comm = t->comm, .forward = e->forward, .model = e->model, .part = e->part, .plan = o->plan, .max_tokens = e->batch,
-                                .next = o->next, .next_after = o->next_after, .equal = o->equal, .die = o->die_rank == t->r.rank ? o->die_step : 0, .heard = moe_results_heard, .ctx = t->r.results };
+    struct moe_ep_options x = { .comm = t->comm,
+                                .forward = e->forward,
+                                .model = e->model,
+                                .part = e->part,
+                                .plan = o->plan,
+                                .max_tokens = e->batch,
+                                .next = o->next,
+                                .next_after = o->next_after,
+                                .equal = o->equal,
+                                .die = o->die_rank == t->r.rank ? o->die_step : 0,
+                                .heard = moe_results_heard,
+                                .ctx = t->r.results };
     return moe_ep_open(&t->r.ep, &x, &t->err);
 }
 
@@ -91,7 +101,8 @@ static void *run_rank(void *arg)
 }
 
 /* The lowest rank that is left tells how it went; without one, the first. */
-static enum moe_code gather(struct thread *h, int ranks, struct moe_results **results, int *reporter, bool *dead, struct moe_err *err)
+static enum moe_code gather(struct thread *h, int ranks, struct moe_results **results, int *reporter,
+                            bool *dead, struct moe_err *err)
 {
     int who = 0;
     while (who < ranks && h[who].seat.gone) who++;
@@ -108,13 +119,17 @@ static enum moe_code gather(struct thread *h, int ranks, struct moe_results **re
     return t->code;
 }
 
-static enum moe_code start(struct thread *h, const struct moe_ranks *o, const struct moe_engine *lender, struct moe_hub *hub, struct moe_results **results,
-                           int *reporter, bool *dead, struct moe_err *err)
+static enum moe_code start(struct thread *h, const struct moe_ranks *o, const struct moe_engine *lender,
+                           struct moe_hub *hub, struct moe_results **results, int *reporter, bool *dead,
+                           struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     int n = 0;
     for (; n < o->ranks && code == MOE_OK; n++) {
-        h[n] = (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT }, .lender = lender, .hub = hub };
+        h[n] =
+            (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT },
+                             .lender = lender,
+                             .hub = hub };
         int e = moe_thread_start(&h[n].id, run_rank, &h[n]);
         if (!e) continue;
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", n, o->ranks, strerror(e));
@@ -129,8 +144,8 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
     return code;
 }
 
-enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine *lender, struct moe_results **results, int *reporter, bool *dead,
-                              struct moe_err *err)
+enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine *lender,
+                              struct moe_results **results, int *reporter, bool *dead, struct moe_err *err)
 {
     const struct moe_config *c = &lender->source->config;
     struct moe_hub *hub;
@@ -139,7 +154,8 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
     *reporter = 0;
     if (!h) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
     int64_t most = o->engine.batch;
-    enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, most), moe_ep_reply_bytes(c, most), o->timeout, err);
+    enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, most),
+                                      moe_ep_reply_bytes(c, most), o->timeout, err);
     if (code == MOE_OK) code = start(h, o, lender, hub, results, reporter, dead, err);
     moe_hub_close(&hub);
     free(h);
@@ -189,14 +205,16 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
     enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
     t->untold = code != MOE_OK && !m.told;
     t->refused = code != MOE_OK && m.told && p->apart;
-    if (t->refused && p->rank && before.code != MOE_OK) t->err = before, code = before.code; /* its own failure */
+    /* its own failure */
+    if (t->refused && p->rank && before.code != MOE_OK) t->err = before, code = before.code;
     else if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);
     if (code == MOE_OK) code = connect_all(t, p, &m);
     moe_meeting_release(&m);
     return code;
 }
 
-/* One rank reports for all.  Whatever came of it, it is done, unless this rank was given up: then another one does it. */
+/* One rank reports for all.  Whatever came of it, it is done, unless this rank was given up:
+ * then another one does it. */
 static enum moe_code report(struct seat *t, const struct moe_ranks_place *p)
 {
     struct moe_err ignored;
@@ -208,7 +226,8 @@ static enum moe_code report(struct seat *t, const struct moe_ranks_place *p)
     return code;
 }
 
-enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p, const struct moe_engine *lender, int *reporter, bool *dead,
+enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p,
+                                const struct moe_engine *lender, int *reporter, bool *dead,
                                 struct moe_err *err)
 {
     struct seat t = { .o = o, .r = { .rank = p->rank, .ranks = o->ranks }, .err = *err };

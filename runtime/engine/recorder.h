@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/recorder.h - counting which experts tokens go to, cheaply enough to leave on: one addition a choice. */
+/* runtime/engine/recorder.h - counting which experts tokens go to, cheaply enough to leave
+ * on: one addition a choice. */
 #ifndef MOE_RUNTIME_ENGINE_RECORDER_H
 #define MOE_RUNTIME_ENGINE_RECORDER_H
 
@@ -18,10 +19,14 @@ struct moe_recorder {
 /* bytes of a recorder for this model. */
 size_t moe_recorder_bytes(const struct moe_config *c);
 /* From now on the pass's router is watched (moe_forward_hooks: any other observer is replaced). */
-enum moe_code moe_recorder_open(struct moe_recorder **r, const struct moe_config *c, struct moe_forward *f, struct moe_err *err);
-void moe_recorder_close(struct moe_recorder **r); /* NULL-safe; nulls; the pass is closed or watched by another */
+enum moe_code moe_recorder_open(struct moe_recorder **r, const struct moe_config *c, struct moe_forward *f,
+                                struct moe_err *err);
+/* NULL-safe; nulls; the pass is closed or watched by another */
+void moe_recorder_close(struct moe_recorder **r);
 
-/* counts (with the tokens behind them) of one recorder, or the sums of several, as routing.json (docs/reference/format.md, section 9), gzipped. */
-enum moe_code moe_recorder_write(const struct moe_config *c, const int64_t *counts, const char *path, struct moe_err *err);
+/* counts (with the tokens behind them) of one recorder, or the sums of several, as routing.json
+ * (docs/reference/format.md, section 9), gzipped. */
+enum moe_code moe_recorder_write(const struct moe_config *c, const int64_t *counts, const char *path,
+                                 struct moe_err *err);
 
 #endif

@@ -84,13 +84,20 @@ static bool is_end(const struct moe_engine *e, int32_t id)
     const struct moe_config *c = &e->model->config;
     for (int64_t i = 0; i < c->n_eos; i++)
         if (c->eos_token_id[i] == id) return true;
-    return e->tokenizer && (id == moe_token_find_special(e->tokenizer, "<|im_end|>") || id == moe_token_find_special(e->tokenizer, "[EOS]"));
+    return e->tokenizer && (id == moe_token_find_special(e->tokenizer, "<|im_end|>") ||
+                            id == moe_token_find_special(e->tokenizer, "[EOS]"));
 }
 
-enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g, int64_t most, struct moe_err *err)
+enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g,
+                              int64_t most, struct moe_err *err)
 {
-    *r = (struct moe_reply){ .e = e, .g = g, .out = { .finish = MOE_FINISH_LENGTH }, .decoder = { .keep_special = g->keep_special },
-                             .rng = { g->seed }, .most = most, .done = most <= 0 };
+    *r = (struct moe_reply){ .e = e,
+                             .g = g,
+                             .out = { .finish = MOE_FINISH_LENGTH },
+                             .decoder = { .keep_special = g->keep_special },
+                             .rng = { g->seed },
+                             .most = most,
+                             .done = most <= 0 };
     MOE_TRY(append(r, "", 0, err));
     r->out.tokens = malloc((size_t)(most > 0 ? most + 1 : 1) * sizeof *r->out.tokens);
     return r->out.tokens ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)most);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/reply.h - one sequence's answer as it comes: sampling, the end, text out of tokens.  Knows no caches and no passes. */
+/* runtime/engine/reply.h - one sequence's answer as it comes: sampling, the end, text out of tokens.  Knows
+ * no caches and no passes. */
 #ifndef MOE_RUNTIME_ENGINE_REPLY_H
 #define MOE_RUNTIME_ENGINE_REPLY_H
 
 #include "runtime/engine/engine.h"
 
 struct moe_reply {
-    struct moe_engine *e;             /* tokenizer, end tokens, memory for sampling; used by one reply at a time */
+    /* tokenizer, end tokens, memory for sampling; used by one reply at a time */
+    struct moe_engine *e;
     const struct moe_generate *g;
     struct moe_generated out;
     struct moe_decoder decoder;
@@ -16,9 +18,12 @@ struct moe_reply {
     bool stop, done;
 };
 
-/* At most `most` tokens; done at once when that is 0.  After any of these calls, failed or not, free() out.tokens and out.text. */
-enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g, int64_t most, struct moe_err *err);
-/* The next token from its logits [vocab of the model], unless that ends it.  When not done afterwards, *id goes into the next pass. */
+/* At most `most` tokens; done at once when that is 0.  After any of these calls, failed or not, free()
+ * out.tokens and out.text. */
+enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g,
+                              int64_t most, struct moe_err *err);
+/* The next token from its logits [vocab of the model], unless that ends it.  When not done afterwards, *id
+ * goes into the next pass. */
 enum moe_code moe_reply_next(struct moe_reply *r, const float *logits, int32_t *id, struct moe_err *err);
 /* Text that was held back. */
 enum moe_code moe_reply_end(struct moe_reply *r, struct moe_err *err);

@@ -25,7 +25,8 @@ enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct
     r->ended = calloc((size_t)ranks, sizeof *r->ended);
     if (!r->sequence || !r->stats || !r->scored || !r->routed || !r->ended) {
         moe_results_close(&r);
-        return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences", (long long)n_sequences);
+        return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences",
+                        (long long)n_sequences);
     }
     *out = r;
     return MOE_OK;
@@ -162,13 +163,15 @@ enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const vo
 
 /* ---- told ---- */
 
-static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data,
+                          size_t bytes, struct moe_err *err)
 {
     MOE_TRY(moe_results_heard(r, rank, kind, data, bytes, err));
     return ep ? moe_ep_say(ep, kind, data, bytes, err) : MOE_OK;
 }
 
-enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_sequence *s, struct moe_err *err)
+enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
+                                   const struct moe_sequence *s, struct moe_err *err)
 {
     size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes);
     unsigned char *p = malloc(bytes);
@@ -181,7 +184,8 @@ enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int
     return code;
 }
 
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err)
+enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
+                                const struct moe_score_sums *s, struct moe_err *err)
 {
     size_t bytes = moe_wire_score_bytes(s->all ? s->n : 0);
     unsigned char *p = malloc(bytes);
@@ -230,9 +234,13 @@ static void add_sequence(cJSON *list, const struct moe_result *s, const struct m
     moe_json_add_i64(o, "line", prompt->line);
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
     tokens = cJSON_AddArrayToObject(o, "tokens");
-    for (int64_t i = 0; tokens && i < s->out.n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
+    for (int64_t i = 0; tokens && i < s->out.n; i++)
+        cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
     moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
-    cJSON_AddStringToObject(o, "finish_reason", !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length");
+    cJSON_AddStringToObject(o, "finish_reason",
+                            !s->there                          ? "lost"
+                            : s->out.finish == MOE_FINISH_STOP ? "stop"
+                                                               : "length");
     moe_json_add_i64(o, "rank", s->rank);
     cJSON_AddItemToArray(list, o);
 }

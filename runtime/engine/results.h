@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/results.h - what the ranks of a run have found.  Each tells all others what it has as soon as it has it, so any that is left
- * at the end can report, and what a lost rank had finished is not lost with it. */
+/* runtime/engine/results.h - what the ranks of a run have found.  Each tells all others what it has
+ * as soon as it has it, so any that is left at the end can report, and what a lost rank had
+ * finished is not lost with it. */
 #ifndef MOE_RUNTIME_ENGINE_RESULTS_H
 #define MOE_RUNTIME_ENGINE_RESULTS_H
 
@@ -40,13 +41,16 @@ enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const vo
                                 struct moe_err *err);
 
 /* This rank has it: keep (a copy), and tell the others unless ep is NULL. */
-enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_sequence *s, struct moe_err *err);
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank, const struct moe_score_sums *s, struct moe_err *err);
+enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
+                                   const struct moe_sequence *s, struct moe_err *err);
+enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
+                                const struct moe_score_sums *s, struct moe_err *err);
 enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int rank,
                                   const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
-/* "sequences": an array of text, tokens, prompt_tokens, finish_reason (lost: with the rank that had it), rank. */
+/* "sequences": an array of text, tokens, prompt_tokens, finish_reason (lost: with the
+ * rank that had it), rank. */
 void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json);
 int64_t moe_results_lost(const struct moe_results *r); /* sequences without a result */
 

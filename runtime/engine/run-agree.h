@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/run-agree.h - what the ranks of a moe-run must have in common: options, and what is in the files
- * that they name. */
+/* runtime/engine/run-agree.h - what the ranks of a moe-run must have in common: options, and what is in
+ * the files that they name. */
 #ifndef MOE_RUNTIME_ENGINE_RUN_AGREE_H
 #define MOE_RUNTIME_ENGINE_RUN_AGREE_H
 

@@ -196,7 +196,8 @@ static enum moe_code remember(const struct talk *t, struct moe_generated *g, str
     if (end && code == MOE_OK)
         code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n_said, err);
     if (code == MOE_OK && end) code = replace_nuls(&thought, n, err);
-    if (code == MOE_OK) code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
+    if (code == MOE_OK)
+        code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
     cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
     if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
         code = no_memory(err);

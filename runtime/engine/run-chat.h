@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/run-chat.h - a conversation on a terminal: turns, commands, and what control-C means in between.
+/* runtime/engine/run-chat.h - a conversation on a terminal: turns, commands, and what
+ * control-C means in between.
  *
  * Answers go to standard output while they come, what is said to the person to standard error.  One thread,
  * the rank's, calls this. */

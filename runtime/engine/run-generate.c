@@ -10,14 +10,19 @@
 struct moe_generate moe_run_settings(const struct moe_run_options *o)
 {
     return (struct moe_generate){
-        .max_tokens = o->n, .sampler = { o->temperature, o->top_p, o->min_p, o->top_k }, .seed = (uint64_t)o->seed,
-        .stop = o->stop.v, .n_stop = o->stop.n, .ignore_eos = o->ignore_eos, .keep_special = o->prompt.special,
+        .max_tokens = o->n,
+        .sampler = { o->temperature, o->top_p, o->min_p, o->top_k },
+        .seed = (uint64_t)o->seed,
+        .stop = o->stop.v,
+        .n_stop = o->stop.n,
+        .ignore_eos = o->ignore_eos,
+        .keep_special = o->prompt.special,
         .text = o->run.json ? NULL : moe_run_print,
     };
 }
 
-enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded, cJSON *json,
-                               struct moe_err *err)
+enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded,
+                               cJSON *json, struct moe_err *err)
 {
     int32_t *ids;
     size_t n;
@@ -25,7 +30,9 @@ enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engin
     struct moe_generated g = { 0 };
     enum moe_code code = moe_prompt_ids(&o->prompt, e, &ids, &n, err);
     double t0 = moe_now(), t1 = t0;
-    if (code == MOE_OK) code = o->trace ? moe_trace(e, ids, (int64_t)n, o->trace, err) : moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
+    if (code == MOE_OK)
+        code = o->trace ? moe_trace(e, ids, (int64_t)n, o->trace, err)
+                        : moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
     t1 = moe_now();
     if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
     const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };

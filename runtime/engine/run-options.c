@@ -70,20 +70,26 @@ static enum moe_code launched(const char *const names[], int min, int max, int64
 
 enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err)
 {
-    static const char *const rank[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", NULL };
+    static const char *const rank[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID",
+                                        NULL };
     static const char *const ranks[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", NULL };
-    if (!strcmp(o->comm, "nccl")) return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
-    if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx")) return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
-    if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET)) return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
+    if (!strcmp(o->comm, "nccl"))
+        return moe_fail(err, MOE_UNSUPPORTED, "--comm nccl is not in this version (local or ucx)");
+    if (strcmp(o->comm, "local") && strcmp(o->comm, "ucx"))
+        return moe_fail(err, MOE_USAGE, "unknown --comm '%s' (local or ucx)", o->comm);
+    if (strcmp(o->comm, "ucx") && (o->rendezvous || o->rank != MOE_UNSET))
+        return moe_fail(err, MOE_USAGE, "--rank and --rendezvous go with --comm ucx");
     if (strcmp(o->comm, "ucx") && o->secret)
         return moe_fail(err, MOE_USAGE, "--secret-file goes with --comm ucx");
     if (o->rendezvous) MOE_TRY(check_port(o->rendezvous, err));
-    if (o->rank != MOE_UNSET && !o->rendezvous) return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
+    if (o->rank != MOE_UNSET && !o->rendezvous)
+        return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
     const int most = MOE_COMM_RANKS_MAX;
     if (o->rendezvous && o->rank == MOE_UNSET) MOE_TRY(launched(rank, 0, most - 1, &o->rank, err));
     if (o->rendezvous && o->ranks == MOE_UNSET) MOE_TRY(launched(ranks, 1, most, &o->ranks, err));
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
-        return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks, MOE_COMM_RANKS_MAX);
+        return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks,
+                        MOE_COMM_RANKS_MAX);
     return MOE_OK;
 }
 
@@ -93,8 +99,10 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     if (o->replan && !o->plan && o->ranks == MOE_UNSET)
         return moe_fail(err, MOE_USAGE, "--replan wants several ranks (give --ranks N or --plan PLAN)");
     if (o->replan && o->ranks == 1) return moe_fail(err, MOE_USAGE, "--replan wants several ranks");
-    if (strcmp(o->split, "best") && strcmp(o->split, "equal")) return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
-    if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400)) return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
+    if (strcmp(o->split, "best") && strcmp(o->split, "equal"))
+        return moe_fail(err, MOE_USAGE, "unknown --split '%s' (best or equal)", o->split);
+    if (!(o->rank_timeout >= 0.1 && o->rank_timeout <= 86400))
+        return moe_fail(err, MOE_USAGE, "--rank-timeout %g: want 0.1 to 86400 seconds", o->rank_timeout);
     return MOE_OK;
 }
 
@@ -121,45 +129,63 @@ static enum moe_code check_shared_input(const struct moe_run_options *o, const c
                     standard ? "standard input" : "a pipe");
 }
 
-static enum moe_code check_output(const struct moe_run_options *o, const char *path, const struct moe_file_kind *kind,
-                                  struct moe_err *err)
+static enum moe_code check_output(const struct moe_run_options *o, const char *path,
+                                  const struct moe_file_kind *kind, struct moe_err *err)
 {
-    return moe_output_check(&o->run, &(struct moe_output){ .path = path, .replace = true, .kind = kind }, err);
+    return moe_output_check(&o->run, &(struct moe_output){ .path = path, .replace = true, .kind = kind },
+                            err);
 }
 
-enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err)
+enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
+                                    struct moe_err *err)
 {
     MOE_TRY(moe_want_model(&o->run, err));
-    if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6")) return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
-    if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain")) return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
+    if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6"))
+        return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
+    if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain"))
+        return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     char *end = NULL;
     if (!strncmp(o->device, "cuda:", 5)) strtol(o->device + 5, &end, 10);
     bool numbered = end && o->device[5] >= '0' && o->device[5] <= '9' && !*end;
-    if (!strcmp(o->device, "cuda") || numbered) return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
-    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu")) return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
+    if (!strcmp(o->device, "cuda") || numbered)
+        return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
+    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu"))
+        return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
-        return moe_fail(err, MOE_USAGE, "unknown --activations '%s' (float, int16, nvfp4, nvfp4-four-over-six or nvfp4-search)", o->activations);
+        return moe_fail(
+            err, MOE_USAGE,
+            "unknown --activations '%s' (float, int16, nvfp4, nvfp4-four-over-six or nvfp4-search)",
+            o->activations);
     MOE_TRY(check_ranks(o, err));
-    if (o->temperature < 0) return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
-    if (!(o->top_p > 0 && o->top_p <= 1)) return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
-    if (!(o->min_p >= 0 && o->min_p <= 1)) return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
+    if (o->temperature < 0)
+        return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
+    if (!(o->top_p > 0 && o->top_p <= 1))
+        return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
+    if (!(o->min_p >= 0 && o->min_p <= 1))
+        return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
     if (o->top_k < 0 || o->context < 0)
         return moe_fail(err, MOE_USAGE, "--%s %lld: want 0 or more", o->top_k < 0 ? "top-k" : "context",
                         (long long)(o->top_k < 0 ? o->top_k : o->context));
-    if (o->n < -1) return moe_fail(err, MOE_USAGE, "-n %lld: want 0 or more, or -1 to go on until the end", (long long)o->n);
+    if (o->n < -1)
+        return moe_fail(err, MOE_USAGE, "-n %lld: want 0 or more, or -1 to go on until the end",
+                        (long long)o->n);
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     for (size_t i = 0; i < o->stop.n; i++)
-        if (!*o->stop.v[i]) return moe_fail(err, MOE_USAGE, "--stop wants a text to end before, and it is empty");
+        if (!*o->stop.v[i])
+            return moe_fail(err, MOE_USAGE, "--stop wants a text to end before, and it is empty");
     MOE_TRY(check_chat(o, err));
     MOE_TRY(check_shared_input(o, "prompts", o->prompts, err));
     MOE_TRY(check_shared_input(o, "score", o->score, err));
     MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
     MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
-    *e = (struct moe_engine_options){ .context = o->context, .memory = (uint64_t)o->memory, .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
+    *e = (struct moe_engine_options){ .context = o->context,
+                                      .memory = (uint64_t)o->memory,
+                                      .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
                                       .activations = (enum moe_activations)activations,
-                                      .tokenizer = o->score || o->stop.n || o->prompts || (!o->prompt.tokens && !o->bench) };
+                                      .tokenizer = o->score || o->stop.n || o->prompts ||
+                                                   (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
         e->most = o->window > 0 ? o->window : 2048;
@@ -167,16 +193,19 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     return MOE_OK;
 }
 
-enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err)
+enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
+                                   struct moe_plan **plan, struct moe_err *err)
 {
     int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
-    if (c->n_routed_experts < 1) return moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
+    if (c->n_routed_experts < 1)
+        return moe_fail(err, MOE_UNSUPPORTED, "the model has no routed experts to share out over ranks");
     if (!o->plan && !ranks) return moe_fail(err, MOE_USAGE, "--comm %s wants --ranks or --plan", o->comm);
     if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
     MOE_TRY(moe_plan_read(plan, o->plan, ranks, err));
     MOE_TRY(moe_plan_fits(*plan, c, ranks, o->plan, err));
     if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
-    return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks, MOE_COMM_RANKS_MAX);
+    return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks,
+                    MOE_COMM_RANKS_MAX);
 }
 
 void moe_run_options_die(int *rank, uint64_t *step)
@@ -193,6 +222,8 @@ void moe_run_options_die_at(int rank, const char *point)
         char *end;
         size_t n = strlen(point);
         v += *v == ',';
-        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) && (!end[n + 1] || end[n + 1] == ',')) kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
+        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) &&
+            (!end[n + 1] || end[n + 1] == ','))
+            kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
     }
 }

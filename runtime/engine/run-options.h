@@ -11,8 +11,8 @@
 struct moe_run_options {
     struct moe_run run;
     struct moe_prompt prompt;
-    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split, *record, *scratch, *rendezvous,
-        *replan, *secret;
+    const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split,
+        *record, *scratch, *rendezvous, *replan, *secret;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
     double temperature, top_p, min_p, rank_timeout;
@@ -24,15 +24,18 @@ struct moe_run_options {
 /* Which options go with which. */
 extern const struct moe_opt_rule moe_run_rules[];
 
-/* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and --ranks as
- * a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
+/* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and
+ * --ranks as a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
 enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);
 /* All else that is asked for: the same codes, and those of base/output.h; else how to open the model. */
-enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e, struct moe_err *err);
+enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
+                                    struct moe_err *err);
 /* The plan of --plan or --ranks for a model; the caller frees it. */
-enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c, struct moe_plan **plan, struct moe_err *err);
+enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
+                                   struct moe_plan **plan, struct moe_err *err);
 /* MOE_DIE=RANK:STEP, for tests; left alone without it. */
 void moe_run_options_die(int *rank, uint64_t *step);
-/* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this point, or stops it (SIGSTOP) at "hang". */
+/* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this
+ * point, or stops it (SIGSTOP) at "hang". */
 void moe_run_options_die_at(int rank, const char *point);
 #endif

@@ -19,7 +19,8 @@ static void print_report(int text)
 }
 
 /* One ended while the others still waited for it. */
-static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ranks_end *e, struct moe_err *err)
+static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ranks_end *e,
+                                 struct moe_err *err)
 {
     int sig = e->killed[e->first];
     if (sig)
@@ -36,14 +37,17 @@ static enum moe_code unreported(struct moe_run_options *o, const struct moe_rank
 {
     int lost = 0;
     for (int r = 0; r < ranks; r++) lost += e->killed[r] != 0;
-    if (e->exit == MOE_SIGINT || e->exit == MOE_SIGTERM) /* ranks that were started here say nothing of that */
+    /* ranks that were started here say nothing of that */
+    if (e->exit == MOE_SIGINT || e->exit == MOE_SIGTERM)
         return moe_fail(err, (enum moe_code)e->exit, "a rank was ended by signal %d", e->exit - 128);
     o->silent = e->exit != MOE_OK; /* a rank has said it */
     if (o->silent) return (enum moe_code)e->exit;
-    return moe_fail(err, MOE_DEVICE, "%d of %d ranks were ended by signals, and none has reported", lost, ranks);
+    return moe_fail(err, MOE_DEVICE, "%d of %d ranks were ended by signals, and none has reported", lost,
+                    ranks);
 }
 
-static enum moe_code told(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks, struct moe_err *err)
+static enum moe_code told(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks,
+                          struct moe_err *err)
 {
     if (e->first >= 0) return ended_early(o, e, err);
     for (int r = 0; r < ranks; r++)

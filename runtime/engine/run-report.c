@@ -22,9 +22,13 @@ void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_
         all++;
         uncalibrated += t->plane[MOE_PLANE_INPUT].file < 0 || t->input_scale == 1;
     }
-    if (!all) moe_warn(&o->run, "--activations %s: no weight of the model is NVFP4, so activations stay float", o->activations);
+    if (!all)
+        moe_warn(&o->run, "--activations %s: no weight of the model is NVFP4, so activations stay float",
+                 o->activations);
     if (uncalibrated)
-        moe_warn(&o->run, "--activations %s: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small activations lose precision",
+        moe_warn(&o->run,
+                 "--activations %s: %lld of %lld NVFP4 weights are uncalibrated (input scale 1.0): small "
+                 "activations lose precision",
                  o->activations, (long long)uncalibrated, (long long)all);
 }
 
@@ -44,7 +48,8 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     char peak[16];
     moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
     tokens = cJSON_AddArrayToObject(json, "tokens");
-    for (int64_t i = 0; tokens && i < g->n; i++) cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
+    for (int64_t i = 0; tokens && i < g->n; i++)
+        cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
     moe_json_add_i64(json, "prompt_tokens", prompt);
     if ((s = cJSON_AddObjectToObject(json, "seconds"))) {
         moe_json_add_measured(s, "load", seconds[0]);
@@ -57,17 +62,18 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     add_memory(json, 0);
     cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
     if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
-    moe_notice(&o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s", (long long)prompt,
-               (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0], rate((double)prompt, seconds[1]),
-               rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
+    moe_notice(
+        &o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s",
+        (long long)prompt, (long long)g->n, g->finish == MOE_FINISH_STOP ? "stop" : "length", seconds[0],
+        rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
 /* What tells one text from the next, as head(1) tells files: the prompt's number in JSON, and its line. */
 static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
 {
     char heading[96];
-    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld) <==\n", prompt->index ? "\n" : "",
-                     (long long)prompt->index, (long long)prompt->line);
+    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld) <==\n",
+                     prompt->index ? "\n" : "", (long long)prompt->index, (long long)prompt->line);
     moe_run_print(NULL, heading, (size_t)n);
     moe_run_print(NULL, out->text, out->text_bytes);
     moe_run_print(NULL, "\n", 1);
@@ -94,7 +100,8 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
     add_memory(json, 0);
 }
 
-void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window, FILE *out, cJSON *json)
+void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window,
+                          FILE *out, cJSON *json)
 {
     struct moe_score s;
     double seconds = moe_now() - o->run.start;
@@ -117,17 +124,19 @@ void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums
     fprintf(out, "perplexity %.4f (nll %.5f nats, %lld token%s, window %lld)\n", s.perplexity, s.nll,
             (long long)s.tokens, moe_plural(s.tokens), (long long)window);
     if (o->reference)
-        fprintf(out, "reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; same first choice %.2f%%\n",
-               s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
+        fprintf(out,
+                "reference  %.4f\nKL(reference || model) %.5f nats: median %.5f, 99%% %.4f, largest %.3f; "
+                "same first choice %.2f%%\n",
+                s.perplexity_reference, s.kl, s.kl_p50, s.kl_p99, s.kl_max, 100 * s.top1_agreement);
 }
 
 void moe_run_print_bench(FILE *out, const cJSON *rows)
 {
     for (const cJSON *r = rows->child; r; r = r->next) {
         const cJSON *share = moe_json_get(r, "share_of_peak");
-        fprintf(out, "%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring, moe_json_get(r, "shape")->valuestring,
-               1e6 * moe_json_get(r, "seconds")->valuedouble, moe_json_get(r, "gbytes_per_second")->valuedouble,
-               moe_json_get(r, "gflops")->valuedouble);
+        fprintf(out, "%-12s %-26s %9.1f us %8.2f GB/s %9.2f GFLOPS", moe_json_get(r, "op")->valuestring,
+                moe_json_get(r, "shape")->valuestring, 1e6 * moe_json_get(r, "seconds")->valuedouble,
+                moe_json_get(r, "gbytes_per_second")->valuedouble, moe_json_get(r, "gflops")->valuedouble);
         if (share) fprintf(out, " %5.1f %%", 100 * share->valuedouble);
         fputc('\n', out);
     }

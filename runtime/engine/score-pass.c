@@ -11,43 +11,61 @@
 
 /* ---- life ---- */
 
-int64_t moe_score_batch(const struct moe_engine *e, int64_t window) { return window < e->batch ? e->batch / window * window : e->batch; }
+int64_t moe_score_batch(const struct moe_engine *e, int64_t window)
+{
+    return window < e->batch ? e->batch / window * window : e->batch;
+}
 /* Positions that a layer's caches hold for a batch. */
 static int64_t cached(int64_t batch, int64_t window) { return batch > window ? batch : window; }
-static int64_t kv_width(const struct moe_engine *e) { return e->model->config.kv_lora_rank + e->model->config.qk_rope_head_dim; }
+static int64_t kv_width(const struct moe_engine *e)
+{
+    return e->model->config.kv_lora_rank + e->model->config.qk_rope_head_dim;
+}
 
-uint64_t moe_score_state_bytes(const struct moe_engine *e, int64_t n) { return (uint64_t)(n * e->model->config.hidden_size) * sizeof(float); }
+uint64_t moe_score_state_bytes(const struct moe_engine *e, int64_t n)
+{
+    return (uint64_t)(n * e->model->config.hidden_size) * sizeof(float);
+}
 
 uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int threads)
 {
     int64_t batch = moe_score_batch(e, window);
-    return moe_forward_estimate(&e->model->config, e->batch, window, MOE_MLA_ABSORBED, threads) + moe_score_state_bytes(e, batch) +
-           (uint64_t)(cached(batch, window) * kv_width(e)) * sizeof(float);
+    return moe_forward_estimate(&e->model->config, e->batch, window, MOE_MLA_ABSORBED, threads) +
+           moe_score_state_bytes(e, batch) + (uint64_t)(cached(batch, window) * kv_width(e)) * sizeof(float);
 }
 
 static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)
 {
     const struct moe_config *c = &d->e->model->config;
-    int64_t windows = d->batch > d->window ? d->batch / d->window : 1, layers = c->num_hidden_layers, width = kv_width(d->e);
+    int64_t windows = d->batch > d->window ? d->batch / d->window : 1, layers = c->num_hidden_layers,
+            width = kv_width(d->e);
     d->h = malloc(moe_score_state_bytes(d->e, d->fd < 0 ? d->n : d->batch));
     d->kv = malloc((size_t)(cached(d->batch, d->window) * width) * sizeof *d->kv);
     d->caches = calloc((size_t)windows, sizeof *d->caches);
     d->rows = calloc((size_t)(windows * layers), sizeof *d->rows);
     d->segments = calloc((size_t)windows, sizeof *d->segments);
     if (!d->h || !d->kv || !d->caches || !d->rows || !d->segments)
-        return moe_fail(err, MOE_NOMEM, "no memory for the states of %lld tokens (try --scratch DIR or less text)", (long long)d->n);
+        return moe_fail(err, MOE_NOMEM,
+                        "no memory for the states of %lld tokens (try --scratch DIR or less text)",
+                        (long long)d->n);
     for (int64_t w = 0; w < windows; w++) {
         for (int64_t l = 0; l < layers; l++) d->rows[w * layers + l] = d->kv + w * d->window * width;
-        d->caches[w] = (struct moe_kv){ .layer = d->rows + w * layers, .layers = layers, .width = width, .cap = d->window };
+        d->caches[w] = (struct moe_kv){
+            .layer = d->rows + w * layers, .layers = layers, .width = width, .cap = d->window
+        };
     }
     return MOE_OK;
 }
 
-enum moe_code moe_score_side_open(struct moe_score_side *d, struct moe_engine *e, int64_t n, int64_t window, const char *scratch, bool drop,
-                                  struct moe_err *err)
+enum moe_code moe_score_side_open(struct moe_score_side *d, struct moe_engine *e, int64_t n, int64_t window,
+                                  const char *scratch, bool drop, struct moe_err *err)
 {
-    *d = (struct moe_score_side){ .e = e, .n = n, .window = window, .batch = moe_score_batch(e, window), .fd = -1, .drop = drop };
-    if (scratch) MOE_TRY(moe_scratch_open(scratch, moe_score_state_bytes(d->e, d->n), d->path, sizeof d->path, &d->fd, err));
+    *d = (struct moe_score_side){
+        .e = e, .n = n, .window = window, .batch = moe_score_batch(e, window), .fd = -1, .drop = drop
+    };
+    if (scratch)
+        MOE_TRY(moe_scratch_open(scratch, moe_score_state_bytes(d->e, d->n), d->path, sizeof d->path, &d->fd,
+                                 err));
     return open_buffers(d, err);
 }
 
@@ -65,18 +83,25 @@ void moe_score_side_close(struct moe_score_side *d)
 
 /* ---- states ---- */
 
-static size_t row_bytes(const struct moe_score_side *d) { return (size_t)d->e->model->config.hidden_size * sizeof(float); }
+static size_t row_bytes(const struct moe_score_side *d)
+{
+    return (size_t)d->e->model->config.hidden_size * sizeof(float);
+}
 
 /* Where the states of positions [at, at + m) can be worked on; put brings them back. */
 static enum moe_code get(struct moe_score_side *d, int64_t at, int64_t m, float **h, struct moe_err *err)
 {
     *h = d->fd < 0 ? d->h + at * d->e->model->config.hidden_size : d->h;
-    return d->fd < 0 ? MOE_OK : moe_pread(d->fd, d->path, d->h, (size_t)m * row_bytes(d), (uint64_t)at * row_bytes(d), err);
+    return d->fd < 0
+             ? MOE_OK
+             : moe_pread(d->fd, d->path, d->h, (size_t)m * row_bytes(d), (uint64_t)at * row_bytes(d), err);
 }
 
 static enum moe_code put(struct moe_score_side *d, int64_t at, int64_t m, struct moe_err *err)
 {
-    return d->fd < 0 ? MOE_OK : moe_pwrite(d->fd, d->path, d->h, (size_t)m * row_bytes(d), (uint64_t)at * row_bytes(d), err);
+    return d->fd < 0
+             ? MOE_OK
+             : moe_pwrite(d->fd, d->path, d->h, (size_t)m * row_bytes(d), (uint64_t)at * row_bytes(d), err);
 }
 
 /* ---- layers ---- */
@@ -86,7 +111,8 @@ static void give_back(const struct moe_score_side *d, int layer)
 {
     const struct moe_source *src = d->e->model->source;
     for (int64_t i = 0; d->drop && i < src->n_tensors; i++)
-        for (int p = 0; src->tensors[i].layer == layer && p < MOE_PLANE_COUNT; p++) moe_source_drop(src, &src->tensors[i].plane[p]);
+        for (int p = 0; src->tensors[i].layer == layer && p < MOE_PLANE_COUNT; p++)
+            moe_source_drop(src, &src->tensors[i].plane[p]);
 }
 
 /* Positions from `at` that are done at once: whole windows, or up to the end of one. */
@@ -105,7 +131,8 @@ static int64_t cut(struct moe_score_side *d, int64_t at, int64_t m)
     return n;
 }
 
-static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_progress *progress, struct moe_err *err)
+static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_progress *progress,
+                               struct moe_err *err)
 {
     float *h;
     for (int64_t at = 0, m; at < d->n; at += m) {
@@ -121,7 +148,8 @@ static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_p
     return MOE_OK;
 }
 
-enum moe_code moe_score_side_run(struct moe_score_side *d, const int32_t *ids, struct moe_progress *progress, struct moe_err *err)
+enum moe_code moe_score_side_run(struct moe_score_side *d, const int32_t *ids, struct moe_progress *progress,
+                                 struct moe_err *err)
 {
     float *h;
     for (int64_t at = 0, m; at < d->n; at += m) {
@@ -135,7 +163,8 @@ enum moe_code moe_score_side_run(struct moe_score_side *d, const int32_t *ids, s
     return MOE_OK;
 }
 
-enum moe_code moe_score_side_logits(struct moe_score_side *d, int64_t at, int64_t m, float *logits, struct moe_err *err)
+enum moe_code moe_score_side_logits(struct moe_score_side *d, int64_t at, int64_t m, float *logits,
+                                    struct moe_err *err)
 {
     float *h;
     MOE_TRY(get(d, at, m, &h, err));

@@ -13,7 +13,8 @@
 struct scorer {
     struct moe_score_side model, reference; /* reference.e NULL: none */
     const int32_t *ids;               /* of the first position here */
-    int64_t n, at, rows;              /* positions; the first of those whose logits are in memory, and how many these are at most */
+    /* positions; the first of those whose logits are in memory, and how many these are at most */
+    int64_t n, at, rows;
     float *logits, *logits_ref;       /* [rows, V] */
     double *nll, *nll_ref, *kl;       /* [rows] */
     unsigned char *same;
@@ -85,7 +86,8 @@ static void add(const struct scorer *s, int64_t m, struct moe_score_sums *t)
     t->n += m;
 }
 
-enum moe_code moe_score_join(struct moe_score_sums *to, const struct moe_score_sums *more, struct moe_err *err)
+enum moe_code moe_score_join(struct moe_score_sums *to, const struct moe_score_sums *more,
+                             struct moe_err *err)
 {
     if (more->all && more->n) {
         double *all = realloc(to->all, (size_t)(to->n + more->n) * sizeof *all);
@@ -105,7 +107,9 @@ enum moe_code moe_score_join(struct moe_score_sums *to, const struct moe_score_s
 void moe_score_total(struct moe_score *r, struct moe_score_sums *s)
 {
     double n = (double)s->n;
-    *r = (struct moe_score){ .tokens = s->n, .nll = s->nll / n, .perplexity = exp(s->nll / n), .anonymous = s->anonymous };
+    *r = (struct moe_score){
+        .tokens = s->n, .nll = s->nll / n, .perplexity = exp(s->nll / n), .anonymous = s->anonymous
+    };
     if (!s->all) return;
     r->nll_reference = s->nll_reference / n;
     r->perplexity_reference = exp(r->nll_reference);
@@ -135,32 +139,41 @@ static int64_t logit_rows(const struct moe_engine *e, const struct moe_engine *r
 }
 
 /* Whether the states go to scratch, and whether a layer's pages are given back. */
-static enum moe_code place(const struct scorer *s, const struct moe_engine *e, const struct moe_engine *ref, const struct moe_score_text *t,
-                           int threads, bool *spill, bool *drop, struct moe_err *err)
+static enum moe_code place(const struct scorer *s, const struct moe_engine *e, const struct moe_engine *ref,
+                           const struct moe_score_text *t, int threads, bool *spill, bool *drop,
+                           struct moe_err *err)
 {
     uint64_t held = moe_peak_anonymous(), limit = t->memory ? t->memory : moe_available_memory();
-    uint64_t need = moe_score_side_bytes(e, t->window, threads) + 8 * (uint64_t)s->n, states = moe_score_state_bytes(e, s->n);
+    uint64_t need = moe_score_side_bytes(e, t->window, threads) + 8 * (uint64_t)s->n,
+             states = moe_score_state_bytes(e, s->n);
     char want[16], room[16], all[16];
     if (t->memory) need += held;
     need += (uint64_t)(s->rows * e->model->config.vocab_size * (ref ? 2 : 1)) * sizeof(float);
-    if (ref) need += moe_score_side_bytes(ref, t->window, threads), states += moe_score_state_bytes(ref, s->n);
+    if (ref)
+        need += moe_score_side_bytes(ref, t->window, threads), states += moe_score_state_bytes(ref, s->n);
     *drop = limit && files_bytes(e) + files_bytes(ref) > limit;
     *spill = limit && need + states > limit;
     if (!*spill || (t->scratch && need <= limit)) return MOE_OK;
-    return moe_fail(err, MOE_NOMEM, "%lld positions need %s, and %s for their hidden states%s, %s %s (try %sa larger --memory, or less text)",
-                    (long long)s->n, moe_human_bytes(need, all), moe_human_bytes(states, want), t->scratch ? " in --scratch" : "", moe_human_bytes(limit, room),
+    return moe_fail(err, MOE_NOMEM,
+                    "%lld positions need %s, and %s for their hidden states%s, %s %s (try %sa larger "
+                    "--memory, or less text)",
+                    (long long)s->n, moe_human_bytes(need, all), moe_human_bytes(states, want),
+                    t->scratch ? " in --scratch" : "", moe_human_bytes(limit, room),
                     t->memory ? "are allowed" : "are available", t->scratch ? "" : "--scratch DIR, ");
 }
 
-static enum moe_code prepare(struct scorer *s, struct moe_engine *e, struct moe_engine *ref, const struct moe_score_text *t, int threads,
-                             struct moe_score_sums *sums, struct moe_err *err)
+static enum moe_code prepare(struct scorer *s, struct moe_engine *e, struct moe_engine *ref,
+                             const struct moe_score_text *t, int threads, struct moe_score_sums *sums,
+                             struct moe_err *err)
 {
     bool spill, drop;
     size_t v = (size_t)e->model->config.vocab_size;
     s->rows = logit_rows(e, ref, t->window);
     MOE_TRY(place(s, e, ref, t, threads, &spill, &drop, err));
     MOE_TRY(moe_score_side_open(&s->model, e, s->n, t->window, spill ? t->scratch : NULL, drop, err));
-    if (ref) MOE_TRY(moe_score_side_open(&s->reference, ref, s->n, t->window, spill ? t->scratch : NULL, drop, err));
+    if (ref)
+        MOE_TRY(
+            moe_score_side_open(&s->reference, ref, s->n, t->window, spill ? t->scratch : NULL, drop, err));
     size_t n = (size_t)s->rows;
     s->logits = malloc(n * v * sizeof *s->logits);
     s->logits_ref = ref ? malloc(n * v * sizeof *s->logits_ref) : s->logits;
@@ -187,7 +200,8 @@ static void clear(struct scorer *s, bool reference)
 
 /* ---- all of it ---- */
 
-static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_progress *progress, struct moe_score_sums *sums, struct moe_err *err)
+static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_progress *progress,
+                         struct moe_score_sums *sums, struct moe_err *err)
 {
     MOE_TRY(moe_score_side_run(&s->model, s->ids, progress, err));
     if (s->reference.e) MOE_TRY(moe_score_side_run(&s->reference, s->ids, progress, err));
@@ -203,28 +217,37 @@ static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_pro
     return MOE_OK;
 }
 
-static enum moe_code check(const struct moe_engine *e, const struct moe_engine *ref, const struct moe_score_text *t, struct moe_err *err)
+static enum moe_code check(const struct moe_engine *e, const struct moe_engine *ref,
+                           const struct moe_score_text *t, struct moe_err *err)
 {
     if (t->window < 1 || t->window > e->context || (ref && t->window > ref->context))
-        return moe_fail(err, MOE_USAGE, "--window %lld: want 1 to the context of %lld", (long long)t->window, (long long)e->context);
+        return moe_fail(err, MOE_USAGE, "--window %lld: want 1 to the context of %lld", (long long)t->window,
+                        (long long)e->context);
     if ((t->n - 1) / t->window < 1)
-        return moe_fail(err, MOE_USAGE, "the text has %lld token%s, a window needs %lld (choose a smaller --window)", (long long)t->n, moe_plural(t->n), (long long)t->window + 1);
+        return moe_fail(err, MOE_USAGE,
+                        "the text has %lld token%s, a window needs %lld (choose a smaller --window)",
+                        (long long)t->n, moe_plural(t->n), (long long)t->window + 1);
     if (ref && ref->model->config.vocab_size != e->model->config.vocab_size)
-        return moe_fail(err, MOE_MISMATCH, "the vocabularies differ: %lld and %lld (compare a model with its own source)",
+        return moe_fail(err, MOE_MISMATCH,
+                        "the vocabularies differ: %lld and %lld (compare a model with its own source)",
                         (long long)e->model->config.vocab_size, (long long)ref->model->config.vocab_size);
     for (int64_t i = 0; i < t->n; i++)
-        if (t->ids[i] < 0 || t->ids[i] >= e->model->config.vocab_size) return moe_fail(err, MOE_MISMATCH, "token %d is outside the vocabulary", t->ids[i]);
+        if (t->ids[i] < 0 || t->ids[i] >= e->model->config.vocab_size)
+            return moe_fail(err, MOE_MISMATCH, "token %d is outside the vocabulary", t->ids[i]);
     return MOE_OK;
 }
 
-enum moe_code moe_score_part(struct moe_engine *e, struct moe_engine *reference, const struct moe_score_text *t, int rank, int ranks,
-                             struct moe_pool *pool, struct moe_progress *progress, struct moe_score_sums *sums, struct moe_err *err)
+enum moe_code moe_score_part(struct moe_engine *e, struct moe_engine *reference,
+                             const struct moe_score_text *t, int rank, int ranks, struct moe_pool *pool,
+                             struct moe_progress *progress, struct moe_score_sums *sums, struct moe_err *err)
 {
     *sums = (struct moe_score_sums){ 0 };
     MOE_TRY(check(e, reference, t, err));
-    int64_t windows = (t->n - 1) / t->window, from = windows * rank / ranks, to = windows * (rank + 1) / ranks;
+    int64_t windows = (t->n - 1) / t->window, from = windows * rank / ranks,
+            to = windows * (rank + 1) / ranks;
     struct scorer s = { .ids = t->ids + from * t->window, .n = (to - from) * t->window };
-    int64_t layers = e->model->config.num_hidden_layers + (reference ? reference->model->config.num_hidden_layers : 0);
+    int64_t layers = e->model->config.num_hidden_layers +
+                     (reference ? reference->model->config.num_hidden_layers : 0);
     if (!s.n) return MOE_OK;
     enum moe_code code = prepare(&s, e, reference, t, moe_pool_threads(pool), sums, err);
     moe_progress_begin(progress, "score, tokens by layers", (uint64_t)(s.n * (layers + 1)), MOE_UNIT_TOKENS);
@@ -235,7 +258,8 @@ enum moe_code moe_score_part(struct moe_engine *e, struct moe_engine *reference,
     return code;
 }
 
-enum moe_code moe_score_text(struct moe_engine *e, struct moe_engine *reference, const struct moe_score_text *t, struct moe_pool *pool,
+enum moe_code moe_score_text(struct moe_engine *e, struct moe_engine *reference,
+                             const struct moe_score_text *t, struct moe_pool *pool,
                              struct moe_progress *progress, struct moe_score *r, struct moe_err *err)
 {
     struct moe_score_sums s;

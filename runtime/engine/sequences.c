@@ -44,7 +44,9 @@ static int64_t seats_that_fit(const struct room *r)
         int64_t len = r->s[i].n_ids + most_tokens(r, &r->s[i]);
         if (len > longest) longest = len;
     }
-    uint64_t each = moe_kv_estimate(&r->e->model->config, 2 * longest < r->e->context ? 2 * longest : r->e->context); /* it grows by doubling */
+    /* it grows by doubling */
+    uint64_t each = moe_kv_estimate(&r->e->model->config,
+                                    2 * longest < r->e->context ? 2 * longest : r->e->context);
     if (r->e->spare / each + 1 < (uint64_t)n) n = (int64_t)(r->e->spare / each) + 1;
     return n < r->n ? n : r->n;
 }
@@ -70,7 +72,8 @@ static enum moe_code stand_up(struct room *r, struct seat *t, bool whole, struct
     return code == MOE_OK && whole && r->told ? r->told(r->ctx, s, err) : code;
 }
 
-/* How many tokens of which seat make the next pass: those that decode first, prompts as far as there is room. */
+/* How many tokens of which seat make the next pass: those that decode first, prompts
+ * as far as there is room. */
 static int64_t fill(struct room *r)
 {
     int64_t n = 0, batch = r->e->batch;
@@ -79,7 +82,8 @@ static int64_t fill(struct room *r)
             struct seat *t = &r->seat[i];
             bool decodes = t->s && t->done >= t->s->n_ids;
             if (pass == 0) t->take = decodes;
-            else if (t->s && !decodes) t->take = t->s->n_ids - t->done < batch - n ? t->s->n_ids - t->done : batch - n;
+            else if (t->s && !decodes)
+                t->take = t->s->n_ids - t->done < batch - n ? t->s->n_ids - t->done : batch - n;
             if (t->s && (pass == 0) == decodes) n += t->take;
         }
     return n;
@@ -106,7 +110,8 @@ static enum moe_code pass(struct room *r, struct moe_err *err)
         if (!t->s || !t->take) continue;
         n += t->take;
         t->done += t->take;
-        if (t->done >= t->s->n_ids) memmove(e->h + row++ * hidden, e->h + (n - 1) * hidden, (size_t)hidden * sizeof *e->h);
+        if (t->done >= t->s->n_ids)
+            memmove(e->h + row++ * hidden, e->h + (n - 1) * hidden, (size_t)hidden * sizeof *e->h);
     }
     return MOE_OK;
 }
@@ -114,8 +119,10 @@ static enum moe_code pass(struct room *r, struct moe_err *err)
 static enum moe_code sample(struct room *r, struct moe_err *err)
 {
     struct moe_engine *e = r->e;
-    int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size, row = 0, at = 0, have = 0, wanted = 0;
-    for (int64_t i = 0; i < r->seats; i++) wanted += r->seat[i].s && r->seat[i].take && r->seat[i].done >= r->seat[i].s->n_ids;
+    int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size, row = 0, at = 0, have = 0,
+            wanted = 0;
+    for (int64_t i = 0; i < r->seats; i++)
+        wanted += r->seat[i].s && r->seat[i].take && r->seat[i].done >= r->seat[i].s->n_ids;
     for (int64_t i = 0; i < r->seats; i++) {
         struct seat *t = &r->seat[i];
         if (!t->s || !t->take || t->done < t->s->n_ids) continue;
@@ -124,7 +131,8 @@ static enum moe_code sample(struct room *r, struct moe_err *err)
             have += wanted - at < r->rows ? wanted - at : r->rows;
             MOE_TRY(moe_forward_logits(e->forward, e->h + at * hidden, have - at, r->logits, err));
         }
-        if (!t->reply.done) MOE_TRY(moe_reply_next(&t->reply, r->logits + (row - at) * v, &t->next, err)); /* else it ends with its prompt */
+        /* else it ends with its prompt */
+        if (!t->reply.done) MOE_TRY(moe_reply_next(&t->reply, r->logits + (row - at) * v, &t->next, err));
         row++;
         if (t->reply.done) MOE_TRY(stand_up(r, t, true, err));
     }
@@ -156,10 +164,18 @@ static enum moe_code run(struct room *r, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n, const struct moe_generate *g,
-                                enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *), void *ctx, struct moe_err *err)
+enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
+                                const struct moe_generate *g,
+                                enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
+                                void *ctx, struct moe_err *err)
 {
-    struct room r = { .e = e, .g = *g, .s = s, .n = n, .told = ended, .ctx = ctx, .rows = moe_engine_logit_rows(&e->model->config) };
+    struct room r = { .e = e,
+                      .g = *g,
+                      .s = s,
+                      .n = n,
+                      .told = ended,
+                      .ctx = ctx,
+                      .rows = moe_engine_logit_rows(&e->model->config) };
     if (n < 1) return MOE_OK;
     r.g.text = NULL;
     r.seats = seats_that_fit(&r);
@@ -168,7 +184,9 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
     r.tokens = calloc((size_t)e->batch, sizeof *r.tokens);
     if (r.rows > r.seats) r.rows = r.seats;
     r.logits = malloc((size_t)(r.rows * e->model->config.vocab_size) * sizeof *r.logits);
-    enum moe_code code = r.seat && r.segment && r.tokens && r.logits ? run(&r, err) : moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)n);
+    enum moe_code code = r.seat && r.segment && r.tokens && r.logits
+                           ? run(&r, err)
+                           : moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)n);
     for (int64_t i = 0; r.seat && i < r.seats; i++)
         if (r.seat[i].s) stand_up(&r, &r.seat[i], false, err);
     free(r.seat);

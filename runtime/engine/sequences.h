@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine/sequences.h - several sequences at once on one engine: continuous batching.
  *
- * Every pass takes one token of each sequence that decodes, and fills the batch with what prompts are waiting; a sequence that ends makes
- * room for the next.  Each gives what it would give alone: neither its tokens nor its draws depend on the company. */
+ * Every pass takes one token of each sequence that decodes, and fills the batch with what prompts are
+ * waiting; a sequence that ends makes room for the next.  Each gives what it would give alone: neither its
+ * tokens nor its draws depend on the company. */
 #ifndef MOE_RUNTIME_ENGINE_SEQUENCES_H
 #define MOE_RUNTIME_ENGINE_SEQUENCES_H
 
@@ -14,9 +15,13 @@ struct moe_sequence {
     struct moe_generated out;          /* set when it has ended; free() tokens and text in any case */
 };
 
-/* Run them to their ends with the settings of `g`, whose text callback is not used (g->max_tokens as for moe_engine_generate).
- * `ended`, unless NULL, is called as each one ends.  MOE_USAGE for a prompt that the context does not hold. */
-enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n, const struct moe_generate *g,
-                                enum moe_code (*ended)(void *ctx, const struct moe_sequence *s, struct moe_err *err), void *ctx, struct moe_err *err);
+/* Run them to their ends with the settings of `g`, whose text callback is not used (g->max_tokens as for
+ * moe_engine_generate).  `ended`, unless NULL, is called as each one ends.  MOE_USAGE for a prompt that
+ * the context does not hold. */
+enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
+                                const struct moe_generate *g,
+                                enum moe_code (*ended)(void *ctx, const struct moe_sequence *s,
+                                                       struct moe_err *err),
+                                void *ctx, struct moe_err *err);
 
 #endif

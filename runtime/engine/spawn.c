@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Arguments; seconds between SIGTERM and SIGKILL; between the report and SIGKILL; between the end of a rank that
- * the others wait for, and theirs. */
+/* Arguments; seconds between SIGTERM and SIGKILL; between the report and SIGKILL; between the end of a rank
+ * that the others wait for, and theirs. */
 enum { EXTRA = 8, GRACE = 5, REST = 12, HOLD = 2 };
 
 struct words { char rank[16], ranks[16], threads[16], where[64]; };
@@ -52,7 +52,8 @@ static void become(char **argv, int rank, pid_t parent)
     _exit(MOE_INTERNAL);
 }
 
-/* Rank 0 comes last: a rank that hears of its end from rank 0's closed connection would tell that as a fault. */
+/* Rank 0 comes last: a rank that hears of its end from rank 0's closed connection
+ * would tell that as a fault. */
 static void end(const pid_t *pid, int ranks, int sig)
 {
     for (int r = ranks - 1; r >= 0; r--)
@@ -77,7 +78,8 @@ static enum moe_code start(char **argv, int ranks, struct words *w, pid_t *pid, 
     return MOE_OK;
 }
 
-enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports, struct moe_err *err)
+enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports,
+                              struct moe_err *err)
 {
     struct words w;
     int give;
@@ -176,7 +178,9 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
             end(w->pid, w->ranks, SIGTERM);
         }
         if (code == MOE_OK) look_for_missing(w);
-        if ((code != MOE_OK && moe_now() > since + GRACE) || (w->reported > 0 && moe_now() > w->reported + REST)) end(w->pid, w->ranks, SIGKILL);
+        if ((code != MOE_OK && moe_now() > since + GRACE) ||
+            (w->reported > 0 && moe_now() > w->reported + REST))
+            end(w->pid, w->ranks, SIGKILL);
         poll(&(struct pollfd){ .fd = w->reports, .events = POLLIN }, 1, 5);
     }
     look_for_words(w);
@@ -184,11 +188,16 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
     return code == MOE_OK && w->reported <= 0 ? moe_interrupted(err) : code;
 }
 
-enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text), struct moe_ranks_end *e,
-                             struct moe_err *err)
+enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text),
+                             struct moe_ranks_end *e, struct moe_err *err)
 {
-    struct watch w = { .ranks = ranks, .left = ranks, .pid = pid, .codes = calloc((size_t)ranks, sizeof *w.codes),
-                       .reports = reports, .print = print, .end = e };
+    struct watch w = { .ranks = ranks,
+                       .left = ranks,
+                       .pid = pid,
+                       .codes = calloc((size_t)ranks, sizeof *w.codes),
+                       .reports = reports,
+                       .print = print,
+                       .end = e };
     if (!w.codes) {
         end(pid, ranks, SIGKILL);
         close(reports);

@@ -9,7 +9,8 @@
 #include <string.h>
 
 const struct moe_file_kind moe_trace_kind = {
-    .name = "a trace", .marks = { { 8, "{\"__metadata__\":{\"format\":\"pt\"},\"tokens\":", { "\"hidden.0\":" } } },
+    .name = "a trace",
+    .marks = { { 8, "{\"__metadata__\":{\"format\":\"pt\"},\"tokens\":", { "\"hidden.0\":" } } },
 };
 
 struct tracer {
@@ -31,11 +32,14 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
     t->routed += tokens;
 }
 
-static void entry(struct moe_st_entry *t, int64_t *n, struct moe_arena *a, const char *fmt, int layer, const char *dtype, int64_t rows, int64_t cols)
+static void entry(struct moe_st_entry *t, int64_t *n, struct moe_arena *a, const char *fmt, int layer,
+                  const char *dtype, int64_t rows, int64_t cols)
 {
     char *name = moe_arena_alloc(a, 40);
     if (name) snprintf(name, 40, fmt, layer);
-    t[(*n)++] = (struct moe_st_entry){ .name = name ? name : "", .dtype = dtype, .ndim = cols ? 2 : 1, .shape = { rows, cols } };
+    t[(*n)++] = (struct moe_st_entry){
+        .name = name ? name : "", .dtype = dtype, .ndim = cols ? 2 : 1, .shape = { rows, cols }
+    };
 }
 
 static enum moe_code start(struct tracer *t, const char *path, struct moe_err *err)
@@ -88,14 +92,17 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
         m = t->n - i < t->rows ? t->n - i : t->rows;
         MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, m, t->logits, err));
         MOE_TRY(moe_st_write(t->w, t->logits, (size_t)(m * c->vocab_size) * sizeof *t->logits, err));
-        if (i + m == t->n) memcpy(e->logits, t->logits + (m - 1) * c->vocab_size, (size_t)c->vocab_size * sizeof *t->logits);
+        if (i + m == t->n)
+            memcpy(e->logits, t->logits + (m - 1) * c->vocab_size, (size_t)c->vocab_size * sizeof *t->logits);
     }
-    memcpy(e->ids, ids, (size_t)t->n * sizeof *ids); /* the cache holds them now: generation can go on from here */
+    /* the cache holds them now: generation can go on from here */
+    memcpy(e->ids, ids, (size_t)t->n * sizeof *ids);
     e->n_ids = t->n;
     return moe_interrupted(err);
 }
 
-enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path, struct moe_err *err)
+enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path,
+                        struct moe_err *err)
 {
     const struct moe_config *c = &e->model->config;
     struct tracer t = { .e = e, .n = n, .rows = moe_engine_logit_rows(c) };
@@ -108,7 +115,9 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     t.logits = malloc((size_t)(t.rows * c->vocab_size) * sizeof *t.logits);
     t.experts = malloc(k * sizeof *t.experts);
     t.weights = malloc(k * sizeof *t.weights);
-    enum moe_code code = t.h && t.logits && t.experts && t.weights ? start(&t, path, err) : moe_fail(err, MOE_NOMEM, "no memory for a trace");
+    enum moe_code code = t.h && t.logits && t.experts && t.weights
+                           ? start(&t, path, err)
+                           : moe_fail(err, MOE_NOMEM, "no memory for a trace");
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &t, .routed = routed });
     if (code == MOE_OK) code = run(&t, ids, err);
     moe_forward_hooks(e->forward, NULL);

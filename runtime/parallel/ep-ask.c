@@ -9,8 +9,9 @@
 
 /* ---- whom to ask ---- */
 
-/* What the others chose when they last asked for this layer, and this rank now: the load that the split shares out.  The tokens of an
- * expert are numbered by rank, so that ranks which see the same counts take different parts of the shares. */
+/* What the others chose when they last asked for this layer, and this rank now: the load that the split
+ * shares out.  The tokens of an expert are numbered by rank, so that ranks which see the same counts take
+ * different parts of the shares. */
 static void count(struct moe_ep *ep, uint16_t *counts)
 {
     memset(ep->tokens, 0, (size_t)ep->experts * sizeof *ep->tokens);
@@ -37,8 +38,12 @@ static enum moe_code assign(struct moe_ep *ep, uint16_t *counts, struct moe_err 
     else if (l->slots > ep->experts) moe_split_best(s, l, ep->tokens, ep->c->dead, ep->share, NULL);
     for (int64_t i = 0; i < ep->n_left; i++) {
         int32_t e = ep->chosen[ep->left[i]];
-        int32_t copy = l->slots > ep->experts ? moe_split_copy(l, ep->share, e, ep->number[e]++) : l->copy_first[e];
-        if (copy < 0 || ep->c->dead[l->copy_rank[copy]]) return moe_ep_covered(ep, err) != MOE_OK ? MOE_DEVICE : moe_fail(err, MOE_INTERNAL, "expert %d of layer %d has no rank", e, ep->layer);
+        int32_t copy = l->slots > ep->experts ? moe_split_copy(l, ep->share, e, ep->number[e]++)
+                                              : l->copy_first[e];
+        if (copy < 0 || ep->c->dead[l->copy_rank[copy]])
+            return moe_ep_covered(ep, err) != MOE_OK
+                     ? MOE_DEVICE
+                     : moe_fail(err, MOE_INTERNAL, "expert %d of layer %d has no rank", e, ep->layer);
         ep->place[ep->left[i]].server = l->copy_rank[copy];
     }
     return MOE_OK;
@@ -46,7 +51,8 @@ static enum moe_code assign(struct moe_ep *ep, uint16_t *counts, struct moe_err 
 
 /* ---- requests ---- */
 
-/* Pairs and rows of every request; a row is sent once though several of its experts are there: its choices follow each other. */
+/* Pairs and rows of every request; a row is sent once though several of its experts are there: its
+ * choices follow each other. */
 static void measure(struct moe_ep *ep)
 {
     memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
@@ -107,7 +113,8 @@ static enum moe_code ask(struct moe_ep *ep, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts, struct moe_err *err)
+enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
+                          struct moe_err *err)
 {
     struct moe_ep *ep = ctx;
     MOE_CHECK(tokens <= ep->o.max_tokens);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/parallel/ep-internal.h - what the asking, the serving and the moving part of a rank share; for runtime/parallel/ alone. */
+/* runtime/parallel/ep-internal.h - what the asking, the serving and the moving part of a rank share; for
+ * runtime/parallel/ alone. */
 #ifndef MOE_RUNTIME_PARALLEL_EP_INTERNAL_H
 #define MOE_RUNTIME_PARALLEL_EP_INTERNAL_H
 
@@ -9,7 +10,8 @@
 /* Said among the ranks; what callers say has FIRST_USER added. */
 enum { SAY_REST, SAY_DONE, SAY_FAIL, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
 
-struct moe_ep_place { int32_t server, index; }; /* of a choice: whom it was asked of, and which pair it is there */
+/* of a choice: whom it was asked of, and which pair it is there */
+struct moe_ep_place { int32_t server, index; };
 
 struct moe_ep {
     struct moe_ep_options o;
@@ -21,7 +23,8 @@ struct moe_ep {
     uint64_t steps;                 /* towards options.die */
     struct moe_ep_stats stats;
     struct moe_err failed;          /* what another rank failed with; code MOE_OK: nothing */
-    int began;                      /* the last other rank that began to speak for all, counted from 1; 0: none has */
+    /* the last other rank that began to speak for all, counted from 1; 0: none has */
+    int began;
     bool spoken;                    /* another rank has spoken for all */
 
     /* asking */
@@ -30,10 +33,12 @@ struct moe_ep {
     int64_t n_choices;              /* in it */
     const int32_t *chosen;          /* [n_choices] */
     struct moe_ep_place *place;     /* [T k] */
-    const float **row;              /* [T k] the input of each choice: the pass's own, or in the request to a rank that died */
+    /* [T k] the input of each choice: the pass's own, or in the request to a rank that died */
+    const float **row;
     int32_t *left;                  /* [T k] choices without an output */
     int64_t n_left;
-    float *kept;                    /* [T k, H] outputs that were there when others had to be asked for again */
+    /* [T k, H] outputs that were there when others had to be asked for again */
+    float *kept;
     int32_t *rows, *pairs;          /* [ranks] of the requests at hand */
     const float **last;             /* [ranks] */
     bool *awaited;                  /* [ranks] */
@@ -51,7 +56,8 @@ struct moe_ep {
     struct moe_wire_progress at, *peer; /* [ranks] what each rank said last */
     int dropped;                    /* MoE layers of the old plan that were unmapped */
     bool *want;                     /* [E] */
-    uint16_t *counts;               /* [n_moe][ranks][E]: what every rank chose when it last asked for the layer */
+    /* [n_moe][ranks][E]: what every rank chose when it last asked for the layer */
+    uint16_t *counts;
     struct moe_split *split, *next_split;
     int64_t *tokens, *share, *number; /* [E], [slots], [E] */
     int64_t share_cap;
@@ -75,10 +81,12 @@ enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err);
 enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err);
 
 /* ep-ask.c: struct moe_elsewhere */
-enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts, struct moe_err *err);
+enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
+                          struct moe_err *err);
 enum moe_code moe_ep_receive(void *ctx, const float **out, struct moe_err *err);
 
-/* ep-serve.c: answer the requests that are due, if all that are at work have asked.  *did: some were answered. */
+/* ep-serve.c: answer the requests that are due, if all that are at work have asked.
+ * *did: some were answered. */
 enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err);
 
 /* ep-move.c */
@@ -86,6 +94,7 @@ const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer); /
 enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, struct moe_err *err);
 enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err); /* a step of a move, if one is possible */
 void moe_ep_told(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
-enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err); /* MOE_DEVICE when experts are nowhere left */
+/* MOE_DEVICE when experts are nowhere left */
+enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err);
 
 #endif

@@ -40,17 +40,22 @@ enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err)
         layers += n > 0;
         for (int32_t k = 0; k < n && k < 4 && layers == 1 && len < sizeof list - 16; k++)
             len += (size_t)snprintf(list + len, sizeof list - len, "%s%d", k ? ", " : "", some[k]);
-        if (layers == 1 && n > 4 && len < sizeof list - 8) len += (size_t)snprintf(list + len, sizeof list - len, " ...");
-        if (layers == 1 && n && len < sizeof list - 24) len += (size_t)snprintf(list + len, sizeof list - len, " of layer %d", l->layer);
+        if (layers == 1 && n > 4 && len < sizeof list - 8)
+            len += (size_t)snprintf(list + len, sizeof list - len, " ...");
+        if (layers == 1 && n && len < sizeof list - 24)
+            len += (size_t)snprintf(list + len, sizeof list - len, " of layer %d", l->layer);
     }
     if (!lost) return MOE_OK;
     char dead[96] = "";
     len = 0;
     for (int r = 0; r < ep->ranks; r++)
-        if (ep->c->dead[r] && len < sizeof dead - 8) len += (size_t)snprintf(dead + len, sizeof dead - len, "%s%d", len ? ", " : "", r);
-    return moe_fail(err, MOE_DEVICE, "rank%s %s gone, and with %s the only copies of %d expert%s: %s%s (a --plan made with --survive %d keeps them)",
-                    ep->c->n_dead > 1 ? "s" : "", dead, ep->c->n_dead > 1 ? "them" : "it", lost, lost > 1 ? "s" : "", list,
-                    layers > 1 ? " and more in others" : "", ep->c->n_dead);
+        if (ep->c->dead[r] && len < sizeof dead - 8)
+            len += (size_t)snprintf(dead + len, sizeof dead - len, "%s%d", len ? ", " : "", r);
+    return moe_fail(err, MOE_DEVICE,
+                    "rank%s %s gone, and with %s the only copies of %d expert%s: %s%s (a --plan made with "
+                    "--survive %d keeps them)",
+                    ep->c->n_dead > 1 ? "s" : "", dead, ep->c->n_dead > 1 ? "them" : "it", lost,
+                    lost > 1 ? "s" : "", list, layers > 1 ? " and more in others" : "", ep->c->n_dead);
 }
 
 /* ---- moving ---- */
@@ -71,7 +76,8 @@ enum moe_code moe_ep_replan(struct moe_ep *ep, const struct moe_plan *plan, stru
     return MOE_OK;
 }
 
-/* How far rank r is in the move that this rank is in; one that finished it, all the way; one that has not begun, nowhere. */
+/* How far rank r is in the move that this rank is in; one that finished it, all the way; one
+ * that has not begun, nowhere. */
 static int how_far(const struct moe_ep *ep, int r, bool asking)
 {
     const struct moe_wire_progress *p = &ep->peer[r];

@@ -53,7 +53,9 @@ static enum moe_code check(const struct moe_ep *ep, int from, const unsigned cha
                         from);
     for (int32_t i = 0; i < q->pairs; i++)
         if (ep->o.part && !moe_part_holds(ep->o.part, q->layer, p[i].expert))
-            return moe_fail(err, MOE_DEVICE, "rank %d asked rank %d for expert %d of layer %d, which it does not hold (do all ranks have the same --plan?)",
+            return moe_fail(err, MOE_DEVICE,
+                            "rank %d asked rank %d for expert %d of layer %d, which it does not hold (do all "
+                            "ranks have the same --plan?)",
                             from, ep->rank, p[i].expert, q->layer);
     return MOE_OK;
 }
@@ -78,7 +80,8 @@ static void add_choices(struct moe_ep *ep, int from, const unsigned char *slot,
     const float *rows = (const float *)(const void *)(slot + moe_wire_rows_at(ep->experts, q->pairs));
     float *out = moe_ep_reply_rows(moe_comm_reply(ep->c, from));
     for (int32_t i = 0; i < q->pairs; i++)
-        ep->list[(*n)++] = (struct moe_choice){ rows + (int64_t)p[i].row * ep->hidden, out + (int64_t)i * ep->hidden, p[i].expert };
+        ep->list[(*n)++] = (struct moe_choice){ rows + (int64_t)p[i].row * ep->hidden,
+                                                out + (int64_t)i * ep->hidden, p[i].expert };
 }
 
 /* By expert, so that each one's weights are read once. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who speaks for all ranks when the work is done: the lowest that is left, and the next when it is lost before it has said that it has. */
+/* Who speaks for all ranks when the work is done: the lowest that is left, and the next when it is lost
+ * before it has said that it has. */
 #include "runtime/parallel/ep-internal.h"
 
 #include <string.h>
@@ -28,7 +29,10 @@ enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err)
     return moe_comm_alive(ep->c, err);
 }
 
-enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err) { return moe_comm_say(ep->c, SAY_SPOKE, NULL, 0, err); }
+enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err)
+{
+    return moe_comm_say(ep->c, SAY_SPOKE, NULL, 0, err);
+}
 
 enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err) { return moe_comm_alive(ep->c, err); }
 

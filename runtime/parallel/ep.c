@@ -86,9 +86,18 @@ enum moe_code moe_ep_open(struct moe_ep **out, const struct moe_ep_options *o, s
     const struct moe_config *c = &o->model->config;
     *out = NULL;
     if (!ep) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
-    *ep = (struct moe_ep){ .o = *o, .c = o->comm, .config = c, .ranks = o->comm->ranks, .rank = o->comm->rank, .hidden = c->hidden_size,
-                           .k = c->num_experts_per_tok, .experts = c->n_routed_experts, .layers = c->num_hidden_layers, .n_moe = o->plan->n_layers,
-                           .layer = -1, .plan = o->plan };
+    *ep = (struct moe_ep){ .o = *o,
+                           .c = o->comm,
+                           .config = c,
+                           .ranks = o->comm->ranks,
+                           .rank = o->comm->rank,
+                           .hidden = c->hidden_size,
+                           .k = c->num_experts_per_tok,
+                           .experts = c->n_routed_experts,
+                           .layers = c->num_hidden_layers,
+                           .n_moe = o->plan->n_layers,
+                           .layer = -1,
+                           .plan = o->plan };
     ep->shape = (struct moe_wire_shape){ ep->layers,        ep->experts,
                                          ep->hidden,        o->max_tokens * ep->k,
                                          ep->n_moe,         ep->c->request_bytes,
@@ -120,7 +129,8 @@ void moe_ep_close(struct moe_ep **pep)
 
 /* ---- said and heard ---- */
 
-enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes, struct moe_err *err)
+enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
+                         struct moe_err *err)
 {
     return moe_comm_say(ep->c, FIRST_USER + kind, data, bytes, err);
 }
@@ -172,12 +182,14 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
 {
     int dead = ep->c->n_dead;
     double t = moe_now();
-    for (int r = 0; r < ep->ranks; r++) ep->awaited[r] |= ep->active[r] && !ep->done[r] && !moe_comm_requested(ep->c, r);
+    for (int r = 0; r < ep->ranks; r++)
+        ep->awaited[r] |= ep->active[r] && !ep->done[r] && !moe_comm_requested(ep->c, r);
     enum moe_code code = moe_comm_wait(ep->c, err);
     ep->stats.seconds_wait += moe_now() - t;
     MOE_TRY(code);
     moe_comm_bury(ep->c, ep->awaited);
-    if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK; /* those that still ask will find out, and say so */
+    /* those that still ask will find out, and say so */
+    if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK;
     return moe_ep_covered(ep, err);
 }
 

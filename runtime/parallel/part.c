@@ -79,7 +79,8 @@ static void unmap(struct moe_part *p, struct ranges *r)
         const struct moe_file *f = &p->source.files[r->v[i].file];
         uint64_t from = (r->v[i].from + page - 1) / page * page, to = r->v[i].to / page * page;
         if (from >= to) continue;
-        mmap(at(f, from), to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        mmap(at(f, from), to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0);
         p->mapped -= to - from;
     }
 }
@@ -89,7 +90,8 @@ static void unmap(struct moe_part *p, struct ranges *r)
 static enum moe_code reserve(struct moe_part *p, const struct moe_source *whole, struct moe_err *err)
 {
     p->source.files = calloc((size_t)whole->n_files + 1, sizeof *p->source.files);
-    p->held = calloc((size_t)(whole->config.num_hidden_layers * whole->config.n_routed_experts) + 1, sizeof *p->held);
+    p->held = calloc((size_t)(whole->config.num_hidden_layers * whole->config.n_routed_experts) + 1,
+                     sizeof *p->held);
     if (!p->source.files || !p->held) return moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     for (int32_t i = 0; i < whole->n_files; i++) {
         struct moe_file *f = &p->source.files[i];
@@ -112,7 +114,8 @@ enum moe_code moe_part_open(struct moe_part **out, const struct moe_source *whol
     p->source = *whole;
     enum moe_code code = reserve(p, whole, err);
     for (int64_t i = 0; code == MOE_OK && i < whole->n_tensors; i++)
-        if (whole->tensors[i].expert < 0 && !add(&r, &whole->tensors[i])) code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
+        if (whole->tensors[i].expert < 0 && !add(&r, &whole->tensors[i]))
+            code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     if (code == MOE_OK) code = map(p, &r, err);
     free(r.v);
     if (code != MOE_OK) moe_part_close(&p);
@@ -125,7 +128,8 @@ void moe_part_close(struct moe_part **pp)
     struct moe_part *p = *pp;
     *pp = NULL;
     if (!p) return;
-    for (int32_t i = 0; p->source.files && i < p->source.n_files; i++) moe_unmap(p->source.files[i].map, p->source.files[i].size);
+    for (int32_t i = 0; p->source.files && i < p->source.n_files; i++)
+        moe_unmap(p->source.files[i].map, p->source.files[i].size);
     free(p->source.files);
     free(p->held);
     free(p);
@@ -155,7 +159,8 @@ static void show(const struct moe_part *p, int layer, int64_t e, struct moe_mode
     }
 }
 
-enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m, struct moe_err *err)
+enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m,
+                           struct moe_err *err)
 {
     int64_t n = p->source.config.n_routed_experts;
     bool *have = p->held + layer * n;
@@ -163,8 +168,10 @@ enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, stru
     enum moe_code code = MOE_OK;
     for (int64_t e = 0; code == MOE_OK && e < n; e++) {
         if (!held[e] || have[e]) continue;
-        if (!moe_source_has_expert(&p->source, layer, (int)e)) code = moe_staged_lacks(&p->source, layer, e, -1, err);
-        else if (!add_expert(p, layer, e, &r)) code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
+        if (!moe_source_has_expert(&p->source, layer, (int)e))
+            code = moe_staged_lacks(&p->source, layer, e, -1, err);
+        else if (!add_expert(p, layer, e, &r))
+            code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     }
     if (code == MOE_OK) code = map(p, &r, err);
     free(r.v);

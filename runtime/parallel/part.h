@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/parallel/part.h - the part of a model that one rank maps: everything but routed experts, and of these its own.
+/* runtime/parallel/part.h - the part of a model that one rank maps: everything but routed
+ * experts, and of these its own.
  *
- * Every file of the source gets its address range reserved whole, without access, and what the rank holds is mapped into it, by whole
- * pages: so weights lie where descriptors say they do, experts come and go while the model is in use, and a rank that touched what it does not
- * hold would be stopped by the processor. */
+ * Every file of the source gets its address range reserved whole, without access, and what the rank holds is
+ * mapped into it, by whole
+ * pages: so weights lie where descriptors say they do, experts come and go while the model is in use, and a
+ * rank that touched what it does not hold would be stopped by the processor. */
 #ifndef MOE_RUNTIME_PARALLEL_PART_H
 #define MOE_RUNTIME_PARALLEL_PART_H
 
@@ -25,10 +27,13 @@ static inline bool moe_part_holds(const struct moe_part *p, int layer, int64_t e
     return p->held[layer * p->source.config.n_routed_experts + expert];
 }
 
-/* Map these experts of a layer (held [experts]; those that are mapped stay), and let the model, unless NULL, see them.  What was mapped
- * stays after a failure.  MOE_MISMATCH for one that was not staged into the source. */
-enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m, struct moe_err *err);
-/* Unmap all experts of a layer but these; the model, unless NULL, forgets them.  Nobody may be computing with them. */
+/* Map these experts of a layer (held [experts]; those that are mapped stay), and let the model,
+ * unless NULL, see them.  What was mapped stays after a failure.  MOE_MISMATCH for one that was
+ * not staged into the source. */
+enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m,
+                           struct moe_err *err);
+/* Unmap all experts of a layer but these; the model, unless NULL, forgets them.  Nobody
+ * may be computing with them. */
 void moe_part_keep(struct moe_part *p, int layer, const bool *held, struct moe_model *m);
 
 #endif

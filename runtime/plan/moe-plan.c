@@ -52,20 +52,24 @@ static enum moe_code dense_bytes(const char *t, double *b, struct moe_err *err)
 static enum moe_code choose_slots(struct work *w, struct moe_err *err)
 {
     struct moe_plan_options *o = w->o;
-    int64_t experts = w->stats->experts, need = experts * (w->task.survive + 1), ranks = w->task.ranks, slots = o->slots;
+    int64_t experts = w->stats->experts, need = experts * (w->task.survive + 1), ranks = w->task.ranks,
+            slots = o->slots;
     if (o->memory != MOE_UNSET) {
-        double each = w->bytes.expert * (double)w->bytes.moe_layers, fixed = moe_weight_bytes_replicated(&w->bytes), room = floor(((double)o->memory - fixed) / each);
+        double each = w->bytes.expert * (double)w->bytes.moe_layers,
+               fixed = moe_weight_bytes_replicated(&w->bytes),
+               room = floor(((double)o->memory - fixed) / each);
         if (room < 0) room = 0;
         slots = room * (double)ranks > (double)(experts * ranks) ? experts * ranks : (int64_t)room * ranks;
         if (slots < need) {
             char a[16], b[16];
             int64_t least = (need + ranks - 1) / ranks;
             return moe_fail(err, MOE_USAGE,
-                            "--memory-per-rank %s is too little: so a rank holds %lld expert%s of each layer, and %d cop%s of %lld experts on "
-                            "%lld ranks need %lld, which take %s",
-                            moe_human_bytes((uint64_t)o->memory, a), (long long)room, room >= 2 || room < 1 ? "s" : "", (int)w->task.survive + 1,
-                            w->task.survive ? "ies" : "y", (long long)experts, (long long)ranks, (long long)least,
-                            moe_human_bytes((uint64_t)(fixed + each * (double)least), b));
+                            "--memory-per-rank %s is too little: so a rank holds %lld expert%s of each "
+                            "layer, and %d cop%s of %lld experts on %lld ranks need %lld, which take %s",
+                            moe_human_bytes((uint64_t)o->memory, a), (long long)room,
+                            room >= 2 || room < 1 ? "s" : "", (int)w->task.survive + 1,
+                            w->task.survive ? "ies" : "y", (long long)experts, (long long)ranks,
+                            (long long)least, moe_human_bytes((uint64_t)(fixed + each * (double)least), b));
         }
     } else if (slots == MOE_UNSET) slots = w->from ? w->from->layers[0].slots : 0;
     if (slots < 1 || (o->slots == MOE_UNSET && slots < need)) slots = (need + ranks - 1) / ranks * ranks;
@@ -74,33 +78,43 @@ static enum moe_code choose_slots(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Once for each kind of doubt: a plan of such statistics may be right, but proves little of what will come. */
+/* Once for each kind of doubt: a plan of such statistics may be right, but proves
+ * little of what will come. */
 static void tell_doubts(const struct moe_run *run, const struct moe_routing *r)
 {
     struct moe_stats_doubts d;
     moe_plan_doubt_stats(r, &d);
-    if (d.rounded) moe_notice(run, d.rounded == 1 ? "%lld count of the statistics is a fraction and was rounded"
-                                             : "%lld counts of the statistics are fractions and were rounded", (long long)d.rounded);
+    if (d.rounded)
+        moe_notice(run,
+                   d.rounded == 1 ? "%lld count of the statistics is a fraction and was rounded"
+                                  : "%lld counts of the statistics are fractions and were rounded",
+                   (long long)d.rounded);
     if (d.beyond)
         moe_notice(run,
                    "the statistics have %d row%s of layers for multi-token prediction: no plan places their "
                    "experts",
                    (int)d.beyond, d.beyond > 1 ? "s" : "");
     if (d.empty == d.layers)
-        moe_warn(run, "all counts of the statistics are zero: nothing is known of how busy experts are, so the plan spreads them evenly, as without "
-                      "statistics, and its loads and gaps say nothing (record some traffic: moe-run --record-routing)");
+        moe_warn(run, "all counts of the statistics are zero: nothing is known of how busy experts are, so "
+                      "the plan spreads them evenly, as without statistics, and its loads and gaps say "
+                      "nothing (record some traffic: moe-run --record-routing)");
     else if (d.empty)
-        moe_warn(run, "%d of %d layers %s no count in the statistics: %s experts are spread evenly, and balance is known of the other "
-                      "%d layer%s only", (int)d.empty, (int)d.layers, d.empty == 1 ? "has" : "have", d.empty == 1 ? "its" : "their",
+        moe_warn(run,
+                 "%d of %d layers %s no count in the statistics: %s experts are spread evenly, and balance "
+                 "is known of the other %d layer%s only",
+                 (int)d.empty, (int)d.layers, d.empty == 1 ? "has" : "have", d.empty == 1 ? "its" : "their",
                  (int)(d.layers - d.empty), moe_plural(d.layers - d.empty));
     if (d.never > d.experts / 2)
-        moe_warn(run, "%d of %d experts of a layer never got a token in the statistics, as when they are of one rank only or of a few prompts: the plan takes "
-                      "these experts to be idle and puts them together, so a rank that has them is overloaded once they are used (add up the statistics "
-                      "of all ranks)", (int)d.never, (int)d.experts);
+        moe_warn(
+            run,
+            "%d of %d experts of a layer never got a token in the statistics, as when they are of one rank "
+            "only or of a few prompts: the plan takes these experts to be idle and puts them together, so a "
+            "rank that has them is overloaded once they are used (add up the statistics of all ranks)",
+            (int)d.never, (int)d.experts);
 }
 
-/* What the old plan asks for goes on where the command does not say otherwise.  Where that cannot be, the message
- * says who asks. */
+/* What the old plan asks for goes on where the command does not say otherwise.  Where that cannot be,
+ * the message says who asks. */
 static enum moe_code check_inherited(const struct work *w, struct moe_err *err)
 {
     const struct moe_plan_options *o = w->o;
@@ -113,19 +127,19 @@ static enum moe_code check_inherited(const struct work *w, struct moe_err *err)
     const char *old = moe_stream_name(o->from);
     if (o->per_node == MOE_UNSET && node > 0 && node < t->ranks && t->ranks % node)
         return moe_fail(err, MOE_USAGE,
-                        "%d ranks are no whole number of nodes of %d, which '%s' has (--ranks-per-node N says how "
-                        "many ranks a node has now, 0: all are one)",
+                        "%d ranks are no whole number of nodes of %d, which '%s' has (--ranks-per-node N "
+                        "says how many ranks a node has now, 0: all are one)",
                         (int)t->ranks, (int)node, old);
     if (o->survive != MOE_UNSET || t->survive < 1) return MOE_OK;
     if (t->survive >= t->ranks)
         return moe_fail(err, MOE_USAGE,
-                        "%d rank%s cannot survive the loss of %d, as '%s' does (--survive R says how many may be "
-                        "lost now)",
+                        "%d rank%s cannot survive the loss of %d, as '%s' does (--survive R says how many "
+                        "may be lost now)",
                         (int)t->ranks, t->ranks == 1 ? "" : "s", (int)t->survive, old);
     if (t->slots < (int64_t)copies * w->stats->experts)
         return moe_fail(err, MOE_USAGE,
-                        "%d slots are too few: '%s' has %d copies of each expert, and those of %d experts need "
-                        "%lld (--survive R says how many ranks may be lost now, 0: one copy is enough)",
+                        "%d slots are too few: '%s' has %d copies of each expert, and those of %d experts "
+                        "need %lld (--survive R says how many ranks may be lost now, 0: one copy is enough)",
                         (int)t->slots, old, (int)copies, (int)w->stats->experts,
                         (long long)copies * w->stats->experts);
     return MOE_OK;
@@ -139,18 +153,26 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(moe_plan_options_check(o, err));
     MOE_TRY(moe_gpu_parse(&w->gpu, o->gpu, err));
     MOE_TRY(dense_bytes(o->dense_type, &dense, err));
-    if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16")) return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
+    if (strcmp(o->kv_type, "fp8") && strcmp(o->kv_type, "bf16"))
+        return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
     moe_tell_superseded(&o->run, w->src);
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
-    MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, moe_plan_windows(o), err));
-    if (o->from) MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
+    MOE_TRY(
+        moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, moe_plan_windows(o), err));
+    if (o->from)
+        MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     if (o->from) MOE_TRY(moe_plan_check_model(w->from, w->src, o->from, err));
     if (o->out && w->src->kind == MOE_CHECKPOINT) MOE_TRY(moe_source_identity(w->src, &w->model, err));
     else w->model = moe_source_origin(w->src, NULL);
     if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
-    w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks, .survive = (int32_t)o->survive,
-                                      .ranks_per_node = (int32_t)o->per_node, .stats = w->stats, .from = w->from, .target = o->target, .progress = o->run.progress };
+    w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks,
+                                      .survive = (int32_t)o->survive,
+                                      .ranks_per_node = (int32_t)o->per_node,
+                                      .stats = w->stats,
+                                      .from = w->from,
+                                      .target = o->target,
+                                      .progress = o->run.progress };
     if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     if (w->task.ranks_per_node == 1) w->task.ranks_per_node = 0; /* copies are on different ranks anyway */
@@ -160,19 +182,31 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     w->measured = origin != MOE_STATS_NONE;
     if (!w->measured && o->windows != MOE_UNSET)
         return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
-    if (!w->measured) moe_notice(&o->run, "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
+    if (!w->measured)
+        moe_notice(&o->run,
+                   "no statistics: every expert is taken to be as busy as the others (--stats FILE)");
     else tell_doubts(&o->run, w->stats);
     return MOE_OK;
 }
 
 /* ---- memory and time ---- */
 
-static struct moe_step_task step_task(const struct work *w, int32_t ranks, int32_t slots, double imbalance, double active)
+static struct moe_step_task step_task(const struct work *w, int32_t ranks, int32_t slots, double imbalance,
+                                      double active)
 {
     const struct moe_plan_options *o = w->o;
-    return (struct moe_step_task){ .c = &w->src->config, .w = &w->bytes, .gpu = w->gpu, .ranks = ranks, .slots = slots, .batch = o->batch,
-                                   .context = o->context, .prefill = o->prefill, .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1,
-                                   .reserve = (double)o->reserve, .imbalance = imbalance, .activated = active };
+    return (struct moe_step_task){ .c = &w->src->config,
+                                   .w = &w->bytes,
+                                   .gpu = w->gpu,
+                                   .ranks = ranks,
+                                   .slots = slots,
+                                   .batch = o->batch,
+                                   .context = o->context,
+                                   .prefill = o->prefill,
+                                   .kv_bytes = strcmp(o->kv_type, "fp8") ? 2 : 1,
+                                   .reserve = (double)o->reserve,
+                                   .imbalance = imbalance,
+                                   .activated = active };
 }
 
 /* --compare 8,16,72 or 8x384,72x432; `list` NULL: only checked. */
@@ -182,14 +216,19 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
     for (const char *at = o->compare; *at; at += *at == ',') {
         char *end;
         struct moe_step s;
-        long ranks = strtol(at, &end, 10), need = w->stats->experts * (w->task.survive + 1L), slots = ranks > 0 ? (need + ranks - 1) / ranks * ranks : 0;
+        long ranks = strtol(at, &end, 10), need = w->stats->experts * (w->task.survive + 1L),
+             slots = ranks > 0 ? (need + ranks - 1) / ranks * ranks : 0;
         if (*end == 'x') slots = strtol(end + 1, &end, 10);
         if (ranks < 1 || ranks > MOE_PLAN_RANKS_MAX || (*end && *end != ','))
-            return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), not '%s'", at);
+            return moe_fail(err, MOE_USAGE, "--compare wants ranks, or ranks x slots (8,16x400,72), not '%s'",
+                            at);
         if (slots < need || slots > (long)w->stats->experts * ranks)
-            return moe_fail(err, MOE_USAGE, "--compare %.*s: %ld slots are too %s, %d cop%s of %d experts on %ld ranks take %ld to %ld",
-                            (int)(end - at), at, slots, slots < need ? "few" : "many", (int)w->task.survive + 1,
-                            w->task.survive ? "ies" : "y", (int)w->stats->experts, ranks, need, (long)w->stats->experts * ranks);
+            return moe_fail(
+                err, MOE_USAGE,
+                "--compare %.*s: %ld slots are too %s, %d cop%s of %d experts on %ld ranks take %ld to %ld",
+                (int)(end - at), at, slots, slots < need ? "few" : "many", (int)w->task.survive + 1,
+                w->task.survive ? "ies" : "y", (int)w->stats->experts, ranks, need,
+                (long)w->stats->experts * ranks);
         at = end;
         if (!list) continue;
         struct moe_step_task t = step_task(w, (int32_t)ranks, (int32_t)slots, 1, 0);
@@ -201,7 +240,8 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
 }
 
 /* Sentences of memory and speed; the table where several are compared, or all is to be seen. */
-static enum moe_code report_model(const struct work *w, cJSON *json, double imbalance, double active, struct moe_err *err)
+static enum moe_code report_model(const struct work *w, cJSON *json, double imbalance, double active,
+                                  struct moe_err *err)
 {
     struct moe_step s;
     struct moe_step_task t = step_task(w, w->task.ranks, w->task.slots, imbalance, active);
@@ -218,7 +258,8 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     moe_report_step(w->text, &s, w->task.ranks, w->task.slots);
     if (!w->o->compare) return MOE_OK;
     MOE_TRY(compare(w, cJSON_AddArrayToObject(json, "compare"), err));
-    moe_text_add(w->text, "  The first row is this plan with its own balance; the others are taken to be balanced perfectly.\n");
+    moe_text_add(w->text, "  The first row is this plan with its own balance; the others are taken to be "
+                          "balanced perfectly.\n");
     return MOE_OK;
 }
 
@@ -297,7 +338,8 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     const struct moe_strlist *asked = &w->o->baselines;
     double active = 0, bound = 0;
     cJSON *layers = moe_plan_proofs_json(w->plan, f);
-    if (!layers || !cJSON_AddItemToObject(json, "layers", layers)) return moe_fail(err, MOE_NOMEM, "no memory for a report");
+    if (!layers || !cJSON_AddItemToObject(json, "layers", layers))
+        return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
     if (asked->n || !w->o->run.json) MOE_TRY(moe_plan_baseline_bound(&bound, &w->task, f, err));
     moe_text_add(w->text, "%d layer%s of %d experts in %d slots on %d rank%s.\n", (int)f->n_layers,
@@ -310,9 +352,18 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     cJSON_DeleteItemFromObjectCaseSensitive(json, "model");
     moe_json_add_i64(json, "ranks", w->task.ranks);
     moe_json_add_i64(json, "slots", w->task.slots);
-    const struct { const char *key; double v; } sums[] = { { "load_max", f->load_max }, { "load_mean", f->load_mean }, { "bound", f->bound }, { "min_cut", f->split },
-        { "load_max_after_loss", f->load_max_after_loss }, { "seconds", w->seconds }, { "cpu_seconds", w->cpu } };
-    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) cJSON_AddNumberToObject(json, sums[i].key, sums[i].v);
+    const struct {
+        const char *key;
+        double v;
+    } sums[] = { { "load_max", f->load_max },
+                 { "load_mean", f->load_mean },
+                 { "bound", f->bound },
+                 { "min_cut", f->split },
+                 { "load_max_after_loss", f->load_max_after_loss },
+                 { "seconds", w->seconds },
+                 { "cpu_seconds", w->cpu } };
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
+        cJSON_AddNumberToObject(json, sums[i].key, sums[i].v);
     MOE_TRY(report_model(w, json, f->load_mean > 0 ? f->load_max / f->load_mean : 1, active, err));
     moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
     return MOE_OK;
@@ -355,8 +406,8 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     MOE_TRY(moe_interrupted(err)); /* the last time: whoever stops it later finds the plan written */
     if (!w->o->out) return MOE_OK;
     MOE_TRY(write_plan(w, err));
-    moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out, 100 * w->proofs->gap,
-               w->seconds);
+    moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out,
+               100 * w->proofs->gap, w->seconds);
     return MOE_OK;
 }
 
@@ -384,7 +435,8 @@ static const char *plan_name(const struct moe_plan_options *o) { return moe_stre
 
 static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
 {
-    if (o->run.argc != 1) return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
+    if (o->run.argc != 1)
+        return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
     if (moe_exists(o->run.argv[0]) == MOE_DIR)
         return moe_fail_at(err, MOE_USAGE, o->run.argv[0], NULL,
                            "is a directory, and %s wants a plan (the file of moe-plan MODEL -o PLAN)", what);
@@ -392,7 +444,8 @@ static enum moe_code one_plan(const struct moe_plan_options *o, const char *what
     const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
     for (size_t i = 0; i < o->stats.n; i++) also = strcmp(o->stats.v[i], "-") ? also : "--stats";
     if (!also) return MOE_OK;
-    return moe_fail(err, MOE_USAGE, "standard input can be read once, but both PLAN and %s name it ('-')", also);
+    return moe_fail(err, MOE_USAGE, "standard input can be read once, but both PLAN and %s name it ('-')",
+                    also);
 }
 
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
@@ -401,7 +454,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     struct moe_plan_text plan = { 0 }, from = { 0 };
     cJSON *problems = cJSON_AddArrayToObject(json, "problems");
     struct moe_routing **stats = calloc(o->stats.n + 1, sizeof *stats);
-    enum moe_code code = stats && problems ? one_plan(o, "verify", err) : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    enum moe_code code = stats && problems ? one_plan(o, "verify", err)
+                                           : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     for (size_t i = 0; code == MOE_OK && i < o->stats.n; i++) {
         code = moe_routing_read(o->stats.v[i], &stats[i], err);
         if (code == MOE_OK) moe_routing_merge(stats[i], moe_plan_windows(o));
@@ -409,8 +463,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     if (code == MOE_OK) code = moe_plan_read_own(&plan, o->run.argv[0], err);
     if (code == MOE_OK && o->from) code = moe_plan_read_own(&from, o->from, err);
     if (code == MOE_OK) {
-        code = moe_plan_verify(&c, plan.path, plan.root, (const struct moe_routing *const *)stats, (int)o->stats.n, from.root, problems,
-                               o->run.progress, err);
+        code = moe_plan_verify(&c, plan.path, plan.root, (const struct moe_routing *const *)stats,
+                               (int)o->stats.n, from.root, problems, o->run.progress, err);
         cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
         if (code == MOE_OK || code == MOE_VERIFY) {
             if (c.had_statistics) cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
@@ -430,12 +484,16 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     moe_plan_text_release(&plan);
     moe_plan_text_release(&from);
     MOE_TRY(code);
-    if (c.had_statistics && !c.same_statistics) moe_warn(&o->run, "the plan was made from other statistics: its claims about loads were not compared");
+    if (c.had_statistics && !c.same_statistics)
+        moe_warn(&o->run,
+                 "the plan was made from other statistics: its claims about loads were not compared");
     if (c.unproven) moe_warn(&o->run, "%d bound%s too large to be found again", (int)c.unproven,
                              c.unproven == 1 ? " claimed as exact is" : "s claimed as exact are");
     if (!o->run.json) {
-        printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank", (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
-        if (c.ranks_per_node) printf(", %d with the worst node of %d ranks", (int)c.lost_worst_node, (int)c.ranks_per_node);
+        printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank",
+               (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
+        if (c.ranks_per_node)
+            printf(", %d with the worst node of %d ranks", (int)c.lost_worst_node, (int)c.ranks_per_node);
         if (c.had_statistics)
             printf(", the fullest ranks compute %.0f tokens in all layers together, %.4f x mean", c.load_max,
                    c.load_mean > 0 ? c.load_max / c.load_mean : 1);
@@ -449,7 +507,8 @@ static enum moe_code put_text(const struct moe_plan_options *o, const char *text
 {
     MOE_TRY(moe_plan_options_free(o, err));
     if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
-    if (o->run.json) return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
+    if (o->run.json)
+        return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
     moe_print_bytes(text, strlen(text));
     return MOE_OK;
 }
@@ -464,18 +523,22 @@ static void tell_prediction(const struct moe_plan_options *o, const struct moe_p
                (int)p->prediction);
 }
 
-/* An engine's file knows nothing of the model: which rows are of dense layers, and which layers it leaves out. */
+/* An engine's file knows nothing of the model: which rows are of dense layers, and
+ * which layers it leaves out. */
 static enum moe_code fit_export(const struct moe_plan_options *o, struct moe_plan *p, struct moe_err *err)
 {
     struct moe_source *src;
     if (!o->model && p->foreign && strcmp(o->to, "sglang"))
-        moe_notice(&o->run, "'%s' does not say which layers have no experts: rows of such, as SGLang's files have them, are taken along "
-                   "(--model MODEL leaves them out)", plan_name(o));
+        moe_notice(&o->run,
+                   "'%s' does not say which layers have no experts: rows of such, as SGLang's files have "
+                   "them, are taken along (--model MODEL leaves them out)",
+                   plan_name(o));
     if (!o->model) return MOE_OK;
     MOE_TRY(moe_plan_open_model(&src, o->model, err));
     const struct moe_config *c = &src->config;
     enum moe_code code = moe_plan_fits(p, c, 0, plan_name(o), err);
-    if (code == MOE_OK) p->prediction = (int32_t)c->num_hidden_layers, p->n_prediction = (int32_t)c->num_nextn_predict_layers;
+    if (code == MOE_OK)
+        p->prediction = (int32_t)c->num_hidden_layers, p->n_prediction = (int32_t)c->num_nextn_predict_layers;
     moe_source_close(&src);
     return code;
 }
@@ -485,8 +548,9 @@ static enum moe_code check_ranks(const struct moe_plan_options *o, const struct 
                                  struct moe_err *err)
 {
     if (o->ranks == MOE_UNSET || o->ranks == p->ranks) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "a plan for something else: %d rank%s, not %lld",
-                       (int)p->ranks, moe_plural(p->ranks), (long long)o->ranks);
+    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL,
+                       "a plan for something else: %d rank%s, not %lld", (int)p->ranks, moe_plural(p->ranks),
+                       (long long)o->ranks);
 }
 
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
@@ -494,11 +558,14 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     struct moe_plan *p;
     char *text = NULL;
     MOE_TRY(one_plan(o, "export", err));
-    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm"))) return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
+    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm")))
+        return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
     enum moe_code code = check_ranks(o, p, err);
     if (code == MOE_OK) code = fit_export(o, p, err);
-    if (code == MOE_OK) code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err) : moe_plan_export_sglang(p, &text, err);
+    if (code == MOE_OK)
+        code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err)
+                                       : moe_plan_export_sglang(p, &text, err);
     if (code == MOE_OK) tell_prediction(o, p);
     moe_plan_free(&p);
     if (code == MOE_OK) code = put_text(o, text, err);
@@ -507,9 +574,10 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     return code;
 }
 
-/* What EPLB, or experts in order where it has no placement, would have of the statistics that the plan was made from. */
-static enum moe_code beside(const struct moe_plan_options *o, const struct moe_plan_text *plan, struct moe_plot_beside *b, double **most,
-                            struct moe_err *err)
+/* What EPLB, or experts in order where it has no placement, would have of the statistics
+ * that the plan was made from. */
+static enum moe_code beside(const struct moe_plan_options *o, const struct moe_plan_text *plan,
+                            struct moe_plot_beside *b, double **most, struct moe_err *err)
 {
     struct moe_plan *p;
     struct moe_routing *stats = NULL;
@@ -523,12 +591,17 @@ static enum moe_code beside(const struct moe_plan_options *o, const struct moe_p
     if (code == MOE_OK) {
         moe_hex64(digest, hex);
         if (!cJSON_IsString(said) || strcmp(said->valuestring, hex))
-            code = moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL, "was made from other statistics than these (give the same --stats "
-                               "and --windows)");
+            code = moe_fail_at(
+                err, MOE_MISMATCH, plan_name(o), NULL,
+                "was made from other statistics than these (give the same --stats and --windows)");
     }
     if (code == MOE_OK) {
-        struct moe_plan_task t = { .ranks = p->ranks, .slots = p->layers[0].slots, .survive = p->survive, .ranks_per_node = p->ranks_per_node,
-                                   .stats = stats, .progress = o->run.progress };
+        struct moe_plan_task t = { .ranks = p->ranks,
+                                   .slots = p->layers[0].slots,
+                                   .survive = p->survive,
+                                   .ranks_per_node = p->ranks_per_node,
+                                   .stats = stats,
+                                   .progress = o->run.progress };
         bool even = t.slots % t.ranks == 0;
         *most = calloc((size_t)p->n_layers, sizeof **most);
         code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, 0, *most, err)
@@ -549,8 +622,10 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     char *svg = NULL;
     MOE_TRY(one_plan(o, "plot", err));
     MOE_TRY(moe_plan_read_own(&plan, o->run.argv[0], err));
-    cJSON *problems = cJSON_CreateArray(); /* a picture of a plan that holds what it says, as far as it tells by itself */
-    enum moe_code code = problems ? moe_plan_verify(&c, plan.path, plan.root, NULL, 0, NULL, problems, o->run.progress, err)
+    /* a picture of a plan that holds what it says, as far as it tells by itself */
+    cJSON *problems = cJSON_CreateArray();
+    enum moe_code code = problems ? moe_plan_verify(&c, plan.path, plan.root, NULL, 0, NULL, problems,
+                                                    o->run.progress, err)
                                   : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     cJSON_Delete(problems);
     if (code == MOE_OK && o->stats.n) code = beside(o, &plan, &other, &most, err);
@@ -563,42 +638,47 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     return code;
 }
 
-static enum moe_code parse_ranks(const struct moe_plan_options *o, const struct moe_plan *p, int32_t *first, int32_t *last, struct moe_err *err)
+static enum moe_code parse_ranks(const struct moe_plan_options *o, const struct moe_plan *p, int32_t *first,
+                                 int32_t *last, struct moe_err *err)
 {
     int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
     if (n == 1) *last = *first;
     if (n < 1 || o->rank[end] || *first < 0 || *last < *first || *last >= p->ranks)
-        return moe_fail(err, MOE_USAGE, "stage wants --rank R or A-B, ranks of 0 to %d%s%s", (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
+        return moe_fail(err, MOE_USAGE, "stage wants --rank R or A-B, ranks of 0 to %d%s%s",
+                        (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
     return MOE_OK;
 }
 
 /* What is kept beside the part: the plan's own text, or of an engine's file the plan that it is. */
-static enum moe_code put_stage(const struct moe_plan_options *o, const struct moe_source *src, const struct moe_plan *p, const char *text,
-                               size_t n, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err)
+static enum moe_code put_stage(const struct moe_plan_options *o, const struct moe_source *src,
+                               const struct moe_plan *p, const char *text, size_t n, int32_t first,
+                               int32_t last, uint64_t *bytes, struct moe_err *err)
 {
     char *own = p->foreign ? moe_plan_print(p, NULL, NULL) : NULL;
     if (p->foreign && !own) return moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
-    enum moe_code code = moe_plan_stage(p, own ? own : text, own ? strlen(own) : n, src, first, last, !strcmp(o->how, "link"), o->out,
-                                        o->force, bytes, err);
+    enum moe_code code = moe_plan_stage(p, own ? own : text, own ? strlen(own) : n, src, first, last,
+                                        !strcmp(o->how, "link"), o->out, o->force, bytes, err);
     free(own);
     return code;
 }
 
-static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, struct moe_plan *p, const char *text, size_t n, cJSON *json,
-                           struct moe_err *err)
+static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, struct moe_plan *p,
+                           const char *text, size_t n, cJSON *json, struct moe_err *err)
 {
     int32_t first = 0, last = 0;
     char model[PATH_MAX] = "", size[16];
     uint64_t bytes = 0;
     MOE_TRY(check_ranks(o, p, err));
     MOE_TRY(parse_ranks(o, p, &first, &last, err));
-    if (strcmp(o->how, "link") && strcmp(o->how, "copy")) return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
+    if (strcmp(o->how, "link") && strcmp(o->how, "copy"))
+        return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
     if (!o->check) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
     MOE_TRY(moe_plan_find_model(p, o->run.argv[0], o->check ? o->out : o->model, model, err));
     MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
     if (p->model.form && p->model.form != moe_source_origin(*src, NULL).form)
-        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL, "is another model than the one '%s' was made for", plan_name(o));
+        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL,
+                           "is another model than the one '%s' was made for", plan_name(o));
     MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, plan_name(o), err));
     MOE_TRY(moe_plan_check_model(p, *src, plan_name(o), err));
     if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
@@ -636,11 +716,16 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
 
 static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
-    static const struct { const char *word; enum moe_code (*run)(struct moe_plan_options *, cJSON *, struct moe_err *); } all[] = {
-        { "plan", run_plan }, { "verify", run_verify }, { "export", run_export }, { "plot", run_plot }, { "stage", run_stage },
+    static const struct {
+        const char *word;
+        enum moe_code (*run)(struct moe_plan_options *, cJSON *, struct moe_err *);
+    } all[] = {
+        { "plan", run_plan }, { "verify", run_verify }, { "export", run_export },
+        { "plot", run_plot }, { "stage", run_stage },
     };
     const char *word = o->run.argc ? o->run.argv[0] : "";
-    if (!o->run.argc) return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
+    if (!o->run.argc)
+        return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
     const char *near = moe_exists(word) == MOE_ABSENT ? moe_opt_near_verb(o->run.tool, word) : NULL;
     if (near) return moe_fail(err, MOE_USAGE, "unknown verb '%s' (did you mean '%s'?)", word, near);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -654,41 +739,74 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_plan_options o = { .ranks = MOE_UNSET, .slots = MOE_UNSET, .memory = MOE_UNSET, .per_node = MOE_UNSET, .survive = MOE_UNSET, .windows = MOE_UNSET, .batch = 128,
-                         .context = 8192, .prefill = 8192, .reserve = 14000000000, .target = MOE_PLAN_TARGET, .gpu = "gb200-nvl72", .expert_type = "source", .dense_type = "source",
-                         .kv_type = "fp8", .how = "copy" };
-    const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan has to be good in each of them: keep at most N "
-                          "of a file apart and add up neighbours beyond that; more are slower to plan for; 8 by default";
+    struct moe_plan_options o = { .ranks = MOE_UNSET,
+                                  .slots = MOE_UNSET,
+                                  .memory = MOE_UNSET,
+                                  .per_node = MOE_UNSET,
+                                  .survive = MOE_UNSET,
+                                  .windows = MOE_UNSET,
+                                  .batch = 128,
+                                  .context = 8192,
+                                  .prefill = 8192,
+                                  .reserve = 14000000000,
+                                  .target = MOE_PLAN_TARGET,
+                                  .gpu = "gb200-nvl72",
+                                  .expert_type = "source",
+                                  .dense_type = "source",
+                                  .kv_type = "fp8",
+                                  .how = "copy" };
+    const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan "
+                          "has to be good in each of them: keep at most N of a file apart and add up "
+                          "neighbours beyond that; more are slower to plan for; 8 by default";
     static_assert(MOE_PLAN_WINDOWS == 8, "the help above says so");
     const char *force = "replace the file at -o, if it is one that moe-plan wrote";
     const struct moe_opt opts[] = {
         MOE_GROUP("plan"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "how many GPUs share the experts of each layer; with --from as many as the old plan has by default"),
-        MOE_INT(0, "slots", &o.slots, "S", "places for experts in each layer, all ranks together; what is more than the number of experts (times --survive + 1) holds second "
-                "copies of busy experts; by default just enough, rounded up to a multiple of the ranks"),
-        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE", "instead of --slots: as many slots as fit when the weights of one rank, its experts and all that every rank holds, "
-                 "may take this much (the cache is not in it)"),
-        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "how many tokens went to each expert: routing.json of moe-run or of a calibration, SGLang's JSON or a directory of TensorRT-LLM's; "
-                 "several are planned for together"),
+        MOE_INT(0, "ranks", &o.ranks, "N",
+                "how many GPUs share the experts of each layer; with --from as many as the old plan has by "
+                "default"),
+        MOE_INT(0, "slots", &o.slots, "S",
+                "places for experts in each layer, all ranks together; what is more than the number of "
+                "experts (times --survive + 1) holds second copies of busy experts; by default just enough, "
+                "rounded up to a multiple of the ranks"),
+        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE",
+                 "instead of --slots: as many slots as fit when the weights of one rank, its experts and all "
+                 "that every rank holds, may take this much (the cache is not in it)"),
+        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE",
+                       "how many tokens went to each expert: routing.json of moe-run or of a calibration, "
+                       "SGLang's JSON or a directory of TensorRT-LLM's; several are planned for together"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
-        MOE_INT(0, "ranks-per-node", &o.per_node, "N", "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as far as there are such"),
-        MOE_INT(0, "survive", &o.survive, "R", "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R ranks die; needs (R + 1) x experts slots"),
-        MOE_INPUT(0, "from", &o.from, "PLAN", "start from this plan, which is in use now, and move as few slots as it takes"),
-        MOE_FLOAT(0, "target", &o.target, "SHARE", "with --from: a layer is left alone once its fullest rank is at most this share above the least that any plan can have; 0.02 is "
-                  "2 %, and smaller moves more"),
-        MOE_BOOL(0, "layers", &o.layers, "add to the report a line for each layer, what its columns mean, and the model's table"),
-        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all", "add to the report what this placement would reach with the same slots"),
+        MOE_INT(0, "ranks-per-node", &o.per_node, "N",
+                "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as "
+                "far as there are such"),
+        MOE_INT(0, "survive", &o.survive, "R",
+                "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R "
+                "ranks die; needs (R + 1) x experts slots"),
+        MOE_INPUT(0, "from", &o.from, "PLAN",
+                  "start from this plan, which is in use now, and move as few slots as it takes"),
+        MOE_FLOAT(0, "target", &o.target, "SHARE",
+                  "with --from: a layer is left alone once its fullest rank is at most this share above the "
+                  "least that any plan can have; 0.02 is 2 %, and smaller moves more"),
+        MOE_BOOL(0, "layers", &o.layers,
+                 "add to the report a line for each layer, what its columns mean, and the model's table"),
+        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all",
+                 "add to the report what this placement would reach with the same slots"),
         MOE_GROUP("memory and time model"),
-        MOE_STR(0, "gpu", &o.gpu, "NAME", "whose memory and speed the report computes with: gb200-nvl72 or hgx-h200; NAME,key=value,... changes figures, such as "
-                "hgx-h200,memory=80,bandwidth=3350 (GB, GB/s): all keys are in the man page"),
+        MOE_STR(0, "gpu", &o.gpu, "NAME",
+                "whose memory and speed the report computes with: gb200-nvl72 or hgx-h200; "
+                "NAME,key=value,... changes figures, such as hgx-h200,memory=80,bandwidth=3350 (GB, GB/s): "
+                "all keys are in the man page"),
         MOE_INT(0, "batch", &o.batch, "N", "sequences that a rank decodes at once"),
         MOE_INT(0, "context", &o.context, "N", "tokens of context of each"),
         MOE_INT(0, "prefill", &o.prefill, "N", "tokens of a prefill step of a rank"),
-        MOE_STR(0, "expert-type", &o.expert_type, "source|bf16|fp8|int4|nvfp4", "type that routed experts will have"),
-        MOE_STR(0, "dense-type", &o.dense_type, "source|bf16|fp8", "type that attention, shared experts and dense layers will have"),
+        MOE_STR(0, "expert-type", &o.expert_type, "source|bf16|fp8|int4|nvfp4",
+                "type that routed experts will have"),
+        MOE_STR(0, "dense-type", &o.dense_type, "source|bf16|fp8",
+                "type that attention, shared experts and dense layers will have"),
         MOE_STR(0, "kv-type", &o.kv_type, "fp8|bf16", "type of the cache"),
         MOE_SIZE(0, "reserve", &o.reserve, "SIZE", "memory of a rank that is neither weights nor cache"),
-        MOE_STR(0, "compare", &o.compare, "N,N...", "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
+        MOE_STR(0, "compare", &o.compare, "N,N...",
+                "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
         MOE_GROUP("output"),
         MOE_STR('o', "output", &o.out, "FILE", "write the plan here"),
         MOE_BOOL(-'n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
@@ -697,8 +815,9 @@ static int tool_main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_opt verify_opts[] = {
-        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from; without them loads and bounds are not computed again; with others, "
-                 "the report says what the loads would be"),
+        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE",
+                       "the statistics that the plan was made from; without them loads and bounds are not "
+                       "computed again; with others, the report says what the loads would be"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
         MOE_INPUT(0, "from", &o.from, "PLAN", "the plan that it was made from: counts again what moves"),
         MOE_COMMON_OPTIONS(&o.run),
@@ -706,16 +825,20 @@ static int tool_main(int argc, char **argv)
     };
     const struct moe_opt export_opts[] = {
         MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "for this engine"),
-        MOE_STR(0, "model", &o.model, "MODEL", "the model, of a plan that does not say (SGLang's, TensorRT-LLM's) which layers have no experts: "
-                "rows of these are left out"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
+        MOE_STR(0, "model", &o.model, "MODEL",
+                "the model, of a plan that does not say (SGLang's, TensorRT-LLM's) which layers have no "
+                "experts: rows of these are left out"),
+        MOE_INT(0, "ranks", &o.ranks, "N",
+                "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
         MOE_STR('o', "output", &o.out, "FILE", "write it here instead of to standard output"),
         MOE_BOOL('f', "force", &o.force, force),
         MOE_COMMON_OPTIONS(&o.run),
         MOE_END(),
     };
     const struct moe_opt plot_opts[] = {
-        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE", "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
+        MOE_INPUT_LIST(
+            0, "stats", &o.stats, "FILE",
+            "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
         MOE_INT(0, "windows", &o.windows, "N", windows),
         MOE_STR('o', "output", &o.out, "FILE", "write the picture (SVG) here instead of to standard output"),
         MOE_BOOL('f', "force", &o.force, force),
@@ -723,11 +846,16 @@ static int tool_main(int argc, char **argv)
         MOE_END(),
     };
     const struct moe_opt stage_opts[] = {
-        MOE_STR(0, "rank", &o.rank, "R|A-B", "which ranks of the plan, counted from 0, will run where this goes: one, or all from A to B"),
-        MOE_STR(0, "how", &o.how, "copy|link", "copy only what these ranks need, or make hard links of all files (no space, same file system)"),
-        MOE_STR(0, "model", &o.model, "NAME.moe", "the container, where the plan does not say or it has moved"),
+        MOE_STR(0, "rank", &o.rank, "R|A-B",
+                "which ranks of the plan, counted from 0, will run where this goes: one, or all from A to B"),
+        MOE_STR(
+            0, "how", &o.how, "copy|link",
+            "copy only what these ranks need, or make hard links of all files (no space, same file system)"),
+        MOE_STR(0, "model", &o.model, "NAME.moe",
+                "the container, where the plan does not say or it has moved"),
         MOE_BOOL(0, "check", &o.check, "write nothing: read what is at -o and hold it against its checksums"),
-        MOE_INT(0, "ranks", &o.ranks, "N", "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
+        MOE_INT(0, "ranks", &o.ranks, "N",
+                "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
         MOE_STR('o', "output", &o.out, "FILE", "the container directory to make, or with --check to read"),
         MOE_BOOL('f', "force", &o.force, "replace what is at -o, if it is such a part"),
         MOE_COMMON_OPTIONS(&o.run),
@@ -737,60 +865,96 @@ static int tool_main(int argc, char **argv)
     static const struct moe_opt_rule rules[] = { { "target", "from", false }, { NULL, NULL, false } },
                                      of_stats[] = { { "windows", "stats", false }, { NULL, NULL, false } };
     const struct moe_tool verify = {
-        .rules = of_stats, .name = "moe-plan", .verb = "verify", .synopsis = "PLAN [--stats FILE]... [--from PLAN]", .opts = verify_opts,
+        .rules = of_stats,
+        .name = "moe-plan",
+        .verb = "verify",
+        .synopsis = "PLAN [--stats FILE]... [--from PLAN]",
+        .opts = verify_opts,
         .about = "compute every number of a plan again, in code that shares nothing with the planner",
-        .description = "Exit code 16, and a line for each number that is wrong; without --stats only what the plan says by itself is held: coverage, copies, losses, memory.",
-        .json = "verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, copies_min, experts_lost_worst, experts_lost_worst_node.",
+        .description = "Exit code 16, and a line for each number that is wrong; without --stats only what "
+                       "the plan says by itself is held: coverage, copies, losses, memory.",
+        .json = "verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, "
+                "copies_min, experts_lost_worst, experts_lost_worst_node.",
         .examples = "moe-plan verify plan.json --stats routing.json",
     };
     const struct moe_tool export = {
-        .name = "moe-plan", .verb = "export", .synopsis = "PLAN --to sglang|tensorrt-llm [-o FILE]", .opts = export_opts,
+        .name = "moe-plan",
+        .verb = "export",
+        .synopsis = "PLAN --to sglang|tensorrt-llm [-o FILE]",
+        .opts = export_opts,
         .about = "write a plan as SGLang or TensorRT-LLM reads it",
-        .description = "SGLang takes it with --init-expert-location, TensorRT-LLM as moe_load_balancer.yaml. Both want as many slots on each rank.",
-        .json = "output.", .examples = "moe-plan export plan.json --to sglang -o sglang.json",
+        .description = "SGLang takes it with --init-expert-location, TensorRT-LLM as moe_load_balancer.yaml. "
+                       "Both want as many slots on each rank.",
+        .json = "output.",
+        .examples = "moe-plan export plan.json --to sglang -o sglang.json",
     };
     const struct moe_tool plot = {
-        .rules = of_stats, .name = "moe-plan", .verb = "plot", .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]", .opts = plot_opts,
+        .rules = of_stats,
+        .name = "moe-plan",
+        .verb = "plot",
+        .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]",
+        .opts = plot_opts,
         .about = "draw the load of every rank and layer, and the fullest ranks beside the bound",
-        .json = "output.", .examples = "moe-plan plot plan.json --stats routing.json -o plan.svg",
+        .json = "output.",
+        .examples = "moe-plan plot plan.json --stats routing.json -o plan.svg",
     };
     const struct moe_tool stage = {
-        .name = "moe-plan", .verb = "stage", .synopsis = "PLAN --rank R|A-B -o DIR [--check]", .opts = stage_opts,
+        .name = "moe-plan",
+        .verb = "stage",
+        .synopsis = "PLAN --rank R|A-B -o DIR [--check]",
+        .opts = stage_opts,
         .about = "put what some ranks need of a container into a directory of its own",
-        .description = "For machines that cannot hold the whole model: the directory can be moved anywhere, and moe-run --comm ucx runs those ranks from it.",
-        .json = "output, bytes.", .examples = "moe-plan stage plan.json --rank 0 -o node0.moe",
+        .description = "For machines that cannot hold the whole model: the directory can be moved anywhere, "
+                       "and moe-run --comm ucx runs those ranks from it.",
+        .json = "output, bytes.",
+        .examples = "moe-plan stage plan.json --rank 0 -o node0.moe",
     };
     const struct moe_tool *const verbs[] = { &verify, &export, &plot, &stage, NULL };
     const struct moe_tool tool = {
-        .rules = rules, .name = "moe-plan", .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN [options]", .verbs = verbs,
-        .about = "place experts on ranks, with a proof of how good the placement is", .opts = opts,
+        .rules = rules,
+        .name = "moe-plan",
+        .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN "
+                    "[options]",
+        .verbs = verbs,
+        .about = "place experts on ranks, with a proof of how good the placement is",
+        .opts = opts,
         .description =
-            "Expert parallelism gives each of N ranks (GPUs) some experts of every layer. In each layer all ranks wait for the one that got most tokens, so where experts lie, and which "
-            "of them have copies on several ranks, decides how long a step takes. moe-plan says which experts lie in the slots of which rank, layer by layer: first so that no "
-            "expert is lost with --survive ranks, then so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
-            "MODEL is a container, a checkpoint, or a directory with only a config.json. How busy experts are comes from --stats, else from the routing.json of a container; "
-            "without either all count the same, and the plan spreads them evenly.\n\n"
-            "A plan is a file of moe-plan -o, or SGLang's or TensorRT-LLM's as export writes it, which verify and plot cannot use. PLAN, or one value of --stats and --from, may be -: "
-            "standard input.\n\n"
-            "The report says in five sentences how balanced the plan is, against a bound that no plan can beat and against EPLB; what is lost with a rank; what a rank holds; how fast "
-            "it would be, by a model; and what is moved. docs/reference/placement.md, section 6, says what each number means and what to do about it, and what the columns of --layers are.\n\n"
-            "The model of memory and time is arithmetic on published figures, not a measurement. --gpu NAME,key=value... changes figures: memory in GB, bandwidth, link and network "
-            "(between link domains) in GB/s one way, fp4, fp8 and bf16 in dense TFLOP/s, domain in ranks.",
-        .json =
-            "layers (layer, load_max, load_mean, bound, gap, bound_kind, load_max_after_loss, loss_rank, bounds, load_max_rank, min_cut, min_cut_ranks, copies_min, "
-            "experts_lost_worst, experts_lost_worst_node, activated_max, noise_floor, slots_moved), gap_total, experts_lost_worst, bytes_per_rank, bytes_moved, seconds (planning alone), cpu_seconds (the same, of all threads), "
-            "expert_bytes, replicated_bytes, slots_moved, statistics, windows, batch, ranks, slots, the sums load_max, load_mean, bound, min_cut, load_max_after_loss, "
-            "baselines, gpu, model, compare, peak_rss.\n\n"
-            "verify: verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, copies_min, experts_lost_worst, experts_lost_worst_node. export, plot, stage: output; stage: bytes.",
-        .examples =
-            "moe-plan k2.moe --ranks 8 --slots 400 --stats routing.json -o plan.json\n"
-            "moe-plan k2.moe --ranks 8 --survive 1 --stats routing.json --layers\n"
-            "moe-plan k2.moe --stats today.json --from plan.json -o plan2.json\n"
-            "moe-plan verify plan.json --stats routing.json\n"
-            "moe-plan plot plan.json --stats routing.json -o plan.svg\n"
-            "moe-plan export plan.json --to sglang -o sglang.json\n"
-            "moe-plan stage plan.json --rank 0-3 -o node0.moe\n"
-            "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run",
+            "Expert parallelism gives each of N ranks (GPUs) some experts of every layer. In each layer all "
+            "ranks wait for the one that got most tokens, so where experts lie, and which of them have "
+            "copies on several ranks, decides how long a step takes. moe-plan says which experts lie in the "
+            "slots of which rank, layer by layer: first so that no expert is lost with --survive ranks, then "
+            "so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
+            "MODEL is a container, a checkpoint, or a directory with only a config.json. How busy experts "
+            "are comes from --stats, else from the routing.json of a container; without either all count the "
+            "same, and the plan spreads them evenly.\n\n"
+            "A plan is a file of moe-plan -o, or SGLang's or TensorRT-LLM's as export writes it, which "
+            "verify and plot cannot use. PLAN, or one value of --stats and --from, may be -: standard "
+            "input.\n\n"
+            "The report says in five sentences how balanced the plan is, against a bound that no plan can "
+            "beat and against EPLB; what is lost with a rank; what a rank holds; how fast it would be, by a "
+            "model; and what is moved. docs/reference/placement.md, section 6, says what each number means "
+            "and what to do about it, and what the columns of --layers are.\n\n"
+            "The model of memory and time is arithmetic on published figures, not a measurement. --gpu "
+            "NAME,key=value... changes figures: memory in GB, bandwidth, link and network (between link "
+            "domains) in GB/s one way, fp4, fp8 and bf16 in dense TFLOP/s, domain in ranks.",
+        .json = "layers (layer, load_max, load_mean, bound, gap, bound_kind, load_max_after_loss, loss_rank, "
+                "bounds, load_max_rank, min_cut, min_cut_ranks, copies_min, experts_lost_worst, "
+                "experts_lost_worst_node, activated_max, noise_floor, slots_moved), gap_total, "
+                "experts_lost_worst, bytes_per_rank, bytes_moved, seconds (planning alone), cpu_seconds (the "
+                "same, of all threads), expert_bytes, replicated_bytes, slots_moved, statistics, windows, "
+                "batch, ranks, slots, the sums load_max, load_mean, bound, min_cut, load_max_after_loss, "
+                "baselines, gpu, model, compare, peak_rss.\n\n"
+                "verify: verified, problems, claims, same_statistics (null without --stats), load_max, "
+                "load_mean, copies_min, experts_lost_worst, experts_lost_worst_node. export, plot, stage: "
+                "output; stage: bytes.",
+        .examples = "moe-plan k2.moe --ranks 8 --slots 400 --stats routing.json -o plan.json\n"
+                    "moe-plan k2.moe --ranks 8 --survive 1 --stats routing.json --layers\n"
+                    "moe-plan k2.moe --stats today.json --from plan.json -o plan2.json\n"
+                    "moe-plan verify plan.json --stats routing.json\n"
+                    "moe-plan plot plan.json --stats routing.json -o plan.svg\n"
+                    "moe-plan export plan.json --to sglang -o sglang.json\n"
+                    "moe-plan stage plan.json --rank 0-3 -o node0.moe\n"
+                    "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run",
     };
     if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
     cJSON *json = cJSON_CreateObject();

@@ -23,7 +23,8 @@ static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
 }
 
 /* Experts that are on no other rank than the worst. */
-static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t *slot, int32_t *lost, struct moe_err *err)
+static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t *slot, int32_t *lost,
+                                   struct moe_err *err)
 {
     int32_t n = t->stats->experts, *home = calloc((size_t)n, sizeof *home);
     int32_t *of = calloc((uint32_t)t->ranks, sizeof *of);
@@ -38,8 +39,8 @@ static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t 
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for baselines");
 }
 
-enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
-                                      struct moe_err *err)
+enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t,
+                                      const struct moe_plan_proofs *f, struct moe_err *err)
 {
     struct moe_plan_task easier = *t;
     struct moe_bounds b;
@@ -52,8 +53,9 @@ enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task 
     return MOE_OK;
 }
 
-enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t,
-                                    double bound, double *most, struct moe_err *err)
+enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind,
+                                    const struct moe_plan_task *t, double bound, double *most,
+                                    struct moe_err *err)
 {
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
     double *load = calloc((size_t)t->ranks, sizeof *load), start = moe_now(), cpu = moe_cpu_seconds();
@@ -84,8 +86,9 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
     return code;
 }
 
-static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
-                         double bound, struct moe_text *text, cJSON *all, struct moe_err *err)
+static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t,
+                         const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *all,
+                         struct moe_err *err)
 {
     struct moe_baseline_sum s;
     double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
@@ -103,41 +106,52 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t, 
     moe_json_add_i64(j, "duplicates", s.duplicates);
     cJSON_AddNumberToObject(j, "seconds", s.seconds);
     cJSON_AddNumberToObject(j, "cpu_seconds", s.cpu);
-    moe_text_add(text, "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
-                 "%lld slot%s rank has already.\n", names[kind], s.load_max,
-                 f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * s.gap, t->survive ? " without --survive" : "",
-                 (long long)s.duplicates, s.duplicates == 1 ? " holds an expert that its" : "s hold an expert that their");
+    moe_text_add(text,
+                 "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
+                 "%lld slot%s rank has already.\n",
+                 names[kind], s.load_max, f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * s.gap,
+                 t->survive ? " without --survive" : "", (long long)s.duplicates,
+                 s.duplicates == 1 ? " holds an expert that its" : "s hold an expert that their");
     if (t->survive && s.lost)
-        moe_text_add(text, "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
-                     (int)s.lost, s.lost == 1 ? "" : "s");
+        moe_text_add(
+            text,
+            "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
+            (int)s.lost, s.lost == 1 ? "" : "s");
     return MOE_OK;
 }
 
 static bool wants(const struct moe_strlist *asked, enum moe_baseline kind)
 {
     bool yes = false;
-    for (size_t i = 0; i < asked->n; i++) yes |= !strcmp(asked->v[i], "all") || !strcmp(asked->v[i], names[kind]);
+    for (size_t i = 0; i < asked->n; i++)
+        yes |= !strcmp(asked->v[i], "all") || !strcmp(asked->v[i], names[kind]);
     return yes;
 }
 
 enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *json,
-                                 struct moe_err *err)
+                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text,
+                                 cJSON *json, struct moe_err *err)
 {
     cJSON *all = asked->n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
     for (int k = 0; all && k < KINDS; k++)
-        if (wants(asked, (enum moe_baseline)k)) MOE_TRY(one((enum moe_baseline)k, t, f, bound, text, all, err));
+        if (wants(asked, (enum moe_baseline)k))
+            MOE_TRY(one((enum moe_baseline)k, t, f, bound, text, all, err));
     return MOE_OK;
 }
 
-enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t, struct moe_err *err)
+enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t,
+                                       struct moe_err *err)
 {
     for (size_t i = 0; i < asked->n; i++) {
         bool known = !strcmp(asked->v[i], "all");
         for (int k = 0; k < KINDS; k++) known |= !strcmp(asked->v[i], names[k]);
-        if (!known) return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)", asked->v[i]);
+        if (!known)
+            return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)",
+                            asked->v[i]);
     }
     if (wants(asked, MOE_BASE_EPLB) && t->slots % t->ranks)
-        return moe_fail(err, MOE_UNSUPPORTED, "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks", (int)t->slots, (int)t->ranks);
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks",
+                        (int)t->slots, (int)t->ranks);
     return MOE_OK;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-baselines.h - placements that others would make, held against the same bound as the plan: --baseline. */
+/* runtime/plan/plan-baselines.h - placements that others would make, held against the same bound
+ * as the plan: --baseline. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 #define MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 
@@ -9,7 +10,8 @@
 #include "runtime/plan/plan-text.h"
 
 /* Before any work: MOE_USAGE for a name that there is not, MOE_UNSUPPORTED where EPLB has no placement. */
-enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t, struct moe_err *err);
+enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t,
+                                       struct moe_err *err);
 
 struct moe_baseline_sum {
     double load_max;      /* the fullest rank's load, summed over layers */
@@ -21,15 +23,17 @@ struct moe_baseline_sum {
 };
 /* The sum of the bounds on plans that need not survive anything, as these need not.  f: of the plan; its own
  * bounds are on plans that survive what the task says. */
-enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t, const struct moe_plan_proofs *f,
-                                      struct moe_err *err);
+enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t,
+                                      const struct moe_plan_proofs *f, struct moe_err *err);
 /* One of them; most: [layers] the fullest rank's load of each, or NULL. */
-enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind, const struct moe_plan_task *t,
-                                    double bound, double *most, struct moe_err *err);
+enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind,
+                                    const struct moe_plan_task *t, double bound, double *most,
+                                    struct moe_err *err);
 
-/* A line of text and an object of json's "baselines" for each that is asked for; nothing when none is. f: of the plan. */
+/* A line of text and an object of json's "baselines" for each that is asked for; nothing when
+ * none is. f: of the plan. */
 enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *json,
-                                 struct moe_err *err);
+                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text,
+                                 cJSON *json, struct moe_err *err);
 
 #endif

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lower bounds on the largest load of a layer, for any placement.  In one window let w_e be the loads, G ranks, S slots, c the least copies
- * of an expert, k = floor(S / G); an expert has at most G copies.
+/* Lower bounds on the largest load of a layer, for any placement.  In one window let w_e be the loads, G
+ * ranks, S slots, c the least copies of an expert, k = floor(S / G); an expert has at most G copies.
  *
  * mean        sum w / G.
  * piece       the least tau for which copies suffice: sum_e max(c, ceil(w_e / tau)) <= S, and tau >= w_e / G.
- * packing     suppose the largest load is L.  Then e has at least b_e = max(c, ceil(w_e / L)) copies, and f = S - sum b_e more are spread over
- *             all.  Beside any piece lie k - 1 others of other experts; all but f of them are whole pieces w_j / b_j, so together they weigh at
- *             least m, the k - 1 - f smallest of those.  So a piece is at most L - m, which asks for more copies: again, until nothing changes
- *             or the copies do not suffice, which refutes L.  The bound is the least L not refuted (by bisection).
- * pigeonhole  where S = c E, so that the copies are known.  Of the jG + 1 largest pieces some rank has j + 1, which weigh at least as much as the
- *             j + 1 smallest of these; and k - 1 - j more pieces, which weigh at least as much as the smallest there are.  The largest over j.
- * after loss  with a rank lost, W / (G - 1); and e may lose a copy, so the piece bound with c_e - 1 copies to share.
+ * packing     suppose the largest load is L.  Then e has at least b_e = max(c, ceil(w_e / L)) copies, and
+ *             f = S - sum b_e more are spread over all.  Beside any piece lie k - 1 others of other
+ *             experts; all but f of them are whole pieces w_j / b_j, so together they weigh at least m,
+ *             the k - 1 - f smallest of those.  So a piece is at most L - m, which asks for more copies:
+ *             again, until nothing changes or the copies do not suffice, which refutes L.  The bound is
+ *             the least L not refuted (by bisection).
+ * pigeonhole  where S = c E, so that the copies are known.  Of the jG + 1 largest pieces some rank has j + 1,
+ *             which weigh at least as much as the j + 1 smallest of these; and k - 1 - j more pieces, which
+ *             weigh at least as much as the smallest there are.  The largest over j.
+ * after loss  with a rank lost, W / (G - 1); and e may lose a copy, so the piece bound with
+ * c_e - 1 copies to share.
  * exact       the optimum, by branch and bound, where that ended (plan-exact.c).
  *
  * Over several windows each bound is the largest of the windows'. */
@@ -28,7 +32,8 @@ const char *moe_bound_name(enum moe_bound_kind k)
 
 struct window { const double *w; double *piece; int32_t *b; int32_t experts, ranks, slots, floor, lose; };
 
-/* Copies that an expert of load w needs for pieces of at most tau; more than `ranks` when that is impossible. */
+/* Copies that an expert of load w needs for pieces of at most tau; more than `ranks`
+ * when that is impossible. */
 static int32_t need(const struct window *x, double w, double tau)
 {
     if (!(w > 0)) return x->floor;
@@ -70,7 +75,8 @@ static bool packing_fits(const struct window *x, double l)
     for (int round = 0; round < 64; round++) {
         int64_t left = x->slots;
         for (int32_t e = 0; e < x->experts; e++) {
-            /* m counts the smallest pieces, which may be e's own: then the next smallest takes its place, which is no less */
+            /* m counts the smallest pieces, which may be e's own: then the next smallest takes
+             * its place, which is no less */
             x->b[e] = need(x, x->w[e], l - m);
             if (x->b[e] > x->ranks) return false;
             left -= x->b[e];
@@ -105,7 +111,8 @@ static double pigeonhole(const struct window *x)
     int32_t c = x->floor, n = x->experts * c, top = x->experts - 1, each = x->slots / x->ranks;
     for (int32_t e = 0; e <= top; e++) x->piece[e] = x->w[e] / c;
     qsort(x->piece, (size_t)x->experts, sizeof *x->piece, rising);
-    for (int32_t j = 0; (int64_t)j * x->ranks < n; j++) { /* c pieces of each expert: the i-th largest is that of the i / c-th expert from the top */
+    /* c pieces of each expert: the i-th largest is that of the i / c-th expert from the top */
+    for (int32_t j = 0; (int64_t)j * x->ranks < n; j++) {
         double sum = 0;
         for (int32_t i = 0; i <= j; i++) sum += x->piece[top - (j * x->ranks - i) / c];
         for (int32_t i = 0; i < each - 1 - j; i++) sum += x->piece[i / c];
@@ -135,10 +142,12 @@ static void window_bounds(struct window *x, double mean, struct moe_bounds *b)
     if (all > b->after_loss) b->after_loss = all;
 }
 
-enum moe_code moe_plan_bounds(struct moe_bounds *b, const struct moe_plan_task *t, int32_t row, struct moe_err *err)
+enum moe_code moe_plan_bounds(struct moe_bounds *b, const struct moe_plan_task *t, int32_t row,
+                              struct moe_err *err)
 {
     int32_t n = t->stats->experts, windows = t->stats->n_windows;
-    double mean, *w = calloc((size_t)n * (size_t)windows, sizeof *w), *one = calloc((size_t)n, sizeof *one), *piece = calloc((size_t)n, sizeof *piece);
+    double mean, *w = calloc((size_t)n * (size_t)windows, sizeof *w), *one = calloc((size_t)n, sizeof *one),
+                 *piece = calloc((size_t)n, sizeof *piece);
     int32_t *copies = calloc((size_t)n, sizeof *copies);
     *b = (struct moe_bounds){ .best = 0 };
     bool ok = w && one && piece && copies;

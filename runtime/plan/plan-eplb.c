@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What others do, to compare with: experts in order, dealt out, and DeepSeek's EPLB (the steps and ties of its published eplb.py, in float32 as
- * there, so that the result is the same slot by slot). */
+/* What others do, to compare with: experts in order, dealt out, and DeepSeek's EPLB (the steps and ties of
+ * its published eplb.py, in float32 as there, so that the result is the same slot by slot). */
 #include "base/tool.h"
 #include "runtime/plan/plan-search.h"
 
@@ -25,7 +25,8 @@ static void sort_falling(const float *w, int32_t *order, int32_t *tmp, int32_t n
     memcpy(order, tmp, (size_t)n * sizeof *order);
 }
 
-/* n items into bins of n / bins each: the heaviest first, into the lightest bin with room.  pack[i], place[i]: where item i went. */
+/* n items into bins of n / bins each: the heaviest first, into the lightest bin with room.  pack[i],
+ * place[i]: where item i went. */
 static void balanced_packing(struct eplb *x, const float *w, int32_t n, int32_t bins, int32_t *tmp)
 {
     int32_t each = n / bins;
@@ -43,7 +44,8 @@ static void balanced_packing(struct eplb *x, const float *w, int32_t n, int32_t 
     }
 }
 
-/* phy[0..slots): which of the n experts each slot holds: first each once, then again and again the one with the most load a copy. */
+/* phy[0..slots): which of the n experts each slot holds: first each once, then again and again the one
+ * with the most load a copy. */
 static void replicate(const float *w, int32_t n, int32_t slots, int32_t *phy, int32_t *count)
 {
     for (int32_t e = 0; e < n; e++) phy[e] = e, count[e] = 1;
@@ -59,26 +61,30 @@ static void replicate(const float *w, int32_t n, int32_t slots, int32_t *phy, in
 struct shape { int32_t experts, slots, groups, nodes, ranks; };
 
 /* One node's experts, in its own numbers, into the slots of its ranks. */
-static void one_node(struct eplb *x, const float *w, const struct shape *s, int32_t *phy, int32_t *count, float *piece, int32_t *tmp, int32_t *out)
+static void one_node(struct eplb *x, const float *w, const struct shape *s, int32_t *phy, int32_t *count,
+                     float *piece, int32_t *tmp, int32_t *out)
 {
-    int32_t n = s->experts / s->nodes, slots = s->slots / s->nodes, ranks = s->ranks / s->nodes, each = slots / ranks;
+    int32_t n = s->experts / s->nodes, slots = s->slots / s->nodes, ranks = s->ranks / s->nodes,
+            each = slots / ranks;
     replicate(w, n, slots, phy, count);
     for (int32_t k = 0; k < slots; k++) piece[k] = w[phy[k]] / (float)count[phy[k]];
     balanced_packing(x, piece, slots, ranks, tmp);
     for (int32_t k = 0; k < slots; k++) out[x->pack[k] * each + x->place[k]] = phy[k];
 }
 
-static void run(struct eplb *x, const float *load, const struct shape *s, int32_t *tmp, int32_t *mlog2log, float *moved, int32_t *phy,
-                int32_t *count, float *piece, int32_t *physical)
+static void run(struct eplb *x, const float *load, const struct shape *s, int32_t *tmp, int32_t *mlog2log,
+                float *moved, int32_t *phy, int32_t *count, float *piece, int32_t *physical)
 {
-    int32_t size = s->experts / s->groups, per_node = s->groups / s->nodes, n = s->experts / s->nodes, slots = s->slots / s->nodes;
+    int32_t size = s->experts / s->groups, per_node = s->groups / s->nodes, n = s->experts / s->nodes,
+            slots = s->slots / s->nodes;
     for (int32_t g = 0; g < s->groups; g++) {
         piece[g] = 0;
         for (int32_t k = 0; k < size; k++) piece[g] += load[g * size + k];
     }
     balanced_packing(x, piece, s->groups, s->nodes, tmp);
     for (int32_t g = 0; g < s->groups; g++)
-        for (int32_t k = 0; k < size; k++) mlog2log[(x->pack[g] * per_node + x->place[g]) * size + k] = g * size + k;
+        for (int32_t k = 0; k < size; k++)
+            mlog2log[(x->pack[g] * per_node + x->place[g]) * size + k] = g * size + k;
     for (int32_t e = 0; e < s->experts; e++) moved[e] = load[mlog2log[e]];
     for (int32_t node = 0; node < s->nodes; node++) {
         int32_t *out = physical + node * slots;
@@ -87,21 +93,26 @@ static void run(struct eplb *x, const float *load, const struct shape *s, int32_
     }
 }
 
-enum moe_code moe_eplb(int32_t *physical, const float *load, int32_t experts, int32_t slots, int32_t groups, int32_t nodes, int32_t ranks,
-                       struct moe_err *err)
+enum moe_code moe_eplb(int32_t *physical, const float *load, int32_t experts, int32_t slots, int32_t groups,
+                       int32_t nodes, int32_t ranks, struct moe_err *err)
 {
     struct moe_arena a = MOE_ARENA_INIT;
     if (experts < 1 || groups < 1 || nodes < 1 || groups % nodes) groups = nodes = 1; /* the global policy */
     struct shape s = { experts, slots, groups, nodes, ranks };
     if (slots < experts || slots % ranks || ranks % nodes || slots % nodes || experts % groups)
-        return moe_fail(err, MOE_UNSUPPORTED, "EPLB cannot place %d experts in %d slots on %d ranks (it wants as many slots on each rank)",
-                        (int)experts, (int)slots, (int)ranks);
-    struct eplb x = { MOE_NEWN(&a, int32_t, slots), MOE_NEWN(&a, int32_t, slots), MOE_NEWN(&a, int32_t, slots), MOE_NEWN(&a, int32_t, slots),
+        return moe_fail(
+            err, MOE_UNSUPPORTED,
+            "EPLB cannot place %d experts in %d slots on %d ranks (it wants as many slots on each rank)",
+            (int)experts, (int)slots, (int)ranks);
+    struct eplb x = { MOE_NEWN(&a, int32_t, slots), MOE_NEWN(&a, int32_t, slots),
+                      MOE_NEWN(&a, int32_t, slots), MOE_NEWN(&a, int32_t, slots),
                       MOE_NEWN(&a, float, slots) };
-    int32_t *tmp = MOE_NEWN(&a, int32_t, slots), *mlog2log = MOE_NEWN(&a, int32_t, slots), *phy = MOE_NEWN(&a, int32_t, slots);
+    int32_t *tmp = MOE_NEWN(&a, int32_t, slots), *mlog2log = MOE_NEWN(&a, int32_t, slots),
+            *phy = MOE_NEWN(&a, int32_t, slots);
     int32_t *count = MOE_NEWN(&a, int32_t, slots);
     float *moved = MOE_NEWN(&a, float, slots), *piece = MOE_NEWN(&a, float, slots);
-    bool ok = x.order && x.pack && x.place && x.fill && x.weight && tmp && mlog2log && phy && count && moved && piece;
+    bool ok = x.order && x.pack && x.place && x.fill && x.weight && tmp && mlog2log && phy && count &&
+              moved && piece;
     if (ok) run(&x, load, &s, tmp, mlog2log, moved, phy, count, piece, physical);
     moe_arena_clear(&a);
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for EPLB");
@@ -109,7 +120,8 @@ enum moe_code moe_eplb(int32_t *physical, const float *load, int32_t experts, in
 
 /* ---- baselines of a whole task ---- */
 
-static enum moe_code eplb_layer(int32_t *slot, const struct moe_plan_task *t, int32_t i, float *load, struct moe_err *err)
+static enum moe_code eplb_layer(int32_t *slot, const struct moe_plan_task *t, int32_t i, float *load,
+                                struct moe_err *err)
 {
     const struct moe_routing *r = t->stats;
     for (int32_t e = 0; e < r->experts; e++) {
@@ -125,11 +137,13 @@ static void in_order(int32_t *slot, enum moe_baseline kind, const struct moe_pla
     int32_t k = 0, experts = t->stats->experts;
     for (int32_t r = 0; r < t->ranks; r++) {
         int32_t n = t->slots / t->ranks + (r < t->slots % t->ranks);
-        for (int32_t j = 0; j < n; j++, k++) slot[k] = (kind == MOE_BASE_TRIVIAL ? k : j * t->ranks + r) % experts;
+        for (int32_t j = 0; j < n; j++, k++)
+            slot[k] = (kind == MOE_BASE_TRIVIAL ? k : j * t->ranks + r) % experts;
     }
 }
 
-enum moe_code moe_plan_baseline(int32_t *slot, enum moe_baseline kind, const struct moe_plan_task *t, struct moe_err *err)
+enum moe_code moe_plan_baseline(int32_t *slot, enum moe_baseline kind, const struct moe_plan_task *t,
+                                struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     float *load = malloc((size_t)t->stats->experts * sizeof *load);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The optimum of a small layer: experts by falling load, each on every set of ranks that has room, cut off where the load of a rank, or the mean
- * of what is left, is no better than the best known.  Ranks that are empty and equally large are the same: only the first is tried. */
+/* The optimum of a small layer: experts by falling load, each on every set of ranks that has room, cut off
+ * where the load of a rank, or the mean of what is left, is no better than the best known.  Ranks that are
+ * empty and equally large are the same: only the first is tried. */
 #include "runtime/plan/plan-internal.h"
 
 #include <string.h>
@@ -23,8 +24,9 @@ static bool canonical(const struct search *x, unsigned set)
 {
     for (int r = 1; r < x->s->ranks; r++)
         for (int q = 0; q < r; q++)
-            if (!(set >> q & 1) && set >> r & 1 && x->load[q] == 0 && x->load[r] == 0 && x->room[q] == x->room[r] &&
-                x->room[q] == x->s->first[q + 1] - x->s->first[q] && x->room[r] == x->s->first[r + 1] - x->s->first[r])
+            if (!(set >> q & 1) && set >> r & 1 && x->load[q] == 0 && x->load[r] == 0 &&
+                x->room[q] == x->room[r] && x->room[q] == x->s->first[q + 1] - x->s->first[q] &&
+                x->room[r] == x->s->first[r + 1] - x->s->first[r])
                 return false;
     return true;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exchange: lower the fullest rank by swaps and by moving copies, until the bound is reached or nothing helps.
+/* Exchange: lower the fullest rank by swaps and by moving copies, until the bound is
+ * reached or nothing helps.
  *
- * Each step takes the fullest rank A and the best of: one slot of A for one of another rank B; where that does not help, two slots of A for two
- * of B; where that does not help either, a copy added or given up: a slot of any rank that holds an expert with copies to spare changes to
- * another expert, so that pieces on A get smaller or fewer.  A step must lower the larger of the costs it changes below A's, so steps end. */
+ * Each step takes the fullest rank A and the best of: one slot of A for one of another rank B; where that
+ * does not help, two slots of A for two of B; where that does not help either, a copy added or given up: a
+ * slot of any rank that holds an expert with copies to spare changes to another expert, so that pieces on A
+ * get smaller or fewer.  A step must lower the larger of the costs it changes below A's, so steps end. */
 #include "runtime/plan/plan-internal.h"
 
 enum { DOUBLES = 17 };
@@ -15,11 +17,13 @@ struct step {
     int32_t e;            /* a copy moved: slot b[0] gets expert e; -1: a swap */
 };
 
-/* May e come to rank r, leaving rank `from`, with nodes in mind?  Not to a node that has a copy and is another than the one left. */
+/* May e come to rank r, leaving rank `from`, with nodes in mind?  Not to a node that has a copy and is
+ * another than the one left. */
 static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32_t e)
 {
     if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
-    int32_t first = r / s->per_node * s->per_node, end = first + s->per_node < s->ranks ? first + s->per_node : s->ranks;
+    int32_t first = r / s->per_node * s->per_node,
+            end = first + s->per_node < s->ranks ? first + s->per_node : s->ranks;
     for (int32_t q = first; q < end; q++)
         if (moe_place_has(s, q, e)) return false;
     return true;
@@ -27,8 +31,8 @@ static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32
 
 static bool may_swap(const struct moe_place *s, int32_t a, int32_t b, int32_t e, int32_t f)
 {
-    return !moe_place_has(s, b, e) && !moe_place_has(s, a, f) && node_takes(s, b, a, e) && node_takes(s, a, b, f) &&
-           moe_place_pair_takes(s, b, a, e) && moe_place_pair_takes(s, a, b, f);
+    return !moe_place_has(s, b, e) && !moe_place_has(s, a, f) && node_takes(s, b, a, e) &&
+           node_takes(s, a, b, f) && moe_place_pair_takes(s, b, a, e) && moe_place_pair_takes(s, a, b, f);
 }
 
 /* ---- one for one ---- */
@@ -62,7 +66,8 @@ static void pairs_with(const struct moe_place *s, int32_t a, int32_t b, struct s
             double x = moe_place_cost_with(s, a, e, f);
             if (x >= best->cost) continue;
             double y = moe_place_cost_with(s, b, f, e), m = x > y ? x : y;
-            if (m < best->cost && may_swap(s, a, b, e, f)) *best = (struct step){ m, 1, { i, 0 }, { j, 0 }, -1 };
+            if (m < best->cost && may_swap(s, a, b, e, f))
+                *best = (struct step){ m, 1, { i, 0 }, { j, 0 }, -1 };
         }
     }
 }
@@ -73,7 +78,8 @@ static struct step best_pair(struct moe_place *s, int32_t a, double below)
     for (int32_t b = 0; b < s->ranks; b++)
         if (b != a && s->cost[b] < best.cost) {
             pairs_with(s, a, b, &best);
-            s->work -= (int64_t)(s->first[a + 1] - s->first[a]) * (s->first[b + 1] - s->first[b]) * s->windows;
+            s->work -= (int64_t)(s->first[a + 1] - s->first[a]) * (s->first[b + 1] - s->first[b]) *
+                       s->windows;
         }
     return best;
 }
@@ -85,8 +91,9 @@ static double two_cost(const struct moe_place *s, int32_t r, const int32_t *out,
     double m = 0;
     for (int32_t k = 0; k < s->windows; k++) {
         int32_t W = s->windows;
-        double v = s->load[(int64_t)r * W + k] - s->piece[(int64_t)out[0] * W + k] - s->piece[(int64_t)out[1] * W + k] +
-                   s->piece[(int64_t)in[0] * W + k] + s->piece[(int64_t)in[1] * W + k];
+        double v = s->load[(int64_t)r * W + k] - s->piece[(int64_t)out[0] * W + k] -
+                   s->piece[(int64_t)out[1] * W + k] + s->piece[(int64_t)in[0] * W + k] +
+                   s->piece[(int64_t)in[1] * W + k];
         m = v > m ? v : m;
     }
     return m;
@@ -106,8 +113,12 @@ static void doubles_one_window(const struct moe_place *s, int32_t a, int32_t b, 
                 for (int32_t j2 = j + 1; j2 < n; j2++) {
                     double d = pe - pb[j] - pb[j2];
                     if (ca - d >= best->cost || cb + d >= best->cost) continue;
-                    if (!may_swap(s, a, b, slot[i], slot[at + j]) || !may_swap(s, a, b, slot[i2], slot[at + j2])) continue;
-                    *best = (struct step){ ca - d > cb + d ? ca - d : cb + d, 2, { i, i2 }, { at + j, at + j2 }, -1 };
+                    if (!may_swap(s, a, b, slot[i], slot[at + j]) ||
+                        !may_swap(s, a, b, slot[i2], slot[at + j2]))
+                        continue;
+                    *best = (struct step){
+                        ca - d > cb + d ? ca - d : cb + d, 2, { i, i2 }, { at + j, at + j2 }, -1
+                    };
                 }
         }
 }
@@ -166,7 +177,8 @@ static double changed_cost(const struct moe_place *s, int32_t r, int32_t at, int
 {
     double m = 0;
     for (int32_t k = 0; k < s->windows; k++) {
-        double we = s->w[(int64_t)e * s->windows + k], wf = s->w[(int64_t)f * s->windows + k], v = s->load[(int64_t)r * s->windows + k];
+        double we = s->w[(int64_t)e * s->windows + k], wf = s->w[(int64_t)f * s->windows + k],
+               v = s->load[(int64_t)r * s->windows + k];
         double e_more = we / (s->count[e] + 1), f_less = wf / (s->count[f] - 1);
         if (r == at) v += e_more - wf / s->count[f];
         else {
@@ -207,7 +219,8 @@ static struct step best_copy(struct moe_place *s, int32_t a, double below)
         for (int32_t e = 0; e < s->experts; e++) try_copy(s, a, k, e, &best);
     for (int32_t r = 0; r < s->ranks && !moe_is_stopping(); r++)
         for (int32_t k = s->first[r]; r != a && k < s->first[r + 1]; k++)
-            for (int32_t i = s->first[a]; s->count[s->slot[k]] > s->floor && i < s->first[a + 1]; i++) try_copy(s, r, k, s->slot[i], &best);
+            for (int32_t i = s->first[a]; s->count[s->slot[k]] > s->floor && i < s->first[a + 1]; i++)
+                try_copy(s, r, k, s->slot[i], &best);
     return best;
 }
 
@@ -218,7 +231,8 @@ static void reload(struct moe_place *s, int32_t r)
     s->cost[r] = 0;
     for (int32_t w = 0; w < s->windows; w++) {
         double sum = 0;
-        for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) sum += s->piece[(int64_t)s->slot[k] * s->windows + w];
+        for (int32_t k = s->first[r]; k < s->first[r + 1]; k++)
+            sum += s->piece[(int64_t)s->slot[k] * s->windows + w];
         s->load[(int64_t)r * s->windows + w] = sum;
         s->cost[r] = sum > s->cost[r] ? sum : s->cost[r];
     }

@@ -7,15 +7,20 @@ static enum moe_code even_slots(const struct moe_plan *p, const char *engine, st
 {
     for (int32_t i = 0; i < p->n_layers; i++)
         for (int32_t r = 0; r < p->ranks; r++)
-            if (p->layers[i].first[r + 1] - p->layers[i].first[r] != p->layers[i].slots / p->ranks || p->layers[i].slots % p->ranks)
-                return moe_fail(err, MOE_UNSUPPORTED, "%s wants as many slots on each rank, layer %d has %d on %d ranks (plan with --slots a multiple of the ranks)",
+            if (p->layers[i].first[r + 1] - p->layers[i].first[r] != p->layers[i].slots / p->ranks ||
+                p->layers[i].slots % p->ranks)
+                return moe_fail(err, MOE_UNSUPPORTED,
+                                "%s wants as many slots on each rank, layer %d has %d on %d ranks (plan with "
+                                "--slots a multiple of the ranks)",
                                 engine, (int)p->layers[i].layer, (int)p->layers[i].slots, (int)p->ranks);
     return MOE_OK;
 }
 
-static void add_slots(struct moe_text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts, const char *comma)
+static void add_slots(struct moe_text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts,
+                      const char *comma)
 {
-    for (int32_t k = 0; k < slots; k++) moe_text_add(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
+    for (int32_t k = 0; k < slots; k++)
+        moe_text_add(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
 }
 
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err)
@@ -37,7 +42,8 @@ enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, stru
 {
     struct moe_text t = { 0 };
     MOE_TRY(even_slots(p, "TensorRT-LLM", err));
-    moe_text_add(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n", (int)p->layers[0].slots);
+    moe_text_add(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n",
+                 (int)p->layers[0].slots);
     for (int32_t i = 0; i < p->n_layers; i++) {
         moe_text_add(&t, "  %d: [", (int)p->layers[i].layer);
         add_slots(&t, &p->layers[i], p->layers[i].slots, p->experts, ", ");

@@ -28,7 +28,8 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     MOE_TRY(moe_list_dir(path, &names, err));
     for (size_t i = 0; i < names.n; i++) {
         size_t n = strlen(names.v[i]);
-        weights |= (n > 12 && !strcmp(names.v[i] + n - 12, ".safetensors")) || !strcmp(names.v[i], "model.safetensors.index.json");
+        weights |= (n > 12 && !strcmp(names.v[i] + n - 12, ".safetensors")) ||
+                   !strcmp(names.v[i], "model.safetensors.index.json");
     }
     moe_names_release(&names);
     return container || weights ? moe_source_open(src, path, err) : moe_source_open_config(src, path, err);
@@ -41,7 +42,8 @@ static enum moe_code uniform(struct moe_routing **r, const struct moe_config *c,
     if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for statistics");
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l)) layers[n++] = l;
-    enum moe_code code = moe_routing_new(r, (int32_t)c->n_routed_experts, (int32_t)c->num_experts_per_tok, n, layers, 1, err);
+    enum moe_code code = moe_routing_new(r, (int32_t)c->n_routed_experts, (int32_t)c->num_experts_per_tok, n,
+                                         layers, 1, err);
     free(layers);
     for (int64_t i = 0; code == MOE_OK && i < (int64_t)n * c->n_routed_experts; i++) (*r)->counts[i] = 1;
     return code;
@@ -53,7 +55,8 @@ static enum moe_code append(struct moe_routing **a, const struct moe_routing *b,
     struct moe_routing *old = *a, *r;
     int64_t size = (int64_t)b->n_layers * b->experts;
     int32_t before = old ? old->n_windows : 0;
-    MOE_TRY(moe_routing_new(&r, b->experts, b->experts_per_token, b->n_layers, b->layers, before + b->n_windows, err));
+    MOE_TRY(moe_routing_new(&r, b->experts, b->experts_per_token, b->n_layers, b->layers,
+                            before + b->n_windows, err));
     for (int32_t w = 0; w < before; w++) r->tokens[w] = old->tokens[w];
     for (int32_t w = 0; w < b->n_windows; w++) r->tokens[before + w] = b->tokens[w];
     if (old) memcpy(r->counts, old->counts, (size_t)(before * size) * sizeof *r->counts);
@@ -63,7 +66,8 @@ static enum moe_code append(struct moe_routing **a, const struct moe_routing *b,
     return MOE_OK;
 }
 
-static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const struct moe_config *c, const char *file, int32_t most, struct moe_err *err)
+static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const struct moe_config *c,
+                         const char *file, int32_t most, struct moe_err *err)
 {
     struct moe_routing *bound;
     moe_routing_merge(r, most);
@@ -77,7 +81,8 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
     return code;
 }
 
-static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src, int32_t most, struct moe_err *err)
+static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src, int32_t most,
+                                    struct moe_err *err)
 {
     static const char name[] = "routing.json";
     struct moe_routing *r;
@@ -110,7 +115,8 @@ void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *
     }
 }
 
-enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin, const struct moe_source *src, const char *const *paths, size_t n,
+enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin,
+                                    const struct moe_source *src, const char *const *paths, size_t n,
                                     int32_t most, struct moe_err *err)
 {
     struct moe_routing *all = NULL, *r;
@@ -118,7 +124,8 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     *out = NULL;
     *origin = n ? MOE_STATS_GIVEN : MOE_STATS_CONTAINER;
     if (!moe_config_moe_layers(&src->config))
-        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "has no layer with routed experts to place");
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
+                           "has no layer with routed experts to place");
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
         code = moe_routing_read(paths[i], &r, err);
         if (code != MOE_OK) break;
@@ -146,7 +153,8 @@ static bool others_count(const struct moe_routing *r, const struct moe_plan *p)
     return false;
 }
 
-/* Rows without numbers are the plan's layers, perhaps with those for multi-token prediction behind them; else all of the model's. */
+/* Rows without numbers are the plan's layers, perhaps with those for multi-token prediction behind them;
+ * else all of the model's. */
 static bool rows_are_layers(const struct moe_routing *r, const struct moe_plan *p)
 {
     if (r->n_layers == p->n_layers) return true;
@@ -162,8 +170,8 @@ static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, in
     return k < r->n_layers && r->layers[k] == layer ? k : -1;
 }
 
-static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_routing *r, const struct moe_plan *p, const char *file,
-                                  struct moe_err *err)
+static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_routing *r,
+                                  const struct moe_plan *p, const char *file, struct moe_err *err)
 {
     struct moe_routing *b;
     bool bare = !r->layers && rows_are_layers(r, p);
@@ -172,18 +180,20 @@ static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_rou
     for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) {
         int32_t row = row_for(r, p, i, bare);
         if (row < 0 || r->experts != p->experts)
-            code = moe_fail_at(err, MOE_MISMATCH, file, NULL, "has no counts of %d experts for layer %d of the plan", (int)p->experts,
+            code = moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                               "has no counts of %d experts for layer %d of the plan", (int)p->experts,
                                (int)p->layers[i].layer);
         for (int32_t w = 0; code == MOE_OK && w < r->n_windows; w++)
-            memcpy(moe_routing_row(b, w, i), moe_routing_row(r, w, row), (size_t)p->experts * sizeof *b->counts);
+            memcpy(moe_routing_row(b, w, i), moe_routing_row(r, w, row),
+                   (size_t)p->experts * sizeof *b->counts);
     }
     if (code == MOE_OK) code = append(all, b, err);
     moe_routing_free(&b);
     return code;
 }
 
-enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths, size_t n, int32_t most,
-                                struct moe_err *err)
+enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths,
+                                size_t n, int32_t most, struct moe_err *err)
 {
     struct moe_routing *r;
     enum moe_code code = MOE_OK;
@@ -210,24 +220,28 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
     }
     if (moe_identity_same(&p->model, &origin)) return MOE_OK;
     return moe_fail_at(err, MOE_MISMATCH, file, NULL,
-                       "is a plan for another model than '%.200s', one of the same config with other weights (make a plan for this one with moe-plan)",
+                       "is a plan for another model than '%.200s', one of the same config with other weights "
+                       "(make a plan for this one with moe-plan)",
                        src->path);
 }
 
-/* The plan names its model as moe-plan was given it: from the directory that it ran in, which may be the plan's. */
-static enum moe_code named_model(const char *plan_path, const char *dir, const char *model, char path[PATH_MAX],
-                                 struct moe_err *err)
+/* The plan names its model as moe-plan was given it: from the directory that it ran in,
+ * which may be the plan's. */
+static enum moe_code named_model(const char *plan_path, const char *dir, const char *model,
+                                 char path[PATH_MAX], struct moe_err *err)
 {
     snprintf(path, PATH_MAX, "%s", model);
-    if (moe_exists(path) == MOE_ABSENT && *model != '/') MOE_TRY(moe_path_join(path, PATH_MAX, dir, model, err));
+    if (moe_exists(path) == MOE_ABSENT && *model != '/')
+        MOE_TRY(moe_path_join(path, PATH_MAX, dir, model, err));
     if (moe_exists(path) != MOE_ABSENT) return MOE_OK;
-    return moe_fail_at(err, MOE_NOT_FOUND, plan_path, NULL,
-                       "is for '%.300s', which is neither there nor beside the plan (say where it is: --model NAME.moe)",
-                       model);
+    return moe_fail_at(
+        err, MOE_NOT_FOUND, plan_path, NULL,
+        "is for '%.300s', which is neither there nor beside the plan (say where it is: --model NAME.moe)",
+        model);
 }
 
-enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given, char path[PATH_MAX],
-                                  struct moe_err *err)
+enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given,
+                                  char path[PATH_MAX], struct moe_err *err)
 {
     char dir[PATH_MAX];
     const char *slash = strrchr(plan_path, '/');
@@ -236,15 +250,18 @@ enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_pat
     MOE_TRY(moe_manifest_is_ours(dir, &inside, err));
     if (given || inside) snprintf(path, PATH_MAX, "%s", given ? given : dir);
     else if (p->made_for) return named_model(plan_path, dir, p->made_for, path, err);
-    else return moe_fail_at(err, MOE_USAGE, plan_path, NULL, "does not say for which container it is (give --model NAME.moe)");
+    else
+        return moe_fail_at(err, MOE_USAGE, plan_path, NULL,
+                           "does not say for which container it is (give --model NAME.moe)");
     return MOE_OK;
 }
 
 static enum moe_code not_ours(const char *path, const char *whose, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL,
-                       "is a placement of %s, which says nothing of loads: this reads what moe-plan -o wrote (--from, stage, export and "
-                       "moe-run --plan read %s's, too)", whose, whose);
+                       "is a placement of %s, which says nothing of loads: this reads what moe-plan -o wrote "
+                       "(--from, stage, export and moe-run --plan read %s's, too)",
+                       whose, whose);
 }
 
 enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
@@ -253,9 +270,11 @@ enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struc
     MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &t->text, &t->bytes, err));
     path = t->path;
     enum moe_code code = MOE_OK;
-    if (*t->text != '{' && strstr(t->text, "initial_global_assignments:")) code = not_ours(path, "TensorRT-LLM", err);
+    if (*t->text != '{' && strstr(t->text, "initial_global_assignments:"))
+        code = not_ours(path, "TensorRT-LLM", err);
     if (code == MOE_OK) code = moe_json_parse(t->text, t->bytes, path, &t->root, err);
-    if (code == MOE_OK && moe_json_get(t->root, "physical_to_logical_map")) code = not_ours(path, "SGLang", err);
+    if (code == MOE_OK && moe_json_get(t->root, "physical_to_logical_map"))
+        code = not_ours(path, "SGLang", err);
     if (code == MOE_OK) code = moe_plan_is_one(t->root, path, err);
     if (code != MOE_OK) moe_plan_text_release(t);
     return code;

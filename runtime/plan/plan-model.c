@@ -10,10 +10,12 @@ static const double MEMORY = 0.8, GEMM = 0.6, ATTENTION = 0.5, DISPATCH = 0.65, 
 
 const struct moe_gpu moe_gpus[] = {
     { "gb200-nvl72",
-      "memory as the OS sees it and dispatch times: TensorRT-LLM's blogs on wide expert parallelism; bandwidth and NVLink: NVIDIA's data sheet; dense FLOP/s at 1200 W: glennklockwood.com, B200",
+      "memory as the OS sees it and dispatch times: TensorRT-LLM's blogs on wide expert parallelism; "
+      "bandwidth and NVLink: NVIDIA's data sheet; dense FLOP/s at 1200 W: glennklockwood.com, B200",
       188416.0 * 1048576, 8e12, 900e9, 50e9, 72, 10e15, 5e15, 2.5e15, 17.6e-6, 27e-6 },
     { "hgx-h200",
-      "NVIDIA's data sheet (141 GB, 4.8 TB/s, NVLink 450 GB/s one way, FP8 1979 and BF16 989 dense TFLOP/s); 400 Gb/s of network a GPU; dispatch bases as measured on GB200",
+      "NVIDIA's data sheet (141 GB, 4.8 TB/s, NVLink 450 GB/s one way, FP8 1979 and BF16 989 dense TFLOP/s); "
+      "400 Gb/s of network a GPU; dispatch bases as measured on GB200",
       141e9, 4.8e12, 450e9, 50e9, 8, 0, 1.979e15, 0.989e15, 17.6e-6, 27e-6 },
 };
 const int moe_gpu_count = (int)(sizeof moe_gpus / sizeof *moe_gpus);
@@ -31,19 +33,33 @@ enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err 
     int n = (int)strcspn(text, ",");
     snprintf(name, sizeof name, "%.*s", n, text);
     const struct moe_gpu *known = moe_gpu_find(name);
-    if (!known) return moe_fail(err, MOE_USAGE, "unknown --gpu '%s' (gb200-nvl72 or hgx-h200, figures can be changed: %s,bandwidth=7000)", name, moe_gpus[0].name);
+    if (!known)
+        return moe_fail(
+            err, MOE_USAGE,
+            "unknown --gpu '%s' (gb200-nvl72 or hgx-h200, figures can be changed: %s,bandwidth=7000)", name,
+            moe_gpus[0].name);
     *g = *known;
-    struct { const char *key; double *value, unit; } keys[] = { { "memory", &g->memory, 1e9 }, { "bandwidth", &g->bandwidth, 1e9 }, { "link", &g->link, 1e9 },
-        { "network", &g->domain_link, 1e9 }, { "fp4", &g->fp4, 1e12 }, { "fp8", &g->fp8, 1e12 }, { "bf16", &g->bf16, 1e12 } };
+    struct {
+        const char *key;
+        double *value, unit;
+    } keys[] = { { "memory", &g->memory, 1e9 }, { "bandwidth", &g->bandwidth, 1e9 },
+                 { "link", &g->link, 1e9 },     { "network", &g->domain_link, 1e9 },
+                 { "fp4", &g->fp4, 1e12 },      { "fp8", &g->fp8, 1e12 },
+                 { "bf16", &g->bf16, 1e12 } };
     for (const char *at = text + n; *at; at += strcspn(at, ",")) {
         char key[32], end = 0;
         double v;
         bool found = false;
-        if (sscanf(++at, "%31[a-z0-9]=%lf%c", key, &v, &end) < 2 || (end && end != ',') || !(v >= 0 && v < 1e9)) return moe_fail(err, MOE_USAGE, "--gpu: want key=number, not '%s'", at);
+        if (sscanf(++at, "%31[a-z0-9]=%lf%c", key, &v, &end) < 2 || (end && end != ',') ||
+            !(v >= 0 && v < 1e9))
+            return moe_fail(err, MOE_USAGE, "--gpu: want key=number, not '%s'", at);
         for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
             if (!strcmp(keys[i].key, key)) *keys[i].value = v * keys[i].unit, found = true;
         if (!strcmp(key, "domain") && v >= 1) g->domain = (int32_t)v, found = true;
-        if (!found) return moe_fail(err, MOE_USAGE, "--gpu: unknown figure '%s' (memory, bandwidth, link, network, domain, fp4, fp8, bf16)", key);
+        if (!found)
+            return moe_fail(
+                err, MOE_USAGE,
+                "--gpu: unknown figure '%s' (memory, bandwidth, link, network, domain, fp4, fp8, bf16)", key);
     }
     return g->memory > 0 && g->bandwidth > 0 && g->link > 0 && g->domain_link > 0 && g->fp8 > 0 && g->bf16 > 0
                ? MOE_OK : moe_fail(err, MOE_USAGE, "--gpu: a figure is 0");
@@ -51,10 +67,15 @@ enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err 
 
 /* ---- weights ---- */
 
-/* Bytes of a weight with its scales, by the word for a type; 0: unknown.  nvfp4 0.5 + 1/16; int4 0.5 + 2/32; fp8 1 + 4/16384. */
+/* Bytes of a weight with its scales, by the word for a type; 0: unknown.  nvfp4 0.5 + 1/16; int4 0.5
+ * + 2/32; fp8 1 + 4/16384. */
 static double bytes_of_type(const char *t)
 {
-    return !strcmp(t, "bf16") ? 2 : !strcmp(t, "fp8") ? 1 + 4.0 / 16384 : !strcmp(t, "int4") ? 0.5625 : !strcmp(t, "nvfp4") ? 0.5625 : 0;
+    return !strcmp(t, "bf16")  ? 2
+         : !strcmp(t, "fp8")   ? 1 + 4.0 / 16384
+         : !strcmp(t, "int4")  ? 0.5625
+         : !strcmp(t, "nvfp4") ? 0.5625
+                               : 0;
 }
 
 static double bytes_of_scheme(enum moe_scheme s, bool expert)
@@ -90,7 +111,8 @@ static bool is_matrix_of_layer(enum moe_role role, int64_t rows)
 }
 
 /* One tensor, or what the config says of it. */
-static double tensor_bytes(const struct moe_source *src, enum moe_role role, int layer, double type_bytes, double dense_bytes)
+static double tensor_bytes(const struct moe_source *src, enum moe_role role, int layer, double type_bytes,
+                           double dense_bytes)
 {
     bool expert = moe_role_class(role) == MOE_CLASS_EXPERT;
     int64_t rows, cols;
@@ -104,24 +126,30 @@ static double tensor_bytes(const struct moe_source *src, enum moe_role role, int
     return (double)rows * (double)cols * (quantized ? bytes_of_scheme(src->scheme, expert) : 2);
 }
 
-enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_source *src, const char *expert_type, double dense_bytes, struct moe_err *err)
+enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_source *src,
+                                  const char *expert_type, double dense_bytes, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     double type_bytes = strcmp(expert_type, "source") ? bytes_of_type(expert_type) : 0;
     if (strcmp(expert_type, "source") && !(type_bytes > 0))
-        return moe_fail(err, MOE_USAGE, "unknown --expert-type '%s' (source, bf16, fp8, int4 or nvfp4)", expert_type);
+        return moe_fail(err, MOE_USAGE, "unknown --expert-type '%s' (source, bf16, fp8, int4 or nvfp4)",
+                        expert_type);
     *w = (struct moe_weight_bytes){ .layers = c->num_hidden_layers };
     w->moe_layers = moe_config_moe_layers(c);
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         double *to = part_of(w, (enum moe_role)role);
         bool of_model = moe_role_class((enum moe_role)role) == MOE_CLASS_MODEL;
-        for (int l = of_model ? -1 : 0; l < (of_model ? 0 : (int)c->num_hidden_layers); l++) *to += tensor_bytes(src, (enum moe_role)role, l, type_bytes, dense_bytes);
+        for (int l = of_model ? -1 : 0; l < (of_model ? 0 : (int)c->num_hidden_layers); l++)
+            *to += tensor_bytes(src, (enum moe_role)role, l, type_bytes, dense_bytes);
     }
     w->expert /= w->moe_layers ? (double)w->moe_layers : 1;
     return MOE_OK;
 }
 
-double moe_weight_bytes_replicated(const struct moe_weight_bytes *w) { return w->attention + w->shared + w->router + w->dense + w->embed + w->head; }
+double moe_weight_bytes_replicated(const struct moe_weight_bytes *w)
+{
+    return w->attention + w->shared + w->router + w->dense + w->embed + w->head;
+}
 
 /* ---- one step ---- */
 
@@ -133,12 +161,17 @@ static double count_weights(const struct moe_config *c, enum moe_class class, in
     double n = 0;
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         int64_t rows, cols;
-        if (moe_role_class((enum moe_role)role) == class && moe_tensor_shape(c, (enum moe_role)role, layer, &rows, &cols)) n += (double)rows * (double)cols;
+        if (moe_role_class((enum moe_role)role) == class &&
+            moe_tensor_shape(c, (enum moe_role)role, layer, &rows, &cols))
+            n += (double)rows * (double)cols;
     }
     return n;
 }
 
-struct sums { double expert, attention, shared, dense, values, distinct, dispatch_bytes, combine_bytes; int moe_layer; };
+struct sums {
+    double expert, attention, shared, dense, values, distinct, dispatch_bytes, combine_bytes;
+    int moe_layer;
+};
 
 static void sum_up(struct sums *x, const struct moe_step_task *t)
 {
@@ -152,7 +185,9 @@ static void sum_up(struct sums *x, const struct moe_step_task *t)
     x->dense = c->first_k_dense_replace > 0 ? count_weights(c, MOE_CLASS_DENSE, 0) : 0;
     x->values = (double)(c->kv_lora_rank + c->qk_rope_head_dim);
     x->distinct = g * (1 - pow(1 - 1 / g, k)); /* ranks a token goes to */
-    x->dispatch_bytes = t->gpu.fp4 > 0 ? (double)c->hidden_size * 0.5625 + 64 : (double)c->hidden_size * 1.03125 + 64; /* nvfp4; fp8 with float32 scales of 128 */
+    /* nvfp4; fp8 with float32 scales of 128 */
+    x->dispatch_bytes = t->gpu.fp4 > 0 ? (double)c->hidden_size * 0.5625 + 64
+                                       : (double)c->hidden_size * 1.03125 + 64;
     x->combine_bytes = (double)c->hidden_size * 2;
 }
 
@@ -162,12 +197,15 @@ static double gemm_rate(const struct moe_step_task *t, double bytes_a_weight)
     return (bytes_a_weight < 1.5 ? t->gpu.fp8 : t->gpu.bf16) * GEMM;
 }
 
-/* Tokens of every rank to other ranks and back: the larger of the links inside the domain and those between domains.  A prefill step sends a token
- * once to each domain (and inside it on), a decode step straight to each rank. */
-static double transfer(const struct moe_step_task *t, const struct sums *x, double tokens, double bytes, double base, double share, bool prefill)
+/* Tokens of every rank to other ranks and back: the larger of the links inside the domain and those
+ * between domains.  A prefill step sends a token once to each domain (and inside it on), a decode
+ * step straight to each rank. */
+static double transfer(const struct moe_step_task *t, const struct sums *x, double tokens, double bytes,
+                       double base, double share, bool prefill)
 {
     double g = t->ranks, d = t->gpu.domain < g ? t->gpu.domain : g, away = g - d, domains = g / d;
-    double sent = prefill ? (domains - 1) * (1 - pow(1 - 1 / domains, (double)t->c->num_experts_per_tok)) : x->distinct * (away / g);
+    double sent = prefill ? (domains - 1) * (1 - pow(1 - 1 / domains, (double)t->c->num_experts_per_tok))
+                          : x->distinct * (away / g);
     double inside = base + x->distinct * (prefill ? 1 : d / g) * tokens * bytes / (t->gpu.link * share);
     double outside = sent * tokens * bytes / (t->gpu.domain_link * 0.8);
     return g > 1 ? larger(inside, outside) : 0;
@@ -177,32 +215,42 @@ static double transfer(const struct moe_step_task *t, const struct sums *x, doub
 static double product(const struct moe_step_task *t, double bytes, double weights, double tokens)
 {
     double each = weights > 0 ? bytes / weights : 0;
-    return weights > 0 ? larger(bytes / (t->gpu.bandwidth * MEMORY), 2 * weights * tokens / gemm_rate(t, each)) : 0;
+    return weights > 0
+             ? larger(bytes / (t->gpu.bandwidth * MEMORY), 2 * weights * tokens / gemm_rate(t, each))
+             : 0;
 }
 
 static double activated(const struct moe_step_task *t, double tokens)
 {
-    double per_slot = tokens * (double)t->c->num_experts_per_tok * t->ranks / t->slots, slots = ceil((double)t->slots / t->ranks);
+    double per_slot = tokens * (double)t->c->num_experts_per_tok * t->ranks / t->slots,
+           slots = ceil((double)t->slots / t->ranks);
     return slots * -expm1(-per_slot);
 }
 
 /* A step of `tokens` tokens a rank, each with `context` cached ones. */
-static double step(struct moe_step *s, const struct moe_step_task *t, const struct sums *x, double tokens, double context, bool prefill, double active)
+static double step(struct moe_step *s, const struct moe_step_task *t, const struct sums *x, double tokens,
+                   double context, bool prefill, double active)
 {
     const struct moe_config *c = t->c;
     const struct moe_weight_bytes *w = t->w;
-    double layers = (double)w->layers, moe_layers = (double)w->moe_layers, heads = (double)c->num_attention_heads, k = (double)c->num_experts_per_tok;
-    double scores = prefill ? heads * 2 * (double)(c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim) : heads * 2 * (x->values + (double)c->kv_lora_rank);
+    double layers = (double)w->layers, moe_layers = (double)w->moe_layers,
+           heads = (double)c->num_attention_heads, k = (double)c->num_experts_per_tok;
+    double scores = prefill ? heads * 2 * (double)(c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim)
+                            : heads * 2 * (x->values + (double)c->kv_lora_rank);
     double moe = larger(active * w->expert / (t->gpu.bandwidth * MEMORY),
                         2 * k * tokens * t->imbalance * x->expert / gemm_rate(t, w->expert / x->expert));
     double attention = product(t, w->attention / layers, x->attention, tokens);
     double shared = moe_layers > 0 ? product(t, w->shared / moe_layers, x->shared, tokens) : 0;
     double cache = (prefill ? 1 : tokens) * context * x->values * t->kv_bytes / (t->gpu.bandwidth * MEMORY);
-    double kv = larger(cache, tokens * context * scores / ((t->kv_bytes < 2 ? t->gpu.fp8 : t->gpu.bf16) * ATTENTION));
+    double kv = larger(cache, tokens * context * scores /
+                                  ((t->kv_bytes < 2 ? t->gpu.fp8 : t->gpu.bf16) * ATTENTION));
     double dispatch = transfer(t, x, tokens, x->dispatch_bytes, t->gpu.dispatch_base, DISPATCH, prefill);
     double combine = transfer(t, x, tokens, x->combine_bytes, t->gpu.combine_base, COMBINE, prefill);
-    if (!prefill) s->moe = moe, s->attention = attention, s->shared = shared, s->kv = kv, s->dispatch = dispatch, s->combine = combine;
-    double dense = layers - moe_layers > 0 ? product(t, w->dense, x->dense * (layers - moe_layers), tokens) : 0;
+    if (!prefill)
+        s->moe = moe, s->attention = attention, s->shared = shared, s->kv = kv, s->dispatch = dispatch,
+        s->combine = combine;
+    double dense = layers - moe_layers > 0 ? product(t, w->dense, x->dense * (layers - moe_layers), tokens)
+                                           : 0;
     double head = product(t, w->head, (double)c->vocab_size * (double)c->hidden_size, prefill ? 1 : tokens);
     return moe_layers * (moe + shared + dispatch + combine) + layers * (attention + kv) + dense + head;
 }
@@ -222,8 +270,9 @@ void moe_step_model(struct moe_step *s, const struct moe_step_task *t)
     s->cache_tokens = s->cache > 0 ? s->cache / (layers * x.values * t->kv_bytes) : 0;
     s->sequences = t->context > 0 ? floor(s->cache_tokens / (double)t->context) : 0;
     s->decode = step(s, t, &x, batch, (double)t->context, false, active);
-    s->decode_floor = ((double)w->moe_layers * active * w->expert + w->attention + w->shared + w->dense + w->head +
-                       layers * batch * (double)t->context * x.values * t->kv_bytes) / t->gpu.bandwidth;
+    s->decode_floor = ((double)w->moe_layers * active * w->expert + w->attention + w->shared + w->dense +
+                       w->head + layers * batch * (double)t->context * x.values * t->kv_bytes) /
+                      t->gpu.bandwidth;
     s->tokens_per_second = batch / s->decode;
     s->tokens_per_second_user = 1 / s->decode;
     double chunk = (double)t->prefill;
@@ -233,14 +282,29 @@ void moe_step_model(struct moe_step *s, const struct moe_step_task *t)
 
 cJSON *moe_step_json(const struct moe_step *s, int32_t ranks, int32_t slots)
 {
-    const struct { const char *key; double v; } rows[] = {
-        { "ranks", ranks }, { "slots", slots }, { "routed_bytes", s->routed }, { "replicated_bytes", s->replicated }, { "buffer_bytes", s->buffers },
-        { "cache_bytes", s->cache }, { "cache_tokens", floor(s->cache_tokens) }, { "sequences", s->sequences }, { "decode_seconds", s->decode },
-        { "decode_floor_seconds", s->decode_floor }, { "decode_tokens_per_second_rank", s->tokens_per_second },
-        { "decode_tokens_per_second_user", s->tokens_per_second_user }, { "prefill_seconds", s->prefill },
-        { "prefill_tokens_per_second_rank", s->prefill_tokens_per_second }, { "moe_seconds", s->moe }, { "attention_seconds", s->attention },
-        { "shared_seconds", s->shared }, { "cache_seconds", s->kv }, { "dispatch_seconds", s->dispatch }, { "combine_seconds", s->combine } };
+    const struct { const char *key; double v;
+    } rows[] = { { "ranks", ranks },
+                 { "slots", slots },
+                 { "routed_bytes", s->routed },
+                 { "replicated_bytes", s->replicated },
+                 { "buffer_bytes", s->buffers },
+                 { "cache_bytes", s->cache },
+                 { "cache_tokens", floor(s->cache_tokens) },
+                 { "sequences", s->sequences },
+                 { "decode_seconds", s->decode },
+                 { "decode_floor_seconds", s->decode_floor },
+                 { "decode_tokens_per_second_rank", s->tokens_per_second },
+                 { "decode_tokens_per_second_user", s->tokens_per_second_user },
+                 { "prefill_seconds", s->prefill },
+                 { "prefill_tokens_per_second_rank", s->prefill_tokens_per_second },
+                 { "moe_seconds", s->moe },
+                 { "attention_seconds", s->attention },
+                 { "shared_seconds", s->shared },
+                 { "cache_seconds", s->kv },
+                 { "dispatch_seconds", s->dispatch },
+                 { "combine_seconds", s->combine } };
     cJSON *j = cJSON_CreateObject();
-    for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++) cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
+    for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++)
+        cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
     return j;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-model.h - what a placement costs in memory, and a roofline of its decode and prefill step (docs/reference/placement.md: formulas and how
- * far they are from published measurements).  A model, not a measurement: nothing here has seen the hardware. */
+/* runtime/plan/plan-model.h - what a placement costs in memory, and a roofline of its decode and prefill step
+ * (docs/reference/placement.md: formulas and how far they are from published measurements).  A model, not a
+ * measurement: nothing here has seen the hardware. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_MODEL_H
 #define MOE_RUNTIME_PLAN_PLAN_MODEL_H
 
@@ -13,10 +14,11 @@ struct moe_weight_bytes {
     int64_t moe_layers, layers;
 };
 
-/* From the tensors; or for a directory with only a config from its quantization (`expert_type` says another: "bf16", "fp8", "int4",
- * "nvfp4"; "source": as it is).  `dense_bytes`: bytes a weight of attention, shared experts and dense layers; 0: as stored.
- * MOE_USAGE for another word. */
-enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_source *src, const char *expert_type, double dense_bytes, struct moe_err *err);
+/* From the tensors; or for a directory with only a config from its quantization (`expert_type` says another:
+ * "bf16", "fp8", "int4", "nvfp4"; "source": as it is).  `dense_bytes`: bytes a weight of attention, shared
+ * experts and dense layers; 0: as stored.  MOE_USAGE for another word. */
+enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_source *src,
+                                  const char *expert_type, double dense_bytes, struct moe_err *err);
 double moe_weight_bytes_replicated(const struct moe_weight_bytes *w); /* what every rank holds */
 
 struct moe_gpu {
@@ -30,7 +32,8 @@ struct moe_gpu {
 extern const struct moe_gpu moe_gpus[];
 extern const int moe_gpu_count;
 const struct moe_gpu *moe_gpu_find(const char *name); /* NULL: none */
-/* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s, domain in ranks.  MOE_USAGE. */
+/* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s,
+ * domain in ranks.  MOE_USAGE. */
 enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err *err);
 
 struct moe_step_task {
@@ -40,12 +43,15 @@ struct moe_step_task {
     int32_t ranks, slots;
     int64_t batch, context;       /* sequences a rank decodes; tokens of context each */
     int64_t prefill;              /* tokens of one prefill step of a rank */
-    double kv_bytes, reserve;     /* bytes a cached value; bytes of a rank that are not for weights and cache */
-    double imbalance, activated;  /* largest load / mean; slots of a rank with a token in a step (0: computed for equal loads) */
+    /* bytes a cached value; bytes of a rank that are not for weights and cache */
+    double kv_bytes, reserve;
+    /* largest load / mean; slots of a rank with a token in a step (0: computed for equal loads) */
+    double imbalance, activated;
 };
 
 struct moe_step {
-    double routed, replicated, buffers, cache;     /* bytes a rank; cache: what is left for it, below 0: it does not fit */
+    /* bytes a rank; cache: what is left for it, below 0: it does not fit */
+    double routed, replicated, buffers, cache;
     double cache_tokens, sequences;                /* of the given context */
     double moe, attention, shared, kv, dispatch, combine; /* s a layer, decode */
     double decode, decode_floor;                   /* s a step; only reading memory at peak bandwidth */

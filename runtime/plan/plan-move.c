@@ -10,7 +10,8 @@ static bool was_there(const struct moe_plan *from, const struct moe_plan_layer *
     return r < from->ranks && moe_plan_holds(old, r, e);
 }
 
-int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old)
+int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from,
+                        const struct moe_plan_layer *old)
 {
     int32_t n = 0;
     for (int32_t r = 0; r < s->ranks; r++)
@@ -22,7 +23,8 @@ int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from, 
 
 static int32_t capacity(const struct moe_place *s, int32_t r) { return s->first[r + 1] - s->first[r]; }
 
-/* Of the kept slots in [first, end), or of all ranks: the one whose expert has most copies above the floor; -1: none has. */
+/* Of the kept slots in [first, end), or of all ranks: the one whose expert has most copies above
+ * the floor; -1: none has. */
 static int32_t most_spare(const struct moe_place *s, int32_t first, int32_t end)
 {
     int32_t best = -1;
@@ -36,8 +38,10 @@ static int32_t most_spare(const struct moe_place *s, int32_t first, int32_t end)
 /* The slots of a rank as they were; where it has fewer than before, experts with most copies go first. */
 static void take_over(struct moe_place *s, int32_t r, const struct moe_plan_layer *old)
 {
-    int32_t first = old->first[r], n = old->first[r + 1] - first, room = r < s->ranks ? capacity(s, r) : 0, k = r < s->ranks ? s->first[r] : 0;
-    for (int32_t i = 0; i < n; i++) s->had[i] = old->slot[first + i]; /* no expert is on a rank twice: it fits */
+    int32_t first = old->first[r], n = old->first[r + 1] - first, room = r < s->ranks ? capacity(s, r) : 0,
+            k = r < s->ranks ? s->first[r] : 0;
+    /* no expert is on a rank twice: it fits */
+    for (int32_t i = 0; i < n; i++) s->had[i] = old->slot[first + i];
     for (int32_t left = n; left > room; left--) {
         int32_t drop = -1;
         for (int32_t i = 0; i < n; i++)
@@ -65,7 +69,8 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
         used += s->count[e];
         need += s->count[e] < s->floor ? s->floor - s->count[e] : 0;
     }
-    for (int32_t k; s->slots - used < need && (k = most_spare(s, 0, s->slots)) >= 0; used--) { /* others have too few */
+    /* others have too few */
+    for (int32_t k; s->slots - used < need && (k = most_spare(s, 0, s->slots)) >= 0; used--) {
         s->count[s->slot[k]]--;
         s->slot[k] = -1;
     }
@@ -86,8 +91,10 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
 
 enum { RELABEL_MAX = 512 }; /* its time grows with the cube */
 
-/* n x n costs; match[j] gets the row of column j (Hungarian method with potentials, rows added one by one). */
-static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, int64_t *v, int64_t *low, int32_t *way, bool *used)
+/* n x n costs; match[j] gets the row of column j (Hungarian method with
+ * potentials, rows added one by one). */
+static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, int64_t *v, int64_t *low,
+                   int32_t *way, bool *used)
 {
     for (int32_t j = 0; j <= n; j++) match[j] = -1, v[j] = 0;
     for (int32_t row = 0; row < n && !moe_is_stopping(); row++) {
@@ -118,13 +125,16 @@ static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, i
     }
 }
 
-enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old, struct moe_err *err)
+enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from,
+                                const struct moe_plan_layer *old, struct moe_err *err)
 {
     int32_t n = s->ranks, bad = 1 << 20;
     if (n > RELABEL_MAX || s->per_node < n) return MOE_OK;
     struct moe_arena a = MOE_ARENA_INIT;
-    int32_t *cost = MOE_NEWN(&a, int32_t, (int64_t)n * n), *match = MOE_NEWN(&a, int32_t, n + 1), *way = MOE_NEWN(&a, int32_t, n + 1);
-    int64_t *u = MOE_NEWN(&a, int64_t, n + 1), *v = MOE_NEWN(&a, int64_t, n + 1), *low = MOE_NEWN(&a, int64_t, n + 1);
+    int32_t *cost = MOE_NEWN(&a, int32_t, (int64_t)n * n), *match = MOE_NEWN(&a, int32_t, n + 1),
+            *way = MOE_NEWN(&a, int32_t, n + 1);
+    int64_t *u = MOE_NEWN(&a, int64_t, n + 1), *v = MOE_NEWN(&a, int64_t, n + 1),
+            *low = MOE_NEWN(&a, int64_t, n + 1);
     bool *used = MOE_NEWN(&a, bool, n + 1);
     bool ok = cost && match && way && u && v && low && used;
     if (ok) {
@@ -132,13 +142,16 @@ enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from
             for (int32_t j = 0; j < n; j++) {
                 int32_t *c = &cost[(int64_t)i * n + j];
                 *c = capacity(s, i) == capacity(s, j) ? 0 : bad;
-                for (int32_t k = s->first[i]; k < s->first[i + 1]; k++) *c += !was_there(from, old, j, s->slot[k]);
+                for (int32_t k = s->first[i]; k < s->first[i + 1]; k++)
+                    *c += !was_there(from, old, j, s->slot[k]);
             }
         assign(cost, n, match, u, v, low, way, used);
     }
     if (ok && !moe_is_stopping()) {
         memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
-        for (int32_t j = 0; j < n; j++) memcpy(s->slot + s->first[j], s->kept + s->first[match[j]], (size_t)capacity(s, j) * sizeof *s->slot);
+        for (int32_t j = 0; j < n; j++)
+            memcpy(s->slot + s->first[j], s->kept + s->first[match[j]],
+                   (size_t)capacity(s, j) * sizeof *s->slot);
         moe_place_loads(s);
     }
     moe_arena_clear(&a);
@@ -154,7 +167,8 @@ void moe_place_order(struct moe_place *s, const struct moe_plan *from, const str
     for (int32_t r = 0; r < s->ranks; r++) {
         int32_t at = s->first[r], n = old && r < from->ranks ? old->first[r + 1] - old->first[r] : 0;
         for (int32_t k = 0; k < n && k < capacity(s, r); k++)
-            if (moe_place_has(s, r, old->slot[old->first[r] + k])) s->slot[at + k] = old->slot[old->first[r] + k];
+            if (moe_place_has(s, r, old->slot[old->first[r] + k]))
+                s->slot[at + k] = old->slot[old->first[r] + k];
         for (int32_t e = 0; e < s->experts; e++) {
             bool placed = !moe_place_has(s, r, e);
             for (int32_t k = s->first[r]; !placed && k < s->first[r + 1]; k++) placed = s->slot[k] == e;

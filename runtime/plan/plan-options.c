@@ -15,8 +15,10 @@
 
 static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
 {
-    return v == MOE_UNSET || (v >= min && v <= max) ? MOE_OK
-                                                    : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min, (long long)max);
+    return v == MOE_UNSET || (v >= min && v <= max)
+             ? MOE_OK
+             : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min,
+                        (long long)max);
 }
 
 /* A plan in one of its three forms, or a picture: what moe-plan -o writes begins so. */
@@ -26,7 +28,8 @@ static const struct moe_file_kind plan_kind = {
                { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { ">" MOE_PLOT_TITLE } } },
 };
 
-/* The container that the plan is for may hold it (docs/reference/format.md), right in it and under such a name alone. */
+/* The container that the plan is for may hold it (docs/reference/format.md), right in it and
+ * under such a name alone. */
 static const char *kept_in(const struct moe_plan_options *o)
 {
     const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];
@@ -58,8 +61,10 @@ enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct mo
     MOE_TRY(in_range("batch", o->batch, 1, 1 << 24, err));
     MOE_TRY(in_range("context", o->context, 1, 1 << 24, err));
     MOE_TRY(in_range("prefill", o->prefill, 1, 1 << 24, err));
-    if (o->slots != MOE_UNSET && o->memory != MOE_UNSET) return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
-    if (!(o->target >= 0 && o->target < 100)) return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
+    if (o->slots != MOE_UNSET && o->memory != MOE_UNSET)
+        return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
+    if (!(o->target >= 0 && o->target < 100))
+        return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
     MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(moe_plan_options_free(o, err));
     return MOE_OK;

@@ -18,7 +18,8 @@ struct moe_plan_options {
     bool dry_run, force, check, layers;
 };
 
-/* How many windows of a file of statistics to keep apart: --windows, which is MOE_UNSET where it was not given. */
+/* How many windows of a file of statistics to keep apart: --windows, which is
+ * MOE_UNSET where it was not given. */
 static inline int32_t moe_plan_windows(const struct moe_plan_options *o)
 {
     return o->windows == MOE_UNSET ? MOE_PLAN_WINDOWS : (int32_t)o->windows;
@@ -26,7 +27,8 @@ static inline int32_t moe_plan_windows(const struct moe_plan_options *o)
 
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
-/* Nothing stands at -o, or may be replaced, and it has to do with no other path of the command (base/output.h). */
+/* Nothing stands at -o, or may be replaced, and it has to do with no other path of the
+ * command (base/output.h). */
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
 
 #endif

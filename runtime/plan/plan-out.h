@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-out.h - a plan for others: engines' files, a picture, and the part of a container that some ranks need. */
+/* runtime/plan/plan-out.h - a plan for others: engines' files, a picture, and the part of a
+ * container that some ranks need. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_OUT_H
 #define MOE_RUNTIME_PLAN_PLAN_OUT_H
 
@@ -18,19 +19,26 @@ enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, stru
 #define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
 /* What another placement would have: the load of the fullest rank, [layers of the plan]. */
 struct moe_plot_beside { const char *name; const double *load_max; };
-/* A heat map, layers by ranks, of load / mean, and bars of the fullest ranks, from the loads in plan.json (its parsed root); beside
+/* A heat map, layers by ranks, of load / mean, and bars of the fullest ranks, from the loads in plan.json
+ * (its parsed root); beside
  * (NULL: none) is marked on the bars.  MOE_UNSUPPORTED for a plan without loads. */
-enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside, char **svg, struct moe_err *err);
+enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside,
+                            char **svg, struct moe_err *err);
 
-/* What ranks [first, last] need of a container, as a container directory at `out`: published whole or not at all.
- * Copy: a staged part (formats/container/staged.h): layer files keep their size and place, with the extents of these ranks' experts and holes elsewhere; every
- * other file whole.  When these ranks need every expert, it is a plain copy.  Link: hard links of all files (same file system only), so the
- * whole container under another name.  What was copied is read back and held against its hashes.  The plan's text (plan.json) is kept as plan-staged.json.
- * moe_plan_fits holds.  *bytes: what was copied.  A failure names `out`, or the file of the container that is damaged. */
-enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text, const struct moe_source *src,
-                             int32_t first, int32_t last, bool link, const char *out, bool force, uint64_t *bytes, struct moe_err *err);
-/* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT names file and tensor,
- * MOE_MISMATCH an expert that was not staged. */
-enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err);
+/* What ranks [first, last] need of a container, as a container directory at `out`:
+ * published whole or not at all.
+ * Copy: a staged part (formats/container/staged.h): layer files keep their size and place, with the extents
+ * of these ranks' experts and holes elsewhere; every other file whole.  When these ranks need every expert,
+ * it is a plain copy.  Link: hard links of all files (same file system only), so the whole container under
+ * another name.  What was copied is read back and held against its hashes.  The plan's text (plan.json) is
+ * kept as plan-staged.json.  moe_plan_fits holds.  *bytes: what was copied.  A failure names `out`, or the
+ * file of the container that is damaged. */
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text,
+                             const struct moe_source *src, int32_t first, int32_t last, bool link,
+                             const char *out, bool force, uint64_t *bytes, struct moe_err *err);
+/* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT
+ * names file and tensor, MOE_MISMATCH an expert that was not staged. */
+enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first,
+                                   int32_t last, uint64_t *bytes, struct moe_err *err);
 
 #endif

@@ -24,19 +24,28 @@ void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, do
         const int64_t *c = moe_routing_row(r, k, row);
         double sum = 0;
         for (int32_t e = 0; e < r->experts; e++) sum += (double)c[e];
-        for (int32_t e = 0; e < r->experts; e++) w[(int64_t)e * r->n_windows + k] = sum > 0 ? (double)c[e] * (total / sum) : 0;
+        for (int32_t e = 0; e < r->experts; e++)
+            w[(int64_t)e * r->n_windows + k] = sum > 0 ? (double)c[e] * (total / sum) : 0;
     }
     *mean = total / t->ranks;
 }
 
-enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task *t, int32_t row, struct moe_err *err)
+enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task *t, int32_t row,
+                             struct moe_err *err)
 {
     struct moe_place *s = calloc(1, sizeof *s);
     const struct moe_routing *r = t->stats;
     *out = NULL;
     if (!s) return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
-    *s = (struct moe_place){ .ranks = t->ranks, .experts = r->experts, .windows = r->n_windows, .slots = t->slots, .floor = t->survive + 1,
-                             .per_node = t->ranks_per_node > 0 && t->ranks_per_node < t->ranks ? t->ranks_per_node : t->ranks, .work = 20000000 };
+    *s = (struct moe_place){ .ranks = t->ranks,
+                             .experts = r->experts,
+                             .windows = r->n_windows,
+                             .slots = t->slots,
+                             .floor = t->survive + 1,
+                             .per_node = t->ranks_per_node > 0 && t->ranks_per_node < t->ranks
+                                           ? t->ranks_per_node
+                                           : t->ranks,
+                             .work = 20000000 };
     struct moe_arena *a = &s->arena;
     int64_t ew = (int64_t)r->experts * r->n_windows;
     double *w = MOE_NEWN(a, double, ew);
@@ -55,7 +64,8 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
     s->load = MOE_NEWN(a, double, (int64_t)t->ranks * r->n_windows);
     s->cost = MOE_NEWN(a, double, t->ranks);
     s->home = MOE_NEWN(a, int32_t, r->experts);
-    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept || !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
+    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept ||
+        !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
         moe_place_close(&s);
         return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
     }
@@ -68,7 +78,8 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
         }
         s->pair_most = PAIR_SHARE * s->mean;
     }
-    for (int32_t k = 0; k < t->ranks; k++) s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
+    for (int32_t k = 0; k < t->ranks; k++)
+        s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
     *out = s;
     return MOE_OK;
 }
@@ -81,13 +92,14 @@ void moe_place_close(struct moe_place **s)
     *s = NULL;
 }
 
-/* ---- copies: a heap of experts by load a copy; the next copy goes to the top.  Attains the least largest piece there is (with s->lose: the least
- * largest piece after so many copies of it are lost). ---- */
+/* ---- copies: a heap of experts by load a copy; the next copy goes to the top.  Attains the least largest
+ * piece there is (with s->lose: the least largest piece after so many copies of it are lost). ---- */
 
 static double largest(const struct moe_place *s, int32_t e)
 {
     double m = 0;
-    for (int32_t k = 0; k < s->windows; k++) m = s->w[(int64_t)e * s->windows + k] > m ? s->w[(int64_t)e * s->windows + k] : m;
+    for (int32_t k = 0; k < s->windows; k++)
+        m = s->w[(int64_t)e * s->windows + k] > m ? s->w[(int64_t)e * s->windows + k] : m;
     return m;
 }
 
@@ -131,9 +143,13 @@ void moe_place_counts(struct moe_place *s)
     moe_place_more(s, s->slots - s->floor * s->experts);
 }
 
-/* ---- pairs: of an expert with c copies, what one rank has to take over of it when another is lost: w / (c - 1) ---- */
+/* ---- pairs: of an expert with c copies, what one rank has to take over of it when another
+ * is lost: w / (c - 1) ---- */
 
-static double taken_over(const struct moe_place *s, int32_t e) { return s->size[e] * s->count[e] / (s->count[e] - 1); }
+static double taken_over(const struct moe_place *s, int32_t e)
+{
+    return s->size[e] * s->count[e] / (s->count[e] - 1);
+}
 
 static void pair_change(struct moe_place *s, int32_t rank, int32_t q, double w)
 {
@@ -141,7 +157,8 @@ static void pair_change(struct moe_place *s, int32_t rank, int32_t q, double w)
     s->pair[(int64_t)q * s->ranks + rank] += w;
 }
 
-/* e leaves `rank` (sign -1) or comes to it (1); home, not has, says where else it is when it has two copies. */
+/* e leaves `rank` (sign -1) or comes to it (1); home, not has, says where else it
+ * is when it has two copies. */
 void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign)
 {
     if (!s->pair) return;
@@ -172,7 +189,8 @@ bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, i
 
 void moe_place_loosen(struct moe_place *s, double by)
 {
-    double even = 2 * s->mean / (s->ranks - 1); /* what a rank takes over in all, from each of the others alike */
+    /* what a rank takes over in all, from each of the others alike */
+    double even = 2 * s->mean / (s->ranks - 1);
     s->pair_most = by * (even > s->pair_most ? even : s->pair_most);
 }
 
@@ -191,7 +209,10 @@ void moe_place_put(struct moe_place *s, int32_t rank, int32_t e)
     s->cost[rank] = cost;
 }
 
-static int32_t room(const struct moe_place *s, int32_t r) { return s->first[r + 1] - s->first[r] - s->fill[r]; }
+static int32_t room(const struct moe_place *s, int32_t r)
+{
+    return s->first[r + 1] - s->first[r] - s->fill[r];
+}
 
 static int32_t on_node(const struct moe_place *s, int32_t node, int32_t e)
 {
@@ -216,7 +237,8 @@ static void make_room(struct moe_place *s, int32_t e)
                 s->has[(int64_t)q * s->experts + e] = 1;
                 s->slot[k] = e;
                 for (int32_t w = 0; w < s->windows; w++)
-                    s->load[(int64_t)q * s->windows + w] += s->w[(int64_t)e * s->windows + w] / s->count[e] - s->w[(int64_t)f * s->windows + w] / s->count[f];
+                    s->load[(int64_t)q * s->windows + w] += s->w[(int64_t)e * s->windows + w] / s->count[e] -
+                                                            s->w[(int64_t)f * s->windows + w] / s->count[f];
                 moe_place_put(s, r, f);
                 return;
             }
@@ -294,7 +316,8 @@ void moe_place_loads(struct moe_place *s)
         s->cost[r] = 0;
         for (int32_t w = 0; w < s->windows; w++) {
             double sum = 0;
-            for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) sum += s->piece[(int64_t)s->slot[k] * s->windows + w];
+            for (int32_t k = s->first[r]; k < s->first[r + 1]; k++)
+                sum += s->piece[(int64_t)s->slot[k] * s->windows + w];
             s->load[(int64_t)r * s->windows + w] = sum;
             s->cost[r] = sum > s->cost[r] ? sum : s->cost[r];
         }

@@ -67,8 +67,8 @@ static enum moe_code survey(const cJSON *layers, const char *file, int *rows, in
         }
         int of = cJSON_GetArraySize(moe_json_get(l, "ranks"));
         if (n != of)
-            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a layer with loads of %d rank%s and slots of %d",
-                               n, moe_plural(n), of);
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                               "a layer with loads of %d rank%s and slots of %d", n, moe_plural(n), of);
         if (*rows && n != *ranks)
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layers with loads of %d and %d ranks", *ranks,
                                n);
@@ -201,7 +201,8 @@ static void key(struct picture *p, int x, int y, const char *fill, const char *w
 static void key_bound(struct picture *p, int x, int y)
 {
     char s[96] = "bound: no placement has less";
-    if (p->survive > 0) snprintf(s, sizeof s, "bound under --survive %.0f: no such placement has less", p->survive);
+    if (p->survive > 0)
+        snprintf(s, sizeof s, "bound under --survive %.0f: no such placement has less", p->survive);
     key(p, x, y, "#000000", s);
 }
 
@@ -221,7 +222,8 @@ static void legend(struct picture *p)
     key(p, LEFT + 320, y, "#7799cc", "this plan's fullest rank");
     key_bound(p, LEFT + 320, y + 16);
     if (p->beside)
-        snprintf(s, sizeof s, "%s of the same statistics%s", p->beside->name, p->survive > 0 ? ", without --survive" : "");
+        snprintf(s, sizeof s, "%s of the same statistics%s", p->beside->name,
+                 p->survive > 0 ? ", without --survive" : "");
     else snprintf(s, sizeof s, "no baseline: it needs --stats FILE");
     key(p, LEFT + 320, y + 32, p->beside ? "#dd6600" : "#ffffff", s);
 }

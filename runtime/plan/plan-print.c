@@ -33,14 +33,17 @@ static bool add_bounds(cJSON *o, const struct moe_bounds *b)
 
 static bool add_proof(cJSON *o, const struct moe_plan *p, const struct moe_plan_proof *f)
 {
-    return number(o, "load_max", f->load_max) && number(o, "load_mean", f->load_mean) && number(o, "bound", f->bounds.best) &&
-           number(o, "gap", f->gap) && cJSON_AddStringToObject(o, "bound_kind", moe_bound_name(f->bounds.kind)) &&
+    return number(o, "load_max", f->load_max) && number(o, "load_mean", f->load_mean) &&
+           number(o, "bound", f->bounds.best) && number(o, "gap", f->gap) &&
+           cJSON_AddStringToObject(o, "bound_kind", moe_bound_name(f->bounds.kind)) &&
            number(o, "load_max_after_loss", f->load_max_after_loss) && number(o, "loss_rank", f->loss_rank) &&
-           (!(f->bounds.after_loss > 0) || number(o, "bound_after_loss", f->bounds.after_loss)) && add_bounds(o, &f->bounds) &&
-           number(o, "load_max_rank", f->load_rank) && number(o, "min_cut", f->split) && add_cut(o, p, f) &&
-           number(o, "copies_min", f->copies_min) && number(o, "experts_lost_worst", f->lost_worst) &&
-           number(o, "experts_lost_worst_node", f->lost_worst_node) && number(o, "activated_max", f->activated_max) &&
-           number(o, "noise_floor", f->noise_floor) && number(o, "slots_moved", f->moves);
+           (!(f->bounds.after_loss > 0) || number(o, "bound_after_loss", f->bounds.after_loss)) &&
+           add_bounds(o, &f->bounds) && number(o, "load_max_rank", f->load_rank) &&
+           number(o, "min_cut", f->split) && add_cut(o, p, f) && number(o, "copies_min", f->copies_min) &&
+           number(o, "experts_lost_worst", f->lost_worst) &&
+           number(o, "experts_lost_worst_node", f->lost_worst_node) &&
+           number(o, "activated_max", f->activated_max) && number(o, "noise_floor", f->noise_floor) &&
+           number(o, "slots_moved", f->moves);
 }
 
 static cJSON *slots(const struct moe_plan *p, const struct moe_plan_layer *l)
@@ -57,7 +60,8 @@ static cJSON *slots(const struct moe_plan *p, const struct moe_plan_layer *l)
 }
 
 /* One layer; with its slots when `l` is not NULL. */
-static cJSON *layer(const struct moe_plan *p, const struct moe_plan_layer *l, const struct moe_plan_proof *f, int32_t number_of)
+static cJSON *layer(const struct moe_plan *p, const struct moe_plan_layer *l, const struct moe_plan_proof *f,
+                    int32_t number_of)
 {
     cJSON *o = cJSON_CreateObject(), *ranks = l ? slots(p, l) : NULL;
     bool ok = o && number(o, "layer", number_of) && (!l || ranks);
@@ -106,8 +110,10 @@ static void add_member(struct moe_text *t, const char *key, const cJSON *v)
 static cJSON *root(const struct moe_plan *p)
 {
     cJSON *o = cJSON_CreateObject();
-    if (o && number(o, "version", MOE_PLAN_VERSION) && number(o, "ranks", p->ranks) && number(o, "experts", p->experts) &&
-        (!p->experts_per_token || number(o, "experts_per_token", p->experts_per_token)) && number(o, "slots", p->n_layers ? p->layers[0].slots : 0) &&
+    if (o && number(o, "version", MOE_PLAN_VERSION) && number(o, "ranks", p->ranks) &&
+        number(o, "experts", p->experts) &&
+        (!p->experts_per_token || number(o, "experts_per_token", p->experts_per_token)) &&
+        number(o, "slots", p->n_layers ? p->layers[0].slots : 0) &&
         number(o, "ranks_per_node", p->ranks_per_node) && number(o, "survive", p->survive))
         return o;
     cJSON_Delete(o);

@@ -75,7 +75,8 @@ static double split(struct layer_work *x, struct moe_plan_proof *f)
     return worst;
 }
 
-/* Experts that are lost with the worst of the groups of `size` ranks: those that have all their copies in it. */
+/* Experts that are lost with the worst of the groups of `size` ranks: those that
+ * have all their copies in it. */
 static int32_t lost_with_one(struct layer_work *x, int32_t size)
 {
     const struct moe_plan_layer *l = x->l;
@@ -94,7 +95,8 @@ struct content { uint64_t key; int32_t rank; };
 static int by_key(const void *p, const void *q)
 {
     const struct content *a = p, *b = q;
-    return a->key != b->key ? (a->key > b->key) - (a->key < b->key) : (a->rank > b->rank) - (a->rank < b->rank);
+    return a->key != b->key ? (a->key > b->key) - (a->key < b->key)
+                            : (a->rank > b->rank) - (a->rank < b->rank);
 }
 
 /* Does rank b hold the experts of rank a? */
@@ -108,8 +110,8 @@ static bool same_content(struct layer_work *x, int32_t a, int32_t b)
     return same;
 }
 
-/* x->alike[r]: a rank before r holds the same experts.  With either lost the best split is the same but for their
- * names, so one of them is enough. */
+/* x->alike[r]: a rank before r holds the same experts.  With either lost the best split is the same but for
+ * their names, so one of them is enough. */
 static void find_alike(struct layer_work *x)
 {
     const struct moe_plan_layer *l = x->l;
@@ -148,7 +150,8 @@ static void losses(struct layer_work *x, struct moe_plan_proof *f)
     f->lost_worst_node = node < p->ranks ? lost_with_one(x, node) : f->lost_worst;
 }
 
-/* The expected largest of n independent standard normal values (Blom's approximation; the quantile by bisection). */
+/* The expected largest of n independent standard normal values (Blom's approximation;
+ * the quantile by bisection). */
 static double normal_max(int32_t n)
 {
     double want = (n - 0.375) / (n + 0.25), lo = -8, hi = 8;
@@ -160,12 +163,14 @@ static double normal_max(int32_t n)
     return n > 1 ? lo : 0;
 }
 
-/* A batch has n_e = its token choices x w_e / W tokens for e, about Poisson; a copy gets n_e / c_e of them, with variance n_e / c_e^2 when they are
- * shared equally.  Ranks are taken as independent, with the mean variance. */
+/* A batch has n_e = its token choices x w_e / W tokens for e, about Poisson; a copy gets n_e / c_e
+ * of them, with variance n_e / c_e^2 when they are shared equally.  Ranks are taken as
+ * independent, with the mean variance. */
 static void batch(struct layer_work *x, struct moe_plan_proof *f)
 {
     int32_t W = x->t->stats->n_windows, top = x->t->stats->experts_per_token;
-    double all = x->mean * x->p->ranks, choices = (double)x->batch * x->p->ranks * (top > 0 ? top : 1), variance = 0;
+    double all = x->mean * x->p->ranks, choices = (double)x->batch * x->p->ranks * (top > 0 ? top : 1),
+           variance = 0;
     f->noise_floor = 1;
     if (!(all > 0)) return;
     for (int32_t r = 0; r < x->p->ranks; r++) {
@@ -188,10 +193,12 @@ static void moves(struct layer_work *x, struct moe_plan_proof *f)
     const struct moe_plan *from = x->t->from;
     const struct moe_plan_layer *old = from ? moe_plan_find(from, x->l->layer) : NULL;
     for (int32_t r = 0; old && r < x->p->ranks; r++)
-        for (int32_t k = x->l->first[r]; k < x->l->first[r + 1]; k++) f->moves += !moe_plan_holds(old, r, x->l->slot[k]);
+        for (int32_t k = x->l->first[r]; k < x->l->first[r + 1]; k++)
+            f->moves += !moe_plan_holds(old, r, x->l->slot[k]);
 }
 
-static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_plan_proof *f, struct moe_err *err)
+static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_plan_proof *f,
+                                 struct moe_err *err)
 {
     const struct moe_plan *p = x->p;
     struct moe_arena *a = &x->arena;
@@ -207,7 +214,8 @@ static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_pla
     x->mark = MOE_NEWN(a, bool, p->experts);
     x->content = MOE_NEWN(a, struct content, p->ranks);
     x->count = MOE_NEWN(a, int32_t, p->ranks);
-    if (!x->w || !x->tokens || !x->share || !x->dead || !x->cut || !x->alike || !x->mark || !x->content || !x->count)
+    if (!x->w || !x->tokens || !x->share || !x->dead || !x->cut || !x->alike || !x->mark || !x->content ||
+        !x->count)
         return moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
     moe_place_weights(x->t, i, x->w, &x->mean);
     MOE_TRY(moe_plan_bounds(&f->bounds, x->t, i, err));
@@ -221,7 +229,13 @@ static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_pla
     return moe_interrupted(err);
 }
 
-struct job { const struct moe_plan *p; const struct moe_plan_task *t; int64_t batch; struct moe_plan_proofs *out; struct moe_err *errs; };
+struct job {
+    const struct moe_plan *p;
+    const struct moe_plan_task *t;
+    int64_t batch;
+    struct moe_plan_proofs *out;
+    struct moe_err *errs;
+};
 
 static void run(void *ctx, int64_t i, int worker)
 {
@@ -234,7 +248,8 @@ static void run(void *ctx, int64_t i, int worker)
 }
 
 /* Where the exact search ends, the optimum is a bound too. */
-static enum moe_code exact(const struct moe_plan_task *t, int32_t i, struct moe_plan_proof *f, struct moe_err *err)
+static enum moe_code exact(const struct moe_plan_task *t, int32_t i, struct moe_plan_proof *f,
+                           struct moe_err *err)
 {
     struct moe_place *s;
     double optimum;
@@ -264,14 +279,16 @@ static void add_up(struct moe_plan_proofs *s)
         s->load_max_after_loss += f->load_max_after_loss;
         s->moves += f->moves;
         s->lost_worst = f->lost_worst > s->lost_worst ? f->lost_worst : s->lost_worst;
-        s->lost_worst_node = f->lost_worst_node > s->lost_worst_node ? f->lost_worst_node : s->lost_worst_node;
+        s->lost_worst_node = f->lost_worst_node > s->lost_worst_node ? f->lost_worst_node
+                                                                     : s->lost_worst_node;
         s->copies_min = f->copies_min < s->copies_min ? f->copies_min : s->copies_min;
     }
     s->gap = s->bound > 0 ? s->load_max / s->bound - 1 : 0;
 }
 
-enum moe_code moe_plan_prove(struct moe_plan_proofs **out, const struct moe_plan *p, const struct moe_plan_task *t, int64_t batch_tokens,
-                             struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_plan_prove(struct moe_plan_proofs **out, const struct moe_plan *p,
+                             const struct moe_plan_task *t, int64_t batch_tokens, struct moe_pool *pool,
+                             struct moe_err *err)
 {
     struct moe_plan_proofs *s = calloc(1, sizeof *s);
     struct job j = { p, t, batch_tokens, s, calloc((size_t)p->n_layers + 1, sizeof *j.errs) };
@@ -285,8 +302,11 @@ enum moe_code moe_plan_prove(struct moe_plan_proofs **out, const struct moe_plan
         loads_of = MOE_NEWN(&s->arena, double, ((int64_t)p->n_layers + 1) * p->ranks);
         s->n_layers = p->n_layers;
     }
-    if (!s || !j.errs || !s->layers || !cuts || !loads_of) code = moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
-    for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++) s->layers[i].cut = cuts + (int64_t)i * p->ranks, s->layers[i].loads = loads_of + (int64_t)i * p->ranks;
+    if (!s || !j.errs || !s->layers || !cuts || !loads_of)
+        code = moe_fail(err, MOE_NOMEM, "no memory to prove a plan");
+    for (int32_t i = 0; code == MOE_OK && i < p->n_layers; i++)
+        s->layers[i].cut = cuts + (int64_t)i * p->ranks,
+        s->layers[i].loads = loads_of + (int64_t)i * p->ranks;
     if (code == MOE_OK) {
         moe_progress_begin(t->progress, "proving layers", (uint64_t)p->n_layers, MOE_UNIT_ITEMS);
         moe_pool_run(pool, p->n_layers, run, &j);

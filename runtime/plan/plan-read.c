@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's moe_load_balancer.yaml.  All become lists of experts in slots,
- * appended as they come; ranks, layers and copies are made of them at the end. */
+/* Plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's
+ * moe_load_balancer.yaml.  All become lists of experts in slots, appended as they come; ranks, layers
+ * and copies are made of them at the end. */
 #include "runtime/plan/plan.h"
 
 #include "base/io.h"
@@ -22,9 +23,11 @@ struct lists {
     size_t n_layers, cap_layers;
 };
 
-static enum moe_code push(int32_t **v, size_t *n, size_t *cap, int32_t x, const char *file, struct moe_err *err)
+static enum moe_code push(int32_t **v, size_t *n, size_t *cap, int32_t x, const char *file,
+                          struct moe_err *err)
 {
-    if (*n == SLOTS_MAX) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d slots", SLOTS_MAX);
+    if (*n == SLOTS_MAX)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d slots", SLOTS_MAX);
     if (*n == *cap) {
         size_t grown = *cap ? 2 * *cap : 256;
         int32_t *p = realloc(*v, grown * sizeof *p);
@@ -38,7 +41,8 @@ static enum moe_code push(int32_t **v, size_t *n, size_t *cap, int32_t x, const 
 
 static enum moe_code add_number(struct lists *t, int64_t x, struct moe_err *err)
 {
-    if (x < 0 || x >= MOE_PLAN_EXPERTS_MAX) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%lld is the number of no expert", (long long)x);
+    if (x < 0 || x >= MOE_PLAN_EXPERTS_MAX)
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%lld is the number of no expert", (long long)x);
     return push(&t->v, &t->n, &t->cap, (int32_t)x, t->file, err);
 }
 
@@ -50,7 +54,8 @@ static enum moe_code end_list(struct lists *t, struct moe_err *err)
 static enum moe_code add_layer(struct lists *t, int64_t number, struct moe_err *err)
 {
     if (number < 0 || number > INT16_MAX || (t->n_layers && t->layer[t->n_layers - 1] >= number))
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld is out of range, there twice or out of order", (long long)number);
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL,
+                           "layer %lld is out of range, there twice or out of order", (long long)number);
     return push(&t->layer, &t->n_layers, &t->cap_layers, (int32_t)number, t->file, err);
 }
 
@@ -58,10 +63,13 @@ static enum moe_code add_layer(struct lists *t, int64_t number, struct moe_err *
 
 static enum moe_code json_list(struct lists *t, const cJSON *list, struct moe_err *err)
 {
-    if (!cJSON_IsArray(list)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "a list of experts is missing");
+    if (!cJSON_IsArray(list))
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "a list of experts is missing");
     for (const cJSON *x = list->child; x; x = x->next) {
-        if (!cJSON_IsNumber(x) || !(x->valuedouble >= 0 && x->valuedouble < MOE_PLAN_EXPERTS_MAX) || x->valuedouble != (int32_t)x->valuedouble)
-            return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "an expert's number is not a whole number in range");
+        if (!cJSON_IsNumber(x) || !(x->valuedouble >= 0 && x->valuedouble < MOE_PLAN_EXPERTS_MAX) ||
+            x->valuedouble != (int32_t)x->valuedouble)
+            return moe_fail_at(err, MOE_CORRUPT, t->file, NULL,
+                               "an expert's number is not a whole number in range");
         MOE_TRY(add_number(t, (int64_t)x->valuedouble, err));
     }
     return end_list(t, err);
@@ -73,11 +81,13 @@ static enum moe_code json_layer(struct lists *t, const cJSON *o, int32_t *ranks,
     int32_t n = 0;
     const cJSON *list = moe_json_get(o, "ranks");
     MOE_TRY(moe_json_i64(o, "layer", true, 0, INT16_MAX, &number, t->file, err));
-    if (!cJSON_IsArray(list)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: 'ranks' is not a list", (long long)number);
+    if (!cJSON_IsArray(list))
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: 'ranks' is not a list",
+                           (long long)number);
     for (const cJSON *r = list->child; r; r = r->next, n++) MOE_TRY(json_list(t, r, err));
     if (!n || n > MOE_PLAN_RANKS_MAX || (*ranks && n != *ranks))
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: %d rank%s, %d %s wanted", (long long)number, (int)n,
-                           moe_plural(n), (int)*ranks, *ranks == 1 ? "is" : "are");
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %lld: %d rank%s, %d %s wanted",
+                           (long long)number, (int)n, moe_plural(n), (int)*ranks, *ranks == 1 ? "is" : "are");
     *ranks = n;
     return add_layer(t, number, err);
 }
@@ -106,7 +116,9 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
 {
     int64_t version = 0;
     MOE_TRY(moe_json_i64(root, "version", true, 0, INT32_MAX, &version, file, err));
-    if (version != MOE_PLAN_VERSION) return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "version %lld of a placement plan", (long long)version);
+    if (version != MOE_PLAN_VERSION)
+        return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "version %lld of a placement plan",
+                           (long long)version);
     MOE_TRY(moe_json_i64(root, "experts", false, 1, MOE_PLAN_EXPERTS_MAX, &h->experts, file, err));
     MOE_TRY(moe_json_i64(root, "experts_per_token", false, 1, MOE_PLAN_EXPERTS_MAX, &h->top, file, err));
     MOE_TRY(moe_json_i64(root, "ranks", false, 1, MOE_PLAN_RANKS_MAX, &h->ranks, file, err));
@@ -115,7 +127,8 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     MOE_TRY(json_prediction(moe_json_get(root, MOE_PLAN_PREDICTION), h, file, err));
     bool says = moe_json_get(root, MOE_PLAN_ORIGIN) || moe_json_get(root, MOE_PLAN_WEIGHTS);
     if (says && !moe_identity_get(root, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &h->model))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "'" MOE_PLAN_ORIGIN "' and '" MOE_PLAN_WEIGHTS "' are not digits of a model");
     return moe_json_i64(root, "survive", false, 0, MOE_PLAN_RANKS_MAX, &h->survive, file, err);
 }
 
@@ -126,13 +139,16 @@ enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_er
                   (cJSON_IsArray(layers) && layers->child && moe_json_get(layers->child, "counts"));
     if (counts)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL,
-                           "holds statistics of experts, and is no plan (moe-plan MODEL --ranks N --stats FILE -o PLAN makes one of them)");
+                           "holds statistics of experts, and is no plan (moe-plan MODEL --ranks N --stats "
+                           "FILE -o PLAN makes one of them)");
     if (cJSON_IsObject(root) && !layers && !moe_json_get(root, "physical_to_logical_map"))
-        return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is no plan: it has neither 'layers' nor 'physical_to_logical_map'");
+        return moe_fail_at(err, MOE_CORRUPT, file, NULL,
+                           "is no plan: it has neither 'layers' nor 'physical_to_logical_map'");
     return MOE_OK;
 }
 
-static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head *h, bool *by_rank, struct moe_err *err)
+static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head *h, bool *by_rank,
+                                struct moe_err *err)
 {
     const cJSON *map = moe_json_get(root, "physical_to_logical_map"), *layers = moe_json_get(root, "layers");
     int32_t number = 0, ranks = 0;
@@ -140,7 +156,8 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
     if (!cJSON_IsObject(root)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "is not a JSON object");
     MOE_TRY(moe_plan_is_one(root, t->file, err));
     if (map) {
-        if (!cJSON_IsArray(map)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'physical_to_logical_map' is not a list");
+        if (!cJSON_IsArray(map))
+            return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'physical_to_logical_map' is not a list");
         for (const cJSON *l = map->child; l; l = l->next) {
             MOE_TRY(json_list(t, l, err));
             MOE_TRY(add_layer(t, number++, err));
@@ -148,16 +165,20 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
         return MOE_OK;
     }
     MOE_TRY(json_head(root, h, t->file, err));
-    if (!cJSON_IsArray(layers)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'layers' is missing or not a list");
+    if (!cJSON_IsArray(layers))
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'layers' is missing or not a list");
     for (const cJSON *l = layers->child; l; l = l->next) MOE_TRY(json_layer(t, l, &ranks, err));
     if (h->ranks && ranks && h->ranks != ranks)
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%d rank%s a layer, 'ranks' says %d", (int)ranks, moe_plural(ranks), (int)h->ranks);
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%d rank%s a layer, 'ranks' says %d", (int)ranks,
+                           moe_plural(ranks), (int)h->ranks);
     h->ranks = ranks;
     return MOE_OK;
 }
 
-/* ---- YAML: the subset that such files are written in: "key: value" at the left, and under initial_global_assignments one line
- * "  LAYER: [numbers]" for each layer, or "  LAYER:" with a line "  - number" for each slot.  Lists may go on over lines. ---- */
+/* ---- YAML: the subset that such files are written in: "key: value" at the left, and under
+ * initial_global_assignments one line
+ * "  LAYER: [numbers]" for each layer, or "  LAYER:" with a line "  - number" for each slot.  Lists
+ * may go on over lines. ---- */
 
 struct yaml { struct lists *t; const char *at, *end; int64_t slots; };
 
@@ -181,7 +202,8 @@ static bool digits(struct yaml *y, int64_t *v)
     const char *start = y->at;
     bool quoted = y->at < y->end && (*y->at == '"' || *y->at == '\'');
     if (quoted) start = ++y->at;
-    for (*v = 0; y->at < y->end && *y->at >= '0' && *y->at <= '9' && *v < INT32_MAX; y->at++) *v = 10 * *v + (*y->at - '0');
+    for (*v = 0; y->at < y->end && *y->at >= '0' && *y->at <= '9' && *v < INT32_MAX; y->at++)
+        *v = 10 * *v + (*y->at - '0');
     bool any = y->at > start;
     if (quoted) any = any && y->at < y->end && *y->at++ == start[-1];
     return any;
@@ -262,11 +284,14 @@ static enum moe_code yaml_lists(struct lists *t, const char *text, size_t bytes,
         }
         y.at = line_end(&y);
     }
-    if (!found) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "is no plan: neither JSON nor a YAML with initial_global_assignments");
+    if (!found)
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL,
+                           "is no plan: neither JSON nor a YAML with initial_global_assignments");
     for (size_t i = 0; y.slots && i < t->n_lists; i++)
         if (t->end[i] - (i ? t->end[i - 1] : 0) != y.slots)
-            return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %d: %d slots, num_slots is %lld", (int)t->layer[i],
-                               (int)(t->end[i] - (i ? t->end[i - 1] : 0)), (long long)y.slots);
+            return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "layer %d: %d slots, num_slots is %lld",
+                               (int)t->layer[i], (int)(t->end[i] - (i ? t->end[i - 1] : 0)),
+                               (long long)y.slots);
     return MOE_OK;
 }
 
@@ -284,24 +309,30 @@ static void fill_layer(struct moe_plan *p, int32_t i, const struct lists *t, siz
     for (size_t r = 0; lists_a_layer > 1 && r < lists_a_layer; r++) l->first[r + 1] = t->end[at + r] - start;
 }
 
-static enum moe_code assemble(struct moe_plan **out, const struct lists *t, const struct head *h, bool by_rank, int32_t ranks, struct moe_err *err)
+static enum moe_code assemble(struct moe_plan **out, const struct lists *t, const struct head *h,
+                              bool by_rank, int32_t ranks, struct moe_err *err)
 {
     size_t each = by_rank ? (size_t)h->ranks : 1;
     int32_t slots = 0, experts = (int32_t)h->experts;
     if (!t->n_layers || !t->n) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "an empty plan");
-    if (!by_rank && !ranks) return moe_fail_at(err, MOE_USAGE, t->file, NULL, "it does not say for how many ranks it is (give --ranks)");
+    if (!by_rank && !ranks)
+        return moe_fail_at(err, MOE_USAGE, t->file, NULL,
+                           "it does not say for how many ranks it is (give --ranks)");
     for (size_t i = 0; i < t->n; i++) experts = !h->experts && t->v[i] >= experts ? t->v[i] + 1 : experts;
     for (size_t i = 0; i < t->n_layers; i++) {
         int32_t n = list_start(t, (i + 1) * each) - list_start(t, i * each);
-        if (i && n != slots) return moe_fail_at(err, MOE_UNSUPPORTED, t->file, NULL, "layers with %d and %d slots", (int)slots, (int)n);
+        if (i && n != slots)
+            return moe_fail_at(err, MOE_UNSUPPORTED, t->file, NULL, "layers with %d and %d slots", (int)slots,
+                               (int)n);
         slots = n;
     }
     if (!by_rank && slots % ranks)
         return moe_fail_at(err, MOE_MISMATCH, t->file, NULL,
-                           "%d slots a layer are no multiple of %d ranks, and an engine gives each as many (is "
-                           "--ranks right?)",
+                           "%d slots a layer are no multiple of %d ranks, and an engine gives each as many "
+                           "(is --ranks right?)",
                            (int)slots, (int)ranks);
-    MOE_TRY(moe_plan_new(out, by_rank ? (int32_t)h->ranks : ranks, experts, (int32_t)t->n_layers, t->layer, slots, err));
+    MOE_TRY(moe_plan_new(out, by_rank ? (int32_t)h->ranks : ranks, experts, (int32_t)t->n_layers, t->layer,
+                         slots, err));
     (*out)->experts_per_token = (int32_t)h->top;
     (*out)->ranks_per_node = (int32_t)h->per_node;
     (*out)->survive = (int32_t)h->survive;
@@ -313,8 +344,9 @@ static enum moe_code assemble(struct moe_plan **out, const struct lists *t, cons
     if (made_for) memcpy(made_for, h->made_for, strlen(h->made_for));
     (*out)->made_for = made_for;
     for (int32_t i = 0; i < (int32_t)t->n_layers; i++) fill_layer(*out, i, t, each);
-    enum moe_code code = h->made_for && !made_for ? moe_fail_at(err, MOE_NOMEM, t->file, NULL, "no memory for a placement plan")
-                                                  : moe_plan_index(*out, t->file, err);
+    enum moe_code code = h->made_for && !made_for
+                           ? moe_fail_at(err, MOE_NOMEM, t->file, NULL, "no memory for a placement plan")
+                           : moe_plan_index(*out, t->file, err);
     if (code == MOE_CORRUPT && !by_rank)
         code = moe_wrap(err, "read as a plan for %d ranks, which --ranks may have wrong", (int)ranks);
     if (code != MOE_OK) moe_plan_free(out);
@@ -328,8 +360,8 @@ static bool is_json(const char *text, size_t n)
     return i < n && (text[i] == '{' || text[i] == '[');
 }
 
-enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes, const char *file, int32_t ranks,
-                              struct moe_err *err)
+enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes, const char *file,
+                             int32_t ranks, struct moe_err *err)
 {
     struct lists t = { .file = file };
     struct head h = { 0 };

@@ -43,21 +43,26 @@ void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, con
 /* Behind a number that is printed without digits behind the point. */
 static const char *plural(double n) { return n >= 0.5 && n < 1.5 ? "" : "s"; }
 
-/* It knows nothing of --survive: where that is asked for, EPLB answers an easier question, under a lower bound. */
+/* It knows nothing of --survive: where that is asked for, EPLB answers an easier
+ * question, under a lower bound. */
 static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
                         const struct moe_baseline_sum *eplb)
 {
     double load = eplb->load_max;
     moe_text_add(t, "; by DeepSeek's EPLB");
     if (task->survive && eplb->lost)
-        moe_text_add(t, ", which knows nothing of --survive and loses up to %d expert%s of a layer with a rank,",
+        moe_text_add(t,
+                     ", which knows nothing of --survive and loses up to %d expert%s of a layer with a rank,",
                      (int)eplb->lost, eplb->lost == 1 ? "" : "s");
     else if (task->survive) moe_text_add(t, ", which knows nothing of --survive,");
-    moe_text_add(t, " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% %s here%s.\n",
+    moe_text_add(t,
+                 " it would compute %.0f, %.3f %% above the bound%s, so that a layer's experts take %.2f %% "
+                 "%s here%s.\n",
                  load / f->n_layers, 100 * eplb->gap, task->survive ? " without --survive" : "",
                  100 * (f->load_max > load ? f->load_max / load - 1 : 1 - f->load_max / load),
                  f->load_max > load ? "more time" : "less time",
-                 task->from && f->load_max > load ? " (a smaller --target moves more slots and comes closer; a plan without --from, closest)"
+                 task->from && f->load_max > load ? " (a smaller --target moves more slots and comes closer; "
+                                                    "a plan without --from, closest)"
                                                   : "");
 }
 
@@ -80,9 +85,11 @@ void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, co
                  "the fullest rank, for which all others wait, computes %.0f token%s a layer, %.2f %% more "
                  "than the mean and "
                  "%.3f %% (%.0f token%s) more than the bound that no placement ",
-                 f->load_max / n, plural(f->load_max / n), 100 * (f->load_max / f->load_mean - 1), 100 * f->gap,
-                 (f->load_max - f->bound) / n, plural((f->load_max - f->bound) / n));
-    if (task->survive) moe_text_add(t, "which survives the loss of %d rank%s ", (int)task->survive, task->survive == 1 ? "" : "s");
+                 f->load_max / n, plural(f->load_max / n), 100 * (f->load_max / f->load_mean - 1),
+                 100 * f->gap, (f->load_max - f->bound) / n, plural((f->load_max - f->bound) / n));
+    if (task->survive)
+        moe_text_add(t, "which survives the loss of %d rank%s ", (int)task->survive,
+                     task->survive == 1 ? "" : "s");
     moe_text_add(t, "can beat");
     if (!eplb)
         moe_text_add(t, "; DeepSeek's EPLB has no placement of %d slots on %d ranks.\n", (int)task->slots,
@@ -91,7 +98,8 @@ void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, co
 }
 
 /* What is lost with a node, and why. */
-static void report_nodes(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+static void report_nodes(struct moe_text *t, const struct moe_plan_task *task,
+                         const struct moe_plan_proofs *f)
 {
     int32_t node = task->ranks_per_node, lost = f->lost_worst_node, more = task->slots % task->ranks;
     int64_t most = (int64_t)node * (task->slots / task->ranks) + (more < node ? more : node);
@@ -99,12 +107,12 @@ static void report_nodes(struct moe_text *t, const struct moe_plan_task *task, c
         moe_text_add(t, "; no expert is lost with any node of %d rank%s", (int)node, node == 1 ? "" : "s");
         return;
     }
-    moe_text_add(t, "; with the worst node of %d rank%s %d expert%s of a layer %s lost", (int)node, node == 1 ? "" : "s",
-                 (int)lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are");
+    moe_text_add(t, "; with the worst node of %d rank%s %d expert%s of a layer %s lost", (int)node,
+                 node == 1 ? "" : "s", (int)lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are");
     if (f->copies_min < 2) moe_text_add(t, ", since not all have two copies (--survive 1)");
     else if (task->slots - most < task->stats->experts)
-        moe_text_add(t, ", since the other nodes have %lld slots for %d experts", (long long)(task->slots - most),
-                     (int)task->stats->experts);
+        moe_text_add(t, ", since the other nodes have %lld slots for %d experts",
+                     (long long)(task->slots - most), (int)task->stats->experts);
 }
 
 void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
@@ -154,14 +162,14 @@ void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struc
     moe_text_add(t, "; %s are left for the cache", moe_human_bytes((uint64_t)s->cache, g));
     if (left >= 0)
         moe_text_add(t, ", of which %lld sequence%s of %lld token%s take%s %s and %s stay free.\n",
-                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
-                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
-                     moe_human_bytes((uint64_t)left, b));
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context,
+                     moe_plural(task->context), task->batch == 1 ? "s" : "",
+                     moe_human_bytes((uint64_t)need, a), moe_human_bytes((uint64_t)left, b));
     else
         moe_text_add(t, ", but %lld sequence%s of %lld token%s need%s %s: %.0f fit (--batch, --context).\n",
-                     (long long)task->batch, moe_plural(task->batch), (long long)task->context, moe_plural(task->context),
-                     task->batch == 1 ? "s" : "", moe_human_bytes((uint64_t)need, a),
-                     s->sequences);
+                     (long long)task->batch, moe_plural(task->batch), (long long)task->context,
+                     moe_plural(task->context), task->batch == 1 ? "s" : "",
+                     moe_human_bytes((uint64_t)need, a), s->sequences);
 }
 
 void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
@@ -174,8 +182,9 @@ void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct
                  "Speed, modelled and not measured: a rank decodes %.0f tokens/s (%lld sequence%s at %.1f "
                  "tokens/s each, %.1f ms a step), "
                  "%d rank%s %.0f tokens/s; a rank prefills %.0f tokens/s.\n",
-                 s->tokens_per_second, (long long)task->batch, moe_plural(task->batch), s->tokens_per_second_user,
-                 1e3 * s->decode, (int)task->ranks, moe_plural(task->ranks), s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
+                 s->tokens_per_second, (long long)task->batch, moe_plural(task->batch),
+                 s->tokens_per_second_user, 1e3 * s->decode, (int)task->ranks, moe_plural(task->ranks),
+                 s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
 }
 
 void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
@@ -199,8 +208,8 @@ void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, cons
         moe_human_bytes((uint64_t)(bytes / task->ranks), b));
     if (beyond)
         moe_text_add(t,
-                     "; %d layer%s above --target: planning anew does not reach it, and was done only where it halves the "
-                     "excess (a plan without --from comes closest)",
+                     "; %d layer%s above --target: planning anew does not reach it, and was done only where "
+                     "it halves the excess (a plan without --from comes closest)",
                      (int)beyond, beyond == 1 ? " stays" : "s stay");
     moe_text_add(t, ".\n");
 }

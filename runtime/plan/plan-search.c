@@ -12,32 +12,41 @@
 static const double CLOSE = 3e-4;
 /* A layer that is further above its bound than this is searched once more, by other steps. */
 static const double FAR = 1e-3;
-/* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of reach, moving slots ends here. */
+/* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of
+ * reach, moving slots ends here. */
 enum { DRIFT = 20000000, POLISH = DRIFT / 4 };
 
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
 {
     int64_t experts = t->stats->experts, least = experts * (t->survive + 1), most = experts * t->ranks;
-    if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX) return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
-    if (t->survive < 0 || t->survive >= t->ranks) return moe_fail(err, MOE_USAGE, "%d rank%s cannot survive the loss of %d", (int)t->ranks, moe_plural(t->ranks), (int)t->survive);
+    if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX)
+        return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
+    if (t->survive < 0 || t->survive >= t->ranks)
+        return moe_fail(err, MOE_USAGE, "%d rank%s cannot survive the loss of %d", (int)t->ranks,
+                        moe_plural(t->ranks), (int)t->survive);
     if (t->slots < least)
-        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld", (long long)t->slots, (int)t->survive + 1,
-                        t->survive ? "ies" : "y", (int)experts, (long long)least);
+        return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld",
+                        (long long)t->slots, (int)t->survive + 1, t->survive ? "ies" : "y", (int)experts,
+                        (long long)least);
     if (t->slots > most)
-        return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld", (long long)t->slots, (int)experts,
-                        (int)t->ranks, (long long)most);
+        return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld",
+                        (long long)t->slots, (int)experts, (int)t->ranks, (long long)most);
     if (t->ranks_per_node && t->ranks % t->ranks_per_node && t->ranks_per_node < t->ranks)
-        return moe_fail(err, MOE_USAGE, "%d ranks are no whole number of nodes of %d", (int)t->ranks, (int)t->ranks_per_node);
+        return moe_fail(err, MOE_USAGE, "%d ranks are no whole number of nodes of %d", (int)t->ranks,
+                        (int)t->ranks_per_node);
     if (t->from && t->from->experts != experts)
-        return moe_fail(err, MOE_MISMATCH, "the old plan has %d experts, the model %d", (int)t->from->experts, (int)experts);
+        return moe_fail(err, MOE_MISMATCH, "the old plan has %d experts, the model %d", (int)t->from->experts,
+                        (int)experts);
     for (int32_t i = 0; t->from && i < t->stats->n_layers; i++)
-        if (!moe_plan_find(t->from, t->stats->layers[i])) return moe_fail(err, MOE_MISMATCH, "the old plan has no layer %d", (int)t->stats->layers[i]);
+        if (!moe_plan_find(t->from, t->stats->layers[i]))
+            return moe_fail(err, MOE_MISMATCH, "the old plan has no layer %d", (int)t->stats->layers[i]);
     return MOE_OK;
 }
 
 /* ---- one layer ---- */
 
-static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task *t, int32_t row, int32_t lose, double goal, struct moe_err *err)
+static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
+                                int32_t lose, double goal, struct moe_err *err)
 {
     double optimum;
     MOE_TRY(moe_place_open(s, t, row, err));
@@ -50,10 +59,11 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
     return MOE_OK;
 }
 
-/* Exchange asks each step to lower the fullest rank and to leave no two ranks much in common, and --survive and
- * nodes leave few such steps, so that it ends early.  Here ranks may first have more in common.  Where that is not
- * enough, they may have anything in common, and the search that moves slots of an old plan goes on: it lowers the
- * sum of all that is above the goal, and with no old plan every step is free.  What is best stays. */
+/* Exchange asks each step to lower the fullest rank and to leave no two ranks much in common, and
+ * --survive and nodes leave few such steps, so that it ends early.  Here ranks may first have more in
+ * common.  Where that is not enough, they may have anything in common, and the search that moves slots of
+ * an old plan goes on: it lowers the sum of all that is above the goal, and with no old plan every step is
+ * free.  What is best stays. */
 static enum moe_code polish(struct moe_place *s, double goal, double far, struct moe_err *err)
 {
     if (s->pair) {
@@ -72,8 +82,10 @@ static enum moe_code polish(struct moe_place *s, double goal, double far, struct
     return MOE_OK;
 }
 
-/* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may not cost balance before it. */
-static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal, struct moe_err *err)
+/* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may
+ * not cost balance before it. */
+static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
+                                 double goal, struct moe_err *err)
 {
     struct moe_place *plain;
     MOE_TRY(fresh_with(s, t, row, t->survive, goal, err));
@@ -98,8 +110,8 @@ static bool all_spread(const struct moe_place *s)
 
 /* With nodes fewer steps may be taken: a layer that keeps their rule when planned without them may be better.
  * Most that will not keep it are known by their packing, before they have cost much time. */
-static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double goal,
-                                   struct moe_err *err)
+static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
+                                   double goal, struct moe_err *err)
 {
     struct moe_place *other;
     MOE_TRY(moe_place_open(&other, t, row, err));
@@ -136,15 +148,17 @@ static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, 
     return code;
 }
 
-/* Whether a fresh plan, which moves most slots, is worth it: it reaches the goal, or takes away half of what is above it. */
+/* Whether a fresh plan, which moves most slots, is worth it: it reaches the goal, or takes away
+ * half of what is above it. */
 static bool worth_moves(double fresh, double now, double goal)
 {
     return now > goal && (fresh <= goal || fresh - goal <= (now - goal) / 2);
 }
 
-/* From the old plan by few moves; where that does not reach the goal, going on from there, or a fresh plan under the
- * names that keep most, if it is worth the moves. */
-static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row, double bound, struct moe_err *err)
+/* From the old plan by few moves; where that does not reach the goal, going on from there, or a fresh plan
+ * under the names that keep most, if it is worth the moves. */
+static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row,
+                              double bound, struct moe_err *err)
 {
     const struct moe_plan_layer *old = moe_plan_find(t->from, t->stats->layers[row]);
     struct moe_place *s = NULL, *f = NULL;
@@ -200,7 +214,8 @@ static void run(void *ctx, int64_t i, int worker)
     moe_progress_add(j->t->progress, 1);
 }
 
-enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task *t, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task *t, struct moe_pool *pool,
+                              struct moe_err *err)
 {
     const struct moe_routing *r = t->stats;
     *out = NULL;
@@ -227,7 +242,8 @@ enum moe_code moe_plan_search(struct moe_plan **out, const struct moe_plan_task 
     return code;
 }
 
-enum moe_code moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot, double *load, struct moe_err *err)
+enum moe_code moe_plan_slot_loads(const struct moe_plan_task *t, int32_t row, int32_t w, const int32_t *slot,
+                                  double *load, struct moe_err *err)
 {
     const struct moe_routing *r = t->stats;
     int32_t n = r->experts, windows = r->n_windows, k = 0;

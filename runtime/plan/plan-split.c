@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A batch shared out over replicas, with the least largest load: maximum flow over the ranks.
  *
- * Nodes are ranks.  Tokens of expert e can go from rank a to rank b when both hold e and a has some: that is an arc of capacity share(e at a).
- * For a bound L, ranks above L push what they have too much to ranks below it (Dinic: levels from all ranks above L at once, then blocking
- * flow).  What cannot be pushed proves a cut: the ranks T that the rest can still reach hold every copy of all tokens on them, so
- * max load >= tokens(T) / |T| for any split; L becomes that, rounded up, and the flow goes on (Newton's method on the cuts: L only rises and
- * ends at the largest such bound).  The start is L = ceil(all tokens / living ranks). */
+ * Nodes are ranks.  Tokens of expert e can go from rank a to rank b when both hold e and a has some: that is
+ * an arc of capacity share(e at a).  For a bound L, ranks above L push what they have too much to ranks below
+ * it (Dinic: levels from all ranks above L at once, then blocking flow).  What cannot be pushed proves a cut:
+ * the ranks T that the rest can still reach hold every copy of all tokens on them, so max load >= tokens(T) /
+ * |T| for any split; L becomes that, rounded up, and the flow goes on (Newton's method on the cuts: L only
+ * rises and ends at the largest such bound).  The start is L = ceil(all tokens / living ranks). */
 #include "runtime/plan/plan.h"
 
 #include <stdlib.h>
@@ -107,8 +108,8 @@ static void give_equal(struct moe_split *s, int32_t e, int64_t tokens, int32_t n
         }
 }
 
-struct moe_split_result moe_split_equal(struct moe_split *s, const struct moe_plan_layer *l, const int64_t *tokens, const bool *dead,
-                                        int64_t *share)
+struct moe_split_result moe_split_equal(struct moe_split *s, const struct moe_plan_layer *l,
+                                        const int64_t *tokens, const bool *dead, int64_t *share)
 {
     struct moe_split_result got = { 0 };
     begin(s, l, dead, share);
@@ -122,7 +123,8 @@ struct moe_split_result moe_split_equal(struct moe_split *s, const struct moe_pl
     return got;
 }
 
-/* ---- a start: experts with one place first, then the others, most tokens first, where there is least ---- */
+/* ---- a start: experts with one place first, then the others, most tokens first,
+ * where there is least ---- */
 
 static int rising(const void *p, const void *q)
 {
@@ -154,7 +156,8 @@ static void give_level(struct moe_split *s, int32_t e, int64_t tokens)
     const struct moe_plan_layer *l = s->l;
     int32_t copies = sort_loads(s, e), n = 1;
     int64_t highest = s->sorted[0];
-    for (; n < copies && (s->sorted[n] - highest) <= tokens / n; n++) { /* the n least loaded ones reach the next */
+    /* the n least loaded ones reach the next */
+    for (; n < copies && (s->sorted[n] - highest) <= tokens / n; n++) {
         tokens -= n * (s->sorted[n] - highest);
         highest = s->sorted[n];
     }
@@ -213,8 +216,9 @@ static int64_t start(struct moe_split *s, const int64_t *tokens, int32_t *lost)
 
 /* ---- flow ---- */
 
-/* Levels from the ranks above `bound`; true when one below it is reached.  Unreached ranks have level -1.  The first
- * rank with tokens of an expert reaches all other copies of it, so each expert is looked at once. */
+/* Levels from the ranks above `bound`; true when one below it is reached.  Unreached ranks have
+ * level -1.  The first rank with tokens of an expert reaches all other copies of it, so each
+ * expert is looked at once. */
 static bool find_levels(struct moe_split *s, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
@@ -231,7 +235,9 @@ static bool find_levels(struct moe_split *s, int64_t bound)
         reached |= s->load[a] < bound;
         for (int32_t k = l->first[a]; k < l->first[a + 1]; k++) {
             int32_t e = l->slot[k];
-            if (s->reached[e] >= 0 || l->copy_first[e + 1] - l->copy_first[e] < 2 || !s->share[s->slot_copy[k]]) continue;
+            if (s->reached[e] >= 0 || l->copy_first[e + 1] - l->copy_first[e] < 2 ||
+                !s->share[s->slot_copy[k]])
+                continue;
             s->reached[e] = s->level[a];
             s->arc_copy[e] = l->copy_first[e];
             for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) {
@@ -247,9 +253,9 @@ static bool find_levels(struct moe_split *s, int64_t bound)
 
 /* Push up to `want` tokens from rank a on, along rising levels, to ranks below `bound`; how many went.
  *
- * No copy of an expert is more than one level above the first rank with tokens of it, so only ranks of that level push
- * them, all to the same copies.  They share one place in the list of copies: where a copy takes no more from one of
- * them, it takes no more from any. */
+ * No copy of an expert is more than one level above the first rank with tokens of it, so only ranks of that
+ * level push them, all to the same copies.  They share one place in the list of copies: where a copy takes no
+ * more from one of them, it takes no more from any. */
 static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
@@ -265,7 +271,8 @@ static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
         for (; s->share[from] && s->arc_copy[e] < l->copy_first[e + 1]; s->arc_copy[e]++) {
             int32_t b = l->copy_rank[s->arc_copy[e]];
             if (s->level[b] != s->level[a] + 1 || !lives(s, b)) continue;
-            int64_t most = s->share[from] < want - gone ? s->share[from] : want - gone, went = push(s, b, most, bound);
+            int64_t most = s->share[from] < want - gone ? s->share[from] : want - gone,
+                    went = push(s, b, most, bound);
             s->share[from] -= went;
             s->share[s->arc_copy[e]] += went;
             gone += went;
@@ -290,8 +297,8 @@ static bool flow(struct moe_split *s, int64_t bound)
 
 static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
-struct moe_split_result moe_split_best(struct moe_split *s, const struct moe_plan_layer *l, const int64_t *tokens, const bool *dead,
-                                       int64_t *share, bool *cut)
+struct moe_split_result moe_split_best(struct moe_split *s, const struct moe_plan_layer *l,
+                                       const int64_t *tokens, const bool *dead, int64_t *share, bool *cut)
 {
     struct moe_split_result got = { 0 };
     begin(s, l, dead, share);
@@ -316,7 +323,8 @@ struct moe_split_result moe_split_best(struct moe_split *s, const struct moe_pla
     return got;
 }
 
-void moe_split_loads(const struct moe_plan *p, const struct moe_plan_layer *l, const int64_t *share, int64_t *load)
+void moe_split_loads(const struct moe_plan *p, const struct moe_plan_layer *l, const int64_t *share,
+                     int64_t *load)
 {
     memset(load, 0, (size_t)p->ranks * sizeof *load);
     for (int32_t c = 0; c < l->slots; c++) load[l->copy_rank[c]] += share[c];

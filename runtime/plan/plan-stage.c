@@ -59,7 +59,8 @@ static enum moe_code choose(struct stage *s, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code copy_range(struct stage *s, int from, const char *from_path, int to, const char *to_path, uint64_t at, uint64_t bytes, struct moe_err *err)
+static enum moe_code copy_range(struct stage *s, int from, const char *from_path, int to, const char *to_path,
+                                uint64_t at, uint64_t bytes, struct moe_err *err)
 {
     while (bytes) {
         size_t n = bytes < CHUNK ? (size_t)bytes : CHUNK;
@@ -73,9 +74,10 @@ static enum moe_code copy_range(struct stage *s, int from, const char *from_path
     return MOE_OK;
 }
 
-/* Header and table with the mark of a staged part; of dense.moe everything else, of a layer the extents of the ranks' experts.  The file is
- * as long as it was. */
-static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int to, const char *to_path, struct moe_err *err)
+/* Header and table with the mark of a staged part; of dense.moe everything else, of a layer the extents of
+ * the ranks' experts.  The file is as long as it was. */
+static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int to, const char *to_path,
+                                struct moe_err *err)
 {
     struct moe_shard_header h;
     unsigned char *head;
@@ -91,7 +93,9 @@ static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int t
     int64_t experts = s->src->config.n_routed_experts;
     const bool *there = s->there + h.layer * experts;
     for (int32_t e = 0; e < h.experts && e < experts; e++)
-        if (there[e]) MOE_TRY(copy_range(s, f->fd, f->path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes, h.extent_bytes, err));
+        if (there[e])
+            MOE_TRY(copy_range(s, f->fd, f->path, to, to_path, h.extent_offset + (uint64_t)e * h.extent_bytes,
+                               h.extent_bytes, err));
     return MOE_OK;
 }
 
@@ -103,7 +107,8 @@ static const struct moe_file *shard_of(const struct stage *s, const char *name)
     return NULL;
 }
 
-static enum moe_code copy_whole(struct stage *s, const char *from_path, int to, const char *to_path, struct moe_err *err)
+static enum moe_code copy_whole(struct stage *s, const char *from_path, int to, const char *to_path,
+                                struct moe_err *err)
 {
     uint64_t size;
     int from;
@@ -113,12 +118,14 @@ static enum moe_code copy_whole(struct stage *s, const char *from_path, int to, 
     return code;
 }
 
-static enum moe_code copy_file(struct stage *s, const char *name, const char *from_path, const char *to_path, struct moe_err *err)
+static enum moe_code copy_file(struct stage *s, const char *name, const char *from_path, const char *to_path,
+                               struct moe_err *err)
 {
     const struct moe_file *shard = s->whole ? NULL : shard_of(s, name);
     int to = moe_open(to_path, O_WRONLY | O_CREAT | O_EXCL);
     enum moe_code code = to < 0 ? moe_fail_errno(err, errno, to_path, "cannot create") : MOE_OK;
-    if (code == MOE_OK) code = shard ? copy_shard(s, shard, to, to_path, err) : copy_whole(s, from_path, to, to_path, err);
+    if (code == MOE_OK)
+        code = shard ? copy_shard(s, shard, to, to_path, err) : copy_whole(s, from_path, to, to_path, err);
     if (code == MOE_OK && moe_fsync(to)) code = moe_fail_errno(err, errno, to_path, "cannot sync");
     if (to >= 0 && close(to) && code == MOE_OK) code = moe_fail_errno(err, errno, to_path, "cannot close");
     return code;
@@ -136,8 +143,10 @@ static enum moe_code put_file(struct stage *s, const char *name, struct moe_err 
     if (!s->link) return copy_file(s, name, from, to, err);
     if (!link(from, to)) return MOE_OK;
     int e = errno;
-    return e == EXDEV || e == EPERM || e == EMLINK ? moe_fail_at(err, MOE_UNSUPPORTED, to, NULL, "cannot be a hard link to '%s': %s (stage with --how copy)", from, strerror(e))
-                                                   : moe_fail_errno(err, e, to, "cannot link");
+    return e == EXDEV || e == EPERM || e == EMLINK
+             ? moe_fail_at(err, MOE_UNSUPPORTED, to, NULL,
+                           "cannot be a hard link to '%s': %s (stage with --how copy)", from, strerror(e))
+             : moe_fail_errno(err, e, to, "cannot link");
 }
 
 /* The whole's own, or one that says what is there. */
@@ -170,7 +179,8 @@ static enum moe_code put_all(struct stage *s, struct moe_err *err)
 enum { AS_HASHED, OTHERWISE, UNREAD };
 
 /* Is a plane what its hash says?  UNREAD: see *err. */
-static int plane_is(const struct moe_source *src, const struct moe_tensor *t, int plane, unsigned char *buf, struct moe_err *err)
+static int plane_is(const struct moe_source *src, const struct moe_tensor *t, int plane, unsigned char *buf,
+                    struct moe_err *err)
 {
     const struct moe_span *span = &t->plane[plane];
     struct moe_hash *h = moe_hash_new();
@@ -187,16 +197,18 @@ static int plane_is(const struct moe_source *src, const struct moe_tensor *t, in
     return code != MOE_OK ? UNREAD : same ? AS_HASHED : OTHERWISE;
 }
 
-static enum moe_code damaged(const struct moe_source *src, const struct moe_tensor *t, int plane, const char *remedy, struct moe_err *err)
+static enum moe_code damaged(const struct moe_source *src, const struct moe_tensor *t, int plane,
+                             const char *remedy, struct moe_err *err)
 {
     char name[128];
-    return moe_fail_at(err, MOE_CORRUPT, src->files[t->plane[plane].file].path, moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
+    return moe_fail_at(err, MOE_CORRUPT, src->files[t->plane[plane].file].path,
+                       moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                        "the %s plane does not match its checksum (%s)", moe_plane_word(plane), remedy);
 }
 
 /* whole: what `src` was just copied from, where the damage may lie; NULL: not known. */
-static enum moe_code check_tensor(const struct moe_source *src, const struct moe_source *whole, int64_t i, unsigned char *buf, uint64_t *bytes,
-                                  struct moe_err *err)
+static enum moe_code check_tensor(const struct moe_source *src, const struct moe_source *whole, int64_t i,
+                                  unsigned char *buf, uint64_t *bytes, struct moe_err *err)
 {
     const struct moe_tensor *t = &src->tensors[i];
     for (int plane = 0; plane < MOE_PLANE_COUNT; plane++) {
@@ -206,8 +218,9 @@ static enum moe_code check_tensor(const struct moe_source *src, const struct moe
         if (is == OTHERWISE) { /* both list the same tensors */
             int there = whole ? plane_is(whole, &whole->tensors[i], plane, buf, err) : AS_HASHED;
             if (there == UNREAD) return err->code;
-            return there == OTHERWISE ? damaged(whole, &whole->tensors[i], plane, "copy the container again", err)
-                                      : damaged(src, t, plane, "stage it again", err);
+            return there == OTHERWISE
+                     ? damaged(whole, &whole->tensors[i], plane, "copy the container again", err)
+                     : damaged(src, t, plane, "stage it again", err);
         }
         *bytes += t->plane[plane].bytes;
     }
@@ -245,7 +258,8 @@ static enum moe_code check_small(const struct moe_source *staged, const struct m
     return MOE_OK;
 }
 
-static enum moe_code check(const struct stage *s, const struct moe_source *staged, const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
+static enum moe_code check(const struct stage *s, const struct moe_source *staged,
+                           const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
     MOE_TRY(moe_plan_check_staged(s->p, s->first, s->last, staged, err));
@@ -257,7 +271,8 @@ static enum moe_code check(const struct stage *s, const struct moe_source *stage
     return MOE_OK;
 }
 
-enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first, int32_t last, uint64_t *bytes, struct moe_err *err)
+enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first,
+                                   int32_t last, uint64_t *bytes, struct moe_err *err)
 {
     struct stage s = { .p = p, .first = first, .last = last, .buf = malloc(CHUNK) };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
@@ -277,14 +292,16 @@ static enum moe_code check_written(const struct stage *s, struct moe_err *err)
     return code;
 }
 
-/* What was built in `dir` is gone by the time that anybody reads the message: it names `out` and the file in it. */
+/* What was built in `dir` is gone by the time that anybody reads the message: it names
+ * `out` and the file in it. */
 static void name_out(const char *dir, const char *out, struct moe_err *err)
 {
     size_t n = strlen(dir);
     struct moe_err was = *err;
     const char *what = was.msg[0] == '\'' ? strstr(was.msg, "': ") : NULL;
     if (strncmp(was.file, dir, n) || (was.file[n] && was.file[n] != '/') || !what) return;
-    moe_fail_at(err, was.code, out, NULL, "%s%s%s", was.file[n] ? was.file + n + 1 : "", was.file[n] ? ": " : "", what + 3);
+    moe_fail_at(err, was.code, out, NULL, "%s%s%s", was.file[n] ? was.file + n + 1 : "",
+                was.file[n] ? ": " : "", what + 3);
     memcpy(err->tensor, was.tensor, sizeof err->tensor);
 }
 
@@ -300,8 +317,8 @@ static enum moe_code no_part_of_more(const char *out, struct moe_err *err)
 
 /* Something may be staged at `out`: nothing is there, or a container under --force (its manifest has the
  * checksum `sum`, else ""), no whole one where a part comes, and it is not the one that is staged. */
-static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, bool whole, char sum[33],
-                               struct moe_err *err)
+static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, bool whole,
+                               char sum[33], struct moe_err *err)
 {
     enum moe_exists there;
     *sum = 0;
@@ -341,8 +358,9 @@ static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *out,
 {
     char plan[33], work[MOE_WORK_BYTES];
     moe_hex128(moe_plan_digest(s->p), plan);
-    snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s", s->link ? "link" : "copy", (int)s->first,
-             (int)s->last, plan, moe_json_get(s->src->container->manifest, "checksum")->valuestring);
+    snprintf(work, sizeof work, "moe " MOE_VERSION " stage %s %d-%d by %s of %.32s",
+             s->link ? "link" : "copy", (int)s->first, (int)s->last, plan,
+             moe_json_get(s->src->container->manifest, "checksum")->valuestring);
     const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
     const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
     MOE_TRY(moe_newdir_begin(d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err));
@@ -352,16 +370,28 @@ static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *out,
     return code;
 }
 
-enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text, const struct moe_source *src,
-                             int32_t first, int32_t last, bool link,
+enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text,
+                             const struct moe_source *src, int32_t first, int32_t last, bool link,
                              const char *out, bool force, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_newdir d;
     char sum[33];
-    if (!src->container) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "is a checkpoint: only a container can be staged (moe-convert makes one)");
-    if (src->staged) return moe_fail_at(err, MOE_MISMATCH, src->path, NULL, "is a staged part: only a whole container can be staged");
+    if (!src->container)
+        return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
+                           "is a checkpoint: only a container can be staged (moe-convert makes one)");
+    if (src->staged)
+        return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
+                           "is a staged part: only a whole container can be staged");
     MOE_TRY(moe_newdir_name(&d, out, err));
-    struct stage s = { .p = p, .text = text, .bytes_of_text = bytes_of_text, .src = src, .first = first, .last = last, .dir = d.path, .link = link, .buf = malloc(CHUNK) };
+    struct stage s = { .p = p,
+                       .text = text,
+                       .bytes_of_text = bytes_of_text,
+                       .src = src,
+                       .first = first,
+                       .last = last,
+                       .dir = d.path,
+                       .link = link,
+                       .buf = malloc(CHUNK) };
     enum moe_code code = s.buf ? choose(&s, err) : moe_fail(err, MOE_NOMEM, "no memory to stage");
     if (code == MOE_OK) code = may_stage(src, d.final, force, s.whole, sum, err);
     if (code == MOE_OK) code = put(&s, &d, out, force, sum, err);

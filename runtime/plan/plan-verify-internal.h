@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-verify-internal.h - one layer under verification; for runtime/plan/plan-verify*.c alone. */
+/* runtime/plan/plan-verify-internal.h - one layer under verification; for
+ * runtime/plan/plan-verify*.c alone. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_VERIFY_INTERNAL_H
 #define MOE_RUNTIME_PLAN_PLAN_VERIFY_INTERNAL_H
 
@@ -26,10 +27,11 @@ struct check_layer {
 };
 
 /* False: no memory. */
-bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks, int32_t slots);
+bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
+                          int32_t slots);
 
-/* Can the weights be split over the slots so that no rank but the dead one (-1: none is), which gets nothing, has more than `most`?  Experts
- * without a living copy are left out. */
+/* Can the weights be split over the slots so that no rank but the dead one (-1: none is), which gets nothing,
+ * has more than `most`?  Experts without a living copy are left out. */
 bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead, double most);
 
 /* Fill `twin`. */
@@ -39,6 +41,7 @@ void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks);
 double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor);
 
 /* Is there a placement with every rank below `most`?  1: yes, 0: no, -1: too many to try. */
-int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most);
+int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
+                            double most);
 
 #endif

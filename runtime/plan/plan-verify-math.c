@@ -1,30 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The verifier's own arithmetic: a split by maximum flow on the graph experts - slots - ranks, bounds, and a search for a better placement. */
+/* The verifier's own arithmetic: a split by maximum flow on the graph experts - slots - ranks, bounds, and a
+ * search for a better placement. */
 #include "runtime/plan/plan-verify-internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks, int32_t slots)
+bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
+                          int32_t slots)
 {
     int32_t nodes = experts + ranks;
     *l = (struct check_layer){ .cap = slots };
-    return (l->rank_of = MOE_NEWN(a, int32_t, slots)) && (l->expert_of = MOE_NEWN(a, int32_t, slots)) && (l->copies = MOE_NEWN(a, int32_t, experts)) &&
-           (l->left = MOE_NEWN(a, int32_t, experts)) && (l->weight = MOE_NEWN(a, double, experts)) && (l->sorted = MOE_NEWN(a, double, experts)) &&
+    return (l->rank_of = MOE_NEWN(a, int32_t, slots)) && (l->expert_of = MOE_NEWN(a, int32_t, slots)) &&
+           (l->copies = MOE_NEWN(a, int32_t, experts)) && (l->left = MOE_NEWN(a, int32_t, experts)) &&
+           (l->weight = MOE_NEWN(a, double, experts)) && (l->sorted = MOE_NEWN(a, double, experts)) &&
            (l->rank_load = MOE_NEWN(a, double, ranks)) && (l->dead = MOE_NEWN(a, uint8_t, ranks)) &&
-           (l->most = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) && (l->twin = MOE_NEWN(a, uint8_t, ranks)) &&
-           (l->supply = MOE_NEWN(a, int64_t, experts)) &&
-           (l->room = MOE_NEWN(a, int64_t, ranks)) && (l->sent = MOE_NEWN(a, int64_t, slots)) && (l->by_expert = MOE_NEWN(a, int32_t, slots)) &&
-           (l->expert_first = MOE_NEWN(a, int32_t, experts + 1)) && (l->rank_first = MOE_NEWN(a, int32_t, ranks + 1)) &&
-           (l->depth = MOE_NEWN(a, int32_t, nodes)) && (l->queue = MOE_NEWN(a, int32_t, nodes)) && (l->next = MOE_NEWN(a, int32_t, nodes));
+           (l->most = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) &&
+           (l->twin = MOE_NEWN(a, uint8_t, ranks)) && (l->supply = MOE_NEWN(a, int64_t, experts)) &&
+           (l->room = MOE_NEWN(a, int64_t, ranks)) && (l->sent = MOE_NEWN(a, int64_t, slots)) &&
+           (l->by_expert = MOE_NEWN(a, int32_t, slots)) &&
+           (l->expert_first = MOE_NEWN(a, int32_t, experts + 1)) &&
+           (l->rank_first = MOE_NEWN(a, int32_t, ranks + 1)) && (l->depth = MOE_NEWN(a, int32_t, nodes)) &&
+           (l->queue = MOE_NEWN(a, int32_t, nodes)) && (l->next = MOE_NEWN(a, int32_t, nodes));
 }
 
 static void index_slots(struct check_layer *l, int32_t experts, int32_t ranks)
 {
     memset(l->expert_first, 0, ((size_t)experts + 1) * sizeof *l->expert_first);
     memset(l->rank_first, 0, ((size_t)ranks + 1) * sizeof *l->rank_first);
-    for (int32_t k = 0; k < l->slots; k++) l->expert_first[l->expert_of[k] + 1]++, l->rank_first[l->rank_of[k] + 1]++;
+    for (int32_t k = 0; k < l->slots; k++)
+        l->expert_first[l->expert_of[k] + 1]++, l->rank_first[l->rank_of[k] + 1]++;
     for (int32_t e = 0; e < experts; e++) l->expert_first[e + 1] += l->expert_first[e];
     for (int32_t r = 0; r < ranks; r++) l->rank_first[r + 1] += l->rank_first[r];
     for (int32_t e = 0; e < experts; e++) l->next[e] = l->expert_first[e];
@@ -45,7 +51,8 @@ static int by_experts(const void *p, const void *q, void *layer)
     const struct check_layer *l = layer;
     int32_t a = *(const int32_t *)p, b = *(const int32_t *)q, i = l->rank_first[a], j = l->rank_first[b];
     int32_t n = l->rank_first[a + 1] - i, m = l->rank_first[b + 1] - j;
-    return n != m ? by_number(&n, &m) : memcmp(l->by_expert + i, l->by_expert + j, (size_t)n * sizeof *l->by_expert);
+    return n != m ? by_number(&n, &m)
+                  : memcmp(l->by_expert + i, l->by_expert + j, (size_t)n * sizeof *l->by_expert);
 }
 
 static int by_experts_then_rank(const void *p, const void *q, void *layer)
@@ -61,14 +68,16 @@ void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
     memcpy(sorted, l->expert_of, (size_t)l->slots * sizeof *sorted);
     for (int32_t r = 0; r < ranks; r++) {
         order[r] = r;
-        qsort(sorted + l->rank_first[r], (size_t)(l->rank_first[r + 1] - l->rank_first[r]), sizeof *sorted, by_number);
+        qsort(sorted + l->rank_first[r], (size_t)(l->rank_first[r + 1] - l->rank_first[r]), sizeof *sorted,
+              by_number);
     }
     qsort_r(order, (size_t)ranks, sizeof *order, by_experts_then_rank, l);
     memset(l->twin, 0, (size_t)ranks);
     for (int32_t i = 1; i < ranks; i++) l->twin[order[i]] = !by_experts(&order[i - 1], &order[i], l);
 }
 
-/* ---- flow: breadth first to find depths from experts with supply, depth first to send (each arc once a round) ---- */
+/* ---- flow: breadth first to find depths from experts with supply, depth first to send
+ * (each arc once a round) ---- */
 
 static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
 {
@@ -80,7 +89,8 @@ static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_
     for (int32_t i = 0; i < n; i++) {
         int32_t x = l->queue[i];
         bool expert = x < experts;
-        int32_t first = expert ? l->expert_first[x] : l->rank_first[x - experts], end = expert ? l->expert_first[x + 1] : l->rank_first[x - experts + 1];
+        int32_t first = expert ? l->expert_first[x] : l->rank_first[x - experts],
+                end = expert ? l->expert_first[x + 1] : l->rank_first[x - experts + 1];
         if (!expert && l->room[x - experts] > 0) found = true;
         for (int32_t j = first; j < end; j++) {
             int32_t k = expert ? l->by_expert[j] : j, y = expert ? experts + l->rank_of[k] : l->expert_of[k];
@@ -104,7 +114,8 @@ static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t a
     }
     int32_t end = expert ? l->expert_first[x + 1] : l->rank_first[x - experts + 1];
     for (; done < amount && l->next[x] < end; l->next[x]++) {
-        int32_t k = expert ? l->by_expert[l->next[x]] : l->next[x], y = expert ? experts + l->rank_of[k] : l->expert_of[k];
+        int32_t k = expert ? l->by_expert[l->next[x]] : l->next[x],
+                y = expert ? experts + l->rank_of[k] : l->expert_of[k];
         if (l->rank_of[k] == dead || l->depth[y] != l->depth[x] + 1) continue;
         int64_t want = amount - done;
         if (!expert && l->sent[k] < want) want = l->sent[k];
@@ -126,10 +137,12 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
     double scale = 0x1p42 / total;
     index_slots(l, experts, ranks);
     memset(l->sent, 0, (size_t)l->slots * sizeof *l->sent);
-    for (int32_t r = 0; r < ranks; r++) l->room[r] = r == dead ? 0 : most >= total ? (int64_t)1 << 44 : (int64_t)(most * scale) + 1;
+    for (int32_t r = 0; r < ranks; r++)
+        l->room[r] = r == dead ? 0 : most >= total ? (int64_t)1 << 44 : (int64_t)(most * scale) + 1;
     for (int32_t e = 0; e < experts; e++) {
         bool lives = false;
-        for (int32_t j = l->expert_first[e]; j < l->expert_first[e + 1]; j++) lives |= l->rank_of[l->by_expert[j]] != dead;
+        for (int32_t j = l->expert_first[e]; j < l->expert_first[e + 1]; j++)
+            lives |= l->rank_of[l->by_expert[j]] != dead;
         l->supply[e] = lives ? (int64_t)(l->weight[e] * scale) : 0;
     }
     while (depths(l, experts, ranks, dead))
@@ -156,8 +169,9 @@ static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
     return n < floor ? floor : n;
 }
 
-/* Does a largest load of `most` lead to a contradiction?  Every piece is at most `most` less what must lie beside it: of the least pieces, as many
- * as a rank has slots besides, but for those that spare copies could have made smaller. */
+/* Does a largest load of `most` lead to a contradiction?  Every piece is at most `most` less what must lie
+ * beside it: of the least pieces, as many as a rank has slots besides, but for those that spare copies
+ * could have made smaller. */
 static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
 {
     double beside = 0;
@@ -180,14 +194,16 @@ static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, in
     return false;
 }
 
-/* With as many slots as floor copies of all need, pieces are known: j + 1 of the j ranks + 1 largest meet, beside the least there are. */
+/* With as many slots as floor copies of all need, pieces are known: j + 1 of the j ranks + 1 largest meet,
+ * beside the least there are. */
 static double meeting(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
 {
     double best = 0;
     int32_t each = l->slots / ranks;
     for (int32_t e = 0; e < experts; e++) l->sorted[e] = l->weight[e] / floor;
     qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
-    for (int32_t j = 0; (int64_t)j * ranks < l->slots; j++) { /* piece number i from the top is that of expert i / floor from the top */
+    /* piece number i from the top is that of expert i / floor from the top */
+    for (int32_t j = 0; (int64_t)j * ranks < l->slots; j++) {
         double sum = 0;
         for (int32_t i = j * ranks - j; i <= j * ranks; i++) sum += l->sorted[experts - 1 - i / floor];
         for (int32_t i = 0; i < each - 1 - j; i++) sum += l->sorted[i / floor];
@@ -218,7 +234,14 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
 
 /* ---- a better placement: rank by rank, every subset of experts that stays below; small only ---- */
 
-struct hunt { struct check_layer *l; int32_t experts, ranks, floor; double most; int32_t room[8]; double load[8]; long tries; };
+struct hunt {
+    struct check_layer *l;
+    int32_t experts, ranks, floor;
+    double most;
+    int32_t room[8];
+    double load[8];
+    long tries;
+};
 
 static bool hunt_on(struct hunt *h, int32_t e)
 {
@@ -244,7 +267,9 @@ static bool hunt_on(struct hunt *h, int32_t e)
 
 int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
 {
-    struct hunt h = { .l = l, .experts = experts, .ranks = ranks, .floor = floor, .most = most, .tries = 20000000 };
+    struct hunt h = {
+        .l = l, .experts = experts, .ranks = ranks, .floor = floor, .most = most, .tries = 20000000
+    };
     if (ranks > 8) return -1;
     for (int32_t k = 0; k < l->slots; k++) h.room[l->rank_of[k]]++;
     bool yes = hunt_on(&h, 0);

@@ -50,7 +50,10 @@ static void __attribute__((format(printf, 2, 3))) problem(struct verify *v, cons
 
 /* ---- claims ---- */
 
-static bool near(double a, double b) { return fabs(a - b) <= CLOSE * (fabs(a) > fabs(b) ? fabs(a) : fabs(b)) + 1e-9; }
+static bool near(double a, double b)
+{
+    return fabs(a - b) <= CLOSE * (fabs(a) > fabs(b) ? fabs(a) : fabs(b)) + 1e-9;
+}
 
 /* A number of the plan; false when it does not claim it. */
 static bool claim(const cJSON *o, const char *key, double *x)
@@ -87,10 +90,12 @@ static enum moe_code read_slots(struct verify *v, const cJSON *o, int number, st
     if (!cJSON_IsArray(ranks)) return bad(v, number, "'ranks' is not a list", err);
     l->slots = 0;
     for (const cJSON *list = ranks->child; list; list = list->next, r++) {
-        if (!cJSON_IsArray(list) || r >= v->ranks) return bad(v, number, "a rank too many, or one that is no list", err);
+        if (!cJSON_IsArray(list) || r >= v->ranks)
+            return bad(v, number, "a rank too many, or one that is no list", err);
         int32_t mine = 0;
         for (const cJSON *x = list->child; x; x = x->next, n++, mine++) {
-            if (!cJSON_IsNumber(x) || x->valuedouble != floor(x->valuedouble) || x->valuedouble < 0 || x->valuedouble >= v->experts)
+            if (!cJSON_IsNumber(x) || x->valuedouble != floor(x->valuedouble) || x->valuedouble < 0 ||
+                x->valuedouble >= v->experts)
                 return bad(v, number, "a slot holds no expert of the model", err);
             if (n >= l->cap) return bad(v, number, "more slots than other layers, or 'slots', say", err);
             l->rank_of[n] = r;
@@ -107,7 +112,8 @@ static int32_t most_lost(struct verify *v, int32_t size)
 {
     struct check_layer *l = &v->layer;
     int32_t nowhere = 0, worst = 0;
-    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1; /* the one group that has it; -2: several have */
+    /* the one group that has it; -2: several have */
+    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1;
     for (int32_t k = 0; k < l->slots; k++) {
         int32_t *group = &l->left[l->expert_of[k]], here = l->rank_of[k] / size;
         *group = *group == -1 || *group == here ? here : -2;
@@ -126,7 +132,8 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
     struct check_layer *l = &v->layer;
     int32_t least = INT32_MAX, node = v->per_node > 0 && v->per_node < v->ranks ? v->per_node : v->ranks;
     memset(l->copies, 0, (size_t)v->experts * sizeof *l->copies);
-    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1; /* the last rank that has it: slots come by rank */
+    /* the last rank that has it: slots come by rank */
+    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1;
     for (int32_t k = 0; k < l->slots; k++) {
         int32_t e = l->expert_of[k], r = l->rank_of[k];
         l->copies[e]++;
@@ -137,8 +144,8 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
         int copies = (int)l->copies[e];
         if (!copies) problem(v, "layer %d: expert %d is on no rank", number, (int)e);
         else if (copies <= v->survive)
-            problem(v, "layer %d: expert %d has %d cop%s, %d lost rank%s to be survived", number, (int)e, copies,
-                    copies == 1 ? "y" : "ies", (int)v->survive, v->survive == 1 ? " is" : "s are");
+            problem(v, "layer %d: expert %d has %d cop%s, %d lost rank%s to be survived", number, (int)e,
+                    copies, copies == 1 ? "y" : "ies", (int)v->survive, v->survive == 1 ? " is" : "s are");
         least = copies < least ? copies : least;
     }
     int32_t worst = most_lost(v, 1), worst_node = node == v->ranks ? worst : most_lost(v, node);
@@ -153,20 +160,24 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
 
 /* ---- loads ---- */
 
-/* Load of each expert in window w: counts scaled so that every window weighs as much as they do on average; false: an empty window. */
+/* Load of each expert in window w: counts scaled so that every window weighs as much as they do on
+ * average; false: an empty window. */
 static bool window_weights(struct verify *v, int32_t row, int32_t w, double *out)
 {
     double mine = 0, all = 0;
     int32_t full = 0;
     for (int32_t i = 0; i < v->windows; i++) {
         double sum = 0;
-        for (int32_t e = 0; e < v->experts; e++) sum += (double)v->counts[((int64_t)i * v->n_layers + row) * v->experts + e];
+        for (int32_t e = 0; e < v->experts; e++)
+            sum += (double)v->counts[((int64_t)i * v->n_layers + row) * v->experts + e];
         full += sum > 0;
         all += sum;
         if (i == w) mine = sum;
     }
     for (int32_t e = 0; e < v->experts; e++)
-        out[e] = mine > 0 ? (double)v->counts[((int64_t)w * v->n_layers + row) * v->experts + e] * (all / full / mine) : 0;
+        out[e] = mine > 0 ? (double)v->counts[((int64_t)w * v->n_layers + row) * v->experts + e] *
+                                (all / full / mine)
+                          : 0;
     return mine > 0;
 }
 
@@ -175,7 +186,8 @@ static double fullest_rank(const struct verify *v, const double *weight)
     const struct check_layer *l = &v->layer;
     double most = 0;
     memset(l->rank_load, 0, (size_t)v->ranks * sizeof *l->rank_load);
-    for (int32_t k = 0; k < l->slots; k++) l->rank_load[l->rank_of[k]] += weight[l->expert_of[k]] / l->copies[l->expert_of[k]];
+    for (int32_t k = 0; k < l->slots; k++)
+        l->rank_load[l->rank_of[k]] += weight[l->expert_of[k]] / l->copies[l->expert_of[k]];
     for (int32_t r = 0; r < v->ranks; r++) most = l->rank_load[r] > most ? l->rank_load[r] : most;
     return most;
 }
@@ -190,7 +202,9 @@ static void check_cut(struct verify *v, const cJSON *o, int number, int32_t row)
     if (!claim(o, "min_cut", &said)) return;
     memset(l->dead, 0, (size_t)v->ranks);
     for (const cJSON *x = cut ? cut->child : NULL; x; x = x->next)
-        if (cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < v->ranks && !l->dead[(int32_t)x->valuedouble]) l->dead[(int32_t)x->valuedouble] = 1, size++;
+        if (cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < v->ranks &&
+            !l->dead[(int32_t)x->valuedouble])
+            l->dead[(int32_t)x->valuedouble] = 1, size++;
     bool fits = true;
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, l->weight)) continue;
@@ -202,12 +216,14 @@ static void check_cut(struct verify *v, const cJSON *o, int number, int32_t row)
         fits &= moe_check_split_fits(l, v->experts, v->ranks, -1, said * (1 + CLOSE));
     }
     v->out->claims++;
-    if (!near(proven, said)) problem(v, "layer %d: the cut of %d ranks carries %.9g a rank, the plan says min_cut is %.9g", number, (int)size, proven, said);
+    if (!near(proven, said))
+        problem(v, "layer %d: the cut of %d ranks carries %.9g a rank, the plan says min_cut is %.9g", number,
+                (int)size, proven, said);
     if (!fits) problem(v, "layer %d: no split keeps every rank at min_cut, %.9g", number, said);
 }
 
-/* With any one rank dead a split fits the claim, with the named one none below it does; without tokens it is 0.  Of
- * ranks that hold the same experts one is tried. */
+/* With any one rank dead a split fits the claim, with the named one none below it does; without tokens it is
+ * 0.  Of ranks that hold the same experts one is tried. */
 static void check_after_loss(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     double said, named = -1;
@@ -221,8 +237,8 @@ static void check_after_loss(struct verify *v, const cJSON *o, int number, int32
         for (int32_t r = 0; r < v->ranks && !moe_is_stopping(); r++)
             if (!v->layer.twin[r] &&
                 !moe_check_split_fits(&v->layer, v->experts, v->ranks, r, said * (1 + CLOSE) + 1e-9)) {
-                problem(v, "layer %d: without rank %d no split keeps every rank at load_max_after_loss, %.9g", number,
-                        (int)r, said);
+                problem(v, "layer %d: without rank %d no split keeps every rank at load_max_after_loss, %.9g",
+                        number, (int)r, said);
                 return;
             }
         attained = attained || !moe_check_split_fits(&v->layer, v->experts, v->ranks, (int32_t)named,
@@ -238,7 +254,8 @@ static void check_bound(struct verify *v, const cJSON *o, int number, int32_t ro
     if (!claim(o, "bound", &said)) return;
     v->out->claims++;
     v->sum_bound += said;
-    if (said > load * (1 + CLOSE)) problem(v, "layer %d: bound %.9g is above the load %.9g", number, said, load);
+    if (said > load * (1 + CLOSE))
+        problem(v, "layer %d: bound %.9g is above the load %.9g", number, said, load);
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, v->layer.weight)) continue;
         double b = moe_check_bound(&v->layer, v->experts, v->ranks, v->survive + 1);
@@ -249,7 +266,9 @@ static void check_bound(struct verify *v, const cJSON *o, int number, int32_t ro
         return;
     }
     int better = cJSON_IsString(kind) && !strcmp(kind->valuestring, "exact") && v->windows == 1
-                     ? moe_check_better_exists(&v->layer, v->experts, v->ranks, v->survive + 1, said * (1 - CLOSE)) : 1;
+                   ? moe_check_better_exists(&v->layer, v->experts, v->ranks, v->survive + 1,
+                                             said * (1 - CLOSE))
+                   : 1;
     if (better > 0) problem(v, "layer %d: a bound of %.9g is not proven, only %.9g", number, said, best);
     else if (better < 0) v->out->unproven++;
 }
@@ -266,7 +285,8 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, l->weight)) continue;
         fullest_rank(v, l->weight);
-        for (int32_t i = 0; i < v->ranks; i++) l->most[i] = l->rank_load[i] > l->most[i] ? l->rank_load[i] : l->most[i];
+        for (int32_t i = 0; i < v->ranks; i++)
+            l->most[i] = l->rank_load[i] > l->most[i] ? l->rank_load[i] : l->most[i];
     }
     for (const cJSON *x = said->child; x; x = x->next, r++) {
         double most = r < v->ranks ? l->most[r] : 0;
@@ -278,7 +298,8 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
     if (r != v->ranks) problem(v, "layer %d: 'loads' is not one for each rank", number);
 }
 
-/* Slots with a token in a batch, and how far a batch strays from the mean, by the formulas of docs/reference/placement.md. */
+/* Slots with a token in a batch, and how far a batch strays from the mean, by the formulas of
+ * docs/reference/placement.md. */
 static void check_batch(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;
@@ -299,7 +320,8 @@ static void check_batch(struct verify *v, const cJSON *o, int number, int32_t ro
     total = scaled * windows;
     if (!(total > 0)) return;
     for (int32_t k = 0; k < l->slots; k++) {
-        double n = l->sorted[l->expert_of[k]] / total * batch * top * v->ranks, c = l->copies[l->expert_of[k]];
+        double n = l->sorted[l->expert_of[k]] / total * batch * top * v->ranks,
+               c = l->copies[l->expert_of[k]];
         if (k && l->rank_of[k] != l->rank_of[k - 1]) active = 0;
         active += 1 - exp(-n / c);
         most = active > most ? active : most;
@@ -338,7 +360,8 @@ static void check_loads(struct verify *v, const cJSON *o, int number, int32_t ro
 
 /* ---- moves ---- */
 
-static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, const cJSON *old, struct moe_err *err)
+static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, const cJSON *old,
+                                 struct moe_err *err)
 {
     struct check_layer *l = &v->layer;
     int32_t r = 0, moved = 0, k = 0;
@@ -351,7 +374,8 @@ static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, c
     for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1; /* the last rank that had it */
     for (const cJSON *list = was->child; r < v->ranks; r++, list = list ? list->next : NULL) {
         for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
-            if (cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < v->experts) l->left[(int32_t)x->valuedouble] = r;
+            if (cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < v->experts)
+                l->left[(int32_t)x->valuedouble] = r;
         for (; k < l->slots && l->rank_of[k] == r; k++) moved += l->left[l->expert_of[k]] != r;
     }
     compare(v, o, number, "slots_moved", moved);
@@ -367,7 +391,8 @@ static void shape_of(const cJSON *layers, int64_t *ranks, int64_t *experts, int6
     const cJSON *lists = moe_json_get(layers->child, "ranks");
     for (const cJSON *l = cJSON_IsArray(lists) ? lists->child : NULL; l; l = l->next, ++*ranks)
         for (const cJSON *x = l->child; x; x = x->next, ++*slots)
-            if (cJSON_IsNumber(x) && x->valuedouble >= (double)*experts && x->valuedouble < EXPERTS_MAX) *experts = (int64_t)x->valuedouble + 1;
+            if (cJSON_IsNumber(x) && x->valuedouble >= (double)*experts && x->valuedouble < EXPERTS_MAX)
+                *experts = (int64_t)x->valuedouble + 1;
 }
 
 static enum moe_code read_head(struct verify *v, struct moe_err *err)
@@ -376,13 +401,17 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
     const char *f = v->path;
     if (!cJSON_IsObject(v->root)) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "is not a JSON object");
     MOE_TRY(moe_json_i64(v->root, "version", true, 0, INT32_MAX, &version, f, err));
-    if (version != 1) return moe_fail_at(err, MOE_UNSUPPORTED, f, NULL, "version %lld of a placement plan", (long long)version);
+    if (version != 1)
+        return moe_fail_at(err, MOE_UNSUPPORTED, f, NULL, "version %lld of a placement plan",
+                           (long long)version);
     struct moe_identity model;
     bool says = moe_json_get(v->root, "model_origin") || moe_json_get(v->root, "model_weights");
     if (says && !moe_identity_get(v->root, "model_origin", "model_weights", &model))
-        return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'model_origin' and 'model_weights' are not digits of a model");
+        return moe_fail_at(err, MOE_CORRUPT, f, NULL,
+                           "'model_origin' and 'model_weights' are not digits of a model");
     const cJSON *layers = moe_json_get(v->root, "layers");
-    if (!cJSON_IsArray(layers) || !layers->child) return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'layers' is missing or empty");
+    if (!cJSON_IsArray(layers) || !layers->child)
+        return moe_fail_at(err, MOE_CORRUPT, f, NULL, "'layers' is missing or empty");
     v->prediction = cJSON_GetArraySize(moe_json_get(v->root, "prediction_layers"));
     shape_of(layers, &ranks, &experts, &slots);
     MOE_TRY(moe_json_i64(v->root, "ranks", false, 1, RANKS_MAX, &ranks, f, err));
@@ -390,10 +419,14 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
     MOE_TRY(moe_json_i64(v->root, "slots", false, 1, SLOTS_MAX, &slots, f, err));
     MOE_TRY(moe_json_i64(v->root, "survive", false, 0, RANKS_MAX, &survive, f, err));
     MOE_TRY(moe_json_i64(v->root, "ranks_per_node", false, 0, RANKS_MAX, &per_node, f, err));
-    if (ranks < 1 || ranks > RANKS_MAX || experts < 1 || slots < 1 || slots > SLOTS_MAX) return bad(v, 0, "a plan of no or too many slots", err);
-    v->ranks = (int32_t)ranks, v->experts = (int32_t)experts, v->survive = (int32_t)survive, v->per_node = (int32_t)per_node, v->slots = (int32_t)slots;
+    if (ranks < 1 || ranks > RANKS_MAX || experts < 1 || slots < 1 || slots > SLOTS_MAX)
+        return bad(v, 0, "a plan of no or too many slots", err);
+    v->ranks = (int32_t)ranks, v->experts = (int32_t)experts, v->survive = (int32_t)survive,
+    v->per_node = (int32_t)per_node, v->slots = (int32_t)slots;
     v->n_layers = cJSON_GetArraySize(layers);
-    return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, v->slots) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, v->slots)
+             ? MOE_OK
+             : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
 }
 
 /* Whether a row of r that is no layer of the plan has a count. */
@@ -430,7 +463,8 @@ static int32_t find_row(const struct moe_routing *r, bool of_plan, int32_t i, in
     return -1;
 }
 
-static enum moe_code gather(struct verify *v, const struct moe_routing *const *stats, int n, struct moe_err *err)
+static enum moe_code gather(struct verify *v, const struct moe_routing *const *stats, int n,
+                            struct moe_err *err)
 {
     int32_t w = 0, i;
     for (int k = 0; k < n; k++) v->windows += stats[k]->n_windows;
@@ -439,7 +473,9 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
     if (!v->counts) return moe_fail(err, MOE_NOMEM, "no memory for statistics");
     for (int k = 0; k < n; k++) {
         const struct moe_routing *r = stats[k];
-        if (r->experts != v->experts) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "statistics of %d experts, the plan has %d", (int)r->experts, (int)v->experts);
+        if (r->experts != v->experts)
+            return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "statistics of %d experts, the plan has %d",
+                               (int)r->experts, (int)v->experts);
         bool of_plan = has_rows_of_plan(v, r);
         for (int32_t own = 0; own < r->n_windows; own++, w++) {
             i = 0;
@@ -447,8 +483,11 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
                 double number = -1;
                 claim(l, "layer", &number);
                 int32_t row = find_row(r, of_plan, i, (int32_t)number);
-                if (row < 0) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "the statistics have no layer %.0f", number);
-                memcpy(v->counts + ((int64_t)w * v->n_layers + i) * v->experts, r->counts + ((int64_t)own * r->n_layers + row) * r->experts,
+                if (row < 0)
+                    return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "the statistics have no layer %.0f",
+                                       number);
+                memcpy(v->counts + ((int64_t)w * v->n_layers + i) * v->experts,
+                       r->counts + ((int64_t)own * r->n_layers + row) * r->experts,
                        (size_t)v->experts * sizeof *v->counts);
             }
         }
@@ -480,11 +519,15 @@ static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe
     for (const cJSON *o = moe_json_get(v->root, "layers")->child; o; o = o->next, row++) {
         int64_t number = 0;
         MOE_TRY(moe_json_i64(o, "layer", true, 0, 65536, &number, v->path, err));
-        if (number <= before) return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %lld is there twice or out of order", (long long)number);
+        if (number <= before)
+            return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %lld is there twice or out of order",
+                               (long long)number);
         before = (int32_t)number;
         MOE_TRY(moe_interrupted(err));
         MOE_TRY(read_slots(v, o, (int)number, err));
-        if (v->layer.slots != v->slots) problem(v, "layer %d: %d slots are in use, not %d", (int)number, (int)v->layer.slots, (int)v->slots);
+        if (v->layer.slots != v->slots)
+            problem(v, "layer %d: %d slots are in use, not %d", (int)number, (int)v->layer.slots,
+                    (int)v->slots);
         check_coverage(v, o, (int)number);
         if (v->windows) check_loads(v, o, (int)number, row);
         if (old) MOE_TRY(check_moves(v, o, (int)number, old, err));
@@ -507,7 +550,8 @@ static void check_totals(struct verify *v, bool moves)
     if (moves && known) compare(v, v->root, -1, "bytes_moved", (double)v->moved * expert);
 }
 
-static enum moe_code verify(struct verify *v, const struct moe_routing *const *stats, int n, const cJSON *old, struct moe_err *err)
+static enum moe_code verify(struct verify *v, const struct moe_routing *const *stats, int n, const cJSON *old,
+                            struct moe_err *err)
 {
     MOE_TRY(read_head(v, err));
     MOE_TRY(gather(v, stats, n, err));
@@ -524,11 +568,14 @@ static enum moe_code verify(struct verify *v, const struct moe_routing *const *s
     return v->failed ? MOE_VERIFY : MOE_OK;
 }
 
-enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root, const struct moe_routing *const *stats,
-                              int n_stats, const cJSON *from, cJSON *problems, struct moe_progress *progress, struct moe_err *err)
+enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root,
+                              const struct moe_routing *const *stats, int n_stats, const cJSON *from,
+                              cJSON *problems, struct moe_progress *progress, struct moe_err *err)
 {
     *out = (struct moe_plan_checked){ .copies_min = INT32_MAX };
-    struct verify v = { .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .err = err };
+    struct verify v = {
+        .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .err = err
+    };
     enum moe_code code = verify(&v, stats, n_stats, from, err);
     moe_arena_clear(&v.arena);
     return code;

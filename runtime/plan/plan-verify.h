@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan/plan-verify.h - a plan's claims held against its slots and the statistics.
  *
- * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way (tests/cli/t-plan.sh checks that neither
- * includes the other).  tests/readers/verifyplan.py does the same once more, in Python's standard library. */
+ * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way
+ * (tests/cli/t-plan.sh checks that neither includes the other).  tests/readers/verifyplan.py does the same
+ * once more, in Python's standard library. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 #define MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 
@@ -20,10 +21,12 @@ struct moe_plan_checked {
     int32_t ranks_per_node, lost_worst_node; /* 0: one node */
 };
 
-/* `root`: the JSON of the file at `path`.  `stats`: windows in order, or NULL (structure and coverage only); `from`: the old plan, or NULL (moves are then not checked).
- * Problems are appended as "layer N: what" to the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all.
+/* `root`: the JSON of the file at `path`.  `stats`: windows in order, or NULL (structure and coverage only);
+ * `from`: the old plan, or NULL (moves are then not checked).  Problems are appended as "layer N: what" to
+ * the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all.
  * progress (may be NULL) is told of each layer; a signal ends it with MOE_SIGINT or MOE_SIGTERM. */
-enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root, const struct moe_routing *const *stats,
-                              int n_stats, const cJSON *from, cJSON *problems, struct moe_progress *progress, struct moe_err *err);
+enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root,
+                              const struct moe_routing *const *stats, int n_stats, const cJSON *from,
+                              cJSON *problems, struct moe_progress *progress, struct moe_err *err);
 
 #endif

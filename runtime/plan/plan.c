@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code no_memory(struct moe_err *err) { return moe_fail(err, MOE_NOMEM, "no memory for a placement plan"); }
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for a placement plan");
+}
 
 void moe_plan_free(struct moe_plan **p)
 {
@@ -27,12 +30,13 @@ static bool layer_new(struct moe_plan *p, struct moe_plan_layer *l, int32_t numb
     l->copy_rank = MOE_NEWN(a, int32_t, slots);
     l->copy_slot = MOE_NEWN(a, int32_t, slots);
     if (!l->first || !l->slot || !l->copy_first || !l->copy_rank || !l->copy_slot) return false;
-    for (int32_t r = 0; r < p->ranks; r++) l->first[r + 1] = l->first[r] + slots / p->ranks + (r < slots % p->ranks);
+    for (int32_t r = 0; r < p->ranks; r++)
+        l->first[r + 1] = l->first[r] + slots / p->ranks + (r < slots % p->ranks);
     return true;
 }
 
-enum moe_code moe_plan_new(struct moe_plan **out, int32_t ranks, int32_t experts, int32_t n_layers, const int32_t *layers, int32_t slots,
-                           struct moe_err *err)
+enum moe_code moe_plan_new(struct moe_plan **out, int32_t ranks, int32_t experts, int32_t n_layers,
+                           const int32_t *layers, int32_t slots, struct moe_err *err)
 {
     struct moe_plan *p = calloc(1, sizeof *p);
     *out = NULL;
@@ -51,23 +55,29 @@ enum moe_code moe_plan_new(struct moe_plan **out, int32_t ranks, int32_t experts
 
 /* ---- copies ---- */
 
-static enum moe_code bad_expert(const char *file, int32_t layer, int32_t rank, int32_t e, const char *what, struct moe_err *err)
+static enum moe_code bad_expert(const char *file, int32_t layer, int32_t rank, int32_t e, const char *what,
+                                struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: rank %d: expert %d %s", (int)layer, (int)rank, (int)e, what);
+    return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: rank %d: expert %d %s", (int)layer, (int)rank,
+                       (int)e, what);
 }
 
 /* Slots are met by ascending rank, so the copies of each expert are too. */
-static enum moe_code index_layer(const struct moe_plan *p, struct moe_plan_layer *l, const char *file, struct moe_err *err)
+static enum moe_code index_layer(const struct moe_plan *p, struct moe_plan_layer *l, const char *file,
+                                 struct moe_err *err)
 {
     int32_t *at = l->copy_first;
     memset(at, 0, ((size_t)p->experts + 1) * sizeof *at);
     for (int32_t r = 0; r < p->ranks; r++)
         for (int32_t k = l->first[r]; k < l->first[r + 1]; k++) {
-            if (l->slot[k] < 0 || l->slot[k] >= p->experts) return bad_expert(file, l->layer, r, l->slot[k], "is none of the model's", err);
+            if (l->slot[k] < 0 || l->slot[k] >= p->experts)
+                return bad_expert(file, l->layer, r, l->slot[k], "is none of the model's", err);
             at[l->slot[k] + 1]++;
         }
     for (int32_t e = 0; e < p->experts; e++) {
-        if (!at[e + 1]) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d is on no rank", (int)l->layer, (int)e);
+        if (!at[e + 1])
+            return moe_fail_at(err, MOE_CORRUPT, file, NULL, "layer %d: expert %d is on no rank",
+                               (int)l->layer, (int)e);
         at[e + 1] += at[e];
     }
     for (int32_t r = 0; r < p->ranks; r++)
@@ -80,7 +90,8 @@ static enum moe_code index_layer(const struct moe_plan *p, struct moe_plan_layer
     at[0] = 0;
     for (int32_t e = 0; e < p->experts; e++)
         for (int32_t c = at[e] + 1; c < at[e + 1]; c++)
-            if (l->copy_rank[c] == l->copy_rank[c - 1]) return bad_expert(file, l->layer, l->copy_rank[c], e, "is there twice", err);
+            if (l->copy_rank[c] == l->copy_rank[c - 1])
+                return bad_expert(file, l->layer, l->copy_rank[c], e, "is there twice", err);
     return MOE_OK;
 }
 
@@ -108,7 +119,8 @@ int32_t moe_plan_copies(const struct moe_plan_layer *l, int32_t e, const bool *d
     return n;
 }
 
-int32_t moe_plan_lost(const struct moe_plan *p, const struct moe_plan_layer *l, const bool *dead, int32_t *out, int32_t cap)
+int32_t moe_plan_lost(const struct moe_plan *p, const struct moe_plan_layer *l, const bool *dead,
+                      int32_t *out, int32_t cap)
 {
     int32_t n = 0;
     for (int32_t e = 0; e < p->experts; e++) {
@@ -124,7 +136,8 @@ struct moe_hash128 moe_plan_digest(const struct moe_plan *p)
     struct moe_hash128 all = { 0 };
     for (int32_t i = 0; p && i < p->n_layers; i++) {
         const struct moe_plan_layer *l = &p->layers[i];
-        const struct moe_hash128 parts[] = { all, moe_hash128(l->first, (size_t)(p->ranks + 1) * sizeof *l->first),
+        const struct moe_hash128 parts[] = { all,
+                                             moe_hash128(l->first, (size_t)(p->ranks + 1) * sizeof *l->first),
                                              moe_hash128(l->slot, (size_t)l->slots * sizeof *l->slot) };
         all = moe_hash128(parts, sizeof parts);
     }
@@ -156,9 +169,11 @@ static int32_t moe_layers(const struct moe_config *c, int32_t *out)
     return n;
 }
 
-enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, int32_t ranks, struct moe_err *err)
+enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, int32_t ranks,
+                               struct moe_err *err)
 {
-    int32_t n = moe_layers(c, NULL), experts = (int32_t)c->n_routed_experts, *layers = calloc((size_t)n + 1, sizeof *layers);
+    int32_t n = moe_layers(c, NULL), experts = (int32_t)c->n_routed_experts,
+            *layers = calloc((size_t)n + 1, sizeof *layers);
     *p = NULL;
     if (!layers) return no_memory(err);
     moe_layers(c, layers);
@@ -169,18 +184,19 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
     for (int32_t i = 0; i < n; i++) {
         struct moe_plan_layer *l = &(*p)->layers[i];
         for (int32_t e = 0; e < experts; e++) l->slot[e] = e;
-        for (int32_t r = 0; r < ranks; r++) l->first[r + 1] = (int32_t)(((int64_t)(r + 1) * experts + ranks - 1) / ranks);
+        for (int32_t r = 0; r < ranks; r++)
+            l->first[r + 1] = (int32_t)(((int64_t)(r + 1) * experts + ranks - 1) / ranks);
     }
     code = moe_plan_index(*p, "trivial plan", err);
     if (code != MOE_OK) moe_plan_free(p);
     return code;
 }
 
-static enum moe_code other(const char *file, const char *what, const char *each, long long has, long long wants,
-                           struct moe_err *err)
+static enum moe_code other(const char *file, const char *what, const char *each, long long has,
+                           long long wants, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s%s%s, not %lld", has, what,
-                       moe_plural(has), each, wants);
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s%s%s, not %lld", has,
+                       what, moe_plural(has), each, wants);
 }
 
 /* SGLang's file has a row for each layer; the dense ones' mean nothing. */
@@ -194,12 +210,14 @@ static void drop_dense(struct moe_plan *p, const struct moe_config *c)
     p->n_layers = n;
 }
 
-enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file, struct moe_err *err)
+enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file,
+                            struct moe_err *err)
 {
     int32_t n = moe_layers(c, NULL);
     if (p->foreign) drop_dense(p, c);
     if (ranks && p->ranks != ranks) return other(file, "rank", "", p->ranks, ranks, err);
-    if (p->experts != c->n_routed_experts) return other(file, "expert", " a layer", p->experts, c->n_routed_experts, err);
+    if (p->experts != c->n_routed_experts)
+        return other(file, "expert", " a layer", p->experts, c->n_routed_experts, err);
     if (p->experts_per_token && p->experts_per_token != c->num_experts_per_tok)
         return other(file, "expert", " a token", p->experts_per_token, c->num_experts_per_tok, err);
     int32_t has = p->n_layers, end = (int32_t)(c->num_hidden_layers + c->num_nextn_predict_layers);
@@ -208,7 +226,8 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
     if (has != n) return other(file, "layer", " with experts", has, n, err);
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l) && !moe_plan_find(p, l))
-            return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: nothing of layer %d", (int)l);
+            return moe_fail_at(err, MOE_MISMATCH, file, NULL,
+                               "a plan for something else: nothing of layer %d", (int)l);
     return MOE_OK;
 }
 

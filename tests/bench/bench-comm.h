@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-comm.h - dispatch and combine alone, over a communicator: what a MoE layer of Kimi K2 costs every rank besides products.
+/* tests/bench/bench-comm.h - dispatch and combine alone, over a communicator: what a MoE layer of Kimi K2
+ * costs every rank besides products.
  *
- * A layer here: rows grouped by rank and copied into requests, requests posted; those of the others answered after a look at every value, as moe-run
- * does (the outputs lie in the replies already: products would have put them there); the rows of the replies weighted and added up in top-k order.  All ranks do this
- * at once, layer after layer, as threads or as processes.  The clock on the wall says how long one takes; beside it the processor time of rank 0, which does
- * not depend on who else wants the cores, and is held against that of a memcpy of the bytes that the rank sends. */
+ * A layer here: rows grouped by rank and copied into requests, requests posted; those of the others answered
+ * after a look at every value, as moe-run does (the outputs lie in the replies already: products would have
+ * put them there); the rows of the replies weighted and added up in top-k order.  All ranks do this at once,
+ * layer after layer, as threads or as processes.  The clock on the wall says how long one takes; beside it
+ * the processor time of rank 0, which does not depend on who else wants the cores, and is held against that
+ * of a memcpy of the bytes that the rank sends. */
 #ifndef BENCH_COMM_H
 #define BENCH_COMM_H
 
@@ -31,7 +34,8 @@ struct comm_layer {
     int *server, *index;                  /* [tokens][k]: who has the expert; which row of its reply */
     struct comm_head to[COMM_RANKS];
     size_t row;                           /* bytes */
-    struct comm_result { double seconds, cpu; size_t sent; char why[256]; } out; /* of a layer, in the best batch */
+    /* of a layer, in the best batch */
+    struct comm_result { double seconds, cpu; size_t sent; char why[256]; } out;
     bool answered[COMM_RANKS];            /* by this rank, in the layer under way */
     bool warm;                            /* replies hold values */
 };
@@ -57,18 +61,30 @@ static void comm_choose(struct comm_layer *l, int rank)
     }
 }
 
-static size_t comm_request_bytes(const struct comm_layer *l, int to) { return COMM_HEAD + 8 * COMM_K * (size_t)l->k->tokens + (size_t)l->to[to].rows * l->row; }
+static size_t comm_request_bytes(const struct comm_layer *l, int to)
+{
+    return COMM_HEAD + 8 * COMM_K * (size_t)l->k->tokens + (size_t)l->to[to].rows * l->row;
+}
 
 static void comm_prepare(struct comm_layer *l, const struct comm_case *k, struct moe_comm *c)
 {
     size_t n = (size_t)k->tokens * (size_t)k->hidden, choices = (size_t)k->tokens * COMM_K;
-    *l = (struct comm_layer){ .k = k, .c = c, .x = get(n * 4), .y = get(n * 4), .weight = get(choices * 4), .server = get(choices * sizeof(int)),
-                              .index = get(choices * sizeof(int)), .row = (size_t)k->hidden * 4 };
+    *l = (struct comm_layer){ .k = k,
+                              .c = c,
+                              .x = get(n * 4),
+                              .y = get(n * 4),
+                              .weight = get(choices * 4),
+                              .server = get(choices * sizeof(int)),
+                              .index = get(choices * sizeof(int)),
+                              .row = (size_t)k->hidden * 4 };
     for (size_t i = 0; i < n; i++) l->x[i] = (float)(i % 100);
     comm_choose(l, c->rank);
 }
 
-static void comm_release(struct comm_layer *l) { free(l->x), free(l->y), free(l->weight), free(l->server), free(l->index); }
+static void comm_release(struct comm_layer *l)
+{
+    free(l->x), free(l->y), free(l->weight), free(l->server), free(l->index);
+}
 
 static void comm_dispatch(struct comm_layer *l)
 {
@@ -84,7 +100,8 @@ static void comm_dispatch(struct comm_layer *l)
         bool sent[COMM_RANKS] = { 0 };
         for (int j = 0; j < COMM_K; j++) {
             int to = l->server[t * COMM_K + j];
-            if (!sent[to]) memcpy(p[to] + at[to], l->x + (size_t)t * (size_t)l->k->hidden, l->row), at[to] += l->row;
+            if (!sent[to])
+                memcpy(p[to] + at[to], l->x + (size_t)t * (size_t)l->k->hidden, l->row), at[to] += l->row;
             sent[to] = true;
         }
     }
@@ -118,11 +135,14 @@ static int comm_answer(struct comm_layer *l)
 static void comm_combine(struct comm_layer *l)
 {
     const float *rows[COMM_RANKS];
-    for (int r = 0; r < l->k->ranks; r++) rows[r] = (const float *)(const void *)((const unsigned char *)moe_comm_answered(l->c, r) + 64);
+    for (int r = 0; r < l->k->ranks; r++)
+        rows[r] = (const float *)(const void *)((const unsigned char *)moe_comm_answered(l->c, r) + 64);
     for (int t = 0; t < l->k->tokens; t++) {
         float *y = l->y + (size_t)t * (size_t)l->k->hidden;
         for (int j = 0; j < COMM_K; j++) {
-            const float *from = rows[l->server[t * COMM_K + j]] + (size_t)l->index[t * COMM_K + j] * (size_t)l->k->hidden, w = l->weight[t * COMM_K + j];
+            const float *from = rows[l->server[t * COMM_K + j]] +
+                                (size_t)l->index[t * COMM_K + j] * (size_t)l->k->hidden,
+                        w = l->weight[t * COMM_K + j];
             for (int i = 0; i < l->k->hidden; i++) y[i] = j ? y[i] + w * from[i] : w * from[i];
         }
     }
@@ -162,20 +182,34 @@ static void comm_run(struct comm_layer *l)
 }
 
 /* The most that a slot holds: all tokens of a rank to one. */
-static size_t comm_request_most(const struct comm_case *k) { return COMM_HEAD + (size_t)k->tokens * (8 * COMM_K + (size_t)k->hidden * 4); }
-static size_t comm_reply_most(const struct comm_case *k) { return 64 + (size_t)k->tokens * COMM_K * (size_t)k->hidden * 4; }
+static size_t comm_request_most(const struct comm_case *k)
+{
+    return COMM_HEAD + (size_t)k->tokens * (8 * COMM_K + (size_t)k->hidden * 4);
+}
+static size_t comm_reply_most(const struct comm_case *k)
+{
+    return 64 + (size_t)k->tokens * COMM_K * (size_t)k->hidden * 4;
+}
 
 /* Of rank 0; all keep step. */
 static void comm_row(const struct comm_case *k, const char *how, const struct comm_result *o)
 {
     char what[64];
-    snprintf(what, sizeof what, "layer, %s, %d ranks, %d tokens", k->hidden == 7168 ? "7168 wide" : "256 wide", k->ranks, k->tokens);
-    put_row(&(struct row){ what, how, o->seconds, (double)o->sent, 1e3 * o->cpu * o->seconds, "ms of a core", "memcpy of as much", 2 * (double)o->sent / machine.copy / o->cpu, NO_AIM, 0 });
+    snprintf(what, sizeof what, "layer, %s, %d ranks, %d tokens",
+             k->hidden == 7168 ? "7168 wide" : "256 wide", k->ranks, k->tokens);
+    put_row(&(struct row){ what, how, o->seconds, (double)o->sent, 1e3 * o->cpu * o->seconds, "ms of a core",
+                           "memcpy of as much", 2 * (double)o->sent / machine.copy / o->cpu, NO_AIM, 0 });
 }
 
 /* ---- threads ---- */
 
-struct comm_thread { const struct comm_case *k; struct moe_hub *hub; int rank; struct comm_result out; pthread_t id; };
+struct comm_thread {
+    const struct comm_case *k;
+    struct moe_hub *hub;
+    int rank;
+    struct comm_result out;
+    pthread_t id;
+};
 
 static void *comm_thread(void *arg)
 {
@@ -209,7 +243,8 @@ static void comm_threads(const struct comm_case *k)
 
 /* ---- processes ---- */
 
-static enum moe_code comm_meet(struct moe_comm **c, const struct comm_case *k, const char *where, int rank, struct moe_err *err)
+static enum moe_code comm_meet(struct moe_comm **c, const struct comm_case *k, const char *where, int rank,
+                               struct moe_err *err)
 {
     const void *mine = NULL;
     size_t bytes = 0;
@@ -249,7 +284,8 @@ static void comm_process(const struct comm_case *k, const char *where, int rank,
 static bool comm_processes(const struct comm_case *k, const char *how, const char *transports)
 {
     char where[64];
-    struct comm_result *to = mmap(NULL, COMM_RANKS * sizeof *to, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct comm_result *to = mmap(NULL, COMM_RANKS * sizeof *to, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t pid[COMM_RANKS];
     bool ok = true;
     assert(to != MAP_FAILED);

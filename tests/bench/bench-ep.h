@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-ep.h - expert placement and expert parallelism: planning K2's 60 layers, and what dispatch and combine add to a layer.
+/* tests/bench/bench-ep.h - expert placement and expert parallelism: planning K2's 60 layers, and what
+ * dispatch and combine add to a layer.
  *
- * The second is moe-run's own account: seconds in requests (rows grouped by rank, copied, posted), and in serving them without the experts'
- * arithmetic (pairs gathered, outputs looked at, answered), over the layers asked for, on ranks that are threads, one a core.  Waiting for
- * other ranks is not in it: that is their work.  Held against a memcpy of the bytes sent. */
+ * The second is moe-run's own account: seconds in requests (rows grouped by rank, copied, posted), and in
+ * serving them without the experts' arithmetic (pairs gathered, outputs looked at, answered), over the layers
+ * asked for, on ranks that are threads, one a core.  Waiting for other ranks is not in it: that is their
+ * work.  Held against a memcpy of the bytes sent. */
 #ifndef BENCH_EP_H
 #define BENCH_EP_H
 
@@ -29,12 +31,16 @@ static void plan_rows(int ranks, int slots)
 {
     char command[4 * PATH_MAX], what[64];
     double least[2] = { INFINITY, INFINITY }, gap[2] = { 0 };
-    snprintf(command, sizeof command, "'%s/moe-plan' '%s/k2' -q --expert-type nvfp4 --ranks %d --slots %d --stats '%s/stats' --baseline eplb -t 1 --json", bin_dir, bench_dir, ranks,
-             slots, bench_dir);
+    snprintf(command, sizeof command,
+             "'%s/moe-plan' '%s/k2' -q --expert-type nvfp4 --ranks %d --slots %d --stats '%s/stats' "
+             "--baseline eplb -t 1 --json",
+             bin_dir, bench_dir, ranks, slots, bench_dir);
     for (int i = 0; i < (quick ? 1 : 5); i++) {
         cJSON *all = said(command);
         if (!all) return;
-        const cJSON *eplb = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(all, "baselines"), "eplb"), *each[2] = { all, eplb };
+        const cJSON *eplb = cJSON_GetObjectItemCaseSensitive(
+                        cJSON_GetObjectItemCaseSensitive(all, "baselines"), "eplb"),
+                    *each[2] = { all, eplb };
         for (int k = 0; k < 2; k++) {
             least[k] = fmin(least[k], number_of(each[k], "cpu_seconds"));
             gap[k] = number_of(each[k], "gap_total");
@@ -43,7 +49,9 @@ static void plan_rows(int ranks, int slots)
     }
     for (int k = 0; k < 2; k++) {
         snprintf(what, sizeof what, "%s, %d ranks, %d slots", k ? "EPLB" : "moe-plan", ranks, slots);
-        put_row(&(struct row){ what, "1 core", least[k], 0, 100 * gap[k] * least[k], "% above", k ? NULL : "100 ms allowed", k ? 0 : .1 / least[k], k ? NO_AIM : AIM_SHARE, 1 });
+        put_row(&(struct row){ what, "1 core", least[k], 0, 100 * gap[k] * least[k], "% above",
+                               k ? NULL : "100 ms allowed", k ? 0 : .1 / least[k], k ? NO_AIM : AIM_SHARE,
+                               1 });
     }
 }
 
@@ -51,7 +59,10 @@ static void bench_plans(void)
 {
     char command[4 * PATH_MAX];
     heading("placement of 60 layers x 384 experts");
-    snprintf(command, sizeof command, "'%s/genmodel' -o '%s/k2' --preset k2 --sparse >/dev/null && '%s/genrouting' sigma=1 seed=11 >'%s/stats'", gen_dir, bench_dir, gen_dir, bench_dir);
+    snprintf(command, sizeof command,
+             "'%s/genmodel' -o '%s/k2' --preset k2 --sparse >/dev/null && '%s/genrouting' sigma=1 seed=11 "
+             ">'%s/stats'",
+             gen_dir, bench_dir, gen_dir, bench_dir);
     if (system(command)) return (void)printf("skipped: no statistics\n");
     plan_rows(72, 432);
     if (quick) return;
@@ -67,11 +78,13 @@ static void dispatch_row(const char *model, const char *width, int ranks, int to
 {
     char command[4 * PATH_MAX], what[64], how[32];
     double seconds = 0, bytes = 0, layers = 0, arithmetic = 0;
-    snprintf(command, sizeof command, "'%s/moe-run' '%s' -q --json --ranks %d --score '%s/text' --window %d", bin_dir, model, ranks, bench_dir, tokens);
+    snprintf(command, sizeof command, "'%s/moe-run' '%s' -q --json --ranks %d --score '%s/text' --window %d",
+             bin_dir, model, ranks, bench_dir, tokens);
     cJSON *all = said(command);
     if (!all) return;
     for (const cJSON *r = cJSON_GetObjectItemCaseSensitive(all, "ranks")->child; r; r = r->next) {
-        seconds += number_of(r, "seconds_send") + number_of(r, "seconds_serve") - number_of(r, "seconds_experts");
+        seconds += number_of(r, "seconds_send") + number_of(r, "seconds_serve") -
+                   number_of(r, "seconds_experts");
         arithmetic += number_of(r, "seconds_experts");
         bytes += number_of(r, "bytes_sent");
         layers += number_of(r, "requests");
@@ -80,7 +93,9 @@ static void dispatch_row(const char *model, const char *width, int ranks, int to
     if (!(layers > 0)) return;
     snprintf(what, sizeof what, "dispatch+combine, %s, %d tokens", width, tokens);
     snprintf(how, sizeof how, "%d ranks", ranks);
-    put_row(&(struct row){ what, how, seconds / layers, bytes / layers, 100 * seconds / (seconds + arithmetic) * (seconds / layers), "% of it", "memcpy of as much", 2 * bytes / machine.copy / seconds, NO_AIM, 0 });
+    put_row(&(struct row){ what, how, seconds / layers, bytes / layers,
+                           100 * seconds / (seconds + arithmetic) * (seconds / layers), "% of it",
+                           "memcpy of as much", 2 * bytes / machine.copy / seconds, NO_AIM, 0 });
 }
 
 static void bench_dispatch(void)
@@ -88,8 +103,11 @@ static void bench_dispatch(void)
     char command[4 * PATH_MAX], model[PATH_MAX];
     heading("expert parallelism, a layer of one rank");
     snprintf(model, sizeof model, "%s/ep", bench_dir);
-    snprintf(command, sizeof command, "head -c %d tests/data/tiny-k2/calib.txt >'%s/text' && '%s/genmodel' -o '%s' --format bf16 --layers 3 --dense 1 --experts 64 --top-k 8 --hidden %d --inter 256 "
-             "--dense-inter 256 --vocab 1024 --tokenizer tests/data/tiny-k2/bf16 >/dev/null", quick ? 1000 : 6000, bench_dir, gen_dir, model, quick ? 256 : 7168);
+    snprintf(command, sizeof command,
+             "head -c %d tests/data/tiny-k2/calib.txt >'%s/text' && '%s/genmodel' -o '%s' --format bf16 "
+             "--layers 3 --dense 1 --experts 64 --top-k 8 --hidden %d --inter 256 --dense-inter 256 --vocab "
+             "1024 --tokenizer tests/data/tiny-k2/bf16 >/dev/null",
+             quick ? 1000 : 6000, bench_dir, gen_dir, model, quick ? 256 : 7168);
     if (system(command)) return (void)printf("skipped: no model\n");
     for (int tokens = 16; tokens <= 512; tokens *= quick ? 64 : 4) {
         dispatch_row("tests/data/tiny-k2/bf16", "256 wide", 2, tokens);

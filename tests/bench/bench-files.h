@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-files.h - convert and quantize end to end, against a plain read and a plain write of the same bytes and cp.
+/* tests/bench/bench-files.h - convert and quantize end to end, against a plain read and a plain write
+ * of the same bytes and cp.
  *
- * A generated model with Kimi K2's widths, on a disk (its pages dropped from the cache before each run) and in memory (tmpfs).
- * A tool cannot end sooner than the slower of reading the source, writing the target and quantizing: its share is that floor. */
+ * A generated model with Kimi K2's widths, on a disk (its pages dropped from the cache before each run) and
+ * in memory (tmpfs).  A tool cannot end sooner than the slower of reading the source, writing the target and
+ * quantizing: its share is that floor. */
 #ifndef BENCH_FILES_H
 #define BENCH_FILES_H
 
@@ -43,7 +45,8 @@ static void run_program(const char *const argv[], struct ran *r)
         exit(1);
     }
     r->wall = moe_now() - t;
-    r->cpu = (double)use.ru_utime.tv_sec + (double)use.ru_stime.tv_sec + 1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
+    r->cpu = (double)use.ru_utime.tv_sec + (double)use.ru_stime.tv_sec +
+             1e-6 * (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec);
 }
 
 /* fn on every regular file of a directory (one level); the sum of what it returns. */
@@ -67,7 +70,12 @@ static double each_file(const char *dir, double (*fn)(int fd, uint64_t bytes))
 static double size_of(int fd, uint64_t bytes) { (void)fd; return (double)bytes; }
 static double sync_one(int fd, uint64_t bytes) { (void)bytes; return fsync(fd); }
 /* Out of the page cache, without root, and nobody else's pages. */
-static double drop_one(int fd, uint64_t bytes) { fsync(fd); (void)bytes; return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+static double drop_one(int fd, uint64_t bytes)
+{
+    fsync(fd);
+    (void)bytes;
+    return posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
 
 static unsigned char *piece, *piece_out;     /* PIECE bytes */
 enum { PIECE = 4 << 20 };
@@ -92,7 +100,8 @@ static double time_read(const char *dir, double (*fn)(int, uint64_t))
     return moe_now() - t;
 }
 
-/* The best that a plain writer does: large pieces, past the cache where the file system allows, then fsync. */
+/* The best that a plain writer does: large pieces, past the cache where the file
+ * system allows, then fsync. */
 static double time_write(const char *dir, double bytes, int ways)
 {
     char path[PATH_MAX];
@@ -138,12 +147,15 @@ static void remove_dir(const char *dir)
 /* ---- the jobs ---- */
 
 enum { CP, CONVERT, MAX, FOUR_OVER_SIX, SEARCH, JOBS };
-static const char *const job_names[JOBS] = { "cp and fsync", "moe-convert", "moe-quantize, max", "moe-quantize, four-over-six", "moe-quantize, search" };
+static const char *const job_names[JOBS] = { "cp and fsync", "moe-convert", "moe-quantize, max",
+                                             "moe-quantize, four-over-six", "moe-quantize, search" };
 
 /* The least of a few runs, the cache dropped (or left) before each. */
 static double time_job(int job, const char *dir, bool cold, int runs, double *out_bytes)
 {
-    static const char *const methods[JOBS] = { [MAX] = "max", [FOUR_OVER_SIX] = "four-over-six", [SEARCH] = "search" };
+    static const char *const methods[JOBS] = {
+        [MAX] = "max", [FOUR_OVER_SIX] = "four-over-six", [SEARCH] = "search"
+    };
     char in[PATH_MAX], out[PATH_MAX], tool[PATH_MAX];
     double least = INFINITY;
     snprintf(in, sizeof in, "%s/m", dir);
@@ -165,7 +177,8 @@ static double time_job(int job, const char *dir, bool cold, int runs, double *ou
     return least;
 }
 
-/* The floors and the jobs in one place; `rounds` times each, alternating, since a disk's speed changes from minute to minute. */
+/* The floors and the jobs in one place; `rounds` times each, alternating, since a disk's speed
+ * changes from minute to minute. */
 static void bench_place(const char *name, const char *dir, bool cold, int rounds, double weights)
 {
     char in[PATH_MAX], how[16];
@@ -190,14 +203,21 @@ static void bench_place(const char *name, const char *dir, bool cold, int rounds
     if (write[CONVERT] < write[CP]) write[CP] = write[CONVERT];
     put_row(&(struct row){ "plain read of the source", how, read, bytes, 0, NULL, NULL, 0, NO_AIM, 0 });
     put_row(&(struct row){ "plain write of as much", how, write[CP], out[CP], 0, NULL, NULL, 0, NO_AIM, 0 });
-    put_row(&(struct row){ "plain write of the NVFP4 model", how, write[MAX], out[MAX], 0, NULL, NULL, 0, NO_AIM, 0 });
-    put_row(&(struct row){ "read and write at once", how, both, bytes, 0, NULL, "its slower part", fmax(read, write[CP]) / both, NO_AIM, 0 });
+    put_row(&(struct row){ "plain write of the NVFP4 model", how, write[MAX], out[MAX], 0, NULL, NULL, 0,
+                           NO_AIM, 0 });
+    put_row(&(struct row){ "read and write at once", how, both, bytes, 0, NULL, "its slower part",
+                           fmax(read, write[CP]) / both, NO_AIM, 0 });
     for (int j = 0; j < JOBS; j++) {
-        double compute = j >= MAX && quantize_rate[j - MAX] > 0 ? weights * 1e-9 / (quantize_rate[j - MAX] * machine.threads) : 0;
+        double compute = j >= MAX && quantize_rate[j - MAX] > 0
+                           ? weights * 1e-9 / (quantize_rate[j - MAX] * machine.threads)
+                           : 0;
         double bound = fmax(fmax(read, write[j]), compute);
-        put_row(&(struct row){ job_names[j], how, job[j], bytes, j >= MAX ? weights * 1e-9 : 0, j >= MAX ? "Gweights/s" : NULL,
-                               bound == compute ? "quantizers alone" : bound == read ? "source read" : "target write", bound / job[j],
-                               j == CP || bound == compute ? NO_AIM : AIM_SHARE, .9 });
+        put_row(&(struct row){ job_names[j], how, job[j], bytes, j >= MAX ? weights * 1e-9 : 0,
+                               j >= MAX ? "Gweights/s" : NULL,
+                               bound == compute ? "quantizers alone"
+                               : bound == read  ? "source read"
+                                                : "target write",
+                               bound / job[j], j == CP || bound == compute ? NO_AIM : AIM_SHARE, .9 });
     }
 }
 
@@ -209,8 +229,10 @@ static double generate(const char *dir, int experts)
     snprintf(tool, sizeof tool, "%s/genmodel", gen_dir);
     snprintf(out, sizeof out, "%s/m", dir);
     snprintf(count, sizeof count, "%d", experts);
-    const char *full[] = { tool, "-o", out, "--preset", "k2", "--format", "bf16", "--layers", "2", "--dense", "0", "--experts", count, "--vocab", "4096", NULL };
-    const char *tiny[] = { tool, "-o", out, "--format", "bf16", "--layers", "2", "--dense", "0", "--experts", count, NULL };
+    const char *full[] = { tool, "-o",      out, "--preset",  "k2",  "--format", "bf16", "--layers",
+                           "2",  "--dense", "0", "--experts", count, "--vocab",  "4096", NULL };
+    const char *tiny[] = { tool, "-o",      out, "--format",  "bf16", "--layers",
+                           "2",  "--dense", "0", "--experts", count,  NULL };
     run_program(quick ? tiny : full, &r);
     return quick ? 1e6 : 2.0 * experts * 3 * 7168 * 2048;
 }
@@ -229,7 +251,8 @@ static void bench_files(int experts, int rounds)
     memset(piece_out, 7, PIECE);
     double weights = generate(bench_dir, experts);
     bench_place("disk, cold", bench_dir, true, rounds, weights);
-    if (*shm_dir && moe_free_space(shm_dir, &free_bytes, &err) == MOE_OK && free_bytes > 3 * need && moe_available_memory() > 3 * need) {
+    if (*shm_dir && moe_free_space(shm_dir, &free_bytes, &err) == MOE_OK && free_bytes > 3 * need &&
+        moe_available_memory() > 3 * need) {
         char from[PATH_MAX], to[PATH_MAX];
         struct ran r;
         snprintf(from, sizeof from, "%s/m", bench_dir);

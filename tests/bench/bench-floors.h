@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-floors.h - what this machine can do at all: a copy and a read of memory, and arithmetic in registers. */
+/* tests/bench/bench-floors.h - what this machine can do at all: a copy and a read of memory, and
+ * arithmetic in registers. */
 #ifndef BENCH_FLOORS_H
 #define BENCH_FLOORS_H
 
@@ -18,32 +19,59 @@ static struct {
 
 static volatile float sink;
 
-static void copy_memory(void *ctx) { (void)ctx; memcpy(machine.memory, (char *)machine.memory + machine.bytes / 2, machine.bytes / 2); }
+static void copy_memory(void *ctx)
+{
+    (void)ctx;
+    memcpy(machine.memory, (char *)machine.memory + machine.bytes / 2, machine.bytes / 2);
+}
 
-/* As the codecs store: memcpy of so much goes past the cache, where the C library knows how, and does not read what it overwrites. */
+/* As the codecs store: memcpy of so much goes past the cache, where the C library knows how, and does not
+ * read what it overwrites. */
 static void store_memory(void *ctx)
 {
     int64_t n = (int64_t)machine.bytes / 8;
-    struct moe_weight w = { .type = MOE_F32, .rows = 1, .cols = n, .data = (const uint8_t *)(machine.memory + n) };
+    struct moe_weight w = {
+        .type = MOE_F32, .rows = 1, .cols = n, .data = (const uint8_t *)(machine.memory + n)
+    };
     (void)ctx;
     moe_kernels()->decode(&w, 0, 0, n, machine.memory);
 }
 
 /* amax reads each value once and does next to nothing with it. */
-static void read_memory(void *ctx) { (void)ctx; sink = moe_kernels()->amax(machine.memory, (int64_t)machine.bytes / 4); }
+static void read_memory(void *ctx)
+{
+    (void)ctx;
+    sink = moe_kernels()->amax(machine.memory, (int64_t)machine.bytes / 4);
+}
 
 static void read_part(void *ctx, int64_t i, int worker)
 {
     (void)ctx, (void)worker;
     sink = moe_kernels()->amax(machine.memory + i * (1 << 18), 1 << 18);
 }
-static void read_all(void *ctx) { (void)ctx; moe_pool_run(machine.pool, (int64_t)machine.bytes >> 20, read_part, NULL); }
+static void read_all(void *ctx)
+{
+    (void)ctx;
+    moe_pool_run(machine.pool, (int64_t)machine.bytes >> 20, read_part, NULL);
+}
 
 enum { ROUNDS = 500000 };
 static double done;
 static void peak_fma(void *ctx) { float s; (void)ctx; done = 2 * moe_kernels()->peak(ROUNDS, &s); sink = s; }
-static void peak_bf16(void *ctx) { float s; (void)ctx; done = 2 * moe_kernels()->peak_bf16(ROUNDS, &s); sink = s; }
-static void peak_vnni(void *ctx) { float s; (void)ctx; done = 2 * moe_kernels()->peak_vnni(ROUNDS, &s); sink = s; }
+static void peak_bf16(void *ctx)
+{
+    float s;
+    (void)ctx;
+    done = 2 * moe_kernels()->peak_bf16(ROUNDS, &s);
+    sink = s;
+}
+static void peak_vnni(void *ctx)
+{
+    float s;
+    (void)ctx;
+    done = 2 * moe_kernels()->peak_vnni(ROUNDS, &s);
+    sink = s;
+}
 
 static void open_machine(void)
 {
@@ -79,7 +107,8 @@ static void bench_floors(void)
     machine.copy = b / t;
     put_row(&(struct row){ "memory copy, read + written", "1 core", t, b, 0, NULL, NULL, 0, NO_AIM, 0 });
     t = best(cpu_now, store_memory, NULL);
-    put_row(&(struct row){ "the same by ordinary stores", "1 core", t, b, 0, NULL, "memory copy", b / t / machine.copy, NO_AIM, 0 });
+    put_row(&(struct row){ "the same by ordinary stores", "1 core", t, b, 0, NULL, "memory copy",
+                           b / t / machine.copy, NO_AIM, 0 });
     t = best(cpu_now, read_memory, NULL);
     machine.read = b / t;
     put_row(&(struct row){ "memory read", "1 core", t, b, 0, NULL, NULL, 0, NO_AIM, 0 });

@@ -40,8 +40,12 @@ static void repeat(uint8_t *p, size_t n, size_t unit)
 struct copies { struct moe_weight w; int64_t data, scale; int n; };
 static struct copies make_weight(int type, int64_t rows, int64_t cols, int copies)
 {
-    struct copies c = { .w = { .type = (uint8_t)type, .layout = type == MOE_NVFP4 ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR, .rows = rows,
-                               .cols = cols, .global = 1.0f / 3000 }, .n = copies };
+    struct copies c = { .w = { .type = (uint8_t)type,
+                               .layout = type == MOE_NVFP4 ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR,
+                               .rows = rows,
+                               .cols = cols,
+                               .global = 1.0f / 3000 },
+                        .n = copies };
     c.data = moe_plane_bytes(type, c.w.layout, MOE_PLANE_DATA, rows, cols);
     c.scale = moe_plane_bytes(type, c.w.layout, MOE_PLANE_SCALE, rows, cols);
     uint8_t *d = get((size_t)(c.data * copies)), *s = get((size_t)(c.scale * copies) + 1);
@@ -53,13 +57,17 @@ static struct copies make_weight(int type, int64_t rows, int64_t cols, int copie
         else if ((d[i] & 0x7f) == 0x7f) d[i] = 0; /* NaN */
     }
     for (int64_t i = 0; i < c.scale / 4 && type == MOE_FP8_B128; i++) memcpy(s + 4 * i, &(float){ .01f }, 4);
-    for (int64_t i = 0; i < c.scale / 2 && type == MOE_INT4_G32; i++) memcpy(s + 2 * i, &(uint16_t){ 0x3c23 }, 2);
+    for (int64_t i = 0; i < c.scale / 2 && type == MOE_INT4_G32; i++)
+        memcpy(s + 2 * i, &(uint16_t){ 0x3c23 }, 2);
     repeat(d, (size_t)(c.data * copies), (size_t)c.data);
     if (c.scale) repeat(s, (size_t)(c.scale * copies), (size_t)c.scale);
     c.w.data = d, c.w.scale = s;
     return c;
 }
-static void free_weight(struct copies *c) { free((void *)(uintptr_t)c->w.data), free((void *)(uintptr_t)c->w.scale); }
+static void free_weight(struct copies *c)
+{
+    free((void *)(uintptr_t)c->w.data), free((void *)(uintptr_t)c->w.scale);
+}
 
 static struct moe_weight copy_of(const struct copies *c, int i)
 {
@@ -86,7 +94,13 @@ static int find_variants(struct variant v[2])
 
 /* ---- quantizers, from bf16 in memory ---- */
 
-struct quantizing { const struct moe_kernels *k; enum moe_nvfp4_method method; const uint8_t *in; uint8_t *out; int64_t n; };
+struct quantizing {
+    const struct moe_kernels *k;
+    enum moe_nvfp4_method method;
+    const uint8_t *in;
+    uint8_t *out;
+    int64_t n;
+};
 
 /* As the writers do: pieces whose output stays in the cache. */
 static void quantize_all(void *ctx)
@@ -94,14 +108,20 @@ static void quantize_all(void *ctx)
     const struct quantizing *q = ctx;
     enum { PIECE = 1 << 16 };
     for (int64_t i = 0; i < q->n; i += PIECE)
-        q->k->nvfp4_quantize_bf16(q->method, q->in + 2 * i, q->n - i < PIECE ? q->n - i : PIECE, 4.0f / 2688, q->out, q->out + PIECE / 2);
+        q->k->nvfp4_quantize_bf16(q->method, q->in + 2 * i, q->n - i < PIECE ? q->n - i : PIECE, 4.0f / 2688,
+                                  q->out, q->out + PIECE / 2);
 }
 
 static double quantize_rate[3]; /* G weights a second of one core, the best variant, by method */
 
 static void bench_quantizers(void)
 {
-    static const struct { const char *name; double aim; } methods[] = { { "quantize bf16, max", 3 }, { "quantize bf16, four-over-six", 1.5 }, { "quantize bf16, search", 1 } };
+    static const struct {
+        const char *name;
+        double aim;
+    } methods[] = { { "quantize bf16, max", 3 },
+                    { "quantize bf16, four-over-six", 1.5 },
+                    { "quantize bf16, search", 1 } };
     int64_t n = quick ? 1 << 18 : 64 << 20;
     uint8_t *in = get((size_t)n * 2), *out = get(1 << 17);
     struct variant v[2];
@@ -117,7 +137,8 @@ static void bench_quantizers(void)
             struct quantizing q = { &v[i].k, (enum moe_nvfp4_method)m, in, out, n };
             double t = best(cpu_now, quantize_all, &q), bytes = 2.0 * (double)n;
             if (!i) quantize_rate[m] = (double)n / t * 1e-9;
-            put_row(&(struct row){ methods[m].name, v[i].name, t, bytes, 1e-9 * (double)n, "Gweights/s", "plain read", bytes / t / machine.read, AIM_RATE,
+            put_row(&(struct row){ methods[m].name, v[i].name, t, bytes, 1e-9 * (double)n, "Gweights/s",
+                                   "plain read", bytes / t / machine.read, AIM_RATE,
                                    i ? methods[m].aim / 3 : methods[m].aim });
         }
     free(in), free(out);
@@ -150,11 +171,14 @@ static void bench_codecs(void)
         char what[40];
         for (int i = 0; i < variants; i++) {
             snprintf(what, sizeof what, "%s, memory to memory", moe_dtype_name(types[t]));
-            double s = best(cpu_now, decode_all, &(struct decoding){ &v[i].k, &c.w, out, true }), bytes = in + 4 * values;
-            put_row(&(struct row){ what, v[i].name, s, bytes, 1e-9 * values, "Gweights/s", "memory copy", bytes / s / machine.copy, AIM_SHARE, .6 });
+            double s = best(cpu_now, decode_all, &(struct decoding){ &v[i].k, &c.w, out, true }),
+                   bytes = in + 4 * values;
+            put_row(&(struct row){ what, v[i].name, s, bytes, 1e-9 * values, "Gweights/s", "memory copy",
+                                   bytes / s / machine.copy, AIM_SHARE, .6 });
             snprintf(what, sizeof what, "%s, memory to cache", moe_dtype_name(types[t]));
             s = best(cpu_now, decode_all, &(struct decoding){ &v[i].k, &c.w, out, false });
-            put_row(&(struct row){ what, v[i].name, s, in, 1e-9 * values, "Gweights/s", "plain read", in / s / machine.read, NO_AIM, 0 });
+            put_row(&(struct row){ what, v[i].name, s, in, 1e-9 * values, "Gweights/s", "plain read",
+                                   in / s / machine.read, NO_AIM, 0 });
         }
         free_weight(&c);
     }
@@ -170,28 +194,37 @@ static void product_all(void *ctx)
     const struct product *p = ctx;
     for (int i = 0; i < p->c->n; i++) {
         struct moe_weight w = copy_of(p->c, i);
-        (p->int16 ? moe_kernels()->matmul_int16 : moe_kernels()->matmul)(&w, 0, p->rows, p->x, w.cols, p->n, p->y, p->rows);
+        (p->int16 ? moe_kernels()->matmul_int16 : moe_kernels()->matmul)(&w, 0, p->rows, p->x, w.cols, p->n,
+                                                                         p->y, p->rows);
     }
 }
 
 static void product_part(void *ctx, int64_t i, int worker)
 {
     const struct product *p = ctx;
-    int64_t parts = 8 * machine.threads, step = (p->rows / parts + 15) / 16 * 16, r0 = i * step, r1 = r0 + step < p->rows ? r0 + step : p->rows;
+    int64_t parts = 8 * machine.threads, step = (p->rows / parts + 15) / 16 * 16, r0 = i * step,
+            r1 = r0 + step < p->rows ? r0 + step : p->rows;
     (void)worker;
     if (r0 < r1) moe_kernels()->matmul(&p->c->w, r0, r1, p->x, p->c->w.cols, p->n, p->y + r0, p->rows);
 }
 static void product_shared(void *ctx) { moe_pool_run(machine.pool, 8 * machine.threads, product_part, ctx); }
-static void product_alone(void *ctx) { for (int64_t i = 0; i < 8 * machine.threads; i++) product_part(ctx, i, 0); }
+static void product_alone(void *ctx)
+{
+    for (int64_t i = 0; i < 8 * machine.threads; i++) product_part(ctx, i, 0);
+}
 
-static void product_row(const char *type, const struct product *p, const char *how, const char *floor, double peak, double aim)
+static void product_row(const char *type, const struct product *p, const char *how, const char *floor,
+                        double peak, double aim)
 {
     char what[64];
-    double t = best(cpu_now, product_all, (void *)(uintptr_t)p) / p->c->n, flops = 2.0 * (double)(p->rows * p->c->w.cols * p->n);
+    double t = best(cpu_now, product_all, (void *)(uintptr_t)p) / p->c->n,
+           flops = 2.0 * (double)(p->rows * p->c->w.cols * p->n);
     double bytes = (double)(p->c->data + p->c->scale) * (double)p->rows / (double)p->c->w.rows;
     bool memory = !strcmp(floor, "plain read");
-    snprintf(what, sizeof what, "%s %lld x %lld, N = %lld", type, (long long)p->rows, (long long)p->c->w.cols, (long long)p->n);
-    put_row(&(struct row){ what, how, t, bytes, flops * 1e-9, "GFLOPS", floor, memory ? bytes / t / peak : flops / t / peak, aim > 0 ? AIM_SHARE : NO_AIM, aim });
+    snprintf(what, sizeof what, "%s %lld x %lld, N = %lld", type, (long long)p->rows, (long long)p->c->w.cols,
+             (long long)p->n);
+    put_row(&(struct row){ what, how, t, bytes, flops * 1e-9, "GFLOPS", floor,
+                           memory ? bytes / t / peak : flops / t / peak, aim > 0 ? AIM_SHARE : NO_AIM, aim });
 }
 
 /* Half of a core's second-level cache, in bytes. */
@@ -205,21 +238,32 @@ static void bench_product(int type, int64_t rows, int64_t cols)
 {
     static const int64_t sizes[] = { 2, 4, 8, 32, 128 };
     const char *name = moe_dtype_name(type), *dot = machine.bf16 > 0 ? "bf16 dot" : "multiply-add";
-    double bytes = (double)(moe_plane_bytes(type, 0, 0, rows, cols) + moe_plane_bytes(type, 0, 1, rows, cols)), peak = machine.bf16 > 0 ? machine.bf16 : machine.fma;
+    double bytes = (double)(moe_plane_bytes(type, 0, 0, rows, cols) +
+                            moe_plane_bytes(type, 0, 1, rows, cols)),
+           peak = machine.bf16 > 0 ? machine.bf16 : machine.fma;
     struct copies c = make_weight(type, rows, cols, quick ? 1 : (int)(300e6 / bytes));
     float *x = get((size_t)cols * 128 * 4), *y = get((size_t)rows * 128 * 4);
     for (int64_t i = 0; i < cols * 128; i++) x[i] = random_normal();
     memset(y, 0, (size_t)rows * 128 * 4);
-    product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read, .8);
+    product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read,
+                .8);
     c.n = 1;
     int64_t few = (int64_t)((double)rows * half_cache() / bytes) / 16 * 16;
     if (few > rows) few = rows;
-    product_row(name, &(struct product){ &c, x, y, 1, few, false }, "cache", "multiply-add", machine.fma, type == MOE_NVFP4 ? .6 : 0);
-    if (type == MOE_NVFP4) product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few, true }, "cache", "multiply-add", machine.fma, .6);
+    product_row(name, &(struct product){ &c, x, y, 1, few, false }, "cache", "multiply-add", machine.fma,
+                type == MOE_NVFP4 ? .6 : 0);
+    if (type == MOE_NVFP4)
+        product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few, true }, "cache", "multiply-add",
+                    machine.fma, .6);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak, sizes[i] == 8 ? .6 : sizes[i] == 128 ? .75 : 0);
+        product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak,
+                    sizes[i] == 8     ? .6
+                    : sizes[i] == 128 ? .75
+                                      : 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && type == MOE_NVFP4; i++)
-        if (sizes[i] >= 8) product_row("nvfp4, int16", &(struct product){ &c, x, y, sizes[i], rows, true }, "1 core", dot, peak, 0);
+        if (sizes[i] >= 8)
+            product_row("nvfp4, int16", &(struct product){ &c, x, y, sizes[i], rows, true }, "1 core", dot,
+                        peak, 0);
     free_weight(&c), free(x), free(y);
 }
 
@@ -234,9 +278,11 @@ static void bench_scaling(void)
     snprintf(how, sizeof how, "%d cores", machine.threads);
     for (int i = 0; i < 3 && machine.threads > 1; i++) {
         struct product p = { &c, x, y, sizes[i], 2048, false };
-        double one = best(moe_now, product_alone, &p), all = best(moe_now, product_shared, &p), flops = 2.0 * 2048 * 7168 * (double)sizes[i];
+        double one = best(moe_now, product_alone, &p), all = best(moe_now, product_shared, &p),
+               flops = 2.0 * 2048 * 7168 * (double)sizes[i];
         snprintf(what, sizeof what, "nvfp4 2048 x 7168, N = %lld", (long long)sizes[i]);
-        put_row(&(struct row){ what, how, all, (double)(c.data + c.scale), flops * 1e-9, "GFLOPS", "one core's speed", one / all, AIM_SHARE, .9 * machine.threads });
+        put_row(&(struct row){ what, how, all, (double)(c.data + c.scale), flops * 1e-9, "GFLOPS",
+                               "one core's speed", one / all, AIM_SHARE, .9 * machine.threads });
     }
     free_weight(&c), free(x), free(y);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-other.h - the tokenizer, moe-run on a generated model, and other programs where they are installed. */
+/* tests/bench/bench-other.h - the tokenizer, moe-run on a generated model, and other programs
+ * where they are installed. */
 #ifndef BENCH_OTHER_H
 #define BENCH_OTHER_H
 
@@ -20,16 +21,20 @@ static void encode_all(void *ctx)
     free(ids);
 }
 
-static void encode_row(const char *what, const struct moe_tokenizer *t, const char *text, size_t bytes, double aim)
+static void encode_row(const char *what, const struct moe_tokenizer *t, const char *text, size_t bytes,
+                       double aim)
 {
     double s = best(cpu_now, encode_all, &(struct encoding){ t, text, bytes });
-    put_row(&(struct row){ what, "1 core", s, 0, 1e-6 * (double)bytes, "MB/s", NULL, 0, aim > 0 ? AIM_RATE : NO_AIM, aim });
+    put_row(&(struct row){ what, "1 core", s, 0, 1e-6 * (double)bytes, "MB/s", NULL, 0,
+                           aim > 0 ? AIM_RATE : NO_AIM, aim });
 }
 
 static void bench_tokenizer(void)
 {
-    static const struct { const char *what, *unit; } runs[] = {
-        { "tokenize 1 MB of one letter", "a" }, { "tokenize 1 MB of spaces", " " }, { "tokenize 1 MB of Han characters", "\xe4\xb8\x96" } };
+    static const struct { const char *what, *unit;
+    } runs[] = { { "tokenize 1 MB of one letter", "a" },
+                 { "tokenize 1 MB of spaces", " " },
+                 { "tokenize 1 MB of Han characters", "\xe4\xb8\x96" } };
     struct moe_tokenizer *t;
     struct moe_err err;
     char *text, *run = get(1 << 20);
@@ -55,7 +60,8 @@ static void bench_peers(void)
 {
     char command[PATH_MAX], line[256], what[80], how[40], unit[24];
     double seconds, work;
-    snprintf(command, sizeof command, "${PYTHON:-python3} tests/bench/bench-peers.py%s 2>/dev/null", quick ? " --quick" : "");
+    snprintf(command, sizeof command, "${PYTHON:-python3} tests/bench/bench-peers.py%s 2>/dev/null",
+             quick ? " --quick" : "");
     FILE *f = popen(command, "r");
     bool any = false;
     while (f && fgets(line, sizeof line, f)) {
@@ -75,20 +81,29 @@ static double number_of(const cJSON *o, const char *key)
     return cJSON_IsNumber(v) ? v->valuedouble : 0;
 }
 
-/* What `moe-run --bench` says of a whole pass; of single products there are rows above.  Shares are taken from processor time where it says so. */
+/* What `moe-run --bench` says of a whole pass; of single products there are rows above.  Shares are taken
+ * from processor time where it says so. */
 static void run_row(const cJSON *o)
 {
-    static const struct { const char *op, *floor; double aim; } ops[] = {
-        { "open", NULL, 0 }, { "first token", NULL, 0 }, { "decode", "read, all cores", .7 }, { "prefill", "its products", .6 } };
+    static const struct { const char *op, *floor; double aim;
+    } ops[] = { { "open", NULL, 0 },
+                { "first token", NULL, 0 },
+                { "decode", "read, all cores", .7 },
+                { "prefill", "its products", .6 } };
     const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "op"));
     for (size_t i = 0; op && i < sizeof ops / sizeof *ops; i++) {
         if (strcmp(op, ops[i].op)) continue;
-        double share = number_of(o, "share_of_peak"), cpu = number_of(o, "processor_share"), s = number_of(o, "seconds"), over = number_of(o, "overhead_seconds");
+        double share = number_of(o, "share_of_peak"), cpu = number_of(o, "processor_share"),
+               s = number_of(o, "seconds"), over = number_of(o, "overhead_seconds");
         char what[64];
         snprintf(what, sizeof what, "moe-run: %s", op);
-        put_row(&(struct row){ what, "warm", s, number_of(o, "gbytes_per_second") * 1e9 * s, number_of(o, "gflops") * s, number_of(o, "gflops") > 0 ? "GFLOPS" : NULL,
-                               ops[i].floor, cpu > share ? cpu : share, ops[i].aim > 0 ? AIM_SHARE : NO_AIM, ops[i].aim });
-        if (over > 0) put_row(&(struct row){ "moe-run: first token less arithmetic", "warm", over, 0, 0, NULL, "50 ms allowed", .05 / over, AIM_SHARE, 1 });
+        put_row(&(struct row){ what, "warm", s, number_of(o, "gbytes_per_second") * 1e9 * s,
+                               number_of(o, "gflops") * s, number_of(o, "gflops") > 0 ? "GFLOPS" : NULL,
+                               ops[i].floor, cpu > share ? cpu : share, ops[i].aim > 0 ? AIM_SHARE : NO_AIM,
+                               ops[i].aim });
+        if (over > 0)
+            put_row(&(struct row){ "moe-run: first token less arithmetic", "warm", over, 0, 0, NULL,
+                                   "50 ms allowed", .05 / over, AIM_SHARE, 1 });
     }
 }
 
@@ -99,7 +114,9 @@ static void bench_run(int experts)
     snprintf(path, sizeof path, "%s/m", bench_dir);
     heading("moe-run, NVFP4 at Kimi K2's widths");
     if (access(path, R_OK)) generate(bench_dir, experts);
-    snprintf(command, sizeof command, "'%s/moe-quantize' '%s/m' -o '%s/run.moe' --method max --quiet >/dev/null && '%s/moe-run' '%s/run.moe' --bench --json 2>/dev/null",
+    snprintf(command, sizeof command,
+             "'%s/moe-quantize' '%s/m' -o '%s/run.moe' --method max --quiet >/dev/null && '%s/moe-run' "
+             "'%s/run.moe' --bench --json 2>/dev/null",
              bin_dir, bench_dir, bench_dir, bin_dir, bench_dir);
     FILE *f = popen(command, "r");
     assert(f);
@@ -107,7 +124,10 @@ static void bench_run(int experts)
     pclose(f);
     text[n] = 0;
     cJSON *all = cJSON_ParseWithLength(text, n);
-    for (const cJSON *o = all ? cJSON_GetObjectItemCaseSensitive(all, "bench") : NULL, *r = o ? o->child : NULL; r; r = r->next) run_row(r);
+    for (const cJSON *o = all ? cJSON_GetObjectItemCaseSensitive(all, "bench") : NULL,
+                     *r = o ? o->child : NULL;
+         r; r = r->next)
+        run_row(r);
     cJSON_Delete(all);
     free(text);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-table.h - the table of `make bench`: each row a time, rates, its share of a floor measured in the same run, and
- * the aim where there is one.  Also as JSON. */
+/* tests/bench/bench-table.h - the table of `make bench`: each row a time, rates, its share of a floor
+ * measured in the same run, and the aim where there is one.  Also as JSON. */
 #ifndef BENCH_TABLE_H
 #define BENCH_TABLE_H
 
@@ -36,7 +36,8 @@ static bool wanted(const char *group) { return !*only || !strcmp(only, group); }
 
 static void heading(const char *text)
 {
-    printf("\n%-36s %-10s %10s %9s %19s  %s\n", text, "", "time", "GB/s", "rate", "share of                aim");
+    printf("\n%-36s %-10s %10s %9s %19s  %s\n", text, "", "time", "GB/s", "rate",
+           "share of                aim");
     fflush(stdout);
 }
 
@@ -57,8 +58,11 @@ static void row_json(const struct row *r, double rate)
     cJSON_AddNumberToObject(o, "seconds", r->seconds);
     if (r->bytes > 0) cJSON_AddNumberToObject(o, "gbytes_per_second", r->bytes / r->seconds * 1e-9);
     if (r->unit) cJSON_AddNumberToObject(o, "rate", rate), cJSON_AddStringToObject(o, "unit", r->unit);
-    if (r->floor) cJSON_AddNumberToObject(o, "share", r->share), cJSON_AddStringToObject(o, "floor", r->floor);
-    if (r->about) cJSON_AddStringToObject(o, "aim_of", r->about == AIM_SHARE ? "share" : "rate"), cJSON_AddNumberToObject(o, "aim", r->aim);
+    if (r->floor)
+        cJSON_AddNumberToObject(o, "share", r->share), cJSON_AddStringToObject(o, "floor", r->floor);
+    if (r->about)
+        cJSON_AddStringToObject(o, "aim_of", r->about == AIM_SHARE ? "share" : "rate"),
+            cJSON_AddNumberToObject(o, "aim", r->aim);
     cJSON_AddItemToArray(rows_json, o);
 }
 
@@ -70,9 +74,11 @@ static void put_row(const struct row *r)
     if (r->unit) snprintf(rate, sizeof rate, "%.*f %s", v < 100 ? 2 : 0, v, r->unit);
     if (r->floor) snprintf(share, sizeof share, "%4.2f %s", r->share, r->floor);
     if (r->about == AIM_SHARE) snprintf(aim, sizeof aim, "%.2f %s", r->aim, r->share >= r->aim ? "met" : "-");
-    if (r->about == AIM_RATE) snprintf(aim, sizeof aim, "%.1f %s %s", r->aim, r->unit, v >= r->aim ? "met" : "-");
+    if (r->about == AIM_RATE)
+        snprintf(aim, sizeof aim, "%.1f %s %s", r->aim, r->unit, v >= r->aim ? "met" : "-");
     char line[200];
-    int n = snprintf(line, sizeof line, "%-36s %-10s %10s %9s %19s  %-23s %s", r->what, r->how, duration(r->seconds, time), gb, rate, share, aim);
+    int n = snprintf(line, sizeof line, "%-36s %-10s %10s %9s %19s  %-23s %s", r->what, r->how,
+                     duration(r->seconds, time), gb, rate, share, aim);
     while (n > 0 && line[n - 1] == ' ') line[--n] = 0;
     puts(line);
     fflush(stdout);
@@ -89,7 +95,8 @@ static double cpu_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* The least seconds of one run of fn: at least five, for at least a quarter of a second, of at least 10 ms each. */
+/* The least seconds of one run of fn: at least five, for at least a quarter of a
+ * second, of at least 10 ms each. */
 static double best(double (*clock)(void), void (*fn)(void *), void *ctx)
 {
     double t = clock();

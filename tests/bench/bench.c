@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench BINDIR TESTBINDIR   one table of every speed that docs/measurements/performance.md speaks of (see there), measured in one run.
+/* bench BINDIR TESTBINDIR   one table of every speed that docs/measurements/performance.md speaks of (see
+ *                           there), measured in one run.
  *
- * Environment: BENCH_JSON=FILE also writes the rows as JSON; BENCH_DIR: where a model of 3 GB and its copies are made (TMPDIR);
- * BENCH_ONLY=kernels|files|text|run|ep; BENCH_EXPERTS, BENCH_ROUNDS: size of that model and repeats; BENCH_QUICK=1: tiny sizes and
- * single runs, whose numbers mean nothing. */
+ * Environment: BENCH_JSON=FILE also writes the rows as JSON; BENCH_DIR: where a model of 3 GB and its copies
+ * are made (TMPDIR); BENCH_ONLY=kernels|files|text|run|ep; BENCH_EXPERTS, BENCH_ROUNDS: size of that model
+ * and repeats; BENCH_QUICK=1: tiny sizes and single runs, whose numbers mean nothing. */
 #include "tests/bench/bench-ep.h"
 
 #include <signal.h>
@@ -52,9 +53,12 @@ static cJSON *describe(void)
         fclose(f);
     }
     uname(&u);
-    printf("%s, %d cores, kernels %s%s%s, Linux %s, load %s before\n", cpu, machine.threads, moe_kernels_name(),
-           moe_cpu_flags() & MOE_CPU_BF16 ? " + bf16 dot" : "", moe_cpu_flags() & MOE_CPU_VNNI ? " + VNNI" : "", u.release, load);
-    printf("kernels: processor time of one core, best of many runs; files, several cores: the clock on the wall%s\n", quick ? " (BENCH_QUICK: numbers mean nothing)" : "");
+    printf("%s, %d cores, kernels %s%s%s, Linux %s, load %s before\n", cpu, machine.threads,
+           moe_kernels_name(), moe_cpu_flags() & MOE_CPU_BF16 ? " + bf16 dot" : "",
+           moe_cpu_flags() & MOE_CPU_VNNI ? " + VNNI" : "", u.release, load);
+    printf("kernels: processor time of one core, best of many runs; files, several cores: the clock on the "
+           "wall%s\n",
+           quick ? " (BENCH_QUICK: numbers mean nothing)" : "");
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "cpu", cpu);
     cJSON_AddNumberToObject(o, "cores", machine.threads);
@@ -95,7 +99,8 @@ int main(int argc, char **argv)
     cJSON_AddItemToObject(all, "rows", rows_json);
     char *text = moe_json_print(all, 2);
     const char *to = getenv("BENCH_JSON");
-    if (to && *to && moe_write_file(to, text, strlen(text), &err) != MOE_OK) return fprintf(stderr, "%s\n", err.msg), (int)err.code;
+    if (to && *to && moe_write_file(to, text, strlen(text), &err) != MOE_OK)
+        return fprintf(stderr, "%s\n", err.msg), (int)err.code;
     free(text);
     cJSON_Delete(all);
     return 0;

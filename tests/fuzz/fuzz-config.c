@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that survives its canonical form. */
+/* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that
+ * survives its canonical form. */
 #undef NDEBUG
 #include "formats/checkpoint/quantconfig.h"
 #include "formats/config.h"
@@ -19,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (moe_json_parse((const char *)data, size, "fuzz", &root, &err) != MOE_OK) return 0;
     if (moe_config_parse(root, "fuzz", &c, &scheme, &err) == MOE_OK) {
         cJSON *again = moe_config_json(&c);
-        assert(again && moe_config_parse(again, "again", &d, &scheme, &err) == MOE_OK && scheme == MOE_SCHEME_NONE);
+        assert(again && moe_config_parse(again, "again", &d, &scheme, &err) == MOE_OK &&
+               scheme == MOE_SCHEME_NONE);
         assert(!memcmp(&c, &d, sizeof c));
         assert(moe_config_parameters(&c) >= moe_config_parameters_active(&c));
         cJSON_Delete(again);

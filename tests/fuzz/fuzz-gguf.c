@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A GGUF file of any bytes, as moe-inspect shows it: refused with a sentence, or every tensor within the file and every text
- * within what was kept of it. */
+/* A GGUF file of any bytes, as moe-inspect shows it: refused with a sentence, or every tensor within the file
+ * and every text within what was kept of it. */
 #include "convert/inspect-gguf.h"
 #include "formats/gguf/gguf-read.h"
 #include "tests/fuzz/fuzzdir.h"
@@ -12,15 +12,18 @@ static void check(const struct moe_gguf_head *h, size_t size)
     assert(h->file_bytes == size && h->alignment && (h->n_tensors == 0 || h->data_offset <= size));
     for (int64_t i = 0; i < h->n_tensors; i++) {
         const struct moe_gguf_entry *t = &h->tensors[i];
-        assert(t->name[0] && t->ndim >= 1 && t->ndim <= 4 && t->offset >= h->data_offset && t->offset <= size);
+        assert(t->name[0] && t->ndim >= 1 && t->ndim <= 4 && t->offset >= h->data_offset &&
+               t->offset <= size);
         bool none = !t->ne[0] || !t->ne[1] || !t->ne[2] || !t->ne[3];
         assert(t->bytes <= size - t->offset && (t->bytes || none || !moe_gguf_type_name(t->type)));
     }
     for (int64_t i = 0; i < h->n_pairs; i++) {
         const struct moe_gguf_pair *p = &h->pairs[i];
-        assert(p->key[0] && p->type < MOE_GGUF_VALUES && p->item < MOE_GGUF_VALUES && p->shown <= MOE_GGUF_SHOWN && moe_gguf_find(h, p->key) == p);
+        assert(p->key[0] && p->type < MOE_GGUF_VALUES && p->item < MOE_GGUF_VALUES &&
+               p->shown <= MOE_GGUF_SHOWN && moe_gguf_find(h, p->key) == p);
         for (int k = 0; k < p->shown && p->item == MOE_GGUF_STRING; k++)
-            assert(p->value[k].kept <= MOE_GGUF_TEXT && p->value[k].kept <= p->value[k].length && !p->value[k].text[p->value[k].kept]);
+            assert(p->value[k].kept <= MOE_GGUF_TEXT && p->value[k].kept <= p->value[k].length &&
+                   !p->value[k].text[p->value[k].kept]);
     }
 }
 

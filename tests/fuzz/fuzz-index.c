@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A model.safetensors.index.json of any text, beside two small files that are sound: it is refused, or the model that it puts
- * together holds.  No name in it leads out of the directory. */
+/* A model.safetensors.index.json of any text, beside two small files that are sound: it is refused, or the
+ * model that it puts together holds.  No name in it leads out of the directory. */
 #include "formats/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzzsource.h"
 
@@ -28,8 +28,11 @@ static void list_tensors(void)
             if (!moe_tensor_shape(&c, (enum moe_role)role, layer, &rows, &cols)) continue;
             int expert = moe_role_class((enum moe_role)role) == MOE_CLASS_EXPERT ? 0 : -1;
             struct moe_st_entry *e = &tensors[count];
-            *e = (struct moe_st_entry){ .name = moe_tensor_name((enum moe_role)role, layer, expert, names[count]), .dtype = "BF16",
-                                        .ndim = rows == 1 ? 1 : 2, .shape = { rows == 1 ? cols : rows, rows == 1 ? 0 : cols } };
+            *e = (struct moe_st_entry){ .name = moe_tensor_name((enum moe_role)role, layer, expert,
+                                                                names[count]),
+                                        .dtype = "BF16",
+                                        .ndim = rows == 1 ? 1 : 2,
+                                        .shape = { rows == 1 ? cols : rows, rows == 1 ? 0 : cols } };
             count++;
         }
 }

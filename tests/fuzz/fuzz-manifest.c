@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A manifest from anybody over the files of a small container that is sound: opening it ends in an answer, and no name leads out
- * of the directory.  With a "staged" in the manifest, the shards are those of a staged part.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of that file:
- * otherwise nothing would get past them. */
+/* A manifest from anybody over the files of a small container that is sound: opening it ends in an answer,
+ * and no name leads out of the directory.  With a "staged" in the manifest, the shards are those of a staged
+ * part.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of
+ * that file: otherwise nothing would get past them. */
 #include "base/hash.h"
 #include "tests/fuzz/fuzzcontainer.h"
 
@@ -14,8 +15,11 @@ static void check_names(const cJSON *m)
     for (const cJSON *e = cJSON_GetObjectItemCaseSensitive(m, "files")->child; e; e = e->next) {
         struct moe_listed f;
         moe_manifest_entry(e, &f);
-        const char *base = !strncmp(f.name, "hf/", 3) ? f.name + 3 : !strncmp(f.name, "tokenizer/", 10) ? f.name + 10 : f.name;
-        assert(*base && !strchr(base, '/') && strcmp(base, ".") && strcmp(base, "..") && strlen(base) <= NAME_MAX);
+        const char *base = !strncmp(f.name, "hf/", 3)         ? f.name + 3
+                         : !strncmp(f.name, "tokenizer/", 10) ? f.name + 10
+                                                              : f.name;
+        assert(*base && !strchr(base, '/') && strcmp(base, ".") && strcmp(base, "..") &&
+               strlen(base) <= NAME_MAX);
     }
 }
 
@@ -55,7 +59,8 @@ static void redo_digests(cJSON *m)
         const cJSON *name = cJSON_GetObjectItemCaseSensitive(e, "name"), *bytes;
         cJSON *hex = cJSON_GetObjectItemCaseSensitive(e, "xxh3_128");
         const cJSON *own = cJSON_IsString(name) ? fuzz_entry(fuzz_manifest, name->valuestring) : NULL;
-        if (!own || !cJSON_IsString(hex) || strspn(hex->valuestring, "0") != 32 || hex->valuestring[32]) continue;
+        if (!own || !cJSON_IsString(hex) || strspn(hex->valuestring, "0") != 32 || hex->valuestring[32])
+            continue;
         bytes = cJSON_GetObjectItemCaseSensitive(own, "bytes");
         cJSON_SetValuestring(hex, cJSON_GetObjectItemCaseSensitive(own, "xxh3_128")->valuestring);
         cJSON_DeleteItemFromObjectCaseSensitive(e, "bytes");
@@ -69,7 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cJSON *m;
     fuzz_container_make();
     fuzz_put("m.moe/manifest.json", data, size);
-    if (moe_manifest_read(fuzz_model, &m, &err) == MOE_OK) cJSON_Delete(m); /* the reader with its own checksum */
+    /* the reader with its own checksum */
+    if (moe_manifest_read(fuzz_model, &m, &err) == MOE_OK) cJSON_Delete(m);
     if (moe_json_parse((const char *)data, size, "fuzz", &m, &err) != MOE_OK) return 0;
     if (cJSON_IsObject(m)) {
         mark_shards(moe_json_get(m, "staged") != NULL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A command line of any words (NUL between them) against a table with every kind of option: a usage error in a sentence, or
- * values that lie within what their kinds allow and operands that are words of the line. */
+/* A command line of any words (NUL between them) against a table with every kind of option: a usage error in
+ * a sentence, or values that lie within what their kinds allow and operands that are words of the line. */
 #undef NDEBUG
 #include "base/opt.h"
 
@@ -13,7 +13,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { WORDS = 256 };
 
-static struct { bool resume, verify; const char *out, *color, *bench; int64_t n, seed, memory; double t; struct moe_strlist stop; } o;
+static struct {
+    bool resume, verify;
+    const char *out, *color, *bench;
+    int64_t n, seed, memory;
+    double t;
+    struct moe_strlist stop;
+} o;
 static const struct moe_opt table[] = {
     MOE_GROUP("main"),
     MOE_STR('o', "output", &o.out, "PATH", "where to write"),
@@ -29,7 +35,9 @@ static const struct moe_opt table[] = {
     MOE_MAYBE(0, "bench", &o.bench, "FILTER", "time it"),
     MOE_END()
 };
-static const struct moe_tool tool = { .name = "moe-fuzz", .synopsis = "[options] MODEL", .about = "a tool for the fuzzer", .opts = table };
+static const struct moe_tool tool = {
+    .name = "moe-fuzz", .synopsis = "[options] MODEL", .about = "a tool for the fuzzer", .opts = table
+};
 
 static bool within(const char *s, const char *text, size_t size)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A placement plan of any text, in the three forms: refused with a sentence, or a whole plan, over which a batch can be split.  The first byte is
- * the number of ranks. */
+/* A placement plan of any text, in the three forms: refused with a sentence, or a whole plan, over which a
+ * batch can be split.  The first byte is the number of ranks. */
 #undef NDEBUG
 #include "runtime/plan/plan.h"
 
@@ -13,7 +13,8 @@ static void split(const struct moe_plan *p, const struct moe_plan_layer *l)
 {
     struct moe_err err;
     struct moe_split *s;
-    int64_t *tokens = calloc((size_t)p->experts, sizeof *tokens), *share = calloc((size_t)l->slots, sizeof *share), *load = calloc((size_t)p->ranks, sizeof *load);
+    int64_t *tokens = calloc((size_t)p->experts, sizeof *tokens),
+            *share = calloc((size_t)l->slots, sizeof *share), *load = calloc((size_t)p->ranks, sizeof *load);
     assert(tokens && share && load && moe_split_open(&s, p, &err) == MOE_OK);
     for (int32_t e = 0; e < p->experts; e++) tokens[e] = e * 7919 % 97;
     struct moe_split_result best = moe_split_best(s, l, tokens, NULL, share, NULL);
@@ -38,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (int32_t i = 0; i < p->n_layers && i < 4; i++) {
         const struct moe_plan_layer *l = &p->layers[i];
-        assert(moe_plan_find(p, l->layer) == l && !moe_plan_lost(p, l, NULL, NULL, 0) && l->first[p->ranks] == l->slots && l->copy_first[p->experts] == l->slots);
+        assert(moe_plan_find(p, l->layer) == l && !moe_plan_lost(p, l, NULL, NULL, 0) &&
+               l->first[p->ranks] == l->slots && l->copy_first[p->experts] == l->slots);
         split(p, l);
     }
     moe_plan_free(&p);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Routing statistics of any text, ours or SGLang's: refused with a sentence, or within every limit, and the same after being written and read
- * again. */
+/* Routing statistics of any text, ours or SGLang's: refused with a sentence, or within every limit, and the
+ * same after being written and read again. */
 #undef NDEBUG
 #include "formats/routing.h"
 
@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void same(const struct moe_routing *a, const struct moe_routing *b)
 {
     size_t n = (size_t)a->n_windows * (size_t)a->n_layers * (size_t)a->experts;
-    assert(a->experts == b->experts && a->experts_per_token == b->experts_per_token && a->n_layers == b->n_layers && a->n_windows == b->n_windows);
+    assert(a->experts == b->experts && a->experts_per_token == b->experts_per_token &&
+           a->n_layers == b->n_layers && a->n_windows == b->n_windows);
     assert(!memcmp(a->layers, b->layers, (size_t)a->n_layers * sizeof *a->layers));
     assert(!memcmp(a->tokens, b->tokens, (size_t)a->n_windows * sizeof *a->tokens));
     assert(!memcmp(a->counts, b->counts, n * sizeof *a->counts));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that header is
- * then opened as a checkpoint: it may be refused, or every tensor can be read. */
+/* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that
+ * header is then opened as a checkpoint: it may be refused, or every tensor can be read. */
 #include "formats/checkpoint/safetensors.h"
 #include "formats/names.h"
 #include "formats/scan.h"
@@ -23,13 +23,15 @@ static void check(const struct moe_st_header *h, size_t size)
         at += e->bytes;
         if (!moe_name_parse(e->name, &n)) continue;
         struct moe_name m;
-        assert(moe_name_parse(moe_tensor_name(n.role, n.layer, n.expert, again), &m) && m.role == n.role && m.layer == n.layer && m.expert == n.expert);
+        assert(moe_name_parse(moe_tensor_name(n.role, n.layer, n.expert, again), &m) && m.role == n.role &&
+               m.layer == n.layer && m.expert == n.expert);
     }
     assert(at == h->end && moe_st_check_size(h, "fuzz", at, &err) == MOE_OK);
     for (uint64_t s = 8; s < at && s < 64; s++) moe_st_check_size(h, "fuzz", s, &err);
 }
 
-/* The largest that is made.  Small data are a pattern that is a sane value in every type; large ones a hole. */
+/* The largest that is made.  Small data are a pattern that is a sane value in every
+ * type; large ones a hole. */
 enum { FILE_MAX = 1 << 28, FILL_MAX = 1 << 16 };
 
 static void open_as_checkpoint(const uint8_t *text, size_t size, uint64_t end)

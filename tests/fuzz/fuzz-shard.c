@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A shard's header and table from anybody: whatever is accepted lies inside the file.  What the input lacks of the file is filled
- * up, and all checksums are redone, or nothing would get past them; then the shard takes its place in a small container that
- * is otherwise sound, and that is opened. */
+/* A shard's header and table from anybody: whatever is accepted lies inside the file.  What the input lacks
+ * of the file is filled up, and all checksums are redone, or nothing would get past them; then the shard
+ * takes its place in a small container that is otherwise sound, and that is opened. */
 #include "base/hash.h"
 #include "tests/fuzz/fuzzcontainer.h"
 
@@ -27,13 +27,15 @@ static struct file whole(const uint8_t *data, size_t size)
     return f;
 }
 
-/* The single values must be above zero; the hash of each plane that lies in the file becomes that of its bytes. */
+/* The single values must be above zero; the hash of each plane that lies in the file
+ * becomes that of its bytes. */
 static void redo_record(struct file f, unsigned char *at, bool fill)
 {
     struct moe_shard_record r;
     memcpy(&r, at, RECORD);
     if (r.offset > f.n || r.bytes > f.n - r.offset) return;
-    if (fill && r.plane >= MOE_PLANE_GLOBAL && r.bytes == 4 && r.offset >= (size_t)(at - f.p) + RECORD) memset(f.p + r.offset, 0x3d, 4);
+    if (fill && r.plane >= MOE_PLANE_GLOBAL && r.bytes == 4 && r.offset >= (size_t)(at - f.p) + RECORD)
+        memset(f.p + r.offset, 0x3d, 4);
     r.hash = moe_hash64(f.p + r.offset, (size_t)r.bytes);
     memcpy(at, &r, RECORD);
 }
@@ -64,7 +66,8 @@ static void read_table(const unsigned char *head, size_t size)
         assert(used > 0 && used <= h.record_count - i);
         if (code != MOE_OK) continue;
         for (int p = 0; p < MOE_PLANE_COUNT; p++)
-            assert(t.plane[p].file < 0 || (t.plane[p].offset <= size && t.plane[p].bytes <= size - t.plane[p].offset));
+            assert(t.plane[p].file < 0 ||
+                   (t.plane[p].offset <= size && t.plane[p].bytes <= size - t.plane[p].offset));
     }
     moe_shard_check_overlap(r, h.record_count, "fuzz", &err);
 }

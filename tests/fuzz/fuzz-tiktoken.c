@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tiktoken.model of any bytes: refused with a sentence, or a vocabulary that encodes without losing a byte.  An odd first
- * byte puts the 256 single bytes in front, which a mutation would hardly find. */
+/* A tiktoken.model of any bytes: refused with a sentence, or a vocabulary that encodes without losing a byte.
+ * An odd first byte puts the 256 single bytes in front, which a mutation would hardly find. */
 #undef NDEBUG
 #include "formats/tokenizer/bpe.h"
 
@@ -15,7 +15,8 @@ static size_t put_singles(char *out)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
-    for (int c = 0; c < 256; c++) n += (size_t)sprintf(out + n, "%c%c== %d\n", digits[c >> 2], digits[(c & 3) << 4], c);
+    for (int c = 0; c < 256; c++)
+        n += (size_t)sprintf(out + n, "%c%c== %d\n", digits[c >> 2], digits[(c & 3) << 4], c);
     return n;
 }
 

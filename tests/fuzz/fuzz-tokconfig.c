@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tokenizer_config.json of any text beside a tiktoken.model of the 256 single bytes: refused with a sentence, or every token it
- * adds is found by name and read in text.  An odd first byte says that the model's vocabulary has 264 ids. */
+/* A tokenizer_config.json of any text beside a tiktoken.model of the 256 single bytes: refused with a
+ * sentence, or every token it adds is found by name and read in text.  An odd first byte says that the
+ * model's vocabulary has 264 ids. */
 #include "formats/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzzdir.h"
 
@@ -14,11 +15,13 @@ static void write_ranks(void)
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char text[256 * 16];
     size_t n = 0;
-    for (int c = 0; c < 256; c++) n += (size_t)sprintf(text + n, "%c%c== %d\n", digits[c >> 2], digits[(c & 3) << 4], c);
+    for (int c = 0; c < 256; c++)
+        n += (size_t)sprintf(text + n, "%c%c== %d\n", digits[c >> 2], digits[(c & 3) << 4], c);
     fuzz_put("tiktoken.model", text, n);
 }
 
-/* Every added token is found by its name, and a text with those names in it goes through the tokenizer and back. */
+/* Every added token is found by its name, and a text with those names in it goes
+ * through the tokenizer and back. */
 static void check_tokenizer(const struct moe_tokenizer *t, const char *text, size_t size)
 {
     struct moe_err err;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TensorRT-LLM's expert statistics with a rank file of any bytes: refused with a sentence, or within every limit.  The first two bytes are the
- * numbers of meta_info.json. */
+/* TensorRT-LLM's expert statistics with a rank file of any bytes: refused with a sentence, or within every
+ * limit.  The first two bytes are the numbers of meta_info.json. */
 #include "formats/routing.h"
 #include "tests/fuzz/fuzzdir.h"
 
@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char meta[96];
     if (size < 2) return 0;
     fuzz_dir_make();
-    int n = snprintf(meta, sizeof meta, "{\"num_experts\": %d, \"num_experts_per_token\": %d}", data[0], data[1]);
+    int n = snprintf(meta, sizeof meta, "{\"num_experts\": %d, \"num_experts_per_token\": %d}", data[0],
+                     data[1]);
     fuzz_put("meta_info.json", meta, (size_t)n);
     fuzz_put("rank0.safetensors", data + 2, size - 2);
     fuzz_put("rank1_raw.safetensors", "", 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/fuzz/fuzzcontainer.h - a container of a few KB in the fuzz target's directory, and its manifest made to agree with what is there. */
+/* tests/fuzz/fuzzcontainer.h - a container of a few KB in the fuzz target's directory, and its manifest made
+ * to agree with what is there. */
 #ifndef FUZZCONTAINER_H
 #define FUZZCONTAINER_H
 

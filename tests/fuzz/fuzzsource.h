@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/fuzz/fuzzsource.h - opening a model as moe-inspect does: survey, lists, then every plane that is said to be there. */
+/* tests/fuzz/fuzzsource.h - opening a model as moe-inspect does: survey, lists, then every plane
+ * that is said to be there. */
 #ifndef FUZZSOURCE_H
 #define FUZZSOURCE_H
 
@@ -9,10 +10,11 @@
 
 /* A model with one layer of one expert: the smallest in which every role but the dense MLP's has a tensor. */
 static const char fuzz_config[] =
-    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"kimi_k2\",\"hidden_size\":32,\"intermediate_size\":32,"
-    "\"moe_intermediate_size\":32,\"num_hidden_layers\":1,\"first_k_dense_replace\":0,\"num_attention_heads\":1,\"q_lora_rank\":32,"
-    "\"kv_lora_rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":16,\"v_head_dim\":32,\"vocab_size\":8,\"n_routed_experts\":1,"
-    "\"num_experts_per_tok\":1,\"n_shared_experts\":1,\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1}";
+    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"kimi_k2\",\"hidden_size\":32,"
+    "\"intermediate_size\":32,\"moe_intermediate_size\":32,\"num_hidden_layers\":1,\"first_k_dense_replace\":"
+    "0,\"num_attention_heads\":1,\"q_lora_rank\":32,\"kv_lora_rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_"
+    "head_dim\":16,\"v_head_dim\":32,\"vocab_size\":8,\"n_routed_experts\":1,\"num_experts_per_tok\":1,\"n_"
+    "shared_experts\":1,\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1}";
 
 /* The lists, which a model with problems has too. */
 static void fuzz_list(const struct moe_source *src)
@@ -57,15 +59,18 @@ static void fuzz_open(const char *path)
     }
     bool fine = !problems->child;
     assert(fine == (err.code == MOE_OK));
-    for (int32_t i = 0; i < src->n_files; i++) assert(moe_plain_name(src->files[i].name)); /* never out of the directory */
+    /* never out of the directory */
+    for (int32_t i = 0; i < src->n_files; i++) assert(moe_plain_name(src->files[i].name));
     fuzz_list(src);
-    assert((moe_source_open(&again, path, &err) == MOE_OK) == (fine && !src->is_part && !(src->staged && src->staged->absent)));
+    assert((moe_source_open(&again, path, &err) == MOE_OK) ==
+           (fine && !src->is_part && !(src->staged && src->staged->absent)));
     moe_source_close(&again);
     assert((moe_source_open_staged(&again, path, &err) == MOE_OK) == (fine && !src->is_part));
     moe_source_close(&again);
     if (fine) {
         fuzz_touch(src);
-        if (moe_source_verify(src, NULL, NULL, problems, &err) != MOE_OK) assert(err.code == MOE_VERIFY && problems->child);
+        if (moe_source_verify(src, NULL, NULL, problems, &err) != MOE_OK)
+            assert(err.code == MOE_VERIFY && problems->child);
     }
     cJSON_Delete(problems);
     moe_source_close(&src);

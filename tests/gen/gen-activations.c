@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-activations OUT.safetensors - activations as a NVFP4 product sees them here: of each matrix N.x under the input scale N.scale, N.out. */
+/* gen-activations OUT.safetensors - activations as a NVFP4 product sees them here: of each matrix N.x under
+ * the input scale N.scale, N.out. */
 #undef NDEBUG
 #include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
@@ -32,13 +33,17 @@ int main(int argc, char **argv)
     if (argc != 2) return 2;
     for (int s = 0; s < 3 * SETS; s++) {
         snprintf(names[s], sizeof names[s], "%d.%s", s / 3, s % 3 == 0 ? "x" : s % 3 == 1 ? "scale" : "out");
-        e[s] = (struct moe_st_entry){ .name = names[s], .dtype = "F32", .ndim = s % 3 == 1 ? 1 : 2, .shape = { s % 3 == 1 ? 1 : ROWS, COLS } };
+        e[s] = (struct moe_st_entry){ .name = names[s],
+                                      .dtype = "F32",
+                                      .ndim = s % 3 == 1 ? 1 : 2,
+                                      .shape = { s % 3 == 1 ? 1 : ROWS, COLS } };
     }
     enum moe_code code = moe_st_create(&w, argv[1], e, 3 * SETS, &err);
     uint64_t seed = 7;
     for (int s = 0; s < SETS && code == MOE_OK; s++) {
         for (int i = 0; i < ROWS * COLS; i++) x[i] = value(&seed, i / COLS, scales[s] * 6);
-        for (int r = 0; r < ROWS; r++) moe_kernels()->nvfp4_activations(x + r * COLS, COLS, scales[s], out + r * COLS);
+        for (int r = 0; r < ROWS; r++)
+            moe_kernels()->nvfp4_activations(x + r * COLS, COLS, scales[s], out + r * COLS);
         code = moe_st_write(w, x, sizeof x, &err);
         if (code == MOE_OK) code = moe_st_write(w, &scales[s], sizeof scales[s], &err);
         if (code == MOE_OK) code = moe_st_write(w, out, sizeof out, &err);

@@ -39,7 +39,8 @@ static void put_ids(const struct moe_tokenizer *t, const char *text, size_t len,
     free(ids);
 }
 
-static int speed(const struct moe_tokenizer *t, const char *text, size_t size, size_t repeat, struct moe_err *err)
+static int speed(const struct moe_tokenizer *t, const char *text, size_t size, size_t repeat,
+                 struct moe_err *err)
 {
     char *all = malloc(size * repeat + 1);
     int32_t *ids;
@@ -49,7 +50,8 @@ static int speed(const struct moe_tokenizer *t, const char *text, size_t size, s
     double from = moe_now();
     if (moe_tokenize(t, all, size * repeat, false, &ids, &n, err) != MOE_OK) return die(err);
     double took = moe_now() - from;
-    printf("%.1f MB in %.2f s: %.1f MB/s, %zu tokens\n", (double)(size * repeat) / 1e6, took, (double)(size * repeat) / 1e6 / took, n);
+    printf("%.1f MB in %.2f s: %.1f MB/s, %zu tokens\n", (double)(size * repeat) / 1e6, took,
+           (double)(size * repeat) / 1e6 / took, n);
     free(ids);
     free(all);
     return 0;
@@ -69,7 +71,8 @@ static int unassigned(void)
 {
     int number, from = -1;
     PCRE2_SIZE offset;
-    pcre2_code_8 *code = pcre2_compile((PCRE2_SPTR) "^\\p{Cn}", PCRE2_ZERO_TERMINATED, PCRE2_UTF, &number, &offset, NULL);
+    pcre2_code_8 *code = pcre2_compile((PCRE2_SPTR) "^\\p{Cn}", PCRE2_ZERO_TERMINATED, PCRE2_UTF, &number,
+                                       &offset, NULL);
     pcre2_match_data *data = pcre2_match_data_create(1, NULL);
     for (int c = 0x80; c <= 0x110000; c++) {
         unsigned char s[4] = { (unsigned char)(0xf0 | c >> 18), (unsigned char)(0x80 | (c >> 12 & 63)),
@@ -77,7 +80,8 @@ static int unassigned(void)
         int skip = 0, n = 4;
         if (c < 0x800) { skip = 2; n = 2; s[2] = (unsigned char)(0xc0 | c >> 6); }
         else if (c < 0x10000) { skip = 1; n = 3; s[1] = (unsigned char)(0xe0 | c >> 12); }
-        int none = c < 0x110000 && (c < 0xd800 || c > 0xdfff) && pcre2_match(code, s + skip, (size_t)n, 0, 0, data, NULL) > 0;
+        int none = c < 0x110000 && (c < 0xd800 || c > 0xdfff) &&
+                   pcre2_match(code, s + skip, (size_t)n, 0, 0, data, NULL) > 0;
         if (none && from < 0) from = c;
         if (!none && from >= 0) { printf("%x %x\n", (unsigned)from, (unsigned)c - 1); from = -1; }
     }
@@ -97,7 +101,8 @@ int main(int argc, char **argv)
     if (argc < 3) return 2;
     int pieces = !strcmp(argv[1], "-p");
     double from = moe_now();
-    if ((pieces ? moe_pretoken_open(&p, &err) : moe_tokenizer_open(&t, argv[1], 0, &err)) != MOE_OK) return die(&err);
+    if ((pieces ? moe_pretoken_open(&p, &err) : moe_tokenizer_open(&t, argv[1], 0, &err)) != MOE_OK)
+        return die(&err);
     double took = moe_now() - from;
     if (moe_read_file(argv[2], (size_t)1 << 32, &text, &size, &err) != MOE_OK) return die(&err);
     if (argc > 3) {

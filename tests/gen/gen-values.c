@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-values MODEL OUT.safetensors - the values of every NVFP4 weight of a model as this project decodes them, in F32. */
+/* gen-values MODEL OUT.safetensors - the values of every NVFP4 weight of a model as this
+ * project decodes them, in F32. */
 #undef NDEBUG
 #include "formats/checkpoint/safetensors.h"
 #include "formats/source.h"
@@ -38,8 +39,11 @@ static enum moe_code run(const char *model, const char *out, struct moe_err *err
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         if (t->type != MOE_NVFP4) continue;
-        e[n] = (struct moe_st_entry){ .name = moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, names[n]), .dtype = "F32",
-                                      .ndim = 2, .shape = { t->rows, t->cols } };
+        e[n] = (struct moe_st_entry){ .name = moe_tensor_name((enum moe_role)t->role, t->layer, t->expert,
+                                                              names[n]),
+                                      .dtype = "F32",
+                                      .ndim = 2,
+                                      .shape = { t->rows, t->cols } };
         n++;
     }
     enum moe_code code = moe_source_map(src, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gencache FILE...   bytes of these files in the page cache, and how many of them are dirty or on their way to the disk, as
+/* gencache FILE...  bytes of these files in the page cache, and how many of them are dirty or on
+ *     their way to the disk, as
  * "CACHED DIRTY".  Exits 77 where the kernel does not tell (cachestat, Linux 6.5). */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/generated.h - models made by genmodel for C tests: one directory at a time, of small widths, with what a test wants different.
- * Needs an argv[0] in the folder of genmodel. */
+/* tests/gen/generated.h - models made by genmodel for C tests: one directory at a time, of small widths, with
+ * what a test wants different.  Needs an argv[0] in the folder of genmodel. */
 #ifndef MOE_TESTS_GEN_GENERATED_H
 #define MOE_TESTS_GEN_GENERATED_H
 
@@ -39,7 +39,10 @@ static void generate(const char *layers, const char *options)
     const char *argv[40] = { genmodel, "-o", dir };
     char words[512];
     int n = 3;
-    snprintf(words, sizeof words, "--layers %s --hidden 64 --dense-inter 96 --inter 32 --heads 3 --kv-lora 32 --nope 16 --rope 8 --v 24 --vocab 300 %s", layers, options);
+    snprintf(words, sizeof words,
+             "--layers %s --hidden 64 --dense-inter 96 --inter 32 --heads 3 --kv-lora 32 --nope 16 --rope 8 "
+             "--v 24 --vocab 300 %s",
+             layers, options);
     for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) argv[n++] = w;
     printf("%s\n", options);
     fflush(stdout);

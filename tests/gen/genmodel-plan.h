@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genmodel-plan.h - which tensors a generated checkpoint has and where they lie.  Included once, by genmodel.c.
+/* tests/gen/genmodel-plan.h - which tensors a generated checkpoint has and where they lie.
+ * Included once, by genmodel.c.
  *
- * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a weight has one to four). */
+ * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a
+ * weight has one to four). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,12 +14,14 @@ static const char *const format_names[F_COUNT] = { "bf16", "f32", "fp8", "int4",
 struct options {
     const char *out, *preset, *prefix, *tokenizer, *nan, *inf;
     enum format format;
-    int64_t layers, dense, freq, experts, top_k, hidden, inter, dense_inter, heads, q_lora, kv_lora, nope, rope, v, vocab, shared;
+    int64_t layers, dense, freq, experts, top_k, hidden, inter, dense_inter, heads, q_lora, kv_lora, nope,
+        rope, v, vocab, shared;
     int64_t seed, shards, cold, dead, n_group, topk_group, threads;
     double skew, eps, scaling, yarn_factor, beta_fast, yarn_original;
     int64_t max_position;
     const char *model_type;
-    int vision, inv_freq, hostile, scales_apart, single_file, sparse, all_mlp, rope_parameters, short_names, layer_shards, no_yarn, tied;
+    int vision, inv_freq, hostile, scales_apart, single_file, sparse, all_mlp, rope_parameters, short_names,
+        layer_shards, no_yarn, tied;
 };
 
 enum kind { K_EMBED, K_HEAD, K_NORM, K_LINEAR, K_EXPERT, K_ROUTER, K_BIAS, K_JUNK };
@@ -73,11 +77,18 @@ static int64_t dtype_bytes(const char *d)
     return !strcmp(d, "BF16") ? 2 : d[1] == '3' /* F32, I32 */ ? 4 : 1;
 }
 
-static struct out *add_out(struct plan *p, int64_t weight, int plane, const char *name, const char *dtype, int ndim, int64_t a, int64_t b)
+static struct out *add_out(struct plan *p, int64_t weight, int plane, const char *name, const char *dtype,
+                           int ndim, int64_t a, int64_t b)
 {
-    if (p->n_o == p->cap_o) p->o = need(realloc(p->o, (size_t)(p->cap_o = p->cap_o ? 2 * p->cap_o : 1024) * sizeof *p->o));
+    if (p->n_o == p->cap_o)
+        p->o = need(realloc(p->o, (size_t)(p->cap_o = p->cap_o ? 2 * p->cap_o : 1024) * sizeof *p->o));
     struct out *o = &p->o[p->n_o++];
-    *o = (struct out){ .name = need(strdup(name)), .weight = weight, .dtype = dtype, .ndim = ndim, .shape = { a, b, 1, 1 }, .plane = plane };
+    *o = (struct out){ .name = need(strdup(name)),
+                       .weight = weight,
+                       .dtype = dtype,
+                       .ndim = ndim,
+                       .shape = { a, b, 1, 1 },
+                       .plane = plane };
     o->bytes = (uint64_t)(dtype_bytes(dtype) * (ndim > 0 ? a : 1) * (ndim > 1 ? b : 1));
     return o;
 }
@@ -94,7 +105,8 @@ static void add_planes(struct plan *p, int64_t w, const char *stem, bool bare)
     switch ((enum format)t->format) {
     case F_F32:
     case F_BF16:
-        add_out(p, w, 0, NAME(bare ? "" : ".weight"), t->format == F_F32 ? "F32" : "BF16", vector ? 1 : 2, vector ? c : r, c);
+        add_out(p, w, 0, NAME(bare ? "" : ".weight"), t->format == F_F32 ? "F32" : "BF16", vector ? 1 : 2,
+                vector ? c : r, c);
         return;
     case F_FP8:
         add_out(p, w, 0, NAME(".weight"), "F8_E4M3", 2, r, c);
@@ -131,12 +143,15 @@ static enum format stored_as(const struct options *o, enum kind k, bool mlp)
     return (o->format == F_NVFP4 || o->format == F_NVFP4_CT) && mlp && o->all_mlp ? o->format : F_BF16;
 }
 
-static struct weight *add_weight(struct plan *p, const struct options *o, enum kind k, int64_t rows, int64_t cols, double sigma,
-                                 const char *fmt, ...)
+static struct weight *add_weight(struct plan *p, const struct options *o, enum kind k, int64_t rows,
+                                 int64_t cols, double sigma, const char *fmt, ...)
 {
-    if (p->n_w == p->cap_w) p->w = need(realloc(p->w, (size_t)(p->cap_w = p->cap_w ? 2 * p->cap_w : 1024) * sizeof *p->w));
+    if (p->n_w == p->cap_w)
+        p->w = need(realloc(p->w, (size_t)(p->cap_w = p->cap_w ? 2 * p->cap_w : 1024) * sizeof *p->w));
     struct weight *w = &p->w[p->n_w++];
-    *w = (struct weight){ .kind = (uint8_t)k, .layer = -1, .expert = -1, .rows = rows, .cols = cols, .sigma = (float)sigma };
+    *w = (struct weight){
+        .kind = (uint8_t)k, .layer = -1, .expert = -1, .rows = rows, .cols = cols, .sigma = (float)sigma
+    };
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(w->name, sizeof w->name, fmt, ap);
@@ -144,18 +159,21 @@ static struct weight *add_weight(struct plan *p, const struct options *o, enum k
     w->format = (uint8_t)(k == K_JUNK ? F_BF16 : stored_as(o, k, strstr(w->name, "mlp.") != NULL));
     char stem[160];
     bool outside = !strncmp(w->name, "vision", 6) || !strncmp(w->name, "mm_", 3);
-    snprintf(stem, sizeof stem, "%s%s", !outside && !strcmp(o->prefix, "language_model") ? "language_model." : "", w->name);
+    snprintf(stem, sizeof stem, "%s%s",
+             !outside && !strcmp(o->prefix, "language_model") ? "language_model." : "", w->name);
     add_planes(p, p->n_w - 1, stem, k == K_BIAS || k == K_JUNK);
     return w;
 }
 
-static void add_mlp(struct plan *p, const struct options *o, int64_t layer, const char *where, enum kind k, int64_t inter, int32_t expert)
+static void add_mlp(struct plan *p, const struct options *o, int64_t layer, const char *where, enum kind k,
+                    int64_t inter, int32_t expert)
 {
     static const char *const part[3] = { "gate_proj", "up_proj", "down_proj" };
     for (int i = 0; i < 3; i++) {
         int64_t in = i == 2 ? inter : o->hidden;
-        struct weight *w = add_weight(p, o, k, i == 2 ? o->hidden : inter, in, (i == 2 ? 0.5 : 1) / sqrt((double)in),
-                                      "model.layers.%d.mlp.%s%s", (int)layer, where, part[i]);
+        struct weight *w = add_weight(p, o, k, i == 2 ? o->hidden : inter, in,
+                                      (i == 2 ? 0.5 : 1) / sqrt((double)in), "model.layers.%d.mlp.%s%s",
+                                      (int)layer, where, part[i]);
         w->part = i;
         w->expert = expert;
         w->layer = (int16_t)layer;
@@ -166,14 +184,19 @@ static void add_attention(struct plan *p, const struct options *o, int l)
 {
     int64_t qk = o->nope + o->rope, h = o->hidden, f = o->q_lora ? o->q_lora : h;
     if (o->q_lora) {
-        add_weight(p, o, K_LINEAR, o->q_lora, h, 1 / sqrt((double)h), "model.layers.%d.self_attn.q_a_proj", l);
+        add_weight(p, o, K_LINEAR, o->q_lora, h, 1 / sqrt((double)h), "model.layers.%d.self_attn.q_a_proj",
+                   l);
         add_weight(p, o, K_NORM, 1, o->q_lora, 1, "model.layers.%d.self_attn.q_a_layernorm", l);
     }
-    add_weight(p, o, K_LINEAR, o->heads * qk, f, 1 / sqrt((double)f), "model.layers.%d.self_attn.%s", l, o->q_lora ? "q_b_proj" : "q_proj");
-    add_weight(p, o, K_LINEAR, o->kv_lora + o->rope, h, 1 / sqrt((double)h), "model.layers.%d.self_attn.kv_a_proj_with_mqa", l);
+    add_weight(p, o, K_LINEAR, o->heads * qk, f, 1 / sqrt((double)f), "model.layers.%d.self_attn.%s", l,
+               o->q_lora ? "q_b_proj" : "q_proj");
+    add_weight(p, o, K_LINEAR, o->kv_lora + o->rope, h, 1 / sqrt((double)h),
+               "model.layers.%d.self_attn.kv_a_proj_with_mqa", l);
     add_weight(p, o, K_NORM, 1, o->kv_lora, 1, "model.layers.%d.self_attn.kv_a_layernorm", l);
-    add_weight(p, o, K_LINEAR, o->heads * (o->nope + o->v), o->kv_lora, 1 / sqrt((double)o->kv_lora), "model.layers.%d.self_attn.kv_b_proj", l);
-    add_weight(p, o, K_LINEAR, h, o->heads * o->v, 0.7 / sqrt((double)(o->heads * o->v)), "model.layers.%d.self_attn.o_proj", l);
+    add_weight(p, o, K_LINEAR, o->heads * (o->nope + o->v), o->kv_lora, 1 / sqrt((double)o->kv_lora),
+               "model.layers.%d.self_attn.kv_b_proj", l);
+    add_weight(p, o, K_LINEAR, h, o->heads * o->v, 0.7 / sqrt((double)(o->heads * o->v)),
+               "model.layers.%d.self_attn.o_proj", l);
     if (o->inv_freq) {
         int64_t n = h / o->heads / 2;
         add_weight(p, o, K_JUNK, 1, n ? n : 1, 1, "model.layers.%d.self_attn.rotary_emb.inv_freq", l);
@@ -190,8 +213,11 @@ static void add_layer(struct plan *p, const struct options *o, int l)
         add_mlp(p, o, l, "", K_LINEAR, o->dense_inter, -1);
         return;
     }
-    add_weight(p, o, K_ROUTER, o->experts, o->hidden, 1 / sqrt((double)o->hidden), "model.layers.%d.mlp.gate", l)->layer = (int16_t)l;
-    add_weight(p, o, K_BIAS, 1, o->experts, 1, "model.layers.%d.mlp.gate.e_score_correction_bias", l)->layer = (int16_t)l;
+    add_weight(p, o, K_ROUTER, o->experts, o->hidden, 1 / sqrt((double)o->hidden), "model.layers.%d.mlp.gate",
+               l)
+        ->layer = (int16_t)l;
+    add_weight(p, o, K_BIAS, 1, o->experts, 1, "model.layers.%d.mlp.gate.e_score_correction_bias", l)->layer =
+        (int16_t)l;
     if (o->shared) add_mlp(p, o, l, "shared_experts.", K_LINEAR, o->inter * o->shared, -1);
     for (int32_t e = 0; e < o->experts; e++) {
         snprintf(where, sizeof where, "experts.%d.", (int)e);
@@ -200,7 +226,8 @@ static void add_layer(struct plan *p, const struct options *o, int l)
 }
 
 /* One BF16 tensor outside the text model, of 1 to 4 dimensions. */
-static void add_other(struct plan *p, const struct options *o, const char *stem, const char *suffix, int ndim, const int64_t *shape)
+static void add_other(struct plan *p, const struct options *o, const char *stem, const char *suffix, int ndim,
+                      const int64_t *shape)
 {
     int64_t n = 1;
     for (int d = 0; d < ndim; d++) n *= shape[d];
@@ -217,13 +244,15 @@ static void add_pair(struct plan *p, const struct options *o, const char *stem, 
     add_other(p, o, stem, "bias", 1, rows ? shape : shape + 1);
 }
 
-/* K2.5's 329 + 6 tensors at its sizes when the text model has K2's width, else one small block.  All BF16, all skipped. */
+/* K2.5's 329 + 6 tensors at its sizes when the text model has K2's width, else one small
+ * block.  All BF16, all skipped. */
 static void add_vision(struct plan *p, const struct options *o)
 {
     bool real = o->hidden == 7168;
     int64_t d = real ? 1152 : 32, f = real ? 4304 : 56, grid = real ? 64 : 4, blocks = real ? 27 : 1;
-    const struct { const char *name; int64_t rows, cols; } layers[] = {
-        { "norm0", 0, d }, { "norm1", 0, d }, { "wqkv", 3 * d, d }, { "wo", d, d }, { "mlp.fc0", f, d }, { "mlp.fc1", d, f } };
+    const struct { const char *name; int64_t rows, cols;
+    } layers[] = { { "norm0", 0, d }, { "norm1", 0, d },   { "wqkv", 3 * d, d },
+                   { "wo", d, d },    { "mlp.fc0", f, d }, { "mlp.fc1", d, f } };
     add_other(p, o, "vision_tower.patch_embed.proj", "weight", 4, (int64_t[]){ d, 3, 14, 14 });
     add_other(p, o, "vision_tower.patch_embed.proj", "bias", 1, &d);
     add_other(p, o, "vision_tower.patch_embed.pos_emb", "weight", 3, (int64_t[]){ grid, grid, d });
@@ -251,7 +280,10 @@ static void assign_shards(struct plan *p, const struct options *o)
         const char *l = strstr(t->name, ".layers.");
         if (p->shards == 1) t->shard = 0;
         else if (o->layer_shards && l) t->shard = (int)strtol(l + 8, NULL, 10);
-        else if (o->layer_shards) t->shard = strstr(t->name, "embed_tokens") && o->format == F_FP8 ? 0 : (int)(o->format == F_FP8 ? o->layers - 1 : o->layers);
+        else if (o->layer_shards)
+            t->shard = strstr(t->name, "embed_tokens") && o->format == F_FP8
+                         ? 0
+                         : (int)(o->format == F_FP8 ? o->layers - 1 : o->layers);
         else t->shard = (int)(seen * (uint64_t)p->shards / (total + 1));
         seen += t->bytes;
         if (o->layer_shards && !strncmp(t->name, "mm_projector", 12)) t->shard = p->shards - 2;
@@ -294,6 +326,8 @@ static void make_plan(struct plan *p, const struct options *o)
 static const char *shard_name(const struct plan *p, const struct options *o, int i, char out[64])
 {
     if (o->single_file) snprintf(out, 64, "model.safetensors");
-    else snprintf(out, 64, o->short_names ? "model-%d-of-%d.safetensors" : "model-%05d-of-%06d.safetensors", i + 1, p->shards);
+    else
+        snprintf(out, 64, o->short_names ? "model-%d-of-%d.safetensors" : "model-%05d-of-%06d.safetensors",
+                 i + 1, p->shards);
     return out;
 }

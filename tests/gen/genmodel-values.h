@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/gen/genmodel-values.h - the numbers of a generated model.  Included once, by genmodel.c.
  *
- * A weight is a pure function of (seed, canonical tensor name, row, column): the layout, the prefix, the number of
- * shards and threads do not enter, so that every format stores (its rounding of) the same model.
+ * A weight is a pure function of (seed, canonical tensor name, row, column): the layout, the prefix, the
+ * number of shards and threads do not enter, so that every format stores (its rounding of) the same model.
  *
  *     w[r][c] = sigma * row(r) * column(c) * t      t: Student's t with 4 degrees of freedom, unit variance,
  *                                                      cut at the 2^-17 quantile (15 sigma)
  *
- * row() and column() are log-normal, and one column in 256 is an outlier channel, four times as large; the columns of
- * tensors that read the residual stream have the same outlier channels in the whole model. */
+ * row() and column() are log-normal, and one column in 256 is an outlier channel, four times as large; the
+ * columns of tensors that read the residual stream have the same outlier channels in the whole model. */
 #include "kernels/scalar.h"
 
 #include <float.h>
@@ -61,7 +61,10 @@ static double normal_above(double p)
     return (lo + hi) / 2;
 }
 
-static float row_scale(uint64_t key, int64_t r) { return (float)exp(0.15 * normal_of(mix2(key ^ 0x726f77, (uint64_t)r))); }
+static float row_scale(uint64_t key, int64_t r)
+{
+    return (float)exp(0.15 * normal_of(mix2(key ^ 0x726f77, (uint64_t)r)));
+}
 
 static void column_scales(uint64_t key, int64_t cols, float *out)
 {
@@ -84,11 +87,13 @@ static void fill_row(uint64_t key, int64_t r, int64_t cols, float sigma, const f
     for (int j = 0; c + j < cols; j++) out[c + j] = s * column[c + j] * t_table[h >> 16 * j & 0xffff];
 }
 
-/* ---- hostile experts: what a quantizer may meet.  By expert % HOSTILE_KINDS; see the cases ------------------- */
+/* ---- hostile experts: what a quantizer may meet.  By expert % HOSTILE_KINDS; see the
+ * cases ------------------- */
 
 enum { HOSTILE_KINDS = 12 };
 
-/* Codes halfway between two E2M1 values under a scale that is a power of two; `top` is the tensor's amax / 6. */
+/* Codes halfway between two E2M1 values under a scale that is a power of two; `top`
+ * is the tensor's amax / 6. */
 static void tie_block(uint64_t h, bool first, float top, float *v)
 {
     static const float tie[8] = { .25f, .75f, 1.25f, 1.75f, 2.5f, 3.5f, 5, 6 };
@@ -131,7 +136,8 @@ static void hostile_block(int expert, int part, uint64_t h, bool first, float *v
         if (first) v[0] = 3e38f;
         return;
     case 10: /* one large value among tiny ones of both signs, which round to 0 and -0 */
-        for (int j = 0; j < 16; j++) v[j] = j == (int)(h & 15) ? 1.0f : mix2(h, (uint64_t)j) % 8 ? v[j] * 1e-3f : -0.0f;
+        for (int j = 0; j < 16; j++)
+            v[j] = j == (int)(h & 15) ? 1.0f : mix2(h, (uint64_t)j) % 8 ? v[j] * 1e-3f : -0.0f;
         return;
     case 11: /* one magnitude in the whole block */
         for (int j = 0; j < 16; j++) v[j] = ldexpf(mix2(h, (uint64_t)j) & 1 ? 1.0f : -1.0f, -(shift % 24));
@@ -139,7 +145,7 @@ static void hostile_block(int expert, int part, uint64_t h, bool first, float *v
     }
 }
 
-/* ---- the encodings; kernels/scalar.h has those of one value -------------------------------------------------- */
+/* ---- the encodings; kernels/scalar.h has those of one value ---- */
 
 /* Signed E4M3, nearest, ties to even, saturating at 448. */
 static uint8_t to_e4m3(float v)
@@ -177,14 +183,16 @@ static void encode_int4(const float *v, int64_t n, uint8_t *codes, uint8_t *scal
         float s = moe_bf16_to_f32(b);
         memcpy(scales + 2 * g, &b, 2);
         for (int j = 0; j < 32; j += 2) {
-            int lo = (int)fmaxf(fminf(rintf(v[j] / s), 7), -7) + 8, hi = (int)fmaxf(fminf(rintf(v[j + 1] / s), 7), -7) + 8;
+            int lo = (int)fmaxf(fminf(rintf(v[j] / s), 7), -7) + 8,
+                hi = (int)fmaxf(fminf(rintf(v[j + 1] / s), 7), -7) + 8;
             codes[g * 16 + j / 2] = (uint8_t)(lo | hi << 4);
         }
     }
 }
 
 /* By plain max; `reciprocal`: the global divides. */
-static void encode_nvfp4(const float *v, int64_t n, float global, bool reciprocal, uint8_t *codes, uint8_t *scales)
+static void encode_nvfp4(const float *v, int64_t n, float global, bool reciprocal, uint8_t *codes,
+                         uint8_t *scales)
 {
     for (int64_t b = 0; b < n / 16; b++, v += 16) {
         float amax = 0;

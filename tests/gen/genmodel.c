@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genmodel.c - writes K2-shaped checkpoints for tests and benchmarks: any size, any source layout, hostile weights,
- * skewed routing, and full-size ones whose data are file holes.  `genmodel --help` lists the options.
+/* tests/gen/genmodel.c - writes K2-shaped checkpoints for tests and benchmarks: any size, any source
+ * layout, hostile weights, skewed routing, and full-size ones whose data are file holes.  `genmodel
+ * --help` lists the options.
  *
- * Shares with the code under test only kernels/scalar.h; its safetensors writer, threads and options are its own. */
+ * Shares with the code under test only kernels/scalar.h; its safetensors writer, threads
+ * and options are its own. */
 #include "tests/gen/genmodel-values.h"
 #include "tests/gen/genmodel-plan.h"
 #include "tests/gen/genmodel-config.h"
@@ -14,9 +16,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- values of one weight ------------------------------------------------------------------------------------------ */
+/* ---- values of one weight ---- */
 
-static uint64_t weight_key(const struct options *o, const struct weight *w) { return mix_text(mix((uint64_t)o->seed + 1), w->name); }
+static uint64_t weight_key(const struct options *o, const struct weight *w)
+{
+    return mix_text(mix((uint64_t)o->seed + 1), w->name);
+}
 
 /* Column scales: those of the residual stream are the model's, others the tensor's; the router has none. */
 static void weight_columns(const struct options *o, const struct weight *w, float *column)
@@ -26,7 +31,8 @@ static void weight_columns(const struct options *o, const struct weight *w, floa
     for (int64_t c = 0; c < w->cols && w->kind == K_ROUTER; c++) column[c] = 1;
 }
 
-/* Share of tokens that should reach expert e: log-normal with --skew, the last --dead never, the --cold before them hardly. */
+/* Share of tokens that should reach expert e: log-normal with --skew, the last --dead never, the
+ * --cold before them hardly. */
 static double popularity(const struct options *o, uint64_t key, int64_t e)
 {
     if (e >= o->experts - o->dead) return 0;
@@ -34,15 +40,19 @@ static double popularity(const struct options *o, uint64_t key, int64_t e)
     return exp(o->skew * normal_of(mix2(key ^ 0x706f70, (uint64_t)e)));
 }
 
-/* The bias that gives expert e its share: its score is sigmoid(N(0, |row|)), and it is chosen when score + bias passes a
- * threshold that is the same for all, so bias = threshold - the score that a token exceeds with probability share. */
-static void fill_bias(const struct options *o, const struct weight *w, const struct weight *router, float *out)
+/* The bias that gives expert e its share: its score is sigmoid(N(0, |row|)), and it is chosen when score
+ * + bias passes a threshold that is the same for all, so bias = threshold - the score that a token
+ * exceeds with probability share. */
+static void fill_bias(const struct options *o, const struct weight *w, const struct weight *router,
+                      float *out)
 {
     uint64_t key = weight_key(o, w), rk = weight_key(o, router);
-    float *row = need(malloc((size_t)o->hidden * sizeof *row)), *column = need(malloc((size_t)o->hidden * sizeof *column));
+    float *row = need(malloc((size_t)o->hidden * sizeof *row)),
+          *column = need(malloc((size_t)o->hidden * sizeof *column));
     double sum = 0, scale = 1;
     weight_columns(o, router, column);
-    for (int pass = 0; pass < 30; pass++, scale *= (double)o->top_k / sum) { /* shares that sum to top-k, none above 0.9 */
+    /* shares that sum to top-k, none above 0.9 */
+    for (int pass = 0; pass < 30; pass++, scale *= (double)o->top_k / sum) {
         sum = 0;
         for (int64_t e = 0; e < o->experts; e++) sum += fmin(fmax(popularity(o, key, e), 0) * scale, 0.9);
     }
@@ -76,7 +86,8 @@ static void fill_vector(const struct options *o, const struct weight *w, float *
     for (int64_t c = 0; c < w->cols; c++) out[c] = (float)(0.02 * normal_of(mix2(key, (uint64_t)c)));
 }
 
-static void fill_rows(const struct options *o, const struct weight *w, int64_t r0, int64_t n, const float *column, float *out)
+static void fill_rows(const struct options *o, const struct weight *w, int64_t r0, int64_t n,
+                      const float *column, float *out)
 {
     uint64_t key = weight_key(o, w);
     if (w->kind == K_NORM || w->kind == K_BIAS || w->kind == K_JUNK) { fill_vector(o, w, out); return; }
@@ -84,11 +95,12 @@ static void fill_rows(const struct options *o, const struct weight *w, int64_t r
         fill_row(key, r, w->cols, w->sigma, column, out);
         if (!o->hostile || w->kind != K_EXPERT) continue;
         for (int64_t b = 0; b < w->cols / 16; b++)
-            hostile_block(w->expert, w->part, mix2(mix2(key ^ 0x686f73, (uint64_t)r), (uint64_t)b), r == 0 && b == 0, out + 16 * b);
+            hostile_block(w->expert, w->part, mix2(mix2(key ^ 0x686f73, (uint64_t)r), (uint64_t)b),
+                          r == 0 && b == 0, out + 16 * b);
     }
 }
 
-/* ---- writing, a range of rows at a time ----------------------------------------------------------------------------- */
+/* ---- writing, a range of rows at a time ---- */
 
 struct task { int64_t weight, row, rows; };
 
@@ -127,7 +139,8 @@ static float input_scale(const struct options *o, const struct weight *w)
     return (float)(10 * exp(0.3 * normal_of(h)) / (6 * 448));
 }
 
-static void put_nvfp4(struct job *j, const struct weight *w, const struct out *t, const struct task *k, const struct scratch *s)
+static void put_nvfp4(struct job *j, const struct weight *w, const struct out *t, const struct task *k,
+                      const struct scratch *s)
 {
     bool ct = w->format == F_NVFP4_CT;
     float g = nvfp4_global(w), in = input_scale(j->o, w);
@@ -140,7 +153,8 @@ static void put_nvfp4(struct job *j, const struct weight *w, const struct out *t
     put(j, t + 3, 0, &in, 4);
 }
 
-static void put_fp8(struct job *j, const struct weight *w, const struct out *t, const struct task *k, const struct scratch *s)
+static void put_fp8(struct job *j, const struct weight *w, const struct out *t, const struct task *k,
+                    const struct scratch *s)
 {
     int64_t blocks = (w->cols + 127) / 128;
     for (int64_t r = 0; r < k->rows; r += 128) {
@@ -151,7 +165,8 @@ static void put_fp8(struct job *j, const struct weight *w, const struct out *t, 
     }
 }
 
-static void put_int4(struct job *j, const struct weight *w, const struct out *t, const struct task *k, const struct scratch *s)
+static void put_int4(struct job *j, const struct weight *w, const struct out *t, const struct task *k,
+                     const struct scratch *s)
 {
     int32_t shape[2] = { (int32_t)w->rows, (int32_t)w->cols };
     encode_int4(s->v, k->rows * w->cols, s->a, s->b);
@@ -171,7 +186,9 @@ static void run_task(struct job *j, const struct task *k, const struct scratch *
         float amax = 0;
         for (int64_t i = 0; i < n; i++) amax = fmaxf(amax, fabsf(s->v[i]));
         uint32_t new = moe_f32_bits(amax), old = __atomic_load_n(&w->amax, __ATOMIC_RELAXED);
-        while (new > old && !__atomic_compare_exchange_n(&w->amax, &old, new, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+        while (new > old &&
+               !__atomic_compare_exchange_n(&w->amax, &old, new, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        }
         return;
     }
     switch ((enum format)w->format) {
@@ -200,14 +217,16 @@ static void *worker(void *arg)
         most = n > most ? n : most;
         wide = c > wide ? c : wide;
     }
-    struct scratch s = { need(malloc((size_t)most * 4)), need(malloc((size_t)wide * 4)), need(malloc((size_t)wide * 4)),
-                         need(malloc((size_t)most * 2)), need(malloc((size_t)most * 2)) };
+    struct scratch s = { need(malloc((size_t)most * 4)), need(malloc((size_t)wide * 4)),
+                         need(malloc((size_t)wide * 4)), need(malloc((size_t)most * 2)),
+                         need(malloc((size_t)most * 2)) };
     for (int64_t i; (i = atomic_fetch_add(&j->next, 1)) < j->n_tasks;) run_task(j, &j->tasks[i], &s);
     free(s.v), free(s.column), free(s.scale), free(s.a), free(s.b);
     return NULL;
 }
 
-/* Every weight in ranges of a multiple of 128 rows and about a million values; amax_only: those that need a first pass. */
+/* Every weight in ranges of a multiple of 128 rows and about a million values; amax_only:
+ * those that need a first pass. */
 static void run_pass(struct job *j, bool amax_only)
 {
     int64_t cap = 0;
@@ -218,7 +237,8 @@ static void run_pass(struct job *j, bool amax_only)
         if (amax_only && w->format != F_NVFP4 && w->format != F_NVFP4_CT) continue;
         int64_t step = 128 * (1 + (1 << 20) / (128 * w->cols));
         for (int64_t r = 0; r < w->rows; r += step) {
-            if (j->n_tasks == cap) j->tasks = need(realloc(j->tasks, (size_t)(cap = cap ? 2 * cap : 256) * sizeof *j->tasks));
+            if (j->n_tasks == cap)
+                j->tasks = need(realloc(j->tasks, (size_t)(cap = cap ? 2 * cap : 256) * sizeof *j->tasks));
             j->tasks[j->n_tasks++] = (struct task){ i, r, w->rows - r < step ? w->rows - r : step };
         }
     }
@@ -231,7 +251,7 @@ static void run_pass(struct job *j, bool amax_only)
     free(j->tasks);
 }
 
-/* ---- files ----------------------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 /* The header of one shard; sets the offsets of its outs.  order[from .. to) are they. */
 static char *shard_header(struct plan *p, int64_t from, int64_t to, size_t *size)
@@ -268,7 +288,8 @@ static void create_shards(const struct options *o, struct plan *p, int *fd)
         text = shard_header(p, from, i, &size);
         snprintf(path, sizeof path, "%s/%s", o->out, shard_name(p, o, (int)s, name));
         fd[s] = open(path, O_RDWR | O_CREAT | O_TRUNC, 0666);
-        if (fd[s] < 0 || pwrite(fd[s], text, size, 0) != (ssize_t)size || ftruncate(fd[s], (off_t)(size + bytes)))
+        if (fd[s] < 0 || pwrite(fd[s], text, size, 0) != (ssize_t)size ||
+            ftruncate(fd[s], (off_t)(size + bytes)))
             die("cannot write '%s': %s", path, strerror(errno));
         free(text);
     }
@@ -281,7 +302,8 @@ static void write_index(const struct options *o, const struct plan *p)
     fprintf(f, "{\n  \"metadata\": {\"total_size\": %" PRIu64 "},\n  \"weight_map\": {", p->total);
     for (int64_t i = 0; i < p->n_o; i++) {
         char name[64];
-        fprintf(f, "%s\n    \"%s\": \"%s\"", i ? "," : "", p->o[i].name, shard_name(p, o, p->o[i].shard, name));
+        fprintf(f, "%s\n    \"%s\": \"%s\"", i ? "," : "", p->o[i].name,
+                shard_name(p, o, p->o[i].shard, name));
     }
     fputs("\n  }\n}\n", f);
     finish(f, "model.safetensors.index.json");
@@ -315,42 +337,99 @@ static void put_scalars(struct job *j)
     }
 }
 
-/* ---- options ----------------------------------------------------------------------------------------------------------- */
+/* ---- options ---- */
 
-static const struct options small = {
-    .prefix = "model", .layers = 4, .dense = 1, .freq = 1, .experts = 32, .top_k = 4, .hidden = 128, .inter = 64, .dense_inter = 384, .heads = 4,
-    .q_lora = 96, .kv_lora = 64, .nope = 32, .rope = 16, .v = 32, .vocab = 1024, .shared = 1, .shards = 3, .n_group = 1, .topk_group = 1,
-    .eps = 1e-6, .scaling = 2.827, .yarn_factor = 4, .beta_fast = 1, .yarn_original = 1024, .max_position = 4096, .model_type = "kimi_k2" };
+static const struct options small = { .prefix = "model",
+                                      .layers = 4,
+                                      .dense = 1,
+                                      .freq = 1,
+                                      .experts = 32,
+                                      .top_k = 4,
+                                      .hidden = 128,
+                                      .inter = 64,
+                                      .dense_inter = 384,
+                                      .heads = 4,
+                                      .q_lora = 96,
+                                      .kv_lora = 64,
+                                      .nope = 32,
+                                      .rope = 16,
+                                      .v = 32,
+                                      .vocab = 1024,
+                                      .shared = 1,
+                                      .shards = 3,
+                                      .n_group = 1,
+                                      .topk_group = 1,
+                                      .eps = 1e-6,
+                                      .scaling = 2.827,
+                                      .yarn_factor = 4,
+                                      .beta_fast = 1,
+                                      .yarn_original = 1024,
+                                      .max_position = 4096,
+                                      .model_type = "kimi_k2" };
 
 static void set_preset(struct options *o, const char *name)
 {
-    *o = (struct options){ .out = o->out, .preset = name, .prefix = "model", .layers = 61, .dense = 1, .freq = 1, .experts = 384, .top_k = 8,
-        .hidden = 7168, .inter = 2048, .dense_inter = 18432, .heads = 64, .q_lora = 1536, .kv_lora = 512, .nope = 128, .rope = 64, .v = 128,
-        .vocab = 163840, .shared = 1, .n_group = 1, .topk_group = 1, .eps = 1e-6, .scaling = 2.827, .yarn_factor = 32, .beta_fast = 1,
-        .yarn_original = 4096, .max_position = 131072, .model_type = "kimi_k2", .layer_shards = 1 };
+    *o = (struct options){ .out = o->out,
+                           .preset = name,
+                           .prefix = "model",
+                           .layers = 61,
+                           .dense = 1,
+                           .freq = 1,
+                           .experts = 384,
+                           .top_k = 8,
+                           .hidden = 7168,
+                           .inter = 2048,
+                           .dense_inter = 18432,
+                           .heads = 64,
+                           .q_lora = 1536,
+                           .kv_lora = 512,
+                           .nope = 128,
+                           .rope = 64,
+                           .v = 128,
+                           .vocab = 163840,
+                           .shared = 1,
+                           .n_group = 1,
+                           .topk_group = 1,
+                           .eps = 1e-6,
+                           .scaling = 2.827,
+                           .yarn_factor = 32,
+                           .beta_fast = 1,
+                           .yarn_original = 4096,
+                           .max_position = 131072,
+                           .model_type = "kimi_k2",
+                           .layer_shards = 1 };
     if (!strcmp(name, "k2")) { o->format = F_FP8, o->inv_freq = 1, o->short_names = 1; return; }
     o->eps = 1e-5, o->yarn_factor = 64, o->max_position = 262144;
     if (!strcmp(name, "k2-thinking")) { o->format = F_INT4; return; }
     if (!strcmp(name, "k2-nvfp4")) { o->format = F_NVFP4, o->layer_shards = 0, o->shards = 119; return; }
     if (strcmp(name, "moonlight")) die("no preset '%s' (k2, k2-thinking, k2-nvfp4, moonlight)", name);
-    o->layers = 27, o->experts = 64, o->top_k = 6, o->hidden = 2048, o->inter = 1408, o->dense_inter = 11264, o->heads = 16, o->q_lora = 0;
+    o->layers = 27, o->experts = 64, o->top_k = 6, o->hidden = 2048, o->inter = 1408, o->dense_inter = 11264,
+    o->heads = 16, o->q_lora = 0;
     o->shared = 2, o->scaling = 2.446, o->no_yarn = 1, o->max_position = 8192, o->model_type = "deepseek_v3";
 }
 
 static const char help[] =
     "usage: genmodel -o DIR [option]...   writes a K2-shaped checkpoint\n"
-    "  --preset k2|k2-thinking|k2-nvfp4|moonlight   true sizes, layout and shards; other options change them\n"
-    "  --format bf16|f32|fp8|int4|nvfp4|nvfp4-ct    --all-mlp (NVFP4 of shared experts and dense layers too)\n"
-    "  --layers --dense --freq (of layers with experts) --experts --top-k --hidden --inter --dense-inter --heads --q-lora (0: none) --kv-lora --nope --rope --v\n"
+    "  --preset k2|k2-thinking|k2-nvfp4|moonlight   true sizes, layout and shards; other options change "
+    "them\n"
+    "  --format bf16|f32|fp8|int4|nvfp4|nvfp4-ct    --all-mlp (NVFP4 of shared experts and dense layers "
+    "too)\n"
+    "  --layers --dense --freq (of layers with experts) --experts --top-k --hidden --inter --dense-inter "
+    "--heads --q-lora (0: none) --kv-lora --nope --rope --v\n"
     "  --vocab --shared --groups N,N      sizes\n"
-    "  --seed N --threads N --shards N --single-file --prefix model|language_model --tokenizer DIR  --tied (no lm_head)\n"
-    "  --skew S     expert popularity log-normal with sigma S      --cold N, --dead N   the last N experts of every layer are never\n"
+    "  --seed N --threads N --shards N --single-file --prefix model|language_model --tokenizer DIR  --tied "
+    "(no lm_head)\n"
+    "  --skew S     expert popularity log-normal with sigma S      --cold N, --dead N   the last N experts "
+    "of every layer are never\n"
     "               reached, the N before them hardly\n"
-    "  --vision     vision and projector tensors, config in text_config    --inv-freq  junk rotary buffers   --rope-parameters\n"
+    "  --vision     vision and projector tensors, config in text_config    --inv-freq  junk rotary buffers   "
+    "--rope-parameters\n"
     "  --hostile    experts of zeros, subnormals, ties, outliers   --nan TENSOR, --inf TENSOR   plant one\n"
-    "  --scales-apart  scales in another shard than their weight   --sparse  headers are real, data are file holes\n";
+    "  --scales-apart  scales in another shard than their weight   --sparse  headers are real, data are file "
+    "holes\n";
 
-enum { O_FORMAT = 1, O_PRESET, O_PREFIX, O_TOKENIZER, O_NAN, O_INF, O_SKEW, O_GROUPS, O_HELP, O_INT = 256 }; /* above every character */
+/* above every character */
+enum { O_FORMAT = 1, O_PRESET, O_PREFIX, O_TOKENIZER, O_NAN, O_INF, O_SKEW, O_GROUPS, O_HELP, O_INT = 256 };
 
 static struct { const char *name; int64_t *to; } ints[24];
 static struct option longs[64];
@@ -358,20 +437,35 @@ static struct option longs[64];
 static void option_table(struct options *o)
 {
     int n = 0, k = 0;
-#define I(text, field) (ints[k].name = text, ints[k].to = &o->field, longs[n++] = (struct option){ text, required_argument, NULL, O_INT + k }, k++)
-    I("layers", layers), I("dense", dense), I("freq", freq), I("experts", experts), I("top-k", top_k), I("hidden", hidden), I("inter", inter);
-    I("dense-inter", dense_inter), I("heads", heads), I("q-lora", q_lora), I("kv-lora", kv_lora), I("nope", nope), I("rope", rope);
-    I("v", v), I("vocab", vocab), I("shared", shared), I("seed", seed), I("shards", shards), I("cold", cold), I("dead", dead);
+#define I(text, field) \
+    (ints[k].name = text, ints[k].to = &o->field, \
+     longs[n++] = (struct option){ text, required_argument, NULL, O_INT + k }, k++)
+    I("layers", layers), I("dense", dense), I("freq", freq), I("experts", experts), I("top-k", top_k),
+        I("hidden", hidden), I("inter", inter);
+    I("dense-inter", dense_inter), I("heads", heads), I("q-lora", q_lora), I("kv-lora", kv_lora),
+        I("nope", nope), I("rope", rope);
+    I("v", v), I("vocab", vocab), I("shared", shared), I("seed", seed), I("shards", shards), I("cold", cold),
+        I("dead", dead);
     I("threads", threads);
 #undef I
-    const struct { const char *name; int *flag; } flags[] = {
-        { "vision", &o->vision }, { "inv-freq", &o->inv_freq }, { "hostile", &o->hostile }, { "scales-apart", &o->scales_apart },
-        { "single-file", &o->single_file }, { "tied", &o->tied }, { "sparse", &o->sparse }, { "all-mlp", &o->all_mlp }, { "rope-parameters", &o->rope_parameters } };
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) longs[n++] = (struct option){ flags[i].name, no_argument, flags[i].flag, 1 };
-    const struct { const char *name; int id; } texts[] = {
-        { "format", O_FORMAT }, { "preset", O_PRESET }, { "prefix", O_PREFIX }, { "tokenizer", O_TOKENIZER }, { "nan", O_NAN },
-        { "inf", O_INF }, { "skew", O_SKEW }, { "groups", O_GROUPS } };
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) longs[n++] = (struct option){ texts[i].name, required_argument, NULL, texts[i].id };
+    const struct { const char *name; int *flag;
+    } flags[] = { { "vision", &o->vision },
+                  { "inv-freq", &o->inv_freq },
+                  { "hostile", &o->hostile },
+                  { "scales-apart", &o->scales_apart },
+                  { "single-file", &o->single_file },
+                  { "tied", &o->tied },
+                  { "sparse", &o->sparse },
+                  { "all-mlp", &o->all_mlp },
+                  { "rope-parameters", &o->rope_parameters } };
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        longs[n++] = (struct option){ flags[i].name, no_argument, flags[i].flag, 1 };
+    const struct { const char *name; int id;
+    } texts[] = { { "format", O_FORMAT },       { "preset", O_PRESET }, { "prefix", O_PREFIX },
+                  { "tokenizer", O_TOKENIZER }, { "nan", O_NAN },       { "inf", O_INF },
+                  { "skew", O_SKEW },           { "groups", O_GROUPS } };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        longs[n++] = (struct option){ texts[i].name, required_argument, NULL, texts[i].id };
     longs[n++] = (struct option){ "help", no_argument, NULL, O_HELP };
 }
 
@@ -406,7 +500,8 @@ static void set_option(struct options *o, int c)
         if (sscanf(optarg, "%lf%c", &o->skew, &end) != 1) die("--skew wants a number");
         return;
     case O_GROUPS:
-        if (sscanf(optarg, "%" SCNd64 ",%" SCNd64 "%c", &o->n_group, &o->topk_group, &end) != 2) die("--groups wants N,N");
+        if (sscanf(optarg, "%" SCNd64 ",%" SCNd64 "%c", &o->n_group, &o->topk_group, &end) != 2)
+            die("--groups wants N,N");
         return;
     case O_HELP: fputs(help, stdout); exit(0);
     case '?': die("see --help");
@@ -422,11 +517,17 @@ static void check_options(struct options *o)
     bool nvfp4 = o->format == F_NVFP4 || o->format == F_NVFP4_CT;
     int64_t step = nvfp4 ? 16 : o->format == F_INT4 ? 32 : 1;
     if (!o->out) die("-o is missing (see --help)");
-    if (strcmp(o->prefix, "model") && strcmp(o->prefix, "language_model")) die("--prefix is model or language_model");
-    if (o->hidden % step || o->inter % step || (o->all_mlp && o->dense_inter % step)) die("widths must be multiples of %d", (int)step);
-    if (o->hostile && (o->hidden % 16 || o->inter % 16)) die("--hostile wants widths that are multiples of 16");
-    if (o->experts && o->experts - o->dead - o->cold < o->top_k) die("too many cold and dead experts for --top-k");
-    if (o->layers < 1 || o->hidden < 1 || o->heads < 1 || o->kv_lora < 1 || o->inter < 1 || o->vocab < 2 || o->freq < 1) die("a size is zero");
+    if (strcmp(o->prefix, "model") && strcmp(o->prefix, "language_model"))
+        die("--prefix is model or language_model");
+    if (o->hidden % step || o->inter % step || (o->all_mlp && o->dense_inter % step))
+        die("widths must be multiples of %d", (int)step);
+    if (o->hostile && (o->hidden % 16 || o->inter % 16))
+        die("--hostile wants widths that are multiples of 16");
+    if (o->experts && o->experts - o->dead - o->cold < o->top_k)
+        die("too many cold and dead experts for --top-k");
+    if (o->layers < 1 || o->hidden < 1 || o->heads < 1 || o->kv_lora < 1 || o->inter < 1 || o->vocab < 2 ||
+        o->freq < 1)
+        die("a size is zero");
     bool whole_k2 = o->preset && !strcmp(o->preset, "k2-nvfp4") && o->layers != 61 && o->shards == 119;
     if (whole_k2) o->layer_shards = 1;
     if (o->layer_shards) o->shards = (o->format == F_FP8 ? o->layers : o->layers + 1) + (o->vision ? 2 : 0);

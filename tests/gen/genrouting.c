@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Synthetic routing statistics: log-normal popularity of experts, in the forms that moe-plan reads.
  *
- *     genrouting experts=384 layers=60 first=1 top=8 sigma=1.0 seed=1 drift=0.1 tokens=1000000 windows=1 form=moe|sglang|sglang-all|gzip >FILE
+ *     genrouting experts=384 layers=60 first=1 top=8 sigma=1.0 seed=1 drift=0.1 tokens=1000000 windows=1
+ *     form=moe|sglang|sglang-all|gzip >FILE
  *
- * Expert e of layer l has weight exp(sigma z), z normal from (seed, l, e); with drift each is multiplied by exp(drift z') of another stream, for each
- * window anew.  Counts are tokens x top x weight / sum, rounded, at most tokens.  No sampling noise. */
+ * Expert e of layer l has weight exp(sigma z), z normal from (seed, l, e); with drift each is multiplied by
+ * exp(drift z') of another stream, for each window anew.  Counts are tokens x top x weight / sum, rounded, at
+ * most tokens.  No sampling noise. */
 #include "formats/routing.h"
 
 #include <math.h>
@@ -41,7 +43,8 @@ static void print_sglang(const struct moe_routing *r, int32_t dense)
         printf(w ? ",[" : r->n_windows > 1 ? "[" : "");
         for (int32_t i = -dense; i < r->n_layers; i++) {
             printf(i > -dense ? ",\n[" : "[");
-            for (int32_t e = 0; e < r->experts; e++) printf(e ? ",%lld" : "%lld", i < 0 ? 0LL : (long long)moe_routing_row(r, w, i)[e]);
+            for (int32_t e = 0; e < r->experts; e++)
+                printf(e ? ",%lld" : "%lld", i < 0 ? 0LL : (long long)moe_routing_row(r, w, i)[e]);
             printf("]");
         }
         printf(r->n_windows > 1 ? "]" : "");
@@ -51,9 +54,12 @@ static void print_sglang(const struct moe_routing *r, int32_t dense)
 
 int main(int argc, char **argv)
 {
-    int32_t experts = (int32_t)option(argc, argv, "experts", 384), layers = (int32_t)option(argc, argv, "layers", 60), first = (int32_t)option(argc, argv, "first", 1);
+    int32_t experts = (int32_t)option(argc, argv, "experts", 384),
+            layers = (int32_t)option(argc, argv, "layers", 60),
+            first = (int32_t)option(argc, argv, "first", 1);
     int32_t top = (int32_t)option(argc, argv, "top", 8), windows = (int32_t)option(argc, argv, "windows", 1);
-    double sigma = option(argc, argv, "sigma", 1), drift = option(argc, argv, "drift", 0), tokens = option(argc, argv, "tokens", 1e6);
+    double sigma = option(argc, argv, "sigma", 1), drift = option(argc, argv, "drift", 0),
+           tokens = option(argc, argv, "tokens", 1e6);
     uint64_t seed = mix((uint64_t)option(argc, argv, "seed", 1));
     const char *form = "moe";
     struct moe_err err;
@@ -63,7 +69,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (!strncmp(argv[i], "form=", 5)) form = argv[i] + 5;
     for (int32_t i = 0; numbers && i < layers; i++) numbers[i] = first + i;
-    if (!numbers || !w || moe_routing_new(&r, experts, top, layers, numbers, windows, &err) != MOE_OK) return 1;
+    if (!numbers || !w || moe_routing_new(&r, experts, top, layers, numbers, windows, &err) != MOE_OK)
+        return 1;
     for (int32_t k = 0; k < windows; k++) {
         r->tokens[k] = (int64_t)tokens;
         for (int32_t i = 0; i < layers; i++) {

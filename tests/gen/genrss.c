@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genrss.c - genrss FILE COMMAND...   runs a command, writes its peak resident bytes and its seconds to FILE, and
+/* tests/gen/genrss.c - genrss FILE COMMAND...  runs a command, writes its peak resident bytes and
+ *     its seconds to FILE, and
  * exits as it did (128 + signal when killed).  Measures from outside what the tools report as "peak_rss".
  * ru_maxrss of a child begins at the peak of the program that forked it: this one has to stay small. */
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/smallmodel.h - a container of a few KB, written through the public interface; included by the programs that need one. */
+/* tests/gen/smallmodel.h - a container of a few KB, written through the public interface; included by
+ * the programs that need one. */
 #ifndef SMALLMODEL_H
 #define SMALLMODEL_H
 
@@ -14,13 +15,14 @@
 #include <string.h>
 
 static const char small_config_text[] =
-    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"kimi_k2\",\"hidden_size\":32,\"intermediate_size\":32,"
-    "\"moe_intermediate_size\":32,\"num_hidden_layers\":2,\"first_k_dense_replace\":1,\"moe_layer_freq\":1,\"num_attention_heads\":1,"
-    "\"num_key_value_heads\":1,\"q_lora_rank\":32,\"kv_lora_rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":16,\"v_head_dim\":32,"
-    "\"vocab_size\":8,\"n_routed_experts\":3,\"num_experts_per_tok\":2,\"n_shared_experts\":1,\"n_group\":1,\"topk_group\":1,"
-    "\"hidden_act\":\"silu\",\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\",\"norm_topk_prob\":true,"
-    "\"num_nextn_predict_layers\":0,\"max_position_embeddings\":128,\"routed_scaling_factor\":2.5,\"rms_norm_eps\":1e-6,"
-    "\"rope_theta\":10000,\"tie_word_embeddings\":false}";
+    "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"kimi_k2\",\"hidden_size\":32,"
+    "\"intermediate_size\":32,\"moe_intermediate_size\":32,\"num_hidden_layers\":2,\"first_k_dense_replace\":"
+    "1,\"moe_layer_freq\":1,\"num_attention_heads\":1,\"num_key_value_heads\":1,\"q_lora_rank\":32,\"kv_lora_"
+    "rank\":32,\"qk_nope_head_dim\":16,\"qk_rope_head_dim\":16,\"v_head_dim\":32,\"vocab_size\":8,\"n_routed_"
+    "experts\":3,\"num_experts_per_tok\":2,\"n_shared_experts\":1,\"n_group\":1,\"topk_group\":1,\"hidden_"
+    "act\":\"silu\",\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\",\"norm_topk_prob\":true,\"num_"
+    "nextn_predict_layers\":0,\"max_position_embeddings\":128,\"routed_scaling_factor\":2.5,\"rms_norm_eps\":"
+    "1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}";
 
 static void small_config(struct moe_config *c)
 {
@@ -35,10 +37,14 @@ static void small_config(struct moe_config *c)
     cJSON_Delete(j);
 }
 
-/* A type for each tensor.  mix -1: every kind of type somewhere; else matrices of `mix` (BF16 where their columns do not suit it). */
+/* A type for each tensor.  mix -1: every kind of type somewhere; else matrices of `mix` (BF16 where their
+ * columns do not suit it). */
 static uint8_t small_type(enum moe_role role, int64_t rows, int64_t cols, int mix)
 {
-    if (rows == 1) return role == MOE_ROLE_ROUTER_BIAS ? MOE_F32 : mix == MOE_F32 || mix == MOE_F16 ? (uint8_t)mix : MOE_BF16;
+    if (rows == 1)
+        return role == MOE_ROLE_ROUTER_BIAS     ? MOE_F32
+             : mix == MOE_F32 || mix == MOE_F16 ? (uint8_t)mix
+                                                : MOE_BF16;
     if (mix >= 0) return moe_plane_bytes(mix, 0, MOE_PLANE_DATA, rows, cols) > 0 ? (uint8_t)mix : MOE_BF16;
     switch (moe_role_class(role)) {
     case MOE_CLASS_EXPERT: return role == MOE_ROLE_EXPERT_DOWN ? MOE_INT4_G32 : MOE_NVFP4;
@@ -60,10 +66,16 @@ static struct moe_tensor *small_tensors(const struct moe_config *c, int unit, in
         for (int expert = unit < 0 ? -1 : 0; expert < (unit < 0 ? 0 : c->n_routed_experts); expert++)
             for (int role = 0; role < MOE_ROLE_COUNT; role++) {
                 int64_t rows, cols;
-                if ((moe_role_class((enum moe_role)role) == MOE_CLASS_EXPERT) != (unit >= 0) || (unit >= 0 && layer != unit)) continue;
+                if ((moe_role_class((enum moe_role)role) == MOE_CLASS_EXPERT) != (unit >= 0) ||
+                    (unit >= 0 && layer != unit))
+                    continue;
                 if (!moe_tensor_shape(c, (enum moe_role)role, layer, &rows, &cols)) continue;
-                t[(*n)++] = (struct moe_tensor){ .role = (int16_t)role, .layer = (int16_t)layer, .expert = expert, .rows = rows,
-                                                 .cols = cols, .type = small_type((enum moe_role)role, rows, cols, mix) };
+                t[(*n)++] = (struct moe_tensor){ .role = (int16_t)role,
+                                                 .layer = (int16_t)layer,
+                                                 .expert = expert,
+                                                 .rows = rows,
+                                                 .cols = cols,
+                                                 .type = small_type((enum moe_role)role, rows, cols, mix) };
             }
     return t;
 }
@@ -104,7 +116,8 @@ static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uin
 #define SMALL_TRY(call) do { enum moe_code c_ = (call); if (c_ != MOE_OK) return c_; } while (0)
 
 /* One unit into the writer; backwards: planes and their pieces in the opposite order. */
-static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix, int option, bool backwards, struct moe_err *err)
+static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix,
+                                int option, bool backwards, struct moe_err *err)
 {
     char name[32], path[PATH_MAX], tensor[128];
     int64_t n;
@@ -133,13 +146,15 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
     }
     for (int64_t i = 0; i < n; i++) {
         cJSON *e = cJSON_CreateArray();
-        cJSON_AddItemToArray(e, cJSON_CreateString(moe_tensor_name((enum moe_role)t[i].role, t[i].layer, t[i].expert, tensor)));
+        cJSON_AddItemToArray(e, cJSON_CreateString(moe_tensor_name((enum moe_role)t[i].role, t[i].layer,
+                                                                   t[i].expert, tensor)));
         cJSON_AddItemToArray(e, cJSON_CreateString("BF16"));
         const int shape[2] = { (int)t[i].rows, (int)t[i].cols };
         cJSON_AddItemToArray(e, cJSON_CreateIntArray(shape, 2));
         cJSON_AddItemToArray(e, cJSON_CreateString("model.safetensors"));
         for (int k = 0; k < 3; k++) cJSON_AddItemToArray(e, cJSON_CreateNull());
-        cJSON_AddItemToArray(e, cJSON_CreateNumber((double)(unit < 0 ? 2 * i : 2 * i + 1))); /* units interleave */
+        /* units interleave */
+        cJSON_AddItemToArray(e, cJSON_CreateNumber((double)(unit < 0 ? 2 * i : 2 * i + 1)));
         cJSON_AddItemToArray(source, e);
     }
     uint64_t bytes;
@@ -151,10 +166,12 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
     return code;
 }
 
-/* All of it.  option: the value of the one option, which changes all data; units: stop (unpublished) after so many, 2 for all. */
+/* All of it.  option: the value of the one option, which changes all data; units: stop (unpublished)
+ * after so many, 2 for all. */
 __attribute__((unused)) /* a program may want the config alone */
-static enum moe_code small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool backwards, int units, bool *done,
-                                 struct moe_err *err)
+static enum moe_code
+small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool backwards, int units,
+            bool *done, struct moe_err *err)
 {
     struct moe_config c;
     struct moe_writer *w;
@@ -165,11 +182,13 @@ static enum moe_code small_write(const char *out, enum moe_write_mode mode, int 
     cJSON_AddNumberToObject(o, "option", option);
     cJSON_AddNumberToObject(o, "mix", mix);
     const struct moe_identity seven = { .form = 7, .weights = { 7, 7 }, .has_weights = true };
-    enum moe_code code = moe_writer_open(&w, out, mode, &(struct moe_work){ .options = o, .input = seven, .origin = seven }, &found, err);
+    enum moe_code code = moe_writer_open(
+        &w, out, mode, &(struct moe_work){ .options = o, .input = seven, .origin = seven }, &found, err);
     cJSON_Delete(o);
     if (done) *done = found.done;
     if (code != MOE_OK || found.done) return code;
-    for (int u = 0; u < units && code == MOE_OK; u++) code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
+    for (int u = 0; u < units && code == MOE_OK; u++)
+        code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
     if (code == MOE_OK && units == 2) {
         code = moe_writer_add_file(w, "hf/config.json", small_config_text, sizeof small_config_text - 1, err);
         if (code == MOE_OK) code = moe_writer_add_file(w, "tokenizer/note", "none", 4, err);

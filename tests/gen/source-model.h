@@ -24,15 +24,19 @@ static long checks;
 #define OK(cond) (assert(cond), checks++)
 
 static const char base_config[] =
-    "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"model_type\": \"kimi_k2\", \"hidden_size\": 64, \"intermediate_size\": 96,"
-    " \"moe_intermediate_size\": 32, \"num_hidden_layers\": 2, \"first_k_dense_replace\": 1, \"num_attention_heads\": 2,"
-    " \"num_key_value_heads\": 2, \"q_lora_rank\": 32, \"kv_lora_rank\": 32, \"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 8,"
-    " \"v_head_dim\": 16, \"vocab_size\": 48, \"n_routed_experts\": 2, \"num_experts_per_tok\": 1, \"n_shared_experts\": 1,"
-    " \"n_group\": 1, \"topk_group\": 1, \"scoring_func\": \"sigmoid\", \"rope_theta\": 50000.0, \"eos_token_id\": 5}";
+    "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"model_type\": \"kimi_k2\", \"hidden_size\": 64, "
+    "\"intermediate_size\": 96, \"moe_intermediate_size\": 32, \"num_hidden_layers\": 2, "
+    "\"first_k_dense_replace\": 1, \"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"q_lora_rank\": "
+    "32, \"kv_lora_rank\": 32, \"qk_nope_head_dim\": 16, \"qk_rope_head_dim\": 8, \"v_head_dim\": 16, "
+    "\"vocab_size\": 48, \"n_routed_experts\": 2, \"num_experts_per_tok\": 1, \"n_shared_experts\": 1, "
+    "\"n_group\": 1, \"topk_group\": 1, \"scoring_func\": \"sigmoid\", \"rope_theta\": 50000.0, "
+    "\"eos_token_id\": 5}";
 
 static int item_bytes(const char *dtype)
 {
-    return !strcmp(dtype, "F32") || !strcmp(dtype, "I32") ? 4 : !strcmp(dtype, "BF16") || !strcmp(dtype, "F16") ? 2 : 1;
+    return !strcmp(dtype, "F32") || !strcmp(dtype, "I32")  ? 4
+         : !strcmp(dtype, "BF16") || !strcmp(dtype, "F16") ? 2
+                                                           : 1;
 }
 
 static int64_t spec_bytes(const struct spec *s)
@@ -77,8 +81,11 @@ static void add_linear(char format, const char *stem, int64_t rows, int64_t cols
     } else {
         add(NAME(format == 'n' ? "weight" : "weight_packed"), "U8", 2, rows, cols / 2);
         add(NAME("weight_scale"), "F8_E4M3", 2, rows, cols / 16);
-        add(NAME(format == 'n' ? "weight_scale_2" : "weight_global_scale"), "F32", format == 'n' ? 0 : 1, 1, 0)->value = 0.5f;
-        add(NAME(format == 'n' ? "input_scale" : "input_global_scale"), "F32", format == 'n' ? 0 : 1, 1, 0)->value = 0.25f;
+        add(NAME(format == 'n' ? "weight_scale_2" : "weight_global_scale"), "F32", format == 'n' ? 0 : 1, 1,
+            0)
+            ->value = 0.5f;
+        add(NAME(format == 'n' ? "input_scale" : "input_global_scale"), "F32", format == 'n' ? 0 : 1, 1, 0)
+            ->value = 0.25f;
     }
 #undef NAME
 }
@@ -117,14 +124,18 @@ static void build(char format, const char *root, const char *head)
         add(NAME("%slayers.%d.self_attn.kv_a_layernorm.weight", root, l), "BF16", 1, 32, 0);
         add_linear(f, NAME("%slayers.%d.self_attn.kv_b_proj.", root, l), 64, 32);
         add_linear(f, NAME("%slayers.%d.self_attn.o_proj.", root, l), 64, 32);
-        for (int k = 0; l == 0 && k < 3; k++) add_linear(f, NAME("%slayers.0.mlp.%s", root, proj[k]), k < 2 ? 96 : 64, k < 2 ? 64 : 96);
+        for (int k = 0; l == 0 && k < 3; k++)
+            add_linear(f, NAME("%slayers.0.mlp.%s", root, proj[k]), k < 2 ? 96 : 64, k < 2 ? 64 : 96);
         if (l == 0) continue;
         add(NAME("%slayers.1.mlp.gate.weight", root), "BF16", 2, 2, 64);
         add(NAME("%slayers.1.mlp.gate.e_score_correction_bias", root), "F32", 1, 2, 0);
-        for (int k = 0; k < 3; k++) add_linear(f, NAME("%slayers.1.mlp.shared_experts.%s", root, proj[k]), k < 2 ? 32 : 64, k < 2 ? 64 : 32);
+        for (int k = 0; k < 3; k++)
+            add_linear(f, NAME("%slayers.1.mlp.shared_experts.%s", root, proj[k]), k < 2 ? 32 : 64,
+                       k < 2 ? 64 : 32);
         for (int e = 0; e < 2; e++)
             for (int k = 0; k < 3; k++)
-                add_linear(format, NAME("%slayers.1.mlp.experts.%d.%s", root, e, proj[k]), k < 2 ? 32 : 64, k < 2 ? 64 : 32);
+                add_linear(format, NAME("%slayers.1.mlp.experts.%d.%s", root, e, proj[k]), k < 2 ? 32 : 64,
+                           k < 2 ? 64 : 32);
     }
 #undef NAME
 }
@@ -141,7 +152,9 @@ static const char *file_name(int f)
 {
     static char name[4][64];
     char *s = name[f & 3];
-    snprintf(s, sizeof name[0], n_files == 1 && !with_index ? "model.safetensors" : "model-%05d-of-%06d.safetensors", f + 1, n_files);
+    snprintf(s, sizeof name[0],
+             n_files == 1 && !with_index ? "model.safetensors" : "model-%05d-of-%06d.safetensors", f + 1,
+             n_files);
     return s;
 }
 
@@ -167,8 +180,10 @@ static void write_file(int f)
         const struct spec *s = &list[i];
         if (s->file != f || s->drop) continue;
         size_t bytes = (size_t)spec_bytes(s);
-        n += (size_t)snprintf(h + n, sizeof h - n, ", \"%s\": {\"dtype\": \"%s\", \"shape\": [", s->name, s->dtype);
-        for (int k = 0; k < s->ndim; k++) n += (size_t)snprintf(h + n, sizeof h - n, "%s%lld", k ? ", " : "", (long long)s->shape[k]);
+        n += (size_t)snprintf(h + n, sizeof h - n, ", \"%s\": {\"dtype\": \"%s\", \"shape\": [", s->name,
+                              s->dtype);
+        for (int k = 0; k < s->ndim; k++)
+            n += (size_t)snprintf(h + n, sizeof h - n, "%s%lld", k ? ", " : "", (long long)s->shape[k]);
         n += (size_t)snprintf(h + n, sizeof h - n, "], \"data_offsets\": [%zu, %zu]}", at, at + bytes);
         if (s->value != 0) memcpy(data + 8 + at, &s->value, 4);
         at += bytes;
@@ -190,7 +205,8 @@ static void write_index(void)
     size_t n = (size_t)snprintf(t, sizeof t, "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {");
     for (int i = 0; i < n_list; i++)
         if (!list[i].drop)
-            n += (size_t)snprintf(t + n, sizeof t - n, "%s\"%s\": \"%s\"", t[n - 1] == '{' ? "" : ", ", list[i].name, file_name(list[i].file));
+            n += (size_t)snprintf(t + n, sizeof t - n, "%s\"%s\": \"%s\"", t[n - 1] == '{' ? "" : ", ",
+                                  list[i].name, file_name(list[i].file));
     n += (size_t)snprintf(t + n, sizeof t - n, "}}");
     write_all("model.safetensors.index.json", t, n);
 }
@@ -221,17 +237,20 @@ SOME static void cut(const char *name, int64_t by)
     assert(!truncate(path, (off_t)size - by));
 }
 
-/* Opening what is in `dir` fails with this code; the message's file ends in `file`, its tensor is `tensor` ("": none), and
- * `what` is part of it.  A survey lists it when `survey`. */
-SOME static void expect(enum moe_code code, const char *file, const char *tensor, const char *what, bool survey)
+/* Opening what is in `dir` fails with this code; the message's file ends in `file`, its tensor is `tensor`
+ * ("": none), and `what` is part of it.  A survey lists it when `survey`. */
+SOME static void expect(enum moe_code code, const char *file, const char *tensor, const char *what,
+                        bool survey)
 {
     struct moe_source *src;
     struct moe_err err = MOE_ERR_INIT;
     cJSON *problems;
     enum moe_code got = moe_source_open(&src, dir, &err);
     const char *slash = strrchr(err.file, '/');
-    if (got != code || !strstr(err.msg, what) || strcmp(slash ? slash + 1 : err.file, file) || strcmp(err.tensor, tensor) || src) {
-        fprintf(stderr, "wanted %d '%s' '%s' '%s'\ngot    %d '%s' '%s' '%s'\n", code, file, tensor, what, got, err.file, err.tensor, err.msg);
+    if (got != code || !strstr(err.msg, what) || strcmp(slash ? slash + 1 : err.file, file) ||
+        strcmp(err.tensor, tensor) || src) {
+        fprintf(stderr, "wanted %d '%s' '%s' '%s'\ngot    %d '%s' '%s' '%s'\n", code, file, tensor, what, got,
+                err.file, err.tensor, err.msg);
         abort();
     }
     OK(err.code == code && (!*tensor || strstr(err.msg, tensor)) && (!*file || strstr(err.msg, file)));
@@ -239,7 +258,8 @@ SOME static void expect(enum moe_code code, const char *file, const char *tensor
     OK((got == MOE_OK) == survey);
     if (!survey) return;
     bool found = false;
-    for (const cJSON *p = problems->child; p && !found; p = p->next) found = strstr(p->valuestring, what) && strstr(p->valuestring, tensor);
+    for (const cJSON *p = problems->child; p && !found; p = p->next)
+        found = strstr(p->valuestring, what) && strstr(p->valuestring, tensor);
     OK(found);
     cJSON_Delete(problems);
     moe_source_close(&src);

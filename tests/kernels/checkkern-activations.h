@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-activations.h - NVFP4 activations give ref's bits, and ref gives what the rules say. */
+/* tests/kernels/checkkern-activations.h - NVFP4 activations give ref's bits, and ref
+ * gives what the rules say. */
 #ifndef CHECKKERN_ACTIVATIONS_H
 #define CHECKKERN_ACTIVATIONS_H
 
@@ -7,7 +8,8 @@
 
 typedef void activations_fn(const float *x, int64_t n, float input_scale, float *out);
 
-static void compare_activations(activations_fn *fn, activations_fn *ref, const float *x, int64_t n, float scale)
+static void compare_activations(activations_fn *fn, activations_fn *ref, const float *x, int64_t n,
+                                float scale)
 {
     float *want = floats(n), *got = floats(n), *place = floats(n);
     memcpy(place, x, 4 * (size_t)n);
@@ -15,9 +17,11 @@ static void compare_activations(activations_fn *fn, activations_fn *ref, const f
     fn(x, n, scale, got);
     fn(place, n, scale, place);
     for (int64_t i = 0; i < n; i++)
-        CHECK((moe_f32_bits(want[i]) == moe_f32_bits(got[i]) && moe_f32_bits(want[i]) == moe_f32_bits(place[i])) ||
+        CHECK((moe_f32_bits(want[i]) == moe_f32_bits(got[i]) &&
+               moe_f32_bits(want[i]) == moe_f32_bits(place[i])) ||
                   (isnan(want[i]) && isnan(got[i]) && isnan(place[i])),
-              "[%" PRId64 "] of %a under %a: %a, in place %a, ref %a", i, (double)x[i], (double)scale, (double)got[i], (double)place[i], (double)want[i]);
+              "[%" PRId64 "] of %a under %a: %a, in place %a, ref %a", i, (double)x[i], (double)scale,
+              (double)got[i], (double)place[i], (double)want[i]);
 }
 
 /* By search over all codes: the e4m3 value nearest to what is asked. */
@@ -37,7 +41,8 @@ static bool is_nearest(const float *x, float s, float scale, const float *out)
 {
     float r = s * scale > 0 ? 1 / (s * scale) : 0;
     for (int i = 0; i < 16; i++) {
-        double a = fabs((double)x[i]) * (double)r, got = s * scale > 0 ? fabs((double)out[i]) / (double)(s * scale) : 0, least = INFINITY;
+        double a = fabs((double)x[i]) * (double)r,
+               got = s * scale > 0 ? fabs((double)out[i]) / (double)(s * scale) : 0, least = INFINITY;
         for (int c = 0; c < 8; c++) least = fmin(least, fabs((double)moe_e2m1_to_f32((uint8_t)c) - a));
         if (s > 0 ? !(fabs(got - a) <= least + 1e-6 * a) : out[i] != 0) return false;
         if (signbit(out[i]) != signbit(x[i])) return false;
@@ -51,7 +56,8 @@ static double least_lost(const float *x, float s, float scale)
     double sum = 0;
     for (int i = 0; i < 16; i++) {
         double a = fabs((double)x[i]), least = a;
-        for (int c = 0; c < 8; c++) least = fmin(least, fabs((double)(moe_e2m1_to_f32((uint8_t)c) * (s * scale)) - a));
+        for (int c = 0; c < 8; c++)
+            least = fmin(least, fabs((double)(moe_e2m1_to_f32((uint8_t)c) * (s * scale)) - a));
         sum += least * least;
     }
     return sum;
@@ -67,12 +73,15 @@ static void check_meaning(const float *x, float scale, const float *out)
 static void check_meaning_46(const float *x, float scale, const float *out)
 {
     scale *= 448 / 256.0f;
-    float amax = variants[0].k.amax(x, 16), six = nearest_scale((1 / scale) * (amax * (1 / 6.0f))), four = nearest_scale((1 / scale) * (amax * (1 / 4.0f)));
+    float amax = variants[0].k.amax(x, 16), six = nearest_scale((1 / scale) * (amax * (1 / 6.0f))),
+          four = nearest_scale((1 / scale) * (amax * (1 / 4.0f)));
     double lost = 0, none = 0;
-    CHECK(is_nearest(x, six, scale, out) || is_nearest(x, four, scale, out), "neither scale %a nor %a (* %a): %a ...", (double)six, (double)four, (double)scale, (double)out[0]);
+    CHECK(is_nearest(x, six, scale, out) || is_nearest(x, four, scale, out),
+          "neither scale %a nor %a (* %a): %a ...", (double)six, (double)four, (double)scale, (double)out[0]);
     variants[0].k.sqerr(x, out, 16, &lost, &none);
     double least = fmin(least_lost(x, six, scale), least_lost(x, four, scale));
-    CHECK(lost <= least * (1 + 1e-5), "scales %a, %a * %a: %g lost, %g at least", (double)six, (double)four, (double)scale, lost, least);
+    CHECK(lost <= least * (1 + 1e-5), "scales %a, %a * %a: %g lost, %g at least", (double)six, (double)four,
+          (double)scale, lost, least);
 }
 
 /* Of the blocks that six scales give it is one, and no worse than the others. */
@@ -97,14 +106,16 @@ static void check_meaning_search(const float *x, float scale, const float *out)
 }
 
 /* Hostile rows in every pattern, then the meaning, once: ref is what all others equal. */
-static void check_activations(activations_fn *fn, activations_fn *ref, void (*meaning)(const float *x, float scale, const float *out))
+static void check_activations(activations_fn *fn, activations_fn *ref,
+                              void (*meaning)(const float *x, float scale, const float *out))
 {
     static const float scales[] = { 1, 0x1p-126f, 0x1p-140f, 0x1p100f, 1e-3f, 0.0137f, 3.3e-7f, 2.9f };
     static float x[16], out[16];
     for (int i = 0; i < 600; i++) {
         int64_t n = 16 * below(40);
         enum pattern p = (enum pattern)(i % PATTERNS);
-        float *in = floats(n), scale = below(2) ? scales[below(8)] : ldexpf(1 + fabsf(uniform()), -(int)below(24));
+        float *in = floats(n),
+              scale = below(2) ? scales[below(8)] : ldexpf(1 + fabsf(uniform()), -(int)below(24));
         fill(in, n, p);
         for (int64_t k = 0; k < n; k++) /* blocks of every size beside the scale, from vanishing to clipped */
             if (i % 3 == 0) in[k] *= ldexpf(scale, (int)(k / 16 * 7 % 24) - 12);
@@ -123,11 +134,18 @@ static void check_activations(activations_fn *fn, activations_fn *ref, void (*me
     }
 }
 
-static void check_nvfp4_activations(const struct variant *v) { check_activations(v->k.nvfp4_activations, variants[0].k.nvfp4_activations, check_meaning); }
-static void check_nvfp4_activations_46(const struct variant *v) { check_activations(v->k.nvfp4_activations_46, variants[0].k.nvfp4_activations_46, check_meaning_46); }
+static void check_nvfp4_activations(const struct variant *v)
+{
+    check_activations(v->k.nvfp4_activations, variants[0].k.nvfp4_activations, check_meaning);
+}
+static void check_nvfp4_activations_46(const struct variant *v)
+{
+    check_activations(v->k.nvfp4_activations_46, variants[0].k.nvfp4_activations_46, check_meaning_46);
+}
 static void check_nvfp4_activations_search(const struct variant *v)
 {
-    check_activations(v->k.nvfp4_activations_search, variants[0].k.nvfp4_activations_search, check_meaning_search);
+    check_activations(v->k.nvfp4_activations_search, variants[0].k.nvfp4_activations_search,
+                      check_meaning_search);
 }
 
 #endif

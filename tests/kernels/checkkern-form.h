@@ -1,38 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-form.h - checks of what calibration computes with: the general product, rounding against a quadratic form. */
+/* tests/kernels/checkkern-form.h - checks of what calibration computes with: the general product, rounding
+ * against a quadratic form. */
 #ifndef CHECKKERN_FORM_H
 #define CHECKKERN_FORM_H
 
 #include "tests/kernels/checkkern-vector.h"
 #include "tests/kernels/checkkern.h"
 
-/* Each chain of up to 256 fma is off by 256 U of the sum of magnitudes, the products by alpha and sums of the k / 256 + 1 chains by 2 U each
- * of what is there by then, ref by U. */
-static double gemm_bound(int64_t k, double size, double c) { return (double)(k < 256 ? k : 256) * U * size + (double)(2 * (k / 256 + 1) + 1) * U * (size + fabs(c)) + 0x1p-140; }
+/* Each chain of up to 256 fma is off by 256 U of the sum of magnitudes, the products by alpha and sums of the
+ * k / 256 + 1 chains by 2 U each of what is there by then, ref by U. */
+static double gemm_bound(int64_t k, double size, double c)
+{
+    return (double)(k < 256 ? k : 256) * U * size + (double)(2 * (k / 256 + 1) + 1) * U * (size + fabs(c)) +
+           0x1p-140;
+}
 
 static void check_gemm(const struct variant *v)
 {
     for (int round = 0; round < 60; round++) {
-        int64_t m = 1 + below(round % 10 == 9 ? 220 : 30), n = 1 + below(round % 7 == 6 ? 420 : 60), k = below(round % 5 == 4 ? 700 : 40);
+        int64_t m = 1 + below(round % 10 == 9 ? 220 : 30), n = 1 + below(round % 7 == 6 ? 420 : 60),
+                k = below(round % 5 == 4 ? 700 : 40);
         bool t = below(2);
-        int64_t lda = (t ? m : k) + below(4), ai = t ? 1 : lda, ap = t ? lda : 1, bp = n + below(4), ldc = n + below(4);
+        int64_t lda = (t ? m : k) + below(4), ai = t ? 1 : lda, ap = t ? lda : 1, bp = n + below(4),
+                ldc = n + below(4);
         float alpha = below(3) == 0 ? -1 : below(2) ? 1 : .37f;
         int64_t na = m * ai + k * ap, nb = (k ? k - 1 : 0) * bp + n, nc = (m - 1) * ldc + n;
-        float *a = floats(na), *b = floats(nb), *c = floats(nc), *want = floats(nc), *got = floats(nc), *other = floats(nc);
+        float *a = floats(na), *b = floats(nb), *c = floats(nc), *want = floats(nc), *got = floats(nc),
+              *other = floats(nc);
         enum pattern p = (enum pattern)(below(2) ? NORMAL : below(2) ? UNIFORM : DENORMAL);
         fill(a, na, p), fill(b, nb, NORMAL), fill(c, nc, NORMAL);
-        snprintf(now_case, sizeof now_case, "%" PRId64 " x %" PRId64 " x %" PRId64 ", %s", m, n, k, pattern_name[p]);
-        memcpy(want, c, sizeof *c * (size_t)nc), memcpy(got, c, sizeof *c * (size_t)nc), memcpy(other, c, sizeof *c * (size_t)nc);
+        snprintf(now_case, sizeof now_case, "%" PRId64 " x %" PRId64 " x %" PRId64 ", %s", m, n, k,
+                 pattern_name[p]);
+        memcpy(want, c, sizeof *c * (size_t)nc), memcpy(got, c, sizeof *c * (size_t)nc),
+            memcpy(other, c, sizeof *c * (size_t)nc);
         variants[0].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, want, ldc);
         v->k.gemm(m, n, k, alpha, a, ai, ap, b, bp, got, ldc);
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++) {
                 double size = 0, x = want[i * ldc + j], y = got[i * ldc + j];
-                for (int64_t q = 0; q < k; q++) size += fabs((double)a[i * ai + q * ap] * (double)b[q * bp + j] * (double)alpha);
-                CHECK(fabs(x - y) <= gemm_bound(k, size, (double)c[i * ldc + j]), "[%" PRId64 ",%" PRId64 "]: %a, ref %a", i, j, y, x);
+                for (int64_t q = 0; q < k; q++)
+                    size += fabs((double)a[i * ai + q * ap] * (double)b[q * bp + j] * (double)alpha);
+                CHECK(fabs(x - y) <= gemm_bound(k, size, (double)c[i * ldc + j]),
+                      "[%" PRId64 ",%" PRId64 "]: %a, ref %a", i, j, y, x);
             }
         for (int64_t i = 0; i < m; i++) /* what lies between rows stays */
-            for (int64_t j = n; j < ldc && i < m - 1; j++) CHECK(same_bits(&c[i * ldc + j], &got[i * ldc + j], 1), "wrote past a row");
+            for (int64_t j = n; j < ldc && i < m - 1; j++)
+                CHECK(same_bits(&c[i * ldc + j], &got[i * ldc + j], 1), "wrote past a row");
         if (v == &variants[2]) {
             variants[1].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, other, ldc);
             CHECK(same_bits(other, got, nc), "avx2 and avx512 differ");
@@ -54,15 +67,19 @@ static void check_nvfp4_feedback(const struct variant *v)
     for (int round = 0; round < 400; round++) {
         int64_t b = 16 * (1 + below(9)), ldl = b + below(5), all = (b - 1) * ldl + b;
         enum pattern p = (enum pattern)(round % PATTERNS);
-        float *l = floats(all), *d = floats(b), *w = floats(b), *a[2] = { floats(b), floats(b) }, *q[2] = { floats(b), floats(b) };
+        float *l = floats(all), *d = floats(b), *w = floats(b), *a[2] = { floats(b), floats(b) },
+              *q[2] = { floats(b), floats(b) };
         uint8_t *scale[2] = { buf((size_t)b / 16, 0), buf((size_t)b / 16, 1) };
         float global = p == DENORMAL ? 0x1p-126f : ldexpf(1, (int)below(12) - 14);
         fill(l, all, UNIFORM), fill(d, b, UNIFORM), fill(w, b, p), fill(a[0], b, NORMAL);
         for (int64_t i = 0; i < all; i++) l[i] *= round & 1 ? .3f : 0;
-        for (int64_t i = 0; i < b; i++) d[i] = fabsf(d[i]) + 1e-3f, a[0][i] = a[1][i] = w[i] + (round & 1 ? a[0][i] * .01f * fabsf(w[i]) : 0);
+        for (int64_t i = 0; i < b; i++)
+            d[i] = fabsf(d[i]) + 1e-3f,
+            a[0][i] = a[1][i] = w[i] + (round & 1 ? a[0][i] * .01f * fabsf(w[i]) : 0);
         if (below(4) == 0) memset(w, 0, 64), memset(a[0], 0, 64), memset(a[1], 0, 64);
         snprintf(now_case, sizeof now_case, "%" PRId64 " columns, %s", b, pattern_name[p]);
-        for (int k = 0; k < 2; k++) (k ? v : variants)->k.nvfp4_feedback(l, ldl, d, b, w, a[k], global, q[k], scale[k]);
+        for (int k = 0; k < 2; k++)
+            (k ? v : variants)->k.nvfp4_feedback(l, ldl, d, b, w, a[k], global, q[k], scale[k]);
         CHECK(!memcmp(scale[0], scale[1], (size_t)b / 16), "scales differ from ref's");
         CHECK(equal(q[0], q[1], b), "values differ from ref's");
         CHECK(equal(a[0], a[1], b), "targets differ from ref's");
@@ -75,9 +92,11 @@ static void check_nvfp4_descend(const struct variant *v)
 {
     for (int round = 0; round < 200; round++) {
         int64_t b = 16 * (1 + below(8)), ldh = b + below(5);
-        float *h = floats((b - 1) * ldh + b), *s = floats(b / 16), *q[2] = { floats(b), floats(b) }, *g[2] = { floats(b), floats(b) }, *d[2] = { floats(b), floats(b) };
+        float *h = floats((b - 1) * ldh + b), *s = floats(b / 16), *q[2] = { floats(b), floats(b) },
+              *g[2] = { floats(b), floats(b) }, *d[2] = { floats(b), floats(b) };
         for (int64_t i = 0; i < b; i++)
-            for (int64_t j = 0; j <= i; j++) h[i * ldh + j] = h[j * ldh + i] = i == j ? 1 + fabsf(normal()) : .1f * normal();
+            for (int64_t j = 0; j <= i; j++)
+                h[i * ldh + j] = h[j * ldh + i] = i == j ? 1 + fabsf(normal()) : .1f * normal();
         for (int64_t i = 0; i < b / 16; i++) s[i] = ldexpf(1 + fabsf(uniform()), (int)below(5) - 3);
         for (int64_t i = 0; i < b; i++) {
             q[0][i] = q[1][i] = moe_e2m1_to_f32((uint8_t)below(16)) * s[i / 16];

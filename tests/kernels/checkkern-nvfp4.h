@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/kernels/checkkern-nvfp4.h - the quantizers give ref's bytes, whatever the input.
  *
- * ref's search tries all 126 codes in double, so equality here is the proof that the variants' windows and float32
- * estimates lose nothing. */
+ * ref's search tries all 126 codes in double, so equality here is the proof that the variants' windows and
+ * float32 estimates lose nothing. */
 #ifndef CHECKKERN_NVFP4_H
 #define CHECKKERN_NVFP4_H
 
 #include "tests/kernels/checkkern.h"
 
-static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint8_t *scales, size_t blocks, int method, const char *from, const float *x, float global)
+static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint8_t *scales, size_t blocks,
+                           int method, const char *from, const float *x, float global)
 {
     for (size_t b = 0; b < blocks; b++)
         CHECK(scales[b] == want[8 * blocks + b] && !memcmp(codes + 8 * b, want + 8 * b, 8),
-              "method %d, %s, block %zu of %zu, global %a: scale %#x, ref %#x; first %a %a, largest %a", method, from, b, blocks, (double)global,
-              scales[b], want[8 * blocks + b], (double)x[16 * b], (double)x[16 * b + 1], (double)variants[0].k.amax(x + 16 * b, 16));
+              "method %d, %s, block %zu of %zu, global %a: scale %#x, ref %#x; first %a %a, largest %a",
+              method, from, b, blocks, (double)global, scales[b], want[8 * blocks + b], (double)x[16 * b],
+              (double)x[16 * b + 1], (double)variants[0].k.amax(x + 16 * b, 16));
 }
 
 /* From float32 and from bf16, each against ref on the float32 values. */
 static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float global)
 {
     size_t blocks = (size_t)n / 16;
-    uint8_t *want = malloc(9 * blocks + 1), *codes = buf(8 * blocks, 0), *scales = buf(blocks, 0), *h = buf(2 * (size_t)n, (size_t)below(3));
+    uint8_t *want = malloc(9 * blocks + 1), *codes = buf(8 * blocks, 0), *scales = buf(blocks, 0),
+            *h = buf(2 * (size_t)n, (size_t)below(3));
     assert(want);
     for (int half = 0; half < 2; half++) {
         for (int64_t i = 0; half && i < n; i++) {
@@ -39,7 +42,8 @@ static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float gl
     free(want);
 }
 
-/* A block's values are few multiples of one number, as INT4 has them: codes and their halves tie exactly, others nearly. */
+/* A block's values are few multiples of one number, as INT4 has them: codes and their halves
+ * tie exactly, others nearly. */
 static void fill_int4(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {
@@ -49,8 +53,8 @@ static void fill_int4(float *x, int64_t n, float global)
     }
 }
 
-/* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to tell apart.  The largest
- * scales too, past which there is none. */
+/* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to
+ * tell apart.  The largest scales too, past which there is none. */
 static void fill_grid(float *x, int64_t n, float global)
 {
     static const float grid[] = { 0, .25f, .5f, .75f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7 };
@@ -59,21 +63,29 @@ static void fill_grid(float *x, int64_t n, float global)
         int64_t few = 1 + below(16), off = below(3), far = below(3);
         for (int64_t i = b; i < b + 16; i++) {
             float f = grid[below(few)] * s * (below(2) ? 1.0f : -1.0f);
-            x[i] = off == 0 || f == 0 ? f : moe_f32_from_bits(moe_f32_bits(f) + (uint32_t)(off == 1 ? below(3) - 1 : below(2001) - 1000));
+            x[i] = off == 0 || f == 0
+                     ? f
+                     : moe_f32_from_bits(moe_f32_bits(f) +
+                                         (uint32_t)(off == 1 ? below(3) - 1 : below(2001) - 1000));
         }
-        if (far == 0) x[b + below(16)] = s * (6 + 3 * uniform()); /* one alone past the grid, as far as a search looks and farther */
+        /* one alone past the grid, as far as a search looks and farther */
+        if (far == 0) x[b + below(16)] = s * (6 + 3 * uniform());
     }
 }
 
-/* Blocks of every size relative to the global, from far below the smallest scale to past the largest; few values large. */
+/* Blocks of every size relative to the global, from far below the smallest scale to past the
+ * largest; few values large. */
 static void fill_regions(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {
         float size = ldexpf(global, (int)below(26) - 13);
         int64_t kind = below(5);
         for (int64_t i = b; i < b + 16; i++) {
-            float u = kind == 0 ? normal() : kind == 1 ? uniform() : kind == 2 ? uniform() * uniform() * uniform()
-                    : kind == 3 ? (float)(below(15) - 7) / 7 : (below(4) ? 0.17f : 1.0f) * uniform();
+            float u = kind == 0 ? normal()
+                    : kind == 1 ? uniform()
+                    : kind == 2 ? uniform() * uniform() * uniform()
+                    : kind == 3 ? (float)(below(15) - 7) / 7
+                                : (below(4) ? 0.17f : 1.0f) * uniform();
             x[i] = u * size;
         }
         if (kind == 4) x[b + below(16)] = size;
@@ -82,19 +94,22 @@ static void fill_regions(float *x, int64_t n, float global)
 
 static void check_nvfp4_quantize(const struct variant *v)
 {
-    static const float globals[] = { 0x1p-126f, 0x1p-100f, 0x1p-61f, 1e-4f, 3e-7f, 1, 0.00123f, 1e10f, 0x1p61f, 0x1p120f, 0x1p-140f };
+    static const float globals[] = { 0x1p-126f, 0x1p-100f, 0x1p-61f, 1e-4f,    3e-7f,    1,
+                                     0.00123f,  1e10f,     0x1p61f,  0x1p120f, 0x1p-140f };
     for (int64_t blocks = 0; blocks < 40; blocks++)
         for (enum pattern p = 0; p < PATTERNS; p++) {
             snprintf(now_case, sizeof now_case, "%s, %d blocks", pattern_name[p], (int)blocks);
             float *x = floats(16 * blocks);
             fill(x, 16 * blocks, p);
-            compare_nvfp4(v, x, 16 * blocks, moe_nvfp4_global(v->k.amax(x, 16 * blocks), (enum moe_nvfp4_method)below(3)));
+            compare_nvfp4(v, x, 16 * blocks,
+                          moe_nvfp4_global(v->k.amax(x, 16 * blocks), (enum moe_nvfp4_method)below(3)));
             compare_nvfp4(v, x, 16 * blocks, globals[below(sizeof globals / sizeof *globals)]);
             done();
         }
     for (int round = 0; round < 80; round++) {
         enum { BLOCKS = 1000 };
-        float *x = buf(64 * BLOCKS, 4 * (size_t)below(16)), global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
+        float *x = buf(64 * BLOCKS, 4 * (size_t)below(16)),
+              global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
         snprintf(now_case, sizeof now_case, "round %d", round);
         (round % 5 == 4 ? fill_int4 : round % 2 ? fill_grid : fill_regions)(x, 16 * BLOCKS, global);
         compare_nvfp4(v, x, 16 * BLOCKS, global);

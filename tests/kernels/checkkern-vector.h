@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-vector.h - checks of sums, norms, activations and attention.  U is the unit roundoff of float32. */
+/* tests/kernels/checkkern-vector.h - checks of sums, norms, activations and attention.  U is the
+ * unit roundoff of float32. */
 #ifndef CHECKKERN_VECTOR_H
 #define CHECKKERN_VECTOR_H
 
@@ -12,15 +13,24 @@
 static void compare(const float *want, const float *got, int64_t n, double rel, double absolute)
 {
     for (int64_t i = 0; i < n; i++) {
-        bool ok = isnan(want[i]) ? isnan(got[i]) : isinf(want[i]) ? got[i] == want[i] : fabs((double)got[i] - (double)want[i]) <= rel * U * fabs((double)want[i]) + absolute;
+        bool ok = isnan(want[i]) ? isnan(got[i])
+                : isinf(want[i])
+                    ? got[i] == want[i]
+                    : fabs((double)got[i] - (double)want[i]) <= rel * U * fabs((double)want[i]) + absolute;
         CHECK(ok, "[%" PRId64 "]: %a, ref %a", i, (double)got[i], (double)want[i]);
     }
 }
 
-static void describe(int64_t n, enum pattern p) { snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]); }
+static void describe(int64_t n, enum pattern p)
+{
+    snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);
+}
 
 /* For i in a run of sizes: 0..70 first, then larger ones. */
-static int64_t size_of(int i, int64_t least) { return i < 70 ? (i < least ? least : i) : least + below(2000); }
+static int64_t size_of(int i, int64_t least)
+{
+    return i < 70 ? (i < least ? least : i) : least + below(2000);
+}
 
 static void check_dot(const struct variant *v)
 {
@@ -33,7 +43,8 @@ static void check_dot(const struct variant *v)
         describe(n, p);
         for (int64_t k = 0; k < n; k++) size += fabs((double)a[k] * (double)b[k]);
         float want = variants[0].k.dot(a, b, n), got = v->k.dot(a, b, n);
-        CHECK(fabs((double)want - (double)got) <= dot_bound(n, size), "%g, ref %g", (double)got, (double)want);
+        CHECK(fabs((double)want - (double)got) <= dot_bound(n, size), "%g, ref %g", (double)got,
+              (double)want);
         other = v == &variants[2] ? variants[1].k.dot(a, b, n) : got;
         CHECK(same_bits(&other, &got, 1), "avx2 and avx512 differ");
         done();
@@ -46,7 +57,8 @@ static void check_amax(const struct variant *v)
         int64_t n = size_of(i % 200, 0);
         float *x = floats(n);
         fill(x, n, (enum pattern)(i % PATTERNS));
-        for (int j = below(4) == 0 ? 3 : 0; n && j; j--) x[below(n)] = j == 1 ? NAN : j == 2 ? INFINITY : -INFINITY;
+        for (int j = below(4) == 0 ? 3 : 0; n && j; j--)
+            x[below(n)] = j == 1 ? NAN : j == 2 ? INFINITY : -INFINITY;
         if (n && below(3) == 0) x[n - 1] = -7e37f;
         describe(n, (enum pattern)(i % PATTERNS));
         float want = variants[0].k.amax(x, n), got = v->k.amax(x, n);
@@ -60,7 +72,8 @@ static void check_amax_bf16(const struct variant *v)
     for (int i = 0; i < 400; i++) {
         int64_t n = size_of(i % 200, 0);
         uint8_t *x = buf(2 * (size_t)n, (size_t)below(4));
-        for (int64_t k = 0; k < 2 * n; k++) x[k] = (uint8_t)(k % 2 && i % 4 ? next() & 0xbf : next()); /* any bits; three times of four no NaN */
+        /* any bits; three times of four no NaN */
+        for (int64_t k = 0; k < 2 * n; k++) x[k] = (uint8_t)(k % 2 && i % 4 ? next() & 0xbf : next());
         if (n && i % 4 == 1) memcpy(x + 2 * below(n), &(uint16_t){ 0xff80 }, 2);
         if (n && i % 8 == 2) memcpy(x + 2 * (n - 1), &(uint16_t){ 0x7f7f }, 2);
         snprintf(now_case, sizeof now_case, "n %" PRId64, n);
@@ -85,7 +98,8 @@ static void check_sqerr(const struct variant *v)
     }
 }
 
-/* The sum of squares is off by (n/16 + 5) U, its root by half of that; the scale, two products and ref add 4 U. */
+/* The sum of squares is off by (n/16 + 5) U, its root by half of that; the scale, two
+ * products and ref add 4 U. */
 static void check_rmsnorm(const struct variant *v)
 {
     for (int i = 0; i < 300; i++) {
@@ -105,14 +119,16 @@ static void check_rmsnorm(const struct variant *v)
     }
 }
 
-/* e^-|g| is within 4 U (2 units in the last place), or 2^-149 below the normal numbers, where |g| < 105 multiplies it; product, sum,
- * quotient, product and ref add 5 U, and the sum passes 4 U on at most: 14 U. */
+/* e^-|g| is within 4 U (2 units in the last place), or 2^-149 below the normal numbers, where |g| < 105
+ * multiplies it; product, sum, quotient, product and ref add 5 U, and the sum passes 4 U on at most: 14 U. */
 static void check_swiglu(const struct variant *v)
 {
-    static const float special[] = { 0, -0.f, INFINITY, -INFINITY, NAN, 88.72f, 88.73f, -87.33f, -88.7f, -88.8f, -103.9f, -104.1f, -110, -1e30f, 1e30f, 1e-40f };
+    static const float special[] = { 0,      -0.f,   INFINITY, -INFINITY, NAN,  88.72f, 88.73f, -87.33f,
+                                     -88.7f, -88.8f, -103.9f,  -104.1f,   -110, -1e30f, 1e30f,  1e-40f };
     for (int i = 0; i < 300; i++) {
         int64_t n = size_of(i, 0);
-        float *g = floats(n), *u = floats(n), *want = floats(n), *got = floats(n), *other = floats(n), most = 1;
+        float *g = floats(n), *u = floats(n), *want = floats(n), *got = floats(n), *other = floats(n),
+              most = 1;
         fill(g, n, (enum pattern)(i % PATTERNS)), fill(u, n, (enum pattern)below(2));
         for (int64_t k = 0; k < n; k++) {
             if (i % 3 == 0) g[k] *= 40;
@@ -130,8 +146,9 @@ static void check_swiglu(const struct variant *v)
     }
 }
 
-/* x - max is off by U |x - max| (below 104, else the result is 0), e by 4 U; the sum passes on the mean of these errors (ln n bounds the
- * mean of |x - max|) and adds (n/16 + 5) U; quotient and ref 2 U.  Below the normal numbers 2^-149. */
+/* x - max is off by U |x - max| (below 104, else the result is 0), e by 4 U; the sum passes on the mean
+ * of these errors (ln n bounds the mean of |x - max|) and adds (n/16 + 5) U; quotient and ref 2 U.  Below
+ * the normal numbers 2^-149. */
 static double softmax_units(int64_t n) { return 105 + log((double)n) + (double)(n / 16) + 16; }
 
 static void check_softmax(const struct variant *v)
@@ -169,34 +186,45 @@ static void check_rope(const struct variant *v)
 {
     for (int i = 0; i < 200; i++) {
         int64_t n = i < 40 ? i : below(300);
-        float *x = floats(2 * n), *c = floats(n), *s = floats(n), *want = floats(2 * n), *other = floats(2 * n), *old = floats(2 * n);
+        float *x = floats(2 * n), *c = floats(n), *s = floats(n), *want = floats(2 * n),
+              *other = floats(2 * n), *old = floats(2 * n);
         fill(x, 2 * n, (enum pattern)(i % PATTERNS));
-        for (int64_t k = 0; k < n; k++) { double a = 4 * (double)uniform(); c[k] = (float)cos(a), s[k] = (float)sin(a); }
+        for (int64_t k = 0; k < n; k++) {
+            double a = 4 * (double)uniform();
+            c[k] = (float)cos(a), s[k] = (float)sin(a);
+        }
         describe(2 * n, (enum pattern)(i % PATTERNS));
-        memcpy(want, x, sizeof *x * 2 * (size_t)n), memcpy(other, want, sizeof *x * 2 * (size_t)n), memcpy(old, want, sizeof *x * 2 * (size_t)n);
+        memcpy(want, x, sizeof *x * 2 * (size_t)n), memcpy(other, want, sizeof *x * 2 * (size_t)n),
+            memcpy(old, want, sizeof *x * 2 * (size_t)n);
         variants[0].k.rope(want, c, s, n);
         if (v == &variants[2]) variants[1].k.rope(other, c, s, n);
         v->k.rope(x, c, s, n);
         for (int64_t k = 0; k < 2 * n; k++) {
-            double size = fabs((double)old[k] * (double)c[k / 2]) + fabs((double)old[k ^ 1] * (double)s[k / 2]);
-            CHECK(fabs((double)x[k] - (double)want[k]) <= 3 * U * size + 0x1p-148, "[%" PRId64 "]: %a, ref %a", k, (double)x[k], (double)want[k]);
+            double size = fabs((double)old[k] * (double)c[k / 2]) +
+                          fabs((double)old[k ^ 1] * (double)s[k / 2]);
+            CHECK(fabs((double)x[k] - (double)want[k]) <= 3 * U * size + 0x1p-148,
+                  "[%" PRId64 "]: %a, ref %a", k, (double)x[k], (double)want[k]);
         }
         if (v == &variants[2]) CHECK(same_bits(other, x, 2 * n), "avx2 and avx512 differ");
         done();
     }
 }
 
-/* Scores are off by d = max of |scale| dot_bound + 2 U |score|; weights by a factor e^(2d) besides what softmax adds; the weighted sum
- * adds n U.  All relative to the sum of s |v|. */
+/* Scores are off by d = max of |scale| dot_bound + 2 U |score|; weights by a factor e^(2d) besides what
+ * softmax adds; the weighted sum adds n U.  All relative to the sum of s |v|. */
 static void check_attend(const struct variant *v)
 {
     for (int i = 0; i < 120; i++) {
-        int64_t n = i < 24 ? i + 1 : 1 + below(150), dk = 1 + below(i % 2 ? 600 : 70), dv = 1 + below(i % 2 ? 530 : 70), ldk = dk + below(4), ldv = dv + below(4);
-        float *q = floats(dk), *k = floats((n - 1) * ldk + dk), *x = floats((n - 1) * ldv + dv), scale = 1 / sqrtf((float)dk), *got = floats(dv);
+        int64_t n = i < 24 ? i + 1 : 1 + below(150), dk = 1 + below(i % 2 ? 600 : 70),
+                dv = 1 + below(i % 2 ? 530 : 70), ldk = dk + below(4), ldv = dv + below(4);
+        float *q = floats(dk), *k = floats((n - 1) * ldk + dk), *x = floats((n - 1) * ldv + dv),
+              scale = 1 / sqrtf((float)dk), *got = floats(dv);
         float *want = floats(dv), *s = floats(n), *w = floats(n), *other = floats(dv);
         enum pattern p = i % 5 == 4 ? TIES : (enum pattern)(i % 2);
-        fill(q, dk, p), fill(k, (n - 1) * ldk + dk, p), fill(x, (n - 1) * ldv + dv, (enum pattern)below(PATTERNS));
-        snprintf(now_case, sizeof now_case, "%" PRId64 " keys of %" PRId64 ", values of %" PRId64 ", %s", n, dk, dv, pattern_name[p]);
+        fill(q, dk, p), fill(k, (n - 1) * ldk + dk, p),
+            fill(x, (n - 1) * ldv + dv, (enum pattern)below(PATTERNS));
+        snprintf(now_case, sizeof now_case, "%" PRId64 " keys of %" PRId64 ", values of %" PRId64 ", %s", n,
+                 dk, dv, pattern_name[p]);
         variants[0].k.attend(q, k, ldk, x, ldv, n, dk, dv, scale, w, want);
         if (v == &variants[2]) variants[1].k.attend(q, k, ldk, x, ldv, n, dk, dv, scale, s, other);
         v->k.attend(q, k, ldk, x, ldv, n, dk, dv, scale, s, got);
@@ -210,14 +238,16 @@ static void check_attend(const struct variant *v)
         for (int64_t c = 0; c < dv; c++) {
             double size = 0;
             for (int64_t j = 0; j < n; j++) size += (double)w[j] * fabs((double)x[j * ldv + c]);
-            CHECK(fabs((double)got[c] - (double)want[c]) <= rel * size + (double)n * 0x1p-147, "[%" PRId64 "]: %g, ref %g", c, (double)got[c], (double)want[c]);
+            CHECK(fabs((double)got[c] - (double)want[c]) <= rel * size + (double)n * 0x1p-147,
+                  "[%" PRId64 "]: %g, ref %g", c, (double)got[c], (double)want[c]);
         }
         if (v == &variants[2]) CHECK(same_bits(other, got, dv), "avx2 and avx512 differ");
         done();
     }
 }
 
-/* They do what they say on every CPU: count, and end with a number; those of dot products where the CPU has them, and only there. */
+/* They do what they say on every CPU: count, and end with a number; those of dot products where the CPU
+ * has them, and only there. */
 static void check_peak(const struct variant *v)
 {
     unsigned flags = v == &variants[3] ? moe_cpu_flags() : 0;
@@ -226,7 +256,8 @@ static void check_peak(const struct variant *v)
     CHECK(v->k.peak(1000, &sum) >= 8000 && isfinite(sum), "peak");
     for (int i = 0; i < 2; i++) {
         double done = (i ? v->k.peak_vnni : v->k.peak_bf16)(1000, &sum);
-        CHECK(isfinite(sum) && (flags & (i ? MOE_CPU_VNNI : MOE_CPU_BF16) ? done >= 16000 : done == 0), "peak_%s: %g", i ? "vnni" : "bf16", done);
+        CHECK(isfinite(sum) && (flags & (i ? MOE_CPU_VNNI : MOE_CPU_BF16) ? done >= 16000 : done == 0),
+              "peak_%s: %g", i ? "vnni" : "bf16", done);
     }
 }
 

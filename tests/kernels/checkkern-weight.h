@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights: decode, matmul, matmul_t. */
+/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights:
+ * decode, matmul, matmul_t. */
 #ifndef CHECKKERN_WEIGHT_H
 #define CHECKKERN_WEIGHT_H
 
@@ -12,7 +13,10 @@ static int64_t unit(int type)
     int64_t group = moe_dtypes[type].group;
     return type == MOE_NVFP4 ? 16 : moe_dtype_like(type) == MOE_INT4_G32 ? (group ? group : 32) : 1;
 }
-static int64_t step_of(int type) { return type == MOE_NVFP4 || moe_dtype_like(type) == MOE_INT4_G32 ? 32 : 1; }
+static int64_t step_of(int type)
+{
+    return type == MOE_NVFP4 || moe_dtype_like(type) == MOE_INT4_G32 ? 32 : 1;
+}
 
 /* n scales of this type: finite and of any size, or, where `any` says so, whatever bits there are. */
 static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t *s)
@@ -36,10 +40,12 @@ static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, boo
     w.layout = type == MOE_NVFP4 && below(2) ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
     w.reciprocal = below(2);
     w.global = w.reciprocal ? 3000.0f : 1.0f / 3000;
-    int64_t bytes = moe_plane_bytes(type, w.layout, MOE_PLANE_DATA, rows, cols), scales = moe_plane_bytes(type, w.layout, MOE_PLANE_SCALE, rows, cols);
+    int64_t bytes = moe_plane_bytes(type, w.layout, MOE_PLANE_DATA, rows, cols),
+            scales = moe_plane_bytes(type, w.layout, MOE_PLANE_SCALE, rows, cols);
     uint8_t *d = buf((size_t)bytes, (size_t)below(4)), *s = buf((size_t)scales, (size_t)below(4));
     for (int64_t i = 0; i < bytes; i++) d[i] = (uint8_t)next();
-    if (scales) random_scales(moe_dtypes[type].scale, scales / moe_scale_bytes(moe_dtypes[type].scale), any, s);
+    if (scales)
+        random_scales(moe_dtypes[type].scale, scales / moe_scale_bytes(moe_dtypes[type].scale), any, s);
     for (int64_t i = 0; !any && i < rows * cols; i++) {
         float f = normal();
         uint16_t h = moe_f32_to_bf16(f);
@@ -62,11 +68,14 @@ static void check_decode(const struct variant *v)
         struct moe_weight w = random_weight(type, rows, cols, true);
         for (int j = 0; j < 8; j++) {
             int64_t step = step_of(type);
-            int64_t row = j ? below(rows) : rows - 1, col = j & 1 ? below((cols + step - 1) / step) * step : 0;
+            int64_t row = j ? below(rows) : rows - 1,
+                    col = j & 1 ? below((cols + step - 1) / step) * step : 0;
             int64_t n = j < 2 ? cols - col : 1 + below(cols - col);
             float *want = floats(n), *got = floats(n);
-            snprintf(now_case, sizeof now_case, "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64, moe_dtype_name(type),
-                     w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows, cols, row, col, n);
+            snprintf(now_case, sizeof now_case,
+                     "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64,
+                     moe_dtype_name(type), w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows,
+                     cols, row, col, n);
             variants[0].k.decode(&w, row, col, n, want);
             v->k.decode(&w, row, col, n, got);
             CHECK(same_bits(want, got, n), "differs from ref");
@@ -79,11 +88,14 @@ static void check_decode(const struct variant *v)
 static void check_decode_past(const struct variant *v)
 {
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
-        int type = i % WEIGHT_TYPES, u = i % 3 ? unit(type) : 16 * unit(type); /* rows with and without a multiple of 64 bytes */
-        int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows), r1 = r0 + below(rows - r0) + 1;
+        /* rows with and without a multiple of 64 bytes */
+        int type = i % WEIGHT_TYPES, u = i % 3 ? unit(type) : 16 * unit(type);
+        int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows),
+                r1 = r0 + below(rows - r0) + 1;
         struct moe_weight w = random_weight(type, rows, cols, true);
         float *want = floats(cols), *got = floats((r1 - r0) * cols);
-        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 " to %" PRId64, moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
+        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 " to %" PRId64,
+                 moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
         v->k.decode_past(&w, r0, r1, got);
         for (int64_t r = r0; r < r1; r++) {
             variants[0].k.decode(&w, r, 0, cols, want);
@@ -91,7 +103,8 @@ static void check_decode_past(const struct variant *v)
         }
         done();
     }
-    struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true); /* moe_decode_many: of more than 16 MiB */
+    /* moe_decode_many: of more than 16 MiB */
+    struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true);
     float *want = floats(1024), *got = floats(4097 * 1024);
     snprintf(now_case, sizeof now_case, "decode_many");
     moe_decode_many(&w, 0, 4097, got);
@@ -102,8 +115,9 @@ static void check_decode_past(const struct variant *v)
     done();
 }
 
-/* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within 2^-24 relative or
- * 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.  Relative to the sum of magnitudes. */
+/* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within
+ * 2^-24 relative or 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.
+ * Relative to the sum of magnitudes. */
 static double dot_bound(int64_t k, double magnitude)
 {
     return ((double)((k + 15) / 16) + 6) * 0x1p-24 * magnitude + (double)(k + 16) * 0x1p-149;
@@ -125,7 +139,10 @@ static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
         float scale = 0;
         double p = 0, size = 0;
         int e;
-        if (b < blocks) scale = moe_e4m3_to_f32(w->scale[w->layout ? (int64_t)moe_tile_offset((size_t)r, (size_t)b, (size_t)blocks) : r * blocks + b]);
+        if (b < blocks)
+            scale = moe_e4m3_to_f32(
+                w->scale[w->layout ? (int64_t)moe_tile_offset((size_t)r, (size_t)b, (size_t)blocks)
+                                   : r * blocks + b]);
         for (int64_t k = 16 * b; k < 16 * b + 16 && b < blocks; k++) {
             if (!isfinite(x[k])) return NAN;
             size = fmax(size, (double)fabsf(x[k]));
@@ -135,7 +152,9 @@ static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
         else frexp((double)top, &e);
         if (e < -96 || size == 0) e = -96;
         for (int64_t k = 16 * b; k < 16 * b + 16 && b < blocks; k++)
-            p += (double)moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15) * 2 * rint(ldexp((double)x[k], x_bits - 1 - e)); /* exact */
+            /* exact */
+            p += (double)moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15) * 2 *
+                 rint(ldexp((double)x[k], x_bits - 1 - e));
         int to = (int)(b % 8 * 2 + b / 8 % 2);
         s[to] = fmaf((float)p, scale * ldexpf(1, e - x_bits), s[to]);
     }
@@ -150,27 +169,33 @@ static double block_amax(const float *x, int64_t k)
     return m;
 }
 
-/* Its error.  Of x: half of a unit where 2^e <= 2.008 times the block's largest, or e is -96: times the weight.  Of sums: a block's
- * rounded to float32, one fused product for each block of a partial sum, 4 additions, the global; ref's two roundings of a value and one
- * of its sum, relative to the sum of magnitudes.  Subnormals: 2^-150 for each sum, which the global may multiply. */
+/* Its error.  Of x: half of a unit where 2^e <= 2.008 times the block's largest, or e is -96: times the
+ * weight.  Of sums: a block's rounded to float32, one fused product for each block of a partial sum, 4
+ * additions, the global; ref's two roundings of a value and one of its sum, relative to the sum of
+ * magnitudes.  Subnormals: 2^-150 for each sum, which the global may multiply. */
 static double nvfp4_bound(const struct moe_weight *w, const float *row, const float *x)
 {
     double global = w->reciprocal ? 1 / (double)w->global : (double)w->global, magnitude = 0, fixed = 0;
     for (int64_t k = 0; k < w->cols; k++) {
-        double off = fmax(ldexp(1.004 * block_amax(x, k), 1 - x_bits), ldexp(1, -96 - x_bits)) * fabs((double)row[k]);
+        double off = fmax(ldexp(1.004 * block_amax(x, k), 1 - x_bits), ldexp(1, -96 - x_bits)) *
+                     fabs((double)row[k]);
         fixed += x_bits == 24 ? off : 0; /* ref rounds to 16 bits, too */
         magnitude += fabs((double)row[k] * (double)x[k]) + off;
     }
-    return fixed + (1 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude + (double)(w->cols + 16) * 0x1p-149 * (1 + global);
+    return fixed + (1 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude +
+           (double)(w->cols + 16) * 0x1p-149 * (1 + global);
 }
 
-typedef void (*product_fn)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy);
+typedef void (*product_fn)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                           int64_t n, float *y, int64_t ldy);
 static product_fn product(const struct variant *v) { return x_bits == 16 ? v->k.matmul_int16 : v->k.matmul; }
 
-static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1, int64_t n, int64_t ldx, const float *x)
+static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1,
+                           int64_t n, int64_t ldx, const float *x)
 {
     int64_t rows = r1 - r0, ldy = rows + below(3);
-    float *want = floats(n * ldy), *got = floats((n - 1) * ldy + rows), *one = floats(w->rows), *row = floats(w->cols), *other = floats(n * ldy);
+    float *want = floats(n * ldy), *got = floats((n - 1) * ldy + rows), *one = floats(w->rows),
+          *row = floats(w->cols), *other = floats(n * ldy);
     product(&variants[0])(w, r0, r1, x, ldx, n, want, ldy);
     product(v)(w, r0, r1, x, ldx, n, got, ldy);
     if (v >= &variants[2]) product(&variants[1])(w, r0, r1, x, ldx, n, other, ldy);
@@ -180,10 +205,15 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
             variants[0].k.decode(w, r0 + r, 0, w->cols, row);
             for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
             double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
-            CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, row, x + t * ldx) : dot_bound(w->cols, size)), "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r], (double)want[t * ldy + r]);
+            CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, row, x + t * ldx) : dot_bound(w->cols, size)),
+                  "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r],
+                  (double)want[t * ldy + r]);
             if (n_variants > 1 && v != &variants[0]) {
-                float d1 = w->type == MOE_NVFP4 ? nvfp4_order(w, r0 + r, x + t * ldx) : v->k.dot(row, x + t * ldx, w->cols);
-                CHECK(same_bits(&d1, &got[t * ldy + r], 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t, (double)got[t * ldy + r], (double)d1);
+                float d1 = w->type == MOE_NVFP4 ? nvfp4_order(w, r0 + r, x + t * ldx)
+                                                : v->k.dot(row, x + t * ldx, w->cols);
+                CHECK(same_bits(&d1, &got[t * ldy + r], 1),
+                      "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t,
+                      (double)got[t * ldy + r], (double)d1);
             }
         }
         if (v == &variants[0]) continue;
@@ -193,16 +223,21 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
     }
 }
 
-/* What is not finite makes its token's results NaN and no other's; what hardly is gives the order's results, infinite or not. */
+/* What is not finite makes its token's results NaN and no other's; what hardly is gives the order's
+ * results, infinite or not. */
 static void check_matmul_hostile(const struct variant *v)
 {
     for (int i = 0; i < 40; i++) {
-        int64_t rows = 1 + below(150), cols = odd_size(900, 16), n = 1 + below(9), r0 = below(rows), bad = below(n), at = below(cols);
+        int64_t rows = 1 + below(150), cols = odd_size(900, 16), n = 1 + below(9), r0 = below(rows),
+                bad = below(n), at = below(cols);
         struct moe_weight w = random_weight(MOE_NVFP4, rows, cols, false);
         float *x = floats(n * cols), *want = floats(n * (rows - r0)), *got = floats(n * (rows - r0));
         fill(x, n * cols, NORMAL);
         for (int64_t k = 0; k < cols && i % 4 == 3; k++) x[bad * cols + k] *= k % 3 ? 1e38f : 1e-38f;
-        snprintf(now_case, sizeof now_case, "nvfp4 [%" PRId64 " x %" PRId64 "] rows from %" PRId64 ", of %" PRId64 " tokens the %" PRId64 "th not finite or large", rows, cols, r0, n, bad);
+        snprintf(now_case, sizeof now_case,
+                 "nvfp4 [%" PRId64 " x %" PRId64 "] rows from %" PRId64 ", of %" PRId64 " tokens the %" PRId64
+                 "th not finite or large",
+                 rows, cols, r0, n, bad);
         product(v)(&w, r0, rows, x, cols, n, want, rows - r0);
         if (i % 4 < 3) x[bad * cols + at] = i % 4 == 0 ? NAN : i % 4 == 1 ? INFINITY : -INFINITY;
         product(v)(&w, r0, rows, x, cols, n, got, rows - r0);
@@ -210,8 +245,12 @@ static void check_matmul_hostile(const struct variant *v)
             for (int64_t r = 0; r < rows - r0; r++) {
                 float y = got[t * (rows - r0) + r], order = nvfp4_order(&w, r0 + r, x + t * cols);
                 if (t == bad && i % 4 < 3) CHECK(isnan(y), "row %" PRId64 ": %g", r0 + r, (double)y);
-                else CHECK(same_bits(&y, &order, 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r0 + r, t, (double)y, (double)order);
-                if (t != bad) CHECK(same_bits(&y, want + t * (rows - r0) + r, 1), "row %" PRId64 " token %" PRId64 " depends on another", r0 + r, t);
+                else
+                    CHECK(same_bits(&y, &order, 1), "row %" PRId64 " token %" PRId64 ": %a, by the order %a",
+                          r0 + r, t, (double)y, (double)order);
+                if (t != bad)
+                    CHECK(same_bits(&y, want + t * (rows - r0) + r, 1),
+                          "row %" PRId64 " token %" PRId64 " depends on another", r0 + r, t);
             }
         done();
     }
@@ -223,17 +262,21 @@ static void check_matmul(const struct variant *v)
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
     for (int i = 0; i < 270; i++) {
         int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
-        int64_t rows = 1 + below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)), n = tokens[below(i < 200 ? 10 : 4)];
+        int64_t rows = 1 + below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)),
+                n = tokens[below(i < 200 ? 10 : 4)];
         if (i >= 260) rows = 1 + below(8), cols += 16384; /* in pieces */
-        else if (i >= 250) rows += 240, cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
+        else if (i >= 250)
+            rows += 240,
+                cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
         int64_t ldx = cols + below(4);
         int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0);
         enum pattern p = (enum pattern)below(PATTERNS);
         struct moe_weight w = random_weight(type, rows, cols, false);
         float *x = floats((n - 1) * ldx + cols);
         fill(x, (n - 1) * ldx + cols, p);
-        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens, %s", moe_dtype_name(type),
-                 w.layout ? " tile" : "", rows, cols, r0, r1, n, pattern_name[p]);
+        snprintf(now_case, sizeof now_case,
+                 "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens, %s",
+                 moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n, pattern_name[p]);
         compare_matmul(v, &w, r0, r1, n, ldx, x);
         done();
     }
@@ -258,28 +301,35 @@ static float many_order(const float *row, const float *x, int64_t k)
     return y;
 }
 
-/* moe_matmul_many, which takes this machine's kernels: every result by its order, whatever goes with it; nothing beside them is written. */
+/* moe_matmul_many, which takes this machine's kernels: every result by its order, whatever goes with it;
+ * nothing beside them is written. */
 static void check_matmul_many(const struct variant *v)
 {
     for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[1]; i++) {
         int type = i % WEIGHT_TYPES;
-        int64_t rows = 1 + below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)), n = 1 + below(i % 2 ? 20 : 130), ldx = cols + below(4);
+        int64_t rows = 1 + below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)),
+                n = 1 + below(i % 2 ? 20 : 130), ldx = cols + below(4);
         int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0), ldy = r1 - r0 + below(3);
         struct moe_weight w = random_weight(type, rows, cols, false);
         float *x = floats((n - 1) * ldx + cols), *y = floats((n - 1) * ldy + r1 - r0), *row = floats(cols);
         fill(x, (n - 1) * ldx + cols, (enum pattern)below(PATTERNS));
         for (int64_t k = 0; k < (n - 1) * ldy + r1 - r0; k++) y[k] = 77;
-        snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens", moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n);
+        snprintf(now_case, sizeof now_case,
+                 "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens",
+                 moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n);
         moe_matmul_many(&w, r0, r1, x, ldx, n, y, ldy);
         for (int64_t r = r0; r < r1; r++) {
             variants[0].k.decode(&w, r, 0, cols, row);
             for (int64_t t = 0; t < n; t++) {
                 float want = many_order(row, x + t * ldx, cols), got = y[t * ldy + r - r0];
-                CHECK(same_bits(&want, &got, 1) || (want == 0 && got == 0), "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r, t, (double)got, (double)want);
+                CHECK(same_bits(&want, &got, 1) || (want == 0 && got == 0),
+                      "row %" PRId64 " token %" PRId64 ": %a, by the order %a", r, t, (double)got,
+                      (double)want);
             }
         }
         for (int64_t t = 0; t < n - 1; t++)
-            for (int64_t k = r1 - r0; k < ldy; k++) CHECK(y[t * ldy + k] == 77, "token %" PRId64 ": written past row %" PRId64, t, r1);
+            for (int64_t k = r1 - r0; k < ldy; k++)
+                CHECK(y[t * ldy + k] == 77, "token %" PRId64 ": written past row %" PRId64, t, r1);
         done();
     }
 }
@@ -289,13 +339,16 @@ static void check_matmul_t(const struct variant *v)
 {
     for (int i = 0; i < 10 * WEIGHT_TYPES; i++) {
         int type = i % WEIGHT_TYPES;
-        int64_t rows = 1 + below(40), cols = odd_size(700, unit(type)), r0 = below(rows), r1 = r0 + below(rows - r0 + 1);
+        int64_t rows = 1 + below(40), cols = odd_size(700, unit(type)), r0 = below(rows),
+                r1 = r0 + below(rows - r0 + 1);
         struct moe_weight w = random_weight(type, rows, cols, false);
-        float *x = floats(r1 - r0), *want = floats(cols), *got = floats(cols), *row = floats(cols), *other = floats(cols);
+        float *x = floats(r1 - r0), *want = floats(cols), *got = floats(cols), *row = floats(cols),
+              *other = floats(cols);
         double *size = calloc((size_t)cols, sizeof *size);
         assert(size);
         fill(x, r1 - r0, (enum pattern)(i % PATTERNS));
-        snprintf(now_case, sizeof now_case, "%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64, moe_dtype_name(type), rows, cols, r0, r1);
+        snprintf(now_case, sizeof now_case, "%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64,
+                 moe_dtype_name(type), rows, cols, r0, r1);
         variants[0].k.matmul_t(&w, r0, r1, x, want);
         v->k.matmul_t(&w, r0, r1, x, got);
         for (int64_t r = r0; r < r1; r++) {
@@ -303,7 +356,8 @@ static void check_matmul_t(const struct variant *v)
             for (int64_t k = 0; k < cols; k++) size[k] += fabs((double)row[k] * (double)x[r - r0]);
         }
         for (int64_t k = 0; k < cols; k++)
-            CHECK(fabs((double)want[k] - (double)got[k]) <= ((double)(r1 - r0) + 2) * 0x1p-24 * size[k] + (double)(r1 - r0 + 2) * 0x1p-149,
+            CHECK(fabs((double)want[k] - (double)got[k]) <=
+                      ((double)(r1 - r0) + 2) * 0x1p-24 * size[k] + (double)(r1 - r0 + 2) * 0x1p-149,
                   "column %" PRId64 ": %g, ref %g", k, (double)got[k], (double)want[k]);
         if (v == &variants[2]) {
             variants[1].k.matmul_t(&w, r0, r1, x, other);

@@ -11,15 +11,35 @@
 #include "tests/kernels/checkkern-weight.h"
 #include "tests/kernels/checkkern.h"
 
-struct check { const char *name; void (*run)(const struct variant *v); bool dot; /* avx512dot/ has a variant */ };
+struct check {
+    const char *name;
+    void (*run)(const struct variant *v);
+    bool dot; /* avx512dot/ has a variant */
+};
 static const struct check all_checks[] = {
-    { "decode", check_decode, false }, { "decode_past", check_decode_past, false }, { "matmul", check_matmul, true }, { "matmul_int16", check_matmul_int16, true }, { "matmul_t", check_matmul_t, false },
+    { "decode", check_decode, false },
+    { "decode_past", check_decode_past, false },
+    { "matmul", check_matmul, true },
+    { "matmul_int16", check_matmul_int16, true },
+    { "matmul_t", check_matmul_t, false },
     { "matmul_many", check_matmul_many, false },
-    { "dot", check_dot, false }, { "amax", check_amax, false }, { "amax_bf16", check_amax_bf16, false }, { "sqerr", check_sqerr, false }, { "rmsnorm", check_rmsnorm, false },
-    { "swiglu", check_swiglu, false }, { "softmax", check_softmax, false }, { "rope", check_rope, false }, { "attend", check_attend, false },
-    { "nvfp4_quantize", check_nvfp4_quantize, true }, { "nvfp4_activations", check_nvfp4_activations, false }, { "nvfp4_activations_46", check_nvfp4_activations_46, false },
-    { "nvfp4_activations_search", check_nvfp4_activations_search, false }, { "gemm", check_gemm, false },
-    { "nvfp4_feedback", check_nvfp4_feedback, false }, { "nvfp4_descend", check_nvfp4_descend, false }, { "peak", check_peak, true },
+    { "dot", check_dot, false },
+    { "amax", check_amax, false },
+    { "amax_bf16", check_amax_bf16, false },
+    { "sqerr", check_sqerr, false },
+    { "rmsnorm", check_rmsnorm, false },
+    { "swiglu", check_swiglu, false },
+    { "softmax", check_softmax, false },
+    { "rope", check_rope, false },
+    { "attend", check_attend, false },
+    { "nvfp4_quantize", check_nvfp4_quantize, true },
+    { "nvfp4_activations", check_nvfp4_activations, false },
+    { "nvfp4_activations_46", check_nvfp4_activations_46, false },
+    { "nvfp4_activations_search", check_nvfp4_activations_search, false },
+    { "gemm", check_gemm, false },
+    { "nvfp4_feedback", check_nvfp4_feedback, false },
+    { "nvfp4_descend", check_nvfp4_descend, false },
+    { "peak", check_peak, true },
 };
 
 static void run_checks(const char *filter)
@@ -57,6 +77,7 @@ int main(int argc, char **argv)
         return 0;
     }
     run_checks(filter);
-    printf("checkkern: %" PRId64 " checks, %d variants besides ref, seed %" PRIu64 "\n", checks, n_variants - 1, seed);
+    printf("checkkern: %" PRId64 " checks, %d variants besides ref, seed %" PRIu64 "\n", checks,
+           n_variants - 1, seed);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern.h - what checkkern needs besides the checks: variants, seeds, guarded memory, inputs, reports. */
+/* tests/kernels/checkkern.h - what checkkern needs besides the checks: variants, seeds, guarded
+ * memory, inputs, reports. */
 #ifndef CHECKKERN_H
 #define CHECKKERN_H
 
@@ -52,7 +53,8 @@ static int64_t checks;
         if (!(ok)) { \
             fprintf(stderr, "checkkern: %s %s: %s: ", now_kernel, now_variant, now_case); \
             fprintf(stderr, __VA_ARGS__); \
-            fprintf(stderr, " (seed %" PRIu64 "; repeat with -s %" PRIu64 " -f %s)\n", seed, seed, now_kernel); \
+            fprintf(stderr, " (seed %" PRIu64 "; repeat with -s %" PRIu64 " -f %s)\n", seed, seed, \
+                    now_kernel); \
             exit(1); \
         } \
     } while (0)
@@ -86,7 +88,8 @@ static float normal(void)
 /* ---- memory that ends at a page nobody may touch ---- */
 
 struct guarded { uint8_t *map; size_t bytes; };
-static void *guarded_end(struct guarded *g, size_t bytes) /* the `bytes` bytes before the guard page, at any alignment */
+/* the `bytes` bytes before the guard page, at any alignment */
+static void *guarded_end(struct guarded *g, size_t bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     g->bytes = (bytes + page - 1) / page * page + page;
@@ -96,17 +99,23 @@ static void *guarded_end(struct guarded *g, size_t bytes) /* the `bytes` bytes b
 }
 static void guarded_free(struct guarded *g) { munmap(g->map, g->bytes); }
 
-/* Up to 16 buffers a check, all freed by done().  off: bytes by which the end lies before the guard page (odd = unaligned). */
+/* Up to 16 buffers a check, all freed by done().  off: bytes by which the end lies before the
+ * guard page (odd = unaligned). */
 static struct guarded held[16];
 static int n_held;
-static void *buf(size_t bytes, size_t off) { assert(n_held < 16); return guarded_end(&held[n_held++], bytes + off); }
+static void *buf(size_t bytes, size_t off)
+{
+    assert(n_held < 16);
+    return guarded_end(&held[n_held++], bytes + off);
+}
 static void done(void) { while (n_held) guarded_free(&held[--n_held]); }
 static float *floats(int64_t n) { return buf(sizeof(float) * (size_t)n, (size_t)below(3) * 4); }
 
 /* ---- inputs ---- */
 
 enum pattern { UNIFORM, NORMAL, EXTREME, OUTLIER, ZERO, DENORMAL, TIES, PATTERNS };
-static const char *const pattern_name[] = { "uniform", "normal", "extreme", "one outlier", "zero", "denormal", "ties" };
+static const char *const pattern_name[] = { "uniform", "normal",   "extreme", "one outlier",
+                                            "zero",    "denormal", "ties" };
 static void fill(float *x, int64_t n, enum pattern p)
 {
     for (int64_t i = 0; i < n; i++)

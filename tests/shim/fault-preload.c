@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/shim/fault-preload.c - a shared object for LD_PRELOAD that makes one call of a tool fail, for tests/shim/faults.py.
+/* tests/shim/fault-preload.c - a shared object for LD_PRELOAD that makes one call of a tool fail,
+ * for tests/shim/faults.py.
  *
  *     MOE_FAULT=KIND:N:WHAT      the N-th call of KIND, counted from the start of main: 1 is the first
  *     MOE_FAULT=KIND:N+:WHAT     that one and all later ones
@@ -7,14 +8,16 @@
  *     MOE_FAULT_WHERE=FILE       write a backtrace of the call that failed
  *     MOE_FAULT_FILE=FILE        the file that "truncate" cuts
  *
- * WHAT is the name of an error (EIO, ENOSPC, ENOMEM, EINTR, EACCES, EMFILE), "short" (half of what a read or write asks for),
- * a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP), or "truncate" (after the call, cut MOE_FAULT_FILE to one
+ * WHAT is the name of an error (EIO, ENOSPC, ENOMEM, EINTR, EACCES, EMFILE), "short" (half of what a read or
+ * write asks for), a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP), or "truncate"
+ * (after the call, cut MOE_FAULT_FILE to one
  * page: what a mapped file does when somebody overwrites it; its time is the second 1000000000 then).
  *
- * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls inside libc do not
- * pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor, as on Linux.  What a thread calls before its
- * own function begins is nobody's: there a sanitizer asks for memory and ends the program when it gets none.
- * The functions are declared here and not by headers: the names with and without 64 are both needed. */
+ * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls
+ * inside libc do not pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor,
+ * as on Linux.  What a thread calls before its own function begins is nobody's: there a sanitizer asks for
+ * memory and ends the program when it gets none.  The functions are declared here and not by headers: the
+ * names with and without 64 are both needed. */
 #undef _FILE_OFFSET_BITS
 #include <dlfcn.h>
 #include <errno.h>
@@ -28,10 +31,12 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define KINDS(X)                                                                                                            \
-    X(alloc) X(open) X(openat) X(close) X(fopen) X(opendir) X(fdopendir) X(readdir) X(fstat) X(stat) X(lstat) X(statvfs)    \
-    X(pread) X(pwrite) X(fsync) X(fdatasync) X(sync_file_range) X(copy_file_range) X(fallocate) X(ftruncate) X(fadvise)     \
-    X(rename) X(renameat2) X(linkat) X(mkdir) X(rmdir) X(unlink) X(unlinkat) X(flock) X(mmap) X(madvise) X(pthread_create)
+#define KINDS(X) \
+    X(alloc) \
+    X(open) X(openat) X(close) X(fopen) X(opendir) X(fdopendir) X(readdir) X(fstat) X(stat) X(lstat) \
+        X(statvfs) X(pread) X(pwrite) X(fsync) X(fdatasync) X(sync_file_range) X(copy_file_range) \
+            X(fallocate) X(ftruncate) X(fadvise) X(rename) X(renameat2) X(linkat) X(mkdir) X(rmdir) \
+                X(unlink) X(unlinkat) X(flock) X(mmap) X(madvise) X(pthread_create)
 
 enum kind {
 #define X(name) K_##name,
@@ -49,7 +54,8 @@ enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
-/* This thread runs code of the program.  Volatile: malloc below reads it, and a compiler takes malloc for one that does not. */
+/* This thread runs code of the program.  Volatile: malloc below reads it, and a compiler takes
+ * malloc for one that does not. */
 static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec")));
 
 static void *next(const char *name)
@@ -94,10 +100,13 @@ static void after(int what)
 
 static int number(const char *s)
 {
-    static const struct { const char *name; int value; } table[] = {
-        { "EIO", EIO }, { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EINTR", EINTR }, { "EACCES", EACCES }, { "EMFILE", EMFILE },
-        { "EAGAIN", EAGAIN }, { "EINVAL", EINVAL }, { "EOPNOTSUPP", EOPNOTSUPP }, { "EDQUOT", EDQUOT },
-        { "SIGINT", SIGINT }, { "SIGTERM", SIGTERM }, { "SIGHUP", SIGHUP }, { "SIGKILL", SIGKILL }, { "SIGSTOP", SIGSTOP },
+    static const struct { const char *name; int value;
+    } table[] = {
+        { "EIO", EIO },       { "ENOSPC", ENOSPC },   { "ENOMEM", ENOMEM },
+        { "EINTR", EINTR },   { "EACCES", EACCES },   { "EMFILE", EMFILE },
+        { "EAGAIN", EAGAIN }, { "EINVAL", EINVAL },   { "EOPNOTSUPP", EOPNOTSUPP },
+        { "EDQUOT", EDQUOT }, { "SIGINT", SIGINT },   { "SIGTERM", SIGTERM },
+        { "SIGHUP", SIGHUP }, { "SIGKILL", SIGKILL }, { "SIGSTOP", SIGSTOP },
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(s, table[i].name)) return table[i].value;
@@ -114,7 +123,10 @@ static void read_plan(void)
     plan.to = *plus ? 0x7fffffffffff : plan.from;
     while (++plan.kind < K_COUNT && strcmp(kind, names[plan.kind])) { }
     if (plan.kind == K_COUNT) abort();
-    plan.what = !strcmp(what, "short") ? SHORT : !strcmp(what, "truncate") ? TRUNCATE : *what == 'S' ? SIGNAL : ERROR;
+    plan.what = !strcmp(what, "short")    ? SHORT
+              : !strcmp(what, "truncate") ? TRUNCATE
+              : *what == 'S'              ? SIGNAL
+                                          : ERROR;
     if (plan.what == ERROR || plan.what == SIGNAL) plan.value = number(what);
 }
 
@@ -136,7 +148,8 @@ static int counted_main(int argc, char **argv, char **env)
 typedef int main_fn(int, char **, char **);
 typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *);
 start_fn __libc_start_main;
-int __libc_start_main(main_fn *m, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*ld)(void), void *end)
+int __libc_start_main(main_fn *m, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*ld)(void), void *end)
 {
     real_main = m;
     return ((start_fn *)next("__libc_start_main"))(counted_main, argc, argv, init, fini, ld, end);
@@ -173,24 +186,29 @@ BOTH(stat, int, -1, stat, (const char *p, void *st), (p, st), )
 BOTH(lstat, int, -1, lstat, (const char *p, void *st), (p, st), )
 BOTH(statvfs, int, -1, statvfs, (const char *p, void *st), (p, st), )
 BOTH(pread, long, -1, pread, (int fd, void *b, size_t n, long at), (fd, b, n, at), n = n > 1 ? n / 2 : n)
-BOTH(pwrite, long, -1, pwrite, (int fd, const void *b, size_t n, long at), (fd, b, n, at), n = n > 1 ? n / 2 : n)
+BOTH(pwrite, long, -1, pwrite, (int fd, const void *b, size_t n, long at), (fd, b, n, at),
+     n = n > 1 ? n / 2 : n)
 WRAP(fsync, int, -1, fsync, (int fd), (fd), )
 WRAP(fdatasync, int, -1, fdatasync, (int fd), (fd), )
-WRAP(sync_file_range, int, -1, sync_file_range, (int fd, long at, long n, unsigned flags), (fd, at, n, flags), )
-WRAP(copy_file_range, long, -1, copy_file_range, (int in, long *a, int out, long *b, size_t n, unsigned flags), (in, a, out, b, n, flags),
+WRAP(sync_file_range, int, -1, sync_file_range, (int fd, long at, long n, unsigned flags),
+     (fd, at, n, flags), )
+WRAP(copy_file_range, long, -1, copy_file_range,
+     (int in, long *a, int out, long *b, size_t n, unsigned flags), (in, a, out, b, n, flags),
      n = n > 1 ? n / 2 : n)
 BOTH(fallocate, int, -1, fallocate, (int fd, int mode, long at, long n), (fd, mode, at, n), )
 BOTH(ftruncate, int, -1, ftruncate, (int fd, long n), (fd, n), )
 BOTH(fadvise, int, plan.value, posix_fadvise, (int fd, long at, long n, int advice), (fd, at, n, advice), )
 WRAP(rename, int, -1, rename, (const char *a, const char *b), (a, b), )
-WRAP(renameat2, int, -1, renameat2, (int x, const char *a, int y, const char *b, unsigned flags), (x, a, y, b, flags), )
+WRAP(renameat2, int, -1, renameat2, (int x, const char *a, int y, const char *b, unsigned flags),
+     (x, a, y, b, flags), )
 WRAP(linkat, int, -1, linkat, (int x, const char *a, int y, const char *b, int flags), (x, a, y, b, flags), )
 WRAP(mkdir, int, -1, mkdir, (const char *p, unsigned mode), (p, mode), )
 WRAP(rmdir, int, -1, rmdir, (const char *p), (p), )
 WRAP(unlink, int, -1, unlink, (const char *p), (p), )
 WRAP(unlinkat, int, -1, unlinkat, (int at, const char *p, int flags), (at, p, flags), )
 WRAP(flock, int, -1, flock, (int fd, int op), (fd, op), )
-BOTH(mmap, void *, (void *)-1, mmap, (void *p, size_t n, int prot, int flags, int fd, long at), (p, n, prot, flags, fd, at), )
+BOTH(mmap, void *, (void *)-1, mmap, (void *p, size_t n, int prot, int flags, int fd, long at),
+     (p, n, prot, flags, fd, at), )
 WRAP(madvise, int, -1, madvise, (void *p, size_t n, int advice), (p, n, advice), )
 
 

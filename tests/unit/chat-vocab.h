@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/chat-vocab.h - a vocabulary for chats: the fixture's ranks, and the special tokens of every template
- * or some of them. */
+/* tests/unit/chat-vocab.h - a vocabulary for chats: the fixture's ranks, and the special tokens of every
+ * template or some of them. */
 #ifndef MOE_TESTS_UNIT_CHAT_VOCAB_H
 #define MOE_TESTS_UNIT_CHAT_VOCAB_H
 

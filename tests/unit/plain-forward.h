@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/plain-forward.h - the forward pass again, in double, straight from the equations: no batches, no cache, no absorbed
- * form, every score of every pair of tokens.  Shares with the code under test the decoding of stored weights alone. */
+/* tests/unit/plain-forward.h - the forward pass again, in double, straight from the equations: no batches, no
+ * cache, no absorbed form, every score of every pair of tokens.  Shares with the code under test the decoding
+ * of stored weights alone. */
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
 #include "model/forward.h"
@@ -18,7 +19,12 @@ struct plain {
     double *weights, *gap;        /* [n, k]; [n]: how clear the choice of this layer was */
 };
 
-static void *room(int64_t n, size_t size) { void *p = calloc((size_t)(n + 1), size); if (!p) abort(); return p; }
+static void *room(int64_t n, size_t size)
+{
+    void *p = calloc((size_t)(n + 1), size);
+    if (!p) abort();
+    return p;
+}
 
 static double *decoded(const struct moe_weight *w)
 {
@@ -37,10 +43,15 @@ static enum moe_activations plain_activations;
 
 static bool plain_quantizes(const struct moe_weight *w)
 {
-    return plain_activations == MOE_ACTIVATIONS_NVFP4 ? w->type == MOE_NVFP4 : plain_activations == MOE_ACTIVATIONS_NVFP4_ALL && w->input_scale > 0;
+    return plain_activations == MOE_ACTIVATIONS_NVFP4
+             ? w->type == MOE_NVFP4
+             : plain_activations == MOE_ACTIVATIONS_NVFP4_ALL && w->input_scale > 0;
 }
 
-static float plain_scale(const struct moe_weight *w) { return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale; }
+static float plain_scale(const struct moe_weight *w)
+{
+    return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale;
+}
 
 /* x [n, cols] as an NVFP4 product sees it, by codes and scales one at a time; malloc'd. */
 static double *plain_quantized(const double *x, int64_t cols, int64_t n, float scale)
@@ -50,9 +61,11 @@ static double *plain_quantized(const double *x, int64_t cols, int64_t n, float s
         float most = 0, s = 0;
         for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf((float)x[b + i]));
         for (int c = 1; c <= 126; c++) /* the e4m3 value nearest to what is asked */
-            if (fabsf(moe_e4m3_to_f32((uint8_t)c) - most / 6 / scale) < fabsf(s - most / 6 / scale)) s = moe_e4m3_to_f32((uint8_t)c);
+            if (fabsf(moe_e4m3_to_f32((uint8_t)c) - most / 6 / scale) < fabsf(s - most / 6 / scale))
+                s = moe_e4m3_to_f32((uint8_t)c);
         for (int i = 0; i < 16 && s > 0; i++)
-            q[b + i] = (double)moe_e2m1_to_f32(moe_f32_to_e2m1((float)x[b + i] / (s * scale))) * (double)(s * scale);
+            q[b + i] = (double)moe_e2m1_to_f32(moe_f32_to_e2m1((float)x[b + i] / (s * scale))) *
+                       (double)(s * scale);
     }
     return q;
 }
@@ -91,21 +104,30 @@ static double *normed(const double *x, int64_t ldx, const float *w, double eps, 
     for (int64_t t = 0; t < n; t++) {
         double s = 0;
         for (int64_t i = 0; i < dim; i++) s += x[t * ldx + i] * x[t * ldx + i];
-        for (int64_t i = 0; i < dim; i++) y[t * dim + i] = x[t * ldx + i] / sqrt(s / (double)dim + eps) * (double)w[i];
+        for (int64_t i = 0; i < dim; i++)
+            y[t * dim + i] = x[t * ldx + i] / sqrt(s / (double)dim + eps) * (double)w[i];
     }
     return y;
 }
 
 /* ---- rotary ---- */
 
-static double yarn_m(const struct moe_config *c, double a) { return c->yarn && c->yarn_factor > 1 ? 0.1 * a * log(c->yarn_factor) + 1 : 1; }
+static double yarn_m(const struct moe_config *c, double a)
+{
+    return c->yarn && c->yarn_factor > 1 ? 0.1 * a * log(c->yarn_factor) + 1 : 1;
+}
 
 static double frequency(const struct moe_config *c, int64_t i)
 {
     double d = (double)c->qk_rope_head_dim, extrapolated = pow(c->rope_theta, -2.0 * (double)i / d), edge[2];
     if (!c->yarn) return extrapolated;
-    for (int k = 0; k < 2; k++) edge[k] = d * log(c->original_max_position_embeddings / ((k ? c->beta_slow : c->beta_fast) * 2 * acos(-1))) / (2 * log(c->rope_theta));
-    double low = floor(edge[0]) < 0 ? 0 : floor(edge[0]), high = ceil(edge[1]) > d - 1 ? d - 1 : ceil(edge[1]);
+    for (int k = 0; k < 2; k++)
+        edge[k] = d *
+                  log(c->original_max_position_embeddings /
+                      ((k ? c->beta_slow : c->beta_fast) * 2 * acos(-1))) /
+                  (2 * log(c->rope_theta));
+    double low = floor(edge[0]) < 0 ? 0 : floor(edge[0]),
+           high = ceil(edge[1]) > d - 1 ? d - 1 : ceil(edge[1]);
     double ramp = ((double)i - low) / (low == high ? .001 : high - low);
     ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
     return extrapolated * (1 - ramp) + extrapolated / c->yarn_factor * ramp;
@@ -127,17 +149,20 @@ static void plain_attention(struct plain *p, int layer)
 {
     const struct moe_config *c = &p->m->config;
     const struct moe_layer *y = &p->m->layers[layer];
-    int64_t n = p->n, H = c->hidden_size, heads = c->num_attention_heads, nope = c->qk_nope_head_dim, rope = c->qk_rope_head_dim;
+    int64_t n = p->n, H = c->hidden_size, heads = c->num_attention_heads, nope = c->qk_nope_head_dim,
+            rope = c->qk_rope_head_dim;
     int64_t v = c->v_head_dim, kl = c->kv_lora_rank, qd = nope + rope, kvd = nope + v;
     double *x = normed(p->h, H, y->input_norm, (double)p->m->eps, H, n), *q;
     if (c->q_lora_rank) {
-        double *a = times(&y->q_a, x, n), *b = normed(a, c->q_lora_rank, y->q_a_norm, (double)p->m->lora_eps, c->q_lora_rank, n);
+        double *a = times(&y->q_a, x, n),
+               *b = normed(a, c->q_lora_rank, y->q_a_norm, (double)p->m->lora_eps, c->q_lora_rank, n);
         q = times(&y->q_b, b, n);
         free(a), free(b);
     } else {
         q = times(&y->q, x, n);
     }
-    double *ckv = times(&y->kv_a, x, n), *latent = normed(ckv, kl + rope, y->kv_a_norm, (double)p->m->lora_eps, kl, n);
+    double *ckv = times(&y->kv_a, x, n),
+           *latent = normed(ckv, kl + rope, y->kv_a_norm, (double)p->m->lora_eps, kl, n);
     double *kv = times(&y->kv_b, latent, n), *o = room(n * heads * v, sizeof *o), *s = room(n, sizeof *s);
     double scale = pow(yarn_m(c, c->mscale_all_dim), 2) / sqrt((double)qd);
     for (int64_t t = 0; t < n; t++) {
@@ -157,7 +182,8 @@ static void plain_attention(struct plain *p, int layer)
             }
             for (int64_t j = 0; j <= t; j++) sum += s[j] = exp(s[j] - most);
             for (int64_t j = 0; j <= t; j++)
-                for (int64_t i = 0; i < v; i++) o[(t * heads + h) * v + i] += s[j] / sum * kv[(j * heads + h) * kvd + nope + i];
+                for (int64_t i = 0; i < v; i++)
+                    o[(t * heads + h) * v + i] += s[j] / sum * kv[(j * heads + h) * kvd + nope + i];
         }
     double *out = times(&y->o, o, n);
     for (int64_t i = 0; i < n * H; i++) p->h[i] += out[i];
@@ -168,7 +194,8 @@ static void plain_attention(struct plain *p, int layer)
 
 static double *plain_mlp(const struct moe_expert *e, const double *x, int64_t n)
 {
-    float gate = plain_quantizes(&e->gate) ? plain_scale(&e->gate) : 0, up = plain_quantizes(&e->up) ? plain_scale(&e->up) : 0;
+    float gate = plain_quantizes(&e->gate) ? plain_scale(&e->gate) : 0,
+          up = plain_quantizes(&e->up) ? plain_scale(&e->up) : 0;
     double *g = times_under(&e->gate, fmaxf(gate, up), x, n), *u = times_under(&e->up, fmaxf(gate, up), x, n);
     for (int64_t i = 0; i < n * e->gate.rows; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
     double *y = times(&e->down, g, n);
@@ -188,7 +215,8 @@ static bool takes_part(const struct moe_config *c, const double *biased, int64_t
             else if (biased[i] > b) b = biased[i];
         score[g] = size > 1 ? a + b : a;
     }
-    for (int64_t g = 0; g < c->n_group; g++) better += score[g] > score[mine] || (score[g] == score[mine] && g < mine);
+    for (int64_t g = 0; g < c->n_group; g++)
+        better += score[g] > score[mine] || (score[g] == score[mine] && g < mine);
     return better < c->topk_group;
 }
 
@@ -213,7 +241,8 @@ static void plain_choose(struct plain *p, int layer, const double *logits, int64
         p->experts[t * k + j] = (int32_t)best;
         sum += p->weights[t * k + j] = 1 / (1 + exp(-logits[best]));
     }
-    for (int64_t j = 0; j < k; j++) p->weights[t * k + j] *= c->routed_scaling_factor / (c->norm_topk_prob ? sum + 1e-20 : 1);
+    for (int64_t j = 0; j < k; j++)
+        p->weights[t * k + j] *= c->routed_scaling_factor / (c->norm_topk_prob ? sum + 1e-20 : 1);
     free(biased), free(taken);
 }
 
@@ -223,7 +252,8 @@ static void plain_ffn(struct plain *p, int layer)
     const struct moe_layer *y = &p->m->layers[layer];
     int64_t n = p->n, H = c->hidden_size, k = c->num_experts_per_tok;
     double *x = normed(p->h, H, y->post_norm, (double)p->m->eps, H, n);
-    double *out = y->moe ? (y->shared.gate.data ? plain_mlp(&y->shared, x, n) : room(n * H, sizeof *out)) : plain_mlp(&y->dense, x, n);
+    double *out = y->moe ? (y->shared.gate.data ? plain_mlp(&y->shared, x, n) : room(n * H, sizeof *out))
+                         : plain_mlp(&y->dense, x, n);
     double *logits = y->moe ? times(&y->router, x, n) : NULL;
     for (int64_t t = 0; t < n && y->moe; t++) {
         plain_choose(p, layer, logits + t * c->n_routed_experts, t);
@@ -240,7 +270,12 @@ static void plain_ffn(struct plain *p, int layer)
 static void plain_begin(struct plain *p, const struct moe_model *m, const int32_t *ids, int64_t n)
 {
     int64_t H = m->config.hidden_size, k = m->config.num_experts_per_tok;
-    *p = (struct plain){ m, n, room(n * H, sizeof *p->h), room(n * k, sizeof *p->experts), room(n * k, sizeof *p->weights), room(n, sizeof *p->gap) };
+    *p = (struct plain){ m,
+                         n,
+                         room(n * H, sizeof *p->h),
+                         room(n * k, sizeof *p->experts),
+                         room(n * k, sizeof *p->weights),
+                         room(n, sizeof *p->gap) };
     double *e = decoded(&m->embed);
     for (int64_t t = 0; t < n; t++) memcpy(p->h + t * H, e + ids[t] * H, (size_t)H * sizeof *e);
     free(e);
@@ -255,7 +290,9 @@ static void plain_layer(struct plain *p, int layer)
 /* logits [n, V]; malloc'd. */
 static double *plain_logits(struct plain *p)
 {
-    double *x = normed(p->h, p->m->config.hidden_size, p->m->norm, (double)p->m->eps, p->m->config.hidden_size, p->n), *y = times(&p->m->head, x, p->n);
+    double *x = normed(p->h, p->m->config.hidden_size, p->m->norm, (double)p->m->eps,
+                       p->m->config.hidden_size, p->n),
+           *y = times(&p->m->head, x, p->n);
     free(x);
     return y;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vector-Jacobian products against central differences of the equations written out in double (plain-forward.h, which test-plain holds
- * against the forward pass), on shapes and stored types of every kind; a whole layer against the forward pass itself; and that neither
- * batches nor threads nor max_tokens change a bit. */
+/* Vector-Jacobian products against central differences of the equations written out in double
+ * (plain-forward.h, which test-plain holds against the forward pass), on shapes and stored types of every
+ * kind; a whole layer against the forward pass itself; and that neither batches nor threads nor
+ * max_tokens change a bit. */
 #undef NDEBUG
 #include "model/forward-parts.h"
 #include "quantize/calibrate/backward-internal.h"
@@ -15,7 +16,9 @@ static long checks;
 static struct moe_err err;
 static double worst, worst_layer;
 #define OK(cond) (assert(cond), checks++)
-#define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
+#define DONE(call) \
+    ((call) == MOE_OK ? (void)checks++ \
+                      : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
 
 /* ---- random numbers ---- */
 
@@ -24,7 +27,9 @@ static struct moe_rng rng;
 static float *normals(int64_t n, double scale)
 {
     float *x = room(n, sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = (float)(scale * sqrt(-2 * log(1 - moe_rng_next(&rng))) * cos(2 * acos(-1) * moe_rng_next(&rng)));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)(scale * sqrt(-2 * log(1 - moe_rng_next(&rng))) *
+                       cos(2 * acos(-1) * moe_rng_next(&rng)));
     return x;
 }
 
@@ -53,13 +58,16 @@ static double inner(const float *v, const double *y, int64_t n)
     return s;
 }
 
-/* g [n, in] must be J^T v, v [n, out]: <v, J u> by central differences against <g, u> for random u.  The differences are of order 1e-9 off
- * (double, a step of 1e-5 of x), g as float32 rounds: some 1e-6 of its length.  u has independent elements, so <g, u> is about |g|. */
-static void check(const char *what, function *f, const struct at *a, const float *x, int64_t in, const float *v, int64_t out, const float *g)
+/* g [n, in] must be J^T v, v [n, out]: <v, J u> by central differences against <g, u> for random u.  The
+ * differences are of order 1e-9 off (double, a step of 1e-5 of x), g as float32 rounds: some 1e-6 of its
+ * length.  u has independent elements, so <g, u> is about |g|. */
+static void check(const char *what, function *f, const struct at *a, const float *x, int64_t in,
+                  const float *v, int64_t out, const float *g)
 {
     int64_t n = a->n * in;
     double *at = room(n, sizeof *at), length = 0, size = 0;
-    for (int64_t i = 0; i < n; i++) length += (double)g[i] * (double)g[i], size += (double)x[i] * (double)x[i];
+    for (int64_t i = 0; i < n; i++)
+        length += (double)g[i] * (double)g[i], size += (double)x[i] * (double)x[i];
     length = sqrt(length);
     OK(isfinite(length) && length > 0);
     for (int round = 0; round < 3; round++) {
@@ -73,7 +81,9 @@ static void check(const char *what, function *f, const struct at *a, const float
         }
         for (int64_t i = 0; i < n; i++) product += (double)g[i] * (double)u[i];
         double error = fabs(difference - product) / length;
-        if (!(error < 2e-5)) fprintf(stderr, "%s, layer %d: %.9g by differences, %.9g, |g| %.3g\n", what, a->layer, difference, product, length);
+        if (!(error < 2e-5))
+            fprintf(stderr, "%s, layer %d: %.9g by differences, %.9g, |g| %.3g\n", what, a->layer, difference,
+                    product, length);
         OK(error < 2e-5);
         worst = fmax(worst, error);
         free(u);
@@ -115,14 +125,16 @@ static void check_norm(struct moe_backward *b, const struct at *a)
 static double *mlp_of(const struct at *a, const double *x)
 {
     double *y = plain_mlp(a->mlp, x, a->n);
-    for (int64_t i = 0; i < a->n * a->mlp->down.rows; i++) y[i] *= a->weight ? (double)a->weight[i / a->mlp->down.rows] : 1;
+    for (int64_t i = 0; i < a->n * a->mlp->down.rows; i++)
+        y[i] *= a->weight ? (double)a->weight[i / a->mlp->down.rows] : 1;
     return y;
 }
 
 static void check_mlp(struct moe_backward *b, struct at a, const struct moe_expert *e, bool weighted)
 {
     int64_t H = a.m->config.hidden_size;
-    float *x = normals(a.n * H, 1), *v = normals(a.n * H, 1), *dot = room(a.n, sizeof *dot), *weight = normals(a.n, 1);
+    float *x = normals(a.n * H, 1), *v = normals(a.n * H, 1), *dot = room(a.n, sizeof *dot),
+          *weight = normals(a.n, 1);
     float *before = normals(a.n * H, 1e-6), *dx = copy(before, a.n * H);
     double *exact = room(a.n * H, sizeof *exact), off = 0, size = 0;
     const struct moe_weight w[3] = { e->gate, e->up, e->down };
@@ -148,8 +160,10 @@ static double *router_of(const struct at *a, const double *x)
     double *logits = times(&a->m->layers[a->layer].router, x, a->n), *y = room(a->n * k, sizeof *y);
     for (int64_t t = 0; t < a->n; t++) {
         double sum = 0;
-        for (int64_t j = 0; j < k; j++) sum += y[t * k + j] = 1 / (1 + exp(-logits[t * E + a->experts[t * k + j]]));
-        for (int64_t j = 0; j < k; j++) y[t * k + j] *= c->routed_scaling_factor / (c->norm_topk_prob ? sum : 1);
+        for (int64_t j = 0; j < k; j++)
+            sum += y[t * k + j] = 1 / (1 + exp(-logits[t * E + a->experts[t * k + j]]));
+        for (int64_t j = 0; j < k; j++)
+            y[t * k + j] *= c->routed_scaling_factor / (c->norm_topk_prob ? sum : 1);
     }
     free(logits);
     return y;
@@ -157,10 +171,12 @@ static double *router_of(const struct at *a, const double *x)
 
 static void check_router(struct moe_backward *b, struct at a)
 {
-    int64_t H = a.m->config.hidden_size, k = a.m->config.num_experts_per_tok, E = a.m->config.n_routed_experts;
+    int64_t H = a.m->config.hidden_size, k = a.m->config.num_experts_per_tok,
+            E = a.m->config.n_routed_experts;
     float *x = normals(a.n * H, 1), *v = normals(a.n * k, 1), *dx = room(a.n * H, sizeof *dx);
     int32_t *experts = room(a.n * k, sizeof *experts);
-    for (int64_t i = 0; i < a.n * k; i++) experts[i] = (int32_t)((i / k * 5 + i % k) % E); /* k different ones a token */
+    /* k different ones a token */
+    for (int64_t i = 0; i < a.n * k; i++) experts[i] = (int32_t)((i / k * 5 + i % k) % E);
     a.experts = experts;
     moe_backward_router(b, a.layer, x, a.n, experts, v, dx);
     check("router", router_of, &a, x, H, v, k, dx);
@@ -263,7 +279,14 @@ static void check_attention(struct moe_backward *b, const struct at *a)
 
 /* ---- a whole layer, and the forward pass itself ---- */
 
-struct pass { const struct moe_model *m; struct moe_forward *f; struct moe_kv kv[8]; struct moe_segment segment[8]; int32_t *experts; float *weights; };
+struct pass {
+    const struct moe_model *m;
+    struct moe_forward *f;
+    struct moe_kv kv[8];
+    struct moe_segment segment[8];
+    int32_t *experts;
+    float *weights;
+};
 
 static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
 {
@@ -277,7 +300,9 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
 static void pass_begin(struct pass *p, const struct moe_model *m, const struct shape *s)
 {
     int64_t k = m->config.num_experts_per_tok;
-    *p = (struct pass){ .m = m, .experts = room(s->n * k, sizeof *p->experts), .weights = room(s->n * k, sizeof *p->weights) };
+    *p = (struct pass){ .m = m,
+                        .experts = room(s->n * k, sizeof *p->experts),
+                        .weights = room(s->n * k, sizeof *p->weights) };
     for (int64_t i = 0; i < s->n_sequences; i++) {
         DONE(moe_kv_open(&p->kv[i], &m->config, &err));
         DONE(moe_kv_reserve(&p->kv[i], s->lengths[i], &err));
@@ -295,20 +320,25 @@ static void pass_end(struct pass *p)
 }
 
 /* What a caller does with the pieces: dh through `layer`, of which h is the input. */
-static void layer_back(struct moe_backward *b, struct pass *p, int layer, const struct shape *s, const float *h, float *dh)
+static void layer_back(struct moe_backward *b, struct pass *p, int layer, const struct shape *s,
+                       const float *h, float *dh)
 {
     const struct moe_config *c = &p->m->config;
     const struct moe_layer *y = &p->m->layers[layer];
     int64_t H = c->hidden_size, k = c->num_experts_per_tok, n = s->n;
-    float *h1 = copy(h, n * H), *x = room(n * H, sizeof *x), *dx = room(n * H, sizeof *dx), *dot = room(n * k, sizeof *dot);
+    float *h1 = copy(h, n * H), *x = room(n * H, sizeof *x), *dx = room(n * H, sizeof *dx),
+          *dot = room(n * k, sizeof *dot);
     moe_forward_attention(p->f, layer, p->segment, s->n_sequences, n, h1);
     moe_backward_normed(b, h1, y->post_norm, p->m->eps, H, H, n, x);
     const struct moe_expert *all = y->moe ? &y->shared : &y->dense;
-    if (all->gate.data) moe_backward_mlp(b, (struct moe_weight[3]){ all->gate, all->up, all->down }, x, n, dh, NULL, dx, NULL);
+    if (all->gate.data)
+        moe_backward_mlp(b, (struct moe_weight[3]){ all->gate, all->up, all->down }, x, n, dh, NULL, dx,
+                         NULL);
     for (int64_t i = 0; i < n * k && y->moe; i++) {
         const struct moe_expert *e = &y->experts[p->experts[i]];
         int64_t t = i / k * H;
-        moe_backward_mlp(b, (struct moe_weight[3]){ e->gate, e->up, e->down }, x + t, 1, dh + t, p->weights + i, dx + t, dot + i);
+        moe_backward_mlp(b, (struct moe_weight[3]){ e->gate, e->up, e->down }, x + t, 1, dh + t,
+                         p->weights + i, dx + t, dot + i);
     }
     if (y->moe) moe_backward_router(b, layer, x, n, p->experts, dot, dx);
     moe_backward_norm(b, h1, y->post_norm, p->m->eps, H, H, n, dx, dh);
@@ -316,8 +346,9 @@ static void layer_back(struct moe_backward *b, struct pass *p, int layer, const 
     free(h1), free(x), free(dx), free(dot);
 }
 
-/* Differences of float32 results: with steps of 1/256 of h both rounding (some 1e-6 / step) and curvature (step squared) stay near 1e-4 of a gradient.
- * Only tokens whose experts are the same on both sides are asked about. */
+/* Differences of float32 results: with steps of 1/256 of h both rounding (some 1e-6 / step) and
+ * curvature (step squared) stay near 1e-4 of a gradient.  Only tokens whose experts are the same on
+ * both sides are asked about. */
 static void check_layer(struct moe_backward *b, const struct moe_model *m, int layer, const struct shape *s)
 {
     int64_t H = m->config.hidden_size, k = m->config.num_experts_per_tok, N = s->n * H, kept = 0;
@@ -336,7 +367,8 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
         side[i] = copy(h, N);
         for (int64_t j = 0; j < N; j++) side[i][j] += (i ? 1.0f : -1.0f) / 256 * u[j];
         moe_forward_layer(p.f, layer, p.segment, s->n_sequences, side[i]);
-        for (int64_t t = 0; t < s->n && m->layers[layer].moe; t++) same[t] = same[t] && !memcmp(p.experts + t * k, chosen + t * k, (size_t)k * sizeof *chosen);
+        for (int64_t t = 0; t < s->n && m->layers[layer].moe; t++)
+            same[t] = same[t] && !memcmp(p.experts + t * k, chosen + t * k, (size_t)k * sizeof *chosen);
     }
     memcpy(p.experts, chosen, (size_t)(s->n * k) * sizeof *chosen);
     memcpy(p.weights, weights, (size_t)(s->n * k) * sizeof *weights);
@@ -346,11 +378,15 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
     }
     OK(kept > s->n / 2);
     double difference = 0, product = 0, length = 0;
-    for (int64_t j = 0; j < N; j++) difference += (double)v[j] * ((double)side[1][j] - (double)side[0][j]) * 128;
+    for (int64_t j = 0; j < N; j++)
+        difference += (double)v[j] * ((double)side[1][j] - (double)side[0][j]) * 128;
     layer_back(b, &p, layer, s, h, v);
-    for (int64_t j = 0; j < N; j++) product += (double)v[j] * (double)u[j], length += (double)v[j] * (double)v[j];
+    for (int64_t j = 0; j < N; j++)
+        product += (double)v[j] * (double)u[j], length += (double)v[j] * (double)v[j];
     double error = fabs(difference - product) / sqrt(length);
-    if (!(error < 2e-3)) fprintf(stderr, "layer %d: %.9g by differences, %.9g, |g| %.3g\n", layer, difference, product, sqrt(length));
+    if (!(error < 2e-3))
+        fprintf(stderr, "layer %d: %.9g by differences, %.9g, |g| %.3g\n", layer, difference, product,
+                sqrt(length));
     OK(error < 2e-3);
     worst_layer = fmax(worst_layer, error);
     pass_end(&p);
@@ -359,7 +395,12 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
 
 /* ---- gradients at the outputs of projections: dy^T x must be the gradient of the weight ---- */
 
-struct saw { const struct moe_model *m; int layer; float *x[MOE_ROLE_COUNT], *dy[MOE_ROLE_COUNT]; int64_t nx[MOE_ROLE_COUNT], ny[MOE_ROLE_COUNT]; };
+struct saw {
+    const struct moe_model *m;
+    int layer;
+    float *x[MOE_ROLE_COUNT], *dy[MOE_ROLE_COUNT];
+    int64_t nx[MOE_ROLE_COUNT], ny[MOE_ROLE_COUNT];
+};
 
 static void keep(float **to, int64_t *have, int64_t width, const float *x, int64_t ld, int64_t n)
 {
@@ -369,12 +410,14 @@ static void keep(float **to, int64_t *have, int64_t width, const float *x, int64
     *have += n;
 }
 
-static void saw_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+static void saw_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                      int64_t n)
 {
     struct saw *s = ctx;
     int64_t rows, cols;
     (void)expert;
-    if (moe_tensor_shape(&s->m->config, role, layer, &rows, &cols)) keep(&s->x[role], &s->nx[role], cols, x, ldx, n);
+    if (moe_tensor_shape(&s->m->config, role, layer, &rows, &cols))
+        keep(&s->x[role], &s->nx[role], cols, x, ldx, n);
 }
 
 static void saw_output(void *ctx, enum moe_role role, const float *dy, int64_t ldy, int64_t n)
@@ -385,12 +428,15 @@ static void saw_output(void *ctx, enum moe_role role, const float *dy, int64_t l
     keep(&s->dy[role], &s->ny[role], rows, dy, ldy, n);
 }
 
-/* w moved a thousandth either way, in float32: v . f changes by sum dy (w+ - w-) x, up to the step's square. */
-static void check_weight(function *f, const struct at *a, const float *at, const float *v, struct moe_weight *w, const float *dy, const float *x)
+/* w moved a thousandth either way, in float32: v . f changes by sum dy (w+ - w-) x,
+ * up to the step's square. */
+static void check_weight(function *f, const struct at *a, const float *at, const float *v,
+                         struct moe_weight *w, const float *dy, const float *x)
 {
     struct moe_weight was = *w;
     int64_t cells = w->rows * w->cols, H = a->m->config.hidden_size;
-    double *value = decoded(w), *exact = room(a->n * H, sizeof *exact), size = 0, difference = 0, product = 0, length = 0, moved = 0;
+    double *value = decoded(w), *exact = room(a->n * H, sizeof *exact), size = 0, difference = 0, product = 0,
+           length = 0, moved = 0;
     float *side[2] = { normals(cells, 1), room(cells, sizeof *side[1]) };
     for (int64_t i = 0; i < cells; i++) size += value[i] * value[i];
     size = 1e-3 * sqrt(size / (double)cells);
@@ -401,7 +447,9 @@ static void check_weight(function *f, const struct at *a, const float *at, const
     }
     for (int64_t i = 0; i < a->n * H; i++) exact[i] = (double)at[i];
     for (int i = 0; i < 2; i++) {
-        *w = (struct moe_weight){ .type = MOE_F32, .rows = was.rows, .cols = was.cols, .data = (const uint8_t *)side[i] };
+        *w = (struct moe_weight){
+            .type = MOE_F32, .rows = was.rows, .cols = was.cols, .data = (const uint8_t *)side[i]
+        };
         double *y = f(a, exact);
         difference += (i ? -1 : 1) * inner(v, y, a->n * H);
         free(y);
@@ -410,11 +458,14 @@ static void check_weight(function *f, const struct at *a, const float *at, const
     for (int64_t r = 0; r < was.rows; r++)
         for (int64_t c = 0; c < was.cols; c++) {
             double g = 0, step = (double)side[0][r * was.cols + c] - (double)side[1][r * was.cols + c];
-            for (int64_t t = 0; t < a->n; t++) g += (double)dy[t * was.rows + r] * (double)x[t * was.cols + c];
+            for (int64_t t = 0; t < a->n; t++)
+                g += (double)dy[t * was.rows + r] * (double)x[t * was.cols + c];
             product += g * step, length += g * g, moved += step * step;
         }
     double error = fabs(difference - product) / sqrt(length * moved / (double)cells);
-    if (!(error < 1e-3)) fprintf(stderr, "weight [%d, %d]: %.9g by differences, %.9g\n", (int)was.rows, (int)was.cols, difference, product);
+    if (!(error < 1e-3))
+        fprintf(stderr, "weight [%d, %d]: %.9g by differences, %.9g\n", (int)was.rows, (int)was.cols,
+                difference, product);
     OK(length > 0 && error < 1e-3);
     free(value), free(exact), free(side[0]), free(side[1]);
 }
@@ -423,11 +474,18 @@ static void check_outputs(struct moe_backward *b, struct moe_model *m, int layer
 {
     struct moe_layer *y = &m->layers[layer];
     struct moe_expert *e = y->moe ? &y->experts[0] : &y->dense;
-    struct { enum moe_role role, input; struct moe_weight *w; } all[] = { { MOE_ROLE_Q_A, MOE_ROLE_KV_A, &y->q_a }, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, &y->q_b },
-        { MOE_ROLE_Q, MOE_ROLE_KV_A, &y->q }, { MOE_ROLE_KV_A, MOE_ROLE_KV_A, &y->kv_a }, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, &y->kv_b } };
+    struct {
+        enum moe_role role, input;
+        struct moe_weight *w;
+    } all[] = { { MOE_ROLE_Q_A, MOE_ROLE_KV_A, &y->q_a },
+                { MOE_ROLE_Q_B, MOE_ROLE_Q_B, &y->q_b },
+                { MOE_ROLE_Q, MOE_ROLE_KV_A, &y->q },
+                { MOE_ROLE_KV_A, MOE_ROLE_KV_A, &y->kv_a },
+                { MOE_ROLE_KV_B, MOE_ROLE_KV_B, &y->kv_b } };
     struct at a = { .m = m, .layer = layer, .n = s->n, .s = s, .mlp = e };
     int64_t N = s->n * m->config.hidden_size;
-    float *h = normals(N, 1), *v = normals(N, 1), *out = copy(h, N), *dh = copy(v, N), *weight = normals(s->n, 1);
+    float *h = normals(N, 1), *v = normals(N, 1), *out = copy(h, N), *dh = copy(v, N),
+          *weight = normals(s->n, 1);
     struct saw saw = { .m = m, .layer = layer };
     struct pass p;
     pass_begin(&p, m, s);
@@ -491,7 +549,8 @@ static void check_functions(struct moe_model *m, unsigned flags, struct moe_pool
 /* ---- the same bits whatever the threads and the batches ---- */
 
 /* Every function once, in calls of `part` sequences; results one after another in out. */
-static int64_t everything(const struct moe_model *m, int threads, int64_t max_tokens, const struct shape *s, int64_t part, float *out)
+static int64_t everything(const struct moe_model *m, int threads, int64_t max_tokens, const struct shape *s,
+                          int64_t part, float *out)
 {
     const struct moe_config *c = &m->config;
     int64_t H = c->hidden_size, k = c->num_experts_per_tok, longest = 0, at = 0, t = 0;
@@ -506,7 +565,8 @@ static int64_t everything(const struct moe_model *m, int threads, int64_t max_to
     float *x = normals(s->n * H, 1), *v = normals(s->n * H, 1), *dw = normals(s->n * k, 1);
     DONE(moe_pool_open(&pool, threads, &err));
     DONE(moe_backward_open(&b, m, max_tokens, longest, pool, &err));
-    float *dx = out, *dot = dx + s->n * H, *dr = dot + s->n, *dn = dr + s->n * H, *dh = dn + s->n * H, *da = dh + s->n * H;
+    float *dx = out, *dot = dx + s->n * H, *dr = dot + s->n, *dn = dr + s->n * H, *dh = dn + s->n * H,
+          *da = dh + s->n * H;
     at = 5 * s->n * H + s->n;
     memset(out, 0, (size_t)at * sizeof *out);
     memcpy(da, v, (size_t)(s->n * H) * sizeof *da);
@@ -514,10 +574,12 @@ static int64_t everything(const struct moe_model *m, int threads, int64_t max_to
         int64_t n = 0;
         for (int64_t q = i; q < i + part && q < s->n_sequences; q++) n += s->lengths[q];
         moe_backward_mlp(b, w, x + t * H, n, v + t * H, dw + t, dx + t * H, dot + t);
-        moe_backward_router(b, (int)c->num_hidden_layers - 1, x + t * H, n, experts + t * k, dw + t * k, dr + t * H);
+        moe_backward_router(b, (int)c->num_hidden_layers - 1, x + t * H, n, experts + t * k, dw + t * k,
+                            dr + t * H);
         moe_backward_norm(b, x + t * H, y->post_norm, m->eps, H, H, n, v + t * H, dn + t * H);
         DONE(moe_backward_head(b, x + t * H, n, 7 + t, 3, dh + t * H, NULL, &err));
-        moe_backward_attention(b, 0, x + t * H, s->lengths + i, i + part < s->n_sequences ? part : s->n_sequences - i, da + t * H);
+        moe_backward_attention(b, 0, x + t * H, s->lengths + i,
+                               i + part < s->n_sequences ? part : s->n_sequences - i, da + t * H);
         t += n;
     }
     OK(t == s->n);
@@ -534,7 +596,12 @@ static void check_same(const struct moe_model *m, const struct shape *s)
     for (int64_t i = 0; i < s->n_sequences; i++) longest = s->lengths[i] > longest ? s->lengths[i] : longest;
     int64_t n = everything(m, 1, s->n, s, s->n_sequences, first);
     OK(n <= room_for);
-    const struct { int threads; int64_t max_tokens, part; } ways[] = { { 2, s->n, 8 }, { 7, s->n, 8 }, { 7, longest, 8 }, { 2, s->n + 9, 1 }, { 1, longest + 1, 2 } };
+    const struct {
+        int threads;
+        int64_t max_tokens, part;
+    } ways[] = {
+        { 2, s->n, 8 }, { 7, s->n, 8 }, { 7, longest, 8 }, { 2, s->n + 9, 1 }, { 1, longest + 1, 2 }
+    };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         OK(everything(m, ways[i].threads, ways[i].max_tokens, s, ways[i].part, other) == n);
         OK(!memcmp(first, other, (size_t)n * sizeof *first));
@@ -593,9 +660,13 @@ int main(int argc, char **argv)
     generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0, &few);
     generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0, &few);
     generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0, &few);
-    generated("--q-lora 40 --experts 4 --top-k 2 --hidden 320 --inter 288 --dense-inter 320 --heads 5 --vocab 4500", 0, &many);
+    generated(
+        "--q-lora 40 --experts 4 --top-k 2 --hidden 320 --inter 288 --dense-inter 320 --heads 5 --vocab 4500",
+        0, &many);
     (void)plain_begin, (void)plain_layer; /* for whole passes, which are test-plain's */
     check_model("tests/data/tiny-k2/bf16", 0, &few);
-    printf("test-backward: %ld checks, largest error %.2g of a gradient; of a layer by differences in float32 %.2g\n", checks, worst, worst_layer);
+    printf("test-backward: %ld checks, largest error %.2g of a gradient; of a layer by differences in "
+           "float32 %.2g\n",
+           checks, worst, worst_layer);
     return 0;
 }

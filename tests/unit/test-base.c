@@ -29,12 +29,16 @@ static void test_err(void)
     struct moe_err err = MOE_ERR_INIT;
     OK(passes_up(&err) == MOE_CORRUPT && !strcmp(err.msg, "'m.safetensors': tensor 'norm': 48 bytes short"));
     OK(!strcmp(err.file, "m.safetensors") && !strcmp(err.tensor, "norm"));
-    OK(moe_wrap(&err, "layer %d", 7) == MOE_CORRUPT && !strncmp(err.msg, "layer 7: 'm.safe", 16) && err.tensor[0]);
+    OK(moe_wrap(&err, "layer %d", 7) == MOE_CORRUPT && !strncmp(err.msg, "layer 7: 'm.safe", 16) &&
+       err.tensor[0]);
     OK(moe_fail(&err, MOE_USAGE, "no") == MOE_USAGE && !err.file[0] && !err.tensor[0]);
     OK(moe_err_remedy(&err, "do") == MOE_USAGE && !strcmp(err.msg, "no (do)"));
-    OK(moe_fail(&err, MOE_USAGE, "no (1) (a (b))") && moe_err_remedy(&err, "do") == MOE_USAGE && !strcmp(err.msg, "no (1) (do)"));
-    OK(moe_fail_errno(&err, ENOSPC, "f", "cannot write") == MOE_NOSPACE && strstr(err.msg, "'f': cannot write: "));
-    OK(moe_fail_errno(&err, ENOENT, "f", "x") == MOE_NOT_FOUND && moe_fail_errno(&err, EIO, "f", "x") == MOE_IO);
+    OK(moe_fail(&err, MOE_USAGE, "no (1) (a (b))") && moe_err_remedy(&err, "do") == MOE_USAGE &&
+       !strcmp(err.msg, "no (1) (do)"));
+    OK(moe_fail_errno(&err, ENOSPC, "f", "cannot write") == MOE_NOSPACE &&
+       strstr(err.msg, "'f': cannot write: "));
+    OK(moe_fail_errno(&err, ENOENT, "f", "x") == MOE_NOT_FOUND &&
+       moe_fail_errno(&err, EIO, "f", "x") == MOE_IO);
     OK(!strcmp(moe_code_name(MOE_NOSPACE), "no-space") && moe_code_text((enum moe_code)99)[0]);
 }
 
@@ -71,8 +75,10 @@ static void test_long_paths(void)
         for (int one; *s && (one = moe_utf8_char(s, strlen((const char *)s))); s += one) { }
         OK(!*s);
     }
-    moe_interrupted_left(MOE_SIGTERM, &err, "what an earlier run left is kept in '%s' (go on with --resume)", path);
-    OK(err.code == MOE_SIGTERM && !*err.file && !strncmp(err.msg, "terminated: what an earlier run left is kept in '/xxx", 52));
+    moe_interrupted_left(MOE_SIGTERM, &err, "what an earlier run left is kept in '%s' (go on with --resume)",
+                         path);
+    OK(err.code == MOE_SIGTERM && !*err.file &&
+       !strncmp(err.msg, "terminated: what an earlier run left is kept in '/xxx", 52));
     OK(strstr(err.msg, "/end.json' (go on with --resume)") && strlen(err.msg) < sizeof err.msg);
     moe_fail(&err, MOE_IO, "as it was");
     OK(moe_interrupted_left(MOE_IO, &err, "not this") == MOE_IO && !strcmp(err.msg, "as it was"));
@@ -131,13 +137,15 @@ static void test_show(void)
     }
     struct moe_err err = MOE_ERR_INIT;
     moe_fail_at(&err, MOE_IO, "a\nb", "t\033", "what\n");
-    OK(!strcmp(err.msg, "'a\\nb': tensor 't\\x1b': what\\n") && !strcmp(err.file, "a\nb") && !strcmp(err.tensor, "t\033"));
+    OK(!strcmp(err.msg, "'a\\nb': tensor 't\\x1b': what\\n") && !strcmp(err.file, "a\nb") &&
+       !strcmp(err.tensor, "t\033"));
 }
 
 static void test_arena(void)
 {
     struct moe_arena a = MOE_ARENA_INIT;
-    unsigned char *small = moe_arena_alloc(&a, 3), *large = moe_arena_alloc(&a, 5u << 20), *none = moe_arena_alloc(&a, 0);
+    unsigned char *small = moe_arena_alloc(&a, 3), *large = moe_arena_alloc(&a, 5u << 20),
+                  *none = moe_arena_alloc(&a, 0);
     OK(small && large && none && (uintptr_t)small % 64 == 0 && (uintptr_t)large % 64 == 0);
     OK(small[0] == 0 && large[(5u << 20) - 1] == 0);
     memset(small, 1, 3);
@@ -206,15 +214,18 @@ static void test_strmap(void)
     int64_t old = -7;
     OK(keys && moe_strmap_get(&m, "x", 1) == -1);
     for (int i = 0; i < N; i++) {
-        int n = snprintf(keys + (size_t)i * W, W, "model.layers.%d.mlp.experts.%d.gate_proj.weight", i / 384, i % 384);
+        int n = snprintf(keys + (size_t)i * W, W, "model.layers.%d.mlp.experts.%d.gate_proj.weight", i / 384,
+                         i % 384);
         if (moe_strmap_add(&m, keys + (size_t)i * W, (size_t)n, i, NULL) != 1) OK(!"added");
     }
     OK(m.count == N && m.cap >= N);
     for (int i = 0; i < N; i++)
         if (moe_strmap_get(&m, keys + (size_t)i * W, strlen(keys + (size_t)i * W)) != i) OK(!"found");
-    OK(moe_strmap_add(&m, keys, strlen(keys), 99, &old) == 0 && old == 0 && moe_strmap_get(&m, keys, strlen(keys)) == 0);
+    OK(moe_strmap_add(&m, keys, strlen(keys), 99, &old) == 0 && old == 0 &&
+       moe_strmap_get(&m, keys, strlen(keys)) == 0);
     OK(moe_strmap_get(&m, keys, strlen(keys) - 1) == -1);
-    OK(moe_strmap_add(&m, "a\0b", 3, 5, NULL) == 1 && moe_strmap_get(&m, "a\0c", 3) == -1 && moe_strmap_get(&m, "a\0b", 3) == 5);
+    OK(moe_strmap_add(&m, "a\0b", 3, 5, NULL) == 1 && moe_strmap_get(&m, "a\0c", 3) == -1 &&
+       moe_strmap_get(&m, "a\0b", 3) == 5);
     OK(moe_strmap_add(&m, "", 0, 6, NULL) == 1 && moe_strmap_get(&m, "", 0) == 6);
     moe_strmap_release(&m);
     OK(!m.slots && !m.count);
@@ -238,7 +249,8 @@ static void test_progress_resumed(void)
     now = 110;
     moe_progress_add(p, 1000000);
     fflush(f);
-    OK(strstr(text, "second") && !strstr(text, "first") && strstr(text, " 62%  5.00 TFLOP of 8.00 TFLOP  100.00 GFLOP/s  30 s left"));
+    OK(strstr(text, "second") && !strstr(text, "first") &&
+       strstr(text, " 62%  5.00 TFLOP of 8.00 TFLOP  100.00 GFLOP/s  30 s left"));
     moe_progress_end(p);
     moe_progress_begin(p, "third", 10, MOE_UNIT_ITEMS);
     now = 112;
@@ -283,7 +295,8 @@ static void test_progress_width(void)
         }
     }
     char *line = drawn_at("200", 50000000000);
-    OK(strstr(line, "[##########          ]  50%  50.00 PFLOP of 100.00 PFLOP  1.61 GFLOP/s  359 days 0 h left"));
+    OK(strstr(line,
+              "[##########          ]  50%  50.00 PFLOP of 100.00 PFLOP  1.61 GFLOP/s  359 days 0 h left"));
     free(line);
     line = drawn_at("80", 50000000000);
     OK(strstr(line, "left") && strstr(line, "["));

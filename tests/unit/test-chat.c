@@ -325,7 +325,9 @@ static void expect_text(const char *name, const char *messages, struct moe_chat_
     moe_chat_close(&c);
 }
 
-#define SHORT "[{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"reasoning_content\": \"r\", \"content\": \"a\"}]"
+#define SHORT \
+    "[{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"reasoning_content\": \"r\", " \
+    "\"content\": \"a\"}]"
 #define USER "<|im_user|>user<|im_middle|>q<|im_end|>"
 
 static void test_options(void)
@@ -338,7 +340,8 @@ static void test_options(void)
                 USER "<|im_assistant|>assistant<|im_middle|><think>r</think>a<|im_end|>");
     OK(left.reasoning == 1);
     expect_text("k2-instruct", SHORT, (struct moe_chat_request){ .answered = true, .system = "S" }, &left,
-                "<|im_system|>system<|im_middle|>S<|im_end|>" USER "<|im_assistant|>assistant<|im_middle|>a<|im_end|>");
+                "<|im_system|>system<|im_middle|>S<|im_end|>" USER
+                "<|im_assistant|>assistant<|im_middle|>a<|im_end|>");
     OK(left.reasoning == 2);
     expect_text("k2-instruct", "[{\"role\": \"tool\", \"content\": \"## Return of x\\ny\"}]",
                 (struct moe_chat_request){ .system = "" }, &left,
@@ -353,27 +356,32 @@ static void test_options(void)
                 "[1]}]", (struct moe_chat_request){ .system = "" }, &left, USER);
     OK(left.keys == 2 && !strcmp(left.key, "weight"));
     left.keys = 0;
-    expect_text("k2-instruct",
-                "[{\"role\": \"assistant\", \"partial\": false, \"prefix\": null, \"content\": [{\"type\": "
-                "\"text\", \"text\": \"a\", \"cache\": 1}], \"tool_calls\": [{\"id\": \"i\", \"index\": 0, "
-                "\"type\": \"function\", \"x\": 1, \"function\": {\"name\": \"f\", \"arguments\": \"\", \"y\": 1}}]}]",
-                (struct moe_chat_request){ .system = "" }, &left,
-                "<|im_assistant|>assistant<|im_middle|>a<|tool_calls_section_begin|><|tool_call_begin|>i"
-                "<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_section_end|><|im_end|>");
+    expect_text(
+        "k2-instruct",
+        "[{\"role\": \"assistant\", \"partial\": false, \"prefix\": null, \"content\": [{\"type\": "
+        "\"text\", \"text\": \"a\", \"cache\": 1}], \"tool_calls\": [{\"id\": \"i\", \"index\": 0, \"type\": "
+        "\"function\", \"x\": 1, \"function\": {\"name\": \"f\", \"arguments\": \"\", \"y\": 1}}]}]",
+        (struct moe_chat_request){ .system = "" }, &left,
+        "<|im_assistant|>assistant<|im_middle|>a<|tool_calls_section_begin|><|tool_call_begin|>i"
+        "<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_section_end|><|im_end|>");
     OK(left.keys == 3 && !strcmp(left.key, "cache"));
     expect_text("k2-instruct",
                 "[{\"role\": \"assistant\", \"reasoning\": \"r\", \"content\": \"\", \"tool_calls\": "
                 "[{\"function\": {\"name\": \"f\", \"arguments\": null}}, "
                 "{\"function\": {\"name\": \"g\", \"arguments\": \"\"}}]}]",
                 (struct moe_chat_request){ .system = "" }, &left,
-                "<|im_assistant|>assistant<|im_middle|><|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>null<|tool_call_end|>"
+                "<|im_assistant|>assistant<|im_middle|><|tool_calls_section_begin|><|tool_call_begin|>"
+                "functions.f:0<|tool_call_argument_begin|>null<|tool_call_end|>"
                 /* ids as the model writes them */
-                "<|tool_call_begin|>functions.g:1<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_section_end|><|im_end|>");
+                "<|tool_call_begin|>functions.g:1<|tool_call_argument_begin|><|tool_call_end|><|tool_calls_"
+                "section_end|><|im_end|>");
     OK(left.reasoning == 3);
     expect_text("deepseek-v3-first",
-                "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", "
-                "\"arguments\": \"{}\"}}]}]", (struct moe_chat_request){ .ask = false }, &left,
-                "<｜begin▁of▁sentence｜><｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n"
+                "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
+                "\"f\", \"arguments\": \"{}\"}}]}]",
+                (struct moe_chat_request){ .ask = false }, &left,
+                "<｜begin▁of▁sentence｜><｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<"
+                "｜tool▁sep｜>f\n"
                 "```json\n{}\n```<｜tool▁call▁end｜>");
     cJSON *tools = json("[{}]");
     expect_text("deepseek-v3", "[]", (struct moe_chat_request){ .tools = tools, .ask = true }, &left,
@@ -464,8 +472,9 @@ static void test_refusals(void)
     refused(MOE_CORRUPT, "k2.5", "{\"messages\": [{\"role\": \"assistant\", \"reasoning_content\": {}}]}",
             "'reasoning_content' is not text");
     refused(MOE_UNSUPPORTED, "deepseek-v3-first",
-            "{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": "
-            "\"f\", \"arguments\": \"\"}}]}]}", "drops the calls");
+            "{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [{\"function\": "
+            "{\"name\": \"f\", \"arguments\": \"\"}}]}]}",
+            "drops the calls");
     refused(MOE_CORRUPT, "k2.5",
             "{\"messages\": [{\"role\": \"user\"}, {\"role\": \"tool\", \"tool_call_id\": 1}]}",
             "message 1: its 'tool_call_id' is not text");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The local communicator: slots, replies, words said to all, ranks that fall silent.  The build with SAN=thread is the one that counts. */
+/* The local communicator: slots, replies, words said to all, ranks that fall silent.  The build with
+ * SAN=thread is the one that counts. */
 #include "tests/ok.h"
 #include "runtime/comm/comm.h"
 
@@ -11,11 +12,22 @@
 
 enum { RANKS = 6, ROUNDS = 300, MOST = 4096, DEAD_AT = 100 };
 
-struct rank { struct moe_hub *hub; atomic_bool *found; int rank, dies, answered, lost, words, told_off; bool broken; };
+struct rank {
+    struct moe_hub *hub;
+    atomic_bool *found;
+    int rank, dies, answered, lost, words, told_off;
+    bool broken;
+};
 
 /* What `from` asks `to` in a round: its length, and bytes that depend on all three. */
-static size_t length(int from, int to, int round) { return 64 + (size_t)(from * 977 + to * 131 + round * 61) % (MOST - 64); }
-static unsigned char byte(int from, int to, int round, size_t i) { return (unsigned char)(from * 31 + to * 7 + round + (int)i * 13); }
+static size_t length(int from, int to, int round)
+{
+    return 64 + (size_t)(from * 977 + to * 131 + round * 61) % (MOST - 64);
+}
+static unsigned char byte(int from, int to, int round, size_t i)
+{
+    return (unsigned char)(from * 31 + to * 7 + round + (int)i * 13);
+}
 
 static bool is(const unsigned char *p, int from, int to, int round, int flip)
 {
@@ -52,7 +64,8 @@ static void hear(struct rank *r, struct moe_comm *c, int *said)
     while (moe_comm_heard(c, &from, &kind, &data, &bytes)) {
         int n;
         memcpy(&n, data, sizeof n);
-        r->broken |= bytes != sizeof n || n != said[from] || kind != (uint32_t)(n % 7); /* in order, none missing */
+        /* in order, none missing */
+        r->broken |= bytes != sizeof n || n != said[from] || kind != (uint32_t)(n % 7);
         said[from]++;
         r->words++;
     }
@@ -146,7 +159,8 @@ static void all(int dies, double timeout)
         OK(!r[i].broken);
         if (i == 2 && dies) continue;
         OK(r[i].lost == (dies != 0));
-        OK(r[i].answered >= ROUNDS * (RANKS - 1) && r[i].answered <= ROUNDS * RANKS && (dies || r[i].answered == ROUNDS * RANKS));
+        OK(r[i].answered >= ROUNDS * (RANKS - 1) && r[i].answered <= ROUNDS * RANKS &&
+           (dies || r[i].answered == ROUNDS * RANKS));
         OK(r[i].words == (dies ? ROUNDS * (RANKS - 2) + DEAD_AT : ROUNDS * (RANKS - 1)));
     }
     if (dies == 2) OK(r[2].told_off);

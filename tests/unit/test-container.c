@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The container: layout, writing in any order, reading, every kind of damage, the states of a partial directory, and a
- * kill before each system call that changes the disk. */
+/* The container: layout, writing in any order, reading, every kind of damage, the states of a partial
+ * directory, and a kill before each system call that changes the disk. */
 #include "tests/gen/smallmodel.h"
 
 #include "base/pool.h"
@@ -16,7 +16,15 @@
 
 static char dir[PATH_MAX];
 static int checks;
-#define CHECK(cond) do { checks++; if (!(cond)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); cleanup(); exit(1); } } while (0)
+#define CHECK(cond) \
+    do { \
+        checks++; \
+        if (!(cond)) { \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+            cleanup(); \
+            exit(1); \
+        } \
+    } while (0)
 
 static void cleanup(void)
 {
@@ -41,11 +49,24 @@ static void maybe_die(void)
     if (countdown == 0) _exit(99);
     if (countdown > 0) countdown--;
 }
-int rename(const char *a, const char *b) { maybe_die(); return (int)syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 0); }
-int renameat2(int a, const char *x, int b, const char *y, unsigned f) { maybe_die(); return (int)syscall(SYS_renameat2, a, x, b, y, f); }
+int rename(const char *a, const char *b)
+{
+    maybe_die();
+    return (int)syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 0);
+}
+int renameat2(int a, const char *x, int b, const char *y, unsigned f)
+{
+    maybe_die();
+    return (int)syscall(SYS_renameat2, a, x, b, y, f);
+}
 int unlinkat(int at, const char *p, int f) { maybe_die(); return (int)syscall(SYS_unlinkat, at, p, f); }
-int fsync(int fd) { maybe_die(); return fcntl(fd, F_GETFD) < 0 ? -1 : 0; } /* quick: nothing here is about power loss */
-int linkat(int a, const char *x, int b, const char *y, int f) { maybe_die(); return (int)syscall(SYS_linkat, a, x, b, y, f); }
+/* quick: nothing here is about power loss */
+int fsync(int fd) { maybe_die(); return fcntl(fd, F_GETFD) < 0 ? -1 : 0; }
+int linkat(int a, const char *x, int b, const char *y, int f)
+{
+    maybe_die();
+    return (int)syscall(SYS_linkat, a, x, b, y, f);
+}
 int mkdir(const char *p, mode_t m) { maybe_die(); return (int)syscall(SYS_mkdirat, AT_FDCWD, p, m); }
 
 /* ---- helpers ---- */
@@ -108,16 +129,22 @@ static void test_layout(void)
     struct moe_tensor *t = calloc(384 * 3, sizeof *t);
     struct moe_shard_header h;
     for (int i = 0; i < 384 * 3; i++)
-        t[i] = (struct moe_tensor){ .role = (int16_t)(MOE_ROLE_EXPERT_GATE + i % 3), .layer = 5, .expert = i / 3, .type = MOE_NVFP4,
-                                    .rows = i % 3 == 2 ? 7168 : 2048, .cols = i % 3 == 2 ? 2048 : 7168 };
+        t[i] = (struct moe_tensor){ .role = (int16_t)(MOE_ROLE_EXPERT_GATE + i % 3),
+                                    .layer = 5,
+                                    .expert = i / 3,
+                                    .type = MOE_NVFP4,
+                                    .rows = i % 3 == 2 ? 7168 : 2048,
+                                    .cols = i % 3 == 2 ? 2048 : 7168 };
     CHECK(moe_shard_layout(t, 384 * 3, 5, &h, &err) == MOE_OK);
-    CHECK(h.alignment == 2 << 20 && h.extent_bytes == 12 * (2 << 20) && h.extent_offset == 2 << 20 && h.experts == 384);
+    CHECK(h.alignment == 2 << 20 && h.extent_bytes == 12 * (2 << 20) && h.extent_offset == 2 << 20 &&
+          h.experts == 384);
     CHECK(h.file_bytes == h.extent_offset + 384 * h.extent_bytes && h.record_count == 384 * 12);
     CHECK(t[3].plane[0].offset == h.extent_offset + h.extent_bytes && t[0].layout == MOE_LAYOUT_TILE_128X4);
     CHECK(t[1].plane[0].offset == t[0].plane[0].offset + t[0].plane[0].bytes); /* data planes touch */
     CHECK(t[2].plane[2].offset == t[1].plane[2].offset + 4);
     free(t);
-    for (uint64_t e = 1; e < 40u << 20; e = e * 5 / 4 + 1) { /* padding is bounded, and no larger power would do */
+    /* padding is bounded, and no larger power would do */
+    for (uint64_t e = 1; e < 40u << 20; e = e * 5 / 4 + 1) {
         uint64_t a = moe_extent_alignment(e, 64, 32);
         CHECK(a == 256 || moe_round_up(e, a) - e <= e / 32);
         for (uint64_t b = 2 * a; b <= 2 << 20; b *= 2) CHECK(moe_round_up(e, b) - e > e / 32 || b - 64 > e);
@@ -139,7 +166,8 @@ static void test_contents(void)
         CHECK(same_container(in(a), in(b)));
         CHECK(moe_exists(in("a.moe.partial")) == MOE_ABSENT);
         CHECK(moe_source_open(&s, in(a), &err) == MOE_OK);
-        CHECK(s->kind == MOE_CONTAINER && moe_source_origin(s, NULL).form == 7 && s->config.n_routed_experts == 3);
+        CHECK(s->kind == MOE_CONTAINER && moe_source_origin(s, NULL).form == 7 &&
+              s->config.n_routed_experts == 3);
         CHECK(moe_source_map(s, &err) == MOE_OK);
         for (int64_t i = 0; i < s->n_tensors; i++) {
             const struct moe_tensor *t = &s->tensors[i];
@@ -148,13 +176,15 @@ static void test_contents(void)
             moe_source_weight(s, t, &w);
             CHECK(moe_hash64(w.data, (size_t)t->plane[0].bytes) == t->hash[0]);
             if (w.scale) CHECK(moe_hash64(w.scale, (size_t)t->plane[1].bytes) == t->hash[1]);
-            if (t->type == MOE_NVFP4) CHECK(t->global > 0 && t->input_scale > 0 && w.layout == MOE_LAYOUT_TILE_128X4);
+            if (t->type == MOE_NVFP4)
+                CHECK(t->global > 0 && t->input_scale > 0 && w.layout == MOE_LAYOUT_TILE_128X4);
         }
         moe_source_close(&s);
     }
     size_t n;
     char *text = slurp(in("a-1.moe/source.jsonl"), &n);
-    CHECK(strstr(text, "[\"model.embed_tokens.weight\", \"BF16\", [8, 32], \"model.safetensors\", null, null, null]\n") == text);
+    CHECK(strstr(text, "[\"model.embed_tokens.weight\", \"BF16\", [8, 32], \"model.safetensors\", null, "
+                       "null, null]\n") == text);
     char *second = strchr(text, '\n') + 1; /* sorted by ordinal, over units */
     CHECK(!strncmp(second, "[\"model.layers.1.mlp.experts.0.gate", 35));
     free(text);
@@ -249,7 +279,8 @@ static void test_data_flips(const char *name)
         snprintf(want, sizeof want, "%s: %s: ", name, tensor);
         poke(path, at, (uint8_t)all[at] ^ 1);
         cJSON *problems = cJSON_CreateArray();
-        CHECK(verify(in("d.moe"), problems) == MOE_VERIFY && told(problems, want) && cJSON_GetArraySize(problems) == 1);
+        CHECK(verify(in("d.moe"), problems) == MOE_VERIFY && told(problems, want) &&
+              cJSON_GetArraySize(problems) == 1);
         CHECK(!strcmp(err.tensor, tensor) && !strcmp(err.file, name));
         cJSON_Delete(problems);
         poke(path, at, (uint8_t)all[at]);
@@ -348,12 +379,20 @@ static void test_forged_shards(void)
     struct moe_shard_record r;
     memcpy(&h, good, sizeof h);
     size_t head = 128 + 64 * (size_t)h.record_count;
-#define HEADER_IS(code, stmt) do { memcpy(bad, good, n); memcpy(&h, bad, sizeof h); stmt; memcpy(bad, &h, sizeof h); \
-        forge("layer-001.moe", bad, n, head); CHECK(try_open(in("d.moe")) == code && names("layer-001.moe")); } while (0)
+#define HEADER_IS(code, stmt) \
+    do { \
+        memcpy(bad, good, n); \
+        memcpy(&h, bad, sizeof h); \
+        stmt; \
+        memcpy(bad, &h, sizeof h); \
+        forge("layer-001.moe", bad, n, head); \
+        CHECK(try_open(in("d.moe")) == code && names("layer-001.moe")); \
+    } while (0)
     HEADER_IS(MOE_UNSUPPORTED, h.version = 2);
     HEADER_IS(MOE_UNSUPPORTED, h.incompatible = 2);
     HEADER_IS(MOE_UNSUPPORTED, h.incompatible = MOE_SHARD_STAGED | 2);
-    HEADER_IS(MOE_CORRUPT, h.incompatible = MOE_SHARD_STAGED); /* and the manifest says nothing of a staged part */
+    /* and the manifest says nothing of a staged part */
+    HEADER_IS(MOE_CORRUPT, h.incompatible = MOE_SHARD_STAGED);
     HEADER_IS(MOE_CORRUPT, h.header_bytes = 64);
     HEADER_IS(MOE_CORRUPT, h.file_bytes++);
     HEADER_IS(MOE_CORRUPT, h.record_count = UINT64_MAX / 64);
@@ -372,9 +411,15 @@ static void test_forged_shards(void)
     memcpy(bad, &h, sizeof h);
     forge("layer-001.moe", bad, n, head);
     CHECK(try_open(in("d.moe")) == MOE_OK);
-#define RECORD_IS(code, i, stmt) do { memcpy(bad, good, n); memcpy(&r, bad + 128 + 64 * (i), sizeof r); stmt; \
-        memcpy(bad + 128 + 64 * (i), &r, sizeof r); forge("layer-001.moe", bad, n, head); \
-        CHECK(try_open(in("d.moe")) == code && names("layer-001.moe")); } while (0)
+#define RECORD_IS(code, i, stmt) \
+    do { \
+        memcpy(bad, good, n); \
+        memcpy(&r, bad + 128 + 64 * (i), sizeof r); \
+        stmt; \
+        memcpy(bad + 128 + 64 * (i), &r, sizeof r); \
+        forge("layer-001.moe", bad, n, head); \
+        CHECK(try_open(in("d.moe")) == code && names("layer-001.moe")); \
+    } while (0)
     RECORD_IS(MOE_UNSUPPORTED, 0, r.role = 99);
     RECORD_IS(MOE_UNSUPPORTED, 0, r.type = 99);
     RECORD_IS(MOE_UNSUPPORTED, 0, r.plane = 9);
@@ -393,19 +438,30 @@ static void test_forged_shards(void)
     RECORD_IS(MOE_CORRUPT, 0, r.reserved = 1);
     RECORD_IS(MOE_CORRUPT, 1, r.layout = MOE_LAYOUT_LINEAR);
     RECORD_IS(MOE_CORRUPT, 1, r.plane = 0);
-    RECORD_IS(MOE_CORRUPT, 4, memcpy(&r.offset, good + 128 + offsetof(struct moe_shard_record, offset), 8)); /* up lies on gate */
+    /* up lies on gate */
+    RECORD_IS(MOE_CORRUPT, 4, memcpy(&r.offset, good + 128 + offsetof(struct moe_shard_record, offset), 8));
     free(good);
     free(bad);
 }
 
 static void test_forged_manifests(void)
 {
-    static const char *const names_bad[] = { "../x", "/etc/passwd", "hf/../../x", "hf/", "", ".", "..", "a/b", "tokenizer/a/b", "manifest.json",
-                                             "dense.moe", "layer-1.moe", "a\nb" };
-    static const struct { const char *key, *value; enum moe_code code; } keys[] = {
-        { "format", "\"zip\"", MOE_CORRUPT }, { "version", "2", MOE_UNSUPPORTED }, { "version", "\"1\"", MOE_CORRUPT },
-        { "files", "[]", MOE_CORRUPT }, { "files", "{}", MOE_CORRUPT }, { "files", "[1]", MOE_CORRUPT }, { "config", "null", MOE_CORRUPT },
-        { "config", "{}", MOE_CORRUPT }, { "files", "[{\"name\":\"x\",\"bytes\":-1,\"xxh3_128\":\"00000000000000000000000000000000\"}]", MOE_CORRUPT },
+    static const char *const names_bad[] = {
+        "../x",          "/etc/passwd",   "hf/../../x", "hf/",         "",    ".", "..", "a/b",
+        "tokenizer/a/b", "manifest.json", "dense.moe",  "layer-1.moe", "a\nb"
+    };
+    static const struct { const char *key, *value; enum moe_code code;
+    } keys[] = {
+        { "format", "\"zip\"", MOE_CORRUPT },
+        { "version", "2", MOE_UNSUPPORTED },
+        { "version", "\"1\"", MOE_CORRUPT },
+        { "files", "[]", MOE_CORRUPT },
+        { "files", "{}", MOE_CORRUPT },
+        { "files", "[1]", MOE_CORRUPT },
+        { "config", "null", MOE_CORRUPT },
+        { "config", "{}", MOE_CORRUPT },
+        { "files", "[{\"name\":\"x\",\"bytes\":-1,\"xxh3_128\":\"00000000000000000000000000000000\"}]",
+          MOE_CORRUPT },
         { "files", "[{\"name\":\"x\",\"bytes\":1,\"xxh3_128\":\"0\"}]", MOE_CORRUPT },
     };
     for (size_t i = 0; i < sizeof names_bad / sizeof *names_bad + sizeof keys / sizeof *keys; i++) {
@@ -414,7 +470,8 @@ static void test_forged_manifests(void)
         CHECK(moe_json_read(in("a-1.moe/manifest.json"), 1 << 20, &m, &err) == MOE_OK);
         cJSON_DeleteItemFromObject(m, "checksum");
         if (i < sizeof names_bad / sizeof *names_bad)
-            cJSON_SetValuestring(cJSON_GetObjectItem(cJSON_GetObjectItem(m, "files")->child->next, "name"), names_bad[i]);
+            cJSON_SetValuestring(cJSON_GetObjectItem(cJSON_GetObjectItem(m, "files")->child->next, "name"),
+                                 names_bad[i]);
         else
             cJSON_ReplaceItemInObject(m, keys[k].key, cJSON_Parse(keys[k].value));
         char *text = moe_json_seal(m, 2);
@@ -453,14 +510,16 @@ static void test_insane(void)
     t.type = MOE_F16; /* the same bytes, 7f80, are a NaN there, too */
     CHECK(!moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && bad.offset == 42);
     t.type = MOE_INT4_G64_F16;
-    CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
+    CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) &&
+          !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
     t.type = MOE_FP8_B128_E8M0; /* 7f and 80 are finite e8m0, ff is not */
     CHECK(moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
     p[300] = 0xff;
     CHECK(!moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad) && bad.offset == 300);
     p[300] = 0;
     t.type = MOE_FP8_B128;
-    CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 42, &bad) && !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
+    CHECK(moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 42, &bad) &&
+          !moe_plane_sane(&t, MOE_PLANE_SCALE, 0, p, 512, &bad));
     p[43] = 0xff;
     CHECK(!moe_plane_sane(&t, MOE_PLANE_DATA, 0, p, 512, &bad) && bad.offset == 43);
 }
@@ -472,7 +531,8 @@ static void test_states(void)
     bool done;
     int fd;
     struct moe_err e;
-#define WRITE(mode, option, units) small_write(in("s.moe"), MOE_WRITE_##mode, MOE_NVFP4, option, false, units, &done, &err)
+#define WRITE(mode, option, units) \
+    small_write(in("s.moe"), MOE_WRITE_##mode, MOE_NVFP4, option, false, units, &done, &err)
     /* nothing there */
     CHECK(WRITE(RESUME, 1, 1) == MOE_OK && !done && moe_exists(in("s.moe.partial")) == MOE_DIR); /* half */
     CHECK(moe_exists(in("s.moe")) == MOE_ABSENT);
@@ -483,20 +543,24 @@ static void test_states(void)
     CHECK(WRITE(RESUME, 2, 2) == MOE_MISMATCH && strstr(err.msg, "option 'option' was 1 and is now 2"));
     /* locked */
     CHECK(moe_lock_dir(in("s.moe.partial"), &fd, &e) == MOE_OK);
-    CHECK(WRITE(PLAIN, 1, 2) == MOE_EXISTS && WRITE(RESUME, 1, 2) == MOE_EXISTS && WRITE(FORCE, 1, 2) == MOE_EXISTS);
+    CHECK(WRITE(PLAIN, 1, 2) == MOE_EXISTS && WRITE(RESUME, 1, 2) == MOE_EXISTS &&
+          WRITE(FORCE, 1, 2) == MOE_EXISTS);
     moe_unlock(fd);
-    CHECK(WRITE(RESUME, 1, 2) == MOE_OK && !done && moe_exists(in("s.moe.partial")) == MOE_ABSENT && verify(in("s.moe"), NULL) == MOE_OK);
+    CHECK(WRITE(RESUME, 1, 2) == MOE_OK && !done && moe_exists(in("s.moe.partial")) == MOE_ABSENT &&
+          verify(in("s.moe"), NULL) == MOE_OK);
     /* complete */
     CHECK(WRITE(PLAIN, 1, 2) == MOE_EXISTS && strstr(err.msg, "--force"));
     CHECK(WRITE(RESUME, 1, 2) == MOE_OK && done);
     CHECK(WRITE(RESUME, 2, 2) == MOE_MISMATCH && moe_exists(in("s.moe.partial")) == MOE_ABSENT);
-    CHECK(WRITE(FORCE, 2, 1) == MOE_OK && verify(in("s.moe"), NULL) == MOE_OK); /* unfinished: the old one stays */
+    /* unfinished: the old one stays */
+    CHECK(WRITE(FORCE, 2, 1) == MOE_OK && verify(in("s.moe"), NULL) == MOE_OK);
     CHECK(WRITE(RESUME, 2, 2) == MOE_OK && !done && moe_exists(in("s.moe.partial")) == MOE_ABSENT);
     CHECK(WRITE(RESUME, 2, 2) == MOE_OK && done);
     CHECK(WRITE(FORCE, 3, 2) == MOE_OK && !done && moe_exists(in("s.moe.partial")) == MOE_ABSENT);
     /* partial from an unfinished run, forced with others */
     CHECK(small_write(in("u.moe"), MOE_WRITE_PLAIN, MOE_BF16, 1, false, 1, NULL, &err) == MOE_OK);
-    CHECK(small_write(in("u.moe"), MOE_WRITE_FORCE, MOE_BF16, 2, false, 2, NULL, &err) == MOE_OK && verify(in("u.moe"), NULL) == MOE_OK);
+    CHECK(small_write(in("u.moe"), MOE_WRITE_FORCE, MOE_BF16, 2, false, 2, NULL, &err) == MOE_OK &&
+          verify(in("u.moe"), NULL) == MOE_OK);
     /* nothing finished, nothing left */
     CHECK(small_write(in("v.moe"), MOE_WRITE_PLAIN, MOE_BF16, 1, false, 0, NULL, &err) == MOE_OK);
     CHECK(moe_exists(in("v.moe.partial")) == MOE_ABSENT);
@@ -512,7 +576,8 @@ static void test_states(void)
     for (int i = 0; i < 2; i++) {
         CHECK(small_write(in("w.moe"), MOE_WRITE_PLAIN, -1, 1, false, 1, NULL, &err) == MOE_OK);
         poke(in(i ? "w.moe.partial/dense.json" : "w.moe.partial/dense.moe"), 70, 'x');
-        CHECK(small_write(in("w.moe"), MOE_WRITE_RESUME, -1, 1, false, 2, NULL, &err) == MOE_OK && same_container(in("w.moe"), in("a-1.moe")));
+        CHECK(small_write(in("w.moe"), MOE_WRITE_RESUME, -1, 1, false, 2, NULL, &err) == MOE_OK &&
+              same_container(in("w.moe"), in("a-1.moe")));
         CHECK(moe_remove_tree(in("w.moe"), &err) == MOE_OK);
     }
 }
@@ -535,34 +600,41 @@ static int child(const char *out, enum moe_write_mode mode, int option, long ste
 
 enum before { NOTHING, CONTAINER, PARTIAL }; /* the latter two with option 9, whose data are others */
 
-/* A calibration's own files do not say which work they are of: they are gone before the state says that this is another. */
+/* A calibration's own files do not say which work they are of: they are gone before the state
+ * says that this is another. */
 static void check_work_files(void)
 {
     char *text;
     size_t n;
     if (moe_exists(in("k.moe.partial/coded-000.work")) == MOE_ABSENT) return;
-    CHECK(moe_read_file(in("k.moe.partial/state.json"), 1 << 20, &text, &n, &err) == MOE_OK && strstr(text, "\"option\": 9"));
+    CHECK(moe_read_file(in("k.moe.partial/state.json"), 1 << 20, &text, &n, &err) == MOE_OK &&
+          strstr(text, "\"option\": 9"));
     free(text);
 }
 
-/* A run over `before` ends at its step'th call; --resume completes it; a second kill hits the resuming run as well. */
+/* A run over `before` ends at its step'th call; --resume completes it; a second kill hits
+ * the resuming run as well. */
 static bool kill_at(long step, enum before before)
 {
     enum moe_write_mode mode = before == NOTHING ? MOE_WRITE_PLAIN : MOE_WRITE_FORCE;
-    CHECK(moe_remove_tree(in("k.moe"), &err) == MOE_OK && moe_remove_tree(in("k.moe.partial"), &err) == MOE_OK);
+    CHECK(moe_remove_tree(in("k.moe"), &err) == MOE_OK &&
+          moe_remove_tree(in("k.moe.partial"), &err) == MOE_OK);
     if (before != NOTHING)
-        CHECK(small_write(in("k.moe"), MOE_WRITE_PLAIN, -1, 9, false, before == PARTIAL ? 1 : 2, NULL, &err) == MOE_OK);
+        CHECK(small_write(in("k.moe"), MOE_WRITE_PLAIN, -1, 9, false, before == PARTIAL ? 1 : 2, NULL,
+                          &err) == MOE_OK);
     if (before == PARTIAL) spill(in("k.moe.partial/coded-000.work"), "old", 3);
     int r = child(in("k.moe"), mode, 1, step);
     CHECK(r == 99 || r == 0);
     check_work_files();
-    if (before == CONTAINER) CHECK(try_open(in("k.moe")) == MOE_OK); /* at every moment a whole one, old or new */
+    /* at every moment a whole one, old or new */
+    if (before == CONTAINER) CHECK(try_open(in("k.moe")) == MOE_OK);
     else if (moe_exists(in("k.moe")) != MOE_ABSENT) CHECK(verify(in("k.moe"), NULL) == MOE_OK);
     if (r == 0) return false;
     int again = child(in("k.moe"), MOE_WRITE_RESUME, 1, step % 7);
     CHECK(again == 99 || again == 0 || before != NOTHING);
     enum moe_code code = small_write(in("k.moe"), MOE_WRITE_RESUME, -1, 1, false, 2, NULL, &err);
-    if (code == MOE_MISMATCH && before != NOTHING && step < 8) /* killed before it had written anything: the old one stands there alone */
+    /* killed before it had written anything: the old one stands there alone */
+    if (code == MOE_MISMATCH && before != NOTHING && step < 8)
         code = small_write(in("k.moe"), MOE_WRITE_FORCE, -1, 1, false, 2, NULL, &err);
     if (code != MOE_OK) fprintf(stderr, "step %ld: %s\n", step, err.msg);
     CHECK(code == MOE_OK && same_container(in("k.moe"), in("a-1.moe")));

@@ -130,8 +130,8 @@ static void *lie(void *arg)
     return NULL;
 }
 
-/* Rank 0 of some, with an engine of its own, as a pass that has failed once stays failed; the hub is the others',
- * too. */
+/* Rank 0 of some, with an engine of its own, as a pass that has failed once stays failed; the
+ * hub is the others', too. */
 struct honest {
     struct moe_engine *e;
     struct moe_plan *plan;
@@ -197,7 +197,8 @@ static void hears(struct moe_comm *two, const char *want)
     for (int i = 0; i < 5000 && (from != 0 || kind != FAIL); i++, poll(NULL, 0, 1))
         if (!moe_comm_heard(two, &from, &kind, &data, &bytes)) from = -1;
     bool is = from == 0 && moe_wire_err_get(data, bytes, &said);
-    if (!is || strcmp(said.msg, want)) fprintf(stderr, "from %d, kind %u: '%s', not '%s'\n", from, kind, is ? said.msg : "?", want);
+    if (!is || strcmp(said.msg, want))
+        fprintf(stderr, "from %d, kind %u: '%s', not '%s'\n", from, kind, is ? said.msg : "?", want);
     OK(is && !strcmp(said.msg, want));
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A checkpoint in which one byte of a header, of the index or of config.json is wrong, and files cut at every tensor.  There are no
- * checksums, so not every such byte can be noticed; but what still opens is the model it was, tensor by tensor (a changed config
- * is a config that holds), and what does not says which file. */
+/* A checkpoint in which one byte of a header, of the index or of config.json is wrong, and files cut at every
+ * tensor.  There are no checksums, so not every such byte can be noticed; but what still opens is the model
+ * it was, tensor by tensor (a changed config is a config that holds), and what does not says which file. */
 #include "tests/gen/source-model.h"
 
 static struct moe_err err;
@@ -16,7 +16,8 @@ static uint64_t digest(const struct moe_source *src)
         const struct moe_tensor *t = &src->tensors[i];
         h = mix(mix(mix(h, (uint64_t)t->role), (uint64_t)t->layer), (uint64_t)t->expert);
         h = mix(mix(mix(h, t->type), (uint64_t)t->rows), (uint64_t)t->cols + t->reciprocal);
-        for (int p = 0; p < 4; p++) h = mix(mix(mix(h, (uint64_t)t->plane[p].file), t->plane[p].offset), t->plane[p].bytes);
+        for (int p = 0; p < 4; p++)
+            h = mix(mix(mix(h, (uint64_t)t->plane[p].file), t->plane[p].offset), t->plane[p].bytes);
     }
     return h;
 }
@@ -31,7 +32,8 @@ static void touch(struct moe_source *src)
             const struct moe_span *s = &src->tensors[i].plane[p];
             if (s->file < 0) continue;
             OK(s->offset + s->bytes <= src->files[s->file].size);
-            sum = (unsigned char)(sum + src->files[s->file].map[s->offset] + src->files[s->file].map[s->offset + s->bytes - 1]);
+            sum = (unsigned char)(sum + src->files[s->file].map[s->offset] +
+                                  src->files[s->file].map[s->offset + s->bytes - 1]);
         }
 }
 
@@ -41,7 +43,8 @@ static void refused(const char *file, uint64_t at)
         fprintf(stderr, "%s, byte %llu: not named: %s\n", file, (unsigned long long)at, err.msg);
         abort();
     }
-    OK(err.code == MOE_CORRUPT || err.code == MOE_UNSUPPORTED || err.code == MOE_NOT_FOUND || err.code == MOE_IO);
+    OK(err.code == MOE_CORRUPT || err.code == MOE_UNSUPPORTED || err.code == MOE_NOT_FOUND ||
+       err.code == MOE_IO);
 }
 
 enum what { HEADER, INDEX, CONFIG };
@@ -96,7 +99,8 @@ static void cut_to(const char *name, size_t size, const char *tensor)
     size_t n;
     struct moe_source *src;
     snprintf(path, sizeof path, "%s/%s", dir, name);
-    assert(moe_read_file(path, 1 << 24, &all, &n, &err) == MOE_OK && size < n && !truncate(path, (off_t)size));
+    assert(moe_read_file(path, 1 << 24, &all, &n, &err) == MOE_OK && size < n &&
+           !truncate(path, (off_t)size));
     OK(moe_source_open(&src, dir, &err) == MOE_CORRUPT && !src);
     refused(name, size);
     if (tensor && strcmp(err.tensor, tensor)) {
@@ -144,7 +148,8 @@ int main(void)
         quiet[CONFIG] += flip("config.json", 0, CONFIG, was);
     }
     assert(moe_remove_tree(dir, &err) == MOE_OK);
-    printf("test-flips-source: %ld checks; unnoticed: %ld in headers, %ld in indexes (all the same model), %ld in configs\n", checks,
-           quiet[HEADER], quiet[INDEX], quiet[CONFIG]);
+    printf("test-flips-source: %ld checks; unnoticed: %ld in headers, %ld in indexes (all the same model), "
+           "%ld in configs\n",
+           checks, quiet[HEADER], quiet[INDEX], quiet[CONFIG]);
     return 0;
 }

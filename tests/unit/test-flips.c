@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A container in which one byte is wrong: every byte of headers, tables, manifest and small files, one at a time, and random
- * bytes of the data, padding included.  Looking at it as moe-inspect --verify does names the file and, where the byte belongs to
- * one, the tensor with its expert and projection, and its plane; opening it plainly never crashes, whatever it says.
+/* A container in which one byte is wrong: every byte of headers, tables, manifest and small files, one at a
+ * time, and random bytes of the data, padding included.  Looking at it as moe-inspect --verify does names the
+ * file and, where the byte belongs to one, the tensor with its expert and projection, and its plane; opening
+ * it plainly never crashes, whatever it says.
  * test-flips [RANDOM-BYTES [SEED]]  (tests/long/long-flips.sh: more of them) */
 #include "tests/gen/smallmodel.h"
 
@@ -25,7 +26,8 @@ static void cleanup(void)
 static void failed(const char *what, const char *name, uint64_t at, const cJSON *problems)
 {
     fprintf(stderr, "%s, byte %llu: %s; said: %s\n", name, (unsigned long long)at, what, err.msg);
-    for (const cJSON *p = problems ? problems->child : NULL; p; p = p->next) fprintf(stderr, "  %s\n", p->valuestring);
+    for (const cJSON *p = problems ? problems->child : NULL; p; p = p->next)
+        fprintf(stderr, "  %s\n", p->valuestring);
     cleanup();
     exit(1);
 }
@@ -49,11 +51,15 @@ static void unload(struct file *f)
     free(f->p);
 }
 
-static void poke(const struct file *f, uint64_t at, unsigned char v) { assert(pwrite(f->fd, &v, 1, (off_t)at) == 1); }
+static void poke(const struct file *f, uint64_t at, unsigned char v)
+{
+    assert(pwrite(f->fd, &v, 1, (off_t)at) == 1);
+}
 
 /* ---- what is said ---- */
 
-/* As moe-inspect --verify: a survey, and when that finds nothing, all bytes.  The lines of problems; NULL when it cannot be opened. */
+/* As moe-inspect --verify: a survey, and when that finds nothing, all bytes.  The lines of problems; NULL
+ * when it cannot be opened. */
 static cJSON *verify(enum moe_code *code)
 {
     struct moe_source *src;
@@ -78,22 +84,27 @@ static void use(void)
     for (int64_t i = 0; i < src->n_tensors; i++)
         for (int p = 0; p < MOE_PLANE_COUNT; p++) {
             const struct moe_span *s = &src->tensors[i].plane[p];
-            if (s->file >= 0) sum = (unsigned char)(sum + src->files[s->file].map[s->offset] + src->files[s->file].map[s->offset + s->bytes - 1]);
+            if (s->file >= 0)
+                sum = (unsigned char)(sum + src->files[s->file].map[s->offset] +
+                                      src->files[s->file].map[s->offset + s->bytes - 1]);
         }
     moe_source_close(&src);
 }
 
-/* What is said names the file and has `what` in it; the list's first line begins with the file's name, as a survey cuts it. */
+/* What is said names the file and has `what` in it; the list's first line begins with the file's
+ * name, as a survey cuts it. */
 static void expect(const char *name, uint64_t at, const char *what)
 {
     enum moe_code code;
     const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
     cJSON *problems = verify(&code);
     if (code == MOE_OK) failed("nothing was said", name, at, problems);
-    if (code != MOE_CORRUPT && code != MOE_UNSUPPORTED && code != MOE_VERIFY && code != MOE_NONFINITE) failed("wrong code", name, at, problems);
+    if (code != MOE_CORRUPT && code != MOE_UNSUPPORTED && code != MOE_VERIFY && code != MOE_NONFINITE)
+        failed("wrong code", name, at, problems);
     if (!strstr(err.msg, name) || !strstr(err.msg, what)) failed("not named", name, at, problems);
     const char *line = problems && problems->child ? problems->child->valuestring : "";
-    if (problems && strncmp(line, name, strlen(name)) && strncmp(line, last, strlen(last))) failed("the list does not name it", name, at, problems);
+    if (problems && strncmp(line, name, strlen(name)) && strncmp(line, last, strlen(last)))
+        failed("the list does not name it", name, at, problems);
     cJSON_Delete(problems);
     checks++;
 }
@@ -191,7 +202,9 @@ int main(int argc, char **argv)
     assert(mkdtemp(dir));
     snprintf(model, sizeof model, "%s/m.moe", dir);
     assert(small_write(model, MOE_WRITE_PLAIN, -1, 1, false, 2, NULL, &err) == MOE_OK);
-    static const char *const shards[] = { "dense.moe", "layer-001.moe" }, *const small[] = { "source.jsonl", "hf/config.json", "tokenizer/note" };
+    static const char *const shards[] = { "dense.moe", "layer-001.moe" }, *const small[] = {
+        "source.jsonl", "hf/config.json", "tokenizer/note"
+    };
     for (int i = 0; i < 2; i++) {
         flip_all(shards[i], head_of(shards[i]));
         cut(shards[i], 128);

@@ -71,7 +71,9 @@ static void write_large(void)
     write_file(0), write_file(1);
     snprintf(header, sizeof header,
              "{\"lm_head.weight\": {\"dtype\": \"BF16\", \"shape\": [65536, 64], \"data_offsets\": [0, %d]}, "
-             "\"model.embed_tokens.weight\": {\"dtype\": \"BF16\", \"shape\": [65536, 64], \"data_offsets\": [%d, %d]}}", BIG, BIG, 2 * BIG);
+             "\"model.embed_tokens.weight\": {\"dtype\": \"BF16\", \"shape\": [65536, 64], \"data_offsets\": "
+             "[%d, %d]}}",
+             BIG, BIG, 2 * BIG);
     write_raw(file_name(2), header, strlen(header), 2 * (size_t)BIG);
     write_index();
 }
@@ -135,7 +137,8 @@ static void test_unchanged(void)
     OK(!utimensat(AT_FDCWD, path, old, 0));
     OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_OK);
     write_all("config.json", base_config, sizeof base_config - 2);
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && !spoiled); /* no weight is another */
+    /* no weight is another */
+    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && !spoiled);
     OK(strstr(err.msg, "'config.json' changed"));
     moe_source_close(&src);
 }
@@ -158,7 +161,8 @@ static void test_still(void)
     OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
     moe_fail(&err, MOE_CORRUPT, "torn");
     OK(moe_source_blame(src, MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, "torn"));
-    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
+    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_MISMATCH &&
+       strstr(err.msg, "'tiktoken.model' changed"));
     OK(moe_source_blame(NULL, MOE_CORRUPT, &err) == MOE_CORRUPT);
     write_all("tiktoken.model", "YQ== 0\n", 7);
     OK(moe_source_still(src, &err) == MOE_OK);
@@ -166,7 +170,8 @@ static void test_still(void)
     OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'added_tokens.json' changed"));
     OK(snprintf(path, sizeof path, "%s/added_tokens.json", src->path) > 0 && !unlink(path));
     OK(!truncate(src->files[0].path, (off_t)src->files[0].size - 1));
-    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "written to") && !strcmp(err.file, src->files[0].path));
+    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "written to") &&
+       !strcmp(err.file, src->files[0].path));
     moe_source_close(&src);
 }
 

@@ -50,7 +50,8 @@ static void test_read(void)
     size_t n;
     put("ten", "0123456789", 10);
     OK(moe_open_read(at("ten"), &fd, &size, &err) == MOE_OK && size == 10);
-    OK(moe_pread(fd, "ten", buf, 4, 6, &err) == MOE_OK && !memcmp(buf, "6789", 4) && moe_pread(fd, "ten", buf, 0, 99, &err) == MOE_OK);
+    OK(moe_pread(fd, "ten", buf, 4, 6, &err) == MOE_OK && !memcmp(buf, "6789", 4) &&
+       moe_pread(fd, "ten", buf, 0, 99, &err) == MOE_OK);
     FAILS(MOE_CORRUPT, moe_pread(fd, "ten", buf, 5, 8, &err));
     SAYS("'ten': 3 bytes short");
     OK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
@@ -76,7 +77,8 @@ static void test_text(void)
     line[777] = '\n';
     gzFile gz = gzopen(at("t.gz"), "wb");
     OK(gz && gzwrite(gz, line, sizeof line) == (int)sizeof line && gzclose(gz) == Z_OK);
-    OK(moe_read_text(at("t.gz"), sizeof line, &s, &n, &err) == MOE_OK && n == sizeof line && !memcmp(s, line, n) && !s[n]);
+    OK(moe_read_text(at("t.gz"), sizeof line, &s, &n, &err) == MOE_OK && n == sizeof line &&
+       !memcmp(s, line, n) && !s[n]);
     free(s);
     OK(moe_read_text(at("ten"), 100, &s, &n, &err) == MOE_OK && n == 10 && !strcmp(s, "0123456789"));
     free(s);
@@ -85,7 +87,8 @@ static void test_text(void)
     FAILS(MOE_UNSUPPORTED, moe_read_text(at("t.gz"), sizeof line - 1, &s, &n, &err));
     int fd;
     uint64_t size;
-    OK(moe_open_read(at("t.gz"), &fd, &size, &err) == MOE_OK && size < sizeof packed && moe_pread(fd, "t", packed, size, 0, &err) == MOE_OK);
+    OK(moe_open_read(at("t.gz"), &fd, &size, &err) == MOE_OK && size < sizeof packed &&
+       moe_pread(fd, "t", packed, size, 0, &err) == MOE_OK);
     close(fd);
     for (size_t cut = 2; cut < size; cut++) { /* every truncation is noticed */
         put("cut.gz", packed, cut);
@@ -101,7 +104,8 @@ static void test_text(void)
     FAILS(MOE_CORRUPT, moe_read_text(at("bad.gz"), sizeof line, &s, &n, &err));
 }
 
-/* What is above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64 KiB, a plain file of 4 GiB. */
+/* What is above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64
+ * KiB, a plain file of 4 GiB. */
 static void test_text_limit(void)
 {
     char *s, zeros[65536] = { 0 };
@@ -123,7 +127,8 @@ static void test_text_limit(void)
 static void test_write(void)
 {
     OK(moe_write_file(at("w"), "one", 3, &err) == MOE_OK && holds("w", "one"));
-    OK(moe_write_file(at("w"), "three", 5, &err) == MOE_OK && holds("w", "three") && moe_exists(at("w.tmp")) == MOE_ABSENT);
+    OK(moe_write_file(at("w"), "three", 5, &err) == MOE_OK && holds("w", "three") &&
+       moe_exists(at("w.tmp")) == MOE_ABSENT);
     FAILS(MOE_NOT_FOUND, moe_write_file(at("gone/w"), "x", 1, &err));
     if (moe_exists("/dev/full") == MOE_OTHER) { /* a disk that is full */
         int fd = open("/dev/full", O_WRONLY);
@@ -131,7 +136,8 @@ static void test_write(void)
         FAILS(MOE_NOSPACE, moe_pwrite(fd, "full", "x", 1, 0, &err));
         close(fd);
     }
-    OK(moe_mkdir(at("d"), &err) == MOE_OK && moe_mkdir(at("d"), &err) == MOE_OK && moe_exists(at("d")) == MOE_DIR);
+    OK(moe_mkdir(at("d"), &err) == MOE_OK && moe_mkdir(at("d"), &err) == MOE_OK &&
+       moe_exists(at("d")) == MOE_DIR);
     OK(moe_mkdir(at("w"), &err) != MOE_OK);
     /* A write onto a directory fails and leaves nothing behind. */
     OK(moe_write_file(at("d"), "x", 1, &err) != MOE_OK && moe_exists(at("d.tmp")) == MOE_ABSENT);
@@ -179,8 +185,10 @@ static void test_remove(void)
     put("keep/precious", "safe", 4);
     OK(moe_mkdir(at("tree"), &err) == MOE_OK && moe_mkdir(at("tree/deep"), &err) == MOE_OK);
     put("tree/deep/f", "x", 1);
-    OK(!symlink("../keep", at("tree/link")) && !symlink("../../keep/precious", at("tree/deep/link")) && !symlink("nowhere", at("tree/dangling")));
-    OK(moe_remove_tree(at("tree"), &err) == MOE_OK && moe_exists(at("tree")) == MOE_ABSENT && holds("keep/precious", "safe"));
+    OK(!symlink("../keep", at("tree/link")) && !symlink("../../keep/precious", at("tree/deep/link")) &&
+       !symlink("nowhere", at("tree/dangling")));
+    OK(moe_remove_tree(at("tree"), &err) == MOE_OK && moe_exists(at("tree")) == MOE_ABSENT &&
+       holds("keep/precious", "safe"));
     OK(!symlink("keep", at("link")) && moe_remove_tree(at("link"), &err) == MOE_OK);
     OK(moe_exists(at("link")) == MOE_ABSENT && holds("keep/precious", "safe"));
     OK(moe_remove_tree(at("tree"), &err) == MOE_OK && moe_remove_tree(at("keep/precious"), &err) == MOE_OK);
@@ -195,9 +203,11 @@ static void test_rest(void)
     OK(moe_path_join(out, sizeof out, "a", "b", &err) == MOE_OK && !strcmp(out, "a/b"));
     OK(moe_path_join(out, sizeof out, "a/", "b", &err) == MOE_OK && !strcmp(out, "a/b"));
     FAILS(MOE_IO, moe_path_join(out, sizeof out, "abcd", "efg", &err));
-    OK(moe_plain_name("a.b") && moe_plain_name("...") && !moe_plain_name("") && !moe_plain_name("..") && !moe_plain_name(".") && !moe_plain_name("a/b"));
+    OK(moe_plain_name("a.b") && moe_plain_name("...") && !moe_plain_name("") && !moe_plain_name("..") &&
+       !moe_plain_name(".") && !moe_plain_name("a/b"));
     OK(moe_free_space(at("not/there/yet"), &n, &err) == MOE_OK && n > 0);
-    OK(moe_open_read(at("ten"), &fd, &size, &err) == MOE_OK && moe_map(fd, "ten", size, &map, &err) == MOE_OK && !memcmp(map, "0123456789", 10));
+    OK(moe_open_read(at("ten"), &fd, &size, &err) == MOE_OK &&
+       moe_map(fd, "ten", size, &map, &err) == MOE_OK && !memcmp(map, "0123456789", 10));
     moe_unmap(map, size);
     OK(moe_map(fd, "ten", 0, &map, &err) == MOE_OK && !map);
     close(fd);
@@ -212,10 +222,13 @@ static void cut_while_mapped(void)
     int fd, other;
     const unsigned char *map, *still;
     memset(bytes, 7, sizeof bytes);
-    OK(moe_write_file(at("large"), bytes, sizeof bytes, &err) == MOE_OK && moe_write_file(at("other"), bytes, 100, &err) == MOE_OK);
+    OK(moe_write_file(at("large"), bytes, sizeof bytes, &err) == MOE_OK &&
+       moe_write_file(at("other"), bytes, 100, &err) == MOE_OK);
     moe_map_guard();
-    OK(moe_open_read(at("large"), &fd, &size, &err) == MOE_OK && moe_map(fd, "large", size, &map, &err) == MOE_OK);
-    OK(moe_open_read(at("other"), &other, &size, &err) == MOE_OK && moe_map(other, "other", size, &still, &err) == MOE_OK);
+    OK(moe_open_read(at("large"), &fd, &size, &err) == MOE_OK &&
+       moe_map(fd, "large", size, &map, &err) == MOE_OK);
+    OK(moe_open_read(at("other"), &other, &size, &err) == MOE_OK &&
+       moe_map(other, "other", size, &still, &err) == MOE_OK);
     OK(moe_map_check(&err) == MOE_OK && map[sizeof bytes - 1] == 7);
     OK(!truncate(at("large"), 4096));
     for (size_t i = 0; i < sizeof bytes; i++) zeros += !map[i];

@@ -27,17 +27,51 @@ static bool refuses(const char *text, size_t n, const char *why)
 
 static void test_refused(void)
 {
-    static const struct { const char *text, *why; } bad[] = {
-        { "", "is empty" }, { " \n", "is empty" }, { "{", "byte" }, { "{\"a\":1", "byte" }, { "[1,]", "byte" }, { "{\"a\":1,}", "byte" }, { "[1 2]", "byte" },
-        { "{\"a\":1} x", "byte 8" }, { "{}{}", "after the value" }, { "nul", "byte" }, { "'a'", "byte" }, { "\"a", "byte" },
-        { "\"\\", "byte" }, { "\"\\x41\"", "byte" }, { "01", "number" }, { "-", "number" }, { "1.", "number" }, { "1e", "number" }, { "-01", "number" },
-        { "1.e3", "number" }, { "+1", "byte" }, { ".5", "byte" }, { "NaN", "byte" }, { "Infinity", "byte" }, { "0x10", "byte" }, { "\xef\xbb\xbf", "is empty" },
+    static const struct { const char *text, *why;
+    } bad[] = {
+        { "", "is empty" },
+        { " \n", "is empty" },
+        { "{", "byte" },
+        { "{\"a\":1", "byte" },
+        { "[1,]", "byte" },
+        { "{\"a\":1,}", "byte" },
+        { "[1 2]", "byte" },
+        { "{\"a\":1} x", "byte 8" },
+        { "{}{}", "after the value" },
+        { "nul", "byte" },
+        { "'a'", "byte" },
+        { "\"a", "byte" },
+        { "\"\\", "byte" },
+        { "\"\\x41\"", "byte" },
+        { "01", "number" },
+        { "-", "number" },
+        { "1.", "number" },
+        { "1e", "number" },
+        { "-01", "number" },
+        { "1.e3", "number" },
+        { "+1", "byte" },
+        { ".5", "byte" },
+        { "NaN", "byte" },
+        { "Infinity", "byte" },
+        { "0x10", "byte" },
+        { "\xef\xbb\xbf", "is empty" },
         { "\xef\xbb\xbf\xef\xbb\xbf{}", "byte 0" },
-        { "\"\xff\"", "UTF-8" }, { "\"\xc0\x80\"", "UTF-8" }, { "\"\xed\xa0\x80\"", "UTF-8" }, { "\"\xf4\x90\x80\x80\"", "UTF-8" }, { "\"\xe2\x82\"", "UTF-8" },
-        { "\"a\nb\"", "control" }, { "\"a\\u0000b\"", "NUL" }, { "\"\\ud800\"", "byte" }, { "\"\\udc00\"", "byte" }, { "{\v}", "stray" },
-        { "{\"a\":1,\"b\":2,\"a\":3}", "'a' appears twice" }, { "{\"a\":1,\"\\u0061\":3}", "twice" }, { "[{\"x\":{\"y\":1,\"y\":1}}]", "'y' appears twice" },
+        { "\"\xff\"", "UTF-8" },
+        { "\"\xc0\x80\"", "UTF-8" },
+        { "\"\xed\xa0\x80\"", "UTF-8" },
+        { "\"\xf4\x90\x80\x80\"", "UTF-8" },
+        { "\"\xe2\x82\"", "UTF-8" },
+        { "\"a\nb\"", "control" },
+        { "\"a\\u0000b\"", "NUL" },
+        { "\"\\ud800\"", "byte" },
+        { "\"\\udc00\"", "byte" },
+        { "{\v}", "stray" },
+        { "{\"a\":1,\"b\":2,\"a\":3}", "'a' appears twice" },
+        { "{\"a\":1,\"\\u0061\":3}", "twice" },
+        { "[{\"x\":{\"y\":1,\"y\":1}}]", "'y' appears twice" },
     };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) OK(refuses(bad[i].text, strlen(bad[i].text), bad[i].why));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        OK(refuses(bad[i].text, strlen(bad[i].text), bad[i].why));
     OK(refuses("{\"a\0\":1}", 8, "NUL") && refuses("1\0", 2, "NUL") && refuses("\"\\\0\"", 4, "byte"));
 }
 
@@ -78,7 +112,8 @@ static void test_many_keys(void)
 
 static void test_members(void)
 {
-    static const char text[] = "{\"i\": 7, \"h\": 1.5, \"big\": 9223372036854775807, \"inf\": 1e999, \"s\": \"x\", \"b\": true, \"n\": null, \"I\": 8}";
+    static const char text[] = "{\"i\": 7, \"h\": 1.5, \"big\": 9223372036854775807, \"inf\": 1e999, \"s\": "
+                               "\"x\", \"b\": true, \"n\": null, \"I\": 8}";
     cJSON *j;
     int64_t i = -1;
     double d = -1;
@@ -88,7 +123,8 @@ static void test_members(void)
     OK(moe_json_i64(j, "i", true, 0, 10, &i, "m", &err) == MOE_OK && i == 7);
     FAILS(MOE_CORRUPT, moe_json_i64(j, "i", true, 8, 10, &i, "m", &err));
     FAILS(MOE_CORRUPT, moe_json_i64(j, "h", true, 0, 10, &i, "m", &err));
-    FAILS(MOE_CORRUPT, moe_json_i64(j, "big", true, INT64_MIN, INT64_MAX, &i, "m", &err)); /* 2^63 as a double */
+    /* 2^63 as a double */
+    FAILS(MOE_CORRUPT, moe_json_i64(j, "big", true, INT64_MIN, INT64_MAX, &i, "m", &err));
     FAILS(MOE_CORRUPT, moe_json_i64(j, "inf", true, 0, INT64_MAX, &i, "m", &err));
     FAILS(MOE_CORRUPT, moe_json_f64(j, "inf", true, &d, "m", &err));
     FAILS(MOE_CORRUPT, moe_json_i64(j, "s", false, 0, 10, &i, "m", &err));
@@ -97,8 +133,10 @@ static void test_members(void)
     FAILS(MOE_CORRUPT, moe_json_str(j, "gone", true, &s, "m", &err));
     SAYS("'gone' is missing");
     FAILS(MOE_CORRUPT, moe_json_str(j, "n", true, &s, "m", &err));
-    OK(moe_json_str(j, "n", false, &s, "m", &err) == MOE_OK && !strcmp(s, "kept") && !moe_json_get(j, "n") && !moe_json_get(j, "S"));
-    OK(moe_json_bool(j, "b", true, &b, "m", &err) == MOE_OK && b && moe_json_f64(j, "h", true, &d, "m", &err) == MOE_OK && d == 1.5);
+    OK(moe_json_str(j, "n", false, &s, "m", &err) == MOE_OK && !strcmp(s, "kept") && !moe_json_get(j, "n") &&
+       !moe_json_get(j, "S"));
+    OK(moe_json_bool(j, "b", true, &b, "m", &err) == MOE_OK && b &&
+       moe_json_f64(j, "h", true, &d, "m", &err) == MOE_OK && d == 1.5);
     cJSON_Delete(j);
 }
 
@@ -115,9 +153,12 @@ static bool prints(double v, const char *want)
 
 static void test_print(void)
 {
-    OK(prints(0, "0") && prints(-0.0, "0") && prints(-3, "-3") && prints(9007199254740991.0, "9007199254740991") && prints(0.1, "0.1"));
-    OK(prints(15.7035, "15.7035") && prints(1.0 / 3, "0.3333333333333333") && prints(1e300, "1e+300") && prints(NAN, "null") && prints(INFINITY, "null"));
-    static const char text[] = "{\"b\": [1, 2.5], \"a\": {\"s\": \"\\\"\\\\\\n\\u0001\xc3\xa9\", \"e\": [], \"o\": {}, \"t\": true, \"f\": false, \"n\": null}, \"c\": [{\"x\": 1}]}";
+    OK(prints(0, "0") && prints(-0.0, "0") && prints(-3, "-3") &&
+       prints(9007199254740991.0, "9007199254740991") && prints(0.1, "0.1"));
+    OK(prints(15.7035, "15.7035") && prints(1.0 / 3, "0.3333333333333333") && prints(1e300, "1e+300") &&
+       prints(NAN, "null") && prints(INFINITY, "null"));
+    static const char text[] = "{\"b\": [1, 2.5], \"a\": {\"s\": \"\\\"\\\\\\n\\u0001\xc3\xa9\", \"e\": [], "
+                               "\"o\": {}, \"t\": true, \"f\": false, \"n\": null}, \"c\": [{\"x\": 1}]}";
     for (int indent = 0; indent <= 2; indent += 2) {
         cJSON *j, *k;
         OK(moe_json_parse(text, strlen(text), "p", &j, &err) == MOE_OK);
@@ -140,9 +181,9 @@ static void test_print_rounded(void)
        moe_json_add_measured(j, "s", 3.25e-7) && moe_json_add_measured(j, "s", 0) &&
        moe_json_add_measured(j, "s", INFINITY));
     char *s = moe_json_print(j, 0);
-    OK(s && !strcmp(s, "{\"f\": 0.1, \"f\": 0.33333334, \"f\": 16777216, \"f\": 3.4028235e+38, \"f\": 1.4013e-45, "
-                       "\"f\": 0, \"f\": null, \"f\": null, \"s\": 0.123457, \"s\": 98765.4, \"s\": 3.25e-07, "
-                       "\"s\": 0, \"s\": null}"));
+    OK(s && !strcmp(s, "{\"f\": 0.1, \"f\": 0.33333334, \"f\": 16777216, \"f\": 3.4028235e+38, \"f\": "
+                       "1.4013e-45, \"f\": 0, \"f\": null, \"f\": null, \"s\": 0.123457, \"s\": 98765.4, "
+                       "\"s\": 3.25e-07, \"s\": 0, \"s\": null}"));
     free(s);
     cJSON_Delete(j);
 }
@@ -163,9 +204,11 @@ static void test_print_text(void)
 {
     static const char with[] = "a\0\"b\0\0\xc3\xa9\xff";
     cJSON *j = cJSON_CreateObject();
-    OK(moe_json_add_text(j, "t", with, sizeof with - 1) && moe_json_add_text(j, "e", "", 0) && cJSON_AddStringToObject(j, "s", "x"));
+    OK(moe_json_add_text(j, "t", with, sizeof with - 1) && moe_json_add_text(j, "e", "", 0) &&
+       cJSON_AddStringToObject(j, "s", "x"));
     char *s = moe_json_print(j, 0);
-    OK(s && !strcmp(s, "{\"t\": \"a\\u0000\\\"b\\u0000\\u0000\xc3\xa9\xef\xbf\xbd\", \"e\": \"\", \"s\": \"x\"}"));
+    OK(s &&
+       !strcmp(s, "{\"t\": \"a\\u0000\\\"b\\u0000\\u0000\xc3\xa9\xef\xbf\xbd\", \"e\": \"\", \"s\": \"x\"}"));
     free(s);
     cJSON_Delete(j);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The forward pass against golden values written by other code, and against itself: batches, threads, forms of attention. */
+/* The forward pass against golden values written by other code, and against itself: batches,
+ * threads, forms of attention. */
 #undef NDEBUG
 #include "base/io.h"
 #include "formats/checkpoint/safetensors.h"
@@ -16,7 +17,15 @@
 
 static int checks;
 #define CHECK(c) (checks++, (c) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c), exit(1)))
-#define OK(call) do { enum moe_code c_ = (call); if (c_) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg); exit(1); } checks++; } while (0)
+#define OK(call) \
+    do { \
+        enum moe_code c_ = (call); \
+        if (c_) { \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg); \
+            exit(1); \
+        } \
+        checks++; \
+    } while (0)
 
 static struct moe_err err;
 
@@ -37,7 +46,10 @@ static const struct moe_st_entry *find(int prompt, const char *what, int layer)
     exit(1);
 }
 
-static const void *data(int prompt, const char *what, int layer) { return bytes + find(prompt, what, layer)->offset; }
+static const void *data(int prompt, const char *what, int layer)
+{
+    return bytes + find(prompt, what, layer)->offset;
+}
 
 static void open_golden(const char *path)
 {
@@ -98,7 +110,8 @@ static void check_prompt(struct moe_engine *e, int prompt)
         if (!moe_layer_is_moe(c, l)) continue;
         CHECK(s.at == n);
         CHECK(!memcmp(s.experts, data(prompt, "experts", l), (size_t)(n * k) * 4));
-        for (int64_t i = 0; i < n * k; i++) CHECK(fabs((double)s.weights[i] - (double)value(data(prompt, "expert_weights", l), i)) < 1e-4);
+        for (int64_t i = 0; i < n * k; i++)
+            CHECK(fabs((double)s.weights[i] - (double)value(data(prompt, "expert_weights", l), i)) < 1e-4);
     }
     OK(moe_forward_logits(e->forward, x, n, logits, &err));
     const void *want = data(prompt, "logits", -1);
@@ -132,7 +145,8 @@ static struct moe_engine *engine(const char *path, int threads, enum moe_mla mla
 static void run_cut(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t piece, float *logits)
 {
     e->n_ids = 0;
-    for (int64_t i = 0; i < n; i += piece) OK(moe_engine_prefill(e, ids, i + piece < n ? i + piece : n, NULL, &err));
+    for (int64_t i = 0; i < n; i += piece)
+        OK(moe_engine_prefill(e, ids, i + piece < n ? i + piece : n, NULL, &err));
     memcpy(logits, e->logits, (size_t)e->model->config.vocab_size * 4);
 }
 
@@ -176,7 +190,8 @@ static void check_cuts(const char *path)
     struct moe_engine *f = engine(path, 2, MOE_MLA_PLAIN, &q);
     double most = 0, scale = 0;
     run_cut(f, ids, N, N, b);
-    for (size_t i = 0; i < v; i++) most = fmax(most, fabs((double)a[i] - (double)b[i])), scale = fmax(scale, fabs((double)a[i]));
+    for (size_t i = 0; i < v; i++)
+        most = fmax(most, fabs((double)a[i] - (double)b[i])), scale = fmax(scale, fabs((double)a[i]));
     CHECK(most <= 1e-4 * scale); /* plain and absorbed differ in rounding only */
     moe_engine_close(&f);
     moe_pool_close(&q);
@@ -191,7 +206,8 @@ int main(void)
     struct moe_pool *pool;
     open_golden("tests/data/tiny-k2/golden.safetensors");
     for (int mla = 0; mla < 2; mla++) {
-        struct moe_engine *e = engine("tests/data/tiny-k2/bf16", 2, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, &pool);
+        struct moe_engine *e = engine("tests/data/tiny-k2/bf16", 2, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED,
+                                      &pool);
         for (int p = 0; p < 3; p++) check_prompt(e, p);
         moe_engine_close(&e);
         moe_pool_close(&pool);
@@ -200,6 +216,7 @@ int main(void)
     check_cuts("tests/data/tiny-k2/int4");
     free(bytes);
     moe_arena_clear(&arena);
-    printf("test-model: %d checks (%s), largest logit error %.2g of the largest logit\n", checks, moe_kernels_name(), largest_logit_error);
+    printf("test-model: %d checks (%s), largest logit error %.2g of the largest logit\n", checks,
+           moe_kernels_name(), largest_logit_error);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files and directories that are published whole: names, locks, what is never replaced, file systems that lack a call. */
+/* Files and directories that are published whole: names, locks, what is never replaced, file
+ * systems that lack a call. */
 #include "tests/ok.h"
 #include "base/apart.h"
 #include "base/io.h"
@@ -60,7 +61,8 @@ static bool is_magic(int fd)
     return pread(fd, head, 5, 0) == 5 && !memcmp(head, "MAGIC", 5);
 }
 
-static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum moe_left left, const char *work)
+static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum moe_left left,
+                                  const char *work)
 {
     return moe_newfile_open_partial(f, at(name), is_magic, left, work, &err);
 }
@@ -162,7 +164,8 @@ static void test_refused(void)
     FAILS(MOE_USAGE, moe_newfile_check(at(".."), true, &err));
     FAILS(MOE_NOT_FOUND, moe_newfile_check(at("none/x"), true, &err));
     FAILS(MOE_EXISTS, moe_newfile_check(at("file"), false, &err));
-    OK(moe_newfile_check(at("file"), true, &err) == MOE_OK && moe_newfile_check(at("new"), false, &err) == MOE_OK);
+    OK(moe_newfile_check(at("file"), true, &err) == MOE_OK &&
+       moe_newfile_check(at("new"), false, &err) == MOE_OK);
     OK(entries("") == 4);
 }
 
@@ -195,20 +198,24 @@ static void test_unfinished(void)
         FAILS(MOE_EXISTS, open_partial(&f, "u", MOE_LEFT_STAYS, "a work"));
         OK(strstr(err.msg, "unfinished work"));
         FAILS(MOE_MISMATCH, open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "another"));
-        OK(strstr(err.msg, "another input") && (i ? unfinished("u.partial", "a work") : holds("u.partial", "MAGIC and a half")));
+        OK(strstr(err.msg, "another input") &&
+           (i ? unfinished("u.partial", "a work") : holds("u.partial", "MAGIC and a half")));
         OK(open_partial(&f, "u", i ? MOE_LEFT_UNFINISHED_GOES : MOE_LEFT_GOES, "a work") == MOE_OK);
         OK(unfinished("u.partial", "a work") && !link(at("u.partial"), at("kept")));
         moe_newfile_abort(&f);
     }
     for (int later = 0; later < 2; later++) {
         put("u", "old");
-        OK(open_partial(&f, "u", MOE_LEFT_GOES, "a work") == MOE_OK && unlink(at("kept")) + link(at("u.partial"), at("kept")) == 0);
+        OK(open_partial(&f, "u", MOE_LEFT_GOES, "a work") == MOE_OK &&
+           unlink(at("kept")) + link(at("u.partial"), at("kept")) == 0);
         moe_newfile_abort(&f);
-        OK(!rename(at("kept"), at("u.partial")) && !link(at("u.partial"), at("kept")) && moe_newfile_resumes(at("u")));
+        OK(!rename(at("kept"), at("u.partial")) && !link(at("u.partial"), at("kept")) &&
+           moe_newfile_resumes(at("u")));
         if (later) put("new", "came later"), OK(!rename(at("new"), at("u")) && !moe_newfile_resumes(at("u")));
         OK(open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
         end_partial(&f);
-        OK(moe_newfile_publish(&f, true, &err) == (later ? MOE_EXISTS : MOE_OK) && holds("u", later ? "came later" : "MAGIC"));
+        OK(moe_newfile_publish(&f, true, &err) == (later ? MOE_EXISTS : MOE_OK) &&
+           holds("u", later ? "came later" : "MAGIC"));
     }
     OK(!unlink(at("u")) && !unlink(at("u.partial")) && !unlink(at("kept")));
 }
@@ -249,7 +256,8 @@ static void test_partial(void)
     put("short.partial", "MA");
     put("near.partial", "moe: unfinished work\nof another kind");
     put("victim", "MAGIC and more");
-    OK(!symlink("victim", at("z.partial")) && !mkdir(at("d.partial"), 0777) && !mkfifo(at("p.partial"), 0666));
+    OK(!symlink("victim", at("z.partial")) && !mkdir(at("d.partial"), 0777) &&
+       !mkfifo(at("p.partial"), 0666));
     const char *const names[] = { "y", "z", "d", "p", "short", "near" };
     for (int i = 0; i < 12; i++)
         FAILS(MOE_EXISTS, open_partial(&f, names[i / 2], i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, "a work"));
@@ -263,7 +271,8 @@ static enum moe_code look_kind(const char *path, const void *with, struct moe_er
     (void)with;
     char mark[PATH_MAX];
     snprintf(mark, sizeof mark, "%s/kind", path);
-    return moe_exists(mark) == MOE_FILE ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
+    return moe_exists(mark) == MOE_FILE ? MOE_OK
+                                        : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
 }
 
 /* Of this kind are files that are called so. */
@@ -272,7 +281,8 @@ static enum moe_code look_unfinished(const char *path, const void *with, struct 
     (void)with;
     struct moe_names names;
     bool is = moe_list_dir(path, &names, e) == MOE_OK;
-    for (size_t i = 0; i < names.n; i++) is &= !strcmp(names.v[i], "kind") || !strcmp(names.v[i], MOE_NEWDIR_MARK);
+    for (size_t i = 0; i < names.n; i++)
+        is &= !strcmp(names.v[i], "kind") || !strcmp(names.v[i], MOE_NEWDIR_MARK);
     moe_names_release(&names);
     return is ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "holds a file of another kind");
 }
@@ -331,16 +341,20 @@ static void test_dir(void)
     build(&d, "x", MOE_LEFT_STAYS);
     OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
-    OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") && moe_exists(at("x.partial")) == MOE_ABSENT);
-    /* A link to one of this kind is not replaced, nor followed: not one that was there, nor one that appears. */
+    OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") &&
+       moe_exists(at("x.partial")) == MOE_ABSENT);
+    /* A link to one of this kind is not replaced, nor followed: not one that was
+     * there, nor one that appears. */
     OK(!symlink("x", at("link")));
     FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFT_GOES, &err));
-    OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT && !unlink(at("link")));
+    OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT &&
+       !unlink(at("link")));
     build(&d, "link", MOE_LEFT_STAYS);
     OK(!symlink("x", at("link")));
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err));
     moe_newdir_end(&d);
-    OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && entries("x") == 1 && !unlink(at("link")));
+    OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && entries("x") == 1 &&
+       !unlink(at("link")));
     OK(moe_remove_tree(at("link.partial"), &err) == MOE_OK);
     /* Not published: gone. */
     build(&d, "z", MOE_LEFT_STAYS);
@@ -348,8 +362,8 @@ static void test_dir(void)
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
 
-/* What has its name is not said to have failed, because its directory cannot be opened (mode 0300, or too many
- * open files) to be synced. */
+/* What has its name is not said to have failed, because its directory cannot be opened (mode 0300, or too
+ * many open files) to be synced. */
 static void test_unreadable(void)
 {
     struct moe_newfile f;
@@ -384,10 +398,13 @@ static void test_foreign(void)
     put("k.partial/kind", "somebody's");
     put("c.partial", "a file");
     const char *const names[] = { "a", "b", "c", "k" };
-    for (int i = 0; i < 8; i++) FAILS(MOE_EXISTS, moe_newdir_begin(&d, at(names[i / 2]), &is_kind, i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, &err));
+    for (int i = 0; i < 8; i++)
+        FAILS(MOE_EXISTS,
+              moe_newdir_begin(&d, at(names[i / 2]), &is_kind, i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, &err));
     OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
-    struct stat was, is; /* an empty one is used: who made it may be about to lock it, and would make it again */
+    /* an empty one is used: who made it may be about to lock it, and would make it again */
+    struct stat was, is;
     int made = open(at("e.partial"), O_RDONLY | O_DIRECTORY);
     OK(made >= 0 && !fstat(made, &was));
     build(&d, "e", MOE_LEFT_STAYS);
@@ -402,21 +419,28 @@ static void test_foreign(void)
 static void test_apart(void)
 {
     fresh();
-    OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) && !mkdir(at("n.partial"), 0777));
+    OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) &&
+       !mkdir(at("n.partial"), 0777));
     const char *const bad[] = { "m", "m/", "l", "m/x", "l/x", "m/sub/x", "" };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), "is read", &err));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), "is read", &err));
     FAILS(MOE_USAGE, moe_newdir_apart(at("m"), at("l"), "is read", &err));
-    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), "is read", &err)); /* where it would be built */
-    OK(moe_newdir_apart(at("mm"), at("m"), "is read", &err) == MOE_OK && moe_newdir_apart(at("m"), at("mm"), "is read", &err) == MOE_OK);
+    /* where it would be built */
+    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), "is read", &err));
+    OK(moe_newdir_apart(at("mm"), at("m"), "is read", &err) == MOE_OK &&
+       moe_newdir_apart(at("m"), at("mm"), "is read", &err) == MOE_OK);
     put("f", "f");
     put("m/sub/f", "f");
     OK(!link(at("f"), at("hard")) && !symlink("f", at("soft")));
-    const char *const others[][2] = { { "f", "f" }, { "soft", "f" }, { "f", "soft" }, { "hard", "f" }, { "m/new", "l" },
-                                      { "l/sub/new", "m" }, { "m", "m/sub/f" }, { "none", "none" }, { "l/none", "m//none" } };
+    const char *const others[][2] = { { "f", "f" },       { "soft", "f" },    { "f", "soft" },
+                                      { "hard", "f" },    { "m/new", "l" },   { "l/sub/new", "m" },
+                                      { "m", "m/sub/f" }, { "none", "none" }, { "l/none", "m//none" } };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         FAILS(MOE_USAGE, moe_apart("out", at(others[i][0]), at(others[i][1]), "is read", &err));
-    OK(moe_apart("out", at("new"), at("m"), "is read", &err) == MOE_OK && moe_apart("out", at("m/sub/f"), at("f"), "is read", &err) == MOE_OK);
-    OK(moe_apart("out", at("none"), at("other"), "is read", &err) == MOE_OK && moe_apart("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
+    OK(moe_apart("out", at("new"), at("m"), "is read", &err) == MOE_OK &&
+       moe_apart("out", at("m/sub/f"), at("f"), "is read", &err) == MOE_OK);
+    OK(moe_apart("out", at("none"), at("other"), "is read", &err) == MOE_OK &&
+       moe_apart("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
 }
 
 /* ---- taken away while it is written ---- */
@@ -467,7 +491,8 @@ int main(void)
     const char *tmp = getenv("TMPDIR");
     snprintf(root, sizeof root, "%s/moe-newfile.XXXXXX", tmp ? tmp : "/tmp");
     OK(mkdtemp(root));
-    for (int lacks = 0; lacks < 4; lacks++) { /* nothing; files without a name; flags of rename; hard links, too */
+    /* nothing; files without a name; flags of rename; hard links, too */
+    for (int lacks = 0; lacks < 4; lacks++) {
         no_nameless = lacks >= 1, no_flags = lacks >= 2, no_links = lacks >= 3;
         test_file();
         test_refused();

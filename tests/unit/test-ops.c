@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Router, rotary tables and sampling: published vectors, hand-made cases, a second router written another way. */
+/* Router, rotary tables and sampling: published vectors, hand-made cases, a second
+ * router written another way. */
 #include "tests/ok.h"
 #include "kernels/ops.h"
 
@@ -11,8 +12,15 @@
 
 static struct moe_rope_config k2(double factor, double beta_fast)
 {
-    return (struct moe_rope_config){ .dim = 64, .theta = 50000, .yarn = true, .factor = factor, .beta_fast = beta_fast,
-                                     .beta_slow = 1, .mscale = 1, .mscale_all_dim = 1, .original_max = 4096 };
+    return (struct moe_rope_config){ .dim = 64,
+                                     .theta = 50000,
+                                     .yarn = true,
+                                     .factor = factor,
+                                     .beta_fast = beta_fast,
+                                     .beta_slow = 1,
+                                     .mscale = 1,
+                                     .mscale_all_dim = 1,
+                                     .original_max = 4096 };
 }
 
 /* 9 printed digits: half a unit of the last, and half an ulp of float32. */
@@ -20,10 +28,12 @@ static bool near(double a, double b) { return fabs(a - b) <= 1.2e-7 * fabs(b); }
 
 static void test_frequencies(void)
 {
-    static const struct { double factor, beta_fast; int i; double want; } v[] = {
-        { 32, 1, 1, .713111085 }, { 32, 1, 8, .0668740305 }, { 32, 1, 9, .0476886124 }, { 32, 1, 19, .00162175991 },
-        { 32, 1, 20, 3.61404677e-05 }, { 64, 1, 20, 1.80702339e-05 }, { 32, 1, 31, 8.76441291e-07 }, { 64, 1, 31, 4.38220646e-07 },
-        { 64, 32, 1, .713111085 }, { 64, 32, 8, .0668740305 }, { 64, 32, 9, .043776656 }, { 64, 32, 19, .000158374991 },
+    static const struct { double factor, beta_fast; int i; double want;
+    } v[] = {
+        { 32, 1, 1, .713111085 },       { 32, 1, 8, .0668740305 },      { 32, 1, 9, .0476886124 },
+        { 32, 1, 19, .00162175991 },    { 32, 1, 20, 3.61404677e-05 },  { 64, 1, 20, 1.80702339e-05 },
+        { 32, 1, 31, 8.76441291e-07 },  { 64, 1, 31, 4.38220646e-07 },  { 64, 32, 1, .713111085 },
+        { 64, 32, 8, .0668740305 },     { 64, 32, 9, .043776656 },      { 64, 32, 19, .000158374991 },
         { 32, 32, 20, 3.61404677e-05 }, { 64, 32, 20, 1.80702339e-05 }, { 64, 32, 31, 4.38220646e-07 },
     };
     float f[32];
@@ -46,7 +56,8 @@ static void test_angles(void)
     for (int64_t pos = 0; pos < 131072; pos = pos * 7 + 1) {
         moe_rope_angles(&c, f, pos, cs, sn);
         for (int i = 0; i < 32; i++) {
-            float a = (float)pos * f[i]; /* rounded to float32 before the cosine: off by it at long positions otherwise */
+            /* rounded to float32 before the cosine: off by it at long positions otherwise */
+            float a = (float)pos * f[i];
             OK(fabs((double)cs[i] - cos((double)a)) < 1e-7 && fabs((double)sn[i] - sin((double)a)) < 1e-7);
         }
     }
@@ -69,7 +80,9 @@ static void test_router_cases(void)
 {
     float c[32], w[16], logits[16] = { 0 };
     int32_t e[16];
-    struct moe_router r = { .n_experts = 8, .top_k = 3, .n_group = 1, .topk_group = 1, .norm_topk_prob = true, .scale = 2.827f };
+    struct moe_router r = {
+        .n_experts = 8, .top_k = 3, .n_group = 1, .topk_group = 1, .norm_topk_prob = true, .scale = 2.827f
+    };
     moe_route(&r, logits, NULL, c, e, w); /* all tied: the lowest indices, equal weights */
     for (int i = 0; i < 3; i++) OK(e[i] == i && near((double)w[i], 2.827 / 3));
     float bias[8] = { 0, 0, 0, 0, 0, 0, .5f, .25f };
@@ -87,9 +100,13 @@ static void test_router_cases(void)
     OK(e[0] == 0 && e[1] == 1 && e[2] == 2);
 }
 
-/* An expert takes part if fewer than topk_group groups beat its own, and is chosen at the rank of those that beat it. */
+/* An expert takes part if fewer than topk_group groups beat its own, and is chosen at the
+ * rank of those that beat it. */
 static uint64_t lcg = 1;
-static float random_float(void) { return (float)((lcg = lcg * 6364136223846793005u + 1442695040888963407u) >> 40) * 0x1p-22f - 2; }
+static float random_float(void)
+{
+    return (float)((lcg = lcg * 6364136223846793005u + 1442695040888963407u) >> 40) * 0x1p-22f - 2;
+}
 
 static double pair(const double *s, int64_t size)
 {
@@ -108,7 +125,8 @@ static void test_router_random(void)
         int32_t e[N];
         double s[N], c[N], total = 0;
         int64_t groups = 1 << round % 5, size = N / groups, kept = 1 + round % groups;
-        struct moe_router r = { N, 1 + round % (kept * size < 8 ? kept * size : 8), groups, kept, round & 1, 1.5f };
+        struct moe_router r = { N,   1 + round % (kept * size < 8 ? kept * size : 8), groups, kept, round & 1,
+                                1.5f };
         for (int i = 0; i < N; i++) {
             logits[i] = 2 * random_float(), bias[i] = random_float() * .1f + .3f;
             s[i] = 1 / (1 + exp(-(double)logits[i])), c[i] = s[i] + (double)bias[i];
@@ -117,11 +135,13 @@ static void test_router_random(void)
         for (int64_t k = 0; k < r.top_k; k++) total += s[e[k]];
         for (int64_t k = 0; k < r.top_k; k++) {
             int64_t g = e[k] / size, above = 0, better = 0;
-            for (int64_t h = 0; h < groups; h++) above += h != g && pair(c + h * size, size) > pair(c + g * size, size) + 1e-6;
+            for (int64_t h = 0; h < groups; h++)
+                above += h != g && pair(c + h * size, size) > pair(c + g * size, size) + 1e-6;
             OK(above < kept);
             for (int i = 0; i < N; i++) {
                 int64_t ahead = 0;
-                for (int64_t h = 0; h < groups; h++) ahead += pair(c + h * size, size) > pair(c + i / size * size, size) + 1e-6;
+                for (int64_t h = 0; h < groups; h++)
+                    ahead += pair(c + h * size, size) > pair(c + i / size * size, size) + 1e-6;
                 better += ahead < kept && c[i] > c[e[k]] + 1e-6;
             }
             OK(better <= k);
@@ -136,7 +156,10 @@ static void test_router_random(void)
 enum { V = 6 };
 static int32_t order[V];
 static float prob[V];
-static int32_t draw(struct moe_sampler s, struct moe_rng *r, const float *logits) { return moe_sample(&s, r, logits, V, order, prob); }
+static int32_t draw(struct moe_sampler s, struct moe_rng *r, const float *logits)
+{
+    return moe_sample(&s, r, logits, V, order, prob);
+}
 
 /* Which ids come up in 2000 draws, as bits. */
 static unsigned reach(struct moe_sampler s, const float *logits)
@@ -150,18 +173,24 @@ static unsigned reach(struct moe_sampler s, const float *logits)
 static void test_sampling(void)
 {
     /* Probabilities .4 .2 .2 .1 .1 0, in mixed order. */
-    const float l[V] = { logf(.1f), logf(.4f), logf(.2f), -INFINITY, logf(.2f), logf(.1f) }, tied[V] = { 1, 3, 3, 2, 3, 0 };
+    const float l[V] = { logf(.1f), logf(.4f), logf(.2f), -INFINITY, logf(.2f), logf(.1f) },
+                tied[V] = { 1, 3, 3, 2, 3, 0 };
     struct moe_rng r = { 1 };
-    OK(draw((struct moe_sampler){ 0 }, &r, l) == 1 && draw((struct moe_sampler){ 0 }, &r, tied) == 1 && r.state == 1);
+    OK(draw((struct moe_sampler){ 0 }, &r, l) == 1 && draw((struct moe_sampler){ 0 }, &r, tied) == 1 &&
+       r.state == 1);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1 }, l) == 0x37);
-    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .top_k = 2 }, l) == 0x06);   /* tie of .2: the lower id */
-    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .7f }, l) == 0x16);             /* .4 .2 .2 reach .7 */
+    /* tie of .2: the lower id */
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .top_k = 2 }, l) == 0x06);
+    /* .4 .2 .2 reach .7 */
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .7f }, l) == 0x16);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .3f }, l) == 0x02);
-    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .min_p = .45f }, l) == 0x16); /* .2 / .4 = .5 stays */
+    /* .2 / .4 = .5 stays */
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .min_p = .45f }, l) == 0x16);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .top_k = 1 }, tied) == 0x02);
     OK(reach((struct moe_sampler){ .temperature = 1e-4f, .top_p = 1 }, l) == 0x02);
     int count[V] = { 0 };
-    for (int i = 0; i < 100000; i++) count[draw((struct moe_sampler){ .temperature = 1, .top_p = 1 }, &r, l)]++;
+    for (int i = 0; i < 100000; i++)
+        count[draw((struct moe_sampler){ .temperature = 1, .top_p = 1 }, &r, l)]++;
     static const double p[V] = { .1, .4, .2, 0, .2, .1 };
     for (int i = 0; i < V; i++) OK(fabs(count[i] * 1e-5 - p[i]) < .008); /* 5 sigma: 5 sqrt(.24 / 1e5) */
 }
@@ -174,7 +203,8 @@ static int descending(const void *a, const void *b)
     return sorted_by[i] > sorted_by[k] ? -1 : sorted_by[i] < sorted_by[k] ? 1 : (i > k) - (i < k);
 }
 
-static int32_t sample_sorted(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n, int32_t *ids, float *p)
+static int32_t sample_sorted(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n,
+                             int32_t *ids, float *p)
 {
     for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)i;
     sorted_by = logits;
@@ -195,8 +225,9 @@ static int32_t sample_sorted(const struct moe_sampler *s, struct moe_rng *r, con
     return ids[left - 1];
 }
 
-/* Ranking no further than the draw needs gives what the full sort gives, in large vocabularies and small ones, with ties (where
- * sums hit the limit exactly), with rows that hardly differ and rows that fall off steeply. */
+/* Ranking no further than the draw needs gives what the full sort gives, in large vocabularies
+ * and small ones, with ties (where sums hit the limit exactly), with rows that hardly differ and
+ * rows that fall off steeply. */
 static void test_sampling_partial(void)
 {
     enum { BIG = 163840 };
@@ -213,11 +244,16 @@ static void test_sampling_partial(void)
             if (round % 11 == 10) logits[i] = (float)(i % 2 ? i : n - i) * .01f;
         }
         static const double top[] = { 1, .5, .95, .25, 1 - 1e-15, .75 }, mins[] = { 0, .1, 1, .5 };
-        struct moe_sampler s = { .temperature = round % 4 ? .5 + moe_rng_next(&r) : 1, .top_p = top[round % 6], .min_p = round % 2 ? 0 : mins[round / 2 % 4],
-                                 .top_k = round % 3 == 1 ? 1 + (int64_t)(moe_rng_next(&r) * 50) : round % 9 == 2 ? n - 1 : 0 };
+        struct moe_sampler s = { .temperature = round % 4 ? .5 + moe_rng_next(&r) : 1,
+                                 .top_p = top[round % 6],
+                                 .min_p = round % 2 ? 0 : mins[round / 2 % 4],
+                                 .top_k = round % 3 == 1 ? 1 + (int64_t)(moe_rng_next(&r) * 50)
+                                        : round % 9 == 2 ? n - 1
+                                                         : 0 };
         for (int draws = 0; draws < (n == BIG ? 4 : 20); draws++) {
             again = r;
-            OK(moe_sample(&s, &r, logits, n, ids[0], a) == sample_sorted(&s, &again, logits, n, ids[1], b) && r.state == again.state);
+            OK(moe_sample(&s, &r, logits, n, ids[0], a) == sample_sorted(&s, &again, logits, n, ids[1], b) &&
+               r.state == again.state);
         }
     }
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Option tables: forms, sizes, what is refused with which words; help, man page and completion name every option. */
+/* Option tables: forms, sizes, what is refused with which words; help, man page and
+ * completion name every option. */
 #include "tests/ok.h"
 #include "base/opt.h"
 
@@ -7,7 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct { bool resume, verify, dry; const char *out, *color, *bench; int64_t n, seed, memory; double t; struct moe_strlist stop; } o;
+static struct {
+    bool resume, verify, dry;
+    const char *out, *color, *bench;
+    int64_t n, seed, memory;
+    double t;
+    struct moe_strlist stop;
+} o;
 static const struct moe_opt table[] = {
     MOE_GROUP("main"),
     MOE_STR('o', "output", &o.out, "PATH", "where to write"),
@@ -23,8 +30,10 @@ static const struct moe_opt table[] = {
     MOE_MAYBE(0, "bench", &o.bench, "FILTER", "time it"),
     MOE_END()
 };
-static const struct moe_tool tool = { "moe-test", "[options] MODEL", "a tool - for tests", table,
-                                      .description = "One.\n.Two\\three", .json = "keys", .examples = "moe-test x" };
+static const struct moe_tool tool = {
+    "moe-test",     "[options] MODEL",       "a tool - for tests", table, .description = "One.\n.Two\\three",
+    .json = "keys", .examples = "moe-test x"
+};
 
 static struct moe_err err;
 static char *argv[16];
@@ -51,30 +60,46 @@ static enum moe_code parse(const char *first, ...)
 static void test_forms(void)
 {
     OK(parse("a", "-o", "x", "b", "--count=4", "--", "-c", NULL) == MOE_OK && operands == 3 && !done);
-    OK(!strcmp(argv[0], "a") && !strcmp(argv[1], "b") && !strcmp(argv[2], "-c") && !strcmp(o.out, "x") && o.n == 4);
+    OK(!strcmp(argv[0], "a") && !strcmp(argv[1], "b") && !strcmp(argv[2], "-c") && !strcmp(o.out, "x") &&
+       o.n == 4);
     OK(parse("-n", "-5", "--seed", "-7", "-", NULL) == MOE_OK && o.n == -5 && o.seed == -7 && operands == 1);
     OK(parse("-n4", "--output=a=b", NULL) == MOE_OK && o.n == 4 && !strcmp(o.out, "a=b"));
     OK(parse("--resume", "--no-resume", "--verify", NULL) == MOE_OK && !o.resume && o.verify);
     OK(parse("-d", NULL) == MOE_OK && o.dry); /* taken, but shown nowhere */
-    OK(parse("--output", "1", "--output=2", "-o", "3", NULL) == MOE_OK && !strcmp(o.out, "3")); /* the last wins */
-    OK(parse("--output", "--verify", NULL) == MOE_OK && !strcmp(o.out, "--verify") && !o.verify); /* a value, not an option */
-    OK(parse("--stop", "a", "--stop=", "--stop", "b", NULL) == MOE_OK && o.stop.n == 3 && !strcmp(o.stop.v[2], "b") && !*o.stop.v[1]);
+    /* the last wins */
+    OK(parse("--output", "1", "--output=2", "-o", "3", NULL) == MOE_OK && !strcmp(o.out, "3"));
+    /* a value, not an option */
+    OK(parse("--output", "--verify", NULL) == MOE_OK && !strcmp(o.out, "--verify") && !o.verify);
+    OK(parse("--stop", "a", "--stop=", "--stop", "b", NULL) == MOE_OK && o.stop.n == 3 &&
+       !strcmp(o.stop.v[2], "b") && !*o.stop.v[1]);
     OK(parse("--temperature", "-0.5e1", NULL) == MOE_OK && o.t == -5);
     /* what is wrong does not hide the rest, and the first fault is the one that is told */
-    OK(parse("a", "--bogus", "-n", "x", "-o", "y", "--seed=3", "--help", NULL) == MOE_USAGE && !strcmp(o.out, "y") && o.seed == 3);
+    OK(parse("a", "--bogus", "-n", "x", "-o", "y", "--seed=3", "--help", NULL) == MOE_USAGE &&
+       !strcmp(o.out, "y") && o.seed == 3);
     OK(operands == 1 && !done && strstr(err.msg, "--bogus"));
-    OK(parse("--bench", "x", NULL) == MOE_OK && o.bench && !*o.bench && operands == 1 && parse("--bench=y", NULL) == MOE_OK && !strcmp(o.bench, "y"));
+    OK(parse("--bench", "x", NULL) == MOE_OK && o.bench && !*o.bench && operands == 1 &&
+       parse("--bench=y", NULL) == MOE_OK && !strcmp(o.bench, "y"));
     OK(parse(NULL) == MOE_OK && operands == 0 && o.seed == MOE_UNSET && !o.bench);
 }
 
 static void test_sizes(void)
 {
-    static const struct { const char *text; int64_t v; } good[] = {
-        { "0", 0 }, { "17", 17 }, { "1K", 1024 }, { "3M", 3 << 20 }, { "16G", 16ll << 30 }, { "2T", 2ll << 40 }, { "1.5G", 3ll << 29 },
-        { "8g", 8ll << 30 }, { "4GiB", 4ll << 30 },
+    static const struct { const char *text; int64_t v;
+    } good[] = {
+        { "0", 0 },
+        { "17", 17 },
+        { "1K", 1024 },
+        { "3M", 3 << 20 },
+        { "16G", 16ll << 30 },
+        { "2T", 2ll << 40 },
+        { "1.5G", 3ll << 29 },
+        { "8g", 8ll << 30 },
+        { "4GiB", 4ll << 30 },
     };
-    static const char *const bad[] = { "", "G", "-1", "1e3", "0x10", "1X", "1GG", "nan", "inf", "99999999T", "1 G", "." };
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) OK(parse("--memory", good[i].text, NULL) == MOE_OK && o.memory == good[i].v);
+    static const char *const bad[] = { "",    "G",   "-1",  "1e3",       "0x10", "1X",
+                                       "1GG", "nan", "inf", "99999999T", "1 G",  "." };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        OK(parse("--memory", good[i].text, NULL) == MOE_OK && o.memory == good[i].v);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, parse("--memory", bad[i], NULL));
 }
 
@@ -129,7 +154,9 @@ static void test_texts(void)
         OK(i < 2 || strstr(s, "auto always never"));
         OK(!strstr(s, "-d,") && !strstr(s, "\\-d\\fR") && !strstr(s, "|-d") && !strstr(s, "-s d"));
         if (i == 0) OK(strstr(s, "[auto]") && !strstr(s, "-9223372036854775808"));
-        if (i == 1) OK(strstr(s, ".SH EXIT STATUS") && strstr(s, "\n\\&.Two\\ethree") && strstr(s, "MOE_CPU") && strstr(s, ".B 143"));
+        if (i == 1)
+            OK(strstr(s, ".SH EXIT STATUS") && strstr(s, "\n\\&.Two\\ethree") && strstr(s, "MOE_CPU") &&
+               strstr(s, ".B 143"));
         free(s);
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does not have: no
- * q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout; with NVFP4 activations; and what
- * hooks are shown. */
+/* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does
+ * not have: no q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout;
+ * with NVFP4 activations; and what hooks are shown. */
 #undef NDEBUG
 #include "model/forward-parts.h"
 #include "tests/gen/generated.h"
@@ -15,13 +15,22 @@ enum { N = 21 };
 static long checks;
 static struct moe_err err;
 #define OK(cond) (assert(cond), checks++)
-#define DONE(call) ((call) == MOE_OK ? (void)checks++ : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
+#define DONE(call) \
+    ((call) == MOE_OK ? (void)checks++ \
+                      : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, err.msg), abort()))
 
 static double worst;
 
 /* ---- what the hooks saw of the layer at hand ---- */
 
-struct seen { const struct moe_model *m; int32_t experts[N * 64]; float weights[N * 64]; int64_t tokens, rows[MOE_ROLE_COUNT], calls; int64_t per_expert[1024]; bool bad; };
+struct seen {
+    const struct moe_model *m;
+    int32_t experts[N * 64];
+    float weights[N * 64];
+    int64_t tokens, rows[MOE_ROLE_COUNT], calls;
+    int64_t per_expert[1024];
+    bool bad;
+};
 
 static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
 {
@@ -34,7 +43,8 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
 }
 
 /* Runs with one thread, so counting needs no care. */
-static void input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+static void input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                  int64_t n)
 {
     struct seen *s = ctx;
     int64_t rows, cols;
@@ -57,7 +67,8 @@ static void check_seen(const struct seen *s, int layer)
     OK(s->rows[MOE_ROLE_KV_A] == N && s->rows[MOE_ROLE_O] == N && s->rows[MOE_ROLE_KV_B] == N);
     OK(s->rows[MOE_ROLE_Q_B] == (c->q_lora_rank ? N : 0));
     OK(s->rows[MOE_ROLE_GATE] == (moe ? 0 : N) && s->rows[MOE_ROLE_DOWN] == s->rows[MOE_ROLE_GATE]);
-    OK(s->rows[MOE_ROLE_SHARED_GATE] == (moe && c->n_shared_experts ? N : 0) && s->rows[MOE_ROLE_SHARED_DOWN] == s->rows[MOE_ROLE_SHARED_GATE]);
+    OK(s->rows[MOE_ROLE_SHARED_GATE] == (moe && c->n_shared_experts ? N : 0) &&
+       s->rows[MOE_ROLE_SHARED_DOWN] == s->rows[MOE_ROLE_SHARED_GATE]);
     OK(s->rows[MOE_ROLE_EXPERT_GATE] == chosen && s->rows[MOE_ROLE_EXPERT_DOWN] == chosen);
     for (int64_t i = 0; i < chosen; i++) count[s->experts[i]]++;
     for (int64_t e = 0; e < c->n_routed_experts; e++) OK(count[e] == s->per_expert[e]);
@@ -68,7 +79,8 @@ static void check_seen(const struct seen *s, int layer)
 static double apart(const float *a, const double *b, int64_t n)
 {
     double most = 0, scale = 1e-30;
-    for (int64_t i = 0; i < n; i++) most = fmax(most, fabs((double)a[i] - b[i])), scale = fmax(scale, fabs(b[i]));
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)a[i] - b[i])), scale = fmax(scale, fabs(b[i]));
     return most / scale;
 }
 
@@ -78,17 +90,22 @@ static void check_choice(const struct seen *s, const struct plain *p)
     for (int64_t t = 0; t < p->n; t++) {
         if (p->gap[t] < 1e-5) continue; /* float32 may order these two otherwise */
         OK(!memcmp(s->experts + t * k, p->experts + t * k, (size_t)k * sizeof *p->experts));
-        for (int64_t j = 0; j < k; j++) OK(fabs((double)s->weights[t * k + j] - p->weights[t * k + j]) < 1e-4);
+        for (int64_t j = 0; j < k; j++)
+            OK(fabs((double)s->weights[t * k + j] - p->weights[t * k + j]) < 1e-4);
     }
 }
 
 /* ---- NVFP4 activations ---- */
 
-/* The largest input of a projection so far becomes its input scale: that over 6 * 448, for weights that have none. */
-static void measure(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+/* The largest input of a projection so far becomes its input scale: that over 6 * 448,
+ * for weights that have none. */
+static void measure(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                    int64_t n)
 {
     struct moe_layer *y = &((struct moe_model *)ctx)->layers[layer];
-    struct moe_expert *mlp = expert >= 0 ? &y->experts[expert] : role == MOE_ROLE_GATE || role == MOE_ROLE_DOWN ? &y->dense : &y->shared;
+    struct moe_expert *mlp = expert >= 0                                    ? &y->experts[expert]
+                           : role == MOE_ROLE_GATE || role == MOE_ROLE_DOWN ? &y->dense
+                                                                            : &y->shared;
     struct moe_weight *to[3] = { NULL, NULL, NULL };
     switch (role) {
     case MOE_ROLE_KV_A: to[0] = &y->kv_a, to[1] = &y->q_a, to[2] = &y->q; break;
@@ -101,7 +118,8 @@ static void measure(void *ctx, int layer, enum moe_role role, int expert, const 
     for (int i = 0; i < 3 && to[i]; i++) {
         if (!to[i]->data || to[i]->cols % 16) continue;
         for (int64_t t = 0; t < n; t++) {
-            float scale = moe_kernels()->amax(x + t * ldx, to[i]->cols) / (6 * 448) * (1 + (float)i / 8); /* up's is larger than gate's */
+            /* up's is larger than gate's */
+            float scale = moe_kernels()->amax(x + t * ldx, to[i]->cols) / (6 * 448) * (1 + (float)i / 8);
             if (scale > to[i]->input_scale) to[i]->input_scale = scale;
         }
     }
@@ -125,8 +143,9 @@ static void calibrate(struct moe_model *m)
     moe_forward_close(&f);
 }
 
-/* How much of a layer's output [n, hidden] is what the equations give.  Float32 may round an input beside a tie the other way, which
- * shows in that token, or through its latent in those after it: most tokens must be right, the others near. */
+/* How much of a layer's output [n, hidden] is what the equations give.  Float32 may round an input beside a
+ * tie the other way, which shows in that token, or through its latent in those after it: most tokens must
+ * be right, the others near. */
 static void check_quantized(const float *h, const double *want, int64_t hidden, int64_t n, int64_t *right)
 {
     for (int64_t t = 0; t < n; t++) {
@@ -136,7 +155,8 @@ static void check_quantized(const float *h, const double *want, int64_t hidden, 
     }
 }
 
-/* The equations with quantized inputs, layer by layer from the same hidden states; observers see what was not quantized. */
+/* The equations with quantized inputs, layer by layer from the same hidden states; observers
+ * see what was not quantized. */
 static void compare_quantized(struct moe_model *m, enum moe_activations mode, enum moe_mla mla)
 {
     const struct moe_config *c = &m->config;
@@ -165,7 +185,8 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
         check_seen(&s, l);
         moe_forward_hooks(f, NULL);
         moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
-        OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h)); /* neither the batch nor an observer changes anything */
+        /* neither the batch nor an observer changes anything */
+        OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h));
         plain_layer(&p, l);
         check_quantized(h, p.h, hidden, N, &right);
         for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i];
@@ -177,7 +198,8 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
     }
     plain_activations = MOE_ACTIVATIONS_FLOAT;
     int64_t all = N * c->num_hidden_layers;
-    printf("  quantized activations: %d of %d tokens as the equations say, %d without them\n", (int)right, (int)all, (int)same);
+    printf("  quantized activations: %d of %d tokens as the equations say, %d without them\n", (int)right,
+           (int)all, (int)same);
     OK(right > all * 3 / 4 && same < all / 10);
     plain_end(&p);
     free(h), free(alone);
@@ -195,7 +217,8 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     struct moe_kernels table;
     struct moe_kv kv;
     struct plain p;
-    OK((m->head.data == m->embed.data) == c->tie_word_embeddings && m->head.rows == c->vocab_size && m->head.cols == c->hidden_size);
+    OK((m->head.data == m->embed.data) == c->tie_word_embeddings && m->head.rows == c->vocab_size &&
+       m->head.cols == c->hidden_size);
     OK(c->n_routed_experts <= 1024 && c->num_experts_per_tok <= 64);
     OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
@@ -238,11 +261,14 @@ static void check_model(const char *path, double lora_eps)
     DONE(moe_model_open(&m, src, lora_eps, &err));
     for (int i = 0; i < 3; i++)
         if ((levels[i] & all) == levels[i])
-            for (int mla = 0; mla < 2; mla++) compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
-    bool stored = m->layers[m->config.num_hidden_layers - 1].moe && m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
+            for (int mla = 0; mla < 2; mla++)
+                compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
+    bool stored = m->layers[m->config.num_hidden_layers - 1].moe &&
+                  m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
     if (stored) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
     else calibrate(m);
-    for (int mla = 0; mla < 2 && !stored; mla++) compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED);
+    for (int mla = 0; mla < 2 && !stored; mla++)
+        compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED);
     moe_model_close(&m);
     moe_source_close(&src);
 }

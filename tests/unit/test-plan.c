@@ -26,7 +26,8 @@ static void refuse(enum moe_code want, const char *text, int32_t ranks, const ch
 {
     struct moe_plan *p;
     enum moe_code got = parse(text, ranks, &p);
-    if (got != want || !strstr(err.msg, says)) fprintf(stderr, "'%s' gives %d '%s', not %d '%s'\n", text, got, err.msg, want, says);
+    if (got != want || !strstr(err.msg, says))
+        fprintf(stderr, "'%s' gives %d '%s', not %d '%s'\n", text, got, err.msg, want, says);
     OK(got == want && !p);
     SAYS(says);
     SAYS("plan");
@@ -35,22 +36,30 @@ static void refuse(enum moe_code want, const char *text, int32_t ranks, const ch
 static void test_read(void)
 {
     struct moe_plan *p;
-    OK(parse("{\"version\":1,\"layers\":[{\"layer\":2,\"ranks\":[[0,2],[1,0]]},{\"layer\":5,\"ranks\":[[1,2],[0,1]],\"more\":1}],\"x\":{}}", 0, &p) == MOE_OK);
+    OK(parse("{\"version\":1,\"layers\":[{\"layer\":2,\"ranks\":[[0,2],[1,0]]},{\"layer\":5,\"ranks\":[[1,2],"
+             "[0,1]],\"more\":1}],\"x\":{}}",
+             0, &p) == MOE_OK);
     OK(p->ranks == 2 && p->experts == 3 && p->n_layers == 2 && !p->survive);
     const struct moe_plan_layer *l = moe_plan_find(p, 5);
     OK(l == &p->layers[1] && l->slots == 4 && !moe_plan_find(p, 3) && !moe_plan_find(p, 6));
-    OK(l->copy_first[1] == 1 && l->copy_first[2] == 3 && l->copy_rank[1] == 0 && l->copy_rank[2] == 1 && l->copy_slot[2] == 3);
+    OK(l->copy_first[1] == 1 && l->copy_first[2] == 3 && l->copy_rank[1] == 0 && l->copy_rank[2] == 1 &&
+       l->copy_slot[2] == 3);
     const bool dead[] = { true, false };
     int32_t lost[2] = { -1, -1 };
-    OK(moe_plan_lost(p, l, dead, lost, 2) == 1 && lost[0] == 2 && moe_plan_copies(l, 1, dead) == 1 && moe_plan_copies(l, 1, NULL) == 2);
+    OK(moe_plan_lost(p, l, dead, lost, 2) == 1 && lost[0] == 2 && moe_plan_copies(l, 1, dead) == 1 &&
+       moe_plan_copies(l, 1, NULL) == 2);
     moe_plan_free(&p);
-    OK(parse("{\"version\":1,\"experts\":2,\"ranks\":3,\"survive\":1,\"layers\":[{\"layer\":0,\"ranks\":[[0],[1],[]]}]}", 0, &p) == MOE_OK);
+    OK(parse("{\"version\":1,\"experts\":2,\"ranks\":3,\"survive\":1,\"layers\":[{\"layer\":0,\"ranks\":[[0],"
+             "[1],[]]}]}",
+             0, &p) == MOE_OK);
     OK(p->ranks == 3 && p->survive == 1 && p->layers[0].first[2] == 2 && p->layers[0].first[3] == 2);
     moe_plan_free(&p);
     OK(parse("{\"physical_to_logical_map\":[[0,1,2,0],[2,1,0,1]]}", 2, &p) == MOE_OK);
     OK(p->ranks == 2 && p->n_layers == 2 && p->layers[1].first[1] == 2 && p->layers[1].slot[0] == 2);
     moe_plan_free(&p);
-    OK(parse("num_slots: 4\ninitial_global_assignments:\n  3: [0, 1, 2,\n    0]\n  4: # block\n    - 2\n    - 1\n    - 0\n    - 1\nlayer_updates_per_iter: 1\n", 2, &p) == MOE_OK);
+    OK(parse("num_slots: 4\ninitial_global_assignments:\n  3: [0, 1, 2,\n    0]\n  4: # block\n    - 2\n    "
+             "- 1\n    - 0\n    - 1\nlayer_updates_per_iter: 1\n",
+             2, &p) == MOE_OK);
     OK(p->n_layers == 2 && p->layers[0].layer == 3 && p->layers[1].slot[3] == 1 && p->experts == 3);
     moe_plan_free(&p);
 }
@@ -59,7 +68,8 @@ static void test_read(void)
 
 static void test_refused(void)
 {
-    static const char *const predictions[] = { "1e300", "-1e300", "0", "32768", "1.5", "\"1\"", "1,3", "1,1e300" };
+    static const char *const predictions[] = { "1e300", "-1e300", "0",   "32768",
+                                               "1.5",   "\"1\"",  "1,3", "1,1e300" };
     char text[128];
     refuse(MOE_CORRUPT, "{}", 0, "is no plan: it has neither");
     refuse(MOE_CORRUPT, "[]", 0, "not a JSON object");
@@ -73,19 +83,27 @@ static void test_refused(void)
     refuse(MOE_CORRUPT, ONE("[0],[1e9]"), 0, "not a whole number");
     refuse(MOE_CORRUPT, ONE("[0],1"), 0, "list of experts is missing");
     for (size_t i = 0; i < sizeof predictions / sizeof *predictions; i++) {
-        snprintf(text, sizeof text, "{\"version\":1,\"prediction_layers\":[%s],\"layers\":[{\"layer\":0,\"ranks\":[[0]]}]}",
+        snprintf(text, sizeof text,
+                 "{\"version\":1,\"prediction_layers\":[%s],\"layers\":[{\"layer\":0,\"ranks\":[[0]]}]}",
                  predictions[i]);
         refuse(MOE_CORRUPT, text, 0, "'prediction_layers' is no list of layers one after the other");
     }
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0,1,2]]}]}", 0, "expert 2 is none of the model's");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"ranks\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0]]}]}", 0, "'ranks' says 2");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0],[0]]},{\"layer\":2,\"ranks\":[[0]]}]}", 0, "1 rank, 2 are wanted");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0]]},{\"layer\":1,\"ranks\":[[0]]}]}", 0, "there twice");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0,1,2]]}]}", 0,
+           "expert 2 is none of the model's");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"ranks\":2,\"layers\":[{\"layer\":1,\"ranks\":[[0]]}]}", 0,
+           "'ranks' says 2");
+    refuse(MOE_CORRUPT,
+           "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0],[0]]},{\"layer\":2,\"ranks\":[[0]]}]}", 0,
+           "1 rank, 2 are wanted");
+    refuse(MOE_CORRUPT,
+           "{\"version\":1,\"layers\":[{\"layer\":1,\"ranks\":[[0]]},{\"layer\":1,\"ranks\":[[0]]}]}", 0,
+           "there twice");
     refuse(MOE_CORRUPT, "{\"version\":1,\"layers\":[{\"ranks\":[[0]]}]}", 0, "'layer' is missing");
     refuse(MOE_USAGE, "{\"physical_to_logical_map\":[[0,1]]}", 0, "give --ranks");
     refuse(MOE_CORRUPT, "", 2, "is no plan");
     refuse(MOE_CORRUPT, "num_slots: 2\n", 2, "is no plan");
-    refuse(MOE_CORRUPT, "num_slots: 3\ninitial_global_assignments:\n 1: [0,1]\n", 2, "2 slots, num_slots is 3");
+    refuse(MOE_CORRUPT, "num_slots: 3\ninitial_global_assignments:\n 1: [0,1]\n", 2,
+           "2 slots, num_slots is 3");
     refuse(MOE_CORRUPT, "initial_global_assignments:\n 1: [0,x]\n", 2, "line 2: not a number");
     refuse(MOE_CORRUPT, "initial_global_assignments:\n 1: [0,1\n", 2, "a list without end");
     refuse(MOE_CORRUPT, "initial_global_assignments:\n", 2, "empty");
@@ -93,7 +111,11 @@ static void test_refused(void)
 
 static void test_trivial(void)
 {
-    struct moe_config c = { .num_hidden_layers = 4, .first_k_dense_replace = 1, .moe_layer_freq = 1, .n_routed_experts = 10, .num_experts_per_tok = 2 };
+    struct moe_config c = { .num_hidden_layers = 4,
+                            .first_k_dense_replace = 1,
+                            .moe_layer_freq = 1,
+                            .n_routed_experts = 10,
+                            .num_experts_per_tok = 2 };
     struct moe_plan *p;
     for (int32_t ranks = 1; ranks < 14; ranks++) {
         OK(moe_plan_trivial(&p, &c, ranks, &err) == MOE_OK);
@@ -120,7 +142,8 @@ static struct moe_plan *random_plan(int32_t ranks, int32_t experts, int32_t slot
     bool has[16][64] = { { false } };
     int32_t n[16] = { 0 }, list[16][64];
     for (int32_t k = 0, tries = 0; k < slots; tries++) {
-        int32_t e = k < experts ? k : (int32_t)random_below((uint32_t)experts), r = (int32_t)random_below((uint32_t)ranks);
+        int32_t e = k < experts ? k : (int32_t)random_below((uint32_t)experts),
+                r = (int32_t)random_below((uint32_t)ranks);
         OK(tries < 100000);
         if (has[r][e]) continue;
         has[r][e] = true;
@@ -146,7 +169,8 @@ static int64_t best_by_cuts(const struct moe_plan *p, const int64_t *tokens, con
         for (int32_t r = 0; r < p->ranks; r++) living &= !(set >> r & 1 && dead[r]);
         for (int32_t e = 0; living && e < p->experts; e++) {
             int32_t in = 0, all = moe_plan_copies(l, e, dead);
-            for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) in += !dead[l->copy_rank[c]] && set >> l->copy_rank[c] & 1;
+            for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++)
+                in += !dead[l->copy_rank[c]] && set >> l->copy_rank[c] & 1;
             sum += all && in == all ? tokens[e] : 0;
         }
         if (living && (sum + size - 1) / size > best) best = (sum + size - 1) / size;
@@ -155,7 +179,8 @@ static int64_t best_by_cuts(const struct moe_plan *p, const int64_t *tokens, con
 }
 
 /* Shares add up, dead ranks get nothing, loads are below what is said; the cut holds what it claims. */
-static void check_split(const struct moe_plan *p, const int64_t *tokens, const bool *dead, const int64_t *share, struct moe_split_result got)
+static void check_split(const struct moe_plan *p, const int64_t *tokens, const bool *dead,
+                        const int64_t *share, struct moe_split_result got)
 {
     const struct moe_plan_layer *l = &p->layers[0];
     int64_t load[16], max = 0;
@@ -183,7 +208,8 @@ static void check_split(const struct moe_plan *p, const int64_t *tokens, const b
 static void test_split(void)
 {
     for (int round = 0; round < 1500; round++) {
-        int32_t ranks = 1 + (int32_t)random_below(9), experts = 1 + (int32_t)random_below(20), most = ranks * experts;
+        int32_t ranks = 1 + (int32_t)random_below(9), experts = 1 + (int32_t)random_below(20),
+                most = ranks * experts;
         int32_t slots = experts + (int32_t)random_below((uint32_t)(most - experts) / 2 + 1);
         uint32_t scale = round % 3 ? 1u << random_below(20) : 3;
         struct moe_plan *p = random_plan(ranks, experts, slots);
@@ -205,7 +231,8 @@ static void test_split(void)
         for (int32_t r = 0; r < ranks; r++) n += cut[r];
         for (int32_t e = 0; e < experts; e++) {
             bool inside = moe_plan_copies(l, e, dead) > 0;
-            for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++) inside &= cut[l->copy_rank[c]] || dead[l->copy_rank[c]];
+            for (int32_t c = l->copy_first[e]; c < l->copy_first[e + 1]; c++)
+                inside &= cut[l->copy_rank[c]] || dead[l->copy_rank[c]];
             in += inside ? tokens[e] : 0;
         }
         OK(n == best.cut_ranks && in == best.cut_tokens && (!n || (in + n - 1) / n == best.load_max));
@@ -219,8 +246,10 @@ static void test_split(void)
 /* The example of EPLB's README, which its own tests and vLLM's hold too. */
 static void test_eplb(void)
 {
-    static const float load[2][12] = { { 90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86 }, { 20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27 } };
-    static const int32_t want[2][16] = { { 5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1 }, { 7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1 } };
+    static const float load[2][12] = { { 90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86 },
+                                       { 20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27 } };
+    static const int32_t want[2][16] = { { 5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1 },
+                                         { 7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1 } };
     int32_t got[16];
     for (int i = 0; i < 2; i++) {
         OK(moe_eplb(got, load[i], 12, 16, 4, 2, 8, &err) == MOE_OK);
@@ -235,7 +264,8 @@ static struct moe_routing *random_stats(int32_t experts, int32_t windows, uint32
     static const int32_t layer = 3;
     struct moe_routing *r;
     OK(moe_routing_new(&r, experts, 1, 1, &layer, windows, &err) == MOE_OK);
-    for (int32_t i = 0; i < experts * windows; i++) r->counts[i] = 1 + (random_below(3) ? random_below(scale) : random_below(scale / 8 + 1));
+    for (int32_t i = 0; i < experts * windows; i++)
+        r->counts[i] = 1 + (random_below(3) ? random_below(scale) : random_below(scale / 8 + 1));
     return r;
 }
 
@@ -283,13 +313,16 @@ static double optimum(const struct moe_plan_task *t)
 static void test_small(void)
 {
     for (int round = 0; round < 120; round++) {
-        int32_t ranks = 2 + (int32_t)random_below(3), experts = 3 + (int32_t)random_below(4), survive = ranks > 2 && !random_below(4);
-        int32_t slots = experts * (1 + survive) + (int32_t)random_below((uint32_t)(experts * (ranks - 1 - survive)) + 1);
+        int32_t ranks = 2 + (int32_t)random_below(3), experts = 3 + (int32_t)random_below(4),
+                survive = ranks > 2 && !random_below(4);
+        int32_t slots = experts * (1 + survive) +
+                        (int32_t)random_below((uint32_t)(experts * (ranks - 1 - survive)) + 1);
         struct moe_routing *r = random_stats(experts, 1, 1000);
         struct moe_plan_task t = { .ranks = ranks, .slots = slots, .survive = survive, .stats = r };
         struct moe_plan *p;
         struct moe_plan_proofs *f;
-        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK &&
+           moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
         double best = optimum(&t);
         const struct moe_plan_proof *l = &f->layers[0];
         OK(l->load_max >= best * (1 - 1e-9) && l->load_max <= best * (1 + 4e-4));
@@ -303,24 +336,35 @@ static void test_small(void)
     }
 }
 
-/* Any task: a whole plan with the slots, copies and nodes asked for; from an old plan of another shape too; bounds below loads. */
+/* Any task: a whole plan with the slots, copies and nodes asked for; from an old plan of another shape
+ * too; bounds below loads. */
 static void test_any(void)
 {
     struct moe_plan *old = NULL;
     struct moe_routing *r = random_stats(40, 3, 5000);
     for (int round = 0; round < 150; round++) {
-        int32_t ranks = 2 + (int32_t)random_below(14), survive = (int32_t)random_below(3) % ranks, least = 40 * (survive + 1);
-        int32_t most = 40 * ranks, slots = least + (int32_t)random_below((uint32_t)(most - least < 60 ? most - least + 1 : 60));
+        int32_t ranks = 2 + (int32_t)random_below(14), survive = (int32_t)random_below(3) % ranks,
+                least = 40 * (survive + 1);
+        int32_t most = 40 * ranks,
+                slots = least + (int32_t)random_below((uint32_t)(most - least < 60 ? most - least + 1 : 60));
         int32_t node = ranks % 2 || random_below(2) ? 0 : ranks / 2;
-        struct moe_plan_task t = { .ranks = ranks, .slots = slots, .survive = survive, .ranks_per_node = node, .stats = r, .target = 0.05,
+        struct moe_plan_task t = { .ranks = ranks,
+                                   .slots = slots,
+                                   .survive = survive,
+                                   .ranks_per_node = node,
+                                   .stats = r,
+                                   .target = 0.05,
                                    .from = old && random_below(3) ? old : NULL };
         struct moe_plan *p;
         struct moe_plan_proofs *f;
         for (int32_t i = 0; i < 120; i++) r->counts[i] += random_below(50);
-        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK &&
+           moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
         const struct moe_plan_proof *l = &f->layers[0];
-        OK(p->layers[0].slots == slots && l->copies_min > survive && l->gap >= 0 && l->load_max >= l->load_mean * (1 - 1e-9));
-        for (int32_t q = 0; q < ranks; q++) OK(p->layers[0].first[q + 1] - p->layers[0].first[q] == slots / ranks + (q < slots % ranks));
+        OK(p->layers[0].slots == slots && l->copies_min > survive && l->gap >= 0 &&
+           l->load_max >= l->load_mean * (1 - 1e-9));
+        for (int32_t q = 0; q < ranks; q++)
+            OK(p->layers[0].first[q + 1] - p->layers[0].first[q] == slots / ranks + (q < slots % ranks));
         if (survive) OK(!l->lost_worst && l->load_max_after_loss >= l->bounds.after_loss * (1 - 1e-6));
         moe_plan_proofs_free(&f);
         moe_plan_free(&old);
@@ -344,7 +388,8 @@ static void test_from(void)
     moe_plan_proofs_free(&f);
     struct moe_place *s;
     OK(moe_place_open(&s, &t, 0, &err) == MOE_OK);
-    for (int32_t k = 0; k < 120; k++) s->slot[k] = p->layers[0].slot[(k + 30) % 120]; /* every rank three places on */
+    /* every rank three places on */
+    for (int32_t k = 0; k < 120; k++) s->slot[k] = p->layers[0].slot[(k + 30) % 120];
     moe_place_loads(s);
     OK(moe_place_moves(s, p, &p->layers[0]) > 60);
     OK(moe_place_relabel(s, p, &p->layers[0], &err) == MOE_OK && !moe_place_moves(s, p, &p->layers[0]));
@@ -360,8 +405,12 @@ static void test_task(void)
 {
     struct moe_routing *r = random_stats(8, 1, 100);
     struct moe_plan *p;
-    const struct moe_plan_task bad[] = { { .ranks = 0, .slots = 8 }, { .ranks = 2, .slots = 7 }, { .ranks = 2, .slots = 17 }, { .ranks = 2, .slots = 16, .survive = 2 },
-        { .ranks = 4, .slots = 15, .survive = 1 }, { .ranks = 9, .slots = 9, .ranks_per_node = 2 } };
+    const struct moe_plan_task bad[] = { { .ranks = 0, .slots = 8 },
+                                         { .ranks = 2, .slots = 7 },
+                                         { .ranks = 2, .slots = 17 },
+                                         { .ranks = 2, .slots = 16, .survive = 2 },
+                                         { .ranks = 4, .slots = 15, .survive = 1 },
+                                         { .ranks = 9, .slots = 9, .ranks_per_node = 2 } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct moe_plan_task t = bad[i];
         t.stats = r;
@@ -391,7 +440,8 @@ static double time_of(int32_t ranks)
     struct moe_plan_task t = { .ranks = ranks, .slots = ranks, .stats = r };
     for (int round = 0; round < 3; round++) {
         clock_t start = clock();
-        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK && moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
+        OK(moe_plan_search(&p, &t, NULL, &err) == MOE_OK &&
+           moe_plan_prove(&f, p, &t, 16, NULL, &err) == MOE_OK);
         double took = (double)(clock() - start) / CLOCKS_PER_SEC;
         best = took < best ? took : best;
         OK(f->layers[0].copies_min > 1 && f->layers[0].load_max_after_loss >= f->layers[0].split);
@@ -402,11 +452,13 @@ static double time_of(int32_t ranks)
     return best;
 }
 
-/* Few experts on many ranks: the loss of each rank was a flow over all pairs of copies, the cube of the ranks. */
+/* Few experts on many ranks: the loss of each rank was a flow over all pairs of
+ * copies, the cube of the ranks. */
 static void test_many_ranks(void)
 {
     double few = time_of(128), many = time_of(1024);
-    if (many > 150 * few && many > 0.1) fprintf(stderr, "128 ranks: %.4f s, 1,024 ranks: %.4f s\n", few, many);
+    if (many > 150 * few && many > 0.1)
+        fprintf(stderr, "128 ranks: %.4f s, 1,024 ranks: %.4f s\n", few, many);
     OK(many <= 150 * few || many <= 0.1); /* the square is 64 times, the cube 512 */
 }
 

@@ -32,11 +32,17 @@ static void test_run(struct moe_pool *pool)
         for (int i = 0; i < N; i++) wrong += l.hits[i] != (i < n);
         OK(!wrong && !atomic_load(&l.bad));
     }
-    for (int round = 0; round < 2000; round++) moe_pool_run(pool, 3, hit, &l); /* many short loops: no lost wake-up */
+    /* many short loops: no lost wake-up */
+    for (int round = 0; round < 2000; round++) moe_pool_run(pool, 3, hit, &l);
     OK(!atomic_load(&l.bad));
 }
 
-struct pipe_ctx { int slots; int64_t fail_produce, fail_consume, in_flight[64], consumed; atomic_int started, overlap; pthread_t caller; };
+struct pipe_ctx {
+    int slots;
+    int64_t fail_produce, fail_consume, in_flight[64], consumed;
+    atomic_int started, overlap;
+    pthread_t caller;
+};
 
 static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
@@ -52,16 +58,19 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
 static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct pipe_ctx *c = ctx;
-    if (i != c->consumed || c->in_flight[slot] != i || !pthread_equal(c->caller, pthread_self())) atomic_fetch_add(&c->overlap, 1);
+    if (i != c->consumed || c->in_flight[slot] != i || !pthread_equal(c->caller, pthread_self()))
+        atomic_fetch_add(&c->overlap, 1);
     c->in_flight[slot] = -1;
     if (i == c->fail_consume) return moe_fail(err, MOE_NOSPACE, "consumer %lld", (long long)i);
     c->consumed++;
     return MOE_OK;
 }
 
-static enum moe_code pipe_once(struct moe_pool *pool, int64_t n, int slots, int64_t fp, int64_t fc, struct pipe_ctx *c, struct moe_err *err)
+static enum moe_code pipe_once(struct moe_pool *pool, int64_t n, int slots, int64_t fp, int64_t fc,
+                               struct pipe_ctx *c, struct moe_err *err)
 {
-    *c = (struct pipe_ctx){ .slots = slots, .fail_produce = fp, .fail_consume = fc, .caller = pthread_self() };
+    *c =
+        (struct pipe_ctx){ .slots = slots, .fail_produce = fp, .fail_consume = fc, .caller = pthread_self() };
     for (int i = 0; i < slots; i++) c->in_flight[i] = -1;
     return moe_pipe_run(pool, n, slots, produce, consume, c, err);
 }
@@ -73,13 +82,15 @@ static void test_pipe(struct moe_pool *pool)
     static const int slots[] = { 1, 2, 3, 16 };
     for (int s = 0; s < 4; s++) {
         OK(pipe_once(pool, 0, slots[s], N, -1, &c, &err) == MOE_OK && c.consumed == 0);
-        OK(pipe_once(pool, 500, slots[s], N, -1, &c, &err) == MOE_OK && c.consumed == 500 && !c.overlap && c.started == 500);
+        OK(pipe_once(pool, 500, slots[s], N, -1, &c, &err) == MOE_OK && c.consumed == 500 && !c.overlap &&
+           c.started == 500);
         for (int64_t at = 0; at < 60; at += 29) {
             /* Every item from `at` on fails: the lowest is reported, what came before was consumed. */
             FAILS(MOE_CORRUPT, pipe_once(pool, 500, slots[s], at, -1, &c, &err));
             char want[32];
             snprintf(want, sizeof want, "'f': item %lld", (long long)at);
-            OK(!strcmp(err.msg, want) && !strcmp(err.file, "f") && c.consumed == at && !c.overlap && c.started <= at + slots[s]);
+            OK(!strcmp(err.msg, want) && !strcmp(err.file, "f") && c.consumed == at && !c.overlap &&
+               c.started <= at + slots[s]);
             FAILS(MOE_NOSPACE, pipe_once(pool, 500, slots[s], N, at, &c, &err));
             OK(c.consumed == at && !c.overlap && c.started <= at + slots[s]);
         }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pre-tokenizer against the plain form of its pattern, on hostile text, with and without JIT; and long runs. */
+/* The pre-tokenizer against the plain form of its pattern, on hostile text, with and
+ * without JIT; and long runs. */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/tokenizer/pretoken.h"
@@ -14,8 +15,12 @@ static long checks;
 static struct moe_err err;
 
 /* K2's pattern as it is written, but for the class intersections and white space. */
-#define S      "[\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}]"
-#define NOT_S  "[^\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}]"
+#define S \
+    "[\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+    "3000}]"
+#define NOT_S \
+    "[^\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+    "3000}]"
 #define UPPER  "(?:(?!\\p{sc:Han})[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}])"
 #define LOWER  "(?:(?!\\p{sc:Han})[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}])"
 #define SUFFIX "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -68,7 +73,8 @@ static void test_hostile(struct moe_pretoken_scan *s, int rounds)
     uint64_t state = 88172645463325252u;
     for (int i = 0; i < rounds; i++) compare(s, text, random_text(&state, text, i % 4 ? 6 : 60));
     for (size_t a = 0; a < TEXT_ATOMS; a++)
-        for (size_t b = 0; b < TEXT_ATOMS; b++) compare(s, text, (size_t)sprintf(text, "%s%s", text_atoms[a], text_atoms[b]));
+        for (size_t b = 0; b < TEXT_ATOMS; b++)
+            compare(s, text, (size_t)sprintf(text, "%s%s", text_atoms[a], text_atoms[b]));
 }
 
 static size_t put_utf8(char *out, uint32_t c)
@@ -76,10 +82,15 @@ static size_t put_utf8(char *out, uint32_t c)
     if (c < 0x80) { out[0] = (char)c; return 1; }
     if (c < 0x800) { out[0] = (char)(0xc0 | c >> 6); out[1] = (char)(0x80 | (c & 63)); return 2; }
     if (c < 0x10000) {
-        out[0] = (char)(0xe0 | c >> 12); out[1] = (char)(0x80 | (c >> 6 & 63)); out[2] = (char)(0x80 | (c & 63));
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 63));
+        out[2] = (char)(0x80 | (c & 63));
         return 3;
     }
-    out[0] = (char)(0xf0 | c >> 18); out[1] = (char)(0x80 | (c >> 12 & 63)); out[2] = (char)(0x80 | (c >> 6 & 63)); out[3] = (char)(0x80 | (c & 63));
+    out[0] = (char)(0xf0 | c >> 18);
+    out[1] = (char)(0x80 | (c >> 12 & 63));
+    out[2] = (char)(0x80 | (c >> 6 & 63));
+    out[3] = (char)(0x80 | (c & 63));
     return 4;
 }
 
@@ -109,23 +120,57 @@ static void test_utf8(void)
         valid += moe_utf8_char(s, 3) == 3;
     }
     assert(valid == 0x10000 - 0x800 - 0x800); /* U+0800 and up, without surrogates */
-    assert(!moe_utf8_char((const unsigned char *)"\xc0\x80", 2) && !moe_utf8_char((const unsigned char *)"\xc1\xbf", 2));
-    assert(!moe_utf8_char((const unsigned char *)"\xf0\x8f\xbf\xbf", 4) && moe_utf8_char((const unsigned char *)"\xf0\x90\x80\x80", 4) == 4);
-    assert(!moe_utf8_char((const unsigned char *)"\xf4\x90\x80\x80", 4) && moe_utf8_char((const unsigned char *)"\xf4\x8f\xbf\xbf", 4) == 4);
-    assert(!moe_utf8_char((const unsigned char *)"\xf5\x80\x80\x80", 4) && !moe_utf8_char((const unsigned char *)"\x80", 1));
-    assert(!moe_utf8_char((const unsigned char *)"\xe4\xb8", 2) && !moe_utf8_char((const unsigned char *)"", 0));
+    assert(!moe_utf8_char((const unsigned char *)"\xc0\x80", 2) &&
+           !moe_utf8_char((const unsigned char *)"\xc1\xbf", 2));
+    assert(!moe_utf8_char((const unsigned char *)"\xf0\x8f\xbf\xbf", 4) &&
+           moe_utf8_char((const unsigned char *)"\xf0\x90\x80\x80", 4) == 4);
+    assert(!moe_utf8_char((const unsigned char *)"\xf4\x90\x80\x80", 4) &&
+           moe_utf8_char((const unsigned char *)"\xf4\x8f\xbf\xbf", 4) == 4);
+    assert(!moe_utf8_char((const unsigned char *)"\xf5\x80\x80\x80", 4) &&
+           !moe_utf8_char((const unsigned char *)"\x80", 1));
+    assert(!moe_utf8_char((const unsigned char *)"\xe4\xb8", 2) &&
+           !moe_utf8_char((const unsigned char *)"", 0));
     assert(moe_utf8_prefix((const unsigned char *)"0123456789abc\xff", 14) == 13);
     checks += 12;
 }
 
-/* Runs in which the plain pattern backtracks over the whole run at every character, or deepens its stack with each. */
+/* Runs in which the plain pattern backtracks over the whole run at every character, or
+ * deepens its stack with each. */
 static void test_runs(struct moe_pretoken_scan *s, size_t bytes)
 {
-    static const struct { const char *unit, *tail; size_t pieces; } runs[] = { /* pieces 0: many */
-        { "a", "", 1 }, { "A", "", 1 }, { "A", "1", 2 }, { " ", "", 1 }, { " ", "x", 2 }, { "\n", "", 1 }, { " ", "\n", 1 }, { "\n", "  x", 3 },
-        { "!", "", 1 }, { "!", "\r\n\n", 1 }, { "\xe4\xb8\x96", "", 1 }, { "\xe3\x80\x87", "1", 2 }, { "\xcc\x81", "", 1 }, { "\xe0\xb8\x81", "A", 2 },
-        { "\xd0\x96", "", 1 }, { "\xf0\x9f\x98\x80", "", 1 }, { "\xf0\x90\x90\x80", "!", 2 }, { "'", "s", 0 }, { "aA", "", 0 }, { "7", "", 0 },
-        { "a's", "", 0 }, { "\xca\xb0""A", "", 0 }, { " \n", "", 1 }, { " \n ", "x", 2 }, { "\xe4\xb8\x96""a", "", 0 }, { "!A", "", 0 },
+    static const struct { const char *unit, *tail; size_t pieces;
+    } runs[] = {
+        /* pieces 0: many */
+        { "a", "", 1 },
+        { "A", "", 1 },
+        { "A", "1", 2 },
+        { " ", "", 1 },
+        { " ", "x", 2 },
+        { "\n", "", 1 },
+        { " ", "\n", 1 },
+        { "\n", "  x", 3 },
+        { "!", "", 1 },
+        { "!", "\r\n\n", 1 },
+        { "\xe4\xb8\x96", "", 1 },
+        { "\xe3\x80\x87", "1", 2 },
+        { "\xcc\x81", "", 1 },
+        { "\xe0\xb8\x81", "A", 2 },
+        { "\xd0\x96", "", 1 },
+        { "\xf0\x9f\x98\x80", "", 1 },
+        { "\xf0\x90\x90\x80", "!", 2 },
+        { "'", "s", 0 },
+        { "aA", "", 0 },
+        { "7", "", 0 },
+        { "a's", "", 0 },
+        { "\xca\xb0"
+          "A",
+          "", 0 },
+        { " \n", "", 1 },
+        { " \n ", "x", 2 },
+        { "\xe4\xb8\x96"
+          "a",
+          "", 0 },
+        { "!A", "", 0 },
     };
     char *text = malloc(bytes + 64);
     assert(text);
@@ -135,7 +180,10 @@ static void test_runs(struct moe_pretoken_scan *s, size_t bytes)
         len += (size_t)sprintf(text + len, "%s", runs[r].tail);
         for (size_t at = 0, end; at < len; at = end, pieces++, checks++)
             assert(moe_pretoken_next(s, text, len, at, &end, &err) == MOE_OK && end > at);
-        if (runs[r].pieces && pieces != runs[r].pieces) { fprintf(stderr, "run %zu: %zu pieces\n", r, pieces); abort(); }
+        if (runs[r].pieces && pieces != runs[r].pieces) {
+            fprintf(stderr, "run %zu: %zu pieces\n", r, pieces);
+            abort();
+        }
     }
     free(text);
 }

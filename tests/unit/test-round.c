@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Forms and rounding: factors against double arithmetic, the error under the form against other ways to round, extreme statistics. */
+/* Forms and rounding: factors against double arithmetic, the error under the form against other ways to
+ * round, extreme statistics. */
 #undef NDEBUG
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
@@ -71,7 +72,8 @@ static void test_factor(struct moe_pool *pool)
         for (int64_t i = 0; i < k; i++)
             for (int64_t j = 0; j <= i; j++) {
                 double sum = 0;
-                for (int64_t p = 0; p <= j; p++) sum += (double)f.l[i * k + p] * (double)f.d[p] * (double)f.l[j * k + p];
+                for (int64_t p = 0; p <= j; p++)
+                    sum += (double)f.l[i * k + p] * (double)f.d[p] * (double)f.l[j * k + p];
                 worst = fmax(worst, fabs(sum - (double)f.h[i * k + j]));
                 size = fmax(size, fabs((double)f.h[i * k + j]));
                 assert(f.h[i * k + j] == f.h[j * k + i] && (i == j || f.l[j * k + i] == 0));
@@ -88,7 +90,8 @@ static void test_factor(struct moe_pool *pool)
 }
 
 /* tr(G E H E^T) in double. */
-static double judge(const struct moe_form *h, const struct moe_form *g, const float *w, const float *q, int64_t n)
+static double judge(const struct moe_form *h, const struct moe_form *g, const float *w, const float *q,
+                    int64_t n)
 {
     int64_t k = h->k;
     double *eh = calloc((size_t)(n * k), sizeof *eh), total = 0;
@@ -101,16 +104,19 @@ static double judge(const struct moe_form *h, const struct moe_form *g, const fl
     for (int64_t i = 0; i < n; i++)
         for (int64_t p = 0; p < n; p++) {
             double m = g ? (double)g->h[i * g->k + p] : i == p;
-            for (int64_t j = 0; m != 0 && j < k; j++) total += m * eh[i * k + j] * ((double)w[p * k + j] - (double)q[p * k + j]);
+            for (int64_t j = 0; m != 0 && j < k; j++)
+                total += m * eh[i * k + j] * ((double)w[p * k + j] - (double)q[p * k + j]);
         }
     free(eh);
     return total;
 }
 
-static void run(const struct moe_form *h, const struct moe_form *g, const float *w, int64_t n, int sweeps, float *q, uint8_t *scale, struct moe_pool *pool)
+static void run(const struct moe_form *h, const struct moe_form *g, const float *w, int64_t n, int sweeps,
+                float *q, uint8_t *scale, struct moe_pool *pool)
 {
     int64_t k = h->k;
-    float amax = moe_kernels()->amax(w, n * k), *scratch = malloc((size_t)moe_round_scratch(n, k) * sizeof *scratch);
+    float amax = moe_kernels()->amax(w, n * k),
+          *scratch = malloc((size_t)moe_round_scratch(n, k) * sizeof *scratch);
     struct moe_round r = { h, g, sweeps, moe_nvfp4_global(amax, MOE_NVFP4_SEARCH), n, w, q, scale, scratch };
     assert(scratch);
     moe_round_run(&r, pool);
@@ -128,11 +134,13 @@ static void search(const float *w, int64_t n, float *q)
     uint8_t *codes = malloc((size_t)n / 2), *scales = malloc((size_t)n / 16);
     assert(codes && scales);
     moe_kernels()->nvfp4_quantize(MOE_NVFP4_SEARCH, w, n, global, codes, scales);
-    for (int64_t i = 0; i < n; i++) q[i] = moe_e2m1_to_f32(codes[i / 2] >> 4 * (i & 1) & 15) * (moe_e4m3_to_f32(scales[i / 16]) * global);
+    for (int64_t i = 0; i < n; i++)
+        q[i] = moe_e2m1_to_f32(codes[i / 2] >> 4 * (i & 1) & 15) * (moe_e4m3_to_f32(scales[i / 16]) * global);
     free(codes), free(scales);
 }
 
-/* Feedback halves the error of search and more; descent never makes it larger; rows that matter together gain from a metric. */
+/* Feedback halves the error of search and more; descent never makes it larger; rows that matter
+ * together gain from a metric. */
 static void test_error(struct moe_pool *pool)
 {
     for (int round = 0; round < 3; round++) {
@@ -164,7 +172,8 @@ static void test_error(struct moe_pool *pool)
     }
 }
 
-/* One input ten thousand times the others, dead inputs, no input at all, zero weights: finite, on the grid, no worse than search under the form. */
+/* One input ten thousand times the others, dead inputs, no input at all, zero weights: finite, on the grid,
+ * no worse than search under the form. */
 static void test_extremes(struct moe_pool *pool)
 {
     enum { K = 96, N = 32 };
@@ -230,7 +239,8 @@ static void test_threads(void)
 static void test_fit(struct moe_pool *pool)
 {
     enum { K = 64, N = 32, T = 512 };
-    float *x = inputs(T, K), *xq = malloc(sizeof(float) * T * K), *lost = malloc(sizeof(float) * T * K), *w = numbers(N * K);
+    float *x = inputs(T, K), *xq = malloc(sizeof(float) * T * K), *lost = malloc(sizeof(float) * T * K),
+          *w = numbers(N * K);
     double error[2];
     assert(xq && lost);
     for (int i = 0; i < T * K; i++) xq[i] = .9f * x[i] + .05f * x[(i * 7) % (T * K)], lost[i] = x[i] - xq[i];
@@ -248,7 +258,9 @@ static void test_fit(struct moe_pool *pool)
         ok(moe_inputs_end(&s, &how, pool, &err));
         float global = moe_nvfp4_global(moe_matrix_load(&m, &s, weights, 1, NULL), MOE_NVFP4_SEARCH);
         ok(moe_matrix_round(&m, &s, weights, 1, NULL, global, out, &err));
-        struct moe_weight got = { .type = MOE_NVFP4, .rows = N, .cols = K, .data = codes, .scale = scales, .global = global };
+        struct moe_weight got = {
+            .type = MOE_NVFP4, .rows = N, .cols = K, .data = codes, .scale = scales, .global = global
+        };
         float *y = malloc(sizeof(float) * T * N), *yq = malloc(sizeof(float) * T * N);
         double den = 0;
         error[fit] = 0;
@@ -263,12 +275,15 @@ static void test_fit(struct moe_pool *pool)
     free(x), free(xq), free(lost), free(w);
 }
 
-/* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the metric's order, what chance gives is not. */
+/* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the
+ * metric's order, what chance gives is not. */
 static void test_ask(struct moe_pool *pool)
 {
     enum { K = 32, N = 80, T = 1024 };
-    float *x = numbers(T * K), *b = numbers(N * K), *noise = numbers(T * N), *z = malloc(sizeof(float) * T * N), *w = numbers(N * K), weight[T];
-    struct moe_weight source = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w }, wanted = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)b };
+    float *x = numbers(T * K), *b = numbers(N * K), *noise = numbers(T * N),
+          *z = malloc(sizeof(float) * T * N), *w = numbers(N * K), weight[T];
+    struct moe_weight source = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w },
+                      wanted = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)b };
     const struct moe_weight *weights[1] = { &source };
     struct moe_metric metric;
     assert(z);
@@ -283,7 +298,8 @@ static void test_ask(struct moe_pool *pool)
         int64_t rows = round == 3 ? K : T;
         double square = 0, size = 0;
         moe_matrix_multiply(pool, &wanted, x, T, z);
-        for (int i = 0; i < T * N; i++) z[i] = (round == 2 ? 0 : z[i]) + (round ? 5.6f * noise[i] : 0); /* rows of b have a length of 5.6 */
+        /* rows of b have a length of 5.6 */
+        for (int i = 0; i < T * N; i++) z[i] = (round == 2 ? 0 : z[i]) + (round ? 5.6f * noise[i] : 0);
         ok(moe_inputs_open(&s, K, false, N, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, x, NULL, K, rows, pool);
@@ -292,12 +308,16 @@ static void test_ask(struct moe_pool *pool)
         moe_matrix_load(&m, &s, weights, 1, &metric);
         for (int i = 0; i < N; i++) {
             for (int j = 0; j < K; j++) {
-                double moved = (double)m.w[i * K + j] - (double)w[metric.order[i] * K + j], want = (double)b[metric.order[i] * K + j];
+                double moved = (double)m.w[i * K + j] - (double)w[metric.order[i] * K + j],
+                       want = (double)b[metric.order[i] * K + j];
                 square += (moved - (round < 2 ? want : 0)) * (moved - (round < 2 ? want : 0));
                 size += want * want;
             }
         }
-        assert(round == 0 ? square < 1e-4 * size : round == 1 ? square < .04 * size : round == 2 ? square < .01 * size : square == 0);
+        assert(round == 0   ? square < 1e-4 * size
+               : round == 1 ? square < .04 * size
+               : round == 2 ? square < .01 * size
+                            : square == 0);
         moe_inputs_release(&s), moe_matrix_release(&m);
     }
     moe_metric_release(&metric);
@@ -313,9 +333,11 @@ static void test_global(void)
         assert(moe_nvfp4_global(nextafterf(edge, INFINITY), MOE_NVFP4_SEARCH) == ldexpf(1, e + 1));
         assert(moe_nvfp4_global(ldexpf(1345, e), MOE_NVFP4_SEARCH) == ldexpf(1, e));
     }
-    assert(moe_nvfp4_global(0, MOE_NVFP4_SEARCH) == 0x1p-126f && moe_nvfp4_global(0x1p-149f, MOE_NVFP4_SEARCH) == 0x1p-126f);
+    assert(moe_nvfp4_global(0, MOE_NVFP4_SEARCH) == 0x1p-126f &&
+           moe_nvfp4_global(0x1p-149f, MOE_NVFP4_SEARCH) == 0x1p-126f);
     assert(moe_nvfp4_global(0x1.fffffep127f, MOE_NVFP4_SEARCH) == 0x1p117f);
-    assert(moe_nvfp4_global(1, MOE_NVFP4_MAX) == 1 / 2688.0f && moe_nvfp4_global(1, MOE_NVFP4_FOUR_OVER_SIX) == 1 / 1536.0f);
+    assert(moe_nvfp4_global(1, MOE_NVFP4_MAX) == 1 / 2688.0f &&
+           moe_nvfp4_global(1, MOE_NVFP4_FOUR_OVER_SIX) == 1 / 1536.0f);
 }
 
 int main(void)
@@ -330,6 +352,7 @@ int main(void)
     test_ask(pool);
     test_threads();
     moe_pool_close(&pool);
-    puts("test-round: global scales, factors, errors under forms of columns and rows, extremes, moved weights and what outputs ask for, threads");
+    puts("test-round: global scales, factors, errors under forms of columns and rows, extremes, moved "
+         "weights and what outputs ask for, threads");
     return 0;
 }

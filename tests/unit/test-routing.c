@@ -47,14 +47,21 @@ static void test_parse(void)
 {
     struct moe_routing *r;
     OK(parse(HEAD L1 ", {\"counts\":[0,0,0],\"note\":[{}],\"layer\":7}]}", &r) == MOE_OK);
-    OK(r->experts == 3 && r->experts_per_token == 2 && r->n_layers == 2 && r->n_windows == 1 && r->tokens[0] == 10);
-    OK(r->layers[0] == 1 && r->layers[1] == 7 && moe_routing_row(r, 0, 0)[0] == 10 && moe_routing_row(r, 0, 1)[2] == 0);
+    OK(r->experts == 3 && r->experts_per_token == 2 && r->n_layers == 2 && r->n_windows == 1 &&
+       r->tokens[0] == 10);
+    OK(r->layers[0] == 1 && r->layers[1] == 7 && moe_routing_row(r, 0, 0)[0] == 10 &&
+       moe_routing_row(r, 0, 1)[2] == 0);
     moe_routing_free(&r);
     OK(parse("\xef\xbb\xbf" HEAD L1 "]}", &r) == MOE_OK && r->n_layers == 1); /* behind a byte order mark */
     moe_routing_free(&r);
-    OK(parse("{\"layers\":[" L1 "],\"later\":{\"keys\":1},\"tokens\":10,\"experts_per_token\":2,\"experts\":3,\"version\":1}", &r) == MOE_OK); /* any order */
+    /* any order */
+    OK(parse("{\"layers\":[" L1
+             "],\"later\":{\"keys\":1},\"tokens\":10,\"experts_per_token\":2,\"experts\":3,\"version\":1}",
+             &r) == MOE_OK);
     moe_routing_free(&r);
-    OK(parse("{\"version\":1,\"experts\":3,\"experts_per_token\":2,\"windows\":[{\"tokens\":10,\"layers\":[" L1 "]},{\"tokens\":0,\"layers\":[" L1 "]}]}", &r) == MOE_OK);
+    OK(parse("{\"version\":1,\"experts\":3,\"experts_per_token\":2,\"windows\":[{\"tokens\":10,\"layers\":"
+             "[" L1 "]},{\"tokens\":0,\"layers\":[" L1 "]}]}",
+             &r) == MOE_OK);
     OK(r->n_windows == 2 && r->tokens[1] == 0 && moe_routing_row(r, 1, 0)[1] == 5);
     moe_routing_free(&r);
     OK(!r);
@@ -89,15 +96,29 @@ static void test_refused(void)
     refuse(MOE_CORRUPT, HEAD "{\"counts\":[1,1,1]}]}", "without 'layer' or 'counts'");
     refuse(MOE_CORRUPT, HEAD "{\"layer\":1,\"layer\":2,\"counts\":[1,1,1]}]}", "duplicate");
     refuse(MOE_CORRUPT, HEAD "{\"layer\":65537,\"counts\":[1,1,1]}]}", "too large");
-    refuse(MOE_UNSUPPORTED, "{\"version\":2,\"experts\":3,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}", "version 2");
-    refuse(MOE_CORRUPT, "{\"experts\":3,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}", "'version' is missing");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}", "'experts' is missing");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"tokens\":10,\"layers\":[" L1 "]}", "'experts_per_token' is missing");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"experts_per_token\":2,\"layers\":[" L1 "]}", "'tokens' is missing");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"experts_per_token\":0,\"tokens\":10,\"layers\":[" L1 "]}", "is 0");
-    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"experts_per_token\":4,\"tokens\":10,\"layers\":[" L1 "]}", "4 of 3 experts");
-    refuse(MOE_CORRUPT, "{\"windows\":[{\"tokens\":1,\"layers\":[" L1 "]},{\"tokens\":1,\"layers\":[{\"layer\":2,\"counts\":[1,1,1]}]}]}", "other layers");
-    refuse(MOE_CORRUPT, "{\"windows\":[{\"tokens\":1,\"layers\":[" L1 "]},{\"tokens\":1,\"layers\":[" L1 "," L1 "]}]}", "other layers");
+    refuse(MOE_UNSUPPORTED,
+           "{\"version\":2,\"experts\":3,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}",
+           "version 2");
+    refuse(MOE_CORRUPT, "{\"experts\":3,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}",
+           "'version' is missing");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"experts_per_token\":2,\"tokens\":10,\"layers\":[" L1 "]}",
+           "'experts' is missing");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"tokens\":10,\"layers\":[" L1 "]}",
+           "'experts_per_token' is missing");
+    refuse(MOE_CORRUPT, "{\"version\":1,\"experts\":3,\"experts_per_token\":2,\"layers\":[" L1 "]}",
+           "'tokens' is missing");
+    refuse(MOE_CORRUPT,
+           "{\"version\":1,\"experts\":3,\"experts_per_token\":0,\"tokens\":10,\"layers\":[" L1 "]}", "is 0");
+    refuse(MOE_CORRUPT,
+           "{\"version\":1,\"experts\":3,\"experts_per_token\":4,\"tokens\":10,\"layers\":[" L1 "]}",
+           "4 of 3 experts");
+    refuse(MOE_CORRUPT,
+           "{\"windows\":[{\"tokens\":1,\"layers\":[" L1
+           "]},{\"tokens\":1,\"layers\":[{\"layer\":2,\"counts\":[1,1,1]}]}]}",
+           "other layers");
+    refuse(MOE_CORRUPT,
+           "{\"windows\":[{\"tokens\":1,\"layers\":[" L1 "]},{\"tokens\":1,\"layers\":[" L1 "," L1 "]}]}",
+           "other layers");
     refuse(MOE_CORRUPT, "{\"windows\":[{\"layers\":[" L1 "]}]}", "without 'tokens'");
     refuse(MOE_UNSUPPORTED, "PK\3\4aaaa", "torch.save");
 }
@@ -105,8 +126,10 @@ static void test_refused(void)
 static void test_sglang(void)
 {
     struct moe_routing *r;
-    OK(parse("{\"rank\":0,\"logical_count\":[[0,0,0],[1,2,3]],\"average_utilization_rate_over_window\":null}", &r) == MOE_OK);
-    OK(r->n_windows == 1 && r->n_layers == 2 && r->experts == 3 && !r->layers && !r->experts_per_token && moe_routing_row(r, 0, 1)[2] == 3);
+    OK(parse("{\"rank\":0,\"logical_count\":[[0,0,0],[1,2,3]],\"average_utilization_rate_over_window\":null}",
+             &r) == MOE_OK);
+    OK(r->n_windows == 1 && r->n_layers == 2 && r->experts == 3 && !r->layers && !r->experts_per_token &&
+       moe_routing_row(r, 0, 1)[2] == 3);
     moe_routing_free(&r);
     OK(parse("{\"logical_count\": [ [ [1,2],[3,4],[5,6] ], [[7,8],[9,10],[11,12]] ]}", &r) == MOE_OK);
     OK(r->n_windows == 2 && r->n_layers == 3 && r->experts == 2 && moe_routing_row(r, 1, 2)[1] == 12);
@@ -116,7 +139,8 @@ static void test_sglang(void)
     /* averaged, or added as floats */
     OK(parse("{\"logical_count\":[[162554.0,1.625540e5,7],[0.25,1.5,2.5]]}", &r) == MOE_OK);
     OK(moe_routing_row(r, 0, 0)[0] == 162554 && moe_routing_row(r, 0, 0)[1] == 162554 && r->rounded == 3);
-    OK(moe_routing_row(r, 0, 1)[0] == 0 && moe_routing_row(r, 0, 1)[1] == 2 && moe_routing_row(r, 0, 1)[2] == 2);
+    OK(moe_routing_row(r, 0, 1)[0] == 0 && moe_routing_row(r, 0, 1)[1] == 2 &&
+       moe_routing_row(r, 0, 1)[2] == 2);
     moe_routing_free(&r);
     refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,-2.5]]}", "not a whole number");
     refuse(MOE_CORRUPT, "{\"logical_count\":[[1.0,2.]]}", "bad syntax");
@@ -145,15 +169,21 @@ static void test_write(void)
     for (int gzip = 0; gzip < 2; gzip++) {
         OK(moe_routing_write(in("r.json"), r, gzip, &err) == MOE_OK);
         OK(moe_routing_read(in("r.json"), &back, &err) == MOE_OK);
-        OK(back->n_windows == 2 && !memcmp(back->counts, r->counts, 24 * sizeof *r->counts) && !memcmp(back->layers, layers, sizeof layers));
-        OK((a = moe_routing_print(r, &na)) && (b = moe_routing_print(back, &nb)) && na == nb && !memcmp(a, b, na));
+        OK(back->n_windows == 2 && !memcmp(back->counts, r->counts, 24 * sizeof *r->counts) &&
+           !memcmp(back->layers, layers, sizeof layers));
+        OK((a = moe_routing_print(r, &na)) && (b = moe_routing_print(back, &nb)) && na == nb &&
+           !memcmp(a, b, na));
         free(a);
         free(b);
         moe_routing_free(&back);
     }
     moe_routing_merge(r, 1);
     OK(r->tokens[0] == 10000 && r->n_windows == 1);
-    OK((a = moe_routing_print(r, &na)) && !strncmp(a, "{\"version\":1,\n\"experts\":4,\n\"experts_per_token\":2,\n\"tokens\":10000,\n\"layers\":[\n{\"layer\":1,\"counts\":[", 90));
+    OK((a = moe_routing_print(r, &na)) &&
+       !strncmp(a,
+                "{\"version\":1,\n\"experts\":4,\n\"experts_per_token\":2,\n\"tokens\":10000,\n\"layers\":["
+                "\n{\"layer\":1,\"counts\":[",
+                90));
     free(a);
     r->counts[3] = -1;
     FAILS(MOE_CORRUPT, moe_routing_write(in("bad.json"), r, false, &err));
@@ -164,16 +194,22 @@ static void test_write(void)
 
 static void test_bind(void)
 {
-    struct moe_config c = { .num_hidden_layers = 4, .first_k_dense_replace = 1, .moe_layer_freq = 1, .n_routed_experts = 2, .num_experts_per_tok = 1 };
+    struct moe_config c = { .num_hidden_layers = 4,
+                            .first_k_dense_replace = 1,
+                            .moe_layer_freq = 1,
+                            .n_routed_experts = 2,
+                            .num_experts_per_tok = 1 };
     struct moe_routing *r, *b;
     OK(parse("{\"logical_count\":[[0,0],[1,2],[3,4],[5,6]]}", &r) == MOE_OK); /* all layers */
     OK(moe_routing_bind(r, &c, "f", &b, &err) == MOE_OK);
-    OK(b->n_layers == 3 && b->layers[0] == 1 && b->layers[2] == 3 && moe_routing_row(b, 0, 0)[0] == 1 && b->experts_per_token == 1);
+    OK(b->n_layers == 3 && b->layers[0] == 1 && b->layers[2] == 3 && moe_routing_row(b, 0, 0)[0] == 1 &&
+       b->experts_per_token == 1);
     moe_routing_free(&b);
     moe_routing_free(&r);
     OK(parse("{\"logical_count\":[[1,2],[3,4],[5,6]]}", &r) == MOE_OK); /* MoE layers alone */
     OK(moe_routing_bind(r, &c, "f", &b, &err) == MOE_OK);
-    OK(b->n_layers == 3 && b->layers[0] == 1 && moe_routing_row(b, 0, 0)[0] == 1 && moe_routing_row(b, 0, 2)[1] == 6);
+    OK(b->n_layers == 3 && b->layers[0] == 1 && moe_routing_row(b, 0, 0)[0] == 1 &&
+       moe_routing_row(b, 0, 2)[1] == 6);
     moe_routing_free(&b);
     c.n_routed_experts = 3;
     FAILS(MOE_MISMATCH, moe_routing_bind(r, &c, "f", &b, &err));
@@ -183,25 +219,33 @@ static void test_bind(void)
     FAILS(MOE_MISMATCH, moe_routing_bind(r, &c, "f", &b, &err));
     moe_routing_free(&r);
     c.num_hidden_layers = 4;
-    OK(parse("{\"version\":1,\"experts\":2,\"experts_per_token\":1,\"tokens\":9,\"layers\":[{\"layer\":1,\"counts\":[1,2]},{\"layer\":3,\"counts\":[3,4]}]}", &r) == MOE_OK);
+    OK(parse("{\"version\":1,\"experts\":2,\"experts_per_token\":1,\"tokens\":9,\"layers\":[{\"layer\":1,"
+             "\"counts\":[1,2]},{\"layer\":3,\"counts\":[3,4]}]}",
+             &r) == MOE_OK);
     FAILS(MOE_MISMATCH, moe_routing_bind(r, &c, "f", &b, &err));
     SAYS("nothing of layer 2");
     c.first_k_dense_replace = 3;
-    OK(moe_routing_bind(r, &c, "f", &b, &err) == MOE_OK && b->n_layers == 1 && b->tokens[0] == 9 && moe_routing_row(b, 0, 0)[1] == 4);
+    OK(moe_routing_bind(r, &c, "f", &b, &err) == MOE_OK && b->n_layers == 1 && b->tokens[0] == 9 &&
+       moe_routing_row(b, 0, 0)[1] == 4);
     moe_routing_free(&b);
     c.num_experts_per_tok = 2;
     FAILS(MOE_MISMATCH, moe_routing_bind(r, &c, "f", &b, &err));
     moe_routing_free(&r);
 }
 
-static void put(const char *name, const char *text) { OK(moe_write_file(in(name), text, strlen(text), &err) == MOE_OK); }
+static void put(const char *name, const char *text)
+{
+    OK(moe_write_file(in(name), text, strlen(text), &err) == MOE_OK);
+}
 
 static void put_rank(const char *name, const char *tensor, const char *dtype, int64_t n, const void *data)
 {
-    struct moe_st_entry e[2] = { { .name = tensor, .dtype = dtype, .ndim = 1, .shape = { n } }, { .name = "11_2", .dtype = "I64", .ndim = 1, .shape = { 2 } } };
+    struct moe_st_entry e[2] = { { .name = tensor, .dtype = dtype, .ndim = 1, .shape = { n } },
+                                 { .name = "11_2", .dtype = "I64", .ndim = 1, .shape = { 2 } } };
     static const int64_t second[] = { 5, 0 };
     struct moe_st_writer *w;
-    OK(moe_st_create(&w, in(name), e, 2, &err) == MOE_OK && moe_st_write(w, data, e[0].bytes, &err) == MOE_OK);
+    OK(moe_st_create(&w, in(name), e, 2, &err) == MOE_OK &&
+       moe_st_write(w, data, e[0].bytes, &err) == MOE_OK);
     OK(moe_st_write(w, second, 16, &err) == MOE_OK && moe_st_finish(&w, &err) == MOE_OK);
 }
 
@@ -217,8 +261,10 @@ static void test_trtllm(void)
     put_rank("rank0.safetensors", "10_3", "I32", 2, a);
     put_rank("rank1.safetensors", "10_3", "I32", 2, a);
     OK(moe_routing_read(dir, &r, &err) == MOE_OK);
-    OK(r->n_layers == 2 && r->layers[0] == 2 && r->layers[1] == 3 && r->experts_per_token == 1 && r->n_windows == 1);
-    OK(moe_routing_row(r, 0, 0)[0] == 10 && moe_routing_row(r, 0, 1)[0] == 2 && moe_routing_row(r, 0, 1)[1] == 4);
+    OK(r->n_layers == 2 && r->layers[0] == 2 && r->layers[1] == 3 && r->experts_per_token == 1 &&
+       r->n_windows == 1);
+    OK(moe_routing_row(r, 0, 0)[0] == 10 && moe_routing_row(r, 0, 1)[0] == 2 &&
+       moe_routing_row(r, 0, 1)[1] == 4);
     moe_routing_free(&r);
     put_rank("rank1.safetensors", "10_3", "I32", 2, minus);
     FAILS(MOE_CORRUPT, moe_routing_read(dir, &r, &err));

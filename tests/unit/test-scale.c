@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Eight times as much of what a reader may be given takes about eight times as long: headers, indexes of files that are not there,
- * tables, lists of files, objects with many keys, vocabularies.  Processor time, best of three; a search of everything in each
- * look-up would make it 64 times. */
+/* Eight times as much of what a reader may be given takes about eight times as long: headers, indexes of
+ * files that are not there, tables, lists of files, objects with many keys, vocabularies.  Processor time,
+ * best of three; a search of everything in each look-up would make it 64 times. */
 #undef NDEBUG
 #include "tests/gen/smallmodel.h"
 
@@ -53,8 +53,10 @@ static struct text input;
 static void header_prepare(long n)
 {
     for (long i = 0; i < n; i++)
-        put(&input, "%s\"model.layers.%ld.mlp.experts.%ld.up_proj.weight\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%ld,%ld]}", i ? "," : "{", i / 384,
-            i % 384, n - 1 - i, n - i);
+        put(&input,
+            "%s\"model.layers.%ld.mlp.experts.%ld.up_proj.weight\":{\"dtype\":\"U8\",\"shape\":[1],\"data_"
+            "offsets\":[%ld,%ld]}",
+            i ? "," : "{", i / 384, i % 384, n - 1 - i, n - i);
     put(&input, "}");
 }
 
@@ -64,7 +66,8 @@ static void header_work(long n)
     struct moe_st_header h;
     char *copy = malloc(input.n);
     memcpy(copy, input.p, input.n);
-    assert(moe_st_parse(copy, input.n, "header", &arena, &h, &err) == MOE_OK && h.n == n && h.entries[0].offset == h.data_offset);
+    assert(moe_st_parse(copy, input.n, "header", &arena, &h, &err) == MOE_OK && h.n == n &&
+           h.entries[0].offset == h.data_offset);
     free(h.entries);
     moe_arena_clear(&arena);
     free(copy);
@@ -74,7 +77,9 @@ static void header_work(long n)
 static void index_prepare(long n)
 {
     put(&input, "{\"weight_map\":{");
-    for (long i = 0; i < n; i++) put(&input, "%s\"model.layers.1.mlp.experts.%ld.up_proj.weight\":\"%ld.safetensors\"", i ? "," : "", i, i);
+    for (long i = 0; i < n; i++)
+        put(&input, "%s\"model.layers.1.mlp.experts.%ld.up_proj.weight\":\"%ld.safetensors\"", i ? "," : "",
+            i, i);
     put(&input, "}}");
     save("model.safetensors.index.json", &input);
 }
@@ -83,7 +88,8 @@ static void index_work(long n)
 {
     struct moe_source *src;
     cJSON *problems;
-    assert(moe_source_survey(&src, dir, &problems, &err) == MOE_OK && src->n_files == n && err.code == MOE_NOT_FOUND);
+    assert(moe_source_survey(&src, dir, &problems, &err) == MOE_OK && src->n_files == n &&
+           err.code == MOE_NOT_FOUND);
     assert(cJSON_GetArraySize(problems) > 1000);
     cJSON_Delete(problems);
     moe_source_close(&src);
@@ -93,7 +99,8 @@ static void manifest_prepare(long n)
 {
     cJSON *m;
     put(&input, "{\"format\":\"moe\",\"version\":1,\"config\":%s,\"files\":[", small_config_text);
-    for (long i = 0; i < n; i++) put(&input, "%s{\"name\":\"hf/%ld\",\"bytes\":1,\"xxh3_128\":\"%032ld\"}", i ? "," : "", i, i);
+    for (long i = 0; i < n; i++)
+        put(&input, "%s{\"name\":\"hf/%ld\",\"bytes\":1,\"xxh3_128\":\"%032ld\"}", i ? "," : "", i, i);
     put(&input, "]}");
     assert(moe_json_parse(input.p, input.n, "manifest", &m, &err) == MOE_OK);
     char *sealed = moe_json_seal(m, 0);
@@ -153,15 +160,27 @@ static void vocabulary_work(long n)
 /* One layer's table: n experts of one BF16 matrix each. */
 static void table_prepare(long n)
 {
-    struct moe_shard_header h = { .data_offset = 1 << 30, .extent_offset = 1 << 30, .extent_bytes = 2048, .alignment = 256, .layer = 1, .experts = (int32_t)n,
-                                  .record_count = (uint64_t)n, .file_bytes = (1ull << 30) + 2048ull * (uint64_t)n };
+    struct moe_shard_header h = { .data_offset = 1 << 30,
+                                  .extent_offset = 1 << 30,
+                                  .extent_bytes = 2048,
+                                  .alignment = 256,
+                                  .layer = 1,
+                                  .experts = (int32_t)n,
+                                  .record_count = (uint64_t)n,
+                                  .file_bytes = (1ull << 30) + 2048ull * (uint64_t)n };
     input.n = sizeof h + (size_t)n * sizeof(struct moe_shard_record);
     assert(input.p = realloc(input.p, input.cap = input.n));
     memcpy(input.p, &h, sizeof h);
     for (long i = 0; i < n; i++) {
         long e = n - 1 - i; /* backwards: a sort has something to do */
-        struct moe_shard_record r = { .role = MOE_ROLE_EXPERT_UP, .layer = 1, .expert = (int32_t)e, .type = MOE_BF16, .rows = 32, .cols = 32,
-                                      .offset = h.extent_offset + 2048ull * (uint64_t)e, .bytes = 2048 };
+        struct moe_shard_record r = { .role = MOE_ROLE_EXPERT_UP,
+                                      .layer = 1,
+                                      .expert = (int32_t)e,
+                                      .type = MOE_BF16,
+                                      .rows = 32,
+                                      .cols = 32,
+                                      .offset = h.extent_offset + 2048ull * (uint64_t)e,
+                                      .bytes = 2048 };
         memcpy(input.p + sizeof h + (size_t)i * sizeof r, &r, sizeof r);
     }
 }
@@ -172,7 +191,9 @@ static void table_work(long n)
     memcpy(&h, input.p, sizeof h);
     const struct moe_shard_record *r = (const struct moe_shard_record *)(const void *)(input.p + sizeof h);
     struct moe_tensor t;
-    for (uint64_t i = 0, used; i < (uint64_t)n; i += used) assert(moe_shard_tensor(&h, r + i, (uint64_t)n - i, 0, "table", &t, &used, &err) == MOE_OK && used == 1);
+    for (uint64_t i = 0, used; i < (uint64_t)n; i += used)
+        assert(moe_shard_tensor(&h, r + i, (uint64_t)n - i, 0, "table", &t, &used, &err) == MOE_OK &&
+               used == 1);
     assert(moe_shard_check_overlap(r, (uint64_t)n, "table", &err) == MOE_OK);
 }
 
@@ -190,10 +211,14 @@ static double best(void (*work)(long), long n)
 
 int main(void)
 {
-    static const struct { const char *name; long n; void (*prepare)(long), (*work)(long); } cases[] = {
-        { "tensors of one header", 40000, header_prepare, header_work }, { "absent files of an index", 10000, index_prepare, index_work },
-        { "files of a manifest", 10000, manifest_prepare, manifest_work }, { "keys of an object", 40000, keys_prepare, keys_work },
-        { "added tokens", 10000, vocabulary_prepare, vocabulary_work }, { "records of a table", 50000, table_prepare, table_work },
+    static const struct { const char *name; long n; void (*prepare)(long), (*work)(long);
+    } cases[] = {
+        { "tensors of one header", 40000, header_prepare, header_work },
+        { "absent files of an index", 10000, index_prepare, index_work },
+        { "files of a manifest", 10000, manifest_prepare, manifest_work },
+        { "keys of an object", 40000, keys_prepare, keys_work },
+        { "added tokens", 10000, vocabulary_prepare, vocabulary_work },
+        { "records of a table", 50000, table_prepare, table_work },
     };
     int bad = 0;
     snprintf(dir, sizeof dir, "/tmp/moe-scale.XXXXXX");
@@ -212,8 +237,8 @@ int main(void)
         snprintf(path, sizeof path, "%s/manifest.json", dir); /* makes a container of the directory */
         remove(path);
         bool slow = t[1] > BOUND * t[0] && t[1] > 0.02;
-        printf("%-26s %6ld: %8.2f ms, %7ld: %8.2f ms, %.1f times%s\n", cases[i].name, cases[i].n, 1e3 * t[0], cases[i].n * TIMES, 1e3 * t[1], t[1] / t[0],
-               slow ? "  TOO SLOW" : "");
+        printf("%-26s %6ld: %8.2f ms, %7ld: %8.2f ms, %.1f times%s\n", cases[i].name, cases[i].n, 1e3 * t[0],
+               cases[i].n * TIMES, 1e3 * t[1], t[1] / t[0], slow ? "  TOO SLOW" : "");
         bad += slow;
     }
     free(input.p);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading checkpoints: the fixtures, every layout and spelling of names, and what is refused with which words. */
+/* Reading checkpoints: the fixtures, every layout and spelling of names, and what is
+ * refused with which words. */
 #include "formats/checkpoint/safetensors.h"
 #include "formats/container/identity.h"
 #include "formats/names.h"
@@ -16,14 +17,21 @@
 static void check_config(const struct moe_config *c)
 {
     OK(!strcmp(c->architecture, "DeepseekV3ForCausalLM") && !strcmp(c->model_type, "kimi_k2"));
-    OK(c->hidden_size == 128 && c->intermediate_size == 384 && c->moe_intermediate_size == 64 && c->num_hidden_layers == 4);
-    OK(c->first_k_dense_replace == 1 && c->moe_layer_freq == 1 && c->num_attention_heads == 4 && c->q_lora_rank == 96);
-    OK(c->kv_lora_rank == 64 && c->qk_nope_head_dim == 32 && c->qk_rope_head_dim == 16 && c->v_head_dim == 32);
-    OK(c->vocab_size == 1024 && c->n_routed_experts == 32 && c->num_experts_per_tok == 4 && c->n_shared_experts == 1);
-    OK(c->n_group == 1 && c->topk_group == 1 && c->num_nextn_predict_layers == 0 && c->max_position_embeddings == 1024);
+    OK(c->hidden_size == 128 && c->intermediate_size == 384 && c->moe_intermediate_size == 64 &&
+       c->num_hidden_layers == 4);
+    OK(c->first_k_dense_replace == 1 && c->moe_layer_freq == 1 && c->num_attention_heads == 4 &&
+       c->q_lora_rank == 96);
+    OK(c->kv_lora_rank == 64 && c->qk_nope_head_dim == 32 && c->qk_rope_head_dim == 16 &&
+       c->v_head_dim == 32);
+    OK(c->vocab_size == 1024 && c->n_routed_experts == 32 && c->num_experts_per_tok == 4 &&
+       c->n_shared_experts == 1);
+    OK(c->n_group == 1 && c->topk_group == 1 && c->num_nextn_predict_layers == 0 &&
+       c->max_position_embeddings == 1024);
     OK(c->bos_token_id == 1008 && c->n_eos == 1 && c->eos_token_id[0] == 1009 && c->pad_token_id == 1023);
-    OK(c->norm_topk_prob && !c->tie_word_embeddings && c->routed_scaling_factor == 2.827 && c->rms_norm_eps == 1e-6);
-    OK(c->rope_theta == 50000 && c->yarn && c->yarn_factor == 4 && c->beta_fast == 1 && c->beta_slow == 1 && c->mscale == 1);
+    OK(c->norm_topk_prob && !c->tie_word_embeddings && c->routed_scaling_factor == 2.827 &&
+       c->rms_norm_eps == 1e-6);
+    OK(c->rope_theta == 50000 && c->yarn && c->yarn_factor == 4 && c->beta_fast == 1 && c->beta_slow == 1 &&
+       c->mscale == 1);
     OK(c->mscale_all_dim == 1 && c->original_max_position_embeddings == 256);
     OK(moe_config_parameters(c) == 3151616);
     OK(moe_config_parameters(c) - moe_config_parameters_active(c) == 3u * 28 * 3 * 128 * 64);
@@ -50,22 +58,26 @@ static void check_tensors(struct moe_source *src, const char *layout)
         char name[128];
         int64_t rows, cols;
         OK(moe_source_find(src, (enum moe_role)t->role, t->layer, t->expert) == t);
-        OK(moe_tensor_shape(&src->config, (enum moe_role)t->role, t->layer, &rows, &cols) && rows == t->rows && cols == t->cols);
-        OK(moe_name_parse(moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), &n) && n.role == (enum moe_role)t->role &&
-           n.layer == t->layer && n.expert == t->expert && n.part == MOE_PART_WEIGHT);
+        OK(moe_tensor_shape(&src->config, (enum moe_role)t->role, t->layer, &rows, &cols) &&
+           rows == t->rows && cols == t->cols);
+        OK(moe_name_parse(moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), &n) &&
+           n.role == (enum moe_role)t->role && n.layer == t->layer && n.expert == t->expert &&
+           n.part == MOE_PART_WEIGHT);
         for (int p = 0; p < MOE_PLANE_COUNT; p++) used += t->plane[p].file >= 0;
     }
     for (int64_t i = 0; i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         OK((r->tensor >= 0) == !r->skipped);
-        if (r->tensor >= 0) OK(src->tensors[r->tensor].plane[r->plane].offset == r->span.offset && used-- > 0);
+        if (r->tensor >= 0)
+            OK(src->tensors[r->tensor].plane[r->plane].offset == r->span.offset && used-- > 0);
     }
     OK(used == 0);
     OK(moe_source_map(src, &err) == MOE_OK);
     const struct moe_tensor *t = moe_source_find(src, MOE_ROLE_EXPERT_DOWN, 3, 31);
     unsigned char b[16];
     moe_source_weight(src, t, &w);
-    OK(moe_source_read(src, t, MOE_PLANE_DATA, 5, sizeof b, b, &err) == MOE_OK && !memcmp(b, w.data + 5, sizeof b));
+    OK(moe_source_read(src, t, MOE_PLANE_DATA, 5, sizeof b, b, &err) == MOE_OK &&
+       !memcmp(b, w.data + 5, sizeof b));
     OK(!strcmp(moe_dtype_name(t->type), layout) && w.type == t->type && w.rows == 128 && w.cols == 64);
     moe_source_drop(src, &t->plane[MOE_PLANE_DATA]);
     OK(!memcmp(b, w.data + 5, sizeof b));
@@ -76,22 +88,27 @@ static void fixture(const char *path, const char *layout, enum moe_scheme scheme
     struct moe_err err;
     struct moe_source *src, *again;
     OK(moe_source_open(&src, path, &err) == MOE_OK);
-    OK(src->kind == MOE_CHECKPOINT && !src->container && !strcmp(src->layout, layout) && src->scheme == scheme && src->n_files == 3);
+    OK(src->kind == MOE_CHECKPOINT && !src->container && !strcmp(src->layout, layout) &&
+       src->scheme == scheme && src->n_files == 3);
     OK(src->n_tensors == 345 && src->n_raws == raws);
     check_config(&src->config);
     check_round_trip(&src->config);
     check_tensors(src, layout);
     const struct moe_tensor *bias = moe_source_find(src, MOE_ROLE_ROUTER_BIAS, 1, -1);
     OK(bias->type == MOE_F32 && bias->rows == 1 && bias->cols == 32);
-    OK(!moe_source_find(src, MOE_ROLE_ROUTER_BIAS, 0, -1) && !moe_source_find(src, MOE_ROLE_GATE, 1, -1) && !moe_source_find(src, MOE_ROLE_Q, 1, -1));
-    OK(!moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 32) && !moe_source_find(src, MOE_ROLE_EXPERT_UP, 4, 0) && !moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, -1));
+    OK(!moe_source_find(src, MOE_ROLE_ROUTER_BIAS, 0, -1) && !moe_source_find(src, MOE_ROLE_GATE, 1, -1) &&
+       !moe_source_find(src, MOE_ROLE_Q, 1, -1));
+    OK(!moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 32) && !moe_source_find(src, MOE_ROLE_EXPERT_UP, 4, 0) &&
+       !moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, -1));
     OK(moe_source_open(&again, path, &err) == MOE_OK);
     struct moe_identity a, b;
-    OK(moe_source_identity(src, &a, &err) == MOE_OK && moe_source_identity(again, &b, &err) == MOE_OK && moe_identity_same(&a, &b));
+    OK(moe_source_identity(src, &a, &err) == MOE_OK && moe_source_identity(again, &b, &err) == MOE_OK &&
+       moe_identity_same(&a, &b));
     moe_source_close(&again);
     moe_source_close(&src);
     moe_source_close(&src);
-    OK(moe_source_open_config(&src, path, &err) == MOE_OK && src->config.hidden_size == 128 && !moe_source_find(src, MOE_ROLE_EMBED, -1, -1));
+    OK(moe_source_open_config(&src, path, &err) == MOE_OK && src->config.hidden_size == 128 &&
+       !moe_source_find(src, MOE_ROLE_EMBED, -1, -1));
     moe_source_close(&src);
 }
 
@@ -99,8 +116,12 @@ static void fixture(const char *path, const char *layout, enum moe_scheme scheme
 
 static void layouts(void)
 {
-    static const struct { char format; const char *layout; int raws; } f[] = {
-        { 'b', "bf16", 35 }, { '8', "fp8-block128", 57 }, { 'i', "int4-g32", 47 }, { 'n', "nvfp4", 53 }, { 'c', "nvfp4", 53 } };
+    static const struct { char format; const char *layout; int raws;
+    } f[] = { { 'b', "bf16", 35 },
+              { '8', "fp8-block128", 57 },
+              { 'i', "int4-g32", 47 },
+              { 'n', "nvfp4", 53 },
+              { 'c', "nvfp4", 53 } };
     for (size_t i = 0; i < sizeof f / sizeof *f; i++) {
         build(f[i].format, "model.", "");
         write_model();
@@ -125,7 +146,8 @@ static void spellings(void)
     write_all("generation_config.json", "{\"eos_token_id\": [8, 5]}", 24);
     struct moe_source *src = opened();
     int vision = 0;
-    for (int64_t i = 0; i < src->n_raws; i++) vision += src->raws[i].skipped && !strcmp(src->raws[i].skipped, "vision");
+    for (int64_t i = 0; i < src->n_raws; i++)
+        vision += src->raws[i].skipped && !strcmp(src->raws[i].skipped, "vision");
     OK(vision == 2 && src->config.n_eos == 4 && src->config.eos_token_id[3] == 8);
     OK(!strcmp(src->config.architecture, "KimiK25ForConditionalGeneration") && !src->config.yarn);
     moe_source_close(&src);
@@ -146,8 +168,11 @@ static void spellings(void)
 
 static void ropes(void)
 {
-    static const char yarn[] = "\"%s\": {\"%s\": \"yarn\", \"factor\": 64, \"beta_fast\": 32, \"original_max_position_embeddings\": 4096, \"rope_theta\": 60000}, \"rope_theta\": 60000.0";
-    static const char *const key[] = { "rope_scaling", "rope_parameters" }, *const type[] = { "type", "rope_type" };
+    static const char yarn[] =
+        "\"%s\": {\"%s\": \"yarn\", \"factor\": 64, \"beta_fast\": 32, \"original_max_position_embeddings\": "
+        "4096, \"rope_theta\": 60000}, \"rope_theta\": 60000.0";
+    static const char *const key[] = { "rope_scaling", "rope_parameters" }, *const type[] = { "type",
+                                                                                              "rope_type" };
     for (int i = 0; i < 4; i++) {
         char s[256];
         snprintf(s, sizeof s, yarn, key[i / 2], type[i % 2]);
@@ -155,7 +180,8 @@ static void ropes(void)
         CONFIG("\"rope_theta\": 50000.0", s);
         write_model();
         struct moe_source *src = opened();
-        OK(src->config.yarn && src->config.yarn_factor == 64 && src->config.beta_fast == 32 && src->config.beta_slow == 1);
+        OK(src->config.yarn && src->config.yarn_factor == 64 && src->config.beta_fast == 32 &&
+           src->config.beta_slow == 1);
         OK(src->config.mscale == 1 && src->config.mscale_all_dim == 0 && src->config.rope_theta == 60000);
         check_round_trip(&src->config);
         moe_source_close(&src);
@@ -184,7 +210,8 @@ static void skips(void)
     moe_source_close(&src);
 }
 
-/* A config as an editor on another system leaves it: a byte order mark, many end tokens, a default not written out. */
+/* A config as an editor on another system leaves it: a byte order mark, many end tokens, a
+ * default not written out. */
 static void other_spellings(void)
 {
     char marked[sizeof config + 3];
@@ -237,7 +264,8 @@ static void other_shapes(void)
     spec(E0 "up_proj.input_scale")->drop = true;
     write_model();
     src = opened();
-    OK(moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 0)->global == 2 && moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 0)->input_scale == 0);
+    OK(moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 0)->global == 2 &&
+       moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, 0)->input_scale == 0);
     moe_source_close(&src);
 }
 
@@ -254,7 +282,10 @@ static void expect_type(int type)
 /* Scales of other dtypes, names and groups; half precision everywhere. */
 static void other_types(void)
 {
-    static const struct { const char *dtype; int type; } fp8[] = { { "BF16", MOE_FP8_B128_BF16 }, { "F8_E8M0", MOE_FP8_B128_E8M0 } };
+    static const struct {
+        const char *dtype;
+        int type;
+    } fp8[] = { { "BF16", MOE_FP8_B128_BF16 }, { "F8_E8M0", MOE_FP8_B128_E8M0 } };
     static const struct { const char *dtype; int64_t scales; int type; } int4[] = {
         { "F16", 2, MOE_INT4_G32_F16 }, { "BF16", 1, MOE_INT4_G64 }, { "F16", 1, MOE_INT4_G64_F16 } };
     for (int i = 0; i < 2; i++) {
@@ -284,24 +315,37 @@ static void other_types(void)
 #define S(name) spec(name)
 
 /* Labels of models with several formats. */
-#define MODELOPT_MIXED(group) "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"MIXED_PRECISION\"," \
-    "\"quantized_layers\": {\"a\": {\"quant_algo\": \"FP8\"}, \"b\": {\"quant_algo\": \"NVFP4\", \"group_size\": " group "}}}"
-#define MIXED(group) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"mixed-precision\"," \
+#define MODELOPT_MIXED(group) \
+    "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"MIXED_PRECISION\"," \
+    "\"quantized_layers\": {\"a\": {\"quant_algo\": \"FP8\"}, \"b\": {\"quant_algo\": \"NVFP4\", " \
+    "\"group_size\": " group "}}}"
+#define MIXED(group) \
+    "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"mixed-precision\"," \
     "\"config_groups\": {\"group_0\": {\"format\": \"nvfp4-pack-quantized\"}, \"group_1\": " group "}}"
-#define FP8_BLOCK(size, strategy) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\"," \
-    "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"type\": \"float\", \"strategy\": \"" strategy "\"," \
+#define FP8_BLOCK(size, strategy) \
+    "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"float-quantized\"," \
+    "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 8, \"type\": \"float\", \"strategy\": " \
+    "\"" strategy "\"," \
     "\"group_size\": null, \"block_structure\": " size "}}}}"
-#define ROPE(key, more) "\"rope_" key "\": {\"type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64" more "}"
-#define PACKED(weights) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+#define ROPE(key, more) \
+    "\"rope_" key "\": {\"type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64" more "}"
+#define PACKED(weights) \
+    "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
     "\"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 4, " weights "}}}}"
-#define ROTATED(groups) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+#define ROTATED(groups) \
+    "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
     "\"transform_config\": {" groups "}}"
 #define AT(where) "\"config_groups\": {\"v\": {\"type\": \"hadamard\", \"apply\": [" where "]}}"
 #define WEIGHT "{\"targets\": [\"Linear\"], \"location\": \"weight_input\", \"inverse\": true}"
-#define SPARSE(format) "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
+#define SPARSE(format) \
+    "\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\"," \
     "\"sparsity_config\": {" format "}}"
-#define AWQ(on) "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\", \"pre_quant_scale\": " on "}"
-#define INT4(order) "{\"format\": \"pack-quantized\", \"weights\": {\"num_bits\": 4, \"group_size\": 32, \"actorder\": " order "}}"
+#define AWQ(on) \
+    "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\", " \
+    "\"pre_quant_scale\": " on "}"
+#define INT4(order) \
+    "{\"format\": \"pack-quantized\", \"weights\": {\"num_bits\": 4, \"group_size\": 32, " \
+    "\"actorder\": " order "}}"
 
 static void refused_configs(void)
 {
@@ -311,69 +355,110 @@ static void refused_configs(void)
     strcpy(dir, config);
     CASE('b', *config = 0);
     expect(MOE_NOT_FOUND, strrchr(dir, '/') + 1, "", "holds neither a config.json nor", false);
-    static const struct { const char *from, *to, *what; enum moe_code code; } bad[] = {
-        { "DeepseekV3ForCausalLM", "LlamaForCausalLM", "architecture 'LlamaForCausalLM' is not supported", MOE_UNSUPPORTED },
+    static const struct { const char *from, *to, *what; enum moe_code code;
+    } bad[] = {
+        { "DeepseekV3ForCausalLM", "LlamaForCausalLM", "architecture 'LlamaForCausalLM' is not supported",
+          MOE_UNSUPPORTED },
         { "DeepseekV3ForCausalLM", "DeepseekV2ForCausalLM\"], \"x\": [\"", NULL, MOE_OK },
         { "\"sigmoid\"", "\"softmax\"", "scoring_func 'softmax'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"gptq\"}", "'gptq' is not supported", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"fp8\"}", "weight_block_size", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}", "quant_algo 'FP8'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", NULL, MOE_OK },
+        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"gptq\"}",
+          "'gptq' is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"quantization_config\": {\"quant_method\": \"fp8\"}", "weight_block_size",
+          MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5",
+          "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"FP8\"}",
+          "quant_algo 'FP8'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5",
+          "\"quantization_config\": {\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\"}", NULL,
+          MOE_OK },
         { "\"eos_token_id\": 5", FP8_BLOCK("[128, 128]", "block"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 64]", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 64]", "block"), "another 'block_structure'",
+          MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", FP8_BLOCK("\"128x128\"", "block"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", FP8_BLOCK("\"128x64\"", "block"), "another 'block_structure'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 128]", "channel"), "float-quantized with strategy 'channel'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("\"128x64\"", "block"), "another 'block_structure'",
+          MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", FP8_BLOCK("[128, 128]", "channel"),
+          "float-quantized with strategy 'channel'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": 64"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": 128, \"strategy\": \"group\""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"channel\""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", PACKED("\"group_size\": 16"), "another 'group_size'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"tensor\""), "another 'group_size'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", PACKED("\"group_size\": null, \"strategy\": \"tensor\""),
+          "another 'group_size'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MODELOPT_MIXED("16"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", MODELOPT_MIXED("32"), "another 'group_size'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MIXED(INT4("\"weight\"")), NULL, MOE_OK },
         { "\"eos_token_id\": 5", MIXED(INT4("\"static\"")), NULL, MOE_OK },
         { "\"eos_token_id\": 5", MIXED(INT4("null")), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", MIXED(INT4("\"group\"")), "actorder 'group' is not supported: its columns are permuted", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", MIXED(INT4("\"group\"")),
+          "actorder 'group' is not supported: its columns are permuted", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", MIXED(INT4("true")), "actorder 'true' is not supported", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", MIXED("{\"format\": \"float-quantized\", \"weights\": {\"num_bits\": 8}}"), NULL, MOE_OK },
+        { "\"eos_token_id\": 5", MIXED("{\"format\": \"float-quantized\", \"weights\": {\"num_bits\": 8}}"),
+          NULL, MOE_OK },
         { "\"eos_token_id\": 5", ROTATED(""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {}"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", ROTATED(AT(WEIGHT ", {\"location\": \"weight_output\"}")), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", ROTATED(AT(WEIGHT ", {\"location\": \"input\"}")), "transform_config with location 'input'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"output\"}")), "transform_config with location 'output'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"k_cache\"}")), "transform_config with location 'k_cache'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT(WEIGHT ", {\"location\": \"input\"}")),
+          "transform_config with location 'input'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"output\"}")),
+          "transform_config with location 'output'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED(AT("{\"location\": \"k_cache\"}")),
+          "transform_config with location 'k_cache'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", ROTATED(AT("{}")), "the key 'location' is missing", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": []"), "'transform_config' is not an object", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": []"), "'transform_config' is not an object",
+          MOE_CORRUPT },
         { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {}}"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {\"apply\": {}}}"), "'apply' of transform_config", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", "\"compression_config\": {\"quant_method\": \"gptq\"}", "'gptq' is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROTATED("\"config_groups\": {\"v\": {\"apply\": {}}}"),
+          "'apply' of transform_config", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", "\"compression_config\": {\"quant_method\": \"gptq\"}",
+          "'gptq' is not supported", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", SPARSE(""), NULL, MOE_OK },
         { "\"eos_token_id\": 5", SPARSE("\"format\": \"dense\""), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", SPARSE("\"format\": \"sparse-24-bitmask\""), "sparsity_config with format 'sparse-24-bitmask'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", SPARSE("\"format\": \"sparse-24-bitmask\""),
+          "sparsity_config with format 'sparse-24-bitmask'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", AWQ("false"), NULL, MOE_OK },
         { "\"eos_token_id\": 5", AWQ("true"), "pre_quant_scale is not supported", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", "rope type 'linear'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"yarn\"}", "'factor' is missing", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"truncate\": false"), "truncate false is not supported", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("parameters", ", \"truncate\": false"), "truncate false is not supported", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"truncate\": true, \"attn_factor\": 1, \"extrapolation_factor\": 1.0, \"attention_factor\": null"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attn_factor\": 1.5"), "attn_factor 1.5 of yarn", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"extrapolation_factor\": 0.5"), "extrapolation_factor 0.5 of yarn", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attention_factor\": 1"), "attention_factor of yarn", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("scaling", ", \"apply_yarn_scaling\": false"), "apply_yarn_scaling false", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"rope_theta\": 50000"), NULL, MOE_OK },
-        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"beta_fast\": 16"), "'rope_parameters' disagree", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", ROPE("scaling", "") ", \"rope_parameters\": {\"rope_type\": \"default\"}", "'rope_parameters' disagree", MOE_CORRUPT },
-        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"rope_type\": \"dynamic\", \"factor\": 2}", "rope type 'dynamic'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor 0.5", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\"}}", "settings of its own for 'full_attention'", MOE_UNSUPPORTED },
-        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"factor\": 4}", "'rope_scaling' has a factor and no type", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}",
+          "rope type 'linear'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"type\": \"yarn\"}", "'factor' is missing",
+          MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"truncate\": false"), "truncate false is not supported",
+          MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("parameters", ", \"truncate\": false"),
+          "truncate false is not supported", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5",
+          ROPE("scaling", ", \"truncate\": true, \"attn_factor\": 1, \"extrapolation_factor\": 1.0, "
+                          "\"attention_factor\": null"),
+          NULL, MOE_OK },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attn_factor\": 1.5"), "attn_factor 1.5 of yarn",
+          MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"extrapolation_factor\": 0.5"),
+          "extrapolation_factor 0.5 of yarn", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"attention_factor\": 1"), "attention_factor of yarn",
+          MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", ", \"apply_yarn_scaling\": false"),
+          "apply_yarn_scaling false", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"rope_theta\": 50000"), NULL,
+          MOE_OK },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", " ROPE("parameters", ", \"beta_fast\": 16"),
+          "'rope_parameters' disagree", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", ROPE("scaling", "") ", \"rope_parameters\": {\"rope_type\": \"default\"}",
+          "'rope_parameters' disagree", MOE_CORRUPT },
+        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"rope_type\": \"dynamic\", \"factor\": 2}",
+          "rope type 'dynamic'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5",
+          "\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}",
+          "partial_rotary_factor 0.5", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\"}}",
+          "settings of its own for 'full_attention'", MOE_UNSUPPORTED },
+        { "\"eos_token_id\": 5", "\"rope_scaling\": {\"factor\": 4}",
+          "'rope_scaling' has a factor and no type", MOE_CORRUPT },
         { "\"eos_token_id\": 5", "\"hidden_act\": \"gelu\"", "hidden_act 'gelu'", MOE_UNSUPPORTED },
         { "\"eos_token_id\": 5", "\"attention_bias\": true", "attention_bias", MOE_UNSUPPORTED },
         { "\"hidden_size\": 64,", "", "the key 'hidden_size' is missing", MOE_CORRUPT },
         { "\"hidden_size\": 64", "\"hidden_size\": 1e30", "'hidden_size'", MOE_CORRUPT },
-        { "\"hidden_size\": 64", "\"hidden_size\": \"64\"", "'hidden_size' is not a whole number", MOE_CORRUPT },
+        { "\"hidden_size\": 64", "\"hidden_size\": \"64\"", "'hidden_size' is not a whole number",
+          MOE_CORRUPT },
         { "\"hidden_size\": 64", "\"hidden_size\": 64, \"hidden_size\": 65", "appears twice", MOE_CORRUPT },
         { "\"n_group\": 1", "\"n_group\": 3", "'n_group' does not divide", MOE_CORRUPT },
         { "\"num_experts_per_tok\": 1", "\"num_experts_per_tok\": 3", "'num_experts_per_tok'", MOE_CORRUPT },
@@ -384,7 +469,9 @@ static void refused_configs(void)
         CASE('b', CONFIG(bad[i].from, bad[i].to));
         if (bad[i].code == MOE_OK) open_fine();
         else if (bad[i].what) expect(bad[i].code, "config.json", "", bad[i].what, false);
-        else expect(bad[i].code, file_name(spec("model.layers.1.mlp.gate.weight")->file), "model.layers.1.mlp.gate.weight", "the config wants 65536 x 64", true);
+        else
+            expect(bad[i].code, file_name(spec("model.layers.1.mlp.gate.weight")->file),
+                   "model.layers.1.mlp.gate.weight", "the config wants 65536 x 64", true);
     }
     CASE('b', (void)0);
     write_all("hf_quant_config.json", "{\"quantization\": {\"quant_algo\": \"W4A8_AWQ\"}}", 44);
@@ -405,9 +492,11 @@ static void refused_tensors(void)
     CASE('b', S(up)->drop = true);
     expect(MOE_CORRUPT, strrchr(dir, '/') + 1, up, "missing: config.json calls for it", true);
     CASE('b', add("model.layers.1.mlp.experts.2.up_proj.weight", "BF16", 2, 32, 64)->file = 0);
-    expect(MOE_CORRUPT, one, "model.layers.1.mlp.experts.2.up_proj.weight", "the config calls for no such tensor", true);
+    expect(MOE_CORRUPT, one, "model.layers.1.mlp.experts.2.up_proj.weight",
+           "the config calls for no such tensor", true);
     CASE('b', add("model.layers.1.self_attn.bogus.weight", "BF16", 2, 32, 64)->file = 0);
-    expect(MOE_CORRUPT, one, "model.layers.1.self_attn.bogus.weight", "is no tensor of this architecture", true);
+    expect(MOE_CORRUPT, one, "model.layers.1.self_attn.bogus.weight", "is no tensor of this architecture",
+           true);
     CASE('b', add("model.layers.2.input_layernorm.weight", "BF16", 1, 64, 0)->file = 1);
     expect(MOE_CORRUPT, two, "model.layers.2.input_layernorm.weight", "lies beyond the last layer", true);
     CASE('b', S(up)->shape[0] = 31);
@@ -417,7 +506,8 @@ static void refused_tensors(void)
     CASE('b', strcpy(S(up)->dtype, "F8_E5M2"));
     expect(MOE_UNSUPPORTED, in, up, "dtype F8_E5M2 is not supported", true);
     CASE('b', strcpy(S("model.norm.weight")->dtype, "F8_E4M3"));
-    expect(MOE_UNSUPPORTED, S("model.norm.weight")->file ? two : one, "model.norm.weight", "has dtype F8_E4M3", true);
+    expect(MOE_UNSUPPORTED, S("model.norm.weight")->file ? two : one, "model.norm.weight",
+           "has dtype F8_E4M3", true);
     CASE('8', (void)0);
     in = S(up)->file ? two : one;
     scale = S(E0 "up_proj.weight_scale_inv")->file ? two : one;
@@ -429,11 +519,15 @@ static void refused_tensors(void)
     CASE('8', strcpy(S(up)->dtype, "BF16"));
     expect(MOE_CORRUPT, scale, E0 "up_proj.weight_scale_inv", "mixed layouts", true);
     CASE('8', S(E0 "up_proj.weight_scale_inv")->shape[0] = 2);
-    expect(MOE_CORRUPT, scale, E0 "up_proj.weight_scale_inv", "has shape 2 x 1, its weight wants 1 x 1", true);
+    expect(MOE_CORRUPT, scale, E0 "up_proj.weight_scale_inv", "has shape 2 x 1, its weight wants 1 x 1",
+           true);
     CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->dtype, "F16"));
-    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale_inv", "has dtype F16, which is not supported here (F32, BF16 and F8_E8M0 are)", true);
-    CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->name, E0 "up_proj.weight_scale"), S(E0 "up_proj.weight_scale")->shape[0] = 32);
-    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale", "one scale for each row is not supported", true);
+    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale_inv",
+           "has dtype F16, which is not supported here (F32, BF16 and F8_E8M0 are)", true);
+    CASE('8', strcpy(S(E0 "up_proj.weight_scale_inv")->name, E0 "up_proj.weight_scale"),
+         S(E0 "up_proj.weight_scale")->shape[0] = 32);
+    expect(MOE_UNSUPPORTED, scale, E0 "up_proj.weight_scale", "one scale for each row is not supported",
+           true);
     static const char *const spelled[] = { "up_proj.weight_scale", "up_proj.weight_scale_inv" };
     for (int i = 0; i < 4; i++) { /* [] and [1], of a weight that is one block */
         char other[96];
@@ -442,27 +536,33 @@ static void refused_tensors(void)
         expect(MOE_UNSUPPORTED, scale, other, "one scale for the whole weight is not supported", true);
     }
     CASE('8', add(E0 "up_proj.weight_scale", "F32", 2, 1, 1));
-    expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "mixed layouts", true);
+    expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale",
+           "mixed layouts", true);
     CASE('i', add(E0 "up_proj.weight", "BF16", 2, 32, 64));
-    expect(MOE_CORRUPT, S(E0 "up_proj.weight_packed")->file ? two : one, E0 "up_proj.weight_packed", "mixed layouts", true);
+    expect(MOE_CORRUPT, S(E0 "up_proj.weight_packed")->file ? two : one, E0 "up_proj.weight_packed",
+           "mixed layouts", true);
     CASE('i', add(E0 "up_proj.weight_zero_point", "I32", 2, 4, 2));
-    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_zero_point")->file ? two : one, E0 "up_proj.weight_zero_point",
-           "is the zero point of an asymmetric quantization", true);
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_zero_point")->file ? two : one,
+           E0 "up_proj.weight_zero_point", "is the zero point of an asymmetric quantization", true);
     CASE('i', add(E0 "up_proj.weight_g_idx", "I32", 1, 64, 0));
     expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_g_idx")->file ? two : one, E0 "up_proj.weight_g_idx",
            "is the order of columns that a quantization permuted", true);
     CASE('i', S(E0 "up_proj.weight_scale")->shape[1] = 4);
-    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "int4 in groups of 16", true);
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale",
+           "int4 in groups of 16", true);
     CASE('i', strcpy(S(E0 "up_proj.weight_scale")->dtype, "F32"));
-    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale", "has dtype F32", true);
+    expect(MOE_UNSUPPORTED, S(E0 "up_proj.weight_scale")->file ? two : one, E0 "up_proj.weight_scale",
+           "has dtype F32", true);
     CASE('i', S(E0 "up_proj.weight_shape")->drop = true);
     open_fine();
     CASE('n', S(E0 "up_proj.weight_scale_2")->value = 0);
     expect(MOE_CORRUPT, S(E0 "up_proj.weight_scale_2")->file ? two : one, up, "its global scale is 0", true);
     CASE('n', S(E0 "up_proj.weight_scale_2")->value = (float)(1e300 * 1e300));
-    expect(MOE_NONFINITE, S(E0 "up_proj.weight_scale_2")->file ? two : one, up, "its global scale is inf", true);
+    expect(MOE_NONFINITE, S(E0 "up_proj.weight_scale_2")->file ? two : one, up, "its global scale is inf",
+           true);
     CASE('c', S(E0 "up_proj.weight_global_scale")->shape[0] = 2);
-    expect(MOE_CORRUPT, S(E0 "up_proj.weight_global_scale")->file ? two : one, E0 "up_proj.weight_global_scale", "is no single value", true);
+    expect(MOE_CORRUPT, S(E0 "up_proj.weight_global_scale")->file ? two : one,
+           E0 "up_proj.weight_global_scale", "is no single value", true);
     CASE('b', add("language_model.model.norm.weight", "BF16", 1, 64, 0)->file = 1);
     expect(MOE_CORRUPT, two, "language_model.model.norm.weight", "is in 'model-0000", true);
     /* An index that says something else than the shards do. */
@@ -476,7 +576,8 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, S(up)->file ? two : one, up, "which does not hold it, while another file does", true);
     static const char outside[] = "{\"weight_map\": {\"model.norm.weight\": \"../x.safetensors\"}}";
     write_all("model.safetensors.index.json", outside, sizeof outside - 1);
-    expect(MOE_CORRUPT, "model.safetensors.index.json", "model.norm.weight", "'../x.safetensors', which is no plain file name", false);
+    expect(MOE_CORRUPT, "model.safetensors.index.json", "model.norm.weight",
+           "'../x.safetensors', which is no plain file name", false);
     static const char twice[] = "{\"weight_map\": {\"a\": \"x\", \"a\": \"x\"}}";
     write_all("model.safetensors.index.json", twice, sizeof twice - 1);
     expect(MOE_CORRUPT, "model.safetensors.index.json", "a", "is named twice", false);
@@ -490,10 +591,12 @@ static void refused_shards(void)
     strcpy(one, file_name(1));
     snprintf(path, sizeof path, "%s/%s", dir, one);
     assert(!unlink(path));
-    expect(MOE_NOT_FOUND, one, "", "is named by model.safetensors.index.json and not there (the download", true);
+    expect(MOE_NOT_FOUND, one, "", "is named by model.safetensors.index.json and not there (the download",
+           true);
     OK(!symlink("../../blobs/none", path));
     expect(MOE_NOT_FOUND, one, "", "is a link to a file that is not there", true);
-    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 4983282240\n";
+    static const char pointer[] =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 4983282240\n";
     assert(!unlink(path));
     write_all(one, pointer, sizeof pointer - 1);
     expect(MOE_CORRUPT, one, "", "is a Git LFS pointer, not the file itself", true);
@@ -502,7 +605,8 @@ static void refused_shards(void)
     CASE('8', (void)0);
     assert(!unlink(path));
     write_all("model-00007-of-00007.safetensors", "", 0);
-    expect(MOE_NOT_FOUND, one, "", "while 'model-00007-of-00007.safetensors' is, which the index does not name", true);
+    expect(MOE_NOT_FOUND, one, "",
+           "while 'model-00007-of-00007.safetensors' is, which the index does not name", true);
     snprintf(path, sizeof path, "%s/model-00007-of-00007.safetensors", dir);
     assert(!unlink(path));
     struct moe_source *src;
@@ -511,7 +615,8 @@ static void refused_shards(void)
     OK(moe_source_survey(&src, dir, &problems, &err) == MOE_OK && cJSON_GetArraySize(problems) == 1);
     cJSON_Delete(problems);
     moe_source_close(&src);
-    CASE('b', for (int i = 0; i < n_list; i++) list[i].file = 0; S("model.norm.weight")->file = 1; S("lm_head.weight")->file = 1);
+    CASE('b', for (int i = 0; i < n_list; i++) list[i].file = 0; S("model.norm.weight")->file = 1;
+         S("lm_head.weight")->file = 1);
     cut(file_name(1), 4);
     expect(MOE_CORRUPT, file_name(1), "lm_head.weight", "the file ends in it, 4 bytes short (fetch", true);
     OK(moe_source_survey(&src, dir, &problems, &err) == MOE_OK && cJSON_GetArraySize(problems) == 1);
@@ -534,7 +639,12 @@ static void refused_headers(void)
     static char deep[600];
     memset(deep, '[', 500);
     memcpy(deep, "{\"a\": {\"dtype\": ", 16);
-    static const struct { const char *header, *tensor, *what; uint64_t length; size_t data; enum moe_code code; } bad[] = {
+    static const struct {
+        const char *header, *tensor, *what;
+        uint64_t length;
+        size_t data;
+        enum moe_code code;
+    } bad[] = {
         { "{}", "", "a header of 100000001 bytes", 100000001, 0, MOE_CORRUPT },
         { "{}", "", "a header of 18446744073709551615 bytes", UINT64_MAX, 0, MOE_CORRUPT },
         { "{}", "", "98 bytes short in its header", 100, 0, MOE_CORRUPT },
@@ -542,21 +652,37 @@ static void refused_headers(void)
         { "[]", "", "not an object", 0, 0, MOE_CORRUPT },
         { "{} x", "", "text after the value", 0, 0, MOE_CORRUPT },
         { deep, "a", "malformed", 0, 0, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T("a", "\"shape\": [2], \"data_offsets\": [8, 16]") "}", "a", "appears twice", 0, 16, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"shape\": [2], \"data_offsets\": [0, 8]") "}", "a", "a duplicate key", 0, 8, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T("a", "\"shape\": [2], "
+                                                                             "\"data_offsets\": [8, 16]") "}",
+          "a", "appears twice", 0, 16, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"shape\": [2], \"data_offsets\": [0, 8]") "}", "a", "a duplicate key",
+          0, 8, MOE_CORRUPT },
         { "{" T("a", "\"shape\": [2]") "}", "a", "is missing", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [8, 0]") "}", "a", "bad offsets 8 to 0", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 7]") "}", "a", "has 7 bytes, its shape and type want 8", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [-2], \"data_offsets\": [0, 8]") "}", "a", "not a whole number", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2.0], \"data_offsets\": [0, 8]") "}", "a", "not a whole number", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 99999999999999999999]") "}", "a", "a number too large", 0, 8, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [4294967296, 4294967296], \"data_offsets\": [0, 0]") "}", "a", "too large to be true", 0, 0, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [1,1,1,1,1,1,1,1,1], \"data_offsets\": [0, 4]") "}", "a", "a list too long", 0, 4, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T("b", "\"shape\": [2], \"data_offsets\": [4, 12]") "}", "b", "overlaps tensor 'a'", 0, 12, MOE_CORRUPT },
-        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T("b", "\"shape\": [2], \"data_offsets\": [12, 20]") "}", "b", "4 bytes before it belong to no tensor", 0, 20, MOE_CORRUPT },
-        { "{\"a\": {\"dtype\": \"F4_X\", \"shape\": [], \"data_offsets\": [0, 4]}}", "a", "unknown dtype 'F4_X'", 0, 4, MOE_UNSUPPORTED },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [8, 0]") "}", "a", "bad offsets 8 to 0", 0, 8,
+          MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 7]") "}", "a",
+          "has 7 bytes, its shape and type want 8", 0, 8, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [-2], \"data_offsets\": [0, 8]") "}", "a", "not a whole number", 0, 8,
+          MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2.0], \"data_offsets\": [0, 8]") "}", "a", "not a whole number", 0, 8,
+          MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 99999999999999999999]") "}", "a",
+          "a number too large", 0, 8, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [4294967296, 4294967296], \"data_offsets\": [0, 0]") "}", "a",
+          "too large to be true", 0, 0, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [1,1,1,1,1,1,1,1,1], \"data_offsets\": [0, 4]") "}", "a", "a list too long",
+          0, 4, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T("b", "\"shape\": [2], "
+                                                                             "\"data_offsets\": [4, 12]") "}",
+          "b", "overlaps tensor 'a'", 0, 12, MOE_CORRUPT },
+        { "{" T("a", "\"shape\": [2], \"data_offsets\": [0, 8]") ", " T(
+              "b", "\"shape\": [2], \"data_offsets\": [12, 20]") "}",
+          "b", "4 bytes before it belong to no tensor", 0, 20, MOE_CORRUPT },
+        { "{\"a\": {\"dtype\": \"F4_X\", \"shape\": [], \"data_offsets\": [0, 4]}}", "a",
+          "unknown dtype 'F4_X'", 0, 4, MOE_UNSUPPORTED },
         { "{\"__metadata__\": {\"a\": 1}}", "", "a string is missing", 0, 0, MOE_CORRUPT },
-        { "{\"__metadata__\": {}, \"__metadata__\": {}}", "", "__metadata__ appears twice", 0, 0, MOE_CORRUPT },
+        { "{\"__metadata__\": {}, \"__metadata__\": {}}", "", "__metadata__ appears twice", 0, 0,
+          MOE_CORRUPT },
         { "{\"\\u0000\": 1}", "", "a NUL in a string", 0, 0, MOE_CORRUPT },
         { "{\"\xff\": 1}", "", "invalid UTF-8", 0, 0, MOE_CORRUPT },
     };
@@ -567,7 +693,8 @@ static void refused_headers(void)
     write_model();
     n_files = 1;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        write_raw("model.safetensors", bad[i].header, bad[i].length ? bad[i].length : strlen(bad[i].header), bad[i].data);
+        write_raw("model.safetensors", bad[i].header, bad[i].length ? bad[i].length : strlen(bad[i].header),
+                  bad[i].data);
         expect(bad[i].code, "model.safetensors", bad[i].tensor, bad[i].what, true);
     }
     write_all("model.safetensors", "1234", 4);
@@ -602,7 +729,8 @@ static void few_descriptors(void)
 
 static void writer(void)
 {
-    struct moe_st_entry t[] = { { .name = "a\"\\\n", .dtype = "F32" }, { .name = "b", .dtype = "U8", .ndim = 2, .shape = { 3, 5 } },
+    struct moe_st_entry t[] = { { .name = "a\"\\\n", .dtype = "F32" },
+                                { .name = "b", .dtype = "U8", .ndim = 2, .shape = { 3, 5 } },
                                 { .name = "empty", .dtype = "BF16", .ndim = 1 } };
     const char *files[] = { "x.safetensors", "x.safetensors", "y\"" };
     struct moe_st_writer *w;
@@ -618,11 +746,15 @@ static void writer(void)
     for (int i = 0; i < 19; i++) b[i] = (unsigned char)i;
     snprintf(path, sizeof path, "%s/x.safetensors", dir);
     OK(moe_st_create(&w, path, t, 3, &err) == MOE_OK && moe_exists(path) == MOE_ABSENT);
-    OK(moe_st_write(w, b, 3, &err) == MOE_OK && moe_st_write(w, b + 3, 16, &err) == MOE_OK && moe_st_write(w, b, 1, &err) == MOE_INTERNAL);
+    OK(moe_st_write(w, b, 3, &err) == MOE_OK && moe_st_write(w, b + 3, 16, &err) == MOE_OK &&
+       moe_st_write(w, b, 1, &err) == MOE_INTERNAL);
     OK(moe_st_finish(&w, &err) == MOE_OK && !w);
-    OK(moe_open_read(path, &fd, &size, &err) == MOE_OK && moe_st_read(fd, path, size, &arena, &h, &err) == MOE_OK);
-    OK(h.n == 3 && h.data_offset % 8 == 0 && moe_st_check_size(&h, path, size, &err) == MOE_OK && h.entries[0].offset == t[0].offset);
-    OK(!strcmp(h.entries[0].name, t[0].name) && h.entries[0].ndim == 0 && h.entries[0].bytes == 4 && h.entries[1].shape[1] == 5);
+    OK(moe_open_read(path, &fd, &size, &err) == MOE_OK &&
+       moe_st_read(fd, path, size, &arena, &h, &err) == MOE_OK);
+    OK(h.n == 3 && h.data_offset % 8 == 0 && moe_st_check_size(&h, path, size, &err) == MOE_OK &&
+       h.entries[0].offset == t[0].offset);
+    OK(!strcmp(h.entries[0].name, t[0].name) && h.entries[0].ndim == 0 && h.entries[0].bytes == 4 &&
+       h.entries[1].shape[1] == 5);
     OK(moe_pread(fd, path, back, 19, h.data_offset, &err) == MOE_OK && !memcmp(b, back, 19));
     close(fd);
     free(h.entries);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calibration text: plain, JSON lines and gzip, in pieces whose tokens are those of the whole, and every refusal by file and line. */
+/* Calibration text: plain, JSON lines and gzip, in pieces whose tokens are those of the whole, and every
+ * refusal by file and line. */
 #include "base/io.h"
 #include "base/stream.h"
 #include "formats/text.h"
@@ -109,7 +110,8 @@ static void test_plain(void)
     char han[3 * 200 + 1];
     for (int i = 0; i < 200; i++) memcpy(han + 3 * i, "\xe7\x95\x8c", 3);
     put("han", han, sizeof han - 1);
-    OK(read_all(path, 64, &a) == MOE_OK && a.torn == a.pieces - 1 && a.pieces == 10); /* 63 bytes each: whole characters */
+    /* 63 bytes each: whole characters */
+    OK(read_all(path, 64, &a) == MOE_OK && a.torn == a.pieces - 1 && a.pieces == 10);
     forget(&a);
     check_plain(put_text("crlf.txt", "one\r\ntwo\r\n"), 0, "one\r\ntwo\r\n", 10, 0); /* as it is */
     /* a byte order mark is none of the text */
@@ -143,40 +145,46 @@ static void expect_ids(const char *file, const char *rendered)
 /* Every shape, whatever the file is called: as lines, and as an array over several lines. */
 static void test_shapes(void)
 {
-    static const struct { const char *row, *rendered; } rows[] = {
+    static const struct { const char *row, *rendered;
+    } rows[] = {
         { "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": "
-         "[{\"type\": \"text\", \"text\": \"y\"}, {\"text\": \"es\"}]}]}",
+          "[{\"type\": \"text\", \"text\": \"y\"}, {\"text\": \"es\"}]}]}",
           USER("q") SAYS_("yes") },
         { "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
-         "\"a\"}], \"system\": \"s\"}", SYSTEM("s") USER("q") SAYS_("a") },
+          "\"a\"}], \"system\": \"s\"}",
+          SYSTEM("s") USER("q") SAYS_("a") },
         { "{\"conversations\": [{\"role\": \"user\", \"content\": \"q\"}]}", USER("q") },
         { "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\", \"weight\": 1}, {\"from\": \"gpt\", "
           "\"value\": \"a\", \"reasoning_content\": \"r\", \"tool_calls\": [{\"id\": \"i\", \"function\": "
           "{\"name\": \"f\", \"arguments\": {\"x\": 1.0}}}]}]}",
           USER("q") "<|im_assistant|>assistant<|im_middle|><think>r</think>a<|tool_calls_section_begin|>"
-          "<|tool_call_begin|>i<|tool_call_argument_begin|>{\"x\": 1.0}<|tool_call_end|>"
-          "<|tool_calls_section_end|><|im_end|>" },
+                    "<|tool_call_begin|>i<|tool_call_argument_begin|>{\"x\": 1.0}<|tool_call_end|>"
+                    "<|tool_calls_section_end|><|im_end|>" },
         { "{\"conversations\": [{\"from\": \"system\", \"value\": \"s\"}, {\"from\": \"user\", \"value\": "
-         "\"q\"}, {\"from\": \"assistant\", \"value\": \"\"}]}", SYSTEM("s") USER("q") SAYS_("") },
+          "\"q\"}, {\"from\": \"assistant\", \"value\": \"\"}]}",
+          SYSTEM("s") USER("q") SAYS_("") },
         { "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\"}", USER("i") SAYS_("o") },
         { "{\"instruction\": \"i\", \"input\": \"n\", \"output\": \"o\", \"system\": \"\", \"history\": "
-         "[[\"a\", \"b\"]]}", USER("a") SAYS_("b") USER("i\nn") SAYS_("o") },
+          "[[\"a\", \"b\"]]}",
+          USER("a") SAYS_("b") USER("i\nn") SAYS_("o") },
         { "{\"messages\": [{\"role\": \"developer\", \"content\": \"d\"}, {\"role\": \"user\", \"content\": "
-         "\"q\"}], \"tools\": []}",
+          "\"q\"}], \"tools\": []}",
           "<|im_system|>developer<|im_middle|>d<|im_end|>" USER("q") },
         { "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": "
-         "null, \"reasoning_content\": \"r\", \"tool_calls\": [{\"id\": \"functions.f:0\", "
+          "null, \"reasoning_content\": \"r\", \"tool_calls\": [{\"id\": \"functions.f:0\", "
           "\"function\": {\"name\": \"f\", \"arguments\": \"{}\"}}]}, {\"role\": \"tool\", "
           "\"tool_call_id\": \"functions.f:0\", \"content\": \"1\"}, {\"role\": \"assistant\", \"content\": "
           "\"a\", "
           "\"reasoning_content\": \"last\"}], \"tools\": \"[{\\\"type\\\": \\\"function\\\", "
           "\\\"function\\\": {\\\"name\\\": \\\"f\\\"}}]\"}",
           "<|im_system|>tool_declare<|im_middle|># Tools\n\n## functions\nnamespace functions {\ntype f = "
-          "(_: {}) => any;\n}\n<|im_end|>" USER("q")
-          "<|im_assistant|>assistant<|im_middle|><think>r</think><|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}"
-          "<|tool_call_end|><|tool_calls_section_end|><|im_end|><|im_system|>tool<|im_middle|>## Return of "
-          "functions.f:0\n1<|im_end|>"
-          "<|im_assistant|>assistant<|im_middle|><think>last</think>a<|im_end|>" },
+          "(_: {}) => any;\n}\n<|im_end|>" USER("q") "<|im_assistant|>assistant<|im_middle|><think>r</"
+                                                     "think><|tool_calls_section_begin|><|tool_call_begin|>"
+                                                     "functions.f:0<|tool_call_argument_begin|>{}<|tool_call_"
+                                                     "end|><|tool_calls_section_end|><|im_end|><|im_system|>"
+                                                     "tool<|im_middle|>## Return of "
+                                                     "functions.f:0\n1<|im_end|><|im_assistant|>assistant<|"
+                                                     "im_middle|><think>last</think>a<|im_end|>" },
     };
     char all[8192], text[16384];
     size_t n = 0, m = 0;
@@ -249,7 +257,8 @@ static void test_json(void)
 /* An array of any size is read in bounded memory, and once: 24 MiB in rows of 80 bytes. */
 static void test_array(void)
 {
-    static const char row[] = "{\"text\": \"all that glitters is not gold, and not all that is gold glitters\"},\n";
+    static const char row[] =
+        "{\"text\": \"all that glitters is not gold, and not all that is gold glitters\"},\n";
     size_t rows = (24 << 20) / (sizeof row - 1), got = 0;
     struct moe_text *t;
     struct moe_text_piece p;
@@ -321,23 +330,34 @@ static void test_refusals(void)
         { " \n\n", "holds no text" }, { "{\"text\": \"\"}\n", "holds no text" }, { "[]", "holds no text" },
             { "[ {\"text\": \"\"} ]", "holds no text" },
     };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) refused(MOE_CORRUPT, put_text("bad.jsonl", bad[i].json), bad[i].says);
-    static const struct { const char *bytes; size_t n; const char *says; } foreign[] = {
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        refused(MOE_CORRUPT, put_text("bad.jsonl", bad[i].json), bad[i].says);
+    static const struct { const char *bytes; size_t n; const char *says;
+    } foreign[] = {
         { "PAR1\x15\x04", 6, "is Parquet, not text (convert it to JSON lines)" },
-            { "\x28\xb5\x2f\xfd\x04", 5, "zstd -d" }, { "\xfd\x37zXZ\0\0", 7, "xz -d" },
-        { "BZh91AY&SY\0", 11, "bzip2 -d" }, { "PK\x03\x04\x14", 5, "a ZIP archive" },
-            { "\xff\xfe""a\0b\0", 6, "is UTF-16, not text (convert it: iconv" },
-        { "\xfe\xff\0a", 4, "UTF-16" }, { "\0\0\xfe\xff\0\0\0a", 8, "UTF-32" },
-            { "\xff\xfe\0\0a\0\0\0", 8, "is UTF-32, not text (convert it: iconv -f UTF-32" }, { "%PDF-1.7\n", 9, "PDF" },
-            { "ARROW1\0\0", 8, "Arrow" },
-        { "SQLite format 3\0", 16, "SQLite" }, { "\x89HDF\r\n", 6, "HDF5" }, { "\x93NUMPY\1", 7, "NumPy" },
+        { "\x28\xb5\x2f\xfd\x04", 5, "zstd -d" },
+        { "\xfd\x37zXZ\0\0", 7, "xz -d" },
+        { "BZh91AY&SY\0", 11, "bzip2 -d" },
+        { "PK\x03\x04\x14", 5, "a ZIP archive" },
+        { "\xff\xfe"
+          "a\0b\0",
+          6, "is UTF-16, not text (convert it: iconv" },
+        { "\xfe\xff\0a", 4, "UTF-16" },
+        { "\0\0\xfe\xff\0\0\0a", 8, "UTF-32" },
+        { "\xff\xfe\0\0a\0\0\0", 8, "is UTF-32, not text (convert it: iconv -f UTF-32" },
+        { "%PDF-1.7\n", 9, "PDF" },
+        { "ARROW1\0\0", 8, "Arrow" },
+        { "SQLite format 3\0", 16, "SQLite" },
+        { "\x89HDF\r\n", 6, "HDF5" },
+        { "\x93NUMPY\1", 7, "NumPy" },
     };
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
         refused(MOE_UNSUPPORTED, put("foreign.txt", foreign[i].bytes, foreign[i].n), foreign[i].says);
         put_zipped("foreign.jsonl.gz", "wb", foreign[i].bytes, foreign[i].n);
         refused(MOE_UNSUPPORTED, path, foreign[i].says);
     }
-    refused(MOE_CORRUPT, put_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid"), "is a Git LFS pointer");
+    refused(MOE_CORRUPT, put_text("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid"),
+            "is a Git LFS pointer");
     char tar[512] = "name";
     memcpy(tar + 257, "ustar", 5);
     refused(MOE_UNSUPPORTED, put("t.tar", tar, sizeof tar), "a tar archive");

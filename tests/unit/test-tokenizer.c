@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's goldens and a plain BPE. */
+/* Encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's
+ * goldens and a plain BPE. */
 #undef NDEBUG
 #include "base/io.h"
 #include "formats/tokenizer/bpe.h"
@@ -25,14 +26,20 @@ static struct moe_tokenizer *tok;
 static char *read_file(const char *path, size_t *size)
 {
     char *text;
-    if (moe_read_file(path, (size_t)1 << 30, &text, size, &err) != MOE_OK) { fprintf(stderr, "%s\n", err.msg); abort(); }
+    if (moe_read_file(path, (size_t)1 << 30, &text, size, &err) != MOE_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        abort();
+    }
     return text;
 }
 
 static int32_t *encode(const struct moe_tokenizer *t, const char *s, size_t len, bool special, size_t *n)
 {
     int32_t *ids;
-    if (moe_tokenize(t, s, len, special, &ids, n, &err) != MOE_OK) { fprintf(stderr, "%s\n", err.msg); abort(); }
+    if (moe_tokenize(t, s, len, special, &ids, n, &err) != MOE_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        abort();
+    }
     assert(ids);
     return ids;
 }
@@ -69,12 +76,14 @@ static void test_goldens(void)
     for (char *line = all; *line; line = strchr(line, '\n') + 1, lines++) {
         char text[2048];
         size_t len = strcspn(line, "\t") / 2;
-        for (size_t i = 0; i < len; i++) text[i] = (char)strtol((char[]){ line[2 * i], line[2 * i + 1], 0 }, NULL, 16);
+        for (size_t i = 0; i < len; i++)
+            text[i] = (char)strtol((char[]){ line[2 * i], line[2 * i + 1], 0 }, NULL, 16);
         char *ids = line + 2 * len + 1, *ends = strchr(ids, '\t') + 1;
         size_t n = numbers(ids, want), at = 0;
         expect(text, len, false, want, n);
         n = numbers(ends, want);
-        for (size_t i = 0; i < n; i++) OK(moe_pretoken_next(s, text, len, at, &at, &err) == MOE_OK && at == (size_t)want[i]);
+        for (size_t i = 0; i < n; i++)
+            OK(moe_pretoken_next(s, text, len, at, &at, &err) == MOE_OK && at == (size_t)want[i]);
         OK(at == len);
     }
     OK(lines > 400);
@@ -97,7 +106,8 @@ static void test_fixture(void)
     size_t size, n, gsize;
     char *text = read_file(DATA "valid.txt", &size), *golden = read_file(DATA "golden.safetensors", &gsize);
     int32_t *ids = encode(tok, text, size, false, &n);
-    OK(n == 69221); /* 270 windows of 256 and their last target make the 69,121 that perplexity is measured on */
+    /* 270 windows of 256 and their last target make the 69,121 that perplexity is measured on */
+    OK(n == 69221);
     uint64_t header = le64(golden);
     cJSON *root = cJSON_ParseWithLength(golden + 8, header);
     assert(root);
@@ -141,7 +151,8 @@ static void test_round_trip(const struct moe_tokenizer *t, int rounds)
         OK(b && len);
         expect_bytes_back(t, b, len);
     }
-    OK(!moe_token_bytes(t, -1, room, &len) && !moe_token_bytes(t, (int32_t)moe_tokenizer_size(t), room, &len));
+    OK(!moe_token_bytes(t, -1, room, &len) &&
+       !moe_token_bytes(t, (int32_t)moe_tokenizer_size(t), room, &len));
     for (int i = 0; i < rounds; i++) {
         expect_bytes_back(t, text, random_text(&state, text, 64));
         len = next_random(&state) % 64;
@@ -161,7 +172,8 @@ static void test_fallback(void)
             if (moe_token_bytes(tok, id, room, &len)[0] == c && len == 1) one[n] = id;
         expect(&c, 1, false, &one[n], 1);
     }
-    /* Each byte outside a valid sequence alone, valid stretches as texts: an overlong form, a surrogate, a cut character. */
+    /* Each byte outside a valid sequence alone, valid stretches as texts: an overlong form, a
+     * surrogate, a cut character. */
     static const char bad[] = "\xc0\x80\xed\xa0\x80\xe4\xb8";
     int32_t want[16];
     for (size_t i = 0; i < sizeof bad - 1; i++) want[i] = one[(unsigned char)bad[i]];
@@ -191,7 +203,8 @@ static size_t plain_bpe(const cJSON *ranks, const char *s, size_t len, int32_t *
             char key[64] = "";
             size_t bytes = start[i + 2] - start[i];
             if (bytes > 30) continue;
-            for (size_t k = 0; k < bytes; k++) snprintf(key + 2 * k, 3, "%02x", (unsigned char)s[start[i] + k]);
+            for (size_t k = 0; k < bytes; k++)
+                snprintf(key + 2 * k, 3, "%02x", (unsigned char)s[start[i] + k]);
             const cJSON *r = cJSON_GetObjectItemCaseSensitive(ranks, key);
             if (r && (best < 0 || r->valueint < best)) { best = r->valueint; where = i; }
         }
@@ -201,7 +214,8 @@ static size_t plain_bpe(const cJSON *ranks, const char *s, size_t len, int32_t *
     }
     for (size_t i = 0; i < n; i++) {
         char key[64] = "";
-        for (size_t k = start[i]; k < start[i + 1]; k++) snprintf(key + 2 * (k - start[i]), 3, "%02x", (unsigned char)s[k]);
+        for (size_t k = start[i]; k < start[i + 1]; k++)
+            snprintf(key + 2 * (k - start[i]), 3, "%02x", (unsigned char)s[k]);
         out[i] = cJSON_GetObjectItemCaseSensitive(ranks, key)->valueint;
     }
     return n;
@@ -228,7 +242,8 @@ static void test_bpe(void)
     OK(cJSON_GetArraySize(ranks) > 50);
     for (size_t len = 1; len <= 110; len += len < 60 ? 1 : 7)
         for (int round = 0; round < 3; round++) {
-            for (size_t i = 0; i < len; i++) text[i] = round == 2 ? "he"[i % 3 == 1] : "aehinorst"[next_random(&state) % 9];
+            for (size_t i = 0; i < len; i++)
+                text[i] = round == 2 ? "he"[i % 3 == 1] : "aehinorst"[next_random(&state) % 9];
             expect(text, len, false, want, plain_bpe(ranks, text, len, want));
         }
     cJSON_Delete(ranks);
@@ -237,8 +252,10 @@ static void test_bpe(void)
 static void test_special(void)
 {
     int32_t end = moe_token_find_special(tok, "<|im_end|>"), bos = moe_token_find_special(tok, "[BOS]");
-    OK(end == 1010 && bos == 1008 && moe_token_find_special(tok, "[MASK]") == -1 && moe_token_is_special(tok, end));
-    OK(moe_token_find_special(tok, "<|reserved_token_1021|>") == 1021 && !moe_token_is_special(tok, 1007) && !moe_token_is_special(tok, 1024));
+    OK(end == 1010 && bos == 1008 && moe_token_find_special(tok, "[MASK]") == -1 &&
+       moe_token_is_special(tok, end));
+    OK(moe_token_find_special(tok, "<|reserved_token_1021|>") == 1021 && !moe_token_is_special(tok, 1007) &&
+       !moe_token_is_special(tok, 1024));
     size_t n, a;
     int32_t *ids = encode(tok, "a<|im_end|>[BOS]", 16, false, &n), *word;
     OK(n > 4);
@@ -254,7 +271,10 @@ static void test_special(void)
     free(ids);
 }
 
-static const char *const long_units[] = { "a", "A", " ", "\n", "!", "7", "\xe4\xb8\x96", "\xcc\x81", "\xf0\x9f\x98\x80", "\xff", "th", "\xe2\x80", "'", " x", "<|", "[" };
+static const char *const long_units[] = {
+    "a",  "A",        " ", "\n", "!",  "7", "\xe4\xb8\x96", "\xcc\x81", "\xf0\x9f\x98\x80", "\xff",
+    "th", "\xe2\x80", "'", " x", "<|", "["
+};
 enum { LONG_UNITS = sizeof long_units / sizeof *long_units, LONG = 1 << 20 };
 
 static size_t fill_long(char *text, size_t size, const char *unit)
@@ -282,20 +302,23 @@ static double seconds_to_encode(const struct moe_tokenizer *t, const char *text,
     return least;
 }
 
-/* No quadratic case: 32 times the text takes about 32 times the time, where a quadratic case takes 1024 times; 256 leaves room
- * for caches and for whatever else the machine does. */
+/* No quadratic case: 32 times the text takes about 32 times the time, where a quadratic case takes 1024
+ * times; 256 leaves room for caches and for whatever else the machine does. */
 static void test_long(const struct moe_tokenizer *t)
 {
     char *text = malloc(LONG + 8);
     for (int u = 0; u < LONG_UNITS; u++) {
-        double few = seconds_to_encode(t, text, fill_long(text, LONG / 32, long_units[u])), many = seconds_to_encode(t, text, fill_long(text, LONG, long_units[u]));
-        if (many > 256 * few + .05) fprintf(stderr, "'%s': %g s for 32 KiB, %g s for 1 MiB\n", long_units[u], few, many);
+        double few = seconds_to_encode(t, text, fill_long(text, LONG / 32, long_units[u])),
+               many = seconds_to_encode(t, text, fill_long(text, LONG, long_units[u]));
+        if (many > 256 * few + .05)
+            fprintf(stderr, "'%s': %g s for 32 KiB, %g s for 1 MiB\n", long_units[u], few, many);
         OK(many <= 256 * few + .05);
     }
     free(text);
 }
 
-/* A vocabulary in which each unit of long_units merges as often as it can: its beginnings, and 2, 4, 8, 16 of it. */
+/* A vocabulary in which each unit of long_units merges as often as it can: its
+ * beginnings, and 2, 4, 8, 16 of it. */
 static char *merging_vocabulary(size_t *size)
 {
     char *text, (*token)[68] = calloc(512, sizeof *token);
@@ -305,7 +328,8 @@ static char *merging_vocabulary(size_t *size)
     for (; n < 256; n++) *token[n] = (char)n, len[n] = 1;
     for (int u = 0; u < LONG_UNITS; u++) {
         size_t unit = strlen(long_units[u]);
-        for (size_t k = unit > 1 ? 2 : 2 * unit, known; k <= 16 * unit; k = k < unit ? k + 1 : 2 * k) { /* unit is at most 4: k meets it */
+        /* unit is at most 4: k meets it */
+        for (size_t k = unit > 1 ? 2 : 2 * unit, known; k <= 16 * unit; k = k < unit ? k + 1 : 2 * k) {
             for (size_t i = 0; i < k; i++) token[n][i] = long_units[u][i % unit];
             for (known = 0; known < n && (len[known] != k || memcmp(token[known], token[n], k)); known++) { }
             len[n] = k;
@@ -318,7 +342,8 @@ static char *merging_vocabulary(size_t *size)
     return text;
 }
 
-/* The same of merging alone, in steps counted: at most three entries of the heap for a byte, each in and out once. */
+/* The same of merging alone, in steps counted: at most three entries of the heap for a
+ * byte, each in and out once. */
 static void test_long_steps(void)
 {
     size_t size;
@@ -376,16 +401,21 @@ static void test_decode(void)
     uint64_t state = 5;
     for (int i = 0; i < 3000; i++) {
         size_t n, len = random_text(&state, text, 20);
-        if (i % 2) for (size_t k = next_random(&state) % 6; k > 0; k--) text[next_random(&state) % len] = (char)(0x80 | next_random(&state));
+        if (i % 2)
+            for (size_t k = next_random(&state) % 6; k > 0; k--)
+                text[next_random(&state) % len] = (char)(0x80 | next_random(&state));
         int32_t *ids = encode(tok, text, len, false, &n);
         expect_stream(ids, n, text, len, 0);
         free(ids);
-        for (size_t k = 0; k < len; k++) single[k] = (unsigned char)text[k]; /* the fixture's first ranks are the bytes in order */
+        /* the fixture's first ranks are the bytes in order */
+        for (size_t k = 0; k < len; k++) single[k] = (unsigned char)text[k];
         expect_stream(single, len, text, len, 0);
     }
     static const char smile[] = "\xf0\x9f\x98\x80";
     for (size_t k = 1; k <= 3; k++) expect_stream((int32_t[]){ 0xf0, 0x9f, 0x98, 0x80 }, 4, smile, 4, k);
-    static const char *const tails[] = { "\xe4", "\xe4\xb8", "\xf0\x9f\x98", "\xf4\x8f", "\xf4\x90", "\xed\xa0", "\xe0\x80", "\xc2", "\xf0\x9f\x98\xf0\x9f\x98\x80" };
+    static const char *const tails[] = { "\xe4",     "\xe4\xb8", "\xf0\x9f\x98",
+                                         "\xf4\x8f", "\xf4\x90", "\xed\xa0",
+                                         "\xe0\x80", "\xc2",     "\xf0\x9f\x98\xf0\x9f\x98\x80" };
     for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
         for (size_t k = 0; tails[i][k]; k++) single[k] = (unsigned char)tails[i][k];
         expect_stream(single, strlen(tails[i]), tails[i], strlen(tails[i]), 0);
@@ -396,10 +426,13 @@ static void test_decode_special(void)
 {
     char out[256];
     struct moe_decoder d = { .n = 0 }, keep = { .keep_special = true };
-    OK(moe_decode(tok, &d, 1010, out) == 0 && moe_decode(tok, &keep, 1010, out) == 10 && !memcmp(out, "<|im_end|>", 10));
+    OK(moe_decode(tok, &d, 1010, out) == 0 && moe_decode(tok, &keep, 1010, out) == 10 &&
+       !memcmp(out, "<|im_end|>", 10));
     OK(moe_decode(tok, &d, -1, out) == 0 && moe_decode(tok, &d, 5000, out) == 0);
-    OK(moe_decode(tok, &d, 0xc3, out) == 0 && moe_decode(tok, &d, 1010, out) == 0 && moe_decode(tok, &d, 0xa9, out) == 2 && !memcmp(out, "\xc3\xa9", 2));
-    OK(moe_decode(tok, &keep, 0xc3, out) == 0 && moe_decode(tok, &keep, 1010, out) == 13 && !memcmp(out, "\xef\xbf\xbd<|im_end|>", 13));
+    OK(moe_decode(tok, &d, 0xc3, out) == 0 && moe_decode(tok, &d, 1010, out) == 0 &&
+       moe_decode(tok, &d, 0xa9, out) == 2 && !memcmp(out, "\xc3\xa9", 2));
+    OK(moe_decode(tok, &keep, 0xc3, out) == 0 && moe_decode(tok, &keep, 1010, out) == 13 &&
+       !memcmp(out, "\xef\xbf\xbd<|im_end|>", 13));
     OK(moe_decode_flush(&d, out) == 0);
 }
 
@@ -426,7 +459,8 @@ static void test_k2_size(void)
     assert(mkdtemp(dir));
     write_k2_vocabulary(dir, text, size);
     OK(moe_tokenizer_open(&t, dir, K2_VOCAB, &err) == MOE_OK && moe_tokenizer_size(t) == K2_VOCAB);
-    OK(moe_token_find_special(t, "<|reserved_token_163602|>") == 163602 && moe_token_find_special(t, "<|im_middle|>") == 163601);
+    OK(moe_token_find_special(t, "<|reserved_token_163602|>") == 163602 &&
+       moe_token_find_special(t, "<|im_middle|>") == 163601);
     OK(moe_token_find_special(t, "<|reserved_token_163840|>") == -1);
     test_round_trip(t, 200);
     test_long(t);
@@ -451,7 +485,10 @@ static void test_k2_size(void)
 
 int main(void)
 {
-    if (moe_tokenizer_open(&tok, DATA "bf16", 1024, &err) != MOE_OK) { fprintf(stderr, "%s\n", err.msg); return 1; }
+    if (moe_tokenizer_open(&tok, DATA "bf16", 1024, &err) != MOE_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        return 1;
+    }
     OK(moe_tokenizer_size(tok) == 1024);
     test_goldens();
     test_fixture();

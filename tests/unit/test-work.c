@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations of a calibrated run (quantize/calibrate/work.h): against products counted one by one, linear in tokens, and progress that adds up. */
+/* Operations of a calibrated run (quantize/calibrate/work.h): against products counted one by one, linear in
+ * tokens, and progress that adds up. */
 #include "tests/ok.h"
 #include "quantize/calibrate/work.h"
 
@@ -9,9 +10,22 @@
 
 /* Widths with nothing in common, so that no term can stand for another. */
 static const struct moe_config config = {
-    .hidden_size = 96, .num_hidden_layers = 5, .num_attention_heads = 3, .q_lora_rank = 40, .kv_lora_rank = 28, .qk_nope_head_dim = 10, .qk_rope_head_dim = 6,
-    .v_head_dim = 14, .intermediate_size = 200, .moe_intermediate_size = 48, .n_routed_experts = 11, .num_experts_per_tok = 3, .n_shared_experts = 2,
-    .first_k_dense_replace = 2, .moe_layer_freq = 1, .vocab_size = 500,
+    .hidden_size = 96,
+    .num_hidden_layers = 5,
+    .num_attention_heads = 3,
+    .q_lora_rank = 40,
+    .kv_lora_rank = 28,
+    .qk_nope_head_dim = 10,
+    .qk_rope_head_dim = 6,
+    .v_head_dim = 14,
+    .intermediate_size = 200,
+    .moe_intermediate_size = 48,
+    .n_routed_experts = 11,
+    .num_experts_per_tok = 3,
+    .n_shared_experts = 2,
+    .first_k_dense_replace = 2,
+    .moe_layer_freq = 1,
+    .vocab_size = 500,
 };
 
 static bool same(double a, double b) { return fabs(a - b) <= 1e-9 * fabs(b); }
@@ -21,47 +35,60 @@ static void test_forward(void)
 {
     const struct moe_config *c = &config;
     double t = 70, s = 10, heads = 3;
-    double attention = product(t, 40, 96) + product(t, 3 * 16, 40) + product(t, 28 + 6, 96) + product(t, 3 * (10 + 14), 28) + product(t, 96, 3 * 14);
-    attention += heads * product(t, s / 2, 16) + heads * product(t, s / 2, 14); /* scores; values: half of a sequence */
+    double attention = product(t, 40, 96) + product(t, 3 * 16, 40) + product(t, 28 + 6, 96) +
+                       product(t, 3 * (10 + 14), 28) + product(t, 96, 3 * 14);
+    /* scores; values: half of a sequence */
+    attention += heads * product(t, s / 2, 16) + heads * product(t, s / 2, 14);
     OK(same(moe_work_attention(c, t, s), attention));
     OK(same(moe_work_mlp(96, 48, t), 2 * product(t, 48, 96) + product(t, 96, 48)));
     OK(moe_work_common(c, 1) == 200 && moe_work_common(c, 2) == 96);
     OK(same(moe_work_forward(c, 0, t, s), attention + moe_work_mlp(96, 200, t)));
-    OK(same(moe_work_forward(c, 4, t, s), attention + product(t, 11, 96) + moe_work_mlp(96, 96, t) + 3 * moe_work_mlp(96, 48, t)));
+    OK(same(moe_work_forward(c, 4, t, s),
+            attention + product(t, 11, 96) + moe_work_mlp(96, 96, t) + 3 * moe_work_mlp(96, 48, t)));
     OK(moe_work_forward(c, 2, t, s) == moe_work_forward(c, 4, t, s)); /* layers of a kind weigh the same */
 }
 
 static void test_quantize(void)
 {
-    struct moe_mlp_method gptq = { .matrix = { .sweeps = 0 } }, fisher = { .matrix = { .sweeps = 2, .fit = true, .sided = true } },
+    struct moe_mlp_method gptq = { .matrix = { .sweeps = 0 } },
+                          fisher = { .matrix = { .sweeps = 2, .fit = true, .sided = true } },
                           weighted = { .matrix = { .diagonal = true } };
     double h = 96, i = 48, n = 70;
     struct moe_work_quantize w = moe_work_quantize(&gptq, 96, 48, false, n);
-    /* Gram matrices are symmetric: half a product; the unrounded and the rounded gate and up; feedback is half of a product with H */
+    /* Gram matrices are symmetric: half a product; the unrounded and the rounded gate and up; feedback is
+     * half of a product with H */
     OK(same(w.statistics, (product(h, h, n) + product(i, i, n)) / 2 + 4 * product(n, i, h)));
-    OK(same(w.factoring, (h * h * h + i * i * i) / 3) && same(w.rounding, (product(2 * i, h, h) + product(h, i, i)) / 2));
-    OK(moe_work_quantize(&weighted, 96, 48, false, n).rounding == 0 && moe_work_quantize(&weighted, 96, 48, false, n).factoring == 0);
+    OK(same(w.factoring, (h * h * h + i * i * i) / 3) &&
+       same(w.rounding, (product(2 * i, h, h) + product(h, i, i)) / 2));
+    OK(moe_work_quantize(&weighted, 96, 48, false, n).rounding == 0 &&
+       moe_work_quantize(&weighted, 96, 48, false, n).factoring == 0);
     struct moe_work_quantize f = moe_work_quantize(&fisher, 96, 48, true, n);
-    /* with a gradient and two sweeps: 1/2 + 1 + 2 products with H, 1/2 + 2 with G of 2 i and of h rows; down moved */
-    OK(same(f.rounding, 3.5 * (product(2 * i, h, h) + product(h, i, i)) + 2.5 * (product(2 * i, 2 * i, h) + product(h, h, i)) + product(h, i, i)));
+    /* with a gradient and two sweeps: 1/2 + 1 + 2 products with H, 1/2 + 2 with G of 2 i
+     * and of h rows; down moved */
+    OK(same(f.rounding, 3.5 * (product(2 * i, h, h) + product(h, i, i)) +
+                            2.5 * (product(2 * i, 2 * i, h) + product(h, h, i)) + product(h, i, i)));
     OK(f.statistics > w.statistics && f.factoring > w.factoring);
     /* however tokens are spread over experts, the sum is that of the mean */
     double all = 0, tokens[] = { 0, 3, 170, 37 };
     for (int e = 0; e < 4; e++) all += moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, tokens[e]));
     OK(same(all, 4 * moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, 210.0 / 4))));
     /* columns in groups: the work of a wide MLP grows with its width and not with the square */
-    double wide = moe_work_quantize(&gptq, 96, 8 * MOE_GROUP_COLUMNS, false, n).factoring, narrow = moe_work_quantize(&gptq, 96, MOE_GROUP_COLUMNS, false, n).factoring;
+    double wide = moe_work_quantize(&gptq, 96, 8 * MOE_GROUP_COLUMNS, false, n).factoring,
+           narrow = moe_work_quantize(&gptq, 96, MOE_GROUP_COLUMNS, false, n).factoring;
     OK(wide < 8.01 * narrow);
 }
 
 static void test_sensitivity(void)
 {
     const struct moe_config *c = &config;
-    double one = moe_work_sensitivity(c, 10, 5), parts = moe_work_head_back(c, 10) + 3 * moe_work_metric(c, 10);
+    double one = moe_work_sensitivity(c, 10, 5),
+           parts = moe_work_head_back(c, 10) + 3 * moe_work_metric(c, 10);
     OK(same(moe_work_sensitivity(c, 70, 5), 7 * one));
     for (int l = 0; l < 5; l++) parts += moe_work_forward(c, l, 10, 5);
-    for (int l = 3; l < 5; l++) /* back through the layers behind the first with experts, what their experts gave not computed again */
-        parts += moe_work_forward(c, l, 10, 5) - moe_work_mlp(96, 48, 30) + moe_work_attention_back(c, 10, 5) + moe_work_router_back(c, 10) +
+    /* back through the layers behind the first with experts, what their experts gave not computed again */
+    for (int l = 3; l < 5; l++)
+        parts += moe_work_forward(c, l, 10, 5) - moe_work_mlp(96, 48, 30) +
+                 moe_work_attention_back(c, 10, 5) + moe_work_router_back(c, 10) +
                  moe_work_mlp_back(96, 96, 10) + moe_work_mlp_back(96, 48, 30);
     OK(same(one, parts));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/tokenizer-vocab.h - writes a vocabulary of K2's size and shape: 163,584 ranks and K2's special tokens, the same
- * every time.  Its tokens are not K2's: single bytes, what a text's words begin with, Han characters, joined tokens. */
+/* tests/unit/tokenizer-vocab.h - writes a vocabulary of K2's size and shape: 163,584 ranks and K2's special
+ * tokens, the same every time.  Its tokens are not K2's: single bytes, what a text's words begin with, Han
+ * characters, joined tokens. */
 #ifndef MOE_TESTS_UNIT_TOKENIZER_VOCAB_H
 #define MOE_TESTS_UNIT_TOKENIZER_VOCAB_H
 
@@ -44,7 +45,8 @@ static inline void vocab_fill(struct vocab *v, const char *text, size_t size)
     uint64_t state = 0x9e3779b97f4a7c15u;
     for (int i = 0; i < 256; i++) vocab_add(v, &(unsigned char){ (unsigned char)(i + '!') }, 1);
     for (int c = 0x3000; c < 0xa000; c++) {
-        unsigned char u[3] = { (unsigned char)(0xe0 | c >> 12), (unsigned char)(0x80 | (c >> 6 & 63)), (unsigned char)(0x80 | (c & 63)) };
+        unsigned char u[3] = { (unsigned char)(0xe0 | c >> 12), (unsigned char)(0x80 | (c >> 6 & 63)),
+                               (unsigned char)(0x80 | (c & 63)) };
         vocab_add(v, u, 2);
         vocab_add(v, u, 3);
     }
@@ -62,8 +64,10 @@ static inline void put_base64(FILE *f, const unsigned char *s, size_t len)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < len; i += 3) {
-        uint32_t v = (uint32_t)s[i] << 16 | (i + 1 < len ? (uint32_t)s[i + 1] << 8 : 0) | (i + 2 < len ? s[i + 2] : 0);
-        fprintf(f, "%c%c%c%c", digits[v >> 18], digits[v >> 12 & 63], i + 1 < len ? digits[v >> 6 & 63] : '=', i + 2 < len ? digits[v & 63] : '=');
+        uint32_t v = (uint32_t)s[i] << 16 | (i + 1 < len ? (uint32_t)s[i + 1] << 8 : 0) |
+                     (i + 2 < len ? s[i + 2] : 0);
+        fprintf(f, "%c%c%c%c", digits[v >> 18], digits[v >> 12 & 63], i + 1 < len ? digits[v >> 6 & 63] : '=',
+                i + 2 < len ? digits[v & 63] : '=');
     }
 }
 
@@ -79,12 +83,25 @@ static inline FILE *create_in(const char *dir, const char *name)
 /* DIR/tiktoken.model and DIR/tokenizer_config.json; words come from text[0..size). */
 static inline void write_k2_vocabulary(const char *dir, const char *text, size_t size)
 {
-    static const struct { int id; const char *name; } special[] = {
-        { 163584, "[BOS]" }, { 163585, "[EOS]" }, { 163586, "<|im_end|>" }, { 163587, "<|im_user|>" }, { 163588, "<|im_assistant|>" },
-        { 163590, "<|start_header_id|>" }, { 163591, "<|end_header_id|>" }, { 163593, "[EOT]" }, { 163594, "<|im_system|>" },
-        { 163595, "<|tool_calls_section_begin|>" }, { 163596, "<|tool_calls_section_end|>" }, { 163597, "<|tool_call_begin|>" },
-        { 163598, "<|tool_call_argument_begin|>" }, { 163599, "<|tool_call_end|>" }, { 163601, "<|im_middle|>" },
-        { 163838, "[UNK]" }, { 163839, "[PAD]" },
+    static const struct { int id; const char *name;
+    } special[] = {
+        { 163584, "[BOS]" },
+        { 163585, "[EOS]" },
+        { 163586, "<|im_end|>" },
+        { 163587, "<|im_user|>" },
+        { 163588, "<|im_assistant|>" },
+        { 163590, "<|start_header_id|>" },
+        { 163591, "<|end_header_id|>" },
+        { 163593, "[EOT]" },
+        { 163594, "<|im_system|>" },
+        { 163595, "<|tool_calls_section_begin|>" },
+        { 163596, "<|tool_calls_section_end|>" },
+        { 163597, "<|tool_call_begin|>" },
+        { 163598, "<|tool_call_argument_begin|>" },
+        { 163599, "<|tool_call_end|>" },
+        { 163601, "<|im_middle|>" },
+        { 163838, "[UNK]" },
+        { 163839, "[PAD]" },
     };
     struct vocab *v = calloc(1, sizeof *v);
     assert(v);
@@ -99,7 +116,8 @@ static inline void write_k2_vocabulary(const char *dir, const char *text, size_t
     f = create_in(dir, "tokenizer_config.json");
     fputs("{\"added_tokens_decoder\": {", f);
     for (size_t i = 0; i < sizeof special / sizeof *special; i++)
-        fprintf(f, "%s\"%d\": {\"content\": \"%s\", \"special\": true}", i ? ", " : "", special[i].id, special[i].name);
+        fprintf(f, "%s\"%d\": {\"content\": \"%s\", \"special\": true}", i ? ", " : "", special[i].id,
+                special[i].name);
     fputs("}}\n", f);
     assert(fclose(f) == 0);
 }
