@@ -261,7 +261,7 @@ $(B)/fuzz-%: tests/fuzz/fuzz-%.c $(B)/libmoe.a
 # ---- install ------------------------------------------------------------------
 # The public headers: none that is for its folder alone.  Adding one is a promise: it needs a CHANGELOG entry.
 private := %-internal.h model/forward-parts.h formats/source-parts.h formats/checkpoint/checkpoint.h formats/checkpoint/foreign.h formats/checkpoint/quantconfig.h
-public := $(filter-out $(private),$(sort $(wildcard base/*.h formats/*.h formats/*.def formats/*/*.h \
+public := $(filter-out $(private),$(sort $(wildcard base/*.h base/*/*.h formats/*.h formats/*.def formats/*/*.h \
             kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h \
             model/*.h model/rewrite/*.h)))
 names  := $(notdir $(bins))

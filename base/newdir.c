@@ -3,7 +3,7 @@
 
 #include "base/apart.h"
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <fcntl.h>

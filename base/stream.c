@@ -2,7 +2,7 @@
 #include "base/stream.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/diff.h"
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "convert/rows.h"
 #include "kernels/kernels.h"
 

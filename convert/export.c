@@ -2,7 +2,7 @@
 #include "convert/export.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "convert/provenance.h"
 #include "formats/checkpoint/fused.h"
 #include "formats/checkpoint/safetensors.h"

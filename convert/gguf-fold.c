@@ -24,7 +24,7 @@
  * small for the types that have F16 scales: their plane is read once before the export. */
 #include "convert/gguf-internal.h"
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "kernels/scalar.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "convert/gguf-internal.h"
 #include "convert/rows.h"
 #include "kernels/kernels.h"

@@ -3,7 +3,7 @@
 
 #include "base/re.h"
 #include "base/show.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/gguf/gguf-read.h"
 
 #include <inttypes.h>

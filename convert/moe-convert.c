@@ -2,7 +2,7 @@
 /* moe-convert - main() only: parse, call, report. */
 #include "base/io.h"
 #include "base/newdir.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "base/show.h"
 #include "convert/convert-man.h"
 #include "convert/export.h"

@@ -4,7 +4,7 @@
 #include "base/re.h"
 #include "base/show.h"
 #include "base/stream.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "convert/convert-man.h"
 #include "convert/diff.h"
 #include "convert/inspect-gguf.h"

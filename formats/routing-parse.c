@@ -6,7 +6,7 @@
 #include "base/io.h"
 #include "base/show.h"
 #include "base/stream.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/scan.h"
 
 #include <limits.h>

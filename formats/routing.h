@@ -7,7 +7,7 @@
 #ifndef MOE_FORMATS_ROUTING_H
 #define MOE_FORMATS_ROUTING_H
 
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "formats/config.h"
 
 #include <stdbool.h>

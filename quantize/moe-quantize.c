@@ -3,7 +3,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/show.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "kernels/kernels.h"
 #include "model/rewrite/check.h"
 #include "model/rewrite/hf-tell.h"

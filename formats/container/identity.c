@@ -2,7 +2,7 @@
 #include "formats/container/identity.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/container-internal.h"
 #include "formats/source-parts.h"
 

@@ -4,7 +4,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "formats/container/container-internal.h"
 
 #include <limits.h>

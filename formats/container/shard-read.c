@@ -6,7 +6,7 @@
 #include "base/io.h"
 #include "base/progress.h"
 #include "base/show.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #include "base/progress.h"
 #include "base/show.h"
 #include "base/strmap.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/sane.h"
 #include "formats/source-parts.h"
 

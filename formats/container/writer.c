@@ -3,7 +3,7 @@
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/owner.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
 /* formats/tokenizer/chat-left.c - what conversations hold and their template has no
  * place for, told to people. */
 #include "base/show.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/tokenizer/chat.h"
 
 void moe_chat_tell_left(const struct moe_run *run, const char *option, const struct moe_chat_left *l)

@@ -4,7 +4,7 @@
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 #include "formats/container/original.h"
 

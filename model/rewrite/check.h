@@ -3,7 +3,7 @@
 #ifndef MOE_MODEL_REWRITE_CHECK_H
 #define MOE_MODEL_REWRITE_CHECK_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/source.h"
 
 /* The tokenizer beside the weights, when there is one, belongs to them: readable, and not larger than the

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/original.h"
 #include "formats/container/owner.h"
 #include "formats/container/small.h"

@@ -2,7 +2,7 @@
 #include "model/rewrite/hf-nvfp4.h"
 
 #include "base/io.h"
-#include "base/opt.h"
+#include "base/cli/opt.h"
 #include "model/rewrite/export-dir.h"
 #include "model/rewrite/hf-internal.h"
 

@@ -3,7 +3,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "kernels/nvfp4.h"
 #include "model/rewrite/hf-internal.h"
 #include "model/rewrite/precision.h"

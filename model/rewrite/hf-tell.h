@@ -4,7 +4,7 @@
 #ifndef MOE_MODEL_REWRITE_HF_TELL_H
 #define MOE_MODEL_REWRITE_HF_TELL_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "model/rewrite/hf-nvfp4.h"
 
 /* What is in the checkpoint and is not what was in the container, and which engines

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash.h"
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 #include "kernels/many.h"

@@ -2,7 +2,7 @@
 #include "model/rewrite/rewrite-hf.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "model/rewrite/export-dir.h"
 #include "model/rewrite/files.h"
 #include "model/rewrite/hf-internal.h"

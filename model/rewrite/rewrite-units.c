@@ -5,7 +5,7 @@
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "model/rewrite/files.h"
 #include "model/rewrite/hf-place.h"
 #include "model/rewrite/same.h"

@@ -2,7 +2,7 @@
 #include "model/rewrite/same.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/small.h"
 #include "model/rewrite/files.h"
 

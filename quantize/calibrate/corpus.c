@@ -4,7 +4,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/stream.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "model/forward-parts.h"
 #include "quantize/calibrate/backward.h"
 #include "quantize/calibrate/gradient.h"

@@ -5,7 +5,7 @@
 #define MOE_QUANTIZE_CALIBRATE_REPORT_H
 
 #include "base/json.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "quantize/calibrate/clip.h"
 
 #include <stdbool.h>

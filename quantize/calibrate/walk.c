@@ -2,7 +2,7 @@
 #include "quantize/calibrate/walk.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
 #include "model/rewrite/hf-place.h"

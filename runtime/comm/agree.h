@@ -3,13 +3,13 @@
  * and which of them differs.
  *
  * Options come from the tool's own table: every row takes part unless the row itself says that it need not
- * (base/opt.h, enum moe_opt_scope), so a new option is compared without anybody thinking of it.  What is no
- * option (the model's identity, what is in a file) is added by name. */
+ * (base/cli/opt.h, enum moe_opt_scope), so a new option is compared without anybody thinking of it.  What is
+ * no option (the model's identity, what is in a file) is added by name. */
 #ifndef MOE_RUNTIME_COMM_AGREE_H
 #define MOE_RUNTIME_COMM_AGREE_H
 
 #include "base/hash.h"
-#include "base/opt.h"
+#include "base/cli/opt.h"
 
 enum { MOE_AGREE_MAX = 96, MOE_AGREE_NAME = 32 };
 

@@ -5,7 +5,7 @@
 
 #if MOE_HAVE_UCX
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/comm/comm-ucx-internal.h"
 
 #include <poll.h>

@@ -3,7 +3,7 @@
 #include "runtime/comm/comm.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <stdlib.h>
 

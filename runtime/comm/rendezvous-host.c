@@ -3,7 +3,7 @@
 #include "runtime/comm/rendezvous.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/comm/socket.h"
 
 #include <errno.h>

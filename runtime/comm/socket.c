@@ -2,7 +2,7 @@
 #include "runtime/comm/socket.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <netdb.h>

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/json.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "kernels/kernels.h"
 
 #include <stdio.h>

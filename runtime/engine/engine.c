@@ -2,7 +2,7 @@
 #include "runtime/engine/engine.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/engine/reply.h"
 
 #include <math.h>

@@ -2,9 +2,9 @@
 /* moe-run - main() only: parse, call, report. */
 #include "base/env.h"
 #include "base/io.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "base/stream.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "model/rewrite/check.h"
 #include "runtime/comm/secret.h"
 #include "runtime/engine/bench-pass.h"

@@ -2,7 +2,7 @@
 #include "runtime/engine/run-options.h"
 
 #include "base/env.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "formats/routing.h"
 #include "runtime/comm/comm.h"
 #include "runtime/engine/trace.h"

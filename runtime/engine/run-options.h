@@ -3,7 +3,7 @@
 #ifndef MOE_RUNTIME_ENGINE_RUN_OPTIONS_H
 #define MOE_RUNTIME_ENGINE_RUN_OPTIONS_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/prompts.h"
 #include "runtime/plan/plan.h"
@@ -27,7 +27,7 @@ extern const struct moe_opt_rule moe_run_rules[];
 /* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and
  * --ranks as a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
 enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);
-/* All else that is asked for: the same codes, and those of base/output.h; else how to open the model. */
+/* All else that is asked for: the same codes, and those of base/cli/output.h; else how to open the model. */
 enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
                                     struct moe_err *err);
 /* The plan of --plan or --ranks for a model; the caller frees it. */

@@ -2,7 +2,7 @@
 #include "runtime/engine/score-pass.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <stdio.h>
 #include <stdlib.h>

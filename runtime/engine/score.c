@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/show.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/engine/score-pass.h"
 
 #include <math.h>

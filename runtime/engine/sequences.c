@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/sequences.h"
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/engine/reply.h"
 
 #include <stdlib.h>

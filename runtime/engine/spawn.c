@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as processes of this host, started by this one. */
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/comm/wire.h"
 #include "runtime/engine/handover.h"
 #include "runtime/engine/ranks.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/trace.h"
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 
 #include <stdio.h>

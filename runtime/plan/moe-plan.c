@@ -3,7 +3,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "base/show.h"
 #include "base/stream.h"
 #include "formats/container/container.h"

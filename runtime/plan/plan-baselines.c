@@ -2,7 +2,7 @@
 #include "runtime/plan/plan-baselines.h"
 
 #include "base/io.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #define MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 
 #include "base/json.h"
-#include "base/opt.h"
+#include "base/cli/opt.h"
 #include "runtime/plan/plan-proof.h"
 #include "runtime/plan/plan-text.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What others do, to compare with: experts in order, dealt out, and DeepSeek's EPLB (the steps and ties of
  * its published eplb.py, in float32 as there, so that the result is the same slot by slot). */
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 #define MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "runtime/plan/plan-search.h"
 
 /* Loops over ranks, slots and steps end when moe_is_stopping: a layer that is then no good is given to

@@ -2,7 +2,7 @@
 #include "runtime/plan/plan-options.h"
 
 #include "base/io.h"
-#include "base/output.h"
+#include "base/cli/output.h"
 #include "formats/container/container.h"
 #include "formats/container/owner.h"
 #include "formats/routing.h"

@@ -3,7 +3,7 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_OPTIONS_H
 #define MOE_RUNTIME_PLAN_PLAN_OPTIONS_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 /* Where --windows and --target are not given. */
 #define MOE_PLAN_WINDOWS 8
@@ -28,7 +28,7 @@ static inline int32_t moe_plan_windows(const struct moe_plan_options *o)
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
 /* Nothing stands at -o, or may be replaced, and it has to do with no other path of the
- * command (base/output.h). */
+ * command (base/cli/output.h). */
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
 
 #endif

@@ -29,7 +29,7 @@ struct moe_plan_task {
 /* MOE_USAGE, with the numbers, when no such plan exists: slots below (survive + 1) x experts
  * or above ranks x experts. */
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err);
-/* MOE_SIGINT, MOE_SIGTERM: a signal came (base/tool.h); so of all that follows and of moe_plan_prove. */
+/* MOE_SIGINT, MOE_SIGTERM: a signal came (base/cli/tool.h); so of all that follows and of moe_plan_prove. */
 enum moe_code moe_plan_search(struct moe_plan **p, const struct moe_plan_task *t, struct moe_pool *pool,
                               struct moe_err *err);
 

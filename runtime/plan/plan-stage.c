@@ -5,7 +5,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/owner.h"
 #include "formats/container/staged.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 #include "formats/container/identity.h"
 
 #include <math.h>

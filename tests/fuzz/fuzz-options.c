@@ -2,7 +2,7 @@
 /* A command line of any words (NUL between them) against a table with every kind of option: a usage error in
  * a sentence, or values that lie within what their kinds allow and operands that are words of the line. */
 #undef NDEBUG
-#include "base/opt.h"
+#include "base/cli/opt.h"
 
 #include <assert.h>
 #include <math.h>

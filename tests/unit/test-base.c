@@ -9,7 +9,7 @@
 #include "base/re.h"
 #include "base/show.h"
 #include "base/strmap.h"
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 /* Option tables: forms, sizes, what is refused with which words; help, man page and
  * completion name every option. */
 #include "tests/ok.h"
-#include "base/opt.h"
+#include "base/cli/opt.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

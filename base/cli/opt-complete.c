@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Completion for bash, zsh and fish, from the tables of options. */
-#include "base/opt.h"
+#include "base/cli/opt.h"
 
 #include <string.h>
 

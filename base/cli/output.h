@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/output.h - where a tool may write: apart from all else that its command line names, and over nothing
- * but files of its own kind.
+/* base/cli/output.h - where a tool may write: apart from all else that its command line names, and over
+ * nothing but files of its own kind.
  *
  * Asked before the work, so that a command that cannot end well does not begin; _ours again before a file
  * gets its name, for what has appeared meanwhile.  Nothing here writes. */
-#ifndef MOE_BASE_OUTPUT_H
-#define MOE_BASE_OUTPUT_H
+#ifndef MOE_BASE_CLI_OUTPUT_H
+#define MOE_BASE_CLI_OUTPUT_H
 
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 /* What tells that a tool wrote a file: its bytes from `at` on begin so, and both texts of `holds` (NULL:
  * none) are among its first 64 KiB.  A gzipped file is told by what is packed in it. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/opt.h - one table per tool; parsing, help, man page and completion come from it. */
-#ifndef MOE_BASE_OPT_H
-#define MOE_BASE_OPT_H
+/* base/cli/opt.h - one table per tool; parsing, help, man page and completion come from it. */
+#ifndef MOE_BASE_CLI_OPT_H
+#define MOE_BASE_CLI_OPT_H
 
 #include "base/err.h"
 

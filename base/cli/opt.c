@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/opt.h"
+#include "base/cli/opt.h"
 
 #include "base/env.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/tool.h - what every moe-* main() shares: the common options, how results, warnings
+/* base/cli/tool.h - what every moe-* main() shares: the common options, how results, warnings
  * and failures are printed.
  *
- * A tool is one option table (base/opt.h) plus
+ * A tool is one option table (base/cli/opt.h) plus
  *
  *     static int tool_main(int argc, char **argv)
  *     {
@@ -16,11 +16,11 @@
  *
  *     int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }
  */
-#ifndef MOE_BASE_TOOL_H
-#define MOE_BASE_TOOL_H
+#ifndef MOE_BASE_CLI_TOOL_H
+#define MOE_BASE_CLI_TOOL_H
 
 #include "base/json.h"
-#include "base/opt.h"
+#include "base/cli/opt.h"
 #include "base/pool.h"
 #include "base/progress.h"
 

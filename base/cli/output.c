@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/output.h"
+#include "base/cli/output.h"
 
 #include "base/apart.h"
 #include "base/io.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/tool.h"
+#include "base/cli/tool.h"
 
 #include "base/env.h"
 #include "base/io.h"
