@@ -3,6 +3,7 @@
 BEGIN {
     r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
     within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
+    within["rounding"] = 0; within["passes"] = 1; within["calibrate"] = 2 # of quantize/
 }
 /^#include "/ {
     split(FILENAME, f, "/"); split($2, i, /["\/]/)
@@ -10,8 +11,9 @@ BEGIN {
     if (r[i[2]] > r[f[1]] || (r[i[2]] == 4 && i[2] != f[1])) {
         print FILENAME ":" FNR ": " f[1] " may not include " i[2]; bad = 1
     }
-    if (f[1] == "runtime" && i[2] == "runtime" && (!(f[2] in within) || !(i[3] in within) || within[i[3]] > within[f[2]])) {
-        print FILENAME ":" FNR ": runtime/" f[2] " may not include runtime/" i[3]; bad = 1
+    inside = f[1] == i[2] && (f[1] == "runtime" || (f[1] == "quantize" && 3 in f))
+    if (inside && (!(f[2] in within) || !(i[3] in within) || within[i[3]] > within[f[2]])) {
+        print FILENAME ":" FNR ": " f[1] "/" f[2] " may not include " i[2] "/" i[3]; bad = 1
     }
     folder = FILENAME; sub(/\/[^\/]*$/, "", folder)
     of = $2; gsub(/"/, "", of); name = of; sub(/\/[^\/]*$/, "", of)

@@ -7,8 +7,8 @@
 #include "quantize/calibrate/aside.h"
 #include "quantize/calibrate/calibrate.h"
 #include "quantize/calibrate/drift.h"
-#include "quantize/calibrate/fisher.h"
-#include "quantize/calibrate/walk.h"
+#include "quantize/passes/fisher.h"
+#include "quantize/passes/walk.h"
 
 /* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than MOE_FEW
  * tokens borrows the statistics of up to MOE_LENT tokens of the layer, evenly spaced, which together count as

@@ -5,9 +5,9 @@
 #include "base/io.h"
 #include "model/rewrite/emit.h"
 #include "quantize/calibrate/dense.h"
-#include "quantize/calibrate/gradient.h"
-#include "quantize/calibrate/least.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/gradient.h"
+#include "quantize/rounding/least.h"
+#include "quantize/passes/work.h"
 
 static uint64_t stored_bytes(const struct moe_tensor *t)
 {

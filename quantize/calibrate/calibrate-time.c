@@ -3,9 +3,9 @@
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "quantize/calibrate/dense.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 #include "quantize/calibrate/speed.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/work.h"
 
 int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o)
 {

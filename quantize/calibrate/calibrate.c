@@ -5,10 +5,10 @@
 #include "formats/routing.h"
 #include "model/rewrite/unit.h"
 #include "quantize/calibrate/dense.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 #include "quantize/calibrate/report.h"
 #include "quantize/calibrate/watch.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/work.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,9 +3,9 @@
  * (model/rewrite/rewrite.h moe_coder).
  *
  * For each layer: attention over all tokens, the router, then the experts, each quantized over the tokens
- * that chose it (quantize/calibrate/mlp.h), as many at once as memory holds; then the states go on through
+ * that chose it (quantize/rounding/mlp.h), as many at once as memory holds; then the states go on through
  * the quantized weights, so that later layers are fitted to what they will see.  Before all that, once, a
- * pass over some of the tokens says what of each layer's output matters (quantize/calibrate/fisher.h).
+ * pass over some of the tokens says what of each layer's output matters (quantize/passes/fisher.h).
  *
  * An interrupted run goes through the finished layers again with their quantized
  * weights, without statistics. */
@@ -14,7 +14,7 @@
 
 #include "base/progress.h"
 #include "model/rewrite/rewrite.h"
-#include "quantize/calibrate/mlp.h"
+#include "quantize/rounding/mlp.h"
 
 struct moe_calibration {
     const int32_t *tokens; int64_t n;   /* of all sequences, one after the other */

@@ -2,7 +2,7 @@
 #include "quantize/calibrate/dense.h"
 
 #include "kernels/kernels.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/work.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -4,13 +4,13 @@
  *
  * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the
  * unquantized layer computes them, then they are rounded (o's rows by the layer's metric) and put in place of
- * the source's; then its dense or shared MLP likewise (quantize/calibrate/mlp.h).  What was chosen is kept
+ * the source's; then its dense or shared MLP likewise (quantize/rounding/mlp.h).  What was chosen is kept
  * (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run is resumed. */
 #ifndef MOE_QUANTIZE_CALIBRATE_DENSE_H
 #define MOE_QUANTIZE_CALIBRATE_DENSE_H
 
 #include "quantize/calibrate/aside.h"
-#include "quantize/calibrate/walk.h"
+#include "quantize/passes/walk.h"
 
 struct moe_dense {
     struct moe_walk *walk;

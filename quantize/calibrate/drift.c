@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "model/forward-parts.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <stdlib.h>
 

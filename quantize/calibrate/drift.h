@@ -8,15 +8,15 @@
  * which is what the quantized layers before have lost and this one's attention and shared expert have
  * made of it.  Each of the token's experts is to give z = STEP D w / sum w^2 more (w: routing weights),
  * so that together their weighted outputs give STEP D; what of it their inputs foretell goes into
- * `down` (quantize/calibrate/mlp.h).  An expert foretells but a part of D, and not the same part as the
+ * `down` (quantize/rounding/mlp.h).  An expert foretells but a part of D, and not the same part as the
  * others: with STEP 1 their sum falls short of the joint regression, whose first Richardson iteration
  * this is (stable up to 2).
  *
- * Memory: the walk's twin (quantize/calibrate/walk.h) and 4 bytes for each token and chosen expert. */
+ * Memory: the walk's twin (quantize/passes/walk.h) and 4 bytes for each token and chosen expert. */
 #ifndef MOE_QUANTIZE_CALIBRATE_DRIFT_H
 #define MOE_QUANTIZE_CALIBRATE_DRIFT_H
 
-#include "quantize/calibrate/walk.h"
+#include "quantize/passes/walk.h"
 
 struct moe_drift {
     struct moe_walk walk;             /* through the source; its sum holds D once a layer is measured */

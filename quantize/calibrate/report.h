@@ -6,7 +6,7 @@
 
 #include "base/json.h"
 #include "base/cli/output.h"
-#include "quantize/calibrate/clip.h"
+#include "quantize/rounding/clip.h"
 
 #include <stdbool.h>
 

@@ -4,9 +4,9 @@
 #include "base/io.h"
 #include "kernels/kernels.h"
 #include "model/forward-parts.h"
-#include "quantize/calibrate/backward.h"
-#include "quantize/calibrate/least.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/backward.h"
+#include "quantize/rounding/least.h"
+#include "quantize/passes/work.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -8,7 +8,7 @@
 #ifndef MOE_QUANTIZE_CALIBRATE_SPEED_H
 #define MOE_QUANTIZE_CALIBRATE_SPEED_H
 
-#include "quantize/calibrate/mlp.h"
+#include "quantize/rounding/mlp.h"
 
 /* Seconds for an operation; for what a cost grows with beside operations, which are the larger part where
  * widths are large. */
@@ -24,7 +24,7 @@ static inline double moe_speed_columns(int64_t hidden, int64_t inter)
     return (double)hidden * (double)hidden + (double)inter * (double)inter;
 }
 
-/* Operations a second, as quantize/calibrate/work.h counts them. */
+/* Operations a second, as quantize/passes/work.h counts them. */
 struct moe_speed {
     double product;                                   /* the best matrix product, on all threads */
     double attention, mlp;                            /* forward, on all threads */

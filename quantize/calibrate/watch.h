@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/calibrate/watch.h - which of a layer's activations its static input scales clip
- * (quantize/calibrate/clip.h), seen as the layer is walked through with the weights that were written:
+ * (quantize/rounding/clip.h), seen as the layer is walked through with the weights that were written:
  * attention's inputs by hooks, MLPs' by the walk. */
 #ifndef MOE_QUANTIZE_CALIBRATE_WATCH_H
 #define MOE_QUANTIZE_CALIBRATE_WATCH_H

@@ -5,7 +5,7 @@
  * max_tokens change a bit. */
 #undef NDEBUG
 #include "model/forward-parts.h"
-#include "quantize/calibrate/backward-internal.h"
+#include "quantize/passes/backward-internal.h"
 #include "tests/gen/generated.h"
 #include "tests/unit/plain-forward.h"
 

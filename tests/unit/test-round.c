@@ -4,7 +4,7 @@
 #undef NDEBUG
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
-#include "quantize/calibrate/matrix.h"
+#include "quantize/rounding/matrix.h"
 
 #include <assert.h>
 #include <math.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations of a calibrated run (quantize/calibrate/work.h): against products counted one by one, linear in
+/* Operations of a calibrated run (quantize/passes/work.h): against products counted one by one, linear in
  * tokens, and progress that adds up. */
 #include "tests/ok.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/work.h"
 
 #include <math.h>
 #include <stdlib.h>

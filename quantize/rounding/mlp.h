@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/mlp.h - one MLP (a routed expert, the shared one, a dense layer's) calibrated: ffn(x) =
+/* quantize/rounding/mlp.h - one MLP (a routed expert, the shared one, a dense layer's) calibrated: ffn(x) =
  * down(silu(gate x) * (up x)).
  *
  *   gate, up   rounded together, under one global scale.  Columns: the form of their inputs x.  Rows:
@@ -13,16 +13,16 @@
  *              rows: F.  First moved to where it does most of what the unrounded down did with the unrounded
  *              y: W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1; and then to where it gives what its tokens
  *              lack as far as yq foretells it: + Z^T Yq (Yq^T Yq + damping)^-1, shrunk
- *              (quantize/calibrate/matrix.h).
+ *              (quantize/rounding/matrix.h).
  *
  * Tokens come in pieces, once for each set of statistics; nothing is held for each of them. */
-#ifndef MOE_QUANTIZE_CALIBRATE_MLP_H
-#define MOE_QUANTIZE_CALIBRATE_MLP_H
+#ifndef MOE_QUANTIZE_ROUNDING_MLP_H
+#define MOE_QUANTIZE_ROUNDING_MLP_H
 
 #include "model/forward.h"
-#include "quantize/calibrate/clip.h"
-#include "quantize/calibrate/matrix.h"
-#include "quantize/calibrate/states.h"
+#include "quantize/rounding/clip.h"
+#include "quantize/rounding/matrix.h"
+#include "quantize/rounding/states.h"
 
 /* activations: FLOAT; NVFP4 or NVFP4_46: inputs are that when the model runs, and the forms
  * are those of such inputs. */

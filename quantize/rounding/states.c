@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/states.h"
+#include "quantize/rounding/states.h"
 
 #include "base/io.h"
 

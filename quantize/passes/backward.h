@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/backward.h - vector-Jacobian products of the forward pass (model/forward.h): gradients
+/* quantize/passes/backward.h - vector-Jacobian products of the forward pass (model/forward.h): gradients
  * with respect to activations, never weights.
  *
  * For the Fisher information of a calibration: a gradient at the logits goes back through the head, then
@@ -20,8 +20,8 @@
  *
  * Arrays are row-major, float32 and of the caller.  Outputs alias no input but where said.  Any number of
  * rows: more than max_tokens are taken in parts.  NaN and Inf pass through; only the head looks for them. */
-#ifndef MOE_QUANTIZE_CALIBRATE_BACKWARD_H
-#define MOE_QUANTIZE_CALIBRATE_BACKWARD_H
+#ifndef MOE_QUANTIZE_PASSES_BACKWARD_H
+#define MOE_QUANTIZE_PASSES_BACKWARD_H
 
 #include "base/pool.h"
 #include "model/model.h"

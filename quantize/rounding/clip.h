@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/clip.h - activations that a static input scale cannot represent: an NVFP4 activation
+/* quantize/rounding/clip.h - activations that a static input scale cannot represent: an NVFP4 activation
  * reaches 6 * 448 * scale, what is beyond is clipped when the model runs with --activations nvfp4 or on a
  * GPU.  By construction nothing that was looked at when the scale was chosen is clipped; what is counted here
  * is seen afterwards, through the weights as they were written. */
-#ifndef MOE_QUANTIZE_CALIBRATE_CLIP_H
-#define MOE_QUANTIZE_CALIBRATE_CLIP_H
+#ifndef MOE_QUANTIZE_ROUNDING_CLIP_H
+#define MOE_QUANTIZE_ROUNDING_CLIP_H
 
 #include <stdint.h>
 

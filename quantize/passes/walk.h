@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/walk.h - tokens through a model layer by layer: the hidden states of all of them stay,
+/* quantize/passes/walk.h - tokens through a model layer by layer: the hidden states of all of them stay,
  * one layer's weights come and go.
  *
  * Memory: the states twice (4 bytes a value; in files where a directory is given), 16 bytes for each token
  * and chosen expert, the buffers of one piece of one MLP, one batch of attention; of the mapped source what
  * one layer's attention touches. */
-#ifndef MOE_QUANTIZE_CALIBRATE_WALK_H
-#define MOE_QUANTIZE_CALIBRATE_WALK_H
+#ifndef MOE_QUANTIZE_PASSES_WALK_H
+#define MOE_QUANTIZE_PASSES_WALK_H
 
 #include "model/forward.h"
 #include "model/rewrite/rewrite.h"
 #include "model/rewrite/unit.h"
-#include "quantize/calibrate/mlp.h"
+#include "quantize/rounding/mlp.h"
 
-struct moe_meter; /* quantize/calibrate/work.h */
+struct moe_meter; /* quantize/passes/work.h */
 
 struct moe_held { uint8_t *data[3]; size_t bytes[3]; }; /* an expert's weights as stored, read into memory */
 void moe_held_release(struct moe_held *r);

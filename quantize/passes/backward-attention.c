@@ -10,7 +10,7 @@
  *
  * Scores are computed again, BLOCK queries at a time.  The gradients of all heads' keys and values are kept,
  * so that kv_b's transposed product adds heads in order whoever computed them. */
-#include "quantize/calibrate/backward-internal.h"
+#include "quantize/passes/backward-internal.h"
 
 #include <string.h>
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/walk.h"
+#include "quantize/passes/walk.h"
 
 #include "base/io.h"
 #include "base/cli/tool.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
 #include "model/rewrite/hf-place.h"
-#include "quantize/calibrate/least.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/rounding/least.h"
+#include "quantize/passes/work.h"
 
 #include <math.h>
 #include <stdlib.h>

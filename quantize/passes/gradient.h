@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/gradient.h - how far a sensitivity pass has come, in a file: the gradients after one
+/* quantize/passes/gradient.h - how far a sensitivity pass has come, in a file: the gradients after one
  * layer, from which the pass goes on.
  *
  * The file is replaced once a layer, whole or not at all, and has a checksum; it is as large as the hidden
  * states of the pass's tokens once. Who reads it has to know that it is of the same work (state.json of the
  * partial directory says so); of that only the sizes are held against it. */
-#ifndef MOE_QUANTIZE_CALIBRATE_GRADIENT_H
-#define MOE_QUANTIZE_CALIBRATE_GRADIENT_H
+#ifndef MOE_QUANTIZE_PASSES_GRADIENT_H
+#define MOE_QUANTIZE_PASSES_GRADIENT_H
 
-#include "quantize/calibrate/states.h"
+#include "quantize/rounding/states.h"
 
 #define MOE_GRADIENT_NAME "gradient.work"
 

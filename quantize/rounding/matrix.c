@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/matrix.h"
+#include "quantize/rounding/matrix.h"
 
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>

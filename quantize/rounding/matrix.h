@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/matrix.h - weights rounded from the statistics of their inputs.
+/* quantize/rounding/matrix.h - weights rounded from the statistics of their inputs.
  *
  * A weight may be taken in groups of columns [c0, c0 + k): each has its own form, as if H were zero between
  * groups.  That bounds memory by the square of a group's width, for weights that are very wide. */
-#ifndef MOE_QUANTIZE_CALIBRATE_MATRIX_H
-#define MOE_QUANTIZE_CALIBRATE_MATRIX_H
+#ifndef MOE_QUANTIZE_ROUNDING_MATRIX_H
+#define MOE_QUANTIZE_ROUNDING_MATRIX_H
 
 #include "formats/dtype.h"
-#include "quantize/calibrate/metric.h"
-#include "quantize/calibrate/round.h"
+#include "quantize/rounding/metric.h"
+#include "quantize/rounding/round.h"
 
 enum { MOE_GROUP_COLUMNS = 8192 };   /* at most, of a group */
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/states.h - the hidden states of all calibration tokens: a [n, width] float32 matrix in
+/* quantize/rounding/states.h - the hidden states of all calibration tokens: a [n, width] float32 matrix in
  * memory, or in a file of the scratch directory where memory does not hold it (unlinked at once: it goes when
  * the process does).  A row or a run of rows at a time. */
-#ifndef MOE_QUANTIZE_CALIBRATE_STATES_H
-#define MOE_QUANTIZE_CALIBRATE_STATES_H
+#ifndef MOE_QUANTIZE_ROUNDING_STATES_H
+#define MOE_QUANTIZE_ROUNDING_STATES_H
 
 #include "base/err.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/round.h - a weight to NVFP4 so that the error under a quadratic form is small.
+/* quantize/rounding/round.h - a weight to NVFP4 so that the error under a quadratic form is small.
  *
  * E = W - Q [R, K] is judged by tr(G E H E^T): H says how the inputs of the K columns go together
- * (quantize/calibrate/form.h), G how the R outputs matter to the model's answer; both positive definite.
+ * (quantize/rounding/form.h), G how the R outputs matter to the model's answer; both positive definite.
  * With H = L D L^T and G = M B M^T (unit lower triangular) that is
  *     sum over i, j of B_i D_j R_ij^2,   R = M^T E L,   R_ij = E_ij + terms of E in later rows and columns.
  *
@@ -13,10 +13,10 @@
  *   2. Descent: sweeps over all weights; each takes the code that is best with all others as they are.
  *
  * Without G the rows are independent.  Results do not depend on threads. */
-#ifndef MOE_QUANTIZE_CALIBRATE_ROUND_H
-#define MOE_QUANTIZE_CALIBRATE_ROUND_H
+#ifndef MOE_QUANTIZE_ROUNDING_ROUND_H
+#define MOE_QUANTIZE_ROUNDING_ROUND_H
 
-#include "quantize/calibrate/form.h"
+#include "quantize/rounding/form.h"
 
 struct moe_round {
     const struct moe_form *columns; /* H, factored; k = K */

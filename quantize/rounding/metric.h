@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/metric.h - how the outputs of a weight matter: a form over rows
- * (quantize/calibrate/round.h G), with its rows in the order in which rounding
+/* quantize/rounding/metric.h - how the outputs of a weight matter: a form over rows
+ * (quantize/rounding/round.h G), with its rows in the order in which rounding
  * takes them: those that matter most are last, and are rounded first. */
-#ifndef MOE_QUANTIZE_CALIBRATE_METRIC_H
-#define MOE_QUANTIZE_CALIBRATE_METRIC_H
+#ifndef MOE_QUANTIZE_ROUNDING_METRIC_H
+#define MOE_QUANTIZE_ROUNDING_METRIC_H
 
-#include "quantize/calibrate/form.h"
+#include "quantize/rounding/form.h"
 
 struct moe_metric { struct moe_form form; int32_t *order; /* [k] which row stands at each place */ };
 

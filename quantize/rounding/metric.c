@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/metric.h"
+#include "quantize/rounding/metric.h"
 
 #include <stdlib.h>
 

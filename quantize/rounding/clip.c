@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/clip.h"
+#include "quantize/rounding/clip.h"
 
 #include "kernels/kernels.h"
 

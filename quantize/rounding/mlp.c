@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/mlp.h"
+#include "quantize/rounding/mlp.h"
 
 #include "base/io.h"
 #include "kernels/kernels.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/gradient.h"
+#include "quantize/passes/gradient.h"
 
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newfile.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <assert.h>
 #include <limits.h>

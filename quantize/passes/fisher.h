@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/fisher.h - what matters of a layer's output to the model's answer: the Fisher
+/* quantize/passes/fisher.h - what matters of a layer's output to the model's answer: the Fisher
  * information of the hidden state after it.
  *
  *     F_l = sum over tokens of g g^T,   g = d(-log p(y)) / d h_l,   y drawn from the model's own p,
@@ -8,12 +8,12 @@
  * F_l e / 2 (per token, on average), so F_l is the metric in which errors of that layer's projections
  * should be small.  One pass forward over the source, which keeps the states before every layer, and one
  * backward; weights are read twice. */
-#ifndef MOE_QUANTIZE_CALIBRATE_FISHER_H
-#define MOE_QUANTIZE_CALIBRATE_FISHER_H
+#ifndef MOE_QUANTIZE_PASSES_FISHER_H
+#define MOE_QUANTIZE_PASSES_FISHER_H
 
-#include "quantize/calibrate/metric.h"
-#include "quantize/calibrate/walk.h"
-#include "quantize/calibrate/work.h"
+#include "quantize/rounding/metric.h"
+#include "quantize/passes/walk.h"
+#include "quantize/passes/work.h"
 
 struct moe_fisher {
     const int32_t *tokens; int64_t n;   /* of all sequences */
@@ -27,7 +27,7 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
 
 /* Write F of every layer with experts into `dir`, a file each, durable once there.  reached: as
  * moe_fisher_reached has it; what is there of later layers stays, and the pass goes on where the earlier one
- * was (quantize/calibrate/gradient.h): forward through the layers before, then back.  states: a directory for
+ * was (quantize/passes/gradient.h): forward through the layers before, then back.  states: a directory for
  * the hidden states; NULL: memory.  meter: counts moe_work_sensitivity. */
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
                              const char *states, struct moe_pool *pool, struct moe_meter *meter,

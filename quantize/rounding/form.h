@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/form.h - the quadratic form that an output error is: what rounding is judged by.
+/* quantize/rounding/form.h - the quadratic form that an output error is: what rounding is judged by.
  *
  * A projection y = w x (one row w of K weights) whose weights become q has over T weighted
  * inputs the squared error
@@ -10,8 +10,8 @@
  * 2022, Chee et al. 2023).
  *
  * float32; sums in an order that threads do not change. */
-#ifndef MOE_QUANTIZE_CALIBRATE_FORM_H
-#define MOE_QUANTIZE_CALIBRATE_FORM_H
+#ifndef MOE_QUANTIZE_ROUNDING_FORM_H
+#define MOE_QUANTIZE_ROUNDING_FORM_H
 
 #include "base/pool.h"
 

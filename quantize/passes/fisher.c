@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/fisher.h"
+#include "quantize/passes/fisher.h"
 
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/cli/tool.h"
 #include "model/forward-parts.h"
-#include "quantize/calibrate/backward.h"
-#include "quantize/calibrate/gradient.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/passes/backward.h"
+#include "quantize/passes/gradient.h"
+#include "quantize/rounding/least.h"
 
 #include <assert.h>
 #include <fcntl.h>

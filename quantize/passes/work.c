@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/work.h"
+#include "quantize/passes/work.h"
 
 /* ---- forward ---- */
 
@@ -62,7 +62,7 @@ double moe_work_drift(const struct moe_config *c, int64_t layer, double n, doubl
 static double group(double k) { return k < MOE_GROUP_COLUMNS ? k : MOE_GROUP_COLUMNS; }
 static double groups(double k) { return (double)((int64_t)(k + MOE_GROUP_COLUMNS - 1) / MOE_GROUP_COLUMNS); }
 
-/* quantize/calibrate/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole
+/* quantize/rounding/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole
  * one, each sweep of descent another. */
 static double rounding(const struct moe_matrix_method *how, double r, double k, bool rows)
 {

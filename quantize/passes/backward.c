@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/backward-internal.h"
+#include "quantize/passes/backward-internal.h"
 
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/work.h - floating-point operations of a calibrated run, two for a multiply-add: what
+/* quantize/passes/work.h - floating-point operations of a calibrated run, two for a multiply-add: what
  * --dry-run states, what progress counts and what the report divides by seconds.
  *
  * Part by part and linear in tokens, so that the parts add up to the whole whatever the routing is.  Products
  * and factorizations are counted; norms, softmax, the choice of scales and reading are not. */
-#ifndef MOE_QUANTIZE_CALIBRATE_WORK_H
-#define MOE_QUANTIZE_CALIBRATE_WORK_H
+#ifndef MOE_QUANTIZE_PASSES_WORK_H
+#define MOE_QUANTIZE_PASSES_WORK_H
 
 #include "base/progress.h"
 #include "formats/source.h"
-#include "quantize/calibrate/mlp.h"
+#include "quantize/rounding/mlp.h"
 
 #include <pthread.h>
 
@@ -40,7 +40,7 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
                                      const struct moe_mlp_method *how, int64_t layer, double n,
                                      double sequence);
 
-/* The backward half of the sensitivity pass (quantize/calibrate/fisher.h): start at the head; a
+/* The backward half of the sensitivity pass (quantize/passes/fisher.h): start at the head; a
  * layer's metric; through an MLP, a router, attention.  Then the whole pass, forward and back, what is
  * computed again included. */
 double moe_work_head_back(const struct moe_config *c, double n);

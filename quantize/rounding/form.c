@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/form.h"
+#include "quantize/rounding/form.h"
 
 #include "kernels/kernels.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/least.h - the lesser and the greater of two sizes. */
-#ifndef MOE_QUANTIZE_CALIBRATE_LEAST_H
-#define MOE_QUANTIZE_CALIBRATE_LEAST_H
+/* quantize/rounding/least.h - the lesser and the greater of two sizes. */
+#ifndef MOE_QUANTIZE_ROUNDING_LEAST_H
+#define MOE_QUANTIZE_ROUNDING_LEAST_H
 
 #include <stdint.h>
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/backward-internal.h - buffers and products that backward*.c
+/* quantize/passes/backward-internal.h - buffers and products that backward*.c
  * share; for quantize/ alone. */
-#ifndef MOE_QUANTIZE_CALIBRATE_BACKWARD_INTERNAL_H
-#define MOE_QUANTIZE_CALIBRATE_BACKWARD_INTERNAL_H
+#ifndef MOE_QUANTIZE_PASSES_BACKWARD_INTERNAL_H
+#define MOE_QUANTIZE_PASSES_BACKWARD_INTERNAL_H
 
 #include "kernels/kernels.h"
-#include "quantize/calibrate/backward.h"
+#include "quantize/passes/backward.h"
 
 struct moe_backward {
     const struct moe_model *m;

@@ -8,7 +8,7 @@
  * The vocabulary is passed twice, PIECE ids at a time: once for the largest logit and the sum of exponentials
  * of every piece, which give a row's normalizer and the piece its label lies in, once for p, the label within
  * its piece, and head^T dl. */
-#include "quantize/calibrate/backward-internal.h"
+#include "quantize/passes/backward-internal.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/round.h"
+#include "quantize/rounding/round.h"
 
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
-#include "quantize/calibrate/least.h"
+#include "quantize/rounding/least.h"
 
 #include <string.h>
 
