@@ -433,28 +433,13 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 static const char *plan_name(const struct moe_plan_options *o) { return moe_stream_name(o->run.argv[0]); }
 
-static enum moe_code one_plan(const struct moe_plan_options *o, const char *what, struct moe_err *err)
-{
-    if (o->run.argc != 1)
-        return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
-    if (moe_exists(o->run.argv[0]) == MOE_DIR)
-        return moe_fail_at(err, MOE_USAGE, o->run.argv[0], NULL,
-                           "is a directory, and %s wants a plan (the file of moe-plan MODEL -o PLAN)", what);
-    if (strcmp(o->run.argv[0], "-")) return MOE_OK;
-    const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
-    for (size_t i = 0; i < o->stats.n; i++) also = strcmp(o->stats.v[i], "-") ? also : "--stats";
-    if (!also) return MOE_OK;
-    return moe_fail(err, MOE_USAGE, "standard input can be read once, but both PLAN and %s name it ('-')",
-                    also);
-}
-
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
     struct moe_plan_text plan = { 0 }, from = { 0 };
     cJSON *problems = cJSON_AddArrayToObject(json, "problems");
     struct moe_routing **stats = calloc(o->stats.n + 1, sizeof *stats);
-    enum moe_code code = stats && problems ? one_plan(o, "verify", err)
+    enum moe_code code = stats && problems ? moe_plan_options_one(o, "verify", err)
                                            : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     for (size_t i = 0; code == MOE_OK && i < o->stats.n; i++) {
         code = moe_routing_read(o->stats.v[i], &stats[i], err);
@@ -557,7 +542,7 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
 {
     struct moe_plan *p;
     char *text = NULL;
-    MOE_TRY(one_plan(o, "export", err));
+    MOE_TRY(moe_plan_options_one(o, "export", err));
     if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm")))
         return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
@@ -620,7 +605,7 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     struct moe_plot_beside other;
     double *most = NULL;
     char *svg = NULL;
-    MOE_TRY(one_plan(o, "plot", err));
+    MOE_TRY(moe_plan_options_one(o, "plot", err));
     MOE_TRY(moe_plan_read_own(&plan, o->run.argv[0], err));
     /* a picture of a plan that holds what it says, as far as it tells by itself */
     cJSON *problems = cJSON_CreateArray();
@@ -702,7 +687,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     struct moe_source *src = NULL;
     char *text;
     size_t n;
-    MOE_TRY(one_plan(o, "stage", err));
+    MOE_TRY(moe_plan_options_one(o, "stage", err));
     MOE_TRY(moe_read_text(o->run.argv[0], MOE_PLAN_TEXT_MAX, &text, &n, err));
     int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
     enum moe_code code = moe_plan_parse(&p, text, n, plan_name(o), ranks, err);
@@ -739,227 +724,11 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_plan_options o = { .ranks = MOE_UNSET,
-                                  .slots = MOE_UNSET,
-                                  .memory = MOE_UNSET,
-                                  .per_node = MOE_UNSET,
-                                  .survive = MOE_UNSET,
-                                  .windows = MOE_UNSET,
-                                  .batch = 128,
-                                  .context = 8192,
-                                  .prefill = 8192,
-                                  .reserve = 14000000000,
-                                  .target = MOE_PLAN_TARGET,
-                                  .gpu = "gb200-nvl72",
-                                  .expert_type = "source",
-                                  .dense_type = "source",
-                                  .kv_type = "fp8",
-                                  .how = "copy" };
-    const char *windows = "a file of statistics may hold several stretches of time (windows), and the plan "
-                          "has to be good in each of them: keep at most N of a file apart and add up "
-                          "neighbours beyond that; more are slower to plan for; 8 by default";
-    static_assert(MOE_PLAN_WINDOWS == 8, "the help above says so");
-    const char *force = "replace the file at -o, if it is one that moe-plan wrote";
-    const struct moe_opt opts[] = {
-        MOE_GROUP("plan"),
-        MOE_INT(0, "ranks", &o.ranks, "N",
-                "how many GPUs share the experts of each layer; with --from as many as the old plan has by "
-                "default"),
-        MOE_INT(0, "slots", &o.slots, "S",
-                "places for experts in each layer, all ranks together; what is more than the number of "
-                "experts (times --survive + 1) holds second copies of busy experts; by default just enough, "
-                "rounded up to a multiple of the ranks"),
-        MOE_SIZE(0, "memory-per-rank", &o.memory, "SIZE",
-                 "instead of --slots: as many slots as fit when the weights of one rank, its experts and all "
-                 "that every rank holds, may take this much (the cache is not in it)"),
-        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE",
-                       "how many tokens went to each expert: routing.json of moe-run or of a calibration, "
-                       "SGLang's JSON or a directory of TensorRT-LLM's; several are planned for together"),
-        MOE_INT(0, "windows", &o.windows, "N", windows),
-        MOE_INT(0, "ranks-per-node", &o.per_node, "N",
-                "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as "
-                "far as there are such"),
-        MOE_INT(0, "survive", &o.survive, "R",
-                "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R "
-                "ranks die; needs (R + 1) x experts slots"),
-        MOE_INPUT(0, "from", &o.from, "PLAN",
-                  "start from this plan, which is in use now, and move as few slots as it takes"),
-        MOE_FLOAT(0, "target", &o.target, "SHARE",
-                  "with --from: a layer is left alone once its fullest rank is at most this share above the "
-                  "least that any plan can have; 0.02 is 2 %, and smaller moves more"),
-        MOE_BOOL(0, "layers", &o.layers,
-                 "add to the report a line for each layer, what its columns mean, and the model's table"),
-        MOE_LIST(0, "baseline", &o.baselines, "trivial|round-robin|eplb|all",
-                 "add to the report what this placement would reach with the same slots"),
-        MOE_GROUP("memory and time model"),
-        MOE_STR(0, "gpu", &o.gpu, "NAME",
-                "whose memory and speed the report computes with: gb200-nvl72 or hgx-h200; "
-                "NAME,key=value,... changes figures, such as hgx-h200,memory=80,bandwidth=3350 (GB, GB/s): "
-                "all keys are in the man page"),
-        MOE_INT(0, "batch", &o.batch, "N", "sequences that a rank decodes at once"),
-        MOE_INT(0, "context", &o.context, "N", "tokens of context of each"),
-        MOE_INT(0, "prefill", &o.prefill, "N", "tokens of a prefill step of a rank"),
-        MOE_STR(0, "expert-type", &o.expert_type, "source|bf16|fp8|int4|nvfp4",
-                "type that routed experts will have"),
-        MOE_STR(0, "dense-type", &o.dense_type, "source|bf16|fp8",
-                "type that attention, shared experts and dense layers will have"),
-        MOE_STR(0, "kv-type", &o.kv_type, "fp8|bf16", "type of the cache"),
-        MOE_SIZE(0, "reserve", &o.reserve, "SIZE", "memory of a rank that is neither weights nor cache"),
-        MOE_STR(0, "compare", &o.compare, "N,N...",
-                "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
-        MOE_GROUP("output"),
-        MOE_STR('o', "output", &o.out, "FILE", "write the plan here"),
-        MOE_BOOL(-'n', "dry-run", &o.dry_run, "say slots, memory and bounds, and stop"),
-        MOE_BOOL('f', "force", &o.force, force),
-        MOE_COMMON_OPTIONS(&o.run),
-        MOE_END(),
-    };
-    const struct moe_opt verify_opts[] = {
-        MOE_INPUT_LIST(0, "stats", &o.stats, "FILE",
-                       "the statistics that the plan was made from; without them loads and bounds are not "
-                       "computed again; with others, the report says what the loads would be"),
-        MOE_INT(0, "windows", &o.windows, "N", windows),
-        MOE_INPUT(0, "from", &o.from, "PLAN", "the plan that it was made from: counts again what moves"),
-        MOE_COMMON_OPTIONS(&o.run),
-        MOE_END(),
-    };
-    const struct moe_opt export_opts[] = {
-        MOE_STR(0, "to", &o.to, "sglang|tensorrt-llm", "for this engine"),
-        MOE_STR(0, "model", &o.model, "MODEL",
-                "the model, of a plan that does not say (SGLang's, TensorRT-LLM's) which layers have no "
-                "experts: rows of these are left out"),
-        MOE_INT(0, "ranks", &o.ranks, "N",
-                "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
-        MOE_STR('o', "output", &o.out, "FILE", "write it here instead of to standard output"),
-        MOE_BOOL('f', "force", &o.force, force),
-        MOE_COMMON_OPTIONS(&o.run),
-        MOE_END(),
-    };
-    const struct moe_opt plot_opts[] = {
-        MOE_INPUT_LIST(
-            0, "stats", &o.stats, "FILE",
-            "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
-        MOE_INT(0, "windows", &o.windows, "N", windows),
-        MOE_STR('o', "output", &o.out, "FILE", "write the picture (SVG) here instead of to standard output"),
-        MOE_BOOL('f', "force", &o.force, force),
-        MOE_COMMON_OPTIONS(&o.run),
-        MOE_END(),
-    };
-    const struct moe_opt stage_opts[] = {
-        MOE_STR(0, "rank", &o.rank, "R|A-B",
-                "which ranks of the plan, counted from 0, will run where this goes: one, or all from A to B"),
-        MOE_STR(
-            0, "how", &o.how, "copy|link",
-            "copy only what these ranks need, or make hard links of all files (no space, same file system)"),
-        MOE_STR(0, "model", &o.model, "NAME.moe",
-                "the container, where the plan does not say or it has moved"),
-        MOE_BOOL(0, "check", &o.check, "write nothing: read what is at -o and hold it against its checksums"),
-        MOE_INT(0, "ranks", &o.ranks, "N",
-                "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
-        MOE_STR('o', "output", &o.out, "FILE", "the container directory to make, or with --check to read"),
-        MOE_BOOL('f', "force", &o.force, "replace what is at -o, if it is such a part"),
-        MOE_COMMON_OPTIONS(&o.run),
-        MOE_END(),
-    };
-    /* a container has statistics of its own to plan for, which no option names */
-    static const struct moe_opt_rule rules[] = { { "target", "from", false }, { NULL, NULL, false } },
-                                     of_stats[] = { { "windows", "stats", false }, { NULL, NULL, false } };
-    const struct moe_tool verify = {
-        .rules = of_stats,
-        .name = "moe-plan",
-        .verb = "verify",
-        .synopsis = "PLAN [--stats FILE]... [--from PLAN]",
-        .opts = verify_opts,
-        .about = "compute every number of a plan again, in code that shares nothing with the planner",
-        .description = "Exit code 16, and a line for each number that is wrong; without --stats only what "
-                       "the plan says by itself is held: coverage, copies, losses, memory.",
-        .json = "verified, problems, claims, same_statistics (null without --stats), load_max, load_mean, "
-                "copies_min, experts_lost_worst, experts_lost_worst_node.",
-        .examples = "moe-plan verify plan.json --stats routing.json",
-    };
-    const struct moe_tool export = {
-        .name = "moe-plan",
-        .verb = "export",
-        .synopsis = "PLAN --to sglang|tensorrt-llm [-o FILE]",
-        .opts = export_opts,
-        .about = "write a plan as SGLang or TensorRT-LLM reads it",
-        .description = "SGLang takes it with --init-expert-location, TensorRT-LLM as moe_load_balancer.yaml. "
-                       "Both want as many slots on each rank.",
-        .json = "output.",
-        .examples = "moe-plan export plan.json --to sglang -o sglang.json",
-    };
-    const struct moe_tool plot = {
-        .rules = of_stats,
-        .name = "moe-plan",
-        .verb = "plot",
-        .synopsis = "PLAN [--stats FILE]... [-o FILE.svg]",
-        .opts = plot_opts,
-        .about = "draw the load of every rank and layer, and the fullest ranks beside the bound",
-        .json = "output.",
-        .examples = "moe-plan plot plan.json --stats routing.json -o plan.svg",
-    };
-    const struct moe_tool stage = {
-        .name = "moe-plan",
-        .verb = "stage",
-        .synopsis = "PLAN --rank R|A-B -o DIR [--check]",
-        .opts = stage_opts,
-        .about = "put what some ranks need of a container into a directory of its own",
-        .description = "For machines that cannot hold the whole model: the directory can be moved anywhere, "
-                       "and moe-run --comm ucx runs those ranks from it.",
-        .json = "output, bytes.",
-        .examples = "moe-plan stage plan.json --rank 0 -o node0.moe",
-    };
-    const struct moe_tool *const verbs[] = { &verify, &export, &plot, &stage, NULL };
-    const struct moe_tool tool = {
-        .rules = rules,
-        .name = "moe-plan",
-        .synopsis = "[options] MODEL --ranks N [-o PLAN]\n       moe-plan verify|export|plot|stage PLAN "
-                    "[options]",
-        .verbs = verbs,
-        .about = "place experts on ranks, with a proof of how good the placement is",
-        .opts = opts,
-        .description =
-            "Expert parallelism gives each of N ranks (GPUs) some experts of every layer. In each layer all "
-            "ranks wait for the one that got most tokens, so where experts lie, and which of them have "
-            "copies on several ranks, decides how long a step takes. moe-plan says which experts lie in the "
-            "slots of which rank, layer by layer: first so that no expert is lost with --survive ranks, then "
-            "so that the fullest rank has least to do, then, with --from, so that few slots change.\n\n"
-            "MODEL is a container, a checkpoint, or a directory with only a config.json. How busy experts "
-            "are comes from --stats, else from the routing.json of a container; without either all count the "
-            "same, and the plan spreads them evenly.\n\n"
-            "A plan is a file of moe-plan -o, or SGLang's or TensorRT-LLM's as export writes it, which "
-            "verify and plot cannot use. PLAN, or one value of --stats and --from, may be -: standard "
-            "input.\n\n"
-            "The report says in five sentences how balanced the plan is, against a bound that no plan can "
-            "beat and against EPLB; what is lost with a rank; what a rank holds; how fast it would be, by a "
-            "model; and what is moved. docs/reference/placement.md, section 6, says what each number means "
-            "and what to do about it, and what the columns of --layers are.\n\n"
-            "The model of memory and time is arithmetic on published figures, not a measurement. --gpu "
-            "NAME,key=value... changes figures: memory in GB, bandwidth, link and network (between link "
-            "domains) in GB/s one way, fp4, fp8 and bf16 in dense TFLOP/s, domain in ranks.",
-        .json = "layers (layer, load_max, load_mean, bound, gap, bound_kind, load_max_after_loss, loss_rank, "
-                "bounds, load_max_rank, min_cut, min_cut_ranks, copies_min, experts_lost_worst, "
-                "experts_lost_worst_node, activated_max, noise_floor, slots_moved), gap_total, "
-                "experts_lost_worst, bytes_per_rank, bytes_moved, seconds (planning alone), cpu_seconds (the "
-                "same, of all threads), expert_bytes, replicated_bytes, slots_moved, statistics, windows, "
-                "batch, ranks, slots, the sums load_max, load_mean, bound, min_cut, load_max_after_loss, "
-                "baselines, gpu, model, compare, peak_rss.\n\n"
-                "verify: verified, problems, claims, same_statistics (null without --stats), load_max, "
-                "load_mean, copies_min, experts_lost_worst, experts_lost_worst_node. export, plot, stage: "
-                "output; stage: bytes.",
-        .examples = "moe-plan k2.moe --ranks 8 --slots 400 --stats routing.json -o plan.json\n"
-                    "moe-plan k2.moe --ranks 8 --survive 1 --stats routing.json --layers\n"
-                    "moe-plan k2.moe --stats today.json --from plan.json -o plan2.json\n"
-                    "moe-plan verify plan.json --stats routing.json\n"
-                    "moe-plan plot plan.json --stats routing.json -o plan.svg\n"
-                    "moe-plan export plan.json --to sglang -o sglang.json\n"
-                    "moe-plan stage plan.json --rank 0-3 -o node0.moe\n"
-                    "moe-plan k2-config/ --ranks 72 --expert-type nvfp4 --compare 8,16,32,36,72 --dry-run",
-    };
-    if (moe_run_begin(&o.run, &tool, argc, argv)) return o.run.exit;
+    struct moe_plan_options *o = &moe_plan_asked;
+    if (moe_run_begin(&o->run, &moe_plan_tool, argc, argv)) return o->run.exit;
     cJSON *json = cJSON_CreateObject();
-    enum moe_code code = json ? run(&o, json, &o.run.err) : moe_fail(&o.run.err, MOE_NOMEM, "no memory");
-    return moe_run_end(&o.run, code, json);
+    enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");
+    return moe_run_end(&o->run, code, json);
 }
 
 int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

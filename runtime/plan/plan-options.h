@@ -25,10 +25,17 @@ static inline int32_t moe_plan_windows(const struct moe_plan_options *o)
     return o->windows == MOE_UNSET ? MOE_PLAN_WINDOWS : (int32_t)o->windows;
 }
 
+/* What the command line says: the tables of options point into it. */
+extern struct moe_plan_options moe_plan_asked;
+/* Planning, with the verbs verify, export, plot and stage. */
+extern const struct moe_tool moe_plan_tool;
+
 /* Of planning (no subcommand): MOE_USAGE in a sentence. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
 /* Nothing stands at -o, or may be replaced, and it has to do with no other path of the
  * command (base/cli/output.h). */
 enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
+/* One operand, a plan, for the verb `what`; MOE_USAGE also where standard input is to be read twice. */
+enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char *what, struct moe_err *err);
 
 #endif

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/plan/plan-man.h - what the man page of moe-plan says besides its options. */
+#ifndef MOE_RUNTIME_PLAN_PLAN_MAN_H
+#define MOE_RUNTIME_PLAN_PLAN_MAN_H
+
+extern const char moe_plan_description[];
+extern const char moe_plan_json_keys[];
+extern const char moe_plan_examples[];
+
+#endif
