@@ -86,8 +86,8 @@ soon 20 alone_in 0 "--temperature -1" 2 --temperature -1
 soon 20 alone_in 1 "'$T/none/x'" 3 --record-routing "$T/none/x"
 soon 20 alone_in 1 "unknown --mla 'x'" 2 --mla x
 what="SIGTERM says it once"
-for after in "rank 2 is process" "all 3 ranks are there"; do
-    "$R" $M --prompts "$T/text" -n 100 --ignore-eos --ranks 3 --comm ucx >/dev/null 2>"$T/err" &
+for after in "rank 2 is process" "all 3 ranks are there"; do # minutes of work, which the signal ends
+    "$R" $M --prompts tests/data/tiny-k2/valid.txt -n 800 --ignore-eos --ranks 3 --comm ucx >/dev/null 2>"$T/err" &
     run=$!
     until grep -q "$after" "$T/err"; do kill -0 $run 2>/dev/null || fail "$what: $(cat "$T/err")"; done
     kill -TERM $run
