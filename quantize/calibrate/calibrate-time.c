@@ -52,7 +52,7 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
     struct moe_mlp_method how = moe_calibrate_dense_method(o);
     double n = (double)o->n, sequence = (double)o->sequence, attention = moe_work_attention(c, n, sequence);
     struct moe_work_dense w = moe_work_dense(src, o->type, &how, layer, n, sequence);
-    double seconds = w.pass > 0 ? attention / s->attention + (w.pass - attention) / s->form : 0;
+    double seconds = w.pass > 0 ? attention / s->attention + (w.pass - attention) / s->hessian : 0;
     if (w.projections > 0) seconds += w.projections * s->rounding.operation / threads;
     bool moe = moe_layer_is_moe(c, layer);
     if (w.mlp > 0)
@@ -70,7 +70,7 @@ static double sensitivity(const struct moe_config *c, double n, double sequence,
         int64_t common = moe_work_common(c, l);
         bool moe = moe_layer_is_moe(c, l);
         double chosen = moe ? n * (double)c->num_experts_per_tok : 0;
-        seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_metric(c, n) / s->form : 0);
+        seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_metric(c, n) / s->hessian : 0);
         if (l <= first) continue;
         seconds += forward(c, l, s, n, sequence, -1);
         seconds += (moe_work_mlp_back(c->hidden_size, common, n) +

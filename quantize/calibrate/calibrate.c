@@ -134,7 +134,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
 static enum moe_code load_metric(struct moe_calibrate *c, int layer, struct moe_err *err)
 {
     if (!c->o.fisher || !moe_layer_is_moe(&c->src->config, layer) || c->f_layer == layer) return MOE_OK;
-    c->f.form.k = c->src->config.hidden_size;
+    c->f.hessian.k = c->src->config.hidden_size;
     MOE_TRY(moe_fisher_read(c->dir, layer, &c->f, err));
     MOE_TRY(moe_metric_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
     c->f_layer = layer;

@@ -210,15 +210,15 @@ static void run_head_back(struct bench *b)
 }
 
 /* What is added up for a layer's metric. */
-static double form_speed(struct bench *b)
+static double hessian_speed(struct bench *b)
 {
-    struct moe_form f;
-    if (b->code != MOE_OK || (b->code = moe_form_open(&f, b->c.hidden_size, b->err)) != MOE_OK) return 0;
+    struct moe_hessian f;
+    if (b->code != MOE_OK || (b->code = moe_hessian_open(&f, b->c.hidden_size, b->err)) != MOE_OK) return 0;
     double from = moe_now(), all = 0;
     int64_t calls = 0;
     for (; all < 0.05; all = moe_now() - from, calls++)
-        moe_form_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
-    moe_form_release(&f);
+        moe_hessian_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
+    moe_hessian_release(&f);
     return moe_work_metric(&b->c, (double)b->n) * (double)calls / all;
 }
 
@@ -322,8 +322,8 @@ static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *o
 static enum moe_code make_metric(struct bench *b, struct moe_metric *f, int64_t hidden, double damp)
 {
     MOE_TRY(moe_metric_open(f, hidden, b->err));
-    moe_form_clear(&f->form);
-    moe_form_add(&f->form, b->g, b->c.hidden_size, b->n, b->pool);
+    moe_hessian_clear(&f->hessian);
+    moe_hessian_add(&f->hessian, b->g, b->c.hidden_size, b->n, b->pool);
     return moe_metric_finish(f, damp, b->pool, b->err);
 }
 
@@ -446,7 +446,7 @@ static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct 
             moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, n) / seconds_of(b, run_mlp_back);
         s->attention_back = moe_work_attention_back(c, n, sequence) / seconds_of(b, run_attention_back);
     }
-    s->form = form_speed(b);
+    s->hessian = hessian_speed(b);
     MOE_TRY(b->code);
     return expert_speed(b, of, s);
 }

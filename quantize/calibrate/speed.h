@@ -28,7 +28,7 @@ static inline double moe_speed_columns(int64_t hidden, int64_t inter)
 struct moe_speed {
     double product;                                   /* the best matrix product, on all threads */
     double attention, mlp;                            /* forward, on all threads */
-    double head_back, mlp_back, attention_back, form; /* of the sensitivity pass, on all threads */
+    double head_back, mlp_back, attention_back, hessian; /* of the sensitivity pass, on all threads */
     double statistics;                                /* of one expert, while others are at work beside it */
     struct moe_cost factoring, rounding; /* ... seconds: minor is for each of moe_speed_columns, _weights */
     double row; /* seconds to read or write a token's state in a scratch file that memory caches */

@@ -31,7 +31,7 @@ struct work {
     float *x, *dy, *out;                /* a piece, or a batch: [.., H] */
     float *dots;                        /* [PIECE] */
     int64_t *lengths;                   /* of the sequences of a batch */
-    struct moe_form form;
+    struct moe_hessian hessian;
     struct moe_meter *meter;
     /* the first layer with experts; the layer after which gradients are known: an
      * earlier run's, or the last */
@@ -52,13 +52,13 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
 struct head { char magic[8]; int64_t layer, width; uint64_t hash; };
 static_assert(sizeof(struct head) == 32, "no padding");
 
-static size_t form_bytes(int64_t width) { return (size_t)width * (size_t)width * sizeof(float); }
+static size_t matrix_bytes(int64_t width) { return (size_t)width * (size_t)width * sizeof(float); }
 
 static enum moe_code write_file(const char *path, int layer, int64_t width, const float *form,
                                 struct moe_err *err)
 {
     struct moe_newfile f;
-    size_t bytes = form_bytes(width);
+    size_t bytes = matrix_bytes(width);
     const struct head h = { "MOEFISH", layer, width, moe_hash64(form, bytes) };
     MOE_TRY(moe_newfile_open(&f, path, err));
     enum moe_code code = moe_pwrite(f.fd, path, &h, sizeof h, 0, err);
@@ -72,7 +72,7 @@ static enum moe_code write_file(const char *path, int layer, int64_t width, cons
 static enum moe_code read_head(int fd, const char *path, uint64_t size, int layer, int64_t width,
                                struct head *h, bool *fits, struct moe_err *err)
 {
-    *fits = size == sizeof *h + form_bytes(width);
+    *fits = size == sizeof *h + matrix_bytes(width);
     if (!*fits) return MOE_OK;
     MOE_TRY(moe_pread(fd, path, h, sizeof *h, 0, err));
     *fits = !memcmp(h->magic, "MOEFISH", sizeof h->magic) && h->layer == layer && h->width == width;
@@ -162,19 +162,19 @@ static enum moe_code start(struct work *w, struct moe_err *err)
 }
 
 /* F of the layer whose states' gradients are in dh. */
-static enum moe_code write_form(struct work *w, int layer, struct moe_err *err)
+static enum moe_code write_fisher(struct work *w, int layer, struct moe_err *err)
 {
     char path[PATH_MAX];
     int64_t h = w->dh.width;
-    moe_form_clear(&w->form);
+    moe_hessian_clear(&w->hessian);
     for (int64_t at = 0, n; at < w->o->n; at += n) {
         n = least(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
-        moe_form_add(&w->form, w->dy, h, n, w->walk.pool);
+        moe_hessian_add(&w->hessian, w->dy, h, n, w->walk.pool);
         moe_meter_add(w->meter, moe_work_metric(&w->walk.src->config, (double)n));
     }
     MOE_TRY(file_of(w->dir, layer, path, err));
-    return write_file(path, layer, h, w->form.h, err);
+    return write_file(path, layer, h, w->hessian.h, err);
 }
 
 /* dx += what an MLP's tokens give; dots: the gradients of their weights go to
@@ -285,7 +285,7 @@ static enum moe_code backward(struct work *w, struct moe_err *err)
 {
     if (!resumed(w)) MOE_TRY(start(w, err));
     for (int l = w->from; l >= w->first; l--) {
-        if (w->walk.m->layers[l].moe) MOE_TRY(write_form(w, l, err));
+        if (w->walk.m->layers[l].moe) MOE_TRY(write_fisher(w, l, err));
         if (l == w->first) break;
         MOE_TRY(go_back(w, l, err));
         MOE_TRY(mlps_back(w, l, err));
@@ -307,7 +307,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
-    MOE_TRY(moe_form_open(&w->form, h, err));
+    MOE_TRY(moe_hessian_open(&w->hessian, h, err));
     w->layers = (int)c->num_hidden_layers;
     w->before = calloc((size_t)w->layers, sizeof *w->before);
     w->dot = calloc((size_t)(n * k) + 1, sizeof *w->dot);
@@ -333,7 +333,7 @@ static void close_work(struct work *w)
     moe_states_close(&w->dh);
     moe_states_close(&w->dx);
     moe_backward_close(&w->back);
-    moe_form_release(&w->form);
+    moe_hessian_release(&w->hessian);
     if (w->walk.src) moe_walk_close(&w->walk);
     free(w->before);
     free(w->dot);
@@ -392,14 +392,14 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, 
     struct head h;
     int fd;
     bool whole;
-    size_t bytes = form_bytes(m->form.k);
+    size_t bytes = matrix_bytes(m->hessian.k);
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_open_read(path, &fd, &size, err));
-    enum moe_code code = read_head(fd, path, size, layer, m->form.k, &h, &whole, err);
-    if (code == MOE_OK && whole) code = moe_pread(fd, path, m->form.h, bytes, sizeof h, err);
+    enum moe_code code = read_head(fd, path, size, layer, m->hessian.k, &h, &whole, err);
+    if (code == MOE_OK && whole) code = moe_pread(fd, path, m->hessian.h, bytes, sizeof h, err);
     posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     close(fd);
-    if (code != MOE_OK || (whole && moe_hash64(m->form.h, bytes) == h.hash)) return code;
+    if (code != MOE_OK || (whole && moe_hash64(m->hessian.h, bytes) == h.hash)) return code;
     return moe_fail_at(err, MOE_CORRUPT, path, NULL,
                        "was damaged after it was written (use --resume, which computes it again)");
 }
@@ -414,7 +414,7 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
     uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size *
                     sizeof(float);
     *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
-              moe_form_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
+              moe_hessian_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
               moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n),
                                    least(o->sequence, o->n), threads) +
               (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);

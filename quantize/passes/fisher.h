@@ -43,7 +43,7 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
                                  int *layer, struct moe_err *err);
 double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
-/* F of a layer into m->form.h (k = hidden size). */
+/* F of a layer into m->hessian.h (k = hidden size). */
 enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, struct moe_err *err);
 
 #endif

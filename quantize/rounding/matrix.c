@@ -18,7 +18,7 @@ enum { MULTIPLY_ROWS = 192, MULTIPLY_TOKENS = 256, SOLVED = 64, REPEATED = 2 };
 
 uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs)
 {
-    return moe_form_estimate(k) +
+    return moe_hessian_estimate(k) +
            (uint64_t)((cross ? k * k : 0) + (outputs ? k * (outputs + 2 * SOLVED) : 0)) * sizeof(float);
 }
 
@@ -26,7 +26,7 @@ enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64
                               struct moe_err *err)
 {
     *s = (struct moe_inputs){ .k = k, .outputs = outputs };
-    enum moe_code code = moe_form_open(&s->form, k, err);
+    enum moe_code code = moe_hessian_open(&s->hessian, k, err);
     if (code == MOE_OK &&
         ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
          (outputs && !(s->more = malloc((size_t)(k * (outputs + 2 * SOLVED)) * sizeof *s->more)))))
@@ -37,7 +37,7 @@ enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64
 
 void moe_inputs_release(struct moe_inputs *s)
 {
-    moe_form_release(&s->form);
+    moe_hessian_release(&s->hessian);
     free(s->cross);
     free(s->more);
     *s = (struct moe_inputs){ 0 };
@@ -46,8 +46,8 @@ void moe_inputs_release(struct moe_inputs *s)
 void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k)
 {
     s->c0 = c0;
-    s->k = s->form.k = k;
-    moe_form_clear(&s->form);
+    s->k = s->hessian.k = k;
+    moe_hessian_clear(&s->hessian);
     if (s->cross) memset(s->cross, 0, (size_t)(k * k) * sizeof *s->cross);
     if (s->more) memset(s->more, 0, (size_t)(k * s->outputs) * sizeof *s->more);
     s->z2 = s->n1 = s->n2 = 0;
@@ -56,7 +56,7 @@ void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k)
 void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n,
                     struct moe_pool *pool)
 {
-    moe_form_add(&s->form, xq + s->c0, ldx, n, pool);
+    moe_hessian_add(&s->hessian, xq + s->c0, ldx, n, pool);
     if (s->cross) moe_gemm(pool, s->k, s->k, n, 1, xq + s->c0, 1, ldx, lost + s->c0, ldx, s->cross, s->k);
 }
 
@@ -79,7 +79,7 @@ static double regress(struct moe_inputs *s, struct moe_pool *pool)
         n = least(SOLVED, all - o);
         for (int64_t i = 0; i < k; i++) memcpy(x + i * n, s->more + i * all + o, (size_t)n * sizeof *x);
         memcpy(was, x, (size_t)(k * n) * sizeof *x);
-        moe_form_solve(&s->form, x, n, pool);
+        moe_hessian_solve(&s->hessian, x, n, pool);
         for (int64_t i = 0; i < k * n; i++) explained += (double)x[i] * (double)was[i];
         for (int64_t i = 0; i < k; i++) memcpy(s->more + i * all + o, x + i * n, (size_t)n * sizeof *x);
     }
@@ -108,11 +108,11 @@ static void transpose(float *x, int64_t k)
 enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_method *how, struct moe_pool *pool,
                              struct moe_err *err)
 {
-    if (how->diagonal) return moe_form_diagonal(&s->form, how->damp, err);
-    MOE_TRY(moe_form_factor(&s->form, how->damp, pool, err));
+    if (how->diagonal) return moe_hessian_diagonal(&s->hessian, how->damp, err);
+    MOE_TRY(moe_hessian_factor(&s->hessian, how->damp, pool, err));
     if (s->more) shrink(s, s->z2 > 0 ? regress(s, pool) : 0);
     if (!s->cross) return MOE_OK;
-    moe_form_solve(&s->form, s->cross, s->k, pool);
+    moe_hessian_solve(&s->hessian, s->cross, s->k, pool);
     transpose(s->cross, s->k);
     return MOE_OK;
 }
@@ -221,8 +221,8 @@ enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
                                float global, struct moe_rounded *const *out, struct moe_err *err)
 {
     int64_t k = s->k, row;
-    struct moe_round r = { .columns = &s->form,
-                           .rows = metric ? &metric->form : NULL,
+    struct moe_round r = { .columns = &s->hessian,
+                           .rows = metric ? &metric->hessian : NULL,
                            .sweeps = m->how.sweeps,
                            .global = global,
                            .n = m->rows,

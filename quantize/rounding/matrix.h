@@ -27,7 +27,7 @@ struct moe_matrix_method {
 
 struct moe_inputs {
     int64_t c0, k;
-    struct moe_form form;             /* of the inputs as the quantized model has them */
+    struct moe_hessian hessian;             /* of the inputs as the quantized model has them */
     /* [k, k] sum of xq^T (x - xq), x the unquantized inputs; NULL: inputs are what they were */
     float *cross;
     /* [k, outputs] sum of xq^T z, z what outputs are to have beside; NULL: nothing */

@@ -3,12 +3,12 @@
 
 #include <stdlib.h>
 
-uint64_t moe_metric_estimate(int64_t k) { return moe_form_estimate(k) + (uint64_t)k * sizeof(int32_t); }
+uint64_t moe_metric_estimate(int64_t k) { return moe_hessian_estimate(k) + (uint64_t)k * sizeof(int32_t); }
 
 enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *err)
 {
     m->order = NULL;
-    MOE_TRY(moe_form_open(&m->form, k, err));
+    MOE_TRY(moe_hessian_open(&m->hessian, k, err));
     m->order = malloc((size_t)k * sizeof *m->order);
     if (m->order) return MOE_OK;
     moe_metric_release(m);
@@ -17,7 +17,7 @@ enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *e
 
 void moe_metric_release(struct moe_metric *m)
 {
-    moe_form_release(&m->form);
+    moe_hessian_release(&m->hessian);
     free(m->order);
     m->order = NULL;
 }
@@ -33,10 +33,10 @@ static int ascending(const void *a, const void *b)
 
 static enum moe_code rank(struct moe_metric *m, struct moe_err *err)
 {
-    int64_t k = m->form.k;
+    int64_t k = m->hessian.k;
     struct ranked *r = malloc((size_t)k * sizeof *r);
     if (!r) return moe_fail(err, MOE_NOMEM, "no memory for a metric of %lld rows", (long long)k);
-    for (int64_t i = 0; i < k; i++) r[i] = (struct ranked){ m->form.h[i * k + i], (int32_t)i };
+    for (int64_t i = 0; i < k; i++) r[i] = (struct ranked){ m->hessian.h[i * k + i], (int32_t)i };
     qsort(r, (size_t)k, sizeof *r, ascending);
     for (int64_t i = 0; i < k; i++) m->order[i] = r[i].row;
     free(r);
@@ -45,7 +45,7 @@ static enum moe_code rank(struct moe_metric *m, struct moe_err *err)
 
 enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_pool *pool, struct moe_err *err)
 {
-    struct moe_form *f = &m->form;
+    struct moe_hessian *f = &m->hessian;
     int64_t k = f->k;
     MOE_TRY(rank(m, err));
     for (int64_t i = 0; i < k; i++) /* below the diagonal of what is given */
@@ -56,5 +56,5 @@ enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_po
     float *t = f->h;
     f->h = f->l;
     f->l = t;
-    return moe_form_factor(f, damp, pool, err);
+    return moe_hessian_factor(f, damp, pool, err);
 }

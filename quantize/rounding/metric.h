@@ -5,9 +5,9 @@
 #ifndef MOE_QUANTIZE_ROUNDING_METRIC_H
 #define MOE_QUANTIZE_ROUNDING_METRIC_H
 
-#include "quantize/rounding/form.h"
+#include "quantize/rounding/hessian.h"
 
-struct moe_metric { struct moe_form form; int32_t *order; /* [k] which row stands at each place */ };
+struct moe_metric { struct moe_hessian hessian; int32_t *order; /* [k] which row stands at each place */ };
 
 uint64_t moe_metric_estimate(int64_t k);
 enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *err);

@@ -260,13 +260,13 @@ static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe
 }
 
 /* m->a = down^T F down; without F, F = 1.  Uses the matrix's memory. */
-static void output_form(struct moe_mlp *m, const struct moe_weight *down, const struct moe_metric *f)
+static void output_hessian(struct moe_mlp *m, const struct moe_weight *down, const struct moe_metric *f)
 {
     int64_t h = down->rows, n = down->cols;
     float *w = m->matrix.w, *fw = f ? m->matrix.q : w;
     for (int64_t i = 0; i < h; i++) m->k->decode(down, f ? f->order[i] : i, 0, n, w + i * n);
     if (f) memset(fw, 0, (size_t)(h * n) * sizeof *fw);
-    if (f) moe_gemm(m->pool, h, n, h, 1, f->form.h, h, 1, w, n, fw, n);
+    if (f) moe_gemm(m->pool, h, n, h, 1, f->hessian.h, h, 1, w, n, fw, n);
     memset(m->a, 0, (size_t)(n * n) * sizeof *m->a);
     moe_gemm(m->pool, n, n, h, 1, w, 1, n, fw, n, m->a, n);
 }
@@ -300,7 +300,7 @@ static void add_slopes(struct pass *p, int64_t first, int64_t n, float factor[PI
     moe_matrix_multiply(m->pool, &p->w[1], m->h, n, m->up);
     moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, slope_row, &s);
     weigh(p->t, first, n, m->d, 2 * inter);
-    moe_form_add(&m->both.form, m->d, 2 * inter, n, m->pool);
+    moe_hessian_add(&m->both.hessian, m->d, 2 * inter, n, m->pool);
 }
 
 static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
@@ -321,7 +321,7 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
 /* The rows' metric from the sum over tokens of d d^T. */
 static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_err *err)
 {
-    float *h = m->both.form.h;
+    float *h = m->both.hessian.h;
     int64_t k = 2 * inter;
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j <= i; j++) h[i * k + j] *= m->a[i % inter * inter + j % inter];
@@ -482,10 +482,10 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
     *r = (struct moe_mlp_result){ 0 };
     struct weights both = choose(&p, w, 0, 1), down = choose(&p, w, 2, 2);
     bool rows = p.sided;
-    m->both.form.k = 2 * w->w[0].rows;
+    m->both.hessian.k = 2 * w->w[0].rows;
     if (rows) {
-        moe_form_clear(&m->both.form);
-        output_form(m, &w->w[2], f);
+        moe_hessian_clear(&m->both.hessian);
+        output_hessian(m, &w->w[2], f);
     }
     if (m->how.activations) MOE_TRY(each_piece(&p, look_x, err));
     if (both.n) MOE_TRY(round_side(&p, &m->x, &both, rows ? &m->both : NULL, &r->global[0], add_x, err));

@@ -54,7 +54,7 @@ int64_t moe_round_scratch(int64_t rows, int64_t k) { return rows * (k + WIDE) + 
 /* Rows [i0, i0 + m) of columns [c, c + n): row by row from the last, each after what the later rows left. */
 static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_t n)
 {
-    const struct moe_form *h = x->r->columns, *g = x->r->rows;
+    const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
     int64_t k = x->cols, later = x->n - i0 - m;
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
     if (g && later)
@@ -94,7 +94,7 @@ static void round_rows(void *ctx, int64_t item, int worker)
 
 static void feed_back(struct work *x)
 {
-    const struct moe_form *h = x->r->columns;
+    const struct moe_hessian *h = x->r->columns;
     int64_t k = x->cols, deep = (x->n + DEEP - 1) / DEEP;
     memcpy(x->a, x->r->w, (size_t)(x->n * k) * sizeof *x->a);
     for (int64_t end = k; end > 0;) {
@@ -115,7 +115,7 @@ static void feed_back(struct work *x)
  * moves the gradients of those after it by G_pi / G_pp, and its own row of Z. */
 static void descend_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_t n)
 {
-    const struct moe_form *h = x->r->columns, *g = x->r->rows;
+    const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
     int64_t k = x->cols;
     float step[WIDE / 16], moved[WIDE];
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
@@ -148,7 +148,7 @@ static void descend_rows(void *ctx, int64_t item, int worker)
 
 static void sweep(struct work *x)
 {
-    const struct moe_form *h = x->r->columns;
+    const struct moe_hessian *h = x->r->columns;
     int64_t k = x->cols, deep = (x->n + DEEP - 1) / DEEP;
     for (int64_t c = 0; c < k; c += WIDE) {
         int64_t n = least(WIDE, k - c);
@@ -165,7 +165,7 @@ static void sweep(struct work *x)
 /* Z = (Q - W) H. */
 static void gradient(struct work *x)
 {
-    const struct moe_form *h = x->r->columns;
+    const struct moe_hessian *h = x->r->columns;
     int64_t k = x->cols;
     memset(x->a, 0, (size_t)(x->n * k) * sizeof *x->a);
     for (int64_t c = 0; c < k; c += WIDE) {

@@ -2,7 +2,7 @@
 /* quantize/rounding/round.h - a weight to NVFP4 so that the error under a quadratic form is small.
  *
  * E = W - Q [R, K] is judged by tr(G E H E^T): H says how the inputs of the K columns go together
- * (quantize/rounding/form.h), G how the R outputs matter to the model's answer; both positive definite.
+ * (quantize/rounding/hessian.h), G how the R outputs matter to the model's answer; both positive definite.
  * With H = L D L^T and G = M B M^T (unit lower triangular) that is
  *     sum over i, j of B_i D_j R_ij^2,   R = M^T E L,   R_ij = E_ij + terms of E in later rows and columns.
  *
@@ -16,11 +16,11 @@
 #ifndef MOE_QUANTIZE_ROUNDING_ROUND_H
 #define MOE_QUANTIZE_ROUNDING_ROUND_H
 
-#include "quantize/rounding/form.h"
+#include "quantize/rounding/hessian.h"
 
 struct moe_round {
-    const struct moe_form *columns; /* H, factored; k = K */
-    const struct moe_form *rows;    /* G, factored, in the order of w's rows; NULL: the identity */
+    const struct moe_hessian *columns; /* H, factored; k = K */
+    const struct moe_hessian *rows;    /* G, factored, in the order of w's rows; NULL: the identity */
     int sweeps;                     /* of descent */
     float global;
     int64_t n;                      /* rows of w */

@@ -50,11 +50,11 @@ static float *inputs(int64_t n, int64_t k)
     return x;
 }
 
-static void fill(struct moe_form *f, int64_t n, struct moe_pool *pool)
+static void fill(struct moe_hessian *f, int64_t n, struct moe_pool *pool)
 {
     float *x = inputs(n, f->k);
-    moe_form_clear(f);
-    moe_form_add(f, x, f->k, n, pool);
+    moe_hessian_clear(f);
+    moe_hessian_add(f, x, f->k, n, pool);
     free(x);
 }
 
@@ -64,10 +64,10 @@ static void test_factor(struct moe_pool *pool)
     static const int64_t sizes[] = { 16, 96, 208, 400 };
     for (int s = 0; s < 4; s++) {
         int64_t k = sizes[s];
-        struct moe_form f;
-        ok(moe_form_open(&f, k, &err));
+        struct moe_hessian f;
+        ok(moe_hessian_open(&f, k, &err));
         fill(&f, 3 * k, pool);
-        ok(moe_form_factor(&f, .01, pool, &err));
+        ok(moe_hessian_factor(&f, .01, pool, &err));
         double worst = 0, size = 0;
         for (int64_t i = 0; i < k; i++)
             for (int64_t j = 0; j <= i; j++) {
@@ -82,15 +82,15 @@ static void test_factor(struct moe_pool *pool)
         float *x = numbers(k * 5), *y = malloc((size_t)(k * 5) * sizeof *y);
         memset(y, 0, (size_t)(k * 5) * sizeof *y);
         moe_gemm(pool, k, 5, k, 1, f.h, k, 1, x, 5, y, 5);
-        moe_form_solve(&f, y, 5, pool);
+        moe_hessian_solve(&f, y, 5, pool);
         for (int64_t i = 0; i < k * 5; i++) assert(fabs((double)y[i] - (double)x[i]) < .05);
         free(x), free(y);
-        moe_form_release(&f);
+        moe_hessian_release(&f);
     }
 }
 
 /* tr(G E H E^T) in double. */
-static double judge(const struct moe_form *h, const struct moe_form *g, const float *w, const float *q,
+static double judge(const struct moe_hessian *h, const struct moe_hessian *g, const float *w, const float *q,
                     int64_t n)
 {
     int64_t k = h->k;
@@ -111,8 +111,8 @@ static double judge(const struct moe_form *h, const struct moe_form *g, const fl
     return total;
 }
 
-static void run(const struct moe_form *h, const struct moe_form *g, const float *w, int64_t n, int sweeps,
-                float *q, uint8_t *scale, struct moe_pool *pool)
+static void run(const struct moe_hessian *h, const struct moe_hessian *g, const float *w, int64_t n,
+                int sweeps, float *q, uint8_t *scale, struct moe_pool *pool)
 {
     int64_t k = h->k;
     float amax = moe_kernels()->amax(w, n * k),
@@ -145,15 +145,15 @@ static void test_error(struct moe_pool *pool)
 {
     for (int round = 0; round < 3; round++) {
         int64_t k = 64 + 80 * round, n = 48 + 32 * round;
-        struct moe_form h, g;
-        ok(moe_form_open(&h, k, &err)), ok(moe_form_open(&g, n, &err));
+        struct moe_hessian h, g;
+        ok(moe_hessian_open(&h, k, &err)), ok(moe_hessian_open(&g, n, &err));
         fill(&h, 4 * k, pool), fill(&g, 4 * n, pool);
-        ok(moe_form_factor(&h, .01, pool, &err)), ok(moe_form_factor(&g, .01, pool, &err));
+        ok(moe_hessian_factor(&h, .01, pool, &err)), ok(moe_hessian_factor(&g, .01, pool, &err));
         float *w = numbers(n * k), *q = numbers(n * k), *plain = numbers(n * k);
         uint8_t *scale = malloc((size_t)(n * k / 16));
         double e[2][4];
         for (int sided = 0; sided < 2; sided++) {
-            const struct moe_form *m = sided ? &g : NULL;
+            const struct moe_hessian *m = sided ? &g : NULL;
             search(w, n * k, plain);
             e[sided][0] = judge(&h, m, w, plain, n);
             for (int s = 0; s < 3; s++) {
@@ -168,7 +168,7 @@ static void test_error(struct moe_pool *pool)
             assert(e[sided][2] < e[sided][1] && e[sided][3] <= e[sided][2] * 1.00001);
         }
         free(w), free(q), free(plain), free(scale);
-        moe_form_release(&h), moe_form_release(&g);
+        moe_hessian_release(&h), moe_hessian_release(&g);
     }
 }
 
@@ -178,8 +178,8 @@ static void test_extremes(struct moe_pool *pool)
 {
     enum { K = 96, N = 32 };
     for (int what = 0; what < 4; what++) {
-        struct moe_form h;
-        ok(moe_form_open(&h, K, &err));
+        struct moe_hessian h;
+        ok(moe_hessian_open(&h, K, &err));
         float *x = inputs(300, K), *w = numbers(N * K), *q = numbers(N * K), *plain = numbers(N * K);
         uint8_t scale[N * K / 16];
         for (int64_t t = 0; t < 300; t++)
@@ -189,9 +189,9 @@ static void test_extremes(struct moe_pool *pool)
                 if (what == 2) x[t * K + i] = 0;
             }
         if (what == 3) memset(w, 0, sizeof(float) * 16 * K / 2);
-        moe_form_clear(&h);
-        moe_form_add(&h, x, K, 300, pool);
-        ok(moe_form_factor(&h, .01, pool, &err));
+        moe_hessian_clear(&h);
+        moe_hessian_add(&h, x, K, 300, pool);
+        ok(moe_hessian_factor(&h, .01, pool, &err));
         run(&h, NULL, w, N, 4, q, scale, pool);
         search(w, N * K, plain);
         double mine = judge(&h, NULL, w, q, N), other = judge(&h, NULL, w, plain, N);
@@ -199,14 +199,14 @@ static void test_extremes(struct moe_pool *pool)
         if (what == 3)
             for (int i = 0; i < 16 * K / 2; i++) assert(q[i] == 0);
         free(x), free(w), free(q), free(plain);
-        moe_form_release(&h);
+        moe_hessian_release(&h);
     }
-    struct moe_form h;
-    ok(moe_form_open(&h, 32, &err));
+    struct moe_hessian h;
+    ok(moe_hessian_open(&h, 32, &err));
     float x[32] = { NAN };
-    moe_form_add(&h, x, 32, 1, pool);
-    assert(moe_form_factor(&h, .01, pool, &err) == MOE_NONFINITE);
-    moe_form_release(&h);
+    moe_hessian_add(&h, x, 32, 1, pool);
+    assert(moe_hessian_factor(&h, .01, pool, &err) == MOE_NONFINITE);
+    moe_hessian_release(&h);
 }
 
 /* The same bits whatever the threads, and whatever pieces the tokens come in. */
@@ -217,18 +217,18 @@ static void test_threads(void)
     uint8_t *scale[3];
     for (int i = 0; i < 3; i++) {
         struct moe_pool *pool;
-        struct moe_form h, g;
+        struct moe_hessian h, g;
         static const int threads[] = { 1, 2, 7 };
         ok(moe_pool_open(&pool, threads[i], &err));
-        ok(moe_form_open(&h, K, &err)), ok(moe_form_open(&g, N, &err));
-        for (int at = 0; at < T; at += T >> i) moe_form_add(&h, x + at * K, K, T >> i, pool);
-        moe_form_add(&g, x, K, 512, pool);
-        ok(moe_form_factor(&h, .01, pool, &err)), ok(moe_form_factor(&g, .01, pool, &err));
+        ok(moe_hessian_open(&h, K, &err)), ok(moe_hessian_open(&g, N, &err));
+        for (int at = 0; at < T; at += T >> i) moe_hessian_add(&h, x + at * K, K, T >> i, pool);
+        moe_hessian_add(&g, x, K, 512, pool);
+        ok(moe_hessian_factor(&h, .01, pool, &err)), ok(moe_hessian_factor(&g, .01, pool, &err));
         q[i] = numbers(N * K);
         scale[i] = malloc(N * K / 16);
         run(&h, &g, w, N, 2, q[i], scale[i], pool);
         assert(!i || (!memcmp(q[0], q[i], sizeof(float) * N * K) && !memcmp(scale[0], scale[i], N * K / 16)));
-        moe_form_release(&h), moe_form_release(&g);
+        moe_hessian_release(&h), moe_hessian_release(&g);
         moe_pool_close(&pool);
     }
     for (int i = 0; i < 3; i++) free(q[i]), free(scale[i]);
@@ -289,7 +289,7 @@ static void test_ask(struct moe_pool *pool)
     assert(z);
     for (int i = 0; i < T; i++) weight[i] = 1;
     ok(moe_metric_open(&metric, N, &err));
-    for (int i = 0; i < N * N; i++) metric.form.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
+    for (int i = 0; i < N * N; i++) metric.hessian.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
     ok(moe_metric_finish(&metric, .001, pool, &err));
     for (int round = 0; round < 4; round++) { /* all of it foretold; half; nothing; too few rows to tell */
         struct moe_matrix_method how = { .damp = 1e-6 };

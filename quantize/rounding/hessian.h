@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/rounding/form.h - the quadratic form that an output error is: what rounding is judged by.
+/* quantize/rounding/hessian.h - the quadratic form that an output error is: what rounding is judged by.
  *
  * A projection y = w x (one row w of K weights) whose weights become q has over T weighted
  * inputs the squared error
@@ -10,41 +10,42 @@
  * 2022, Chee et al. 2023).
  *
  * float32; sums in an order that threads do not change. */
-#ifndef MOE_QUANTIZE_ROUNDING_FORM_H
-#define MOE_QUANTIZE_ROUNDING_FORM_H
+#ifndef MOE_QUANTIZE_ROUNDING_HESSIAN_H
+#define MOE_QUANTIZE_ROUNDING_HESSIAN_H
 
 #include "base/pool.h"
 
 #include <stdbool.h>
 
-struct moe_form {
+struct moe_hessian {
     int64_t k;              /* columns of the weight; a multiple of 16 */
     /* [k, k] symmetric once finished; while it is added to, only tiles on and below the diagonal */
     float *h;
-    float *l;               /* [k, k] unit lower triangular; after moe_form_factor */
+    float *l;               /* [k, k] unit lower triangular; after moe_hessian_factor */
     float *d;               /* [k] */
     double mean;            /* of the diagonal before damping */
     bool diagonal;          /* H is its diagonal, L is 1 */
     void *memory[3];
 };
 
-/* Bytes that moe_form_open takes for k columns. */
-uint64_t moe_form_estimate(int64_t k);
-enum moe_code moe_form_open(struct moe_form *f, int64_t k, struct moe_err *err);
-void moe_form_release(struct moe_form *f); /* and forgets */
-void moe_form_clear(struct moe_form *f);   /* H = 0 */
+/* Bytes that moe_hessian_open takes for k columns. */
+uint64_t moe_hessian_estimate(int64_t k);
+enum moe_code moe_hessian_open(struct moe_hessian *f, int64_t k, struct moe_err *err);
+void moe_hessian_release(struct moe_hessian *f); /* and forgets */
+void moe_hessian_clear(struct moe_hessian *f); /* H = 0 */
 
 /* H += x^T x of n rows x [n, k], ldx floats apart. */
-void moe_form_add(struct moe_form *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool);
+void moe_hessian_add(struct moe_hessian *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool);
 
 /* Complete H by symmetry, add damp * mean of the diagonal to the diagonal (an all-zero form becomes the
  * identity), factor it.  When rounding makes a pivot not positive, ten times the damping, up to ten times.
  * MOE_NONFINITE when H holds a NaN or Inf. */
-enum moe_code moe_form_factor(struct moe_form *f, double damp, struct moe_pool *pool, struct moe_err *err);
+enum moe_code moe_hessian_factor(struct moe_hessian *f, double damp, struct moe_pool *pool,
+                                 struct moe_err *err);
 /* As factor, of the diagonal alone: L = 1, D = diagonal, and H is only that. */
-enum moe_code moe_form_diagonal(struct moe_form *f, double damp, struct moe_err *err);
+enum moe_code moe_hessian_diagonal(struct moe_hessian *f, double damp, struct moe_err *err);
 
 /* y [k, n] = H^-1 y in place, by the factors. */
-void moe_form_solve(const struct moe_form *f, float *y, int64_t n, struct moe_pool *pool);
+void moe_hessian_solve(const struct moe_hessian *f, float *y, int64_t n, struct moe_pool *pool);
 
 #endif

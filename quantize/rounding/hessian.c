@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/rounding/form.h"
+#include "quantize/rounding/hessian.h"
 
 #include "kernels/kernels.h"
 #include "quantize/rounding/least.h"
@@ -15,29 +15,29 @@ static int64_t tiles(int64_t k) { return (k + TILE - 1) / TILE; }
 static size_t matrix_bytes(int64_t k) { return ((size_t)k * (size_t)k * sizeof(float) + 127) / 64 * 64; }
 static size_t vector_bytes(int64_t k) { return ((size_t)k * sizeof(float) + 127) / 64 * 64; }
 
-uint64_t moe_form_estimate(int64_t k) { return 2 * matrix_bytes(k) + vector_bytes(k); }
+uint64_t moe_hessian_estimate(int64_t k) { return 2 * matrix_bytes(k) + vector_bytes(k); }
 
-enum moe_code moe_form_open(struct moe_form *f, int64_t k, struct moe_err *err)
+enum moe_code moe_hessian_open(struct moe_hessian *f, int64_t k, struct moe_err *err)
 {
-    *f = (struct moe_form){ .k = k };
+    *f = (struct moe_hessian){ .k = k };
     f->h = f->memory[0] = aligned_alloc(64, matrix_bytes(k));
     f->l = f->memory[1] = aligned_alloc(64, matrix_bytes(k));
     f->d = f->memory[2] = aligned_alloc(64, vector_bytes(k));
     if (f->h && f->l && f->d) {
-        moe_form_clear(f);
+        moe_hessian_clear(f);
         return MOE_OK;
     }
-    moe_form_release(f);
+    moe_hessian_release(f);
     return moe_fail(err, MOE_NOMEM, "no memory for the statistics of %lld columns", (long long)k);
 }
 
-void moe_form_release(struct moe_form *f)
+void moe_hessian_release(struct moe_hessian *f)
 {
     for (int i = 0; i < 3; i++) free(f->memory[i]);
-    *f = (struct moe_form){ 0 };
+    *f = (struct moe_hessian){ 0 };
 }
 
-void moe_form_clear(struct moe_form *f) { memset(f->h, 0, (size_t)f->k * (size_t)f->k * sizeof *f->h); }
+void moe_hessian_clear(struct moe_hessian *f) { memset(f->h, 0, (size_t)f->k * (size_t)f->k * sizeof *f->h); }
 
 /* Tile number i of those on and below the diagonal: its row and column. */
 static void tile_at(int64_t i, int64_t *row, int64_t *col)
@@ -51,7 +51,7 @@ static void tile_at(int64_t i, int64_t *row, int64_t *col)
 
 /* ---- the Gram matrix ---- */
 
-struct gram { struct moe_form *f; const float *x; int64_t ldx, n; };
+struct gram { struct moe_hessian *f; const float *x; int64_t ldx, n; };
 
 static void gram_tile(void *ctx, int64_t i, int worker)
 {
@@ -64,7 +64,7 @@ static void gram_tile(void *ctx, int64_t i, int worker)
                         g->ldx, g->f->h + r * k + c, k);
 }
 
-void moe_form_add(struct moe_form *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool)
+void moe_hessian_add(struct moe_hessian *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool)
 {
     struct gram g = { f, x, ldx, n };
     int64_t t = tiles(f->k);
@@ -73,14 +73,14 @@ void moe_form_add(struct moe_form *f, const float *x, int64_t ldx, int64_t n, st
 
 /* ---- damping ---- */
 
-static void mirror(struct moe_form *f)
+static void mirror(struct moe_hessian *f)
 {
     for (int64_t i = 0; i < f->k; i++)
         for (int64_t j = 0; j < i; j++) f->h[j * f->k + i] = f->h[i * f->k + j];
 }
 
 /* Returns what goes on the diagonal, whose mean becomes f->mean. */
-static enum moe_code measure(struct moe_form *f, struct moe_err *err)
+static enum moe_code measure(struct moe_hessian *f, struct moe_err *err)
 {
     double sum = 0;
     for (int64_t i = 0; i < f->k; i++) sum += (double)f->h[i * f->k + i];
@@ -89,7 +89,7 @@ static enum moe_code measure(struct moe_form *f, struct moe_err *err)
                              : moe_fail(err, MOE_NONFINITE, "an activation is NaN or Inf in calibration");
 }
 
-static void add_diagonal(struct moe_form *f, double x)
+static void add_diagonal(struct moe_hessian *f, double x)
 {
     for (int64_t i = 0; i < f->k; i++) f->h[i * f->k + i] = (float)((double)f->h[i * f->k + i] + x);
 }
@@ -173,7 +173,7 @@ static bool cholesky(float *l, int64_t k, float *across, struct moe_pool *pool)
 }
 
 /* Columns of l over their diagonal, whose squares go to d; zeros above. */
-static void make_unit(struct moe_form *f)
+static void make_unit(struct moe_hessian *f)
 {
     int64_t k = f->k;
     for (int64_t j = 0; j < k; j++) f->d[j] = f->l[j * k + j];
@@ -185,7 +185,8 @@ static void make_unit(struct moe_form *f)
     for (int64_t j = 0; j < k; j++) f->d[j] *= f->d[j];
 }
 
-enum moe_code moe_form_factor(struct moe_form *f, double damp, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_hessian_factor(struct moe_hessian *f, double damp, struct moe_pool *pool,
+                                 struct moe_err *err)
 {
     size_t n = (size_t)f->k * (size_t)f->k;
     float *across = malloc((size_t)(PANEL * f->k) * sizeof *across);
@@ -213,7 +214,7 @@ enum moe_code moe_form_factor(struct moe_form *f, double damp, struct moe_pool *
     return MOE_OK;
 }
 
-enum moe_code moe_form_diagonal(struct moe_form *f, double damp, struct moe_err *err)
+enum moe_code moe_hessian_diagonal(struct moe_hessian *f, double damp, struct moe_err *err)
 {
     int64_t k = f->k;
     MOE_TRY(measure(f, err));
@@ -232,7 +233,7 @@ enum moe_code moe_form_diagonal(struct moe_form *f, double damp, struct moe_err 
 
 enum { COLUMNS = 64 }; /* of y that a work item takes */
 
-struct solve { const struct moe_form *f; float *y; int64_t n; };
+struct solve { const struct moe_hessian *f; float *y; int64_t n; };
 
 /* L z = y, then L^T x = D^-1 z, PANEL rows at a time: those of the panel one after the other,
  * then all beyond at once. */
@@ -263,7 +264,7 @@ static void solve_columns(void *ctx, int64_t item, int worker)
     }
 }
 
-void moe_form_solve(const struct moe_form *f, float *y, int64_t n, struct moe_pool *pool)
+void moe_hessian_solve(const struct moe_hessian *f, float *y, int64_t n, struct moe_pool *pool)
 {
     struct solve s = { f, y, n };
     moe_pool_run(pool, (n + COLUMNS - 1) / COLUMNS, solve_columns, &s);
