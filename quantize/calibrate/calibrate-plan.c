@@ -142,7 +142,7 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
      * mapped; what libraries keep */
     base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped +
             (3 << 20);
-    p.fixed = base + (o->fisher ? moe_metric_estimate(c->hidden_size) : 0) +
+    p.fixed = base + (o->fisher ? moe_output_hessian_estimate(c->hidden_size) : 0) +
               moe_dense_estimate(src, o->type, &dense);
     for (int in_files = 0; in_files < 2; in_files++) {
         p.walk[in_files] = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
@@ -180,15 +180,15 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    /* metrics of all layers with what is put aside of them; or before that, with one of them less, the
-     * gradients of the pass twice */
+    /* Fisher matrices of all layers with what is put aside of them; or before that, with one of them
+     * less, the gradients of the pass twice */
     uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float),
-             metrics = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
+             matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
     uint64_t aside = moe_dense_aside_bytes(src, o->type),
-             gradients = metrics > one
-                           ? metrics - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size)
-                           : 0;
-    p->partial = metrics + aside > gradients ? metrics + aside : gradients;
+             gradients = matrices > one
+                             ? matrices - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size)
+                             : 0;
+    p->partial = matrices + aside > gradients ? matrices + aside : gradients;
 }
 
 enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o,

@@ -70,7 +70,7 @@ static double sensitivity(const struct moe_config *c, double n, double sequence,
         int64_t common = moe_work_common(c, l);
         bool moe = moe_layer_is_moe(c, l);
         double chosen = moe ? n * (double)c->num_experts_per_tok : 0;
-        seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_metric(c, n) / s->hessian : 0);
+        seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_fisher(c, n) / s->hessian : 0);
         if (l <= first) continue;
         seconds += forward(c, l, s, n, sequence, -1);
         seconds += (moe_work_mlp_back(c->hidden_size, common, n) +

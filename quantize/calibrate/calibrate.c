@@ -28,7 +28,7 @@ struct moe_calibrate {
     struct moe_dense dense;
     bool walking;
     struct moe_bench *bench;        /* [workers] */
-    struct moe_metric f; int f_layer; /* F of that layer; -1: none yet */
+    struct moe_output_hessian f; int f_layer; /* F of that layer; -1: none yet */
     struct moe_expert_stats *stats; /* [E] of the layer at hand */
     struct moe_watch watch;
 };
@@ -131,12 +131,12 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
 /* ---- the coder ---- */
 
 /* F of the layer at hand, once. */
-static enum moe_code load_metric(struct moe_calibrate *c, int layer, struct moe_err *err)
+static enum moe_code load_fisher(struct moe_calibrate *c, int layer, struct moe_err *err)
 {
     if (!c->o.fisher || !moe_layer_is_moe(&c->src->config, layer) || c->f_layer == layer) return MOE_OK;
     c->f.hessian.k = c->src->config.hidden_size;
     MOE_TRY(moe_fisher_read(c->dir, layer, &c->f, err));
-    MOE_TRY(moe_metric_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
+    MOE_TRY(moe_output_hessian_finish(&c->f, c->o.method.matrix.damp_rows, c->pool, err));
     c->f_layer = layer;
     return MOE_OK;
 }
@@ -147,7 +147,7 @@ static enum moe_code before_attention(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     moe_watch_common_passed(&c->watch);
-    MOE_TRY(load_metric(c, c->walk.layer, err));
+    MOE_TRY(load_fisher(c, c->walk.layer, err));
     c->dense.f = c->f_layer == c->walk.layer ? &c->f : NULL;
     MOE_TRY(moe_dense_attention(&c->dense, err));
     moe_watch_attention(&c->watch);
@@ -173,7 +173,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     for (int i = 0; i < c->plan.workers; i++)
         MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false,
                              NULL, err));
-    if (c->o.fisher) MOE_TRY(moe_metric_open(&c->f, g->hidden_size, err));
+    if (c->o.fisher) MOE_TRY(moe_output_hessian_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence,
                           c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
     c->walking = true;
@@ -242,7 +242,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     name_phase(c, u->layer);
     if (u->layer < 0) return finish_layers(c, err);
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
-    MOE_TRY(load_metric(c, u->layer, err));
+    MOE_TRY(load_fisher(c, u->layer, err));
     MOE_TRY(reach(c, u->layer, err));
     moe_watch_common_passed(&c->watch);
     return c->drift.open ? moe_drift_measure(&c->drift, &c->walk, u, err) : MOE_OK;
@@ -459,7 +459,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
         moe_held_release(&c->bench[i].held);
         moe_aside_release(&c->bench[i].aside);
     }
-    moe_metric_release(&c->f);
+    moe_output_hessian_release(&c->f);
     if (c->walking) moe_dense_release(&c->dense);
     moe_drift_close(&c->drift);
     if (c->walking) moe_walk_close(&c->walk);

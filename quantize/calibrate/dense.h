@@ -3,9 +3,10 @@
  * MLPs, the shared expert.
  *
  * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the
- * unquantized layer computes them, then they are rounded (o's rows by the layer's metric) and put in place of
- * the source's; then its dense or shared MLP likewise (quantize/rounding/mlp.h).  What was chosen is kept
- * (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run is resumed. */
+ * unquantized layer computes them, then they are rounded (o's rows by the layer's Fisher matrix) and put
+ * in place of the source's; then its dense or shared MLP likewise (quantize/rounding/mlp.h).  What was
+ * chosen is kept (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run
+ * is resumed. */
 #ifndef MOE_QUANTIZE_CALIBRATE_DENSE_H
 #define MOE_QUANTIZE_CALIBRATE_DENSE_H
 
@@ -19,7 +20,7 @@ struct moe_dense {
     const char *dir;
     bool upstream_source;               /* nothing is put in place: what follows sees the source's weights */
     /* of the layer at hand; NULL: none.  Set by the caller before each layer */
-    const struct moe_metric *f;
+    const struct moe_output_hessian *f;
     struct moe_aside here;              /* of the layer at hand */
     bool known;                         /* ... read from its file: nothing to compute */
 };

@@ -209,7 +209,7 @@ static void run_head_back(struct bench *b)
     if (b->code == MOE_OK) b->code = moe_backward_head(b->back, b->h, b->n, 0, 0, b->work, NULL, b->err);
 }
 
-/* What is added up for a layer's metric. */
+/* What is added up for a layer's Fisher matrix. */
 static double hessian_speed(struct bench *b)
 {
     struct moe_hessian f;
@@ -219,7 +219,7 @@ static double hessian_speed(struct bench *b)
     for (; all < 0.05; all = moe_now() - from, calls++)
         moe_hessian_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
     moe_hessian_release(&f);
-    return moe_work_metric(&b->c, (double)b->n) * (double)calls / all;
+    return moe_work_fisher(&b->c, (double)b->n) * (double)calls / all;
 }
 
 /* So many tokens of an expert through an MLP, as the walk does it: gathered, and added to the states. */
@@ -287,7 +287,7 @@ static double product_speed(struct bench *b)
 
 struct expert {
     const struct moe_mlp_method *how;
-    const struct moe_metric *f;
+    const struct moe_output_hessian *f;
     struct moe_mlp_weights w;
     struct moe_mlp_tokens t;
     int64_t hidden, inter;
@@ -308,7 +308,8 @@ static void quantize_item(void *ctx, int64_t i, int worker)
     if (e->code[i] == MOE_OK) e->code[i] = moe_mlp_quantize(m, &e->w, &e->t, e->f, &r, &e->err[i]);
     double all = moe_now() - from;
     for (int k = 0; e->code[i] == MOE_OK && k < 3; k++) e->seconds[i][k] = r.seconds[k];
-    /* what the phases leave out (the metric of gate and up, the output's error) belongs to the statistics */
+    /* what the phases leave out (the output Hessian of gate and up, the output's error) belongs to the
+     * statistics */
     if (e->code[i] == MOE_OK) e->seconds[i][0] += all - r.seconds[0] - r.seconds[1] - r.seconds[2];
     moe_mlp_close(&m);
 }
@@ -319,12 +320,13 @@ static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *o
     return least(most(of->each, 1), b->n);
 }
 
-static enum moe_code make_metric(struct bench *b, struct moe_metric *f, int64_t hidden, double damp)
+static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hessian *f, int64_t hidden,
+                                         double damp)
 {
-    MOE_TRY(moe_metric_open(f, hidden, b->err));
+    MOE_TRY(moe_output_hessian_open(f, hidden, b->err));
     moe_hessian_clear(&f->hessian);
     moe_hessian_add(&f->hessian, b->g, b->c.hidden_size, b->n, b->pool);
-    return moe_metric_finish(f, damp, b->pool, b->err);
+    return moe_output_hessian_finish(f, damp, b->pool, b->err);
 }
 
 /* Seconds of each phase of an expert of these widths. */
@@ -332,7 +334,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
                                     int64_t inter, double seconds[3])
 {
     struct moe_states h = { .fd = -1 }, lack = { .fd = -1 };
-    struct moe_metric f = { .order = NULL };
+    struct moe_output_hessian f = { .order = NULL };
     struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
     int64_t n = expert_tokens(b, of);
     int at_once = (int)least(most(of->workers, 1), AT_ONCE);
@@ -360,7 +362,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
         e.t.share = share;
     }
     if (code == MOE_OK && by_rows(of)) {
-        code = make_metric(b, &f, hidden, of->method->matrix.damp_rows);
+        code = make_output_hessian(b, &f, hidden, of->method->matrix.damp_rows);
         e.f = &f;
     }
     if (code == MOE_OK) moe_pool_run(b->pool, at_once, quantize_item, &e);
@@ -369,7 +371,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
         if (e.code[i] != MOE_OK) *b->err = e.err[i], code = e.code[i];
         for (int k = 0; k < 3; k++) seconds[k] += e.seconds[i][k] / at_once;
     }
-    moe_metric_release(&f);
+    moe_output_hessian_release(&f);
     moe_states_close(&h);
     moe_states_close(&lack);
     return code;

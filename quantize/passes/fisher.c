@@ -137,7 +137,7 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
  * last, where it starts there. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
-    if (resumed(w) && w->from == w->first) return MOE_OK; /* its metric is all that is lacking */
+    if (resumed(w) && w->from == w->first) return MOE_OK; /* its Fisher matrix is all that is lacking */
     while (w->walk.layer < w->layers) {
         if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
         if (resumed(w) && w->walk.layer == w->from) break;
@@ -171,7 +171,7 @@ static enum moe_code write_fisher(struct work *w, int layer, struct moe_err *err
         n = least(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_hessian_add(&w->hessian, w->dy, h, n, w->walk.pool);
-        moe_meter_add(w->meter, moe_work_metric(&w->walk.src->config, (double)n));
+        moe_meter_add(w->meter, moe_work_fisher(&w->walk.src->config, (double)n));
     }
     MOE_TRY(file_of(w->dir, layer, path, err));
     return write_file(path, layer, h, w->hessian.h, err);
@@ -385,7 +385,7 @@ enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o,
     return code;
 }
 
-enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, struct moe_err *err)
+enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_output_hessian *m, struct moe_err *err)
 {
     char path[PATH_MAX];
     uint64_t size;

@@ -5,13 +5,13 @@
  *     F_l = sum over tokens of g g^T,   g = d(-log p(y)) / d h_l,   y drawn from the model's own p,
  *
  * gradients of all later positions included.  To second order KL(p || p') of a small change e of h_l is e^T
- * F_l e / 2 (per token, on average), so F_l is the metric in which errors of that layer's projections
+ * F_l e / 2 (per token, on average), so F_l is the Hessian by which errors of that layer's projections
  * should be small.  One pass forward over the source, which keeps the states before every layer, and one
  * backward; weights are read twice. */
 #ifndef MOE_QUANTIZE_PASSES_FISHER_H
 #define MOE_QUANTIZE_PASSES_FISHER_H
 
-#include "quantize/rounding/metric.h"
+#include "quantize/rounding/output-hessian.h"
 #include "quantize/passes/walk.h"
 #include "quantize/passes/work.h"
 
@@ -44,6 +44,6 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
 double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
 /* F of a layer into m->hessian.h (k = hidden size). */
-enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_metric *m, struct moe_err *err);
+enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_output_hessian *m, struct moe_err *err);
 
 #endif

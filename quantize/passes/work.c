@@ -141,7 +141,7 @@ double moe_work_head_back(const struct moe_config *c, double n)
 {
     return 6 * n * (double)c->hidden_size * (double)c->vocab_size;
 }
-double moe_work_metric(const struct moe_config *c, double n)
+double moe_work_fisher(const struct moe_config *c, double n)
 {
     return n * (double)c->hidden_size * (double)c->hidden_size;
 }
@@ -159,13 +159,13 @@ double moe_work_attention_back(const struct moe_config *c, double n, double sequ
     return 2 * n * (2 * projections(c) + 3 * scores(c, sequence));
 }
 
-/* A layer's metric; then, gradients end at the first layer's output, through it: forward again but for its
- * routed experts, and back. */
+/* A layer's Fisher matrix; then, gradients end at the first layer's output, through it: forward again but
+ * for its routed experts, and back. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);
     double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0,
-           work = moe_layer_is_moe(c, l) ? moe_work_metric(c, n) : 0;
+           work = moe_layer_is_moe(c, l) ? moe_work_fisher(c, n) : 0;
     if (l <= moe_config_first_moe(c)) return work;
     work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) +
             (chosen > 0 ? moe_work_router(c, n) : 0);

@@ -27,7 +27,7 @@ double moe_work_experts(const struct moe_config *c, double n);
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence);
 double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence);
 
-/* An MLP quantized over n tokens (moe_mlp_quantize); rows: there is a metric of its output. */
+/* An MLP quantized over n tokens (moe_mlp_quantize); rows: there is an output Hessian. */
 struct moe_work_quantize { double statistics, factoring, rounding; };
 struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter,
                                            bool rows, double n);
@@ -41,10 +41,10 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
                                      double sequence);
 
 /* The backward half of the sensitivity pass (quantize/passes/fisher.h): start at the head; a
- * layer's metric; through an MLP, a router, attention.  Then the whole pass, forward and back, what is
+ * layer's Fisher matrix; through an MLP, a router, attention.  Then the whole pass, forward and back, what is
  * computed again included. */
 double moe_work_head_back(const struct moe_config *c, double n);
-double moe_work_metric(const struct moe_config *c, double n);
+double moe_work_fisher(const struct moe_config *c, double n);
 double moe_work_mlp_back(int64_t hidden, int64_t inter, double n);
 double moe_work_router_back(const struct moe_config *c, double n);
 double moe_work_attention_back(const struct moe_config *c, double n, double sequence);

@@ -174,22 +174,22 @@ void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, cons
 /* ---- rounding ---- */
 
 /* Which weight and row of it stand at place i. */
-static int find_row(const struct moe_weight *const *w, const struct moe_metric *metric, int64_t i,
+static int find_row(const struct moe_weight *const *w, const struct moe_output_hessian *g, int64_t i,
                     int64_t *row)
 {
-    *row = metric ? metric->order[i] : i;
+    *row = g ? g->order[i] : i;
     if (*row < w[0]->rows) return 0;
     *row -= w[0]->rows;
     return 1;
 }
 
 float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w,
-                      int n, const struct moe_metric *metric)
+                      int n, const struct moe_output_hessian *g)
 {
     int64_t k = s->k, row;
     m->rows = w[0]->rows + (n > 1 ? w[1]->rows : 0);
     for (int64_t i = 0; i < m->rows; i++) {
-        int which = find_row(w, metric, i, &row);
+        int which = find_row(w, g, i, &row);
         moe_kernels()->decode(w[which], row, s->c0, k, m->w + i * k);
     }
     if (s->cross && m->how.fit && !m->how.diagonal) {
@@ -197,7 +197,7 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
         moe_gemm(m->pool, m->rows, k, k, 1, m->q, k, 1, s->cross, k, m->w, k);
     }
     for (int64_t i = 0; s->more && s->z2 > 0 && i < m->rows; i++) {
-        const float *more = s->more + (metric ? metric->order[i] : i);
+        const float *more = s->more + (g ? g->order[i] : i);
         for (int64_t j = 0; j < k; j++) m->w[i * k + j] += more[j * s->outputs];
     }
     return moe_kernels()->amax(m->w, m->rows * k);
@@ -217,12 +217,12 @@ static void pack(const float *q, const uint8_t *scale, float global, int64_t k, 
 }
 
 enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
-                               const struct moe_weight *const *w, int n, const struct moe_metric *metric,
+                               const struct moe_weight *const *w, int n, const struct moe_output_hessian *g,
                                float global, struct moe_rounded *const *out, struct moe_err *err)
 {
     int64_t k = s->k, row;
     struct moe_round r = { .columns = &s->hessian,
-                           .rows = metric ? &metric->hessian : NULL,
+                           .rows = g ? &g->hessian : NULL,
                            .sweeps = m->how.sweeps,
                            .global = global,
                            .n = m->rows,
@@ -232,7 +232,7 @@ enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
                            .scratch = m->scratch };
     moe_round_run(&r, m->pool);
     for (int64_t i = 0; i < m->rows; i++) {
-        int which = find_row(w, metric, i, &row);
+        int which = find_row(w, g, i, &row);
         int64_t at = row * w[which]->cols + s->c0;
         struct moe_rounded *o = out[which];
         pack(m->q + i * k, m->scale + i * k / 16, global, k, o->codes + at / 2);

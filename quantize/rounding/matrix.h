@@ -7,18 +7,18 @@
 #define MOE_QUANTIZE_ROUNDING_MATRIX_H
 
 #include "formats/dtype.h"
-#include "quantize/rounding/metric.h"
+#include "quantize/rounding/output-hessian.h"
 #include "quantize/rounding/round.h"
 
 enum { MOE_GROUP_COLUMNS = 8192 };   /* at most, of a group */
 
 /* How to round. */
 struct moe_matrix_method {
-    /* judge by E[x^2] of each input alone: no feedback, no descent, no metric */
+    /* judge by E[x^2] of each input alone: no feedback, no descent, no output Hessian */
     bool diagonal;
     /* move a weight first to where it does with its inputs what it did with the unquantized ones */
     bool fit;
-    bool sided;                       /* rows by a metric too */
+    bool sided;                       /* rows by an output Hessian too */
     int sweeps;                       /* of descent */
     double damp, damp_rows;           /* of the mean of a form's diagonal: H, G */
 };
@@ -72,17 +72,17 @@ enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k,
                               struct moe_err *err);
 void moe_matrix_release(struct moe_matrix *m);
 
-/* The group's columns of up to two weights, one above the other, in the metric's order (NULL: as they are),
- * moved when the method says so.  Returns the largest |value|. */
+/* The group's columns of up to two weights, one above the other, in the output Hessian's order (NULL: as
+ * they are), moved when the method says so.  Returns the largest |value|. */
 float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w,
-                      int n, const struct moe_metric *metric);
+                      int n, const struct moe_output_hessian *g);
 
 /* Where a weight goes: codes [rows, cols / 2] and scales [rows, cols / 16] of all its columns.  num += sum of
  * (w - q)^2, den += that of w^2, w as stored. */
 struct moe_rounded { uint8_t *codes, *scales; double num, den; };
 /* Round what was loaded.  MOE_NONFINITE when the error is no number. */
 enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
-                               const struct moe_weight *const *w, int n, const struct moe_metric *metric,
+                               const struct moe_weight *const *w, int n, const struct moe_output_hessian *g,
                                float global, struct moe_rounded *const *out, struct moe_err *err);
 
 /* y [n, rows] = w x [n, cols], on all threads, by moe_matmul_many (kernels/many.h). */

@@ -19,7 +19,7 @@ struct moe_mlp {
     struct moe_pool *pool;
     const struct moe_kernels *k;
     struct moe_inputs x, y;           /* of gate and up; of down */
-    struct moe_metric both;           /* rows of gate and up */
+    struct moe_output_hessian both;           /* rows of gate and up */
     float *a;                         /* [inter, inter]: down^T F down */
     float *h, *hq, *out;              /* a piece: [PIECE, hidden] */
     float *gate, *up, *gq, *uq;       /* [PIECE, inter] */
@@ -42,7 +42,7 @@ static void *take(struct moe_mlp *m, int64_t n, size_t size)
     return p;
 }
 
-/* Gate and up by rows too: not for wide ones, whose metric would be the larger part of all memory. */
+/* Gate and up by rows too: not for wide ones, whose output Hessian would be the larger part of all memory. */
 static bool is_sided(const struct moe_mlp_method *how, int64_t inter)
 {
     return how->matrix.sided && !how->matrix.diagonal && 2 * inter <= MOE_GROUP_COLUMNS;
@@ -95,7 +95,7 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
     take_all(&m);
     return m.bytes + moe_inputs_estimate(group_columns(hidden), false, 0) +
            moe_inputs_estimate(group_columns(inter), crosses(how), asked(how, hidden, inter)) +
-           moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_metric_estimate(2 * inter) : 0);
+           moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
 }
 
 uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter)
@@ -131,7 +131,7 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
     if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), false, 0, err);
     if (code == MOE_OK)
         code = moe_inputs_open(&m->y, group_columns(inter), crosses(how), asked(how, hidden, inter), err);
-    if (code == MOE_OK && is_sided(how, inter)) code = moe_metric_open(&m->both, 2 * inter, err);
+    if (code == MOE_OK && is_sided(how, inter)) code = moe_output_hessian_open(&m->both, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
     return code;
@@ -143,7 +143,7 @@ void moe_mlp_close(struct moe_mlp **m)
     moe_matrix_release(&(*m)->matrix);
     moe_inputs_release(&(*m)->x);
     moe_inputs_release(&(*m)->y);
-    moe_metric_release(&(*m)->both);
+    moe_output_hessian_release(&(*m)->both);
     for (int i = 0; i < (*m)->n_owned; i++) free((*m)->owned[i]);
     free(*m);
     *m = NULL;
@@ -260,7 +260,8 @@ static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe
 }
 
 /* m->a = down^T F down; without F, F = 1.  Uses the matrix's memory. */
-static void output_hessian(struct moe_mlp *m, const struct moe_weight *down, const struct moe_metric *f)
+static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
+                           const struct moe_output_hessian *f)
 {
     int64_t h = down->rows, n = down->cols;
     float *w = m->matrix.w, *fw = f ? m->matrix.q : w;
@@ -318,14 +319,14 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     return MOE_OK;
 }
 
-/* The rows' metric from the sum over tokens of d d^T. */
+/* The rows' output Hessian from the sum over tokens of d d^T. */
 static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_err *err)
 {
     float *h = m->both.hessian.h;
     int64_t k = 2 * inter;
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j <= i; j++) h[i * k + j] *= m->a[i % inter * inter + j % inter];
-    return moe_metric_finish(&m->both, m->how.matrix.damp_rows, m->pool, err);
+    return moe_output_hessian_finish(&m->both, m->how.matrix.damp_rows, m->pool, err);
 }
 
 /* ---- down ---- */
@@ -406,7 +407,7 @@ static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, in
 /* Rounds the group of columns at hand.  All groups share the global of the first, or of the weight as stored
  * where there are several. */
 static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, const struct weights *c,
-                                 const struct moe_metric *rows, float *global, struct moe_err *err)
+                                 const struct moe_output_hessian *rows, float *global, struct moe_err *err)
 {
     float amax = moe_matrix_load(&p->m->matrix, s, c->w, c->n, rows);
     if (!s->c0)
@@ -415,7 +416,7 @@ static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, con
 }
 
 static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const struct weights *c,
-                                const struct moe_metric *rows, float *global,
+                                const struct moe_output_hessian *rows, float *global,
                                 enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),
                                 struct moe_err *err)
 {
@@ -466,7 +467,7 @@ static enum moe_code compare(struct pass *p, struct moe_err *err)
 }
 
 enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w,
-                               const struct moe_mlp_tokens *t, const struct moe_metric *f,
+                               const struct moe_mlp_tokens *t, const struct moe_output_hessian *f,
                                struct moe_mlp_result *r, struct moe_err *err)
 {
     struct moe_weight q[3] = { w->w[0], w->w[1], w->w[2] };

@@ -72,7 +72,7 @@ void moe_mlp_close(struct moe_mlp **m);
 /* Quantize w over these tokens; f: what matters of the output, NULL: everything the same.  MOE_NONFINITE when
  * an activation is NaN or Inf. */
 enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w,
-                               const struct moe_mlp_tokens *t, const struct moe_metric *f,
+                               const struct moe_mlp_tokens *t, const struct moe_output_hessian *f,
                                struct moe_mlp_result *r, struct moe_err *err);
 
 /* Add weight * ffn(x) of these tokens to `out`, through w as it is. */

@@ -140,7 +140,7 @@ static void search(const float *w, int64_t n, float *q)
 }
 
 /* Feedback halves the error of search and more; descent never makes it larger; rows that matter
- * together gain from a metric. */
+ * together gain from an output Hessian. */
 static void test_error(struct moe_pool *pool)
 {
     for (int round = 0; round < 3; round++) {
@@ -276,7 +276,7 @@ static void test_fit(struct moe_pool *pool)
 }
 
 /* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the
- * metric's order, what chance gives is not. */
+ * output Hessian's order, what chance gives is not. */
 static void test_ask(struct moe_pool *pool)
 {
     enum { K = 32, N = 80, T = 1024 };
@@ -285,12 +285,12 @@ static void test_ask(struct moe_pool *pool)
     struct moe_weight source = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w },
                       wanted = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)b };
     const struct moe_weight *weights[1] = { &source };
-    struct moe_metric metric;
+    struct moe_output_hessian g;
     assert(z);
     for (int i = 0; i < T; i++) weight[i] = 1;
-    ok(moe_metric_open(&metric, N, &err));
-    for (int i = 0; i < N * N; i++) metric.hessian.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
-    ok(moe_metric_finish(&metric, .001, pool, &err));
+    ok(moe_output_hessian_open(&g, N, &err));
+    for (int i = 0; i < N * N; i++) g.hessian.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
+    ok(moe_output_hessian_finish(&g, .001, pool, &err));
     for (int round = 0; round < 4; round++) { /* all of it foretold; half; nothing; too few rows to tell */
         struct moe_matrix_method how = { .damp = 1e-6 };
         struct moe_inputs s;
@@ -305,11 +305,11 @@ static void test_ask(struct moe_pool *pool)
         moe_inputs_add(&s, x, NULL, K, rows, pool);
         moe_inputs_ask(&s, x, K, z, weight, rows, pool);
         ok(moe_inputs_end(&s, &how, pool, &err));
-        moe_matrix_load(&m, &s, weights, 1, &metric);
+        moe_matrix_load(&m, &s, weights, 1, &g);
         for (int i = 0; i < N; i++) {
             for (int j = 0; j < K; j++) {
-                double moved = (double)m.w[i * K + j] - (double)w[metric.order[i] * K + j],
-                       want = (double)b[metric.order[i] * K + j];
+                double moved = (double)m.w[i * K + j] - (double)w[g.order[i] * K + j],
+                       want = (double)b[g.order[i] * K + j];
                 square += (moved - (round < 2 ? want : 0)) * (moved - (round < 2 ? want : 0));
                 size += want * want;
             }
@@ -320,7 +320,7 @@ static void test_ask(struct moe_pool *pool)
                             : square == 0);
         moe_inputs_release(&s), moe_matrix_release(&m);
     }
-    moe_metric_release(&metric);
+    moe_output_hessian_release(&g);
     free(x), free(b), free(noise), free(z), free(w);
 }
 

@@ -82,7 +82,7 @@ static void test_sensitivity(void)
 {
     const struct moe_config *c = &config;
     double one = moe_work_sensitivity(c, 10, 5),
-           parts = moe_work_head_back(c, 10) + 3 * moe_work_metric(c, 10);
+           parts = moe_work_head_back(c, 10) + 3 * moe_work_fisher(c, 10);
     OK(same(moe_work_sensitivity(c, 70, 5), 7 * one));
     for (int l = 0; l < 5; l++) parts += moe_work_forward(c, l, 10, 5);
     /* back through the layers behind the first with experts, what their experts gave not computed again */

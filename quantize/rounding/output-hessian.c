@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/rounding/metric.h"
+#include "quantize/rounding/output-hessian.h"
 
 #include <stdlib.h>
 
-uint64_t moe_metric_estimate(int64_t k) { return moe_hessian_estimate(k) + (uint64_t)k * sizeof(int32_t); }
+uint64_t moe_output_hessian_estimate(int64_t k)
+{
+    return moe_hessian_estimate(k) + (uint64_t)k * sizeof(int32_t);
+}
 
-enum moe_code moe_metric_open(struct moe_metric *m, int64_t k, struct moe_err *err)
+enum moe_code moe_output_hessian_open(struct moe_output_hessian *m, int64_t k, struct moe_err *err)
 {
     m->order = NULL;
     MOE_TRY(moe_hessian_open(&m->hessian, k, err));
     m->order = malloc((size_t)k * sizeof *m->order);
     if (m->order) return MOE_OK;
-    moe_metric_release(m);
-    return moe_fail(err, MOE_NOMEM, "no memory for a metric of %lld rows", (long long)k);
+    moe_output_hessian_release(m);
+    return moe_fail(err, MOE_NOMEM, "no memory for an output Hessian of %lld rows", (long long)k);
 }
 
-void moe_metric_release(struct moe_metric *m)
+void moe_output_hessian_release(struct moe_output_hessian *m)
 {
     moe_hessian_release(&m->hessian);
     free(m->order);
@@ -31,11 +34,11 @@ static int ascending(const void *a, const void *b)
                               : (x->row > y->row) - (x->row < y->row);
 }
 
-static enum moe_code rank(struct moe_metric *m, struct moe_err *err)
+static enum moe_code rank(struct moe_output_hessian *m, struct moe_err *err)
 {
     int64_t k = m->hessian.k;
     struct ranked *r = malloc((size_t)k * sizeof *r);
-    if (!r) return moe_fail(err, MOE_NOMEM, "no memory for a metric of %lld rows", (long long)k);
+    if (!r) return moe_fail(err, MOE_NOMEM, "no memory for an output Hessian of %lld rows", (long long)k);
     for (int64_t i = 0; i < k; i++) r[i] = (struct ranked){ m->hessian.h[i * k + i], (int32_t)i };
     qsort(r, (size_t)k, sizeof *r, ascending);
     for (int64_t i = 0; i < k; i++) m->order[i] = r[i].row;
@@ -43,7 +46,8 @@ static enum moe_code rank(struct moe_metric *m, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_metric_finish(struct moe_metric *m, double damp, struct moe_pool *pool, struct moe_err *err)
+enum moe_code moe_output_hessian_finish(struct moe_output_hessian *m, double damp, struct moe_pool *pool,
+                                        struct moe_err *err)
 {
     struct moe_hessian *f = &m->hessian;
     int64_t k = f->k;
