@@ -4,7 +4,7 @@
 #ifndef MOE_QUANTIZE_CALIBRATE_CALIBRATE_INTERNAL_H
 #define MOE_QUANTIZE_CALIBRATE_CALIBRATE_INTERNAL_H
 
-#include "quantize/calibrate/aside.h"
+#include "quantize/calibrate/spill.h"
 #include "quantize/calibrate/calibrate.h"
 #include "quantize/calibrate/drift.h"
 #include "quantize/passes/fisher.h"
@@ -19,7 +19,7 @@ enum { MOE_COLD_SHARE = 20, MOE_FEW = 512, MOE_LENT = 512, MOE_MASS = 16 };
 struct moe_bench {
     struct moe_mlp *mlp;
     struct moe_held held;
-    struct moe_aside aside;         /* of the layer of dense.moe at hand */
+    struct moe_spill spill;         /* of the layer of dense.moe at hand */
     int32_t row[MOE_FEW + MOE_LENT]; float importance[MOE_FEW + MOE_LENT];
 };
 

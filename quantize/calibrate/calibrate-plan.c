@@ -180,15 +180,15 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    /* Fisher matrices of all layers with what is put aside of them; or before that, with one of them
+    /* Fisher matrices of all layers with what is spilled of them; or before that, with one of them
      * less, the gradients of the pass twice */
     uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float),
              matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
-    uint64_t aside = moe_dense_aside_bytes(src, o->type),
+    uint64_t spilled = moe_dense_spill_bytes(src, o->type),
              gradients = matrices > one
                              ? matrices - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size)
                              : 0;
-    p->partial = matrices + aside > gradients ? matrices + aside : gradients;
+    p->partial = matrices + spilled > gradients ? matrices + spilled : gradients;
 }
 
 enum moe_code moe_calibrate_fits(const struct moe_calibration_plan *p, const struct moe_calibration *o,

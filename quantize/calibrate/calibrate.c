@@ -33,7 +33,7 @@ struct moe_calibrate {
     struct moe_watch watch;
 };
 
-/* What earlier runs left, as work: the sensitivity pass, whole units, what was put aside of layers.  Of that
+/* What earlier runs left, as work: the sensitivity pass, whole units, what was spilled of layers.  Of that
  * pass, all of whose files are read for it: whether F is there, and if not, how far it came. */
 static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, bool *there, int *reached,
                                  double *work, struct moe_err *err)
@@ -46,9 +46,9 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
     *work = *there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence)
         : *reached >= 0 ? moe_fisher_known(c->src, &f, *reached) : 0;
     for (int l = 0, unit = 0, n = (int)moe_calibrate_layers(c->src, c->o.type); l < n; l++) {
-        bool aside;
-        MOE_TRY(moe_aside_there(c->dir, l, &aside, err));
-        if (aside) *work += moe_calibrate_dense_work(c->src, &c->o, l);
+        bool spilled;
+        MOE_TRY(moe_spill_there(c->dir, l, &spilled, err));
+        if (spilled) *work += moe_calibrate_dense_work(c->src, &c->o, l);
         if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
             *work += moe_calibrate_experts_work(c->src, &c->o, l) +
                      (c->o.method.corrects ? moe_work_experts(&c->src->config, (double)c->o.n) : 0);
@@ -180,7 +180,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     c->walk.meter = &c->meter;
     if (c->o.method.corrects)
         MOE_TRY(moe_drift_open(&c->drift, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
-    for (int i = 0; i < c->plan.workers; i++) c->bench[i].aside.layer = -1;
+    for (int i = 0; i < c->plan.workers; i++) c->bench[i].spill.layer = -1;
     c->dense = (struct moe_dense){ .walk = &c->walk,
                                    .type = c->o.type,
                                    .method = moe_calibrate_dense_method(&c->o),
@@ -248,24 +248,24 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     return c->drift.open ? moe_drift_measure(&c->drift, &c->walk, u, err) : MOE_OK;
 }
 
-/* What was put aside of a layer, in a worker's hands. */
-static enum moe_code fetch(struct moe_calibrate *c, struct moe_aside *a, int layer, struct moe_err *err)
+/* What was spilled of a layer, in a worker's hands. */
+static enum moe_code fetch(struct moe_calibrate *c, struct moe_spill *a, int layer, struct moe_err *err)
 {
     bool there;
-    return a->layer == layer ? MOE_OK : moe_aside_read(c->dir, layer, a, &there, err);
+    return a->layer == layer ? MOE_OK : moe_spill_read(c->dir, layer, a, &there, err);
 }
 
 static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u,
                                 const struct moe_group *g, int worker, struct moe_coded *out,
                                 struct moe_err *err)
 {
-    struct moe_aside *a = &c->bench[worker].aside;
+    struct moe_spill *a = &c->bench[worker].spill;
     for (int i = 0; i < g->n; i++) {
         const struct moe_tensor *t = &u->out[g->first + i], *in = &c->src->tensors[u->in[g->first + i]];
         moe_meter_add(&c->meter, moe_calibrate_copy_work(in, (uint8_t)t->type));
         if (t->type != MOE_NVFP4 || in->type == MOE_NVFP4 || t->layer < 0) continue;
         MOE_TRY(fetch(c, a, t->layer, err));
-        const struct moe_aside_tensor *k = moe_aside_find(a, t->role);
+        const struct moe_spill_tensor *k = moe_spill_find(a, t->role);
         if (k) out[i] = (struct moe_coded){ k->codes, k->scales, k->global, k->num, k->den };
     }
     return MOE_OK;
@@ -353,10 +353,10 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
     *note = NULL;
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = 1;
     for (int64_t i = 0; u->layer < 0 && i < u->n; i++) {
-        struct moe_aside *a = &c->bench[0].aside;
+        struct moe_spill *a = &c->bench[0].spill;
         if (u->out[i].type != MOE_NVFP4 || u->out[i].layer < 0) continue;
         MOE_TRY(fetch(c, a, u->out[i].layer, err));
-        const struct moe_aside_tensor *k = moe_aside_find(a, u->out[i].role);
+        const struct moe_spill_tensor *k = moe_spill_find(a, u->out[i].role);
         if (k) input_scale[i] = k->input_scale;
     }
     if (u->layer < 0) {
@@ -457,7 +457,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     for (int i = 0; c->bench && i < c->plan.workers; i++) {
         moe_mlp_close(&c->bench[i].mlp);
         moe_held_release(&c->bench[i].held);
-        moe_aside_release(&c->bench[i].aside);
+        moe_spill_release(&c->bench[i].spill);
     }
     moe_output_hessian_release(&c->f);
     if (c->walking) moe_dense_release(&c->dense);

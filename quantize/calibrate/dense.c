@@ -54,10 +54,10 @@ static bool wanted(const struct moe_dense *d, enum moe_role role)
 }
 
 /* The weight is from now on what was chosen for it. */
-static void put(struct moe_dense *d, const struct moe_aside_tensor *t)
+static void put(struct moe_dense *d, const struct moe_spill_tensor *t)
 {
     if (!d->upstream_source)
-        *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_aside_weight(t);
+        *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_spill_weight(t);
 }
 
 /* ---- attention ---- */
@@ -125,7 +125,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
     const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role), *one[1] = { w };
     const struct moe_output_hessian *rows =
         role == MOE_ROLE_O && d->method.matrix.sided && !d->method.matrix.diagonal ? d->f : NULL;
-    struct moe_aside_tensor *t = &d->here.t[d->here.n];
+    struct moe_spill_tensor *t = &d->here.t[d->here.n];
     struct moe_matrix m;
     uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)),
             *scales = malloc((size_t)(w->rows * w->cols / 16));
@@ -138,7 +138,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
         float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax,
                                         MOE_NVFP4_SEARCH);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
-        *t = (struct moe_aside_tensor){ .role = role,
+        *t = (struct moe_spill_tensor){ .role = role,
                                         .rows = w->rows,
                                         .cols = w->cols,
                                         .global = global,
@@ -196,7 +196,7 @@ static void free_codes(struct moe_dense *d)
         free((void *)(uintptr_t)d->here.t[i].codes);
         free((void *)(uintptr_t)d->here.t[i].scales);
     }
-    moe_aside_release(&d->here);
+    moe_spill_release(&d->here);
     d->known = false;
 }
 
@@ -206,7 +206,7 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     struct attention a = { .d = d };
     bool any = false;
     free_codes(d);
-    MOE_TRY(moe_aside_read(d->dir, d->walk->layer, &d->here, &d->known, err));
+    MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->here, &d->known, err));
     enum moe_code code = MOE_OK;
     for (int i = 0; i < PROJECTIONS; i++) any |= wanted(d, projection[i].role);
     if (!d->known && any) code = calibrate_attention(&a, err);
@@ -228,7 +228,7 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
                           const struct moe_rounded *r, float global, float amax, struct moe_err *err)
 {
     size_t codes = (size_t)(w->rows * w->cols / 2), scales = (size_t)(w->rows * w->cols / 16);
-    struct moe_aside_tensor *t = &d->here.t[d->here.n];
+    struct moe_spill_tensor *t = &d->here.t[d->here.n];
     uint8_t *c = malloc(codes), *s = malloc(scales);
     if (!c || !s) {
         free(c);
@@ -237,7 +237,7 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
     }
     memcpy(c, r->codes, codes);
     memcpy(s, r->scales, scales);
-    *t = (struct moe_aside_tensor){ .role = role,
+    *t = (struct moe_spill_tensor){ .role = role,
                                     .rows = w->rows,
                                     .cols = w->cols,
                                     .global = global,
@@ -285,7 +285,7 @@ enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
     bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) ||
                wanted(d, (enum moe_role)(gate + 2));
     if (!d->known && any) MOE_TRY(calibrate_mlp(d, gate, err));
-    if (!d->known && d->here.n) MOE_TRY(moe_aside_write(d->dir, d->walk->layer, d->here.t, d->here.n, err));
+    if (!d->known && d->here.n) MOE_TRY(moe_spill_write(d->dir, d->walk->layer, d->here.t, d->here.n, err));
     for (int i = 0; i < d->here.n; i++) put(d, &d->here.t[i]);
     return MOE_OK;
 }
@@ -294,13 +294,13 @@ void moe_dense_release(struct moe_dense *d) { free_codes(d); }
 
 /* ---- what it takes ---- */
 
-uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type)
+uint64_t moe_dense_spill_bytes(const struct moe_source *src, const uint8_t *type)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)
         if (is_mine(&src->tensors[i], type[i]))
             bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 +
-                     sizeof(struct moe_aside_tensor);
+                     sizeof(struct moe_spill_tensor);
     return bytes;
 }
 

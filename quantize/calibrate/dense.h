@@ -5,12 +5,12 @@
  * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the
  * unquantized layer computes them, then they are rounded (o's rows by the layer's Fisher matrix) and put
  * in place of the source's; then its dense or shared MLP likewise (quantize/rounding/mlp.h).  What was
- * chosen is kept (quantize/calibrate/aside.h) until dense.moe is written, and taken from there when a run
+ * chosen is kept (quantize/calibrate/spill.h) until dense.moe is written, and taken from there when a run
  * is resumed. */
 #ifndef MOE_QUANTIZE_CALIBRATE_DENSE_H
 #define MOE_QUANTIZE_CALIBRATE_DENSE_H
 
-#include "quantize/calibrate/aside.h"
+#include "quantize/calibrate/spill.h"
 #include "quantize/passes/walk.h"
 
 struct moe_dense {
@@ -21,7 +21,7 @@ struct moe_dense {
     bool upstream_source;               /* nothing is put in place: what follows sees the source's weights */
     /* of the layer at hand; NULL: none.  Set by the caller before each layer */
     const struct moe_output_hessian *f;
-    struct moe_aside here;              /* of the layer at hand */
+    struct moe_spill here;              /* of the layer at hand */
     bool known;                         /* ... read from its file: nothing to compute */
 };
 
@@ -32,7 +32,7 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
                             const struct moe_mlp_method *how);
 
 /* About the bytes of the files that keep it until dense.moe is written. */
-uint64_t moe_dense_aside_bytes(const struct moe_source *src, const uint8_t *type);
+uint64_t moe_dense_spill_bytes(const struct moe_source *src, const uint8_t *type);
 
 /* The walk's two callbacks (ctx: struct moe_dense). */
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);

@@ -26,7 +26,7 @@ static void add(struct moe_watch *w, int layer, const char *input, const struct 
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
 }
 
-static struct moe_clip under(const struct moe_aside_tensor *t)
+static struct moe_clip under(const struct moe_spill_tensor *t)
 {
     return t ? moe_clip_under(t->input_scale) : (struct moe_clip){ .limit = INFINITY };
 }
@@ -42,10 +42,10 @@ static const struct { enum moe_role role, projection[3]; const char *name;
     { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
 };
 
-static const struct moe_aside_tensor *written(const struct moe_watch *w, int input)
+static const struct moe_spill_tensor *written(const struct moe_watch *w, int input)
 {
-    const struct moe_aside_tensor *t = NULL;
-    for (int i = 0; !t && i < 3; i++) t = moe_aside_find(&w->dense->here, seen[input].projection[i]);
+    const struct moe_spill_tensor *t = NULL;
+    for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->here, seen[input].projection[i]);
     return t;
 }
 
@@ -88,9 +88,9 @@ void moe_watch_common(struct moe_watch *w)
 {
     enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE
                                                                                  : MOE_ROLE_GATE;
-    const struct moe_aside_tensor *x = moe_aside_find(&w->dense->here, (int)gate),
-                                  *y = moe_aside_find(&w->dense->here, (int)gate + 2);
-    if (!x) x = moe_aside_find(&w->dense->here, (int)gate + 1);
+    const struct moe_spill_tensor *x = moe_spill_find(&w->dense->here, (int)gate),
+                                  *y = moe_spill_find(&w->dense->here, (int)gate + 2);
+    if (!x) x = moe_spill_find(&w->dense->here, (int)gate + 1);
     w->common_layer = w->walk->layer;
     w->common[0] = under(x);
     w->common[1] = under(y);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/aside.h"
+#include "quantize/calibrate/spill.h"
 
 #include "base/hash.h"
 #include "base/io.h"
@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The file: this, n times struct moe_aside_tensor as memory has it (pointers are not read), then codes and
+/* The file: this, n times struct moe_spill_tensor as memory has it (pointers are not read), then codes and
  * scales of each.  Never leaves the machine. */
 struct head { char magic[8]; int32_t layer, n; uint64_t hash; }; /* XXH3-64 of all that follows */
 
-static size_t code_bytes(const struct moe_aside_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
-static size_t scale_bytes(const struct moe_aside_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
+static size_t code_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
+static size_t scale_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
 
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
@@ -23,7 +23,7 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 
-enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside_tensor *t, int n,
+enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill_tensor *t, int n,
                               struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -47,19 +47,19 @@ enum moe_code moe_aside_write(const char *dir, int layer, const struct moe_aside
 }
 
 /* Point into the data; false when it is not what was written. */
-static bool bind(struct moe_aside *a, size_t size, int layer)
+static bool bind(struct moe_spill *a, size_t size, int layer)
 {
     struct head h;
     size_t at = sizeof h;
     if (size < sizeof h) return false;
     memcpy(&h, a->data, sizeof h);
     if (memcmp(h.magic, "MOECODED", 8) || h.hash != moe_hash64(a->data + at, size - at)) return false;
-    if (h.layer != layer || h.n < 1 || h.n > MOE_ASIDE_MOST || size - at < (size_t)h.n * sizeof *a->t)
+    if (h.layer != layer || h.n < 1 || h.n > MOE_SPILL_MAX_TENSORS || size - at < (size_t)h.n * sizeof *a->t)
         return false;
     memcpy(a->t, a->data + at, (size_t)h.n * sizeof *a->t);
     at += (size_t)h.n * sizeof *a->t;
     for (int i = 0; i < h.n; i++) {
-        struct moe_aside_tensor *t = &a->t[i];
+        struct moe_spill_tensor *t = &a->t[i];
         if (t->rows < 1 || t->cols < 16 || t->rows > INT32_MAX || t->cols > INT32_MAX ||
             size - at < code_bytes(t) + scale_bytes(t))
             return false;
@@ -71,7 +71,7 @@ static bool bind(struct moe_aside *a, size_t size, int layer)
     return at == size;
 }
 
-enum moe_code moe_aside_there(const char *dir, int layer, bool *there, struct moe_err *err)
+enum moe_code moe_spill_there(const char *dir, int layer, bool *there, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists what;
@@ -81,36 +81,36 @@ enum moe_code moe_aside_there(const char *dir, int layer, bool *there, struct mo
     return MOE_OK;
 }
 
-enum moe_code moe_aside_read(const char *dir, int layer, struct moe_aside *a, bool *there,
+enum moe_code moe_spill_read(const char *dir, int layer, struct moe_spill *a, bool *there,
                              struct moe_err *err)
 {
     char path[PATH_MAX];
     size_t size;
-    moe_aside_release(a);
-    MOE_TRY(moe_aside_there(dir, layer, there, err));
+    moe_spill_release(a);
+    MOE_TRY(moe_spill_there(dir, layer, there, err));
     if (!*there) return MOE_OK;
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
     if (bind(a, size, layer)) return MOE_OK;
-    moe_aside_release(a);
+    moe_spill_release(a);
     return moe_fail_at(err, MOE_CORRUPT, path, NULL,
                        "is damaged, or an older version wrote it (remove it and use --resume)");
 }
 
-void moe_aside_release(struct moe_aside *a)
+void moe_spill_release(struct moe_spill *a)
 {
     free(a->data);
-    *a = (struct moe_aside){ .layer = -1 };
+    *a = (struct moe_spill){ .layer = -1 };
 }
 
-const struct moe_aside_tensor *moe_aside_find(const struct moe_aside *a, int role)
+const struct moe_spill_tensor *moe_spill_find(const struct moe_spill *a, int role)
 {
     for (int i = 0; i < a->n; i++)
         if (a->t[i].role == role) return &a->t[i];
     return NULL;
 }
 
-struct moe_weight moe_aside_weight(const struct moe_aside_tensor *t)
+struct moe_weight moe_spill_weight(const struct moe_spill_tensor *t)
 {
     return (struct moe_weight){ .type = MOE_NVFP4,
                                 .layout = MOE_LAYOUT_LINEAR,
