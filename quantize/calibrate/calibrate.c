@@ -7,7 +7,7 @@
 #include "quantize/calibrate/dense.h"
 #include "quantize/rounding/least.h"
 #include "quantize/calibrate/report.h"
-#include "quantize/calibrate/watch.h"
+#include "quantize/calibrate/clip-monitor.h"
 #include "quantize/passes/work.h"
 
 #include <math.h>
@@ -30,7 +30,7 @@ struct moe_calibrate {
     struct moe_bench *bench;        /* [workers] */
     struct moe_output_hessian f; int f_layer; /* F of that layer; -1: none yet */
     struct moe_expert_stats *stats; /* [E] of the layer at hand */
-    struct moe_watch watch;
+    struct moe_clip_monitor monitor;
 };
 
 /* What earlier runs left, as work: the sensitivity pass, whole units, what was spilled of layers.  Of that
@@ -146,20 +146,20 @@ static enum moe_code load_fisher(struct moe_calibrate *c, int layer, struct moe_
 static enum moe_code before_attention(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    moe_watch_common_passed(&c->watch);
+    moe_clip_monitor_common_passed(&c->monitor);
     MOE_TRY(load_fisher(c, c->walk.layer, err));
     c->dense.f = c->f_layer == c->walk.layer ? &c->f : NULL;
     MOE_TRY(moe_dense_attention(&c->dense, err));
-    moe_watch_attention(&c->watch);
+    moe_clip_monitor_attention(&c->monitor);
     return MOE_OK;
 }
 
 static enum moe_code before_mlp(void *ctx, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    moe_watch_attention_passed(&c->watch);
+    moe_clip_monitor_attention_passed(&c->monitor);
     MOE_TRY(moe_dense_mlp(&c->dense, err));
-    moe_watch_common(&c->watch);
+    moe_clip_monitor_common(&c->monitor);
     return MOE_OK;
 }
 
@@ -187,7 +187,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
                                    .dir = c->dir,
                                    .upstream_source = c->o.upstream_source,
                                    .here = { .layer = -1 } };
-    MOE_TRY(moe_watch_open(&c->watch, &c->walk, &c->dense, err));
+    MOE_TRY(moe_clip_monitor_open(&c->monitor, &c->walk, &c->dense, err));
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
     c->walk.ctx = c;
     c->walk.before[0] = before_attention;
@@ -244,7 +244,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
     MOE_TRY(load_fisher(c, u->layer, err));
     MOE_TRY(reach(c, u->layer, err));
-    moe_watch_common_passed(&c->watch);
+    moe_clip_monitor_common_passed(&c->monitor);
     return c->drift.open ? moe_drift_measure(&c->drift, &c->walk, u, err) : MOE_OK;
 }
 
@@ -319,8 +319,8 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
                                  .drift = -1,
                                  .bytes = u->header.file_bytes,
                                  .peak_rss = moe_peak_rss(),
-                                 .clipped = c->watch.clipped,
-                                 .n_clipped = c->watch.n };
+                                 .clipped = c->monitor.clipped,
+                                 .n_clipped = c->monitor.n };
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
     if (c->drift.open) {
         s.seconds[MOE_PHASE_DRIFT] = c->drift.seconds;
@@ -367,9 +367,9 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
           y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
     struct moe_clip clip[2] = { clip_of(c, u, false), clip_of(c, u, true) };
-    MOE_TRY(moe_watch_experts(&c->watch, u, c->o.upstream_source ? NULL : file, clip, err));
+    MOE_TRY(moe_clip_monitor_experts(&c->monitor, u, c->o.upstream_source ? NULL : file, clip, err));
     *note = layer_note(c, u, clip);
-    c->watch.n = 0;
+    c->monitor.n = 0;
     if (!*note) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     return moe_walk_next(&c->walk, err);
 }
@@ -381,8 +381,8 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const str
     if (u->layer < 0) return MOE_OK;
     name_phase(c, u->layer);
     MOE_TRY(reach(c, u->layer, err));
-    moe_watch_common_passed(&c->watch);
-    c->watch.n = 0; /* the layer's note has them */
+    moe_clip_monitor_common_passed(&c->monitor);
+    c->monitor.n = 0; /* the layer's note has them */
     if (c->drift.open) MOE_TRY(moe_drift_pass(&c->drift, u->layer, err));
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : file, NULL, err));
     return moe_walk_next(&c->walk, err);
@@ -465,7 +465,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);
-    moe_watch_release(&c->watch);
+    moe_clip_monitor_release(&c->monitor);
     moe_meter_release(&c->meter);
     free(c);
     *pc = NULL;

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/calibrate/watch.h"
+#include "quantize/calibrate/clip-monitor.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-enum moe_code moe_watch_open(struct moe_watch *w, struct moe_walk *walk, struct moe_dense *dense,
-                             struct moe_err *err)
+enum moe_code moe_clip_monitor_open(struct moe_clip_monitor *w, struct moe_walk *walk,
+                                    struct moe_dense *dense, struct moe_err *err)
 {
-    *w = (struct moe_watch){ .walk = walk,
+    *w = (struct moe_clip_monitor){ .walk = walk,
                              .dense = dense,
                              .clipped = calloc(8 * (size_t)walk->src->config.num_hidden_layers,
                                                sizeof *w->clipped) };
     return w->clipped ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for calibration");
 }
 
-void moe_watch_release(struct moe_watch *w)
+void moe_clip_monitor_release(struct moe_clip_monitor *w)
 {
     free(w->clipped);
-    *w = (struct moe_watch){ 0 };
+    *w = (struct moe_clip_monitor){ 0 };
 }
 
 /* An infinite limit: nothing clips here. */
-static void add(struct moe_watch *w, int layer, const char *input, const struct moe_clip *clip)
+static void add(struct moe_clip_monitor *w, int layer, const char *input, const struct moe_clip *clip)
 {
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
 }
@@ -35,14 +35,14 @@ static struct moe_clip under(const struct moe_spill_tensor *t)
 
 /* The inputs of its projections, by the role that shows them. */
 static const struct { enum moe_role role, projection[3]; const char *name;
-} seen[MOE_WATCH_ATTENTION] = {
+} seen[MOE_MONITORED_INPUTS] = {
     { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" },
     { MOE_ROLE_Q_B, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, MOE_ROLE_Q_B }, "q_b" },
     { MOE_ROLE_KV_B, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, MOE_ROLE_KV_B }, "kv_b" },
     { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
 };
 
-static const struct moe_spill_tensor *written(const struct moe_watch *w, int input)
+static const struct moe_spill_tensor *written(const struct moe_clip_monitor *w, int input)
 {
     const struct moe_spill_tensor *t = NULL;
     for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->here, seen[input].projection[i]);
@@ -52,18 +52,18 @@ static const struct moe_spill_tensor *written(const struct moe_watch *w, int inp
 static void see_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
                       int64_t n)
 {
-    struct moe_watch *w = ctx;
+    struct moe_clip_monitor *w = ctx;
     (void)layer, (void)expert;
-    for (int i = 0; i < MOE_WATCH_ATTENTION; i++)
+    for (int i = 0; i < MOE_MONITORED_INPUTS; i++)
         if (seen[i].role == role && written(w, i))
             moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
 }
 
 /* Nothing is clipped by a scale that is chosen when all has been seen. */
-void moe_watch_attention(struct moe_watch *w)
+void moe_clip_monitor_attention(struct moe_clip_monitor *w)
 {
     bool any = false;
-    for (int i = 0; i < MOE_WATCH_ATTENTION; i++) {
+    for (int i = 0; i < MOE_MONITORED_INPUTS; i++) {
         w->attention[i] = w->dense->known ? under(written(w, i)) : (struct moe_clip){ .limit = INFINITY };
         any |= written(w, i) != NULL;
     }
@@ -71,10 +71,10 @@ void moe_watch_attention(struct moe_watch *w)
     if (any) moe_forward_hooks(w->walk->f, &w->hooks);
 }
 
-void moe_watch_attention_passed(struct moe_watch *w)
+void moe_clip_monitor_attention_passed(struct moe_clip_monitor *w)
 {
     moe_forward_hooks(w->walk->f, NULL);
-    for (int i = 0; i < MOE_WATCH_ATTENTION; i++) {
+    for (int i = 0; i < MOE_MONITORED_INPUTS; i++) {
         for (int k = 0; k < 3 && w->attention[i].seen; k++)
             moe_dense_seen(w->dense, seen[i].projection[k], w->attention[i].largest);
         w->attention[i].limit = under(written(w, i)).limit;
@@ -84,7 +84,7 @@ void moe_watch_attention_passed(struct moe_watch *w)
 
 /* ---- MLPs ---- */
 
-void moe_watch_common(struct moe_watch *w)
+void moe_clip_monitor_common(struct moe_clip_monitor *w)
 {
     enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE
                                                                                  : MOE_ROLE_GATE;
@@ -97,7 +97,7 @@ void moe_watch_common(struct moe_watch *w)
     w->walk->clip = x || y ? w->common : NULL;
 }
 
-void moe_watch_common_passed(struct moe_watch *w)
+void moe_clip_monitor_common_passed(struct moe_clip_monitor *w)
 {
     static const char *const name[2][2] = { { "gate_up", "down" }, { "shared_gate_up", "shared_down" } };
     bool moe = moe_layer_is_moe(&w->walk->src->config, w->common_layer);
@@ -105,8 +105,9 @@ void moe_watch_common_passed(struct moe_watch *w)
     w->walk->clip = NULL;
 }
 
-enum moe_code moe_watch_experts(struct moe_watch *w, const struct moe_shard_unit *u,
-                                const struct moe_unit_file *file, struct moe_clip *clip, struct moe_err *err)
+enum moe_code moe_clip_monitor_experts(struct moe_clip_monitor *w, const struct moe_shard_unit *u,
+                                       const struct moe_unit_file *file, struct moe_clip *clip,
+                                       struct moe_err *err)
 {
     w->walk->clip = clip;
     enum moe_code code = moe_walk_experts(w->walk, u, file, NULL, err);
