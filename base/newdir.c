@@ -2,8 +2,8 @@
 #include "base/newdir.h"
 
 #include "base/apart.h"
+#include "base/cancel.h"
 #include "base/io.h"
-#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -391,9 +391,9 @@ enum moe_code moe_newdir_interrupted(enum moe_code code, const char *out, const 
     enum moe_exists there = MOE_ABSENT;
     if (moe_newdir_name(&d, out, &ignored) != MOE_OK || moe_look(d.path, &there, &ignored) != MOE_OK ||
         there != MOE_DIR)
-        return moe_interrupted_left(code, err, "nothing was finished yet by this run");
-    return moe_interrupted_left(code, err,
-                                "nothing was finished by this run, what an earlier one left is kept in '%s' "
-                                "(go on with the same command and --resume)",
-                                shown ? shown : d.path);
+        return moe_cancel_left(code, err, "nothing was finished yet by this run");
+    return moe_cancel_left(code, err,
+                           "nothing was finished by this run, what an earlier one left is kept in '%s' "
+                           "(go on with the same command and --resume)",
+                           shown ? shown : d.path);
 }

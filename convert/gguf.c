@@ -384,7 +384,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     close_workers(x);
     if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
     moe_gguf_abort(&x->w);
-    return moe_interrupted_left(code, err, "nothing was finished yet (an export is a copy, and starts over)");
+    return moe_cancel_left(code, err, "nothing was finished yet (an export is a copy, and starts over)");
 }
 
 enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o,

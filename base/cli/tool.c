@@ -17,7 +17,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static atomic_int caught;
+static struct moe_cancel caught; /* of the process: a signal has come */
 /* a SIGINT that ends less than the tool: whether one would be, and has come */
 static atomic_bool holding, held;
 static bool on_terminal; /* standard output, as it was when the tool began */
@@ -28,11 +28,11 @@ static void on_signal(int sig)
         held = true;
         return;
     }
-    if (caught) { /* the second one does not wait */
+    if (moe_is_cancelled(&caught)) { /* the second one does not wait */
         signal(sig, SIG_DFL);
         raise(sig);
     }
-    caught = sig;
+    moe_cancel_request(&caught, sig == SIGINT ? MOE_SIGINT : MOE_SIGTERM);
 }
 
 static void install_handlers(void)
@@ -48,7 +48,7 @@ static void install_handlers(void)
     moe_map_guard();
 }
 
-bool moe_is_stopping(void) { return atomic_load_explicit(&caught, memory_order_relaxed) != 0; }
+bool moe_is_stopping(void) { return moe_is_cancelled(&caught); }
 
 void moe_interrupt_hold(bool on)
 {
@@ -58,31 +58,10 @@ void moe_interrupt_hold(bool on)
 
 bool moe_interrupt_held(void) { return held; }
 
-enum moe_code moe_interrupted(struct moe_err *err)
-{
-    MOE_TRY(moe_map_check(err));
-    if (!caught) return MOE_OK;
-    return moe_fail(err, caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, "%s",
-                    caught == SIGINT ? "interrupted" : "terminated");
-}
-
+enum moe_code moe_interrupted(struct moe_err *err) { return moe_cancel_check(&caught, err); }
 enum moe_code moe_interrupted_resumable(struct moe_err *err)
 {
-    if (!caught) return MOE_OK;
-    return moe_interrupted_left(caught == SIGINT ? MOE_SIGINT : MOE_SIGTERM, err, "nothing was finished yet");
-}
-
-enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
-{
-    va_list args;
-    if (code != MOE_SIGINT && code != MOE_SIGTERM) return code;
-    err->code = code;
-    err->file[0] = err->tensor[0] = 0;
-    va_start(args, fmt);
-    /* a long path loses its middle, and not the remedy */
-    moe_show_line(err->msg, sizeof err->msg, fmt, args);
-    va_end(args);
-    return moe_wrap(err, code == MOE_SIGINT ? "interrupted" : "terminated");
+    return moe_cancel_check_resumable(&caught, err);
 }
 
 /* A standard stream that the caller closed must not become the next file that is opened: what was meant for a
@@ -167,6 +146,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     r->argv = argv;
     r->color = r->color ? r->color : "auto";
     r->start = moe_now();
+    r->cancel = &caught;
     r->err = (struct moe_err)MOE_ERR_INIT;
     fill_standard_streams();
     on_terminal = isatty(STDOUT_FILENO);

@@ -19,8 +19,9 @@
 #ifndef MOE_BASE_CLI_TOOL_H
 #define MOE_BASE_CLI_TOOL_H
 
-#include "base/json.h"
+#include "base/cancel.h"
 #include "base/cli/opt.h"
+#include "base/json.h"
 #include "base/pool.h"
 #include "base/progress.h"
 
@@ -34,6 +35,7 @@ struct moe_run {
     const char *color;   /* auto, always, never */
     struct moe_progress *progress; /* NULL under --quiet */
     struct moe_pool *pool;         /* opened by moe_run_begin */
+    const struct moe_cancel *cancel; /* SIGINT or SIGTERM has come; the process's, set by moe_run_begin */
     double start;
     struct moe_err err;
 };
@@ -97,12 +99,8 @@ enum moe_code moe_interrupted(struct moe_err *err);
 /* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no
  * use, and whoever called them asks moe_interrupted before using it. */
 bool moe_is_stopping(void);
-/* The same where something is being written.  Who knows what is left of it says so on the way out (_left): */
+/* The same where something is being written (moe_cancel_check_resumable). */
 enum moe_code moe_interrupted_resumable(struct moe_err *err);
-/* When `code` is an interruption, its sentence from now on: "interrupted: " and
- * what is left.  Returns code. */
-enum moe_code moe_interrupted_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
 /* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does
  * not see; a second one is as ever.  Turning it on or off forgets the held one. */
 void moe_interrupt_hold(bool on);

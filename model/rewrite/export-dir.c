@@ -317,8 +317,8 @@ enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_d
     bool has_name = d->whole && d->lock < 0;
     if (code == MOE_OK && !has_name) code = publish(d, e, err);
     if (!d->keep)
-        moe_interrupted_left(code, err, "nothing was finished yet%s",
-                             e->work ? "" : " (an export is a copy, and starts over)");
+        moe_cancel_left(code, err, "nothing was finished yet%s",
+                        e->work ? "" : " (an export is a copy, and starts over)");
     moe_newdir_end(d);
     return code;
 }

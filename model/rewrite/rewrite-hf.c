@@ -182,9 +182,9 @@ static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *
     struct moe_err ignored;
     enum moe_exists there;
     if (moe_look(p->within, &there, &ignored) != MOE_OK || there == MOE_ABSENT) return;
-    moe_interrupted_left(code, err,
-                         "every weight is quantized, and kept in '%s' (go on with the same command and "
-                         "--resume)", p->dir.path);
+    moe_cancel_left(code, err,
+                    "every weight is quantized, and kept in '%s' (go on with the same command and "
+                    "--resume)", p->dir.path);
 }
 
 static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
@@ -194,7 +194,7 @@ static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
     enum moe_code code = begin(p, out, err);
     if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME)
         return moe_newdir_interrupted(code, out, NULL, err);
-    if (code != MOE_OK) return moe_interrupted_left(code, err, "nothing was finished yet by this run");
+    if (code != MOE_OK) return moe_cancel_left(code, err, "nothing was finished yet by this run");
     p->r->was_done = p->got->was_done = p->dir.whole;
     if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);
     code = write_all(p, out, err);

@@ -299,18 +299,18 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
     if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
     if (dir && *outer) dir = outer;
     if (done)
-        moe_interrupted_left(code, err,
-                             "%d of %d %s are finished and kept in '%s' (go on with the same command and "
-                             "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
+        moe_cancel_left(code, err,
+                        "%d of %d %s are finished and kept in '%s' (go on with the same command and "
+                        "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
     else if (dir && moe_writer_has_work(k->writer))
-        moe_interrupted_left(code, err,
-                             "no file is finished yet, what was computed for them is kept in '%s' (go on "
-                             "with the same command and --resume)",
-                             dir);
+        moe_cancel_left(code, err,
+                        "no file is finished yet, what was computed for them is kept in '%s' (go on "
+                        "with the same command and --resume)",
+                        dir);
     else if (!dir && mode == MOE_WRITE_RESUME)
         moe_newdir_interrupted(code, out, *outer ? outer : NULL, err);
     else
-        moe_interrupted_left(code, err, "nothing was finished yet%s", dir ? "" : " by this run");
+        moe_cancel_left(code, err, "nothing was finished yet%s", dir ? "" : " by this run");
 }
 
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,

@@ -2,6 +2,7 @@
 /* Errors, arenas, hashes, string maps, human numbers. */
 #include "tests/ok.h"
 #include "base/arena.h"
+#include "base/cancel.h"
 #include "base/env.h"
 #include "base/err.h"
 #include "base/hash.h"
@@ -9,7 +10,6 @@
 #include "base/re.h"
 #include "base/show.h"
 #include "base/strmap.h"
-#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -75,13 +75,13 @@ static void test_long_paths(void)
         for (int one; *s && (one = moe_utf8_char(s, strlen((const char *)s))); s += one) { }
         OK(!*s);
     }
-    moe_interrupted_left(MOE_SIGTERM, &err, "what an earlier run left is kept in '%s' (go on with --resume)",
-                         path);
+    moe_cancel_left(MOE_SIGTERM, &err, "what an earlier run left is kept in '%s' (go on with --resume)",
+                    path);
     OK(err.code == MOE_SIGTERM && !*err.file &&
        !strncmp(err.msg, "terminated: what an earlier run left is kept in '/xxx", 52));
     OK(strstr(err.msg, "/end.json' (go on with --resume)") && strlen(err.msg) < sizeof err.msg);
     moe_fail(&err, MOE_IO, "as it was");
-    OK(moe_interrupted_left(MOE_IO, &err, "not this") == MOE_IO && !strcmp(err.msg, "as it was"));
+    OK(moe_cancel_left(MOE_IO, &err, "not this") == MOE_IO && !strcmp(err.msg, "as it was"));
     memset(path, ' ', sizeof path - 1); /* no word to shorten: the end goes */
     moe_fail(&err, MOE_IO, "%s", path);
     OK(strlen(err.msg) == sizeof err.msg - 1);
@@ -139,6 +139,22 @@ static void test_show(void)
     moe_fail_at(&err, MOE_IO, "a\nb", "t\033", "what\n");
     OK(!strcmp(err.msg, "'a\\nb': tensor 't\\x1b': what\\n") && !strcmp(err.file, "a\nb") &&
        !strcmp(err.tensor, "t\033"));
+}
+
+static void test_cancel(void)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    struct moe_cancel whole = { 0 }, part = { .parent = &whole }, other = { .parent = &whole };
+    OK(moe_cancel_check(NULL, &err) == MOE_OK && !moe_is_cancelled(NULL));
+    OK(moe_cancel_check(&part, &err) == MOE_OK && moe_cancel_check_resumable(&part, &err) == MOE_OK);
+    moe_cancel_request(&part, MOE_SIGINT); /* a part ends alone */
+    OK(moe_is_cancelled(&part) && !moe_is_cancelled(&whole) && !moe_is_cancelled(&other));
+    OK(moe_cancel_check(&part, &err) == MOE_SIGINT && !strcmp(err.msg, "interrupted"));
+    moe_cancel_request(&whole, MOE_SIGTERM);
+    OK(moe_cancel_check(&part, &err) == MOE_SIGINT && moe_cancel_check(&other, &err) == MOE_SIGTERM);
+    moe_cancel_request(&whole, MOE_SIGINT); /* the first request stays */
+    OK(moe_cancel_check_resumable(&other, &err) == MOE_SIGTERM &&
+       !strcmp(err.msg, "terminated: nothing was finished yet"));
 }
 
 static void test_arena(void)
@@ -374,6 +390,7 @@ int main(void)
     test_err();
     test_long_paths();
     test_show();
+    test_cancel();
     test_arena();
     test_redzone();
     test_hash();

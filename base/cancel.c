@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cancel.h"
+
+#include "base/io.h"
+#include "base/show.h"
+
+#include <stdarg.h>
+
+/* The code that somebody has asked with, of the token or of a parent; MOE_OK: nobody has. */
+static enum moe_code asked(const struct moe_cancel *c)
+{
+    for (; c; c = c->parent) {
+        int code = atomic_load_explicit(&c->code, memory_order_relaxed);
+        if (code) return (enum moe_code)code;
+    }
+    return MOE_OK;
+}
+
+static const char *word(enum moe_code code) { return code == MOE_SIGINT ? "interrupted" : "terminated"; }
+
+void moe_cancel_request(struct moe_cancel *c, enum moe_code code)
+{
+    int none = 0;
+    atomic_compare_exchange_strong(&c->code, &none, (int)code);
+}
+
+bool moe_is_cancelled(const struct moe_cancel *c) { return asked(c) != MOE_OK; }
+
+enum moe_code moe_cancel_check(const struct moe_cancel *c, struct moe_err *err)
+{
+    MOE_TRY(moe_map_check(err));
+    enum moe_code code = asked(c);
+    return code == MOE_OK ? MOE_OK : moe_fail(err, code, "%s", word(code));
+}
+
+enum moe_code moe_cancel_check_resumable(const struct moe_cancel *c, struct moe_err *err)
+{
+    enum moe_code code = asked(c);
+    return code == MOE_OK ? MOE_OK : moe_cancel_left(code, err, "nothing was finished yet");
+}
+
+enum moe_code moe_cancel_left(enum moe_code code, struct moe_err *err, const char *fmt, ...)
+{
+    va_list args;
+    if (code != MOE_SIGINT && code != MOE_SIGTERM) return code;
+    err->code = code;
+    err->file[0] = err->tensor[0] = 0;
+    va_start(args, fmt);
+    /* a long path loses its middle, and not the remedy */
+    moe_show_line(err->msg, sizeof err->msg, fmt, args);
+    va_end(args);
+    return moe_wrap(err, word(code));
+}
