@@ -3,8 +3,8 @@
  *
  * Who may want to end the work owns a token and hands a `const struct moe_cancel *` down with the work's
  * other options; loops call moe_cancel_check between items, and the work fails with the token's code as it
- * would with any other.  Nothing here is process-wide and nothing here installs a signal handler: a program that
- * wants a signal to end the work calls moe_cancel_request in its own handler (base/cli/tool.c does so).
+ * would with any other.  Nothing here is process-wide and nothing here installs a signal handler: a program
+ * that wants a signal to end the work calls moe_cancel_request in its own handler (as base/cli/tool.c does).
  *
  * A token with a parent is cancelled when it is asked to be or when its parent is, so that a part of the work
  * (one answer of a chat) can be ended alone.
