@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Multi-head latent attention, absorbed and plain.
+/* Multi-head latent attention (DeepSeek-V2, 2024, section 2.1; DeepSeek-V3, 2024), in two forms that give the
+ * same result up to rounding.
  *
- *   qa = rms(Wqa x), q = Wqb qa -> q[h] = {q_nope, q_pe};  ckv = Wkva x -> c =
- *   rms(ckv[0:kl]), k_pe = ckv[kl:]
- *   absorbed: q_lat = Wuk[h]^T q_nope; s = scale (q_lat . c + q_pe . k_pe); o_lat = sum
- *   p c; o[h] = Wuv[h] o_lat
- *   plain:    k = {Wuk[h] c, k_pe}; s = scale q . k; o[h] = sum p (Wuv[h] c)
- *   With NVFP4 activations kv_b's input is c, as in the plain form: the cache keeps what
- *   quantizing c gives, and both forms use it.  Wuk[h], Wuv[h]: the first `nope` and the other `v`
- *   rows of the head's part of kv_b.
+ * Of a token x, with rms() the weighted RMS norm and a curly bracket for concatenation:
  *
- * Source: DeepSeek-V3's attention; shared reference kimi-k2.md 3.2. */
+ *   qa = rms(Wqa x),  q = Wqb qa,  q[h] = {q_nope, q_pe} of head h
+ *   ckv = Wkva x,     c = rms(ckv[0 : kv_lora_rank]),  k_pe = ckv[kv_lora_rank :]
+ *
+ * q_pe and k_pe are rotated by the token's position.  The cache keeps c and k_pe of every token.  Per head,
+ * with p = softmax(s) over the tokens up to the query's own:
+ *
+ *   absorbed:  q_lat = Wuk[h]^T q_nope,  s = scale (q_lat . c + q_pe . k_pe),
+ *              o_lat = sum p c,          o[h] = Wuv[h] o_lat
+ *   expanded:  k = {Wuk[h] c, k_pe},     s = scale (q . k),
+ *              o[h] = sum p (Wuv[h] c)
+ *
+ * Wuk[h] is the first qk_nope_head_dim rows of the head's part of kv_b, Wuv[h] the v_head_dim rows after
+ * them. With NVFP4 activations the input of kv_b is c; the cache then keeps the values of the quantized
+ * c, which both forms use. */
 #include "model/forward-parts.h"
 
 #include <string.h>
@@ -47,7 +54,7 @@ int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context,
 {
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t n = context + BLOCK * (width + c->kv_lora_rank);
-    if (mla == MOE_MLA_PLAIN)
+    if (mla == MOE_MLA_EXPANDED)
         n += context * (c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim + c->qk_nope_head_dim);
     return n + 64;
 }
@@ -138,9 +145,9 @@ static int64_t absorbed_work(const struct attention *a)
     return a->heads * (a->tokens * (a->nope + a->v) * a->kl + scores * (a->width + a->kl));
 }
 
-/* ---- plain: item = a head of a segment ---- */
+/* ---- expanded: item = a head of a segment ---- */
 
-static void plain(void *ctx, int64_t item, int worker)
+static void expanded(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
     struct moe_forward *f = a->f;
@@ -169,7 +176,7 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
     int64_t hidden = f->m->config.hidden_size;
     moe_forward_norm(f, h, hidden, a.y->input_norm, f->m->eps, hidden, tokens, f->x, hidden);
     project(&a);
-    if (f->mla == MOE_MLA_PLAIN) moe_pool_run(f->pool, n_segments * a.heads, plain, &a);
+    if (f->mla == MOE_MLA_EXPANDED) moe_pool_run(f->pool, n_segments * a.heads, expanded, &a);
     else moe_forward_each(f, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed_work(&a), absorbed, &a);
     moe_forward_saw(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
     moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);

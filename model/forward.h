@@ -30,7 +30,7 @@ void moe_kv_release(struct moe_kv *kv);
  * what is before lies in kv. */
 struct moe_segment { struct moe_kv *kv; int64_t first, n; };
 
-enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
+enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_EXPANDED };
 
 /* What products multiply.  FLOAT: activations as computed.
  * NVFP4: what a GPU's tensor cores would see (kernels.def, nvfp4_activations): the input of every product
@@ -38,7 +38,7 @@ enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_PLAIN };
  *   everything else as under FLOAT.  gate and up share their input, so both take the larger of their two
  *   scales (engines fuse them).  Engines also take the largest of a layer's experts; here each expert has its
  *   own, which a calibrated model makes the same.  kv_b multiplies latents: the cache then holds them
- *   quantized, so that the absorbed form computes what the plain one does.
+ *   quantized, so that the absorbed form computes what the expanded one does.
  * NVFP4_46: as NVFP4, with the better of two dynamic scales a block (kernels.def, nvfp4_activations_46).
  * NVFP4_SEARCH: with the best of six (nvfp4_activations_search).
  * INT16: products with NVFP4 weights take fixed-point of 16 bits in blocks of 16 (kernels.def, matmul_int16)

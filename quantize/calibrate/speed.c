@@ -152,7 +152,7 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
         b->seg[i] = (struct moe_segment){ &b->kv[i], 0, s };
         b->lengths[i] = s;
     }
-    MOE_TRY(moe_forward_open(&b->f, &b->m, b->n, s, MOE_MLA_PLAIN, b->pool, b->err));
+    MOE_TRY(moe_forward_open(&b->f, &b->m, b->n, s, MOE_MLA_EXPANDED, b->pool, b->err));
     moe_forward_many(b->f);
     return backward ? moe_backward_open(&b->back, &b->m, b->n, s, b->pool, b->err) : MOE_OK;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Multi-head latent attention backwards, in the plain form (model/attention.c has the equations).
+/* Multi-head latent attention backwards, in the expanded form (model/attention.c has the equations).
  *
  * For a head of a sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c, p =
  * softmax(scale q k^T) over keys up to the query's own, o = p v and do = Wo^T dh:

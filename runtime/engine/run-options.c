@@ -182,7 +182,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     *e = (struct moe_engine_options){ .context = o->context,
                                       .memory = (uint64_t)o->memory,
                                       .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
-                                      .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_PLAIN,
+                                      .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,
                                       .activations = (enum moe_activations)activations,
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };

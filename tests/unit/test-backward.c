@@ -308,7 +308,7 @@ static void pass_begin(struct pass *p, const struct moe_model *m, const struct s
         DONE(moe_kv_reserve(&p->kv[i], s->lengths[i], &err));
         p->segment[i] = (struct moe_segment){ &p->kv[i], 0, s->lengths[i] };
     }
-    DONE(moe_forward_open(&p->f, m, s->n, s->n, MOE_MLA_PLAIN, NULL, &err));
+    DONE(moe_forward_open(&p->f, m, s->n, s->n, MOE_MLA_EXPANDED, NULL, &err));
     moe_forward_hooks(p->f, &(struct moe_hooks){ .ctx = p, .routed = routed });
 }
 

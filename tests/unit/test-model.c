@@ -187,7 +187,7 @@ static void check_cuts(const char *path)
         moe_pool_close(&q);
     }
     struct moe_pool *q;
-    struct moe_engine *f = engine(path, 2, MOE_MLA_PLAIN, &q);
+    struct moe_engine *f = engine(path, 2, MOE_MLA_EXPANDED, &q);
     double most = 0, scale = 0;
     run_cut(f, ids, N, N, b);
     for (size_t i = 0; i < v; i++)
@@ -206,8 +206,8 @@ int main(void)
     struct moe_pool *pool;
     open_golden("tests/data/tiny-k2/golden.safetensors");
     for (int mla = 0; mla < 2; mla++) {
-        struct moe_engine *e = engine("tests/data/tiny-k2/bf16", 2, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED,
-                                      &pool);
+        struct moe_engine *e =
+            engine("tests/data/tiny-k2/bf16", 2, mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED, &pool);
         for (int p = 0; p < 3; p++) check_prompt(e, p);
         moe_engine_close(&e);
         moe_pool_close(&pool);

@@ -262,13 +262,13 @@ static void check_model(const char *path, double lora_eps)
     for (int i = 0; i < 3; i++)
         if ((levels[i] & all) == levels[i])
             for (int mla = 0; mla < 2; mla++)
-                compare(m, levels[i], mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED, lora_eps);
+                compare(m, levels[i], mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED, lora_eps);
     bool stored = m->layers[m->config.num_hidden_layers - 1].moe &&
                   m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
     if (stored) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
     else calibrate(m);
     for (int mla = 0; mla < 2 && !stored; mla++)
-        compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_PLAIN : MOE_MLA_ABSORBED);
+        compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED);
     moe_model_close(&m);
     moe_source_close(&src);
 }
