@@ -5,6 +5,7 @@
 #include "base/cli/output.h"
 #include "formats/routing.h"
 #include "runtime/comm/comm.h"
+#include "runtime/engine/run-man.h"
 #include "runtime/engine/trace.h"
 
 #include <signal.h>
@@ -13,8 +14,129 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* ---- the table ---- */
+
+struct moe_run_options moe_run_asked = {
+    .n = -1,
+    .top_p = 1,
+    .window = MOE_UNSET,
+    .ranks = MOE_UNSET,
+    .rank = MOE_UNSET,
+    .rank_timeout = 30,
+    .split = "best",
+    .eps = "config",
+    .mla = "absorbed",
+    .device = "auto",
+    .activations = "float",
+    .comm = "local",
+};
+
+static const struct moe_opt opts[] = {
+    MOE_GROUP("prompt"),
+    MOE_WAY('p', "prompt", &moe_run_asked.prompt.text, "TEXT",
+            "go on from this text; standard input when there is no other prompt. Of --prompt, "
+            "--prompt-file, --prompts and --tokens the last one given counts"),
+    MOE_WAY_INPUT(0, "prompt-file", &moe_run_asked.prompt.file, "FILE",
+                  "go on from this file (may be gzipped; - is standard input)"),
+    MOE_WAY_INPUT(
+        0, "prompts", &moe_run_asked.prompts, "FILE",
+        "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
+        "standard input); they run together"),
+    MOE_BOOL(0, "chat", &moe_run_asked.prompt.chat,
+             "the prompt is a user's turn; on a terminal and without a prompt: a conversation, in which "
+             "/help lists commands"),
+    MOE_STR(0, "system", &moe_run_asked.prompt.system, "TEXT",
+            "the system turn of a chat; the template's own by default, none when empty"),
+    MOE_STR(0, "chat-template", &moe_run_asked.prompt.chat_template, "NAME",
+            "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
+            "k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
+    MOE_WAY(0, "tokens", &moe_run_asked.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
+    MOE_BOOL(0, "special", &moe_run_asked.prompt.special,
+             "special tokens in text are tokens, and are printed"),
+    MOE_BOOL(0, "bos", &moe_run_asked.prompt.bos, "begin with the model's BOS token"),
+    MOE_GROUP("generation"),
+    MOE_INT('n', "n-predict", &moe_run_asked.n, "N",
+            "tokens to generate; 0 computes the prompt only, -1 goes on until the end"),
+    MOE_FLOAT(0, "temperature", &moe_run_asked.temperature, "T", "0 takes the likeliest token"),
+    MOE_FLOAT(0, "top-p", &moe_run_asked.top_p, "P", "keep the likeliest tokens that reach this probability"),
+    MOE_INT(0, "top-k", &moe_run_asked.top_k, "K", "keep this many tokens; 0 keeps all"),
+    MOE_FLOAT(0, "min-p", &moe_run_asked.min_p, "P", "drop tokens below this share of the likeliest"),
+    MOE_INT(0, "seed", &moe_run_asked.seed, "N",
+            "seed of the sampler: the same seed and options give the same text; of use with "
+            "--temperature"),
+    MOE_LIST(0, "stop", &moe_run_asked.stop, "TEXT", "end before this text"),
+    MOE_BOOL(0, "ignore-eos", &moe_run_asked.ignore_eos, "go on after an end token"),
+    MOE_GROUP("measuring"),
+    MOE_INPUT(0, "score", &moe_run_asked.score, "FILE",
+              "perplexity of this text (may be gzipped; - is standard input)"),
+    MOE_INT(0, "window", &moe_run_asked.window, "N",
+            "with --score: cut the text into windows of N tokens, each read without the text before it; "
+            "the smaller of 2048 and the context by default"),
+    MOE_FILE(0, "reference", &moe_run_asked.reference, "MODEL",
+             "with --score: KL divergence from this model"),
+    MOE_OWN_STR(0, "scratch", &moe_run_asked.scratch, "DIR",
+                "with --score: where hidden states go that --memory does not hold"),
+    MOE_FILE(0, "trace", &moe_run_asked.trace, "FILE",
+             "write logits, hidden states and expert choices for the prompt"),
+    MOE_BOOL(0, "bench", &moe_run_asked.bench,
+             "time the model's matrix products against floors measured in the same run"),
+    MOE_GROUP("model"),
+    MOE_INT('c', "context", &moe_run_asked.context, "N",
+            "positions to hold; by default the model's maximum, or what --memory holds"),
+    MOE_OWN_SIZE(0, "memory", &moe_run_asked.memory, "SIZE",
+                 "hold at most this beside the mapped files of the model, whose pages the system takes "
+                 "back when others need memory (peak_anonymous in JSON is held to it, peak_rss counts "
+                 "the pages too); what the machine has available by default"),
+    MOE_STR(0, "mla-norm-eps", &moe_run_asked.eps, "config|1e-6",
+            "epsilon of the two norms inside attention (q_a and kv_a): config takes rms_norm_eps, as "
+            "vLLM, SGLang and llama.cpp do; 1e-6 is what Hugging Face's code does whatever the config "
+            "says"),
+    MOE_STR(0, "mla", &moe_run_asked.mla, "absorbed|plain",
+            "how attention reads its cache: absorbed computes on the compressed latents; plain expands "
+            "them to keys and values first, to check the other; they differ in rounding only"),
+    MOE_OWN_STR(0, "device", &moe_run_asked.device, "auto|cpu", "where to compute"),
+    MOE_STR(0, "activations", &moe_run_asked.activations,
+            "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
+            "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for "
+            "prompts; nvfp4: values rounded to 4 bits, as FP4 tensor cores take them (W4A4), to see what "
+            "a GPU would answer; nvfp4-four-over-six and nvfp4-search: the same with the best of two or "
+            "six scales a block"),
+    MOE_FILE(0, "record-routing", &moe_run_asked.record, "FILE",
+             "write how many tokens went to each expert: routing.json, gzipped, for moe-plan"),
+    MOE_GROUP("expert parallelism"),
+    MOE_OWN_INT(0, "ranks", &moe_run_asked.ranks, "N",
+                "share the routed experts out over N ranks (expert parallelism); those of --plan, or 1, "
+                "by default"),
+    MOE_FILE(0, "plan", &moe_run_asked.plan, "PLAN",
+             "which rank holds which experts: a plan.json of moe-plan, or a placement as SGLang or "
+             "TensorRT-LLM read it; without it the ranks get equal runs of experts in order"),
+    MOE_FILE(0, "replan", &moe_run_asked.replan, "PLAN",
+             "move the experts to this other placement while running, a layer at a time, without a "
+             "pause"),
+    MOE_INT(0, "replan-after", &moe_run_asked.replan_after, "N",
+            "with --replan: begin to move once a rank has computed N layers, counted over all passes"),
+    MOE_STR(0, "comm", &moe_run_asked.comm, "local|ucx",
+            "how ranks talk; local: they are threads, ucx: processes, started here unless they meet at "
+            "--rendezvous"),
+    MOE_OWN_INT(0, "rank", &moe_run_asked.rank, "R",
+                "with --rendezvous: the number of this process, 0 to ranks - 1, when it was started by "
+                "hand; mpirun and srun tell it by their environment"),
+    MOE_OWN_STR(0, "rendezvous", &moe_run_asked.rendezvous, "HOST:PORT",
+                "where rank 0 listens for the others, at that address and no other; :PORT is this host's "
+                "loopback"),
+    MOE_OWN_STR(0, "secret-file", &moe_run_asked.secret, "FILE",
+                "a secret of 16 bytes or more that ranks must know (chmod 600)"),
+    MOE_STR(0, "split", &moe_run_asked.split, "best|equal",
+            "which copy of an expert computes which tokens, where the plan has several: best: so that "
+            "the fullest rank has least to do; equal: the same number each"),
+    MOE_OWN_FLOAT(0, "rank-timeout", &moe_run_asked.rank_timeout, "S",
+                  "seconds without a sign of life after which a rank is given up"),
+    MOE_COMMON_OPTIONS(&moe_run_asked.run),
+    MOE_END(),
+};
+
 /* --score and --bench are tasks of their own, which read no prompt. */
-const struct moe_opt_rule moe_run_rules[] = {
+static const struct moe_opt_rule rules[] = {
     { "bench", "score prompt prompt-file prompts tokens chat trace record-routing", true },
     { "score", "prompt prompt-file prompts tokens chat trace", true },
     { "prompts", "trace", true },
@@ -39,6 +161,19 @@ const struct moe_opt_rule moe_run_rules[] = {
     { "rank-timeout", "ranks plan rendezvous", false },
     { NULL, NULL, false },
 };
+
+const struct moe_tool moe_run_tool = {
+    .name = "moe-run",
+    .synopsis = "[options] MODEL",
+    .about = "run a checkpoint or container: generate text, score it, trace it",
+    .opts = opts,
+    .rules = rules,
+    .description = moe_run_description,
+    .json = moe_run_json,
+    .examples = moe_run_examples,
+};
+
+/* ---- the checks ---- */
 
 /* The other forms are checked where the socket is made (runtime/comm/socket.c). */
 static enum moe_code check_port(const char *where, struct moe_err *err)

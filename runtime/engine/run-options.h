@@ -21,8 +21,9 @@ struct moe_run_options {
     bool ended;  /* moe_run_end was called, its result is in run.exit */
 };
 
-/* Which options go with which. */
-extern const struct moe_opt_rule moe_run_rules[];
+/* What the command line says: the table of options points into it. */
+extern struct moe_run_options moe_run_asked;
+extern const struct moe_tool moe_run_tool;
 
 /* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and
  * --ranks as a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
