@@ -10,13 +10,14 @@
 #include "formats/container/identity.h"
 #include "model/rewrite/check.h"
 #include "runtime/plan/plan-baselines.h"
+#include "runtime/plan/plan-check.h"
 #include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-model.h"
 #include "runtime/plan/plan-options.h"
 #include "runtime/plan/plan-out.h"
 #include "runtime/plan/plan-proof.h"
 #include "runtime/plan/plan-report.h"
-#include "runtime/plan/plan-verify.h"
+#include "runtime/plan/plan-staging.h"
 
 #include <limits.h>
 #include <math.h>
@@ -431,66 +432,57 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 /* ---- verify, export, plot, stage ---- */
 
-static const char *plan_name(const struct moe_plan_options *o) { return moe_stream_name(o->run.argv[0]); }
+/* How many ranks a plan that does not say is for; 0: the command does not say either. */
+static int64_t asked_ranks(const struct moe_plan_options *o) { return o->ranks == MOE_UNSET ? 0 : o->ranks; }
+
+static enum moe_code print_text(struct moe_text *t, bool print, struct moe_err *err)
+{
+    char *text;
+    MOE_TRY(moe_text_finish(t, &text, err));
+    if (print) moe_print_bytes(text, strlen(text));
+    free(text);
+    return MOE_OK;
+}
+
+static enum moe_code tell_verified(const struct moe_plan_options *o, const struct moe_plan_checked *c,
+                                   struct moe_err *err)
+{
+    struct moe_text text = { 0 };
+    if (c->had_statistics && !c->same_statistics)
+        moe_warn(&o->run,
+                 "the plan was made from other statistics: its claims about loads were not compared");
+    if (c->unproven) moe_warn(&o->run, "%d bound%s too large to be found again", (int)c->unproven,
+                              c->unproven == 1 ? " claimed as exact is" : "s claimed as exact are");
+    moe_plan_checked_text(&text, c);
+    return print_text(&text, !o->run.json, err);
+}
 
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
-    struct moe_plan_text plan = { 0 }, from = { 0 };
+    MOE_TRY(moe_plan_options_one(o, "verify", err));
+    const struct moe_plan_check what = { .plan = o->run.argv[0],
+                                         .stats = o->stats.v,
+                                         .n_stats = o->stats.n,
+                                         .windows = moe_plan_windows(o),
+                                         .from = o->from,
+                                         .progress = o->run.progress };
     cJSON *problems = cJSON_AddArrayToObject(json, "problems");
-    struct moe_routing **stats = calloc(o->stats.n + 1, sizeof *stats);
-    enum moe_code code = stats && problems ? moe_plan_options_one(o, "verify", err)
-                                           : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
-    for (size_t i = 0; code == MOE_OK && i < o->stats.n; i++) {
-        code = moe_routing_read(o->stats.v[i], &stats[i], err);
-        if (code == MOE_OK) moe_routing_merge(stats[i], moe_plan_windows(o));
-    }
-    if (code == MOE_OK) code = moe_plan_read_own(&plan, o->run.argv[0], err);
-    if (code == MOE_OK && o->from) code = moe_plan_read_own(&from, o->from, err);
-    if (code == MOE_OK) {
-        code = moe_plan_verify(&c, plan.path, plan.root, (const struct moe_routing *const *)stats,
-                               (int)o->stats.n, from.root, problems, o->run.progress, err);
-        cJSON_AddBoolToObject(json, "verified", code == MOE_OK);
-        if (code == MOE_OK || code == MOE_VERIFY) {
-            if (c.had_statistics) cJSON_AddBoolToObject(json, "same_statistics", c.same_statistics);
-            else cJSON_AddNullToObject(json, "same_statistics"); /* there were none to compare */
-            moe_json_add_i64(json, "claims", c.claims);
-            moe_json_add_i64(json, "copies_min", c.copies_min);
-            moe_json_add_i64(json, "experts_lost_worst", c.lost_worst);
-            moe_json_add_i64(json, "experts_lost_worst_node", c.lost_worst_node);
-            if (c.had_statistics) cJSON_AddNumberToObject(json, "load_max", c.load_max);
-            if (c.had_statistics) cJSON_AddNumberToObject(json, "load_mean", c.load_mean);
-        }
-        for (const cJSON *p = problems->child; p && code == MOE_VERIFY && !o->run.json; p = p->next)
-            moe_print_line("%s", p->valuestring);
-    }
-    for (size_t i = 0; stats && i < o->stats.n; i++) moe_routing_free(&stats[i]);
-    free(stats);
-    moe_plan_text_release(&plan);
-    moe_plan_text_release(&from);
+    enum moe_code code = moe_plan_check_file(&c, &what, problems, err);
+    const cJSON *first = problems && code == MOE_VERIFY && !o->run.json ? problems->child : NULL;
+    for (const cJSON *p = first; p; p = p->next) moe_print_line("%s", p->valuestring);
     MOE_TRY(code);
-    if (c.had_statistics && !c.same_statistics)
-        moe_warn(&o->run,
-                 "the plan was made from other statistics: its claims about loads were not compared");
-    if (c.unproven) moe_warn(&o->run, "%d bound%s too large to be found again", (int)c.unproven,
-                             c.unproven == 1 ? " claimed as exact is" : "s claimed as exact are");
-    if (!o->run.json) {
-        printf("verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank",
-               (long long)c.claims, (int)c.copies_min, c.copies_min == 1 ? "y" : "ies", (int)c.lost_worst);
-        if (c.ranks_per_node)
-            printf(", %d with the worst node of %d ranks", (int)c.lost_worst_node, (int)c.ranks_per_node);
-        if (c.had_statistics)
-            printf(", the fullest ranks compute %.0f tokens in all layers together, %.4f x mean", c.load_max,
-                   c.load_mean > 0 ? c.load_max / c.load_mean : 1);
-        printf("%s\n", c.had_statistics ? "" : " (loads and bounds need --stats)");
-    }
-    return MOE_OK;
+    cJSON_AddBoolToObject(json, "verified", true);
+    moe_plan_checked_json(json, &c);
+    return tell_verified(o, &c, err);
 }
 
 /* To -o FILE, else to standard output. */
-static enum moe_code put_text(const struct moe_plan_options *o, const char *text, struct moe_err *err)
+static enum moe_code put_text(const struct moe_plan_options *o, const char *text, cJSON *json,
+                              struct moe_err *err)
 {
-    MOE_TRY(moe_plan_options_free(o, err));
+    MOE_TRY(moe_plan_options_output(o, err));
+    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
     if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
     if (o->run.json)
         return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
@@ -508,167 +500,71 @@ static void tell_prediction(const struct moe_plan_options *o, const struct moe_p
                (int)p->prediction);
 }
 
-/* An engine's file knows nothing of the model: which rows are of dense layers, and
- * which layers it leaves out. */
-static enum moe_code fit_export(const struct moe_plan_options *o, struct moe_plan *p, struct moe_err *err)
+static enum moe_code export_plan(const struct moe_plan_options *o, struct moe_plan *p, enum moe_engine engine,
+                                 char **text, struct moe_err *err)
 {
-    struct moe_source *src;
-    if (!o->model && p->foreign && strcmp(o->to, "sglang"))
+    const char *name = moe_stream_name(o->run.argv[0]);
+    MOE_TRY(moe_plan_check_ranks(p, asked_ranks(o), name, err));
+    if (!o->model && p->foreign && engine != MOE_ENGINE_SGLANG)
         moe_notice(&o->run,
                    "'%s' does not say which layers have no experts: rows of such, as SGLang's files have "
                    "them, are taken along (--model MODEL leaves them out)",
-                   plan_name(o));
-    if (!o->model) return MOE_OK;
-    MOE_TRY(moe_plan_open_model(&src, o->model, err));
-    const struct moe_config *c = &src->config;
-    enum moe_code code = moe_plan_fits(p, c, 0, plan_name(o), err);
-    if (code == MOE_OK)
-        p->prediction = (int32_t)c->num_hidden_layers, p->n_prediction = (int32_t)c->num_nextn_predict_layers;
-    moe_source_close(&src);
-    return code;
-}
-
-/* --ranks cuts an engine's file; our own plan says for how many ranks it is, and may not be contradicted. */
-static enum moe_code check_ranks(const struct moe_plan_options *o, const struct moe_plan *p,
-                                 struct moe_err *err)
-{
-    if (o->ranks == MOE_UNSET || o->ranks == p->ranks) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, plan_name(o), NULL,
-                       "a plan for something else: %d rank%s, not %lld", (int)p->ranks, moe_plural(p->ranks),
-                       (long long)o->ranks);
+                   name);
+    if (o->model) MOE_TRY(moe_plan_fit_model(p, o->model, name, err));
+    MOE_TRY(moe_plan_export(p, engine, text, err));
+    tell_prediction(o, p);
+    return MOE_OK;
 }
 
 static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan *p;
+    enum moe_engine engine;
     char *text = NULL;
     MOE_TRY(moe_plan_options_one(o, "export", err));
-    if (!o->to || (strcmp(o->to, "sglang") && strcmp(o->to, "tensorrt-llm")))
+    if (!o->to || !moe_engine_find(o->to, &engine))
         return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
-    MOE_TRY(moe_plan_read(&p, o->run.argv[0], o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
-    enum moe_code code = check_ranks(o, p, err);
-    if (code == MOE_OK) code = fit_export(o, p, err);
-    if (code == MOE_OK)
-        code = strcmp(o->to, "sglang") ? moe_plan_export_trtllm(p, &text, err)
-                                       : moe_plan_export_sglang(p, &text, err);
-    if (code == MOE_OK) tell_prediction(o, p);
+    MOE_TRY(moe_plan_read(&p, o->run.argv[0], (int32_t)asked_ranks(o), err));
+    enum moe_code code = export_plan(o, p, engine, &text, err);
     moe_plan_free(&p);
-    if (code == MOE_OK) code = put_text(o, text, err);
+    if (code == MOE_OK) code = put_text(o, text, json, err);
     free(text);
-    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
-    return code;
-}
-
-/* What EPLB, or experts in order where it has no placement, would have of the statistics
- * that the plan was made from. */
-static enum moe_code beside(const struct moe_plan_options *o, const struct moe_plan_text *plan,
-                            struct moe_plot_beside *b, double **most, struct moe_err *err)
-{
-    struct moe_plan *p;
-    struct moe_routing *stats = NULL;
-    struct moe_baseline_sum sum;
-    const cJSON *said = moe_json_get(plan->root, "statistics");
-    uint64_t digest;
-    char hex[17];
-    MOE_TRY(moe_plan_parse(&p, plan->text, plan->bytes, plan->path, 0, err));
-    enum moe_code code = moe_plan_stats_of(&stats, p, o->stats.v, o->stats.n, moe_plan_windows(o), err);
-    if (code == MOE_OK) code = moe_routing_digest(stats, &digest, err);
-    if (code == MOE_OK) {
-        moe_hex64(digest, hex);
-        if (!cJSON_IsString(said) || strcmp(said->valuestring, hex))
-            code = moe_fail_at(
-                err, MOE_MISMATCH, plan_name(o), NULL,
-                "was made from other statistics than these (give the same --stats and --windows)");
-    }
-    if (code == MOE_OK) {
-        struct moe_plan_task t = { .ranks = p->ranks,
-                                   .slots = p->layers[0].slots,
-                                   .survive = p->survive,
-                                   .ranks_per_node = p->ranks_per_node,
-                                   .stats = stats,
-                                   .progress = o->run.progress };
-        bool even = t.slots % t.ranks == 0;
-        *most = calloc((size_t)p->n_layers, sizeof **most);
-        code = *most ? moe_plan_baseline_sum(&sum, even ? MOE_BASE_EPLB : MOE_BASE_TRIVIAL, &t, 0, *most, err)
-                     : moe_fail(err, MOE_NOMEM, "no memory for baselines");
-        *b = (struct moe_plot_beside){ even ? "EPLB" : "experts in order", *most };
-    }
-    moe_routing_free(&stats);
-    moe_plan_free(&p);
     return code;
 }
 
 static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
-    struct moe_plan_text plan;
-    struct moe_plan_checked c;
-    struct moe_plot_beside other;
-    double *most = NULL;
-    char *svg = NULL;
+    char *svg;
     MOE_TRY(moe_plan_options_one(o, "plot", err));
-    MOE_TRY(moe_plan_read_own(&plan, o->run.argv[0], err));
-    /* a picture of a plan that holds what it says, as far as it tells by itself */
-    cJSON *problems = cJSON_CreateArray();
-    enum moe_code code = problems ? moe_plan_verify(&c, plan.path, plan.root, NULL, 0, NULL, problems,
-                                                    o->run.progress, err)
-                                  : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
-    cJSON_Delete(problems);
-    if (code == MOE_OK && o->stats.n) code = beside(o, &plan, &other, &most, err);
-    if (code == MOE_OK) code = moe_plan_plot(plan.root, plan.path, most ? &other : NULL, &svg, err);
-    free(most);
-    moe_plan_text_release(&plan);
-    if (code == MOE_OK) code = put_text(o, svg, err);
+    const struct moe_plan_picture what = { .plan = o->run.argv[0],
+                                           .stats = o->stats.v,
+                                           .n_stats = o->stats.n,
+                                           .windows = moe_plan_windows(o),
+                                           .progress = o->run.progress };
+    MOE_TRY(moe_plan_draw(&what, &svg, err));
+    enum moe_code code = put_text(o, svg, json, err);
     free(svg);
-    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
     return code;
 }
 
-static enum moe_code parse_ranks(const struct moe_plan_options *o, const struct moe_plan *p, int32_t *first,
-                                 int32_t *last, struct moe_err *err)
+static enum moe_code stage(const struct moe_plan_options *o, struct moe_staging *s, int32_t first,
+                           int32_t last, uint64_t *bytes, struct moe_err *err)
 {
-    int end = 0, n = o->rank ? sscanf(o->rank, "%6d%n-%6d%n", first, &end, last, &end) : 0;
-    if (n == 1) *last = *first;
-    if (n < 1 || o->rank[end] || *first < 0 || *last < *first || *last >= p->ranks)
-        return moe_fail(err, MOE_USAGE, "stage wants --rank R or A-B, ranks of 0 to %d%s%s",
-                        (int)p->ranks - 1, o->rank ? ", not " : "", o->rank ? o->rank : "");
-    return MOE_OK;
-}
-
-/* What is kept beside the part: the plan's own text, or of an engine's file the plan that it is. */
-static enum moe_code put_stage(const struct moe_plan_options *o, const struct moe_source *src,
-                               const struct moe_plan *p, const char *text, size_t n, int32_t first,
-                               int32_t last, uint64_t *bytes, struct moe_err *err)
-{
-    char *own = p->foreign ? moe_plan_print(p, NULL, NULL) : NULL;
-    if (p->foreign && !own) return moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
-    enum moe_code code = moe_plan_stage(p, own ? own : text, own ? strlen(own) : n, src, first, last,
-                                        !strcmp(o->how, "link"), o->out, o->force, bytes, err);
-    free(own);
-    return code;
-}
-
-static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, struct moe_plan *p,
-                           const char *text, size_t n, cJSON *json, struct moe_err *err)
-{
-    int32_t first = 0, last = 0;
-    char model[PATH_MAX] = "", size[16];
-    uint64_t bytes = 0;
-    MOE_TRY(check_ranks(o, p, err));
-    MOE_TRY(parse_ranks(o, p, &first, &last, err));
     if (strcmp(o->how, "link") && strcmp(o->how, "copy"))
         return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
-    if (!o->check) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
-    MOE_TRY(moe_plan_find_model(p, o->run.argv[0], o->check ? o->out : o->model, model, err));
-    MOE_TRY(o->check ? moe_source_open_staged(src, o->out, err) : moe_source_open(src, model, err));
-    if (p->model.form && p->model.form != moe_source_origin(*src, NULL).form)
-        return moe_fail_at(err, MOE_MISMATCH, (*src)->path, NULL,
-                           "is another model than the one '%s' was made for", plan_name(o));
-    MOE_TRY(moe_plan_fits(p, &(*src)->config, 0, plan_name(o), err));
-    MOE_TRY(moe_plan_check_model(p, *src, plan_name(o), err));
-    if (o->check) MOE_TRY(moe_plan_stage_check(p, *src, first, last, &bytes, err));
-    else MOE_TRY(put_stage(o, *src, p, text, n, first, last, &bytes, err));
-    char which[32];
+    if (o->check) {
+        MOE_TRY(moe_staging_open_staged(s, o->out, err));
+        return moe_staging_check(s, first, last, bytes, err);
+    }
+    MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
+    MOE_TRY(moe_staging_open(s, o->model, err));
+    return moe_staging_put(s, first, last, !strcmp(o->how, "link"), o->out, o->force, bytes, err);
+}
+
+static void tell_staged(const struct moe_plan_options *o, int32_t first, int32_t last, uint64_t bytes)
+{
+    char which[32], size[16];
     if (first == last) snprintf(which, sizeof which, "rank %d", (int)first);
     else snprintf(which, sizeof which, "ranks %d to %d", (int)first, (int)last);
     moe_human_bytes(bytes, size);
@@ -676,27 +572,23 @@ static enum moe_code stage(struct moe_plan_options *o, struct moe_source **src, 
         moe_notice(&o->run, "'%s' holds what %s need%s: %s match their checksums", o->out, which,
                    first == last ? "s" : "", size);
     else moe_notice(&o->run, "'%s' written for %s: %s copied", o->out, which, size);
-    cJSON_AddStringToObject(json, "output", o->out);
-    moe_json_add_i64(json, "bytes", (int64_t)bytes);
-    return MOE_OK;
 }
 
 static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
-    struct moe_plan *p;
-    struct moe_source *src = NULL;
-    char *text;
-    size_t n;
+    struct moe_staging s;
+    int32_t first = 0, last = 0;
+    uint64_t bytes = 0;
     MOE_TRY(moe_plan_options_one(o, "stage", err));
-    MOE_TRY(moe_read_text(o->run.argv[0], MOE_PLAN_TEXT_MAX, &text, &n, err));
-    int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
-    enum moe_code code = moe_plan_parse(&p, text, n, plan_name(o), ranks, err);
-    if (code == MOE_OK) code = stage(o, &src, p, text, n, json, err);
-    free(text);
-    code = moe_source_blame(src, code, err);
-    moe_source_close(&src);
-    moe_plan_free(&p);
-    return code;
+    enum moe_code code = moe_staging_read(&s, o->run.argv[0], asked_ranks(o), err);
+    if (code == MOE_OK) code = moe_rank_range_parse(o->rank, s.plan, &first, &last, err);
+    if (code == MOE_OK) code = stage(o, &s, first, last, &bytes, err);
+    moe_staging_close(&s);
+    MOE_TRY(code);
+    tell_staged(o, first, last, bytes);
+    cJSON_AddStringToObject(json, "output", o->out);
+    moe_json_add_i64(json, "bytes", (int64_t)bytes);
+    return MOE_OK;
 }
 
 static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err *err)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans as other engines read them. */
+#include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-out.h"
 #include "runtime/plan/plan-text.h"
+
+#include <string.h>
 
 static enum moe_code even_slots(const struct moe_plan *p, const char *engine, struct moe_err *err)
 {
@@ -56,4 +59,32 @@ enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, stru
         moe_text_add(&t, "]\n");
     }
     return moe_text_finish(&t, text, err);
+}
+
+bool moe_engine_find(const char *name, enum moe_engine *engine)
+{
+    *engine = strcmp(name, "sglang") ? MOE_ENGINE_TRTLLM : MOE_ENGINE_SGLANG;
+    return *engine == MOE_ENGINE_SGLANG || !strcmp(name, "tensorrt-llm");
+}
+
+enum moe_code moe_plan_export(const struct moe_plan *p, enum moe_engine engine, char **text,
+                              struct moe_err *err)
+{
+    *text = NULL;
+    return engine == MOE_ENGINE_SGLANG ? moe_plan_export_sglang(p, text, err)
+                                       : moe_plan_export_trtllm(p, text, err);
+}
+
+enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err)
+{
+    struct moe_source *src;
+    MOE_TRY(moe_plan_open_model(&src, path, err));
+    const struct moe_config *c = &src->config;
+    enum moe_code code = moe_plan_fits(p, c, 0, file, err);
+    if (code == MOE_OK) {
+        p->prediction = (int32_t)c->num_hidden_layers;
+        p->n_prediction = (int32_t)c->num_nextn_predict_layers;
+    }
+    moe_source_close(&src);
+    return code;
 }

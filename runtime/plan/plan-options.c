@@ -255,7 +255,7 @@ static const char *kept_in(const struct moe_plan_options *o)
     return moe_manifest_is_ours(model, &ours, &ignored) == MOE_OK && ours ? model : NULL;
 }
 
-enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err)
+enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct moe_err *err)
 {
     struct moe_output out = { .path = o->out, .replace = o->force, .kind = &plan_kind };
     if (o->out) out.into = kept_in(o);
@@ -277,7 +277,7 @@ enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct mo
     if (!(o->target >= 0 && o->target < 100))
         return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
     MOE_TRY(moe_want_model(&o->run, err));
-    MOE_TRY(moe_plan_options_free(o, err));
+    MOE_TRY(moe_plan_options_output(o, err));
     return MOE_OK;
 }
 

@@ -34,7 +34,7 @@ extern const struct moe_tool moe_plan_tool;
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err);
 /* Nothing stands at -o, or may be replaced, and it has to do with no other path of the
  * command (base/cli/output.h). */
-enum moe_code moe_plan_options_free(const struct moe_plan_options *o, struct moe_err *err);
+enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct moe_err *err);
 /* One operand, a plan, for the verb `what`; MOE_USAGE also where standard input is to be read twice. */
 enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char *what, struct moe_err *err);
 

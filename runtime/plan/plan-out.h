@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/plan/plan-out.h - a plan for others: engines' files, a picture, and the part of a
- * container that some ranks need. */
+ * container that some ranks need.  Nothing here is bound to a thread. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_OUT_H
 #define MOE_RUNTIME_PLAN_PLAN_OUT_H
 
 #include "base/json.h"
+#include "base/progress.h"
 #include "formats/source.h"
 #include "runtime/plan/plan.h"
 
@@ -15,6 +16,15 @@
  * up for every layer with experts that it runs.  SGLang numbers such a layer 0, whose row it has. */
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err);
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err);
+/* The engines by name: "sglang", "tensorrt-llm". */
+enum moe_engine { MOE_ENGINE_SGLANG, MOE_ENGINE_TRTLLM };
+bool moe_engine_find(const char *name, enum moe_engine *engine); /* false: none has this name */
+enum moe_code moe_plan_export(const struct moe_plan *p, enum moe_engine engine, char **text,
+                              struct moe_err *err);
+/* An engine's file does not know the model: which of its rows are of dense layers, and which layers it leaves
+ * out.  The plan p of the file named `file` learns it from the model at `path`.  MOE_MISMATCH when p is a
+ * plan for something else. */
+enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err);
 
 #define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
 /* What another placement would have: the load of the fullest rank, [layers of the plan]. */
@@ -24,6 +34,18 @@ struct moe_plot_beside { const char *name; const double *load_max; };
  * (NULL: none) is marked on the bars.  MOE_UNSUPPORTED for a plan without loads. */
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside,
                             char **svg, struct moe_err *err);
+
+struct moe_plan_picture {
+    const char *plan;               /* path of a plan.json; "-": standard input, which may stand once below */
+    const char *const *stats;       /* n_stats paths of the statistics that it was made from; none: no other
+                                       placement is drawn beside it, which is EPLB's or experts in order */
+    size_t n_stats;
+    int32_t windows;                /* how many of a file to keep apart, as when the plan was made */
+    struct moe_progress *progress;  /* NULL, or told of each layer */
+};
+/* moe_plan_plot of a file, whose claims are verified first as far as it tells by itself.  *svg is the
+ * caller's to free; NULL on failure.  MOE_MISMATCH: other statistics. */
+enum moe_code moe_plan_draw(const struct moe_plan_picture *q, char **svg, struct moe_err *err);
 
 /* What ranks [first, last] need of a container, as a container directory at `out`:
  * published whole or not at all.
