@@ -3,10 +3,10 @@
  *
  *   ffn(x) = down(silu(gate x) * (up x));  moe(x) = sum_j w_j ffn_{e_j}(x) + ffn_shared(x), j in top-k order
  *
- * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass has
- * someone else for its routed experts (struct moe_elsewhere), that one gets the rows before the shared expert
- * is computed, and gives pointers to the outputs after it.  With NVFP4 activations (forward.h) gathered rows
- * and what goes into down are quantized in place; observers are shown both before. */
+ * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass
+ * has someone else for its routed experts (struct moe_dispatcher), that one gets the rows before the shared
+ * expert is computed, and gives pointers to the outputs after it.  With NVFP4 activations (forward.h)
+ * gathered rows and what goes into down are quantized in place; observers are shown both before. */
 #include "model/forward-parts.h"
 
 #include <string.h>
@@ -50,7 +50,7 @@ static const float *input_of(const struct routed *r, int64_t i)
 
 /* Count, then place: a stable sort of the choices by expert; and the list of experts
  * that were chosen at all. */
-static void group(struct routed *r)
+static void sort_by_expert(struct routed *r)
 {
     struct moe_forward *f = r->f;
     int64_t n = f->m->config.n_routed_experts;
@@ -186,7 +186,7 @@ static void down(void *ctx, int64_t item, int worker)
 
 /* h += (sum of weight * output in top-k order) + shared, for a block of columns: each
  * product and each sum rounded. */
-static void combine(void *ctx, int64_t item, int worker)
+static void weighted_sum(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
@@ -196,7 +196,7 @@ static void combine(void *ctx, int64_t item, int worker)
     float sum[COLS] = { 0 }, *h = r->h + t * hidden + c0;
     (void)worker;
     for (int64_t j = 0; j < k; j++) {
-        const float *from = f->elsewhere.receive ? f->result[t * k + j]
+        const float *from = f->dispatcher.combine ? f->result[t * k + j]
                                                  : f->gathered + f->slot[t * k + j] * hidden;
         const float *y = from + c0, w = f->weights[t * k + j];
         for (int64_t i = 0; i < n; i++) sum[i] += w * y[i];
@@ -249,21 +249,22 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
     int64_t hidden = f->m->config.hidden_size;
     struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .list = list, .chosen = n };
     MOE_CHECK(n <= f->max_tokens * f->m->config.num_experts_per_tok && r.y->moe);
-    group(&r);
+    sort_by_expert(&r);
     gather_all(&r);
     mlps(&r, MOE_ROLE_SHARED_GATE);
     moe_forward_each(f, n, n * hidden, scatter, &r);
 }
 
-/* The routed experts, elsewhere; the shared one here, meanwhile.  A failure is kept for moe_forward_check. */
-static bool ask(struct routed *r)
+/* The dispatcher has the routed experts computed; this rank computes the shared expert meanwhile.  False
+ * after a failure, which moe_forward_check returns. */
+static bool dispatch(struct routed *r)
 {
     struct moe_forward *f = r->f;
     r->chosen = 0;
     if (f->code == MOE_OK)
-        f->code = f->elsewhere.send(f->elsewhere.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
+        f->code = f->dispatcher.dispatch(f->dispatcher.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
     if (f->code == MOE_OK) mlps(r, MOE_ROLE_SHARED_GATE);
-    if (f->code == MOE_OK) f->code = f->elsewhere.receive(f->elsewhere.ctx, f->result, &f->err);
+    if (f->code == MOE_OK) f->code = f->dispatcher.combine(f->dispatcher.ctx, f->result, &f->err);
     return f->code == MOE_OK;
 }
 
@@ -284,15 +285,15 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
     moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
-    if (f->elsewhere.send) {
-        if (!ask(&r)) return;
+    if (f->dispatcher.dispatch) {
+        if (!dispatch(&r)) return;
     } else {
-        group(&r);
+        sort_by_expert(&r);
         gather_all(&r);
         mlps(&r, MOE_ROLE_SHARED_GATE);
     }
     r.blocks = blocks(c->hidden_size, COLS);
-    moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, combine, &r);
+    moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, weighted_sum, &r);
 }
 
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)

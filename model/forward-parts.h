@@ -14,7 +14,7 @@ struct moe_forward {
     struct moe_kernels own;
     struct moe_pool *pool;
     struct moe_hooks hooks;
-    struct moe_elsewhere elsewhere;
+    struct moe_dispatcher dispatcher;
     enum moe_code code; struct moe_err err; /* its first failure */
     enum moe_mla mla;
     enum moe_activations activations;
@@ -30,7 +30,7 @@ struct moe_forward {
     int32_t *slot;                    /* [T, k]: the place of this choice among the gathered rows */
     int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
-    /* [T k]: the input of each gathered row; the output of each choice, when it comes from elsewhere */
+    /* [T k]: the input of each gathered row; the output of each choice, when a dispatcher computes it */
     const float **from, **result;
     /* [T k, H] (then the experts' outputs), [T k, inter] and behind it [T, shared
      * inter]; or [T, dense inter] */

@@ -143,9 +143,9 @@ void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks)
     f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL };
 }
 
-void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e)
+void moe_forward_dispatcher(struct moe_forward *f, const struct moe_dispatcher *e)
 {
-    f->elsewhere = e ? *e : (struct moe_elsewhere){ .ctx = NULL };
+    f->dispatcher = e ? *e : (struct moe_dispatcher){ .ctx = NULL };
 }
 
 static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = {

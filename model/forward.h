@@ -87,18 +87,22 @@ struct moe_hooks {
 /* One routed expert applied to one row: y [H] = E(x [H]), without its weight. */
 struct moe_choice { const float *x; float *y; int32_t expert; };
 
-/* Who computes the routed experts of the MoE layers instead of the pass itself (expert
- * parallelism, runtime/parallel/ep.h).
- * send: the rows x [T, H] and what the router chose for them, experts [T, k].  x changes once it returns.
- *   The shared expert is computed between the two calls.
- * receive: out[t k + j] becomes where E(x[t]) of experts[t k + j] lies, until the next send.
- * The pass weights and adds the outputs in top-k order as ever, so the result does not depend on where they
- * were computed.  After a failure the pass computes no more, and moe_forward_check returns it. */
-struct moe_elsewhere {
+/* A dispatcher computes the routed experts of the MoE layers in place of the pass itself (expert
+ * parallelism, runtime/parallel/ep.h).  The pass calls it from its own thread, once for each MoE layer.
+ *
+ * dispatch: sends the rows x [T, H] to the experts [T, k] that the router chose.  The pass changes x as
+ *   soon as dispatch returns, and computes the shared expert between the two calls.
+ * combine: waits for the outputs and sets out[t k + j] to the float [H] that experts[t k + j] made of
+ *   x[t].  The dispatcher owns these floats; they stay until the next dispatch.
+ *
+ * The pass weights and adds the outputs in top-k order as it does with its own, so the result does not
+ * depend on where they were computed.  After a failure the pass computes no more, and moe_forward_check
+ * returns it. */
+struct moe_dispatcher {
     void *ctx;
-    enum moe_code (*send)(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
-                          struct moe_err *err);
-    enum moe_code (*receive)(void *ctx, const float **out, struct moe_err *err);
+    enum moe_code (*dispatch)(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
+                              struct moe_err *err);
+    enum moe_code (*combine)(void *ctx, const float **out, struct moe_err *err);
 };
 
 struct moe_forward; /* buffers for up to max_tokens tokens; one batch at a time */
@@ -122,10 +126,11 @@ void moe_forward_many(struct moe_forward *f);
  * compressed-tensors stores, 1 when absent. */
 float moe_input_scale(const struct moe_weight *w);
 
-void moe_forward_elsewhere(struct moe_forward *f, const struct moe_elsewhere *e); /* NULL: the pass itself */
+/* The pass has its routed experts computed by a copy of *e from now on; NULL: it computes them itself. */
+void moe_forward_dispatcher(struct moe_forward *f, const struct moe_dispatcher *e);
 
-/* n <= max_tokens k choices of a MoE layer, bit for bit what the pass computes for them, in any company.  Not
- * during a pass, but in moe_elsewhere.receive. */
+/* Computes n <= max_tokens k choices of a MoE layer: bit for bit what the pass computes for each of them,
+ * whatever other choices are in the list.  During a pass only a dispatcher may call it, from combine. */
 void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choice *list, int64_t n);
 
 /* h [n, H] of n tokens; MOE_MISMATCH for an id outside the vocabulary. */

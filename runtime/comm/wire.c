@@ -315,7 +315,7 @@ static void give_progress(unsigned char **at, const struct moe_wire_progress *p)
 {
     give32(at, p->moves);
     give32(at, (uint32_t)p->ready);
-    give32(at, (uint32_t)p->asking);
+    give32(at, (uint32_t)p->dispatching);
 }
 
 static struct moe_wire_progress take_progress(struct in *in)
@@ -323,13 +323,13 @@ static struct moe_wire_progress take_progress(struct in *in)
     struct moe_wire_progress p;
     p.moves = take32(in);
     p.ready = (int32_t)take32(in);
-    p.asking = (int32_t)take32(in);
+    p.dispatching = (int32_t)take32(in);
     return p;
 }
 
 static bool progress_sound(const struct moe_wire_progress *p, const struct moe_wire_shape *s)
 {
-    return p->ready >= 0 && p->ready <= s->n_moe && p->asking >= 0 && p->asking <= s->n_moe;
+    return p->ready >= 0 && p->ready <= s->n_moe && p->dispatching >= 0 && p->dispatching <= s->n_moe;
 }
 
 void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_request *q)

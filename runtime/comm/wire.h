@@ -109,7 +109,7 @@ struct moe_wire_shape {
 /* How far a rank has moved to a new plan: in front of every request and reply. */
 struct moe_wire_progress {
     uint32_t moves;        /* plans that it has left behind */
-    int32_t ready, asking; /* MoE layers that it has mapped by the new plan; that it asks for by it */
+    int32_t ready, dispatching; /* MoE layers that it has mapped by the new plan; that it asks for by it */
 };
 
 /* A request: this, uint16_t counts [E] (the asker's choices in this layer), struct moe_wire_pair [pairs],

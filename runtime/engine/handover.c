@@ -123,7 +123,7 @@ enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, s
     while (at < end) {
         size_t n = end - at < sizeof block ? (size_t)(end - at) : sizeof block;
         struct pollfd p = { .fd = out, .events = POLLOUT };
-        MOE_TRY(moe_ep_alive(ep, err));
+        MOE_TRY(moe_ep_heartbeat(ep, err));
         if (poll(&p, 1, moe_ep_tick_ms(ep)) <= 0) continue;
         MOE_TRY(moe_pread(text, "report", block, n, at, err));
         ssize_t done = write(out, block, n);

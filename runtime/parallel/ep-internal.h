@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/parallel/ep-internal.h - what the asking, the serving and the moving part of a rank share; for
- * runtime/parallel/ alone. */
+/* runtime/parallel/ep-internal.h - the state of one rank, which dispatch (ep-dispatch.c), the expert server
+ * (ep-server.c) and the change of plans (ep-move.c) share.  Only runtime/parallel/ includes it. */
 #ifndef MOE_RUNTIME_PARALLEL_EP_INTERNAL_H
 #define MOE_RUNTIME_PARALLEL_EP_INTERNAL_H
 
 #include "runtime/comm/wire.h"
 #include "runtime/parallel/ep.h"
 
-/* Said among the ranks; what callers say has FIRST_USER added. */
+/* Kinds of messages that ranks say to all others (moe_comm_say).  Kinds of moe_ep_say are sent with
+ * FIRST_USER added. */
 enum { SAY_REST, SAY_DONE, SAY_FAIL, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
 
-/* of a choice: whom it was asked of, and which pair it is there */
+/* Where one choice was dispatched to: the rank, and the index of its pair in that rank's request. */
 struct moe_ep_place { int32_t server, index; };
 
 struct moe_ep {
@@ -19,82 +20,90 @@ struct moe_ep {
     const struct moe_config *config;
     int ranks, rank;
     int64_t hidden, k, experts, layers, n_moe;
-    struct moe_wire_shape shape;    /* that requests and replies are held against */
-    uint64_t steps;                 /* towards options.die */
+    struct moe_wire_shape shape;    /* what requests and replies are checked against */
+    uint64_t steps;                 /* so far, for options.die */
     struct moe_ep_stats stats;
-    struct moe_err failed;          /* what another rank failed with; code MOE_OK: nothing */
-    /* the last other rank that began to speak for all, counted from 1; 0: none has */
-    int began;
-    bool spoken;                    /* another rank has spoken for all */
+    struct moe_err failed;          /* the failure that another rank told; code MOE_OK: none */
+    int began;                      /* 1 + the last other rank that began to report; 0: none has */
+    bool spoken;                    /* another rank has reported */
 
-    /* asking */
-    uint64_t pass;
-    int layer;                      /* of the request at hand; -1: none yet */
-    int64_t n_choices;              /* in it */
-    const int32_t *chosen;          /* [n_choices] */
+    /* Dispatch.  T: tokens of the batch, k: experts a token, H: hidden size, E: experts of a layer. */
+    uint64_t pass;                  /* counts the forward passes of this rank */
+    int layer;                      /* of the present request; -1: none yet */
+    int64_t n_choices;              /* in the present request: T k */
+    const int32_t *chosen;          /* [n_choices] the expert of each choice */
     struct moe_ep_place *place;     /* [T k] */
-    /* [T k] the input of each choice: the pass's own, or in the request to a rank that died */
-    const float **row;
-    int32_t *left;                  /* [T k] choices without an output */
+    const float **row;              /* [T k] the input of each choice, in the pass or in a dead rank's slot */
+    int32_t *left;                  /* [T k] the choices that have no output yet */
     int64_t n_left;
-    /* [T k, H] outputs that were there when others had to be asked for again */
-    float *kept;
-    int32_t *rows, *pairs;          /* [ranks] of the requests at hand */
-    const float **last;             /* [ranks] */
-    bool *awaited;                  /* [ranks] */
+    float *kept;                    /* [T k, H] outputs saved before the rest is dispatched once more */
+    int32_t *rows, *pairs;          /* [ranks] in the present request to each rank */
+    const float **last;             /* [ranks] the row that was added last to each request */
+    bool *awaited;                  /* [ranks] this rank waits for something from that rank */
 
-    /* serving */
-    bool *active, *done;            /* [ranks] asks; will not ask any more */
-    bool *taken; /* [ranks] whose request is served now: checked, and the one that gets an answer */
-    uint64_t seen;                  /* the largest pass */
-    struct moe_choice *list, *sorted;
+    /* The expert server. */
+    bool *active;                   /* [ranks] dispatches: the server waits for its requests */
+    bool *done;                     /* [ranks] will dispatch nothing more */
+    bool *taken;                    /* [ranks] its request is checked and is computed now */
+    uint64_t seen;                  /* the largest pass in any message */
+    struct moe_choice *list;        /* [list_cap] the pairs that are computed now, by rank */
+    struct moe_choice *sorted;      /* [list_cap] the same by expert */
     int64_t list_cap;
-    int64_t *first;                 /* [E + 1] */
+    int64_t *first;                 /* [E + 1] where each expert's choices begin in `sorted` */
 
-    /* the plan */
+    /* The plan, and the next one while ranks change to it (NULL else). */
     const struct moe_plan *plan, *next;
-    struct moe_wire_progress at, *peer; /* [ranks] what each rank said last */
-    int dropped;                    /* MoE layers of the old plan that were unmapped */
-    bool *want;                     /* [E] */
-    /* [n_moe][ranks][E]: what every rank chose when it last asked for the layer */
-    uint16_t *counts;
-    struct moe_split *split, *next_split;
-    int64_t *tokens, *share, *number; /* [E], [slots], [E] */
+    struct moe_wire_progress at;    /* how far this rank is in the change */
+    struct moe_wire_progress *peer; /* [ranks] how far each rank said last that it is */
+    int dropped;                    /* MoE layers whose experts of the old plan this rank has unmapped */
+    bool *want;                     /* [E] scratch: experts of this rank in a layer */
+    uint16_t *counts;               /* [n_moe][ranks][E] tokens for each expert when a rank last dispatched */
+    struct moe_split *split;        /* divides the tokens of an expert among its replicas, by `plan` */
+    struct moe_split *next_split;   /* the same by `next` */
+    int64_t *tokens;                /* [E] of all ranks for each expert of the present layer */
+    int64_t *number;                /* [E] of these, those that come before this rank's */
+    int64_t *share;                 /* [slots] tokens that each slot of the plan's layer takes */
     int64_t share_cap;
 };
 
-/* The float rows of a reply that is being written, or was checked. */
+/* Where the float rows of a reply begin. */
 static inline float *moe_ep_reply_rows(void *reply)
 {
     return (float *)(void *)((unsigned char *)reply + MOE_WIRE_SLOT_HEAD);
 }
 
-/* The index among MoE layers. */
+/* The index of a layer among the MoE layers. */
 int moe_ep_index(const struct moe_ep *ep, int layer);
 
-/* True once the step has come at which this rank dies: then MOE_DEVICE in *err, and nothing more is said. */
+/* Counts a step.  True at the step at which options.die stops this rank: *err is then MOE_DEVICE, and the
+ * rank must send nothing more. */
 bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err);
 
-/* Hear what was said. */
+/* Handles all messages that other ranks have said.  Returns the failure of a rank that told one. */
 enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err);
-/* Wait a little; bury who is silent among ep->awaited and the ranks that should ask. */
+/* Waits for at most one tick.  Marks as dead the silent ones among ep->awaited and the ranks whose requests
+ * this server waits for. */
 enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err);
 
-/* ep-ask.c: struct moe_elsewhere */
-enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
-                          struct moe_err *err);
-enum moe_code moe_ep_receive(void *ctx, const float **out, struct moe_err *err);
+/* ep-dispatch.c: the two calls of struct moe_dispatcher; ctx is the moe_ep. */
+enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
+                              struct moe_err *err);
+enum moe_code moe_ep_combine(void *ctx, const float **out, struct moe_err *err);
 
-/* ep-serve.c: answer the requests that are due, if all that are at work have asked.
- * *did: some were answered. */
+/* ep-server.c: once every rank that is at work has sent its request, computes those of the lowest (pass,
+ * layer) and replies to them.  *did: there were some. */
 enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err);
 
 /* ep-move.c */
-const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer); /* by which to ask */
+/* The layer of the plan by which this rank dispatches now. */
+const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer);
+/* Maps the experts that this layer of a plan gives this rank, besides those that are mapped. */
 enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, struct moe_err *err);
-enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err); /* a step of a move, if one is possible */
-void moe_ep_told(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
-/* MOE_DEVICE when experts are nowhere left */
+/* Goes one layer further in the change to another plan, if there is one and the others are far enough. */
+enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err);
+/* Stores how far rank `from` says that it is. */
+void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
+/* MOE_DEVICE when a chosen plan has experts that no living rank holds; the message lists them. */
 enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err);
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans: what this rank maps, by which plan it asks, and how it moves from one to the next. */
+/* Maps the experts that the plan gives this rank, chooses the plan by which it dispatches a layer, and
+ * changes from one plan to the next while the run goes on. */
 #include "runtime/parallel/ep-internal.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
 
+/* Sets ep->want to the experts that this layer of a plan gives this rank. */
 static void wanted(struct moe_ep *ep, const struct moe_plan_layer *l)
 {
     memset(ep->want, 0, (size_t)ep->experts * sizeof *ep->want);
@@ -22,10 +24,13 @@ enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, stru
 const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer)
 {
     int i = moe_ep_index(ep, layer);
-    return &(ep->next && i < ep->at.asking ? ep->next : ep->plan)->layers[i];
+    return &(ep->next && i < ep->at.dispatching ? ep->next : ep->plan)->layers[i];
 }
 
-void moe_ep_told(struct moe_ep *ep, int from, const struct moe_wire_progress *at) { ep->peer[from] = *at; }
+void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_progress *at)
+{
+    ep->peer[from] = *at;
+}
 
 enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err)
 {
@@ -33,7 +38,7 @@ enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err)
     size_t len = 0;
     int32_t lost = 0, layers = 0;
     for (int i = 0; i < ep->n_moe; i++) {
-        const struct moe_plan *p = ep->next && i < ep->at.asking ? ep->next : ep->plan;
+        const struct moe_plan *p = ep->next && i < ep->at.dispatching ? ep->next : ep->plan;
         const struct moe_plan_layer *l = &p->layers[i];
         int32_t some[4], n = moe_plan_lost(p, l, ep->c->dead, some, 4);
         lost += n;
@@ -76,21 +81,24 @@ enum moe_code moe_ep_replan(struct moe_ep *ep, const struct moe_plan *plan, stru
     return MOE_OK;
 }
 
-/* How far rank r is in the move that this rank is in; one that finished it, all the way; one
- * that has not begun, nowhere. */
-static int how_far(const struct moe_ep *ep, int r, bool asking)
+/* How many MoE layers rank r has mapped (or, with `dispatching`, dispatches) by the plan that this rank
+ * changes to. Ranks count their changes: one that has finished this change has done all layers, one that
+ * has not begun, none. */
+static int how_far(const struct moe_ep *ep, int r, bool dispatching)
 {
     const struct moe_wire_progress *p = &ep->peer[r];
     if (p->moves > ep->at.moves) return (int)ep->n_moe;
-    return p->moves < ep->at.moves ? 0 : asking ? p->asking : p->ready;
+    return p->moves < ep->at.moves ? 0 : dispatching ? p->dispatching : p->ready;
 }
 
-static int least(const struct moe_ep *ep, bool asking)
+/* The smallest how_far of all living ranks.  Ranks that will dispatch nothing more do not count for
+ * `dispatching`. */
+static int min_progress(const struct moe_ep *ep, bool dispatching)
 {
-    int n = asking ? ep->at.asking : ep->at.ready;
+    int n = dispatching ? ep->at.dispatching : ep->at.ready;
     for (int r = 0; r < ep->ranks; r++) {
-        if (r == ep->rank || ep->c->dead[r] || (asking && ep->done[r])) continue;
-        int far = how_far(ep, r, asking);
+        if (r == ep->rank || ep->c->dead[r] || (dispatching && ep->done[r])) continue;
+        int far = how_far(ep, r, dispatching);
         if (far < n) n = far;
     }
     return n;
@@ -107,8 +115,10 @@ enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err)
         MOE_TRY(moe_ep_map(ep, &ep->next->layers[ep->at.ready], err));
         ep->at.ready++;
     }
-    ep->at.asking = ep->done[ep->rank] ? (int32_t)ep->n_moe : least(ep, false);
-    for (int most = least(ep, true); ep->dropped < most && ep->dropped < ep->at.ready; ep->dropped++) {
+    ep->at.dispatching = ep->done[ep->rank] ? (int32_t)ep->n_moe : min_progress(ep, false);
+    int end = min_progress(ep, true);
+    if (end > ep->at.ready) end = ep->at.ready;
+    for (; ep->dropped < end; ep->dropped++) {
         wanted(ep, &ep->next->layers[ep->dropped]);
         if (ep->o.part) moe_part_keep(ep->o.part, ep->next->layers[ep->dropped].layer, ep->want, ep->o.model);
     }

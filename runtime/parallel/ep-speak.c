@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who speaks for all ranks when the work is done: the lowest that is left, and the next when it is lost
- * before it has said that it has. */
+/* Decides which rank reports for all when the work is done: the lowest living rank, and the next one when
+ * that rank dies before it has said that it has reported. */
 #include "runtime/parallel/ep-internal.h"
 
 #include <string.h>
@@ -34,6 +34,9 @@ enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err)
     return moe_comm_say(ep->c, SAY_SPOKE, NULL, 0, err);
 }
 
-enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err) { return moe_comm_alive(ep->c, err); }
+enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err)
+{
+    return moe_comm_alive(ep->c, err);
+}
 
 int moe_ep_tick_ms(const struct moe_ep *ep) { return (int)(1000 * ep->c->timeout / MOE_COMM_TICKS) + 1; }

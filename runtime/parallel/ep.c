@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One rank of an expert-parallel run: its life, and what it says and hears besides requests. */
+/* Opens and closes one rank of an expert-parallel run, and handles the messages that ranks say to all others
+ * besides requests and replies. */
 #include "runtime/parallel/ep-internal.h"
 
 #include "base/io.h"
@@ -71,7 +72,7 @@ static enum moe_code start(struct moe_ep *ep, struct moe_err *err)
 {
     if (!allocate(ep)) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
     MOE_TRY(moe_split_open(&ep->split, ep->plan, err));
-    for (int r = 0; r < ep->ranks; r++) ep->active[r] = true; /* until they say otherwise */
+    for (int r = 0; r < ep->ranks; r++) ep->active[r] = true; /* until a rank says that it rests or is done */
     for (int32_t i = 0; i < ep->plan->n_layers; i++) {
         if (ep->plan->layers[i].slots > ep->share_cap) ep->share_cap = ep->plan->layers[i].slots;
         MOE_TRY(moe_ep_map(ep, &ep->plan->layers[i], err));
@@ -107,7 +108,7 @@ enum moe_code moe_ep_open(struct moe_ep **out, const struct moe_ep_options *o, s
         moe_ep_close(&ep);
         return code;
     }
-    moe_forward_elsewhere(o->forward, &(struct moe_elsewhere){ ep, moe_ep_send, moe_ep_receive });
+    moe_forward_dispatcher(o->forward, &(struct moe_dispatcher){ ep, moe_ep_dispatch, moe_ep_combine });
     *out = ep;
     return MOE_OK;
 }
@@ -117,7 +118,7 @@ void moe_ep_close(struct moe_ep **pep)
     struct moe_ep *ep = *pep;
     *pep = NULL;
     if (!ep) return;
-    moe_forward_elsewhere(ep->o.forward, NULL);
+    moe_forward_dispatcher(ep->o.forward, NULL);
     void *const owned[] = { ep->place,   ep->row,    ep->left,   ep->kept,  ep->rows, ep->pairs, ep->last,
                             ep->awaited, ep->active, ep->done,   ep->taken, ep->peer, ep->first, ep->want,
                             ep->tokens,  ep->number, ep->counts, ep->share, ep->list, ep->sorted };
@@ -188,7 +189,7 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
     ep->stats.seconds_wait += moe_now() - t;
     MOE_TRY(code);
     moe_comm_bury(ep->c, ep->awaited);
-    /* those that still ask will find out, and say so */
+    /* a rank that dispatches nothing more leaves it to the others to find out that experts are lost */
     if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK;
     return moe_ep_covered(ep, err);
 }
@@ -236,7 +237,8 @@ enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, 
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
 {
     struct moe_err said = *why, ignored;
-    bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg); /* it names whose it is */
+    /* a failure that another rank told names that rank already */
+    bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg);
     if (!heard) moe_wrap(&said, "rank %d", ep->rank);
     moe_ep_say_failure(ep->c, &said, &ignored);
 }

@@ -1,22 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/parallel/ep.h - expert parallelism, one rank of it: the routed experts of its tokens computed by
- * the ranks that hold them, and theirs here.
+/* runtime/parallel/ep.h - one rank of an expert-parallel run: it dispatches the tokens of its own sequences
+ * to the ranks that hold the chosen experts, combines what they return, and is itself the expert server of
+ * the experts that the plan gives it.
  *
- * A rank owns its sequences with their cache and runs the whole pass for them, but for the routed experts
- * (struct moe_elsewhere).  In each MoE layer it sends every rank one request: the rows that it wants computed
- * there, each row once, and (row, expert) pairs; empty when there are none.  Every rank waits until all that
- * are at work have asked, computes all pairs of a layer together, so that an expert's weights are read once
- * for the tokens of all ranks, and replies with one output row a pair.  The asker weights and adds these in
- * top-k order, as it would its own: the result is the same bits for any number of ranks, any plan, any choice
- * of replica and any order of arrival.
+ * A rank owns its sequences with their cache and runs the whole forward pass for them, except the routed
+ * experts (struct moe_dispatcher, model/forward.h).  In each MoE layer it sends one request to every rank:
+ * the input rows that some expert there needs, each row once, and (row, expert) pairs.  A request may be
+ * empty.  An expert server waits until every rank that is at work has sent its request, computes all pairs
+ * of one layer together, so that the weights of an expert are read once for the tokens of all ranks, and
+ * replies with one output row a pair.  The rank that dispatched weights and adds these rows in top-k order,
+ * as it would its own: the result is the same bits for any number of ranks, any plan, any choice of replica
+ * and any order of arrival.
  *
- * When a rank dies (runtime/comm/comm.h), those who asked it ask again, the pairs that it owed, wherever else
- * the experts lie: a second request like any other.  Others wait: a rank that is behind, in passes and
- * layers, is served first.  Experts that nobody holds any more end the run.
+ * When a rank dies (runtime/comm/comm.h), the ranks that still wait for its replies dispatch the missing
+ * pairs once more, to other ranks that hold a copy of the expert; to those this is a request like any
+ * other.  The other ranks wait meanwhile: of all requests a server computes those of the lowest (pass,
+ * layer) first.  When no living rank holds a chosen expert, the run ends with an error.
  *
- * A new plan comes in force layer by layer, while the run goes on.  Ranks map what the plan gives them (one
- * layer a request), say in every message up to which layer they have, ask by the new plan where all have, say
- * so too, and unmap what nobody asks them for any more. */
+ * A new plan takes effect layer by layer while the run goes on.  Each rank maps the experts that the new
+ * plan gives it, one layer a request, and says in every message how many layers it has mapped.  It
+ * dispatches a layer by the new plan as soon as all ranks have mapped it, says that too, and unmaps the
+ * experts of the old plan once all ranks dispatch the layer by the new one.
+ *
+ * A struct moe_ep belongs to the thread that opened it. */
 #ifndef MOE_RUNTIME_PARALLEL_EP_H
 #define MOE_RUNTIME_PARALLEL_EP_H
 
@@ -27,24 +33,29 @@
 
 struct moe_ep;
 
-/* What a rank that failed before it had a moe_ep says through its communicator; the others fail with these
- * words, so they name the rank. */
+/* Tells all other ranks that this rank failed before it had a moe_ep.  The others fail with this same
+ * error, so the message of *why has to name the rank. */
 enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
 
 struct moe_ep_options {
-    struct moe_comm *comm;          /* slots of moe_ep_request_bytes and moe_ep_reply_bytes */
+    /* its slots hold moe_ep_request_bytes and moe_ep_reply_bytes */
+    struct moe_comm *comm;
     struct moe_forward *forward;
     struct moe_model *model;
-    struct moe_part *part;          /* what the plan gives this rank gets mapped here */
-    const struct moe_plan *plan;    /* fits the model and the number of ranks */
+    struct moe_part *part;          /* maps the experts that the plan gives this rank; NULL: all are mapped */
+    const struct moe_plan *plan;    /* of this model and this number of ranks */
     int64_t max_tokens;             /* of a batch */
-    /* to move to, once this rank has served `next_after` layers; NULL: none.  All ranks are given the same */
+
+    /* The plan to change to once this rank has served `next_after` layers; NULL: none.  The same on all
+     * ranks. */
     const struct moe_plan *next;
     uint64_t next_after;
-    bool equal;                     /* replicas share tokens equally; else by the best split */
-    uint64_t die;                   /* this rank stops dead at that step of its work, for tests; 0: never */
-    /* Something was said by another rank (moe_ep_say); in the rank's thread, whenever it waits.  A failure
-     * (it makes no sense) ends the run. */
+
+    bool equal;                     /* replicas share an expert's tokens equally, else by the best split */
+    uint64_t die;                   /* for tests: this rank stops at that step of its work; 0: never */
+
+    /* Called in this rank's thread, whenever it waits, with what another rank said by moe_ep_say.  A failure
+     * ends the run: it means that the message is malformed. */
     enum moe_code (*heard)(void *ctx, int from, uint32_t kind, const void *data, size_t bytes,
                            struct moe_err *err);
     void *ctx;
@@ -53,50 +64,58 @@ struct moe_ep_options {
 size_t moe_ep_request_bytes(const struct moe_config *c, int64_t max_tokens);
 size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens);
 
-/* From now on the forward pass asks; maps the experts.  None of the options' objects is owned; the pass is
- * itself again after close. */
+/* Maps this rank's experts and becomes the dispatcher of the forward pass, until close.  The caller keeps all
+ * objects that the options point to, and closes them after the moe_ep. */
 enum moe_code moe_ep_open(struct moe_ep **ep, const struct moe_ep_options *o, struct moe_err *err);
 void moe_ep_close(struct moe_ep **ep); /* NULL-safe; nulls */
 
-/* To all others; kind is the caller's.  Arrives before moe_ep_finish returns there. */
+/* Sends a message to all other ranks, which get it in options.heard before their moe_ep_finish returns.
+ * kind: any number that the callers on both sides agree on. */
 enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
                          struct moe_err *err);
-/* This rank will not ask for a while (it waits for a person, say): the others do not wait for it.
- * The next request ends it. */
+/* Tells the others not to wait for requests of this rank for a while (it waits for a person's input, for
+ * example). The next dispatch ends this. */
 enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err);
-/* This rank has nothing more to ask: serve the others until they say the same.  MOE_DEVICE when this rank was
- * given up by the others; a failure that another rank met (moe_ep_fail) is returned as its own. */
+/* Tells the others that this rank will dispatch nothing more, and serves them until they all say the same.
+ * MOE_DEVICE when the others marked this rank dead.  A failure that another rank met (moe_ep_fail) is
+ * returned as this rank's own. */
 enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err);
-/* After moe_ep_finish: one rank speaks for all, the lowest that is left.  Waits until that is this one
- * (*mine), or another has spoken.  The one whose turn it is says so when it has (moe_ep_spoke); when it is
- * lost before, it is the next one's turn.  If it does what cannot be undone it says that it begins
- * (moe_ep_begin), so that the next one knows; signs of life are its own affair (moe_ep_alive at least every
- * moe_ep_tick_ms milliseconds, from which MOE_DEVICE: this rank was given up, another one speaks). */
+/* After moe_ep_finish one rank reports for all: the lowest living one.  Waits until this rank is the one
+ * (*mine is true), or another rank has reported (false). */
 enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err);
-int moe_ep_began(const struct moe_ep *ep); /* the last other rank that began; -1: none */
+/* The reporting rank says that it begins something that cannot be undone, such as printing.  When it dies,
+ * the next rank learns from moe_ep_began that this had begun. */
 enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err);
+int moe_ep_began(const struct moe_ep *ep); /* the last other rank that began; -1: none */
+/* The reporting rank says that it has reported.  When it dies before that, the next rank gets its turn. */
 enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err);
-enum moe_code moe_ep_alive(struct moe_ep *ep, struct moe_err *err);
+/* The reporting rank sends a heartbeat.  It calls this at least every moe_ep_tick_ms milliseconds while it
+ * reports.  MOE_DEVICE: the others marked this rank dead, and another one reports. */
+enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err);
 int moe_ep_tick_ms(const struct moe_ep *ep);
 
-/* This rank cannot go on: all others fail with this error, behind the rank that met it first. */
+/* Tells all others that this rank cannot go on.  They fail with this error; its message then names this
+ * rank. */
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why);
 
-/* Move to another plan from now on; it outlives the run or the next move.  MOE_EXISTS while a move is under
- * way.  All ranks must be given the same, at any time. */
+/* Begins to change to another plan, which the caller keeps until the run or the next change ends.  All
+ * ranks must be given the same plan, though not at the same time.  MOE_EXISTS while another change is under
+ * way. */
 enum moe_code moe_ep_replan(struct moe_ep *ep, const struct moe_plan *plan, struct moe_err *err);
 
 struct moe_ep_stats {
-    uint64_t requests;                 /* MoE layers that this rank asked for */
-    uint64_t served;                   /* layers that it computed for others and itself */
-    uint64_t again;                    /* of the requests, because a rank had died */
-    uint64_t bytes_sent, bytes_rows;   /* in requests and replies; of that, rows */
-    /* filling and posting requests; waiting for others; requests served, for others and itself */
-    double seconds_send, seconds_wait, seconds_serve;
+    uint64_t requests;                 /* MoE layers that this rank dispatched */
+    uint64_t served;                   /* layers that it computed as an expert server, its own among them */
+    uint64_t again;                    /* of `requests`, those sent once more because a rank had died */
+    uint64_t bytes_sent;               /* in requests and replies */
+    uint64_t bytes_rows;               /* of bytes_sent, input and output rows */
+    double seconds_send;               /* spent on filling and posting requests */
+    double seconds_wait;               /* spent on waiting for other ranks */
+    double seconds_serve;              /* spent on computing requests, its own among them */
     double seconds_experts;            /* of seconds_serve, the experts' arithmetic */
     uint64_t mapped;                   /* bytes of the model that this rank maps now */
     bool died;                         /* by options.die */
-    int moves;                         /* plans that came in force */
+    int moves;                         /* changes of plan that are complete */
 };
 struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep);
 

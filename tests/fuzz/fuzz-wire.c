@@ -133,7 +133,7 @@ static void request(const uint8_t *p, size_t n)
     moe_wire_request_put(out, &q);
     struct moe_wire_request again = moe_wire_request_get(out);
     assert(again.pass == q.pass && again.rows == q.rows && again.pairs == q.pairs &&
-           again.at.asking == q.at.asking);
+           again.at.dispatching == q.at.dispatching);
 }
 
 static void reply(const uint8_t *p, size_t n)

@@ -225,7 +225,8 @@ static void requests(void)
     BAD(layer, -1), BAD(layer, 3), BAD(layer, INT32_MAX), BAD(layer, INT32_MIN);
     BAD(rows, -1), BAD(rows, 4), BAD(rows, 3), BAD(rows, INT32_MAX), BAD(rows, 0);
     BAD(pairs, -1), BAD(pairs, 4), BAD(pairs, INT32_MAX), BAD(pairs, INT32_MIN);
-    BAD(pass, UINT64_MAX), BAD(at.ready, -1), BAD(at.ready, 3), BAD(at.asking, 3), BAD(at.asking, INT32_MIN);
+    BAD(pass, UINT64_MAX), BAD(at.ready, -1), BAD(at.ready, 3);
+    BAD(at.dispatching, 3), BAD(at.dispatching, INT32_MIN);
 #undef BAD
     const struct moe_wire_pair bad[] = { { -1, 0 }, { 2, 0 },       { INT32_MAX, 0 },
                                          { 0, -1 }, { 0, EXPERTS }, { 0, INT32_MIN } };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The asking half: requests for a layer's choices, the outputs, and asking again when a rank has died. */
+/* Dispatch and combine: this file sends the choices of a layer to the ranks that hold the experts, waits
+ * for their outputs, and sends choices once more when a rank has died. */
 #include "runtime/parallel/ep-internal.h"
 
 #include "base/io.h"
@@ -7,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- whom to ask ---- */
+/* ---- the server of each choice ---- */
 
-/* What the others chose when they last asked for this layer, and this rank now: the load that the split
- * shares out.  The tokens of an expert are numbered by rank, so that ranks which see the same counts take
- * different parts of the shares. */
-static void count(struct moe_ep *ep, uint16_t *counts)
+/* Adds up the tokens of each expert: what the other ranks chose when they last dispatched this layer, and
+ * what this rank chooses now.  The split divides this load among replicas.  Tokens of an expert are
+ * numbered by rank, so that ranks which see the same counts use different parts of each replica's share. */
+static void count_tokens(struct moe_ep *ep, uint16_t *counts)
 {
     memset(ep->tokens, 0, (size_t)ep->experts * sizeof *ep->tokens);
     memset(ep->number, 0, (size_t)ep->experts * sizeof *ep->number);
@@ -28,12 +29,13 @@ static void count(struct moe_ep *ep, uint16_t *counts)
     }
 }
 
-static enum moe_code assign(struct moe_ep *ep, uint16_t *counts, struct moe_err *err)
+/* Sets place[].server of each choice that is left. */
+static enum moe_code assign_servers(struct moe_ep *ep, uint16_t *counts, struct moe_err *err)
 {
     const struct moe_plan_layer *l = moe_ep_layer(ep, ep->layer);
     bool next = ep->next && l >= ep->next->layers && l < ep->next->layers + ep->next->n_layers;
     struct moe_split *s = next ? ep->next_split : ep->split;
-    count(ep, counts);
+    count_tokens(ep, counts);
     if (l->slots > ep->experts && ep->o.equal) moe_split_equal(s, l, ep->tokens, ep->c->dead, ep->share);
     else if (l->slots > ep->experts) moe_split_best(s, l, ep->tokens, ep->c->dead, ep->share, NULL);
     for (int64_t i = 0; i < ep->n_left; i++) {
@@ -51,9 +53,9 @@ static enum moe_code assign(struct moe_ep *ep, uint16_t *counts, struct moe_err 
 
 /* ---- requests ---- */
 
-/* Pairs and rows of every request; a row is sent once though several of its experts are there: its
- * choices follow each other. */
-static void measure(struct moe_ep *ep)
+/* Counts the pairs and rows of every request, and sets place[].index.  A row is sent once to a rank even
+ * when several of its experts are there: the choices of a row follow each other. */
+static void count_requests(struct moe_ep *ep)
 {
     memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
     memset(ep->pairs, 0, (size_t)ep->ranks * sizeof *ep->pairs);
@@ -67,7 +69,8 @@ static void measure(struct moe_ep *ep)
     }
 }
 
-static void fill(struct moe_ep *ep)
+/* Writes the rows and pairs of every request into its slot. */
+static void fill_requests(struct moe_ep *ep)
 {
     size_t bytes = (size_t)ep->hidden * sizeof(float);
     memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
@@ -87,13 +90,14 @@ static void fill(struct moe_ep *ep)
     }
 }
 
-static enum moe_code ask(struct moe_ep *ep, struct moe_err *err)
+/* Sends all choices that are left. */
+static enum moe_code dispatch(struct moe_ep *ep, struct moe_err *err)
 {
     double t = moe_now();
     uint16_t *counts = ep->counts + (int64_t)moe_ep_index(ep, ep->layer) * ep->ranks * ep->experts;
-    MOE_TRY(assign(ep, counts, err));
-    measure(ep);
-    fill(ep);
+    MOE_TRY(assign_servers(ep, counts, err));
+    count_requests(ep);
+    fill_requests(ep);
     ep->stats.requests++;
     ep->active[ep->rank] = true;
     for (int r = 0; r < ep->ranks; r++) {
@@ -113,8 +117,8 @@ static enum moe_code ask(struct moe_ep *ep, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
-                          struct moe_err *err)
+enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
+                              struct moe_err *err)
 {
     struct moe_ep *ep = ctx;
     MOE_CHECK(tokens <= ep->o.max_tokens);
@@ -127,11 +131,12 @@ enum moe_code moe_ep_send(void *ctx, int layer, int64_t tokens, const float *x, 
         ep->left[i] = (int32_t)i;
         ep->row[i] = x + i / ep->k * ep->hidden;
     }
-    return ask(ep, err);
+    return dispatch(ep, err);
 }
 
 /* ---- outputs ---- */
 
+/* The output row of a choice, in the reply of its server. */
 static const float *output(struct moe_ep *ep, int32_t choice)
 {
     const unsigned char *p = moe_comm_answered(ep->c, ep->place[choice].server);
@@ -155,13 +160,13 @@ static enum moe_code check_replies(struct moe_ep *ep, struct moe_err *err)
         }
         struct moe_wire_reply p = moe_wire_reply_get(slot);
         if (p.pass > ep->seen) ep->seen = p.pass;
-        moe_ep_told(ep, r, &p.at);
+        moe_ep_note_progress(ep, r, &p.at);
     }
     return MOE_OK;
 }
 
-/* Until every living rank has answered. */
-static enum moe_code await(struct moe_ep *ep, struct moe_err *err)
+/* Serves and waits until every living rank has replied, then checks the replies. */
+static enum moe_code await_replies(struct moe_ep *ep, struct moe_err *err)
 {
     bool did;
     moe_comm_begin_wait(ep->c);
@@ -180,7 +185,7 @@ static enum moe_code await(struct moe_ep *ep, struct moe_err *err)
     }
 }
 
-/* The input of a choice that a dead rank was asked for: what was sent to it can still be read. */
+/* The input of a choice that was dispatched to a rank that died: it can still be read in the request slot. */
 static const float *sent_row(struct moe_ep *ep, int32_t choice)
 {
     int to = ep->place[choice].server;
@@ -191,8 +196,9 @@ static const float *sent_row(struct moe_ep *ep, int32_t choice)
     return rows + (int64_t)p[ep->place[choice].index].row * ep->hidden;
 }
 
-/* Keep what came; what did not is left, to be asked for again. */
-static enum moe_code keep(struct moe_ep *ep, const float **out, struct moe_err *err)
+/* Copies the outputs that came out of the reply slots, and leaves in ep->left the choices whose
+ * server died. */
+static enum moe_code keep_outputs(struct moe_ep *ep, const float **out, struct moe_err *err)
 {
     size_t row = (size_t)ep->hidden * sizeof(float);
     int64_t n = 0;
@@ -220,15 +226,15 @@ static bool some_died(const struct moe_ep *ep)
     return false;
 }
 
-enum moe_code moe_ep_receive(void *ctx, const float **out, struct moe_err *err)
+enum moe_code moe_ep_combine(void *ctx, const float **out, struct moe_err *err)
 {
     struct moe_ep *ep = ctx;
-    MOE_TRY(await(ep, err));
+    MOE_TRY(await_replies(ep, err));
     while (some_died(ep)) {
-        MOE_TRY(keep(ep, out, err));
+        MOE_TRY(keep_outputs(ep, out, err));
         ep->stats.again++;
-        MOE_TRY(ask(ep, err));
-        MOE_TRY(await(ep, err));
+        MOE_TRY(dispatch(ep, err));
+        MOE_TRY(await_replies(ep, err));
     }
     for (int64_t i = 0; i < ep->n_left; i++) out[ep->left[i]] = output(ep, ep->left[i]);
     return moe_ep_move(ep, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The serving half: requests of all ranks for one layer, computed together. */
+/* The expert server: it takes the requests of all ranks for one layer, computes them together, and
+ * replies. */
 #include "runtime/parallel/ep-internal.h"
 
 #include "base/io.h"
@@ -9,8 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The earliest (pass, layer) that is asked for, when all who are at work have asked. */
-static bool due(struct moe_ep *ep, uint64_t *pass, int *layer)
+/* Finds the lowest (pass, layer) among the requests that are here.  False while the request of a rank that
+ * is at work is missing, or when there are no requests. */
+static bool next_due(struct moe_ep *ep, uint64_t *pass, int *layer)
 {
     bool any = false;
     for (int r = 0; r < ep->ranks; r++) {
@@ -27,9 +29,9 @@ static bool due(struct moe_ep *ep, uint64_t *pass, int *layer)
     return any;
 }
 
-/* The request of a rank that is served now; NULL: it has none, or came after the others were checked, or has
- * died since. */
-static const unsigned char *asked(struct moe_ep *ep, int from, struct moe_wire_request *q)
+/* The request of rank `from` if it is among those that are computed now, with its head in *q; NULL: there
+ * is none, or it came after the others were checked, or the rank has died since. */
+static const unsigned char *taken_request(struct moe_ep *ep, int from, struct moe_wire_request *q)
 {
     const unsigned char *slot = ep->taken[from] ? moe_comm_requested(ep->c, from) : NULL;
     if (slot) *q = moe_wire_request_get(slot);
@@ -41,9 +43,9 @@ static const struct moe_wire_pair *pairs_of(const struct moe_ep *ep, const unsig
     return (const struct moe_wire_pair *)(const void *)(slot + moe_wire_pairs_at(ep->experts));
 }
 
-/* What came over a network is held against what it may be. */
-static enum moe_code check(const struct moe_ep *ep, int from, const unsigned char *slot,
-                           const struct moe_wire_request *q, struct moe_err *err)
+/* Checks a request, which may come over a network, before anything in it is used. */
+static enum moe_code check_request(const struct moe_ep *ep, int from, const unsigned char *slot,
+                                   const struct moe_wire_request *q, struct moe_err *err)
 {
     const struct moe_wire_pair *p = pairs_of(ep, slot);
     if (!moe_wire_request_sound(slot, moe_comm_request_size(ep->c, from), &ep->shape) ||
@@ -60,7 +62,7 @@ static enum moe_code check(const struct moe_ep *ep, int from, const unsigned cha
     return MOE_OK;
 }
 
-static enum moe_code room(struct moe_ep *ep, int64_t n, struct moe_err *err)
+static enum moe_code reserve_choices(struct moe_ep *ep, int64_t n, struct moe_err *err)
 {
     if (n <= ep->list_cap) return MOE_OK;
     free(ep->list);
@@ -84,8 +86,8 @@ static void add_choices(struct moe_ep *ep, int from, const unsigned char *slot,
                                                 out + (int64_t)i * ep->hidden, p[i].expert };
 }
 
-/* By expert, so that each one's weights are read once. */
-static void sort(struct moe_ep *ep, int64_t n)
+/* Sorts the choices by expert, so that the weights of each expert are read once (a counting sort). */
+static void sort_by_expert(struct moe_ep *ep, int64_t n)
 {
     memset(ep->first, 0, (size_t)(ep->experts + 1) * sizeof *ep->first);
     for (int64_t i = 0; i < n; i++) ep->first[ep->list[i].expert + 1]++;
@@ -95,17 +97,18 @@ static void sort(struct moe_ep *ep, int64_t n)
 
 static void compute(struct moe_ep *ep, int layer, int64_t n)
 {
-    int64_t most = ep->o.max_tokens * ep->k;
-    sort(ep, n);
+    int64_t step = ep->o.max_tokens * ep->k;
+    sort_by_expert(ep, n);
     double t = moe_now();
-    for (int64_t i = 0; i < n; i += most) {
-        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < most ? n - i : most);
-        if (i + most < n) ep->c->ops->wait(ep->c, 0); /* a sign of life */
+    for (int64_t i = 0; i < n; i += step) {
+        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < step ? n - i : step);
+        if (i + step < n) ep->c->ops->wait(ep->c, 0); /* sends a heartbeat */
     }
     ep->stats.seconds_experts += moe_now() - t;
 }
 
-/* NaN and Inf are told to whoever asked, with the damaged weight's name, which only this rank can find. */
+/* Replies to one request.  Outputs that are NaN or Inf are replied as an error that names the damaged
+ * weight, since only this rank holds it. */
 static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_wire_request *q, struct moe_err *err)
 {
     unsigned char *p = moe_comm_reply(ep->c, to);
@@ -120,28 +123,31 @@ static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_wire_req
     return moe_comm_answer(ep->c, to, MOE_WIRE_SLOT_HEAD + bytes, err);
 }
 
-static void note(struct moe_ep *ep, int from, const unsigned char *slot, const struct moe_wire_request *q)
+/* Stores what a request says about the rank it comes from. */
+static void note_request(struct moe_ep *ep, int from, const unsigned char *slot,
+                         const struct moe_wire_request *q)
 {
     uint16_t *counts = ep->counts + ((int64_t)moe_ep_index(ep, q->layer) * ep->ranks + from) * ep->experts;
     if (from != ep->rank) memcpy(counts, slot + MOE_WIRE_SLOT_HEAD, (size_t)ep->experts * sizeof *counts);
     ep->active[from] = true;
     if (q->pass > ep->seen) ep->seen = q->pass;
-    moe_ep_told(ep, from, &q->at);
+    moe_ep_note_progress(ep, from, &q->at);
 }
 
-/* The requests for a layer that are there now, and how many pairs they have together.  All are checked before
- * any is computed; one that comes meanwhile waits for its turn. */
-static enum moe_code take(struct moe_ep *ep, uint64_t pass, int layer, int64_t *pairs, struct moe_err *err)
+/* Marks in ep->taken the requests for this layer that are here, and counts their pairs.  All are checked
+ * before any is computed; a request that comes later is not among them. */
+static enum moe_code take_requests(struct moe_ep *ep, uint64_t pass, int layer, int64_t *pairs,
+                                   struct moe_err *err)
 {
     *pairs = 0;
     for (int r = 0; r < ep->ranks; r++) {
         struct moe_wire_request q;
         ep->taken[r] = true;
-        const unsigned char *slot = asked(ep, r, &q);
+        const unsigned char *slot = taken_request(ep, r, &q);
         ep->taken[r] = slot && q.pass == pass && q.layer == layer;
         if (!ep->taken[r]) continue;
-        MOE_TRY(check(ep, r, slot, &q, err));
-        note(ep, r, slot, &q);
+        MOE_TRY(check_request(ep, r, slot, &q, err));
+        note_request(ep, r, slot, &q);
         *pairs += q.pairs;
     }
     return MOE_OK;
@@ -153,24 +159,24 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
     int layer = 0;
     int64_t n = 0;
     struct moe_wire_request q;
-    *did = due(ep, &pass, &layer);
+    *did = next_due(ep, &pass, &layer);
     if (!*did) return MOE_OK;
     double t = moe_now();
-    MOE_TRY(take(ep, pass, layer, &n, err));
-    MOE_TRY(room(ep, n, err));
+    MOE_TRY(take_requests(ep, pass, layer, &n, err));
+    MOE_TRY(reserve_choices(ep, n, err));
     n = 0;
     for (int r = 0; r < ep->ranks; r++) {
-        const unsigned char *slot = asked(ep, r, &q);
+        const unsigned char *slot = taken_request(ep, r, &q);
         if (slot) add_choices(ep, r, slot, &q, &n);
     }
     if (n) compute(ep, layer, n);
     for (int r = 0; r < ep->ranks; r++) {
-        if (!asked(ep, r, &q)) continue;
+        if (!taken_request(ep, r, &q)) continue;
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
         MOE_TRY(answer(ep, r, &q, err));
     }
     ep->stats.served++;
     ep->stats.seconds_serve += moe_now() - t;
-    if (ep->done[ep->rank]) MOE_TRY(moe_ep_move(ep, err)); /* one at work moves where it asks */
+    if (ep->done[ep->rank]) MOE_TRY(moe_ep_move(ep, err)); /* a rank that dispatches does this in combine */
     return MOE_OK;
 }
