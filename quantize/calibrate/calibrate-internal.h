@@ -6,7 +6,7 @@
 
 #include "quantize/calibrate/spill.h"
 #include "quantize/calibrate/calibrate.h"
-#include "quantize/calibrate/drift.h"
+#include "quantize/calibrate/correction.h"
 #include "quantize/passes/fisher.h"
 #include "quantize/passes/walk.h"
 

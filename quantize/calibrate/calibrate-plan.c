@@ -79,7 +79,8 @@ static double work_of(const struct moe_source *src, const struct moe_calibration
     for (int64_t l = 0, n = moe_calibrate_layers(src, o->type); l < n; l++)
         work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) +
                 moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l) +
-                (o->method.corrects ? moe_work_drift(&src->config, l, (double)o->n, (double)o->sequence) : 0);
+                (o->method.corrects ? moe_work_correction(&src->config, l, (double)o->n, (double)o->sequence)
+                                    : 0);
     return work;
 }
 
@@ -146,7 +147,7 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
               moe_dense_estimate(src, o->type, &dense);
     for (int in_files = 0; in_files < 2; in_files++) {
         p.walk[in_files] = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
-                           (o->method.corrects ? moe_drift_estimate(src, o->n, in_files) : 0);
+                           (o->method.corrects ? moe_correction_estimate(src, o->n, in_files) : 0);
         if (!o->fisher) continue;
         moe_fisher_estimate(src, &f, in_files, threads, &p.fisher[in_files], in_files ? &p.files : &ignored);
         p.fisher[in_files] += base;

@@ -24,7 +24,7 @@ struct moe_calibrate {
     struct moe_meter meter; double done_before, copied;
     const char *dir;                /* for files of our own */
     struct moe_walk walk;
-    struct moe_drift drift;
+    struct moe_correction correction;
     struct moe_dense dense;
     bool walking;
     struct moe_bench *bench;        /* [workers] */
@@ -114,7 +114,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
         w.amax[i] = amax[i];
     }
     struct moe_mlp_tokens t = moe_walk_expert(&c->walk, e);
-    if (c->drift.open) moe_drift_expert(&c->drift, &c->walk, e, &t);
+    if (c->correction.open) moe_correction_expert(&c->correction, &c->walk, e, &t);
     if (t.n < MOE_FEW) t = with_lent(c, b, t);
     if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK)
         return name_expert(c, e, err);
@@ -179,7 +179,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     c->walking = true;
     c->walk.meter = &c->meter;
     if (c->o.method.corrects)
-        MOE_TRY(moe_drift_open(&c->drift, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
+        MOE_TRY(moe_correction_open(&c->correction, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
     for (int i = 0; i < c->plan.workers; i++) c->bench[i].spill.layer = -1;
     c->dense = (struct moe_dense){ .walk = &c->walk,
                                    .type = c->o.type,
@@ -245,7 +245,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     MOE_TRY(load_fisher(c, u->layer, err));
     MOE_TRY(reach(c, u->layer, err));
     moe_clip_monitor_common_passed(&c->monitor);
-    return c->drift.open ? moe_drift_measure(&c->drift, &c->walk, u, err) : MOE_OK;
+    return c->correction.open ? moe_correction_measure(&c->correction, &c->walk, u, err) : MOE_OK;
 }
 
 /* What was spilled of a layer, in a worker's hands. */
@@ -316,16 +316,16 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
                                  .experts = c->stats,
                                  .amax_x = peer_amax(c, false),
                                  .amax_y = peer_amax(c, true),
-                                 .drift = -1,
+                                 .state_error = -1,
                                  .bytes = u->header.file_bytes,
                                  .peak_rss = moe_peak_rss(),
                                  .clipped = c->monitor.clipped,
                                  .n_clipped = c->monitor.n };
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
-    if (c->drift.open) {
-        s.seconds[MOE_PHASE_DRIFT] = c->drift.seconds;
-        s.flops[MOE_PHASE_DRIFT] = moe_work_drift(g, u->layer, n, (double)c->o.sequence);
-        s.drift = c->drift.size > 0 ? sqrt(c->drift.lack / c->drift.size) : 0;
+    if (c->correction.open) {
+        s.seconds[MOE_PHASE_CORRECTION] = c->correction.seconds;
+        s.flops[MOE_PHASE_CORRECTION] = moe_work_correction(g, u->layer, n, (double)c->o.sequence);
+        s.state_error = c->correction.state2 > 0 ? sqrt(c->correction.residual2 / c->correction.state2) : 0;
     }
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
@@ -383,7 +383,7 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const str
     MOE_TRY(reach(c, u->layer, err));
     moe_clip_monitor_common_passed(&c->monitor);
     c->monitor.n = 0; /* the layer's note has them */
-    if (c->drift.open) MOE_TRY(moe_drift_pass(&c->drift, u->layer, err));
+    if (c->correction.open) MOE_TRY(moe_correction_pass(&c->correction, u->layer, err));
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : file, NULL, err));
     return moe_walk_next(&c->walk, err);
 }
@@ -461,7 +461,7 @@ void moe_calibrate_close(struct moe_calibrate **pc)
     }
     moe_output_hessian_release(&c->f);
     if (c->walking) moe_dense_release(&c->dense);
-    moe_drift_close(&c->drift);
+    moe_correction_close(&c->correction);
     if (c->walking) moe_walk_close(&c->walk);
     free(c->bench);
     free(c->stats);

@@ -95,7 +95,7 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
         den += x->out_den;
     }
     ok = ok && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
-         (s->drift < 0 || cJSON_AddNumberToObject(j, "drift", s->drift)) &&
+         (s->state_error < 0 || cJSON_AddNumberToObject(j, "drift", s->state_error)) &&
          moe_json_add_f32(j, "amax_x", s->amax_x) && moe_json_add_f32(j, "amax_y", s->amax_y) &&
          add_clipped(j, s) && cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) &&
          cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&

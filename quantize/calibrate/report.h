@@ -14,7 +14,7 @@ enum moe_phase {
     MOE_PHASE_ATTENTION,
     MOE_PHASE_ROUTER,
     MOE_PHASE_FORWARD,
-    MOE_PHASE_DRIFT,
+    MOE_PHASE_CORRECTION,
     MOE_PHASE_STATISTICS,
     MOE_PHASE_FACTORING,
     MOE_PHASE_ROUNDING,
@@ -40,7 +40,7 @@ struct moe_layer_stats {
     float amax_x, amax_y;
     /* of the states after the layer, before its experts were quantized, from the source's,
      * relative; below 0: not known */
-    double drift;
+    double state_error;
     uint64_t bytes, peak_rss;               /* of the layer's file; of the process when it was written */
     const struct moe_clipped *clipped;      /* of this layer and of those without experts before it */
     int n_clipped;

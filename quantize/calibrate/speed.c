@@ -333,7 +333,7 @@ static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hess
 static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *of, int64_t hidden,
                                     int64_t inter, double seconds[3])
 {
-    struct moe_states h = { .fd = -1 }, lack = { .fd = -1 };
+    struct moe_states h = { .fd = -1 }, residual = { .fd = -1 };
     struct moe_output_hessian f = { .order = NULL };
     struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
     int64_t n = expert_tokens(b, of);
@@ -356,9 +356,9 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     enum moe_code code = moe_states_open(&h, b->n, hidden, NULL, b->err);
     if (code == MOE_OK) code = moe_states_write(&h, 0, b->n, b->h, b->err);
     if (code == MOE_OK && of->method->corrects) {
-        code = moe_states_open(&lack, b->n, hidden, NULL, b->err);
-        if (code == MOE_OK) code = moe_states_write(&lack, 0, b->n, b->g, b->err);
-        e.t.lack = &lack;
+        code = moe_states_open(&residual, b->n, hidden, NULL, b->err);
+        if (code == MOE_OK) code = moe_states_write(&residual, 0, b->n, b->g, b->err);
+        e.t.residual = &residual;
         e.t.share = share;
     }
     if (code == MOE_OK && by_rows(of)) {
@@ -373,7 +373,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     }
     moe_output_hessian_release(&f);
     moe_states_close(&h);
-    moe_states_close(&lack);
+    moe_states_close(&residual);
     return code;
 }
 

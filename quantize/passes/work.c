@@ -51,7 +51,7 @@ double moe_work_forward(const struct moe_config *c, int64_t layer, double n, dou
     return work + moe_work_router(c, n) + moe_work_experts(c, n);
 }
 
-double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence)
+double moe_work_correction(const struct moe_config *c, int64_t layer, double n, double sequence)
 {
     return moe_work_forward(c, layer, n, sequence) +
            (moe_layer_is_moe(c, layer) ? moe_work_experts(c, n) : 0);
@@ -85,11 +85,11 @@ struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int
          sided = m->sided && !m->diagonal && 2 * inter <= MOE_GROUP_COLUMNS && hidden <= MOE_GROUP_COLUMNS;
     struct moe_work_quantize w = { 0 };
     rows = rows && !m->diagonal;
-    bool asks = how->corrects && !m->diagonal && inter <= MOE_GROUP_COLUMNS;
-    w.statistics = (asks ? 2 * n * h * i : 0) + n * (h * group(h) + i * group(i)) +
+    bool corrects = how->corrects && !m->diagonal && inter <= MOE_GROUP_COLUMNS;
+    w.statistics = (corrects ? 2 * n * h * i : 0) + n * (h * group(h) + i * group(i)) +
                    n * 8 * h * i * (groups(i) + (how->activations ? 1 : 0)) +
                    (fit ? 2 * n * i * group(i) : 0) + (sided ? n * (4 * h * i + 4 * i * i) : 0);
-    w.factoring = (asks ? 2 * h * i * i : 0) + factors(m, h) + factors(m, i) +
+    w.factoring = (corrects ? 2 * h * i * i : 0) + factors(m, h) + factors(m, i) +
                   (fit ? 2 * i * group(i) * group(i) : 0) +
                   (sided ? 8 * i * i * i / 3 + (rows ? 2 * h * h * i : 0) + 2 * h * i * i : 0);
     w.rounding = rounding(m, 2 * i, h, sided) + rounding(m, h, i, rows) + (fit ? 2 * h * i * group(i) : 0);

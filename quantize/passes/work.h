@@ -22,10 +22,10 @@ double moe_work_mlp(int64_t hidden, int64_t inter, double n);
 int64_t moe_work_common(const struct moe_config *c, int64_t layer);
 /* n tokens through the routed experts they chose. */
 double moe_work_experts(const struct moe_config *c, double n);
-/* All of a layer forward; what quantize/calibrate/drift.h does in one: forward, and
+/* All of a layer forward; what quantize/calibrate/correction.h does in one: forward, and
  * through its experts once more. */
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence);
-double moe_work_drift(const struct moe_config *c, int64_t layer, double n, double sequence);
+double moe_work_correction(const struct moe_config *c, int64_t layer, double n, double sequence);
 
 /* An MLP quantized over n tokens (moe_mlp_quantize); rows: there is an output Hessian. */
 struct moe_work_quantize { double statistics, factoring, rounding; };

@@ -27,9 +27,9 @@ enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64
 {
     *s = (struct moe_inputs){ .k = k, .outputs = outputs };
     enum moe_code code = moe_hessian_open(&s->hessian, k, err);
-    if (code == MOE_OK &&
-        ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
-         (outputs && !(s->more = malloc((size_t)(k * (outputs + 2 * SOLVED)) * sizeof *s->more)))))
+    if (code == MOE_OK && ((cross && !(s->cross = malloc((size_t)(k * k) * sizeof *s->cross))) ||
+                           (outputs && !(s->correction = malloc((size_t)(k * (outputs + 2 * SOLVED)) *
+                                                                sizeof *s->correction)))))
         code = moe_fail(err, MOE_NOMEM, "no memory for the statistics of %lld columns", (long long)k);
     if (code != MOE_OK) moe_inputs_release(s);
     return code;
@@ -39,7 +39,7 @@ void moe_inputs_release(struct moe_inputs *s)
 {
     moe_hessian_release(&s->hessian);
     free(s->cross);
-    free(s->more);
+    free(s->correction);
     *s = (struct moe_inputs){ 0 };
 }
 
@@ -49,8 +49,8 @@ void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k)
     s->k = s->hessian.k = k;
     moe_hessian_clear(&s->hessian);
     if (s->cross) memset(s->cross, 0, (size_t)(k * k) * sizeof *s->cross);
-    if (s->more) memset(s->more, 0, (size_t)(k * s->outputs) * sizeof *s->more);
-    s->z2 = s->n1 = s->n2 = 0;
+    if (s->correction) memset(s->correction, 0, (size_t)(k * s->outputs) * sizeof *s->correction);
+    s->target2 = s->weight1 = s->weight2 = 0;
 }
 
 void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n,
@@ -60,39 +60,40 @@ void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, in
     if (s->cross) moe_gemm(pool, s->k, s->k, n, 1, xq + s->c0, 1, ldx, lost + s->c0, ldx, s->cross, s->k);
 }
 
-void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight,
-                    int64_t n, struct moe_pool *pool)
+void moe_inputs_add_targets(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z,
+                            const float *weight, int64_t n, struct moe_pool *pool)
 {
-    for (int64_t i = 0; i < n * s->outputs; i++) s->z2 += (double)z[i] * (double)z[i];
+    for (int64_t i = 0; i < n * s->outputs; i++) s->target2 += (double)z[i] * (double)z[i];
     for (int64_t i = 0; i < n; i++)
-        s->n1 += (double)weight[i], s->n2 += (double)weight[i] * (double)weight[i];
-    moe_gemm(pool, s->k, s->outputs, n, 1, xq + s->c0, 1, ldx, z, s->outputs, s->more, s->outputs);
+        s->weight1 += (double)weight[i], s->weight2 += (double)weight[i] * (double)weight[i];
+    moe_gemm(pool, s->k, s->outputs, n, 1, xq + s->c0, 1, ldx, z, s->outputs, s->correction, s->outputs);
 }
 
 /* more = H^-1 more, some outputs at a time; returns what it explains of z2. */
 static double regress(struct moe_inputs *s, struct moe_pool *pool)
 {
     int64_t k = s->k, all = s->outputs;
-    float *x = s->more + k * all, *was = x + k * SOLVED;
+    float *x = s->correction + k * all, *was = x + k * SOLVED;
     double explained = 0;
     for (int64_t o = 0, n; o < all; o += n) {
         n = least(SOLVED, all - o);
-        for (int64_t i = 0; i < k; i++) memcpy(x + i * n, s->more + i * all + o, (size_t)n * sizeof *x);
+        for (int64_t i = 0; i < k; i++) memcpy(x + i * n, s->correction + i * all + o, (size_t)n * sizeof *x);
         memcpy(was, x, (size_t)(k * n) * sizeof *x);
         moe_hessian_solve(&s->hessian, x, n, pool);
         for (int64_t i = 0; i < k * n; i++) explained += (double)x[i] * (double)was[i];
-        for (int64_t i = 0; i < k; i++) memcpy(s->more + i * all + o, x + i * n, (size_t)n * sizeof *x);
+        for (int64_t i = 0; i < k; i++) memcpy(s->correction + i * all + o, x + i * n, (size_t)n * sizeof *x);
     }
     return explained;
 }
 
 static void shrink(struct moe_inputs *s, double explained)
 {
-    double n = s->n2 > 0 ? s->n1 * s->n1 / s->n2 / REPEATED : 0, k = (double)s->k, c = 0;
-    if (n > k && explained > 0) c = 1 - k * (s->z2 - explained) / ((n - k) * explained);
+    double n = s->weight2 > 0 ? s->weight1 * s->weight1 / s->weight2 / REPEATED : 0, k = (double)s->k, c = 0;
+    if (n > k && explained > 0) c = 1 - k * (s->target2 - explained) / ((n - k) * explained);
     if (!(c > 0)) c = 0;
     if (c > 1) c = 1;
-    for (int64_t i = 0; i < s->k * s->outputs; i++) s->more[i] = c > 0 ? (float)c * s->more[i] : 0;
+    for (int64_t i = 0; i < s->k * s->outputs; i++)
+        s->correction[i] = c > 0 ? (float)c * s->correction[i] : 0;
 }
 
 static void transpose(float *x, int64_t k)
@@ -110,7 +111,7 @@ enum moe_code moe_inputs_end(struct moe_inputs *s, const struct moe_matrix_metho
 {
     if (how->diagonal) return moe_hessian_diagonal(&s->hessian, how->damp, err);
     MOE_TRY(moe_hessian_factor(&s->hessian, how->damp, pool, err));
-    if (s->more) shrink(s, s->z2 > 0 ? regress(s, pool) : 0);
+    if (s->correction) shrink(s, s->target2 > 0 ? regress(s, pool) : 0);
     if (!s->cross) return MOE_OK;
     moe_hessian_solve(&s->hessian, s->cross, s->k, pool);
     transpose(s->cross, s->k);
@@ -196,9 +197,9 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
         memcpy(m->q, m->w, (size_t)(m->rows * k) * sizeof *m->q);
         moe_gemm(m->pool, m->rows, k, k, 1, m->q, k, 1, s->cross, k, m->w, k);
     }
-    for (int64_t i = 0; s->more && s->z2 > 0 && i < m->rows; i++) {
-        const float *more = s->more + (g ? g->order[i] : i);
-        for (int64_t j = 0; j < k; j++) m->w[i * k + j] += more[j * s->outputs];
+    for (int64_t i = 0; s->correction && s->target2 > 0 && i < m->rows; i++) {
+        const float *correction = s->correction + (g ? g->order[i] : i);
+        for (int64_t j = 0; j < k; j++) m->w[i * k + j] += correction[j * s->outputs];
     }
     return moe_kernels()->amax(m->w, m->rows * k);
 }

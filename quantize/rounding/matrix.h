@@ -31,9 +31,9 @@ struct moe_inputs {
     /* [k, k] sum of xq^T (x - xq), x the unquantized inputs; NULL: inputs are what they were */
     float *cross;
     /* [k, outputs] sum of xq^T z, z what outputs are to have beside; NULL: nothing */
-    float *more; int64_t outputs;
+    float *correction; int64_t outputs;
     /* sum of z^2; of the weights of rows that asked, and of their squares */
-    double z2, n1, n2;
+    double target2, weight1, weight2;
 };
 uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs);
 /* Room for k columns, and for z of so many outputs (0: none). */
@@ -46,8 +46,8 @@ void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, in
                     struct moe_pool *pool);
 /* Rows that were added ask for z [n, outputs] beside, weighed as they are: by the
  * square roots of weight[n]. */
-void moe_inputs_ask(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z, const float *weight,
-                    int64_t n, struct moe_pool *pool);
+void moe_inputs_add_targets(struct moe_inputs *s, const float *xq, int64_t ldx, const float *z,
+                            const float *weight, int64_t n, struct moe_pool *pool);
 /* Factor, by the method; cross becomes (H^-1 cross)^T, what w is multiplied by to move it; more becomes
  * c H^-1 more, whose transpose is added to w.  c shrinks a regression that chance could have given
  * (James and Stein's estimator, its positive part): with n = n1^2 / (2 n2) rows (tokens of a text

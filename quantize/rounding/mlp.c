@@ -72,9 +72,9 @@ static void take_all(struct moe_mlp *m)
  * groups one after the other. */
 static int64_t group_columns(int64_t k) { return least(k, MOE_GROUP_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
-/* Outputs of down that may be asked for more; 0: none.  In one group of columns: each of
+/* Outputs of down that may have a correction; 0: none.  In one group of columns: each of
  * several would give all of it. */
-static int64_t asked(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
+static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
 {
     return how->corrects && !how->matrix.diagonal && inter <= MOE_GROUP_COLUMNS ? hidden : 0;
 }
@@ -94,7 +94,7 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     take_all(&m);
     return m.bytes + moe_inputs_estimate(group_columns(hidden), false, 0) +
-           moe_inputs_estimate(group_columns(inter), crosses(how), asked(how, hidden, inter)) +
+           moe_inputs_estimate(group_columns(inter), crosses(how), corrected_outputs(how, hidden, inter)) +
            moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
 }
 
@@ -130,7 +130,8 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
     if (code == MOE_OK) code = moe_matrix_open(&m->matrix, rows, k, &how->matrix, pool, err);
     if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), false, 0, err);
     if (code == MOE_OK)
-        code = moe_inputs_open(&m->y, group_columns(inter), crosses(how), asked(how, hidden, inter), err);
+        code = moe_inputs_open(&m->y, group_columns(inter), crosses(how),
+                               corrected_outputs(how, hidden, inter), err);
     if (code == MOE_OK && is_sided(how, inter)) code = moe_output_hessian_open(&m->both, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
@@ -352,20 +353,20 @@ static enum moe_code look_y(struct pass *p, int64_t first, int64_t n, struct moe
     return check_finite(amax, err);
 }
 
-/* The inputs of down at hand, in m->gq and weighed, ask for their tokens' shares of what is lacking. */
-static enum moe_code ask(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
+/* The inputs of down at hand, in m->gq and weighed, get their tokens' shares of the residual as targets. */
+static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     const struct moe_mlp_tokens *t = p->t;
     float weight[PIECE];
     int64_t h = t->h->width;
-    MOE_TRY(moe_states_gather(t->lack, t->row + first, n, m->out, err));
+    MOE_TRY(moe_states_gather(t->residual, t->row + first, n, m->out, err));
     for (int64_t i = 0; i < n; i++) {
         float root = t->importance ? t->importance[first + i] : 1, f = root * t->share[first + i];
         weight[i] = root * root;
         for (int64_t j = 0; j < h; j++) m->out[i * h + j] *= f;
     }
-    moe_inputs_ask(&m->y, m->gq, p->w[2].cols, m->out, weight, n, m->pool);
+    moe_inputs_add_targets(&m->y, m->gq, p->w[2].cols, m->out, weight, n, m->pool);
     return MOE_OK;
 }
 
@@ -382,7 +383,7 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
     weigh(p->t, first, n, m->gate, k);
     weigh(p->t, first, n, m->gq, k);
     moe_inputs_add(&m->y, m->gq, m->gate, k, n, m->pool);
-    return p->t->lack && m->y.more && first < p->t->own ? ask(p, first, n, err) : MOE_OK;
+    return p->t->residual && m->y.correction && first < p->t->own ? add_targets(p, first, n, err) : MOE_OK;
 }
 
 /* ---- one side: gate and up, or down; a group of columns at a time ---- */

@@ -28,7 +28,7 @@
  * are those of such inputs. */
 struct moe_mlp_method {
     struct moe_matrix_method matrix; enum moe_activations activations;
-    bool corrects;                    /* down gives what tokens lack, where they say so */
+    bool corrects;                    /* down gives what tokens residual, where they say so */
 };
 
 /* The tokens that pass an MLP.  x = rms(h) * norm. */
@@ -39,8 +39,8 @@ struct moe_mlp_tokens {
     const int32_t *row;               /* [n] rows of h */
     const float *weight;              /* [n] of the output in the layer's sum; NULL: 1 */
     const float *importance;          /* [n] factor on a row in statistics; NULL: 1 */
-    /* rows as h: what the layer's output lacks (quantize/calibrate/drift.h); NULL: nothing */
-    const struct moe_states *lack;
+    /* rows as h: what the layer's output lacks (quantize/calibrate/correction.h); NULL: nothing */
+    const struct moe_states *residual;
     const float *share;               /* [n] of it that this MLP is to give */
     /* [2]: moe_mlp_forward counts inputs of gate and up, and of down, here; NULL: nowhere */
     struct moe_clip *clip;

@@ -277,7 +277,7 @@ static void test_fit(struct moe_pool *pool)
 
 /* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the
  * output Hessian's order, what chance gives is not. */
-static void test_ask(struct moe_pool *pool)
+static void test_targets(struct moe_pool *pool)
 {
     enum { K = 32, N = 80, T = 1024 };
     float *x = numbers(T * K), *b = numbers(N * K), *noise = numbers(T * N),
@@ -303,7 +303,7 @@ static void test_ask(struct moe_pool *pool)
         ok(moe_inputs_open(&s, K, false, N, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, x, NULL, K, rows, pool);
-        moe_inputs_ask(&s, x, K, z, weight, rows, pool);
+        moe_inputs_add_targets(&s, x, K, z, weight, rows, pool);
         ok(moe_inputs_end(&s, &how, pool, &err));
         moe_matrix_load(&m, &s, weights, 1, &g);
         for (int i = 0; i < N; i++) {
@@ -349,10 +349,10 @@ int main(void)
     test_error(pool);
     test_extremes(pool);
     test_fit(pool);
-    test_ask(pool);
+    test_targets(pool);
     test_threads();
     moe_pool_close(&pool);
     puts("test-round: global scales, factors, errors under forms of columns and rows, extremes, moved "
-         "weights and what outputs ask for, threads");
+         "weights and corrections of outputs, threads");
     return 0;
 }
