@@ -170,7 +170,7 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
         .sequence = o->sequence == MOE_UNSET ? most : o->sequence,
         .method = { .matrix = { .diagonal = o->calibrated == WEIGHTED,
                                 .fit = !plain,
-                                .sided = o->calibrated == FISHER,
+                                .two_sided = o->calibrated == FISHER,
                                 .sweeps = sweeps_of(o),
                                 .damp = 0.01,
                                 .damp_rows = 0.001 },

@@ -10,17 +10,17 @@
 #include "quantize/passes/fisher.h"
 #include "quantize/passes/walk.h"
 
-/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than MOE_FEW
- * tokens borrows the statistics of up to MOE_LENT tokens of the layer, evenly spaced, which together count as
- * MOE_MASS tokens of its own. */
-enum { MOE_COLD_SHARE = 20, MOE_FEW = 512, MOE_LENT = 512, MOE_MASS = 16 };
+/* An expert is cold below 1/20 of the mean number of tokens (modelopt's 5 %).  One with fewer than
+ * MOE_FEW_TOKENS tokens borrows the statistics of up to MOE_BORROWED_TOKENS tokens of the layer, evenly
+ * spaced, which together count as MOE_BORROWED_WEIGHT tokens of its own. */
+enum { MOE_COLD_SHARE = 20, MOE_FEW_TOKENS = 512, MOE_BORROWED_TOKENS = 512, MOE_BORROWED_WEIGHT = 16 };
 
 /* What one expert at work needs. */
-struct moe_bench {
+struct moe_expert_worker {
     struct moe_mlp *mlp;
-    struct moe_held held;
+    struct moe_stored_expert stored;
     struct moe_spill spill;         /* of the layer of dense.moe at hand */
-    int32_t row[MOE_FEW + MOE_LENT]; float importance[MOE_FEW + MOE_LENT];
+    int32_t row[MOE_FEW_TOKENS + MOE_BORROWED_TOKENS]; float importance[MOE_FEW_TOKENS + MOE_BORROWED_TOKENS];
 };
 
 struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o);

@@ -138,7 +138,7 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
     struct parts p = { .files = 0 };
     stored_most(src, &raw, &mapped);
     p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw +
-             sizeof(struct moe_bench) + moe_emit_estimate(src) + (256 << 10);
+             sizeof(struct moe_expert_worker) + moe_emit_estimate(src) + (256 << 10);
     /* beside: two units' descriptors and journals; an expert as stored; what is
      * mapped; what libraries keep */
     base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped +

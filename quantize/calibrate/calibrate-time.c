@@ -10,7 +10,7 @@
 int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o)
 {
     int64_t each = o->n * src->config.num_experts_per_tok / most(src->config.n_routed_experts, 1);
-    return each < MOE_FEW ? each + least(MOE_LENT, o->n) : each;
+    return each < MOE_FEW_TOKENS ? each + least(MOE_BORROWED_TOKENS, o->n) : each;
 }
 
 /* n tokens through a layer; beside that through its routed experts `again` times. */
@@ -57,7 +57,7 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
     bool moe = moe_layer_is_moe(c, layer);
     if (w.mlp > 0)
         seconds +=
-            quantizing(&how, c->hidden_size, moe_work_common(c, layer), moe && how.matrix.sided, n, s) /
+            quantizing(&how, c->hidden_size, moe_work_common(c, layer), moe && how.matrix.two_sided, n, s) /
             threads;
     return seconds;
 }

@@ -27,7 +27,7 @@ struct moe_calibrate {
     struct moe_correction correction;
     struct moe_dense dense;
     bool walking;
-    struct moe_bench *bench;        /* [workers] */
+    struct moe_expert_worker *workers;        /* [workers] */
     struct moe_output_hessian f; int f_layer; /* F of that layer; -1: none yet */
     struct moe_expert_stats *stats; /* [E] of the layer at hand */
     struct moe_clip_monitor monitor;
@@ -77,18 +77,19 @@ static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp
 }
 
 /* The tokens of an expert that has few, and some that others chose. */
-static struct moe_mlp_tokens with_lent(struct moe_calibrate *c, struct moe_bench *b, struct moe_mlp_tokens t)
+static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_expert_worker *b,
+                                           struct moe_mlp_tokens t)
 {
-    int64_t n = least(MOE_LENT, c->walk.n), step = c->walk.n / n;
+    int64_t n = least(MOE_BORROWED_TOKENS, c->walk.n), step = c->walk.n / n;
     double own = 0;
     for (int64_t i = 0; i < t.n; i++) {
         b->row[i] = t.row[i];
         b->importance[i] = t.importance[i];
         own += (double)t.importance[i] * (double)t.importance[i];
     }
-    /* a lent token weighs what the mean of its own does, or its own 1 / rms where it has none */
-    float weight = t.n ? (float)sqrt(own / (double)t.n * MOE_MASS / (double)n)
-                       : (float)sqrt((double)MOE_MASS / (double)n);
+    /* a borrowed token weighs what the mean of its own does, or its own 1 / rms where it has none */
+    float weight = t.n ? (float)sqrt(own / (double)t.n * MOE_BORROWED_WEIGHT / (double)n)
+                       : (float)sqrt((double)MOE_BORROWED_WEIGHT / (double)n);
     for (int64_t i = 0; i < n; i++) {
         b->row[t.n + i] = (int32_t)(i * step);
         b->importance[t.n + i] = t.n ? weight : weight * c->walk.importance[i * step];
@@ -105,17 +106,17 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
 {
     struct moe_mlp_weights w = { .quantize = { false } };
     struct moe_mlp_result r;
-    struct moe_bench *b = &c->bench[worker];
+    struct moe_expert_worker *b = &c->workers[worker];
     int64_t e = u->out[g->first].expert;
     for (int i = 0; i < 3; i++) {
         const struct moe_tensor *in = &c->src->tensors[u->in[g->first + i]];
-        MOE_TRY(moe_walk_read(&c->walk, &b->held, in, i, &w.w[i], err));
+        MOE_TRY(moe_walk_read(&c->walk, &b->stored, in, i, &w.w[i], err));
         w.quantize[i] = u->out[g->first + i].type == MOE_NVFP4 && in->type != MOE_NVFP4;
         w.amax[i] = amax[i];
     }
     struct moe_mlp_tokens t = moe_walk_expert(&c->walk, e);
     if (c->correction.open) moe_correction_expert(&c->correction, &c->walk, e, &t);
-    if (t.n < MOE_FEW) t = with_lent(c, b, t);
+    if (t.n < MOE_FEW_TOKENS) t = with_borrowed(c, b, t);
     if (moe_mlp_quantize(b->mlp, &w, &t, c->o.fisher ? &c->f : NULL, &r, err) != MOE_OK)
         return name_expert(c, e, err);
     note_expert(c, e, &t, &r);
@@ -167,12 +168,12 @@ static enum moe_code before_mlp(void *ctx, struct moe_err *err)
 static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;
-    c->bench = calloc((size_t)c->plan.workers, sizeof *c->bench);
+    c->workers = calloc((size_t)c->plan.workers, sizeof *c->workers);
     c->stats = calloc((size_t)g->n_routed_experts + 1, sizeof *c->stats);
-    if (!c->bench || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
+    if (!c->workers || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
     for (int i = 0; i < c->plan.workers; i++)
-        MOE_TRY(moe_mlp_open(&c->bench[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method, false,
-                             NULL, err));
+        MOE_TRY(moe_mlp_open(&c->workers[i].mlp, g->hidden_size, g->moe_intermediate_size, &c->o.method,
+                             false, NULL, err));
     if (c->o.fisher) MOE_TRY(moe_output_hessian_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence,
                           c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
@@ -180,7 +181,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
     c->walk.meter = &c->meter;
     if (c->o.method.corrects)
         MOE_TRY(moe_correction_open(&c->correction, &c->walk, c->plan.in_files ? c->o.scratch : NULL, err));
-    for (int i = 0; i < c->plan.workers; i++) c->bench[i].spill.layer = -1;
+    for (int i = 0; i < c->plan.workers; i++) c->workers[i].spill.layer = -1;
     c->dense = (struct moe_dense){ .walk = &c->walk,
                                    .type = c->o.type,
                                    .method = moe_calibrate_dense_method(&c->o),
@@ -259,7 +260,7 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
                                 const struct moe_group *g, int worker, struct moe_coded *out,
                                 struct moe_err *err)
 {
-    struct moe_spill *a = &c->bench[worker].spill;
+    struct moe_spill *a = &c->workers[worker].spill;
     for (int i = 0; i < g->n; i++) {
         const struct moe_tensor *t = &u->out[g->first + i], *in = &c->src->tensors[u->in[g->first + i]];
         moe_meter_add(&c->meter, moe_calibrate_copy_work(in, (uint8_t)t->type));
@@ -353,7 +354,7 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
     *note = NULL;
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = 1;
     for (int64_t i = 0; u->layer < 0 && i < u->n; i++) {
-        struct moe_spill *a = &c->bench[0].spill;
+        struct moe_spill *a = &c->workers[0].spill;
         if (u->out[i].type != MOE_NVFP4 || u->out[i].layer < 0) continue;
         MOE_TRY(fetch(c, a, u->out[i].layer, err));
         const struct moe_spill_tensor *k = moe_spill_find(a, u->out[i].role);
@@ -454,16 +455,16 @@ void moe_calibrate_close(struct moe_calibrate **pc)
 {
     struct moe_calibrate *c = *pc;
     if (!c) return;
-    for (int i = 0; c->bench && i < c->plan.workers; i++) {
-        moe_mlp_close(&c->bench[i].mlp);
-        moe_held_release(&c->bench[i].held);
-        moe_spill_release(&c->bench[i].spill);
+    for (int i = 0; c->workers && i < c->plan.workers; i++) {
+        moe_mlp_close(&c->workers[i].mlp);
+        moe_stored_expert_release(&c->workers[i].stored);
+        moe_spill_release(&c->workers[i].spill);
     }
     moe_output_hessian_release(&c->f);
     if (c->walking) moe_dense_release(&c->dense);
     moe_correction_close(&c->correction);
     if (c->walking) moe_walk_close(&c->walk);
-    free(c->bench);
+    free(c->workers);
     free(c->stats);
     moe_clip_monitor_release(&c->monitor);
     moe_meter_release(&c->meter);

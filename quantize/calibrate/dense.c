@@ -124,7 +124,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
     struct moe_dense *d = a->d;
     const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role), *one[1] = { w };
     const struct moe_output_hessian *rows =
-        role == MOE_ROLE_O && d->method.matrix.sided && !d->method.matrix.diagonal ? d->f : NULL;
+        role == MOE_ROLE_O && d->method.matrix.two_sided && !d->method.matrix.diagonal ? d->f : NULL;
     struct moe_spill_tensor *t = &d->here.t[d->here.n];
     struct moe_matrix m;
     uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)),

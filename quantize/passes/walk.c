@@ -119,7 +119,7 @@ static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, str
 }
 
 /* The choices of all tokens, sorted by expert and then by token. */
-static void group(struct moe_walk *c)
+static void sort_by_expert(struct moe_walk *c)
 {
     int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, n = c->n;
     memset(c->first, 0, (size_t)(e + 1) * sizeof *c->first);
@@ -182,7 +182,7 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
     from = moe_now();
     if (y->moe) {
         MOE_TRY(moe_walk_batches(c, route_batch, err));
-        group(c);
+        sort_by_expert(c);
     }
     MOE_TRY(moe_states_zero(&c->sum, err));
     c->seconds[1] += moe_now() - from;
@@ -240,7 +240,7 @@ struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *c, int64_t e)
     return t;
 }
 
-static enum moe_code room(struct moe_held *r, int i, size_t bytes, struct moe_err *err)
+static enum moe_code room(struct moe_stored_expert *r, int i, size_t bytes, struct moe_err *err)
 {
     if (bytes <= r->bytes[i]) return MOE_OK;
     free(r->data[i]);
@@ -249,7 +249,7 @@ static enum moe_code room(struct moe_held *r, int i, size_t bytes, struct moe_er
     return r->data[i] ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an expert's weights");
 }
 
-static struct moe_weight in_memory(const struct moe_held *r, int i, const struct moe_tensor *t)
+static struct moe_weight in_memory(const struct moe_stored_expert *r, int i, const struct moe_tensor *t)
 {
     return (struct moe_weight){ .type = t->type,
                                 .layout = t->layout,
@@ -275,8 +275,9 @@ static enum moe_code read_plane(const struct place *p, const struct moe_tensor *
     return moe_pread(p->fd, p->file->path, to, bytes, t->plane[plane].offset, err);
 }
 
-static enum moe_code read_weight(const struct place *p, struct moe_held *r, const struct moe_tensor *t,
-                                 int64_t index, int i, struct moe_weight *w, struct moe_err *err)
+static enum moe_code read_weight(const struct place *p, struct moe_stored_expert *r,
+                                 const struct moe_tensor *t, int64_t index, int i, struct moe_weight *w,
+                                 struct moe_err *err)
 {
     size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes,
            scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
@@ -291,14 +292,15 @@ static enum moe_code read_weight(const struct place *p, struct moe_held *r, cons
     return MOE_OK;
 }
 
-enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_held *r, const struct moe_tensor *t, int i,
-                            struct moe_weight *w, struct moe_err *err)
+enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_stored_expert *r, const struct moe_tensor *t,
+                            int i, struct moe_weight *w, struct moe_err *err)
 {
     return read_weight(&(struct place){ .src = c->src }, r, t, t - c->src->tensors, i, w, err);
 }
 
-static enum moe_code read_expert(const struct place *p, struct moe_held *r, const struct moe_shard_unit *u,
-                                 const struct moe_group *g, struct moe_weight w[3], struct moe_err *err)
+static enum moe_code read_expert(const struct place *p, struct moe_stored_expert *r,
+                                 const struct moe_shard_unit *u, const struct moe_group *g,
+                                 struct moe_weight w[3], struct moe_err *err)
 {
     for (int i = 0; i < 3; i++) {
         int64_t index = u->in[g->first + i];
@@ -356,7 +358,7 @@ enum moe_code moe_walk_pass(struct moe_walk *c, struct moe_err *err)
 
 /* ---- open and close ---- */
 
-void moe_held_release(struct moe_held *r)
+void moe_stored_expert_release(struct moe_stored_expert *r)
 {
     for (int i = 0; i < 3; i++) free(r->data[i]);
     memset(r, 0, sizeof *r);
@@ -497,7 +499,7 @@ void moe_walk_close(struct moe_walk *c)
     moe_states_close(&c->h);
     moe_states_close(&c->sum);
     moe_model_close(&c->m);
-    moe_held_release(&c->raw);
+    moe_stored_expert_release(&c->raw);
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     *c = (struct moe_walk){ .h = { .fd = -1 }, .sum = { .fd = -1 } };
 }

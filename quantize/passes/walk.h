@@ -15,8 +15,11 @@
 
 struct moe_meter; /* quantize/passes/work.h */
 
-struct moe_held { uint8_t *data[3]; size_t bytes[3]; }; /* an expert's weights as stored, read into memory */
-void moe_held_release(struct moe_held *r);
+struct moe_stored_expert {
+    uint8_t *data[3];
+    size_t bytes[3];
+}; /* an expert's weights as stored, read into memory */
+void moe_stored_expert_release(struct moe_stored_expert *r);
 
 struct moe_walk {
     struct moe_source *src;
@@ -36,7 +39,7 @@ struct moe_walk {
     int64_t *first;                   /* [E + 1] where an expert's choices begin in: */
     int32_t *row; float *row_weight, *row_importance; /* [n k] token; routing weight; that times importance */
     int32_t *all;                     /* [n]: 0, 1, 2 ... */
-    struct moe_held raw;
+    struct moe_stored_expert raw;
     bool twin;                        /* f, mlp, batch and the caches are another walk's */
     double seconds[3];                /* attention, router, MLPs forward: of the layer at hand */
     /* [2] of the MLPs that tokens pass (struct moe_mlp_tokens); NULL: not counted */
@@ -75,8 +78,8 @@ struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *w, int64_t e);
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *w);
 
 /* Weight i of an expert as the source has it, in r. */
-enum moe_code moe_walk_read(const struct moe_walk *w, struct moe_held *r, const struct moe_tensor *t, int i,
-                            struct moe_weight *out, struct moe_err *err);
+enum moe_code moe_walk_read(const struct moe_walk *w, struct moe_stored_expert *r, const struct moe_tensor *t,
+                            int i, struct moe_weight *out, struct moe_err *err);
 /* The routed experts' outputs into `out` (NULL: the sum): through the weights in the unit's `file`; NULL: the
  * source's. */
 enum moe_code moe_walk_experts(struct moe_walk *w, const struct moe_shard_unit *u,

@@ -59,8 +59,8 @@ double moe_work_correction(const struct moe_config *c, int64_t layer, double n, 
 
 /* ---- quantizing ---- */
 
-static double group(double k) { return k < MOE_GROUP_COLUMNS ? k : MOE_GROUP_COLUMNS; }
-static double groups(double k) { return (double)((int64_t)(k + MOE_GROUP_COLUMNS - 1) / MOE_GROUP_COLUMNS); }
+static double slice(double k) { return k < MOE_SLICE_COLUMNS ? k : MOE_SLICE_COLUMNS; }
+static double slices(double k) { return (double)((int64_t)(k + MOE_SLICE_COLUMNS - 1) / MOE_SLICE_COLUMNS); }
 
 /* quantize/rounding/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole
  * one, each sweep of descent another. */
@@ -68,12 +68,12 @@ static double rounding(const struct moe_matrix_method *how, double r, double k, 
 {
     double sweeps = how->sweeps;
     if (how->diagonal) return 0;
-    return r * k * group(k) * (sweeps > 0 ? 3 + 2 * sweeps : 1) + (rows ? r * r * k * (1 + 2 * sweeps) : 0);
+    return r * k * slice(k) * (sweeps > 0 ? 3 + 2 * sweeps : 1) + (rows ? r * r * k * (1 + 2 * sweeps) : 0);
 }
 
 static double factors(const struct moe_matrix_method *how, double k)
 {
-    return how->diagonal ? 0 : k * group(k) * group(k) / 3;
+    return how->diagonal ? 0 : k * slice(k) * slice(k) / 3;
 }
 
 struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter,
@@ -81,18 +81,20 @@ struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int
 {
     const struct moe_matrix_method *m = &how->matrix;
     double h = (double)hidden, i = (double)inter;
-    bool fit = m->fit && !m->diagonal,
-         sided = m->sided && !m->diagonal && 2 * inter <= MOE_GROUP_COLUMNS && hidden <= MOE_GROUP_COLUMNS;
+    bool fit = m->fit && !m->diagonal, two_sided = m->two_sided && !m->diagonal &&
+                                                   2 * inter <= MOE_SLICE_COLUMNS &&
+                                                   hidden <= MOE_SLICE_COLUMNS;
     struct moe_work_quantize w = { 0 };
     rows = rows && !m->diagonal;
-    bool corrects = how->corrects && !m->diagonal && inter <= MOE_GROUP_COLUMNS;
-    w.statistics = (corrects ? 2 * n * h * i : 0) + n * (h * group(h) + i * group(i)) +
-                   n * 8 * h * i * (groups(i) + (how->activations ? 1 : 0)) +
-                   (fit ? 2 * n * i * group(i) : 0) + (sided ? n * (4 * h * i + 4 * i * i) : 0);
+    bool corrects = how->corrects && !m->diagonal && inter <= MOE_SLICE_COLUMNS;
+    w.statistics = (corrects ? 2 * n * h * i : 0) + n * (h * slice(h) + i * slice(i)) +
+                   n * 8 * h * i * (slices(i) + (how->activations ? 1 : 0)) +
+                   (fit ? 2 * n * i * slice(i) : 0) + (two_sided ? n * (4 * h * i + 4 * i * i) : 0);
     w.factoring = (corrects ? 2 * h * i * i : 0) + factors(m, h) + factors(m, i) +
-                  (fit ? 2 * i * group(i) * group(i) : 0) +
-                  (sided ? 8 * i * i * i / 3 + (rows ? 2 * h * h * i : 0) + 2 * h * i * i : 0);
-    w.rounding = rounding(m, 2 * i, h, sided) + rounding(m, h, i, rows) + (fit ? 2 * h * i * group(i) : 0);
+                  (fit ? 2 * i * slice(i) * slice(i) : 0) +
+                  (two_sided ? 8 * i * i * i / 3 + (rows ? 2 * h * h * i : 0) + 2 * h * i * i : 0);
+    w.rounding =
+        rounding(m, 2 * i, h, two_sided) + rounding(m, h, i, rows) + (fit ? 2 * h * i * slice(i) : 0);
     return w;
 }
 
@@ -123,14 +125,15 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
         if (!t) continue;
         double r = (double)t->rows, k = (double)t->cols;
         if (first) w.pass += n * k * k, w.projections += how->matrix.diagonal ? 0 : k * k * k / 3;
-        w.projections += rounding(&how->matrix, r, k, attention[i] == MOE_ROLE_O && moe && how->matrix.sided);
+        w.projections +=
+            rounding(&how->matrix, r, k, attention[i] == MOE_ROLE_O && moe && how->matrix.two_sided);
         first = false;
     }
     if (w.pass > 0) w.pass += moe_work_attention(c, n, sequence);
     for (int role = moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE, i = 0; i < 3; i++)
         if (wanted(src, type, role + i, layer))
             w.mlp = moe_work_sum(moe_work_quantize(how, c->hidden_size, moe_work_common(c, layer),
-                                                   moe && how->matrix.sided, n));
+                                                   moe && how->matrix.two_sided, n));
     return w;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/rounding/matrix.h - weights rounded from the statistics of their inputs.
  *
- * A weight may be taken in groups of columns [c0, c0 + k): each has its own form, as if H were zero between
- * groups.  That bounds memory by the square of a group's width, for weights that are very wide. */
+ * A weight may be taken in slices of columns [c0, c0 + k): each has its own form, as if H were zero between
+ * slices.  That bounds memory by the square of a slice's width, for weights that are very wide. */
 #ifndef MOE_QUANTIZE_ROUNDING_MATRIX_H
 #define MOE_QUANTIZE_ROUNDING_MATRIX_H
 
@@ -10,7 +10,7 @@
 #include "quantize/rounding/output-hessian.h"
 #include "quantize/rounding/round.h"
 
-enum { MOE_GROUP_COLUMNS = 8192 };   /* at most, of a group */
+enum { MOE_SLICE_COLUMNS = 8192 };   /* at most, of a slice */
 
 /* How to round. */
 struct moe_matrix_method {
@@ -18,12 +18,12 @@ struct moe_matrix_method {
     bool diagonal;
     /* move a weight first to where it does with its inputs what it did with the unquantized ones */
     bool fit;
-    bool sided;                       /* rows by an output Hessian too */
+    bool two_sided;                       /* rows by an output Hessian too */
     int sweeps;                       /* of descent */
     double damp, damp_rows;           /* of the mean of a form's diagonal: H, G */
 };
 
-/* ---- statistics of a group of columns ---- */
+/* ---- statistics of a slice of columns ---- */
 
 struct moe_inputs {
     int64_t c0, k;
@@ -65,14 +65,14 @@ struct moe_matrix {
     int64_t rows;                     /* loaded */
 };
 
-/* Bytes for weights stacked to up to `rows` rows, in groups of up to k columns. */
+/* Bytes for weights stacked to up to `rows` rows, in slices of up to k columns. */
 uint64_t moe_matrix_estimate(int64_t rows, int64_t k);
 enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k,
                               const struct moe_matrix_method *how, struct moe_pool *pool,
                               struct moe_err *err);
 void moe_matrix_release(struct moe_matrix *m);
 
-/* The group's columns of up to two weights, one above the other, in the output Hessian's order (NULL: as
+/* The slice's columns of up to two weights, one above the other, in the output Hessian's order (NULL: as
  * they are), moved when the method says so.  Returns the largest |value|. */
 float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const struct moe_weight *const *w,
                       int n, const struct moe_output_hessian *g);

@@ -43,15 +43,15 @@ static void *take(struct moe_mlp *m, int64_t n, size_t size)
 }
 
 /* Gate and up by rows too: not for wide ones, whose output Hessian would be the larger part of all memory. */
-static bool is_sided(const struct moe_mlp_method *how, int64_t inter)
+static bool is_two_sided(const struct moe_mlp_method *how, int64_t inter)
 {
-    return how->matrix.sided && !how->matrix.diagonal && 2 * inter <= MOE_GROUP_COLUMNS;
+    return how->matrix.two_sided && !how->matrix.diagonal && 2 * inter <= MOE_SLICE_COLUMNS;
 }
 
 static void take_all(struct moe_mlp *m)
 {
     int64_t h = m->hidden, n = m->inter;
-    bool sided = is_sided(&m->how, n);
+    bool two_sided = is_two_sided(&m->how, n);
     m->h = take(m, PIECE * h, sizeof(float));
     m->out = take(m, PIECE * h, sizeof(float));
     m->gate = take(m, PIECE * n, sizeof(float));
@@ -60,30 +60,30 @@ static void take_all(struct moe_mlp *m)
     m->hq = take(m, m->how.activations ? PIECE * h : 0, sizeof(float));
     m->gq = take(m, PIECE * n, sizeof(float));
     m->uq = take(m, PIECE * n, sizeof(float));
-    m->a = take(m, sided ? n * n : 0, sizeof(float));
-    m->d = take(m, sided ? PIECE * 2 * n : 0, sizeof(float));
+    m->a = take(m, two_sided ? n * n : 0, sizeof(float));
+    m->d = take(m, two_sided ? PIECE * 2 * n : 0, sizeof(float));
     for (int i = 0; i < 3; i++) {
         m->codes[i] = take(m, h * n / 2, 1);
         m->scales[i] = take(m, h * n / 16, 1);
     }
 }
 
-/* Columns of a group, and rows that are rounded at once: gate and up together, where columns are in
- * groups one after the other. */
-static int64_t group_columns(int64_t k) { return least(k, MOE_GROUP_COLUMNS); }
+/* Columns of a slice, and rows that are rounded at once: gate and up together, where columns are in
+ * slices one after the other. */
+static int64_t slice_columns(int64_t k) { return least(k, MOE_SLICE_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
-/* Outputs of down that may have a correction; 0: none.  In one group of columns: each of
+/* Outputs of down that may have a correction; 0: none.  In one slice of columns: each of
  * several would give all of it. */
 static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
 {
-    return how->corrects && !how->matrix.diagonal && inter <= MOE_GROUP_COLUMNS ? hidden : 0;
+    return how->corrects && !how->matrix.diagonal && inter <= MOE_SLICE_COLUMNS ? hidden : 0;
 }
 
-/* The larger of [2 inter, hidden] and [hidden, inter], columns in groups: rows for
+/* The larger of [2 inter, hidden] and [hidden, inter], columns in slices: rows for
  * moe_matrix_open with the columns in *k. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 {
-    int64_t x = group_columns(hidden), y = group_columns(inter), values = most(2 * inter * x, hidden * y);
+    int64_t x = slice_columns(hidden), y = slice_columns(inter), values = most(2 * inter * x, hidden * y);
     *k = least(x, y);
     return (values + *k - 1) / *k;
 }
@@ -93,9 +93,10 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
     struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .how = *how };
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     take_all(&m);
-    return m.bytes + moe_inputs_estimate(group_columns(hidden), false, 0) +
-           moe_inputs_estimate(group_columns(inter), crosses(how), corrected_outputs(how, hidden, inter)) +
-           moe_matrix_estimate(rows, k) + (is_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
+    return m.bytes + moe_inputs_estimate(slice_columns(hidden), false, 0) +
+           moe_inputs_estimate(slice_columns(inter), crosses(how), corrected_outputs(how, hidden, inter)) +
+           moe_matrix_estimate(rows, k) +
+           (is_two_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
 }
 
 uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter)
@@ -128,11 +129,11 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
         return MOE_OK;
     }
     if (code == MOE_OK) code = moe_matrix_open(&m->matrix, rows, k, &how->matrix, pool, err);
-    if (code == MOE_OK) code = moe_inputs_open(&m->x, group_columns(hidden), false, 0, err);
+    if (code == MOE_OK) code = moe_inputs_open(&m->x, slice_columns(hidden), false, 0, err);
     if (code == MOE_OK)
-        code = moe_inputs_open(&m->y, group_columns(inter), crosses(how),
+        code = moe_inputs_open(&m->y, slice_columns(inter), crosses(how),
                                corrected_outputs(how, hidden, inter), err);
-    if (code == MOE_OK && is_sided(how, inter)) code = moe_output_hessian_open(&m->both, 2 * inter, err);
+    if (code == MOE_OK && is_two_sided(how, inter)) code = moe_output_hessian_open(&m->both, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
     return code;
@@ -234,7 +235,7 @@ struct pass {
     const struct moe_mlp_tokens *t;
     const struct moe_weight *w, *q;
     struct moe_mlp_result *r;
-    bool sided;                       /* gate and up by rows too */
+    bool two_sided;                       /* gate and up by rows too */
 };
 
 static enum moe_code each_piece(struct pass *p,
@@ -311,10 +312,10 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     int64_t width = p->t->h->width;
     float *x = m->h, factor[PIECE];
     if (!m->how.activations && !m->x.c0) MOE_TRY(look_x(p, first, n, err));
-    if (p->sided) add_slopes(p, first, n, factor);
+    if (p->two_sided) add_slopes(p, first, n, factor);
     if (m->how.activations) activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
     weigh(p->t, first, n, x, width);
-    for (int64_t t = 0; p->sided && t < n; t++)
+    for (int64_t t = 0; p->two_sided && t < n; t++)
         for (int64_t i = 0; i < width; i++) x[t * width + i] *= factor[t];
     moe_inputs_add(&m->x, x, NULL, width, n, m->pool);
     return MOE_OK;
@@ -386,7 +387,7 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
     return p->t->residual && m->y.correction && first < p->t->own ? add_targets(p, first, n, err) : MOE_OK;
 }
 
-/* ---- one side: gate and up, or down; a group of columns at a time ---- */
+/* ---- one side: gate and up, or down; a slice of columns at a time ---- */
 
 struct weights { const struct moe_weight *w[2]; struct moe_rounded *out[2]; float amax; int n; };
 
@@ -405,9 +406,9 @@ static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, in
     return c;
 }
 
-/* Rounds the group of columns at hand.  All groups share the global of the first, or of the weight as stored
+/* Rounds the slice of columns at hand.  All slices share the global of the first, or of the weight as stored
  * where there are several. */
-static enum moe_code round_group(struct pass *p, const struct moe_inputs *s, const struct weights *c,
+static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, const struct weights *c,
                                  const struct moe_output_hessian *rows, float *global, struct moe_err *err)
 {
     float amax = moe_matrix_load(&p->m->matrix, s, c->w, c->n, rows);
@@ -424,17 +425,17 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
     struct moe_mlp *m = p->m;
     int64_t cols = c->w[0]->cols;
     double *seconds = p->r->seconds;
-    for (int64_t c0 = 0; c0 < cols; c0 += MOE_GROUP_COLUMNS) {
+    for (int64_t c0 = 0; c0 < cols; c0 += MOE_SLICE_COLUMNS) {
         double from = moe_now(), then;
-        moe_inputs_begin(s, c0, least(MOE_GROUP_COLUMNS, cols - c0));
+        moe_inputs_begin(s, c0, least(MOE_SLICE_COLUMNS, cols - c0));
         MOE_TRY(each_piece(p, add, err));
         seconds[0] += (then = moe_now()) - from;
         MOE_TRY(moe_inputs_end(s, &m->how.matrix, m->pool, err));
-        if (p->sided) MOE_TRY(finish_both(m, p->w[0].rows, err));
+        if (p->two_sided) MOE_TRY(finish_both(m, p->w[0].rows, err));
         seconds[1] += (from = moe_now()) - then;
-        MOE_TRY(round_group(p, s, c, rows, global, err));
+        MOE_TRY(round_slice(p, s, c, rows, global, err));
         seconds[2] += moe_now() - from;
-        p->sided = false;
+        p->two_sided = false;
     }
     return MOE_OK;
 }
@@ -472,18 +473,16 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
                                struct moe_mlp_result *r, struct moe_err *err)
 {
     struct moe_weight q[3] = { w->w[0], w->w[1], w->w[2] };
-    struct pass p = {
-        m,
-        t,
-        w->w,
-        q,
-        r,
-        is_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
-            w->w[0].cols <= MOE_GROUP_COLUMNS
-    };
+    struct pass p = { m,
+                      t,
+                      w->w,
+                      q,
+                      r,
+                      is_two_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
+                          w->w[0].cols <= MOE_SLICE_COLUMNS };
     *r = (struct moe_mlp_result){ 0 };
     struct weights both = choose(&p, w, 0, 1), down = choose(&p, w, 2, 2);
-    bool rows = p.sided;
+    bool rows = p.two_sided;
     m->both.hessian.k = 2 * w->w[0].rows;
     if (rows) {
         moe_hessian_clear(&m->both.hessian);
@@ -495,7 +494,7 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
     for (int i = 0; i < 2; i++)
         if (w->quantize[i]) q[i] = as_quantized(&w->w[i], &r->rounded[i], r->global[i]);
     if (m->how.activations) MOE_TRY(each_piece(&p, look_y, err));
-    p.sided = false;
+    p.two_sided = false;
     if (down.n)
         MOE_TRY(round_side(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2], add_y, err));
     if (down.n) q[2] = as_quantized(&w->w[2], &r->rounded[2], r->global[2]);

@@ -152,20 +152,20 @@ static void test_error(struct moe_pool *pool)
         float *w = numbers(n * k), *q = numbers(n * k), *plain = numbers(n * k);
         uint8_t *scale = malloc((size_t)(n * k / 16));
         double e[2][4];
-        for (int sided = 0; sided < 2; sided++) {
-            const struct moe_hessian *m = sided ? &g : NULL;
+        for (int two_sided = 0; two_sided < 2; two_sided++) {
+            const struct moe_hessian *m = two_sided ? &g : NULL;
             search(w, n * k, plain);
-            e[sided][0] = judge(&h, m, w, plain, n);
+            e[two_sided][0] = judge(&h, m, w, plain, n);
             for (int s = 0; s < 3; s++) {
                 run(&h, m, w, n, s * 2, q, scale, pool);
-                e[sided][1 + s] = judge(&h, m, w, q, n);
-                if (s == 0 && sided) { /* against rounding that knows nothing of the rows */
+                e[two_sided][1 + s] = judge(&h, m, w, q, n);
+                if (s == 0 && two_sided) { /* against rounding that knows nothing of the rows */
                     run(&h, NULL, w, n, 4, plain, scale, pool);
                     assert(e[1][1] < .8 * judge(&h, &g, w, plain, n));
                 }
             }
-            assert(e[sided][1] < .5 * e[sided][0]);
-            assert(e[sided][2] < e[sided][1] && e[sided][3] <= e[sided][2] * 1.00001);
+            assert(e[two_sided][1] < .5 * e[two_sided][0]);
+            assert(e[two_sided][2] < e[two_sided][1] && e[two_sided][3] <= e[two_sided][2] * 1.00001);
         }
         free(w), free(q), free(plain), free(scale);
         moe_hessian_release(&h), moe_hessian_release(&g);

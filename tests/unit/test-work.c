@@ -51,7 +51,7 @@ static void test_forward(void)
 static void test_quantize(void)
 {
     struct moe_mlp_method gptq = { .matrix = { .sweeps = 0 } },
-                          fisher = { .matrix = { .sweeps = 2, .fit = true, .sided = true } },
+                          fisher = { .matrix = { .sweeps = 2, .fit = true, .two_sided = true } },
                           weighted = { .matrix = { .diagonal = true } };
     double h = 96, i = 48, n = 70;
     struct moe_work_quantize w = moe_work_quantize(&gptq, 96, 48, false, n);
@@ -72,9 +72,9 @@ static void test_quantize(void)
     double all = 0, tokens[] = { 0, 3, 170, 37 };
     for (int e = 0; e < 4; e++) all += moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, tokens[e]));
     OK(same(all, 4 * moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, 210.0 / 4))));
-    /* columns in groups: the work of a wide MLP grows with its width and not with the square */
-    double wide = moe_work_quantize(&gptq, 96, 8 * MOE_GROUP_COLUMNS, false, n).factoring,
-           narrow = moe_work_quantize(&gptq, 96, MOE_GROUP_COLUMNS, false, n).factoring;
+    /* columns in slices: the work of a wide MLP grows with its width and not with the square */
+    double wide = moe_work_quantize(&gptq, 96, 8 * MOE_SLICE_COLUMNS, false, n).factoring,
+           narrow = moe_work_quantize(&gptq, 96, MOE_SLICE_COLUMNS, false, n).factoring;
     OK(wide < 8.01 * narrow);
 }
 
