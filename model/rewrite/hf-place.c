@@ -304,10 +304,10 @@ enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard
     return MOE_OK;
 }
 
-/* Its header, and for each group a page of scalars. */
+/* Its header, and for each item a page of scalars. */
 uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u)
 {
-    uint64_t n = u->header.data_offset + (uint64_t)u->n_groups * 4096;
+    uint64_t n = u->header.data_offset + (uint64_t)u->n_items * 4096;
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++)
             if (is_value(k) && !p->takes[u->in[i]]) n += u->out[i].plane[k].bytes;

@@ -12,11 +12,11 @@
 
 #include <pthread.h>
 
-/* A unit that is still to be written.  The groups of all of them are one sequence of items:
+/* A unit that is still to be written.  The items of all of them are one sequence:
  * the unit has [first, end). */
 struct moe_todo { int number; int64_t first, end; };
 
-/* A unit that is being written, from its first group's start until it is handed to the committer. */
+/* A unit that is being written, from its first item's start until it is handed to the committer. */
 struct moe_live {
     bool open;
     struct moe_shard_unit unit;
@@ -34,7 +34,7 @@ struct moe_rewrite_work {
     struct moe_identity before;     /* of the source, when work began */
     uint8_t *type;                  /* [n_tensors] as from moe_precision_map */
     int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
-    /* groups at work at once; those and the finished ones that wait for their turn */
+    /* items at work at once; those and the finished ones that wait for their turn */
     int workers, slots;
     struct moe_emit **emit;         /* [workers] */
     struct moe_emitted (*done)[3];  /* [slots] */
@@ -60,7 +60,7 @@ enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_re
                                struct moe_work *work, struct moe_err *err);
 void moe_rewrite_work_release(struct moe_work *work);
 
-/* How many groups at once fit in memory, and what that takes.  MOE_NOMEM when not one does. */
+/* How many items at once fit in memory, and what that takes.  MOE_NOMEM when not one does. */
 enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
                                   struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The units of a container: the groups of all units as one sequence through a pipeline, so that the end
+/* The units of a container: the items of all units as one sequence through a pipeline, so that the end
  * of a unit and the beginning of the next are written at the same time, while the unit before them is
  * made durable (commit.h). */
 #include "model/rewrite/rewrite-internal.h"
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finished groups wait for those before them: a worker need not wait for another that
+/* Finished items wait for those before them: a worker need not wait for another that
  * has a larger one at hand. */
 enum { SLOTS_PER_WORKER = 8 };
 
@@ -29,9 +29,9 @@ uint64_t moe_tensor_bytes(const struct moe_tensor *t)
 
 static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }
 
-static const struct moe_group *group(const struct moe_rewrite_work *k, int t, int64_t item)
+static const struct moe_unit_item *item_of(const struct moe_rewrite_work *k, int t, int64_t item)
 {
-    return &live(k, t)->unit.groups[item - k->todo[t].first];
+    return &live(k, t)->unit.items[item - k->todo[t].first];
 }
 
 /* Which unit of todo an item belongs to. */
@@ -152,9 +152,9 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
     return moe_commit_unit(k->commit, &done, err);
 }
 
-/* ---- one group of tensors ---- */
+/* ---- one item ---- */
 
-/* The weight of another group that shares this one's global scale: q_a's and kv_a's, which do not lie
+/* The weight of another item that shares this one's global scale: q_a's and kv_a's, which do not lie
  * side by side.  NULL: none. */
 static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
 {
@@ -187,9 +187,9 @@ static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live
     return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
 }
 
-static enum moe_code write_group(struct moe_rewrite_work *k, const struct moe_live *l,
-                                 const struct moe_group *g, struct moe_emit *e, struct moe_emitted *d,
-                                 struct moe_err *err)
+static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_live *l,
+                                const struct moe_unit_item *g, struct moe_emit *e, struct moe_emitted *d,
+                                struct moe_err *err)
 {
     float shared = 0;
     for (int j = 0; g->share && j < 2; j++) {
@@ -209,7 +209,7 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     struct moe_emit *e;
     int t = find(k, i);
     MOE_TRY(enter(k, t, &e, err));
-    enum moe_code code = write_group(k, live(k, t), group(k, t, i), e, k->done[slot], err);
+    enum moe_code code = write_item(k, live(k, t), item_of(k, t, i), e, k->done[slot], err);
     leave(k, e);
     return code;
 }
@@ -219,7 +219,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     struct moe_rewrite_work *k = ctx;
     int t = find(k, i);
     struct moe_live *l = live(k, t);
-    const struct moe_group *g = group(k, t, i);
+    const struct moe_unit_item *g = item_of(k, t, i);
     uint64_t bytes = 0;
     for (int j = 0; j < g->n; j++) {
         int64_t index = l->unit.in[g->first + j];
@@ -251,17 +251,17 @@ static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l,
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
 }
 
-static enum moe_code code_group(struct moe_rewrite_work *k, const struct moe_live *l, int64_t group,
-                                int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code code_item(struct moe_rewrite_work *k, const struct moe_live *l, int64_t item, int worker,
+                               struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
 {
-    const struct moe_group *g = &l->unit.groups[group];
+    const struct moe_unit_item *g = &l->unit.items[item];
     struct moe_coded coded[3];
     float amax[3] = { 0 };
     memset(coded, 0, sizeof coded);
     for (int j = 0; j < g->n; j++)
         if (is_coded(k, l, g->first + j))
             MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
-    MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, group, worker, amax, coded, err));
+    MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, item, worker, amax, coded, err));
     for (int j = 0; j < g->n; j++) {
         const struct moe_tensor *in = &k->src->tensors[l->unit.in[g->first + j]];
         if (coded[j].codes) MOE_TRY(moe_emit_coded(e, in, &coded[j], l->shard, g->first + j, &d[j], err));
@@ -275,7 +275,7 @@ static enum moe_code produce_coded(void *ctx, int64_t i, int slot, struct moe_er
     struct moe_rewrite_work *k = ctx;
     struct moe_emit *e;
     MOE_TRY(enter(k, k->now, &e, err));
-    enum moe_code code = code_group(k, live(k, k->now), i, slot, e, k->done[slot], err);
+    enum moe_code code = code_item(k, live(k, k->now), i, slot, e, k->done[slot], err);
     leave(k, e);
     return code;
 }
@@ -427,8 +427,8 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
         int u = unit_at(k, i);
         MOE_TRY(moe_unit_open(&unit, k->src, k->type, u, err));
         if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
-            k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_groups };
-            items += unit.n_groups;
+            k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_items };
+            items += unit.n_items;
             *bytes += k->o->place ? moe_hf_place_left(k->o->place, &unit) : unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);

@@ -42,19 +42,19 @@ struct moe_coder {
     const cJSON *options;
     const char *kernels;             /* the kernels that the codes depend on (moe_kernels_level); NULL: on
                                         none */
-    int workers;                     /* groups that are coded at once */
+    int workers;                     /* items that are coded at once */
     /* Before the first unit: `dir`, the partial directory, may keep files of the coder's own; they go when
      * the container is published.  todo [moe_unit_count]: units that are still to be written.  Progress is
      * the coder's: it begins it here or in what follows, and the rewrite ends it. */
     enum moe_code (*start)(void *ctx, const char *dir, const bool *todo, struct moe_err *err);
     /* A unit starts; from the caller's thread, with the pool free. */
     enum moe_code (*begin)(void *ctx, const struct moe_shard_unit *u, struct moe_err *err);
-    /* Codes of the group's tensors that become NVFP4; amax: the largest |value| of each.  From any
-     * thread, worker in [0, workers) at work on one group at a time.  What `out` points to lives
+    /* Codes of the item's tensors that become NVFP4; amax: the largest |value| of each.  From any
+     * thread, worker in [0, workers) at work on one item at a time.  What `out` points to lives
      * until the worker's next call. */
-    enum moe_code (*code)(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker,
+    enum moe_code (*code)(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
                           const float *amax, struct moe_coded *out, struct moe_err *err);
-    /* All groups are written, to `file`: the input scale of every tensor [u->n] that became NVFP4, and what
+    /* All items are written, to `file`: the input scale of every tensor [u->n] that became NVFP4, and what
      * the unit's journal keeps (the caller deletes it; NULL: nothing).  From the caller's thread, with the
      * pool free. */
     enum moe_code (*end)(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,

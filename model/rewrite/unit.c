@@ -56,16 +56,16 @@ static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
     return t->expert >= 0 || moe_role_fused((enum moe_role)prev->role) == t->role;
 }
 
-static void make_groups(struct moe_shard_unit *u, const struct moe_source *src)
+static void make_items(struct moe_shard_unit *u, const struct moe_source *src)
 {
     for (int64_t i = 0; i < u->n; i++) {
         const struct moe_tensor *t = &src->tensors[u->in[i]];
-        struct moe_group *g = u->n_groups ? &u->groups[u->n_groups - 1] : NULL;
+        struct moe_unit_item *g = u->n_items ? &u->items[u->n_items - 1] : NULL;
         if (g && joins(&src->tensors[u->in[i - 1]], t)) g->n++;
-        else u->groups[u->n_groups++] = (struct moe_group){ .first = i, .n = 1 };
+        else u->items[u->n_items++] = (struct moe_unit_item){ .first = i, .n = 1 };
     }
-    for (int64_t k = 0; k < u->n_groups; k++) {
-        struct moe_group *g = &u->groups[k];
+    for (int64_t k = 0; k < u->n_items; k++) {
+        struct moe_unit_item *g = &u->items[k];
         const struct moe_tensor *gate = &src->tensors[u->in[g->first]], *up = gate;
         if (g->n < 2) continue;
         up = &src->tensors[u->in[g->first + 1]];
@@ -117,8 +117,8 @@ enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *s
     size_t n = (size_t)u->n;
     u->in = malloc(n * sizeof *u->in);
     u->out = malloc(n * sizeof *u->out);
-    u->groups = malloc(n * sizeof *u->groups);
-    if (!u->in || !u->out || !u->groups) {
+    u->items = malloc(n * sizeof *u->items);
+    if (!u->in || !u->out || !u->items) {
         moe_unit_release(u);
         return moe_fail(err, MOE_NOMEM, "no memory for a unit of %zu tensors", n);
     }
@@ -128,7 +128,7 @@ enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *s
         u->in[k] = i;
         u->out[k++] = describe(&src->tensors[i], type[i]);
     }
-    make_groups(u, src);
+    make_items(u, src);
     enum moe_code code = moe_shard_layout(u->out, u->n, u->layer, &u->header, err);
     if (code != MOE_OK) moe_unit_release(u);
     return code;
@@ -138,6 +138,6 @@ void moe_unit_release(struct moe_shard_unit *u)
 {
     free(u->in);
     free(u->out);
-    free(u->groups);
+    free(u->items);
     *u = (struct moe_shard_unit){ .layer = -1 };
 }

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite/unit.h - a container's units: which tensors go into which shard file, in which
- * type, and in which groups.
+ * type, and in which items.
  * Inside model/: what rewrite.c and later the calibrating quantizer share. */
 #ifndef MOE_MODEL_REWRITE_UNIT_H
 #define MOE_MODEL_REWRITE_UNIT_H
 
 #include "formats/container/container.h"
 
-/* Tensors that are written together by one worker: an expert's three, a gate/up pair, or a single one. */
-struct moe_group {
+/* What one worker writes at a time: tensors [first, first + n) of the unit.  An expert's three, a gate/up
+ * pair, or a single one. */
+struct moe_unit_item {
     int64_t first;
     int n;
-    bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4: one global */
+    bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4 under one global scale */
 };
 
 struct moe_shard_unit {
@@ -20,8 +21,8 @@ struct moe_shard_unit {
     int64_t *in;                 /* [n] indices into src->tensors */
     struct moe_tensor *out;      /* [n] as written: type, layout, planes */
     int64_t n;
-    struct moe_group *groups;
-    int64_t n_groups;
+    struct moe_unit_item *items;
+    int64_t n_items;
     struct moe_shard_header header;
 };
 

@@ -101,7 +101,7 @@ static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_e
 }
 
 static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard_unit *u,
-                                 const struct moe_group *g, int worker, const float *amax,
+                                 const struct moe_unit_item *g, int worker, const float *amax,
                                  struct moe_coded *out, struct moe_err *err)
 {
     struct moe_mlp_weights w = { .quantize = { false } };
@@ -257,7 +257,7 @@ static enum moe_code fetch(struct moe_calibrate *c, struct moe_spill *a, int lay
 }
 
 static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u,
-                                const struct moe_group *g, int worker, struct moe_coded *out,
+                                const struct moe_unit_item *g, int worker, struct moe_coded *out,
                                 struct moe_err *err)
 {
     struct moe_spill *a = &c->workers[worker].spill;
@@ -272,12 +272,12 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
     return MOE_OK;
 }
 
-static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t group, int worker,
+static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
                           const float *amax, struct moe_coded *out, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
-    return u->layer < 0 ? code_dense(c, u, &u->groups[group], worker, out, err)
-                        : code_expert(c, u, &u->groups[group], worker, amax, out, err);
+    return u->layer < 0 ? code_dense(c, u, &u->items[item], worker, out, err)
+                        : code_expert(c, u, &u->items[item], worker, amax, out, err);
 }
 
 /* The largest over the layer's experts: engines use one scale for all, and a cold

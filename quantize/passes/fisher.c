@@ -217,12 +217,12 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
     if (!y->moe) return MOE_OK;
     MOE_TRY(moe_walk_unit(&w->walk, layer, &u, err));
     enum moe_code code = MOE_OK;
-    for (int64_t g = 0; code == MOE_OK && g < u.n_groups; g++) {
-        int64_t e = u.out[u.groups[g].first].expert;
+    for (int64_t g = 0; code == MOE_OK && g < u.n_items; g++) {
+        int64_t e = u.out[u.items[g].first].expert;
         struct moe_mlp_tokens t = moe_walk_expert(&w->walk, e);
         for (int i = 0; code == MOE_OK && i < 3; i++)
-            code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.groups[g].first + i]],
-                                 i, &mlp[i], err);
+            code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.items[g].first + i]], i,
+                                 &mlp[i], err);
         if (code == MOE_OK) code = mlp_back(w, mlp, &t, e, err);
         if (code == MOE_OK) code = moe_interrupted_resumable(err);
     }

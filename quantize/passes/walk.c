@@ -299,7 +299,7 @@ enum moe_code moe_walk_read(const struct moe_walk *c, struct moe_stored_expert *
 }
 
 static enum moe_code read_expert(const struct place *p, struct moe_stored_expert *r,
-                                 const struct moe_shard_unit *u, const struct moe_group *g,
+                                 const struct moe_shard_unit *u, const struct moe_unit_item *g,
                                  struct moe_weight w[3], struct moe_err *err)
 {
     for (int i = 0; i < 3; i++) {
@@ -320,8 +320,8 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
     if (file) MOE_TRY(moe_open_read(file->path, &fd, &size, err));
     const struct place from_where = { file ? NULL : c->src, fd, file };
     enum moe_code code = MOE_OK;
-    for (int64_t k = 0; code == MOE_OK && k < u->n_groups; k++) {
-        const struct moe_group *g = &u->groups[k];
+    for (int64_t k = 0; code == MOE_OK && k < u->n_items; k++) {
+        const struct moe_unit_item *g = &u->items[k];
         int64_t e = u->out[g->first].expert;
         struct moe_mlp_tokens t = moe_walk_expert(c, e);
         if (!t.n) continue;
