@@ -88,7 +88,7 @@ static void add_error(struct worker *k, uint32_t type)
     };
     double before = k->num;
     for (int64_t r = 0; r < w->rows; r++) {
-        kernels->decode(&q, r, 0, w->cols, k->row);
+        kernels->dequantize(&q, r, 0, w->cols, k->row);
         kernels->sqerr(k->rows.values + r * w->cols, k->row, w->cols, &k->num, &k->den);
     }
     k->rounded |= k->num > before;

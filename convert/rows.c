@@ -129,7 +129,7 @@ enum moe_code moe_rows_decode(struct moe_rows *r, bool finite, struct moe_err *e
 {
     const struct moe_kernels *k = moe_kernels();
     int64_t n = r->w.rows * r->w.cols, i = 0;
-    moe_decode_many(&r->w, 0, r->w.rows, r->values);
+    moe_dequantize_many(&r->w, 0, r->w.rows, r->values);
     if (!finite || isfinite(k->amax(r->values, n))) return MOE_OK;
     char name[128];
     while (i < n - 1 && isfinite(r->values[i])) i++;

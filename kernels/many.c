@@ -9,12 +9,12 @@
  * decoded by strips of rows. */
 enum { ROWS = 192, COLUMNS = 256, STRIP = 16 };
 
-void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+void moe_dequantize_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
 {
     const struct moe_kernels *k = moe_kernels();
-    if ((r1 - r0) * w->cols > 4 << 20) k->decode_past(w, r0, r1, out);
+    if ((r1 - r0) * w->cols > 4 << 20) k->dequantize_nt(w, r0, r1, out);
     else
-        for (int64_t r = r0; r < r1; r++) k->decode(w, r, 0, w->cols, out + (r - r0) * w->cols);
+        for (int64_t r = r0; r < r1; r++) k->dequantize(w, r, 0, w->cols, out + (r - r0) * w->cols);
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -25,7 +25,7 @@ static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_
     float strip[STRIP][COLUMNS];
     for (int64_t r = 0; r < rows; r += STRIP) {
         int64_t m = least(STRIP, rows - r);
-        for (int64_t i = 0; i < m; i++) k->decode(w, r0 + r + i, c0, columns, strip[i]);
+        for (int64_t i = 0; i < m; i++) k->dequantize(w, r0 + r + i, c0, columns, strip[i]);
         for (int64_t c = 0; c < columns; c++)
             for (int64_t i = 0; i < m; i++) panel[c * ROWS + r + i] = strip[i][c];
     }

@@ -5,12 +5,12 @@
 
 #include "formats/dtype.h"
 
-/* Rows [r0,r1) to out [r1 - r0, cols], float32: by `decode`, or `decode_past` where they take more than 16
- * MiB, which no core's second-level cache will hold when they are read. */
-void moe_decode_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out);
+/* Rows [r0,r1) to out [r1 - r0, cols], float32: by `dequantize`, or by `dequantize_nt` where they take more
+ * than 16 MiB, which no core's second-level cache will hold when they are read. */
+void moe_dequantize_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out);
 
 /* What kernels.def's matmul computes, in another order of summation: panels of w are decoded to float32, to
- * `decode`, and go through `gemm`.
+ * `dequantize`, and go through `gemm`.
  *
  *   y[t*ldy + (r - r0)] = sum_k W[r][k] * x[t*ldx + k] for r in [r0,r1), t in [0,n): for each 256 columns a
  *   sum by fma from 0, ascending, then these added up.

@@ -14,7 +14,7 @@ static bool damaged(const struct moe_source *src, const struct moe_tensor *t, fl
     struct moe_weight w = { 0 };
     moe_source_weight(src, t, &w);
     for (*r = 0; *r < w.rows; ++*r) {
-        moe_kernels()->decode(&w, *r, 0, w.cols, row);
+        moe_kernels()->dequantize(&w, *r, 0, w.cols, row);
         if (isfinite(moe_kernels()->amax(row, w.cols))) continue;
         for (*c = 0; isfinite(row[*c]); ++*c) { }
         return true;

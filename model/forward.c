@@ -300,7 +300,7 @@ enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, in
         if (tokens[t] < 0 || tokens[t] >= c->vocab_size)
             return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld",
                             tokens[t], (long long)c->vocab_size);
-        f->k->decode(&f->m->embed, tokens[t], 0, c->hidden_size, h + t * c->hidden_size);
+        f->k->dequantize(&f->m->embed, tokens[t], 0, c->hidden_size, h + t * c->hidden_size);
     }
     return MOE_OK;
 }

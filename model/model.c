@@ -25,7 +25,7 @@ static const float *vector(struct opener *o, enum moe_role role, int layer)
         o->code = moe_fail(o->err, MOE_NOMEM, "no memory for the norms");
         return NULL;
     }
-    moe_decode_many(&w, 0, w.rows, v);
+    moe_dequantize_many(&w, 0, w.rows, v);
     if (!isfinite(moe_kernels()->amax(v, w.rows * w.cols))) {
         const struct moe_tensor *t = moe_source_find(o->m->source, role, layer, -1);
         char name[128];

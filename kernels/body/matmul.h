@@ -22,7 +22,7 @@ LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- decode ---- */
 
-LANE void decode_as(int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
+LANE void dequantize_as(int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
 {
     struct row r;
     for (int64_t k0 = 0; k0 < n; k0 += CHUNK) {
@@ -36,23 +36,23 @@ LANE void decode_as(int type, const struct moe_weight *w, int64_t row, int64_t c
     }
 }
 
-void VARIANT(decode)(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
+void VARIANT(dequantize)(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
 {
-    BY_TYPE(w, decode_as(type, w, row, col, n, out))
+    BY_TYPE(w, dequantize_as(type, w, row, col, n, out))
 }
 
 /* Values that are decoded to L1 first: long enough for the scales that are made ready for each piece, short
  * enough for the write buffers. */
 enum { PAST = 1024 };
 
-void VARIANT(decode_past)(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+void VARIANT(dequantize_nt)(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
 {
     _Alignas(64) float piece[PAST];
     bool whole = (uintptr_t)out % 64 == 0 && w->cols % 16 == 0;
     for (int64_t r = r0; r < r1; r++, out += w->cols)
         for (int64_t k = 0; k < w->cols; k += PAST) {
             int64_t m = least(PAST, w->cols - k);
-            VARIANT(decode)(w, r, k, m, whole ? piece : out + k);
+            VARIANT(dequantize)(w, r, k, m, whole ? piece : out + k);
             for (int64_t i = 0; whole && i < m; i += 16) vf_stream(out + k + i, vf_load(piece + i));
         }
     _mm_sfence();
@@ -158,7 +158,7 @@ static void panel_product(const struct product *p, int64_t r, int64_t t0, int64_
     for (int64_t k = 0; k < p->w->cols; k += PANEL_COLS) {
         int64_t m = least(PANEL_COLS, p->w->cols - k), padded = (m + 15) & ~(int64_t)15;
         for (int64_t i = 0; i < rows; i++) {
-            VARIANT(decode)(p->w, r + i, k, m, panel.w[i]);
+            VARIANT(dequantize)(p->w, r + i, k, m, panel.w[i]);
             memset(panel.w[i] + m, 0, sizeof(float) * (size_t)(padded - m));
         }
         tiles(&panel, rows, tokens, p->x + t0 * p->ldx + k, p->ldx, m);

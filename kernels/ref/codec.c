@@ -32,12 +32,12 @@ static float value(const struct moe_weight *w, int64_t row, int64_t col)
     }
 }
 
-void moe_decode_ref(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
+void moe_dequantize_ref(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i++) out[i] = value(w, row, col + i);
 }
 
-void moe_decode_past_ref(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
+void moe_dequantize_nt_ref(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
 {
-    for (int64_t r = r0; r < r1; r++) moe_decode_ref(w, r, 0, w->cols, out + (r - r0) * w->cols);
+    for (int64_t r = r0; r < r1; r++) moe_dequantize_ref(w, r, 0, w->cols, out + (r - r0) * w->cols);
 }

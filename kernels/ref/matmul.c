@@ -16,7 +16,7 @@ void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const fl
             for (int64_t k = 0; k < w->cols; k += PIECE) {
                 float v[PIECE];
                 int64_t m = w->cols - k < PIECE ? w->cols - k : PIECE;
-                moe_decode_ref(w, r, k, m, v);
+                moe_dequantize_ref(w, r, k, m, v);
                 for (int64_t i = 0; i < m; i++) sum += (double)v[i] * (double)x[t * ldx + k + i];
             }
             y[t * ldy + (r - r0)] = (float)sum;
@@ -51,7 +51,7 @@ void moe_matmul_int16_ref(const struct moe_weight *w, int64_t r0, int64_t r1, co
             double sum = 0, f[16];
             for (int64_t k = 0; k < w->cols; k += 16) {
                 float v[16];
-                moe_decode_ref(w, r, k, 16, v);
+                moe_dequantize_ref(w, r, k, 16, v);
                 fixed16(x + t * ldx + k, f);
                 for (int i = 0; i < 16; i++) sum += (double)v[i] * f[i];
             }
@@ -66,7 +66,7 @@ void moe_matmul_t_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const 
         int64_t m = w->cols - k < PIECE ? w->cols - k : PIECE;
         for (int64_t r = r0; r < r1; r++) {
             float v[PIECE];
-            moe_decode_ref(w, r, k, m, v);
+            moe_dequantize_ref(w, r, k, m, v);
             for (int64_t i = 0; i < m; i++) sum[i] += (double)x[r - r0] * (double)v[i];
         }
         for (int64_t i = 0; i < m; i++) y[k + i] = (float)sum[i];

@@ -175,7 +175,7 @@ static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, 
 /* And decode them to e->x. */
 static void decode_block(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m)
 {
-    moe_decode_many(w, b, b + m, e->x);
+    moe_dequantize_many(w, b, b + m, e->x);
     spent(e, MOE_EMIT_DECODE);
 }
 
@@ -321,7 +321,7 @@ static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b,
                       struct moe_emitted *d)
 {
     for (int64_t r = 0; r < m; r++) {
-        e->k->decode(w, b + r, 0, w->cols, e->row);
+        e->k->dequantize(w, b + r, 0, w->cols, e->row);
         e->k->sqerr(e->x + r * w->cols, e->row, w->cols, &d->num, &d->den);
     }
     spent(e, MOE_EMIT_ERROR);

@@ -99,7 +99,7 @@ static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, i
                             .global = t->global };
     MOE_TRY(read_rows(w, t, MOE_PLANE_DATA, r0, n, w->raw, err));
     MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
-    moe_decode_many(&q, 0, n, w->x);
+    moe_dequantize_many(&q, 0, n, w->x);
     *amax = w->k->amax(w->x, n * t->cols);
     if (isfinite(*amax)) return MOE_OK;
     return moe_fail_at(err, MOE_NONFINITE, w->p->src->files[t->plane[MOE_PLANE_DATA].file].path,
@@ -166,7 +166,7 @@ static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, f
                             .scale = scales,
                             .global = global };
     for (int64_t r = 0; r < n; r++) {
-        w->k->decode(&q, r, 0, t->cols, w->y);
+        w->k->dequantize(&q, r, 0, t->cols, w->y);
         w->k->sqerr(w->x + r * t->cols, w->y, t->cols, &w->num, &w->den);
     }
 }

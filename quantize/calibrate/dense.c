@@ -97,7 +97,7 @@ static float amax_of(const struct moe_weight *w, float *row)
 {
     float amax = 0;
     for (int64_t r = 0; r < w->rows; r++) {
-        moe_kernels()->decode(w, r, 0, w->cols, row);
+        moe_kernels()->dequantize(w, r, 0, w->cols, row);
         float a = moe_kernels()->amax(row, w->cols);
         if (!(a <= amax)) amax = a;
     }

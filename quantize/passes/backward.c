@@ -143,7 +143,7 @@ void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64
     for (int64_t i = 0; i < n && t->fresh; i++) memset(dx + i * t->lddx, 0, (size_t)cols * sizeof *dx);
     for (int64_t r = t->r0; r < t->r1; r += MOE_BACKWARD_DEPTH) {
         int64_t depth = least(t->r1 - r, MOE_BACKWARD_DEPTH);
-        for (int64_t i = 0; i < depth; i++) k->decode(t->w, r + i, c0, cols, w + i * cols);
+        for (int64_t i = 0; i < depth; i++) k->dequantize(t->w, r + i, c0, cols, w + i * cols);
         k->gemm(n, cols, depth, 1, t->dy + t0 * t->lddy + r - t->r0, t->lddy, 1, w, cols, dx, t->lddx);
     }
 }
@@ -295,7 +295,7 @@ static void route(void *ctx, int64_t t, int worker)
     float *rows = b->worker + worker * b->worker_floats, *score = rows + k * hidden, *dx = r->dx + t * hidden;
     double sum = 0, mean = 0;
     for (int64_t j = 0; j < k; j++) {
-        b->k->decode(r->w, experts[j], 0, hidden, rows + j * hidden);
+        b->k->dequantize(r->w, experts[j], 0, hidden, rows + j * hidden);
         score[j] = 1 / (1 + expf(-b->k->dot(rows + j * hidden, x, hidden)));
         sum += (double)score[j];
         mean += (double)dw[j] * (double)score[j];

@@ -191,7 +191,7 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
     m->rows = w[0]->rows + (n > 1 ? w[1]->rows : 0);
     for (int64_t i = 0; i < m->rows; i++) {
         int which = find_row(w, g, i, &row);
-        moe_kernels()->decode(w[which], row, s->c0, k, m->w + i * k);
+        moe_kernels()->dequantize(w[which], row, s->c0, k, m->w + i * k);
     }
     if (s->cross && m->how.fit && !m->how.diagonal) {
         memcpy(m->q, m->w, (size_t)(m->rows * k) * sizeof *m->q);
@@ -238,7 +238,7 @@ enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
         struct moe_rounded *o = out[which];
         pack(m->q + i * k, m->scale + i * k / 16, global, k, o->codes + at / 2);
         memcpy(o->scales + at / 16, m->scale + i * k / 16, (size_t)k / 16);
-        moe_kernels()->decode(w[which], row, s->c0, k, m->w + i * k);
+        moe_kernels()->dequantize(w[which], row, s->c0, k, m->w + i * k);
         moe_kernels()->sqerr(m->w + i * k, m->q + i * k, k, &o->num, &o->den);
     }
     for (int i = 0; i < n; i++)

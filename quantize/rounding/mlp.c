@@ -267,7 +267,7 @@ static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
 {
     int64_t h = down->rows, n = down->cols;
     float *w = m->matrix.w, *fw = f ? m->matrix.q : w;
-    for (int64_t i = 0; i < h; i++) m->k->decode(down, f ? f->order[i] : i, 0, n, w + i * n);
+    for (int64_t i = 0; i < h; i++) m->k->dequantize(down, f ? f->order[i] : i, 0, n, w + i * n);
     if (f) memset(fw, 0, (size_t)(h * n) * sizeof *fw);
     if (f) moe_gemm(m->pool, h, n, h, 1, f->hessian.h, h, 1, w, n, fw, n);
     memset(m->a, 0, (size_t)(n * n) * sizeof *m->a);

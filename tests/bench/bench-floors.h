@@ -34,7 +34,7 @@ static void store_memory(void *ctx)
         .type = MOE_F32, .rows = 1, .cols = n, .data = (const uint8_t *)(machine.memory + n)
     };
     (void)ctx;
-    moe_kernels()->decode(&w, 0, 0, n, machine.memory);
+    moe_kernels()->dequantize(&w, 0, 0, n, machine.memory);
 }
 
 /* amax reads each value once and does next to nothing with it. */

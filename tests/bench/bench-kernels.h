@@ -146,14 +146,14 @@ static void bench_quantizers(void)
 
 /* ---- codecs ---- */
 
-struct decoding { const struct moe_kernels *k; const struct moe_weight *w; float *out; bool keep; };
+struct dequantizing { const struct moe_kernels *k; const struct moe_weight *w; float *out; bool keep; };
 
-static void decode_all(void *ctx)
+static void dequantize_all(void *ctx)
 {
-    const struct decoding *d = ctx;
-    if (d->keep) d->k->decode_past(d->w, 0, d->w->rows, d->out);
+    const struct dequantizing *d = ctx;
+    if (d->keep) d->k->dequantize_nt(d->w, 0, d->w->rows, d->out);
     else
-        for (int64_t r = 0; r < d->w->rows; r++) d->k->decode(d->w, r, 0, d->w->cols, d->out);
+        for (int64_t r = 0; r < d->w->rows; r++) d->k->dequantize(d->w, r, 0, d->w->cols, d->out);
 }
 
 static void bench_codecs(void)
@@ -171,12 +171,12 @@ static void bench_codecs(void)
         char what[40];
         for (int i = 0; i < variants; i++) {
             snprintf(what, sizeof what, "%s, memory to memory", moe_dtype_name(types[t]));
-            double s = best(cpu_now, decode_all, &(struct decoding){ &v[i].k, &c.w, out, true }),
+            double s = best(cpu_now, dequantize_all, &(struct dequantizing){ &v[i].k, &c.w, out, true }),
                    bytes = in + 4 * values;
             put_row(&(struct row){ what, v[i].name, s, bytes, 1e-9 * values, "Gweights/s", "memory copy",
                                    bytes / s / machine.copy, AIM_SHARE, .6 });
             snprintf(what, sizeof what, "%s, memory to cache", moe_dtype_name(types[t]));
-            s = best(cpu_now, decode_all, &(struct decoding){ &v[i].k, &c.w, out, false });
+            s = best(cpu_now, dequantize_all, &(struct dequantizing){ &v[i].k, &c.w, out, false });
             put_row(&(struct row){ what, v[i].name, s, in, 1e-9 * values, "Gweights/s", "plain read",
                                    in / s / machine.read, NO_AIM, 0 });
         }

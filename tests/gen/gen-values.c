@@ -19,7 +19,7 @@ static enum moe_code write_values(const struct moe_source *src, struct moe_st_wr
         size_t n = (size_t)(t.rows * t.cols);
         float *v = malloc(n * sizeof *v);
         assert(v);
-        for (int64_t r = 0; r < t.rows; r++) moe_kernels()->decode(&t, r, 0, t.cols, v + r * t.cols);
+        for (int64_t r = 0; r < t.rows; r++) moe_kernels()->dequantize(&t, r, 0, t.cols, v + r * t.cols);
         enum moe_code code = moe_st_write(w, v, n * sizeof *v, err);
         free(v);
         MOE_TRY(code);

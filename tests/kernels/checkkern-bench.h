@@ -34,9 +34,9 @@ static void bench_matmul_t(const struct moe_kernels *k, const struct bench *b)
 {
     k->matmul_t(&load.w, 0, b->rows, load.x, load.y);
 }
-static void bench_decode(const struct moe_kernels *k, const struct bench *b)
+static void bench_dequantize(const struct moe_kernels *k, const struct bench *b)
 {
-    for (int64_t r = 0; r < b->rows; r++) k->decode(&load.w, r, 0, b->cols, load.y);
+    for (int64_t r = 0; r < b->rows; r++) k->dequantize(&load.w, r, 0, b->cols, load.y);
 }
 static volatile float sink;
 static void bench_dot(const struct moe_kernels *k, const struct bench *b)
@@ -199,8 +199,8 @@ static void run_bench(const char *filter)
         bench_one(&(struct bench){ "matmul_t", "GFLOPS", type, 128, C, 1, 2e-9 * 128 * C,
                                    planes / R * 128 + 4.0 * (128 + C), bench_matmul_t, false },
                   filter);
-        bench_one(&(struct bench){ "decode", "Gweights/s", type, 32, C, 1, 1e-9 * 32 * C,
-                                   small + 4.0 * 32 * C, bench_decode, false },
+        bench_one(&(struct bench){ "dequantize", "Gweights/s", type, 32, C, 1, 1e-9 * 32 * C,
+                                   small + 4.0 * 32 * C, bench_dequantize, false },
                   filter);
     }
     static const struct bench vectors[] = {

@@ -60,7 +60,7 @@ static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, boo
 
 static int64_t odd_size(int64_t most, int64_t of) { return (most < of ? 1 : 1 + below(most / of)) * of; }
 
-static void check_decode(const struct variant *v)
+static void check_dequantize(const struct variant *v)
 {
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
         int type = i % WEIGHT_TYPES;
@@ -76,8 +76,8 @@ static void check_decode(const struct variant *v)
                      "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64,
                      moe_dtype_name(type), w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows,
                      cols, row, col, n);
-            variants[0].k.decode(&w, row, col, n, want);
-            v->k.decode(&w, row, col, n, got);
+            variants[0].k.dequantize(&w, row, col, n, want);
+            v->k.dequantize(&w, row, col, n, got);
             CHECK(same_bits(want, got, n), "differs from ref");
             guarded_free(&held[--n_held]), guarded_free(&held[--n_held]);
         }
@@ -85,7 +85,7 @@ static void check_decode(const struct variant *v)
     }
 }
 
-static void check_decode_past(const struct variant *v)
+static void check_dequantize_nt(const struct variant *v)
 {
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
         /* rows with and without a multiple of 64 bytes */
@@ -96,20 +96,20 @@ static void check_decode_past(const struct variant *v)
         float *want = floats(cols), *got = floats((r1 - r0) * cols);
         snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 " to %" PRId64,
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
-        v->k.decode_past(&w, r0, r1, got);
+        v->k.dequantize_nt(&w, r0, r1, got);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.decode(&w, r, 0, cols, want);
+            variants[0].k.dequantize(&w, r, 0, cols, want);
             CHECK(same_bits(want, got + (r - r0) * cols, cols), "row %lld differs from ref", (long long)r);
         }
         done();
     }
-    /* moe_decode_many: of more than 16 MiB */
+    /* moe_dequantize_many: of more than 16 MiB */
     struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true);
     float *want = floats(1024), *got = floats(4097 * 1024);
-    snprintf(now_case, sizeof now_case, "decode_many");
-    moe_decode_many(&w, 0, 4097, got);
+    snprintf(now_case, sizeof now_case, "dequantize_many");
+    moe_dequantize_many(&w, 0, 4097, got);
     for (int64_t r = 0; r < 4097; r += 64) {
-        variants[0].k.decode(&w, r, 0, 1024, want);
+        variants[0].k.dequantize(&w, r, 0, 1024, want);
         CHECK(same_bits(want, got + r * 1024, 1024), "row %lld differs from ref", (long long)r);
     }
     done();
@@ -202,7 +202,7 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
     for (int64_t t = 0; t < n; t++) {
         for (int64_t r = 0; r < rows; r++) {
             double size = 0;
-            variants[0].k.decode(w, r0 + r, 0, w->cols, row);
+            variants[0].k.dequantize(w, r0 + r, 0, w->cols, row);
             for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
             double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
             CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, row, x + t * ldx) : dot_bound(w->cols, size)),
@@ -319,7 +319,7 @@ static void check_matmul_many(const struct variant *v)
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n);
         moe_matmul_many(&w, r0, r1, x, ldx, n, y, ldy);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.decode(&w, r, 0, cols, row);
+            variants[0].k.dequantize(&w, r, 0, cols, row);
             for (int64_t t = 0; t < n; t++) {
                 float want = many_order(row, x + t * ldx, cols), got = y[t * ldy + r - r0];
                 CHECK(same_bits(&want, &got, 1) || (want == 0 && got == 0),
@@ -352,7 +352,7 @@ static void check_matmul_t(const struct variant *v)
         variants[0].k.matmul_t(&w, r0, r1, x, want);
         v->k.matmul_t(&w, r0, r1, x, got);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.decode(&w, r, 0, cols, row);
+            variants[0].k.dequantize(&w, r, 0, cols, row);
             for (int64_t k = 0; k < cols; k++) size[k] += fabs((double)row[k] * (double)x[r - r0]);
         }
         for (int64_t k = 0; k < cols; k++)

@@ -17,8 +17,8 @@ struct check {
     bool dot; /* avx512dot/ has a variant */
 };
 static const struct check all_checks[] = {
-    { "decode", check_decode, false },
-    { "decode_past", check_decode_past, false },
+    { "dequantize", check_dequantize, false },
+    { "dequantize_nt", check_dequantize_nt, false },
     { "matmul", check_matmul, true },
     { "matmul_int16", check_matmul_int16, true },
     { "matmul_t", check_matmul_t, false },

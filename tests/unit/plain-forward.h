@@ -31,7 +31,7 @@ static double *decoded(const struct moe_weight *w)
     double *out = room(w->rows * w->cols, sizeof *out);
     float *row = room(w->cols, sizeof *row);
     for (int64_t r = 0; r < w->rows; r++) {
-        moe_kernels()->decode(w, r, 0, w->cols, row);
+        moe_kernels()->dequantize(w, r, 0, w->cols, row);
         for (int64_t c = 0; c < w->cols; c++) out[r * w->cols + c] = (double)row[c];
     }
     free(row);
