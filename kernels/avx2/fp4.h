@@ -94,20 +94,20 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
 #undef TO
 }
 
-LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int digit)
+LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int limb)
 {
     const __m256i from = _mm256_add_epi8(
-        _mm256_set1_epi8((char)digit),
+        _mm256_set1_epi8((char)limb),
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -128, -128, -128, 4, -128, -128, -128, 8, -128, -128,
                                                   -128, 12, -128, -128, -128)));
     a = _mm256_or_si256(_mm256_shuffle_epi8(a, from), _mm256_slli_epi32(_mm256_shuffle_epi8(b, from), 8));
     c = _mm256_or_si256(_mm256_shuffle_epi8(c, from), _mm256_slli_epi32(_mm256_shuffle_epi8(d, from), 8));
     return _mm256_or_si256(a, _mm256_slli_epi32(c, 16));
 }
-LANE vi fp4_bytes(const vi *v, int digit)
+LANE vi fp4_bytes(const vi *v, int limb)
 {
-    return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, digit),
-                 fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, digit) };
+    return (vi){ fp4_bytes8(v[0].a, v[1].a, v[2].a, v[3].a, limb),
+                 fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, limb) };
 }
 
 LANE void transpose8(__m256 *v)

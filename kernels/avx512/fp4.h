@@ -57,9 +57,9 @@ LANE words fp4_dot(words a, const words *w, const words *x)
     EACH(i, 4) a = fp4_step(a, w[i], x[i]);
     return a;
 }
-/* From the products of each digit, lowest first, bias added: those of all but the highest of three have 16
+/* From the products of each limb, lowest first, bias added: those of all but the highest of three have 16
  * bits, as 16 * 12 * 128 < 2^15. */
-#define FP4_JOINS 1 /* digits have a bias each, and are joined at the end */
+#define FP4_JOINS 1 /* limbs have a bias each, and are joined at the end */
 LANE words fp4_join(const words *u, int d, int D)
 {
     if (d) return u[d];
@@ -132,11 +132,11 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
         _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
 }
 
-/* Bytes `digit` of four int32 in each lane. */
-LANE vi fp4_bytes(const vi *v, int digit)
+/* Bytes `limb` of four int32 in each lane. */
+LANE vi fp4_bytes(const vi *v, int limb)
 {
     const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(
-        _mm_set1_epi8((char)digit), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+        _mm_set1_epi8((char)limb), _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
     vi a = _mm512_shuffle_epi8(v[0], from);
     EACH(i, 3) a = _mm512_mask_shuffle_epi8(a, 0x2222222222222222ULL << i, v[i + 1], from);
     return a;

@@ -4,7 +4,7 @@
  *
  * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of
  * the group; a step multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE
- * tokens.  x is made digits once for all rows, in the order of steps.  Weights are doubled, and 12 more so
+ * tokens.  x is made limbs once for all rows, in the order of steps.  Weights are doubled, and 12 more so
  * that they are not negative: `bias` takes that away.
  *
  * LADDER, one core, GFLOPS; other work on the machine.
@@ -16,14 +16,14 @@
  *                                              n = 1 from memory, cache  n = 8  avx512
  *                                                  avx2 (n = 1 in cache, 8)
  *     float32, as above: 16 permutations a group       33   42            83       42 83    20 42
- *     x of three digits, one chain of 12 products      35   57            82       44 70    29 46
- *     a chain for each digit                           35   57            99       45 68    29 44
+ *     x of three limbs, one chain of 12 products      35   57            82       44 70    29 46
+ *     a chain for each limb                           35   57            99       45 68    29 44
  *     scales of 16 rows out of their tiles at once     40   68            104      51 68    34 47
- *     16-bit digits joined, scales times powers of two
- *     each by one dot product; one token: all digits of
+ *     16-bit limbs joined, scales times powers of two
+ *     each by one dot product; one token: all limbs of
  *     a step at once; the next 16 rows' scales beside  46   91            116      58 68    36 49
  *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of
- *   digits, 4 look-ups, 2 shifts and 2 blends of codes, 3 that join digits, 4 for scale, float and sum.  That
+ *   limbs, 4 look-ups, 2 shifts and 2 blends of codes, 3 that join limbs, 4 for scale, float and sum.  That
  *   is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5 are measured, 16.7 with scales, x and sums
  *   around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
 
@@ -33,23 +33,23 @@ enum {
     FP4_X = 64,           /* groups of prepared x */
     FP4_SUMS = 1 << 12,   /* (row, token) pairs that have sums: 16 floats each */
     FP4_NEAR = 4,         /* groups of a tile's x that stay in L1 */
-    FP4_DIGITS = 3,       /* most bytes of an x */
+    FP4_LIMBS = 3,       /* most bytes of an x */
     FP4_QUARTER = 64 * (FP4_X + 1), /* scales of four rows */
 };
 
-/* A group of one token.  digit: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of
+/* A group of one token.  limb: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of
  * each block, in lane order. */
-struct fp4_x { int8_t digit[FP4_DIGITS][4][64]; int32_t bias[FP4_DIGITS][16], power[16]; };
+struct fp4_x { int8_t limb[FP4_LIMBS][4][64]; int32_t bias[FP4_LIMBS][16], power[16]; };
 
 struct fp4 {
     const struct moe_weight *w;
     const float *x;
     float *y;
     int64_t ldx, ldy, r0;
-    int digits; /* 3, or 2: matmul_int16 */
+    int limbs; /* 3, or 2: matmul_int16 */
 };
 
-#if !FP4_JOINS /* digits have one bias together, and are joined one by one */
+#if !FP4_JOINS /* limbs have one bias together, and are joined one by one */
 LANE words fp4_join(const words *u, int d, int D)
 {
     return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]);
@@ -75,17 +75,17 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
     EACH(i, 16) {
         c[i] = vi_round(vf_mul(v[i], f));
         sum = vi_add(sum, c[i]);
-        c[i] = vi_add(c[i], vi_set(D == 3 ? 0x808080 : 0x8080)); /* digits + 128 */
+        c[i] = vi_add(c[i], vi_set(D == 3 ? 0x808080 : 0x8080)); /* limbs + 128 */
     }
     EACH(s, 4) {
         vi four[4];
         EACH(i, 4) four[i] = c[s / 2 * 8 + s % 2 + 2 * i];
-        EACH(d, D) vi_store(out->digit[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
+        EACH(d, D) vi_store(out->limb[d][s], vi_xor(fp4_bytes(four, d), vi_set((int32_t)0x80808080)));
     }
 #if FP4_JOINS
     EACH(d, D) {
         words b = fp4_zero();
-        EACH(s, 4) b = fp4_step(b, vi_set(0x0c0c0c0c), fp4_load(out->digit[d][s]));
+        EACH(s, 4) b = fp4_step(b, vi_set(0x0c0c0c0c), fp4_load(out->limb[d][s]));
         vi_store(out->bias[d], vi_sub(vi_set(0), b));
     }
 #else
@@ -96,7 +96,7 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
 }
 
 /* Token t of a tile of T; false where x is not finite. */
-LANE bool fp4_prepare_digits(const float *x, int64_t cols, int D, int T, int t, struct fp4_x *out)
+LANE bool fp4_prepare_limbs(const float *x, int64_t cols, int D, int T, int t, struct fp4_x *out)
 {
     uint32_t most = 0;
     for (int64_t k = 0; k < cols; k += 256, out += T) {
@@ -107,10 +107,10 @@ LANE bool fp4_prepare_digits(const float *x, int64_t cols, int D, int T, int t, 
     return most < 0x7f800000;
 }
 
-static bool fp4_prepare(const float *x, int64_t cols, int digits, int T, int t, struct fp4_x *out)
+static bool fp4_prepare(const float *x, int64_t cols, int limbs, int T, int t, struct fp4_x *out)
 {
-    return digits == 2 ? fp4_prepare_digits(x, cols, 2, T, t, out)
-                       : fp4_prepare_digits(x, cols, 3, T, t, out);
+    return limbs == 2 ? fp4_prepare_limbs(x, cols, 2, T, t, out)
+                       : fp4_prepare_limbs(x, cols, 3, T, t, out);
 }
 
 /* ---- some rows and tokens over some groups ---- */
@@ -170,12 +170,12 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
                 code[i] += 128;
             }
             EACH(t, T) {
-                words u[4][FP4_DIGITS];
+                words u[4][FP4_LIMBS];
                 EACH(e, D) { /* the highest first; each a short chain of its own */
                     int d = D - 1 - e;
                     words v[4],
                         start = FP4_JOINS || !d ? fp4_load(at->bias[d] + part * FP4_LANES) : fp4_zero();
-                    EACH(k, 4) v[k] = fp4_load(at->digit[d][k] + 4 * part * FP4_LANES);
+                    EACH(k, 4) v[k] = fp4_load(at->limb[d][k] + 4 * part * FP4_LANES);
                     EACH(i, R) {
                         u[i][d] = fp4_dot(start, w[i], v);
                         u[i][d] = fp4_join(u[i], d, D);
@@ -191,7 +191,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
 }
 
 #if FP4_JOINS
-/* The same of four rows and one token: step by step, all digits at once, so that no
+/* The same of four rows and one token: step by step, all limbs at once, so that no
  * chain of products is long. */
 LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups,
                        float *sum)
@@ -205,7 +205,7 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
         EACH(i, 4) code[i] = a->code[i] + set * a->code_step;
         EACH(i, 4) s[i] = vt_load(sum + i * 16);
         for (; scale < end; scale += 64, at++) {
-            words u[4][FP4_DIGITS];
+            words u[4][FP4_LIMBS];
             EACH(d, D) EACH(i, 4) u[i][d] = fp4_load(at->bias[d]);
             EACH(half, 2) {
                 codes c[4];
@@ -214,8 +214,8 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
                     c[i] = fp4_codes(code[i], half, 0);
                 }
                 EACH(odd, 2) {
-                    words v[FP4_DIGITS];
-                    EACH(d, D) v[d] = fp4_load(at->digit[d][2 * half + odd]);
+                    words v[FP4_LIMBS];
+                    EACH(d, D) v[d] = fp4_load(at->limb[d][2 * half + odd]);
                     EACH(i, 4) {
                         words w = odd ? fp4_odd(c[i]) : fp4_even(c[i]);
                         EACH(d, D) u[i][d] = fp4_step(u[i][d], w, v[d]);
@@ -256,15 +256,15 @@ static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const s
                                                                { FP4_EACH(3any), FP4_EACH(3plain) } };
 
 /* Four rows (of each set), in as many tiles as it takes. */
-static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, const struct fp4_x *x,
+static void fp4_four(const struct fp4_rows *a, int limbs, bool plain, int T, const struct fp4_x *x,
                      int64_t groups, float *sum)
 {
-    fp4_tiles[digits - 2][plain][T - 1](a, x, groups, sum);
+    fp4_tiles[limbs - 2][plain][T - 1](a, x, groups, sum);
     if (FP4_ROWS(T) == 4) return;
     struct fp4_rows last = *a;
     last.code[0] = a->code[2], last.code[1] = a->code[3], last.scale += 32;
     last.next = NULL;
-    fp4_tiles[digits - 2][plain][T - 1](&last, x, groups, sum + 2 * T * 16);
+    fp4_tiles[limbs - 2][plain][T - 1](&last, x, groups, sum + 2 * T * 16);
 }
 
 /* ---- rows ---- */
@@ -273,7 +273,7 @@ static void fp4_four(const struct fp4_rows *a, int digits, bool plain, int T, co
  * multiple of 256 but for the last ones of the row; T tokens at x, sums at sum. */
 struct fp4_span {
     const struct moe_weight *w;
-    int digits, T;
+    int limbs, T;
     int64_t base, first, last, k, cols;
     const struct fp4_x *x;
     float *sum;
@@ -289,7 +289,7 @@ static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set
         memcpy(code[i], a->code[i] + set * a->code_step + 128 * groups, (size_t)rest / 2);
         rows.code[i] = code[i];
     }
-    fp4_four(&rows, s->digits, false, s->T, s->x + groups * s->T, 1, sum);
+    fp4_four(&rows, s->limbs, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
 /* Rows r to r + 3, and those 32, 64, 96 after them where there are four sets; a: all but their codes.  plain:
@@ -301,7 +301,7 @@ static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, boo
     for (int i = 0; i < 4; i++)
         a->code[i] = s->w->data + (r + i < s->first ? s->first : fewest(r + i, s->last)) * stride + s->k / 2;
     a->code_step = 32 * stride;
-    fp4_four(a, s->digits, plain, s->T, s->x, s->cols / 256, sum);
+    fp4_four(a, s->limbs, plain, s->T, s->x, s->cols / 256, sum);
     for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
 }
 
@@ -395,7 +395,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
     _Alignas(64) float sum[FP4_SUMS * 16];
     bool finite[FP4_BATCH];
     struct fp4_span s = {
-        .w = a->w, .digits = a->digits, .base = r / 4 * 4, .first = r, .last = r + rows - 1
+        .w = a->w, .limbs = a->limbs, .base = r / 4 * 4, .first = r, .last = r + rows - 1
     };
     int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE,
             cols = a->w->cols;
@@ -410,7 +410,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
             int T = (int)((i + 1) * n / tiles - t);
             s.T = T, s.x = x + t * piece, s.sum = sum + t * all * 16;
             for (int j = 0; j < T; j++)
-                finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->digits, T, j,
+                finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->limbs, T, j,
                                              x + t * piece);
             (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s);
         }
