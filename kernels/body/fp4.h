@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in
- * memory: the NVFP4 order of kernels.def.  Included once by each file that has a variant, after its fp4.h.
+ * memory: the reduction order of NVFP4 products of kernels.def.  Included once by each file that has a
+ * variant, after its fp4.h.
  *
  * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of
  * the group; a step multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE

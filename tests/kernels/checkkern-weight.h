@@ -115,7 +115,7 @@ static void check_dequantize_nt(const struct variant *v)
     done();
 }
 
-/* Error bound of the dot order: ceil(K/16) fused products a partial sum and 4 additions, each within
+/* Error bound of the reduction order: ceil(K/16) fused products a partial sum and 4 additions, each within
  * 2^-24 relative or 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.
  * Relative to the sum of magnitudes. */
 static double dot_bound(int64_t k, double magnitude)
@@ -130,7 +130,7 @@ static float fold(float *s)
     return s[0];
 }
 
-/* The NVFP4 order of kernels.def, from the stored bytes. */
+/* The reduction order of NVFP4 products (kernels.def), from the stored bytes. */
 static int x_bits = 24; /* 16: matmul_int16 */
 static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
 {
