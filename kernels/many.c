@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/many.h"
 
+#include "base/minmax.h"
 #include "kernels/kernels.h"
 
 #include <string.h>
@@ -17,14 +18,13 @@ void moe_dequantize_many(const struct moe_weight *w, int64_t r0, int64_t r1, flo
         for (int64_t r = r0; r < r1; r++) k->dequantize(w, r, 0, w->cols, out + (r - r0) * w->cols);
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_t r0, int64_t rows,
                  int64_t c0, int64_t columns, float *panel)
 {
     float strip[STRIP][COLUMNS];
     for (int64_t r = 0; r < rows; r += STRIP) {
-        int64_t m = least(STRIP, rows - r);
+        int64_t m = moe_min_i64(STRIP, rows - r);
         for (int64_t i = 0; i < m; i++) k->dequantize(w, r0 + r + i, c0, columns, strip[i]);
         for (int64_t c = 0; c < columns; c++)
             for (int64_t i = 0; i < m; i++) panel[c * ROWS + r + i] = strip[i][c];
@@ -39,7 +39,7 @@ void moe_matmul_many(const struct moe_weight *w, int64_t r0, int64_t r1, const f
     for (int64_t t = 0; t < n; t++) memset(y + t * ldy, 0, (size_t)(r1 - r0) * sizeof *y);
     for (int64_t r = r0; r < r1; r += ROWS)
         for (int64_t c = 0; c < w->cols; c += COLUMNS) {
-            int64_t rows = least(ROWS, r1 - r), columns = least(COLUMNS, w->cols - c);
+            int64_t rows = moe_min_i64(ROWS, r1 - r), columns = moe_min_i64(COLUMNS, w->cols - c);
             load(k, w, r, rows, c, columns, panel);
             k->gemm(n, rows, columns, 1, x + c, ldx, 1, panel, ROWS, y + r - r0, ldy);
         }

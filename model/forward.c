@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/forward-parts.h"
 
+#include "base/minmax.h"
 #include "kernels/many.h"
 
 #include <math.h>
@@ -49,7 +50,6 @@ void moe_kv_release(struct moe_kv *kv)
 
 /* ---- buffers ---- */
 
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Memory for a buffer, aligned for vectors; left as the kernel gives it: pages that no
  * batch reaches cost nothing. */
@@ -69,8 +69,9 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
 {
     int64_t k = c->num_experts_per_tok, e = c->n_routed_experts,
             shared = c->n_shared_experts * c->moe_intermediate_size;
-    int64_t inter = t * larger(c->intermediate_size, k * c->moe_intermediate_size + shared);
-    int64_t widest = larger(larger(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
+    int64_t inter = t * moe_max_i64(c->intermediate_size, k * c->moe_intermediate_size + shared);
+    int64_t widest =
+        moe_max_i64(moe_max_i64(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
     f->x = take(f, t * c->hidden_size, sizeof *f->x);
     f->y = take(f, t * c->hidden_size, sizeof *f->y);
     f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
@@ -88,7 +89,7 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->result = take(f, t * k, sizeof *f->result);
     f->first = take(f, e + 1, sizeof *f->first);
     f->active = take(f, e, sizeof *f->active);
-    f->gathered = take(f, t * larger(k * c->hidden_size, widest), sizeof *f->gathered);
+    f->gathered = take(f, t * moe_max_i64(k * c->hidden_size, widest), sizeof *f->gathered);
     f->quantized = f->gathered;
     f->gate = take(f, inter, sizeof *f->gate);
     f->up = take(f, inter, sizeof *f->up);
@@ -236,9 +237,9 @@ static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, in
             rows = MANY_ROWS;
     if (w->type == MOE_NVFP4) rows = TILE_ROWS;
     else if (n <= FEW)
-        rows = larger(16, BYTES /
-                              (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) /
-                              16 * 16);
+        rows = moe_max_i64(
+            16,
+            BYTES / (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) / 16 * 16);
     return rows < even ? rows : even;
 }
 

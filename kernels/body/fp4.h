@@ -27,6 +27,7 @@
  *   limbs, 4 look-ups, 2 shifts and 2 blends of codes, 3 that join limbs, 4 for scale, float and sum.  That
  *   is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5 are measured, 16.7 with scales, x and sums
  *   around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
+#include "base/minmax.h"
 
 enum {
     FP4_TILE = 4,         /* tokens in registers at once */
@@ -57,7 +58,6 @@ LANE words fp4_join(const words *u, int d, int D)
 }
 #endif
 
-LANE int64_t fewest(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- x ---- */
 
@@ -300,7 +300,8 @@ static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, boo
     int64_t stride = s->w->cols / 2;
     float *sum = s->sum + (r - s->base) * s->T * 16;
     for (int i = 0; i < 4; i++)
-        a->code[i] = s->w->data + (r + i < s->first ? s->first : fewest(r + i, s->last)) * stride + s->k / 2;
+        a->code[i] =
+            s->w->data + (r + i < s->first ? s->first : moe_min_i64(r + i, s->last)) * stride + s->k / 2;
     a->code_step = 32 * stride;
     fp4_four(a, s->limbs, plain, s->T, s->x, s->cols / 256, sum);
     for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
@@ -364,10 +365,11 @@ static void fp4_span_linear(const struct fp4_span *s)
     for (int64_t r = s->base; r <= s->last; r += 4) {
         struct fp4_rows rows = { .scale = scale, .sets = 1, .ahead = 4 * s->w->cols / 2 };
         for (int i = 0; i < 4; i++) {
-            const uint8_t *p = s->w->scale + (r + i < s->first ? s->first : fewest(r + i, s->last)) * blocks +
+            const uint8_t *p = s->w->scale +
+                               (r + i < s->first ? s->first : moe_min_i64(r + i, s->last)) * blocks +
                                s->k / 16;
             for (int64_t b = 0; b < here; b += 16)
-                memcpy(scale + 4 * b + 16 * i, p + b, (size_t)fewest(16, here - b));
+                memcpy(scale + 4 * b + 16 * i, p + b, (size_t)moe_min_i64(16, here - b));
         }
         fp4_set(s, r, &rows, fp4_all_plain(scale, s->cols / 256 * 64));
     }
@@ -400,12 +402,12 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
     };
     int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE,
             cols = a->w->cols;
-    int64_t groups = (cols + 255) / 256, most = fewest(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n),
+    int64_t groups = (cols + 255) / 256, most = moe_min_i64(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n),
             pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
     memset(sum, 0, sizeof *sum * (size_t)(all * n * 16));
     for (int64_t t = 0; t < n; t++) finite[t] = true;
     for (s.k = 0; s.k < cols; s.k += 256 * piece) {
-        s.cols = fewest(256 * piece, cols - s.k);
+        s.cols = moe_min_i64(256 * piece, cols - s.k);
         for (int64_t i = 0; i < tiles; i++) {
             int64_t t = i * n / tiles;
             int T = (int)((i + 1) * n / tiles - t);
@@ -421,8 +423,8 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
         for (int64_t j = 0; j < T; j++) {
             float *y = a->y + (t0 + t + j) * a->ldy + r - a->r0;
             for (int64_t q = 0; q < rows; q += 16)
-                fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T, fewest(16, rows - q),
-                           y + q);
+                fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T,
+                           moe_min_i64(16, rows - q), y + q);
             for (int64_t q = 0; q < rows && !finite[t + j]; q++) y[q] = NAN;
         }
     }
@@ -431,9 +433,9 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
 static void fp4_product(const struct fp4 *a, int64_t r1, int64_t n)
 {
     for (int64_t t = 0; t < n; t += FP4_BATCH) {
-        int64_t m = fewest(FP4_BATCH, n - t), most = FP4_SUMS / m / 128 * 128;
+        int64_t m = moe_min_i64(FP4_BATCH, n - t), most = FP4_SUMS / m / 128 * 128;
         for (int64_t r = a->r0, next; r < r1; r = next) {
-            next = fewest(r / 4 * 4 + most, r1);
+            next = moe_min_i64(r / 4 * 4 + most, r1);
             fp4_batch(a, t, m, r, next - r);
         }
     }

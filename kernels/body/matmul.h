@@ -12,11 +12,11 @@
  *   no signed division by group           17.0 / 14.8 us         19.7 / 30.0 us        180 / 206 us
  *   whole groups apart from the tail       7.8 / 7.9 us          15.4 / 26.7 us        unchanged code
  *                                         (63 / 62 GB/s)        (10.2 / 5.9 GB/s) */
+#include "base/minmax.h"
 #include "kernels/body/weights.h"
 
 #include <string.h>
 
-LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 #include "kernels/body/fp4.h"
 
@@ -26,11 +26,12 @@ LANE void dequantize_as(int type, const struct moe_weight *w, int64_t row, int64
 {
     struct row r;
     for (int64_t k0 = 0; k0 < n; k0 += CHUNK) {
-        int64_t m = least(CHUNK, n - k0), k = 0;
+        int64_t m = moe_min_i64(CHUNK, n - k0), k = 0;
         row_at(&r, type, w, row, col + k0, m);
         if (type == MOE_FP8_B128 && r.first)
             for (; k < m; k += 16)
-                vf_storen(out + k0 + k, least(16, m - k), row_get_anywhere(&r, k, least(16, m - k)));
+                vf_storen(out + k0 + k, moe_min_i64(16, m - k),
+                          row_get_anywhere(&r, k, moe_min_i64(16, m - k)));
         for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, (size_t)k, 16));
         if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, (size_t)k, m - k));
     }
@@ -51,7 +52,7 @@ void VARIANT(dequantize_nt)(const struct moe_weight *w, int64_t r0, int64_t r1, 
     bool whole = (uintptr_t)out % 64 == 0 && w->cols % 16 == 0;
     for (int64_t r = r0; r < r1; r++, out += w->cols)
         for (int64_t k = 0; k < w->cols; k += PAST) {
-            int64_t m = least(PAST, w->cols - k);
+            int64_t m = moe_min_i64(PAST, w->cols - k);
             VARIANT(dequantize)(w, r, k, m, whole ? piece : out + k);
             for (int64_t i = 0; whole && i < m; i += 16) vf_stream(out + k + i, vf_load(piece + i));
         }
@@ -70,8 +71,8 @@ LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
     EACH(i, R)
         EACH(t, T) sum[i][t] = vf_zero();
     for (int64_t k0 = 0; k0 < p->w->cols; k0 += CHUNK) {
-        int64_t m = least(CHUNK, p->w->cols - k0);
-        EACH(i, R) row_at(&row[i], type, p->w, least(r + i, p->r1 - 1), k0, m);
+        int64_t m = moe_min_i64(CHUNK, p->w->cols - k0);
+        EACH(i, R) row_at(&row[i], type, p->w, moe_min_i64(r + i, p->r1 - 1), k0, m);
         int64_t k = 0;
         for (; k + 16 <= m; k += 16) {
             vf x[3];
@@ -121,7 +122,7 @@ LANE void tile(int T, struct panel *p, int row, int64_t token, const float *x, i
             }
         }
         if (k - lane < m) {
-            int64_t left = m - k < 0 ? 0 : least(m - k, TILE_LANES);
+            int64_t left = m - k < 0 ? 0 : moe_min_i64(m - k, TILE_LANES);
             EACH(t, T) v[t] = vt_loadn(x + t * ldx + (left ? k : 0), left);
             EACH(i, 4)
                 EACH(t, T) sum[i][t] = vt_fma(vt_load(p->w[row + i] + k), v[t], sum[i][t]);
@@ -136,7 +137,7 @@ static void tiles(struct panel *p, int64_t rows, int64_t tokens, const float *x,
     for (int64_t t = 0; t < tokens; t += TILE_TOKENS)
         for (int row = 0; row < rows; row += 4) {
             const float *at = x + t * ldx;
-            switch (least(tokens - t, TILE_TOKENS)) {
+            switch (moe_min_i64(tokens - t, TILE_TOKENS)) {
             case 1: tile(1, p, row, t, at, ldx, m); break;
             case 2: tile(2, p, row, t, at, ldx, m); break;
             case 3: tile(3, p, row, t, at, ldx, m); break;
@@ -152,11 +153,11 @@ static void tiles(struct panel *p, int64_t rows, int64_t tokens, const float *x,
 static void panel_product(const struct product *p, int64_t r, int64_t t0, int64_t tokens)
 {
     struct panel panel;
-    int64_t rows = least(PANEL_ROWS, p->r1 - r);
+    int64_t rows = moe_min_i64(PANEL_ROWS, p->r1 - r);
     memset(panel.sum, 0, sizeof panel.sum);
     memset(panel.w, 0, sizeof panel.w);
     for (int64_t k = 0; k < p->w->cols; k += PANEL_COLS) {
-        int64_t m = least(PANEL_COLS, p->w->cols - k), padded = (m + 15) & ~(int64_t)15;
+        int64_t m = moe_min_i64(PANEL_COLS, p->w->cols - k), padded = (m + 15) & ~(int64_t)15;
         for (int64_t i = 0; i < rows; i++) {
             VARIANT(dequantize)(p->w, r + i, k, m, panel.w[i]);
             memset(panel.w[i] + m, 0, sizeof(float) * (size_t)(padded - m));
@@ -182,7 +183,8 @@ void VARIANT(matmul)(const struct moe_weight *w, int64_t r0, int64_t r1, const f
     case 3: BY_TYPE(w, fused(type, 3, &p)) break;
     default:
         for (int64_t t = 0; t < n; t += PANEL_TOKENS)
-            for (int64_t r = r0; r < r1; r += PANEL_ROWS) panel_product(&p, r, t, least(PANEL_TOKENS, n - t));
+            for (int64_t r = r0; r < r1; r += PANEL_ROWS)
+                panel_product(&p, r, t, moe_min_i64(PANEL_TOKENS, n - t));
     }
 }
 
@@ -199,7 +201,7 @@ LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const f
 {
     struct row row[4];
     for (int64_t k0 = 0; k0 < w->cols; k0 += CHUNK) {
-        int64_t m = least(CHUNK, w->cols - k0), k = 0;
+        int64_t m = moe_min_i64(CHUNK, w->cols - k0), k = 0;
         EACH(i, R) row_at(&row[i], type, w, r + i, k0, m);
         for (; k + 16 <= m; k += 16) {
             vf sum = vf_load(y + k0 + k);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by
  * each kernels/<isa>/vector.c. */
+#include "base/minmax.h"
 #include "kernels/scalar.h"
 
 #include <math.h>
 
-LANE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Sixteen values of which m exist; the others are 0. */
 LANE vf load_to(const float *p, int64_t m) { return m >= 16 ? vf_load(p) : vf_loadn(p, m); }
 LANE void store_to(float *p, int64_t m, vf v)
@@ -163,7 +163,7 @@ void VARIANT(softmax)(float *x, int64_t n)
 void VARIANT(rope)(float *x, const float *cos, const float *sin, int64_t pairs)
 {
     for (int64_t i = 0; i < pairs; i += 8) {
-        int64_t m = least(8, pairs - i);
+        int64_t m = moe_min_i64(8, pairs - i);
         vf v = load_to(x + 2 * i, 2 * m);
         store_to(x + 2 * i, 2 * m,
                  vf_fmaddsub(v, vf_twice(cos + i, m), vf_mul(vf_swap(v), vf_twice(sin + i, m))));
@@ -190,7 +190,7 @@ void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v
     VARIANT(softmax)(s, n);
     for (; i + 16 * ATTEND_WIDE <= dv; i += 16 * ATTEND_WIDE)
         weighted(ATTEND_WIDE, s, v + i, ldv, n, 16 * ATTEND_WIDE, out + i);
-    for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, least(16, dv - i), out + i);
+    for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, moe_min_i64(16, dv - i), out + i);
 }
 
 /* As many chains as hide the latency of an fma and fit the registers: 12 zmm, or 12 ymm.  No two lanes start

@@ -3,10 +3,10 @@
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "model/rewrite/emit.h"
 #include "quantize/calibrate/dense.h"
 #include "quantize/passes/gradient.h"
-#include "quantize/rounding/least.h"
 #include "quantize/passes/work.h"
 
 static uint64_t stored_bytes(const struct moe_tensor *t)
@@ -73,9 +73,9 @@ int64_t moe_calibrate_layers(const struct moe_source *src, const uint8_t *type)
 
 static double work_of(const struct moe_source *src, const struct moe_calibration *o)
 {
-    double work = o->fisher
-                    ? moe_work_sensitivity(&src->config, (double)least(o->fisher, o->n), (double)o->sequence)
-                    : 0;
+    double work = o->fisher ? moe_work_sensitivity(&src->config, (double)moe_min_i64(o->fisher, o->n),
+                                                   (double)o->sequence)
+                            : 0;
     for (int64_t l = 0, n = moe_calibrate_layers(src, o->type); l < n; l++)
         work += moe_work_forward(&src->config, l, (double)o->n, (double)o->sequence) +
                 moe_calibrate_experts_work(src, o, l) + moe_calibrate_dense_work(src, o, l) +
@@ -105,7 +105,7 @@ double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type)
 
 struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o)
 {
-    return (struct moe_fisher){ o->tokens, least(o->fisher, o->n), o->sequence, o->seed };
+    return (struct moe_fisher){ o->tokens, moe_min_i64(o->fisher, o->n), o->sequence, o->seed };
 }
 
 /* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its
@@ -186,9 +186,10 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
     uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float),
              matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
     uint64_t spilled = moe_dense_spill_bytes(src, o->type),
-             gradients = matrices > one
-                             ? matrices - one + 2 * moe_gradient_bytes(least(o->fisher, o->n), c->hidden_size)
-                             : 0;
+             gradients =
+                 matrices > one
+                     ? matrices - one + 2 * moe_gradient_bytes(moe_min_i64(o->fisher, o->n), c->hidden_size)
+                     : 0;
     p->partial = matrices + spilled > gradients ? matrices + spilled : gradients;
 }
 

@@ -2,15 +2,15 @@
 /* How long a calibration takes: its operations, part by part, at the speed of each part. */
 #include "quantize/calibrate/calibrate-internal.h"
 
+#include "base/minmax.h"
 #include "quantize/calibrate/dense.h"
-#include "quantize/rounding/least.h"
 #include "quantize/calibrate/speed.h"
 #include "quantize/passes/work.h"
 
 int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o)
 {
-    int64_t each = o->n * src->config.num_experts_per_tok / most(src->config.n_routed_experts, 1);
-    return each < MOE_FEW_TOKENS ? each + least(MOE_BORROWED_TOKENS, o->n) : each;
+    int64_t each = o->n * src->config.num_experts_per_tok / moe_max_i64(src->config.n_routed_experts, 1);
+    return each < MOE_FEW_TOKENS ? each + moe_min_i64(MOE_BORROWED_TOKENS, o->n) : each;
 }
 
 /* n tokens through a layer; beside that through its routed experts `again` times. */
@@ -38,7 +38,7 @@ static double experts(const struct moe_source *src, const struct moe_calibration
 {
     const struct moe_config *c = &src->config;
     int64_t n = moe_layer_is_moe(c, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0,
-            at_once = least(most(p->workers, 1), most(n, 1));
+            at_once = moe_min_i64(moe_max_i64(p->workers, 1), moe_max_i64(n, 1));
     double one = quantizing(&o->method, c->hidden_size, c->moe_intermediate_size, o->fisher > 0,
                             (double)moe_calibrate_each(src, o), s);
     return one * (double)((n + at_once - 1) / at_once);
@@ -92,7 +92,7 @@ static double rows(const struct moe_config *c, const struct moe_calibration *o)
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         bool moe = moe_layer_is_moe(c, l);
         double pass = n * (moe ? 3 * k + 2 : 2),
-               back = (double)least(o->fisher, o->n) * (moe ? 7 * k + 4 : 4);
+               back = (double)moe_min_i64(o->fisher, o->n) * (moe ? 7 * k + 4 : 4);
         all += pass + (o->method.corrects ? pass + (moe ? 3 * n * k : 0) : 0) +
                (moe ? (o->method.corrects ? 4 : 3) * n * k : 0) + back;
     }
@@ -104,7 +104,7 @@ double moe_calibrate_seconds(const struct moe_source *src, const struct moe_cali
 {
     const struct moe_config *c = &src->config;
     double n = (double)o->n, sequence = (double)o->sequence;
-    double seconds = o->fisher ? sensitivity(c, (double)least(o->fisher, o->n), sequence, s) : 0;
+    double seconds = o->fisher ? sensitivity(c, (double)moe_min_i64(o->fisher, o->n), sequence, s) : 0;
     for (int64_t l = 0, layers = moe_calibrate_layers(src, o->type); l < layers; l++) {
         seconds +=
             forward(c, l, s, n, sequence, 0) + (o->method.corrects ? forward(c, l, s, n, sequence, 1) : 0);

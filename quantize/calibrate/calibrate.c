@@ -2,10 +2,10 @@
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "formats/routing.h"
 #include "model/rewrite/unit.h"
 #include "quantize/calibrate/dense.h"
-#include "quantize/rounding/least.h"
 #include "quantize/calibrate/report.h"
 #include "quantize/calibrate/clip-monitor.h"
 #include "quantize/passes/work.h"
@@ -80,7 +80,7 @@ static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp
 static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_expert_worker *b,
                                            struct moe_mlp_tokens t)
 {
-    int64_t n = least(MOE_BORROWED_TOKENS, c->walk.n), step = c->walk.n / n;
+    int64_t n = moe_min_i64(MOE_BORROWED_TOKENS, c->walk.n), step = c->walk.n / n;
     double own = 0;
     for (int64_t i = 0; i < t.n; i++) {
         b->row[i] = t.row[i];

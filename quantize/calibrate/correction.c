@@ -2,8 +2,8 @@
 #include "quantize/calibrate/correction.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "model/forward-parts.h"
-#include "quantize/rounding/least.h"
 
 #include <stdlib.h>
 
@@ -54,7 +54,7 @@ static enum moe_code subtract(struct moe_correction *d, struct moe_walk *w, stru
 
     d->residual2 = d->state2 = 0;
     for (int64_t at = 0, n; at < w->n; at += n) {
-        n = least(moe_walk_batch(w->sequence), w->n - at);
+        n = moe_min_i64(moe_walk_batch(w->sequence), w->n - at);
         int64_t values = n * w->h.width;
 
         MOE_TRY(moe_states_read(&d->walk.h, at, n, residual, err));

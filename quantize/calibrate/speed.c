@@ -2,10 +2,10 @@
 #include "quantize/calibrate/speed.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "kernels/kernels.h"
 #include "model/forward-parts.h"
 #include "quantize/passes/backward.h"
-#include "quantize/rounding/least.h"
 #include "quantize/passes/work.h"
 
 #include <stdlib.h>
@@ -93,12 +93,13 @@ static struct moe_expert mlp_of(struct bench *b, int64_t hidden, int64_t inter)
 static struct moe_config smaller(const struct moe_config *c)
 {
     struct moe_config s = *c;
-    s.hidden_size = least(c->hidden_size, HIDDEN);
-    s.moe_intermediate_size = s.intermediate_size = least(most(c->moe_intermediate_size, 16), INTER);
-    s.num_attention_heads = least(c->num_attention_heads, HEADS);
-    s.q_lora_rank = least(c->q_lora_rank, RANK);
-    s.kv_lora_rank = least(c->kv_lora_rank, RANK);
-    s.vocab_size = least(c->vocab_size, VOCABULARY);
+    s.hidden_size = moe_min_i64(c->hidden_size, HIDDEN);
+    s.moe_intermediate_size = s.intermediate_size =
+        moe_min_i64(moe_max_i64(c->moe_intermediate_size, 16), INTER);
+    s.num_attention_heads = moe_min_i64(c->num_attention_heads, HEADS);
+    s.q_lora_rank = moe_min_i64(c->q_lora_rank, RANK);
+    s.kv_lora_rank = moe_min_i64(c->kv_lora_rank, RANK);
+    s.vocab_size = moe_min_i64(c->vocab_size, VOCABULARY);
     s.num_hidden_layers = s.n_routed_experts = s.num_experts_per_tok = s.n_shared_experts = 1;
     s.first_k_dense_replace = 0;
     s.moe_layer_freq = 1;
@@ -138,7 +139,7 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
     const struct moe_config *c = &b->c;
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
-            s = least(sequence, tokens); /* where a layer is wide, few tell as much */
+            s = moe_min_i64(sequence, tokens); /* where a layer is wide, few tell as much */
     make_layer(b);
     b->n = tokens / s * s;
     b->h = values(b, b->n * c->hidden_size, 1);
@@ -227,7 +228,7 @@ static double mlp_speed(struct bench *b, int64_t each)
 {
     struct moe_states h = { .fd = -1 }, sum = { .fd = -1 };
     struct moe_mlp *m = NULL;
-    int64_t width = b->c.hidden_size, n = least(each, b->n), calls = 0;
+    int64_t width = b->c.hidden_size, n = moe_min_i64(each, b->n), calls = 0;
     int32_t *row = room(b, n, sizeof *row);
     const struct moe_weight w[3] = { b->layer.dense.gate, b->layer.dense.up, b->layer.dense.down };
     const struct moe_mlp_method forward = { .matrix = { .diagonal = true } };
@@ -317,7 +318,7 @@ static void quantize_item(void *ctx, int64_t i, int worker)
 static bool by_rows(const struct moe_speed_of *of) { return of->sensitivity && !of->method->matrix.diagonal; }
 static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *of)
 {
-    return least(most(of->each, 1), b->n);
+    return moe_min_i64(moe_max_i64(of->each, 1), b->n);
 }
 
 static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hessian *f, int64_t hidden,
@@ -337,7 +338,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     struct moe_output_hessian f = { .order = NULL };
     struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
     int64_t n = expert_tokens(b, of);
-    int at_once = (int)least(most(of->workers, 1), AT_ONCE);
+    int at_once = (int)moe_min_i64(moe_max_i64(of->workers, 1), AT_ONCE);
     struct moe_expert mlp = mlp_of(b, hidden, inter);
     int32_t *row = room(b, n, sizeof *row);
     float *share = ones(b, n);
@@ -395,10 +396,10 @@ static enum moe_code expert_speed(struct bench *b, const struct moe_speed_of *of
     double seconds[2][3], rounding[3][2], factoring[3][2], fastest = s->product / moe_pool_threads(b->pool);
     struct moe_work_quantize w[2];
     for (int i = 0; i < 2; i++) { /* half the widths, then all */
-        int64_t hidden = least(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16,
-                inter = least(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
-        hidden = most(hidden, 16);
-        inter = most(inter, 16);
+        int64_t hidden = moe_min_i64(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16,
+                inter = moe_min_i64(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
+        hidden = moe_max_i64(hidden, 16);
+        inter = moe_max_i64(inter, 16);
         MOE_TRY(expert_seconds(b, of, hidden, inter, seconds[i]));
         w[i] = moe_work_quantize(of->method, hidden, inter, by_rows(of), (double)expert_tokens(b, of));
         rounding[0][i] = seconds[i][2], rounding[1][i] = w[i].rounding,
@@ -460,7 +461,7 @@ enum moe_code moe_speed_measure(struct moe_speed *s, const struct moe_speed_of *
     if (!b) return moe_fail(err, MOE_NOMEM, "no memory to measure this machine's speed");
     *b = (struct bench){ .c = smaller(of->config), .pool = pool, .random = 1, .err = err };
     b->m.arena = (struct moe_arena)MOE_ARENA_INIT;
-    enum moe_code code = open_bench(b, most(of->sequence, 1), of->sensitivity);
+    enum moe_code code = open_bench(b, moe_max_i64(of->sequence, 1), of->sensitivity);
     if (code == MOE_OK) code = measure(b, s, of);
     close_bench(b);
     free(b);

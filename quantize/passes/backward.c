@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/passes/backward-internal.h"
 
-#include "quantize/rounding/least.h"
+#include "base/minmax.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@ struct mlp {
 
 static int64_t widest_mlp(const struct moe_config *c)
 {
-    return most(c->intermediate_size, c->moe_intermediate_size * most(c->n_shared_experts, 1));
+    return moe_max_i64(c->intermediate_size, c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1));
 }
 
 static void mlp_room(struct mlp *m, struct moe_backward_room *r, int64_t n, int64_t inter)
@@ -41,14 +41,15 @@ static int64_t row_floats(const struct moe_config *c, int64_t tokens)
 {
     struct moe_backward_room r = { 0 };
     mlp_room(&(struct mlp){ 0 }, &r, tokens, widest_mlp(c));
-    return most(r.used, most(moe_backward_head_floats(c, tokens), moe_backward_attention_floats(c, tokens)));
+    return moe_max_i64(
+        r.used, moe_max_i64(moe_backward_head_floats(c, tokens), moe_backward_attention_floats(c, tokens)));
 }
 
 static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 {
-    int64_t n = most(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS,
-                     moe_backward_attention_worker_floats(c, sequence));
-    return (most(n, c->num_experts_per_tok * (c->hidden_size + 1)) + 15) / 16 * 16;
+    int64_t n = moe_max_i64(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS,
+                            moe_backward_attention_worker_floats(c, sequence));
+    return (moe_max_i64(n, c->num_experts_per_tok * (c->hidden_size + 1)) + 15) / 16 * 16;
 }
 
 static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
@@ -58,10 +59,10 @@ uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t 
 {
     struct moe_backward_room r = { 0 };
     int64_t inter = c->moe_layer_freq > 1 ? widest_mlp(c)
-                                          : c->moe_intermediate_size * most(c->n_shared_experts, 1);
+                                          : c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1);
     mlp_room(&(struct mlp){ 0 }, &r, rows, inter);
-    int64_t floats = most(
-        r.used, most(moe_backward_head_floats(c, rows), moe_backward_attention_floats(c, attention_rows)));
+    int64_t floats = moe_max_i64(r.used, moe_max_i64(moe_backward_head_floats(c, rows),
+                                                     moe_backward_attention_floats(c, attention_rows)));
     return sizeof(struct moe_backward) + bytes(floats) + bytes(threads * worker_floats(c, sequence));
 }
 
@@ -110,7 +111,7 @@ int64_t moe_backward_product_items(const struct moe_backward_product *p) { retur
 
 void moe_backward_product_item(const struct moe_backward_product *p, int64_t item)
 {
-    int64_t r0 = item * ROWS, r1 = least(r0 + ROWS, p->w->rows);
+    int64_t r0 = item * ROWS, r1 = moe_min_i64(r0 + ROWS, p->w->rows);
     p->b->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->ldy);
 }
 
@@ -137,12 +138,12 @@ void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64
 {
     const struct moe_kernels *k = t->b->k;
     int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS), c0 = item % tiles * MOE_BACKWARD_COLS,
-            cols = least(t->w->cols - c0, MOE_BACKWARD_COLS);
-    int64_t t0 = item / tiles * TOKENS, n = least(t->n - t0, TOKENS);
+            cols = moe_min_i64(t->w->cols - c0, MOE_BACKWARD_COLS);
+    int64_t t0 = item / tiles * TOKENS, n = moe_min_i64(t->n - t0, TOKENS);
     float *w = t->b->worker + worker * t->b->worker_floats, *dx = t->dx + t0 * t->lddx + c0;
     for (int64_t i = 0; i < n && t->fresh; i++) memset(dx + i * t->lddx, 0, (size_t)cols * sizeof *dx);
     for (int64_t r = t->r0; r < t->r1; r += MOE_BACKWARD_DEPTH) {
-        int64_t depth = least(t->r1 - r, MOE_BACKWARD_DEPTH);
+        int64_t depth = moe_min_i64(t->r1 - r, MOE_BACKWARD_DEPTH);
         for (int64_t i = 0; i < depth; i++) k->dequantize(t->w, r + i, c0, cols, w + i * cols);
         k->gemm(n, cols, depth, 1, t->dy + t0 * t->lddy + r - t->r0, t->lddy, 1, w, cols, dx, t->lddx);
     }
@@ -270,7 +271,7 @@ void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], cons
     MOE_CHECK(w[0].rows <= widest_mlp(&b->m->config) && w[1].rows == w[0].rows && w[2].cols == w[0].rows &&
               w[2].rows == hidden && w[1].cols == hidden);
     for (int64_t t = 0; t < n; t += b->max_tokens)
-        mlp_part(b, w, x + t * hidden, least(n - t, b->max_tokens), dy + t * hidden,
+        mlp_part(b, w, x + t * hidden, moe_min_i64(n - t, b->max_tokens), dy + t * hidden,
                  weight ? weight + t : NULL, dx + t * hidden, dot ? dot + t : NULL);
 }
 

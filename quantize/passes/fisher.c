@@ -3,12 +3,12 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/minmax.h"
 #include "base/newfile.h"
 #include "base/cli/tool.h"
 #include "model/forward-parts.h"
 #include "quantize/passes/backward.h"
 #include "quantize/passes/gradient.h"
-#include "quantize/rounding/least.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -126,7 +126,7 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
 {
     struct moe_states *to = &w->before[w->walk.layer];
     for (int64_t at = 0, n; at < w->o->n; at += n) {
-        n = least(PIECE, w->o->n - at);
+        n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_states_write(to, at, n, w->x, err));
     }
@@ -151,7 +151,7 @@ static enum moe_code keep_states(struct work *w, struct moe_err *err)
 static enum moe_code start(struct work *w, struct moe_err *err)
 {
     for (int64_t at = 0, n; at < w->o->n; at += n) {
-        n = least(PIECE, w->o->n - at);
+        n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_backward_head(w->back, w->x, n, at, w->o->seed, w->dy, NULL, err));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
@@ -168,7 +168,7 @@ static enum moe_code write_fisher(struct work *w, int layer, struct moe_err *err
     int64_t h = w->dh.width;
     moe_hessian_clear(&w->hessian);
     for (int64_t at = 0, n; at < w->o->n; at += n) {
-        n = least(PIECE, w->o->n - at);
+        n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_hessian_add(&w->hessian, w->dy, h, n, w->walk.pool);
         moe_meter_add(w->meter, moe_work_fisher(&w->walk.src->config, (double)n));
@@ -184,7 +184,7 @@ static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], co
 {
     int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
     for (int64_t at = 0, n; at < t->n; at += n) {
-        n = least(PIECE, t->n - at);
+        n = moe_min_i64(PIECE, t->n - at);
         MOE_TRY(moe_states_gather(&w->walk.h, t->row + at, n, w->x, err));
         for (int64_t i = 0; i < n; i++)
             moe_kernels()->rmsnorm(w->x + i * h, t->norm, t->eps, h, w->x + i * h);
@@ -237,7 +237,7 @@ static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
     const struct moe_layer *y = &w->walk.m->layers[layer];
     int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
     for (int64_t at = 0, n; at < w->o->n; at += n) {
-        n = least(PIECE, w->o->n - at);
+        n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
         MOE_TRY(moe_states_read(&w->dx, at, n, w->out, err));
         for (int64_t i = 0; i < n; i++)
@@ -256,8 +256,8 @@ static enum moe_code attention_back(struct work *w, int layer, struct moe_err *e
 {
     for (int64_t at = 0, n; at < w->o->n; at += n) {
         int64_t s = w->o->sequence, count = 0;
-        n = least(moe_walk_batch(s), w->o->n - at);
-        for (int64_t i = 0; i < n; i += s) w->lengths[count++] = least(s, n - i);
+        n = moe_min_i64(moe_walk_batch(s), w->o->n - at);
+        for (int64_t i = 0; i < n; i += s) w->lengths[count++] = moe_min_i64(s, n - i);
         MOE_TRY(moe_states_read(&w->before[layer], at, n, w->x, err));
         MOE_TRY(moe_states_read(&w->dh, at, n, w->dy, err));
         moe_backward_attention(w->back, layer, w->x, w->lengths, count, w->dy);
@@ -272,7 +272,7 @@ static enum moe_code attention_back(struct work *w, int layer, struct moe_err *e
 static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
 {
     for (int64_t at = 0, n; at < w->o->n; at += n) {
-        n = least(PIECE, w->o->n - at);
+        n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->before[layer], at, n, w->x, err));
         MOE_TRY(moe_states_write(&w->walk.h, at, n, w->x, err));
     }
@@ -303,7 +303,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
 {
     const struct moe_config *c = &src->config;
     int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok,
-            piece = most(PIECE, moe_walk_batch(w->o->sequence));
+            piece = moe_max_i64(PIECE, moe_walk_batch(w->o->sequence));
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
@@ -408,15 +408,16 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
                          uint64_t *memory, uint64_t *files)
 {
     const struct moe_config *c = &src->config;
-    int64_t piece = most(PIECE, moe_walk_batch(o->sequence));
+    int64_t piece = moe_max_i64(PIECE, moe_walk_batch(o->sequence));
     uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float),
         states = (uint64_t)(c->num_hidden_layers - moe_config_first_moe(c) + 2) * one;
-    uint64_t rows = (uint64_t)(2 * least(piece, o->n) + least(PIECE, o->n)) * (uint64_t)c->hidden_size *
-                    sizeof(float);
-    *memory = moe_walk_estimate(src, o->n, o->sequence, in_files, threads) +
-              moe_hessian_estimate(c->hidden_size) + (in_files ? 0 : states) + rows +
-              moe_backward_touches(c, least(PIECE, o->n), least(moe_walk_batch(o->sequence), o->n),
-                                   least(o->sequence, o->n), threads) +
-              (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);
+    uint64_t rows = (uint64_t)(2 * moe_min_i64(piece, o->n) + moe_min_i64(PIECE, o->n)) *
+                    (uint64_t)c->hidden_size * sizeof(float);
+    *memory =
+        moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_hessian_estimate(c->hidden_size) +
+        (in_files ? 0 : states) + rows +
+        moe_backward_touches(c, moe_min_i64(PIECE, o->n), moe_min_i64(moe_walk_batch(o->sequence), o->n),
+                             moe_min_i64(o->sequence, o->n), threads) +
+        (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);
     *files = in_files ? states + 2 * one : 0;
 }

@@ -3,8 +3,8 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "base/minmax.h"
 #include "base/newfile.h"
-#include "quantize/rounding/least.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -64,7 +64,7 @@ static enum moe_code write_rows(struct pass *p, int fd, const char *path, struct
 {
     MOE_TRY(begin(p, h, err));
     for (int64_t at = 0, n; at < h->n; at += n) {
-        n = least(PIECE, h->n - at);
+        n = moe_min_i64(PIECE, h->n - at);
         size_t bytes = (size_t)(n * h->width) * sizeof *p->rows;
         MOE_TRY(moe_states_read(dh, at, n, p->rows, err));
         moe_hash_add64(p->hash, p->rows, bytes);
@@ -118,7 +118,7 @@ static enum moe_code read_rows(struct pass *p, int fd, const char *path, const s
 {
     MOE_TRY(begin(p, h, err));
     for (int64_t at = 0, n; at < h->n; at += n) {
-        n = least(PIECE, h->n - at);
+        n = moe_min_i64(PIECE, h->n - at);
         size_t bytes = (size_t)(n * h->width) * sizeof *p->rows;
         MOE_TRY(moe_pread(fd, path, p->rows, bytes, moe_gradient_bytes(at, h->width), err));
         moe_hash_add64(p->hash, p->rows, bytes);

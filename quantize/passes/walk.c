@@ -3,10 +3,10 @@
 
 #include "base/io.h"
 #include "base/cli/tool.h"
+#include "base/minmax.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
 #include "model/rewrite/hf-place.h"
-#include "quantize/rounding/least.h"
 #include "quantize/passes/work.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ enum moe_code moe_walk_batches(struct moe_walk *c,
                                struct moe_err *err)
 {
     for (int64_t at = 0, n; at < c->n; at += n) {
-        n = least(moe_walk_batch(c->sequence), c->n - at);
+        n = moe_min_i64(moe_walk_batch(c->sequence), c->n - at);
         MOE_TRY(fn(c, at, n, err));
         MOE_TRY(moe_interrupted_resumable(err));
     }
@@ -51,7 +51,7 @@ enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, stru
                                  .cap = c->sequence,
                                  .most = c->sequence };
         for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
-        seg[k] = (struct moe_segment){ &kv[k], 0, least(c->sequence, n - at) };
+        seg[k] = (struct moe_segment){ &kv[k], 0, moe_min_i64(c->sequence, n - at) };
     }
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
     moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
@@ -158,7 +158,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
     const struct moe_weight w[3] = { m->gate, m->up, m->down };
     for (int64_t at = 0, n; at < c->n; at += n) {
         struct moe_mlp_tokens t = moe_walk_all(c);
-        n = least(8 * BATCH, c->n - at);
+        n = moe_min_i64(8 * BATCH, c->n - at);
         t.row += at;
         t.importance += at;
         t.n = t.own = n;
@@ -366,8 +366,8 @@ void moe_stored_expert_release(struct moe_stored_expert *r)
 
 static int64_t widest(const struct moe_config *c)
 {
-    int64_t shared = most(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
-    return c->first_k_dense_replace > 0 ? most(shared, c->intermediate_size) : shared;
+    int64_t shared = moe_max_i64(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+    return c->first_k_dense_replace > 0 ? moe_max_i64(shared, c->intermediate_size) : shared;
 }
 
 static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };
@@ -382,7 +382,7 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
                            int threads)
 {
     const struct moe_config *g = &src->config;
-    int64_t batch = least(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim,
+    int64_t batch = moe_min_i64(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim,
             width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
     /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache;
@@ -391,7 +391,7 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
     int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
                     2 * width + g->qk_rope_head_dim + g->n_routed_experts;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
-    bytes += (uint64_t)threads * (uint64_t)least(sequence, n) *
+    bytes += (uint64_t)threads * (uint64_t)moe_min_i64(sequence, n) *
              (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
     return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/rounding/hessian.h"
 
+#include "base/minmax.h"
 #include "kernels/kernels.h"
-#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -60,8 +60,8 @@ static void gram_tile(void *ctx, int64_t i, int worker)
     (void)worker;
     tile_at(i, &r, &c);
     r *= TILE, c *= TILE;
-    moe_kernels()->gemm(least(TILE, k - r), least(TILE, k - c), g->n, 1, g->x + r, 1, g->ldx, g->x + c,
-                        g->ldx, g->f->h + r * k + c, k);
+    moe_kernels()->gemm(moe_min_i64(TILE, k - r), moe_min_i64(TILE, k - c), g->n, 1, g->x + r, 1, g->ldx,
+                        g->x + c, g->ldx, g->f->h + r * k + c, k);
 }
 
 void moe_hessian_add(struct moe_hessian *f, const float *x, int64_t ldx, int64_t n, struct moe_pool *pool)
@@ -139,7 +139,7 @@ struct factor {
 static void panel_rows(void *ctx, int64_t i, int worker)
 {
     struct factor *f = ctx;
-    int64_t r = f->p + f->n + i * TILE, m = least(TILE, f->k - r);
+    int64_t r = f->p + f->n + i * TILE, m = moe_min_i64(TILE, f->k - r);
     float out[TILE * PANEL] = { 0 };
     (void)worker;
     moe_kernels()->gemm(m, f->n, f->n, 1, f->l + r * f->k + f->p, f->k, 1, f->inv, PANEL, out, f->n);
@@ -155,15 +155,15 @@ static void trail_tile(void *ctx, int64_t i, int worker)
     (void)worker;
     tile_at(i, &r, &c);
     r = from + r * TILE, c = from + c * TILE;
-    moe_kernels()->gemm(least(TILE, f->k - r), least(TILE, f->k - c), f->n, -1, f->l + r * f->k + f->p, f->k,
-                        1, f->across + c, f->k, f->l + r * f->k + c, f->k);
+    moe_kernels()->gemm(moe_min_i64(TILE, f->k - r), moe_min_i64(TILE, f->k - c), f->n, -1,
+                        f->l + r * f->k + f->p, f->k, 1, f->across + c, f->k, f->l + r * f->k + c, f->k);
 }
 
 static bool cholesky(float *l, int64_t k, float *across, struct moe_pool *pool)
 {
     float inv[PANEL * PANEL];
     for (int64_t p = 0; p < k; p += PANEL) {
-        struct factor f = { l, k, p, least(PANEL, k - p), inv, across };
+        struct factor f = { l, k, p, moe_min_i64(PANEL, k - p), inv, across };
         if (!factor_block(l + p * k + p, k, f.n, inv)) return false;
         int64_t t = tiles(k - p - f.n);
         moe_pool_run(t > 1 ? pool : NULL, t, panel_rows, &f);
@@ -241,11 +241,11 @@ static void solve_columns(void *ctx, int64_t item, int worker)
 {
     struct solve *s = ctx;
     const float *l = s->f->l;
-    int64_t k = s->f->k, n = least(COLUMNS, s->n - item * COLUMNS), ld = s->n;
+    int64_t k = s->f->k, n = moe_min_i64(COLUMNS, s->n - item * COLUMNS), ld = s->n;
     float *y = s->y + item * COLUMNS;
     (void)worker;
     for (int64_t p = 0; p < k; p += PANEL) {
-        int64_t end = least(p + PANEL, k);
+        int64_t end = moe_min_i64(p + PANEL, k);
         for (int64_t i = p + 1; i < end; i++)
             moe_kernels()->gemm(1, n, i - p, -1, l + i * k + p, k, 1, y + p * ld, ld, y + i * ld, ld);
         if (end < k)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/rounding/matrix.h"
 
+#include "base/minmax.h"
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"
-#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -76,7 +76,7 @@ static double regress(struct moe_inputs *s, struct moe_pool *pool)
     float *x = s->correction + k * all, *was = x + k * SOLVED;
     double explained = 0;
     for (int64_t o = 0, n; o < all; o += n) {
-        n = least(SOLVED, all - o);
+        n = moe_min_i64(SOLVED, all - o);
         for (int64_t i = 0; i < k; i++) memcpy(x + i * n, s->correction + i * all + o, (size_t)n * sizeof *x);
         memcpy(was, x, (size_t)(k * n) * sizeof *x);
         moe_hessian_solve(&s->hessian, x, n, pool);
@@ -158,8 +158,8 @@ static void product(void *ctx, int64_t item, int worker)
     int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, r0 = item % down * MULTIPLY_ROWS,
             t = item / down * p->tokens;
     (void)worker;
-    moe_matmul_many(p->w, r0, least(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols,
-                    least(p->tokens, p->n - t), p->y + t * p->w->rows + r0, p->w->rows);
+    moe_matmul_many(p->w, r0, moe_min_i64(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols,
+                    moe_min_i64(p->tokens, p->n - t), p->y + t * p->w->rows + r0, p->w->rows);
 }
 
 void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, const float *x, int64_t n,

@@ -2,8 +2,8 @@
 #include "quantize/rounding/mlp.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "kernels/kernels.h"
-#include "quantize/rounding/least.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -70,7 +70,7 @@ static void take_all(struct moe_mlp *m)
 
 /* Columns of a slice, and rows that are rounded at once: gate and up together, where columns are in
  * slices one after the other. */
-static int64_t slice_columns(int64_t k) { return least(k, MOE_SLICE_COLUMNS); }
+static int64_t slice_columns(int64_t k) { return moe_min_i64(k, MOE_SLICE_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
 /* Outputs of down that may have a correction; 0: none.  In one slice of columns: each of
  * several would give all of it. */
@@ -83,8 +83,9 @@ static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidde
  * moe_matrix_open with the columns in *k. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 {
-    int64_t x = slice_columns(hidden), y = slice_columns(inter), values = most(2 * inter * x, hidden * y);
-    *k = least(x, y);
+    int64_t x = slice_columns(hidden), y = slice_columns(inter),
+            values = moe_max_i64(2 * inter * x, hidden * y);
+    *k = moe_min_i64(x, y);
     return (values + *k - 1) / *k;
 }
 
@@ -244,7 +245,7 @@ static enum moe_code each_piece(struct pass *p,
                                 struct moe_err *err)
 {
     for (int64_t at = 0, n; at < p->t->n; at += n) {
-        n = least(PIECE, (at < p->t->own ? p->t->own : p->t->n) - at);
+        n = moe_min_i64(PIECE, (at < p->t->own ? p->t->own : p->t->n) - at);
         MOE_TRY(load_tokens(p->m, p->t, at, n, err));
         MOE_TRY(fn(p, at, n, err));
     }
@@ -427,7 +428,7 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
     double *seconds = p->r->seconds;
     for (int64_t c0 = 0; c0 < cols; c0 += MOE_SLICE_COLUMNS) {
         double from = moe_now(), then;
-        moe_inputs_begin(s, c0, least(MOE_SLICE_COLUMNS, cols - c0));
+        moe_inputs_begin(s, c0, moe_min_i64(MOE_SLICE_COLUMNS, cols - c0));
         MOE_TRY(each_piece(p, add, err));
         seconds[0] += (then = moe_now()) - from;
         MOE_TRY(moe_inputs_end(s, &m->how.matrix, m->pool, err));
@@ -457,7 +458,7 @@ static struct moe_weight as_quantized(const struct moe_weight *w, const struct m
 static enum moe_code compare(struct pass *p, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
-    int64_t n = least(PIECE, p->t->own), h = p->t->h->width;
+    int64_t n = moe_min_i64(PIECE, p->t->own), h = p->t->h->width;
     if (!n) return MOE_OK;
     MOE_TRY(load_tokens(m, p->t, 0, n, err));
     gate_up(m, p->w, m->h, n, m->gate, m->up);
@@ -506,7 +507,7 @@ enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], c
 {
     int64_t h = t->h->width;
     for (int64_t at = 0, n; at < t->own; at += n) {
-        n = least(PIECE, t->own - at);
+        n = moe_min_i64(PIECE, t->own - at);
         MOE_TRY(load_tokens(m, t, at, n, err));
         gate_up(m, w, m->h, n, m->gate, m->up);
         if (t->clip) moe_clip_count(&t->clip[0], m->h, h, h, n);

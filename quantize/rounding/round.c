@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/rounding/round.h"
 
+#include "base/minmax.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
-#include "quantize/rounding/least.h"
 
 #include <string.h>
 
@@ -19,8 +19,8 @@ static void product_tile(void *ctx, int64_t item, int worker)
     const struct product *p = ctx;
     int64_t i = item / p->across * TILE_M, j = item % p->across * TILE_N;
     (void)worker;
-    moe_kernels()->gemm(least(TILE_M, p->m - i), least(TILE_N, p->n - j), p->k, p->alpha, p->a + i * p->ai,
-                        p->ai, p->ap, p->b + j, p->bp, p->c + i * p->ldc + j, p->ldc);
+    moe_kernels()->gemm(moe_min_i64(TILE_M, p->m - i), moe_min_i64(TILE_N, p->n - j), p->k, p->alpha,
+                        p->a + i * p->ai, p->ai, p->ap, p->b + j, p->bp, p->c + i * p->ldc + j, p->ldc);
 }
 
 void moe_gemm(struct moe_pool *pool, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai,
@@ -89,7 +89,7 @@ static void round_rows(void *ctx, int64_t item, int worker)
     (void)worker;
     own.t = space;
     own.f = space + DEEP * WIDE;
-    round_block(&own, item * DEEP, least(DEEP, own.n - item * DEEP), b->c, b->n);
+    round_block(&own, item * DEEP, moe_min_i64(DEEP, own.n - item * DEEP), b->c, b->n);
 }
 
 static void feed_back(struct work *x)
@@ -102,7 +102,7 @@ static void feed_back(struct work *x)
         struct blocks b = { x, c, end - c };
         if (!x->r->rows) moe_pool_run(x->pool, deep, round_rows, &b);
         for (int64_t i = deep - 1; x->r->rows && i >= 0; i--)
-            round_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, end - c);
+            round_block(x, i * DEEP, moe_min_i64(DEEP, x->n - i * DEEP), c, end - c);
         if (!h->diagonal)
             moe_gemm(x->pool, x->n, c, end - c, 1, x->e, WIDE, 1, h->l + c * h->k, h->k, x->a, k);
         end = c;
@@ -143,7 +143,7 @@ static void descend_rows(void *ctx, int64_t item, int worker)
     float space[DEEP * WIDE];
     (void)worker;
     own.f = space;
-    descend_block(&own, item * DEEP, least(DEEP, own.n - item * DEEP), b->c, b->n);
+    descend_block(&own, item * DEEP, moe_min_i64(DEEP, own.n - item * DEEP), b->c, b->n);
 }
 
 static void sweep(struct work *x)
@@ -151,11 +151,11 @@ static void sweep(struct work *x)
     const struct moe_hessian *h = x->r->columns;
     int64_t k = x->cols, deep = (x->n + DEEP - 1) / DEEP;
     for (int64_t c = 0; c < k; c += WIDE) {
-        int64_t n = least(WIDE, k - c);
+        int64_t n = moe_min_i64(WIDE, k - c);
         struct blocks b = { x, c, n };
         if (!x->r->rows) moe_pool_run(x->pool, deep, descend_rows, &b);
         for (int64_t i = 0; x->r->rows && i < deep; i++)
-            descend_block(x, i * DEEP, least(DEEP, x->n - i * DEEP), c, n);
+            descend_block(x, i * DEEP, moe_min_i64(DEEP, x->n - i * DEEP), c, n);
         moe_gemm(x->pool, x->n, c, n, 1, x->e, WIDE, 1, h->h + c * h->k, h->k, x->a, k);
         moe_gemm(x->pool, x->n, k - c - n, n, 1, x->e, WIDE, 1, h->h + c * h->k + c + n, h->k, x->a + c + n,
                  k);
@@ -169,7 +169,7 @@ static void gradient(struct work *x)
     int64_t k = x->cols;
     memset(x->a, 0, (size_t)(x->n * k) * sizeof *x->a);
     for (int64_t c = 0; c < k; c += WIDE) {
-        int64_t n = least(WIDE, k - c);
+        int64_t n = moe_min_i64(WIDE, k - c);
         for (int64_t i = 0; i < x->n; i++)
             for (int64_t j = 0; j < n; j++)
                 x->e[i * WIDE + j] = x->r->q[i * k + c + j] - x->r->w[i * k + c + j];

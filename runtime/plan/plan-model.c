@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/plan/plan-model.h"
 
+#include "base/minmax.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -153,7 +155,6 @@ double moe_weight_bytes_replicated(const struct moe_weight_bytes *w)
 
 /* ---- one step ---- */
 
-static double larger(double a, double b) { return a > b ? a : b; }
 
 /* Weights of one layer's attention, of an expert, of a shared expert, of a dense layer. */
 static double count_weights(const struct moe_config *c, enum moe_class class, int layer)
@@ -208,7 +209,7 @@ static double transfer(const struct moe_step_task *t, const struct sums *x, doub
                           : x->distinct * (away / g);
     double inside = base + x->distinct * (prefill ? 1 : d / g) * tokens * bytes / (t->gpu.link * share);
     double outside = sent * tokens * bytes / (t->gpu.domain_link * 0.8);
-    return g > 1 ? larger(inside, outside) : 0;
+    return g > 1 ? moe_max_f64(inside, outside) : 0;
 }
 
 /* Time of a product: weights read, or multiplied with so many tokens. */
@@ -216,7 +217,7 @@ static double product(const struct moe_step_task *t, double bytes, double weight
 {
     double each = weights > 0 ? bytes / weights : 0;
     return weights > 0
-             ? larger(bytes / (t->gpu.bandwidth * MEMORY), 2 * weights * tokens / gemm_rate(t, each))
+             ? moe_max_f64(bytes / (t->gpu.bandwidth * MEMORY), 2 * weights * tokens / gemm_rate(t, each))
              : 0;
 }
 
@@ -237,13 +238,13 @@ static double step(struct moe_step *s, const struct moe_step_task *t, const stru
            heads = (double)c->num_attention_heads, k = (double)c->num_experts_per_tok;
     double scores = prefill ? heads * 2 * (double)(c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim)
                             : heads * 2 * (x->values + (double)c->kv_lora_rank);
-    double moe = larger(active * w->expert / (t->gpu.bandwidth * MEMORY),
-                        2 * k * tokens * t->imbalance * x->expert / gemm_rate(t, w->expert / x->expert));
+    double moe = moe_max_f64(active * w->expert / (t->gpu.bandwidth * MEMORY),
+                             2 * k * tokens * t->imbalance * x->expert / gemm_rate(t, w->expert / x->expert));
     double attention = product(t, w->attention / layers, x->attention, tokens);
     double shared = moe_layers > 0 ? product(t, w->shared / moe_layers, x->shared, tokens) : 0;
     double cache = (prefill ? 1 : tokens) * context * x->values * t->kv_bytes / (t->gpu.bandwidth * MEMORY);
-    double kv = larger(cache, tokens * context * scores /
-                                  ((t->kv_bytes < 2 ? t->gpu.fp8 : t->gpu.bf16) * ATTENTION));
+    double kv = moe_max_f64(cache, tokens * context * scores /
+                                       ((t->kv_bytes < 2 ? t->gpu.fp8 : t->gpu.bf16) * ATTENTION));
     double dispatch = transfer(t, x, tokens, x->dispatch_bytes, t->gpu.dispatch_base, DISPATCH, prefill);
     double combine = transfer(t, x, tokens, x->combine_bytes, t->gpu.combine_base, COMBINE, prefill);
     if (!prefill)

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* base/minmax.h - the smaller and the larger of two numbers. */
+#ifndef MOE_BASE_MINMAX_H
+#define MOE_BASE_MINMAX_H
+
+#include <stdint.h>
+
+static inline int64_t moe_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t moe_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline double moe_max_f64(double a, double b) { return a > b ? a : b; } /* b when either is NaN */
+
+#endif
