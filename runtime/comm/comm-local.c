@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks as threads.  Each has a window: the requests that others write to it, by source, and its replies, by
- * asker, which the askers read where they lie.  A flag (a count of requests, or of answers) is stored with
- * release after the data and loaded with acquire before it; besides flags, and a bell to sleep on, ranks
- * share nothing that changes. */
+/* The back end for ranks that are threads of one process.  Each rank has a window: request slots that other
+ * ranks write, by source, and reply slots that it writes, by client; clients read them in place.  The writer
+ * of a slot increments a counter (of requests, or of answers) with release after the data, and the reader
+ * loads it with acquire before the data.  Besides these counters, and a condition variable on which a rank
+ * sleeps, ranks share nothing that changes. */
 #include "runtime/comm/comm.h"
 
 #include "base/io.h"
@@ -14,17 +15,17 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* Of one pair: what `from` asked of `to`. */
+/* How many requests rank `from` has posted to rank `to`, and how many of these are answered. */
 struct pair { _Atomic uint64_t requests, answers; };
 
 struct said { int from; uint32_t kind; size_t bytes; struct said *_Atomic next; unsigned char data[]; };
 
-/* rings: counted up after every change a sleeper may be waiting for. */
+/* The shared state of one rank.  rings: incremented after every change for which the rank may sleep. */
 struct rank {
     _Alignas(128) _Atomic uint64_t rings;
     _Atomic bool asleep;
     _Atomic bool dead;
-    _Atomic uint64_t life;
+    _Atomic uint64_t heartbeats;
     pthread_mutex_t lock;
     pthread_cond_t bell;
     unsigned char *window; /* [ranks] request slots, then [ranks] reply slots */
@@ -36,8 +37,8 @@ struct moe_hub {
     double timeout;
     struct rank *rank;     /* [ranks] */
     struct pair *pair;     /* [to][from] */
-    pthread_mutex_t lock;  /* of the end of the list */
-    struct said *first, *last; /* first is empty */
+    pthread_mutex_t lock;      /* held to append to the list of messages */
+    struct said *first, *last; /* all messages that were said; the first entry is empty */
 };
 
 struct local { struct moe_comm c; struct moe_hub *h; struct said *at; uint64_t rings; };
@@ -78,7 +79,7 @@ enum moe_code moe_hub_open(struct moe_hub **out, int ranks, size_t request_bytes
     }
     pthread_condattr_destroy(&monotonic);
     bool ok = h->rank && h->pair && h->first;
-    /* address space only: pages come with the tokens that reach them */
+    /* this reserves addresses; the system adds pages when tokens are written to them */
     for (int r = 0; ok && r < ranks; r++) {
         void *p = mmap(NULL, window_bytes(h), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -113,7 +114,7 @@ void moe_hub_close(struct moe_hub **ph)
     free(h);
 }
 
-/* ---- the bell ---- */
+/* ---- sleeping and waking ---- */
 
 static void ring(struct moe_hub *h, int to)
 {
@@ -125,9 +126,9 @@ static void ring(struct moe_hub *h, int to)
     pthread_mutex_unlock(&r->lock);
 }
 
-static void alive(struct local *l)
+static void heartbeat(struct local *l)
 {
-    atomic_fetch_add_explicit(&l->h->rank[l->c.rank].life, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->h->rank[l->c.rank].heartbeats, 1, memory_order_relaxed);
 }
 
 static void note_deaths(struct local *l)
@@ -141,7 +142,7 @@ static void local_wait(struct moe_comm *c, double seconds)
     struct local *l = of(c);
     struct rank *r = &l->h->rank[c->rank];
     struct timespec until;
-    alive(l);
+    heartbeat(l);
     double end = moe_now() + seconds;
     until.tv_sec = (time_t)end;
     until.tv_nsec = (long)((end - (double)until.tv_sec) * 1e9);
@@ -157,9 +158,9 @@ static void local_wait(struct moe_comm *c, double seconds)
     note_deaths(l);
 }
 
-static uint64_t local_life(struct moe_comm *c, int rank)
+static uint64_t local_heartbeats(struct moe_comm *c, int rank)
 {
-    return atomic_load_explicit(&of(c)->h->rank[rank].life, memory_order_relaxed);
+    return atomic_load_explicit(&of(c)->h->rank[rank].heartbeats, memory_order_relaxed);
 }
 
 static void local_give_up(struct moe_comm *c, int rank)
@@ -182,7 +183,7 @@ static enum moe_code local_post(struct moe_comm *c, int to, size_t bytes, struct
     struct moe_hub *h = of(c)->h;
     struct pair *p = pair(h, to, c->rank);
     (void)bytes, (void)err;
-    alive(of(c));
+    heartbeat(of(c));
     atomic_store_explicit(&p->requests, atomic_load_explicit(&p->requests, memory_order_relaxed) + 1,
                           memory_order_release);
     ring(h, to);
@@ -198,9 +199,9 @@ static const void *local_requested(struct moe_comm *c, int from)
     return waits ? h->rank[c->rank].window + (size_t)from * h->request_bytes : NULL;
 }
 
-static unsigned char *reply_slot(struct moe_hub *h, int server, int asker)
+static unsigned char *reply_slot(struct moe_hub *h, int server, int client)
 {
-    return h->rank[server].window + (size_t)h->ranks * h->request_bytes + (size_t)asker * h->reply_bytes;
+    return h->rank[server].window + (size_t)h->ranks * h->request_bytes + (size_t)client * h->reply_bytes;
 }
 
 static void *local_reply(struct moe_comm *c, int to) { return reply_slot(of(c)->h, c->rank, to); }
@@ -210,7 +211,7 @@ static enum moe_code local_answer(struct moe_comm *c, int to, size_t bytes, stru
     struct moe_hub *h = of(c)->h;
     struct pair *p = pair(h, c->rank, to);
     (void)bytes, (void)err;
-    alive(of(c));
+    heartbeat(of(c));
     atomic_store_explicit(&p->answers, atomic_load_explicit(&p->answers, memory_order_relaxed) + 1,
                           memory_order_release);
     ring(h, to);
@@ -226,7 +227,7 @@ static const void *local_answered(struct moe_comm *c, int from)
     return there ? reply_slot(h, from, c->rank) : NULL;
 }
 
-/* ---- what is said to all: a list that only grows ---- */
+/* ---- messages to all: one list, to which entries are added and none is removed ---- */
 
 static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
                                struct moe_err *err)
@@ -263,7 +264,7 @@ static bool local_heard(struct moe_comm *c, int *from, uint32_t *kind, const voi
     }
 }
 
-/* Slots are shared: what is written is there. */
+/* Both sides map the slots, so the whole slot has come. */
 static size_t local_request_size(struct moe_comm *c, int from)
 {
     (void)from;
@@ -285,7 +286,7 @@ static void local_close(struct moe_comm *c)
 static const struct moe_comm_ops ops = {
     "local",      local_request,  local_post,  local_requested,    local_reply,
     local_answer, local_answered, local_say,   local_heard,        local_wait,
-    local_life,   local_give_up,  local_close, local_request_size, local_reply_size,
+    local_heartbeats,   local_give_up,  local_close, local_request_size, local_reply_size,
 };
 
 enum moe_code moe_comm_local(struct moe_comm **out, struct moe_hub *h, int rank, struct moe_err *err)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes from other ranks: held against what a rank may send, then put where it belongs. */
+/* Receives the messages of other ranks: it checks each against what a rank may send, then puts it where it
+ * belongs. */
 #include "runtime/comm/comm-ucx-internal.h"
 
 #if MOE_HAVE_UCX
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Words of one rank that are kept until this one hears them, at most: how many, and their bytes. */
+/* How many messages that one rank said are kept at most until the caller takes them, and how many bytes. */
 enum { WORDS_MAX = 1 << 16 };
 static const size_t words_bytes_max = (size_t)1 << 32;
 
@@ -24,24 +25,25 @@ static void distrust(struct ucx *x, uint32_t rank, const char *what)
     x->news = true;
 }
 
-/* It is here, whole. */
+/* A message is here, whole. */
 static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said *s)
 {
     struct link *l = &x->link[h->from];
     if (h->kind == REQUEST) {
-        l->asking = false;
-        l->asked_bytes = bytes;
-        l->is_asked = true;
+        l->fetching_request = false;
+        l->request_in_bytes = bytes;
+        l->has_request = true;
     }
     if (h->kind == REPLY) {
-        l->answering = l->owes = false;
-        l->answer_bytes = bytes;
-        l->is_answered = true;
+        l->fetching_reply = l->owes_reply = false;
+        l->reply_in_bytes = bytes;
+        l->has_reply = true;
     }
     if (s) s->here = true;
     x->news = true;
 }
 
+/* A large message that UCX fetches. */
 struct fetch {
     struct ucx *x;
     struct moe_wire_head head;
@@ -58,38 +60,39 @@ static void fetched(void *request, ucs_status_t status, size_t length, void *use
     free(f);
 }
 
-/* ---- where a message belongs; NULL: nowhere ---- */
+/* ---- where a message is received; NULL: it is dropped ---- */
 
-/* The slot is read until the request is answered: a second one would change what was checked. */
+/* This rank reads the slot until it has answered the request: a second request would change what was
+ * checked. */
 static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
     const char *wrong = bytes > x->c.request_bytes ? "a request that is larger than any can be"
-                        : l->is_asked || l->asking ? "a request before its last one was answered"
+                        : l->has_request || l->fetching_request ? "a request before its last one was answered"
                                                    : NULL;
     if (wrong) {
         distrust(x, h->from, wrong);
         return NULL;
     }
-    l->asking = true;
-    return l->asked;
+    l->fetching_request = true;
+    return l->request_in;
 }
 
 static void *reply_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
     const char *wrong = bytes > x->c.reply_bytes   ? "a reply that is larger than any can be"
-                        : !l->owes || l->answering ? "a reply that nobody asked for"
+                        : !l->owes_reply || l->fetching_reply ? "a reply that nobody asked for"
                                                    : NULL;
     if (wrong) {
         distrust(x, h->from, wrong);
         return NULL;
     }
-    l->answering = true;
-    return l->answer;
+    l->fetching_reply = true;
+    return l->reply_in;
 }
 
-/* Room at the end of the list of what was said. */
+/* Appends an entry for this message to the list of messages that were said. */
 static void *said_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said **out)
 {
     struct link *l = &x->link[h->from];
@@ -115,7 +118,7 @@ static void *said_place(struct ucx *x, const struct moe_wire_head *h, size_t byt
     return s->data;
 }
 
-/* A message that is all head. */
+/* Handles a message that has a head and no body. */
 static void sign(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
@@ -129,7 +132,7 @@ static void sign(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
     else if (h->kind == WELCOME) l->welcome = x->news = true;
 }
 
-/* UCX holds the data of a large message until it is fetched. */
+/* Begins to fetch a large message; UCX keeps its data until then. */
 static ucs_status_t fetch(struct ucx *x, const struct moe_wire_head *h, void *to, void *data, size_t bytes,
                           struct said *s)
 {
@@ -156,14 +159,14 @@ ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes,
     struct moe_wire_head h;
     struct said *s = NULL;
     void *to;
-    /* a stranger */
+    /* not of this run: it comes from a stranger */
     if (!moe_wire_head_get(header, header_bytes, &h) || !moe_same_bytes(h.key, x->key, MOE_WIRE_KEY))
         return UCS_OK;
     if (h.from >= (uint32_t)x->c.ranks || h.from == (uint32_t)x->c.rank) {
         distrust(x, h.from, "a message, but no other rank has that number");
         return UCS_OK;
     }
-    x->link[h.from].life++;
+    x->link[h.from].heartbeats++;
     if (h.kind > SAID) sign(x, &h, bytes);
     if (h.kind > SAID || x->c.dead[h.from]) return UCS_OK;
     if (h.kind == REQUEST) to = request_place(x, &h, bytes);

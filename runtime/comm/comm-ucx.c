@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks as processes, on one host or several: UCX active messages.  A message goes whole into the slot it is
- * for; small ones are copied there, large ones are fetched into it.  One worker, one thread. */
+/* The back end for ranks that are processes, on one host or several: it sends UCX active messages.  A
+ * message goes whole into the slot that it is for; a small one is copied there, a large one is fetched into
+ * it.  There is one worker, which the rank's thread progresses. */
 #include "runtime/comm/comm-ucx.h"
 
 #if MOE_HAVE_UCX
@@ -15,14 +16,14 @@
 
 enum { LINGER = 5 }; /* seconds for farewells, at most */
 
-/* A small message, or one that is said; freed when it is gone. */
+/* A message that is no request and no reply; it is freed when UCX has sent it. */
 struct out {
     unsigned char head[MOE_WIRE_HEAD_BYTES], data[];
 };
 
 static struct ucx *of(struct moe_comm *c) { return (struct ucx *)(void *)c; }
 
-/* What goes in front of a message of this rank. */
+/* Writes the head that goes in front of a message of this rank. */
 static void put_head(const struct ucx *x, unsigned char out[MOE_WIRE_HEAD_BYTES], enum kind kind,
                      uint32_t what, uint32_t number)
 {
@@ -31,6 +32,7 @@ static void put_head(const struct ucx *x, unsigned char out[MOE_WIRE_HEAD_BYTES]
     moe_wire_head_put(out, &h);
 }
 
+/* UCX calls this when a connection is lost. */
 static void failed(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
     struct ucx *x = arg;
@@ -46,6 +48,7 @@ static void slot_sent(void *request, ucs_status_t status, void *user)
     (void)request, (void)status, (void)user;
 }
 
+/* Waits until UCX has sent the slot, so that it can be written again. */
 static void settle(struct ucx *x, struct link *l, struct slot *s)
 {
     while (s->pending) {
@@ -53,7 +56,7 @@ static void settle(struct ucx *x, struct link *l, struct slot *s)
             x->u->ucp_request_free(s->pending);
             s->pending = NULL;
         } else if (l->gone || !x->u->ucp_worker_progress(x->worker)) {
-            if (l->gone) return; /* its end will come, or the process's */
+            if (l->gone) return; /* UCX ends the request later, or the process ends */
         }
     }
 }
@@ -69,6 +72,7 @@ static void send_slot(struct ucx *x, int to, struct slot *s, enum kind kind, siz
     else s->pending = r;
 }
 
+/* What UCX's callback gets when such a message is sent. */
 struct gone { const struct moe_ucx *u; struct out *out; };
 
 static void out_sent(void *request, ucs_status_t status, void *user)
@@ -117,7 +121,7 @@ static void send_all(struct ucx *x, enum kind kind, uint32_t what)
 static void *ucx_request(struct moe_comm *c, int to)
 {
     struct ucx *x = of(c);
-    if (to == c->rank) return x->link[to].asked;
+    if (to == c->rank) return x->link[to].request_in;
     settle(x, &x->link[to], &x->link[to].request);
     return x->link[to].request.p;
 }
@@ -126,22 +130,22 @@ static enum moe_code ucx_post(struct moe_comm *c, int to, size_t bytes, struct m
 {
     struct ucx *x = of(c);
     (void)err;
-    x->link[to].is_answered = false;
-    x->link[to].owes = true;
-    if (to == c->rank) x->link[to].is_asked = true;
+    x->link[to].has_reply = false;
+    x->link[to].owes_reply = true;
+    if (to == c->rank) x->link[to].has_request = true;
     else send_slot(x, to, &x->link[to].request, REQUEST, bytes);
     return MOE_OK;
 }
 
 static const void *ucx_requested(struct moe_comm *c, int from)
 {
-    return of(c)->link[from].is_asked ? of(c)->link[from].asked : NULL;
+    return of(c)->link[from].has_request ? of(c)->link[from].request_in : NULL;
 }
 
 static void *ucx_reply(struct moe_comm *c, int to)
 {
     struct ucx *x = of(c);
-    if (to == c->rank) return x->link[to].answer;
+    if (to == c->rank) return x->link[to].reply_in;
     settle(x, &x->link[to], &x->link[to].reply);
     return x->link[to].reply.p;
 }
@@ -150,24 +154,24 @@ static enum moe_code ucx_answer(struct moe_comm *c, int to, size_t bytes, struct
 {
     struct ucx *x = of(c);
     (void)err;
-    x->link[to].is_asked = false;
-    if (to == c->rank) x->link[to].is_answered = true;
+    x->link[to].has_request = false;
+    if (to == c->rank) x->link[to].has_reply = true;
     else send_slot(x, to, &x->link[to].reply, REPLY, bytes);
     return MOE_OK;
 }
 
 static const void *ucx_answered(struct moe_comm *c, int from)
 {
-    return of(c)->link[from].is_answered ? of(c)->link[from].answer : NULL;
+    return of(c)->link[from].has_reply ? of(c)->link[from].reply_in : NULL;
 }
 
 static size_t ucx_request_size(struct moe_comm *c, int from)
 {
-    return from == c->rank ? c->request_bytes : of(c)->link[from].asked_bytes;
+    return from == c->rank ? c->request_bytes : of(c)->link[from].request_in_bytes;
 }
 static size_t ucx_reply_size(struct moe_comm *c, int from)
 {
-    return from == c->rank ? c->reply_bytes : of(c)->link[from].answer_bytes;
+    return from == c->rank ? c->reply_bytes : of(c)->link[from].reply_in_bytes;
 }
 
 static enum moe_code ucx_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
@@ -205,12 +209,12 @@ static bool ucx_heard(struct moe_comm *c, int *from, uint32_t *kind, const void 
     return false;
 }
 
-static void beat(struct ucx *x)
+static void send_heartbeat(struct ucx *x)
 {
     double now = moe_now();
-    if (now < x->beat + x->c.timeout / MOE_COMM_TICKS) return;
-    x->beat = now;
-    send_all(x, BEAT, 0);
+    if (now < x->last_heartbeat + x->c.timeout / MOE_COMM_TICKS) return;
+    x->last_heartbeat = now;
+    send_all(x, HEARTBEAT, 0);
 }
 
 static void note_deaths(struct ucx *x)
@@ -226,11 +230,10 @@ static void ucx_wait(struct moe_comm *c, double seconds)
 {
     struct ucx *x = of(c);
     double end = moe_now() + seconds;
-    beat(x);
+    send_heartbeat(x);
     while (!x->news) {
-        double tick =
-            x->c.timeout /
-            MOE_COMM_TICKS; /* longer than that no stream of messages without news keeps this rank here */
+        /* a stream of messages without news keeps this rank here for one tick more, and no longer */
+        double tick = x->c.timeout / MOE_COMM_TICKS;
         if (x->u->ucp_worker_progress(x->worker) && moe_now() < end + tick) continue;
         double left = end - moe_now();
         if (left <= 0) break;
@@ -242,18 +245,19 @@ static void ucx_wait(struct moe_comm *c, double seconds)
     note_deaths(x);
 }
 
-static uint64_t ucx_life(struct moe_comm *c, int rank) { return of(c)->link[rank].life; }
+static uint64_t ucx_heartbeats(struct moe_comm *c, int rank) { return of(c)->link[rank].heartbeats; }
 
 static void ucx_give_up(struct moe_comm *c, int rank)
 {
     struct ucx *x = of(c);
-    send_all(x, GIVEN_UP, (uint32_t)rank); /* to itself, too */
+    send_all(x, GIVEN_UP, (uint32_t)rank); /* to that rank, too */
     x->link[rank].gone = true;
 }
 
-/* ---- life ---- */
+/* ---- open, connect and close ---- */
 
-/* Nobody leaves before all have heard all that was said: a connection that closes would look like a death. */
+/* Says BYE and waits until all living ranks have said it: before a rank has received everything, a
+ * connection that closes would look to it like a death. */
 static void farewell(struct ucx *x)
 {
     double end = moe_now() + LINGER;
@@ -306,7 +310,7 @@ static void ucx_close(struct moe_comm *c)
 
 static const struct moe_comm_ops ops = {
     "ucx",     ucx_request, ucx_post, ucx_requested, ucx_reply, ucx_answer,       ucx_answered,   ucx_say,
-    ucx_heard, ucx_wait,    ucx_life, ucx_give_up,   ucx_close, ucx_request_size, ucx_reply_size,
+    ucx_heard, ucx_wait,    ucx_heartbeats, ucx_give_up,   ucx_close, ucx_request_size, ucx_reply_size,
 };
 
 static enum moe_code slots(struct ucx *x, struct moe_err *err)
@@ -320,9 +324,9 @@ static enum moe_code slots(struct ucx *x, struct moe_err *err)
         return moe_fail(err, MOE_NOMEM, "no memory for the slots of %d ranks", x->c.ranks);
     unsigned char *m = x->memory = p;
     for (size_t r = 0; r < n; r++, m += 2 * (a + b)) {
-        x->link[r].asked = m;
+        x->link[r].request_in = m;
         x->link[r].request.p = m + a;
-        x->link[r].answer = m + 2 * a;
+        x->link[r].reply_in = m + 2 * a;
         x->link[r].reply.p = m + 2 * a + b;
     }
     return MOE_OK;
@@ -421,8 +425,8 @@ static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *
                    x->c.rank, rank, (int)s);
 }
 
-/* Say `kind` to all and wait to hear it from all.  A rank that has said WELCOME may be at work already, and
- * die: that is a loss like any other. */
+/* Sends `kind` to all ranks and waits until it has come from all.  A rank that has sent WELCOME may be at
+ * work already and die: the run then goes on without it. */
 static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct moe_err *err)
 {
     send_all(x, kind, 0);

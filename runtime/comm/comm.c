@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all communicators share: counting, and telling the dead from the slow. */
+/* What all back ends share: it counts messages, and decides which ranks are dead and which are only slow. */
 #include "runtime/comm/comm.h"
 
 #include "base/io.h"
@@ -58,7 +58,7 @@ enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, 
 
 void moe_comm_begin_wait(struct moe_comm *c)
 {
-    for (int r = 0; r < c->ranks; r++) c->peer[r] = (struct moe_peer){ c->ops->life(c, r), 0 };
+    for (int r = 0; r < c->ranks; r++) c->peer[r] = (struct moe_peer){ c->ops->heartbeats(c, r), 0 };
     c->tick = moe_now();
 }
 
@@ -83,19 +83,19 @@ enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err)
     return wait_for(c, left > 0 ? left : 0, err);
 }
 
-enum moe_code moe_comm_alive(struct moe_comm *c, struct moe_err *err) { return wait_for(c, 0, err); }
+enum moe_code moe_comm_heartbeat(struct moe_comm *c, struct moe_err *err) { return wait_for(c, 0, err); }
 
-bool moe_comm_bury(struct moe_comm *c, const bool *awaited)
+bool moe_comm_mark_dead(struct moe_comm *c, const bool *awaited)
 {
     double now = moe_now();
     bool any = false;
     if (now < c->tick + c->timeout / MOE_COMM_TICKS) return false;
-    c->tick = now; /* one tick, however late: time in which this rank itself did not run counts for nobody */
+    c->tick = now; /* counts as one tick, however late it is: this rank may not have run itself */
     for (int r = 0; r < c->ranks; r++) {
         struct moe_peer *p = &c->peer[r];
-        uint64_t life = c->ops->life(c, r);
-        p->ticks = life == p->life ? p->ticks + 1 : 0;
-        p->life = life;
+        uint64_t heartbeats = c->ops->heartbeats(c, r);
+        p->ticks = heartbeats == p->heartbeats ? p->ticks + 1 : 0;
+        p->heartbeats = heartbeats;
         if (r == c->rank || c->dead[r] || !awaited[r] || p->ticks < MOE_COMM_TICKS) continue;
         moe_comm_lost(c, r);
         c->ops->give_up(c, r);

@@ -17,7 +17,7 @@ enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err)
         memset(ep->awaited, 0, (size_t)ep->ranks * sizeof *ep->awaited);
         ep->awaited[who] = true;
         MOE_TRY(moe_comm_wait(ep->c, err));
-        moe_comm_bury(ep->c, ep->awaited);
+        moe_comm_mark_dead(ep->c, ep->awaited);
     }
 }
 
@@ -26,7 +26,7 @@ int moe_ep_began(const struct moe_ep *ep) { return ep->began - 1; }
 enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err)
 {
     MOE_TRY(moe_comm_say(ep->c, SAY_BEGIN, NULL, 0, err));
-    return moe_comm_alive(ep->c, err);
+    return moe_comm_heartbeat(ep->c, err);
 }
 
 enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err)
@@ -36,7 +36,7 @@ enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err)
 
 enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err)
 {
-    return moe_comm_alive(ep->c, err);
+    return moe_comm_heartbeat(ep->c, err);
 }
 
 int moe_ep_tick_ms(const struct moe_ep *ep) { return (int)(1000 * ep->c->timeout / MOE_COMM_TICKS) + 1; }

@@ -188,7 +188,7 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
     enum moe_code code = moe_comm_wait(ep->c, err);
     ep->stats.seconds_wait += moe_now() - t;
     MOE_TRY(code);
-    moe_comm_bury(ep->c, ep->awaited);
+    moe_comm_mark_dead(ep->c, ep->awaited);
     /* a rank that dispatches nothing more leaves it to the others to find out that experts are lost */
     if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK;
     return moe_ep_covered(ep, err);

@@ -71,10 +71,10 @@ static const struct fault faults[] = {
     { "rank 1 sent the same words twice", SAID, 1, 9, 1u << 31, 10, 1 },
     { "rank 1 sent a message of a kind that there is not", KINDS, 1, 0, 0, 0, 1 },
     { "rank 1 sent a message of a kind that there is not", UINT32_MAX, 1, 0, 0, 0, 1 },
-    { "rank 1 sent more bytes than a sign of life has", BEAT, 1, 0, 0, 100, 1 },
+    { "rank 1 sent more bytes than a sign of life has", HEARTBEAT, 1, 0, 0, 100, 1 },
     { "rank 1 sent news of a rank that there is not", GIVEN_UP, 1, 2, 0, 0, 1 },
     { "no other rank has that number", REQUEST, 0, 0, 0, 64, 1 },
-    { "no other rank has that number", BEAT, 2, 0, 0, 0, 1 },
+    { "no other rank has that number", HEARTBEAT, 2, 0, 0, 0, 1 },
     { "no other rank has that number", SAID, UINT32_MAX, 0, 0, 64, 1 },
 };
 

@@ -97,7 +97,7 @@ static bool await(struct rank *r, struct moe_comm *c, int round, int *said, stru
         }
         if (all) break;
         if (moe_comm_wait(c, err) != MOE_OK) return false;
-        moe_comm_bury(c, awaited);
+        moe_comm_mark_dead(c, awaited);
     }
     for (int to = 0; to < RANKS; to++) {
         const unsigned char *p = c->dead[to] ? NULL : moe_comm_answered(c, to);
