@@ -52,23 +52,39 @@ enum moe_code moe_json_str(const cJSON *o, const char *key, bool need, const cha
                            struct moe_err *err);
 const cJSON *moe_json_get(const cJSON *o, const char *key); /* NULL when absent or null; case matters */
 
-/* Put v in the place of o's member `key`, which must be there.  v is taken, whatever is returned; false: no
- * such member, or no memory, after which o may only be deleted. */
-bool moe_json_replace(cJSON *o, const char *key, cJSON *v);
-
-/* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest
- * that reads back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text;
- * NULL when out of memory. */
-char *moe_json_print(const cJSON *o, int indent);
-/* True once any of cJSON's allocations has failed in this process: a tree that was built without looking may
- * lack something.  Linking base/json.c sets cJSON's hooks for that, to malloc and free. */
-bool moe_json_failed(void);
-cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v); /* NULL when out of memory */
+/* ---- JSON out ----
+ *
+ * A tree is built without a look at each step: where there is no memory for something that was to be added,
+ * the object or array that lacks it is marked, and moe_json_whole and moe_json_print tell.  All of these take
+ * `v`, whatever they return; a v of NULL is one that could not be made.  They return what was added, NULL
+ * where it was not; an o of NULL is let pass, since what lacks that is marked.  cJSON_Duplicate keeps the
+ * marks.  What is added with cJSON's own functions is not watched. */
+cJSON *moe_json_add(cJSON *o, const char *key, cJSON *v);
+cJSON *moe_json_append(cJSON *array, cJSON *v);
+cJSON *moe_json_add_object(cJSON *o, const char *key);
+cJSON *moe_json_add_array(cJSON *o, const char *key);
+cJSON *moe_json_add_null(cJSON *o, const char *key);
+cJSON *moe_json_add_bool(cJSON *o, const char *key, bool v);
+cJSON *moe_json_add_str(cJSON *o, const char *key, const char *s);
+cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v);
+cJSON *moe_json_add_f64(cJSON *o, const char *key, double v);
 /* With the digits they have, where all 17 of the double would claim more: a float32 with the fewest that read
- * back as it, and what a clock or a counter gave (seconds, rates, shares) with six.  NULL without memory. */
+ * back as it, and what a clock or a counter gave (seconds, rates, shares) with six. */
 cJSON *moe_json_add_f32(cJSON *o, const char *key, float v);
 cJSON *moe_json_add_measured(cJSON *o, const char *key, double v);
 /* A string of n bytes, of which some may be NUL (cJSON's own strings end there): printed as \u0000. */
-cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n); /* NULL when out of memory */
+cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n);
+/* Put v in the place of o's member `key`; o is marked, too, where it has no such member. */
+cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v);
+
+/* Does the tree hold all that was added to it?  Not one that is NULL: it could not be made. */
+bool moe_json_whole(const cJSON *tree);
+/* Numbers are printed as integers when they are whole and below 2^53, else with up to 17 digits, shortest
+ * that reads back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text;
+ * NULL when out of memory, now or when the tree was built. */
+char *moe_json_print(const cJSON *o, int indent);
+/* True once any of cJSON's allocations has failed in this process.  Linking base/json.c sets cJSON's hooks
+ * for that, to malloc and free. */
+bool moe_json_failed(void);
 
 #endif

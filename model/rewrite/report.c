@@ -337,8 +337,8 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
     if (q) *quantization = cJSON_Duplicate(q, 1);
     cJSON *copy = any ? cJSON_Duplicate(*relative_error, 1) : NULL;
     bool ok = copy || !any;
-    if (any && *quantization && copy)
-        ok = moe_json_replace(*quantization, "relative_error", copy) || !moe_json_get(q, "relative_error");
+    if (ok && cJSON_GetObjectItemCaseSensitive(*quantization, "relative_error"))
+        ok = !any || moe_json_replace(*quantization, "relative_error", copy);
     else cJSON_Delete(copy);
     cJSON_Delete(reports);
     return (q && !*quantization) || !ok ? moe_fail(err, MOE_NOMEM, "no memory for a report") : MOE_OK;

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* JSON out: trees that remember what they lack, and their text. */
+#include "base/json.h"
+
+#include "base/show.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_bool any_failed;
+
+static void *watched(size_t n)
+{
+    void *p = malloc(n);
+    if (!p) atomic_store(&any_failed, true);
+    return p;
+}
+
+__attribute__((constructor)) static void watch(void)
+{
+    cJSON_InitHooks(&(cJSON_Hooks){ watched, free });
+}
+
+bool moe_json_failed(void) { return atomic_load(&any_failed); }
+
+/* A bit of cJSON's `type` above those that cJSON uses (8 for the type, 2 flags), which it copies and never
+ * asks for: this object or array lacks something that was to be added. */
+enum { LACKING = 1 << 16 };
+
+static cJSON *lack(cJSON *o)
+{
+    if (o) o->type |= LACKING;
+    return NULL;
+}
+
+bool moe_json_whole(const cJSON *tree)
+{
+    bool whole = tree && !(tree->type & LACKING);
+    for (const cJSON *c = whole ? tree->child : NULL; whole && c; c = c->next) whole = moe_json_whole(c);
+    return whole;
+}
+
+cJSON *moe_json_add(cJSON *o, const char *key, cJSON *v)
+{
+    if (v && cJSON_AddItemToObject(o, key, v)) return v;
+    cJSON_Delete(v);
+    return lack(o);
+}
+
+cJSON *moe_json_append(cJSON *array, cJSON *v)
+{
+    if (v && cJSON_AddItemToArray(array, v)) return v;
+    cJSON_Delete(v);
+    return lack(array);
+}
+
+cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v)
+{
+    /* cJSON 1.7.15 puts it there without a name where there is no memory for one */
+    if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return v->string ? v : lack(o);
+    cJSON_Delete(v);
+    return lack(o);
+}
+
+cJSON *moe_json_add_object(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateObject()); }
+cJSON *moe_json_add_array(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateArray()); }
+cJSON *moe_json_add_null(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateNull()); }
+
+cJSON *moe_json_add_bool(cJSON *o, const char *key, bool v)
+{
+    return moe_json_add(o, key, cJSON_CreateBool(v));
+}
+
+cJSON *moe_json_add_str(cJSON *o, const char *key, const char *s)
+{
+    return moe_json_add(o, key, cJSON_CreateString(s));
+}
+
+cJSON *moe_json_add_f64(cJSON *o, const char *key, double v)
+{
+    return moe_json_add(o, key, cJSON_CreateNumber(v));
+}
+
+cJSON *moe_json_add_i64(cJSON *o, const char *key, int64_t v)
+{
+    return moe_json_add_f64(o, key, (double)v);
+}
+
+cJSON *moe_json_add_f32(cJSON *o, const char *key, float v)
+{
+    char s[40];
+    for (int digits = 6; isfinite(v) && digits <= 9; digits++) {
+        snprintf(s, sizeof s, "%.*g", digits, (double)v);
+        if (strtof(s, NULL) == v) break;
+    }
+    return moe_json_add_f64(o, key, isfinite(v) ? strtod(s, NULL) : (double)v);
+}
+
+cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
+{
+    char s[40];
+    snprintf(s, sizeof s, "%.6g", v);
+    return moe_json_add_f64(o, key, isfinite(v) ? strtod(s, NULL) : v);
+}
+
+/* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */
+
+struct text { char *p; size_t n, cap; bool failed; };
+
+static void put(struct text *t, const char *s, size_t n)
+{
+    if (t->failed) return;
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = 2 * t->cap + n + 256;
+        char *p = realloc(t->p, cap);
+        if (!p) {
+            t->failed = true;
+            return;
+        }
+        t->p = p;
+        t->cap = cap;
+    }
+    memcpy(t->p + t->n, s, n);
+    t->n += n;
+    t->p[t->n] = 0;
+}
+
+/* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays
+ * JSON.  What must not reach a terminal is escaped: people look at JSON, too. */
+static void put_string(struct text *t, const char *s, size_t n)
+{
+    static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
+    size_t len;
+    put(t, "\"", 1);
+    for (const char *end = s + n; s < end; s += len) {
+        char esc[8] = { '\\' };
+        uint32_t code = 0;
+        const char *short_form = *s ? strchr(special, *s) : NULL;
+        int whole = moe_utf8_decode((const unsigned char *)s, (size_t)(end - s), &code);
+        len = whole ? (size_t)whole : 1;
+        if (!whole) put(t, "\xef\xbf\xbd", 3);
+        else if (short_form) esc[1] = letters[short_form - special], put(t, esc, 2);
+        else if (moe_is_hidden(code)) put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", code));
+        else put(t, s, len);
+    }
+    put(t, "\"", 1);
+}
+
+static void put_number(struct text *t, double v)
+{
+    char s[40];
+    if (!isfinite(v)) snprintf(s, sizeof s, "null");
+    else if (v == floor(v) && fabs(v) < 0x1p53) snprintf(s, sizeof s, "%.0f", v == 0 ? 0.0 : v);
+    else
+        for (int digits = 6; digits <= 17; digits++) {
+            snprintf(s, sizeof s, "%.*g", digits, v);
+            if (strtod(s, NULL) == v) break;
+        }
+    put(t, s, strlen(s));
+}
+
+static void newline(struct text *t, int indent, int depth)
+{
+    if (!indent) return;
+    put(t, "\n", 1);
+    for (int i = 0; i < indent * depth; i++) put(t, " ", 1);
+}
+
+static void put_value(struct text *t, const cJSON *v, int indent, int depth)
+{
+    if (v->type & LACKING) t->failed = true;
+    else if (cJSON_IsNumber(v)) put_number(t, v->valuedouble);
+    else if (cJSON_IsString(v)) put_string(t, v->valuestring, strlen(v->valuestring));
+    else if (cJSON_IsRaw(v)) put(t, v->valuestring, strlen(v->valuestring)); /* moe_json_add_text made it */
+    else if (cJSON_IsBool(v)) put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
+    else if (cJSON_IsArray(v) || cJSON_IsObject(v)) {
+        bool flat = cJSON_IsArray(v) && (!v->child || !(v->child->type & (cJSON_Array | cJSON_Object)));
+        put(t, cJSON_IsArray(v) ? "[" : "{", 1);
+        for (const cJSON *c = v->child; c; c = c->next) {
+            if (!flat) newline(t, indent, depth + 1);
+            if (cJSON_IsObject(v)) {
+                put_string(t, c->string, strlen(c->string));
+                put(t, ": ", 2);
+            }
+            put_value(t, c, indent, depth + 1);
+            if (c->next) put(t, indent && !flat ? "," : ", ", indent && !flat ? 1 : 2);
+        }
+        if (v->child && !flat) newline(t, indent, depth);
+        put(t, cJSON_IsArray(v) ? "]" : "}", 1);
+    } else {
+        put(t, "null", 4);
+    }
+}
+
+char *moe_json_print(const cJSON *o, int indent)
+{
+    struct text t = { 0 };
+    if (!o) return NULL;
+    put_value(&t, o, indent, 0);
+    if (indent) put(&t, "\n", 1);
+    if (!t.failed) return t.p;
+    free(t.p);
+    return NULL;
+}
+
+cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n)
+{
+    struct text t = { 0 };
+    put_string(&t, s, n);
+    cJSON *added = moe_json_add(o, key, t.failed ? NULL : cJSON_CreateRaw(t.p));
+    free(t.p);
+    return added;
+}
