@@ -347,15 +347,15 @@ static bool add_worst(cJSON *rows, const struct worst *w)
     const struct gap *g = &w->gap;
     cJSON *o = cJSON_CreateObject();
     return o && cJSON_AddItemToArray(rows, o) &&
-           cJSON_AddStringToObject(
+           moe_json_add_str(
                o, "tensor", moe_tensor_name((enum moe_role)w->t->role, w->t->layer, w->t->expert, name)) &&
-           cJSON_AddStringToObject(o, "type", moe_dtype_name(w->t->type)) &&
-           cJSON_AddStringToObject(o, "type_second", moe_dtype_name(w->u->type)) &&
-           cJSON_AddNumberToObject(o, "relative_error", relative(g->num, g->den)) &&
+           moe_json_add_str(o, "type", moe_dtype_name(w->t->type)) &&
+           moe_json_add_str(o, "type_second", moe_dtype_name(w->u->type)) &&
+           moe_json_add_f64(o, "relative_error", relative(g->num, g->den)) &&
            moe_json_add_i64(o, "weights", g->weights) &&
            moe_json_add_i64(o, "weights_different", g->different) &&
            moe_json_add_i64(o, "not_finite", g->not_finite) &&
-           cJSON_AddNumberToObject(o, "max_difference", g->max) && moe_json_add_i64(o, "row", g->row) &&
+           moe_json_add_f64(o, "max_difference", g->max) && moe_json_add_i64(o, "row", g->row) &&
            moe_json_add_i64(o, "column", g->col) && moe_json_add_f32(o, "first", g->first) &&
            moe_json_add_f32(o, "second", g->second);
 }
@@ -368,10 +368,10 @@ static bool add_pairs(cJSON *rows, const struct diff *d)
             const struct pair *p = &d->pair[t][u];
             cJSON *o = p->tensors ? cJSON_CreateObject() : NULL;
             ok = !p->tensors || (o && cJSON_AddItemToArray(rows, o) &&
-                                 cJSON_AddStringToObject(o, "type", moe_dtype_name(t)) &&
-                                 cJSON_AddStringToObject(o, "type_second", moe_dtype_name(u)) &&
+                                 moe_json_add_str(o, "type", moe_dtype_name(t)) &&
+                                 moe_json_add_str(o, "type_second", moe_dtype_name(u)) &&
                                  moe_json_add_i64(o, "tensors", p->tensors) &&
-                                 cJSON_AddNumberToObject(o, "relative_error", relative(p->num, p->den)));
+                                 moe_json_add_f64(o, "relative_error", relative(p->num, p->den)));
         }
     return ok;
 }
@@ -380,8 +380,8 @@ static cJSON *result(const struct diff *d)
 {
     cJSON *j = cJSON_CreateObject(), *rows = NULL, *config = config_json(d);
     bool same = config && !config->child && !d->different;
-    bool ok = j && config && cJSON_AddBoolToObject(j, "same", same) &&
-              cJSON_AddBoolToObject(j, "values_same", !d->unequal) &&
+    bool ok = j && config && moe_json_add_bool(j, "same", same) &&
+              moe_json_add_bool(j, "values_same", !d->unequal) &&
               moe_json_add_i64(j, "tensors_same", d->same) &&
               moe_json_add_i64(j, "tensors_different", d->different) &&
               moe_json_add_i64(j, "tensors_only_first", d->only_first) &&
@@ -389,8 +389,8 @@ static cJSON *result(const struct diff *d)
               moe_json_add_i64(j, "tensors_shape", d->shape) &&
               moe_json_add_i64(j, "tensors_type", d->type) &&
               moe_json_add_i64(j, "tensors_values", d->values) &&
-              cJSON_AddNumberToObject(j, "relative_error", relative(d->num, d->den)) &&
-              add_pairs(cJSON_AddArrayToObject(j, "types"), d) && (rows = cJSON_AddArrayToObject(j, "worst"));
+              moe_json_add_f64(j, "relative_error", relative(d->num, d->den)) &&
+              add_pairs(moe_json_add_array(j, "types"), d) && (rows = moe_json_add_array(j, "worst"));
     for (int64_t i = 0; ok && i < d->n_worst; i++) ok = add_worst(rows, &d->worst[i]);
     if (ok) ok = cJSON_AddItemToObject(j, "config", config);
     if (ok) return j;

@@ -41,7 +41,7 @@ static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, cons
 {
     if (type == MOE_GGUF_STRING) return moe_json_add_text(to, key, v->text, v->kept);
     bool real = type == MOE_GGUF_FLOAT32 || type == MOE_GGUF_FLOAT64;
-    if (real && !isfinite(v->number)) return cJSON_AddStringToObject(to, key, not_finite(v->number));
+    if (real && !isfinite(v->number)) return moe_json_add_str(to, key, not_finite(v->number));
     if (type == MOE_GGUF_FLOAT32) return moe_json_add_f32(to, key, (float)v->number);
     cJSON *n = item(type, v);
     return n && cJSON_AddItemToObject(to, key, n);
@@ -50,7 +50,7 @@ static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, cons
 /* An array's first elements: strings go through an object, which is where text with any bytes can be put. */
 static bool add_first(cJSON *o, const struct moe_gguf_pair *p)
 {
-    cJSON *first = cJSON_AddArrayToObject(o, "first"), *bag = cJSON_CreateObject();
+    cJSON *first = moe_json_add_array(o, "first"), *bag = cJSON_CreateObject();
     bool ok = first && bag;
     for (int i = 0; ok && i < p->shown; i++) {
         ok = add_value(bag, "v", p->item, &p->value[i]);
@@ -64,7 +64,7 @@ static bool add_first(cJSON *o, const struct moe_gguf_pair *p)
 
 static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
 {
-    cJSON *m = cJSON_AddObjectToObject(j, "metadata");
+    cJSON *m = moe_json_add_object(j, "metadata");
     bool ok = m != NULL;
     for (int64_t i = 0; ok && i < h->n_pairs; i++) {
         const struct moe_gguf_pair *p = &h->pairs[i];
@@ -72,8 +72,8 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
             ok = add_value(m, p->key, p->type, &p->value[0]);
             continue;
         }
-        cJSON *o = cJSON_AddObjectToObject(m, p->key);
-        ok = o && cJSON_AddStringToObject(o, "type", moe_gguf_value_name(p->item)) &&
+        cJSON *o = moe_json_add_object(m, p->key);
+        ok = o && moe_json_add_str(o, "type", moe_gguf_value_name(p->item)) &&
              moe_json_add_i64(o, "count", (int64_t)p->count) && add_first(o, p);
     }
     return ok;
@@ -83,7 +83,7 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
 static bool add_bytes(cJSON *o, bool known, uint64_t bytes)
 {
     return known ? moe_json_add_i64(o, "bytes", (int64_t)bytes) != NULL
-                 : cJSON_AddNullToObject(o, "bytes") != NULL;
+                 : moe_json_add_null(o, "bytes") != NULL;
 }
 
 static bool add_types(cJSON *j, const struct moe_gguf_head *h)
@@ -96,12 +96,12 @@ static bool add_types(cJSON *j, const struct moe_gguf_head *h)
         tensors[k]++;
         bytes[k] += t->bytes;
     }
-    cJSON *types = cJSON_AddObjectToObject(j, "types");
+    cJSON *types = moe_json_add_object(j, "types");
     bool ok = types != NULL;
     for (uint32_t k = 0; ok && k <= TYPES_MAX; k++) {
         char room[32];
         if (!tensors[k]) continue;
-        cJSON *o = cJSON_AddObjectToObject(types, k < TYPES_MAX ? type_name(k, room) : "other types");
+        cJSON *o = moe_json_add_object(types, k < TYPES_MAX ? type_name(k, room) : "other types");
         ok = o && moe_json_add_i64(o, "tensors", tensors[k]) && add_bytes(o, moe_gguf_type_name(k), bytes[k]);
     }
     return ok;
@@ -121,19 +121,19 @@ static bool add_all_bytes(cJSON *j, const struct moe_gguf_head *h)
 static bool add_string(cJSON *j, const char *as, const struct moe_gguf_head *h, const char *key)
 {
     const struct moe_gguf_pair *p = moe_gguf_find(h, key);
-    if (!p || p->type != MOE_GGUF_STRING) return cJSON_AddNullToObject(j, as);
+    if (!p || p->type != MOE_GGUF_STRING) return moe_json_add_null(j, as);
     return moe_json_add_text(j, as, p->value[0].text, p->value[0].kept);
 }
 
 static cJSON *summary(const struct moe_gguf_head *h)
 {
     cJSON *j = cJSON_CreateObject();
-    bool ok = j && cJSON_AddStringToObject(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
+    bool ok = j && moe_json_add_str(j, "kind", "gguf") && moe_json_add_i64(j, "version", h->version) &&
               add_string(j, "architecture", h, "general.architecture") &&
               add_string(j, "name", h, "general.name") && moe_json_add_i64(j, "tensors", h->n_tensors) &&
               add_all_bytes(j, h) && add_types(j, h);
-    ok = ok && add_metadata(j, h) && cJSON_AddNullToObject(j, "verified") &&
-         cJSON_AddArrayToObject(j, "problems");
+    ok = ok && add_metadata(j, h) && moe_json_add_null(j, "verified") &&
+         moe_json_add_array(j, "problems");
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -144,9 +144,9 @@ static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
     char room[32];
     cJSON *row = cJSON_CreateObject(), *shape = NULL;
     if (!row || !cJSON_AddItemToArray(list, row)) return false;
-    bool ok = cJSON_AddStringToObject(row, "name", t->name) &&
-              cJSON_AddStringToObject(row, "type", type_name(t->type, room)) &&
-              (shape = cJSON_AddArrayToObject(row, "shape"));
+    bool ok = moe_json_add_str(row, "name", t->name) &&
+              moe_json_add_str(row, "type", type_name(t->type, room)) &&
+              (shape = moe_json_add_array(row, "shape"));
     for (uint32_t d = 0; ok && d < t->ndim; d++) {
         cJSON *n = cJSON_CreateNumber((double)t->ne[d]);
         ok = n && cJSON_AddItemToArray(shape, n);
@@ -160,7 +160,7 @@ static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const
 {
     struct moe_re *re = NULL;
     if (*pattern) MOE_TRY(moe_re_open(&re, pattern, err));
-    cJSON *list = cJSON_AddArrayToObject(j, "tensor_list");
+    cJSON *list = moe_json_add_array(j, "tensor_list");
     bool ok = list != NULL;
     for (int64_t i = 0; ok && i < h->n_tensors; i++)
         if (!re || moe_re_match(re, h->tensors[i].name, strlen(h->tensors[i].name)))

@@ -13,16 +13,16 @@
 
 static bool add_rope(cJSON *j, const struct moe_config *c)
 {
-    cJSON *o = cJSON_AddObjectToObject(j, "rope");
-    bool ok = o && cJSON_AddStringToObject(o, "type", c->yarn ? "yarn" : "default") &&
-              cJSON_AddNumberToObject(o, "theta", c->rope_theta);
+    cJSON *o = moe_json_add_object(j, "rope");
+    bool ok = o && moe_json_add_str(o, "type", c->yarn ? "yarn" : "default") &&
+              moe_json_add_f64(o, "theta", c->rope_theta);
     if (!ok || !c->yarn) return ok;
-    return cJSON_AddNumberToObject(o, "factor", c->yarn_factor) &&
-           cJSON_AddNumberToObject(o, "original_context_length", c->original_max_position_embeddings) &&
-           cJSON_AddNumberToObject(o, "mscale", c->mscale) &&
-           cJSON_AddNumberToObject(o, "mscale_all_dim", c->mscale_all_dim) &&
-           cJSON_AddNumberToObject(o, "beta_fast", c->beta_fast) &&
-           cJSON_AddNumberToObject(o, "beta_slow", c->beta_slow);
+    return moe_json_add_f64(o, "factor", c->yarn_factor) &&
+           moe_json_add_f64(o, "original_context_length", c->original_max_position_embeddings) &&
+           moe_json_add_f64(o, "mscale", c->mscale) &&
+           moe_json_add_f64(o, "mscale_all_dim", c->mscale_all_dim) &&
+           moe_json_add_f64(o, "beta_fast", c->beta_fast) &&
+           moe_json_add_f64(o, "beta_slow", c->beta_slow);
 }
 
 static bool add_shape(cJSON *j, const struct moe_config *c)
@@ -56,8 +56,8 @@ static enum moe_code add_template(cJSON *o, const struct moe_source *src, const 
     struct moe_chat *chat = NULL;
     enum moe_code code = moe_chat_open(&chat, t, &hint, err);
     if (code == MOE_NOMEM || code == MOE_IO) return code;
-    cJSON *v = chat ? cJSON_AddStringToObject(o, "chat_template", moe_chat_name(chat))
-                    : cJSON_AddNullToObject(o, "chat_template");
+    cJSON *v = chat ? moe_json_add_str(o, "chat_template", moe_chat_name(chat))
+                    : moe_json_add_null(o, "chat_template");
     moe_chat_close(&chat);
     return v ? MOE_OK : no_memory(err);
 }
@@ -69,13 +69,13 @@ static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struc
 {
     enum moe_code code = moe_tokenizer_open(t, src->path, 0, err);
     if (code == MOE_NOMEM || code == MOE_IO) return code;
-    if (code == MOE_NOT_FOUND) return cJSON_AddNullToObject(j, "tokenizer") ? MOE_OK : no_memory(err);
-    cJSON *o = cJSON_AddObjectToObject(j, "tokenizer");
+    if (code == MOE_NOT_FOUND) return moe_json_add_null(j, "tokenizer") ? MOE_OK : no_memory(err);
+    cJSON *o = moe_json_add_object(j, "tokenizer");
     if (o && code != MOE_OK)
-        return cJSON_AddNullToObject(o, "kind") && cJSON_AddStringToObject(o, "problem", err->msg)
+        return moe_json_add_null(o, "kind") && moe_json_add_str(o, "problem", err->msg)
                  ? MOE_OK
                  : no_memory(err);
-    bool ok = o && cJSON_AddStringToObject(o, "kind", "tiktoken") && /* the only one that opens */
+    bool ok = o && moe_json_add_str(o, "kind", "tiktoken") && /* the only one that opens */
               moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t));
     if (!ok) return no_memory(err);
     return add_template(o, src, *t, err);
@@ -83,7 +83,7 @@ static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struc
 
 static bool add_end_tokens(cJSON *j, const struct moe_config *c, const struct moe_tokenizer *t)
 {
-    cJSON *list = cJSON_AddArrayToObject(j, "end_tokens");
+    cJSON *list = moe_json_add_array(j, "end_tokens");
     bool ok = list != NULL;
     for (int64_t i = 0; ok && i < c->n_eos; i++) {
         char room[MOE_TOKEN_ROOM];
@@ -92,7 +92,7 @@ static bool add_end_tokens(cJSON *j, const struct moe_config *c, const struct mo
         const char *piece = fits ? moe_token_bytes(t, (int32_t)c->eos_token_id[i], room, &n) : NULL;
         cJSON *o = cJSON_CreateObject();
         ok = o && cJSON_AddItemToArray(list, o) && moe_json_add_i64(o, "id", c->eos_token_id[i]) &&
-             (piece ? moe_json_add_text(o, "piece", piece, n) : cJSON_AddNullToObject(o, "piece"));
+             (piece ? moe_json_add_text(o, "piece", piece, n) : moe_json_add_null(o, "piece"));
     }
     return ok;
 }
@@ -115,11 +115,11 @@ static bool copy(cJSON *o, const char *as, const cJSON *from)
 static bool add_quantization(cJSON *j, const struct moe_source *src)
 {
     const cJSON *q = quantization(src), *calibration = q ? moe_json_get(q, "calibration") : NULL;
-    if (!q) return cJSON_AddNullToObject(j, "quantization") != NULL;
-    cJSON *o = cJSON_AddObjectToObject(j, "quantization");
+    if (!q) return moe_json_add_null(j, "quantization") != NULL;
+    cJSON *o = moe_json_add_object(j, "quantization");
     return o && copy(o, "method", moe_json_get(q, "method")) &&
            copy(o, "quantize", moe_json_get(q, "quantize")) &&
-           cJSON_AddBoolToObject(o, "calibrated", cJSON_IsObject(calibration)) &&
+           moe_json_add_bool(o, "calibrated", cJSON_IsObject(calibration)) &&
            copy(o, "calibration_tokens", calibration ? moe_json_get(calibration, "tokens") : NULL) &&
            copy(o, "input_scale", moe_json_get(q, "input_scale")) &&
            copy(o, "relative_error", moe_json_get(moe_json_get(q, "relative_error"), "total"));
@@ -159,16 +159,16 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
     cJSON *row = cJSON_CreateObject();
     if (!row || !cJSON_AddItemToArray(list, row)) return false;
     bool moe = t->layer >= 0 && moe_layer_is_moe(&src->config, t->layer);
-    cJSON *number = t->layer < 0 ? cJSON_AddNullToObject(row, "layer")
+    cJSON *number = t->layer < 0 ? moe_json_add_null(row, "layer")
                                  : moe_json_add_i64(row, "layer", t->layer);
     bool ok = number &&
-              cJSON_AddStringToObject(row, "kind",
-                                      t->layer < 0 ? "model"
-                                      : moe        ? "experts"
+              moe_json_add_str(row, "kind",
+                               t->layer < 0 ? "model"
+                               : moe        ? "experts"
                                                    : "dense") &&
               moe_inspect_add_types(row, t, n);
-    if (!ok || !error) return ok && cJSON_AddNullToObject(row, "relative_error");
-    cJSON *e = cJSON_AddObjectToObject(row, "relative_error");
+    if (!ok || !error) return ok && moe_json_add_null(row, "relative_error");
+    cJSON *e = moe_json_add_object(row, "relative_error");
     for (int i = 0; e && ok && i < 3; i++) ok = copy(e, parts[i], moe_json_get(error, parts[i]));
     return e && ok;
 }

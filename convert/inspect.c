@@ -25,13 +25,13 @@ bool moe_inspect_add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
 {
     int64_t tensors[MOE_DTYPE_COUNT] = { 0 };
     uint64_t bytes[MOE_DTYPE_COUNT] = { 0 };
-    cJSON *types = cJSON_AddObjectToObject(into, "types");
+    cJSON *types = moe_json_add_object(into, "types");
     for (int64_t i = 0; i < n; i++)
         if (is_there(&t[i])) tensors[t[i].type]++, bytes[t[i].type] += tensor_bytes(&t[i]);
     bool ok = types != NULL;
     for (int k = 0; ok && k < MOE_DTYPE_COUNT; k++) {
         if (!tensors[k]) continue;
-        cJSON *one = cJSON_AddObjectToObject(types, moe_dtype_name(k));
+        cJSON *one = moe_json_add_object(types, moe_dtype_name(k));
         ok = one && moe_json_add_i64(one, "tensors", tensors[k]) &&
              moe_json_add_i64(one, "bytes", (int64_t)bytes[k]);
     }
@@ -41,14 +41,14 @@ bool moe_inspect_add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
 static bool add_staged(cJSON *into, const struct moe_staged *s)
 {
     const int ranks[] = { s->first, s->last };
-    cJSON *o = cJSON_AddObjectToObject(into, "staged"), *pair = o ? cJSON_AddArrayToObject(o, "ranks") : NULL;
+    cJSON *o = moe_json_add_object(into, "staged"), *pair = o ? moe_json_add_array(o, "ranks") : NULL;
     bool ok = pair != NULL;
     for (int i = 0; ok && i < 2; i++) {
         cJSON *n = cJSON_CreateNumber(ranks[i]);
         ok = n && cJSON_AddItemToArray(pair, n);
     }
     return ok && moe_json_add_i64(o, "of", s->ranks) && moe_json_add_i64(o, "experts_absent", s->absent) &&
-           cJSON_AddStringToObject(o, "from", s->from) && cJSON_AddStringToObject(o, "plan", s->plan);
+           moe_json_add_str(o, "from", s->from) && moe_json_add_str(o, "plan", s->plan);
 }
 
 enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, struct moe_err *err)
@@ -61,9 +61,9 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
         bytes += tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
     for (int64_t i = 0; !container && i < src->n_raws; i++) bytes += src->raws[i].span.bytes;
     cJSON *j = cJSON_CreateObject();
-    bool ok = j && cJSON_AddStringToObject(j, "kind", container ? "container" : "checkpoint") &&
-              cJSON_AddStringToObject(j, "layout", src->layout ? src->layout : "unknown") &&
-              cJSON_AddStringToObject(j, "architecture", c->architecture) &&
+    bool ok = j && moe_json_add_str(j, "kind", container ? "container" : "checkpoint") &&
+              moe_json_add_str(j, "layout", src->layout ? src->layout : "unknown") &&
+              moe_json_add_str(j, "architecture", c->architecture) &&
               moe_json_add_i64(j, "layers", c->num_hidden_layers) &&
               moe_json_add_i64(j, "experts", c->n_routed_experts) &&
               moe_json_add_i64(j, "experts_per_token", c->num_experts_per_tok) &&
@@ -93,13 +93,13 @@ static cJSON *tensor_row(const char *name, const char *type, const int64_t *shap
                          const char *file, uint64_t offset)
 {
     cJSON *row = cJSON_CreateObject(), *s = NULL;
-    bool ok = row && cJSON_AddStringToObject(row, "name", name) &&
-              cJSON_AddStringToObject(row, "type", type) && (s = cJSON_AddArrayToObject(row, "shape"));
+    bool ok = row && moe_json_add_str(row, "name", name) &&
+              moe_json_add_str(row, "type", type) && (s = moe_json_add_array(row, "shape"));
     for (int i = 0; ok && i < ndim; i++) {
         cJSON *n = cJSON_CreateNumber((double)shape[i]);
         ok = n && cJSON_AddItemToArray(s, n);
     }
-    if (ok && moe_json_add_i64(row, "bytes", (int64_t)bytes) && cJSON_AddStringToObject(row, "file", file) &&
+    if (ok && moe_json_add_i64(row, "bytes", (int64_t)bytes) && moe_json_add_str(row, "file", file) &&
         moe_json_add_i64(row, "offset", (int64_t)offset)) return row;
     cJSON_Delete(row);
     return NULL;
@@ -127,8 +127,8 @@ static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_
     cJSON *row = tensor_row(r->name, r->dtype, r->shape, r->ndim, r->span.bytes,
                             src->files[r->span.file].name, r->span.offset);
     if (!row) return false;
-    bool ok = r->skipped ? cJSON_AddStringToObject(row, "skipped", r->skipped) != NULL
-                         : cJSON_AddNullToObject(row, "skipped") != NULL;
+    bool ok = r->skipped ? moe_json_add_str(row, "skipped", r->skipped) != NULL
+                         : moe_json_add_null(row, "skipped") != NULL;
     return cJSON_AddItemToArray(list, row) && ok;
 }
 
@@ -162,12 +162,12 @@ static bool add_extents(cJSON *row, const struct moe_source *src, const struct m
     struct moe_shard_header h;
     bool ok = true;
     if (src->kind == MOE_CHECKPOINT || !t) {
-        for (int i = 0; ok && i < 4; i++) ok = cJSON_AddNullToObject(row, keys[i]);
+        for (int i = 0; ok && i < 4; i++) ok = moe_json_add_null(row, keys[i]);
         return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
     }
     const struct moe_file *f = &src->files[t->plane[MOE_PLANE_DATA].file];
     if (moe_pread(f->fd, f->path, &h, sizeof h, 0, err) != MOE_OK) return false;
-    ok = cJSON_AddStringToObject(row, keys[0], f->name) && moe_json_add_i64(row, keys[1], h.alignment) &&
+    ok = moe_json_add_str(row, keys[0], f->name) && moe_json_add_i64(row, keys[1], h.alignment) &&
          moe_json_add_i64(row, keys[2], (int64_t)h.extent_offset) &&
          moe_json_add_i64(row, keys[3], (int64_t)h.extent_bytes);
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;

@@ -223,12 +223,12 @@ static void told_by_writing(const struct moe_source *src, const struct moe_gguf_
     moe_json_add_i64(json, "nvfp4_blocks_rounded", got->blocks_rounded);
     moe_json_add_i64(json, "tensors_decoded", got->decoded);
     moe_json_add_i64(json, "tensors_rounded", got->rounded);
-    cJSON_AddNumberToObject(json, "relative_error", got->relative_error);
-    cJSON_AddNumberToObject(json, "worst_error", got->worst_error);
+    moe_json_add_f64(json, "relative_error", got->relative_error);
+    moe_json_add_f64(json, "worst_error", got->worst_error);
     if (got->worst < 0) return;
     const struct moe_tensor *t = &src->tensors[got->worst];
-    cJSON_AddStringToObject(json, "worst_tensor",
-                            moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
+    moe_json_add_str(json, "worst_tensor",
+                     moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
 }
 
 static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJSON *json,
@@ -268,7 +268,7 @@ static enum moe_code to_hf_nvfp4(struct options *o, const struct moe_source *src
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
-    if (!got.was_done && got.reencoded) cJSON_AddNumberToObject(json, "relative_error", got.relative_error);
+    if (!got.was_done && got.reencoded) moe_json_add_f64(json, "relative_error", got.relative_error);
     if (!got.was_done) moe_hf_tell(&o->run, flavor, &got);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;

@@ -221,17 +221,17 @@ static enum moe_code judge(struct options *o, const struct moe_source *src, cJSO
         *verdict = code;
         if (code == MOE_OK) MOE_TRY(judge_tokenizer(src, problems, verdict, why, err));
     }
-    if (o->verify) cJSON_AddBoolToObject(json, "verified", *verdict == MOE_OK);
-    else cJSON_AddNullToObject(json, "verified");
+    if (o->verify) moe_json_add_bool(json, "verified", *verdict == MOE_OK);
+    else moe_json_add_null(json, "verified");
     return MOE_OK;
 }
 
 static void add_error(cJSON *json, enum moe_code code, const struct moe_err *e)
 {
-    cJSON *o = cJSON_AddObjectToObject(json, "error");
-    cJSON_AddNumberToObject(o, "code", code);
-    cJSON_AddStringToObject(o, "name", moe_code_name(code));
-    cJSON_AddStringToObject(o, "message", e->msg);
+    cJSON *o = moe_json_add_object(json, "error");
+    moe_json_add_f64(o, "code", code);
+    moe_json_add_str(o, "name", moe_code_name(code));
+    moe_json_add_str(o, "message", e->msg);
     cJSON_AddItemToObject(o, "file", e->file[0] ? cJSON_CreateString(e->file) : cJSON_CreateNull());
     cJSON_AddItemToObject(o, "tensor", e->tensor[0] ? cJSON_CreateString(e->tensor) : cJSON_CreateNull());
 }
@@ -460,7 +460,7 @@ static enum moe_code detokenize(struct options *o, const struct moe_tokenizer *t
         text[n] = 0;
         if (!o->run.json) moe_print_text(raw, m);
         ok = (*json = cJSON_CreateObject()) && moe_json_add_text(*json, "text", text, n) &&
-             (b64 = moe_base64(raw, m)) && cJSON_AddStringToObject(*json, "bytes_base64", b64);
+             (b64 = moe_base64(raw, m)) && moe_json_add_str(*json, "bytes_base64", b64);
     }
     free(ids);
     free(text);

@@ -29,7 +29,7 @@ static bool put_yarn(cJSON *o, const struct moe_config *c)
               { "mscale_all_dim", c->mscale_all_dim },
               { "original_max_position_embeddings", c->original_max_position_embeddings } };
     bool ok = put(r, "type", cJSON_CreateString("yarn"));
-    for (size_t i = 0; i < sizeof f / sizeof *f; i++) ok = ok && cJSON_AddNumberToObject(r, f[i].key, f[i].v);
+    for (size_t i = 0; i < sizeof f / sizeof *f; i++) ok = ok && moe_json_add_f64(r, f[i].key, f[i].v);
     return ok;
 }
 

@@ -62,8 +62,8 @@ static bool add_turn(struct moe_text *t, const char *role, const char *content, 
 {
     cJSON *m = cJSON_CreateObject();
     if (!t->made) t->made = cJSON_CreateArray();
-    if (m && t->made && cJSON_AddStringToObject(m, "role", role) &&
-        cJSON_AddStringToObject(m, "content", content) && add_others(m, turn) &&
+    if (m && t->made && moe_json_add_str(m, "role", role) &&
+        moe_json_add_str(m, "content", content) && add_others(m, turn) &&
         cJSON_AddItemToArray(t->made, m)) return true;
     cJSON_Delete(m);
     return false;

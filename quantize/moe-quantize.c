@@ -215,19 +215,19 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
     char hash[20];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)text->hash);
     cJSON *j = cJSON_CreateObject();
-    bool ok = j && cJSON_AddNumberToObject(j, "tokens", (double)c->n) &&
-              cJSON_AddStringToObject(j, "tokens_xxh3_64", hash) &&
-              cJSON_AddNumberToObject(j, "sequence_length", (double)c->sequence) &&
-              cJSON_AddNumberToObject(j, "sweeps", c->method.matrix.sweeps) &&
-              cJSON_AddBoolToObject(j, "fit", c->method.matrix.fit) &&
-              cJSON_AddNumberToObject(j, "damping", c->method.matrix.damp) &&
-              cJSON_AddNumberToObject(j, "sensitivity_tokens",
-                                      (double)(c->fisher < c->n ? c->fisher : c->n)) &&
-              cJSON_AddNumberToObject(j, "seed", (double)c->seed) &&
-              cJSON_AddStringToObject(j, "activations", moe_activations_name(c->method.activations)) &&
-              cJSON_AddStringToObject(j, "upstream",
-                                      c->upstream_source   ? "source"
-                                      : c->method.corrects ? "corrected"
+    bool ok = j && moe_json_add_f64(j, "tokens", (double)c->n) &&
+              moe_json_add_str(j, "tokens_xxh3_64", hash) &&
+              moe_json_add_f64(j, "sequence_length", (double)c->sequence) &&
+              moe_json_add_f64(j, "sweeps", c->method.matrix.sweeps) &&
+              moe_json_add_bool(j, "fit", c->method.matrix.fit) &&
+              moe_json_add_f64(j, "damping", c->method.matrix.damp) &&
+              moe_json_add_f64(j, "sensitivity_tokens",
+                               (double)(c->fisher < c->n ? c->fisher : c->n)) &&
+              moe_json_add_f64(j, "seed", (double)c->seed) &&
+              moe_json_add_str(j, "activations", moe_activations_name(c->method.activations)) &&
+              moe_json_add_str(j, "upstream",
+                               c->upstream_source   ? "source"
+                               : c->method.corrects ? "corrected"
                                                            : "quantized");
     if (ok) return j;
     cJSON_Delete(j);
@@ -301,14 +301,14 @@ static void tell_plan(const struct options *o, cJSON *json, const struct moe_cal
 {
     char a[16], b[16], c[16], d[16];
     cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "scratch_bytes"), (double)p->scratch);
-    cJSON_AddBoolToObject(json, "fits", p->fits);
+    moe_json_add_bool(json, "fits", p->fits);
     moe_json_add_i64(json, "memory_allowed_bytes", (int64_t)p->limit);
     moe_json_add_i64(json, "memory_least_bytes", (int64_t)p->least[0]);
     moe_json_add_i64(json, "memory_least_with_scratch_bytes", (int64_t)p->least[1]);
     moe_json_add_i64(json, "scratch_with_least_bytes", (int64_t)p->least_scratch);
     moe_json_add_i64(json, "partial_bytes", (int64_t)p->partial);
     moe_json_add_i64(json, "calib_tokens", tokens);
-    cJSON_AddNumberToObject(json, "flops", p->work);
+    moe_json_add_f64(json, "flops", p->work);
     moe_json_add_measured(json, "product_flops_per_second", speed);
     moe_json_add_i64(json, "experts_at_once", p->workers);
     moe_human_bytes(p->partial, a);
@@ -397,8 +397,8 @@ static enum moe_code dry_run(struct options *o, const struct moe_source *src,
     free(type);
     moe_corpus_release(&text);
     MOE_TRY(code);
-    cJSON_AddStringToObject(json, "method",
-                            o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
+    moe_json_add_str(json, "method",
+                     o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     tell_disk(o, json, e.disk_bytes + p.partial);
     if (o->calibrated) tell_plan(o, json, &p, tokens, speed);
@@ -485,15 +485,15 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src,
                  (long long)got.unequal_pairs, moe_plural(got.unequal_pairs),
                  got.unequal_pairs == 1 ? "s" : "ve");
     if (!got.was_done) print_errors(&o->run, got.relative_error);
-    cJSON_AddStringToObject(json, "method",
-                            o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
+    moe_json_add_str(json, "method",
+                     o->calibrated ? calibrated_name[o->calibrated] : moe_method_name(r->method));
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
     if (o->hf) moe_hf_report(json, o->export.flavor, &exported);
     if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
     if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
     if (o->calibrate && !got.was_done)
-        cJSON_AddNumberToObject(json, "flops", moe_calibrate_flops(o->calibrate));
+        moe_json_add_f64(json, "flops", moe_calibrate_flops(o->calibrate));
     MOE_TRY(add_notes(o, json, got.notes, err));
     for (size_t i = 0; i < o->report.n; i++) MOE_TRY(write_report(o->report.v[i], json, err));
     return MOE_OK;

@@ -210,15 +210,15 @@ static bool print_json(const cJSON *j)
 static void print_failure(const struct moe_run *r, enum moe_code code)
 {
     fprintf(stderr, "%s: %s\n", r->tool->name, r->err.msg);
-    cJSON *j = r->json ? cJSON_CreateObject() : NULL, *e = j ? cJSON_AddObjectToObject(j, "error") : NULL;
+    cJSON *j = r->json ? cJSON_CreateObject() : NULL, *e = j ? moe_json_add_object(j, "error") : NULL;
     if (e) {
-        cJSON_AddNumberToObject(e, "code", code);
-        cJSON_AddStringToObject(e, "name", moe_code_name(code));
-        cJSON_AddStringToObject(e, "message", r->err.msg);
-        if (r->err.file[0]) cJSON_AddStringToObject(e, "file", r->err.file);
-        else cJSON_AddNullToObject(e, "file");
-        if (r->err.tensor[0]) cJSON_AddStringToObject(e, "tensor", r->err.tensor);
-        else cJSON_AddNullToObject(e, "tensor");
+        moe_json_add_f64(e, "code", code);
+        moe_json_add_str(e, "name", moe_code_name(code));
+        moe_json_add_str(e, "message", r->err.msg);
+        if (r->err.file[0]) moe_json_add_str(e, "file", r->err.file);
+        else moe_json_add_null(e, "file");
+        if (r->err.tensor[0]) moe_json_add_str(e, "tensor", r->err.tensor);
+        else moe_json_add_null(e, "tensor");
         print_json(j);
     }
     cJSON_Delete(j);
@@ -333,7 +333,7 @@ void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
     moe_json_add_i64(json, "tensors", tensors);
     moe_json_add_measured(json, "seconds", seconds);
     moe_json_add_i64(json, "peak_rss", (int64_t)peak);
-    cJSON_AddStringToObject(json, "output", path);
+    moe_json_add_str(json, "output", path);
     moe_notice(r, "'%s' %s: %s in %s, peak memory %s", path, was_done ? "was complete already" : "written",
                moe_human_bytes(out, a), moe_human_time(seconds, b), moe_human_bytes(peak, c));
 }

@@ -202,8 +202,8 @@ bool moe_identity_put(cJSON *o, const char *form, const char *weights, const str
     char f[17], w[33];
     moe_hex64(id->form, f);
     moe_hex128(id->weights, w);
-    return cJSON_AddStringToObject(o, form, f) &&
-           (!id->has_weights || cJSON_AddStringToObject(o, weights, w));
+    return moe_json_add_str(o, form, f) &&
+           (!id->has_weights || moe_json_add_str(o, weights, w));
 }
 
 bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id)

@@ -48,7 +48,7 @@ static char *last_of(char *text, size_t n, const char *digits)
 
 char *moe_json_seal(cJSON *object, int indent)
 {
-    if (!cJSON_AddStringToObject(object, "checksum", ZEROS)) return NULL;
+    if (!moe_json_add_str(object, "checksum", ZEROS)) return NULL;
     char *text = moe_json_print(object, indent), hex[33];
     cJSON_DeleteItemFromObjectCaseSensitive(object, "checksum");
     if (!text) return NULL;

@@ -134,7 +134,7 @@ static bool join_provenance(const struct moe_container *c, cJSON *provenance)
     }
     if (!weighed) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "weights");
     if (mixed || !kernels) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "kernels");
-    return !mixed || cJSON_AddStringToObject(provenance, "kernels", "mixed");
+    return !mixed || moe_json_add_str(provenance, "kernels", "mixed");
 }
 
 /* Of all parts' manifests. */

@@ -89,15 +89,15 @@ static int by_name(const void *a, const void *b)
 
 static bool add_files(cJSON *m, const struct moe_writer *w)
 {
-    cJSON *files = cJSON_AddArrayToObject(m, "files");
+    cJSON *files = moe_json_add_array(m, "files");
     bool ok = files != NULL;
     for (size_t i = 0; ok && i < w->n_files; i++) {
         char hex[33];
         moe_hex128(w->files[i].digest, hex);
         cJSON *f = cJSON_CreateObject();
-        ok = f && cJSON_AddItemToArray(files, f) && cJSON_AddStringToObject(f, "name", w->files[i].name) &&
-             cJSON_AddNumberToObject(f, "bytes", (double)w->files[i].bytes) &&
-             cJSON_AddStringToObject(f, "xxh3_128", hex);
+        ok = f && cJSON_AddItemToArray(files, f) && moe_json_add_str(f, "name", w->files[i].name) &&
+             moe_json_add_f64(f, "bytes", (double)w->files[i].bytes) &&
+             moe_json_add_str(f, "xxh3_128", hex);
     }
     return ok;
 }
@@ -117,15 +117,15 @@ static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config 
           *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
           *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(),
           *o = cJSON_Duplicate(w->options, true), *p;
-    bool ok = m && c && t && q && o && cJSON_AddStringToObject(m, "format", "moe") &&
-              cJSON_AddNumberToObject(m, "version", MOE_MANIFEST_VERSION);
+    bool ok = m && c && t && q && o && moe_json_add_str(m, "format", "moe") &&
+              moe_json_add_f64(m, "version", MOE_MANIFEST_VERSION);
     ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
          (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) &&
-         (p = cJSON_AddObjectToObject(m, "provenance")) && cJSON_AddStringToObject(p, "tool", "moe") &&
-         cJSON_AddStringToObject(p, "version", MOE_VERSION) &&
+         (p = moe_json_add_object(m, "provenance")) && moe_json_add_str(p, "tool", "moe") &&
+         moe_json_add_str(p, "version", MOE_VERSION) &&
          moe_identity_put(p, "origin", "weights", &w->work.origin) &&
-         (!w->work.made_from || cJSON_AddStringToObject(p, "made_from", w->work.made_from)) &&
-         (!w->work.kernels || cJSON_AddStringToObject(p, "kernels", w->work.kernels)) &&
+         (!w->work.made_from || moe_json_add_str(p, "made_from", w->work.made_from)) &&
+         (!w->work.kernels || moe_json_add_str(p, "kernels", w->work.kernels)) &&
          put(p, "options", &o) && add_files(m, w);
     if (ok) return m;
     cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);

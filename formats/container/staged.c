@@ -242,7 +242,7 @@ static bool add_layer(cJSON *layers, int layer, const bool *there, int64_t n)
 {
     cJSON *l = cJSON_CreateObject(), *list;
     if (!l || !cJSON_AddItemToArray(layers, l)) return false;
-    if (!moe_json_add_i64(l, "layer", layer) || !(list = cJSON_AddArrayToObject(l, "experts"))) return false;
+    if (!moe_json_add_i64(l, "layer", layer) || !(list = moe_json_add_array(l, "experts"))) return false;
     for (int64_t a = 0, b; a < n; a = b) {
         for (; a < n && !there[a]; a++) continue;
         for (b = a; b < n && there[b]; b++) continue;
@@ -255,11 +255,11 @@ static bool add_staged(cJSON *m, const struct moe_source *whole, const struct mo
                        const bool *there)
 {
     const struct moe_config *c = &whole->config;
-    cJSON *o = cJSON_AddObjectToObject(m, "staged"), *layers = NULL;
-    bool ok = o && cJSON_AddStringToObject(o, "from", s->from) &&
-              cJSON_AddStringToObject(o, "plan", s->plan) &&
-              add_pair(cJSON_AddArrayToObject(o, "ranks"), s->first, s->last) &&
-              moe_json_add_i64(o, "of", s->ranks) && (layers = cJSON_AddArrayToObject(o, "layers"));
+    cJSON *o = moe_json_add_object(m, "staged"), *layers = NULL;
+    bool ok = o && moe_json_add_str(o, "from", s->from) &&
+              moe_json_add_str(o, "plan", s->plan) &&
+              add_pair(moe_json_add_array(o, "ranks"), s->first, s->last) &&
+              moe_json_add_i64(o, "of", s->ranks) && (layers = moe_json_add_array(o, "layers"));
     for (int l = 0; ok && l < c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l))
             ok = add_layer(layers, l, there + l * c->n_routed_experts, c->n_routed_experts);

@@ -119,12 +119,12 @@ enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct m
 char *moe_state_text(const struct moe_work *k, const char *replaces)
 {
     cJSON *s = cJSON_CreateObject(), *options = cJSON_Duplicate(k->options, true);
-    bool ok = s && cJSON_AddStringToObject(s, "format", "moe-partial") &&
-              cJSON_AddNumberToObject(s, "version", 1) && cJSON_AddStringToObject(s, "tool", MOE_VERSION) &&
+    bool ok = s && moe_json_add_str(s, "format", "moe-partial") &&
+              moe_json_add_f64(s, "version", 1) && moe_json_add_str(s, "tool", MOE_VERSION) &&
               moe_identity_put(s, "input", "weights", &k->input) &&
-              (!k->kernels || cJSON_AddStringToObject(s, "kernels", k->kernels)) &&
+              (!k->kernels || moe_json_add_str(s, "kernels", k->kernels)) &&
               (!replaces ||
-               (cJSON_AddTrueToObject(s, "replace") && cJSON_AddStringToObject(s, "replaces", replaces))) &&
+               (cJSON_AddTrueToObject(s, "replace") && moe_json_add_str(s, "replaces", replaces))) &&
               options;
     if (ok) ok = cJSON_AddItemToObject(s, "options", options);
     else cJSON_Delete(options);

@@ -411,10 +411,10 @@ static char *journal_text(const struct moe_writer *w, const struct moe_unit_done
     char hex[33];
     moe_hex128(u->digest, hex);
     cJSON *j = cJSON_CreateObject();
-    bool ok = j && cJSON_AddStringToObject(j, "format", "moe-journal") &&
-              cJSON_AddStringToObject(j, "unit", u->name) && cJSON_AddStringToObject(j, "state", w->key) &&
-              cJSON_AddNumberToObject(j, "bytes", (double)u->bytes) &&
-              cJSON_AddStringToObject(j, "xxh3_128", hex);
+    bool ok = j && moe_json_add_str(j, "format", "moe-journal") &&
+              moe_json_add_str(j, "unit", u->name) && moe_json_add_str(j, "state", w->key) &&
+              moe_json_add_f64(j, "bytes", (double)u->bytes) &&
+              moe_json_add_str(j, "xxh3_128", hex);
     if (ok && report) ok = refer(j, "report", report);
     if (ok && source) ok = refer(j, "source", source);
     char *text = ok ? moe_json_seal(j, 0) : NULL;
@@ -468,7 +468,7 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
     for (size_t i = 0; ok && i < w->n_units; i++) {
         cJSON *one = cJSON_CreateObject(),
               *r = w->units[i].report ? cJSON_Duplicate(w->units[i].report, true) : cJSON_CreateNull();
-        ok = one && r && cJSON_AddStringToObject(one, "unit", w->units[i].name);
+        ok = one && r && moe_json_add_str(one, "unit", w->units[i].name);
         if (ok) ok = cJSON_AddItemToObject(one, "report", r) && cJSON_AddItemToArray(all, one);
         else cJSON_Delete(r), cJSON_Delete(one);
     }

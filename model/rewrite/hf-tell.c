@@ -64,7 +64,7 @@ void moe_hf_tell(const struct moe_run *run, enum moe_hf_flavor flavor, const str
 
 void moe_hf_report(cJSON *json, enum moe_hf_flavor flavor, const struct moe_hf_result *got)
 {
-    cJSON_AddStringToObject(json, "flavor", moe_hf_flavor_name(flavor));
+    moe_json_add_str(json, "flavor", moe_hf_flavor_name(flavor));
     moe_json_add_i64(json, "files", got->files);
     moe_json_add_i64(json, "weights_nvfp4", got->nvfp4);
     moe_json_add_i64(json, "weights_uncalibrated", got->uncalibrated);

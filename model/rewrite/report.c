@@ -115,12 +115,12 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     bool changes = o->scope != MOE_SCOPE_NONE || o->n_rules;
     char range[32] = "";
     if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
-    bool ok = j && cJSON_AddStringToObject(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
-              (!changes || cJSON_AddStringToObject(
+    bool ok = j && moe_json_add_str(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
+              (!changes || moe_json_add_str(
                                j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
-              (!changes || cJSON_AddStringToObject(j, "quantize", moe_scope_name(o->scope))) &&
+              (!changes || moe_json_add_str(j, "quantize", moe_scope_name(o->scope))) &&
               (!o->rest || o->vision || cJSON_AddFalseToObject(j, "keep_vision")) && put_rules(j, o) &&
-              (!*range || cJSON_AddStringToObject(j, "layers", range)) &&
+              (!*range || moe_json_add_str(j, "layers", range)) &&
               (!o->coder || put(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);
@@ -140,8 +140,8 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
     bool ok = j != NULL;
     for (int r = 0; ok && r < MOE_ROLE_COUNT; r++)
         if (seen[r] >= 0)
-            ok = cJSON_AddStringToObject(j, moe_role_word((enum moe_role)r),
-                                         seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
+            ok = moe_json_add_str(j, moe_role_word((enum moe_role)r),
+                                  seen[r] == MOE_DTYPE_COUNT ? "mixed" : moe_dtype_name(seen[r]));
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -155,7 +155,7 @@ static cJSON *layer_row(cJSON *layers, int layer)
         if (cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint == layer) return l;
     }
     cJSON *row = cJSON_CreateObject();
-    if (!row || !cJSON_AddNumberToObject(row, "layer", layer)) {
+    if (!row || !moe_json_add_f64(row, "layer", layer)) {
         cJSON_Delete(row);
         return NULL;
     }
@@ -179,7 +179,7 @@ static cJSON *errors_json(const cJSON *reports)
 {
     double num = 0, den = 0;
     bool ok = true;
-    cJSON *j = cJSON_CreateObject(), *layers = j ? cJSON_AddArrayToObject(j, "layers") : NULL;
+    cJSON *j = cJSON_CreateObject(), *layers = j ? moe_json_add_array(j, "layers") : NULL;
     if (!layers) {
         cJSON_Delete(j);
         return NULL;
@@ -194,13 +194,13 @@ static cJSON *errors_json(const cJSON *reports)
             if (v[1] < 0 || v[1] >= MOE_ROLE_COUNT) continue;
             cJSON *row = layer_row(layers, (int)v[0]);
             ok = ok && row &&
-                 cJSON_AddNumberToObject(row, moe_role_word((enum moe_role)v[1]),
-                                         rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
+                 moe_json_add_f64(row, moe_role_word((enum moe_role)v[1]),
+                                  rounded(v[3] > 0 ? sqrt(v[2] / v[3]) : 0));
             num += v[2];
             den += v[3];
         }
     }
-    if (ok && cJSON_AddNumberToObject(j, "total", rounded(den > 0 ? sqrt(num / den) : 0))) return j;
+    if (ok && moe_json_add_f64(j, "total", rounded(den > 0 ? sqrt(num / den) : 0))) return j;
     cJSON_Delete(j);
     return NULL;
 }
@@ -225,9 +225,9 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     *relative_error = errors_json(reports);
     const struct moe_coder *c = o->coder;
     if (q && *relative_error &&
-        cJSON_AddStringToObject(q, "method", c ? c->method : moe_method_name(o->method)) &&
-        cJSON_AddStringToObject(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
-        cJSON_AddStringToObject(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
+        moe_json_add_str(q, "method", c ? c->method : moe_method_name(o->method)) &&
+        moe_json_add_str(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
+        moe_json_add_str(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
         (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) &&
         put(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
         (!cJSON_IsObject(old) || put(q, "before", cJSON_Duplicate(old, 1)))) {
@@ -298,7 +298,7 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
 static cJSON *join_reports(const struct moe_source *src)
 {
     cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(),
-          *rows = unit ? cJSON_AddArrayToObject(unit, "report") : NULL;
+          *rows = unit ? moe_json_add_array(unit, "report") : NULL;
     bool ok = rows && all;
     for (int pass = 0; ok && pass < 3; pass++)
         for (int i = 0; ok && i < src->container->n_parts; i++) {

@@ -34,7 +34,7 @@ static bool add_row(cJSON *list, const double *v, int n)
 /* The experts with the largest errors, the first of equal ones first. */
 static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
 {
-    cJSON *list = cJSON_AddArrayToObject(j, "worst");
+    cJSON *list = moe_json_add_array(j, "worst");
     double last = INFINITY;
     int64_t last_expert = -1;
     for (int k = 0; list && k < WORST && k < s->n; k++) {
@@ -56,14 +56,14 @@ static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
 
 static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
 {
-    cJSON *list = cJSON_AddArrayToObject(j, "clipped");
+    cJSON *list = moe_json_add_array(j, "clipped");
     for (int i = 0; list && i < s->n_clipped; i++) {
         const struct moe_clipped *c = &s->clipped[i];
         cJSON *o = cJSON_CreateObject();
-        bool ok = o && cJSON_AddNumberToObject(o, "layer", c->layer) &&
-                  cJSON_AddStringToObject(o, "input", c->input) &&
-                  cJSON_AddNumberToObject(o, "clipped", (double)c->clip.clipped) &&
-                  cJSON_AddNumberToObject(o, "of", (double)c->clip.seen) &&
+        bool ok = o && moe_json_add_f64(o, "layer", c->layer) &&
+                  moe_json_add_str(o, "input", c->input) &&
+                  moe_json_add_f64(o, "clipped", (double)c->clip.clipped) &&
+                  moe_json_add_f64(o, "of", (double)c->clip.seen) &&
                   moe_json_add_f32(o, "largest", c->clip.largest) &&
                   moe_json_add_f32(o, "limit", c->clip.limit);
         if (ok && cJSON_AddItemToArray(list, o)) continue;
@@ -75,17 +75,17 @@ static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
 
 static bool add_phases(cJSON *j, const char *name, const double *v)
 {
-    cJSON *o = cJSON_AddObjectToObject(j, name);
+    cJSON *o = moe_json_add_object(j, name);
     bool ok = o;
-    for (int i = 0; ok && i < MOE_PHASES; i++) ok = cJSON_AddNumberToObject(o, phase_name[i], v[i]);
+    for (int i = 0; ok && i < MOE_PHASES; i++) ok = moe_json_add_f64(o, phase_name[i], v[i]);
     return ok;
 }
 
 cJSON *moe_layer_note(const struct moe_layer_stats *s)
 {
-    cJSON *j = cJSON_CreateObject(), *tokens = j ? cJSON_AddArrayToObject(j, "tokens") : NULL,
-          *cold = j ? cJSON_AddArrayToObject(j, "cold") : NULL;
-    bool ok = tokens && cold && cJSON_AddNumberToObject(j, "layer", s->layer);
+    cJSON *j = cJSON_CreateObject(), *tokens = j ? moe_json_add_array(j, "tokens") : NULL,
+          *cold = j ? moe_json_add_array(j, "cold") : NULL;
+    bool ok = tokens && cold && moe_json_add_f64(j, "layer", s->layer);
     double num = 0, den = 0;
     for (int64_t e = 0; ok && e < s->n; e++) {
         const struct moe_expert_stats *x = &s->experts[e];
@@ -94,11 +94,11 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
         num += x->out_num;
         den += x->out_den;
     }
-    ok = ok && cJSON_AddNumberToObject(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
-         (s->state_error < 0 || cJSON_AddNumberToObject(j, "drift", s->state_error)) &&
+    ok = ok && moe_json_add_f64(j, "output_error", den > 0 ? sqrt(num / den) : 0) && add_worst(j, s) &&
+         (s->state_error < 0 || moe_json_add_f64(j, "drift", s->state_error)) &&
          moe_json_add_f32(j, "amax_x", s->amax_x) && moe_json_add_f32(j, "amax_y", s->amax_y) &&
-         add_clipped(j, s) && cJSON_AddNumberToObject(j, "bytes", (double)s->bytes) &&
-         cJSON_AddNumberToObject(j, "peak_rss", (double)s->peak_rss) &&
+         add_clipped(j, s) && moe_json_add_f64(j, "bytes", (double)s->bytes) &&
+         moe_json_add_f64(j, "peak_rss", (double)s->peak_rss) &&
          add_phases(j, "seconds", s->seconds) && add_phases(j, "flops", s->flops);
     if (ok) return j;
     cJSON_Delete(j);

@@ -145,8 +145,8 @@ static cJSON *row(cJSON *list, const char *op, const char *shape, double seconds
 {
     cJSON *o = cJSON_CreateObject();
     if (!o) return NULL;
-    cJSON_AddStringToObject(o, "op", op);
-    cJSON_AddStringToObject(o, "shape", shape);
+    moe_json_add_str(o, "op", op);
+    moe_json_add_str(o, "shape", shape);
     moe_json_add_measured(o, "seconds", seconds);
     moe_json_add_measured(o, "gbytes_per_second", bytes / seconds / 1e9);
     moe_json_add_measured(o, "gflops", flops / seconds / 1e9);

@@ -64,8 +64,8 @@ static void row(cJSON *list, const char *op, const char *shape, double seconds, 
     double gb = bytes / seconds / 1e9, gf = flops / seconds / 1e9, a = read > 0 ? gb / read : 1,
            b = fma > 0 ? gf / fma : 1;
     if (!o) return;
-    cJSON_AddStringToObject(o, "op", op);
-    cJSON_AddStringToObject(o, "shape", shape);
+    moe_json_add_str(o, "op", op);
+    moe_json_add_str(o, "shape", shape);
     moe_json_add_measured(o, "seconds", seconds);
     moe_json_add_measured(o, "gbytes_per_second", gb);
     moe_json_add_measured(o, "gflops", gf);

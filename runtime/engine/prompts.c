@@ -100,7 +100,7 @@ enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engin
 cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
 {
     cJSON *m = messages ? cJSON_CreateObject() : NULL;
-    if (m && cJSON_AddStringToObject(m, "role", role) && cJSON_AddStringToObject(m, "content", content) &&
+    if (m && moe_json_add_str(m, "role", role) && moe_json_add_str(m, "content", content) &&
         cJSON_AddItemToArray(messages, m)) return m;
     cJSON_Delete(m);
     return NULL;

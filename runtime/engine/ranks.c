@@ -252,13 +252,13 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
 
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
 {
-    cJSON *list = cJSON_AddArrayToObject(json, "ranks");
+    cJSON *list = moe_json_add_array(json, "ranks");
     for (int k = 0; list && k < r->ranks; k++) {
         const struct moe_ep_stats *s = &r->stats[k];
         cJSON *o = cJSON_CreateObject();
         if (!o) return;
         moe_json_add_i64(o, "rank", k);
-        cJSON_AddBoolToObject(o, "lost", dead[k]);
+        moe_json_add_bool(o, "lost", dead[k]);
         moe_json_add_i64(o, "mapped_bytes", (int64_t)s->mapped);
         moe_json_add_i64(o, "requests", (int64_t)s->requests);
         moe_json_add_i64(o, "requests_again", (int64_t)s->again);

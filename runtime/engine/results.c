@@ -233,13 +233,13 @@ static void add_sequence(cJSON *list, const struct moe_result *s, const struct m
     moe_json_add_i64(o, "index", prompt->index);
     moe_json_add_i64(o, "line", prompt->line);
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
-    tokens = cJSON_AddArrayToObject(o, "tokens");
+    tokens = moe_json_add_array(o, "tokens");
     for (int64_t i = 0; tokens && i < s->out.n; i++)
         cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
     moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
-    cJSON_AddStringToObject(o, "finish_reason",
-                            !s->there                          ? "lost"
-                            : s->out.finish == MOE_FINISH_STOP ? "stop"
+    moe_json_add_str(o, "finish_reason",
+                     !s->there                          ? "lost"
+                     : s->out.finish == MOE_FINISH_STOP ? "stop"
                                                                : "length");
     moe_json_add_i64(o, "rank", s->rank);
     cJSON_AddItemToArray(list, o);
@@ -247,7 +247,7 @@ static void add_sequence(cJSON *list, const struct moe_result *s, const struct m
 
 void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json)
 {
-    cJSON *list = cJSON_AddArrayToObject(json, "sequences");
+    cJSON *list = moe_json_add_array(json, "sequences");
     for (int64_t i = 0; list && i < r->n_sequences; i++) {
         struct moe_result s = r->sequence[i];
         if (!s.there) s.rank = (int)(i % r->ranks);

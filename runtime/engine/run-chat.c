@@ -199,7 +199,7 @@ static enum moe_code remember(const struct talk *t, struct moe_generated *g, str
     if (code == MOE_OK)
         code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
     cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
-    if (code == MOE_OK && (!m || (end && !cJSON_AddStringToObject(m, "reasoning_content", thought))))
+    if (code == MOE_OK && (!m || (end && !moe_json_add_str(m, "reasoning_content", thought))))
         code = no_memory(err);
     free(thought);
     free(said);
@@ -280,7 +280,7 @@ static void clear(struct talk *t)
 /* {"messages": [...]} in a line; malloc'd, NULL without memory. */
 static char *conversation(const struct talk *t)
 {
-    cJSON *all = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(all, "messages"), *m, *copy;
+    cJSON *all = cJSON_CreateObject(), *list = moe_json_add_array(all, "messages"), *m, *copy;
     bool ok = list && (!t->system || !*t->system || moe_prompt_turn(list, "system", t->system));
     for (m = t->messages->child; ok && m; m = m->next) {
         copy = cJSON_Duplicate(m, true);

@@ -47,11 +47,11 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     cJSON *tokens, *s;
     char peak[16];
     moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
-    tokens = cJSON_AddArrayToObject(json, "tokens");
+    tokens = moe_json_add_array(json, "tokens");
     for (int64_t i = 0; tokens && i < g->n; i++)
         cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
     moe_json_add_i64(json, "prompt_tokens", prompt);
-    if ((s = cJSON_AddObjectToObject(json, "seconds"))) {
+    if ((s = moe_json_add_object(json, "seconds"))) {
         moe_json_add_measured(s, "load", seconds[0]);
         moe_json_add_measured(s, "prefill", seconds[1]);
         moe_json_add_measured(s, "decode", seconds[2]);
@@ -60,7 +60,7 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     moe_json_add_measured(json, "prefill_tokens_per_second", rate((double)prompt, seconds[1]));
     moe_json_add_measured(json, "decode_tokens_per_second", rate(decoded, seconds[2]));
     add_memory(json, 0);
-    cJSON_AddStringToObject(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
+    moe_json_add_str(json, "finish_reason", g->finish == MOE_FINISH_STOP ? "stop" : "length");
     if (!o->run.json && g->n) moe_run_print(NULL, "\n", 1);
     moe_notice(
         &o->run, "%lld + %lld tokens (%s); load %.2f s, prefill %.1f tokens/s, decode %.1f tokens/s; peak %s",
@@ -107,16 +107,16 @@ void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums
     double seconds = moe_now() - o->run.start;
     moe_score_total(&s, sums);
     moe_json_add_i64(json, "tokens", s.tokens);
-    cJSON_AddNumberToObject(json, "nll", s.nll);
-    cJSON_AddNumberToObject(json, "perplexity", s.perplexity);
+    moe_json_add_f64(json, "nll", s.nll);
+    moe_json_add_f64(json, "perplexity", s.perplexity);
     if (o->reference) {
-        cJSON_AddNumberToObject(json, "kl", s.kl);
+        moe_json_add_f64(json, "kl", s.kl);
         moe_json_add_f32(json, "kl_p50", (float)s.kl_p50);
         moe_json_add_f32(json, "kl_p99", (float)s.kl_p99);
         moe_json_add_f32(json, "kl_max", (float)s.kl_max);
-        cJSON_AddNumberToObject(json, "top1_agreement", s.top1_agreement);
-        cJSON_AddNumberToObject(json, "perplexity_reference", s.perplexity_reference);
-        cJSON_AddNumberToObject(json, "perplexity_ratio", s.perplexity_ratio);
+        moe_json_add_f64(json, "top1_agreement", s.top1_agreement);
+        moe_json_add_f64(json, "perplexity_reference", s.perplexity_reference);
+        moe_json_add_f64(json, "perplexity_ratio", s.perplexity_ratio);
     }
     moe_json_add_measured(json, "seconds", seconds);
     add_memory(json, s.anonymous);

@@ -247,8 +247,8 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     struct moe_step s;
     struct moe_step_task t = step_task(w, w->task.ranks, w->task.slots, imbalance, active);
     moe_step_model(&s, &t);
-    cJSON_AddStringToObject(json, "gpu", w->gpu.name);
-    cJSON_AddStringToObject(json, "gpu_source", w->gpu.source);
+    moe_json_add_str(json, "gpu", w->gpu.name);
+    moe_json_add_str(json, "gpu_source", w->gpu.source);
     cJSON_AddItemToObject(json, "model", moe_step_json(&s, w->task.ranks, w->task.slots));
     moe_report_memory(w->text, &s, &t);
     moe_report_speed(w->text, &s, &t);
@@ -258,7 +258,7 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     moe_report_steps(w->text, &w->gpu, w->o->batch, w->o->context, w->o->prefill, w->o->kv_type);
     moe_report_step(w->text, &s, w->task.ranks, w->task.slots);
     if (!w->o->compare) return MOE_OK;
-    MOE_TRY(compare(w, cJSON_AddArrayToObject(json, "compare"), err));
+    MOE_TRY(compare(w, moe_json_add_array(json, "compare"), err));
     moe_text_add(w->text, "  The first row is this plan with its own balance; the others are taken to be "
                           "balanced perfectly.\n");
     return MOE_OK;
@@ -285,27 +285,27 @@ static void add_totals(const struct work *w, cJSON *j)
 {
     const struct moe_plan_proofs *f = w->proofs;
     char hex[17];
-    cJSON_AddNumberToObject(j, "gap_total", f->gap);
+    moe_json_add_f64(j, "gap_total", f->gap);
     moe_json_add_i64(j, "experts_lost_worst", f->lost_worst);
     moe_json_add_i64(j, "experts_lost_worst_node", f->lost_worst_node);
     moe_json_add_i64(j, "copies_min", f->copies_min);
-    cJSON_AddNumberToObject(j, "bytes_per_rank", bytes_per_rank(w));
-    cJSON_AddNumberToObject(j, "expert_bytes", w->bytes.expert);
-    cJSON_AddNumberToObject(j, "replicated_bytes", moe_weight_bytes_replicated(&w->bytes));
+    moe_json_add_f64(j, "bytes_per_rank", bytes_per_rank(w));
+    moe_json_add_f64(j, "expert_bytes", w->bytes.expert);
+    moe_json_add_f64(j, "replicated_bytes", moe_weight_bytes_replicated(&w->bytes));
     moe_json_add_i64(j, "slots_moved", f->moves);
-    cJSON_AddNumberToObject(j, "bytes_moved", (double)f->moves * w->bytes.expert);
+    moe_json_add_f64(j, "bytes_moved", (double)f->moves * w->bytes.expert);
     moe_hex64(w->digest, hex);
-    cJSON_AddStringToObject(j, "statistics", hex);
+    moe_json_add_str(j, "statistics", hex);
     moe_json_add_i64(j, "windows", w->stats->n_windows);
     moe_json_add_i64(j, "batch", w->o->batch);
-    cJSON_AddStringToObject(j, "model", w->o->run.argv[0]);
+    moe_json_add_str(j, "model", w->o->run.argv[0]);
     moe_identity_put(j, MOE_PLAN_ORIGIN, MOE_PLAN_WEIGHTS, &w->model);
 }
 
 /* For engines that run the layers for multi-token prediction, which a plan does not place. */
 static void add_prediction_layers(cJSON *head, const struct moe_config *c)
 {
-    cJSON *list = cJSON_AddArrayToObject(head, MOE_PLAN_PREDICTION);
+    cJSON *list = moe_json_add_array(head, MOE_PLAN_PREDICTION);
     for (int64_t i = 0; list && i < c->num_nextn_predict_layers; i++)
         cJSON_AddItemToArray(list, cJSON_CreateNumber((double)(c->num_hidden_layers + i)));
 }
@@ -364,7 +364,7 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
                  { "seconds", w->seconds },
                  { "cpu_seconds", w->cpu } };
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
-        cJSON_AddNumberToObject(json, sums[i].key, sums[i].v);
+        moe_json_add_f64(json, sums[i].key, sums[i].v);
     MOE_TRY(report_model(w, json, f->load_mean > 0 ? f->load_max / f->load_mean : 1, active, err));
     moe_json_add_i64(json, "peak_rss", (int64_t)moe_peak_rss());
     return MOE_OK;
@@ -381,9 +381,9 @@ static enum moe_code dry_run(const struct work *w, cJSON *json, struct moe_err *
     }
     moe_json_add_i64(json, "ranks", w->task.ranks);
     moe_json_add_i64(json, "slots", w->task.slots);
-    cJSON_AddNumberToObject(json, "bytes_per_rank", bytes_per_rank(w));
-    cJSON_AddNumberToObject(json, "bound", bound);
-    cJSON_AddNumberToObject(json, "load_mean", mean);
+    moe_json_add_f64(json, "bytes_per_rank", bytes_per_rank(w));
+    moe_json_add_f64(json, "bound", bound);
+    moe_json_add_f64(json, "load_mean", mean);
     moe_text_add(w->text,
                  "%d slots on %d rank%s: no placement takes the fullest rank below %.4f times the mean "
                  "load.\n",
@@ -467,12 +467,12 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
                                          .windows = moe_plan_windows(o),
                                          .from = o->from,
                                          .progress = o->run.progress };
-    cJSON *problems = cJSON_AddArrayToObject(json, "problems");
+    cJSON *problems = moe_json_add_array(json, "problems");
     enum moe_code code = moe_plan_check_file(&c, &what, problems, err);
     const cJSON *first = problems && code == MOE_VERIFY && !o->run.json ? problems->child : NULL;
     for (const cJSON *p = first; p; p = p->next) moe_print_line("%s", p->valuestring);
     MOE_TRY(code);
-    cJSON_AddBoolToObject(json, "verified", true);
+    moe_json_add_bool(json, "verified", true);
     moe_plan_checked_json(json, &c);
     return tell_verified(o, &c, err);
 }
@@ -482,7 +482,7 @@ static enum moe_code put_text(const struct moe_plan_options *o, const char *text
                               struct moe_err *err)
 {
     MOE_TRY(moe_plan_options_output(o, err));
-    cJSON_AddStringToObject(json, "output", o->out ? o->out : "-");
+    moe_json_add_str(json, "output", o->out ? o->out : "-");
     if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
     if (o->run.json)
         return moe_fail(err, MOE_USAGE, "--json needs -o FILE here: standard output can hold one of the two");
@@ -586,7 +586,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     moe_staging_close(&s);
     MOE_TRY(code);
     tell_staged(o, first, last, bytes);
-    cJSON_AddStringToObject(json, "output", o->out);
+    moe_json_add_str(json, "output", o->out);
     moe_json_add_i64(json, "bytes", (int64_t)bytes);
     return MOE_OK;
 }

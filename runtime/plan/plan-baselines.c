@@ -94,18 +94,18 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t,
     double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
     enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, bound, most, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for baselines");
-    cJSON *j = code == MOE_OK ? cJSON_AddObjectToObject(all, names[kind]) : NULL;
+    cJSON *j = code == MOE_OK ? moe_json_add_object(all, names[kind]) : NULL;
     cJSON *layers = j ? cJSON_CreateDoubleArray(most, t->stats->n_layers) : NULL;
     free(most);
     MOE_TRY(code);
     cJSON_AddItemToObject(j, "load_max_layers", layers);
-    cJSON_AddNumberToObject(j, "load_max", s.load_max);
-    cJSON_AddNumberToObject(j, "bound", s.bound);
-    cJSON_AddNumberToObject(j, "gap_total", s.gap);
+    moe_json_add_f64(j, "load_max", s.load_max);
+    moe_json_add_f64(j, "bound", s.bound);
+    moe_json_add_f64(j, "gap_total", s.gap);
     moe_json_add_i64(j, "experts_lost_worst", s.lost);
     moe_json_add_i64(j, "duplicates", s.duplicates);
-    cJSON_AddNumberToObject(j, "seconds", s.seconds);
-    cJSON_AddNumberToObject(j, "cpu_seconds", s.cpu);
+    moe_json_add_f64(j, "seconds", s.seconds);
+    moe_json_add_f64(j, "cpu_seconds", s.cpu);
     moe_text_add(text,
                  "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
                  "%lld slot%s rank has already.\n",
@@ -132,7 +132,7 @@ enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct m
                                  const struct moe_plan_proofs *f, double bound, struct moe_text *text,
                                  cJSON *json, struct moe_err *err)
 {
-    cJSON *all = asked->n ? cJSON_AddObjectToObject(json, "baselines") : NULL;
+    cJSON *all = asked->n ? moe_json_add_object(json, "baselines") : NULL;
     for (int k = 0; all && k < KINDS; k++)
         if (wants(asked, (enum moe_baseline)k))
             MOE_TRY(one((enum moe_baseline)k, t, f, bound, text, all, err));

@@ -47,14 +47,14 @@ enum moe_code moe_plan_check_alone(const struct moe_plan_text *plan, struct moe_
 
 void moe_plan_checked_json(cJSON *json, const struct moe_plan_checked *c)
 {
-    if (c->had_statistics) cJSON_AddBoolToObject(json, "same_statistics", c->same_statistics);
-    else cJSON_AddNullToObject(json, "same_statistics"); /* there were none to compare */
+    if (c->had_statistics) moe_json_add_bool(json, "same_statistics", c->same_statistics);
+    else moe_json_add_null(json, "same_statistics"); /* there were none to compare */
     moe_json_add_i64(json, "claims", c->claims);
     moe_json_add_i64(json, "copies_min", c->copies_min);
     moe_json_add_i64(json, "experts_lost_worst", c->lost_worst);
     moe_json_add_i64(json, "experts_lost_worst_node", c->lost_worst_node);
-    if (c->had_statistics) cJSON_AddNumberToObject(json, "load_max", c->load_max);
-    if (c->had_statistics) cJSON_AddNumberToObject(json, "load_mean", c->load_mean);
+    if (c->had_statistics) moe_json_add_f64(json, "load_max", c->load_max);
+    if (c->had_statistics) moe_json_add_f64(json, "load_mean", c->load_mean);
 }
 
 void moe_plan_checked_text(struct moe_text *t, const struct moe_plan_checked *c)

@@ -306,6 +306,6 @@ cJSON *moe_step_json(const struct moe_step *s, int32_t ranks, int32_t slots)
                  { "combine_seconds", s->combine } };
     cJSON *j = cJSON_CreateObject();
     for (size_t i = 0; j && i < sizeof rows / sizeof *rows; i++)
-        cJSON_AddNumberToObject(j, rows[i].key, rows[i].v);
+        moe_json_add_f64(j, rows[i].key, rows[i].v);
     return j;
 }

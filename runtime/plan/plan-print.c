@@ -5,11 +5,11 @@
 
 #include <stdlib.h>
 
-static bool number(cJSON *o, const char *key, double v) { return cJSON_AddNumberToObject(o, key, v); }
+static bool number(cJSON *o, const char *key, double v) { return moe_json_add_f64(o, key, v); }
 
 static bool add_cut(cJSON *o, const struct moe_plan *p, const struct moe_plan_proof *f)
 {
-    cJSON *a = cJSON_AddArrayToObject(o, "min_cut_ranks");
+    cJSON *a = moe_json_add_array(o, "min_cut_ranks");
     for (int32_t r = 0; a && r < p->ranks; r++)
         if (f->cut[r] && !cJSON_AddItemToArray(a, cJSON_CreateNumber(r))) return false;
     return a;
@@ -25,7 +25,7 @@ static bool add_loads(cJSON *o, const struct moe_plan *p, const struct moe_plan_
 
 static bool add_bounds(cJSON *o, const struct moe_bounds *b)
 {
-    cJSON *all = cJSON_AddObjectToObject(o, "bounds");
+    cJSON *all = moe_json_add_object(o, "bounds");
     for (int k = 0; all && k < MOE_BOUND_COUNT; k++)
         if (b->of[k] > 0 && !number(all, moe_bound_name((enum moe_bound_kind)k), b->of[k])) return false;
     return all;
@@ -35,7 +35,7 @@ static bool add_proof(cJSON *o, const struct moe_plan *p, const struct moe_plan_
 {
     return number(o, "load_max", f->load_max) && number(o, "load_mean", f->load_mean) &&
            number(o, "bound", f->bounds.best) && number(o, "gap", f->gap) &&
-           cJSON_AddStringToObject(o, "bound_kind", moe_bound_name(f->bounds.kind)) &&
+           moe_json_add_str(o, "bound_kind", moe_bound_name(f->bounds.kind)) &&
            number(o, "load_max_after_loss", f->load_max_after_loss) && number(o, "loss_rank", f->loss_rank) &&
            (!(f->bounds.after_loss > 0) || number(o, "bound_after_loss", f->bounds.after_loss)) &&
            add_bounds(o, &f->bounds) && number(o, "load_max_rank", f->load_rank) &&
