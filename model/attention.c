@@ -36,6 +36,7 @@ static struct attention describe(struct moe_forward *f, int layer, const struct 
                                  int64_t n_segments, int64_t tokens)
 {
     const struct moe_config *c = &f->m->config;
+
     return (struct attention){ f,
                                &f->m->layers[layer],
                                layer,
@@ -67,11 +68,14 @@ static void rotate_and_store(void *ctx, int64_t t, int worker)
     struct moe_forward *f = a->f;
     int64_t half = a->rope / 2, qd = a->nope + a->rope, i = t;
     const struct moe_segment *s = a->s;
+
     (void)worker;
     while (i >= s->n) i -= (s++)->n;
     int64_t pos = s->first + i;
-    float *cs = f->cos + t * half, *sn = f->sin + t * half, *ckv = f->ckv + t * a->width,
-          *row = s->kv->layer[a->layer] + pos * a->width;
+    float *cs = f->cos + t * half;
+    float *sn = f->sin + t * half;
+    float *ckv = f->ckv + t * a->width;
+    float *row = s->kv->layer[a->layer] + pos * a->width;
     moe_rope_angles(&f->m->rope, f->m->inv_freq, pos, cs, sn);
     for (int64_t h = 0; h < a->heads; h++) f->k->rope(f->q + (t * a->heads + h) * qd + a->nope, cs, sn, half);
     f->k->rmsnorm(ckv, a->y->kv_a_norm, f->m->lora_eps, a->kl, row);
@@ -83,6 +87,7 @@ static void project(struct attention *a)
 {
     struct moe_forward *f = a->f;
     const struct moe_config *c = &f->m->config;
+
     moe_forward_saw(f, a->layer, MOE_ROLE_KV_A, f->x, c->hidden_size, a->tokens);
     if (c->q_lora_rank) {
         moe_forward_matmul(f, &a->y->q_a, f->x, c->hidden_size, a->tokens, f->qa);
@@ -120,10 +125,14 @@ static void absorbed(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
     struct moe_forward *f = a->f;
-    int64_t h = item % a->heads, t0 = item / a->heads * BLOCK,
-            n = a->tokens - t0 < BLOCK ? a->tokens - t0 : BLOCK;
+    int64_t h = item % a->heads;
+    int64_t t0 = item / a->heads * BLOCK;
+    int64_t n = a->tokens - t0 < BLOCK ? a->tokens - t0 : BLOCK;
     int64_t qd = a->nope + a->rope, r0 = h * (a->nope + a->v);
-    float *q = f->worker + worker * f->worker_floats, *o = q + BLOCK * a->width, *scores = o + BLOCK * a->kl;
+    float *q = f->worker + worker * f->worker_floats;
+    float *o = q + BLOCK * a->width;
+    float *scores = o + BLOCK * a->kl;
+
     for (int64_t i = 0; i < n; i++) {
         const float *from = f->q + ((t0 + i) * a->heads + h) * qd;
         int64_t pos;
@@ -151,13 +160,19 @@ static void expanded(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
     struct moe_forward *f = a->f;
-    int64_t h = item % a->heads, qd = a->nope + a->rope, r0 = h * (a->nope + a->v), t0 = 0;
+    int64_t h = item % a->heads;
+    int64_t qd = a->nope + a->rope;
+    int64_t r0 = h * (a->nope + a->v);
+    int64_t t0 = 0;
+
     for (int64_t i = 0; i < item / a->heads; i++) t0 += a->s[i].n;
     const struct moe_segment *s = &a->s[item / a->heads];
     const float *cache = s->kv->layer[a->layer];
     int64_t n = s->first + s->n;
-    float *k = f->worker + worker * f->worker_floats, *v = k + n * qd, *nope = v + n * a->v,
-          *scores = nope + n * a->nope;
+    float *k = f->worker + worker * f->worker_floats;
+    float *v = k + n * qd;
+    float *nope = v + n * a->v;
+    float *scores = nope + n * a->nope;
     f->k->matmul(&a->y->kv_b, r0, r0 + a->nope, cache, a->width, n, nope, a->nope);
     f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, cache, a->width, n, v, a->v);
     for (int64_t j = 0; j < n; j++) {

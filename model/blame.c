@@ -31,6 +31,7 @@ static bool within_reach(const struct moe_model *m, const struct moe_tensor *t)
 static bool blame_layer(const struct moe_model *m, int layer, struct moe_err *err)
 {
     const struct moe_source *src = m->source;
+
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         int64_t r, c;

@@ -54,6 +54,7 @@ static void sort_by_expert(struct routed *r)
 {
     struct moe_forward *f = r->f;
     int64_t n = f->m->config.n_routed_experts;
+
     memset(f->first, 0, (size_t)(n + 1) * sizeof *f->first);
     for (int64_t i = 0; i < r->chosen; i++) f->first[expert_of(r, i) + 1]++;
     for (int64_t e = 0; e < n; e++) f->first[e + 1] += f->first[e];
@@ -106,7 +107,10 @@ static void show_down(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t e = f->active[i], at = f->first[e], n = f->first[e + 1] - at, inter = r->y->experts[e].gate.rows;
+    int64_t e = f->active[i];
+    int64_t at = f->first[e];
+    int64_t n = f->first[e + 1] - at;
+    int64_t inter = r->y->experts[e].gate.rows;
     (void)worker;
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
 }
@@ -117,7 +121,8 @@ static void quantize_gate(void *ctx, int64_t i, int worker)
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
     int64_t e = f->active[i], at = f->first[e], hidden = f->m->config.hidden_size;
-    float scale = moe_forward_gate_up_scale(f, &r->y->experts[e]), *x = f->gathered + at * hidden;
+    float scale = moe_forward_gate_up_scale(f, &r->y->experts[e]);
+    float *x = f->gathered + at * hidden;
     (void)worker;
     if (scale > 0) f->k->nvfp4_activations(x, (f->first[e + 1] - at) * hidden, scale, x);
 }
@@ -138,8 +143,10 @@ static void quantize_down(void *ctx, int64_t i, int worker)
 static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block,
                          const float *in, int64_t n, float *gate, float *up)
 {
-    int64_t inter = e->gate.rows, hidden = e->gate.cols, r0 = block * ROWS,
-            r1 = r0 + ROWS < inter ? r0 + ROWS : inter;
+    int64_t inter = e->gate.rows;
+    int64_t hidden = e->gate.cols;
+    int64_t r0 = block * ROWS;
+    int64_t r1 = r0 + ROWS < inter ? r0 + ROWS : inter;
     f->k->matmul(&e->gate, r0, r1, in, hidden, n, gate + r0, inter);
     f->k->matmul(&e->up, r0, r1, in, hidden, n, up + r0, inter);
     for (int64_t t = 0; t < n; t++)
@@ -190,10 +197,13 @@ static void weighted_sum(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
-    int64_t hidden = f->m->config.hidden_size, k = f->m->config.num_experts_per_tok, t = item / r->blocks,
-            c0 = item % r->blocks * COLS;
+    int64_t hidden = f->m->config.hidden_size;
+    int64_t k = f->m->config.num_experts_per_tok;
+    int64_t t = item / r->blocks;
+    int64_t c0 = item % r->blocks * COLS;
     int64_t n = hidden - c0 < COLS ? hidden - c0 : COLS;
     float sum[COLS] = { 0 }, *h = r->h + t * hidden + c0;
+
     (void)worker;
     for (int64_t j = 0; j < k; j++) {
         const float *from = f->dispatcher.combine ? f->result[t * k + j]
@@ -218,6 +228,7 @@ static void mlps(struct routed *r, enum moe_role gate)
     int64_t work = hidden * (r->tokens * all + r->chosen * c->moe_intermediate_size);
     bool quantize = f->activations != MOE_ACTIVATIONS_FLOAT;
     float scale = quantize && r->all ? moe_forward_gate_up_scale(f, r->all) : 0;
+
     if (r->all) moe_forward_saw(f, r->layer, gate, f->x, hidden, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_gate, r);
     if (scale > 0) moe_forward_quantize(f, f->x, hidden, scale, hidden, r->tokens, f->x, hidden);
@@ -272,7 +283,8 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
     const struct moe_layer *y = &f->m->layers[layer];
-    int64_t chosen = tokens * c->num_experts_per_tok, behind = chosen * c->moe_intermediate_size;
+    int64_t chosen = tokens * c->num_experts_per_tok;
+    int64_t behind = chosen * c->moe_intermediate_size;
     struct routed r = { .f = f,
                         .y = y,
                         .all = y->shared.gate.data ? &y->shared : NULL,
@@ -282,6 +294,7 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
                         .tokens = tokens,
                         .chosen = chosen,
                         .h = h };
+
     moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
     moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
@@ -300,6 +313,7 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_layer *y = &f->m->layers[layer];
     int64_t hidden = f->m->config.hidden_size;
+
     moe_forward_norm(f, h, hidden, y->post_norm, f->m->eps, hidden, tokens, f->x, hidden);
     if (y->moe) {
         experts(f, layer, tokens, h);

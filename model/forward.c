@@ -20,6 +20,7 @@ enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct 
 enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err)
 {
     int64_t cap = kv->cap ? kv->cap : 64;
+
     if (positions <= kv->cap) return MOE_OK;
     while (cap < positions) cap *= 2;
     if (kv->most && cap > kv->most) cap = kv->most > positions ? kv->most : positions;
@@ -67,11 +68,13 @@ static void *take(struct moe_forward *f, int64_t n, size_t size)
 /* All buffers, for batches of t tokens; under f->counting only their bytes. */
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
-    int64_t k = c->num_experts_per_tok, e = c->n_routed_experts,
-            shared = c->n_shared_experts * c->moe_intermediate_size;
+    int64_t k = c->num_experts_per_tok;
+    int64_t e = c->n_routed_experts;
+    int64_t shared = c->n_shared_experts * c->moe_intermediate_size;
     int64_t inter = t * moe_max_i64(c->intermediate_size, k * c->moe_intermediate_size + shared);
     int64_t widest =
         moe_max_i64(moe_max_i64(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
+
     f->x = take(f, t * c->hidden_size, sizeof *f->x);
     f->y = take(f, t * c->hidden_size, sizeof *f->y);
     f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
@@ -109,6 +112,7 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
                                int64_t context, enum moe_mla mla, struct moe_pool *pool, struct moe_err *err)
 {
     struct moe_forward *f = calloc(1, sizeof *f);
+
     *out = NULL;
     if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
     *f = (struct moe_forward){ .m = m,
@@ -188,8 +192,8 @@ float moe_input_scale(const struct moe_weight *w)
 
 float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e)
 {
-    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0,
-          up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
+    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0;
+    float up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
     return gate > up ? gate : up;
 }
 
@@ -233,8 +237,9 @@ static void product(void *ctx, int64_t i, int worker)
 static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, int64_t n)
 {
     enum { BYTES = 256 << 10, FEW = 4, MANY_ROWS = 256, TILE_ROWS = 128 };
-    int64_t pieces = 4 * moe_pool_threads(f->pool), even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16,
-            rows = MANY_ROWS;
+    int64_t pieces = 4 * moe_pool_threads(f->pool);
+    int64_t even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16;
+    int64_t rows = MANY_ROWS;
     if (w->type == MOE_NVFP4) rows = TILE_ROWS;
     else if (n <= FEW)
         rows = moe_max_i64(

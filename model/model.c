@@ -18,6 +18,7 @@ static void weight(struct opener *o, enum moe_role role, int layer, int expert, 
 static const float *vector(struct opener *o, enum moe_role role, int layer)
 {
     struct moe_weight w = { 0 };
+
     weight(o, role, layer, -1, &w);
     if (!w.data || o->code != MOE_OK) return NULL;
     float *v = MOE_NEWN(&o->m->arena, float, w.rows * w.cols);
@@ -47,6 +48,7 @@ static void open_layer(struct opener *o, int l)
 {
     struct moe_layer *y = &o->m->layers[l];
     const struct moe_config *c = &o->m->config;
+
     y->moe = moe_layer_is_moe(c, l);
     y->input_norm = vector(o, MOE_ROLE_INPUT_NORM, l);
     y->post_norm = vector(o, MOE_ROLE_POST_NORM, l);
@@ -82,6 +84,7 @@ static void open_tables(struct opener *o)
 {
     struct moe_model *m = o->m;
     const struct moe_config *c = &m->config;
+
     m->rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim,
                                         .theta = c->rope_theta,
                                         .yarn = c->yarn,

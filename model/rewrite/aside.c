@@ -55,6 +55,7 @@ static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, c
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_entry *t = calloc((size_t)n, sizeof *t);
+
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
     enum moe_code code = list(src, kind, &names, t, err);
     if (code == MOE_OK) code = moe_st_create(&w, path, t, n, err);
@@ -75,6 +76,7 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_header h = { 0 };
+
     MOE_TRY(moe_st_read(fd, from, size, &names, &h, err));
     size_t n = (size_t)h.data_offset - 8;
     char *header = malloc(n + 1);

@@ -26,6 +26,7 @@ void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src
 {
     const struct moe_raw *first = NULL;
     int64_t n = 0;
+
     for (int64_t i = 0; i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         if (!r->skipped || strcmp(r->skipped, MOE_SUPERSEDED)) continue;

@@ -60,6 +60,7 @@ static void at_least(size_t *a, int64_t b) { if (b > 0 && up((size_t)b) > *a) *a
 static struct sizes measure(const struct moe_source *src)
 {
     struct sizes s = { 0 };
+
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         int64_t n = chunk_rows(t), block = block_rows(t) * t->cols;
@@ -92,6 +93,7 @@ enum moe_code moe_emit_open(struct moe_emit **out, const struct moe_source *src,
     struct sizes s = measure(src);
     struct moe_emit *e = calloc(1, sizeof *e);
     uint8_t *p = e ? aligned_alloc(64, up(total(&s) + 64)) : NULL;
+
     *out = NULL;
     if (!p) {
         free(e);
@@ -332,8 +334,15 @@ static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor 
                                     enum moe_nvfp4_method method, float global, int64_t r0, int64_t n,
                                     struct moe_emitted *d, struct moe_err *err)
 {
-    struct moe_weight s, q = { .type = MOE_NVFP4, .layout = MOE_LAYOUT_LINEAR, .rows = n, .cols = in->cols,
-                               .data = e->data, .scale = e->linear, .global = global };
+    struct moe_weight q = { .type = MOE_NVFP4,
+                            .layout = MOE_LAYOUT_LINEAR,
+                            .rows = n,
+                            .cols = in->cols,
+                            .data = e->data,
+                            .scale = e->linear,
+                            .global = global };
+    struct moe_weight s;
+
     MOE_TRY(load_chunk(e, in, r0, n, false, &s, err));
     FOR_PIECES(n, block_rows(in), b, m) {
         MOE_TRY(read_block(e, in, r0, b, m, false, err));
@@ -396,6 +405,7 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
                             int64_t at, struct moe_emitted *d, struct moe_err *err)
 {
     bool retile = in->type == MOE_NVFP4 && in->layout == MOE_LAYOUT_LINEAR;
+
     begin(e);
     FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
         struct moe_weight s;

@@ -131,6 +131,7 @@ static enum moe_code all_written(const struct written *w, const char *under, str
 {
     char path[PATH_MAX], name[PATH_MAX];
     struct moe_names names;
+
     MOE_TRY(moe_path_join(path, sizeof path, w->path, under, err));
     enum moe_code code = moe_list_dir(path, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
@@ -171,6 +172,7 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
     bool config = false, weights = false;
     enum moe_exists there;
     struct moe_names names = { 0 };
+
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_DIR) MOE_TRY(moe_list_dir(path, &names, err));
     *empty = there == MOE_DIR && !names.n;
@@ -359,6 +361,7 @@ static enum moe_code config_names(const struct moe_source *src, const char *conf
     char *text;
     size_t n;
     cJSON *root;
+
     if (!moe_container_lists(src, config)) return MOE_OK;
     MOE_TRY(moe_container_read_file(src, config, &text, &n, err));
     struct moe_err broken; /* what cannot be read names nothing */
@@ -394,6 +397,7 @@ enum moe_code moe_export_small_files(const struct moe_source *src, const char *d
                                      bool vision, struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
+
     for (const cJSON *f = files ? files->child : NULL; f; f = f->next) {
         char to[PATH_MAX];
         const cJSON *name = moe_json_get(f, "name");

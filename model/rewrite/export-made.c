@@ -144,6 +144,7 @@ static enum moe_code hold_small(const char *path, const struct moe_source *src, 
                                 struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
+
     for (const cJSON *f = files ? files->child : NULL; f && *same; f = f->next) {
         const cJSON *name = moe_json_get(f, "name");
         const char *base = cJSON_IsString(name) ? strchr(name->valuestring, '/') : NULL;
@@ -177,6 +178,7 @@ static enum moe_code hold_rest(const char *path, const struct moe_source *src, b
     struct moe_originals rest;
     char *data;
     size_t n;
+
     if (!moe_container_lists(src, MOE_ORIGINAL_NAME)) return MOE_OK;
     MOE_TRY(moe_container_read_file(src, MOE_ORIGINAL_NAME, &data, &n, err));
     enum moe_code code = moe_originals_parse(data, n, MOE_ORIGINAL_NAME, &rest, err);
@@ -195,6 +197,7 @@ static enum moe_code is_origin(const char *path, const struct moe_source *src, b
     struct moe_source *there;
     struct moe_identity now, origin = moe_source_origin(src, NULL);
     bool same = origin.has_weights;
+
     if (same) MOE_TRY(hold_small(path, src, &same, err));
     if (same) MOE_TRY(hold_rest(path, src, &same, err));
     if (!same) return MOE_OK;
@@ -213,6 +216,7 @@ static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err
     size_t n;
     cJSON *c;
     struct moe_err broken; /* what is no JSON names nobody */
+
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
     MOE_TRY(moe_read_file(config, (size_t)1 << 30, &text, &n, err));
     enum moe_code code = moe_json_parse(text, n, config, &c, &broken);

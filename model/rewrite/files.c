@@ -21,6 +21,7 @@ static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t 
 {
     const struct moe_raw *r = &src->raws[raw];
     double shape[8];
+
     for (int i = 0; i < r->ndim; i++) shape[i] = (double)r->shape[i];
     cJSON *a = cJSON_CreateArray();
     bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(r->name)) &&
@@ -110,6 +111,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
                                     struct moe_err *err)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
+
     for (const cJSON *e = files ? files->child : NULL; e; e = e->next) {
         const char *name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
         char *data;
@@ -163,6 +165,7 @@ static uint64_t small_bytes(const struct moe_source *src)
     struct moe_err ignored; /* what cannot be read is said when it is copied */
     struct stat st;
     const cJSON *files = src->container ? moe_json_get(src->container->manifest, "files") : NULL;
+
     for (const cJSON *e = files ? files->child : NULL; e; e = e->next)
         if (!moe_ends_with(moe_json_get(e, "name")->valuestring, ".moe"))
             sum += (uint64_t)moe_json_get(e, "bytes")->valuedouble;

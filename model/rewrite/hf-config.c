@@ -46,6 +46,7 @@ static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct
                              struct moe_err *err)
 {
     const struct moe_source *src = p->src;
+
     out->v = malloc((size_t)src->n_tensors * sizeof *out->v);
     if (!out->v) return no_memory(err);
     for (int pass = 0; pass < 2; pass++) /* the head last */
@@ -103,6 +104,7 @@ static void widest(const struct names *quantized, const char *name, char out[160
 static enum moe_code summarize(const struct names *quantized, struct names *plain, struct moe_err *err)
 {
     int64_t kept = 0;
+
     qsort(quantized->v, (size_t)quantized->n, sizeof *quantized->v, by_name);
     for (int64_t i = 0; i < plain->n; i++) {
         char pattern[160];
@@ -121,6 +123,7 @@ static enum moe_code summarize(const struct names *quantized, struct names *plai
 bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160])
 {
     static const enum moe_role fused[] = { MOE_ROLE_Q_A, MOE_ROLE_Q_B, MOE_ROLE_KV_A, MOE_ROLE_KV_B };
+
     for (const cJSON *i = ignore->child; i; i = i->next) {
         const char *dot = strrchr(i->valuestring, '.');
         for (size_t k = 0; dot && k < sizeof fused / sizeof *fused; k++) {
@@ -225,6 +228,7 @@ static enum moe_code write_config(const struct moe_hf_plan *p, const char *dir, 
 {
     cJSON *c;
     struct moe_left_out left = { .vision = true, .prediction = p->src->config.num_nextn_predict_layers > 0 };
+
     MOE_TRY(moe_model_config(p->src, &left, &c, err));
     *text_only = left.vision || left.prediction;
     cJSON_DeleteItemFromObjectCaseSensitive(c, "compression_config");

@@ -34,6 +34,7 @@ struct moe_hf_files {
 enum moe_code moe_hf_files_open(struct moe_hf_files **out, const char *dir, int64_t n, struct moe_err *err)
 {
     struct moe_hf_files *f = calloc(1, sizeof *f);
+
     *out = NULL;
     if (f) f->v = calloc((size_t)n, sizeof *f->v);
     if (!f || !f->v) {
@@ -155,6 +156,7 @@ static enum moe_code same_head(struct moe_hf_files *f, int64_t i, const void *he
     struct file *file;
     struct stat st;
     char *there = malloc(bytes);
+
     if (!there) return moe_fail_at(err, MOE_NOMEM, f->v[i].path, NULL, "no memory for its header");
     enum moe_code code = take(f, i, &file, err);
     if (code == MOE_OK) {

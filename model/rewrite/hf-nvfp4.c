@@ -70,6 +70,7 @@ enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out,
                                   struct moe_hf_result *r, struct moe_err *err)
 {
     struct moe_hf_plan p;
+
     *r = (struct moe_hf_result){ 0 };
     if (src->kind != MOE_CONTAINER)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,

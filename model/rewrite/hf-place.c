@@ -52,8 +52,8 @@ static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, 
     const struct moe_tensor *t = &p->planned.tensors[i], *o = moe_source_fused(&p->planned, t);
     if (part == MOE_HF_DECODED) return false;
     if (part == MOE_HF_PLAIN || !o) return true;
-    bool kept = src->tensors[i].type == MOE_NVFP4,
-        other = src->tensors[o - p->planned.tensors].type == MOE_NVFP4;
+    bool kept = src->tensors[i].type == MOE_NVFP4;
+    bool other = src->tensors[o - p->planned.tensors].type == MOE_NVFP4;
     if (kept && other) return moe_hf_multiplier(moe_hf_lead(&p->planned, t)) == moe_hf_multiplier(t);
     return !kept && !other; /* made together they share it */
 }
@@ -64,6 +64,7 @@ static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct mo
     char *head;
     size_t bytes;
     uint64_t all;
+
     MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
     enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
     if (code == MOE_OK) {
@@ -92,6 +93,7 @@ static enum moe_code plan(struct moe_hf_place *p, const struct moe_source *src, 
                           const struct moe_hf_options *o, bool inputs, struct moe_err *err)
 {
     size_t n = (size_t)src->n_tensors;
+
     p->planned = *src;
     p->planned.tensors = malloc(n * sizeof *p->planned.tensors);
     p->takes = calloc(n, sizeof *p->takes);
@@ -179,6 +181,7 @@ static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool be
     size_t bytes;
     uint64_t all;
     bool is = true;
+
     MOE_TRY(moe_hf_files_name(p->files, shard, moe_hf_shard_name(&p->plan, shard, name), err));
     MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
     enum moe_code code = moe_st_head(items.header, items.n, name, &head, &bytes, &all, err);
@@ -235,10 +238,12 @@ static enum moe_code write_scales(struct moe_hf_place *p, int64_t index, uint64_
                                   size_t bytes, struct moe_err *err)
 {
     const struct moe_tensor *t = &p->planned.tensors[index];
-    int64_t blocks = t->cols / 16,
-        stripe = moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, t->cols);
-    int64_t row = (int64_t)offset / stripe * 128, rows = (int64_t)bytes / stripe * 128,
-        entry = p->first[index] + 1;
+    int64_t blocks = t->cols / 16;
+    int64_t stripe = moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, 1, t->cols);
+    int64_t row = (int64_t)offset / stripe * 128;
+    int64_t rows = (int64_t)bytes / stripe * 128;
+    int64_t entry = p->first[index] + 1;
+
     MOE_CHECK(!((int64_t)offset % stripe) && !((int64_t)bytes % stripe));
     if (rows > t->rows - row) rows = t->rows - row;
     uint8_t *linear = malloc((size_t)(rows * blocks));
@@ -359,8 +364,11 @@ static size_t stripe_bytes(const struct moe_tensor *t)
 static enum moe_code hash_scales(struct checker *c, int64_t index, struct moe_err *err)
 {
     const struct moe_tensor *t = &c->p->planned.tensors[index];
-    int64_t entry = c->p->first[index] + 1, shard = shard_of(c->p, entry), blocks = t->cols / 16;
+    int64_t entry = c->p->first[index] + 1;
+    int64_t shard = shard_of(c->p, entry);
+    int64_t blocks = t->cols / 16;
     uint8_t *tile = c->piece + 128 * blocks;
+
     for (int64_t row = 0; row < t->rows; row += 128) {
         int64_t rows = t->rows - row < 128 ? t->rows - row : 128;
         MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + (uint64_t)(row * blocks), c->piece,

@@ -169,6 +169,7 @@ static void add_weight(struct moe_hf_plan *p, int64_t i, uint64_t limit)
     const struct moe_tensor *t = &p->src->tensors[i];
     int64_t first = p->n;
     uint64_t bytes = 0;
+
     if (moe_hf_is_nvfp4(t)) {
         for (int part = MOE_HF_CODES; part <= MOE_HF_GLOBAL; part++) add(p, i, (enum moe_hf_part)part);
         if (!p->weight_only) add(p, i, MOE_HF_INPUT);

@@ -34,7 +34,9 @@ static void describe(const struct moe_hf_plan *p, const struct moe_hf_item *i, s
 {
     static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" };
     const struct moe_tensor *t = &p->src->tensors[i->e.tensor];
-    bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT, vector = t->rows == 1;
+    bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT;
+    bool vector = t->rows == 1;
+
     *s = (struct moe_st_entry){ .name = i->name, .dtype = dtypes[i->rank] };
     if (scalar) { /* modelopt: no dimensions; compressed-tensors: one */
         s->ndim = p->flavor == MOE_HF_COMPRESSED_TENSORS;
@@ -51,6 +53,7 @@ enum moe_code moe_hf_items_open(struct moe_hf_items *items, const struct moe_hf_
                                 struct moe_err *err)
 {
     const struct moe_hf_shard *s = &p->shards[shard];
+
     *items = (struct moe_hf_items){ .v = malloc((size_t)s->n * sizeof *items->v),
                                     .header = malloc((size_t)s->n * sizeof *items->header), .n = s->n };
     if (!items->v || !items->header) {
@@ -97,8 +100,10 @@ static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a
 enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err)
 {
     struct moe_arena a = MOE_ARENA_INIT;
+
     if (p->n_shards == 1) return MOE_OK;
-    const char **index = malloc((size_t)p->n * sizeof *index), **files = malloc((size_t)p->n * sizeof *files);
+    const char **index = malloc((size_t)p->n * sizeof *index);
+    const char **files = malloc((size_t)p->n * sizeof *files);
     char (*shards)[64] = malloc((size_t)p->n_shards * sizeof *shards);
     enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM,
                                                                       "no memory for an index");

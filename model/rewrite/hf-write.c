@@ -97,6 +97,7 @@ static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, i
                             .data = w->raw,
                             .scale = w->scale,
                             .global = t->global };
+
     MOE_TRY(read_rows(w, t, MOE_PLANE_DATA, r0, n, w->raw, err));
     MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
     moe_dequantize_many(&q, 0, n, w->x);
@@ -125,6 +126,7 @@ static enum moe_code write_plain(struct writer *w, const struct moe_tensor *t, s
 static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
 {
     char name[128];
+
     begin(w);
     FOR_CHUNKS(t, r0, n) {
         float amax;
@@ -272,6 +274,7 @@ static enum moe_code fill_shard(struct writer *w, const struct moe_hf_place *pla
     char *head;
     size_t bytes;
     uint64_t all;
+
     MOE_TRY(moe_hf_items_open(&items, w->p, shard, err));
     enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
     if (code == MOE_OK) {

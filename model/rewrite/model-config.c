@@ -137,6 +137,7 @@ static cJSON *text_part(const cJSON *root)
                                           "compression_config" };
     const cJSON *inner = moe_json_get(root, "text_config");
     cJSON *c = cJSON_Duplicate(inner, true);
+
     for (size_t i = 0; c && i < sizeof beside / sizeof *beside; i++) {
         const cJSON *v = moe_json_get(root, beside[i]);
         if (v && !moe_json_get(inner, beside[i]) && !set(c, beside[i], cJSON_Duplicate(v, true))) {
@@ -151,6 +152,7 @@ static bool adapt(const struct moe_source *src, const struct moe_left_out *left,
 {
     static const char *const text = "DeepseekV3ForCausalLM";
     bool ok = !left->vision || set(c, "architectures", cJSON_CreateStringArray(&text, 1));
+
     /* Without its own classes only engines' can load the model, under the name that all know. */
     if (!map_holds(src, moe_json_get(c, "auto_map"))) {
         cJSON_DeleteItemFromObjectCaseSensitive(c, "auto_map");

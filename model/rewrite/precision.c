@@ -54,6 +54,7 @@ static enum moe_code apply_rule(const struct moe_source *src, const char *rule, 
     struct moe_re *re;
     int to = MOE_DTYPE_COUNT;
     int64_t hits = 0;
+
     MOE_TRY(parse_rule(rule, &re, &to, err));
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];

@@ -21,6 +21,7 @@ int moe_method_find(const char *name)
 void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num, double den)
 {
     struct moe_tally_row *r = NULL;
+
     /* a unit has a few roles; dense.moe a few a layer, the latest at the end */
     for (size_t i = 0; i < t->n && !r; i++)
         if (t->rows[t->n - 1 - i].layer == in->layer && t->rows[t->n - 1 - i].role == in->role)
@@ -114,6 +115,7 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     cJSON *j = cJSON_CreateObject();
     bool changes = o->scope != MOE_SCOPE_NONE || o->n_rules;
     char range[32] = "";
+
     if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
     bool ok = j && moe_json_add_str(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
               (!changes || moe_json_add_str(
@@ -130,6 +132,7 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
 cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
 {
     int seen[MOE_ROLE_COUNT];
+
     for (int r = 0; r < MOE_ROLE_COUNT; r++) seen[r] = -1;
     for (int64_t i = 0; i < src->n_tensors; i++) {
         if (type[i] == MOE_TYPE_LEFT_OUT) continue;
@@ -150,6 +153,7 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
 static cJSON *layer_row(cJSON *layers, int layer)
 {
     cJSON *last = NULL;
+
     for (cJSON *l = layers->child; l; l = l->next) {
         last = l;
         if (cJSON_GetObjectItemCaseSensitive(l, "layer")->valueint == layer) return l;
@@ -180,6 +184,7 @@ static cJSON *errors_json(const cJSON *reports)
     double num = 0, den = 0;
     bool ok = true;
     cJSON *j = cJSON_CreateObject(), *layers = j ? moe_json_add_array(j, "layers") : NULL;
+
     if (!layers) {
         cJSON_Delete(j);
         return NULL;
@@ -210,6 +215,7 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
                                     struct moe_err *err)
 {
     bool any = false;
+
     *quantization = *relative_error = NULL;
     for (const cJSON *u = reports->child; u; u = u->next) {
         const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
@@ -300,6 +306,7 @@ static cJSON *join_reports(const struct moe_source *src)
     cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(),
           *rows = unit ? moe_json_add_array(unit, "report") : NULL;
     bool ok = rows && all;
+
     for (int pass = 0; ok && pass < 3; pass++)
         for (int i = 0; ok && i < src->container->n_parts; i++) {
             cJSON *r = report_of(src->container->parts[i], pass < 2);
@@ -321,6 +328,7 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
 {
     const struct moe_container *c = src->container;
     const cJSON *from = NULL;
+
     *quantization = *relative_error = NULL;
     cJSON *reports = join_reports(src);
     if (!reports) return moe_fail(err, MOE_NOMEM, "no memory for a report");

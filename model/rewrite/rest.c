@@ -57,6 +57,7 @@ static enum moe_code keep_header(struct keeper *k, int32_t i, int64_t first, int
     char *plain = NULL, *text = NULL;
     size_t plain_n = 0, text_n = 0;
     struct moe_st_entry *t = calloc((size_t)n + 1, sizeof *t);
+
     if (!t) return moe_fail_at(err, MOE_NOMEM, f->path, NULL, "no memory for its header");
     for (int64_t r = 0; r < n; r++) {
         const struct moe_raw *raw = &k->src->raws[first + r];
@@ -90,10 +91,12 @@ static enum moe_code keep_headers(struct keeper *k, struct moe_err *err)
 static enum moe_code plain_index(const struct moe_source *src, char **text, size_t *n, struct moe_err *err)
 {
     size_t count = (size_t)src->n_raws + 1;
-    const char **names = malloc(count * sizeof *names), **files = malloc(count * sizeof *files);
+    const char **names = malloc(count * sizeof *names);
+    const char **files = malloc(count * sizeof *files);
     enum moe_code code = names && files ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an index");
     uint64_t bytes = 0;
     int64_t k = 0;
+
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         if (moe_aside_of(r->skipped) == MOE_ASIDE_SUPERSEDED) continue;
@@ -112,6 +115,7 @@ static enum moe_code keep_index(struct keeper *k, struct moe_err *err)
     char path[PATH_MAX], *text, *plain;
     size_t n, plain_n;
     enum moe_exists there;
+
     MOE_TRY(moe_path_join(path, sizeof path, k->src->path, MOE_INDEX_NAME, err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
@@ -149,6 +153,7 @@ static enum moe_code keep_file(struct keeper *k, const char *path, const char *n
     size_t n;
     uint64_t size;
     int fd;
+
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     close(fd);
     if (size > OTHER_BYTES - k->others || moe_ends_with(name, ".safetensors")) {
@@ -201,6 +206,7 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
 {
     struct moe_names names;
     enum moe_code code = moe_list_dir(dir, &names, err);
+
     if (code == MOE_OK && !names.n && *under) code = keep_directory(k, under, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char path[PATH_MAX], name[PATH_MAX];

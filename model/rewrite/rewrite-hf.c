@@ -59,6 +59,7 @@ enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct
 {
     struct moe_hf_place *place;
     uint8_t *type;
+
     MOE_TRY(plan(src, o, hf, &type, &place, err));
     *r = *moe_hf_place_result(place);
     uint64_t at_end;
@@ -192,6 +193,7 @@ static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
     struct moe_err ignored;
     bool begun = false;
     enum moe_code code = begin(p, out, err);
+
     if (code != MOE_OK && p->hf->mode == MOE_WRITE_RESUME)
         return moe_newdir_interrupted(code, out, NULL, err);
     if (code != MOE_OK) return moe_cancel_left(code, err, "nothing was finished yet by this run");
@@ -212,6 +214,7 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
     struct pass *p = calloc(1, sizeof *p);
     uint8_t *type;
     uint64_t need;
+
     *got = (struct moe_rewrite_result){ 0 };
     *r = (struct moe_hf_result){ 0 };
     if (!p) return moe_fail_at(err, MOE_NOMEM, out, NULL, "no memory to write it");

@@ -136,6 +136,7 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
                                struct moe_err *err)
 {
     cJSON *report = moe_tally_json(&l->tally);
+
     if (!report) cJSON_Delete(note);
     if (!report || (note && !moe_report_add_note(report, note))) {
         cJSON_Delete(report);
@@ -221,9 +222,11 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     struct moe_live *l = live(k, t);
     const struct moe_unit_item *g = item_of(k, t, i);
     uint64_t bytes = 0;
+
     for (int j = 0; j < g->n; j++) {
         int64_t index = l->unit.in[g->first + j];
-        const struct moe_tensor *in = &k->src->tensors[index], *out = &l->unit.out[g->first + j];
+        const struct moe_tensor *in = &k->src->tensors[index];
+        const struct moe_tensor *out = &l->unit.out[g->first + j];
         const struct moe_emitted *d = &k->done[slot][j];
         bytes += moe_tensor_bytes(in);
         if (out->type != in->type) moe_tally_add(&l->tally, in, d->num, d->den);
@@ -257,6 +260,7 @@ static enum moe_code code_item(struct moe_rewrite_work *k, const struct moe_live
     const struct moe_unit_item *g = &l->unit.items[item];
     struct moe_coded coded[3];
     float amax[3] = { 0 };
+
     memset(coded, 0, sizeof coded);
     for (int j = 0; j < g->n; j++)
         if (is_coded(k, l, g->first + j))
@@ -291,6 +295,7 @@ static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, s
     char path[4096];
     cJSON *note = NULL;
     float *input = malloc((size_t)l->unit.n * sizeof *input);
+
     if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
     enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
     if (code == MOE_OK)
@@ -418,6 +423,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
 {
     int units = moe_unit_count(k->src);
     int64_t items = 0;
+
     *bytes = *done = 0;
     if (!(k->todo = malloc((size_t)units * sizeof *k->todo)))
         return moe_fail(err, MOE_NOMEM, "no memory for %d units", units);
@@ -445,6 +451,7 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
 {
     uint64_t memory;
     const struct moe_source *src = k->src;
+
     MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
     /* The pipeline runs one thread more than the pool; with less memory than that, no
      * more than there are slots. */
@@ -471,6 +478,7 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
 static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
 {
     struct moe_err e;
+
     MOE_TRY(open_workers(k, err));
     MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
     pthread_mutex_init(&k->lock, NULL);

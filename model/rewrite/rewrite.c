@@ -36,7 +36,8 @@ static uint64_t unit_memory(const struct moe_source *src)
 enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
                                   struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err)
 {
-    uint64_t base = moe_peak_rss() + unit_memory(src), each = moe_emit_estimate(src) + (256 << 10);
+    uint64_t base = moe_peak_rss() + unit_memory(src);
+    uint64_t each = moe_emit_estimate(src) + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
     int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
     *workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
@@ -121,6 +122,7 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
                                    struct moe_pool *pool, struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     uint8_t *type;
+
     *e = (struct moe_rewrite_estimate){ 0 };
     MOE_TRY(moe_rewrite_types(src, o, &type, err));
     e->input_bytes = input_bytes(src, type);
@@ -193,6 +195,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     size_t jsonl_bytes = 0;
     cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
     enum moe_code code = moe_copy_files(k->src, k->writer, k->o->rest, &jsonl, &jsonl_bytes, err);
+
     if (code == MOE_OK && k->o->vision) code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, err);
     if (code == MOE_OK && k->o->rest) code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
@@ -221,6 +224,7 @@ static cJSON *profile_json(const struct moe_rewrite_work *k)
         [MOE_EMIT_QUANTIZE] = "quantize", [MOE_EMIT_ERROR] = "error", [MOE_EMIT_WRITE] = "write"
     };
     cJSON *o = cJSON_CreateObject();
+
     for (int p = 0; o && p < MOE_EMIT_PHASES; p++) {
         double sum = 0;
         for (int i = 0; k->emit && i < k->workers; i++)
@@ -296,6 +300,7 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
     int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
     const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
     char outer[PATH_MAX] = ""; /* of an export in one pass, in which the container is */
+
     if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
     if (dir && *outer) dir = outer;
     if (done)
@@ -319,6 +324,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
 {
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
     bool spoiled = false; /* what was written is of two models: nothing of it is kept */
+
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(moe_source_apart(src, out, err));
     MOE_TRY(moe_rewrite_types(src, o, &k.type, err));

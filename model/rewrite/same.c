@@ -32,6 +32,7 @@ static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw
                               struct moe_err *err)
 {
     struct moe_hash *h = moe_hash_new();
+
     unsigned char *piece = malloc(PIECE);
     enum moe_code code = h && piece ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to read a tensor again");
     if (h) moe_hash_reset64(h);
@@ -112,6 +113,7 @@ static enum moe_code check_entry(const struct moe_source *src, const struct moe_
     size_t bytes;
     enum moe_exists there;
     const char *folder = moe_small_folder(name);
+
     if (!folder) return MOE_OK;
     snprintf(to, sizeof to, "%s/%s", folder, name);
     MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));

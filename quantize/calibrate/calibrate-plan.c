@@ -134,8 +134,10 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
     const struct moe_config *c = &src->config;
     struct moe_fisher f = moe_calibrate_sensitivity(o);
     struct moe_mlp_method dense = moe_calibrate_dense_method(o);
-    uint64_t base = moe_peak_rss(), raw, mapped, ignored;
+    uint64_t base = moe_peak_rss();
+    uint64_t raw, mapped, ignored;
     struct parts p = { .files = 0 };
+
     stored_most(src, &raw, &mapped);
     p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw +
              sizeof(struct moe_expert_worker) + moe_emit_estimate(src) + (256 << 10);
@@ -166,6 +168,7 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
 {
     const struct moe_config *c = &src->config;
     struct parts parts = parts_of(src, o, threads);
+
     *p = (struct moe_calibration_plan){ .work = work_of(src, o),
                                         .limit = o->memory ? o->memory
                                                            : moe_peak_rss() + moe_available_memory() / 2 };
@@ -183,13 +186,12 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
     }
     /* Fisher matrices of all layers with what is spilled of them; or before that, with one of them
      * less, the gradients of the pass twice */
-    uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float),
-             matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
-    uint64_t spilled = moe_dense_spill_bytes(src, o->type),
-             gradients =
-                 matrices > one
-                     ? matrices - one + 2 * moe_gradient_bytes(moe_min_i64(o->fisher, o->n), c->hidden_size)
-                     : 0;
+    uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float);
+    uint64_t matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
+    uint64_t spilled = moe_dense_spill_bytes(src, o->type);
+    uint64_t gradients =
+        matrices > one ? matrices - one + 2 * moe_gradient_bytes(moe_min_i64(o->fisher, o->n), c->hidden_size)
+                       : 0;
     p->partial = matrices + spilled > gradients ? matrices + spilled : gradients;
 }
 

@@ -37,8 +37,8 @@ static double experts(const struct moe_source *src, const struct moe_calibration
                       const struct moe_calibration_plan *p, int64_t layer, const struct moe_speed *s)
 {
     const struct moe_config *c = &src->config;
-    int64_t n = moe_layer_is_moe(c, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0,
-            at_once = moe_min_i64(moe_max_i64(p->workers, 1), moe_max_i64(n, 1));
+    int64_t n = moe_layer_is_moe(c, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0;
+    int64_t at_once = moe_min_i64(moe_max_i64(p->workers, 1), moe_max_i64(n, 1));
     double one = quantizing(&o->method, c->hidden_size, c->moe_intermediate_size, o->fisher > 0,
                             (double)moe_calibrate_each(src, o), s);
     return one * (double)((n + at_once - 1) / at_once);
@@ -50,9 +50,12 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
 {
     const struct moe_config *c = &src->config;
     struct moe_mlp_method how = moe_calibrate_dense_method(o);
-    double n = (double)o->n, sequence = (double)o->sequence, attention = moe_work_attention(c, n, sequence);
+    double n = (double)o->n;
+    double sequence = (double)o->sequence;
+    double attention = moe_work_attention(c, n, sequence);
     struct moe_work_dense w = moe_work_dense(src, o->type, &how, layer, n, sequence);
     double seconds = w.pass > 0 ? attention / s->attention + (w.pass - attention) / s->hessian : 0;
+
     if (w.projections > 0) seconds += w.projections * s->rounding.operation / threads;
     bool moe = moe_layer_is_moe(c, layer);
     if (w.mlp > 0)
@@ -66,6 +69,7 @@ static double sensitivity(const struct moe_config *c, double n, double sequence,
 {
     double seconds = moe_work_head_back(c, n) / s->head_back;
     int64_t first = moe_config_first_moe(c);
+
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         int64_t common = moe_work_common(c, l);
         bool moe = moe_layer_is_moe(c, l);
@@ -91,8 +95,8 @@ static double rows(const struct moe_config *c, const struct moe_calibration *o)
     double n = (double)o->n, k = (double)c->num_experts_per_tok, all = 0;
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
         bool moe = moe_layer_is_moe(c, l);
-        double pass = n * (moe ? 3 * k + 2 : 2),
-               back = (double)moe_min_i64(o->fisher, o->n) * (moe ? 7 * k + 4 : 4);
+        double pass = n * (moe ? 3 * k + 2 : 2);
+        double back = (double)moe_min_i64(o->fisher, o->n) * (moe ? 7 * k + 4 : 4);
         all += pass + (o->method.corrects ? pass + (moe ? 3 * n * k : 0) : 0) +
                (moe ? (o->method.corrects ? 4 : 3) * n * k : 0) + back;
     }

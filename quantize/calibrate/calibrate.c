@@ -39,6 +39,7 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
                                  double *work, struct moe_err *err)
 {
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
+
     *there = false;
     *reached = -1;
     if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, there, err));
@@ -66,7 +67,8 @@ static enum moe_code name_expert(const struct moe_calibrate *c, int64_t e, struc
 static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp_tokens *t,
                         const struct moe_mlp_result *r)
 {
-    int64_t n = c->src->config.n_routed_experts, mean = c->o.n * c->src->config.num_experts_per_tok / n;
+    int64_t n = c->src->config.n_routed_experts;
+    int64_t mean = c->o.n * c->src->config.num_experts_per_tok / n;
     c->stats[e] = (struct moe_expert_stats){ t->own,
                                              r->amax_x,
                                              r->amax_y,
@@ -82,6 +84,7 @@ static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_e
 {
     int64_t n = moe_min_i64(MOE_BORROWED_TOKENS, c->walk.n), step = c->walk.n / n;
     double own = 0;
+
     for (int64_t i = 0; i < t.n; i++) {
         b->row[i] = t.row[i];
         b->importance[i] = t.importance[i];
@@ -108,6 +111,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
     struct moe_mlp_result r;
     struct moe_expert_worker *b = &c->workers[worker];
     int64_t e = u->out[g->first].expert;
+
     for (int i = 0; i < 3; i++) {
         const struct moe_tensor *in = &c->src->tensors[u->in[g->first + i]];
         MOE_TRY(moe_walk_read(&c->walk, &b->stored, in, i, &w.w[i], err));
@@ -168,6 +172,7 @@ static enum moe_code before_mlp(void *ctx, struct moe_err *err)
 static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;
+
     c->workers = calloc((size_t)c->plan.workers, sizeof *c->workers);
     c->stats = calloc((size_t)g->n_routed_experts + 1, sizeof *c->stats);
     if (!c->workers || !c->stats) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
@@ -202,6 +207,7 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
     bool there;
     int reached;
+
     c->dir = dir;
     MOE_TRY(done_before(c, todo, &there, &reached, &c->done_before, err));
     moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate",
@@ -262,7 +268,8 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
 {
     struct moe_spill *a = &c->workers[worker].spill;
     for (int i = 0; i < g->n; i++) {
-        const struct moe_tensor *t = &u->out[g->first + i], *in = &c->src->tensors[u->in[g->first + i]];
+        const struct moe_tensor *t = &u->out[g->first + i];
+        const struct moe_tensor *in = &c->src->tensors[u->in[g->first + i]];
         moe_meter_add(&c->meter, moe_calibrate_copy_work(in, (uint8_t)t->type));
         if (t->type != MOE_NVFP4 || in->type == MOE_NVFP4 || t->layer < 0) continue;
         MOE_TRY(fetch(c, a, t->layer, err));
@@ -322,6 +329,7 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
                                  .peak_rss = moe_peak_rss(),
                                  .clipped = c->monitor.clipped,
                                  .n_clipped = c->monitor.n };
+
     for (int i = 0; i < 3; i++) s.seconds[i] = c->walk.seconds[i];
     if (c->correction.open) {
         s.seconds[MOE_PHASE_CORRECTION] = c->correction.seconds;
@@ -351,6 +359,7 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
                          float *input_scale, cJSON **note, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
+
     *note = NULL;
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = 1;
     for (int64_t i = 0; u->layer < 0 && i < u->n; i++) {
@@ -364,8 +373,8 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
         c->copied = moe_calibrate_copies(c->src, c->o.type);
         return MOE_OK;
     }
-    float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX),
-          y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
+    float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX);
+    float y = moe_nvfp4_global(peer_amax(c, true), MOE_NVFP4_MAX);
     for (int64_t i = 0; i < u->n; i++) input_scale[i] = u->out[i].role == MOE_ROLE_EXPERT_DOWN ? y : x;
     struct moe_clip clip[2] = { clip_of(c, u, false), clip_of(c, u, true) };
     MOE_TRY(moe_clip_monitor_experts(&c->monitor, u, c->o.upstream_source ? NULL : file, clip, err));
@@ -395,6 +404,7 @@ static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes
     struct moe_calibrate *c = ctx;
     struct moe_routing *r;
     int32_t *layers = malloc((size_t)(cJSON_GetArraySize(notes) + 1) * sizeof *layers), n = 0;
+
     if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing.json");
     for (const cJSON *j = notes->child; j; j = j->next)
         layers[n++] = (int32_t)cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble;
@@ -454,6 +464,7 @@ double moe_calibrate_flops(const struct moe_calibrate *c)
 void moe_calibrate_close(struct moe_calibrate **pc)
 {
     struct moe_calibrate *c = *pc;
+
     if (!c) return;
     for (int i = 0; c->workers && i < c->plan.workers; i++) {
         moe_mlp_close(&c->workers[i].mlp);

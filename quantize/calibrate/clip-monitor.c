@@ -88,8 +88,8 @@ void moe_clip_monitor_common(struct moe_clip_monitor *w)
 {
     enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE
                                                                                  : MOE_ROLE_GATE;
-    const struct moe_spill_tensor *x = moe_spill_find(&w->dense->here, (int)gate),
-                                  *y = moe_spill_find(&w->dense->here, (int)gate + 2);
+    const struct moe_spill_tensor *x = moe_spill_find(&w->dense->here, (int)gate);
+    const struct moe_spill_tensor *y = moe_spill_find(&w->dense->here, (int)gate + 2);
     if (!x) x = moe_spill_find(&w->dense->here, (int)gate + 1);
     w->common_layer = w->walk->layer;
     w->common[0] = under(x);

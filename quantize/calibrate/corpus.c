@@ -65,6 +65,7 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
     struct moe_text *text;
     struct moe_text_piece piece;
     bool more = true;
+
     MOE_TRY(moe_text_open(&text, path, 0, left_beside(r, (uint64_t)c->n * sizeof *c->tokens), err));
     enum moe_code code = MOE_OK;
     while (code == MOE_OK && c->n < r->most) {
@@ -95,6 +96,7 @@ enum moe_code moe_corpus_read(struct moe_corpus *c, const struct moe_corpus_sour
                               struct moe_err *err)
 {
     struct reader r = { .hint = &s->chat, .most = most, .memory = s->memory };
+
     *c = (struct moe_corpus){ 0 };
     MOE_TRY(moe_tokenizer_open(&r.t, s->dir, s->vocab_size, err));
     r.memory = left_beside(&r, moe_peak_anonymous());

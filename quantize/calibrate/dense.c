@@ -122,17 +122,19 @@ static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct m
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
 {
     struct moe_dense *d = a->d;
-    const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role), *one[1] = { w };
+    const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role);
+    const struct moe_weight *one[1] = { w };
     const struct moe_output_hessian *rows =
         role == MOE_ROLE_O && d->method.matrix.two_sided && !d->method.matrix.diagonal ? d->f : NULL;
     struct moe_spill_tensor *t = &d->here.t[d->here.n];
     struct moe_matrix m;
-    uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2)),
-            *scales = malloc((size_t)(w->rows * w->cols / 16));
+    uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2));
+    uint8_t *scales = malloc((size_t)(w->rows * w->cols / 16));
     struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
     enum moe_code code = codes && scales
                            ? moe_matrix_open(&m, w->rows, w->cols, &d->method.matrix, d->walk->pool, err)
                            : moe_fail(err, MOE_NOMEM, "no memory for a projection");
+
     if (code == MOE_OK) {
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
         float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax,
@@ -173,6 +175,7 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
 static enum moe_code calibrate_attention(struct attention *a, struct moe_err *err)
 {
     struct moe_hooks hooks = { .ctx = a, .input = see };
+
     MOE_TRY(open_inputs(a, err));
     MOE_TRY(fused_amax(a->d, &a->fused, err));
     moe_forward_hooks(a->d->walk->f, &hooks);
@@ -230,6 +233,7 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
     size_t codes = (size_t)(w->rows * w->cols / 2), scales = (size_t)(w->rows * w->cols / 16);
     struct moe_spill_tensor *t = &d->here.t[d->here.n];
     uint8_t *c = malloc(codes), *s = malloc(scales);
+
     if (!c || !s) {
         free(c);
         free(s);
@@ -259,6 +263,7 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     struct moe_mlp *m;
     const struct moe_weight *g = place(y, gate);
     float *row = malloc((size_t)(g->cols + g->rows) * sizeof *row);
+
     if (!row) return moe_fail(err, MOE_NOMEM, "no memory for an MLP");
     for (int i = 0; i < 3; i++) {
         w.w[i] = *place(y, (enum moe_role)(gate + i));
@@ -308,7 +313,11 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
                             const struct moe_mlp_method *how)
 {
     const struct moe_config *c = &src->config;
-    uint64_t attention = 0, mlp = 0, codes = 0, largest = 0;
+    uint64_t attention = 0;
+    uint64_t mlp = 0;
+    uint64_t codes = 0;
+    uint64_t largest = 0;
+
     if (!moe_dense_wanted(src, type)) return 0;
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];

@@ -37,6 +37,7 @@ static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
     cJSON *list = moe_json_add_array(j, "worst");
     double last = INFINITY;
     int64_t last_expert = -1;
+
     for (int k = 0; list && k < WORST && k < s->n; k++) {
         double most = -1;
         int64_t expert = -1;
@@ -57,6 +58,7 @@ static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
 static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
 {
     cJSON *list = moe_json_add_array(j, "clipped");
+
     for (int i = 0; list && i < s->n_clipped; i++) {
         const struct moe_clipped *c = &s->clipped[i];
         cJSON *o = cJSON_CreateObject();
@@ -87,6 +89,7 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
           *cold = j ? moe_json_add_array(j, "cold") : NULL;
     bool ok = tokens && cold && moe_json_add_f64(j, "layer", s->layer);
     double num = 0, den = 0;
+
     for (int64_t e = 0; ok && e < s->n; e++) {
         const struct moe_expert_stats *x = &s->experts[e];
         ok = cJSON_AddItemToArray(tokens, cJSON_CreateNumber((double)x->tokens));
@@ -156,6 +159,7 @@ static void print_head(FILE *f, const cJSON *r)
 static void print_errors(FILE *f, const cJSON *r)
 {
     const cJSON *error = get(r, "relative_error");
+
     if (!error) return;
     fprintf(f, "\nrelative error of weights\n");
     for (const cJSON *l = first_of(error, "layers"); l; l = l->next) {
@@ -182,6 +186,7 @@ static bool print_layer(FILE *f, const cJSON *j)
     int n = cJSON_GetArraySize(tokens), k = 0;
     double *sorted = calloc((size_t)n + 1, sizeof *sorted), seconds = 0, clipped = 0;
     char a[16], b[16], c[16];
+
     if (!sorted) return false;
     for (const cJSON *t = tokens ? tokens->child : NULL; t; t = t->next) sorted[k++] = t->valuedouble;
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
@@ -262,6 +267,7 @@ static void print_clipped(FILE *f, const cJSON *notes)
 static void print_cold(FILE *f, const cJSON *notes)
 {
     bool any = false;
+
     for (const cJSON *j = notes->child; j; j = j->next) {
         int n = cJSON_GetArraySize(get(j, "cold")), k = 0;
         if (!n) continue;
@@ -289,6 +295,7 @@ char *moe_quantize_text(const cJSON *report)
     bool ok = true;
     FILE *f = open_memstream(&text, &bytes);
     const cJSON *notes = get(report, "calibration");
+
     if (!f) return NULL;
     print_head(f, report);
     print_errors(f, report);

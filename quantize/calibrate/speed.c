@@ -109,10 +109,12 @@ static struct moe_config smaller(const struct moe_config *c)
 static void make_layer(struct bench *b)
 {
     const struct moe_config *c = &b->c;
-    int64_t h = c->hidden_size, heads = c->num_attention_heads,
-            qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
+    int64_t h = c->hidden_size;
+    int64_t heads = c->num_attention_heads;
+    int64_t qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
     struct moe_layer *y = &b->layer;
     float *frequencies = room(b, c->qk_rope_head_dim / 2 + 1, sizeof *frequencies);
+
     b->m.config = *c;
     b->m.layers = y;
     b->m.rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim, .theta = 50000 };
@@ -140,6 +142,7 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
             s = moe_min_i64(sequence, tokens); /* where a layer is wide, few tell as much */
+
     make_layer(b);
     b->n = tokens / s * s;
     b->h = values(b, b->n * c->hidden_size, 1);
@@ -236,6 +239,7 @@ static double mlp_speed(struct bench *b, int64_t each)
         .h = &h, .norm = b->layer.post_norm, .eps = b->m.eps, .row = row, .n = n, .own = n
     };
     double from, all = 0;
+
     if (b->code == MOE_OK && !row)
         b->code = moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
     if (b->code == MOE_OK) b->code = moe_states_open(&h, b->n, width, NULL, b->err);
@@ -302,6 +306,7 @@ static void quantize_item(void *ctx, int64_t i, int worker)
     struct expert *e = ctx;
     struct moe_mlp *m;
     struct moe_mlp_result r;
+
     (void)worker;
     e->err[i] = (struct moe_err)MOE_ERR_INIT;
     e->code[i] = moe_mlp_open(&m, e->hidden, e->inter, e->how, false, NULL, &e->err[i]);
@@ -342,6 +347,7 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     struct moe_expert mlp = mlp_of(b, hidden, inter);
     int32_t *row = room(b, n, sizeof *row);
     float *share = ones(b, n);
+
     if (b->failed) return moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
     e.w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down },
                                     .quantize = { true, true, true },
@@ -383,8 +389,9 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
 static struct moe_cost solve(const double seconds[2], const double operations[2], const double minor[2],
                              double fastest)
 {
-    double m = minor[1] / minor[0], rest = operations[1] - operations[0] * m,
-           most_a = operations[1] > 0 ? seconds[1] / operations[1] : 0;
+    double m = minor[1] / minor[0];
+    double rest = operations[1] - operations[0] * m;
+    double most_a = operations[1] > 0 ? seconds[1] / operations[1] : 0;
     double a = rest > 0 ? (seconds[1] - seconds[0] * m) / rest : most_a;
     if (a < 1 / fastest) a = 1 / fastest;
     if (a > most_a) a = most_a;
@@ -393,11 +400,13 @@ static struct moe_cost solve(const double seconds[2], const double operations[2]
 
 static enum moe_code expert_speed(struct bench *b, const struct moe_speed_of *of, struct moe_speed *s)
 {
-    double seconds[2][3], rounding[3][2], factoring[3][2], fastest = s->product / moe_pool_threads(b->pool);
+    double fastest = s->product / moe_pool_threads(b->pool);
+    double seconds[2][3], rounding[3][2], factoring[3][2];
     struct moe_work_quantize w[2];
+
     for (int i = 0; i < 2; i++) { /* half the widths, then all */
-        int64_t hidden = moe_min_i64(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16,
-                inter = moe_min_i64(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
+        int64_t hidden = moe_min_i64(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16;
+        int64_t inter = moe_min_i64(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
         hidden = moe_max_i64(hidden, 16);
         inter = moe_max_i64(inter, 16);
         MOE_TRY(expert_seconds(b, of, hidden, inter, seconds[i]));
@@ -439,6 +448,7 @@ static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct 
 {
     const struct moe_config *c = &b->c;
     double n = (double)b->n, sequence = (double)(b->n / b->count);
+
     s->product = product_speed(b);
     s->row = row_seconds(b, of->config->hidden_size);
     s->attention = moe_work_attention(c, n, sequence) / seconds_of(b, run_attention);

@@ -29,6 +29,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     char path[PATH_MAX];
     struct head h = { "MOECODED", layer, n, 0 };
     size_t size = sizeof h + (size_t)n * sizeof *t;
+
     MOE_TRY(file_of(dir, layer, path, err));
     for (int i = 0; i < n; i++) size += code_bytes(&t[i]) + scale_bytes(&t[i]);
     char *data = malloc(size), *p = data;
@@ -51,6 +52,7 @@ static bool bind(struct moe_spill *a, size_t size, int layer)
 {
     struct head h;
     size_t at = sizeof h;
+
     if (size < sizeof h) return false;
     memcpy(&h, a->data, sizeof h);
     if (memcmp(h.magic, "MOECODED", 8) || h.hash != moe_hash64(a->data + at, size - at)) return false;

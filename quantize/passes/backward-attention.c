@@ -160,6 +160,7 @@ static void queries(const struct head *e, int64_t i0, int64_t m)
     const struct moe_kernels *k = e->kern;
     int64_t all = i0 + m;
     float *q = e->q + i0 * e->ldq, *d_o = e->d_o + i0 * e->ld_o;
+
     zero(e->p, all, m, all);
     zero(e->ds, all, m, all);
     k->gemm(m, all, e->qd, e->scale, q, e->ldq, 1, e->kt, e->n, e->p, all);
@@ -176,6 +177,7 @@ static void head(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
     int64_t h = item % a->heads, t0 = 0, n = a->lengths[item / a->heads];
+
     for (int64_t i = 0; i < item / a->heads; i++) t0 += a->lengths[i];
     struct head e = { a->b->k,
                       n,
@@ -209,8 +211,11 @@ static void rotate_back(void *ctx, int64_t t, int worker)
 {
     struct attention *a = ctx;
     int64_t half = a->rope / 2;
-    float *cs = a->cos + t * half, *sn = a->sin + t * half, *row = a->latent + t * a->width,
-          *pe = row + a->kl;
+    float *cs = a->cos + t * half;
+    float *sn = a->sin + t * half;
+    float *row = a->latent + t * a->width;
+    float *pe = row + a->kl;
+
     (void)worker;
     memset(row, 0, (size_t)a->width * sizeof *row);
     for (int64_t i = 0; i < half; i++) sn[i] = -sn[i];
@@ -235,6 +240,7 @@ static void unproject(struct attention *a)
 {
     struct moe_backward *b = a->b;
     int64_t n = a->tokens, hidden = b->m->config.hidden_size;
+
     moe_backward_each(b, n, 4 * n * a->heads * a->rope, rotate_back, a);
     back(a, MOE_ROLE_KV_B, &a->y->kv_b, a->dkv, a->dlatent, a->width, true);
     moe_backward_norm(b, a->ckv, a->y->kv_a_norm, b->m->lora_eps, a->kl, a->width, n, a->dlatent, a->latent);
@@ -266,6 +272,7 @@ void moe_backward_attention(struct moe_backward *b, int layer, const float *h, c
                             int64_t n_sequences, float *dh)
 {
     int64_t hidden = b->m->config.hidden_size;
+
     for (int64_t i = 0, n = 0; i < n_sequences; i += n) {
         struct moe_backward_room room = { b->rows, 0 };
         struct attention a = { .b = b, .y = &b->m->layers[layer], .lengths = lengths + i };

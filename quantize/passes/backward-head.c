@@ -54,8 +54,9 @@ static void logits_item(void *ctx, int64_t item, int worker)
     enum { ROWS = 64 };
     struct head *a = ctx;
     const struct moe_weight *w = &a->b->m->head;
-    int64_t r0 = a->piece * PIECE + item * ROWS, end = a->piece * PIECE + a->ids,
-            r1 = r0 + ROWS < end ? r0 + ROWS : end;
+    int64_t r0 = a->piece * PIECE + item * ROWS;
+    int64_t end = a->piece * PIECE + a->ids;
+    int64_t r1 = r0 + ROWS < end ? r0 + ROWS : end;
     (void)worker;
     a->b->k->matmul(w, r0, r1, a->x, w->cols, a->n, a->logits + item * ROWS, PIECE);
 }
@@ -89,6 +90,7 @@ static void choose_piece(void *ctx, int64_t t, int worker)
     struct head *a = ctx;
     const double *largest = a->largest + t * a->pieces, *sum = a->sum + t * a->pieces;
     struct row *r = &a->row[t];
+
     /* its stream from seed, at the row's index */
     struct moe_rng rng = { a->seed + (uint64_t)(a->first + t) * 0x9e3779b97f4a7c15u };
     (void)worker;
@@ -112,6 +114,7 @@ static void differentiate(void *ctx, int64_t t, int worker)
     struct row *r = &a->row[t];
     float *l = a->logits + t * PIECE;
     int64_t label = -1;
+
     (void)worker;
     for (int64_t i = 0; i < a->ids; i++) {
         double e = exp((double)l[i] - r->largest);
@@ -138,6 +141,7 @@ static enum moe_code head_part(struct head *a, const float *h, float *dh, struct
     const struct moe_weight *w = &b->m->head;
     int64_t hidden = b->m->config.hidden_size;
     struct moe_backward_room room = { b->rows, 0 };
+
     head_room(a, &room, &b->m->config, a->n);
     moe_backward_normed(b, h, b->m->norm, b->m->eps, hidden, hidden, a->n, a->x);
     for (int64_t i = 0; i < a->pieces; i++) {

@@ -137,8 +137,9 @@ int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t)
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker)
 {
     const struct moe_kernels *k = t->b->k;
-    int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS), c0 = item % tiles * MOE_BACKWARD_COLS,
-            cols = moe_min_i64(t->w->cols - c0, MOE_BACKWARD_COLS);
+    int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS);
+    int64_t c0 = item % tiles * MOE_BACKWARD_COLS;
+    int64_t cols = moe_min_i64(t->w->cols - c0, MOE_BACKWARD_COLS);
     int64_t t0 = item / tiles * TOKENS, n = moe_min_i64(t->n - t0, TOKENS);
     float *w = t->b->worker + worker * t->b->worker_floats, *dx = t->dx + t0 * t->lddx + c0;
     for (int64_t i = 0; i < n && t->fresh; i++) memset(dx + i * t->lddx, 0, (size_t)cols * sizeof *dx);
@@ -223,9 +224,12 @@ static void mlp_products(void *ctx, int64_t item, int worker)
 static void mlp_row(void *ctx, int64_t t, int worker)
 {
     struct mlp *m = ctx;
-    float *g = m->gate + t * m->inter, *u = m->up + t * m->inter, *da = m->da + t * m->inter,
-          weight = m->weight ? m->weight[t] : 1;
+    float *g = m->gate + t * m->inter;
+    float *u = m->up + t * m->inter;
+    float *da = m->da + t * m->inter;
+    float weight = m->weight ? m->weight[t] : 1;
     double dot = 0;
+
     (void)worker;
     for (int64_t i = 0; i < m->inter; i++) {
         float s = 1 / (1 + expf(-g[i])), silu = g[i] * s, d = weight * da[i];
@@ -249,14 +253,15 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     int64_t inter = w[0].rows, hidden = w[0].cols;
     struct mlp m = { .b = b, .w = w, .weight = weight, .dot = dot, .inter = inter };
     struct moe_backward_room room = { b->rows, 0 };
+
     mlp_room(&m, &room, n, inter);
     m.forward[0] = (struct moe_backward_product){ b, &w[0], x, hidden, n, m.gate, inter };
     m.forward[1] = (struct moe_backward_product){ b, &w[1], x, hidden, n, m.up, inter };
     m.back = (struct moe_backward_transposed){ b, &w[2], 0, hidden, dy, hidden, n, m.da, inter, true };
     m.in[0] = (struct moe_backward_transposed){ b, &w[0], 0, inter, m.gate, inter, n, dx, hidden, false };
     m.in[1] = (struct moe_backward_transposed){ b, &w[1], 0, inter, m.up, inter, n, dx, hidden, false };
-    int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back),
-            work = hidden * inter * n;
+    int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back);
+    int64_t work = hidden * inter * n;
     moe_backward_each(b, items, 3 * work, mlp_products, &m);
     moe_backward_each(b, n, 32 * n * inter, mlp_row, &m);
     moe_backward_saw(b, MOE_ROLE_GATE, m.gate, inter, n);
@@ -293,8 +298,11 @@ static void route(void *ctx, int64_t t, int worker)
     int64_t hidden = r->w->cols, k = b->m->config.num_experts_per_tok;
     const int32_t *experts = r->experts + t * k;
     const float *x = r->x + t * hidden, *dw = r->dweight + t * k;
-    float *rows = b->worker + worker * b->worker_floats, *score = rows + k * hidden, *dx = r->dx + t * hidden;
+    float *rows = b->worker + worker * b->worker_floats;
+    float *score = rows + k * hidden;
+    float *dx = r->dx + t * hidden;
     double sum = 0, mean = 0;
+
     for (int64_t j = 0; j < k; j++) {
         b->k->dequantize(r->w, experts[j], 0, hidden, rows + j * hidden);
         score[j] = 1 / (1 + expf(-b->k->dot(rows + j * hidden, x, hidden)));

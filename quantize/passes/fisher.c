@@ -107,6 +107,7 @@ static enum moe_code is_whole(const char *dir, int layer, int64_t width, bool *w
     uint64_t size, hash = 0;
     struct head h;
     int fd;
+
     *whole = false;
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_look(path, &there, err));
@@ -183,6 +184,7 @@ static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], co
                               int64_t e, struct moe_err *err)
 {
     int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
+
     for (int64_t at = 0, n; at < t->n; at += n) {
         n = moe_min_i64(PIECE, t->n - at);
         MOE_TRY(moe_states_gather(&w->walk.h, t->row + at, n, w->x, err));
@@ -208,6 +210,7 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
     struct moe_weight mlp[3];
     const struct moe_layer *y = &w->walk.m->layers[layer];
     const struct moe_expert *common = y->moe ? &y->shared : &y->dense;
+
     MOE_TRY(moe_states_zero(&w->dx, err));
     if (common->gate.data) {
         const struct moe_weight each[3] = { common->gate, common->up, common->down };
@@ -236,6 +239,7 @@ static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
 {
     const struct moe_layer *y = &w->walk.m->layers[layer];
     int64_t h = w->dh.width, k = w->walk.src->config.num_experts_per_tok;
+
     for (int64_t at = 0, n; at < w->o->n; at += n) {
         n = moe_min_i64(PIECE, w->o->n - at);
         MOE_TRY(moe_states_read(&w->walk.h, at, n, w->x, err));
@@ -302,8 +306,11 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
                                struct moe_pool *pool, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
-    int64_t n = w->o->n, h = c->hidden_size, k = c->num_experts_per_tok,
-            piece = moe_max_i64(PIECE, moe_walk_batch(w->o->sequence));
+    int64_t n = w->o->n;
+    int64_t h = c->hidden_size;
+    int64_t k = c->num_experts_per_tok;
+    int64_t piece = moe_max_i64(PIECE, moe_walk_batch(w->o->sequence));
+
     MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
@@ -393,6 +400,7 @@ enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_output_hess
     int fd;
     bool whole;
     size_t bytes = matrix_bytes(m->hessian.k);
+
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     enum moe_code code = read_head(fd, path, size, layer, m->hessian.k, &h, &whole, err);
@@ -409,10 +417,11 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
 {
     const struct moe_config *c = &src->config;
     int64_t piece = moe_max_i64(PIECE, moe_walk_batch(o->sequence));
-    uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float),
-        states = (uint64_t)(c->num_hidden_layers - moe_config_first_moe(c) + 2) * one;
+    uint64_t one = (uint64_t)(o->n * c->hidden_size) * sizeof(float);
+    uint64_t states = (uint64_t)(c->num_hidden_layers - moe_config_first_moe(c) + 2) * one;
     uint64_t rows = (uint64_t)(2 * moe_min_i64(piece, o->n) + moe_min_i64(PIECE, o->n)) *
                     (uint64_t)c->hidden_size * sizeof(float);
+
     *memory =
         moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_hessian_estimate(c->hidden_size) +
         (in_files ? 0 : states) + rows +

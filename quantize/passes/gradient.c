@@ -95,6 +95,7 @@ static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, 
 {
     enum moe_exists there;
     uint64_t size;
+
     *fd = -1;
     MOE_TRY(moe_path_join(path, PATH_MAX, dir, MOE_GRADIENT_NAME, err));
     MOE_TRY(moe_look(path, &there, err));

@@ -44,6 +44,7 @@ enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, stru
     struct moe_kv kv[BATCH];
     const struct moe_config *g = &c->m->config;
     int64_t width = g->kv_lora_rank + g->qk_rope_head_dim, k = 0, count = g->num_hidden_layers;
+
     for (int64_t at = 0; at < n; at += c->sequence, k++) {
         kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count,
                                  .layers = count,
@@ -156,6 +157,7 @@ static const struct moe_expert *common_mlp(const struct moe_layer *y)
 static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
 {
     const struct moe_weight w[3] = { m->gate, m->up, m->down };
+
     for (int64_t at = 0, n; at < c->n; at += n) {
         struct moe_mlp_tokens t = moe_walk_all(c);
         n = moe_min_i64(8 * BATCH, c->n - at);
@@ -174,6 +176,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
 static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
+
     moe_forward_model(c->f, c->m);
     if (c->before[0]) MOE_TRY(c->before[0](c->ctx, err));
     double from = moe_now();
@@ -279,8 +282,8 @@ static enum moe_code read_weight(const struct place *p, struct moe_stored_expert
                                  const struct moe_tensor *t, int64_t index, int i, struct moe_weight *w,
                                  struct moe_err *err)
 {
-    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes,
-           scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
+    size_t data = (size_t)t->plane[MOE_PLANE_DATA].bytes;
+    size_t scale = p->src && t->plane[MOE_PLANE_SCALE].file < 0 ? 0 : (size_t)t->plane[MOE_PLANE_SCALE].bytes;
     uint8_t global[4];
     MOE_TRY(room(r, i, data + scale, err));
     MOE_TRY(read_plane(p, t, index, MOE_PLANE_DATA, data, r->data[i], err));
@@ -317,6 +320,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
     double from = moe_now();
     uint64_t size;
     int fd = -1;
+
     if (file) MOE_TRY(moe_open_read(file->path, &fd, &size, err));
     const struct place from_where = { file ? NULL : c->src, fd, file };
     enum moe_code code = MOE_OK;
@@ -382,9 +386,11 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
                            int threads)
 {
     const struct moe_config *g = &src->config;
-    int64_t batch = moe_min_i64(moe_walk_batch(sequence), n), qd = g->qk_nope_head_dim + g->qk_rope_head_dim,
-            width = g->kv_lora_rank + g->qk_rope_head_dim;
+    int64_t batch = moe_min_i64(moe_walk_batch(sequence), n);
+    int64_t qd = g->qk_nope_head_dim + g->qk_rope_head_dim;
+    int64_t width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
+
     /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache;
      * the router's logits.  The buffers of the forward pass for MLPs are never touched: those
      * go through moe_mlp_forward */
@@ -416,7 +422,10 @@ static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
 
 static enum moe_code take_choices(struct moe_walk *c, struct moe_err *err)
 {
-    int64_t n = c->n, e = c->src->config.n_routed_experts, k = c->src->config.num_experts_per_tok;
+    int64_t n = c->n;
+    int64_t e = c->src->config.n_routed_experts;
+    int64_t k = c->src->config.num_experts_per_tok;
+
     c->experts = array(n * k, sizeof *c->experts);
     c->weights = array(n * k, sizeof *c->weights);
     c->importance = array(n, sizeof *c->importance);

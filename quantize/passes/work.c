@@ -7,9 +7,12 @@
  * over half of a sequence. */
 static double projections(const struct moe_config *c)
 {
-    double h = (double)c->hidden_size, heads = (double)c->num_attention_heads,
-           qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim);
-    double kv = (double)c->kv_lora_rank, ql = (double)c->q_lora_rank, v = (double)c->v_head_dim;
+    double h = (double)c->hidden_size;
+    double heads = (double)c->num_attention_heads;
+    double qd = (double)(c->qk_nope_head_dim + c->qk_rope_head_dim);
+    double kv = (double)c->kv_lora_rank;
+    double ql = (double)c->q_lora_rank;
+    double v = (double)c->v_head_dim;
     return h * (kv + (double)c->qk_rope_head_dim + ql) + (ql > 0 ? ql : h) * heads * qd +
            kv * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h;
 }
@@ -81,10 +84,11 @@ struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int
 {
     const struct moe_matrix_method *m = &how->matrix;
     double h = (double)hidden, i = (double)inter;
-    bool fit = m->fit && !m->diagonal, two_sided = m->two_sided && !m->diagonal &&
-                                                   2 * inter <= MOE_SLICE_COLUMNS &&
-                                                   hidden <= MOE_SLICE_COLUMNS;
+    bool fit = m->fit && !m->diagonal;
+    bool two_sided =
+        m->two_sided && !m->diagonal && 2 * inter <= MOE_SLICE_COLUMNS && hidden <= MOE_SLICE_COLUMNS;
     struct moe_work_quantize w = { 0 };
+
     rows = rows && !m->diagonal;
     bool corrects = how->corrects && !m->diagonal && inter <= MOE_SLICE_COLUMNS;
     w.statistics = (corrects ? 2 * n * h * i : 0) + n * (h * slice(h) + i * slice(i)) +
@@ -167,8 +171,8 @@ double moe_work_attention_back(const struct moe_config *c, double n, double sequ
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);
-    double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0,
-           work = moe_layer_is_moe(c, l) ? moe_work_fisher(c, n) : 0;
+    double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0;
+    double work = moe_layer_is_moe(c, l) ? moe_work_fisher(c, n) : 0;
     if (l <= moe_config_first_moe(c)) return work;
     work += moe_work_attention(c, n, sequence) + moe_work_mlp(c->hidden_size, common, n) +
             (chosen > 0 ? moe_work_router(c, n) : 0);

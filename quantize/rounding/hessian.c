@@ -101,6 +101,7 @@ static void add_diagonal(struct moe_hessian *f, double x)
 static bool factor_block(float *l, int64_t ld, int64_t n, float *inv)
 {
     double a[PANEL][PANEL], b[PANEL][PANEL] = { { 0 } };
+
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j <= i; j++) a[i][j] = (double)l[i * ld + j];
     for (int64_t j = 0; j < n; j++) {
@@ -190,6 +191,7 @@ enum moe_code moe_hessian_factor(struct moe_hessian *f, double damp, struct moe_
 {
     size_t n = (size_t)f->k * (size_t)f->k;
     float *across = malloc((size_t)(PANEL * f->k) * sizeof *across);
+
     if (!across) return moe_fail(err, MOE_NOMEM, "no memory to factor %lld columns", (long long)f->k);
     mirror(f);
     enum moe_code code = measure(f, err);
@@ -243,6 +245,7 @@ static void solve_columns(void *ctx, int64_t item, int worker)
     const float *l = s->f->l;
     int64_t k = s->f->k, n = moe_min_i64(COLUMNS, s->n - item * COLUMNS), ld = s->n;
     float *y = s->y + item * COLUMNS;
+
     (void)worker;
     for (int64_t p = 0; p < k; p += PANEL) {
         int64_t end = moe_min_i64(p + PANEL, k);

@@ -88,7 +88,9 @@ static double regress(struct moe_inputs *s, struct moe_pool *pool)
 
 static void shrink(struct moe_inputs *s, double explained)
 {
-    double n = s->weight2 > 0 ? s->weight1 * s->weight1 / s->weight2 / REPEATED : 0, k = (double)s->k, c = 0;
+    double n = s->weight2 > 0 ? s->weight1 * s->weight1 / s->weight2 / REPEATED : 0;
+    double k = (double)s->k;
+    double c = 0;
     if (n > k && explained > 0) c = 1 - k * (s->target2 - explained) / ((n - k) * explained);
     if (!(c > 0)) c = 0;
     if (c > 1) c = 1;
@@ -155,8 +157,9 @@ struct product { const struct moe_weight *w; const float *x; int64_t n, tokens; 
 static void product(void *ctx, int64_t item, int worker)
 {
     struct product *p = ctx;
-    int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS, r0 = item % down * MULTIPLY_ROWS,
-            t = item / down * p->tokens;
+    int64_t down = (p->w->rows + MULTIPLY_ROWS - 1) / MULTIPLY_ROWS;
+    int64_t r0 = item % down * MULTIPLY_ROWS;
+    int64_t t = item / down * p->tokens;
     (void)worker;
     moe_matmul_many(p->w, r0, moe_min_i64(r0 + MULTIPLY_ROWS, p->w->rows), p->x + t * p->w->cols, p->w->cols,
                     moe_min_i64(p->tokens, p->n - t), p->y + t * p->w->rows + r0, p->w->rows);
@@ -188,6 +191,7 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
                       int n, const struct moe_output_hessian *g)
 {
     int64_t k = s->k, row;
+
     m->rows = w[0]->rows + (n > 1 ? w[1]->rows : 0);
     for (int64_t i = 0; i < m->rows; i++) {
         int which = find_row(w, g, i, &row);
@@ -231,6 +235,7 @@ enum moe_code moe_matrix_round(struct moe_matrix *m, const struct moe_inputs *s,
                            .q = m->q,
                            .scale = m->scale,
                            .scratch = m->scratch };
+
     moe_round_run(&r, m->pool);
     for (int64_t i = 0; i < m->rows; i++) {
         int which = find_row(w, g, i, &row);

@@ -52,6 +52,7 @@ static void take_all(struct moe_mlp *m)
 {
     int64_t h = m->hidden, n = m->inter;
     bool two_sided = is_two_sided(&m->how, n);
+
     m->h = take(m, PIECE * h, sizeof(float));
     m->out = take(m, PIECE * h, sizeof(float));
     m->gate = take(m, PIECE * n, sizeof(float));
@@ -83,8 +84,9 @@ static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidde
  * moe_matrix_open with the columns in *k. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 {
-    int64_t x = slice_columns(hidden), y = slice_columns(inter),
-            values = moe_max_i64(2 * inter * x, hidden * y);
+    int64_t x = slice_columns(hidden);
+    int64_t y = slice_columns(inter);
+    int64_t values = moe_max_i64(2 * inter * x, hidden * y);
     *k = moe_min_i64(x, y);
     return (values + *k - 1) / *k;
 }
@@ -113,6 +115,7 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
 {
     struct moe_mlp *m = calloc(1, sizeof *m);
     int64_t k, rows = matrix_rows(hidden, inter, &k);
+
     *out = NULL;
     if (!m) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
     *m = (struct moe_mlp){ .hidden = hidden,
@@ -285,6 +288,7 @@ static void slope_row(void *ctx, int64_t t, int worker)
     const float *g = s->m->gate + t * n, *u = s->m->up + t * n, *a = s->m->a;
     float *d = s->m->d + t * 2 * n;
     double moved = 0;
+
     (void)worker;
     for (int64_t i = 0; i < n; i++) {
         float sigmoid = 1 / (1 + expf(-g[i]));
@@ -362,9 +366,11 @@ static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struc
     const struct moe_mlp_tokens *t = p->t;
     float weight[PIECE];
     int64_t h = t->h->width;
+
     MOE_TRY(moe_states_gather(t->residual, t->row + first, n, m->out, err));
     for (int64_t i = 0; i < n; i++) {
-        float root = t->importance ? t->importance[first + i] : 1, f = root * t->share[first + i];
+        float root = t->importance ? t->importance[first + i] : 1;
+        float f = root * t->share[first + i];
         weight[i] = root * root;
         for (int64_t j = 0; j < h; j++) m->out[i * h + j] *= f;
     }
@@ -426,6 +432,7 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
     struct moe_mlp *m = p->m;
     int64_t cols = c->w[0]->cols;
     double *seconds = p->r->seconds;
+
     for (int64_t c0 = 0; c0 < cols; c0 += MOE_SLICE_COLUMNS) {
         double from = moe_now(), then;
         moe_inputs_begin(s, c0, moe_min_i64(MOE_SLICE_COLUMNS, cols - c0));
@@ -481,6 +488,7 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
                       r,
                       is_two_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
                           w->w[0].cols <= MOE_SLICE_COLUMNS };
+
     *r = (struct moe_mlp_result){ 0 };
     struct weights both = choose(&p, w, 0, 1), down = choose(&p, w, 2, 2);
     bool rows = p.two_sided;

@@ -56,13 +56,17 @@ static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_
 {
     const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
     int64_t k = x->cols, later = x->n - i0 - m;
+
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
     if (g && later)
         x->k->gemm(m, n, later, 1, g->l + (i0 + m) * g->k + i0, 1, g->k, x->a + (i0 + m) * k + c, k, x->f,
                    WIDE);
     for (int64_t i = m - 1; i >= 0; i--) {
-        float *t = x->t, *f = x->f + i * WIDE, *a = x->a + (i0 + i) * k + c, *q = x->r->q + (i0 + i) * k + c,
-              *e = x->e + (i0 + i) * WIDE;
+        float *t = x->t;
+        float *f = x->f + i * WIDE;
+        float *a = x->a + (i0 + i) * k + c;
+        float *q = x->r->q + (i0 + i) * k + c;
+        float *e = x->e + (i0 + i) * WIDE;
         const float *w = x->r->w + (i0 + i) * k + c;
         for (int64_t p = i + 1; g && p < m; p++) {
             float l = g->l[(i0 + p) * g->k + i0 + i];
@@ -96,6 +100,7 @@ static void feed_back(struct work *x)
 {
     const struct moe_hessian *h = x->r->columns;
     int64_t k = x->cols, deep = (x->n + DEEP - 1) / DEEP;
+
     memcpy(x->a, x->r->w, (size_t)(x->n * k) * sizeof *x->a);
     for (int64_t end = k; end > 0;) {
         int64_t c = (end - 1) / WIDE * WIDE;
@@ -118,11 +123,14 @@ static void descend_block(struct work *x, int64_t i0, int64_t m, int64_t c, int6
     const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
     int64_t k = x->cols;
     float step[WIDE / 16], moved[WIDE];
+
     memset(x->f, 0, sizeof(float) * DEEP * WIDE);
     if (g) x->k->gemm(m, n, x->n, 1, g->h + i0 * g->k, g->k, 1, x->a + c, k, x->f, WIDE);
     for (int64_t i = 0; i < m; i++) {
-        float *f = x->f + i * WIDE, *z = x->a + (i0 + i) * k + c, *d = x->e + (i0 + i) * WIDE,
-              scale = g ? 1 / g->h[(i0 + i) * (g->k + 1)] : 0;
+        float *f = x->f + i * WIDE;
+        float *z = x->a + (i0 + i) * k + c;
+        float *d = x->e + (i0 + i) * WIDE;
+        float scale = g ? 1 / g->h[(i0 + i) * (g->k + 1)] : 0;
         const uint8_t *code = x->r->scale + ((i0 + i) * k + c) / 16;
         for (int64_t j = 0; j < n; j++) moved[j] = f[j] = g ? f[j] * scale : z[j];
         for (int64_t j = 0; j < n / 16; j++) step[j] = moe_e4m3_to_f32(code[j]) * x->r->global;

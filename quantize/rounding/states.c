@@ -75,7 +75,8 @@ enum moe_code moe_states_add(struct moe_states *s, const int32_t *row, int64_t n
                              const float *factor, float *tmp, struct moe_err *err)
 {
     for (int64_t i = 0; i < n; i++) {
-        float *at = s->memory ? s->memory + row[i] * s->width : tmp, x = factor ? factor[i] : 1;
+        float *at = s->memory ? s->memory + row[i] * s->width : tmp;
+        float x = factor ? factor[i] : 1;
         const float *from = in + i * s->width;
         if (!s->memory) MOE_TRY(moe_states_read(s, row[i], 1, tmp, err));
         for (int64_t k = 0; k < s->width; k++) at[k] += x * from[k];
