@@ -23,7 +23,8 @@ enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_er
 
     if (positions <= kv->cap) return MOE_OK;
     while (cap < positions) cap *= 2;
-    if (kv->most && cap > kv->most) cap = kv->most > positions ? kv->most : positions;
+    if (kv->max_positions && cap > kv->max_positions)
+        cap = kv->max_positions > positions ? kv->max_positions : positions;
     for (int64_t l = 0; l < kv->layers; l++) {
         float *p = realloc(kv->layer[l], (size_t)(cap * kv->width) * sizeof *p);
         if (!p)

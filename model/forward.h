@@ -17,7 +17,7 @@
 /* The latent cache of one sequence: for every layer [cap, width] float32, width = kv_lora_rank +
  * qk_rope_head_dim: the latent after its norm, then the rotary key after rotation.  most: where growing by
  * doubling stops; 0: nowhere. */
-struct moe_kv { float **layer; int64_t layers, width, cap, most; };
+struct moe_kv { float **layer; int64_t layers, width, cap, max_positions; };
 
 enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err);
 /* grows by doubling, not beyond most unless asked to */

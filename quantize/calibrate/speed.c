@@ -152,7 +152,8 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
     if (b->failed) return moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
     for (int64_t i = 0; i < b->n / s; i++, b->count++) {
         at[i] = cache + i * s * width;
-        b->kv[i] = (struct moe_kv){ .layer = &at[i], .layers = 1, .width = width, .cap = s, .most = s };
+        b->kv[i] =
+            (struct moe_kv){ .layer = &at[i], .layers = 1, .width = width, .cap = s, .max_positions = s };
         b->seg[i] = (struct moe_segment){ &b->kv[i], 0, s };
         b->lengths[i] = s;
     }

@@ -50,7 +50,7 @@ enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, stru
                                  .layers = count,
                                  .width = width,
                                  .cap = c->sequence,
-                                 .most = c->sequence };
+                                 .max_positions = c->sequence };
         for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
         seg[k] = (struct moe_segment){ &kv[k], 0, moe_min_i64(c->sequence, n - at) };
     }

@@ -79,7 +79,7 @@ static int least_likely(const struct host *h, int *strangers)
 /* All ranks may come at the same moment, so there is room for them beside the strangers. */
 static void let_in(struct host *h)
 {
-    for (int most = STRANGERS; most; most--) { /* then those who are in get their turn */
+    for (int turns = STRANGERS; turns; turns--) { /* then those who are in get their turn */
         bool full;
         int strangers, least = least_likely(h, &strangers), fd = moe_socket_accept(h->door, &full);
         if (full && least >= 0) drop(h, least);

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/cli/tool.h"
-#include "runtime/engine/reply.h"
+#include "runtime/engine/completion.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 /* ---- memory ---- */
 
-enum { BATCH_LEAST = 16, BATCH_MOST = 1024, BATCH_BYTES = 512 << 20 };
+enum { MIN_BATCH = 16, MAX_BATCH = 1024, BATCH_BYTES = 512 << 20 };
 
 uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
                              int threads)
@@ -24,7 +24,7 @@ uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_
 
 /* The largest n in [lo, hi] whose estimate is within `limit` (all that is larger is estimated
  * higher); lo - 1 when none is. */
-static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo,
+static int64_t max_that_fits(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo,
                              int64_t hi, enum moe_mla mla, int threads, uint64_t limit)
 {
     while (lo <= hi) {
@@ -41,17 +41,20 @@ static int64_t most_that_fit(const struct moe_config *c, int64_t context, int64_
 static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o,
                          int threads, struct moe_err *err)
 {
-    int64_t most = o->most > 0 && o->most < c->max_position_embeddings ? o->most : c->max_position_embeddings,
-            least = most < BATCH_LEAST ? most : BATCH_LEAST;
+    bool bounded = o->max_context > 0 && o->max_context < c->max_position_embeddings;
+    int64_t max_context = bounded ? o->max_context : c->max_position_embeddings;
+    int64_t min_batch = max_context < MIN_BATCH ? max_context : MIN_BATCH;
     uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held
                                                 : o->memory        ? 1
                                                                    : moe_available_memory();
     char need[16], have[16];
-    int64_t batch = o->batch > 0 && o->batch < BATCH_MOST ? o->batch : BATCH_MOST;
+    int64_t batch = o->batch > 0 && o->batch < MAX_BATCH ? o->batch : MAX_BATCH;
     if (!limit) limit = UINT64_MAX; /* not known */
     if (o->sharers > 1) limit /= (uint64_t)o->sharers;
-    e->context = o->context > 0 ? o->context : most_that_fit(c, 0, least, 1, most, o->mla, threads, limit);
-    uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, least, o->mla, threads);
+    e->context = o->context;
+    if (o->context <= 0)
+        e->context = max_that_fits(c, 0, min_batch, 1, max_context, o->mla, threads, limit);
+    uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, min_batch, o->mla, threads);
     if (bytes > limit)
         return moe_fail(
             err, MOE_NOMEM,
@@ -59,11 +62,11 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
             (long long)(e->context ? e->context : 1), moe_human_bytes(bytes + (o->memory ? held : 0), need),
             moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
             o->memory ? " or a larger --memory" : "");
-    uint64_t full = moe_engine_estimate(c, e->context, least, o->mla, threads),
+    uint64_t full = moe_engine_estimate(c, e->context, min_batch, o->mla, threads),
              room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
-    e->batch = most_that_fit(c, e->context, 0, least, e->context < batch ? e->context : batch, o->mla,
+    e->batch = max_that_fits(c, e->context, 0, min_batch, e->context < batch ? e->context : batch, o->mla,
                              threads, full + room);
-    if (e->batch > BATCH_LEAST) e->batch -= e->batch % BATCH_LEAST;
+    if (e->batch > MIN_BATCH) e->batch -= e->batch % MIN_BATCH;
     if (e->batch < 1) e->batch = 1;
     e->spare = limit - moe_engine_estimate(c, e->context, e->batch, o->mla, threads);
     return MOE_OK;
@@ -102,11 +105,11 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
 {
     MOE_TRY(open_source(e, path, o, false, err));
     const struct moe_config *c = &e->source->config;
-    if (o->part) MOE_TRY(moe_part_open(&e->part, e->source, err));
-    MOE_TRY(moe_model_open(&e->model, e->part ? &e->part->source : e->source, o->lora_eps, err));
+    if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
+    MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
     MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err)); /* knows what descriptors and tokenizer took */
     MOE_TRY(moe_kv_open(&e->kv, c, err));
-    e->kv.most = e->context;
+    e->kv.max_positions = e->context;
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
     moe_forward_activations(e->forward, o->activations);
     e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
@@ -148,7 +151,7 @@ void moe_engine_close(struct moe_engine **pe)
     moe_forward_close(&e->forward);
     moe_kv_release(&e->kv);
     moe_model_close(&e->model);
-    moe_part_close(&e->part);
+    moe_resident_close(&e->resident);
     if (!e->borrowed) {
         moe_tokenizer_close(&e->tokenizer);
         moe_source_close(&e->source);
@@ -217,16 +220,16 @@ enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64
 enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
                                   struct moe_generated *out, struct moe_err *err)
 {
-    struct moe_reply r;
-    int64_t most = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens
+    struct moe_completion r;
+    int64_t max_tokens = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens
                                                                                : e->context - e->n_ids;
-    enum moe_code code = moe_reply_begin(&r, e, g, most, err);
+    enum moe_code code = moe_completion_begin(&r, e, g, max_tokens, err);
     while (code == MOE_OK && !r.done) {
         int32_t id;
-        code = moe_reply_next(&r, e->logits, &id, err);
+        code = moe_completion_next(&r, e->logits, &id, err);
         if (code == MOE_OK && !r.done) code = extend(e, &id, e->n_ids, 1, err);
     }
-    if (code == MOE_OK) code = moe_reply_end(&r, err);
+    if (code == MOE_OK) code = moe_completion_end(&r, err);
     *out = r.out;
     return code;
 }

@@ -9,12 +9,12 @@
 
 #include "formats/tokenizer/tokenizer.h"
 #include "model/forward.h"
-#include "runtime/parallel/part.h"
+#include "runtime/parallel/resident.h"
 
 struct moe_engine {
     struct moe_source *source;
     bool borrowed;                    /* source and tokenizer are another engine's */
-    struct moe_part *part;            /* NULL: the whole model is mapped */
+    struct moe_resident *resident;            /* NULL: the whole model is mapped */
     struct moe_model *model;
     struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
     struct moe_forward *forward;
@@ -30,13 +30,13 @@ struct moe_engine {
 
 struct moe_engine_options {
     bool tokenizer;                   /* a model without one is MOE_NOT_FOUND */
-    /* map no routed expert: struct moe_engine.part does that (runtime/parallel/ep.h) */
-    bool part;
+    /* map no routed expert: struct moe_engine.resident does that (runtime/parallel/ep.h) */
+    bool dense_only;
     int sharers;                      /* engines in this process that the memory is for; 0 is 1 */
     const struct moe_engine *lender;  /* whose source and tokenizer to use (it stays open); NULL: open them */
     int64_t batch;                    /* most tokens in a batch; 0: what is of use */
     int64_t context;                  /* 0: the model's, or less where memory does not hold it */
-    int64_t most;                     /* positions that are of use where context is 0; 0: all */
+    int64_t max_context;                     /* positions that are of use where context is 0; 0: all */
     /* bytes the engine may hold besides mapped files; 0: what the machine has available */
     uint64_t memory;
     double lora_eps;                  /* moe_model_open */

@@ -48,13 +48,14 @@ static void drop_mark(char *text, size_t *n)
 enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
                               struct moe_err *err)
 {
-    uint64_t most = memory_of(o);
-    enum moe_code code = moe_read_text(path, most < TEXT_MAX ? (size_t)most : TEXT_MAX, text, n, err);
+    uint64_t max_bytes = memory_of(o);
+    enum moe_code code =
+        moe_read_text(path, max_bytes < TEXT_MAX ? (size_t)max_bytes : TEXT_MAX, text, n, err);
     path = moe_stream_name(path);
-    if (code == MOE_UNSUPPORTED && most < TEXT_MAX)
+    if (code == MOE_UNSUPPORTED && max_bytes < TEXT_MAX)
         return moe_fail_at(err, MOE_NOMEM, path, NULL,
                            "the text has more bytes than the %llu that are %s (%sless text)",
-                           (unsigned long long)most,
+                           (unsigned long long)max_bytes,
                            o->memory ? "allowed" : "available",
                            o->memory ? "try a larger --memory, or " : "try ");
     MOE_TRY(code);

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* A rank under way. */
-struct seat {
+struct local_rank {
     const struct moe_ranks *o;
     struct moe_rank r;
     struct moe_comm *comm;
@@ -24,12 +24,12 @@ struct seat {
     struct moe_err err;
 };
 
-static enum moe_code open_engine(struct seat *t, const struct moe_engine *lender, int here)
+static enum moe_code open_engine(struct local_rank *t, const struct moe_engine *lender, int here)
 {
     struct moe_engine_options e = t->o->engine;
     struct moe_results_shape shape = t->o->results;
     int threads = t->o->threads / here;
-    e.part = true;
+    e.dense_only = true;
     e.sharers = (e.sharers ? e.sharers : 1) * here;
     e.lender = lender;
     if (threads > 1) MOE_TRY(moe_pool_open(&t->r.pool, threads, &t->err));
@@ -38,14 +38,14 @@ static enum moe_code open_engine(struct seat *t, const struct moe_engine *lender
     return moe_results_open(&t->r.results, t->o->ranks, &shape, &t->err);
 }
 
-static enum moe_code open_ep(struct seat *t)
+static enum moe_code open_ep(struct local_rank *t)
 {
     const struct moe_ranks *o = t->o;
     struct moe_engine *e = t->r.engine;
     struct moe_ep_options x = { .comm = t->comm,
                                 .forward = e->forward,
                                 .model = e->model,
-                                .part = e->part,
+                                .resident = e->resident,
                                 .plan = o->plan,
                                 .max_tokens = e->batch,
                                 .next = o->next,
@@ -57,7 +57,7 @@ static enum moe_code open_ep(struct seat *t)
     return moe_ep_open(&t->r.ep, &x, &t->err);
 }
 
-static void tell_failure(const struct seat *t)
+static void tell_failure(const struct local_rank *t)
 {
     struct moe_err said = t->err, ignored;
     if (t->r.ep) moe_ep_fail(t->r.ep, &t->err);
@@ -65,7 +65,7 @@ static void tell_failure(const struct seat *t)
 }
 
 /* What it has to do, then what the others need; and what is said about a failure. */
-static void run_seat(struct seat *t)
+static void run_local_rank(struct local_rank *t)
 {
     if (t->code == MOE_OK) t->code = open_ep(t);
     if (t->code == MOE_OK) t->code = t->o->work(t->o->ctx, &t->r, &t->err);
@@ -76,7 +76,7 @@ static void run_seat(struct seat *t)
     if (t->r.ep) t->r.results->stats[t->r.rank] = moe_ep_stats(t->r.ep);
 }
 
-static void close_seat(struct seat *t)
+static void close_local_rank(struct local_rank *t)
 {
     moe_ep_close(&t->r.ep);
     moe_engine_close(&t->r.engine);
@@ -87,16 +87,21 @@ static void close_seat(struct seat *t)
 
 /* ---- ranks as threads ---- */
 
-struct thread { struct seat seat; const struct moe_engine *lender; struct moe_hub *hub; pthread_t id; };
+struct thread {
+    struct local_rank local;
+    const struct moe_engine *lender;
+    struct moe_hub *hub;
+    pthread_t id;
+};
 
 static void *run_rank(void *arg)
 {
     struct thread *h = arg;
-    struct seat *t = &h->seat;
+    struct local_rank *t = &h->local;
     t->code = moe_comm_local(&t->comm, h->hub, t->r.rank, &t->err);
     if (t->code != MOE_OK) return NULL;
     t->code = open_engine(t, h->lender, t->o->ranks);
-    run_seat(t);
+    run_local_rank(t);
     return NULL;
 }
 
@@ -105,13 +110,13 @@ static enum moe_code gather(struct thread *h, int ranks, struct moe_results **re
                             bool *dead, struct moe_err *err)
 {
     int who = 0;
-    while (who < ranks && h[who].seat.gone) who++;
+    while (who < ranks && h[who].local.gone) who++;
     if (who == ranks) who = 0;
-    struct seat *t = &h[who].seat;
+    struct local_rank *t = &h[who].local;
     *reporter = who;
     for (int r = 0; r < ranks; r++) {
-        dead[r] = h[r].seat.gone;
-        if (t->r.results && h[r].seat.r.results) t->r.results->stats[r] = h[r].seat.r.results->stats[r];
+        dead[r] = h[r].local.gone;
+        if (t->r.results && h[r].local.r.results) t->r.results->stats[r] = h[r].local.r.results->stats[r];
     }
     *results = t->r.results;
     t->r.results = NULL;
@@ -127,20 +132,21 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
     int n = 0;
     for (; n < o->ranks && code == MOE_OK; n++) {
         h[n] =
-            (struct thread){ .seat = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT },
+            (struct thread){ .local = { .o = o, .r = { .rank = n, .ranks = o->ranks }, .err = MOE_ERR_INIT },
                              .lender = lender,
                              .hub = hub };
         int e = moe_thread_start(&h[n].id, run_rank, &h[n]);
         if (!e) continue;
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", n, o->ranks, strerror(e));
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
-        if (moe_comm_local(&c, hub, n, &h[n].seat.err) == MOE_OK) moe_ep_say_failure(c, err, &h[n].seat.err);
+        if (moe_comm_local(&c, hub, n, &h[n].local.err) == MOE_OK)
+            moe_ep_say_failure(c, err, &h[n].local.err);
         moe_comm_close(&c);
         break;
     }
     for (int r = 0; r < n; r++) pthread_join(h[r].id, NULL);
     if (code == MOE_OK) code = gather(h, o->ranks, results, reporter, dead, err);
-    for (int r = 0; r < n; r++) close_seat(&h[r].seat);
+    for (int r = 0; r < n; r++) close_local_rank(&h[r].local);
     return code;
 }
 
@@ -153,9 +159,9 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
     *results = NULL;
     *reporter = 0;
     if (!h) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", o->ranks);
-    int64_t most = o->engine.batch;
-    enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, most),
-                                      moe_ep_reply_bytes(c, most), o->timeout, err);
+    int64_t batch = o->engine.batch;
+    enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, batch),
+                                      moe_ep_reply_bytes(c, batch), o->timeout, err);
     if (code == MOE_OK) code = start(h, o, lender, hub, results, reporter, dead, err);
     moe_hub_close(&hub);
     free(h);
@@ -165,18 +171,20 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
 /* ---- this process is one rank ---- */
 
 /* The address of this rank, and what it must have in common with the others. */
-static enum moe_code prepare(struct seat *t, const struct moe_ranks_place *p, const struct moe_config *c,
-                             struct moe_agreement *settings, const void **mine, size_t *bytes)
+static enum moe_code prepare(struct local_rank *t, const struct moe_ranks_place *p,
+                             const struct moe_config *c, struct moe_agreement *settings, const void **mine,
+                             size_t *bytes)
 {
     const struct moe_ranks *o = t->o;
-    int64_t most = o->engine.batch;
+    int64_t batch = o->engine.batch;
     MOE_TRY(p->agree(p->ctx, t->r.engine, settings, &t->err));
     return moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_socket_is_here(p->rendezvous),
-                             moe_ep_request_bytes(c, most), moe_ep_reply_bytes(c, most), o->timeout, mine,
+                             moe_ep_request_bytes(c, batch), moe_ep_reply_bytes(c, batch), o->timeout, mine,
                              bytes, &t->err);
 }
 
-static enum moe_code connect_all(struct seat *t, const struct moe_ranks_place *p, const struct moe_meeting *m)
+static enum moe_code connect_all(struct local_rank *t, const struct moe_ranks_place *p,
+                                 const struct moe_meeting *m)
 {
     moe_comm_ucx_key(t->comm, m->key);
     for (int r = 0; r < t->o->ranks; r++)
@@ -185,7 +193,8 @@ static enum moe_code connect_all(struct seat *t, const struct moe_ranks_place *p
 }
 
 /* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */
-static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const struct moe_engine *lender)
+static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
+                          const struct moe_engine *lender)
 {
     const void *mine = NULL;
     size_t bytes = 0;
@@ -215,7 +224,7 @@ static enum moe_code meet(struct seat *t, const struct moe_ranks_place *p, const
 
 /* One rank reports for all.  Whatever came of it, it is done, unless this rank was given up:
  * then another one does it. */
-static enum moe_code report(struct seat *t, const struct moe_ranks_place *p)
+static enum moe_code report(struct local_rank *t, const struct moe_ranks_place *p)
 {
     struct moe_err ignored;
     bool mine;
@@ -230,7 +239,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
                                 const struct moe_engine *lender, int *reporter, bool *dead,
                                 struct moe_err *err)
 {
-    struct seat t = { .o = o, .r = { .rank = p->rank, .ranks = o->ranks }, .err = *err };
+    struct local_rank t = { .o = o, .r = { .rank = p->rank, .ranks = o->ranks }, .err = *err };
     *reporter = 0;
     t.code = t.err.code;
     if (t.code == MOE_OK) t.code = open_engine(&t, lender, 1);
@@ -238,7 +247,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
     if (t.untold) *reporter = p->rank;
     if (t.refused) *reporter = -1;
     if (t.code == MOE_OK) {
-        run_seat(&t);
+        run_local_rank(&t);
         if (t.r.ep && moe_ep_stats(t.r.ep).died) kill(getpid(), SIGKILL);
         if (t.code == MOE_OK) t.code = report(&t, p);
         memcpy(dead, t.comm->dead, (size_t)o->ranks * sizeof *dead);
@@ -246,7 +255,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
         if (dead[p->rank]) *reporter = p->rank; /* it alone can say that it was given up */
     }
     *err = t.err;
-    close_seat(&t);
+    close_local_rank(&t);
     return t.code;
 }
 

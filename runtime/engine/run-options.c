@@ -219,9 +219,9 @@ enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *er
     if (o->rendezvous) MOE_TRY(check_port(o->rendezvous, err));
     if (o->rank != MOE_UNSET && !o->rendezvous)
         return moe_fail(err, MOE_USAGE, "--rank wants --rendezvous, where the ranks meet");
-    const int most = MOE_COMM_RANKS_MAX;
-    if (o->rendezvous && o->rank == MOE_UNSET) MOE_TRY(launched(rank, 0, most - 1, &o->rank, err));
-    if (o->rendezvous && o->ranks == MOE_UNSET) MOE_TRY(launched(ranks, 1, most, &o->ranks, err));
+    const int max_ranks = MOE_COMM_RANKS_MAX;
+    if (o->rendezvous && o->rank == MOE_UNSET) MOE_TRY(launched(rank, 0, max_ranks - 1, &o->rank, err));
+    if (o->rendezvous && o->ranks == MOE_UNSET) MOE_TRY(launched(ranks, 1, max_ranks, &o->ranks, err));
     if (o->ranks != MOE_UNSET && (o->ranks < 1 || o->ranks > MOE_COMM_RANKS_MAX))
         return moe_fail(err, MOE_USAGE, "--ranks %lld: want 1 to %d", (long long)o->ranks,
                         MOE_COMM_RANKS_MAX);
@@ -323,7 +323,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
                                                    (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
-        e->most = o->window > 0 ? o->window : 2048;
+        e->max_context = o->window > 0 ? o->window : 2048;
     }
     return MOE_OK;
 }

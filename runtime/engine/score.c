@@ -22,12 +22,12 @@ struct scorer {
 
 static double log_sum_exp(const float *x, int64_t n)
 {
-    float most = x[0];
+    float max = x[0];
     double sum = 0;
     for (int64_t i = 1; i < n; i++)
-        if (x[i] > most) most = x[i];
-    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)most);
-    return (double)most + log(sum);
+        if (x[i] > max) max = x[i];
+    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)max);
+    return (double)max + log(sum);
 }
 
 static int64_t best(const float *x, int64_t n)

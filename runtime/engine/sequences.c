@@ -2,46 +2,46 @@
 #include "runtime/engine/sequences.h"
 
 #include "base/cli/tool.h"
-#include "runtime/engine/reply.h"
+#include "runtime/engine/completion.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* A sequence under way. */
-struct seat {
+struct slot {
     struct moe_sequence *s;           /* NULL: free */
     struct moe_kv kv;
-    struct moe_reply reply;
+    struct moe_completion completion;
     int64_t done;                     /* positions in kv */
     int32_t next;                     /* the token to compute, once the prompt is */
     int64_t take;                     /* tokens of the pass at hand */
 };
 
-struct room {
+struct scheduler {
     struct moe_engine *e;
     struct moe_generate g;
     struct moe_sequence *s;
     int64_t n, begun, ended;
-    struct seat *seat; int64_t seats;
-    struct moe_segment *segment;      /* [seats] */
+    struct slot *slot; int64_t n_slots;
+    struct moe_segment *segment;      /* [n_slots] */
     int32_t *tokens;                  /* [batch] */
     float *logits; int64_t rows;      /* [rows, V]: of that many tokens at once */
     enum moe_code (*told)(void *, const struct moe_sequence *, struct moe_err *);
     void *ctx;
 };
 
-static int64_t most_tokens(const struct room *r, const struct moe_sequence *s)
+static int64_t max_tokens_of(const struct scheduler *r, const struct moe_sequence *s)
 {
     int64_t rest = r->e->context - s->n_ids;
     return r->g.max_tokens >= 0 && r->g.max_tokens < rest ? r->g.max_tokens : rest;
 }
 
 /* Caches that memory holds beside the engine's own, whose place the first one takes. */
-static int64_t seats_that_fit(const struct room *r)
+static int64_t slots_that_fit(const struct scheduler *r)
 {
     int64_t longest = 1, n = r->e->batch;
     for (int64_t i = 0; i < r->n; i++) {
-        int64_t len = r->s[i].n_ids + most_tokens(r, &r->s[i]);
+        int64_t len = r->s[i].n_ids + max_tokens_of(r, &r->s[i]);
         if (len > longest) longest = len;
     }
     /* it grows by doubling */
@@ -51,35 +51,35 @@ static int64_t seats_that_fit(const struct room *r)
     return n < r->n ? n : r->n;
 }
 
-static enum moe_code sit_down(struct room *r, struct seat *t, struct moe_err *err)
+static enum moe_code admit(struct scheduler *r, struct slot *t, struct moe_err *err)
 {
     struct moe_sequence *s = &r->s[r->begun++];
     MOE_TRY(moe_kv_open(&t->kv, &r->e->model->config, err));
     t->s = s;
-    t->kv.most = r->e->context;
+    t->kv.max_positions = r->e->context;
     t->done = 0;
-    return moe_reply_begin(&t->reply, r->e, &r->g, most_tokens(r, s), err);
+    return moe_completion_begin(&t->completion, r->e, &r->g, max_tokens_of(r, s), err);
 }
 
-static enum moe_code stand_up(struct room *r, struct seat *t, bool whole, struct moe_err *err)
+static enum moe_code retire(struct scheduler *r, struct slot *t, bool whole, struct moe_err *err)
 {
-    enum moe_code code = whole ? moe_reply_end(&t->reply, err) : MOE_OK;
+    enum moe_code code = whole ? moe_completion_end(&t->completion, err) : MOE_OK;
     struct moe_sequence *s = t->s;
-    s->out = t->reply.out;
+    s->out = t->completion.out;
     t->s = NULL;
     moe_kv_release(&t->kv);
     r->ended += whole;
     return code == MOE_OK && whole && r->told ? r->told(r->ctx, s, err) : code;
 }
 
-/* How many tokens of which seat make the next pass: those that decode first, prompts
+/* How many tokens of which slot make the next pass: those that decode first, prompts
  * as far as there is room. */
-static int64_t fill(struct room *r)
+static int64_t fill(struct scheduler *r)
 {
     int64_t n = 0, batch = r->e->batch;
     for (int pass = 0; pass < 2; pass++)
-        for (int64_t i = 0; i < r->seats; i++) {
-            struct seat *t = &r->seat[i];
+        for (int64_t i = 0; i < r->n_slots; i++) {
+            struct slot *t = &r->slot[i];
             bool decodes = t->s && t->done >= t->s->n_ids;
             if (pass == 0) t->take = decodes;
             else if (t->s && !decodes)
@@ -89,13 +89,13 @@ static int64_t fill(struct room *r)
     return n;
 }
 
-/* The pass over what fill() chose: segments, and the hidden rows whose logits are wanted, in seat order. */
-static enum moe_code pass(struct room *r, struct moe_err *err)
+/* The pass over what fill() chose: segments, and the hidden rows whose logits are wanted, in slot order. */
+static enum moe_code pass(struct scheduler *r, struct moe_err *err)
 {
     struct moe_engine *e = r->e;
     int64_t hidden = e->model->config.hidden_size, n = 0, segments = 0, row = 0;
-    for (int64_t i = 0; i < r->seats; i++) {
-        struct seat *t = &r->seat[i];
+    for (int64_t i = 0; i < r->n_slots; i++) {
+        struct slot *t = &r->slot[i];
         if (!t->s || !t->take) continue;
         MOE_TRY(moe_kv_reserve(&t->kv, t->done + t->take, err));
         r->segment[segments++] = (struct moe_segment){ &t->kv, t->done, t->take };
@@ -105,8 +105,8 @@ static enum moe_code pass(struct room *r, struct moe_err *err)
     }
     MOE_TRY(moe_forward_run(e->forward, r->tokens, r->segment, segments, e->h, err));
     n = 0;
-    for (int64_t i = 0; i < r->seats; i++) {
-        struct seat *t = &r->seat[i];
+    for (int64_t i = 0; i < r->n_slots; i++) {
+        struct slot *t = &r->slot[i];
         if (!t->s || !t->take) continue;
         n += t->take;
         t->done += t->take;
@@ -116,15 +116,15 @@ static enum moe_code pass(struct room *r, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code sample(struct room *r, struct moe_err *err)
+static enum moe_code sample(struct scheduler *r, struct moe_err *err)
 {
     struct moe_engine *e = r->e;
     int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size, row = 0, at = 0, have = 0,
             wanted = 0;
-    for (int64_t i = 0; i < r->seats; i++)
-        wanted += r->seat[i].s && r->seat[i].take && r->seat[i].done >= r->seat[i].s->n_ids;
-    for (int64_t i = 0; i < r->seats; i++) {
-        struct seat *t = &r->seat[i];
+    for (int64_t i = 0; i < r->n_slots; i++)
+        wanted += r->slot[i].s && r->slot[i].take && r->slot[i].done >= r->slot[i].s->n_ids;
+    for (int64_t i = 0; i < r->n_slots; i++) {
+        struct slot *t = &r->slot[i];
         if (!t->s || !t->take || t->done < t->s->n_ids) continue;
         if (row == have) {
             at = have;
@@ -132,14 +132,15 @@ static enum moe_code sample(struct room *r, struct moe_err *err)
             MOE_TRY(moe_forward_logits(e->forward, e->h + at * hidden, have - at, r->logits, err));
         }
         /* else it ends with its prompt */
-        if (!t->reply.done) MOE_TRY(moe_reply_next(&t->reply, r->logits + (row - at) * v, &t->next, err));
+        if (!t->completion.done)
+            MOE_TRY(moe_completion_next(&t->completion, r->logits + (row - at) * v, &t->next, err));
         row++;
-        if (t->reply.done) MOE_TRY(stand_up(r, t, true, err));
+        if (t->completion.done) MOE_TRY(retire(r, t, true, err));
     }
     return MOE_OK;
 }
 
-static enum moe_code run(struct room *r, struct moe_err *err)
+static enum moe_code run(struct scheduler *r, struct moe_err *err)
 {
     for (int64_t i = 0; i < r->n; i++) {
         const struct moe_sequence *s = &r->s[i];
@@ -154,8 +155,8 @@ static enum moe_code run(struct room *r, struct moe_err *err)
                             (long long)r->e->context);
     }
     while (r->ended < r->n) {
-        for (int64_t i = 0; i < r->seats && r->begun < r->n; i++)
-            if (!r->seat[i].s) MOE_TRY(sit_down(r, &r->seat[i], err));
+        for (int64_t i = 0; i < r->n_slots && r->begun < r->n; i++)
+            if (!r->slot[i].s) MOE_TRY(admit(r, &r->slot[i], err));
         fill(r);
         MOE_TRY(pass(r, err));
         MOE_TRY(sample(r, err));
@@ -169,7 +170,7 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
                                 enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
                                 void *ctx, struct moe_err *err)
 {
-    struct room r = { .e = e,
+    struct scheduler r = { .e = e,
                       .g = *g,
                       .s = s,
                       .n = n,
@@ -178,18 +179,18 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
                       .rows = moe_engine_logit_rows(&e->model->config) };
     if (n < 1) return MOE_OK;
     r.g.text = NULL;
-    r.seats = seats_that_fit(&r);
-    r.seat = calloc((size_t)r.seats, sizeof *r.seat);
-    r.segment = calloc((size_t)r.seats, sizeof *r.segment);
+    r.n_slots = slots_that_fit(&r);
+    r.slot = calloc((size_t)r.n_slots, sizeof *r.slot);
+    r.segment = calloc((size_t)r.n_slots, sizeof *r.segment);
     r.tokens = calloc((size_t)e->batch, sizeof *r.tokens);
-    if (r.rows > r.seats) r.rows = r.seats;
+    if (r.rows > r.n_slots) r.rows = r.n_slots;
     r.logits = malloc((size_t)(r.rows * e->model->config.vocab_size) * sizeof *r.logits);
-    enum moe_code code = r.seat && r.segment && r.tokens && r.logits
+    enum moe_code code = r.slot && r.segment && r.tokens && r.logits
                            ? run(&r, err)
                            : moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)n);
-    for (int64_t i = 0; r.seat && i < r.seats; i++)
-        if (r.seat[i].s) stand_up(&r, &r.seat[i], false, err);
-    free(r.seat);
+    for (int64_t i = 0; r.slot && i < r.n_slots; i++)
+        if (r.slot[i].s) retire(&r, &r.slot[i], false, err);
+    free(r.slot);
     free(r.segment);
     free(r.tokens);
     free(r.logits);

@@ -21,7 +21,7 @@ struct moe_sequence {
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
                                 const struct moe_generate *g,
                                 enum moe_code (*ended)(void *ctx, const struct moe_sequence *s,
-                                                       struct moe_err *err),
+                                struct moe_err *err),
                                 void *ctx, struct moe_err *err);
 
 #endif

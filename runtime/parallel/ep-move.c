@@ -16,9 +16,9 @@ static void wanted(struct moe_ep *ep, const struct moe_plan_layer *l)
 
 enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, struct moe_err *err)
 {
-    if (!ep->o.part) return MOE_OK;
+    if (!ep->o.resident) return MOE_OK;
     wanted(ep, l);
-    return moe_part_add(ep->o.part, l->layer, ep->want, ep->o.model, err);
+    return moe_resident_add(ep->o.resident, l->layer, ep->want, ep->o.model, err);
 }
 
 const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer)
@@ -120,7 +120,8 @@ enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err)
     if (end > ep->at.ready) end = ep->at.ready;
     for (; ep->dropped < end; ep->dropped++) {
         wanted(ep, &ep->next->layers[ep->dropped]);
-        if (ep->o.part) moe_part_keep(ep->o.part, ep->next->layers[ep->dropped].layer, ep->want, ep->o.model);
+        if (!ep->o.resident) continue;
+        moe_resident_keep(ep->o.resident, ep->next->layers[ep->dropped].layer, ep->want, ep->o.model);
     }
     if (ep->dropped < ep->n_moe) return MOE_OK;
     ep->plan = ep->next;

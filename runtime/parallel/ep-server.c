@@ -54,7 +54,7 @@ static enum moe_code check_request(const struct moe_ep *ep, int from, const unsi
                         "rank %d sent a request that makes no sense (do all ranks run the same version?)",
                         from);
     for (int32_t i = 0; i < q->pairs; i++)
-        if (ep->o.part && !moe_part_holds(ep->o.part, q->layer, p[i].expert))
+        if (ep->o.resident && !moe_resident_holds(ep->o.resident, q->layer, p[i].expert))
             return moe_fail(err, MOE_DEVICE,
                             "rank %d asked rank %d for expert %d of layer %d, which it does not hold (do all "
                             "ranks have the same --plan?)",

@@ -247,6 +247,6 @@ struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep)
 {
     struct moe_ep_stats s = ep->stats;
     s.bytes_sent = ep->c->post_bytes + ep->c->answer_bytes;
-    s.mapped = ep->o.part ? ep->o.part->mapped : 0;
+    s.mapped = ep->o.resident ? ep->o.resident->mapped : 0;
     return s;
 }

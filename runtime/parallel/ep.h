@@ -28,7 +28,7 @@
 
 #include "model/forward.h"
 #include "runtime/comm/comm.h"
-#include "runtime/parallel/part.h"
+#include "runtime/parallel/resident.h"
 #include "runtime/plan/plan.h"
 
 struct moe_ep;
@@ -42,7 +42,7 @@ struct moe_ep_options {
     struct moe_comm *comm;
     struct moe_forward *forward;
     struct moe_model *model;
-    struct moe_part *part;          /* maps the experts that the plan gives this rank; NULL: all are mapped */
+    struct moe_resident *resident;  /* maps the experts that the plan gives this rank; NULL: all are mapped */
     const struct moe_plan *plan;    /* of this model and this number of ranks */
     int64_t max_tokens;             /* of a batch */
 

@@ -54,7 +54,7 @@ enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task 
 }
 
 enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind,
-                                    const struct moe_plan_task *t, double bound, double *most,
+                                    const struct moe_plan_task *t, double bound, double *max_load,
                                     struct moe_err *err)
 {
     int32_t n = t->stats->n_layers, *slot = calloc((size_t)n * (size_t)t->slots, sizeof *slot);
@@ -78,7 +78,7 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
         if (code == MOE_OK) code = lost_with_one(t, slot + (int64_t)i * t->slots, &s->lost, err);
         s->duplicates += duplicates(t, slot + (int64_t)i * t->slots);
         s->load_max += top;
-        if (most) most[i] = top;
+        if (max_load) max_load[i] = top;
     }
     free(slot);
     free(load);
@@ -91,12 +91,12 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t,
                          struct moe_err *err)
 {
     struct moe_baseline_sum s;
-    double *most = calloc((size_t)t->stats->n_layers + 1, sizeof *most);
-    enum moe_code code = most ? moe_plan_baseline_sum(&s, kind, t, bound, most, err)
+    double *max_load = calloc((size_t)t->stats->n_layers + 1, sizeof *max_load);
+    enum moe_code code = max_load ? moe_plan_baseline_sum(&s, kind, t, bound, max_load, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for baselines");
     cJSON *j = code == MOE_OK ? moe_json_add_object(all, names[kind]) : NULL;
-    cJSON *layers = j ? cJSON_CreateDoubleArray(most, t->stats->n_layers) : NULL;
-    free(most);
+    cJSON *layers = j ? cJSON_CreateDoubleArray(max_load, t->stats->n_layers) : NULL;
+    free(max_load);
     MOE_TRY(code);
     cJSON_AddItemToObject(j, "load_max_layers", layers);
     moe_json_add_f64(j, "load_max", s.load_max);

@@ -25,9 +25,9 @@ struct moe_baseline_sum {
  * bounds are on plans that survive what the task says. */
 enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task *t,
                                       const struct moe_plan_proofs *f, struct moe_err *err);
-/* One of them; most: [layers] the fullest rank's load of each, or NULL. */
+/* One of them; max_load: [layers] the fullest rank's load of each, or NULL. */
 enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind,
-                                    const struct moe_plan_task *t, double bound, double *most,
+                                    const struct moe_plan_task *t, double bound, double *max_load,
                                     struct moe_err *err);
 
 /* A line of text and an object of json's "baselines" for each that is asked for; nothing when

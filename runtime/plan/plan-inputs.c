@@ -67,10 +67,10 @@ static enum moe_code append(struct moe_routing **a, const struct moe_routing *b,
 }
 
 static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const struct moe_config *c,
-                         const char *file, int32_t most, struct moe_err *err)
+                         const char *file, int32_t max_windows, struct moe_err *err)
 {
     struct moe_routing *bound;
-    moe_routing_merge(r, most);
+    moe_routing_merge(r, max_windows);
     int64_t rounded = r->rounded + (*all ? (*all)->rounded : 0);
     int32_t beyond = *all ? (*all)->beyond : 0;
     MOE_TRY(moe_routing_bind(r, c, file, &bound, err));
@@ -81,8 +81,8 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
     return code;
 }
 
-static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src, int32_t most,
-                                    struct moe_err *err)
+static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src,
+                                    int32_t max_windows, struct moe_err *err)
 {
     static const char name[] = "routing.json";
     struct moe_routing *r;
@@ -94,7 +94,7 @@ static enum moe_code from_container(struct moe_routing **all, const struct moe_s
     code = moe_routing_parse(text, n, name, &r, err);
     free(text);
     MOE_TRY(code);
-    code = add(all, r, &src->config, name, most, err);
+    code = add(all, r, &src->config, name, max_windows, err);
     moe_routing_free(&r);
     return code;
 }
@@ -117,7 +117,7 @@ void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *
 
 enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin,
                                     const struct moe_source *src, const char *const *paths, size_t n,
-                                    int32_t most, struct moe_err *err)
+                                    int32_t max_windows, struct moe_err *err)
 {
     struct moe_routing *all = NULL, *r;
     enum moe_code code = MOE_OK;
@@ -129,10 +129,10 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
         code = moe_routing_read(paths[i], &r, err);
         if (code != MOE_OK) break;
-        code = add(&all, r, &src->config, paths[i], most, err);
+        code = add(&all, r, &src->config, paths[i], max_windows, err);
         moe_routing_free(&r);
     }
-    if (code == MOE_OK && !n) code = from_container(&all, src, most, err);
+    if (code == MOE_OK && !n) code = from_container(&all, src, max_windows, err);
     if (code == MOE_OK && !all) {
         *origin = MOE_STATS_NONE;
         code = uniform(&all, &src->config, err);
@@ -193,7 +193,7 @@ static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_rou
 }
 
 enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t most, struct moe_err *err)
+                                size_t n, int32_t max_windows, struct moe_err *err)
 {
     struct moe_routing *r;
     enum moe_code code = MOE_OK;
@@ -201,7 +201,7 @@ enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan 
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
         code = moe_routing_read(paths[i], &r, err);
         if (code != MOE_OK) break;
-        moe_routing_merge(r, most);
+        moe_routing_merge(r, max_windows);
         code = rows_of_plan(out, r, p, paths[i], err);
         moe_routing_free(&r);
     }

@@ -23,16 +23,16 @@ struct moe_stats_doubts {
 void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d);
 
 enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
-/* One row for each MoE layer of the model.  Each file's windows, at most `most` of them (neighbours added
- * up), follow each other in the order of paths.  No paths: the container's routing.json; without one every
- * expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
+/* One row for each MoE layer of the model.  Each file's windows, at most `max_windows` of them (neighbours
+ * added up), follow each other in the order of paths.  No paths: the container's routing.json; without one
+ * every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin,
                                     const struct moe_source *src, const char *const *paths, size_t n,
-                                    int32_t most, struct moe_err *err);
+                                    int32_t max_windows, struct moe_err *err);
 
 /* The same of a plan's layers, without the model.  MOE_MISMATCH when experts or layers are not the plan's. */
 enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t most, struct moe_err *err);
+                                size_t n, int32_t max_windows, struct moe_err *err);
 
 /* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
  * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form

@@ -26,7 +26,7 @@ struct moe_place {
     double *pair;
     /* [experts] sum of rank + 1 over the ranks that hold it: tells the other of two */
     int32_t *home;
-    double pair_most;       /* what a pair may have: when one of the two is lost, the other has all of it */
+    double max_pair;       /* what a pair may have: when one of the two is lost, the other has all of it */
     double *cost;           /* [ranks] the largest over windows */
     int32_t *order, *had;   /* [experts] scratch */
     int32_t *kept;          /* [slots] scratch */
@@ -84,20 +84,20 @@ static inline int32_t moe_place_rank_of(const struct moe_place *s, int32_t slot)
 /* The cost of rank r with expert `in` instead of `out`, both with the pieces that they have now. */
 static inline double moe_place_cost_with(const struct moe_place *s, int32_t r, int32_t out, int32_t in)
 {
-    double most = 0;
+    double max = 0;
     for (int32_t w = 0; w < s->windows; w++) {
         double v = s->load[(int64_t)r * s->windows + w] - s->piece[(int64_t)out * s->windows + w] +
                    s->piece[(int64_t)in * s->windows + w];
-        most = v > most ? v : most;
+        max = v > max ? v : max;
     }
-    return most;
+    return max;
 }
 
 /* From an old plan: what fits of it stays where it was, the rest is filled. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
 /* Move few slots until the largest cost is at most goal, by about `work` comparisons; without `old`, any. */
-enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal,
-                              int64_t work, struct moe_err *err);
+enum moe_code moe_place_refine(struct moe_place *s, const struct moe_plan_layer *old, double goal,
+                               int64_t work, struct moe_err *err);
 /* Rename ranks with equally many slots so that most experts stay where they were. */
 enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from,
                                 const struct moe_plan_layer *old, struct moe_err *err);

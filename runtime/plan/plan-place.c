@@ -76,7 +76,7 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
             moe_place_close(&s);
             return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
         }
-        s->pair_most = PAIR_SHARE * s->mean;
+        s->max_pair = PAIR_SHARE * s->mean;
     }
     for (int32_t k = 0; k < t->ranks; k++)
         s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
@@ -172,7 +172,7 @@ void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sig
 static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
 {
     double now = s->pair[(int64_t)to * s->ranks + q];
-    return now <= s->pair_most * 1e-9 || now + taken_over(s, e) <= s->pair_most;
+    return now <= s->max_pair * 1e-9 || now + taken_over(s, e) <= s->max_pair;
 }
 
 bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e)
@@ -191,7 +191,7 @@ void moe_place_loosen(struct moe_place *s, double by)
 {
     /* what a rank takes over in all, from each of the others alike */
     double even = 2 * s->mean / (s->ranks - 1);
-    s->pair_most = by * (even > s->pair_most ? even : s->pair_most);
+    s->max_pair = by * (even > s->max_pair ? even : s->max_pair);
 }
 
 /* ---- packing ---- */

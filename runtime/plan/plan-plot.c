@@ -28,7 +28,7 @@ struct picture {
     int rows, ranks, cell; /* cell: width of a rank */
     double survive;        /* lost ranks that the plan survives */
     double span;           /* colors are darkest so far from 1 */
-    double most, step;     /* the bars' axis */
+    double max_share, step;     /* the bars' axis */
 };
 
 /* load / mean: blue below, white at 1, red above, darkest at `span` away from 1. */
@@ -85,10 +85,10 @@ static double value(const cJSON *l, const char *key)
 
 static double fullest(const cJSON *l)
 {
-    double most = 0;
+    double max_share = 0;
     for (const cJSON *x = moe_json_get(l, "loads")->child; x; x = x->next)
-        most = x->valuedouble > most ? x->valuedouble : most;
-    return most;
+        max_share = x->valuedouble > max_share ? x->valuedouble : max_share;
+    return max_share;
 }
 
 /* What is drawn of a layer as a multiple of its mean; below 0: not known. */
@@ -109,21 +109,21 @@ static double round_up(double v)
 
 static void scales(struct picture *p, const cJSON *layers)
 {
-    double most = 1.25;
+    double max_share = 1.25;
     int row = 0;
     for (const cJSON *l = layers->child; l; l = l->next, row++) {
         double mean = value(l, "load_mean"), a = share(fullest(l), mean);
         double b = p->beside ? share(p->beside->load_max[row], mean) : 0;
-        most = fmax(most, fmax(a, b));
+        max_share = fmax(max_share, fmax(a, b));
     }
     p->span = round_up(p->span);
-    p->step = round_up(most / 5);
-    p->most = p->step * ceil(most / p->step);
+    p->step = round_up(max_share / 5);
+    p->max_share = p->step * ceil(max_share / p->step);
     p->cell = p->ranks <= 100 ? 12 : p->ranks <= 256 ? 5 : p->ranks <= 1024 ? 2 : 1;
 }
 
 static int bars_at(const struct picture *p) { return LEFT + p->cell * p->ranks + BETWEEN; }
-static double bar(const struct picture *p, double v) { return BARS * v / p->most; }
+static double bar(const struct picture *p, double v) { return BARS * v / p->max_share; }
 
 static void text(struct picture *p, double x, double y, const char *anchor, const char *s)
 {
@@ -146,7 +146,7 @@ static void axes(struct picture *p)
     for (int r = 0; r < p->ranks; r += step)
         number(p, LEFT + r * p->cell + p->cell / 2.0, TOP - 6, "middle", r);
     text(p, at, TOP - 22, "start", "fullest rank: load / mean");
-    for (int i = 0; p->step * i <= p->most * (1 + 1e-9); i++) {
+    for (int i = 0; p->step * i <= p->max_share * (1 + 1e-9); i++) {
         double x = at + bar(p, p->step * i);
         number(p, x, TOP - 6, "middle", p->step * i);
         moe_text_add(&p->t, "<path d=\"M%.1f %dV%d\" stroke=\"#cccccc\"/>\n", x, TOP, bottom);
@@ -162,7 +162,7 @@ static void mark(struct picture *p, double v, int y, const char *stroke)
 
 static void layer(struct picture *p, const cJSON *l, int row)
 {
-    double mean = value(l, "load_mean"), most = share(fullest(l), mean),
+    double mean = value(l, "load_mean"), max_share = share(fullest(l), mean),
            bound = share(value(l, "bound"), mean);
     double other = p->beside ? share(p->beside->load_max[row], mean) : -1;
     const cJSON *of = moe_json_get(l, "layer");
@@ -179,11 +179,11 @@ static void layer(struct picture *p, const cJSON *l, int row)
         moe_text_add(&p->t, ratio < 0 ? "no tokens" : "%.4f", ratio);
         moe_text_add(&p->t, "</title></rect>\n");
     }
-    if (most < 0) return;
+    if (max_share < 0) return;
     moe_text_add(&p->t,
                  "<rect x=\"%d\" y=\"%d\" width=\"%.2f\" height=\"%d\" fill=\"#7799cc\"><title>layer %d, "
                  "fullest rank: %.4f",
-                 bars_at(p), y + 2, bar(p, most), ROW - 4, name, most);
+                 bars_at(p), y + 2, bar(p, max_share), ROW - 4, name, max_share);
     if (bound >= 0) moe_text_add(&p->t, ", bound %.4f", bound);
     if (other >= 0) moe_text_add(&p->t, ", %s %.4f", p->beside->name, other);
     moe_text_add(&p->t, "</title></rect>\n");

@@ -34,17 +34,17 @@ static void loads(struct layer_work *x, struct moe_plan_proof *f)
     f->load_mean = x->mean;
     f->load_rank = 0;
     for (int32_t r = 0; r < x->p->ranks; r++) {
-        double most = 0;
+        double max = 0;
         for (int32_t v = 0; v < W; v++) {
             double sum = 0;
             for (int32_t k = x->l->first[r]; k < x->l->first[r + 1]; k++) {
                 int32_t e = x->l->slot[k];
                 sum += x->w[(int64_t)e * W + v] / (x->l->copy_first[e + 1] - x->l->copy_first[e]);
             }
-            most = sum > most ? sum : most;
+            max = sum > max ? sum : max;
         }
-        f->loads[r] = most;
-        if (most > f->load_max) f->load_max = most, f->load_rank = r;
+        f->loads[r] = max;
+        if (max > f->load_max) f->load_max = max, f->load_rank = r;
     }
 }
 

@@ -102,7 +102,7 @@ static void report_nodes(struct moe_text *t, const struct moe_plan_task *task,
                          const struct moe_plan_proofs *f)
 {
     int32_t node = task->ranks_per_node, lost = f->lost_worst_node, more = task->slots % task->ranks;
-    int64_t most = (int64_t)node * (task->slots / task->ranks) + (more < node ? more : node);
+    int64_t max_slots = (int64_t)node * (task->slots / task->ranks) + (more < node ? more : node);
     if (!lost) {
         moe_text_add(t, "; no expert is lost with any node of %d rank%s", (int)node, node == 1 ? "" : "s");
         return;
@@ -110,9 +110,9 @@ static void report_nodes(struct moe_text *t, const struct moe_plan_task *task,
     moe_text_add(t, "; with the worst node of %d rank%s %d expert%s of a layer %s lost", (int)node,
                  node == 1 ? "" : "s", (int)lost, lost == 1 ? "" : "s", lost == 1 ? "is" : "are");
     if (f->copies_min < 2) moe_text_add(t, ", since not all have two copies (--survive 1)");
-    else if (task->slots - most < task->stats->experts)
+    else if (task->slots - max_slots < task->stats->experts)
         moe_text_add(t, ", since the other nodes have %lld slots for %d experts",
-                     (long long)(task->slots - most), (int)task->stats->experts);
+                     (long long)(task->slots - max_slots), (int)task->stats->experts);
 }
 
 void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)

@@ -14,23 +14,25 @@ static const double CLOSE = 3e-4;
 static const double FAR = 1e-3;
 /* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of
  * reach, moving slots ends here. */
-enum { DRIFT = 20000000, POLISH = DRIFT / 4 };
+enum { REFINE_WORK = 20000000, POLISH_WORK = REFINE_WORK / 4 };
 
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
 {
-    int64_t experts = t->stats->experts, least = experts * (t->survive + 1), most = experts * t->ranks;
+    int64_t experts = t->stats->experts;
+    int64_t min_slots = experts * (t->survive + 1);
+    int64_t max_slots = experts * t->ranks;
     if (t->ranks < 1 || t->ranks > MOE_PLAN_RANKS_MAX)
         return moe_fail(err, MOE_USAGE, "%d ranks: want 1 to %d", (int)t->ranks, MOE_PLAN_RANKS_MAX);
     if (t->survive < 0 || t->survive >= t->ranks)
         return moe_fail(err, MOE_USAGE, "%d rank%s cannot survive the loss of %d", (int)t->ranks,
                         moe_plural(t->ranks), (int)t->survive);
-    if (t->slots < least)
+    if (t->slots < min_slots)
         return moe_fail(err, MOE_USAGE, "%lld slots are too few: %d cop%s of %d experts need %lld",
                         (long long)t->slots, (int)t->survive + 1, t->survive ? "ies" : "y", (int)experts,
-                        (long long)least);
-    if (t->slots > most)
+                        (long long)min_slots);
+    if (t->slots > max_slots)
         return moe_fail(err, MOE_USAGE, "%lld slots are too many: %d experts on each of %d ranks are %lld",
-                        (long long)t->slots, (int)experts, (int)t->ranks, (long long)most);
+                        (long long)t->slots, (int)experts, (int)t->ranks, (long long)max_slots);
     if (t->ranks_per_node && t->ranks % t->ranks_per_node && t->ranks_per_node < t->ranks)
         return moe_fail(err, MOE_USAGE, "%d ranks are no whole number of nodes of %d", (int)t->ranks,
                         (int)t->ranks_per_node);
@@ -73,7 +75,7 @@ static enum moe_code polish(struct moe_place *s, double goal, double far, struct
     double before = moe_place_max(s, NULL);
     if (before <= far || moe_is_stopping()) return MOE_OK;
     memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
-    MOE_TRY(moe_place_drift(s, NULL, goal, POLISH, err));
+    MOE_TRY(moe_place_refine(s, NULL, goal, POLISH_WORK, err));
     if (s->pair) moe_place_loosen(s, INFINITY);
     moe_place_exchange(s, goal);
     if (moe_place_max(s, NULL) < before) return MOE_OK;
@@ -166,7 +168,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     MOE_TRY(moe_place_open(&s, t, row, err));
     moe_place_keep(s, t->from, old);
     if (!moe_is_stopping()) moe_place_nodes(s);
-    enum moe_code code = moe_place_drift(s, old, goal, DRIFT, err);
+    enum moe_code code = moe_place_refine(s, old, goal, REFINE_WORK, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
     if (code == MOE_OK && f && worth_moves(moe_place_max(f, NULL), moe_place_max(s, NULL), goal)) {

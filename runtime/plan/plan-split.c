@@ -271,8 +271,8 @@ static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
         for (; s->share[from] && s->arc_copy[e] < l->copy_first[e + 1]; s->arc_copy[e]++) {
             int32_t b = l->copy_rank[s->arc_copy[e]];
             if (s->level[b] != s->level[a] + 1 || !lives(s, b)) continue;
-            int64_t most = s->share[from] < want - gone ? s->share[from] : want - gone,
-                    went = push(s, b, most, bound);
+            int64_t limit = s->share[from] < want - gone ? s->share[from] : want - gone,
+                    went = push(s, b, limit, bound);
             s->share[from] -= went;
             s->share[s->arc_copy[e]] += went;
             gone += went;

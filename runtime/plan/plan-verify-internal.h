@@ -15,7 +15,7 @@ struct check_layer {
     int32_t *copies, *left;       /* [experts] */
     double *weight, *sorted;      /* [experts] load in one window; scratch */
     double *rank_load;            /* [ranks] */
-    double *most;                 /* [ranks] scratch */
+    double *max_load;                 /* [ranks] scratch */
     int32_t *lost;                /* [ranks] scratch */
     uint8_t *dead;                /* [ranks] scratch */
     uint8_t *twin;                /* [ranks] an earlier rank holds the same experts: moe_check_twins */
@@ -31,8 +31,9 @@ bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t ex
                           int32_t slots);
 
 /* Can the weights be split over the slots so that no rank but the dead one (-1: none is), which gets nothing,
- * has more than `most`?  Experts without a living copy are left out. */
-bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead, double most);
+ * has more than `max_load`?  Experts without a living copy are left out. */
+bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead,
+                          double max_load);
 
 /* Fill `twin`. */
 void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks);
@@ -40,8 +41,8 @@ void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks);
 /* The best bound this file can prove for the weights: mean, piece, packing. */
 double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor);
 
-/* Is there a placement with every rank below `most`?  1: yes, 0: no, -1: too many to try. */
+/* Is there a placement with every rank below `max_load`?  1: yes, 0: no, -1: too many to try. */
 int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
-                            double most);
+                            double max_load);
 
 #endif

@@ -16,7 +16,7 @@ bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t ex
            (l->copies = MOE_NEWN(a, int32_t, experts)) && (l->left = MOE_NEWN(a, int32_t, experts)) &&
            (l->weight = MOE_NEWN(a, double, experts)) && (l->sorted = MOE_NEWN(a, double, experts)) &&
            (l->rank_load = MOE_NEWN(a, double, ranks)) && (l->dead = MOE_NEWN(a, uint8_t, ranks)) &&
-           (l->most = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) &&
+           (l->max_load = MOE_NEWN(a, double, ranks)) && (l->lost = MOE_NEWN(a, int32_t, ranks)) &&
            (l->twin = MOE_NEWN(a, uint8_t, ranks)) && (l->supply = MOE_NEWN(a, int64_t, experts)) &&
            (l->room = MOE_NEWN(a, int64_t, ranks)) && (l->sent = MOE_NEWN(a, int64_t, slots)) &&
            (l->by_expert = MOE_NEWN(a, int32_t, slots)) &&
@@ -128,17 +128,18 @@ static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t a
     return done;
 }
 
-bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead, double most)
+bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead,
+                          double max_load)
 {
     double total = 0;
-    if (!(most >= 0)) return false;
+    if (!(max_load >= 0)) return false;
     for (int32_t e = 0; e < experts; e++) total += l->weight[e];
     if (!(total > 0)) return true;
     double scale = 0x1p42 / total;
     index_slots(l, experts, ranks);
     memset(l->sent, 0, (size_t)l->slots * sizeof *l->sent);
     for (int32_t r = 0; r < ranks; r++)
-        l->room[r] = r == dead ? 0 : most >= total ? (int64_t)1 << 44 : (int64_t)(most * scale) + 1;
+        l->room[r] = r == dead ? 0 : max_load >= total ? (int64_t)1 << 44 : (int64_t)(max_load * scale) + 1;
     for (int32_t e = 0; e < experts; e++) {
         bool lives = false;
         for (int32_t j = l->expert_first[e]; j < l->expert_first[e + 1]; j++)
@@ -169,16 +170,16 @@ static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
     return n < floor ? floor : n;
 }
 
-/* Does a largest load of `most` lead to a contradiction?  Every piece is at most `most` less what must lie
- * beside it: of the least pieces, as many as a rank has slots besides, but for those that spare copies
- * could have made smaller. */
-static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
+/* Does a largest load of `max_load` lead to a contradiction?  Every piece is at most `max_load` less what
+ * must lie beside it: of the least pieces, as many as a rank has slots besides, but for those that spare
+ * copies could have made smaller. */
+static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double max_load)
 {
     double beside = 0;
     for (int i = 0; i < 100; i++) {
         double used = 0, sum = 0;
         for (int32_t e = 0; e < experts; e++) {
-            double n = copies_for(l->weight[e], most - beside, floor, ranks);
+            double n = copies_for(l->weight[e], max_load - beside, floor, ranks);
             if (n > ranks) return true;
             used += n;
             l->sorted[e] = l->weight[e] / n;
@@ -237,7 +238,7 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
 struct hunt {
     struct check_layer *l;
     int32_t experts, ranks, floor;
-    double most;
+    double max_load;
     int32_t room[8];
     double load[8];
     long tries;
@@ -253,7 +254,7 @@ static bool hunt_on(struct hunt *h, int32_t e)
         int n = __builtin_popcount(set), r = 0;
         double part = h->l->weight[e] / n;
         if (n < h->floor || room - n < (h->experts - e - 1) * h->floor) continue;
-        while (r < h->ranks && (!(set >> r & 1) || (h->room[r] && h->load[r] + part < h->most))) r++;
+        while (r < h->ranks && (!(set >> r & 1) || (h->room[r] && h->load[r] + part < h->max_load))) r++;
         if (r < h->ranks) continue;
         for (r = 0; r < h->ranks; r++)
             if (set >> r & 1) h->room[r]--, h->load[r] += part;
@@ -265,10 +266,11 @@ static bool hunt_on(struct hunt *h, int32_t e)
     return false;
 }
 
-int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double most)
+int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
+                            double max_load)
 {
     struct hunt h = {
-        .l = l, .experts = experts, .ranks = ranks, .floor = floor, .most = most, .tries = 20000000
+        .l = l, .experts = experts, .ranks = ranks, .floor = floor, .max_load = max_load, .tries = 20000000
     };
     if (ranks > 8) return -1;
     for (int32_t k = 0; k < l->slots; k++) h.room[l->rank_of[k]]++;

@@ -184,12 +184,12 @@ static bool window_weights(struct verify *v, int32_t row, int32_t w, double *out
 static double fullest_rank(const struct verify *v, const double *weight)
 {
     const struct check_layer *l = &v->layer;
-    double most = 0;
+    double max_load = 0;
     memset(l->rank_load, 0, (size_t)v->ranks * sizeof *l->rank_load);
     for (int32_t k = 0; k < l->slots; k++)
         l->rank_load[l->rank_of[k]] += weight[l->expert_of[k]] / l->copies[l->expert_of[k]];
-    for (int32_t r = 0; r < v->ranks; r++) most = l->rank_load[r] > most ? l->rank_load[r] : most;
-    return most;
+    for (int32_t r = 0; r < v->ranks; r++) max_load = l->rank_load[r] > max_load ? l->rank_load[r] : max_load;
+    return max_load;
 }
 
 /* The named cut: tokens of experts that lie on these ranks alone, a rank. */
@@ -281,17 +281,18 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
     int32_t r = 0;
     if (!cJSON_IsArray(said)) return;
     v->out->claims++;
-    memset(l->most, 0, (size_t)v->ranks * sizeof *l->most);
+    memset(l->max_load, 0, (size_t)v->ranks * sizeof *l->max_load);
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, l->weight)) continue;
         fullest_rank(v, l->weight);
         for (int32_t i = 0; i < v->ranks; i++)
-            l->most[i] = l->rank_load[i] > l->most[i] ? l->rank_load[i] : l->most[i];
+            l->max_load[i] = l->rank_load[i] > l->max_load[i] ? l->rank_load[i] : l->max_load[i];
     }
     for (const cJSON *x = said->child; x; x = x->next, r++) {
-        double most = r < v->ranks ? l->most[r] : 0;
-        if (!cJSON_IsNumber(x) || !near(x->valuedouble, most)) {
-            problem(v, "layer %d: rank %d has a load of %.9g, 'loads' says otherwise", number, (int)r, most);
+        double max_load = r < v->ranks ? l->max_load[r] : 0;
+        if (!cJSON_IsNumber(x) || !near(x->valuedouble, max_load)) {
+            problem(v, "layer %d: rank %d has a load of %.9g, 'loads' says otherwise", number, (int)r,
+                    max_load);
             return;
         }
     }
@@ -303,7 +304,7 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
 static void check_batch(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;
-    double batch = 0, top = 0, total = 0, active = 0, variance = 0, most = 0, lo = -10, hi = 10;
+    double batch = 0, top = 0, total = 0, active = 0, variance = 0, max_load = 0, lo = -10, hi = 10;
     int32_t windows = 0;
     if (!claim(v->root, "batch", &batch) || !claim(v->root, "experts_per_token", &top)) return;
     memset(l->sorted, 0, (size_t)v->experts * sizeof *l->sorted);
@@ -324,7 +325,7 @@ static void check_batch(struct verify *v, const cJSON *o, int number, int32_t ro
                c = l->copies[l->expert_of[k]];
         if (k && l->rank_of[k] != l->rank_of[k - 1]) active = 0;
         active += 1 - exp(-n / c);
-        most = active > most ? active : most;
+        max_load = active > max_load ? active : max_load;
         variance += n / c / c / v->ranks;
     }
     for (int i = 0; i < 80; i++) {
@@ -332,7 +333,7 @@ static void check_batch(struct verify *v, const cJSON *o, int number, int32_t ro
         if (1 - erfc(mid / sqrt(2)) / 2 < (v->ranks - 0.375) / (v->ranks + 0.25)) lo = mid;
         else hi = mid;
     }
-    compare(v, o, number, "activated_max", most);
+    compare(v, o, number, "activated_max", max_load);
     compare(v, o, number, "noise_floor", v->ranks > 1 ? 1 + lo * sqrt(variance) / (batch * top) : 1);
 }
 

@@ -182,11 +182,11 @@ static void comm_run(struct comm_layer *l)
 }
 
 /* The most that a slot holds: all tokens of a rank to one. */
-static size_t comm_request_most(const struct comm_case *k)
+static size_t comm_max_request(const struct comm_case *k)
 {
     return COMM_HEAD + (size_t)k->tokens * (8 * COMM_K + (size_t)k->hidden * 4);
 }
-static size_t comm_reply_most(const struct comm_case *k)
+static size_t comm_max_reply(const struct comm_case *k)
 {
     return 64 + (size_t)k->tokens * COMM_K * (size_t)k->hidden * 4;
 }
@@ -231,7 +231,7 @@ static void comm_threads(const struct comm_case *k)
     struct comm_thread t[COMM_RANKS];
     struct moe_hub *hub;
     struct moe_err err;
-    assert(moe_hub_open(&hub, k->ranks, comm_request_most(k), comm_reply_most(k), 60, &err) == MOE_OK);
+    assert(moe_hub_open(&hub, k->ranks, comm_max_request(k), comm_max_reply(k), 60, &err) == MOE_OK);
     for (int r = 0; r < k->ranks; r++) {
         t[r] = (struct comm_thread){ .k = k, .hub = hub, .rank = r };
         assert(!pthread_create(&t[r].id, NULL, comm_thread, &t[r]));
@@ -254,7 +254,7 @@ static enum moe_code comm_meet(struct moe_comm **c, const struct comm_case *k, c
     struct moe_rendezvous v = {
         .where = where, .rank = rank, .ranks = k->ranks, .timeout = 60, .settings = &same
     };
-    MOE_TRY(moe_comm_ucx_open(c, rank, k->ranks, true, comm_request_most(k), comm_reply_most(k), 60, &mine,
+    MOE_TRY(moe_comm_ucx_open(c, rank, k->ranks, true, comm_max_request(k), comm_max_reply(k), 60, &mine,
                               &bytes, err));
     MOE_TRY(moe_rendezvous(&v, &none, mine, bytes, &m, err));
     moe_comm_ucx_key(*c, m.key);

@@ -142,7 +142,7 @@ struct honest {
 
 static void open_honest(struct honest *h, int ranks)
 {
-    const struct moe_engine_options eo = { .part = true, .batch = BATCH, .context = 64 };
+    const struct moe_engine_options eo = { .dense_only = true, .batch = BATCH, .context = 64 };
     struct moe_err err = MOE_ERR_INIT;
     OK(moe_engine_open(&h->e, "tests/data/tiny-k2/bf16", &eo, NULL, &err) == MOE_OK);
     const struct moe_config *c = &h->e->source->config;
@@ -153,7 +153,7 @@ static void open_honest(struct honest *h, int ranks)
     struct moe_ep_options o = { .comm = h->comm,
                                 .forward = h->e->forward,
                                 .model = h->e->model,
-                                .part = h->e->part,
+                                .resident = h->e->resident,
                                 .plan = h->plan,
                                 .max_tokens = BATCH };
     OK(moe_ep_open(&h->ep, &o, &err) == MOE_OK);

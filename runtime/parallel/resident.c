@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/parallel/part.h"
+#include "runtime/parallel/resident.h"
 
 #include "base/io.h"
 #include "formats/container/staged.h"
@@ -55,7 +55,7 @@ static void join(struct ranges *r, uint64_t page)
 
 static void *at(const struct moe_file *f, uint64_t offset) { return (void *)(uintptr_t)(f->map + offset); }
 
-static enum moe_code map(struct moe_part *p, struct ranges *r, struct moe_err *err)
+static enum moe_code map(struct moe_resident *p, struct ranges *r, struct moe_err *err)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     join(r, page);
@@ -71,7 +71,7 @@ static enum moe_code map(struct moe_part *p, struct ranges *r, struct moe_err *e
 }
 
 /* No access again to the pages that hold nothing but these ranges: those at their ends may be others' too. */
-static void unmap(struct moe_part *p, struct ranges *r)
+static void unmap(struct moe_resident *p, struct ranges *r)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     join(r, 1);
@@ -87,7 +87,7 @@ static void unmap(struct moe_part *p, struct ranges *r)
 
 /* ---- open and close ---- */
 
-static enum moe_code reserve(struct moe_part *p, const struct moe_source *whole, struct moe_err *err)
+static enum moe_code reserve(struct moe_resident *p, const struct moe_source *whole, struct moe_err *err)
 {
     p->source.files = calloc((size_t)whole->n_files + 1, sizeof *p->source.files);
     p->held = calloc((size_t)(whole->config.num_hidden_layers * whole->config.n_routed_experts) + 1,
@@ -105,9 +105,10 @@ static enum moe_code reserve(struct moe_part *p, const struct moe_source *whole,
     return MOE_OK;
 }
 
-enum moe_code moe_part_open(struct moe_part **out, const struct moe_source *whole, struct moe_err *err)
+enum moe_code moe_resident_open(struct moe_resident **out, const struct moe_source *whole,
+                                struct moe_err *err)
 {
-    struct moe_part *p = calloc(1, sizeof *p);
+    struct moe_resident *p = calloc(1, sizeof *p);
     struct ranges r = { 0 };
     *out = NULL;
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
@@ -118,14 +119,14 @@ enum moe_code moe_part_open(struct moe_part **out, const struct moe_source *whol
             code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     if (code == MOE_OK) code = map(p, &r, err);
     free(r.v);
-    if (code != MOE_OK) moe_part_close(&p);
+    if (code != MOE_OK) moe_resident_close(&p);
     *out = p;
     return code;
 }
 
-void moe_part_close(struct moe_part **pp)
+void moe_resident_close(struct moe_resident **pp)
 {
-    struct moe_part *p = *pp;
+    struct moe_resident *p = *pp;
     *pp = NULL;
     if (!p) return;
     for (int32_t i = 0; p->source.files && i < p->source.n_files; i++)
@@ -140,7 +141,7 @@ void moe_part_close(struct moe_part **pp)
 /* src is a staged part; rank -1: this one. */
 static const enum moe_role roles[] = { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP, MOE_ROLE_EXPERT_DOWN };
 
-static bool add_expert(const struct moe_part *p, int layer, int64_t e, struct ranges *r)
+static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struct ranges *r)
 {
     for (int k = 0; k < 3; k++) {
         const struct moe_tensor *t = moe_source_find(&p->source, roles[k], layer, (int)e);
@@ -149,18 +150,18 @@ static bool add_expert(const struct moe_part *p, int layer, int64_t e, struct ra
     return true;
 }
 
-static void show(const struct moe_part *p, int layer, int64_t e, struct moe_model *m)
+static void show(const struct moe_resident *p, int layer, int64_t e, struct moe_model *m)
 {
     struct moe_expert *x = m ? &m->layers[layer].experts[e] : NULL;
     struct moe_weight *w[] = { x ? &x->gate : NULL, x ? &x->up : NULL, x ? &x->down : NULL };
     for (int k = 0; x && k < 3; k++) {
         moe_source_weight(&p->source, moe_source_find(&p->source, roles[k], layer, (int)e), w[k]);
-        if (!moe_part_holds(p, layer, e)) w[k]->data = w[k]->scale = NULL;
+        if (!moe_resident_holds(p, layer, e)) w[k]->data = w[k]->scale = NULL;
     }
 }
 
-enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, struct moe_model *m,
-                           struct moe_err *err)
+enum moe_code moe_resident_add(struct moe_resident *p, int layer, const bool *held, struct moe_model *m,
+                               struct moe_err *err)
 {
     int64_t n = p->source.config.n_routed_experts;
     bool *have = p->held + layer * n;
@@ -182,7 +183,7 @@ enum moe_code moe_part_add(struct moe_part *p, int layer, const bool *held, stru
     return code;
 }
 
-void moe_part_keep(struct moe_part *p, int layer, const bool *held, struct moe_model *m)
+void moe_resident_keep(struct moe_resident *p, int layer, const bool *held, struct moe_model *m)
 {
     int64_t n = p->source.config.n_routed_experts;
     bool *have = p->held + layer * n, listed = true;

@@ -28,7 +28,7 @@ struct kept {
     uint32_t of_a, of_b;
 };
 
-struct drift {
+struct refine {
     struct moe_place *s;
     uint8_t *was;  /* [ranks][experts] in the old plan */
     int32_t *hold; /* [experts][ranks]: ranks that hold it, count[e] of them */
@@ -51,13 +51,13 @@ struct drift {
 
 static double above(double cost, double goal) { return cost > goal ? cost - goal : 0; }
 
-static int32_t is_new(const struct drift *d, int32_t r, int32_t e)
+static int32_t is_new(const struct refine *d, int32_t r, int32_t e)
 {
     return !d->was[(int64_t)r * d->s->experts + e];
 }
 
 /* The excess of rank r with each of up to three loads added. */
-static double over_with(const struct drift *d, int32_t r, const double *plus, const double *minus,
+static double over_with(const struct refine *d, int32_t r, const double *plus, const double *minus,
                         const double *change)
 {
     const struct moe_place *s = d->s;
@@ -72,7 +72,7 @@ static double over_with(const struct drift *d, int32_t r, const double *plus, co
 }
 
 /* No more than that: in the window that is the worst now.  Most of what is tried is no good there already. */
-static double over_at_top(const struct drift *d, int32_t r, const double *plus, const double *minus)
+static double over_at_top(const struct refine *d, int32_t r, const double *plus, const double *minus)
 {
     int32_t k = d->top[r];
     return above(d->s->load[(int64_t)r * d->s->windows + k] + plus[k] - minus[k], d->goal);
@@ -87,7 +87,7 @@ static const double FREE =
     1e6; /* where no slot is moved in the end, since experts go back to where they were */
 
 /* What a step of so many moves has to take away to be better than the best known. */
-static double wanted(const struct drift *d, const struct step *best, int32_t moves)
+static double wanted(const struct refine *d, const struct step *best, int32_t moves)
 {
     double least = best->score * (1 + 1e-12);
     least = moves > 0 ? least * moves : least / FREE;
@@ -100,7 +100,7 @@ static struct step step_of(double gain, int32_t moves, int32_t a, int32_t b, int
 }
 
 /* As in plan-exchange.c: with nodes, copies stay on different ones. */
-static bool node_takes(const struct drift *d, int32_t r, int32_t from, int32_t e)
+static bool node_takes(const struct refine *d, int32_t r, int32_t from, int32_t e)
 {
     const struct moe_place *s = d->s;
     if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
@@ -114,7 +114,7 @@ static bool node_takes(const struct drift *d, int32_t r, int32_t from, int32_t e
 /* ---- swaps ---- */
 
 /* What a swap of e on a and f on b takes away; 0 where that is no more than `least`. */
-static double swap_gain(const struct drift *d, int32_t a, int32_t b, int32_t e, int32_t f, double least)
+static double swap_gain(const struct refine *d, int32_t a, int32_t b, int32_t e, int32_t f, double least)
 {
     const struct moe_place *s = d->s;
     if (s->windows == 1) {
@@ -123,13 +123,13 @@ static double swap_gain(const struct drift *d, int32_t a, int32_t b, int32_t e, 
         return d->over[a] + d->over[b] - above(s->cost[a] - x, d->goal) - above(s->cost[b] + x, d->goal);
     }
     const double *pe = of(s, s->piece, e), *pf = of(s, s->piece, f);
-    double most = d->over[a] + d->over[b];
-    if (most - over_at_top(d, a, pf, pe) - over_at_top(d, b, pe, pf) <= least) return 0;
-    double gain = most - over_with(d, a, pf, pe, NULL);
+    double bound = d->over[a] + d->over[b];
+    if (bound - over_at_top(d, a, pf, pe) - over_at_top(d, b, pe, pf) <= least) return 0;
+    double gain = bound - over_with(d, a, pf, pe, NULL);
     return gain <= least ? 0 : gain - over_with(d, b, pe, pf, NULL);
 }
 
-static struct step best_swap(const struct drift *d, int32_t a, int32_t b)
+static struct step best_swap(const struct refine *d, int32_t a, int32_t b)
 {
     const struct moe_place *s = d->s;
     struct step best = { 0 };
@@ -151,7 +151,7 @@ static struct step best_swap(const struct drift *d, int32_t a, int32_t b)
 }
 
 /* The row of `kept` for rank a, which is one of the n fullest. */
-static struct kept *row_of(struct drift *d, int32_t a, const int32_t *fullest, int32_t n)
+static struct kept *row_of(struct refine *d, int32_t a, const int32_t *fullest, int32_t n)
 {
     int32_t row = -1;
     for (int32_t i = 0; i < FULLEST && row < 0; i++)
@@ -168,7 +168,7 @@ static struct kept *row_of(struct drift *d, int32_t a, const int32_t *fullest, i
     return d->kept + (int64_t)row * d->s->ranks;
 }
 
-static void swaps(struct drift *d, int32_t a, struct kept *row)
+static void swaps(struct refine *d, int32_t a, struct kept *row)
 {
     const struct moe_place *s = d->s;
     for (int32_t b = 0; b < s->ranks; b++) {
@@ -185,7 +185,7 @@ static void swaps(struct drift *d, int32_t a, struct kept *row)
 /* ---- copies ---- */
 
 /* What changes on the ranks that hold e or f, but r, when a slot of r gets e instead of f. */
-static double copy_gain(const struct drift *d, int32_t r, int32_t f, int32_t e)
+static double copy_gain(const struct refine *d, int32_t r, int32_t f, int32_t e)
 {
     const struct moe_place *s = d->s;
     const int32_t *he = d->hold + (int64_t)e * s->ranks, *hf = d->hold + (int64_t)f * s->ranks;
@@ -200,14 +200,14 @@ static double copy_gain(const struct drift *d, int32_t r, int32_t f, int32_t e)
 }
 
 /* Slot k of rank r gets e. */
-static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
+static void copy(struct refine *d, int32_t r, int32_t k, int32_t e)
 {
     struct moe_place *s = d->s;
     int32_t f = s->slot[k];
     int32_t moves = is_new(d, r, e) - is_new(d, r, f);
-    double most = d->gain[e] + d->over[r], least = wanted(d, &d->best, moves);
+    double bound = d->gain[e] + d->over[r], least = wanted(d, &d->best, moves);
     const double *put = of(s, d->share, e), *out = of(s, s->piece, f);
-    if (most <= least || most - over_at_top(d, r, put, out) <= least) return;
+    if (bound <= least || bound - over_at_top(d, r, put, out) <= least) return;
     if (e == f || s->count[e] >= s->ranks || moe_place_has(s, r, e)) return;
     double here = d->over[r] - over_with(d, r, put, out, NULL);
     d->work -= s->windows;
@@ -217,7 +217,7 @@ static void copy(struct drift *d, int32_t r, int32_t k, int32_t e)
     if (gain > least && moe_place_spares(s, r, f)) d->best = step_of(gain, moves, -1, k, e);
 }
 
-static void copies(struct drift *d, int32_t a)
+static void copies(struct refine *d, int32_t a)
 {
     const struct moe_place *s = d->s;
     for (int32_t k = s->first[a]; k < s->first[a + 1]; k++)
@@ -244,7 +244,7 @@ static int32_t fullest_ranks(const struct moe_place *s, double goal, int32_t out
     return n;
 }
 
-static void copy_sizes(struct drift *d, int32_t e)
+static void copy_sizes(struct refine *d, int32_t e)
 {
     const struct moe_place *s = d->s;
     double c = s->count[e];
@@ -257,7 +257,7 @@ static void copy_sizes(struct drift *d, int32_t e)
 }
 
 /* Who holds what, which slots can be spared, and what a copy more of each expert would take away. */
-static void look(struct drift *d)
+static void look(struct refine *d)
 {
     struct moe_place *s = d->s;
     const double *none = of(s, d->up, s->experts);
@@ -284,7 +284,7 @@ static void look(struct drift *d)
     }
 }
 
-static bool best_step(struct drift *d)
+static bool best_step(struct refine *d)
 {
     struct moe_place *s = d->s;
     int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
@@ -297,12 +297,12 @@ static bool best_step(struct drift *d)
 }
 
 /* The loads of the ranks that hold e change. */
-static void touch(struct drift *d, int32_t e)
+static void touch(struct refine *d, int32_t e)
 {
     for (int32_t i = 0; i < d->s->count[e]; i++) d->version[d->hold[(int64_t)e * d->s->ranks + i]]++;
 }
 
-static void take(struct drift *d)
+static void take(struct refine *d)
 {
     struct moe_place *s = d->s;
     const struct step *t = &d->best;
@@ -325,7 +325,7 @@ static void take(struct drift *d)
     copy_sizes(d, f);
 }
 
-static bool open_drift(struct drift *d, struct moe_place *s)
+static bool open_refine(struct refine *d, struct moe_place *s)
 {
     struct moe_arena *a = &d->arena;
     int64_t cells = (int64_t)s->ranks * s->experts,
@@ -345,11 +345,11 @@ static bool open_drift(struct drift *d, struct moe_place *s)
            d->kept && d->spare;
 }
 
-enum moe_code moe_place_drift(struct moe_place *s, const struct moe_plan_layer *old, double goal,
-                              int64_t work, struct moe_err *err)
+enum moe_code moe_place_refine(struct moe_place *s, const struct moe_plan_layer *old, double goal,
+                               int64_t work, struct moe_err *err)
 {
-    struct drift d = { .s = s, .goal = goal, .work = work };
-    bool ok = open_drift(&d, s);
+    struct refine d = { .s = s, .goal = goal, .work = work };
+    bool ok = open_refine(&d, s);
     for (int32_t i = 0; i < FULLEST; i++) d.row[i] = -1;
     for (int32_t r = 0; ok && r < s->ranks; r++) d.version[r] = 1;
     for (int32_t e = 0; ok && e < s->experts; e++) copy_sizes(&d, e);

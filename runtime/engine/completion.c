@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/engine/reply.h"
+#include "runtime/engine/completion.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code append(struct moe_reply *r, const char *s, size_t n, struct moe_err *err)
+static enum moe_code append(struct moe_completion *r, const char *s, size_t n, struct moe_err *err)
 {
     struct moe_generated *o = &r->out;
     if (o->text_bytes + n + 1 > r->cap) {
@@ -30,7 +30,7 @@ static char *locate(char *text, size_t n, const char *what)
 }
 
 /* True when a stop text is complete; the text is cut before the first. */
-static bool stopped(struct moe_reply *r)
+static bool stopped(struct moe_completion *r)
 {
     char *first = NULL;
     for (size_t i = 0; i < r->g->n_stop; i++) {
@@ -44,25 +44,25 @@ static bool stopped(struct moe_reply *r)
 }
 
 /* Bytes at the end that may still become a stop text. */
-static size_t held(const struct moe_reply *r)
+static size_t held(const struct moe_completion *r)
 {
-    size_t most = 0, len = r->out.text_bytes - r->sent;
+    size_t longest = 0, len = r->out.text_bytes - r->sent;
     for (size_t i = 0; i < r->g->n_stop; i++) {
         size_t n = strlen(r->g->stop[i]);
-        for (size_t k = n ? n - 1 : 0; k > most; k--)
-            if (k <= len && !memcmp(r->out.text + r->out.text_bytes - k, r->g->stop[i], k)) most = k;
+        for (size_t k = n ? n - 1 : 0; k > longest; k--)
+            if (k <= len && !memcmp(r->out.text + r->out.text_bytes - k, r->g->stop[i], k)) longest = k;
     }
-    return most;
+    return longest;
 }
 
-static void send(struct moe_reply *r, size_t keep)
+static void send(struct moe_completion *r, size_t keep)
 {
     size_t n = r->out.text_bytes - r->sent - keep;
     if (n && r->g->text) r->g->text(r->g->ctx, r->out.text + r->sent, n);
     r->sent += n;
 }
 
-static enum moe_code add_text(struct moe_reply *r, int32_t id, struct moe_err *err)
+static enum moe_code add_text(struct moe_completion *r, int32_t id, struct moe_err *err)
 {
     char room[MOE_TOKEN_ROOM];
     size_t len = 0;
@@ -88,22 +88,24 @@ static bool is_end(const struct moe_engine *e, int32_t id)
                             id == moe_token_find_special(e->tokenizer, "[EOS]"));
 }
 
-enum moe_code moe_reply_begin(struct moe_reply *r, struct moe_engine *e, const struct moe_generate *g,
-                              int64_t most, struct moe_err *err)
+enum moe_code moe_completion_begin(struct moe_completion *r, struct moe_engine *e,
+                                   const struct moe_generate *g, int64_t max_tokens, struct moe_err *err)
 {
-    *r = (struct moe_reply){ .e = e,
+    *r = (struct moe_completion){ .e = e,
                              .g = g,
                              .out = { .finish = MOE_FINISH_LENGTH },
                              .decoder = { .keep_special = g->keep_special },
                              .rng = { g->seed },
-                             .most = most,
-                             .done = most <= 0 };
+                             .max_tokens = max_tokens,
+                             .done = max_tokens <= 0 };
     MOE_TRY(append(r, "", 0, err));
-    r->out.tokens = malloc((size_t)(most > 0 ? most + 1 : 1) * sizeof *r->out.tokens);
-    return r->out.tokens ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)most);
+    r->out.tokens = malloc((size_t)(max_tokens > 0 ? max_tokens + 1 : 1) * sizeof *r->out.tokens);
+    return r->out.tokens ? MOE_OK
+                         : moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)max_tokens);
 }
 
-enum moe_code moe_reply_next(struct moe_reply *r, const float *logits, int32_t *id, struct moe_err *err)
+enum moe_code moe_completion_next(struct moe_completion *r, const float *logits, int32_t *id,
+                                  struct moe_err *err)
 {
     struct moe_engine *e = r->e;
     *id = moe_sample(&r->g->sampler, &r->rng, logits, e->vocab, e->order, e->p);
@@ -115,11 +117,11 @@ enum moe_code moe_reply_next(struct moe_reply *r, const float *logits, int32_t *
     r->out.tokens[r->out.n++] = *id;
     MOE_TRY(add_text(r, *id, err));
     if (r->stop) r->out.finish = MOE_FINISH_STOP;
-    r->done = r->stop || r->out.n >= r->most;
+    r->done = r->stop || r->out.n >= r->max_tokens;
     return MOE_OK;
 }
 
-enum moe_code moe_reply_end(struct moe_reply *r, struct moe_err *err)
+enum moe_code moe_completion_end(struct moe_completion *r, struct moe_err *err)
 {
     char rest[16];
     if (!r->stop) MOE_TRY(append(r, rest, moe_decode_flush(&r->decoder, rest), err));
