@@ -44,11 +44,13 @@ Q          = $(if $(filter 1,$(V)),,@)
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wundef -Wwrite-strings -Wpointer-arith \
             -Wstrict-prototypes -Wmissing-prototypes $(if $(filter 1,$(WERROR)),-Werror)
 CFLAGS   ?= -O2 -g
-ours     := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"'
+ours     := -I. -Iinclude -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DMOE_VERSION='"$(VERSION)"'
 sanflags := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 repro    := -ffile-prefix-map='$(CURDIR)=.'
 std      := -std=c17 -ffp-contract=off -fno-math-errno
-compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(sanflags) $(harden) $(isa) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+# One set of objects for libmoe.a and libmoe.so.  What MOE_API marks is visible outside, and nothing else.
+pic      := -fPIC -fvisibility=hidden
+compile   = $(CC) $(std) $(WARN) $(ours) $(repro) $(pic) $(sanflags) $(harden) $(isa) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 linkflags = $(sanflags) $(if $(SAN),,$(HARDEN_LINK)) $(LDFLAGS)
 # Hardening, as far as compiler and linker have it (probed below): a canary behind arrays on the stack, stacks
 # that grow page by page, checked copies, tables that are read-only once a tool runs.  Sanitizers check more.
@@ -71,9 +73,10 @@ helpers  := $(basename $(notdir $(sort $(wildcard tests/gen/gen*.c)))) bench
 fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
-headers  := $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
+public   := $(sort $(wildcard include/moe/*.h))
+headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
 # Whose lines end at 110 columns.
-folded   := $(sort $(shell find $(folders) kernels tests -name '*.[ch]' -o -name '*.def' -o -name '*.cu'))
+folded   := $(sort $(shell find $(folders) include kernels tests -name '*.[ch]' -o -name '*.def' -o -name '*.cu'))
 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
@@ -126,7 +129,7 @@ vpath %.c tests/unit tests/kernels tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
-all: $(bins) $(B)/libmoe.a $(B)/moe.pc $(if $(filter build/release,$(B)),links)
+all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
 test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so
 
 # The release tools also stand in build/bin/, whatever other variants exist.
@@ -171,6 +174,14 @@ $(B)/objects: FORCE
 $(B)/libmoe.a: $(libobj) $(B)/objects
 	@echo "  AR    $@"
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(libobj)
+
+# Before version 1 a new minor version may change the interface, so the soname has both numbers.
+soname   := libmoe.so.$(if $(filter 0.%,$(VERSION)),$(basename $(VERSION)),$(firstword $(subst ., ,$(VERSION))))
+# Sanitizers leave calls of their own undefined in a shared library.
+$(B)/libmoe.so: $(libobj) $(B)/objects libmoe.map
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,$(soname) -Wl,--version-script=libmoe.map \
+	  $(if $(SAN),,-Wl,-z,defs) -o $@ $(libobj) $(libs)
 
 $(B)/bin/moe-%: $(B)/obj/moe-%.o $(B)/libmoe.a
 	@echo "  LINK  $@"
@@ -259,19 +270,24 @@ $(B)/fuzz-%: tests/fuzz/fuzz-%.c $(B)/libmoe.a
 	$(Q)$(compile) -fsanitize=fuzzer -o $@ $< $(B)/libmoe.a $(libs)
 
 # ---- install ------------------------------------------------------------------
-# The public headers: none that is for its folder alone.  Adding one is a promise: it needs a CHANGELOG entry.
+# The public headers are all of include/moe/.  Adding one is a promise: it needs a CHANGELOG entry.
+# Beside them, until they can do what programs need: the tools' own headers, but none that is for its folder alone.
 private := %-internal.h model/forward-parts.h formats/source-parts.h formats/checkpoint/checkpoint.h formats/checkpoint/foreign.h formats/checkpoint/quantconfig.h
-public := $(filter-out $(private),$(sort $(wildcard base/*.h base/*/*.h formats/*.h formats/*.def formats/*/*.h \
-            kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h \
-            model/*.h model/rewrite/*.h)))
+inner := $(filter-out $(private),$(sort $(wildcard base/*.h formats/*.h formats/*.def formats/*/*.h \
+           kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h \
+           model/*.h model/rewrite/*.h)))
 names  := $(notdir $(bins))
 install: all
 	$(Q)$(INSTALL) -d "$(DESTDIR)"$(BINDIR) "$(DESTDIR)"$(LIBDIR)/pkgconfig "$(DESTDIR)"$(MANDIR)/man1 "$(DESTDIR)"$(COMPDIR)/bash-completion/completions \
 	  "$(DESTDIR)"$(COMPDIR)/zsh/site-functions "$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d
 	$(Q)$(INSTALL) -m 755 $(bins) "$(DESTDIR)"$(BINDIR)
 	$(Q)$(INSTALL) -m 644 $(B)/libmoe.a "$(DESTDIR)"$(LIBDIR)
+	$(Q)$(INSTALL) -m 755 $(B)/libmoe.so "$(DESTDIR)"$(LIBDIR)/libmoe.so.$(VERSION)
+	$(Q)ln -sfn libmoe.so.$(VERSION) "$(DESTDIR)"$(LIBDIR)/$(soname)
+	$(Q)ln -sfn $(soname) "$(DESTDIR)"$(LIBDIR)/libmoe.so
 	$(Q)$(INSTALL) -m 644 $(B)/moe.pc "$(DESTDIR)"$(LIBDIR)/pkgconfig
-	$(Q)for h in $(public); do $(INSTALL) -D -m 644 $$h "$(DESTDIR)"$(INCDIR)/moe/$$h; done
+	$(Q)$(INSTALL) -d "$(DESTDIR)"$(INCDIR)/moe && $(INSTALL) -m 644 $(public) "$(DESTDIR)"$(INCDIR)/moe
+	$(Q)for h in $(inner); do $(INSTALL) -D -m 644 $$h "$(DESTDIR)"$(INCDIR)/moe/$$h; done
 	$(Q)for n in $(names); do \
 	  $(B)/bin/$$n --help-man >"$(DESTDIR)"$(MANDIR)/man1/$$n.1 && \
 	  $(B)/bin/$$n --help-complete bash >"$(DESTDIR)"$(COMPDIR)/bash-completion/completions/$$n && \
@@ -279,6 +295,7 @@ install: all
 	  $(B)/bin/$$n --help-complete fish >"$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d/$$n.fish || exit 1; done
 
 uninstall:
+	$(Q)rm -f $(public:include/%="$(DESTDIR)"$(INCDIR)/%) $(addprefix "$(DESTDIR)"$(LIBDIR)/,libmoe.so.$(VERSION) $(soname) libmoe.so)
 	$(Q)rm -rf "$(DESTDIR)"$(INCDIR)/moe
 	$(Q)rm -f $(names:%="$(DESTDIR)"$(BINDIR)/%) $(names:%="$(DESTDIR)"$(MANDIR)/man1/%.1) \
 	  $(names:%="$(DESTDIR)"$(COMPDIR)/bash-completion/completions/%) $(names:%="$(DESTDIR)"$(COMPDIR)/zsh/site-functions/_%) \

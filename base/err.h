@@ -7,54 +7,14 @@
  *
  *     'model-00012.safetensors': tensor 'model.norm.weight': 48 bytes short (fetch the file again)
  *
+ * The codes and struct moe_err are public (include/moe/error.h).  Inside the library err is never NULL.
  * Library code never prints and never exits; only a tool's main() does. */
 #ifndef MOE_BASE_ERR_H
 #define MOE_BASE_ERR_H
 
+#include <moe/error.h>
+
 #include <stddef.h>
-
-/* The codes are the exit codes of every tool, and part of the command-line
- * contract: append, never renumber. */
-#define MOE_CODES(X)                                                                  \
-    X(OK,            0, "ok",            "done")                                      \
-    X(INTERNAL,      1, "internal",      "internal error")                            \
-    X(USAGE,         2, "usage",         "bad command line")                          \
-    X(NOT_FOUND,     3, "not-found",     "not found")                                 \
-    X(EXISTS,        4, "exists",        "already exists")                            \
-    X(NOMEM,        10, "out-of-memory", "out of memory")                             \
-    X(IO,           11, "io",            "input or output failed")                    \
-    X(NOSPACE,      12, "no-space",      "no space left")                             \
-    X(CORRUPT,      13, "corrupt",       "corrupt or malformed input")                \
-    X(UNSUPPORTED,  14, "unsupported",   "valid, but not supported")                  \
-    X(MISMATCH,     15, "mismatch",      "two inputs that do not belong together")    \
-    X(VERIFY,       16, "verify",        "verification failed")                       \
-    X(DEVICE,       17, "device",        "a device or communicator failed")           \
-    X(NONFINITE,    18, "non-finite",    "a NaN or Inf value")                        \
-    X(SIGINT,      130, "interrupted",   "interrupted")                               \
-    X(SIGTERM,     143, "terminated",    "terminated")
-
-enum moe_code {
-#define X(name, value, word, text) MOE_##name = value,
-    MOE_CODES(X)
-#undef X
-};
-
-/* Room for a path with its NUL: Linux's PATH_MAX, which <limits.h> hides from programs in strict C17. */
-enum { MOE_PATH_BYTES = 4096 };
-
-struct moe_err {
-    enum moe_code code;
-    char msg[1024];   /* NUL terminated; a line fit for a terminal; long paths are shortened (base/show.h) */
-    /* the file the failure is about, as it is called and whole, "" when none; for --json */
-    char file[MOE_PATH_BYTES];
-    char tensor[256]; /* the tensor, "" when none; for --json */
-};
-
-#define MOE_ERR_INIT { MOE_OK, "", "", "" }
-
-/* The word ("no-space") and the sentence for a code; never NULL. */
-const char *moe_code_name(enum moe_code code);
-const char *moe_code_text(enum moe_code code);
 
 /* Set *err and return `code`, so that `return moe_fail(err, ...)` reads well.  Clears file and tensor. */
 __attribute__((format(printf, 3, 4)))

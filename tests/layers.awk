@@ -19,6 +19,9 @@ BEGIN {
     of = $2; gsub(/"/, "", of); name = of; sub(/\/[^\/]*$/, "", of)
     if (name ~ /-internal\.h$/ && of != folder) { print FILENAME ":" FNR ": " name " is for " of "/ alone"; bad = 1 }
 }
+FILENAME ~ /^include\// && /^#include/ && !/<(moe\/[a-z]+|std(bool|def|int))\.h>/ {
+    print FILENAME ":" FNR ": a public header includes public headers, stdbool.h, stddef.h and stdint.h alone"; bad = 1
+}
 /^#include <cuda/ && FILENAME !~ /^kernels\/cuda\// { print FILENAME ":" FNR ": CUDA types stay in kernels/cuda"; bad = 1 }
 /(^|[^a-z_])(exit|printf|puts) *\(/ && FILENAME ~ /^(base|formats|kernels|model|convert|quantize|runtime)\// && FILENAME !~ /moe-[a-z]*\.c$/ {
     print FILENAME ":" FNR ": only a tool's main prints or exits"; bad = 1

@@ -20,7 +20,7 @@ ok make --no-print-directory uninstall B="$B" DESTDIR="$T/with space" PREFIX=/op
 [ -z "$(find "$T/with space" ! -type d)" ] || fail "uninstall from a directory with a space in its name"
 rm -r "$T/with space"
 root=$stage/opt/moe
-for f in lib/libmoe.a lib/pkgconfig/moe.pc include/moe/base/err.h include/moe/formats/container/container.h include/moe/kernels/kernels.h; do
+for f in lib/libmoe.a lib/libmoe.so lib/pkgconfig/moe.pc include/moe/error.h include/moe/base/err.h; do
     [ -s "$root/$f" ] || fail "not installed: $f"
 done
 for x in "$BIN"/moe-*; do
@@ -37,8 +37,16 @@ inside=$(find "$root/include" -name '*-internal.h')
 [ -z "$inside" ] || fail "installed, but for its folder alone: $inside"
 # Every installed header is for a program in strict C17, alone.
 (cd "$root/include/moe" && find . -name '*.h' | sort | while read -r h; do
-    echo "#include \"$h\"" | ${CC:-cc} -std=c17 -Wall -Werror -I. -x c -fsyntax-only - || { echo "not alone: $h"; exit 1; }
+    echo "#include \"$h\"" | ${CC:-cc} -std=c17 -Wall -Werror -I. -I.. -x c -fsyntax-only - || { echo "not alone: $h"; exit 1; }
 done) || fail "an installed header does not compile alone"
+
+# The shared library exports what the headers declare, no more and no less, and depends on no build directory.
+declared=$(sed -n 's/^MOE_API .*[ *]\(moe_[a-z0-9_]*\)(.*/\1/p' include/moe/*.h | sort)
+[ -n "$declared" ] || fail "include/moe/ declares nothing"
+if command -v nm >/dev/null; then
+    nm -D --defined-only "$root/lib/libmoe.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$T/exported"
+    printf '%s\n' "$declared" | diff - "$T/exported" || fail "libmoe.so exports (>) other names than the headers declare (<)"
+fi
 
 cat >"$T/user.c" <<'EOF'
 #include "base/hash.h"
@@ -58,7 +66,7 @@ if command -v pkg-config >/dev/null; then
     libs="$(pkg-config --define-variable=prefix="$root" --static --libs moe)"
     [ "$(pkg-config --modversion moe)" = "$(cat VERSION)" ] || fail "moe.pc has the wrong version"
 else
-    flags="-I$root/include/moe" libs="-L$root/lib -lmoe $(sed -n 's/^Libs.private: //p' "$root/lib/pkgconfig/moe.pc")"
+    flags="-I$root/include -I$root/include/moe" libs="-L$root/lib -lmoe $(sed -n 's/^Libs.private: //p' "$root/lib/pkgconfig/moe.pc")"
 fi
 san=${SAN:+-fsanitize=$SAN}
 cd "$T" && ok ${CC:-cc} -std=c17 -Wall -Wextra -Werror $san $flags -o user user.c $libs
@@ -93,7 +101,7 @@ grep -q 'make check' "$T/out" || fail "make help says nothing about make check"
 
 # A directory with a space in its name, and no path of it in what is built.
 mkdir "$T/a b"
-cp -R Makefile VERSION moe.pc.in base "$T/a b"
+cp -R Makefile VERSION moe.pc.in include base "$T/a b"
 ok make --no-print-directory -C "$T/a b" B=o CUDA=0 o/base/err.o o/base/io.o
 ! grep -qF "$T" "$T/a b/o/base/err.o" || fail "the object names the directory it was built in"
 echo "t-install: $installed files"
