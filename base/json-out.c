@@ -65,6 +65,18 @@ cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v)
     return lack(o);
 }
 
+cJSON *moe_json_ref(const cJSON *v)
+{
+    cJSON *r = cJSON_CreateNull();
+    if (!r) return NULL;
+    r->type = (v->type & ~cJSON_StringIsConst) | cJSON_IsReference; /* its own name is a copy */
+    r->child = v->child;
+    r->valuestring = v->valuestring;
+    r->valueint = v->valueint;
+    r->valuedouble = v->valuedouble;
+    return r;
+}
+
 cJSON *moe_json_add_object(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateObject()); }
 cJSON *moe_json_add_array(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateArray()); }
 cJSON *moe_json_add_null(cJSON *o, const char *key) { return moe_json_add(o, key, cJSON_CreateNull()); }

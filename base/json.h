@@ -74,6 +74,8 @@ cJSON *moe_json_add_f32(cJSON *o, const char *key, float v);
 cJSON *moe_json_add_measured(cJSON *o, const char *key, double v);
 /* A string of n bytes, of which some may be NUL (cJSON's own strings end there): printed as \u0000. */
 cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n);
+/* A node that shares what v holds, which must outlive it: nothing is copied.  NULL when out of memory. */
+cJSON *moe_json_ref(const cJSON *v);
 /* Put v in the place of o's member `key`; o is marked, too, where it has no such member. */
 cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v);
 

@@ -208,8 +208,7 @@ static enum moe_code list(struct diff *d, const struct moe_tensor *t, const char
     if (d->different++ >= LISTED_MAX) return MOE_OK;
     snprintf(line, sizeof line, "%s: %s", moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
              what);
-    cJSON *s = cJSON_CreateString(line);
-    return s && cJSON_AddItemToArray(d->list, s)
+    return moe_json_append(d->list, cJSON_CreateString(line))
              ? MOE_OK
              : moe_fail(err, MOE_NOMEM, "no memory for the list of differences");
 }
@@ -322,7 +321,7 @@ static bool config_lines(const cJSON *a, const cJSON *b, cJSON *lines, bool only
         else
             snprintf(line, sizeof line, "%s: %s, %s in the second", v->string, first ? first : "",
                      second ? second : "");
-        ok = first && (second || !w) && cJSON_AddItemToArray(lines, cJSON_CreateString(line));
+        ok = first && (second || !w) && moe_json_append(lines, cJSON_CreateString(line));
         free(first);
         free(second);
     }
@@ -345,9 +344,8 @@ static bool add_worst(cJSON *rows, const struct worst *w)
 {
     char name[128];
     const struct gap *g = &w->gap;
-    cJSON *o = cJSON_CreateObject();
-    return o && cJSON_AddItemToArray(rows, o) &&
-           moe_json_add_str(
+    cJSON *o = moe_json_append(rows, cJSON_CreateObject());
+    return moe_json_add_str(
                o, "tensor", moe_tensor_name((enum moe_role)w->t->role, w->t->layer, w->t->expert, name)) &&
            moe_json_add_str(o, "type", moe_dtype_name(w->t->type)) &&
            moe_json_add_str(o, "type_second", moe_dtype_name(w->u->type)) &&
@@ -367,7 +365,7 @@ static bool add_pairs(cJSON *rows, const struct diff *d)
         for (int u = 0; ok && u < MOE_DTYPE_COUNT; u++) {
             const struct pair *p = &d->pair[t][u];
             cJSON *o = p->tensors ? cJSON_CreateObject() : NULL;
-            ok = !p->tensors || (o && cJSON_AddItemToArray(rows, o) &&
+            ok = !p->tensors || (moe_json_append(rows, o) &&
                                  moe_json_add_str(o, "type", moe_dtype_name(t)) &&
                                  moe_json_add_str(o, "type_second", moe_dtype_name(u)) &&
                                  moe_json_add_i64(o, "tensors", p->tensors) &&
@@ -392,9 +390,8 @@ static cJSON *result(const struct diff *d)
               moe_json_add_f64(j, "relative_error", relative(d->num, d->den)) &&
               add_pairs(moe_json_add_array(j, "types"), d) && (rows = moe_json_add_array(j, "worst"));
     for (int64_t i = 0; ok && i < d->n_worst; i++) ok = add_worst(rows, &d->worst[i]);
-    if (ok) ok = cJSON_AddItemToObject(j, "config", config);
+    ok = moe_json_add(j, "config", config) && ok;
     if (ok) return j;
-    cJSON_Delete(config);
     cJSON_Delete(j);
     return NULL;
 }
@@ -412,10 +409,9 @@ enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_sour
     close_workers(&d);
     *out = code == MOE_OK ? result(&d) : NULL;
     free(d.worst);
-    if (code == MOE_OK && !(*out && cJSON_AddItemToObject(*out, "differences", d.list)))
+    if (!moe_json_add(*out, "differences", d.list) && code == MOE_OK)
         code = moe_fail(err, MOE_NOMEM, "no memory to compare");
     else if (code == MOE_OK) return MOE_OK;
-    cJSON_Delete(d.list);
     cJSON_Delete(*out);
     *out = NULL;
     return code;

@@ -43,8 +43,7 @@ static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, cons
     bool real = type == MOE_GGUF_FLOAT32 || type == MOE_GGUF_FLOAT64;
     if (real && !isfinite(v->number)) return moe_json_add_str(to, key, not_finite(v->number));
     if (type == MOE_GGUF_FLOAT32) return moe_json_add_f32(to, key, (float)v->number);
-    cJSON *n = item(type, v);
-    return n && cJSON_AddItemToObject(to, key, n);
+    return moe_json_add(to, key, item(type, v));
 }
 
 /* An array's first elements: strings go through an object, which is where text with any bytes can be put. */
@@ -55,8 +54,7 @@ static bool add_first(cJSON *o, const struct moe_gguf_pair *p)
     for (int i = 0; ok && i < p->shown; i++) {
         ok = add_value(bag, "v", p->item, &p->value[i]);
         cJSON *v = ok ? cJSON_DetachItemFromObjectCaseSensitive(bag, "v") : NULL;
-        if (v) free(v->string), v->string = NULL;
-        ok = v && cJSON_AddItemToArray(first, v);
+        ok = moe_json_append(first, v);
     }
     cJSON_Delete(bag);
     return ok;
@@ -142,15 +140,12 @@ static cJSON *summary(const struct moe_gguf_head *h)
 static bool add_tensor(cJSON *list, const struct moe_gguf_entry *t)
 {
     char room[32];
-    cJSON *row = cJSON_CreateObject(), *shape = NULL;
-    if (!row || !cJSON_AddItemToArray(list, row)) return false;
+    cJSON *row = moe_json_append(list, cJSON_CreateObject()), *shape = NULL;
     bool ok = moe_json_add_str(row, "name", t->name) &&
               moe_json_add_str(row, "type", type_name(t->type, room)) &&
               (shape = moe_json_add_array(row, "shape"));
-    for (uint32_t d = 0; ok && d < t->ndim; d++) {
-        cJSON *n = cJSON_CreateNumber((double)t->ne[d]);
-        ok = n && cJSON_AddItemToArray(shape, n);
-    }
+    for (uint32_t d = 0; ok && d < t->ndim; d++)
+        ok = moe_json_append(shape, cJSON_CreateNumber((double)t->ne[d]));
     return ok && add_bytes(row, moe_gguf_type_name(t->type), t->bytes) &&
            moe_json_add_i64(row, "offset", (int64_t)t->offset);
 }

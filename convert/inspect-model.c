@@ -90,8 +90,8 @@ static bool add_end_tokens(cJSON *j, const struct moe_config *c, const struct mo
         size_t n = 0;
         bool fits = t && c->eos_token_id[i] >= 0 && c->eos_token_id[i] < moe_tokenizer_size(t);
         const char *piece = fits ? moe_token_bytes(t, (int32_t)c->eos_token_id[i], room, &n) : NULL;
-        cJSON *o = cJSON_CreateObject();
-        ok = o && cJSON_AddItemToArray(list, o) && moe_json_add_i64(o, "id", c->eos_token_id[i]) &&
+        cJSON *o = moe_json_append(list, cJSON_CreateObject());
+        ok = moe_json_add_i64(o, "id", c->eos_token_id[i]) &&
              (piece ? moe_json_add_text(o, "piece", piece, n) : moe_json_add_null(o, "piece"));
     }
     return ok;
@@ -108,8 +108,7 @@ static const cJSON *quantization(const struct moe_source *src)
 /* A member of the manifest's "quantization", as it is there, or null. */
 static bool copy(cJSON *o, const char *as, const cJSON *from)
 {
-    cJSON *v = from ? cJSON_Duplicate(from, true) : cJSON_CreateNull();
-    return v && cJSON_AddItemToObject(o, as, v);
+    return moe_json_add(o, as, from ? cJSON_Duplicate(from, true) : cJSON_CreateNull());
 }
 
 static bool add_quantization(cJSON *j, const struct moe_source *src)
@@ -156,8 +155,7 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
                       const cJSON *error)
 {
     static const char *const parts[] = { "gate", "up", "down" };
-    cJSON *row = cJSON_CreateObject();
-    if (!row || !cJSON_AddItemToArray(list, row)) return false;
+    cJSON *row = moe_json_append(list, cJSON_CreateObject());
     bool moe = t->layer >= 0 && moe_layer_is_moe(&src->config, t->layer);
     cJSON *number = t->layer < 0 ? moe_json_add_null(row, "layer")
                                  : moe_json_add_i64(row, "layer", t->layer);

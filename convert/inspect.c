@@ -43,10 +43,7 @@ static bool add_staged(cJSON *into, const struct moe_staged *s)
     const int ranks[] = { s->first, s->last };
     cJSON *o = moe_json_add_object(into, "staged"), *pair = o ? moe_json_add_array(o, "ranks") : NULL;
     bool ok = pair != NULL;
-    for (int i = 0; ok && i < 2; i++) {
-        cJSON *n = cJSON_CreateNumber(ranks[i]);
-        ok = n && cJSON_AddItemToArray(pair, n);
-    }
+    for (int i = 0; ok && i < 2; i++) ok = moe_json_append(pair, cJSON_CreateNumber(ranks[i]));
     return ok && moe_json_add_i64(o, "of", s->ranks) && moe_json_add_i64(o, "experts_absent", s->absent) &&
            moe_json_add_str(o, "from", s->from) && moe_json_add_str(o, "plan", s->plan);
 }
@@ -76,7 +73,7 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
               moe_inspect_add_types(j, src->tensors, src->n_tensors);
     if (ok && src->is_part) {
         cJSON *part = cJSON_CreateIntArray((const int[]){ src->part.first, src->part.last }, 2);
-        ok = part && cJSON_AddItemToObject(j, "part", part);
+        ok = moe_json_add(j, "part", part);
     }
     if (ok && src->staged) ok = add_staged(j, src->staged);
     if (!ok) {
@@ -95,10 +92,7 @@ static cJSON *tensor_row(const char *name, const char *type, const int64_t *shap
     cJSON *row = cJSON_CreateObject(), *s = NULL;
     bool ok = row && moe_json_add_str(row, "name", name) &&
               moe_json_add_str(row, "type", type) && (s = moe_json_add_array(row, "shape"));
-    for (int i = 0; ok && i < ndim; i++) {
-        cJSON *n = cJSON_CreateNumber((double)shape[i]);
-        ok = n && cJSON_AddItemToArray(s, n);
-    }
+    for (int i = 0; ok && i < ndim; i++) ok = moe_json_append(s, cJSON_CreateNumber((double)shape[i]));
     if (ok && moe_json_add_i64(row, "bytes", (int64_t)bytes) && moe_json_add_str(row, "file", file) &&
         moe_json_add_i64(row, "offset", (int64_t)offset)) return row;
     cJSON_Delete(row);
@@ -117,7 +111,7 @@ static bool add_tensor(cJSON *list, const struct moe_source *src, const struct m
     cJSON *row = tensor_row(name, moe_dtype_name(t->type), t->rows == 1 ? shape + 1 : shape,
                             t->rows == 1 ? 1 : 2, tensor_bytes(t),
                             s->file >= 0 ? src->files[s->file].name : "", s->offset);
-    return row && cJSON_AddItemToArray(list, row);
+    return moe_json_append(list, row);
 }
 
 static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_raw *r,
@@ -126,10 +120,8 @@ static bool add_raw(cJSON *list, const struct moe_source *src, const struct moe_
     if (re && !moe_re_match(re, r->name, strlen(r->name))) return true;
     cJSON *row = tensor_row(r->name, r->dtype, r->shape, r->ndim, r->span.bytes,
                             src->files[r->span.file].name, r->span.offset);
-    if (!row) return false;
-    bool ok = r->skipped ? moe_json_add_str(row, "skipped", r->skipped) != NULL
-                         : moe_json_add_null(row, "skipped") != NULL;
-    return cJSON_AddItemToArray(list, row) && ok;
+    moe_json_append(list, row);
+    return r->skipped ? moe_json_add_str(row, "skipped", r->skipped) : moe_json_add_null(row, "skipped");
 }
 
 enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *pattern, cJSON **out,
@@ -190,9 +182,8 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
         experts++;
         sum = 0;
     }
-    cJSON *row = cJSON_CreateObject();
-    if (!row || !cJSON_AddItemToArray(list, row))
-        return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
+    cJSON *row = moe_json_append(list, cJSON_CreateObject());
+    if (!row) return moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
     bool ok = moe_json_add_i64(row, "layer", t->layer) && moe_json_add_i64(row, "experts", experts);
     if (ok && !add_extents(row, src, one, err)) return false;
     ok = ok && moe_json_add_i64(row, "expert_bytes_min", experts ? (int64_t)least : 0) &&

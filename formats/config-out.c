@@ -8,9 +8,7 @@
 
 static bool put(cJSON *o, const char *key, cJSON *v)
 {
-    if (v && cJSON_AddItemToObject(o, key, v)) return true;
-    cJSON_Delete(v);
-    return false;
+    return moe_json_add(o, key, v) != NULL;
 }
 
 static bool put_yarn(cJSON *o, const struct moe_config *c)

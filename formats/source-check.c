@@ -27,7 +27,7 @@ void moe_problem_err(struct moe_problems *p, const struct moe_err *err)
     }
     snprintf(line, sizeof line, "%s%s%s%s%s", *err->file ? last_component(err->file) : "",
              *err->file ? ": " : "", err->tensor, *err->tensor ? ": " : "", what);
-    cJSON_AddItemToArray(p->list, cJSON_CreateString(line));
+    moe_json_append(p->list, cJSON_CreateString(line));
 }
 
 void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor,
@@ -55,7 +55,7 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
         *err = p->first; /* moe_source_survey hands it on */
         if (p->count > MOE_PROBLEMS_MAX) {
             snprintf(line, sizeof line, "and %lld more", (long long)(p->count - MOE_PROBLEMS_MAX));
-            cJSON_AddItemToArray(p->list, cJSON_CreateString(line));
+            moe_json_append(p->list, cJSON_CreateString(line));
         }
         return MOE_OK;
     }

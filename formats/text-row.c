@@ -53,7 +53,7 @@ static bool add_others(cJSON *message, const cJSON *turn)
 {
     for (cJSON *c = turn ? turn->child : NULL; c; c = c->next)
         if (strcmp(c->string, "from") && strcmp(c->string, "value") &&
-            !cJSON_AddItemReferenceToObject(message, c->string, c)) return false;
+            !moe_json_add(message, c->string, moe_json_ref(c))) return false;
     return true;
 }
 
@@ -63,8 +63,8 @@ static bool add_turn(struct moe_text *t, const char *role, const char *content, 
     cJSON *m = cJSON_CreateObject();
     if (!t->made) t->made = cJSON_CreateArray();
     if (m && t->made && moe_json_add_str(m, "role", role) &&
-        moe_json_add_str(m, "content", content) && add_others(m, turn) &&
-        cJSON_AddItemToArray(t->made, m)) return true;
+        moe_json_add_str(m, "content", content) && add_others(m, turn))
+        return moe_json_append(t->made, m) != NULL;
     cJSON_Delete(m);
     return false;
 }

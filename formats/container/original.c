@@ -62,9 +62,9 @@ static char *line_of(enum moe_original_kind kind, const char *name, size_t head,
 {
     const double numbers[4] = { (double)head, (double)n, (double)tail, (double)spaces };
     cJSON *a = cJSON_CreateArray();
-    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(kinds[kind])) &&
-              cJSON_AddItemToArray(a, cJSON_CreateString(name));
-    for (int i = 0; ok && i < 4; i++) ok = cJSON_AddItemToArray(a, cJSON_CreateNumber(numbers[i]));
+    bool ok = a && moe_json_append(a, cJSON_CreateString(kinds[kind])) &&
+              moe_json_append(a, cJSON_CreateString(name));
+    for (int i = 0; ok && i < 4; i++) ok = moe_json_append(a, cJSON_CreateNumber(numbers[i]));
     char *line = ok ? moe_json_print(a, 0) : NULL;
     cJSON_Delete(a);
     return line;

@@ -87,49 +87,38 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct moe_file_done *)a)->name, ((const struct moe_file_done *)b)->name);
 }
 
-static bool add_files(cJSON *m, const struct moe_writer *w)
+static void add_files(cJSON *m, const struct moe_writer *w)
 {
     cJSON *files = moe_json_add_array(m, "files");
-    bool ok = files != NULL;
-    for (size_t i = 0; ok && i < w->n_files; i++) {
+    for (size_t i = 0; files && i < w->n_files; i++) {
         char hex[33];
         moe_hex128(w->files[i].digest, hex);
-        cJSON *f = cJSON_CreateObject();
-        ok = f && cJSON_AddItemToArray(files, f) && moe_json_add_str(f, "name", w->files[i].name) &&
-             moe_json_add_f64(f, "bytes", (double)w->files[i].bytes) &&
-             moe_json_add_str(f, "xxh3_128", hex);
+        cJSON *f = moe_json_append(files, cJSON_CreateObject());
+        moe_json_add_str(f, "name", w->files[i].name);
+        moe_json_add_f64(f, "bytes", (double)w->files[i].bytes);
+        moe_json_add_str(f, "xxh3_128", hex);
     }
-    return ok;
-}
-
-/* Hand *v over; it is NULL then. */
-static bool put(cJSON *to, const char *key, cJSON **v)
-{
-    if (!cJSON_AddItemToObject(to, key, *v)) return false;
-    *v = NULL;
-    return true;
 }
 
 static cJSON *make_manifest(const struct moe_writer *w, const struct moe_config *config, const cJSON *types,
                             const cJSON *quantization)
 {
-    cJSON *m = cJSON_CreateObject(), *c = moe_config_json(config),
-          *t = types ? cJSON_Duplicate(types, true) : cJSON_CreateObject(),
-          *q = quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull(),
-          *o = cJSON_Duplicate(w->options, true), *p;
-    bool ok = m && c && t && q && o && moe_json_add_str(m, "format", "moe") &&
-              moe_json_add_f64(m, "version", MOE_MANIFEST_VERSION);
-    ok = ok && put(m, "config", &c) && put(m, "types", &t) && put(m, "quantization", &q) &&
-         (!w->part || cJSON_AddItemReferenceToObject(m, "part", w->part)) &&
-         (p = moe_json_add_object(m, "provenance")) && moe_json_add_str(p, "tool", "moe") &&
-         moe_json_add_str(p, "version", MOE_VERSION) &&
-         moe_identity_put(p, "origin", "weights", &w->work.origin) &&
-         (!w->work.made_from || moe_json_add_str(p, "made_from", w->work.made_from)) &&
-         (!w->work.kernels || moe_json_add_str(p, "kernels", w->work.kernels)) &&
-         put(p, "options", &o) && add_files(m, w);
-    if (ok) return m;
-    cJSON_Delete(c), cJSON_Delete(t), cJSON_Delete(q), cJSON_Delete(o), cJSON_Delete(m);
-    return NULL;
+    cJSON *m = cJSON_CreateObject(), *p;
+    moe_json_add_str(m, "format", "moe");
+    moe_json_add_f64(m, "version", MOE_MANIFEST_VERSION);
+    moe_json_add(m, "config", moe_config_json(config));
+    moe_json_add(m, "types", types ? cJSON_Duplicate(types, true) : cJSON_CreateObject());
+    moe_json_add(m, "quantization", quantization ? cJSON_Duplicate(quantization, true) : cJSON_CreateNull());
+    if (w->part) moe_json_add(m, "part", moe_json_ref(w->part));
+    p = moe_json_add_object(m, "provenance");
+    moe_json_add_str(p, "tool", "moe");
+    moe_json_add_str(p, "version", MOE_VERSION);
+    moe_identity_put(p, "origin", "weights", &w->work.origin);
+    if (w->work.made_from) moe_json_add_str(p, "made_from", w->work.made_from);
+    if (w->work.kernels) moe_json_add_str(p, "kernels", w->work.kernels);
+    moe_json_add(p, "options", cJSON_Duplicate(w->options, true));
+    add_files(m, w);
+    return m;
 }
 
 static enum moe_code sync_folders(const struct moe_writer *w, struct moe_err *err)

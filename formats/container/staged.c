@@ -225,23 +225,18 @@ static enum moe_code set_digest(const struct moe_source *whole, const struct moe
 
 static bool add_pair(cJSON *pair, int64_t a, int64_t b)
 {
-    cJSON *x = cJSON_CreateNumber((double)a), *y = cJSON_CreateNumber((double)b);
-    if (pair && x && y) return cJSON_AddItemToArray(pair, x) && cJSON_AddItemToArray(pair, y);
-    cJSON_Delete(x);
-    cJSON_Delete(y);
-    return false;
+    return moe_json_append(pair, cJSON_CreateNumber((double)a)) &&
+           moe_json_append(pair, cJSON_CreateNumber((double)b));
 }
 
 static bool add_range(cJSON *list, int64_t a, int64_t b)
 {
-    cJSON *pair = cJSON_CreateArray();
-    return pair && cJSON_AddItemToArray(list, pair) && add_pair(pair, a, b);
+    return add_pair(moe_json_append(list, cJSON_CreateArray()), a, b);
 }
 
 static bool add_layer(cJSON *layers, int layer, const bool *there, int64_t n)
 {
-    cJSON *l = cJSON_CreateObject(), *list;
-    if (!l || !cJSON_AddItemToArray(layers, l)) return false;
+    cJSON *l = moe_json_append(layers, cJSON_CreateObject()), *list;
     if (!moe_json_add_i64(l, "layer", layer) || !(list = moe_json_add_array(l, "experts"))) return false;
     for (int64_t a = 0, b; a < n; a = b) {
         for (; a < n && !there[a]; a++) continue;

@@ -124,10 +124,8 @@ char *moe_state_text(const struct moe_work *k, const char *replaces)
               moe_identity_put(s, "input", "weights", &k->input) &&
               (!k->kernels || moe_json_add_str(s, "kernels", k->kernels)) &&
               (!replaces ||
-               (cJSON_AddTrueToObject(s, "replace") && moe_json_add_str(s, "replaces", replaces))) &&
-              options;
-    if (ok) ok = cJSON_AddItemToObject(s, "options", options);
-    else cJSON_Delete(options);
+               (moe_json_add_bool(s, "replace", true) && moe_json_add_str(s, "replaces", replaces)));
+    ok = moe_json_add(s, "options", options) && ok;
     char *text = ok ? moe_json_seal(s, 2) : NULL;
     cJSON_Delete(s);
     return text;

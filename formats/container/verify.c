@@ -391,8 +391,7 @@ static enum moe_code report(struct job *j, cJSON *problems, struct moe_err *err)
         const struct found *f = &j->found[i];
         char line[1024];
         snprintf(line, sizeof line, "%s: %s%s%s", f->file, f->tensor, *f->tensor ? ": " : "", f->what);
-        cJSON *s = cJSON_CreateString(line);
-        if (!s || !cJSON_AddItemToArray(problems, s))
+        if (!moe_json_append(problems, cJSON_CreateString(line)))
             return moe_fail(err, MOE_NOMEM, "no memory for the list of problems");
     }
     char more[64] = "";

@@ -394,17 +394,6 @@ static void check_elements(const cJSON *source)
         MOE_CHECK(cJSON_GetArraySize(e) == 8 && cJSON_IsNumber(cJSON_GetArrayItem(e, 7)));
 }
 
-/* Nothing large is copied.  (cJSON_AddItemReferenceToObject leaks its reference when there
- * is no memory for the key.) */
-static bool refer(cJSON *j, const char *key, const cJSON *item)
-{
-    cJSON *r = cJSON_IsArray(item) ? cJSON_CreateArrayReference(item->child)
-                                   : cJSON_CreateObjectReference(item->child);
-    if (r && cJSON_AddItemToObject(j, key, r)) return true;
-    cJSON_Delete(r);
-    return false;
-}
-
 static char *journal_text(const struct moe_writer *w, const struct moe_unit_done *u, const cJSON *source,
                           const cJSON *report)
 {
@@ -415,8 +404,8 @@ static char *journal_text(const struct moe_writer *w, const struct moe_unit_done
               moe_json_add_str(j, "unit", u->name) && moe_json_add_str(j, "state", w->key) &&
               moe_json_add_f64(j, "bytes", (double)u->bytes) &&
               moe_json_add_str(j, "xxh3_128", hex);
-    if (ok && report) ok = refer(j, "report", report);
-    if (ok && source) ok = refer(j, "source", source);
+    if (ok && report) ok = moe_json_add(j, "report", moe_json_ref(report)); /* nothing large is copied */
+    if (ok && source) ok = moe_json_add(j, "source", moe_json_ref(source));
     char *text = ok ? moe_json_seal(j, 0) : NULL;
     cJSON_Delete(j);
     return text;
@@ -466,11 +455,10 @@ cJSON *moe_writer_reports(struct moe_writer *w, struct moe_err *err)
     cJSON *all = cJSON_CreateArray();
     bool ok = all != NULL;
     for (size_t i = 0; ok && i < w->n_units; i++) {
-        cJSON *one = cJSON_CreateObject(),
+        cJSON *one = moe_json_append(all, cJSON_CreateObject()),
               *r = w->units[i].report ? cJSON_Duplicate(w->units[i].report, true) : cJSON_CreateNull();
-        ok = one && r && moe_json_add_str(one, "unit", w->units[i].name);
-        if (ok) ok = cJSON_AddItemToObject(one, "report", r) && cJSON_AddItemToArray(all, one);
-        else cJSON_Delete(r), cJSON_Delete(one);
+        ok = moe_json_add_str(one, "unit", w->units[i].name);
+        ok = moe_json_add(one, "report", r) && ok;
     }
     if (ok) return all;
     cJSON_Delete(all);

@@ -24,17 +24,16 @@ static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t 
 
     for (int i = 0; i < r->ndim; i++) shape[i] = (double)r->shape[i];
     cJSON *a = cJSON_CreateArray();
-    bool ok = a && cJSON_AddItemToArray(a, cJSON_CreateString(r->name)) &&
-              cJSON_AddItemToArray(a, cJSON_CreateString(r->dtype)) &&
-              cJSON_AddItemToArray(a,
-                                   r->ndim ? cJSON_CreateDoubleArray(shape, r->ndim) : cJSON_CreateArray()) &&
-              cJSON_AddItemToArray(a, cJSON_CreateString(src->files[r->span.file].name)) &&
-              cJSON_AddItemToArray(a, hash ? cJSON_CreateString(hash) : cJSON_CreateNull()) &&
-              cJSON_AddItemToArray(a, r->skipped ? cJSON_CreateString(r->skipped) : cJSON_CreateNull()) &&
-              cJSON_AddItemToArray(a, bytes ? cJSON_CreateString(bytes) : cJSON_CreateNull()) &&
-              cJSON_AddItemToArray(a, cJSON_CreateNumber((double)raw)) && cJSON_AddItemToArray(source, a);
-    if (ok) return MOE_OK;
-    cJSON_Delete(a);
+    bool ok = a && moe_json_append(a, cJSON_CreateString(r->name)) &&
+              moe_json_append(a, cJSON_CreateString(r->dtype)) &&
+              moe_json_append(a, r->ndim ? cJSON_CreateDoubleArray(shape, r->ndim) : cJSON_CreateArray()) &&
+              moe_json_append(a, cJSON_CreateString(src->files[r->span.file].name)) &&
+              moe_json_append(a, hash ? cJSON_CreateString(hash) : cJSON_CreateNull()) &&
+              moe_json_append(a, r->skipped ? cJSON_CreateString(r->skipped) : cJSON_CreateNull()) &&
+              moe_json_append(a, bytes ? cJSON_CreateString(bytes) : cJSON_CreateNull()) &&
+              moe_json_append(a, cJSON_CreateNumber((double)raw));
+    if (ok && moe_json_append(source, a)) return MOE_OK;
+    if (!ok) cJSON_Delete(a);
     return moe_fail(err, MOE_NOMEM, "no memory for provenance");
 }
 

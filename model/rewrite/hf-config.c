@@ -21,9 +21,7 @@ static enum moe_code no_memory(struct moe_err *err)
 /* Give `v` to object or array `o`; false, with v deleted, when that fails. */
 static bool put(cJSON *o, const char *key, cJSON *v)
 {
-    if (v && (key ? cJSON_AddItemToObject(o, key, v) : cJSON_AddItemToArray(o, v))) return true;
-    cJSON_Delete(v);
-    return false;
+    return key ? moe_json_add(o, key, v) : moe_json_append(o, v);
 }
 
 /* ---- which modules are not quantized ---- */

@@ -58,9 +58,7 @@ static bool set(cJSON *o, const char *key, cJSON *v)
 {
     if (!v) return false;
     if (cJSON_GetObjectItemCaseSensitive(o, key)) return moe_json_replace(o, key, v);
-    if (cJSON_AddItemToObject(o, key, v)) return true;
-    cJSON_Delete(v);
-    return false;
+    return moe_json_add(o, key, v) != NULL;
 }
 
 /* ---- lists of modules that are not quantized ---- */

@@ -52,12 +52,9 @@ cJSON *moe_tally_json(const struct moe_tally *t)
     for (size_t i = 0; a && i < t->n; i++) {
         const struct moe_tally_row *r = &t->rows[i];
         double v[5] = { r->layer, r->role, r->num, r->den, (double)r->weights };
-        cJSON *row = cJSON_CreateDoubleArray(v, 5);
-        if (!row || !cJSON_AddItemToArray(a, row)) {
-            cJSON_Delete(row);
-            cJSON_Delete(a);
-            return NULL;
-        }
+        if (moe_json_append(a, cJSON_CreateDoubleArray(v, 5))) continue;
+        cJSON_Delete(a);
+        return NULL;
     }
     return a;
 }
@@ -70,15 +67,7 @@ void moe_tally_release(struct moe_tally *t)
 
 bool moe_report_add_note(cJSON *report, cJSON *note)
 {
-    cJSON *wrap = cJSON_CreateArray();
-    if (!wrap || !cJSON_AddItemToArray(wrap, note)) {
-        cJSON_Delete(note);
-        cJSON_Delete(wrap);
-        return false;
-    }
-    if (cJSON_AddItemToArray(report, wrap)) return true;
-    cJSON_Delete(wrap);
-    return false;
+    return moe_json_append(moe_json_append(report, cJSON_CreateArray()), note) != NULL;
 }
 
 static bool is_note(const cJSON *row) { return cJSON_GetArraySize(row) == 1 && cJSON_IsObject(row->child); }
@@ -89,7 +78,7 @@ cJSON *moe_report_notes(const cJSON *reports)
     for (const cJSON *u = all ? reports->child : NULL; u; u = u->next) {
         const cJSON *report = cJSON_GetObjectItemCaseSensitive(u, "report");
         for (const cJSON *r = report ? report->child : NULL; all && r; r = r->next)
-            if (is_note(r) && !cJSON_AddItemReferenceToArray(all, r->child)) {
+            if (is_note(r) && !moe_json_append(all, moe_json_ref(r->child))) {
                 cJSON_Delete(all);
                 all = NULL;
             }
@@ -97,17 +86,10 @@ cJSON *moe_report_notes(const cJSON *reports)
     return all;
 }
 
-static bool put(cJSON *o, const char *key, cJSON *v)
-{
-    if (v && cJSON_AddItemToObject(o, key, v)) return true;
-    cJSON_Delete(v);
-    return false;
-}
-
 /* No key when there are no rules. */
 static bool put_rules(cJSON *o, const struct moe_rewrite_options *r)
 {
-    return !r->n_rules || put(o, "tensor-type", cJSON_CreateStringArray(r->rules, (int)r->n_rules));
+    return !r->n_rules || moe_json_add(o, "tensor-type", cJSON_CreateStringArray(r->rules, (int)r->n_rules));
 }
 
 cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
@@ -121,9 +103,9 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
               (!changes || moe_json_add_str(
                                j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
               (!changes || moe_json_add_str(j, "quantize", moe_scope_name(o->scope))) &&
-              (!o->rest || o->vision || cJSON_AddFalseToObject(j, "keep_vision")) && put_rules(j, o) &&
+              (!o->rest || o->vision || moe_json_add_bool(j, "keep_vision", false)) && put_rules(j, o) &&
               (!*range || moe_json_add_str(j, "layers", range)) &&
-              (!o->coder || put(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
+              (!o->coder || moe_json_add(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -234,9 +216,9 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
         moe_json_add_str(q, "method", c ? c->method : moe_method_name(o->method)) &&
         moe_json_add_str(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&
         moe_json_add_str(q, "input_scale", c ? "calibrated" : "uncalibrated") &&
-        (!c || put(q, "calibration", cJSON_Duplicate(c->options, 1))) &&
-        put(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
-        (!cJSON_IsObject(old) || put(q, "before", cJSON_Duplicate(old, 1)))) {
+        (!c || moe_json_add(q, "calibration", cJSON_Duplicate(c->options, 1))) &&
+        moe_json_add(q, "relative_error", cJSON_Duplicate(*relative_error, 1)) &&
+        (!cJSON_IsObject(old) || moe_json_add(q, "before", cJSON_Duplicate(old, 1)))) {
         *quantization = q;
         return MOE_OK;
     }
@@ -266,21 +248,10 @@ cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
     cJSON *j = cJSON_CreateObject(),
           *range = cJSON_CreateIntArray((const int[]){ layers->first, layers->last }, 2),
           *copy = without_notes(reports);
-    if (j && range && copy && cJSON_AddItemToObject(j, "layers", range)) {
-        range = NULL;
-        if (cJSON_AddItemToObject(j, "reports", copy)) return j;
-    }
-    cJSON_Delete(range);
-    cJSON_Delete(copy);
+    bool ok = moe_json_add(j, "layers", range) != NULL;
+    if (moe_json_add(j, "reports", copy) && ok) return j;
     cJSON_Delete(j);
     return NULL;
-}
-
-static bool append(cJSON *array, cJSON *v)
-{
-    if (v && cJSON_AddItemToArray(array, v)) return true;
-    cJSON_Delete(v);
-    return false;
 }
 
 static cJSON *report_of(const struct moe_source *part, bool dense)
@@ -291,7 +262,7 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
         const cJSON *name = moe_json_get(u, "unit"), *rows = moe_json_get(u, "report");
         if (!cJSON_IsString(name) || !strcmp(name->valuestring, "dense") != dense) continue;
         for (const cJSON *r = rows ? rows->child : NULL; all && r; r = r->next)
-            if (!append(all, cJSON_Duplicate(r, 1))) {
+            if (!moe_json_append(all, cJSON_Duplicate(r, 1))) {
                 cJSON_Delete(all);
                 all = NULL;
             }
@@ -303,9 +274,9 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
  * -1) and then by layer, then the experts'.  The sums of the error are rounded in this order. */
 static cJSON *join_reports(const struct moe_source *src)
 {
-    cJSON *unit = cJSON_CreateObject(), *all = cJSON_CreateArray(),
-          *rows = unit ? moe_json_add_array(unit, "report") : NULL;
-    bool ok = rows && all;
+    cJSON *all = cJSON_CreateArray(),
+          *rows = moe_json_add_array(moe_json_append(all, cJSON_CreateObject()), "report");
+    bool ok = rows != NULL;
 
     for (int pass = 0; ok && pass < 3; pass++)
         for (int i = 0; ok && i < src->container->n_parts; i++) {
@@ -313,12 +284,11 @@ static cJSON *join_reports(const struct moe_source *src)
             ok = r != NULL;
             for (const cJSON *row = r ? r->child : NULL; ok && row; row = row->next) {
                 bool of_model = cJSON_IsArray(row) && row->child && row->child->valuedouble < 0;
-                if (pass == 2 || of_model == (pass == 0)) ok = append(rows, cJSON_Duplicate(row, 1));
+                if (pass == 2 || of_model == (pass == 0)) ok = moe_json_append(rows, cJSON_Duplicate(row, 1));
             }
             cJSON_Delete(r);
         }
-    if (ok && cJSON_AddItemToArray(all, unit)) return all;
-    cJSON_Delete(unit);
+    if (ok) return all;
     cJSON_Delete(all);
     return NULL;
 }

@@ -25,10 +25,7 @@ static double output_error(const struct moe_expert_stats *e)
 
 static bool add_row(cJSON *list, const double *v, int n)
 {
-    cJSON *row = cJSON_CreateDoubleArray(v, n);
-    if (row && cJSON_AddItemToArray(list, row)) return true;
-    cJSON_Delete(row);
-    return false;
+    return moe_json_append(list, cJSON_CreateDoubleArray(v, n));
 }
 
 /* The experts with the largest errors, the first of equal ones first. */
@@ -61,16 +58,14 @@ static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
 
     for (int i = 0; list && i < s->n_clipped; i++) {
         const struct moe_clipped *c = &s->clipped[i];
-        cJSON *o = cJSON_CreateObject();
-        bool ok = o && moe_json_add_f64(o, "layer", c->layer) &&
+        cJSON *o = moe_json_append(list, cJSON_CreateObject());
+        bool ok = moe_json_add_f64(o, "layer", c->layer) &&
                   moe_json_add_str(o, "input", c->input) &&
                   moe_json_add_f64(o, "clipped", (double)c->clip.clipped) &&
                   moe_json_add_f64(o, "of", (double)c->clip.seen) &&
                   moe_json_add_f32(o, "largest", c->clip.largest) &&
                   moe_json_add_f32(o, "limit", c->clip.limit);
-        if (ok && cJSON_AddItemToArray(list, o)) continue;
-        cJSON_Delete(o);
-        return false;
+        if (!ok) return false;
     }
     return list;
 }
@@ -92,8 +87,8 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
 
     for (int64_t e = 0; ok && e < s->n; e++) {
         const struct moe_expert_stats *x = &s->experts[e];
-        ok = cJSON_AddItemToArray(tokens, cJSON_CreateNumber((double)x->tokens));
-        if (ok && x->cold) ok = cJSON_AddItemToArray(cold, cJSON_CreateNumber((double)e));
+        ok = moe_json_append(tokens, cJSON_CreateNumber((double)x->tokens));
+        if (ok && x->cold) ok = moe_json_append(cold, cJSON_CreateNumber((double)e));
         num += x->out_num;
         den += x->out_den;
     }

@@ -143,14 +143,12 @@ static struct least products(struct bench *b, int64_t n, double *flops)
 
 static cJSON *row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops)
 {
-    cJSON *o = cJSON_CreateObject();
-    if (!o) return NULL;
+    cJSON *o = moe_json_append(list, cJSON_CreateObject());
     moe_json_add_str(o, "op", op);
     moe_json_add_str(o, "shape", shape);
     moe_json_add_measured(o, "seconds", seconds);
     moe_json_add_measured(o, "gbytes_per_second", bytes / seconds / 1e9);
     moe_json_add_measured(o, "gflops", flops / seconds / 1e9);
-    cJSON_AddItemToArray(list, o);
     return o;
 }
 

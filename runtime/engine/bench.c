@@ -60,17 +60,15 @@ static double best_of(struct moe_pool *pool, int64_t n, void (*fn)(void *, int64
 static void row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops,
                 double read, double fma)
 {
-    cJSON *o = cJSON_CreateObject();
+    cJSON *o = moe_json_append(list, cJSON_CreateObject());
     double gb = bytes / seconds / 1e9, gf = flops / seconds / 1e9, a = read > 0 ? gb / read : 1,
            b = fma > 0 ? gf / fma : 1;
-    if (!o) return;
     moe_json_add_str(o, "op", op);
     moe_json_add_str(o, "shape", shape);
     moe_json_add_measured(o, "seconds", seconds);
     moe_json_add_measured(o, "gbytes_per_second", gb);
     moe_json_add_measured(o, "gflops", gf);
     moe_json_add_measured(o, "share_of_peak", a > b ? a : b);
-    cJSON_AddItemToArray(list, o);
 }
 
 static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *pool, struct task *t,

@@ -101,8 +101,8 @@ enum moe_code moe_prompt_chat(const struct moe_prompt *o, const struct moe_engin
 cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
 {
     cJSON *m = messages ? cJSON_CreateObject() : NULL;
-    if (m && moe_json_add_str(m, "role", role) && moe_json_add_str(m, "content", content) &&
-        cJSON_AddItemToArray(messages, m)) return m;
+    if (moe_json_add_str(m, "role", role) && moe_json_add_str(m, "content", content))
+        return moe_json_append(messages, m);
     cJSON_Delete(m);
     return NULL;
 }

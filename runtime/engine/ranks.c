@@ -264,8 +264,7 @@ void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
     cJSON *list = moe_json_add_array(json, "ranks");
     for (int k = 0; list && k < r->ranks; k++) {
         const struct moe_ep_stats *s = &r->stats[k];
-        cJSON *o = cJSON_CreateObject();
-        if (!o) return;
+        cJSON *o = moe_json_append(list, cJSON_CreateObject());
         moe_json_add_i64(o, "rank", k);
         moe_json_add_bool(o, "lost", dead[k]);
         moe_json_add_i64(o, "mapped_bytes", (int64_t)s->mapped);
@@ -277,6 +276,5 @@ void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
         moe_json_add_measured(o, "seconds_serve", s->seconds_serve);
         moe_json_add_measured(o, "seconds_experts", s->seconds_experts);
         moe_json_add_i64(o, "plans", s->moves);
-        cJSON_AddItemToArray(list, o);
     }
 }

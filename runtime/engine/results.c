@@ -228,21 +228,19 @@ enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int ra
 
 static void add_sequence(cJSON *list, const struct moe_result *s, const struct moe_sequence *prompt)
 {
-    cJSON *o = cJSON_CreateObject(), *tokens;
-    if (!o) return;
+    cJSON *o = moe_json_append(list, cJSON_CreateObject()), *tokens;
     moe_json_add_i64(o, "index", prompt->index);
     moe_json_add_i64(o, "line", prompt->line);
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
     tokens = moe_json_add_array(o, "tokens");
     for (int64_t i = 0; tokens && i < s->out.n; i++)
-        cJSON_AddItemToArray(tokens, cJSON_CreateNumber(s->out.tokens[i]));
+        moe_json_append(tokens, cJSON_CreateNumber(s->out.tokens[i]));
     moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
     moe_json_add_str(o, "finish_reason",
                      !s->there                          ? "lost"
                      : s->out.finish == MOE_FINISH_STOP ? "stop"
                                                                : "length");
     moe_json_add_i64(o, "rank", s->rank);
-    cJSON_AddItemToArray(list, o);
 }
 
 void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json)

@@ -280,12 +280,9 @@ static void clear(struct talk *t)
 /* {"messages": [...]} in a line; malloc'd, NULL without memory. */
 static char *conversation(const struct talk *t)
 {
-    cJSON *all = cJSON_CreateObject(), *list = moe_json_add_array(all, "messages"), *m, *copy;
+    cJSON *all = cJSON_CreateObject(), *list = moe_json_add_array(all, "messages"), *m;
     bool ok = list && (!t->system || !*t->system || moe_prompt_turn(list, "system", t->system));
-    for (m = t->messages->child; ok && m; m = m->next) {
-        copy = cJSON_Duplicate(m, true);
-        ok = copy && cJSON_AddItemToArray(list, copy);
-    }
+    for (m = t->messages->child; ok && m; m = m->next) ok = moe_json_append(list, cJSON_Duplicate(m, true));
     char *line = ok ? moe_json_print(all, 0) : NULL;
     cJSON_Delete(all);
     return line;

@@ -49,7 +49,7 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
     moe_json_add_text(json, "text", g->text ? g->text : "", g->text ? g->text_bytes : 0);
     tokens = moe_json_add_array(json, "tokens");
     for (int64_t i = 0; tokens && i < g->n; i++)
-        cJSON_AddItemToArray(tokens, cJSON_CreateNumber(g->tokens[i]));
+        moe_json_append(tokens, cJSON_CreateNumber(g->tokens[i]));
     moe_json_add_i64(json, "prompt_tokens", prompt);
     if ((s = moe_json_add_object(json, "seconds"))) {
         moe_json_add_measured(s, "load", seconds[0]);

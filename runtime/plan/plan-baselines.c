@@ -98,7 +98,7 @@ static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t,
     cJSON *layers = j ? cJSON_CreateDoubleArray(max_load, t->stats->n_layers) : NULL;
     free(max_load);
     MOE_TRY(code);
-    cJSON_AddItemToObject(j, "load_max_layers", layers);
+    moe_json_add(j, "load_max_layers", layers);
     moe_json_add_f64(j, "load_max", s.load_max);
     moe_json_add_f64(j, "bound", s.bound);
     moe_json_add_f64(j, "gap_total", s.gap);

@@ -11,16 +11,13 @@ static bool add_cut(cJSON *o, const struct moe_plan *p, const struct moe_plan_pr
 {
     cJSON *a = moe_json_add_array(o, "min_cut_ranks");
     for (int32_t r = 0; a && r < p->ranks; r++)
-        if (f->cut[r] && !cJSON_AddItemToArray(a, cJSON_CreateNumber(r))) return false;
+        if (f->cut[r] && !moe_json_append(a, cJSON_CreateNumber(r))) return false;
     return a;
 }
 
 static bool add_loads(cJSON *o, const struct moe_plan *p, const struct moe_plan_proof *f)
 {
-    cJSON *a = cJSON_CreateDoubleArray(f->loads, p->ranks);
-    if (a && cJSON_AddItemToObject(o, "loads", a)) return true;
-    cJSON_Delete(a);
-    return false;
+    return moe_json_add(o, "loads", cJSON_CreateDoubleArray(f->loads, p->ranks));
 }
 
 static bool add_bounds(cJSON *o, const struct moe_bounds *b)
@@ -51,8 +48,7 @@ static cJSON *slots(const struct moe_plan *p, const struct moe_plan_layer *l)
     cJSON *ranks = cJSON_CreateArray();
     for (int32_t r = 0; ranks && r < p->ranks; r++) {
         cJSON *one = cJSON_CreateIntArray(l->slot + l->first[r], l->first[r + 1] - l->first[r]);
-        if (one && cJSON_AddItemToArray(ranks, one)) continue;
-        cJSON_Delete(one);
+        if (moe_json_append(ranks, one)) continue;
         cJSON_Delete(ranks);
         return NULL;
     }
@@ -63,14 +59,9 @@ static cJSON *slots(const struct moe_plan *p, const struct moe_plan_layer *l)
 static cJSON *layer(const struct moe_plan *p, const struct moe_plan_layer *l, const struct moe_plan_proof *f,
                     int32_t number_of)
 {
-    cJSON *o = cJSON_CreateObject(), *ranks = l ? slots(p, l) : NULL;
-    bool ok = o && number(o, "layer", number_of) && (!l || ranks);
-    if (ok && l) {
-        ok = cJSON_AddItemToObject(o, "ranks", ranks);
-        ranks = ok ? NULL : ranks;
-    }
+    cJSON *o = cJSON_CreateObject();
+    bool ok = o && number(o, "layer", number_of) && (!l || moe_json_add(o, "ranks", slots(p, l)));
     if (ok && f) ok = add_proof(o, p, f) && (!l || add_loads(o, p, f));
-    cJSON_Delete(ranks);
     if (ok) return o;
     cJSON_Delete(o);
     return NULL;
@@ -81,8 +72,7 @@ cJSON *moe_plan_proofs_json(const struct moe_plan *p, const struct moe_plan_proo
     cJSON *a = cJSON_CreateArray();
     for (int32_t i = 0; a && i < p->n_layers; i++) {
         cJSON *o = layer(p, NULL, &proofs->layers[i], p->layers[i].layer);
-        if (o && cJSON_AddItemToArray(a, o)) continue;
-        cJSON_Delete(o);
+        if (moe_json_append(a, o)) continue;
         cJSON_Delete(a);
         return NULL;
     }

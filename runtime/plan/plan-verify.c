@@ -45,7 +45,7 @@ static void __attribute__((format(printf, 2, 3))) problem(struct verify *v, cons
     va_end(ap);
     if (!v->failed) moe_fail_at(v->err, MOE_VERIFY, v->path, NULL, "%s", text);
     v->failed = true;
-    if (cJSON_GetArraySize(v->problems) < 1000) cJSON_AddItemToArray(v->problems, cJSON_CreateString(text));
+    if (cJSON_GetArraySize(v->problems) < 1000) moe_json_append(v->problems, cJSON_CreateString(text));
 }
 
 /* ---- claims ---- */
