@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-/* The scale is its largest value's 2688th part, rounded to float32: that value itself is within. */
+/* A scale is the largest activation over 2688 = 6 * 448, rounded to float32; the margin of 2^-20 keeps that
+ * activation itself from being counted as clipped. */
 struct moe_clip moe_clip_under(float input_scale)
 {
     return (struct moe_clip){ .limit = input_scale * 2688 * (1 + 0x1p-20f) };

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE = 192, PANEL = 96 }; /* of a Gram matrix that a work item takes; columns factored at once */
+enum {
+    TILE = 192, /* rows and columns of a tile, which is one work item */
+    PANEL = 96  /* columns that are factored at once */
+};
 
 static int64_t tiles(int64_t k) { return (k + TILE - 1) / TILE; }
 
@@ -39,7 +42,7 @@ void moe_hessian_release(struct moe_hessian *f)
 
 void moe_hessian_clear(struct moe_hessian *f) { memset(f->h, 0, (size_t)f->k * (size_t)f->k * sizeof *f->h); }
 
-/* Tile number i of those on and below the diagonal: its row and column. */
+/* Row and column, in tiles, of tile i.  The tiles on and below the diagonal are numbered row by row. */
 static void tile_at(int64_t i, int64_t *row, int64_t *col)
 {
     int64_t r = (int64_t)((sqrt(8.0 * (double)i + 1) - 1) / 2);
@@ -73,13 +76,14 @@ void moe_hessian_add(struct moe_hessian *f, const float *x, int64_t ldx, int64_t
 
 /* ---- damping ---- */
 
+/* Copies what is below the diagonal to above it. */
 static void mirror(struct moe_hessian *f)
 {
     for (int64_t i = 0; i < f->k; i++)
         for (int64_t j = 0; j < i; j++) f->h[j * f->k + i] = f->h[i * f->k + j];
 }
 
-/* Returns what goes on the diagonal, whose mean becomes f->mean. */
+/* f->mean = the mean of the diagonal. */
 static enum moe_code measure(struct moe_hessian *f, struct moe_err *err)
 {
     double sum = 0;
@@ -94,10 +98,10 @@ static void add_diagonal(struct moe_hessian *f, double x)
     for (int64_t i = 0; i < f->k; i++) f->h[i * f->k + i] = (float)((double)f->h[i * f->k + i] + x);
 }
 
-/* ---- Cholesky, blocked and right-looking, of l (lower triangle) in place ---- */
+/* ---- Cholesky factorization of l (lower triangle) in place: blocked, right-looking ---- */
 
-/* The PANEL x PANEL block at p in double; false when a pivot is not positive.  inv gets the inverse
- * of its factor, transposed. */
+/* Factors a diagonal block of n <= PANEL columns, in double.  inv gets the transposed inverse of its factor.
+ * False: a pivot is zero or negative. */
 static bool factor_block(float *l, int64_t ld, int64_t n, float *inv)
 {
     double a[PANEL][PANEL], b[PANEL][PANEL] = { { 0 } };
@@ -129,14 +133,15 @@ static bool factor_block(float *l, int64_t ld, int64_t n, float *inv)
     return true;
 }
 
+/* The step that factors columns [p, p + n). */
 struct factor {
     float *l;
     int64_t k, p, n;
-    const float *inv;
+    const float *inv; /* of factor_block */
     float *across; /* [n, k]: the panel below the block, transposed */
 };
 
-/* Rows of the panel: times the inverse of the block's factor. */
+/* A tile of the panel's rows below the block, multiplied by the inverse of the block's factor. */
 static void panel_rows(void *ctx, int64_t i, int worker)
 {
     struct factor *f = ctx;
@@ -149,6 +154,7 @@ static void panel_rows(void *ctx, int64_t i, int worker)
             f->l[(r + a) * f->k + f->p + b] = f->across[b * f->k + r + a] = out[a * f->n + b];
 }
 
+/* A tile of the trailing matrix, from which the panel's product with itself is subtracted. */
 static void trail_tile(void *ctx, int64_t i, int worker)
 {
     struct factor *f = ctx;
@@ -173,7 +179,8 @@ static bool cholesky(float *l, int64_t k, float *across, struct moe_pool *pool)
     return true;
 }
 
-/* Columns of l over their diagonal, whose squares go to d; zeros above. */
+/* From the Cholesky factor to L and D: each column of l is divided by its diagonal element, whose square
+ * is the column's D.  What is above the diagonal becomes 0. */
 static void make_unit(struct moe_hessian *f)
 {
     int64_t k = f->k;
@@ -233,12 +240,12 @@ enum moe_code moe_hessian_diagonal(struct moe_hessian *f, double damp, struct mo
 
 /* ---- solving ---- */
 
-enum { COLUMNS = 64 }; /* of y that a work item takes */
+enum { COLUMNS = 64 }; /* columns of y of a work item */
 
 struct solve { const struct moe_hessian *f; float *y; int64_t n; };
 
-/* L z = y, then L^T x = D^-1 z, PANEL rows at a time: those of the panel one after the other,
- * then all beyond at once. */
+/* Solves L z = y, then L^T x = D^-1 z, for some columns of y.  PANEL rows are taken at a time: first
+ * those of the panel, one after the other, then their part in all rows beyond the panel at once. */
 static void solve_columns(void *ctx, int64_t item, int worker)
 {
     struct solve *s = ctx;

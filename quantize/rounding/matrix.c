@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a weight that a work item multiplies, with no fewer tokens where these are shared out too; outputs
- * that are solved for at once; tokens that tell what one does. */
-enum { MULTIPLY_ROWS = 192, MULTIPLY_TOKENS = 256, SOLVED = 64, REPEATED = 2 };
+enum {
+    MULTIPLY_ROWS = 192,   /* rows of a weight that a work item multiplies */
+    MULTIPLY_TOKENS = 256, /* tokens of a work item are not split below this */
+    SOLVED = 64,           /* outputs whose corrections are solved for at once */
+    REPEATED = 2           /* tokens of a text that tell as much as one independent sample */
+};
 
 /* ---- statistics ---- */
 
@@ -69,7 +72,8 @@ void moe_inputs_add_targets(struct moe_inputs *s, const float *xq, int64_t ldx, 
     moe_gemm(pool, s->k, s->outputs, n, 1, xq + s->c0, 1, ldx, z, s->outputs, s->correction, s->outputs);
 }
 
-/* more = H^-1 more, some outputs at a time; returns what it explains of z2. */
+/* correction = H^-1 correction, SOLVED outputs at a time.  Returns what the regression explains of
+ * target2. */
 static double regress(struct moe_inputs *s, struct moe_pool *pool)
 {
     int64_t k = s->k, all = s->outputs;
@@ -86,6 +90,7 @@ static double regress(struct moe_inputs *s, struct moe_pool *pool)
     return explained;
 }
 
+/* Multiplies the correction by c (matrix.h, moe_inputs_end). */
 static void shrink(struct moe_inputs *s, double explained)
 {
     double n = s->weight2 > 0 ? s->weight1 * s->weight1 / s->weight2 / REPEATED : 0;
@@ -177,7 +182,7 @@ void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, cons
 
 /* ---- rounding ---- */
 
-/* Which weight and row of it stand at place i. */
+/* Which of the weights stands at place i (returned), and which of its rows. */
 static int find_row(const struct moe_weight *const *w, const struct moe_output_hessian *g, int64_t i,
                     int64_t *row)
 {
@@ -208,7 +213,8 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
     return moe_kernels()->amax(m->w, m->rows * k);
 }
 
-/* Values under steps scale * global to nibbles; a zero has code 0. */
+/* Codes of the values q [k], multiples of scale * global: two to a byte, the even column in the low
+ * nibble.  A zero of either sign has code 0. */
 static void pack(const float *q, const uint8_t *scale, float global, int64_t k, uint8_t *codes)
 {
     for (int64_t b = 0; b < k / 16; b++) {

@@ -9,24 +9,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tokens of a piece: a multiple of the depth that gemm sums at once. */
+/* Tokens are read in pieces of this many: a multiple of the depth that the kernel gemm sums at once. */
 enum { PIECE = 1024 };
 
 struct moe_mlp {
-    int64_t hidden, inter;            /* at most */
+    int64_t hidden, inter; /* the widths for which it has room */
     struct moe_mlp_method how;
     struct moe_matrix matrix;
     struct moe_pool *pool;
     const struct moe_kernels *k;
-    struct moe_inputs x, y;           /* of gate and up; of down */
-    struct moe_output_hessian both;           /* rows of gate and up */
-    float *a;                         /* [inter, inter]: down^T F down */
-    float *h, *hq, *out;              /* a piece: [PIECE, hidden] */
-    float *gate, *up, *gq, *uq;       /* [PIECE, inter] */
-    float *d;                         /* [PIECE, 2 inter] */
+    struct moe_inputs x;            /* statistics of the inputs of gate and up */
+    struct moe_inputs y;            /* ... and of down */
+    struct moe_output_hessian both; /* over the rows of gate and up together */
+    float *a;                       /* [inter, inter]: down^T F down */
+
+    /* Of the piece at hand, [PIECE, hidden]: the MLP's inputs; the same in NVFP4; its outputs. */
+    float *h, *hq, *out;
+
+    /* [PIECE, inter]: gate x and up x of the unquantized weights, then of the quantized ones.  gate and gq
+     * then become silu(gate x) * (up x), the inputs of down. */
+    float *gate, *up, *gq, *uq;
+
+    float *d; /* [PIECE, 2 inter]: the derivatives d of mlp.h */
     uint8_t *codes[3], *scales[3];
-    void *owned[20]; int n_owned;
-    uint64_t bytes; bool forward_only, counting, failed;
+
+    void *owned[20]; /* what take() has allocated */
+    int n_owned;
+    uint64_t bytes;  /* ... or counted */
+    bool forward_only;
+    bool counting;   /* take() only counts */
+    bool failed;     /* an allocation has failed */
 };
 
 /* ---- memory ---- */
@@ -42,7 +54,7 @@ static void *take(struct moe_mlp *m, int64_t n, size_t size)
     return p;
 }
 
-/* Gate and up by rows too: not for wide ones, whose output Hessian would be the larger part of all memory. */
+/* Whether gate and up get an output Hessian.  Wide MLPs do not: it would be the larger part of all memory. */
 static bool is_two_sided(const struct moe_mlp_method *how, int64_t inter)
 {
     return how->matrix.two_sided && !how->matrix.diagonal && 2 * inter <= MOE_SLICE_COLUMNS;
@@ -69,8 +81,7 @@ static void take_all(struct moe_mlp *m)
     }
 }
 
-/* Columns of a slice, and rows that are rounded at once: gate and up together, where columns are in
- * slices one after the other. */
+/* The columns of the first slice of k. */
 static int64_t slice_columns(int64_t k) { return moe_min_i64(k, MOE_SLICE_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
 /* Outputs of down that may have a correction; 0: none.  In one slice of columns: each of
@@ -187,7 +198,7 @@ static void activation_row(void *ctx, int64_t i, int worker)
                                                            r->out + i * r->width);
 }
 
-/* x of n tokens from `first` on into m->h. */
+/* Reads tokens [first, first + n) and norms them: m->h holds the MLP's inputs. */
 static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens *t, int64_t first, int64_t n,
                                  struct moe_err *err)
 {
@@ -197,7 +208,7 @@ static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens 
     return MOE_OK;
 }
 
-/* out = the NVFP4 form of n rows `in` under the input scale of this amax; out may be in. */
+/* out = the n rows of `in` rounded to NVFP4, under the input scale that this amax gives; out may be in. */
 static void activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n, float amax,
                         float *out)
 {
@@ -205,7 +216,7 @@ static void activations(const struct moe_mlp *m, const float *in, int64_t width,
     each_row(m, n, width, activation_row, &r);
 }
 
-/* y = silu(gate x) * (up x); up is scratch. */
+/* y = silu(gate x) * (up x) for n rows x; up [n, inter] is scratch. */
 static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const float *x, int64_t n,
                     float *y, float *up)
 {
@@ -214,6 +225,7 @@ static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const
     m->k->swiglu(y, up, n * w[0].rows, y);
 }
 
+/* Multiplies each row of x by its token's importance. */
 static void weigh(const struct moe_mlp_tokens *t, int64_t first, int64_t n, float *x, int64_t width)
 {
     for (int64_t i = 0; t->importance && i < n; i++)
@@ -233,15 +245,18 @@ static enum moe_code check_finite(float amax, struct moe_err *err)
                                      "damaged: moe-inspect --verify)");
 }
 
-/* fn over all tokens in pieces, whose x are in m->h then. */
+/* One moe_mlp_quantize. */
 struct pass {
     struct moe_mlp *m;
     const struct moe_mlp_tokens *t;
-    const struct moe_weight *w, *q;
+    const struct moe_weight *w; /* [3] unquantized */
+    const struct moe_weight *q; /* [3] quantized as far as this has come */
     struct moe_mlp_result *r;
-    bool two_sided;                       /* gate and up by rows too */
+    bool two_sided;                       /* gate and up get an output Hessian, and it is being summed */
 };
 
+/* Calls fn for one piece of tokens after the other, with their x in m->h.  No piece holds both own and
+ * borrowed tokens. */
 static enum moe_code each_piece(struct pass *p,
                                 enum moe_code (*fn)(struct pass *, int64_t first, int64_t n,
                                                     struct moe_err *),
@@ -257,6 +272,7 @@ static enum moe_code each_piece(struct pass *p,
 
 /* ---- gate and up ---- */
 
+/* The largest magnitude of x, over the tokens that chose this MLP. */
 static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     float amax = p->m->k->amax(p->m->h, n * p->t->h->width);
@@ -265,7 +281,8 @@ static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe
     return check_finite(amax, err);
 }
 
-/* m->a = down^T F down; without F, F = 1.  Uses the matrix's memory. */
+/* m->a = down^T F down, where F is the identity if f is NULL.  m->matrix.w and .q are scratch here:
+ * nothing is loaded into them yet. */
 static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
                            const struct moe_output_hessian *f)
 {
@@ -278,9 +295,14 @@ static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
     moe_gemm(m->pool, n, n, h, 1, w, 1, n, fw, n, m->a, n);
 }
 
-struct slopes { const struct moe_mlp *m; int64_t n; float *factor; };
+struct slopes {
+    const struct moe_mlp *m;
+    int64_t n;     /* inter */
+    float *factor; /* [tokens] */
+};
 
-/* d of a token, from gate x and up x; and what it weighs in the columns' form. */
+/* The derivatives d of token t (mlp.h), from gate x and up x; and factor[t], the square root of what the
+ * token weighs in the Hessian of the columns: d^T diag([A A; A A]) d. */
 static void slope_row(void *ctx, int64_t t, int worker)
 {
     struct slopes *s = ctx;
@@ -299,6 +321,7 @@ static void slope_row(void *ctx, int64_t t, int worker)
     s->factor[t] = (float)sqrt(moved);
 }
 
+/* Adds the d d^T of the piece's tokens to m->both, and fills factor[]. */
 static void add_slopes(struct pass *p, int64_t first, int64_t n, float factor[PIECE])
 {
     struct moe_mlp *m = p->m;
@@ -311,6 +334,7 @@ static void add_slopes(struct pass *p, int64_t first, int64_t n, float factor[PI
     moe_hessian_add(&m->both.hessian, m->d, 2 * inter, n, m->pool);
 }
 
+/* Adds the piece to the statistics of the inputs of gate and up. */
 static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
@@ -326,7 +350,7 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     return MOE_OK;
 }
 
-/* The rows' output Hessian from the sum over tokens of d d^T. */
+/* m->both holds C = sum of d d^T.  Makes it G = C o [A A; A A] and factors it. */
 static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_err *err)
 {
     float *h = m->both.hessian.h;
@@ -338,7 +362,8 @@ static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_er
 
 /* ---- down ---- */
 
-/* The inputs of down: unquantized into m->gate, as they will be into m->gq. */
+/* The inputs of down for the piece at hand: of the unquantized MLP into m->gate, of the quantized one into
+ * m->gq. */
 static void middle(struct pass *p, int64_t n)
 {
     struct moe_mlp *m = p->m;
@@ -349,6 +374,7 @@ static void middle(struct pass *p, int64_t n)
     gate_up(m, p->q, x, n, m->gq, m->uq);
 }
 
+/* The largest magnitude of down's inputs, over the tokens that chose this MLP. */
 static enum moe_code look_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
@@ -359,7 +385,8 @@ static enum moe_code look_y(struct pass *p, int64_t first, int64_t n, struct moe
     return check_finite(amax, err);
 }
 
-/* The inputs of down at hand, in m->gq and weighed, get their tokens' shares of the residual as targets. */
+/* Adds the targets of the piece's tokens, whose inputs of down are in m->gq, already weighed: their shares of
+ * the residual. */
 static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
@@ -378,14 +405,15 @@ static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struc
     return MOE_OK;
 }
 
+/* Adds the piece to the statistics of the inputs of down. */
 static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t k = p->w[2].cols;
     if (m->how.activations || m->y.c0) middle(p, n);
     else MOE_TRY(look_y(p, first, n, err));
-    /* what rounding took; not what NVFP4 takes from activations: fitting to that noise
-     * loses more than it gains */
+    /* m->gate becomes what the rounding of gate and up has changed.  What quantized activations change is
+     * not in it: fitting down to that noise loses more than it gains. */
     subtract(m->gate, m->gq, n * k);
     if (m->how.activations) activations(m, m->gq, k, n, p->r->amax_y, m->gq);
     weigh(p->t, first, n, m->gate, k);
@@ -396,9 +424,15 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
 
 /* ---- one side: gate and up, or down; a slice of columns at a time ---- */
 
-struct weights { const struct moe_weight *w[2]; struct moe_rounded *out[2]; float amax; int n; };
+/* The weights that are rounded together. */
+struct weights {
+    const struct moe_weight *w[2];
+    struct moe_rounded *out[2];
+    float amax; /* the largest magnitude in them, as stored */
+    int n;
+};
 
-/* Those of i0 .. i1 that are to be quantized. */
+/* Those of weights i0 to i1 that are to be quantized. */
 static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, int i0, int i1)
 {
     struct weights c = { .n = 0 };
@@ -413,8 +447,8 @@ static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, in
     return c;
 }
 
-/* Rounds the slice of columns at hand.  All slices share the global of the first, or of the weight as stored
- * where there are several. */
+/* Rounds the slice of columns at hand.  All slices of a weight share one global scale, which the first
+ * one sets. Where there are several, it is large enough for the whole weight as stored as well. */
 static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, const struct weights *c,
                                  const struct moe_output_hessian *rows, float *global, struct moe_err *err)
 {
@@ -461,7 +495,7 @@ static struct moe_weight as_quantized(const struct moe_weight *w, const struct m
                                 .global = global };
 }
 
-/* How far the output of a piece is from what it was; activations as stored. */
+/* The error of the MLP's output over the first piece of tokens, with activations as computed. */
 static enum moe_code compare(struct pass *p, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/rounding/mlp.h - one MLP (a routed expert, the shared one, a dense layer's) calibrated: ffn(x) =
- * down(silu(gate x) * (up x)).
+/* quantize/rounding/mlp.h - quantizes one MLP (a routed expert, a shared one or a dense layer's) over the
+ * tokens that pass it: ffn(x) = down (silu(gate x) * (up x)).
  *
- *   gate, up   rounded together, under one global scale.  Columns: the form of their inputs x.  Rows:
- *              how an error in gate x or up x goes through the MLP to what matters of its output (F, a
- *              form over the hidden size):
- *                  G = C o [A A; A A],  A = down^T F down,  C = sum_t d_t d_t^T,  d =
- *                  [silu'(g) * u; silu(g)],
- *              each token weighed in the columns' form by how much its output moves,
- *              d^T (diagonal of [A; A]) d.
- *   down       rounded after them.  Columns: the form of its inputs yq as the rounded gate and up give them;
- *              rows: F.  First moved to where it does most of what the unrounded down did with the unrounded
- *              y: W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1; and then to where it gives what its tokens
- *              lack as far as yq foretells it: + Z^T Yq (Yq^T Yq + damping)^-1, shrunk
- *              (quantize/rounding/matrix.h).
+ *   gate, up   are rounded together, under one global scale.  Columns: the Hessian of their inputs x.  Rows:
+ *              how an error in gate x or up x goes through the MLP to its output.  With F the Hessian of the
+ *              MLP's output (the layer's Fisher matrix), g = gate x, u = up x and o the elementwise product:
+ *                  G = C o [A A; A A],   A = down^T F down,   C = sum_t d_t d_t^T,
+ *                  d = [silu'(g) u; silu(g)], the derivative of silu(g) u by g and by u.
+ *              In the columns' Hessian each token weighs by how much an error moves its output,
+ *              d^T diag([A A; A A]) d.
+ *   down       is rounded after them.  Columns: the Hessian of its inputs yq as the rounded gate and up give
+ *              them.  Rows: F.  It is first moved to where it does with yq most of what it did with the y of
+ *              the unquantized MLP,
+ *                  W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1,
+ *              and then to where it also gives what yq predicts of its tokens' targets Z,
+ *                  W* + Z^T Yq (Yq^T Yq + damping)^-1, shrunk (quantize/rounding/matrix.h).
  *
- * Tokens come in pieces, once for each set of statistics; nothing is held for each of them. */
+ * The tokens are read in pieces, once for each set of statistics; memory does not grow with their
+ * number.  One thread calls; the pool's threads share its work. */
 #ifndef MOE_QUANTIZE_ROUNDING_MLP_H
 #define MOE_QUANTIZE_ROUNDING_MLP_H
 
@@ -24,58 +26,77 @@
 #include "quantize/rounding/matrix.h"
 #include "quantize/rounding/states.h"
 
-/* activations: FLOAT; NVFP4 or NVFP4_46: inputs are that when the model runs, and the forms
- * are those of such inputs. */
 struct moe_mlp_method {
-    struct moe_matrix_method matrix; enum moe_activations activations;
-    bool corrects;                    /* down gives what tokens residual, where they say so */
+    struct moe_matrix_method matrix;
+
+    /* What the model will multiply when it runs: FLOAT, the activations as computed; NVFP4 or NVFP4_46, the
+     * quantized ones, and then the Hessians are of those. */
+    enum moe_activations activations;
+
+    bool corrects; /* down is corrected for the tokens' residual, where they have one */
 };
 
-/* The tokens that pass an MLP.  x = rms(h) * norm. */
+/* The tokens that pass an MLP.  Its input is x = rms(h) * norm. */
 struct moe_mlp_tokens {
-    const struct moe_states *h;
-    const float *norm;                /* [H] */
+    const struct moe_states *h; /* the hidden states of all tokens */
+    const float *norm;          /* [H] */
     float eps;
-    const int32_t *row;               /* [n] rows of h */
-    const float *weight;              /* [n] of the output in the layer's sum; NULL: 1 */
-    const float *importance;          /* [n] factor on a row in statistics; NULL: 1 */
-    /* rows as h: what the layer's output lacks (quantize/calibrate/correction.h); NULL: nothing */
+    const int32_t *row;         /* [n] rows of h */
+    const float *weight;        /* [n] of the MLP's output in the layer's sum (routing); NULL: 1 */
+    const float *importance;    /* [n] factor on the token's row in statistics; NULL: 1 */
+
+    /* What the layer's output lacks, rows as h (quantize/calibrate/correction.h); NULL: nothing.  The target
+     * of token i is share[i] times its residual. */
     const struct moe_states *residual;
-    const float *share;               /* [n] of it that this MLP is to give */
-    /* [2]: moe_mlp_forward counts inputs of gate and up, and of down, here; NULL: nowhere */
+    const float *share; /* [n] */
+
+    /* [2] moe_mlp_forward counts the inputs of gate and up in [0], of down in [1]; NULL: nowhere. */
     struct moe_clip *clip;
-    /* those from `own` on lend statistics, where its own are few: they did not choose this MLP */
-    int64_t n, own;
+
+    int64_t n;
+    /* The first `own` tokens chose this MLP.  Those from `own` to n are borrowed where it has few: only the
+     * statistics of inputs use them. */
+    int64_t own;
 };
 
-/* gate, up, down; amax: largest |value| */
-struct moe_mlp_weights { struct moe_weight w[3]; bool quantize[3]; float amax[3]; };
+/* gate, up and down as stored. */
+struct moe_mlp_weights {
+    struct moe_weight w[3];
+    bool quantize[3];
+    float amax[3]; /* the largest magnitude in each */
+};
 
 struct moe_mlp_result {
-    struct moe_rounded rounded[3];    /* in the workspace until its next use; codes NULL: not quantized */
-    float global[3];
-    float amax_x, amax_y;             /* of the inputs of gate and up, and of down as they will be */
-    double out_num, out_den;          /* squared error and square of the output over the first 1024 tokens */
-    double seconds[3];                /* statistics, factoring, rounding */
+    struct moe_rounded rounded[3]; /* in the workspace until its next use; codes NULL: not quantized */
+    float global[3];               /* global scales */
+    float amax_x;                  /* the largest magnitude among the own tokens' inputs of gate and up */
+    float amax_y;                  /* ... and among those of the quantized model's down */
+    double out_num;                /* squared error of the MLP's output over the first 1024 own tokens */
+    double out_den;                /* square of that output */
+    double seconds[3];             /* statistics, factoring, rounding */
 };
 
+/* A workspace.  One MLP at a time. */
 struct moe_mlp;
+
+/* Bytes of a workspace for MLPs of up to these widths; for moe_mlp_forward alone. */
 uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_method *how);
 uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter);
-/* A workspace for MLPs of up to these widths; forward_only: for moe_mlp_forward alone, `how` is not
- * read.  pool may be NULL. */
+
+/* forward_only: only moe_mlp_forward is called, and `how` is not read.  pool: NULL for the calling thread
+ * alone.  *m is NULL on failure. */
 enum moe_code moe_mlp_open(struct moe_mlp **m, int64_t hidden, int64_t inter,
                            const struct moe_mlp_method *how, bool forward_only, struct moe_pool *pool,
                            struct moe_err *err);
 void moe_mlp_close(struct moe_mlp **m);
 
-/* Quantize w over these tokens; f: what matters of the output, NULL: everything the same.  MOE_NONFINITE when
- * an activation is NaN or Inf. */
+/* Quantizes w over these tokens.  f: the output Hessian F, factored; NULL: the identity.  MOE_NONFINITE: an
+ * activation is NaN or Inf. */
 enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w,
                                const struct moe_mlp_tokens *t, const struct moe_output_hessian *f,
                                struct moe_mlp_result *r, struct moe_err *err);
 
-/* Add weight * ffn(x) of these tokens to `out`, through w as it is. */
+/* Adds weight * ffn(x) of the own tokens to their rows of `out`, through w as it is. */
 enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], const struct moe_mlp_tokens *t,
                               struct moe_states *out, struct moe_err *err);
 

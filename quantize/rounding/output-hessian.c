@@ -34,6 +34,7 @@ static int ascending(const void *a, const void *b)
                               : (x->row > y->row) - (x->row < y->row);
 }
 
+/* Sets m->order: rows by ascending diagonal, equal ones as they stand. */
 static enum moe_code rank(struct moe_output_hessian *m, struct moe_err *err)
 {
     int64_t k = m->hessian.k;
@@ -52,7 +53,7 @@ enum moe_code moe_output_hessian_finish(struct moe_output_hessian *m, double dam
     struct moe_hessian *f = &m->hessian;
     int64_t k = f->k;
     MOE_TRY(rank(m, err));
-    for (int64_t i = 0; i < k; i++) /* below the diagonal of what is given */
+    for (int64_t i = 0; i < k; i++) /* only what is below the diagonal of h is valid */
         for (int64_t j = 0; j <= i; j++) {
             int64_t a = m->order[i], b = m->order[j];
             f->l[i * k + j] = a > b ? f->h[a * k + b] : f->h[b * k + a];

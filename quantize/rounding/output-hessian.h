@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/rounding/output-hessian.h - how the outputs of a weight matter: a form over rows
- * (quantize/rounding/round.h G), with its rows in the order in which rounding
- * takes them: those that matter most are last, and are rounded first. */
+/* quantize/rounding/output-hessian.h - what errors in the outputs of a weight cost together: a Hessian G over
+ * the weight's rows (quantize/rounding/round.h), as moe_hessian is one over its columns.
+ *
+ * Its rows are kept in the order in which rounding takes them, by ascending diagonal: the rows whose errors
+ * cost most are last, and rounding starts with the last. */
 #ifndef MOE_QUANTIZE_ROUNDING_OUTPUT_HESSIAN_H
 #define MOE_QUANTIZE_ROUNDING_OUTPUT_HESSIAN_H
 
@@ -9,14 +11,16 @@
 
 struct moe_output_hessian {
     struct moe_hessian hessian;
-    int32_t *order; /* [k] which row stands at each place */
+    int32_t *order; /* [k] the row of the weight that stands at each place */
 };
 
+/* Bytes that moe_output_hessian_open takes for a weight of k rows. */
 uint64_t moe_output_hessian_estimate(int64_t k);
 enum moe_code moe_output_hessian_open(struct moe_output_hessian *m, int64_t k, struct moe_err *err);
 void moe_output_hessian_release(struct moe_output_hessian *m);
-/* form.h holds G in the order of the weight, whole or its lower tiles: put it in
- * order, damp it, factor it. */
+
+/* Sorts, damps (by `damp` times the mean of the diagonal) and factors.  hessian.h holds G, whole or its lower
+ * tiles, with the rows in the weight's order; afterwards in the order of `order`. */
 enum moe_code moe_output_hessian_finish(struct moe_output_hessian *m, double damp, struct moe_pool *pool,
                                         struct moe_err *err);
 

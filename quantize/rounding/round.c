@@ -7,12 +7,22 @@
 
 #include <string.h>
 
-/* Columns that are worked on together; rows that are, within these; tiles of a product. */
-enum { WIDE = 128, DEEP = 16, TILE_M = 192, TILE_N = 384 };
+enum {
+    WIDE = 128,   /* columns of a block */
+    DEEP = 16,    /* rows of a block */
+    TILE_M = 192, /* rows and columns of a product's work item */
+    TILE_N = 384
+};
 
 /* ---- products on all threads ---- */
 
-struct product { int64_t m, n, k, ai, ap, bp, ldc, across; float alpha; const float *a, *b; float *c; };
+struct product {
+    int64_t m, n, k, ai, ap, bp, ldc; /* as of moe_gemm */
+    int64_t across;                   /* tiles in a row of c */
+    float alpha;
+    const float *a, *b;
+    float *c;
+};
 
 static void product_tile(void *ctx, int64_t item, int worker)
 {
@@ -39,19 +49,21 @@ struct work {
     const struct moe_kernels *k;
     struct moe_pool *pool;
     int64_t cols, n;
-    /* [n, K]: targets after the feedback of columns; then what is left of them, P
-     * = E L; then Z = (Q - W) H */
+    /* [n, K].  While feedback runs: the targets, W with the errors of later columns fed back, and once a
+     * block is rounded what is left of them, P = E L.  While descent runs: Z = (Q - W) H. */
     float *a;
-    float *e;                /* [n, WIDE]: errors of a wide block, or its changes */
-    /* [DEEP, WIDE]: targets and the feedback of rows; gradients and what they were */
-    float *t, *f;
+    float *e;                /* [n, WIDE]: the errors of the columns at hand; in descent, their changes */
+    float *t;                /* [DEEP, WIDE]: the targets of a row */
+    float *f;                /* [DEEP, WIDE]: the feedback of later rows; in descent, the gradients */
 };
 
 int64_t moe_round_scratch(int64_t rows, int64_t k) { return rows * (k + WIDE) + 2 * DEEP * WIDE + 64; }
 
 /* ---- feedback ---- */
 
-/* Rows [i0, i0 + m) of columns [c, c + n): row by row from the last, each after what the later rows left. */
+/* Rounds rows [i0, i0 + m) of columns [c, c + n), from the last row to the first.  A row's targets are
+ * those of its columns (x->a) plus, where there is an output Hessian, the errors left in later rows, fed
+ * back through M. */
 static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_t n)
 {
     const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
@@ -83,6 +95,7 @@ static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_
     }
 }
 
+/* Columns [c, c + n) of all rows, DEEP rows a work item: only where rows are independent. */
 struct blocks { struct work *x; int64_t c, n; };
 
 static void round_rows(void *ctx, int64_t item, int worker)
@@ -96,6 +109,7 @@ static void round_rows(void *ctx, int64_t item, int worker)
     round_block(&own, item * DEEP, moe_min_i64(DEEP, own.n - item * DEEP), b->c, b->n);
 }
 
+/* Step 1 of round.h. */
 static void feed_back(struct work *x)
 {
     const struct moe_hessian *h = x->r->columns;
@@ -116,8 +130,9 @@ static void feed_back(struct work *x)
 
 /* ---- descent ---- */
 
-/* One block as in round_block, first row to last: g = the gradient of a row over its G_ii; what a row changes
- * moves the gradients of those after it by G_pi / G_pp, and its own row of Z. */
+/* Descent over rows [i0, i0 + m) of columns [c, c + n), first row to last.  The kernel gets the gradient
+ * of row i divided by G_ii.  What changes in row i moves its own row of Z, and adds G_pi times that to
+ * the gradient of each later row p. */
 static void descend_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_t n)
 {
     const struct moe_hessian *h = x->r->columns, *g = x->r->rows;
@@ -154,6 +169,7 @@ static void descend_rows(void *ctx, int64_t item, int worker)
     descend_block(&own, item * DEEP, moe_min_i64(DEEP, own.n - item * DEEP), b->c, b->n);
 }
 
+/* One sweep of step 2 of round.h. */
 static void sweep(struct work *x)
 {
     const struct moe_hessian *h = x->r->columns;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/rounding/states.h - the hidden states of all calibration tokens: a [n, width] float32 matrix in
- * memory, or in a file of the scratch directory where memory does not hold it (unlinked at once: it goes when
- * the process does).  A row or a run of rows at a time. */
+/* quantize/rounding/states.h - the hidden states of all calibration tokens: a [n, width] float32 matrix, in
+ * memory or, where memory does not hold it, in a file of the scratch directory.
+ *
+ * The file is unlinked as soon as it is open, so that it vanishes with the process.  Reads and writes of rows
+ * that differ may come from several threads. */
 #ifndef MOE_QUANTIZE_ROUNDING_STATES_H
 #define MOE_QUANTIZE_ROUNDING_STATES_H
 
@@ -9,22 +11,33 @@
 
 #include <stdint.h>
 
-struct moe_states { float *memory; int fd; int64_t n, width; char path[512]; };
+struct moe_states {
+    float *memory;  /* [n, width], or NULL: they are in the file */
+    int fd;         /* -1: they are in memory */
+    int64_t n;
+    int64_t width;
+    char path[512]; /* of the file, for messages */
+};
 
-/* scratch NULL: in memory.  All zeros. */
+/* All states are zero.  scratch: the directory for the file; NULL: in memory.  Nothing is owned on
+ * failure. */
 enum moe_code moe_states_open(struct moe_states *s, int64_t n, int64_t width, const char *scratch,
                               struct moe_err *err);
 void moe_states_close(struct moe_states *s);
 enum moe_code moe_states_zero(struct moe_states *s, struct moe_err *err);
 
+/* Rows [first, first + n) to or from an array [n, width]. */
 enum moe_code moe_states_read(const struct moe_states *s, int64_t first, int64_t n, float *out,
                               struct moe_err *err);
 enum moe_code moe_states_write(struct moe_states *s, int64_t first, int64_t n, const float *in,
                                struct moe_err *err);
-/* Rows row[0..n) one after the other. */
+
+/* Rows row[0], ..., row[n - 1] to out [n, width]. */
 enum moe_code moe_states_gather(const struct moe_states *s, const int32_t *row, int64_t n, float *out,
                                 struct moe_err *err);
-/* Each of these rows += factor[i] * in's row; factor NULL: 1.  tmp: one row.  Rows are distinct. */
+
+/* Adds factor[i] times row i of in [n, width] to row row[i]; factor NULL: 1.  The rows are distinct.  tmp is
+ * scratch for one row. */
 enum moe_code moe_states_add(struct moe_states *s, const int32_t *row, int64_t n, const float *in,
                              const float *factor, float *tmp, struct moe_err *err);
 
