@@ -8,7 +8,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* The avx2 kernels convert F16 too; compilers differ in whether __builtin_cpu_supports knows this name. */
+/* The avx2 level converts F16 with F16C, for which not every compiler's __builtin_cpu_supports has a name. */
 static bool has_f16c(void)
 {
     unsigned a, b, c, d;
@@ -36,28 +36,61 @@ unsigned moe_cpu_flags(void)
     return flags;
 }
 
-void moe_kernels_init(struct moe_kernels *k, unsigned flags)
-{
-    (void)flags; /* read on x86-64 only */
-#define KERNEL(name, ret, params) k->name = moe_##name##_ref;
+/* A level: the kernels that some processors can run, and the flags that they take.  A kernel that the level
+ * does not define is NULL here, and stays the one of the level below. */
+struct level { unsigned need; struct moe_kernels has; };
+
+#if defined(__x86_64__)
+/* What kernels/body/ makes of the lanes.h, blocks.h and fp4.h of an instruction set. */
+#define FROM_BODY(isa) \
+    { \
+        .dequantize = moe_dequantize_##isa, .dequantize_nt = moe_dequantize_nt_##isa, \
+        .matmul = moe_matmul_##isa, .matmul_int16 = moe_matmul_int16_##isa, .matmul_t = moe_matmul_t_##isa, \
+        .dot = moe_dot_##isa, .amax = moe_amax_##isa, .amax_bf16 = moe_amax_bf16_##isa, \
+        .sqerr = moe_sqerr_##isa, .rmsnorm = moe_rmsnorm_##isa, .swiglu = moe_swiglu_##isa, \
+        .softmax = moe_softmax_##isa, .rope = moe_rope_##isa, .attend = moe_attend_##isa, \
+        .gemm = moe_gemm_##isa, .nvfp4_quantize = moe_nvfp4_quantize_##isa, \
+        .nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_##isa, .nvfp4_feedback = moe_nvfp4_feedback_##isa, \
+        .nvfp4_descend = moe_nvfp4_descend_##isa, .nvfp4_activations = moe_nvfp4_activations_##isa, \
+        .nvfp4_activations_46 = moe_nvfp4_activations_46_##isa, \
+        .nvfp4_activations_search = moe_nvfp4_activations_search_##isa, .peak = moe_peak_##isa, \
+    }
+enum { AVX512 = MOE_CPU_AVX2 | MOE_CPU_AVX512 };
+#endif
+
+/* From slow to fast: of the levels that a processor can run, the last one that defines a kernel gives it. */
+static const struct level levels[] = {
+#define KERNEL(name, ret, params) .name = moe_##name##_ref,
+    { 0,
+      {
 #include "kernels/kernels.def"
+      } },
 #undef KERNEL
 #if defined(__x86_64__)
-    if (!(flags & MOE_CPU_AVX2)) return;
-#define KERNEL(name, ret, params) k->name = moe_##name##_avx2;
-#include "kernels/kernels.def"
-#undef KERNEL
-    if (!(flags & MOE_CPU_AVX512)) return;
-#define KERNEL(name, ret, params) k->name = moe_##name##_avx512;
-#include "kernels/kernels.def"
-#undef KERNEL
-    if (flags & MOE_CPU_BF16) k->peak_bf16 = moe_peak_bf16_dot;
-    if (!(flags & MOE_CPU_VNNI)) return;
-    k->peak_vnni = moe_peak_vnni_dot;
-    k->nvfp4_quantize = moe_nvfp4_quantize_vnni;
-    k->nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_vnni;
-    if (flags & MOE_CPU_VBMI) k->matmul = moe_matmul_vnni, k->matmul_int16 = moe_matmul_int16_vnni;
+    { MOE_CPU_AVX2, FROM_BODY(avx2) },
+    { AVX512, FROM_BODY(avx512) },
+    { AVX512 | MOE_CPU_BF16, { .peak_bf16 = moe_peak_bf16_avx512dot } },
+    { AVX512 | MOE_CPU_VNNI,
+      { .peak_vnni = moe_peak_vnni_avx512dot,
+        .nvfp4_quantize = moe_nvfp4_quantize_avx512dot,
+        .nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_avx512dot } },
+    { AVX512 | MOE_CPU_VNNI | MOE_CPU_VBMI,
+      { .matmul = moe_matmul_avx512dot, .matmul_int16 = moe_matmul_int16_avx512dot } },
 #endif
+};
+
+static void take(struct moe_kernels *k, const struct moe_kernels *has)
+{
+#define KERNEL(name, ret, params) \
+    if (has->name) k->name = has->name;
+#include "kernels/kernels.def"
+#undef KERNEL
+}
+
+void moe_kernels_init(struct moe_kernels *k, unsigned flags)
+{
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if ((flags & levels[i].need) == levels[i].need) take(k, &levels[i].has);
 }
 
 static struct moe_kernels table;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What gains from dot products of bf16 pairs (AVX512_BF16). */
+/* The peak of dot products of bf16 pairs (AVX512_BF16). */
 #include "kernels/avx512/lanes.h"
 
-double moe_peak_bf16_dot(int64_t rounds, float *sink)
+double moe_peak_bf16_avx512dot(int64_t rounds, float *sink)
 {
     static const float ramp[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-    enum { CHAINS = 12 }; /* hide the latency; no two start alike, or a compiler computes one for both */
+    /* Twelve chains hide the latency of an instruction.  No two start alike, or a compiler would compute one
+     * for both. */
+    enum { CHAINS = 12 };
     vf s[CHAINS];
     /* 0.996, 0.001 */
     __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f7f), b = (__m512bh)_mm512_set1_epi16(0x3a83);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What gains from dot products of int8 quadruples (AVX512_VNNI). */
+/* The peak of dot products of int8 quadruples (AVX512_VNNI). */
 #include "kernels/avx512/lanes.h"
 
-double moe_peak_vnni_dot(int64_t rounds, float *sink)
+double moe_peak_vnni_avx512dot(int64_t rounds, float *sink)
 {
-    enum { CHAINS = 12 }; /* hide the latency; no two start alike, or a compiler computes one for both */
+    /* Twelve chains hide the latency of an instruction.  No two start alike, or a compiler would compute one
+     * for both. */
+    enum { CHAINS = 12 };
     vi s[CHAINS], a = vi_set(0x01010101), b = vi_set(0x01ff01ff);
     EACH(i, CHAINS) s[i] = vi_set(i);
     for (int64_t r = 0; r < rounds; r++) EACH(i, CHAINS) s[i] = _mm512_dpbusd_epi32(s[i], a, b);

@@ -224,7 +224,3 @@ double VARIANT(peak)(int64_t rounds, float *sink)
     *sink = vf_fold(sum);
     return 16.0 * chains * (double)rounds;
 }
-
-/* Not without avx512dot/. */
-double VARIANT(peak_bf16)(int64_t rounds, float *sink) { return moe_peak_bf16_ref(rounds, sink); }
-double VARIANT(peak_vnni)(int64_t rounds, float *sink) { return moe_peak_vnni_ref(rounds, sink); }
