@@ -1,82 +1,129 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/fp4.h - products with an NVFP4 weight, from its codes to the sums without decoded weights in
- * memory: the reduction order of NVFP4 products of kernels.def.  Included once by each file that has a
- * variant, after its fp4.h.
+/* kernels/body/fp4.h - products with an NVFP4 weight.  They go from the stored codes to the sums, without
+ * dequantized weights in memory, by the reduction order of NVFP4 products of kernels.def.  Included once by
+ * each file that has a variant, after the fp4.h of its instruction set.
  *
- * A group is 16 blocks (256 columns, 128 bytes of codes).  Lane i of every register belongs to one block of
- * the group; a step multiplies four columns of each block, as bytes, for two or four rows and up to FP4_TILE
- * tokens.  x is made limbs once for all rows, in the order of steps.  Weights are doubled, and 12 more so
- * that they are not negative: `bias` takes that away.
+ * PICTURE.  A row of W is cut into groups of 256 columns, and a group is multiplied by integer dot products:
  *
- * LADDER, one core, GFLOPS; other work on the machine.
- *   float32, AVX-512, an EPYC (FMA peak 116), 32 x 7168 in cache, n = 1:
- *     values decoded 16 at a time, global in each scale                            24
+ *     columns   0     16    32         112   128   144        240   256
+ *     a group   |  0  |  1  |  ...  |  7  |  8  |  9  |  ...  | 15  |      16 blocks of 16 columns
+ *
+ *     lane      0     1     2     3     4     5   ...  14    15            16 lanes of 32 bits
+ *     block     0     8     1     9     2     10  ...  7     15            a lane serves one block
+ *
+ *     step      columns of each block that its lane multiplies, a byte each
+ *       0       0  2  4  6         byte  3          2          1          0
+ *       1       1  3  5  7         w     w6         w4         w2         w0     0..24, of a row (step 0)
+ *       2       8 10 12 14         x     limb of x6 limb of x4 limb of x2 limb of x0  -128..127, of a token
+ *       3       9 11 13 15         ---------------------------------------------------------------
+ *                                  lane += w0*x0 + w2*x2 + w4*x4 + w6*x6
+ *
+ *     limb      X = limb[0] + 2^8 limb[1] + 2^16 limb[2]: the four steps run once for each limb
+ *
+ * After four steps and D limbs a lane holds D integers, the products of its block with each limb of x.  They
+ * are joined into one, made float32, multiplied by the block's scale, and added to the lane's partial sum:
+ * the 16 lanes are the 16 partial sums of the reduction order.
+ *
+ * GLOSSARY
+ *   limb      one of the D signed bytes of X, the fixed-point form of a value of x; limb 0 is the lowest.  D
+ *             is 3 for 24 bits (matmul) and 2 for 16 bits (matmul_int16).
+ *   w         2 * e2m1(code) + 12: doubling makes it an integer, 12 makes it unsigned, as the instructions
+ *             want one factor.
+ *   bias      -12 times the sum of x's limbs over the block: what the 12 added, taken away again.
+ *   join      limbs' sums to one integer: u[0] + 2^8 u[1] + 2^16 u[2].
+ *   power     2^(e - 8 D - 7) of each block of x, as bits of a float32: what X is to be scaled by, less the 7
+ *             by which the exponent of an e4m3 scale is biased.
+ *   plain     said of scale codes from 8 to 126: positive and normal, so that shifts turn them into floats.
+ *   part      the lanes that one register holds: all 16 (avx512), or lanes 0-7 and then 8-15 (avx2).
+ *   tile      R = FP4_ROWS(T) rows times T tokens, whose sums stay in registers.
+ *   set       four rows.  The tiled layout of scales keeps rows r, r + 32, r + 64 and r + 96 together, so one
+ *             call may take four sets, 32 rows apart.
+ *   quarter   the scales of one set: FP4_QUARTER bytes.
+ *   piece     the columns for which x lies prepared at once: at most FP4_X groups over all tokens.
+ *   span      the rows that are multiplied with one tile's tokens over one piece.
+ *   batch     at most FP4_BATCH tokens times at most FP4_SUMS / tokens rows: what has sums at once.
+ *
+ * LADDER.  GFLOPS of one core, other work on the machine.
+ *   float32 with AVX-512 on an EPYC (multiply-add peak 116), 32 x 7168 in cache, n = 1:
+ *     values dequantized 16 at a time, global in each scale                        24
  *     a block a lane, scale once a block, 8 permutations and 7 shifts              58
  *     columns 4-7 by a masked permutation, two loads and a blend for codes         66
- *   Intel Xeon (family 6 model 207: FMA 177, int8 dot 700; reads 14 GB/s), 2048 x 7168:
- *                                              n = 1 from memory, cache  n = 8  avx512
- *                                                  avx2 (n = 1 in cache, 8)
- *     float32, as above: 16 permutations a group       33   42            83       42 83    20 42
- *     x of three limbs, one chain of 12 products      35   57            82       44 70    29 46
- *     a chain for each limb                           35   57            99       45 68    29 44
- *     scales of 16 rows out of their tiles at once     40   68            104      51 68    34 47
- *     16-bit limbs joined, scales times powers of two
- *     each by one dot product; one token: all limbs of
- *     a step at once; the next 16 rows' scales beside  46   91            116      58 68    36 49
- *   (first columns: AVX512_VNNI and VBMI.)  A row's group is 27 instructions on two ports: 12 products of
- *   limbs, 4 look-ups, 2 shifts and 2 blends of codes, 3 that join limbs, 4 for scale, float and sum.  That
- *   is 13.5 cycles, 0.64 of the measured multiply-add peak; 14.5 are measured, 16.7 with scales, x and sums
- *   around it.  matmul_int16: 21, at best 0.83 of the peak; 109 GFLOPS at n = 1 in cache. */
+ *   integers on an Intel Xeon (family 6 model 207; multiply-add peak 177, int8 dot products 700; reads
+ *   14 GB/s), 2048 x 7168:
+ *                                                 avx512dot            avx512        avx2
+ *                                                 n = 1  n = 1  n = 8  n = 1  n = 8  n = 1  n = 8
+ *                                                 memory cache         cache         cache
+ *     float32, as above: 16 permutations a group   33     42     83     42     83     20     42
+ *     x of three limbs, one chain of 12 products   35     57     82     44     70     29     46
+ *     a chain for each limb                        35     57     99     45     68     29     44
+ *     scales of 16 rows out of tiles at once       40     68    104     51     68     34     47
+ *     limbs joined and scales times powers of
+ *     two by one dot product each; for one token
+ *     all limbs of a step at once; the next 16
+ *     rows' scales put in order meanwhile          46     91    116     58     68     36     49
+ *   With avx512dot a row's group takes 27 instructions on two ports: 12 products of limbs, 4 look-ups, 2
+ *   shifts and 2 blends of codes, 3 that join limbs, 4 for scale, conversion and sum.  Those are 13.5 cycles,
+ *   or 0.64 of the measured multiply-add peak.  14.5 cycles are measured, 16.7 with scales, x and sums around
+ *   them.  matmul_int16 takes 21 instructions, at best 0.83 of the peak, and reaches 109 GFLOPS at n = 1 in
+ *   cache. */
 #include "base/minmax.h"
 
 enum {
-    FP4_TILE = 4,         /* tokens in registers at once */
-    FP4_BATCH = 16,       /* tokens for which x lies prepared */
-    FP4_X = 64,           /* groups of prepared x */
-    FP4_SUMS = 1 << 12,   /* (row, token) pairs that have sums: 16 floats each */
-    FP4_NEAR = 4,         /* groups of a tile's x that stay in L1 */
-    FP4_LIMBS = 3,       /* most bytes of an x */
-    FP4_QUARTER = 64 * (FP4_X + 1), /* scales of four rows */
+    FP4_TILE = 4,       /* tokens of a tile */
+    FP4_BATCH = 16,     /* tokens of a batch */
+    FP4_X = 64,         /* groups of x, over all tokens, that lie prepared at once */
+    FP4_SUMS = 1 << 12, /* (row, token) pairs of a batch: each has 16 partial sums */
+    FP4_NEAR = 4,       /* groups of a tile's x that stay in the first-level cache */
+    FP4_LIMBS = 3,      /* the most limbs of an x */
+    FP4_QUARTER = 64 * (FP4_X + 1) /* bytes: 16 scales a group of four rows, and a group that is not whole */
 };
 
-/* A group of one token.  limb: 0 the lowest; of columns 0 2 4 6, 1 3 5 7, 8 10 12 14, 9 11 13 15 of
- * each block, in lane order. */
-struct fp4_x { int8_t limb[FP4_LIMBS][4][64]; int32_t bias[FP4_LIMBS][16], power[16]; };
+/* A group of one token's x, in lane order. */
+struct fp4_x {
+    int8_t limb[FP4_LIMBS][4][64];  /* [limb][step][four bytes a lane] */
+    int32_t bias[FP4_LIMBS][16];    /* with FP4_JOINS of each limb; else [0] is that of X */
+    int32_t power[16];
+};
 
+/* One call of matmul or matmul_int16, with its parameters' names. */
 struct fp4 {
     const struct moe_weight *w;
     const float *x;
     float *y;
     int64_t ldx, ldy, r0;
-    int limbs; /* 3, or 2: matmul_int16 */
+    int limbs; /* 3: matmul, 2: matmul_int16 */
 };
 
-#if !FP4_JOINS /* limbs have one bias together, and are joined one by one */
+#if !FP4_JOINS
+/* Without FP4_JOINS a limb's sum is joined as soon as it is there, the highest first: 2^8 times what is
+ * joined so far, and u[d].  One bias serves all limbs. */
 LANE words fp4_join(const words *u, int d, int D)
 {
     return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]);
 }
 #endif
 
-
 /* ---- x ---- */
 
-/* `blocks` of the 16 blocks of a group.  Returns the largest magnitude's bits: from 0x7f800000 on,
- * something is not finite. */
+/* Prepare a group of x of which `blocks` of 16 exist; the others count as 0.  Returns the bits of the largest
+ * magnitude: 0x7f800000 or more where something is not finite. */
 LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp4_x *out)
 {
-    vf v[16];
-    vi most = vi_set(0), sum = vi_set(0), c[16];
+    vf v[16]; /* a block a register, in lane order; then a column of all blocks a register */
     EACH(i, 16) v[i] = i / 2 + i % 2 * 8 < blocks ? vf_load(x + 16 * (i / 2 + i % 2 * 8)) : vf_zero();
     vf_transpose(v);
+
+    vi most = vi_set(0);
     EACH(i, 16) most = vi_max(most, vi_and(vi_bits(v[i]), vi_set(0x7fffffff)));
     vi e = vi_max(vi_and(vi_bits(vf_mul(vf_bits(most), vf_set(1.004f))), vi_set(0x7f800000)),
                   vi_set(30 << 23));
-    vf f = vf_bits(vi_sub(vi_set((int32_t)((252u + 8 * (uint32_t)D) << 23)), e));
+    vf f = vf_bits(vi_sub(vi_set((int32_t)((252u + 8 * (uint32_t)D) << 23)), e)); /* X / x */
+
+    vi sum = vi_set(0), c[16];
     EACH(i, 16) {
         c[i] = vi_round(vf_mul(v[i], f));
         sum = vi_add(sum, c[i]);
-        c[i] = vi_add(c[i], vi_set(D == 3 ? 0x808080 : 0x8080)); /* limbs + 128 */
+        c[i] = vi_add(c[i], vi_set(D == 3 ? 0x808080 : 0x8080)); /* makes the bytes limb + 128 */
     }
     EACH(s, 4) {
         vi four[4];
@@ -92,11 +139,12 @@ LANE uint32_t fp4_prepare_group(const float *x, int64_t blocks, int D, struct fp
 #else
     vi_store(out->bias[0], vi_mul(sum, vi_set(-12)));
 #endif
+
     vi_store(out->power, vi_sub(e, vi_set((6 + 8 * D) << 23)));
     return vi_fold_max(most);
 }
 
-/* Token t of a tile of T; false where x is not finite. */
+/* Prepare token t of a tile of T: its groups go to out[t], out[T + t], ...  Returns whether x is finite. */
 LANE bool fp4_prepare_limbs(const float *x, int64_t cols, int D, int T, int t, struct fp4_x *out)
 {
     uint32_t most = 0;
@@ -116,23 +164,26 @@ static bool fp4_prepare(const float *x, int64_t cols, int limbs, int T, int t, s
 
 /* ---- some rows and tokens over some groups ---- */
 
-/* Scales of 16 rows whose tiles are put in order, into `out`, while others are multiplied.  soon: bytes
- * from these to the next ones.
- * most: see fp4_over. */
-struct fp4_ahead { const uint8_t *tiles; uint8_t *out; int64_t soon; _Alignas(64) uint8_t most[64]; };
-
-/* `sets` (1 or 4) of four rows, each 32 rows after the one before: code_step bytes.  scale: [sets, FP4_X
- * + 1, 4 rows, 16 blocks].
- * ahead: bytes of codes to the rows to come.  next: NULL, or what to do beside, a
- * quarter with each of four sets. */
-struct fp4_rows {
-    const uint8_t *code[4], *scale;
-    int sets;
-    int64_t code_step, ahead;
-    struct fp4_ahead *next;
+/* Scales of 16 rows that are taken out of their tiles and put in the order of fp4_rows.scale, while the rows
+ * before them are multiplied. */
+struct fp4_ahead {
+    const uint8_t *tiles;
+    uint8_t *out;
+    int64_t soon;                    /* bytes from these tiles to the ones after them: what to prefetch */
+    _Alignas(64) uint8_t most[64];   /* tells whether all are plain: see fp4_over */
 };
 
-/* Every step-th group from `first` on. */
+/* One or four sets of four rows, 32 rows apart. */
+struct fp4_rows {
+    const uint8_t *code[4];   /* codes of the rows of the first set */
+    const uint8_t *scale;     /* [sets][FP4_X + 1 groups][4 rows][16 blocks] */
+    int sets;
+    int64_t code_step;        /* bytes of codes from a set to the next */
+    int64_t ahead;            /* bytes of codes to the rows that come later: what to prefetch */
+    struct fp4_ahead *next;   /* NULL, or scales to put in order meanwhile, a quarter with each set */
+};
+
+/* Of the groups of these scales every step-th, from `first` on. */
 static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, int64_t step)
 {
     codes most = fp4_load(a->most);
@@ -144,7 +195,8 @@ static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, 
     fp4_store(a->most, most);
 }
 
-/* x: [groups, T]; sum: [R, T, 16], of the next set 32 rows on. */
+/* R rows of each set times T tokens.  x: [groups][T]; sum: [R][T][16], that of the next set 32 * T * 16
+ * floats on.  plain: whether all scales are. */
 LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x,
                    int64_t groups, float *sum)
 {
@@ -172,7 +224,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
             }
             EACH(t, T) {
                 words u[4][FP4_LIMBS];
-                EACH(e, D) { /* the highest first; each a short chain of its own */
+                EACH(e, D) { /* the highest limb first; each is a short chain of its own */
                     int d = D - 1 - e;
                     words v[4],
                         start = FP4_JOINS || !d ? fp4_load(at->bias[d] + part * FP4_LANES) : fp4_zero();
@@ -192,8 +244,8 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
 }
 
 #if FP4_JOINS
-/* The same of four rows and one token: step by step, all limbs at once, so that no
- * chain of products is long. */
+/* The same of four rows and one token: all limbs go through a step together, so that no chain of products is
+ * long. */
 LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups,
                        float *sum)
 {
@@ -256,7 +308,7 @@ static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const s
                                                float *sum) = { { FP4_EACH(2any), FP4_EACH(2plain) },
                                                                { FP4_EACH(3any), FP4_EACH(3plain) } };
 
-/* Four rows (of each set), in as many tiles as it takes. */
+/* All four rows of each set, in as many tiles as it takes. */
 static void fp4_four(const struct fp4_rows *a, int limbs, bool plain, int T, const struct fp4_x *x,
                      int64_t groups, float *sum)
 {
@@ -270,17 +322,18 @@ static void fp4_four(const struct fp4_rows *a, int limbs, bool plain, int T, con
 
 /* ---- rows ---- */
 
-/* Rows [base, last], base a multiple of 4, those before `first` unwanted, over columns [k, k + cols), cols a
- * multiple of 256 but for the last ones of the row; T tokens at x, sums at sum. */
+/* Rows times the T tokens of one tile over one piece of columns. */
 struct fp4_span {
     const struct moe_weight *w;
     int limbs, T;
-    int64_t base, first, last, k, cols;
-    const struct fp4_x *x;
-    float *sum;
+    int64_t base;          /* rows [base, last]; base is a multiple of 4, */
+    int64_t first, last;   /* and rows before `first` are computed but not wanted */
+    int64_t k, cols;       /* columns [k, k + cols); cols is a multiple of 256 but at the end of the row */
+    const struct fp4_x *x; /* [groups][T] */
+    float *sum;            /* [rows][T][16] */
 };
 
-/* The columns that are left of a row's last group, of one set. */
+/* The last group of one set where it is not whole: its codes are copied and filled up with zeros. */
 static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set, float *sum)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256;
@@ -293,8 +346,8 @@ static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set
     fp4_four(&rows, s->limbs, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
-/* Rows r to r + 3, and those 32, 64, 96 after them where there are four sets; a: all but their codes.  plain:
- * whether their scales are. */
+/* Rows r to r + 3, and those 32, 64 and 96 after them where there are four sets.  a: all but their codes,
+ * which this fills in; rows that do not exist or are not wanted take the codes of one that is. */
 static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool plain)
 {
     int64_t stride = s->w->cols / 2;
@@ -307,8 +360,9 @@ static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, boo
     for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
 }
 
-/* Tiles hold the scales of 16 rows together: four from some row on, and those 32, 64, 96 after them.  Put in
- * order: out [4][FP4_X + 1][4 rows][16], whole groups by fp4_untile_some, what is left of the row by this. */
+/* A tile holds the scales of 16 rows together: of four rows, and of those 32, 64 and 96 after them.  They are
+ * put in the order of fp4_rows.scale, whole groups by fp4_untile_some and the last group, which is not whole,
+ * by this. */
 static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256 / 16;
@@ -319,6 +373,7 @@ static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
     if (rest) fp4_untile(lines, 64, a->out + 64 * groups, FP4_QUARTER, &most);
 }
 
+/* a: the scales of the 16 rows from `row` on, to be put in order at out. */
 static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, struct fp4_ahead *a)
 {
     int64_t blocks = s->w->cols / 16, tile = (blocks + 3) / 4 * 512;
@@ -328,7 +383,8 @@ static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, st
                              .soon = row % 128 < 28 ? 64 : tile - 28 * 16 };
 }
 
-/* Where all of 16 rows are wanted, the scales of the next 16 are put in order beside their products. */
+/* A span of a weight whose scales lie in tiles, 16 rows at a time.  Where all of the 16 are wanted, they are
+ * multiplied as four sets in one call, and the scales of the next 16 are put in order meanwhile. */
 static void fp4_span_tiled(const struct fp4_span *s)
 {
     _Alignas(64) uint8_t scale[2][4 * FP4_QUARTER];
@@ -357,6 +413,7 @@ static void fp4_span_tiled(const struct fp4_span *s)
     }
 }
 
+/* A span of a weight whose scales lie row by row. */
 static void fp4_span_linear(const struct fp4_span *s)
 {
     int64_t blocks = s->w->cols / 16, here = s->cols / 16;
@@ -375,8 +432,8 @@ static void fp4_span_linear(const struct fp4_span *s)
     }
 }
 
-/* The sums of n <= 16 rows of one token, `apart` floats from row to row, into y: 16 folds at once,
- * in the order of vf_fold. */
+/* The results of n <= 16 rows for one token, into y.  The partial sums of a row lie `apart` floats after
+ * those of the row before; 16 rows are folded at once, in the order of vf_fold. */
 static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apart, int64_t n, float *y)
 {
     vf v[16];
@@ -390,20 +447,22 @@ static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apa
     else vf_storen(y, n, s);
 }
 
-/* Tokens [t0, t0 + n), n <= FP4_BATCH, and rows [r, r + rows), n * rows <= FP4_SUMS with rows filled up to
- * multiples of 4 on both sides. */
+/* Tokens [t0, t0 + n), n <= FP4_BATCH, times rows [r, r + rows).  The rows, extended to multiples of 4 at
+ * both ends, times n are at most FP4_SUMS. */
 static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int64_t rows)
 {
-    _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two lines costs two */
+    _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two cache lines costs two */
     _Alignas(64) float sum[FP4_SUMS * 16];
     bool finite[FP4_BATCH];
     struct fp4_span s = {
         .w = a->w, .limbs = a->limbs, .base = r / 4 * 4, .first = r, .last = r + rows - 1
     };
-    int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4, tiles = (n + FP4_TILE - 1) / FP4_TILE,
-            cols = a->w->cols;
-    int64_t groups = (cols + 255) / 256, most = moe_min_i64(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n),
-            pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
+    int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4;
+    int64_t tiles = (n + FP4_TILE - 1) / FP4_TILE;
+    int64_t cols = a->w->cols, groups = (cols + 255) / 256;
+    int64_t most = moe_min_i64(n <= 2 ? FP4_X : FP4_NEAR, FP4_X / n); /* groups of a piece */
+    int64_t pieces = (groups + most - 1) / most, piece = (groups + pieces - 1) / pieces;
+
     memset(sum, 0, sizeof *sum * (size_t)(all * n * 16));
     for (int64_t t = 0; t < n; t++) finite[t] = true;
     for (s.k = 0; s.k < cols; s.k += 256 * piece) {
@@ -418,6 +477,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
             (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s);
         }
     }
+
     for (int64_t i = 0; i < tiles; i++) {
         int64_t t = i * n / tiles, T = (i + 1) * n / tiles - t;
         for (int64_t j = 0; j < T; j++) {
