@@ -1,33 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/activations.h - activations as an NVFP4 product sees them.  Included once by each
- * kernels/<isa>/activations.c.
+/* kernels/body/activations.h - activations as an NVFP4 product on a GPU sees them.  Included once by each
+ * kernels/<isa>/activations.c, after its lanes.h.
  *
- * A block is 16 lanes.  Its scale is computed once, in scalar code that ref shares.  Magnitudes round
- * by the float32 adder: for a below 2 the e2m1 values are the multiples of 1/2, from there to 4 those
- * of 1, above those of 2, and (a + m) - m rounds a to a multiple of the last place of m, ties to even,
- * which is e2m1's even code. */
+ * The 16 lanes are the values of one block, whose scale is computed once, by scalar code that ref shares. */
 #include "kernels/scalar.h"
 
-LANE vf round_e2m1(vf a) /* 0 <= a <= 6 */
+/* e2m1 of 0 <= a <= 6.  Its values are multiples of 1/2 below 2, of 1 below 4, and of 2 above.  (a + m) - m
+ * rounds a to a multiple of m's last place, to even on a tie, which is also e2m1's even code. */
+LANE vf round_e2m1(vf a)
 {
     const vf halves = vf_set(0x1.8p22f), ones = vf_set(0x1.8p23f), twos = vf_set(0x1.8p24f);
     vf m = vf_blend(vf_lt(a, vf_set(2)), halves, vf_blend(vf_lt(a, vf_set(4)), ones, twos));
     return vf_sub(vf_add(a, m), m);
 }
 
-/* Magnitudes of a block under a scale. */
+/* What the magnitudes a of a block become under a scale. */
 LANE vf round_block(vf a, struct moe_act_scale s)
 {
     return vf_mul(round_e2m1(vf_min(vf_mul(a, vf_set(s.inverse)), vf_set(6))), vf_set(s.value));
 }
 
+/* The squared error of q, in double. */
 LANE double lost(vf a, vf q)
 {
     vd d = vd_sub(vd_of(a), vd_of(q));
     return vd_fold(vd_fma(d, d, vd_zero()));
 }
 
-/* Signs are put back on what `choose` makes of magnitudes. */
+/* Every block of x: `choose` rounds its magnitudes a, whose largest is amax, and then signs are put back.  A
+ * block with an Inf or NaN becomes NaN. */
 LANE void each_block(const float *x, int64_t n, float input_scale, float *out,
                      vf (*choose)(vf a, float amax, float input_scale, float global))
 {
@@ -45,12 +46,13 @@ LANE void each_block(const float *x, int64_t n, float input_scale, float *out,
     }
 }
 
+/* Under the scale that puts the largest magnitude on 6. */
 LANE vf on_six(vf a, float amax, float input_scale, float global)
 {
     return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global));
 }
 
-/* Under the scale that loses least; the first on a tie. */
+/* Under that of n scales which loses least; the first on a tie. */
 LANE vf best_of(vf a, const struct moe_act_scale *s, int n)
 {
     vf best = round_block(a, s[0]);

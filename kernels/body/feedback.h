@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form, all scales of a block at once:
- * a scale a lane.  Included once by each kernels/<isa>/feedback.c, after its lanes.h. */
+/* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form.  All scales that a block may
+ * get are tried at once, a scale a lane.  Included once by each kernels/<isa>/feedback.c, after its
+ * lanes.h. */
 #include "kernels/scalar.h"
 
-
-/* s * e2m1(t / s): nearest, ties to the even code, saturating.  Adding and taking away 1.5 *
- * 2^23 units rounds to a unit. */
+/* s * e2m1(t / s): to the nearest value, to the even code on a tie, saturating.  e2m1 values below 2 are
+ * multiples of 1/2, below 4 of 1, and above of 2.  Adding and subtracting 1.5 * 2^23 such units rounds to a
+ * unit. */
 LANE vf round_e2m1(vf t, vf s)
 {
     vf y = vf_div(t, s), a = vf_abs(y), sign = vf_bits(vi_sub(vi_bits(y), vi_bits(a)));
@@ -15,7 +16,7 @@ LANE vf round_e2m1(vf t, vf s)
     return vf_mul(vf_bits(vi_add(vi_bits(v), vi_bits(sign))), s);
 }
 
-/* The value of positive e4m3 codes. */
+/* The values of positive e4m3 codes: `whole` for normal, `small` for subnormal ones. */
 LANE vf e4m3_of(vi c)
 {
     vf whole = vf_bits(vi_shl(vi_add(c, vi_set(960)), 20));
@@ -23,9 +24,15 @@ LANE vf e4m3_of(vi c)
     return vf_blend(vf_lt(small, vf_set(0x1p-6f)), small, whole);
 }
 
-struct block { const float *l, *d, *w; float *a; int64_t ldl; float global; };
+/* One block of nvfp4_feedback: pointers to its first column, with the names of kernels.def. */
+struct block {
+    const float *l, *d, *w;
+    float *a;
+    int64_t ldl;
+    float global;
+};
 
-/* The block under 16 scales: values and targets of each. */
+/* The block under 16 scales s: q and t [column][scale] get its values and targets; returns the costs. */
 LANE vf try_scales(const struct block *b, vf s, float q[16][16], float t[16][16])
 {
     vf e[16], cost = vf_zero();
@@ -42,7 +49,7 @@ LANE vf try_scales(const struct block *b, vf s, float q[16][16], float t[16][16]
     return cost;
 }
 
-/* Codes low .. high in the lanes; those past the end try high again. */
+/* The scales of the codes low .. high, one a lane; lanes past the end get that of high. */
 LANE vf steps(int low, int high, float global)
 {
     int32_t code[16];
@@ -50,6 +57,7 @@ LANE vf steps(int low, int high, float global)
     return vf_mul(e4m3_of(vi_bits(vf_load(code))), vf_set(global));
 }
 
+/* Round one block.  Returns its scale code, fills q [16], and makes b->a its targets. */
 static uint8_t feedback_block(const struct block *b, float *q)
 {
     float amax = 0, cost[16], v[16][16], t[16][16];

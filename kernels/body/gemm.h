@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/gemm.h - the general matrix product.  Included once by each kernels/<isa>/gemm.c,
- * after its lanes.h, which also sets GEMM_ROWS and GEMM_WIDE: the register tile is GEMM_ROWS rows of
- * c by GEMM_WIDE * 16 columns.
+/* kernels/body/gemm.h - the general matrix product.  Included once by each kernels/<isa>/gemm.c, after its
+ * lanes.h and after it has set GEMM_ROWS and GEMM_WIDE: the register tile is GEMM_ROWS rows of c by
+ * GEMM_WIDE * 16 columns.
  *
- * Both operands are copied into panels first: a by GEMM_ROWS rows, b by GEMM_WIDE * 16
- * columns, zeros past the ends. */
+ * Both operands are first copied into panels that the tile reads in order: a by GEMM_ROWS rows, b by
+ * GEMM_WIDE * 16 columns, each with zeros past its end.  This is the scheme of Goto and van de Geijn, Anatomy
+ * of High-Performance Matrix Multiplication, 2008. */
 #include <string.h>
 
-enum { GEMM_DEPTH = 256, GEMM_M = 96, GEMM_N = 192, GEMM_LANES = 16 * GEMM_WIDE };
+enum {
+    GEMM_DEPTH = 256, /* columns of a, and rows of b, of a panel */
+    GEMM_M = 96,      /* rows of a of a panel */
+    GEMM_N = 192,     /* columns of b of a panel */
+    GEMM_LANES = 16 * GEMM_WIDE
+};
 
-struct gemm_panels { float a[GEMM_M * GEMM_DEPTH], b[GEMM_N * GEMM_DEPTH]; };
+struct gemm_panels {
+    float a[GEMM_M * GEMM_DEPTH]; /* [m / GEMM_ROWS][k][GEMM_ROWS] */
+    float b[GEMM_N * GEMM_DEPTH]; /* [n / GEMM_LANES][k][GEMM_LANES] */
+};
 
 static void gemm_pack_a(float *to, const float *a, int64_t ai, int64_t ap, int64_t m, int64_t k)
 {
@@ -30,6 +39,7 @@ static void gemm_pack_b(float *to, const float *b, int64_t bp, int64_t n, int64_
             }
 }
 
+/* One register tile: c [m <= GEMM_ROWS][n <= GEMM_LANES] += alpha * a b over k, of panels' strips a and b. */
 LANE void gemm_tile(const float *a, const float *b, int64_t k, float alpha, float *c, int64_t ldc, int64_t m,
                     int64_t n)
 {

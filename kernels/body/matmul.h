@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/matmul.h - products with a stored weight.  Included once by each
- * kernels/<isa>/matmul.c, after its lanes.h.
+/* kernels/body/matmul.h - products with a stored weight.  Included once by each kernels/<isa>/matmul.c, after
+ * its fp4.h and lanes.h.  NVFP4 weights have a path of their own, body/fp4.h.
  *
- * Ladder: 32 rows of 7168, one core of an EPYC with AVX-512 (family 25 model 17), processor time,
- * other work on the machine; avx512 / avx2.  NVFP4 has a path of its own, body/fp4.h.  Copying the
- * f32 bytes: about 100 GB/s.
- *                                        n = 1: bf16            nvfp4                n = 32: bf16
- *   ref                                  340 us                 2090 us              10960 us
- *   loops over sums left to the compiler  31 / 28 us (wall)      28 / 46 us (wall)     912 / 525 us (wall)
- *   EACH unrolls them into registers  17.4 / 14.7 us  26.1 / 40.7 us  179 / 214 us = 82 / 69 GFLOPS
- *   no signed division by group           17.0 / 14.8 us         19.7 / 30.0 us        180 / 206 us
- *   whole groups apart from the tail       7.8 / 7.9 us          15.4 / 26.7 us        unchanged code
- *                                         (63 / 62 GB/s)        (10.2 / 5.9 GB/s) */
+ * LADDER.  32 rows of 7168 on one core of an EPYC with AVX-512 (family 25 model 17), processor time in us,
+ * other work on the machine: avx512 / avx2.  Copying the f32 bytes: about 100 GB/s.
+ *                                          bf16, n = 1        nvfp4, n = 1       bf16, n = 32
+ *   ref                                    340                2090               10960
+ *   loops over sums left to the compiler   31 / 28 (wall)     28 / 46 (wall)     912 / 525 (wall)
+ *   EACH unrolls them into registers       17.4 / 14.7        26.1 / 40.7        179 / 214: 82 / 69 GFLOPS
+ *   no signed division by group            17.0 / 14.8        19.7 / 30.0        180 / 206
+ *   whole groups apart from the tail       7.8 / 7.9          15.4 / 26.7        unchanged code
+ *                                          (63 / 62 GB/s)     (10.2 / 5.9 GB/s) */
 #include "base/minmax.h"
 #include "kernels/body/weights.h"
 
@@ -20,7 +19,7 @@
 
 #include "kernels/body/fp4.h"
 
-/* ---- decode ---- */
+/* ---- dequantize ---- */
 
 LANE void dequantize_as(int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
 {
@@ -42,28 +41,34 @@ void VARIANT(dequantize)(const struct moe_weight *w, int64_t row, int64_t col, i
     BY_TYPE(w, dequantize_as(type, w, row, col, n, out))
 }
 
-/* Values that are decoded to L1 first: long enough for the scales that are made ready for each piece, short
- * enough for the write buffers. */
-enum { PAST = 1024 };
+/* Values that go to the first-level cache before they are stored: enough to make up for preparing the scales
+ * of each piece, few enough for the write buffers. */
+enum { NT_PIECE = 1024 };
 
 void VARIANT(dequantize_nt)(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
 {
-    _Alignas(64) float piece[PAST];
+    _Alignas(64) float piece[NT_PIECE];
     bool whole = (uintptr_t)out % 64 == 0 && w->cols % 16 == 0;
     for (int64_t r = r0; r < r1; r++, out += w->cols)
-        for (int64_t k = 0; k < w->cols; k += PAST) {
-            int64_t m = moe_min_i64(PAST, w->cols - k);
+        for (int64_t k = 0; k < w->cols; k += NT_PIECE) {
+            int64_t m = moe_min_i64(NT_PIECE, w->cols - k);
             VARIANT(dequantize)(w, r, k, m, whole ? piece : out + k);
             for (int64_t i = 0; whole && i < m; i += 16) vf_stream(out + k + i, vf_load(piece + i));
         }
-    _mm_sfence();
+    _mm_sfence(); /* non-temporal stores are not ordered before what follows otherwise */
 }
 
 /* ---- few tokens: values go from the codes to the sums without touching memory ---- */
 
-struct product { const struct moe_weight *w; const float *x; float *y; int64_t ldx, ldy, r0, r1; };
+/* One call of matmul, with its parameters' names. */
+struct product {
+    const struct moe_weight *w;
+    const float *x;
+    float *y;
+    int64_t ldx, ldy, r0, r1;
+};
 
-/* R rows from `r` for T tokens; a row past the end repeats the last one and is not stored. */
+/* R rows from `r` on times T tokens.  A row past the end repeats the last one and is not stored. */
 LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
 {
     struct row row[4];
@@ -97,16 +102,17 @@ LANE void fused(int type, int T, const struct product *p)
     for (int64_t r = p->r0; r < p->r1; r += FUSED_ROWS(T)) fused_rows(type, FUSED_ROWS(T), T, p, r);
 }
 
-/* ---- many tokens: a panel of decoded rows, then a register tile over it ---- */
+/* ---- many tokens: a panel of dequantized rows, then a register tile over it ---- */
 
 enum { PANEL_ROWS = 8, PANEL_COLS = 512, PANEL_TOKENS = 24 };
 
 struct panel {
-    float w[PANEL_ROWS][PANEL_COLS];          /* decoded values of these columns; zero past the end */
+    float w[PANEL_ROWS][PANEL_COLS];          /* values of some columns of some rows; 0 past the end */
     float sum[PANEL_ROWS][PANEL_TOKENS][16];  /* partial sums so far */
 };
 
-/* 4 rows x T tokens over the m columns of the panel; x is at the first of these columns. */
+/* Four rows times T tokens over the m columns of the panel.  x points at the first of these columns, for the
+ * first of these tokens. */
 LANE void tile(int T, struct panel *p, int row, int64_t token, const float *x, int64_t ldx, int64_t m)
 {
     for (int part = 0; part < TILE_PARTS; part++) {
@@ -195,8 +201,9 @@ void VARIANT(matmul_int16)(const struct moe_weight *w, int64_t r0, int64_t r1, c
     else VARIANT(matmul)(w, r0, r1, x, ldx, n, y, ldy);
 }
 
-/* ---- the transposed product: y stays in cache, four rows go by at once ---- */
+/* ---- the transposed product: y stays in cache, and four rows at once are added to it ---- */
 
+/* R rows from `r` on, times x[0..R - 1], added to y. */
 LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const float *x, float *y)
 {
     struct row row[4];

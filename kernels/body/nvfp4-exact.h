@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: what
- * kernels/body/nvfp4.h cannot tell apart.
+/* kernels/body/nvfp4-exact.h - one NVFP4 block at a time, with ref's arithmetic: for blocks whose best scale
+ * or codes the estimates of kernels/body/nvfp4.h cannot tell.
  *
- * ref divides, rounds, multiplies back and adds squares in double in ascending order.  Sums are made here in
- * another order first; where two are within 2^-40 of each other, in ref's. */
+ * ref divides, rounds, multiplies back and adds squares in double, in ascending order.  Here sums are made in
+ * an order that suits vectors first, and in ref's order only where two are within 2^-40 of each other. */
 #include "kernels/scalar.h"
 
 #include <string.h>
 
-struct codes { uint64_t bits[2]; }; /* a set of scale codes */
+struct codes { uint64_t bits[2]; }; /* a set of scale codes: bit c of 128 */
+
 OP void codes_add(struct codes *s, int c) { s->bits[c >> 6] |= (uint64_t)1 << (c & 63); }
-OP int codes_take(struct codes *s) /* the least one, out of the set; 127 when empty */
+
+/* Take the least code out of the set; 127 when it is empty. */
+OP int codes_take(struct codes *s)
 {
     int i = s->bits[0] ? 0 : 1;
     if (!s->bits[i]) return 127;
@@ -19,7 +22,7 @@ OP int codes_take(struct codes *s) /* the least one, out of the set; 127 when em
     return c;
 }
 
-/* moe_f32_to_e2m1 of a >= 0: below 1 to halves, from 1 on to one bit of mantissa, both to even. */
+/* moe_f32_to_e2m1 of a >= 0: below 1 it rounds to halves, from 1 on to one bit of mantissa, both to even. */
 OP bi e2m1_code(bf a)
 {
     bi u = f_bits(a), low = f_round(f_mul(a, f_set(2)));
@@ -27,17 +30,18 @@ OP bi e2m1_code(bf a)
     return i_pick(f_lt(a, f_set(1)), low, i_min(high, i_set(7)));
 }
 
-/* a >= 0 lies halfway between two e2m1 values; also of few others. */
+/* The lanes, as bits, in which a >= 0 lies halfway between two e2m1 values; of other values a few may be
+ * among them. */
 OP unsigned ties(bf a)
 {
-    /* 0 of .25 and .75 */
+    /* 0 for .25 and .75 */
     bf low = f_abs(f_sub(f_abs(f_sub(a, f_set(.5f))), f_set(.25f)));
-    /* 0 of 1.25, 1.75, 2.5, 3.5, 5 */
+    /* 0 for 1.25, 1.75, 2.5, 3.5 and 5 */
     bi high = i_sub(i_and(f_bits(a), i_set(0x3fffff)), i_set(0x200000));
     return m_bits(f_le(low, f_set(0))) | (~m_bits(i_any(high)) & ((1u << LANES) - 1));
 }
 
-/* Sum of squared differences of 16 values as ref makes it. */
+/* The sum of the squared differences of 16 values, as ref makes it. */
 static double ordered(const float *x, const float *y)
 {
     double err = 0;
@@ -48,8 +52,12 @@ static double ordered(const float *x, const float *y)
     return err;
 }
 
-struct trial { float v[16]; double err; unsigned ties; }; /* ties: of 0 where none of the quotients is one */
-static void try_scale(const float *x, float global, int c, struct trial *t) /* x: magnitudes */
+/* A block under one scale: its values, their squared error, and `ties`, which is 0 where no quotient lies on
+ * a tie. */
+struct trial { float v[16]; double err; unsigned ties; };
+
+/* x: magnitudes. */
+static void try_scale(const float *x, float global, int c, struct trial *t)
 {
     static const float e2m1[8] = { 0, .5f, 1, 1.5f, 2, 3, 4, 6 };
     bf s = f_set(moe_e4m3_to_f32((uint8_t)c) * global);
@@ -62,16 +70,17 @@ static void try_scale(const float *x, float global, int c, struct trial *t) /* x
     }
 }
 
-static bool better(const float *x, const struct trial *a, const struct trial *b) /* a is */
+/* Whether a has less error than b by ref's arithmetic. */
+static bool better(const float *x, const struct trial *a, const struct trial *b)
 {
     if (fabs(a->err - b->err) > 0x1p-40 * b->err) return a->err < b->err;
-    /* the ties of a code and its half, of INT4 sources above all */
+    /* a code and its half often give the same values where the source was INT4 */
     if (!memcmp(a->v, b->v, sizeof a->v)) return false;
     return ordered(x, a->v) < ordered(x, b->v);
 }
 
-/* The best of the codes in `in`, each with its codes eight, sixteen .. above where those may be better
- * (kernels/body/nvfp4.h, WINDOW). */
+/* The best of the codes in `in`, and of those 8, 16, ... above each where they may be better (WINDOW of
+ * kernels/body/nvfp4.h). */
 static int settle(const float *x, float global, struct codes in)
 {
     struct trial t[2] = { { .err = INFINITY } };
@@ -85,7 +94,8 @@ static int settle(const float *x, float global, struct codes in)
     return best;
 }
 
-/* The best of all, from the rounded amax / (6 global) on: by the bounds in kernels/body/nvfp4.h. */
+/* The best code of all.  c0: the code of amax / (6 global), from which this looks down and up as far as
+ * WINDOW of kernels/body/nvfp4.h says. */
 static int search_one(const float *x, float global, float amax, int c0)
 {
     struct trial t;
@@ -103,7 +113,8 @@ static int search_one(const float *x, float global, float amax, int c0)
     return settle(x, global, in);
 }
 
-static bool encode_one(const float *x, float scale, uint8_t *codes) /* whether a quotient lies on a tie */
+/* The codes of a block, 8 bytes.  Returns whether a quotient may lie on a tie. */
+static bool encode_one(const float *x, float scale, uint8_t *codes)
 {
     int32_t c[16];
     unsigned tie = 0;

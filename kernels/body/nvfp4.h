@@ -1,70 +1,86 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by
- * each kernels/<isa>/nvfp4.c.
+/* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by each
+ * kernels/<isa>/nvfp4.c, after its blocks.h.
  *
- * Bytes as ref gives them, for any input.  Blocks lie across vectors (a lane is a block), so that no
- * sum is horizontal, and two elements of a block share a lane as 16-bit words: u = 8192 |x| / s.  What
- * u cannot decide goes to nvfp4-exact.h, one block at a time; blocks outside the range where the
- * bounds below hold go to ref.
+ * They give ref's bytes for any input, without ref's divisions and sums in double.  Blocks lie across
+ * vectors, a block a lane, so that no sum is horizontal; two elements of a block share a lane, as 16-bit
+ * words u = 8192 |x| / s, where s is the block's scale times the global.  A block that u cannot decide is
+ * settled by nvfp4-exact.h; a block outside the range where the bounds below hold goes to ref.
  *
- * BOUND.  Magnitudes are made words first, xi = round(65535 |x| / A) with A the block's largest; then u =
- * floor(xi R / 2^16), R = ceil of 2^29 A / (65535 s), at most 64512.  Against 8192 |x| / s: rounding xi adds
- * within R / 2^17 < 1/2, R lies up to 1 too high (less than 1 in u), floor up to 1 too low; float32 on the
- * way adds less than .02: u is within 1.52.  The nearest e2m1 value is looked up by the quarter that u lies
- * in, all ties being ends of quarters.  Distance to the nearest value changes by at most as much as
- * u: with D = sum of 16 squared distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) *
- * 8192 / s, ref's own roundings and the four bits taken from an estimate included.  Codes that this
- * cannot tell apart are settled.
+ * BOUND.  How far an error estimated from words may be off.  Let A be the block's largest magnitude.
+ * - Magnitudes become words first: xi = round(65535 |x| / A).  Then u = floor(xi R / 2^16), where R = the
+ *   ceiling of 2^29 A / (65535 s), at most 64512.
+ * - Against 8192 |x| / s: rounding xi adds at most R / 2^17 < 1/2; R is up to 1 too high, which adds less
+ * than
+ *   1; floor takes up to 1; float32 arithmetic on the way adds less than .02.  So u is within 1.52.
+ * - The nearest e2m1 value is looked up by the quarter that u lies in, as all ties are ends of quarters.  The
+ *   distance to the nearest value changes by at most as much as u.  So with D = the sum of the 16 squared
+ *   distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s; NEAR also covers ref's
+ *   own roundings and the four bits that an estimate gives up to its index.
+ * Codes whose estimates are too close for this bound are settled.
  *
- * CODES, once the scale is chosen, are looked up by u = round(8192 |x| / s) in one float32 operation: within
- * .52, so that only u on a tie itself leaves a code open.  Such blocks are mended with ref's arithmetic.
+ * CODES.  Once the scale is chosen, elements' codes are looked up by u = round(8192 |x| / s), made by one
+ * float32 operation: within .52, so that only a u exactly on a tie leaves a code open.  Such blocks are
+ * mended with ref's arithmetic.
  *
- * WINDOW.  With s_c the scale of code c and top the largest code with 3.5 s <= A; A / s < 7.9 for the
- * nine codes top - 8 to top:
- * - From below: any c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of top - 9
- *   is not above the least of the window, settle_lane takes what lies below, too.
- * - From above: for c >= 16, code c - 8 is exactly half of c.  While A < 7 s_(c-8), each value that c can
- *   choose (0, .5, 1, 1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6 times s_(c-8)),
- *   the same float32: c - 8 is no worse in any element, hence none in ref's sum, whose roundings are
- *   monotonic, and the lower code wins ties.  Only an element whose quotient in float32 is a tie may go
- *   elsewhere (beside a tie, the rounding of a stored value is smaller than the difference that the quotient
- *   shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or c - 8 may be the best and has such a tie:
- *   then settle tries c, c + 8 ..
+ * WINDOW.  Which scale codes a search has to try.  Let s_c be the scale of code c, and top the largest code
+ * with 3.5 s_top <= A.  For the nine codes top - 8 to top, A / s < 7.9.
+ * - Below the window: code c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of
+ *   top - 9 is not above the least error of the window, settle_lane tries what lies below, too.
+ * - Above it: for c >= 16 the scale of code c - 8 is exactly half of that of c.  While A < 7 s_(c-8), each
+ *   value that c can choose (0, .5, 1, 1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6
+ *   times s_(c-8)), the same float32.  So c - 8 is no worse in any element, and hence not in ref's sum, whose
+ *   roundings are monotonic; and the lower code wins ties.  The one exception is an element whose quotient in
+ *   float32 is a tie, as it may be rounded to the other side (beside a tie, the rounding of a stored value is
+ *   smaller than the difference that the quotient shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or
+ *   c - 8 may be the best and has such a tie: then settle tries c, c + 8, ...
  *
- * LADDER (one core, G weights/s of max / four-over-six / search).
- * Zen 4, from float32 in L2: float32 estimates, a division a weight for codes, ties in double: 1.6 / 1.1 /
- * 0.50, AVX2 1.1 / 0.7 / 0.28.  Intel Xeon (family 6 model 207), normal bf16 in L2:  avx512  avx2
- *   words, ten codes, blocks below the window one by one           3.0 / 1.7 / 0.49      1.9 / 1.0 / 0.29
- *   a window of nine from the top, factors from tables, words by
- *   an fma, only u on a tie left open                              3.4 / 1.9 / 0.88      2.1 / 1.1 / 0.50
- *   c + 8 only for ties, two codes below the window not ten        3.5 / 1.9 / 0.92      2.1 / 1.1 / 0.52
- *   codes of one batch made while the next chooses, prefetch       3.8 / 2.1 / 1.01      2.3 / 1.2 / 0.56
- *   squares by VNNI                                                3.8 / 2.1 / 1.08
- *   bf16 kept as words alone, |x| made from them twice  5 % more / 2 % more / the
- *       same (beside other programs) */
+ * LADDER.  10^9 weights/s of one core: max / four over six / search.
+ *   Zen 4, float32 in the second-level cache          avx512                 avx2
+ *     float32 estimates, a division a weight for
+ *     codes, ties in double                           1.6 / 1.1 / 0.50       1.1 / 0.7 / 0.28
+ *   Intel Xeon (family 6 model 207), normal bf16 in the second-level cache
+ *     words, ten codes, blocks below the window
+ *     one by one                                      3.0 / 1.7 / 0.49       1.9 / 1.0 / 0.29
+ *     a window of nine from the top, factors from
+ *     tables, words by an fma, only a u on a tie
+ *     leaves a code open                              3.4 / 1.9 / 0.88       2.1 / 1.1 / 0.50
+ *     c + 8 only for ties, two codes below the
+ *     window instead of ten                           3.5 / 1.9 / 0.92       2.1 / 1.1 / 0.52
+ *     codes of one batch made while the next
+ *     chooses, prefetch                               3.8 / 2.1 / 1.01       2.3 / 1.2 / 0.56
+ *     squares by VNNI (avx512dot)                     3.8 / 2.1 / 1.08
+ *     bf16 kept as words alone, |x| made from
+ *     them twice                                      5 % more / 2 % more / the same (beside other
+ *     programs) */
 #include "kernels/body/nvfp4-exact.h"
 
-#define NEAR 6.375f
-#define FAST_CODE 8 /* from here on, codes are normal numbers */
-#define FAST_TOP 17 /* search: from here on, all codes that it tries or bounds */
-#define AHEAD 4096  /* bytes of input that are asked for before they are needed */
+#define NEAR 6.375f /* see BOUND */
+#define FAST_CODE 8 /* from this code on scales are normal numbers */
+#define FAST_TOP 17 /* with a top from here on, all codes that a search tries or bounds are normal */
+#define AHEAD 4096  /* bytes by which input is prefetched */
 
 /* ---- LANES blocks ---- */
 
+/* Sets of blocks are bits: bit l for block l. */
 struct batch {
-    float t[16][LANES];        /* |x|, element by block; of float32 alone */
-    int32_t w[8][LANES];       /* upper halves of x, elements 2j and 2j + 1 */
-    int32_t xi[8][LANES];      /* as in BOUND */
-    float amax[LANES];
-    unsigned ready;            /* blocks in the range where the bounds hold, not zero */
-    unsigned zero, decided, odd;
-    int32_t code[LANES];       /* of the scale */
+    float t[16][LANES];        /* |x|, [element][block]; of float32 alone */
+    int32_t w[8][LANES];       /* upper halves of x, which are bf16: elements 2j and 2j + 1 */
+    int32_t xi[8][LANES];      /* words as in BOUND: elements 2j and 2j + 1 */
+    float amax[LANES];         /* of each block */
+
+    unsigned ready;            /* blocks in the range where the bounds hold, their amax not 0 */
+    unsigned zero;             /* blocks of zeros */
+    unsigned decided;          /* search: blocks whose scale only a quotient on a tie can change */
+    unsigned odd;              /* search: blocks whose amax may exceed 7.9 scales, which no u holds */
+    int32_t code[LANES];       /* the code that the scale gets */
+
     const uint8_t *x;
-    int bytes;                 /* a value of x: 2 or 4 */
+    int bytes;                 /* of a value of x: 2 (bf16) or 4 (float32) */
     float global;
 };
 
-/* moe_f32_to_ue4m3, moe_e4m3_to_f32 of positive codes, by lane. */
+/* moe_f32_to_ue4m3 in each lane, and moe_e4m3_to_f32 of positive codes. */
 OP bi to_ue4m3(bf v)
 {
     v = f_min(f_max(v, f_set(0x1p-9f)), f_set(448));
@@ -111,7 +127,7 @@ static void batch_load(struct batch *b)
     else load_f32(b);
 }
 
-/* The values of one block. */
+/* The values of block l, into `to`, which it returns; then their magnitudes. */
 static const float *values(const struct batch *b, int l, float to[16])
 {
     const uint8_t *p = b->x + 16 * l * b->bytes;
@@ -128,7 +144,8 @@ static const float *magnitudes(const struct batch *b, int l, float to[16])
     return to;
 }
 
-/* |x| times f by block, elements 2j and 2j + 1, as words: rounded once, to where 2^23 leaves the ones. */
+/* |x| times f, elements 2j and 2j + 1 of each block, as words.  Adding 2^23 rounds to an integer, which then
+ * stands in the lowest bits; as an fma this rounds once. */
 OP bi words(const struct batch *b, int bytes, int j, bf f)
 {
     const bf ones = f_set(0x1p23f);
@@ -142,7 +159,7 @@ OP bi words(const struct batch *b, int bytes, int j, bf f)
     return w_join(f_bits(f_fma(x, f, ones)), f_bits(f_fma(y, f, ones)));
 }
 
-/* no division by 0 */
+/* The largest magnitudes, but never 0: what others are divided by. */
 OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
 
 OP void make_xi(struct batch *b)
@@ -165,16 +182,17 @@ OP bi choose_max(struct batch *b)
 
 /* ---- candidates ---- */
 
-/* 2^29 A / (65535 global): R is this over the scale. */
+/* 2^29 A / (65535 global).  R is this divided by the code's scale. */
 OP bf multiplier_base(const struct batch *b)
 {
     return f_div(f_mul(some_amax(b), f_set(0x1p29f / 65535)), f_set(b->global));
 }
 
-/* R of scales 1 / inverse, in both words. */
+/* R for scales of 1 / inverse, in both words of each lane.  k: see multiplier_base. */
 OP bi multiplier(bf inverse, bf k) { return w_twice(f_round(f_fma(inverse, k, f_set(.5f)))); }
 
-/* (scale / 8192)^-2 of the squared error under the scales of m. */
+/* The squared error of each block under the scale that its multiplier m stands for, in units of
+ * (s / 8192)^2: D of BOUND. */
 OP bf distance(const struct batch *b, bi m)
 {
     bi d0 = i_set(0), d1 = i_set(0);
@@ -186,16 +204,18 @@ OP bf distance(const struct batch *b, bi m)
     return w_value(i_add(d0, d1));
 }
 
-/* (global / 8192)^-2 of the squared error under normal codes c. */
+/* The same under normal codes c, in units of (global / 8192)^2, which do not depend on c. */
 OP bf estimate(const struct batch *b, bi c, bf k)
 {
     bf s = from_normal(c);
     return f_mul(f_mul(distance(b, multiplier(f_div(f_set(1), s), k)), s), s);
 }
 
-/* The most that the root of an estimate with scale at most `top` can be off. */
+/* How far the root of an estimate can be off, at scales of at most `top`. */
 OP bf off(bf top) { return f_mul(top, f_set(NEAR)); }
 
+/* The codes for a maximum on 6, or on 4 where that is better.  Blocks whose two estimates are too close, or
+ * whose codes are subnormal, are decided one by one with ref's arithmetic. */
 static bi choose_four_over_six(struct batch *b)
 {
     bi six = choose_max(b),
@@ -223,8 +243,8 @@ static bi choose_four_over_six(struct batch *b)
 
 /* ---- search ---- */
 
-/* Scales of codes top, top - 1 .. in units of top's power of two: row i is of top - i,
- * column m of top % 8 = m. */
+/* The scales of codes top, top - 1, ... in units of top's power of two, their inverses and squares: row i is
+ * for top - i, column m for top % 8 = m.  SCALE(n) is that of code n for a top of 32 to 39. */
 #define SCALE(n) ((float)((8 + (n) % 8) << (n) / 8) / 128)
 #define INVERSE(n) (1 / SCALE(n))
 #define SQUARE(n) (SCALE(n) * SCALE(n))
@@ -241,19 +261,22 @@ static bi choose_four_over_six(struct batch *b)
 static const float step_scale[10][8] = STEPS(SCALE), step_inverse[10][8] = STEPS(INVERSE),
                    step_square[10][8] = STEPS(SQUARE);
 
-enum { WINDOW = 9 }; /* top .. top - 8 */
+enum { WINDOW = 9 }; /* codes top to top - 8 */
 struct window {
-    float est[WINDOW][LANES]; /* of (unit global / 8192)^2, i in the lowest four bits */
-    bi top, i;
-    bf unit, k;               /* unit: top's power of two; k: R times the scale over unit */
-    bf least, second;
+    float est[WINDOW][LANES]; /* estimates of code top - i, in units of (unit * global / 8192)^2; the lowest
+                               * four bits hold i */
+    bi top, i;                /* i: what try_window tries next */
+    bf unit;                  /* the power of two in the scale of top */
+    bf k;                     /* R times scale, divided by unit: what `multiplier` wants */
+    bf least, second;         /* the two smallest estimates, with their i */
 };
 
+/* Estimate code top - i of each block.  capped: some block's top is above 126, where there are no codes. */
 OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
 {
     bf e = f_mul(distance(b, multiplier(f_of8(step_inverse[i], w->top), w->k)),
                  f_of8(step_square[i], w->top));
-    /* top is at most that of 6.4 * 448 / 3.5: 132 */
+    /* top is at most 132, the code that 6.4 * 448 / 3.5 would have */
     if (capped && i < 6) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e);
     e = i_float(i_tag(f_bits(e), w->i));
     w->i = i_add(w->i, i_set(1));
@@ -262,20 +285,20 @@ OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
     f_store(w->est[i], e);
 }
 
+/* Find the top of each block, the largest code with 3.5 s <= A, and begin with no estimates. */
 static void window_open(struct window *w, const struct batch *b)
 {
     bf scaled = f_div(f_mul(f_load(b->amax), f_set(1 + 0x1p-12f)), f_set(3.5f * b->global));
     bi power = i_and(f_bits(scaled), i_set(0x7f800000));
     w->least = w->second = f_set(0x1p125f);
-    /* the largest with 3.5 s <= A; above 126 there is nothing */
     w->top = i_sub(i_shr(f_bits(scaled), 20), i_set(120 << 3));
     w->i = i_set(0);
     w->unit = i_float(power);
     w->k = i_float(i_sub(i_add(f_bits(multiplier_base(b)), i_set(127 << 23)), power));
 }
 
-/* Fills `limit`, the most that an estimate in the running has; returns the blocks where code
- * top - WINDOW might be, too. */
+/* Fill `limit`: a code whose estimate is above it cannot be the best one.  Return the blocks in which code
+ * top - WINDOW, below the window, might be the best. */
 OP unsigned window_limit(const struct window *w, bf *limit)
 {
     bf best = i_float(
@@ -288,7 +311,8 @@ OP unsigned window_limit(const struct window *w, bf *limit)
     return ~m_bits(f_lt(root, over));
 }
 
-/* With codes below the window while 6 times their scale leaves less of the largest value than `limit`. */
+/* The best code for block l, with ref's arithmetic, of the window's codes that `limit` leaves in the running
+ * and of those below the window down to where amax - 6 s alone makes a greater error than `limit`. */
 static int settle_lane(const struct window *w, const struct batch *b, int l, float limit, int top, float unit)
 {
     float x[16];
@@ -305,8 +329,7 @@ static int settle_lane(const struct window *w, const struct batch *b, int l, flo
     return settle(magnitudes(b, l, x), b->global, in);
 }
 
-/* Sets b->decided, the blocks whose scale nothing but a quotient on a tie can change, and b->odd, those whose
- * largest value may exceed 7.9 scales. */
+/* The codes of least error.  Sets b->decided and b->odd. */
 static bi choose_search(struct batch *b)
 {
     struct window w;
@@ -325,8 +348,8 @@ static bi choose_search(struct batch *b)
     if (!open) return best;
     int32_t code[LANES], from[LANES], top[LANES];
     float limits[LANES], unit[LANES];
-    i_store(code, best), i_store(from, six), i_store(top, w.top), f_store(limits, limit),
-        f_store(unit, w.unit);
+    i_store(code, best), i_store(from, six), i_store(top, w.top);
+    f_store(limits, limit), f_store(unit, w.unit);
     for (; open; open &= open - 1) {
         int l = __builtin_ctz(open);
         float x[16];
@@ -338,9 +361,10 @@ static bi choose_search(struct batch *b)
 
 /* ---- codes ---- */
 
-struct encoded { bi low, high; unsigned unsure; }; /* bytes 0-3 and 4-7 of each block */
+/* The codes of each block, bytes 0-3 and 4-7, and the blocks in which one of them is open. */
+struct encoded { bi low, high; unsigned unsure; };
 
-/* Of x = u s / 8192. */
+/* The codes of x = u s / 8192. */
 OP struct encoded encode(const struct batch *b, const bi u[8])
 {
     const bi sign = i_set(0x08000800);
@@ -370,7 +394,8 @@ static bi choose(enum moe_nvfp4_method method, struct batch *b)
     return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b);
 }
 
-/* Blocks whose u left a code open, and those out of range. */
+/* Finish the blocks of `todo` one by one, with ref's arithmetic: those in which u left a code open, and those
+ * out of range. */
 static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes,
                  uint8_t *scales)
 {
@@ -392,7 +417,8 @@ static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned t
     }
 }
 
-/* Two steps, so that one batch's codes are made while the next one's scales are chosen. */
+/* A batch is quantized in two calls, so that its codes are made while the next batch's scales are chosen: the
+ * processor runs both at once. */
 OP void batch_choose(struct batch *b, enum moe_nvfp4_method method, const uint8_t *x, int bytes, float global)
 {
     b->x = x, b->bytes = bytes, b->global = global;
@@ -440,6 +466,7 @@ OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int6
     memcpy(scales + done, s, (size_t)left);
 }
 
+/* Whether BOUND holds for this global; choose_max looks at the blocks. */
 static bool in_range(float global) { return global >= 0x1p-60f && global <= 0x1p60f; }
 
 void VARIANT(nvfp4_quantize)(enum moe_nvfp4_method method, const float *x, int64_t n, float global,

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by
- * each kernels/<isa>/vector.c. */
+/* kernels/body/vector.h - sums, norms, activations and attention over float32.  Included once by each
+ * kernels/<isa>/vector.c, after its lanes.h. */
 #include "base/minmax.h"
 #include "kernels/scalar.h"
 
 #include <math.h>
 
-/* Sixteen values of which m exist; the others are 0. */
+
+/* Sixteen values at p, of which m exist; the others are 0, and are not stored. */
 LANE vf load_to(const float *p, int64_t m) { return m >= 16 ? vf_load(p) : vf_loadn(p, m); }
 LANE void store_to(float *p, int64_t m, vf v)
 {
@@ -16,8 +17,8 @@ LANE void store_to(float *p, int64_t m, vf v)
 
 /* ---- sums ---- */
 
-/* One dot has one chain of fused products by contract, so R of them with the same a go on
- * at once: b, b + ldb, ... */
+/* R dot products of a with b, b + ldb, ...  By the reduction order one dot product is one chain of fma, so
+ * several at once hide its latency. */
 LANE void dots(int R, const float *a, const float *b, int64_t ldb, int64_t n, float *out)
 {
     vf sum[8];
@@ -39,7 +40,7 @@ float VARIANT(dot)(const float *a, const float *b, int64_t n)
     return d;
 }
 
-/* Without its sign bit a float orders like an integer, Inf and NaN on top. */
+/* Without their sign bit floats compare as integers do, with Inf and NaN on top. */
 float VARIANT(amax)(const float *x, int64_t n)
 {
     const vi sign = vi_set(0x7fffffff);
@@ -51,7 +52,7 @@ float VARIANT(amax)(const float *x, int64_t n)
     return moe_f32_from_bits(vi_fold_max(vi_max(vi_max(most[0], most[1]), vi_max(most[2], most[3]))));
 }
 
-/* Of a pair in each lane, as the upper halves of float32. */
+/* The larger of `most` and of the two bf16 magnitudes in each lane at p, as the upper halves of float32. */
 LANE vi amax_pairs(vi most, const void *p)
 {
     const vi upper = vi_set(0x7fff0000);
@@ -84,7 +85,7 @@ void VARIANT(sqerr)(const float *x, const float *y, int64_t n, double *num, doub
     *den += vd_fold(b);
 }
 
-/* Values above 1e19 have squares that float32 does not hold. */
+/* In float32 where that holds it: values above 1e19 have squares that it does not. */
 static double sum_of_squares(const float *x, int64_t n)
 {
     double sum = (double)VARIANT(dot)(x, x, n), none = 0;
@@ -103,10 +104,12 @@ void VARIANT(rmsnorm)(const float *x, const float *w, float eps, int64_t n, floa
 
 /* ---- exponentials ---- */
 
-/* e^x within 2 units in the last place; 0 from -104 down, Inf from 88.73 up, NaN stays.  x = k ln 2 + r with
- * |r| <= 0.347, where ln 2 has a short first part so that x - k * hi is exact; the Taylor polynomial to r^7
- * is off by < 2^-27.  2^k goes on in
- * two halves: the first product is exact, the second rounds once, also into subnormals and to Inf. */
+/* e^x within 2 units in the last place: 0 from -104 down, Inf from 88.73 up; NaN stays.
+ *
+ * x = k ln 2 + r with |r| <= 0.347.  ln 2 is split into a first part of few bits, so that x - k times it is
+ * exact, and the rest.  e^r is its Taylor polynomial to r^7, which is off by less than 2^-27.  2^k is
+ * multiplied in two halves: the first product is exact, and the second rounds once, also into subnormals and
+ * to Inf. */
 LANE vf exp_lanes(vf x)
 {
     const vf magic = vf_set(0x1.8p23f);
@@ -170,7 +173,7 @@ void VARIANT(rope)(float *x, const float *cos, const float *sin, int64_t pairs)
     }
 }
 
-/* C columns of 16 values, of which the last may be short (m of all C * 16 exist). */
+/* out[i] = the sum over j of s[j] * v[j*ldv + i], for C times 16 columns, of which m exist. */
 LANE void weighted(int C, const float *s, const float *v, int64_t ldv, int64_t n, int64_t m, float *out)
 {
     vf sum[8];
@@ -193,8 +196,8 @@ void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v
     for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, moe_min_i64(16, dv - i), out + i);
 }
 
-/* As many chains as hide the latency of an fma and fit the registers: 12 zmm, or 12 ymm.  No two lanes start
- * alike, or a compiler computes one for both. */
+/* As many chains of fma as hide its latency and fit the registers: 12 of zmm, or 6 of two ymm each.  No two
+ * lanes start alike, or a compiler would compute one for both. */
 double VARIANT(peak)(int64_t rounds, float *sink)
 {
     static const float ramp[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/weights.h - one row of a stored weight, 16 values at a time.  Included after a lanes.h. */
+/* kernels/body/weights.h - values of one row of a stored weight, 16 at a time.  Included after a lanes.h.
+ * `type` is a constant wherever these are inlined: see BY_TYPE. */
 #ifndef MOE_KERNELS_BODY_WEIGHTS_H
 #define MOE_KERNELS_BODY_WEIGHTS_H
 
@@ -7,17 +8,18 @@
 
 #include <string.h>
 
-/* Scales are made float32 once for CHUNK columns.  A chunk starts at a multiple of 32 columns (of
- * 1 for F32, BF16 and F16). */
+/* A row is read in chunks of at most CHUNK columns, whose scales are made float32 once.  A chunk starts at a
+ * multiple of 32 columns (of 1 for F32, BF16, F16 and FP8). */
 enum { CHUNK = 256 };
 
 struct row {
-    const uint8_t *data;  /* of the first column of the chunk */
-    int64_t first;        /* that column, relative to its scale block (FP8 alone: col % 128) */
-    float s[CHUNK / 16];  /* scales of the chunk's blocks */
+    const uint8_t *data;  /* the code or value of the chunk's first column */
+    int64_t first;        /* FP8: that column within its scale block of 128; else unused */
+    float s[CHUNK / 16];  /* the scales of the chunk's blocks */
 };
 
-/* The four scales of a tile's row lie together; the next four are 512 bytes on. */
+/* The scales of n <= 16 blocks of a row, from `block` on, without the global.  In a tile the four scales of a
+ * row lie together, and the next four are 512 bytes on (formats/dtype.h). */
 LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block, int64_t n)
 {
     int64_t blocks = w->cols / 16;
@@ -37,8 +39,8 @@ LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block
     return vf_e4m3(c);
 }
 
-/* INT4: the scales of n <= CHUNK columns from col on, one for every 32 of them, so that
- * products read all groups alike. */
+/* INT4: the scales of n <= CHUNK columns from col on, one for every 32 of them whatever the size of the
+ * type's groups, so that row_get need not know it. */
 LANE void int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *s)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
@@ -46,12 +48,12 @@ LANE void int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int6
     int64_t first = moe_scale_index(w, row, col), group = t->group ? t->group : w->cols,
             in = t->group ? col % group : 0;
     int64_t count = t->group ? (in + n + group - 1) / group : 1;
-    const uint8_t *p = w->scale + 2 * first; /* BF16 and F16 alike */
+    const uint8_t *p = w->scale + 2 * first; /* two bytes: BF16 or F16 */
     vf_store(stored, t->scale == MOE_SCALE_F16 ? vf_f16n(p, count) : vf_bf16n(p, count));
     for (int b = 0; b < CHUNK / 32; b++) s[b] = stored[t->group ? (in + 32 * b) / group : 0];
 }
 
-/* Make `r` stand at W[row][col], for n <= CHUNK columns. */
+/* Make `r` the chunk of n <= CHUNK columns that starts at W[row][col]. */
 LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n)
 {
     int64_t i = row * w->cols + col;
@@ -62,7 +64,7 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
         r->data = w->data + i;
         r->first = col % 128;
         int64_t at = row / 128 * per + col / 128;
-        if (w->type == MOE_FP8_B128) /* the common one: the type of scales is not looked up for each */
+        if (w->type == MOE_FP8_B128) /* the common type; for others the type of each scale is looked up */
             for (int64_t b = 0; b * 128 < r->first + n; b++) r->s[b] = moe_load_f32(w->scale + 4 * (at + b));
         else
             for (int64_t b = 0; b * 128 < r->first + n; b++)
@@ -80,8 +82,8 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
     }
 }
 
-/* Values k..k+15 of the chunk, of which m (<= 16) exist; a block-scaled type of whole blocks reads all 16.
- * An FP8 chunk starts at a scale block; see row_get_anywhere. */
+/* Values k .. k + 15 of the chunk, of which m <= 16 exist; the others are 0.  INT4 and NVFP4 have whole
+ * blocks, and read all 16.  An FP8 chunk has to start at a scale block here: see row_get_anywhere. */
 LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
 {
     if (type == MOE_F32) return m == 16 ? vf_load(r->data + 4 * k) : vf_loadn(r->data + 4 * k, m);
@@ -92,8 +94,8 @@ LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
     return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
 }
 
-/* The same of FP8 where a group may lie across the edge of a scale block: only when
- * decode starts off the grid. */
+/* The same of FP8 where 16 values may lie across the edge of a scale block: only where `dequantize` is asked
+ * for columns that do not start at one. */
 LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
 {
     float s[16];
@@ -101,8 +103,8 @@ LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
     return vf_mul(vf_e4m3n(r->data + k, m), vf_load(s));
 }
 
-/* Runs `body` with `type` a constant, so that each stored type gets code of its own; types
- * that are alike share it. */
+/* Runs `body` with `type` a constant, so that the compiler makes code for each stored type; types that differ
+ * in their scales alone (moe_dtype_like) share it. */
 #define BY_TYPE(w, body) \
     switch (moe_dtype_like((w)->type)) { \
     case MOE_F32: { enum { type = MOE_F32 }; body; break; } \
