@@ -2,7 +2,6 @@
 #include "base/stream.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,6 +14,7 @@ enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30, WAKE_MS = 200 };
 
 struct moe_stream {
     char *path;
+    const struct moe_cancel *cancel;
     int fd;
     uint64_t size, at;                /* size: of a pipe UINT64_MAX until its end has come */
     bool piped, owned;                /* standard input or a pipe; the descriptor is this stream's to close */
@@ -25,13 +25,13 @@ struct moe_stream {
     size_t first;                     /* of these, not given yet */
 };
 
-/* Up to n bytes of a pipe; *got is less only at its end.  A signal ends the wait, whichever thread it
- * came to. */
+/* Up to n bytes of a pipe; *got is less only at its end.  The token ends the wait, also where a signal came
+ * to another thread. */
 static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     for (*got = 0; *got < n; ) {
         struct pollfd p = { .fd = s->fd, .events = POLLIN };
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(s->cancel, err));
         if (poll(&p, 1, WAKE_MS) <= 0) continue;
         ssize_t k = read(s->fd, (char *)to + *got, n - *got);
         if (k < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -83,12 +83,14 @@ static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_er
     return MOE_OK;
 }
 
-enum moe_code moe_stream_open(struct moe_stream **out, const char *path, struct moe_err *err)
+enum moe_code moe_stream_open(struct moe_stream **out, const char *path, const struct moe_cancel *cancel,
+                              struct moe_err *err)
 {
     struct moe_stream *s = calloc(1, sizeof *s);
     *out = NULL;
     if (!s) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     s->fd = -1;
+    s->cancel = cancel;
     enum moe_code code = begin(s, path, err);
     if (code != MOE_OK) moe_stream_close(&s);
     *out = s;
@@ -222,18 +224,20 @@ static enum moe_code read_counted(struct moe_stream **s, const char *path, size_
     if ((*s)->zipped) MOE_TRY(count_zipped(*s, limit, &total, err));
     MOE_TRY(check_limit(*s, total, limit, err));
     if ((*s)->zipped) {
+        const struct moe_cancel *cancel = (*s)->cancel;
         moe_stream_close(s);
-        MOE_TRY(moe_stream_open(s, path, err));
+        MOE_TRY(moe_stream_open(s, path, cancel, err));
     }
     return read_sized(*s, total, text, size, err);
 }
 
-enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err)
+enum moe_code moe_read_text(const char *path, size_t limit, const struct moe_cancel *cancel, char **data,
+                            size_t *size, struct moe_err *err)
 {
     struct moe_stream *s;
     char *text = NULL;
     *data = NULL;
-    MOE_TRY(moe_stream_open(&s, path, err));
+    MOE_TRY(moe_stream_open(&s, path, cancel, err));
     enum moe_code code = s->piped ? read_growing(s, limit, &text, size, err)
                                   : read_counted(&s, path, limit, &text, size, err);
     moe_stream_close(&s);

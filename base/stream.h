@@ -3,14 +3,14 @@
  * bytes), in bounded memory.
  *
  * The path "-" is standard input, and a path may be that of a pipe (a shell's <(command)); both can be read
- * once: what is read stays read.  A signal ends the wait for them (moe_interrupted).
+ * once: what is read stays read.  A token that is cancelled ends the wait for them.
  *
  * Every member of a gzip file is read; one that is cut short, or has something else
  * behind it, is MOE_CORRUPT. */
 #ifndef MOE_BASE_STREAM_H
 #define MOE_BASE_STREAM_H
 
-#include "base/err.h"
+#include "base/cancel.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +18,9 @@
 
 struct moe_stream;
 
-enum moe_code moe_stream_open(struct moe_stream **s, const char *path, struct moe_err *err);
+/* cancel (may be NULL): looked at while a pipe is waited for; it lives as long as the stream. */
+enum moe_code moe_stream_open(struct moe_stream **s, const char *path, const struct moe_cancel *cancel,
+                              struct moe_err *err);
 void moe_stream_close(struct moe_stream **s);
 
 /* What messages call the file at `path`: itself, and of "-" "standard input". */
@@ -34,6 +36,7 @@ uint64_t moe_stream_at(const struct moe_stream *s);
 /* The whole text in malloc'd memory of its size with a NUL after it (free() it).  A text above `limit` bytes
  * is MOE_UNSUPPORTED before memory is taken for it: a plain file's size says so, a gzipped one is
  * decompressed once to count.  A pipe is read into memory that grows to that. */
-enum moe_code moe_read_text(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
+enum moe_code moe_read_text(const char *path, size_t limit, const struct moe_cancel *cancel, char **data,
+                            size_t *size, struct moe_err *err);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "convert/diff.h"
 
-#include "base/cli/tool.h"
 #include "convert/rows.h"
 #include "kernels/kernels.h"
 
@@ -36,6 +35,7 @@ struct pair { int64_t tensors; double num, den; };
 struct diff {
     const struct moe_source *a, *b;
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
     struct worker *worker;
     int workers;
     cJSON *list;
@@ -240,7 +240,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     char line[256];
     int n = snprintf(line, sizeof line, "%s", k->what);
     moe_progress_add(d->progress, 1);
-    MOE_TRY(moe_interrupted(err));
+    MOE_TRY(moe_cancel_check(d->cancel, err));
     if (!k->what[0]) return d->same++, MOE_OK;
     d->only_first += !u;
     d->shape += u && k->shape;
@@ -397,10 +397,11 @@ static cJSON *result(const struct diff *d)
 }
 
 enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top,
-                               struct moe_pool *pool, struct moe_progress *progress, cJSON **out,
-                               struct moe_err *err)
+                               struct moe_pool *pool, struct moe_progress *progress,
+                               const struct moe_cancel *cancel, cJSON **out, struct moe_err *err)
 {
-    struct diff d = { .a = a, .b = b, .top = top, .progress = progress, .list = cJSON_CreateArray() };
+    struct diff d = { .a = a, .b = b, .top = top, .progress = progress, .cancel = cancel };
+    d.list = cJSON_CreateArray();
     d.worst = calloc((size_t)top + 1, sizeof *d.worst);
     enum moe_code code = d.list && d.worst ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to compare");
     moe_progress_begin(progress, "compare", (uint64_t)a->n_tensors, MOE_UNIT_ITEMS);

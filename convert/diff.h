@@ -4,6 +4,7 @@
 #ifndef MOE_CONVERT_DIFF_H
 #define MOE_CONVERT_DIFF_H
 
+#include "base/cancel.h"
 #include "base/json.h"
 #include "base/pool.h"
 #include "base/progress.h"
@@ -30,10 +31,10 @@
  * 1000.  same: not one tensor or config key differs; values_same: no value, shape or tensor does.
  *
  * Two containers are compared by their hashes first, anything else by reading, in pieces: memory is a few MB
- * a thread.  The result does not depend on threads.  pool and progress may be NULL. */
+ * a thread.  The result does not depend on threads.  pool, progress and cancel may be NULL. */
 enum { MOE_DIFF_TOP_MAX = 1000 };
 enum moe_code moe_inspect_diff(const struct moe_source *a, const struct moe_source *b, int64_t top,
-                               struct moe_pool *pool, struct moe_progress *progress, cJSON **out,
-                               struct moe_err *err);
+                               struct moe_pool *pool, struct moe_progress *progress,
+                               const struct moe_cancel *cancel, cJSON **out, struct moe_err *err);
 
 #endif

@@ -2,7 +2,6 @@
 #include "convert/export.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "convert/provenance.h"
 #include "formats/checkpoint/fused.h"
 #include "formats/checkpoint/safetensors.h"
@@ -25,6 +24,7 @@ struct exporter {
     const char *dir;                 /* out.partial */
     struct moe_provenance *p;
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
     struct moe_export_result *r;
     unsigned char *buffer;           /* PIECE, or a stripe of scales and its tile when that is more */
     struct moe_hash *hash;
@@ -211,7 +211,7 @@ static enum moe_code copy_aside(struct exporter *x, const struct moe_origin *e, 
         MOE_TRY(moe_st_write(w, x->buffer, n, err));
     }
     moe_progress_add(x->progress, e->bytes);
-    return moe_interrupted_resumable(err);
+    return moe_cancel_check_resumable(x->cancel, err);
 }
 
 static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
@@ -226,7 +226,7 @@ static enum moe_code write_entry(struct exporter *x, const struct moe_origin *e,
         return moe_fail_at(err, MOE_VERIFY, x->src->path, e->name,
                            "its bytes are not those that were converted (moe-inspect --verify finds where)");
     moe_progress_add(x->progress, e->bytes);
-    return moe_interrupted_resumable(err);
+    return moe_cancel_check_resumable(x->cancel, err);
 }
 
 /* ---- files ---- */
@@ -468,6 +468,7 @@ static enum moe_code export_all(struct exporter *x, const char *out, const struc
     const struct moe_export_dir e = { .src = x->src,
                                       .options = o->vision ? "hf --keep-vision" : "hf",
                                       .mode = o->mode,
+                                      .cancel = o->cancel,
                                       .proof = x->r->skipped ? MOE_PROOF_NONE : MOE_PROOF_SAME };
     MOE_TRY(moe_export_dir_begin(&d, &e, out, err));
     x->r->was_done = d.whole;
@@ -497,7 +498,8 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     if (src->kind != MOE_CONTAINER)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
                            "is a checkpoint already (--to hf wants a container NAME.moe)");
-    struct exporter x = { .src = src, .progress = progress, .r = r, .buffer = malloc(PIECE),
+    struct exporter x = { .src = src, .progress = progress, .cancel = o->cancel, .r = r,
+                          .buffer = malloc(PIECE),
                           .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);

@@ -4,6 +4,7 @@
 #ifndef MOE_CONVERT_EXPORT_H
 #define MOE_CONVERT_EXPORT_H
 
+#include "base/cancel.h"
 #include "base/progress.h"
 #include "formats/container/container.h"
 
@@ -11,6 +12,7 @@ struct moe_export_options {
     enum moe_write_mode mode;
     bool dry_run;
     bool vision;                /* vision tensors too, where the container has them */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 struct moe_export_result {

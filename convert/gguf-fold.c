@@ -24,7 +24,6 @@
  * small for the types that have F16 scales: their plane is read once before the export. */
 #include "convert/gguf-internal.h"
 
-#include "base/cli/tool.h"
 #include "kernels/scalar.h"
 
 #include <math.h>
@@ -50,6 +49,7 @@ struct work {
     bool *bad;           /* [units] has a weight that does not bear the shift tried */
     double *weights;     /* [units] how many are in it */
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
 };
 enum { CHUNK = 64 << 10 };
 
@@ -168,7 +168,7 @@ static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_e
     struct work *x = ctx;
     (void)slot;
     moe_progress_add(x->progress, x->src->tensors[x->todo[item]].plane[MOE_PLANE_SCALE].bytes);
-    return moe_interrupted(err);
+    return moe_cancel_check(x->cancel, err);
 }
 
 /* ---- types ---- */
@@ -376,7 +376,7 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     size_t n = (size_t)src->n_tensors + 1;
     size_t units = (size_t)(src->config.num_hidden_layers + 1) * MOE_ROLE_COUNT;
     int slots = moe_pool_threads(pool) + 1;
-    struct work x = { .src = src, .f = f, .progress = progress };
+    struct work x = { .src = src, .f = f, .progress = progress, .cancel = o->cancel };
     *f = (struct moe_gguf_fold){ .type = calloc(n, sizeof *f->type), .power = calloc(n, sizeof *f->power) };
     f->inexact = calloc(n, sizeof *f->inexact);
     x.fits = calloc(n, sizeof *x.fits);

@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/cli/tool.h"
 #include "convert/gguf-internal.h"
 #include "convert/rows.h"
 #include "kernels/kernels.h"
@@ -32,6 +31,7 @@ struct work {
     struct moe_gguf_writer *w;
     char name[MOE_WORK_BYTES]; /* of the work, base/leftover.h */
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
     struct moe_gguf_result *r;
     struct worker *worker;  /* [workers] */
     int workers;
@@ -266,7 +266,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
         x->r->worst = i;
     }
     moe_progress_add(x->progress, tensor_bytes(&x->src->tensors[i]));
-    return moe_interrupted(err);
+    return moe_cancel_check(x->cancel, err);
 }
 
 /* The input scales, small F32 tensors: one value for a matrix or for each expert of a stack. */
@@ -359,7 +359,7 @@ static enum moe_code begin(struct work *x, const char *out, const struct moe_ggu
     if (o->dry_run) return MOE_OK;
     if (!resume) MOE_TRY(moe_gguf_may_write(out, moe_write_left(o->mode), err));
     MOE_TRY(moe_source_apart(x->src, out, err));
-    MOE_TRY(moe_source_identity(x->src, &x->before, err));
+    MOE_TRY(moe_source_identity(x->src, x->cancel, &x->before, err));
     moe_hex128(moe_identity_digest(&x->before), id);
     snprintf(x->name, sizeof x->name, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
     x->r->was_done = resume && !moe_newfile_resumes(out) && moe_gguf_is_made(out, x->name);
@@ -380,7 +380,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);
     moe_progress_end(x->progress);
     if (code == MOE_OK) code = write_inputs(x, err);
-    if (code == MOE_OK) code = moe_source_unchanged(x->src, &x->before, &spoiled, err);
+    if (code == MOE_OK) code = moe_source_unchanged(x->src, &x->before, x->cancel, &spoiled, err);
     close_workers(x);
     if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
     moe_gguf_abort(&x->w);
@@ -394,7 +394,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
     struct moe_gguf_plan plan = { 0 };
     struct moe_gguf_fold fold;
     struct moe_gguf_meta meta = { 0 };
-    struct work x = { .src = src, .plan = &plan, .progress = progress, .r = r };
+    struct work x = { .src = src, .plan = &plan, .progress = progress, .cancel = o->cancel, .r = r };
     *r = (struct moe_gguf_result){ .worst = -1 };
     MOE_TRY(begin(&x, out, o, err));
     MOE_TRY(moe_gguf_fold(&fold, src, o, pool, progress, err));

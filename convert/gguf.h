@@ -4,6 +4,7 @@
 #ifndef MOE_CONVERT_GGUF_H
 #define MOE_CONVERT_GGUF_H
 
+#include "base/cancel.h"
 #include "base/pool.h"
 #include "base/progress.h"
 #include "formats/container/container.h"
@@ -38,6 +39,7 @@ struct moe_gguf_options {
     enum moe_outtype outtype;
     uint64_t memory;           /* bytes of peak_rss to stay below; 0: half of what the machine has free */
     bool dry_run;              /* fill in the first line of the result, and stop */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 struct moe_gguf_result {

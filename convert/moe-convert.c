@@ -85,7 +85,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
                                      .method = MOE_NVFP4_SEARCH,
                                      .rest = !nvfp4,
                                      .vision = !nvfp4 && o->keep_vision,
-                                     .memory = (uint64_t)o->memory };
+                                     .memory = (uint64_t)o->memory,
+                                     .cancel = o->run.cancel };
     enum moe_write_mode mode = moe_write_mode_of(o->force, o->resume);
     if (o->dry_run) return dry_run(o, src, &r, json, err);
     MOE_TRY(moe_check_vocabulary(src, err));
@@ -123,7 +124,8 @@ static enum moe_code to_hf(struct options *o, const struct moe_source *src, cJSO
 {
     struct moe_export_result got;
     struct moe_export_options x = { .mode = moe_write_mode_of(o->force, o->resume),
-                                    .dry_run = o->dry_run, .vision = o->keep_vision };
+                                    .dry_run = o->dry_run, .vision = o->keep_vision,
+                                    .cancel = o->run.cancel };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
@@ -238,7 +240,8 @@ static enum moe_code to_gguf(struct options *o, const struct moe_source *src, cJ
     struct moe_gguf_options x = { .mode = moe_write_mode_of(o->force, o->resume),
                                   .outtype = (enum moe_outtype)moe_outtype_find(o->outtype),
                                   .memory = (uint64_t)o->memory,
-                                  .dry_run = o->dry_run };
+                                  .dry_run = o->dry_run,
+                                  .cancel = o->run.cancel };
     MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
     say_limits(o, src, &got);
     if (o->dry_run) {
@@ -286,6 +289,7 @@ static enum moe_code check_options(struct options *o, struct moe_err *err)
     MOE_TRY(moe_hf_options_of(o->flavor, hf_nvfp4 ? o->shard_size : MOE_UNSET,
                               moe_write_mode_of(o->force, o->resume), &o->nvfp4, err));
     o->nvfp4.dry_run = o->dry_run;
+    o->nvfp4.cancel = o->run.cancel;
     if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");

@@ -216,7 +216,8 @@ static enum moe_code judge(struct options *o, const struct moe_source *src, cJSO
     if (problems->child) { /* the first of them is in *why, as any other tool would say it */
         *verdict = o->verify ? MOE_VERIFY : why->code;
     } else if (o->verify) {
-        enum moe_code code = moe_source_verify(src, o->run.pool, o->run.progress, problems, why);
+        enum moe_code code = moe_source_verify(src, o->run.pool, o->run.progress, o->run.cancel, problems,
+                                                why);
         if (code != MOE_OK && code != MOE_VERIFY) return *err = *why, code;
         *verdict = code;
         if (code == MOE_OK) MOE_TRY(judge_tokenizer(src, problems, verdict, why, err));
@@ -335,7 +336,8 @@ static enum moe_code compare(struct options *o, cJSON **json, enum moe_code *ver
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
     if (code == MOE_OK) moe_tell_superseded(&o->run, a), moe_tell_superseded(&o->run, b);
-    if (code == MOE_OK) code = moe_inspect_diff(a, b, o->top, o->run.pool, o->run.progress, json, err);
+    if (code == MOE_OK)
+        code = moe_inspect_diff(a, b, o->top, o->run.pool, o->run.progress, o->run.cancel, json, err);
     moe_source_close(&a);
     moe_source_close(&b);
     MOE_TRY(code);
@@ -400,7 +402,7 @@ static enum moe_code tokenize(struct options *o, const struct moe_tokenizer *t, 
     char *text;
     size_t n, count;
     int32_t *ids;
-    MOE_TRY(moe_read_text(o->tokenize, moe_available_memory(), &text, &n, err));
+    MOE_TRY(moe_read_text(o->tokenize, moe_available_memory(), o->run.cancel, &text, &n, err));
     enum moe_code code = moe_tokenize(t, text, n, o->special, &ids, &count, err);
     const struct token_counts c = { count, n, code == MOE_OK ? characters(text, n) : 0 };
     free(text);

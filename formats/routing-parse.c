@@ -6,7 +6,6 @@
 #include "base/io.h"
 #include "base/show.h"
 #include "base/stream.h"
-#include "base/cli/tool.h"
 #include "formats/scan.h"
 
 #include <limits.h>
@@ -21,6 +20,7 @@ static const int64_t SUM_MAX = (int64_t)1 << 53;
 struct parser {
     struct moe_scan s;
     struct moe_routing *r;
+    const struct moe_cancel *cancel;
     int64_t n, cap;                /* counts so far */
     int32_t cap_layers, cap_windows;
     bool memory;                   /* it ran out */
@@ -64,7 +64,7 @@ static const char *row(struct parser *p)
     if (p->r->experts && n != p->r->experts)
         return "a list of counts that is not as long as there are experts";
     p->r->experts = n;
-    if (moe_is_stopping()) return "stopped"; /* moe_routing_parse says by what */
+    if (moe_is_cancelled(p->cancel)) return "stopped"; /* moe_routing_parse says by what */
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
 }
 
@@ -311,10 +311,10 @@ static bool is_plan(const char *text, size_t bytes)
     return yes;
 }
 
-enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **out,
-                                struct moe_err *err)
+enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, const struct moe_cancel *cancel,
+                                struct moe_routing **out, struct moe_err *err)
 {
-    struct parser p = { .s = { text, text, text + bytes }, .r = calloc(1, sizeof *p.r) };
+    struct parser p = { .s = { text, text, text + bytes }, .r = calloc(1, sizeof *p.r), .cancel = cancel };
     struct head h = { 0 };
     *out = NULL;
     if (!p.r) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
@@ -327,7 +327,7 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
     bool plan = is_plan(text, bytes);
     moe_scan_mark(&p.s);
     const char *why = object(&p, &h);
-    enum moe_code code = moe_interrupted(err);
+    enum moe_code code = moe_cancel_check(cancel, err);
     if (code == MOE_OK && p.memory)
         code = moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for its counts");
     else if (code == MOE_OK && plan && (why || !(h.has & (HAS_LAYERS | HAS_WINDOWS | HAS_LOGICAL))))
@@ -343,17 +343,18 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, stru
     return code;
 }
 
-enum moe_code moe_routing_read(const char *path, struct moe_routing **r, struct moe_err *err)
+enum moe_code moe_routing_read(const char *path, const struct moe_cancel *cancel, struct moe_routing **r,
+                               struct moe_err *err)
 {
     char *text;
     size_t n;
     *r = NULL;
     if (moe_exists(path) == MOE_DIR) return moe_routing_read_trtllm(path, r, err);
-    MOE_TRY(moe_read_text(path, TEXT_MAX, &text, &n, err));
+    MOE_TRY(moe_read_text(path, TEXT_MAX, cancel, &text, &n, err));
     const char *name = moe_stream_name(path);
     bool empty = moe_json_space(text, n, 0) == n;
     enum moe_code code = empty ? moe_fail_at(err, MOE_CORRUPT, name, NULL, "is empty")
-                               : moe_routing_parse(text, n, name, r, err);
+                               : moe_routing_parse(text, n, name, cancel, r, err);
     free(text);
     return code;
 }

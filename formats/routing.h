@@ -7,6 +7,7 @@
 #ifndef MOE_FORMATS_ROUTING_H
 #define MOE_FORMATS_ROUTING_H
 
+#include "base/cancel.h"
 #include "base/cli/output.h"
 #include "formats/config.h"
 
@@ -57,12 +58,13 @@ enum moe_code moe_routing_check(const struct moe_routing *r, const char *file, s
  * windows x layers x experts).  MOE_CORRUPT for anything but JSON, a missing or second key, lists of unequal
  * length, a count that is no whole number in [0, 2^53) (of SGLang's: no number; fractions are rounded), and
  * what moe_routing_check refuses; MOE_UNSUPPORTED for another version.  Memory: 8 bytes a count. */
-enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, struct moe_routing **r,
-                                struct moe_err *err);
+enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, const struct moe_cancel *cancel,
+                                struct moe_routing **r, struct moe_err *err);
 
 /* Read a file of either kind, plain or gzipped, or a directory with TensorRT-LLM's meta_info.json and
  * rank*.safetensors (all iterations and ranks added up to one window). */
-enum moe_code moe_routing_read(const char *path, struct moe_routing **r, struct moe_err *err);
+enum moe_code moe_routing_read(const char *path, const struct moe_cancel *cancel, struct moe_routing **r,
+                               struct moe_err *err);
 enum moe_code moe_routing_read_trtllm(const char *dir, struct moe_routing **r, struct moe_err *err);
 
 /* The text of routing.json: equal statistics give equal bytes.  free() it; NULL when out

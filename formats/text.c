@@ -21,7 +21,7 @@ static enum moe_code begin(struct moe_text *t, struct moe_err *err)
 }
 
 enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, uint64_t memory,
-                            struct moe_err *err)
+                            const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_text *t = calloc(1, sizeof *t);
     *out = NULL;
@@ -31,7 +31,7 @@ enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piec
                             .piece = !piece              ? PIECE
                                    : piece < PIECE_LEAST ? PIECE_LEAST
                                                          : piece };
-    enum moe_code code = moe_stream_open(&t->stream, path, err);
+    enum moe_code code = moe_stream_open(&t->stream, path, cancel, err);
     t->path = strdup(moe_stream_name(path));
     if (code == MOE_OK && !t->path) code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     if (code == MOE_OK) code = begin(t, err);

@@ -27,6 +27,7 @@
 #ifndef MOE_FORMATS_TEXT_H
 #define MOE_FORMATS_TEXT_H
 
+#include "base/cancel.h"
 #include "formats/tokenizer/chat.h"
 
 struct moe_text;
@@ -51,9 +52,9 @@ struct moe_text_piece {
 };
 
 /* piece: bytes of plain text at once, at least 64; 0 for the default.  memory: bytes that a row and its JSON
- * may take, MOE_NOMEM above; 0: no limit. */
+ * may take, MOE_NOMEM above; 0: no limit.  cancel: as of moe_stream_open. */
 enum moe_code moe_text_open(struct moe_text **t, const char *path, size_t piece, uint64_t memory,
-                            struct moe_err *err);
+                            const struct moe_cancel *cancel, struct moe_err *err);
 void moe_text_close(struct moe_text **t);
 
 /* The next piece; *more false, and nothing in *p, at the end.  Documents without a byte are skipped; a file

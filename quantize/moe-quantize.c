@@ -145,7 +145,9 @@ static enum moe_code choose(struct options *o, struct moe_rewrite_options *r, st
         return moe_fail(err, MOE_USAGE, "where to? (-o %s)", o->hf ? "DIR" : "NAME.moe");
     *r = (struct moe_rewrite_options){ .scope = (enum moe_scope)scope, .method = method, .rules = o->types.v,
                                        .n_rules = o->types.n, .memory = (uint64_t)o->memory,
-                                       .calibrated = o->calibrated != NO_CALIBRATION };
+                                       .calibrated = o->calibrated != NO_CALIBRATION,
+                                       .cancel = o->run.cancel };
+    o->export.cancel = o->run.cancel;
     return o->layers ? parse_layers(o, r, err) : MOE_OK;
 }
 
@@ -165,6 +167,7 @@ static struct moe_calibration calibration_of(const struct options *o, const stru
                      : 2048;
     bool plain = o->calibrated == WEIGHTED || !strcmp(o->method, "gptq");
     return (struct moe_calibration){
+        .cancel = o->run.cancel,
         .tokens = text->tokens,
         .n = text->n,
         .sequence = o->sequence == MOE_UNSET ? most : o->sequence,
@@ -261,7 +264,8 @@ static enum moe_code read_text(const struct options *o, const struct moe_source 
     const struct moe_corpus_source from = { .dir = dir, .vocab_size = src->config.vocab_size,
                                             .chat = { src->config.model_type, src->config.architecture,
                                                      o->chat_template },
-                                            .memory = memory, .files = o->calib.v, .n_files = o->calib.n };
+                                            .memory = memory, .files = o->calib.v, .n_files = o->calib.n,
+                                            .cancel = o->run.cancel };
     MOE_TRY(moe_corpus_read(text, &from, o->calib_tokens, err));
     tell_left(&o->run, text, o->chat_template != NULL);
     return MOE_OK;

@@ -80,7 +80,7 @@ static bool is_of_kind(const char *head, size_t n, const struct moe_file_kind *k
 static enum moe_code read_head(const char *path, char *head, size_t *n, struct moe_err *err)
 {
     struct moe_stream *s;
-    MOE_TRY(moe_stream_open(&s, path, err));
+    MOE_TRY(moe_stream_open(&s, path, NULL, err));
     enum moe_code code = moe_stream_read(s, head, HEAD, n, err);
     moe_stream_close(&s);
     if (code == MOE_CORRUPT) *n = 0;

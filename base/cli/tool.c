@@ -48,6 +48,7 @@ static void install_handlers(void)
     moe_map_guard();
 }
 
+const struct moe_cancel *moe_run_cancel(void) { return &caught; }
 bool moe_is_stopping(void) { return moe_is_cancelled(&caught); }
 
 void moe_interrupt_hold(bool on)

@@ -96,6 +96,7 @@ void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
 /* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file
  * could not be read (moe_map_check).  Long loops call it between items, and before a result is given out. */
 enum moe_code moe_interrupted(struct moe_err *err);
+const struct moe_cancel *moe_run_cancel(void);
 /* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no
  * use, and whoever called them asks moe_interrupted before using it. */
 bool moe_is_stopping(void);

@@ -16,7 +16,7 @@
 #include "formats/container/identity.h"
 #include "formats/source.h"
 
-struct moe_pool; struct moe_progress;
+struct moe_pool; struct moe_progress; struct moe_cancel;
 
 /* ---- one shard file ---- */
 
@@ -98,7 +98,7 @@ enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n
 uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_shard_divert *d);
 enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
                                   const struct moe_shard_divert *d, struct moe_progress *progress,
-                                  struct moe_err *err);
+                                  const struct moe_cancel *cancel, struct moe_err *err);
 
 /* ---- the directory ---- */
 
@@ -154,8 +154,9 @@ struct moe_found { bool done, unweighed; };
  * MOE_EXISTS otherwise. */
 enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode,
                               const struct moe_work *work, struct moe_found *found, struct moe_err *err);
-/* Close without publishing: what is finished stays for --resume. */
-void moe_writer_close(struct moe_writer **w);
+/* Close without publishing: what is finished stays for --resume, and with keep_work what was computed for
+ * files that are not finished yet, too. */
+void moe_writer_close(struct moe_writer **w, bool keep_work);
 /* The input turned out not to be one model: what is finished must not be gone on with.  The partial
  * directory goes, then as close. */
 void moe_writer_discard(struct moe_writer **w);
@@ -239,8 +240,9 @@ bool moe_container_lists(const struct moe_source *src, const char *name);
  * files against their digests, nothing unlisted in the directory.  Both kinds: no NaN or Inf among
  * values and scales; a checkpoint: gate and up with one global scale.  Problems are appended as "file:
  * tensor: what" (at most 1000).  MOE_VERIFY when there are any, with the first in *err; NULLs allowed
- * for pool, progress and problems. */
+ * for pool, progress, cancel and problems. */
 enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool,
-                                struct moe_progress *progress, cJSON *problems, struct moe_err *err);
+                                struct moe_progress *progress, const struct moe_cancel *cancel,
+                                cJSON *problems, struct moe_err *err);
 
 #endif

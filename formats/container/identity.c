@@ -2,7 +2,7 @@
 #include "formats/container/identity.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "formats/container/container-internal.h"
 #include "formats/source-parts.h"
 
@@ -76,7 +76,7 @@ static void ask_for(const struct moe_source *src, const struct piece *p)
 }
 
 static enum moe_code read_samples(const struct moe_source *src, const struct range *f, struct moe_hash *h,
-                                  struct moe_err *err)
+                                  const struct moe_cancel *cancel, struct moe_err *err)
 {
     unsigned char page[SAMPLE];
     struct cursor ahead = { 0 }, at = { 0 };
@@ -86,19 +86,19 @@ static enum moe_code read_samples(const struct moe_source *src, const struct ran
         MOE_TRY(moe_source_read_raw(src, p.raw, p.offset, p.bytes, page, err));
         moe_hash_add128(h, page, p.bytes);
         if (next(f, &ahead, &p)) ask_for(src, &p);
-        if (!(at.sample % 256)) MOE_TRY(moe_interrupted(err));
+        if (!(at.sample % 256)) MOE_TRY(moe_cancel_check(cancel, err));
     }
-    return moe_interrupted(err);
+    return moe_cancel_check(cancel, err);
 }
 
 /* Without the advice each read of a page would pull in a whole window of read-ahead. */
 static enum moe_code read_file(const struct moe_source *src, struct range *f, struct moe_hash *h,
-                               struct moe_err *err)
+                               const struct moe_cancel *cancel, struct moe_err *err)
 {
     int fd = src->files[f->raw->span.file].fd;
     choose(f);
     if (fd >= 0) posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-    enum moe_code code = read_samples(src, f, h, err);
+    enum moe_code code = read_samples(src, f, h, cancel, err);
     if (fd >= 0) posix_fadvise(fd, 0, 0, POSIX_FADV_NORMAL);
     return code;
 }
@@ -123,18 +123,20 @@ static enum moe_code read_configs(const struct moe_source *src, struct moe_hash 
     return MOE_OK;
 }
 
-static enum moe_code read_weights(const struct moe_source *src, struct moe_hash *h, struct moe_err *err)
+static enum moe_code read_weights(const struct moe_source *src, struct moe_hash *h,
+                                  const struct moe_cancel *cancel, struct moe_err *err)
 {
     moe_hash_reset128(h);
     for (int64_t i = 0, n; i < src->n_raws; i += n) {
         n = 1;
         while (i + n < src->n_raws && src->raws[i + n].span.file == src->raws[i].span.file) n++;
-        MOE_TRY(read_file(src, &(struct range){ .raw = &src->raws[i], .n = n }, h, err));
+        MOE_TRY(read_file(src, &(struct range){ .raw = &src->raws[i], .n = n }, h, cancel, err));
     }
     return MOE_OK;
 }
 
-enum moe_code moe_source_identity(const struct moe_source *src, struct moe_identity *id, struct moe_err *err)
+enum moe_code moe_source_identity(const struct moe_source *src, const struct moe_cancel *cancel,
+                                  struct moe_identity *id, struct moe_err *err)
 {
     *id = (struct moe_identity){ .form = src->index->form,
                                  .weights = src->index->checksum,
@@ -142,7 +144,7 @@ enum moe_code moe_source_identity(const struct moe_source *src, struct moe_ident
     if (src->kind == MOE_CONTAINER) return MOE_OK;
     struct moe_hash *h = moe_hash_new();
     if (!h) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to read samples of it");
-    enum moe_code code = read_weights(src, h, err);
+    enum moe_code code = read_weights(src, h, cancel, err);
     id->samples = moe_hash_get128(h);
     moe_hash_reset128(h);
     moe_hash_add128(h, &id->samples, sizeof id->samples);
@@ -298,13 +300,13 @@ enum moe_code moe_source_blame(const struct moe_source *src, enum moe_code code,
 }
 
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
-                                   bool *spoiled, struct moe_err *err)
+                                   const struct moe_cancel *cancel, bool *spoiled, struct moe_err *err)
 {
     struct moe_identity now;
     const struct moe_file *f;
     *spoiled = false;
     if (src->kind == MOE_CONTAINER) return still_manifest(src, err);
-    enum moe_code code = moe_source_identity(src, &now, err);
+    enum moe_code code = moe_source_identity(src, cancel, &now, err);
     /* Whoever reads a source once leaves none of it in the page cache; the samples brought pages back. */
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
     MOE_TRY(moe_source_blame(src, code, err));

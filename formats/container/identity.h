@@ -13,6 +13,7 @@
 #ifndef MOE_FORMATS_CONTAINER_IDENTITY_H
 #define MOE_FORMATS_CONTAINER_IDENTITY_H
 
+#include "base/cancel.h"
 #include "base/hash.h"
 #include "formats/source.h"
 
@@ -27,9 +28,10 @@ struct moe_identity {
 };
 
 /* The identity of a source as it is now.  Reads a checkpoint as said above; the same for any machine and
- * path.  Fails when a tensor cannot be read, or on a signal (MOE_SIGINT,
- * MOE_SIGTERM).  Safe from any thread. */
-enum moe_code moe_source_identity(const struct moe_source *src, struct moe_identity *id, struct moe_err *err);
+ * path.  Fails when a tensor cannot be read, or when it is cancelled (NULL:
+ * never).  Safe from any thread. */
+enum moe_code moe_source_identity(const struct moe_source *src, const struct moe_cancel *cancel,
+                                  struct moe_identity *id, struct moe_err *err);
 
 /* The identity of the checkpoint that a source is or was made from.  Reads nothing; own:
  * moe_source_identity of src, or NULL: of a checkpoint the form alone is known then. */
@@ -65,7 +67,7 @@ bool moe_identity_get(const cJSON *o, const char *form, const char *weights, str
  * since it was opened, or a small file is another.  The page cache then holds nothing of the checkpoint's
  * files.  Nothing is read of a container but its manifest. */
 enum moe_code moe_source_unchanged(const struct moe_source *src, const struct moe_identity *before,
-                                   bool *spoiled, struct moe_err *err);
+                                   const struct moe_cancel *cancel, bool *spoiled, struct moe_err *err);
 
 /* Is a source still the one that was opened, as far as can be seen without its weights?  MOE_MISMATCH, naming
  * the first file that was written to or cut since, the first small file of a checkpoint

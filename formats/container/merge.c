@@ -349,7 +349,7 @@ static enum moe_code read_routing(const struct moe_source *part, struct moe_rout
     char *text;
     size_t bytes;
     MOE_TRY(moe_container_read_file(part, MOE_ROUTING_NAME, &text, &bytes, err));
-    enum moe_code code = moe_routing_parse(text, bytes, MOE_ROUTING_NAME, r, err);
+    enum moe_code code = moe_routing_parse(text, bytes, MOE_ROUTING_NAME, NULL, r, err);
     free(text);
     return code == MOE_OK ? code : moe_wrap(err, "%s", part->path);
 }

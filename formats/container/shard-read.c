@@ -3,10 +3,10 @@
  * and its planes against it. */
 #include "formats/container/container-internal.h"
 
+#include "base/cancel.h"
 #include "base/io.h"
 #include "base/progress.h"
 #include "base/show.h"
-#include "base/cli/tool.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -271,7 +271,13 @@ uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct
     return bytes;
 }
 
-struct reader { int fd; const char *path; struct moe_hash *hash; uint8_t *piece; };
+struct reader {
+    int fd;
+    const char *path;
+    struct moe_hash *hash;
+    uint8_t *piece;
+    const struct moe_cancel *cancel;
+};
 
 static enum moe_code check_plane(const struct reader *r, const struct moe_tensor *t, int plane,
                                  struct moe_err *err)
@@ -283,7 +289,7 @@ static enum moe_code check_plane(const struct reader *r, const struct moe_tensor
         size_t n = s->bytes - at < CHECK_PIECE ? (size_t)(s->bytes - at) : CHECK_PIECE;
         MOE_TRY(moe_pread(r->fd, r->path, r->piece, n, s->offset + at, err));
         moe_hash_add64(r->hash, r->piece, n);
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(r->cancel, err));
     }
     if (moe_hash_get64(r->hash) == t->hash[plane]) return MOE_OK;
     return moe_fail_at(err, MOE_VERIFY, r->path,
@@ -308,10 +314,10 @@ static enum moe_code check_own(const struct reader *r, const struct moe_tensor *
 
 enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
                                   const struct moe_shard_divert *d, struct moe_progress *progress,
-                                  struct moe_err *err)
+                                  const struct moe_cancel *cancel, struct moe_err *err)
 {
     uint64_t size;
-    struct reader r = { .path = path };
+    struct reader r = { .path = path, .cancel = cancel };
     MOE_TRY(moe_open_read(path, &r.fd, &size, err));
     r.hash = moe_hash_new();
     r.piece = malloc(CHECK_PIECE);

@@ -3,12 +3,12 @@
  * checkpoint's for sane values. */
 #include "formats/container/container-internal.h"
 
+#include "base/cancel.h"
 #include "base/io.h"
 #include "base/pool.h"
 #include "base/progress.h"
 #include "base/show.h"
 #include "base/strmap.h"
-#include "base/cli/tool.h"
 #include "formats/sane.h"
 #include "formats/source-parts.h"
 
@@ -31,6 +31,7 @@ struct found { int64_t item; char *file, *tensor, *what; };
 struct job {
     const struct moe_source *src;
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
     struct item *items;      int64_t n, cap;
     struct moe_listed *small; int64_t n_small;
     unsigned char **buffer;  struct moe_hash **hash; /* by worker */
@@ -277,7 +278,7 @@ static void check_item(void *ctx, int64_t i, int worker)
     const struct item *x = &j->items[i];
     struct moe_err e;
     if (atomic_load(&j->stop)) return;
-    if (moe_interrupted(&e) != MOE_OK) {
+    if (moe_cancel_check(j->cancel, &e) != MOE_OK) {
         stop(j, &e);
         return;
     }
@@ -414,9 +415,12 @@ static void check_pairs(struct job *j)
 }
 
 enum moe_code moe_source_verify(const struct moe_source *src, struct moe_pool *pool,
-                                struct moe_progress *progress, cJSON *problems, struct moe_err *err)
+                                struct moe_progress *progress, const struct moe_cancel *cancel,
+                                cJSON *problems, struct moe_err *err)
 {
-    struct job j = { .src = src, .progress = progress, .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct job j = {
+        .src = src, .progress = progress, .cancel = cancel, .lock = PTHREAD_MUTEX_INITIALIZER
+    };
     enum moe_code code = MOE_OK;
     uint64_t total = 0;
     if (!open_workers(&j, pool) || !collect(&j))

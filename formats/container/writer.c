@@ -3,7 +3,6 @@
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "formats/container/owner.h"
 
 #include <errno.h>
@@ -341,12 +340,12 @@ enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum mo
     return code;
 }
 
-void moe_writer_close(struct moe_writer **out)
+void moe_writer_close(struct moe_writer **out, bool keep_work)
 {
     struct moe_writer *w = *out;
     struct moe_err e;
     if (!w) return;
-    bool nothing = !w->n_units && !(moe_interrupted(&e) != MOE_OK && moe_dir_has_work(w->dir));
+    bool nothing = !w->n_units && !(keep_work && moe_dir_has_work(w->dir));
     if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* nothing to go on from */
         moe_newdir_mark(&w->out);
         moe_remove_tree(w->dir, &e);
@@ -362,7 +361,7 @@ void moe_writer_discard(struct moe_writer **out)
         moe_newdir_mark(&(*out)->out);
         moe_remove_tree((*out)->dir, &e);
     }
-    moe_writer_close(out);
+    moe_writer_close(out, false);
 }
 
 const char *moe_writer_dir(const struct moe_writer *w) { return w->dir; }

@@ -4,7 +4,6 @@
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 #include "formats/container/original.h"
 
@@ -20,14 +19,17 @@ static bool is_aside(const struct moe_raw *r, enum moe_aside kind)
     return r->tensor < 0 && moe_aside_of(r->skipped) == kind;
 }
 
+/* What is copied through: a buffer of PIECE bytes, and who may end it. */
+struct copying { unsigned char *piece; const struct moe_cancel *cancel; };
+
 static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw *r, struct moe_st_writer *w,
-                              unsigned char *piece, struct moe_err *err)
+                              const struct copying *c, struct moe_err *err)
 {
     for (uint64_t at = 0; at < r->span.bytes; at += PIECE) {
         size_t n = r->span.bytes - at < PIECE ? (size_t)(r->span.bytes - at) : PIECE;
-        MOE_TRY(moe_source_read_raw(src, r, at, n, piece, err));
-        MOE_TRY(moe_st_write(w, piece, n, err));
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_source_read_raw(src, r, at, n, c->piece, err));
+        MOE_TRY(moe_st_write(w, c->piece, n, err));
+        MOE_TRY(moe_cancel_check_resumable(c->cancel, err));
     }
     moe_source_drop(src, &r->span);
     return MOE_OK;
@@ -50,7 +52,7 @@ static enum moe_code list(const struct moe_source *src, enum moe_aside kind, str
 }
 
 static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, const char *path, int64_t n,
-                            unsigned char *piece, struct moe_err *err)
+                            const struct copying *c, struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
@@ -63,14 +65,14 @@ static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, c
     moe_arena_clear(&names);
     MOE_TRY(code);
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++)
-        if (is_aside(&src->raws[i], kind)) code = copy_raw(src, &src->raws[i], w, piece, err);
+        if (is_aside(&src->raws[i], kind)) code = copy_raw(src, &src->raws[i], w, c, err);
     if (code == MOE_OK) return moe_st_finish(&w, err);
     moe_st_abort(&w);
     return code;
 }
 
 /* The same file again, which has been held against its digest. */
-static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, unsigned char *piece,
+static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, const struct copying *c,
                           struct moe_err *err)
 {
     struct moe_st_writer *w;
@@ -89,9 +91,9 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     MOE_TRY(code);
     for (uint64_t at = h.data_offset, k; code == MOE_OK && at < size; at += k) {
         k = size - at < PIECE ? size - at : PIECE;
-        code = moe_pread(fd, from, piece, (size_t)k, at, err);
-        if (code == MOE_OK) code = moe_st_write(w, piece, (size_t)k, err);
-        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        code = moe_pread(fd, from, c->piece, (size_t)k, at, err);
+        if (code == MOE_OK) code = moe_st_write(w, c->piece, (size_t)k, err);
+        if (code == MOE_OK) code = moe_cancel_check_resumable(c->cancel, err);
     }
     if (code == MOE_OK) return moe_st_finish(&w, err);
     moe_st_abort(&w);
@@ -99,14 +101,14 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
 }
 
 static enum moe_code copy_container(const struct moe_source *src, enum moe_aside kind, const char *to,
-                                    unsigned char *piece, struct moe_err *err)
+                                    const struct copying *c, struct moe_err *err)
 {
     char from[PATH_MAX];
     uint64_t size;
     int fd;
     MOE_TRY(moe_container_check_file(src, moe_aside_files[kind], from, err));
     MOE_TRY(moe_open_read(from, &fd, &size, err));
-    enum moe_code code = copy(from, fd, size, to, piece, err);
+    enum moe_code code = copy(from, fd, size, to, c, err);
     close(fd);
     return code;
 }
@@ -120,18 +122,18 @@ uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind)
 }
 
 enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
-                             struct moe_err *err)
+                             const struct moe_cancel *cancel, struct moe_err *err)
 {
     char path[PATH_MAX];
     const char *name = moe_aside_files[kind];
     int64_t n = 0;
     for (int64_t i = 0; i < src->n_raws; i++) n += is_aside(&src->raws[i], kind);
     if (!n && !moe_container_lists(src, name)) return MOE_OK;
-    unsigned char *piece = malloc(PIECE);
-    if (!piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
+    struct copying c = { malloc(PIECE), cancel };
+    if (!c.piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     enum moe_code code = moe_path_join(path, sizeof path, moe_writer_dir(w), name, err);
     if (code == MOE_OK)
-        code = n ? gather(src, kind, path, n, piece, err) : copy_container(src, kind, path, piece, err);
-    free(piece);
+        code = n ? gather(src, kind, path, n, &c, err) : copy_container(src, kind, path, &c, err);
+    free(c.piece);
     return code == MOE_OK ? moe_writer_adopt_file(w, name, err) : code;
 }

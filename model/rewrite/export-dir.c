@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "formats/container/original.h"
 #include "formats/container/owner.h"
 #include "formats/container/small.h"
@@ -214,7 +214,7 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
     const struct moe_export_dir *e = with;
     bool empty;
     MOE_TRY(has_its_names(path, e, false, &empty, err));
-    return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, err);
+    return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, e->cancel, err);
 }
 
 /* What waits as .partial has the mark of unfinished work, which shows whose it is. */

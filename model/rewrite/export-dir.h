@@ -19,6 +19,7 @@ struct moe_export_dir {
     enum moe_export_proof proof;
     const char *work;             /* NULL: `options` of the container src.  Else what is written, by a writer
                                    * that keeps a journal in MOE_EXPORT_WITHIN: RESUME keeps what it left */
+    const struct moe_cancel *cancel; /* ends reading what stands there; NULL: nobody will */
 };
 
 /* "moe VERSION OPTIONS of CHECKSUM": what an export of the container src is, and one in one pass, too. */

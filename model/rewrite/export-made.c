@@ -192,7 +192,8 @@ static enum moe_code hold_rest(const char *path, const struct moe_source *src, b
 }
 
 /* A directory that cannot be read as a checkpoint is another one. */
-static enum moe_code is_origin(const char *path, const struct moe_source *src, bool *is, struct moe_err *err)
+static enum moe_code is_origin(const char *path, const struct moe_source *src,
+                               const struct moe_cancel *cancel, bool *is, struct moe_err *err)
 {
     struct moe_source *there;
     struct moe_identity now, origin = moe_source_origin(src, NULL);
@@ -203,7 +204,7 @@ static enum moe_code is_origin(const char *path, const struct moe_source *src, b
     if (!same) return MOE_OK;
     enum moe_code code = moe_source_open(&there, path, err);
     if (code != MOE_OK) return says_nothing(code) ? code : MOE_OK;
-    if (there->kind == MOE_CHECKPOINT) code = moe_source_identity(there, &now, err);
+    if (there->kind == MOE_CHECKPOINT) code = moe_source_identity(there, cancel, &now, err);
     *is = there->kind == MOE_CHECKPOINT && code == MOE_OK && now.has_weights &&
           moe_identity_same(&now, &origin);
     moe_source_close(&there);
@@ -230,12 +231,13 @@ static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err
 }
 
 enum moe_code moe_export_made_check(const char *path, const struct moe_source *src,
-                                    enum moe_export_proof proof, struct moe_err *err)
+                                    enum moe_export_proof proof, const struct moe_cancel *cancel,
+                                    struct moe_err *err)
 {
     char was[MOE_WORK_BYTES];
     bool is;
     MOE_TRY(look_at_line(path, was, &is, err));
-    if (!is && proof == MOE_PROOF_SAME) MOE_TRY(is_origin(path, src, &is, err));
+    if (!is && proof == MOE_PROOF_SAME) MOE_TRY(is_origin(path, src, cancel, &is, err));
     if (!is && proof == MOE_PROOF_PRODUCER && !*was) MOE_TRY(is_producer(path, &is, err));
     if (is) return MOE_OK;
     return moe_fail_at(

@@ -7,6 +7,7 @@
 #ifndef MOE_MODEL_REWRITE_EXPORT_MADE_H
 #define MOE_MODEL_REWRITE_EXPORT_MADE_H
 
+#include "base/cancel.h"
 #include "formats/source.h"
 
 #define MOE_EXPORT_PRODUCER "moe" /* the producer's name in a quantization config */
@@ -37,6 +38,7 @@ enum moe_code moe_export_made_by(const char *path, const char *work, bool *is, s
  * weights are read.  Other
  * codes: it could not be looked at. */
 enum moe_code moe_export_made_check(const char *path, const struct moe_source *src,
-                                    enum moe_export_proof proof, struct moe_err *err);
+                                    enum moe_export_proof proof, const struct moe_cancel *cancel,
+                                    struct moe_err *err);
 
 #endif

@@ -4,6 +4,7 @@
 #ifndef MOE_MODEL_REWRITE_FILES_H
 #define MOE_MODEL_REWRITE_FILES_H
 
+#include "base/cancel.h"
 #include "formats/container/container.h"
 #include "formats/container/original.h"
 
@@ -26,7 +27,7 @@ enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, 
 /* vision.safetensors or superseded.safetensors: the tensors of a checkpoint that are skipped so, or a
  * container's file again; none when there are none. */
 enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
-                             struct moe_err *err);
+                             const struct moe_cancel *cancel, struct moe_err *err);
 uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* what it will take */
 
 /* At most what the source's small files take `copies` times, journals, provenance, and what a run wants to be

@@ -21,6 +21,7 @@ struct moe_hf_plan {
     enum moe_hf_flavor flavor;
     bool weight_only;
     uint64_t shard_bytes;        /* as asked for */
+    const struct moe_cancel *cancel;
     struct moe_hf_entry *entries; int64_t n;
     struct moe_hf_shard *shards;  int64_t n_shards;
     uint64_t bytes;

@@ -48,7 +48,8 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
     struct moe_newdir d;
     char options[64];
     const struct moe_export_dir e = { .src = p->src, .options = moe_hf_options_words(o, options),
-                                      .mode = o->mode, .proof = MOE_PROOF_PRODUCER };
+                                      .mode = o->mode, .proof = MOE_PROOF_PRODUCER,
+                                      .cancel = o->cancel };
     MOE_TRY(moe_export_dir_begin(&d, &e, out, err));
     r->was_done = d.whole;
     if (d.whole) return moe_export_dir_end(&d, &e, MOE_OK, err);

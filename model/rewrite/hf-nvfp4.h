@@ -7,6 +7,7 @@
 #ifndef MOE_MODEL_REWRITE_HF_NVFP4_H
 #define MOE_MODEL_REWRITE_HF_NVFP4_H
 
+#include "base/cancel.h"
 #include "base/progress.h"
 #include "formats/container/container.h"
 
@@ -25,6 +26,7 @@ struct moe_hf_options {
     /* of tensors in one file, unless one tensor alone is more; at least MOE_HF_SHARD_MIN */
     uint64_t shard_bytes;
     bool dry_run;
+    const struct moe_cancel *cancel; /* ends writing early; NULL: nobody will */
 };
 
 /* From --flavor (NULL: modelopt) and --shard-size (MOE_UNSET: 5 GB).  MOE_USAGE. */

@@ -3,7 +3,6 @@
 
 #include "base/hash.h"
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "kernels/nvfp4.h"
 #include "model/rewrite/hf-internal.h"
 #include "model/rewrite/precision.h"
@@ -193,7 +192,7 @@ static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool be
         free(head);
     }
     moe_hf_items_release(&items);
-    return code == MOE_OK ? moe_interrupted(err) : code;
+    return code == MOE_OK ? moe_cancel_check(p->plan.cancel, err) : code;
 }
 
 enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool begun, const char *shown,
@@ -349,7 +348,7 @@ static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err 
         size_t n = bytes - at < CHECK_PIECE ? (size_t)(bytes - at) : CHECK_PIECE;
         MOE_TRY(moe_hf_files_read(c->p->files, shard, c->p->at[entry] + at, c->piece, n, err));
         moe_hash_add64(c->hash, c->piece, n);
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(c->p->plan.cancel, err));
     }
     return MOE_OK;
 }
@@ -376,7 +375,7 @@ static enum moe_code hash_scales(struct checker *c, int64_t index, struct moe_er
         moe_scales_to_tile(c->piece, rows, blocks, tile);
         moe_hash_add64(c->hash, tile, stripe_bytes(t) - 128 * (size_t)blocks);
     }
-    return moe_interrupted_resumable(err);
+    return moe_cancel_check_resumable(c->p->plan.cancel, err);
 }
 
 static enum moe_code check_plane(struct checker *c, int64_t index, const struct moe_tensor *t, int plane,
@@ -461,7 +460,8 @@ enum moe_code moe_hf_place_finish(const struct moe_hf_place *p, const struct moe
                                   struct moe_err *err)
 {
     struct moe_hf_plan plan;
-    const struct moe_hf_options o = { .flavor = p->plan.flavor, .shard_bytes = p->plan.shard_bytes };
+    const struct moe_hf_options o = { .flavor = p->plan.flavor, .shard_bytes = p->plan.shard_bytes,
+                                      .cancel = p->plan.cancel };
     *r = (struct moe_hf_result){ 0 };
     check_same(&p->planned, made);
     MOE_TRY(moe_hf_plan_open(&plan, made, &o, r, err));

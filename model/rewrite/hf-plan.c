@@ -212,7 +212,8 @@ static enum moe_code find_spread(const struct moe_hf_plan *p, struct moe_hf_resu
 enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src,
                                const struct moe_hf_options *o, struct moe_hf_result *r, struct moe_err *err)
 {
-    *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes };
+    *p = (struct moe_hf_plan){ .src = src, .flavor = o->flavor, .shard_bytes = o->shard_bytes,
+                                .cancel = o->cancel };
     count(src, r);
     if (!r->nvfp4)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash.h"
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 #include "kernels/many.h"
@@ -223,7 +222,7 @@ static enum moe_code write_items(struct writer *w, const char *path, struct moe_
     enum moe_code code = MOE_OK;
     for (int64_t i = 0; code == MOE_OK && i < items->n; i++) {
         code = write_entry(w, &items->v[i].e, err);
-        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        if (code == MOE_OK) code = moe_cancel_check_resumable(w->p->cancel, err);
         moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, &items->v[i].e));
     }
     if (code == MOE_OK) return moe_st_finish(&w->st, err);
@@ -264,7 +263,7 @@ static enum moe_code fill_entry(struct writer *w, const struct moe_hf_place *pla
     w->at = at;
     MOE_TRY(write_entry(w, e, err));
     if (weight) moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, e));
-    return moe_interrupted_resumable(err);
+    return moe_cancel_check_resumable(w->p->cancel, err);
 }
 
 static enum moe_code fill_shard(struct writer *w, const struct moe_hf_place *place, int64_t shard,

@@ -2,7 +2,7 @@
 #include "model/rewrite/rewrite-hf.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "model/rewrite/export-dir.h"
 #include "model/rewrite/files.h"
 #include "model/rewrite/hf-internal.h"
@@ -130,7 +130,8 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
     MOE_TRY(moe_rewrite_work(p->src, p->o, &work, err));
     enum moe_code code = name_all(p, &work, out, err);
     p->export = (struct moe_export_dir){ .src = p->src, .options = p->options, .mode = p->hf->mode,
-                                         .proof = MOE_PROOF_PRODUCER, .work = p->work };
+                                         .proof = MOE_PROOF_PRODUCER, .work = p->work,
+                                         .cancel = p->o->cancel };
     if (code == MOE_OK)
         code = tell_difference(p, &work, moe_export_dir_begin(&p->dir, &p->export, out, err), err);
     moe_rewrite_work_release(&work);

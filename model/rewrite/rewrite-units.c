@@ -5,7 +5,6 @@
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "model/rewrite/files.h"
 #include "model/rewrite/hf-place.h"
 #include "model/rewrite/same.h"
@@ -238,7 +237,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     if (!k->o->coder) moe_progress_add(k->progress, bytes);
     if (i + 1 == k->todo[t].end && !k->o->coder) MOE_TRY(hand_over(k, l, NULL, err));
     MOE_TRY(moe_commit_check(k->commit, err));
-    return moe_interrupted_resumable(err);
+    return moe_cancel_check_resumable(k->o->cancel, err);
 }
 
 /* ---- units whose codes a coder chooses: one after the other ---- */
@@ -376,7 +375,7 @@ static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe
     enum moe_code code = MOE_OK;
     MOE_TRY(moe_hf_place_divert(k->o->place, u, &d, err));
     if (check) {
-        code = moe_shard_check_own(path, u->out, u->n, &d, k->progress, err);
+        code = moe_shard_check_own(path, u->out, u->n, &d, k->progress, k->o->cancel, err);
         if (code == MOE_OK) code = moe_hf_place_check(k->o->place, u, k->progress, err);
     } else {
         *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &d);
@@ -439,7 +438,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
             k->n_there += unit.n > 0;
-            if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, err);
+            if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, k->o->cancel, err);
         }
         moe_unit_release(&unit);
         MOE_TRY(code);

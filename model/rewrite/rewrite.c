@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/newdir.h"
-#include "base/cli/tool.h"
 #include "kernels/kernels.h"
 #include "model/rewrite/files.h"
 #include "model/rewrite/report.h"
@@ -196,8 +195,10 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     cJSON *reports = NULL, *types = moe_types_json(k->src, k->type), *quantization = NULL;
     enum moe_code code = moe_copy_files(k->src, k->writer, k->o->rest, &jsonl, &jsonl_bytes, err);
 
-    if (code == MOE_OK && k->o->vision) code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, err);
-    if (code == MOE_OK && k->o->rest) code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, err);
+    if (code == MOE_OK && k->o->vision)
+        code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, k->o->cancel, err);
+    if (code == MOE_OK && k->o->rest)
+        code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, k->o->cancel, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
     if (code == MOE_OK && is_merged(k->src))
         code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
@@ -265,7 +266,7 @@ enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_re
 {
     *work = (struct moe_work){ .kernels = kernels_of(src, o), .made_from = moe_source_made_from(src) };
     if (src->kind == MOE_CONTAINER && !is_merged(src)) work->from = src;
-    MOE_TRY(moe_source_identity(src, &work->input, err));
+    MOE_TRY(moe_source_identity(src, o->cancel, &work->input, err));
     work->origin = moe_source_origin(src, &work->input);
     work->options = options_json(src, o);
     return work->options ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for the options");
@@ -323,6 +324,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
                           struct moe_progress *progress, struct moe_rewrite_result *r, struct moe_err *err)
 {
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
+    struct moe_err ignored;
     bool spoiled = false; /* what was written is of two models: nothing of it is kept */
 
     *r = (struct moe_rewrite_result){ 0 };
@@ -333,7 +335,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
     if (code == MOE_OK && r->was_done && o->place) code = moe_rewrite_check_placed(&k, out, err);
     double from = moe_now();
-    if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, &spoiled, err);
+    if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, o->cancel, &spoiled, err);
     if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);
     k.sync += moe_now() - from;
     if (code == MOE_OK && !r->was_done && !(r->profile = profile_json(&k)))
@@ -341,7 +343,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     moe_rewrite_release(&k);
     tell_kept(&k, out, mode, code, err);
     if (spoiled) moe_writer_discard(&k.writer);
-    else moe_writer_close(&k.writer);
+    else moe_writer_close(&k.writer, moe_cancel_check(o->cancel, &ignored) != MOE_OK);
     free(k.type);
     if (code != MOE_OK) {
         cJSON_Delete(r->relative_error);

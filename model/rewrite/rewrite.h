@@ -11,6 +11,7 @@
 #ifndef MOE_MODEL_REWRITE_REWRITE_H
 #define MOE_MODEL_REWRITE_REWRITE_H
 
+#include "base/cancel.h"
 #include "base/pool.h"
 #include "base/progress.h"
 #include "formats/container/container.h"
@@ -81,6 +82,7 @@ struct moe_rewrite_options {
     struct moe_hf_place *place;      /* what it takes goes into a checkpoint's files; NULL: nothing does */
     /* bytes of peak_rss to stay below; 0: half of what the machine has free */
     uint64_t memory;
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 /* What each tensor becomes (moe_precision_map, and what o->layers leaves out).  free(*type), which is NULL on

@@ -2,7 +2,6 @@
 #include "model/rewrite/same.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "formats/container/small.h"
 #include "model/rewrite/files.h"
 
@@ -65,14 +64,14 @@ static enum moe_code check_middle(const struct moe_source *src, const cJSON *lin
 }
 
 enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
-                            struct moe_err *err)
+                            const struct moe_cancel *cancel, struct moe_err *err)
 {
     cJSON *lines;
     if (src->kind != MOE_CHECKPOINT) return MOE_OK;
     MOE_TRY(moe_writer_unit_source(w, unit, &lines, err));
     enum moe_code code = check_middle(src, lines, unit, err);
     cJSON_Delete(lines);
-    return code == MOE_OK ? moe_interrupted_resumable(err) : code;
+    return code == MOE_OK ? moe_cancel_check_resumable(cancel, err) : code;
 }
 
 /* ---- small files ---- */

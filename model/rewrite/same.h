@@ -5,13 +5,14 @@
 #ifndef MOE_MODEL_REWRITE_SAME_H
 #define MOE_MODEL_REWRITE_SAME_H
 
+#include "base/cancel.h"
 #include "formats/container/container.h"
 
 /* Read one tensor of a finished unit again, whole, and compare it with its line in the unit's journal: the
  * one in the middle of those of at most 64 MiB.  MOE_MISMATCH naming the tensor.  A unit without lines (of
  * a container) passes. */
 enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
-                            struct moe_err *err);
+                            const struct moe_cancel *cancel, struct moe_err *err);
 
 /* The files in tokenizer/ and hf/ of the container `made` are those that a run over src would put there.
  * MOE_MISMATCH naming the first that is not. */

@@ -105,7 +105,8 @@ double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type)
 
 struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o)
 {
-    return (struct moe_fisher){ o->tokens, moe_min_i64(o->fisher, o->n), o->sequence, o->seed };
+    return (struct moe_fisher){ o->tokens, moe_min_i64(o->fisher, o->n), o->sequence, o->seed,
+                                o->cancel };
 }
 
 /* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its

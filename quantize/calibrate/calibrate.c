@@ -42,7 +42,7 @@ static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo
 
     *there = false;
     *reached = -1;
-    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, there, err));
+    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, c->o.cancel, there, err));
     if (c->o.fisher && !*there) MOE_TRY(moe_fisher_reached(c->src, &f, c->dir, reached, err));
     *work = *there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence)
         : *reached >= 0 ? moe_fisher_known(c->src, &f, *reached) : 0;
@@ -181,7 +181,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
                              false, NULL, err));
     if (c->o.fisher) MOE_TRY(moe_output_hessian_open(&c->f, g->hidden_size, err));
     MOE_TRY(moe_walk_open(&c->walk, c->src, c->o.tokens, c->o.n, c->o.sequence,
-                          c->plan.in_files ? c->o.scratch : NULL, c->pool, err));
+                          c->plan.in_files ? c->o.scratch : NULL, c->pool, c->o.cancel, err));
     c->walking = true;
     c->walk.meter = &c->meter;
     if (c->o.method.corrects)

@@ -28,6 +28,7 @@ struct moe_calibration {
     uint64_t memory;
     /* directory for hidden states that memory does not hold; NULL: none */
     const char *scratch;
+    const struct moe_cancel *cancel;    /* ends the work early; NULL: nobody will */
 };
 
 /* What a run will take. */

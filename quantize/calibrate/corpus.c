@@ -4,7 +4,6 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/stream.h"
-#include "base/cli/tool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +28,7 @@ struct reader {
     const struct moe_chat_hint *hint;
     int64_t most;
     uint64_t memory;
+    const struct moe_cancel *cancel;
 };
 
 /* 0 would be no limit. */
@@ -48,7 +48,7 @@ static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct
     c->conversations += p->messages != NULL;
     enum moe_code code = append(c, r->most, ids, n, err);
     free(ids);
-    return code == MOE_OK ? moe_interrupted(err) : code;
+    return code == MOE_OK ? moe_cancel_check(r->cancel, err) : code;
 }
 
 static void count_left(struct moe_corpus *c, const struct moe_text *text)
@@ -65,8 +65,9 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
     struct moe_text *text;
     struct moe_text_piece piece;
     bool more = true;
+    uint64_t memory = left_beside(r, (uint64_t)c->n * sizeof *c->tokens);
 
-    MOE_TRY(moe_text_open(&text, path, 0, left_beside(r, (uint64_t)c->n * sizeof *c->tokens), err));
+    MOE_TRY(moe_text_open(&text, path, 0, memory, r->cancel, err));
     enum moe_code code = MOE_OK;
     while (code == MOE_OK && c->n < r->most) {
         code = moe_text_next(text, &piece, &more, err);
@@ -95,7 +96,7 @@ static enum moe_code check_ids(const struct moe_corpus *c, int64_t vocab_size, s
 enum moe_code moe_corpus_read(struct moe_corpus *c, const struct moe_corpus_source *s, int64_t most,
                               struct moe_err *err)
 {
-    struct reader r = { .hint = &s->chat, .most = most, .memory = s->memory };
+    struct reader r = { .hint = &s->chat, .most = most, .memory = s->memory, .cancel = s->cancel };
 
     *c = (struct moe_corpus){ 0 };
     MOE_TRY(moe_tokenizer_open(&r.t, s->dir, s->vocab_size, err));

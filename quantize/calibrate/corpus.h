@@ -23,6 +23,7 @@ struct moe_corpus_source {
     /* what making tokens of one text, or the JSON of a row, may take; 0: no limit */
     uint64_t memory;
     const char *const *files; size_t n_files;
+    const struct moe_cancel *cancel;     /* ends reading early; NULL: nobody will */
 };
 
 /* The first `most` tokens of these files (formats/text.h says which kinds).  MOE_USAGE when there are none;

@@ -5,7 +5,6 @@
 #include "base/io.h"
 #include "base/minmax.h"
 #include "base/newfile.h"
-#include "base/cli/tool.h"
 #include "model/forward-parts.h"
 #include "quantize/passes/backward.h"
 #include "quantize/passes/gradient.h"
@@ -79,7 +78,8 @@ static enum moe_code read_head(int fd, const char *path, uint64_t size, int laye
     return MOE_OK;
 }
 
-static enum moe_code hash_file(int fd, const char *path, uint64_t size, uint64_t *hash, struct moe_err *err)
+static enum moe_code hash_file(int fd, const char *path, uint64_t size, const struct moe_cancel *cancel,
+                               uint64_t *hash, struct moe_err *err)
 {
     enum { BYTES = 1 << 20 };
     struct moe_hash *state = moe_hash_new();
@@ -91,7 +91,7 @@ static enum moe_code hash_file(int fd, const char *path, uint64_t size, uint64_t
         size_t n = size - at < BYTES ? (size_t)(size - at) : BYTES;
         code = moe_pread(fd, path, piece, n, at, err);
         if (code == MOE_OK) moe_hash_add64(state, piece, n);
-        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        if (code == MOE_OK) code = moe_cancel_check_resumable(cancel, err);
     }
     if (code == MOE_OK) *hash = moe_hash_get64(state);
     moe_hash_free(state);
@@ -100,7 +100,8 @@ static enum moe_code hash_file(int fd, const char *path, uint64_t size, uint64_t
 }
 
 /* Whether F of a layer is there as it was written; what is not is computed again. */
-static enum moe_code is_whole(const char *dir, int layer, int64_t width, bool *whole, struct moe_err *err)
+static enum moe_code is_whole(const char *dir, int layer, int64_t width, const struct moe_cancel *cancel,
+                              bool *whole, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists there;
@@ -114,7 +115,7 @@ static enum moe_code is_whole(const char *dir, int layer, int64_t width, bool *w
     if (there != MOE_FILE) return MOE_OK;
     MOE_TRY(moe_open_read(path, &fd, &size, err));
     enum moe_code code = read_head(fd, path, size, layer, width, &h, whole, err);
-    if (code == MOE_OK && *whole) code = hash_file(fd, path, size, &hash, err);
+    if (code == MOE_OK && *whole) code = hash_file(fd, path, size, cancel, &hash, err);
     *whole = code == MOE_OK && *whole && hash == h.hash;
     posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     close(fd);
@@ -157,7 +158,7 @@ static enum moe_code start(struct work *w, struct moe_err *err)
         MOE_TRY(moe_backward_head(w->back, w->x, n, at, w->o->seed, w->dy, NULL, err));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
         moe_meter_add(w->meter, moe_work_head_back(&w->walk.src->config, (double)n));
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(w->o->cancel, err));
     }
     return MOE_OK;
 }
@@ -227,7 +228,7 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
             code = moe_walk_read(&w->walk, &w->walk.raw, &w->walk.src->tensors[u.in[u.items[g].first + i]], i,
                                  &mlp[i], err);
         if (code == MOE_OK) code = mlp_back(w, mlp, &t, e, err);
-        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        if (code == MOE_OK) code = moe_cancel_check_resumable(w->o->cancel, err);
     }
     moe_unit_release(&u);
     return code;
@@ -267,7 +268,7 @@ static enum moe_code attention_back(struct work *w, int layer, struct moe_err *e
         moe_backward_attention(w->back, layer, w->x, w->lengths, count, w->dy);
         moe_meter_add(w->meter, moe_work_attention_back(&w->walk.src->config, (double)n, (double)s));
         MOE_TRY(moe_states_write(&w->dh, at, n, w->dy, err));
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(w->o->cancel, err));
     }
     return MOE_OK;
 }
@@ -311,7 +312,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
     int64_t k = c->num_experts_per_tok;
     int64_t piece = moe_max_i64(PIECE, moe_walk_batch(w->o->sequence));
 
-    MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, err));
+    MOE_TRY(moe_walk_open(&w->walk, src, w->o->tokens, n, w->o->sequence, states, pool, w->o->cancel, err));
     w->walk.meter = w->meter;
     MOE_TRY(moe_backward_open(&w->back, w->walk.m, piece, w->o->sequence, pool, err));
     MOE_TRY(moe_hessian_open(&w->hessian, h, err));
@@ -351,11 +352,13 @@ static void close_work(struct work *w)
     free(w->lengths);
 }
 
-enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *all, struct moe_err *err)
+enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir,
+                               const struct moe_cancel *cancel, bool *all, struct moe_err *err)
 {
     *all = true;
     for (int l = 0; l < src->config.num_hidden_layers && *all; l++)
-        if (moe_layer_is_moe(&src->config, l)) MOE_TRY(is_whole(dir, l, src->config.hidden_size, all, err));
+        if (moe_layer_is_moe(&src->config, l))
+            MOE_TRY(is_whole(dir, l, src->config.hidden_size, cancel, all, err));
     return MOE_OK;
 }
 
@@ -368,7 +371,7 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
     for (int l = *layer + 1; *layer >= 0 && l < c->num_hidden_layers; l++) {
         bool whole;
         if (!moe_layer_is_moe(c, l)) continue;
-        MOE_TRY(is_whole(dir, l, c->hidden_size, &whole, err));
+        MOE_TRY(is_whole(dir, l, c->hidden_size, o->cancel, &whole, err));
         if (!whole) *layer = -1; /* somebody removed it, or it was damaged: from the start */
     }
     return MOE_OK;

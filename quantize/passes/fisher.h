@@ -19,6 +19,7 @@ struct moe_fisher {
     const int32_t *tokens; int64_t n;   /* of all sequences */
     int64_t sequence;
     uint64_t seed;                      /* of the drawn labels */
+    const struct moe_cancel *cancel;    /* ends the pass early; NULL: nobody will */
 };
 
 /* Bytes held besides what the process holds now, and of files of hidden states. */
@@ -34,8 +35,8 @@ enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o,
                              struct moe_err *err);
 /* Whether all of them are there already, as they were written: each file has a
  * checksum, and is read for this. */
-enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir, bool *there,
-                               struct moe_err *err);
+enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir,
+                               const struct moe_cancel *cancel, bool *there, struct moe_err *err);
 
 /* The layer after which an earlier run's gradients are known, F of all later ones being there; -1: none.
  * Operations that then need not be done. */

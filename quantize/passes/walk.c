@@ -2,7 +2,6 @@
 #include "quantize/passes/walk.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "base/minmax.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
@@ -31,7 +30,7 @@ enum moe_code moe_walk_batches(struct moe_walk *c,
     for (int64_t at = 0, n; at < c->n; at += n) {
         n = moe_min_i64(moe_walk_batch(c->sequence), c->n - at);
         MOE_TRY(fn(c, at, n, err));
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(c->cancel, err));
     }
     return MOE_OK;
 }
@@ -167,7 +166,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
         t.clip = c->clip;
         MOE_TRY(moe_mlp_forward(c->mlp, w, &t, &c->sum, err));
         moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)n));
-        MOE_TRY(moe_interrupted_resumable(err));
+        MOE_TRY(moe_cancel_check_resumable(c->cancel, err));
     }
     return MOE_OK;
 }
@@ -334,7 +333,7 @@ enum moe_code moe_walk_experts(struct moe_walk *c, const struct moe_shard_unit *
         if (code == MOE_OK && (code = moe_mlp_forward(c->mlp, w, &t, out ? out : &c->sum, err)) != MOE_OK)
             moe_wrap(err, "layer %d, expert %lld", c->layer, (long long)e);
         if (code == MOE_OK) moe_meter_add(c->meter, moe_work_mlp(w[0].cols, w[0].rows, (double)t.n));
-        if (code == MOE_OK) code = moe_interrupted_resumable(err);
+        if (code == MOE_OK) code = moe_cancel_check_resumable(c->cancel, err);
     }
     if (fd >= 0) close(fd);
     c->seconds[2] += moe_now() - from;
@@ -458,10 +457,12 @@ static enum moe_code begin_walk(struct moe_walk *c, const char *states, struct m
 }
 
 enum moe_code moe_walk_open(struct moe_walk *c, struct moe_source *src, const int32_t *tokens, int64_t n,
-                            int64_t sequence, const char *states, struct moe_pool *pool, struct moe_err *err)
+                            int64_t sequence, const char *states, struct moe_pool *pool,
+                            const struct moe_cancel *cancel, struct moe_err *err)
 {
     *c = (struct moe_walk){ .src = src,
                             .pool = pool,
+                            .cancel = cancel,
                             .tokens = tokens,
                             .n = n,
                             .sequence = sequence,
@@ -477,6 +478,7 @@ enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const 
 {
     *c = (struct moe_walk){ .src = w->src,
                             .pool = w->pool,
+                            .cancel = w->cancel,
                             .tokens = w->tokens,
                             .n = w->n,
                             .sequence = w->sequence,

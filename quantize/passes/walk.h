@@ -24,6 +24,7 @@ void moe_stored_expert_release(struct moe_stored_expert *r);
 struct moe_walk {
     struct moe_source *src;
     struct moe_pool *pool;
+    const struct moe_cancel *cancel;  /* ends the passes early; NULL: nobody will */
     struct moe_model *m;
     struct moe_forward *f;
     struct moe_mlp *mlp;              /* for forward passes on all threads */
@@ -56,7 +57,8 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
 /* Maps the source; embeds the tokens, which must stay.  states: a directory for the
  * hidden states; NULL: memory. */
 enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const int32_t *tokens, int64_t n,
-                            int64_t sequence, const char *states, struct moe_pool *pool, struct moe_err *err);
+                            int64_t sequence, const char *states, struct moe_pool *pool,
+                            const struct moe_cancel *cancel, struct moe_err *err);
 /* The same tokens through the source once more: states, choices and model of its own, the buffers at work
  * are w's.  w outlives it. */
 uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files);

@@ -216,9 +216,9 @@ struct common { struct moe_engine *lender; struct moe_plan *plan, *next; struct 
 static enum moe_code open_next(const struct moe_run_options *o, struct common *s, struct moe_err *err)
 {
     const struct moe_config *c = &s->lender->source->config;
-    MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, err));
+    MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, o->run.cancel, err));
     MOE_TRY(moe_plan_fits(s->next, c, s->plan->ranks, o->replan, err));
-    MOE_TRY(moe_plan_check_model(s->next, s->lender->source, o->replan, err));
+    MOE_TRY(moe_plan_check_model(s->next, s->lender->source, o->replan, o->run.cancel, err));
     s->m.next = s->next;
     s->m.next_after = (uint64_t)o->replan_after;
     return MOE_OK;
@@ -245,7 +245,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], j->eo, err));
     moe_tell_superseded(&o->run, s->lender->source);
     MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
-    if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, err));
+    if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, o->run.cancel, err));
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(o, s, err));
@@ -264,7 +264,7 @@ static enum moe_code prepare(struct job *j, struct common *s, struct moe_err *er
 static void count_ranks(const struct moe_run_options *o, struct common *s)
 {
     struct moe_err ignored;
-    if (!s->m.ranks && !s->plan && o->plan) moe_plan_read(&s->plan, o->plan, 0, &ignored);
+    if (!s->m.ranks && !s->plan && o->plan) moe_plan_read(&s->plan, o->plan, 0, o->run.cancel, &ignored);
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 

@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/stream.h"
+#include "base/cli/tool.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -49,8 +50,8 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
                               struct moe_err *err)
 {
     uint64_t max_bytes = memory_of(o);
-    enum moe_code code =
-        moe_read_text(path, max_bytes < TEXT_MAX ? (size_t)max_bytes : TEXT_MAX, text, n, err);
+    size_t limit = max_bytes < TEXT_MAX ? (size_t)max_bytes : TEXT_MAX;
+    enum moe_code code = moe_read_text(path, limit, moe_run_cancel(), text, n, err);
     path = moe_stream_name(path);
     if (code == MOE_UNSUPPORTED && max_bytes < TEXT_MAX)
         return moe_fail_at(err, MOE_NOMEM, path, NULL,

@@ -15,7 +15,7 @@ static enum moe_code add_model(struct moe_agreement *a, const char *name, const 
                                struct moe_err *err)
 {
     struct moe_identity id;
-    MOE_TRY(moe_source_identity(src, &id, err));
+    MOE_TRY(moe_source_identity(src, moe_run_cancel(), &id, err));
     struct moe_hash128 digest = moe_identity_digest(&id);
     moe_agree_add(a, name, &digest, sizeof digest);
     return MOE_OK;

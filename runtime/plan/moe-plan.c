@@ -159,12 +159,14 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
     MOE_TRY(moe_plan_open_model(&w->src, o->run.argv[0], err));
     moe_tell_superseded(&o->run, w->src);
     MOE_TRY(moe_weight_bytes_of(&w->bytes, w->src, o->expert_type, dense, err));
-    MOE_TRY(
-        moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, moe_plan_windows(o), err));
+    MOE_TRY(moe_plan_gather_stats(&w->stats, &origin, w->src, o->stats.v, o->stats.n, moe_plan_windows(o),
+                                  o->run.cancel, err));
     if (o->from)
-        MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks, err));
-    if (o->from) MOE_TRY(moe_plan_check_model(w->from, w->src, o->from, err));
-    if (o->out && w->src->kind == MOE_CHECKPOINT) MOE_TRY(moe_source_identity(w->src, &w->model, err));
+        MOE_TRY(moe_plan_read(&w->from, o->from, o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks,
+                              o->run.cancel, err));
+    if (o->from) MOE_TRY(moe_plan_check_model(w->from, w->src, o->from, o->run.cancel, err));
+    if (o->out && w->src->kind == MOE_CHECKPOINT)
+        MOE_TRY(moe_source_identity(w->src, o->run.cancel, &w->model, err));
     else w->model = moe_source_origin(w->src, NULL);
     if (o->ranks == MOE_UNSET && !w->from) return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
     w->task = (struct moe_plan_task){ .ranks = o->ranks == MOE_UNSET ? w->from->ranks : (int32_t)o->ranks,
@@ -173,7 +175,8 @@ static enum moe_code prepare(struct work *w, struct moe_err *err)
                                       .stats = w->stats,
                                       .from = w->from,
                                       .target = o->target,
-                                      .progress = o->run.progress };
+                                      .progress = o->run.progress,
+                                      .cancel = o->run.cancel };
     if (o->survive == MOE_UNSET) w->task.survive = w->from ? w->from->survive : 0;
     if (o->per_node == MOE_UNSET) w->task.ranks_per_node = w->from ? w->from->ranks_per_node : 0;
     if (w->task.ranks_per_node == 1) w->task.ranks_per_node = 0; /* copies are on different ranks anyway */
@@ -404,7 +407,8 @@ static enum moe_code plan(struct work *w, cJSON *json, struct moe_err *err)
     w->cpu = moe_cpu_seconds() - cpu;
     MOE_TRY(moe_plan_prove(&w->proofs, w->plan, &w->task, w->o->batch, w->o->run.pool, err));
     MOE_TRY(report(w, json, err));
-    MOE_TRY(moe_interrupted(err)); /* the last time: whoever stops it later finds the plan written */
+    /* the last time: whoever stops it later finds the plan written */
+    MOE_TRY(moe_cancel_check(w->o->run.cancel, err));
     if (!w->o->out) return MOE_OK;
     MOE_TRY(write_plan(w, err));
     moe_notice(&w->o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", w->o->out,
@@ -466,7 +470,8 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
                                          .n_stats = o->stats.n,
                                          .windows = moe_plan_windows(o),
                                          .from = o->from,
-                                         .progress = o->run.progress };
+                                         .progress = o->run.progress,
+                                         .cancel = o->run.cancel };
     cJSON *problems = moe_json_add_array(json, "problems");
     enum moe_code code = moe_plan_check_file(&c, &what, problems, err);
     const cJSON *first = problems && code == MOE_VERIFY && !o->run.json ? problems->child : NULL;
@@ -524,7 +529,7 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     MOE_TRY(moe_plan_options_one(o, "export", err));
     if (!o->to || !moe_engine_find(o->to, &engine))
         return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
-    MOE_TRY(moe_plan_read(&p, o->run.argv[0], (int32_t)asked_ranks(o), err));
+    MOE_TRY(moe_plan_read(&p, o->run.argv[0], (int32_t)asked_ranks(o), o->run.cancel, err));
     enum moe_code code = export_plan(o, p, engine, &text, err);
     moe_plan_free(&p);
     if (code == MOE_OK) code = put_text(o, text, json, err);
@@ -540,7 +545,8 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
                                            .stats = o->stats.v,
                                            .n_stats = o->stats.n,
                                            .windows = moe_plan_windows(o),
-                                           .progress = o->run.progress };
+                                           .progress = o->run.progress,
+                                           .cancel = o->run.cancel };
     MOE_TRY(moe_plan_draw(&what, &svg, err));
     enum moe_code code = put_text(o, svg, json, err);
     free(svg);
@@ -580,7 +586,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     int32_t first = 0, last = 0;
     uint64_t bytes = 0;
     MOE_TRY(moe_plan_options_one(o, "stage", err));
-    enum moe_code code = moe_staging_read(&s, o->run.argv[0], asked_ranks(o), err);
+    enum moe_code code = moe_staging_read(&s, o->run.argv[0], asked_ranks(o), o->run.cancel, err);
     if (code == MOE_OK) code = moe_rank_range_parse(o->rank, s.plan, &first, &last, err);
     if (code == MOE_OK) code = stage(o, &s, first, last, &bytes, err);
     moe_staging_close(&s);

@@ -2,7 +2,6 @@
 #include "runtime/plan/plan-baselines.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>
@@ -72,7 +71,7 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
     s->cpu = moe_cpu_seconds() - cpu;
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
         double top = 0;
-        if ((code = moe_interrupted(err)) != MOE_OK) break;
+        if ((code = moe_cancel_check(t->cancel, err)) != MOE_OK) break;
         code = moe_plan_slot_loads(t, i, -1, slot + (int64_t)i * t->slots, load, err);
         for (int32_t r = 0; r < t->ranks; r++) top = load[r] > top ? load[r] : top;
         if (code == MOE_OK) code = lost_with_one(t, slot + (int64_t)i * t->slots, &s->lost, err);

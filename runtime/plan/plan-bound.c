@@ -30,7 +30,13 @@ const char *moe_bound_name(enum moe_bound_kind k)
     return names[k];
 }
 
-struct window { const double *w; double *piece; int32_t *b; int32_t experts, ranks, slots, floor, lose; };
+struct window {
+    const double *w;
+    double *piece;
+    int32_t *b;
+    int32_t experts, ranks, slots, floor, lose;
+    const struct moe_cancel *cancel;
+};
 
 /* Copies that an expert of load w needs for pieces of at most tau; more than `ranks`
  * when that is impossible. */
@@ -97,7 +103,7 @@ static bool packing_fits(const struct window *x, double l)
 static double least(const struct window *x, bool (*fits)(const struct window *, double), double lo, double hi)
 {
     if (fits(x, lo)) return lo;
-    for (int i = 0; i < 60 && hi - lo > hi * 1e-13 && !moe_is_stopping(); i++) {
+    for (int i = 0; i < 60 && hi - lo > hi * 1e-13 && !moe_is_cancelled(x->cancel); i++) {
         double mid = lo + (hi - lo) / 2;
         if (fits(x, mid)) hi = mid;
         else lo = mid;
@@ -154,7 +160,7 @@ enum moe_code moe_plan_bounds(struct moe_bounds *b, const struct moe_plan_task *
     if (ok) moe_place_weights(t, row, w, &mean);
     for (int32_t k = 0; ok && k < windows; k++) {
         for (int32_t e = 0; e < n; e++) one[e] = w[(int64_t)e * windows + k];
-        struct window x = { one, piece, copies, n, t->ranks, t->slots, t->survive + 1, 0 };
+        struct window x = { one, piece, copies, n, t->ranks, t->slots, t->survive + 1, 0, t->cancel };
         window_bounds(&x, mean, b);
     }
     for (int k = 0; k < MOE_BOUND_COUNT; k++)
@@ -163,5 +169,5 @@ enum moe_code moe_plan_bounds(struct moe_bounds *b, const struct moe_plan_task *
     free(one);
     free(piece);
     free(copies);
-    return ok ? moe_interrupted(err) : moe_fail(err, MOE_NOMEM, "no memory for bounds");
+    return ok ? moe_cancel_check(t->cancel, err) : moe_fail(err, MOE_NOMEM, "no memory for bounds");
 }

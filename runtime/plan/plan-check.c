@@ -8,7 +8,7 @@ static enum moe_code read_stats(struct moe_routing **stats, const struct moe_pla
                                 struct moe_err *err)
 {
     for (size_t i = 0; i < q->n_stats; i++) {
-        MOE_TRY(moe_routing_read(q->stats[i], &stats[i], err));
+        MOE_TRY(moe_routing_read(q->stats[i], q->cancel, &stats[i], err));
         moe_routing_merge(stats[i], q->windows);
     }
     return MOE_OK;
@@ -21,11 +21,11 @@ enum moe_code moe_plan_check_file(struct moe_plan_checked *out, const struct moe
     struct moe_routing **stats = calloc(q->n_stats + 1, sizeof *stats);
     enum moe_code code = stats && problems ? read_stats(stats, q, err)
                                            : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
-    if (code == MOE_OK) code = moe_plan_read_own(&plan, q->plan, err);
-    if (code == MOE_OK && q->from) code = moe_plan_read_own(&from, q->from, err);
+    if (code == MOE_OK) code = moe_plan_read_own(&plan, q->plan, q->cancel, err);
+    if (code == MOE_OK && q->from) code = moe_plan_read_own(&from, q->from, q->cancel, err);
     if (code == MOE_OK)
         code = moe_plan_verify(out, plan.path, plan.root, (const struct moe_routing *const *)stats,
-                               (int)q->n_stats, from.root, problems, q->progress, err);
+                               (int)q->n_stats, from.root, problems, q->progress, q->cancel, err);
     for (size_t i = 0; stats && i < q->n_stats; i++) moe_routing_free(&stats[i]);
     free(stats);
     moe_plan_text_release(&plan);
@@ -34,12 +34,12 @@ enum moe_code moe_plan_check_file(struct moe_plan_checked *out, const struct moe
 }
 
 enum moe_code moe_plan_check_alone(const struct moe_plan_text *plan, struct moe_progress *progress,
-                                   struct moe_err *err)
+                                   const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_plan_checked c;
     cJSON *problems = cJSON_CreateArray();
     enum moe_code code = problems ? moe_plan_verify(&c, plan->path, plan->root, NULL, 0, NULL, problems,
-                                                    progress, err)
+                                                    progress, cancel, err)
                                   : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
     cJSON_Delete(problems);
     return code;

@@ -15,6 +15,7 @@ struct moe_plan_check {
     int32_t windows;                /* how many of a file to keep apart, as when the plan was made */
     const char *from;               /* path of the plan that it was made from, or NULL */
     struct moe_progress *progress;  /* NULL, or told of each layer */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 /* Each problem is appended as a sentence to the JSON array `problems`.  MOE_OK, when there are none, and
@@ -24,7 +25,7 @@ enum moe_code moe_plan_check_file(struct moe_plan_checked *out, const struct moe
 /* Of a plan that was read, as far as it tells by itself: without statistics and without an older plan.  The
  * first problem is in *err. */
 enum moe_code moe_plan_check_alone(const struct moe_plan_text *plan, struct moe_progress *progress,
-                                   struct moe_err *err);
+                                   const struct moe_cancel *cancel, struct moe_err *err);
 
 /* same_statistics (null where there were none), claims, copies_min, experts_lost_worst,
  * experts_lost_worst_node, and with statistics load_max and load_mean. */

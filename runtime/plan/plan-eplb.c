@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What others do, to compare with: experts in order, dealt out, and DeepSeek's EPLB (the steps and ties of
  * its published eplb.py, in float32 as there, so that the result is the same slot by slot). */
-#include "base/cli/tool.h"
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>
@@ -149,7 +148,7 @@ enum moe_code moe_plan_baseline(int32_t *slot, enum moe_baseline kind, const str
     float *load = malloc((size_t)t->stats->experts * sizeof *load);
     if (!load) return moe_fail(err, MOE_NOMEM, "no memory for baselines");
     for (int32_t i = 0; code == MOE_OK && i < t->stats->n_layers; i++) {
-        if ((code = moe_interrupted(err)) != MOE_OK) break;
+        if ((code = moe_cancel_check(t->cancel, err)) != MOE_OK) break;
         if (kind == MOE_BASE_EPLB) code = eplb_layer(slot + (int64_t)i * t->slots, t, i, load, err);
         else in_order(slot + (int64_t)i * t->slots, kind, t);
         moe_progress_add(t->progress, 1);

@@ -37,7 +37,7 @@ static void visit(struct search *x, int32_t at)
     int32_t room = 0, rest = s->experts - at;
     double max = 0;
     if (x->nodes-- <= 0) return;
-    if (moe_is_stopping()) x->nodes = 0;
+    if (moe_is_cancelled(s->cancel)) x->nodes = 0;
     for (int r = 0; r < s->ranks; r++) room += x->room[r], max = x->load[r] > max ? x->load[r] : max;
     if (!rest) {
         if (room) return;

@@ -162,7 +162,7 @@ static struct step best_double(struct moe_place *s, int32_t a, double below, dou
     int32_t n = s->first[a + 1] - s->first[a];
     if (n < 2 || n > DOUBLES - 1) return best; /* a rank has at most one slot more than another */
     sort_ranks(s);
-    for (int32_t i = 0; i < s->ranks && best.cost > goal && !moe_is_stopping(); i++) {
+    for (int32_t i = 0; i < s->ranks && best.cost > goal && !moe_is_cancelled(s->cancel); i++) {
         int32_t b = s->fill[i];
         if (b == a || s->cost[b] >= best.cost) continue;
         doubles_with(s, a, b, &best);
@@ -217,7 +217,7 @@ static struct step best_copy(struct moe_place *s, int32_t a, double below)
     struct step best = { .cost = below };
     for (int32_t k = s->first[a]; k < s->first[a + 1]; k++)
         for (int32_t e = 0; e < s->experts; e++) try_copy(s, a, k, e, &best);
-    for (int32_t r = 0; r < s->ranks && !moe_is_stopping(); r++)
+    for (int32_t r = 0; r < s->ranks && !moe_is_cancelled(s->cancel); r++)
         for (int32_t k = s->first[r]; r != a && k < s->first[r + 1]; k++)
             for (int32_t i = s->first[a]; s->count[s->slot[k]] > s->floor && i < s->first[a + 1]; i++)
                 try_copy(s, r, k, s->slot[i], &best);
@@ -263,7 +263,7 @@ static void take(struct moe_place *s, const struct step *t)
 
 void moe_place_exchange(struct moe_place *s, double goal)
 {
-    for (int32_t a; s->work > 0 && !moe_is_stopping() && moe_place_max(s, &a) > goal;) {
+    for (int32_t a; s->work > 0 && !moe_is_cancelled(s->cancel) && moe_place_max(s, &a) > goal;) {
         double below = s->cost[a] * (1 - 1e-9);
         struct step t = best_pair(s, a, below);
         if (!t.n) t = best_double(s, a, below, goal);

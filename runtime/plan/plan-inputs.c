@@ -82,7 +82,8 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
 }
 
 static enum moe_code from_container(struct moe_routing **all, const struct moe_source *src,
-                                    int32_t max_windows, struct moe_err *err)
+                                    int32_t max_windows, const struct moe_cancel *cancel,
+                                    struct moe_err *err)
 {
     static const char name[] = "routing.json";
     struct moe_routing *r;
@@ -91,7 +92,7 @@ static enum moe_code from_container(struct moe_routing **all, const struct moe_s
     enum moe_code code = src->container ? moe_container_read_file(src, name, &text, &n, err) : MOE_NOT_FOUND;
     if (code == MOE_NOT_FOUND) return MOE_OK;
     MOE_TRY(code);
-    code = moe_routing_parse(text, n, name, &r, err);
+    code = moe_routing_parse(text, n, name, cancel, &r, err);
     free(text);
     MOE_TRY(code);
     code = add(all, r, &src->config, name, max_windows, err);
@@ -117,7 +118,8 @@ void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *
 
 enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_origin *origin,
                                     const struct moe_source *src, const char *const *paths, size_t n,
-                                    int32_t max_windows, struct moe_err *err)
+                                    int32_t max_windows, const struct moe_cancel *cancel,
+                                    struct moe_err *err)
 {
     struct moe_routing *all = NULL, *r;
     enum moe_code code = MOE_OK;
@@ -127,12 +129,12 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL,
                            "has no layer with routed experts to place");
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
-        code = moe_routing_read(paths[i], &r, err);
+        code = moe_routing_read(paths[i], cancel, &r, err);
         if (code != MOE_OK) break;
         code = add(&all, r, &src->config, paths[i], max_windows, err);
         moe_routing_free(&r);
     }
-    if (code == MOE_OK && !n) code = from_container(&all, src, max_windows, err);
+    if (code == MOE_OK && !n) code = from_container(&all, src, max_windows, cancel, err);
     if (code == MOE_OK && !all) {
         *origin = MOE_STATS_NONE;
         code = uniform(&all, &src->config, err);
@@ -193,13 +195,14 @@ static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_rou
 }
 
 enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t max_windows, struct moe_err *err)
+                                size_t n, int32_t max_windows, const struct moe_cancel *cancel,
+                                struct moe_err *err)
 {
     struct moe_routing *r;
     enum moe_code code = MOE_OK;
     *out = NULL;
     for (size_t i = 0; code == MOE_OK && i < n; i++) {
-        code = moe_routing_read(paths[i], &r, err);
+        code = moe_routing_read(paths[i], cancel, &r, err);
         if (code != MOE_OK) break;
         moe_routing_merge(r, max_windows);
         code = rows_of_plan(out, r, p, paths[i], err);
@@ -210,12 +213,12 @@ enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan 
 }
 
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
-                                   struct moe_err *err)
+                                   const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_identity own = { 0 }, origin = moe_source_origin(src, NULL);
     if (!p->model.has_weights || p->model.form != origin.form) return MOE_OK;
     if (src->kind == MOE_CHECKPOINT) {
-        MOE_TRY(moe_source_identity(src, &own, err));
+        MOE_TRY(moe_source_identity(src, cancel, &own, err));
         origin = own;
     }
     if (moe_identity_same(&p->model, &origin)) return MOE_OK;
@@ -264,10 +267,11 @@ static enum moe_code not_ours(const char *path, const char *whose, struct moe_er
                        whose, whose);
 }
 
-enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err)
+enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
+                                struct moe_err *err)
 {
     *t = (struct moe_plan_text){ .path = moe_stream_name(path) };
-    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &t->text, &t->bytes, err));
+    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, cancel, &t->text, &t->bytes, err));
     path = t->path;
     enum moe_code code = MOE_OK;
     if (*t->text != '{' && strstr(t->text, "initial_global_assignments:"))

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-inputs.h - what moe-plan reads: a model of three kinds, statistics of several. */
+/* runtime/plan/plan-inputs.h - what moe-plan reads: a model of three kinds, statistics of several.
+ *
+ * cancel (may be NULL) ends reading early. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_INPUTS_H
 #define MOE_RUNTIME_PLAN_PLAN_INPUTS_H
 
+#include "base/cancel.h"
 #include "formats/routing.h"
 #include "formats/source.h"
 #include "runtime/plan/plan.h"
@@ -28,18 +31,20 @@ enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
  * every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin,
                                     const struct moe_source *src, const char *const *paths, size_t n,
-                                    int32_t max_windows, struct moe_err *err);
+                                    int32_t max_windows, const struct moe_cancel *cancel,
+                                    struct moe_err *err);
 
 /* The same of a plan's layers, without the model.  MOE_MISMATCH when experts or layers are not the plan's. */
 enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t max_windows, struct moe_err *err);
+                                size_t n, int32_t max_windows, const struct moe_cancel *cancel,
+                                struct moe_err *err);
 
 /* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
  * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form
  * (the same model in another type, say), or when either side does not say, it is taken.  Reads samples of
  * a checkpoint, when the plan says what they were (formats/container/identity.h). */
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
-                                   struct moe_err *err);
+                                   const struct moe_cancel *cancel, struct moe_err *err);
 
 /* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when
  * that is a container, or the path that it names.  MOE_USAGE when none of the three is there. */
@@ -54,7 +59,8 @@ struct moe_plan_text {
     size_t bytes;
     cJSON *root;
 };
-enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, struct moe_err *err);
+enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
+                                struct moe_err *err);
 void moe_plan_text_release(struct moe_plan_text *t);
 
 #endif

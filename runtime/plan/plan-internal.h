@@ -3,11 +3,13 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 #define MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 
-#include "base/cli/tool.h"
+#include "base/arena.h"
+#include "base/cancel.h"
+#include "base/io.h"
 #include "runtime/plan/plan-search.h"
 
-/* Loops over ranks, slots and steps end when moe_is_stopping: a layer that is then no good is given to
- * nobody, because whoever runs them asks moe_interrupted before using it. */
+/* Loops over ranks, slots and steps end when moe_is_cancelled: a layer that is then no good is given to
+ * nobody, because whoever runs them calls moe_cancel_check before using it. */
 struct moe_place {
     int32_t ranks, experts, windows, slots;
     int32_t floor;          /* copies each expert has at least */
@@ -32,6 +34,7 @@ struct moe_place {
     int32_t *kept;          /* [slots] scratch */
     int32_t *holders;       /* [ranks] scratch: the ranks that hold one expert */
     double mean;
+    const struct moe_cancel *cancel;
     /* copies are given so that pieces stay small with this many of each lost; at most floor - 1 */
     int32_t lose;
     int64_t work;           /* evaluations left: the search ends by counting, not by the clock */

@@ -94,10 +94,10 @@ enum { RELABEL_MAX = 512 }; /* its time grows with the cube */
 /* n x n costs; match[j] gets the row of column j (Hungarian method with
  * potentials, rows added one by one). */
 static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, int64_t *v, int64_t *low,
-                   int32_t *way, bool *used)
+                   int32_t *way, bool *used, const struct moe_cancel *cancel)
 {
     for (int32_t j = 0; j <= n; j++) match[j] = -1, v[j] = 0;
-    for (int32_t row = 0; row < n && !moe_is_stopping(); row++) {
+    for (int32_t row = 0; row < n && !moe_is_cancelled(cancel); row++) {
         int32_t at = n;
         match[n] = row;
         u[row] = 0;
@@ -145,9 +145,9 @@ enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from
                 for (int32_t k = s->first[i]; k < s->first[i + 1]; k++)
                     *c += !was_there(from, old, j, s->slot[k]);
             }
-        assign(cost, n, match, u, v, low, way, used);
+        assign(cost, n, match, u, v, low, way, used, s->cancel);
     }
-    if (ok && !moe_is_stopping()) {
+    if (ok && !moe_is_cancelled(s->cancel)) {
         memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
         for (int32_t j = 0; j < n; j++)
             memcpy(s->slot + s->first[j], s->kept + s->first[match[j]],

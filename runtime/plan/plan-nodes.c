@@ -78,7 +78,7 @@ static bool best_step(struct moe_place *s, int32_t e, struct step *best)
     int32_t node = s->holders[0] / s->per_node;
     count_outside(s, node);
     *best = (struct step){ 0, -1, -1 };
-    for (int32_t b = 0; b < s->ranks && !moe_is_stopping(); b++)
+    for (int32_t b = 0; b < s->ranks && !moe_is_cancelled(s->cancel); b++)
         for (int32_t k = s->first[b]; b / s->per_node != node && k < s->first[b + 1]; k++) {
             try_swaps(s, e, b, k, best);
             try_copy(s, e, b, k, best);
@@ -88,7 +88,7 @@ static bool best_step(struct moe_place *s, int32_t e, struct step *best)
 
 void moe_place_nodes(struct moe_place *s)
 {
-    for (int32_t e = 0; s->per_node < s->ranks && e < s->experts && !moe_is_stopping(); e++) {
+    for (int32_t e = 0; s->per_node < s->ranks && e < s->experts && !moe_is_cancelled(s->cancel); e++) {
         struct step t;
         if (s->count[e] < 2 || moe_place_spread(s, e, -1) || !best_step(s, e, &t)) continue;
         int32_t f = s->slot[t.at];

@@ -42,6 +42,7 @@ struct moe_plan_picture {
     size_t n_stats;
     int32_t windows;                /* how many of a file to keep apart, as when the plan was made */
     struct moe_progress *progress;  /* NULL, or told of each layer */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 /* moe_plan_plot of a file, whose claims are verified first as far as it tells by itself.  *svg is the
  * caller's to free; NULL on failure.  MOE_MISMATCH: other statistics. */
@@ -57,10 +58,12 @@ enum moe_code moe_plan_draw(const struct moe_plan_picture *q, char **svg, struct
  * file of the container that is damaged. */
 enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text,
                              const struct moe_source *src, int32_t first, int32_t last, bool link,
-                             const char *out, bool force, uint64_t *bytes, struct moe_err *err);
+                             const char *out, bool force, const struct moe_cancel *cancel, uint64_t *bytes,
+                             struct moe_err *err);
 /* Read what these ranks need of a staged (or whole) container, plane by plane against its hash.  MOE_CORRUPT
  * names file and tensor, MOE_MISMATCH an expert that was not staged. */
 enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first,
-                                   int32_t last, uint64_t *bytes, struct moe_err *err);
+                                   int32_t last, const struct moe_cancel *cancel, uint64_t *bytes,
+                                   struct moe_err *err);
 
 #endif

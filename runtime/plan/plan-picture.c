@@ -24,7 +24,7 @@ static enum moe_code same_stats(const struct moe_plan_text *plan, const struct m
 
 /* What EPLB, or experts in order where it has no placement, would have of them. */
 static enum moe_code place(const struct moe_plan *p, const struct moe_routing *stats,
-                           struct moe_progress *progress, struct moe_plot_beside *b, double **most,
+                           const struct moe_plan_picture *q, struct moe_plot_beside *b, double **most,
                            struct moe_err *err)
 {
     struct moe_baseline_sum sum;
@@ -33,7 +33,8 @@ static enum moe_code place(const struct moe_plan *p, const struct moe_routing *s
                                .survive = p->survive,
                                .ranks_per_node = p->ranks_per_node,
                                .stats = stats,
-                               .progress = progress };
+                               .progress = q->progress,
+                               .cancel = q->cancel };
     bool even = t.slots % t.ranks == 0;
     *most = calloc((size_t)p->n_layers, sizeof **most);
     if (!*most) return moe_fail(err, MOE_NOMEM, "no memory for baselines");
@@ -47,9 +48,9 @@ static enum moe_code beside(const struct moe_plan_picture *q, const struct moe_p
     struct moe_plan *p;
     struct moe_routing *stats = NULL;
     MOE_TRY(moe_plan_parse(&p, plan->text, plan->bytes, plan->path, 0, err));
-    enum moe_code code = moe_plan_stats_of(&stats, p, q->stats, q->n_stats, q->windows, err);
+    enum moe_code code = moe_plan_stats_of(&stats, p, q->stats, q->n_stats, q->windows, q->cancel, err);
     if (code == MOE_OK) code = same_stats(plan, stats, err);
-    if (code == MOE_OK) code = place(p, stats, q->progress, b, most, err);
+    if (code == MOE_OK) code = place(p, stats, q, b, most, err);
     moe_routing_free(&stats);
     moe_plan_free(&p);
     return code;
@@ -61,8 +62,8 @@ enum moe_code moe_plan_draw(const struct moe_plan_picture *q, char **svg, struct
     struct moe_plot_beside other;
     double *most = NULL;
     *svg = NULL;
-    MOE_TRY(moe_plan_read_own(&plan, q->plan, err));
-    enum moe_code code = moe_plan_check_alone(&plan, q->progress, err);
+    MOE_TRY(moe_plan_read_own(&plan, q->plan, q->cancel, err));
+    enum moe_code code = moe_plan_check_alone(&plan, q->progress, q->cancel, err);
     if (code == MOE_OK && q->n_stats) code = beside(q, &plan, &other, &most, err);
     if (code == MOE_OK) code = moe_plan_plot(plan.root, plan.path, most ? &other : NULL, svg, err);
     free(most);

@@ -45,6 +45,7 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
                              .per_node = t->ranks_per_node > 0 && t->ranks_per_node < t->ranks
                                            ? t->ranks_per_node
                                            : t->ranks,
+                             .cancel = t->cancel,
                              .work = 20000000 };
     struct moe_arena *a = &s->arena;
     int64_t ew = (int64_t)r->experts * r->n_windows;
@@ -290,11 +291,11 @@ void moe_place_pack(struct moe_place *s)
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, order, i, n);
     while (n > 0) {
         int32_t e = order[0];
-        for (int32_t c = 0; c < s->count[e] && !moe_is_stopping(); c++) moe_place_one(s, e);
+        for (int32_t c = 0; c < s->count[e] && !moe_is_cancelled(s->cancel); c++) moe_place_one(s, e);
         order[0] = order[--n];
         sift(s, order, 0, n);
     }
-    if (!moe_is_stopping()) moe_place_loads(s); /* else slots are empty */
+    if (!moe_is_cancelled(s->cancel)) moe_place_loads(s); /* else slots are empty */
 }
 
 /* ---- loads from slots, added up in the order of slots ---- */

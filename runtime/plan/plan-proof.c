@@ -139,7 +139,7 @@ static void losses(struct layer_work *x, struct moe_plan_proof *f)
         f->copies_min = n < f->copies_min ? n : f->copies_min;
     }
     find_alike(x);
-    for (int32_t r = 0; r < p->ranks && p->ranks > 1 && !moe_is_stopping(); r++) {
+    for (int32_t r = 0; r < p->ranks && p->ranks > 1 && !moe_is_cancelled(x->t->cancel); r++) {
         if (x->alike[r]) continue;
         x->dead[r] = true;
         double load = split(x, NULL);
@@ -226,7 +226,7 @@ static enum moe_code prove_layer(struct layer_work *x, int32_t i, struct moe_pla
     batch(x, f);
     moves(x, f);
     moe_split_close(&x->split);
-    return moe_interrupted(err);
+    return moe_cancel_check(x->t->cancel, err);
 }
 
 struct job {
@@ -242,7 +242,8 @@ static void run(void *ctx, int64_t i, int worker)
     struct job *j = ctx;
     (void)worker;
     struct layer_work x = { .p = j->p, .t = j->t, .batch = j->batch };
-    if (moe_interrupted(&j->errs[i]) == MOE_OK) prove_layer(&x, (int32_t)i, &j->out->layers[i], &j->errs[i]);
+    if (moe_cancel_check(j->t->cancel, &j->errs[i]) == MOE_OK)
+        prove_layer(&x, (int32_t)i, &j->out->layers[i], &j->errs[i]);
     moe_arena_clear(&x.arena);
     moe_progress_add(j->t->progress, 1);
 }
@@ -262,7 +263,7 @@ static enum moe_code exact(const struct moe_plan_task *t, int32_t i, struct moe_
         f->bounds.kind = MOE_BOUND_EXACT;
     }
     moe_place_close(&s);
-    return moe_interrupted(err);
+    return moe_cancel_check(t->cancel, err);
 }
 
 static void add_up(struct moe_plan_proofs *s)

@@ -381,12 +381,13 @@ enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes
     return code;
 }
 
-enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks, struct moe_err *err)
+enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks,
+                            const struct moe_cancel *cancel, struct moe_err *err)
 {
     char *text;
     size_t n;
     *p = NULL;
-    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &text, &n, err));
+    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, cancel, &text, &n, err));
     const char *name = moe_stream_name(path);
     enum moe_code code = moe_plan_parse(p, text, n, name, ranks, err);
     free(text);

@@ -290,9 +290,9 @@ static bool best_step(struct refine *d)
     int32_t fullest[FULLEST], n = fullest_ranks(s, d->goal, fullest);
     d->best = (struct step){ 0 };
     look(d);
-    for (int32_t i = 0; i < n && !moe_is_stopping(); i++)
+    for (int32_t i = 0; i < n && !moe_is_cancelled(s->cancel); i++)
         swaps(d, fullest[i], row_of(d, fullest[i], fullest, n));
-    for (int32_t i = 0; i < n && !moe_is_stopping(); i++) copies(d, fullest[i]);
+    for (int32_t i = 0; i < n && !moe_is_cancelled(s->cancel); i++) copies(d, fullest[i]);
     return d->best.score > 0;
 }
 
@@ -356,7 +356,8 @@ enum moe_code moe_place_refine(struct moe_place *s, const struct moe_plan_layer 
     for (int32_t k = 0; ok && old && k < old->slots; k++)
         if (old->copy_rank[k] < s->ranks)
             d.was[(int64_t)old->copy_rank[k] * s->experts + old->slot[old->copy_slot[k]]] = 1;
-    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0 && !moe_is_stopping(); steps--) {
+    for (int32_t steps = 4 * s->slots; ok && steps > 0 && d.work > 0; steps--) {
+        if (moe_is_cancelled(s->cancel)) break;
         if (moe_place_max(s, NULL) <= goal || !best_step(&d)) break;
         take(&d);
     }

@@ -55,7 +55,7 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
     (*s)->lose = lose;
     moe_place_counts(*s);
     moe_place_pack(*s);
-    if (!moe_is_stopping()) moe_place_nodes(*s);
+    if (!moe_is_cancelled(t->cancel)) moe_place_nodes(*s);
     moe_place_exchange(*s, goal);
     if (moe_place_max(*s, NULL) > goal) moe_place_exact(*s, &optimum);
     return MOE_OK;
@@ -73,7 +73,7 @@ static enum moe_code polish(struct moe_place *s, double goal, double far, struct
         moe_place_exchange(s, goal);
     }
     double before = moe_place_max(s, NULL);
-    if (before <= far || moe_is_stopping()) return MOE_OK;
+    if (before <= far || moe_is_cancelled(s->cancel)) return MOE_OK;
     memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
     MOE_TRY(moe_place_refine(s, NULL, goal, POLISH_WORK, err));
     if (s->pair) moe_place_loosen(s, INFINITY);
@@ -123,7 +123,7 @@ static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_t
     other->per_node = t->ranks;
     moe_place_pack(other);
     other->per_node = per_node;
-    if (!moe_is_stopping() && all_spread(other)) {
+    if (!moe_is_cancelled(t->cancel) && all_spread(other)) {
         other->per_node = t->ranks;
         moe_place_exchange(other, goal);
         other->per_node = per_node;
@@ -143,8 +143,8 @@ static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, 
     MOE_TRY(spare_first(s, t, row, goal, err));
     enum moe_code code = MOE_OK;
     bool nodes = (*s)->per_node < t->ranks;
-    if (moe_place_max(*s, NULL) > far && !moe_is_stopping()) code = polish(*s, goal, far, err);
-    if (code == MOE_OK && nodes && moe_place_max(*s, NULL) > far && !moe_is_stopping())
+    if (moe_place_max(*s, NULL) > far && !moe_is_cancelled(t->cancel)) code = polish(*s, goal, far, err);
+    if (code == MOE_OK && nodes && moe_place_max(*s, NULL) > far && !moe_is_cancelled(t->cancel))
         code = without_nodes(s, t, row, goal, err);
     if (code != MOE_OK) moe_place_close(s);
     return code;
@@ -167,7 +167,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     double goal = bound * (1 + t->target);
     MOE_TRY(moe_place_open(&s, t, row, err));
     moe_place_keep(s, t->from, old);
-    if (!moe_is_stopping()) moe_place_nodes(s);
+    if (!moe_is_cancelled(s->cancel)) moe_place_nodes(s);
     enum moe_code code = moe_place_refine(s, old, goal, REFINE_WORK, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
@@ -197,7 +197,7 @@ static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err
     struct moe_place *s;
     MOE_TRY(moe_plan_bounds(&b, t, row, err));
     MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best, err));
-    enum moe_code code = moe_interrupted(err);
+    enum moe_code code = moe_cancel_check(t->cancel, err);
     if (code != MOE_OK) {
         moe_place_close(&s);
         return code;
@@ -212,7 +212,7 @@ static void run(void *ctx, int64_t i, int worker)
 {
     struct job *j = ctx;
     (void)worker;
-    if (moe_interrupted(&j->errs[i]) == MOE_OK) plan_layer(j, (int32_t)i, &j->errs[i]);
+    if (moe_cancel_check(j->t->cancel, &j->errs[i]) == MOE_OK) plan_layer(j, (int32_t)i, &j->errs[i]);
     moe_progress_add(j->t->progress, 1);
 }
 

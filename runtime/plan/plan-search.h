@@ -8,6 +8,7 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_SEARCH_H
 #define MOE_RUNTIME_PLAN_PLAN_SEARCH_H
 
+#include "base/cancel.h"
 #include "base/pool.h"
 #include "base/progress.h"
 #include "formats/routing.h"
@@ -24,12 +25,13 @@ struct moe_plan_task {
     /* with `from`: slots are moved until a layer's largest load is at most (1 + target) x its bound */
     double target;
     struct moe_progress *progress;  /* NULL, or told of each layer; nothing may have begun in it */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 /* MOE_USAGE, with the numbers, when no such plan exists: slots below (survive + 1) x experts
  * or above ranks x experts. */
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err);
-/* MOE_SIGINT, MOE_SIGTERM: a signal came (base/cli/tool.h); so of all that follows and of moe_plan_prove. */
+/* Ends with the code of t->cancel once that is cancelled; so does all that follows, and moe_plan_prove. */
 enum moe_code moe_plan_search(struct moe_plan **p, const struct moe_plan_task *t, struct moe_pool *pool,
                               struct moe_err *err);
 

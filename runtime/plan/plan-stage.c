@@ -5,7 +5,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/newdir.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "formats/container/owner.h"
 #include "formats/container/staged.h"
 
@@ -30,6 +30,7 @@ struct stage {
     bool link;
     bool *there;          /* [layers, experts]: those that the ranks need */
     unsigned char *buf;   /* [CHUNK] */
+    const struct moe_cancel *cancel;
     uint64_t bytes;
 };
 
@@ -66,7 +67,7 @@ static enum moe_code copy_range(struct stage *s, int from, const char *from_path
         size_t n = bytes < CHUNK ? (size_t)bytes : CHUNK;
         MOE_TRY(moe_pread(from, from_path, s->buf, n, at, err));
         MOE_TRY(moe_pwrite(to, to_path, s->buf, n, at, err));
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(s->cancel, err));
         at += n;
         bytes -= n;
         s->bytes += n;
@@ -266,15 +267,16 @@ static enum moe_code check(const struct stage *s, const struct moe_source *stage
     MOE_TRY(check_small(staged, whole, err));
     for (int64_t i = 0; i < staged->n_tensors; i++) {
         if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, whole, i, s->buf, bytes, err));
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(s->cancel, err));
     }
     return MOE_OK;
 }
 
 enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_source *staged, int32_t first,
-                                   int32_t last, uint64_t *bytes, struct moe_err *err)
+                                   int32_t last, const struct moe_cancel *cancel, uint64_t *bytes,
+                                   struct moe_err *err)
 {
-    struct stage s = { .p = p, .first = first, .last = last, .buf = malloc(CHUNK) };
+    struct stage s = { .p = p, .first = first, .last = last, .buf = malloc(CHUNK), .cancel = cancel };
     if (!s.buf) return moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
     enum moe_code code = check(&s, staged, NULL, bytes, err);
     free(s.buf);
@@ -372,7 +374,8 @@ static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *out,
 
 enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t bytes_of_text,
                              const struct moe_source *src, int32_t first, int32_t last, bool link,
-                             const char *out, bool force, uint64_t *bytes, struct moe_err *err)
+                             const char *out, bool force, const struct moe_cancel *cancel, uint64_t *bytes,
+                             struct moe_err *err)
 {
     struct moe_newdir d;
     char sum[33];
@@ -391,7 +394,8 @@ enum moe_code moe_plan_stage(const struct moe_plan *p, const char *text, size_t 
                        .last = last,
                        .dir = d.path,
                        .link = link,
-                       .buf = malloc(CHUNK) };
+                       .buf = malloc(CHUNK),
+                       .cancel = cancel };
     enum moe_code code = s.buf ? choose(&s, err) : moe_fail(err, MOE_NOMEM, "no memory to stage");
     if (code == MOE_OK) code = may_stage(src, d.final, force, s.whole, sum, err);
     if (code == MOE_OK) code = put(&s, &d, out, force, sum, err);

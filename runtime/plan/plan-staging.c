@@ -31,11 +31,12 @@ enum moe_code moe_rank_range_parse(const char *text, const struct moe_plan *p, i
                     text ? ", not " : "", text ? text : "");
 }
 
-enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t ranks, struct moe_err *err)
+enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t ranks,
+                               const struct moe_cancel *cancel, struct moe_err *err)
 {
     const char *name = moe_stream_name(path);
-    *s = (struct moe_staging){ .path = path };
-    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, &s->text, &s->bytes, err));
+    *s = (struct moe_staging){ .path = path, .cancel = cancel };
+    MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, cancel, &s->text, &s->bytes, err));
     MOE_TRY(moe_plan_parse(&s->plan, s->text, s->bytes, name, (int32_t)ranks, err));
     return moe_plan_check_ranks(s->plan, ranks, name, err);
 }
@@ -48,7 +49,7 @@ static enum moe_code fits(const struct moe_staging *s, struct moe_err *err)
         return moe_fail_at(err, MOE_MISMATCH, s->src->path, NULL,
                            "is another model than the one '%s' was made for", name);
     MOE_TRY(moe_plan_fits(s->plan, &s->src->config, 0, name, err));
-    return moe_plan_check_model(s->plan, s->src, name, err);
+    return moe_plan_check_model(s->plan, s->src, name, s->cancel, err);
 }
 
 enum moe_code moe_staging_open(struct moe_staging *s, const char *model, struct moe_err *err)
@@ -74,7 +75,7 @@ enum moe_code moe_staging_put(struct moe_staging *s, int32_t first, int32_t last
     char *own = s->plan->foreign ? moe_plan_print(s->plan, NULL, NULL) : NULL;
     if (s->plan->foreign && !own) return moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
     enum moe_code code = moe_plan_stage(s->plan, own ? own : s->text, own ? strlen(own) : s->bytes, s->src,
-                                        first, last, link, out, force, bytes, err);
+                                        first, last, link, out, force, s->cancel, bytes, err);
     free(own);
     return moe_source_blame(s->src, code, err);
 }
@@ -82,7 +83,8 @@ enum moe_code moe_staging_put(struct moe_staging *s, int32_t first, int32_t last
 enum moe_code moe_staging_check(struct moe_staging *s, int32_t first, int32_t last, uint64_t *bytes,
                                 struct moe_err *err)
 {
-    return moe_source_blame(s->src, moe_plan_stage_check(s->plan, s->src, first, last, bytes, err), err);
+    enum moe_code code = moe_plan_stage_check(s->plan, s->src, first, last, s->cancel, bytes, err);
+    return moe_source_blame(s->src, code, err);
 }
 
 void moe_staging_close(struct moe_staging *s)

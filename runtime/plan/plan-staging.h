@@ -3,7 +3,7 @@
  * some ranks need of it written or checked (plan-out.h does both).
  *
  *     struct moe_staging s;
- *     code = moe_staging_read(&s, "plan.json", 0, err);
+ *     code = moe_staging_read(&s, "plan.json", 0, NULL, err);
  *     if (code == MOE_OK) code = moe_staging_open(&s, NULL, err);
  *     if (code == MOE_OK) code = moe_staging_put(&s, 0, 3, false, "node0.moe", false, &bytes, err);
  *     moe_staging_close(&s);
@@ -21,11 +21,14 @@ struct moe_staging {
     size_t bytes;
     struct moe_plan *plan;
     struct moe_source *src;   /* the container, or a staged part of it */
+    const struct moe_cancel *cancel;
 };
 
 /* Read a plan in any form (runtime/plan/plan.h); "-" is standard input.  ranks: how many the plan of a file
- * that does not say is for; 0: not known.  MOE_MISMATCH when the file says another number. */
-enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t ranks, struct moe_err *err);
+ * that does not say is for; 0: not known.  MOE_MISMATCH when the file says another number.  cancel
+ * (may be NULL) ends this and all that follows early. */
+enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t ranks,
+                               const struct moe_cancel *cancel, struct moe_err *err);
 /* Open the container of the plan: `model`, or NULL: the one that the plan lies in or names. */
 enum moe_code moe_staging_open(struct moe_staging *s, const char *model, struct moe_err *err);
 /* Open what was staged at `dir`, to check it.  Of both MOE_MISMATCH: of another model than the plan's. */

@@ -5,7 +5,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "formats/container/identity.h"
 
 #include <math.h>
@@ -28,6 +28,7 @@ struct verify {
     cJSON *problems;
     struct moe_plan_checked *out;
     struct moe_progress *progress;
+    const struct moe_cancel *cancel;
     struct moe_arena arena;
     struct moe_err *err;
     bool failed;
@@ -234,7 +235,7 @@ static void check_after_loss(struct verify *v, const cJSON *o, int number, int32
     moe_check_twins(&v->layer, v->experts, v->ranks);
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, v->layer.weight)) continue;
-        for (int32_t r = 0; r < v->ranks && !moe_is_stopping(); r++)
+        for (int32_t r = 0; r < v->ranks && !moe_is_cancelled(v->cancel); r++)
             if (!v->layer.twin[r] &&
                 !moe_check_split_fits(&v->layer, v->experts, v->ranks, r, said * (1 + CLOSE) + 1e-9)) {
                 problem(v, "layer %d: without rank %d no split keeps every rank at load_max_after_loss, %.9g",
@@ -524,7 +525,7 @@ static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe
             return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %lld is there twice or out of order",
                                (long long)number);
         before = (int32_t)number;
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(v->cancel, err));
         MOE_TRY(read_slots(v, o, (int)number, err));
         if (v->layer.slots != v->slots)
             problem(v, "layer %d: %d slots are in use, not %d", (int)number, (int)v->layer.slots,
@@ -534,7 +535,7 @@ static enum moe_code check_layers(struct verify *v, const cJSON *old, struct moe
         if (old) MOE_TRY(check_moves(v, o, (int)number, old, err));
         moe_progress_add(v->progress, 1);
     }
-    return moe_interrupted(err);
+    return moe_cancel_check(v->cancel, err);
 }
 
 static void check_totals(struct verify *v, bool moves)
@@ -571,11 +572,13 @@ static enum moe_code verify(struct verify *v, const struct moe_routing *const *s
 
 enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root,
                               const struct moe_routing *const *stats, int n_stats, const cJSON *from,
-                              cJSON *problems, struct moe_progress *progress, struct moe_err *err)
+                              cJSON *problems, struct moe_progress *progress,
+                              const struct moe_cancel *cancel, struct moe_err *err)
 {
     *out = (struct moe_plan_checked){ .copies_min = INT32_MAX };
     struct verify v = {
-        .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .err = err
+        .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .cancel = cancel,
+        .err = err
     };
     enum moe_code code = verify(&v, stats, n_stats, from, err);
     moe_arena_clear(&v.arena);

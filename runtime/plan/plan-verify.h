@@ -7,6 +7,7 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 #define MOE_RUNTIME_PLAN_PLAN_VERIFY_H
 
+#include "base/cancel.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "formats/routing.h"
@@ -24,9 +25,10 @@ struct moe_plan_checked {
 /* `root`: the JSON of the file at `path`.  `stats`: windows in order, or NULL (structure and coverage only);
  * `from`: the old plan, or NULL (moves are then not checked).  Problems are appended as "layer N: what" to
  * the array.  MOE_VERIFY when there are any, with the first in *err; MOE_CORRUPT for what is no plan at all.
- * progress (may be NULL) is told of each layer; a signal ends it with MOE_SIGINT or MOE_SIGTERM. */
+ * progress (may be NULL) is told of each layer; cancel (may be NULL) ends it early. */
 enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, const cJSON *root,
                               const struct moe_routing *const *stats, int n_stats, const cJSON *from,
-                              cJSON *problems, struct moe_progress *progress, struct moe_err *err);
+                              cJSON *problems, struct moe_progress *progress,
+                              const struct moe_cancel *cancel, struct moe_err *err);
 
 #endif

@@ -10,6 +10,7 @@
 #define MOE_RUNTIME_PLAN_PLAN_H
 
 #include "base/arena.h"
+#include "base/cancel.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "formats/config.h"
@@ -76,7 +77,8 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
 /* Read plan.json; or, given `ranks` (0: not known), TensorRT-LLM's moe_load_balancer.yaml or SGLang's
  * {"physical_to_logical_map"}, whose slots are shared out evenly.  Layers without numbers (SGLang) are
  * numbered from 0.  MOE_CORRUPT for anything that is not a whole plan. */
-enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks, struct moe_err *err);
+enum moe_code moe_plan_read(struct moe_plan **p, const char *path, int32_t ranks,
+                            const struct moe_cancel *cancel, struct moe_err *err);
 enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes, const char *file,
                              int32_t ranks, struct moe_err *err);
 

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = malloc(size + 1);
     assert(text);
     if (size) memcpy(text, data, size);
-    enum moe_code code = moe_routing_parse(text, size, "fuzz", &r, &err);
+    enum moe_code code = moe_routing_parse(text, size, "fuzz", NULL, &r, &err);
     free(text);
     if (code != MOE_OK) {
         assert(err.msg[0] && !r);
@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(moe_routing_check(r, "fuzz", &err) == MOE_OK);
     if (r->layers) {
         assert((text = moe_routing_print(r, &size)));
-        assert(moe_routing_parse(text, size, "again", &again, &err) == MOE_OK);
+        assert(moe_routing_parse(text, size, "again", NULL, &again, &err) == MOE_OK);
         same(r, again);
         moe_routing_free(&again);
         free(text);

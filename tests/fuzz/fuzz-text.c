@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_put(name, text, n);
     if (!zipped && n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, n -= 3;
     snprintf(path, sizeof path, "%s/%s", fuzz_dir, name);
-    enum moe_code code = moe_text_open(&t, path, 64 + data[0], 0, &err);
+    enum moe_code code = moe_text_open(&t, path, 64 + data[0], 0, NULL, &err);
     while (code == MOE_OK && (code = moe_text_next(t, &p, &more, &err)) == MOE_OK && more) {
         assert(p.line >= 1 && (p.text ? p.bytes > 0 : p.messages != NULL));
         rows = rows || !p.text || zipped || at + p.bytes > n || memcmp(p.text, text + at, p.bytes) != 0;

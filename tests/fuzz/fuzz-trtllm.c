@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_put("meta_info.json", meta, (size_t)n);
     fuzz_put("rank0.safetensors", data + 2, size - 2);
     fuzz_put("rank1_raw.safetensors", "", 0);
-    if (moe_routing_read(fuzz_dir, &r, &err) != MOE_OK) {
+    if (moe_routing_read(fuzz_dir, NULL, &r, &err) != MOE_OK) {
         assert(err.msg[0] && !r);
         return 0;
     }

@@ -69,7 +69,7 @@ static void fuzz_open(const char *path)
     moe_source_close(&again);
     if (fine) {
         fuzz_touch(src);
-        if (moe_source_verify(src, NULL, NULL, problems, &err) != MOE_OK)
+        if (moe_source_verify(src, NULL, NULL, NULL, problems, &err) != MOE_OK)
             assert(err.code == MOE_VERIFY && problems->child);
     }
     cJSON_Delete(problems);

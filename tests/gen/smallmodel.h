@@ -194,7 +194,7 @@ small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool
         if (code == MOE_OK) code = moe_writer_add_file(w, "tokenizer/note", "none", 4, err);
         if (code == MOE_OK) code = moe_writer_publish(&w, &c, NULL, NULL, NULL, 0, &bytes, err);
     }
-    moe_writer_close(&w);
+    moe_writer_close(&w, false);
     return code;
 }
 

@@ -86,7 +86,7 @@ static enum moe_code verify(const char *path, cJSON *problems)
     struct moe_source *s;
     enum moe_code code = moe_source_open(&s, path, &err);
     if (code != MOE_OK) return code;
-    code = moe_source_verify(s, NULL, NULL, problems, &err);
+    code = moe_source_verify(s, NULL, NULL, NULL, problems, &err);
     moe_source_close(&s);
     return code;
 }

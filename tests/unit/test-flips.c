@@ -66,7 +66,7 @@ static cJSON *verify(enum moe_code *code)
     cJSON *problems;
     *code = moe_source_survey(&src, model, &problems, &err);
     if (*code != MOE_OK) return NULL;
-    *code = problems->child ? err.code : moe_source_verify(src, NULL, NULL, problems, &err);
+    *code = problems->child ? err.code : moe_source_verify(src, NULL, NULL, NULL, problems, &err);
     moe_source_close(&src);
     return problems;
 }

@@ -13,7 +13,7 @@ static struct moe_identity identity(void)
 {
     struct moe_identity id;
     struct moe_source *src = opened();
-    OK(moe_source_identity(src, &id, &err) == MOE_OK && id.form && id.has_weights);
+    OK(moe_source_identity(src, NULL, &id, &err) == MOE_OK && id.form && id.has_weights);
     moe_source_close(&src);
     return id;
 }
@@ -43,7 +43,7 @@ static void test_every_tensor(char format)
                                              bit changes no more */
         flip(path, r->span.offset + (scalar ? 0 : r->span.bytes - 1));
         struct moe_identity now;
-        OK(moe_source_identity(src, &now, &err) == MOE_OK);
+        OK(moe_source_identity(src, NULL, &now, &err) == MOE_OK);
         OK(now.form == was.form && !moe_identity_same(&was, &now));
         flip(path, r->span.offset + (scalar ? 0 : r->span.bytes - 1));
     }
@@ -94,12 +94,12 @@ static void test_bound(void)
         unseen[] = { PAGE, apart - 1, apart + PAGE, 700 * apart + 5000 };
     for (int i = 0; i < 5; i++) {
         flip(path, r->span.offset + seen[i]);
-        OK(moe_source_identity(src, &now, &err) == MOE_OK && !moe_identity_same(&was, &now));
+        OK(moe_source_identity(src, NULL, &now, &err) == MOE_OK && !moe_identity_same(&was, &now));
         flip(path, r->span.offset + seen[i]);
     }
     for (int i = 0; i < 4; i++) { /* what docs/reference/sources.md says is not seen */
         flip(path, r->span.offset + unseen[i]);
-        OK(moe_source_identity(src, &now, &err) == MOE_OK && moe_identity_same(&was, &now));
+        OK(moe_source_identity(src, NULL, &now, &err) == MOE_OK && moe_identity_same(&was, &now));
         flip(path, r->span.offset + unseen[i]);
     }
     moe_source_close(&src);
@@ -125,20 +125,20 @@ static void test_unchanged(void)
     src = opened();
     r = &src->raws[src->n_raws - 1];
     path = src->files[r->span.file].path;
-    OK(moe_source_identity(src, &before, &err) == MOE_OK);
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_OK && !spoiled);
+    OK(moe_source_identity(src, NULL, &before, &err) == MOE_OK);
+    OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_OK && !spoiled);
     flip(path, r->span.offset);
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && spoiled);
+    OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_MISMATCH && spoiled);
     OK(strstr(err.msg, "changed while they were read"));
     OK(!strcmp(err.file, path));
     flip(path, r->span.offset);
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && !spoiled);
+    OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_MISMATCH && !spoiled);
     OK(strstr(err.msg, "no sample of its weights differs"));
     OK(!utimensat(AT_FDCWD, path, old, 0));
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_OK);
+    OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_OK);
     write_all("config.json", base_config, sizeof base_config - 2);
     /* no weight is another */
-    OK(moe_source_unchanged(src, &before, &spoiled, &err) == MOE_MISMATCH && !spoiled);
+    OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_MISMATCH && !spoiled);
     OK(strstr(err.msg, "'config.json' changed"));
     moe_source_close(&src);
 }

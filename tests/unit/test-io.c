@@ -77,14 +77,14 @@ static void test_text(void)
     line[777] = '\n';
     gzFile gz = gzopen(at("t.gz"), "wb");
     OK(gz && gzwrite(gz, line, sizeof line) == (int)sizeof line && gzclose(gz) == Z_OK);
-    OK(moe_read_text(at("t.gz"), sizeof line, &s, &n, &err) == MOE_OK && n == sizeof line &&
+    OK(moe_read_text(at("t.gz"), sizeof line, NULL, &s, &n, &err) == MOE_OK && n == sizeof line &&
        !memcmp(s, line, n) && !s[n]);
     free(s);
-    OK(moe_read_text(at("ten"), 100, &s, &n, &err) == MOE_OK && n == 10 && !strcmp(s, "0123456789"));
+    OK(moe_read_text(at("ten"), 100, NULL, &s, &n, &err) == MOE_OK && n == 10 && !strcmp(s, "0123456789"));
     free(s);
-    OK(moe_read_text(at("empty"), 100, &s, &n, &err) == MOE_OK && n == 0);
+    OK(moe_read_text(at("empty"), 100, NULL, &s, &n, &err) == MOE_OK && n == 0);
     free(s);
-    FAILS(MOE_UNSUPPORTED, moe_read_text(at("t.gz"), sizeof line - 1, &s, &n, &err));
+    FAILS(MOE_UNSUPPORTED, moe_read_text(at("t.gz"), sizeof line - 1, NULL, &s, &n, &err));
     int fd;
     uint64_t size;
     OK(moe_open_read(at("t.gz"), &fd, &size, &err) == MOE_OK && size < sizeof packed &&
@@ -92,16 +92,16 @@ static void test_text(void)
     close(fd);
     for (size_t cut = 2; cut < size; cut++) { /* every truncation is noticed */
         put("cut.gz", packed, cut);
-        FAILS(MOE_CORRUPT, moe_read_text(at("cut.gz"), sizeof line, &s, &n, &err));
+        FAILS(MOE_CORRUPT, moe_read_text(at("cut.gz"), sizeof line, NULL, &s, &n, &err));
     }
     put("two.gz", packed, size);
     FILE *f = fopen(at("two.gz"), "ab");
     OK(f && fwrite(packed, 1, size, f) == size && !fclose(f));
-    OK(moe_read_text(at("two.gz"), 2 * sizeof line, &s, &n, &err) == MOE_OK && n == 2 * sizeof line);
+    OK(moe_read_text(at("two.gz"), 2 * sizeof line, NULL, &s, &n, &err) == MOE_OK && n == 2 * sizeof line);
     free(s);
     packed[size - 6] ^= 1; /* the checksum */
     put("bad.gz", packed, size);
-    FAILS(MOE_CORRUPT, moe_read_text(at("bad.gz"), sizeof line, &s, &n, &err));
+    FAILS(MOE_CORRUPT, moe_read_text(at("bad.gz"), sizeof line, NULL, &s, &n, &err));
 }
 
 /* What is above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64
@@ -114,13 +114,13 @@ static void test_text_limit(void)
     gzFile gz = gzopen(at("bomb.gz"), "wb");
     for (int i = 0; i < 1024; i++) OK(gz && gzwrite(gz, zeros, sizeof zeros) == (int)sizeof zeros);
     OK(gzclose(gz) == Z_OK);
-    FAILS(MOE_UNSUPPORTED, moe_read_text(at("bomb.gz"), 32 << 20, &s, &n, &err));
+    FAILS(MOE_UNSUPPORTED, moe_read_text(at("bomb.gz"), 32 << 20, NULL, &s, &n, &err));
     SAYS("more than the 33554432 bytes");
     put("vast", "", 0);
     OK(!truncate(at("vast"), (off_t)4 << 30));
-    FAILS(MOE_UNSUPPORTED, moe_read_text(at("vast"), (size_t)1 << 30, &s, &n, &err));
+    FAILS(MOE_UNSUPPORTED, moe_read_text(at("vast"), (size_t)1 << 30, NULL, &s, &n, &err));
     TAKES_LESS(moe_peak_rss() < before + (16 << 20));
-    OK(moe_read_text(at("bomb.gz"), 64 << 20, &s, &n, &err) == MOE_OK && n == 64 << 20 && !s[n - 1]);
+    OK(moe_read_text(at("bomb.gz"), 64 << 20, NULL, &s, &n, &err) == MOE_OK && n == 64 << 20 && !s[n - 1]);
     free(s);
 }
 

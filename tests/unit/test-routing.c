@@ -25,7 +25,7 @@ static enum moe_code parse(const char *text, struct moe_routing **r)
 {
     char *copy = strdup(text);
     OK(copy);
-    enum moe_code code = moe_routing_parse(copy, strlen(text), "stats", r, &err);
+    enum moe_code code = moe_routing_parse(copy, strlen(text), "stats", NULL, r, &err);
     free(copy);
     return code;
 }
@@ -168,7 +168,7 @@ static void test_write(void)
     r->tokens[0] = r->tokens[1] = 5000;
     for (int gzip = 0; gzip < 2; gzip++) {
         OK(moe_routing_write(in("r.json"), r, gzip, &err) == MOE_OK);
-        OK(moe_routing_read(in("r.json"), &back, &err) == MOE_OK);
+        OK(moe_routing_read(in("r.json"), NULL, &back, &err) == MOE_OK);
         OK(back->n_windows == 2 && !memcmp(back->counts, r->counts, 24 * sizeof *r->counts) &&
            !memcmp(back->layers, layers, sizeof layers));
         OK((a = moe_routing_print(r, &na)) && (b = moe_routing_print(back, &nb)) && na == nb &&
@@ -189,7 +189,7 @@ static void test_write(void)
     FAILS(MOE_CORRUPT, moe_routing_write(in("bad.json"), r, false, &err));
     OK(access(in("bad.json"), F_OK));
     moe_routing_free(&r);
-    FAILS(MOE_NOT_FOUND, moe_routing_read(in("none.json"), &r, &err));
+    FAILS(MOE_NOT_FOUND, moe_routing_read(in("none.json"), NULL, &r, &err));
 }
 
 static void test_bind(void)
@@ -253,30 +253,30 @@ static void test_trtllm(void)
 {
     static const int32_t a[] = { 1, 2 }, minus[] = { 1, -2 };
     struct moe_routing *r;
-    FAILS(MOE_NOT_FOUND, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_NOT_FOUND, moe_routing_read(dir, NULL, &r, &err));
     put("meta_info.json", "{\"num_experts\": 2, \"num_experts_per_token\": 1}");
-    FAILS(MOE_NOT_FOUND, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_NOT_FOUND, moe_routing_read(dir, NULL, &r, &err));
     SAYS("no rank");
     put("rank0_raw.safetensors", "no safetensors file");
     put_rank("rank0.safetensors", "10_3", "I32", 2, a);
     put_rank("rank1.safetensors", "10_3", "I32", 2, a);
-    OK(moe_routing_read(dir, &r, &err) == MOE_OK);
+    OK(moe_routing_read(dir, NULL, &r, &err) == MOE_OK);
     OK(r->n_layers == 2 && r->layers[0] == 2 && r->layers[1] == 3 && r->experts_per_token == 1 &&
        r->n_windows == 1);
     OK(moe_routing_row(r, 0, 0)[0] == 10 && moe_routing_row(r, 0, 1)[0] == 2 &&
        moe_routing_row(r, 0, 1)[1] == 4);
     moe_routing_free(&r);
     put_rank("rank1.safetensors", "10_3", "I32", 2, minus);
-    FAILS(MOE_CORRUPT, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_CORRUPT, moe_routing_read(dir, NULL, &r, &err));
     SAYS("tensor '10_3'");
     put_rank("rank1.safetensors", "10_3", "I32", 1, a);
-    FAILS(MOE_CORRUPT, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_CORRUPT, moe_routing_read(dir, NULL, &r, &err));
     put_rank("rank1.safetensors", "10-3", "I32", 2, a);
-    FAILS(MOE_CORRUPT, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_CORRUPT, moe_routing_read(dir, NULL, &r, &err));
     put_rank("rank1.safetensors", "10_3", "F32", 2, a);
-    FAILS(MOE_UNSUPPORTED, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_UNSUPPORTED, moe_routing_read(dir, NULL, &r, &err));
     put("meta_info.json", "{\"num_experts\": 0, \"num_experts_per_token\": 1}");
-    FAILS(MOE_CORRUPT, moe_routing_read(dir, &r, &err));
+    FAILS(MOE_CORRUPT, moe_routing_read(dir, NULL, &r, &err));
 }
 
 int main(void)

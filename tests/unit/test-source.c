@@ -102,7 +102,8 @@ static void fixture(const char *path, const char *layout, enum moe_scheme scheme
        !moe_source_find(src, MOE_ROLE_EXPERT_UP, 1, -1));
     OK(moe_source_open(&again, path, &err) == MOE_OK);
     struct moe_identity a, b;
-    OK(moe_source_identity(src, &a, &err) == MOE_OK && moe_source_identity(again, &b, &err) == MOE_OK &&
+    OK(moe_source_identity(src, NULL, &a, &err) == MOE_OK &&
+       moe_source_identity(again, NULL, &b, &err) == MOE_OK &&
        moe_identity_same(&a, &b));
     moe_source_close(&again);
     moe_source_close(&src);

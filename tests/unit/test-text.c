@@ -46,7 +46,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
     struct moe_text_piece p;
     bool more = false;
     *a = (struct all){ .text = NULL };
-    enum moe_code code = moe_text_open(&t, file, piece, 0, &err);
+    enum moe_code code = moe_text_open(&t, file, piece, 0, NULL, &err);
     if (code != MOE_OK) return code;
     while ((code = moe_text_next(t, &p, &more, &err)) == MOE_OK && more) {
         int32_t *ids;
@@ -94,7 +94,7 @@ static void test_plain(void)
     static const size_t sizes[] = { 64, 100, 1000, 65536, 0 };
     char *text, letters[300];
     size_t n;
-    OK(moe_read_text("tests/data/tiny-k2/calib.txt", 1 << 30, &text, &n, &err) == MOE_OK);
+    OK(moe_read_text("tests/data/tiny-k2/calib.txt", 1 << 30, NULL, &text, &n, &err) == MOE_OK);
     for (size_t i = 0; i < 5; i++) check_plain("tests/data/tiny-k2/calib.txt", sizes[i], text, n, 0);
     put_zipped("a.txt.gz", "wb", text, n);
     check_plain(path, 5000, text, n, 0);
@@ -225,7 +225,7 @@ static void test_json(void)
     /* the text of a row goes out in pieces, too */
     char *text, *row;
     size_t size, at;
-    OK(moe_read_text("tests/data/tiny-k2/calib.txt", 1 << 30, &text, &size, &err) == MOE_OK &&
+    OK(moe_read_text("tests/data/tiny-k2/calib.txt", 1 << 30, NULL, &text, &size, &err) == MOE_OK &&
        (row = malloc(2 * size + 64)));
     at = (size_t)sprintf(row, "[{\"text\": \"");
     for (size_t i = 0; i < size; i++) at += (size_t)sprintf(row + at,
@@ -270,7 +270,7 @@ static void test_array(void)
     OK(fputs("{\"text\": \"end\"}]", f) >= 0 && !fclose(f));
     uint64_t before = moe_peak_rss();
     double from = moe_now();
-    OK(moe_text_open(&t, path, 0, 0, &err) == MOE_OK);
+    OK(moe_text_open(&t, path, 0, 0, NULL, &err) == MOE_OK);
     while (moe_text_next(t, &p, &more, &err) == MOE_OK && more) got++;
     OK(got == rows + 1 && p.text == NULL);
     moe_text_close(&t);
