@@ -271,11 +271,6 @@ $(B)/fuzz-%: tests/fuzz/fuzz-%.c $(B)/libmoe.a
 
 # ---- install ------------------------------------------------------------------
 # The public headers are all of include/moe/.  Adding one is a promise: it needs a CHANGELOG entry.
-# Beside them, until they can do what programs need: the tools' own headers, but none that is for its folder alone.
-private := %-internal.h model/forward-parts.h formats/source-parts.h formats/checkpoint/checkpoint.h formats/checkpoint/foreign.h formats/checkpoint/quantconfig.h
-inner := $(filter-out $(private),$(sort $(wildcard base/*.h formats/*.h formats/*.def formats/*/*.h \
-           kernels/kernels.h kernels/kernels.def kernels/nvfp4.h kernels/ops.h kernels/many.h \
-           model/*.h model/rewrite/*.h)))
 names  := $(notdir $(bins))
 install: all
 	$(Q)$(INSTALL) -d "$(DESTDIR)"$(BINDIR) "$(DESTDIR)"$(LIBDIR)/pkgconfig "$(DESTDIR)"$(MANDIR)/man1 "$(DESTDIR)"$(COMPDIR)/bash-completion/completions \
@@ -287,7 +282,6 @@ install: all
 	$(Q)ln -sfn $(soname) "$(DESTDIR)"$(LIBDIR)/libmoe.so
 	$(Q)$(INSTALL) -m 644 $(B)/moe.pc "$(DESTDIR)"$(LIBDIR)/pkgconfig
 	$(Q)$(INSTALL) -d "$(DESTDIR)"$(INCDIR)/moe && $(INSTALL) -m 644 $(public) "$(DESTDIR)"$(INCDIR)/moe
-	$(Q)for h in $(inner); do $(INSTALL) -D -m 644 $$h "$(DESTDIR)"$(INCDIR)/moe/$$h; done
 	$(Q)for n in $(names); do \
 	  $(B)/bin/$$n --help-man >"$(DESTDIR)"$(MANDIR)/man1/$$n.1 && \
 	  $(B)/bin/$$n --help-complete bash >"$(DESTDIR)"$(COMPDIR)/bash-completion/completions/$$n && \
@@ -296,7 +290,7 @@ install: all
 
 uninstall:
 	$(Q)rm -f $(public:include/%="$(DESTDIR)"$(INCDIR)/%) $(addprefix "$(DESTDIR)"$(LIBDIR)/,libmoe.so.$(VERSION) $(soname) libmoe.so)
-	$(Q)rm -rf "$(DESTDIR)"$(INCDIR)/moe
+	$(Q)rmdir "$(DESTDIR)"$(INCDIR)/moe 2>/dev/null || true
 	$(Q)rm -f $(names:%="$(DESTDIR)"$(BINDIR)/%) $(names:%="$(DESTDIR)"$(MANDIR)/man1/%.1) \
 	  $(names:%="$(DESTDIR)"$(COMPDIR)/bash-completion/completions/%) $(names:%="$(DESTDIR)"$(COMPDIR)/zsh/site-functions/_%) \
 	  $(names:%="$(DESTDIR)"$(COMPDIR)/fish/vendor_completions.d/%.fish) "$(DESTDIR)"$(LIBDIR)/libmoe.a "$(DESTDIR)"$(LIBDIR)/pkgconfig/moe.pc

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/api.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* The first member of every struct of include/moe/ that grows. */
+static size_t size_of(const void *s)
+{
+    size_t size;
+    memcpy(&size, s, sizeof size);
+    return size;
+}
+
+static enum moe_code check_size(const void *s, const char *name, struct moe_err *err)
+{
+    enum { MOST = 1 << 16 };
+    size_t size = size_of(s);
+
+    if (size >= sizeof size && size <= MOST) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "the size in struct %s is %zu (set it to sizeof(struct %s))", name, size,
+                    name);
+}
+
+enum moe_code moe_api_options(void *to, size_t to_bytes, const void *from, const char *name,
+                              struct moe_err *err)
+{
+    memset(to, 0, to_bytes);
+    if (!from) return MOE_OK;
+    MOE_TRY(check_size(from, name, err));
+
+    size_t size = size_of(from);
+    const unsigned char *bytes = from;
+    for (size_t i = to_bytes; i < size; i++)
+        if (bytes[i])
+            return moe_fail(err, MOE_UNSUPPORTED, "struct %s has an option that this version does not know",
+                            name);
+    memcpy(to, from, size < to_bytes ? size : to_bytes);
+    return MOE_OK;
+}
+
+enum moe_code moe_api_given(const void *p, const char *name, struct moe_err *err)
+{
+    return p ? MOE_OK : moe_fail(err, MOE_USAGE, "%s is NULL", name);
+}
+
+enum moe_code moe_api_result_check(const void *to, const char *name, struct moe_err *err)
+{
+    MOE_TRY(moe_api_given(to, name, err));
+    return check_size(to, name, err);
+}
+
+void moe_api_result(void *to, const void *from, size_t bytes)
+{
+    size_t size = size_of(to);
+
+    if (size < bytes) bytes = size;
+    memcpy((char *)to + sizeof size, (const char *)from + sizeof size, bytes - sizeof size);
+}
+
+enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err)
+{
+    enum { MOST = 4096 };
+    *pool = NULL;
+    if (threads < 0 || threads > MOST)
+        return moe_fail(err, MOE_USAGE, "%lld threads: want 1 to %d, or 0 for all processors",
+                        (long long)threads, MOST);
+    return moe_pool_open(pool, (int)threads, err);
+}

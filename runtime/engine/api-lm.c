@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* include/moe/lm.h: an engine and its pool, one sequence at a time. */
+#include "base/api.h"
+#include "model/rewrite/check.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/score.h"
+
+#include <moe/lm.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+struct moe_lm {
+    struct moe_pool *pool;
+    struct moe_engine *engine;
+};
+
+/* ---- life ---- */
+
+static enum moe_code open_engine(struct moe_lm *lm, const char *path, const struct moe_lm_options *o,
+                                 struct moe_err *err)
+{
+    const struct moe_engine_options e = { .context = o->context, .memory = o->memory };
+
+    if (o->context < 0) return moe_fail(err, MOE_USAGE, "a context of %lld positions", (long long)o->context);
+    MOE_TRY(moe_api_pool(&lm->pool, o->threads, err));
+    return moe_engine_open(&lm->engine, path, &e, lm->pool, err);
+}
+
+enum moe_code moe_lm_open(struct moe_lm **out, const char *path, const struct moe_lm_options *options,
+                          struct moe_err *err)
+{
+    struct moe_lm_options o;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(out, "lm", err));
+    *out = NULL;
+    MOE_TRY(moe_api_given(path, "path", err));
+    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_lm_options", err));
+    struct moe_lm *lm = calloc(1, sizeof *lm);
+    if (!lm) return moe_fail(err, MOE_NOMEM, "no memory for a model");
+    enum moe_code code = open_engine(lm, path, &o, err);
+    if (code != MOE_OK) moe_lm_close(&lm);
+    *out = lm;
+    return code;
+}
+
+void moe_lm_close(struct moe_lm **lm)
+{
+    if (!lm || !*lm) return;
+    moe_engine_close(&(*lm)->engine);
+    moe_pool_close(&(*lm)->pool);
+    free(*lm);
+    *lm = NULL;
+}
+
+/* A failure of the work at hand is a damaged file's, where it was one. */
+static enum moe_code ended(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
+{
+    return moe_source_blame(lm->engine->source, code, err);
+}
+
+/* ---- tokens ---- */
+
+static enum moe_code want_tokenizer(const struct moe_lm *lm, struct moe_err *err)
+{
+    if (lm->engine->tokenizer) return MOE_OK;
+    return moe_fail_at(err, MOE_NOT_FOUND, lm->engine->source->path, NULL,
+                       "the model has no tokenizer (give it token ids)");
+}
+
+enum moe_code moe_lm_tokenize(struct moe_lm *lm, const char *text, size_t bytes, bool special, int32_t **ids,
+                              size_t *n, struct moe_err *err)
+{
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(ids, "ids", err));
+    MOE_TRY(moe_api_given(n, "n", err));
+    *ids = NULL;
+    *n = 0;
+    MOE_TRY(moe_api_given(lm, "lm", err));
+    MOE_TRY(moe_api_given(bytes ? text : "", "text", err));
+    MOE_TRY(want_tokenizer(lm, err));
+    enum moe_code code = moe_tokenize(lm->engine->tokenizer, bytes ? text : "", bytes, special, ids, n, err);
+    if (code == MOE_OK) return MOE_OK;
+    free(*ids);
+    *ids = NULL;
+    *n = 0;
+    return code;
+}
+
+enum moe_code moe_lm_detokenize(struct moe_lm *lm, const int32_t *ids, size_t n, bool special, char **text,
+                                size_t *bytes, struct moe_err *err)
+{
+    static const int32_t none;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(text, "text", err));
+    MOE_TRY(moe_api_given(bytes, "bytes", err));
+    *text = NULL;
+    *bytes = 0;
+    MOE_TRY(moe_api_given(lm, "lm", err));
+    MOE_TRY(moe_api_given(n ? ids : &none, "ids", err));
+    MOE_TRY(want_tokenizer(lm, err));
+    enum moe_code code = moe_decode_all(lm->engine->tokenizer, n ? ids : &none, n, special, text, bytes, err);
+    if (code == MOE_OK) return MOE_OK;
+    free(*text);
+    *text = NULL;
+    *bytes = 0;
+    return code;
+}
+
+/* ---- generation ---- */
+
+static enum moe_code check_sampling(const struct moe_generate_options *o, struct moe_err *err)
+{
+    if (o->max_tokens < 0 || o->top_k < 0)
+        return moe_fail(err, MOE_USAGE, "max_tokens %lld and top_k %lld: want 0 or more",
+                        (long long)o->max_tokens, (long long)o->top_k);
+    if (!(o->temperature >= 0) || !(o->top_p >= 0 && o->top_p <= 1) || !(o->min_p >= 0 && o->min_p <= 1))
+        return moe_fail(err, MOE_USAGE, "temperature %g, top_p %g, min_p %g: want 0 or more, and 0 to 1",
+                        o->temperature, o->top_p, o->min_p);
+    if (o->n_stop) MOE_TRY(moe_api_given(o->stop, "stop", err));
+    for (size_t i = 0; i < o->n_stop; i++)
+        if (!o->stop[i] || !*o->stop[i])
+            return moe_fail(err, MOE_USAGE, "a text to stop before is empty");
+    return MOE_OK;
+}
+
+static struct moe_generate settings(const struct moe_generate_options *o)
+{
+    return (struct moe_generate){ .max_tokens = o->max_tokens ? o->max_tokens : -1,
+                                  .sampler = { .temperature = o->temperature,
+                                               .top_p = o->top_p > 0 ? o->top_p : 1,
+                                               .min_p = o->min_p,
+                                               .top_k = o->top_k },
+                                  .seed = o->seed,
+                                  .stop = o->stop,
+                                  .n_stop = o->n_stop,
+                                  .ignore_eos = o->ignore_end,
+                                  .keep_special = o->special,
+                                  .text = o->text,
+                                  .ctx = o->ctx };
+}
+
+static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
+                              const struct moe_generate_options *o, struct moe_generation *g,
+                              struct moe_err *err)
+{
+    struct moe_generated out = { 0 };
+    const struct moe_generate set = settings(o);
+
+    enum moe_code code = moe_engine_prefill(lm->engine, ids, (int64_t)n, NULL, err);
+    if (code == MOE_OK) code = moe_engine_generate(lm->engine, &set, &out, err);
+    code = ended(lm, code, err);
+    if (code != MOE_OK) {
+        free(out.tokens);
+        free(out.text);
+        return code;
+    }
+    const struct moe_generation found = { .tokens = out.tokens,
+                                          .n_tokens = (size_t)out.n,
+                                          .text = out.text,
+                                          .bytes = out.text_bytes,
+                                          .prompt_tokens = n,
+                                          .truncated = out.finish == MOE_FINISH_LENGTH };
+    moe_api_result(g, &found, sizeof found);
+    return MOE_OK;
+}
+
+/* What both ways to generate are given. */
+static enum moe_code begin(const struct moe_lm *lm, const struct moe_generate_options *options,
+                           struct moe_generation *g, struct moe_generate_options *o, struct moe_err *err)
+{
+    MOE_TRY(moe_api_given(lm, "lm", err));
+    MOE_TRY(moe_api_result_check(g, "moe_generation", err));
+    moe_api_result(g, &(struct moe_generation){ 0 }, sizeof *g);
+    MOE_TRY(moe_api_options(o, sizeof *o, options, "moe_generate_options", err));
+    return check_sampling(o, err);
+}
+
+enum moe_code moe_lm_generate_ids(struct moe_lm *lm, const int32_t *ids, size_t n,
+                                  const struct moe_generate_options *options, struct moe_generation *g,
+                                  struct moe_err *err)
+{
+    struct moe_generate_options o;
+
+    MOE_API_ERR(err);
+    MOE_TRY(begin(lm, options, g, &o, err));
+    MOE_TRY(moe_api_given(ids, "ids", err));
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= lm->engine->source->config.vocab_size)
+            return moe_fail(err, MOE_USAGE, "token %d is not one of the model's %lld", (int)ids[i],
+                            (long long)lm->engine->source->config.vocab_size);
+    return generate(lm, ids, n, &o, g, err);
+}
+
+enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t bytes,
+                              const struct moe_generate_options *options, struct moe_generation *g,
+                              struct moe_err *err)
+{
+    struct moe_generate_options o;
+    int32_t *ids = NULL;
+    size_t n = 0;
+
+    MOE_API_ERR(err);
+    MOE_TRY(begin(lm, options, g, &o, err));
+    MOE_TRY(moe_api_given(prompt, "prompt", err));
+    MOE_TRY(want_tokenizer(lm, err));
+    enum moe_code code = moe_tokenize(lm->engine->tokenizer, prompt, bytes, o.special, &ids, &n, err);
+    if (code == MOE_OK) code = generate(lm, ids, n, &o, g, err);
+    free(ids);
+    return code;
+}
+
+void moe_generation_release(struct moe_generation *g)
+{
+    if (!g) return;
+    free(g->tokens);
+    free(g->text);
+    g->tokens = NULL;
+    g->text = NULL;
+}
+
+/* ---- score ---- */
+
+static void fill_in(struct moe_score_result *r, const struct moe_score *s)
+{
+    const struct moe_score_result found = { .tokens = s->tokens,
+                                            .nll = s->nll,
+                                            .perplexity = s->perplexity,
+                                            .nll_reference = s->nll_reference,
+                                            .perplexity_reference = s->perplexity_reference,
+                                            .kl = s->kl,
+                                            .kl_p50 = s->kl_p50,
+                                            .kl_p99 = s->kl_p99,
+                                            .kl_max = s->kl_max,
+                                            .top1_agreement = s->top1_agreement };
+
+    moe_api_result(r, &found, sizeof found);
+}
+
+static int64_t score_window(const struct moe_engine *e)
+{
+    enum { WINDOW = 2048 };
+
+    return e->context < WINDOW ? e->context : WINDOW;
+}
+
+static enum moe_code score(struct moe_lm *lm, const int32_t *ids, size_t n, const struct moe_score_options *o,
+                           struct moe_score_result *r, struct moe_err *err)
+{
+    struct moe_score found;
+    const struct moe_score_text t = { .ids = ids,
+                                      .n = (int64_t)n,
+                                      .window = o->window ? o->window : score_window(lm->engine),
+                                      .memory = o->memory,
+                                      .scratch = o->scratch };
+
+    if (o->window < 0)
+        return moe_fail(err, MOE_USAGE, "a window of %lld tokens", (long long)o->window);
+    if (o->window > lm->engine->context)
+        return moe_fail(err, MOE_USAGE, "a window of %lld tokens does not fit the context of %lld",
+                        (long long)o->window, (long long)lm->engine->context);
+    enum moe_code code = moe_score_text(lm->engine, o->reference ? o->reference->engine : NULL, &t, lm->pool,
+                                        NULL, &found, err);
+    if (o->reference) code = ended(o->reference, code, err);
+    code = ended(lm, code, err);
+    if (code == MOE_OK) fill_in(r, &found);
+    return code;
+}
+
+enum moe_code moe_lm_score(struct moe_lm *lm, const char *text, size_t bytes,
+                           const struct moe_score_options *options, struct moe_score_result *r,
+                           struct moe_err *err)
+{
+    struct moe_score_options o;
+    int32_t *ids = NULL;
+    size_t n = 0;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(lm, "lm", err));
+    MOE_TRY(moe_api_result_check(r, "moe_score_result", err));
+    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_score_options", err));
+    if (o.reference == lm) return moe_fail(err, MOE_USAGE, "the reference is the model itself");
+    MOE_TRY(moe_lm_tokenize(lm, text, bytes, o.special, &ids, &n, err));
+    enum moe_code code = score(lm, ids, n, &o, r, err);
+    free(ids);
+    return code;
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The public interface as a program sees it, from the headers of include/moe/ alone: errors, structs of other
+ * sizes, two models at once.  With arguments it is a small tool for t-api. */
+#include "tests/ok.h"
+
+#include <moe/moe.h>
+
+#include <ftw.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BF16 "tests/data/tiny-k2/bf16"
+#define INT4 "tests/data/tiny-k2/int4"
+
+static struct moe_err err = MOE_ERR_INIT;
+static char dir[] = "/tmp/moe-api.XXXXXX";
+
+/* ---- errors and sizes ---- */
+
+static void test_describe(void)
+{
+    struct moe_description d = { .size = sizeof d };
+
+    OK(moe_describe(BF16, &d, &err) == MOE_OK);
+    OK(!d.container && d.layers == 4 && d.moe_layers == 3 && d.experts == 32);
+    OK(d.tensors > 0 && d.bytes > 0 && d.parameters > d.parameters_active && !strcmp(d.layout, "bf16"));
+    FAILS(MOE_NOT_FOUND, moe_describe("tests/data/no-such-model", &d, &err));
+    FAILS(MOE_USAGE, moe_describe(NULL, &d, &err));
+    FAILS(MOE_USAGE, moe_describe(BF16, NULL, &err));
+    OK(moe_describe(NULL, NULL, NULL) == MOE_USAGE);
+    d.size = 0;
+    FAILS(MOE_USAGE, moe_describe(BF16, &d, &err));
+    FAILS(MOE_USAGE, moe_describe("tests/data/tiny-k2/valid.txt", &d, &err));
+}
+
+/* A caller of an older version has room for less, and one of a newer version has members unknown here. */
+static void test_sizes(void)
+{
+    struct moe_description d;
+    struct { struct moe_generate_options o; unsigned char more[8]; } newer = { .o.size = sizeof newer };
+    struct moe_generation g = { .size = sizeof g };
+    struct moe_lm *lm;
+
+    memset(&d, 0x55, sizeof d);
+    d.size = offsetof(struct moe_description, context);
+    OK(moe_describe(BF16, &d, &err) == MOE_OK);
+    OK(d.size == offsetof(struct moe_description, context) && d.vocab_size > 0);
+    OK(d.context == 0x5555555555555555 && d.bytes == 0x5555555555555555);
+
+    OK(moe_lm_open(&lm, BF16, NULL, &err) == MOE_OK);
+    newer.o.max_tokens = 1;
+    OK(moe_lm_generate(lm, "And", 3, &newer.o, &g, &err) == MOE_OK && g.n_tokens == 1);
+    moe_generation_release(&g);
+    newer.more[7] = 1;
+    FAILS(MOE_UNSUPPORTED, moe_lm_generate(lm, "And", 3, &newer.o, &g, &err));
+    OK(!g.text && !g.tokens);
+    moe_lm_close(&lm);
+    OK(!lm);
+}
+
+static void test_wrong(void)
+{
+    struct moe_generate_options o = { .size = sizeof o, .max_tokens = -1 };
+    struct moe_generation g = { .size = sizeof g };
+    struct moe_lm_options open = { .size = sizeof open, .context = 1 << 30 };
+    const int32_t beyond[] = { 1, INT32_MAX };
+    int32_t *ids;
+    size_t n;
+    struct moe_lm *lm;
+
+    FAILS(MOE_NOT_FOUND, moe_lm_open(&lm, "no/such/model", NULL, &err));
+    OK(!lm);
+    FAILS(MOE_USAGE, moe_lm_open(&lm, BF16, &open, &err));
+    open = (struct moe_lm_options){ .size = sizeof open, .threads = -1 };
+    FAILS(MOE_USAGE, moe_lm_open(&lm, BF16, &open, &err));
+    FAILS(MOE_USAGE, moe_lm_open(NULL, BF16, NULL, &err));
+    FAILS(MOE_USAGE, moe_lm_tokenize(NULL, "a", 1, false, &ids, &n, &err));
+    OK(moe_lm_open(&lm, BF16, NULL, &err) == MOE_OK);
+    FAILS(MOE_USAGE, moe_lm_generate(lm, "And", 3, &o, &g, &err));
+    FAILS(MOE_USAGE, moe_lm_generate(lm, "", 0, NULL, &g, &err));
+    FAILS(MOE_USAGE, moe_lm_generate(lm, NULL, 0, NULL, &g, &err));
+    FAILS(MOE_USAGE, moe_lm_generate_ids(lm, beyond, 2, NULL, &g, &err));
+    o = (struct moe_generate_options){ .size = sizeof o, .top_p = 2 };
+    FAILS(MOE_USAGE, moe_lm_generate(lm, "And", 3, &o, &g, &err));
+    moe_lm_close(&lm);
+    moe_lm_close(&lm);
+    moe_lm_close(NULL);
+}
+
+/* ---- a model ---- */
+
+static void test_tokens(void)
+{
+    static const char text[] = "And it came to pass, \xc3\xa4 \xe4\xb8\xad";
+    int32_t *ids;
+    size_t n, bytes;
+    char *back;
+    struct moe_lm *lm;
+
+    OK(moe_lm_open(&lm, BF16, NULL, &err) == MOE_OK);
+    OK(moe_lm_tokenize(lm, text, sizeof text - 1, false, &ids, &n, &err) == MOE_OK && n > 0);
+    OK(moe_lm_detokenize(lm, ids, n, false, &back, &bytes, &err) == MOE_OK);
+    OK(bytes == sizeof text - 1 && !strcmp(back, text));
+    free(ids);
+    free(back);
+    OK(moe_lm_detokenize(lm, NULL, 0, false, &back, &bytes, &err) == MOE_OK && !bytes);
+    free(back);
+    moe_lm_close(&lm);
+}
+
+struct said { char text[4096]; size_t n; };
+
+static void hear(void *ctx, const char *bytes, size_t n)
+{
+    struct said *s = ctx;
+
+    OK(s->n + n < sizeof s->text);
+    memcpy(s->text + s->n, bytes, n);
+    s->n += n;
+}
+
+static char *answer(struct moe_lm *lm, uint64_t seed)
+{
+    struct said said = { .n = 0 };
+    struct moe_generate_options o = { .size = sizeof o, .max_tokens = 24, .temperature = 1, .seed = seed,
+                                      .text = hear, .ctx = &said };
+    struct moe_generation g = { .size = sizeof g };
+
+    assert(moe_lm_generate(lm, "And it came", 11, &o, &g, NULL) == MOE_OK);
+    assert(g.bytes == said.n && !memcmp(g.text, said.text, said.n) && g.n_tokens <= 24);
+    free(g.tokens);
+    return g.text;
+}
+
+struct speaker { const char *path; char *text[2]; };
+
+static void *speak(void *arg)
+{
+    struct speaker *s = arg;
+    struct moe_lm *lm;
+
+    assert(moe_lm_open(&lm, s->path, NULL, NULL) == MOE_OK);
+    for (int i = 0; i < 2; i++) s->text[i] = answer(lm, (uint64_t)i);
+    moe_lm_close(&lm);
+    return NULL;
+}
+
+/* Two models, open and at work at the same time, say what each says alone. */
+static void test_two(void)
+{
+    struct speaker alone[2] = { { .path = BF16 }, { .path = INT4 } };
+    struct speaker both[2] = { { .path = BF16 }, { .path = INT4 } };
+    pthread_t thread[2];
+
+    for (int i = 0; i < 2; i++) speak(&alone[i]);
+    for (int i = 0; i < 2; i++) OK(!pthread_create(&thread[i], NULL, speak, &both[i]));
+    for (int i = 0; i < 2; i++) OK(!pthread_join(thread[i], NULL));
+    for (int i = 0; i < 4; i++) {
+        OK(!strcmp(alone[i / 2].text[i % 2], both[i / 2].text[i % 2]));
+        free(alone[i / 2].text[i % 2]);
+        free(both[i / 2].text[i % 2]);
+    }
+}
+
+static void test_score(void)
+{
+    static char text[6000];
+    struct moe_score_options o = { .size = sizeof o, .window = 64 };
+    struct moe_score_result r = { .size = sizeof r };
+    struct moe_lm *lm, *other;
+    FILE *f = fopen("tests/data/tiny-k2/valid.txt", "rb");
+
+    OK(f && fread(text, 1, sizeof text, f) == sizeof text && !fclose(f));
+    OK(moe_lm_open(&lm, BF16, NULL, &err) == MOE_OK && moe_lm_open(&other, INT4, NULL, &err) == MOE_OK);
+    OK(moe_lm_score(lm, text, sizeof text, &o, &r, &err) == MOE_OK);
+    double nll = r.nll;
+    OK(r.tokens > 0 && r.tokens % 64 == 0 && nll > 0 && r.kl == 0);
+    o.reference = lm;
+    OK(moe_lm_score(other, text, sizeof text, &o, &r, &err) == MOE_OK);
+    OK(r.nll_reference == nll && r.nll != nll && r.kl > 0 && r.top1_agreement > 0.5);
+    FAILS(MOE_USAGE, moe_lm_score(lm, text, sizeof text, &o, &r, &err));
+    FAILS(MOE_USAGE, moe_lm_score(other, text, 10, &o, &r, &err));
+    moe_lm_close(&lm);
+    moe_lm_close(&other);
+}
+
+/* ---- files ---- */
+
+static const char *in_dir(const char *name)
+{
+    static char path[4][128];
+    static int next;
+    char *p = path[next++ % 4];
+
+    snprintf(p, sizeof path[0], "%s/%s", dir, name);
+    return p;
+}
+
+static void test_convert(void)
+{
+    struct moe_convert_options o = { .size = sizeof o, .threads = 2 };
+    struct moe_written w = { .size = sizeof w };
+    struct moe_description d = { .size = sizeof d };
+
+    OK(moe_convert_model(BF16, in_dir("a.moe"), &o, &w, &err) == MOE_OK);
+    OK(w.tensors > 0 && w.output_bytes > 0 && !w.was_done && !w.weights_quantized);
+    OK(moe_describe(in_dir("a.moe"), &d, &err) == MOE_OK && d.container && d.tensors == w.tensors);
+    FAILS(MOE_EXISTS, moe_convert_model(BF16, in_dir("a.moe"), NULL, NULL, &err));
+    o.to = "elsewhere";
+    FAILS(MOE_USAGE, moe_convert_model(BF16, in_dir("b.moe"), &o, NULL, &err));
+}
+
+/* ---- a tool for t-api ---- */
+
+static int finish(enum moe_code code)
+{
+    if (code != MOE_OK) fprintf(stderr, "%s\n", err.msg);
+    return (int)code;
+}
+
+static int convert(const char *to, const char *in, const char *out)
+{
+    struct moe_convert_options o = { .size = sizeof o, .to = to };
+
+    return finish(moe_convert_model(in, out, &o, NULL, &err));
+}
+
+static int tool(int argc, char **argv)
+{
+    if (argc == 5 && !strcmp(argv[1], "convert")) return convert(argv[2], argv[3], argv[4]);
+    return MOE_USAGE;
+}
+
+static int gone(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) return tool(argc, argv);
+    OK(mkdtemp(dir));
+    test_describe();
+    test_sizes();
+    test_wrong();
+    test_tokens();
+    test_two();
+    test_score();
+    test_convert();
+    OK(!nftw(dir, gone, 16, FTW_DEPTH | FTW_PHYS));
+    printf("test-api: %ld checks\n", checks);
+    return 0;
+}
