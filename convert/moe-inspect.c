@@ -503,7 +503,7 @@ static enum moe_code work(struct options *o, cJSON **json, enum moe_code *verdic
     MOE_TRY(moe_gguf_is(o->run.argv[0], &is_gguf, err));
     if (is_gguf) return gguf(o, json, err);
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->layers || o->experts || o->tensors))
-        return moe_fail(err, MOE_USAGE, "--diff goes with no other question");
+        return moe_fail(err, MOE_USAGE, "--diff cannot be combined with another question");
     if (o->top < 0 || o->top > MOE_DIFF_TOP_MAX)
         return moe_fail(err, MOE_USAGE, "--top wants a number from 0 to %d, not %lld", MOE_DIFF_TOP_MAX,
                         (long long)o->top);

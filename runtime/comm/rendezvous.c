@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* A connection to rank 0. */
-struct visit {
+struct client {
     const struct moe_rendezvous *v;
     int fd;
     struct moe_nonces nonces;
@@ -48,19 +48,19 @@ static enum moe_code forged(const struct moe_rendezvous *v, struct moe_err *err)
 }
 
 /* What a socket said of a failure, and whose it was. */
-static enum moe_code told_by(const struct moe_rendezvous *v, enum moe_code code, struct moe_err *err)
+static enum moe_code of_host(const struct moe_rendezvous *v, enum moe_code code, struct moe_err *err)
 {
     return code == MOE_DEVICE ? moe_wrap(err, "rank %d: rank 0 at '%s' did not answer", v->rank, v->where)
                               : code;
 }
 
-static enum moe_code receive(struct visit *t, void *data, size_t bytes, double end, struct moe_err *err)
+static enum moe_code receive(struct client *t, void *data, size_t bytes, double end, struct moe_err *err)
 {
-    return told_by(t->v, moe_socket_receive(t->fd, data, bytes, end, err), err);
+    return of_host(t->v, moe_socket_receive(t->fd, data, bytes, end, err), err);
 }
 
-static enum moe_code say(struct visit *t, enum moe_wire_type type, const void *body, size_t bytes, bool sign,
-                         double end, struct moe_err *err)
+static enum moe_code send_message(struct client *t, enum moe_wire_type type, const void *body, size_t bytes,
+                                  bool sign, double end, struct moe_err *err)
 {
     unsigned char frame[MOE_WIRE_FRAME_BYTES], mac[MOE_WIRE_MAC];
     const struct moe_rendezvous *v = t->v;
@@ -70,13 +70,13 @@ static enum moe_code say(struct visit *t, enum moe_wire_type type, const void *b
     enum moe_code code = moe_socket_send(t->fd, frame, sizeof frame, end, err);
     if (code == MOE_OK) code = moe_socket_send(t->fd, body, bytes, end, err);
     if (code == MOE_OK && sign) code = moe_socket_send(t->fd, mac, sizeof mac, end, err);
-    return told_by(v, code, err);
+    return of_host(v, code, err);
 }
 
 /* Connect and say hello until somebody answers; *fd and the frame that came first.  A connection that ends
  * before that may have been one too many. */
-static enum moe_code knock(struct visit *t, double end, unsigned char head[MOE_WIRE_FRAME_BYTES],
-                           struct moe_err *err)
+static enum moe_code connect_to_host(struct client *t, double end, unsigned char head[MOE_WIRE_FRAME_BYTES],
+                                     struct moe_err *err)
 {
     const struct moe_rendezvous *v = t->v;
     bool told = !v->tell;
@@ -94,9 +94,9 @@ static enum moe_code knock(struct visit *t, double end, unsigned char head[MOE_W
         MOE_TRY(moe_socket_connect(v->where, left < 2 ? left : 2, &t->fd, err));
         struct moe_err quiet = MOE_ERR_INIT;
         if (t->fd >= 0) {
-            MOE_TRY(moe_secret_random(t->nonces.guest, sizeof t->nonces.guest, err));
-            enum moe_code code = say(t, MOE_WIRE_HELLO, t->nonces.guest, sizeof t->nonces.guest, false, end,
-                                     &quiet);
+            MOE_TRY(moe_secret_random(t->nonces.client, sizeof t->nonces.client, err));
+            enum moe_code code = send_message(t, MOE_WIRE_HELLO, t->nonces.client, sizeof t->nonces.client,
+                                              false, end, &quiet);
             if (code == MOE_OK &&
                 moe_socket_receive(t->fd, head, MOE_WIRE_FRAME_BYTES, end, &quiet) == MOE_OK)
                 return MOE_OK;
@@ -109,8 +109,8 @@ static enum moe_code knock(struct visit *t, double end, unsigned char head[MOE_W
                     v->rank, v->where, v->timeout);
 }
 
-static enum moe_code challenged(struct visit *t, const unsigned char head[MOE_WIRE_FRAME_BYTES], double end,
-                                struct moe_err *err)
+static enum moe_code receive_challenge(struct client *t, const unsigned char head[MOE_WIRE_FRAME_BYTES],
+                                       double end, struct moe_err *err)
 {
     unsigned char body[MOE_WIRE_NONCE + MOE_WIRE_MAC];
     struct moe_wire_frame f;
@@ -126,7 +126,7 @@ static enum moe_code challenged(struct visit *t, const unsigned char head[MOE_WI
     return good ? MOE_OK : forged(t->v, err);
 }
 
-static enum moe_code join(struct visit *t, const struct moe_err *failure, const void *mine, size_t bytes,
+static enum moe_code join(struct client *t, const struct moe_err *failure, const void *mine, size_t bytes,
                           double end, struct moe_err *err)
 {
     struct moe_wire_join j = { .failure = *failure };
@@ -139,14 +139,14 @@ static enum moe_code join(struct visit *t, const struct moe_err *failure, const 
     unsigned char *body = malloc(n);
     if (!body) return moe_fail(err, MOE_NOMEM, "no memory for the addresses of ranks");
     moe_wire_join_put(body, &j);
-    enum moe_code code = say(t, MOE_WIRE_JOIN, body, n, true, end, err);
+    enum moe_code code = send_message(t, MOE_WIRE_JOIN, body, n, true, end, err);
     free(body);
     return code;
 }
 
-/* What rank 0 has decided: a body without its MAC. */
-static enum moe_code decided(const struct moe_rendezvous *v, uint32_t type, const unsigned char *body,
-                             size_t bytes, struct moe_meeting *m, struct moe_err *err)
+/* What rank 0 has read_decision: a body without its MAC. */
+static enum moe_code read_decision(const struct moe_rendezvous *v, uint32_t type, const unsigned char *body,
+                                   size_t bytes, struct moe_meeting *m, struct moe_err *err)
 {
     const unsigned char *all;
     struct moe_err e;
@@ -165,7 +165,8 @@ static enum moe_code decided(const struct moe_rendezvous *v, uint32_t type, cons
     return MOE_OK;
 }
 
-static enum moe_code hear(struct visit *t, struct moe_meeting *m, double end, struct moe_err *err)
+static enum moe_code receive_decision(struct client *t, struct moe_meeting *m, double end,
+                                      struct moe_err *err)
 {
     unsigned char head[MOE_WIRE_FRAME_BYTES];
     const struct moe_rendezvous *v = t->v;
@@ -183,22 +184,23 @@ static enum moe_code hear(struct visit *t, struct moe_meeting *m, double end, st
     enum moe_code code = receive(t, body, bytes + MOE_WIRE_MAC, end, err);
     if (code == MOE_OK && !moe_secret_signed(v->secret, f.type, &t->nonces, head, body, bytes, body + bytes))
         code = forged(v, err);
-    if (code == MOE_OK) code = decided(v, f.type, body, bytes, m, err);
+    if (code == MOE_OK) code = read_decision(v, f.type, body, bytes, m, err);
     free(body);
     return code;
 }
 
-static enum moe_code visit(const struct moe_rendezvous *v, const struct moe_err *failure, const void *mine,
-                           size_t bytes, struct moe_meeting *m, struct moe_err *err)
+static enum moe_code join_as_client(const struct moe_rendezvous *v, const struct moe_err *failure,
+                                    const void *mine, size_t bytes, struct moe_meeting *m,
+                                    struct moe_err *err)
 {
-    struct visit t = { .v = v, .fd = -1 };
+    struct client t = { .v = v, .fd = -1 };
     unsigned char head[MOE_WIRE_FRAME_BYTES];
-    MOE_TRY(knock(&t, moe_now() + v->timeout, head, err));
+    MOE_TRY(connect_to_host(&t, moe_now() + v->timeout, head, err));
     double soon = moe_now() + MOE_RENDEZVOUS_PATIENCE;
-    enum moe_code code = challenged(&t, head, soon, err);
+    enum moe_code code = receive_challenge(&t, head, soon, err);
     if (code == MOE_OK) code = join(&t, failure, mine, bytes, soon, err);
     /* rank 0 may have come just now, and waits as long for the others */
-    if (code == MOE_OK) code = hear(&t, m, soon + v->timeout, err);
+    if (code == MOE_OK) code = receive_decision(&t, m, soon + v->timeout, err);
     close(t.fd);
     return code;
 }
@@ -212,7 +214,7 @@ enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_er
     if (said.code == MOE_OK && (!bytes || bytes > MOE_WIRE_ADDRESS_MAX))
         moe_fail(&said, MOE_UNSUPPORTED, "rank %d has an address of %zu bytes, at most %d are supported",
                  v->rank, bytes, MOE_WIRE_ADDRESS_MAX);
-    enum moe_code code = v->rank ? visit(v, &said, mine, bytes, m, err)
+    enum moe_code code = v->rank ? join_as_client(v, &said, mine, bytes, m, err)
                                  : moe_rendezvous_host(v, &said, mine, bytes, m, err);
     bool told = m->told || !v->rank;
     if (code != MOE_OK && !told && said.code != MOE_OK) { /* it says more than that nobody could be told */

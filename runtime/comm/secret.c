@@ -93,7 +93,7 @@ void moe_secret_sign(const struct moe_secret *s, enum moe_wire_type type, const 
     if (!s) return;
     moe_hmac_init(&h, s->key, s->bytes);
     moe_hmac_add(&h, what, sizeof what);
-    moe_hmac_add(&h, n->guest, sizeof n->guest);
+    moe_hmac_add(&h, n->client, sizeof n->client);
     moe_hmac_add(&h, n->host, sizeof n->host);
     moe_hmac_add(&h, frame, MOE_WIRE_FRAME_BYTES);
     moe_hmac_add(&h, body, bytes);

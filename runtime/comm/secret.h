@@ -24,7 +24,7 @@ enum moe_code moe_secret_random(void *out, size_t bytes, struct moe_err *err);
 
 /* One side's and the other side's nonce of a connection: they make an old message worthless in a new one. */
 struct moe_nonces {
-    unsigned char guest[MOE_WIRE_NONCE], host[MOE_WIRE_NONCE];
+    unsigned char client[MOE_WIRE_NONCE], host[MOE_WIRE_NONCE];
 };
 /* HMAC-SHA-256 of what the message is, both nonces, the frame and the body; zeros without a secret. */
 void moe_secret_sign(const struct moe_secret *s, enum moe_wire_type type, const struct moe_nonces *n,

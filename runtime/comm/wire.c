@@ -7,14 +7,32 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows, counts and pairs of requests and replies are arrays in memory that goes over as it is. */
+/* Rows, counts and pairs of requests and replies are arrays in memory, which is sent as it is.  All other
+ * messages are written field by field; the sizes below are those of wire.h, as sums of the fields.  Whoever
+ * changes a layout raises MOE_WIRE_VERSION (test-wire holds the bytes of every message). */
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "slots are sent as they are: little-endian only");
-static_assert(sizeof(struct moe_wire_pair) == 8, "a pair has no padding");
+static_assert(sizeof(float) == 4 && sizeof(double) == 8 && sizeof(uint16_t) == 2 && sizeof(int64_t) == 8,
+              "arrays in messages have these elements");
+static_assert(sizeof(struct moe_wire_pair) == 8 && offsetof(struct moe_wire_pair, row) == 0 &&
+                  offsetof(struct moe_wire_pair, expert) == 4,
+              "a pair is row, expert without padding");
 
 #define MAGIC "MOERANKS"
-enum { MAGIC_BYTES = 8 };
-static const uint64_t pass_max = (uint64_t)1
-                                 << 62; /* far from where a count of passes would begin again at 0 */
+enum {
+    MAGIC_BYTES = 8,
+    PROGRESS_BYTES = 4 + 4 + 4,
+    REQUEST_BYTES = 8 + 4 + 4 + 4 + PROGRESS_BYTES,
+    REPLY_BYTES = 8 + 4 + 4 + PROGRESS_BYTES
+};
+static_assert(sizeof MAGIC == MAGIC_BYTES + 1, "the magic number fills its field");
+static_assert(MOE_WIRE_FRAME_BYTES == (int)MAGIC_BYTES + 4 + 4 + 4 + 4 + 8 + 8, "the fields of a frame");
+static_assert(MOE_WIRE_HEAD_BYTES == 4 + 4 + 4 + 4 + (int)MOE_WIRE_KEY, "the fields of a head");
+static_assert((int)REQUEST_BYTES <= (int)MOE_WIRE_SLOT_HEAD && (int)REPLY_BYTES <= (int)MOE_WIRE_SLOT_HEAD,
+              "the fields of a request and of a reply fit the head of a slot");
+static_assert(MOE_WIRE_SLOT_HEAD % 64 == 0, "what follows the head of a slot is aligned to 64");
+
+/* A count of passes never comes near to where it would begin again at 0. */
+static const uint64_t pass_max = (uint64_t)1 << 62;
 
 /* ---- numbers ---- */
 

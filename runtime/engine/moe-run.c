@@ -23,9 +23,9 @@
 
 /* Tokens; files that a rank has open besides a connection to each other one: at least, and with some room. */
 enum { RANK_BATCH = 256, FILES_LEAST = 48, FILES_MORE = 512 };
-/* Seconds that a rank waits for the others to come; and one that has not even opened the model, and can only
- * tell them so before it tells its user. */
-enum { PATIENCE = 120, HASTE = 20 };
+/* Seconds for which a rank waits for the others: PATIENCE; HASTE when it could not open the model and only
+ * tells them so; HURRY when they are likely to have failed in the same way. */
+enum { PATIENCE = 120, HASTE = 20, HURRY = 4 };
 
 /* ---- score ---- */
 
@@ -268,11 +268,14 @@ static void count_ranks(const struct moe_run_options *o, struct common *s)
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 
-/* A plan is for another number of ranks than are started: whoever was given it can only say the same, and
- * would wait for the others to do so. */
-static bool for_others(const struct common *s)
+/* Seconds for which this process waits for the other ranks.  One that has failed already waits only to tell
+ * them why: a short time when all ranks are likely to fail in the same way (a plan for another number of
+ * ranks). */
+static double patience(const struct common *s, enum moe_code so_far)
 {
-    return (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
+    bool other = (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
+    if (so_far == MOE_MISMATCH && other) return HURRY;
+    return so_far && !s->lender ? HASTE : PATIENCE;
 }
 
 /* All that ranks [first, last] will ever map is there. */
@@ -368,7 +371,7 @@ static enum moe_code process(struct moe_run_options *o, struct job *j, struct co
     struct seat t = { o, j, o->run.quiet };
     struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank,
                                  .rendezvous = o->rendezvous,
-                                 .patience = so_far && !s->lender ? HASTE : PATIENCE,
+                                 .patience = patience(s, so_far),
                                  .secret = j->secret,
                                  .agree = agree,
                                  .report = speak,
@@ -411,7 +414,7 @@ static enum moe_code several(struct moe_run_options *o, struct job *j, char **ar
         code = moe_want_files(n + FILES_LEAST, 2 * n + FILES_MORE, err);
     if (code != MOE_OK && o->rendezvous) count_ranks(o, &s);
     /* the others must know of a failure */
-    bool told = o->rendezvous && s.m.ranks > 0 && !(code == MOE_MISMATCH && for_others(&s));
+    bool told = o->rendezvous && s.m.ranks > 0;
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead)
         code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);

@@ -23,7 +23,7 @@ enum moe_code moe_plan_export(const struct moe_plan *p, enum moe_engine engine, 
                               struct moe_err *err);
 /* An engine's file does not know the model: which of its rows are of dense layers, and which layers it leaves
  * out.  The plan p of the file named `file` learns it from the model at `path`.  MOE_MISMATCH when p is a
- * plan for something else. */
+ * plan that does not fit. */
 enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err);
 
 #define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */

@@ -42,7 +42,8 @@ static enum moe_code push(int32_t **v, size_t *n, size_t *cap, int32_t x, const 
 static enum moe_code add_number(struct lists *t, int64_t x, struct moe_err *err)
 {
     if (x < 0 || x >= MOE_PLAN_EXPERTS_MAX)
-        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "%lld is the number of no expert", (long long)x);
+        return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "no expert has the number %lld (0 to %d)",
+                           (long long)x, MOE_PLAN_EXPERTS_MAX - 1);
     return push(&t->v, &t->n, &t->cap, (int32_t)x, t->file, err);
 }
 

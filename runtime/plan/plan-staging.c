@@ -17,7 +17,7 @@ enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, cons
                                    struct moe_err *err)
 {
     if (!ranks || ranks == p->ranks) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %d rank%s, not %lld",
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "the plan does not fit: it has %d rank%s, not %lld",
                        (int)p->ranks, moe_plural(p->ranks), (long long)ranks);
 }
 

@@ -195,8 +195,8 @@ enum moe_code moe_plan_trivial(struct moe_plan **p, const struct moe_config *c, 
 static enum moe_code other(const char *file, const char *what, const char *each, long long has,
                            long long wants, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "a plan for something else: %lld %s%s%s, not %lld", has,
-                       what, moe_plural(has), each, wants);
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "the plan does not fit: it has %lld %s%s%s, not %lld",
+                       has, what, moe_plural(has), each, wants);
 }
 
 /* SGLang's file has a row for each layer; the dense ones' mean nothing. */
@@ -227,7 +227,7 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
     for (int32_t l = 0; l < (int32_t)c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l) && !moe_plan_find(p, l))
             return moe_fail_at(err, MOE_MISMATCH, file, NULL,
-                               "a plan for something else: nothing of layer %d", (int)l);
+                               "the plan does not fit: it has no layer %d", (int)l);
     return MOE_OK;
 }
 

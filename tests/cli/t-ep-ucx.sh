@@ -161,12 +161,39 @@ done
 refused 15 "rank 1 has another model, plan or settings than rank 0" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$port
 wait
 what="a plan for another number of ranks"
-for r in 0 1; do # nobody else comes, and it does not wait for them
-    soon 10 refused 15 "a plan for something else: 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/plan.json" --rank $r \
+for r in 0 1; do # nobody else comes, and it does not wait for them for long
+    soon 10 refused 15 "the plan does not fit: it has 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/plan.json" --rank $r \
         --rendezvous 127.0.0.1:$port
-    soon 10 refused 15 "a plan for something else: 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --replan "$T/plan.json" --rank $r \
+    soon 10 refused 15 "the plan does not fit: it has 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --replan "$T/plan.json" --rank $r \
         --rendezvous 127.0.0.1:$port
 done
+what="one rank has a plan for another number of ranks"
+for wrong in 2 0; do # the others learn it at once, and so does a rank that comes a second later
+    port=$(free_port) begin=$(date +%s)
+    for r in 0 1 2; do
+        p=a
+        [ $r = $wrong ] && p=plan
+        (
+            [ $r = 1 ] && sleep 1
+            got=0
+            timeout 60 "$R" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/$p.json" --rank $r --rendezvous 127.0.0.1:$port >/dev/null 2>"$T/err$r" || got=$?
+            echo $got >"$T/exit$r"
+        ) &
+    done
+    wait
+    [ $(($(date +%s) - begin)) -le 10 ] || fail "$what: they waited"
+    for r in 0 1 2; do
+        [ "$(cat "$T/exit$r")" = 15 ] && grep -q "the plan does not fit: it has 4 ranks, not 3" "$T/err$r" || { cat "$T/err$r"; fail "$what: rank $r, exit $(cat "$T/exit$r")"; }
+    done
+    count
+done
+what="ranks with different plans, and one that never comes"
+port=$(free_port) begin=$(date +%s)
+timeout 60 "$R" -q $M --prompt x -n 2 --comm ucx --plan "$T/b.json" --rank 1 --rendezvous 127.0.0.1:$port >/dev/null 2>"$T/err1" &
+refused 15 "rank 1 has another model, plan or settings than rank 0: --plan differs" $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --rank 0 --rendezvous 127.0.0.1:$port
+wait
+grep -q "rank 1 was told by rank 0: .*--plan differs" "$T/err1" || { cat "$T/err1"; fail "$what: rank 1"; }
+[ $(($(date +%s) - begin)) -le 10 ] || fail "$what: they waited"
 
 # ---- killed ---------------------------------------------------------------------
 for step in 1 30 77 200; do

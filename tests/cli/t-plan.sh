@@ -558,8 +558,8 @@ refused 13 'there twice' export "$T/dup" --to sglang
 ok "$P" $S --ranks 8 --slots 768 --survive 1 --ranks-per-node 4 --stats "$T/s1" -f -o "$T/old.json"
 ok "$P" export "$T/old.json" --to sglang --ranks 8 -f -o "$T/old-sglang.json"
 ok "$P" export "$T/old-sglang.json" --to sglang --ranks 4 -f -o "$T/now"
-refused 15 "old.json': a plan for something else: 8 ranks, not 4" export "$T/old.json" --to sglang --ranks 4
-refused 15 'a plan for something else: 8 ranks, not 4' stage "$T/tiny.moe/plan-8.json" --ranks 4 --rank 7 -o "$T/x.moe"
+refused 15 "old.json': the plan does not fit: it has 8 ranks, not 4" export "$T/old.json" --to sglang --ranks 4
+refused 15 'the plan does not fit: it has 8 ranks, not 4' stage "$T/tiny.moe/plan-8.json" --ranks 4 --rank 7 -o "$T/x.moe"
 refused 15 '768 slots a layer are no multiple of 5 ranks' export "$T/old-sglang.json" --to sglang --ranks 5
 echo '{"physical_to_logical_map":[[0,0,1,1]]}' >"$T/cut"
 refused 13 'read as a plan for 2 ranks, which --ranks may have wrong' export "$T/cut" --to sglang --ranks 2

@@ -231,7 +231,9 @@ static void bad_frames(void)
     all_met(r, 2);
 }
 
-static void other_versions(const struct moe_secret *secret)
+/* A rank whose messages are of another version, older or newer, is told so, and ends a run without a
+ * secret. */
+static void other_versions(const struct moe_secret *secret, uint32_t version)
 {
     unsigned char out[MOE_WIRE_FRAME_BYTES + MOE_WIRE_NONCE], got[MOE_WIRE_FRAME_BYTES];
     struct moe_wire_frame f;
@@ -241,7 +243,7 @@ static void other_versions(const struct moe_secret *secret)
     r[0] = rank(0, 2, secret), r[1] = rank(1, 2, secret);
     start(&r[0]);
     int fd = call();
-    hello(out, 2, MOE_WIRE_HELLO, MOE_WIRE_NONCE);
+    hello(out, version, MOE_WIRE_HELLO, MOE_WIRE_NONCE);
     put(fd, out, sizeof out);
     OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, &err) == MOE_OK &&
        moe_wire_frame_get(got, &f) && f.version == MOE_WIRE_VERSION);
@@ -301,6 +303,29 @@ static void failures(const struct moe_secret *secret)
     }
 }
 
+/* Ranks that have come learn at once why the run fails, while another one has not come: of a rank with
+ * another plan, of one that has failed, and of rank 0's own failure. */
+static void told_at_once(const struct moe_secret *secret)
+{
+    struct moe_agreement other = settings;
+    other.item[1].digest.low++;
+    for (int what = 0; what < 3; what++) {
+        struct rank r[4] = { rank(0, 4, secret), rank(1, 4, secret), rank(2, 4, secret) };
+        double t = moe_now();
+        new_place();
+        if (what == 0) r[1].v.settings = &other;
+        if (what == 1) moe_fail(&r[1].failure, MOE_MISMATCH, "a plan for another run");
+        if (what == 2) moe_fail(&r[0].failure, MOE_MISMATCH, "a plan for another run");
+        if (what == 2) r[0].v.timeout = 2; /* it waits so long to tell the others */
+        for (int k = 0; k < 3; k++) start(&r[k]);
+        end(&r[1]), end(&r[2]);
+        OK(moe_now() - t < 1.5);
+        end(&r[0]);
+        OK(moe_now() - t < 5);
+        all_failed(r, 3, MOE_MISMATCH, what ? "a plan for another run" : "--seed differs");
+    }
+}
+
 /* A rank that left before all had come may come again. */
 static void comes_again(void)
 {
@@ -309,6 +334,7 @@ static void comes_again(void)
         got[MOE_WIRE_FRAME_BYTES + MOE_WIRE_NONCE + MOE_WIRE_MAC], body[256];
     struct moe_err err;
     const struct moe_wire_join j = { .failure = MOE_ERR_INIT,
+                                     .settings = settings,
                                      .address = (const unsigned char *)"x",
                                      .address_bytes = 1 };
     new_place();
@@ -318,6 +344,7 @@ static void comes_again(void)
     put(fd, out, sizeof out);
     OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, &err) == MOE_OK);
     size_t n = moe_wire_join_bytes(&j);
+    OK(n + MOE_WIRE_MAC <= sizeof body);
     memset(body, 0, sizeof body);
     moe_wire_join_put(body, &j);
     moe_wire_frame_put(
@@ -394,13 +421,13 @@ static void secret_files(void)
 /* What is signed covers nonces, frame, body and kind. */
 static void signatures(const struct moe_secret *a)
 {
-    struct moe_nonces n = { "guest", "host" };
+    struct moe_nonces n = { "client", "host" };
     unsigned char frame[MOE_WIRE_FRAME_BYTES] = "frame", body[] = "body", mac[MOE_WIRE_MAC];
     moe_secret_sign(a, MOE_WIRE_JOIN, &n, frame, body, 4, mac);
     OK(moe_secret_signed(a, MOE_WIRE_JOIN, &n, frame, body, 4, mac));
     OK(!moe_secret_signed(a, MOE_WIRE_WELCOME, &n, frame, body, 4, mac) &&
        !moe_secret_signed(a, MOE_WIRE_JOIN, &n, frame, body, 3, mac));
-    unsigned char *const parts[] = { n.guest, n.host, frame, body, mac };
+    unsigned char *const parts[] = { n.client, n.host, frame, body, mac };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         parts[i][3] ^= 1;
         OK(!moe_secret_signed(a, MOE_WIRE_JOIN, &n, frame, body, 4, mac));
@@ -537,9 +564,11 @@ int main(void)
     for (int with = 0; with < 2; with++) {
         plain(with ? a : NULL);
         strangers(with ? a : NULL);
-        other_versions(with ? a : NULL);
+        other_versions(with ? a : NULL, MOE_WIRE_VERSION - 1);
+        other_versions(with ? a : NULL, MOE_WIRE_VERSION + 1);
         failures(with ? a : NULL);
     }
+    told_at_once(a);
     many_ranks();
     bad_frames();
     comes_again();

@@ -351,8 +351,69 @@ static void counts(void)
     moe_results_close(&r);
 }
 
+/* ---- layouts: the bytes of every message; a change needs another MOE_WIRE_VERSION ---- */
+
+/* Whether out [n] begins with n bytes of `hex`, which has one blank or none between bytes. */
+static bool is(const unsigned char *out, size_t n, const char *hex)
+{
+    size_t i = 0;
+    for (const char *h = hex; *h; h++) {
+        unsigned b;
+        if (*h == ' ') continue;
+        OK(sscanf(h++, "%2x", &b) == 1);
+        if (i >= n || out[i++] != b) return false;
+    }
+    return i == n;
+}
+
+static void layouts(void)
+{
+    unsigned char out[MOE_WIRE_ERR_BYTES];
+    OK(MOE_WIRE_VERSION == 3);
+    moe_wire_frame_put(out, &(struct moe_wire_frame){ 0x04030201, 5, 6, 7, 1, 0x0807060504030201 });
+    OK(is(out, MOE_WIRE_FRAME_BYTES,
+          "4d4f4552414e4b53 01020304 05000000 06000000 07000000 0100000000000000 0102030405060708"));
+    struct moe_wire_head h = { 1, 2, 3, 4, { 0 } };
+    for (int i = 0; i < MOE_WIRE_KEY; i++) h.key[i] = (unsigned char)(0x10 + i);
+    moe_wire_head_put(out, &h);
+    OK(is(out, MOE_WIRE_HEAD_BYTES, "01000000 02000000 03000000 04000000 1011121314151617 18191a1b1c1d1e1f"));
+    moe_wire_request_put(out, &(struct moe_wire_request){ 0x0807060504030201, 9, 10, 11, { 12, 13, 14 } });
+    OK(is(out, 32, "0102030405060708 09000000 0a000000 0b000000 0c000000 0d000000 0e000000"));
+    for (int i = 32; i < MOE_WIRE_SLOT_HEAD; i++) OK(!out[i]);
+    moe_wire_reply_put(out, &(struct moe_wire_reply){ 0x0807060504030201, 9, 10, { 12, 13, 14 } });
+    OK(is(out, 28, "0102030405060708 09000000 0a000000 0c000000 0d000000 0e000000"));
+    for (int i = 28; i < MOE_WIRE_SLOT_HEAD; i++) OK(!out[i]);
+    moe_wire_stats_put(out, &(struct moe_wire_stats){ 1, 2, 3, 4, 5, 6, 1.0, 2.0, -2.0, 0.5, 7, 1 });
+    OK(is(out, MOE_WIRE_STATS_BYTES,
+          "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000"
+          "0600000000000000 000000000000f03f 0000000000000040 00000000000000c0 000000000000e03f"
+          "07000000 01000000"));
+    struct moe_err e = MOE_ERR_INIT;
+    moe_fail(&e, MOE_NOMEM, "ab");
+    OK(is(out, moe_wire_err_put(out, &e), "0a000000 0200 6162 0000 0000"));
+    const unsigned char tokens[] = { 1, 0, 0, 0 }, one[] = { 'x' };
+    moe_wire_sequence_put(out, &(struct moe_wire_sequence){ 2, 1, 3, 1, tokens, one });
+    OK(is(out, moe_wire_sequence_bytes(1, 1), "0200000000000000 0100000000000000 03000000 01000000 78"));
+    moe_wire_score_put(out, &(struct moe_wire_score){ 1, 2, 1.0, 2.0, 0.5, 3, NULL }, 0);
+    OK(is(out, moe_wire_score_bytes(0),
+          "0100000000000000 0200000000000000 000000000000f03f 0000000000000040 000000000000e03f"
+          "0300000000000000"));
+    const size_t at[] = { 0, 1, 3 };
+    unsigned char key[MOE_WIRE_KEY] = { 1, 2 };
+    moe_wire_welcome_put(out, key, 2, at, (const unsigned char *)"abc");
+    OK(is(out, moe_wire_welcome_bytes(2, 3), "0102000000000000 0000000000000000 01000000 02000000 616263"));
+    struct moe_wire_join j = { .failure = MOE_ERR_INIT, .address = one, .address_bytes = 1 };
+    j.settings.n = 1;
+    strcpy(j.settings.item[0].name, "s");
+    j.settings.item[0].digest = (struct moe_hash128){ .high = 1, .low = 2 };
+    moe_wire_join_put(out, &j);
+    OK(is(out, moe_wire_join_bytes(&j),
+          "00000000 0000 0000 0000 01000000 01 73 0100000000000000 0200000000000000 01000000 78"));
+}
+
 int main(void)
 {
+    layouts();
     agreement();
     errors();
     join();
