@@ -6,25 +6,8 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-static atomic_bool any_failed;
-
-static void *watched(size_t n)
-{
-    void *p = malloc(n);
-    if (!p) atomic_store(&any_failed, true);
-    return p;
-}
-
-__attribute__((constructor)) static void watch(void)
-{
-    cJSON_InitHooks(&(cJSON_Hooks){ watched, free });
-}
-
-bool moe_json_failed(void) { return atomic_load(&any_failed); }
 
 /* A bit of cJSON's `type` above those that cJSON uses (8 for the type, 2 flags), which it copies and never
  * asks for: this object or array lacks something that was to be added. */

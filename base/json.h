@@ -85,8 +85,5 @@ bool moe_json_whole(const cJSON *tree);
  * that reads back; NaN and Inf as null.  Keys keep their order.  indent 0 is one line.  free() the text;
  * NULL when out of memory, now or when the tree was built. */
 char *moe_json_print(const cJSON *o, int indent);
-/* True once any of cJSON's allocations has failed in this process.  Linking base/json.c sets cJSON's hooks
- * for that, to malloc and free. */
-bool moe_json_failed(void);
 
 #endif

@@ -97,8 +97,8 @@ static enum moe_code to_container(struct options *o, const struct moe_source *sr
     if (o->merge && !moe_source_origin(src, NULL).has_weights)
         moe_warn(&o->run, "parts of an older version record no digest of the weights: that they are of one "
                           "model is known by names, sizes and headers alone");
-    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
-    if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
+    if (got.relative_error) moe_json_add(json, "relative_error", got.relative_error);
+    if (got.profile) moe_json_add(json, "profile", got.profile);
     if (got.unequal_pairs)
         moe_warn(&o->run,
                  "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that "

@@ -174,22 +174,27 @@ static void print_tensors(const cJSON *rows)
 
 /* ---- the model ---- */
 
+static enum moe_code no_memory(struct moe_err *err)
+{
+    return moe_fail(err, MOE_NOMEM, "no memory for the report");
+}
+
 static enum moe_code lists(struct options *o, const struct moe_source *src, cJSON *json, struct moe_err *err)
 {
     cJSON *list;
     if (o->layers) {
         MOE_TRY(moe_inspect_layers(src, &list, err));
-        cJSON_AddItemToObject(json, "layer_list", list);
+        if (!moe_json_add(json, "layer_list", list)) return no_memory(err);
         if (!o->run.json) print_layers(list);
     }
     if (o->experts) {
         MOE_TRY(moe_inspect_experts(src, &list, err));
-        cJSON_AddItemToObject(json, "expert_layers", list);
+        if (!moe_json_add(json, "expert_layers", list)) return no_memory(err);
         if (!o->run.json) print_experts(list);
     }
     if (o->tensors) {
         MOE_TRY(moe_inspect_tensors(src, o->tensors, &list, err));
-        cJSON_AddItemToObject(json, "tensor_list", list);
+        if (!moe_json_add(json, "tensor_list", list)) return no_memory(err);
         if (!o->run.json) print_tensors(list);
     }
     return MOE_OK;
@@ -202,8 +207,7 @@ static enum moe_code judge_tokenizer(const struct moe_source *src, cJSON *proble
     enum moe_code code = moe_check_vocabulary(src, why);
     if (code == MOE_OK) return MOE_OK;
     if (code == MOE_NOMEM || code == MOE_IO) return *err = *why, code;
-    cJSON *said = cJSON_CreateString(why->msg);
-    if (!said || !cJSON_AddItemToArray(problems, said))
+    if (!moe_json_append(problems, cJSON_CreateString(why->msg)))
         return moe_fail(err, MOE_NOMEM, "no memory for the problems");
     *verdict = why->code = MOE_VERIFY;
     return MOE_OK;
@@ -233,8 +237,8 @@ static void add_error(cJSON *json, enum moe_code code, const struct moe_err *e)
     moe_json_add_f64(o, "code", code);
     moe_json_add_str(o, "name", moe_code_name(code));
     moe_json_add_str(o, "message", e->msg);
-    cJSON_AddItemToObject(o, "file", e->file[0] ? cJSON_CreateString(e->file) : cJSON_CreateNull());
-    cJSON_AddItemToObject(o, "tensor", e->tensor[0] ? cJSON_CreateString(e->tensor) : cJSON_CreateNull());
+    moe_json_add(o, "file", e->file[0] ? cJSON_CreateString(e->file) : cJSON_CreateNull());
+    moe_json_add(o, "tensor", e->tensor[0] ? cJSON_CreateString(e->tensor) : cJSON_CreateNull());
 }
 
 static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *verdict, struct moe_err *err)
@@ -257,7 +261,7 @@ static enum moe_code inspect(struct options *o, cJSON **json, enum moe_code *ver
         if (o->verify && *verdict == MOE_OK)
             printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
     }
-    if (code == MOE_OK) cJSON_AddItemToObject(*json, "problems", problems);
+    if (code == MOE_OK) moe_json_add(*json, "problems", problems);
     else cJSON_Delete(problems);
     if (code == MOE_OK && *verdict != MOE_OK) {
         add_error(*json, *verdict, &why);

@@ -432,8 +432,8 @@ static void print_errors(const struct moe_run *run, const cJSON *relative_error)
 static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, struct moe_err *err)
 {
     cJSON *cold = notes ? moe_cold_experts(notes) : cJSON_CreateArray();
-    if (!cold || !cJSON_AddItemToObject(json, "cold_experts", cold)) {
-        cJSON_Delete(cold);
+    cold = moe_json_add(json, "cold_experts", cold);
+    if (!cold) {
         cJSON_Delete(notes);
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
     }
@@ -443,10 +443,8 @@ static enum moe_code add_notes(struct options *o, cJSON *json, cJSON *notes, str
                  "%.0f of layer %.0f (more or other --calib text reaches them)",
                  cJSON_GetArraySize(cold), moe_plural(cJSON_GetArraySize(cold)),
                  cold->child->child->next->valuedouble, cold->child->child->valuedouble);
-    if (notes && !cJSON_AddItemToObject(json, "calibration", notes)) {
-        cJSON_Delete(notes);
+    if (notes && !moe_json_add(json, "calibration", notes))
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
-    }
     return MOE_OK;
 }
 
@@ -458,7 +456,9 @@ static bool is_text(const char *path)
 
 static enum moe_code write_report(const char *path, const cJSON *json, struct moe_err *err)
 {
-    char *text = moe_json_failed() ? NULL : is_text(path) ? moe_quantize_text(json) : moe_json_print(json, 2);
+    char *text = !moe_json_whole(json) ? NULL
+               : is_text(path)         ? moe_quantize_text(json)
+                                       : moe_json_print(json, 2);
     enum moe_code code = text ? moe_output_ours(path, &moe_report_kind, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for a report");
     if (code == MOE_OK) code = moe_write_file(path, text, strlen(text), err);
@@ -494,8 +494,8 @@ static enum moe_code quantize(struct options *o, const struct moe_source *src,
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     moe_json_add_i64(json, "weights_quantized", got.weights_quantized);
     if (o->hf) moe_hf_report(json, o->export.flavor, &exported);
-    if (got.relative_error) cJSON_AddItemToObject(json, "relative_error", got.relative_error);
-    if (got.profile) cJSON_AddItemToObject(json, "profile", got.profile);
+    if (got.relative_error) moe_json_add(json, "relative_error", got.relative_error);
+    if (got.profile) moe_json_add(json, "profile", got.profile);
     if (o->calibrate && !got.was_done)
         moe_json_add_f64(json, "flops", moe_calibrate_flops(o->calibrate));
     MOE_TRY(add_notes(o, json, got.notes, err));

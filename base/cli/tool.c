@@ -231,8 +231,7 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
     moe_pool_close(&r->pool);
     /* the cause of whatever else went wrong */
     if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
-    if (code == MOE_OK && moe_json_failed()) code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
-    if (code == MOE_OK && r->json && json && !print_json(json))
+    if (code == MOE_OK && json && !(r->json ? print_json(json) : moe_json_whole(json)))
         code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
     if (code != MOE_OK) print_failure(r, code);
     cJSON_Delete(json);

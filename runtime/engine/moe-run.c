@@ -89,10 +89,10 @@ static enum moe_code score(const struct job *j, struct moe_rank *r, struct moe_e
 static enum moe_code bench(const struct moe_run_options *o, struct moe_engine *e,
                            const struct moe_engine_options *eo, cJSON *json, struct moe_err *err)
 {
-    cJSON *list = moe_bench_model(e, o->run.pool);
+    cJSON *list = moe_json_add(json, "bench", moe_bench_model(e, o->run.pool));
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
-    cJSON_AddItemToObject(json, "bench", list);
     MOE_TRY(moe_bench_pass(list, o->run.argv[0], eo, o->run.pool, err));
+    if (!moe_json_whole(list)) return moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
     if (!o->run.json) moe_run_print_bench(stdout, list);
     return MOE_OK;
 }

@@ -238,7 +238,7 @@ static enum moe_code compare(const struct work *w, cJSON *list, struct moe_err *
         struct moe_step_task t = step_task(w, (int32_t)ranks, (int32_t)slots, 1, 0);
         moe_step_model(&s, &t);
         moe_report_step(w->text, &s, (int32_t)ranks, (int32_t)slots);
-        cJSON_AddItemToArray(list, moe_step_json(&s, (int32_t)ranks, (int32_t)slots));
+        moe_json_append(list, moe_step_json(&s, (int32_t)ranks, (int32_t)slots));
     }
     return MOE_OK;
 }
@@ -252,7 +252,7 @@ static enum moe_code report_model(const struct work *w, cJSON *json, double imba
     moe_step_model(&s, &t);
     moe_json_add_str(json, "gpu", w->gpu.name);
     moe_json_add_str(json, "gpu_source", w->gpu.source);
-    cJSON_AddItemToObject(json, "model", moe_step_json(&s, w->task.ranks, w->task.slots));
+    moe_json_add(json, "model", moe_step_json(&s, w->task.ranks, w->task.slots));
     moe_report_memory(w->text, &s, &t);
     moe_report_speed(w->text, &s, &t);
     if (w->proofs) moe_report_moves(w->text, &w->task, w->proofs, w->bytes.expert, w->o->from);
@@ -310,7 +310,7 @@ static void add_prediction_layers(cJSON *head, const struct moe_config *c)
 {
     cJSON *list = moe_json_add_array(head, MOE_PLAN_PREDICTION);
     for (int64_t i = 0; list && i < c->num_nextn_predict_layers; i++)
-        cJSON_AddItemToArray(list, cJSON_CreateNumber((double)(c->num_hidden_layers + i)));
+        moe_json_append(list, cJSON_CreateNumber((double)(c->num_hidden_layers + i)));
 }
 
 static enum moe_code write_plan(const struct work *w, struct moe_err *err)
@@ -318,7 +318,7 @@ static enum moe_code write_plan(const struct work *w, struct moe_err *err)
     cJSON *head = cJSON_CreateObject();
     if (head) add_totals(w, head);
     if (head && w->src->config.num_nextn_predict_layers) add_prediction_layers(head, &w->src->config);
-    char *text = head && !moe_json_failed() ? moe_plan_print(w->plan, w->proofs, head) : NULL;
+    char *text = moe_json_whole(head) ? moe_plan_print(w->plan, w->proofs, head) : NULL;
     cJSON_Delete(head);
     enum moe_code code = text ? moe_newfile_write(w->o->out, text, strlen(text), w->o->force, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for a plan's text");
@@ -341,8 +341,7 @@ static enum moe_code report(const struct work *w, cJSON *json, struct moe_err *e
     const struct moe_plan_proofs *f = w->proofs;
     const struct moe_strlist *asked = &w->o->baselines;
     double active = 0, bound = 0;
-    cJSON *layers = moe_plan_proofs_json(w->plan, f);
-    if (!layers || !cJSON_AddItemToObject(json, "layers", layers))
+    if (!moe_json_add(json, "layers", moe_plan_proofs_json(w->plan, f)))
         return moe_fail(err, MOE_NOMEM, "no memory for a report");
     for (int32_t i = 0; i < f->n_layers; i++) active += f->layers[i].activated_max / f->n_layers;
     if (asked->n || !w->o->run.json) MOE_TRY(moe_plan_baseline_bound(&bound, &w->task, f, err));

@@ -35,7 +35,19 @@ static void test_refused(void)
         { "{\"a\":1", "byte" },
         { "[1,]", "byte" },
         { "{\"a\":1,}", "byte" },
-        { "[1 2]", "byte" },
+        { "[1 2]", "bad syntax at byte 3" },
+        { "[1}", "bad syntax at byte 2" },
+        { "{\"a\":1]", "bad syntax at byte 6" },
+        { "{\"a\" 1}", "bad syntax at byte 5" },
+        { "{1:2}", "bad syntax at byte 1" },
+        { "{\"a\",1}", "byte 4" },
+        { "[,1]", "byte 1" },
+        { "]", "byte 0" },
+        { "[truex]", "byte 5" },
+        { "\"\\u12\"", "byte 1" },
+        { "\"\\u00zz\"", "byte 1" },
+        { "\"\\ud800\\u0041\"", "byte 1" },
+        { "\"\\ud800\\n\"", "byte 1" },
         { "{\"a\":1} x", "byte 8" },
         { "{}{}", "after the value" },
         { "nul", "byte" },
@@ -213,8 +225,93 @@ static void test_print_text(void)
     cJSON_Delete(j);
 }
 
+/* ---- without memory ---- */
+
+static long left = -1; /* allocations that cJSON gets; -1: all */
+
+static void *scarce(size_t n)
+{
+    if (!left) return NULL;
+    if (left > 0) left--;
+    return malloc(n);
+}
+
+static cJSON *build(void)
+{
+    cJSON *j = cJSON_CreateObject(), *o = moe_json_add_object(j, "o"), *a = moe_json_add_array(o, "a");
+    moe_json_add_null(o, "n");
+    moe_json_add_bool(o, "b", true);
+    moe_json_add_str(o, "s", "x");
+    moe_json_append(a, cJSON_CreateNumber(1));
+    moe_json_add_i64(moe_json_append(a, cJSON_CreateObject()), "i", 2);
+    moe_json_add_text(j, "t", "y", 1);
+    moe_json_add(j, "again", moe_json_ref(a));
+    moe_json_add(j, "copy", cJSON_Duplicate(a, true));
+    moe_json_replace(o, "n", cJSON_CreateString("z"));
+    return j;
+}
+
+static const char built[] = "{\"o\": {\"a\": [1, {\"i\": 2}], \"n\": \"z\", \"b\": true, \"s\": \"x\"}, "
+                            "\"t\": \"y\", \"again\": [1, {\"i\": 2}], \"copy\": [1, {\"i\": 2}]}";
+
+static bool is_built(const cJSON *j)
+{
+    char *s = moe_json_print(j, 0);
+    bool same = moe_json_whole(j) && s && !strcmp(s, built);
+    free(s);
+    return same;
+}
+
+/* A tree that lacks something says so itself, and no other does, before or after. */
+static void test_lacking(void)
+{
+    enum { MANY = 1000 };
+    cJSON *before = build();
+    left = MANY;
+    cJSON *j = build();
+    long all = MANY - left;
+    OK(is_built(j) && all > 20);
+    cJSON_Delete(j);
+
+    for (long n = 0; n <= all; n++) {
+        left = n;
+        j = build();
+        left = -1;
+        char *s = moe_json_print(j, 0);
+        OK(n == all ? is_built(j) : !moe_json_whole(j) && !s);
+        free(s);
+        cJSON *outer = cJSON_CreateArray(), *copy = cJSON_Duplicate(j, true), *after = build();
+        OK(moe_json_whole(copy) == (n == all) && is_built(before) && is_built(after));
+        moe_json_append(outer, j);
+        OK(moe_json_whole(outer) == (n == all));
+        cJSON_Delete(outer);
+        cJSON_Delete(copy);
+        cJSON_Delete(after);
+    }
+    cJSON_Delete(before);
+    OK(!moe_json_whole(NULL) && !moe_json_print(NULL, 0));
+}
+
+/* Bad text is bad without memory, too; sound text is not. */
+static void test_parse_without_memory(void)
+{
+    cJSON *j;
+    for (long n = 0; n <= 20; n++) {
+        left = n;
+        enum moe_code code = moe_json_parse(built, strlen(built), "m", &j, &err);
+        OK(code == MOE_NOMEM && !j && strstr(err.msg, "no memory"));
+        OK(refuses("{\"a\": [1, 2}", 12, "bad syntax at byte 11"));
+    }
+    left = -1;
+    OK(moe_json_parse(built, strlen(built), "m", &j, &err) == MOE_OK && is_built(j));
+    cJSON_Delete(j);
+}
+
 int main(void)
 {
+    cJSON_InitHooks(&(cJSON_Hooks){ scarce, free });
+    test_lacking();
+    test_parse_without_memory();
     test_print_text();
     test_print_bytes();
     test_print_rounded();
