@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KINDS = 3 };
-static const char *const names[KINDS] = { "trivial", "round-robin", "eplb" }; /* by enum moe_baseline */
+static const char *const names[MOE_BASE_COUNT] = { "trivial", "round-robin", "eplb" };
 
 static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
 {
@@ -85,72 +84,27 @@ enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baselin
     return code;
 }
 
-static enum moe_code one(enum moe_baseline kind, const struct moe_plan_task *t,
-                         const struct moe_plan_proofs *f, double bound, struct moe_text *text, cJSON *all,
-                         struct moe_err *err)
-{
-    struct moe_baseline_sum s;
-    double *max_load = calloc((size_t)t->stats->n_layers + 1, sizeof *max_load);
-    enum moe_code code = max_load ? moe_plan_baseline_sum(&s, kind, t, bound, max_load, err)
-                              : moe_fail(err, MOE_NOMEM, "no memory for baselines");
-    cJSON *j = code == MOE_OK ? moe_json_add_object(all, names[kind]) : NULL;
-    cJSON *layers = j ? cJSON_CreateDoubleArray(max_load, t->stats->n_layers) : NULL;
-    free(max_load);
-    MOE_TRY(code);
-    moe_json_add(j, "load_max_layers", layers);
-    moe_json_add_f64(j, "load_max", s.load_max);
-    moe_json_add_f64(j, "bound", s.bound);
-    moe_json_add_f64(j, "gap_total", s.gap);
-    moe_json_add_i64(j, "experts_lost_worst", s.lost);
-    moe_json_add_i64(j, "duplicates", s.duplicates);
-    moe_json_add_f64(j, "seconds", s.seconds);
-    moe_json_add_f64(j, "cpu_seconds", s.cpu);
-    moe_text_add(text,
-                 "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
-                 "%lld slot%s rank has already.\n",
-                 names[kind], s.load_max, f->load_mean > 0 ? s.load_max / f->load_mean : 1, 100 * s.gap,
-                 t->survive ? " without --survive" : "", (long long)s.duplicates,
-                 s.duplicates == 1 ? " holds an expert that its" : "s hold an expert that their");
-    if (t->survive && s.lost)
-        moe_text_add(
-            text,
-            "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
-            (int)s.lost, s.lost == 1 ? "" : "s");
-    return MOE_OK;
-}
+const char *moe_baseline_name(enum moe_baseline kind) { return names[kind]; }
 
-static bool wants(const struct moe_strlist *asked, enum moe_baseline kind)
-{
-    bool yes = false;
-    for (size_t i = 0; i < asked->n; i++)
-        yes |= !strcmp(asked->v[i], "all") || !strcmp(asked->v[i], names[kind]);
-    return yes;
-}
-
-enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text,
-                                 cJSON *json, struct moe_err *err)
-{
-    cJSON *all = asked->n ? moe_json_add_object(json, "baselines") : NULL;
-    for (int k = 0; all && k < KINDS; k++)
-        if (wants(asked, (enum moe_baseline)k))
-            MOE_TRY(one((enum moe_baseline)k, t, f, bound, text, all, err));
-    return MOE_OK;
-}
-
-enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t,
+enum moe_code moe_plan_baselines_parse(unsigned *set, const char *const *asked, size_t n,
                                        struct moe_err *err)
 {
-    for (size_t i = 0; i < asked->n; i++) {
-        bool known = !strcmp(asked->v[i], "all");
-        for (int k = 0; k < KINDS; k++) known |= !strcmp(asked->v[i], names[k]);
-        if (!known)
+    *set = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned all = strcmp(asked[i], "all") ? 0 : (1u << MOE_BASE_COUNT) - 1;
+        for (int k = 0; k < MOE_BASE_COUNT; k++) all |= strcmp(asked[i], names[k]) ? 0 : 1u << k;
+        if (!all)
             return moe_fail(err, MOE_USAGE, "unknown --baseline '%s' (trivial, round-robin, eplb or all)",
-                            asked->v[i]);
+                            asked[i]);
+        *set |= all;
     }
-    if (wants(asked, MOE_BASE_EPLB) && t->slots % t->ranks)
-        return moe_fail(err, MOE_UNSUPPORTED,
-                        "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks",
-                        (int)t->slots, (int)t->ranks);
     return MOE_OK;
+}
+
+enum moe_code moe_plan_baselines_check(unsigned set, const struct moe_plan_task *t, struct moe_err *err)
+{
+    if (!(set & 1u << MOE_BASE_EPLB) || t->slots % t->ranks == 0) return MOE_OK;
+    return moe_fail(err, MOE_UNSUPPORTED,
+                    "--baseline eplb: EPLB wants as many slots on each rank, not %d on %d ranks",
+                    (int)t->slots, (int)t->ranks);
 }

@@ -4,14 +4,15 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 #define MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 
-#include "base/json.h"
-#include "base/cli/opt.h"
 #include "runtime/plan/plan-proof.h"
-#include "runtime/plan/plan-text.h"
 
-/* Before any work: MOE_USAGE for a name that there is not, MOE_UNSUPPORTED where EPLB has no placement. */
-enum moe_code moe_plan_baselines_check(const struct moe_strlist *asked, const struct moe_plan_task *t,
+/* "trivial", "round-robin", "eplb". */
+const char *moe_baseline_name(enum moe_baseline kind);
+/* The set of n names, "all" among them: bits 1 << enum moe_baseline.  MOE_USAGE for an unknown name. */
+enum moe_code moe_plan_baselines_parse(unsigned *set, const char *const *asked, size_t n,
                                        struct moe_err *err);
+/* Before any work: MOE_UNSUPPORTED where EPLB is in the set and has no placement. */
+enum moe_code moe_plan_baselines_check(unsigned set, const struct moe_plan_task *t, struct moe_err *err);
 
 struct moe_baseline_sum {
     double load_max;      /* the fullest rank's load, summed over layers */
@@ -29,11 +30,5 @@ enum moe_code moe_plan_baseline_bound(double *bound, const struct moe_plan_task 
 enum moe_code moe_plan_baseline_sum(struct moe_baseline_sum *s, enum moe_baseline kind,
                                     const struct moe_plan_task *t, double bound, double *max_load,
                                     struct moe_err *err);
-
-/* A line of text and an object of json's "baselines" for each that is asked for; nothing when
- * none is. f: of the plan. */
-enum moe_code moe_plan_baselines(const struct moe_strlist *asked, const struct moe_plan_task *t,
-                                 const struct moe_plan_proofs *f, double bound, struct moe_text *text,
-                                 cJSON *json, struct moe_err *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans as other engines read them. */
+#include "base/stream.h"
 #include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-out.h"
 #include "runtime/plan/plan-text.h"
@@ -67,15 +68,7 @@ bool moe_engine_find(const char *name, enum moe_engine *engine)
     return *engine == MOE_ENGINE_SGLANG || !strcmp(name, "tensorrt-llm");
 }
 
-enum moe_code moe_plan_export(const struct moe_plan *p, enum moe_engine engine, char **text,
-                              struct moe_err *err)
-{
-    *text = NULL;
-    return engine == MOE_ENGINE_SGLANG ? moe_plan_export_sglang(p, text, err)
-                                       : moe_plan_export_trtllm(p, text, err);
-}
-
-enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err)
+static enum moe_code fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err)
 {
     struct moe_source *src;
     MOE_TRY(moe_plan_open_model(&src, path, err));
@@ -86,5 +79,29 @@ enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const cha
         p->n_prediction = (int32_t)c->num_nextn_predict_layers;
     }
     moe_source_close(&src);
+    return code;
+}
+
+static enum moe_code convert(struct moe_plan_exported *out, const struct moe_plan_export *q,
+                             struct moe_plan *p, struct moe_err *err)
+{
+    const char *name = moe_stream_name(q->plan);
+    bool sglang = q->engine == MOE_ENGINE_SGLANG;
+    MOE_TRY(moe_plan_check_ranks(p, q->ranks, name, err));
+    if (q->model) MOE_TRY(fit_model(p, q->model, name, err));
+    out->unfitted = !q->model && p->foreign && !sglang;
+    out->prediction = p->prediction;
+    out->n_prediction = p->n_prediction;
+    return sglang ? moe_plan_export_sglang(p, &out->text, err) : moe_plan_export_trtllm(p, &out->text, err);
+}
+
+enum moe_code moe_plan_export(struct moe_plan_exported *out, const struct moe_plan_export *q,
+                              struct moe_err *err)
+{
+    struct moe_plan *p;
+    *out = (struct moe_plan_exported){ 0 };
+    MOE_TRY(moe_plan_read(&p, q->plan, q->ranks, q->cancel, err));
+    enum moe_code code = convert(out, q, p, err);
+    moe_plan_free(&p);
     return code;
 }

@@ -2,6 +2,7 @@
 #include "runtime/plan/plan-inputs.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "base/stream.h"
 #include "formats/checkpoint/foreign.h"
 #include "formats/container/container.h"
@@ -226,6 +227,14 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
                        "is a plan for another model than '%.200s', one of the same config with other weights "
                        "(make a plan for this one with moe-plan)",
                        src->path);
+}
+
+enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
+                                   struct moe_err *err)
+{
+    if (!ranks || ranks == p->ranks) return MOE_OK;
+    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "the plan does not fit: it has %d rank%s, not %lld",
+                       (int)p->ranks, moe_plural(p->ranks), (long long)ranks);
 }
 
 /* The plan names its model as moe-plan was given it: from the directory that it ran in,

@@ -46,6 +46,11 @@ enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    const struct moe_cancel *cancel, struct moe_err *err);
 
+/* --ranks cuts an engine's file; a plan.json says for how many ranks it is, and may not be contradicted.
+ * ranks: 0: not said. */
+enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
+                                   struct moe_err *err);
+
 /* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when
  * that is a container, or the path that it names.  MOE_USAGE when none of the three is there. */
 enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given,

@@ -148,6 +148,31 @@ enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_s
     return MOE_OK;
 }
 
+enum moe_code moe_dense_bytes(const char *type, double *bytes, struct moe_err *err)
+{
+    *bytes = !strcmp(type, "source") ? 0 : !strcmp(type, "bf16") ? 2 : !strcmp(type, "fp8") ? 1 : -1;
+    return *bytes >= 0 ? MOE_OK
+                       : moe_fail(err, MOE_USAGE, "unknown --dense-type '%s' (source, bf16 or fp8)", type);
+}
+
+static enum moe_code in_range(const char *name, int64_t v, struct moe_err *err)
+{
+    int64_t most = 1 << 24;
+    if (v >= 1 && v <= most) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--%s %lld: want 1 to %lld", name, (long long)v, (long long)most);
+}
+
+enum moe_code moe_step_options_check(const struct moe_step_options *o, struct moe_gpu *gpu,
+                                     struct moe_err *err)
+{
+    MOE_TRY(in_range("batch", o->batch, err));
+    MOE_TRY(in_range("context", o->context, err));
+    MOE_TRY(in_range("prefill", o->prefill, err));
+    MOE_TRY(moe_gpu_parse(gpu, o->gpu, err));
+    if (!strcmp(o->kv_type, "fp8") || !strcmp(o->kv_type, "bf16")) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
+}
+
 double moe_weight_bytes_replicated(const struct moe_weight_bytes *w)
 {
     return w->attention + w->shared + w->router + w->dense + w->embed + w->head;

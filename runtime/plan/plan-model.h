@@ -19,6 +19,8 @@ struct moe_weight_bytes {
  * experts and dense layers; 0: as stored.  MOE_USAGE for another word. */
 enum moe_code moe_weight_bytes_of(struct moe_weight_bytes *w, const struct moe_source *src,
                                   const char *expert_type, double dense_bytes, struct moe_err *err);
+/* Bytes of a weight of the type named: "source" (0), "bf16" or "fp8".  MOE_USAGE for another word. */
+enum moe_code moe_dense_bytes(const char *type, double *bytes, struct moe_err *err);
 double moe_weight_bytes_replicated(const struct moe_weight_bytes *w); /* what every rank holds */
 
 struct moe_gpu {
@@ -35,6 +37,19 @@ const struct moe_gpu *moe_gpu_find(const char *name); /* NULL: none */
 /* NAME or NAME,key=value...: memory in GB, bandwidth, link and network in GB/s, fp4, fp8 and bf16 in TFLOP/s,
  * domain in ranks.  MOE_USAGE. */
 enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err *err);
+
+/* What a user says of a step. */
+struct moe_step_options {
+    const char *gpu;              /* as moe_gpu_parse takes it */
+    const char *kv_type;          /* of a cached value: "fp8" or "bf16" */
+    int64_t batch, context, prefill, reserve; /* as in the task below */
+};
+#define MOE_STEP_OPTIONS                                                                             \
+    { .gpu = "gb200-nvl72", .kv_type = "fp8", .batch = 128, .context = 8192, .prefill = 8192,          \
+      .reserve = 14000000000 }
+/* MOE_USAGE in a sentence that names the option.  *gpu is the one that is named. */
+enum moe_code moe_step_options_check(const struct moe_step_options *o, struct moe_gpu *gpu,
+                                     struct moe_err *err);
 
 struct moe_step_task {
     const struct moe_config *c;

@@ -17,21 +17,8 @@
 /* ---- the tables ---- */
 
 struct moe_plan_options moe_plan_asked = {
-    .ranks = MOE_UNSET,
-    .slots = MOE_UNSET,
-    .memory = MOE_UNSET,
-    .per_node = MOE_UNSET,
-    .survive = MOE_UNSET,
-    .windows = MOE_UNSET,
-    .batch = 128,
-    .context = 8192,
-    .prefill = 8192,
-    .reserve = 14000000000,
-    .target = MOE_PLAN_TARGET,
-    .gpu = "gb200-nvl72",
-    .expert_type = "source",
-    .dense_type = "source",
-    .kv_type = "fp8",
+    .ask = MOE_PLAN_REQUEST,
+    .step = MOE_STEP_OPTIONS,
     .how = "copy",
 };
 
@@ -40,33 +27,34 @@ static const char windows[] =
     "of them: keep at most N of a file apart and add up neighbours beyond that; more are slower to plan for; "
     "8 by default";
 static_assert(MOE_PLAN_WINDOWS == 8, "the help above says so");
+static_assert(MOE_PLAN_UNSAID == MOE_UNSET, "an option that is not given is not said in the request");
 static const char force[] = "replace the file at -o, if it is one that moe-plan wrote";
 
 static const struct moe_opt opts[] = {
     MOE_GROUP("plan"),
-    MOE_INT(0, "ranks", &moe_plan_asked.ranks, "N",
+    MOE_INT(0, "ranks", &moe_plan_asked.ask.ranks, "N",
             "how many GPUs share the experts of each layer; with --from as many as the old plan has by "
             "default"),
-    MOE_INT(0, "slots", &moe_plan_asked.slots, "S",
+    MOE_INT(0, "slots", &moe_plan_asked.ask.slots, "S",
             "places for experts in each layer, all ranks together; what is more than the number of "
             "experts (times --survive + 1) holds second copies of busy experts; by default just enough, "
             "rounded up to a multiple of the ranks"),
-    MOE_SIZE(0, "memory-per-rank", &moe_plan_asked.memory, "SIZE",
+    MOE_SIZE(0, "memory-per-rank", &moe_plan_asked.ask.memory, "SIZE",
              "instead of --slots: as many slots as fit when the weights of one rank, its experts and all "
              "that every rank holds, may take this much (the cache is not in it)"),
     MOE_INPUT_LIST(0, "stats", &moe_plan_asked.stats, "FILE",
                    "how many tokens went to each expert: routing.json of moe-run or of a calibration, "
                    "SGLang's JSON or a directory of TensorRT-LLM's; several are planned for together"),
-    MOE_INT(0, "windows", &moe_plan_asked.windows, "N", windows),
-    MOE_INT(0, "ranks-per-node", &moe_plan_asked.per_node, "N",
+    MOE_INT(0, "windows", &moe_plan_asked.ask.windows, "N", windows),
+    MOE_INT(0, "ranks-per-node", &moe_plan_asked.ask.ranks_per_node, "N",
             "ranks 0 to N-1 are one machine, and so on: copies of an expert go to different machines as "
             "far as there are such"),
-    MOE_INT(0, "survive", &moe_plan_asked.survive, "R",
+    MOE_INT(0, "survive", &moe_plan_asked.ask.survive, "R",
             "keep R + 1 copies of every expert on different ranks, so that none is lost whichever R "
             "ranks die; needs (R + 1) x experts slots"),
-    MOE_INPUT(0, "from", &moe_plan_asked.from, "PLAN",
+    MOE_INPUT(0, "from", &moe_plan_asked.ask.from, "PLAN",
               "start from this plan, which is in use now, and move as few slots as it takes"),
-    MOE_FLOAT(0, "target", &moe_plan_asked.target, "SHARE",
+    MOE_FLOAT(0, "target", &moe_plan_asked.ask.target, "SHARE",
               "with --from: a layer is left alone once its fullest rank is at most this share above the "
               "least that any plan can have; 0.02 is 2 %, and smaller moves more"),
     MOE_BOOL(0, "layers", &moe_plan_asked.layers,
@@ -74,19 +62,19 @@ static const struct moe_opt opts[] = {
     MOE_LIST(0, "baseline", &moe_plan_asked.baselines, "trivial|round-robin|eplb|all",
              "add to the report what this placement would reach with the same slots"),
     MOE_GROUP("memory and time model"),
-    MOE_STR(0, "gpu", &moe_plan_asked.gpu, "NAME",
+    MOE_STR(0, "gpu", &moe_plan_asked.step.gpu, "NAME",
             "whose memory and speed the report computes with: gb200-nvl72 or hgx-h200; "
             "NAME,key=value,... changes figures, such as hgx-h200,memory=80,bandwidth=3350 (GB, GB/s): "
             "all keys are in the man page"),
-    MOE_INT(0, "batch", &moe_plan_asked.batch, "N", "sequences that a rank decodes at once"),
-    MOE_INT(0, "context", &moe_plan_asked.context, "N", "tokens of context of each"),
-    MOE_INT(0, "prefill", &moe_plan_asked.prefill, "N", "tokens of a prefill step of a rank"),
-    MOE_STR(0, "expert-type", &moe_plan_asked.expert_type, "source|bf16|fp8|int4|nvfp4",
+    MOE_INT(0, "batch", &moe_plan_asked.step.batch, "N", "sequences that a rank decodes at once"),
+    MOE_INT(0, "context", &moe_plan_asked.step.context, "N", "tokens of context of each"),
+    MOE_INT(0, "prefill", &moe_plan_asked.step.prefill, "N", "tokens of a prefill step of a rank"),
+    MOE_STR(0, "expert-type", &moe_plan_asked.ask.expert_type, "source|bf16|fp8|int4|nvfp4",
             "type that routed experts will have"),
-    MOE_STR(0, "dense-type", &moe_plan_asked.dense_type, "source|bf16|fp8",
+    MOE_STR(0, "dense-type", &moe_plan_asked.ask.dense_type, "source|bf16|fp8",
             "type that attention, shared experts and dense layers will have"),
-    MOE_STR(0, "kv-type", &moe_plan_asked.kv_type, "fp8|bf16", "type of the cache"),
-    MOE_SIZE(0, "reserve", &moe_plan_asked.reserve, "SIZE",
+    MOE_STR(0, "kv-type", &moe_plan_asked.step.kv_type, "fp8|bf16", "type of the cache"),
+    MOE_SIZE(0, "reserve", &moe_plan_asked.step.reserve, "SIZE",
              "memory of a rank that is neither weights nor cache"),
     MOE_STR(0, "compare", &moe_plan_asked.compare, "N,N...",
             "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),
@@ -102,8 +90,8 @@ static const struct moe_opt verify_opts[] = {
     MOE_INPUT_LIST(0, "stats", &moe_plan_asked.stats, "FILE",
                    "the statistics that the plan was made from; without them loads and bounds are not "
                    "computed again; with others, the report says what the loads would be"),
-    MOE_INT(0, "windows", &moe_plan_asked.windows, "N", windows),
-    MOE_INPUT(0, "from", &moe_plan_asked.from, "PLAN",
+    MOE_INT(0, "windows", &moe_plan_asked.ask.windows, "N", windows),
+    MOE_INPUT(0, "from", &moe_plan_asked.ask.from, "PLAN",
               "the plan that it was made from: counts again what moves"),
     MOE_COMMON_OPTIONS(&moe_plan_asked.run),
     MOE_END(),
@@ -114,7 +102,7 @@ static const struct moe_opt export_opts[] = {
     MOE_STR(0, "model", &moe_plan_asked.model, "MODEL",
             "the model, of a plan that does not say (SGLang's, TensorRT-LLM's) which layers have no "
             "experts: rows of these are left out"),
-    MOE_INT(0, "ranks", &moe_plan_asked.ranks, "N",
+    MOE_INT(0, "ranks", &moe_plan_asked.ask.ranks, "N",
             "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
     MOE_STR('o', "output", &moe_plan_asked.out, "FILE", "write it here instead of to standard output"),
     MOE_BOOL('f', "force", &moe_plan_asked.force, force),
@@ -126,7 +114,7 @@ static const struct moe_opt plot_opts[] = {
     MOE_INPUT_LIST(
         0, "stats", &moe_plan_asked.stats, "FILE",
         "the statistics that the plan was made from: draws what EPLB would make of them beside the plan"),
-    MOE_INT(0, "windows", &moe_plan_asked.windows, "N", windows),
+    MOE_INT(0, "windows", &moe_plan_asked.ask.windows, "N", windows),
     MOE_STR('o', "output", &moe_plan_asked.out, "FILE",
             "write the picture (SVG) here instead of to standard output"),
     MOE_BOOL('f', "force", &moe_plan_asked.force, force),
@@ -144,7 +132,7 @@ static const struct moe_opt stage_opts[] = {
             "the container, where the plan does not say or it has moved"),
     MOE_BOOL(0, "check", &moe_plan_asked.check,
              "write nothing: read what is at -o and hold it against its checksums"),
-    MOE_INT(0, "ranks", &moe_plan_asked.ranks, "N",
+    MOE_INT(0, "ranks", &moe_plan_asked.ask.ranks, "N",
             "how many ranks a plan that does not say (SGLang's, TensorRT-LLM's) is for"),
     MOE_STR('o', "output", &moe_plan_asked.out, "FILE",
             "the container directory to make, or with --check to read"),
@@ -224,14 +212,6 @@ const struct moe_tool moe_plan_tool = {
 
 /* ---- whether it can be ---- */
 
-static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
-{
-    return v == MOE_UNSET || (v >= min && v <= max)
-             ? MOE_OK
-             : moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min,
-                        (long long)max);
-}
-
 /* A plan in one of its three forms, or a picture: what moe-plan -o writes begins so. */
 static const struct moe_file_kind plan_kind = {
     .name = "a plan",
@@ -262,22 +242,22 @@ enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct m
     return moe_output_check(&o->run, &out, err);
 }
 
-enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_err *err)
+enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_gpu *gpu,
+                                     struct moe_err *err)
 {
-    MOE_TRY(in_range("ranks", o->ranks, 1, MOE_PLAN_RANKS_MAX, err));
-    MOE_TRY(in_range("slots", o->slots, 1, (int64_t)1 << 24, err));
-    MOE_TRY(in_range("ranks-per-node", o->per_node, 0, MOE_PLAN_RANKS_MAX, err));
-    MOE_TRY(in_range("survive", o->survive, 0, MOE_PLAN_RANKS_MAX - 1, err));
-    MOE_TRY(in_range("windows", o->windows, 1, MOE_ROUTING_WINDOWS_MAX, err));
-    MOE_TRY(in_range("batch", o->batch, 1, 1 << 24, err));
-    MOE_TRY(in_range("context", o->context, 1, 1 << 24, err));
-    MOE_TRY(in_range("prefill", o->prefill, 1, 1 << 24, err));
-    if (o->slots != MOE_UNSET && o->memory != MOE_UNSET)
-        return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
-    if (!(o->target >= 0 && o->target < 100))
-        return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", o->target);
+    MOE_TRY(moe_plan_request_check(&o->ask, err));
+    MOE_TRY(moe_step_options_check(&o->step, gpu, err));
     MOE_TRY(moe_want_model(&o->run, err));
-    MOE_TRY(moe_plan_options_output(o, err));
+    return moe_plan_options_output(o, err);
+}
+
+enum moe_code moe_plan_options_word(const struct moe_plan_options *o, struct moe_err *err)
+{
+    if (!o->run.argc)
+        return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
+    const char *word = o->run.argv[0];
+    const char *near = moe_exists(word) == MOE_ABSENT ? moe_opt_near_verb(o->run.tool, word) : NULL;
+    if (near) return moe_fail(err, MOE_USAGE, "unknown verb '%s' (did you mean '%s'?)", word, near);
     return MOE_OK;
 }
 
@@ -288,10 +268,24 @@ enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char 
     if (moe_exists(o->run.argv[0]) == MOE_DIR)
         return moe_fail_at(err, MOE_USAGE, o->run.argv[0], NULL,
                            "is a directory, and %s wants a plan (the file of moe-plan MODEL -o PLAN)", what);
+    MOE_TRY(moe_plan_request_check(&o->ask, err));
     if (strcmp(o->run.argv[0], "-")) return MOE_OK;
-    const char *also = o->from && !strcmp(o->from, "-") ? "--from" : NULL;
+    const char *also = o->ask.from && !strcmp(o->ask.from, "-") ? "--from" : NULL;
     for (size_t i = 0; i < o->stats.n; i++) also = strcmp(o->stats.v[i], "-") ? also : "--stats";
     if (!also) return MOE_OK;
     return moe_fail(err, MOE_USAGE, "standard input can be read once, but both PLAN and %s name it ('-')",
                     also);
+}
+
+int32_t moe_plan_options_ranks(const struct moe_plan_options *o)
+{
+    return o->ask.ranks == MOE_PLAN_UNSAID ? 0 : (int32_t)o->ask.ranks;
+}
+
+enum moe_code moe_plan_options_stage(const struct moe_plan_options *o, struct moe_err *err)
+{
+    if (strcmp(o->how, "link") && strcmp(o->how, "copy"))
+        return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
+    if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
+    return o->check ? MOE_OK : moe_output_dir_check(&o->run, o->out, err);
 }

@@ -19,12 +19,25 @@ enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, stru
 /* The engines by name: "sglang", "tensorrt-llm". */
 enum moe_engine { MOE_ENGINE_SGLANG, MOE_ENGINE_TRTLLM };
 bool moe_engine_find(const char *name, enum moe_engine *engine); /* false: none has this name */
-enum moe_code moe_plan_export(const struct moe_plan *p, enum moe_engine engine, char **text,
+
+struct moe_plan_export {
+    const char *plan;       /* path of a plan in any form; "-": standard input */
+    int32_t ranks;          /* how many a plan that does not say is for; 0: not known */
+    /* path, or NULL.  An engine's file does not say which of its rows are of dense layers and which layers it
+     * leaves out: the model does */
+    const char *model;
+    enum moe_engine engine; /* the one that will read it */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
+};
+struct moe_plan_exported {
+    char *text;             /* the caller's to free; NULL on failure */
+    bool unfitted;          /* rows of layers without experts were taken along, for want of a model */
+    int32_t prediction, n_prediction; /* layers for multi-token prediction: the first, and how many */
+};
+/* The file of a plan as an engine reads it.  MOE_MISMATCH: the plan is for another number of ranks, or for
+ * another model. */
+enum moe_code moe_plan_export(struct moe_plan_exported *out, const struct moe_plan_export *q,
                               struct moe_err *err);
-/* An engine's file does not know the model: which of its rows are of dense layers, and which layers it leaves
- * out.  The plan p of the file named `file` learns it from the model at `path`.  MOE_MISMATCH when p is a
- * plan that does not fit. */
-enum moe_code moe_plan_fit_model(struct moe_plan *p, const char *path, const char *file, struct moe_err *err);
 
 #define MOE_PLOT_TITLE "Load of each rank / mean, by layer" /* by which a picture is recognised as ours */
 /* What another placement would have: the load of the fullest rank, [layers of the plan]. */

@@ -20,7 +20,8 @@ static const char *const LEGEND =
     "chance\n"
     "    moved          slots that hold an expert which was not on that rank in the old plan\n";
 
-void moe_report_layers(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+static void report_layers(struct moe_text *t, const struct moe_plan_task *task,
+                          const struct moe_plan_proofs *f)
 {
     double all = f->load_mean > 0 ? f->load_mean : 1;
     moe_text_add(t, "\n  layer    load max   / mean  bound           gap %%  min-cut/mean  after loss/mean  "
@@ -66,8 +67,11 @@ static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, co
                                                   : "");
 }
 
-void moe_report_balance(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
-                        const struct moe_baseline_sum *eplb, bool measured)
+/* eplb: how EPLB would place; NULL: it cannot.  measured: the loads are those of statistics, not of experts
+ * that are taken to be equally busy. */
+static void report_balance(struct moe_text *t, const struct moe_plan_task *task,
+                           const struct moe_plan_proofs *f, const struct moe_baseline_sum *eplb,
+                           bool measured)
 {
     double n = f->n_layers;
     if (!(f->load_mean > 0)) {
@@ -115,7 +119,8 @@ static void report_nodes(struct moe_text *t, const struct moe_plan_task *task,
                      (long long)(task->slots - max_slots), (int)task->stats->experts);
 }
 
-void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f)
+static void report_losses(struct moe_text *t, const struct moe_plan_task *task,
+                          const struct moe_plan_proofs *f)
 {
     double after = f->load_mean > 0 ? f->load_max_after_loss / f->load_mean : 1;
     moe_text_add(t, "Losses: ");
@@ -137,7 +142,7 @@ void moe_report_losses(struct moe_text *t, const struct moe_plan_task *task, con
     moe_text_add(t, ".\n");
 }
 
-void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
+static void report_memory(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
 {
     char a[16], b[16], c[16], d[16], e[16], g[16];
     double want = (double)task->batch * (double)task->context; /* tokens */
@@ -172,7 +177,7 @@ void moe_report_memory(struct moe_text *t, const struct moe_step *s, const struc
                      moe_human_bytes((uint64_t)need, a), s->sequences);
 }
 
-void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
+static void report_speed(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
 {
     if (s->cache < 0) {
         moe_text_add(t, "Speed: none is modelled, since the model does not fit.\n");
@@ -187,8 +192,9 @@ void moe_report_speed(struct moe_text *t, const struct moe_step *s, const struct
                  s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
 }
 
-void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
-                      double expert_bytes, const char *from)
+/* from: the old plan's path; anything may be in its name. */
+static void report_moves(struct moe_text *t, const struct moe_plan_task *task,
+                         const struct moe_plan_proofs *f, double expert_bytes, const char *from)
 {
     char a[16], b[16];
     double all = (double)f->n_layers * task->slots, bytes = (double)f->moves * expert_bytes;
@@ -216,8 +222,8 @@ void moe_report_moves(struct moe_text *t, const struct moe_plan_task *task, cons
 
 /* ---- the model's table ---- */
 
-void moe_report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch, int64_t context,
-                      int64_t prefill, const char *kv_type)
+static void report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch, int64_t context,
+                         int64_t prefill, const char *kv_type)
 {
     moe_text_add(t,
                  "\nModel of memory and time on %s (not a measurement): %lld sequences a rank, %lld tokens "
@@ -230,7 +236,7 @@ void moe_report_steps(struct moe_text *t, const struct moe_gpu *g, int64_t batch
                     "combine |  ms/step  tok/s/rank tok/s/user | tok/s/rank\n");
 }
 
-void moe_report_step(struct moe_text *t, const struct moe_step *s, int32_t ranks, int32_t slots)
+static void report_step(struct moe_text *t, const struct moe_step *s, int32_t ranks, int32_t slots)
 {
     moe_text_add(t,
                  "  %5d %5d | %7.1f %10.1f | %8.1f %6.0f | %4.0f %4.0f %6.0f %5.0f %8.0f %7.0f | %8.2f "
@@ -239,4 +245,73 @@ void moe_report_step(struct moe_text *t, const struct moe_step *s, int32_t ranks
                  s->moe * 1e6, s->attention * 1e6, s->shared * 1e6, s->kv * 1e6, s->dispatch * 1e6,
                  s->combine * 1e6, s->decode * 1e3, s->tokens_per_second, s->tokens_per_second_user,
                  s->prefill_tokens_per_second, s->cache < 0 ? "  does not fit" : "");
+}
+
+static void report_baseline(struct moe_text *t, const struct moe_assessment *a, enum moe_baseline kind)
+{
+    const struct moe_baseline_sum *s = &a->baseline[kind];
+    double mean = a->p->proofs->load_mean;
+    int32_t survive = a->p->task.survive;
+    moe_text_add(t,
+                 "Placed as %s: load %.6g, %.4f x mean, %.4f %% above the bound%s; "
+                 "%lld slot%s rank has already.\n",
+                 moe_baseline_name(kind), s->load_max, mean > 0 ? s->load_max / mean : 1, 100 * s->gap,
+                 survive ? " without --survive" : "", (long long)s->duplicates,
+                 s->duplicates == 1 ? " holds an expert that its" : "s hold an expert that their");
+    if (survive && s->lost)
+        moe_text_add(
+            t, "    It knows nothing of --survive: up to %d expert%s of a layer would be lost with a rank.\n",
+            (int)s->lost, s->lost == 1 ? "" : "s");
+}
+
+/* The model for this plan and for other sizes. */
+static void report_sizes(struct moe_text *t, const struct moe_assessment *a)
+{
+    struct moe_step s;
+    report_steps(t, a->gpu, a->with->batch, a->with->context, a->with->prefill, a->with->kv_type);
+    report_step(t, &a->step, a->p->task.ranks, a->p->task.slots);
+    if (!a->sizes->v) return;
+    for (int32_t i = 0; i < a->sizes->n; i++) {
+        moe_assess_size(a, a->sizes->v[i], &s);
+        report_step(t, &s, a->sizes->v[i].ranks, a->sizes->v[i].slots);
+    }
+    moe_text_add(t, "  The first row is this plan with its own balance; the others are taken to be "
+                    "balanced perfectly.\n");
+}
+
+/* What is known before a plan was searched for. */
+static void report_bounds(struct moe_text *t, const struct moe_assessment *a)
+{
+    const struct moe_plan_task *task = &a->p->task;
+    moe_text_add(t,
+                 "%d slots on %d rank%s: no placement takes the fullest rank below %.4f times the mean "
+                 "load.\n",
+                 (int)task->slots, (int)task->ranks, task->ranks == 1 ? "" : "s",
+                 a->mean > 0 ? a->bound / a->mean : 1);
+}
+
+static void report_plan(struct moe_text *t, const struct moe_assessment *a)
+{
+    const struct moe_planning *p = a->p;
+    const struct moe_plan_proofs *f = p->proofs;
+    bool placed = a->placed & 1u << MOE_BASE_EPLB;
+    moe_text_add(t, "%d layer%s of %d experts in %d slots on %d rank%s.\n", (int)f->n_layers,
+                 f->n_layers == 1 ? "" : "s", (int)p->stats->experts, (int)p->task.slots, (int)p->task.ranks,
+                 p->task.ranks == 1 ? "" : "s");
+    report_balance(t, &p->task, f, placed ? &a->baseline[MOE_BASE_EPLB] : NULL, p->origin != MOE_STATS_NONE);
+    report_losses(t, &p->task, f);
+    for (int k = 0; k < MOE_BASE_COUNT; k++)
+        if (a->asked & 1u << k) report_baseline(t, a, (enum moe_baseline)k);
+}
+
+void moe_assessment_text(struct moe_text *t, const struct moe_assessment *a, bool layers)
+{
+    const struct moe_planning *p = a->p;
+    if (p->plan) report_plan(t, a);
+    else report_bounds(t, a);
+    report_memory(t, &a->step, &a->task);
+    report_speed(t, &a->step, &a->task);
+    if (p->plan) report_moves(t, &p->task, p->proofs, p->bytes.expert, p->ask->from);
+    if (p->plan && layers) report_layers(t, &p->task, p->proofs);
+    if (a->sizes->v || layers) report_sizes(t, a);
 }

@@ -40,7 +40,7 @@ enum moe_code moe_plan_search(struct moe_plan **p, const struct moe_plan_task *t
  * plans, of one window (the sum), and EPLB may put an expert on a rank
  * twice: so these are lists of slots, [layers][slots], not plans.  MOE_UNSUPPORTED where it cannot be: EPLB
  * wants slots divisible by ranks. */
-enum moe_baseline { MOE_BASE_TRIVIAL, MOE_BASE_ROUND_ROBIN, MOE_BASE_EPLB };
+enum moe_baseline { MOE_BASE_TRIVIAL, MOE_BASE_ROUND_ROBIN, MOE_BASE_EPLB, MOE_BASE_COUNT };
 enum moe_code moe_plan_baseline(int32_t *slot, enum moe_baseline kind, const struct moe_plan_task *t,
                                 struct moe_err *err);
 /* EPLB of one layer: load[experts] -> physical[slots], with groups and nodes as published (groups % nodes ==

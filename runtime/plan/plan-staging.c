@@ -2,7 +2,6 @@
 #include "runtime/plan/plan-staging.h"
 
 #include "base/io.h"
-#include "base/show.h"
 #include "base/stream.h"
 #include "formats/container/identity.h"
 #include "runtime/plan/plan-inputs.h"
@@ -12,14 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
-                                   struct moe_err *err)
-{
-    if (!ranks || ranks == p->ranks) return MOE_OK;
-    return moe_fail_at(err, MOE_MISMATCH, file, NULL, "the plan does not fit: it has %d rank%s, not %lld",
-                       (int)p->ranks, moe_plural(p->ranks), (long long)ranks);
-}
 
 enum moe_code moe_rank_range_parse(const char *text, const struct moe_plan *p, int32_t *first, int32_t *last,
                                    struct moe_err *err)

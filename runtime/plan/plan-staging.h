@@ -44,9 +44,4 @@ void moe_staging_close(struct moe_staging *s);
 /* "R" or "A-B", ranks of the plan counted from 0.  MOE_USAGE; `text` may be NULL, which is none. */
 enum moe_code moe_rank_range_parse(const char *text, const struct moe_plan *p, int32_t *first, int32_t *last,
                                    struct moe_err *err);
-/* --ranks cuts an engine's file; a plan.json says for how many ranks it is, and may not be contradicted.
- * ranks: 0: not said. */
-enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
-                                   struct moe_err *err);
-
 #endif
