@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* A panel is [COLUMNS, ROWS], as gemm wants it (ROWS: the columns that gemm packs at once), and
- * decoded by strips of rows. */
+/* A panel of w is transposed to [COLUMNS][ROWS], as gemm wants it; ROWS is what gemm packs at once.  It is
+ * dequantized by strips of rows. */
 enum { ROWS = 192, COLUMNS = 256, STRIP = 16 };
 
 void moe_dequantize_many(const struct moe_weight *w, int64_t r0, int64_t r1, float *out)
@@ -19,6 +19,7 @@ void moe_dequantize_many(const struct moe_weight *w, int64_t r0, int64_t r1, flo
 }
 
 
+/* Columns [c0, c0 + columns) of rows [r0, r0 + rows), transposed, into the panel. */
 static void load(const struct moe_kernels *k, const struct moe_weight *w, int64_t r0, int64_t rows,
                  int64_t c0, int64_t columns, float *panel)
 {

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-/* amax = f * 2^e with f in [1/2, 1), and 6 * 448 = 1.3125 * 2^11 = 0.65625 * 2^12. */
+/* The smallest power of two that is at least amax / (6 * 448).  amax = f * 2^e with f in [1/2, 1), and 6 *
+ * 448 = 0.65625 * 2^12. */
 static float power_of_two(float amax)
 {
     int e;

@@ -8,7 +8,7 @@
 
 static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-/* Groups that do not take part lose all their experts. */
+/* Give the experts of the groups that do not take part a c of -Inf. */
 static void mask_groups(const struct moe_router *r, float *c)
 {
     int64_t size = r->n_experts / r->n_group;
@@ -120,11 +120,16 @@ static int by_logit(const void *a, const void *b, void *logits)
     return x > y ? -1 : x < y ? 1 : (i > k) - (i < k);
 }
 
-/* Ids in descending order of their logits, sorted no further than asked for: incremental quicksort.
- * edge[depth - 1] is the end of the innermost part of which all comes before what follows; the ids
- * before `done` stand in order. */
+/* Ids in descending order of their logits, sorted no further than asked for: incremental quicksort (Paredes
+ * and Navarro 2006).  order[0 .. done - 1] stand in order.  After them come parts that end at edge[depth -
+ * 1], then at edge[depth - 2] and so on: every id of a part ranks before those of the parts after it. */
 enum { EDGES = 96 };
-struct ranking { const float *logits; int32_t *order; int64_t done, edge[EDGES]; int depth; };
+struct ranking {
+    const float *logits;
+    int32_t *order;
+    int64_t done, edge[EDGES];
+    int depth;
+};
 
 static void rank_begin(struct ranking *r, const float *logits, int64_t n, int32_t *order)
 {
@@ -134,14 +139,15 @@ static void rank_begin(struct ranking *r, const float *logits, int64_t n, int32_
 
 static bool ahead(const float *x, int32_t i, int32_t k) { return x[i] > x[k] || (x[i] == x[k] && i < k); }
 
-/* Put the id at `pivot` where it belongs in [from, to), what is ahead of it before it; returns its place. */
+/* Put the id at `pivot` where it belongs in [from, to): ids that rank before it to its left.  Returns its
+ * place. */
 static int64_t partition(const struct ranking *r, int64_t from, int64_t to, int64_t pivot)
 {
     int32_t *o = r->order, id = o[pivot];
     int64_t at = from;
     o[pivot] = o[to - 1];
     for (int64_t i = from; i < to - 1; i++) {
-        int32_t k = o[i]; /* no branch on a comparison that goes either way */
+        int32_t k = o[i]; /* no branch: the comparison goes either way as often */
         bool first = ahead(r->logits, k, id);
         o[i] = o[at];
         o[at] = k;
@@ -152,7 +158,7 @@ static int64_t partition(const struct ranking *r, int64_t from, int64_t to, int6
     return at;
 }
 
-/* The id of rank i; asked for in ascending i. */
+/* The id of rank i.  Calls ask for ascending i. */
 static int32_t rank_at(struct ranking *r, int64_t i)
 {
     while (r->done <= i) {
@@ -165,13 +171,14 @@ static int32_t rank_at(struct ranking *r, int64_t i)
             continue;
         }
         int64_t at = partition(r, from, end, from + (end - from) / 2);
-        if (at > from) r->edge[r->depth++] = at; /* next time that part; the pivot opens what follows it */
+        if (at > from) r->edge[r->depth++] = at; /* that part is next; the pivot begins the one after it */
         else r->done = at + 1;
     }
     return r->order[i];
 }
 
-/* What moe_sample promises, in order of rank, where `total` (of e^...) was added in order of rank. */
+/* The draw as moe_sample promises it.  p: probabilities, not normalized; `total`: the sum of those of the
+ * `kept` best ids, added in order of rank; uniform: the random number. */
 static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double total, double top_p,
                     double uniform)
 {
@@ -184,8 +191,8 @@ static int32_t draw(struct ranking *rank, const float *p, int64_t kept, double t
     return rank->order[n - 1];
 }
 
-/* The same with a total that may be off by `slack` and as little ranked as that allows; -1
- * where the slack could matter. */
+/* The same with a total that was added in another order, and so may be off by `slack`: no more ids are ranked
+ * than the draw needs.  Returns -1 where the slack could change the result. */
 static int32_t draw_early(struct ranking *rank, const float *p, int64_t kept, double total, double slack,
                           double top_p, double uniform)
 {
@@ -219,13 +226,15 @@ int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *
     double sum = 0, total = 0;
     rank_begin(&rank, logits, n, order);
     if (s->top_k > 0 && s->top_k < n) rank_at(&rank, (kept = s->top_k) - 1);
-    /* of the ids in whatever order they stand: the first `kept` are the best */
+
+    /* the first `kept` ids are the best, in any order */
     for (int64_t i = 0; i < kept; i++) {
         double e = exp(((double)logits[order[i]] - (double)logits[best]) / s->temperature);
         p[order[i]] = (float)(e < s->min_p ? 0 : e);
         sum += (double)p[order[i]];
     }
-    /* two orders of adding, each off by half of it */
+
+    /* two sums of the same numbers, each off by at most half of the slack */
     double uniform = moe_rng_next(r), slack = 4 * (double)(kept + 4) * 0x1p-53 * sum;
     int32_t early = draw_early(&rank, p, kept, sum, slack, s->top_p, uniform);
     if (early >= 0) return early;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/scalar.h - one value at a time: the definition of every number format here.
- * Static inline on purpose. */
+/* kernels/scalar.h - conversions of one value: the definition of every number format here.  E4M3 and E2M1 are
+ * those of the OCP OFP8 and MX specifications.
+ *
+ * All is static inline on purpose: folders that are compiled for different instruction sets include this, and
+ * a linker that had to choose among their copies could choose one that the processor cannot run. */
 #ifndef MOE_KERNELS_SCALAR_H
 #define MOE_KERNELS_SCALAR_H
 
@@ -26,7 +29,7 @@ static inline uint16_t moe_f32_to_bf16(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* IEEE binary16; a NaN becomes a quiet one, as the processors' own conversion makes it. */
+/* IEEE binary16.  A NaN becomes a quiet one, as it does by the processors' own instruction. */
 static inline float moe_f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
@@ -35,13 +38,14 @@ static inline float moe_f16_to_f32(uint16_t h)
     return sign ? -((float)m * 0x1p-24f) : (float)m * 0x1p-24f;
 }
 
-/* E8M0: 2^(c - 127), the least of them a subnormal float32; 0xff is NaN. */
+/* E8M0: 2^(c - 127).  The smallest is a subnormal float32; 0xff is NaN. */
 static inline float moe_e8m0_to_f32(uint8_t c)
 {
     return moe_f32_from_bits(c == 0xff ? 0x7fc00000 : c ? (uint32_t)c << 23 : 0x400000);
 }
 
-/* E4M3FN: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no Inf; 0x7f and 0xff are NaN. */
+/* E4M3 (E4M3FN): a sign bit, 4 bits of exponent (biased by 7), 3 of mantissa; no Inf; 0x7f and 0xff are
+ * NaN. */
 static inline float moe_e4m3_to_f32(uint8_t c)
 {
     int e = c >> 3 & 15, m = c & 7;
@@ -49,7 +53,9 @@ static inline float moe_e4m3_to_f32(uint8_t c)
     float v = e ? moe_f32_from_bits((uint32_t)(e + 120) << 23 | (uint32_t)m << 20) : (float)m * 0x1p-9f;
     return c & 0x80 ? -v : v;
 }
-/* A positive scale: clamped to [2^-9, 448], then nearest, ties to even.  Never 0, never NaN. */
+
+/* The E4M3 code of a positive scale: v is clamped to [2^-9, 448] and rounded to nearest, ties to even.  The
+ * result is never 0 and never NaN. */
 static inline uint8_t moe_f32_to_ue4m3(float v)
 {
     v = v < 0x1p-9f ? 0x1p-9f : v > 448.0f ? 448.0f : v;
@@ -59,12 +65,14 @@ static inline uint8_t moe_f32_to_ue4m3(float v)
     return (uint8_t)((u >> 20) - (120u << 3));
 }
 
+/* E2M1: a sign bit, 2 bits of exponent (biased by 1), 1 of mantissa; no Inf, no NaN. */
 static inline float moe_e2m1_to_f32(uint8_t c)
 {
     static const float v[8] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6 };
     return c & 8 ? -v[c & 7] : v[c & 7];
 }
-/* Nearest, ties to the even code, saturating; the sign bit is x < 0. */
+
+/* To nearest, ties to the even code, saturating at 6; the sign bit is x < 0. */
 static inline uint8_t moe_f32_to_e2m1(float x)
 {
     float a = fabsf(x);
@@ -79,13 +87,14 @@ static inline uint8_t moe_f32_to_e2m1(float x)
     return (uint8_t)(c | (x < 0) << 3);
 }
 
-
-/* Of v >= 0: nearest, ties to even, at most 448; 0 up to 2^-10. */
+/* The E4M3 code of v >= 0: to nearest, ties to even, at most 448; 0 up to 2^-10. */
 static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f ? 0 : moe_f32_to_ue4m3(v); }
 
-/* The scale of a block of activations by its code, what a stored value stands for and what elements are
- * multiplied by before rounding; both 0 for a block that becomes 0.  Rules in kernels.def. */
+/* The scale of a block of activations (nvfp4_activations in kernels.def): `value` is what a code of 1 stands
+ * for, and `inverse` what elements are multiplied by before they are rounded.  Both are 0 for a block that
+ * becomes 0. */
 struct moe_act_scale { float value, inverse; };
+
 static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_scale)
 {
     float s = moe_e4m3_to_f32(code) * input_scale, inverse = 1 / s;
@@ -93,7 +102,8 @@ static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_sc
     return (struct moe_act_scale){ s, inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f };
 }
 
-/* The one that puts the largest magnitude amax (finite) on 1 / share; global = 1 / input_scale. */
+/* The code, and then the scale, that puts the largest magnitude amax (finite) on 1 / share.  global is
+ * 1 / input_scale. */
 static inline uint8_t moe_act_code(float amax, float share, float global)
 {
     return moe_f32_to_e4m3_satfinite(global * (amax * share));
@@ -103,8 +113,10 @@ static inline struct moe_act_scale moe_act_scale(float amax, float share, float 
     return moe_act_scale_of(amax > 0 ? moe_act_code(amax, share, global) : 0, input_scale);
 }
 
-/* What nvfp4_activations_search tries: codes at these distances from that of amax on 6, within [1, 126]. */
+/* The scales that nvfp4_activations_search tries: those whose codes are `off` away from the code that puts
+ * amax on 6, within [1, 126]. */
 enum { MOE_ACT_TRIES = 6 };
+
 static inline void moe_act_tries(float amax, float input_scale, float global,
                                  struct moe_act_scale s[MOE_ACT_TRIES])
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/scales.h - one scale of a stored weight as float32: exact, whatever type the scales have.  For
- * kernels/ and what packs codes with their scales. */
+/* kernels/scales.h - one scale of a stored weight as float32, which holds every type of scale exactly.  For
+ * kernels/, and for what packs codes together with their scales. */
 #ifndef MOE_KERNELS_SCALES_H
 #define MOE_KERNELS_SCALES_H
 
 #include "formats/dtype.h"
 #include "kernels/scalar.h"
 
-/* Number i of the scales at p. */
+/* Scale number i of those at p, without the global of NVFP4. */
 static inline float moe_scale_value(enum moe_scale_type type, const uint8_t *p, int64_t i)
 {
     switch (type) {
@@ -21,7 +21,8 @@ static inline float moe_scale_value(enum moe_scale_type type, const uint8_t *p, 
     return 1;
 }
 
-/* The number of the scale, in a linear plane, of the value at row, col.  The type has scales. */
+/* The number, in a linear plane of scales, of the scale of the value at row, col.  The weight's type must
+ * have scales. */
 static inline int64_t moe_scale_index(const struct moe_weight *w, int64_t row, int64_t col)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];

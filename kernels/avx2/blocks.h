@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/blocks.h - one 16-block a lane, 8 lanes: what kernels/body/nvfp4.h is written in. */
+/* kernels/avx2/blocks.h - a block of 16 values a lane, 8 lanes: what kernels/body/nvfp4.h is written in.
+ * kernels/avx512/blocks.h has the same names for 16 lanes.
+ *
+ * Names: f_ a float a block, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
 #ifndef MOE_KERNELS_AVX2_BLOCKS_H
 #define MOE_KERNELS_AVX2_BLOCKS_H
 
@@ -10,7 +13,7 @@
 
 #define VARIANT(name) moe_##name##_avx2
 #define OP static inline __attribute__((always_inline, unused))
-/* A loop over registers: unrolled, or they live in memory. */
+/* A loop over registers.  It has to be unrolled, or they would live in memory. */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 enum { LANES = 8 };
 
@@ -60,7 +63,7 @@ OP bi i_low4(bi x) { return _mm256_and_si256(x, _mm256_set1_epi32(15)); }
 /* (x & ~15) | low */
 OP bi i_tag(bi x, bi low) { return _mm256_or_si256(_mm256_andnot_si256(_mm256_set1_epi32(15), x), low); }
 OP bm i_gt(bi x, bi y) { return _mm256_cmpgt_epi32(x, y); }
-/* not 0 */
+/* Lanes that are not 0. */
 OP bm i_any(bi x)
 {
     return _mm256_xor_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), _mm256_set1_epi32(-1));
@@ -82,16 +85,16 @@ OP bi w_less(bi x, bi y) { return _mm256_subs_epu16(x, y); } /* max(x - y, 0) */
 OP bi w_max(bi x, bi y) { return _mm256_max_epu16(x, y); }
 OP bi w_signed_min(bi x, bi y) { return _mm256_min_epi16(x, y); }
 #define w_shr(x, n) _mm256_srli_epi16(x, n)
-/* of both words */
+/* Adds the squares of both words, which are signed. */
 OP bi w_add_squares(bi sum, bi x) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, x)); }
-/* Of a sum of squares, < 2^32, less at most 1. */
+/* The value of a sum of squares, < 2^32; at most 1 too low. */
 OP bf w_value(bi x) { bf h = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 1)); return _mm256_add_ps(h, h); }
 /* (low word of x) | (low word of y) << 16 */
 OP bi w_join(bi x, bi y) { return _mm256_blend_epi16(x, _mm256_slli_epi32(y, 16), 0xaa); }
 
-/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its code, in the
- * upper byte. The low byte of the index asks for a zero; entries 0 to 15 and 16 to 31 are looked up both,
- * the top bit of u decides. */
+/* What e2m1 makes of a = u / 8192 < 8, in the upper byte of a word: w_e2m1 its value times 32 (so that it is
+ * value * 8192), w_code its code.  The table has an entry for each quarter of a: 0 to 15 and 16 to 31 are
+ * both looked up, and the top bit of u selects.  The low byte of the index asks for a zero. */
 OP bi w_look(__m128i lo, __m128i hi, bi u)
 {
     bi at = _mm256_or_si256(_mm256_srli_epi16(u, 3), _mm256_set1_epi16(0x80));
@@ -115,25 +118,27 @@ OP bi w_code(bi u)
 /* Entry c % 8 of a table of 8. */
 OP bf f_of8(const float *t, bi c) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), c); }
 
-/* r[k] gets dword k of each block: of `p`, `p + stride` .., 32 bytes each. */
+/* r[k] gets dword k of every block.  The blocks' 32 bytes lie at p, p + stride, ... */
 OP void columns(const uint8_t *p, int64_t stride, bi r[8])
 {
     bi u[8];
     EACH(i, 8) {
-        const uint8_t *q = p + i % 4 * stride + i / 4 * 16; /* half a block, and that of the block four on */
+        /* half a block, and beside it that of the block four on */
+        const uint8_t *q = p + i % 4 * stride + i / 4 * 16;
         r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)q)),
                                        _mm_loadu_si128((const void *)(q + 4 * stride)), 1);
     }
-    EACH(i, 4)
-    u[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]),
-          u[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    EACH(i, 4) {
+        u[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        u[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
     EACH(h, 2) EACH(i, 2) {
         r[4 * h + 2 * i] = _mm256_unpacklo_epi64(u[4 * h + i], u[4 * h + i + 2]);
         r[4 * h + 2 * i + 1] = _mm256_unpackhi_epi64(u[4 * h + i], u[4 * h + i + 2]);
     }
 }
 
-/* Eight bytes a block: those of x, then those of y. */
+/* Store eight bytes a block: the four of x, then the four of y. */
 OP void store_pairs(uint8_t *p, bi x, bi y)
 {
     bi lo = _mm256_unpacklo_epi32(x, y), hi = _mm256_unpackhi_epi32(x, y);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  See
- * kernels/avx512/fp4.h, which has the same names and gives the same bits. */
+/* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  The names and
+ * the bits are those of kernels/avx512/fp4.h, whose comments say what each function does. */
 #ifndef MOE_KERNELS_AVX2_FP4_H
 #define MOE_KERNELS_AVX2_FP4_H
 
@@ -25,7 +25,7 @@ LANE words fp4_even(codes c)
 }
 LANE words fp4_odd(codes c) { return fp4_even(_mm256_srli_epi32(c, 4)); }
 
-/* again in every product: registers are short, loads are not */
+/* loaded again for every product, as 16 registers hold no more and loads are cheap */
 LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); }
 LANE void fp4_store(void *p, words a) { _mm256_storeu_si256(p, a); }
 LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
@@ -34,7 +34,7 @@ LANE words fp4_add(words a, words b) { return _mm256_add_epi32(a, b); }
 #define FP4_JOINS 0
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
-    words s = _mm256_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
+    words s = _mm256_maddubs_epi16(w[0], x[0]); /* in all four at most 4 * 2 * 24 * 128 < 2^15 */
     EACH(i, 3) s = _mm256_add_epi16(s, _mm256_maddubs_epi16(w[i + 1], x[i + 1]));
     return _mm256_add_epi32(a, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 }

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx2/lanes.h - sixteen lanes in two ymm: what kernels/body/ is written in.  kernels/avx512/lanes.h
- * has the same names on one zmm.  Every operation here rounds once, so both give the same bits. */
+ * has the same names on one zmm.  Every operation rounds once, so both give the same bits.
+ *
+ * Names: vf_ 16 floats, vi_ 16 int32, vm_ 16 conditions, vd_ 16 doubles; vt_ what one register holds of 16
+ * floats, for matmul's tiles.  A name that ends in n reads or writes the first n elements alone, and the
+ * lanes past them are 0; fold reduces the lanes to one value, in the reduction order of kernels.def.  Memory
+ * needs no alignment unless a comment says so. */
 #ifndef MOE_KERNELS_AVX2_LANES_H
 #define MOE_KERNELS_AVX2_LANES_H
 
@@ -11,7 +16,8 @@
 
 #define VARIANT(name) moe_##name##_avx2
 #define LANE static inline __attribute__((always_inline, unused))
-/* A loop over registers: unrolled, or arrays of sums live in memory (5x slower). */
+/* A loop over registers.  It has to be unrolled, or the arrays of sums would live in memory (5 times
+ * slower). */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 typedef struct { __m256 a, b; } vf;  /* 16 floats: lanes 0-7 and 8-15 */
@@ -33,6 +39,7 @@ LANE vf vf_loadn(const void *p, int64_t n)
     return (vf){ _mm256_maskload_ps(p, m.a), _mm256_maskload_ps((const float *)p + 8, m.b) };
 }
 LANE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v.a), _mm256_storeu_ps(p + 8, v.b); }
+/* A non-temporal store; p is a multiple of 32. */
 LANE void vf_stream(float *p, vf v) { _mm256_stream_ps(p, v.a), _mm256_stream_ps(p + 8, v.b); }
 LANE void vf_storen(float *p, int64_t n, vf v)
 {
@@ -55,7 +62,7 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
-/* y when either is NaN */
+/* The result is y when either is NaN. */
 LANE vf vf_max(vf x, vf y) { return (vf){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
 LANE vf vf_min(vf x, vf y) { return (vf){ _mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b) }; }
 LANE vf vf_abs(vf x)
@@ -91,8 +98,8 @@ LANE uint32_t vi_fold_max(vi x)
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
 }
 
-/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; x * y - z in even
- * lanes, x * y + z in odd ones. */
+/* For pairs of lanes.  vf_twice: each of 8 values, of which n exist at p, in two lanes.  vf_swap: neighbours
+ * exchanged.  vf_fmaddsub: x * y - z in even lanes, x * y + z in odd ones. */
 LANE vf vf_twice(const float *p, int64_t n)
 {
     __m256 v = _mm256_maskload_ps(p, vm_first(n).a);
@@ -166,8 +173,8 @@ LANE vf vf_f16n(const uint8_t *p, int64_t n)
     return vf_f16(tail);
 }
 
-/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8,
- * subnormals too.  Only NaN differs. */
+/* E4M3 bits, moved, are those of a float16 whose exponent is biased by 15 instead of 7: so that times 2^8 is
+ * the exact value, of subnormals too.  NaN alone is written differently. */
 LANE vf vf_e4m3(const uint8_t *p)
 {
     __m256i u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p)),
@@ -186,7 +193,7 @@ LANE vf vf_e4m3n(const uint8_t *p, int64_t n)
     return vf_e4m3(tail);
 }
 
-/* Nibble k of 8 bytes in the low bits of lane k; what is above is not cleared. */
+/* Nibble k of 8 bytes in the low four bits of lane k; the bits above are not cleared. */
 LANE vi nibbles(const uint8_t *p)
 {
     const __m256i by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
@@ -195,8 +202,8 @@ LANE vi nibbles(const uint8_t *p)
     return (vi){ _mm256_srlv_epi32(_mm256_set1_epi32(d[0]), by),
                  _mm256_srlv_epi32(_mm256_set1_epi32(d[1]), by) };
 }
-/* The two bytes of each value as bfloat16, looked up: of codes 0-3, 8-11 in one half of a register, 4-7,
- * 12-15 in the other, so that putting them together puts them in order. */
+/* The two bytes of each value as a bfloat16 are looked up by the code.  One half of a register holds the
+ * codes 0-3 and 8-11 of the 16, the other 4-7 and 12-15, so that unpacking leaves the values in order. */
 LANE vf vf_e2m1(const uint8_t *p)
 {
     const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, -1, -1, -1, -1, -1, -1, -1, -1, 2, 2, 3, 3,
@@ -239,11 +246,11 @@ LANE vt vt_loadn(const float *p, int64_t n) /* n in [0,8] */
 LANE void vt_store(float *p, vt a) { _mm256_storeu_ps(p, a); }
 LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
 
-/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency,
- * sums within 16 registers. */
+/* Rows that the fused product takes at once for n tokens: enough chains of fma to hide its latency, and sums
+ * that fit 16 registers. */
 #define FUSED_ROWS(n) ((n) == 1 ? 4 : 2)
 
-/* 16-wide columns of values that attention sums at once. */
+/* Times 16 columns of values that attention sums at once. */
 enum { ATTEND_WIDE = 4 };
 
 #endif

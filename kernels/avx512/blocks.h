@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx512/blocks.h - one 16-block a lane, 16 lanes: what kernels/body/nvfp4.h is written in. */
+/* kernels/avx512/blocks.h - a block of 16 values a lane, 16 lanes: what kernels/body/nvfp4.h is written in.
+ * kernels/avx2/blocks.h has the same names for 8 lanes.
+ *
+ * Names: f_ a float a block, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
 #ifndef MOE_KERNELS_AVX512_BLOCKS_H
 #define MOE_KERNELS_AVX512_BLOCKS_H
 
@@ -11,7 +14,7 @@
 #define VARIANT(name) moe_##name##_avx512
 #endif
 #define OP static inline __attribute__((always_inline, unused))
-/* A loop over registers: unrolled, or they live in memory. */
+/* A loop over registers.  It has to be unrolled, or they would live in memory. */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 enum { LANES = 16 };
 
@@ -57,7 +60,7 @@ OP bi i_low4(bi x) { return _mm512_and_si512(x, _mm512_set1_epi32(15)); }
 /* (x & ~15) | low */
 OP bi i_tag(bi x, bi low) { return _mm512_ternarylogic_epi32(x, _mm512_set1_epi32(-16), low, 0xea); }
 OP bm i_gt(bi x, bi y) { return _mm512_cmpgt_epi32_mask(x, y); }
-OP bm i_any(bi x) { return _mm512_test_epi32_mask(x, x); } /* not 0 */
+OP bm i_any(bi x) { return _mm512_test_epi32_mask(x, x); } /* lanes that are not 0 */
 OP bi i_pick(bm m, bi x, bi y) { return _mm512_mask_blend_epi32(m, y, x); }
 /* LANES bytes */
 OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(x)); }
@@ -65,7 +68,7 @@ OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvt
 /* ---- 16-bit words, two a block ---- */
 
 OP bi w_set(int x) { return _mm512_set1_epi16((short)x); }
-OP bi w_twice(bi x) /* the low word into both */
+OP bi w_twice(bi x) /* the low word in both places */
 {
     return _mm512_shuffle_epi8(
         x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
@@ -76,7 +79,8 @@ OP bi w_less(bi x, bi y) { return _mm512_subs_epu16(x, y); } /* max(x - y, 0) */
 OP bi w_max(bi x, bi y) { return _mm512_max_epu16(x, y); }
 OP bi w_signed_min(bi x, bi y) { return _mm512_min_epi16(x, y); }
 #define w_shr(x, n) _mm512_srli_epi16(x, n)
-OP bi w_add_squares(bi sum, bi x) /* of both words */
+/* Adds the squares of both words, which are signed. */
+OP bi w_add_squares(bi sum, bi x)
 {
 #ifdef __AVX512VNNI__
     return _mm512_dpwssd_epi32(sum, x, x);
@@ -84,7 +88,8 @@ OP bi w_add_squares(bi sum, bi x) /* of both words */
     return _mm512_add_epi32(sum, _mm512_madd_epi16(x, x));
 #endif
 }
-OP bf w_value(bi x) { return _mm512_cvtepu32_ps(x); }     /* of a sum of squares, < 2^32 */
+/* The value of a sum of squares, < 2^32. */
+OP bf w_value(bi x) { return _mm512_cvtepu32_ps(x); }
 /* (low word of x) | (low word of y) << 16 */
 OP bi w_join(bi x, bi y)
 {
@@ -93,8 +98,8 @@ OP bi w_join(bi x, bi y)
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
 
-/* What e2m1 makes of a = u / 8192 < 8, each quarter its own entry: its value times 32, or its
- * code, in the upper byte. */
+/* What e2m1 makes of a = u / 8192 < 8, in the upper byte of a word: w_e2m1 its value times 32 (so that it is
+ * value * 8192), w_code its code.  The table has an entry for each quarter of a. */
 OP bi w_look(const bi table, bi u) { return _mm512_permutexvar_epi16(_mm512_srli_epi16(u, 11), table); }
 #define QUARTERS(v0, v1, v2, v3, v4, v5, v6, v7) /* entries 0 to 31 */ \
     { \
@@ -120,7 +125,7 @@ OP bf f_of8(const float *t, bi c)
     return _mm512_permutexvar_ps(c, _mm512_broadcast_f32x8(_mm256_loadu_ps(t)));
 }
 
-/* r[k] gets dword k of each block: of `p`, `p + stride` .., 32 bytes each. */
+/* r[k] gets dword k of every block.  The blocks' 32 bytes lie at p, p + stride, ... */
 OP void columns(const uint8_t *p, int64_t stride, bi r[8])
 {
     bi u[8];
@@ -129,20 +134,22 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
         r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)q)),
                                   _mm256_loadu_si256((const void *)(q + 4 * stride)), 1);
     }
-    EACH(i, 4)
-    u[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]),
-          u[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    EACH(i, 4) {
+        u[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        u[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
     EACH(h, 2) EACH(i, 2) {
         r[4 * h + 2 * i] = _mm512_unpacklo_epi64(u[4 * h + i], u[4 * h + i + 2]);
         r[4 * h + 2 * i + 1] = _mm512_unpackhi_epi64(u[4 * h + i], u[4 * h + i + 2]);
     }
-    EACH(i, 4)
-    u[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88),
-    u[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    EACH(i, 4) {
+        u[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        u[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    }
     EACH(i, 8) r[i] = u[i];
 }
 
-/* Eight bytes a block: those of x, then those of y. */
+/* Store eight bytes a block: the four of x, then the four of y. */
 OP void store_pairs(uint8_t *p, bi x, bi y)
 {
     const bi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx512/fp4.h - the codes of 16 blocks at once, a block a lane: what kernels/body/fp4.h is written
- * in.  kernels/avx2/fp4.h has the same names on ymm, lanes 0-7 and 8-15 as two parts.
+ * in (its glossary explains the words).  kernels/avx2/fp4.h has the same names on ymm, with lanes 0-7 and
+ * 8-15 as two parts.
  *
- * Lane 2m is block m of a group of 16 blocks, lane 2m + 1 block m + 8: so two loads and a blend bring the
- * first (or second) eight columns of every block into its lane, and no shuffle is spent. */
+ * Lane 2m serves block m of a group of 16 blocks, and lane 2m + 1 block m + 8.  So two loads and a blend
+ * bring the first (or last) eight columns of every block into its lane, and no shuffle is spent. */
 #ifndef MOE_KERNELS_AVX512_FP4_H
 #define MOE_KERNELS_AVX512_FP4_H
 
 #include "kernels/avx512/lanes.h"
 
 enum { FP4_PARTS = 1, FP4_LANES = 16 };
-/* Rows at once for a tile of T tokens: chains to hide the latency, sums and values within the registers. */
+/* Rows of a tile of T tokens: enough chains to hide the latency, and sums and weights that fit the
+ * registers. */
 #define FP4_ROWS(T) ((T) <= 2 ? 4 : 2)
 
-typedef __m512i codes; /* a lane: eight codes, column 0 of them lowest */
-typedef __m512i words; /* a lane: an int32, or four bytes */
+typedef __m512i codes; /* in a lane eight codes, that of the first column lowest */
+typedef __m512i words; /* in a lane an int32, or four bytes */
 
-/* Columns 0-7 (half 0) or 8-15 of every block of the group of 128 bytes at p. */
+/* The codes of columns 0-7 (half 0) or 8-15 (half 1) of every block of the group, which is 128 bytes at p. */
 LANE codes fp4_codes(const uint8_t *p, int half, int part)
 {
     (void)part;
@@ -24,12 +26,12 @@ LANE codes fp4_codes(const uint8_t *p, int half, int part)
                 : _mm512_mask_loadu_epi32(_mm512_loadu_si512(p), 0xaaaa, p + 60);
 }
 
-/* 12 + twice the values of the even, of the odd columns of eight. */
+/* The factors w = 12 + 2 * value of four of eight codes: fp4_even of columns 0 2 4 6, fp4_odd of 1 3 5 7. */
 LANE words fp4_values(__m512i c)
 {
     const __m128i t = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
 #ifdef __AVX512VBMI__
-    /* looks at six bits of an index, and so at four */
+    /* of an index six bits count: in a table of 16 bytes four times over, the lowest four */
     return _mm512_permutexvar_epi8(c, _mm512_broadcast_i32x4(t));
 #else
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), _mm512_and_si512(c, _mm512_set1_epi8(15)));
@@ -41,7 +43,7 @@ LANE words fp4_odd(codes c) { return fp4_values(_mm512_srli_epi32(c, 4)); }
 LANE words fp4_load(const void *p)
 {
     words a = _mm512_loadu_si512(p);
-    __asm__("" : "+v"(a)); /* a load for all rows: left to itself gcc repeats it in every product */
+    __asm__("" : "+v"(a)); /* one load serves all rows; left to itself gcc repeats it in every product */
     return a;
 }
 LANE void fp4_store(void *p, words a) { _mm512_storeu_si512(p, a); }
@@ -49,7 +51,8 @@ LANE words fp4_zero(void) { return _mm512_setzero_si512(); }
 LANE words fp4_up(words a) { return _mm512_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm512_add_epi32(a, b); }
 
-/* a + the products of w[0..3] (0 to 24) and x[0..3] (signed), bytes in a lane. */
+/* fp4_step: to each lane of a the four products of w's bytes (0 to 24) and x's (signed) are added.  fp4_dot:
+ * those of w[0..3] and x[0..3]. */
 #ifdef __AVX512VNNI__
 LANE words fp4_step(words a, words w, words x) { return _mm512_dpbusd_epi32(a, w, x); }
 LANE words fp4_dot(words a, const words *w, const words *x)
@@ -57,9 +60,10 @@ LANE words fp4_dot(words a, const words *w, const words *x)
     EACH(i, 4) a = fp4_step(a, w[i], x[i]);
     return a;
 }
-/* From the products of each limb, lowest first, bias added: those of all but the highest of three have 16
- * bits, as 16 * 12 * 128 < 2^15. */
-#define FP4_JOINS 1 /* limbs have a bias each, and are joined at the end */
+/* FP4_JOINS: each limb has a bias of its own, and the sums u of all limbs are joined at the end.  With their
+ * bias the sums of limbs 0 and 1 fit 16 bits, as 16 * 12 * 128 < 2^15, and so a dot product of words can add
+ * 2^8 u[1] to u[0]. */
+#define FP4_JOINS 1
 LANE words fp4_join(const words *u, int d, int D)
 {
     if (d) return u[d];
@@ -70,17 +74,19 @@ LANE words fp4_join(const words *u, int d, int D)
 #define FP4_JOINS 0
 LANE words fp4_dot(words a, const words *w, const words *x)
 {
-    words s = _mm512_maddubs_epi16(w[0], x[0]); /* at most 4 * 2 * 24 * 128 in all */
+    words s = _mm512_maddubs_epi16(w[0], x[0]); /* in all four at most 4 * 2 * 24 * 128 < 2^15 */
     EACH(i, 3) s = _mm512_add_epi16(s, _mm512_maddubs_epi16(w[i + 1], x[i + 1]));
     return _mm512_add_epi32(a, _mm512_madd_epi16(s, _mm512_set1_epi16(1)));
 }
 #endif
 LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
 
-/* The scales of a group, 16 codes at p, in lane order.  Plain ones are normal positive numbers: their bits
- * are a shift by 20 away, and a sum makes the product with a power of two; a dot product does both, of the
- * code as the upper byte of a word.  powers: exponents less 7, in place. */
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
+
+/* fp4_scales: the scales of a group, 16 codes at p, in lane order.  fp4_factor: their products with the
+ * powers of x, as floats.  The bits of a plain scale are its code shifted by 20, but for the bias of the
+ * exponent, so adding its bits and the power's multiplies the two.  With VNNI one dot product shifts and
+ * adds, of the code as the upper byte of a word. */
 LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     const __m512i pick = _mm512_setr_epi32(
@@ -103,7 +109,8 @@ LANE vt fp4_factor(words scale, words power, bool plain)
                          _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
-/* Scale codes are plain from 8 to 126: the largest of what fp4_over has seen is then at most 126 - 8. */
+/* Whether scale codes are plain, that is from 8 to 126.  fp4_over keeps the largest c - 8 of all codes c that
+ * it has seen, as unsigned bytes: fp4_plain asks whether it is at most 126 - 8. */
 LANE codes fp4_over(codes most, __m512i c)
 {
     return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8)));
@@ -116,9 +123,10 @@ LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
     return fp4_plain(most);
 }
 
-/* Scales of 16 rows and 16 blocks: four lines at p, `stride` apart, of a dword for rows 0 32 64 96 1 33 .. 99
- * each; to `out`, four lines
- * `apart`: 16 bytes a row of rows 0-3, of 32-35, ...  *most: see fp4_over. */
+/* Take the scales of 16 rows and 16 blocks out of their tiles.  At p are four lines of 64 bytes, `stride`
+ * bytes apart: a line has four blocks' scales of row 0, of 32, 64, 96, 1, 33 .. 99.  To `out` go four lines,
+ * `apart` bytes apart: the first has 16 blocks' scales of row 0, of 1, 2 and 3, the next those of 32 .. 35,
+ * and so on. *most: see fp4_over. */
 LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
     __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride),
@@ -132,7 +140,7 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
         _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
 }
 
-/* Bytes `limb` of four int32 in each lane. */
+/* The bytes number `limb` of v[0], v[1], v[2] and v[3], in each lane, the first lowest. */
 LANE vi fp4_bytes(const vi *v, int limb)
 {
     const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(
@@ -142,7 +150,7 @@ LANE vi fp4_bytes(const vi *v, int limb)
     return a;
 }
 
-/* v[r] lane c <-> v[c] lane r. */
+/* Transpose 16 x 16 floats: lane c of v[r] is exchanged with lane r of v[c]. */
 LANE void vf_transpose(vf *v)
 {
     vf t[16];

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/avx512/lanes.h - sixteen lanes in one zmm: what kernels/body/ is written in.  kernels/avx2/lanes.h
- * has the same names on two ymm.  Every operation here rounds once, so both give the same bits. */
+ * has the same names on two ymm.  Every operation rounds once, so both give the same bits.
+ *
+ * Names: vf_ 16 floats, vi_ 16 int32, vm_ 16 conditions, vd_ 16 doubles; vt_ what one register holds of 16
+ * floats, for matmul's tiles.  A name that ends in n reads or writes the first n elements alone, and the
+ * lanes past them are 0; fold reduces the lanes to one value, in the reduction order of kernels.def.  Memory
+ * needs no alignment unless a comment says so. */
 #ifndef MOE_KERNELS_AVX512_LANES_H
 #define MOE_KERNELS_AVX512_LANES_H
 
@@ -10,7 +15,8 @@
 
 #define VARIANT(name) moe_##name##_avx512
 #define LANE static inline __attribute__((always_inline, unused))
-/* A loop over registers: unrolled, or arrays of sums live in memory (5x slower). */
+/* A loop over registers.  It has to be unrolled, or the arrays of sums would live in memory (5 times
+ * slower). */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 typedef __m512 vf;    /* 16 floats */
@@ -23,7 +29,7 @@ LANE vf vf_set(float f) { return _mm512_set1_ps(f); }
 LANE vf vf_load(const void *p) { return _mm512_loadu_ps(p); }
 LANE vf vf_loadn(const void *p, int64_t n) { return _mm512_maskz_loadu_ps(vm_first(n), p); }
 LANE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
-LANE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* p: a multiple of 64 */
+LANE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* non-temporal; p is a multiple of 64 */
 LANE void vf_storen(float *p, int64_t n, vf a) { _mm512_mask_storeu_ps(p, vm_first(n), a); }
 LANE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 LANE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
@@ -58,8 +64,8 @@ LANE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 #define vi_sar(a, n) _mm512_srai_epi32(a, n)
 LANE uint32_t vi_fold_max(vi a) { return (uint32_t)_mm512_reduce_max_epi32(a); }
 
-/* Pairs: each of 8 values (n at p) twice; neighbours exchanged; a * b - c in even
- * lanes, a * b + c in odd ones. */
+/* For pairs of lanes.  vf_twice: each of 8 values, of which n exist at p, in two lanes.  vf_swap: neighbours
+ * exchanged.  vf_fmaddsub: a * b - c in even lanes, a * b + c in odd ones. */
 LANE vf vf_twice(const float *p, int64_t n)
 {
     const __m512i pick = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
@@ -102,8 +108,8 @@ LANE vf vf_f16n(const uint8_t *p, int64_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p));
 }
 
-/* E4M3 is a float16 with a bias of 7 instead of 15 and one exponent bit less: exact after * 2^8,
- * subnormals too.  Only NaN differs. */
+/* E4M3 bits, moved, are those of a float16 whose exponent is biased by 15 instead of 7: so that times 2^8 is
+ * the exact value, of subnormals too.  NaN alone is written differently. */
 LANE vf e4m3_lanes(__m128i c)
 {
     __m256i u = _mm256_cvtepu8_epi16(c), mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
@@ -115,7 +121,8 @@ LANE vf e4m3_lanes(__m128i c)
 LANE vf vf_e4m3(const uint8_t *p) { return e4m3_lanes(_mm_loadu_si128((const void *)p)); }
 LANE vf vf_e4m3n(const uint8_t *p, int64_t n) { return e4m3_lanes(_mm_maskz_loadu_epi8(vm_first(n), p)); }
 
-/* Nibble k of 8 bytes in the low bits of lane k; a permutation ignores the bits above. */
+/* Nibble k of 8 bytes in the low four bits of lane k.  The bits above are not cleared; a permutation ignores
+ * them. */
 LANE __m512i nibbles(const uint8_t *p)
 {
     const __m512i pick = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
@@ -145,11 +152,11 @@ LANE vt vt_loadn(const float *p, int64_t n) { return vf_loadn(p, n); }
 LANE void vt_store(float *p, vt a) { _mm512_storeu_ps(p, a); }
 LANE vt vt_fma(vt a, vt b, vt c) { return _mm512_fmadd_ps(a, b, c); }
 
-/* Rows that the fused product takes at once for n tokens: enough chains for the fma latency,
- * sums within 32 registers. */
+/* Rows that the fused product takes at once for n tokens: enough chains of fma to hide its latency, and sums
+ * that fit 32 registers. */
 #define FUSED_ROWS(n) 4
 
-/* 16-wide columns of values that attention sums at once. */
+/* Times 16 columns of values that attention sums at once. */
 enum { ATTEND_WIDE = 8 };
 
 #endif

@@ -62,11 +62,11 @@ static uint8_t feedback_block(const struct block *b, float *q)
 {
     float amax = 0, cost[16], v[16][16], t[16][16];
     for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(b->a[j]));
-    int c = moe_f32_to_ue4m3(amax / (6.0f * b->global)), low = c < 3 ? 1 : c - 2,
-        high = c < 14  ? c + 12
-             : c > 120 ? 126
-                       : c + 6,
-        best = 0;
+
+    int c = moe_f32_to_ue4m3(amax / (6.0f * b->global));
+    int low = c < 3 ? 1 : c - 2;
+    int high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6;
+    int best = 0;
     if (!(amax > 0)) low = high = 0x38;
     vf_store(cost, try_scales(b, steps(low, high, b->global), v, t));
     for (int k = 1; k <= high - low; k++)

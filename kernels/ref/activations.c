@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Activations as an NVFP4 product sees them, block by block, by the rules in kernels.def. */
+/* Activations as an NVFP4 product on a GPU sees them, block by block, by the rules in kernels.def. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
@@ -26,7 +26,7 @@ void moe_nvfp4_activations_ref(const float *x, int64_t n, float input_scale, flo
     }
 }
 
-/* out = a block under the scale that loses least; the first on a tie. */
+/* out = the block under that of n scales which loses least; the first on a tie. */
 static void best_block(const float *x, const struct moe_act_scale *s, int n, float out[16])
 {
     double least = 0, none = 0;

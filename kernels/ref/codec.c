@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every stored type means, value by value. */
+/* What every stored type means, value by value (formats/dtype.h has the layouts). */
 #include "kernels/scales.h"
 #include "kernels/variants.h"
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NVFP4 rounding of a row against a quadratic form: the order of kernels.def, in float32. */
+/* NVFP4 rounding of a row against a quadratic form, in the order that kernels.def gives, and like it in
+ * float32. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
 #include <math.h>
 
-/* A block of 16 under scale code `c`: values, errors, targets as they were met; returns the cost. */
+/* A block of 16 under scale code c, with the names of kernels.def: gives its values q, errors e and targets
+ * t, and returns the cost. */
 static float try_code(const float *l, int64_t ldl, const float *d, const float *w, const float *a,
                       float global, uint8_t c, float q[16], float e[16], float t[16])
 {
@@ -24,17 +26,19 @@ void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t
                             float global, float *q, uint8_t *scale)
 {
     for (int64_t j0 = b - 16; j0 >= 0; j0 -= 16) {
-        float amax = 0, least = INFINITY, v[16], e[16], t[16];
+        float amax = 0, least = INFINITY;
+        float v[16], e[16], t[16];
         for (int j = 0; j < 16; j++) amax = fmaxf(amax, fabsf(a[j0 + j]));
-        int c = moe_f32_to_ue4m3(amax / (6.0f * global)), low = c < 3 ? 1 : c - 2,
-            high = c < 14  ? c + 12
-                 : c > 120 ? 126
-                           : c + 6,
-            best = amax > 0 ? low : 0x38;
+
+        int c = moe_f32_to_ue4m3(amax / (6.0f * global));
+        int low = c < 3 ? 1 : c - 2;
+        int high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6;
+        int best = amax > 0 ? low : 0x38;
         for (int k = low; amax > 0 && k <= high; k++) {
             float x = try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)k, v, e, t);
             if (x < least) least = x, best = k;
         }
+
         scale[j0 / 16] = (uint8_t)best;
         try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)best, q + j0, e, t);
         for (int j = 0; j < 16; j++) a[j0 + j] = t[j];

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Products with a stored weight, one value at a time. */
+/* Products with a stored weight, one value at a time, summed in double. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
 #include <float.h>
 
-enum { PIECE = 256 };
+enum { PIECE = 256 }; /* columns that are dequantized at once */
 
 void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
                     int64_t n, float *y, int64_t ldy)
@@ -23,7 +23,7 @@ void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const fl
         }
 }
 
-/* 16 values as fixed-point of 16 bits, by kernels.def. */
+/* What the fixed-point form of 16 bits makes of a block of 16 values (matmul_int16 of kernels.def). */
 static void fixed16(const float *x, double *out)
 {
     float most = 0;

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* Codes of a block under scale code `c`; returns the squared error in double. */
+/* The codes q of a block under scale code c; returns the squared error, in double. */
 static double try_scale(const float *x, float global, uint8_t c, uint8_t q[16])
 {
     float s = moe_e4m3_to_f32(c) * global;
@@ -22,7 +22,7 @@ static uint8_t choose(enum moe_nvfp4_method method, const float *x, float global
 {
     uint8_t q[16];
     float b = amax / (6.0f * global);
-    uint8_t six = b > 0 ? moe_f32_to_ue4m3(b) : 0x38; /* modelopt: a quotient of 0 becomes 1.0 */
+    uint8_t six = b > 0 ? moe_f32_to_ue4m3(b) : 0x38; /* as in modelopt a quotient of 0 becomes 1.0 */
     if (method == MOE_NVFP4_MAX) return six;
     if (method == MOE_NVFP4_FOUR_OVER_SIX) {
         uint8_t four = b > 0 ? moe_f32_to_ue4m3(b * 1.5f) : six;

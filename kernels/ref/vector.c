@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums, norms and activations over float32 vectors. */
+/* Sums, norms, activations and attention over float32 vectors, in double. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
@@ -14,7 +14,7 @@ float moe_dot_ref(const float *a, const float *b, int64_t n)
 
 float moe_amax_ref(const float *x, int64_t n)
 {
-    uint32_t most = 0; /* of the bits without sign: NaN above Inf above everything finite */
+    uint32_t most = 0; /* bits without the sign: NaN is above Inf, and Inf above everything finite */
     for (int64_t i = 0; i < n; i++) {
         uint32_t u = moe_f32_bits(x[i]) & 0x7fffffff;
         if (u > most) most = u;
@@ -32,6 +32,7 @@ float moe_amax_bf16_ref(const uint8_t *x, int64_t n)
     return moe_bf16_to_f32(most);
 }
 
+/* By halves, as in the reduction order of kernels.def. */
 static double fold(const double s[16])
 {
     double a[8];
@@ -106,6 +107,6 @@ double moe_peak_ref(int64_t rounds, float *sink)
     return 8 * (double)rounds;
 }
 
-/* No such instruction. */
+/* Plain C has no such instruction. */
 double moe_peak_bf16_ref(int64_t rounds, float *sink) { return *sink = 0, 0 * (double)rounds; }
 double moe_peak_vnni_ref(int64_t rounds, float *sink) { return *sink = 0, 0 * (double)rounds; }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-activations.h - NVFP4 activations give ref's bits, and ref
- * gives what the rules say. */
+/* tests/kernels/checkkern-activations.h - the variants of nvfp4_activations* give ref's bits, and ref gives
+ * what the rules of kernels.def say. */
 #ifndef CHECKKERN_ACTIVATIONS_H
 #define CHECKKERN_ACTIVATIONS_H
 
@@ -8,6 +8,7 @@
 
 typedef void activations_fn(const float *x, int64_t n, float input_scale, float *out);
 
+/* Against ref, into another buffer and in place. */
 static void compare_activations(activations_fn *fn, activations_fn *ref, const float *x, int64_t n,
                                 float scale)
 {
@@ -24,7 +25,7 @@ static void compare_activations(activations_fn *fn, activations_fn *ref, const f
               (double)got[i], (double)place[i], (double)want[i]);
 }
 
-/* By search over all codes: the e4m3 value nearest to what is asked. */
+/* The e4m3 value nearest to `want`, found by trying all codes. */
 static float nearest_scale(float want)
 {
     float s = 0;
@@ -36,7 +37,7 @@ static float nearest_scale(float want)
     return s;
 }
 
-/* How far no other code is nearer: 0 when out is the block x under that scale. */
+/* Whether out is the block x under that scale: no e2m1 code is nearer for any element. */
 static bool is_nearest(const float *x, float s, float scale, const float *out)
 {
     float r = s * scale > 0 ? 1 / (s * scale) : 0;
@@ -50,7 +51,7 @@ static bool is_nearest(const float *x, float s, float scale, const float *out)
     return true;
 }
 
-/* The sum of squares that is lost with every element on the nearest code. */
+/* The squared error of a block under that scale, every element on its nearest code. */
 static double least_lost(const float *x, float s, float scale)
 {
     double sum = 0;
@@ -69,7 +70,7 @@ static void check_meaning(const float *x, float scale, const float *out)
     CHECK(is_nearest(x, s, scale, out), "scale %a * %a: %a ...", (double)s, (double)scale, (double)out[0]);
 }
 
-/* Of two blocks that the rule allows it is one, and no worse than the other. */
+/* out is one of the two blocks that the rule allows, and no worse than the other. */
 static void check_meaning_46(const float *x, float scale, const float *out)
 {
     scale *= 448 / 256.0f;
@@ -84,7 +85,7 @@ static void check_meaning_46(const float *x, float scale, const float *out)
           (double)scale, lost, least);
 }
 
-/* Of the blocks that six scales give it is one, and no worse than the others. */
+/* out is one of the blocks that six scales give, and no worse than the others. */
 static void check_meaning_search(const float *x, float scale, const float *out)
 {
     static const int off[] = { -1, 0, 1, 4, 5, 6 };
@@ -105,7 +106,7 @@ static void check_meaning_search(const float *x, float scale, const float *out)
     CHECK(lost <= least * (1 + 1e-5), "code %d, * %a: %g lost, %g at least", c, (double)scale, lost, least);
 }
 
-/* Hostile rows in every pattern, then the meaning, once: ref is what all others equal. */
+/* Difficult rows of every pattern against ref; then some blocks against what the rules say (`meaning`). */
 static void check_activations(activations_fn *fn, activations_fn *ref,
                               void (*meaning)(const float *x, float scale, const float *out))
 {
@@ -117,7 +118,7 @@ static void check_activations(activations_fn *fn, activations_fn *ref,
         float *in = floats(n),
               scale = below(2) ? scales[below(8)] : ldexpf(1 + fabsf(uniform()), -(int)below(24));
         fill(in, n, p);
-        for (int64_t k = 0; k < n; k++) /* blocks of every size beside the scale, from vanishing to clipped */
+        for (int64_t k = 0; k < n; k++) /* blocks from far below the scale to clipped */
             if (i % 3 == 0) in[k] *= ldexpf(scale, (int)(k / 16 * 7 % 24) - 12);
         for (int j = below(5) ? 0 : 2; n && j; j--) in[below(n)] = j == 1 ? NAN : -INFINITY;
         snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);

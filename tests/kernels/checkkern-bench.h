@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-bench.h - checkkern -b: each kernel on shapes of Kimi K2, the best of several
- * runs of 20 ms or more.  GB/s counts the bytes that a kernel must read and write; "memcpy" is a copy of as
- * many bytes, timed beside it. */
+/* tests/kernels/checkkern-bench.h - checkkern -b: each kernel on shapes of Kimi K2, the fastest of five runs
+ * of at least 20 ms.  GB/s counts the bytes that a kernel has to read and write; "memcpy" is a copy that
+ * moves as many bytes, timed just before. */
 #ifndef CHECKKERN_BENCH_H
 #define CHECKKERN_BENCH_H
 
@@ -11,20 +11,27 @@
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* others may be using the machine */
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* processor time, as others may use the machine */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 struct bench {
     const char *name, *unit;
-    int type;                    /* of the weight */
-    int64_t rows, cols, n;       /* weight or vector shape; tokens, keys */
-    double work, bytes;          /* in 1e9 of unit; moved */
+    int type;                    /* of the weight; -1 without one */
+    int64_t rows, cols;          /* of the weight, or of a vector */
+    int64_t n;                   /* tokens or keys */
+    double work;                 /* of one run, in 1e9 of what unit counts */
+    double bytes;                /* that one run has to move */
     void (*run)(const struct moe_kernels *k, const struct bench *b);
-    bool slow;                   /* ref takes too long to repeat */
+    bool slow;                   /* ref takes so long that it runs once */
 };
 
-static struct { struct moe_weight w; float *x, *y, *z; uint8_t *bytes; } load;
+/* What all benchmarks compute with. */
+static struct {
+    struct moe_weight w;
+    float *x, *y, *z;
+    uint8_t *bytes;
+} load;
 
 static void bench_matmul(const struct moe_kernels *k, const struct bench *b)
 {
@@ -101,11 +108,12 @@ static void bench_activations_search(const struct moe_kernels *k, const struct b
     k->nvfp4_activations_search(load.x, b->cols, 1.5e-3f, load.y);
 }
 
-/* z: sums and costs; y: the form; x: targets, one column a row of the array. */
+/* a is x transposed, b is y, c is z. */
 static void bench_gemm(const struct moe_kernels *k, const struct bench *b)
 {
     k->gemm(b->rows, b->cols, b->n, -1, load.x, 1, b->rows, load.y, b->cols, load.z, b->cols);
 }
+/* Factors and costs from y; weights and targets from x. */
 static void bench_feedback(const struct moe_kernels *k, const struct bench *b)
 {
     memcpy(load.z, load.x, sizeof(float) * (size_t)b->cols);
@@ -120,7 +128,7 @@ static void bench_descend(const struct moe_kernels *k, const struct bench *b)
     k->nvfp4_descend(h, b->cols, b->cols, s, q, g, d);
 }
 
-/* The least time of one run in seconds. */
+/* Seconds that the fastest run takes. */
 static double measure(const struct moe_kernels *k, const struct bench *b, bool once)
 {
     double best = INFINITY, t = now();
@@ -137,7 +145,7 @@ static double measure(const struct moe_kernels *k, const struct bench *b, bool o
 
 static double measure_memcpy(double bytes)
 {
-    size_t n = (size_t)bytes / 2 + 1; /* n read, n written: as many bytes moved */
+    size_t n = (size_t)bytes / 2 + 1; /* n are read and n written */
     uint8_t *a = malloc(n), *c = malloc(n);
     double best = INFINITY;
     assert(a && c);

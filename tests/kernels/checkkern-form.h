@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-form.h - checks of what calibration computes with: the general product, rounding
- * against a quadratic form. */
+/* tests/kernels/checkkern-form.h - checks of what calibration computes with: the general matrix product, and
+ * rounding against a quadratic form. */
 #ifndef CHECKKERN_FORM_H
 #define CHECKKERN_FORM_H
 
 #include "tests/kernels/checkkern-vector.h"
 #include "tests/kernels/checkkern.h"
 
-/* Each chain of up to 256 fma is off by 256 U of the sum of magnitudes, the products by alpha and sums of the
- * k / 256 + 1 chains by 2 U each of what is there by then, ref by U. */
+/* U is the unit roundoff.  Each chain of up to 256 fma is off by at most 256 U of the sum of magnitudes
+ * `size`. Of the k / 256 + 1 chains each adds 2 U of what is there by then, for its product with alpha and
+ * its sum; ref adds U. */
 static double gemm_bound(int64_t k, double size, double c)
 {
     return (double)(k < 256 ? k : 256) * U * size + (double)(2 * (k / 256 + 1) + 1) * U * (size + fabs(c)) +
@@ -54,14 +55,16 @@ static void check_gemm(const struct variant *v)
     }
 }
 
-static bool equal(const float *a, const float *b, int64_t n) /* -0 is 0 */
+/* Whether a and b are equal; -0 equals 0. */
+static bool equal(const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         if (a[i] != b[i]) return false;
     return true;
 }
 
-/* Targets that earlier feedback moved away from the weights; feedback off in half of the rounds. */
+/* In half of the rounds targets differ from the weights, as feedback from earlier blocks makes them; in the
+ * others there is no feedback. */
 static void check_nvfp4_feedback(const struct variant *v)
 {
     for (int round = 0; round < 400; round++) {
@@ -87,7 +90,8 @@ static void check_nvfp4_feedback(const struct variant *v)
     }
 }
 
-/* A diagonally dominant form, as a damped Gram matrix is not always; the arithmetic does not ask for more. */
+/* The form is symmetric with a large diagonal.  A damped Gram matrix has more structure, but the arithmetic
+ * does not ask for it. */
 static void check_nvfp4_descend(const struct variant *v)
 {
     for (int round = 0; round < 200; round++) {

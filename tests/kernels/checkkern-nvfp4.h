@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/kernels/checkkern-nvfp4.h - the quantizers give ref's bytes, whatever the input.
  *
- * ref's search tries all 126 codes in double, so equality here is the proof that the variants' windows and
- * float32 estimates lose nothing. */
+ * ref's search tries all 126 codes in double.  So where the bytes are equal, the windows and the float32
+ * estimates of the variants have lost nothing. */
 #ifndef CHECKKERN_NVFP4_H
 #define CHECKKERN_NVFP4_H
 
 #include "tests/kernels/checkkern.h"
 
+/* want: the codes of all blocks, then their scales. */
 static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint8_t *scales, size_t blocks,
                            int method, const char *from, const float *x, float global)
 {
@@ -18,7 +19,7 @@ static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint
               (double)x[16 * b + 1], (double)variants[0].k.amax(x + 16 * b, 16));
 }
 
-/* From float32 and from bf16, each against ref on the float32 values. */
+/* All methods, from float32 and then from bf16, each against ref on the float32 values.  Rounds x to bf16. */
 static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float global)
 {
     size_t blocks = (size_t)n / 16;
@@ -42,8 +43,8 @@ static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float gl
     free(want);
 }
 
-/* A block's values are few multiples of one number, as INT4 has them: codes and their halves
- * tie exactly, others nearly. */
+/* A block's values are few multiples of one number, as with INT4.  Then a scale code and its half tie
+ * exactly, and others nearly. */
 static void fill_int4(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {
@@ -53,8 +54,8 @@ static void fill_int4(float *x, int64_t n, float global)
     }
 }
 
-/* Values that lie on, or an ulp beside, the grid and the ties of a random scale: where codes are hardest to
- * tell apart.  The largest scales too, past which there is none. */
+/* Values on the grid and the ties of a random scale, or an ulp beside: where codes are hardest to tell apart.
+ * The largest scales are among them, above which there is none. */
 static void fill_grid(float *x, int64_t n, float global)
 {
     static const float grid[] = { 0, .25f, .5f, .75f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7 };
@@ -68,13 +69,13 @@ static void fill_grid(float *x, int64_t n, float global)
                      : moe_f32_from_bits(moe_f32_bits(f) +
                                          (uint32_t)(off == 1 ? below(3) - 1 : below(2001) - 1000));
         }
-        /* one alone past the grid, as far as a search looks and farther */
+        /* one value past the grid, as far as a search looks and farther */
         if (far == 0) x[b + below(16)] = s * (6 + 3 * uniform());
     }
 }
 
-/* Blocks of every size relative to the global, from far below the smallest scale to past the
- * largest; few values large. */
+/* Blocks of every magnitude relative to the global, from far below the smallest scale to above the largest,
+ * of several distributions. */
 static void fill_regions(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {

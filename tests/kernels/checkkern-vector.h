@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-vector.h - checks of sums, norms, activations and attention.  U is the
- * unit roundoff of float32. */
+/* tests/kernels/checkkern-vector.h - checks of sums, norms, activations and attention.  U is the unit
+ * roundoff of float32; the bounds count roundings, each off by at most U of its result. */
 #ifndef CHECKKERN_VECTOR_H
 #define CHECKKERN_VECTOR_H
 
@@ -9,7 +9,7 @@
 
 #define U 0x1p-24
 
-/* got against want: within rel[i] * U * |want| + abs[i]; NaN and Inf where ref has them. */
+/* got has to be within rel * U * |want| + absolute of want, and NaN or Inf where that is. */
 static void compare(const float *want, const float *got, int64_t n, double rel, double absolute)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -26,7 +26,7 @@ static void describe(int64_t n, enum pattern p)
     snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);
 }
 
-/* For i in a run of sizes: 0..70 first, then larger ones. */
+/* The size for round i: 0 to 69 first (but at least `least`), then random larger ones. */
 static int64_t size_of(int i, int64_t least)
 {
     return i < 70 ? (i < least ? least : i) : least + below(2000);
@@ -72,7 +72,7 @@ static void check_amax_bf16(const struct variant *v)
     for (int i = 0; i < 400; i++) {
         int64_t n = size_of(i % 200, 0);
         uint8_t *x = buf(2 * (size_t)n, (size_t)below(4));
-        /* any bits; three times of four no NaN */
+        /* any bits; in three of four rounds no NaN */
         for (int64_t k = 0; k < 2 * n; k++) x[k] = (uint8_t)(k % 2 && i % 4 ? next() & 0xbf : next());
         if (n && i % 4 == 1) memcpy(x + 2 * below(n), &(uint16_t){ 0xff80 }, 2);
         if (n && i % 8 == 2) memcpy(x + 2 * (n - 1), &(uint16_t){ 0x7f7f }, 2);
@@ -98,8 +98,8 @@ static void check_sqerr(const struct variant *v)
     }
 }
 
-/* The sum of squares is off by (n/16 + 5) U, its root by half of that; the scale, two
- * products and ref add 4 U. */
+/* The sum of squares is off by (n/16 + 5) U, and its root by half of that; the scale, two products and ref
+ * add 4 U. */
 static void check_rmsnorm(const struct variant *v)
 {
     for (int i = 0; i < 300; i++) {
@@ -119,8 +119,9 @@ static void check_rmsnorm(const struct variant *v)
     }
 }
 
-/* e^-|g| is within 4 U (2 units in the last place), or 2^-149 below the normal numbers, where |g| < 105
- * multiplies it; product, sum, quotient, product and ref add 5 U, and the sum passes 4 U on at most: 14 U. */
+/* e^-|g| is within 4 U (2 units in the last place); below the normal numbers within 2^-149, which |g| < 105
+ * multiplies.  The sum 1 + e passes at most 4 U on to the quotient.  Product, sum, quotient, product and ref
+ * add 5 U: 14 U suffice for all. */
 static void check_swiglu(const struct variant *v)
 {
     static const float special[] = { 0,      -0.f,   INFINITY, -INFINITY, NAN,  88.72f, 88.73f, -87.33f,
@@ -146,9 +147,9 @@ static void check_swiglu(const struct variant *v)
     }
 }
 
-/* x - max is off by U |x - max| (below 104, else the result is 0), e by 4 U; the sum passes on the mean
- * of these errors (ln n bounds the mean of |x - max|) and adds (n/16 + 5) U; quotient and ref 2 U.  Below
- * the normal numbers 2^-149. */
+/* x - max is off by U |x - max|, which is at most 104 U, as beyond that the result is 0.  The exponential
+ * adds 4 U. The sum passes on the mean of these errors, where ln n bounds the mean of |x - max|, and adds
+ * (n/16 + 5) U. The quotient and ref add 2 U.  Results below the normal numbers are within 2^-149. */
 static double softmax_units(int64_t n) { return 105 + log((double)n) + (double)(n / 16) + 16; }
 
 static void check_softmax(const struct variant *v)
@@ -173,7 +174,7 @@ static void check_softmax(const struct variant *v)
         if (v == &variants[2]) CHECK(same_bits(other, x, n), "avx2 and avx512 differ");
         done();
     }
-    for (int i = 0; i < 20000; i++) { /* e^x alone: [0, x] gives e / (1 + e) */
+    for (int i = 0; i < 20000; i++) { /* e^x nearly alone: of [0, x] softmax makes e / (1 + e) */
         float x[2] = { 0, -(float)below(1 << 24) * 0x1p-17f }, want[2] = { 0, x[1] };
         snprintf(now_case, sizeof now_case, "exp(%a)", (double)x[1]);
         variants[0].k.softmax(want, 2), v->k.softmax(x, 2);
@@ -181,7 +182,7 @@ static void check_softmax(const struct variant *v)
     }
 }
 
-/* Each result: a product and a fused product, each within U of its size, and ref. */
+/* A result is a product and an fma, each off by at most U of its size, and ref is off by U. */
 static void check_rope(const struct variant *v)
 {
     for (int i = 0; i < 200; i++) {
@@ -210,8 +211,9 @@ static void check_rope(const struct variant *v)
     }
 }
 
-/* Scores are off by d = max of |scale| dot_bound + 2 U |score|; weights by a factor e^(2d) besides what
- * softmax adds; the weighted sum adds n U.  All relative to the sum of s |v|. */
+/* Scores are off by at most d, the largest |scale| dot_bound + 2 U |score|.  So the weights are off by a
+ * factor of at most e^(2d), besides what softmax adds, and the weighted sum adds n U: all relative to the sum
+ * of s |v|. */
 static void check_attend(const struct variant *v)
 {
     for (int i = 0; i < 120; i++) {
@@ -246,8 +248,8 @@ static void check_attend(const struct variant *v)
     }
 }
 
-/* They do what they say on every CPU: count, and end with a number; those of dot products where the CPU
- * has them, and only there. */
+/* They return how many multiply-adds they did, and give a number.  Those of dot products do any only where
+ * the processor has the instruction. */
 static void check_peak(const struct variant *v)
 {
     unsigned flags = v == &variants[3] ? moe_cpu_flags() : 0;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights:
- * decode, matmul, matmul_t. */
+/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights: dequantize, matmul,
+ * matmul_t. */
 #ifndef CHECKKERN_WEIGHT_H
 #define CHECKKERN_WEIGHT_H
 
 #include "kernels/many.h"
 #include "tests/kernels/checkkern.h"
 
-enum { WEIGHT_TYPES = MOE_DTYPE_COUNT }; /* a type's number is its place in the rounds */
+enum { WEIGHT_TYPES = MOE_DTYPE_COUNT }; /* round i checks type i % WEIGHT_TYPES */
+
+/* The columns of a weight are a multiple of unit(type), and `dequantize` starts at multiples of
+ * step_of(type). */
 static int64_t unit(int type)
 {
     int64_t group = moe_dtypes[type].group;
@@ -18,7 +21,7 @@ static int64_t step_of(int type)
     return type == MOE_NVFP4 || moe_dtype_like(type) == MOE_INT4_G32 ? 32 : 1;
 }
 
-/* n scales of this type: finite and of any size, or, where `any` says so, whatever bits there are. */
+/* n scales of this type: finite and of any size or, where `any` says so, of any bits. */
 static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t *s)
 {
     for (int64_t i = 0; i < n * moe_scale_bytes(type); i++) s[i] = (uint8_t)next();
@@ -33,7 +36,8 @@ static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t
     }
 }
 
-/* A weight of random codes at a guard page; finite unless `any` asks for every code there is. */
+/* A weight of random codes whose planes end at guard pages.  Its values are finite unless `any` asks for
+ * every code. */
 static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, bool any)
 {
     struct moe_weight w = { .type = (uint8_t)type, .rows = rows, .cols = cols };
@@ -58,6 +62,7 @@ static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, boo
     return w;
 }
 
+/* A random multiple of `of` that is at most `most`, or `of`. */
 static int64_t odd_size(int64_t most, int64_t of) { return (most < of ? 1 : 1 + below(most / of)) * of; }
 
 static void check_dequantize(const struct variant *v)
@@ -88,7 +93,7 @@ static void check_dequantize(const struct variant *v)
 static void check_dequantize_nt(const struct variant *v)
 {
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
-        /* rows with and without a multiple of 64 bytes */
+        /* rows of a multiple of 64 bytes, and others */
         int type = i % WEIGHT_TYPES, u = i % 3 ? unit(type) : 16 * unit(type);
         int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows),
                 r1 = r0 + below(rows - r0) + 1;
@@ -103,7 +108,7 @@ static void check_dequantize_nt(const struct variant *v)
         }
         done();
     }
-    /* moe_dequantize_many: of more than 16 MiB */
+    /* moe_dequantize_many of more than 16 MiB */
     struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true);
     float *want = floats(1024), *got = floats(4097 * 1024);
     snprintf(now_case, sizeof now_case, "dequantize_many");
@@ -115,9 +120,9 @@ static void check_dequantize_nt(const struct variant *v)
     done();
 }
 
-/* Error bound of the reduction order: ceil(K/16) fused products a partial sum and 4 additions, each within
- * 2^-24 relative or 2^-150 absolute (subnormals); ref's own rounding of its double sum adds 2^-24.
- * Relative to the sum of magnitudes. */
+/* The error bound of the reduction order.  A partial sum has ceil(K/16) fma, and 4 additions follow; each is
+ * off by 2^-24 relative to the sum of magnitudes, or 2^-150 absolute where it is subnormal.  ref adds 2^-24
+ * when it rounds its sum. */
 static double dot_bound(int64_t k, double magnitude)
 {
     return ((double)((k + 15) / 16) + 6) * 0x1p-24 * magnitude + (double)(k + 16) * 0x1p-149;
@@ -130,8 +135,9 @@ static float fold(float *s)
     return s[0];
 }
 
-/* The reduction order of NVFP4 products (kernels.def), from the stored bytes. */
-static int x_bits = 24; /* 16: matmul_int16 */
+static int x_bits = 24; /* of X: 24 for matmul, 16 for matmul_int16 */
+
+/* One result by the reduction order of NVFP4 products of kernels.def, from the stored bytes. */
 static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
 {
     float s[16] = { 0 };
@@ -152,7 +158,7 @@ static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
         else frexp((double)top, &e);
         if (e < -96 || size == 0) e = -96;
         for (int64_t k = 16 * b; k < 16 * b + 16 && b < blocks; k++)
-            /* exact */
+            /* p is exact */
             p += (double)moe_e2m1_to_f32(w->data[(r * w->cols + k) / 2] >> k % 2 * 4 & 15) * 2 *
                  rint(ldexp((double)x[k], x_bits - 1 - e));
         int to = (int)(b % 8 * 2 + b / 8 % 2);
@@ -169,27 +175,31 @@ static double block_amax(const float *x, int64_t k)
     return m;
 }
 
-/* Its error.  Of x: half of a unit where 2^e <= 2.008 times the block's largest, or e is -96: times the
- * weight.  Of sums: a block's rounded to float32, one fused product for each block of a partial sum, 4
- * additions, the global; ref's two roundings of a value and one of its sum, relative to the sum of
- * magnitudes.  Subnormals: 2^-150 for each sum, which the global may multiply. */
+/* The error bound of nvfp4_order.  An x is off by at most half of a unit, where 2^e is at most 2.008 times
+ * its block's largest magnitude, or e is -96; its weight multiplies that.  Sums are off relative to the sum
+ * of magnitudes, by 2^-24 each time: a block's sum is rounded to float32, then come one fma for each block of
+ * a partial sum, 4 additions and the global; ref rounds a value twice and its sum once.  Subnormal sums are
+ * off by 2^-150 each, which the global may multiply. */
 static double nvfp4_bound(const struct moe_weight *w, const float *row, const float *x)
 {
     double global = w->reciprocal ? 1 / (double)w->global : (double)w->global, magnitude = 0, fixed = 0;
     for (int64_t k = 0; k < w->cols; k++) {
         double off = fmax(ldexp(1.004 * block_amax(x, k), 1 - x_bits), ldexp(1, -96 - x_bits)) *
                      fabs((double)row[k]);
-        fixed += x_bits == 24 ? off : 0; /* ref rounds to 16 bits, too */
+        fixed += x_bits == 24 ? off : 0; /* of 16 bits x is rounded by ref, too */
         magnitude += fabs((double)row[k] * (double)x[k]) + off;
     }
     return fixed + (1 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude +
            (double)(w->cols + 16) * 0x1p-149 * (1 + global);
 }
 
+/* matmul or matmul_int16, as x_bits says. */
 typedef void (*product_fn)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
                            int64_t n, float *y, int64_t ldy);
 static product_fn product(const struct variant *v) { return x_bits == 16 ? v->k.matmul_int16 : v->k.matmul; }
 
+/* Rows [r0,r1) times n tokens: within the bound of ref, bit for bit as the order gives it, and the same as
+ * one token alone with all rows, and as avx2. */
 static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1,
                            int64_t n, int64_t ldx, const float *x)
 {
@@ -223,8 +233,8 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
     }
 }
 
-/* What is not finite makes its token's results NaN and no other's; what hardly is gives the order's
- * results, infinite or not. */
+/* A NaN or Inf makes the results of its token NaN, and no others.  Values near the ends of float32 give the
+ * results of the order, infinite ones among them. */
 static void check_matmul_hostile(const struct variant *v)
 {
     for (int i = 0; i < 40; i++) {
@@ -289,7 +299,7 @@ static void check_matmul_int16(const struct variant *v)
     x_bits = 24;
 }
 
-/* The order of kernels/many.h. */
+/* One result by the order of kernels/many.h. */
 static float many_order(const float *row, const float *x, int64_t k)
 {
     float y = 0;
@@ -301,8 +311,8 @@ static float many_order(const float *row, const float *x, int64_t k)
     return y;
 }
 
-/* moe_matmul_many, which takes this machine's kernels: every result by its order, whatever goes with it;
- * nothing beside them is written. */
+/* moe_matmul_many, which takes this machine's kernels: each result follows its order, whatever rows and
+ * tokens it is computed with, and nothing is written between rows of results. */
 static void check_matmul_many(const struct variant *v)
 {
     for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[1]; i++) {
@@ -334,7 +344,7 @@ static void check_matmul_many(const struct variant *v)
     }
 }
 
-/* One fma a row: rows roundings of 2^-24 relative to the sum of magnitudes, and ref's own. */
+/* A result has one fma a row, each off by 2^-24 of the sum of magnitudes, and ref adds its own rounding. */
 static void check_matmul_t(const struct variant *v)
 {
     for (int i = 0; i < 10 * WEIGHT_TYPES; i++) {

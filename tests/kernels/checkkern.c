@@ -14,7 +14,7 @@
 struct check {
     const char *name;
     void (*run)(const struct variant *v);
-    bool dot; /* avx512dot/ has a variant */
+    bool dot; /* avx512dot/ defines this kernel, too */
 };
 static const struct check all_checks[] = {
     { "dequantize", check_dequantize, false },

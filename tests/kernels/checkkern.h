@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern.h - what checkkern needs besides the checks: variants, seeds, guarded
- * memory, inputs, reports. */
+/* tests/kernels/checkkern.h - what the checks of checkkern share: variants, seeds, guarded memory, inputs and
+ * reports. */
 #ifndef CHECKKERN_H
 #define CHECKKERN_H
 
@@ -21,8 +21,10 @@
 
 /* ---- variants ---- */
 
+/* A level with its table: [0] is ref, [1] avx2, [2] avx512, [3] avx512 with what avx512dot/ replaces; as many
+ * as this processor can run. */
 struct variant { const char *name; struct moe_kernels k; };
-static struct variant variants[4]; /* [0] is ref; [3] is avx512 with what avx512dot/ replaces */
+static struct variant variants[4];
 static int n_variants;
 
 static void find_variants(void)
@@ -42,7 +44,8 @@ static void find_variants(void)
 
 /* ---- reports ---- */
 
-static const char *now_kernel = "none", *now_variant = "none"; /* for the signal handler */
+/* What is being checked; CHECK and the signal handler print it. */
+static const char *now_kernel = "none", *now_variant = "none";
 static char now_case[200];
 static uint64_t seed;
 static int64_t checks;
@@ -59,6 +62,7 @@ static int64_t checks;
         } \
     } while (0)
 
+/* Nothing but write(2) may be called in a signal handler. */
 static void put(const char *s) { if (write(2, s, strlen(s)) < 0) return; }
 static void on_fault(int sig)
 {
@@ -69,7 +73,7 @@ static void on_fault(int sig)
     _exit(1);
 }
 
-/* ---- random numbers: xorshift64* ---- */
+/* ---- random numbers: xorshift64* (Vigna 2016) ---- */
 
 static uint64_t rng;
 static uint64_t next(void)
@@ -77,8 +81,10 @@ static uint64_t next(void)
     rng ^= rng >> 12, rng ^= rng << 25, rng ^= rng >> 27;
     return rng * 0x2545f4914f6cdd1dULL;
 }
+/* A whole number in [0, n). */
 static int64_t below(int64_t n) { return (int64_t)((next() >> 11) % (uint64_t)n); }
 static float uniform(void) { return (float)((double)(next() >> 11) * 0x1p-52 - 1); } /* [-1, 1) */
+/* Of mean 0 and variance 1 (Box and Muller). */
 static float normal(void)
 {
     double u = ((double)(next() >> 11) + 1) * 0x1p-53, v = (double)(next() >> 11) * 0x1p-53;
@@ -88,7 +94,8 @@ static float normal(void)
 /* ---- memory that ends at a page nobody may touch ---- */
 
 struct guarded { uint8_t *map; size_t bytes; };
-/* the `bytes` bytes before the guard page, at any alignment */
+
+/* The `bytes` bytes before a guard page, whatever alignment that gives. */
 static void *guarded_end(struct guarded *g, size_t bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -99,8 +106,8 @@ static void *guarded_end(struct guarded *g, size_t bytes)
 }
 static void guarded_free(struct guarded *g) { munmap(g->map, g->bytes); }
 
-/* Up to 16 buffers a check, all freed by done().  off: bytes by which the end lies before the
- * guard page (odd = unaligned). */
+/* Up to 16 buffers at a time, which done() frees together.  off: bytes between the end of a buffer and its
+ * guard page; where it is odd, the buffer is not aligned. */
 static struct guarded held[16];
 static int n_held;
 static void *buf(size_t bytes, size_t off)
@@ -116,6 +123,7 @@ static float *floats(int64_t n) { return buf(sizeof(float) * (size_t)n, (size_t)
 enum pattern { UNIFORM, NORMAL, EXTREME, OUTLIER, ZERO, DENORMAL, TIES, PATTERNS };
 static const char *const pattern_name[] = { "uniform", "normal",   "extreme", "one outlier",
                                             "zero",    "denormal", "ties" };
+
 static void fill(float *x, int64_t n, enum pattern p)
 {
     for (int64_t i = 0; i < n; i++)
@@ -130,6 +138,7 @@ static void fill(float *x, int64_t n, enum pattern p)
     if (p == OUTLIER && n) x[below(n)] = 3e4f;
 }
 
+/* Whether a and b have the same bits; any NaN is equal to any other. */
 static bool same_bits(const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
