@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/cli/tool.h"
 #include "kernels/kernels.h"
+#include "runtime/engine/bench.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,5 +264,17 @@ enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_eng
     free(b.x);
     free(b.y);
     moe_engine_close(&b.e);
+    return code;
+}
+
+enum moe_code moe_bench_all(cJSON **rows, const struct moe_engine *e, const char *path,
+                            const struct moe_engine_options *o, struct moe_pool *pool, struct moe_err *err)
+{
+    *rows = moe_bench_model(e, pool);
+    enum moe_code code = moe_json_whole(*rows) ? moe_bench_pass(*rows, path, o, pool, err)
+                                               : moe_fail(err, MOE_NOMEM, "no memory for a benchmark");
+    if (code == MOE_OK) return MOE_OK;
+    cJSON_Delete(*rows);
+    *rows = NULL;
     return code;
 }

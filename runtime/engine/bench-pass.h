@@ -21,4 +21,9 @@
 enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_engine_options *o,
                              struct moe_pool *pool, struct moe_err *err);
 
+/* All of a benchmark: the rows of moe_bench_model for the open engine, then those of moe_bench_pass for the
+ * same model at `path`.  *rows is the caller's, to delete; NULL on failure. */
+enum moe_code moe_bench_all(cJSON **rows, const struct moe_engine *e, const char *path,
+                            const struct moe_engine_options *o, struct moe_pool *pool, struct moe_err *err);
+
 #endif

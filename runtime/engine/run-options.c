@@ -6,6 +6,7 @@
 #include "formats/routing.h"
 #include "runtime/comm/comm.h"
 #include "runtime/engine/run-man.h"
+#include "runtime/engine/score.h"
 #include "runtime/engine/trace.h"
 
 #include <signal.h>
@@ -323,7 +324,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
                                                    (!o->prompt.tokens && !o->bench) };
     if (o->score) { /* a model, its reference, and the states of both */
         e->sharers = o->reference ? 3 : 2;
-        e->max_context = o->window > 0 ? o->window : 2048;
+        e->max_context = o->window > 0 ? o->window : MOE_SCORE_WINDOW;
     }
     return MOE_OK;
 }

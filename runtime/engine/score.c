@@ -237,6 +237,11 @@ static enum moe_code check(const struct moe_engine *e, const struct moe_engine *
     return MOE_OK;
 }
 
+int64_t moe_score_window(const struct moe_engine *e)
+{
+    return e->context < MOE_SCORE_WINDOW ? e->context : MOE_SCORE_WINDOW;
+}
+
 enum moe_code moe_score_part(struct moe_engine *e, struct moe_engine *reference,
                              const struct moe_score_text *t, int rank, int ranks, struct moe_pool *pool,
                              struct moe_progress *progress, struct moe_score_sums *sums, struct moe_err *err)

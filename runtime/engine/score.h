@@ -32,6 +32,10 @@ struct moe_score_text {
     const char *scratch;          /* a directory for hidden states that memory does not hold; NULL: none */
 };
 
+/* The window where nobody asks for one: the most that is of use, or the engine's context if that is less. */
+enum { MOE_SCORE_WINDOW = 2048 };
+int64_t moe_score_window(const struct moe_engine *e);
+
 /* Sums over some of the windows: over positions, and with a reference the KL divergence of each
  * (malloc'd, in any order). */
 struct moe_score_sums { int64_t n, same; double nll, nll_reference, kl, *all; uint64_t anonymous; };

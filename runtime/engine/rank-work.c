@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/rank-work.h"
+
+#include <stdlib.h>
+
+/* ---- prompts ---- */
+
+/* Called as each answer ends. */
+static enum moe_code keep_answer(void *ctx, const struct moe_sequence *s, struct moe_err *err)
+{
+    struct moe_rank *r = ctx;
+    return moe_results_sequence(r->results, r->ep, r->rank, s, err);
+}
+
+enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, const struct moe_generate *g,
+                               struct moe_err *err)
+{
+    struct moe_generate set = *g;
+    int64_t n = 0;
+    struct moe_sequence *own = calloc((size_t)(p->n / r->ranks + 1), sizeof *own);
+    if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
+    for (int64_t i = r->rank; i < p->n; i += r->ranks) own[n++] = p->v[i];
+
+    /* what the caches of several sequences may take */
+    uint64_t *spare = &r->engine->spare;
+    uint64_t held = p->bytes / (uint64_t)r->ranks;
+    *spare -= held < *spare ? held : *spare;
+
+    enum moe_code code = moe_sequences_run(r->engine, own, n, &set, keep_answer, r, err);
+    for (int64_t i = 0; i < n; i++) {
+        free(own[i].out.tokens);
+        free(own[i].out.text);
+    }
+    free(own);
+    return code;
+}
+
+/* ---- a text's score ---- */
+
+/* The reference as this rank opens it. */
+static enum moe_code open_reference(struct moe_engine **reference, const struct moe_rank *r,
+                                    const struct moe_rank_text *t, struct moe_err *err)
+{
+    struct moe_engine_options bare = *t->engine;
+    bare.tokenizer = false; /* the text becomes ids by the model's own */
+    bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
+    bare.sharers = (bare.sharers ? bare.sharers : 1) * r->ranks;
+    return moe_engine_open(reference, t->reference, &bare, r->pool, err);
+}
+
+enum moe_code moe_rank_score(struct moe_rank *r, const struct moe_rank_text *t, struct moe_progress *progress,
+                             struct moe_err *err)
+{
+    struct moe_engine *reference = NULL;
+    struct moe_score_sums sums = { 0 };
+    struct moe_score_text text = t->text;
+    text.memory /= (uint64_t)r->ranks;
+
+    enum moe_code code = t->reference ? open_reference(&reference, r, t, err) : MOE_OK;
+    if (code == MOE_OK)
+        code = moe_score_part(r->engine, reference, &text, r->rank, r->ranks, r->pool, progress, &sums, err);
+    if (code == MOE_OK) code = moe_results_score(r->results, r->ep, r->rank, &sums, err);
+    free(sums.all);
+    moe_engine_close(&reference);
+    return code;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/run-ranks.h"
+
+#include "base/io.h"
+#include "model/rewrite/check.h"
+#include "runtime/comm/comm.h"
+#include "runtime/engine/handover.h"
+#include "runtime/engine/run-agree.h"
+#include "runtime/engine/run-processes.h"
+#include "runtime/engine/run-report.h"
+#include "runtime/plan/plan-inputs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    RANK_BATCH = 256, /* tokens */
+    /* files that a rank has open besides a connection to each other one: at least, and with some room */
+    FILES_MIN = 48,
+    FILES_ROOM = 512,
+    /* seconds for which a rank waits for the others: PATIENCE; HASTE when it could not open the model and
+     * only tells them so; HURRY when they are likely to have failed in the same way */
+    PATIENCE = 120,
+    HASTE = 20,
+    HURRY = 4
+};
+
+/* What all ranks need to know before there are any. */
+struct several {
+    struct moe_run_job *job;
+    const struct moe_secret *secret;
+    bool quiet;                       /* what --quiet says, also while a rank is kept silent */
+    struct moe_engine *lender;        /* source and tokenizer of all; NULL: the model could not be opened */
+    struct moe_plan *plan, *next;     /* next: of --replan, else NULL */
+    struct moe_ranks m;
+    bool *dead;                       /* [m.ranks] which were lost */
+};
+
+/* ---- before there are ranks ---- */
+
+static enum moe_code open_next(struct several *s, struct moe_err *err)
+{
+    const struct moe_run_options *o = s->job->o;
+    const struct moe_config *c = &s->lender->source->config;
+    MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, o->run.cancel, err));
+    MOE_TRY(moe_plan_fits(s->next, c, s->plan->ranks, o->replan, err));
+    MOE_TRY(moe_plan_check_model(s->next, s->lender->source, o->replan, o->run.cancel, err));
+    s->m.next = s->next;
+    s->m.next_after = (uint64_t)o->replan_after;
+    return MOE_OK;
+}
+
+static struct moe_ranks ranks_of(struct moe_run_job *j)
+{
+    const struct moe_run_options *o = j->o;
+    struct moe_ranks m = { .path = o->run.argv[0],
+                           .engine = j->engine,
+                           .threads = moe_pool_threads(o->run.pool),
+                           .timeout = o->rank_timeout,
+                           .ranks = o->ranks == MOE_UNSET ? 0 : (int)o->ranks,
+                           .equal = !strcmp(o->split, "equal"),
+                           .work = moe_run_share,
+                           .ctx = j };
+    m.engine.batch = RANK_BATCH;
+    moe_run_options_die(&m.die_rank, &m.die_step);
+    return m;
+}
+
+static enum moe_code prepare(struct several *s, struct moe_err *err)
+{
+    struct moe_run_job *j = s->job;
+    const struct moe_run_options *o = j->o;
+    MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], &j->engine, err));
+    moe_tell_superseded(&o->run, s->lender->source);
+    MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
+    if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, o->run.cancel, err));
+    s->m.plan = s->plan;
+    s->m.ranks = s->plan->ranks;
+    if (o->replan) MOE_TRY(open_next(s, err));
+    if (moe_activations_nvfp4(j->engine.activations)) moe_run_warn_activations(o, s->lender->source);
+    MOE_TRY(moe_run_read(j, s->lender, err));
+    s->m.results = moe_run_shape(j, s->lender->source);
+    return MOE_OK;
+}
+
+/* The number of ranks of a run that has failed, where it can be found: the others have to be told. */
+static void count_ranks(struct several *s)
+{
+    const struct moe_run_options *o = s->job->o;
+    struct moe_err ignored;
+    if (!s->m.ranks && !s->plan && o->plan) moe_plan_read(&s->plan, o->plan, 0, o->run.cancel, &ignored);
+    if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
+}
+
+/* Seconds for which this process waits for the other ranks.  One that has failed already waits only to tell
+ * them why: a short time when all ranks are likely to fail in the same way (a plan for another number of
+ * ranks). */
+static double patience(const struct several *s, enum moe_code so_far)
+{
+    bool other = (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
+    if (so_far == MOE_MISMATCH && other) return HURRY;
+    return so_far && !s->lender ? HASTE : PATIENCE;
+}
+
+/* All that ranks [first, last] will ever map is there. */
+static enum moe_code check_staged(const struct several *s, int first, int last, struct moe_err *err)
+{
+    MOE_TRY(moe_plan_check_staged(s->plan, first, last, s->lender->source, err));
+    return s->next ? moe_plan_check_staged(s->next, first, last, s->lender->source, err) : MOE_OK;
+}
+
+/* ---- the report of all, where this rank makes it ---- */
+
+/* What was kept in memory, to whoever reads it. */
+static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text,
+                               struct moe_err *err)
+{
+    int give = moe_handover_end(o->rendezvous);
+    int before = moe_ep_began(r->ep);
+    off_t size = lseek(text, 0, SEEK_END);
+    uint64_t bytes = size > 0 ? (uint64_t)size : 0;
+    if (give >= 0) {
+        moe_run_options_die_at(r->rank, "printing");
+        return moe_handover_give(give, text, o->run.exit, err);
+    }
+    if (before >= 0) {
+        moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
+        moe_run_print(NULL, "\n", 1);
+    }
+    MOE_TRY(moe_ep_begin(r->ep, err));
+    MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
+    moe_run_options_die_at(r->rank, "printing");
+    return moe_handover_print(text, bytes / 2, bytes, STDOUT_FILENO, r->ep, err);
+}
+
+/* Makes the report in memory first (struct moe_ranks_place.report). */
+static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
+{
+    struct several *s = ctx;
+    struct moe_run_options *o = s->job->o;
+    struct moe_capture c;
+    moe_run_options_die_at(r->rank, "report");
+    moe_run_options_die_at(r->rank, "hang");
+    o->run.quiet = s->quiet;
+    MOE_TRY(moe_capture_begin(&c, err));
+    enum moe_code code = moe_run_report(s->job, &r->engine->model->config, r->results, dead, &o->run.err);
+    o->run.exit = moe_run_end(&o->run, code, s->job->json);
+    o->ended = true;
+    moe_capture_end(&c);
+    code = hand_over(o, r, c.text, err);
+    close(c.text);
+    moe_run_options_die_at(r->rank, "reported");
+    if (code == MOE_OK) return MOE_OK;
+    fprintf(stderr, "moe-run: %s\n", err->msg);
+    o->run.exit = (int)code;
+    return code;
+}
+
+/* ---- meeting the others ---- */
+
+static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
+                           struct moe_err *err)
+{
+    const struct several *s = ctx;
+    const struct moe_run_job *j = s->job;
+    const struct moe_run_content c = { .engine = e,
+                                       .plan = s->plan,
+                                       .next = s->next,
+                                       .prompts = &j->prompts,
+                                       .ids = j->ids,
+                                       .n_ids = j->n_ids,
+                                       .window = j->o->score ? moe_run_window(j->o, e) : 0 };
+    return moe_run_agree(j->o, &c, a, err);
+}
+
+/* Who is waited for: also a rank that says nothing else tells it. */
+static void tell_wait(void *ctx, const char *line)
+{
+    const struct several *s = ctx;
+    struct moe_run r = s->job->o->run;
+    r.quiet = s->quiet;
+    moe_notice(&r, "%s", line);
+}
+
+/* Who says how it went: nobody but one rank, which may be another one. */
+static void settle_reporter(const struct several *s, const struct moe_ranks_place *p, int reporter,
+                            enum moe_code code)
+{
+    struct moe_run_options *o = s->job->o;
+    struct moe_err ignored;
+    /* all may write to one file, which rank 0's object is in */
+    if (reporter < 0 && p->rank) o->run.json = false;
+    /* one has reported; or says the same */
+    o->silent = code == MOE_OK || (reporter >= 0 && reporter != p->rank);
+    /* Whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says
+     * so. */
+    o->silent |= !p->apart && moe_interrupted(&ignored) >= MOE_SIGINT;
+    o->run.quiet = o->silent || s->quiet;
+}
+
+/* This process is one rank of several. */
+static enum moe_code one_of_them(struct several *s, enum moe_code so_far, struct moe_err *err)
+{
+    struct moe_run_options *o = s->job->o;
+    struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank,
+                                 .rendezvous = o->rendezvous,
+                                 .patience = patience(s, so_far),
+                                 .secret = s->secret,
+                                 .apart = moe_handover_end(o->rendezvous) < 0,
+                                 .agree = agree,
+                                 .report = speak,
+                                 .ctx = s };
+    int reporter;
+    p.tell = p.apart || !p.rank ? tell_wait : NULL;
+    if (p.rank < 0 || p.rank >= s->m.ranks)
+        return so_far ? so_far
+                      : moe_fail(err, MOE_USAGE,
+                                 "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank,
+                                 s->m.ranks, s->m.ranks - 1);
+    moe_run_options_die_at(p.rank, "start");
+    if (!so_far) check_staged(s, p.rank, p.rank, err); /* the others are told of it */
+    if (p.rank) {
+        o->run.quiet = true;
+        moe_progress_close(&o->run.progress);
+    }
+    enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
+    settle_reporter(s, &p, reporter, code);
+    return code;
+}
+
+/* ---- ranks of this host, which this process starts ---- */
+
+static enum moe_code threads(struct several *s, struct moe_err *err)
+{
+    struct moe_results *r = NULL;
+    int reporter;
+    enum moe_code code = moe_ranks_local(&s->m, s->lender, &r, &reporter, s->dead, err);
+    if (code == MOE_OK) code = moe_run_report(s->job, &s->lender->source->config, r, s->dead, err);
+    moe_results_close(&r);
+    return code;
+}
+
+static enum moe_code start(struct several *s, char **argv, struct moe_err *err)
+{
+    struct moe_run_options *o = s->job->o;
+    MOE_TRY(check_staged(s, 0, s->m.ranks - 1, err));
+    return strcmp(o->comm, "local") ? moe_run_processes(o, s->m.ranks, s->m.threads, argv, err)
+                                    : threads(s, err);
+}
+
+/* ---- all of it ---- */
+
+enum moe_code moe_run_ranks(struct moe_run_job *j, const struct moe_secret *secret, char **argv,
+                            enum moe_code so_far, struct moe_err *err)
+{
+    const struct moe_run_options *o = j->o;
+    struct several s = { .job = j, .secret = secret, .quiet = o->run.quiet, .m = ranks_of(j) };
+    enum moe_code code = so_far == MOE_OK ? prepare(&s, err) : so_far;
+    uint64_t n = (uint64_t)s.m.ranks;
+    if (code == MOE_OK && strcmp(o->comm, "local"))
+        code = moe_want_files(n + FILES_MIN, 2 * n + FILES_ROOM, err);
+    if (code != MOE_OK && o->rendezvous) count_ranks(&s);
+
+    /* the others must know of a failure */
+    bool told = o->rendezvous && s.m.ranks > 0;
+    if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
+    if ((code == MOE_OK || told) && !s.dead)
+        code = moe_fail(err, MOE_NOMEM, "no memory for %d ranks", s.m.ranks);
+    else if (told) code = one_of_them(&s, code, err);
+    else if (code == MOE_OK) code = start(&s, argv, err);
+    free(s.dead);
+    moe_plan_free(&s.plan);
+    moe_plan_free(&s.next);
+    moe_engine_close(&s.lender);
+    return code;
+}
