@@ -6,6 +6,7 @@
 extern const char moe_convert_description[];
 extern const char moe_convert_examples[];
 extern const char moe_inspect_description[];
+extern const char moe_inspect_json[];
 extern const char moe_inspect_examples[];
 
 #endif
