@@ -40,6 +40,17 @@ const char moe_convert_examples[] =
     "moe-quantize Kimi-K2 --layers 2-3 -o part-2.moe\n"
     "moe-convert --merge part-1.moe part-2.moe -o whole.moe";
 
+const char moe_convert_json[] =
+    "input_bytes, output_bytes, tensors, seconds, peak_rss, output; to a container also profile "
+    "(seconds in read, hash, decode, quantize, error, write, summed over threads, and in sync); "
+    "with --to nvfp4 relative_error (layers, total). With --to gguf also tensors_nvfp4 and "
+    "tensors_q6_k (of the file), nvfp4_blocks_rounded (whose scale was), tensors_decoded "
+    "(written as BF16, F32 or Q6_K and smaller in the model), tensors_rounded (with a value or "
+    "scale that the file does not hold exactly), relative_error of those, and worst_error and "
+    "worst_tensor: of the one tensor or expert that is held worst.\n\n"
+    "With --dry-run: input_bytes, output_bytes, scratch_bytes, memory_bytes, seconds_estimated, "
+    "tensors.";
+
 const char moe_inspect_description[] =
     "MODEL is a checkpoint directory as published on Hugging Face, or a container NAME.moe of "
     "moe-convert or moe-quantize. moe-inspect says what it is (layers, experts, parameters, types, "

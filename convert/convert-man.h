@@ -4,6 +4,7 @@
 #define MOE_CONVERT_CONVERT_MAN_H
 
 extern const char moe_convert_description[];
+extern const char moe_convert_json[];
 extern const char moe_convert_examples[];
 extern const char moe_inspect_description[];
 extern const char moe_inspect_json[];
