@@ -12,8 +12,7 @@ static enum moe_code judge_tokenizer(const struct moe_source *src, cJSON *proble
     enum moe_code code = moe_check_vocabulary(src, why);
     if (code == MOE_OK) return MOE_OK;
     if (code == MOE_NOMEM || code == MOE_IO) return *err = *why, code;
-    cJSON *said = cJSON_CreateString(why->msg);
-    if (!said || !cJSON_AddItemToArray(problems, said))
+    if (!moe_json_append(problems, cJSON_CreateString(why->msg)))
         return moe_fail(err, MOE_NOMEM, "no memory for the problems");
     *verdict = why->code = MOE_VERIFY;
     return MOE_OK;
