@@ -4,7 +4,7 @@
 #define MOE_CONVERT_CONVERT_OPTIONS_H
 
 #include "base/cli/tool.h"
-#include "model/rewrite/hf-nvfp4.h"
+#include "model/export/hf-nvfp4.h"
 
 struct moe_convert_options {
     struct moe_run run;

@@ -8,7 +8,7 @@
 #include "convert/export.h"
 #include "convert/provenance.h"
 #include "formats/container/original.h"
-#include "model/rewrite/model-config.h"
+#include "model/export/model-config.h"
 
 #include <limits.h>
 

@@ -2,7 +2,7 @@
 #include "convert/export-internal.h"
 
 #include "base/io.h"
-#include "model/rewrite/export-dir.h"
+#include "model/export/export-dir.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -27,7 +27,7 @@ struct moe_export_result {
 /* Write `out`, a directory, from the container `src`: the source's own, byte for byte, when the container
  * keeps all of it; else what is kept, with a config.json and an index that speak of nothing else.  Every file
  * appears under its final name complete or not at all; the directory is built as out.partial and renamed
- * (under MOE_WRITE_FORCE exchanged; model/rewrite/export-dir.h says what is ever replaced, anything else
+ * (under MOE_WRITE_FORCE exchanged; model/export/export-dir.h says what is ever replaced, anything else
  * is MOE_EXISTS).  MOE_UNSUPPORTED when a tensor is stored in another type than the source had (a quantized
  * container), or src is no container.  Each tensor's bytes are checked against the hash taken when it was
  * converted (MOE_VERIFY). */

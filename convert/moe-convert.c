@@ -8,7 +8,7 @@
 #include "convert/export.h"
 #include "convert/gguf.h"
 #include "model/rewrite/check.h"
-#include "model/rewrite/hf-tell.h"
+#include "model/export/hf-tell.h"
 #include "model/rewrite/rewrite.h"
 
 #include <string.h>

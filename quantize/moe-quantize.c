@@ -6,7 +6,7 @@
 #include "base/cli/tool.h"
 #include "kernels/kernels.h"
 #include "model/rewrite/check.h"
-#include "model/rewrite/hf-tell.h"
+#include "model/export/hf-tell.h"
 #include "model/rewrite/report.h"
 #include "model/rewrite/rewrite-hf.h"
 #include "quantize/calibrate/calibrate.h"

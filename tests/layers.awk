@@ -3,6 +3,7 @@
 BEGIN {
     r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
     within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
+    within["export"] = 0; within["rewrite"] = 1 # of model/, whose own files stand below both
     within["rounding"] = 0; within["passes"] = 1; within["calibrate"] = 2 # of quantize/
 }
 /^#include "/ {
@@ -11,7 +12,8 @@ BEGIN {
     if (r[i[2]] > r[f[1]] || (r[i[2]] == 4 && i[2] != f[1])) {
         print FILENAME ":" FNR ": " f[1] " may not include " i[2]; bad = 1
     }
-    inside = f[1] == i[2] && (f[1] == "runtime" || (f[1] == "quantize" && 3 in f))
+    inside = f[1] == i[2] && (f[1] == "runtime" || (f[1] == "quantize" && 3 in f) ||
+                                (f[1] == "model" && 3 in f && $2 ~ /\/.*\//))
     if (inside && (!(f[2] in within) || !(i[3] in within) || within[i[3]] > within[f[2]])) {
         print FILENAME ":" FNR ": " f[1] "/" f[2] " may not include " i[2] "/" i[3]; bad = 1
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/rewrite/report.h"
 
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,9 +3,9 @@
 
 #include "base/io.h"
 #include "base/cancel.h"
-#include "model/rewrite/export-dir.h"
+#include "model/export/export-dir.h"
 #include "model/rewrite/files.h"
-#include "model/rewrite/hf-internal.h"
+#include "model/export/hf-place.h"
 #include "model/rewrite/rewrite-internal.h"
 
 #include <limits.h>

@@ -3,12 +3,12 @@
  * engines load, in one pass.
  *
  * The directory is, byte for byte, what moe_rewrite and then moe_export_hf_nvfp4 write, and the disk holds it
- * once: weights go where they belong as they are made (model/rewrite/hf-place.h), and what else the container
+ * once: weights go where they belong as they are made (model/export/hf-place.h), and what else the container
  * would have goes when the directory gets its name (docs/design/adr/0007-export-in-one-pass.md). */
 #ifndef MOE_MODEL_REWRITE_REWRITE_HF_H
 #define MOE_MODEL_REWRITE_REWRITE_HF_H
 
-#include "model/rewrite/hf-nvfp4.h"
+#include "model/export/hf-nvfp4.h"
 #include "model/rewrite/rewrite.h"
 
 /* As moe_rewrite_estimate; output_bytes: all files with weights and the index.  r: what the export would

@@ -8,7 +8,7 @@
 #include "model/rewrite/emit.h"
 #include "model/rewrite/report.h"
 #include "model/rewrite/rewrite.h"
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 
 #include <pthread.h>
 

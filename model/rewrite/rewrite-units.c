@@ -6,7 +6,7 @@
 
 #include "base/io.h"
 #include "model/rewrite/files.h"
-#include "model/rewrite/hf-place.h"
+#include "model/export/hf-place.h"
 #include "model/rewrite/same.h"
 
 #include <stdio.h>

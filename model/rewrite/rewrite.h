@@ -16,14 +16,14 @@
 #include "base/progress.h"
 #include "formats/container/container.h"
 #include "kernels/nvfp4.h"
-#include "model/rewrite/precision.h"
+#include "model/precision.h"
 
 struct moe_shard_unit;
 struct moe_writer;
 struct moe_hf_place;
 
 /* Where a unit's planes lie once they are written: in the file `path` as u->out says, but for the values that
- * `place` takes (model/rewrite/hf-place.h; NULL: none). */
+ * `place` takes (model/export/hf-place.h; NULL: none). */
 struct moe_unit_file { const char *path; const struct moe_hf_place *place; };
 
 /* Codes chosen by more than a tensor's own values: what a calibration gives. */

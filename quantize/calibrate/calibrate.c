@@ -4,7 +4,7 @@
 #include "base/io.h"
 #include "base/minmax.h"
 #include "formats/routing.h"
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 #include "quantize/calibrate/dense.h"
 #include "quantize/calibrate/report.h"
 #include "quantize/calibrate/clip-monitor.h"

@@ -22,7 +22,7 @@ struct moe_calibration {
     struct moe_mlp_method method;
     int64_t fisher;                     /* tokens of the sensitivity pass; 0: none */
     uint64_t seed;                      /* of the labels drawn in it */
-    const uint8_t *type;                /* the precision map [n_tensors] (model/rewrite/precision.h) */
+    const uint8_t *type;                /* the precision map [n_tensors] (model/precision.h) */
     bool upstream_source;               /* later layers see what the source computes */
     /* bytes of peak_rss to stay below; 0: half of what the machine has free */
     uint64_t memory;

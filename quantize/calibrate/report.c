@@ -3,7 +3,7 @@
 
 #include "base/progress.h"
 #include "formats/names.h"
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -5,7 +5,7 @@
 #include "base/minmax.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
-#include "model/rewrite/hf-place.h"
+#include "model/export/hf-place.h"
 #include "quantize/passes/work.h"
 
 #include <math.h>

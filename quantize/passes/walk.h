@@ -10,7 +10,7 @@
 
 #include "model/forward.h"
 #include "model/rewrite/rewrite.h"
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 #include "quantize/rounding/mlp.h"
 
 struct moe_meter; /* quantize/passes/work.h */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c
- * write; for model/rewrite/ alone. */
-#ifndef MOE_MODEL_REWRITE_HF_INTERNAL_H
-#define MOE_MODEL_REWRITE_HF_INTERNAL_H
+/* model/export/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c
+ * write; for model/export/ alone. */
+#ifndef MOE_MODEL_EXPORT_HF_INTERNAL_H
+#define MOE_MODEL_EXPORT_HF_INTERNAL_H
 
 #include "base/arena.h"
 #include "formats/checkpoint/safetensors.h"
-#include "model/rewrite/hf-files.h"
-#include "model/rewrite/hf-nvfp4.h"
-#include "model/rewrite/hf-place.h"
+#include "model/export/hf-files.h"
+#include "model/export/hf-nvfp4.h"
+#include "model/export/hf-place.h"
 
 /* What of a weight one tensor of the checkpoint holds. */
 enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };
@@ -87,7 +87,5 @@ enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_
 enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_place *place, const char *dir,
                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err);
 
-/* The options as struct moe_export_dir wants them; returns out. */
-const char *moe_hf_options_words(const struct moe_hf_options *o, char out[64]);
 
 #endif

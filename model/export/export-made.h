@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/export-made.h - is a directory an export that this tool made, as it made it?
+/* model/export/export-made.h - is a directory an export that this tool made, as it made it?
  *
  * The names of its files do not tell: a fine-tune of the same base has the same ones.  An export leaves a
  * line with its directory (base/leftover.h), a digest of every file's name, size and time; cp does not take
  * it along by default, and a file that was changed or written over since is not what it speaks of. */
-#ifndef MOE_MODEL_REWRITE_EXPORT_MADE_H
-#define MOE_MODEL_REWRITE_EXPORT_MADE_H
+#ifndef MOE_MODEL_EXPORT_EXPORT_MADE_H
+#define MOE_MODEL_EXPORT_EXPORT_MADE_H
 
 #include "base/cancel.h"
 #include "formats/source.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/hf-place.h"
+#include "model/export/hf-place.h"
 
 #include "base/hash.h"
 #include "base/io.h"
 #include "kernels/nvfp4.h"
-#include "model/rewrite/hf-internal.h"
-#include "model/rewrite/precision.h"
-#include "model/rewrite/unit.h"
+#include "model/export/hf-internal.h"
+#include "model/precision.h"
+#include "model/unit.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/export-dir.h - the directory of an export: what it may replace; the
+/* model/export/export-dir.h - the directory of an export: what it may replace; the
  * small files of every export. */
-#ifndef MOE_MODEL_REWRITE_EXPORT_DIR_H
-#define MOE_MODEL_REWRITE_EXPORT_DIR_H
+#ifndef MOE_MODEL_EXPORT_EXPORT_DIR_H
+#define MOE_MODEL_EXPORT_EXPORT_DIR_H
 
 #include "base/newdir.h"
 #include "formats/container/container.h"
-#include "model/rewrite/export-made.h"
+#include "model/export/export-made.h"
 
 /* The container that an export in one pass writes beside its files, inside its unfinished directory. */
 #define MOE_EXPORT_WITHIN "quantized.moe"
@@ -27,7 +27,7 @@ void moe_export_dir_work(const struct moe_source *src, const char *options, char
 
 /* Begin the directory `out` (base/newdir.h): its d->path is empty.  MOE_WRITE_FORCE may replace a
  * checkpoint in which every file is one that an export of src writes and that is shown to be an export of
- * this tool (model/rewrite/export-made.h), or an empty directory, and nothing else; so may RESUME of such a
+ * this tool (model/export/export-made.h), or an empty directory, and nothing else; so may RESUME of such a
  * run that was killed, while what stood there then still does.  An unfinished directory that holds nothing
  * but files of an export of src is started over under FORCE, and under RESUME when its source and options
  * were the same (MOE_MISMATCH: not); an export is a copy and keeps no journal.  One that is finished and

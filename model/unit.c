@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/unit.h"
+#include "model/unit.h"
 
-#include "model/rewrite/precision.h"
+#include "model/precision.h"
 
 #include <stdio.h>
 #include <stdlib.h>

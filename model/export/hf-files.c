@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/hf-files.h"
+#include "model/export/hf-files.h"
 
 #include "base/io.h"
 #include "base/newfile.h"

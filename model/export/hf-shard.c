@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What one file of an NVFP4 checkpoint holds, in its order; and the index over all of them. */
-#include "model/rewrite/hf-internal.h"
+#include "model/export/hf-internal.h"
 
 #include "base/arena.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/model-config.h"
+#include "model/export/model-config.h"
 
 #include "base/io.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/hf-nvfp4.h"
+#include "model/export/hf-nvfp4.h"
 
 #include "base/io.h"
 #include "base/cli/opt.h"
-#include "model/rewrite/export-dir.h"
-#include "model/rewrite/hf-internal.h"
+#include "model/export/export-dir.h"
+#include "model/export/hf-internal.h"
 
 #include <stdio.h>
 

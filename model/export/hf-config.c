@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/io.h"
-#include "model/rewrite/export-made.h"
-#include "model/rewrite/hf-internal.h"
-#include "model/rewrite/model-config.h"
+#include "model/export/export-made.h"
+#include "model/export/hf-internal.h"
+#include "model/export/model-config.h"
 
 #include <limits.h>
 #include <stdio.h>

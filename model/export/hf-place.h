@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-place.h - where the weights of an NVFP4 checkpoint will lie, known before any of them is
+/* model/export/hf-place.h - where the weights of an NVFP4 checkpoint will lie, known before any of them is
  * quantized.
  *
  * Which tensors the checkpoint has, their shapes, their order and so each byte's place follow from the source
@@ -7,11 +7,11 @@
  * they are made, in the order of layers, beside a container that has holes in their place and everything
  * else: hashes, scalars, and the few weights that an export has to encode in another way
  * (docs/design/adr/0007-export-in-one-pass.md). */
-#ifndef MOE_MODEL_REWRITE_HF_PLACE_H
-#define MOE_MODEL_REWRITE_HF_PLACE_H
+#ifndef MOE_MODEL_EXPORT_HF_PLACE_H
+#define MOE_MODEL_EXPORT_HF_PLACE_H
 
 #include "formats/container/container.h"
-#include "model/rewrite/hf-nvfp4.h"
+#include "model/export/hf-nvfp4.h"
 
 struct moe_hf_place;
 struct moe_hf_files;

@@ -5,7 +5,7 @@
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"
-#include "model/rewrite/hf-internal.h"
+#include "model/export/hf-internal.h"
 
 #include <limits.h>
 #include <math.h>

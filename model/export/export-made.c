@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/export-made.h"
+#include "model/export/export-made.h"
 
 #include "base/hash.h"
 #include "base/io.h"
@@ -9,7 +9,7 @@
 #include "formats/container/container.h"
 #include "formats/container/identity.h"
 #include "formats/container/original.h"
-#include "model/rewrite/export-dir.h"
+#include "model/export/export-dir.h"
 
 #include <errno.h>
 #include <fcntl.h>

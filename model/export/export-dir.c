@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/export-dir.h"
+#include "model/export/export-dir.h"
 
 #include "base/io.h"
 #include "base/newfile.h"
@@ -7,7 +7,7 @@
 #include "formats/container/original.h"
 #include "formats/container/owner.h"
 #include "formats/container/small.h"
-#include "model/rewrite/model-config.h"
+#include "model/export/model-config.h"
 
 #include <limits.h>
 #include <stdio.h>

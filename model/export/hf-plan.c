@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/hf-internal.h"
+#include "model/export/hf-internal.h"
 
 #include "formats/names.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/hf-tell.h"
+#include "model/export/hf-tell.h"
 
 /* Where a reader of the checkpoint is known to err (docs/reference/export.md names the
  * versions that were read). */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/unit.h - a container's units: which tensors go into which shard file, in which
+/* model/unit.h - a container's units: which tensors go into which shard file, in which
  * type, and in which items.
  * Inside model/: what rewrite.c and later the calibrating quantizer share. */
-#ifndef MOE_MODEL_REWRITE_UNIT_H
-#define MOE_MODEL_REWRITE_UNIT_H
+#ifndef MOE_MODEL_UNIT_H
+#define MOE_MODEL_UNIT_H
 
 #include "formats/container/container.h"
 

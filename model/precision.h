@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/precision.h - which type each tensor of a model is written in.
+/* model/precision.h - which type each tensor of a model is written in.
  *
  * A precision map is a class of tensors to quantize plus rules by name; the last rule that
  * matches a canonical name wins. */
-#ifndef MOE_MODEL_REWRITE_PRECISION_H
-#define MOE_MODEL_REWRITE_PRECISION_H
+#ifndef MOE_MODEL_PRECISION_H
+#define MOE_MODEL_PRECISION_H
 
 #include "formats/source.h"
 

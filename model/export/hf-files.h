@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-files.h - the files of a checkpoint while their tensors come in another
+/* model/export/hf-files.h - the files of a checkpoint while their tensors come in another
  * order than they lie there.
  *
  * Each file has its header and its whole size from the beginning (moe_hf_files_make); then any thread writes
  * and reads anywhere in any of them.  They are opened when they are needed and few are open at once, so a
  * checkpoint may have thousands.  What is written goes to the disk behind the writer (base/writeback.h); it
  * is durable after moe_hf_files_sync.  Nothing here knows what is in a file. */
-#ifndef MOE_MODEL_REWRITE_HF_FILES_H
-#define MOE_MODEL_REWRITE_HF_FILES_H
+#ifndef MOE_MODEL_EXPORT_HF_FILES_H
+#define MOE_MODEL_EXPORT_HF_FILES_H
 
 #include "base/err.h"
 

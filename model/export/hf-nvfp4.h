@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-nvfp4.h - a container with NVFP4 weights as the checkpoint that other engines
+/* model/export/hf-nvfp4.h - a container with NVFP4 weights as the checkpoint that other engines
  * load, in either spelling.
  *
  * docs/reference/export.md says what is written and why.  The NVFP4 bytes are the container's own; nothing is
  * quantized here but a weight whose global scale differs from that of the weight engines fuse it with. */
-#ifndef MOE_MODEL_REWRITE_HF_NVFP4_H
-#define MOE_MODEL_REWRITE_HF_NVFP4_H
+#ifndef MOE_MODEL_EXPORT_HF_NVFP4_H
+#define MOE_MODEL_EXPORT_HF_NVFP4_H
 
 #include "base/cancel.h"
 #include "base/progress.h"
@@ -65,5 +65,8 @@ struct moe_hf_result {
 enum moe_code moe_export_hf_nvfp4(const struct moe_source *src, const char *out,
                                   const struct moe_hf_options *o, struct moe_progress *progress,
                                   struct moe_hf_result *r, struct moe_err *err);
+
+/* The options as struct moe_export_dir wants them; returns out. */
+const char *moe_hf_options_words(const struct moe_hf_options *o, char out[64]);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/hf-tell.h - what a tool says of an NVFP4 checkpoint that it wrote: notices,
+/* model/export/hf-tell.h - what a tool says of an NVFP4 checkpoint that it wrote: notices,
  * warnings, keys of its JSON. */
-#ifndef MOE_MODEL_REWRITE_HF_TELL_H
-#define MOE_MODEL_REWRITE_HF_TELL_H
+#ifndef MOE_MODEL_EXPORT_HF_TELL_H
+#define MOE_MODEL_EXPORT_HF_TELL_H
 
 #include "base/cli/tool.h"
-#include "model/rewrite/hf-nvfp4.h"
+#include "model/export/hf-nvfp4.h"
 
 /* What is in the checkpoint and is not what was in the container, and which engines
  * are known to err with it. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/model-config.h - the config that goes out with a checkpoint: it says what is
+/* model/export/model-config.h - the config that goes out with a checkpoint: it says what is
  * there, and nothing else. */
-#ifndef MOE_MODEL_REWRITE_MODEL_CONFIG_H
-#define MOE_MODEL_REWRITE_MODEL_CONFIG_H
+#ifndef MOE_MODEL_EXPORT_MODEL_CONFIG_H
+#define MOE_MODEL_EXPORT_MODEL_CONFIG_H
 
 #include "formats/container/container.h"
 

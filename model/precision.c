@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/rewrite/precision.h"
+#include "model/precision.h"
 
 #include "base/re.h"
 
