@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Multi-head latent attention backwards, in the expanded form (model/attention.c has the equations).
+/* Multi-head latent attention backward, in the expanded form (model/attention.c has the forward equations).
  *
- * For a head of a sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c, p =
- * softmax(scale q k^T) over keys up to the query's own, o = p v and do = Wo^T dh:
+ * For one head of one sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c,
+ * p = softmax(scale q k^T) over the keys up to the query's own, and o = p v:
  *
- *   dv = p^T do;  dp = do v^T;  ds = p (dp - sum_j p dp);  dq = scale ds k;  dk = scale ds^T q
- *   dc = sum over heads of Wuk^T dk_nope + Wuv^T dv;  dk_pe and dq_pe are rotated back;  then norms and
- *   projections, last to first
+ *   do = Wo^T dh,  dv = p^T do,  dp = do v^T,  ds = p (dp - sum_j p dp)
+ *   dq = scale ds k,  dk = scale ds^T q
+ *   dc = sum over heads of Wuk^T dk_nope + Wuv^T dv
  *
- * Scores are computed again, BLOCK queries at a time.  The gradients of all heads' keys and values are kept,
- * so that kv_b's transposed product adds heads in order whoever computed them. */
+ * dk_pe and dq_pe are rotated back; then come the norms and projections, last to first.
+ *
+ * The scores are computed again, BLOCK queries at a time.  The gradients of all heads' keys and values
+ * are kept, so that kv_b's transposed product adds the heads in order, whichever thread computed them. */
 #include "quantize/passes/backward-internal.h"
 
 #include <string.h>
@@ -101,8 +103,9 @@ static void project(struct attention *a, const float *h)
 
 /* ---- a head of a sequence ---- */
 
-/* Where its rows begin: q (ldq apart), do, dk and after it dv, dpe; and its memory: k [S, qd], k^T,
- * v^T, p and ds [BLOCK, keys]. */
+/* One head of one sequence of n tokens.  Where its rows begin in the arrays of all heads: q (ldq floats
+ * apart), d_o (ld_o), dk and right after it dv (ldkv), dpe (ldpe).  Its own memory: k [n, qd], k^T, v^T,
+ * and p and ds [BLOCK, keys]. */
 struct head {
     const struct moe_kernels *kern;
     int64_t n, ldq, ld_o, ldkv, ldpe, nope, rope, v, qd;
@@ -123,7 +126,8 @@ static void zero(float *x, int64_t ld, int64_t rows, int64_t cols)
     for (int64_t r = 0; r < rows; r++) memset(x + r * ld, 0, (size_t)cols * sizeof *x);
 }
 
-/* Keys and values from the latents; the gradients' place, where the values lay meanwhile, zeroed. */
+/* Computes keys and values from the latents, and k^T and v^T from them.  The values are first put where their
+ * gradients will be; that place is zeroed at the end. */
 static void keys(const struct attention *a, const struct head *e, const float *latent, int64_t r0)
 {
     const struct moe_weight *w = &a->y->kv_b;
@@ -138,7 +142,8 @@ static void keys(const struct attention *a, const struct head *e, const float *l
     zero(e->dpe, e->ldpe, e->n, a->rope);
 }
 
-/* From scores to p, from dp to ds, for m queries from i0 on; beyond a query's own key both are 0. */
+/* For m queries from i0 on: turns e->p from scores into p and e->ds from dp into ds.  Beyond a query's
+ * own key both are 0. */
 static void probabilities(const struct head *e, int64_t i0, int64_t m)
 {
     int64_t all = i0 + m;
@@ -154,7 +159,8 @@ static void probabilities(const struct head *e, int64_t i0, int64_t m)
     }
 }
 
-/* m queries from i0 on, against the keys up to the last of them.  Their q becomes dq. */
+/* Adds what m queries from i0 on give to dk, dv and dpe; the keys are those up to the last of the
+ * queries.  Their q is replaced by dq. */
 static void queries(const struct head *e, int64_t i0, int64_t m)
 {
     const struct moe_kernels *k = e->kern;
@@ -205,8 +211,9 @@ static void head(void *ctx, int64_t item, int worker)
 
 /* ---- from dq, dk and dv to dx ---- */
 
-/* dq_pe and dk_pe, summed over heads in order, before rotation: the transposed rotation is the one by the
- * opposite angle.  The row of latents becomes that of ckv's gradient, the part before the norm still 0. */
+/* Undoes the rotation of token t's dq_pe and of its dk_pe, which is first summed over the heads in
+ * order.  The transpose of a rotation is the rotation by the opposite angle.  The token's row of
+ * a->latent becomes the gradient of ckv; its first part, before the norm, is still 0. */
 static void rotate_back(void *ctx, int64_t t, int worker)
 {
     struct attention *a = ctx;
@@ -227,7 +234,7 @@ static void rotate_back(void *ctx, int64_t t, int worker)
     a->b->k->rope(pe, cs, sn, half);
 }
 
-/* dx = or += w^T dy, all rows of w. */
+/* dx = w^T dy (fresh) or dx += w^T dy, and shows dy to the observer. */
 static void back(const struct attention *a, enum moe_role role, const struct moe_weight *w, const float *dy,
                  float *dx, int64_t lddx, bool fresh)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The start of a backward pass: labels drawn from the model's own distribution, and the
- * gradient of their surprise.
+/* The start of a backward pass: draws a label for each token from the model's own distribution, and computes
+ * the gradient of -log p(label) with respect to the states after the last layer.
  *
- *   x = rms(h, norm);  l = head x;  p = softmax(l);  label ~ p;  dl = p -
- *   onehot(label);  dh = J_norm^T head^T dl
+ *   x = rms(h, norm);  l = head x;  p = softmax(l);  label drawn from p
+ *   dl = p - onehot(label);  dh = J^T head^T dl, with J the Jacobian of the norm
  *
- * The vocabulary is passed twice, PIECE ids at a time: once for the largest logit and the sum of exponentials
- * of every piece, which give a row's normalizer and the piece its label lies in, once for p, the label within
- * its piece, and head^T dl. */
+ * The vocabulary is gone through twice, PIECE ids at a time.  The first time gives the largest logit and
+ * the sum of exponentials of each piece; from them follow the sum over all ids and the piece in which the
+ * label lies.  The second time gives p, the label within its piece, and head^T dl. */
 #include "quantize/passes/backward-internal.h"
 
 #include <math.h>
@@ -15,14 +15,21 @@
 
 enum { PIECE = 2048 };
 
-/* Of one row: the largest of all logits, sum of e^(l - largest), the piece of the label, how much of the
- * sum its draw leaves in it. */
-struct row { double largest, total, rest; int64_t piece; };
+/* What is known of one row (token) after the first time. */
+struct row {
+    double largest; /* of all its logits */
+    double total;   /* sum of e^(l - largest) over all ids */
+    double rest;    /* the uniform draw times total, less the sums of the pieces before the label's */
+    int64_t piece;  /* in which the label lies */
+};
 
 struct head {
     struct moe_backward *b;
-    /* rows and the first one's index; of the vocabulary; the one at hand and its ids */
-    int64_t n, first, pieces, piece, ids;
+    int64_t n;      /* rows of this call */
+    int64_t first;  /* index of the first one among all rows */
+    int64_t pieces; /* of the vocabulary */
+    int64_t piece;  /* the one at hand */
+    int64_t ids;    /* ... and its ids */
     uint64_t seed;
     float *x, *dx, *logits;               /* [n, H], [n, H], [n, PIECE] */
     double *largest, *sum;                /* [n, pieces] */
@@ -69,6 +76,7 @@ static void logits_of(struct head *a, int64_t piece)
     moe_backward_each(a->b, (a->ids + 63) / 64, a->ids * w->cols * a->n, logits_item, a);
 }
 
+/* Largest logit and sum of exponentials of row t in the piece at hand. */
 static void measure(void *ctx, int64_t t, int worker)
 {
     struct head *a = ctx;
@@ -77,21 +85,21 @@ static void measure(void *ctx, int64_t t, int worker)
     double sum = 0;
     (void)worker;
     for (int64_t i = 1; i < a->ids; i++) largest = l[i] > largest ? l[i] : largest;
-    /* NaN when one is NaN or all are -Inf */
+    /* the sum becomes NaN when a logit is NaN or all are -Inf */
     for (int64_t i = 0; i < a->ids; i++) sum += exp((double)l[i] - (double)largest);
     a->largest[t * a->pieces + a->piece] = (double)largest;
     a->sum[t * a->pieces + a->piece] = sum;
 }
 
-/* Normalizer and the label's piece: the first up to which the pieces' sums pass a uniform part of the total
- * (none, as sums round: the last). */
+/* Fills a->row[t].  The label's piece is the first at which the running sum of the pieces exceeds the
+ * draw; where rounding leaves none, the last piece with a positive sum. */
 static void choose_piece(void *ctx, int64_t t, int worker)
 {
     struct head *a = ctx;
     const double *largest = a->largest + t * a->pieces, *sum = a->sum + t * a->pieces;
     struct row *r = &a->row[t];
 
-    /* its stream from seed, at the row's index */
+    /* the state of the stream from `seed` after as many draws as there are rows before this one */
     struct moe_rng rng = { a->seed + (uint64_t)(a->first + t) * 0x9e3779b97f4a7c15u };
     (void)worker;
     *r = (struct row){ .largest = largest[0] };
@@ -107,7 +115,7 @@ static void choose_piece(void *ctx, int64_t t, int worker)
     }
 }
 
-/* Logits of the piece become p - onehot(label). */
+/* Replaces row t's logits in the piece at hand by p - onehot(label). */
 static void differentiate(void *ctx, int64_t t, int worker)
 {
     struct head *a = ctx;
@@ -120,7 +128,7 @@ static void differentiate(void *ctx, int64_t t, int worker)
         double e = exp((double)l[i] - r->largest);
         l[i] = (float)(e / r->total);
         if (r->piece != a->piece || r->rest < 0 || !(e > 0)) continue;
-        label = i; /* rounding may leave a rest behind the last id: that one it is */
+        label = i; /* rounding may leave a rest after the last id, which is the label then */
         r->rest -= e;
     }
     if (label < 0) return;

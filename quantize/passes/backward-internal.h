@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/passes/backward-internal.h - buffers and products that backward*.c
- * share; for quantize/ alone. */
+/* quantize/passes/backward-internal.h - the buffers and products that backward*.c share. */
 #ifndef MOE_QUANTIZE_PASSES_BACKWARD_INTERNAL_H
 #define MOE_QUANTIZE_PASSES_BACKWARD_INTERNAL_H
 
@@ -13,12 +12,12 @@ struct moe_backward {
     struct moe_pool *pool;
     struct moe_backward_observer observer;
     int64_t max_tokens, sequence;
-    /* of the call at hand, which lays it out (struct moe_backward_room) */
-    float *rows;
-    float *worker; int64_t worker_floats; /* [threads, worker_floats] */
+    float *rows; /* buffers of rows; each call divides them as it needs (struct moe_backward_room) */
+    float *worker; /* [threads, worker_floats] */
+    int64_t worker_floats;
 };
 
-/* Memory laid out piece by piece; base NULL: only counted. */
+/* Divides memory into arrays, one moe_backward_take after the other.  base NULL: it only counts. */
 struct moe_backward_room { float *base; int64_t used; };
 
 static inline float *moe_backward_take(struct moe_backward_room *r, int64_t floats)
@@ -28,7 +27,8 @@ static inline float *moe_backward_take(struct moe_backward_room *r, int64_t floa
     return r->base ? r->base + at : NULL;
 }
 
-/* moe_pool_run, or in the caller when `work` multiply-adds are not worth waking threads. */
+/* fn for n items on all threads; in the calling thread where `work` multiply-adds are too few to wake
+ * others. */
 static inline void moe_backward_each(struct moe_backward *b, int64_t n, int64_t work,
                                      void (*fn)(void *, int64_t, int), void *ctx)
 {
@@ -41,7 +41,8 @@ static inline void moe_backward_saw(const struct moe_backward *b, enum moe_role 
     if (b->observer.output) b->observer.output(b->observer.ctx, role, dy, ldy, n);
 }
 
-/* y [n, rows of w] (ldy apart) = w x: what the forward pass computes.  Items of moe_backward_product_item. */
+/* y [n, rows of w] = w x, rows ldx and ldy floats apart, as the forward pass computes it.  It consists of
+ * independent items, so that several products can share one moe_backward_each. */
 struct moe_backward_product {
     struct moe_backward *b;
     const struct moe_weight *w;
@@ -55,8 +56,8 @@ void moe_backward_product_item(const struct moe_backward_product *p, int64_t ite
 void moe_backward_product(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t ldx,
                           int64_t n, float *y);
 
-/* dx [n, cols of w] (lddx apart) += dy [n, r1 - r0] (lddy apart) times rows [r0, r1) of
- * w; fresh: = instead of +=. */
+/* dx [n, cols of w] += dy [n, r1 - r0] times rows [r0, r1) of w; rows lddx and lddy floats apart.
+ * fresh: = instead of +=. */
 struct moe_backward_transposed {
     struct moe_backward *b;
     const struct moe_weight *w;
@@ -67,17 +68,17 @@ struct moe_backward_transposed {
     int64_t lddx;
     bool fresh;
 };
-/* of w that an item decodes at once: what gemm takes at once, too */
+/* Rows and columns of w that a work item dequantizes at once; the kernel gemm takes as many. */
 enum { MOE_BACKWARD_DEPTH = 256, MOE_BACKWARD_COLS = 192 };
 int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t);
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker);
 void moe_backward_transposed(const struct moe_backward_transposed *t);
 
-/* out [n, dim] = rms(x [n, dim], w), both ld apart: k->rmsnorm. */
+/* out [n, dim] = rms(x [n, dim], w), rows ld floats apart, by k->rmsnorm. */
 void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim,
                          int64_t ld, int64_t n, float *out);
 
-/* Of struct moe_backward's rows and of one worker's memory, what these take. */
+/* Floats of moe_backward.rows for n tokens, and of one worker's memory. */
 int64_t moe_backward_head_floats(const struct moe_config *c, int64_t n);
 int64_t moe_backward_attention_floats(const struct moe_config *c, int64_t n);
 int64_t moe_backward_attention_worker_floats(const struct moe_config *c, int64_t sequence);

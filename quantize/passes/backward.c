@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* of a product's w, of a transposed product's dy, that a work item takes */
-enum { ROWS = 128, TOKENS = 384 };
+enum {
+    ROWS = 128,  /* rows of w in a work item of a product */
+    TOKENS = 384 /* tokens in a work item of a transposed product */
+};
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -133,7 +135,7 @@ int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t)
     return blocks(t->w->cols, MOE_BACKWARD_COLS) * blocks(t->n, TOKENS);
 }
 
-/* A tile of dx: some columns of some tokens. */
+/* Computes one tile of dx: some columns of some tokens. */
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker)
 {
     const struct moe_kernels *k = t->b->k;
@@ -212,7 +214,7 @@ void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, f
 
 /* ---- MLP ---- */
 
-/* gate x, up x and down^T dy: none needs another. */
+/* One item of gate x, up x or down^T dy, which do not depend on each other. */
 static void mlp_products(void *ctx, int64_t item, int worker)
 {
     struct mlp *m = ctx;
@@ -221,6 +223,7 @@ static void mlp_products(void *ctx, int64_t item, int worker)
     else moe_backward_transposed_item(&m->back, item - 2 * forward, worker);
 }
 
+/* Token t: its dot product, and the gradients at the outputs of gate and up in place of these outputs. */
 static void mlp_row(void *ctx, int64_t t, int worker)
 {
     struct mlp *m = ctx;

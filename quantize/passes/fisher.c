@@ -24,20 +24,21 @@ struct work {
     struct moe_walk walk;
     struct moe_backward *back;
     const char *dir;
-    struct moe_states *before; int layers; /* [layers] the states before each layer */
-    struct moe_states dh, dx;           /* gradients: after the layer at hand; of its MLPs' input */
+    struct moe_states *before;          /* [layers] the states before each layer */
+    int layers;
+    struct moe_states dh;               /* gradients of the states after the layer at hand */
+    struct moe_states dx;               /* ... of the input of its MLPs */
     float *dot;                         /* [n, k] gradients of routing weights */
     float *x, *dy, *out;                /* a piece, or a batch: [.., H] */
     float *dots;                        /* [PIECE] */
     int64_t *lengths;                   /* of the sequences of a batch */
     struct moe_hessian hessian;
     struct moe_meter *meter;
-    /* the first layer with experts; the layer after which gradients are known: an
-     * earlier run's, or the last */
-    int first, from;
+    int first; /* the first layer with experts */
+    int from;  /* the layer after which gradients are known: the last, or where an earlier run stopped */
 };
 
-/* An earlier run's gradients are in dh. */
+/* Whether dh holds the gradients of an earlier run. */
 static bool resumed(const struct work *w) { return w->from < w->layers - 1; }
 
 static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
@@ -47,7 +48,8 @@ static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], st
     return moe_path_join(path, PATH_MAX, dir, name, err);
 }
 
-/* The file: this, then [width, width] float32, whose XXH3-64 is the hash.  Never leaves the machine. */
+/* A file of F begins with this; then F [width, width] in float32 follows, whose XXH3-64 is the hash.  It
+ * is in the byte order of the machine, since it never leaves it. */
 struct head { char magic[8]; int64_t layer, width; uint64_t hash; };
 static_assert(sizeof(struct head) == 32, "no padding");
 
@@ -67,7 +69,7 @@ static enum moe_code write_file(const char *path, int layer, int64_t width, cons
     return code;
 }
 
-/* fits: a file of that size, with a head of that layer and width.  Older versions wrote none. */
+/* *fits: the file has the size and a head for that layer and width.  Older versions wrote no head. */
 static enum moe_code read_head(int fd, const char *path, uint64_t size, int layer, int64_t width,
                                struct head *h, bool *fits, struct moe_err *err)
 {
@@ -99,7 +101,7 @@ static enum moe_code hash_file(int fd, const char *path, uint64_t size, const st
     return code;
 }
 
-/* Whether F of a layer is there as it was written; what is not is computed again. */
+/* Whether the file of a layer's F is there and undamaged. */
 static enum moe_code is_whole(const char *dir, int layer, int64_t width, const struct moe_cancel *cancel,
                               bool *whole, struct moe_err *err)
 {
@@ -135,11 +137,11 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* States before layer l, for all l from the first with experts on that the way back passes; then after the
- * last, where it starts there. */
+/* Goes forward and keeps the states before each layer that the way back passes, from the first with
+ * experts on. Where the way back starts at the head, the walk ends with the states after the last layer. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
-    if (resumed(w) && w->from == w->first) return MOE_OK; /* its Fisher matrix is all that is lacking */
+    if (resumed(w) && w->from == w->first) return MOE_OK; /* only its own Fisher matrix is missing */
     while (w->walk.layer < w->layers) {
         if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
         if (resumed(w) && w->walk.layer == w->from) break;
@@ -163,7 +165,7 @@ static enum moe_code start(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* F of the layer whose states' gradients are in dh. */
+/* Computes and writes F of the layer for whose states dh holds the gradients. */
 static enum moe_code write_fisher(struct work *w, int layer, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -179,8 +181,8 @@ static enum moe_code write_fisher(struct work *w, int layer, struct moe_err *err
     return write_file(path, layer, h, w->hessian.h, err);
 }
 
-/* dx += what an MLP's tokens give; dots: the gradients of their weights go to
- * w->dot at choices of expert e. */
+/* Adds to dx what one MLP gives for its tokens.  e >= 0: it is expert e, and the gradients of its routing
+ * weights go into w->dot, at the tokens' choices of e. */
 static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], const struct moe_mlp_tokens *t,
                               int64_t e, struct moe_err *err)
 {
@@ -204,7 +206,7 @@ static enum moe_code mlp_back(struct work *w, const struct moe_weight mlp[3], co
     return MOE_OK;
 }
 
-/* The MLP that all tokens pass, and the routed experts where there are any. */
+/* dx = the gradients of the MLPs' input: of the MLP that all tokens pass, and of the routed experts. */
 static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
 {
     struct moe_shard_unit u;
@@ -234,8 +236,8 @@ static enum moe_code mlps_back(struct work *w, int layer, struct moe_err *err)
     return code;
 }
 
-/* Through the router, where there is one, and the norm before it: dh is then the gradient
- * between attention and MLPs. */
+/* Takes dx backward through the router, if there is one, and the norm before the MLPs, and adds it to dh,
+ * which is then the gradient of the states between attention and MLPs. */
 static enum moe_code norm_back(struct work *w, int layer, struct moe_err *err)
 {
     const struct moe_layer *y = &w->walk.m->layers[layer];
@@ -273,7 +275,7 @@ static enum moe_code attention_back(struct work *w, int layer, struct moe_err *e
     return MOE_OK;
 }
 
-/* The walk's states are those before `layer`, as kept. */
+/* Restores the kept states before `layer` and takes the walk through its attention and router again. */
 static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
 {
     for (int64_t at = 0, n; at < w->o->n; at += n) {
@@ -372,7 +374,7 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
         bool whole;
         if (!moe_layer_is_moe(c, l)) continue;
         MOE_TRY(is_whole(dir, l, c->hidden_size, o->cancel, &whole, err));
-        if (!whole) *layer = -1; /* somebody removed it, or it was damaged: from the start */
+        if (!whole) *layer = -1; /* the file was removed or damaged: start again */
     }
     return MOE_OK;
 }

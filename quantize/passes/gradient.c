@@ -14,8 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The file: this, then [n, width] float32.  hash: XXH3-64 of the head with 0 in its place, and of what
- * follows.  Never leaves the machine. */
+/* The file begins with this; then the gradients [n, width] in float32 follow.  hash: XXH3-64 of the head,
+ * with 0 for the hash, and of what follows it.  It is in the byte order of the machine, since it never
+ * leaves it. */
 struct head {
     char magic[8];
     int64_t layer, n, width;
@@ -34,7 +35,7 @@ static struct head head_of(int layer, int64_t n, int64_t width)
     return (struct head){ "MOEGRAD", layer, n, width, 0 };
 }
 
-/* A piece of rows at a time, and what its hash is made of. */
+/* Rows are read and written in pieces, and each piece is added to the hash. */
 struct pass {
     struct moe_hash *hash;
     float *rows;
@@ -89,7 +90,7 @@ enum moe_code moe_gradient_save(const char *dir, int layer, const struct moe_sta
     return code;
 }
 
-/* fd -1: there is no such file, or it is of other sizes. */
+/* *fd is -1 when there is no such file or its sizes are others. */
 static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, int64_t width, int *fd,
                                struct head *h, struct moe_err *err)
 {
@@ -113,7 +114,7 @@ static enum moe_code open_file(const char *dir, char path[PATH_MAX], int64_t n, 
     return code;
 }
 
-/* dh NULL: only whether the file is whole. */
+/* dh NULL: reads only to compute the hash. */
 static enum moe_code read_rows(struct pass *p, int fd, const char *path, const struct head *h,
                                struct moe_states *dh, struct moe_err *err)
 {

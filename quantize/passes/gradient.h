@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/passes/gradient.h - how far a sensitivity pass has come, in a file: the gradients after one
- * layer, from which the pass goes on.
+/* quantize/passes/gradient.h - keeps the gradients after one layer in a file, from which a sensitivity pass
+ * that was interrupted goes on.
  *
- * The file is replaced once a layer, whole or not at all, and has a checksum; it is as large as the hidden
- * states of the pass's tokens once. Who reads it has to know that it is of the same work (state.json of the
- * partial directory says so); of that only the sizes are held against it. */
+ * The file is replaced once a layer, atomically, and has a checksum.  It is as large as the hidden states
+ * of the pass's tokens.  Only its sizes are checked: that it belongs to the same model, text and options
+ * its reader must know from elsewhere (state.json of the partial directory). */
 #ifndef MOE_QUANTIZE_PASSES_GRADIENT_H
 #define MOE_QUANTIZE_PASSES_GRADIENT_H
 
@@ -12,15 +12,21 @@
 
 #define MOE_GRADIENT_NAME "gradient.work"
 
+/* Size of the file. */
 uint64_t moe_gradient_bytes(int64_t tokens, int64_t width);
+
 /* dh: the gradients with respect to the states after `layer`. */
 enum moe_code moe_gradient_save(const char *dir, int layer, const struct moe_states *dh, struct moe_err *err);
-/* The layer that the file speaks of, -1 when there is none for n tokens of this width, or it is not as it was
- * saved. */
+
+/* The layer whose gradients the file holds; -1: there is no file, it is for another number of tokens or
+ * width, or it is damaged. */
 enum moe_code moe_gradient_layer(const char *dir, int64_t n, int64_t width, int *layer, struct moe_err *err);
-/* After that, into dh; MOE_CORRUPT when the file is another one now. */
+
+/* Reads them into dh, after moe_gradient_layer has found them; MOE_CORRUPT when the file has changed
+ * since. */
 enum moe_code moe_gradient_read(const char *dir, struct moe_states *dh, struct moe_err *err);
-/* It is not needed any more. */
+
+/* Removes the file, if there is one. */
 enum moe_code moe_gradient_drop(const char *dir, struct moe_err *err);
 
 #endif

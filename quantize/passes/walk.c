@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BATCH = 2048 };             /* tokens that pass attention and the router at once, or one sequence */
+enum { BATCH = 2048 }; /* tokens of a batch; one sequence where that is longer */
 
 int64_t moe_walk_batch(int64_t sequence)
 {
@@ -35,7 +35,7 @@ enum moe_code moe_walk_batches(struct moe_walk *c,
     return MOE_OK;
 }
 
-/* Sequences, each with its cache from position 0.  One layer at a time is at work, so all layers of a
+/* Each sequence has a cache from position 0 on.  Only one layer is at work at a time, so all layers of a
  * sequence share one buffer. */
 enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
@@ -146,13 +146,13 @@ struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
                                     .own = c->n };
 }
 
-/* The MLP that all tokens pass: dense, or the shared one; NULL data: none. */
+/* The MLP that all tokens pass: the dense or the shared one.  Its weights' data is NULL if there is none. */
 static const struct moe_expert *common_mlp(const struct moe_layer *y)
 {
     return y->moe ? &y->shared : &y->dense;
 }
 
-/* All tokens through it, some at a time so that progress is seen. */
+/* Adds its outputs for all tokens to c->sum, some tokens at a time so that progress is shown. */
 static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
 {
     const struct moe_weight w[3] = { m->gate, m->up, m->down };
@@ -198,7 +198,8 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Pages of what is used where it is mapped: of a layer all but its routed experts; -1: the model's own. */
+/* Tells the kernel that the mapped pages of a layer's weights, but for its routed experts, are not needed any
+ * more; layer -1: those of the embedding, the last norm and the head. */
 static void drop_mapped(const struct moe_walk *c, int layer)
 {
     for (int64_t i = 0; i < c->src->n_tensors; i++)
@@ -264,10 +265,14 @@ static struct moe_weight in_memory(const struct moe_stored_expert *r, int i, con
                                 .input_scale = t->input_scale };
 }
 
-/* Where weights are read from: a source; or, when that is NULL, what was written of a unit. */
-struct place { const struct moe_source *src; int fd; const struct moe_unit_file *file; };
+/* Where weights are read from: a source or, if that is NULL, a unit's file. */
+struct place {
+    const struct moe_source *src;
+    int fd; /* of the file */
+    const struct moe_unit_file *file;
+};
 
-/* index: of the tensor in the source. */
+/* Reads one plane of a tensor; index is the tensor's in the source. */
 static enum moe_code read_plane(const struct place *p, const struct moe_tensor *t, int64_t index, int plane,
                                 size_t bytes, uint8_t *to, struct moe_err *err)
 {
@@ -288,7 +293,7 @@ static enum moe_code read_weight(const struct place *p, struct moe_stored_expert
     MOE_TRY(read_plane(p, t, index, MOE_PLANE_DATA, data, r->data[i], err));
     if (scale) MOE_TRY(read_plane(p, t, index, MOE_PLANE_SCALE, scale, r->data[i] + data, err));
     *w = in_memory(r, i, t);
-    if (p->src || t->type != MOE_NVFP4) return MOE_OK; /* a source's tensors know it */
+    if (p->src || t->type != MOE_NVFP4) return MOE_OK; /* a source's tensors carry their global scale */
     MOE_TRY(read_plane(p, t, index, MOE_PLANE_GLOBAL, sizeof global, global, err));
     w->global = moe_load_f32(global);
     return MOE_OK;
@@ -367,6 +372,7 @@ void moe_stored_expert_release(struct moe_stored_expert *r)
     memset(r, 0, sizeof *r);
 }
 
+/* The largest inner width of any MLP. */
 static int64_t widest(const struct moe_config *c)
 {
     int64_t shared = moe_max_i64(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
@@ -390,9 +396,9 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
     int64_t width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
 
-    /* of a batch: states, their norm, what attention adds; the projections' outputs; the cache;
-     * the router's logits.  The buffers of the forward pass for MLPs are never touched: those
-     * go through moe_mlp_forward */
+    /* For each token of a batch: its state, the norm of it and what attention adds; the projections'
+     * outputs; the cache; the router's logits.  The forward pass's own buffers for MLPs are never
+     * touched, since MLPs go through moe_mlp_forward. */
     int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
                     2 * width + g->qk_rope_head_dim + g->n_routed_experts;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
@@ -403,7 +409,7 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
 
 static void *array(int64_t n, size_t size) { return calloc((size_t)n + 1, size); }
 
-/* What is at work in a layer; a twin's is another walk's. */
+/* The buffers for one layer's work.  A twin has those of the other walk. */
 static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;

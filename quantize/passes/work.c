@@ -3,8 +3,8 @@
 
 /* ---- forward ---- */
 
-/* Multiply-adds of a token in the projections of attention, and in scores and their sum of values
- * over half of a sequence. */
+/* Multiply-adds of one token in attention's projections; below, in the scores and the weighted sum of
+ * values, where a token has half of the sequence before it on average. */
 static double projections(const struct moe_config *c)
 {
     double h = (double)c->hidden_size;
@@ -65,8 +65,8 @@ double moe_work_correction(const struct moe_config *c, int64_t layer, double n, 
 static double slice(double k) { return k < MOE_SLICE_COLUMNS ? k : MOE_SLICE_COLUMNS; }
 static double slices(double k) { return (double)((int64_t)(k + MOE_SLICE_COLUMNS - 1) / MOE_SLICE_COLUMNS); }
 
-/* quantize/rounding/round.h of [r, k]: feedback is half of a product with each form, the gradient a whole
- * one, each sweep of descent another. */
+/* Rounding a weight [r, k] (quantize/rounding/round.h): feedback costs half a product with each Hessian, the
+ * gradient a whole one, and each sweep of descent another. */
 static double rounding(const struct moe_matrix_method *how, double r, double k, bool rows)
 {
     double sweeps = how->sweeps;
@@ -117,7 +117,7 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
                                      const struct moe_mlp_method *how, int64_t layer, double n,
                                      double sequence)
 {
-    /* those with the same inputs stand together */
+    /* projections with the same inputs stand together: their Hessian is summed once */
     static const enum moe_role attention[] = { MOE_ROLE_KV_A, MOE_ROLE_Q_A,  MOE_ROLE_Q,
                                                MOE_ROLE_Q_B,  MOE_ROLE_KV_B, MOE_ROLE_O };
     const struct moe_config *c = &src->config;
@@ -143,7 +143,7 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
 
 /* ---- the sensitivity pass ---- */
 
-/* logits twice, then back */
+/* The logits are computed twice, then the product with the transposed head. */
 double moe_work_head_back(const struct moe_config *c, double n)
 {
     return 6 * n * (double)c->hidden_size * (double)c->vocab_size;
@@ -152,7 +152,7 @@ double moe_work_fisher(const struct moe_config *c, double n)
 {
     return n * (double)c->hidden_size * (double)c->hidden_size;
 }
-/* gate, up; back through all three */
+/* gate x and up x again, then backward through all three weights. */
 double moe_work_mlp_back(int64_t hidden, int64_t inter, double n)
 {
     return 10 * n * (double)hidden * (double)inter;
@@ -166,8 +166,8 @@ double moe_work_attention_back(const struct moe_config *c, double n, double sequ
     return 2 * n * (2 * projections(c) + 3 * scores(c, sequence));
 }
 
-/* A layer's Fisher matrix; then, gradients end at the first layer's output, through it: forward again but
- * for its routed experts, and back. */
+/* The backward half in layer l: its Fisher matrix; and, after the first layer with experts, where gradients
+ * end, the layer forward again without its routed experts, and backward. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);
@@ -215,7 +215,7 @@ void moe_meter_begin(struct moe_meter *m, const char *label, double total)
     moe_progress_begin(m->progress, label, (uint64_t)(total / 1e6), MOE_UNIT_MFLOP);
 }
 
-/* Whole millions, of the sum and not of each part. */
+/* Adds to the sum; returns by how many whole millions it has grown. */
 static uint64_t tell(struct moe_meter *m, double operations)
 {
     pthread_mutex_lock(&m->lock);
