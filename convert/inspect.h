@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/inspect.h - what a model is, as JSON: the keys of moe-inspect (cli.md). */
+/* convert/inspect.h - what a model is, as JSON: the keys of moe-inspect --json (its man page). */
 #ifndef MOE_CONVERT_INSPECT_H
 #define MOE_CONVERT_INSPECT_H
 

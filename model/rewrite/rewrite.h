@@ -125,7 +125,7 @@ struct moe_rewrite_result {
 
 /* Write `out` (NAME.moe).  A source put together by moe_source_merge is written as the run over all layers
  * would have been, whatever `o` says of scope and method (give MOE_SCOPE_NONE).  States of NAME.moe.partial
- * as in cli.md.  Free space is checked first.  progress may be NULL.
+ * as in docs/reference/format.md 7.  Free space is checked first.  progress may be NULL.
  * A checkpoint's identity is taken before and compared when all is written: MOE_MISMATCH, and nothing
  * published, when it changed. */
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,

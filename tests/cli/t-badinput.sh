@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Bad input, line by line of the contract, for every tool that reads it: one sentence that names file, tensor and remedy, the
-# exit code of cli.md, the same in --json, and nothing under the final name.
+# exit code of docs/guide/troubleshooting.md, the same in --json, and nothing under the final name.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
 need_helper genmodel

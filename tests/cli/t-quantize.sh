@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Quantizing tiny-k2: container and checkpoint give the same bytes, the report, the precision map, KL against the source
-# as measured elsewhere on the same weights (shared reference nvfp4.md 5.4), and what a user types wrong.
+# as measured elsewhere on the same weights (docs/reference/quantization.md), and what a user types wrong.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect
 F=tests/data/tiny-k2
