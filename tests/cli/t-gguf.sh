@@ -157,7 +157,7 @@ ok "$C" "$T/mute.moe" --to gguf --force -o "$T/mute.moe.auto.gguf"
 grep -q "no tiktoken.model, so the file has no tokenizer" "$T/err" || fail "no word about the tokenizer"
 
 # A checkpoint in place of its container, and any number of threads: the same bytes.
-for n in 1 2 5; do
+for n in $(sanitized && echo 5 || echo 1 2 5); do
     ok "$C" "$T/nvfp4" --to gguf --threads $n -o "$T/t$n.gguf"
     ok cmp "$T/t$n.gguf" "$T/s-nvfp4.moe.auto.gguf"
 done

@@ -104,7 +104,9 @@ for tool in convert quantize; do
     mv "$T/y.moe" "$T/$tool.moe"
     for sig in "INT 130 interrupted" "TERM 143 terminated"; do
         interrupt $sig $line || continue
-        grep -q -- --resume "$T/err" || fail "moe-$tool does not say how to go on"
+        # A busy machine may not have let it finish anything before the signal came: then it says so.
+        if [ -e "$T/y.moe.partial" ]; then grep -q -- --resume "$T/err"; else grep -q "nothing was finished yet" "$T/err"; fi ||
+            { cat "$T/err"; fail "moe-$tool does not say how to go on"; }
         ok $line --resume
         ok diff -r "$T/$tool.moe" "$T/y.moe"
     done

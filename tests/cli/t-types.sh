@@ -10,7 +10,7 @@ need_python
 need_space 300
 
 bytes=3000
-sanitized && bytes=600
+sanitized && bytes=450
 head -c $bytes tests/data/tiny-k2/valid.txt >"$T/text"
 for f in bf16 fp8 int4; do
     ok "$GEN/genmodel" -o "$T/$f" --format $f --layers 2 --experts 3 --top-k 2 --hidden 256 --inter 128 --seed 11
@@ -55,9 +55,13 @@ through() # KIND TYPE FROM
 through f16 f16 bf16
 through fp8-bf16 fp8-block128-bf16 fp8
 through fp8-e8m0 fp8-block128-e8m0 fp8
-through fp8-ct fp8-block128 fp8
-through fp8-ct-bf16 fp8-block128-bf16 fp8
-for k in g64 g128 row g32-f16 g64-f16 g128-f16 row-f16; do through int4-$k int4-$k int4; done
+groups="row g64-f16"
+sanitized || { # which see the same code with each of them
+    through fp8-ct fp8-block128 fp8
+    through fp8-ct-bf16 fp8-block128-bf16 fp8
+    groups="g64 g128 row g32-f16 g64-f16 g128-f16 row-f16"
+}
+for k in $groups; do through int4-$k int4-$k int4; done
 through int4-all int4-g32 int4
 
 # A value that is not finite is found, named, and not converted.

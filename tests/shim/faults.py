@@ -178,13 +178,13 @@ class Job:
     def numbers(self, count, kind, error):
         """Which calls: all, or the first few, the last and some between."""
         if error in ("ENOMEM+", "short+", "SIGKILL", "SIGTERM") and ALL and count > 400: return sorted(set(range(1, count + 1, count // 200)))
-        if ALL or count <= (0 if SAN else 2): return range(1, count + 1)
-        # Another call for each job, kind and error, of memory some; beside them the last where a run is quick.
-        some = (3 if SAN else 8) if error == "ENOMEM" else 1
+        if ALL or count < 1: return range(1, count + 1)
+        # Another call for each job, kind and error, of memory some; the last one for half of them.
+        some = (2 if SAN else 4) if error == "ENOMEM" else 1
         hashed = zlib.crc32(f"{self.name} {kind} {error}".encode())
         sample = {1 + (hashed + count * k // some) % count for k in range(some)}
-        if not SAN: return sorted(sample | {count})
-        return sorted(sample) if kind == "alloc" or hashed >> 16 & 1 else ()  # a run takes ten times as long there
+        if not SAN: return sorted(sample | ({count} if hashed >> 16 & 1 else set()))
+        return sorted(sample) if kind == "alloc" or hashed >> 16 & 3 == 0 else ()  # a run takes ten times as long there
 
     def all(self):
         self.start()
