@@ -146,11 +146,11 @@ enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err
  * version that recorded no samples of a checkpoint's weights, so that only their form could be compared. */
 struct moe_found { bool done, unweighed; };
 
-/* Start, resume or restart NAME.moe.partial/ under a lock, by docs/reference/format.md 7.  found->done is set when
- * the container is complete already and was made from the same origin with the same options (only under
- * --resume; what an earlier run left undone after its manifest is done here): nothing is left to do and *w
- * is NULL.  Unfinished work takes the place of a container under the final name only when it was begun
- * with MOE_WRITE_FORCE and that container stood there then (told by the checksum of its manifest):
+/* Start, resume or restart NAME.moe.partial/ under a lock, by docs/reference/format.md 7.  found->done is
+ * set when the container is complete already and was made from the same origin with the same options (only
+ * under --resume; what an earlier run left undone after its manifest is done here): nothing is left to do
+ * and *w is NULL.  Unfinished work takes the place of a container under the final name only when it was
+ * begun with MOE_WRITE_FORCE and that container stood there then (told by the checksum of its manifest):
  * MOE_EXISTS otherwise. */
 enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode,
                               const struct moe_work *work, struct moe_found *found, struct moe_err *err);
