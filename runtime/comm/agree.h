@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/agree.h - what the ranks of a run must have in common, as a list of names and digests,
- * and which of them differs.
+/* runtime/comm/agree.h - the table of what all ranks of a run must have in common: a list of names and
+ * digests, which ranks compare at the rendezvous.
  *
- * Options come from the tool's own table: every row takes part unless the row itself says that it need not
- * (base/cli/opt.h, enum moe_opt_scope), so a new option is compared without anybody thinking of it.  What is
- * no option (the model's identity, what is in a file) is added by name. */
+ * Options are taken from the tool's own table: every row takes part unless the row itself says that it need
+ * not (base/cli/opt.h, enum moe_opt_scope), so a new option cannot be forgotten.  What is no option
+ * (the program's version, the model's identity, the contents of files) is added by name. */
 #ifndef MOE_RUNTIME_COMM_AGREE_H
 #define MOE_RUNTIME_COMM_AGREE_H
 
@@ -21,11 +21,12 @@ struct moe_agreement {
     } item[MOE_AGREE_MAX];
 };
 
-/* A bug when there is no room, or the name is too long: both are known when the program is written. */
+/* Adds one entry.  The caller knows that there is room and that the name is short enough; else the program
+ * stops. */
 void moe_agree_add(struct moe_agreement *a, const char *name, const void *data, size_t bytes);
-/* The options of a table, with the values that they have now, as "--name". */
+/* Adds the options of a table, with the values that they have now, as "--name". */
 void moe_agree_options(struct moe_agreement *a, const struct moe_opt *opts);
-/* The name of the first item in which they differ; NULL: in none.  Stands as long as the two do. */
+/* The name of the first entry in which the two differ; NULL: they do not.  It points into one of them. */
 const char *moe_agree_difference(const struct moe_agreement *a, const struct moe_agreement *b);
 
 #endif

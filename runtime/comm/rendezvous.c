@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ranks that come to rank 0. */
+/* What a rank other than 0 does at the rendezvous: it connects to rank 0, proves that it knows the secret,
+ * joins, and gets the addresses of all ranks or the reason why the run fails. */
 #include "runtime/comm/rendezvous.h"
 
 #include "base/io.h"
@@ -11,14 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A connection to rank 0. */
+/* The connection of this rank to rank 0. */
 struct client {
     const struct moe_rendezvous *v;
     int fd;
     struct moe_nonces nonces;
 };
 
-/* Why what came is not what was expected; the frame is of the version and kind wanted when MOE_OK. */
+/* MOE_OK when the frame that rank 0 sent is of this protocol, of this version, and with a secret as this
+ * rank has one. */
 static enum moe_code check_frame(const struct moe_rendezvous *v, bool ours, const struct moe_wire_frame *f,
                                  struct moe_err *err)
 {
@@ -47,7 +49,7 @@ static enum moe_code forged(const struct moe_rendezvous *v, struct moe_err *err)
                     v->where, v->rank);
 }
 
-/* What a socket said of a failure, and whose it was. */
+/* Adds to the error of a socket that rank 0 did not answer. */
 static enum moe_code of_host(const struct moe_rendezvous *v, enum moe_code code, struct moe_err *err)
 {
     return code == MOE_DEVICE ? moe_wrap(err, "rank %d: rank 0 at '%s' did not answer", v->rank, v->where)
@@ -73,8 +75,8 @@ static enum moe_code send_message(struct client *t, enum moe_wire_type type, con
     return of_host(v, code, err);
 }
 
-/* Connect and say hello until somebody answers; *fd and the frame that came first.  A connection that ends
- * before that may have been one too many. */
+/* Connects and sends HELLO, again and again until an answer comes; `head` is its frame.  Rank 0 may have
+ * closed a connection because it had too many. */
 static enum moe_code connect_to_host(struct client *t, double end, unsigned char head[MOE_WIRE_FRAME_BYTES],
                                      struct moe_err *err)
 {
@@ -144,7 +146,7 @@ static enum moe_code join(struct client *t, const struct moe_err *failure, const
     return code;
 }
 
-/* What rank 0 has read_decision: a body without its MAC. */
+/* Reads WELCOME or REFUSED: a body without its MAC. */
 static enum moe_code read_decision(const struct moe_rendezvous *v, uint32_t type, const unsigned char *body,
                                    size_t bytes, struct moe_meeting *m, struct moe_err *err)
 {
@@ -199,7 +201,7 @@ static enum moe_code join_as_client(const struct moe_rendezvous *v, const struct
     double soon = moe_now() + MOE_RENDEZVOUS_PATIENCE;
     enum moe_code code = receive_challenge(&t, head, soon, err);
     if (code == MOE_OK) code = join(&t, failure, mine, bytes, soon, err);
-    /* rank 0 may have come just now, and waits as long for the others */
+    /* rank 0 may have come just now, and waits for the others as long as this rank waited for it */
     if (code == MOE_OK) code = receive_decision(&t, m, soon + v->timeout, err);
     close(t.fd);
     return code;
@@ -217,7 +219,8 @@ enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_er
     enum moe_code code = v->rank ? join_as_client(v, &said, mine, bytes, m, err)
                                  : moe_rendezvous_host(v, &said, mine, bytes, m, err);
     bool told = m->told || !v->rank;
-    if (code != MOE_OK && !told && said.code != MOE_OK) { /* it says more than that nobody could be told */
+    /* its own failure says more than that rank 0 did not answer */
+    if (code != MOE_OK && !told && said.code != MOE_OK) {
         code = said.code;
         *err = said;
     }

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/rendezvous.h - how processes that know their number and one name learn of each other: rank 0
- * listens there, the others come, each brings its address, all get all.  Nothing is kept open afterwards.
+/* runtime/comm/rendezvous.h - how the processes of a run, which know their rank and the name of one socket,
+ * get the addresses of all ranks: rank 0 listens at that name, the others connect, each sends its address,
+ * and rank 0 sends all addresses to all.  No connection stays open afterwards.
  *
- * Rank 0 serves all connections side by side under one deadline, holds a bounded number of those that have
- * not joined (the oldest goes when there are more), and reads a bounded number of bytes from each, so whoever
- * says nothing, or something else, costs nothing and ends nothing.
+ * Rank 0 serves all connections side by side under one deadline.  It keeps a bounded number of connections
+ * that have not joined (it closes the oldest when there are more) and reads a bounded number of bytes from
+ * each, so a client that sends nothing, or something else, neither costs much nor ends the run.
  *
- *     rank r   HELLO      its nonce
- *     rank 0   CHALLENGE  its own nonce, signed: it knows the secret
- *     rank r   JOIN       what it failed with, or its settings and its address, signed: so does this rank
- *     rank 0   WELCOME    the run's key and all addresses; or REFUSED, with the failure; signed
+ *     rank r   HELLO      its nonce; the frame has magic number and version
+ *     rank 0   CHALLENGE  its own nonce, signed: rank 0 knows the secret
+ *     rank r   JOIN       its failure, or its settings and its address, signed: rank r knows the secret
+ *     rank 0   WELCOME    the key of the run and all addresses; or REFUSED, with the reason; signed
  *
- * Without a secret nothing is signed, and whoever reaches the name can join. */
+ * Ranks that do not belong together are refused: of another version (the frames differ), of another number
+ * of ranks, or with other settings (struct moe_agreement: options, model, plans, prompts).  Rank 0 sends
+ * REFUSED to all that have joined as soon as it knows a reason, and to those that come within the next
+ * seconds.
+ *
+ * Without a secret nothing is signed, and every process that can connect to the name can join. */
 #ifndef MOE_RUNTIME_COMM_RENDEZVOUS_H
 #define MOE_RUNTIME_COMM_RENDEZVOUS_H
 
@@ -21,35 +27,39 @@
 struct moe_rendezvous {
     const char *where; /* socket.h */
     int rank, ranks;
-    double timeout;                       /* seconds that ranks have to come */
+    double timeout;                       /* seconds within which all ranks must have come */
     const struct moe_agreement *settings; /* MOE_MISMATCH, naming the first, when they differ */
     const struct moe_secret *secret;      /* NULL: none */
-    /* Told to a person once they have waited, and then what changes; NULL: nothing. */
+    /* Called with a line for the user once the wait gets long, and when another rank has come; may be
+     * NULL. */
     void (*tell)(void *ctx, const char *line);
     void *ctx;
 };
 
-/* What all ranks have afterwards: the addresses, one behind the other, rank r's at offset[r]. */
+/* What all ranks have afterwards: the addresses, one behind the other; that of rank r begins at offset[r]. */
 struct moe_meeting {
     unsigned char *all;
     size_t *offset; /* [ranks + 1] */
     unsigned char key[MOE_WIRE_KEY];
-    bool told; /* after a failure: rank 0 knows of it, so it need not be said twice */
+    bool told; /* after a failure: rank 0 knows of it and reports it, so that this rank need not */
 };
 
-/* mine [bytes]: this rank's address, at most MOE_WIRE_ADDRESS_MAX.  failure: what this rank has failed with
- * already, code MOE_OK for nothing: then all ranks that come, this one included, return the failure of the
- * lowest rank that has one.  MOE_DEVICE when a rank does not come in time, or comes twice; MOE_MISMATCH when
- * ranks do not belong together.  Nothing is owned on failure. */
+/* mine [bytes]: the address of this rank, at most MOE_WIRE_ADDRESS_MAX bytes.
+ * failure: what this rank has failed with already (code MOE_OK: it has not): then all ranks, this one
+ *   included, return this failure, or that of another rank which came to rank 0 first; rank 0's own goes
+ *   before all others.
+ * MOE_DEVICE when a rank does not come in time, or comes twice; MOE_MISMATCH when ranks do not belong
+ * together.  On success the caller releases *m; on failure there is nothing to release. */
 enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_err *failure, const void *mine,
                              size_t bytes, struct moe_meeting *m, struct moe_err *err);
 void moe_meeting_release(struct moe_meeting *m);
 
-/* rendezvous-host.c: rank 0's part of the above. */
+/* rendezvous-host.c: what moe_rendezvous does in rank 0. */
 enum moe_code moe_rendezvous_host(const struct moe_rendezvous *v, const struct moe_err *failure,
                                   const void *mine, size_t bytes, struct moe_meeting *m, struct moe_err *err);
 
-/* Seconds for a message once it has begun; and before a person is told who is waited for. */
+/* PATIENCE: seconds within which a message must be complete.  SILENCE: seconds before the user is told
+ * which ranks are missing. */
 enum { MOE_RENDEZVOUS_PATIENCE = 10, MOE_RENDEZVOUS_SILENCE = 2 };
 
 #endif

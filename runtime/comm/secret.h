@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/secret.h - what only the ranks of a run know (--secret-file), and messages signed with it. */
+/* runtime/comm/secret.h - the secret that only the ranks of a run know (--secret-file), and signatures made
+ * with it.  Any thread may call these functions. */
 #ifndef MOE_RUNTIME_COMM_SECRET_H
 #define MOE_RUNTIME_COMM_SECRET_H
 
@@ -13,16 +14,17 @@ struct moe_secret {
     unsigned char key[MOE_SECRET_MAX];
 };
 
-/* The bytes of a file without the line end behind them.  MOE_USAGE for a file that is no plain file, is of
- * another user (root may own it), can be read or written by others, or has fewer than MOE_SECRET_MIN or more
- * than MOE_SECRET_MAX bytes. */
+/* Reads the bytes of a file, without the line end behind them.  MOE_USAGE for a file that is no plain file,
+ * is of another user (root may own it), can be read or written by others, or has fewer than MOE_SECRET_MIN
+ * or more than MOE_SECRET_MAX bytes. */
 enum moe_code moe_secret_read(struct moe_secret **s, const char *path, struct moe_err *err);
 void moe_secret_free(struct moe_secret **s); /* NULL-safe; nulls; the memory is cleared first */
 
-/* Numbers that nobody can foresee. */
+/* Writes random bytes that nobody can foresee (from the system). */
 enum moe_code moe_secret_random(void *out, size_t bytes, struct moe_err *err);
 
-/* One side's and the other side's nonce of a connection: they make an old message worthless in a new one. */
+/* The nonces of both sides of a connection.  They are signed too, so that a signature of an old connection
+ * is worth nothing in a new one. */
 struct moe_nonces {
     unsigned char client[MOE_WIRE_NONCE], host[MOE_WIRE_NONCE];
 };

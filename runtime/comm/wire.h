@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/wire.h - what ranks say to each other, as bytes: the one place that lays messages out and
- * reads them.  No I/O, no state.
+/* runtime/comm/wire.h - the layout of all messages between ranks: this is the one place that writes them as
+ * bytes and reads them.  It does no I/O and keeps no state; any thread may call it.
  *
- * Whatever arrives is a stranger's until it has been through here: every length is held against the bytes
- * that are there, every number against what it may be, every text is cut out, ended and made fit for a
- * terminal.  Numbers are little-endian.  The version is that of all messages; ranks compare it when they
- * meet, before anything else is read.
+ * Nothing that arrives is trusted until a function here has read it: each checks every length against the
+ * bytes that are there and every number against its range, and makes every text end with NUL and safe to
+ * print.  Numbers are little-endian.  The first message between two ranks begins with a magic number and
+ * MOE_WIRE_VERSION, which is the version of all messages; ranks compare it before they read anything else.
  *
- * Functions named put write, into room that the _BYTES constant, or the function beside them, says; functions
- * named get read, and return false when the bytes are no such message: what they had to fill is then of no
- * meaning. */
+ * A function named put writes into memory of the size that the constant _BYTES or the function _bytes
+ * beside it says.  A function named get reads, and returns false when the bytes are no such message; the
+ * contents of its outputs are then undefined. */
 #ifndef MOE_RUNTIME_COMM_WIRE_H
 #define MOE_RUNTIME_COMM_WIRE_H
 
@@ -21,7 +21,7 @@
 
 enum {
     MOE_WIRE_VERSION = 3,
-    MOE_WIRE_NONCE = 32, /* bytes of a number that is used once */
+    MOE_WIRE_NONCE = 32, /* bytes of a random number that is used once */
     MOE_WIRE_MAC = 32,   /* bytes at the end of a body that prove who wrote it; zeros without a secret */
     MOE_WIRE_KEY = 16,   /* bytes of a run's key, which every message between its ranks carries */
     MOE_WIRE_ADDRESS_MAX = 1 << 17,
@@ -29,15 +29,16 @@ enum {
 
 /* ---- errors ---- */
 
-/* The code of a failure that another process reports: one of the contract that is none of success; MOE_DEVICE
- * in place of any other. */
+/* The code of a failure that another process reports: `code` when it is one of enum moe_code and not
+ * MOE_OK, MOE_DEVICE else. */
 enum moe_code moe_wire_code(uint64_t code);
 enum {
     MOE_WIRE_ERR_BYTES = 4 + 3 * 2 + sizeof((struct moe_err *)0)->msg + sizeof((struct moe_err *)0)->file +
                          sizeof((struct moe_err *)0)->tensor
 };
 size_t moe_wire_err_put(unsigned char out[MOE_WIRE_ERR_BYTES], const struct moe_err *err); /* bytes written */
-/* A failure, always with a code of the contract and a sentence.  [bytes] may be more than it takes. */
+/* Reads a failure.  err->code is then one of enum moe_code, not MOE_OK, and the message is not empty.
+ * `bytes` may be more than the failure takes. */
 bool moe_wire_err_get(const unsigned char *p, size_t bytes, struct moe_err *err);
 
 /* ---- at the rendezvous (rendezvous.h tells who says what) ---- */
@@ -50,7 +51,7 @@ enum moe_wire_type {
     MOE_WIRE_REFUSED
 };
 
-/* In front of every body. */
+/* The frame in front of every body.  Written with the magic number before it. */
 struct moe_wire_frame {
     uint32_t version;
     int32_t rank, ranks;
@@ -61,12 +62,12 @@ enum { MOE_WIRE_FRAME_BYTES = 40 };
 void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct moe_wire_frame *f);
 bool moe_wire_frame_get(const unsigned char in[MOE_WIRE_FRAME_BYTES],
                         struct moe_wire_frame *f); /* false: of some other program */
-/* The most that the body of a frame of this type may have, for a run of so many ranks; 0: no such type. */
+/* The largest body that a frame of this type may have in a run of so many ranks; 0: there is no such type. */
 uint64_t moe_wire_body_max(uint32_t type, int ranks);
 
 /* HELLO is a nonce, CHALLENGE a nonce and a MAC, REFUSED an error and a MAC. */
 
-/* JOIN, without its MAC.  failure.code MOE_OK: none. */
+/* JOIN, without its MAC: the failure of the rank (code MOE_OK: none), its settings and its address. */
 struct moe_wire_join {
     struct moe_err failure;
     struct moe_agreement settings;
@@ -75,11 +76,11 @@ struct moe_wire_join {
 };
 size_t moe_wire_join_bytes(const struct moe_wire_join *j);
 void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j);
-/* The address stays where it is, in p.  A rank without a failure has one. */
+/* j->address points into p.  A rank without a failure has an address. */
 bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j);
 
-/* WELCOME, without its MAC: the run's key, the lengths of all addresses, the addresses.  offset [ranks + 1].
- */
+/* WELCOME, without its MAC: the run's key, the lengths of all addresses, the addresses.  offset:
+ * [ranks + 1]. */
 size_t moe_wire_welcome_bytes(int ranks, size_t addresses);
 void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_KEY], int ranks,
                           const size_t *offset, const unsigned char *all);
@@ -98,34 +99,35 @@ bool moe_wire_head_get(const void *in, size_t bytes, struct moe_wire_head *h);
 
 /* ---- requests and replies (ep-internal.h has the parts behind these heads) ---- */
 
-/* What every rank of a run knows, and holds the others' numbers against. */
+/* The dimensions that every rank of a run knows.  The numbers in messages are checked against them. */
 struct moe_wire_shape {
     int64_t layers, experts, hidden;
-    int64_t choices; /* most that a batch has: tokens times experts a token */
+    int64_t choices; /* of the largest batch: tokens times experts a token */
     int64_t n_moe;   /* layers with experts */
-    size_t request_bytes, reply_bytes;
+    size_t request_bytes, reply_bytes; /* of a slot */
 };
 
-/* How far a rank has moved to a new plan: in front of every request and reply. */
+/* How far a rank is in the change to a new plan; every request and reply has it in its head. */
 struct moe_wire_progress {
-    uint32_t moves;        /* plans that it has left behind */
-    int32_t ready, dispatching; /* MoE layers that it has mapped by the new plan; that it asks for by it */
+    uint32_t moves;        /* changes of plan that it has completed */
+    int32_t ready;         /* MoE layers that it has mapped by the new plan */
+    int32_t dispatching;   /* MoE layers that it dispatches by the new plan */
 };
 
-/* A request: this, uint16_t counts [E] (the asker's choices in this layer), struct moe_wire_pair [pairs],
- * float rows [rows][H]; each at 64. */
+/* The head of a request.  Behind it stand uint16_t counts [E] (how many tokens the client has for each
+ * expert of this layer), struct moe_wire_pair [pairs] and float rows [rows][H], each aligned to 64 bytes. */
 struct moe_wire_request {
-    uint64_t pass; /* of the asker: the lowest (pass, layer) is served first */
+    uint64_t pass; /* of the client: the server computes the lowest (pass, layer) first */
     int32_t layer, rows, pairs;
     struct moe_wire_progress at;
 };
 struct moe_wire_pair {
     int32_t row, expert;
 };
-/* A reply: this, float rows [pairs][H]; each at 64.  code: not MOE_OK when the server failed; then its error
- * follows instead. */
+/* The head of a reply.  Behind it stand float rows [pairs][H], aligned to 64 bytes; where code is not
+ * MOE_OK, the error of the server stands there instead. */
 struct moe_wire_reply {
-    uint64_t pass; /* the largest that the server has seen */
+    uint64_t pass; /* the largest one that the server has seen */
     int32_t pairs;
     uint32_t code;
     struct moe_wire_progress at;
@@ -144,17 +146,17 @@ static inline size_t moe_wire_rows_at(int64_t experts, int64_t pairs)
 
 void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_request *q);
 struct moe_wire_request moe_wire_request_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD]); /* unchecked */
-/* Whether `bytes` bytes of a slot are a request that a rank of this shape may serve: its numbers, its counts,
- * every pair, and all rows there. */
+/* Whether `bytes` bytes of a slot are a request that a rank of this shape may compute: all numbers, counts
+ * and pairs are in range, and all rows are there. */
 bool moe_wire_request_sound(const unsigned char *slot, size_t bytes, const struct moe_wire_shape *s);
 void moe_wire_reply_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_reply *p);
 struct moe_wire_reply moe_wire_reply_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD]); /* unchecked */
-/* Whether they are a reply to a request of `pairs` pairs: with all rows there, or with an error, which *err
- * then has (else err->code is MOE_OK). */
+/* Whether `bytes` bytes of a slot are a reply to a request of `pairs` pairs: either all rows are there, and
+ * err->code is MOE_OK, or *err is the error of the server. */
 bool moe_wire_reply_sound(const unsigned char *slot, size_t bytes, int32_t pairs,
                           const struct moe_wire_shape *s, struct moe_err *err);
 
-/* ---- results, said to all ---- */
+/* ---- results, which a rank says to all others ---- */
 
 struct moe_wire_sequence {
     int64_t index, n;

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Bytes [from, to) of a file. */
 struct range { int32_t file; uint64_t from, to; };
 struct ranges { struct range *v; size_t n, cap; };
 
@@ -20,6 +21,7 @@ static int by_place(const void *a, const void *b)
     return (x->from > y->from) - (x->from < y->from);
 }
 
+/* Adds the planes of a tensor; false: no memory. */
 static bool add(struct ranges *r, const struct moe_tensor *t)
 {
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
@@ -37,7 +39,7 @@ static bool add(struct ranges *r, const struct moe_tensor *t)
     return true;
 }
 
-/* Sort, and join what is less than a page apart. */
+/* Sorts the ranges, and joins those that are less than a page apart. */
 static void join(struct ranges *r, uint64_t page)
 {
     size_t n = 0;
@@ -70,7 +72,8 @@ static enum moe_code map(struct moe_resident *p, struct ranges *r, struct moe_er
     return MOE_OK;
 }
 
-/* No access again to the pages that hold nothing but these ranges: those at their ends may be others' too. */
+/* Takes away the access to the pages that hold nothing but these ranges; pages at their ends may hold other
+ * tensors. */
 static void unmap(struct moe_resident *p, struct ranges *r)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -138,7 +141,7 @@ void moe_resident_close(struct moe_resident **pp)
 
 /* ---- experts ---- */
 
-/* src is a staged part; rank -1: this one. */
+/* The three matrices of an expert. */
 static const enum moe_role roles[] = { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP, MOE_ROLE_EXPERT_DOWN };
 
 static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struct ranges *r)
@@ -150,6 +153,7 @@ static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struc
     return true;
 }
 
+/* Sets the weights of an expert in the model: NULL when it is not resident. */
 static void show(const struct moe_resident *p, int layer, int64_t e, struct moe_model *m)
 {
     struct moe_expert *x = m ? &m->layers[layer].experts[e] : NULL;
@@ -194,6 +198,6 @@ void moe_resident_keep(struct moe_resident *p, int layer, const bool *held, stru
         have[e] = false;
         show(p, layer, e, m);
     }
-    if (listed) unmap(p, &r); /* else they stay mapped, and unused */
+    if (listed) unmap(p, &r); /* without memory for the list they stay mapped, and unused */
     free(r.v);
 }

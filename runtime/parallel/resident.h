@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/parallel/resident.h - the part of a model that one rank maps: everything but routed
- * experts, and of these its own.
+/* runtime/parallel/resident.h - the resident experts of one rank: this maps everything of a model but its
+ * routed experts, and of these only those that the rank holds.
  *
- * Every file of the source gets its address range reserved whole, without access, and what the rank holds is
- * mapped into it, by whole
- * pages: so weights lie where descriptors say they do, experts come and go while the model is in use, and a
- * rank that touched what it does not hold would be stopped by the processor. */
+ * For every file of the source it reserves the whole address range, without access, and maps into it, by
+ * whole pages, what the rank holds.  So weights lie where the descriptors say, experts are mapped and
+ * unmapped while the model is in use, and an access to an expert that is not resident ends the process.
+ *
+ * One thread at a time may call these functions, and none while another one computes with the experts
+ * concerned. */
 #ifndef MOE_RUNTIME_PARALLEL_RESIDENT_H
 #define MOE_RUNTIME_PARALLEL_RESIDENT_H
 
@@ -13,27 +15,26 @@
 #include "runtime/plan/plan.h"
 
 struct moe_resident {
-    struct moe_source source;  /* as the whole one, but for files[].map: for moe_model_open */
-    bool *held;                /* [layers, experts] */
+    struct moe_source source;  /* a copy of the whole source with other files[].map, for moe_model_open */
+    bool *held;                /* [layers, experts] this expert is resident */
     uint64_t mapped;           /* bytes mapped now (pages that two ranges share count twice) */
 };
 
-/* Maps what is not a routed expert.  `whole` must outlive the part; it need not be mapped. */
+/* Maps what is not a routed expert.  The caller closes `whole`, which need not be mapped, after *p. */
 enum moe_code moe_resident_open(struct moe_resident **p, const struct moe_source *whole, struct moe_err *err);
-void moe_resident_close(struct moe_resident **p); /* NULL-safe; nulls; the model that uses it is closed */
+void moe_resident_close(struct moe_resident **p); /* NULL-safe; nulls; after the model that uses it */
 
 static inline bool moe_resident_holds(const struct moe_resident *p, int layer, int64_t expert)
 {
     return p->held[layer * p->source.config.n_routed_experts + expert];
 }
 
-/* Map these experts of a layer (held [experts]; those that are mapped stay), and let the model,
- * unless NULL, see them.  What was mapped stays after a failure.  MOE_MISMATCH for one that was
- * not staged into the source. */
+/* Maps the experts held [experts] of a layer besides those that are mapped, and sets their weights in *m
+ * (may be NULL).  After a failure some of them may be mapped.  MOE_MISMATCH for an expert that was not
+ * staged into the source. */
 enum moe_code moe_resident_add(struct moe_resident *p, int layer, const bool *held, struct moe_model *m,
                                struct moe_err *err);
-/* Unmap all experts of a layer but these; the model, unless NULL, forgets them.  Nobody
- * may be computing with them. */
+/* Unmaps all experts of a layer but held [experts], and clears their weights in *m (may be NULL). */
 void moe_resident_keep(struct moe_resident *p, int layer, const bool *held, struct moe_model *m);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-baselines.h - placements that others would make, held against the same bound
+/* runtime/plan/plan-baselines.h - placements that other programs would make, compared with the same bound
  * as the plan: --baseline. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_BASELINES_H
 #define MOE_RUNTIME_PLAN_PLAN_BASELINES_H

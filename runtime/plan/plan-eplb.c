@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What others do, to compare with: experts in order, dealt out, and DeepSeek's EPLB (the steps and ties of
- * its published eplb.py, in float32 as there, so that the result is the same slot by slot). */
+/* Placements of other programs, for comparison: experts in order, round robin, and DeepSeek's EPLB (the
+ * steps and ties of its published eplb.py, in float32 as there, so that the result is the same slot by
+ * slot). */
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>

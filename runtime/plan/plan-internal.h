@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-internal.h - one layer while it is being planned; for runtime/plan/ alone. */
+/* runtime/plan/plan-internal.h - the state of one layer while it is being planned.  Only runtime/plan/
+ * includes it; each struct moe_place belongs to one thread. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 #define MOE_RUNTIME_PLAN_PLAN_INTERNAL_H
 
@@ -17,25 +18,25 @@ struct moe_place {
     const double *w;        /* [experts][windows] load, scaled */
     int32_t *first;         /* [ranks + 1] */
     int32_t *slot;          /* [slots]; -1: empty */
-    int32_t *fill;          /* [ranks] slots in use, while filling */
-    int32_t *count;         /* [experts] */
-    uint8_t *has;           /* [ranks][experts] */
+    int32_t *fill;          /* [ranks] slots in use, while they are filled */
+    int32_t *count;         /* [experts] copies */
+    uint8_t *has;           /* [ranks][experts] the rank holds a copy */
     double *piece;          /* [experts][windows] w / count */
     double *size;           /* [experts] the largest of them over windows */
     double *load;           /* [ranks][windows] */
-    /* [ranks][ranks] load of the experts whose only two copies lie there; NULL unless
-     * one rank is to be survived */
+    /* [ranks][ranks] load that one rank takes over when the other is lost (plan-place.c); NULL unless the
+     * plan is to survive the loss of one rank */
     double *pair;
-    /* [experts] sum of rank + 1 over the ranks that hold it: tells the other of two */
-    int32_t *home;
-    double max_pair;       /* what a pair may have: when one of the two is lost, the other has all of it */
+    int32_t *home;          /* [experts] sum of rank + 1 over its ranks: of two, one gives the other */
+    double max_pair;        /* the largest value that `pair` may have (plan-place.c) */
     double *cost;           /* [ranks] the largest over windows */
     int32_t *order, *had;   /* [experts] scratch */
     int32_t *kept;          /* [slots] scratch */
     int32_t *holders;       /* [ranks] scratch: the ranks that hold one expert */
     double mean;
     const struct moe_cancel *cancel;
-    /* copies are given so that pieces stay small with this many of each lost; at most floor - 1 */
+    /* copies are given so that the largest piece is small when this many copies of each expert are lost; at
+     * most floor - 1 */
     int32_t lose;
     int64_t work;           /* evaluations left: the search ends by counting, not by the clock */
     struct moe_arena arena;
@@ -44,32 +45,39 @@ struct moe_place {
 enum moe_code moe_place_open(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
                              struct moe_err *err);
 void moe_place_close(struct moe_place **s);
-/* The scaled loads of a row: w [experts][windows], as struct moe_place has it; *mean the
- * load of a rank on average. */
+/* Computes the scaled loads of a row: w [experts][windows], as in struct moe_place; *mean: the mean load of
+ * a rank. */
 void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean);
 
-void moe_place_counts(struct moe_place *s);                 /* copies of each expert: least largest piece */
-void moe_place_more(struct moe_place *s, int32_t left);      /* so many more of them */
-void moe_place_pack(struct moe_place *s);                   /* longest piece first */
-void moe_place_empty(struct moe_place *s);                  /* no slot in use; then: */
-/* into the next slot of a rank with room that lacks it */
+/* Decides how many copies each expert gets, so that the largest piece is as small as possible. */
+void moe_place_counts(struct moe_place *s);
+/* Gives out `left` more copies in the same way. */
+void moe_place_more(struct moe_place *s, int32_t left);
+/* Puts all copies into slots, largest piece first. */
+void moe_place_pack(struct moe_place *s);
+/* Empties all slots, for the two functions that follow. */
+void moe_place_empty(struct moe_place *s);
+/* Puts a copy of e into the next slot of a rank that has a free one and lacks e. */
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e);
-void moe_place_one(struct moe_place *s, int32_t e);         /* where the cost is least */
-/* piece, size, load, cost, has from slot and count */
+/* Puts a copy of e on the rank where the cost is least. */
+void moe_place_one(struct moe_place *s, int32_t e);
+/* Computes piece, size, load, cost and has from slot and count. */
 void moe_place_loads(struct moe_place *s);
-/* With nodes: experts whose copies all lie in one get one elsewhere, as far as that can be (plan-nodes.c). */
+/* Gives experts whose copies all lie in one node a copy in another node, as far as possible
+ * (plan-nodes.c). */
 void moe_place_nodes(struct moe_place *s);
+/* Whether the copies of e, without the one on rank `gone` (-1: all), lie in two nodes or more. */
 bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone);
-/* May the copy of e on this rank go, and the others still be in two nodes, if they are now? */
+/* Whether the copy of e on this rank may go: the others still lie in two nodes, if all do now. */
 bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e);
-/* until the largest cost is at most goal, or nothing helps */
+/* Exchanges slots until the largest cost is at most goal, or nothing helps (plan-exchange.c). */
 void moe_place_exchange(struct moe_place *s, double goal);
-/* May expert e, coming to rank `to`, share it with the other rank that has it (but `from`,
- * which it leaves; -1: none)? */
+/* Whether rank `to` may get a copy of e, so that no limit max_pair is exceeded.  from: the rank which e
+ * leaves; -1: none. */
 bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
-/* e, not yet or no longer there, with its other rank */
+/* Updates `pair` (plan-place.c) when e comes to `rank` (sign 1) or leaves it (-1), before `has` changes. */
 void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign);
-void moe_place_loosen(struct moe_place *s, double by);      /* ranks may have more in common */
+void moe_place_loosen(struct moe_place *s, double by); /* raises max_pair by this factor */
 double moe_place_max(const struct moe_place *s, int32_t *rank);
 
 static inline bool moe_place_has(const struct moe_place *s, int32_t r, int32_t e)
@@ -96,17 +104,18 @@ static inline double moe_place_cost_with(const struct moe_place *s, int32_t r, i
     return max;
 }
 
-/* From an old plan: what fits of it stays where it was, the rest is filled. */
+/* Starts from an old plan: what fits of it stays in its slots, the rest is filled. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
-/* Move few slots until the largest cost is at most goal, by about `work` comparisons; without `old`, any. */
+/* Changes few slots of `old` until the largest cost is at most goal, by about `work` comparisons; old NULL:
+ * any slots. */
 enum moe_code moe_place_refine(struct moe_place *s, const struct moe_plan_layer *old, double goal,
                                int64_t work, struct moe_err *err);
-/* Rename ranks with equally many slots so that most experts stay where they were. */
+/* Renames ranks with equally many slots, so that as many experts as possible stay where they were. */
 enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from,
                                 const struct moe_plan_layer *old, struct moe_err *err);
 int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from,
                         const struct moe_plan_layer *old);
-/* Slots in order: by expert, but what stays from `old` keeps its place. */
+/* Orders the slots of each rank by expert, except that what stays from `old` keeps its slot. */
 void moe_place_order(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
 
 /* The optimum where the instance is small, by branch and bound: true when it was proven, s then

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Planning from an old plan: keep what fits, or rename the ranks of a fresh plan. */
+/* Plans from an old plan: it keeps the slots that fit, or renames the ranks of a fresh plan so that few
+ * experts move. */
 #include "runtime/plan/plan-internal.h"
 
 #include <stdlib.h>

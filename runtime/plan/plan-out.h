@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-out.h - a plan for others: engines' files, a picture, and the part of a
- * container that some ranks need.  Nothing here is bound to a thread. */
+/* runtime/plan/plan-out.h - what can be made of a plan: files for other engines, a picture, and
+ * the part of a container that some ranks need.  Any thread may call these functions. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_OUT_H
 #define MOE_RUNTIME_PLAN_PLAN_OUT_H
 

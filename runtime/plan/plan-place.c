@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One layer: copies of each expert, longest piece first, loads. */
+/* Places the experts of one layer: it decides how many copies each expert gets, puts the copies into the
+ * slots of ranks (largest piece first), and adds up the loads.  A piece is the load of one copy: the
+ * expert's load divided by its copies. */
 #include "runtime/plan/plan-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { PAIRS_MAX = 1024 };
-static const double PAIR_SHARE = 0.3; /* of the mean load */
+/* Two ranks may have experts in common whose load is this share of the mean load of a rank. */
+static const double PAIR_SHARE = 0.3;
 
 void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean)
 {
@@ -144,9 +147,13 @@ void moe_place_counts(struct moe_place *s)
     moe_place_more(s, s->slots - s->floor * s->experts);
 }
 
-/* ---- pairs: of an expert with c copies, what one rank has to take over of it when another
- * is lost: w / (c - 1) ---- */
+/* ---- pairs of ranks ----
+ *
+ * When a rank is lost, the other ranks that hold its experts take over their tokens.  pair[a][b] is the
+ * load that rank b takes over when rank a is lost: w / (c - 1) for each expert of load w with c copies, two
+ * of them on a and b.  max_pair limits it, so that the loss of a rank does not fall on one other rank. */
 
+/* What each other rank that holds e takes over of it when one of them is lost. */
 static double taken_over(const struct moe_place *s, int32_t e)
 {
     return s->size[e] * s->count[e] / (s->count[e] - 1);
@@ -158,8 +165,8 @@ static void pair_change(struct moe_place *s, int32_t rank, int32_t q, double w)
     s->pair[(int64_t)q * s->ranks + rank] += w;
 }
 
-/* e leaves `rank` (sign -1) or comes to it (1); home, not has, says where else it
- * is when it has two copies. */
+/* Updates `pair` when e leaves `rank` (sign -1) or comes to it (sign 1).  For an expert with two copies
+ * `home` tells the other rank.  Called before `has` changes. */
 void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign)
 {
     if (!s->pair) return;
@@ -170,6 +177,7 @@ void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sig
         if (q != rank && moe_place_has(s, q, e)) pair_change(s, rank, q, sign * taken_over(s, e));
 }
 
+/* Whether ranks `to` and q may have e in common: always when they have nothing in common yet. */
 static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
 {
     double now = s->pair[(int64_t)to * s->ranks + q];
@@ -190,7 +198,7 @@ bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, i
 
 void moe_place_loosen(struct moe_place *s, double by)
 {
-    /* what a rank takes over in all, from each of the others alike */
+    /* the load that one rank takes over from each of the others, if all take over the same */
     double even = 2 * s->mean / (s->ranks - 1);
     s->max_pair = by * (even > s->max_pair ? even : s->max_pair);
 }
@@ -222,7 +230,8 @@ static int32_t on_node(const struct moe_place *s, int32_t node, int32_t e)
     return n;
 }
 
-/* No rank with room lacks e: give one of them another expert of a rank that lacks e, and e to that one. */
+/* Called when every rank with a free slot holds e already: moves an expert of a rank that lacks e to one of
+ * them, and puts e into the slot that becomes free. */
 static void make_room(struct moe_place *s, int32_t e)
 {
     for (int32_t r = 0; r < s->ranks; r++) {
@@ -247,7 +256,8 @@ static void make_room(struct moe_place *s, int32_t e)
     }
 }
 
-/* As moe_place_pair_takes(s, to, -1, e) says where the first `n` of s->holders hold e. */
+/* The same as moe_place_pair_takes(s, to, -1, e), when the first n of s->holders are the ranks that hold
+ * e. */
 static bool pairs_take(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
 {
     if (!s->pair || s->count[e] < 2) return true;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-proof.h - what a plan is worth: loads, bounds, losses and moves, layer by layer.  Loads
- * are as in plan-search.h. */
+/* runtime/plan/plan-proof.h - the proof of a plan: how good it is, by its loads, bounds, losses and moves,
+ * layer by layer.  Loads are as in plan-search.h. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_PROOF_H
 #define MOE_RUNTIME_PLAN_PLAN_PROOF_H
 

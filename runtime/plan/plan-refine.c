@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Moving few slots of an old plan.  Excess is what ranks have above the goal, all together; each step is the
- * one that takes away most of it for each slot moved: a swap of two slots, or a copy of one expert that
- * becomes another's.
+/* Refines a placement by changing few slots of an old plan.  The excess is the load above the goal, added
+ * up over all ranks.  Each step is the one that removes most excess for each slot that changes: it swaps
+ * two slots, or gives a slot of one expert to another one.
  *
- * A step changes few ranks, so that the best swap of two ranks is kept until one of them changes; and of a
- * copy it is first asked what it can take away at most, which is quickly told: in one place, and on the ranks
- * that hold its expert.  Where there is no old plan, no step is dearer than another. */
+ * A step changes few ranks, so the best swap of two ranks is kept until one of them changes.  For a slot
+ * that gets another expert an upper bound of what it can remove is computed first, which is fast: it is the
+ * excess of its own rank and of the ranks that hold the new expert.  Without an old plan all steps cost the
+ * same. */
 #include "runtime/plan/plan-internal.h"
 
 #include <string.h>

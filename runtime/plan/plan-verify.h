@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-verify.h - a plan's claims held against its slots and the statistics.
+/* runtime/plan/plan-verify.h - checks what a plan claims (loads, bounds, losses) against its slots and the
+ * statistics.
  *
  * Shares no code with the planner: it reads plan.json by itself and computes every number in its own way
  * (tests/cli/t-plan.sh checks that neither includes the other).  tests/readers/verifyplan.py does the same

@@ -3,9 +3,9 @@
  * and the split of a batch over replicas.
  *
  * The file plan.json (docs/reference/placement.md).  This header is what a runtime needs: read a plan,
- * hold it against the model, and for each batch share every expert's tokens out over the ranks that
- * hold it.  How plans are found is runtime/plan/plan-search.h.  A plan is immutable after it is made
- * and safe from any thread. */
+ * check it against the model, and for each batch divide every expert's tokens among the ranks that hold it.
+ * How plans are found is runtime/plan/plan-search.h.  A plan is immutable after it is made and safe from
+ * any thread. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_H
 #define MOE_RUNTIME_PLAN_PLAN_H
 
