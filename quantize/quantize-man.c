@@ -45,3 +45,25 @@ const char moe_quantize_examples[] =
     "moe-quantize Kimi-K2 --layers 0-1 -o part-1.moe\n"
     "moe-quantize Kimi-K2 --layers 2-3 -o part-2.moe\n"
     "moe-convert --merge part-1.moe part-2.moe -o whole.moe";
+
+const char moe_quantize_json_keys[] =
+    "method, input_bytes, output_bytes, tensors, seconds, peak_rss, output, weights_quantized, "
+    "relative_error (layers: one object for each with the error of each kind of tensor, sqrt(sum "
+    "(w - w')^2 / sum w^2); total), profile (seconds in read, hash, decode, quantize, error, "
+    "write, summed over threads, and in sync), flops (floating-point operations of a "
+    "calibration, by this run), cold_experts ([layer, expert] of those that calibration hardly "
+    "reached), calibration (of each layer: tokens of each expert, cold experts, the ten worst "
+    "([expert, output error, tokens]), output_error, amax_x and amax_y, clipped (activations "
+    "that the input scale cannot represent: layer, input, clipped, of, largest, limit), bytes, "
+    "peak_rss, seconds and flops of each phase). With --to hf-nvfp4 also flavor, files, "
+    "weights_nvfp4, weights_uncalibrated (without an input scale), weights_decoded (written as "
+    "BF16) and weights_requantized (under the larger global scale of a pair). --report writes "
+    "the same to a file.\n\n"
+    "With --dry-run: method, input_bytes, output_bytes, scratch_bytes, memory_bytes, "
+    "seconds_estimated, disk_bytes (what has to be free where the output goes), "
+    "weights_quantized; with --calib also calib_tokens (of the text, as many as are used), fits "
+    "(whether --memory allows memory_bytes), memory_allowed_bytes, memory_least_bytes (the "
+    "smallest --memory that will do), memory_least_with_scratch_bytes and "
+    "scratch_with_least_bytes (the same with --scratch), partial_bytes (beside the container "
+    "while it is written), flops, product_flops_per_second, experts_at_once. It exits 0 when "
+    "memory is short, too. With --to hf-nvfp4 also what is named above for it.";

@@ -5,5 +5,6 @@
 
 extern const char moe_quantize_description[];
 extern const char moe_quantize_examples[];
+extern const char moe_quantize_json_keys[];
 
 #endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* quantize/request.h - what a quantization is asked for, in the words of the command line, and what it comes
+ * to: method, precision map and layers. */
+#ifndef MOE_QUANTIZE_REQUEST_H
+#define MOE_QUANTIZE_REQUEST_H
+
+#include "model/rewrite/rewrite-hf.h"
+
+#define MOE_QUANTIZE_UNSAID INT64_MIN /* a number of the request that was not asked for */
+
+struct moe_quantize_request {
+    const char *out;                /* the container or directory to write */
+    bool estimate;                  /* only an estimate is wanted: `out` may be NULL */
+    const char *to;                 /* "container" or "hf-nvfp4" */
+    const char *flavor;             /* of hf-nvfp4; NULL: the default */
+    int64_t shard_size;             /* of hf-nvfp4, bytes; unsaid: the default */
+    bool resume, force;
+    int64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what is free */
+    /* "max", "four-over-six", "search", "weighted", "gptq", "fisher", or "auto" */
+    const char *method;
+    const char *scope;              /* what becomes NVFP4: "experts", "mlp" or "all-linear" */
+    const char *const *types;       /* n_types rules REGEX=TYPE; the last match wins */
+    size_t n_types;
+    const char *layers;             /* "A-B": a part of the model; NULL: all */
+    /* calibration */
+    const char *const *calib;       /* n_calib paths of text; none: no calibration */
+    size_t n_calib;
+    const char *chat_template;      /* for conversations; NULL: the model's */
+    int64_t calib_tokens;           /* the first so many tokens of the text */
+    int64_t sequence;               /* tokens of a sequence; unsaid: 2048, or the model's context if less */
+    const char *effort;             /* "fast", "balanced" or "best" */
+    const char *activations;        /* "float", "nvfp4", "nvfp4-four-over-six" or "nvfp4-search" */
+    const char *upstream;           /* "corrected", "quantized" or "source"; NULL: by method */
+    int64_t sensitivity, seed;      /* tokens of the backward pass; of the answers that it draws */
+    const char *scratch;            /* directory for what memory does not hold; NULL: none */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
+};
+#define MOE_QUANTIZE_REQUEST                                                                         \
+    { .to = "container", .shard_size = MOE_QUANTIZE_UNSAID, .method = "auto", .scope = "experts", \
+      .calib_tokens = 1 << 20, .sequence = MOE_QUANTIZE_UNSAID, .effort = "best", .activations = "float", \
+      .sensitivity = 16384 }
+
+/* Methods that need text, from cheap to good. */
+enum moe_calibrated { MOE_NOT_CALIBRATED, MOE_WEIGHTED, MOE_GPTQ, MOE_FISHER };
+
+struct moe_quantize_choice {
+    enum moe_calibrated calibrated; /* what method, text and effort come to */
+    const char *upstream;
+    int sweeps;                     /* passes of descent over all codes */
+    bool hf;                        /* to hf-nvfp4 */
+    struct moe_hf_options export;   /* its mode is that of a container, too */
+    struct moe_layer_range range;
+    struct moe_rewrite_options rewrite; /* points into the choice and the request */
+};
+
+/* MOE_USAGE in a sentence that names the option.  *c points to itself: it stays where it is. */
+enum moe_code moe_quantize_choose(struct moe_quantize_choice *c, const struct moe_quantize_request *q,
+                                  struct moe_err *err);
+/* The method's name as reports give it. */
+const char *moe_quantize_method(const struct moe_quantize_choice *c);
+
+#endif
