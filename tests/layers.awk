@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Fail where a folder includes one above it, or another folder's *-internal.h.  awk -f layers.awk FILES
+# Fail where a folder includes one above it, or another folder's *-internal.h, and where a main has 200 lines or
+# more.  awk -f layers.awk FILES
 BEGIN {
     r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
     within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
@@ -28,4 +29,8 @@ FILENAME ~ /^include\// && /^#include/ && !/<(moe\/[a-z]+|std(bool|def|int))\.h>
 /(^|[^a-z_])(exit|printf|puts) *\(/ && FILENAME ~ /^(base|formats|kernels|model|convert|quantize|runtime)\// && FILENAME !~ /moe-[a-z]*\.c$/ {
     print FILENAME ":" FNR ": only a tool's main prints or exits"; bad = 1
 }
-END { exit bad }
+FILENAME ~ /\/moe-[a-z]*\.c$/ { lines[FILENAME] = FNR }
+END {
+    for (m in lines) if (lines[m] >= 200) { print m ": a main has " lines[m] " lines, and 199 at most"; bad = 1 }
+    exit bad
+}
