@@ -16,6 +16,8 @@
 
 #include "base/err.h"
 
+#include <moe/cancel.h>
+
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -25,14 +27,10 @@ struct moe_cancel {
     const struct moe_cancel *parent; /* NULL: none; set before anybody else sees the token */
 };
 
-/* Ask for the end.  code: MOE_SIGINT ("interrupted") or MOE_SIGTERM ("terminated"); the first one stays.
- * Work sees it at its next check: a request wakes no thread, but waits of this library look at their token
- * again after a second at most, and at once where a signal has ended the wait. */
-void moe_cancel_request(struct moe_cancel *c, enum moe_code code);
-
-/* Whether the end is asked for; false for NULL.  For loops that have no error to return: what they leave is
- * of no use, and whoever called them calls moe_cancel_check before using it. */
-bool moe_is_cancelled(const struct moe_cancel *c);
+/* moe_cancel_request and moe_is_cancelled are public (include/moe/cancel.h).  Work sees a request at its next
+ * check: it wakes no thread, but waits of this library look at their token again after a second at most, and
+ * at once where a signal has ended the wait.  moe_is_cancelled is for loops that have no error to return:
+ * what they leave is of no use, and whoever called them calls moe_cancel_check before using it. */
 
 /* MOE_OK, or the code of the request with a message; MOE_IO once a mapped file could not be read
  * (moe_map_check), which is looked at for NULL too.  Long loops call it between items, and before a result is

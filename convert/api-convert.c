@@ -23,7 +23,7 @@ struct job {
 static enum moe_code to_container(struct job *j, const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_rewrite_options r = { .scope = MOE_SCOPE_NONE, .rest = true, .vision = true,
-                                           .memory = j->o->memory };
+                                           .memory = j->o->memory, .cancel = j->o->cancel };
     struct moe_rewrite_result got;
 
     MOE_TRY(moe_check_vocabulary(src, err));
@@ -38,7 +38,7 @@ static enum moe_code to_container(struct job *j, const struct moe_source *src, s
 
 static enum moe_code to_hf(struct job *j, const struct moe_source *src, struct moe_err *err)
 {
-    const struct moe_export_options x = { .mode = j->mode, .vision = true };
+    const struct moe_export_options x = { .mode = j->mode, .vision = true, .cancel = j->o->cancel };
     struct moe_export_result got;
 
     MOE_TRY(moe_export_hf(src, j->output, &x, NULL, &got, err));
@@ -49,7 +49,8 @@ static enum moe_code to_hf(struct job *j, const struct moe_source *src, struct m
 
 static enum moe_code to_gguf(struct job *j, const struct moe_source *src, struct moe_err *err)
 {
-    const struct moe_gguf_options x = { .mode = j->mode, .outtype = MOE_OUT_AUTO, .memory = j->o->memory };
+    const struct moe_gguf_options x = { .mode = j->mode, .outtype = MOE_OUT_AUTO, .memory = j->o->memory,
+                                        .cancel = j->o->cancel };
     struct moe_gguf_result got;
 
     MOE_TRY(moe_export_gguf(src, j->output, &x, j->pool, NULL, &got, err));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe/convert.h - models written anew in another layout; a container, a checkpoint, GGUF.
+/* moe/convert.h - models written anew in another layout; what holds for moe/quantize.h, too.
  *
  * The output appears under its name whole or not at all.  A container is built as NAME.partial, from which a
  * call that was interrupted can be resumed with the same input and options.  Equal input and options give
@@ -8,9 +8,8 @@
 #ifndef MOE_CONVERT_H
 #define MOE_CONVERT_H
 
-#include <moe/error.h>
+#include <moe/cancel.h>
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +35,7 @@ struct moe_convert_options {
     const char *to;
     bool resume;               /* go on from OUTPUT.partial (containers alone) */
     bool force;                /* replace what is there, once the new one is whole */
+    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
 };
 
 /* source: a container or a checkpoint.  o and w may be NULL; *w is filled in on success.  MOE_EXISTS without

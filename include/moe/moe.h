@@ -33,9 +33,12 @@
 #ifndef MOE_MOE_H
 #define MOE_MOE_H
 
+#include <moe/cancel.h>
 #include <moe/convert.h>
 #include <moe/error.h>
 #include <moe/lm.h>
 #include <moe/model.h>
+#include <moe/plan.h>
+#include <moe/quantize.h>
 
 #endif

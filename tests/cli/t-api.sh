@@ -4,7 +4,7 @@
 # copy through pkg-config, as C and as C++, with the shared library and with the archive, and says what moe-run says;
 # what the API writes is what the tools write.
 . tests/common.sh
-need_tool moe-run moe-plan moe-convert
+need_tool moe-run moe-plan moe-convert moe-quantize
 need_helper test-api
 command -v make >/dev/null || skip "no make"
 command -v pkg-config >/dev/null || skip "no pkg-config"
@@ -79,6 +79,10 @@ count
 
 # ---- the API and the tools ----
 A=$GEN/test-api
+"$A" plan $M 4 >"$T/plan.json" 2>"$T/err" || { cat "$T/err"; fail "no plan"; }
+ok "$BIN/moe-plan" -q $M --ranks 4 -o "$T/tool.json"
+ok cmp "$T/plan.json" "$T/tool.json"
+count
 ok "$A" convert source $M "$T/api.moe"
 ok "$BIN/moe-convert" -q $M -o "$T/tool.moe"
 ok diff -r "$T/api.moe" "$T/tool.moe"
@@ -88,4 +92,12 @@ ok "$A" convert gguf "$T/api.moe" "$T/api.gguf"
 ok "$BIN/moe-convert" -q --to gguf "$T/api.moe" -o "$T/tool.gguf"
 ok cmp "$T/api.gguf" "$T/tool.gguf"
 count
+for method in search gptq; do
+    text= calib=
+    [ $method = search ] || { text=tests/data/tiny-k2/calib.txt; calib="--calib $text --calib-tokens 2048"; }
+    ok "$A" quantize $method $M "$T/api-$method.moe" $text
+    ok "$BIN/moe-quantize" -q --method $method $calib $M -o "$T/tool-$method.moe"
+    ok diff -r "$T/api-$method.moe" "$T/tool-$method.moe"
+    count
+done
 echo "t-api: $checks checks"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public interface as a program sees it, from the headers of include/moe/ alone: errors, structs of other
- * sizes, two models at once.  With arguments it is a small tool for t-api. */
+ * sizes, cancelling from another thread, two models at once.  With arguments it is a small tool for t-api. */
 #include "tests/ok.h"
 
 #include <moe/moe.h>
@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BF16 "tests/data/tiny-k2/bf16"
@@ -201,15 +202,112 @@ static const char *in_dir(const char *name)
 static void test_convert(void)
 {
     struct moe_convert_options o = { .size = sizeof o, .threads = 2 };
+    struct moe_cancel *token;
     struct moe_written w = { .size = sizeof w };
     struct moe_description d = { .size = sizeof d };
 
+    OK(moe_cancel_open(&token, &err) == MOE_OK && !moe_is_cancelled(token) && !moe_is_cancelled(NULL));
+    moe_cancel_request(token, MOE_SIGINT);
+    o.cancel = token;
+    FAILS(MOE_SIGINT, moe_convert_model(BF16, in_dir("a.moe"), &o, &w, &err));
+    o.cancel = NULL;
+    o.resume = true;
     OK(moe_convert_model(BF16, in_dir("a.moe"), &o, &w, &err) == MOE_OK);
     OK(w.tensors > 0 && w.output_bytes > 0 && !w.was_done && !w.weights_quantized);
     OK(moe_describe(in_dir("a.moe"), &d, &err) == MOE_OK && d.container && d.tensors == w.tensors);
     FAILS(MOE_EXISTS, moe_convert_model(BF16, in_dir("a.moe"), NULL, NULL, &err));
     o.to = "elsewhere";
     FAILS(MOE_USAGE, moe_convert_model(BF16, in_dir("b.moe"), &o, NULL, &err));
+    moe_cancel_close(&token);
+    OK(!token);
+}
+
+static const char *const calib[] = { "tests/data/tiny-k2/calib.txt" };
+
+static void *request(void *token)
+{
+    struct timespec soon = { .tv_nsec = 200000000 };
+
+    nanosleep(&soon, NULL);
+    moe_cancel_request(token, MOE_SIGTERM);
+    return NULL;
+}
+
+/* A calibration that takes minutes ends soon after another thread asks for that. */
+static void test_cancel(void)
+{
+    struct moe_quantize_options o = { .size = sizeof o, .calib = calib, .n_calib = 1 };
+    struct moe_cancel *token;
+    pthread_t thread;
+
+    OK(moe_cancel_open(&token, &err) == MOE_OK);
+    o.cancel = token;
+    OK(!pthread_create(&thread, NULL, request, token));
+    FAILS(MOE_SIGTERM, moe_quantize_model(BF16, in_dir("long.moe"), &o, NULL, &err));
+    OK(!pthread_join(thread, NULL) && moe_is_cancelled(token));
+    OK(access(in_dir("long.moe"), F_OK));
+    moe_cancel_close(&token);
+}
+
+static void test_quantize(void)
+{
+    struct moe_quantize_options o = { .size = sizeof o, .method = "max" };
+    struct moe_quantize_needs n = { .size = sizeof n };
+    struct moe_written w = { .size = sizeof w };
+    struct moe_description d = { .size = sizeof d };
+
+    OK(moe_quantize_estimate(BF16, &o, &n, &err) == MOE_OK);
+    OK(n.fits && n.output_bytes > 0 && n.output_bytes < n.input_bytes && n.seconds > 0);
+    OK(moe_quantize_model(BF16, in_dir("q.moe"), &o, &w, &err) == MOE_OK);
+    OK(w.weights_quantized == n.weights_quantized && w.weights_quantized > 0);
+    OK(moe_describe(in_dir("q.moe"), &d, &err) == MOE_OK && !strcmp(d.layout, "nvfp4"));
+    FAILS(MOE_EXISTS, moe_quantize_model(BF16, in_dir("q.moe"), &o, &w, &err));
+    o.resume = true;
+    OK(moe_quantize_model(BF16, in_dir("q.moe"), &o, &w, &err) == MOE_OK && w.was_done);
+    o.method = "gptq";
+    FAILS(MOE_USAGE, moe_quantize_model(BF16, in_dir("x.moe"), &o, NULL, &err));
+    o.calib = calib;
+    o.n_calib = 1;
+    FAILS(MOE_UNSUPPORTED, moe_quantize_model(in_dir("q.moe"), in_dir("x.moe"), &o, NULL, &err));
+    o.calib_tokens = 4096;
+    o.memory = 1;
+    OK(moe_quantize_estimate(BF16, &o, &n, &err) == MOE_OK && !n.fits);
+    FAILS(MOE_NOMEM, moe_quantize_model(BF16, in_dir("x.moe"), &o, NULL, &err));
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "wb");
+
+    OK(f && fputs(text, f) >= 0 && !fclose(f));
+}
+
+static void test_plan(void)
+{
+    struct moe_placement_options o = { .size = sizeof o };
+    char *json, *problems, *at;
+    const char *path = in_dir("plan.json");
+
+    FAILS(MOE_USAGE, moe_placement_make(BF16, &o, &json, &err));
+    FAILS(MOE_USAGE, moe_placement_make(BF16, NULL, &json, &err));
+    o.ranks = 4;
+    o.slots = 40;
+    o.survive = 1; /* wants two copies of 32 experts */
+    FAILS(MOE_USAGE, moe_placement_make(BF16, &o, &json, &err));
+    OK(!json);
+    o.survive = 0;
+    OK(moe_placement_make(BF16, &o, &json, &err) == MOE_OK);
+    write_text(path, json);
+    OK(moe_placement_verify(path, NULL, &problems, &err) == MOE_OK && !problems);
+    at = strstr(json, "\"experts_lost_worst\"");
+    OK(at && (at = strchr(at, ':')) && (at = strpbrk(at, "0123456789")));
+    *at = '9';
+    write_text(path, json);
+    FAILS(MOE_VERIFY, moe_placement_verify(path, NULL, &problems, &err));
+    OK(problems && strchr(problems, '\n'));
+    free(problems);
+    free(json);
+    FAILS(MOE_NOT_FOUND, moe_placement_verify(in_dir("no.json"), NULL, &problems, &err));
 }
 
 /* ---- a tool for t-api ---- */
@@ -220,6 +318,16 @@ static int finish(enum moe_code code)
     return (int)code;
 }
 
+static int plan(const char *model, const char *ranks)
+{
+    struct moe_placement_options o = { .size = sizeof o, .ranks = atoi(ranks) };
+    char *json;
+
+    if (moe_placement_make(model, &o, &json, &err) == MOE_OK) fputs(json, stdout);
+    free(json);
+    return finish(err.code);
+}
+
 static int convert(const char *to, const char *in, const char *out)
 {
     struct moe_convert_options o = { .size = sizeof o, .to = to };
@@ -227,9 +335,21 @@ static int convert(const char *to, const char *in, const char *out)
     return finish(moe_convert_model(in, out, &o, NULL, &err));
 }
 
+static int quantize(const char *method, const char *in, const char *out, const char *text)
+{
+    struct moe_quantize_options o = { .size = sizeof o, .method = method, .calib_tokens = 2048 };
+
+    o.calib = text ? &text : NULL;
+    o.n_calib = text ? 1 : 0;
+    return finish(moe_quantize_model(in, out, &o, NULL, &err));
+}
+
 static int tool(int argc, char **argv)
 {
+    if (argc == 4 && !strcmp(argv[1], "plan")) return plan(argv[2], argv[3]);
     if (argc == 5 && !strcmp(argv[1], "convert")) return convert(argv[2], argv[3], argv[4]);
+    if (argc == 5 && !strcmp(argv[1], "quantize")) return quantize(argv[2], argv[3], argv[4], NULL);
+    if (argc == 6 && !strcmp(argv[1], "quantize")) return quantize(argv[2], argv[3], argv[4], argv[5]);
     return MOE_USAGE;
 }
 
@@ -250,6 +370,9 @@ int main(int argc, char **argv)
     test_two();
     test_score();
     test_convert();
+    test_quantize();
+    test_cancel();
+    test_plan();
     OK(!nftw(dir, gone, 16, FTW_DEPTH | FTW_PHYS));
     printf("test-api: %ld checks\n", checks);
     return 0;

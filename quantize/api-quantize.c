@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* include/moe/quantize.h: a model quantized, by the parts that moe-quantize is made of. */
+#include "base/api.h"
+#include "quantize/quantize.h"
+
+#include <moe/quantize.h>
+
+#include <string.h>
+
+/* One call: the caller's options, and what they come to. */
+struct job {
+    struct moe_quantize_options o;
+    struct moe_quantize_request ask;
+    struct moe_quantizing z;
+    struct moe_pool *pool;
+};
+
+static enum moe_code check_calib(const struct moe_quantize_options *o, struct moe_err *err)
+{
+    if (o->n_calib) MOE_TRY(moe_api_given(o->calib, "calib", err));
+    for (size_t i = 0; i < o->n_calib; i++) {
+        MOE_TRY(moe_api_given(o->calib[i], "a path in calib", err));
+        if (!strcmp(o->calib[i], "-"))
+            return moe_fail(err, MOE_USAGE, "calib are files, and no stream ('-')");
+    }
+    return MOE_OK;
+}
+
+static int64_t at_most(uint64_t n) { return n > INT64_MAX ? INT64_MAX : (int64_t)n; }
+
+static struct moe_quantize_request request(const struct moe_quantize_options *o, const char *output)
+{
+    struct moe_quantize_request q = MOE_QUANTIZE_REQUEST;
+
+    q.out = output;
+    q.estimate = !output;
+    q.resume = o->resume;
+    q.force = o->force;
+    q.memory = at_most(o->memory);
+    if (o->method) q.method = o->method;
+    if (o->what) q.scope = o->what;
+    if (o->effort) q.effort = o->effort;
+    q.calib = o->calib;
+    q.n_calib = o->n_calib;
+    if (o->calib_tokens) q.calib_tokens = o->calib_tokens;
+    if (o->sequence_length) q.sequence = o->sequence_length;
+    q.seed = at_most(o->seed);
+    q.scratch = o->scratch;
+    q.cancel = o->cancel;
+    return q;
+}
+
+/* All that both calls need; output NULL: an estimate.  *j is to be closed, also on failure. */
+static enum moe_code open_job(struct job *j, const char *source, const char *output,
+                              const struct moe_quantize_options *options, struct moe_err *err)
+{
+    *j = (struct job){ .pool = NULL };
+    MOE_TRY(moe_api_given(source, "source", err));
+    MOE_TRY(moe_api_options(&j->o, sizeof j->o, options, "moe_quantize_options", err));
+    MOE_TRY(check_calib(&j->o, err));
+    j->ask = request(&j->o, output);
+    MOE_TRY(moe_quantizing_begin(&j->z, &j->ask, err));
+    MOE_TRY(moe_api_pool(&j->pool, j->o.threads, err));
+    MOE_TRY(moe_quantizing_open(&j->z, source, err));
+    return moe_quantizing_check(&j->z, err);
+}
+
+static void close_job(struct job *j)
+{
+    moe_quantizing_close(&j->z);
+    moe_pool_close(&j->pool);
+}
+
+static enum moe_code quantize(struct job *j, struct moe_written *w, struct moe_err *err)
+{
+    struct moe_quantize_result got;
+
+    MOE_TRY(moe_quantizing_read_text(&j->z, err));
+    MOE_TRY(moe_quantizing_run(&j->z, &got, j->pool, NULL, err));
+    const struct moe_written done = { .input_bytes = got.rewrite.input_bytes,
+                                      .output_bytes = got.rewrite.output_bytes,
+                                      .tensors = got.rewrite.tensors,
+                                      .weights_quantized = got.rewrite.weights_quantized,
+                                      .was_done = got.rewrite.was_done };
+    cJSON_Delete(got.rewrite.relative_error);
+    cJSON_Delete(got.rewrite.notes);
+    cJSON_Delete(got.rewrite.profile);
+    if (w) moe_api_result(w, &done, sizeof done);
+    return MOE_OK;
+}
+
+enum moe_code moe_quantize_model(const char *source, const char *output,
+                                 const struct moe_quantize_options *options, struct moe_written *w,
+                                 struct moe_err *err)
+{
+    struct job j;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(output, "output", err));
+    if (w) MOE_TRY(moe_api_result_check(w, "moe_written", err));
+    enum moe_code code = open_job(&j, source, output, options, err);
+    if (code == MOE_OK) code = quantize(&j, w, err);
+    close_job(&j);
+    return code;
+}
+
+static enum moe_code estimate(struct job *j, struct moe_quantize_needs *n, struct moe_err *err)
+{
+    struct moe_quantize_estimate e;
+    struct moe_err why = MOE_ERR_INIT;
+    bool counted;
+
+    MOE_TRY(moe_quantizing_count_text(&j->z, &counted, &why, err));
+    MOE_TRY(moe_quantizing_estimate(&j->z, &e, j->pool, err));
+    bool calibrated = j->z.choice.calibrated != MOE_NOT_CALIBRATED;
+    const struct moe_quantize_needs found = { .input_bytes = e.rewrite.input_bytes,
+                                              .output_bytes = e.rewrite.output_bytes,
+                                              .memory_bytes = e.rewrite.memory_bytes,
+                                              .disk_bytes = e.rewrite.disk_bytes + e.plan.partial,
+                                              .scratch_bytes = e.plan.scratch,
+                                              .seconds = e.rewrite.seconds,
+                                              .weights_quantized = e.rewrite.weights_quantized,
+                                              .fits = !calibrated || e.plan.fits };
+    moe_api_result(n, &found, sizeof found);
+    return MOE_OK;
+}
+
+enum moe_code moe_quantize_estimate(const char *source, const struct moe_quantize_options *options,
+                                    struct moe_quantize_needs *n, struct moe_err *err)
+{
+    struct job j;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_result_check(n, "moe_quantize_needs", err));
+    enum moe_code code = open_job(&j, source, NULL, options, err);
+    if (code == MOE_OK) code = estimate(&j, n, err);
+    close_job(&j);
+    return code;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* include/moe/plan.h: plans as text, by the parts that moe-plan is made of. */
+#include "base/api.h"
+#include "runtime/plan/plan-check.h"
+#include "runtime/plan/plan-json.h"
+
+#include <moe/plan.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Tokens of a rank in one step, for the proofs: what moe-plan takes without --batch. */
+enum { BATCH = 128 };
+
+/* 0 is not said, -1 is none. */
+static int64_t said(int64_t n) { return n == 0 ? MOE_PLAN_UNSAID : n == -1 ? 0 : n; }
+
+static enum moe_code check_stats(const char *const *stats, size_t n, struct moe_err *err)
+{
+    if (n) MOE_TRY(moe_api_given(stats, "stats", err));
+    for (size_t i = 0; i < n; i++) {
+        MOE_TRY(moe_api_given(stats[i], "a path in stats", err));
+        if (!strcmp(stats[i], "-")) return moe_fail(err, MOE_USAGE, "stats are files, and no stream ('-')");
+    }
+    return MOE_OK;
+}
+
+static struct moe_plan_request request(const struct moe_placement_options *o)
+{
+    struct moe_plan_request q = MOE_PLAN_REQUEST;
+
+    if (o->ranks) q.ranks = o->ranks;
+    if (o->slots) q.slots = o->slots;
+    if (o->memory_per_rank)
+        q.memory = o->memory_per_rank > INT64_MAX ? INT64_MAX : (int64_t)o->memory_per_rank;
+    q.survive = said(o->survive);
+    q.ranks_per_node = said(o->ranks_per_node);
+    q.stats = o->stats;
+    q.n_stats = o->n_stats;
+    q.from = o->from;
+    q.written = true;
+    q.cancel = o->cancel;
+    return q;
+}
+
+static enum moe_code make(const struct moe_source *src, const struct moe_plan_request *q,
+                          struct moe_pool *pool, char **json, struct moe_err *err)
+{
+    struct moe_planning p;
+
+    enum moe_code code = moe_planning_open(&p, src, q, err);
+    if (code == MOE_OK) code = moe_planning_search(&p, BATCH, pool, err);
+    if (code == MOE_OK) code = moe_planning_print(&p, BATCH, json, err);
+    moe_planning_close(&p);
+    return code;
+}
+
+enum moe_code moe_placement_make(const char *model, const struct moe_placement_options *options, char **json,
+                                 struct moe_err *err)
+{
+    struct moe_placement_options o;
+    struct moe_source *src = NULL;
+    struct moe_pool *pool = NULL;
+
+    MOE_API_ERR(err);
+    MOE_TRY(moe_api_given(json, "json", err));
+    *json = NULL;
+    MOE_TRY(moe_api_given(model, "model", err));
+    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_options", err));
+    MOE_TRY(check_stats(o.stats, o.n_stats, err));
+    if (!o.ranks && !o.from) return moe_fail(err, MOE_USAGE, "for how many ranks?");
+    const struct moe_plan_request q = request(&o);
+    MOE_TRY(moe_plan_request_check(&q, err));
+    MOE_TRY(moe_api_pool(&pool, o.threads, err));
+    enum moe_code code = moe_plan_open_model(&src, model, err);
+    if (code == MOE_OK) code = make(src, &q, pool, json, err);
+    moe_source_close(&src);
+    moe_pool_close(&pool);
+    return code;
+}
+
+/* The sentences of a JSON array, a line each; NULL without memory. */
+static char *lines(const cJSON *problems)
+{
+    size_t bytes = 1;
+
+    for (const cJSON *p = problems->child; p; p = p->next) bytes += strlen(p->valuestring) + 1;
+    char *text = malloc(bytes);
+    char *at = text;
+    for (const cJSON *p = problems->child; text && p; p = p->next) {
+        size_t n = strlen(p->valuestring);
+        memcpy(at, p->valuestring, n);
+        at[n] = '\n';
+        at += n + 1;
+    }
+    if (text) *at = 0;
+    return text;
+}
+
+enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_check *options,
+                                   char **problems, struct moe_err *err)
+{
+    struct moe_placement_check o;
+    struct moe_plan_checked found;
+
+    MOE_API_ERR(err);
+    if (problems) *problems = NULL;
+    MOE_TRY(moe_api_given(plan, "plan", err));
+    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_check", err));
+    MOE_TRY(check_stats(o.stats, o.n_stats, err));
+    if (!strcmp(plan, "-")) return moe_fail(err, MOE_USAGE, "plan is a file, and no stream ('-')");
+    const struct moe_plan_check q = { .plan = plan,
+                                      .stats = o.stats,
+                                      .n_stats = o.n_stats,
+                                      .windows = moe_plan_windows(MOE_PLAN_UNSAID),
+                                      .from = o.from,
+                                      .cancel = o.cancel };
+    cJSON *list = cJSON_CreateArray();
+    if (!list) return moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    enum moe_code code = moe_plan_check_file(&found, &q, list, err);
+    if (code == MOE_VERIFY && problems) *problems = lines(list);
+    cJSON_Delete(list);
+    return code;
+}
