@@ -30,8 +30,8 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
 __attribute__((format(printf, 2, 3)))
 enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 
-/* What is to be done is something else, which this caller alone knows: `remedy` takes the place of the one in
- * brackets at the end of the message, or is put there.  Returns the code. */
+/* Make `remedy` the one in brackets at the end of the message, in place of another or where there was none:
+ * for a caller who knows better what is to be done.  Returns the code. */
 enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy);
 
 /* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/hash.h - XXH3 digests (xxHash).  Digests are written as lower-case hex of the
- * canonical (big-endian) form. */
+/* base/hash.h - XXH3 digests (xxHash).  Digests are written as lower-case hex of the canonical (big-endian)
+ * form. */
 #ifndef MOE_BASE_HASH_H
 #define MOE_BASE_HASH_H
 

@@ -13,9 +13,9 @@
 /* Open for reading; *size gets the size in bytes.  Refuses what is not a regular file.  O_CLOEXEC. */
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err);
 
-/* The same of what is read once, from front to end: a pipe with a name, such as a shell's <(command), is
- * taken, too.  Then *piped is true, *size UINT64_MAX, and reading must wait with poll: nobody may have
- * opened its other end yet. */
+/* The same for input that is read once, from front to end: a pipe with a name, such as a shell's <(command),
+ * is accepted, too.  Then *piped is true, *size is UINT64_MAX, and reading must wait with poll, as nobody may
+ * have opened its other end yet. */
 enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *piped, struct moe_err *err);
 
 /* When an open file was last written to, in nanoseconds as its file system counts them, and its size now:
@@ -36,36 +36,43 @@ enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t 
 /* Write a file of these bytes, whole or not at all, in the place of one that is there (base/newfile.h). */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
-/* open with O_CLOEXEC (a new file may be read and written by all that the umask allows), fsync, ftruncate;
- * again when a signal interrupts them; errno as they leave it. */
+/* open (with O_CLOEXEC; a new file may be read and written by all that the umask allows), fsync and
+ * ftruncate.  They start again when a signal interrupts them, and leave errno as the calls do. */
 int moe_open(const char *path, int flags);
+int moe_fsync(int fd);
+int moe_ftruncate(int fd, uint64_t bytes);
+
 /* A file in `dir` that has no name, for reading and writing; errno is EOPNOTSUPP where the file system
  * has no such files. */
 int moe_open_nameless(const char *dir, unsigned mode);
-int moe_fsync(int fd);
-int moe_ftruncate(int fd, uint64_t bytes);
-/* Room for a file of so many bytes, and that size: where the file system cannot reserve, the size
- * alone.  0, or -1 and errno. */
+
+/* Give a file so many bytes and reserve room for them; where the file system cannot reserve, the size alone.
+ * 0, or -1 and errno. */
 int moe_reserve(int fd, uint64_t bytes);
-/* Bytes from `offset` on, at most `bytes`, that are a hole of the file: zeros that need not be read.  0 where
- * holes cannot be told.  Moves the descriptor's own position, which pread and pwrite do not use. */
+/* How many bytes from `offset` on, at most `bytes`, are a hole of the file: zeros that need not be read.  0
+ * where the file system does not tell holes.  Moves the descriptor's own position, which pread and pwrite do
+ * not use. */
 uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
+
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
-/* Make the name of what stands at `path` durable.  fd: a descriptor of it, or -1; through it the
- * whole file system is synced where the directory cannot be opened (it may not be read, or there
- * are too many open files). */
+/* Make the name of what stands at `path` durable.  fd: a descriptor of it, or -1.  Where the directory cannot
+ * be opened (it may not be read, or there are too many open files), the whole file system is synced through
+ * fd. */
 enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err);
-/* One level; a directory that is there is fine, a link to one is not. */
+
+/* Make one directory.  It may be there already, but not as a link. */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);
 /* The same with a mode, less the umask; *created is false when anything stands there. */
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err);
-/* a missing one is fine; follows no symbolic link */
+/* Remove a file, or a directory with all that is in it.  It need not be there; no symbolic link is
+ * followed. */
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);
-/* then fsyncs the parent of `to` */
+
+/* Rename, then fsync the parent of `to`. */
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);
 /* Rename, but replace nothing: 0, or -1 and errno, EEXIST when something stands at `to`.  Syncs nothing. */
 int moe_rename_new(const char *from, const char *to);
-/* Atomic swap, then fsync of the parent.  fd: as above, of either. */
+/* Exchange two names atomically, then fsync the parent.  fd: as for moe_fsync_parent, of either. */
 enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err);
 
 /* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
@@ -73,11 +80,10 @@ enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err 
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
-/* Is what is open as fd still what stands at `path`?  Somebody may have taken it for stale and
- * moved it away, and begun
- * another: nothing of what stands there may be published or removed then.  look: *held, or
- * MOE_IO when that cannot be
- * known; check: MOE_EXISTS when it is not; is: false when that cannot be known. */
+/* Is what is open as fd still what stands at `path`?  Somebody may have taken it for stale, moved it away and
+ * begun another; then nothing of what stands there may be published or removed.  moe_held_look: *held, or
+ * MOE_IO when that cannot be known.  moe_held_check: MOE_EXISTS when it is not.  moe_held_is: false, too,
+ * when that cannot be known. */
 enum moe_code moe_held_look(int fd, const char *path, bool *held, struct moe_err *err);
 enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err);
 bool moe_held_is(int fd, const char *path);
@@ -92,20 +98,20 @@ enum moe_exists moe_exists(const char *path);
  * nothing: a new `what` ("file", "directory") in its place would lie beside what the link was made for. */
 enum moe_code moe_no_link(const char *path, const char *what, struct moe_err *err);
 
-/* What a directory holds, without "." and "..", sorted by bytes; the caller releases
- * it, empty after a failure. */
+/* The names in a directory, without "." and "..", sorted by bytes.  The caller releases them; there are none
+ * after a failure. */
 struct moe_names { char **v; size_t n; };
 enum moe_code moe_list_dir(const char *path, struct moe_names *names, struct moe_err *err);
 void moe_names_release(struct moe_names *names);
 
-/* Bytes an unprivileged process may still write on the file system of `path` or its
- * nearest existing parent. */
+/* The bytes that an unprivileged process may still write on the file system of `path`, or of its nearest
+ * parent that exists. */
 enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *err);
 /* MOE_NOSPACE, naming the output `shown`, when fewer than `bytes` are free where `path` is. */
 enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown, struct moe_err *err);
 
 /* A file without a name in `dir`, all zeros, with room for `bytes`: it goes when it is closed.  path [cap]:
- * what to call it in messages.  fd -1 on failure.  Then all zeros again. */
+ * what to call it in messages.  fd is -1 on failure.  moe_scratch_clear makes it all zeros again. */
 enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size_t cap, int *fd,
                                struct moe_err *err);
 enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct moe_err *err);
@@ -122,8 +128,8 @@ enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err)
 
 bool moe_ends_with(const char *s, const char *tail);
 
-/* MOE_CORRUPT when a file's first bytes are those of a Git LFS pointer, which stands for a
- * file that was not fetched. */
+/* MOE_CORRUPT when a file's first bytes are those of a Git LFS pointer, which stands for a file that was not
+ * fetched. */
 enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct moe_err *err);
 
 /* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the
@@ -132,9 +138,9 @@ enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct m
 enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map,
                       struct moe_err *err);
 void moe_unmap(const unsigned char *map, uint64_t size);
-/* takes SIGBUS; other ones than these end the program as before */
+/* Handle SIGBUS for the maps of moe_map; any other SIGBUS ends the program as before. */
 void moe_map_guard(void);
-/* MOE_IO naming the first such file: what was computed since may be wrong */
+/* MOE_IO, naming the first file of which a page could not be read: what was computed since may be wrong. */
 enum moe_code moe_map_check(struct moe_err *err);
 
 /* Peak resident memory of this process (VmHWM: getrusage's figure begins at the peak of the program that

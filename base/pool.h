@@ -28,8 +28,8 @@ void moe_pool_run(struct moe_pool *pool, int64_t n, void (*fn)(void *ctx, int64_
  * slots) is owned by item i from the start of its produce to the end of its consume.  At most `slots` items
  * are in flight.  Runs on one thread more than a pool of several has, slots permitting: items read and write
  * files, and one may wait for the disk while the others compute.
- * The first failure (lowest i; the consumer's own included) stops the rest and is
- * returned with its message. */
+ * The first failure (lowest i; the consumer's own included) stops the rest and is returned with its
+ * message. */
 enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
                            enum moe_code (*produce)(void *ctx, int64_t i, int slot, struct moe_err *err),
                            enum moe_code (*consume)(void *ctx, int64_t i, int slot, struct moe_err *err),

@@ -5,8 +5,8 @@
  * The path "-" is standard input, and a path may be that of a pipe (a shell's <(command)); both can be read
  * once: what is read stays read.  A token that is cancelled ends the wait for them.
  *
- * Every member of a gzip file is read; one that is cut short, or has something else
- * behind it, is MOE_CORRUPT. */
+ * Every member of a gzip file is read; one that is cut short, or has something else behind it, is
+ * MOE_CORRUPT. */
 #ifndef MOE_BASE_STREAM_H
 #define MOE_BASE_STREAM_H
 

@@ -26,8 +26,8 @@ void moe_writeback_close(struct moe_writeback **b); /* NULL-safe; nulls; waits f
  * each would write it again. */
 void moe_writeback_add(struct moe_writeback *b, uint64_t offset, uint64_t bytes);
 
-/* After fsync: nothing of a file of `bytes` bytes stays in the page cache when it
- * is larger than the window. */
+/* After fsync: nothing of a file of `bytes` bytes stays in the page cache when it is larger than the
+ * window. */
 void moe_writeback_drop(const struct moe_writeback *b, uint64_t bytes);
 
 #endif

@@ -17,18 +17,33 @@ struct moe_config {
     /* architectures[0], "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration" ... */
     char architecture[64];
     char model_type[32];
-    int64_t hidden_size, intermediate_size, moe_intermediate_size, num_hidden_layers, first_k_dense_replace;
+
+    int64_t hidden_size, intermediate_size, moe_intermediate_size;
+    int64_t num_hidden_layers, first_k_dense_replace;
     int64_t moe_layer_freq;      /* 1 */
-    int64_t num_attention_heads, q_lora_rank /* 0: none */, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim,
-        v_head_dim;
-    int64_t vocab_size, n_routed_experts, num_experts_per_tok, n_shared_experts, n_group, topk_group;
-    int64_t num_nextn_predict_layers, max_position_embeddings;
-    /* -1: none; eos from config and generation_config */
-    int64_t bos_token_id, eos_token_id[MOE_EOS_MAX], n_eos, pad_token_id;
+
+    int64_t num_attention_heads;
+    int64_t q_lora_rank;         /* 0: none */
+    int64_t kv_lora_rank;
+    int64_t qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
+
+    int64_t vocab_size;
+    int64_t n_routed_experts, num_experts_per_tok, n_shared_experts;
+    int64_t n_group, topk_group;
+    int64_t num_nextn_predict_layers;
+    int64_t max_position_embeddings;
+
+    int64_t bos_token_id, pad_token_id; /* -1: none */
+    int64_t eos_token_id[MOE_EOS_MAX];  /* of config.json and generation_config.json */
+    int64_t n_eos;
+
     bool norm_topk_prob, tie_word_embeddings;
-    double routed_scaling_factor, rms_norm_eps, rope_theta;
-    bool yarn;                   /* else plain rotary */
-    double yarn_factor, beta_fast, beta_slow, mscale, mscale_all_dim, original_max_position_embeddings;
+    double routed_scaling_factor, rms_norm_eps;
+    double rope_theta;
+    bool yarn;                   /* else plain rotary embedding; what follows is of YaRN */
+    double yarn_factor, beta_fast, beta_slow;
+    double mscale, mscale_all_dim;
+    double original_max_position_embeddings;
 };
 
 /* How the weights are stored, from quantization_config (top level or in text_config) or hf_quant_config.json.
@@ -39,8 +54,8 @@ enum moe_scheme {
     MOE_SCHEME_INT4,
     MOE_SCHEME_NVFP4_MODELOPT,
     MOE_SCHEME_NVFP4_CT,
-    MOE_SCHEME_MIXED
-}; /* several, by layer */
+    MOE_SCHEME_MIXED /* several, by layer */
+};
 
 /* True for a layer with routed experts. */
 static inline bool moe_layer_is_moe(const struct moe_config *c, int64_t layer)
@@ -48,7 +63,7 @@ static inline bool moe_layer_is_moe(const struct moe_config *c, int64_t layer)
     return c->n_routed_experts > 0 && layer >= c->first_k_dense_replace && layer % c->moe_layer_freq == 0;
 }
 
-/* How many of them a model has. */
+/* How many layers with routed experts a model has. */
 static inline int64_t moe_config_moe_layers(const struct moe_config *c)
 {
     int64_t n = 0;
@@ -56,7 +71,7 @@ static inline int64_t moe_config_moe_layers(const struct moe_config *c)
     return n;
 }
 
-/* The first of them; num_hidden_layers when there is none. */
+/* The first layer with routed experts; num_hidden_layers when there is none. */
 static inline int64_t moe_config_first_moe(const struct moe_config *c)
 {
     int64_t first = 0;
@@ -75,8 +90,8 @@ enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_sc
 enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c,
                                enum moe_scheme *scheme, struct moe_err *err);
 
-/* The canonical form, for manifests: fixed keys in fixed order, a config.json again (text
- * part).  NULL: no memory. */
+/* The canonical form, for manifests: the text part of a config.json again, with fixed keys in fixed order.
+ * NULL when out of memory. */
 cJSON *moe_config_json(const struct moe_config *c);
 
 /* Parameters in all and active for one token, counting embedding and head (router bias not counted). */

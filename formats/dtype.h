@@ -59,11 +59,11 @@ enum moe_plane {
     MOE_PLANE_COUNT
 };
 
-/* How the scale plane lies.  LINEAR: row-major, one row of scales a row (or block row) of weights.
- * TILE_128X4: the 128x4 tile that tcgen05 and cuBLASLt read (NVFP4 only), rows padded to
- * 128 and blocks to 4 with
- * zero bytes:  off(m,k) = (m/128)*KT*512 + (k/4)*512 + (m%32)*16 + ((m%128)/32)*4 +
- * k%4, KT = ceil((cols/16)/4). */
+/* How the scale plane lies.  LINEAR: row-major, one row of scales for each row (or row of blocks) of weights.
+ * TILE_128X4, of NVFP4 alone: the 128x4 tiles that tcgen05 and cuBLASLt read, with rows padded to a multiple
+ * of 128 and blocks to one of 4 by zero bytes.  The scale of row m and block k (16 columns) lies at byte
+ *
+ *   (m/128)*KT*512 + (k/4)*512 + (m%32)*16 + ((m%128)/32)*4 + k%4,   KT = ceil((cols/16)/4) */
 enum moe_layout { MOE_LAYOUT_LINEAR = 0, MOE_LAYOUT_TILE_128X4 = 1 };
 
 /* One tensor as it lies in memory (mapped or read): what kernels take.  Pointers need no alignment
@@ -71,8 +71,7 @@ enum moe_layout { MOE_LAYOUT_LINEAR = 0, MOE_LAYOUT_TILE_128X4 = 1 };
 struct moe_weight {
     uint8_t type;        /* enum moe_dtype */
     uint8_t layout;      /* enum moe_layout of the scale plane */
-    /* NVFP4: the globals divide (compressed-tensors) instead of multiplying (modelopt) */
-    bool reciprocal;
+    bool reciprocal;     /* NVFP4: globals divide (compressed-tensors) and do not multiply (modelopt) */
     int64_t rows, cols;
     const uint8_t *data;
     const uint8_t *scale;
@@ -84,20 +83,19 @@ struct moe_weight {
 const char *moe_dtype_name(int type);
 int moe_dtype_find(const char *name);
 
-/* The type that is like `like`, with scales of this type for groups of so many columns (0:
- * rows); -1 when there is none. */
+/* The type that has the codes of `like`, and scales of type `scale` for groups of `group` columns (0: for
+ * rows).  There may be none: -1. */
 int moe_dtype_with(int like, int64_t group, enum moe_scale_type scale);
 
 /* What messages call a plane: "data", "scale", "global scale", "input scale". */
 const char *moe_plane_word(int plane);
 
-/* Bytes of one plane of a rows x cols tensor (0 when the type has no such plane); -1 when rows or
- * cols do not suit the type (NVFP4 needs cols % 16 == 0, INT4 % 32 and % its group; rows, cols >=
- * 1) or the size overflows. */
+/* Bytes of one plane of a rows x cols tensor, 0 when the type has no such plane; -1 when the size overflows,
+ * or rows and cols do not suit the type: both are at least 1, and cols a multiple of 16 for NVFP4, of 32 and
+ * of the group for INT4. */
 int64_t moe_plane_bytes(int type, int layout, int plane, int64_t rows, int64_t cols);
 
-/* Byte offset in a TILE_128X4 scale plane, formula above.  m = row, k = 16-column
- * block, blocks = cols / 16. */
+/* The byte offset in a TILE_128X4 plane of the scale of row m and block k; blocks = cols / 16. */
 static inline size_t moe_tile_offset(size_t m, size_t k, size_t blocks)
 {
     size_t kt = (blocks + 3) / 4;

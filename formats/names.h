@@ -1,35 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/names.h - the names that checkpoints give to canonical tensors and their planes.
  *
- * `model.`, `language_model.model.` and `language_model.` in front mean the same.  Knows names, not files. */
+ * A name may begin with `model.`, `language_model.model.` or `language_model.`, which mean the same.  Knows
+ * names, not files. */
 #ifndef MOE_FORMATS_NAMES_H
 #define MOE_FORMATS_NAMES_H
 
 #include "formats/source.h"
 
-enum moe_part { /* the last component of a name */
-                MOE_PART_WEIGHT,
-                MOE_PART_PACKED,
-                MOE_PART_SCALE_INV,
-                MOE_PART_SCALE,
-                MOE_PART_SCALE_2,
-                MOE_PART_INPUT_SCALE,
-                MOE_PART_GLOBAL_SCALE,
-                MOE_PART_INPUT_GLOBAL_SCALE,
-                MOE_PART_SHAPE,
-                MOE_PART_COUNT
+/* The last component of a name. */
+enum moe_part {
+    MOE_PART_WEIGHT,
+    MOE_PART_PACKED,
+    MOE_PART_SCALE_INV,
+    MOE_PART_SCALE,
+    MOE_PART_SCALE_2,
+    MOE_PART_INPUT_SCALE,
+    MOE_PART_GLOBAL_SCALE,
+    MOE_PART_INPUT_GLOBAL_SCALE,
+    MOE_PART_SHAPE,
+    MOE_PART_COUNT
 };
 
-struct moe_name { enum moe_role role; int layer, expert; enum moe_part part; };
+struct moe_name {
+    enum moe_role role;
+    int layer, expert; /* -1: of none */
+    enum moe_part part;
+};
 
 /* False for a name that is no tensor of the K2 family.  Does not look at a config: layer and expert may be
  * any number below 2^15 and 2^24. */
 bool moe_name_parse(const char *name, struct moe_name *n);
 
-/* The layer that a name is of, -1 for none; *tail: what follows the dot after its number. */
+/* The layer in a name, -1 when it has none.  *tail: what follows the dot after its number. */
 int moe_name_layer(const char *name, const char **tail);
 
-/* The plane that this part is of a tensor of this type; -1: none. */
+/* The plane of a tensor of this type that the name stands for; -1: none. */
 int moe_name_plane(const struct moe_name *n, int type);
 
 const char *moe_part_name(enum moe_part part); /* "weight_scale_inv" */

@@ -67,8 +67,8 @@ enum moe_code moe_routing_read(const char *path, const struct moe_cancel *cancel
                                struct moe_err *err);
 enum moe_code moe_routing_read_trtllm(const char *dir, struct moe_routing **r, struct moe_err *err);
 
-/* The text of routing.json: equal statistics give equal bytes.  free() it; NULL when out
- * of memory.  Needs layers. */
+/* The text of routing.json: equal statistics give equal bytes.  free() it; NULL when out of memory.  Needs
+ * layers. */
 char *moe_routing_print(const struct moe_routing *r, size_t *bytes);
 /* What moe_routing_print begins with. */
 extern const struct moe_file_kind moe_routing_kind;

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-struct moe_insane { uint64_t offset; const char *what; }; /* in the plane, in bytes */
+struct moe_insane { uint64_t offset; const char *what; }; /* offset: bytes from the start of the plane */
 
 /* Look at bytes [offset, offset + n) of a plane of `t` (offset a multiple of 4): NaN and Inf in F32, BF16 and
  * F16, NaN codes of e4m3 and e8m0, and, in a TILE_128X4 plane, padding that is not zero.  False, with the

@@ -60,8 +60,8 @@ enum moe_code moe_source_read_scalars(struct moe_source *src, struct moe_problem
 /* The name that messages use for tensor i: as the checkpoint has it, or canonical. */
 const char *moe_source_tensor_name(const struct moe_source *src, int64_t i, char out[128]);
 
-/* Open src->files[i] (name and path set); raises the soft limit of open files to the
- * hard one when it is reached. */
+/* Open src->files[i] (name and path set); raises the soft limit of open files to the hard one when it is
+ * reached. */
 enum moe_code moe_source_open_file(struct moe_source *src, int32_t i, struct moe_err *err);
 
 /* A part of a model; MOE_MISMATCH for a whole one. */

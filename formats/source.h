@@ -34,12 +34,12 @@ int moe_role_fused(enum moe_role role);
 /* The canonical name: "model.layers.3.mlp.experts.17.gate_proj.weight", "lm_head.weight".  Returns out. */
 const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128]);
 
-/* The shape the config demands; a vector (norms, router bias) has rows 1.  False when the
+/* The shape that the config demands of a tensor; a vector (norms, router bias) has rows 1.  False when the
  * config has no such tensor. */
 bool moe_tensor_shape(const struct moe_config *c, enum moe_role role, int layer, int64_t *rows,
                       int64_t *cols);
 
-/* file -1: absent.  offset is from the start of the file */
+/* Bytes of a file: its index in moe_source.files (-1: absent), and the offset from its start. */
 struct moe_span { int32_t file; uint64_t offset, bytes; };
 
 struct moe_tensor {
@@ -50,12 +50,12 @@ struct moe_tensor {
     int64_t rows, cols;
     struct moe_span plane[MOE_PLANE_COUNT];
     uint64_t hash[MOE_PLANE_COUNT]; /* containers: XXH3-64 of each plane; 0 in a checkpoint */
-    /* NVFP4: read at open (they are 4 bytes each); input_scale 0 when absent */
-    float global, input_scale;
+    float global, input_scale;      /* NVFP4: read at open, 4 bytes each; input_scale is 0 when absent */
 };
 
-/* A tensor as the checkpoint names it, in the order of the files; of experts fused into one tensor
- * (formats/checkpoint/fused.h) each slice, in order, under the name it has elsewhere.  Checkpoints only. */
+/* A tensor as the checkpoint names it, in the order of the files.  Of experts that are fused into one tensor
+ * (formats/checkpoint/fused.h) each slice is one, in order, under the name that it has elsewhere.  Of
+ * checkpoints alone. */
 struct moe_raw {
     const char *name;
     char dtype[8];         /* safetensors: "BF16", "F8_E4M3", "I32" ... */
@@ -63,8 +63,8 @@ struct moe_raw {
     bool fused;            /* a slice */
     int64_t shape[8];
     struct moe_span span;
-    /* index of the canonical tensor and its plane, or tensor -1 and why it is not used: */
-    int32_t tensor, plane;
+    int32_t tensor, plane; /* the index of the canonical tensor and its plane; tensor -1: it is not used */
+    /* why not: */
     const char *skipped;   /* NULL, or "vision", "rotary buffer", "multi-token prediction", "kv scale",
                             * "weight_shape", MOE_SUPERSEDED */
 };
@@ -73,12 +73,13 @@ struct moe_raw {
 #define MOE_SUPERSEDED "superseded"
 
 struct moe_file {
-    char *name /* inside the directory */, *path;
+    char *name;      /* within the directory */
+    char *path;
     int fd;
     uint64_t size;
     const unsigned char *map;
     uint64_t header_hash;
-    int64_t written; /* moe_written_at, when it was opened */
+    int64_t written; /* moe_written_at (base/io.h) when the file was opened */
 };
 
 enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
@@ -89,9 +90,9 @@ struct moe_layer_range { int32_t first, last; };
 bool moe_range_has(const struct moe_layer_range *p, const struct moe_config *c, enum moe_role role,
                    int layer);
 
-/* What a staged part holds of its container (moe-plan stage): the routed experts that ranks first to last of
- * a plan for `ranks` need, and everything else.  The planes of an expert that is not there have file -1:
- * there is nothing to read. */
+/* What a staged part holds of its container (moe-plan stage): the routed experts that ranks `first` to `last`
+ * of a plan for `ranks` ranks need, and everything else.  The planes of an expert that is absent have file
+ * -1, and cannot be read. */
 struct moe_staged {
     char from[33];                    /* the checksum in the manifest of the whole container */
     char plan[33];                    /* which plan, in hex: the maker's digest of it */
@@ -104,25 +105,29 @@ struct moe_source {
     char *path;
     struct moe_config config;
     enum moe_scheme scheme;
-    /* "bf16|fp8-block128|int4-g32|nvfp4|f32": the type most routed-expert weights have */
-    const char *layout;
-    struct moe_file *files;  int32_t n_files;
-    struct moe_tensor *tensors; int64_t n_tensors;  /* ascending (layer, expert, role); layer -1 first */
-    struct moe_raw *raws;    int64_t n_raws;
-    struct moe_container *container; /* formats/container/container.h; NULL for a checkpoint */
+    const char *layout; /* "bf16|fp8-block128|int4-g32|nvfp4|f32": the type of most routed-expert weights */
+
+    struct moe_file *files;
+    int32_t n_files;
+    struct moe_tensor *tensors;       /* ascending (layer, expert, role); layer -1 first */
+    int64_t n_tensors;
+    struct moe_raw *raws;
+    int64_t n_raws;
+
+    struct moe_container *container;  /* formats/container/container.h; NULL for a checkpoint */
     bool is_part;
     struct moe_layer_range part;      /* when is_part */
     struct moe_staged *staged;        /* NULL: not a staged part */
     struct moe_source_index *index;
 };
 
-/* Open either kind: a directory with a container's manifest.json is a container, one with a config.json a
- * checkpoint.  Completeness
- * is checked: every canonical tensor that the config calls for is there once with the right shape, type and
- * bytes inside its file, and no tensor is unaccounted for.  The message names the first problem and how many
- * more there are; moe_source_survey lists them all.  A part of a model is refused (layers: MOE_UNSUPPORTED;
- * staged: MOE_MISMATCH naming an expert that is not there, also in one of a version that did not mark them).
- * Nothing is owned on failure. */
+/* Open either kind: a directory with a container's manifest.json is a container, and one with a config.json a
+ * checkpoint.  Completeness is checked: every canonical tensor that the config calls for is there once, with
+ * the right shape and type and its bytes inside its file, and no tensor is unaccounted for.  The message
+ * names the first problem and how many more there are; moe_source_survey lists them all.  A part of a model
+ * is refused: one of some layers with MOE_UNSUPPORTED, a staged one with MOE_MISMATCH naming an expert that
+ * is absent (also where an older version, which did not mark its parts, made it).  Nothing is owned on
+ * failure. */
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err);
 void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
 
@@ -147,21 +152,21 @@ enum moe_code moe_source_survey(struct moe_source **src, const char *path, cJSON
  * which is "mixed" of the whole then). */
 enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int n, bool mix_kernels,
                                struct moe_err *err);
-/* Their source.jsonl as one run writes it.  Memory: twice its size.  free(*text). */
+/* The source.jsonl of merged parts, as one run would write it.  Memory: twice its size.  free(*text). */
 enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, size_t *bytes,
                                      struct moe_err *err);
-/* Their routing.json, of calibrated parts that have experts: the same.  *text NULL: none has one. */
+/* The same for routing.json, of calibrated parts that have experts.  *text NULL: no part has one. */
 enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text, size_t *bytes,
                                        struct moe_err *err);
 
-/* MOE_USAGE when the output `out`, or out.partial, is the model's directory (one of a
- * merge's), lies in it or holds it. */
+/* MOE_USAGE when the output `out`, or out.partial, is the model's directory (one of a merge's), lies in it or
+ * holds it. */
 enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err);
 
-/* A directory with only config.json: config and nothing else (plans, estimates). */
+/* Open a directory that holds a config.json alone, for plans and estimates: src->config is all there is. */
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);
 
-/* NULL when the model has no such tensor.  O(1). */
+/* The tensor, in constant time; NULL when the model has none such. */
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer,
                                          int expert);
 /* The tensor that engines fuse with t (moe_role_fused); NULL: none. */
@@ -170,11 +175,11 @@ const struct moe_tensor *moe_source_fused(const struct moe_source *src, const st
 /* Map all files read-only (once); then every tensor's planes can be seen in place.  Spans were checked at
  * open against the file's size; for a file that shrinks later see moe_map_guard (base/io.h). */
 enum moe_code moe_source_map(struct moe_source *src, struct moe_err *err);
-/* needs moe_source_map */
+/* The descriptor of a tensor that kernels read.  moe_source_map comes first. */
 void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w);
 
-/* Read bytes [offset, offset+bytes) of one plane; for bounded-memory work.  Names
- * file and tensor on failure. */
+/* Read bytes [offset, offset + bytes) of one plane, for work in bounded memory.  A message names file and
+ * tensor. */
 enum moe_code moe_source_read(const struct moe_source *src, const struct moe_tensor *t, int plane,
                               uint64_t offset, size_t bytes, void *buf, struct moe_err *err);
 /* The same for a raw tensor. */

@@ -1,29 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/text.h - text to calibrate with: the documents of a file, gzipped or not, in bounded memory.
  *
- * What a file is its content says, not its name: it is text when it is valid UTF-8 without NUL (a byte order
- * mark is skipped, CRLF stays), JSON when it begins with an object's key, or with an array of objects, or is
- * named so.  Anything
- * else (Parquet, zstd, UTF-16, other JSON ...) is MOE_CORRUPT or MOE_UNSUPPORTED, named, with what to do.
+ * The content of a file says what it is, not its name.  It is text when it is valid UTF-8 without NUL (a byte
+ * order mark is skipped, CRLF stays); it is JSON when it begins with an object's key or with an array of
+ * objects, or has a name for JSON.  Anything else (Parquet, zstd, UTF-16, other JSON ...) is MOE_CORRUPT or
+ * MOE_UNSUPPORTED, with its name and what to do.
  *
  * Plain text is one document, given in pieces of about a MiB.  They are cut where K2's pre-tokenizer cuts
- * anyway (between a letter and a space that a letter follows; behind a line's end that something visible
- * follows), so the tokens of the pieces are those of the whole.  A piece without such a place, as in text of
- * neither spaces nor lines, ends at a character, and `torn` says
- * so: the tokens around may differ.
+ * anyway (between a letter and a space that a letter follows; after the end of a line that something visible
+ * follows), so that the tokens of the pieces are those of the whole.  Where a piece has no such place, as in
+ * text without spaces and lines, it ends at a character, and `torn` says so: the tokens there may differ.
  *
  * JSON is rows: lines with an object each (blank lines are skipped), or one array of objects.  A row is one
  * document:
  *
- *     {"text": TEXT}                                        given in pieces, as above
- *     {"messages": [{"role", "content", ...}], "tools"}  a conversation, as formats/tokenizer/chat.h takes it
- *     {"conversations": [{"from", "value"}], "system"}  ShareGPT: human or user, gpt or assistant, system;
- *                                                           other keys of turns as in messages
+ *     {"text": TEXT}                                      given in pieces, as above
+ *     {"messages": [{"role", "content", ...}], "tools"}   a conversation, as chat.h of tokenizer/ takes it
+ *     {"conversations": [{"from", "value"}], "system"}    ShareGPT: from human, user, gpt, assistant, system;
+ *                                                         other keys of turns as in messages
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
- *                                                           Alpaca; "input" goes on a line of its own
+ *                                                         Alpaca; "input" goes on a line of its own
  *
- * "tools" may be JSON in a string.  Other keys are counted (moe_text_left).  Anything else is MOE_CORRUPT
- * naming file and line, a row above 64 MiB MOE_UNSUPPORTED. */
+ * "tools" may be JSON in a string.  Other keys are counted (moe_text_left).  Anything else is MOE_CORRUPT,
+ * naming file and line; a row above 64 MiB is MOE_UNSUPPORTED. */
 #ifndef MOE_FORMATS_TEXT_H
 #define MOE_FORMATS_TEXT_H
 
@@ -32,7 +31,8 @@
 
 struct moe_text;
 
-/* What every reader of a file that people wrote goes by: its first bytes, behind a byte order mark. */
+/* For readers of any file that people wrote: what its first bytes, after a byte order mark, say that it
+ * is. */
 enum moe_text_kind { MOE_TEXT_PLAIN, MOE_TEXT_LINES, MOE_TEXT_ARRAY };
 /* MOE_UNSUPPORTED, named, with what to do, for what is no text: Parquet, zstd, UTF-16 ... */
 enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err);
@@ -44,11 +44,12 @@ enum moe_code moe_text_check(const char *path, int64_t line, const char *p, size
 
 /* Text of a document, or a conversation (text NULL); valid until the next call. */
 struct moe_text_piece {
-    const char *text; size_t bytes;          /* valid UTF-8 without NUL */
-    const cJSON *messages, *tools;           /* tools may be NULL */
-    /* a document begins; the piece before this one ended inside of what might be a token */
-    bool begins, torn;
-    int64_t line;                            /* where it begins, from 1; of a row, where the row does */
+    const char *text;              /* valid UTF-8 without NUL */
+    size_t bytes;
+    const cJSON *messages, *tools; /* tools may be NULL */
+    bool begins;                   /* a document begins here */
+    bool torn;                     /* the piece before this one may have ended inside a token */
+    int64_t line;                  /* the line where the piece, or its row, begins, from 1 */
 };
 
 /* piece: bytes of plain text at once, at least 64; 0 for the default.  memory: bytes that a row and its JSON

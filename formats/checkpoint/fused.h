@@ -5,16 +5,17 @@
  *   model.layers.L.mlp.experts.gate_up_proj  [E, 2I, H]   expert e: I rows of the gate, then I rows of up
  *   model.layers.L.mlp.experts.down_proj     [E, H, I]
  *
- * Each is a row of ordinary matrices, one behind the other: a slice is one of them under the name that it has
- * in a checkpoint with a tensor for each.  So all that is needed to read this layout, and to write it again,
- * is this list of slices.  Knows names and shapes, no files. */
+ * Each is a sequence of ordinary matrices.  A slice is one of them, under the name that it has in a
+ * checkpoint with a tensor for each.  This list of slices is all that is needed to read the layout and to
+ * write it again.  Knows names and shapes, no files. */
 #ifndef MOE_FORMATS_CHECKPOINT_FUSED_H
 #define MOE_FORMATS_CHECKPOINT_FUSED_H
 
 #include "formats/checkpoint/safetensors.h"
 #include "formats/config.h"
 
-/* bytes that the name of a slice may take, its end included; longer names are no fused tensors */
+/* The bytes that the name of a slice may take, with its NUL; a tensor with a longer name is not taken for
+ * fused. */
 enum { MOE_FUSED_NAME = 320 };
 
 struct moe_fused {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/checkpoint/quantconfig.h - which quantization a checkpoint's configuration
- * declares; for formats/ alone. */
+/* formats/checkpoint/quantconfig.h - which quantization the configuration of a checkpoint declares; for
+ * formats/ alone. */
 #ifndef MOE_FORMATS_CHECKPOINT_QUANTCONFIG_H
 #define MOE_FORMATS_CHECKPOINT_QUANTCONFIG_H
 

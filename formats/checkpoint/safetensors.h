@@ -28,8 +28,8 @@ struct moe_st_header {
     uint64_t hash;                 /* XXH3-64 of the header with its length */
 };
 
-/* Bytes of a tensor; -1 when the dtype is unknown, a dimension negative, or the size
- * overflows or is no whole byte. */
+/* Bytes of a tensor; -1 when the dtype is unknown, a dimension negative, or the size overflows or is no whole
+ * byte. */
 int64_t moe_st_bytes(const char *dtype, const int64_t *shape, int ndim);
 
 /* Parse the `bytes` bytes of JSON (changed in place) after the length word.  Names come from the arena,
@@ -41,8 +41,8 @@ enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct mo
 /* Read and parse the header of an open file of `size` bytes. */
 enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_arena *arena,
                           struct moe_st_header *h, struct moe_err *err);
-/* MOE_OK when the file's size is h->end; a shorter file names the first tensor
- * affected and the bytes short. */
+/* MOE_OK when the file's size is h->end; a shorter file names the first tensor affected and the bytes
+ * short. */
 enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size,
                                 struct moe_err *err);
 

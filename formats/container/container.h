@@ -85,8 +85,8 @@ enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int pl
                               const void *data, size_t bytes, struct moe_err *err);
 /* before finish, each plane */
 void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t hash);
-/* Write table and header, fsync, close; gives size and digest.  On failure, and by
- * abort, the file is removed. */
+/* Write table and header, fsync, close; gives size and digest.  On failure, and by abort, the file is
+ * removed. */
 enum moe_code moe_shard_finish(struct moe_shard_writer **w, uint64_t *bytes, struct moe_hash128 *digest,
                                struct moe_err *err);
 void moe_shard_abort(struct moe_shard_writer **w);

@@ -4,10 +4,9 @@
  *
  * A container's file source.rest (docs/reference/format.md, section 5.1) has a record for the header of each
  * safetensors file, for the index, for every small file that has no place in hf/ or tokenizer/, and for every
- * empty directory.  Where a
- * header or the index is what this project would write itself from source.jsonl (its "plain text"), the
- * record only says so; where it differs, the record holds the bytes between the common head and the common
- * tail.  Knows bytes, nothing of tensors. */
+ * empty directory.  Where a header or the index is what this project would write itself from source.jsonl
+ * (its "plain text"), the record only says so; where it differs, the record holds the bytes between the
+ * common head and the common tail.  Knows bytes, nothing of tensors. */
 #ifndef MOE_FORMATS_CONTAINER_ORIGINAL_H
 #define MOE_FORMATS_CONTAINER_ORIGINAL_H
 

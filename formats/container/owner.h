@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/container/owner.h - whose a file or a directory is, told by what is in it:
- * what --force may replace.
+/* formats/container/owner.h - whether this project made a file or a directory, judged by what is in it: what
+ * --force may replace.
  *
  * A name alone never makes something ours: a manifest.json is a container's when it says so and its checksum
  * is right, and then nothing may lie beside it that it does not list. */
@@ -29,8 +29,8 @@ enum moe_code moe_container_replaceable(const char *path, char sum[33], struct m
  * NULL. */
 enum moe_code moe_container_is(const char *path, const void *with, struct moe_err *err);
 
-/* The same of a container that was begun: MOE_OK when all that is in `path` has
- * names of a container's files. */
+/* The same of a container that was begun: MOE_OK when all that is in `path` has names of a container's
+ * files. */
 enum moe_code moe_container_unfinished(const char *path, const void *with, struct moe_err *err);
 
 #endif

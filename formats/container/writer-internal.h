@@ -14,9 +14,9 @@ struct moe_writer {
     struct moe_newdir out;       /* NAME.moe.partial, locked */
     const char *final, *dir;     /* its two names: NAME.moe, NAME.moe.partial */
     char key[17];                /* the hash of state.json's text: binds a journal to it */
-    /* started here; a container may stand under the final name (begun with --force): */
-    bool fresh, replace;
-    char replaces[33];           /* the one of this checksum; "": none was there */
+    bool fresh;                  /* the work was begun now, not resumed */
+    bool replace;                /* it was begun with --force: a container may stand under the final name */
+    char replaces[33];           /* the checksum of that container; "": none was there */
     cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;
     struct moe_unit_done *units;  size_t n_units;

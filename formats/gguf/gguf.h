@@ -40,8 +40,8 @@ struct moe_gguf_tensor {
     uint64_t offset, bytes; /* from the start of the data; moe_gguf_place fills both in */
 };
 
-/* Bytes of a row of `n` values; -1 when n is not a whole number of the type's blocks,
- * or the type is not known. */
+/* Bytes of a row of `n` values; -1 when n is not a whole number of the type's blocks, or the type is not
+ * known. */
 int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n);
 
 /* ---- metadata: pairs, packed as they are added ---- */

@@ -27,10 +27,9 @@ struct moe_bpe {
     int32_t single[256];
 };
 
-/* Parse the text of a tiktoken.model (lines `base64 SP rank`, in any order).  MOE_CORRUPT,
- * with the line, for anything
- * else: bad base64, an empty token, a token or rank given twice, ranks with gaps, a single byte that has no
- * token.  `file` names it in messages.  On failure *b is empty. */
+/* Parse the text of a tiktoken.model: lines `base64 SP rank`, in any order.  MOE_CORRUPT, with the line, for
+ * anything else: bad base64, an empty token, a token or rank given twice, ranks with gaps, a single byte that
+ * has no token. `file` names the text in messages.  On failure *b is empty. */
 enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, const char *file,
                             struct moe_err *err);
 void moe_bpe_release(struct moe_bpe *b);
@@ -38,9 +37,13 @@ void moe_bpe_release(struct moe_bpe *b);
 /* The rank of exactly these bytes, or -1. */
 int32_t moe_bpe_find(const struct moe_bpe *b, const unsigned char *s, size_t len);
 
-/* Ids that grow, and the memory merging needs; zero-initialised is empty.  Belongs to one thread.  most: ids
- * that there may be room for, 0 for no limit. */
-struct moe_ids { int32_t *v; size_t count, cap, most; };
+/* A list of ids that grows.  most: ids that there may be room for; 0 for no limit. */
+struct moe_ids {
+    int32_t *v;
+    size_t count, cap, most;
+};
+
+/* The memory that merging needs; zero-initialised is empty.  It belongs to one thread. */
 struct moe_bpe_work {
     uint32_t *next, *prev;
     int32_t *rank;

@@ -7,7 +7,7 @@
 #include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/tokenizer-internal.h"
 
-/* The special tokens of all templates: constant, family, whether turns cannot be told without it, name. */
+/* The special tokens of all templates: constant, family, whether turns cannot be marked without it, name. */
 #define MOE_MARKS(X)                                                    \
     X(IM_SYSTEM,      MOE_KIMI,     true,  "<|im_system|>")             \
     X(IM_USER,        MOE_KIMI,     true,  "<|im_user|>")               \

@@ -34,8 +34,8 @@ struct moe_chat_hint {
  * tokenizer_config.json or in chat_template.json, known by its digest; else, where there is none in any of
  * these places or in additional_chat_templates/, what fits the model type and the vocabulary.
  * MOE_UNSUPPORTED when that is none of those built in (the sentence names --chat-template and them), or the
- * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The
- * tokenizer must outlive *c. */
+ * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The tokenizer must outlive
+ * *c. */
 enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *hint, struct moe_err *err);
 void moe_chat_close(struct moe_chat **c);
