@@ -20,7 +20,7 @@ void moe_clip_monitor_release(struct moe_clip_monitor *w)
     *w = (struct moe_clip_monitor){ 0 };
 }
 
-/* An infinite limit: nothing clips here. */
+/* Lists a count, if anything was seen and there is an input scale at all. */
 static void add(struct moe_clip_monitor *w, int layer, const char *input, const struct moe_clip *clip)
 {
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
@@ -33,7 +33,8 @@ static struct moe_clip under(const struct moe_spill_tensor *t)
 
 /* ---- attention ---- */
 
-/* The inputs of its projections, by the role that shows them. */
+/* The inputs that are monitored: the role under which the hook shows each, and the projections that
+ * multiply it. */
 static const struct { enum moe_role role, projection[3]; const char *name;
 } seen[MOE_MONITORED_INPUTS] = {
     { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" },
@@ -59,7 +60,8 @@ static void see_input(void *ctx, int layer, enum moe_role role, int expert, cons
             moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
 }
 
-/* Nothing is clipped by a scale that is chosen when all has been seen. */
+/* Where the layer's input scales are not known yet, nothing is clipped now: they are chosen after this
+ * pass, from the largest input that it shows. */
 void moe_clip_monitor_attention(struct moe_clip_monitor *w)
 {
     bool any = false;

@@ -2,8 +2,8 @@
 /* quantize/calibrate/dense.h - calibration of what is not a routed expert: attention projections, dense
  * MLPs, the shared expert.
  *
- * Before a layer's attention: one pass over all tokens collects the inputs of its projections as the
- * unquantized layer computes them, then they are rounded (o's rows by the layer's Fisher matrix) and put
+ * Before a layer's attention, one pass over all tokens sums the Hessians of the projections' inputs as the
+ * unquantized layer computes them; then they are rounded (o's rows by the layer's Fisher matrix) and put
  * in place of the source's; then its dense or shared MLP likewise (quantize/rounding/mlp.h).  What was
  * chosen is kept (quantize/calibrate/spill.h) until dense.moe is written, and taken from there when a run
  * is resumed. */
@@ -19,7 +19,7 @@ struct moe_dense {
     struct moe_mlp_method method;
     const char *dir;
     bool upstream_source;               /* nothing is put in place: what follows sees the source's weights */
-    /* of the layer at hand; NULL: none.  Set by the caller before each layer */
+    /* The layer's Fisher matrix; NULL: none.  The caller sets it before each layer. */
     const struct moe_output_hessian *f;
     struct moe_spill here;              /* of the layer at hand */
     bool known;                         /* ... read from its file: nothing to compute */
@@ -34,11 +34,11 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
 /* About the bytes of the files that keep it until dense.moe is written. */
 uint64_t moe_dense_spill_bytes(const struct moe_source *src, const uint8_t *type);
 
-/* The walk's two callbacks (ctx: struct moe_dense). */
+/* The two callbacks of the walk, moe_walk.before (ctx: struct moe_dense). */
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
-/* Between them: the largest |input| that a projection of attention multiplied on the way forward through what
- * was chosen.  Its input scale is from
- * this one: q_b, kv_b and o come behind projections that were rounded. */
+/* To be called between the two: the largest magnitude of a projection's input in the pass through the
+ * quantized weights, from which its input scale is made.  The unquantized pass does not give it, since
+ * q_b, kv_b and o come after projections that have been quantized. */
 void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax);
 enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err);
 void moe_dense_release(struct moe_dense *d);

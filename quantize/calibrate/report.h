@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/report.h - what a calibration says of itself: a note for each layer while it
- * runs, and the report as text. */
+/* quantize/calibrate/report.h - the report of a calibration: a note (JSON) for each layer while it runs,
+ * and the whole report as text. */
 #ifndef MOE_QUANTIZE_CALIBRATE_REPORT_H
 #define MOE_QUANTIZE_CALIBRATE_REPORT_H
 
@@ -29,7 +29,7 @@ struct moe_expert_stats {
     double out_num, out_den, seconds[3];
 };
 
-/* The inputs of some projections of a layer, named after them: "gate_up", "o". */
+/* The clipped inputs of some projections of a layer; `input` names the projections: "gate_up", "o". */
 struct moe_clipped { int layer; const char *input; struct moe_clip clip; };
 
 struct moe_layer_stats {
@@ -38,8 +38,8 @@ struct moe_layer_stats {
     const struct moe_expert_stats *experts;
     double seconds[MOE_PHASES], flops[MOE_PHASES]; /* the last three summed over experts at work at once */
     float amax_x, amax_y;
-    /* of the states after the layer, before its experts were quantized, from the source's,
-     * relative; below 0: not known */
+    /* The relative distance of the states after the layer, before its experts were quantized, from the
+     * source's (the key "drift"); negative: not measured. */
     double state_error;
     uint64_t bytes, peak_rss;               /* of the layer's file; of the process when it was written */
     const struct moe_clipped *clipped;      /* of this layer and of those without experts before it */
@@ -62,7 +62,7 @@ const char *moe_error_name(int layer, const char *word, char name[128]);
 /* moe-quantize's JSON object for people: a line a layer, the ten worst experts of all, ten lines of what is
  * clipped, cold experts by name.  free() it; NULL when out of memory. */
 char *moe_quantize_text(const cJSON *report);
-/* Both forms of it, the text and the object. */
+/* Recognizes a report file, as text or as JSON. */
 extern const struct moe_file_kind moe_report_kind;
 
 #endif

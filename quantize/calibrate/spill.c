@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The file: this, n times struct moe_spill_tensor as memory has it (pointers are not read), then codes and
- * scales of each.  Never leaves the machine. */
+/* The file begins with this; then n times struct moe_spill_tensor follows, as it is in memory (a reader
+ * ignores the pointers), then the codes and scales of each.  The file never leaves the machine. */
 struct head { char magic[8]; int32_t layer, n; uint64_t hash; }; /* XXH3-64 of all that follows */
 
 static size_t code_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
@@ -47,7 +47,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     return code;
 }
 
-/* Point into the data; false when it is not what was written. */
+/* Checks a->data and lets a->t point into it.  False: it is damaged. */
 static bool bind(struct moe_spill *a, size_t size, int layer)
 {
     struct head h;
