@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The units of a container: the items of all units as one sequence through a pipeline, so that the end
- * of a unit and the beginning of the next are written at the same time, while the unit before them is
- * made durable (commit.h). */
+/* Writes the units of a container.  The items of all units go through a pipeline as one sequence, so that
+ * workers go from the end of a unit to the beginning of the next without waiting, while the unit before
+ * is made durable by another thread (commit.h). */
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finished items wait for those before them: a worker need not wait for another that
- * has a larger one at hand. */
+/* A finished item waits in its slot until those before it are finished.  With several slots a worker need
+ * not wait for another one that has a larger item. */
 enum { SLOTS_PER_WORKER = 8 };
 
 uint64_t moe_tensor_bytes(const struct moe_tensor *t)
@@ -87,7 +87,7 @@ static enum moe_code open_unit(struct moe_rewrite_work *k, int t, struct moe_err
     return code;
 }
 
-/* An item is about to be made: open its unit if this is the first, and take a worker's buffers. */
+/* Prepares an item of unit t: opens the unit if this is its first item, and takes a worker's buffers. */
 static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
@@ -112,9 +112,8 @@ static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, in
     return false;
 }
 
-/* What reading ahead and pages that tensors share have left of the unit's files in the page cache; but not
- * of files that another open
- * unit reads: that one drops them at its end. */
+/* Drops the pages of the unit's source files that reading ahead has left in the page cache, but not of
+ * files that another open unit reads: that one drops them when it ends. */
 static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
 {
     int32_t last = -1;
@@ -130,7 +129,8 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
     pthread_mutex_unlock(&k->lock);
 }
 
-/* note: what a coder keeps, NULL for none; taken, whatever is returned. */
+/* Hands a finished unit to the committer.  note: what the coder wants to have kept with it, or NULL; it
+ * is owned by this function from now on, on failure too. */
 static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note,
                                struct moe_err *err)
 {
@@ -154,15 +154,16 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, c
 
 /* ---- one item ---- */
 
-/* The weight of another item that shares this one's global scale: q_a's and kv_a's, which do not lie
- * side by side.  NULL: none. */
+/* The tensor of another item with which `in` shares a global scale: q_a and kv_a, which are not side by
+ * side in a unit.  NULL: there is none. */
 static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
 {
     const struct moe_tensor *o = moe_source_fused(k->src, in);
     return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
 }
 
-/* Of a tensor, and of the one it is fused with: read for this a second time, by whoever has it at hand. */
+/* *global: the global scale for a tensor, made from its largest value and that of the tensor it is fused
+ * with.  Both workers compute it, so each of the two tensors is read once more for the other's sake. */
 static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in,
                                 float *global, struct moe_emitted *d, struct moe_err *err)
 {
@@ -242,7 +243,8 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 
 /* ---- units whose codes a coder chooses: one after the other ---- */
 
-/* Dense.moe last: what is quantized in it is known when all layers have been seen. */
+/* The unit that is written as number i: dense.moe last, since its quantized tensors are known only when
+ * all layers have been calibrated. */
 static int unit_at(const struct moe_rewrite_work *k, int i)
 {
     return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i;
@@ -366,8 +368,8 @@ static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_un
     return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
 }
 
-/* The planes of a finished unit that the checkpoint's files have, and those in its own file.  check: or count
- * their bytes. */
+/* Goes over the planes of a finished unit, those in the checkpoint's files and those in its own.  check:
+ * compares their hashes; else counts their bytes. */
 static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
                                     const char *path, bool check, uint64_t *bytes, struct moe_err *err)
 {
@@ -416,7 +418,8 @@ enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *d
 
 /* ---- all of them ---- */
 
-/* Which units are to be written and how large they are; bytes of the source whose units are there. */
+/* Lists the units that are to be written.  *bytes: what will be written; *done: bytes of the source whose
+ * units are there already. */
 static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done,
                                 struct moe_err *err)
 {
@@ -452,8 +455,8 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     const struct moe_source *src = k->src;
 
     MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
-    /* The pipeline runs one thread more than the pool; with less memory than that, no
-     * more than there are slots. */
+    /* The pipeline runs one thread more than the pool has.  Where memory is too small for so many
+     * workers, there is one slot for each worker. */
     k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
     if (k->o->coder) k->slots = k->workers < k->o->coder->workers ? k->workers : k->o->coder->workers;
     k->emit = calloc((size_t)k->workers, sizeof *k->emit);
