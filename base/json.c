@@ -85,9 +85,9 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     *out = NULL;
     MOE_TRY(moe_not_lfs(text, size, file, err));
     if (moe_json_space(text, size, 0) == size) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is empty");
-    if (why)
+    if (why) /* what ends too early is wrong at its last byte */
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu",
-                           why == moe_json_no_nul ? "" : "is not JSON: ", why, at);
+                           why == moe_json_no_nul ? "" : "is not JSON: ", why, at < size ? at : size - 1);
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, NULL, false);
     if (!j && has_long_number(text, text + size))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "has a number of more than 63 characters");
