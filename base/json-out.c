@@ -2,6 +2,7 @@
 /* JSON out: trees that remember what they lack, and their text. */
 #include "base/json.h"
 
+#include "base/buffer.h"
 #include "base/show.h"
 
 #include <math.h>
@@ -103,48 +104,28 @@ cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
 
 /* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */
 
-struct text { char *p; size_t n, cap; bool failed; };
-
-static void put(struct text *t, const char *s, size_t n)
-{
-    if (t->failed) return;
-    if (t->n + n + 1 > t->cap) {
-        size_t cap = 2 * t->cap + n + 256;
-        char *p = realloc(t->p, cap);
-        if (!p) {
-            t->failed = true;
-            return;
-        }
-        t->p = p;
-        t->cap = cap;
-    }
-    memcpy(t->p + t->n, s, n);
-    t->n += n;
-    t->p[t->n] = 0;
-}
-
 /* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays
  * JSON.  What must not reach a terminal is escaped: people look at JSON, too. */
-static void put_string(struct text *t, const char *s, size_t n)
+static void put_string(struct moe_buffer *t, const char *s, size_t n)
 {
     static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
     size_t len;
-    put(t, "\"", 1);
+    moe_buffer_put(t, "\"", 1);
     for (const char *end = s + n; s < end; s += len) {
         char esc[8] = { '\\' };
         uint32_t code = 0;
         const char *short_form = *s ? strchr(special, *s) : NULL;
         int whole = moe_utf8_decode((const unsigned char *)s, (size_t)(end - s), &code);
         len = whole ? (size_t)whole : 1;
-        if (!whole) put(t, "\xef\xbf\xbd", 3);
-        else if (short_form) esc[1] = letters[short_form - special], put(t, esc, 2);
-        else if (moe_is_hidden(code)) put(t, esc, (size_t)snprintf(esc, sizeof esc, "\\u%04x", code));
-        else put(t, s, len);
+        if (!whole) moe_buffer_put(t, "\xef\xbf\xbd", 3);
+        else if (short_form) esc[1] = letters[short_form - special], moe_buffer_put(t, esc, 2);
+        else if (moe_is_hidden(code)) moe_buffer_printf(t, "\\u%04x", code);
+        else moe_buffer_put(t, s, len);
     }
-    put(t, "\"", 1);
+    moe_buffer_put(t, "\"", 1);
 }
 
-static void put_number(struct text *t, double v)
+static void put_number(struct moe_buffer *t, double v)
 {
     char s[40];
     if (!isfinite(v)) snprintf(s, sizeof s, "null");
@@ -154,48 +135,49 @@ static void put_number(struct text *t, double v)
             snprintf(s, sizeof s, "%.*g", digits, v);
             if (strtod(s, NULL) == v) break;
         }
-    put(t, s, strlen(s));
+    moe_buffer_put(t, s, strlen(s));
 }
 
-static void newline(struct text *t, int indent, int depth)
+static void newline(struct moe_buffer *t, int indent, int depth)
 {
     if (!indent) return;
-    put(t, "\n", 1);
-    for (int i = 0; i < indent * depth; i++) put(t, " ", 1);
+    moe_buffer_put(t, "\n", 1);
+    for (int i = 0; i < indent * depth; i++) moe_buffer_put(t, " ", 1);
 }
 
-static void put_value(struct text *t, const cJSON *v, int indent, int depth)
+static void put_value(struct moe_buffer *t, const cJSON *v, int indent, int depth)
 {
     if (v->type & LACKING) t->failed = true;
     else if (cJSON_IsNumber(v)) put_number(t, v->valuedouble);
     else if (cJSON_IsString(v)) put_string(t, v->valuestring, strlen(v->valuestring));
-    else if (cJSON_IsRaw(v)) put(t, v->valuestring, strlen(v->valuestring)); /* moe_json_add_text made it */
-    else if (cJSON_IsBool(v)) put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
+    else if (cJSON_IsRaw(v)) /* moe_json_add_text made it */
+        moe_buffer_put(t, v->valuestring, strlen(v->valuestring));
+    else if (cJSON_IsBool(v)) moe_buffer_put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
     else if (cJSON_IsArray(v) || cJSON_IsObject(v)) {
         bool flat = cJSON_IsArray(v) && (!v->child || !(v->child->type & (cJSON_Array | cJSON_Object)));
-        put(t, cJSON_IsArray(v) ? "[" : "{", 1);
+        moe_buffer_put(t, cJSON_IsArray(v) ? "[" : "{", 1);
         for (const cJSON *c = v->child; c; c = c->next) {
             if (!flat) newline(t, indent, depth + 1);
             if (cJSON_IsObject(v)) {
                 put_string(t, c->string, strlen(c->string));
-                put(t, ": ", 2);
+                moe_buffer_put(t, ": ", 2);
             }
             put_value(t, c, indent, depth + 1);
-            if (c->next) put(t, indent && !flat ? "," : ", ", indent && !flat ? 1 : 2);
+            if (c->next) moe_buffer_put(t, indent && !flat ? "," : ", ", indent && !flat ? 1 : 2);
         }
         if (v->child && !flat) newline(t, indent, depth);
-        put(t, cJSON_IsArray(v) ? "]" : "}", 1);
+        moe_buffer_put(t, cJSON_IsArray(v) ? "]" : "}", 1);
     } else {
-        put(t, "null", 4);
+        moe_buffer_put(t, "null", 4);
     }
 }
 
 char *moe_json_print(const cJSON *o, int indent)
 {
-    struct text t = { 0 };
+    struct moe_buffer t = { 0 };
     if (!o) return NULL;
     put_value(&t, o, indent, 0);
-    if (indent) put(&t, "\n", 1);
+    if (indent) moe_buffer_put(&t, "\n", 1);
     if (!t.failed) return t.p;
     free(t.p);
     return NULL;
@@ -203,7 +185,7 @@ char *moe_json_print(const cJSON *o, int indent)
 
 cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n)
 {
-    struct text t = { 0 };
+    struct moe_buffer t = { 0 };
     put_string(&t, s, n);
     cJSON *added = moe_json_add(o, key, t.failed ? NULL : cJSON_CreateRaw(t.p));
     free(t.p);

@@ -3,6 +3,7 @@
  * merges found from ranks.  What convert_hf_to_gguf.py derives, without its Python packages. */
 #include "convert/gguf-internal.h"
 
+#include "base/buffer.h"
 #include "base/io.h"
 #include "formats/tokenizer/tokenizer.h"
 
@@ -35,25 +36,10 @@ static void fill_alphabet(struct alphabet *a)
     }
 }
 
-struct text { char *p; size_t n, cap; bool failed; };
-
-static void put(struct text *t, const char *s, size_t n)
-{
-    if (n > t->cap - t->n && !t->failed) {
-        size_t cap = 2 * t->cap + n + 256;
-        char *p = realloc(t->p, cap);
-        if (p) t->p = p, t->cap = cap;
-        else t->failed = true;
-    }
-    if (t->failed) return;
-    memcpy(t->p + t->n, s, n);
-    t->n += n;
-}
-
-static void spell(struct text *t, const struct alphabet *a, const char *bytes, size_t len)
+static void spell(struct moe_buffer *t, const struct alphabet *a, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len; i++)
-        put(t, a->utf8[(unsigned char)bytes[i]], a->len[(unsigned char)bytes[i]]);
+        moe_buffer_put(t, a->utf8[(unsigned char)bytes[i]], a->len[(unsigned char)bytes[i]]);
 }
 
 static int32_t count_ranks(const struct moe_tokenizer *t)
@@ -83,26 +69,26 @@ static int token_type(const struct moe_tokenizer *t, int32_t id, int32_t ranks)
 }
 
 static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a,
-                   int32_t ranks, struct text *s)
+                   int32_t ranks, struct moe_buffer *s)
 {
     int32_t n = (int32_t)moe_tokenizer_size(t);
     char room[MOE_TOKEN_ROOM];
     size_t len;
     moe_gguf_strings(m, "tokenizer.ggml.tokens", (uint64_t)n);
     for (int32_t id = 0; id < n; id++) {
-        char pad[32];
         const char *bytes = moe_token_bytes(t, id, room, &len);
         s->n = 0;
         if (id < ranks) spell(s, a, bytes, len);
-        else if (unused(id, ranks, bytes, len)) put(s, pad, (size_t)snprintf(pad, sizeof pad, "[PAD%d]", id));
-        else put(s, bytes, len);
+        else if (unused(id, ranks, bytes, len)) moe_buffer_printf(s, "[PAD%d]", id);
+        else moe_buffer_put(s, bytes, len);
         moe_gguf_item_str(m, s->p, s->n);
     }
     moe_gguf_i32s(m, "tokenizer.ggml.token_type", (uint64_t)n);
     for (int32_t id = 0; id < n; id++) moe_gguf_item_i32(m, token_type(t, id, ranks));
 }
 
-static void put_token(struct text *s, const struct moe_tokenizer *t, const struct alphabet *a, int32_t id)
+static void put_token(struct moe_buffer *s, const struct moe_tokenizer *t, const struct alphabet *a,
+                      int32_t id)
 {
     char room[MOE_TOKEN_ROOM];
     size_t len;
@@ -111,7 +97,7 @@ static void put_token(struct text *s, const struct moe_tokenizer *t, const struc
 }
 
 static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a,
-                            int32_t ranks, struct text *s, struct moe_err *err)
+                            int32_t ranks, struct moe_buffer *s, struct moe_err *err)
 {
     int32_t (*pair)[2] = malloc(((size_t)ranks + 1) * sizeof *pair);
     int32_t n = 0;
@@ -125,7 +111,7 @@ static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer 
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
         s->n = 0;
         put_token(s, t, a, pair[i][0]);
-        put(s, " ", 1);
+        moe_buffer_put(s, " ", 1);
         put_token(s, t, a, pair[i][1]);
         moe_gguf_item_str(m, s->p, s->n);
     }
@@ -197,7 +183,7 @@ enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_sourc
 {
     struct moe_tokenizer *t;
     struct alphabet a;
-    struct text s = { 0 };
+    struct moe_buffer s = { 0 };
     char path[PATH_MAX];
     enum moe_exists there;
     MOE_TRY(small_file(src, "tiktoken.model", path, err));

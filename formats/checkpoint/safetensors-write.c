@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/buffer.h"
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/writeback.h"
 #include "formats/checkpoint/safetensors.h"
 
 #include <limits.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,44 +13,18 @@
 
 struct moe_st_writer { struct moe_newfile file; uint64_t at, end; struct moe_writeback *behind; };
 
-/* ---- text of any length ---- */
+/* ---- the header's text ---- */
 
-struct text { char *p; size_t n, cap; bool failed; };
-
-static void put(struct text *t, const char *s, size_t n)
+static void put_string(struct moe_buffer *t, const char *s)
 {
-    if (t->n + n + 1 > t->cap && !t->failed) {
-        size_t cap = 2 * t->cap + n + 4096;
-        char *p = realloc(t->p, cap);
-        if (p) t->p = p, t->cap = cap;
-        else t->failed = true;
-    }
-    if (t->failed) return;
-    memcpy(t->p + t->n, s, n);
-    t->n += n;
-}
-
-__attribute__((format(printf, 2, 3)))
-static void putf(struct text *t, const char *fmt, ...)
-{
-    char s[128];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(s, sizeof s, fmt, ap);
-    va_end(ap);
-    put(t, s, (size_t)n);
-}
-
-static void put_string(struct text *t, const char *s)
-{
-    put(t, "\"", 1);
+    moe_buffer_put(t, "\"", 1);
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') put(t, "\\", 1);
-        if (c < 0x20) putf(t, "\\u%04x", c);
-        else put(t, s, 1);
+        if (c == '"' || c == '\\') moe_buffer_put(t, "\\", 1);
+        if (c < 0x20) moe_buffer_printf(t, "\\u%04x", c);
+        else moe_buffer_put(t, s, 1);
     }
-    put(t, "\"", 1);
+    moe_buffer_put(t, "\"", 1);
 }
 
 /* ---- the file ---- */
@@ -71,23 +45,24 @@ static enum moe_code place(struct moe_st_entry *t, int64_t n, uint64_t *end, con
     return MOE_OK;
 }
 
-static void put_header(struct text *h, const struct moe_st_entry *t, int64_t n)
+static void put_header(struct moe_buffer *h, const struct moe_st_entry *t, int64_t n)
 {
-    put(h, "{\"__metadata__\":{\"format\":\"pt\"}", 31);
+    moe_buffer_put(h, "{\"__metadata__\":{\"format\":\"pt\"}", 31);
     for (int64_t i = 0; i < n; i++) {
-        put(h, ",", 1);
+        moe_buffer_put(h, ",", 1);
         put_string(h, t[i].name);
-        putf(h, ":{\"dtype\":\"%s\",\"shape\":[", t[i].dtype);
-        for (int k = 0; k < t[i].ndim; k++) putf(h, "%s%lld", k ? "," : "", (long long)t[i].shape[k]);
-        putf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t[i].offset,
-             (unsigned long long)(t[i].offset + t[i].bytes));
+        moe_buffer_printf(h, ":{\"dtype\":\"%s\",\"shape\":[", t[i].dtype);
+        for (int k = 0; k < t[i].ndim; k++)
+            moe_buffer_printf(h, "%s%lld", k ? "," : "", (long long)t[i].shape[k]);
+        moe_buffer_printf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t[i].offset,
+                          (unsigned long long)(t[i].offset + t[i].bytes));
     }
-    put(h, "}", 1);
+    moe_buffer_put(h, "}", 1);
 }
 
-static enum moe_code give(struct text *t, const char *path, char **out, size_t *n, struct moe_err *err)
+static enum moe_code give(struct moe_buffer *t, const char *path, char **out, size_t *n, struct moe_err *err)
 {
-    put(t, "", 1);
+    moe_buffer_put(t, "", 1);
     if (t->failed) {
         free(t->p);
         return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its text");
@@ -100,7 +75,7 @@ static enum moe_code give(struct text *t, const char *path, char **out, size_t *
 enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out,
                                  size_t *bytes, struct moe_err *err)
 {
-    struct text h = { 0 };
+    struct moe_buffer h = { 0 };
     uint64_t end;
     MOE_TRY(place(t, n, &end, file, err));
     put_header(&h, t, n);
@@ -108,9 +83,9 @@ enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *
 }
 
 /* The length word before the JSON text, which is all that h holds until now. */
-static void put_length(struct text *h, uint64_t n)
+static void put_length(struct moe_buffer *h, uint64_t n)
 {
-    for (int i = 0; i < 8; i++) put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
+    for (int i = 0; i < 8; i++) moe_buffer_put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
 }
 
 static enum moe_code too_many(const char *path, struct moe_err *err)
@@ -118,7 +93,7 @@ static enum moe_code too_many(const char *path, struct moe_err *err)
     return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
 }
 
-static enum moe_code start(struct moe_st_writer *w, const char *path, const struct text *h,
+static enum moe_code start(struct moe_st_writer *w, const char *path, const struct moe_buffer *h,
                            struct moe_err *err)
 {
     if (h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
@@ -134,13 +109,13 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
                                uint64_t data_bytes, struct moe_err *err)
 {
     struct moe_st_writer *w = calloc(1, sizeof *w);
-    struct text h = { 0 };
+    struct moe_buffer h = { 0 };
     *out = NULL;
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
     w->file.fd = -1;
     w->end = data_bytes;
     put_length(&h, n);
-    put(&h, header, n);
+    moe_buffer_put(&h, header, n);
     enum moe_code code = start(w, path, &h, err);
     free(h.p);
     if (code != MOE_OK) moe_st_abort(&w);
@@ -149,12 +124,12 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
 }
 
 /* The JSON text with its padding. */
-static enum moe_code padded_header(struct text *h, struct moe_st_entry *t, int64_t n, uint64_t *end,
+static enum moe_code padded_header(struct moe_buffer *h, struct moe_st_entry *t, int64_t n, uint64_t *end,
                                    const char *path, struct moe_err *err)
 {
     MOE_TRY(place(t, n, end, path, err));
     put_header(h, t, n);
-    while (h->n % 8 && !h->failed) put(h, " ", 1);
+    while (h->n % 8 && !h->failed) moe_buffer_put(h, " ", 1);
     for (int64_t i = 0; i < n; i++) t[i].offset += h->n + 8;
     return h->failed ? moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header") : MOE_OK;
 }
@@ -162,7 +137,7 @@ static enum moe_code padded_header(struct text *h, struct moe_st_entry *t, int64
 enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct moe_st_entry *t, int64_t n,
                             struct moe_err *err)
 {
-    struct text h = { 0 };
+    struct moe_buffer h = { 0 };
     uint64_t end;
     *out = NULL;
     enum moe_code code = padded_header(&h, t, n, &end, path, err);
@@ -174,13 +149,13 @@ enum moe_code moe_st_create(struct moe_st_writer **out, const char *path, struct
 enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, char **head, size_t *bytes,
                           uint64_t *file_bytes, struct moe_err *err)
 {
-    struct text h = { 0 }, all = { 0 };
+    struct moe_buffer h = { 0 }, all = { 0 };
     uint64_t end;
     enum moe_code code = padded_header(&h, t, n, &end, path, err);
     if (code == MOE_OK && h.n > MOE_ST_HEADER_MAX) code = too_many(path, err);
     if (code == MOE_OK) {
         put_length(&all, h.n);
-        put(&all, h.p, h.n);
+        moe_buffer_put(&all, h.p, h.n);
         code = give(&all, path, head, bytes, err);
         *file_bytes = 8 + h.n + end;
     }
@@ -238,19 +213,19 @@ enum moe_code moe_st_index_text(const char *const *names, const char *const *fil
                                 uint64_t total_size, char **out, size_t *bytes,
                                 struct moe_err *err)
 {
-    struct text x = { 0 };
+    struct moe_buffer x = { 0 };
     struct place *p = malloc((size_t)(n ? n : 1) * sizeof *p);
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for an index");
     for (int64_t i = 0; i < n; i++) p[i] = (struct place){ names[i], files[i] };
     if (n) qsort(p, (size_t)n, sizeof *p, by_name);
-    putf(&x, MOE_ST_INDEX_HEAD, (unsigned long long)total_size);
+    moe_buffer_printf(&x, MOE_ST_INDEX_HEAD, (unsigned long long)total_size);
     for (int64_t i = 0; i < n; i++) {
-        putf(&x, "%s\n    ", i ? "," : "");
+        moe_buffer_printf(&x, "%s\n    ", i ? "," : "");
         put_string(&x, p[i].name);
-        put(&x, ": ", 2);
+        moe_buffer_put(&x, ": ", 2);
         put_string(&x, p[i].file);
     }
-    putf(&x, MOE_ST_INDEX_TAIL);
+    moe_buffer_printf(&x, MOE_ST_INDEX_TAIL);
     free(p);
     return give(&x, "model.safetensors.index.json", out, bytes, err);
 }

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* base/buffer.h - bytes that grow at their end. */
+#ifndef MOE_BASE_BUFFER_H
+#define MOE_BASE_BUFFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Zero-initialised is empty.  A NUL stands behind the n bytes of p, once something was put; free(p).  After
+ * `failed`, for want of memory, nothing more is put: look once, at the end. */
+struct moe_buffer { char *p; size_t n, cap; bool failed; };
+
+void moe_buffer_put(struct moe_buffer *b, const char *s, size_t n);
+void moe_buffer_printf(struct moe_buffer *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
