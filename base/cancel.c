@@ -6,14 +6,16 @@
 
 #include <stdarg.h>
 
-/* The code that somebody has asked with, of the token or of a parent; MOE_OK: nobody has. */
+/* The code that somebody has asked with; MOE_OK: nobody has.  That of a parent counts before the token's own,
+ * since it ends more. */
 static enum moe_code asked(const struct moe_cancel *c)
 {
+    int code = MOE_OK;
     for (; c; c = c->parent) {
-        int code = atomic_load_explicit(&c->code, memory_order_relaxed);
-        if (code) return (enum moe_code)code;
+        int here = atomic_load_explicit(&c->code, memory_order_relaxed);
+        if (here) code = here;
     }
-    return MOE_OK;
+    return (enum moe_code)code;
 }
 
 static const char *word(enum moe_code code) { return code == MOE_SIGINT ? "interrupted" : "terminated"; }

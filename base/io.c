@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/io.h"
 
-#include "base/progress.h"
 #include "base/show.h"
 
 #include <dirent.h>

@@ -33,8 +33,4 @@ void moe_progress_note(struct moe_progress *p, const char *fmt, ...) __attribute
 void moe_progress_end(struct moe_progress *p);    /* clears the bar */
 void moe_progress_close(struct moe_progress **p); /* nulls */
 
-/* "12.3 GiB", "1.2 M": for people.  Returns out. */
-const char *moe_human_bytes(uint64_t bytes, char out[16]);
-const char *moe_human_time(double seconds, char out[16]);
-
 #endif

@@ -172,3 +172,27 @@ void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap)
     fit(line, cap < sizeof line ? cap : sizeof line);
     memcpy(out, line, strlen(line) + 1);
 }
+
+/* ---- numbers ---- */
+
+const char *moe_human_bytes(uint64_t bytes, char out[16])
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1024 && u < 4) v /= 1024, u++;
+    snprintf(out, 16, u ? "%.1f %s" : "%.0f %s", v, units[u]);
+    return out;
+}
+
+const char *moe_human_time(double s, char out[16])
+{
+    unsigned n = s < 3.6e8 ? (unsigned)s : 0;
+    if (s < 10) snprintf(out, 16, "%.1f s", s);
+    else if (s < 100) snprintf(out, 16, "%.0f s", s);
+    else if (s < 6000) snprintf(out, 16, "%u min %02u s", n / 60 % 100, n % 60);
+    else if (s < 172800) snprintf(out, 16, "%u h %02u min", n / 3600 % 100, n / 60 % 60);
+    else if (s < 3.6e8) snprintf(out, 16, "%u days %u h", n / 86400 % 10000, n / 3600 % 24);
+    else snprintf(out, 16, "forever");
+    return out;
+}

@@ -38,6 +38,10 @@ void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap);
 /* Print text of n bytes, escaped.  `layout`: newlines and tabs go out as they are. */
 void moe_show_print(FILE *out, const char *text, size_t n, bool layout);
 
+/* "12.3 GiB", "4 min 05 s": for people.  Returns out. */
+const char *moe_human_bytes(uint64_t bytes, char out[16]);
+const char *moe_human_time(double seconds, char out[16]);
+
 /* What a noun ends in behind a count: "1 token", "2 tokens". */
 static inline const char *moe_plural(int64_t n) { return n == 1 ? "" : "s"; }
 

@@ -17,15 +17,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static struct moe_cancel caught; /* of the process: a signal has come */
-/* a SIGINT that ends less than the tool: whether one would be, and has come */
-static atomic_bool holding, held;
+static struct moe_cancel caught;                      /* of the process: a signal has come */
+static struct moe_cancel part = { .parent = &caught }; /* of what a SIGINT ends alone, */
+static atomic_bool holding;                           /* while this is so */
 static bool on_terminal; /* standard output, as it was when the tool began */
 
 static void on_signal(int sig)
 {
-    if (sig == SIGINT && holding && !held) {
-        held = true;
+    if (sig == SIGINT && atomic_load(&holding) && !atomic_load(&part.code)) {
+        moe_cancel_request(&part, MOE_SIGINT);
         return;
     }
     if (moe_is_cancelled(&caught)) { /* the second one does not wait */
@@ -48,22 +48,14 @@ static void install_handlers(void)
     moe_map_guard();
 }
 
-const struct moe_cancel *moe_run_cancel(void) { return &caught; }
-bool moe_is_stopping(void) { return moe_is_cancelled(&caught); }
-
-void moe_interrupt_hold(bool on)
+void moe_run_hold(bool on)
 {
-    holding = on;
-    held = false;
+    atomic_store(&holding, on);
+    atomic_store(&part.code, 0);
 }
 
-bool moe_interrupt_held(void) { return held; }
-
-enum moe_code moe_interrupted(struct moe_err *err) { return moe_cancel_check(&caught, err); }
-enum moe_code moe_interrupted_resumable(struct moe_err *err)
-{
-    return moe_cancel_check_resumable(&caught, err);
-}
+const struct moe_cancel *moe_run_part(void) { return &part; }
+bool moe_run_held(void) { return atomic_load(&part.code) != 0; }
 
 /* A standard stream that the caller closed must not become the next file that is opened: what was meant for a
  * person would go into it.  The wrong direction makes each use fail. */

@@ -93,18 +93,11 @@ void moe_warn_unweighed(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
                      const char *path, bool was_done);
 
-/* MOE_OK, or MOE_SIGINT / MOE_SIGTERM with a message once a signal has come, or MOE_IO once a mapped file
- * could not be read (moe_map_check).  Long loops call it between items, and before a result is given out. */
-enum moe_code moe_interrupted(struct moe_err *err);
-const struct moe_cancel *moe_run_cancel(void);
-/* Whether a signal has asked for the end: for loops that have no error to return.  What they leave is of no
- * use, and whoever called them asks moe_interrupted before using it. */
-bool moe_is_stopping(void);
-/* The same where something is being written (moe_cancel_check_resumable). */
-enum moe_code moe_interrupted_resumable(struct moe_err *err);
-/* For work of which a SIGINT ends a part: while it is on, the first one is held, which moe_interrupted does
- * not see; a second one is as ever.  Turning it on or off forgets the held one. */
-void moe_interrupt_hold(bool on);
-bool moe_interrupt_held(void);
+/* For work of which a SIGINT ends a part (an answer of a chat): while this is on, the first SIGINT cancels
+ * moe_run_part() and not r->cancel, which is its parent; a second one is as ever.  Turning it on or off takes
+ * the first one back.  Whether it has come: moe_run_held. */
+void moe_run_hold(bool on);
+const struct moe_cancel *moe_run_part(void);
+bool moe_run_held(void);
 
 #endif

@@ -2,7 +2,7 @@
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
-#include "base/progress.h"
+#include "base/show.h"
 #include "base/writeback.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 #include "base/io.h"
 #include "base/newfile.h"
-#include "base/progress.h"
+#include "base/show.h"
 #include "base/writeback.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/calibrate/report.h"
+#include "base/show.h"
 
-#include "base/progress.h"
 #include "formats/names.h"
 #include "model/unit.h"
 

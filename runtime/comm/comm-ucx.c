@@ -6,7 +6,6 @@
 
 #if MOE_HAVE_UCX
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "runtime/comm/comm-ucx-internal.h"
 
 #include <poll.h>
@@ -436,7 +435,7 @@ static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct 
         enum moe_code code = flush(x, r, end, err);
         if (code != MOE_OK && !(kind == WELCOME && l->gone)) return code;
         while (!(kind == HELLO ? l->hello : l->welcome || l->gone)) {
-            MOE_TRY(moe_interrupted(err));
+            MOE_TRY(moe_cancel_check(x->c.cancel, err));
             ucx_wait(&x->c, 0.1);
             if (x->c.broken.code != MOE_OK) {
                 *err = x->c.broken;

@@ -3,7 +3,6 @@
 #include "runtime/comm/comm.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 
 #include <stdlib.h>
 
@@ -64,7 +63,7 @@ void moe_comm_begin_wait(struct moe_comm *c)
 
 static enum moe_code wait_for(struct moe_comm *c, double seconds, struct moe_err *err)
 {
-    MOE_TRY(moe_interrupted(err));
+    MOE_TRY(moe_cancel_check(c->cancel, err));
     c->ops->wait(c, seconds);
     if (c->broken.code != MOE_OK) {
         *err = c->broken;

@@ -51,7 +51,7 @@
 #ifndef MOE_RUNTIME_COMM_COMM_H
 #define MOE_RUNTIME_COMM_COMM_H
 
-#include "base/err.h"
+#include "base/cancel.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -93,6 +93,7 @@ struct moe_comm {
     int rank, ranks;
     size_t request_bytes, reply_bytes;  /* size of a slot */
     double timeout;                     /* seconds without a heartbeat after which a rank is dead */
+    const struct moe_cancel *cancel;    /* ends waits early; NULL: nobody will.  Whoever opens it sets this */
     bool *dead;                         /* [ranks]; moe_comm_wait and moe_comm_mark_dead set it */
     int n_dead;
     struct moe_peer *peer;              /* [ranks] */

@@ -4,7 +4,6 @@
 #include "runtime/comm/rendezvous.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "runtime/comm/socket.h"
 
 #include <errno.h>
@@ -398,7 +397,7 @@ static void serve_clients(struct host *h)
 static enum moe_code wait_for_all(struct host *h, struct moe_err *err)
 {
     while (h->missing && moe_now() < h->end && !all_came(h)) {
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(h->v->cancel, err));
         poll_all(h, POLLIN, 100);
         bool someone = h->poll[h->n].revents != 0;
         serve_clients(h);

@@ -4,7 +4,6 @@
 #include "runtime/comm/rendezvous.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 #include "runtime/comm/socket.h"
 
 #include <poll.h>
@@ -58,7 +57,7 @@ static enum moe_code of_host(const struct moe_rendezvous *v, enum moe_code code,
 
 static enum moe_code receive(struct client *t, void *data, size_t bytes, double end, struct moe_err *err)
 {
-    return of_host(t->v, moe_socket_receive(t->fd, data, bytes, end, err), err);
+    return of_host(t->v, moe_socket_receive(t->fd, data, bytes, end, t->v->cancel, err), err);
 }
 
 static enum moe_code send_message(struct client *t, enum moe_wire_type type, const void *body, size_t bytes,
@@ -69,9 +68,9 @@ static enum moe_code send_message(struct client *t, enum moe_wire_type type, con
     moe_wire_frame_put(frame, &(struct moe_wire_frame){ MOE_WIRE_VERSION, v->rank, v->ranks, type,
                                                         v->secret != NULL, bytes + (sign ? sizeof mac : 0) });
     moe_secret_sign(v->secret, type, &t->nonces, frame, body, bytes, mac);
-    enum moe_code code = moe_socket_send(t->fd, frame, sizeof frame, end, err);
-    if (code == MOE_OK) code = moe_socket_send(t->fd, body, bytes, end, err);
-    if (code == MOE_OK && sign) code = moe_socket_send(t->fd, mac, sizeof mac, end, err);
+    enum moe_code code = moe_socket_send(t->fd, frame, sizeof frame, end, v->cancel, err);
+    if (code == MOE_OK) code = moe_socket_send(t->fd, body, bytes, end, v->cancel, err);
+    if (code == MOE_OK && sign) code = moe_socket_send(t->fd, mac, sizeof mac, end, v->cancel, err);
     return of_host(v, code, err);
 }
 
@@ -84,7 +83,7 @@ static enum moe_code connect_to_host(struct client *t, double end, unsigned char
     bool told = !v->tell;
     for (;;) {
         double left = end - moe_now();
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(v->cancel, err));
         if (left <= 0) break;
         if (!told && left < v->timeout - MOE_RENDEZVOUS_SILENCE) {
             char line[MOE_PATH_BYTES + 80];
@@ -100,7 +99,7 @@ static enum moe_code connect_to_host(struct client *t, double end, unsigned char
             enum moe_code code = send_message(t, MOE_WIRE_HELLO, t->nonces.client, sizeof t->nonces.client,
                                               false, end, &quiet);
             if (code == MOE_OK &&
-                moe_socket_receive(t->fd, head, MOE_WIRE_FRAME_BYTES, end, &quiet) == MOE_OK)
+                moe_socket_receive(t->fd, head, MOE_WIRE_FRAME_BYTES, end, v->cancel, &quiet) == MOE_OK)
                 return MOE_OK;
             close(t->fd);
             t->fd = -1;

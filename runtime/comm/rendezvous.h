@@ -30,6 +30,7 @@ struct moe_rendezvous {
     double timeout;                       /* seconds within which all ranks must have come */
     const struct moe_agreement *settings; /* MOE_MISMATCH, naming the first, when they differ */
     const struct moe_secret *secret;      /* NULL: none */
+    const struct moe_cancel *cancel;      /* ends the wait early; NULL: nobody will */
     /* Called with a line for the user once the wait gets long, and when another rank has come; may be
      * NULL. */
     void (*tell)(void *ctx, const char *line);

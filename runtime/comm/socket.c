@@ -2,7 +2,6 @@
 #include "runtime/comm/socket.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -179,35 +178,40 @@ enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, str
 
 /* ---- data ---- */
 
-static enum moe_code wait_for(int fd, short events, double end, struct moe_err *err)
+static enum moe_code wait_for(int fd, short events, double end, const struct moe_cancel *cancel,
+                              struct moe_err *err)
 {
     struct pollfd p = { .fd = fd, .events = events };
-    MOE_TRY(moe_interrupted(err));
+    MOE_TRY(moe_cancel_check(cancel, err));
     double left = end - moe_now();
     if (left <= 0) return moe_fail(err, MOE_DEVICE, "the other side is silent");
     poll(&p, 1, left < 0.1 ? (int)(left * 1000) + 1 : 100); /* then signals are looked for */
     return MOE_OK;
 }
 
-enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end, struct moe_err *err)
+enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end,
+                              const struct moe_cancel *cancel, struct moe_err *err)
 {
     const unsigned char *p = data;
     for (size_t done = 0; done < bytes;) {
         ssize_t n = send(fd, p + done, bytes - done, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n > 0) done += (size_t)n;
-        else if (n < 0 && (errno == EAGAIN || errno == EINTR)) MOE_TRY(wait_for(fd, POLLOUT, end, err));
+        else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            MOE_TRY(wait_for(fd, POLLOUT, end, cancel, err));
         else return moe_fail(err, MOE_DEVICE, "the other side went away");
     }
     return MOE_OK;
 }
 
-enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end, struct moe_err *err)
+enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end,
+                                 const struct moe_cancel *cancel, struct moe_err *err)
 {
     unsigned char *p = data;
     for (size_t done = 0; done < bytes;) {
         ssize_t n = recv(fd, p + done, bytes - done, MSG_DONTWAIT);
         if (n > 0) done += (size_t)n;
-        else if (n < 0 && (errno == EAGAIN || errno == EINTR)) MOE_TRY(wait_for(fd, POLLIN, end, err));
+        else if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            MOE_TRY(wait_for(fd, POLLIN, end, cancel, err));
         else return moe_fail(err, MOE_DEVICE, "the other side went away");
     }
     return MOE_OK;

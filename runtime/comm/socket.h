@@ -5,7 +5,7 @@
 #ifndef MOE_RUNTIME_COMM_SOCKET_H
 #define MOE_RUNTIME_COMM_SOCKET_H
 
-#include "base/err.h"
+#include "base/cancel.h"
 
 #include <stdbool.h>
 
@@ -22,8 +22,10 @@ int moe_socket_accept(int listening, bool *full);
 /* Whether every address of that name is of this host alone, so that all who meet there run on it. */
 bool moe_socket_is_here(const char *where);
 /* Send or receive all of `data` until the time `end` (moe_now).  MOE_DEVICE when the other side went away
- * or the time is over; MOE_SIGINT or MOE_SIGTERM after a signal. */
-enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end, struct moe_err *err);
-enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end, struct moe_err *err);
+ * or the time is over; the code of `cancel` (NULL: nobody's) once that is cancelled. */
+enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end,
+                              const struct moe_cancel *cancel, struct moe_err *err);
+enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end,
+                                 const struct moe_cancel *cancel, struct moe_err *err);
 
 #endif

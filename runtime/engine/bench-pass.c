@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/json.h"
-#include "base/cli/tool.h"
 #include "kernels/kernels.h"
 #include "runtime/engine/bench.h"
 

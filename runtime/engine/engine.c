@@ -2,7 +2,7 @@
 #include "runtime/engine/engine.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
+#include "base/show.h"
 #include "runtime/engine/completion.h"
 
 #include <math.h>
@@ -126,6 +126,7 @@ enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const s
     struct moe_engine *e = calloc(1, sizeof *e);
     *out = NULL;
     if (!e) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
+    e->cancel = o->cancel;
     enum moe_code code = open_parts(e, path, o, pool, err);
     if (code != MOE_OK) moe_engine_close(&e);
     *out = e;
@@ -138,6 +139,7 @@ enum moe_code moe_engine_open_lender(struct moe_engine **out, const char *path,
     struct moe_engine *e = calloc(1, sizeof *e);
     *out = NULL;
     if (!e) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
+    e->cancel = o->cancel;
     enum moe_code code = open_source(e, path, o, true, err);
     if (code != MOE_OK) moe_engine_close(&e);
     *out = e;
@@ -198,8 +200,7 @@ static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at
         memcpy(e->ids + at + i, ids + i, (size_t)m * sizeof *ids);
         e->n_ids = at + i + m;
         if (i + m == n) MOE_TRY(moe_forward_logits(e->forward, e->h + (m - 1) * hidden, 1, e->logits, err));
-        MOE_TRY(moe_interrupted(err));
-        if (moe_interrupt_held()) return moe_fail(err, MOE_SIGINT, "interrupted");
+        MOE_TRY(moe_cancel_check(e->cancel, err));
     }
     return MOE_OK;
 }

@@ -2,8 +2,8 @@
 /* runtime/engine/engine.h - a model, its tokenizer and one sequence: prefill, decode, text.
  *
  * One engine serves one sequence at a time; the tokens it holds are kept, so that a next prompt that begins
- * with them (a chat's next turn) computes only what is new.  A SIGINT that is held (moe_interrupt_hold) ends
- * prefill and generation with MOE_SIGINT between two passes. */
+ * with them (a chat's next turn) computes only what is new.  A token that is cancelled ends
+ * prefill and generation between two passes. */
 #ifndef MOE_RUNTIME_ENGINE_ENGINE_H
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
@@ -26,6 +26,7 @@ struct moe_engine {
     int32_t *order; float *p;         /* [V]: sampling */
     /* ids that may be produced: the smaller of the model's and the tokenizer's */
     int64_t vocab;
+    const struct moe_cancel *cancel;  /* ends its work early; NULL: nobody will.  May be set between calls */
 };
 
 struct moe_engine_options {
@@ -42,6 +43,7 @@ struct moe_engine_options {
     double lora_eps;                  /* moe_model_open */
     enum moe_mla mla;
     enum moe_activations activations; /* moe_forward_activations */
+    const struct moe_cancel *cancel;  /* struct moe_engine */
 };
 
 /* Bytes that an engine holds at most, besides mapped files: a full cache, the buffers of a batch, hidden

@@ -25,13 +25,14 @@ static bool is_conversation(const struct moe_run_options *o)
 static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far,
                          struct moe_err *err)
 {
-    struct moe_run_job j = { .o = o, .json = json };
+    struct moe_run_job j = { .o = o, .json = json, .engine = { .cancel = o->run.cancel } };
     struct moe_secret *secret = NULL;
     struct moe_err later = MOE_ERR_INIT;
     enum moe_code code = moe_run_options_meet(o, so_far ? &later : err);
     if (code != MOE_OK) return so_far ? so_far : code;
     code = so_far ? so_far : moe_run_options_check(o, &j.engine, err);
     o->prompt.memory = (uint64_t)o->memory;
+    o->prompt.cancel = o->run.cancel;
     j.turns = is_conversation(o);
 
     /* also after a failure: without their secret the others do not believe it */

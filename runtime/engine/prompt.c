@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/prompt.h"
 
-#include "base/cli/tool.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/stream.h"
@@ -47,7 +46,7 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
 {
     uint64_t max_bytes = moe_prompt_memory(o);
     size_t limit = max_bytes < TEXT_MAX ? (size_t)max_bytes : TEXT_MAX;
-    enum moe_code code = moe_read_text(path, limit, moe_run_cancel(), text, n, err);
+    enum moe_code code = moe_read_text(path, limit, o->cancel, text, n, err);
     path = moe_stream_name(path);
     if (code == MOE_UNSUPPORTED && max_bytes < TEXT_MAX)
         return moe_fail_at(err, MOE_NOMEM, path, NULL,

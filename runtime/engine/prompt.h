@@ -14,6 +14,7 @@ struct moe_prompt {
     const char *system;               /* NULL: the model's own, "": none */
     uint64_t memory;                  /* what a file of text may take; 0: what the machine has */
     const char *chat_template;        /* NULL: the model's own, else one by name (formats/tokenizer/chat.h) */
+    const struct moe_cancel *cancel;  /* ends reading early; NULL: nobody will */
     bool chat, special, bos;          /* one user turn; special tokens in text are tokens; begin with BOS */
 };
 

@@ -100,6 +100,7 @@ static void *run_rank(void *arg)
     struct local_rank *t = &h->local;
     t->code = moe_comm_local(&t->comm, h->hub, t->r.rank, &t->err);
     if (t->code != MOE_OK) return NULL;
+    t->comm->cancel = t->o->engine.cancel;
     t->code = open_engine(t, h->lender, t->o->ranks);
     run_local_rank(t);
     return NULL;
@@ -178,9 +179,11 @@ static enum moe_code prepare(struct local_rank *t, const struct moe_ranks_place 
     const struct moe_ranks *o = t->o;
     int64_t batch = o->engine.batch;
     MOE_TRY(p->agree(p->ctx, t->r.engine, settings, &t->err));
-    return moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_socket_is_here(p->rendezvous),
-                             moe_ep_request_bytes(c, batch), moe_ep_reply_bytes(c, batch), o->timeout, mine,
-                             bytes, &t->err);
+    MOE_TRY(moe_comm_ucx_open(&t->comm, p->rank, o->ranks, moe_socket_is_here(p->rendezvous),
+                              moe_ep_request_bytes(c, batch), moe_ep_reply_bytes(c, batch), o->timeout,
+                              mine, bytes, &t->err));
+    t->comm->cancel = o->engine.cancel;
+    return MOE_OK;
 }
 
 static enum moe_code connect_all(struct local_rank *t, const struct moe_ranks_place *p,
@@ -206,6 +209,7 @@ static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
                                 .timeout = p->patience,
                                 .settings = &settings,
                                 .secret = p->secret,
+                                .cancel = t->o->engine.cancel,
                                 .tell = p->tell,
                                 .ctx = p->ctx };
     if (t->code == MOE_OK) t->code = prepare(t, p, &lender->source->config, &settings, &mine, &bytes);

@@ -82,11 +82,12 @@ struct moe_ranks_end {
     int *killed;    /* [ranks] the caller's: the signal that ended it, 0: none, or this process ended all */
 };
 
-/* Wait for all of them; a signal to this process is passed on.  The first report that comes, whole, is
+/* Wait for all of them; once it is cancelled they get a SIGTERM.  The first report that comes, whole, is
  * given to `print` (a file; once).  Ranks that are still there long after the report (they hang) are
  * killed.  Closes `reports`. */
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text),
-                             struct moe_ranks_end *e, struct moe_err *err);
+                             const struct moe_cancel *cancel, struct moe_ranks_end *e,
+                             struct moe_err *err);
 
 /* "ranks": an array of rank, mapped_bytes, requests, ... */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);

@@ -12,10 +12,10 @@ static void add_number(struct moe_agreement *a, const char *name, int64_t v)
 }
 
 static enum moe_code add_model(struct moe_agreement *a, const char *name, const struct moe_source *src,
-                               struct moe_err *err)
+                               const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_identity id;
-    MOE_TRY(moe_source_identity(src, moe_run_cancel(), &id, err));
+    MOE_TRY(moe_source_identity(src, cancel, &id, err));
     struct moe_hash128 digest = moe_identity_digest(&id);
     moe_agree_add(a, name, &digest, sizeof digest);
     return MOE_OK;
@@ -54,7 +54,7 @@ enum moe_code moe_run_agree(const struct moe_run_options *o, const struct moe_ru
     moe_agree_options(a, o->run.tool->opts);
     moe_agree_add(a, "version of moe-run", MOE_VERSION, strlen(MOE_VERSION));
     add_number(a, "MOE_CPU", !strcmp(moe_kernels_name(), "ref")); /* the vector levels give the same bits */
-    MOE_TRY(add_model(a, "MODEL", c->engine->source, err));
+    MOE_TRY(add_model(a, "MODEL", c->engine->source, o->run.cancel, err));
     add_plan(a, "--plan", c->plan);
     add_plan(a, "--replan", c->next);
     add_prompts(a, c->prompts);
@@ -64,7 +64,7 @@ enum moe_code moe_run_agree(const struct moe_run_options *o, const struct moe_ru
     if (!o->reference) return MOE_OK;
     struct moe_source *src;
     MOE_TRY(moe_source_open(&src, o->reference, err));
-    enum moe_code code = add_model(a, "--reference", src, err);
+    enum moe_code code = add_model(a, "--reference", src, o->run.cancel, err);
     moe_source_close(&src);
     return code;
 }

@@ -90,7 +90,7 @@ static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
     MOE_TRY(make_room(&t->input, BLOCK, err));
     for (;;) {
         struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(t->o->run.cancel, err));
         if (poll(&p, 1, WAKE_MS) <= 0) continue;
         ssize_t n = read(STDIN_FILENO, t->input.p + t->input.n, BLOCK);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -231,10 +231,12 @@ static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *
     struct moe_generated g = { 0 };
     bool kept, stopped;
     if (!moe_prompt_turn(t->messages, "user", said)) return no_memory(err);
-    moe_interrupt_hold(!t->o->rendezvous);
+    moe_run_hold(!t->o->rendezvous);
+    t->rank->engine->cancel = moe_run_part();
     enum moe_code code = answer(t, &g, err);
-    stopped = code == MOE_SIGINT && moe_interrupt_held();
-    moe_interrupt_hold(false);
+    t->rank->engine->cancel = t->o->run.cancel;
+    stopped = code == MOE_SIGINT && moe_run_held();
+    moe_run_hold(false);
     kept = code == MOE_OK || (stopped && g.n);
     if (kept) {
         moe_run_print(NULL, "\n", 1);

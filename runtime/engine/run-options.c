@@ -315,7 +315,8 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     MOE_TRY(check_shared_input(o, "score", o->score, err));
     MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
     MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
-    *e = (struct moe_engine_options){ .context = o->context,
+    *e = (struct moe_engine_options){ .cancel = o->run.cancel,
+                                      .context = o->context,
                                       .memory = (uint64_t)o->memory,
                                       .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,

@@ -67,7 +67,7 @@ enum moe_code moe_run_processes(struct moe_run_options *o, int ranks, int thread
                                          : moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
     for (int r = 0; code == MOE_OK && r < ranks; r++)
         moe_notice(&o->run, "rank %d is process %ld", r, (long)pid[r]);
-    if (code == MOE_OK) code = moe_ranks_reap(ranks, pid, reports, print_report, &e, err);
+    if (code == MOE_OK) code = moe_ranks_reap(ranks, pid, reports, print_report, o->run.cancel, &e, err);
     if (code == MOE_OK) code = told(o, &e, ranks, err);
     free(e.killed);
     free(pid);

@@ -189,14 +189,13 @@ static void settle_reporter(const struct several *s, const struct moe_ranks_plac
                             enum moe_code code)
 {
     struct moe_run_options *o = s->job->o;
-    struct moe_err ignored;
     /* all may write to one file, which rank 0's object is in */
     if (reporter < 0 && p->rank) o->run.json = false;
     /* one has reported; or says the same */
     o->silent = code == MOE_OK || (reporter >= 0 && reporter != p->rank);
     /* Whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says
      * so. */
-    o->silent |= !p->apart && moe_interrupted(&ignored) >= MOE_SIGINT;
+    o->silent |= !p->apart && moe_is_cancelled(o->run.cancel);
     o->run.quiet = o->silent || s->quiet;
 }
 

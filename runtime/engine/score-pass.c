@@ -2,7 +2,6 @@
 #include "runtime/engine/score-pass.h"
 
 #include "base/io.h"
-#include "base/cli/tool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,7 +141,7 @@ static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_p
         MOE_TRY(moe_forward_check(d->e->forward, layer, h, m, err));
         MOE_TRY(put(d, at, m, err));
         moe_progress_add(progress, (uint64_t)m);
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(d->e->cancel, err));
     }
     give_back(d, layer);
     return MOE_OK;

@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/show.h"
-#include "base/cli/tool.h"
 #include "runtime/engine/score-pass.h"
 
 #include <math.h>
@@ -212,7 +211,7 @@ static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_pro
         moe_pool_run(pool, m, judge, s);
         add(s, m, sums);
         moe_progress_add(progress, (uint64_t)m);
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(s->model.e->cancel, err));
     }
     return MOE_OK;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/sequences.h"
 
-#include "base/cli/tool.h"
 #include "runtime/engine/completion.h"
 
 #include <stdlib.h>
@@ -160,7 +159,7 @@ static enum moe_code run(struct scheduler *r, struct moe_err *err)
         fill(r);
         MOE_TRY(pass(r, err));
         MOE_TRY(sample(r, err));
-        MOE_TRY(moe_interrupted(err));
+        MOE_TRY(moe_cancel_check(r->e->cancel, err));
     }
     return MOE_OK;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks as processes of this host, started by this one. */
 #include "base/io.h"
-#include "base/cli/tool.h"
+#include "base/cancel.h"
 #include "runtime/comm/wire.h"
 #include "runtime/engine/handover.h"
 #include "runtime/engine/ranks.h"
@@ -101,6 +101,7 @@ struct watch {
     int reports;
     void (*print)(int text);
     struct moe_ranks_end *end;
+    const struct moe_cancel *cancel;
     double reported, failed;          /* when, and when the first one did; 0: not yet */
     int first;                        /* that first one */
 };
@@ -173,7 +174,7 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
     while (w->left) {
         look_for_words(w);
         if (look_for_end(w) || !w->left) continue;
-        if (code == MOE_OK && (code = moe_interrupted(err)) != MOE_OK) {
+        if (code == MOE_OK && (code = moe_cancel_check(w->cancel, err)) != MOE_OK) {
             since = moe_now();
             end(w->pid, w->ranks, SIGTERM);
         }
@@ -185,13 +186,15 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
     }
     look_for_words(w);
     /* a signal to all at once may have ended the ranks before this process looked */
-    return code == MOE_OK && w->reported <= 0 ? moe_interrupted(err) : code;
+    return code == MOE_OK && w->reported <= 0 ? moe_cancel_check(w->cancel, err) : code;
 }
 
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text),
-                             struct moe_ranks_end *e, struct moe_err *err)
+                             const struct moe_cancel *cancel, struct moe_ranks_end *e,
+                             struct moe_err *err)
 {
     struct watch w = { .ranks = ranks,
+                       .cancel = cancel,
                        .left = ranks,
                        .pid = pid,
                        .codes = calloc((size_t)ranks, sizeof *w.codes),

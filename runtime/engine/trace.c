@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/trace.h"
 
-#include "base/cli/tool.h"
 #include "formats/checkpoint/safetensors.h"
 
 #include <stdio.h>
@@ -78,7 +77,7 @@ static enum moe_code one_layer(struct tracer *t, int l, struct moe_err *err)
         MOE_TRY(moe_st_write(t->w, t->experts, k * sizeof *t->experts, err));
         MOE_TRY(moe_st_write(t->w, t->weights, k * sizeof *t->weights, err));
     }
-    return moe_interrupted(err);
+    return moe_cancel_check(e->cancel, err);
 }
 
 static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *err)
@@ -98,7 +97,7 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
     /* the cache holds them now: generation can go on from here */
     memcpy(e->ids, ids, (size_t)t->n * sizeof *ids);
     e->n_ids = t->n;
-    return moe_interrupted(err);
+    return moe_cancel_check(e->cancel, err);
 }
 
 enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path,

@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/progress.h"
+#include "base/show.h"
 #include "base/stream.h"
 
 #include <math.h>

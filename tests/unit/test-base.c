@@ -151,7 +151,7 @@ static void test_cancel(void)
     OK(moe_is_cancelled(&part) && !moe_is_cancelled(&whole) && !moe_is_cancelled(&other));
     OK(moe_cancel_check(&part, &err) == MOE_SIGINT && !strcmp(err.msg, "interrupted"));
     moe_cancel_request(&whole, MOE_SIGTERM);
-    OK(moe_cancel_check(&part, &err) == MOE_SIGINT && moe_cancel_check(&other, &err) == MOE_SIGTERM);
+    OK(moe_cancel_check(&part, &err) == MOE_SIGTERM && moe_cancel_check(&other, &err) == MOE_SIGTERM);
     moe_cancel_request(&whole, MOE_SIGINT); /* the first request stays */
     OK(moe_cancel_check_resumable(&other, &err) == MOE_SIGTERM &&
        !strcmp(err.msg, "terminated: nothing was finished yet"));

@@ -53,7 +53,7 @@ static bool is_closed(int fd)
     struct moe_err err;
     unsigned char b[4096];
     double end = moe_now() + 5;
-    while (moe_socket_receive(fd, b, 1, end, &err) == MOE_OK) {}
+    while (moe_socket_receive(fd, b, 1, end, NULL, &err) == MOE_OK) {}
     return strstr(err.msg, "went away");
 }
 
@@ -220,7 +220,7 @@ static void bad_frames(void)
         int fd = call();
         hello(out, MOE_WIRE_VERSION, MOE_WIRE_HELLO, MOE_WIRE_NONCE);
         put(fd, out, sizeof out);
-        OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, &err) == MOE_OK);
+        OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, NULL, &err) == MOE_OK);
         hello(out, MOE_WIRE_VERSION, MOE_WIRE_JOIN, length[i]);
         put(fd, out, sizeof out);
         OK(is_closed(fd));
@@ -245,7 +245,7 @@ static void other_versions(const struct moe_secret *secret, uint32_t version)
     int fd = call();
     hello(out, version, MOE_WIRE_HELLO, MOE_WIRE_NONCE);
     put(fd, out, sizeof out);
-    OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, &err) == MOE_OK &&
+    OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, NULL, &err) == MOE_OK &&
        moe_wire_frame_get(got, &f) && f.version == MOE_WIRE_VERSION);
     if (secret) start(&r[1]), end(&r[1]); /* it has not proved that it is a rank */
     end(&r[0]);
@@ -342,7 +342,7 @@ static void comes_again(void)
     int fd = call();
     hello(out, MOE_WIRE_VERSION, MOE_WIRE_HELLO, MOE_WIRE_NONCE);
     put(fd, out, sizeof out);
-    OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, &err) == MOE_OK);
+    OK(moe_socket_receive(fd, got, sizeof got, moe_now() + 5, NULL, &err) == MOE_OK);
     size_t n = moe_wire_join_bytes(&j);
     OK(n + MOE_WIRE_MAC <= sizeof body);
     memset(body, 0, sizeof body);
@@ -466,14 +466,15 @@ static void false_host(const void *first, size_t n_first, uint32_t type, uint64_
     int door = listening();
     start(&r);
     int fd = accepted(door);
-    OK(moe_socket_receive(fd, got, MOE_WIRE_FRAME_BYTES + MOE_WIRE_NONCE, moe_now() + 5, &err) == MOE_OK);
+    double soon = moe_now() + 5;
+    OK(moe_socket_receive(fd, got, MOE_WIRE_FRAME_BYTES + MOE_WIRE_NONCE, soon, NULL, &err) == MOE_OK);
     put(fd, first, n_first);
-    bool joins = type && moe_socket_receive(fd, got, MOE_WIRE_FRAME_BYTES, moe_now() + 5, &err) == MOE_OK;
+    bool joins = type && moe_socket_receive(fd, got, MOE_WIRE_FRAME_BYTES, soon, NULL, &err) == MOE_OK;
     if (joins) {
         /* all of it is read: what is left when a socket closes takes the answer with it */
         struct moe_wire_frame f;
         OK(moe_wire_frame_get(got, &f) && f.bytes < sizeof got &&
-           moe_socket_receive(fd, got, (size_t)f.bytes, moe_now() + 5, &err) == MOE_OK);
+           moe_socket_receive(fd, got, (size_t)f.bytes, moe_now() + 5, NULL, &err) == MOE_OK);
         moe_wire_frame_put(frame, &(struct moe_wire_frame){ MOE_WIRE_VERSION, 0, 2, type, 0, promised });
         put(fd, frame, sizeof frame);
         send(fd, body, n, MSG_NOSIGNAL | MSG_DONTWAIT);
