@@ -107,14 +107,14 @@ static enum moe_code to_hf_nvfp4(struct moe_convert_options *o, const struct moe
     MOE_TRY(moe_export_hf_nvfp4(src, o->out, &o->nvfp4, o->run.progress, &got, err));
     moe_hf_report(json, flavor, &got);
     if (o->dry_run) {
-        moe_hf_tell(&o->run, flavor, &got);
+        moe_hf_tell(&o->run.notes, flavor, &got);
         moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
                         (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
     if (!got.was_done && got.reencoded) moe_json_add_f64(json, "relative_error", got.relative_error);
-    if (!got.was_done) moe_hf_tell(&o->run, flavor, &got);
+    if (!got.was_done) moe_hf_tell(&o->run.notes, flavor, &got);
     moe_report_done(&o->run, json, got.input_bytes, got.output_bytes, got.tensors, o->out, got.was_done);
     return MOE_OK;
 }
@@ -128,8 +128,8 @@ static enum moe_code run(struct moe_convert_options *o, cJSON *json, struct moe_
                                   : moe_source_open(&src, o->run.argv[0], err);
     bool keeps = o->resume && !o->dry_run && (!strcmp(o->to, "source") || !strcmp(o->to, "nvfp4"));
     if (code != MOE_OK) return keeps ? moe_newdir_interrupted(code, o->out, NULL, err) : code;
-    moe_tell_superseded(&o->run, src);
-    if (!strcmp(o->to, "hf") || !strcmp(o->to, "hf-nvfp4")) moe_warn_no_tokenizer(&o->run, src);
+    moe_tell_superseded(&o->run.notes, src);
+    if (!strcmp(o->to, "hf") || !strcmp(o->to, "hf-nvfp4")) moe_warn_no_tokenizer(&o->run.notes, src);
     code = !strcmp(o->to, "hf")       ? to_hf(o, src, json, err)
          : !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err)
          : !strcmp(o->to, "gguf")     ? to_gguf(o, src, json, err)

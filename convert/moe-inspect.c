@@ -80,7 +80,7 @@ static enum moe_code inspect(struct moe_inspect_options *o, cJSON **json, enum m
     struct moe_err why = MOE_ERR_INIT;
     cJSON *problems = NULL;
     MOE_TRY(moe_source_survey(&src, o->run.argv[0], &problems, err));
-    moe_tell_superseded(&o->run, src);
+    moe_tell_superseded(&o->run.notes, src);
     why = *err;
     enum moe_code code = moe_inspect_summary(src, json, err);
     if (code == MOE_OK) code = moe_inspect_model(src, *json, err);
@@ -113,7 +113,7 @@ static enum moe_code compare(struct moe_inspect_options *o, cJSON **json, enum m
     MOE_TRY(no_gguf(o->diff, err));
     MOE_TRY(moe_source_open(&a, o->run.argv[0], err));
     enum moe_code code = moe_source_open(&b, o->diff, err);
-    if (code == MOE_OK) moe_tell_superseded(&o->run, a), moe_tell_superseded(&o->run, b);
+    if (code == MOE_OK) moe_tell_superseded(&o->run.notes, a), moe_tell_superseded(&o->run.notes, b);
     if (code == MOE_OK)
         code = moe_inspect_diff(a, b, o->top, o->run.pool, o->run.progress, o->run.cancel, json, err);
     moe_source_close(&a);

@@ -8,7 +8,7 @@
 #define MOE_FORMATS_ROUTING_H
 
 #include "base/cancel.h"
-#include "base/cli/output.h"
+#include "base/file-kind.h"
 #include "formats/config.h"
 
 #include <stdbool.h>

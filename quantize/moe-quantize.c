@@ -36,8 +36,8 @@ static enum moe_code work(const struct moe_quantize_options *o, struct moe_quant
     MOE_TRY(moe_want_model(&o->run, err));
     if (!o->dry_run) MOE_TRY(moe_quantize_options_outputs(o, err));
     MOE_TRY(moe_quantizing_open(z, o->run.argv[0], err));
-    moe_tell_superseded(&o->run, z->src);
-    if (z->choice.hf) moe_warn_no_tokenizer(&o->run, z->src);
+    moe_tell_superseded(&o->run.notes, z->src);
+    if (z->choice.hf) moe_warn_no_tokenizer(&o->run.notes, z->src);
     MOE_TRY(moe_quantizing_check(z, err));
     return o->dry_run ? dry_run(o, z, json, err) : quantize(o, z, json, err);
 }

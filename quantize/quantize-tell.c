@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/quantize-tell.h"
 
-#include "base/cli/output.h"
+#include "base/file-kind.h"
 #include "base/io.h"
 #include "base/show.h"
 #include "model/export/hf-tell.h"
@@ -26,7 +26,7 @@ void moe_tell_text(const struct moe_run *run, const struct moe_quantizing *z)
                        ? "--calib: %lld row holds no turn, or null for its text, and is left out"
                        : "--calib: %lld rows hold no turn, or null for their text, and are left out",
                    (long long)c->empty);
-    moe_chat_tell_left(run, "--calib", &c->left);
+    moe_chat_tell_left(&run->notes, "--calib", &c->left);
     if (z->ask->chat_template && !c->conversations)
         moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");
 }
@@ -96,7 +96,7 @@ void moe_report_estimate(const struct moe_run *run, cJSON *json, const struct mo
     }
     moe_json_add_i64(json, "weights_quantized", r->weights_quantized);
     if (!z->choice.hf) return;
-    moe_hf_tell(run, z->choice.export.flavor, &e->exported);
+    moe_hf_tell(&run->notes, z->choice.export.flavor, &e->exported);
     moe_hf_report(json, z->choice.export.flavor, &e->exported);
 }
 
@@ -148,7 +148,7 @@ static void tell_result(const struct moe_run *run, const struct moe_quantizing *
                    got->kept_nvfp4 == 1 ? "%lld tensor is NVFP4 already and stays as it is"
                                         : "%lld tensors are NVFP4 already and stay as they are",
                    (long long)got->kept_nvfp4);
-    if (z->choice.hf && !got->was_done) moe_hf_tell(run, z->choice.export.flavor, &q->exported);
+    if (z->choice.hf && !got->was_done) moe_hf_tell(&run->notes, z->choice.export.flavor, &q->exported);
     if (got->unequal_pairs && !z->choice.hf)
         moe_warn(run,
                  "%lld pair%s of gate and up or of q_a and kv_a ha%s unequal global scales: engines that "
@@ -184,7 +184,7 @@ enum moe_code moe_write_report(const char *path, const cJSON *json, struct moe_e
     char *text = !moe_json_whole(json) ? NULL
                : is_text(path)         ? moe_quantize_text(json)
                                        : moe_json_print(json, 2);
-    enum moe_code code = text ? moe_output_ours(path, &moe_report_kind, err)
+    enum moe_code code = text ? moe_file_kind_check(path, &moe_report_kind, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for a report");
     if (code == MOE_OK) code = moe_write_file(path, text, strlen(text), err);
     free(text);

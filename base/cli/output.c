@@ -5,15 +5,12 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
-#include "base/stream.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-enum { HEAD = 1 << 16 };
 
 /* ---- the other paths of the command line ---- */
 
@@ -58,60 +55,6 @@ static enum moe_code all_apart(apart_fn *apart, const struct moe_run *r, const c
     return options_apart(apart, r, out, err);
 }
 
-/* ---- what is there ---- */
-
-static bool holds(const char *head, size_t n, const char *text)
-{
-    return !text || memmem(head, n, text, strlen(text));
-}
-
-static bool is_of_kind(const char *head, size_t n, const struct moe_file_kind *kind)
-{
-    for (const struct moe_file_mark *m = kind->marks; m->begins; m++) {
-        size_t begin = strlen(m->begins);
-        if (n >= m->at + begin && !memcmp(head + m->at, m->begins, begin) && holds(head, n, m->holds[0]) &&
-            holds(head, n, m->holds[1]))
-            return true;
-    }
-    return false;
-}
-
-/* The first bytes of a file, unpacked; *n 0 for a file that is packed badly. */
-static enum moe_code read_head(const char *path, char *head, size_t *n, struct moe_err *err)
-{
-    struct moe_stream *s;
-    MOE_TRY(moe_stream_open(&s, path, NULL, err));
-    enum moe_code code = moe_stream_read(s, head, HEAD, n, err);
-    moe_stream_close(&s);
-    if (code == MOE_CORRUPT) *n = 0;
-    return code == MOE_CORRUPT ? MOE_OK : code;
-}
-
-static enum moe_code holds_kind(const char *path, const struct moe_file_kind *kind, bool *is,
-                                struct moe_err *err)
-{
-    size_t n = 0;
-    char *head = malloc(HEAD);
-    if (!head) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
-    enum moe_code code = read_head(path, head, &n, err);
-    *is = code == MOE_OK && is_of_kind(head, n, kind);
-    free(head);
-    return code;
-}
-
-enum moe_code moe_output_ours(const char *path, const struct moe_file_kind *kind, struct moe_err *err)
-{
-    struct stat st;
-    bool there = !lstat(path, &st), dangling = there && S_ISLNK(st.st_mode) && stat(path, &st), ours = false;
-    if ((!there || dangling) && errno != ENOENT && errno != ENOTDIR)
-        return moe_fail_errno(err, errno, path, "cannot stat");
-    if (!there || (!dangling && (!S_ISREG(st.st_mode) || !st.st_size))) return MOE_OK;
-    if (!dangling) MOE_TRY(holds_kind(path, kind, &ours, err));
-    if (ours) return MOE_OK;
-    return moe_fail_at(err, MOE_EXISTS, path, NULL,
-                       "already exists and is not %s (choose another name, or move it away)", kind->name);
-}
-
 /* ---- both ---- */
 
 /* "-" is standard output to many tools; outputs of these have a name, whole or not at all. */
@@ -131,7 +74,7 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
     enum moe_code code = all_apart(file_apart, r, o->path, o->into, err);
     if (code == MOE_USAGE && !lstat(o->path, &st)) err->code = code = MOE_EXISTS;
     MOE_TRY(code);
-    return o->kind ? moe_output_ours(o->path, o->kind, err) : MOE_OK;
+    return o->kind ? moe_file_kind_check(o->path, o->kind, err) : MOE_OK;
 }
 
 enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err)

@@ -130,6 +130,13 @@ static enum moe_code flush_output(const struct moe_tool *tool)
     return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
 }
 
+/* The library's notices and warnings, as the tool's own. */
+static void say_note(void *ctx, bool warning, const char *line)
+{
+    if (warning) moe_warn(ctx, "%s", line);
+    else moe_notice(ctx, "%s", line);
+}
+
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv)
 {
     bool done = false;
@@ -140,6 +147,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     r->color = r->color ? r->color : "auto";
     r->start = moe_now();
     r->cancel = &caught;
+    r->notes = (struct moe_notes){ say_note, r };
     r->err = (struct moe_err)MOE_ERR_INIT;
     fill_standard_streams();
     on_terminal = isatty(STDOUT_FILENO);

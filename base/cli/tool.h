@@ -22,6 +22,7 @@
 #include "base/cancel.h"
 #include "base/cli/opt.h"
 #include "base/json.h"
+#include "base/notes.h"
 #include "base/pool.h"
 #include "base/progress.h"
 
@@ -35,6 +36,7 @@ struct moe_run {
     const char *color;   /* auto, always, never */
     struct moe_progress *progress; /* NULL under --quiet */
     struct moe_pool *pool;         /* opened by moe_run_begin */
+    struct moe_notes notes;        /* for the library: to moe_notice and moe_warn; set by moe_run_begin */
     const struct moe_cancel *cancel; /* SIGINT or SIGTERM has come; the process's, set by moe_run_begin */
     double start;
     struct moe_err err;

@@ -4,7 +4,7 @@
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
-#include "base/cli/output.h"
+#include "base/file-kind.h"
 #include "formats/container/container-internal.h"
 
 #include <limits.h>
@@ -103,7 +103,7 @@ static enum moe_code is_beside(const char *path, const char *name, bool *is, str
     };
     *is = moe_newfile_is_temporary(name) || !strcmp(name, MOE_NEWDIR_MARK);
     if (*is || !moe_is_plan_name(name)) return MOE_OK;
-    enum moe_code code = moe_output_ours(path, &plan, err);
+    enum moe_code code = moe_file_kind_check(path, &plan, err);
     *is = code == MOE_OK;
     return code == MOE_EXISTS ? MOE_OK : code;
 }

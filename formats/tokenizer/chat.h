@@ -71,9 +71,9 @@ struct moe_chat_left {
     int64_t nameless;         /* results of tools that do not say of which call, written with an empty id */
 };
 
-struct moe_run;
+struct moe_notes;
 /* A notice for each of these that there is, which begins with the option that the conversations are of. */
-void moe_chat_tell_left(const struct moe_run *run, const char *option, const struct moe_chat_left *left);
+void moe_chat_tell_left(const struct moe_notes *to, const char *option, const struct moe_chat_left *left);
 
 /* The ids of a conversation; *ids is malloc'd.  *left (may be NULL) is added to.  MOE_CORRUPT for a message
  * that is none, MOE_UNSUPPORTED for one that no template has a place for (an image), each by the message's

@@ -2,7 +2,6 @@
 #include "model/export/hf-nvfp4.h"
 
 #include "base/io.h"
-#include "base/cli/opt.h"
 #include "model/export/export-dir.h"
 #include "model/export/hf-internal.h"
 
@@ -14,10 +13,10 @@ enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe
     int which = flavor ? moe_hf_flavor_find(flavor) : MOE_HF_MODELOPT;
     if (which < 0)
         return moe_fail(err, MOE_USAGE, "unknown --flavor '%s' (modelopt or compressed-tensors)", flavor);
-    if (shard_size != MOE_UNSET && shard_size < MOE_HF_SHARD_MIN)
+    if (shard_size >= 0 && shard_size < MOE_HF_SHARD_MIN)
         return moe_fail(err, MOE_USAGE, "--shard-size is at least 64K");
     *o = (struct moe_hf_options){ .flavor = (enum moe_hf_flavor)which, .mode = mode,
-                                  .shard_bytes = shard_size == MOE_UNSET ? MOE_HF_SHARD_BYTES
+                                  .shard_bytes = shard_size < 0 ? MOE_HF_SHARD_BYTES
                                                                          : (uint64_t)shard_size };
     return MOE_OK;
 }

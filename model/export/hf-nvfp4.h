@@ -29,7 +29,7 @@ struct moe_hf_options {
     const struct moe_cancel *cancel; /* ends writing early; NULL: nobody will */
 };
 
-/* From --flavor (NULL: modelopt) and --shard-size (MOE_UNSET: 5 GB).  MOE_USAGE. */
+/* From --flavor (NULL: modelopt) and --shard-size (negative: 5 GB).  MOE_USAGE. */
 enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
                                 struct moe_hf_options *o, struct moe_err *err);
 

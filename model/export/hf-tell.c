@@ -3,63 +3,63 @@
 
 /* Where a reader of the checkpoint is known to err (docs/reference/export.md names the
  * versions that were read). */
-static void tell_readers(const struct moe_run *run, const struct moe_hf_result *got,
+static void tell_readers(const struct moe_notes *to, const struct moe_hf_result *got,
                          enum moe_hf_flavor flavor)
 {
     if (flavor == MOE_HF_COMPRESSED_TENSORS) {
-        moe_warn(run,
-                 "transformers leaves weight_global_scale out of its sums and then runs another model (serve "
-                 "this flavor with vLLM)");
-        moe_warn(run,
-                 "TensorRT-LLM does not read this flavor (write it --flavor modelopt, calibrated)");
+        moe_note_warn(to,
+                      "transformers leaves weight_global_scale out of its sums and then runs another model "
+                      "(serve this flavor with vLLM)");
+        moe_note_warn(to,
+                      "TensorRT-LLM does not read this flavor (write it --flavor modelopt, calibrated)");
         return;
     }
     if (got->weight_only) {
-        moe_warn(run,
-                 "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate the "
-                 "model for it: moe-quantize --calib)");
-        moe_warn(run, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations unless "
-                      "it is started with --moe-runner-backend marlin");
+        moe_note_warn(to,
+                      "TensorRT-LLM reads W4A16_NVFP4 on SM120 alone, and not before August 2026 (calibrate "
+                      "the model for it: moe-quantize --calib)");
+        moe_note_warn(to, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations "
+                           "unless it is started with --moe-runner-backend marlin");
     }
     if (got->spreads)
-        moe_warn(run,
-                 "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this "
-                 "projection in all layers or in none)", got->first_spread);
+        moe_note_warn(to,
+                      "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this "
+                      "projection in all layers or in none)", got->first_spread);
 }
 
-static void tell_decoded(const struct moe_run *run, const struct moe_hf_decoded *d, const char *why)
+static void tell_decoded(const struct moe_notes *to, const struct moe_hf_decoded *d, const char *why)
 {
     if (d->n)
-        moe_notice(run, "%lld tensor%s written as bf16, '%s' (%s) the first: %s", (long long)d->n,
-                   d->n == 1 ? " is" : "s are", d->first,
-                   d->type, why);
+        moe_note(to, "%lld tensor%s written as bf16, '%s' (%s) the first: %s", (long long)d->n,
+                 d->n == 1 ? " is" : "s are", d->first,
+                 d->type, why);
 }
 
 /* What is in the checkpoint and is not what was in the container. */
-static void tell_what(const struct moe_run *run, const struct moe_hf_result *got)
+static void tell_what(const struct moe_notes *to, const struct moe_hf_result *got)
 {
     if (got->weight_only)
-        moe_notice(run,
-                   "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
+        moe_note(to,
+                 "nothing was calibrated: the checkpoint is weight-only (W4A16) and has no input scales");
     else if (got->uncalibrated)
-        moe_warn(run, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0",
-                 (long long)got->uncalibrated, (long long)got->nvfp4);
-    tell_decoded(run, &got->kv_b, "engines take it apart for absorbed attention");
-    tell_decoded(run, &got->decoded, "engines read no other type beside NVFP4");
+        moe_note_warn(to, "%lld of %lld NVFP4 weights have no calibrated input scale: theirs is 1.0",
+                      (long long)got->uncalibrated, (long long)got->nvfp4);
+    tell_decoded(to, &got->kv_b, "engines take it apart for absorbed attention");
+    tell_decoded(to, &got->decoded, "engines read no other type beside NVFP4");
     if (got->reencoded)
-        moe_warn(run,
-                 got->reencoded == 1 ? "%lld weight had another global scale than the one that engines fuse "
-                                       "it with and is quantized again, relative error %.3g"
-                                     : "%lld weights had another global scale than the one that engines fuse "
-                                       "them with and are quantized again, relative error %.3g",
-                 (long long)got->reencoded, got->relative_error);
-    if (got->text_only) moe_notice(run, "only the text model is written");
+        moe_note_warn(to,
+                      got->reencoded == 1 ? "%lld weight had another global scale than the one that engines "
+                                            "fuse it with and is quantized again, relative error %.3g"
+                                          : "%lld weights had another global scale than the one that engines "
+                                            "fuse them with and are quantized again, relative error %.3g",
+                      (long long)got->reencoded, got->relative_error);
+    if (got->text_only) moe_note(to, "only the text model is written");
 }
 
-void moe_hf_tell(const struct moe_run *run, enum moe_hf_flavor flavor, const struct moe_hf_result *got)
+void moe_hf_tell(const struct moe_notes *to, enum moe_hf_flavor flavor, const struct moe_hf_result *got)
 {
-    tell_what(run, got);
-    tell_readers(run, got, flavor);
+    tell_what(to, got);
+    tell_readers(to, got, flavor);
 }
 
 void moe_hf_report(cJSON *json, enum moe_hf_flavor flavor, const struct moe_hf_result *got)

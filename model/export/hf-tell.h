@@ -4,12 +4,12 @@
 #ifndef MOE_MODEL_EXPORT_HF_TELL_H
 #define MOE_MODEL_EXPORT_HF_TELL_H
 
-#include "base/cli/tool.h"
+#include "base/notes.h"
 #include "model/export/hf-nvfp4.h"
 
 /* What is in the checkpoint and is not what was in the container, and which engines
  * are known to err with it. */
-void moe_hf_tell(const struct moe_run *run, enum moe_hf_flavor flavor, const struct moe_hf_result *got);
+void moe_hf_tell(const struct moe_notes *to, enum moe_hf_flavor flavor, const struct moe_hf_result *got);
 /* flavor, files, weights_nvfp4, weights_uncalibrated, weights_decoded, weights_requantized. */
 void moe_hf_report(cJSON *json, enum moe_hf_flavor flavor, const struct moe_hf_result *got);
 

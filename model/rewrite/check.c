@@ -22,7 +22,7 @@ enum moe_code moe_check_vocabulary(const struct moe_source *src, struct moe_err 
     return MOE_OK;
 }
 
-void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src)
+void moe_tell_superseded(const struct moe_notes *to, const struct moe_source *src)
 {
     const struct moe_raw *first = NULL;
     int64_t n = 0;
@@ -33,14 +33,14 @@ void moe_tell_superseded(const struct moe_run *run, const struct moe_source *src
         if (!n++) first = r;
     }
     if (n)
-        moe_notice(run,
-                   "%lld tensor%s not used because model.safetensors.index.json names another file for the "
-                   "same name: '%s' in '%s'%s",
-                   (long long)n, n > 1 ? "s are" : " is", first->name, src->files[first->span.file].name,
-                   n > 1 ? " is the first" : "");
+        moe_note(to,
+                 "%lld tensor%s not used because model.safetensors.index.json names another file for the "
+                 "same name: '%s' in '%s'%s",
+                 (long long)n, n > 1 ? "s are" : " is", first->name, src->files[first->span.file].name,
+                 n > 1 ? " is the first" : "");
 }
 
-void moe_warn_no_tokenizer(const struct moe_run *run, const struct moe_source *src)
+void moe_warn_no_tokenizer(const struct moe_notes *to, const struct moe_source *src)
 {
     static const char *const names[] = { "tiktoken.model", "tokenizer.json" };
     const char *folder = src->kind == MOE_CONTAINER ? "tokenizer/" : "";
@@ -49,6 +49,6 @@ void moe_warn_no_tokenizer(const struct moe_run *run, const struct moe_source *s
         int n = snprintf(path, sizeof path, "%s/%s%s", src->path, folder, names[i]);
         if (n >= (int)sizeof path || moe_exists(path) != MOE_ABSENT) return;
     }
-    moe_warn(run, "the model has no tiktoken.model, so the checkpoint has no tokenizer, which engines need "
-                  "for text (add the model's own tokenizer files to the directory)");
+    moe_note_warn(to, "the model has no tiktoken.model, so the checkpoint has no tokenizer, which engines "
+                       "need for text (add the model's own tokenizer files to the directory)");
 }

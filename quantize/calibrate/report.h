@@ -5,7 +5,7 @@
 #define MOE_QUANTIZE_CALIBRATE_REPORT_H
 
 #include "base/json.h"
-#include "base/cli/output.h"
+#include "base/file-kind.h"
 #include "quantize/rounding/clip.h"
 
 #include <stdbool.h>

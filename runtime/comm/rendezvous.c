@@ -7,6 +7,7 @@
 #include "runtime/comm/socket.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -16,6 +16,10 @@ struct moe_run_content {
     int64_t window; /* of --score */
 };
 
+/* The options of a table, with the values that they have now, as "--name": each row that does not say that it
+ * need not take part (base/cli/opt.h, enum moe_opt_scope), so that a new option is compared without anybody
+ * thinking of it. */
+void moe_run_agree_options(struct moe_agreement *a, const struct moe_opt *opts);
 /* Opens --reference, to see which model it is. */
 enum moe_code moe_run_agree(const struct moe_run_options *o, const struct moe_run_content *c,
                             struct moe_agreement *a, struct moe_err *err);

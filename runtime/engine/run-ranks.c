@@ -73,7 +73,7 @@ static enum moe_code prepare(struct several *s, struct moe_err *err)
     struct moe_run_job *j = s->job;
     const struct moe_run_options *o = j->o;
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], &j->engine, err));
-    moe_tell_superseded(&o->run, s->lender->source);
+    moe_tell_superseded(&o->run.notes, s->lender->source);
     MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
     if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, o->run.cancel, err));
     s->m.plan = s->plan;

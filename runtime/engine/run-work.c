@@ -22,7 +22,7 @@ enum moe_code moe_run_read(struct moe_run_job *j, const struct moe_engine *e, st
     const struct moe_run_options *o = j->o;
     if (o->prompts) {
         MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, e, err));
-        moe_chat_tell_left(&o->run, "--prompts", &j->prompts.left);
+        moe_chat_tell_left(&o->run.notes, "--prompts", &j->prompts.left);
     }
     return o->score ? moe_prompt_file_ids(&o->prompt, o->score, e, &j->ids, &j->n_ids, err) : MOE_OK;
 }
@@ -132,7 +132,7 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     if (!o->record || !r->routing) return MOE_OK;
-    MOE_TRY(moe_output_ours(o->record, &moe_routing_kind, err));
+    MOE_TRY(moe_file_kind_check(o->record, &moe_routing_kind, err));
     return moe_recorder_write(c, r->routing, o->record, err);
 }
 
@@ -144,7 +144,7 @@ enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], &j->engine, o->run.pool, err);
-    if (code == MOE_OK) moe_tell_superseded(&o->run, r.engine->source);
+    if (code == MOE_OK) moe_tell_superseded(&o->run.notes, r.engine->source);
     if (code == MOE_OK && moe_activations_nvfp4(j->engine.activations))
         moe_run_warn_activations(o, r.engine->source);
     if (code == MOE_OK) code = moe_run_read(j, r.engine, err);

@@ -120,7 +120,7 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &t, .routed = routed });
     if (code == MOE_OK) code = run(&t, ids, err);
     moe_forward_hooks(e->forward, NULL);
-    if (code == MOE_OK) code = moe_output_ours(path, &moe_trace_kind, err);
+    if (code == MOE_OK) code = moe_file_kind_check(path, &moe_trace_kind, err);
     if (code == MOE_OK) code = moe_st_finish(&t.w, err);
     else moe_st_abort(&t.w);
     free(t.h);

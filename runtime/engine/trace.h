@@ -9,7 +9,7 @@
 #ifndef MOE_RUNTIME_ENGINE_TRACE_H
 #define MOE_RUNTIME_ENGINE_TRACE_H
 
-#include "base/cli/output.h"
+#include "base/file-kind.h"
 #include "runtime/engine/engine.h"
 
 extern const struct moe_file_kind moe_trace_kind;

@@ -58,9 +58,9 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
     struct moe_gpu gpu;
     MOE_TRY(moe_plan_options_check(o, &gpu, err));
     MOE_TRY(moe_plan_open_model(&src, o->run.argv[0], err));
-    moe_tell_superseded(&o->run, src);
+    moe_tell_superseded(&o->run.notes, src);
     enum moe_code code = moe_planning_open(&p, src, &o->ask, err);
-    if (code == MOE_OK) moe_planning_tell(&o->run, &p);
+    if (code == MOE_OK) moe_planning_tell(&o->run.notes, &p);
     if (code == MOE_OK) code = plan(o, &p, &gpu, &sizes, &text, json, err);
     if (code == MOE_OK) code = print_text(&text, !o->run.json, err);
     else free(text.v);
@@ -88,7 +88,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     moe_json_add_bool(json, "verified", true);
     moe_plan_checked_json(json, &c);
     moe_plan_checked_text(&text, &c);
-    moe_tell_verified(&o->run, &c);
+    moe_tell_verified(&o->run.notes, &c);
     return print_text(&text, !o->run.json, err);
 }
 
@@ -114,7 +114,7 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     if (!o->to || !moe_engine_find(o->to, &what.engine))
         return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_export(&out, &what, err));
-    moe_tell_exported(&o->run, &what, &out);
+    moe_tell_exported(&o->run.notes, &what, &out);
     enum moe_code code = put_text(o, out.text, json, err);
     free(out.text);
     return code;
@@ -156,7 +156,7 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     enum moe_code code = stage(o, &s, &got, err);
     moe_staging_close(&s);
     MOE_TRY(code);
-    moe_tell_staged(&o->run, &got);
+    moe_tell_staged(&o->run.notes, &got);
     moe_json_add_str(json, "output", o->out);
     moe_json_add_i64(json, "bytes", (int64_t)got.bytes);
     return MOE_OK;

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/progress.h"
+#include "base/notes.h"
 #include "base/re.h"
 #include "base/show.h"
 #include "base/strmap.h"
@@ -155,6 +156,23 @@ static void test_cancel(void)
     moe_cancel_request(&whole, MOE_SIGINT); /* the first request stays */
     OK(moe_cancel_check_resumable(&other, &err) == MOE_SIGTERM &&
        !strcmp(err.msg, "terminated: nothing was finished yet"));
+}
+
+static void hear(void *ctx, bool warning, const char *line)
+{
+    snprintf(ctx, 64, "%s%s", warning ? "warning: " : "", line);
+}
+
+static void test_notes(void)
+{
+    char got[64] = "";
+    struct moe_notes to = { hear, got };
+    moe_note(NULL, "nobody %s", "hears");
+    moe_note(&(struct moe_notes){ 0 }, "nobody %s", "hears");
+    moe_note(&to, "%d tensors of '%s'", 3, "a\nb");
+    OK(!strcmp(got, "3 tensors of 'a\\nb'"));
+    moe_note_warn(&to, "none");
+    OK(!strcmp(got, "warning: none"));
 }
 
 static void test_arena(void)
@@ -391,6 +409,7 @@ int main(void)
     test_long_paths();
     test_show();
     test_cancel();
+    test_notes();
     test_arena();
     test_redzone();
     test_hash();

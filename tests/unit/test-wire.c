@@ -4,6 +4,7 @@
 #include "tests/ok.h"
 #include "runtime/comm/wire.h"
 #include "runtime/engine/results.h"
+#include "runtime/engine/run-agree.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static const struct moe_opt table[] = {
 static struct moe_agreement options(void)
 {
     struct moe_agreement a = { 0 };
-    moe_agree_options(&a, table);
+    moe_run_agree_options(&a, table);
     return a;
 }
 
