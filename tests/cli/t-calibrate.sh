@@ -18,7 +18,7 @@ kl() # NAME [OPTION...]
 better() { awk "BEGIN { exit !($1 < $3 * $2) }" || fail "$4: $1 is not below $3 of $2"; }
 
 # --- the same bytes ---
-N=2500
+N=4000
 quick= # for what is not about the rounding itself
 P=520 S=256 # of what is not about tokens, and their sequences
 sanitized && N=256 P=128 S=64 && quick="--effort fast" # a token takes ten times as long there
