@@ -12,9 +12,8 @@
 #ifndef MOE_LM_H
 #define MOE_LM_H
 
-#include <moe/error.h>
+#include <moe/cancel.h>
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -63,12 +62,14 @@ struct moe_generate_options {
     uint64_t seed;             /* the same seed gives the same draws */
     const char *const *stop;   /* n_stop texts that end the answer, which is given without them */
     size_t n_stop;
+    bool chat;                 /* the prompt is one user's turn, put into the model's chat template */
     bool special;              /* special tokens' names are tokens in the prompt, and text in the answer */
     bool ignore_end;           /* go on behind the model's end token */
     /* Called with the answer's next bytes, whole UTF-8 characters, from the thread that generates; NULL: not
-     * called.  It may not use this moe_lm. */
+     * called.  It may ask `cancel` for the end, and may not use this moe_lm. */
     void (*text)(void *ctx, const char *bytes, size_t n);
     void *ctx;
+    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
 };
 
 struct moe_generation {
@@ -102,6 +103,7 @@ struct moe_score_options {
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
     bool special;              /* names of special tokens in the text are those tokens */
     struct moe_lm *reference;  /* another model with the same vocabulary, to compare with; NULL: none */
+    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
 };
 
 struct moe_score_result {

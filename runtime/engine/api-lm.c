@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* include/moe/lm.h: an engine and its pool, one sequence at a time. */
 #include "base/api.h"
+#include "base/cancel.h"
 #include "model/rewrite/check.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/prompt.h"
 #include "runtime/engine/score.h"
 
 #include <moe/lm.h>
@@ -10,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is asked for the end is `now`: the token of the call at work is its parent while it lasts. */
 struct moe_lm {
     struct moe_pool *pool;
     struct moe_engine *engine;
+    struct moe_cancel now;
 };
 
 /* ---- life ---- */
@@ -20,7 +24,7 @@ struct moe_lm {
 static enum moe_code open_engine(struct moe_lm *lm, const char *path, const struct moe_lm_options *o,
                                  struct moe_err *err)
 {
-    const struct moe_engine_options e = { .context = o->context, .memory = o->memory };
+    const struct moe_engine_options e = { .context = o->context, .memory = o->memory, .cancel = &lm->now };
 
     if (o->context < 0) return moe_fail(err, MOE_USAGE, "a context of %lld positions", (long long)o->context);
     MOE_TRY(moe_api_pool(&lm->pool, o->threads, err));
@@ -57,6 +61,7 @@ void moe_lm_close(struct moe_lm **lm)
 /* A failure of the work at hand is a damaged file's, where it was one. */
 static enum moe_code ended(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
 {
+    lm->now.parent = NULL;
     return moe_source_blame(lm->engine->source, code, err);
 }
 
@@ -149,6 +154,7 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
     struct moe_generated out = { 0 };
     const struct moe_generate set = settings(o);
 
+    lm->now.parent = o->cancel;
     enum moe_code code = moe_engine_prefill(lm->engine, ids, (int64_t)n, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(lm->engine, &set, &out, err);
     code = ended(lm, code, err);
@@ -194,6 +200,25 @@ enum moe_code moe_lm_generate_ids(struct moe_lm *lm, const int32_t *ids, size_t 
     return generate(lm, ids, n, &o, g, err);
 }
 
+/* The prompt as ids; with o->chat as one turn of a user. */
+static enum moe_code encode(const struct moe_lm *lm, const char *prompt, size_t bytes,
+                            const struct moe_generate_options *o, int32_t **ids, size_t *n,
+                            struct moe_err *err)
+{
+    const struct moe_prompt p = { .chat = o->chat, .special = o->special };
+    struct moe_chat *chat = NULL;
+    char *text = malloc(bytes + 1);
+
+    if (!text) return moe_fail(err, MOE_NOMEM, "no memory for a prompt of %zu bytes", bytes);
+    memcpy(text, prompt, bytes);
+    text[bytes] = 0;
+    enum moe_code code = o->chat ? moe_prompt_chat(&p, lm->engine, &chat, err) : MOE_OK;
+    if (code == MOE_OK) code = moe_prompt_encode(&p, lm->engine, chat, text, bytes, ids, n, err);
+    moe_chat_close(&chat);
+    free(text);
+    return code;
+}
+
 enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t bytes,
                               const struct moe_generate_options *options, struct moe_generation *g,
                               struct moe_err *err)
@@ -206,7 +231,7 @@ enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t byte
     MOE_TRY(begin(lm, options, g, &o, err));
     MOE_TRY(moe_api_given(prompt, "prompt", err));
     MOE_TRY(want_tokenizer(lm, err));
-    enum moe_code code = moe_tokenize(lm->engine->tokenizer, prompt, bytes, o.special, &ids, &n, err);
+    enum moe_code code = encode(lm, prompt, bytes, &o, &ids, &n, err);
     if (code == MOE_OK) code = generate(lm, ids, n, &o, g, err);
     free(ids);
     return code;
@@ -239,20 +264,13 @@ static void fill_in(struct moe_score_result *r, const struct moe_score *s)
     moe_api_result(r, &found, sizeof found);
 }
 
-static int64_t score_window(const struct moe_engine *e)
-{
-    enum { WINDOW = 2048 };
-
-    return e->context < WINDOW ? e->context : WINDOW;
-}
-
 static enum moe_code score(struct moe_lm *lm, const int32_t *ids, size_t n, const struct moe_score_options *o,
                            struct moe_score_result *r, struct moe_err *err)
 {
     struct moe_score found;
     const struct moe_score_text t = { .ids = ids,
                                       .n = (int64_t)n,
-                                      .window = o->window ? o->window : score_window(lm->engine),
+                                      .window = o->window ? o->window : moe_score_window(lm->engine),
                                       .memory = o->memory,
                                       .scratch = o->scratch };
 
@@ -261,6 +279,8 @@ static enum moe_code score(struct moe_lm *lm, const int32_t *ids, size_t n, cons
     if (o->window > lm->engine->context)
         return moe_fail(err, MOE_USAGE, "a window of %lld tokens does not fit the context of %lld",
                         (long long)o->window, (long long)lm->engine->context);
+    lm->now.parent = o->cancel;
+    if (o->reference) o->reference->now.parent = o->cancel;
     enum moe_code code = moe_score_text(lm->engine, o->reference ? o->reference->engine : NULL, &t, lm->pool,
                                         NULL, &found, err);
     if (o->reference) code = ended(o->reference, code, err);

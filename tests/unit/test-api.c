@@ -222,8 +222,6 @@ static void test_convert(void)
     OK(!token);
 }
 
-static const char *const calib[] = { "tests/data/tiny-k2/calib.txt" };
-
 static void *request(void *token)
 {
     struct timespec soon = { .tv_nsec = 200000000 };
@@ -232,6 +230,39 @@ static void *request(void *token)
     moe_cancel_request(token, MOE_SIGTERM);
     return NULL;
 }
+
+/* Another thread asks for the end as soon as there is text. */
+static void ask(void *token, const char *bytes, size_t n)
+{
+    pthread_t thread;
+
+    (void)bytes;
+    if (!n || moe_is_cancelled(token)) return;
+    OK(!pthread_create(&thread, NULL, request, token) && !pthread_join(thread, NULL));
+}
+
+static void test_cancel_answer(void)
+{
+    struct moe_cancel *token;
+    struct moe_generate_options o = { .size = sizeof o, .ignore_end = true, .text = ask };
+    struct moe_generation g = { .size = sizeof g };
+    struct moe_lm *lm;
+
+    OK(moe_cancel_open(&token, &err) == MOE_OK && !moe_is_cancelled(token) && !moe_is_cancelled(NULL));
+    OK(moe_lm_open(&lm, BF16, NULL, &err) == MOE_OK);
+    o.ctx = o.cancel = token;
+    FAILS(MOE_SIGTERM, moe_lm_generate(lm, "And it came", 11, &o, &g, &err));
+    OK(!g.text && !g.tokens && moe_is_cancelled(token));
+    /* the model is as good as before, without the token */
+    o = (struct moe_generate_options){ .size = sizeof o, .max_tokens = 2 };
+    OK(moe_lm_generate(lm, "And it came", 11, &o, &g, &err) == MOE_OK && g.n_tokens == 2 && g.truncated);
+    moe_generation_release(&g);
+    moe_lm_close(&lm);
+    moe_cancel_close(&token);
+    OK(!token);
+}
+
+static const char *const calib[] = { "tests/data/tiny-k2/calib.txt" };
 
 /* A calibration that takes minutes ends soon after another thread asks for that. */
 static void test_cancel(void)
@@ -372,6 +403,7 @@ int main(int argc, char **argv)
     test_convert();
     test_quantize();
     test_cancel();
+    test_cancel_answer();
     test_plan();
     OK(!nftw(dir, gone, 16, FTW_DEPTH | FTW_PHYS));
     printf("test-api: %ld checks\n", checks);
