@@ -63,6 +63,8 @@ enum moe_code moe_quantizing_begin(struct moe_quantizing *z, const struct moe_qu
 
 enum moe_code moe_quantizing_open(struct moe_quantizing *z, const char *model, struct moe_err *err)
 {
+    if (!z->ask->out && !z->ask->estimate)
+        return moe_fail(err, MOE_USAGE, "where to? (-o %s)", z->choice.hf ? "DIR" : "NAME.moe");
     return tell_begun(z, moe_source_open(&z->src, model, err), err);
 }
 

@@ -33,7 +33,7 @@ struct moe_quantizing {
  * Reads no file. */
 enum moe_code moe_quantizing_begin(struct moe_quantizing *z, const struct moe_quantize_request *ask,
                                    struct moe_err *err);
-/* Open the model: a checkpoint or a container. */
+/* Open the model: a checkpoint or a container.  MOE_USAGE when the request does not say where to write. */
 enum moe_code moe_quantizing_open(struct moe_quantizing *z, const char *model, struct moe_err *err);
 /* MOE_UNSUPPORTED when nothing is left to calibrate, MOE_USAGE for a sequence longer than the model's
  * context, MOE_MISMATCH for a tokenizer that is another model's. */

@@ -138,8 +138,6 @@ enum moe_code moe_quantize_choose(struct moe_quantize_choice *c, const struct mo
         return moe_fail(err, MOE_USAGE, "unknown --quantize '%s' (experts, mlp or all-linear)", q->scope);
     if (q->resume && q->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
     MOE_TRY(check_to(c, q, err));
-    if (!q->out && !q->estimate)
-        return moe_fail(err, MOE_USAGE, "where to? (-o %s)", c->hf ? "DIR" : "NAME.moe");
     c->export.cancel = q->cancel;
     c->sweeps = sweeps_of(c, q);
     c->rewrite.scope = (enum moe_scope)scope;
