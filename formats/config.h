@@ -62,6 +62,11 @@ static inline bool moe_layer_is_moe(const struct moe_config *c, int64_t layer)
 {
     return c->n_routed_experts > 0 && layer >= c->first_k_dense_replace && layer % c->moe_layer_freq == 0;
 }
+/* Whether a layer may have one MLP in place of experts: it is intermediate_size wide. */
+static inline bool moe_has_dense_layers(const struct moe_config *c)
+{
+    return c->first_k_dense_replace > 0 || c->moe_layer_freq > 1 || !c->n_routed_experts;
+}
 
 /* How many layers with routed experts a model has. */
 static inline int64_t moe_config_moe_layers(const struct moe_config *c)

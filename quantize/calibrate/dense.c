@@ -332,7 +332,7 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
                     moe_inputs_estimate(c->kv_lora_rank, false, 0) +
                     moe_inputs_estimate(c->num_attention_heads * c->v_head_dim, false, 0);
     int64_t inter = c->n_shared_experts * c->moe_intermediate_size;
-    if (c->first_k_dense_replace > 0 && c->intermediate_size > inter) inter = c->intermediate_size;
+    if (moe_has_dense_layers(c)) inter = moe_max_i64(inter, c->intermediate_size);
     if (inter) mlp = moe_mlp_estimate(c->hidden_size, inter, how);
     return (attention > mlp ? attention : mlp) + 4 * codes;
 }

@@ -376,7 +376,7 @@ void moe_stored_expert_release(struct moe_stored_expert *r)
 static int64_t widest(const struct moe_config *c)
 {
     int64_t shared = moe_max_i64(c->moe_intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
-    return c->first_k_dense_replace > 0 ? moe_max_i64(shared, c->intermediate_size) : shared;
+    return moe_has_dense_layers(c) ? moe_max_i64(shared, c->intermediate_size) : shared;
 }
 
 static const struct moe_mlp_method forward_only = { .matrix = { .diagonal = true } };
