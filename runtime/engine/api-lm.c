@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* include/moe/lm.h: an engine and its pool, one sequence at a time. */
+/* Implements include/moe/lm.h: a moe_lm is an engine with a pool of threads of its own, and computes one
+ * sequence at a time. */
 #include "base/api.h"
 #include "base/cancel.h"
 #include "model/rewrite/check.h"
@@ -12,14 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is asked for the end is `now`: the token of the call at work is its parent while it lasts. */
+/* The engine polls `now`.  While a call is at work, the parent of `now` is the token that the caller gave to
+ * that call, so cancelling the latter ends the work. */
 struct moe_lm {
     struct moe_pool *pool;
     struct moe_engine *engine;
     struct moe_cancel now;
 };
 
-/* ---- life ---- */
+/* ---- open and close ---- */
 
 static enum moe_code open_engine(struct moe_lm *lm, const char *path, const struct moe_lm_options *o,
                                  struct moe_err *err)
@@ -58,7 +60,8 @@ void moe_lm_close(struct moe_lm **lm)
     *lm = NULL;
 }
 
-/* A failure of the work at hand is a damaged file's, where it was one. */
+/* Called when a call's work has ended with `code`: takes its token away, and blames the model's files where
+ * they have changed since they were opened (moe_source_blame). */
 static enum moe_code ended(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
 {
     lm->now.parent = NULL;
@@ -173,7 +176,7 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
     return MOE_OK;
 }
 
-/* What both ways to generate are given. */
+/* Checks the arguments that both functions which generate take, zeroes *g, and copies the options to *o. */
 static enum moe_code begin(const struct moe_lm *lm, const struct moe_generate_options *options,
                            struct moe_generation *g, struct moe_generate_options *o, struct moe_err *err)
 {
@@ -200,7 +203,7 @@ enum moe_code moe_lm_generate_ids(struct moe_lm *lm, const int32_t *ids, size_t 
     return generate(lm, ids, n, &o, g, err);
 }
 
-/* The prompt as ids; with o->chat as one turn of a user. */
+/* Turns the prompt into ids; with o->chat, it becomes one user turn of a chat. */
 static enum moe_code encode(const struct moe_lm *lm, const char *prompt, size_t bytes,
                             const struct moe_generate_options *o, int32_t **ids, size_t *n,
                             struct moe_err *err)

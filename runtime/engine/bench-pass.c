@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Times opening a model, decoding and a prompt, each against a floor. */
 #include "runtime/engine/bench-pass.h"
 
 #include "base/io.h"
@@ -10,17 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Rounds of decoding; bytes of memory that the floor of decoding reads, and that one task of it reads; tokens
+ * of the context at which decoding begins; tokens of the prompt. */
 enum { ROUNDS = 9, READ_BYTES = 256 << 20, PIECE = 1 << 20, CONTEXT = 64, PROMPT = 256 };
 
-struct least { double wall, processor; }; /* of several rounds, seconds */
+/* Seconds of wall time and of processor time: when a round began, or the least that a round took. */
+struct least { double wall, processor; };
 
 struct bench {
     struct moe_engine *e;
     struct moe_pool *pool;
-    unsigned char *memory;
-    float *x, *y;
+    unsigned char *memory;            /* [READ_BYTES] */
+    float *x, *y;                     /* inputs and outputs of matrix products */
     int32_t ids[CONTEXT + PROMPT + 2 * ROUNDS];
-    volatile float sink[64];
+    volatile float sink[64];          /* takes results, so that the compiler keeps the work */
 };
 
 static struct least begin(void) { return (struct least){ moe_now(), moe_cpu_seconds() }; }
@@ -55,7 +59,7 @@ static double expert_bytes(const struct moe_expert *e)
     return weight_bytes(&e->gate) + weight_bytes(&e->up) + weight_bytes(&e->down);
 }
 
-/* Of the weights that one token uses (experts are alike). */
+/* Bytes of the weights that one token uses; all experts of a layer have the same size. */
 static double active_bytes(const struct moe_model *m)
 {
     double sum = weight_bytes(&m->head);
@@ -72,8 +76,9 @@ static double active_bytes(const struct moe_model *m)
     return sum;
 }
 
-/* ---- the floor of a prompt: its products one by one, tokens spread evenly over experts ---- */
+/* ---- the floor of a prompt: its matrix products one by one, with tokens spread evenly over experts ---- */
 
+/* The product of a weight with n inputs; each task computes `rows` rows of the weight. */
 struct product { const struct moe_weight *w; const struct bench *b; int64_t n, rows; };
 
 static void product(void *ctx, int64_t i, int worker)
@@ -84,6 +89,8 @@ static void product(void *ctx, int64_t i, int worker)
     moe_kernels()->matmul(p->w, r0, r1, p->b->x, p->w->cols, p->n, p->b->y + r0, p->w->rows);
 }
 
+/* Times the product of a weight with n inputs, and adds `times` times its seconds and operations to the
+ * sums. */
 static void add_product(struct bench *b, const struct moe_weight *w, int64_t n, double times,
                         struct least *sum, double *flops)
 {
@@ -108,7 +115,7 @@ static void add_expert(struct bench *b, const struct moe_expert *x, int64_t n, d
     add_product(b, &x->down, n, times, sum, flops);
 }
 
-/* Of a layer and n tokens, `times` layers of its kind. */
+/* Adds the products of `times` layers like *y, for n tokens. */
 static void add_layer(struct bench *b, const struct moe_layer *y, int64_t n, double times, struct least *sum,
                       double *flops)
 {
@@ -117,12 +124,14 @@ static void add_layer(struct bench *b, const struct moe_layer *y, int64_t n, dou
     for (size_t i = 0; i < sizeof w / sizeof *w; i++) add_product(b, w[i], n, times, sum, flops);
     add_expert(b, y->moe ? &y->shared : &y->dense, n, times, sum, flops);
     if (!y->moe) return;
-    /* then k n / each experts are busy */
+    /* tokens of each expert, k n / experts rounded up; with k experts a token, k n / each experts have any */
     int64_t each = (n * c->num_experts_per_tok + c->n_routed_experts - 1) / c->n_routed_experts;
     add_expert(b, &y->experts[0], each, times * (double)(n * c->num_experts_per_tok) / (double)each, sum,
                flops);
 }
 
+/* Seconds of all products of a pass over n tokens; the last dense and the last MoE layer stand for all of
+ * their kind. */
 static struct least products(struct bench *b, int64_t n, double *flops)
 {
     const struct moe_model *m = b->e->model;
@@ -199,7 +208,7 @@ static enum moe_code prefill(struct bench *b, cJSON *list, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Opening, and a first token, from nothing but a warm page cache. */
+/* Times opening an engine and its first token, with the files in the page cache. */
 static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engine_options *o,
                            struct moe_pool *pool, struct least step, struct moe_err *err)
 {
@@ -223,6 +232,7 @@ static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engin
     return MOE_OK;
 }
 
+/* The largest number of values in an input or output row of any weight. */
 static int64_t widest(const struct moe_config *c)
 {
     int64_t n = c->vocab_size;

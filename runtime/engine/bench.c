@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Times matrix products of a model against the speed of memory and of multiply-adds. */
 #include "runtime/engine/bench.h"
 
 #include "base/io.h"
@@ -10,14 +11,15 @@
 
 enum { REPEAT = 5, READ_BYTES = 256 << 20, FMA_ROUNDS = 4000000 };
 
+/* What the threads of a timed loop work on. */
 struct task {
     const struct moe_weight *w;
     const float *x;
     float *y;
-    int64_t n, rows;
-    const unsigned char *memory;
-    double *done;
-    volatile float sink[64];
+    int64_t n, rows;              /* inputs of a product; rows of the weight that a task computes */
+    const unsigned char *memory;  /* [READ_BYTES] */
+    double *done;                 /* [threads] multiply-adds that each has done */
+    volatile float sink[64];      /* takes results, so that the compiler keeps the work */
 };
 
 static void product(void *ctx, int64_t i, int worker)
@@ -45,6 +47,7 @@ static void multiply_add(void *ctx, int64_t i, int worker)
     t->sink[i % 64] = sink;
 }
 
+/* The least seconds of REPEAT runs of a parallel loop. */
 static double best_of(struct moe_pool *pool, int64_t n, void (*fn)(void *, int64_t, int), void *ctx)
 {
     double least = 1e30;
@@ -57,6 +60,7 @@ static double best_of(struct moe_pool *pool, int64_t n, void (*fn)(void *, int64
     return least;
 }
 
+/* Appends a row.  read, fma: the speeds of the floors in GB/s and GFLOPS; 0 while they are not known. */
 static void row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops,
                 double read, double fma)
 {
@@ -77,7 +81,7 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
     const struct moe_config *c = &e->model->config;
     const struct moe_layer *y = &e->model->layers[c->num_hidden_layers - 1];
     const struct moe_expert *x = y->moe ? &y->experts[0] : &y->dense;
-    /* a rank has some of them */
+    /* a rank maps only some experts: take the first of these */
     for (int64_t i = 0; y->moe && !x->gate.data && i < c->n_routed_experts; i++) x = &y->experts[i];
     const struct { const char *name; const struct moe_weight *w;
     } ops[] = {
@@ -91,7 +95,7 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
         for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
             const struct moe_weight *w = ops[i].w;
             char shape[96];
-            if (!w->data) continue; /* it has none of them */
+            if (!w->data) continue; /* the rank maps no expert of this layer */
             snprintf(shape, sizeof shape, "%s %lldx%lld n=%lld", moe_dtype_name(w->type), (long long)w->rows,
                      (long long)w->cols, (long long)sizes[k]);
             t->w = w;
@@ -104,6 +108,7 @@ static void products(cJSON *list, const struct moe_engine *e, struct moe_pool *p
         }
 }
 
+/* The largest number of values in an input or output row of the weights that are timed. */
 static int64_t largest(const struct moe_config *c)
 {
     int64_t n = c->vocab_size;
@@ -124,7 +129,8 @@ cJSON *moe_bench_model(const struct moe_engine *e, struct moe_pool *pool)
     t.done = calloc((size_t)threads, sizeof *t.done);
     if (list && x && y && memory && t.done) {
         for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 37 % 101) / 50.0f - 1.0f;
-        memset(memory, 1, READ_BYTES); /* 0 would make it calloc: one page of zeros, read from cache */
+        /* not 0: a compiler makes malloc and memset 0 a calloc, whose pages are all one page of zeros */
+        memset(memory, 1, READ_BYTES);
         t.x = x;
         t.y = y;
         t.memory = memory;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Samples tokens, turns them into text, and holds back text that may become a stop text. */
 #include "runtime/engine/completion.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static enum moe_code append(struct moe_completion *r, const char *s, size_t n, s
     return MOE_OK;
 }
 
-/* Where `what` first stands in text [n], which may hold NULs; NULL: nowhere. */
+/* The first occurrence of `what` in text [n], which may hold NULs; NULL: there is none. */
 static char *locate(char *text, size_t n, const char *what)
 {
     size_t len = strlen(what);
@@ -29,7 +30,7 @@ static char *locate(char *text, size_t n, const char *what)
     return NULL;
 }
 
-/* True when a stop text is complete; the text is cut before the first. */
+/* True when the text not yet sent contains a stop text; then cuts it off before the first one. */
 static bool stopped(struct moe_completion *r)
 {
     char *first = NULL;
@@ -43,7 +44,7 @@ static bool stopped(struct moe_completion *r)
     return true;
 }
 
-/* Bytes at the end that may still become a stop text. */
+/* How many bytes at the end of the text are the beginning of a stop text, and must not be sent yet. */
 static size_t held(const struct moe_completion *r)
 {
     size_t longest = 0, len = r->out.text_bytes - r->sent;
@@ -55,6 +56,7 @@ static size_t held(const struct moe_completion *r)
     return longest;
 }
 
+/* Gives the text to g->text but for its last `keep` bytes. */
 static void send(struct moe_completion *r, size_t keep)
 {
     size_t n = r->out.text_bytes - r->sent - keep;

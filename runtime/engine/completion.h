@@ -1,32 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/completion.h - one sequence's answer as it comes: sampling, the end, text out of tokens.
- * Knows no caches and no passes. */
+/* runtime/engine/completion.h - the completion of one sequence, token by token: it samples each token from
+ * its logits, turns tokens into text, and finds where the text ends (end tokens, stop texts, the largest
+ * number of tokens).  It knows no caches and no forward passes.  Used by one thread at a time. */
 #ifndef MOE_RUNTIME_ENGINE_COMPLETION_H
 #define MOE_RUNTIME_ENGINE_COMPLETION_H
 
 #include "runtime/engine/engine.h"
 
 struct moe_completion {
-    /* tokenizer, end tokens, memory for sampling; used by one reply at a time */
+    /* has the tokenizer, the end tokens and the memory for sampling, which completions use in turn */
     struct moe_engine *e;
-    const struct moe_generate *g;
+    const struct moe_generate *g;     /* the caller keeps it, as it keeps *e */
     struct moe_generated out;
     struct moe_decoder decoder;
     struct moe_rng rng;
     int64_t max_tokens;
-    size_t cap, sent;
-    bool stop, done;
+    size_t cap, sent;                 /* bytes that out.text has room for; that were given to g->text */
+    bool stop, done;                  /* a stop text is complete; nothing more is to be computed */
 };
 
-/* At most max_tokens tokens; done at once when that is 0.  After any of these calls, failed or not, free()
- * out.tokens and out.text. */
+/* Begins a completion of at most max_tokens tokens; when that is 0, r->done is true at once.  After any of
+ * these calls, failed or not, the caller has to free() r->out.tokens and r->out.text in the end.  All of them
+ * fail with MOE_NOMEM. */
 enum moe_code moe_completion_begin(struct moe_completion *r, struct moe_engine *e,
                                    const struct moe_generate *g, int64_t max_tokens, struct moe_err *err);
-/* The next token from its logits [vocab of the model], unless that ends it.  When not done afterwards, *id
- * goes into the next pass. */
+/* Samples the next token from its logits [vocabulary of the model].  Unless it is an end token, it becomes
+ * part of r->out.  When r->done is false afterwards, the caller computes the token *id in the next pass. */
 enum moe_code moe_completion_next(struct moe_completion *r, const float *logits, int32_t *id,
                                   struct moe_err *err);
-/* Text that was held back. */
+/* Completes r->out.text, and gives to g->text what was held back because a stop text or a character could
+ * begin in it. */
 enum moe_code moe_completion_end(struct moe_completion *r, struct moe_err *err);
 
 #endif

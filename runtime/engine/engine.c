@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Opens engines within the memory allowed, computes prompts and generates text. */
 #include "runtime/engine/engine.h"
 
 #include "base/io.h"
@@ -11,6 +12,7 @@
 
 /* ---- memory ---- */
 
+/* Tokens of a batch; bytes that a batch larger than MIN_BATCH may take in addition. */
 enum { MIN_BATCH = 16, MAX_BATCH = 1024, BATCH_BYTES = 512 << 20 };
 
 uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
@@ -22,8 +24,8 @@ uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_
            ids + (uint64_t)(batch * c->hidden_size) * sizeof(float);
 }
 
-/* The largest n in [lo, hi] whose estimate is within `limit` (all that is larger is estimated
- * higher); lo - 1 when none is. */
+/* The largest n in [lo, hi] for which an engine with n in the place of `context` and `batch`, where they are
+ * 0, is estimated to take at most `limit` bytes; lo - 1 when there is none.  The estimate grows with n. */
 static int64_t max_that_fits(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo,
                              int64_t hi, enum moe_mla mla, int threads, uint64_t limit)
 {
@@ -36,8 +38,9 @@ static int64_t max_that_fits(const struct moe_config *c, int64_t context, int64_
     return hi;
 }
 
-/* Context first, then as large a batch as the rest allows: it saves reading experts, but the
- * last few tokens save little. */
+/* Chooses the context, then as large a batch as the rest of the memory allows, up to MAX_BATCH.  In a larger
+ * batch the weights of an expert are read once for more tokens; a batch that is a few tokens smaller costs
+ * little, so it is rounded down to a multiple of MIN_BATCH. */
 static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o,
                          int threads, struct moe_err *err)
 {
@@ -49,7 +52,7 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
                                                                    : moe_available_memory();
     char need[16], have[16];
     int64_t batch = o->batch > 0 && o->batch < MAX_BATCH ? o->batch : MAX_BATCH;
-    if (!limit) limit = UINT64_MAX; /* not known */
+    if (!limit) limit = UINT64_MAX; /* it is not known how much memory is available */
     if (o->sharers > 1) limit /= (uint64_t)o->sharers;
     e->context = o->context;
     if (o->context <= 0)
@@ -72,9 +75,9 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     return MOE_OK;
 }
 
-/* ---- life ---- */
+/* ---- open and close ---- */
 
-/* staged: a staged part will do. */
+/* Opens source and tokenizer, or borrows the lender's.  staged: the source may be a staged part. */
 static enum moe_code open_source(struct moe_engine *e, const char *path, const struct moe_engine_options *o,
                                  bool staged, struct moe_err *err)
 {
@@ -107,7 +110,8 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     const struct moe_config *c = &e->source->config;
     if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
-    MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err)); /* knows what descriptors and tokenizer took */
+    /* after opening, so that it counts the memory that descriptors and tokenizer take */
+    MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err));
     MOE_TRY(moe_kv_open(&e->kv, c, err));
     e->kv.max_positions = e->context;
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
@@ -186,7 +190,7 @@ int64_t moe_engine_logit_rows(const struct moe_config *c)
     return n < 8 ? 8 : n;
 }
 
-/* Compute ids [n] at positions [at, at + n); the last one's logits. */
+/* Computes ids [n] at positions [at, at + n), and sets e->logits to those of the last one. */
 static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at, int64_t n,
                             struct moe_err *err)
 {

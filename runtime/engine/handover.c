@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Captures the report of a rank, and hands it to the process that started the rank or prints it. */
 #include "runtime/engine/handover.h"
 
 #include "base/io.h"
@@ -43,7 +44,7 @@ enum moe_code moe_handover_open(int *give, int *take, struct moe_err *err)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, end))
         return moe_fail(err, MOE_NOMEM, "no socket for the report of the ranks: %s", strerror(errno));
     *take = end[0];
-    *give = dup(end[1]); /* ranks have it, too */
+    *give = dup(end[1]); /* without close-on-exec, so that ranks inherit it */
     int e = errno;
     close(end[1]);
     if (*give >= 0) return MOE_OK;
@@ -69,7 +70,7 @@ int moe_handover_end(const char *where)
 
 union control { struct cmsghdr head; char space[CMSG_SPACE(sizeof(int))]; };
 
-/* One message: a number, and with a report its text. */
+/* Sends one message: a number and, with a report, its file descriptor.  what: for the error message. */
 static enum moe_code give_message(int give, int number, const int *text, const char *what,
                                   struct moe_err *err)
 {
@@ -119,7 +120,7 @@ enum moe_handed moe_handover_take(int take, int *text, int *exit)
 enum moe_code moe_handover_print(int text, uint64_t at, uint64_t end, int out, struct moe_ep *ep,
                                  struct moe_err *err)
 {
-    char block[PIPE_BUF]; /* a pipe that says it has room has so much */
+    char block[PIPE_BUF]; /* a pipe that poll() says can be written takes this much without blocking */
     while (at < end) {
         size_t n = end - at < sizeof block ? (size_t)(end - at) : sizeof block;
         struct pollfd p = { .fd = out, .events = POLLOUT };

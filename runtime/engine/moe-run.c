@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe-run - main() only: parse, call, report. */
+/* moe-run - main() only: it parses the options, calls the work and ends with its report. */
 #include "runtime/comm/secret.h"
 #include "runtime/engine/run-ranks.h"
 
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Whether the only rank is this process. */
+/* Whether this process is the only rank. */
 static bool is_alone(const struct moe_run_options *o)
 {
     if (o->rendezvous) return false;
@@ -21,7 +21,8 @@ static bool is_conversation(const struct moe_run_options *o)
     return p->chat && !p->text && !p->file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
 }
 
-/* so_far, *err: what has failed already, which is told to the ranks that wait for this process, if any do. */
+/* so_far, *err: the failure so far (MOE_OK: none), which is told to the ranks that wait for this process, if
+ * there are any. */
 static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far,
                          struct moe_err *err)
 {
@@ -35,7 +36,7 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
     o->prompt.cancel = o->run.cancel;
     j.turns = is_conversation(o);
 
-    /* also after a failure: without their secret the others do not believe it */
+    /* also after a failure: the other ranks accept a message about it only with their secret */
     enum moe_code read = o->secret ? moe_secret_read(&secret, o->secret, code ? &later : err) : MOE_OK;
     if (code == MOE_OK) code = read;
     if (code == MOE_OK || o->rendezvous) /* else nobody waits for this process */
@@ -48,10 +49,10 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
 static int tool_main(int argc, char **argv)
 {
     struct moe_run_options *o = &moe_run_asked;
-    char **words = calloc((size_t)argc + 1, sizeof *words); /* as given: parsing moves them */
+    char **words = calloc((size_t)argc + 1, sizeof *words); /* argv as it was given: parsing reorders it */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
     if (moe_run_begin(&o->run, &moe_run_tool, argc, argv)) {
-        /* the user knows already */
+        /* the error is printed already; this tells the other ranks */
         if (words && o->run.err.code != MOE_OK) run(o, NULL, words, o->run.err.code, &o->run.err);
         free(words);
         return o->run.exit;

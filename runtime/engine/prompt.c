@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Reads a prompt and turns it into token ids. */
 #include "runtime/engine/prompt.h"
 
 #include "base/io.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1 << 30 };
+enum { TEXT_MAX = 1 << 30 }; /* bytes of a file of text */
 
 static enum moe_code parse_tokens(const char *s, int32_t **ids, size_t *n, struct moe_err *err)
 {
@@ -33,7 +34,7 @@ uint64_t moe_prompt_memory(const struct moe_prompt *o)
     return o->memory ? o->memory : moe_available_memory();
 }
 
-/* A byte order mark is no text. */
+/* Removes a byte order mark, which is not part of the text. */
 static void drop_mark(char *text, size_t *n)
 {
     if (*n < 3 || memcmp(text, "\xef\xbb\xbf", 3)) return;
@@ -123,7 +124,7 @@ cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content)
 
 bool moe_prompt_is_blank(const char *s) { return !s[strspn(s, " \t\r\n")]; }
 
-/* One user turn. */
+/* The ids of a chat of one user turn. */
 static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_chat *c, const char *text,
                                  int32_t **ids, size_t *n, struct moe_err *err)
 {

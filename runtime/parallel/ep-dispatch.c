@@ -123,6 +123,7 @@ enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float 
     struct moe_ep *ep = ctx;
     MOE_CHECK(tokens <= ep->o.max_tokens);
     MOE_TRY(moe_ep_hear(ep, err));
+    /* a new pass begins: its number is no lower than that of any pass which other ranks have begun */
     if (layer <= ep->layer || ep->layer < 0) ep->pass = ep->pass + 1 > ep->seen ? ep->pass + 1 : ep->seen;
     ep->layer = layer;
     ep->chosen = experts;
@@ -196,8 +197,8 @@ static const float *sent_row(struct moe_ep *ep, int32_t choice)
     return rows + (int64_t)p[ep->place[choice].index].row * ep->hidden;
 }
 
-/* Copies the outputs that came out of the reply slots, and leaves in ep->left the choices whose
- * server died. */
+/* Copies the outputs that have come from the reply slots into ep->kept, since the slots are used again, and
+ * leaves in ep->left the choices whose server died. */
 static enum moe_code keep_outputs(struct moe_ep *ep, const float **out, struct moe_err *err)
 {
     size_t row = (size_t)ep->hidden * sizeof(float);

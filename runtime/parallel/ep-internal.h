@@ -21,7 +21,7 @@ struct moe_ep {
     int ranks, rank;
     int64_t hidden, k, experts, layers, n_moe;
     struct moe_wire_shape shape;    /* what requests and replies are checked against */
-    uint64_t steps;                 /* so far, for options.die */
+    uint64_t steps;                 /* steps of work so far, counted for options.die */
     struct moe_ep_stats stats;
     struct moe_err failed;          /* the failure that another rank told; code MOE_OK: none */
     int began;                      /* 1 + the last other rank that began to report; 0: none has */
@@ -99,11 +99,14 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err);
 const struct moe_plan_layer *moe_ep_layer(const struct moe_ep *ep, int layer);
 /* Maps the experts that this layer of a plan gives this rank, besides those that are mapped. */
 enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, struct moe_err *err);
-/* Goes one layer further in the change to another plan, if there is one and the others are far enough. */
+/* Goes further in the change to another plan, if one is under way: maps the experts of one more layer, and
+ * unmaps those of the old plan in the layers that all ranks dispatch by the new one.  Begins the change to
+ * options.next when its time has come, and ends a change that is complete. */
 enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err);
 /* Stores how far rank `from` says that it is. */
 void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
-/* MOE_DEVICE when a chosen plan has experts that no living rank holds; the message lists them. */
+/* MOE_DEVICE when no living rank holds some expert, by the plan that this rank dispatches the expert's layer
+ * by; the message lists such experts. */
 enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err);
 
 #endif

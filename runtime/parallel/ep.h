@@ -38,7 +38,7 @@ struct moe_ep;
 enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
 
 struct moe_ep_options {
-    /* its slots hold moe_ep_request_bytes and moe_ep_reply_bytes */
+    /* opened with slots of moe_ep_request_bytes and moe_ep_reply_bytes */
     struct moe_comm *comm;
     struct moe_forward *forward;
     struct moe_model *model;
@@ -61,11 +61,13 @@ struct moe_ep_options {
     void *ctx;
 };
 
+/* Bytes of a request slot and of a reply slot, for batches of at most max_tokens tokens. */
 size_t moe_ep_request_bytes(const struct moe_config *c, int64_t max_tokens);
 size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens);
 
 /* Maps this rank's experts and becomes the dispatcher of the forward pass, until close.  The caller keeps all
- * objects that the options point to, and closes them after the moe_ep. */
+ * objects that the options point to, and closes them after the moe_ep.  Fails with MOE_NOMEM or what
+ * moe_resident_add fails with; *ep is then NULL. */
 enum moe_code moe_ep_open(struct moe_ep **ep, const struct moe_ep_options *o, struct moe_err *err);
 void moe_ep_close(struct moe_ep **ep); /* NULL-safe; nulls */
 
@@ -114,7 +116,7 @@ struct moe_ep_stats {
     double seconds_serve;              /* spent on computing requests, its own among them */
     double seconds_experts;            /* of seconds_serve, the experts' arithmetic */
     uint64_t mapped;                   /* bytes of the model that this rank maps now */
-    bool died;                         /* by options.die */
+    bool died;                         /* this rank was stopped by options.die */
     int moves;                         /* changes of plan that are complete */
 };
 struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep);

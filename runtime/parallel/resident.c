@@ -21,7 +21,7 @@ static int by_place(const void *a, const void *b)
     return (x->from > y->from) - (x->from < y->from);
 }
 
-/* Adds the planes of a tensor; false: no memory. */
+/* Adds the byte range of each plane of a tensor; false: no memory. */
 static bool add(struct ranges *r, const struct moe_tensor *t)
 {
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {

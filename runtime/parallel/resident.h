@@ -20,7 +20,8 @@ struct moe_resident {
     uint64_t mapped;           /* bytes mapped now (pages that two ranges share count twice) */
 };
 
-/* Maps what is not a routed expert.  The caller closes `whole`, which need not be mapped, after *p. */
+/* Maps what is not a routed expert.  The caller closes `whole`, which need not be mapped, after *p.  Fails
+ * with MOE_NOMEM or MOE_IO; *p is then NULL. */
 enum moe_code moe_resident_open(struct moe_resident **p, const struct moe_source *whole, struct moe_err *err);
 void moe_resident_close(struct moe_resident **p); /* NULL-safe; nulls; after the model that uses it */
 
