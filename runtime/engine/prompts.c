@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Reads a file of prompts, line by line, within a limit of memory. */
 #include "runtime/engine/prompts.h"
 
 #include "base/io.h"
@@ -10,13 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is kept of a prompt besides its ids and of its answer besides its tokens, by this reader, the run, the
- * results and their report. */
+/* Bytes that this reader, the run, the results and the report keep for each prompt besides its ids and the
+ * tokens of its answer. */
 enum { PROMPT_BYTES = 1536 };
 
 static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
 {
-    /* at powers of two */
+    /* the array grows when n is a power of two */
     struct moe_sequence *more = (p->n & (p->n - 1))
                                   ? p->v
                                   : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more);
@@ -30,23 +31,24 @@ static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t 
     return MOE_OK;
 }
 
-/* What reading a file of prompts knows. */
+/* The state of reading a file of prompts. */
 struct reading {
     const struct moe_prompt *o;
     const struct moe_engine *e;
     const char *path;
-    struct moe_chat *chat;
+    struct moe_chat *chat;       /* the chat template; NULL: not needed so far */
     struct moe_chat_left *left;
-    uint64_t memory, held; /* that may be held; that is, by the text and the prompts so far */
-    int64_t line, blank;   /* the one at hand; the last that was blank, 0: none */
+    uint64_t memory, held;       /* bytes allowed; bytes taken by the text and the prompts so far */
+    int64_t line, blank;         /* the present line, from 1; the last blank line before it, 0: none */
 };
 
-/* Of the memory, beside what is held and `more`; 0 would be no limit. */
+/* Bytes of memory left when `more` bytes are taken in addition; at least 1, since 0 would mean no limit. */
 static uint64_t left_beside(const struct reading *r, uint64_t more)
 {
     return r->memory > r->held + more ? r->memory - r->held - more : 1;
 }
 
+/* Limits the memory that the tokenizer may take for one text. */
 static void limit_tokens(const struct reading *r, uint64_t bytes)
 {
     if (r->e->tokenizer) moe_tokenizer_limit(r->e->tokenizer, bytes);
@@ -61,7 +63,8 @@ static enum moe_code too_many(const struct reading *r, int64_t n, struct moe_err
                        (unsigned long long)r->memory);
 }
 
-/* The ids of one, to which `held` is raised before anything else is; of malloc's room what they need. */
+/* Adds a prompt with these ids, which it takes over or frees, and counts their memory.  MOE_NOMEM when the
+ * prompts now take more than is allowed. */
 static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids, size_t n,
                           struct moe_err *err)
 {
@@ -72,13 +75,13 @@ static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids
     return too_many(r, p->n + 1, err);
 }
 
-/* The template, once it is needed. */
+/* Opens the chat template unless it is open. */
 static enum moe_code need_chat(struct reading *r, struct moe_err *err)
 {
     return r->chat ? MOE_OK : moe_prompt_chat(r->o, r->e, &r->chat, err);
 }
 
-/* How many of the three keys that say what to go on from are there. */
+/* How many of the three keys that can hold the prompt an object has. */
 static int count_inputs(const cJSON *o)
 {
     return !!moe_json_get(o, "messages") + !!moe_json_get(o, "prompt") + !!moe_json_get(o, "tokens");
@@ -91,7 +94,7 @@ static bool is_one_of(const char *key, const char *const list[])
     return false;
 }
 
-/* A key that would change the answer must not be read over. */
+/* Fails for keys that are not known, since they may be meant to change the answer. */
 static enum moe_code check_keys(const struct reading *r, const cJSON *o, struct moe_err *err)
 {
     static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
@@ -136,7 +139,8 @@ static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, st
     return MOE_OK;
 }
 
-/* Tools as they are, or as JSON in a string, of which *own is made and counted in *held. */
+/* Sets *tools to the tools of a request.  Where they are JSON in a string, it is parsed into *own, which the
+ * caller deletes, and its memory is added to *held. */
 static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_t *held, const cJSON **tools,
                                 cJSON **own, struct moe_err *err)
 {
@@ -151,7 +155,7 @@ static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_
     return MOE_OK;
 }
 
-/* Whether a content, a text or a list of parts, has nothing that a person could have said. */
+/* Whether the content of a message (a text or a list of parts) holds nothing but blank text. */
 static bool says_nothing(const cJSON *content)
 {
     if (!content) return true;
@@ -164,7 +168,7 @@ static bool says_nothing(const cJSON *content)
     return true;
 }
 
-/* What is answered must have been said: no conversation without a turn, and no empty turn of a user. */
+/* Fails for a conversation without a turn, and for an empty user turn: there would be nothing to answer. */
 static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
 {
     int turn = 0;
@@ -180,6 +184,7 @@ static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
     return MOE_OK;
 }
 
+/* The ids of a request; messages are encoded by the chat template. */
 static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJSON *tools, int32_t **ids,
                                     size_t *n, struct moe_err *err)
 {
@@ -199,7 +204,7 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
     return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
 }
 
-/* Every id is the model's, and there is one to go on from. */
+/* Checks that there is at least one id, and that all are in the model's vocabulary. */
 static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size_t n, struct moe_err *err)
 {
     if (!n)
@@ -213,6 +218,7 @@ static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size
     return MOE_OK;
 }
 
+/* The ids of a line of JSON. */
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
@@ -237,7 +243,8 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     return code;
 }
 
-/* What the file is, by the rule of --calib: a damaged request must not become a prompt. */
+/* Sets *json to whether the lines are JSON, by the rules for calibration text (moe_text_tell): what begins as
+ * JSON is never taken for plain text, so that a damaged request does not become a prompt. */
 static enum moe_code tell(const struct reading *r, const char *text, size_t bytes, bool *json,
                           struct moe_err *err)
 {
@@ -251,8 +258,9 @@ static enum moe_code tell(const struct reading *r, const char *text, size_t byte
                     "(jq -c '.[]' FILE makes them; a text goes into {\"prompt\": TEXT})");
 }
 
-/* An empty prompt has no token to go on from, and one that is stepped over would shift the answers against
- * the lines of the file.  Blank lines behind the last prompt shift nothing. */
+/* Called when a prompt follows: fails if a blank line came before it.  A blank line is no prompt, and
+ * skipping it would shift the numbers of the answers against the lines of the file; behind the last prompt
+ * it shifts nothing. */
 static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
 {
     if (!r->blank) return MOE_OK;
@@ -262,7 +270,7 @@ static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
                            "give --bos, which begins every prompt with a token)");
 }
 
-/* A line of plain text. */
+/* The ids of a line of plain text. */
 static enum moe_code encode_line(const struct reading *r, char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
@@ -305,7 +313,8 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
     return MOE_OK;
 }
 
-/* An option that says how a conversation is written must not be read over where there is none. */
+/* Fails when --system or --chat-template was given but no line was a conversation, so that neither is ignored
+ * silently. */
 static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 {
     const char *option = r->o->system ? "--system" : "--chat-template";

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/prompts.h - a file of prompts: every line is one, as text or as a request in JSON. */
+/* runtime/engine/prompts.h - reads a file of prompts (--prompts): every line is a prompt, either plain text
+ * or a request in JSON. */
 #ifndef MOE_RUNTIME_ENGINE_PROMPTS_H
 #define MOE_RUNTIME_ENGINE_PROMPTS_H
 
@@ -7,16 +8,24 @@
 #include "runtime/engine/prompt.h"
 #include "runtime/engine/sequences.h"
 
-/* bytes: what they take with what is kept of their answers, less the answers' tokens. */
+/* v [n]: the prompts in the order of the file.  bytes: memory for their ids and for all that a run keeps of
+ * their answers except the answers' tokens.  left: counts what the chat template could not express. */
 struct moe_prompts { struct moe_sequence *v; int64_t n; uint64_t bytes; struct moe_chat_left left; };
 
-/* Every line is a prompt of its own, without its line end; the file may be gzipped, path "-" is standard
- * input, and what it is, formats/text.h tells.  An empty line is an empty prompt where --bos gives it a
- * token; else it is MOE_USAGE, naming the line, unless nothing but such lines is behind it.  Where the text
- * is JSON, blank lines are no prompts, and the others are objects with "messages", "prompt" (text) or
- * "tokens" (ids): with "tools" and "chat_template_kwargs", and no option of sampling, which is
- * MOE_UNSUPPORTED.  MOE_USAGE for a file without any, and for a system turn or a template by name where no
- * line is a conversation.  Nothing is owned on failure. */
+/* Reads the prompts of a file, which may be gzipped; path "-" is standard input.  Whether the lines are plain
+ * text or JSON is found by moe_text_tell (formats/text.h).
+ *
+ * Plain text: a line without its line end is a prompt; with o->chat it is one user turn.  An empty line is an
+ * empty prompt where o->bos gives it a token; elsewhere empty lines may only stand at the end of the file,
+ * and others are MOE_USAGE.
+ *
+ * JSON: blank lines are skipped, and every other line is an object with one of "messages" (a conversation,
+ * with "tools" and "chat_template_kwargs" if need be), "prompt" (text) and "tokens" (ids).  MOE_CORRUPT for
+ * any other line, MOE_UNSUPPORTED for an object with other keys, such as options of sampling.
+ *
+ * MOE_USAGE for a file without prompts, and when o->system or o->chat_template is given and no line is a
+ * conversation; MOE_NOMEM when the prompts take more than moe_prompt_memory.  On failure there is nothing to
+ * release. */
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
                                const struct moe_engine *e, struct moe_err *err);
 void moe_prompts_release(struct moe_prompts *p);

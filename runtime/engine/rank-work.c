@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Answers the prompts of one rank, and scores its windows of a text. */
 #include "runtime/engine/rank-work.h"
 
 #include <stdlib.h>
@@ -21,7 +22,7 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
     for (int64_t i = r->rank; i < p->n; i += r->ranks) own[n++] = p->v[i];
 
-    /* what the caches of several sequences may take */
+    /* the spare memory is for the caches of several sequences: take off what the prompts hold */
     uint64_t *spare = &r->engine->spare;
     uint64_t held = p->bytes / (uint64_t)r->ranks;
     *spare -= held < *spare ? held : *spare;
@@ -37,13 +38,13 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
 
 /* ---- a text's score ---- */
 
-/* The reference as this rank opens it. */
+/* Opens the reference model for this rank. */
 static enum moe_code open_reference(struct moe_engine **reference, const struct moe_rank *r,
                                     const struct moe_rank_text *t, struct moe_err *err)
 {
     struct moe_engine_options bare = *t->engine;
-    bare.tokenizer = false; /* the text becomes ids by the model's own */
-    bare.activations = MOE_ACTIVATIONS_FLOAT; /* a reference is what the model is held against */
+    bare.tokenizer = false; /* the model's own tokenizer has made ids of the text */
+    bare.activations = MOE_ACTIVATIONS_FLOAT; /* the reference is computed as exactly as possible */
     bare.sharers = (bare.sharers ? bare.sharers : 1) * r->ranks;
     return moe_engine_open(reference, t->reference, &bare, r->pool, err);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Runs ranks as threads of this process, and this process as one rank of several. */
 #include "runtime/engine/ranks.h"
 
 #include "base/thread.h"
@@ -12,18 +13,19 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A rank under way. */
+/* The state of a rank that runs in this process. */
 struct local_rank {
     const struct moe_ranks *o;
     struct moe_rank r;
     struct moe_comm *comm;
-    bool gone;                        /* told to die, or given up by the others */
-    bool untold;                               /* nobody but this rank knows how it failed */
-    bool refused;                              /* rank 0 knows, and this one says it too */
+    bool gone;                        /* died by moe_ep_options.die, or was marked dead by the others */
+    bool untold;                      /* meeting the others failed, and rank 0 does not know why */
+    bool refused;                     /* it failed, rank 0 knows why, and this rank has to print it, too */
     enum moe_code code;
     struct moe_err err;
 };
 
+/* Opens pool, engine and results of a rank.  here: the number of ranks in this process. */
 static enum moe_code open_engine(struct local_rank *t, const struct moe_engine *lender, int here)
 {
     struct moe_engine_options e = t->o->engine;
@@ -64,7 +66,7 @@ static void tell_failure(const struct local_rank *t)
     else moe_wrap(&said, "rank %d", t->r.rank), moe_ep_say_failure(t->comm, &said, &ignored);
 }
 
-/* What it has to do, then what the others need; and what is said about a failure. */
+/* Does the rank's work, then serves the others until all are done; tells them of a failure. */
 static void run_local_rank(struct local_rank *t)
 {
     if (t->code == MOE_OK) t->code = open_ep(t);
@@ -106,7 +108,7 @@ static void *run_rank(void *arg)
     return NULL;
 }
 
-/* The lowest rank that is left tells how it went; without one, the first. */
+/* Takes code, error and results of the run from the lowest living rank; from rank 0 when none lives. */
 static enum moe_code gather(struct thread *h, int ranks, struct moe_results **results, int *reporter,
                             bool *dead, struct moe_err *err)
 {
@@ -171,7 +173,8 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
 
 /* ---- this process is one rank ---- */
 
-/* The address of this rank, and what it must have in common with the others. */
+/* Opens the communicator of this rank, whose address is then mine [bytes], and fills in what all ranks must
+ * have in common. */
 static enum moe_code prepare(struct local_rank *t, const struct moe_ranks_place *p,
                              const struct moe_config *c, struct moe_agreement *settings, const void **mine,
                              size_t *bytes)
@@ -195,7 +198,8 @@ static enum moe_code connect_all(struct local_rank *t, const struct moe_ranks_pl
     return moe_comm_ucx_ready(t->comm, p->patience, &t->err);
 }
 
-/* Meet the others; a failure so far (t->code, t->err) is told to all, and the first of all comes back. */
+/* Meets the other ranks and connects to them.  A failure so far (t->code, t->err) is sent to all; if any rank
+ * has failed, all fail with the same error. */
 static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
                           const struct moe_engine *lender)
 {
@@ -218,7 +222,7 @@ static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
     enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
     t->untold = code != MOE_OK && !m.told;
     t->refused = code != MOE_OK && m.told && p->apart;
-    /* its own failure */
+    /* where each rank prints, a rank that has failed itself prints its own error */
     if (t->refused && p->rank && before.code != MOE_OK) t->err = before, code = before.code;
     else if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);
     if (code == MOE_OK) code = connect_all(t, p, &m);
@@ -226,8 +230,8 @@ static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
     return code;
 }
 
-/* One rank reports for all.  Whatever came of it, it is done, unless this rank was given up:
- * then another one does it. */
+/* Waits for this rank's turn to report, and reports.  Also after a failed report no other rank tries again,
+ * unless the others marked this rank dead meanwhile. */
 static enum moe_code report(struct local_rank *t, const struct moe_ranks_place *p)
 {
     struct moe_err ignored;
@@ -256,7 +260,7 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
         if (t.code == MOE_OK) t.code = report(&t, p);
         memcpy(dead, t.comm->dead, (size_t)o->ranks * sizeof *dead);
         while (*reporter < o->ranks && dead[*reporter]) ++*reporter;
-        if (dead[p->rank]) *reporter = p->rank; /* it alone can say that it was given up */
+        if (dead[p->rank]) *reporter = p->rank; /* a rank that was marked dead prints that itself */
     }
     *err = t.err;
     close_local_rank(&t);

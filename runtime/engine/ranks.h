@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/ranks.h - the ranks of a run: opened, put to work, waited for. */
+/* runtime/engine/ranks.h - runs the ranks of an expert-parallel run, as threads of this process or as
+ * processes: opens an engine for each, lets it do its share of the work, has it serve the other ranks until
+ * all are done, and has one rank report.
+ *
+ * The one thread that calls these functions waits in them.  `dead` [ranks] is the caller's, and is set to
+ * which ranks were lost. */
 #ifndef MOE_RUNTIME_ENGINE_RANKS_H
 #define MOE_RUNTIME_ENGINE_RANKS_H
 
@@ -12,84 +17,92 @@
 struct moe_rank {
     int rank, ranks;
     struct moe_engine *engine;
-    struct moe_ep *ep;                /* NULL: the only rank there is */
-    struct moe_pool *pool;            /* of this rank; NULL: its own thread does all */
+    struct moe_ep *ep;                /* NULL: this is the only rank */
+    struct moe_pool *pool;            /* threads of this rank; NULL: its own thread does everything */
     struct moe_results *results;
 };
 
+/* What all ranks are given.  The caller keeps everything that this points to. */
 struct moe_ranks {
     int ranks;
     const char *path;                 /* of the model */
     struct moe_engine_options engine;
     const struct moe_plan *plan;
-    const struct moe_plan *next; uint64_t next_after; /* moe_ep_options */
+    const struct moe_plan *next; uint64_t next_after; /* as in moe_ep_options */
     int threads;                      /* for all ranks of this process together */
-    double timeout;                   /* seconds of silence after which a rank is given up */
-    bool equal;                       /* moe_ep_options */
-    int die_rank; uint64_t die_step;  /* for tests: moe_ep_options.die of that rank; 0: nobody */
-    struct moe_results_shape results; /* its vocab is found in the model */
-    /* This rank's own work, in its thread; then it serves the others until they are done. */
+    double timeout;                   /* seconds without a heartbeat after which a rank is marked dead */
+    bool equal;                       /* as in moe_ep_options */
+    int die_rank; uint64_t die_step;  /* for tests: moe_ep_options.die of rank die_rank; 0: no rank dies */
+    struct moe_results_shape results; /* vocab is ignored: it is taken from the model */
+    /* Does the work of rank r, in the thread of that rank: of several ranks at once where they are threads of
+     * this process.  Afterwards the rank serves the others until they are done. */
     enum moe_code (*work)(void *ctx, struct moe_rank *r, struct moe_err *err);
     void *ctx;
 };
 
-/* Ranks as threads of this process, which share `lender`'s source and tokenizer.  *results is of the
- * lowest rank that is left, which one is in *reporter; the caller's, also after a failure.  dead
- * [ranks]: which were lost. */
+/* Runs all ranks as threads of this process, which share the source and tokenizer of `lender`.  *reporter is
+ * the lowest living rank (0 when none lives): its error is returned, and its results are in *results, which
+ * the caller closes, also after a failure (NULL: there are none). */
 enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine *lender,
                               struct moe_results **results, int *reporter, bool *dead, struct moe_err *err);
 
-/* This process as one rank of several (comm-ucx). */
+/* How this process meets the other ranks, which are processes, too. */
 struct moe_ranks_place {
     int rank;
-    const char *rendezvous;           /* rendezvous.h */
-    double patience;                  /* seconds that ranks have to come there */
+    const char *rendezvous;           /* where ranks meet (moe_rendezvous.where) */
+    double patience;                  /* seconds within which all ranks must have come there */
     const struct moe_secret *secret;  /* NULL: none */
-    /* started by somebody else: each rank says for itself why they could not meet */
+    /* a launcher started the ranks: each rank then prints for itself why they could not meet */
     bool apart;
-    void (*tell)(void *ctx, const char *line); /* who is waited for; NULL: nobody is told */
-    /* What all ranks must have in common, once this one has its engine. */
+    void (*tell)(void *ctx, const char *line); /* called with lines about the wait, as in moe_rendezvous */
+    /* Fills in *a with what all ranks must have in common; e is the engine of this rank. */
     enum moe_code (*agree)(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
                            struct moe_err *err);
-    /* When all work is done: this rank is the one that reports, and does it now, whatever comes of it.
-     * Another one does when this one is lost before it returns.  MOE_DEVICE: it was given up meanwhile. */
+    /* Called when all work is done, on the one rank that reports.  If this rank dies before the call returns,
+     * another rank gets this call.  MOE_DEVICE: the others marked this rank dead meanwhile. */
     enum moe_code (*report)(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err);
     void *ctx;
 };
 
-/* *err: what this rank has failed with already, its code MOE_OK for nothing; the others then fail with it,
- * and lender may be NULL.  *reporter: who is to say how it failed; -1: each rank for itself, and rank 0 in
- * the report.  Leaves when all have heard all, and one has reported. */
+/* Runs this process as one rank of several, until all ranks are done and one has reported.
+ *
+ * *err is also an input: where its code is not MOE_OK, this rank has failed already; it then only meets the
+ * others, which fail with the same error, and lender may be NULL.
+ * *reporter: the rank whose process has to print the error after a failure; -1: every rank prints its own,
+ * and rank 0 also prints it as JSON. */
 enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_ranks_place *p,
                                 const struct moe_engine *lender, int *reporter, bool *dead,
                                 struct moe_err *err);
 
-/* Start `ranks` processes of this program on this host, each with the arguments argv and, behind
- * them (in front of "--"), --rank, --rendezvous, --ranks and --threads; rank 0 has this process's
- * standard input.  Those that run end with this process.  pid [ranks]; *reports: where they hand
- * over their report (handover.h). */
+/* Starts `ranks` processes of this program on this host.  Their arguments are argv and, behind them or in
+ * front of "--", --rank, --rendezvous, --ranks and --threads (`threads` divided by `ranks`, at least 1).
+ * Rank 0 has the standard input of this process.  The kernel kills them when this process ends.  Sets pid
+ * [ranks], and *reports to the socket over which they hand over their report (handover.h), for
+ * moe_ranks_reap.  On failure no process is left. */
 enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, int *reports,
                               struct moe_err *err);
 
-/* What became of ranks that were started so. */
+/* How the processes of moe_ranks_spawn ended. */
 struct moe_ranks_end {
-    /* the report's exit code; without one what the lowest rank that failed exited with,
-     * MOE_OK when none did by itself */
+    /* the exit code of the report; without a report that of the lowest rank that exited with a failure,
+     * MOE_OK when none did */
     int exit;
     bool reported;
-    int first;      /* the rank that ended before all were connected, so that all were ended; -1: none */
-    int first_code; /* what it exited with; -1: a signal ended it */
-    int *killed;    /* [ranks] the caller's: the signal that ended it, 0: none, or this process ended all */
+    int first;      /* the rank that failed before all were connected, so that all were killed; -1: none */
+    int first_code; /* its exit code; -1: a signal ended it */
+    /* [ranks] memory of the caller: the signal that ended each rank; 0: none did, or this process killed all
+     * */
+    int *killed;
 };
 
-/* Wait for all of them; once it is cancelled they get a SIGTERM.  The first report that comes, whole, is
- * given to `print` (a file; once).  Ranks that are still there long after the report (they hang) are
- * killed.  Closes `reports`. */
+/* Waits until all of them have ended.  Calls `print` once, with the first report that comes (a file, which is
+ * closed afterwards).  When `cancel` is cancelled, sends SIGTERM to all, and SIGKILL to those that are left
+ * some seconds later.  Kills ranks that have not ended some seconds after the report.  Closes `reports`. */
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text),
                              const struct moe_cancel *cancel, struct moe_ranks_end *e,
                              struct moe_err *err);
 
-/* "ranks": an array of rank, mapped_bytes, requests, ... */
+/* Adds "ranks" to `json`: an array of an object a rank, with its statistics (struct moe_ep_stats). */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);
 
 #endif

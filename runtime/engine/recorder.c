@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Counts the choices of the router, and writes them as routing statistics. */
 #include "runtime/engine/recorder.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* struct moe_hooks.routed: a batch of `tokens` tokens has chosen experts [tokens, k]. */
 static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
 {
     struct moe_recorder *r = ctx;
@@ -70,7 +72,9 @@ enum moe_code moe_recorder_write(const struct moe_config *c, const int64_t *coun
     for (int32_t i = 0; i < n; i++)
         memcpy(moe_routing_row(t, 0, i), counts + (int64_t)i * c->n_routed_experts,
                (size_t)c->n_routed_experts * sizeof *counts);
-    for (int32_t i = 0; i < n; i++) /* a run that was cut off may have recorded more in its first layers */
+    /* the file has one number of tokens: the largest, as a run that was cut off has fewer in its last layers
+     * */
+    for (int32_t i = 0; i < n; i++)
         if (counts[(int64_t)n * c->n_routed_experts + i] > t->tokens[0])
             t->tokens[0] = counts[(int64_t)n * c->n_routed_experts + i];
     code = moe_routing_write(path, t, true, err);

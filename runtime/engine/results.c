@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Stores the results of all ranks, sends those of this rank, and writes them as JSON. */
 #include "runtime/engine/results.h"
 
 #include "runtime/comm/wire.h"
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Kinds of messages (moe_ep_say). */
 enum { SEQUENCE, SCORE, ROUTING, STATS };
 
 enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct moe_results_shape *shape,
@@ -51,7 +53,7 @@ void moe_results_close(struct moe_results **pr)
     free(r);
 }
 
-/* ---- heard ---- */
+/* ---- receiving and storing ---- */
 
 static enum moe_code nonsense(int from, const char *what, struct moe_err *err)
 {
@@ -64,7 +66,7 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for results");
 }
 
-/* Sequence i is of rank i mod ranks, which tells it once. */
+/* Stores the answer of sequence i; only rank i mod ranks may send it, and only once. */
 static enum moe_code keep_sequence(struct moe_results *r, int from, const void *data, size_t bytes,
                                    struct moe_err *err)
 {
@@ -100,7 +102,7 @@ static enum moe_code keep_score(struct moe_results *r, int from, const void *dat
                                 .nll_reference = h.nll_reference,
                                 .kl = h.kl,
                                 .anonymous = h.anonymous };
-    if (h.all && h.n) { /* the message may lie anywhere */
+    if (h.all && h.n) { /* copied, because the message need not be aligned for double */
         s.all = malloc((size_t)h.n * sizeof *s.all);
         if (!s.all) return no_memory(err);
         memcpy(s.all, h.all, (size_t)h.n * sizeof *s.all);
@@ -161,7 +163,7 @@ enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const vo
     }
 }
 
-/* ---- told ---- */
+/* ---- storing and sending ---- */
 
 static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data,
                           size_t bytes, struct moe_err *err)
@@ -224,7 +226,7 @@ enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int ra
     return tell(r, ep, rank, STATS, out, sizeof out, err);
 }
 
-/* ---- reported ---- */
+/* ---- the report ---- */
 
 static void add_sequence(cJSON *list, const struct moe_result *s, const struct moe_sequence *prompt)
 {

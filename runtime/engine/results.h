@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/results.h - what the ranks of a run have found.  Each tells all others what it has
- * as soon as it has it, so any that is left at the end can report, and what a lost rank had
- * finished is not lost with it. */
+/* runtime/engine/results.h - the results of a run, which every rank stores: answers to prompts, sums of
+ * scores, counts of routing, statistics.  Each rank sends a result to all others as soon as it has it, so
+ * that any rank that lives at the end can report, and what a lost rank had finished is not lost with it.
+ *
+ * A struct moe_results belongs to one rank and is used by its thread. */
 #ifndef MOE_RUNTIME_ENGINE_RESULTS_H
 #define MOE_RUNTIME_ENGINE_RESULTS_H
 
@@ -10,14 +12,15 @@
 #include "runtime/engine/sequences.h"
 #include "runtime/parallel/ep.h"
 
+/* The answer to one prompt.  there: it has come; rank: that computed it. */
 struct moe_result { bool there; int rank; struct moe_generated out; };
 
-/* What results a run can have; what other ranks tell is held against it. */
+/* Which results the ranks of a run may send.  Messages from other ranks are checked against this. */
 struct moe_results_shape {
-    int64_t n_sequences;
-    int64_t vocab;        /* tokens are below it */
-    bool reference;       /* --score has one, so every rank tells the divergence of each position */
-    size_t routing_bytes; /* of struct moe_recorder; 0: none is recorded */
+    int64_t n_sequences;  /* prompts of all ranks */
+    int64_t vocab;        /* ids of tokens are below it */
+    bool reference;       /* scores have a reference: each rank sends the KL divergence of every position */
+    size_t routing_bytes; /* moe_recorder_bytes; 0: routing is not recorded */
 };
 
 struct moe_results {
@@ -25,22 +28,26 @@ struct moe_results {
     struct moe_results_shape shape;
     int64_t n_sequences;
     struct moe_result *sequence;      /* [n_sequences] by index */
-    struct moe_score_sums sums;       /* of all ranks that told theirs */
-    bool *scored, *routed, *ended;    /* [ranks] which told their sums, their counts, their stats */
-    int64_t *routing; /* counts and tokens of all, as in struct moe_recorder; NULL: none were told */
-    struct moe_ep_stats *stats; /* [ranks] at the end of their own work */
+    struct moe_score_sums sums;       /* added up over the ranks whose sums have come */
+    bool *scored, *routed, *ended;    /* [ranks] whose sums have come; whose counts; whose statistics */
+    /* added up over ranks: counts and tokens as in struct moe_recorder; NULL: none have come */
+    int64_t *routing;
+    struct moe_ep_stats *stats;       /* [ranks] when the rank had done its own work */
 };
 
+/* MOE_NOMEM; *r is then NULL. */
 enum moe_code moe_results_open(struct moe_results **r, int ranks, const struct moe_results_shape *shape,
                                struct moe_err *err);
 void moe_results_close(struct moe_results **r); /* NULL-safe; nulls */
 
-/* moe_ep_options.heard, ctx being the results.  MOE_DEVICE for what no rank of this run tells, or tells
- * twice. */
+/* Stores a result that rank `from` has sent; this is the function for moe_ep_options.heard, with the results
+ * as ctx.  MOE_DEVICE for a message that is malformed, does not fit the shape, or comes twice. */
 enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
                                 struct moe_err *err);
 
-/* This rank has it: keep (a copy), and tell the others unless ep is NULL. */
+/* Each of these stores a copy of a result of `rank`, which is this rank, and sends it to the other ranks
+ * unless ep is NULL (for moe_results_stats it may not be NULL).  Each rank calls them once, but the first
+ * once for each of its sequences. */
 enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
                                    const struct moe_sequence *s, struct moe_err *err);
 enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
@@ -49,9 +56,9 @@ enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int 
                                   const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
-/* "sequences": an array of text, tokens, prompt_tokens, finish_reason (lost: with the
- * rank that had it), rank. */
+/* Adds "sequences" to `json`: an array of an object a prompt, with index, line, text, tokens, prompt_tokens,
+ * finish_reason and rank.  finish_reason is "lost" where no answer has come: the rank of the prompt died. */
 void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json);
-int64_t moe_results_lost(const struct moe_results *r); /* sequences without a result */
+int64_t moe_results_lost(const struct moe_results *r); /* how many prompts have no answer */
 
 #endif

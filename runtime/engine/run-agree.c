@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Digests of options and of the contents of files, which all ranks must have in common. */
 #include "runtime/engine/run-agree.h"
 
 #include "formats/container/identity.h"
@@ -7,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Of texts in order: each one's digest follows that of all before it, so that "a", "b" is not "ab". */
+/* The digest of a list of texts.  Each text is hashed by itself, and then with the digest of all texts before
+ * it, so that the lists "a", "b" and "ab" differ. */
 static struct moe_hash128 digest_of_list(const struct moe_strlist *l)
 {
     struct {
@@ -20,6 +22,7 @@ static struct moe_hash128 digest_of_list(const struct moe_strlist *l)
     return both.before;
 }
 
+/* The digest of an option's present value. */
 static struct moe_hash128 digest_of(const struct moe_opt *o)
 {
     const char *text = NULL;
@@ -27,7 +30,7 @@ static struct moe_hash128 digest_of(const struct moe_opt *o)
     case MOE_OPT_BOOL: return moe_hash128(&(unsigned char){ *(const bool *)o->value }, 1);
     case MOE_OPT_INT:
     case MOE_OPT_SIZE: return moe_hash128(o->value, sizeof(int64_t));
-    /* -0 is 0 */
+    /* + 0.0 makes 0 of -0 */
     case MOE_OPT_FLOAT: return moe_hash128(&(double){ *(const double *)o->value + 0.0 }, sizeof(double));
     case MOE_OPT_LIST: return digest_of_list(o->value);
     case MOE_OPT_STR:
@@ -36,7 +39,7 @@ static struct moe_hash128 digest_of(const struct moe_opt *o)
     case MOE_OPT_GROUP: break;
     }
     if (o->scope == MOE_OPT_FILE) text = text ? "given" : NULL;
-    /* with its NUL: "" is not what was left out */
+    /* with its NUL, so that "" differs from an option that was not given */
     return text ? moe_hash128(text, strlen(text) + 1) : moe_hash128(NULL, 0);
 }
 
@@ -82,7 +85,8 @@ static void add_prompts(struct moe_agreement *a, const struct moe_prompts *p)
     moe_agree_add(a, "--prompts", &all, sizeof all);
 }
 
-/* The context that this rank can hold where a sequence reaches its end; else 0, since it changes nothing. */
+/* The context that this rank can hold, if a sequence may become so long that the context ends it; else 0,
+ * since the context then changes no result. */
 static int64_t context_that_counts(const struct moe_run_options *o, const struct moe_run_content *c)
 {
     int64_t longest = 0;
