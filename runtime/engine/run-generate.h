@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/run-generate.h - one prompt, gone on from.
+/* runtime/engine/run-generate.h - the completion of the single prompt of a moe-run.
  *
- * Text goes to standard output while it comes (runtime/engine/run-report.h). One thread,
- * the rank's, calls these. */
+ * The text is printed to standard output while it is generated (runtime/engine/run-report.h).  The rank's own
+ * thread calls these. */
 #ifndef MOE_RUNTIME_ENGINE_RUN_GENERATE_H
 #define MOE_RUNTIME_ENGINE_RUN_GENERATE_H
 
 #include "runtime/engine/ranks.h"
 #include "runtime/engine/run-options.h"
 
-/* How tokens are drawn, and where generation ends; it points into the options. */
+/* The settings of generation (sampling, where it ends, who prints) that the options ask for.  The result
+ * points into *o. */
 struct moe_generate moe_run_settings(const struct moe_run_options *o);
 
-/* The prompt, computed (or traced: --trace) and gone on from; reported to standard output and in `json`.
- * loaded: seconds that opening the model took. */
+/* Computes the prompt (with --trace by moe_trace), generates the text behind it, and reports on standard
+ * output and in `json`.  loaded: seconds that opening the model took, for the report. */
 enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded,
                                cJSON *json, struct moe_err *err);
 

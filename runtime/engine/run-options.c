@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The table of options of moe-run, and the checks of what they ask for. */
 #include "runtime/engine/run-options.h"
 
 #include "base/env.h"
@@ -136,7 +137,8 @@ static const struct moe_opt opts[] = {
     MOE_END(),
 };
 
-/* --score and --bench are tasks of their own, which read no prompt. */
+/* Which options exclude each other (true), and which need one of others (false).  --score and --bench are
+ * tasks of their own, which read no prompt. */
 static const struct moe_opt_rule rules[] = {
     { "bench", "score prompt prompt-file prompts tokens chat trace record-routing", true },
     { "score", "prompt prompt-file prompts tokens chat trace", true },
@@ -176,7 +178,7 @@ const struct moe_tool moe_run_tool = {
 
 /* ---- the checks ---- */
 
-/* The other forms are checked where the socket is made (runtime/comm/socket.c). */
+/* Checks the port of HOST:PORT; the rest is checked when the socket is opened (runtime/comm/socket.c). */
 static enum moe_code check_port(const char *where, struct moe_err *err)
 {
     const char *colon = strrchr(where, ':');
@@ -187,7 +189,7 @@ static enum moe_code check_port(const char *where, struct moe_err *err)
     return moe_fail(err, MOE_USAGE, "--rendezvous '%s': the port is not a number from 1 to 65535", where);
 }
 
-/* A number that a launcher set in the first of these variables that there is; without one *v stays. */
+/* Sets *v to the number in the first of these environment variables that is set; if none is, *v stays. */
 static enum moe_code launched(const char *const names[], int min, int max, int64_t *v, struct moe_err *err)
 {
     for (; *names; names++) {
@@ -242,7 +244,8 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
     return MOE_OK;
 }
 
-/* What a chat is told with wants a chat: lines of --prompts may be conversations without --chat. */
+/* Checks that --system and --chat-template come with a chat: with --chat, or with --prompts, whose lines may
+ * be conversations without it. */
 static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err *err)
 {
     const struct moe_prompt *p = &o->prompt;
@@ -251,7 +254,8 @@ static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err 
                     p->system ? "--system" : "--chat-template");
 }
 
-/* Ranks that are processes read their files each for itself; what can be read once is one process's. */
+/* Checks that every rank can read an input file: where ranks are processes, each opens it for itself, so it
+ * may not be standard input or a pipe. */
 static enum moe_code check_shared_input(const struct moe_run_options *o, const char *option, const char *path,
                                         struct moe_err *err)
 {
@@ -323,7 +327,7 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
                                       .activations = (enum moe_activations)activations,
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };
-    if (o->score) { /* a model, its reference, and the states of both */
+    if (o->score) { /* memory is shared by the model, its reference if any, and the hidden states */
         e->sharers = o->reference ? 3 : 2;
         e->max_context = o->window > 0 ? o->window : MOE_SCORE_WINDOW;
     }

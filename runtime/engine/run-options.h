@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/run-options.h - what moe-run is asked for, and whether it can be. */
+/* runtime/engine/run-options.h - the options of moe-run, and the checks whether what they ask for is
+ * possible.
+ *
+ * One thread, the main one, calls these. */
 #ifndef MOE_RUNTIME_ENGINE_RUN_OPTIONS_H
 #define MOE_RUNTIME_ENGINE_RUN_OPTIONS_H
 
@@ -8,8 +11,9 @@
 #include "runtime/engine/prompts.h"
 #include "runtime/plan/plan.h"
 
+/* The values of the options: NULL, MOE_UNSET or 0 for an option without default that was not given. */
 struct moe_run_options {
-    struct moe_run run;
+    struct moe_run run;               /* the common options, and the process itself */
     struct moe_prompt prompt;
     const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split,
         *record, *scratch, *rendezvous, *replan, *secret;
@@ -17,26 +21,30 @@ struct moe_run_options {
     int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
     double temperature, top_p, min_p, rank_timeout;
     bool ignore_eos, bench;
-    bool silent; /* one rank of several, and another one reports */
-    bool ended;  /* moe_run_end was called, its result is in run.exit */
+    bool silent; /* this process prints neither result nor error: another rank or process does */
+    bool ended;  /* moe_run_end has been called, and its result is in run.exit */
 };
 
-/* What the command line says: the table of options points into it. */
+/* The options of this process: the parser of the command line writes into it by the table of options. */
 extern struct moe_run_options moe_run_asked;
 extern const struct moe_tool moe_run_tool;
 
-/* How ranks talk and where they meet: MOE_USAGE or MOE_UNSUPPORTED in a sentence.  Fills in --rank and
- * --ranks as a launcher's environment says them.  Other ranks can be told of whatever fails after it. */
+/* Checks the options that say how ranks communicate and where they meet, and sets --rank and --ranks from the
+ * environment of a launcher (mpirun, srun) where they were not given.  MOE_USAGE or MOE_UNSUPPORTED.  Once it
+ * has succeeded, this process can meet the other ranks, and so can tell them of a later failure. */
 enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);
-/* All else that is asked for: the same codes, and those of base/cli/output.h; else how to open the model. */
+/* Checks all other options, and sets *e to how to open the model.  MOE_USAGE, MOE_UNSUPPORTED, or what
+ * moe_output_check fails with (base/cli/output.h). */
 enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
                                     struct moe_err *err);
-/* The plan of --plan or --ranks for a model; the caller frees it. */
+/* The placement of --plan, read and checked against the model, or the trivial one for --ranks.  The caller
+ * frees it (moe_plan_free). */
 enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
                                    struct moe_plan **plan, struct moe_err *err);
-/* MOE_DIE=RANK:STEP, for tests; left alone without it. */
+/* For tests: sets *rank and *step from MOE_DIE=RANK:STEP in the environment, if it is set
+ * (moe_ep_options.die). */
 void moe_run_options_die(int *rank, uint64_t *step);
-/* MOE_DIE=RANK:POINT[,RANK:POINT...], for tests: ends this process here and now if it names this rank at this
- * point, or stops it (SIGSTOP) at "hang". */
+/* For tests: if MOE_DIE=RANK:POINT[,RANK:POINT...] in the environment names this rank and point, kills this
+ * process at once, or stops it (SIGSTOP) when the point is "hang". */
 void moe_run_options_die_at(int rank, const char *point);
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Starts the ranks of a moe-run as processes, and tells the user how they ended. */
 #include "runtime/engine/run-processes.h"
 
 #include "runtime/engine/ranks.h"
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The report of a rank. */
+/* Prints the report of a rank, a file. */
 static void print_report(int text)
 {
     char block[65536];
@@ -18,7 +19,7 @@ static void print_report(int text)
         moe_print_bytes(block, (size_t)n);
 }
 
-/* One ended while the others still waited for it. */
+/* The error when a rank ended before all ranks were connected, while the others waited for it. */
 static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ranks_end *e,
                                  struct moe_err *err)
 {
@@ -26,21 +27,21 @@ static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ran
     if (sig)
         return moe_fail(err, MOE_DEVICE, "rank %d was ended by signal %d (%s%s) before all ranks were there",
                         e->first, sig, strsignal(sig), sig == SIGKILL ? ", as when memory is short" : "");
-    o->silent = true; /* it has said why */
+    o->silent = true; /* that rank has printed why */
     moe_warn(&o->run, "rank %d ended with exit code %d before all ranks were there", e->first, e->first_code);
     return (enum moe_code)e->exit;
 }
 
-/* No report has come. */
+/* The error when no rank has reported. */
 static enum moe_code unreported(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks,
                                 struct moe_err *err)
 {
     int lost = 0;
     for (int r = 0; r < ranks; r++) lost += e->killed[r] != 0;
-    /* ranks that were started here say nothing of that */
+    /* ranks that this process started do not print that themselves */
     if (e->exit == MOE_SIGINT || e->exit == MOE_SIGTERM)
         return moe_fail(err, (enum moe_code)e->exit, "a rank was ended by signal %d", e->exit - 128);
-    o->silent = e->exit != MOE_OK; /* a rank has said it */
+    o->silent = e->exit != MOE_OK; /* a rank has printed the error */
     if (o->silent) return (enum moe_code)e->exit;
     return moe_fail(err, MOE_DEVICE, "%d of %d ranks were ended by signals, and none has reported", lost,
                     ranks);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Prepares a run with several ranks, starts the ranks or is one of them, and makes the report for all. */
 #include "runtime/engine/run-ranks.h"
 
 #include "base/io.h"
@@ -16,30 +17,32 @@
 #include <unistd.h>
 
 enum {
-    RANK_BATCH = 256, /* tokens */
-    /* files that a rank has open besides a connection to each other one: at least, and with some room */
+    RANK_BATCH = 256, /* the largest number of tokens in a batch of a rank */
+    /* open files that a rank needs besides one connection to each other rank: at the least, and with room to
+     * spare */
     FILES_MIN = 48,
     FILES_ROOM = 512,
-    /* seconds for which a rank waits for the others: PATIENCE; HASTE when it could not open the model and
-     * only tells them so; HURRY when they are likely to have failed in the same way */
+    /* Seconds for which a rank waits for the others: PATIENCE.  HASTE when it could not open the model and
+     * only waits to tell them so; HURRY when they are likely to have failed in the same way. */
     PATIENCE = 120,
     HASTE = 20,
     HURRY = 4
 };
 
-/* What all ranks need to know before there are any. */
+/* What is prepared before the ranks start. */
 struct several {
     struct moe_run_job *job;
     const struct moe_secret *secret;
-    bool quiet;                       /* what --quiet says, also while a rank is kept silent */
-    struct moe_engine *lender;        /* source and tokenizer of all; NULL: the model could not be opened */
+    bool quiet;                       /* --quiet was given; run.quiet is also true for a silent rank */
+    struct moe_engine *lender;        /* source and tokenizer for all; NULL: the model could not be opened */
     struct moe_plan *plan, *next;     /* next: of --replan, else NULL */
     struct moe_ranks m;
-    bool *dead;                       /* [m.ranks] which were lost */
+    bool *dead;                       /* [m.ranks] the ranks that were lost */
 };
 
 /* ---- before there are ranks ---- */
 
+/* Reads and checks the plan of --replan. */
 static enum moe_code open_next(struct several *s, struct moe_err *err)
 {
     const struct moe_run_options *o = s->job->o;
@@ -68,6 +71,7 @@ static struct moe_ranks ranks_of(struct moe_run_job *j)
     return m;
 }
 
+/* Opens the model, reads the plans and the inputs of the work. */
 static enum moe_code prepare(struct several *s, struct moe_err *err)
 {
     struct moe_run_job *j = s->job;
@@ -85,7 +89,8 @@ static enum moe_code prepare(struct several *s, struct moe_err *err)
     return MOE_OK;
 }
 
-/* The number of ranks of a run that has failed, where it can be found: the others have to be told. */
+/* Called after a failure: finds the number of ranks, if possible, so that this process can meet the others
+ * and tell them. */
 static void count_ranks(struct several *s)
 {
     const struct moe_run_options *o = s->job->o;
@@ -94,9 +99,9 @@ static void count_ranks(struct several *s)
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
 }
 
-/* Seconds for which this process waits for the other ranks.  One that has failed already waits only to tell
- * them why: a short time when all ranks are likely to fail in the same way (a plan for another number of
- * ranks). */
+/* Seconds for which this process waits for the other ranks.  After a failure it only waits to tell them of
+ * it, for a shorter time: the shortest when all ranks are likely to fail in the same way, as with a plan for
+ * another number of ranks. */
 static double patience(const struct several *s, enum moe_code so_far)
 {
     bool other = (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
@@ -104,16 +109,16 @@ static double patience(const struct several *s, enum moe_code so_far)
     return so_far && !s->lender ? HASTE : PATIENCE;
 }
 
-/* All that ranks [first, last] will ever map is there. */
+/* Checks that a staged part of a model has all experts that ranks [first, last] will ever map. */
 static enum moe_code check_staged(const struct several *s, int first, int last, struct moe_err *err)
 {
     MOE_TRY(moe_plan_check_staged(s->plan, first, last, s->lender->source, err));
     return s->next ? moe_plan_check_staged(s->next, first, last, s->lender->source, err) : MOE_OK;
 }
 
-/* ---- the report of all, where this rank makes it ---- */
+/* ---- the report for all ranks, when this rank makes it ---- */
 
-/* What was kept in memory, to whoever reads it. */
+/* Hands the captured report to the process that started the ranks, or prints it. */
 static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text,
                                struct moe_err *err)
 {
@@ -135,7 +140,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     return moe_handover_print(text, bytes / 2, bytes, STDOUT_FILENO, r->ep, err);
 }
 
-/* Makes the report in memory first (struct moe_ranks_place.report). */
+/* Makes the report in memory, then hands it over (struct moe_ranks_place.report). */
 static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
 {
     struct several *s = ctx;
@@ -175,7 +180,7 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
     return moe_run_agree(j->o, &c, a, err);
 }
 
-/* Who is waited for: also a rank that says nothing else tells it. */
+/* Prints for whom this rank waits, also where the rank prints nothing else (struct moe_ranks_place.tell). */
 static void tell_wait(void *ctx, const char *line)
 {
     const struct several *s = ctx;
@@ -184,17 +189,17 @@ static void tell_wait(void *ctx, const char *line)
     moe_notice(&r, "%s", line);
 }
 
-/* Who says how it went: nobody but one rank, which may be another one. */
+/* Decides whether this rank prints the error of the run, given the `reporter` of moe_ranks_process. */
 static void settle_reporter(const struct several *s, const struct moe_ranks_place *p, int reporter,
                             enum moe_code code)
 {
     struct moe_run_options *o = s->job->o;
-    /* all may write to one file, which rank 0's object is in */
+    /* the standard output of all ranks may be one file, and rank 0 writes its JSON object there */
     if (reporter < 0 && p->rank) o->run.json = false;
-    /* one has reported; or says the same */
+    /* silent when a rank has reported, or when another rank prints the error */
     o->silent = code == MOE_OK || (reporter >= 0 && reporter != p->rank);
-    /* Whatever else goes wrong then, others have ended; who started the ranks got the signal, too, and says
-     * so. */
+    /* After a signal other errors only come from ranks that have ended.  The process that started the ranks
+     * has had the signal, too, and prints that. */
     o->silent |= !p->apart && moe_is_cancelled(o->run.cancel);
     o->run.quiet = o->silent || s->quiet;
 }
@@ -219,7 +224,7 @@ static enum moe_code one_of_them(struct several *s, enum moe_code so_far, struct
                                  "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank,
                                  s->m.ranks, s->m.ranks - 1);
     moe_run_options_die_at(p.rank, "start");
-    if (!so_far) check_staged(s, p.rank, p.rank, err); /* the others are told of it */
+    if (!so_far) check_staged(s, p.rank, p.rank, err); /* moe_ranks_process tells the others of *err */
     if (p.rank) {
         o->run.quiet = true;
         moe_progress_close(&o->run.progress);
@@ -262,7 +267,7 @@ enum moe_code moe_run_ranks(struct moe_run_job *j, const struct moe_secret *secr
         code = moe_want_files(n + FILES_MIN, 2 * n + FILES_ROOM, err);
     if (code != MOE_OK && o->rendezvous) count_ranks(&s);
 
-    /* the others must know of a failure */
+    /* also after a failure this process meets the other ranks, to tell them */
     bool told = o->rendezvous && s.m.ranks > 0;
     if (code == MOE_OK || told) s.dead = calloc((size_t)s.m.ranks, sizeof *s.dead);
     if ((code == MOE_OK || told) && !s.dead)

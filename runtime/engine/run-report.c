@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Prints the results of a moe-run, and adds them to its JSON object. */
 #include "runtime/engine/run-report.h"
 
 #include "base/io.h"
@@ -32,6 +33,7 @@ void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_
                  o->activations, (long long)uncalibrated, (long long)all);
 }
 
+/* Adds the peaks of memory; before: a peak_anonymous that was measured earlier, or 0. */
 static void add_memory(cJSON *json, uint64_t before)
 {
     uint64_t now = moe_peak_anonymous();
@@ -68,7 +70,8 @@ void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, cons
         rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-/* What tells one text from the next, as head(1) tells files: the prompt's number in JSON, and its line. */
+/* Prints an answer behind a heading, in the manner of head(1), with the prompt's number (its index in JSON)
+ * and its line. */
 static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
 {
     char heading[96];

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/run-report.h - what moe-run says of what it did: as text to `out`,
- * or into its JSON object. */
+/* runtime/engine/run-report.h - the results of a moe-run, printed for people or added to the JSON object that
+ * --json prints.
+ *
+ * o->run.json decides which: `json` (may be NULL) is filled in always, text is printed only without --json.
+ * */
 #ifndef MOE_RUNTIME_ENGINE_RUN_REPORT_H
 #define MOE_RUNTIME_ENGINE_RUN_REPORT_H
 
@@ -12,22 +15,25 @@
 
 #include <stdio.h>
 
-/* Generated text, as it comes (moe_generate.text): moe_print_text. */
+/* Prints generated text by moe_print_text; a function for moe_generate.text, which ignores ctx. */
 void moe_run_print(void *ctx, const char *s, size_t n);
 
-/* NVFP4 activations on a model that has nothing to quantize, or nobody measured how
- * large its activations are. */
+/* Warns when --activations asks for NVFP4 and the model has no NVFP4 weight, or has NVFP4 weights without
+ * calibrated input scales. */
 void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s);
 
-/* One sequence, whose text was printed as it came; seconds: load, prefill, decode. */
+/* Reports one sequence, whose text has been printed already.  prompt: its number of prompt tokens; seconds:
+ * of loading, prefill and decoding. */
 void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
-/* Texts in order, each behind a heading and with a line end; what is lost is named. */
+/* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
+ * were lost with their rank. */
 void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
                             const struct moe_results *r, cJSON *json);
+/* Reports the score of a text, on `out`; sorts sums->all. */
 void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window,
                           FILE *out, cJSON *json);
-/* The rows of moe_bench_model. */
+/* Prints the rows of moe_bench_all as a table. */
 void moe_run_print_bench(FILE *out, const cJSON *rows);
 
 #endif

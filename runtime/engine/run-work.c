@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Reads the inputs of a moe-run, does the share of a rank, and reports. */
 #include "runtime/engine/run-work.h"
 
 #include "base/io.h"
@@ -51,7 +52,8 @@ static enum moe_code share_score(struct moe_run_job *j, struct moe_rank *r, stru
 {
     const struct moe_run_options *o = j->o;
     int64_t window = moe_run_window(o, r->engine);
-    if (!r->rank || o->rendezvous) j->window = window; /* threads share the job */
+    /* threads share the job, so only rank 0 of them sets this */
+    if (!r->rank || o->rendezvous) j->window = window;
     const struct moe_rank_text t = { .text = { .ids = j->ids,
                                                .n = (int64_t)j->n_ids,
                                                .window = window,
@@ -81,7 +83,7 @@ static enum moe_code share(struct moe_run_job *j, struct moe_rank *r, struct moe
         return moe_rank_prompts(r, &j->prompts, &set, err);
     }
     if (o->score) return share_score(j, r, err);
-    if (r->rank) return MOE_OK; /* one sequence: rank 0 has it */
+    if (r->rank) return MOE_OK; /* the rest is for rank 0 alone */
     if (o->bench) return bench(j, r->engine, err);
     if (j->turns) return moe_run_chat(o, r, err);
     return moe_run_generate(o, r->engine, moe_now() - o->run.start, j->json, err);
@@ -106,7 +108,7 @@ enum moe_code moe_run_share(void *job, struct moe_rank *r, struct moe_err *err)
 
 /* ---- the report ---- */
 
-/* Whether what was asked for is left although ranks were lost. */
+/* Warns of lost ranks, and fails if the result of the run is lost with them. */
 static enum moe_code check_lost(const struct moe_run_options *o, const struct moe_results *r,
                                 const bool *dead, struct moe_err *err)
 {

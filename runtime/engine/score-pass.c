@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Takes all windows of a text through a model, a layer at a time. */
 #include "runtime/engine/score-pass.h"
 
 #include "base/io.h"
@@ -8,14 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- life ---- */
+/* ---- open and close ---- */
 
 int64_t moe_score_batch(const struct moe_engine *e, int64_t window)
 {
     return window < e->batch ? e->batch / window * window : e->batch;
 }
-/* Positions that a layer's caches hold for a batch. */
+/* Positions for which the caches of a batch have room. */
 static int64_t cached(int64_t batch, int64_t window) { return batch > window ? batch : window; }
+/* float32 values of a position in the cache of one layer. */
 static int64_t kv_width(const struct moe_engine *e)
 {
     return e->model->config.kv_lora_rank + e->model->config.qk_rope_head_dim;
@@ -87,7 +89,7 @@ static size_t row_bytes(const struct moe_score_side *d)
     return (size_t)d->e->model->config.hidden_size * sizeof(float);
 }
 
-/* Where the states of positions [at, at + m) can be worked on; put brings them back. */
+/* Makes the states of positions [at, at + m) available at *h; put() stores them again after a change. */
 static enum moe_code get(struct moe_score_side *d, int64_t at, int64_t m, float **h, struct moe_err *err)
 {
     *h = d->fd < 0 ? d->h + at * d->e->model->config.hidden_size : d->h;
@@ -105,7 +107,8 @@ static enum moe_code put(struct moe_score_side *d, int64_t at, int64_t m, struct
 
 /* ---- layers ---- */
 
-/* The tensors of a layer (-1: embedding, final norm, head) will not be read again soon. */
+/* Releases the pages of a layer's tensors (-1: embedding, final norm, head), which will not be read again
+ * soon, where d->drop says so. */
 static void give_back(const struct moe_score_side *d, int layer)
 {
     const struct moe_source *src = d->e->model->source;
@@ -114,13 +117,15 @@ static void give_back(const struct moe_score_side *d, int layer)
             moe_source_drop(src, &src->tensors[i].plane[p]);
 }
 
-/* Positions from `at` that are done at once: whole windows, or up to the end of one. */
+/* How many positions from `at` on are computed at once: whole windows, or at most up to the end of a window.
+ * */
 static int64_t batch_at(const struct moe_score_side *d, int64_t at)
 {
     int64_t end = d->batch >= d->window ? d->n : at - at % d->window + d->window;
     return end - at < d->batch ? end - at : d->batch;
 }
 
+/* Divides positions [at, at + m) into segments, one for each window; returns their number. */
 static int64_t cut(struct moe_score_side *d, int64_t at, int64_t m)
 {
     int64_t n = 0;

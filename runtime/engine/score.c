@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Perplexity of a text and KL divergence from a reference, from the logits of both models. */
 #include "runtime/engine/score.h"
 
 #include "base/io.h"
@@ -9,14 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The state of scoring the windows of one rank. */
 struct scorer {
-    struct moe_score_side model, reference; /* reference.e NULL: none */
-    const int32_t *ids;               /* of the first position here */
-    /* positions; the first of those whose logits are in memory, and how many these are at most */
+    struct moe_score_side model, reference; /* reference.e is NULL without a reference */
+    const int32_t *ids;               /* [n + 1] from the first position of this rank on */
+    /* positions of this rank; the first position whose logits are in memory; at most how many are */
     int64_t n, at, rows;
     float *logits, *logits_ref;       /* [rows, V] */
     double *nll, *nll_ref, *kl;       /* [rows] */
-    unsigned char *same;
+    unsigned char *same;              /* [rows] 1: both models hold the same token to be the likeliest */
 };
 
 static double log_sum_exp(const float *x, int64_t n)
@@ -29,6 +31,7 @@ static double log_sum_exp(const float *x, int64_t n)
     return (double)max + log(sum);
 }
 
+/* The index of the largest value, the first of equal ones. */
 static int64_t best(const float *x, int64_t n)
 {
     int64_t b = 0;
@@ -37,6 +40,7 @@ static int64_t best(const float *x, int64_t n)
     return b;
 }
 
+/* Scores position s->at + i from its logits; a task of the pool. */
 static void judge(void *ctx, int64_t i, int worker)
 {
     struct scorer *s = ctx;
@@ -65,13 +69,14 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The q-quantile by the nearest rank of sorted values. */
+/* The q-quantile of n sorted values by the nearest-rank method. */
 static double quantile(const double *v, int64_t n, double q)
 {
     int64_t i = (int64_t)ceil(q * (double)n) - 1;
     return v[i < 0 ? 0 : i];
 }
 
+/* Adds the scores of the m positions at s->at to the sums. */
 static void add(const struct scorer *s, int64_t m, struct moe_score_sums *t)
 {
     for (int64_t i = 0; i < m; i++) {
@@ -130,6 +135,7 @@ static uint64_t files_bytes(const struct moe_engine *e)
     return bytes;
 }
 
+/* How many positions' logits are computed at once. */
 static int64_t logit_rows(const struct moe_engine *e, const struct moe_engine *ref, int64_t window)
 {
     int64_t rows = moe_engine_logit_rows(&e->model->config), batch = moe_score_batch(e, window);
@@ -137,7 +143,8 @@ static int64_t logit_rows(const struct moe_engine *e, const struct moe_engine *r
     return rows < batch ? rows : batch;
 }
 
-/* Whether the states go to scratch, and whether a layer's pages are given back. */
+/* Decides whether the states go into a scratch file (*spill), and whether the pages of a layer are released
+ * after it (*drop).  MOE_NOMEM when the memory allowed does not suffice in any way. */
 static enum moe_code place(const struct scorer *s, const struct moe_engine *e, const struct moe_engine *ref,
                            const struct moe_score_text *t, int threads, bool *spill, bool *drop,
                            struct moe_err *err)
@@ -197,7 +204,7 @@ static void clear(struct scorer *s, bool reference)
     free(s->same);
 }
 
-/* ---- all of it ---- */
+/* ---- scoring ---- */
 
 static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_progress *progress,
                          struct moe_score_sums *sums, struct moe_err *err)
@@ -257,7 +264,7 @@ enum moe_code moe_score_part(struct moe_engine *e, struct moe_engine *reference,
     moe_progress_begin(progress, "score, tokens by layers", (uint64_t)(s.n * (layers + 1)), MOE_UNIT_TOKENS);
     if (code == MOE_OK) code = run(&s, pool, progress, sums, err);
     moe_progress_end(progress);
-    sums->anonymous = moe_peak_anonymous(); /* before it is freed */
+    sums->anonymous = moe_peak_anonymous(); /* before memory is freed */
     clear(&s, reference != NULL);
     return code;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler of several sequences on one engine: slots, batches, sampling. */
 #include "runtime/engine/sequences.h"
 
 #include "runtime/engine/completion.h"
@@ -6,36 +7,39 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A sequence under way. */
+/* A place for one sequence and its cache. */
 struct slot {
-    struct moe_sequence *s;           /* NULL: free */
+    struct moe_sequence *s;           /* NULL: the slot is free */
     struct moe_kv kv;
     struct moe_completion completion;
-    int64_t done;                     /* positions in kv */
-    int32_t next;                     /* the token to compute, once the prompt is */
-    int64_t take;                     /* tokens of the pass at hand */
+    int64_t done;                     /* positions computed, which kv holds */
+    int32_t next;                     /* the token to compute next, when the prompt is done */
+    int64_t take;                     /* tokens that the present pass computes for this slot */
 };
 
 struct scheduler {
     struct moe_engine *e;
     struct moe_generate g;
     struct moe_sequence *s;
-    int64_t n, begun, ended;
+    int64_t n, begun, ended;          /* sequences; those that got a slot; those that are complete */
     struct slot *slot; int64_t n_slots;
-    struct moe_segment *segment;      /* [n_slots] */
-    int32_t *tokens;                  /* [batch] */
-    float *logits; int64_t rows;      /* [rows, V]: of that many tokens at once */
+    struct moe_segment *segment;      /* [n_slots] of the present pass */
+    int32_t *tokens;                  /* [batch] of the present pass */
+    float *logits; int64_t rows;      /* [rows, V]: logits are computed for at most `rows` tokens at once */
+    /* `ended` of moe_sequences_run */
     enum moe_code (*told)(void *, const struct moe_sequence *, struct moe_err *);
     void *ctx;
 };
 
+/* The largest number of tokens that a sequence may generate. */
 static int64_t max_tokens_of(const struct scheduler *r, const struct moe_sequence *s)
 {
     int64_t rest = r->e->context - s->n_ids;
     return r->g.max_tokens >= 0 && r->g.max_tokens < rest ? r->g.max_tokens : rest;
 }
 
-/* Caches that memory holds beside the engine's own, whose place the first one takes. */
+/* How many slots to have: as many caches of the longest sequence as fit into the engine's spare memory, and
+ * one more, since the engine's own cache is estimated full but is not in use here. */
 static int64_t slots_that_fit(const struct scheduler *r)
 {
     int64_t longest = 1, n = r->e->batch;
@@ -43,13 +47,14 @@ static int64_t slots_that_fit(const struct scheduler *r)
         int64_t len = r->s[i].n_ids + max_tokens_of(r, &r->s[i]);
         if (len > longest) longest = len;
     }
-    /* it grows by doubling */
+    /* a cache grows by doubling, so it may be up to twice as long as its sequence */
     uint64_t each = moe_kv_estimate(&r->e->model->config,
                                     2 * longest < r->e->context ? 2 * longest : r->e->context);
     if (r->e->spare / each + 1 < (uint64_t)n) n = (int64_t)(r->e->spare / each) + 1;
     return n < r->n ? n : r->n;
 }
 
+/* Gives a slot to the next sequence. */
 static enum moe_code admit(struct scheduler *r, struct slot *t, struct moe_err *err)
 {
     struct moe_sequence *s = &r->s[r->begun++];
@@ -60,6 +65,7 @@ static enum moe_code admit(struct scheduler *r, struct slot *t, struct moe_err *
     return moe_completion_begin(&t->completion, r->e, &r->g, max_tokens_of(r, s), err);
 }
 
+/* Frees a slot.  whole: the sequence is complete, and is reported; else it was cut off by a failure. */
 static enum moe_code retire(struct scheduler *r, struct slot *t, bool whole, struct moe_err *err)
 {
     enum moe_code code = whole ? moe_completion_end(&t->completion, err) : MOE_OK;
@@ -71,8 +77,8 @@ static enum moe_code retire(struct scheduler *r, struct slot *t, bool whole, str
     return code == MOE_OK && whole && r->told ? r->told(r->ctx, s, err) : code;
 }
 
-/* How many tokens of which slot make the next pass: those that decode first, prompts
- * as far as there is room. */
+/* Sets slot.take for the next pass: one token for each slot that decodes, then as many tokens of prompts as
+ * the batch has room for.  Returns the tokens of the pass. */
 static int64_t fill(struct scheduler *r)
 {
     int64_t n = 0, batch = r->e->batch;
@@ -88,7 +94,8 @@ static int64_t fill(struct scheduler *r)
     return n;
 }
 
-/* The pass over what fill() chose: segments, and the hidden rows whose logits are wanted, in slot order. */
+/* Computes the tokens that fill() chose.  Afterwards e->h begins with the hidden states whose logits are
+ * needed, in the order of slots: the last one of each slot whose prompt is done. */
 static enum moe_code pass(struct scheduler *r, struct moe_err *err)
 {
     struct moe_engine *e = r->e;
@@ -115,6 +122,7 @@ static enum moe_code pass(struct scheduler *r, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Samples the next token of each slot whose prompt is done, and retires the sequences that have ended. */
 static enum moe_code sample(struct scheduler *r, struct moe_err *err)
 {
     struct moe_engine *e = r->e;
@@ -130,7 +138,7 @@ static enum moe_code sample(struct scheduler *r, struct moe_err *err)
             have += wanted - at < r->rows ? wanted - at : r->rows;
             MOE_TRY(moe_forward_logits(e->forward, e->h + at * hidden, have - at, r->logits, err));
         }
-        /* else it ends with its prompt */
+        /* a completion of 0 tokens is done already, and ends with its prompt */
         if (!t->completion.done)
             MOE_TRY(moe_completion_next(&t->completion, r->logits + (row - at) * v, &t->next, err));
         row++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks as processes of this host, started by this one. */
+/* Starts ranks as processes of this host, and waits for them (moe_ranks_spawn, moe_ranks_reap). */
 #include "base/io.h"
 #include "base/cancel.h"
 #include "runtime/comm/wire.h"
@@ -17,13 +17,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Arguments; seconds between SIGTERM and SIGKILL; between the report and SIGKILL; between the end of a rank
- * that the others wait for, and theirs. */
+/* EXTRA: arguments that are added to argv.  Seconds: GRACE from SIGTERM to SIGKILL; REST from the report to
+ * SIGKILL; HOLD from the failure of a rank before all were connected to the SIGKILL for the others, so that
+ * they can print what they know of it. */
 enum { EXTRA = 8, GRACE = 5, REST = 12, HOLD = 2 };
 
+/* The values of the added arguments. */
 struct words { char rank[16], ranks[16], threads[16], where[64]; };
 
-/* argv with the extra words where options still are. */
+/* A copy of argv with the added arguments at its end, or in front of "--", behind which there are no options;
+ * malloc'd, NULL: no memory. */
 static char **arguments(char **argv, struct words *w)
 {
     static char rank[] = "--rank", where[] = "--rendezvous", ranks[] = "--ranks", threads[] = "--threads";
@@ -39,7 +42,8 @@ static char **arguments(char **argv, struct words *w)
     return v;
 }
 
-/* Between fork and exec: nothing that could wait for a lock of another thread. */
+/* Runs in the child between fork and exec, so it may call nothing that takes a lock, which another thread of
+ * the parent could have held at the fork. */
 static void become(char **argv, int rank, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -52,8 +56,8 @@ static void become(char **argv, int rank, pid_t parent)
     _exit(MOE_INTERNAL);
 }
 
-/* Rank 0 comes last: a rank that hears of its end from rank 0's closed connection
- * would tell that as a fault. */
+/* Sends a signal to all ranks that have not ended.  Rank 0 comes last: other ranks that saw its connection
+ * close before they get the signal would report that as an error. */
 static void end(const pid_t *pid, int ranks, int sig)
 {
     for (int r = ranks - 1; r >= 0; r--)
@@ -93,20 +97,20 @@ enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, i
     return code;
 }
 
-/* Ranks under way, and what has come of them. */
+/* The ranks that run, and how the others have ended. */
 struct watch {
-    int ranks, left, there;           /* there: are connected to all others */
-    pid_t *pid;
-    int *codes;                       /* [ranks] -1 until it has ended by itself */
-    int reports;
+    int ranks, left, there;           /* left: processes that run; there: ranks connected to all others */
+    pid_t *pid;                       /* [ranks] 0: has ended */
+    int *codes;                       /* [ranks] exit code; -1: runs, or was ended by a signal */
+    int reports;                      /* the socket of moe_ranks_spawn; -1: closed */
     void (*print)(int text);
     struct moe_ranks_end *end;
     const struct moe_cancel *cancel;
-    double reported, failed;          /* when, and when the first one did; 0: not yet */
-    int first;                        /* that first one */
+    double reported, failed;          /* when the report came; when the first rank failed; 0: not yet */
+    int first;                        /* the rank that failed first */
 };
 
-/* The first report is printed, later ones (of a rank that was given up wrongly) are not. */
+/* Prints the first report.  Later ones, of ranks that were marked dead by mistake, are dropped. */
 static void take_report(struct watch *w, int text, int exit)
 {
     if (!w->reported) {
@@ -117,6 +121,7 @@ static void take_report(struct watch *w, int text, int exit)
     close(text);
 }
 
+/* Takes all messages that ranks have sent. */
 static void look_for_words(struct watch *w)
 {
     int text, exit;
@@ -131,7 +136,7 @@ static void look_for_words(struct watch *w)
     w->reports = -1;
 }
 
-/* A rank's process; what ends after this one has ended them all says nothing. */
+/* Notes how the process of rank r ended, unless this process has killed all ranks. */
 static void ended(struct watch *w, int r, int status)
 {
     bool cut = w->end->first >= 0;
@@ -145,7 +150,7 @@ static void ended(struct watch *w, int r, int status)
     w->first = r;
 }
 
-/* True when a process has ended. */
+/* Looks whether a process has ended; true: one has, and there may be more. */
 static bool look_for_end(struct watch *w)
 {
     int status, r = 0;
@@ -156,8 +161,8 @@ static bool look_for_end(struct watch *w)
     return p > 0;
 }
 
-/* A rank that ends before all are connected would be waited for: the others end, too, once they have had the
- * time to say what they know of it. */
+/* When a rank failed before all were connected, the others wait for it in vain: kills them, HOLD seconds
+ * after the failure. */
 static void look_for_missing(struct watch *w)
 {
     bool vain = w->failed > 0 && w->there < w->ranks && w->reported <= 0;
@@ -167,6 +172,7 @@ static void look_for_missing(struct watch *w)
     end(w->pid, w->ranks, SIGKILL);
 }
 
+/* Waits until all ranks have ended. */
 static enum moe_code watch(struct watch *w, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
@@ -185,7 +191,8 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
         poll(&(struct pollfd){ .fd = w->reports, .events = POLLIN }, 1, 5);
     }
     look_for_words(w);
-    /* a signal to all at once may have ended the ranks before this process looked */
+    /* a signal that went to all processes at once may have ended the ranks before this one polled the token
+     * */
     return code == MOE_OK && w->reported <= 0 ? moe_cancel_check(w->cancel, err) : code;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Computes a prompt layer by layer and writes hidden states, routing and logits. */
 #include "runtime/engine/trace.h"
 
 #include "formats/checkpoint/safetensors.h"
@@ -12,15 +13,17 @@ const struct moe_file_kind moe_trace_kind = {
     .marks = { { 8, "{\"__metadata__\":{\"format\":\"pt\"},\"tokens\":", { "\"hidden.0\":" } } },
 };
 
+/* The state of writing a trace. */
 struct tracer {
     struct moe_engine *e;
-    int64_t n, rows;             /* tokens; of them, whose logits are in memory at once */
-    float *h, *logits, *weights;
-    int32_t *experts;
-    int64_t routed;              /* tokens that the layer at hand has routed */
+    int64_t n, rows;             /* tokens; how many tokens' logits are computed at once */
+    float *h, *logits, *weights; /* [n, H], [rows, V], [n, k] of the present layer */
+    int32_t *experts;            /* [n, k] of the present layer */
+    int64_t routed;              /* tokens for which the present layer has chosen experts */
     struct moe_st_writer *w;
 };
 
+/* struct moe_hooks.routed: keeps the choices of the next `tokens` tokens of a layer. */
 static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
 {
     struct tracer *t = ctx;
@@ -31,6 +34,7 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
     t->routed += tokens;
 }
 
+/* Adds a tensor to the list of those that the file will hold; cols 0: it has one dimension. */
 static void entry(struct moe_st_entry *t, int64_t *n, struct moe_arena *a, const char *fmt, int layer,
                   const char *dtype, int64_t rows, int64_t cols)
 {
@@ -94,7 +98,7 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
         if (i + m == t->n)
             memcpy(e->logits, t->logits + (m - 1) * c->vocab_size, (size_t)c->vocab_size * sizeof *t->logits);
     }
-    /* the cache holds them now: generation can go on from here */
+    /* the cache holds these tokens now, so that generation can go on from here */
     memcpy(e->ids, ids, (size_t)t->n * sizeof *ids);
     e->n_ids = t->n;
     return moe_cancel_check(e->cancel, err);
