@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Times opening a model, decoding and a prompt, each against a floor. */
 #include "runtime/engine/bench-pass.h"
 
 #include "base/io.h"

@@ -2,10 +2,11 @@
 /* runtime/engine/bench-pass.h - times whole forward passes: opening the model, the first token, decoding, and
  * a prompt.
  *
- * Each time is compared with a floor: the time that the hardware needs at least for the same work.  Rounds of
- * the two alternate, so that other load on the machine slows both, and the shortest round of each counts.
- * "seconds" are wall time.  "share_of_peak" is floor / time in wall time; "processor_share" is the same in
- * processor time of the process over all threads, which is the one to read on a busy machine. */
+ * Decoding and the prompt are compared with a floor, which is the time that the hardware needs at least for
+ * the same work, measured right before or after, so that other load on the machine slows both.  The shortest
+ * of several rounds counts.  "seconds" are wall time.  "share_of_peak" is floor / time in wall time;
+ * "processor_share" is the same in processor time of the process over all threads, which is the one to read
+ * on a busy machine. */
 #ifndef MOE_RUNTIME_ENGINE_BENCH_PASS_H
 #define MOE_RUNTIME_ENGINE_BENCH_PASS_H
 

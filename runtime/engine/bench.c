@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Times matrix products of a model against the speed of memory and of multiply-adds. */
 #include "runtime/engine/bench.h"
 
 #include "base/io.h"
@@ -60,7 +59,7 @@ static double best_of(struct moe_pool *pool, int64_t n, void (*fn)(void *, int64
     return least;
 }
 
-/* Appends a row.  read, fma: the speeds of the floors in GB/s and GFLOPS; 0 while they are not known. */
+/* Appends a row.  read, fma: the speeds of the floors in GB/s and GFLOPS; 0: this row measures that floor. */
 static void row(cJSON *list, const char *op, const char *shape, double seconds, double bytes, double flops,
                 double read, double fma)
 {

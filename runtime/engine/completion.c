@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Samples tokens, turns them into text, and holds back text that may become a stop text. */
 #include "runtime/engine/completion.h"
 
 #include <stdlib.h>

@@ -20,8 +20,8 @@ struct moe_completion {
 };
 
 /* Begins a completion of at most max_tokens tokens; when that is 0, r->done is true at once.  After any of
- * these calls, failed or not, the caller has to free() r->out.tokens and r->out.text in the end.  All of them
- * fail with MOE_NOMEM. */
+ * these calls, failed or not, the caller has to free() r->out.tokens and r->out.text in the end.  They fail
+ * with MOE_NOMEM only. */
 enum moe_code moe_completion_begin(struct moe_completion *r, struct moe_engine *e,
                                    const struct moe_generate *g, int64_t max_tokens, struct moe_err *err);
 /* Samples the next token from its logits [vocabulary of the model].  Unless it is an end token, it becomes

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens engines within the memory allowed, computes prompts and generates text. */
 #include "runtime/engine/engine.h"
 
 #include "base/io.h"

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Captures the report of a rank, and hands it to the process that started the rank or prints it. */
 #include "runtime/engine/handover.h"
 
 #include "base/io.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/handover.h - hands over the report of a run so that it is printed whole and once, whichever
- * rank makes it and whenever a rank dies.
+/* runtime/engine/handover.h - hands over the report of a run so that it is printed whole, whichever rank
+ * makes it, also when ranks die meanwhile.
  *
  * The rank that reports prints into memory first (moe_capture_begin).  A rank that another process of this
  * program started then hands the text to that process in one message over a socket, so that there is no
  * half of a report; that process prints the first report that it gets and no other.  A rank that a launcher
  * (mpirun, srun) started prints the text itself, and sends heartbeats meanwhile, since standard output may
- * block for long (moe_handover_print).
+ * block for long (moe_handover_print); if it dies meanwhile, another rank prints the whole report again.
  *
  * One thread calls all of this.  File descriptors that a call opens are the caller's to close. */
 #ifndef MOE_RUNTIME_ENGINE_HANDOVER_H

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads a prompt and turns it into token ids. */
 #include "runtime/engine/prompt.h"
 
 #include "base/io.h"

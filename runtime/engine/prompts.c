@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads a file of prompts, line by line, within a limit of memory. */
 #include "runtime/engine/prompts.h"
 
 #include "base/io.h"

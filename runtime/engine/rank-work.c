@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers the prompts of one rank, and scores its windows of a text. */
 #include "runtime/engine/rank-work.h"
 
 #include <stdlib.h>

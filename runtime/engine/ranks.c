@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs ranks as threads of this process, and this process as one rank of several. */
 #include "runtime/engine/ranks.h"
 
 #include "base/thread.h"

@@ -3,8 +3,8 @@
  * processes: opens an engine for each, lets it do its share of the work, has it serve the other ranks until
  * all are done, and has one rank report.
  *
- * The one thread that calls these functions waits in them.  `dead` [ranks] is the caller's, and is set to
- * which ranks were lost. */
+ * The one thread that calls these functions waits in them.  `dead` [ranks] is the caller's, all false before
+ * the call; the ranks that were lost are marked in it. */
 #ifndef MOE_RUNTIME_ENGINE_RANKS_H
 #define MOE_RUNTIME_ENGINE_RANKS_H
 
@@ -90,8 +90,7 @@ struct moe_ranks_end {
     bool reported;
     int first;      /* the rank that failed before all were connected, so that all were killed; -1: none */
     int first_code; /* its exit code; -1: a signal ended it */
-    /* [ranks] memory of the caller: the signal that ended each rank; 0: none did, or this process killed all
-     * */
+    /* [ranks], the caller's: the signal that ended each rank; 0: none did, or this process killed all */
     int *killed;
 };
 
@@ -102,7 +101,7 @@ enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(i
                              const struct moe_cancel *cancel, struct moe_ranks_end *e,
                              struct moe_err *err);
 
-/* Adds "ranks" to `json`: an array of an object a rank, with its statistics (struct moe_ep_stats). */
+/* Adds "ranks" to `json`: an array with an object for each rank: its statistics (struct moe_ep_stats). */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);
 
 #endif

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counts the choices of the router, and writes them as routing statistics. */
 #include "runtime/engine/recorder.h"
 
 #include <stdlib.h>
@@ -72,8 +71,7 @@ enum moe_code moe_recorder_write(const struct moe_config *c, const int64_t *coun
     for (int32_t i = 0; i < n; i++)
         memcpy(moe_routing_row(t, 0, i), counts + (int64_t)i * c->n_routed_experts,
                (size_t)c->n_routed_experts * sizeof *counts);
-    /* the file has one number of tokens: the largest, as a run that was cut off has fewer in its last layers
-     * */
+    /* the file has one number of tokens, the largest: a run that was cut off has fewer in its last layers */
     for (int32_t i = 0; i < n; i++)
         if (counts[(int64_t)n * c->n_routed_experts + i] > t->tokens[0])
             t->tokens[0] = counts[(int64_t)n * c->n_routed_experts + i];

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stores the results of all ranks, sends those of this rank, and writes them as JSON. */
 #include "runtime/engine/results.h"
 
 #include "runtime/comm/wire.h"

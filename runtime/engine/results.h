@@ -41,13 +41,14 @@ enum moe_code moe_results_open(struct moe_results **r, int ranks, const struct m
 void moe_results_close(struct moe_results **r); /* NULL-safe; nulls */
 
 /* Stores a result that rank `from` has sent; this is the function for moe_ep_options.heard, with the results
- * as ctx.  MOE_DEVICE for a message that is malformed, does not fit the shape, or comes twice. */
+ * as ctx.  MOE_DEVICE for a message that is malformed, does not fit the shape, or comes twice;
+ * MOE_NOMEM. */
 enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
                                 struct moe_err *err);
 
 /* Each of these stores a copy of a result of `rank`, which is this rank, and sends it to the other ranks
- * unless ep is NULL (for moe_results_stats it may not be NULL).  Each rank calls them once, but the first
- * once for each of its sequences. */
+ * unless ep is NULL (for moe_results_stats it may not be NULL).  A rank calls moe_results_sequence once
+ * for each of its sequences, and the others once. */
 enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
                                    const struct moe_sequence *s, struct moe_err *err);
 enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
@@ -56,8 +57,9 @@ enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int 
                                   const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
-/* Adds "sequences" to `json`: an array of an object a prompt, with index, line, text, tokens, prompt_tokens,
- * finish_reason and rank.  finish_reason is "lost" where no answer has come: the rank of the prompt died. */
+/* Adds "sequences" to `json`: an array with an object for each prompt: index, line, text, tokens,
+ * prompt_tokens, finish_reason and rank.  finish_reason is "lost" where no answer has come: the rank of the
+ * prompt died. */
 void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json);
 int64_t moe_results_lost(const struct moe_results *r); /* how many prompts have no answer */
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Digests of options and of the contents of files, which all ranks must have in common. */
 #include "runtime/engine/run-agree.h"
 
 #include "formats/container/identity.h"

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Computes one prompt, generates its text and reports both. */
 #include "runtime/engine/run-generate.h"
 
 #include "base/io.h"

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The texts of the man page of moe-run besides its options. */
 #include "runtime/engine/run-man.h"
 
 const char moe_run_description[] =

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of options of moe-run, and the checks of what they ask for. */
 #include "runtime/engine/run-options.h"
 
 #include "base/env.h"

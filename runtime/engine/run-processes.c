@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Starts the ranks of a moe-run as processes, and tells the user how they ended. */
 #include "runtime/engine/run-processes.h"
 
 #include "runtime/engine/ranks.h"

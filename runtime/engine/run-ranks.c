@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prepares a run with several ranks, starts the ranks or is one of them, and makes the report for all. */
 #include "runtime/engine/run-ranks.h"
 
 #include "base/io.h"

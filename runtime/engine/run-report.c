@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prints the results of a moe-run, and adds them to its JSON object. */
 #include "runtime/engine/run-report.h"
 
 #include "base/io.h"

@@ -2,8 +2,7 @@
 /* runtime/engine/run-report.h - the results of a moe-run, printed for people or added to the JSON object that
  * --json prints.
  *
- * o->run.json decides which: `json` (may be NULL) is filled in always, text is printed only without --json.
- * */
+ * `json` (may be NULL) is always filled in; text for people is printed only where o->run.json is false. */
 #ifndef MOE_RUNTIME_ENGINE_RUN_REPORT_H
 #define MOE_RUNTIME_ENGINE_RUN_REPORT_H
 

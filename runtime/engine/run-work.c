@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads the inputs of a moe-run, does the share of a rank, and reports. */
 #include "runtime/engine/run-work.h"
 
 #include "base/io.h"

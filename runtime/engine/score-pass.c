@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Takes all windows of a text through a model, a layer at a time. */
 #include "runtime/engine/score-pass.h"
 
 #include "base/io.h"
@@ -117,8 +116,7 @@ static void give_back(const struct moe_score_side *d, int layer)
             moe_source_drop(src, &src->tensors[i].plane[p]);
 }
 
-/* How many positions from `at` on are computed at once: whole windows, or at most up to the end of a window.
- * */
+/* How many positions from `at` on are computed at once: whole windows, or those up to the end of a window. */
 static int64_t batch_at(const struct moe_score_side *d, int64_t at)
 {
     int64_t end = d->batch >= d->window ? d->n : at - at % d->window + d->window;

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Perplexity of a text and KL divergence from a reference, from the logits of both models. */
 #include "runtime/engine/score.h"
 
 #include "base/io.h"

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine/score.h - how well a model predicts a text, alone or against a reference model.
  *
- * The text is cut into windows of w tokens that do not overlap, without a BOS token.  Window i computes ids
- * [i w, i w + w) and scores, at each position, the probability of the next token: of ids [i w + 1, i w + w].
+ * The text is cut into windows of w tokens that do not overlap, without a BOS token.  Window i feeds ids
+ * [i w, i w + w) to the model and scores, at each position, the probability that the model gives to the next
+ * token: to ids [i w + 1, i w + w].
  * The rest of the text, shorter than that, is not scored.
  *
  *     nll         mean of -ln p(target) over all positions, in nats
  *     perplexity  exp(nll)
- *     kl          mean over positions of KL(reference || model) = sum_v p_ref(v) (ln p_ref(v) - ln p(v)),
- * nats
+ *     kl          mean over positions of KL(reference || model) in nats, which is
+ *                 sum_v p_ref(v) (ln p_ref(v) - ln p(v)) over the vocabulary
  *
  * Log-probabilities are computed in double, and added up in the order of positions.
  *
@@ -49,8 +50,8 @@ int64_t moe_score_window(const struct moe_engine *e);
 
 /* Sums over the positions of some windows.  n: positions; same: those at which both models hold the same
  * token to be the likeliest; nll, nll_reference, kl: sums in nats; all [n]: the KL divergence of each
- * position, in any order, malloc'd (NULL without a reference); anonymous: as in struct moe_score, the largest of the
- * ranks added up. */
+ * position, in any order, malloc'd (NULL without a reference); anonymous: as in struct moe_score, the
+ * largest of the ranks added up. */
 struct moe_score_sums { int64_t n, same; double nll, nll_reference, kl, *all; uint64_t anonymous; };
 
 /* Sets *s to the sums over the windows of rank `rank` of `ranks`; it may have none.  reference may be NULL;

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scheduler of several sequences on one engine: slots, batches, sampling. */
 #include "runtime/engine/sequences.h"
 
 #include "runtime/engine/completion.h"

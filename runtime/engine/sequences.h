@@ -12,7 +12,7 @@
 
 struct moe_sequence {
     const int32_t *ids; int64_t n_ids; /* the prompt, at least one token; the caller's */
-    int64_t index, line;               /* for messages: its number from 0; its line in the file, from 1 */
+    int64_t index, line;               /* the caller's: its number from 0; its line in the file, from 1 */
     struct moe_generated out;          /* set when the sequence has ended; the caller frees tokens and text */
 };
 

@@ -191,8 +191,7 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
         poll(&(struct pollfd){ .fd = w->reports, .events = POLLIN }, 1, 5);
     }
     look_for_words(w);
-    /* a signal that went to all processes at once may have ended the ranks before this one polled the token
-     * */
+    /* a signal to all processes at once may have ended the ranks before this one looked at the token */
     return code == MOE_OK && w->reported <= 0 ? moe_cancel_check(w->cancel, err) : code;
 }
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Computes a prompt layer by layer and writes hidden states, routing and logits. */
 #include "runtime/engine/trace.h"
 
 #include "formats/checkpoint/safetensors.h"
