@@ -160,6 +160,7 @@ static cJSON *row(cJSON *list, const char *op, const char *shape, double seconds
     return o;
 }
 
+/* Adds to a row how much of the time that it took the floor is. */
 static void shares(cJSON *o, struct least floor, struct least took)
 {
     moe_json_add_measured(o, "share_of_peak", floor.wall / took.wall);

@@ -46,6 +46,7 @@ static enum moe_code unreported(struct moe_run_options *o, const struct moe_rank
                     ranks);
 }
 
+/* The result of the run, once all ranks have ended; warns of those that signals have ended. */
 static enum moe_code told(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks,
                           struct moe_err *err)
 {

@@ -23,7 +23,7 @@ struct moe_ep {
     struct moe_wire_shape shape;    /* what requests and replies are checked against */
     uint64_t steps;                 /* steps of work so far, counted for options.die */
     struct moe_ep_stats stats;
-    struct moe_err failed;          /* the failure that another rank told; code MOE_OK: none */
+    struct moe_err failed;          /* the failure that another rank has sent; code MOE_OK: none */
     int began;                      /* 1 + the last other rank that began to report; 0: none has */
     bool spoken;                    /* another rank has reported */
 
@@ -54,7 +54,7 @@ struct moe_ep {
     /* The plan, and the next one while ranks change to it (NULL else). */
     const struct moe_plan *plan, *next;
     struct moe_wire_progress at;    /* how far this rank is in the change */
-    struct moe_wire_progress *peer; /* [ranks] how far each rank said last that it is */
+    struct moe_wire_progress *peer; /* [ranks] the progress that each rank sent last */
     int dropped;                    /* MoE layers whose experts of the old plan this rank has unmapped */
     bool *want;                     /* [E] scratch: experts of this rank in a layer */
     uint16_t *counts;               /* [n_moe][ranks][E] tokens for each expert when a rank last dispatched */
@@ -79,7 +79,8 @@ int moe_ep_index(const struct moe_ep *ep, int layer);
  * rank must send nothing more. */
 bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err);
 
-/* Handles all messages that other ranks have said.  Returns the failure of a rank that told one. */
+/* Handles all messages that have come from other ranks (moe_comm_say).  Returns the failure of a rank that
+ * has sent one. */
 enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err);
 /* Waits for at most one tick.  Marks as dead the silent ones among ep->awaited and the ranks whose requests
  * this server waits for. */
@@ -103,7 +104,7 @@ enum moe_code moe_ep_map(struct moe_ep *ep, const struct moe_plan_layer *l, stru
  * unmaps those of the old plan in the layers that all ranks dispatch by the new one.  Begins the change to
  * options.next when its time has come, and ends a change that is complete. */
 enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err);
-/* Stores how far rank `from` says that it is. */
+/* Stores the progress that rank `from` has sent. */
 void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
 /* MOE_DEVICE when no living rank holds some expert, by the plan that this rank dispatches the expert's layer
  * by; the message lists such experts. */

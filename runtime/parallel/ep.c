@@ -237,7 +237,7 @@ enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, 
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
 {
     struct moe_err said = *why, ignored;
-    /* a failure that another rank told names that rank already */
+    /* a failure that came from another rank names that rank already */
     bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg);
     if (!heard) moe_wrap(&said, "rank %d", ep->rank);
     moe_ep_say_failure(ep->c, &said, &ignored);

@@ -153,7 +153,7 @@ static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struc
     return true;
 }
 
-/* Sets the weights of an expert in the model: NULL when it is not resident. */
+/* Sets the weights of an expert in the model; their pointers are NULL when it is not resident. */
 static void show(const struct moe_resident *p, int layer, int64_t e, struct moe_model *m)
 {
     struct moe_expert *x = m ? &m->layers[layer].experts[e] : NULL;
