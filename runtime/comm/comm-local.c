@@ -18,9 +18,10 @@
 /* How many requests rank `from` has posted to rank `to`, and how many of these are answered. */
 struct pair { _Atomic uint64_t requests, answers; };
 
+/* A message to all ranks, in the list of the hub. */
 struct said { int from; uint32_t kind; size_t bytes; struct said *_Atomic next; unsigned char data[]; };
 
-/* The shared state of one rank.  rings: incremented after every change for which the rank may sleep. */
+/* The shared state of one rank.  rings: incremented after every change for which the rank may be asleep. */
 struct rank {
     _Alignas(128) _Atomic uint64_t rings;
     _Atomic bool asleep;
@@ -41,6 +42,8 @@ struct moe_hub {
     struct said *first, *last; /* all messages that were said; the first entry is empty */
 };
 
+/* The comm of one rank.  at: the last message that this rank has heard.  rings: its count of rings when it
+ * last looked. */
 struct local { struct moe_comm c; struct moe_hub *h; struct said *at; uint64_t rings; };
 
 static struct local *of(struct moe_comm *c) { return (struct local *)(void *)c; }
@@ -227,7 +230,7 @@ static const void *local_answered(struct moe_comm *c, int from)
     return there ? reply_slot(h, from, c->rank) : NULL;
 }
 
-/* ---- messages to all: one list, to which entries are added and none is removed ---- */
+/* ---- messages to all ranks: one list, from which nothing is removed until the hub is closed ---- */
 
 static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
                                struct moe_err *err)
@@ -284,9 +287,9 @@ static void local_close(struct moe_comm *c)
 }
 
 static const struct moe_comm_ops ops = {
-    "local",      local_request,  local_post,  local_requested,    local_reply,
-    local_answer, local_answered, local_say,   local_heard,        local_wait,
-    local_heartbeats,   local_give_up,  local_close, local_request_size, local_reply_size,
+    "local",          local_request, local_post,  local_requested,    local_reply,
+    local_answer,     local_answered, local_say,  local_heard,        local_wait,
+    local_heartbeats, local_give_up, local_close, local_request_size, local_reply_size,
 };
 
 enum moe_code moe_comm_local(struct moe_comm **out, struct moe_hub *h, int rank, struct moe_err *err)

@@ -9,12 +9,14 @@
 #include "runtime/comm/wire.h"
 
 #if MOE_HAVE_UCX
+/* The kinds of messages.  A request, a reply and SAID (a message to all ranks) have a body; those that follow
+ * SAID are a head alone. */
 enum kind { REQUEST, REPLY, SAID, HEARTBEAT, GIVEN_UP, BYE, HELLO, WELCOME, KINDS };
 enum { AM = 1 }; /* the id of this program's active messages */
 
 /* A slot of this rank and the head of its message (struct moe_wire_head), while UCX sends both.  The `what`
- * of a head is the kind of a message that was said, or the rank that is given up; its `number` counts
- * messages that were said. */
+ * of a head is the caller's kind of a message that was said (moe_comm_say), or the rank that is given up; its
+ * `number` counts the messages that this rank has said. */
 struct slot {
     unsigned char *p; /* request_bytes or reply_bytes of the comm */
     unsigned char head[MOE_WIRE_HEAD_BYTES];
@@ -30,7 +32,8 @@ struct said {
     unsigned char data[];
 };
 
-/* What this rank shares with one other rank. */
+/* What this rank shares with one rank; of the link to itself only request_in and reply_in are used as
+ * slots. */
 struct link {
     ucp_ep_h ep;
     struct slot request, reply;              /* slots that this rank sends */
@@ -54,7 +57,7 @@ struct ucx {
     ucp_worker_h worker;
     ucp_address_t *address;
     size_t address_bytes;
-    int efd;
+    int efd;               /* readable when the worker has something to do */
     struct link *link; /* [ranks] */
     unsigned char *memory; /* all slots */
     size_t memory_bytes;
@@ -65,7 +68,7 @@ struct ucx {
     double last_heartbeat;           /* when this rank last sent one (moe_now) */
     bool news;                       /* something has come for which a wait ends */
     bool ready;                      /* all ranks are connected */
-    bool leaving;                    /* the comm is being closed: a lost rank is no death any more */
+    bool leaving;                    /* the comm is being closed: a lost connection means no death now */
 };
 
 /* UCX calls this with every message, in the thread that progresses the worker; arg is a struct ucx. */

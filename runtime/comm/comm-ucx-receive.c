@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* How many messages that one rank said are kept at most until the caller takes them, and how many bytes. */
+/* Of what one rank has said, at most so many messages and bytes are kept until the caller takes them. */
 enum { WORDS_MAX = 1 << 16 };
 static const size_t words_bytes_max = (size_t)1 << 32;
 
@@ -25,7 +25,7 @@ static void distrust(struct ucx *x, uint32_t rank, const char *what)
     x->news = true;
 }
 
-/* A message is here, whole. */
+/* Notes that a message has come, whole.  s: its entry when it was said to all ranks, else NULL. */
 static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said *s)
 {
     struct link *l = &x->link[h->from];
@@ -43,7 +43,7 @@ static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, 
     x->news = true;
 }
 
-/* A large message that UCX fetches. */
+/* A large message that UCX fetches.  said: as s of arrived. */
 struct fetch {
     struct ucx *x;
     struct moe_wire_head head;
@@ -62,8 +62,8 @@ static void fetched(void *request, ucs_status_t status, size_t length, void *use
 
 /* ---- where a message is received; NULL: it is dropped ---- */
 
-/* This rank reads the slot until it has answered the request: a second request would change what was
- * checked. */
+/* The slot for a request.  This rank reads the slot until it has answered the request: a second request would
+ * change what was checked. */
 static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
@@ -132,14 +132,14 @@ static void sign(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
     else if (h->kind == WELCOME) l->welcome = x->news = true;
 }
 
-/* Begins to fetch a large message; UCX keeps its data until then. */
+/* Begins to fetch a large message into `to`.  UCX keeps `data` until it is fetched. */
 static ucs_status_t fetch(struct ucx *x, const struct moe_wire_head *h, void *to, void *data, size_t bytes,
                           struct said *s)
 {
     struct fetch *f = malloc(sizeof *f);
     if (!f) {
         no_memory(x);
-        return UCS_OK; /* dropped: this rank ends */
+        return UCS_OK; /* the message is dropped, and this rank fails */
     }
     *f = (struct fetch){ x, *h, bytes, s };
     ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
@@ -159,7 +159,7 @@ ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes,
     struct moe_wire_head h;
     struct said *s = NULL;
     void *to;
-    /* not of this run: it comes from a stranger */
+    /* a message without the key of this run comes from a stranger */
     if (!moe_wire_head_get(header, header_bytes, &h) || !moe_same_bytes(h.key, x->key, MOE_WIRE_KEY))
         return UCS_OK;
     if (h.from >= (uint32_t)x->c.ranks || h.from == (uint32_t)x->c.rank) {

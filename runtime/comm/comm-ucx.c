@@ -13,7 +13,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { LINGER = 5 }; /* seconds for farewells, at most */
+/* For so many seconds at most, a rank that closes its comm waits for the BYE of the others, and then for its
+ * connections to close. */
+enum { LINGER = 5 };
 
 /* A message that is no request and no reply; it is freed when UCX has sent it. */
 struct out {
@@ -40,8 +42,9 @@ static void failed(void *arg, ucp_ep_h ep, ucs_status_t status)
         if (x->link[r].ep == ep) x->link[r].gone = x->news = true;
 }
 
-/* ---- sent ---- */
+/* ---- sending ---- */
 
+/* There is nothing to do: settle asks UCX whether a slot is sent. */
 static void slot_sent(void *request, ucs_status_t status, void *user)
 {
     (void)request, (void)status, (void)user;
@@ -71,7 +74,7 @@ static void send_slot(struct ucx *x, int to, struct slot *s, enum kind kind, siz
     else s->pending = r;
 }
 
-/* What UCX's callback gets when such a message is sent. */
+/* What UCX gives to out_sent when a struct out is sent. */
 struct gone { const struct moe_ucx *u; struct out *out; };
 
 static void out_sent(void *request, ucs_status_t status, void *user)
@@ -83,6 +86,7 @@ static void out_sent(void *request, ucs_status_t status, void *user)
     free(g);
 }
 
+/* Sends a copy of `data`; a rank that is gone gets nothing.  False: there is no memory. */
 static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint32_t number, const void *data,
                      size_t bytes)
 {
@@ -191,7 +195,7 @@ static bool ucx_heard(struct moe_comm *c, int *from, uint32_t *kind, const void 
     x->handed = NULL;
     for (struct said **at = &x->said, *s; (s = *at); at = &s->next) {
         struct link *l = &x->link[s->head.from];
-        /* a large one may come after a small one that was said later */
+        /* a large message may come after a small one that was said later */
         if (!s->here || s->head.number != l->heard) continue;
         l->heard++;
         l->unheard--;
@@ -238,7 +242,7 @@ static void ucx_wait(struct moe_comm *c, double seconds)
         if (left <= 0) break;
         if (x->u->ucp_worker_arm(x->worker) != UCS_OK) continue; /* something came in between */
         struct pollfd p = { .fd = x->efd, .events = POLLIN };
-        if (poll(&p, 1, left < 1 ? (int)(left * 1000) + 1 : 1000) < 0) break; /* a signal */
+        if (poll(&p, 1, left < 1 ? (int)(left * 1000) + 1 : 1000) < 0) break; /* a signal ended the poll */
     }
     x->news = false;
     note_deaths(x);
@@ -249,14 +253,14 @@ static uint64_t ucx_heartbeats(struct moe_comm *c, int rank) { return of(c)->lin
 static void ucx_give_up(struct moe_comm *c, int rank)
 {
     struct ucx *x = of(c);
-    send_all(x, GIVEN_UP, (uint32_t)rank); /* to that rank, too */
+    send_all(x, GIVEN_UP, (uint32_t)rank); /* that rank is told, too */
     x->link[rank].gone = true;
 }
 
 /* ---- open, connect and close ---- */
 
-/* Says BYE and waits until all living ranks have said it: before a rank has received everything, a
- * connection that closes would look to it like a death. */
+/* Sends BYE and waits until it has come from all living ranks.  A connection that closed earlier would look
+ * like a death to a rank that has not yet received everything. */
 static void farewell(struct ucx *x)
 {
     double end = moe_now() + LINGER;
@@ -308,8 +312,9 @@ static void ucx_close(struct moe_comm *c)
 }
 
 static const struct moe_comm_ops ops = {
-    "ucx",     ucx_request, ucx_post, ucx_requested, ucx_reply, ucx_answer,       ucx_answered,   ucx_say,
-    ucx_heard, ucx_wait,    ucx_heartbeats, ucx_give_up,   ucx_close, ucx_request_size, ucx_reply_size,
+    "ucx",          ucx_request, ucx_post, ucx_requested,    ucx_reply,
+    ucx_answer,     ucx_answered, ucx_say, ucx_heard,        ucx_wait,
+    ucx_heartbeats, ucx_give_up, ucx_close, ucx_request_size, ucx_reply_size,
 };
 
 static enum moe_code slots(struct ucx *x, struct moe_err *err)
@@ -424,8 +429,8 @@ static enum moe_code flush(struct ucx *x, int rank, double end, struct moe_err *
                    x->c.rank, rank, (int)s);
 }
 
-/* Sends `kind` to all ranks and waits until it has come from all.  A rank that has sent WELCOME may be at
- * work already and die: the run then goes on without it. */
+/* Sends `kind` (HELLO or WELCOME) to all ranks and waits until it has come from all.  A rank that has sent
+ * WELCOME may be at work already and die: the run then goes on without it. */
 static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct moe_err *err)
 {
     send_all(x, kind, 0);

@@ -23,18 +23,19 @@
  *
  * Death of ranks.  A rank is marked dead when its back end sees that it is gone, or when a rank that waits
  * for it has seen no heartbeat of it for `timeout` seconds.  The waiting rank counts this time in
- * MOE_COMM_TICKS ticks in which it ran itself, so that no rank is marked dead because the whole machine
- * stood still.  A rank sends heartbeats while it waits, posts and answers; one that computes longer than
- * the timeout between two such calls is taken for dead.  The rank that marks another one dead tells this to
- * all others, and to that rank if it can still receive; it must stop then.
+ * MOE_COMM_TICKS ticks of equal length.  A tick that ends late counts as one tick all the same, so that no
+ * rank is marked dead because the whole machine stood still.  A rank sends heartbeats while it waits, posts
+ * and answers; one that computes longer than the timeout between two such calls is taken for dead.  The rank
+ * that marks another one dead tells this to all others, and to the dead rank too: if it still runs, it must
+ * stop when it receives that.
  *
  * Threads: a struct moe_comm belongs to one rank and is used by one thread.
  *
  * Devices.  The caller defines what is in a slot, its counts included; no back end looks at it.  `bytes` of
  * post and answer is an upper bound: no byte behind it is read, and a back end whose slots both sides map
  * (the local one; NCCL's windows) ignores it.  So the same calls can serve ranks whose rows and counts
- * never leave a device.  No back end does so yet (docs/reference/expert-parallel.md has the whole table);
- * the calls would mean:
+ * never leave a device.  No back end does so yet (docs/reference/expert-parallel.md has the whole table).
+ * In a back end for devices the calls would mean:
  *
  *     request, reply        addresses for kernels: of a slot in the peer's window, or in this rank's own;
  *                           they do not change while the comm is open
@@ -43,9 +44,10 @@
  *     requested, answered   the address to read once the flag has come, for which kernels wait: they spin
  *                           for a bounded time under the mask of living ranks, since nobody can stop a
  *                           kernel from outside; never NULL for a living rank
- *     wait, heartbeats      what the host sees of this: the end of the enqueued work, and a word in pinned
- *                           memory where a spin that ran out stores the rank for which it waited
- *     give_up, dead         the mask, copied to the device before the next launch
+ *     wait                  the host waits for the end of the enqueued work
+ *     heartbeats            the host reads a word in pinned memory, where a kernel that has spun for too long
+ *                           stores the rank for which it waited
+ *     give_up, dead         the mask of living ranks, copied to the device before the next launch
  *     say, heard            among hosts, by another back end (ucx): failures, results and plans do not
  *                           concern devices */
 #ifndef MOE_RUNTIME_COMM_COMM_H
@@ -74,7 +76,7 @@ struct moe_comm_ops {
     enum moe_code (*say)(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
                          struct moe_err *err);
     bool (*heard)(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes);
-    /* sends a heartbeat, then waits until something comes, for at most that long */
+    /* sends a heartbeat, then waits until something comes, for at most `seconds` */
     void (*wait)(struct moe_comm *c, double seconds);
     /* a number that changes with every heartbeat of that rank */
     uint64_t (*heartbeats)(struct moe_comm *c, int rank);
@@ -93,17 +95,20 @@ struct moe_comm {
     int rank, ranks;
     size_t request_bytes, reply_bytes;  /* size of a slot */
     double timeout;                     /* seconds without a heartbeat after which a rank is dead */
-    const struct moe_cancel *cancel;    /* ends waits early; NULL: nobody will.  Whoever opens it sets this */
+    const struct moe_cancel *cancel;    /* ends waits early; NULL: nobody will.  The caller that opened the
+                                           comm sets this */
     bool *dead;                         /* [ranks]; moe_comm_wait and moe_comm_mark_dead set it */
     int n_dead;
     struct moe_peer *peer;              /* [ranks] */
-    double tick;                        /* when the present tick began (moe_now) */
+    double tick;                        /* when the present tick began (seconds, moe_now) */
     struct moe_err broken;              /* a malformed message and its sender; code MOE_OK: none has come */
-    uint64_t posts, answers;            /* sent so far, to this rank itself included */
-    uint64_t post_bytes, answer_bytes;  /* in these */
+    uint64_t posts, answers;            /* how many requests and replies this rank has sent so far, those to
+                                           itself included */
+    uint64_t post_bytes, answer_bytes;  /* the bytes of these requests and of these replies */
 };
 
-/* For back ends: sets the fields above; allocates and frees dead and peer. */
+/* For back ends: moe_comm_init sets the fields above and allocates dead and peer, which moe_comm_release
+ * frees, also after a failure of moe_comm_init. */
 enum moe_code moe_comm_init(struct moe_comm *c, const struct moe_comm_ops *ops, int rank, int ranks,
                             size_t request_bytes, size_t reply_bytes, double timeout, struct moe_err *err);
 void moe_comm_release(struct moe_comm *c);
@@ -134,9 +139,11 @@ static inline const void *moe_comm_answered(struct moe_comm *c, int from)
 {
     return c->dead[from] ? NULL : c->ops->answered(c, from);
 }
+/* How many bytes of that reply have come. */
 static inline size_t moe_comm_reply_size(struct moe_comm *c, int from) { return c->ops->reply_size(c, from); }
 
-/* Sends a message to all other ranks; `data` is copied.  kind: any number below 2^31, for the receiver. */
+/* Sends a message to all other ranks; `data` is copied.  kind: any number below 2^31, which
+ * tells the receiver what the message is. */
 enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
                            struct moe_err *err);
 /* Receives the next message that a rank has said; false: there is none.  *data stays until the next call. */
@@ -149,9 +156,10 @@ static inline bool moe_comm_heard(struct moe_comm *c, int *from, uint32_t *kind,
 /* Begins a wait: counts the silence of every rank from now on. */
 void moe_comm_begin_wait(struct moe_comm *c);
 /* Waits until something comes or the present tick is over.  MOE_DEVICE when the others have marked this
- * rank dead, or a malformed message has come (c->broken); MOE_SIGINT or MOE_SIGTERM after a signal. */
+ * rank dead; the error in c->broken when a malformed message has come; the code of c->cancel once that is
+ * cancelled. */
 enum moe_code moe_comm_wait(struct moe_comm *c, struct moe_err *err);
-/* The same without waiting: a rank that is busy sends a heartbeat by it. */
+/* The same without waiting: a rank that is busy calls it to send a heartbeat. */
 enum moe_code moe_comm_heartbeat(struct moe_comm *c, struct moe_err *err);
 /* Marks dead those of `awaited` [ranks] that have been silent for the timeout, and tells all ranks.  True
  * when there were any. */
@@ -165,7 +173,7 @@ void moe_comm_lost(struct moe_comm *c, int rank);
 /* ---- back ends ---- */
 
 /* Ranks that are threads of this process.  They share a hub, which is closed after the comms of all ranks.
- * Any thread may call moe_comm_local for its own rank. */
+ * Any thread may call moe_comm_local for its own rank.  On failure *h or *c is NULL. */
 struct moe_hub;
 enum moe_code moe_hub_open(struct moe_hub **h, int ranks, size_t request_bytes, size_t reply_bytes,
                            double timeout, struct moe_err *err);

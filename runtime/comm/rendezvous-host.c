@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 /* MAX_UNJOINED: connections that have not joined, besides one for each rank.
- * GRACE: seconds for which rank 0 goes on to listen once the run has failed, so that ranks that come later
- *   learn why.
+ * GRACE: seconds for which rank 0 goes on listening once the run has failed, so that ranks that come later
+ * learn why.
  * FIRST_READ: bytes of memory for a message before its length is known. */
 enum { MAX_UNJOINED = 64, GRACE = 2, FIRST_READ = 512 };
 
@@ -31,7 +31,8 @@ struct client {
     size_t n_in, cap;
     struct moe_wire_join join;
 
-    /* The last message to it, without the body, which is the same for all; bytes of it that are sent. */
+    /* The last message to this client, except its body, which is the same for all clients; and how many bytes
+     * of the message are sent. */
     unsigned char head[MOE_WIRE_FRAME_BYTES], mac[MOE_WIRE_MAC];
     size_t sent;
 };
@@ -48,8 +49,8 @@ struct host {
     int dropped;            /* connections that ended before they joined */
     int refused;            /* ranks that have joined and were told why the run fails */
     struct moe_err failure; /* why the run fails; code MOE_OK: it does not */
-    bool gave_up;           /* it fails because of what came to rank 0, so that nobody is waited for */
-    double end;             /* when rank 0 stops to wait (moe_now) */
+    bool gave_up;           /* give_up was called: the user is told of missing ranks no more */
+    double end;             /* when rank 0 stops waiting (moe_now) */
     struct pollfd *poll;    /* [cap + 1] */
 };
 
@@ -89,7 +90,7 @@ static int oldest_unjoined(const struct host *h, int *unjoined)
  * strangers. */
 static void accept_clients(struct host *h)
 {
-    for (int turns = MAX_UNJOINED; turns; turns--) { /* then the connections that are open get their turn */
+    for (int turns = MAX_UNJOINED; turns; turns--) { /* after so many, open connections are served */
         bool full;
         int unjoined, least = oldest_unjoined(h, &unjoined), fd = moe_socket_accept(h->listener, &full);
         if (full && least >= 0) drop(h, least);
@@ -283,7 +284,8 @@ static void poll_all(struct host *h, short events, int timeout)
 
 /* ---- messages to clients ---- */
 
-/* Sends a client what its socket takes of the last message.  False when it has all, or is gone. */
+/* Sends a client as much of the last message as its socket takes.  False: all is sent, or the client is
+ * gone. */
 static bool send_piece(struct client *g, const unsigned char *body, size_t bytes)
 {
     const size_t first = sizeof g->head, all = first + bytes + sizeof g->mac;
@@ -381,7 +383,8 @@ static void report_missing(struct host *h)
     v->tell(v->ctx, line);
 }
 
-/* As many clients have joined as there are other ranks, though some in vain: no other rank will come. */
+/* As many clients have joined as there are other ranks, those included that were refused: no other rank will
+ * come. */
 static bool all_came(const struct host *h) { return h->refused + joined_clients(h) >= h->v->ranks - 1; }
 
 /* Reads from all clients whose socket has something, and closes those that are gone or too slow. */
@@ -412,6 +415,7 @@ static enum moe_code wait_for_all(struct host *h, struct moe_err *err)
 
 /* ---- the decision ---- */
 
+/* Puts the addresses of all ranks into *m, and makes the key of the run. */
 static enum moe_code collect(struct host *h, const void *mine, size_t bytes, struct moe_meeting *m,
                              struct moe_err *err)
 {
@@ -458,7 +462,7 @@ enum moe_code moe_rendezvous_host(const struct moe_rendezvous *v, const struct m
                                   const void *mine, size_t bytes, struct moe_meeting *m, struct moe_err *err)
 {
     struct host h = { .v = v, .listener = -1, .missing = v->ranks - 1, .end = moe_now() + v->timeout };
-    struct moe_err own = *failure; /* may be *err */
+    struct moe_err own = *failure; /* a copy, since `failure` may be err */
     h.failure = own;
     enum moe_code code = open_host(&h, err);
     if (code == MOE_OK) code = wait_for_all(&h, err);

@@ -42,6 +42,7 @@ static enum moe_code check_frame(const struct moe_rendezvous *v, bool ours, cons
     return MOE_OK;
 }
 
+/* The error of a message of rank 0 whose signature is wrong. */
 static enum moe_code forged(const struct moe_rendezvous *v, struct moe_err *err)
 {
     return moe_fail(err, MOE_MISMATCH,
@@ -210,7 +211,7 @@ static enum moe_code join_as_client(const struct moe_rendezvous *v, const struct
 enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_err *failure, const void *mine,
                              size_t bytes, struct moe_meeting *m, struct moe_err *err)
 {
-    struct moe_err said = *failure; /* may be *err */
+    struct moe_err said = *failure; /* a copy, since `failure` may be err */
     *m = (struct moe_meeting){ .offset = calloc((size_t)v->ranks + 1, sizeof *m->offset) };
     if (!m->offset) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", v->ranks);
     if (said.code == MOE_OK && (!bytes || bytes > MOE_WIRE_ADDRESS_MAX))
@@ -219,7 +220,7 @@ enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_er
     enum moe_code code = v->rank ? join_as_client(v, &said, mine, bytes, m, err)
                                  : moe_rendezvous_host(v, &said, mine, bytes, m, err);
     bool told = m->told || !v->rank;
-    /* its own failure says more than that rank 0 did not answer */
+    /* this rank's own failure says more than the error that rank 0 did not answer */
     if (code != MOE_OK && !told && said.code != MOE_OK) {
         code = said.code;
         *err = said;

@@ -37,20 +37,24 @@ struct moe_rendezvous {
     void *ctx;
 };
 
-/* What all ranks have afterwards: the addresses, one behind the other; that of rank r begins at offset[r]. */
+/* What every rank has afterwards: the addresses of all ranks, one behind the other.  That of rank r is
+ * all[offset[r]] to all[offset[r + 1] - 1]. */
 struct moe_meeting {
     unsigned char *all;
     size_t *offset; /* [ranks + 1] */
-    unsigned char key[MOE_WIRE_KEY];
+    unsigned char key[MOE_WIRE_KEY]; /* of the run */
     bool told; /* after a failure: rank 0 knows of it and reports it, so that this rank need not */
 };
 
 /* mine [bytes]: the address of this rank, at most MOE_WIRE_ADDRESS_MAX bytes.
- * failure: what this rank has failed with already (code MOE_OK: it has not): then all ranks, this one
- *   included, return this failure, or that of another rank which came to rank 0 first; rank 0's own goes
- *   before all others.
+ *
+ * failure: what this rank has failed with already (code MOE_OK: it has not).  If any rank comes with a
+ * failure, all ranks return one: that of rank 0 if it has one, else the first that came to rank 0.  It may be
+ * err itself.
+ *
  * MOE_DEVICE when a rank does not come in time, or comes twice; MOE_MISMATCH when ranks do not belong
- * together.  On success the caller releases *m; on failure there is nothing to release. */
+ * together.  On success the caller releases *m; on failure only m->told is set, and there is nothing to
+ * release. */
 enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_err *failure, const void *mine,
                              size_t bytes, struct moe_meeting *m, struct moe_err *err);
 void moe_meeting_release(struct moe_meeting *m);

@@ -53,7 +53,7 @@ enum moe_code moe_secret_read(struct moe_secret **out, const char *path, struct 
     struct moe_secret *s = calloc(1, sizeof *s);
     *out = NULL;
     if (!s) return moe_fail(err, MOE_NOMEM, "no memory for a secret");
-    int fd = moe_open(path, O_RDONLY | O_NONBLOCK); /* a pipe would keep it waiting */
+    int fd = moe_open(path, O_RDONLY | O_NONBLOCK); /* else opening a pipe would wait for its writer */
     enum moe_code code = fd < 0 ? moe_fail_errno(err, errno, path, "cannot open the secret")
                                 : read_key(fd, path, s, err);
     if (fd >= 0) close(fd);

@@ -86,7 +86,7 @@ static int listening_socket(int family, const struct sockaddr *a, socklen_t len)
     return -1;
 }
 
-/* The process at the other end of a socket of this host is of this user. */
+/* Whether the process at the other end belongs to this user; true for an internet socket. */
 static bool is_own(int fd)
 {
     struct sockaddr_storage a;
@@ -138,8 +138,9 @@ static int connected(int family, const struct sockaddr *a, socklen_t len, double
 
 /* ---- by name ---- */
 
-/* A listening socket at the first address of `where` that takes one, or one that is connected to the first
- * that answers within `seconds`; *fd -1 and errno when there is none. */
+/* Opens a socket that listens at the first address of `where` at which that is possible, or one that is
+ * connected to the first address that answers within `seconds`.  Where no address does, *fd is -1 and errno
+ * says why. */
 static enum moe_code at_name(const char *where, bool to_listen, double seconds, int *fd, struct moe_err *err)
 {
     struct addrinfo *list = NULL, local = { .ai_family = AF_UNIX };
@@ -185,7 +186,7 @@ static enum moe_code wait_for(int fd, short events, double end, const struct moe
     MOE_TRY(moe_cancel_check(cancel, err));
     double left = end - moe_now();
     if (left <= 0) return moe_fail(err, MOE_DEVICE, "the other side is silent");
-    poll(&p, 1, left < 0.1 ? (int)(left * 1000) + 1 : 100); /* then signals are looked for */
+    poll(&p, 1, left < 0.1 ? (int)(left * 1000) + 1 : 100); /* then `cancel` is looked at again */
     return MOE_OK;
 }
 

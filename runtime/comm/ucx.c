@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* UCX reads its settings from the environment when it is loaded, and writes what it has to say
- * to standard output: that is ours.  Nor is it to catch signals, or every mmap of the process.
- * What a user has set stays. */
+/* Sets UCX's settings in the environment, where UCX reads them when it is loaded.  UCX must not log to
+ * standard output, which belongs to this program, and must neither catch signals nor intercept every mmap of
+ * the process.  What the user has set is kept. */
 static void settle(bool here)
 {
     setenv("UCX_LOG_LEVEL", "fatal", 0);
@@ -16,8 +16,8 @@ static void settle(bool here)
     setenv("UCX_MEM_EVENTS", "no", 0);
     setenv("UCX_WARN_UNUSED_ENV_VARS", "n", 0);
     if (here) setenv("UCX_NET_DEVICES", "lo", 0); /* nobody outside this host can reach the ranks */
-    /* Shared memory reports no peer's death in every version, sockets do: a killed rank is known at
-     * once, not after the timeout. */
+    /* Sockets report the death of a peer at once, so that nobody waits for the timeout; shared memory does
+     * not report it in every version of UCX. */
     setenv("UCX_TLS", "^posix,sysv,xpmem,cma,knem", 0);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/comm/ucx.h - libucp, loaded when it is first needed: tools that do not talk to other ranks neither
- * link nor start it.  For runtime/comm/comm-ucx.c alone; only where the headers were there at build time. */
+/* runtime/comm/ucx.h - UCX's library libucp, loaded when it is first needed, so that tools which exchange no
+ * messages with other ranks neither link nor start it.  Only runtime/comm/comm-ucx*.c include this header; it
+ * is empty where UCX's headers were missing at build time. */
 #ifndef MOE_RUNTIME_COMM_UCX_H
 #define MOE_RUNTIME_COMM_UCX_H
 
@@ -12,12 +13,12 @@
 #include <ucp/api/ucp.h>
 
 #define MOE_UCX_FUNCTIONS(X) \
-    X(ucp_init_version) \
-    X(ucp_cleanup) X(ucp_config_read) X(ucp_config_release) X(ucp_worker_create) X(ucp_worker_destroy) \
-        X(ucp_worker_get_address) X(ucp_worker_release_address) X(ucp_worker_progress) X(ucp_worker_get_efd) \
-            X(ucp_worker_arm) X(ucp_worker_set_am_recv_handler) X(ucp_am_send_nbx) X(ucp_am_recv_data_nbx) \
-                X(ucp_ep_create) X(ucp_ep_close_nbx) X(ucp_ep_flush_nbx) X(ucp_request_free) \
-                    X(ucp_request_check_status) X(ucp_get_version_string)
+    X(ucp_init_version) X(ucp_cleanup) X(ucp_config_read) X(ucp_config_release) \
+    X(ucp_worker_create) X(ucp_worker_destroy) X(ucp_worker_get_address) X(ucp_worker_release_address) \
+    X(ucp_worker_progress) X(ucp_worker_get_efd) X(ucp_worker_arm) X(ucp_worker_set_am_recv_handler) \
+    X(ucp_am_send_nbx) X(ucp_am_recv_data_nbx) \
+    X(ucp_ep_create) X(ucp_ep_close_nbx) X(ucp_ep_flush_nbx) \
+    X(ucp_request_free) X(ucp_request_check_status) X(ucp_get_version_string)
 
 struct moe_ucx {
 #define X(name) __typeof__(name) *name;
@@ -25,8 +26,9 @@ struct moe_ucx {
 #undef X
 };
 
-/* Loaded once for the process, never unloaded.  here: use the loopback device alone, as all ranks run on this
- * host; only the first call decides that. MOE_UNSUPPORTED where the library is not installed. */
+/* Loads the library at the first call, and gives its functions to every caller; it is never unloaded.  One
+ * thread at a time may call this.  here: all ranks run on this host, so that UCX uses the loopback device
+ * alone; only the first call decides that.  MOE_UNSUPPORTED where the library is not installed or too old. */
 enum moe_code moe_ucx(const struct moe_ucx **u, bool here, struct moe_err *err);
 #endif
 

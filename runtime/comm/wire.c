@@ -31,12 +31,12 @@ static_assert((int)REQUEST_BYTES <= (int)MOE_WIRE_SLOT_HEAD && (int)REPLY_BYTES 
               "the fields of a request and of a reply fit the head of a slot");
 static_assert(MOE_WIRE_SLOT_HEAD % 64 == 0, "what follows the head of a slot is aligned to 64");
 
-/* A count of passes never comes near to where it would begin again at 0. */
+/* A pass number is below this, so that it never gets so large that it would wrap around to 0. */
 static const uint64_t pass_max = (uint64_t)1 << 62;
 
 /* ---- numbers ---- */
 
-/* What is left to read; bad once something was not there, or not what it may be. */
+/* The bytes that are left to read.  bad: something that was read was missing or out of range. */
 struct in {
     const unsigned char *at, *end;
     bool bad;
@@ -86,7 +86,7 @@ static void give_bytes(unsigned char **at, const void *p, size_t bytes)
     *at += bytes;
 }
 
-/* The next n bytes where they lie; NULL, and in->bad, where they are not. */
+/* Returns where the next n bytes lie; NULL, and sets in->bad, when fewer are left. */
 static const unsigned char *take_bytes(struct in *in, size_t n)
 {
     const unsigned char *p = in->at;
@@ -125,7 +125,7 @@ static void give_text(unsigned char **at, const char *s, size_t cap)
     give_bytes(at, s, n);
 }
 
-/* Ended, without NULs, and fit for a terminal. */
+/* Reads a text without NULs into out [cap], ends it with NUL, and makes it safe to print on a terminal. */
 static void take_text(struct in *in, char *out, size_t cap)
 {
     size_t n = (size_t)take(in, 2);
@@ -261,7 +261,7 @@ bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_joi
     struct in in = reader(p, bytes), code = in;
     if (take32(&code) != MOE_OK) {
         take_err(&in, &j->failure);
-    } else { /* none: its texts are empty */
+    } else { /* no failure: the lengths of its three texts are 0 */
         j->failure = (struct moe_err)MOE_ERR_INIT;
         take32(&in);
         in.bad |= take(&in, 6) != 0;

@@ -24,7 +24,7 @@ enum {
     MOE_WIRE_NONCE = 32, /* bytes of a random number that is used once */
     MOE_WIRE_MAC = 32,   /* bytes at the end of a body that prove who wrote it; zeros without a secret */
     MOE_WIRE_KEY = 16,   /* bytes of a run's key, which every message between its ranks carries */
-    MOE_WIRE_ADDRESS_MAX = 1 << 17,
+    MOE_WIRE_ADDRESS_MAX = 1 << 17, /* bytes of the address of a rank */
 };
 
 /* ---- errors ---- */
@@ -51,7 +51,7 @@ enum moe_wire_type {
     MOE_WIRE_REFUSED
 };
 
-/* The frame in front of every body.  Written with the magic number before it. */
+/* The frame in front of every body, which begins with the magic number. */
 struct moe_wire_frame {
     uint32_t version;
     int32_t rank, ranks;
@@ -65,7 +65,7 @@ bool moe_wire_frame_get(const unsigned char in[MOE_WIRE_FRAME_BYTES],
 /* The largest body that a frame of this type may have in a run of so many ranks; 0: there is no such type. */
 uint64_t moe_wire_body_max(uint32_t type, int ranks);
 
-/* HELLO is a nonce, CHALLENGE a nonce and a MAC, REFUSED an error and a MAC. */
+/* The body of HELLO is a nonce, that of CHALLENGE a nonce and a MAC, that of REFUSED an error and a MAC. */
 
 /* JOIN, without its MAC: the failure of the rank (code MOE_OK: none), its settings and its address. */
 struct moe_wire_join {
@@ -79,8 +79,8 @@ void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j);
 /* j->address points into p.  A rank without a failure has an address. */
 bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j);
 
-/* WELCOME, without its MAC: the run's key, the lengths of all addresses, the addresses.  offset:
- * [ranks + 1]. */
+/* WELCOME, without its MAC: the run's key, the lengths of all addresses, the addresses.  The address of rank
+ * r begins at offset[r], and offset [ranks + 1] belongs to the caller.  get: *all points into p. */
 size_t moe_wire_welcome_bytes(int ranks, size_t addresses);
 void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_KEY], int ranks,
                           const size_t *offset, const unsigned char *all);
@@ -89,6 +89,7 @@ bool moe_wire_welcome_get(const unsigned char *p, size_t bytes, unsigned char ke
 
 /* ---- in front of every message between ranks (comm-ucx) ---- */
 
+/* What `what` and `number` mean depends on `kind` (comm-ucx-internal.h). */
 struct moe_wire_head {
     uint32_t kind, from, what, number;
     unsigned char key[MOE_WIRE_KEY];
@@ -102,7 +103,7 @@ bool moe_wire_head_get(const void *in, size_t bytes, struct moe_wire_head *h);
 /* The dimensions that every rank of a run knows.  The numbers in messages are checked against them. */
 struct moe_wire_shape {
     int64_t layers, experts, hidden;
-    int64_t choices; /* of the largest batch: tokens times experts a token */
+    int64_t choices; /* of the largest batch: tokens x experts per token */
     int64_t n_moe;   /* layers with experts */
     size_t request_bytes, reply_bytes; /* of a slot */
 };
@@ -134,7 +135,9 @@ struct moe_wire_reply {
 };
 enum { MOE_WIRE_SLOT_HEAD = 64 };
 
+/* n, rounded up to a multiple of 64. */
 static inline size_t moe_wire_up(size_t n) { return (n + 63) / 64 * 64; }
+/* Where, in bytes from the beginning of the slot, the pairs of a request stand, and where its rows. */
 static inline size_t moe_wire_pairs_at(int64_t experts)
 {
     return MOE_WIRE_SLOT_HEAD + moe_wire_up((size_t)experts * sizeof(uint16_t));
@@ -158,29 +161,31 @@ bool moe_wire_reply_sound(const unsigned char *slot, size_t bytes, int32_t pairs
 
 /* ---- results, which a rank says to all others ---- */
 
+/* One generated sequence. */
 struct moe_wire_sequence {
-    int64_t index, n;
-    int32_t finish;
+    int64_t index, n;            /* its number among the sequences of the run; its tokens */
+    int32_t finish;              /* why it ended (enum moe_finish) */
     size_t text_bytes;
-    const unsigned char *tokens /* int32_t [n], anywhere */, *text;
+    const unsigned char *tokens /* int32_t [n], at any alignment */, *text;
 };
 size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes);
 void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s);
-/* vocab: token ids are below it. */
+/* vocab: the number of token ids; an id that is not below it is refused.  tokens and text point into p. */
 bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, struct moe_wire_sequence *s);
 
-/* all: double [n] when `reference`, NULL else. */
+/* The score of the part of a text that one rank has scored, as struct moe_score_sums (score.h): sums over n
+ * positions. */
 struct moe_wire_score {
-    int64_t n, same;
+    int64_t n, same;           /* positions; those at which model and reference prefer the same token */
     double nll, nll_reference, kl;
-    uint64_t anonymous;
-    const unsigned char *all;
+    uint64_t anonymous;        /* bytes of memory that the rank held at its peak, besides mapped files */
+    const unsigned char *all;  /* double [n], KL divergences, in any order; NULL without a reference */
 };
 size_t moe_wire_score_bytes(int64_t n_all);
 void moe_wire_score_put(unsigned char *out, const struct moe_wire_score *s, int64_t n_all);
 bool moe_wire_score_get(const unsigned char *p, size_t bytes, bool reference, struct moe_wire_score *s);
 
-/* Of struct moe_ep_stats (ep.h), which is this. */
+/* What a rank has done: struct moe_ep_stats (ep.h) says what the fields mean. */
 struct moe_wire_stats {
     uint64_t requests, served, again, bytes_sent, bytes_rows, mapped;
     double seconds_send, seconds_wait, seconds_serve, seconds_experts;
@@ -190,8 +195,8 @@ enum { MOE_WIRE_STATS_BYTES = 10 * 8 + 2 * 4 };
 void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct moe_wire_stats *s);
 bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s);
 
-/* Counts of a recorder: int64_t [n] as they are, none negative or so large that sums of 2^16 of them would
- * overflow. */
+/* Whether p [bytes] are `want` bytes of routing counts, int64_t each, of which none is negative or so large
+ * that a sum of 2^16 of them would overflow. */
 bool moe_wire_counts_sound(const unsigned char *p, size_t bytes, size_t want);
 
 #endif
