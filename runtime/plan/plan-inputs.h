@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-inputs.h - what moe-plan reads: a model of three kinds, statistics of several.
+/* runtime/plan/plan-inputs.h - reads what moe-plan is given: models, statistics of routing, and plans.
  *
- * cancel (may be NULL) ends reading early. */
+ * Outputs that are pointers are the caller's to free, and NULL on failure.  cancel (may be NULL) ends reading
+ * early.  Any thread may call these functions. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_INPUTS_H
 #define MOE_RUNTIME_PLAN_PLAN_INPUTS_H
 
@@ -12,58 +13,63 @@
 
 #include <limits.h>
 
-/* A container, a checkpoint, or a directory with only config.json (told by what is in it). */
+/* Opens a container, a checkpoint, or a directory with only config.json; the files in `path` tell which. */
 enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, struct moe_err *err);
 
 /* What makes statistics doubtful. */
 struct moe_stats_doubts {
-    int64_t rounded;         /* counts that were fractions */
-    int32_t beyond;          /* rows of layers for multi-token prediction */
-    int32_t layers, empty;   /* MoE layers; those without one token */
-    int32_t never, experts;  /* the most experts of a layer that has tokens that got none; of how many */
+    int64_t rounded;         /* how many counts were fractions, and were rounded */
+    int32_t beyond;          /* how many rows are of layers for multi-token prediction, and were left out */
+    int32_t layers, empty;   /* how many MoE layers there are; how many of them have no token */
+    int32_t never, experts;  /* of the experts of a layer that has tokens, how many at most have none */
 };
-/* Of statistics with the model's rows, over all windows. */
+/* Fills *d from statistics with one row for each MoE layer of the model, over all windows. */
 void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d);
 
+/* Where statistics come from: paths that were given, the container's routing.json, or nowhere. */
 enum moe_stats_origin { MOE_STATS_GIVEN, MOE_STATS_CONTAINER, MOE_STATS_NONE };
-/* One row for each MoE layer of the model.  Each file's windows, at most `max_windows` of them (neighbours
- * added up), follow each other in the order of paths.  No paths: the container's routing.json; without one
- * every expert counts 1.  MOE_UNSUPPORTED: the model has no experts. */
+/* Reads statistics with one row for each MoE layer of the model.  The windows of the files follow each other
+ * in the order of paths [n]; where a file has more than max_windows, neighbours are added up.  Without paths
+ * the container's routing.json is read; where there is none, every expert counts 1.  MOE_UNSUPPORTED: the
+ * model has no experts. */
 enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origin *origin,
                                     const struct moe_source *src, const char *const *paths, size_t n,
                                     int32_t max_windows, const struct moe_cancel *cancel,
                                     struct moe_err *err);
 
-/* The same of a plan's layers, without the model.  MOE_MISMATCH when experts or layers are not the plan's. */
+/* Reads statistics with one row for each layer of a plan, where the model is not at hand.  MOE_MISMATCH when
+ * they have another number of experts, or lack a layer of the plan. */
 enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p, const char *const *paths,
                                 size_t n, int32_t max_windows, const struct moe_cancel *cancel,
                                 struct moe_err *err);
 
-/* Is the plan of this model, as far as that can be known? MOE_MISMATCH when it was made for a checkpoint
- * of the same form with other weights: a fine-tune sends its tokens to other experts.  Of another form
- * (the same model in another type, say), or when either side does not say, it is taken.  Reads samples of
- * a checkpoint, when the plan says what they were (formats/container/identity.h). */
+/* MOE_MISMATCH when the plan was made for a checkpoint of the same form with other weights (form and weights
+ * as in formats/container/identity.h): a fine-tune sends its tokens to other experts.  A plan for another
+ * form is accepted, since that may be the same model in another type, and so is a plan when the identity of
+ * either side is not known.  When the plan identifies weights, samples of a checkpoint are read. */
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    const struct moe_cancel *cancel, struct moe_err *err);
 
-/* --ranks cuts an engine's file; a plan.json says for how many ranks it is, and may not be contradicted.
- * ranks: 0: not said. */
+/* MOE_MISMATCH when the user has given another number of ranks than the plan is for (0: the user gave none).
+ */
 enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
                                    struct moe_err *err);
 
-/* The container that a plan was made for: `given` (may be NULL), or the directory that the plan lies in when
- * that is a container, or the path that it names.  MOE_USAGE when none of the three is there. */
+/* Finds the container for which a plan was made: `given`, or (given NULL) the directory of the plan's file
+ * when that is a container, or the path that the plan names.  MOE_USAGE when the plan names none,
+ * MOE_NOT_FOUND when nothing is at the path that it names. */
 enum moe_code moe_plan_find_model(const struct moe_plan *p, const char *plan_path, const char *given,
                                   char path[PATH_MAX], struct moe_err *err);
 
-/* A plan.json as text and as JSON, for what is in it beside the slots; path may be "-".  Of an engine's file
- * MOE_UNSUPPORTED says whose it is.  Nothing is owned on failure. */
+/* A plan.json as text and as JSON, for callers that need more of it than the slots. */
 struct moe_plan_text {
-    const char *path;
-    char *text; /* `bytes`, and a zero */
+    const char *path; /* for messages */
+    char *text;       /* [bytes], and a NUL behind them */
     size_t bytes;
     cJSON *root;
 };
+/* Reads a plan.json; path "-" is standard input.  MOE_UNSUPPORTED, naming the engine, for the plan of another
+ * engine.  On failure there is nothing to release. */
 enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
                                 struct moe_err *err);
 void moe_plan_text_release(struct moe_plan_text *t);

@@ -9,39 +9,45 @@
 #include "base/io.h"
 #include "runtime/plan/plan-search.h"
 
-/* Loops over ranks, slots and steps end when moe_is_cancelled: a layer that is then no good is given to
- * nobody, because whoever runs them calls moe_cancel_check before using it. */
+/* Once `cancel` is cancelled, the functions below return early and may leave the layer unfinished: their
+ * caller calls moe_cancel_check before it uses the layer. */
 struct moe_place {
     int32_t ranks, experts, windows, slots;
-    int32_t floor;          /* copies each expert has at least */
-    int32_t per_node;       /* ranks a node; ranks: one node */
-    const double *w;        /* [experts][windows] load, scaled */
-    int32_t *first;         /* [ranks + 1] */
-    int32_t *slot;          /* [slots]; -1: empty */
-    int32_t *fill;          /* [ranks] slots in use, while they are filled */
-    int32_t *count;         /* [experts] copies */
-    uint8_t *has;           /* [ranks][experts] the rank holds a copy */
-    double *piece;          /* [experts][windows] w / count */
-    double *size;           /* [experts] the largest of them over windows */
-    double *load;           /* [ranks][windows] */
-    /* [ranks][ranks] load that one rank takes over when the other is lost (plan-place.c); NULL unless the
+    int32_t floor;          /* the least number of copies that an expert may have */
+    int32_t per_node;       /* ranks of a node; equal to `ranks` when all are one node */
+    const double *w;        /* [experts][windows] loads, scaled as plan-search.h says */
+    int32_t *first;         /* [ranks + 1] rank r has slots first[r] to first[r + 1] - 1 */
+    int32_t *slot;          /* [slots] the expert in each slot; -1: it is empty */
+    int32_t *fill;          /* [ranks] while slots are filled: how many of a rank are filled */
+    int32_t *count;         /* [experts] how many copies an expert has */
+    uint8_t *has;           /* [ranks][experts] 1: the rank holds a copy of the expert */
+    double *piece;          /* [experts][windows] the load of one copy: w / count */
+    double *size;           /* [experts] the largest piece of an expert over windows */
+    double *load;           /* [ranks][windows] the sum of the pieces on a rank */
+    /* [ranks][ranks] the load that one rank takes over when the other is lost (plan-place.c); NULL unless the
      * plan is to survive the loss of one rank */
     double *pair;
-    int32_t *home;          /* [experts] sum of rank + 1 over its ranks: of two, one gives the other */
+    /* [experts] the sum of (rank + 1) over the ranks that hold the expert, so that of two ranks one tells the
+     * other */
+    int32_t *home;
     double max_pair;        /* the largest value that `pair` may have (plan-place.c) */
-    double *cost;           /* [ranks] the largest over windows */
+    double *cost;           /* [ranks] the largest load of a rank over windows */
     int32_t *order, *had;   /* [experts] scratch */
     int32_t *kept;          /* [slots] scratch */
     int32_t *holders;       /* [ranks] scratch: the ranks that hold one expert */
-    double mean;
+    double mean;            /* the mean load of a rank */
     const struct moe_cancel *cancel;
-    /* copies are given so that the largest piece is small when this many copies of each expert are lost; at
-     * most floor - 1 */
+    /* moe_place_counts makes the largest piece small as it is after the loss of this many copies of every
+     * expert; at most floor - 1 */
     int32_t lose;
-    int64_t work;           /* evaluations left: the search ends by counting, not by the clock */
+    /* comparisons that the search may still make: since it ends by counting and not by the clock, it gives
+     * the same plan on every machine */
+    int64_t work;
     struct moe_arena arena;
 };
 
+/* Opens the state of one row of the task's statistics, with its loads and without experts in slots.  *s is
+ * NULL on failure. */
 enum moe_code moe_place_open(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
                              struct moe_err *err);
 void moe_place_close(struct moe_place **s);
@@ -61,23 +67,26 @@ void moe_place_empty(struct moe_place *s);
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e);
 /* Puts a copy of e on the rank where the cost is least. */
 void moe_place_one(struct moe_place *s, int32_t e);
-/* Computes piece, size, load, cost and has from slot and count. */
+/* Computes count, piece, size, load, cost, has, home and pair from slot. */
 void moe_place_loads(struct moe_place *s);
 /* Gives experts whose copies all lie in one node a copy in another node, as far as possible
  * (plan-nodes.c). */
 void moe_place_nodes(struct moe_place *s);
 /* Whether the copies of e, without the one on rank `gone` (-1: all), lie in two nodes or more. */
 bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone);
-/* Whether the copy of e on this rank may go: the others still lie in two nodes, if all do now. */
+/* Whether the copy of e on this rank may be removed: the others still lie in two nodes or more, or only one
+ * is left, or all lie in one node now. */
 bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e);
-/* Exchanges slots until the largest cost is at most goal, or nothing helps (plan-exchange.c). */
+/* Exchanges slots until the largest cost is at most goal, no step lowers it, or `work` is used up
+ * (plan-exchange.c). */
 void moe_place_exchange(struct moe_place *s, double goal);
-/* Whether rank `to` may get a copy of e, so that no limit max_pair is exceeded.  from: the rank which e
- * leaves; -1: none. */
+/* Whether rank `to` may get a copy of e without a value of `pair` above max_pair.  from: the rank that the
+ * copy leaves; -1: it is a new copy. */
 bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
 /* Updates `pair` (plan-place.c) when e comes to `rank` (sign 1) or leaves it (-1), before `has` changes. */
 void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign);
-void moe_place_loosen(struct moe_place *s, double by); /* raises max_pair by this factor */
+void moe_place_loosen(struct moe_place *s, double by); /* raises max_pair by this factor at least */
+/* The largest cost; *rank (may be NULL) is the rank that has it. */
 double moe_place_max(const struct moe_place *s, int32_t *rank);
 
 static inline bool moe_place_has(const struct moe_place *s, int32_t r, int32_t e)
@@ -104,22 +113,26 @@ static inline double moe_place_cost_with(const struct moe_place *s, int32_t r, i
     return max;
 }
 
-/* Starts from an old plan: what fits of it stays in its slots, the rest is filled. */
+/* Fills all slots from an old plan: experts stay on their ranks as far as these have room, and the other
+ * slots get copies as in a fresh plan. */
 void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
-/* Changes few slots of `old` until the largest cost is at most goal, by about `work` comparisons; old NULL:
- * any slots. */
+/* Changes few slots of `old` until the largest cost is at most goal or about `work` comparisons are made.
+ * old NULL: it may change any slots. */
 enum moe_code moe_place_refine(struct moe_place *s, const struct moe_plan_layer *old, double goal,
                                int64_t work, struct moe_err *err);
 /* Renames ranks with equally many slots, so that as many experts as possible stay where they were. */
 enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from,
                                 const struct moe_plan_layer *old, struct moe_err *err);
+/* How many slots hold an expert that was not on their rank in the old plan. */
 int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from,
                         const struct moe_plan_layer *old);
-/* Orders the slots of each rank by expert, except that what stays from `old` keeps its slot. */
+/* Orders the slots of each rank by expert, except that experts of the old plan keep their slots.  from, old:
+ * NULL without an old plan. */
 void moe_place_order(struct moe_place *s, const struct moe_plan *from, const struct moe_plan_layer *old);
 
-/* The optimum where the instance is small, by branch and bound: true when it was proven, s then
- * holds it if it is better. */
+/* Searches for the optimum of a small layer by branch and bound (plan-exact.c).  s becomes the best placement
+ * that was found, if that is better than s was.  True: *optimum is proven to be the least largest cost.
+ * False: the layer is too large, or the search was cut short. */
 bool moe_place_exact(struct moe_place *s, double *optimum);
 
 #endif

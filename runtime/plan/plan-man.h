@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-man.h - what the man page of moe-plan says besides its options. */
+/* runtime/plan/plan-man.h - the text of the man page of moe-plan, except its options. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_MAN_H
 #define MOE_RUNTIME_PLAN_PLAN_MAN_H
 

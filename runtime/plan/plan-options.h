@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-options.h - what moe-plan is asked for, and whether it can be. */
+/* runtime/plan/plan-options.h - the options of moe-plan and its verbs, and checks of their values.  For the
+ * tool's one thread. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_OPTIONS_H
 #define MOE_RUNTIME_PLAN_PLAN_OPTIONS_H
 
@@ -8,31 +9,33 @@
 
 struct moe_plan_options {
     struct moe_run run;
-    struct moe_plan_request ask;      /* its list of statistics is `stats` */
+    struct moe_plan_request ask;      /* ask.stats is set from `stats` below after parsing */
     struct moe_step_options step;
     const char *out, *compare, *to, *rank, *how, *model;
     struct moe_strlist stats, baselines;
     bool dry_run, force, check, layers;
 };
 
-/* What the command line says: the tables of options point into it. */
+/* The values of the command line; the tables of options point into it. */
 extern struct moe_plan_options moe_plan_asked;
-/* Planning, with the verbs verify, export, plot and stage. */
+/* The tool: planning, and the verbs verify, export, plot and stage. */
 extern const struct moe_tool moe_plan_tool;
 
-/* The first operand is a verb, or may be a model.  MOE_USAGE for none and for what looks like a verb. */
+/* Checks the first operand, a verb or a model.  MOE_USAGE when there is none, or when no file has this name
+ * and it looks like a misspelt verb. */
 enum moe_code moe_plan_options_word(const struct moe_plan_options *o, struct moe_err *err);
-/* Of planning (no verb): MOE_USAGE in a sentence.  *gpu: the one that is named. */
+/* Checks the options of planning (no verb); *gpu becomes the GPU that --gpu names. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_gpu *gpu,
                                      struct moe_err *err);
-/* Nothing stands at -o, or may be replaced, and it has to do with no other path of the
- * command (base/cli/output.h). */
+/* Checks -o: nothing is there, or it may be replaced, and it is not a path that the command reads
+ * (base/cli/output.h). */
 enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct moe_err *err);
-/* One operand, a plan, for the verb `what`; MOE_USAGE also where standard input is to be read twice. */
+/* Checks that the verb `what` has one operand, a plan.  MOE_USAGE also where standard input would be read
+ * twice. */
 enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char *what, struct moe_err *err);
-/* How many ranks a plan that does not say is for; 0: the command does not say either. */
+/* The value of --ranks, for a plan whose file does not say for how many ranks it is; 0: it was not given. */
 int32_t moe_plan_options_ranks(const struct moe_plan_options *o);
-/* Of the verb stage: --how and -o. */
+/* Checks --how and -o of the verb stage. */
 enum moe_code moe_plan_options_stage(const struct moe_plan_options *o, struct moe_err *err);
 
 #endif
