@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lower bounds on the largest load of a layer, for any placement.  In one window let w_e be the loads, G
- * ranks, S slots, c the least copies of an expert, k = floor(S / G); an expert has at most G copies.
+/* Lower bounds on the largest load of a layer, for any placement.  In one window let w_e be the load of
+ * expert e, W the sum of all, E the number of experts, G of ranks and S of slots, c the least number of
+ * copies of an expert, and k = floor(S / G) the least number of slots of a rank.  An expert with n copies
+ * lies in n pieces of load w_e / n, at most one on a rank, so that n <= G.
  *
- * mean        sum w / G.
- * piece       the least tau for which copies suffice: sum_e max(c, ceil(w_e / tau)) <= S, and tau >= w_e / G.
- * packing     suppose the largest load is L.  Then e has at least b_e = max(c, ceil(w_e / L)) copies, and
- *             f = S - sum b_e more are spread over all.  Beside any piece lie k - 1 others of other
- *             experts; all but f of them are whole pieces w_j / b_j, so together they weigh at least m,
- *             the k - 1 - f smallest of those.  So a piece is at most L - m, which asks for more copies:
- *             again, until nothing changes or the copies do not suffice, which refutes L.  The bound is
- *             the least L not refuted (by bisection).
- * pigeonhole  where S = c E, so that the copies are known.  Of the jG + 1 largest pieces some rank has j + 1,
- *             which weigh at least as much as the j + 1 smallest of these; and k - 1 - j more pieces, which
- *             weigh at least as much as the smallest there are.  The largest over j.
- * after loss  with a rank lost, W / (G - 1); and e may lose a copy, so the piece bound with
- * c_e - 1 copies to share.
- * exact       the optimum, by branch and bound, where that ended (plan-exact.c).
+ * mean        W / G.
+ * piece       the least tau so that there are enough slots for pieces of at most tau:
+ *             sum_e max(c, ceil(w_e / tau)) <= S, and w_e / tau <= G.
+ * packing     suppose that the largest load is L.  Then e has at least b_e = max(c, ceil(w_e / L)) copies,
+ *             and the remaining f = S - sum b_e slots hold further copies.  Beside any piece lie k - 1
+ *             pieces of other experts on its rank.  All but f of these belong to experts with exactly b_j
+ *             copies, so the k - 1 pieces weigh at least m, the sum of the k - 1 - f smallest w_j / b_j.  So
+ *             every piece is at most L - m, which demands more copies: the argument is repeated with L - m
+ *             in b_e until m stays the same, or the slots do not suffice, which refutes L.  The bound is the
+ *             least L that is not refuted, found by bisection.
+ * pigeonhole  for S = c E, where every expert has exactly c copies.  For every j some rank holds j + 1 of
+ *             the jG + 1 largest pieces.  These weigh at least as much as the j + 1 smallest of the jG + 1,
+ *             and its other k - 1 - j pieces at least as much as the smallest pieces of all.  The bound is
+ *             the largest sum over j.
+ * after loss  when one rank is lost: W / (G - 1), and the piece bound where one copy of every expert may be
+ *             lost, so that an expert with n copies has pieces of w_e / (n - 1).
+ * exact       the optimum, where branch and bound finds it (plan-exact.c).
  *
- * Over several windows each bound is the largest of the windows'. */
+ * Over several windows each bound is the largest of those of the windows. */
 #include "runtime/plan/plan-internal.h"
 
 #include <math.h>
@@ -30,6 +35,8 @@ const char *moe_bound_name(enum moe_bound_kind k)
     return names[k];
 }
 
+/* One window of a layer.  w: loads; piece, b: scratch, [experts] like w.  lose: 1 for the bound after a
+ * loss. */
 struct window {
     const double *w;
     double *piece;
@@ -48,7 +55,7 @@ static int32_t need(const struct window *x, double w, double tau)
     return n > x->ranks ? x->ranks + 1 : n > x->floor ? (int32_t)n : x->floor;
 }
 
-/* The same where one copy may be lost. */
+/* The same, for pieces of at most tau after one copy is lost. */
 static int32_t lossy_need(const struct window *x, double w, double tau)
 {
     struct window one = *x;
@@ -56,6 +63,7 @@ static int32_t lossy_need(const struct window *x, double w, double tau)
     return need(&one, w, tau) + 1;
 }
 
+/* Whether there are enough slots for pieces of at most tau. */
 static bool piece_fits(const struct window *x, double tau)
 {
     int64_t sum = 0;
@@ -73,7 +81,7 @@ static int rising(const void *p, const void *q)
     return (a > b) - (a < b);
 }
 
-/* Not refuted by the argument of "packing"? */
+/* Whether the argument of "packing" does not refute a largest load of l. */
 static bool packing_fits(const struct window *x, double l)
 {
     int32_t others = x->slots / x->ranks - 1;
@@ -81,8 +89,8 @@ static bool packing_fits(const struct window *x, double l)
     for (int round = 0; round < 64; round++) {
         int64_t left = x->slots;
         for (int32_t e = 0; e < x->experts; e++) {
-            /* m counts the smallest pieces, which may be e's own: then the next smallest takes
-             * its place, which is no less */
+            /* m may count e's own piece.  Then another piece lies in its place, which is not among the
+             * smallest and so weighs no less */
             x->b[e] = need(x, x->w[e], l - m);
             if (x->b[e] > x->ranks) return false;
             left -= x->b[e];
@@ -99,7 +107,8 @@ static bool packing_fits(const struct window *x, double l)
     return true;
 }
 
-/* The least value in [lo, hi] that fits, from below; hi fits. */
+/* The least value in [lo, hi] that fits, by bisection; rounded down, so that a bound stays a bound.  hi
+ * fits. */
 static double least(const struct window *x, bool (*fits)(const struct window *, double), double lo, double hi)
 {
     if (fits(x, lo)) return lo;
@@ -117,7 +126,7 @@ static double pigeonhole(const struct window *x)
     int32_t c = x->floor, n = x->experts * c, top = x->experts - 1, each = x->slots / x->ranks;
     for (int32_t e = 0; e <= top; e++) x->piece[e] = x->w[e] / c;
     qsort(x->piece, (size_t)x->experts, sizeof *x->piece, rising);
-    /* c pieces of each expert: the i-th largest is that of the i / c-th expert from the top */
+    /* every expert has c pieces, so the i-th largest piece is that of the i / c-th largest expert */
     for (int32_t j = 0; (int64_t)j * x->ranks < n; j++) {
         double sum = 0;
         for (int32_t i = 0; i <= j; i++) sum += x->piece[top - (j * x->ranks - i) / c];

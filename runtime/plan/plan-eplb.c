@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Placements of other programs, for comparison: experts in order, round robin, and DeepSeek's EPLB (the
- * steps and ties of its published eplb.py, in float32 as there, so that the result is the same slot by
- * slot). */
+/* Placements of other programs, for comparison: experts in order, round robin, and DeepSeek's EPLB.  EPLB
+ * takes the steps of its published eplb.py, in float32 and with the same ties, so that the result is the same
+ * slot by slot. */
 #include "runtime/plan/plan-search.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* The arrays of balanced_packing.  order: [n] items by falling weight; pack, place: [n] the bin of each item
+ * and its place there; fill, weight: [bins] how many items a bin has, and their weight. */
 struct eplb {
-    int32_t *order, *pack, *place, *fill; /* [n], [n], [n], [bins] */
-    float *weight;                        /* [bins] */
+    int32_t *order, *pack, *place, *fill;
+    float *weight;
 };
 
-/* Items by falling weight, ties by index: a merge sort. */
+/* Merge sort of the n items in `order` by falling weight, ties by index. */
 static void sort_falling(const float *w, int32_t *order, int32_t *tmp, int32_t n)
 {
     if (n < 2) return;
@@ -25,8 +27,7 @@ static void sort_falling(const float *w, int32_t *order, int32_t *tmp, int32_t n
     memcpy(order, tmp, (size_t)n * sizeof *order);
 }
 
-/* n items into bins of n / bins each: the heaviest first, into the lightest bin with room.  pack[i],
- * place[i]: where item i went. */
+/* Puts n items into bins of n / bins items each: the heaviest item first, into the lightest bin with room. */
 static void balanced_packing(struct eplb *x, const float *w, int32_t n, int32_t bins, int32_t *tmp)
 {
     int32_t each = n / bins;
@@ -44,8 +45,8 @@ static void balanced_packing(struct eplb *x, const float *w, int32_t n, int32_t 
     }
 }
 
-/* phy[0..slots): which of the n experts each slot holds: first each once, then again and again the one
- * with the most load a copy. */
+/* Decides which of the n experts each slot holds, phy [slots]: first every expert once, then again and again
+ * the one with the most load per copy. */
 static void replicate(const float *w, int32_t n, int32_t slots, int32_t *phy, int32_t *count)
 {
     for (int32_t e = 0; e < n; e++) phy[e] = e, count[e] = 1;
@@ -60,7 +61,7 @@ static void replicate(const float *w, int32_t n, int32_t slots, int32_t *phy, in
 
 struct shape { int32_t experts, slots, groups, nodes, ranks; };
 
-/* One node's experts, in its own numbers, into the slots of its ranks. */
+/* Puts the experts of one node into the slots of its ranks, out.  Experts are numbered within the node. */
 static void one_node(struct eplb *x, const float *w, const struct shape *s, int32_t *phy, int32_t *count,
                      float *piece, int32_t *tmp, int32_t *out)
 {
@@ -72,6 +73,8 @@ static void one_node(struct eplb *x, const float *w, const struct shape *s, int3
     for (int32_t k = 0; k < slots; k++) out[x->pack[k] * each + x->place[k]] = phy[k];
 }
 
+/* The whole of EPLB: groups of experts go to nodes, then each node is placed.  mlog2log maps experts in the
+ * order of their nodes to experts of the model. */
 static void run(struct eplb *x, const float *load, const struct shape *s, int32_t *tmp, int32_t *mlog2log,
                 float *moved, int32_t *phy, int32_t *count, float *piece, int32_t *physical)
 {

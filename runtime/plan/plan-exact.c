@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The optimum of a small layer: experts by falling load, each on every set of ranks that has room, cut off
- * where the load of a rank, or the mean of what is left, is no better than the best known.  Ranks that are
- * empty and equally large are the same: only the first is tried. */
+/* Finds the optimum of a small layer by branch and bound.  Experts are placed by falling load; each is tried
+ * on every set of ranks that have room.  A branch is cut off where the load of a rank is no better than that
+ * of the best placement known.  Empty ranks with equally many slots are interchangeable, so that only the
+ * first of them is tried. */
 #include "runtime/plan/plan-internal.h"
 
 #include <string.h>
 
+/* Layers with more ranks or experts are not tried; NODES: how many partial placements are visited at most. */
 enum { RANKS = 6, EXPERTS = 12, NODES = 300000 };
 
 struct search {
@@ -19,7 +21,7 @@ struct search {
     bool found;
 };
 
-/* Is a set of ranks one of those to try?  Of ranks in the same state, a set must take the first ones. */
+/* Whether this set of ranks is tried: of interchangeable ranks it must take the first ones. */
 static bool canonical(const struct search *x, unsigned set)
 {
     for (int r = 1; r < x->s->ranks; r++)
@@ -31,6 +33,7 @@ static bool canonical(const struct search *x, unsigned set)
     return true;
 }
 
+/* Places expert number `at` and those behind it in every way that may be better than x->max. */
 static void visit(struct search *x, int32_t at)
 {
     const struct moe_place *s = x->s;

@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exchange: lower the fullest rank by swaps and by moving copies, until the bound is
- * reached or nothing helps.
+/* Exchange: lowers the load of the fullest rank by swaps and by changing copies, until the goal is reached or
+ * nothing helps.
  *
- * Each step takes the fullest rank A and the best of: one slot of A for one of another rank B; where that
- * does not help, two slots of A for two of B; where that does not help either, a copy added or given up: a
- * slot of any rank that holds an expert with copies to spare changes to another expert, so that pieces on A
- * get smaller or fewer.  A step must lower the larger of the costs it changes below A's, so steps end. */
+ * Each step takes the fullest rank A and makes the best swap of one slot of A for one of another rank B.
+ * Where no such swap helps, it makes the best swap of two slots of A for two of B.  Where that does not help
+ * either, it changes copies: a slot of any rank, whose expert has copies to spare, gets another expert, so
+ * that pieces on A get smaller or fewer.  After a step every cost that it changes is below the old cost of A,
+ * so the steps come to an end. */
 #include "runtime/plan/plan-internal.h"
 
+/* Swaps of two slots are tried for ranks with fewer slots than this; their partners may have one more. */
 enum { DOUBLES = 17 };
 
 struct step {
-    double cost;          /* the largest of the costs it changes */
-    int32_t n;            /* 0: none found; slots a side */
-    int32_t a[2], b[2];   /* slots */
-    int32_t e;            /* a copy moved: slot b[0] gets expert e; -1: a swap */
+    double cost;          /* after the step, the largest cost of the ranks that it changes */
+    int32_t n;            /* how many slots of each rank are swapped; 0: no step was found */
+    int32_t a[2], b[2];   /* these slots */
+    int32_t e;            /* a change of copies: slot b[0] gets expert e; -1: a swap */
 };
 
-/* May e come to rank r, leaving rank `from`, with nodes in mind?  Not to a node that has a copy and is
- * another than the one left. */
+/* Whether the rule for nodes lets a copy of e come to rank r from rank `from` (-1: a new copy): not when
+ * another rank of r's node holds e, unless the copy comes from this node. */
 static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32_t e)
 {
     if (s->per_node >= s->ranks || (from >= 0 && r / s->per_node == from / s->per_node)) return true;
@@ -37,7 +39,8 @@ static bool may_swap(const struct moe_place *s, int32_t a, int32_t b, int32_t e,
 
 /* ---- one for one ---- */
 
-/* A gives e and gets f: the difference d must take A below the best cost found, and not lift B above it. */
+/* Rank a gives e and gets f, so that d, the difference of their pieces, goes from a to b: both must come out
+ * below the best cost that was found so far. */
 static void pairs_one_window(const struct moe_place *s, int32_t a, int32_t b, struct step *best)
 {
     double ca = s->cost[a], cb = s->cost[b];
@@ -86,6 +89,7 @@ static struct step best_pair(struct moe_place *s, int32_t a, double below)
 
 /* ---- two for two ---- */
 
+/* The cost of rank r with the experts in[0], in[1] instead of out[0], out[1]. */
 static double two_cost(const struct moe_place *s, int32_t r, const int32_t *out, const int32_t *in)
 {
     double m = 0;
@@ -145,7 +149,7 @@ static void doubles_with(const struct moe_place *s, int32_t a, int32_t b, struct
         }
 }
 
-/* The ranks by rising cost, in s->fill, which packing needs no more. */
+/* Sorts the ranks by rising cost into s->fill, which only packing needs otherwise. */
 static void sort_ranks(struct moe_place *s)
 {
     for (int32_t r = 0; r < s->ranks; r++) {
@@ -155,7 +159,8 @@ static void sort_ranks(struct moe_place *s)
     }
 }
 
-/* The first rank with which it helps enough, from the emptiest on. */
+/* The best swap of two slots of a.  Partners are tried from the emptiest rank on, until a swap reaches the
+ * goal. */
 static struct step best_double(struct moe_place *s, int32_t a, double below, double goal)
 {
     struct step best = { .cost = below };
@@ -171,8 +176,9 @@ static struct step best_double(struct moe_place *s, int32_t a, double below, dou
     return best;
 }
 
-/* ---- a copy more of one expert, one less of another: slot k, which holds f, gets e ---- */
+/* ---- one copy more of e and one less of f: a slot that holds f gets e ---- */
 
+/* The cost of rank r when a slot of rank `at` that holds f gets e. */
 static double changed_cost(const struct moe_place *s, int32_t r, int32_t at, int32_t f, int32_t e)
 {
     double m = 0;
@@ -190,7 +196,8 @@ static double changed_cost(const struct moe_place *s, int32_t r, int32_t at, int
     return m;
 }
 
-/* The largest cost after it, over the ranks that it changes; stops above `below`. */
+/* The largest cost after that change, over the ranks that it changes; or any cost of `below` or more, when it
+ * is not less. */
 static double copy_cost(const struct moe_place *s, int32_t at, int32_t f, int32_t e, double below)
 {
     double m = changed_cost(s, at, at, f, e);
@@ -226,6 +233,7 @@ static struct step best_copy(struct moe_place *s, int32_t a, double below)
 
 /* ---- steps ---- */
 
+/* Adds up the load of rank r anew. */
 static void reload(struct moe_place *s, int32_t r)
 {
     s->cost[r] = 0;

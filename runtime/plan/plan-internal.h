@@ -24,8 +24,8 @@ struct moe_place {
     double *piece;          /* [experts][windows] the load of one copy: w / count */
     double *size;           /* [experts] the largest piece of an expert over windows */
     double *load;           /* [ranks][windows] the sum of the pieces on a rank */
-    /* [ranks][ranks] the load that one rank takes over when the other is lost (plan-place.c); NULL unless the
-     * plan is to survive the loss of one rank */
+    /* [ranks][ranks] the load that one rank has, once the other is lost, of the experts that both hold
+     * (plan-place.c); NULL unless the plan is to survive the loss of just one rank */
     double *pair;
     /* [experts] the sum of (rank + 1) over the ranks that hold the expert, so that of two ranks one tells the
      * other */

@@ -20,12 +20,12 @@ int32_t moe_place_moves(const struct moe_place *s, const struct moe_plan *from,
     return n;
 }
 
-/* ---- keeping: into the slots of s, -1 where nothing is kept; counts are of what is kept ---- */
+/* ---- keeping old slots: s->slot gets the experts that are kept, -1 elsewhere; s->count counts them ---- */
 
 static int32_t capacity(const struct moe_place *s, int32_t r) { return s->first[r + 1] - s->first[r]; }
 
-/* Of the kept slots in [first, end), or of all ranks: the one whose expert has most copies above
- * the floor; -1: none has. */
+/* Of the slots in [first, end) that are kept, the one whose expert has the most copies; -1: none has more
+ * than the floor. */
 static int32_t most_spare(const struct moe_place *s, int32_t first, int32_t end)
 {
     int32_t best = -1;
@@ -36,12 +36,13 @@ static int32_t most_spare(const struct moe_place *s, int32_t first, int32_t end)
     return best;
 }
 
-/* The slots of a rank as they were; where it has fewer than before, experts with most copies go first. */
+/* Keeps the slots of one rank.  Where it has fewer slots than before, the experts with the most copies are
+ * dropped first. */
 static void take_over(struct moe_place *s, int32_t r, const struct moe_plan_layer *old)
 {
     int32_t first = old->first[r], n = old->first[r + 1] - first, room = r < s->ranks ? capacity(s, r) : 0,
             k = r < s->ranks ? s->first[r] : 0;
-    /* no expert is on a rank twice: it fits */
+    /* a rank holds no expert twice, so n is at most the length of s->had */
     for (int32_t i = 0; i < n; i++) s->had[i] = old->slot[first + i];
     for (int32_t left = n; left > room; left--) {
         int32_t drop = -1;
@@ -58,7 +59,7 @@ static void take_over_all(struct moe_place *s, const struct moe_plan *from, cons
 {
     for (int32_t e = 0; e < s->experts; e++) s->count[e] = moe_plan_copies(old, e, NULL);
     for (int32_t k = 0; k < s->slots; k++) s->slot[k] = -1;
-    for (int32_t r = s->ranks; r < from->ranks; r++) take_over(s, r, old); /* gone: their copies first */
+    for (int32_t r = s->ranks; r < from->ranks; r++) take_over(s, r, old); /* these ranks are gone */
     for (int32_t r = 0; r < s->ranks && r < from->ranks; r++) take_over(s, r, old);
 }
 
@@ -70,7 +71,7 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
         used += s->count[e];
         need += s->count[e] < s->floor ? s->floor - s->count[e] : 0;
     }
-    /* others have too few */
+    /* experts with too few copies need slots: take them from experts with copies to spare */
     for (int32_t k; s->slots - used < need && (k = most_spare(s, 0, s->slots)) >= 0; used--) {
         s->count[s->slot[k]]--;
         s->slot[k] = -1;
@@ -88,12 +89,13 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
     moe_place_loads(s);
 }
 
-/* ---- renaming: ranks with equally many slots, so that most experts stay: an assignment problem ---- */
+/* ---- renaming ranks that have equally many slots, so that most experts stay: an assignment problem ---- */
 
-enum { RELABEL_MAX = 512 }; /* its time grows with the cube */
+enum { RELABEL_MAX = 512 }; /* more ranks are not renamed: the time grows with the cube of their number */
 
-/* n x n costs; match[j] gets the row of column j (Hungarian method with
- * potentials, rows added one by one). */
+/* Assigns each row of cost [n][n] to a column so that the sum of the costs is least: match[j] becomes the row
+ * of column j.  It is the Hungarian method with potentials u and v; rows are added one by one.  All other
+ * arrays are [n + 1]. */
 static void assign(const int32_t *cost, int32_t n, int32_t *match, int64_t *u, int64_t *v, int64_t *low,
                    int32_t *way, bool *used, const struct moe_cancel *cancel)
 {
@@ -139,7 +141,7 @@ enum moe_code moe_place_relabel(struct moe_place *s, const struct moe_plan *from
     bool *used = MOE_NEWN(&a, bool, n + 1);
     bool ok = cost && match && way && u && v && low && used;
     if (ok) {
-        for (int32_t i = 0; i < n; i++) /* row: a rank of the fresh plan; column: the name it gets */
+        for (int32_t i = 0; i < n; i++) /* row: a rank of the fresh plan; column: its new number */
             for (int32_t j = 0; j < n; j++) {
                 int32_t *c = &cost[(int64_t)i * n + j];
                 *c = capacity(s, i) == capacity(s, j) ? 0 : bad;

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies on different nodes: no expert of two copies or more shall have all of them in one node.
+/* Spreads copies over nodes: an expert with two copies or more shall not have all of them in one node.
  *
- * Packing avoids that as long as other nodes have room, and may run out of it.  Each step here frees one
- * expert e whose copies all lie in node N: a copy of e changes places with an expert f of another node, or e
- * gets a slot there of an f that has copies to spare.  f must not be caught itself then: it has two copies
- * outside of N, or one copy in all.  Such an f exists whenever the nodes other than N have as many slots as
- * there are experts (else each would have one copy there at most, and e has none), so what can be held is
- * held.  Of all steps that do it the one with the least largest load is taken.  Later steps of the search
- * keep it so: moe_place_spares says which copies they may take away. */
+ * Packing observes this rule as long as other nodes have room, which may run out.  Each step here mends it
+ * for one expert e whose copies all lie in one node N: a copy of e changes places with an expert f of another
+ * node, or e gets a slot of another node whose expert f has copies to spare.  The step must not break the
+ * rule for f: f must have two copies outside of N, or one copy in all.  Such an f exists whenever the nodes
+ * other than N have at least as many slots as there are experts (else every expert would have at most one
+ * copy there, and e none), so the rule is kept wherever that is possible.  Of all such steps the one with the
+ * least largest load is taken.  The steps of the search that follow keep the rule: moe_place_spares says
+ * which copies they may remove. */
 #include "runtime/plan/plan-internal.h"
 
 #include <string.h>
 
 struct step {
-    double cost;      /* the largest load of a rank that changes */
-    int32_t slot, at; /* slot `at`, of another node, gets e; `slot` gets what was there, -1: nothing does */
+    double cost;      /* the largest load of the ranks that the step changes */
+    int32_t slot, at; /* slot `at` of another node gets e; `slot` (-1: none) gets the expert that was there */
 };
 
-/* Do the copies of e, without that on rank `gone` (-1: with all), lie in two nodes or more? */
 bool moe_place_spread(const struct moe_place *s, int32_t e, int32_t gone)
 {
     int32_t node = -1;
@@ -35,7 +35,7 @@ bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e)
     return moe_place_spread(s, e, rank) || !moe_place_spread(s, e, -1);
 }
 
-/* Of every expert: copies outside of the node. */
+/* s->had gets, for every expert, how many of its copies lie outside of the node. */
 static void count_outside(struct moe_place *s, int32_t node)
 {
     memset(s->had, 0, (size_t)s->experts * sizeof *s->had);
@@ -44,7 +44,7 @@ static void count_outside(struct moe_place *s, int32_t node)
             s->had[s->slot[k]]++;
 }
 
-/* e on rank a and f in slot `at` of rank b change places. */
+/* Tries to let e and f, the expert in slot `at` of rank b, change places. */
 static void try_swaps(const struct moe_place *s, int32_t e, int32_t b, int32_t at, struct step *best)
 {
     int32_t f = s->slot[at], node = s->holders[0] / s->per_node;
@@ -60,7 +60,7 @@ static void try_swaps(const struct moe_place *s, int32_t e, int32_t b, int32_t a
     }
 }
 
-/* Slot `at` gets e instead of f: only where no two slots can change places. */
+/* Tries to give slot `at` of rank b to e instead of f, if no two slots can change places. */
 static void try_copy(const struct moe_place *s, int32_t e, int32_t b, int32_t at, struct step *best)
 {
     int32_t f = s->slot[at];

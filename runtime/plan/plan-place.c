@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* With more ranks than this, the loads of pairs of ranks are not tracked: they would take too much memory. */
 enum { PAIRS_MAX = 1024 };
-/* Two ranks may have experts in common whose load is this share of the mean load of a rank. */
+/* The first limit of `pair`, as a share of the mean load of a rank. */
 static const double PAIR_SHARE = 0.3;
 
 void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean)
@@ -96,9 +97,12 @@ void moe_place_close(struct moe_place **s)
     *s = NULL;
 }
 
-/* ---- copies: a heap of experts by load a copy; the next copy goes to the top.  Attains the least largest
- * piece there is (with s->lose: the least largest piece after so many copies of it are lost). ---- */
+/* ---- how many copies ----
+ *
+ * Experts are in a heap by load per copy, and the next copy goes to the expert at the top.  This attains the
+ * least largest piece that is possible (with s->lose: after that many copies of every expert are lost). */
 
+/* The largest load of e over windows. */
 static double largest(const struct moe_place *s, int32_t e)
 {
     double m = 0;
@@ -132,7 +136,7 @@ void moe_place_more(struct moe_place *s, int32_t left)
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, heap, i, n);
     while (left > 0 && n > 0) {
         int32_t e = heap[0];
-        if (s->count[e] == s->ranks) heap[0] = heap[--n]; /* on every rank */
+        if (s->count[e] == s->ranks) heap[0] = heap[--n]; /* it is on every rank */
         else {
             s->size[e] = largest(s, e) / (++s->count[e] - s->lose);
             left--;
@@ -149,11 +153,12 @@ void moe_place_counts(struct moe_place *s)
 
 /* ---- pairs of ranks ----
  *
- * When a rank is lost, the other ranks that hold its experts take over their tokens.  pair[a][b] is the
- * load that rank b takes over when rank a is lost: w / (c - 1) for each expert of load w with c copies, two
- * of them on a and b.  max_pair limits it, so that the loss of a rank does not fall on one other rank. */
+ * When a rank is lost, the other ranks that hold its experts take over their tokens.  pair[a][b] is the load
+ * that rank b has, once rank a is lost, of the experts that both hold: w / (c - 1) for each such expert of
+ * load w with c copies.  max_pair limits it, so that the load of a lost rank does not fall on one other
+ * rank. */
 
-/* What each other rank that holds e takes over of it when one of them is lost. */
+/* The load of e on each rank that still holds it when one rank with a copy is lost. */
 static double taken_over(const struct moe_place *s, int32_t e)
 {
     return s->size[e] * s->count[e] / (s->count[e] - 1);
@@ -177,7 +182,7 @@ void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sig
         if (q != rank && moe_place_has(s, q, e)) pair_change(s, rank, q, sign * taken_over(s, e));
 }
 
-/* Whether ranks `to` and q may have e in common: always when they have nothing in common yet. */
+/* Whether ranks `to` and q may both hold e; they always may when they have no other expert in common. */
 static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
 {
     double now = s->pair[(int64_t)to * s->ranks + q];
@@ -198,7 +203,7 @@ bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, i
 
 void moe_place_loosen(struct moe_place *s, double by)
 {
-    /* the load that one rank takes over from each of the others, if all take over the same */
+    /* the value of `pair` if it were the same for all pairs and experts had two copies */
     double even = 2 * s->mean / (s->ranks - 1);
     s->max_pair = by * (even > s->max_pair ? even : s->max_pair);
 }
@@ -256,7 +261,7 @@ static void make_room(struct moe_place *s, int32_t e)
     }
 }
 
-/* The same as moe_place_pair_takes(s, to, -1, e), when the first n of s->holders are the ranks that hold
+/* The same as moe_place_pair_takes(s, to, -1, e), where the first n of s->holders are the ranks that hold
  * e. */
 static bool pairs_take(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
 {
@@ -274,7 +279,7 @@ void moe_place_one(struct moe_place *s, int32_t e)
         if (moe_place_has(s, r, e)) s->holders[holders++] = r;
     for (int32_t r = 0; r < s->ranks; r++) {
         if (!room(s, r) || moe_place_has(s, r, e)) continue;
-        /* a copy on another node first, and not with the same other rank as many experts then */
+        /* prefer nodes with few copies of e, then ranks whose values of `pair` stay below the limit */
         int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
         if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
     }
@@ -296,7 +301,7 @@ void moe_place_empty(struct moe_place *s)
 void moe_place_pack(struct moe_place *s)
 {
     int32_t *order = s->order, n = s->experts;
-    moe_place_empty(s); /* sizes too */
+    moe_place_empty(s); /* this computes `size`, too */
     for (int32_t e = 0; e < n; e++) order[e] = e;
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, order, i, n);
     while (n > 0) {
@@ -305,10 +310,10 @@ void moe_place_pack(struct moe_place *s)
         order[0] = order[--n];
         sift(s, order, 0, n);
     }
-    if (!moe_is_cancelled(s->cancel)) moe_place_loads(s); /* else slots are empty */
+    if (!moe_is_cancelled(s->cancel)) moe_place_loads(s); /* else some slots may be empty */
 }
 
-/* ---- loads from slots, added up in the order of slots ---- */
+/* ---- loads, added up in the order of slots so that the same slots always give the same loads ---- */
 
 void moe_place_loads(struct moe_place *s)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Refines a placement by changing few slots of an old plan.  The excess is the load above the goal, added
- * up over all ranks.  Each step is the one that removes most excess for each slot that changes: it swaps
- * two slots, or gives a slot of one expert to another one.
+/* Refines a placement by changing few slots of an old plan.  The excess of a rank is its load above the goal;
+ * the search lowers the sum of the excess of all ranks.  Each step is the one that removes most excess for
+ * each slot that changes: it swaps two slots, or gives a slot of one expert to another one.
  *
  * A step changes few ranks, so the best swap of two ranks is kept until one of them changes.  For a slot
  * that gets another expert an upper bound of what it can remove is computed first, which is fast: it is the
@@ -12,18 +12,19 @@
 #include <string.h>
 
 enum {
-    /* Ranks looked at for a step: all of those above the goal would make little difference, and take time. */
+    /* A step considers this many of the fullest ranks.  To consider all ranks above the goal would take
+     * longer and make little difference. */
     FULLEST = 8,
 };
 
-/* Slots a and b change places (e < 0), or slot b gets expert e; score: excess that goes for each slot moved,
- * 0: no step. */
+/* Slots a and b change places (e < 0), or slot b gets expert e.  score: the excess that the step removes for
+ * each slot that it moves; 0: there is no step. */
 struct step {
     double score;
     int32_t a, b, e;
 };
 
-/* The best swap of two ranks, as it was when they had these versions. */
+/* The best swap of two ranks, a and b, as it was when their versions were of_a and of_b. */
 struct kept {
     struct step best;
     uint32_t of_a, of_b;
@@ -31,33 +32,34 @@ struct kept {
 
 struct refine {
     struct moe_place *s;
-    uint8_t *was;  /* [ranks][experts] in the old plan */
-    int32_t *hold; /* [experts][ranks]: ranks that hold it, count[e] of them */
-    double *share; /* [experts][windows] its load on a rank with a copy more */
-    double *up;    /* [experts][windows] how its load on a rank changes with a copy more */
-    double *down;  /* the same with a copy less */
-    double *gain; /* [experts] excess that goes from the ranks that hold it with a copy more */
-    double *over; /* [ranks] above the goal */
-    int32_t *top; /* [ranks] the window in which it has most */
-    uint32_t *version;    /* [ranks] counts changes of what lies there and how much that is */
-    struct kept *kept;    /* [FULLEST][ranks] */
-    int32_t row[FULLEST]; /* whose swaps a row of `kept` has; -1: nobody's */
-    int32_t *spare;       /* [slots] slots whose expert has more copies than it must */
+    uint8_t *was;         /* [ranks][experts] 1: the rank held the expert in the old plan */
+    int32_t *hold;        /* [experts][ranks] the ranks that hold an expert, count[e] of them */
+    double *share;        /* [experts][windows] the piece of an expert if it had one copy more */
+    double *up;           /* [experts][windows] how much larger that is than its piece now (below 0) */
+    double *down;         /* the same with one copy less (above 0); up and down have a last row of zeros */
+    double *gain;         /* [experts] the excess that would go from its ranks if it had one copy more */
+    double *over;         /* [ranks] the excess of a rank */
+    int32_t *top;         /* [ranks] the window in which its load is largest */
+    uint32_t *version;    /* [ranks] incremented when its experts or their pieces change */
+    struct kept *kept;    /* [FULLEST][ranks] the best swaps of a rank with every other rank */
+    int32_t row[FULLEST]; /* which rank each row of `kept` is for; -1: none */
+    int32_t *spare;       /* [slots] slots whose expert has more copies than it must have */
     int32_t n_spare;
     double goal;
-    struct step best;
-    int64_t work; /* comparisons that are left */
+    struct step best;     /* the best step that was found so far */
+    int64_t work;         /* comparisons that are left */
     struct moe_arena arena;
 };
 
 static double above(double cost, double goal) { return cost > goal ? cost - goal : 0; }
 
+/* 1 when e would be new on rank r, compared with the old plan. */
 static int32_t is_new(const struct refine *d, int32_t r, int32_t e)
 {
     return !d->was[(int64_t)r * d->s->experts + e];
 }
 
-/* The excess of rank r with each of up to three loads added. */
+/* The excess of rank r with the loads plus - minus + change added; change may be NULL. */
 static double over_with(const struct refine *d, int32_t r, const double *plus, const double *minus,
                         const double *change)
 {
@@ -72,22 +74,24 @@ static double over_with(const struct refine *d, int32_t r, const double *plus, c
     return above(m, d->goal);
 }
 
-/* No more than that: in the window that is the worst now.  Most of what is tried is no good there already. */
+/* A lower bound of that: the excess in the window that is the worst one now.  It is computed fast, and shows
+ * of most steps that they are of no use. */
 static double over_at_top(const struct refine *d, int32_t r, const double *plus, const double *minus)
 {
     int32_t k = d->top[r];
     return above(d->s->load[(int64_t)r * d->s->windows + k] + plus[k] - minus[k], d->goal);
 }
 
+/* The row of expert e in a table [experts][windows]. */
 static const double *of(const struct moe_place *s, const double *table, int32_t e)
 {
     return table + (int64_t)e * s->windows;
 }
 
-static const double FREE =
-    1e6; /* where no slot is moved in the end, since experts go back to where they were */
+/* The factor on the score of a step that moves no slot in the end, since experts return to old ranks. */
+static const double FREE = 1e6;
 
-/* What a step of so many moves has to take away to be better than the best known. */
+/* The excess that a step with so many moves must remove to be better than the best one known. */
 static double wanted(const struct refine *d, const struct step *best, int32_t moves)
 {
     double least = best->score * (1 + 1e-12);
@@ -100,7 +104,7 @@ static struct step step_of(double gain, int32_t moves, int32_t a, int32_t b, int
     return (struct step){ moves > 0 ? gain / moves : gain * FREE, a, b, e };
 }
 
-/* As in plan-exchange.c: with nodes, copies stay on different ones. */
+/* The same as node_takes in plan-exchange.c. */
 static bool node_takes(const struct refine *d, int32_t r, int32_t from, int32_t e)
 {
     const struct moe_place *s = d->s;
@@ -114,7 +118,7 @@ static bool node_takes(const struct refine *d, int32_t r, int32_t from, int32_t 
 
 /* ---- swaps ---- */
 
-/* What a swap of e on a and f on b takes away; 0 where that is no more than `least`. */
+/* The excess that a swap of e on rank a for f on rank b removes; perhaps 0 where that is at most `least`. */
 static double swap_gain(const struct refine *d, int32_t a, int32_t b, int32_t e, int32_t f, double least)
 {
     const struct moe_place *s = d->s;
@@ -185,7 +189,7 @@ static void swaps(struct refine *d, int32_t a, struct kept *row)
 
 /* ---- copies ---- */
 
-/* What changes on the ranks that hold e or f, but r, when a slot of r gets e instead of f. */
+/* The excess that goes from the other ranks with e or f when a slot of rank r gets e instead of f. */
 static double copy_gain(const struct refine *d, int32_t r, int32_t f, int32_t e)
 {
     const struct moe_place *s = d->s;
@@ -200,7 +204,7 @@ static double copy_gain(const struct refine *d, int32_t r, int32_t f, int32_t e)
     return gain;
 }
 
-/* Slot k of rank r gets e. */
+/* Tries to give slot k of rank r to e. */
 static void copy(struct refine *d, int32_t r, int32_t k, int32_t e)
 {
     struct moe_place *s = d->s;
@@ -231,7 +235,7 @@ static void copies(struct refine *d, int32_t a)
 
 /* ---- steps ---- */
 
-/* The fullest ranks above the goal, falling. */
+/* Stores the fullest ranks, those above the goal alone, by falling cost; returns how many. */
 static int32_t fullest_ranks(const struct moe_place *s, double goal, int32_t out[FULLEST])
 {
     int32_t n = 0;
@@ -257,7 +261,7 @@ static void copy_sizes(struct refine *d, int32_t e)
     }
 }
 
-/* Who holds what, which slots can be spared, and what a copy more of each expert would take away. */
+/* Computes over, top, hold, spare and gain for the slots as they are now. */
 static void look(struct refine *d)
 {
     struct moe_place *s = d->s;
@@ -297,7 +301,7 @@ static bool best_step(struct refine *d)
     return d->best.score > 0;
 }
 
-/* The loads of the ranks that hold e change. */
+/* Notes that the loads of the ranks that hold e change. */
 static void touch(struct refine *d, int32_t e)
 {
     for (int32_t i = 0; i < d->s->count[e]; i++) d->version[d->hold[(int64_t)e * d->s->ranks + i]]++;
@@ -319,7 +323,7 @@ static void take(struct refine *d)
         s->slot[t->a] = f;
     }
     for (int32_t r = 0; r < s->ranks && s->per_node < s->ranks; r++)
-        d->version[r]++; /* what a node takes depends on all its ranks */
+        d->version[r]++; /* node_takes looks at all ranks of a node */
     moe_place_loads(s);
     if (t->e < 0) return;
     copy_sizes(d, t->e);
@@ -330,7 +334,7 @@ static bool open_refine(struct refine *d, struct moe_place *s)
 {
     struct moe_arena *a = &d->arena;
     int64_t cells = (int64_t)s->ranks * s->experts,
-            sizes = ((int64_t)s->experts + 1) * s->windows; /* the last: zeros */
+            sizes = ((int64_t)s->experts + 1) * s->windows; /* with a last row of zeros */
     d->was = moe_arena_array(a, cells, 1);
     d->hold = MOE_NEWN(a, int32_t, cells);
     d->share = MOE_NEWN(a, double, sizes);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Planning all layers: each by itself, on any thread. */
+/* Plans all layers, each by itself, on the threads of a pool. */
 #include "runtime/plan/plan-internal.h"
 
 #include "base/show.h"
@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The search stops here: closer to the bound costs more time than it saves. */
+/* The search of a layer stops at this share above its bound: to come closer costs more time than it saves. */
 static const double CLOSE = 3e-4;
 /* A layer that is further above its bound than this is searched once more, by other steps. */
 static const double FAR = 1e-3;
-/* Comparisons of a layer, about 0.1 s and a quarter of it: where the goal is out of
- * reach, moving slots ends here. */
+/* Where the goal is out of reach, moe_place_refine ends after this many comparisons in a layer: they take
+ * about 0.1 s, and a quarter of it. */
 enum { REFINE_WORK = 20000000, POLISH_WORK = REFINE_WORK / 4 };
 
 enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err *err)
@@ -47,6 +47,7 @@ enum moe_code moe_plan_task_check(const struct moe_plan_task *t, struct moe_err 
 
 /* ---- one layer ---- */
 
+/* Plans a layer from nothing; lose: as in struct moe_place. */
 static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
                                 int32_t lose, double goal, struct moe_err *err)
 {
@@ -61,11 +62,12 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
     return MOE_OK;
 }
 
-/* Exchange asks each step to lower the fullest rank and to leave no two ranks much in common, and
- * --survive and nodes leave few such steps, so that it ends early.  Here ranks may first have more in
- * common.  Where that is not enough, they may have anything in common, and the search that moves slots of
- * an old plan goes on: it lowers the sum of all that is above the goal, and with no old plan every step is
- * free.  What is best stays. */
+/* Improves a layer that is still far above its bound.  Each step of moe_place_exchange has to lower the
+ * fullest rank, and may not leave two ranks with too much in common (max_pair).  With --survive and nodes
+ * there are few such steps, so that it ends early.  So first max_pair is raised and exchanging goes on.
+ * Where that is not enough, moe_place_refine goes on, which knows no such limit and lowers the sum of the
+ * loads above the goal (without an old plan all steps cost it the same), and then moe_place_exchange without
+ * the limit.  The best placement stays. */
 static enum moe_code polish(struct moe_place *s, double goal, double far, struct moe_err *err)
 {
     if (s->pair) {
@@ -84,8 +86,9 @@ static enum moe_code polish(struct moe_place *s, double goal, double far, struct
     return MOE_OK;
 }
 
-/* Where ranks may be lost, spare copies go first to what would be largest after the loss; that may
- * not cost balance before it. */
+/* Plans a fresh layer.  Where it must survive losses, spare copies go first to the experts whose pieces would
+ * be largest after the loss.  If the goal is not reached so, the layer is planned again with copies given
+ * out for the balance without a loss alone, and the better of the two is taken. */
 static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
                                  double goal, struct moe_err *err)
 {
@@ -102,7 +105,7 @@ static enum moe_code spare_first(struct moe_place **s, const struct moe_plan_tas
     return code;
 }
 
-/* Are copies on different nodes, of every expert that has two or more? */
+/* Whether the copies of every expert that has two or more lie in two nodes or more. */
 static bool all_spread(const struct moe_place *s)
 {
     for (int32_t e = 0; e < s->experts; e++)
@@ -110,8 +113,9 @@ static bool all_spread(const struct moe_place *s)
     return true;
 }
 
-/* With nodes fewer steps may be taken: a layer that keeps their rule when planned without them may be better.
- * Most that will not keep it are known by their packing, before they have cost much time. */
+/* The rule that copies lie on different nodes forbids many steps, so that a layer which is planned without
+ * it, and happens to keep it, may be better.  Most layers that will not keep it show that after packing,
+ * before they have cost much time. */
 static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
                                    double goal, struct moe_err *err)
 {
@@ -136,6 +140,7 @@ static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_t
     return MOE_OK;
 }
 
+/* Plans a layer without an old plan; *s is NULL on failure. */
 static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double bound,
                            struct moe_err *err)
 {
@@ -150,15 +155,16 @@ static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, 
     return code;
 }
 
-/* Whether a fresh plan, which moves most slots, is worth it: it reaches the goal, or takes away
- * half of what is above it. */
+/* Whether a fresh plan is worth its moves, since it moves most slots: it reaches the goal, or at least halves
+ * the load above the goal. */
 static bool worth_moves(double fresh, double now, double goal)
 {
     return now > goal && (fresh <= goal || fresh - goal <= (now - goal) / 2);
 }
 
-/* From the old plan by few moves; where that does not reach the goal, going on from there, or a fresh plan
- * under the names that keep most, if it is worth the moves. */
+/* Plans a layer from the old plan with few moves.  Where these do not reach the goal, exchanging goes on from
+ * there.  If a fresh plan is then worth its moves, it is taken instead, with its ranks renamed so that as
+ * many experts as possible stay where they were. */
 static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task *t, int32_t row,
                               double bound, struct moe_err *err)
 {
@@ -169,7 +175,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     moe_place_keep(s, t->from, old);
     if (!moe_is_cancelled(s->cancel)) moe_place_nodes(s);
     enum moe_code code = moe_place_refine(s, old, goal, REFINE_WORK, err);
-    if (code == MOE_OK) moe_place_exchange(s, goal); /* where few moves do not reach the goal, more */
+    if (code == MOE_OK) moe_place_exchange(s, goal); /* more moves, if these do not reach the goal */
     if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
     if (code == MOE_OK && f && worth_moves(moe_place_max(f, NULL), moe_place_max(s, NULL), goal)) {
         struct moe_place *swap = s;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A batch shared out over replicas, with the least largest load: maximum flow over the ranks.
+/* Splits a batch over replicas with the least largest load, by maximum flow over the ranks.
  *
- * Nodes are ranks.  Tokens of expert e can go from rank a to rank b when both hold e and a has some: that is
- * an arc of capacity share(e at a).  For a bound L, ranks above L push what they have too much to ranks below
- * it (Dinic: levels from all ranks above L at once, then blocking flow).  What cannot be pushed proves a cut:
- * the ranks T that the rest can still reach hold every copy of all tokens on them, so max load >= tokens(T) /
- * |T| for any split; L becomes that, rounded up, and the flow goes on (Newton's method on the cuts: L only
- * rises and ends at the largest such bound).  The start is L = ceil(all tokens / living ranks). */
+ * The nodes of the graph are ranks.  Tokens of expert e can move from rank a to rank b when both hold e and a
+ * has such tokens: that is an arc of capacity share(e at a).  For a bound L, ranks above L push their excess
+ * to ranks below it, by Dinic's algorithm: levels from all ranks above L at once, then a blocking flow.  If
+ * excess is left that cannot be pushed, the set T of ranks that it can reach is a cut: T holds all copies of
+ * the experts whose tokens lie on it, so every split has a load of at least tokens(T) / |T|.  L becomes that,
+ * rounded up, and the flow goes on.  This is Newton's method on the cuts: L only rises, and it ends at the
+ * largest such bound.  The first L is ceil(all tokens / living ranks). */
 #include "runtime/plan/plan.h"
 
 #include <stdlib.h>
@@ -18,12 +19,12 @@ struct moe_split {
     int64_t *load;               /* [ranks] */
     int32_t *level, *queue;      /* [ranks] */
     int32_t *arc_slot;           /* [ranks] the next slot to try */
-    int32_t *arc_copy;           /* [experts] the next copy to try */
+    int32_t *arc_copy;           /* [experts] the next copy to which its tokens are pushed */
     int32_t *reached;            /* [experts] the level of the ranks that push its tokens; -1: none does */
-    int64_t *sorted;             /* [ranks] loads of the copies of one expert */
-    int32_t *slot_copy;          /* [slots] the copy that lies in each slot */
-    int32_t *order;              /* [experts] */
-    int64_t *key;                /* [experts] */
+    int64_t *sorted;             /* [ranks] loads of the ranks that hold one expert */
+    int32_t *slot_copy;          /* [slots] the copy in each slot */
+    int32_t *order;              /* [experts] the experts while they are sorted */
+    int64_t *key;                /* [experts] and their tokens */
     const struct moe_plan_layer *l;
     const bool *dead;
     int64_t *share;
@@ -97,7 +98,7 @@ static int64_t fullest(const struct moe_split *s)
     return max;
 }
 
-/* Equal shares of n living copies. */
+/* Gives the n living copies of e equal shares of its tokens. */
 static void give_equal(struct moe_split *s, int32_t e, int64_t tokens, int32_t n)
 {
     int64_t part = tokens / n, more = tokens % n;
@@ -123,8 +124,10 @@ struct moe_split_result moe_split_equal(struct moe_split *s, const struct moe_pl
     return got;
 }
 
-/* ---- a start: experts with one place first, then the others, most tokens first,
- * where there is least ---- */
+/* ---- the start ----
+ *
+ * First the experts with one living copy get their tokens; then the others, by falling tokens, each on its
+ * least loaded copies. */
 
 static int rising(const void *p, const void *q)
 {
@@ -132,7 +135,7 @@ static int rising(const void *p, const void *q)
     return (a > b) - (a < b);
 }
 
-/* The loads of the ranks with living copies of e, rising; how many. */
+/* Stores the loads of the ranks with living copies of e in s->sorted, rising; returns how many. */
 static int32_t sort_loads(struct moe_split *s, int32_t e)
 {
     const struct moe_plan_layer *l = s->l;
@@ -150,13 +153,14 @@ static int32_t sort_loads(struct moe_split *s, int32_t e)
     return n;
 }
 
-/* Raise the least loaded living copies of e to one level; what does not divide goes to the first of them. */
+/* Gives the tokens of e to the ranks with its least loaded living copies, so that their loads become equal;
+ * the remainder of the division goes to the first of them. */
 static void give_level(struct moe_split *s, int32_t e, int64_t tokens)
 {
     const struct moe_plan_layer *l = s->l;
     int32_t copies = sort_loads(s, e), n = 1;
     int64_t highest = s->sorted[0];
-    /* the n least loaded ones reach the next */
+    /* raise the n least loaded ranks to the load of the next one, while the tokens suffice */
     for (; n < copies && (s->sorted[n] - highest) <= tokens / n; n++) {
         tokens -= n * (s->sorted[n] - highest);
         highest = s->sorted[n];
@@ -181,7 +185,7 @@ static void sift(struct moe_split *s, int32_t i, int32_t n)
     }
 }
 
-/* order[0..n) by falling key; equal keys end in some fixed order. */
+/* Sorts the first n of `order` by falling key; the order of equal keys depends on the input alone. */
 static void sort_falling(struct moe_split *s, int32_t n)
 {
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, i, n);
@@ -194,6 +198,7 @@ static void sort_falling(struct moe_split *s, int32_t n)
     }
 }
 
+/* Splits all tokens in that way; returns how many tokens have a living copy. */
 static int64_t start(struct moe_split *s, const int64_t *tokens, int32_t *lost)
 {
     int64_t all = 0;
@@ -216,9 +221,9 @@ static int64_t start(struct moe_split *s, const int64_t *tokens, int32_t *lost)
 
 /* ---- flow ---- */
 
-/* Levels from the ranks above `bound`; true when one below it is reached.  Unreached ranks have
- * level -1.  The first rank with tokens of an expert reaches all other copies of it, so each
- * expert is looked at once. */
+/* Computes the levels of all ranks: 0 for ranks above `bound`, -1 for ranks that they do not reach.  True
+ * when a rank below `bound` is reached.  The first rank with tokens of an expert reaches all other copies of
+ * it, so each expert is looked at once. */
 static bool find_levels(struct moe_split *s, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
@@ -251,11 +256,12 @@ static bool find_levels(struct moe_split *s, int64_t bound)
     return reached;
 }
 
-/* Push up to `want` tokens from rank a on, along rising levels, to ranks below `bound`; how many went.
+/* Pushes up to `want` tokens, which come to rank a, into the room of ranks below `bound`: of a itself, or
+ * along rising levels of others.  Returns how many went.
  *
  * No copy of an expert is more than one level above the first rank with tokens of it, so only ranks of that
- * level push them, all to the same copies.  They share one place in the list of copies: where a copy takes no
- * more from one of them, it takes no more from any. */
+ * level push them, all to the same copies.  These ranks share one place in the list of copies (arc_copy): a
+ * copy that takes no more from one of them takes no more from any. */
 static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
 {
     const struct moe_plan_layer *l = s->l;
@@ -277,13 +283,14 @@ static int64_t push(struct moe_split *s, int32_t a, int64_t want, int64_t bound)
             s->share[s->arc_copy[e]] += went;
             gone += went;
             if (gone == want) return gone;
-            if (!s->share[from]) break; /* the copy may take more from others */
+            if (!s->share[from]) break; /* the copy may take more from other ranks */
         }
     }
     return gone;
 }
 
-/* As much as goes from the ranks above `bound` to those below; true when none is above it any more. */
+/* Pushes as many tokens as possible from the ranks above `bound` to those below; true when no rank is above
+ * it any more. */
 static bool flow(struct moe_split *s, int64_t bound)
 {
     while (find_levels(s, bound)) {
